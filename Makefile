@@ -9,12 +9,12 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-# One worker more than cores, because a test also waits. Tests of one file share fixtures, so a file stays in one worker.
-# In the order of the folders, which begin with the longest tests, so that no worker runs a long test alone in the end.
+# One worker more than cores, because tests also wait. Tests of one file share fixtures, so one worker runs the whole file.
+# The order of the folders starts with the longest tests, so that all workers finish at about the same time.
 PYTEST_FLAGS ?= -n $(shell echo $$(($$(nproc) + 1))) --dist loadfile --no-loadscope-reorder
 
 export VENV := $(CURDIR)/.venv
-# An ansible.cfg or collections of the user's own must not decide what is tested.
+# The tests must not use an ansible.cfg or collections of the user.
 export ANSIBLE_COLLECTIONS_PATH := $(VENV)/collections
 export PATH := $(VENV)/bin:$(PATH)
 
@@ -22,7 +22,7 @@ export PATH := $(VENV)/bin:$(PATH)
 unexport PROOF SEQUENCES SEED
 
 SETUP := $(VENV)/setup.stamp
-# Of the tests of the audit's page and the sandbox's alone.
+# Only the tests of the two web pages need Chromium.
 BROWSER := $(if $(WITHOUT_BROWSER),,$(VENV)/browser.stamp)
 
 .PHONY: help
@@ -37,7 +37,7 @@ $(SETUP): requirements.txt requirements-dev.txt $(wildcard tests/*/requirements.
 	scripts/venv "$(PYTHON)" "$(VENV)" -r requirements-dev.txt
 	touch $@
 
-# Where there is none and none can be installed, the tests that need it fail, and the others are run all the same.
+# If Chromium is missing and cannot be installed, only the tests that need Chromium fail.
 $(VENV)/browser.stamp: scripts/browser $(SETUP)
 	scripts/browser && touch $@ || true
 
@@ -64,7 +64,7 @@ galaxy: $(SETUP)  ## build the collection and run Galaxy's importer on it
 	scripts/galaxy
 
 .PHONY: release
-release: $(SETUP)  ## the tarball of a release, imported, installed into a clean environment and tried there
+release: $(SETUP)  ## build a release tarball, import it, install it in a clean environment and run the quick start
 	scripts/release
 
 .PHONY: docs
@@ -98,7 +98,7 @@ foreign: $(SETUP)  ## the Azure CLI and azure.azcollection against the sandbox
 
 # BENCH is one of them, or several; FRACTION=0.1 a trial of a tenth of the size, which is printed only.
 .PHONY: bench
-bench: $(SETUP)  ## benchmarks, beside the Azure CLI and azure.azcollection; the tables go into docs/benchmarks.md
+bench: $(SETUP)  ## benchmarks, compared with the Azure CLI and azure.azcollection; the tables are for docs/benchmarks.md
 	scripts/foreign-clients
 	PYTHONPATH=tests/sandbox:tests/integration:tests/foreign \
 		python tests/benchmarks --clients "$(VENV)/foreign" --fraction $(or $(FRACTION),1) $(BENCH)
@@ -108,17 +108,17 @@ bench: $(SETUP)  ## benchmarks, beside the Azure CLI and azure.azcollection; the
 fuzz: $(SETUP)  ## random and invalid requests to the sandbox, different in each execution
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-1500} pytest $(PYTEST_FLAGS) --dist load tests/sandbox/test_fuzz.py
 
-# These start a process for each task, or ansible-playbook for each run of a role. Files stay whole, because a test
-# compares its two ways.
+# These tests start a process for each task, or ansible-playbook for each run of a role. One worker runs all tests of a
+# file, because some tests compare the two ways.
 WAYS := $(addprefix tests/integration/test_,audit_remedies.py bad_input.py confirmation.py credentials.py in_use.py \
 	many_hosts.py others.py preflight.py refusals.py role_variables.py roles_provision.py roles_recover.py \
 	roles_revert.py roles_rotate.py steps_of_keys.py steps_of_resources.py versions_of_a_run.py)
 
 .PHONY: ways
-ways: $(SETUP)  ## tests of modules, each in Ansible's own process and as any module; tests of roles by ansible-playbook
+ways: $(SETUP)  ## tests of modules in the process of Ansible and as separate processes; tests of roles with ansible-playbook
 	PROOF=all pytest $(PYTEST_FLAGS) -m "" $(WAYS)
 
-# The longest first, and a worker that is done takes over tests of another one.
+# Long tests run first. An idle worker takes tests from the other workers.
 PROOFS := $(addprefix tests/integration/test_,any_order.py disturbed.py kill.py meanwhile.py recover_combinations.py \
 	behavior.py rights.py check_mode.py key_loss_noticed.py)
 

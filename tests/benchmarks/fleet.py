@@ -55,8 +55,8 @@ def rotate(bench: Bench, sandbox: Sandbox, *arguments: str) -> Rotation:
     sandbox.control.advance(31 * DAY)
     with _no_limits(sandbox):
         keys_before = {account["id"]: _key_of(account) for account in _accounts(sandbox)}
-    wishes = ("-e", "cmk_hosts=all", "-e", "cmk_key_max_age=P30D", *arguments)
-    command = [ANSIBLE_PLAYBOOK, "-i", bench.inventory(), "azbatch.cmk.rotate", *wishes]
+    settings = ("-e", "cmk_hosts=all", "-e", "cmk_key_max_age=P30D", *arguments)
+    command = [ANSIBLE_PLAYBOOK, "-i", bench.inventory(), "azbatch.cmk.rotate", *settings]
     before = sandbox.control.last
     cost = bench.measured(command, bench.ansible(sandbox), may_fail=True)
     # Before the log is read, because a read of the log needs memory of the sandbox.

@@ -30,8 +30,8 @@ SECONDS = 300
 
 def task(title: str, module: str, /, environment: Mapping[str, str] | None = None, **arguments: Any) -> Task:
     """A task. Its result is registered as the title with underscores."""
-    wish = {"name": title, module: arguments, "register": title.replace(" ", "_")}
-    return {**wish, "environment": dict(environment)} if environment else wish
+    wanted = {"name": title, module: arguments, "register": title.replace(" ", "_")}
+    return {**wanted, "environment": dict(environment)} if environment else wanted
 
 
 def theirs(title: str, module: str, /, environment: Mapping[str, str] | None = None, **arguments: Any) -> Task:

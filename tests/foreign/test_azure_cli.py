@@ -353,10 +353,10 @@ def granted(sandbox: Sandbox, **vault: Any) -> None:
     assign(sandbox, vault_path(sandbox), ENCRYPTION_USER, principal)
 
 
-def with_a_key(**wishes: Any) -> Callable[[Sandbox], str]:
+def with_a_key(**settings: Any) -> Callable[[Sandbox], str]:
     def prepared(sandbox: Sandbox) -> str:
         granted(sandbox)
-        return str(make_key(sandbox, **wishes)["key"]["kid"])
+        return str(make_key(sandbox, **settings)["key"]["kid"])
 
     return prepared
 

@@ -126,9 +126,9 @@ def undisturbed(play: partial[Any], service: Service, name: str) -> Undisturbed:
     key = (play.func, name)
     if key not in _undisturbed:
         case = CASES[name]
-        wish = case.begin(service)
+        wanted = case.begin(service)
         since = service.sandbox.control.last
-        play(case.role, **wish)
+        play(case.role, **wanted)
         requests = service.sandbox.control.requests(since)
         assert len(writes(requests)) == case.writes
         assert service.is_available()

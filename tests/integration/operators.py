@@ -58,7 +58,7 @@ class Run:
     what: str
     account: str
     key: tuple[str, str] | None = None
-    wishes: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     check: bool = False
     # The caller of the run (CALLERS), and the way to run its modules.
     caller: str = OWNER
@@ -84,9 +84,9 @@ class World:
         runner = self._runner.another() if beside else self._runner
         runner = replace(runner, connection=self.connection(run.caller), as_module=run.way == AS_MODULE)
         vault, key = run.key or self.key_of(run.account) or FIRST_KEY
-        wishes = dict(run.wishes)
+        settings = dict(run.settings)
         if run.what not in ROLE_NAMES:
-            arguments = {"wait_timeout": WAIT, **self._named(run, vault, key), **wishes}
+            arguments = {"wait_timeout": WAIT, **self._named(run, vault, key), **settings}
 
             def module(record: Record = unrecorded) -> Report:
                 result = runner.module(run.what, arguments, check=run.check)
@@ -94,10 +94,10 @@ class World:
                 return result
 
             return module
-        if "to" in wishes:
-            wishes["cmk_new_key_identifier"] = self.newest(*wishes.pop("to"))
+        if "to" in settings:
+            settings["cmk_new_key_identifier"] = self.newest(*settings.pop("to"))
         if run.account == USER_ASSIGNED:
-            wishes["cmk_identity"] = self.service.identity_id()
+            settings["cmk_identity"] = self.service.identity_id()
         variables = {
             "cmk_resource_group": GROUP,
             "cmk_location": LOCATION,
@@ -106,7 +106,7 @@ class World:
             "cmk_vault_authorization": "rbac" if vault == RBAC_VAULT else "access_policy",
             "cmk_key_name": key,
             "cmk_wait_timeout": WAIT,
-            **wishes,
+            **settings,
         }
         return lambda record=unrecorded: runner.role(run.what, variables, check=run.check, record=record)
 

@@ -127,8 +127,8 @@ class Service:
 
     def make_account(self, name: str = "account1", **body: Any) -> dict[str, Any]:
         """An account, by default with a system-assigned identity."""
-        wish = {"location": LOCATION, "identity": {"type": "SystemAssigned"}, **body}
-        self._arm("PUT", f"{self.account_id(name)}", _BATCH, wish)
+        wanted = {"location": LOCATION, "identity": {"type": "SystemAssigned"}, **body}
+        self._arm("PUT", f"{self.account_id(name)}", _BATCH, wanted)
         return self.account(name)
 
     def make_pool(self, name: str, account: str = "account1", **properties: Any) -> None:
@@ -199,12 +199,12 @@ class Service:
         path = f"{scope}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
         self._arm("PUT", path, _ROLES, {"properties": properties})
 
-    def make_key(self, name: str = "key1", vault: str = "vault-one", size: int = 2048, **wishes: Any) -> KeyVaultKey:
+    def make_key(self, name: str = "key1", vault: str = "vault-one", size: int = 2048, **options: Any) -> KeyVaultKey:
         """Create a key, or a further version of the key if it exists. Key Vault returns a version's time of creation in
         whole seconds, so the clock advances by a second to make this version the newest."""
         self.sandbox.control.advance(1)
-        operations = wishes.pop("key_operations", ["wrapKey", "unwrapKey"])
-        return self.keys(vault).create_rsa_key(name, size=size, key_operations=operations, **wishes)
+        operations = options.pop("key_operations", ["wrapKey", "unwrapKey"])
+        return self.keys(vault).create_rsa_key(name, size=size, key_operations=operations, **options)
 
     def disable(self, name: str = "key1", version: str | None = None, vault: str = "vault-one") -> None:
         self.keys(vault).update_key_properties(name, version, enabled=False)

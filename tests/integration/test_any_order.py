@@ -131,11 +131,11 @@ now_and_then = st.sampled_from([False] * 6 + [True])
 
 def runs(checks: st.SearchStrategy[bool]) -> st.SearchStrategy[Run]:
     def of(
-        what: str, key: st.SearchStrategy[Any], always: dict[str, Any] | None = None, **wishes: st.SearchStrategy[Any]
+        what: str, key: st.SearchStrategy[Any], always: dict[str, Any] | None = None, **options: st.SearchStrategy[Any]
     ) -> st.SearchStrategy[Run]:
         fixed = {name: st.sampled_from(values) for name, values in (always or {}).items()}
-        wished = st.fixed_dictionaries(fixed, optional=wishes)
-        return st.builds(Run, st.just(what), accounts, key, wished, checks, callers, ways)
+        requested = st.fixed_dictionaries(fixed, optional=options)
+        return st.builds(Run, st.just(what), accounts, key, requested, checks, callers, ways)
 
     yes, either = st.just(True), st.booleans()
     asked = {"cmk_replace_key": yes, "cmk_key_enable": yes}
@@ -245,8 +245,8 @@ class Operators(RuleBasedStateMachine):
         """The run with the default grace period, unless Batch does not need previous versions."""
         if self._behavior.get("previous_version_needed", "0") == "0":
             return run
-        wishes = {name: value for name, value in run.wishes.items() if name != "cmk_previous_version_grace"}
-        return replace(run, wishes=wishes)
+        options = {name: value for name, value in run.settings.items() if name != "cmk_previous_version_grace"}
+        return replace(run, settings=options)
 
     def _operate_checked(self, run: Run) -> None:
         """Run the play in check mode and then without, by two controllers, as two calls of `ansible-playbook` do."""

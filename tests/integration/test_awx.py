@@ -215,7 +215,7 @@ def test_the_same_job_again_changes_nothing(awx: Awx, service: Service) -> None:
 def test_the_next_job_completes_an_interrupted_job(awx: Awx, service: Service, end: str, moved: int) -> None:
     old, control = on_an_old_version(service), service.sandbox.control
     inventory = awx.update_inventory()
-    wish = {"cmk_hosts": "pinned", "cmk_key_max_age": "P90D"}
+    wanted = {"cmk_hosts": "pinned", "cmk_key_max_age": "P90D"}
     # The job waits 300 s before it repeats this request, and is ended during that wait.
     later = {"status": 429, "headers": {"Retry-After": "300"}, "body": BUSY}
     control.fault(match={"method": "PATCH", "path": "batchAccounts"}, skip=moved, times=None, answer=later)
@@ -224,18 +224,18 @@ def test_the_next_job_completes_an_interrupted_job(awx: Awx, service: Service, e
     def is_in_mid_change() -> bool:
         return any(one["status"] == later["status"] for one in control.requests(since))
 
-    awx.ended_job("job1", inventory, end=end, when=is_in_mid_change, **wish)
+    awx.ended_job("job1", inventory, end=end, when=is_in_mid_change, **wanted)
     control.call("DELETE", "/faults")
     newest = service.key().id
     assert Counter(service.encryption(name) for name in ACCOUNTS) == Counter({old: 7 - moved, newest: moved})
     assert all(service.is_available(name) for name in ACCOUNTS)
 
-    awx.job("job2", inventory, **wish)
+    awx.job("job2", inventory, **wanted)
     assert {name: service.encryption(name) for name in ACCOUNTS} == dict.fromkeys(ACCOUNTS, newest)
     assert all(service.is_available(name) for name in ACCOUNTS)
     assert len(service.versions()) == 2
     since = control.last
-    awx.job("job3", inventory, **wish)
+    awx.job("job3", inventory, **wanted)
     assert writes(control.requests(since)) == []
 
 

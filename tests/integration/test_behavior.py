@@ -116,8 +116,8 @@ def test_adding_an_identity_keeps_existing_identities(
     if not has_key:
         done(world.prepared(Run("revert", USER_ASSIGNED))())
 
-    wishes = {"adopt_existing": True, "force": has_key}
-    report = done(world.prepared(Run("batch_account_identity", USER_ASSIGNED, None, wishes))())
+    settings = {"adopt_existing": True, "force": has_key}
+    report = done(world.prepared(Run("batch_account_identity", USER_ASSIGNED, None, settings))())
 
     assert report["changed"] is True
     names = service.account(USER_ASSIGNED)["identity"]["userAssignedIdentities"]

@@ -40,8 +40,8 @@ def test_the_new_version_stays_enabled_after_another_user_moves_the_account(
             service.point(other if to_other_key else None)
         warnings.extend(warning for item in result.get("results", ()) for warning in item.get("warnings", ()))
 
-    wishes = {**FORCE, **DISABLE, "cmk_key_follow_latest": False}
-    report = runner.role("rotate", {**VARS, **wishes}, record=record)
+    settings = {**FORCE, **DISABLE, "cmk_key_follow_latest": False}
+    report = runner.role("rotate", {**VARS, **settings}, record=record)
 
     assert not report.get("failed"), report
     assert enabled(service) == [False, True]
@@ -87,13 +87,13 @@ def test_no_access_is_revoked_if_another_account_uses_one_of_several_identities(
 def test_access_of_a_missing_account_is_not_revoked(runner: OneProcess, service: Service) -> None:
     _, identifier = service.on_key()
     service.batch.batch_account.begin_delete(GROUP, "account1").wait()
-    wishes = {
+    settings = {
         "cmk_missing_account": "skip",
         "cmk_previous_key_identifier": identifier,
         "cmk_revert_key": "disable",
         "cmk_revert_access": "revoke",
     }
-    report = runner.role("revert", {**VARS, **wishes})
+    report = runner.role("revert", {**VARS, **settings})
 
     assert not report.get("failed"), report
     assert enabled(service) == [False]
@@ -199,8 +199,8 @@ def test_provision_leaves_an_account_on_an_older_version(runner: OneProcess, ser
 
 
 def test_provision_rejects_an_identity_name_before_creating_resources(runner: OneProcess, service: Service) -> None:
-    wishes = {"cmk_identity": "identity1", "cmk_location": LOCATION, "cmk_vault_authorization": "access_policy"}
-    report = runner.role("provision", {**VARS, **wishes})
+    settings = {"cmk_identity": "identity1", "cmk_location": LOCATION, "cmk_vault_authorization": "access_policy"}
+    report = runner.role("provision", {**VARS, **settings})
 
     assert report.get("code") == "invalid_identity_id", report
     assert [vault.name for vault in service.vaults.vaults.list_by_subscription()] == []
@@ -239,8 +239,8 @@ def test_an_invalid_grace_period_is_rejected_before_the_first_change(
     runner: OneProcess, service: Service, grace: str
 ) -> None:
     _, identifier = service.on_key()
-    wishes = {**FORCE, **DISABLE, "cmk_previous_version_grace": grace}
-    report = runner.role("rotate", {**VARS, **wishes})
+    settings = {**FORCE, **DISABLE, "cmk_previous_version_grace": grace}
+    report = runner.role("rotate", {**VARS, **settings})
 
     assert (report.get("code"), report.get("option")) == ("invalid_option", "grace_period"), report
     assert service.encryption() == identifier

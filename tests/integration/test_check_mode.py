@@ -54,11 +54,11 @@ class World:
     def identity(self) -> str:
         return str(self.service.make_identity()["properties"]["principalId"])
 
-    def on_key(self, *, follow: bool = False, **wishes: Any) -> str:
+    def on_key(self, *, follow: bool = False, **settings: Any) -> str:
         """Create account1, which uses key1 of vault-one. Returns the identifier of the key's version."""
         self.vault()
         self.service.grant(self.account())
-        identifier = str(self.service.make_key(**wishes).id)
+        identifier = str(self.service.make_key(**settings).id)
         self.service.point(identifier.rpartition("/")[0] if follow else identifier)
         return identifier
 
@@ -360,8 +360,8 @@ def test_hosts_share_a_forced_version_in_check_mode(runner: OneProcess, service:
     service.sandbox.control.advance(3600)
 
     def forced(account: str, *, check: bool) -> list[str]:
-        wish = {**VARS, "cmk_account_name": account, "cmk_key_force_new_version": True}
-        report = runner.role("rotate", wish, check=check)
+        wanted = {**VARS, "cmk_account_name": account, "cmk_key_force_new_version": True}
+        report = runner.role("rotate", wanted, check=check)
         return [name for name, changed in report["changed_steps"].items() if changed]
 
     for check in (True, False):

@@ -28,10 +28,10 @@ REFUSAL = {
 
 
 def to_key(title: str, identifier: str | None, **options: Any) -> dict[str, Any]:
-    wish: dict[str, Any] = {"key_source": "microsoft_batch"}
+    requested: dict[str, Any] = {"key_source": "microsoft_batch"}
     if identifier:
-        wish = {"key_source": "microsoft_keyvault", "key_identifier": identifier}
-    return task(title, "batch_encryption", resource_group=GROUP, account_name="account1", **wish, **options)
+        requested = {"key_source": "microsoft_keyvault", "key_identifier": identifier}
+    return task(title, "batch_encryption", resource_group=GROUP, account_name="account1", **requested, **options)
 
 
 def order(service: Service, title: str, **fault: Any) -> dict[str, Any]:

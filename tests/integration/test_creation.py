@@ -105,8 +105,8 @@ def both(
 def test_a_vault_created_concurrently_is_not_replaced(
     runner: OneProcess, wire: Wire, service: Service, mode: str
 ) -> None:
-    wish = {"cmk_vault_authorization": mode}
-    report = both(runner, wire, service, is_check_of_vault, variables(**wish), variables("account2", **wish))
+    wanted = {"cmk_vault_authorization": mode}
+    report = both(runner, wire, service, is_check_of_vault, variables(**wanted), variables("account2", **wanted))
 
     assert report["changed_steps"]["vault"] is False
     assert service.is_available("account1")
@@ -138,9 +138,9 @@ def test_a_vault_that_somebody_creates_while_azure_lets_the_creation_wait(
         service.make_vault(tags={"owner": "others"})
         service.sandbox.control.fault(match={"method": "PUT", "path": VAULT}, times=1, answer=BUSY)
 
-    wish = {"resource_group": GROUP, "name": "vault-one", "location": LOCATION, "wait_timeout": 300}
+    wanted = {"resource_group": GROUP, "name": "vault-one", "location": LOCATION, "wait_timeout": 300}
     with wire.meddled(is_put_of_vault, meanwhile):
-        report = succeeded(runner.module("keyvault_cmk_vault", wish))
+        report = succeeded(runner.module("keyvault_cmk_vault", wanted))
 
     assert report["changed"] is False
     assert service.vault()["tags"] == {"owner": "others"}
@@ -462,7 +462,7 @@ def test_a_caller_without_permission_to_check_names(
 
 
 @pytest.mark.parametrize(
-    ("wish", "code", "option"),
+    ("wanted", "code", "option"),
     [
         ({"cmk_location": "atlantis"}, "location_not_available", "location"),
         (
@@ -476,11 +476,11 @@ def test_a_caller_without_permission_to_check_names(
 )
 @pytest.mark.parametrize("check", [True, False], ids=["check", "apply"])
 def test_invalid_values_are_rejected_before_the_first_write(
-    runner: OneProcess, control: Control, wish: dict[str, Any], code: str, option: str, check: bool
+    runner: OneProcess, control: Control, wanted: dict[str, Any], code: str, option: str, check: bool
 ) -> None:
     since = control.last
 
-    report = runner.role("provision", variables(**wish), check=check)
+    report = runner.role("provision", variables(**wanted), check=check)
 
     assert (report["code"], report["option"]) == (code, option), report
     assert writes(control.requests(since)) == []

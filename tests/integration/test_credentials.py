@@ -292,7 +292,7 @@ def test_a_token_that_expires_during_the_run(ansible: Ansible, service: Service,
     refused = [one for one in service.sandbox.control.requests() if one["status"] == 401 and one["fault"]]
     assert len(refused) == 1
     assert (run["vault"]["changed"], run["key"]["changed"]) == (True, True)
-    assert service.sandbox.control.call("GET", "/faults")["faults"][0]["struck"] == 1
+    assert service.sandbox.control.call("GET", "/faults")["faults"][0]["applied"] == 1
 
 
 def test_the_first_request_to_a_vault_has_a_token(ansible: Ansible, service: Service) -> None:
@@ -377,8 +377,8 @@ def test_no_secret_is_shown(
     )
     assert run["change"]["code"] == "permission_denied"
     assert {run[failure]["code"] for failure in FAILURES if failure not in RECOVERABLE} > {"unreachable"}
-    struck = [one["fault"] for one in service.sandbox.control.requests() if one["fault"]]
-    assert len(struck) >= len(FAILURES), "each of them was met"
+    faulted = [one["fault"] for one in service.sandbox.control.requests() if one["fault"]]
+    assert len(faulted) >= len(FAILURES), "each of them was met"
 
     left = {file: file.read_text() for file in ansible.folder.rglob("*") if file.is_file() and file not in given}
     written = [text for file, text in left.items() if not file.name.startswith("playbook-")]

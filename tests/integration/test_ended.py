@@ -27,8 +27,8 @@ PATCH = {"method": "PATCH", "path": "/batchAccounts/account1"}
 
 
 def to_key(identifier: str) -> dict[str, Any]:
-    wish = {"key_source": "microsoft_keyvault", "key_identifier": identifier}
-    return task("switch", "batch_encryption", resource_group=GROUP, account_name="account1", **wish)
+    requested = {"key_source": "microsoft_keyvault", "key_identifier": identifier}
+    return task("switch", "batch_encryption", resource_group=GROUP, account_name="account1", **requested)
 
 
 @pytest.mark.parametrize(

@@ -149,8 +149,8 @@ def test_grant(ansible: Ansible, service: Service, way: str, rbac: bool) -> None
     account = service.account_id()
 
     def away(title: str, **options: Any) -> dict[str, Any]:
-        wish = {"vault_name": "vault-one", "principal_id": principal, "state": "absent"}
-        return task(title, "keyvault_cmk_access", **{**wish, **options})
+        wanted = {"vault_name": "vault-one", "principal_id": principal, "state": "absent"}
+        return task(title, "keyvault_cmk_access", **{**wanted, **options})
 
     run = ansible.play(
         [
@@ -182,8 +182,8 @@ def test_grant_of_another_key(ansible: Ansible, service: Service, way: str) -> N
     service.assign(principal, f"{service.vault_id()}/keys/key1")
 
     def away(title: str, **options: Any) -> dict[str, Any]:
-        wish = {"vault_name": "vault-one", "principal_id": principal, "state": "absent"}
-        return task(title, "keyvault_cmk_access", **wish, **options)
+        wanted = {"vault_name": "vault-one", "principal_id": principal, "state": "absent"}
+        return task(title, "keyvault_cmk_access", **wanted, **options)
 
     run = ansible.play([away("other", key_name="other"), fails(away("used", key_name="key1"))], way=way)
     assert run["other"]["changed"] is True
@@ -229,8 +229,8 @@ def test_accounts_that_cannot_be_listed_count_as_users(ansible: Ansible, service
         times=None,
         answer={"status": 403, "body": {"error": {"code": "AuthorizationFailed", "message": "No."}}},
     )
-    wish = {"state": "disabled", "version": version}
-    run = ansible.play([fails(key("disabled", **wish)), key("by force", **wish, force=True)], way=way)
+    wanted = {"state": "disabled", "version": version}
+    run = ansible.play([fails(key("disabled", **wanted)), key("by force", **wanted, force=True)], way=way)
     [unlisted] = run["disabled"].refused("users_unknown")["unlisted"]
     assert unlisted["scope"] == service.sandbox.subscription
     assert unlisted["action"] == "Microsoft.Batch/batchAccounts/read"

@@ -358,11 +358,11 @@ def test_strict(ansible: Ansible, service: Service, option: str) -> None:
     """If `strict` is true, an expression that fails for an account is an error."""
     service.make_account("account1")
     service.make_account("account2", tags={"team": "blue"})
-    wish = {option: BROKEN[option]}
+    wanted = {option: BROKEN[option]}
 
-    lenient = source(ansible, **wish).inventory()
+    lenient = source(ansible, **wanted).inventory()
     assert list(lenient.hosts) == ["account1", "account2"]
-    source(ansible, strict=True, **wish).refused("account1", "team")
+    source(ansible, strict=True, **wanted).refused("account1", "team")
 
 
 def test_leading_separator(ansible: Ansible, service: Service) -> None:
@@ -580,7 +580,7 @@ def test_listing_with_a_transient_fault(ansible: Ansible, service: Service, name
     service.sandbox.control.fault(match=_LISTS, **DISTURBANCES[name])
 
     assert list(source(ansible).inventory().hosts) == ["account1"]
-    assert [one["struck"] for one in service.sandbox.control.call("GET", "/faults")["faults"]] == [1]
+    assert [one["applied"] for one in service.sandbox.control.call("GET", "/faults")["faults"]] == [1]
 
 
 def test_file_of_another_name(ansible: Ansible) -> None:

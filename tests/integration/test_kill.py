@@ -62,30 +62,30 @@ def killed(ansible: Ansible, role: str, writes: int, **variables: Any) -> int:
 def test_killed_after_a_write(ansible: Ansible, service: Service, name: str, k: int) -> None:
     expected = undisturbed(partial(play_role, ansible), service, name).standing
     case = CASES[name]
-    wish = case.begin(service)
+    wanted = case.begin(service)
 
-    written = killed(ansible, case.role, k, **wish)
+    written = killed(ansible, case.role, k, **wanted)
     assert_answers(service, case)
     for left in ansible.local_tmp.rglob("*"):
         assert left.is_dir() or not left.stat().st_mode & 0o077, f"others may read {left}"
 
-    run = play_role(ansible, case.role, **wish)
+    run = play_role(ansible, case.role, **wanted)
     assert_answers(service)
     assert len(wrote(run)) == case.writes - written, "what was done is not done again"
     assert standing(service) == expected
     # The availability is unknown (null) if the rerun repaired the rest while Batch listed the pools, which proves
     # nothing, or if the killed run disabled the previous version without a grace period.
-    is_in_doubt = case.role == "recover" or wish.get("cmk_previous_version") == "disable"
+    is_in_doubt = case.role == "recover" or wanted.get("cmk_previous_version") == "disable"
     assert result(run)["available"] in ({True, None} if is_in_doubt else {True}), run.output
 
 
 def test_killed_while_the_account_is_created(ansible: Ansible, service: Service, control: Control) -> None:
     expected = undisturbed(partial(play_role, ansible), service, "provision").standing
-    wish = nothing(service)
+    wanted = nothing(service)
     control.timing(batch_create=5)
-    killed(ansible, "provision", 3, **wish)
+    killed(ansible, "provision", 3, **wanted)
     assert service.account()["properties"]["provisioningState"] == "Creating"
-    play_role(ansible, "provision", **wish)
+    play_role(ansible, "provision", **wanted)
     assert standing(service) == expected
 
 

@@ -89,6 +89,6 @@ def test_access_whose_deletion_a_lock_forbids(runner: OneProcess, service: Servi
     assert service.is_available()
     service.sandbox.control.behavior(resource_lock="none")
     # The account no longer shows the key that it used before.
-    named = replace(RUNS["revert"], key=KEY2, wishes={**RUNS["revert"].wishes, "cmk_previous_key_identifier": used})
+    named = replace(RUNS["revert"], key=KEY2, settings={**RUNS["revert"].settings, "cmk_previous_key_identifier": used})
     assert done(world.prepared(named)())["changed"] is True
     assert service.assignments(world.principal("account1")) == []

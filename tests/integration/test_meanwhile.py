@@ -29,8 +29,8 @@ KEY2 = ("vault-one", "key2")
 KEY3 = (RBAC_VAULT, "key1")
 
 
-def on(account: str, key: tuple[str, str] = FIRST_KEY, **wishes: Any) -> Run:
-    return Run("provision", account, key, wishes)
+def on(account: str, key: tuple[str, str] = FIRST_KEY, **settings: Any) -> Run:
+    return Run("provision", account, key, settings)
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,8 @@ def test_access(ansible: Ansible, service: Service, way: str) -> None:
     before = crowded_vault(service, through, own)
 
     def access(title: str, **options: Any) -> Run:
-        wish = {"vault_name": "vault-one", "principal_id": principal, "resource_group": GROUP}
-        return ansible.play([task(title, "keyvault_cmk_access", **wish, **options)], way=way)
+        requested = {"vault_name": "vault-one", "principal_id": principal, "resource_group": GROUP}
+        return ansible.play([task(title, "keyvault_cmk_access", **requested, **options)], way=way)
 
     done = access("grant")["grant"]
     assert done["changed"] is True

@@ -84,10 +84,10 @@ def refused(service: Service, run: Run) -> dict[str, Any]:
 def test_twelve_accounts_share_a_key(runner: OneProcess, service: Service, caller: dict[str, Any], check: bool) -> None:
     identifier = share_a_key(service, NAMES)
     service.sandbox.control.advance(QUARTER)
-    wish = {**VARS, "cmk_key_max_age": "P90D", "cmk_previous_version": "disable"}
+    wanted = {**VARS, "cmk_key_max_age": "P90D", "cmk_previous_version": "disable"}
 
     for name in NAMES:
-        refused(service, lambda name=name: runner.role("rotate", {**wish, "cmk_account_name": name}, check=check))
+        refused(service, lambda name=name: runner.role("rotate", {**wanted, "cmk_account_name": name}, check=check))
 
     assert [service.encryption(name) for name in NAMES] == [identifier] * 12
     assert all(service.is_available(name) for name in NAMES)
@@ -109,16 +109,16 @@ def test_twelve_accounts_move_if_the_previous_version_is_kept(
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "wanted",
     [{"cmk_revert_key": "delete"}, {"cmk_revert_key": "disable"}, {"cmk_revert_access": "revoke"}],
     ids=["delete", "disable", "access"],
 )
 @pytest.mark.slow(every=2)
-def test_revert(runner: OneProcess, service: Service, caller: dict[str, Any], wish: dict[str, Any]) -> None:
+def test_revert(runner: OneProcess, service: Service, caller: dict[str, Any], wanted: dict[str, Any]) -> None:
     identifier = share_a_key(service, ["account1"])
 
-    refused(service, lambda: runner.role("revert", {**VARS, **wish}))
-    refused(service, lambda: runner.role("revert", {**VARS, **wish}, check=True))
+    refused(service, lambda: runner.role("revert", {**VARS, **wanted}))
+    refused(service, lambda: runner.role("revert", {**VARS, **wanted}, check=True))
 
     assert service.encryption() == identifier
     assert service.is_available()
@@ -194,8 +194,8 @@ def test_a_vault_in_a_subscription_that_the_caller_does_not_see(
 
     reverted = runner.role("revert", names)
     assert reverted["changed"] is True
-    for wish in ({"state": "disabled"}, {"state": "absent"}):
-        failure = runner.module("keyvault_cmk_key", {**key, **wish})
+    for wanted in ({"state": "disabled"}, {"state": "absent"}):
+        failure = runner.module("keyvault_cmk_key", {**key, **wanted})
         assert failure.get("code") == "users_unknown", failure
         assert "vault-far" in failure["msg"]
     assert is_available(service.sandbox, account)
@@ -222,9 +222,9 @@ def test_everything_that_can_be_revoked_disabled_or_deleted(
         ("keyvault_cmk_vault", {**vault, "state": "absent"}),
     ]
 
-    for module, wish in acts:
-        refused(service, lambda module=module, wish=wish: runner.module(module, wish, check=True))
-        refused(service, lambda module=module, wish=wish: runner.module(module, wish))
+    for module, wanted in acts:
+        refused(service, lambda module=module, wanted=wanted: runner.module(module, wanted, check=True))
+        refused(service, lambda module=module, wanted=wanted: runner.module(module, wanted))
     assert is_available(service.sandbox, account)
 
     forced = runner.module("keyvault_cmk_key", {**acts[2][1], "force": True})
@@ -261,15 +261,15 @@ def test_the_permission_named_in_the_error_is_sufficient(
     share_a_key(service, ["account1"])
     sandbox.control.advance(QUARTER)
 
-    wish = {**VARS, "cmk_key_max_age": "P90D", "cmk_previous_version": "disable"}
-    report = runner.role("rotate", wish)
+    wanted = {**VARS, "cmk_key_max_age": "P90D", "cmk_previous_version": "disable"}
+    report = runner.role("rotate", wanted)
 
     assert report.get("changed") is True, report
     assert service.is_available()
 
 
 @pytest.mark.parametrize(
-    ("role", "wish"),
+    ("role", "wanted"),
     [
         ("revert", {"cmk_revert_key": "delete"}),
         (
@@ -290,7 +290,7 @@ def test_a_role_at_the_subscription_that_ends_during_the_run(
     position: str,
     monkeypatch: pytest.MonkeyPatch,
     role: str,
-    wish: dict[str, Any],
+    wanted: dict[str, Any],
 ) -> None:
     """A role that is activated for some hours may end during the run. Then the list of accounts is not complete any
     more, although the cached list was."""
@@ -309,7 +309,7 @@ def test_a_role_at_the_subscription_that_ends_during_the_run(
                 assignments.delete_by_id(one.id)
 
     with wire.meddled(lambda request: request.method == "PATCH" and "/batchAccounts/" in request.url, end):
-        report = runner.role(role, {**VARS, **wish})
+        report = runner.role(role, {**VARS, **wanted})
 
     assert is_available(sandbox, hidden), report
     assert report.get("code") == "users_unknown", report

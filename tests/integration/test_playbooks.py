@@ -92,13 +92,13 @@ def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
     """All accounts move to one new version. The previous version is disabled after the last account has moved."""
     first = on_one_key(service)
     service.sandbox.control.advance(QUARTER)
-    wish = {
+    wanted = {
         "cmk_key_max_age": "P90D",
         "cmk_previous_version": "disable",
         "cmk_previous_version_grace": "P0D",
         "cmk_serial": serial,
     }
-    run = done_by_all(ansible, "rotate", **wish)
+    run = done_by_all(ansible, "rotate", **wanted)
     assert [version.enabled for version in service.versions()] == [False, True]
     assert_all_on(service, str(service.key().id))
     assert Counter(wrote(run))["POST key vault-one key1"] == 1
@@ -113,7 +113,7 @@ def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
         # second of them has moved. Until then, tasks report the users from the first list.
         assert [reported[name]["previous_kept_for"] for name in ACCOUNTS] == [ids[1:], ids[1:], []]
 
-    again = done_by_all(ansible, "rotate", **wish)
+    again = done_by_all(ansible, "rotate", **wanted)
     assert wrote(again) == []
     assert not any(one["changed"] for one in results(again).values())
 
@@ -131,14 +131,14 @@ def test_a_forced_version(ansible: Ansible, service: Service, in_process: bool) 
 def test_revert_several_accounts_that_share_a_key(ansible: Ansible, service: Service) -> None:
     on_one_key(service, rbac=True)
     principals = [service.account(name)["identity"]["principalId"] for name in ACCOUNTS]
-    wish = {"cmk_revert_key": "disable", "cmk_revert_access": "revoke"}
-    run = done_by_all(ansible, "revert", **wish)
+    wanted = {"cmk_revert_key": "disable", "cmk_revert_access": "revoke"}
+    run = done_by_all(ansible, "revert", **wanted)
     assert [service.encryption(name) for name in ACCOUNTS] == [None] * 3
     assert all(service.is_available(name) for name in ACCOUNTS)
     assert [version.enabled for version in service.versions()] == [False]
     assert [service.assignments(one) for one in principals] == [[], [], []]
     assert all(one["key_source"] == "microsoft_batch" for one in results(run).values())
-    assert wrote(done_by_all(ansible, "revert", **wish)) == []
+    assert wrote(done_by_all(ansible, "revert", **wanted)) == []
 
 
 def waves(run: Run) -> list[list[str]]:
@@ -177,14 +177,14 @@ def test_a_wave_that_fails_stops_those_after_it(ansible: Ansible, service: Servi
     first = on_one_key(service)
     service.sandbox.control.advance(QUARTER)
     wrong = {"account2": {"cmk_key_name": "key2"}}
-    wish = {"cmk_key_max_age": "P90D", "cmk_serial": 1}
-    run = play_all(ansible, "rotate", own=wrong, **wish)
+    wanted = {"cmk_key_max_age": "P90D", "cmk_serial": 1}
+    run = play_all(ansible, "rotate", own=wrong, **wanted)
     assert run.rc != 0
     second = str(service.key().id)
     assert [service.encryption(name) for name in ACCOUNTS] == [second, first, first]
     assert all(service.is_available(name) for name in ACCOUNTS)
 
-    again = done_by_all(ansible, "rotate", **wish)
+    again = done_by_all(ansible, "rotate", **wanted)
     assert wrote(again) == ["PATCH account account2", "PATCH account account3"]
     assert_all_on(service, second)
 
@@ -197,8 +197,8 @@ def test_the_strategy_of_the_environment_is_ignored(
     """With these strategies, Ansible ignores `max_fail_percentage`: neither the wave nor the play would stop."""
     first = on_one_key(service)
     wrong = {"account1": {"cmk_account_name": "nobody"}}
-    wish = {"cmk_key_force_new_version": True, "cmk_serial": [2, 1]}
-    run = play_all(ansible, playbook, own=wrong, environment={"ANSIBLE_STRATEGY": strategy}, **wish)
+    wanted = {"cmk_key_force_new_version": True, "cmk_serial": [2, 1]}
+    run = play_all(ansible, playbook, own=wrong, environment={"ANSIBLE_STRATEGY": strategy}, **wanted)
     assert run.rc != 0
     assert "account3" not in {one.host for one in run}, run.output
     assert wrote(run) == []
@@ -209,8 +209,8 @@ def test_the_allowed_number_of_failures(ansible: Ansible, service: Service) -> N
     first = on_one_key(service)
     service.sandbox.control.advance(QUARTER)
     wrong = {"account1": {"cmk_key_name": "key2"}}
-    wish = {"cmk_key_max_age": "P90D", "cmk_serial": "100%", "cmk_max_fail_percentage": 34}
-    run = play_all(ansible, "rotate", own=wrong, **wish)
+    wanted = {"cmk_key_max_age": "P90D", "cmk_serial": "100%", "cmk_max_fail_percentage": 34}
+    run = play_all(ansible, "rotate", own=wrong, **wanted)
     assert run.rc != 0
     second = str(service.key().id)
     assert [service.encryption(name) for name in ACCOUNTS] == [first, second, second]
@@ -304,9 +304,9 @@ def test_wrong_variables_are_reported_at_once(ansible: Ansible, service: Service
         "revert": "cmk_revert_key",
         "recover": "cmk_recover_repairs",
     }
-    wish = {**VARS, choice[playbook]: "perhaps"}
-    wish.pop("cmk_account_name")
-    run = ansible.playbook(f"azbatch.cmk.{playbook}", extra_vars=wish)
+    wanted = {**VARS, choice[playbook]: "perhaps"}
+    wanted.pop("cmk_account_name")
+    run = ansible.playbook(f"azbatch.cmk.{playbook}", extra_vars=wanted)
     assert run.rc != 0
     assert run.requests == []
     (failed,) = run.failed

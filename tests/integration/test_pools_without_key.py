@@ -159,9 +159,9 @@ def test_check_mode_of_a_move_that_batch_would_refuse(runner: OneProcess, servic
     """Batch refuses to change an account that has lost its key, even if Batch lists the pools of the account."""
     lose(service, "disabled")
     service.make_key("other")
-    wish = {**VARS, "cmk_new_key_identifier": service.key("other").id}
+    wanted = {**VARS, "cmk_new_key_identifier": service.key("other").id}
 
-    check, run = (runner.role("rotate", wish, check=check) for check in (True, False))
+    check, run = (runner.role("rotate", wanted, check=check) for check in (True, False))
 
     assert (check["task"], check["code"]) == (run["task"], run["code"]), (check, run)
     assert run["code"] == "account_unavailable"
@@ -206,7 +206,7 @@ def lose_slowly(service: Service, fault: str) -> None:
     lose(service, fault)
 
 
-def test_a_caller_who_cannot_read_the_key(
+def test_availability_is_unknown_if_the_caller_cannot_read_the_key(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, position: str
 ) -> None:
     """If Batch lists the pools and the caller cannot read the key, the availability of the account is unknown."""

@@ -34,8 +34,8 @@ CHECKS = {
 
 
 def to_key(title: str, identifier: str, account: str = "account1", **options: Any) -> dict[str, Any]:
-    wish = {"key_source": "microsoft_keyvault", "key_identifier": identifier}
-    return task(title, "batch_encryption", resource_group=GROUP, account_name=account, **wish, **options)
+    wanted = {"key_source": "microsoft_keyvault", "key_identifier": identifier}
+    return task(title, "batch_encryption", resource_group=GROUP, account_name=account, **wanted, **options)
 
 
 def status_of(one: Task) -> dict[str, str]:

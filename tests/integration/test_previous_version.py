@@ -18,7 +18,7 @@ from service import DAY, GROUP, Service
 from azure_sandbox.shared.behavior import POSITIONS
 
 ROTATE = Run("rotate", "account1", None, {"cmk_key_max_age": "P90D", "cmk_previous_version": "disable"})
-RETIRE = replace(ROTATE, wishes={"cmk_previous_version": "disable"})
+RETIRE = replace(ROTATE, settings={"cmk_previous_version": "disable"})
 ROLE_KEY = (RBAC_VAULT, "key1")
 SWITCHES = ("follower_delay", "previous_version_needed")
 
@@ -197,12 +197,12 @@ def test_a_version_is_replaced_before_it_expires(service: Service, runner: OnePr
     """A nightly rotation with an age that is a day less than the expiry."""
     control = service.sandbox.control
     control.behavior(previous_version_needed="86400", follower_delay="86400")
-    wish = {**VARS, "cmk_key_max_age": "P90D", "cmk_key_expires_in": "P91D"}
+    wanted = {**VARS, "cmk_key_max_age": "P90D", "cmk_key_expires_in": "P91D"}
     done(runner.role("provision", {**VARS, "cmk_key_expires_in": "P91D", "cmk_key_follow_latest": follow}))
     control.advance(87 * DAY)
     for _night in range(8):
         control.advance(DAY - 600)
         assert service.is_available()
-        done(runner.another().role("rotate", wish))
+        done(runner.another().role("rotate", wanted))
     assert [version.enabled for version in service.versions()] == [True, True]
     assert service.is_available()

@@ -226,7 +226,7 @@ def is_shown_last(case: Case) -> bool:
 
 @pytest.mark.parametrize("case", combinations() if PROOF_OF_ALL else FAST, ids=", ".join)
 @pytest.mark.slow(every=2)
-def test_one_run_recovers_the_account_or_says_why_not(
+def test_one_run_recovers_the_account_or_names_the_cause(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, case: Case
 ) -> None:
     make(service, case, monkeypatch, rbac=has_roles(case))

@@ -29,8 +29,8 @@ KEYS = {
     "disabled": ("key_disabled", "enable_key"),
     "disabled, and a new version": ("key_disabled", "enable_key"),
     "no such version": ("invalid_option", "version"),
-    "disable what is not there": ("key_not_found", "name"),
-    "recover what is not there": ("key_not_found", "name"),
+    "disable a missing key": ("key_not_found", "name"),
+    "recover a missing key": ("key_not_found", "name"),
 }
 
 
@@ -51,8 +51,8 @@ def test_keys(ansible: Ansible, service: Service, way: str) -> None:
         key("disabled", name="off"),
         key("disabled, and a new version", name="off", new_version=True),
         key("no such version", state="disabled", version="0" * 32),
-        key("disable what is not there", name="nothing", state="disabled"),
-        key("recover what is not there", name="nothing", state="recovered"),
+        key("disable a missing key", name="nothing", state="disabled"),
+        key("recover a missing key", name="nothing", state="recovered"),
     ]
     run = ansible.play(
         [

@@ -32,8 +32,8 @@ def test_an_account_is_available_after_the_retirement_of_versions(
     control.advance(max(0, MARCH - control.call("GET", "/clock")["time"]))
     since = control.last
 
-    def run(role: str, **wish: Any) -> None:
-        report = runner.role(role, {**VARS, **wish})
+    def run(role: str, **wanted: Any) -> None:
+        report = runner.role(role, {**VARS, **wanted})
         assert not report.get("failed"), report
 
     run("provision", cmk_vault_authorization="access_policy", cmk_key_follow_latest=True)

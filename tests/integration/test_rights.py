@@ -142,8 +142,8 @@ def left_for_deletion(service: Service) -> dict[str, Any]:
 
 
 def another_key(service: Service) -> dict[str, Any]:
-    wish = another_vault(service)
-    return {name: value for name, value in wish.items() if name not in DISABLE}
+    wanted = another_vault(service)
+    return {name: value for name, value in wanted.items() if name not in DISABLE}
 
 
 def a_lost_version_by_policy(service: Service) -> dict[str, Any]:
@@ -245,13 +245,13 @@ def begun(
 ) -> dict[str, Any]:
     """Create the resources that the playbook begins with, and sign in as a caller with these roles and key permissions.
     Returns the variables of the run."""
-    wish = {**playbook.begin(service), "cmk_wait_timeout": 30}
+    wanted = {**playbook.begin(service), "cmk_wait_timeout": 30}
     who = sign_in(service, monkeypatch, roles)
     if playbook.permissions:
         service.set_policy("add", service.policy(who, *permissions))
         service.set_policy("remove", service.policy(service.operator, *OFFICER))
     playbook.then(service)
-    return {**VARS, **wish}
+    return {**VARS, **wanted}
 
 
 def run(
@@ -264,10 +264,10 @@ def run(
     if playbook.above:
         roles.append(give(service, sandbox.subscription, [one for one in playbook.above if f"above {one}" != without]))
     permissions = [one for one in playbook.permissions if f"the key permission {one}" != without]
-    wish = begun(service, monkeypatch, playbook, roles, permissions)
+    wanted = begun(service, monkeypatch, playbook, roles, permissions)
     answered = answering(service)
     since = sandbox.control.last
-    report = runner.another().role(playbook.role, wish)
+    report = runner.another().role(playbook.role, wanted)
     assert answered <= answering(service)
     return report, [f"{one['method']} {one['url']}" for one in writes(sandbox.control.requests(since))]
 
@@ -297,9 +297,9 @@ def test_the_documented_built_in_roles_are_enough(
     playbook, sandbox = PLAYBOOKS[name], service.sandbox
     assert all(re.search(rf"^\| .+ \|.*\b{role}\b", DOCS, re.MULTILINE) for role in BUILT_IN)
     roles = [{"role": role, "scope": sandbox.group} for role in BUILT_IN]
-    wish = begun(service, monkeypatch, playbook, [*roles, {"role": "Reader", "scope": sandbox.subscription}], ())
+    wanted = begun(service, monkeypatch, playbook, [*roles, {"role": "Reader", "scope": sandbox.subscription}], ())
 
-    report = runner.another().role(playbook.role, wish)
+    report = runner.another().role(playbook.role, wanted)
 
     assert not report.get("failed"), report
     assert report["changed"] is True
@@ -314,17 +314,17 @@ def test_check_mode_predicts_a_run_for_readers(
     """A caller with only the roles Reader and Key Vault Reader can run each playbook in check mode."""
     playbook, sandbox = PLAYBOOKS[name], service.sandbox
     readers = [{"role": role, "scope": sandbox.subscription} for role in ("Reader", "Key Vault Reader")]
-    wish = begun(service, monkeypatch, playbook, readers, ["get", "list"])
+    wanted = begun(service, monkeypatch, playbook, readers, ["get", "list"])
     since = sandbox.control.last
 
-    report = runner.another().role(playbook.role, wish, check=True)
+    report = runner.another().role(playbook.role, wanted, check=True)
 
     assert not report.get("failed"), report
     assert report["changed"] is True
     assert writes(sandbox.control.requests(since)) == []
 
 
-def test_check_mode_names_what_a_repair_lacks(
+def test_check_mode_names_the_missing_permissions_of_a_repair(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a_lost_version(service)
@@ -397,8 +397,8 @@ def looker(service: Service, monkeypatch: pytest.MonkeyPatch, without: str = "")
 
 def audited(runner: OneProcess, folder: Path) -> dict[str, Any]:
     """Run the role audit. Returns its JSON report with its warnings."""
-    wish = {"cmk_audit_folder": str(folder), "cmk_audit_formats": ["json"], "cmk_audit_pools": True}
-    audited = runner.another().role("audit", wish)
+    wanted = {"cmk_audit_folder": str(folder), "cmk_audit_formats": ["json"], "cmk_audit_pools": True}
+    audited = runner.another().role("audit", wanted)
     assert not audited.get("failed"), audited
     found: dict[str, Any] = json.loads((folder / "cmk-audit.json").read_text())
     return {**found, "warnings": audited.get("warnings", [])}
@@ -406,7 +406,7 @@ def audited(runner: OneProcess, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("right", ["", *LOOKS[0], *LOOKS[1]] if PROOF_OF_ALL else ["", READ_KEY])
 @pytest.mark.parametrize("lost", [False, True], ids=["there", "vault deleted"])
-def test_an_audit_reports_what_it_could_not_read(
+def test_an_audit_reports_unreadable_resources(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, right: str, lost: bool
 ) -> None:
     service.on_key(rbac=True)
@@ -432,7 +432,7 @@ def test_an_audit_reports_what_it_could_not_read(
 
 
 @pytest.mark.parametrize("right", ["", *LISTS])
-def test_an_inventory_reports_what_it_could_not_list(
+def test_an_inventory_reports_failed_lists(
     sandbox: Any, runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, right: str
 ) -> None:
     service.make_account()

@@ -64,8 +64,8 @@ def of_hosts(ansible: Ansible, *names: str, **variables: Any) -> tuple[str, ...]
 def test_unknown_variables_are_reported_once(ansible: Ansible, service: Service) -> None:
     variables = {"cmk_key_max_ages": "P90D", "cmk_owner": "me", "cmk_missing_account": "skip"}
     arguments = of_hosts(ansible, "account7", "account8", "account9", **variables)
-    wish = {"cmk_hosts": "accounts", "cmk_serial": 1, "cmk_max_fail_percentage": 0}
-    run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wish, arguments=arguments)
+    wanted = {"cmk_hosts": "accounts", "cmk_serial": 1, "cmk_max_fail_percentage": 0}
+    run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=arguments)
 
     assert run.rc == 0, run.output
     shown = [warning for one in run for warning in one.warnings if "has no effect" in warning]
@@ -94,13 +94,13 @@ def test_hosts_that_do_not_exist_are_an_error(ansible: Ansible, service: Service
     ("pattern", "required", "succeeds"),
     [("canaries[0]", None, False), ("account2", "", False), ("canaries[0]", False, True), ("account2", "false", True)],
 )
-def test_whether_a_run_without_hosts_is_an_error(
+def test_run_without_hosts_is_an_error_unless_hosts_are_optional(
     ansible: Ansible, service: Service, pattern: str, required: Any, succeeds: bool
 ) -> None:
     """The patterns are a group that does not exist, and a host that the limit excludes."""
     arguments = [*of_hosts(ansible, "account1", "account2", cmk_missing_account="skip"), "--limit", "account1"]
-    wish = {"cmk_hosts": pattern, **({} if required is None else {"cmk_hosts_required": required})}
-    run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wish, arguments=arguments)
+    wanted = {"cmk_hosts": pattern, **({} if required is None else {"cmk_hosts_required": required})}
+    run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=arguments)
 
     assert (run.rc == 0) is succeeds, run.output
     assert (list(run), run.requests) == ([], [])
@@ -147,8 +147,8 @@ def test_empty_variables_use_their_defaults(ansible: Ansible, service: Service, 
         required = {name: value for name, value in VARS.items() if name != "cmk_wait_timeout"}
         # For a module in a separate process, a relative folder is relative to the playbook's folder.
         folder = {"cmk_audit_folder": str(ansible.folder)} if in_process is False else {}
-        wish = {**required, **blanks(role), **folder, "cmk_in_process": in_process}
-        run = ansible.playbook(f"azbatch.cmk.{role}", extra_vars=wish)
+        wanted = {**required, **blanks(role), **folder, "cmk_in_process": in_process}
+        run = ansible.playbook(f"azbatch.cmk.{role}", extra_vars=wanted)
 
         assert run.rc == 0, run.output
         assert (service.encryption() is not None) == uses_key
@@ -186,10 +186,10 @@ def test_a_preset_cmk_result_is_rejected(ansible: Ansible, service: Service) -> 
 @pytest.mark.slow
 def test_cmk_serial_accepts_a_string(ansible: Ansible, service: Service) -> None:
     arguments = of_hosts(ansible, *(f"account{number}" for number in range(1, 8)), cmk_missing_account="skip")
-    wish = {"cmk_hosts": "accounts", "cmk_key_max_age": " P90D "}
+    wanted = {"cmk_hosts": "accounts", "cmk_key_max_age": " P90D "}
 
     def played(serial: str) -> Run:
-        return ansible.playbook("azbatch.cmk.rotate", extra_vars={**wish, "cmk_serial": serial}, arguments=arguments)
+        return ansible.playbook("azbatch.cmk.rotate", extra_vars={**wanted, "cmk_serial": serial}, arguments=arguments)
 
     for serial, waves in (("[1, 2, '30%']", 4), ("50%", 3), ("", 2)):
         run = played(serial)

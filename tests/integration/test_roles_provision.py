@@ -56,17 +56,17 @@ def assert_granted(service: Service, mode: str) -> None:
 @pytest.mark.parametrize("identity", IDENTITIES)
 @pytest.mark.slow(every=3)
 def test_all_resources_are_created(roles: RolesRunner, service: Service, identity: str, mode: str) -> None:
-    wish = {"identity": identity, "cmk_vault_authorization": mode, "cmk_key_size": 3072}
+    wanted = {"identity": identity, "cmk_vault_authorization": mode, "cmk_key_size": 3072}
     if identity == "user_assigned":
         service.make_identity()
     before = holdings(service)
 
-    predicted = provision(roles, service, check=True, **wish)
+    predicted = provision(roles, service, check=True, **wanted)
     assert wrote(predicted) == []
     assert result(predicted)["exists"] is True
     assert holdings(service) == before
 
-    run = provision(roles, service, **wish)
+    run = provision(roles, service, **wanted)
     assert steps(predicted) == steps(run)
     version = service.key().properties.version
     with_key = identity == "user_assigned"
@@ -100,25 +100,25 @@ def test_all_resources_are_created(roles: RolesRunner, service: Service, identit
 
     done = holdings(service)
     for check in (True, False):
-        again = unchanged(provision(roles, service, check=check, **wish))
+        again = unchanged(provision(roles, service, check=check, **wanted))
         assert result(again)["key_version"] == version
     assert holdings(service) == done
 
 
 def test_location_expiry_and_rotation_policy(roles: RolesRunner, service: Service) -> None:
     policy = {"expiry_time": "P1Y", "time_before_expiry": "P30D"}
-    wish = {
+    wanted = {
         "cmk_location": "northeurope",
         "cmk_vault_authorization": "access_policy",
         "cmk_key_expires_in": "P120D",
         "cmk_key_rotation_policy": policy,
     }
-    provision(roles, service, **wish)
+    provision(roles, service, **wanted)
     assert service.account()["location"] == service.vault()["location"] == "northeurope"
     properties = service.key().properties
     assert (properties.expires_on - properties.created_on).days in (119, 120)
     assert service.keys().get_key_rotation_policy("key1").expires_in == "P1Y"
-    unchanged(provision(roles, service, **wish))
+    unchanged(provision(roles, service, **wanted))
 
 
 @pytest.mark.parametrize("identity", IDENTITIES)
@@ -126,16 +126,16 @@ def test_location_expiry_and_rotation_policy(roles: RolesRunner, service: Servic
 def test_follow_latest(roles: RolesRunner, service: Service, identity: str) -> None:
     if identity == "user_assigned":
         service.make_identity()
-    wish = {"identity": identity, "cmk_vault_authorization": "access_policy"}
-    run = provision(roles, service, cmk_key_follow_latest=True, **wish)
+    wanted = {"identity": identity, "cmk_vault_authorization": "access_policy"}
+    run = provision(roles, service, cmk_key_follow_latest=True, **wanted)
     reported = result(run)
     assert (reported["follows_latest"], reported["key_version"]) == (True, None)
     assert service.encryption() == reported["key_identifier"] == service.key().id.rpartition("/")[0]
-    unchanged(provision(roles, service, cmk_key_follow_latest=True, **wish))
+    unchanged(provision(roles, service, cmk_key_follow_latest=True, **wanted))
 
     newer = service.make_key()
-    unchanged(provision(roles, service, **wish))
-    run = provision(roles, service, cmk_key_follow_latest=False, **wish)
+    unchanged(provision(roles, service, **wanted))
+    run = provision(roles, service, cmk_key_follow_latest=False, **wanted)
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     assert service.encryption() == result(run)["key_identifier"] == newer.id
     assert result(run)["previous_key_identifier"] == newer.id.rpartition("/")[0]
@@ -175,7 +175,7 @@ def test_an_account_rotated_by_others_during_the_run_is_not_moved_back(
     assert at > 5
 
 
-def test_an_account_on_another_key_is_moved_only_when_asked(ansible: Ansible, service: Service) -> None:
+def test_an_account_on_another_key_is_moved_only_with_cmk_replace_key(ansible: Ansible, service: Service) -> None:
     _, first = service.on_key()
     # A typing error in the name of the vault or the key.
     for typed in ({"cmk_vault_name": "vault-onw"}, {"cmk_key_name": "key2"}):
@@ -190,7 +190,7 @@ def test_an_account_on_another_key_is_moved_only_when_asked(ansible: Ansible, se
     assert service.key("key1").properties.enabled
 
 
-def test_a_disabled_key_is_enabled_only_when_asked(ansible: Ansible, service: Service) -> None:
+def test_a_disabled_key_is_enabled_only_with_cmk_key_enable(ansible: Ansible, service: Service) -> None:
     service.make_vault()
     service.make_key()
     service.disable()
@@ -236,21 +236,21 @@ def test_a_partial_setup_is_completed(
     if "vault" in there:
         service.make_vault(rbac=mode == "rbac")
     if "account" in there:
-        wish = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
-        service.make_account(**({"identity": wish} if user_assigned else {}))
+        wanted = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
+        service.make_account(**({"identity": wanted} if user_assigned else {}))
     if "grant" in there:
         service.grant(user_assigned["properties"]["principalId"] if user_assigned else principal(service))
     if "key" in there:
         service.make_key()
-    wish = {"identity": identity, "cmk_vault_authorization": mode}
+    wanted = {"identity": identity, "cmk_vault_authorization": mode}
     before = holdings(service)
 
-    predicted = provision(roles, service, check=True, **wish)
+    predicted = provision(roles, service, check=True, **wanted)
     assert wrote(predicted) == []
     assert steps(predicted) == remaining
     assert holdings(service) == before
 
-    run = provision(roles, service, **wish)
+    run = provision(roles, service, **wanted)
     assert steps(run) == remaining
     assert len(wrote(run)) == len(remaining)
     (version,) = service.versions()

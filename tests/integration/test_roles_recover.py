@@ -134,7 +134,7 @@ def test_a_vault_that_is_not_public(roles: RolesRunner, service: Service) -> Non
     assert service.vault()["properties"]["publicNetworkAccess"] == "Disabled"
 
 
-def test_an_expired_version_is_extended_as_asked(roles: RolesRunner, service: Service) -> None:
+def test_an_expired_version_is_extended_by_the_configured_duration(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     expire(service)
     now = service.sandbox.control.call("GET", "/clock")["time"]

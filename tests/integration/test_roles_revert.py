@@ -74,11 +74,11 @@ def test_key_disabled_and_access_revoked(roles: RolesRunner, service: Service, m
     service.change_vault(tags={"owner": "others"})
     service.change_account(tags={"team": "hpc"})
     before = holdings(service)
-    wish = {"cmk_revert_key": "disable", **REVOKE}
-    predicted = revert(roles, check=True, **wish)
+    wanted = {"cmk_revert_key": "disable", **REVOKE}
+    predicted = revert(roles, check=True, **wanted)
     assert wrote(predicted) == []
 
-    run = revert(roles, **wish)
+    run = revert(roles, **wanted)
     assert steps(predicted) == steps(run)
     revocation = "DELETE role vault-one" if mode == "rbac" else "PUT policies vault-one remove"
     assert wrote(run) == ["PATCH account account1", "PATCH key vault-one key1", revocation]
@@ -100,7 +100,7 @@ def test_key_disabled_and_access_revoked(roles: RolesRunner, service: Service, m
     assert after == before
 
     for check in (True, False):
-        unchanged(revert(roles, check=check, **wish))
+        unchanged(revert(roles, check=check, **wanted))
 
 
 def test_key_deleted(roles: RolesRunner, service: Service) -> None:
@@ -113,20 +113,20 @@ def test_key_deleted(roles: RolesRunner, service: Service) -> None:
     unchanged(revert(roles, cmk_revert_key="delete"))
 
 
-@pytest.mark.parametrize("wish", ["disable", "delete"])
+@pytest.mark.parametrize("wanted", ["disable", "delete"])
 @pytest.mark.slow(every=2)
-def test_key_is_disabled_or_deleted_by_a_later_run(roles: RolesRunner, service: Service, wish: str) -> None:
+def test_key_is_disabled_or_deleted_by_a_later_run(roles: RolesRunner, service: Service, wanted: str) -> None:
     """After a run that was stopped or that kept the key, the account uses a Microsoft-managed key, and Azure does not
     show the previous key. The user has to name the key."""
     principal, first = service.on_key()
     service.point(None)
-    unnamed = revert(roles, cmk_revert_key=wish, **REVOKE)
+    unnamed = revert(roles, cmk_revert_key=wanted, **REVOKE)
     assert "previous_key_identifier" in str(unnamed[CHECK]["warnings"])
     unchanged(unnamed)
     assert service.key().properties.enabled
     assert is_granted(service, principal)
 
-    options = {"cmk_revert_key": wish, "cmk_previous_key_identifier": first}
+    options = {"cmk_revert_key": wanted, "cmk_previous_key_identifier": first}
     predicted = revert(roles, check=True, **options)
     assert (steps(predicted), wrote(predicted)) == (["key"], [])
     assert steps(revert(roles, **options)) == ["key"]
@@ -143,8 +143,8 @@ def test_key_and_access_stay_for_other_accounts(roles: RolesRunner, service: Ser
         identity = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
         service.make_account(name, identity=identity)
         service.point(identifier, name)
-    wish = {"cmk_revert_key": key, **REVOKE}
-    run = revert(roles, **wish)
+    wanted = {"cmk_revert_key": key, **REVOKE}
+    run = revert(roles, **wanted)
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     other = service.account_id("account2")
     assert (result(run)["key_kept_for"], result(run)["access_kept_for"]) == ([other], [other])
@@ -152,15 +152,15 @@ def test_key_and_access_stay_for_other_accounts(roles: RolesRunner, service: Ser
     assert service.is_available("account2")
     assert service.key().properties.enabled
     assert is_granted(service, principal)
-    unchanged(revert(roles, **wish))
+    unchanged(revert(roles, **wanted))
 
     service.point(None, "account2")
-    run = revert(roles, **wish, cmk_previous_key_identifier=identifier)
+    run = revert(roles, **wanted, cmk_previous_key_identifier=identifier)
     assert steps(run) == ["key", "access"]
     assert not is_granted(service, principal)
 
 
-def test_only_what_batch_needed_is_revoked(roles: RolesRunner, service: Service) -> None:
+def test_only_permissions_that_batch_needs_are_revoked(roles: RolesRunner, service: Service) -> None:
     principal, _ = service.on_key()
     more = service.policy(principal, *NEEDED, "list", permissions={"keys": [*NEEDED, "list"], "secrets": ["get"]})
     service.set_policy("replace", more)
@@ -190,21 +190,21 @@ def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
     assert service.key().properties.enabled
 
 
-@pytest.mark.parametrize("wish", [{"cmk_revert_key": "disable"}, {"cmk_revert_key": "delete"}, REVOKE])
+@pytest.mark.parametrize("wanted", [{"cmk_revert_key": "disable"}, {"cmk_revert_key": "delete"}, REVOKE])
 @pytest.mark.slow(every=3)
 def test_a_key_that_the_account_does_not_use_is_not_removed(
-    roles: RolesRunner, service: Service, wish: dict[str, Any]
+    roles: RolesRunner, service: Service, wanted: dict[str, Any]
 ) -> None:
     _, first = service.on_key()
     service.make_key("key2")
-    run = run_role(roles, "revert", cmk_key_name="key2", **wish)
+    run = run_role(roles, "revert", cmk_key_name="key2", **wanted)
     refused(run, CHECK, first, "key2", "key_name")
     assert service.encryption() == first
     assert service.key("key2").properties.enabled
 
 
 @pytest.mark.parametrize(
-    ("wish", "code"),
+    ("wanted", "code"),
     [
         ({"cmk_vault_resource_group": "nowhere", **REVOKE}, "resource_group_not_found"),
         ({"cmk_vault_name": "nowhere", **REVOKE}, "vault_not_found"),
@@ -212,14 +212,14 @@ def test_a_key_that_the_account_does_not_use_is_not_removed(
     ],
 )
 def test_missing_keys_and_vaults_are_reported_before_the_first_write(
-    roles: RolesRunner, service: Service, wish: dict[str, Any], code: str
+    roles: RolesRunner, service: Service, wanted: dict[str, Any], code: str
 ) -> None:
     service.on_key()
-    if "cmk_vault_resource_group" not in wish:
+    if "cmk_vault_resource_group" not in wanted:
         service.point(None)
-        vault, key = wish.get("cmk_vault_name", "vault-one"), wish.get("cmk_key_name", "key1")
-        wish = {**wish, "cmk_previous_key_identifier": f"https://{vault}.vault.azure.net/keys/{key}"}
-    run = run_role(roles, "revert", **wish)
+        vault, key = wanted.get("cmk_vault_name", "vault-one"), wanted.get("cmk_key_name", "key1")
+        wanted = {**wanted, "cmk_previous_key_identifier": f"https://{vault}.vault.azure.net/keys/{key}"}
+    run = run_role(roles, "revert", **wanted)
     refused(run, CHECK, "nowhere")
     assert run[CHECK]["code"] == code
     assert service.is_available()

@@ -79,18 +79,18 @@ def test_due_by_age(roles: RolesRunner, service: Service, mode: str) -> None:
 def test_no_version_in_use_expires_earlier(roles: RolesRunner, service: Service) -> None:
     """A version in use keeps its expiry. The next version has the requested expiry."""
     service.on_key()
-    wish = {"cmk_key_expires_in": "P30D", **DUE}
-    unchanged(rotate(roles, **wish))
+    wanted = {"cmk_key_expires_in": "P30D", **DUE}
+    unchanged(rotate(roles, **wanted))
     assert service.key().properties.expires_on is None
 
     service.sandbox.control.advance(91 * DAY)
-    run = rotate(roles, **wish)
+    run = rotate(roles, **wanted)
     assert steps(run) == ["key", "encryption"]
     newest = service.key().properties
     # The expiry is counted from the time of the request, which is shortly before the creation of the version.
     assert timedelta(days=30, seconds=-5) <= newest.expires_on - newest.created_on <= timedelta(days=30)
     assert service.encryption() == newest.id
-    unchanged(rotate(roles, **wish))
+    unchanged(rotate(roles, **wanted))
 
 
 def test_forced(roles: RolesRunner, service: Service) -> None:
@@ -145,8 +145,8 @@ def test_a_follower_needs_no_move(roles: RolesRunner, service: Service) -> None:
     versionless = service.encryption()
     service.sandbox.control.advance(QUARTER)
     # Without cmk_key_follow_latest, so the account still follows the key.
-    wish = {**DUE, **AT_ONCE}
-    run = rotate(roles, **wish)
+    wanted = {**DUE, **AT_ONCE}
+    run = rotate(roles, **wanted)
     assert (steps(run), wrote(run)) == (["key"], ["POST key vault-one key1"])
     report = result(run)
     assert (report["key_identifier"], report["key_version"], report["follows_latest"]) == (versionless, None, True)
@@ -154,14 +154,14 @@ def test_a_follower_needs_no_move(roles: RolesRunner, service: Service) -> None:
     assert report["previous_kept_for"] == [service.account_id()]
     assert enabled(service) == [True, True]
     assert service.encryption() == versionless
-    unchanged(rotate(roles, **wish))
+    unchanged(rotate(roles, **wanted))
 
     service.sandbox.control.advance(2 * DAY + 3600)
-    run = rotate(roles, **wish)
+    run = rotate(roles, **wanted)
     assert (steps(run), result(run)["previous_kept_for"]) == (["previous_disabled"], [])
     assert enabled(service) == [False, True]
     assert service.is_available()
-    unchanged(rotate(roles, **wish))
+    unchanged(rotate(roles, **wanted))
 
 
 def test_a_pinned_account_becomes_a_follower(roles: RolesRunner, service: Service) -> None:
@@ -173,7 +173,7 @@ def test_a_pinned_account_becomes_a_follower(roles: RolesRunner, service: Servic
     unchanged(rotate(roles, cmk_key_follow_latest=True))
 
 
-def test_a_follower_is_pinned_when_asked(roles: RolesRunner, service: Service) -> None:
+def test_a_follower_is_pinned_without_follow_latest(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key(follow=True)
     run = rotate(roles, cmk_key_follow_latest=False)
     assert steps(run) == ["encryption"]
@@ -198,17 +198,17 @@ def test_a_disabled_newest_version_is_not_enabled(ansible: Ansible, service: Ser
 def test_the_previous_version_is_disabled(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.sandbox.control.advance(QUARTER)
-    wish = {**DUE, **AT_ONCE}
-    predicted = rotate(roles, check=True, **wish)
+    wanted = {**DUE, **AT_ONCE}
+    predicted = rotate(roles, check=True, **wanted)
     assert wrote(predicted) == []
-    run = rotate(roles, **wish)
+    run = rotate(roles, **wanted)
     assert steps(run) == ["key", "encryption", "previous_disabled"]
     assert steps(predicted) == steps(run)
     assert wrote(run) == ["POST key vault-one key1", "PATCH account account1", "PATCH key vault-one key1"]
     assert result(run)["previous_kept_for"] == []
     assert enabled(service) == [False, True]
     assert service.is_available()
-    unchanged(rotate(roles, **wish))
+    unchanged(rotate(roles, **wanted))
 
 
 def test_the_previous_and_intermediate_versions_are_disabled(roles: RolesRunner, service: Service) -> None:
@@ -228,16 +228,16 @@ def test_the_previous_version_stays_enabled_while_in_use(roles: RolesRunner, ser
     other = second_account(service, first)
     # The creation times of versions have whole seconds, so versions of the same second have no order.
     service.sandbox.control.advance(1)
-    wish = AT_ONCE
-    run = rotate(roles, cmk_key_force_new_version=True, **wish)
+    wanted = AT_ONCE
+    run = rotate(roles, cmk_key_force_new_version=True, **wanted)
     assert steps(run) == ["key", "encryption"]
     assert result(run)["previous_kept_for"] == [other]
     assert enabled(service) == [True, True]
     assert service.is_available("account2")
-    unchanged(rotate(roles, **wish))
+    unchanged(rotate(roles, **wanted))
 
     service.point(service.key().id, "account2")
-    run = rotate(roles, **wish)
+    run = rotate(roles, **wanted)
     assert (steps(run), wrote(run)) == (["previous_disabled"], ["PATCH key vault-one key1"])
     assert result(run)["previous_kept_for"] == []
     assert enabled(service) == [False, True]
@@ -253,14 +253,14 @@ def test_to_a_different_key_in_a_different_vault(roles: RolesRunner, service: Se
     if mode == "access_policy":
         service.set_policy("add", service.policy(FOREIGN, "get", "list"), vault="vault-two")
     other = service.make_key("other", "vault-two", size=4096).id
-    wish = {"cmk_new_key_identifier": other, **AT_ONCE}
+    wanted = {"cmk_new_key_identifier": other, **AT_ONCE}
     before = holdings(service)
 
-    predicted = rotate(roles, check=True, **wish)
+    predicted = rotate(roles, check=True, **wanted)
     assert wrote(predicted) == []
     assert holdings(service) == before
 
-    run = rotate(roles, **wish)
+    run = rotate(roles, **wanted)
     assert steps(predicted) == steps(run)
     grant = "PUT role vault-two" if mode == "rbac" else "PUT policies vault-two add"
     assert wrote(run) == [grant, "PATCH account account1", "PATCH key vault-one key1"]
@@ -282,15 +282,15 @@ def test_to_a_different_key_in_a_different_vault(roles: RolesRunner, service: Se
     assert after["accounts"] == before["accounts"]
     assert after["vaults"]["vault-one"] == before["vaults"]["vault-one"]
 
-    unchanged(rotate(roles, **wish))
+    unchanged(rotate(roles, **wanted))
 
 
 def test_to_a_different_key_that_another_account_shares(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
     other_account = second_account(service, first)
     other = service.make_key("other").id
-    wish = {"cmk_new_key_identifier": other.rpartition("/")[0], **AT_ONCE}
-    run = rotate(roles, **wish)
+    wanted = {"cmk_new_key_identifier": other.rpartition("/")[0], **AT_ONCE}
+    run = rotate(roles, **wanted)
     assert steps(run) == ["encryption"]
     report = result(run)
     assert (report["follows_latest"], report["key_version"]) == (True, None)
@@ -298,7 +298,7 @@ def test_to_a_different_key_that_another_account_shares(roles: RolesRunner, serv
     assert enabled(service) == [True]
     assert service.is_available()
     assert service.is_available("account2")
-    unchanged(rotate(roles, **wish))
+    unchanged(rotate(roles, **wanted))
 
 
 def test_a_different_key_that_batch_could_not_use(roles: RolesRunner, service: Service) -> None:
@@ -327,8 +327,8 @@ def test_no_account(roles: RolesRunner, service: Service) -> None:
 
 def test_an_account_on_another_key_than_named(roles: RolesRunner, service: Service) -> None:
     service.on_key()
-    for wish in ({"cmk_key_name": "key10"}, {"cmk_key_name": "ke"}, {"cmk_vault_name": "vault"}):
-        run = run_role(roles, "rotate", cmk_key_force_new_version=True, **wish)
+    for wanted in ({"cmk_key_name": "key10"}, {"cmk_key_name": "ke"}, {"cmk_vault_name": "vault"}):
+        run = run_role(roles, "rotate", cmk_key_force_new_version=True, **wanted)
         refused(run, CHECK, "/keys/key1/")
 
 

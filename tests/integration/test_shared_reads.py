@@ -228,12 +228,12 @@ def test_a_key_that_was_restored_is_disabled_or_deleted_again(runner: OneProcess
     """The tasks of a run cache for a minute that a key was disabled or deleted."""
     service.on_key()
     service.point(None)
-    wish = {"vault_name": "vault-one", "name": "key1", "state": state, "in_use": "keep", "wait_timeout": 30}
-    assert runner.module("keyvault_cmk_key", wish)["changed"]
+    wanted = {"vault_name": "vault-one", "name": "key1", "state": state, "in_use": "keep", "wait_timeout": 30}
+    assert runner.module("keyvault_cmk_key", wanted)["changed"]
     if state == "absent":
         service.keys().begin_recover_deleted_key("key1").wait()
     else:
         service.keys().update_key_properties("key1", enabled=True)
     time.sleep(3600)
-    report = runner.module("keyvault_cmk_key", wish)
+    report = runner.module("keyvault_cmk_key", wanted)
     assert report["changed"], report

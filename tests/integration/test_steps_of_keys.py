@@ -104,18 +104,18 @@ def test_key_new_version(ansible: Ansible, service: Service, way: str) -> None:
     first = service.key().properties.version
     # Key Vault returns the age of a version in whole seconds, so versions of the same second have no known order.
     service.sandbox.control.advance(1)
-    wish = key("wish", new_version=True, key_size=4096)
-    run = ansible.play([checked(wish), wish, {**wish, "name": "wish again"}], way=way)
-    predicted = run["wish (check)"].untouched()
+    wanted = key("wanted", new_version=True, key_size=4096)
+    run = ansible.play([checked(wanted), wanted, {**wanted, "name": "wanted again"}], way=way)
+    predicted = run["wanted (check)"].untouched()
     assert predicted["changed"] is True
     assert predicted["version"] == "(known after apply)"
     assert predicted["key_identifier"].endswith("/keys/key1/(known after apply)")
     assert predicted["previous_version"] == first
     assert predicted["key_size"] == 4096
-    assert run["wish"]["previous_version"] == first
-    assert run["wish again"]["previous_version"] == run["wish"]["version"]
+    assert run["wanted"]["previous_version"] == first
+    assert run["wanted again"]["previous_version"] == run["wanted"]["version"]
     versions = {one.version: len(service.key(version=one.version).key.n) * 8 for one in service.versions()}
-    assert versions == {first: 2048, run["wish"]["version"]: 4096, run["wish again"]["version"]: 4096}
+    assert versions == {first: 2048, run["wanted"]["version"]: 4096, run["wanted again"]["version"]: 4096}
 
 
 def test_key_is_repaired(ansible: Ansible, service: Service, way: str) -> None:
@@ -184,10 +184,10 @@ def test_encryption(ansible: Ansible, service: Service, way: str) -> None:
     account = {"resource_group": GROUP, "account_name": "account1"}
 
     def encryption(title: str, identifier: str | None, **options: Any) -> dict[str, Any]:
-        wish: dict[str, Any] = {"key_source": "microsoft_batch"}
+        wanted: dict[str, Any] = {"key_source": "microsoft_batch"}
         if identifier:
-            wish = {"key_source": "microsoft_keyvault", "key_identifier": identifier}
-        return task(title, "batch_encryption", **account, **wish, **options)
+            wanted = {"key_source": "microsoft_keyvault", "key_identifier": identifier}
+        return task(title, "batch_encryption", **account, **wanted, **options)
 
     look = task("look", "batch_encryption_info", **account)
     run = ansible.play(

@@ -68,7 +68,7 @@ def become_blind(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_change_that_could_not_be_confirmed(hidden: World, service: Service, change: str, check: bool) -> None:
     run = EACH_CHANGE[change]
     on, since = service.encryption(), service.sandbox.control.last
-    report = hidden.prepared(Run(run.what, run.account, run.key, run.wishes, check=check))()
+    report = hidden.prepared(Run(run.what, run.account, run.key, run.settings, check=check))()
     assert report["code"] == "availability_unknown", report
     assert report["action"] == POOLS_READ
     assert POOLS_READ in report["msg"]
@@ -90,13 +90,13 @@ def test_a_version_is_not_disabled_after_a_switch_that_nobody_confirmed(
         report = world.prepared(run)()
         assert not report.get("failed"), report
     become_blind(service, monkeypatch)
-    wish = {"cmk_previous_version": "disable", "cmk_previous_version_grace": "P0D"}
-    report = world.prepared(Run("rotate", "account1", None, wish))()
+    wanted = {"cmk_previous_version": "disable", "cmk_previous_version_grace": "P0D"}
+    report = world.prepared(Run("rotate", "account1", None, wanted))()
     assert report["code"] == "availability_unknown", report
     assert all(version.enabled for version in service.versions())
 
 
-def test_nothing_to_change_is_no_failure(hidden: World, service: Service) -> None:
+def test_unconfirmed_availability_without_a_change_is_no_failure(hidden: World, service: Service) -> None:
     report = hidden.prepared(Run("rotate", "account1"))()
     assert (report["changed"], report["available"]) == (False, None), report
     assert any(POOLS_READ in warning for warning in report["warnings"])

@@ -22,9 +22,9 @@ DISABLE = {"cmk_previous_version": "disable"}
 AT_ONCE = {**DISABLE, "cmk_previous_version_grace": "P0D"}
 
 
-def rotate(runner: OneProcess, account: str = "account1", **wishes: Any) -> dict[str, Any]:
+def rotate(runner: OneProcess, account: str = "account1", **settings: Any) -> dict[str, Any]:
     """Run the role rotate for an account in the run of `runner`. It has to succeed."""
-    report = runner.role("rotate", {**VARS, "cmk_account_name": account, **wishes})
+    report = runner.role("rotate", {**VARS, "cmk_account_name": account, **settings})
     assert not report.get("failed"), report
     return report
 
@@ -58,16 +58,16 @@ def newer_by_hand(service: Service, *accounts: str) -> str:
     return newer
 
 
-@pytest.mark.parametrize("wish", [FORCE, DUE], ids=["forced", "due"])
+@pytest.mark.parametrize("wanted", [FORCE, DUE], ids=["forced", "due"])
 def test_another_controller_moves_an_account_between_two_waves(
-    runner: OneProcess, service: Service, wish: dict[str, Any]
+    runner: OneProcess, service: Service, wanted: dict[str, Any]
 ) -> None:
     """The run must not move the account from the newer version back to the version that the run has created."""
     on_one_key(service, "account1", "account2", "account3")
-    rotate(runner, "account1", **wish, **AT_ONCE)
+    rotate(runner, "account1", **wanted, **AT_ONCE)
     newer = newer_by_hand(service, "account2")
-    rotate(runner, "account2", **wish, **AT_ONCE)
-    rotate(runner, "account3", **wish, **AT_ONCE)
+    rotate(runner, "account2", **wanted, **AT_ONCE)
+    rotate(runner, "account3", **wanted, **AT_ONCE)
 
     assert keys_of(service, "account2", "account3") == [newer, newer]
     assert enabled(service)[1:] == [True, True], "account1 is on the second"
@@ -101,16 +101,18 @@ def test_an_account_that_was_moved_since_many_were_listed(
     assert service.encryption("account2") == newer
 
 
-@pytest.mark.parametrize("wish", [FORCE, {}], ids=["forced again", "not forced again"])
-def test_rotate_then_a_version_by_hand_then_rotate(runner: OneProcess, service: Service, wish: dict[str, Any]) -> None:
+@pytest.mark.parametrize("wanted", [FORCE, {}], ids=["forced again", "not forced again"])
+def test_rotate_then_a_version_by_hand_then_rotate(
+    runner: OneProcess, service: Service, wanted: dict[str, Any]
+) -> None:
     on_one_key(service, "account1")
     rotate(runner, **FORCE, **AT_ONCE)
     newer = newer_by_hand(service)
-    rotate(runner, **wish, **AT_ONCE)
+    rotate(runner, **wanted, **AT_ONCE)
 
     newest = service.key().id
     assert service.encryption() == newest
-    assert (newest == newer) is not wish
+    assert (newest == newer) is not wanted
     assert service.key(version=newest.rpartition("/")[2]).properties.enabled
     assert enabled(service)[0] is False
 
@@ -289,10 +291,10 @@ def test_a_key_that_the_account_was_never_on_is_not_disabled(runner: OneProcess,
     """The account uses the new key already, and `cmk_key_name` is not the name of its previous key."""
     on_one_key(service, "account1")
     service.make_key("of-others")
-    wish = {"cmk_new_key_identifier": service.encryption(), "cmk_key_name": "of-others", **AT_ONCE}
-    report = rotate(runner, **wish)
+    wanted = {"cmk_new_key_identifier": service.encryption(), "cmk_key_name": "of-others", **AT_ONCE}
+    report = rotate(runner, **wanted)
     assert "previous_key_identifier" in report["warnings"][0]
-    assert not rotate(runner.another(), **wish)["changed"]
+    assert not rotate(runner.another(), **wanted)["changed"]
     assert enabled(service, "of-others") == [True]
 
 
@@ -302,10 +304,10 @@ def test_no_newest_and_no_newer_version_is_disabled_though_it_is_named(
 ) -> None:
     first = on_one_key(service, "account1")
     newest = newer_by_hand(service)
-    wish: dict[str, Any] = {"cmk_previous_key_identifier": newest, **AT_ONCE}
+    wanted: dict[str, Any] = {"cmk_previous_key_identifier": newest, **AT_ONCE}
     if way == "newer":
-        wish["cmk_new_key_identifier"] = first
-    rotate(runner, **wish)
+        wanted["cmk_new_key_identifier"] = first
+    rotate(runner, **wanted)
     assert enabled(service)[1] is True
     assert service.is_available()
 
@@ -331,7 +333,7 @@ HOSTS = [f"account{number}" for number in range(1, 9)]
 STRATEGY_FREE = {"ANSIBLE_STRATEGY": "free"}
 
 
-def rotate_all(ansible: Ansible, *, become: str | None, environment: dict[str, str], **wishes: Any) -> Run:
+def rotate_all(ansible: Ansible, *, become: str | None, environment: dict[str, str], **settings: Any) -> Run:
     """Rotate all accounts in one wave. `become` is the place that enables become. The become program creates a file, by
     which this function checks whether Ansible used become."""
     program = ansible.write("become.sh", f'#!/bin/sh\ntouch {ansible.folder}/became\nexec env "$@"\n')
@@ -349,7 +351,7 @@ def rotate_all(ansible: Ansible, *, become: str | None, environment: dict[str, s
             "cmk_serial": "100%",
             "ansible_become_exe": str(program),
             "ansible_become_flags": "-u XDG_RUNTIME_DIR",
-            **wishes,
+            **settings,
         },
         # Otherwise Ansible does not use become if the tests run as root.
         environment={"ANSIBLE_BECOME_ALLOW_SAME_USER": "1", **environment},
@@ -369,7 +371,7 @@ WITH_BECOME = [
 
 
 @pytest.mark.parametrize(
-    ("become", "environment", "wishes"),
+    ("become", "environment", "settings"),
     [
         *(WITH_BECOME if PROOF_OF_ALL else WITH_BECOME[:1]),
         pytest.param(None, STRATEGY_FREE, FORCE, id="in process, free, forced"),
@@ -378,10 +380,10 @@ WITH_BECOME = [
 )
 @pytest.mark.slow(every=3)
 def test_one_new_version_for_eight_accounts(
-    ansible: Ansible, service: Service, become: str | None, environment: dict[str, str], wishes: dict[str, Any]
+    ansible: Ansible, service: Service, become: str | None, environment: dict[str, str], settings: dict[str, Any]
 ) -> None:
     on_one_key(service, *HOSTS)
-    run = rotate_all(ansible, become=become, environment=environment, **wishes)
+    run = rotate_all(ansible, become=become, environment=environment, **settings)
     assert len(service.versions()) == 2
     assert set(keys_of(service, *HOSTS)) == {service.key().id}
     assert wrote(run).count("POST key vault-one key1") == 1

@@ -33,8 +33,8 @@ def refused_at_once(ansible: Ansible, control: Control, fault: dict[str, Any], *
     assert 3000 < run["change"]["retry_after"] <= 3600
     assert run["change"]["option"] == "wait_timeout"
     # A sign-in also requests the metadata of Microsoft Entra ID.
-    struck = [one for one in control.requests() if one["fault"] and one["method"] != "CONNECT"]
-    assert len({(one["method"], one["url"]) for one in struck}) == len(struck), "it is not asked for again"
+    faulted = [one for one in control.requests() if one["fault"] and one["method"] != "CONNECT"]
+    assert len({(one["method"], one["url"]) for one in faulted}) == len(faulted), "no request is sent twice"
 
 
 def test_a_longer_wait_than_the_task_may_take(ansible: Ansible, service: Service, control: Control, way: str) -> None:

@@ -36,8 +36,8 @@ def test_accounts_and_new_versions_of_all_waves(ansible: Ansible, service: Servi
     """The play continues although an account fails. The next run changes the remaining account."""
     first = on_one_key(service)
     service.sandbox.control.advance(QUARTER)
-    wish = {"cmk_key_max_age": "P90D", "cmk_serial": [2, 1], "cmk_max_fail_percentage": 50}
-    run = play(ansible, "rotate", own={"account2": {"cmk_key_name": "key2"}}, **wish)
+    wanted = {"cmk_key_max_age": "P90D", "cmk_serial": [2, 1], "cmk_max_fail_percentage": 50}
+    run = play(ansible, "rotate", own={"account2": {"cmk_key_name": "key2"}}, **wanted)
     version = service.key().properties.version
     result = {
         "accounts": {"account1": CHANGED, "account2": UNFINISHED, "account3": CHANGED},
@@ -46,7 +46,7 @@ def test_accounts_and_new_versions_of_all_waves(ansible: Ansible, service: Servi
     }
     assert passed_on(run) == {"cmk_rotate_result": result}, run.output
 
-    again = play(ansible, "rotate", **wish, **passed_on(run))
+    again = play(ansible, "rotate", **wanted, **passed_on(run))
     assert again.rc == 0
     result = {
         "accounts": {**dict.fromkeys(ACCOUNTS, UNCHANGED), "account2": CHANGED},
@@ -64,8 +64,8 @@ def test_a_wave_that_stops_the_play(ansible: Ansible, service: Service) -> None:
         match={"method": "PATCH", "path": "/batchAccounts/account2"}, times=None, answer=FORBIDDEN
     )
     progress = {"ANSIBLE_CALLBACKS_ENABLED": "recorder,azbatch.cmk.progress"}
-    wish = {"cmk_key_force_new_version": True, "cmk_serial": [2, 1]}
-    run = play(ansible, "rotate", environment=progress, **wish)
+    wanted = {"cmk_key_force_new_version": True, "cmk_serial": [2, 1]}
+    run = play(ansible, "rotate", environment=progress, **wanted)
     assert run.rc != 0
     (result,) = passed_on(run).values()
     # Either host may have created the new version, so `changed` of account2 is not checked.
@@ -98,14 +98,14 @@ def test_the_purpose_of_a_forced_version(
     """A job of two waves passes the purpose on unchanged, and the next job does not force a further version. Otherwise
     a canary and the slices after it would create several versions, so the purpose does not depend on cmk_set_stats."""
     on_one_key(service)
-    wish = {"cmk_key_force_new_version": True, **given}
-    assert passed_on(play(ansible, "rotate", check=True, **wish)) == {}
-    run = play(ansible, "rotate", **wish)
+    wanted = {"cmk_key_force_new_version": True, **given}
+    assert passed_on(play(ansible, "rotate", check=True, **wanted)) == {}
+    run = play(ansible, "rotate", **wanted)
     assert run.rc == 0, run.output
     assert passed_on(run)["cmk_key_force_new_version_for"] == purpose
     versions = len(service.versions())
 
-    again = play(ansible, "rotate", **{**wish, "awx_workflow_job_id": 8, **passed_on(run)})
+    again = play(ansible, "rotate", **{**wanted, "awx_workflow_job_id": 8, **passed_on(run)})
     assert again.rc == 0, again.output
     assert (len(service.versions()), again.changed) == (versions, [])
 
@@ -121,18 +121,20 @@ def test_each_playbook_has_a_separate_variable(ansible: Ansible, service: Servic
     assert passed_on(run) == {f"cmk_{playbook}_result": result}
 
 
-@pytest.mark.parametrize(("check", "wish"), [(True, ""), (False, "false")])
+@pytest.mark.parametrize(("check", "wanted"), [(True, ""), (False, "false")])
 @pytest.mark.slow(every=2)
-def test_nothing_is_passed_on(ansible: Ansible, service: Service, check: bool, wish: str) -> None:
+def test_no_statistics_are_set_in_check_mode_or_on_request(
+    ansible: Ansible, service: Service, check: bool, wanted: str
+) -> None:
     """A run in check mode passes nothing on, because it has changed nothing. `cmk_set_stats: false` has that effect on
     every run."""
     on_one_key(service)
-    run = play(ansible, "revert", check=check, cmk_set_stats=wish)
+    run = play(ansible, "revert", check=check, cmk_set_stats=wanted)
     assert run.rc == 0, run.output
     assert len(run.changed) == 3
     assert passed_on(run) == {}
 
-    audit = ansible.playbook("azbatch.cmk.audit", check=check, extra_vars={"cmk_set_stats": wish}, environment=SHOWN)
+    audit = ansible.playbook("azbatch.cmk.audit", check=check, extra_vars={"cmk_set_stats": wanted}, environment=SHOWN)
     assert audit.rc == 0
     assert passed_on(audit) == {}
 

@@ -173,7 +173,7 @@ def reason_on_page(sandbox: Sandbox) -> str:
     response = requests.get(sandbox.url, headers={"accept": "text/html"}, timeout=30)
     cell = r'<td data-label="State"><strong class="(\w+)">[^<]*</strong>(?:<small>(.*?)</small>)?'
     (state,) = re.findall(cell, response.text.partition('id="accounts-table"')[2].partition("</table>")[0])
-    assert (state[0] == "answers") is (state[1] == "")
+    assert (state[0] == "available") is (state[1] == "")
     return html.unescape(state[1])
 
 

@@ -76,8 +76,8 @@ def data(
     return session.request(method, url, json=body, timeout=30)
 
 
-def make_key(sandbox: Sandbox, name: str = "key1", **wishes: Any) -> dict[str, Any]:
-    response = data(sandbox, "POST", f"/keys/{name}/create", {"kty": "RSA", **wishes})
+def make_key(sandbox: Sandbox, name: str = "key1", **settings: Any) -> dict[str, Any]:
+    response = data(sandbox, "POST", f"/keys/{name}/create", {"kty": "RSA", **settings})
     assert response.status_code == 200, response.text
     bundle: dict[str, Any] = response.json()
     return bundle
@@ -113,5 +113,5 @@ def unassign(sandbox: Sandbox, scope: str, guid: str = "11111111-0000-4000-8000-
     return sandbox.arm("DELETE", f"{scope}/providers/Microsoft.Authorization/roleAssignments/{guid}", ROLES)
 
 
-def somebody(control: Control, **wishes: Any) -> dict[str, Any]:
-    return control.principal("somebody", **wishes)
+def somebody(control: Control, **settings: Any) -> dict[str, Any]:
+    return control.principal("somebody", **settings)

@@ -64,8 +64,8 @@ class Control:
     def fault(self, **description: Any) -> None:
         self.call("POST", "/faults", description)
 
-    def principal(self, name: str = "somebody", **wishes: Any) -> dict[str, Any]:
-        principal: dict[str, Any] = self.call("POST", "/principals", {"name": name, **wishes})
+    def principal(self, name: str = "somebody", **settings: Any) -> dict[str, Any]:
+        principal: dict[str, Any] = self.call("POST", "/principals", {"name": name, **settings})
         return principal
 
     def requests(self, since: int = 0, writes: bool = False) -> list[dict[str, Any]]:

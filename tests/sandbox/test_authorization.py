@@ -58,9 +58,9 @@ def test_the_sdk_makes_reads_lists_and_deletes(
     sandbox: Sandbox, control: Control, client: AuthorizationManagementClient
 ) -> None:
     who, name = somebody(control), str(uuid.uuid4())
-    wish = {"role_definition_id": f"/providers/x/roleDefinitions/{READER}", "principal_id": who["object_id"]}
+    wanted = {"role_definition_id": f"/providers/x/roleDefinitions/{READER}", "principal_id": who["object_id"]}
     assignments = client.role_assignments
-    made = assignments.create(sandbox.group, name, wish)
+    made = assignments.create(sandbox.group, name, wanted)
     assert made.principal_type == "ServicePrincipal"
     assert assignments.get(sandbox.group, name).created_on == made.updated_on
     assert assignments.get_by_id(made.id).name == name
@@ -103,11 +103,11 @@ def test_the_bytes_of_a_creation(sandbox: Sandbox, control: Control) -> None:
 def test_a_changed_description_is_answered_like_a_creation(sandbox: Sandbox, control: Control) -> None:
     made = assign(sandbox, sandbox.group, READER, somebody(control)["object_id"]).json()
     properties = {name: made["properties"][name] for name in ("roleDefinitionId", "principalId")}
-    wish = {"properties": {**properties, "description": "Some updated description."}}
-    changed = sandbox.arm("PUT", made["id"], ROLES, wish)
+    wanted = {"properties": {**properties, "description": "Some updated description."}}
+    changed = sandbox.arm("PUT", made["id"], ROLES, wanted)
     assert changed.status_code == 201
     assert changed.json()["properties"]["createdBy"] is None
-    assert sandbox.arm("PUT", made["id"], ROLES, wish).status_code == 200
+    assert sandbox.arm("PUT", made["id"], ROLES, wanted).status_code == 200
     read = sandbox.arm("GET", made["id"], ROLES).json()["properties"]
     assert read["description"] == "Some updated description."
     assert read["createdBy"] == made["properties"]["updatedBy"]
@@ -138,10 +138,10 @@ def test_the_same_again(sandbox: Sandbox, control: Control) -> None:
 def test_the_sdk_raises_an_error_for_an_equal_assignment(
     sandbox: Sandbox, control: Control, client: AuthorizationManagementClient
 ) -> None:
-    wish = {"role_definition_id": f"/x/{READER}", "principal_id": somebody(control)["object_id"]}
-    client.role_assignments.create(sandbox.group, GUID, wish)
+    wanted = {"role_definition_id": f"/x/{READER}", "principal_id": somebody(control)["object_id"]}
+    client.role_assignments.create(sandbox.group, GUID, wanted)
     with pytest.raises(ResourceExistsError) as refusal:
-        client.role_assignments.create(sandbox.group, OTHER_GUID, wish)
+        client.role_assignments.create(sandbox.group, OTHER_GUID, wanted)
     assert refusal.value.error.code == "RoleAssignmentExists"
 
 
@@ -159,11 +159,11 @@ def test_a_new_principal(sandbox: Sandbox, position: str) -> None:
     sandbox.control.behavior(new_principal=position)
     path = f"{sandbox.group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/identity1"
     made = sandbox.arm("PUT", path, "2023-01-31", {"location": "westeurope"}).json()
-    wish = {"roleDefinitionId": f"/x/{READER}", "principalId": made["properties"]["principalId"]}
+    wanted = {"roleDefinitionId": f"/x/{READER}", "principalId": made["properties"]["principalId"]}
     assignment = f"{sandbox.group}/providers/Microsoft.Authorization/roleAssignments/{GUID}"
 
     def put() -> int:
-        return sandbox.arm("PUT", assignment, "2022-04-01", {"properties": wish}).status_code
+        return sandbox.arm("PUT", assignment, "2022-04-01", {"properties": wanted}).status_code
 
     assert put() == (400 if position == "unknown" else 201)
     sandbox.control.advance(61)
@@ -172,9 +172,9 @@ def test_a_new_principal(sandbox: Sandbox, position: str) -> None:
 
 def test_a_principal_that_the_directory_does_not_know(sandbox: Sandbox, client: AuthorizationManagementClient) -> None:
     unknown = str(uuid.uuid4())
-    wish = {"role_definition_id": f"/x/{READER}", "principal_id": unknown}
+    wanted = {"role_definition_id": f"/x/{READER}", "principal_id": unknown}
     with pytest.raises(HttpResponseError) as refusal:
-        client.role_assignments.create(sandbox.group, GUID, wish)
+        client.role_assignments.create(sandbox.group, GUID, wanted)
     assert refusal.value.status_code == 400
     assert refusal.value.error.code == "PrincipalNotFound"
     assert f"Principal {unknown.replace('-', '')} does not exist in the directory" in refusal.value.error.message
@@ -368,7 +368,7 @@ def test_the_bytes_of_a_definition(sandbox: Sandbox) -> None:
 def test_a_custom_role(sandbox: Sandbox, control: Control, client: AuthorizationManagementClient) -> None:
     make_vault(sandbox)
     make_key(sandbox)
-    wish = {
+    wanted = {
         "role_name": "Key Watcher",
         "description": "sees keys, and may do all to them but wrap",
         "assignable_scopes": [sandbox.subscription],
@@ -379,7 +379,7 @@ def test_a_custom_role(sandbox: Sandbox, control: Control, client: Authorization
             }
         ],
     }
-    role = client.role_definitions.create_or_update(sandbox.subscription, OTHER_GUID, wish)
+    role = client.role_definitions.create_or_update(sandbox.subscription, OTHER_GUID, wanted)
     assert role.role_type == "CustomRole"
     who = somebody(control)
     assign(sandbox, vault_path(sandbox), OTHER_GUID, who["object_id"])
@@ -392,4 +392,4 @@ def test_a_custom_role(sandbox: Sandbox, control: Control, client: Authorization
     unassign(sandbox, vault_path(sandbox))
     assert client.role_definitions.delete(sandbox.subscription, OTHER_GUID).role_name == "Key Watcher"
     with pytest.raises(HttpResponseError):
-        client.role_definitions.create_or_update(sandbox.subscription, READER, wish)
+        client.role_definitions.create_or_update(sandbox.subscription, READER, wanted)

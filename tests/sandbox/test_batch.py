@@ -150,7 +150,7 @@ def test_create_is_accepted_and_polled(sandbox: Sandbox, control: Control) -> No
     assert done.json() == read(sandbox)
 
 
-def test_a_creation_that_is_done_says_so_at_the_first_poll(sandbox: Sandbox) -> None:
+def test_the_first_poll_of_a_complete_creation_returns_200(sandbox: Sandbox) -> None:
     accepted = batch(sandbox, "PUT", "account1", {"location": "westeurope"})
     assert sandbox.bearer().get(accepted.headers["location"]).status_code == 200
 
@@ -305,7 +305,7 @@ def test_create_refuses_user_subscription_without_a_vault(sandbox: Sandbox) -> N
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]"])
-def test_create_refuses_what_is_not_json(sandbox: Sandbox, content: bytes) -> None:
+def test_create_refuses_malformed_json(sandbox: Sandbox, content: bytes) -> None:
     url = f"{MANAGEMENT}{account_path(sandbox, 'account1')}?api-version={VERSION}"
     stopped_at_the_gateway(sandbox.bearer().put(url, data=content), 400, "InvalidRequestContent")
 

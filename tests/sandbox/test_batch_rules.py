@@ -18,7 +18,7 @@ import pytest
 from sandbox_client import VAULTS
 
 from azure_sandbox import seed
-from azure_sandbox.batch import wishes
+from azure_sandbox.batch import account_settings
 from azure_sandbox.batch.account import Account, Health
 from azure_sandbox.batch.errors import Refusal
 from azure_sandbox.batch.key_check import KeyCheck
@@ -26,7 +26,7 @@ from azure_sandbox.key_vault.grants import Grants
 from azure_sandbox.key_vault.rules import Order
 from azure_sandbox.key_vault.vault import AccessPolicy, Vault
 from azure_sandbox.key_vault_keys import documents
-from azure_sandbox.key_vault_keys.key import Wish
+from azure_sandbox.key_vault_keys.key import KeySettings
 from azure_sandbox.shared.behavior import Behavior
 from azure_sandbox.shared.web import AzureError
 from azure_sandbox.world import World
@@ -38,7 +38,7 @@ def world_with_account() -> tuple[World, Account, Vault]:
     world = seed.new_world(behavior=Behavior(key_loss_noticed="0"))
     subscription = world.operator.subscription_id
     body = {"location": "westeurope", "identity": {"type": "SystemAssigned"}}
-    world.batch.create(subscription, "rg-sandbox", "account1", wishes.of_put(body), "batch.azure.com")
+    world.batch.create(subscription, "rg-sandbox", "account1", account_settings.of_put(body), "batch.azure.com")
     account = world.batch.get(subscription, "rg-sandbox", "account1")
     properties = {
         "tenantId": world.directory.tenant_id,
@@ -55,14 +55,14 @@ def world_with_account() -> tuple[World, Account, Vault]:
 
 
 def make_key(world: World, vault: Vault, size: int = 2048) -> None:
-    wish = Wish("RSA", size=size, key_ops=("wrapKey", "unwrapKey"))
-    asyncio.run(world.keys.create(vault, "key1", wish))
+    wanted = KeySettings("RSA", size=size, key_ops=("wrapKey", "unwrapKey"))
+    asyncio.run(world.keys.create(vault, "key1", wanted))
 
 
 def encrypt(world: World, account: Account) -> None:
     vault = {"keyIdentifier": KEY}
     body: dict[str, Any] = {"encryption": {"keySource": "Microsoft.KeyVault", "keyVaultProperties": vault}}
-    world.batch.update(account, wishes.of_patch({"properties": body}))
+    world.batch.update(account, account_settings.of_patch({"properties": body}))
 
 
 def test_key_of_another_size_is_refused() -> None:
@@ -100,7 +100,7 @@ def test_the_use_of_an_account_needs_no_private_key(key_operations: list[tuple[s
     make_key(world, vault)
     encrypt(world, account)
     key_operations.clear()
-    assert world.batch.health(account) == Health("answers")
+    assert world.batch.health(account) == Health("available")
     assert key_operations == []
 
 
@@ -161,7 +161,7 @@ def test_the_check_agrees_with_key_vault(condition: str) -> None:
         world.keys.unwrap(principal, version, wrapped)
     unusable = KeyCheck(world, Grants(world)).unusable(account)
     assert (unusable == "") is is_usable
-    assert world.batch.health(account) == (Health("answers") if is_usable else Health("refuses", unusable))
+    assert world.batch.health(account) == (Health("available") if is_usable else Health("unavailable", unusable))
 
 
 @pytest.mark.parametrize(("attribute", "is_usable"), [("exp", False), ("nbf", True)])
@@ -203,7 +203,7 @@ def make_rotation_due(world: World, vault: Vault) -> None:
 def test_a_key_whose_rotation_is_due_is_rotated_and_followed() -> None:
     world, account, vault = following_account()
     make_rotation_due(world, vault)
-    assert world.batch.health(account) == Health("answers")
+    assert world.batch.health(account) == Health("available")
     assert used_version(world, vault, account) == 1
 
 
@@ -226,7 +226,7 @@ def test_a_follower_changes_to_the_newest_of_several_versions() -> None:
 
 
 def revoke_wrap(world: World, vault: Vault) -> None:
-    [account] = world.batch.standing()
+    [account] = world.batch.existing()
     permissions = {"keys": ("get", "unwrapKey")}
     policy = AccessPolicy(vault.tenant_id, account.identity.principal_id, permissions=permissions)
     vault.rbac_setting = False
@@ -248,13 +248,13 @@ def test_a_follower_keeps_its_version_if_it_cannot_change_to_the_new_version(obs
     OBSTACLES[obstacle](world, vault)
     world.batch.reassess()
     assert used_version(world, vault, account) == 0
-    assert world.batch.health(account) == Health("answers")
+    assert world.batch.health(account) == Health("available")
 
 
 def test_a_follower_keeps_its_version_though_another_account_uses_the_new_version() -> None:
     """A version that accounts can still use may be one to which no account can change."""
     world = seed.new_world(accounts=2, on_key=True, behavior=Behavior(key_loss_noticed="0", follower_delay="0"))
-    pinned, follower = world.batch.standing()
+    pinned, follower = world.batch.existing()
     vault = world.vaults.by_name("kv-sandbox-1")
     assert vault is not None
     assert pinned.protection is not None
@@ -266,7 +266,7 @@ def test_a_follower_keeps_its_version_though_another_account_uses_the_new_versio
     world.keys.update(vault, seed.KEY, "", {"key_ops": ["unwrapKey"]})
     world.batch.reassess()
     assert follower.protection.version == first
-    assert {world.batch.health(account) for account in (pinned, follower)} == {Health("answers")}
+    assert {world.batch.health(account) for account in (pinned, follower)} == {Health("available")}
 
 
 def test_a_saved_state_can_be_loaded() -> None:
@@ -276,7 +276,7 @@ def test_a_saved_state_can_be_loaded() -> None:
     restored = pickle.loads(pickle.dumps(world))
     again = restored.batch.by_id(account.id)
     assert again == account
-    assert restored.batch.health(again) == Health("answers")
+    assert restored.batch.health(again) == Health("available")
 
 
 def test_ten_thousand_accounts_are_created_quickly() -> None:
@@ -284,7 +284,7 @@ def test_ten_thousand_accounts_are_created_quickly() -> None:
     started = time.process_time()
     world = seed.new_world(accounts=10_000)
     assert time.process_time() - started < 2
-    accounts = [*world.batch.standing()]
+    accounts = [*world.batch.existing()]
     assert len({account.name for account in accounts}) == 10_000
     assert all(account.protection is None for account in accounts)
     groups = {

@@ -20,7 +20,7 @@ from azure.identity import DefaultAzureCredential
 from azure.mgmt.batch import BatchManagementClient
 from sandbox_client import MANAGEMENT, Sandbox, point_at, serving
 
-from azure_sandbox.batch.account import ANSWERS, Health
+from azure_sandbox.batch.account import AVAILABLE, Health
 from azure_sandbox.seed import new_world
 from azure_sandbox.shared.behavior import Behavior
 from azure_sandbox.shared.timing import REALISTIC
@@ -100,7 +100,7 @@ def test_a_write_unwraps_no_account() -> None:
 
 def following_world(accounts: int) -> World:
     world = new_world(REALISTIC, accounts, on_key=True, behavior=Behavior(follower_delay="0"))
-    for account in world.batch.standing():
+    for account in world.batch.existing():
         assert account.protection is not None
         account.protection.key_identifier = account.protection.version.rpartition("/")[0]
     return world
@@ -125,7 +125,7 @@ def test_followers_change_to_a_new_version_without_the_private_key(key_operation
 
 
 def versions(world: World) -> set[str]:
-    return {account.protection.version for account in world.batch.standing() if account.protection is not None}
+    return {account.protection.version for account in world.batch.existing() if account.protection is not None}
 
 
 @pytest.mark.parametrize("newest", ["in use", "disabled"])
@@ -141,4 +141,4 @@ def test_accounts_that_follow_a_key_are_checked_together(newest: str, monkeypatc
     world.batch.reassess()
     # The key, the version in use and the new version are read once, and not for each account.
     assert len(reads) == len(set(map(str, reads))) == {"in use": 2, "disabled": 3}[newest]
-    assert {world.batch.health(account) for account in world.batch.standing()} == {Health(ANSWERS)}
+    assert {world.batch.health(account) for account in world.batch.existing()} == {Health(AVAILABLE)}

@@ -34,7 +34,7 @@ from azure_sandbox.world import World
 VERSION = "2022-09-01"
 TWICE = ["serve", "--accounts", "1", "--accounts-on-key", "1"]
 # A shell would run commands in these values if the values were not quoted.
-HARMLESS_QUOTED = ("$(touch struck)", "'; touch struck; '")
+HARMLESS_QUOTED = ("$(touch created)", "'; touch created; '")
 PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 PYTHON = [sys.executable, "-c"]
 
@@ -175,7 +175,7 @@ def test_env_without_a_sandbox(running_sandbox: Sandbox) -> None:
         port = taken.getsockname()[1]
     done = command("env", "--port", str(port))
     assert done.returncode == 1
-    assert "no sandbox answers" in done.stderr
+    assert "no sandbox listens" in done.stderr
     assert done.stdout == ""
 
 
@@ -198,13 +198,13 @@ class Rogue(BaseHTTPRequestHandler):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"X=1; touch struck; Y": "1"},
-        {"PROMPT_COMMAND": "touch struck"},
-        {"AZURE_TENANT": "$(touch struck)"},
-        {"AZURE_TENANT": "'; touch struck; '"},
-        {"AZURE_TENANT": "\n touch struck \n"},
+        {"X=1; touch created; Y": "1"},
+        {"PROMPT_COMMAND": "touch created"},
+        {"AZURE_TENANT": "$(touch created)"},
+        {"AZURE_TENANT": "'; touch created; '"},
+        {"AZURE_TENANT": "\n touch created \n"},
         {"AZURE_TENANT": "\udc80"},
-        {"AZURE_TENANT": ["touch struck"]},
+        {"AZURE_TENANT": ["touch created"]},
     ],
 )
 def test_env_does_not_execute_responses(running_sandbox: Sandbox, tmp_path: Path, changes: dict[str, object]) -> None:
@@ -244,7 +244,7 @@ def test_env_of_another_user_is_refused(running_sandbox: Sandbox, address: str) 
         done = command("env", "--port", process.stdout.readline().strip())
         process.communicate()
     assert (done.returncode, done.stdout) == (1, "")
-    assert "a process of the user with the id 65534 answers at port" in done.stderr
+    assert "a process of the user with the id 65534 listens on port" in done.stderr
 
 
 def test_a_port_that_is_taken(running_sandbox: Sandbox) -> None:

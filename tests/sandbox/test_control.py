@@ -106,7 +106,7 @@ def test_fields_of_an_entry(sandbox: Sandbox, control: Control) -> None:
     }
 
 
-def test_what_counts_as_a_write(sandbox: Sandbox, control: Control) -> None:
+def test_write_requests_are_marked_in_the_log(sandbox: Sandbox, control: Control) -> None:
     path = account(sandbox)
     location = f"{sandbox.subscription}/providers/Microsoft.Batch/locations/westeurope"
     wanted = {"name": "acct", "type": "Microsoft.Batch/batchAccounts"}
@@ -128,7 +128,7 @@ def test_what_counts_as_a_write(sandbox: Sandbox, control: Control) -> None:
     assert made == [("PUT", "acct"), ("PATCH", "acct"), ("POST", "regenerateKeys"), ("DELETE", "acct")]
 
 
-def test_what_counts_as_a_write_at_a_vault(sandbox: Sandbox, control: Control) -> None:
+def test_write_requests_to_a_vault_are_marked_in_the_log(sandbox: Sandbox, control: Control) -> None:
     vault = make_vault(sandbox)
     body = {"kty": "RSA", "key_size": 2048}
     create = f"{vault}/keys/k1/create?api-version={KEYS_VERSION}"
@@ -292,7 +292,7 @@ def test_since_and_forget(sandbox: Sandbox, control: Control) -> None:
     assert control.requests()[0]["number"] == last + 2
 
 
-def test_what_the_sandbox_does_not_have_is_called_unknown(sandbox: Sandbox, control: Control) -> None:
+def test_missing_operations_are_logged_as_unknown(sandbox: Sandbox, control: Control) -> None:
     sandbox.arm("GET", f"{sandbox.group}/nowhere", VERSION)
     sandbox.session().get(f"{LOGIN}/{sandbox.tenant_id}/nowhere", timeout=30)
     sandbox.arm("GET", f"{sandbox.group}/nowhere", VERSION, session=sandbox.session())
@@ -319,9 +319,9 @@ def test_a_fault_with_a_response(sandbox: Sandbox, control: Control) -> None:
     assert responses[1].headers["retry-after"] == "7"
     assert responses[1].json() == {"error": {"code": "Teapot"}}
     (fault,) = control.call("GET", "/faults")["faults"]
-    assert (fault["matched"], fault["struck"], fault["skip"]) == (4, 2, 1)
-    struck = [entry for entry in control.requests() if entry["fault"]]
-    assert [entry["status"] for entry in struck] == [418, 418]
+    assert (fault["matched"], fault["applied"], fault["skip"]) == (4, 2, 1)
+    faulted = [entry for entry in control.requests() if entry["fault"]]
+    assert [entry["status"] for entry in faulted] == [418, 418]
     control.call("DELETE", "/faults")
     assert control.call("GET", "/faults") == {"faults": []}
 
@@ -478,7 +478,7 @@ def test_behavior(control: Control) -> None:
     assert control.call("GET", "/behavior") == hardest
 
 
-def test_a_create_takes_as_long_as_timing_says(sandbox: Sandbox, control: Control) -> None:
+def test_a_creation_takes_the_configured_time(sandbox: Sandbox, control: Control) -> None:
     control.timing(batch_create=60)
     started = sandbox.arm("PUT", account(sandbox), BATCH_VERSION, {"location": "westeurope"})
     session = sandbox.bearer()
@@ -499,7 +499,7 @@ def test_a_principal_with_a_role(sandbox: Sandbox, control: Control) -> None:
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "requested",
     [
         {},
         {"name": 1},
@@ -517,9 +517,9 @@ def test_a_principal_with_a_role(sandbox: Sandbox, control: Control) -> None:
         {"name": "x", "token_lifetime": 10**30},
     ],
 )
-def test_an_invalid_principal(control: Control, wish: dict[str, Any]) -> None:
+def test_an_invalid_principal(control: Control, requested: dict[str, Any]) -> None:
     before = control.call("GET", "/principals")
-    control.call("POST", "/principals", wish, status=400)
+    control.call("POST", "/principals", requested, status=400)
     assert control.call("GET", "/principals") == before
 
 
@@ -578,7 +578,7 @@ def test_a_reset_drops_delayed_requests(sandbox: Sandbox, control: Control) -> N
     control.fault(match={"method": "PUT", "path": "delayed"}, delay=2)
     with ThreadPoolExecutor() as pool:
         delayed = pool.submit(sandbox.arm, "PUT", group, VERSION, {"location": "westeurope"})
-        while not control.call("GET", "/faults")["faults"][0]["struck"]:
+        while not control.call("GET", "/faults")["faults"][0]["applied"]:
             time.sleep(0.05)
         control.reset()
         with pytest.raises(requests.ConnectionError):

@@ -365,7 +365,7 @@ def test_a_managed_identity_has_no_secret(sandbox: Sandbox) -> None:
         ({"Metadata": "true"}, "resource=https://nowhere.example", 400, "invalid_resource"),
     ],
 )
-def test_what_the_metadata_service_refuses(
+def test_metadata_service_refuses_malformed_requests(
     sandbox: Sandbox, headers: dict[str, str], query: str, status: int, error: str
 ) -> None:
     url = f"{METADATA}/identity/oauth2/token?api-version=2018-02-01&{query}"

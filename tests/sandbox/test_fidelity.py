@@ -90,7 +90,7 @@ def is_of(case: dict[str, Any], method: str, pattern: str) -> bool:
 
 
 @pytest.mark.parametrize("row", RECORDED, ids=lambda row: row.split("|")[1].strip()[:60])
-def test_what_is_recorded_is_compared(row: str) -> None:
+def test_recorded_row_names_a_compared_case(row: str) -> None:
     without = CITED.sub("", row)
     assert not re.search(r"\brecorded\b", without), "The row says recorded, but does not name a recording and a number."
     for name in cited(row):

@@ -380,9 +380,9 @@ def signed(header: Any, claims: Any, known: dict[str, str]) -> str:
 def test_assertions(target: Target) -> None:
     """Assertions with a valid signature and other errors."""
     pem = SIGNER.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    wishes = {"federated_subject": "subject", "federated_issuer": "https://issuer", "federated_audience": "audience"}
+    options = {"federated_subject": "subject", "federated_issuer": "https://issuer", "federated_audience": "audience"}
     target.reset()
-    certain = target.sandbox.control.principal("certain", federated_public_key=pem, **wishes)
+    certain = target.sandbox.control.principal("certain", federated_public_key=pem, **options)
     known = {**target.known, "certain": certain["client_id"]}
 
     def ask(header: Any, claims: Any) -> int:

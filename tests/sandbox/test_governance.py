@@ -55,7 +55,7 @@ def furnished(sandbox: Sandbox) -> Sandbox:
         ("deletions", [ACCOUNT_DELETE, VAULT_DELETE]),
     ],
 )
-def test_what_a_lock_refuses(furnished: Sandbox, position: str, refused: list[str]) -> None:
+def test_lock_refuses_changes_of_its_position(furnished: Sandbox, position: str, refused: list[str]) -> None:
     furnished.control.behavior(resource_lock=position)
     said = {what: changed(furnished, what) for what in CHANGES}
 
@@ -70,7 +70,7 @@ def test_what_a_lock_refuses(furnished: Sandbox, position: str, refused: list[st
 @pytest.mark.parametrize(
     ("position", "refused"), [("none", []), ("accounts", [ACCOUNT_PATCH]), ("vaults", [VAULT_PATCH])]
 )
-def test_what_a_policy_denies(furnished: Sandbox, position: str, refused: list[str]) -> None:
+def test_policy_denies_changes_of_its_position(furnished: Sandbox, position: str, refused: list[str]) -> None:
     furnished.control.behavior(policy_denial=position)
 
     assert [what for what in CHANGES if changed(furnished, what)[0] == 403] == refused

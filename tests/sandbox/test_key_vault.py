@@ -130,7 +130,7 @@ def test_the_sdk_changes_access_policies(sandbox: Sandbox, client: KeyVaultManag
 # The bytes
 
 
-def test_the_answer_to_a_creation_is_not_what_a_get_shows(sandbox: Sandbox) -> None:
+def test_the_response_to_a_creation_differs_from_a_get(sandbox: Sandbox) -> None:
     made = put_vault(sandbox, version=OLD, accessPolicies=[])
     assert made.status_code == 200
     assert made.headers["x-aspnet-version"] == "4.0.30319"
@@ -364,7 +364,7 @@ def check_name(sandbox: Sandbox, name: str) -> dict[str, Any]:
     return checked
 
 
-def test_there_are_no_managed_hsms(sandbox: Sandbox, client: KeyVaultManagementClient) -> None:
+def test_lists_of_managed_hsms_are_empty(sandbox: Sandbox, client: KeyVaultManagementClient) -> None:
     make_vault(sandbox)
     assert list(client.managed_hsms.list_by_subscription()) == []
     assert list(client.managed_hsms.list_by_resource_group(GROUP)) == []
@@ -409,16 +409,16 @@ def test_a_patch_merges(sandbox: Sandbox) -> None:
     nothing = sandbox.arm("PATCH", vault_path(sandbox), NEW, {}).json()
     assert nothing["properties"] == before["properties"]
     assert nothing["systemData"]["lastModifiedAt"] >= before["systemData"]["lastModifiedAt"]
-    wish = {"enablePurgeProtection": True, "enabledForDeployment": True, "enableRbacAuthorization": None}
-    after = sandbox.arm("PATCH", vault_path(sandbox), NEW, {"properties": wish}).json()
+    requested = {"enablePurgeProtection": True, "enabledForDeployment": True, "enableRbacAuthorization": None}
+    after = sandbox.arm("PATCH", vault_path(sandbox), NEW, {"properties": requested}).json()
     assert after["tags"] == {"a": "1"}
     assert after["properties"] == {
         **before["properties"],
         "enablePurgeProtection": True,
         "enabledForDeployment": True,
     }
-    for wish in ({"enablePurgeProtection": False}, {"softDeleteRetentionInDays": 8}):
-        assert sandbox.arm("PATCH", vault_path(sandbox), NEW, {"properties": wish}).status_code == 400
+    for requested in ({"enablePurgeProtection": False}, {"softDeleteRetentionInDays": 8}):
+        assert sandbox.arm("PATCH", vault_path(sandbox), NEW, {"properties": requested}).status_code == 400
     assert sandbox.arm("PATCH", vault_path(sandbox, "vault-two"), NEW, {}).status_code == 404
 
 
@@ -505,7 +505,7 @@ def test_recovery_restores_everything_except_tags(sandbox: Sandbox) -> None:
     assert sandbox.arm("GET", deleted_path(sandbox), NEW).status_code == 404
 
 
-def test_there_must_be_something_to_recover(sandbox: Sandbox) -> None:
+def test_recovery_of_a_vault_that_is_not_deleted_is_refused(sandbox: Sandbox) -> None:
     assert error(put_vault(sandbox, createMode="recover")) == (400, "SoftDeletedVaultDoesNotExist", "")
     make_vault(sandbox)
     assert error(put_vault(sandbox, createMode="recover")) == (400, "SoftDeletedVaultDoesNotExist", "")
@@ -534,7 +534,7 @@ def test_purging_takes_time(sandbox: Sandbox, control: Control) -> None:
     assert data(sandbox, "GET", "/keys").json()["value"] == []
 
 
-def test_purging_what_must_not_be_purged(sandbox: Sandbox) -> None:
+def test_purge_of_a_missing_or_protected_vault_is_refused(sandbox: Sandbox) -> None:
     missing = sandbox.arm("POST", f"{deleted_path(sandbox)}/purge", NEW)
     assert error(missing) == (404, "DeletedVaultNotFound", "")
     assert message(missing).startswith("The specified deleted vault 'Vault-One' does not exist. Ensure that the vault")

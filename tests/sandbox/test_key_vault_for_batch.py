@@ -17,7 +17,7 @@ from azure_sandbox.entra.rules import Principal
 from azure_sandbox.key_vault.rules import KeyVaultDenied, Order
 from azure_sandbox.key_vault.vault import Vault
 from azure_sandbox.key_vault_keys import rotation
-from azure_sandbox.key_vault_keys.key import Wish
+from azure_sandbox.key_vault_keys.key import KeySettings
 from azure_sandbox.seed import new_world
 from azure_sandbox.shared.web import AzureError
 from azure_sandbox.world import World
@@ -44,7 +44,7 @@ def scene() -> Scene:
     properties = {"tenantId": world.directory.tenant_id, "sku": {"name": "standard"}}
     document = {"location": "westeurope", "properties": properties}
     vault, _ = world.vaults.put(Order(*place, document, "2026-05-15", ".vault.azure.net", "operator"))
-    asyncio.run(world.keys.create(vault, "key1", Wish("RSA", key_ops=("wrapKey", "unwrapKey"))))
+    asyncio.run(world.keys.create(vault, "key1", KeySettings("RSA", key_ops=("wrapKey", "unwrapKey"))))
     principal = world.directory.add_principal(
         world.directory.tenant_id, "account1", "ManagedIdentity", "/subscriptions/s/batchAccounts/account1"
     )
@@ -58,7 +58,7 @@ def code(refusal: pytest.ExceptionInfo[AzureError]) -> str:
     return str(error.get("innererror", error)["code"])
 
 
-def test_what_was_wrapped_can_be_unwrapped(scene: Scene) -> None:
+def test_wrapped_key_can_be_unwrapped(scene: Scene) -> None:
     version, wrapped = scene.wrap()
     assert version == scene.world.keys.look(URL)["key"]["kid"]
     assert scene.wrap(version)[0] == version

@@ -34,7 +34,7 @@ from sandbox_client import MANAGEMENT_SCOPE, Control, Sandbox
 
 from azure_sandbox.key_vault.vault import Vault
 from azure_sandbox.key_vault_keys import material
-from azure_sandbox.key_vault_keys.key import Wish
+from azure_sandbox.key_vault_keys.key import KeySettings
 from azure_sandbox.key_vault_keys.throttling import Throttle
 from azure_sandbox.seed import new_world
 
@@ -118,7 +118,7 @@ def test_a_version_is_needed(sandbox: Sandbox, version: str) -> None:
     assert error(data(sandbox, "GET", "/keys", version=version)) == (400, "BadParameter", "")
 
 
-def test_what_the_sandbox_does_not_have(sandbox: Sandbox, control: Control) -> None:
+def test_secrets_are_not_in_the_sandbox(sandbox: Sandbox, control: Control) -> None:
     assert error(data(sandbox, "GET", "/secrets"))[:2] == (404, "NotInSandbox")
     (unknown,) = control.unknown()
     assert unknown["url"].endswith(f"/secrets?api-version={DATA}")
@@ -228,14 +228,14 @@ def test_other_requests_do_not_wait_for_the_creation_of_a_key(monkeypatch: pytes
     makers = []
     generate = material.generate
 
-    def watched(*wishes: Any) -> bytes:
+    def watched(*settings: Any) -> bytes:
         makers.append(threading.current_thread())
-        return generate(*wishes)
+        return generate(*settings)
 
     monkeypatch.setattr(material, "generate", watched)
     world = new_world()
     vault = Vault("subscription", "group", "vault-one", "westeurope", "vault-one.vault.azure.net", "tenant")
-    asyncio.run(world.keys.create(vault, "key1", Wish("RSA")))
+    asyncio.run(world.keys.create(vault, "key1", KeySettings("RSA")))
     asyncio.run(world.keys.rotate(vault, "key1"))
     world.keys.set_policy(vault, "key1", rotate_after(30))
     world.clock.advance(40 * DAY)
@@ -270,7 +270,7 @@ def test_resources_that_do_not_exist(sandbox: Sandbox) -> None:
 # Changing
 
 
-def test_a_patch_keeps_what_it_does_not_name(sandbox: Sandbox, control: Control) -> None:
+def test_a_patch_keeps_omitted_properties(sandbox: Sandbox, control: Control) -> None:
     made = make_key(sandbox, tags={"a": "1", "b": "2"})
     control.advance(10)
     exp = made["attributes"]["created"] + DAY
@@ -282,8 +282,8 @@ def test_a_patch_keeps_what_it_does_not_name(sandbox: Sandbox, control: Control)
     assert (changed["attributes"]["exp"], changed["attributes"]["enabled"]) == (exp, False)
     # A disabled key can be read and updated.
     assert data(sandbox, "GET", "/keys/key1").json() == changed
-    wish = {"tags": {"c": "3"}, "key_ops": ["decrypt", "encrypt"], "attributes": {"enabled": True}}
-    updated = data(sandbox, "PATCH", f"/keys/key1/{version_of(made)}", wish).json()
+    wanted = {"tags": {"c": "3"}, "key_ops": ["decrypt", "encrypt"], "attributes": {"enabled": True}}
+    updated = data(sandbox, "PATCH", f"/keys/key1/{version_of(made)}", wanted).json()
     assert updated["tags"] == {"c": "3"}
     assert updated["key"]["key_ops"] == ["decrypt", "encrypt"]
     assert updated["attributes"]["exp"] == exp

@@ -87,7 +87,7 @@ def test_refusals(sandbox: Sandbox) -> None:
     assert sandbox.arm("PUT", group, VERSION, {"location": "westeurope"}).status_code == 404
 
 
-def test_deleting_what_is_not_there(sandbox: Sandbox) -> None:
+def test_deletion_of_a_missing_identity_returns_204(sandbox: Sandbox) -> None:
     response = sandbox.arm("DELETE", path(sandbox), VERSION)
     assert (response.status_code, response.content) == (204, b"")
 

@@ -40,17 +40,17 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from sandbox_client import VAULT_SCOPE, Control, Sandbox, started
 
 import azure_sandbox.server
-from azure_sandbox.batch.wishes import of_patch
+from azure_sandbox.batch.account_settings import of_patch
 from azure_sandbox.key_vault.rules import Order
-from azure_sandbox.key_vault_keys.key import Wish
+from azure_sandbox.key_vault_keys.key import KeySettings
 from azure_sandbox.key_vault_keys.material import base64url, generate
 from azure_sandbox.page.facts import facts
-from azure_sandbox.page.question import Question
+from azure_sandbox.page.query import PageQuery
 from azure_sandbox.seed import new_world
 from azure_sandbox.shared.behavior import Behavior
 
 HTML = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
-MARKUP = "<script>window.struck=1</script>"
+MARKUP = "<script>window.executed=1</script>"
 
 
 def get(url: str, query: str = "", **headers: str) -> requests.Response:
@@ -147,11 +147,11 @@ def test_the_page_changes_nothing_that_is_due() -> None:
     material = generate("RSA", 2048, None)
     for name in ("key1", "key2"):
         expires = int(world.clock.time()) + 90 * DAY
-        wish = Wish("RSA", key_ops=("wrapKey", "unwrapKey"), expires=expires)
-        world.keys.import_key(vault, name, wish, material)
+        wanted = KeySettings("RSA", key_ops=("wrapKey", "unwrapKey"), expires=expires)
+        world.keys.import_key(vault, name, wanted, material)
     rotate = {"trigger": {"timeAfterCreate": "P30D"}, "action": {"type": "Rotate"}}
     world.keys.set_policy(vault, "key1", {"lifetimeActions": [rotate]})
-    account, dying, _ = [*world.batch.standing()]
+    account, dying, _ = [*world.batch.existing()]
     world.batch.update(account, of_patch({"identity": {"type": "SystemAssigned"}}))
     world.authorization.assign(vault.id, ENCRYPTION_USER, account.identity.principal_id)
     world.batch.update(account, of_patch({"properties": encryption("https://vault-one.vault.azure.net/keys/key1")}))
@@ -162,11 +162,11 @@ def test_the_page_changes_nothing_that_is_due() -> None:
     sandbox = azure_sandbox.server.Sandbox(world)
     before = pickle.dumps(world)
 
-    page_facts = facts(sandbox, Question())
+    page_facts = facts(sandbox, PageQuery())
 
     assert pickle.dumps(world) == before
     assert [row["name"] for row in page_facts["accounts"]["rows"].shown] == ["batch00000", "batch00002"]
-    assert page_facts["accounts"]["refusing"] == 1
+    assert page_facts["accounts"]["unavailable"] == 1
     assert page_facts["vaults"]["deleted"].total == 0
     (shown,) = page_facts["vaults"]["rows"].shown
     assert [row["state"] for row in shown["versions"].shown] == ["expired"]
@@ -218,7 +218,7 @@ def test_ten_thousand_accounts_are_paged_and_quick() -> None:
         assert "Accounts: 201 to 400 of 10,000" in text
         assert 'href="/?page=3#accounts"' in text
         found = get(sandbox.url, "?accounts=3&filter=BATCH0000").text
-        assert "Accounts: 1 to 3 of 10 that match, of 10,000" in found
+        assert "Accounts: 1 to 3 of 10 matching, of 10,000" in found
         assert 'href="/?filter=BATCH0000&amp;accounts=3&amp;page=2#accounts"' in found
     finally:
         sandbox.process.terminate()
@@ -313,8 +313,8 @@ def test_accounts(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
     assert rows(page, "Accounts: 3").count() == 3
     for name, source, version, kind in (
         ("plain", "Microsoft.Batch", "", ""),
-        ("pinned", "Microsoft.KeyVault", scene["first"], "pinned; there is a newer one"),
-        ("follows", "Microsoft.KeyVault", scene["second"], "follows the newest"),
+        ("pinned", "Microsoft.KeyVault", scene["first"], "pinned; a newer version exists"),
+        ("follows", "Microsoft.KeyVault", scene["second"], "follows the latest version"),
     ):
         account = row(page, "Accounts", name)
         expect(cell(account, "Key source")).to_have_text(source)
@@ -337,7 +337,7 @@ def test_the_state_of_an_account_follows_its_key(sandbox: Sandbox, scene: dict[s
     expect(cell(row(page, "Accounts", "pinned"), "State")).to_have_text("available")
 
 
-def test_vaults_keys_and_who_may_use_them(
+def test_vaults_keys_and_principals_with_access(
     sandbox: Sandbox, control: Control, scene: dict[str, str], page: Page
 ) -> None:
     other = control.principal("other")
@@ -350,34 +350,35 @@ def test_vaults_keys_and_who_may_use_them(
     page.goto(sandbox.url)
     keys = rows(page, "Keys of Vault-One")
     assert keys.count() == 2
-    expect(cell(keys.nth(0), "Version")).to_have_text(f"{scene['second']}the newest")
+    expect(cell(keys.nth(0), "Version")).to_have_text(f"{scene['second']}latest")
     expect(cell(keys.nth(0), "State")).to_have_text("enabled")
     expect(cell(keys.nth(0), "Expires")).to_have_text("never")
-    expect(cell(keys.nth(0), "Wraps")).to_have_text("1 account")
+    expect(cell(keys.nth(0), "Used by")).to_have_text("1 account")
     expect(cell(keys.nth(1), "State")).to_have_text("disabled")
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(expires))
     expect(cell(row(page, "Keys of vault-two", "key2"), "Expires")).to_have_text(moment)
-    reader = row(page, "Who may use the keys of Vault-One", "reader")
-    expect(cell(reader, "By")).to_have_text("Key Vault Crypto Service Encryption User")
-    expect(cell(reader, "Where")).to_have_text("this vault")
+    reader = row(page, "Principals with access to the keys of Vault-One", "reader")
+    expect(cell(reader, "Granted by")).to_have_text("Key Vault Crypto Service Encryption User")
+    expect(cell(reader, "Scope")).to_have_text("this vault")
     expect(cell(reader, "Permissions")).to_have_text("get, list, wrapKey, unwrapKey")
-    expect(cell(row(page, "Who may use the keys of Vault-One", "operator"), "Where")).to_contain_text("subscription")
-    holder = row(page, "Who may use the keys of vault-two", "other")
+    operator = row(page, "Principals with access to the keys of Vault-One", "operator")
+    expect(cell(operator, "Scope")).to_contain_text("subscription")
+    holder = row(page, "Principals with access to the keys of vault-two", "other")
     expect(holder.locator("th")).to_contain_text(other["object_id"])
-    expect(cell(holder, "By")).to_have_text("access policy")
+    expect(cell(holder, "Granted by")).to_have_text("access policy")
     expect(cell(holder, "Permissions")).to_have_text("get, create")
 
 
-def test_what_is_soft_deleted(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
+def test_page_lists_soft_deleted_vaults_and_keys(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
     make_key(sandbox, "key2")
     assert data(sandbox, "DELETE", "/keys/key2").ok
     make_vault(sandbox, "vault-two")
     assert sandbox.arm("DELETE", vault_path(sandbox, "vault-two"), NEW).ok
     page.goto(sandbox.url)
-    assert rows(page, "Vaults and keys that can still be recovered").count() == 2
-    expect(cell(row(page, "Vaults and keys that can", "Vault-One/key2"), "What")).to_have_text("key")
-    expect(cell(row(page, "Vaults and keys that can", "vault-two"), "What")).to_have_text("vault")
-    expect(cell(row(page, "Vaults and keys that can", "vault-two"), "Purge protection")).to_have_text("off")
+    assert rows(page, "Soft-deleted vaults and keys").count() == 2
+    expect(cell(row(page, "Soft-deleted vaults and keys", "Vault-One/key2"), "Type")).to_have_text("key")
+    expect(cell(row(page, "Soft-deleted vaults and keys", "vault-two"), "Type")).to_have_text("vault")
+    expect(cell(row(page, "Soft-deleted vaults and keys", "vault-two"), "Purge protection")).to_have_text("off")
 
 
 def test_requests_and_faults(sandbox: Sandbox, control: Control, page: Page) -> None:
@@ -387,23 +388,23 @@ def test_requests_and_faults(sandbox: Sandbox, control: Control, page: Page) -> 
     sandbox.arm("GET", f"{sandbox.group}/nowhere", "2022-09-01")
     log = control.requests()
     page.goto(sandbox.url)
-    assert rows(page, "The last requests").count() == len(log)
-    struck = next(entry for entry in log if entry["fault"])
-    expect(cell(row(page, "The last requests", str(struck["number"])), "Fault")).to_have_text(str(struck["fault"]))
-    expect(cell(row(page, "The last requests", str(struck["number"])), "Status")).to_have_text("429")
-    newest = rows(page, "The last requests").first
+    assert rows(page, "Requests").count() == len(log)
+    faulted = next(entry for entry in log if entry["fault"])
+    expect(cell(row(page, "Requests", str(faulted["number"])), "Fault")).to_have_text(str(faulted["fault"]))
+    expect(cell(row(page, "Requests", str(faulted["number"])), "Status")).to_have_text("429")
+    newest = rows(page, "Requests").first
     expect(newest).to_have_class("unknown")
     expect(cell(newest, "URL")).to_contain_text(f"{sandbox.group}/nowhere?api-version=2022-09-01 unknown")
     expect(cell(newest, "Principal")).to_have_text("operator")
     expect(cell(newest, "Write")).to_have_text("")
-    expect(cell(rows(page, "The last requests").nth(1), "Write")).to_have_text("write")
-    (fault,) = rows(page, "Faults that were ordered").all()
+    expect(cell(rows(page, "Requests").nth(1), "Write")).to_have_text("write")
+    (fault,) = rows(page, "Injected faults").all()
     expect(cell(fault, "Applies to requests with")).to_have_text("method PATCH, path /rg-sandbox")
-    expect(cell(fault, "Effect")).to_have_text("answers 429")
-    for label, text in (("Matched", "3"), ("Applied", "1"), ("Skips", "1"), ("State", "spent")):
+    expect(cell(fault, "Effect")).to_have_text("responds with status 429")
+    for label, text in (("Matched", "3"), ("Applied", "1"), ("Skips", "1"), ("State", "completed")):
         expect(cell(fault, label)).to_have_text(text)
     page.get_by_role("link", name="1 unknown").click()
-    assert rows(page, "The last requests (unknown ones)").count() == 1
+    assert rows(page, "Requests (unknown)").count() == 1
 
 
 def test_twenty_requests_and_more(sandbox: Sandbox, page: Page) -> None:
@@ -414,12 +415,12 @@ def test_twenty_requests_and_more(sandbox: Sandbox, page: Page) -> None:
     page.goto(f"{sandbox.url}/?filter={sandbox.subscription_id}")
     more = page.get_by_role("link", name="More requests")
     for number in (20, 100):
-        assert rows(page, "The last requests").count() == number
+        assert rows(page, "Requests").count() == number
         more.click()
-    assert rows(page, "The last requests").count() == 111
+    assert rows(page, "Requests").count() == 111
     expect(more).to_have_count(0)
     page.goto(f"{sandbox.url}/?show=writes")
-    assert rows(page, "The last requests (writes)").count() == 1
+    assert rows(page, "Requests (writes)").count() == 1
     expect(more).to_have_count(0)
 
 
@@ -430,14 +431,14 @@ def test_the_challenge_of_key_vault_is_no_error(sandbox: Sandbox, control: Contr
         assert sandbox.session().get(url, headers=headers, timeout=30).status_code == 401
     assert [entry["route"] for entry in control.requests()[-2:]] == ["challenge", "unauthenticated"]
     page.goto(sandbox.url)
-    refused, challenge = rows(page, "The last requests").all()[:2]
+    refused, challenge = rows(page, "Requests").all()[:2]
     for request, text, is_error in (
-        (refused, "no good token", True),
+        (refused, "no valid token", True),
         (challenge, "challenge: the client signs in and sends the request again", False),
     ):
         expect(cell(request, "URL")).to_have_text(f"{url} {text}")
         expect(cell(request, "Status")).to_have_text("401")
-        assert request.locator(".bad, .refuses").count() == (2 if is_error else 0)
+        assert request.locator(".bad, .unavailable").count() == (2 if is_error else 0)
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -452,7 +453,7 @@ def test_numbers_are_not_broken_over_lines(
         range.selectNodeContents(element)
         return new Set([...range.getClientRects()].map(box => box.top)).size
     }"""
-    numbers = "#requests-table th[scope=row], [data-label=Status], [data-label=Wraps], [data-label=Type], .number"
+    numbers = "#requests-table th[scope=row], [data-label=Status], [data-label='Used by'], [data-label=Type], .number"
     with browser.viewing(chromium, width=width) as view:
         view.page.goto(sandbox.url)
         # Make the numbers as long as after a day of requests.
@@ -485,10 +486,10 @@ TABLES = (
     "All accounts by",
     "Accounts: 3",
     "Keys of Vault-One",
-    "Who may use the keys of Vault-One",
-    "Vaults and keys that can still be recovered",
-    "The last",
-    "Faults",
+    "Principals with access to the keys of Vault-One",
+    "Soft-deleted vaults and keys",
+    "Requests",
+    "Injected faults",
     "Principals: ",
     "Subscriptions",
 )
@@ -536,15 +537,15 @@ def test_clock_timing_and_principals(sandbox: Sandbox, control: Control, page: P
     control.principal("late", roles=[{"role": "Reader", "scope": sandbox.group}])
     page.goto(sandbox.url)
     date = control.call("GET", "/clock")["now"][:10]
-    expect(page.locator("#clock")).to_contain_text(f"The sandbox's clock says {date}")
-    expect(cell(row(page, "Timing: set by hand", "role_propagation"), "Seconds")).to_have_text("60")
-    expect(cell(row(page, "Principals: 3", "late"), "Roles")).to_have_text("Reader of resource group rg-sandbox")
+    expect(page.locator("#clock")).to_contain_text(f"Sandbox clock: {date}")
+    expect(cell(row(page, "Timing: custom", "role_propagation"), "Seconds")).to_have_text("60")
+    expect(cell(row(page, "Principals: 3", "late"), "Roles")).to_have_text("Reader at resource group rg-sandbox")
 
 
 def test_filter(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
     page.goto(sandbox.url)
     page.get_by_label("Filter by text").fill("PINNED")
-    page.get_by_label("Accounts on a page").fill("1")
+    page.get_by_label("Accounts per page").fill("1")
     page.keyboard.press("Enter")
     assert rows(page, "Accounts: 1 of 3").count() == 1
     expect(page.locator("#vaults")).to_contain_text("No vault matches.")
@@ -567,10 +568,10 @@ def test_markup_in_names_stays_text(sandbox: Sandbox, scene: dict[str, str], con
     expect(page.locator(".tag").first).to_contain_text(MARKUP)
     page.goto(sandbox.url)
     expect(cell(row(page, "Accounts", "plain"), "Tags")).to_have_text(f"note={MARKUP}")
-    expect(row(page, "Principals", MARKUP)).to_have_count(1)
+    expect(row(page, "Principals: ", MARKUP)).to_have_count(1)
     expect(page.locator("#faults-table")).to_contain_text(f"path {MARKUP}")
     assert page.locator("script").count() == 1
-    assert page.evaluate("window.struck") is None
+    assert page.evaluate("window.executed") is None
 
 
 def test_keep_up_to_date(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:

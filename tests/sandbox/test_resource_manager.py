@@ -127,7 +127,7 @@ def test_a_token_of_a_deleted_principal(sandbox: Sandbox, control: Control) -> N
         ("GET", "{group}/providers/Microsoft.Batch/batchAccounts/a", BATCH_VERSION, (404, "ResourceNotFound")),
     ],
 )
-def test_what_the_gateway_refuses(
+def test_gateway_refuses_malformed_requests(
     sandbox: Sandbox, method: str, path: str, version: str, expected: tuple[int, str]
 ) -> None:
     path = path.format(group=sandbox.group, subscription=sandbox.subscription)
@@ -394,7 +394,7 @@ def test_the_sdks_list_of_vaults(sandbox: Sandbox) -> None:
         assert [vault.name for vault in client.vaults.list()] == ["vault-one"]
 
 
-def test_lists_show_what_the_caller_may_read(sandbox: Sandbox, control: Control) -> None:
+def test_lists_contain_readable_resources_only(sandbox: Sandbox, control: Control) -> None:
     fill(sandbox, "vault-one")
     role = {"role": "Key Vault Contributor", "scope": sandbox.group}
     reader = control.principal(roles=[role])

@@ -96,8 +96,8 @@ def test_a_principal_of_another_tenant_gets_no_role(sandbox: Sandbox, control: C
     properties = {"roleDefinitionId": role, "principalId": other["object_id"], "principalType": "ServicePrincipal"}
     path = f"{sandbox.group}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
     assert error(sandbox.arm("PUT", path, ROLES, {"properties": properties})) == (400, "PrincipalNotFound")
-    wish = {"name": "x", "tenant_id": other["tenant_id"], "roles": [{"role": "Reader", "scope": sandbox.group}]}
-    control.call("POST", "/principals", wish, status=400)
+    wanted = {"name": "x", "tenant_id": other["tenant_id"], "roles": [{"role": "Reader", "scope": sandbox.group}]}
+    control.call("POST", "/principals", wanted, status=400)
 
 
 def test_identities_belong_to_their_subscriptions_tenant(sandbox: Sandbox, other: dict[str, Any]) -> None:

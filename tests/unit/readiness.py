@@ -32,7 +32,7 @@ from documents import (
     vault,
     visible,
 )
-from wishes import check_before
+from goals import check_before
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.rights import Rights

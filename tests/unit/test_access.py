@@ -34,9 +34,9 @@ from documents import (
     vault,
     visible,
 )
+from goals import access_goal as goal
 from hypothesis import given
 from hypothesis import strategies as st
-from wishes import access_goal as goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, NotFound, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step
@@ -388,7 +388,7 @@ def name_of_assignment(*, vault_name: str = VAULT_ID, principal: str = PRINCIPAL
     return str(uuid.UUID(step.arguments["name"]))
 
 
-def test_name_of_an_assignment_depends_on_what_it_grants_and_on_nothing_else() -> None:
+def test_name_of_an_assignment_depends_on_scope_and_principal_only() -> None:
     names = [name_of_assignment(), name_of_assignment(principal=OTHER), name_of_assignment(key_name="batch")]
 
     assert len(set(names)) == 3

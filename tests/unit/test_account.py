@@ -26,9 +26,9 @@ from documents import (
     user_assigned,
     vault,
 )
+from goals import options_of
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from wishes import options_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
@@ -356,7 +356,7 @@ def test_an_account_is_not_created_with_a_key_whose_access_cannot_be_seen(hidden
             user_assigned(one=PRINCIPAL),
             id="another letter case",
         ),
-        pytest.param({"adopt_existing": True, "force": True}, system_assigned(), id="leave to change it is no wish to"),
+        pytest.param({"adopt_existing": True, "force": True}, system_assigned(), id="force without a change"),
     ],
 )
 def test_an_account_with_the_identity_is_not_changed(options: dict[str, Any], identity: dict[str, Any]) -> None:
@@ -396,7 +396,7 @@ def test_a_region_without_batch_is_refused(options: dict[str, Any]) -> None:
         pytest.param(f"{KEY}/{NEW}".upper(), False, id="on that key"),
     ],
 )
-def test_the_key_of_an_existing_account_is_not_changed_and_a_warning_says_so(on: str | None, warned: bool) -> None:
+def test_the_key_of_an_existing_account_is_not_changed_and_a_warning_is_given(on: str | None, warned: bool) -> None:
     wanted = goal(identity_id=identity_id("one"), key_identifier=f"{KEY}/{NEW}")
 
     plan = account_plan.plan(wanted, seen(account(key=on, identity=user_assigned(one=PRINCIPAL))))

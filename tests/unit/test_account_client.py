@@ -153,7 +153,7 @@ def state(provisioning_state: str) -> dict[str, Any]:
 DONE, CREATING, DELETING = state("Succeeded"), state("Creating"), state("Deleting")
 
 
-def test_an_account_whose_name_is_free_is_created(client: Make) -> None:
+def test_an_account_with_an_available_name_is_created(client: Make) -> None:
     azure = Azure(free=(FREE,))
     client(azure).create(GROUP, NAME, BODY)
 
@@ -280,7 +280,7 @@ def test_only_a_group_that_may_be_missing_means_no_account(
         pytest.param(DENIED, ["pools"], id="may not read permissions"),
     ],
 )
-def test_pools_are_listed_before_a_change_unless_permissions_say_that_they_may_be(
+def test_pools_are_listed_before_a_change_unless_permissions_allow_the_list(
     client: Make, permissions: Any, asked: list[str]
 ) -> None:
     azure = Azure(permissions=permissions, pools=(DENIED,))

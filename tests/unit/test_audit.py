@@ -184,7 +184,7 @@ def test_access_by_policy() -> None:
 @pytest.mark.parametrize(
     ("pools", "access", "state", "ids"),
     [
-        pytest.param(None, None, "unknown", ["not_read"], id="not asked"),
+        pytest.param(None, None, "unknown", ["not_read"], id="not read"),
         pytest.param([], "granted", "ok", [], id="available"),
         pytest.param(
             Rejected("Its key is gone.", azure={"status": 409, "code": "KeyVaultKeyNotAccessible"}),
@@ -412,7 +412,7 @@ def test_junit_cases_fail_only_above_severity_info() -> None:
     assert "pool_uses_other_key" not in str(worse.findtext(".//failure"))
 
 
-def test_sarif_marks_what_is_accepted() -> None:
+def test_sarif_marks_accepted_findings() -> None:
     results = json.loads(as_sarif(many(8)))["runs"][0]["results"]
 
     accepted = [one for one in results if "suppressions" in one]
@@ -644,7 +644,7 @@ def test_report_files_have_the_mode_of_the_umask(tmp_path: Path, umask: int, mod
     assert stat.S_IMODE(os.stat(paths["json"]).st_mode) == mode
 
 
-def test_nothing_is_left_of_a_report_that_could_not_be_written(tmp_path: Path) -> None:
+def test_failed_report_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "audit.json").mkdir()
     with pytest.raises(CmkError) as failed:
         files.write({}, tmp_path, "audit", ["json"])

@@ -24,8 +24,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._audit.comparison impo
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.page import as_page
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.report import open_findings
 
-MARKUP = "</script><script>window.struck=1</script><img src=x onerror=window.struck=1>"
-QUOTED = f'" onfocus="window.struck=1" autofocus x="{MARKUP}'
+MARKUP = "</script><script>window.executed=1</script><img src=x onerror=window.executed=1>"
+QUOTED = f'" onfocus="window.executed=1" autofocus x="{MARKUP}'
 SECOND = "99999999-1111-2222-3333-444444444444"
 
 
@@ -322,7 +322,7 @@ def test_text_of_azure_is_not_run(view: browser.View, tmp_path: Path, text: str)
 
     assert names(page) == [text]
     assert parse_qs(fragment(page))["vault"] == [text.strip()]
-    assert page.evaluate("window.struck") is None
+    assert page.evaluate("window.executed") is None
     assert page.locator("img, [onfocus]").count() == 0
 
 

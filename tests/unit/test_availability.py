@@ -51,5 +51,5 @@ def test_a_refusal_stays_the_reason(pools: CmkError) -> None:
     assert judged(pools, LOST, UNKNOWN) is pools
 
 
-def test_an_error_of_the_service_stays_the_reason_if_the_key_says_nothing() -> None:
+def test_an_error_of_the_service_is_the_reason_if_the_key_is_unknown() -> None:
     assert judged(FAILING, [], UNKNOWN) is FAILING

@@ -91,7 +91,7 @@ def test_an_empty_value_is_cached(clock: Clock) -> None:
     ids=["its kind", "its kind among others", "all", "another kind"],
 )
 @pytest.mark.parametrize("way", ["read", "recent"])
-def test_a_task_reads_again_what_it_forgets(
+def test_a_forgotten_value_is_read_again(
     clock: Clock, how: str, changed: tuple[str, ...], asked: int, way: str
 ) -> None:
     cache, shelf = task(), Shelf(atlas=1)
@@ -186,7 +186,7 @@ def test_a_resource_that_is_not_found_is_not_cached_for_the_next_task(tmp_path: 
     assert task(tmp_path).recent(lambda: 1, "book", "atlas") == 1
 
 
-def test_what_the_first_task_of_a_role_missed_is_known_to_the_next(tmp_path: Path, clock: Clock) -> None:
+def test_missing_resource_of_the_first_task_is_cached_for_the_next_task(tmp_path: Path, clock: Clock) -> None:
     first, other, next_task, stranger = task(tmp_path), task(tmp_path), task(tmp_path), task(tmp_path, "stranger")
     first.changes_nothing = True
     first.read(lambda: None, "book", "atlas")
@@ -200,7 +200,7 @@ def test_what_the_first_task_of_a_role_missed_is_known_to_the_next(tmp_path: Pat
     assert not next_task.was_missing("book", "atlas")
 
 
-def test_what_the_first_task_of_a_role_missed_is_forgotten_in_a_while(tmp_path: Path, clock: Clock) -> None:
+def test_missing_resource_of_the_first_task_expires_from_the_cache(tmp_path: Path, clock: Clock) -> None:
     first = task(tmp_path)
     first.changes_nothing = True
     first.read(lambda: None, "book", "atlas")
@@ -358,7 +358,7 @@ def test_a_list_that_was_begun_before_a_change_does_not_undo_it(busy: Path) -> N
     assert task(busy).one_of_many(listed, "atlas", "books") is None
 
 
-def test_one_that_is_no_longer_listed_is_asked_for(busy: Path, clock: Clock) -> None:
+def test_value_missing_from_the_list_is_read_again(busy: Path, clock: Clock) -> None:
     shelf = Shelf(atlas=1)
     assert one_of(shelf, busy, "atlas") == 1
     del shelf.held["atlas"]

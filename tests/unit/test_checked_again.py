@@ -41,7 +41,7 @@ from documents import (
     vault,
     visible,
 )
-from wishes import access_goal, key_goal
+from goals import access_goal, key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
@@ -355,7 +355,7 @@ def test_a_removal_is_undone_if_an_account_uses_the_resource(case: Case, used: s
 
 
 @EACH_USER
-def test_nothing_is_written_when_an_account_uses_it_from_the_start(case: Case, used: str) -> None:
+def test_resource_in_use_from_the_start_is_not_written(case: Case, used: str) -> None:
     world = case.world()
     world.accounts = [on(used)]
 
@@ -368,7 +368,7 @@ def test_nothing_is_written_when_an_account_uses_it_from_the_start(case: Case, u
 
 
 @EACH
-def test_it_stays_removed_if_no_account_uses_it(case: Case) -> None:
+def test_removed_resource_is_not_restored_if_no_account_uses_it(case: Case) -> None:
     world = case.world()
     before = world.state()
 
@@ -433,7 +433,7 @@ KEEPS = {name: case for name, case in CASES.items() if not name.startswith("vaul
 
 @pytest.mark.parametrize("case", KEEPS.values(), ids=KEEPS)
 @pytest.mark.parametrize("newcomer", [True, False], ids=["newcomer", "from the start"])
-def test_what_is_kept_is_reported_as_in_use(case: Case, newcomer: bool) -> None:
+def test_kept_resource_is_reported_as_in_use(case: Case, newcomer: bool) -> None:
     """Also if the change was made, and then undone because an account uses the resource."""
     world = case.world()
     if newcomer:
@@ -480,7 +480,7 @@ class FailsOnce:
 
 @EACH
 @pytest.mark.parametrize("used", [True, False])
-def test_it_is_checked_again_after_a_failure_too(case: Case, used: bool) -> None:
+def test_users_are_checked_again_after_a_failure(case: Case, used: bool) -> None:
     """If a change fails halfway, its removals are undone only if an account uses the resource."""
     world = case.world()
     world.newcomers = [on(case.users[0])] if used else case.others

@@ -114,7 +114,7 @@ in_background(time.sleep, 600)
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_an_error_in_the_background_is_raised_where_the_result_is_asked_for() -> None:
+def test_an_error_in_the_background_is_raised_by_result() -> None:
     def fail() -> None:
         raise NotFound("nothing")
 

@@ -105,7 +105,7 @@ def confirm(clock: Time, pools: Pools, again: Any = GOOD) -> Accounts:
 
 
 @pytest.mark.parametrize("before", [0, 1, 4])
-def test_it_is_waited_until_the_account_is_available(clock: Time, before: int) -> None:
+def test_the_task_waits_until_the_account_is_available(clock: Time, before: int) -> None:
     pools = Pools(*[UNAVAILABLE] * before, None)
 
     assert confirm(clock, pools).confirmed("rg-batch", "mybatch") == GOOD
@@ -153,7 +153,7 @@ def test_another_change_of_the_account_ends_its_confirmation(clock: Time) -> Non
     assert accounts.confirmed("rg-batch", "mybatch") is None
 
 
-def test_a_confirmed_account_is_not_asked_again_and_another_one_is(clock: Time) -> None:
+def test_a_confirmed_account_is_not_checked_again_and_another_one_is(clock: Time) -> None:
     pools = Pools(None)
     accounts = confirm(clock, pools)
 

@@ -248,7 +248,7 @@ class Entra:
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "in memory"])
-def test_a_token_is_asked_for_once_for_each_scope(tmp_path: Path, shared: bool) -> None:
+def test_one_token_is_requested_for_each_scope(tmp_path: Path, shared: bool) -> None:
     entra = Entra()
     tokens = SharedTokens(lambda: entra, "me", RunFiles(str(tmp_path) if shared else None))
 
@@ -336,7 +336,7 @@ def test_a_token_that_another_task_has_replaced_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lasts", [-10, 10, 299])
-def test_token_about_to_expire_is_asked_for_again(tmp_path: Path, lasts: float) -> None:
+def test_token_about_to_expire_is_replaced(tmp_path: Path, lasts: float) -> None:
     entra = Entra(lasts)
     tokens = SharedTokens(lambda: entra, "me", RunFiles(str(tmp_path)))
 

@@ -178,7 +178,7 @@ def test_an_allowed_address_may_be_used_by_batch(
     assert diagnosis.unclear(observed["evidence"], checks, observed).keys() == unclear
 
 
-def test_what_is_unclear_of_a_perimeter_has_a_remedy() -> None:
+def test_unknown_perimeter_rule_has_a_remedy() -> None:
     observed = diagnosed(vault=PERIMETER, available=None)
     checks = preflight.judged(observed["evidence"])
 
@@ -312,7 +312,7 @@ def test_a_follower_that_has_lost_its_version_before_it_took_the_newest() -> Non
     assert taken["causes"] == []
 
 
-def test_of_an_account_whose_pools_are_listed_a_previous_version_is_in_doubt() -> None:
+def test_previous_version_is_uncertain_if_pools_are_listed() -> None:
     lost, unknown = diagnosis.lost_key(lost_previous(f"{KEY}/{NEW}", (MIDDLE,), 3600, DAY - 1, available=None))
 
     assert lost == []

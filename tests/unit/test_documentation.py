@@ -19,7 +19,7 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from documents import PRINCIPAL, account, identity_id, key, observed_key, system_assigned, vault
 from fleets import report
-from wishes import access_goal
+from goals import access_goal
 
 from ansible_collections.azbatch.cmk.plugins.inventory import batch_accounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
@@ -431,7 +431,7 @@ def test_the_manual_of_a_role_lists_its_return_values(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_example_in_the_manual_of_a_role_sets_what_it_requires(role: str) -> None:
+def test_example_of_a_role_sets_the_required_options(role: str) -> None:
     manual = (ROOT / "roles" / role / "README.md").read_text(encoding="utf-8")
     [example] = re.findall(r"```yaml\n(.*?)```", manual, re.S)
     [[given]] = [play["roles"] for play in yaml.safe_load(example)]

@@ -24,9 +24,9 @@ from documents import (
     user_assigned,
     vault,
 )
+from goals import encryption_goal as goal
 from hypothesis import given
 from hypothesis import strategies as st
-from wishes import encryption_goal as goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
@@ -178,7 +178,7 @@ def test_a_preflight_check_that_is_unknown_is_a_warning() -> None:
 
 
 @pytest.mark.parametrize("asked", [None, KEY, PINNED_OLD])
-def test_account_has_to_be_there(asked: str | None) -> None:
+def test_missing_account_is_an_error(asked: str | None) -> None:
     with pytest.raises(NotFound) as failed:
         encryption_plan.plan(goal(asked), {"account": None, "unavailable_reason": None})
 
@@ -255,7 +255,7 @@ def test_an_unknown_key_source_is_not_reported_as_microsoft_managed() -> None:
         pytest.param(UNKNOWN_KIND, KEY, True, id="a managed HSM"),
     ],
 )
-def test_a_different_key_is_replaced_only_when_asked(on: str | None, asked: str | None, refused: bool) -> None:
+def test_a_different_key_is_replaced_only_with_replace_key(on: str | None, asked: str | None, refused: bool) -> None:
     assert encryption_plan.plan(goal(asked, replace_key=True), seen(on)).steps == (move(on, asked),)
     if not refused:
         assert encryption_plan.plan(goal(asked), seen(on)).steps == (move(on, asked),)

@@ -26,7 +26,7 @@ from documents import (
     system_assigned,
     visible,
 )
-from wishes import encryption_goal, key_goal
+from goals import encryption_goal, key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.moved import Moved
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
@@ -122,7 +122,7 @@ def changed(services: Services, identifier: str | None, **options: Any) -> bool:
         pytest.param(PINNED_NEW.upper().replace("HTTPS", "https"), (), {}, True, id="a newer version, in capitals"),
         pytest.param(PINNED_NEW, (), {"follow_latest": False}, True, id="a newer version, pinned as it is asked"),
         pytest.param(PINNED_NEW, (), {"follow_latest": True}, False, id="a newer version, and it is to follow"),
-        pytest.param(f"{KEY}/{'f' * 32}", (), {}, False, id="a version that does not exist"),
+        pytest.param(f"{KEY}/{'f' * 32}", (), {}, False, id="a missing version"),
         pytest.param(PINNED_NEW, (NEW,), {}, False, id="a version that cannot be read"),
         pytest.param(PINNED_NEW, (MIDDLE,), {}, False, id="the wanted version cannot be read"),
         pytest.param(f"{KEY}2/{NEW}", (), {}, False, id="another key"),
@@ -156,7 +156,7 @@ def test_versions_are_compared_only_for_an_account_that_was_moved() -> None:
     assert services.asked == ["unavailable_reason before a change", f"evidence of {PINNED_NEW} in None"]
 
 
-def test_versions_of_the_same_second_are_as_good_as_each_other() -> None:
+def test_versions_of_the_same_second_are_equivalent() -> None:
     services = Services(f"{KEY}/{NEW}")
     CREATED_ALIKE = {**CREATED, NEW: CREATED[MIDDLE]}
     services.bundle = lambda wanted: key(str(wanted.version), created=CREATED_ALIKE[str(wanted.version)])  # type: ignore[method-assign]
@@ -238,7 +238,7 @@ def test_availability_is_read_for_an_account_that_uses_its_key(
         (PINNED_NEW, None, PINNED_NEW, PINNED_OLD, False),
     ],
 )
-def test_the_access_that_was_read_after_the_change_is_part_of_what_is_confirmed(
+def test_confirmation_includes_the_access_read_after_the_change(
     identifier: str, follow: bool | None, used: str, confirmed: str, counts: bool
 ) -> None:
     services = Services(used, confirmed=evidence(confirmed))
@@ -499,14 +499,14 @@ def test_within_the_grace_period_the_accounts_are_not_even_listed() -> None:
 @pytest.mark.parametrize(
     ("age", "is_kept"), [(60.0, True), (2.0 * DAY, False), (None, True), (Denied("You may not read it."), True)]
 )
-def test_accounts_that_use_the_key_are_asked_when_they_were_changed(age: Any, is_kept: bool) -> None:
+def test_accounts_that_use_the_key_are_read_for_the_time_of_their_change(age: Any, is_kept: bool) -> None:
     keys = KeyService(on(PINNED_NEW), on(f"{KEY}2", "other"), ages={account_id(): age})
 
     assert disable(keys, in_use="keep").changed is not is_kept
     assert keys.asked == [account_id()]
 
 
-def test_accounts_are_not_asked_if_nothing_would_be_disabled_anyway() -> None:
+def test_accounts_are_not_read_if_no_version_would_be_disabled() -> None:
     keys = KeyService(on(PINNED_NEW), on(PINNED_MIDDLE, "user"))
 
     assert disable(keys, in_use="keep").report["in_use_by"] == [account_id("user")]
@@ -514,7 +514,7 @@ def test_accounts_are_not_asked_if_nothing_would_be_disabled_anyway() -> None:
 
 
 @pytest.mark.parametrize(("age", "is_kept"), [(DAY - 1.0, True), (1.0 * DAY, False)])
-def test_accounts_of_the_key_are_asked_if_it_is_not_named_where_they_were_moved(age: float, is_kept: bool) -> None:
+def test_accounts_of_the_key_are_read_if_the_option_to_is_omitted(age: float, is_kept: bool) -> None:
     keys = KeyService(on(PINNED_NEW), on(f"{KEY}2", "other"), ages={account_id(): age})
 
     assert disable(keys, in_use="keep", moved_to=None).changed is not is_kept
@@ -540,7 +540,7 @@ def test_a_version_is_kept_if_an_account_may_follow_the_key_only_now(
     assert disable(keys, in_use="keep", **options).report["in_use_by"] == [account_id("follower")] * is_kept
 
 
-def test_accounts_are_not_asked_if_the_whole_key_is_disabled() -> None:
+def test_accounts_are_not_read_if_the_whole_key_is_disabled() -> None:
     keys = KeyService(on(f"{KEY}2"))
 
     assert disable(keys, None, moved_to=None).changed
@@ -593,7 +593,7 @@ def test_the_second_check_asks_followers_again(usable_for: float) -> None:
         assert not key_plan.plan(goal, after.read(goal)).changed
 
 
-def test_followers_are_not_asked_if_it_does_not_matter() -> None:
+def test_followers_are_not_checked_if_the_result_does_not_depend_on_them() -> None:
     used = KeyService(on(KEY, "follower"), on(PINNED_MIDDLE))
     assert disable(used, in_use="keep", moved_to=None).report["in_use_by"] == [account_id()]
     already = KeyService(on(KEY, "follower"), enabled=False)

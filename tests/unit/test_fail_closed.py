@@ -27,7 +27,7 @@ from documents import (
     visible,
 )
 from fleets import on, report
-from wishes import access_goal
+from goals import access_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight, usage
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from documents import KEY, NEW
-from wishes import key_goal
+from goals import key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier

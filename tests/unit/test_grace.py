@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, key, observed_key, visible
-from wishes import key_goal
+from goals import key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
@@ -39,7 +39,7 @@ def goal(
 
 
 @pytest.mark.parametrize(
-    ("wish", "newest_is", "moved_in_run", "ages", "left"),
+    ("wanted", "newest_is", "moved_in_run", "ages", "left"),
     [
         pytest.param(goal(), 10 * DAY, False, None, None, id="moved long ago"),
         pytest.param(goal(), DAY, False, None, None, id="just over"),
@@ -64,7 +64,7 @@ def goal(
     ],
 )
 def test_end_of_the_grace_period(
-    wish: key_goal_module.Goal,
+    wanted: key_goal_module.Goal,
     newest_is: int,
     moved_in_run: bool,
     ages: dict[str, float | None] | None,
@@ -72,14 +72,14 @@ def test_end_of_the_grace_period(
 ) -> None:
     seen = observed(newest_is, moved_in_run=moved_in_run)
 
-    assert key_grace.kept_until(wish, seen, ages) == (None if left is None else NOW + left)
+    assert key_grace.kept_until(wanted, seen, ages) == (None if left is None else NOW + left)
 
 
 def test_a_missing_key_has_no_grace_period() -> None:
     assert key_grace.kept_until(goal(), observed_key()) is None
 
 
-def test_nothing_is_disabled_within_it() -> None:
+def test_version_is_not_disabled_within_the_grace_period() -> None:
     with pytest.raises(Refused) as refused:
         key_plan.plan(goal(), observed(10 * DAY, ages={"one": 60}))
 
@@ -90,7 +90,7 @@ def test_nothing_is_disabled_within_it() -> None:
 
 
 @pytest.mark.parametrize("version", [MIDDLE, None])
-def test_what_is_kept_within_it_is_no_failure_if_that_is_asked(version: str | None) -> None:
+def test_kept_version_within_the_grace_period_is_no_failure_with_in_use_keep(version: str | None) -> None:
     seen = observed(10 * DAY, ages={"one": 60})
     to = KEY if version else OTHER
     plan = key_plan.plan(goal(version=version, to=to, in_use="keep"), seen)
@@ -120,7 +120,7 @@ def test_force_is_not_for_the_grace_period() -> None:
         pytest.param("P1D", 10 * DAY, False, {"one": DAY}, None, id="a whole day"),
     ],
 )
-def test_a_warning_names_until_when_batch_may_need_what_is_disabled(
+def test_a_warning_names_how_long_batch_may_need_a_disabled_version(
     lasts: str, newest_is: int, moved_in_run: bool, ages: dict[str, float] | None, until: float | None
 ) -> None:
     plan = key_plan.plan(goal(lasts), observed(newest_is, moved_in_run=moved_in_run, ages=ages))
@@ -156,7 +156,7 @@ def test_the_second_check_ignores_the_grace_period() -> None:
         pytest.param(NEW, f"{KEY}/{NEW}", False, id="the one that is used"),
         pytest.param(NEW, KEY, False, id="the newest, which the accounts follow"),
         pytest.param(NEW, f"{KEY}/{MIDDLE}".upper(), False, id="newer"),
-        pytest.param(OLD, f"{KEY}/{'f' * 32}", False, id="than one that does not exist"),
+        pytest.param(OLD, f"{KEY}/{'f' * 32}", False, id="than a missing version"),
         pytest.param(NEW, None, True, id="nothing was moved"),
         pytest.param(NEW, f"{OTHER}/{OLD}", True, id="a version of another key has no age beside it"),
         pytest.param(None, f"{OTHER}/{OLD}", True, id="the whole key, after a move to another one"),
@@ -216,21 +216,21 @@ def test_the_second_check_ignores_which_version_is_the_newest(version: str) -> N
         pytest.param(observed(10 * DAY, account(key=KEY)), MIDDLE, True, id="one follows, and is on the newest"),
     ],
 )
-def test_when_a_version_would_be_disabled(seen: dict[str, Any], version: str | None, would: bool) -> None:
+def test_prediction_of_a_disabled_version(seen: dict[str, Any], version: str | None, would: bool) -> None:
     assert key_disabled.would_disable(goal(version=version), seen) is would
 
 
 @pytest.mark.parametrize("force", [False, True])
 def test_a_version_that_an_account_may_have_been_moved_from(force: bool) -> None:
     """It is not named which key accounts were moved to."""
-    wish, seen = goal(to=None, force=force), observed(ages={"one": 3600.0})
+    wanted, seen = goal(to=None, force=force), observed(ages={"one": 3600.0})
     if not force:
         with pytest.raises(Refused) as refused:
-            key_plan.plan(wish, seen)
+            key_plan.plan(wanted, seen)
         assert (refused.value.code, refused.value.facts["kept_until"]) == ("in_grace_period", instant(NOW + 23 * 3600))
-        assert not key_plan.plan(replace(wish, keeps_used=True), seen).changed
+        assert not key_plan.plan(replace(wanted, keeps_used=True), seen).changed
         return
-    plan = key_plan.plan(wish, seen)
+    plan = key_plan.plan(wanted, seen)
     assert plan.changed
     assert [f"until {instant(NOW + 23 * 3600)}, but force allows" in one for one in plan.warnings] == [True]
 
@@ -241,7 +241,7 @@ def test_force_does_not_shorten_the_grace_period_of_a_named_move() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "moved_to"),
+    ("wanted", "moved_to"),
     [
         (goal(to=f"{KEY}/{NEW}"), KEY),
         (goal(to=OTHER), OTHER),
@@ -249,8 +249,8 @@ def test_force_does_not_shorten_the_grace_period_of_a_named_move() -> None:
         (goal(to=None, version=None), None),
     ],
 )
-def test_the_key_that_accounts_may_have_been_moved_to(wish: key_goal_module.Goal, moved_to: str | None) -> None:
-    found = key_grace.moved_to(wish, observed()["key"])
+def test_the_key_that_accounts_may_have_been_moved_to(wanted: key_goal_module.Goal, moved_to: str | None) -> None:
+    found = key_grace.moved_to(wanted, observed()["key"])
 
     assert (None if found is None else str(found)) == moved_to
-    assert key_grace.moved_to(replace(wish, moved_to=None), None) is None
+    assert key_grace.moved_to(replace(wanted, moved_to=None), None) is None

@@ -248,7 +248,7 @@ def test_id_of_a_user_assigned_identity_is_parsed(value: str) -> None:
         identity_id().replace("/resourceGroups/rg-batch", ""),
     ],
 )
-def test_what_is_no_id_of_a_user_assigned_identity_is_refused(value: str) -> None:
+def test_malformed_id_of_a_user_assigned_identity_is_refused(value: str) -> None:
     with pytest.raises(InvalidOption) as refused:
         ids.parse_user_assigned_id(value, "identity_id")
 

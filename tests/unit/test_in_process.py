@@ -28,7 +28,7 @@ from ansible.playbook.play_context import PlayContext
 from ansible.playbook.task import Task
 from ansible.plugins.loader import become_loader, connection_loader
 from ansible.template import Templar
-from wishes import options_of
+from goals import options_of
 
 from ansible_collections.azbatch.cmk.plugins.action import (
     batch_encryption,
@@ -190,7 +190,7 @@ def test_a_vault_may_be_named_by_a_key(handed_over: list[dict[str, Any]]) -> Non
     rotate(args=by_key)
     rotate(args={**by_key, "new_version": True})
 
-    assert handed_over == [{"new_version": wish, "locked": True, "other": False} for wish in (None, True)]
+    assert handed_over == [{"new_version": wanted, "locked": True, "other": False} for wanted in (None, True)]
 
 
 @pytest.mark.parametrize(
@@ -213,10 +213,10 @@ def test_invalid_options_are_left_to_the_module(handed_over: list[dict[str, Any]
     assert handed_over[-1]["new_version"] is True
 
 
-@pytest.mark.parametrize("wish", [True, "yes", "true"])
-def test_modules_share_a_forced_version(handed_over: list[dict[str, Any]], wish: Any) -> None:
+@pytest.mark.parametrize("wanted", [True, "yes", "true"])
+def test_modules_share_a_forced_version(handed_over: list[dict[str, Any]], wanted: Any) -> None:
     for account in ("one", "TWO", "two"):
-        rotate(account, args={"new_version": wish})
+        rotate(account, args={"new_version": wanted})
 
     assert [one["new_version"] for one in handed_over] == [True, False, True]
 
@@ -352,7 +352,7 @@ def test_module_is_not_run_with_wrong_arguments() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("policy", "P90D"), ("rules", "all"), ("rules", ["all"])])
-def test_what_should_be_a_dictionary_is_named(name: str, value: Any) -> None:
+def test_option_that_requires_a_dictionary_is_named(name: str, value: Any) -> None:
     part = {"age": {"type": "str"}}
     module = Module(Outcome(True, {}, {}))
     module.ARGUMENTS = {  # type: ignore[misc]
@@ -495,7 +495,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "a malformed identifier": (NAME, {**SWITCH, "key_identifier": "https://myvault.vault.azure.net/keys/"}, {}),
     "a name with a secret in it": (NAME, {**SWITCH, "secret": SECRET, "account_name": f"my {SECRET}"}, {}),
     "credentials that are missing": (NAME, {**SWITCH, **SIGN_IN}, {}),
-    "a certificate that does not exist": (NAME, {**SWITCH, **SIGN_IN, "x509_certificate_path": "~/no.pem"}, {}),
+    "a missing certificate": (NAME, {**SWITCH, **SIGN_IN, "x509_certificate_path": "~/no.pem"}, {}),
     "a variable of the environment": (NAME, SWITCH, {"AZURE_SUBSCRIPTION_ID": "s", "AZURE_CLOUD_ENVIRONMENT": "Moon"}),
     "a secret of the environment": (NAME, {**SWITCH, "account_name": f"my {SECRET}"}, {"AZURE_SECRET": SECRET}),
     "an option within an option": (
@@ -594,7 +594,7 @@ def test_both_ways_return_the_invocation_or_neither(results: dict[str, Any]) -> 
         ("a malformed name", "invalid_account_name"),
         ("a malformed identifier", "invalid_key_identifier"),
         ("credentials that are missing", "credentials_missing"),
-        ("a certificate that does not exist", "certificate_not_found"),
+        ("a missing certificate", "certificate_not_found"),
         ("a variable of the environment", "unknown_cloud"),
     ],
 )

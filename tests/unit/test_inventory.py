@@ -79,7 +79,7 @@ def test_following_account() -> None:
     )
 
 
-def test_account_on_a_microsoft_managed_key_says_nothing_of_a_vault() -> None:
+def test_account_on_a_microsoft_managed_key_has_no_variables_of_a_vault() -> None:
     variables = known()
 
     assert set(variables) == ALWAYS

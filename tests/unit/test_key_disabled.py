@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, account_id, deleted_key, key, observed_key, visible
-from wishes import key_goal
+from goals import key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, InvalidOption, NotFound, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step, step
@@ -190,7 +190,7 @@ def test_follower_uses_a_previous_version_while_batch_cannot_use_the_newest(newe
     assert accounts_of(refused) == ["mybatch"]
 
 
-def test_version_that_is_not_there() -> None:
+def test_missing_version_cannot_be_disabled() -> None:
     with pytest.raises(InvalidOption) as refused:
         disable(versions(), "d" * 32)
 
@@ -205,7 +205,7 @@ def test_versions_that_may_not_be_listed() -> None:
     assert "list" in denied.value.msg
 
 
-def test_key_that_is_not_there_cannot_be_disabled() -> None:
+def test_missing_key_cannot_be_disabled() -> None:
     with pytest.raises(NotFound) as failed:
         disable(observed_key())
 
@@ -231,7 +231,7 @@ def test_key_is_deleted() -> None:
 
 
 @pytest.mark.parametrize("deleted", [None, deleted_key()])
-def test_key_that_is_not_there_needs_no_deleting(deleted: dict[str, Any] | None) -> None:
+def test_missing_key_is_not_deleted(deleted: dict[str, Any] | None) -> None:
     assert not delete(observed_key(deleted=deleted)).changed
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, deleted_key, key, listed, observed_key, rotation_policy
+from goals import rotation
 from hypothesis import given
 from hypothesis import strategies as st
-from wishes import rotation
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 
@@ -21,9 +21,9 @@ HOUR = 3600
 
 
 @pytest.mark.parametrize(
-    ("deleted", "soft_deleted"), [(None, False), (deleted_key(), True)], ids=["never was", "was deleted"]
+    ("deleted", "soft_deleted"), [(None, False), (deleted_key(), True)], ids=["never created", "deleted"]
 )
-def test_key_that_is_not_there(deleted: dict[str, Any] | None, soft_deleted: bool) -> None:
+def test_missing_key_is_described_without_properties(deleted: dict[str, Any] | None, soft_deleted: bool) -> None:
     assert key_document.describe(observed_key(deleted=deleted)) == {"exists": False, "soft_deleted": soft_deleted}
 
 
@@ -113,11 +113,13 @@ def test_previous_version_is_found_by_creation_time(
         pytest.param(1, True, True, id="newer"),
         pytest.param(1, False, True, id="newer, and versions cannot be listed"),
         pytest.param(-1, False, False, id="older, and versions cannot be listed"),
-        pytest.param(None, True, False, id="not there"),
-        pytest.param(None, False, False, id="not there, and versions cannot be listed"),
+        pytest.param(None, True, False, id="missing"),
+        pytest.param(None, False, False, id="missing, and versions cannot be listed"),
     ],
 )
-def test_the_newest_is_not_older_than_what_an_account_uses(used_is: int | None, listed_too: bool, wins: bool) -> None:
+def test_the_newest_version_is_not_older_than_the_version_in_use(
+    used_is: int | None, listed_too: bool, wins: bool
+) -> None:
     newest = key(NEW, created=NOW)
     used = None if used_is is None else key(MIDDLE, created=NOW + used_is)
     versions = [listed(one) for one in (newest, used) if one]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from documents import DAY, NEW, NOW, OLD, deleted_key, key, observed_key
-from wishes import key_goal
+from goals import key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan

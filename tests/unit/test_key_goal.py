@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from documents import DAY, KEY, NEW, OLD, rotation_policy
-from wishes import key_goal, rotation
+from goals import key_goal, rotation
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier, parse_key_identifier

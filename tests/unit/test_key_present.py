@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from documents import DAY, KEY, NEW, NOW, OLD, account, deleted_key, key, listed, observed_key, rotation_policy, visible
+from goals import key_goal, rotation
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from wishes import key_goal, rotation
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Plan, Step
@@ -75,7 +75,7 @@ def test_name_of_a_deleted_key_is_not_used_again() -> None:
     assert "recover: true" in refused.value.facts["remedy"]
 
 
-def test_a_deleted_key_is_recovered_if_asked() -> None:
+def test_a_deleted_key_is_recovered_with_the_option_recover() -> None:
     planned = key_plan.plan(key_goal(recover=True), observed_key(deleted=deleted_key()))
 
     recover = Step(KeyWrites.recover, {"vault": "myvault", "name": "batch"})
@@ -216,7 +216,7 @@ def test_any_newer_version_satisfies_new_version() -> None:
     assert key_plan.plan(first.goal, observed_key(previous)).changed
 
 
-def test_wish_for_a_new_version_is_met_by_the_first() -> None:
+def test_new_version_is_satisfied_by_the_first_version() -> None:
     first = key_plan.plan(key_goal(new_version=True), observed_key())
 
     assert not key_plan.plan(first.goal, observed_key(key(created=NOW))).changed
@@ -353,7 +353,7 @@ OLDER = key(OLD, created=NOW - 40 * DAY)
         pytest.param(observed_key(DISABLED), {"enable_key": True, "new_version": True}, None, id="asked for, forced"),
     ],
 )
-def test_a_disabled_key_is_enabled_only_when_asked(
+def test_a_disabled_key_is_enabled_only_with_cmk_key_enable(
     observed: dict[str, Any], options: dict[str, Any], code: str | None
 ) -> None:
     if code is None:
@@ -543,7 +543,7 @@ def test_the_expiry_of_a_version_that_exists_is_never_brought_forward(expires: d
     assert not key_plan.plan(plan.goal, observed_key(key(**expires))).changed
 
 
-def test_rotation_is_not_removed_for_those_who_follow() -> None:
+def test_rotation_policy_is_not_removed_if_accounts_follow_the_key() -> None:
     rotates = rotation_policy(timeAfterCreate="P90D")
     with pytest.raises(Refused) as refused:
         in_use(key(), PINNED, FOLLOWS, policy=rotates, remove_rotation_policy=True)

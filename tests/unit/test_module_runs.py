@@ -35,7 +35,7 @@ from documents import (
     vault,
     visible,
 )
-from wishes import ACCOUNT, encryption_options, options_of
+from goals import ACCOUNT, encryption_options, options_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotFound, Refused, Unavailable
@@ -239,7 +239,7 @@ def test_no_version_is_made_for_an_account_that_is_not_on_the_key(found: Any, co
 
 
 @pytest.mark.parametrize("options", [{"new_version": True}, {"state": "disabled", "version": OLD}])
-def test_nothing_is_changed_for_an_account_that_is_not_available(options: dict[str, Any]) -> None:
+def test_key_of_an_unavailable_account_is_not_changed(options: dict[str, Any]) -> None:
     cloud = Cloud(on(PINNED_NEW), unavailable=True)
     with pytest.raises(Unavailable):
         run_key(cloud, **FOR_ACCOUNT, **options)
@@ -249,7 +249,7 @@ def test_nothing_is_changed_for_an_account_that_is_not_available(options: dict[s
     assert run_key(cloud, **BY_NAME, **options).changed
 
 
-def test_what_an_account_used_before_is_disabled_although_it_uses_another_key_now() -> None:
+def test_previous_version_is_disabled_if_the_account_uses_another_key() -> None:
     cloud = Cloud(on(f"{KEY}2"))
 
     assert run_key(cloud, **FOR_ACCOUNT, state="disabled", version=OLD).changed
@@ -315,7 +315,7 @@ def test_access_of_each_identity_is_revoked_or_kept() -> None:
     assert cloud.did == [("remove", PRINCIPAL, "myvault"), ("remove", OTHER, "myvault")]
 
 
-def test_an_account_that_is_not_there_has_no_access() -> None:
+def test_access_of_a_missing_account_is_an_error() -> None:
     with pytest.raises(NotFound):
         run_access(Cloud(), **OF_ACCOUNT)
     without = Cloud(account())

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from documents import DAY, NOW, key, listed, observed_key
-from wishes import key_goal
+from goals import key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, _hash
@@ -61,14 +61,14 @@ class KeyVault:
         made = NOW - DAY + self.count if created is None else created
         self.versions.append(key(version(self.count + 1), created=made))
 
-    def task(self, account: str = "one", used: int | None = None, caller: str = "me", **wish: Any) -> int:
+    def task(self, account: str = "one", used: int | None = None, caller: str = "me", **wanted: Any) -> int:
         """The version that a task for an account returns. The account is then moved to this version."""
-        outcome = self.look(account, used, caller, **wish)
-        if "new_version" in wish:
+        outcome = self.look(account, used, caller, **wanted)
+        if "new_version" in wanted:
             ForcedVersions(RunFiles(str(self.folder))).completed(KEY_OF_RUN, account)
         return self.number(outcome)
 
-    def look(self, account: str = "one", used: int | None = None, caller: str = "me", **wish: Any) -> Outcome:
+    def look(self, account: str = "one", used: int | None = None, caller: str = "me", **wanted: Any) -> Outcome:
         files = RunFiles(str(self.folder))
         session: Any = SimpleNamespace(files=files, cache=Cache(files, lambda: caller))
         keys: Any = Keys(self, session)
@@ -77,8 +77,8 @@ class KeyVault:
             assert self.is_locked()
             return converge(goal, keys, key_plan)
 
-        forced = (KEY_OF_RUN, account) if "new_version" in wish else None
-        return Newest(session, keys).version(key_goal(**wish), forced, version(used) if used else None, make)
+        forced = (KEY_OF_RUN, account) if "new_version" in wanted else None
+        return Newest(session, keys).version(key_goal(**wanted), forced, version(used) if used else None, make)
 
     @staticmethod
     def number(outcome: Outcome) -> int:
@@ -129,20 +129,20 @@ def vault(tmp_path: Path) -> KeyVault:
     return KeyVault(tmp_path)
 
 
-EACH_WISH = pytest.mark.parametrize("wish", [DUE, FORCED], ids=["due", "forced"])
+EACH_REQUEST = pytest.mark.parametrize("wanted", [DUE, FORCED], ids=["due", "forced"])
 
 
-@EACH_WISH
-def test_one_task_makes_the_change_for_all(vault: KeyVault, wish: dict[str, Any]) -> None:
+@EACH_REQUEST
+def test_one_task_makes_the_change_for_all(vault: KeyVault, wanted: dict[str, Any]) -> None:
     with ThreadPoolExecutor(8) as tasks:
-        outcomes = list(tasks.map(lambda number: vault.look(f"account{number}", 1, **wish), range(8)))
+        outcomes = list(tasks.map(lambda number: vault.look(f"account{number}", 1, **wanted), range(8)))
 
     assert vault.count == 2
     assert sorted(outcome.changed for outcome in outcomes) == [*[False] * 7, True]
     assert {vault.number(outcome) for outcome in outcomes} == {2}
 
 
-def test_one_of_several_callers_makes_it(vault: KeyVault) -> None:
+def test_one_of_several_callers_makes_the_version(vault: KeyVault) -> None:
     """Callers do not share reads, and read again when they hold the lock."""
     vault.takes = 0.05
     with ThreadPoolExecutor(4) as tasks:
@@ -164,7 +164,7 @@ def test_every_round_of_forced_versions_has_its_own(vault: KeyVault) -> None:
     assert rounds == [[2, 2], [3, 3], [4, 4]]
 
 
-def test_a_forced_version_of_an_account_whose_move_failed_is_still_to_come(vault: KeyVault) -> None:
+def test_a_forced_version_is_still_due_if_the_move_of_the_account_failed(vault: KeyVault) -> None:
     """The account is moved to the version that the run has created, and no second version is created."""
     assert vault.look("one", 1, **FORCED).changed
 
@@ -195,16 +195,16 @@ def test_a_following_account_needs_no_separate_read(vault: KeyVault, follows: bo
     assert vault.task("two", None if follows else 2) == (1 if follows else 2)
 
 
-@pytest.mark.parametrize("wish", [{}, FORCED], ids=["not forced", "forced"])
-def test_an_account_on_another_version_gets_the_newest_as_it_is_now(vault: KeyVault, wish: dict[str, Any]) -> None:
-    vault.task("one", 1, **wish)
+@pytest.mark.parametrize("wanted", [{}, FORCED], ids=["not forced", "forced"])
+def test_an_account_on_another_version_gets_the_newest_as_it_is_now(vault: KeyVault, wanted: dict[str, Any]) -> None:
+    vault.task("one", 1, **wanted)
     for _version in range(5):
         vault.add(created=NOW - 20 + vault.count)
     newest, reads = vault.count, vault.reads
 
-    assert vault.task("two", newest - 1, **wish) == newest
+    assert vault.task("two", newest - 1, **wanted) == newest
     assert vault.reads > reads
-    assert vault.task("three", newest, **wish) == newest
+    assert vault.task("three", newest, **wanted) == newest
 
 
 def test_an_account_on_a_version_that_the_vault_does_not_show_yet_stays_there(vault: KeyVault) -> None:
@@ -231,7 +231,7 @@ def test_tasks_that_wait_share_a_read(vault: KeyVault) -> None:
     assert vault.reads == 2
 
 
-def test_what_was_read_before_a_task_began_is_not_good_enough_to_move_an_account(vault: KeyVault) -> None:
+def test_newest_version_is_read_again_for_each_task(vault: KeyVault) -> None:
     vault.add()
     assert vault.task("one", 1) == 2
     vault.add()
@@ -239,7 +239,7 @@ def test_what_was_read_before_a_task_began_is_not_good_enough_to_move_an_account
     assert vault.task("two", 1) == 3
 
 
-def test_another_caller_does_not_work_with_what_was_read_before_a_forced_version(vault: KeyVault) -> None:
+def test_another_caller_reads_again_after_a_forced_version(vault: KeyVault) -> None:
     vault.task("two", caller="other")
     vault.task("one", **FORCED)
 

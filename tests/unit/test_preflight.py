@@ -261,7 +261,7 @@ def test_all_failed_checks_are_reported_at_once() -> None:
         assert check["remedy"] in refused.value.facts["remedy"]
 
 
-def test_what_is_missing_is_named_for_each_principal() -> None:
+def test_missing_permissions_are_named_for_each_principal() -> None:
     read = {"principals": (PRINCIPAL, OTHER), **of_vault(policy(keys=["get"]))}
 
     seen = checks(**read)["access_granted"]["evidence"]
@@ -300,7 +300,7 @@ READ = st.fixed_dictionaries(
             [
                 None,
                 DENIED,
-                NotFound("It does not exist."),
+                NotFound("The vault does not exist."),
                 vault(),
                 vault(policy()),
                 vault(rbac=True, networkAcls=CLOSED),

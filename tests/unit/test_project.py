@@ -27,7 +27,7 @@ def version(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(".")))
 
 
-def test_build_leaves_out_what_git_ignores() -> None:
+def test_build_excludes_the_files_that_git_ignores() -> None:
     ignored = {line.rstrip("/") for line in lines(".gitignore")}
 
     assert ignored - set(document("galaxy.yml")["build_ignore"]) == set()

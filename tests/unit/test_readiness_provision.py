@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from documents import KEY, OTHER, PRINCIPAL, account, deleted_vault, identity_id, key, policy, user_assigned
+from goals import rotation
 from readiness import (
     ASSIGN,
     ASSIGN_IDENTITY,
@@ -32,7 +33,6 @@ from readiness import (
     refused,
     versions,
 )
-from wishes import rotation
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.rights import Right, VaultRight
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from documents import deleted_vault, diagnosed, key, listed, policy, vault
+from goals import check_before
 from readiness import (
     ASSIGNMENTS,
     HIDDEN,
@@ -25,7 +26,6 @@ from readiness import (
     on,
     refused,
 )
-from wishes import check_before
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, NotFound, Rejected, Unavailable
 from ansible_collections.azbatch.cmk.plugins.modules import batch_encryption_info
@@ -85,7 +85,7 @@ def test_repairs_are_those_that_the_causes_need(observed: dict[str, Any], needed
 
 
 @pytest.mark.parametrize("allowed", [["vault"], ALL_REPAIRS])
-def test_what_a_deleted_vault_holds_is_left_to_the_check_after_its_recovery(allowed: list[str]) -> None:
+def test_contents_of_a_deleted_vault_are_checked_after_its_recovery(allowed: list[str]) -> None:
     """A person may have disabled the key on purpose before the vault was deleted."""
     found = check("recover", lost(**GONE), allowed_repairs=allowed)
 
@@ -99,7 +99,7 @@ def test_what_a_deleted_vault_holds_is_left_to_the_check_after_its_recovery(allo
 IS_DISABLED: dict[str, Any] = {"bundle": DISABLED, "versions": [listed(DISABLED)]}
 
 
-def test_a_refusal_after_a_repair_says_what_was_repaired() -> None:
+def test_a_refusal_after_a_repair_names_the_repairs() -> None:
     failure = refused(
         "recover", lost(**IS_DISABLED), allowed_repairs=["vault"], causes_so_far=["vault_deleted", "version_unusable"]
     )
@@ -153,7 +153,7 @@ def test_a_firewall_is_opened_by_a_caller_that_it_blocks() -> None:
     ],
 )
 @pytest.mark.parametrize("observed", [{"vault": CLOSED}, {}])
-def test_what_batch_says_of_a_key_that_the_caller_cannot_read(observed: Any, said: str, cause: str) -> None:
+def test_reason_of_batch_is_the_cause_if_the_caller_cannot_read_the_key(observed: Any, said: str, cause: str) -> None:
     for earlier in ([], ["network_closed"]):
         failure = refused("recover", kept_out(said, **observed), causes_so_far=earlier)
 
@@ -258,7 +258,7 @@ def test_an_account_is_not_repaired_if_its_availability_is_unknown(observed: dic
         ({"bundle": HIDDEN, "versions": None, "vault": CLOSED}, HIDDEN.msg),
     ],
 )
-def test_what_cannot_be_read_is_refused_at_once(observed: dict[str, Any], expected: str, is_rehearsal: bool) -> None:
+def test_unreadable_resource_is_refused_at_once(observed: dict[str, Any], expected: str, is_rehearsal: bool) -> None:
     azure = lost(**observed)
     azure.is_rehearsal = is_rehearsal
     failure = refused("recover", azure)
@@ -293,7 +293,7 @@ def test_rights_to_recover(observed: dict[str, Any], allowed: list[str], rights:
     assert all(right in warning for right, warning in zip(rights, warnings, strict=True))
 
 
-def test_rights_to_recover_are_required_only_if_that_is_asked() -> None:
+def test_rights_to_recover_are_required_only_for_a_recovery() -> None:
     azure = lost(DISABLED, bundle=DISABLED)
     azure.allowed = READS
     cloud: Any = Cloud(azure)

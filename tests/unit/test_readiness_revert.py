@@ -149,7 +149,7 @@ def test_a_key_in_use_is_kept_without_an_error() -> None:
         pytest.param(Azure(on(PINNED_NEW)), {**TAKES[0], "key_name": "a_key"}, "account_on_another_key", id="name"),
     ],
 )
-def test_what_a_later_task_of_a_revert_would_refuse(azure: Azure, options: dict[str, Any], code: str) -> None:
+def test_first_task_of_a_revert_refuses_for_later_tasks(azure: Azure, options: dict[str, Any], code: str) -> None:
     assert refused("revert", azure, **options).code == code
 
 

@@ -106,8 +106,8 @@ class Shelf:
         return [name for name, _argument in self.calls]
 
 
-def goal(*books: str, **wishes: Any) -> Goal:
-    return Goal(frozenset(books), **wishes)
+def goal(*books: str, **settings: Any) -> Goal:
+    return Goal(frozenset(books), **settings)
 
 
 def run(wanted: Goal, shelf: Shelf) -> Outcome:
@@ -134,7 +134,7 @@ def test_result_is_the_state_with_warnings_and_report() -> None:
     }
 
 
-def test_a_planned_result_shows_what_only_azure_can_give() -> None:
+def test_a_planned_result_has_placeholders_for_values_from_azure() -> None:
     principal, version = placeholders.guid("account"), placeholders.version("vault", "key")
     state = {
         "principal_id": principal,
@@ -186,7 +186,7 @@ def test_the_outcome_of_one_is_its_own_and_that_of_none_is_no_change() -> None:
 # converge
 
 
-def test_nothing_to_do_is_one_read_and_no_write() -> None:
+def test_satisfied_goal_needs_one_read_and_no_write() -> None:
     shelf = Shelf({"atlas", "novel"})
 
     outcome = run(goal("novel"), shelf)
@@ -205,7 +205,7 @@ def test_a_change_that_is_only_predicted_is_not_written() -> None:
     assert (plan.steps, plan.before) == ((step(Shelf.add, book="atlas"),), {"books": ["novel"]})
 
 
-def test_a_prediction_refuses_what_a_run_would_refuse() -> None:
+def test_a_prediction_and_a_run_refuse_the_same_goals() -> None:
     with pytest.raises(Refused):
         predicted(goal("forbidden"), Shelf(), Books)
 
@@ -240,7 +240,7 @@ def test_the_second_run_changes_nothing() -> None:
     assert shelf.did == ["read"]
 
 
-def test_a_wish_for_one_more_is_a_state_once_it_is_planned() -> None:
+def test_new_version_is_planned_as_a_state() -> None:
     shelf = Shelf({"volume 1"})
 
     outcome = run(goal(one_more=True), shelf)
@@ -249,7 +249,7 @@ def test_a_wish_for_one_more_is_a_state_once_it_is_planned() -> None:
     assert [wanted.one_more for name, wanted in shelf.calls if name == "read"] == [True, False]
 
 
-def test_a_refusal_before_the_first_write_says_nothing_of_steps() -> None:
+def test_a_refusal_before_the_first_write_names_no_steps() -> None:
     shelf = Shelf()
 
     with pytest.raises(Refused) as refused:
@@ -285,7 +285,7 @@ class Contested(Shelf):
         super().add(book)
 
 
-def test_what_somebody_else_creates_meanwhile_is_not_reported_as_changed() -> None:
+def test_resource_of_a_concurrent_creation_is_not_reported_as_changed() -> None:
     shelf = Contested(others=["atlas"])
 
     assert not run(goal("atlas"), shelf).changed

@@ -571,7 +571,7 @@ def test_a_module_in_a_separate_process_has_separate_planned_changes() -> None:
     assert (one.get(f"{VAULTS}/vault") == 404, other.get(f"{VAULTS}/vault") == 404) == (False, True)
 
 
-def test_what_is_known_after_apply_can_be_passed_on(azure: Azure) -> None:
+def test_value_known_after_apply_is_resolved(azure: Azure) -> None:
     principals = [
         azure.call("PUT", f"{ACCOUNTS}/{name}", {"location": "westeurope", "identity": SYSTEM}).body["identity"]
         for name in ("one", "two")

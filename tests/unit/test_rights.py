@@ -234,7 +234,7 @@ def needs(action: str, *needed: Needed, found: Any = None) -> None:
 
 
 @pytest.mark.parametrize(("writes", "step", "action"), EACH_WRITE, ids=lambda one: getattr(one, "name", None))
-def test_what_a_step_needs(writes: Any, step: Step[Any], action: str) -> None:
+def test_each_step_requires_its_action(writes: Any, step: Step[Any], action: str) -> None:
     needs(action, *writes.NEEDED.by([step]), found=vault(rbac=True))
 
 
@@ -260,7 +260,7 @@ def test_the_rights_of_each_write_are_known(protocol: type) -> None:
         ([rights.to_use_key("create", "myvault", "rg")], CREATE, None),
     ],
 )
-def test_what_a_later_task_needs(needed: list[Needed], action: str, found: Any) -> None:
+def test_rights_of_later_tasks_are_required(needed: list[Needed], action: str, found: Any) -> None:
     needs(action, *needed, found=found)
 
 
@@ -280,7 +280,7 @@ def test_assigning_an_identity_requires_its_right() -> None:
         (rights.to_grant_access("myvault", "rg", by_role=False), "Microsoft.KeyVault/vaults/read"),
     ],
 )
-def test_what_is_read_once_something_is_made(needed: Iterator[Needed], action: str) -> None:
+def test_right_to_read_a_created_resource_is_required(needed: Iterator[Needed], action: str) -> None:
     everything = [permission("*", but=(action,)), permission("*", but=(action,), data=True)]
 
     lacks(action, *needed, group=everything)
@@ -289,7 +289,7 @@ def test_what_is_read_once_something_is_made(needed: Iterator[Needed], action: s
 SEES = [*SET, rights.to_see_access("myvault", None)]
 
 
-def test_who_may_use_the_key_is_to_be_seen_before_there_is_a_new_version() -> None:
+def test_right_to_read_access_is_required_before_a_new_version() -> None:
     may = {"group": [permission(WRITE, POOLS)]}
 
     lacks(f"{ASSIGNMENTS}/read", *SEES, vault=vault(rbac=True), **may)
@@ -332,7 +332,7 @@ class Planner:
         return Plan(goal, {}, {}, () if observed else (step(Service.write),))
 
 
-def test_rights_are_asked_for_before_the_first_write() -> None:
+def test_rights_are_checked_before_the_first_write() -> None:
     service = Service()
 
     def refuse(steps: Any) -> None:

@@ -134,7 +134,7 @@ def test_provisioning_does_not_rotate() -> None:
 
 
 # The role, the variable, a value, and by module the option that gets the value.
-WISHES = [
+SETTINGS = [
     ("provision", "cmk_replace_key", True, {"batch_encryption_info": "replace_key", "batch_encryption": "replace_key"}),
     ("provision", "cmk_key_enable", True, {"batch_encryption_info": "enable_key", "keyvault_cmk_key": "enable_key"}),
     (
@@ -154,8 +154,8 @@ WISHES = [
 ]
 
 
-@pytest.mark.parametrize(("role", "variable", "value", "options"), WISHES)
-def test_what_needs_to_be_asked_for_is_passed_on_and_is_not_the_default(
+@pytest.mark.parametrize(("role", "variable", "value", "options"), SETTINGS)
+def test_optional_change_is_passed_on_and_off_by_default(
     role: str, variable: str, value: bool, options: dict[str, str]
 ) -> None:
     for module, option in options.items():
@@ -171,7 +171,7 @@ def test_options_that_no_role_sets(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ["provision", "rotate", "revert"])
-def test_the_first_task_checks_what_the_others_would_refuse(role: str) -> None:
+def test_the_first_task_checks_the_requirements_of_later_tasks(role: str) -> None:
     module, options = Run(role, {**MADE, **FOUND}).tasks[0]
 
     assert (module, options["check_before"]) == ("batch_encryption_info", role)
@@ -269,7 +269,7 @@ def test_a_variable_that_is_empty_names_no_key(empty: str | None) -> None:
         ),
     ],
 )
-def test_what_the_account_used_before_is_disabled_if_that_is_asked(
+def test_previous_versions_are_disabled_on_request(
     results: Results, asked: dict[str, Any], previous: list[str]
 ) -> None:
     keep = rotate(results, **asked)

@@ -58,7 +58,7 @@ def test_variable_behind_an_option(template: Any, variable: str | None) -> None:
 
 
 @pytest.mark.parametrize("task", [None, {}, {"name": "{{ cmk_key_name }}"}, {ACTION: "name={{ cmk_key_name }}"}])
-def test_task_whose_options_are_not_read(task: Any) -> None:
+def test_task_without_options_passes_nothing_on(task: Any) -> None:
     assert passed_on(task, ACTION) == {}
 
 

@@ -15,7 +15,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import In
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import rotation_policy as key_rotation_policy
 
 
-def wish(**options: str) -> dict[str, str | None]:
+def policy_of(**options: str) -> dict[str, str | None]:
     return {"expiry_time": None, "time_after_create": None, "time_before_expiry": None, **options}
 
 
@@ -23,11 +23,11 @@ def wish(**options: str) -> dict[str, str | None]:
     "policy",
     [
         pytest.param(None, id="none"),
-        pytest.param(wish(time_after_create="P90D"), id="after creation"),
-        pytest.param(wish(time_before_expiry="P30D", expiry_time="P1Y"), id="before expiry"),
-        pytest.param(wish(time_after_create="P7D"), id="as soon as may be"),
-        pytest.param(wish(time_after_create="P21D", expiry_time="P28D"), id="as short as may be"),
-        pytest.param(wish(time_before_expiry="P21D", expiry_time="P28D"), id="as short as may be, before expiry"),
+        pytest.param(policy_of(time_after_create="P90D"), id="after creation"),
+        pytest.param(policy_of(time_before_expiry="P30D", expiry_time="P1Y"), id="before expiry"),
+        pytest.param(policy_of(time_after_create="P7D"), id="as soon as may be"),
+        pytest.param(policy_of(time_after_create="P21D", expiry_time="P28D"), id="as short as may be"),
+        pytest.param(policy_of(time_before_expiry="P21D", expiry_time="P28D"), id="as short as may be, before expiry"),
     ],
 )
 def test_policy_is_accepted(policy: dict[str, Any] | None) -> None:
@@ -35,32 +35,40 @@ def test_policy_is_accepted(policy: dict[str, Any] | None) -> None:
 
 
 def test_policy_without_the_blanks_of_a_survey() -> None:
-    policy = wish(time_after_create=" P90D ", expiry_time="", time_before_expiry=" ")
+    policy = policy_of(time_after_create=" P90D ", expiry_time="", time_before_expiry=" ")
 
-    assert key_rotation_policy.checked(policy) == wish(time_after_create="P90D")
+    assert key_rotation_policy.checked(policy) == policy_of(time_after_create="P90D")
 
 
 @pytest.mark.parametrize(
     ("policy", "option"),
     [
-        pytest.param(wish(), "rotation_policy", id="empty"),
-        pytest.param(wish(expiry_time="P1Y"), "rotation_policy", id="no trigger"),
-        pytest.param(wish(time_after_create="P90D", time_before_expiry="P30D"), "rotation_policy", id="two triggers"),
-        pytest.param(wish(time_after_create="90 days"), "rotation_policy.time_after_create", id="no duration"),
-        pytest.param(wish(time_after_create="P90D", expiry_time="1y"), "rotation_policy.expiry_time", id="no expiry"),
+        pytest.param(policy_of(), "rotation_policy", id="empty"),
+        pytest.param(policy_of(expiry_time="P1Y"), "rotation_policy", id="no trigger"),
         pytest.param(
-            wish(time_after_create="P10D", expiry_time="P27DT23H"), "rotation_policy.expiry_time", id="short life"
+            policy_of(time_after_create="P90D", time_before_expiry="P30D"), "rotation_policy", id="two triggers"
         ),
-        pytest.param(wish(time_after_create="P3D"), "rotation_policy.time_after_create", id="too soon"),
+        pytest.param(policy_of(time_after_create="90 days"), "rotation_policy.time_after_create", id="no duration"),
         pytest.param(
-            wish(time_before_expiry="P6DT23H", expiry_time="P1Y"), "rotation_policy.time_before_expiry", id="too late"
-        ),
-        pytest.param(wish(time_before_expiry="P30D"), "rotation_policy.time_before_expiry", id="before no expiry"),
-        pytest.param(
-            wish(time_after_create="P22D", expiry_time="P28D"), "rotation_policy.time_after_create", id="at its end"
+            policy_of(time_after_create="P90D", expiry_time="1y"), "rotation_policy.expiry_time", id="no expiry"
         ),
         pytest.param(
-            wish(time_before_expiry="P22D", expiry_time="P28D"), "rotation_policy.time_before_expiry", id="at once"
+            policy_of(time_after_create="P10D", expiry_time="P27DT23H"), "rotation_policy.expiry_time", id="short life"
+        ),
+        pytest.param(policy_of(time_after_create="P3D"), "rotation_policy.time_after_create", id="too soon"),
+        pytest.param(
+            policy_of(time_before_expiry="P6DT23H", expiry_time="P1Y"),
+            "rotation_policy.time_before_expiry",
+            id="too late",
+        ),
+        pytest.param(policy_of(time_before_expiry="P30D"), "rotation_policy.time_before_expiry", id="before no expiry"),
+        pytest.param(
+            policy_of(time_after_create="P22D", expiry_time="P28D"),
+            "rotation_policy.time_after_create",
+            id="at its end",
+        ),
+        pytest.param(
+            policy_of(time_before_expiry="P22D", expiry_time="P28D"), "rotation_policy.time_before_expiry", id="at once"
         ),
     ],
 )
@@ -75,10 +83,12 @@ def test_policy_is_refused(policy: dict[str, Any], option: str) -> None:
     ("policy", "described"),
     [
         pytest.param(None, None, id="not read"),
-        pytest.param(rotation_policy(), wish(), id="notifies only"),
-        pytest.param(rotation_policy(timeAfterCreate="P90D"), wish(time_after_create="P90D"), id="after creation"),
-        pytest.param(rotation_policy(timeBeforeExpiry="P30D"), wish(time_before_expiry="P30D"), id="before expiry"),
-        pytest.param({"attributes": {"expiryTime": "P1Y"}}, wish(expiry_time="P1Y"), id="expiry only"),
+        pytest.param(rotation_policy(), policy_of(), id="notifies only"),
+        pytest.param(rotation_policy(timeAfterCreate="P90D"), policy_of(time_after_create="P90D"), id="after creation"),
+        pytest.param(
+            rotation_policy(timeBeforeExpiry="P30D"), policy_of(time_before_expiry="P30D"), id="before expiry"
+        ),
+        pytest.param({"attributes": {"expiryTime": "P1Y"}}, policy_of(expiry_time="P1Y"), id="expiry only"),
     ],
 )
 def test_policy_is_described(policy: dict[str, Any] | None, described: dict[str, Any] | None) -> None:
@@ -89,12 +99,12 @@ def test_policy_is_described(policy: dict[str, Any] | None, described: dict[str,
 def test_letter_case_of_the_action_does_not_matter(spelling: str) -> None:
     policy = {"lifetimeActions": [{"trigger": {"timeAfterCreate": "P90D"}, "action": {"type": spelling}}]}
 
-    assert key_rotation_policy.describe(policy) == wish(time_after_create="P90D")
-    assert len(key_rotation_policy.body(wish(time_after_create="P60D"), policy)["lifetimeActions"]) == 1
+    assert key_rotation_policy.describe(policy) == policy_of(time_after_create="P90D")
+    assert len(key_rotation_policy.body(policy_of(time_after_create="P60D"), policy)["lifetimeActions"]) == 1
 
 
 def test_body_of_a_first_policy() -> None:
-    assert key_rotation_policy.body(wish(time_before_expiry="P30D", expiry_time="P1Y"), None) == {
+    assert key_rotation_policy.body(policy_of(time_before_expiry="P30D", expiry_time="P1Y"), None) == {
         "lifetimeActions": [{"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Rotate"}}],
         "attributes": {"expiryTime": "P1Y"},
     }
@@ -104,7 +114,7 @@ def test_body_keeps_notifications_and_drops_the_previous_rotation() -> None:
     previous = rotation_policy(timeBeforeExpiry="P30D")
     [_rotate, notify] = previous["lifetimeActions"]
 
-    body = key_rotation_policy.body(wish(time_after_create="P90D"), previous)
+    body = key_rotation_policy.body(policy_of(time_after_create="P90D"), previous)
 
     assert body == {
         "lifetimeActions": [{"trigger": {"timeAfterCreate": "P90D"}, "action": {"type": "Rotate"}}, notify],
@@ -112,6 +122,8 @@ def test_body_keeps_notifications_and_drops_the_previous_rotation() -> None:
     }
 
 
-@pytest.mark.parametrize("policy", [wish(time_after_create="P90D"), wish(time_before_expiry="P30D", expiry_time="P1Y")])
-def test_what_is_written_is_what_is_read(policy: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "policy", [policy_of(time_after_create="P90D"), policy_of(time_before_expiry="P30D", expiry_time="P1Y")]
+)
+def test_written_policy_is_read_unchanged(policy: dict[str, Any]) -> None:
     assert key_rotation_policy.describe(key_rotation_policy.body(policy, rotation_policy())) == policy

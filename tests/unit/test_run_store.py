@@ -56,7 +56,7 @@ def damaged(request: pytest.FixtureRequest, folder: Path) -> Path:
     return folder
 
 
-def test_another_task_loads_what_one_has_stored(folder: Path) -> None:
+def test_a_stored_value_is_loaded_by_another_task(folder: Path) -> None:
     RunFiles(str(folder)).store({"a": 1}, "some", "name")
 
     assert RunFiles(str(folder)).load("some", "name") == {"a": 1}

@@ -110,7 +110,7 @@ def test_every_module_has_a_rule() -> None:
     assert without_a_rule(ALL) == set()
 
 
-def test_a_rule_names_only_what_exists() -> None:
+def test_rules_name_existing_packages_only() -> None:
     tops = {name.partition(".")[0] for source in ALL if (name := below(source.name))}
     assert {SHARED, *SERVICES, *TOP} <= tops
 

@@ -297,7 +297,7 @@ def test_warm_up_reads_a_local_response() -> None:
     read_answers()
 
 
-def test_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(azure_sdk.FLOORS, "azure-identity", ("azure.no_such_package", "1.19.0"))
 
     with pytest.raises(MissingSdk) as failed:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from documents import PRINCIPAL, SUBSCRIPTION, VAULT_ID, policy, vault, visible
-from wishes import access_goal
+from goals import access_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.client import Access

@@ -75,7 +75,7 @@ def test_a_rollback_moves_the_account_from_the_key_of_the_switch() -> None:
     assert failure.facts["restored"] is True
 
 
-def test_an_unavailable_account_is_not_waited_for_unless_that_is_asked_for() -> None:
+def test_an_unavailable_account_is_waited_for_only_with_the_option() -> None:
     batch = Batch(WANTED, unavailable_on=WANTED)
 
     assert switch(batch).code == "account_unavailable"

@@ -213,7 +213,7 @@ def test_guard_allows_changes_of_unused_resources() -> None:
     assert usage.guard([], visible(), "the key is deleted", force=False) == ()
 
 
-def test_guard_refuses_and_names_who_would_lose_the_key() -> None:
+def test_guard_refuses_and_names_the_accounts_that_would_lose_the_key() -> None:
     users = [account_id("one"), account_id("two")]
 
     with pytest.raises(Refused) as refused:

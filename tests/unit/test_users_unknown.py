@@ -28,7 +28,7 @@ from documents import (
     vault,
     visible,
 )
-from wishes import access_goal, key_goal
+from goals import access_goal, key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import usage
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
@@ -77,7 +77,7 @@ ACTS = {
 
 
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
-def test_what_could_not_be_listed_counts_as_in_use(act: Act) -> None:
+def test_resource_counts_as_in_use_if_accounts_could_not_be_listed(act: Act) -> None:
     with pytest.raises(Refused) as refused:
         act(SOMEWHERE, False)
 
@@ -97,7 +97,7 @@ def test_a_forced_removal_has_a_warning(act: Act) -> None:
 
 
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
-def test_it_is_removed_if_all_accounts_could_be_listed(act: Act) -> None:
+def test_resource_is_removed_if_all_accounts_could_be_listed(act: Act) -> None:
     plan = act({**SOMEWHERE, "unlisted": []}, False)
 
     assert plan.steps
@@ -138,7 +138,7 @@ def test_a_scope_without_a_missing_right_needs_none_granted() -> None:
 
 
 @pytest.mark.parametrize("vault_name", ["myvault", None])
-def test_that_all_can_be_listed_is_a_goal_without_steps(vault_name: str | None) -> None:
+def test_requirement_of_complete_lists_has_no_steps(vault_name: str | None) -> None:
     wanted = usage.AllListed("the key would be deleted", "keep the key", vault_name)
 
     assert usage.plan(wanted, visible()).steps == ()

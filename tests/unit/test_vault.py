@@ -109,7 +109,7 @@ def test_vault_is_created_with_roles_and_without_anybodys_policy() -> None:
     }
 
 
-def test_new_vault_is_as_the_task_says() -> None:
+def test_new_vault_has_the_properties_of_the_task() -> None:
     wanted = goal(location="westeurope", authorization="rbac", sku="premium", retention_days=7)
 
     [created] = vault_plan.plan(wanted, {"vault": None, "deleted": None, "caller": CALLER}).steps
@@ -210,7 +210,7 @@ def test_a_vault_that_batch_accepts_is_not_changed(options: dict[str, Any], docu
         ),
     ],
 )
-def test_vault_gets_what_it_lacks_and_nothing_else_is_sent(document: dict[str, Any], changes: dict[str, Any]) -> None:
+def test_vault_update_contains_only_missing_protection(document: dict[str, Any], changes: dict[str, Any]) -> None:
     plan = vault_plan.plan(goal(), seen(document))
 
     assert plan.steps == (step(VaultWrites.update, properties=changes),)

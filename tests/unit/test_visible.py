@@ -121,7 +121,7 @@ def look(request: pytest.FixtureRequest) -> Callable[[VisibleAccounts], dict[str
 Look = Callable[[VisibleAccounts], dict[str, Any]]
 
 
-def test_the_own_subscription_is_asked_if_azure_lists_none() -> None:
+def test_the_subscription_of_the_task_is_read_if_azure_lists_none() -> None:
     """If Azure lists no subscription for the caller, an audit must not report that all accounts are compliant."""
     found = visible(Resources(subscriptions=[], lists={OWN: Denied("403")})).listed(())
     assert (names(found), gap(found)["scope"]) == ([], f"/subscriptions/{OWN}")
@@ -134,7 +134,7 @@ def test_a_list_is_whole_if_the_caller_may_read_accounts_of_the_subscription(loo
     assert found["unlisted"] == []
 
 
-def test_a_list_of_what_the_caller_may_read_is_not_whole(look: Look) -> None:
+def test_a_list_of_readable_accounts_is_not_complete(look: Look) -> None:
     found = look(visible(Resources(allowed={OWN: READER, OTHER: [{"actions": ["Microsoft.Batch/*/pools/read"]}]})))
 
     assert names(found) == ["one", "two"]
@@ -335,7 +335,7 @@ def test_an_account_that_is_not_found(account: Answer, answers: Answer, outcome:
     assert ([one["key"] for one in found["disks"]], [one["scope"] for one in found["unlisted"]]) == outcome
 
 
-def test_an_account_that_is_being_created_is_not_asked() -> None:
+def test_pools_of_an_account_in_creation_are_not_listed() -> None:
     new = of(OWN, "one")
     new["properties"] = {**new["properties"], "provisioningState": "Creating"}
     resources = Resources(lists={OWN: [new], OTHER: []})

@@ -33,7 +33,7 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signa
 
 
 class ForeignListener(Exception):
-    """A process of another user listens at the port."""
+    """A process of another user listens on the port."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,13 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     actions = parser.add_subparsers(required=True, metavar="run | serve | env")
     common = _common_options()
-    run = actions.add_parser("run", parents=[common], help="start, run COMMAND with the environment set, and stop")
+    run = actions.add_parser("run", parents=[common], help="start a sandbox, run COMMAND, and stop the sandbox")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
     run.set_defaults(action=_run, port=0)
-    serve = actions.add_parser("serve", parents=[common], help="stay in the foreground")
-    serve.add_argument("--port", type=_port, default=DEFAULT_PORT, help="0 for a free one (default: %(default)s)")
+    serve = actions.add_parser("serve", parents=[common], help="run a sandbox in the foreground")
+    serve.add_argument("--port", type=_port, default=DEFAULT_PORT, help="0: a free port (default: %(default)s)")
     serve.set_defaults(action=_serve)
-    env = actions.add_parser("env", help="the export lines of a sandbox that `serve` runs")
+    env = actions.add_parser("env", help="print the export lines for a sandbox that `serve` runs")
     env.add_argument("--port", type=_port, default=DEFAULT_PORT, help="(default: %(default)s)")
     env.set_defaults(action=_env)
     return parser
@@ -71,9 +71,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _common_options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False)
-    options.add_argument("--state-dir", type=Path, metavar="DIR", help="keep the sandbox's state there")
-    options.add_argument("--realistic", action="store_true", help="Azure's own delays and throttling limits")
-    options.add_argument("--latency", type=_not_negative, default=0, metavar="MS", help="delay every answer by MS")
+    options.add_argument("--state-dir", type=Path, metavar="DIR", help="keep the state of the sandbox in DIR")
+    options.add_argument("--realistic", action="store_true", help="use the delays and throttling limits of Azure")
+    options.add_argument("--latency", type=_not_negative, default=0, metavar="MS", help="delay of each response in ms")
     options.add_argument(
         "--behavior",
         type=_position,
@@ -84,10 +84,14 @@ def _common_options() -> argparse.ArgumentParser:
     )
     accounts = options.add_mutually_exclusive_group()
     accounts.add_argument(
-        "--accounts", type=_count, default=0, metavar="N", help="N Batch accounts to begin with (not to a kept state)"
+        "--accounts",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="create N Batch accounts (not in a loaded state)",
     )
     accounts.add_argument(
-        "--accounts-on-key", type=_count, default=0, metavar="N", help="the same, on a customer-managed key"
+        "--accounts-on-key", type=_count, default=0, metavar="N", help="the same, with a customer-managed key"
     )
     return options
 
@@ -164,7 +168,7 @@ def _env(parsed: argparse.Namespace) -> int:
     try:
         variables = _variables(parsed.port)
     except (http.client.HTTPException, ValueError, OSError) as error:
-        print(f"azure-sandbox: no sandbox answers at port {parsed.port} ({error})", file=sys.stderr)
+        print(f"azure-sandbox: no sandbox listens on port {parsed.port} ({error})", file=sys.stderr)
         return 1
     for name, value in variables.items():
         print(f"export {name}={shlex.quote(value)}")
@@ -175,8 +179,8 @@ def _env(parsed: argparse.Namespace) -> int:
 
 
 def _variables(port: int) -> dict[str, str]:
-    """Read the environment variables from the sandbox at the port. They are checked, because a shell evaluates them and
-    any user of this machine may listen at the port. Raises ForeignListener, ValueError, HTTPException and OSError."""
+    """Read the environment variables from the sandbox on the port. They are checked, because a shell evaluates them and
+    any user of this machine may listen on the port. Raises ForeignListener, ValueError, HTTPException and OSError."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     with contextlib.closing(connection):
         connection.request("GET", "/environment")
@@ -186,12 +190,12 @@ def _variables(port: int) -> dict[str, str]:
         content = response.read(ENVIRONMENT_LIMIT)
     if owner != os.getuid():
         whose = "a process of an unknown user" if owner is None else f"a process of the user with the id {owner}"
-        raise ForeignListener(f"{whose} answers at port {port}; the environment is only taken from a process of yours")
+        raise ForeignListener(f"{whose} listens on port {port}; `env` accepts only a sandbox that you started")
     variables = json.loads(content)
     if not isinstance(variables, dict) or set(variables) != NAMES:
-        raise ValueError("its environment does not have the variables of a sandbox")
+        raise ValueError("its response does not contain the variables of a sandbox")
     if not all(isinstance(value, str) and value.isprintable() for value in variables.values()):
-        raise ValueError("a value of its environment is not printable text")
+        raise ValueError("a variable in its response is not printable text")
     return variables
 
 
@@ -201,7 +205,7 @@ def _variables(port: int) -> dict[str, str]:
 def _run(parsed: argparse.Namespace) -> int:
     command = parsed.command[1:] if parsed.command[:1] == ["--"] else parsed.command
     if not command:
-        print("azure-sandbox: run needs a command: azure-sandbox run -- COMMAND ...", file=sys.stderr)
+        print("azure-sandbox: run requires a command: azure-sandbox run -- COMMAND ...", file=sys.stderr)
         return 2
     with InThread(_options(parsed)) as sandbox:
         environment = {name: value for name, value in os.environ.items() if name not in IN_THE_WAY}

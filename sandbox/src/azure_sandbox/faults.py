@@ -47,7 +47,7 @@ class Fault:
     # Whether all tokens issued so far expire before the request is checked.
     expire_tokens: bool
     matched: int = 0
-    struck: int = 0
+    applied: int = 0
 
     def matches(self, method: str, host: str, path: str) -> bool:
         return (
@@ -58,10 +58,10 @@ class Fault:
 
     def is_due(self, now: float) -> bool:
         in_time = self.until is None or now < self.until
-        return in_time and self.matched > self.skip and (self.times is None or self.struck < self.times)
+        return in_time and self.matched > self.skip and (self.times is None or self.applied < self.times)
 
     def document(self) -> dict[str, Any]:
-        return {"id": self.number, **self.description, "matched": self.matched, "struck": self.struck}
+        return {"id": self.number, **self.description, "matched": self.matched, "applied": self.applied}
 
 
 class Faults:
@@ -84,7 +84,7 @@ class Faults:
         self._faults.append(fault)
         return fault
 
-    def strike(self, method: str, host: str, path: str, now: float) -> Fault | None:
+    def apply(self, method: str, host: str, path: str, now: float) -> Fault | None:
         """Count the request for each fault that matches, and return the first fault that is due."""
         found: Fault | None = None
         for fault in self._faults:
@@ -92,7 +92,7 @@ class Faults:
                 continue
             fault.matched += 1
             if found is None and fault.is_due(now):
-                fault.struck += 1
+                fault.applied += 1
                 found = fault
         return found
 
@@ -110,7 +110,7 @@ def parse(number: int, description: Mapping[str, Any], now: float) -> Fault:
     _check_names(match, {"method", "host", "path"}, "match")
     drop = description.get("drop")
     if drop not in (None, "before", "after"):
-        raise BadFault("drop is 'before' or 'after'")
+        raise BadFault("drop must be 'before' or 'after'")
     seconds = description.get("seconds")
     fault = Fault(
         number,
@@ -129,13 +129,13 @@ def parse(number: int, description: Mapping[str, Any], now: float) -> Fault:
         bool(description.get("expire_tokens")),
     )
     if not (fault.answer or fault.drop or fault.delay or fault.expire_tokens) and fault.truncate is None:
-        raise BadFault("a fault needs an answer, a delay, a drop, truncate or expire_tokens")
+        raise BadFault("a fault requires answer, delay, drop, truncate or expire_tokens")
     return fault
 
 
 def _check_names(document: Any, known: set[str], what: str) -> None:
     if not isinstance(document, Mapping):
-        raise BadFault(f"{what} is an object")
+        raise BadFault(f"{what} must be an object")
     unknown = set(document) - known
     if unknown:
         raise BadFault(f"{what} has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}")
@@ -147,12 +147,12 @@ def _pattern(text: Any) -> re.Pattern[str] | None:
     try:
         return re.compile(str(text), re.IGNORECASE)
     except (re.error, OverflowError, RecursionError) as error:
-        raise BadFault(f"{text} is no regular expression: {error}") from error
+        raise BadFault(f"{text} is not a valid regular expression: {error}") from error
 
 
 def _count(value: Any, name: str) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-        raise BadFault(f"{name} is a whole number, 0 or more")
+        raise BadFault(f"{name} must be an integer of at least 0")
     return value
 
 
@@ -160,7 +160,7 @@ def _seconds(value: Any, name: str) -> float:
     if value is None:
         return 0.0
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= LONGEST:
-        raise BadFault(f"{name} is a number of seconds, up to {LONGEST}")
+        raise BadFault(f"{name} must be a number of seconds, at most {LONGEST}")
     return float(value)
 
 
@@ -170,14 +170,14 @@ def _answer(document: Any) -> Answer | None:
     _check_names(document, {"status", "headers", "body"}, "answer")
     status = document.get("status")
     if not isinstance(status, int) or not 200 <= status <= 599:
-        raise BadFault("answer needs a status of 200 to 599")
+        raise BadFault("answer must have a status from 200 to 599")
     return Answer(status, _headers(document.get("headers") or {}), document.get("body"))
 
 
 def _headers(document: Any) -> dict[str, str]:
     if not isinstance(document, Mapping):
-        raise BadFault("headers is an object")
+        raise BadFault("headers must be an object")
     headers = {str(name): str(value) for name, value in document.items()}
     if not all(_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value) for name, value in headers.items()):
-        raise BadFault("headers have names that HTTP takes, and values of printable ASCII characters")
+        raise BadFault("headers must have valid HTTP names, and values of printable ASCII characters")
     return headers

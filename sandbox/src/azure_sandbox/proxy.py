@@ -193,7 +193,7 @@ class Connection(asyncio.Protocol):
         elif b"\r\n\r\n" in self._head:
             self._connect()
         elif len(self._head) > HEAD_LIMIT:
-            self._refuse(Refusal("431 Request Header Fields Too Large", "The CONNECT request does not end."))
+            self._refuse(Refusal("431 Request Header Fields Too Large", "The CONNECT request is too long."))
 
     def _plain(self) -> None:
         """Handle a plain HTTP request: to the control API, or to the metadata service, which has no TLS."""
@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
         head, _, rest = self._head.partition(b"\r\n\r\n")
         found = CONNECT_LINE.fullmatch(head.partition(b"\r\n")[0])
         if found is None or rest:
-            self._refuse(Refusal("400 Bad Request", "CONNECT HOST:PORT, and nothing after it, is expected."))
+            self._refuse(Refusal("400 Bad Request", "Only CONNECT HOST:PORT is expected, without data after the head."))
             return
         host, port = found[1].decode().lower(), int(found[2])
         refusal = self._proxy.refusal_for(host, port)
@@ -235,7 +235,7 @@ class Connection(asyncio.Protocol):
                 server_side=True,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
             )
-        except Exception as error:  # the client does not trust the CA, does not speak TLS, or closed the connection
+        except Exception as error:  # the client does not trust the CA, does not use TLS, or closed the connection
             logger.warning("TLS with the client of %s failed: %s", host, error)
             transport.abort()
             return

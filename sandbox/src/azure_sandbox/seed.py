@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 
+from .batch.account_settings import AccountSettings, EncryptionSettings, IdentitySettings
 from .batch.rules import SEEDED_PER_SUBSCRIPTION
-from .batch.wishes import EncryptionWish, IdentityWish, Wish
 from .entra.rules import Principal
 from .environment import Operator
 from .key_vault.rules import Order
 from .key_vault.vault import RBAC_BY_DEFAULT_SINCE
 from .key_vault_keys import documents, material
-from .key_vault_keys.key import Wish as KeyWish
+from .key_vault_keys.key import KeySettings
 from .key_vault_keys.request import OPERATIONS
 from .resource_manager.rules import ResourceGroup
 from .shared import clouds
@@ -46,12 +46,12 @@ def new_world(
     for number in range(2, math.ceil(accounts / SEEDED_PER_SUBSCRIPTION) + 1):
         add_subscription(world, f"Sandbox {number} (not Azure)", operator.object_id)
     subscriptions = [subscription.id for subscription in world.resources.subscriptions()] if on_key else []
-    wishes = {id_: _on_key(world, id_, f"kv-sandbox-{number}") for number, id_ in enumerate(subscriptions, 1)}
-    world.batch.seed(accounts, wishes)
+    settings = {id_: _on_key(world, id_, f"kv-sandbox-{number}") for number, id_ in enumerate(subscriptions, 1)}
+    world.batch.seed(accounts, settings)
     return world
 
 
-def _on_key(world: World, subscription: str, vault_name: str) -> Wish:
+def _on_key(world: World, subscription: str, vault_name: str) -> AccountSettings:
     """Create the vault, key and identity that accounts of a subscription share. Returns the settings of an account."""
     tenant_id = world.resources.tenant_of(subscription)
     properties = {"tenantId": tenant_id, "sku": {"family": "A", "name": "standard"}, "enablePurgeProtection": True}
@@ -64,9 +64,11 @@ def _on_key(world: World, subscription: str, vault_name: str) -> Wish:
     identity, _ = world.identities.put(*place, IDENTITY, LOCATION, {}, None)
     world.authorization.assign(vault.id, "Key Vault Crypto Service Encryption User", identity.principal_id)
     private_key = material.generate("RSA", 2048, None)
-    made = world.keys.import_key(vault, KEY, KeyWish("RSA", key_ops=OPERATIONS["RSA"]), private_key)
+    made = world.keys.import_key(vault, KEY, KeySettings("RSA", key_ops=OPERATIONS["RSA"]), private_key)
     key_identifier = documents.kid(vault, *made)
-    return Wish(identity=IdentityWish("UserAssigned", {identity.id: True}), encryption=EncryptionWish(key_identifier))
+    return AccountSettings(
+        identity=IdentitySettings("UserAssigned", {identity.id: True}), encryption=EncryptionSettings(key_identifier)
+    )
 
 
 def add_subscription(world: World, name: str, object_id: str) -> ResourceGroup:

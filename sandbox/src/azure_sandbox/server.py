@@ -88,14 +88,14 @@ class Sandbox:
         service = self.service(host)
         if service is None or service.scheme != "https" or port != 443:
             self._log_connect(host, port, UNKNOWN)
-            return Refusal("502 Bad Gateway", f"{host}:{port} is not in the sandbox, and nothing is ever forwarded.\n")
+            return Refusal("502 Bad Gateway", f"{host}:{port} is not in the sandbox, which forwards no requests.\n")
         if service is KEY_VAULT_KEYS and not self._resolves(host):
             self._log_connect(host, port, "unresolved")
-            return Refusal("502 Bad Gateway", f"{host} does not resolve: the sandbox has no vault of that name yet.\n")
+            return Refusal("502 Bad Gateway", f"{host} does not resolve: no vault of this name is registered.\n")
         return None
 
     def _resolves(self, host: str) -> bool:
-        """Whether a vault's name is in the DNS: from some time after its creation until its deletion."""
+        """Whether a vault's name is in the DNS: from the end of its creation until its deletion."""
         vault = self.world.vaults.by_name(host.partition(".")[0])
         return vault is not None and vault.host.lower() == host and not self.world.vaults.is_registering(vault)
 
@@ -159,7 +159,7 @@ class Sandbox:
         """The fault that affects the request, if any."""
         if not self.faults.any():
             return None
-        fault = self.faults.strike(method, host, target, self.world.clock.time())
+        fault = self.faults.apply(method, host, target, self.world.clock.time())
         if fault and fault.expire_tokens:
             self.world.directory.expire_tokens()
         return fault
@@ -174,13 +174,13 @@ class Sandbox:
         if fault and fault.drop == "before":
             return None
         if fault and fault.answer and not fault.handled:
-            return _ordered(fault)
+            return _injected_response(fault)
         if too_long:
             return answer({"error": {"code": "RequestTooLarge", "message": "The request is too large."}}, 413)
         response = _refused(service, call) or await self._handle_and_follow(service, call)
         if fault and fault.drop == "after":
             return None
-        return _ordered(fault) if fault and fault.answer else response
+        return _injected_response(fault) if fault and fault.answer else response
 
     async def _handle_and_follow(self, service: Service | None, call: Call[World]) -> Response:
         assert service is not None
@@ -267,15 +267,15 @@ def _target(scope: Scope) -> str:
 
 def _refused(service: Service | None, call: Call[World]) -> Response | None:
     if service is None:
-        message = f"{call.host or 'A request without a host'} is not in the sandbox, and nothing is ever forwarded."
+        message = f"{call.host or 'A request without a host'} is not in the sandbox, which forwards no requests."
         return answer({"error": {"code": "UnknownHost", "message": message}}, 502)
     if service.scheme != call.request.scope["scheme"]:
-        message = f"{call.host} is asked over {service.scheme} only."
+        message = f"{call.host} accepts only {service.scheme}."
         return answer({"error": {"code": "HttpsRequired", "message": message}}, 403)
     return None
 
 
-def _ordered(fault: Fault) -> Response:
+def _injected_response(fault: Fault) -> Response:
     assert fault.answer is not None
     body = fault.answer.body
     if isinstance(body, str):

@@ -27,7 +27,7 @@ LOCK = "lock"
 # The names of files that are still being written start with this prefix.
 NEW = f".{FILE}."
 # The version of the file format. A file of another version is refused.
-FORMAT = 7
+FORMAT = 8
 
 
 class StateProblem(Exception):
@@ -75,18 +75,18 @@ def _make(directory: Path) -> None:
 
 
 def _require_own_entries(parent: Path) -> None:
-    """Check that no other user can rename what this user has in a directory. Raises StateProblem."""
+    """Check that no other user can rename files of this user in a directory. Raises StateProblem."""
     facts = parent.stat()
     if facts.st_uid not in (0, os.getuid()):
         raise StateProblem(
             f"The directory {parent} belongs to the user with the id {facts.st_uid}, who can replace the state "
-            f"directory in it; use a state directory that is in a directory of your own"
+            f"directory in it; use a state directory in a directory that belongs to you"
         )
     if facts.st_mode & stat.S_ISVTX:
         return
     by_group = facts.st_mode & stat.S_IWGRP and not _is_private_group(facts.st_gid)
     if by_group or facts.st_mode & stat.S_IWOTH:
-        remedy = "use a state directory that is in a directory of your own"
+        remedy = "use a state directory in a directory that belongs to you"
         if facts.st_uid == os.getuid():
             remedy = f"run: chmod go-w {shlex.quote(str(parent))}"
         raise StateProblem(f"Others can write the directory {parent}, and replace the state directory in it; {remedy}")
@@ -107,12 +107,12 @@ def _require_own(path: Path, kind: str) -> None:
     if not os.path.lexists(path):
         return
     if path.is_symlink():
-        raise StateProblem(f"The {kind} {path} is a symbolic link; replace it by the {kind} that it points to")
+        raise StateProblem(f"The {kind} {path} is a symbolic link; replace the link by the {kind}")
     facts = path.stat()
     if facts.st_uid != os.getuid():
-        raise StateProblem(f"The {kind} {path} belongs to the user with the id {facts.st_uid}; use one of your own")
+        raise StateProblem(f"The {kind} {path} belongs to the user with the id {facts.st_uid}; use your own {kind}")
     if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        remedy = f"if you trust what is in it, run: chmod go-w {shlex.quote(str(path))}"
+        remedy = f"if you trust its contents, run: chmod go-w {shlex.quote(str(path))}"
         raise StateProblem(f"Others can write the {kind} {path}; {remedy}")
 
 

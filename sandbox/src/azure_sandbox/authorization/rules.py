@@ -41,8 +41,8 @@ class RoleAssignment:
     condition_version: str | None = None
     delegated_identity: str | None = None
     # The data plane applies the assignment between these two times.
-    felt_from: float = 0
-    felt_until: float = NEVER
+    effective_from: float = 0
+    effective_until: float = NEVER
 
     @property
     def id(self) -> str:
@@ -118,10 +118,12 @@ class Authorization:
 
     def data_assignment(self, principal: Principal, action: str, scope: str) -> RoleAssignment | None:
         now = self.world.clock.time()
-        self._revoked = [gone for gone in self._revoked if gone.felt_until > now]
-        felt = [held for held in self._held(principal, scope) if held.felt_from <= now]
-        felt += [gone for gone in self._revoked if self._reaches(gone, principal, scope) and gone.felt_from <= now]
-        return next((held for held in felt if self._allows_data(held.role, action)), None)
+        self._revoked = [gone for gone in self._revoked if gone.effective_until > now]
+        effective = [held for held in self._held(principal, scope) if held.effective_from <= now]
+        effective += [
+            gone for gone in self._revoked if self._reaches(gone, principal, scope) and gone.effective_from <= now
+        ]
+        return next((held for held in effective if self._allows_data(held.role, action)), None)
 
     def assign(self, scope: str, role: str, principal_id: str) -> RoleAssignment:
         """Add an assignment that the data plane applies at once. Raises AzureError."""
@@ -164,10 +166,10 @@ class Authorization:
             if covers(held.scope, scope) or (below and covers(scope, held.scope)):
                 yield held
 
-    def felt(self, now: float) -> Iterator[RoleAssignment]:
+    def effective(self, now: float) -> Iterator[RoleAssignment]:
         """The assignments that the data plane applies now or later. The call has no side effects."""
         yield from self._assignments.values()
-        yield from (gone for gone in self._revoked if gone.felt_until > now)
+        yield from (gone for gone in self._revoked if gone.effective_until > now)
 
     def put(self, scope: str, guid: str, properties: dict[str, Any], by: str | None) -> tuple[RoleAssignment, bool]:
         """Create or change an assignment. Returns the assignment, and whether it is new or changed. Raises
@@ -189,7 +191,7 @@ class Authorization:
             return None
         self._lag.note(held.guid, held)
         del self._assignments[held.guid]
-        gone = replace(held, felt_until=self._effective_at, updated_on=self.world.clock.iso())
+        gone = replace(held, effective_until=self._effective_at, updated_on=self.world.clock.iso())
         self._revoked.append(gone)
         return gone
 

@@ -150,7 +150,7 @@ def account_key(subscription: str, group: str, name: str) -> Key:
 
 # The rules for whether an account is available, which Batch and the page share. They change no state.
 
-ANSWERS, REFUSES, BUSY = "answers", "refuses", "busy"
+AVAILABLE, UNAVAILABLE, IN_PROGRESS = "available", "unavailable", "in_progress"
 
 
 @dataclass(frozen=True)
@@ -193,17 +193,17 @@ def health(account: Account, unusable: Callable[[Account], str], now: float, del
     """Whether the account is available. `unusable` returns why the account's key cannot be used; empty if it can."""
     state = account.state(now)
     if state == "Failed":
-        return Health(REFUSES, "The creation of the account has failed.")
+        return Health(UNAVAILABLE, "The creation of the account has failed.")
     if state != "Succeeded":
-        return Health(BUSY, state)
+        return Health(IN_PROGRESS, state)
     protection = account.protection
     if protection is None:
-        return Health(ANSWERS)
+        return Health(AVAILABLE)
     reason = unusable(account)
     lost = key_state(protection, reason, now, delays).lost
     if not lost or reason:
-        return Health(REFUSES if lost else ANSWERS, lost)
-    return Health(REFUSES, f"The key is accessible again, but the account has not recovered yet. It was: {lost}")
+        return Health(UNAVAILABLE if lost else AVAILABLE, lost)
+    return Health(UNAVAILABLE, f"The key is accessible again, but the account has not recovered yet. It was: {lost}")
 
 
 # The register of all accounts, which finds accounts by id, by name in a region, or page by page.

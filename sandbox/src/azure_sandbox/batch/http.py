@@ -18,11 +18,11 @@ from starlette.responses import Response
 
 from ..shared import paging, web
 from ..shared.web import Route, answer
-from . import documents, errors, wishes, world
+from . import account_settings, documents, errors, world
 from .account import Account
+from .account_settings import AccountSettings
 from .errors import Refusal
 from .rules import DOMAINS, PUBLIC_DOMAIN, BatchAccounts, Work, pool_deletion
-from .wishes import Wish
 
 READ = "Microsoft.Batch/batchAccounts/read"
 
@@ -82,18 +82,18 @@ def _written(call: Call, account: Account) -> Response:
 
 @by_the_service
 def put(call: Call) -> Response:
-    wish = wishes.of_put(call.json)
-    _check_linked(call, wish)
+    settings = account_settings.of_put(call.json)
+    _check_linked(call, settings)
     account = _find(call)
     # If the creation of the account failed, a PUT creates the account again.
     if account is not None and call.world.batch.state(account) != "Failed":
-        call.world.batch.replace(account, wish)
+        call.world.batch.replace(account, settings)
         return _written(call, account)
     subscription, group, name = call.path["subscription"], call.path["group"], call.path["account"]
     resource_group = call.world.resources.group(subscription, group)
     assert resource_group is not None
     domain = DOMAINS.get(call.host, PUBLIC_DOMAIN)
-    operation = call.world.batch.create(resource_group.subscription, resource_group.name, name, wish, domain)
+    operation = call.world.batch.create(resource_group.subscription, resource_group.name, name, settings, domain)
     return _accepted(call, operation, f"{resource_group.id}{_BELOW_GROUP}/{name}/operationResults/{operation.id}")
 
 
@@ -106,9 +106,9 @@ def get(call: Call) -> Response:
 @by_the_service
 def patch(call: Call) -> Response:
     account = _get(call)
-    wish = wishes.of_patch(call.json)
-    _check_linked(call, wish)
-    call.world.batch.update(account, wish)
+    settings = account_settings.of_patch(call.json)
+    _check_linked(call, settings)
+    call.world.batch.update(account, settings)
     return _written(call, account)
 
 
@@ -158,13 +158,13 @@ def _last_key(call: Call) -> tuple[str, str, str] | None:
     return subscription, group, name
 
 
-def _check_linked(call: Call, wish: Wish) -> None:
+def _check_linked(call: Call, settings: AccountSettings) -> None:
     """Check that the caller may assign the identities that the request adds."""
     caller = call.caller
-    if wish.identity is None or caller is None:
+    if settings.identity is None or caller is None:
         return
     action = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"
-    for identity_id, wanted in wish.identity.ids.items():
+    for identity_id, wanted in settings.identity.ids.items():
         if wanted and not call.world.authorization.allows(caller, action, identity_id):
             scope = call.url_path
             raise errors.linked_authorization_failed(caller.app_id, caller.object_id, scope, identity_id)

@@ -8,31 +8,31 @@ from __future__ import annotations
 
 from . import errors
 from .account import Account, AssignedIdentity, Identity
-from .wishes import IdentityWish
+from .account_settings import IdentitySettings
 from .world import World
 
 
-def wanted(world: World, account: Account, wish: IdentityWish | None) -> Identity:
+def wanted(world: World, account: Account, settings: IdentitySettings | None) -> Identity:
     """The identity of the account after the request. A new system-assigned identity is added to the directory."""
-    if wish is None or (wish.type == account.identity.type and wish.type != "UserAssigned"):
+    if settings is None or (settings.type == account.identity.type and settings.type != "UserAssigned"):
         return account.identity
-    if wish.type == "None":
+    if settings.type == "None":
         return Identity()
-    if wish.type == "SystemAssigned":
+    if settings.type == "SystemAssigned":
         tenant_id = world.resources.tenant_of(account.subscription)
         principal = world.directory.add_principal(tenant_id, account.name, "ManagedIdentity", account.id)
         return Identity("SystemAssigned", principal.object_id, principal.tenant_id)
-    return Identity("UserAssigned", user_assigned=_user_assigned(world, account, wish))
+    return Identity("UserAssigned", user_assigned=_user_assigned(world, account, settings))
 
 
-def _user_assigned(world: World, account: Account, wish: IdentityWish) -> dict[str, AssignedIdentity]:
+def _user_assigned(world: World, account: Account, settings: IdentitySettings) -> dict[str, AssignedIdentity]:
     """The identities that the request assigns. With the switch `identities_on_put` set to `merged`, also the account's
     present identities that the request does not remove with null. Raises AzureError."""
-    named = {resource_id.lower() for resource_id in wish.ids}
+    named = {resource_id.lower() for resource_id in settings.ids}
     is_replaced = world.behavior.identities_on_put == "replaced"
     kept = {} if is_replaced else account.identity.user_assigned
     assigned = {rid: one for rid, one in kept.items() if rid.lower() not in named}
-    for resource_id in [resource_id for resource_id, assign in wish.ids.items() if assign]:
+    for resource_id in [resource_id for resource_id, assign in settings.ids.items() if assign]:
         found = world.identities.get(resource_id)
         if found is None or found.tenant_id != world.resources.tenant_of(account.subscription):
             raise errors.identity_not_found(account.id, resource_id)

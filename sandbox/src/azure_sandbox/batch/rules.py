@@ -19,8 +19,8 @@ from ..shared.read_lag import ReadLag
 from ..shared.resource import CANARY, REGIONS, tidy_location
 from . import errors, identity
 from .account import (
-    ANSWERS,
-    BUSY,
+    AVAILABLE,
+    IN_PROGRESS,
     Account,
     Health,
     Identity,
@@ -33,9 +33,9 @@ from .account import (
     key_state,
     new_key,
 )
+from .account_settings import AccountSettings, EncryptionSettings
 from .encryption import KeyUse
 from .key_check import KeyIdentifier, delays
-from .wishes import EncryptionWish, Wish
 from .world import World
 
 TYPE = "Microsoft.Batch/batchAccounts"
@@ -108,7 +108,7 @@ class BatchAccounts:
         if account is not None:
             self._remove(account)
 
-    def standing(self) -> Iterator[Account]:
+    def existing(self) -> Iterator[Account]:
         """All accounts that exist. Unlike other reads, it does not remove deleted accounts from the register."""
         now = self.world.clock.time()
         return (account for account in self._register if account.gone_at is None or account.gone_at > now)
@@ -144,24 +144,24 @@ class BatchAccounts:
 
     # Creating, changing and deleting
 
-    def create(self, subscription: str, group: str, name: str, wish: Wish, domain: str) -> Work:
+    def create(self, subscription: str, group: str, name: str, settings: AccountSettings, domain: str) -> Work:
         """Create an account, or create an account again whose creation failed. Raises AzureError and Refusal."""
         failed = self._register.find(subscription, group, name)
-        if not wish.location:
+        if not settings.location:
             raise location_required()
-        if wish.location not in (*REGIONS, *CANARY):
-            raise location_unavailable(wish.location, TYPE, REGIONS)
-        problem = self.name_problem(wish.location, name)
+        if settings.location not in (*REGIONS, *CANARY):
+            raise location_unavailable(settings.location, TYPE, REGIONS)
+        problem = self.name_problem(settings.location, name)
         if problem is not None and failed is None:
             reason, message = problem
             raise (errors.name_taken if reason == "AlreadyExists" else errors.invalid_name)(message)
         now = self.world.clock.time()
         ready = now + self.world.timing.batch_create
-        account = Account(subscription, group, name, wish.location, domain, now, ready, ready)
+        account = Account(subscription, group, name, settings.location, domain, now, ready, ready)
         position, failure = self.world.behavior.refused_creation, None
         try:
             self._require_quota(account)
-            self._apply(account, wish)
+            self._apply(account, settings)
         except errors.Refusal as refusal:
             if position == "at_once":
                 raise
@@ -171,8 +171,8 @@ class BatchAccounts:
             self._remove(failed)
         if failure is not None and position == "failed_account":
             account.is_failed = True
-            account.refused_key = (wish.encryption.key_identifier if wish.encryption else None) or ""
-            self._apply(account, replace(wish, encryption=None))
+            account.refused_key = (settings.encryption.key_identifier if settings.encryption else None) or ""
+            self._apply(account, replace(settings, encryption=None))
         if failure is None or account.is_failed:
             self._register.add(account)
         return self._operations.start(failure, self.world.timing.batch_create)
@@ -183,20 +183,20 @@ class BatchAccounts:
         if sum(one.key != wanted.key and not one.is_failed for one in there) >= self.quota:
             raise errors.quota_exceeded()
 
-    def replace(self, account: Account, wish: Wish) -> None:
+    def replace(self, account: Account, settings: AccountSettings) -> None:
         """PUT on an existing account. It replaces all tags, sets the other settings that the request contains, and
         changes nothing else."""
-        if wish.location and wish.location != account.location:
-            raise errors.location_differs(account.name, account.group, account.location, wish.location)
+        if settings.location and settings.location != account.location:
+            raise errors.location_differs(account.name, account.group, account.location, settings.location)
         for name in ("pool_allocation_mode", "key_vault_reference"):
-            wish.fields.pop(name, None)
-        wish.tags = wish.tags or {}
-        self.update(account, wish)
+            settings.fields.pop(name, None)
+        settings.tags = settings.tags or {}
+        self.update(account, settings)
 
-    def update(self, account: Account, wish: Wish) -> None:
+    def update(self, account: Account, settings: AccountSettings) -> None:
         self.use(account)
         self._lag.note(account.key, account)
-        self._apply(account, wish)
+        self._apply(account, settings)
         account.modified = self.world.clock.time()
         self._assess(account)
 
@@ -229,9 +229,9 @@ class BatchAccounts:
         """Check that the account is available. All operations except reading and deleting the account need this. Raises
         Refusal."""
         found = self.health(account)
-        if found.kind == ANSWERS:
+        if found.kind == AVAILABLE:
             return
-        if found.kind == BUSY:
+        if found.kind == IN_PROGRESS:
             raise errors.in_progress(account.name, found.reason)
         if account.is_failed:
             raise errors.creation_failed(account.name)
@@ -289,9 +289,9 @@ class BatchAccounts:
 
     # Initial accounts
 
-    def seed(self, count: int, wishes: Mapping[str, Wish]) -> None:
+    def seed(self, count: int, settings_by_subscription: Mapping[str, AccountSettings]) -> None:
         """Create `count` accounts, spread over the subscriptions and their resource groups. They use Microsoft-managed
-        keys, unless `wishes` has settings for the accounts of the subscription."""
+        keys, unless `settings_by_subscription` has settings for the accounts of the subscription."""
         resources = self.world.resources
         subscriptions = resources.subscriptions()
         now = self.world.clock.time()
@@ -302,7 +302,7 @@ class BatchAccounts:
             if number % SEEDED_PER_GROUP == 0:
                 resources.put_group(subscription, group, location)
             account = Account(subscription, group, f"batch{number:05d}", location, PUBLIC_DOMAIN, now, now, now)
-            self._apply(account, wishes.get(subscription, Wish()))
+            self._apply(account, settings_by_subscription.get(subscription, AccountSettings()))
             self._register.add(account)
 
     # Helpers
@@ -319,11 +319,11 @@ class BatchAccounts:
         self._register.remove(account)
         identity.let_go(self.world, account.identity, unless=Identity())
 
-    def _apply(self, account: Account, wish: Wish) -> None:
+    def _apply(self, account: Account, settings: AccountSettings) -> None:
         """Apply all settings of a request, or none of them if one is refused."""
-        wanted = identity.wanted(self.world, account, wish.identity)
+        wanted = identity.wanted(self.world, account, settings.identity)
         try:
-            protection = self._protection(account, wanted, wish.encryption)
+            protection = self._protection(account, wanted, settings.encryption)
         except Exception:
             identity.let_go(self.world, wanted, unless=account.identity)
             raise
@@ -335,19 +335,19 @@ class BatchAccounts:
         else:
             key = KeyIdentifier.parse(protection.version)
             self._protected[account.key] = key.vault if key else ""
-        if wish.tags is not None:
-            account.tags = dict(wish.tags)
-        for name, value in wish.fields.items():
+        if settings.tags is not None:
+            account.tags = dict(settings.tags)
+        for name, value in settings.fields.items():
             setattr(account, name, value)
-        if wish.fields.get("auto_storage"):
+        if settings.fields.get("auto_storage"):
             self.sync_auto_storage_keys(account)
 
-    def _protection(self, account: Account, wanted: Identity, wish: EncryptionWish | None) -> Protection | None:
-        if wish is None:
+    def _protection(self, account: Account, wanted: Identity, settings: EncryptionSettings | None) -> Protection | None:
+        if settings is None:
             return account.protection
-        if wish.key_identifier is None:
+        if settings.key_identifier is None:
             return None
-        return self._key_use().protect(wanted, wish.key_identifier, account.protection)
+        return self._key_use().protect(wanted, settings.key_identifier, account.protection)
 
     def _key_use(self) -> KeyUse:
         return KeyUse(self.world, Grants(self.world))

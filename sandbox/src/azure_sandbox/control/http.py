@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from starlette.responses import Response
 
 from .. import seed
-from ..batch.account import ANSWERS, Account
+from ..batch.account import AVAILABLE, Account
 from ..batch.key_check import KeyCheck
 from ..entra import assertions
 from ..entra.rules import FederatedCredential, Principal
@@ -51,7 +51,7 @@ def get_requests(sandbox: Sandbox, call: Call[Any]) -> Response:
     try:
         since = int(call.query("since") or 0)
     except ValueError as error:
-        raise reading.bad_request("since is the number of a request") from error
+        raise reading.bad_request("since must be the number of a request") from error
     writes = call.query("writes").lower() in ("true", "1", "yes")
     return answer(
         {
@@ -78,9 +78,9 @@ def advance_clock(sandbox: Sandbox, call: Call[Any]) -> Response:
     clock = sandbox.world.clock
     seconds = reading.seconds(call.json, "seconds", -1)
     if seconds < 0:
-        raise reading.bad_request("seconds is a number, and time goes forward only")
+        raise reading.bad_request("seconds must be a positive number or 0")
     if clock.time() + seconds > END_OF_TIME:
-        raise reading.bad_request("the clock goes no further than the year 3000")
+        raise reading.bad_request("the clock cannot pass the year 3000")
     clock.advance(seconds)
     sandbox.world.batch.reassess(None)
     return get_clock(sandbox, call)
@@ -94,10 +94,10 @@ def patch_timing(sandbox: Sandbox, call: Call[Any]) -> Response:
     kinds = {field.name: type(field.default) for field in dataclasses.fields(Timing)}
     for name, value in call.json.items():
         if name not in kinds:
-            raise reading.bad_request(f"there is no {name}; there is {', '.join(kinds)}")
+            raise reading.bad_request(f"unknown name {name}; valid names: {', '.join(kinds)}")
         is_flag = kinds[name] is bool
         if is_flag != isinstance(value, bool) or not (is_flag or (reading.is_seconds(value) and value >= 0)):
-            raise reading.bad_request(f"{name} is {'true or false' if is_flag else 'a number of seconds'}")
+            raise reading.bad_request(f"{name} must be {'true or false' if is_flag else 'a number of seconds'}")
     sandbox.world.timing = dataclasses.replace(sandbox.world.timing, **call.json)
     return get_timing(sandbox, call)
 
@@ -118,10 +118,9 @@ def patch_behavior(sandbox: Sandbox, call: Call[Any]) -> Response:
 
 
 def get_accounts(sandbox: Sandbox, call: Call[Any]) -> Response:
-    """Whether Batch would take a change of each account now, and whether Batch can use the account's key. The check
-    changes nothing."""
+    """Whether each account is available now, and whether Batch can use the account's key. The check changes nothing."""
     key_check = KeyCheck(sandbox.world, Grants(sandbox.world))
-    return answer({"accounts": [_account_document(account, key_check) for account in sandbox.world.batch.standing()]})
+    return answer({"accounts": [_account_document(account, key_check) for account in sandbox.world.batch.existing()]})
 
 
 def _account_document(account: Account, key_check: KeyCheck) -> dict[str, Any]:
@@ -129,7 +128,7 @@ def _account_document(account: Account, key_check: KeyCheck) -> dict[str, Any]:
     unusable = key_check.unusable(account) if account.protection else ""
     return {
         "id": account.id,
-        "available": found.kind == ANSWERS,
+        "available": found.kind == AVAILABLE,
         "unavailable_reason": found.reason,
         "key_unusable_reason": unusable,
     }
@@ -180,7 +179,7 @@ def _principal(sandbox: Sandbox, call: Call[Any]) -> Principal:
     object_id = str(call.json.get("object_id") or sandbox.world.operator.object_id)
     principal = sandbox.world.directory.principal(object_id)
     if principal is None:
-        raise reading.not_found(f"there is no principal {object_id}")
+        raise reading.not_found(f"the principal {object_id} does not exist")
     return principal
 
 
@@ -200,14 +199,14 @@ def get_principals(sandbox: Sandbox, call: Call[Any]) -> Response:
 
 
 def post_principal(sandbox: Sandbox, call: Call[Any]) -> Response:
-    directory, wish = sandbox.world.directory, call.json
-    tenant_id = reading.text(wish, "tenant_id") or directory.tenant_id
+    directory, body = sandbox.world.directory, call.json
+    tenant_id = reading.text(body, "tenant_id") or directory.tenant_id
     if tenant_id not in directory.tenants:
-        raise reading.bad_request(f"there is no tenant {tenant_id}")
-    principal = directory.add_principal(tenant_id, reading.needed(wish, "name"))
+        raise reading.bad_request(f"the tenant {tenant_id} does not exist")
+    principal = directory.add_principal(tenant_id, reading.needed(body, "name"))
     try:
-        lifetime = reading.seconds(wish, "secret_lifetime", SECRET_SECONDS)
-        extras = _register(sandbox, principal, wish)
+        lifetime = reading.seconds(body, "secret_lifetime", SECRET_SECONDS)
+        extras = _register(sandbox, principal, body)
     except (AzureError, UnsupportedAlgorithm, ValueError) as error:
         directory.remove_principal(principal.object_id)
         raise reading.bad_request(f"{type(error).__name__}: {error}") from error
@@ -216,28 +215,28 @@ def post_principal(sandbox: Sandbox, call: Call[Any]) -> Response:
     return answer({**_principal_document(principal), "secret": secret, **extras}, 201)
 
 
-def _register(sandbox: Sandbox, principal: Principal, wish: dict[str, Any]) -> dict[str, Any]:
+def _register(sandbox: Sandbox, principal: Principal, body: dict[str, Any]) -> dict[str, Any]:
     """Assign the roles in the request, and add a certificate and a federated credential. Returns the thumbprint of the
     certificate. Raises AzureError, UnsupportedAlgorithm and ValueError."""
     extras: dict[str, Any] = {}
     directory = sandbox.world.directory
     authorization = sandbox.world.authorization
-    grants = [(reading.needed(one, "scope"), reading.needed(one, "role")) for one in reading.objects(wish, "roles")]
+    grants = [(reading.needed(one, "scope"), reading.needed(one, "role")) for one in reading.objects(body, "roles")]
     for _scope, role in grants:
         if not (authorization.role(role) or authorization.role_named(role)):
-            raise reading.bad_request(f"there is no role {role}")
-    if wish.get("token_lifetime") is not None:
-        directory.credentials(principal).token_lifetime = int(reading.seconds(wish, "token_lifetime", 0))
-    if certificate := reading.text(wish, "certificate"):
+            raise reading.bad_request(f"the role {role} does not exist")
+    if body.get("token_lifetime") is not None:
+        directory.credentials(principal).token_lifetime = int(reading.seconds(body, "token_lifetime", 0))
+    if certificate := reading.text(body, "certificate"):
         extras["thumbprint"] = assertions.add_certificate(directory, principal, certificate.encode())
-    if subject := reading.text(wish, "federated_subject"):
-        key = reading.text(wish, "federated_public_key")
+    if subject := reading.text(body, "federated_subject"):
+        key = reading.text(body, "federated_public_key")
         if key:
             load_pem_public_key(key.encode())
         credential = FederatedCredential(
-            reading.text(wish, "federated_issuer") or assertions.sandbox_issuer(directory),
+            reading.text(body, "federated_issuer") or assertions.sandbox_issuer(directory),
             subject,
-            reading.text(wish, "federated_audience") or assertions.FEDERATED_AUDIENCE,
+            reading.text(body, "federated_audience") or assertions.FEDERATED_AUDIENCE,
             key.encode() if key else None,
         )
         directory.credentials(principal).federated.append(credential)

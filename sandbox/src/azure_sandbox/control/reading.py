@@ -31,10 +31,10 @@ LONGEST = 100 * 365 * 86400
 
 
 def text(document: Mapping[str, Any], name: str) -> str:
-    """A member that must be text; empty if it is missing. Raises AzureError."""
+    """A member that must be a string; empty if it is missing. Raises AzureError."""
     value = document.get(name)
     if value is not None and not isinstance(value, str):
-        raise bad_request(f"{name} is text")
+        raise bad_request(f"{name} must be a string")
     return value or ""
 
 
@@ -52,14 +52,14 @@ def is_seconds(value: Any) -> bool:
 def seconds(document: Mapping[str, Any], name: str, default: float) -> float:
     value = document.get(name)
     if value is not None and not is_seconds(value):
-        raise bad_request(f"{name} is a number of seconds, up to {LONGEST}")
+        raise bad_request(f"{name} must be a number of seconds, at most {LONGEST}")
     return default if value is None else float(value)
 
 
 def objects(document: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     values = document.get(name) or []
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise bad_request(f"{name} is a list of objects")
+        raise bad_request(f"{name} must be a list of objects")
     return values
 
 
@@ -89,8 +89,8 @@ def bad_request(message: str) -> AzureError:
     return AzureError(400, {"error": {"code": "BadRequest", "message": message}})
 
 
-def other_site(asked_by: str) -> AzureError:
-    message = f"This API is for programs on this machine and for its own page, not for other web sites ({asked_by})."
+def other_site(origin: str) -> AzureError:
+    message = f"This API accepts requests from local programs and its own page, not from other web sites ({origin})."
     return AzureError(403, {"error": {"code": "OtherSite", "message": message}})
 
 
@@ -101,5 +101,7 @@ def not_found(message: str) -> AzureError:
 def method_not_allowed(methods: set[str]) -> AzureError:
     allowed = ", ".join(sorted(methods))
     return AzureError(
-        405, {"error": {"code": "MethodNotAllowed", "message": f"It takes {allowed}."}}, {"allow": allowed}
+        405,
+        {"error": {"code": "MethodNotAllowed", "message": f"Allowed methods: {allowed}."}},
+        {"allow": allowed},
     )

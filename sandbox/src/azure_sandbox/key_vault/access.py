@@ -54,7 +54,7 @@ class World(shared.World, Protocol):
 
 
 @dataclass(frozen=True)
-class Door:
+class VaultAccess:
     world: World
 
     def admit(self, vault: Vault, principal: Principal, *, trusted_service: bool = False) -> None:

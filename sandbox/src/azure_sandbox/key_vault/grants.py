@@ -4,8 +4,8 @@
 
 """The principals with access to the keys of all vaults, from one pass over the role assignments.
 
-`Door` checks one caller at a time, and searches all role assignments each time. To check thousands of accounts with
-`Door` would take minutes.
+`VaultAccess` checks one caller at a time, and searches all role assignments each time. To check thousands of accounts
+with `VaultAccess` would take minutes.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Holder:
     # The scope of the role assignment; for an access policy, the vault's id.
     scope: str
     permissions: tuple[str, ...]
-    felt_from: float = 0
-    felt_until: float = float("inf")
+    effective_from: float = 0
+    effective_until: float = float("inf")
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Grants:
 
     def __post_init__(self) -> None:
         self.now = self.world.clock.time()
-        for held in self.world.authorization.felt(self.now):
+        for held in self.world.authorization.effective(self.now):
             scope = held.scope.lower()
             self._at[scope].append(held)
             parts = scope.split("/")
@@ -54,7 +54,7 @@ class Grants:
                 self._inside["/".join(parts[:9])].append(held)
 
     def allowed(self, vault: Vault, permission: str, key_name: str) -> frozenset[str]:
-        """The object ids, in lower case, of the principals to which `Door.permit` gives the permission."""
+        """The object ids, in lower case, of the principals to which `VaultAccess.permit` gives the permission."""
         scope = f"{vault.id}/keys/{key_name}".lower() if vault.rbac else vault.id.lower()
         known = (scope, permission)
         if known not in self._allowed:
@@ -72,7 +72,7 @@ class Grants:
     def _by_role(self, scope: str, permission: str) -> Iterator[str]:
         for above in _upwards(scope):
             for held in self._at.get(above, ()):
-                if held.felt_from <= self.now and permission in self._of_role(held.role):
+                if held.effective_from <= self.now and permission in self._of_role(held.role):
                     yield held.principal_id.lower()
 
     def _by_policy(self, vault: Vault, permission: str) -> Iterator[str]:
@@ -85,7 +85,7 @@ class Grants:
         role = self.world.authorization.role(held.role)
         name = role.name if role else held.role
         permissions = self._of_role(held.role)
-        return Holder(held.principal_id, name, held.scope, permissions, held.felt_from, held.felt_until)
+        return Holder(held.principal_id, name, held.scope, permissions, held.effective_from, held.effective_until)
 
     def _of_role(self, guid: str) -> tuple[str, ...]:
         if guid not in self._permissions:

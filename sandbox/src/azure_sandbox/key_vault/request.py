@@ -35,33 +35,33 @@ def mapping(value: Any, name: str) -> dict[str, Any]:
 
 def fields(properties: dict[str, Any], vault: Vault | None) -> dict[str, Any]:
     """The fields of Vault that `properties` sets. A null sets nothing. Raises AzureError."""
-    said = {name: value for name, value in properties.items() if value is not None}
+    given = {name: value for name, value in properties.items() if value is not None}
     # Azure refuses false also when a vault is created, and for vaults without purge protection.
-    if said.get("enablePurgeProtection") is False:
+    if given.get("enablePurgeProtection") is False:
         raise errors.purge_protection_is_for_good()
     # A new vault has soft delete, even if the request contains false.
-    if vault is not None and said.get("enableSoftDelete") is False:
+    if vault is not None and given.get("enableSoftDelete") is False:
         raise errors.soft_delete_is_for_good()
     found: dict[str, Any] = {}
-    if "tenantId" in said:
-        found["tenant_id"] = _guid(said["tenantId"], "tenantId")
-    if "sku" in said:
-        found["sku"] = _sku(said["sku"])
-    if "accessPolicies" in said:
-        found["access_policies"] = access_policies(said["accessPolicies"])
-    if "networkAcls" in said:
-        found["network"] = _network_rules(said["networkAcls"])
-    if "publicNetworkAccess" in said:
+    if "tenantId" in given:
+        found["tenant_id"] = _guid(given["tenantId"], "tenantId")
+    if "sku" in given:
+        found["sku"] = _sku(given["sku"])
+    if "accessPolicies" in given:
+        found["access_policies"] = access_policies(given["accessPolicies"])
+    if "networkAcls" in given:
+        found["network"] = _network_rules(given["networkAcls"])
+    if "publicNetworkAccess" in given:
         found["public_network_access"] = _choice(
-            said["publicNetworkAccess"], "publicNetworkAccess", ("Enabled", "Disabled", "SecuredByPerimeter")
+            given["publicNetworkAccess"], "publicNetworkAccess", ("Enabled", "Disabled", "SecuredByPerimeter")
         )
-    if "enableRbacAuthorization" in said:
-        found["rbac_setting"] = _flag(said, "enableRbacAuthorization")
-    if said.get("enablePurgeProtection"):
+    if "enableRbacAuthorization" in given:
+        found["rbac_setting"] = _flag(given, "enableRbacAuthorization")
+    if given.get("enablePurgeProtection"):
         found["purge_protection"] = True
-    if "softDeleteRetentionInDays" in said:
-        found["retention_days"] = _retention(said["softDeleteRetentionInDays"], vault)
-    flags = {name: _flag(said, name) for name in _FLAGS if name in said}
+    if "softDeleteRetentionInDays" in given:
+        found["retention_days"] = _retention(given["softDeleteRetentionInDays"], vault)
+    flags = {name: _flag(given, name) for name in _FLAGS if name in given}
     if flags:
         found["flags"] = flags
     return found
@@ -102,10 +102,10 @@ def _guid(value: Any, name: str) -> str:
     return value
 
 
-def _flag(said: dict[str, Any], name: str) -> bool:
-    if not isinstance(said[name], bool):
+def _flag(given: dict[str, Any], name: str) -> bool:
+    if not isinstance(given[name], bool):
         raise errors.invalid_value(name)
-    return bool(said[name])
+    return bool(given[name])
 
 
 def _choice(value: Any, name: str, choices: tuple[str, ...]) -> str:

@@ -20,7 +20,7 @@ from ..shared.read_lag import ReadLag
 from ..shared.resource import CANARY, REGIONS, read_tags, tidy_location
 from ..shared.world import Principal
 from . import access, errors, request
-from .access import Door, KeyVaultDenied
+from .access import KeyVaultDenied, VaultAccess
 from .vault import RBAC_BY_DEFAULT_SINCE, AccessPolicy, NetworkRules, Vault
 
 __all__ = ["KeyVaultDenied", "Order", "Vault", "Vaults"]
@@ -114,7 +114,7 @@ class Vaults:
         """The vaults as a list returns them."""
         return [vault for vault in self._lag.all(self._live) if vault.is_in(subscription, group)]
 
-    def standing(self) -> tuple[builtins.list[Vault], builtins.list[Vault]]:
+    def live_and_deleted(self) -> tuple[builtins.list[Vault], builtins.list[Vault]]:
         """The live and the deleted vaults of all subscriptions. Unlike other reads, it does not purge any vault."""
         now = self.world.clock.time()
         kept = [vault for vault in self._deleted.values() if self.purge_date(vault).timestamp() > now]
@@ -221,11 +221,11 @@ class Vaults:
 
     def admits(self, vault: Vault, principal: Principal, *, trusted_service: bool = False) -> None:
         """Check that the vault's network rules admit the caller. Raises KeyVaultDenied."""
-        Door(self.world).admit(vault, principal, trusted_service=trusted_service)
+        VaultAccess(self.world).admit(vault, principal, trusted_service=trusted_service)
 
     def permits(self, vault: Vault, principal: Principal, permission: str, key_name: str = "") -> RoleAssignment | None:
         """Check the caller's roles or the access policies, as the vault is configured. Raises KeyVaultDenied."""
-        return Door(self.world).permit(vault, principal, permission, key_name)
+        return VaultAccess(self.world).permit(vault, principal, permission, key_name)
 
     def _create(self, order: Order) -> Vault:
         rbac_by_default = order.api_version >= RBAC_BY_DEFAULT_SINCE

@@ -73,7 +73,7 @@ class Vault:
     # Identifies the keys of this vault. A later vault of the same name has another uid.
     uid: str = field(default_factory=lambda: uuid.uuid4().hex)
     # The lists of access policies that the data plane applies, each with its start time. The vault shows the last list.
-    felt_policies: list[tuple[float, list[AccessPolicy]]] = field(default_factory=list)
+    effective_policies: list[tuple[float, list[AccessPolicy]]] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -97,11 +97,11 @@ class Vault:
         return level if self.purge_protection else f"{level}+Purgeable"
 
     def policies_at(self, now: float) -> list[AccessPolicy]:
-        felt = [policies for since, policies in self.felt_policies if since <= now]
-        return felt[-1] if felt else []
+        effective = [policies for since, policies in self.effective_policies if since <= now]
+        return effective[-1] if effective else []
 
     def set_policies(self, policies: list[AccessPolicy], now: float, delay: float) -> None:
         current = self.policies_at(now)
-        self.felt_policies = [(0, current), *((at, old) for at, old in self.felt_policies if at > now)]
-        self.felt_policies.append((now + delay, policies))
+        self.effective_policies = [(0, current), *((at, old) for at, old in self.effective_policies if at > now)]
+        self.effective_policies.append((now + delay, policies))
         self.access_policies = policies

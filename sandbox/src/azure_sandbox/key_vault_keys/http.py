@@ -58,8 +58,8 @@ def create_without_name(call: Call) -> Response:
 
 
 async def create(call: Call) -> Response:
-    wish = request.wish(call.json)
-    return _bundle(call, await call.world.keys.create(_vault(call), call.path["key"], wish))
+    settings = request.key_settings(call.json)
+    return _bundle(call, await call.world.keys.create(_vault(call), call.path["key"], settings))
 
 
 def import_key(call: Call) -> Response:
@@ -70,12 +70,14 @@ def import_key(call: Call) -> Response:
     if call.json.get("Hsm") and not kty.endswith("-HSM"):
         kty += "-HSM"
     wanted = {"kty": kty, "key_ops": jwk.get("key_ops")}
-    wish = request.wish({**wanted, "attributes": call.json.get("attributes"), "tags": call.json.get("tags")})
+    settings = request.key_settings(
+        {**wanted, "attributes": call.json.get("attributes"), "tags": call.json.get("tags")}
+    )
     try:
         private_key = material.from_jwk(jwk)
     except BadMaterial as problem:
         raise errors.bad_parameter(f"Property key has invalid value: {problem}.") from problem
-    return _bundle(call, call.world.keys.import_key(_vault(call), call.path["key"], wish, private_key))
+    return _bundle(call, call.world.keys.import_key(_vault(call), call.path["key"], settings, private_key))
 
 
 async def rotate(call: Call) -> Response:

@@ -74,7 +74,7 @@ class Safe:
 
 
 @dataclass(frozen=True)
-class Wish:
+class KeySettings:
     """The properties of a new version in a request to create or import it."""
 
     kty: str

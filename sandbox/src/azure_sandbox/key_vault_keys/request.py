@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from . import errors
-from .key import KeyVersion, Wish
+from .key import KeySettings, KeyVersion
 from .material import CURVES
 
 OPERATIONS = {
@@ -30,7 +30,7 @@ def check_name(name: str) -> None:
         raise errors.invalid_name(name)
 
 
-def wish(document: dict[str, Any], *, imported: bool = False) -> Wish:
+def key_settings(document: dict[str, Any], *, imported: bool = False) -> KeySettings:
     kty = str(document.get("kty"))
     if kty not in _TYPES:
         raise errors.kty_not_supported(kty)
@@ -43,7 +43,7 @@ def wish(document: dict[str, Any], *, imported: bool = False) -> Wish:
         raise errors.bad_parameter(f"Invalid crv value: {curve}")
     found: dict[str, Any] = {"enabled": True}
     found.update(attributes(document.get("attributes")))
-    return Wish(
+    return KeySettings(
         kty,
         size,
         curve,

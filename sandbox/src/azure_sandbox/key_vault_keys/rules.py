@@ -18,7 +18,7 @@ from ..key_vault.vault import Vault
 from ..shared import world as shared
 from ..shared.world import Principal
 from . import documents, errors, material, operations, request, rotation
-from .key import Key, KeyVersion, Safe, Wish
+from .key import Key, KeySettings, KeyVersion, Safe
 
 # The algorithm with which Batch wraps data-encryption keys.
 WRAP_ALGORITHM = "RSA-OAEP"
@@ -142,19 +142,21 @@ class Keys:
 
     # Creating and changing
 
-    async def create(self, vault: Vault, name: str, wish: Wish) -> tuple[Key, KeyVersion]:
-        self._check_new(vault, name, wish)
-        private_key = await asyncio.to_thread(material.generate, wish.family, wish.size, wish.curve, wish.exponent)
+    async def create(self, vault: Vault, name: str, settings: KeySettings) -> tuple[Key, KeyVersion]:
+        self._check_new(vault, name, settings)
+        private_key = await asyncio.to_thread(
+            material.generate, settings.family, settings.size, settings.curve, settings.exponent
+        )
         # Other requests may have used the name in the meantime.
-        self._check_new(vault, name, wish)
-        return self._add(vault, name, self._made(wish, private_key))
+        self._check_new(vault, name, settings)
+        return self._add(vault, name, self._made(settings, private_key))
 
-    def import_key(self, vault: Vault, name: str, wish: Wish, private_key: bytes) -> tuple[Key, KeyVersion]:
-        self._check_new(vault, name, wish)
+    def import_key(self, vault: Vault, name: str, settings: KeySettings, private_key: bytes) -> tuple[Key, KeyVersion]:
+        self._check_new(vault, name, settings)
         size = material.rsa_size(private_key)
         if size is not None and size not in (2048, 3072, 4096):
             raise errors.size_not_supported(size)
-        return self._add(vault, name, self._made(wish, private_key))
+        return self._add(vault, name, self._made(settings, private_key))
 
     def update(self, vault: Vault, name: str, wanted: str, document: dict[str, Any]) -> tuple[Key, KeyVersion]:
         key, version = self.version(vault, name, wanted)
@@ -257,9 +259,9 @@ class Keys:
                 del safe.deleted[name]
         return safe
 
-    def _check_new(self, vault: Vault, name: str, wish: Wish) -> None:
+    def _check_new(self, vault: Vault, name: str, settings: KeySettings) -> None:
         request.check_name(name)
-        if wish.kty.endswith("-HSM") and vault.sku != "premium":
+        if settings.kty.endswith("-HSM") and vault.sku != "premium":
             raise errors.hardware_key_on_standard_vault()
         self._check_name_free(vault, name)
 
@@ -272,20 +274,20 @@ class Keys:
         if live is not None and live.visible_from > now:
             raise errors.name_is_being_recovered(name)
 
-    def _made(self, wish: Wish, private_key: bytes) -> KeyVersion:
+    def _made(self, settings: KeySettings, private_key: bytes) -> KeyVersion:
         now = int(self.world.clock.time())
         return KeyVersion(
-            wish.kty,
-            [*wish.key_ops],
+            settings.kty,
+            [*settings.key_ops],
             private_key,
             material.public_jwk(private_key),
             material.rsa_size(private_key),
             now,
             now,
-            wish.enabled,
-            wish.not_before,
-            wish.expires,
-            wish.tags,
+            settings.enabled,
+            settings.not_before,
+            settings.expires,
+            settings.tags,
         )
 
     def _add(self, vault: Vault, name: str, version: KeyVersion) -> tuple[Key, KeyVersion]:

@@ -9,30 +9,30 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from ..batch.account import Account, Health, Protection
+from ..batch.account import UNAVAILABLE, Account, Health, Protection
 from ..batch.key_check import KeyCheck, KeyIdentifier
 from ..world import World
 from . import shown
-from .question import HEALTHS, SOURCES, Question
+from .query import HEALTHS, SOURCES, PageQuery
 from .shown import Rows
 
 
-def facts(world: World, key_check: KeyCheck, question: Question) -> dict[str, Any]:
+def facts(world: World, key_check: KeyCheck, page_query: PageQuery) -> dict[str, Any]:
     counts: Counter[tuple[str, str]] = Counter()
     found: list[tuple[Account, Health]] = []
-    for account in world.batch.standing():
+    for account in world.batch.existing():
         source, health = _source(account), key_check.health(account)
         counts[source, health.kind] += 1
-        wanted = question.source in ("", source) and question.health in ("", health.kind)
-        if wanted and question.finds(*_texts(account)):
+        wanted = page_query.source in ("", source) and page_query.health in ("", health.kind)
+        if wanted and page_query.finds(*_texts(account)):
             found.append((account, health))
-    start = (question.page - 1) * question.accounts
-    rows = [_row(world, account, health) for account, health in found[start : start + question.accounts]]
+    start = (page_query.page - 1) * page_query.accounts
+    rows = [_row(world, account, health) for account, health in found[start : start + page_query.accounts]]
     return {
         "counts": _counts(counts),
-        "refusing": sum(number for (_source, health), number in counts.items() if health == "refuses"),
+        "unavailable": sum(number for (_source, health), number in counts.items() if health == UNAVAILABLE),
         "rows": Rows(rows, len(found), counts.total()),
-        "pages": _pages(question, start, len(rows), len(found)),
+        "pages": _pages(page_query, start, len(rows), len(found)),
     }
 
 
@@ -61,13 +61,13 @@ def _counts(counts: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
     return [{"source": name, "numbers": numbers, "all": sum(numbers)} for name, numbers in rows]
 
 
-def _pages(question: Question, start: int, number: int, found: int) -> dict[str, Any]:
+def _pages(page_query: PageQuery, start: int, number: int, found: int) -> dict[str, Any]:
     here = f"{start + 1:,} to {start + number:,} of {found:,}" if number else f"none of {found:,}"
     return {
-        "several": found > question.accounts or question.page > 1,
+        "several": found > page_query.accounts or page_query.page > 1,
         "here": here,
-        "previous": question.link(page=question.page - 1) if question.page > 1 else "",
-        "next": question.link(page=question.page + 1) if start + number < found and number else "",
+        "previous": page_query.link(page=page_query.page - 1) if page_query.page > 1 else "",
+        "next": page_query.link(page=page_query.page + 1) if start + number < found and number else "",
     }
 
 

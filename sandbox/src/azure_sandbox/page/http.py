@@ -18,7 +18,7 @@ from starlette.responses import Response
 from ..sandbox import Sandbox
 from ..shared.web import Call
 from .facts import facts
-from .question import Question
+from .query import PageQuery
 
 
 def is_wanted(accept: str) -> bool:
@@ -39,9 +39,9 @@ def _quality(accept: str, wanted: str) -> float:
 
 
 def get(sandbox: Sandbox, call: Call[Any]) -> Response:
-    question = Question.read(call.request.query_params)
+    page_query = PageQuery.read(call.request.query_params)
     style, script = _part("page.css"), _part("page.js")
-    text = _template().render(facts(sandbox, question), style=style, script=script)
+    text = _template().render(facts(sandbox, page_query), style=style, script=script)
     # JSON can contain half a surrogate pair, which cannot be encoded.
     content = text.encode(errors="replace")
     return Response(content, headers=_headers(style, script), media_type="text/html; charset=utf-8")

@@ -18,7 +18,7 @@
     status.textContent = on ? `every ${seconds} s` : "";
   }
 
-  // What is open, and where the keyboard is, stays as it was.
+  // Keep open sections open, and keep the keyboard focus.
   function replace(text) {
     const fresh = new DOMParser().parseFromString(text, "text/html").getElementById("live");
     const live = document.getElementById("live");

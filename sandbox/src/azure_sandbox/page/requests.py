@@ -13,14 +13,14 @@ from ..faults import Fault, Faults
 from ..request_log import CHALLENGE, Entry, RequestLog
 from ..world import World
 from . import shown
-from .question import MOST_ROWS, Question
+from .query import MOST_ROWS, PageQuery
 from .shown import Rows
 
 # The text that the page shows for requests that no operation handled.
 _MARKS = {
-    "unknown": "unknown to the sandbox",
-    "unauthenticated": "no good token",
-    "unresolved": "no such vault",
+    "unknown": "unknown operation",
+    "unauthenticated": "no valid token",
+    "unresolved": "vault does not exist",
     CHALLENGE: "challenge: the client signs in and sends the request again",
 }
 
@@ -28,17 +28,17 @@ _MARKS = {
 MORE = 5
 
 
-def facts(world: World, log: RequestLog, question: Question) -> dict[str, Any]:
+def facts(world: World, log: RequestLog, page_query: PageQuery) -> dict[str, Any]:
     names = _Names(world)
     entries = list(log.newest_first())
-    wanted = _WANTED[question.show]
-    found = [entry for entry in entries if wanted(entry) and question.finds(*_texts(entry, names))]
-    rows = [_row(entry, names[entry.principal]) for entry in found[: question.requests]]
-    most = question.requests * MORE
+    wanted = _WANTED[page_query.show]
+    found = [entry for entry in entries if wanted(entry) and page_query.finds(*_texts(entry, names))]
+    rows = [_row(entry, names[entry.principal]) for entry in found[: page_query.requests]]
+    most = page_query.requests * MORE
     return {
         "rows": Rows(rows, len(found), len(entries)),
         "unknown": sum(map(_is_unknown, entries)),
-        "more": question.link(requests=min(most, MOST_ROWS)) if len(rows) < min(len(found), MOST_ROWS) else "",
+        "more": page_query.link(requests=min(most, MOST_ROWS)) if len(rows) < min(len(found), MOST_ROWS) else "",
     }
 
 
@@ -91,7 +91,7 @@ def _row(entry: Entry, principal: str) -> dict[str, Any]:
 # Faults
 
 
-def faults(world: World, ordered: Faults) -> list[dict[str, Any]]:
+def faults(world: World, injected: Faults) -> list[dict[str, Any]]:
     return [
         {
             "number": fault.number,
@@ -100,17 +100,17 @@ def faults(world: World, ordered: Faults) -> list[dict[str, Any]]:
             "skip": fault.skip,
             "times": "always" if fault.times is None else fault.times,
             "matched": fault.matched,
-            "struck": fault.struck,
+            "applied": fault.applied,
             "state": _state(fault, world.clock.time()),
         }
-        for fault in ordered
+        for fault in injected
     ]
 
 
 def _state(fault: Fault, now: float) -> str:
     if fault.until is not None:
-        return f"until {shown.moment(fault.until)}" if now < fault.until else "over"
-    return "in force" if fault.times is None or fault.struck < fault.times else "spent"
+        return f"until {shown.moment(fault.until)}" if now < fault.until else "expired"
+    return "active" if fault.times is None or fault.applied < fault.times else "completed"
 
 
 def _does(description: Mapping[str, Any]) -> Iterator[str]:
@@ -119,7 +119,7 @@ def _does(description: Mapping[str, Any]) -> Iterator[str]:
     for name, value in description.items():
         if name == "answer" and isinstance(value, dict):
             headers = ", ".join(value.get("headers") or ())
-            yield f"answers {value.get('status')}" + (f" with {headers}" if headers else "")
+            yield f"responds with status {value.get('status')}" + (f" and the headers {headers}" if headers else "")
         elif name not in ("match", "skip", "times", "answer") and value not in (None, False):
             unit = " s" if name in ("delay", "seconds") else ""
             yield name if value is True else f"{name}: {value}{unit}"

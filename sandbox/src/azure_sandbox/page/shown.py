@@ -29,11 +29,11 @@ class Rows(Generic[Row]):
         return cls(found[:most], len(found), total)
 
     @property
-    def said(self) -> str:
+    def summary(self) -> str:
         """`3`, `3 of 20`, or `the first 50 of 300`"""
         if len(self.shown) < self.found:
             found = f"the first {len(self.shown):,} of {self.found:,}"
-            return found if self.found == self.total else f"{found} that match, of {self.total:,}"
+            return found if self.found == self.total else f"{found} matching, of {self.total:,}"
         return f"{self.total:,}" if self.found == self.total else f"{self.found:,} of {self.total:,}"
 
 
@@ -61,7 +61,7 @@ def place(world: World, scope: str) -> str:
     """A short description of the scope of a role assignment."""
     *above, name = scope.strip("/").split("/")
     if not name:
-        return "everywhere"
+        return "root scope"
     kind = above[-1].lower() if above else "scope"
     if kind == "subscriptions":
         subscription = world.resources.subscription(name)

@@ -15,7 +15,7 @@ from ..key_vault.vault import Vault
 from ..key_vault_keys.key import Key, KeyVersion
 from ..world import World
 from . import shown
-from .question import Question
+from .query import PageQuery
 from .shown import Rows
 
 MOST_VAULTS = 50
@@ -25,12 +25,12 @@ MOST_ROWS = 100
 FEW = 5
 
 
-def facts(world: World, grants: Grants, question: Question) -> dict[str, Any]:
-    live, deleted = world.vaults.standing()
+def facts(world: World, grants: Grants, page_query: PageQuery) -> dict[str, Any]:
+    live, deleted = world.vaults.live_and_deleted()
     wraps = _wraps(world)
-    vaults = [vault for vault in live if question.finds(*_texts(world, vault))]
+    vaults = [vault for vault in live if page_query.finds(*_texts(world, vault))]
     removed = [row for vault in live for row in _deleted_keys(world, vault)] + [_deleted(world, v) for v in deleted]
-    found = [row for row in removed if question.finds(row["name"])]
+    found = [row for row in removed if page_query.finds(row["name"])]
     rows = [_vault(world, grants, wraps, vault) for vault in vaults[:MOST_VAULTS]]
     return {
         "rows": Rows(rows, len(vaults), len(live)),
@@ -42,7 +42,7 @@ def facts(world: World, grants: Grants, question: Question) -> dict[str, Any]:
 
 def _wraps(world: World) -> Counter[tuple[str, str]]:
     """The number of accounts that use each key version, by vault and version."""
-    versions = (account.protection.version for account in world.batch.standing() if account.protection)
+    versions = (account.protection.version for account in world.batch.existing() if account.protection)
     used = (KeyIdentifier.parse(version) for version in versions)
     return Counter((key.vault, key.version) for key in used if key)
 
@@ -65,7 +65,7 @@ def _vault(world: World, grants: Grants, wraps: Counter[tuple[str, str]], vault:
         "group": vault.resource_group,
         "location": vault.location,
         "tags": vault.tags,
-        "goes_by": "role assignments" if vault.rbac else "access policies",
+        "permission_model": "role assignments" if vault.rbac else "access policies",
         "purge_protection": vault.purge_protection,
         "retention_days": vault.retention_days,
         "network": _network(vault),
@@ -78,14 +78,14 @@ def _vault(world: World, grants: Grants, wraps: Counter[tuple[str, str]], vault:
 
 def _network(vault: Vault) -> str:
     if vault.public_network_access == "SecuredByPerimeter":
-        return "secured by a perimeter, which ignores trusted services"
+        return "network security perimeter; trusted services are not allowed"
     if vault.public_network_access != "Enabled":
         access = "closed"
     elif vault.network.default_action == "Allow":
         access = "open"
     else:
-        access = f"only {', '.join(vault.network.ip_rules) or 'nobody'}"
-    return f"{access}; trusted services {'pass' if vault.network.bypass == 'AzureServices' else 'do not pass'}"
+        access = f"only {', '.join(vault.network.ip_rules) or 'no addresses'}"
+    return f"{access}; trusted services are {'allowed' if vault.network.bypass == 'AzureServices' else 'not allowed'}"
 
 
 def _version(world: World, key: Key, version: KeyVersion) -> dict[str, Any]:
@@ -128,10 +128,10 @@ def _rotates(key: Key) -> str:
 def _holder(world: World, vault: Vault, holder: Holder) -> dict[str, Any]:
     inside = holder.scope.lower() != vault.id.lower()
     notes = []
-    if holder.felt_from > world.clock.time():
-        notes.append(f"in effect from {shown.moment(holder.felt_from)}")
-    if holder.felt_until != float("inf"):
-        notes.append(f"revoked, in effect until {shown.moment(holder.felt_until)}")
+    if holder.effective_from > world.clock.time():
+        notes.append(f"in effect from {shown.moment(holder.effective_from)}")
+    if holder.effective_until != float("inf"):
+        notes.append(f"revoked, in effect until {shown.moment(holder.effective_until)}")
     return {
         "principal": shown.principal(world, holder.principal_id),
         "by": holder.role or "access policy",

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Switches for behaviour of Azure that no public source describes.
+"""Switches for behavior of Azure that no public source describes.
 
-A switch has a position for each plausible behaviour. The default is the position that is hardest for a client, unless
+A switch has a position for each plausible behavior. The default is the position that is hardest for a client, unless
 the comment on the switch says otherwise.
 """
 
@@ -34,8 +34,8 @@ class Behavior:
     # The status of the list of pools of an account that has lost its key. Batch refuses all other operations with 409,
     # except reading and deleting the account.
     pools_without_key: str = _switch("200", "409", "403", "500")
-    # How many seconds Batch goes on with the data-encryption key that it has unwrapped before, after it has lost the
-    # key. If it can use the key again by then, it has not noticed the loss.
+    # How many seconds Batch continues to use the data-encryption key that it has unwrapped before, after it has lost
+    # the key. If Batch can use the key again within this time, it has not noticed the loss.
     key_loss_noticed: str = _switch("3600", "600", "0")
     # Whether the user-assigned identities of a PUT or a PATCH replace those of the account, or are added to them.
     identities_on_put: str = _switch("replaced", "merged")
@@ -71,7 +71,7 @@ def changed(behavior: Behavior, wanted: Mapping[str, object]) -> Behavior:
     """`behavior` with the switches in `wanted` set. Raises ValueError if a name or a position does not exist."""
     for name, position in wanted.items():
         if name not in POSITIONS:
-            raise ValueError(f"there is no {name}; there is {', '.join(POSITIONS)}")
+            raise ValueError(f"unknown name {name}; valid names: {', '.join(POSITIONS)}")
         if position not in POSITIONS[name]:
-            raise ValueError(f"{name} is one of {', '.join(POSITIONS[name])}")
+            raise ValueError(f"{name} must be one of {', '.join(POSITIONS[name])}")
     return dataclasses.replace(behavior, **wanted)  # type: ignore[arg-type]

@@ -23,35 +23,35 @@ _NOT_UPDATABLE = ("poolAllocationMode", "keyVaultReference")
 
 
 @dataclass
-class IdentityWish:
+class IdentitySettings:
     type: str
     # By resource id: true to assign, false (null in the request) to remove.
     ids: dict[str, bool] = field(default_factory=dict)
 
 
 @dataclass
-class EncryptionWish:
+class EncryptionSettings:
     # None: a Microsoft-managed key.
     key_identifier: str | None
 
 
 @dataclass
-class Wish:
+class AccountSettings:
     """The settings in the request. None means that the request does not contain the setting."""
 
     location: str | None = None
     tags: dict[str, str] | None = None
-    identity: IdentityWish | None = None
-    encryption: EncryptionWish | None = None
+    identity: IdentitySettings | None = None
+    encryption: EncryptionSettings | None = None
     # By the names of the fields of Account. Here None is a value.
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-def of_put(document: dict[str, Any]) -> Wish:
-    wish = _common(document)
+def of_put(document: dict[str, Any]) -> AccountSettings:
+    settings = _common(document)
     properties = _object(document, "properties")
     if isinstance(document.get("location"), str):
-        wish.location = tidy_location(document["location"])
+        settings.location = tidy_location(document["location"])
     mode = _one_of(properties, "poolAllocationMode", ALLOCATION_MODES)
     reference = properties.get("keyVaultReference")
     if mode == "UserSubscription" and not reference:
@@ -59,13 +59,13 @@ def of_put(document: dict[str, Any]) -> Wish:
             "keyVaultReference must be set if poolAllocationMode is specified as 'UserSubscription' on a PUT request"
         )
     if mode is not None:
-        wish.fields["pool_allocation_mode"] = mode
+        settings.fields["pool_allocation_mode"] = mode
     if reference:
-        wish.fields["key_vault_reference"] = _key_vault_reference(reference)
-    return wish
+        settings.fields["key_vault_reference"] = _key_vault_reference(reference)
+    return settings
 
 
-def of_patch(document: dict[str, Any]) -> Wish:
+def of_patch(document: dict[str, Any]) -> AccountSettings:
     properties = _object(document, "properties")
     for name in _NOT_UPDATABLE:
         if properties.get(name) is not None:
@@ -73,19 +73,19 @@ def of_patch(document: dict[str, Any]) -> Wish:
     return _common(document)
 
 
-def _common(document: dict[str, Any]) -> Wish:
+def _common(document: dict[str, Any]) -> AccountSettings:
     properties = _object(document, "properties")
-    wish = Wish(tags=_tags(document), identity=_identity(document), encryption=_encryption(properties))
+    settings = AccountSettings(tags=_tags(document), identity=_identity(document), encryption=_encryption(properties))
     if "autoStorage" in properties:
-        wish.fields["auto_storage"] = _auto_storage(properties["autoStorage"])
+        settings.fields["auto_storage"] = _auto_storage(properties["autoStorage"])
     access = _one_of(properties, "publicNetworkAccess", NETWORK_ACCESS)
     if access is not None:
-        wish.fields["public_network_access"] = access
+        settings.fields["public_network_access"] = access
     if properties.get("networkProfile") is not None:
-        wish.fields["network_profile"] = _object(properties, "networkProfile", "properties.")
+        settings.fields["network_profile"] = _object(properties, "networkProfile", "properties.")
     if "allowedAuthenticationModes" in properties:
-        wish.fields["authentication_modes"] = _authentication_modes(properties["allowedAuthenticationModes"])
-    return wish
+        settings.fields["authentication_modes"] = _authentication_modes(properties["allowedAuthenticationModes"])
+    return settings
 
 
 def _object(document: dict[str, Any], name: str, above: str = "") -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _tags(document: dict[str, Any]) -> dict[str, str] | None:
     return None if document.get("tags") is None else read_tags(document["tags"])
 
 
-def _identity(document: dict[str, Any]) -> IdentityWish | None:
+def _identity(document: dict[str, Any]) -> IdentitySettings | None:
     if document.get("identity") is None:
         return None
     identity = _object(document, "identity")
@@ -128,10 +128,10 @@ def _identity(document: dict[str, Any]) -> IdentityWish | None:
     for resource_id in ids:
         if not resource_id.lower().startswith("/subscriptions/"):
             raise errors.linked_id_invalid(resource_id, f"identity.userAssignedIdentities.{resource_id}")
-    return IdentityWish(known, {resource_id: value is not None for resource_id, value in ids.items()})
+    return IdentitySettings(known, {resource_id: value is not None for resource_id, value in ids.items()})
 
 
-def _encryption(properties: dict[str, Any]) -> EncryptionWish | None:
+def _encryption(properties: dict[str, Any]) -> EncryptionSettings | None:
     if properties.get("encryption") is None:
         return None
     encryption = _object(properties, "encryption", "properties.")
@@ -142,7 +142,7 @@ def _encryption(properties: dict[str, Any]) -> EncryptionWish | None:
     if source == MICROSOFT_BATCH:
         if vault:
             raise errors.invalid_body(f"keyVaultProperties must not be set if keySource is '{MICROSOFT_BATCH}'")
-        return EncryptionWish(None)
+        return EncryptionSettings(None)
     if source != MICROSOFT_KEY_VAULT:
         known = f"{MICROSOFT_BATCH}, {MICROSOFT_KEY_VAULT}"
         raise errors.invalid_value("properties.encryption.keySource", f"'{source}' is none of {known}.")
@@ -151,7 +151,7 @@ def _encryption(properties: dict[str, Any]) -> EncryptionWish | None:
     identifier = vault.get("keyIdentifier")
     if not identifier:
         raise errors.missing_property("properties.encryption.keyVaultProperties.keyIdentifier")
-    return EncryptionWish(str(identifier))
+    return EncryptionSettings(str(identifier))
 
 
 def _auto_storage(value: Any) -> dict[str, Any] | None:

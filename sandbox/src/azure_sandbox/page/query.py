@@ -11,19 +11,21 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import urlencode
 
+from ..batch.account import AVAILABLE, IN_PROGRESS, UNAVAILABLE
+
 MOST_ROWS = 1000
 
 SOURCES = {
     "batch": "Microsoft.Batch",
     "pinned": "Microsoft.KeyVault, pinned to a version",
-    "following": "Microsoft.KeyVault, following the newest",
+    "following": "Microsoft.KeyVault, following the latest version",
 }
-HEALTHS = {"answers": "available", "refuses": "unavailable", "busy": "in progress"}
-SHOWN = {"": "all", "writes": "writes", "unknown": "unknown ones", "faults": "with a fault"}
+HEALTHS = {AVAILABLE: "available", UNAVAILABLE: "unavailable", IN_PROGRESS: "in progress"}
+SHOWN = {"": "all", "writes": "writes", "unknown": "unknown", "faults": "with a fault"}
 
 
 @dataclass(frozen=True)
-class Question:
+class PageQuery:
     """The query parameters of the page."""
 
     filter: str = ""
@@ -36,7 +38,7 @@ class Question:
     show: str = ""
 
     @classmethod
-    def read(cls, query: Mapping[str, str]) -> Question:
+    def read(cls, query: Mapping[str, str]) -> PageQuery:
         """Read the query parameters. Malformed values are ignored."""
         wanted = cls(
             query.get("filter", "").strip(),
@@ -52,8 +54,8 @@ class Question:
     def link(self, **changes: Any) -> str:
         """The address of the page with changed query parameters."""
         changed = replace(self, **changes)
-        said = {field.name: getattr(changed, field.name) for field in fields(self)}
-        return "/?" + urlencode({name: value for name, value in said.items() if value != getattr(Question, name)})
+        summary = {field.name: getattr(changed, field.name) for field in fields(self)}
+        return "/?" + urlencode({name: value for name, value in summary.items() if value != getattr(PageQuery, name)})
 
     def finds(self, *texts: object) -> bool:
         """Whether one of the texts contains the text of the filter, in any letter case."""
