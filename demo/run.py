@@ -39,7 +39,7 @@ def main() -> int:
         changed = play(playbook, extra_vars)
         if changed is None:
             return 1
-        rows.append((title, *standing(), changed))
+        rows.append((title, *end_state(), changed))
     print("\n" + ROW.format("step", "key source", "key version", "changed"))
     for row in rows:
         print(ROW.format(*row))
@@ -64,7 +64,7 @@ def play(playbook: str, extra_vars: tuple[str, ...]) -> str | None:
     return "yes" if int(recap[1]) else "no"
 
 
-def standing() -> tuple[str, str]:
+def end_state() -> tuple[str, str]:
     """The account's key source and key version, as Azure's API returns them."""
     variables = yaml.safe_load(VARS.read_text())
     environment = os.environ

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from harness import writes
-from role_runs import QUARTER, standing
+from role_runs import QUARTER, end_state
 from service import Service, reset
 
 # Whether to run the full reliability suite, as `make proof` does.
@@ -111,7 +111,7 @@ CASES = {
 @dataclass(frozen=True)
 class Undisturbed:
     # The state of the resources after the run.
-    standing: Any
+    end_state: Any
     # The number of its requests.
     requests: int
 
@@ -134,7 +134,7 @@ def undisturbed(play: partial[Any], service: Service, name: str) -> Undisturbed:
         assert service.is_available()
         # A request to a host that does not exist has only a CONNECT in the log. It is not counted.
         met = [one for one in requests if one["method"] != "CONNECT"]
-        _undisturbed[key] = Undisturbed(standing(service), len(met))
+        _undisturbed[key] = Undisturbed(end_state(service), len(met))
         reset(service.sandbox.control)
     return _undisturbed[key]
 

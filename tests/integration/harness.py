@@ -223,7 +223,7 @@ class Run:
 
 
 def assert_predicted(predicted: Any, came: Any, where: str) -> None:
-    """Check that a prediction came true, except values that are known only after the change. A time of expiry may
+    """Check a prediction, except values that are known only after the change. A time of expiry may
     differ by the time between the check and the run."""
     if isinstance(predicted, Mapping):
         assert set(predicted) == set(came), where

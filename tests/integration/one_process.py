@@ -181,7 +181,7 @@ class Roles:
     control: Control
 
     def playbook(self, playbook: str, *, extra_vars: Mapping[str, Any], check: bool = False, diff: bool = False) -> Run:
-        assert not diff, "a diff is seen in the output only"
+        assert not diff, "only the output shows a diff"
         role = playbook.removeprefix(OURS)
         controller = self.runner.another()
         tasks: list[Task] = []

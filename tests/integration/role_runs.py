@@ -186,7 +186,7 @@ def named(holdings: Any, names: Iterable[tuple[str, str]]) -> Any:
     return holdings
 
 
-def standing(service: Service) -> Any:
+def end_state(service: Service) -> Any:
     """`holdings` with fixed names instead of the principals of identities and the IDs of key versions."""
     found = holdings(service)
     names = []

@@ -307,7 +307,7 @@ class Operators(RuleBasedStateMachine):
 
         self._control.advance(self._settled)
         lost = before - self._world.usable()
-        assert not lost, f"{lost} answered before {run}"
+        assert not lost, f"{lost} was available before {run}"
         assert self._others.are_untouched()
         if not run.check:
             self._world.assert_reported(reports)

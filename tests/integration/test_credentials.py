@@ -135,13 +135,13 @@ def test_every_source(
     run = ansible.play(
         [
             *(source.task(info(name)) for name, source in sources.items()),
-            fails(info("nobody, although others were there before", auth_source="env")),
+            fails(info("nobody, although there were others before", auth_source="env")),
         ],
         way=way,
         environment=SIGNED_OUT,
     )
     assert all(one["exists"] for one in run if not one.failed)
-    assert run["nobody, although others were there before"]["code"] == "credentials_missing"
+    assert run["nobody, although there were others before"]["code"] == "credentials_missing"
     principals = {one.name: {r["principal"] for r in one.requests if r["principal"]} for one in run}
     machine = principals.pop("msi")
     assert len(machine) == 1

@@ -25,7 +25,7 @@ from meddling import Killed, Wire
 from one_process import OneProcess
 from operators import Report
 from positions import SETTLED, position
-from role_runs import VARS, play_role, run_role, standing
+from role_runs import VARS, end_state, play_role, run_role
 from service import Service, reset
 
 # By default, every third combination, which still includes each case and each kind of fault.
@@ -122,11 +122,11 @@ def assert_repaired(
     play: partial[Any], service: Service, name: str, requested: dict[str, Any], where: str = ""
 ) -> None:
     """Check that no account has lost its key, and that a rerun has the result of a run without faults."""
-    case, expected = CASES[name], undisturbed(play, service, name).standing
+    case, expected = CASES[name], undisturbed(play, service, name).end_state
     assert_answers(service, case)
     play(case.role, **requested)
     assert_answers(service)
-    assert without_one_more_version(standing(service), expected) == expected, where
+    assert without_one_more_version(end_state(service), expected) == expected, where
 
 
 def without_one_more_version(found: Any, expected: Any) -> Any:

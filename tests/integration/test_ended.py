@@ -81,7 +81,7 @@ def test_a_signal_in_the_middle_of_a_switch(ansible: Ansible, service: Service, 
     try:
         until(lambda: service.encryption() == wanted)
         if way == "module":
-            # ansible-playbook sometimes ends before it has signalled a module: 2 times of 360 with a plain `sleep`.
+            # ansible-playbook sometimes ends before it has signaled a module: 2 times of 360 with a plain `sleep`.
             os.killpg(os.getpgid(family(process.pid)[0]), signum)
         else:
             os.kill(process.pid, signum)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from harness import Ansible
-from role_runs import reports, standing
+from role_runs import end_state, reports
 from service import LOCATION, NEEDED, Service
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,11 +32,11 @@ NAMES = {
 PROBE = f"""
 import json, os, sys
 sys.path[:0] = {[str(ROOT / "tests" / "integration"), str(ROOT / "tests" / "sandbox")]!r}
-from role_runs import standing
+from role_runs import end_state
 from sandbox_client import Control, Sandbox
 from service import Service
 service = Service(Sandbox(dict(os.environ), Control(os.environ["AZURE_SANDBOX_URL"]), None))
-print(json.dumps({{**standing(service), "available": service.is_available()}}))
+print(json.dumps({{**end_state(service), "available": service.is_available()}}))
 """
 
 
@@ -120,7 +120,7 @@ def test_the_guide_from_its_first_task_to_its_last(ansible: Ansible, service: Se
     assert len(service.key("key1-2").key.n) * 8 == 4096
 
     assert encryption("8") == ("Microsoft.Batch", None)
-    assert {name: one for name, one in seen["8"].items() if name != "available"} == standing(service)
+    assert {name: one for name, one in seen["8"].items() if name != "available"} == end_state(service)
 
 
 @pytest.mark.parametrize(("follow", "hours"), [(False, 24), (True, 48)], ids=["pinned", "follows"])
@@ -179,6 +179,6 @@ def test_the_readme_from_its_variables_to_its_last_play(ansible: Ansible, servic
     assert not service.key(variables["cmk_key_name"], vault=variables["cmk_vault_name"]).properties.enabled
 
 
-def test_the_readme_names_playbooks_that_are_there() -> None:
+def test_the_readme_names_existing_playbooks() -> None:
     named = set(re.findall(r"ansible-playbook azbatch\.cmk\.(\w+)", README))
     assert named == {path.stem for path in (ROOT / "playbooks").glob("*.yml")}

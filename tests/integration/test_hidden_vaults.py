@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A caller who may not read all vaults and identities of a subscription, however Azure answers the lists: a vault or an
-identity that is not listed is unknown, never missing."""
+"""A caller who may not read all vaults and identities of a subscription, however Azure responds to the lists: a vault
+or an identity that is not listed is unknown, never missing."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from cases import CASES, DISABLE, PROOF_OF_ALL, assert_answers, nothing, undisturbed
 from harness import Ansible, kill
-from role_runs import QUARTER, VARS, play_role, result, standing, unchanged, wrote
+from role_runs import QUARTER, VARS, end_state, play_role, result, unchanged, wrote
 from sandbox_client import Control
 from service import Service
 
@@ -60,7 +60,7 @@ def killed(ansible: Ansible, role: str, writes: int, **variables: Any) -> int:
 @pytest.mark.parametrize(("name", "k"), KILLS)
 @pytest.mark.slow(every=3)
 def test_killed_after_a_write(ansible: Ansible, service: Service, name: str, k: int) -> None:
-    expected = undisturbed(partial(play_role, ansible), service, name).standing
+    expected = undisturbed(partial(play_role, ansible), service, name).end_state
     case = CASES[name]
     wanted = case.begin(service)
 
@@ -72,7 +72,7 @@ def test_killed_after_a_write(ansible: Ansible, service: Service, name: str, k: 
     run = play_role(ansible, case.role, **wanted)
     assert_answers(service)
     assert len(wrote(run)) == case.writes - written, "what was done is not done again"
-    assert standing(service) == expected
+    assert end_state(service) == expected
     # The availability is unknown (null) if the rerun repaired the rest while Batch listed the pools, which proves
     # nothing, or if the killed run disabled the previous version without a grace period.
     is_in_doubt = case.role == "recover" or wanted.get("cmk_previous_version") == "disable"
@@ -80,13 +80,13 @@ def test_killed_after_a_write(ansible: Ansible, service: Service, name: str, k: 
 
 
 def test_killed_while_the_account_is_created(ansible: Ansible, service: Service, control: Control) -> None:
-    expected = undisturbed(partial(play_role, ansible), service, "provision").standing
+    expected = undisturbed(partial(play_role, ansible), service, "provision").end_state
     wanted = nothing(service)
     control.timing(batch_create=5)
     killed(ansible, "provision", 3, **wanted)
     assert service.account()["properties"]["provisioningState"] == "Creating"
     play_role(ansible, "provision", **wanted)
-    assert standing(service) == expected
+    assert end_state(service) == expected
 
 
 @pytest.mark.parametrize(("k", "versions"), [(1, [False, False, True]), (2, [False, True]), (3, [False, True])])

@@ -57,15 +57,15 @@ PAIRS = {
         Run("rotate", "account1", None, {"to": KEY3} | DISABLE),
         (on("account1"), on("account2", KEY2), on("other", KEY3)),
     ),
-    "one switches away and disables, one comes": Pair(
+    "one switches away and disables, one moves to the key": Pair(
         Run("rotate", "account1", None, {"to": KEY2} | DISABLE),
         on("account2"),
         (on("account1"), on("account2", KEY2)),
     ),
-    "one reverts and deletes, one comes": Pair(
+    "one reverts and deletes, one moves to the key": Pair(
         Run("revert", "account1", None, {"cmk_revert_key": "delete"}), on("account2"), (on("account1"),)
     ),
-    "one reverts and disables, one comes": Pair(
+    "one reverts and disables, one moves to the key": Pair(
         Run("revert", "account1", None, {"cmk_revert_key": "disable"}), on("account2"), (on("account1"),)
     ),
     "one reverts and revokes, one goes back": Pair(
@@ -76,7 +76,7 @@ PAIRS = {
         on("account1", KEY3),
         (on("account1", KEY3),),
     ),
-    "one deletes the vault, one comes": Pair(
+    "one deletes the vault, one moves to the key": Pair(
         Run("keyvault_cmk_vault", "account1", FIRST_KEY, {"state": "absent"}), on("account1"), (on("account2", KEY3),)
     ),
     "one gives another identity, one encrypts": Pair(
@@ -84,7 +84,7 @@ PAIRS = {
         on("account1"),
         (on("account1"), Run("revert", "account1")),
     ),
-    "one disables the key, one comes": Pair(
+    "one disables the key, one moves to the key": Pair(
         Run("keyvault_cmk_key", "account1", FIRST_KEY, {"state": "disabled"}),
         on("account2"),
         (on("account1", KEY2), on("account2"), Run("revert", "account2")),

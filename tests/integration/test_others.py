@@ -16,7 +16,7 @@ from service import GROUP, NEEDED, OFFICER, Service
 
 SOMEBODY = "5b0d1f0e-9c55-4b07-8d0f-1b8a2b7f6a01"
 APPLICATION = "7c6a3f0c-2f3e-4f0b-9c11-6f0d5b9d2a02"
-TAGS = {"owner": "somebody", "Cost-Centre": "42"}
+TAGS = {"owner": "somebody", "Cost-Center": "42"}
 
 
 def steady(document: dict[str, Any]) -> dict[str, Any]:

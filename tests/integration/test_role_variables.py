@@ -129,7 +129,7 @@ def test_rotate_without_a_rule_warns(ansible: Ansible, service: Service, rule: d
 
 
 def blanks(role: str) -> dict[str, str]:
-    """The optional variables of the role with an empty value, as AWX passes answers of a survey that are left empty."""
+    """The optional variables of the role with an empty value, as AWX passes a survey answer that was left empty."""
     options = yaml.safe_load((ROLES / role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]
     optional = [name for name, option in options["options"].items() if not option.get("required")]
     return dict.fromkeys([*optional, "cmk_hosts", "cmk_serial", "cmk_max_fail_percentage", "cmk_in_process"], "")
@@ -159,8 +159,8 @@ def test_empty_variables_use_their_defaults(ansible: Ansible, service: Service, 
 def test_a_key_identifier_of_blanks_is_not_set(runner: OneProcess, service: Service, role: str) -> None:
     _, key = service.on_key()
     blank = {"cmk_new_key_identifier": " ", "cmk_previous_key_identifier": "  "}
-    wishes = {"rotate": {**blank, "cmk_previous_version": "disable"}, "revert": blank}
-    report = runner.role(role, {**VARS, **wishes[role]})
+    settings = {"rotate": {**blank, "cmk_previous_version": "disable"}, "revert": blank}
+    report = runner.role(role, {**VARS, **settings[role]})
 
     assert not report.get("failed"), report
     assert service.encryption() == (key if role == "rotate" else None)

@@ -100,7 +100,7 @@ def test_the_bytes_of_a_creation(sandbox: Sandbox, control: Control) -> None:
     assert read["createdBy"] == read["updatedBy"] == made["updatedBy"]
 
 
-def test_a_changed_description_is_answered_like_a_creation(sandbox: Sandbox, control: Control) -> None:
+def test_a_changed_description_has_the_response_of_a_creation(sandbox: Sandbox, control: Control) -> None:
     made = assign(sandbox, sandbox.group, READER, somebody(control)["object_id"]).json()
     properties = {name: made["properties"][name] for name in ("roleDefinitionId", "principalId")}
     wanted = {"properties": {**properties, "description": "Some updated description."}}

@@ -402,7 +402,7 @@ def test_malformed_page_tokens(sandbox: Sandbox, token: str) -> None:
     assert (response.status_code, response.json()["error"]["code"]) == (400, "InvalidSkipToken")
 
 
-def test_long_list_comes_in_pages(sandbox: Sandbox, client: BatchManagementClient) -> None:
+def test_long_list_has_pages(sandbox: Sandbox, client: BatchManagementClient) -> None:
     names = [f"account{number:03d}" for number in range(205)]
     session = sandbox.bearer()
     for name in names:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The behaviour of Batch while it cannot use the key of an account, and the recovery of the account."""
+"""The behavior of Batch while it cannot use the key of an account, and the recovery of the account."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_loss_is_noticed_late(vault: Vault, control: Control, noticed: int, ca
     control.advance(noticed - 10)
     assert works(sandbox)
     control.advance(10)
-    # The control API changes nothing, and Batch says the same.
+    # The control API changes nothing, and Batch reports the same.
     assert state(sandbox) == (False, False)
     assert expected in reason(sandbox)
     refused(batch(sandbox, "GET", "account1", below="/pools"), 409, "KeyVaultKeyNotAccessible")

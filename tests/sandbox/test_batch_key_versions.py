@@ -106,7 +106,7 @@ def test_rotated_account_needs_its_previous_version_for_some_time(
     assert works(policy_vault.sandbox)
 
 
-def test_account_that_goes_back_to_a_version_needs_the_one_it_came_from(policy_vault: Vault) -> None:
+def test_account_that_returns_to_a_version_needs_its_previous_version(policy_vault: Vault) -> None:
     policy_vault.sandbox.control.behavior(previous_version_needed="86400")
     first = protected(policy_vault)
     second = policy_vault.keys.rotate_key("key1")

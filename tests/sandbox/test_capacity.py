@@ -57,7 +57,7 @@ def test_accounts_are_spread_over_subscriptions(subscriptions: list[str]) -> Non
     assert len(names) == 10000
 
 
-def test_long_lists_come_page_by_page(full: Sandbox, subscriptions: list[str]) -> None:
+def test_long_lists_have_pages(full: Sandbox, subscriptions: list[str]) -> None:
     found: list[int] = []
     link = f"{MANAGEMENT}/subscriptions/{subscriptions[3]}/resources?$top=400&api-version={SUBSCRIPTIONS}"
     while link:

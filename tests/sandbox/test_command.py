@@ -228,13 +228,13 @@ def test_env_of_another_user_is_refused(running_sandbox: Sandbox, address: str) 
     answer = f"HTTP/1.1 200 OK\r\ncontent-length: {len(environment)}\r\n\r\n{environment}"
     program = (
         "import os, socket, sys\n"
-        "address, answer = sys.argv[1:]\n"
+        "address, response = sys.argv[1:]\n"
         "family = socket.AF_INET6 if ':' in address else socket.AF_INET\n"
         "os.setuid(65534)\n"
         "server = socket.create_server((address, 0), family=family, dualstack_ipv6=family == socket.AF_INET6)\n"
         "print(server.getsockname()[1], flush=True)\n"
         "connection, _ = server.accept()\n"
-        "connection.sendall(answer.encode())\n"
+        "connection.sendall(response.encode())\n"
         "sys.stdin.read()\n"
     )
     with subprocess.Popen(
@@ -318,7 +318,7 @@ def test_accounts_on_key(monkeypatch: pytest.MonkeyPatch) -> None:
         credential = DefaultAzureCredential()
         listed = sandbox.arm("GET", "/subscriptions", VERSION).json()["value"]
         first, second = (BatchManagementClient(credential, one["subscriptionId"]).batch_account for one in listed)
-        assert first.get_keys("batch-019", "batch00999").primary, "it answers"
+        assert first.get_keys("batch-019", "batch00999").primary, "it is available"
         assert second.get_keys("batch-020", "batch01000").primary
         keys = [KeyClient(f"https://kv-sandbox-{number}.vault.azure.net", credential) for number in (1, 2)]
         for accounts, key, count in ((first, keys[0], 1000), (second, keys[1], 1)):

@@ -362,14 +362,14 @@ def test_a_dropped_connection(sandbox: Sandbox, control: Control, drop: str, wri
     assert (entry["status"], entry["write"]) == (None, written)
 
 
-def test_a_write_that_is_handled_and_answered_otherwise(sandbox: Sandbox, control: Control) -> None:
+def test_a_write_that_is_handled_with_another_response(sandbox: Sandbox, control: Control) -> None:
     control.fault(match={"method": "PATCH"}, handled=True, answer={"status": 500})
     assert sandbox.arm("PATCH", sandbox.group, VERSION, {"tags": {"a": "b"}}).status_code == 500
     assert get_group(sandbox).json()["tags"] == {"a": "b"}
     assert [entry["status"] for entry in control.requests(writes=True)] == [500]
 
 
-def test_an_answer_that_ends_too_soon(sandbox: Sandbox, control: Control) -> None:
+def test_a_truncated_response(sandbox: Sandbox, control: Control) -> None:
     control.fault(match={"method": "PATCH"}, truncate=10)
     with pytest.raises(requests.exceptions.ChunkedEncodingError, match="10 bytes read"):
         sandbox.arm("PATCH", sandbox.group, VERSION, {"tags": {"a": "b"}})
@@ -612,7 +612,7 @@ def test_another_name_for_the_control_api_is_refused(control: Control) -> None:
     assert response.status_code == 502
 
 
-def test_answers_are_dated_by_the_sandboxs_clock(sandbox: Sandbox, control: Control) -> None:
+def test_responses_are_dated_by_the_sandboxs_clock(sandbox: Sandbox, control: Control) -> None:
     """A client may use the time of the service, because its own clock may be wrong."""
 
     def dated() -> float:

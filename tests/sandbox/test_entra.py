@@ -104,7 +104,7 @@ def test_resource_manager_accepts_the_token(sandbox: Sandbox) -> None:
     assert sandbox.arm("GET", sandbox.group, "2022-09-01", session=session).json()["name"] == "rg-sandbox"
 
 
-def test_the_answer_has_numbers_at_v2_and_strings_at_v1(sandbox: Sandbox) -> None:
+def test_the_response_has_numbers_at_v2_and_strings_at_v1(sandbox: Sandbox) -> None:
     newer = ask(sandbox).json()
     assert set(newer) == {"token_type", "expires_in", "ext_expires_in", "access_token"}
     assert newer["expires_in"] == 3599

@@ -55,7 +55,7 @@ def vault(sandbox: Sandbox) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/keys"), ("POST", "/keys//create"), ("PUT", "/no/where")])
-def test_the_challenge_comes_before_everything(sandbox: Sandbox, method: str, path: str) -> None:
+def test_the_challenge_precedes_all_other_checks(sandbox: Sandbox, method: str, path: str) -> None:
     response = sandbox.session().request(method, f"https://vault-one.vault.azure.net{path}", timeout=30)
     assert response.status_code == 401
     assert response.content == (

@@ -188,7 +188,7 @@ def test_a_connection_is_reused(sandbox: Sandbox) -> None:
             assert read_answer(secure)[0] == 200
 
 
-def test_requests_that_do_not_wait_for_answers(sandbox: Sandbox) -> None:
+def test_pipelined_requests(sandbox: Sandbox) -> None:
     with tunnel(sandbox) as secure:
         secure.sendall(b"".join(request(sandbox, method) for method in ("GET", "POST", "GET")))
         assert [read_answer(secure)[0] for _ in range(3)] == [200, 405, 200]
@@ -342,7 +342,7 @@ def test_a_request_that_never_ends(monkeypatch: pytest.MonkeyPatch, part: bytes)
             assert stream.recv(1024) == b""
 
 
-def test_a_client_that_has_closed_its_side_still_gets_its_answer(sandbox: Sandbox, control: Control) -> None:
+def test_a_client_that_has_closed_its_side_still_gets_its_response(sandbox: Sandbox, control: Control) -> None:
     control.fault(delay=0.2, match={"path": "/metadata/instance"})
     with connection(sandbox) as plain:
         plain.sendall(b"GET /metadata/instance HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n\r\n")

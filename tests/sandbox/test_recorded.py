@@ -49,7 +49,7 @@ def learnt(response: requests.Response) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_the_answers_of_a_recording(sandbox: Sandbox, control: Control, name: str) -> None:
+def test_the_responses_of_a_recording(sandbox: Sandbox, control: Control, name: str) -> None:
     recording = RECORDINGS[name]
     control.timing(**DURATIONS)
     token = jwt.decode(sandbox.token(), options={"verify_signature": False})

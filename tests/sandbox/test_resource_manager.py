@@ -46,7 +46,7 @@ def test_no_token(sandbox: Sandbox) -> None:
     )
 
 
-def test_a_token_comes_before_everything_else(sandbox: Sandbox) -> None:
+def test_a_token_is_checked_before_everything_else(sandbox: Sandbox) -> None:
     response = sandbox.session().get(f"{MANAGEMENT}/subscriptions/nonsense/nowhere", timeout=30)
     assert error(response) == (401, "AuthenticationFailed")
 
@@ -406,7 +406,7 @@ def test_lists_contain_readable_resources_only(sandbox: Sandbox, control: Contro
 @pytest.mark.parametrize(
     "path", ["resources", "resourceGroups/rg-sandbox/resources", "providers/Microsoft.KeyVault/vaults"]
 )
-def test_lists_come_page_by_page(sandbox: Sandbox, path: str) -> None:
+def test_lists_have_pages(sandbox: Sandbox, path: str) -> None:
     names = [f"vault-{number}" for number in range(5)]
     body = {"tenantId": sandbox.tenant_id, "sku": {"family": "A", "name": "standard"}, "enableRbacAuthorization": True}
     for name in names:

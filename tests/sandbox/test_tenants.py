@@ -67,7 +67,7 @@ def test_a_token_of_another_tenant_is_refused(sandbox: Sandbox, other: dict[str,
     assert sandbox.arm("GET", group(other), VERSION, session=session(sandbox, other)).ok
 
 
-def test_a_request_without_a_token_is_answered_with_the_tenant(sandbox: Sandbox, other: dict[str, Any]) -> None:
+def test_the_response_to_a_request_without_a_token_names_the_tenant(sandbox: Sandbox, other: dict[str, Any]) -> None:
     """This is how tools find a subscription's tenant."""
     response = sandbox.session().get(f"{MANAGEMENT}{group(other)}?api-version={VERSION}", timeout=30)
     assert f'authorization_uri="https://login.windows.net/{other["tenant_id"]}"' in response.headers["www-authenticate"]

@@ -331,7 +331,7 @@ def test_a_preflight_check_that_is_unknown_is_a_warning() -> None:
 
 
 @pytest.mark.parametrize("hidden", ["vault", "assignments"])
-def test_an_account_is_not_created_with_a_key_whose_access_cannot_be_seen(hidden: str) -> None:
+def test_an_account_is_not_created_with_a_key_whose_access_cannot_be_read(hidden: str) -> None:
     denied = CmkError("You may not.", code="permission_denied")
     read = evidence(**{"vault": vault(rbac=True), hidden: denied})
 

@@ -167,7 +167,7 @@ def test_access_by_any_role_that_reaches_the_key(scope: str, role: str, access: 
     assert only(report(on(), grants=given, definitions=DEFINITIONS))["access"] == access
 
 
-def test_access_that_may_come_through_a_group_is_not_known() -> None:
+def test_access_that_may_depend_on_a_group_is_not_known() -> None:
     of_group = assignment(CRYPTO_OFFICER, VAULT_ID, principal=GROUP_OF_PEOPLE)
     given = {KEY: {"by_principal": {}, "of_groups": [of_group]}}
     one = only(report(on(), grants=given, definitions=DEFINITIONS))
@@ -235,13 +235,13 @@ def test_identities() -> None:
     both = account(key=f"{KEY}/{NEW}", identity=user_assigned(**{"id-one": PRINCIPAL}))
     subscription = identity_id().split("/")[2]
 
-    def standing(listed: Any) -> dict[str, Any]:
+    def end_state(listed: Any) -> dict[str, Any]:
         return only(report(both, identities={subscription: listed}))
 
-    assert standing({identity_id("id-one").lower(): PRINCIPAL})["state"] == "ok"
-    assert standing({})["findings"][0]["id"] == "identity_missing"
-    assert standing({identity_id("id-one").lower(): "of another"})["findings"][0]["id"] == "identity_missing"
-    assert standing(Denied("Not for you."))["unknown"] == {f"identity {identity_id('id-one')}": "Not for you."}
+    assert end_state({identity_id("id-one").lower(): PRINCIPAL})["state"] == "ok"
+    assert end_state({})["findings"][0]["id"] == "identity_missing"
+    assert end_state({identity_id("id-one").lower(): "of another"})["findings"][0]["id"] == "identity_missing"
+    assert end_state(Denied("Not for you."))["unknown"] == {f"identity {identity_id('id-one')}": "Not for you."}
 
 
 def test_pools_of_an_unavailable_account() -> None:
@@ -296,13 +296,16 @@ def test_age(age: str, too_old: bool) -> None:
 
 
 def test_an_exception_is_valid_on_its_last_day() -> None:
-    def standing(day: str) -> dict[str, Any]:
+    def end_state(day: str) -> dict[str, Any]:
         exception = {"finding": "follows_without_rotation", "accounts": ["MYBATCH"], "reason": "So.", "expires_on": day}
         return only(report(on(None), by={"exceptions": [exception]}))
 
     # The current date is 2026-05-28.
-    assert (standing("2026-05-28")["state"], standing("2026-05-27")["state"]) == ("ok", "non_compliant")
-    assert standing("2026-05-27")["findings"][0]["exception"] == {"reason": "So.", "expires_on": "2026-05-28T00:00:00Z"}
+    assert (end_state("2026-05-28")["state"], end_state("2026-05-27")["state"]) == ("ok", "non_compliant")
+    assert end_state("2026-05-27")["findings"][0]["exception"] == {
+        "reason": "So.",
+        "expires_on": "2026-05-28T00:00:00Z",
+    }
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def places() -> dict[str, Any]:
     )
 
 
-def test_the_most_severe_cause_comes_first(view: browser.View, some: dict[str, Any], tmp_path: Path) -> None:
+def test_the_most_severe_cause_is_first(view: browser.View, some: dict[str, Any], tmp_path: Path) -> None:
     page = shown(view, some, tmp_path)
 
     first = page.locator(".finding").first

@@ -134,7 +134,7 @@ def test_every_option_and_every_return_value_is_described(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_top_level_return_values_say_when_they_are_there(name: str) -> None:
+def test_top_level_return_values_state_when_they_are_returned(name: str) -> None:
     assert [key for key, said in yaml.safe_load(module(name).RETURN).items() if not said.get("returned")] == []
 
 

@@ -34,7 +34,7 @@ def files() -> list[Path]:
     return [ROOT / name for name in listed.split("\0") if name and name not in GENERATED and (ROOT / name).is_file()]
 
 
-def test_every_source_file_names_its_licence() -> None:
+def test_every_source_file_names_its_license() -> None:
     sources = [file for file in files() if is_source(file)]
     assert ROOT / "Makefile" in sources
 

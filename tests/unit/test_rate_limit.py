@@ -251,7 +251,7 @@ def test_a_request_that_is_not_counted_acquires_no_token(clock: Clock) -> None:
     ],
     ids=str,
 )
-def test_the_run_learns_from_an_answer(clock: Clock, answer: tuple[int, dict[str, str]], left: int) -> None:
+def test_the_run_uses_the_response(clock: Clock, answer: tuple[int, dict[str, str]], left: int) -> None:
     paced = Paced(clock, answer)
     paced.send()
 

@@ -91,7 +91,7 @@ POLICY = (
         (418, "", "rejected_by_service"),
     ],
 )
-def test_answer_has_its_code(status: int, body: str, code: str) -> None:
+def test_response_has_its_code(status: int, body: str, code: str) -> None:
     failure = translated(sdk.HttpResponseError(response=Answer(status, body, "A reason")))
 
     assert failure.code == code

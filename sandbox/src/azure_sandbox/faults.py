@@ -101,7 +101,7 @@ class Faults:
 LONGEST = 31_536_000
 _HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 _HEADER_VALUE = re.compile(r"[\t -~]*")
-_KNOWN = set("match skip times seconds answer handled delay drop truncate expire_tokens".split())
+_KNOWN = {"match", "skip", "times", "seconds", "answer", "handled", "delay", "drop", "truncate", "expire_tokens"}
 
 
 def parse(number: int, description: Mapping[str, Any], now: float) -> Fault:
@@ -129,7 +129,7 @@ def parse(number: int, description: Mapping[str, Any], now: float) -> Fault:
         bool(description.get("expire_tokens")),
     )
     if not (fault.answer or fault.drop or fault.delay or fault.expire_tokens) and fault.truncate is None:
-        raise BadFault("a fault requires answer, delay, drop, truncate or expire_tokens")
+        raise BadFault("a fault requires 'answer', delay, drop, truncate or expire_tokens")
     return fault
 
 
@@ -170,7 +170,7 @@ def _answer(document: Any) -> Answer | None:
     _check_names(document, {"status", "headers", "body"}, "answer")
     status = document.get("status")
     if not isinstance(status, int) or not 200 <= status <= 599:
-        raise BadFault("answer must have a status from 200 to 599")
+        raise BadFault("'answer' must have a status from 200 to 599")
     return Answer(status, _headers(document.get("headers") or {}), document.get("body"))
 
 

@@ -38,8 +38,8 @@
     if (!isOn() || busy || document.hidden || isReading) return;
     busy = true;
     try {
-      const answer = await fetch(location.href, { headers: { accept: "text/html" } });
-      replace(await answer.text());
+      const response = await fetch(location.href, { headers: { accept: "text/html" } });
+      replace(await response.text());
       status.textContent = `every ${seconds} s`;
     } catch {
       status.textContent = "The sandbox does not respond.";
