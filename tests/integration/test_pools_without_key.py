@@ -219,3 +219,34 @@ def test_availability_is_unknown_if_the_caller_cannot_read_the_key(
     assert bool(info.get("warnings")) is (info["available"] is None)
     report = runner.role("recover", VARS)
     assert report.get("failed"), report
+
+
+@pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
+def test_availability_is_unknown_if_the_caller_cannot_list_versions(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, position: str, follow: bool
+) -> None:
+    """The account has lost its previous version, which only the list of versions shows."""
+    _principal, first = service.on_key(follow=follow)
+    service.sandbox.control.advance(90 * DAY)
+    service.sandbox.control.behavior(follower_delay="86400", previous_version_needed="86400")
+    second = service.make_key().id
+    if not follow:
+        service.point(second)
+    service.sandbox.control.advance(2 * 3600)
+    service.disable(version=first.rpartition("/")[2])
+    service.sandbox.control.advance(3600)
+    assert not service.is_available()
+    at_group = give(service, service.sandbox.group, {*ACTIONS}, set())
+    who = sign_in(service, monkeypatch, [at_group, give(service, service.sandbox.subscription, {DELETED}, set())])
+    service.set_policy("add", service.policy(who, "get", "update"))
+
+    assert shown(runner) == [False if position in ("409", "403") else None] * 2
+    report = runner.another().role("recover", {**VARS, "cmk_wait_timeout": 1})
+    assert report.get("failed"), report
+    assert "list" in report["msg"]
+    assert (report["code"], report["changed"]) == ("permission_denied", False)
+
+    service.set_policy("add", service.policy(who, "list"))
+    report = runner.another().role("recover", VARS)
+    assert bool(report.get("failed")) is False, report
+    assert service.is_available()

@@ -178,6 +178,28 @@ def test_an_allowed_address_may_be_used_by_batch(
     assert diagnosis.unclear(observed["evidence"], checks, observed).keys() == unclear
 
 
+@pytest.mark.parametrize(
+    ("uncertain", "problem"),
+    [
+        pytest.param({"vault": LET_IN}, "network", id="an address that Batch may use"),
+        pytest.param({"principals": (PRINCIPAL, OTHER)}, "access", id="one of two identities has access"),
+    ],
+)
+def test_an_uncertain_cause_is_unclear_if_another_cause_explains_the_loss(
+    uncertain: dict[str, Any], problem: str
+) -> None:
+    for used, is_explained in ((key(), False), (DISABLED, True)):
+        observed = diagnosed(f"{KEY}/{NEW}", used, bundle=used, **uncertain)
+        evidence = observed["evidence"]
+        checks = preflight.judged(evidence)
+        known = diagnosis.known(diagnosis.causes(evidence, checks, observed))
+
+        assert [cause.repair for cause in known] == (["key"] if is_explained else [problem])
+        assert diagnosis.unclear(evidence, checks, observed).keys() == ({problem} if is_explained else set())
+        # The role recover makes all repairs, because one run should be enough.
+        assert problem in causes(observed).values()
+
+
 def test_unknown_perimeter_rule_has_a_remedy() -> None:
     observed = diagnosed(vault=PERIMETER, available=None)
     checks = preflight.judged(observed["evidence"])
@@ -408,6 +430,37 @@ def lost_previous(
         for name, age in ages.items()
     ]
     return diagnosed(identifier, *bundles, bundle=bundles[-1], available=available)
+
+
+NOT_LISTED = Denied("No permission to list keys.")
+
+
+@pytest.mark.parametrize(
+    ("identifier", "more", "is_known"),
+    [
+        pytest.param(KEY, {}, False, id="follows"),
+        pytest.param(KEY, {"account_changed_at": NOW - 9 * DAY}, False, id="follows, and was changed long ago"),
+        pytest.param(f"{KEY}/{NEW}", {"account_changed_at": None}, False, id="pinned, at an unknown time"),
+        pytest.param(f"{KEY}/{NEW}", {"account_changed_at": NOW - DAY + 1}, False, id="pinned within a day"),
+        pytest.param(f"{KEY}/{NEW}", {"account_changed_at": NOW - DAY}, True, id="pinned a day ago"),
+        # The audit without pools does not judge whether an account is available.
+        pytest.param(f"{KEY}/{NEW}", {}, True, id="pinned, and the time was not read"),
+    ],
+)
+def test_versions_that_cannot_be_listed(identifier: str, more: dict[str, Any], is_known: bool) -> None:
+    observed = {**diagnosed(identifier, versions=NOT_LISTED), **more}
+
+    assert diagnosis.depends_on_account_change(observed)
+    assert diagnosis.unread(observed) == [NOT_LISTED]
+    lost, unknown = diagnosis.lost_key(observed)
+    assert lost == []
+    assert ([] if is_known else [True]) == ["list keys" in reason for reason in unknown]
+
+
+def test_an_error_of_the_key_is_named_once() -> None:
+    observed = diagnosed(bundle=UNREACHABLE, versions=NOT_LISTED)
+
+    assert diagnosis.unread(observed) == [UNREACHABLE]
 
 
 # A repair that Batch may not have noticed yet

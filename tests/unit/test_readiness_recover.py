@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import deleted_vault, diagnosed, key, listed, policy, vault
+from documents import NOW, deleted_vault, diagnosed, key, listed, policy, vault
 from goals import check_before
 from readiness import (
     ASSIGNMENTS,
@@ -27,6 +27,7 @@ from readiness import (
     refused,
 )
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, NotFound, Rejected, Unavailable
 from ansible_collections.azbatch.cmk.plugins.modules import batch_encryption_info
 
@@ -49,6 +50,10 @@ GONE: dict[str, Any] = {
     "bundle": Unavailable("No response.", code="vault_unreachable"),
 }
 ALL_REPAIRS = ["vault", "network", "key", "access"]
+
+
+def changed_vault(seconds_ago: int) -> dict[str, Any]:
+    return {**vault(policy()), "systemData": {"lastModifiedAt": instant(NOW - seconds_ago)}}
 
 
 def without(*excluded: str) -> list[str]:

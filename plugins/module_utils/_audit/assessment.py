@@ -74,7 +74,7 @@ def assessed(account: Account, seen: Seen) -> Assessment:
     observed["available"] = availability["available"]
     evidence = observed["evidence"]
     checks = preflight.judged(evidence)
-    causes = diagnosis.causes(evidence, checks, observed)
+    causes = diagnosis.known(diagnosis.causes(evidence, checks, observed))
     unclear = diagnosis.unclear(evidence, checks, observed)
     record = {
         **placed,

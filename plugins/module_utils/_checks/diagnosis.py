@@ -70,6 +70,8 @@ class Cause:
     remedy: str
     # The repair: vault, network, key or access. None if this collection cannot repair the cause.
     repair: str | None = None
+    # False if it is a cause only if Batch uses a certain identity or address of several.
+    is_certain: bool = True
 
 
 def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,31 +166,46 @@ def _causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, 
     yield from _of_key(evidence, failed, observed)
     if "access_granted" in failed and (observed["available"] is False or not has_access(evidence)):
         check = failed["access_granted"]
-        yield Cause("access_missing", check.evidence, check.remedy, "access")
+        yield Cause("access_missing", check.evidence, check.remedy, "access", is_certain=not has_access(evidence))
+
+
+def known(found: Sequence[Cause]) -> tuple[Cause, ...]:
+    """The causes without those that are not certain, if other causes explain why the account is not available."""
+    return tuple(cause for cause in found if cause.is_certain) or tuple(found)
 
 
 def unclear(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> dict[str, str]:
     """Problems that are causes only if Batch uses a certain identity, address or version of several, with the
-    reasons why that is not known. Empty if it is known whether the account is available."""
-    if observed["available"] is not None:
+    reasons why that is not known. Empty if the account is available, or if nothing else explains why it is not."""
+    available = observed["available"]
+    is_explained = any(cause.is_certain for cause in causes(evidence, checks, observed))
+    if available or (available is False and not is_explained):
         return {}
+    ask = _ASK if available is None else "Repair the other causes first"
     failed = {check.name: check.evidence for check in checks if check.status == FAILED}
     found = {}
     if "access_granted" in failed and has_access(evidence):
         found["access"] = (
             f"{failed['access_granted']} Another identity of the account may use the key, and Azure does not show "
-            f"which of them Batch uses. {_ASK}, or grant access."
+            f"which of them Batch uses. {ask}, or grant access."
         )
+    if "network_open_to_batch" in failed and _may_be_let_in(evidence):
+        found["network"] = (
+            f"{failed['network_open_to_batch']} Its IP rules let other addresses in, and Azure does not show which "
+            f"address Batch uses. {ask}, or allow trusted Microsoft services on the vault."
+        )
+    if available is None:
+        found |= _unclear_without_response(evidence, observed)
+    return found
+
+
+def _unclear_without_response(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str]:
+    found = {}
     doubtful = [*_previous_versions(evidence, observed), *_retired_versions(evidence, _listed(observed))]
     if doubtful and not _unusable(evidence, observed):
         found["version"] = doubtful[0]
     if _is_in_perimeter(evidence):
         found["network"] = f"{preflight.IN_PERIMETER} {_ASK}. If it is not: {preflight.OPEN_PERIMETER}"
-    if "network_open_to_batch" in failed and _may_be_let_in(evidence):
-        found["network"] = (
-            f"{failed['network_open_to_batch']} Its IP rules let other addresses in, and Azure does not show which "
-            f"address Batch uses. {_ASK}, or allow trusted Microsoft services on the vault."
-        )
     return found
 
 
@@ -402,7 +419,8 @@ def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping
         yield Cause("vault_in_other_tenant", check.evidence, "Move the vault back to the account's tenant.")
     if "network_open_to_batch" in failed and (observed["available"] is False or not _may_be_let_in(evidence)):
         check = failed["network_open_to_batch"]
-        yield Cause("network_closed", check.evidence, check.remedy, "network")
+        is_certain = not _may_be_let_in(evidence)
+        yield Cause("network_closed", check.evidence, check.remedy, "network", is_certain=is_certain)
 
 
 def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[str, Any]) -> Iterator[Cause]:
