@@ -77,7 +77,7 @@ class Services:
     def is_confirmed(self, _group: str, _name: str) -> bool:
         return self.confirmed_evidence is not None
 
-    def of_key_in_use(self, account: Any, used: KeyIdentifier) -> dict[str, Any]:
+    def of_key_in_use(self, account: Any, used: KeyIdentifier, *, is_report: bool) -> dict[str, Any]:
         self.asked.append(f"evidence of {used}")
         return {
             "evidence": evidence(str(used)),

@@ -48,11 +48,13 @@ class Diagnosis:
             "deleted_key": self._keys.deleted(key) if evidence.bundle is None else None,
             "versions": None if evidence.vault is None else self._versions(key),
             "missing_identities": self._missing_identities(account.get("identity", {})),
+            "is_report": True,
         }
         return self._with_time(account, found)
 
-    def of_key_in_use(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
-        """The data that shows whether Batch can use the key. Other tasks of the run may have read it a moment ago."""
+    def of_key_in_use(self, account: Account, key: KeyIdentifier, *, is_report: bool) -> dict[str, Any]:
+        """The data that shows whether Batch can use the key. Other tasks of the run may have read it a moment ago. For
+        `is_report` see `unnoticed_repairs`."""
         # While the access is read. The versions are then in the cache of the run.
         in_background(lambda: self._recent_versions(key, self._keys.recent(key)))
         evidence = self._evidence.of_account(account, key)
@@ -61,6 +63,7 @@ class Diagnosis:
             "deleted_vault": None,
             "versions": self._recent_versions(key, evidence.bundle),
             "missing_identities": self._missing_identities(account.get("identity", {})),
+            "is_report": is_report,
         }
         return self._with_time(account, found)
 

@@ -252,7 +252,11 @@ def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 def unnoticed_repairs(observed: Mapping[str, Any]) -> dict[float, float]:
     """The changes that may have made the key usable for Batch again, and that Batch may not have noticed yet: changes
     of the version, and the role assignment without which there would be no access. By the time of each change, the time
-    at which Batch has noticed it at the latest."""
+    at which Batch has noticed it at the latest.
+
+    In a report, a change of the vault counts too, such as an access policy or the firewall. It does not prevent the
+    change of an account, because with access policies each new account of the vault changes the vault, and because
+    Batch itself refuses to change an account that is not available."""
     evidence: Evidence = observed["evidence"]
     repairs: dict[float, float] = {}
     if isinstance(evidence.bundle, Mapping):
@@ -264,6 +268,9 @@ def unnoticed_repairs(observed: Mapping[str, Any]) -> dict[float, float]:
         repairs |= {updated: updated + _RECOVERY_SECONDS for updated, created in times if updated > created}
     granted = access_since(evidence)
     repairs[granted] = granted + _ROLE_SECONDS + _RECOVERY_SECONDS
+    changed = preflight.dated_change(evidence)
+    if changed and observed.get("is_report"):
+        repairs[changed] = changed + _RECOVERY_SECONDS
     return {repaired: noticed for repaired, noticed in repairs.items() if noticed > evidence.now}
 
 

@@ -26,7 +26,11 @@ Seen = Mapping[str, Any]
 
 def observed_of(account: Account, key: KeyIdentifier, seen: Seen) -> dict[str, Any]:
     """The evidence on the key of the account, and the versions of the key."""
-    return {"evidence": _evidence(account, key, seen), "versions": seen["keys"][key.versionless.folded]["versions"]}
+    return {
+        "evidence": _evidence(account, key, seen),
+        "versions": seen["keys"][key.versionless.folded]["versions"],
+        "is_report": True,
+    }
 
 
 def _evidence(account: Account, key: KeyIdentifier, seen: Seen) -> Evidence:

@@ -315,8 +315,13 @@ def _granted_since(vault: Vault, evidence: Evidence, principal: str, *, undated:
 
 def vault_changed_at(evidence: Evidence) -> float:
     """When the vault was changed. The present time if that is not known."""
+    return dated_change(evidence) or evidence.now
+
+
+def dated_change(evidence: Evidence) -> float | None:
+    """When the vault was changed; None if that is not known."""
     document = evidence.vault.get("systemData") if isinstance(evidence.vault, Mapping) else None
-    return moment((document or {}).get("lastModifiedAt")) or evidence.now
+    return moment((document or {}).get("lastModifiedAt"))
 
 
 def usable_since(evidence: Evidence) -> float:

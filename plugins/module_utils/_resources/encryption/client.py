@@ -156,7 +156,7 @@ class Encryption(Polled):
         """Raise an error if the account is not available, because Batch refuses to change it, or if its
         availability is not known."""
         # The key is judged too if Batch lists the pools, which it usually does.
-        key_in_use = in_background(self._key_in_use, group, name)
+        key_in_use = in_background(partial(self._key_in_use, group, name, is_report=False))
         self._require(group, name, self._unavailable_reason(group, name, key_in_use.result))
 
     def _unavailable_reason(
@@ -184,17 +184,18 @@ class Encryption(Polled):
         is_shown = reason is not None and not isinstance(reason, Unavailable)
         if is_shown or self._accounts.is_confirmed(group, name):
             return reason
-        found = (read or partial(self._key_in_use, group, name))()
+        found = (read or partial(self._key_in_use, group, name, is_report=True))()
         if not found:
             return reason
         lost, unknown = lost_key(found)
         return judged(reason, lost, [] if reason is None and pools_show else unknown)
 
-    def _key_in_use(self, group: str, name: str) -> dict[str, Any] | None:
-        """The key, the access and the network of an account that uses a customer-managed key."""
+    def _key_in_use(self, group: str, name: str, *, is_report: bool) -> dict[str, Any] | None:
+        """The key, the access and the network of an account that uses a customer-managed key. For `is_report` see
+        `unnoticed_repairs`."""
         account = self._accounts.get(group, name)
         key = key_of(account)
-        return self._diagnosis.of_key_in_use(account, key) if account and key else None
+        return self._diagnosis.of_key_in_use(account, key, is_report=is_report) if account and key else None
 
     def require_known_availability(self, group: str, name: str) -> None:
         """Raise an error if the availability of the account is not known, before anything is created for it. An
