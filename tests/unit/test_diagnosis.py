@@ -508,6 +508,18 @@ def test_repairs_that_batch_may_not_have_noticed(observed: dict[str, Any], notic
     assert {NOW - repaired: noticed - repaired for repaired, noticed in found.items()} == noticed_after
 
 
+@pytest.mark.parametrize(("seconds_ago", "is_recent"), [(599, True), (600, False)])
+def test_a_change_of_the_vault_may_be_a_repair_in_a_report(seconds_ago: int, is_recent: bool) -> None:
+    """Azure does not show whether an access policy or the firewall was changed. Changes of accounts are not prevented,
+    because with access policies each new account changes the vault."""
+    observed = diagnosed(vault=changed_vault(diagnosis.instant(NOW - seconds_ago)))
+    expected = {NOW - seconds_ago: NOW - seconds_ago + 600} if is_recent else {}
+
+    assert diagnosis.unnoticed_repairs(observed) == {}
+    assert diagnosis.unnoticed_repairs({**observed, "is_report": True}) == expected
+    assert diagnosis.unnoticed_repairs({**diagnosed(vault=vault(rbac=True)), "is_report": True}) == {}
+
+
 def test_an_account_that_was_changed_between_two_repairs_may_not_be_available_yet() -> None:
     """A role was assigned 1,100 seconds ago, the account was changed 800 seconds ago, and the version was enabled 500
     seconds ago."""

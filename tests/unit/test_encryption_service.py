@@ -207,8 +207,9 @@ def test_an_account_leaves_a_version_that_expires(left: int | None, wanted: int 
 
 def test_after_a_refused_change_the_key_in_use_is_judged_too() -> None:
     services: Any = Services(PINNED_OLD)
-    hidden = {**services.of_key_in_use(None, key_identifier(PINNED_OLD)), "evidence": evidence(PINNED_OLD, vault=None)}
-    services.of_key_in_use = lambda _account, _key: hidden
+    used = services.of_key_in_use(None, key_identifier(PINNED_OLD), is_report=True)
+    hidden = {**used, "evidence": evidence(PINNED_OLD, vault=None)}
+    services.of_key_in_use = lambda _account, _key, *, is_report: hidden
     service = Encryption(SimpleNamespace(), *[services] * 4, Moved(RunFiles(None)))  # type: ignore[arg-type, call-arg]
     service._refused.add(("rg-batch", "mybatch"))
     goal = encryption_goal(PINNED_NEW, replace_key=True)
@@ -341,7 +342,7 @@ def refused_once(
     accounts.is_confirmed = lambda *_place: False
     accounts.confirm_key = lambda *_arguments: None
     seen = {"evidence": evidence(PINNED_OLD), "deleted_vault": None, "versions": None, "missing_identities": []}
-    diagnosis: Any = SimpleNamespace(of_key_in_use=lambda *_key: seen)
+    diagnosis: Any = SimpleNamespace(of_key_in_use=lambda *_key, is_report: seen)
     cache = SimpleNamespace(forget=lambda kind: asked.append(f"forget {kind}"))
     session: Any = SimpleNamespace(wait_timeout=0, cache=cache, rehearsal=None)
     reader: Any = SimpleNamespace(
