@@ -71,7 +71,9 @@ def test_killed_after_a_write(ansible: Ansible, service: Service, name: str, k: 
 
     run = play_role(ansible, case.role, **wanted)
     assert_answers(service)
-    assert len(wrote(run)) == case.writes - written, "what was done is not done again"
+    # After the recovery of a key, its newest version is updated without a change. That is not repeated.
+    is_without_update = name == "recover a vault" and written == 2
+    assert len(wrote(run)) == case.writes - written - is_without_update, "what was done is not done again"
     assert end_state(service) == expected
     # The availability is unknown (null) if the rerun repaired the rest while Batch listed the pools, which proves
     # nothing, or if the killed run disabled the previous version without a grace period.

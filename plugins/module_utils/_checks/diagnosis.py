@@ -540,7 +540,9 @@ def _is_explained(observed: Mapping[str, Any]) -> bool:
         return True
     checks = preflight.judged(observed["evidence"])
     others = ("access_granted", "network_open_to_batch", "same_tenant")
-    return any(check.status == FAILED for check in checks if check.name in others) or bool(unnoticed_repairs(observed))
+    # A change of the vault may have caused the loss.
+    repairs = unnoticed_repairs({**observed, "is_report": False})
+    return any(check.status == FAILED for check in checks if check.name in others) or bool(repairs)
 
 
 def _lost_too_early(evidence: Evidence, observed: Mapping[str, Any], *, access_since: float = 0) -> list[str]:
