@@ -166,6 +166,17 @@ def test_a_key_identifier_of_blanks_is_not_set(runner: OneProcess, service: Serv
     assert service.encryption() == (key if role == "rotate" else None)
 
 
+@pytest.mark.parametrize("role", ["provision", "rotate", "revert", "recover"])
+@pytest.mark.slow(every=2)
+def test_missing_variables_are_named(ansible: Ansible, service: Service, role: str) -> None:
+    run = ansible.playbook(f"azbatch.cmk.{role}")
+
+    assert run.rc != 0
+    assert "missing required arguments: cmk_account_name, cmk_" in run.output
+    assert "is undefined" not in run.output
+    assert run.requests == []
+
+
 def test_required_variables_that_are_blank_are_missing(ansible: Ansible, service: Service) -> None:
     run = run_role(ansible, "provision", cmk_resource_group="")
 
