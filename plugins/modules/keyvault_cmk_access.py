@@ -192,6 +192,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cl
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import used_by_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import document as access_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
@@ -237,8 +238,14 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
             for one in goals:
                 predicted(one, cloud.access, access_plan)
         outcomes = [make(goal) for goal in goals]
-    summary = " ".join(access_document.summary(one.before, one.after) for one in outcomes)
+    summary = " ".join(_summary(one) for one in outcomes)
     return together(outcomes).summarized(summary or f"{account} has no identity, and no access.")
+
+
+def _summary(outcome: Outcome) -> str:
+    users = outcome.report.get("in_use_by")
+    summary = access_document.summary(outcome.before, outcome.after)
+    return f"{summary} The access was not revoked, {used_by_text(users)}." if users and not outcome.changed else summary
 
 
 def exclusive(params: Mapping[str, Any]) -> str:

@@ -401,7 +401,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, unless_used
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import version_text
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import used_by_text, version_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
@@ -444,6 +444,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = key_goal.desired(params)
     outcome = _ensure(goal, params, cloud)
+    users = outcome.report.get("in_use_by")
+    if users and not outcome.changed:
+        version = f"{version_text(goal.version).capitalize()} of key" if goal.version else "Key"
+        kept = "stays enabled" if goal.state == "disabled" else "was not deleted"
+        return outcome.summarized(f"{version} {goal.name} in vault {goal.vault} {kept}, {used_by_text(users)}.")
     if kept_until := outcome.report.get("kept_until"):
         kept = version_text(goal.version).capitalize() if goal.version else "Each version"
         return outcome.summarized(f"{kept} of key {goal.name} in vault {goal.vault} stays enabled until {kept_until}.")

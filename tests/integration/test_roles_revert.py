@@ -13,7 +13,7 @@ import pytest
 from harness import Ansible, Run
 from one_process import RolesRunner
 from reports import CHECKS
-from role_runs import holdings, play_role, refused, result, run_role, steps, unchanged, wrote
+from role_runs import VARS, holdings, play_role, refused, result, run_role, steps, unchanged, wrote
 from service import ENCRYPTION_USER, NEEDED, Service, raised
 
 FOREIGN = "99999999-0000-4000-8000-000000000001"
@@ -158,6 +158,18 @@ def test_key_and_access_stay_for_other_accounts(roles: RolesRunner, service: Ser
     run = revert(roles, **wanted, cmk_previous_key_identifier=identifier)
     assert steps(run) == ["key", "access"]
     assert not is_granted(service, principal)
+
+
+def test_the_playbook_shows_why_the_key_and_the_access_are_kept(ansible: Ansible, service: Service) -> None:
+    _principal, key = service.on_key()
+    service.make_account("account2")
+    service.grant(service.account("account2")["identity"]["principalId"])
+    service.point(key, "account2")
+    run = ansible.playbook("azbatch.cmk.revert", extra_vars={**VARS, "cmk_revert_key": "disable"})
+
+    assert run.rc == 0, run.output
+    kept = "Key key1 in vault vault-one stays enabled, because it is in use by account2."
+    assert kept in " ".join(run.output.split())
 
 
 def test_only_permissions_that_batch_needs_are_revoked(roles: RolesRunner, service: Service) -> None:

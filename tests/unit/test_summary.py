@@ -14,7 +14,7 @@ from documents import KEY, NEW, OLD, PRINCIPAL, account, key, observed_key, syst
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import version
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import and_text
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import and_text, used_by_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import document as access_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
@@ -234,3 +234,17 @@ def test_summary_of_an_outcome(changed: bool, planned: bool, expected: str) -> N
 @pytest.mark.parametrize(("words", "text"), [(["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")])
 def test_and(words: list[str], text: str) -> None:
     assert and_text(words) == text
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["one"], "one"),
+        (["one", "two", "three"], "one, two and three"),
+        (["one", "two", "three", "four", "five"], "one, two, three and 2 more"),
+    ],
+)
+def test_used_by(names: list[str], text: str) -> None:
+    ids = [f"/subscriptions/s/resourceGroups/g/providers/Microsoft.Batch/batchAccounts/{name}" for name in names]
+
+    assert used_by_text(ids) == f"because it is in use by {text}"

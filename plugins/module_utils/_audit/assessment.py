@@ -70,12 +70,15 @@ def assessed(account: Account, seen: Seen) -> Assessment:
     }
     if account["id"].lower() in seen["changed_at"]:
         observed["account_changed_at"] = seen["changed_at"][account["id"].lower()]
-    availability = _availability(account, pools, *diagnosis.lost_key(observed))
+    lost, reasons = diagnosis.lost_key(observed)
+    availability = _availability(account, pools, lost, reasons)
     observed["available"] = availability["available"]
     evidence = observed["evidence"]
     checks = preflight.judged(evidence)
     causes = diagnosis.known(diagnosis.causes(evidence, checks, observed))
     unclear = diagnosis.unclear(evidence, checks, observed)
+    if pools is not None and availability["available"] is None and not unclear and reasons:
+        unclear = {"availability": " ".join(reasons)}
     record = {
         **placed,
         **_of_key(key, _or_none(evidence.bundle), kept, seen),

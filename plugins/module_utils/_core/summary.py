@@ -17,6 +17,7 @@ from .placeholders import is_placeholder
 
 # The number of characters of a version in a summary, enough to distinguish versions.
 _SHORT = 8
+_MOST_NAMES = 3
 
 
 def version_text(version: str | None) -> str:
@@ -52,6 +53,13 @@ def _plain(value: Any) -> str:
 def and_text(words: Iterable[str]) -> str:
     *most, last = words
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def used_by_text(users: Sequence[str]) -> str:
+    """Why a resource was kept: the names of at most three of the accounts and pools (ids) that use it."""
+    names = [one.rsplit("/", 1)[-1] for one in users]
+    shown = [*names[:_MOST_NAMES], f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else names
+    return f"because it is in use by {and_text(shown)}"
 
 
 def repaired_text(causes: Sequence[str], *, is_planned: bool) -> str:
