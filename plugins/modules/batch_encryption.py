@@ -302,10 +302,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import repaired_text
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import naming_repairs
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal
@@ -338,12 +337,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = encryption_goal.desired(params)
-    try:
+    with naming_repairs(params["causes_so_far"], None, is_planned=cloud.is_rehearsal):
         outcome = converge(goal, cloud.encryption, encryption_plan, rights=cloud.rights.of(encryption_writes.NEEDED))
-    except CmkError as failure:
-        if params["causes_so_far"]:
-            failure.msg += f" {repaired_text(params['causes_so_far'], is_planned=cloud.is_rehearsal)}"
-        raise
     if goal.key:
         cloud.forced_versions.completed(*counted_as(goal.key, params))
     return outcome.summarized(encryption_document.summary(goal.account, outcome.before, outcome.after))

@@ -71,6 +71,13 @@ options:
       accounts of a subscription could not all be listed.
     type: bool
     default: false
+  causes_so_far:
+    description:
+      - RV(azbatch.cmk.batch_encryption_info#module:causes_so_far) of the last check. If the task fails, the message
+        names the causes that earlier tasks of the role P(azbatch.cmk.recover#role) have repaired.
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment:
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
@@ -99,6 +106,13 @@ EXAMPLES = r"""
     key_identifier: https://myvault.vault.azure.net/keys/batch
     account_name: mybatch
     account_resource_group: rg-batch
+
+- name: Grant the access again, after other causes that batch_encryption_info (check_before=recover) found were repaired
+  azbatch.cmk.keyvault_cmk_access:
+    key_identifier: https://myvault.vault.azure.net/keys/batch
+    account_name: mybatch
+    account_resource_group: rg-batch
+    causes_so_far: "{{ account.causes_so_far }}"
 
 - name: Revoke the access if no account uses it
   azbatch.cmk.keyvault_cmk_access:
@@ -192,7 +206,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cl
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import used_by_text
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import naming_repairs, used_by_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import document as access_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
@@ -214,6 +228,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
     "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
     "force": {"type": "bool", "default": False},
+    "causes_so_far": {"type": "list", "elements": "str", "default": []},
 }
 
 
@@ -226,7 +241,8 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
             lambda: converge(goal, cloud.access, access_plan, rights=cloud.rights.of(access_writes.NEEDED))
         )
 
-    with cloud.locked(goal.vault):
+    repaired = naming_repairs(params["causes_so_far"], "access_missing", is_planned=cloud.is_rehearsal)
+    with repaired, cloud.locked(goal.vault):
         goals = [goal]
         if account:
             if goal.group:

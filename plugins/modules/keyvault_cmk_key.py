@@ -143,6 +143,13 @@ options:
         because the accounts of a subscription could not all be listed.
     type: bool
     default: false
+  causes_so_far:
+    description:
+      - RV(azbatch.cmk.batch_encryption_info#module:causes_so_far) of the last check. If the task fails, the message
+        names the causes that earlier tasks of the role P(azbatch.cmk.recover#role) have repaired.
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment:
   - azbatch.cmk.new_key
   - azbatch.cmk.azure
@@ -267,6 +274,8 @@ EXAMPLES = r"""
     vault_name: myvault
     name: batch
     state: recovered
+    # The result of batch_encryption_info (check_before: recover), if the task is one of several repairs.
+    causes_so_far: "{{ account.causes_so_far }}"
 
 - name: Create a key with a profile of the credential file
   azbatch.cmk.keyvault_cmk_key:
@@ -401,7 +410,11 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, unless_used
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import used_by_text, version_text
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import (
+    naming_repairs,
+    used_by_text,
+    version_text,
+)
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
@@ -438,12 +451,15 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "moved_to": {"type": "str"},
     "grace_period": {"type": "str", "default": "P1D"},
     "force": {"type": "bool", "default": False},
+    "causes_so_far": {"type": "list", "elements": "str", "default": []},
 }
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = key_goal.desired(params)
-    outcome = _ensure(goal, params, cloud)
+    repairs = "key_deleted" if goal.state == "recovered" else "version_unusable"
+    with naming_repairs(params["causes_so_far"], repairs, is_planned=cloud.is_rehearsal):
+        outcome = _ensure(goal, params, cloud)
     users = outcome.report.get("in_use_by")
     if users and not outcome.changed:
         version = f"{version_text(goal.version).capitalize()} of key" if goal.version else "Key"

@@ -76,6 +76,13 @@ options:
       refused.
     type: bool
     default: false
+  causes_so_far:
+    description:
+      - RV(azbatch.cmk.batch_encryption_info#module:causes_so_far) of the last check. If the task fails, the message
+        names the causes that earlier tasks of the role P(azbatch.cmk.recover#role) have repaired.
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment:
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
@@ -117,6 +124,8 @@ EXAMPLES = r"""
     resource_group: rg-keys
     name: myvault
     trusted_services: true
+    # The result of batch_encryption_info (check_before: recover), if the task is one of several repairs.
+    causes_so_far: "{{ account.causes_so_far }}"
 
 - name: Delete a vault if no account uses its keys
   azbatch.cmk.keyvault_cmk_vault:
@@ -222,6 +231,7 @@ from typing import Any
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import naming_repairs
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import plan as vault_plan
@@ -238,12 +248,14 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "trusted_services": {"type": "bool", "default": False},
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
     "force": {"type": "bool", "default": False},
+    "causes_so_far": {"type": "list", "elements": "str", "default": []},
 }
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = vault_goal.desired(params)
-    with cloud.locked(exclusive(params)):
+    repaired = naming_repairs(params["causes_so_far"], "network_closed", is_planned=cloud.is_rehearsal)
+    with repaired, cloud.locked(exclusive(params)):
         outcome = converge(goal, cloud.vaults, vault_plan, rights=cloud.rights.of(vault_writes.NEEDED))
     return outcome.summarized(vault_plan.summary(goal, outcome.before, outcome.after))
 

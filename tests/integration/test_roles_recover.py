@@ -308,6 +308,32 @@ def test_a_repair_that_is_not_allowed(roles: RolesRunner, service: Service) -> N
     assert not service.is_available()
 
 
+@pytest.mark.parametrize(
+    ("rbac", "fault", "repaired"),
+    [
+        (True, "disabled", "version_unusable"),
+        (False, "disabled", "version_unusable"),
+        (False, "deleted", "key_deleted"),
+    ],
+)
+def test_a_repair_that_azure_refuses_names_the_repairs_before_it(
+    roles: RolesRunner, service: Service, rbac: bool, fault: str, repaired: str
+) -> None:
+    """A lock of the vault prevents that access is granted, after the key has been repaired."""
+    principal, _ = service.on_key(rbac=rbac)
+    service.revoke(principal)
+    if fault == "disabled":
+        service.disable()
+    else:
+        service.keys().begin_delete_key("key1").wait()
+    service.sandbox.control.behavior(resource_lock="vaults")
+
+    (failed,) = run_role(roles, "recover").failed
+
+    assert service.key().properties.enabled
+    assert failed["msg"].endswith(f"Before that, the run has repaired: {repaired}."), failed["msg"]
+
+
 @pytest.mark.parametrize("on_key", [True, False])
 def test_an_available_account_is_not_changed(roles: RolesRunner, service: Service, on_key: bool) -> None:
     if on_key:
