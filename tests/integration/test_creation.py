@@ -17,7 +17,7 @@ import pytest
 from harness import short, writes
 from meddling import REALISTIC, SETTLED, Wire
 from one_process import OneProcess
-from role_runs import holdings
+from role_runs import VARS, holdings
 from sandbox_client import Control
 from service import GROUP, LOCATION, OFFICER, Service
 
@@ -495,4 +495,18 @@ def test_other_regions_are_reported(runner: OneProcess, service: Service) -> Non
     warnings = [one for one in report["warnings"] if "North Europe" in one]
     assert len(warnings) == 2, report["warnings"]
     assert all("westeurope" in one for one in warnings)
+    assert service.is_available()
+
+
+@pytest.mark.parametrize("lag", ["5", "60"])
+def test_a_vault_that_reads_do_not_show_yet(runner: OneProcess, service: Service, lag: str) -> None:
+    """After Azure has accepted the creation, the first reads do not find the vault. That is no failure."""
+    service.sandbox.control.behavior(read_lag=lag)
+    wanted = {**VARS, "cmk_vault_authorization": "access_policy", "cmk_wait_timeout": 900}
+
+    report = runner.role("provision", wanted)
+
+    assert not report.get("failed"), report
+    assert report["changed"] is True
+    service.sandbox.control.advance(60)
     assert service.is_available()

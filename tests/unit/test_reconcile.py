@@ -753,6 +753,39 @@ def test_the_fallback_after_a_failed_rollback_is_for_a_change_that_is_refused_wh
     assert lamps.lit == ({"red": True, "blue": True} if rollback is None or found is Refused else {"red": True})
 
 
+class SwitchedOff(Lamps):
+    """Somebody needs the lamp when it is off, and the next `stale` reads show that it is on."""
+
+    stale = 2
+
+    def until_shown(self, look: Any) -> CmkError | None:
+        for _time in range(5):
+            missing: CmkError | None = look()
+            if missing is None:
+                return None
+        return missing
+
+    def read(self, goal: Lamp) -> bool:
+        if self.lit[goal.name]:
+            return True
+        if not goal.lit:
+            raise Refused("Somebody needs it.", code="in_use")
+        self.stale -= 1
+        return self.stale >= 0
+
+
+@pytest.mark.parametrize(("stale", "restored"), [(0, True), (2, True), (4, True), (5, False)])
+def test_a_removal_is_undone_although_reads_lag(stale: int, restored: bool) -> None:
+    """A read that shows the previous setting does not show the removal yet, so it is no proof."""
+    lamps = SwitchedOff(Refused, lit={"red": True})
+    lamps.stale = stale
+    with pytest.raises(CmkError) as failed:
+        converge(Lamp(lit=False, if_refused=Lamp(lit=True)), lamps, Lamps)  # type: ignore[arg-type]
+
+    assert failed.value.code == "in_use"
+    assert (failed.value.facts["restored"], lamps.lit) == (restored, {"red": restored})
+
+
 @pytest.mark.parametrize("failure", [Denied, Refused])
 def test_without_a_rollback_nothing_is_undone(failure: type[CmkError]) -> None:
     lamps = Lamps(failure)

@@ -48,11 +48,11 @@ class EvidenceReader:
 
     def of_account(self, account: Account, key: KeyIdentifier, vault_group: str | None = None) -> Evidence:
         """The evidence on a key that the account uses or is about to use."""
-        return self.gather(key, vault_group, *self._who(account))
+        return _for(account, self.gather(key, vault_group, *self._who(account)))
 
     def of_account_now(self, account: Account, key: KeyIdentifier) -> Evidence:
         """The same evidence, read from Azure now."""
-        return self._now(key, None, *self._who(account))
+        return _for(account, self._now(key, None, *self._who(account)))
 
     def _who(self, account: Account) -> tuple[tuple[str, ...], str]:
         """The principals of the account, and their tenant."""
@@ -218,3 +218,7 @@ class EvidenceReader:
             lambda: self._access.definitions(vault_id, guids), "role", vault_id, *guids
         )
         return assignments, definitions
+
+
+def _for(account: Account, evidence: Evidence) -> Evidence:
+    return replace(evidence, account=f"the Batch account {account['name']}")

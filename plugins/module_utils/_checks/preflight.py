@@ -44,6 +44,8 @@ class Evidence:
     lasting: float = 0
     # If true, the check of access passes if one of the identities may use the key.
     by_any: bool = False
+    # The account in a message.
+    account: str = "the account"
 
 
 @dataclass(frozen=True)
@@ -75,15 +77,16 @@ def failed_checks(evidence: Evidence, among: Iterable[str] | None = None) -> lis
     return names if among is None else [name for name in names if name in among]
 
 
-def require(evidence: Evidence, so: str = "so the account was not moved to it") -> tuple[Check, ...]:
-    """All checks. If a check fails, an error that names all failed checks and the consequence (`so`)."""
+def require(evidence: Evidence, so: str | None = None) -> tuple[Check, ...]:
+    """All checks. If a check fails, an error that names all failed checks and the consequence (`so`, by default that
+    the account was not moved)."""
     checks = judged(evidence)
     failed = [check for check in checks if check.status == FAILED]
     if not failed:
         return checks
     message = " ".join(f"{check.name}: {check.evidence} {check.remedy}" for check in failed)
     raise Refused(
-        f"Batch could not use the key {evidence.key}, {so}. {message}",
+        f"Batch could not use the key {evidence.key}, {so or f'so {evidence.account} was not moved to it'}. {message}",
         code="preflight_failed",
         failed_checks=[check.name for check in failed],
         preflight=describe(checks),
@@ -106,8 +109,9 @@ def require_for_change(evidence: Evidence) -> tuple[Check, ...]:
         "Microsoft.Authorization/roleAssignments/read and roleDefinitions/read on the vault."
     )
     raise Refused(
-        f"The account was not moved to the key {evidence.key}: whether its identity may use the key could not be "
-        f"read, so the change could not be confirmed. {access.evidence} {remedy}",
+        f"{evidence.account[:1].upper()}{evidence.account[1:]} was not moved to the key {evidence.key}: whether its "
+        "identity may use the key could not be read, so the change could not be confirmed. "
+        f"{access.evidence} {remedy}",
         code="access_unknown",
         preflight=describe(checks),
         remedy=remedy,

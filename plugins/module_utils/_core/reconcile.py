@@ -154,8 +154,9 @@ def _restore(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) 
     if way is not None and _put_back(way, todo.before, service, planner, failure):
         return
     if todo.if_refused is not None and _is_refused(todo, service, planner, failure):
-        is_changed = bool(todo.steps) and len(failure.facts["applied"]) == len(todo.steps)
-        _put_back(todo.if_refused, todo.before, service, planner, failure, is_changed=is_changed)
+        # Without a goal for the rollback, the change disabled, deleted or revoked something (usage.removal).
+        is_removed = way is None and bool(todo.steps) and len(failure.facts["applied"]) == len(todo.steps)
+        _put_back(todo.if_refused, todo.before, service, planner, failure, is_removed=is_removed)
 
 
 def _is_refused(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) -> bool:
@@ -176,17 +177,17 @@ def _is_refused(todo: Plan[W], service: W, planner: Planner[W], failure: CmkErro
     return False
 
 
-def _write_back(previous: Any, service: W, planner: Planner[W], *, is_changed: bool) -> None:
+def _write_back(previous: Any, service: W, planner: Planner[W], *, is_removed: bool) -> None:
     """Write the previous setting. Repeat that while Azure does not respond, or does not show the resource: a key
-    that is being deleted can be recovered only once its deletion is complete. If this task has certainly changed the
-    setting (`is_changed`), a read that shows the previous setting is out of date, so wait until a read shows the
-    change."""
+    that is being deleted can be recovered only once its deletion is complete. If this task has certainly removed
+    something (`is_removed`), a read that shows the previous setting is out of date, so wait until a read shows the
+    removal."""
 
     def attempt() -> CmkError | None:
         try:
             plan = planner.plan(previous, _read_again(service, previous))
-            if is_changed and not plan.steps:
-                return _change_not_shown()
+            if is_removed and not plan.steps:
+                return _removal_not_shown()
             _apply(plan, service, [])
         except (NotFound, PlanOutdated, Unavailable) as obstacle:
             if obstacle.code in _NOT_RETRIED:
@@ -200,9 +201,9 @@ def _write_back(previous: Any, service: W, planner: Planner[W], *, is_changed: b
         raise obstacle
 
 
-def _change_not_shown() -> CmkError:
+def _removal_not_shown() -> CmkError:
     return NotConverged(
-        "Azure accepted the change, but a later read does not show it, so it is not known whether the previous setting "
+        "Azure accepted the change, but later reads do not show it, so it is not known whether the previous setting "
         "was restored. Run azbatch.cmk.recover for the accounts."
     )
 
@@ -223,7 +224,7 @@ def _put_back(
     planner: Planner[W],
     failure: CmkError,
     *,
-    is_changed: bool = False,
+    is_removed: bool = False,
 ) -> bool:
     """Restore the previous state with a plan, so that the rollback is also checked in advance, and writes nothing
     if nothing has changed.
@@ -231,7 +232,7 @@ def _put_back(
     Adds the resulting state to the failure. Returns whether the rollback was completed.
     """
     try:
-        _write_back(previous, service, planner, is_changed=is_changed)
+        _write_back(previous, service, planner, is_removed=is_removed)
         current, _missing = _look_until_shown(previous, service, planner)
     except Exception as ended:
         obstacle = as_failure(ended)
