@@ -75,7 +75,7 @@ def test_the_main_jobs(world: World, service: Service, job: str) -> None:
 
 
 @pytest.mark.parametrize(("position", "name"), in_each_position(list(CASES)))
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=7)
 def test_the_cases_of_injected_faults(
     runner: OneProcess, service: Service, position: dict[str, str], name: str
 ) -> None:

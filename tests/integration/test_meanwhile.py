@@ -126,7 +126,7 @@ def test_meanwhile(runner: OneProcess, wire: Wire, service: Service, name: str) 
 
 
 @pytest.mark.parametrize(("number", "name"), list(enumerate(PAIRS)))
-@pytest.mark.slow(every=6)
+@pytest.mark.slow(every=15)
 def test_meanwhile_in_other_positions(runner: OneProcess, wire: Wire, service: Service, number: int, name: str) -> None:
     """At each request, another switch of the sandbox is in another position."""
     at = 0 if PROOF_OF_ALL else len(name) % 8

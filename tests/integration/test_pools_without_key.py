@@ -228,6 +228,7 @@ def test_availability_is_unknown_if_the_caller_cannot_read_the_key(
 
 
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
+@pytest.mark.slow(every=3)
 def test_availability_is_unknown_if_the_caller_cannot_list_versions(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, position: str, follow: bool
 ) -> None:
