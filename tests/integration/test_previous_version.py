@@ -43,6 +43,7 @@ def test_a_previous_version_is_disabled_when_no_account_needs_it(world: World, s
 
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
 @pytest.mark.parametrize("pools", ["200", "409"])
+@pytest.mark.slow(every=2)
 def test_a_previous_version_that_somebody_disables(world: World, service: Service, follow: bool, pools: str) -> None:
     control = service.sandbox.control
     control.behavior(pools_without_key=pools)
@@ -71,6 +72,7 @@ def test_a_previous_version_that_somebody_disables(world: World, service: Servic
         pytest.param(True, 30, "409", id="followed-409"),
     ],
 )
+@pytest.mark.slow(every=3)
 def test_recover_makes_every_version_usable_that_batch_may_need(
     world: World, service: Service, follow: bool, hours: int, pools: str
 ) -> None:
@@ -122,6 +124,7 @@ def test_an_account_that_lacks_only_a_previous_version(service: Service, runner:
 
 
 @pytest.mark.parametrize("cause", ["role", "access policy", "firewall", "deleted key"])
+@pytest.mark.slow(every=3)
 def test_a_follower_that_could_not_use_the_key_when_a_version_was_created(
     world: World, service: Service, cause: str
 ) -> None:
@@ -161,6 +164,7 @@ def test_a_follower_that_could_not_use_the_key_when_a_version_was_created(
     "move", ["to the newest version", "back", "to the latest version", "pinned to an older version"]
 )
 @pytest.mark.parametrize("pools", ["200", "409"])
+@pytest.mark.slow(every=2)
 def test_a_version_that_an_account_has_just_left(service: Service, runner: OneProcess, move: str, pools: str) -> None:
     """Both versions are old. Somebody disables the version from which the account was moved an hour ago."""
     control = service.sandbox.control
