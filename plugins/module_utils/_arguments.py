@@ -69,3 +69,6 @@ NEW_KEY: dict[str, dict[str, Any]] = {
         },
     },
 }
+
+# Doc fragment azbatch.cmk.repair.
+REPAIR: dict[str, dict[str, Any]] = {"causes_so_far": {"type": "list", "elements": "str", "default": []}}

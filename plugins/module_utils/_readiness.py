@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._checks import diagnosis as account_diagnosis
 from ._checks import rights, usage
+from ._checks.repairs import repaired_text
 from ._checks.rights import Needed
 from ._core.documents import Account
 from ._core.duration import seconds
@@ -29,7 +30,6 @@ from ._core.errors import CmkError, Denied, InvalidOption, Refused, Unavailable
 from ._core.ids import KeyIdentifier, check_key_name, check_vault_name, key_of, parse_key_identifier, principals_of
 from ._core.plan import Step
 from ._core.reconcile import predicted
-from ._core.summary import repaired_text
 from ._resources.access import goal as access_goal
 from ._resources.access import plan as access_plan
 from ._resources.access import writes as access_writes

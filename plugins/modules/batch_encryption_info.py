@@ -399,7 +399,7 @@ from typing import Any
 from ansible_collections.azbatch.cmk.plugins.module_utils import _readiness
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import is_after_repair
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.repairs import is_after_repair
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import Account
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import seconds

@@ -71,14 +71,8 @@ options:
       accounts of a subscription could not all be listed.
     type: bool
     default: false
-  causes_so_far:
-    description:
-      - RV(azbatch.cmk.batch_encryption_info#module:causes_so_far) of the last check. If the task fails, the message
-        names the causes that earlier tasks of the role P(azbatch.cmk.recover#role) have repaired.
-    type: list
-    elements: str
-    default: []
 extends_documentation_fragment:
+  - azbatch.cmk.repair
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -202,11 +196,13 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import REPAIR
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.repairs import naming_repairs
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import naming_repairs, used_by_text
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import used_by_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import document as access_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
@@ -228,7 +224,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
     "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
     "force": {"type": "bool", "default": False},
-    "causes_so_far": {"type": "list", "elements": "str", "default": []},
+    **REPAIR,
 }
 
 

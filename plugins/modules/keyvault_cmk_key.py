@@ -143,14 +143,8 @@ options:
         because the accounts of a subscription could not all be listed.
     type: bool
     default: false
-  causes_so_far:
-    description:
-      - RV(azbatch.cmk.batch_encryption_info#module:causes_so_far) of the last check. If the task fails, the message
-        names the causes that earlier tasks of the role P(azbatch.cmk.recover#role) have repaired.
-    type: list
-    elements: str
-    default: []
 extends_documentation_fragment:
+  - azbatch.cmk.repair
   - azbatch.cmk.new_key
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
@@ -402,16 +396,16 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY, REPAIR
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.repairs import naming_repairs
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.rights import Needed
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, unless_used
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import (
-    naming_repairs,
     used_by_text,
     version_text,
 )
@@ -451,7 +445,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "moved_to": {"type": "str"},
     "grace_period": {"type": "str", "default": "P1D"},
     "force": {"type": "bool", "default": False},
-    "causes_so_far": {"type": "list", "elements": "str", "default": []},
+    **REPAIR,
 }
 
 

@@ -76,14 +76,8 @@ options:
       refused.
     type: bool
     default: false
-  causes_so_far:
-    description:
-      - RV(azbatch.cmk.batch_encryption_info#module:causes_so_far) of the last check. If the task fails, the message
-        names the causes that earlier tasks of the role P(azbatch.cmk.recover#role) have repaired.
-    type: list
-    elements: str
-    default: []
 extends_documentation_fragment:
+  - azbatch.cmk.repair
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -228,10 +222,11 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import REPAIR
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.repairs import naming_repairs
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import naming_repairs
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import plan as vault_plan
@@ -248,7 +243,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "trusted_services": {"type": "bool", "default": False},
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
     "force": {"type": "bool", "default": False},
-    "causes_so_far": {"type": "list", "elements": "str", "default": []},
+    **REPAIR,
 }
 
 

@@ -45,6 +45,12 @@ def causes(observed: dict[str, Any]) -> dict[str, str | None]:
     return {cause["name"]: cause["repair"] for cause in diagnosis.describe(observed)["causes"]}
 
 
+def unclear_of(observed: dict[str, Any]) -> dict[str, str]:
+    evidence = observed["evidence"]
+    checks = preflight.judged(evidence)
+    return diagnosis.unclear(evidence, checks, observed, diagnosis.causes(evidence, checks, observed))
+
+
 def test_a_usable_key_has_no_cause() -> None:
     described = diagnosis.describe(diagnosed())
 
@@ -172,10 +178,8 @@ def test_an_allowed_address_may_be_used_by_batch(
     rules: Any, available: bool | None, found: dict[str, str], unclear: set[str]
 ) -> None:
     observed = diagnosed(vault=rules, available=available)
-    checks = preflight.judged(observed["evidence"])
-
     assert causes(observed) == found
-    assert diagnosis.unclear(observed["evidence"], checks, observed).keys() == unclear
+    assert unclear_of(observed).keys() == unclear
 
 
 @pytest.mark.parametrize(
@@ -195,16 +199,15 @@ def test_an_uncertain_cause_is_unclear_if_another_cause_explains_the_loss(
         known = diagnosis.known(diagnosis.causes(evidence, checks, observed))
 
         assert [cause.repair for cause in known] == (["key"] if is_explained else [problem])
-        assert diagnosis.unclear(evidence, checks, observed).keys() == ({problem} if is_explained else set())
+        assert unclear_of(observed).keys() == ({problem} if is_explained else set())
         # The role recover makes all repairs, because one run should be enough.
         assert problem in causes(observed).values()
 
 
 def test_unknown_perimeter_rule_has_a_remedy() -> None:
     observed = diagnosed(vault=PERIMETER, available=None)
-    checks = preflight.judged(observed["evidence"])
 
-    assert preflight.OPEN_PERIMETER in diagnosis.unclear(observed["evidence"], checks, observed)["network"]
+    assert preflight.OPEN_PERIMETER in unclear_of(observed)["network"]
 
 
 WHERE = PLACE["resource_group"], PLACE["subscription_id"]
@@ -377,10 +380,9 @@ def retired(available: bool | None, since: int = 8 * DAY, **more: Any) -> dict[s
 def test_a_version_that_was_retired_long_ago_is_no_cause() -> None:
     """Also if somebody has changed the newest version, for example its tags, a moment ago."""
     observed = retired(None)
-    evidence = observed["evidence"]
 
     assert diagnosis.describe(observed)["causes"] == []
-    unclear = diagnosis.unclear(evidence, preflight.judged(evidence), observed)
+    unclear = unclear_of(observed)
     assert f"Version {MIDDLE} is disabled. The newest version of the key" in unclear["version"]
     # If the pools are listed, this alone is no reason to doubt.
     assert diagnosis.lost_key(observed) == ([], [])
@@ -621,8 +623,7 @@ def test_a_follower_may_need_a_version_that_was_retired_while_it_had_no_access(
     lost, unknown = diagnosis.lost_key(observed)
     assert lost == []
     assert [MIDDLE in one and "accepts one, for example of a tag" in one for one in unknown] == [True] * (not is_known)
-    evidence = observed["evidence"]
-    assert list(diagnosis.unclear(evidence, preflight.judged(evidence), observed)) == ["version"] * (not is_known)
+    assert list(unclear_of(observed)) == ["version"] * (not is_known)
 
 
 def test_a_pinned_account_needs_no_version_that_was_retired_while_it_had_no_access() -> None:
@@ -647,20 +648,6 @@ def test_a_version_that_was_retired_while_a_follower_had_no_access_is_enabled_on
     for seen, found in ((changed_vault("2026-05-28T20:20:00Z"), []), (perimeter, ["network_closed"])):
         observed["evidence"] = replace(observed["evidence"], vault=seen)
         assert list(causes(observed)) == found
-
-
-@pytest.mark.parametrize(
-    ("so_far", "is_after"),
-    [
-        ([], False),
-        (["version_unusable", "operations_missing", "access_missing"], False),
-        (["version_unusable", "key_deleted"], True),
-        (["vault_deleted"], True),
-        (["network_closed"], True),
-    ],
-)
-def test_causes_that_have_been_repaired_before_a_check(so_far: list[str], is_after: bool) -> None:
-    assert diagnosis.is_after_repair(so_far) is is_after
 
 
 def test_a_perimeter_is_no_cause_soon_after_the_access_was_granted() -> None:

@@ -451,10 +451,8 @@ def test_a_signal_does_not_end_the_rollback() -> None:
 # Azure is eventually consistent
 
 
-class Late(Shelf):
-    """After a write, the next `stale` reads show the previous books."""
-
-    stale = 2
+class Polled:
+    """A service that polls five times."""
 
     def until_shown(self, look: Any) -> CmkError | None:
         for _time in range(5):
@@ -462,6 +460,12 @@ class Late(Shelf):
             if missing is None:
                 return None
         return missing
+
+
+class Late(Polled, Shelf):
+    """After a write, the next `stale` reads show the previous books."""
+
+    stale = 2
 
     def read(self, goal: Goal) -> frozenset[str]:
         now = super().read(goal)
@@ -753,17 +757,10 @@ def test_the_fallback_after_a_failed_rollback_is_for_a_change_that_is_refused_wh
     assert lamps.lit == ({"red": True, "blue": True} if rollback is None or found is Refused else {"red": True})
 
 
-class SwitchedOff(Lamps):
+class SwitchedOff(Polled, Lamps):
     """Somebody needs the lamp when it is off, and the next `stale` reads show that it is on."""
 
     stale = 2
-
-    def until_shown(self, look: Any) -> CmkError | None:
-        for _time in range(5):
-            missing: CmkError | None = look()
-            if missing is None:
-                return None
-        return missing
 
     def read(self, goal: Lamp) -> bool:
         if self.lit[goal.name]:

@@ -12,10 +12,9 @@ import pytest
 from documents import KEY, NEW, OLD, PRINCIPAL, account, key, observed_key, system_assigned, user_assigned, vault
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import version
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import and_text, naming_repairs, used_by_text
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import and_text, used_by_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import document as access_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
@@ -249,29 +248,3 @@ def test_used_by(names: list[str], text: str) -> None:
     ids = [f"/subscriptions/s/resourceGroups/g/providers/Microsoft.Batch/batchAccounts/{name}" for name in names]
 
     assert used_by_text(ids) == f"because it is in use by {text}"
-
-
-@pytest.mark.parametrize(
-    ("repairs", "named"),
-    [
-        ("network_closed", ["vault_deleted"]),
-        ("key_deleted", ["vault_deleted"]),
-        ("version_unusable", ["vault_deleted", "key_deleted"]),
-        ("access_missing", ["vault_deleted", "key_deleted", "version_unusable"]),
-        (None, ["vault_deleted", "key_deleted", "version_unusable", "access_missing"]),
-    ],
-)
-def test_a_failed_repair_names_the_repairs_before_it(repairs: str | None, named: list[str]) -> None:
-    so_far = ["vault_deleted", "key_deleted", "version_unusable", "access_missing"]
-    with pytest.raises(Refused) as failed, naming_repairs(so_far, repairs, is_planned=False):
-        raise Refused("Azure refuses it.")
-
-    assert failed.value.msg == f"Azure refuses it. Before that, the run has repaired: {', '.join(named)}."
-
-
-@pytest.mark.parametrize("so_far", [[], ["access_missing"]])
-def test_a_failed_repair_without_earlier_repairs(so_far: list[str]) -> None:
-    with pytest.raises(Refused) as failed, naming_repairs(so_far, "access_missing", is_planned=False):
-        raise Refused("Azure refuses it.")
-
-    assert failed.value.msg == "Azure refuses it."

@@ -75,8 +75,9 @@ def assessed(account: Account, seen: Seen) -> Assessment:
     observed["available"] = availability["available"]
     evidence = observed["evidence"]
     checks = preflight.judged(evidence)
-    causes = diagnosis.known(diagnosis.causes(evidence, checks, observed))
-    unclear = diagnosis.unclear(evidence, checks, observed)
+    found = diagnosis.causes(evidence, checks, observed)
+    causes = diagnosis.known(found)
+    unclear = diagnosis.unclear(evidence, checks, observed, found)
     if pools is not None and availability["available"] is None and not unclear and reasons:
         unclear = {"availability": " ".join(reasons)}
     record = {

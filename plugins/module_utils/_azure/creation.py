@@ -23,9 +23,15 @@ _APPEARS_WITHIN_SECONDS = 60
 
 
 def until_shown(
-    session: Session, resource: str, *, is_shown: Callable[[], bool], is_listed: Callable[[], bool]
+    session: Session,
+    resource: str,
+    *,
+    is_shown: Callable[[], bool],
+    is_listed: Callable[[], bool] = lambda: True,
+    so_far: str = "is listed in its resource group",
 ) -> None:
-    """Wait until a read shows the listed resource (`key vault kv`), or until the resource is no longer listed.
+    """Wait until a read shows the resource (`key vault kv`), or until the resource is no longer listed. `so_far` is how
+    Azure has shown that the resource exists.
 
     Raises TimedOut after wait_timeout.
     """
@@ -36,8 +42,8 @@ def until_shown(
         if is_shown() or not is_listed():
             return None
         return TimedOut(
-            f"The {resource} is listed in its resource group, but Azure did not show it for {wait} s. It is not "
-            "created a second time. Run the task again.",
+            f"The {resource} {so_far}, but Azure did not show it for {wait} s. It is not created a second time. Run "
+            "the task again.",
             option="wait_timeout",
             value=wait,
         )

@@ -221,4 +221,4 @@ class EvidenceReader:
 
 
 def _for(account: Account, evidence: Evidence) -> Evidence:
-    return replace(evidence, account=f"the Batch account {account['name']}")
+    return replace(evidence, account=f"Batch account {account['name']}")

@@ -55,8 +55,6 @@ _SAID_BY_BATCH = {
 }
 _VERSION_NOT_FOUND = re.compile(r"\bkey '[^']+/([0-9a-f]{32})' was not found")
 _ACCESSIBLE_AGAIN = "accessible again"
-# The role recover repairs these causes after its last check, and other causes before a check.
-_REPAIRED_LAST = ("version_unusable", "operations_missing", "access_missing")
 # The maximum time until an account is available after Batch can use its key again (Microsoft's guide).
 _RECOVERY_SECONDS = 600
 # The maximum time until Batch can use a key after a role assignment (Microsoft's documentation of Azure RBAC).
@@ -86,11 +84,6 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
         "key_identifiers": _needed(evidence, observed),
         "preflight": preflight.describe(checks),
     }
-
-
-def is_after_repair(causes_so_far: Sequence[str]) -> bool:
-    """Whether a cause that earlier checks of a run found has been repaired."""
-    return not set(causes_so_far).issubset(_REPAIRED_LAST)
 
 
 def unread(observed: Mapping[str, Any]) -> list[CmkError]:
@@ -174,29 +167,32 @@ def known(found: Sequence[Cause]) -> tuple[Cause, ...]:
     return tuple(cause for cause in found if cause.is_certain) or tuple(found)
 
 
-def unclear(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> dict[str, str]:
+def unclear(
+    evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any], found: Sequence[Cause]
+) -> dict[str, str]:
     """Problems that are causes only if Batch uses a certain identity, address or version of several, with the
-    reasons why that is not known. Empty if the account is available, or if nothing else explains why it is not."""
+    reasons why that is not known. Empty if the account is available, or if nothing else explains why it is not.
+    `found` are its `causes`."""
     available = observed["available"]
-    is_explained = any(cause.is_certain for cause in causes(evidence, checks, observed))
+    is_explained = any(cause.is_certain for cause in found)
     if available or (available is False and not is_explained):
         return {}
     ask = _ASK if available is None else "Repair the other causes first"
     failed = {check.name: check.evidence for check in checks if check.status == FAILED}
-    found = {}
+    problems = {}
     if "access_granted" in failed and has_access(evidence):
-        found["access"] = (
+        problems["access"] = (
             f"{failed['access_granted']} Another identity of the account may use the key, and Azure does not show "
             f"which of them Batch uses. {ask}, or grant access."
         )
     if "network_open_to_batch" in failed and _may_be_let_in(evidence):
-        found["network"] = (
+        problems["network"] = (
             f"{failed['network_open_to_batch']} Its IP rules let other addresses in, and Azure does not show which "
             f"address Batch uses. {ask}, or allow trusted Microsoft services on the vault."
         )
     if available is None:
-        found |= _unclear_without_response(evidence, observed)
-    return found
+        problems |= _unclear_without_response(evidence, observed)
+    return problems
 
 
 def _unclear_without_response(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str]:
@@ -277,9 +273,12 @@ def unnoticed_repairs(observed: Mapping[str, Any]) -> dict[float, float]:
 def may_recover(observed: Mapping[str, Any]) -> bool:
     """Whether the account may become available without a repair, because somebody may have repaired the key or changed
     its vault a few minutes ago."""
-    evidence: Evidence = observed["evidence"]
-    vault_changed = preflight.vault_changed_at(evidence) + _RECOVERY_SECONDS > evidence.now
-    return vault_changed or bool(unnoticed_repairs(observed))
+    return _is_vault_changed(observed["evidence"]) or bool(unnoticed_repairs(observed))
+
+
+def _is_vault_changed(evidence: Evidence) -> bool:
+    """Whether the vault was changed in the last minutes, or may have been."""
+    return preflight.vault_changed_at(evidence) > evidence.now - _RECOVERY_SECONDS
 
 
 def depends_on_account_change(observed: Mapping[str, Any]) -> bool:
@@ -529,8 +528,7 @@ def _is_refused_alone(evidence: Evidence, observed: Mapping[str, Any]) -> bool:
     """Whether Batch itself refuses requests, and the vault does not explain that: without a refusal, the account may
     well be available."""
     is_refused = account_document.availability(observed.get("unavailable_reason")) is False
-    is_stable = preflight.vault_changed_at(evidence) <= evidence.now - _RECOVERY_SECONDS
-    return is_refused and is_stable and not _is_in_perimeter(evidence)
+    return is_refused and not _is_vault_changed(evidence) and not _is_in_perimeter(evidence)
 
 
 def _is_explained(observed: Mapping[str, Any]) -> bool:

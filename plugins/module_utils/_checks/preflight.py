@@ -45,7 +45,7 @@ class Evidence:
     # If true, the check of access passes if one of the identities may use the key.
     by_any: bool = False
     # The account in a message.
-    account: str = "the account"
+    account: str = "account"
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,9 @@ def require(evidence: Evidence, so: str | None = None) -> tuple[Check, ...]:
     if not failed:
         return checks
     message = " ".join(f"{check.name}: {check.evidence} {check.remedy}" for check in failed)
+    so = so or f"so the {evidence.account} was not moved to it"
     raise Refused(
-        f"Batch could not use the key {evidence.key}, {so or f'so {evidence.account} was not moved to it'}. {message}",
+        f"Batch could not use the key {evidence.key}, {so}. {message}",
         code="preflight_failed",
         failed_checks=[check.name for check in failed],
         preflight=describe(checks),
@@ -109,9 +110,8 @@ def require_for_change(evidence: Evidence) -> tuple[Check, ...]:
         "Microsoft.Authorization/roleAssignments/read and roleDefinitions/read on the vault."
     )
     raise Refused(
-        f"{evidence.account[:1].upper()}{evidence.account[1:]} was not moved to the key {evidence.key}: whether its "
-        "identity may use the key could not be read, so the change could not be confirmed. "
-        f"{access.evidence} {remedy}",
+        f"The {evidence.account} was not moved to the key {evidence.key}: whether its identity may use the key could "
+        f"not be read, so the change could not be confirmed. {access.evidence} {remedy}",
         code="access_unknown",
         preflight=describe(checks),
         remedy=remedy,

@@ -9,26 +9,15 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .errors import CmkError
 from .ids import read_key_identifier
 from .placeholders import is_placeholder
 
 # The number of characters of a version in a summary, enough to distinguish versions.
 _SHORT = 8
 _MOST_NAMES = 3
-# The causes in the order in which the role recover repairs them.
-_REPAIRED = (
-    "vault_deleted",
-    "network_closed",
-    "key_deleted",
-    "version_unusable",
-    "operations_missing",
-    "access_missing",
-)
 
 
 def version_text(version: str | None) -> str:
@@ -71,22 +60,3 @@ def used_by_text(users: Sequence[str]) -> str:
     names = [one.rsplit("/", 1)[-1] for one in users]
     shown = [*names[:_MOST_NAMES], f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else names
     return f"because it is in use by {and_text(shown)}"
-
-
-def repaired_text(causes: Sequence[str], *, is_planned: bool) -> str:
-    """Say which causes earlier tasks of the role recover have repaired, for a failure of a later task."""
-    return f"Before that, the run {'would have' if is_planned else 'has'} repaired: {', '.join(causes)}."
-
-
-@contextmanager
-def naming_repairs(causes_so_far: Sequence[str], repairs: str | None, *, is_planned: bool) -> Iterator[None]:
-    """If the task fails, add to the message which of the causes earlier tasks of the role recover have repaired.
-    `repairs` is the first cause that this task repairs; None if all causes have been repaired before."""
-    earlier = _REPAIRED[: _REPAIRED.index(repairs)] if repairs else _REPAIRED
-    repaired = [cause for cause in causes_so_far if cause in earlier]
-    try:
-        yield
-    except CmkError as failure:
-        if repaired:
-            failure.msg += f" {repaired_text(repaired, is_planned=is_planned)}"
-        raise

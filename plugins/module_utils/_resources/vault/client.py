@@ -25,7 +25,7 @@ from ..._checks.rights import READ_ACCOUNTS, READ_DELETED_VAULTS, VAULTS
 from ..._core import interrupts
 from ..._core.concurrent import in_background, map_concurrent, value_or_error
 from ..._core.documents import AccessPolicy, DeletedVault, Vault
-from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, TimedOut, Unavailable
+from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Unavailable
 from ..._core.ids import key_of, place_of, principals_of
 from ..._core.plan import Step
 from ..._core.rbac import allows
@@ -326,26 +326,13 @@ class Vaults(Polled):
         with self._session.changing(what, "vault", "key", "access", "role"):
             poller = self._client().vaults.begin_create_or_update(group, name, sdk.content(body), **options)
             if not sdk.finish(poller, self._session.wait_timeout, what):
-                self._wait_until_created(group, name)
+                is_shown = partial(self._is_created, group, name)
+                until_shown(self._session, f"key vault {name}", is_shown=is_shown, so_far="was created")
 
-    def _wait_until_created(self, group: str, name: str) -> None:
-        """Wait until a read shows the vault, and its creation has ended. Azure is eventually consistent."""
-        wait = self._session.wait_timeout
-
-        def not_created() -> CmkError | None:
-            vault = self._read(self._session.subscription_id, group, name)
-            if vault is not None and vault["properties"].get("provisioningState", "Succeeded") == "Succeeded":
-                return None
-            return TimedOut(
-                f"Azure accepted the creation of the key vault {name}, but did not show the vault for {wait} s. Run "
-                "the task again.",
-                option="wait_timeout",
-                value=wait,
-            )
-
-        failure = self._session.poll_until(not_created, time.monotonic() + wait, f"Azure to show the key vault {name}")
-        if failure is not None:
-            raise failure
+    def _is_created(self, group: str, name: str) -> bool:
+        """Whether a read shows the vault, and its creation has ended."""
+        vault = self._read(self._session.subscription_id, group, name)
+        return vault is not None and vault["properties"].get("provisioningState", "Succeeded") == "Succeeded"
 
     def _is_name_free(self, name: str, subscription: str | None = None) -> bool:
         body = {"name": name, "type": "Microsoft.KeyVault/vaults"}
