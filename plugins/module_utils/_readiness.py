@@ -330,12 +330,10 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
     causes = account_diagnosis.describe(diagnosis)["causes"] if diagnosis else []
     if available:
         return {"repairs": [], "causes_so_far": earlier}, _about_to_be_lost(name, causes)
-    if available is None and not (causes or earlier or account_diagnosis.unread(diagnosis)):
-        # No data shows that the account has lost its key. The last task of the role waits while Batch fails.
-        return {"repairs": [], "causes_so_far": earlier}, ()
-    if available is False and diagnosis and not (causes or earlier or account_diagnosis.unread(diagnosis)):
-        # Without a repair, the account becomes available only if somebody repaired the key a few minutes ago.
-        if not account_diagnosis.may_recover(diagnosis):
+    if diagnosis and not (causes or earlier or account_diagnosis.unread(diagnosis)):
+        # No data shows that the account has lost its key. The last task of the role waits while Batch fails, or until
+        # the account is available, if somebody may have repaired the key a few minutes ago.
+        if available is False and not account_diagnosis.may_recover(diagnosis):
             raise _no_cause(name, unavailable)
         return {"repairs": [], "causes_so_far": earlier}, ()
     if not diagnosis:

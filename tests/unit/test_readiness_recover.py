@@ -181,7 +181,8 @@ def test_an_available_account_needs_no_repair() -> None:
 
 
 def test_an_account_on_a_microsoft_managed_key_needs_no_repair() -> None:
-    assert refused("recover", Azure(on(None), UNAVAILABLE)).code == "account_unavailable"
+    for unavailable in (UNAVAILABLE, Unavailable("Busy.")):
+        assert refused("recover", Azure(on(None), unavailable)).code == "account_unavailable"
     assert repairs(Azure(on(None))) == []
 
 
