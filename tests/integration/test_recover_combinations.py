@@ -8,6 +8,7 @@ reports its repairs. Check mode predicts the run."""
 from __future__ import annotations
 
 import itertools
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -62,9 +63,26 @@ def delete_key(service: Service) -> None:
     service.keys().begin_delete_key("key1").wait()
 
 
+def purge_key(service: Service) -> None:
+    delete_key(service)
+    service.sandbox.control.advance(91 * DAY)
+
+
+def replace_key(service: Service) -> None:
+    """Another key has the name of the purged key."""
+    purge_key(service)
+    service.make_key()
+
+
 def revoke(service: Service) -> None:
     for identity in service.account()["identity"]["userAssignedIdentities"].values():
         service.revoke(identity["principalId"])
+
+
+def revoke_one(service: Service) -> None:
+    service.revoke(
+        service.account()["identity"]["userAssignedIdentities"][service.identity_id("identity2")]["principalId"]
+    )
 
 
 def close(service: Service, **rules: Any) -> None:
@@ -73,6 +91,18 @@ def close(service: Service, **rules: Any) -> None:
 
 def close_to_caller(service: Service) -> None:
     close(service, ipRules=[])
+
+
+def secure_by_perimeter(service: Service) -> None:
+    service.change_vault(properties={"publicNetworkAccess": "SecuredByPerimeter"})
+
+
+def move_to_other_tenant(service: Service) -> None:
+    service.change_vault(properties={"tenantId": str(uuid.uuid4())})
+
+
+def delete_one_identity(service: Service) -> None:
+    service.identities.user_assigned_identities.delete("rg-sandbox", "identity2")
 
 
 def delete_identity(service: Service) -> None:
@@ -101,11 +131,17 @@ FAULTS = {
     "expired": Fault("has expired", expire, "validity"),
     "not valid yet": Fault("not valid yet", postpone, "validity"),
     "may not unwrap": Fault("The key allows sign", forbid),
-    "key deleted": Fault("was deleted", delete_key),
-    "access revoked": Fault("lacks get, unwrapKey, wrapKey", revoke),
+    "key deleted": Fault("was deleted", delete_key, "key"),
+    "key purged": Fault("it was purged", purge_key, "key"),
+    "key replaced": Fault("was purged", replace_key, "key"),
+    "access revoked": Fault("lacks get, unwrapKey, wrapKey", revoke, "access"),
+    "access of one identity revoked": Fault("lacks get, unwrapKey, wrapKey", revoke_one, "access"),
     "firewall closed": Fault("blocks trusted Microsoft services", close, "firewall"),
     "firewall closed to the caller": Fault("blocks trusted Microsoft services", close_to_caller, "firewall"),
-    "identity deleted": Fault("identities of the account were deleted", delete_identity),
+    "secured by a perimeter": Fault("perimeter", secure_by_perimeter, "firewall"),
+    "in another tenant": Fault("tenant", move_to_other_tenant),
+    "identity deleted": Fault("identities of the account were deleted", delete_identity, "identity"),
+    "one identity deleted": Fault("", delete_one_identity, "identity"),
     "vault deleted": Fault("it can be recovered until", Service.delete_vault, "vault"),
     "vault purged": Fault("There is no vault", purge_vault, "vault"),
     **{
@@ -122,21 +158,26 @@ FAULTS = {
     },
 }
 ON_KEY = {"disabled", "expired", "not valid yet", "may not unwrap"}
+GONE = {"key purged", "key replaced"}
 CLOSED_TO_CALLER = "firewall closed to the caller"
 # Batch detects this fault only if the firewall allows Batch.
 LAST_SAID = "may not unwrap"
-LOST = {"identity deleted", "vault purged"}
+# No run recovers from these faults.
+LOST = {"identity deleted", "vault purged", "in another tenant", "secured by a perimeter", *GONE}
+# With these faults alone, the account is available.
+HARMLESS = {"access of one identity revoked", "one identity deleted"}
 # With these faults, check mode cannot predict all causes that the run will find, and warns.
-HIDING = {"vault deleted", "key deleted", CLOSED_TO_CALLER}
+HIDING = {"vault deleted", "key deleted", CLOSED_TO_CALLER, "secured by a perimeter"}
 Case = tuple[str, ...]
 
 
 def combinations() -> list[Case]:
-    """The combinations of two and three faults of different kinds. At least one fault is not a missing permission."""
+    """The combinations of two and three faults of different kinds with which the account is not available."""
     found = []
     for case in itertools.chain(itertools.combinations(FAULTS, 2), itertools.combinations(FAULTS, 3)):
         kinds = [FAULTS[name].kind for name in case if FAULTS[name].kind]
-        if len(kinds) == len(set(kinds)):
+        is_lost = any(name not in HARMLESS and not FAULTS[name].lacks for name in case)
+        if is_lost and len(kinds) == len(set(kinds)):
             found.append(case)
     return found
 
@@ -156,9 +197,17 @@ FAST: list[Case] = [
     ("disabled", "without Microsoft.KeyVault/vaults/read"),
     ("access revoked", f"without {KEYS}/read"),
     ("disabled", "vault deleted", f"without {KEYS}/update/action"),
+    ("key purged", "secured by a perimeter"),
+    ("key replaced", "vault deleted"),
+    ("disabled", "one identity deleted"),
+    ("access of one identity revoked", "in another tenant"),
     ("access revoked", "firewall closed", "without Microsoft.KeyVault/vaults/write"),
     ("access revoked", "vault deleted", f"without {DELETED}"),
 ]
+
+
+def lacking(case: Case) -> set[str]:
+    return {FAULTS[name].lacks for name in case} - {""}
 
 
 def make(service: Service, case: Case, monkeypatch: pytest.MonkeyPatch, *, rbac: bool) -> None:
@@ -171,9 +220,8 @@ def make(service: Service, case: Case, monkeypatch: pytest.MonkeyPatch, *, rbac:
     service.make_account(identity={"type": "UserAssigned", "userAssignedIdentities": assigned})
     identifier = service.make_key().id
     service.point(identifier.rpartition("/")[0] if kind == "follows" else identifier)
-    lacks = {FAULTS[name].lacks for name in case} - {""}
-    if lacks:
-        has, sandbox = EVERY_RIGHT - lacks, service.sandbox
+    if lacking(case):
+        has, sandbox = EVERY_RIGHT - lacking(case), service.sandbox
         at_group = give(service, sandbox.group, has & {*ACTIONS}, has & {*DATA_ACTIONS})
         sign_in(service, monkeypatch, [at_group, give(service, sandbox.subscription, has & {DELETED})])
     for name in case:
@@ -183,15 +231,15 @@ def make(service: Service, case: Case, monkeypatch: pytest.MonkeyPatch, *, rbac:
 def blockers(case: Case) -> set[str]:
     """A part of the error message for each reason why a run cannot recover the account."""
     faults, rbac = set(case), has_roles(case)
-    lost = {FAULTS[name].message for name in faults & LOST}
-    if "vault purged" in faults and any(FAULTS[name].lacks for name in faults):
+    lost = {FAULTS[name].message for name in faults & LOST - hidden(case)}
+    if "vault purged" in faults and lacking(case):
         # A caller with permissions only on the resource group cannot know whether another group has the vault.
         lost = lost - {FAULTS["vault purged"].message} | {"Microsoft.KeyVault/vaults/read"}
     if lost:
         return lost
     needed = {"Microsoft.KeyVault/vaults/read"}
     if CLOSED_TO_CALLER in faults:
-        if faults & {*ON_KEY, "key deleted"} - {LAST_SAID}:
+        if faults & {*ON_KEY, *GONE, "key deleted"} - {LAST_SAID}:
             return {"Run the task from a network"}
     else:
         needed.add(f"{KEYS}/read")
@@ -201,27 +249,42 @@ def blockers(case: Case) -> set[str]:
     needed |= {DELETED} if "vault deleted" in faults else set()
     if faults & {"vault deleted", "firewall closed", CLOSED_TO_CALLER}:
         needed.add("Microsoft.KeyVault/vaults/write")
-    if rbac and faults & {"vault deleted", "access revoked"}:
+    if rbac and faults & {"vault deleted", "access revoked", "access of one identity revoked"}:
         needed.add("Microsoft.Authorization/roleAssignments/write")
-    lacking = needed & {FAULTS[name].lacks for name in faults}
-    return lacking or ({"Run the task from a network"} if {CLOSED_TO_CALLER, LAST_SAID} <= faults else set())
+    reasons = needed & lacking(case) or {FAULTS[name].message for name in faults & LOST}
+    return reasons or ({"Run the task from a network"} if {CLOSED_TO_CALLER, LAST_SAID} <= faults else set())
+
+
+def hidden(case: Case) -> set[str]:
+    """The faults that a caller cannot see before a repair."""
+    faults = {*case}
+    if faults & {"vault deleted", "vault purged"} or "Microsoft.KeyVault/vaults/read" in lacking(case):
+        return {*GONE, "in another tenant", "secured by a perimeter"}
+    if faults & {CLOSED_TO_CALLER, "in another tenant", "secured by a perimeter"} or f"{KEYS}/read" in lacking(case):
+        return GONE
+    return set()
 
 
 def has_roles(case: Case) -> bool:
     """Whether the vault uses Azure RBAC. Only a role can lack a single permission on keys. For other combinations, the
     length of the names decides, so that both permission models occur."""
-    return any(FAULTS[name].lacks for name in case) or len(" ".join(case)) % 2 == 0
+    return bool(lacking(case)) or len(" ".join(case)) % 2 == 0
 
 
 def kind_of(case: Case) -> str:
     """The kind of the account: pinned to a version, following the key, or with two identities."""
+    if HARMLESS & {*case}:
+        return "two identities"
     return ("pinned", "follows", "two identities")[len(" ".join(case)) // 2 % 3]
 
 
 def is_shown_last(case: Case) -> bool:
     """Whether the caller can see a cause only in Batch's errors, and only after the run has granted access."""
-    is_granted = "access revoked" in case or ("vault deleted" in case and has_roles(case))
-    return is_granted and {CLOSED_TO_CALLER, LAST_SAID} <= {*case}
+    is_granted = {"access revoked", "access of one identity revoked"} & {*case} or (
+        "vault deleted" in case and has_roles(case)
+    )
+    is_said_last = {CLOSED_TO_CALLER, LAST_SAID} <= {*case} or "secured by a perimeter" in case
+    return bool(is_granted) and is_said_last
 
 
 @pytest.mark.parametrize("case", combinations() if PROOF_OF_ALL else FAST, ids=", ".join)

@@ -241,9 +241,10 @@ def test_playbooks_show_one_line_of_an_account(ansible: Ansible, service: Servic
     assert shown("provision").startswith("account1 uses ")
     version = f"version {service.versions()[-1].version[:8]}… of key key1 in vault vault-one"
     assert shown("rotate") == [f"account1 uses {version}."]
-    assert shown("recover") == f"account1 uses {version}."
+    assert shown("recover") == f"account1 uses {version} and is available."
     assert shown("revert") == f"account1 uses a Microsoft-managed key (before: {version})."
     assert shown("audit", cmk_audit_formats=["json"]) == [
         "1 Batch account, 0 on customer-managed keys: 0 at risk, 0 non-compliant, 0 unknown, 1 ok.",
         "cmk-audit/cmk-audit.json",
+        "Whether Batch accounts are available was not read. To read it, set cmk_audit_pools: true.",
     ]

@@ -87,8 +87,8 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unread(observed: Mapping[str, Any]) -> list[CmkError]:
-    """The errors of the reads of the vault, the deleted vault, the key, its versions and the access. If there are such
-    errors, there may be more causes than were found."""
+    """The errors of the reads of the vault, the deleted vault, the key, its versions and the access, and a network
+    security perimeter that may be the reason. If there are such errors, there may be more causes than were found."""
     evidence: Evidence = observed["evidence"]
     key = evidence.bundle if isinstance(evidence.bundle, CmkError) else observed["versions"]
     read = (evidence.vault, observed["deleted_vault"], key, evidence.assignments)
@@ -97,6 +97,9 @@ def unread(observed: Mapping[str, Any]) -> list[CmkError]:
         remedy = f"Grant the caller a role that allows {rights.VAULTS}/read on the vault, such as Key Vault Reader."
         seen = f"The key vault {evidence.key.vault} is in no subscription that the caller can read. {remedy}"
         errors.insert(0, Denied(seen, action=f"{rights.VAULTS}/read", remedy=remedy))
+    if _is_in_perimeter(evidence) and isinstance(evidence.bundle, CmkError):
+        seen = f"{preflight.IN_PERIMETER} {preflight.OPEN_PERIMETER}"
+        errors.append(Denied(seen, code="network_denied", remedy=preflight.OPEN_PERIMETER))
     return errors
 
 
