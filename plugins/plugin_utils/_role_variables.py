@@ -29,7 +29,7 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import 
 _COLLECTION = Path(__file__).resolve().parents[2]
 # A template that passes on the value of a variable unchanged, or omits the option.
 _PASSED_ON = re.compile(
-    r"\{\{ *(?:omit if [^{}]* else +)?(?P<name>cmk_\w+)(?: *\| *(?:default\([^{}|]*\)|bool|int|float))* *\}\}"
+    r"\{\{ *(?:omit if [^{}]* else +)?(?P<name>cmk_\w+)(?: *\| *(?:default\([^{}|]*\)|bool|int|float|trim))* *\}\}"
 )
 _VARIABLE = re.compile(r"\bcmk_\w+")
 _PREFIX = "cmk_"

@@ -221,9 +221,21 @@ def finish(poller: Any, timeout: float, what: str) -> bool:
 
 
 _MISSING_ABOVE = {
-    "SubscriptionNotFound": ("subscription_not_found", "subscription_id", "Correct it, or grant the caller access."),
-    "InvalidSubscriptionId": ("subscription_not_found", "subscription_id", "Correct it: it is a GUID."),
-    "ResourceGroupNotFound": ("resource_group_not_found", "resource_group", "Create the group, or correct it."),
+    "SubscriptionNotFound": (
+        "subscription_not_found",
+        "subscription_id",
+        "Correct subscription_id, or grant the caller access to the subscription.",
+    ),
+    "InvalidSubscriptionId": (
+        "subscription_not_found",
+        "subscription_id",
+        "Correct subscription_id, which must be a GUID.",
+    ),
+    "ResourceGroupNotFound": (
+        "resource_group_not_found",
+        "resource_group",
+        "Correct resource_group, or create the resource group.",
+    ),
 }
 # Entra's number -> code, option, remedy. Numbers: learn.microsoft.com, "Microsoft Entra authentication error codes".
 _ENTRA = {
@@ -271,8 +283,8 @@ def _authentication(what: str, error: Any) -> CmkError:
     if "AKV10032" in error.message:
         # Key Vault's error code for a token of another tenant.
         remedy = "Move the vault back to the caller's tenant, or sign in to the tenant of the vault."
-        message = f"Could not {what}: the vault belongs to another tenant than the caller. {remedy}"
-        return Denied(f"{message} Azure reports: {error.message}", code="vault_in_other_tenant", remedy=remedy)
+        reason = f"the vault belongs to another tenant than the caller. {_reported(error.message)}"
+        return Denied(f"Could not {what}: {reason} {remedy}", code="vault_in_other_tenant", remedy=remedy)
     number = re.search(r"AADSTS(\d+)", error.message)
     # msal reads the tenant's metadata first. If there are none, its message does not contain Entra's number.
     unknown_tenant = "Unable to get authority configuration" in error.message
@@ -281,7 +293,7 @@ def _authentication(what: str, error: Any) -> CmkError:
         ("authentication_failed", "auth_source", "Check the options tenant, client_id, secret and auth_source."),
     )
     return CmkError(
-        f"Could not {what}: signing in failed. {remedy} Azure reports: {error.message}",
+        f"Could not {what}: signing in failed. {_reported(error.message)} {remedy}",
         code=code,
         option=option,
         remedy=remedy,
@@ -290,36 +302,41 @@ def _authentication(what: str, error: Any) -> CmkError:
 
 def _http(what: str, error: Any) -> CmkError:
     service = _service_error(error)
-    said = f"Azure reports: ({service['code']}) {service['message']}"
+    said = _reported(f"({service['code']}) {service['message']}")
     if service["code"] in _MISSING_ABOVE:
         code, option, remedy = _MISSING_ABOVE[service["code"]]
-        return NotFound(f"Could not {what}. {remedy} {said}", code=code, option=option, remedy=remedy, azure=service)
+        return NotFound(f"Could not {what}. {said} {remedy}", code=code, option=option, remedy=remedy, azure=service)
     if error.status_code == 403:
         return _denied(what, service, said)
     if error.status_code == 404:
         return NotFound(f"Could not {what}. {said}", azure=service)
     if error.status_code == 429 or error.status_code >= 500:
-        return Unavailable(f"Could not {what}: Azure is busy or failing. Run the task again. {said}", azure=service)
+        return Unavailable(f"Could not {what}: Azure is busy or failing. {said} Run the task again.", azure=service)
     if service["code"] in _FORBIDDEN:
         code, reason, remedy = _FORBIDDEN[service["code"]]
-        return Rejected(f"Could not {what}: {reason}. {remedy} {said}", code=code, remedy=remedy, azure=service)
+        return Rejected(f"Could not {what}: {reason}. {said} {remedy}", code=code, remedy=remedy, azure=service)
     return Rejected(f"Could not {what}. {said}", azure=service)
+
+
+def _reported(message: str) -> str:
+    """Azure's message as a sentence. The last sentence of this collection's message is the remedy."""
+    return f"Azure reports: {message}{'' if message.endswith(('.', '!', '?')) else '.'}"
 
 
 def _denied(what: str, service: Mapping[str, Any], said: str) -> CmkError:
     if service["inner_code"] in ("ForbiddenByFirewall", "ForbiddenByConnection"):
         remedy = "Run the task from a network that the vault's firewall allows, or add this network to the firewall."
-        return Denied(f"Could not {what}. {remedy} {said}", code="network_denied", remedy=remedy, azure=service)
+        return Denied(f"Could not {what}. {said} {remedy}", code="network_denied", remedy=remedy, azure=service)
     if service["code"] == "RequestDisallowedByPolicy":
         remedy = (
             "Azure Policy denies this request, regardless of the roles of the caller. Comply with the policy, or "
             "create an exemption."
         )
-        return Denied(f"Could not {what}. {remedy} {said}", remedy=remedy, azure=service)
+        return Denied(f"Could not {what}. {said} {remedy}", remedy=remedy, azure=service)
     found = _PERMISSION.search(service["message"])
     action = found[found.lastgroup] if found and found.lastgroup else "this"
     remedy = f"Grant the caller a role (or access policy) that allows {action}."
-    return Denied(f"Could not {what}. {remedy} {said}", action=action, remedy=remedy, azure=service)
+    return Denied(f"Could not {what}. {said} {remedy}", action=action, remedy=remedy, azure=service)
 
 
 def _service_error(error: Any) -> dict[str, Any]:
