@@ -16,7 +16,8 @@ from cases import CLOSED
 from meddling import REALISTIC, SETTLED, Wire
 from one_process import OneProcess
 from operators import FIRST_KEY, RBAC_VAULT, Run, World, done
-from service import Service
+from role_runs import VARS
+from service import DAY, Service
 
 OTHER_KEY = (RBAC_VAULT, "key1")
 BUSY = {"times": 5, "answer": {"status": 503}}
@@ -368,3 +369,35 @@ def test_two_controllers_create_a_vault(
     with wire.meddled(is_new_vault, other):
         first()
     assert is_available(service, "account2")
+
+
+@pytest.mark.parametrize("ends", ["not shown in time", "interrupted at once", "interrupted later"])
+def test_no_read_shows_the_undone_change_after_a_rollback(
+    runner: OneProcess, service: Service, wire: Wire, ends: str
+) -> None:
+    """Otherwise the next run would read the undone change, and could disable the key that the account uses."""
+    _, version = service.on_key()
+    service.sandbox.control.advance(DAY)
+    service.sandbox.control.behavior(read_lag="60")
+    after: list[str] = []
+    # The number of requests after the switch. A run that is not interrupted gives up before it.
+    limit = {"not shown in time": 1000, "interrupted at once": 4, "interrupted later": 9}[ends]
+
+    def is_the_end(request: Any) -> bool:
+        if after or is_switch(request):
+            after.append(request.url)
+        return len(after) == limit + 1
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    wait_timeout = 30 if ends == "not shown in time" else 600
+    with wire.meddled(is_the_end, interrupt):
+        report = runner.role("revert", {**VARS, "cmk_wait_timeout": wait_timeout})
+
+    assert report["code"] == ("not_confirmed" if ends == "not shown in time" else "interrupted")
+    assert "The change was rolled back." in report["msg"]
+    assert report["restored"] is True
+    for _ in range(40):
+        assert service.encryption() == version
+        service.sandbox.control.advance(5)

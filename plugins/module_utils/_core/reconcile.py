@@ -129,7 +129,7 @@ def _look_until_shown(goal: Any, service: W, planner: Planner[W]) -> tuple[Plan[
         nonlocal seen
         try:
             seen = planner.plan(goal, service.read(goal))
-        except NotFound as missing:
+        except (NotFound, NotConverged) as missing:
             seen = None
             return missing
         return _not_shown(seen) if seen.changed else None
@@ -239,6 +239,9 @@ def _put_back(
         failure.add(f"Restoring the previous setting also failed: {obstacle.msg}")
         failure.facts.update(restored=False, restore_failure=obstacle.result())
         return False
+    restored = current.before == before
+    if restored and failure.facts["applied"]:
+        failure.add("The change was rolled back.")
     failure.add(previous.described(current.before))
-    failure.facts.update(restored=current.before == before, current_state=dict(current.before))
+    failure.facts.update(restored=restored, current_state=dict(current.before))
     return True

@@ -26,7 +26,7 @@ from ..._checks.diagnosis import lost_after_change, lost_key, previous_unusable
 from ..._checks.preflight import Evidence, for_rollback
 from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account
-from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Rejected, Unavailable
+from ..._core.errors import CmkError, Denied, NotConverged, NotFound, PlanOutdated, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
 from ..account.document import NotShown, availability, judged, require_known
 from ..key.document import REPLACED_BEFORE_EXPIRY, just_left
@@ -36,6 +36,9 @@ from .survey import survey_warnings
 if TYPE_CHECKING:
     from ..account.client import Accounts
     from ..key.client import Keys
+
+# No read of Azure is out of date by more seconds. An assumption: Microsoft documents no limit.
+_MAX_READ_DELAY = 180
 
 
 class Encryption(Polled):
@@ -57,6 +60,10 @@ class Encryption(Polled):
         # Accounts that a request of this task may have moved to another key: Azure accepted the request, or the
         # outcome is not known.
         self._moved: set[tuple[str, str]] = set()
+        # Accounts whose change Azure has accepted, and no read has shown yet. Reads may be out of date for a while.
+        self._not_shown: set[tuple[str, str]] = set()
+        # When each read shows a rollback, if reads have been out of date. 0.0: there was no such rollback.
+        self._rollback_shown_at = 0.0
         # Accounts of which Azure has refused a change of this task: the refusal may mean that the key was lost.
         self._refused: set[tuple[str, str]] = set()
         # Accounts that this task has moved to another version of their key, and why the previous version, which Batch
@@ -73,6 +80,7 @@ class Encryption(Polled):
         observed: dict[str, Any] = {"account": account, "unavailable_reason": None}
         if account is None:
             return observed
+        self._require_shown(account, goal)
         observed["expires_soon"] = self._expires_soon(account, goal)
         if observed["expires_soon"]:
             goal = replace(goal, updates_version=True)
@@ -111,6 +119,20 @@ class Encryption(Polled):
             found = self._evidence.of_account(account, goal.target, goal.vault_group)
             observed["evidence"] = for_rollback(found) if goal.undoes else found
         return observed
+
+    def _require_shown(self, account: Account, goal: Any) -> None:
+        """After a rollback, reads that are out of date show first the setting before the change, then the undone
+        change, and at last the rollback. Raise NotConverged until the undone change has been read, or until no read
+        can be that old: before that, a read of the previous setting does not show the rollback."""
+        changed = (goal.group.lower(), goal.account.lower())
+        if (goal.undoes or goal).has_set(account):
+            self._not_shown.discard(changed)
+        if goal.undoes is None or changed not in self._not_shown or time.monotonic() >= self._rollback_shown_at:
+            return
+        raise NotConverged(
+            f"Azure accepted the rollback of the Batch account {goal.account}, but later reads do not show it yet. "
+            "For some minutes, they may show the undone change. Wait ten minutes before you run the task again."
+        )
 
     def _expires_soon(self, account: Account, goal: Any) -> bool:
         """Whether the account would keep a version that expires within REPLACED_BEFORE_EXPIRY, and before the wanted
@@ -283,6 +305,8 @@ class Encryption(Polled):
             self._moved.add(account)
             try:
                 self._accounts.update(group, name, body, if_late=require_unmoved)
+                if not even_if_unavailable:
+                    self._not_shown.add(account)
             except (Denied, NotFound, PlanOutdated, Rejected) as refusal:
                 if not isinstance(refusal, PlanOutdated):
                     self._refused.add(account)
@@ -298,6 +322,9 @@ class Encryption(Polled):
         )
         if even_if_unavailable:
             self._moved.discard(account)
+            if account in self._not_shown:
+                self._shown_after = _MAX_READ_DELAY
+                self._rollback_shown_at = time.monotonic() + _MAX_READ_DELAY
         elif evidence is not None:
             self._moved_to.note(evidence.key)
         left = None if even_if_unavailable else previous
