@@ -38,10 +38,24 @@ LOST: dict[str, Callable[[Service], None]] = {
 }
 
 
+def lose_identities(service: Service) -> None:
+    """One identity of the account is deleted, but its access policy remains. The other identity loses its access."""
+    for name in ("access of one identity revoked", "one identity deleted"):
+        FAULTS[name].make(service)
+
+
+LOST["no identity with access"] = lose_identities
+
+
 def lose(service: Service, fault: str) -> None:
-    identity = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
+    names = ("identity1", "identity2") if fault == "no identity with access" else ("identity1",)
+    identity = {
+        "type": "UserAssigned",
+        "userAssignedIdentities": {service.identity_id(name): {} for name in names},
+    }
     service.make_vault()
-    service.grant(service.make_identity()["properties"]["principalId"])
+    for name in names:
+        service.grant(service.make_identity(name)["properties"]["principalId"])
     service.make_account(identity=identity)
     service.point(service.make_key().id)
     LOST[fault](service)

@@ -132,6 +132,17 @@ def test_causes(observed: dict[str, Any], found: dict[str, str | None]) -> None:
     assert all(cause["evidence"] and cause["remedy"] for cause in described["causes"])
 
 
+@pytest.mark.parametrize("available", [True, None, False])
+def test_the_access_of_a_deleted_identity_is_of_no_use(available: bool | None) -> None:
+    observed = diagnosed(principals=(PRINCIPAL, OTHER), available=available, missing_identities=["deleted"])
+    identity: Any = {"userAssignedIdentities": {"deleted": {"principalId": PRINCIPAL}, "other": {"principalId": OTHER}}}
+    observed["evidence"] = preflight.without_deleted(observed["evidence"], identity, observed["missing_identities"])
+
+    assert causes(observed) == {"access_missing": "access"}
+    assert len(diagnosis.lost_key(observed)[0]) == 1
+    assert preflight.access_since(observed["evidence"]) == 0
+
+
 @pytest.mark.parametrize(("available", "found"), [(True, {}), (None, {}), (False, {"access_missing": "access"})])
 def test_one_identity_with_access_is_enough_for_an_available_account(
     available: bool | None, found: dict[str, str | None]

@@ -62,11 +62,14 @@ def assessed(account: Account, seen: Seen) -> Assessment:
         return Assessment({**placed, **nothing, **availability, "unknown": unknown})
     kept = seen["keys"][key.versionless.folded]
     identities = _identities(account, seen)
+    missing = _missing(account.get("identity", {}), identities)
+    of_key = observed_of(account, key, seen)
     observed = {
-        **observed_of(account, key, seen),
+        **of_key,
+        "evidence": preflight.without_deleted(of_key["evidence"], account.get("identity", {}), missing),
         "deleted_vault": seen["deleted_vaults"].get(key.vault),
         "deleted_key": _or_none(kept["deleted"]),
-        "missing_identities": _missing(account.get("identity", {}), identities),
+        "missing_identities": missing,
     }
     if account["id"].lower() in seen["changed_at"]:
         observed["account_changed_at"] = seen["changed_at"][account["id"].lower()]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._checks.diagnosis import depends_on_account_change
-from .._checks.preflight import is_unreachable
+from .._checks.preflight import is_unreachable, without_deleted
 from .._core.concurrent import in_background, value_or_error
 from .._core.documents import Account, Identity, KeyBundle, KeyItem
 from .._core.errors import CmkError, Denied, Unavailable
@@ -40,14 +40,16 @@ class Diagnosis:
 
     def read(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
         evidence = self._evidence.of_account_now(account, key)
+        identity = account.get("identity", {})
+        missing = self._missing_identities(identity)
         there, unreachable = isinstance(evidence.vault, Mapping), is_unreachable(evidence.bundle)
         found = {
-            "evidence": evidence,
+            "evidence": without_deleted(evidence, identity, missing),
             # An error if a deleted vault may exist that the caller may not read.
             "deleted_vault": None if there else self._vaults.find_deleted(key.vault, is_unreachable=unreachable),
             "deleted_key": self._keys.deleted(key) if evidence.bundle is None else None,
             "versions": None if evidence.vault is None else self._versions(key),
-            "missing_identities": self._missing_identities(account.get("identity", {})),
+            "missing_identities": missing,
             "is_report": True,
         }
         return self._with_time(account, found)
@@ -58,11 +60,13 @@ class Diagnosis:
         # While the access is read. The versions are then in the cache of the run.
         in_background(lambda: self._recent_versions(key, self._keys.recent(key)))
         evidence = self._evidence.of_account(account, key)
+        identity = account.get("identity", {})
+        missing = self._missing_identities(identity)
         found = {
-            "evidence": evidence,
+            "evidence": without_deleted(evidence, identity, missing),
             "deleted_vault": None,
             "versions": self._recent_versions(key, evidence.bundle),
-            "missing_identities": self._missing_identities(account.get("identity", {})),
+            "missing_identities": missing,
             "is_report": is_report,
         }
         return self._with_time(account, found)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
-from .._core.documents import KeyBundle, RoleAssignment, RoleDefinitionProperties, Vault
+from .._core.documents import Identity, KeyBundle, RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.duration import instant, moment
 from .._core.errors import CmkError, Refused
 from .._core.ids import KeyIdentifier
@@ -46,6 +46,13 @@ class Evidence:
     by_any: bool = False
     # The account in a message.
     account: str = "account"
+    # Those principals whose identity was deleted. Their role assignments and access policies may remain.
+    deleted: Sequence[str] = ()
+
+    @property
+    def existing(self) -> list[str]:
+        """The principals that can use the key if they have access."""
+        return [principal for principal in self.principals if principal not in self.deleted]
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,14 @@ def lasting(evidence: Evidence) -> Evidence:
     """The evidence with the additional requirement that the key does not expire soon, for an account that is about
     to be moved to the key. A rollback has no such requirement (`for_rollback`)."""
     return replace(evidence, lasting=key_document.EXPIRES_SOON)
+
+
+def without_deleted(evidence: Evidence, identity: Identity, missing: Sequence[str]) -> Evidence:
+    """The evidence on an account, of whose user-assigned identities those with the ids `missing` were deleted."""
+    assigned = identity.get("userAssignedIdentities", {})
+    return replace(
+        evidence, deleted=[assigned[one]["principalId"] for one in missing if "principalId" in assigned[one]]
+    )
 
 
 def for_rollback(evidence: Evidence) -> Evidence:
@@ -257,11 +272,11 @@ def _ops_wrap_unwrap(bundle: KeyBundle, _evidence: Evidence) -> Judgement:
 
 
 def _access_granted(vault: Vault, evidence: Evidence) -> Judgement:
-    if not evidence.principals:
+    if not evidence.existing:
         return None, "the account has no identity.", ""
     if isinstance(evidence.assignments, CmkError):
         return None, _unseen("role assignments", evidence.assignments), ""
-    missing = {principal: _missing(vault, principal, evidence) for principal in evidence.principals}
+    missing = {principal: _missing(vault, principal, evidence) for principal in evidence.existing}
     lacking = [f"the principal {principal} lacks {', '.join(names)}" for principal, names in missing.items() if names]
     if evidence.by_any and len(lacking) < len(missing):
         return True, "One of the identities may get, wrapKey and unwrapKey.", ""
@@ -287,7 +302,7 @@ def granted_to_each(evidence: Evidence) -> dict[str, set[str]]:
     vault = evidence.vault
     if vault is None or isinstance(vault, CmkError):
         return {}
-    return {principal: _granted(vault, principal, evidence) for principal in evidence.principals}
+    return {principal: _granted(vault, principal, evidence) for principal in evidence.existing}
 
 
 def has_access(evidence: Evidence) -> bool:
@@ -301,7 +316,7 @@ def access_since(evidence: Evidence) -> float:
     vault = evidence.vault
     if not isinstance(vault, Mapping):
         return 0
-    have_access = [principal for principal in evidence.principals if not _missing(vault, principal, evidence)]
+    have_access = [principal for principal in evidence.existing if not _missing(vault, principal, evidence)]
     return max((_granted_since(vault, evidence, principal, undated=0) for principal in have_access), default=0)
 
 
