@@ -124,7 +124,7 @@ PROOFS := $(addprefix tests/integration/test_,any_order.py disturbed.py kill.py 
 
 # SEED of an earlier run repeats its sequences.
 .PHONY: proof
-proof: $(SETUP)  ## full reliability suite: injected faults, concurrent runs, 2,000 random sequences (one hour)
+proof: $(SETUP)  ## full reliability suite: injected faults, concurrent runs, 2,000 random sequences (one to two hours)
 	export PROOF=all SEQUENCES=$(or $(SEQUENCES),2000) SEED=$(or $(SEED),$$RANDOM); echo "SEED=$$SEED"; \
 	pytest $(PYTEST_FLAGS) --dist worksteal -m "" $(PROOFS)
 

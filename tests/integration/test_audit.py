@@ -89,6 +89,7 @@ def rotation() -> KeyRotationPolicy:
     return KeyRotationPolicy(lifetime_actions=[KeyRotationLifetimeAction("Rotate", time_after_create="P90D")])
 
 
+@pytest.mark.slow
 def test_requests_do_not_grow_with_accounts(ansible: Ansible, service: Service) -> None:
     _, key = service.on_key(rbac=True)
     few = audit(ansible)
@@ -547,6 +548,7 @@ def test_all_formats_have_the_same_content(ansible: Ansible, service: Service) -
     assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.slow
 def test_two_reports_are_compared(ansible: Ansible, service: Service) -> None:
     principal, _ = service.on_key()
     service.make_account("account2")

@@ -42,6 +42,7 @@ def test_every_example_is_described() -> None:
     assert [file.name for file in EXAMPLES.glob("*.yml") if f"]({file.name})" not in described] == []
 
 
+@pytest.mark.slow
 def test_an_account_is_created_with_its_key(ansible: Ansible, service: Service) -> None:
     identity = service.make_identity()["id"]
 
@@ -66,6 +67,7 @@ def test_an_account_follows_versions_that_key_vault_creates(ansible: Ansible, se
     assert rotate.time_after_create == "P1Y"
 
 
+@pytest.mark.slow
 def test_a_nightly_rotation_disables_the_previous_version_a_day_later(ansible: Ansible, service: Service) -> None:
     _principal, version = service.on_key()
     service.sandbox.control.advance(QUARTER)
@@ -81,6 +83,7 @@ def test_a_nightly_rotation_disables_the_previous_version_a_day_later(ansible: A
     assert not service.key(version=version.rpartition("/")[2]).properties.enabled
 
 
+@pytest.mark.slow
 def test_an_account_is_switched_to_a_new_vault(ansible: Ansible, service: Service) -> None:
     service.on_key()
 
@@ -113,6 +116,7 @@ def test_a_key_that_somebody_disabled_stays_disabled(ansible: Ansible, service: 
     assert not service.key().properties.enabled
 
 
+@pytest.mark.slow
 def test_an_account_is_reverted_and_its_key_disabled(ansible: Ansible, service: Service) -> None:
     principal, _version = service.on_key()
 
@@ -124,6 +128,7 @@ def test_an_account_is_reverted_and_its_key_disabled(ansible: Ansible, service: 
 
 
 @pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.slow(every=2)
 def test_an_audit_fails_for_an_account_at_risk(ansible: Ansible, service: Service, tmp_path: Path, lost: bool) -> None:
     service.on_key(rbac=True)
     if lost:
@@ -136,6 +141,7 @@ def test_an_audit_fails_for_an_account_at_risk(ansible: Ansible, service: Servic
     assert (tmp_path / "reports" / "cmk-audit.html").is_file()
 
 
+@pytest.mark.slow
 def test_all_accounts_but_those_of_tests_are_rotated(ansible: Ansible, service: Service) -> None:
     _principal, version = service.on_key()
     second_account(service, version)

@@ -63,6 +63,7 @@ def test_access_that_is_revoked_before_the_creation(world: World, wire: Wire, se
     assert service.is_available(USER_ASSIGNED)
 
 
+@pytest.mark.slow(every=3)
 def test_a_rerun_replaces_a_failed_account(world: World, service: Service, position: str) -> None:
     """A previous run was killed before it could delete the failed account."""
     user = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
@@ -83,6 +84,7 @@ def test_a_rerun_replaces_a_failed_account(world: World, service: Service, posit
 
 
 @pytest.mark.parametrize("account", ["account5", USER_ASSIGNED])
+@pytest.mark.slow(every=2)
 def test_a_quota_that_is_reached(world: World, service: Service, account: str) -> None:
     control = service.sandbox.control
     done(world.prepared(Run("provision", "account1"))())

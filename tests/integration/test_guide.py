@@ -124,6 +124,7 @@ def test_the_guide_from_its_first_task_to_its_last(ansible: Ansible, service: Se
 
 
 @pytest.mark.parametrize(("follow", "hours"), [(False, 24), (True, 48)], ids=["pinned", "follows"])
+@pytest.mark.slow
 def test_a_version_of_the_guide_is_disabled_later(ansible: Ansible, service: Service, follow: bool, hours: int) -> None:
     service.on_key(follow=follow)
     create, move, disable = sections()["6"]

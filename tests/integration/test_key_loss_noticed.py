@@ -80,6 +80,7 @@ def assert_true(service: Service, world: World, report: Report) -> None:
 
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
 @pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.slow(every=4)
 def test_a_lost_key_is_never_reported_as_available(
     service: Service, runner: OneProcess, noticed: str, loss: str, follow: bool
 ) -> None:
@@ -99,6 +100,7 @@ def test_a_lost_key_is_never_reported_as_available(
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", RUNS)
+@pytest.mark.slow(every=4)
 def test_the_key_is_lost_before_the_run(
     service: Service, runner: OneProcess, noticed: str, loss: str, name: str, follow: bool
 ) -> None:
@@ -115,6 +117,7 @@ def test_the_key_is_lost_before_the_run(
 @pytest.mark.parametrize("noticed", LATE, indirect=True)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", RUNS)
+@pytest.mark.slow(every=4)
 def test_the_key_is_lost_between_two_tasks(
     service: Service, runner: OneProcess, noticed: str, loss: str, name: str
 ) -> None:
@@ -139,6 +142,7 @@ def test_the_key_is_lost_between_two_tasks(
 @pytest.mark.parametrize("noticed", LATE, indirect=True)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", ["rotate", "rotate to another key", "revert"])
+@pytest.mark.slow(every=4)
 def test_the_key_is_lost_before_the_account_is_moved(
     service: Service, runner: OneProcess, wire: Wire, noticed: str, loss: str, name: str
 ) -> None:

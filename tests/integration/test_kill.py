@@ -58,7 +58,7 @@ def killed(ansible: Ansible, role: str, writes: int, **variables: Any) -> int:
 
 
 @pytest.mark.parametrize(("name", "k"), KILLS)
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=4)
 def test_killed_after_a_write(ansible: Ansible, service: Service, name: str, k: int) -> None:
     expected = undisturbed(partial(play_role, ansible), service, name).end_state
     case = CASES[name]

@@ -47,6 +47,10 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
+class NoTunnel(Exception):
+    """The sandbox's proxy does not connect to a host."""
+
+
 @dataclass
 class Wire:
     """Connections to a sandbox: tunnels through its proxy to Azure's hosts, and plain connections."""
@@ -64,7 +68,9 @@ class Wire:
         connection.sendall(f"CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n".encode())
         answer = http.client.HTTPResponse(connection, method="CONNECT")
         answer.begin()
-        assert answer.status == 200, f"no tunnel to {host}: {answer.status}"
+        if answer.status != 200:
+            connection.close()
+            raise NoTunnel(f"no tunnel to {host}: {answer.status}")
         return self.context.wrap_socket(connection, server_hostname=host)
 
     def ask(self, tunnel_host: str, method: str, request: bytes) -> Answer:
