@@ -342,7 +342,9 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
         raise Unavailable(f"{reason} {unavailable.msg} {remedy}", code="account_unavailable", remedy=remedy)
     names = [cause["name"] for cause in causes]
     repairs = list(dict.fromkeys(cause["repair"] for cause in causes if cause["repair"]))
-    refusals = [*_not_repaired(params, causes, repairs), *_unread(diagnosis, repairs, is_first=not earlier)]
+    # If Batch has refused requests, the last task of the role confirms the repairs: it waits until Batch does not.
+    is_confirmed_later = bool(earlier) and (available is False or bool(params["pools_show_availability"]))
+    refusals = [*_not_repaired(params, causes, repairs), *_unread(diagnosis, repairs, is_confirmed_later)]
     warnings: tuple[str, ...] = ()
     try:
         with_access = "access" in params["allowed_repairs"]
@@ -415,7 +417,7 @@ def _not_repaired(params: Params, causes: Sequence[Mapping[str, Any]], repairs: 
         )
 
 
-def _unread(diagnosis: Mapping[str, Any], repairs: Sequence[str], *, is_first: bool) -> list[CmkError]:
+def _unread(diagnosis: Mapping[str, Any], repairs: Sequence[str], is_confirmed_later: bool) -> list[CmkError]:
     """The errors of reads, if a repair needs the data, or if the data may show another cause."""
     if "vault" in repairs:
         # Azure does not show the data of a deleted vault before it is recovered.
@@ -424,5 +426,5 @@ def _unread(diagnosis: Mapping[str, Any], repairs: Sequence[str], *, is_first: b
     return [
         error
         for error in account_diagnosis.unread(diagnosis)
-        if error.code != "network_denied" or "key" in repairs or (is_first and not repairs)
+        if error.code != "network_denied" or "key" in repairs or not (repairs or is_confirmed_later)
     ]

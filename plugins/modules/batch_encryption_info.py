@@ -129,6 +129,11 @@ options:
     type: list
     elements: str
     default: []
+  pools_show_availability:
+    description:
+      - RV(pools_show_availability) of the first check, with O(check_before=recover), if this check follows a repair.
+      - If V(true), the last task of the role can confirm the repairs even if the caller cannot read the key.
+    type: bool
   extend_expired_by:
     description:
       - Period by which an expired version is extended, as an ISO 8601 duration. Only the format is checked, with
@@ -452,6 +457,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "default": ["vault", "network", "key", "access"],
     },
     "causes_so_far": {"type": "list", "elements": "str", "default": []},
+    "pools_show_availability": {"type": "bool"},
     "extend_expired_by": {"type": "str"},
 }
 

@@ -79,14 +79,17 @@ def test_an_account_without_its_key(runner: OneProcess, service: Service, positi
         assert report.get("failed"), report
         assert service.encryption() == used
 
-    check = done(runner.another().role("recover", VARS, check=True))
-    assert check["changed"] is True
-    report = done(runner.another().role("recover", VARS))
-    assert report["changed"] is True
+    # If Batch does not show whether the account is available, only a caller who can read the key can confirm a repair.
+    is_refused = position == "200" and fault == "firewall closed to the caller"
+    check = runner.another().role("recover", VARS, check=True)
+    report = runner.another().role("recover", VARS)
+    for played in (check, report):
+        assert bool(played.get("failed")) is is_refused, played
+        assert is_refused or played["changed"] is True
     # If Batch lists the pools without the key, nothing shows when the account is available again. An error of the
     # service before the repair is no proof.
     expected = {"200": (None,), "500": (None, True)}.get(position, (True,))
-    assert report["available"] in expected, report
+    assert is_refused or report["available"] in expected, report
     assert service.is_available()
     again = runner.another().role("recover", VARS)
     # The caller cannot read the key.

@@ -353,3 +353,41 @@ def test_an_account_that_is_being_created(roles: RolesRunner, service: Service) 
 
 def test_no_account(roles: RolesRunner, service: Service) -> None:
     refused(run_role(roles, "recover"), CHECK, "account1")
+
+
+def test_a_follower_needs_its_newest_version_and_an_older_one(roles: RolesRunner, service: Service) -> None:
+    """One run makes both versions usable: the newest, which does not allow unwrapKey, and the disabled one."""
+    service.on_key(follow=True)
+    service.sandbox.control.advance(3 * DAY)
+    [used] = service.versions()
+    service.make_key(key_operations=["sign"])
+    service.disable(version=used.version)
+    assert not service.is_available()
+
+    run = recover(roles)
+    assert {cause["name"] for cause in result(run)["causes"]} == {"version_unusable", "operations_missing"}
+    assert service.key(version=used.version).properties.enabled
+    assert "unwrapKey" in service.key().key_operations
+    assert service.is_available()
+    assert unchanged(recover(roles))
+
+
+@pytest.mark.parametrize("pools_without_key", ["200", "409"])
+def test_a_caller_who_cannot_read_the_key_learns_that_a_repair_is_not_confirmed(
+    roles: RolesRunner, service: Service, pools_without_key: str
+) -> None:
+    """Only Batch can confirm the repair of the firewall, if it refuses requests without the key."""
+    service.on_key()
+    service.sandbox.control.behavior(pools_without_key=pools_without_key)
+    service.change_vault(properties={"networkAcls": {**CLOSED, "ipRules": []}})
+    assert not service.is_available()
+
+    run = run_role(roles, "recover")
+    assert service.is_available()
+    if pools_without_key == "409":
+        assert result(run)["available"] is True
+    else:
+        [failed] = run.failed
+        assert failed.name == "Check the account again after the recovery of the key"
+        assert "Run the task from a network" in failed["msg"]
+        assert "Before that, the run has repaired: network_closed." in failed["msg"]

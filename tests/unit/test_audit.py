@@ -136,9 +136,12 @@ def test_a_follower_needs_its_previous_version_for_two_days(
     assert only(report(on(None), keys=rotated, **read))["state"] == state
 
 
-@pytest.mark.parametrize(("enabled", "there"), [(True, True), (False, False)])
-def test_a_newer_version_counts_once_it_is_enabled(enabled: bool, there: bool) -> None:
-    one = report(on(OLD), keys=keys(newest=key(NEW, enabled=enabled)))
+@pytest.mark.parametrize(
+    ("newest", "there"),
+    [({}, True), ({"enabled": False}, False), ({"nbf": NOW + 1}, False), ({"exp": NOW}, False)],
+)
+def test_a_newer_version_counts_once_it_can_be_used(newest: dict[str, Any], there: bool) -> None:
+    one = report(on(OLD), keys=keys(newest=key(NEW, **newest)))
 
     assert only(one)["newer_version_exists"] is there
     assert ("newer_version_unused" in found(one)) is there

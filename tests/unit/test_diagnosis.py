@@ -470,6 +470,15 @@ def test_versions_that_cannot_be_listed(identifier: str, more: dict[str, Any], i
     assert ([] if is_known else [True]) == ["list keys" in reason for reason in unknown]
 
 
+def test_a_follower_needs_the_newest_version_and_an_older_one() -> None:
+    newest = key(NEW, key_ops=["sign"], created=NOW - 60)
+    older = key(OLD, enabled=False, created=NOW - 9 * DAY, updated=NOW - 60)
+    observed = diagnosed(KEY, newest, older, bundle=newest)
+
+    assert causes(observed) == {"version_unusable": "key", "operations_missing": "key"}
+    assert diagnosis.describe(observed)["key_identifiers"] == [KEY, f"{KEY}/{OLD}"]
+
+
 def test_an_error_of_the_key_is_named_once() -> None:
     observed = diagnosed(bundle=UNREACHABLE, versions=NOT_LISTED)
 

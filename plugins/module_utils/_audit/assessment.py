@@ -24,7 +24,7 @@ from .._core.ids import KeyIdentifier, key_of, place_of
 from .._resources.account import document as account_document
 from .._resources.encryption import document as encryption_document
 from .._resources.key import rotation_policy as key_rotation_policy
-from .._resources.key.document import identifier_of, size_of
+from .._resources.key.document import identifier_of, is_usable, size_of
 from .._resources.vault import document as vault_document
 
 DAY = 86400
@@ -100,7 +100,7 @@ def _of_key(key: KeyIdentifier | None, version: KeyBundle | None, kept: Seen, se
     attributes = version["attributes"] if version else {}
     created, ends = attributes.get("created"), attributes.get("exp")
     newest_version = identifier_of(newest).version if newest else None
-    is_newer = newest is not None and newest["attributes"]["enabled"] and key is not None and bool(key.version)
+    is_newer = newest is not None and is_usable(newest, seen["now"]) and key is not None and bool(key.version)
     return {
         "version": identifier_of(version).version if version else None,
         "version_enabled": attributes.get("enabled"),

@@ -32,7 +32,7 @@ from .._resources.key.document import (
 )
 from .._resources.vault.document import is_in_perimeter, lets_addresses_in
 from . import preflight, rights
-from .preflight import FAILED, Check, Evidence, access_since, has_access
+from .preflight import FAILED, Check, Evidence, access_since, failed_checks, has_access
 from .rights import Needed
 
 _LOST = "The account cannot be recovered and can only be deleted (azbatch.cmk.batch_account_identity, state: absent)."
@@ -592,10 +592,12 @@ def _reason(item: KeyItem, now: float) -> str:
 
 def _needed(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
     """The identifiers of the versions that have to be usable: the version that the account is pinned to, and the
-    unusable versions that the account may need. The identifier of the key without a version if there are none."""
+    unusable versions that the account may need. If it follows the key, the identifier of the key without a version if
+    the newest version lacks operations, or if all versions can be used."""
     key = evidence.key
     unusable = [str(replace(key, version=one)) for one in _unusable(evidence, observed)]
-    return list(dict.fromkeys([str(key), *unusable])) if key.version or not unusable else unusable
+    is_named = key.version or not unusable or failed_checks(evidence, ("key_ops_wrap_unwrap",))
+    return list(dict.fromkeys([*([str(key)] if is_named else ()), *unusable]))
 
 
 def _place(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str] | None:
