@@ -88,6 +88,7 @@ def provision(params: Params, cloud: Cloud, account: Account | None) -> tuple[st
         needed += access_writes.NEEDED.by(_grants(cloud, vault_goal, account_goal, account))
     else:
         needed += _to_fill_new_vault(params, vault_goal)
+    _refuse_hsm_key_in_standard_vault(params, vault.after)
     encryption_goal = encryption_goal_module.Goal(
         params["resource_group"],
         params["account_name"],
@@ -99,6 +100,16 @@ def provision(params: Params, cloud: Cloud, account: Account | None) -> tuple[st
     if not encryption_goal.is_satisfied_by(account):
         needed += _to_move(params)
     return cloud.rights.require(needed)
+
+
+def _refuse_hsm_key_in_standard_vault(params: Params, vault: Mapping[str, Any]) -> None:
+    if params["key_type"] == "RSA-HSM" and vault.get("sku") == "standard":
+        raise InvalidOption(
+            "key_type",
+            params["key_type"],
+            f"the SKU of the vault {params['vault_name']} is standard, which has no keys of this type.",
+            "Set key_type to RSA, or vault_name to an existing vault of the SKU premium.",
+        )
 
 
 @contextmanager

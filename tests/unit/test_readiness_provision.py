@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import KEY, OTHER, PRINCIPAL, account, deleted_vault, identity_id, key, policy, user_assigned
+from documents import KEY, OTHER, PRINCIPAL, account, deleted_vault, identity_id, key, policy, user_assigned, vault
 from goals import rotation
 from readiness import (
     ASSIGN,
@@ -234,3 +234,18 @@ def test_the_access_of_each_identity_is_checked() -> None:
 
     assert f"access of {PRINCIPAL} to myvault" in azure.asked
     assert f"access of {OTHER} to myvault" in azure.asked
+
+
+@pytest.mark.parametrize(
+    ("there", "is_refused"),
+    [(None, True), (vault(policy()), True), (vault(policy(), sku={"family": "A", "name": "premium"}), False)],
+    ids=["a new vault", "a standard vault", "a premium vault"],
+)
+def test_keys_of_an_hsm_need_a_premium_vault(there: Any, is_refused: bool) -> None:
+    azure = Azure(vault=there, keys=())
+    if not is_refused:
+        assert "the key permission create" in needs("provision", azure, key_type="RSA-HSM")
+        return
+    failure = refused("provision", azure, key_type="RSA-HSM")
+    assert (failure.facts["option"], failure.facts["value"]) == ("key_type", "RSA-HSM")
+    assert "premium" in failure.facts["remedy"]

@@ -64,7 +64,9 @@ class Diagnosis:
         missing = self._missing_identities(identity)
         found = {
             "evidence": without_deleted(evidence, identity, missing),
-            "deleted_vault": None,
+            "deleted_vault": self._vaults.find_deleted(key.vault, is_unreachable=False)
+            if evidence.vault is None
+            else None,
             "versions": self._recent_versions(key, evidence.bundle),
             "missing_identities": missing,
             "is_report": is_report,
