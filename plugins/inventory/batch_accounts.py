@@ -27,7 +27,9 @@ options:
     choices: [azbatch.cmk.batch_accounts]
   subscriptions:
     description:
-      - Ids of the subscriptions whose accounts are listed. By default, all subscriptions that the caller can read.
+      - Ids of the subscriptions whose accounts are listed. By default, all subscriptions that the caller can read. If
+        Azure lists none, for example because the caller has rights only on a resource group, the subscription of the
+        environment variable E(AZURE_SUBSCRIPTION_ID).
     type: list
     elements: str
     default: []
@@ -172,6 +174,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             name: self.get_option(name) if self.has_option(name) else option.get("default")
             for name, option in CONNECTION.items()
         }
+        connection["subscription_id"] = os.environ.get("AZURE_SUBSCRIPTION_ID")
         if not self.get_option("cache"):
             return self._listed(connection, wanted)
         # Another caller may be able to read other accounts, so the key depends on the caller. The key is a hash.
@@ -193,7 +196,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         for unlisted in found["unlisted"]:
             self.display.warning(not_listed(unlisted))
         if not found["accounts"]:
-            self.display.warning("The caller can read no Batch account.")
+            self.display.warning(
+                "The caller can read no Batch account. Set subscriptions, or grant the caller a role that allows "
+                "Microsoft.Batch/batchAccounts/read."
+            )
         if shared := _inventory.shared_names(found["accounts"]):
             names = ", ".join(sorted(shared))
             self.display.warning(f"Several accounts have the same name, so their hosts are named NAME.REGION: {names}.")

@@ -288,6 +288,24 @@ def test_subscription_that_the_caller_may_not_read(ansible: Ansible, service: Se
     assert f"Not all Batch accounts of /subscriptions/{second} could be listed" in listing.warned
 
 
+def test_a_caller_with_rights_on_a_resource_group(ansible: Ansible, service: Service) -> None:
+    """Azure lists no subscription for this caller."""
+    service.make_account()
+    roles = [{"role": "Reader", "scope": service.sandbox.group}]
+    reader = service.sandbox.control.principal("reader", roles=roles)
+    who = {"tenant": service.sandbox.tenant_id, "client_id": reader["client_id"], "secret": reader["secret"]}
+    own = {"AZURE_SUBSCRIPTION_ID": service.sandbox.subscription_id}
+
+    listing = source(ansible, **who).inventory(environment={**SIGNED_OUT, **own})
+    assert list(listing.hosts) == ["account1"]
+    assert f"Not all Batch accounts of {service.sandbox.subscription} could be listed" in listing.warned
+
+    listing = source(ansible, **who).inventory(environment={**SIGNED_OUT, "AZURE_SUBSCRIPTION_ID": None})
+    assert listing.hosts == {}
+    assert "Azure lists no subscription for the caller." in listing.warned
+    assert "Set subscriptions" in listing.warned
+
+
 def test_a_caller_without_readable_accounts(ansible: Ansible, service: Service) -> None:
     service.make_account()
     stranger = service.sandbox.control.principal("stranger")

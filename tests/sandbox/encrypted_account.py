@@ -170,11 +170,17 @@ def use(sandbox: Sandbox) -> str:
 
 
 def reason_on_page(sandbox: Sandbox) -> str:
+    state, said = state_on_page(sandbox)
+    assert state != "available" or said == "" or said.startswith("Batch has not noticed this yet: ")
+    return "" if state == "available" else said
+
+
+def state_on_page(sandbox: Sandbox) -> tuple[str, str]:
+    """The state of the only account, and the text below it."""
     response = requests.get(sandbox.url, headers={"accept": "text/html"}, timeout=30)
     cell = r'<td data-label="State"><strong class="(\w+)">[^<]*</strong>(?:<small>(.*?)</small>)?'
-    (state,) = re.findall(cell, response.text.partition('id="accounts-table"')[2].partition("</table>")[0])
-    assert (state[0] == "available") is (state[1] == "")
-    return html.unescape(state[1])
+    ((state, said),) = re.findall(cell, response.text.partition('id="accounts-table"')[2].partition("</table>")[0])
+    return state, html.unescape(said)
 
 
 def refusal(sandbox: Sandbox, key_identifier: str) -> str:

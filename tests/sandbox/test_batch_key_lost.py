@@ -27,6 +27,7 @@ from encrypted_account import (
     protected,
     reason,
     refusal,
+    state_on_page,
     versionless,
     works,
 )
@@ -129,6 +130,9 @@ def test_a_loss_is_noticed_late(vault: Vault, control: Control, noticed: int, ca
     lose(vault, key)
     control.advance(noticed - 10)
     assert state(sandbox) == (True, False)
+    shown, said = state_on_page(sandbox)
+    assert (shown, said.partition(": ")[0]) == ("available", "Batch has not noticed this yet")
+    assert expected in said
     assert works(sandbox)
     assert batch(sandbox, "GET", "account1", below="/pools").ok
     assert batch(sandbox, "PATCH", "account1", {"tags": {"a": "b"}}).ok

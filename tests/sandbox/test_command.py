@@ -219,6 +219,20 @@ def test_env_does_not_execute_responses(running_sandbox: Sandbox, tmp_path: Path
     assert (done.returncode == 0) is (changes in ({"AZURE_TENANT": text} for text in HARMLESS_QUOTED))
 
 
+def test_env_of_a_listener_that_closes_the_connection(running_sandbox: Sandbox) -> None:
+    class Old(Rogue):
+        protocol_version = "HTTP/1.0"
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Old) as server:
+        server.content = b"{}"  # type: ignore[attr-defined]
+        Thread(target=server.serve_forever, daemon=True).start()
+        done = command("env", "--port", str(server.server_port))
+        server.shutdown()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("azure-sandbox: ")
+    assert "listens" in done.stderr
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can start a process of another user")
 @pytest.mark.parametrize("address", ["127.0.0.1", "::"])
 def test_env_of_another_user_is_refused(running_sandbox: Sandbox, address: str) -> None:

@@ -97,6 +97,13 @@ class VisibleAccounts:
         If the accounts of no subscription can be listed, and no reason is a missing right, the first error is raised.
         """
         named = subscriptions or self._resources.listed_subscription_ids() or self._own()
+        if not named:
+            none = not_listed(
+                "/subscriptions",
+                "Azure lists no subscription for the caller.",
+                "Microsoft.Resources/subscriptions/read",
+            )
+            return {"accounts": [], "unlisted": [none]}
         return self._of(map_concurrent(self._list, named), may_fail=True)
 
     def _own(self) -> list[str]:

@@ -182,11 +182,13 @@ def _variables(port: int) -> dict[str, str]:
     """Read the environment variables from the sandbox on the port. They are checked, because a shell evaluates them and
     any user of this machine may listen on the port. Raises ForeignListener, ValueError, HTTPException and OSError."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    with contextlib.closing(connection):
+    connection.connect()
+    # The duplicate stays open if the response ends the connection.
+    with contextlib.closing(connection), connection.sock.dup() as duplicate:
         connection.request("GET", "/environment")
         response = connection.getresponse()
-        # Read the owner first: the connection may be closed once the whole body has been read.
-        owner = user_of(connection.sock)
+        # Read the owner first: the listener may close the connection once the whole body has been read.
+        owner = user_of(duplicate)
         content = response.read(ENVIRONMENT_LIMIT)
     if owner != os.getuid():
         whose = "a process of an unknown user" if owner is None else f"a process of the user with the id {owner}"

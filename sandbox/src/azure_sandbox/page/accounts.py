@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from ..batch.account import UNAVAILABLE, Account, Health, Protection
+from ..batch.account import AVAILABLE, UNAVAILABLE, Account, Health, Protection
 from ..batch.key_check import KeyCheck, KeyIdentifier
 from ..world import World
 from . import shown
@@ -27,7 +27,10 @@ def facts(world: World, key_check: KeyCheck, page_query: PageQuery) -> dict[str,
         if wanted and page_query.finds(*_texts(account)):
             found.append((account, health))
     start = (page_query.page - 1) * page_query.accounts
-    rows = [_row(world, account, health) for account, health in found[start : start + page_query.accounts]]
+    rows = [
+        _row(world, account, health, _reason(key_check, account, health))
+        for account, health in found[start : start + page_query.accounts]
+    ]
     return {
         "counts": _counts(counts),
         "unavailable": sum(number for (_source, health), number in counts.items() if health == UNAVAILABLE),
@@ -71,7 +74,12 @@ def _pages(page_query: PageQuery, start: int, number: int, found: int) -> dict[s
     }
 
 
-def _row(world: World, account: Account, health: Health) -> dict[str, Any]:
+def _reason(key_check: KeyCheck, account: Account, health: Health) -> str:
+    unusable = key_check.unusable(account) if health.kind == AVAILABLE and account.protection else ""
+    return f"Batch has not noticed this yet: {unusable}" if unusable else health.reason
+
+
+def _row(world: World, account: Account, health: Health, reason: str) -> dict[str, Any]:
     return {
         "name": account.name,
         "group": account.group,
@@ -83,7 +91,7 @@ def _row(world: World, account: Account, health: Health) -> dict[str, Any]:
         "key": _key(world, account.protection) if account.protection else None,
         "health": HEALTHS[health.kind],
         "health_kind": health.kind,
-        "reason": health.reason,
+        "reason": reason,
     }
 
 
