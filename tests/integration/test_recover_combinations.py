@@ -160,14 +160,15 @@ FAULTS = {
 ON_KEY = {"disabled", "expired", "not valid yet", "may not unwrap"}
 GONE = {"key purged", "key replaced"}
 CLOSED_TO_CALLER = "firewall closed to the caller"
+PERIMETER, TENANT = "secured by a perimeter", "in another tenant"
 # Batch detects this fault only if the firewall allows Batch.
 LAST_SAID = "may not unwrap"
 # No run recovers from these faults.
-LOST = {"identity deleted", "vault purged", "in another tenant", "secured by a perimeter", *GONE}
+LOST = {"identity deleted", "vault purged", TENANT, PERIMETER, *GONE}
 # With one of these faults, the account is available.
 HARMLESS = {"access of one identity revoked", "one identity deleted"}
 # With these faults, check mode cannot predict all causes that the run will find, and warns.
-HIDING = {"vault deleted", "key deleted", CLOSED_TO_CALLER, "secured by a perimeter"}
+HIDING = {"vault deleted", "key deleted", CLOSED_TO_CALLER, PERIMETER}
 Case = tuple[str, ...]
 
 
@@ -243,7 +244,7 @@ def blockers(case: Case) -> set[str]:
     if CLOSED_TO_CALLER in faults:
         if faults & {*ON_KEY, *GONE, "key deleted"} - {LAST_SAID}:
             return {"Run the task from a network"}
-    else:
+    elif not faults & {PERIMETER, TENANT}:
         needed.add(f"{KEYS}/read")
     if faults & ON_KEY and CLOSED_TO_CALLER not in faults:
         needed.add(f"{KEYS}/update/action")
@@ -253,18 +254,27 @@ def blockers(case: Case) -> set[str]:
         needed.add("Microsoft.KeyVault/vaults/write")
     if rbac and faults & {"vault deleted", "access revoked", "access of one identity revoked"}:
         needed.add("Microsoft.Authorization/roleAssignments/write")
-    reasons = needed & lacking(case) or {FAULTS[name].message for name in faults & LOST}
+    in_vault = tuple(name for name in case if name != "vault deleted")
+    last = faults & LOST - (hidden(in_vault) - {PERIMETER} if TENANT not in faults else hidden(in_vault))
+    reasons = needed & lacking(case) or {FAULTS[name].message for name in last}
     return reasons or ({"Run the task from a network"} if {CLOSED_TO_CALLER, LAST_SAID} <= faults else set())
 
 
 def hidden(case: Case) -> set[str]:
-    """The faults that a caller cannot see before a repair."""
+    """The faults that a run does not report before a repair."""
     faults = {*case}
     if faults & {"vault deleted", "vault purged"} or "Microsoft.KeyVault/vaults/read" in lacking(case):
-        return {*GONE, "in another tenant", "secured by a perimeter"}
-    if faults & {CLOSED_TO_CALLER, "in another tenant", "secured by a perimeter"} or f"{KEYS}/read" in lacking(case):
-        return GONE
-    return set()
+        return {*GONE, TENANT, PERIMETER}
+    found = set()
+    if faults & {CLOSED_TO_CALLER, TENANT, PERIMETER} or f"{KEYS}/read" in lacking(case):
+        found |= GONE
+    # Only Batch shows that the account follows another key, and Batch reports one reason.
+    if kind_of(case) == "follows" and "identity deleted" in faults:
+        found.add("key replaced")
+    # A perimeter is a reason if nothing else explains the loss.
+    if faults & {TENANT, "access revoked", "access of one identity revoked"}:
+        found.add(PERIMETER)
+    return found
 
 
 def has_roles(case: Case) -> bool:
@@ -281,12 +291,15 @@ def kind_of(case: Case) -> str:
 
 
 def is_shown_last(case: Case) -> bool:
-    """Whether the caller can see a cause only in Batch's errors, and only after the run has granted access."""
-    is_granted = {"access revoked", "access of one identity revoked"} & {*case} or (
-        "vault deleted" in case and has_roles(case)
+    """Whether the caller can see a cause only in Batch's errors, and only after a repair: after the run has granted
+    access, or with a perimeter also after it has recovered the vault."""
+    faults = {*case}
+    is_granted = faults & {"access revoked", "access of one identity revoked"} or (
+        "vault deleted" in faults and has_roles(case)
     )
-    is_said_last = {CLOSED_TO_CALLER, LAST_SAID} <= {*case} or "secured by a perimeter" in case
-    return bool(is_granted) and is_said_last
+    if PERIMETER in faults:
+        return bool(is_granted) or "vault deleted" in faults
+    return bool(is_granted) and {CLOSED_TO_CALLER, LAST_SAID} <= faults
 
 
 @pytest.mark.parametrize("case", combinations() if PROOF_OF_ALL else FAST, ids=", ".join)
