@@ -189,8 +189,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         folder = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
         begin_run(folder)
         with unlogged():
-            seen = Cloud(connection, folder).visible.listed(wanted)
-        return {**seen, "accounts": _inventory.interleaved(map(_inventory.record, seen["accounts"]))}
+            listed = Cloud(connection, folder).visible.listed(wanted)
+        return {**listed, "accounts": _inventory.interleaved(map(_inventory.record, listed["accounts"]))}
 
     def _warn(self, found: Mapping[str, Any]) -> None:
         for unlisted in found["unlisted"]:
@@ -217,8 +217,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         for known in records:
             host = _inventory.host_name(known, shared)
             variables = {**_distrusted(known), **_CONNECTION}
-            seen = {**variables, "inventory_hostname": host}
-            if not _inventory.is_included(rules, functools.partial(self._holds, host, seen)):
+            facts = {**variables, "inventory_hostname": host}
+            if not _inventory.is_included(rules, functools.partial(self._holds, host, facts)):
                 continue
             self.inventory.add_host(host)
             for name, value in variables.items():
@@ -227,7 +227,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 named[name] = None
                 self.inventory.add_child(group(name), host)
             for construct, wishes in constructs:
-                construct(wishes, seen, host, strict=strict)
+                construct(wishes, facts, host, strict=strict)
         self._warn_of_shared_groups(named)
 
     def _warn_of_shared_groups(self, names: Iterable[str]) -> None:

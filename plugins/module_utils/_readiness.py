@@ -365,8 +365,8 @@ def recover(params: Params, cloud: Cloud, observed: Mapping[str, Any]) -> tuple[
     if refusals:
         done = [cause for cause in earlier if cause not in names]
         so_far = repaired_text(done, is_planned=cloud.is_rehearsal) if done else "Nothing was changed."
-        seen = [cause["evidence"] for cause in causes if cause["repair"]]
-        message = " ".join([*seen, *(refusal.msg for refusal in refusals), *warnings, so_far])
+        evidence_texts = [cause["evidence"] for cause in causes if cause["repair"]]
+        message = " ".join([*evidence_texts, *(refusal.msg for refusal in refusals), *warnings, so_far])
         # A copy, because the task may read the same error again from its cache.
         refusal = copy(refusals[0])
         state = "is not available" if available is False else "may not be available"

@@ -228,6 +228,7 @@ EXAMPLES = r"""
     resource_group: rg-batch
     account_name: mybatch
     causes_so_far: "{{ before.causes_so_far }}"
+    pools_show_availability: "{{ before.pools_show_availability | default(omit) }}"
 
 - name: Read the key of an account in another subscription, with the session of the Azure CLI
   azbatch.cmk.batch_encryption_info:
@@ -472,8 +473,8 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
 
 def _survey(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     observed = cloud.encryption.survey(params["resource_group"], params["account_name"], diagnose=params["diagnose"])
-    seen = encryption_survey.survey(observed)
-    return Outcome(False, seen, seen, encryption_survey.survey_warnings(observed))
+    described = encryption_survey.survey(observed)
+    return Outcome(False, described, described, encryption_survey.survey_warnings(observed))
 
 
 def _before_change(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
@@ -484,10 +485,10 @@ def _before_change(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     role, group, name = params["check_before"], params["resource_group"], params["account_name"]
 
     def read_account() -> Account | None:
-        return cloud.accounts.seen(
+        return cloud.accounts.cached(
             group,
             name,
-            refresh_if=lambda seen: not _uses(params, seen),
+            refresh_if=lambda account: not _uses(params, account),
             group_may_be_missing=role != "provision" and params["missing"] == "skip",
         )
 
@@ -502,10 +503,10 @@ def _before_change(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     else:
         check = {"rotate": _readiness.rotate, "revert": _readiness.revert}[role]
         warnings = check(params, cloud, required(account, group, name))
-    seen = encryption_survey.described(account)
+    described = encryption_survey.described(account)
     if role == "revert":
-        seen["previous_key_identifier"] = seen.get("key_identifier") or params["previous_key_identifier"]
-    return Outcome(False, seen, seen, warnings)
+        described["previous_key_identifier"] = described.get("key_identifier") or params["previous_key_identifier"]
+    return Outcome(False, described, described, warnings)
 
 
 def _for_recovery(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
@@ -527,8 +528,8 @@ def _for_recovery(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         # network count as causes.
         observed = {**observed, "diagnosis": {**observed["diagnosis"], "available": False}}
     needed, warnings = _readiness.recover(params, cloud, observed)
-    seen = {**encryption_survey.survey(observed), **needed}
-    return Outcome(False, seen, seen, (*encryption_survey.survey_warnings(observed), *warnings))
+    described = {**encryption_survey.survey(observed), **needed}
+    return Outcome(False, described, described, (*encryption_survey.survey_warnings(observed), *warnings))
 
 
 def _uses(params: Mapping[str, Any], account: Account) -> bool:

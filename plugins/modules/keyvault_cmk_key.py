@@ -481,8 +481,8 @@ def _ensure(goal: Goal, params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         return converge(goal, cloud.keys, key_plan, before_change=asked, rights=require)
 
     if account and goal.state == "present":
-        seen = cloud.accounts.seen(group, account, refresh_if=lambda seen: not goal.names(key_of(seen)))
-        used = encryption_document.required_key(required(seen, group, account), goal.vault, goal.name)
+        cached = cloud.accounts.cached(group, account, refresh_if=lambda one: not goal.names(key_of(one)))
+        used = encryption_document.required_key(required(cached, group, account), goal.vault, goal.name)
         # An account that is pinned to a version has to be moved to the new version. Without the rights for that, no
         # version is created.
         to_move = [*rights.to_set_encryption(group, account), rights.to_see_access(used.vault, None)]

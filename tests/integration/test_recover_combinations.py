@@ -248,7 +248,7 @@ def blockers(case: Case) -> set[str]:
         needed.add(f"{KEYS}/read")
     if faults & ON_KEY and CLOSED_TO_CALLER not in faults:
         needed.add(f"{KEYS}/update/action")
-    needed |= {f"{KEYS}/recover/action"} if "key deleted" in faults else set()
+    needed |= {f"{KEYS}/recover/action", f"{KEYS}/update/action"} if "key deleted" in faults else set()
     needed |= {DELETED} if "vault deleted" in faults else set()
     if faults & {"vault deleted", "firewall closed", CLOSED_TO_CALLER}:
         needed.add("Microsoft.KeyVault/vaults/write")

@@ -138,10 +138,10 @@ class Azure:
     def accounts(self) -> Any:
         regions = {"regions": ["westeurope"], "group": {"location": "westeurope"}}
         found = self.service("accounts", lambda _goal: {"account": self.account, "creation_failed": False, **regions})
-        found.seen = self._seen
+        found.cached = self._cached
         return found
 
-    def _seen(self, group: str, name: str, *, refresh_if: Any, group_may_be_missing: bool = False) -> Any:
+    def _cached(self, group: str, name: str, *, refresh_if: Any, group_may_be_missing: bool = False) -> Any:
         assert (group, name) == ("rg-batch", "mybatch")
         self.group_may_be_missing, self.refresh_if = group_may_be_missing, refresh_if
         return self.account

@@ -189,9 +189,9 @@ def to_create(**others: Any) -> Any:
 def test_before_a_creation_an_account_that_is_listed_is_waited_for(client: Make) -> None:
     azure = Azure(reads=(None, None, DONE), listed=([account(NAME.upper())],))
 
-    seen = client(azure).read(to_create())
+    cached = client(azure).read(to_create())
     shown = {"account": DONE, "regions": None, "group": None, "confirmed": None, "created_in": None}
-    assert seen == {**shown, "creation_failed": False}
+    assert cached == {**shown, "creation_failed": False}
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_an_endless_operation_fails_and_names_wait_timeout(client: Make, clock: 
 
 
 def look(accounts: Accounts, **options: Any) -> dict[str, Any] | None:
-    return accounts.seen(GROUP, NAME, refresh_if=lambda _account: False, **options)
+    return accounts.cached(GROUP, NAME, refresh_if=lambda _account: False, **options)
 
 
 def test_a_listed_account_exists_although_a_read_misses_it(client: Make) -> None:

@@ -111,11 +111,11 @@ class Cloud:
 
     @property
     def accounts(self) -> Any:
-        def seen(_group: str, _name: str, *, refresh_if: Any) -> Any:
+        def cached(_group: str, _name: str, *, refresh_if: Any) -> Any:
             self.refresh_if = refresh_if
             return self.account
 
-        return SimpleNamespace(present=lambda _group, _name: self.account, seen=seen)
+        return SimpleNamespace(present=lambda _group, _name: self.account, cached=cached)
 
     @property
     def encryption(self) -> Any:

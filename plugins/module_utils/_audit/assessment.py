@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._checks import diagnosis, preflight
-from .._checks.fleet import Seen, observed_of
+from .._checks.fleet import FleetData, observed_of
 from .._core.documents import Account, Identity, KeyBundle, Pool, Vault
 from .._core.duration import instant
 from .._core.errors import CmkError, Unavailable
@@ -38,15 +38,15 @@ class Assessment:
     causes: tuple[diagnosis.Cause, ...] = ()
 
 
-def assessed(account: Account, seen: Seen) -> Assessment:
+def assessed(account: Account, fleet: FleetData) -> Assessment:
     key = key_of(account)
     subscription, group, name = place_of(account["id"])
-    pools = _pools(account, seen)
+    pools = _pools(account, fleet)
     placed = {
         "id": account["id"],
         "name": name,
         "subscription_id": subscription,
-        "subscription_name": seen["subscription_names"].get(subscription.lower()),
+        "subscription_name": fleet["subscription_names"].get(subscription.lower()),
         "resource_group": group,
         "location": account["location"],
         "tags": account.get("tags") or {},
@@ -58,21 +58,21 @@ def assessed(account: Account, seen: Seen) -> Assessment:
     if key is None:
         availability = _availability(account, pools)
         unknown = _unknown_pools(pools, availability)
-        nothing = {**_of_key(None, None, {}, seen), **_of_vault(None), "access": None}
+        nothing = {**_of_key(None, None, {}, fleet), **_of_vault(None), "access": None}
         return Assessment({**placed, **nothing, **availability, "unknown": unknown})
-    kept = seen["keys"][key.versionless.folded]
-    identities = _identities(account, seen)
+    kept = fleet["keys"][key.versionless.folded]
+    identities = _identities(account, fleet)
     missing = _missing(account.get("identity", {}), identities)
-    of_key = observed_of(account, key, seen)
+    of_key = observed_of(account, key, fleet)
     observed = {
         **of_key,
         "evidence": preflight.without_deleted(of_key["evidence"], account.get("identity", {}), missing),
-        "deleted_vault": seen["deleted_vaults"].get(key.vault),
+        "deleted_vault": fleet["deleted_vaults"].get(key.vault),
         "deleted_key": _or_none(kept["deleted"]),
         "missing_identities": missing,
     }
-    if account["id"].lower() in seen["changed_at"]:
-        observed["account_changed_at"] = seen["changed_at"][account["id"].lower()]
+    if account["id"].lower() in fleet["changed_at"]:
+        observed["account_changed_at"] = fleet["changed_at"][account["id"].lower()]
     lost, reasons = diagnosis.lost_key(observed)
     availability = _availability(account, pools, lost, reasons)
     observed["available"] = availability["available"]
@@ -85,7 +85,7 @@ def assessed(account: Account, seen: Seen) -> Assessment:
         unclear = {"availability": " ".join(reasons)}
     record = {
         **placed,
-        **_of_key(key, _or_none(evidence.bundle), kept, seen),
+        **_of_key(key, _or_none(evidence.bundle), kept, fleet),
         **_of_vault(_or_none(evidence.vault)),
         "access": None if "access" in unclear else _access_by(checks, causes),
         **availability,
@@ -94,20 +94,20 @@ def assessed(account: Account, seen: Seen) -> Assessment:
     return Assessment(record, causes)
 
 
-def _of_key(key: KeyIdentifier | None, version: KeyBundle | None, kept: Seen, seen: Seen) -> dict[str, Any]:
+def _of_key(key: KeyIdentifier | None, version: KeyBundle | None, kept: FleetData, fleet: FleetData) -> dict[str, Any]:
     """The version that the account uses, the newest version, and the rotation policy of the key."""
     newest = _or_none(kept.get("newest"))
     attributes = version["attributes"] if version else {}
     created, ends = attributes.get("created"), attributes.get("exp")
     newest_version = identifier_of(newest).version if newest else None
-    is_newer = newest is not None and is_usable(newest, seen["now"]) and key is not None and bool(key.version)
+    is_newer = newest is not None and is_usable(newest, fleet["now"]) and key is not None and bool(key.version)
     return {
         "version": identifier_of(version).version if version else None,
         "version_enabled": attributes.get("enabled"),
         "version_created_on": instant(created),
-        "version_age_days": _days(seen["now"] - created) if created else None,
+        "version_age_days": _days(fleet["now"] - created) if created else None,
         "expires_on": instant(ends),
-        "days_left": _days(ends - seen["now"]) if ends else None,
+        "days_left": _days(ends - fleet["now"]) if ends else None,
         "key_type": version["key"]["kty"] if version else None,
         "key_size": size_of(version) if version else None,
         "newest_version": newest_version,
@@ -136,23 +136,23 @@ def _access_by(checks: Sequence[preflight.Check], causes: Sequence[diagnosis.Cau
     return None if status == preflight.UNKNOWN else "granted"
 
 
-def _identities(account: Account, seen: Seen) -> dict[str, Any]:
+def _identities(account: Account, fleet: FleetData) -> dict[str, Any]:
     """For each user-assigned identity of the account, the object ids of all identities in the identity's
     subscription (Identities.listed), or the error if they could not be read."""
     assigned = account.get("identity", {}).get("userAssignedIdentities", {})
-    return {one: seen["identities"].get(one.split("/")[2].lower()) for one in assigned}
+    return {one: fleet["identities"].get(one.split("/")[2].lower()) for one in assigned}
 
 
 def _missing(identity: Identity, listed: Mapping[str, Any]) -> list[str]:
     """The user-assigned identities that were deleted. `listed` is the result of `_identities`."""
     assigned = identity.get("userAssignedIdentities", {})
-    seen = {one: there for one, there in listed.items() if _or_none(there) is not None}
-    return [one for one, there in seen.items() if account_document.is_gone(assigned[one], there.get(one.lower()))]
+    fleet = {one: there for one, there in listed.items() if _or_none(there) is not None}
+    return [one for one, there in fleet.items() if account_document.is_gone(assigned[one], there.get(one.lower()))]
 
 
-def _pools(account: Account, seen: Seen) -> Sequence[Pool] | CmkError | None:
+def _pools(account: Account, fleet: FleetData) -> Sequence[Pool] | CmkError | None:
     """The pools of the account; None if pools were not requested; the error if they could not be read."""
-    found: Sequence[Pool] | CmkError | None = seen["pools"].get(account["id"].lower())
+    found: Sequence[Pool] | CmkError | None = fleet["pools"].get(account["id"].lower())
     return found
 
 
@@ -191,7 +191,9 @@ def _disk(pool: Pool) -> dict[str, Any]:
     return {"name": pool["name"], "encrypted_disks": encryption.get("targets") or [], "key": own.get("keyUrl")}
 
 
-def _unknown(evidence: preflight.Evidence, observed: Seen, kept: Seen, identities: Mapping[str, Any]) -> dict[str, str]:
+def _unknown(
+    evidence: preflight.Evidence, observed: FleetData, kept: FleetData, identities: Mapping[str, Any]
+) -> dict[str, str]:
     """The data that could not be read, with the reasons. If the vault is missing, its unreachable host is a cause
     instead."""
     is_gone = evidence.vault is None and isinstance(evidence.bundle, Unavailable)
@@ -207,8 +209,8 @@ def _unknown(evidence: preflight.Evidence, observed: Seen, kept: Seen, identitie
             for name, there in identities.items()
         },
     }
-    return {what: seen.msg for what, seen in looked_at.items() if isinstance(seen, CmkError)}
+    return {what: fleet.msg for what, fleet in looked_at.items() if isinstance(fleet, CmkError)}
 
 
-def _or_none(seen: Any) -> Any:
-    return None if isinstance(seen, CmkError) else seen
+def _or_none(fleet: Any) -> Any:
+    return None if isinstance(fleet, CmkError) else fleet

@@ -90,7 +90,7 @@ def _failed(grave: Sequence[str], severity: str, returned: Mapping[str, Any]) ->
     kind = severity if severity == CRITICAL else f"{severity} or higher"
     where = f" See {', '.join(returned['files'].values())}." if returned["files"] else ""
     return Refused(
-        f"{len(grave)} open findings of severity {kind}: {first}{rest}{where}",
+        f"{len(grave)} open {'finding' if len(grave) == 1 else 'findings'} of severity {kind}: {first}{rest}{where}",
         code="audit_failed",
         remedy="Fix the findings as the report describes, or accept them until a date with exceptions.",
         **returned,

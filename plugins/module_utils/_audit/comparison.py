@@ -31,8 +31,8 @@ def compared(previous: Report, report: Report) -> dict[str, Any]:
     both = [name for name in after if name in before]
     return {
         "since": previous["generated_on"],
-        "added": [_place(after[name]) for name in after if name not in before and _is_seen(after[name], hidden)],
-        "removed": [_place(before[name]) for name in before if name not in after and _is_seen(before[name], hidden)],
+        "added": [_place(after[name]) for name in after if name not in before and _is_visible(after[name], hidden)],
+        "removed": [_place(before[name]) for name in before if name not in after and _is_visible(before[name], hidden)],
         "changed": [change for name in both for change in _changes(before[name], after[name])],
         "opened": [one for name in after for one in _more(after[name], before.get(name), hidden)],
         "closed": [one for name in before for one in _more(before[name], after.get(name), hidden)],
@@ -44,7 +44,7 @@ def _by_id(report: Report) -> dict[str, Account]:
     return {account["id"].lower(): account for account in report["accounts"]}
 
 
-def _is_seen(account: Account, hidden: set[str]) -> bool:
+def _is_visible(account: Account, hidden: set[str]) -> bool:
     return account["subscription_id"] not in hidden
 
 
@@ -66,7 +66,7 @@ def _changes(before: Account, after: Account) -> Iterator[dict[str, Any]]:
 
 def _more(account: Account, other: Account | None, hidden: set[str]) -> Iterator[dict[str, Any]]:
     """The open findings of an account that the account does not have in the other report."""
-    if other is None and not _is_seen(account, hidden):
+    if other is None and not _is_visible(account, hidden):
         return
     known = {one["id"] for one in open_findings(other)} if other else set()
     for one in open_findings(account):

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._core.duration import instant
-from .assessment import Seen, assessed
+from .assessment import FleetData, assessed
 from .causes import causes
 from .findings import STATES, judged
 from .policy import Policy
@@ -24,17 +24,17 @@ from .rules import RULES, SEVERITIES, is_at_least
 FORMAT = "azbatch.cmk/audit/1"
 
 
-def whole(seen: Seen, policy: Policy, options: Mapping[str, Any]) -> dict[str, Any]:
+def whole(fleet: FleetData, policy: Policy, options: Mapping[str, Any]) -> dict[str, Any]:
     """The report of an audit. `options` are those of the task for the scope and the policy."""
-    now = seen["now"]
-    accounts = [judged(assessed(account, seen), policy, now) for account in seen["accounts"]]
+    now = fleet["now"]
+    accounts = [judged(assessed(account, fleet), policy, now) for account in fleet["accounts"]]
     accounts.sort(key=lambda one: (STATES.index(one["state"]), _worst(one), one["name"].lower(), one["id"].lower()))
     return {
         "format": FORMAT,
         "generated_on": instant(now),
         "options": dict(options),
-        "unlisted_subscriptions": [one["scope"].rpartition("/")[2] for one in seen["unlisted"]],
-        "unlisted": [dict(one) for one in seen["unlisted"]],
+        "unlisted_subscriptions": [one["scope"].rpartition("/")[2] for one in fleet["unlisted"]],
+        "unlisted": [dict(one) for one in fleet["unlisted"]],
         "summary": _summary(accounts),
         "rules": _rules(accounts),
         "causes": causes(accounts),

@@ -257,7 +257,7 @@ RULES: dict[str, Rule] = {
         VAULT,
         "Some data could not be read",
         "Data that could not be read is reported as unknown, never as compliant.",
-        "Grant the caller the permissions that the evidence names, and run the audit again.",
+        "Grant the caller the permissions that the evidence names, or follow its remedy, and run the audit again.",
     ),
     "pool_uses_other_key": Rule(
         INFO,

@@ -17,7 +17,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from .._checks.diagnosis import depends_on_account_change, lost_version_too_early
-from .._checks.fleet import Seen, observed_of
+from .._checks.fleet import FleetData, observed_of
 from .._checks.preflight import is_unreachable
 from .._checks.usage import Listed
 from .._core.concurrent import map_concurrent, value_or_error
@@ -73,7 +73,7 @@ class Fleet:
         unreachable = {key.vault for name, key in keys.items() if is_unreachable(read[name]["newest"])}
         deleted_vaults = self._vaults.deleted(unseen, unseen & unreachable)
         grants, definitions = self._grants(keys, vaults, accounts)
-        seen = {
+        fleet = {
             **listed,
             "vaults": vaults,
             "deleted_vaults": deleted_vaults,
@@ -89,7 +89,7 @@ class Fleet:
         }
         # Without the pools, it is not judged whether an account is available.
         depends = depends_on_account_change if scope.pools else lost_version_too_early
-        return {**seen, "changed_at": self._changed_at(accounts, seen, depends)}
+        return {**fleet, "changed_at": self._changed_at(accounts, fleet, depends)}
 
     def _accounts(self, scope: Any) -> Listed:
         if scope.group is None:
@@ -126,13 +126,15 @@ class Fleet:
         }
         return newest | map_concurrent(lambda name: _or_error(partial(self._keys.bundle, used[name])), older)
 
-    def _changed_at(self, accounts: Sequence[Account], seen: Seen, depends: Callable[..., bool]) -> dict[str, Any]:
+    def _changed_at(
+        self, accounts: Sequence[Account], fleet: FleetData, depends: Callable[..., bool]
+    ) -> dict[str, Any]:
         """When accounts were changed, by their ids in lower case. Read only of accounts of which that time says more
         (`depends`). None if the time could not be read."""
         doubtful = [
             account["id"].lower()
             for account in accounts
-            if (key := key_of(account)) and depends(observed_of(account, key, seen))
+            if (key := key_of(account)) and depends(observed_of(account, key, fleet))
         ]
         changed = map_concurrent(lambda name: _or_error(lambda: self._resources.changed_at(name)), doubtful)
         return {name: None if isinstance(at, CmkError) else at for name, at in changed.items()}
@@ -156,11 +158,11 @@ class Fleet:
         at = {guid: scopes[name] for name, given in found.items() for guid in _roles_in(given)}
         roles = map_concurrent(lambda guid: _or_error(lambda: self._access.definitions(at[guid], [guid])[guid]), at)
         hidden = {guid: reason for guid, reason in roles.items() if isinstance(reason, CmkError)}
-        seen = {
+        fleet = {
             name: next((hidden[guid] for guid in _roles_in(given) if guid in hidden), given)
             for name, given in found.items()
         }
-        return seen, roles
+        return fleet, roles
 
     def _each_identity(self, accounts: Sequence[Account]) -> dict[str, Any]:
         """By subscription, its user-assigned identities (Identities.listed), for the subscriptions of the identities of

@@ -98,7 +98,7 @@ class Rights:
             action = right.action if right.by_role else right.policy_action
             is_data = right.permission is not None
             return self._unless_allowed(action, self._own(in_group(right.group)), data=is_data) if action else None
-        if right.seen and isinstance(vault, Denied):
+        if right.reads_vault and isinstance(vault, Denied):
             return f"{VAULTS}/read", f"the key vault {right.vault}"
         if vault is None or isinstance(vault, CmkError):
             return None

@@ -155,12 +155,12 @@ def stated_version(version: str) -> Any:
 def answers(call: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
     """The HTTP responses of an SDK's call, with all pages of a list. The models of the SDKs' versions differ, so
     they are not used."""
-    seen: list[Any] = []
-    returned = call(*args, raw_response_hook=lambda answer: seen.append(answer.http_response), **kwargs)
+    received: list[Any] = []
+    returned = call(*args, raw_response_hook=lambda answer: received.append(answer.http_response), **kwargs)
     if hasattr(returned, "by_page"):
         for _item in returned:
             pass
-    return seen
+    return received
 
 
 def document(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -95,11 +95,11 @@ def unread(observed: Mapping[str, Any]) -> list[CmkError]:
     errors = [one for one in read if isinstance(one, CmkError)]
     if evidence.vault is None and not isinstance(evidence.bundle, CmkError):
         remedy = f"Grant the caller a role that allows {rights.VAULTS}/read on the vault, such as Key Vault Reader."
-        seen = f"The key vault {evidence.key.vault} is in no subscription that the caller can read. {remedy}"
-        errors.insert(0, Denied(seen, action=f"{rights.VAULTS}/read", remedy=remedy))
+        text = f"The key vault {evidence.key.vault} is in no subscription that the caller can read. {remedy}"
+        errors.insert(0, Denied(text, action=f"{rights.VAULTS}/read", remedy=remedy))
     if _is_in_perimeter(evidence) and isinstance(evidence.bundle, CmkError):
-        seen = f"{preflight.IN_PERIMETER} {preflight.OPEN_PERIMETER}"
-        errors.append(Denied(seen, code="network_denied", remedy=preflight.OPEN_PERIMETER))
+        text = f"{preflight.IN_PERIMETER} {preflight.OPEN_PERIMETER}"
+        errors.append(Denied(text, code="network_denied", remedy=preflight.OPEN_PERIMETER))
     return errors
 
 
@@ -204,7 +204,7 @@ def _unclear_without_response(evidence: Evidence, observed: Mapping[str, Any]) -
     if doubtful and not _unusable(evidence, observed):
         found["version"] = doubtful[0]
     if _is_in_perimeter(evidence):
-        found["network"] = f"{preflight.IN_PERIMETER} {_ASK}. If it is not: {preflight.OPEN_PERIMETER}"
+        found["network"] = f"{preflight.IN_PERIMETER} If Batch cannot use the key: {preflight.OPEN_PERIMETER}"
     return found
 
 
@@ -403,10 +403,10 @@ def _of_identity(evidence: Evidence, missing: Sequence[str]) -> Iterator[Cause]:
     if not evidence.principals:
         yield Cause("identity_missing", "The account no longer has an identity.", _LOST)
     elif len(missing) >= len(evidence.principals):
-        seen = f"These identities of the account were deleted: {', '.join(missing)}."
+        text = f"These identities of the account were deleted: {', '.join(missing)}."
         yield Cause(
             "identity_missing",
-            f"{seen} Identities of the same names that were created since are other identities.",
+            f"{text} Identities of the same names that were created since are other identities.",
             _LOST,
         )
 
@@ -416,13 +416,13 @@ def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping
     deleted: DeletedVault | CmkError | None = observed["deleted_vault"]
     if isinstance(deleted, Mapping):
         purged = deleted["properties"].get("scheduledPurgeDate")
-        seen = f"The vault {vault} was deleted; it can be recovered until {purged}."
+        text = f"The vault {vault} was deleted; it can be recovered until {purged}."
         yield Cause(
-            "vault_deleted", seen, "Recover the vault (azbatch.cmk.keyvault_cmk_vault, recover: true).", "vault"
+            "vault_deleted", text, "Recover the vault (azbatch.cmk.keyvault_cmk_vault, recover: true).", "vault"
         )
     elif deleted is None and "vault_reachable" in failed and not isinstance(evidence.vault, Mapping):
-        seen = f"There is no vault {vault}, and no deleted vault has this name. The name is available: it was purged."
-        yield Cause("vault_missing", seen, _LOST)
+        text = f"There is no vault {vault}, and no deleted vault has this name. The name is available: it was purged."
+        yield Cause("vault_missing", text, _LOST)
     if "same_tenant" in failed:
         check = failed["same_tenant"]
         yield Cause("vault_in_other_tenant", check.evidence, "Move the vault back to the account's tenant.")
@@ -449,8 +449,8 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[s
         yield Cause(name, f"There is no {what}, and no deleted key has this name: it was purged.", _RESTORE)
     elif _is_version_lost(observed):
         # The account follows the key, and a different key of the same name exists now.
-        seen = f"The key {key.name} does not have the version that Batch needs: the version was purged."
-        yield Cause("version_missing", f"{seen} Batch reports: {_said(observed)}", _RESTORE)
+        text = f"The key {key.name} does not have the version that Batch needs: the version was purged."
+        yield Cause("version_missing", f"{text} Batch reports: {_said(observed)}", _RESTORE)
     unusable = _unusable(evidence, observed)
     if unusable:
         remedy = "Enable the version, or extend its validity (azbatch.cmk.keyvault_cmk_key, state: enabled)."

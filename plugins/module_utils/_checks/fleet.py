@@ -21,44 +21,46 @@ from .._resources.access.document import NEEDED
 from .._resources.access.document import granted as granted_by
 from .preflight import Evidence
 
-Seen = Mapping[str, Any]
+FleetData = Mapping[str, Any]
 
 
-def observed_of(account: Account, key: KeyIdentifier, seen: Seen) -> dict[str, Any]:
+def observed_of(account: Account, key: KeyIdentifier, fleet: FleetData) -> dict[str, Any]:
     """The evidence on the key of the account, and the versions of the key."""
     return {
-        "evidence": _evidence(account, key, seen),
-        "versions": seen["keys"][key.versionless.folded]["versions"],
+        "evidence": _evidence(account, key, fleet),
+        "versions": fleet["keys"][key.versionless.folded]["versions"],
         "is_report": True,
     }
 
 
-def _evidence(account: Account, key: KeyIdentifier, seen: Seen) -> Evidence:
+def _evidence(account: Account, key: KeyIdentifier, fleet: FleetData) -> Evidence:
     identity = account.get("identity", {})
     principals = principals_of(identity)
-    vault = seen["vaults"].get(key.vault)
-    assignments, definitions = _grants(key, principals, vault, seen)
+    vault = fleet["vaults"].get(key.vault)
+    assignments, definitions = _grants(key, principals, vault, fleet)
     return Evidence(
         key=key,
         principals=principals,
-        tenant_id=identity.get("tenantId") or seen["tenant_id"],
+        tenant_id=identity.get("tenantId") or fleet["tenant_id"],
         vault=vault,
         # The newest version, if the account follows the key.
-        bundle=seen["named"][key.folded] if key.version else seen["keys"][key.folded]["newest"],
+        bundle=fleet["named"][key.folded] if key.version else fleet["keys"][key.folded]["newest"],
         assignments=assignments,
         definitions=definitions,
-        now=seen["now"],
+        now=fleet["now"],
     )
 
 
-def _grants(key: KeyIdentifier, principals: Sequence[str], vault: Any, seen: Seen) -> tuple[Any, Mapping[str, Any]]:
+def _grants(
+    key: KeyIdentifier, principals: Sequence[str], vault: Any, fleet: FleetData
+) -> tuple[Any, Mapping[str, Any]]:
     """Role assignments by principal, and role definitions. If they could not be read, the error instead of the
     assignments. A vault with access policies has no assignments."""
-    granted = seen["grants"].get(key.versionless.folded, {})
+    granted = fleet["grants"].get(key.versionless.folded, {})
     if isinstance(granted, CmkError):
         return granted, {}
     assignments = {one: granted.get("by_principal", {}).get(one.lower(), []) for one in principals}
-    definitions, groups = seen["definitions"], granted.get("of_groups", [])
+    definitions, groups = fleet["definitions"], granted.get("of_groups", [])
 
     def may_use(principal: str, given: Sequence[RoleAssignment]) -> bool:
         return granted_by(vault, principal, key.name, given, definitions) == set(NEEDED)

@@ -146,10 +146,10 @@ Judgement = tuple["bool | None", str, str]
 
 
 def _named(name: str, judgement: Judgement) -> Check:
-    holds, seen, remedy = judgement
+    holds, text, remedy = judgement
     if holds is None:
-        return Check(name, UNKNOWN, seen)
-    return Check(name, OK, seen) if holds else Check(name, FAILED, seen, remedy)
+        return Check(name, UNKNOWN, text)
+    return Check(name, OK, text) if holds else Check(name, FAILED, text, remedy)
 
 
 def _of_vault(judge: Callable[[Vault, Evidence], Judgement]) -> Callable[[Evidence], Judgement]:
@@ -177,12 +177,12 @@ def _unseen(what: str, error: CmkError | None) -> str:
 
 
 def _identity_present(evidence: Evidence) -> Judgement:
-    seen = (
+    text = (
         f"Principal ids of the account: {', '.join(evidence.principals)}."
         if evidence.principals
         else "The account has no identity."
     )
-    return bool(evidence.principals), seen, "Give the account an identity with azbatch.cmk.batch_account_identity."
+    return bool(evidence.principals), text, "Give the account an identity with azbatch.cmk.batch_account_identity."
 
 
 def is_unreachable(bundle: KeyBundle | CmkError | None) -> TypeGuard[CmkError]:
@@ -205,13 +205,13 @@ def _soft_delete(vault: Vault, _evidence: Evidence) -> Judgement:
 
 
 def _purge_protection(evidence: Evidence) -> Judgement:
-    on = _purge_protection_seen(evidence)
+    on = _has_purge_protection(evidence)
     if on is None:
         return None, "neither the vault nor the key could be read.", ""
     return on, f"Purge protection is {'on' if on else 'off'}.", "Turn it on with azbatch.cmk.keyvault_cmk_vault."
 
 
-def _purge_protection_seen(evidence: Evidence) -> bool | None:
+def _has_purge_protection(evidence: Evidence) -> bool | None:
     """Purge protection of the vault; if the caller may not read the vault, according to the key's recovery level."""
     if isinstance(evidence.vault, Mapping):
         return bool(evidence.vault["properties"].get("enablePurgeProtection"))
@@ -225,8 +225,8 @@ def _same_tenant(vault: Vault, evidence: Evidence) -> Judgement:
     if evidence.tenant_id is None:
         return None, "the account's tenant is not known.", ""
     same = has.lower() == evidence.tenant_id.lower()
-    seen = f"The vault belongs to tenant {has}, the account to tenant {evidence.tenant_id}."
-    return same, seen, "Use a vault of the account's tenant."
+    text = f"The vault belongs to tenant {has}, the account to tenant {evidence.tenant_id}."
+    return same, text, "Use a vault of the account's tenant."
 
 
 def _key_exists(evidence: Evidence) -> Judgement:
@@ -246,11 +246,11 @@ def _enabled(bundle: KeyBundle, _evidence: Evidence) -> Judgement:
 def _not_expired(bundle: KeyBundle, evidence: Evidence) -> Judgement:
     begins, ends = bundle["attributes"].get("nbf"), bundle["attributes"].get("exp")
     since = f"It is valid from {instant(begins)}" if begins else "It is valid"
-    seen = f"{since} until {instant(ends)}." if ends else f"{since} and does not expire."
+    text = f"{since} until {instant(ends)}." if ends else f"{since} and does not expire."
     if evidence.lasting and ends and ends > evidence.now:
-        seen += f" The key must stay valid for {evidence.lasting / 60:.0f} minutes after an account is moved to it."
+        text += f" The key must stay valid for {evidence.lasting / 60:.0f} minutes after an account is moved to it."
     valid = (begins is None or begins <= evidence.now) and (ends is None or evidence.now + evidence.lasting < ends)
-    return valid, seen, "Create a new version with azbatch.cmk.keyvault_cmk_key, or extend its validity."
+    return valid, text, "Create a new version with azbatch.cmk.keyvault_cmk_key, or extend its validity."
 
 
 def _type_rsa(bundle: KeyBundle, _evidence: Evidence) -> Judgement:
@@ -260,15 +260,15 @@ def _type_rsa(bundle: KeyBundle, _evidence: Evidence) -> Judgement:
 
 def _size_supported(bundle: KeyBundle, _evidence: Evidence) -> Judgement:
     has = key_document.size_of(bundle)
-    seen = f"The key has {has} bits." if has else "The key is not an RSA key."
-    return has in key_document.SIZES, seen, "Use a key of 2048, 3072 or 4096 bits."
+    text = f"The key has {has} bits." if has else "The key is not an RSA key."
+    return has in key_document.SIZES, text, "Use a key of 2048, 3072 or 4096 bits."
 
 
 def _ops_wrap_unwrap(bundle: KeyBundle, _evidence: Evidence) -> Judgement:
     allowed = bundle["key"].get("key_ops", [])
     holds = set(key_document.OPERATIONS) <= set(allowed)
-    seen = f"The key allows {', '.join(allowed) or 'nothing'}."
-    return holds, seen, "Allow wrapKey and unwrapKey with azbatch.cmk.keyvault_cmk_key."
+    text = f"The key allows {', '.join(allowed) or 'nothing'}."
+    return holds, text, "Allow wrapKey and unwrapKey with azbatch.cmk.keyvault_cmk_key."
 
 
 def _access_granted(vault: Vault, evidence: Evidence) -> Judgement:
@@ -280,12 +280,12 @@ def _access_granted(vault: Vault, evidence: Evidence) -> Judgement:
     lacking = [f"the principal {principal} lacks {', '.join(names)}" for principal, names in missing.items() if names]
     if evidence.by_any and len(lacking) < len(missing):
         return True, "One of the identities may get, wrapKey and unwrapKey.", ""
-    seen = (
+    text = (
         f"In the vault {vault['name']}, {'; '.join(lacking)}."
         if lacking
         else "The identity may get, wrapKey and unwrapKey."
     )
-    return not lacking, seen, "Grant the access with azbatch.cmk.keyvault_cmk_access."
+    return not lacking, text, "Grant the access with azbatch.cmk.keyvault_cmk_access."
 
 
 def _missing(vault: Vault, principal: str, evidence: Evidence) -> list[str]:
@@ -370,12 +370,12 @@ def _network_open(vault: Vault, _evidence: Evidence) -> Judgement:
     if vault_document.is_in_perimeter(vault):
         return None, f"{IN_PERIMETER} {OPEN_PERIMETER}", ""
     is_open = vault_document.lets_azure_services_in(vault)
-    seen = (
+    text = (
         "The vault allows trusted Microsoft services."
         if is_open
         else "The vault's firewall blocks trusted Microsoft services."
     )
-    return is_open, seen, "Allow trusted Microsoft services (networkAcls.bypass: AzureServices) on the vault."
+    return is_open, text, "Allow trusted Microsoft services (networkAcls.bypass: AzureServices) on the vault."
 
 
 _JUDGES: dict[str, Callable[[Evidence], Judgement]] = {

@@ -65,7 +65,7 @@ class VaultRight:
     # The resource group in which the vault is searched for first.
     looked_for_in: str | None = None
     # Whether the right is missing if the caller may not read the vault.
-    seen: bool = False
+    reads_vault: bool = False
 
 
 Needed: TypeAlias = "Right | VaultRight"
@@ -132,7 +132,7 @@ def to_set_encryption(group: str, name: str) -> Iterator[Needed]:
 def to_see_access(vault: str, vault_group: str | None) -> VaultRight:
     """The right to read the access to a key, which confirms a change to the key."""
     return VaultRight(
-        f"{_ASSIGNMENTS}/read", vault, policy_action=f"{VAULTS}/read", looked_for_in=vault_group, seen=True
+        f"{_ASSIGNMENTS}/read", vault, policy_action=f"{VAULTS}/read", looked_for_in=vault_group, reads_vault=True
     )
 
 

@@ -70,7 +70,7 @@ def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, 
     with interrupts.raised():
         try:
             _apply(todo, service, applied)
-            seen = _confirmed(todo.goal, service, planner)
+            latest = _confirmed(todo.goal, service, planner)
         except BaseException as ended:
             failure = as_failure(ended)
             failure.facts.update(applied=applied)
@@ -84,7 +84,7 @@ def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, 
                 # A signal that was deferred during the rollback. The rollback has ended.
                 failure.__cause__ = interrupt
             raise failure from failure.__cause__
-    return Outcome(True, todo.before, seen.before, tuple(dict.fromkeys(todo.warnings + seen.warnings)), todo.report)
+    return Outcome(True, todo.before, latest.before, tuple(dict.fromkeys(todo.warnings + latest.warnings)), todo.report)
 
 
 def predicted(goal: Any, service: W, planner: Planner[W]) -> Plan[W]:
@@ -111,10 +111,10 @@ def _apply(todo: Plan[W], service: W, applied: list[str]) -> None:
 
 def _confirmed(goal: Any, service: W, planner: Planner[W]) -> Plan[W]:
     """The plan without steps after the change. Raises an error if Azure does not show the change until the timeout."""
-    seen, missing = _look_until_shown(goal, service, planner)
+    latest, missing = _look_until_shown(goal, service, planner)
     if missing is not None:
         raise missing
-    return seen
+    return latest
 
 
 def _look_until_shown(goal: Any, service: W, planner: Planner[W]) -> tuple[Plan[W], CmkError | None]:
@@ -123,29 +123,29 @@ def _look_until_shown(goal: Any, service: W, planner: Planner[W]) -> tuple[Plan[
     Azure is eventually consistent, so it may not show a change, or a new resource, at once. A refusal is raised at
     once.
     """
-    seen: Plan[W] | None = None
+    latest: Plan[W] | None = None
 
     def look() -> CmkError | None:
-        nonlocal seen
+        nonlocal latest
         try:
-            seen = planner.plan(goal, service.read(goal))
+            latest = planner.plan(goal, service.read(goal))
         except (NotFound, NotConverged) as missing:
-            seen = None
+            latest = None
             return missing
-        return _not_shown(seen) if seen.changed else None
+        return _not_shown(latest) if latest.changed else None
 
     until_shown = getattr(service, "until_shown", None)
     missing: CmkError | None = until_shown(look) if until_shown else look()
-    if seen is None:
+    if latest is None:
         raise missing or AssertionError
-    return seen, missing
+    return latest, missing
 
 
-def _not_shown(seen: Plan[Any]) -> CmkError:
+def _not_shown(latest: Plan[Any]) -> CmkError:
     return NotConverged(
         "Azure accepted the change, but a later read does not show it. Run the task again. If the task fails in the "
         "same way, see `missing` for the difference.",
-        missing={"before": dict(seen.before), "after": dict(seen.after)},
+        missing={"before": dict(latest.before), "after": dict(latest.after)},
     )
 
 

@@ -39,7 +39,7 @@ HOST_LIMIT = 253
 UNKNOWN = "unknown"
 
 
-class Gone(Exception):
+class ConnectionClosed(Exception):
     """The client has closed the connection."""
 
 
@@ -126,7 +126,7 @@ class Sandbox:
         request = Request(scope)
         try:
             content = await _read(receive)
-        except Gone:
+        except ConnectionClosed:
             return
         call = Call(self.world, request, content or b"")
         if not call.host and scope["state"].get("tunnel_host"):
@@ -284,13 +284,13 @@ def _injected_response(fault: Fault) -> Response:
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """The body of the request; None if it is longer than BODY_LIMIT. Raises Gone."""
+    """The body of the request; None if it is longer than BODY_LIMIT. Raises ConnectionClosed."""
     parts: list[bytes] = []
     length = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Gone
+            raise ConnectionClosed
         length += len(message["body"])
         if length <= BODY_LIMIT:
             parts.append(message["body"])

@@ -102,7 +102,7 @@ class Accounts(Polled):
 
         return self._session.cache.read(read, *self._cached_as(group, name))
 
-    def seen(
+    def cached(
         self,
         group: str,
         name: str,

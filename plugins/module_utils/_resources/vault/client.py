@@ -280,10 +280,10 @@ class Vaults(Polled):
         if free is True:
             return None
         reasons = [one for one in (refused, free) if isinstance(one, CmkError)]
-        seen = f"The key vault {name} may exist or be recoverable in a subscription that the caller cannot read."
+        text = f"The key vault {name} may exist or be recoverable in a subscription that the caller cannot read."
         if not reasons:
-            seen = f"The key vault {name} is in no subscription that the caller can read, and its name is taken."
-        message = " ".join([seen, *(one.msg for one in reasons)])
+            text = f"The key vault {name} is in no subscription that the caller can read, and its name is taken."
+        message = " ".join([text, *(one.msg for one in reasons)])
         if all(isinstance(one, Denied) for one in reasons):
             return Denied(f"{message} {_SEE_VAULTS}", action=READ_DELETED_VAULTS, remedy=_SEE_VAULTS)
         return Unavailable(f"{message} Try again.", remedy="Try again.")

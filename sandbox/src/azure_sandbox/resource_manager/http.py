@@ -80,11 +80,13 @@ def _subscription_document(subscription: Subscription) -> dict[str, Any]:
 
 def list_subscriptions(call: Call) -> Response:
     """List the subscriptions that the caller may read."""
-    seen = [s for s in call.world.resources.subscriptions() if _may(call, READ_SUBSCRIPTION, f"/subscriptions/{s.id}")]
+    readable = [
+        s for s in call.world.resources.subscriptions() if _may(call, READ_SUBSCRIPTION, f"/subscriptions/{s.id}")
+    ]
     return answer(
         {
-            "value": [_subscription_document(subscription) for subscription in seen],
-            "count": {"type": "Total", "value": len(seen)},
+            "value": [_subscription_document(subscription) for subscription in readable],
+            "count": {"type": "Total", "value": len(readable)},
         }
     )
 
@@ -249,8 +251,8 @@ def _clauses(text: str) -> dict[str, str]:
 def _resource_list(call: Call, resources: list[Resource]) -> Response:
     """The resources that match the filter and that the caller may read. Resource Manager omits other resources."""
     clauses = _clauses(call.query("$filter"))
-    seen = [r for r in resources if _wanted(r, clauses) and _may(call, f"{r.type}/read", r.id)]
-    return answer(page(call, seen, lambda resource: resource.document()))
+    readable = [r for r in resources if _wanted(r, clauses) and _may(call, f"{r.type}/read", r.id)]
+    return answer(page(call, readable, lambda resource: resource.document()))
 
 
 def list_resources(call: Call) -> Response:
