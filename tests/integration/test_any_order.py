@@ -349,6 +349,7 @@ def _count(run: Run, meddling: Meddling | Beside | None) -> None:
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.slow(every=2)
 def test_any_order(
     sandbox: Sandbox, wire: Wire, runner: OneProcess, shard: int, record_property: Callable[[str, object], None]
 ) -> None:

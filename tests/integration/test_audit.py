@@ -196,6 +196,7 @@ def test_a_previous_version_that_was_disabled_a_day_after_the_rotation(ansible: 
     assert (account["state"], found(account)) == ("ok", [])
 
 
+@pytest.mark.slow
 def test_an_identity_that_was_deleted(ansible: Ansible, service: Service) -> None:
     identity = service.make_identity()
     service.make_vault()
@@ -214,6 +215,7 @@ def test_an_identity_that_was_deleted(ansible: Ansible, service: Service) -> Non
     assert "identity_missing" in found(looked_at(ansible)["account1"])
 
 
+@pytest.mark.slow
 def test_one_of_two_identities_has_access(ansible: Ansible, service: Service) -> None:
     one, two = service.make_identity("identity1"), service.make_identity("identity2")
     service.make_vault()

@@ -345,7 +345,7 @@ def test_token_files_are_private(ansible: Ansible, service: Service) -> None:
 
 
 @pytest.mark.parametrize(("way", "name"), SECRET_TRIALS)
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=6)
 def test_no_secret_is_shown(
     ansible: Ansible, service: Service, reader: dict[str, Any], sources: dict[str, Source], way: str, name: str
 ) -> None:
@@ -395,7 +395,7 @@ def test_no_secret_is_shown(
 
 
 @pytest.mark.parametrize("keyword", [{"async": 30, "poll": 1}, {"become": True}], ids=["async", "become"])
-@pytest.mark.slow(every=2)
+@pytest.mark.slow
 def test_credentials_are_passed_to_a_separate_process(
     ansible: Ansible, service: Service, keyword: dict[str, Any]
 ) -> None:

@@ -560,7 +560,11 @@ def test_subscription_that_does_not_exist(ansible: Ansible, service: Service) ->
 
     listing = source(ansible, subscriptions=[service.sandbox.subscription_id, unknown]).inventory()
     assert list(listing.hosts) == ["account1"]
-    for word in (f"the subscription {unknown}", "Correct it, or grant the caller access", "SubscriptionNotFound"):
+    for word in (
+        f"the subscription {unknown}",
+        "Correct subscription_id, or grant the caller access",
+        "SubscriptionNotFound",
+    ):
         assert word in listing.warned
     source(ansible, subscriptions=[unknown]).refused("SubscriptionNotFound")
 

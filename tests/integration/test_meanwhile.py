@@ -117,7 +117,7 @@ def test_access_revoked_before_it_takes_effect_in_batch(
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=4)
 def test_meanwhile(runner: OneProcess, wire: Wire, service: Service, name: str) -> None:
     pair = PAIRS[name]
     at = 0 if PROOF_OF_ALL else len(name) % 8

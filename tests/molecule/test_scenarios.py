@@ -21,7 +21,7 @@ def test_at_least_one_scenario_exists() -> None:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.slow(every=5)
+@pytest.mark.slow
 def test_scenario(scenario: str, tmp_path: Path) -> None:
     environment = {**os.environ, "MOLECULE_EPHEMERAL_DIRECTORY": str(tmp_path / "molecule")}
     command = ["molecule", "test", "--scenario-name", scenario]

@@ -540,6 +540,7 @@ def test_a_file_that_others_could_have_written_is_refused(
 
 @pytest.mark.parametrize("name", ["state", "link"])
 @pytest.mark.parametrize(("change", "reason"), CHANGES)
+@pytest.mark.slow(every=3)
 def test_a_directory_that_others_could_have_written_is_refused(
     kept: Path, tmp_path: Path, name: str, change: Callable[[Path], None], reason: str
 ) -> None:

@@ -60,8 +60,9 @@ class Encryption(Polled):
         # Accounts that a request of this task may have moved to another key: Azure accepted the request, or the
         # outcome is not known.
         self._moved: set[tuple[str, str]] = set()
-        # Accounts whose change Azure has accepted, and no read has shown yet. Reads may be out of date for a while.
-        self._not_shown: set[tuple[str, str]] = set()
+        # Accounts whose change Azure has accepted, and no read has shown yet, with the time of the change. Reads may be
+        # out of date for a while.
+        self._not_shown: dict[tuple[str, str], float] = {}
         # When each read shows a rollback, if reads have been out of date. 0.0: there was no such rollback.
         self._rollback_shown_at = 0.0
         # Accounts of which Azure has refused a change of this task: the refusal may mean that the key was lost.
@@ -126,7 +127,7 @@ class Encryption(Polled):
         can be that old: before that, a read of the previous setting does not show the rollback."""
         changed = (goal.group.lower(), goal.account.lower())
         if (goal.undoes or goal).has_set(account):
-            self._not_shown.discard(changed)
+            self._not_shown.pop(changed, None)
         if goal.undoes is None or changed not in self._not_shown or time.monotonic() >= self._rollback_shown_at:
             return
         raise NotConverged(
@@ -306,7 +307,7 @@ class Encryption(Polled):
             try:
                 self._accounts.update(group, name, body, if_late=require_unmoved)
                 if not even_if_unavailable:
-                    self._not_shown.add(account)
+                    self._not_shown[account] = time.monotonic()
             except (Denied, NotFound, PlanOutdated, Rejected) as refusal:
                 if not isinstance(refusal, PlanOutdated):
                     self._refused.add(account)
@@ -322,7 +323,7 @@ class Encryption(Polled):
         )
         if even_if_unavailable:
             self._moved.discard(account)
-            if account in self._not_shown:
+            if self._not_shown.get(account, -inf) + _MAX_READ_DELAY > time.monotonic():
                 self._shown_after = _MAX_READ_DELAY
                 self._rollback_shown_at = time.monotonic() + _MAX_READ_DELAY
         elif evidence is not None:
