@@ -479,6 +479,7 @@ def test_the_audit_fails_after_it_has_written_the_reports(ansible: Ansible, serv
     assert audit(ansible, fail_on="high").rc == 0
 
 
+@pytest.mark.slow
 def test_an_exception_applies_until_it_expires(ansible: Ansible, service: Service) -> None:
     service.on_key()
     known = {"finding": "vault_uses_access_policies", "accounts": ["acc*"], "reason": "Moves in May"}

@@ -211,7 +211,7 @@ def test_the_same_job_again_changes_nothing(awx: Awx, service: Service) -> None:
         pytest.param("timeout", 0, id="timeout before any account is moved"),
     ],
 )
-@pytest.mark.slow(every=2)
+@pytest.mark.slow
 def test_the_next_job_completes_an_interrupted_job(awx: Awx, service: Service, end: str, moved: int) -> None:
     old, control = on_an_old_version(service), service.sandbox.control
     inventory = awx.update_inventory()

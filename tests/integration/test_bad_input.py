@@ -160,6 +160,7 @@ def test_missing_credentials(ansible: Ansible, way: str) -> None:
     reported(run, "no certificate", "certificate_not_found", "x509_certificate_path", "/nowhere.pem")
 
 
+@pytest.mark.slow
 def test_missing_sdk(ansible: Ansible, tmp_path: Path, way: str) -> None:
     """If Ansible's Python lacks the SDK, the task runs as a separate process. The SDK is missing there too."""
     blocker = tmp_path / "blocked" / "sitecustomize.py"

@@ -37,7 +37,7 @@ FEW = [(name, kind, 3 + 5 * n) for n, (name, kind) in enumerate(zip([*CASES, *CA
 
 
 @pytest.mark.parametrize(("name", "kind", "n"), FEW)
-@pytest.mark.slow(every=5)
+@pytest.mark.slow(every=11)
 def test_disturbed_playbook(ansible: Ansible, service: Service, name: str, kind: str, n: int) -> None:
     play = partial(play_role, ansible)
     expected = undisturbed(play, service, name)

@@ -94,6 +94,7 @@ def test_an_account_is_switched_to_a_new_vault(ansible: Ansible, service: Servic
     assert service.key().properties.enabled
 
 
+@pytest.mark.slow
 def test_access_that_was_revoked_is_granted_before_the_rotation(ansible: Ansible, service: Service) -> None:
     principal, version = service.on_key()
     service.revoke(principal)
@@ -162,6 +163,7 @@ def test_all_accounts_but_those_of_tests_are_rotated(ansible: Ansible, service: 
     assert service.encryption("account2") == version
 
 
+@pytest.mark.slow
 def test_a_key_is_configured_with_modules(ansible: Ansible, service: Service) -> None:
     names = {"batch_group": "rg-sandbox", "keys_group": "rg-sandbox", "account_name": "account1"}
 

@@ -414,6 +414,7 @@ def test_text_from_azure_is_not_evaluated_as_a_template(ansible: Ansible, servic
 # Caching
 
 
+@pytest.mark.slow
 def test_cache(ansible: Ansible, service: Service) -> None:
     """If the list is cached, the inventory sends no requests. Another caller and other subscriptions have separate
     cache entries."""

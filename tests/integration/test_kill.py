@@ -92,7 +92,7 @@ def test_killed_while_the_account_is_created(ansible: Ansible, service: Service,
 
 
 @pytest.mark.parametrize(("k", "versions"), [(1, [False, False, True]), (2, [False, True]), (3, [False, True])])
-@pytest.mark.slow(every=3)
+@pytest.mark.slow
 def test_killed_while_a_new_version_is_forced(
     ansible: Ansible, service: Service, control: Control, k: int, versions: list[bool]
 ) -> None:

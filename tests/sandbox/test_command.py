@@ -588,6 +588,7 @@ def writable_for_a_group(path: Path) -> None:
         pytest.param(foreign, "The directory {} belongs to the user with the id 65534", marks=ONLY_ROOT),
     ],
 )
+@pytest.mark.slow(every=4)
 def test_a_parent_in_which_others_can_replace_the_directory_is_refused(
     tmp_path: Path, below: str, change: Callable[[Path], None], reason: str
 ) -> None:
