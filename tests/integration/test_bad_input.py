@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from harness import Ansible, Run, Task, fails, here, task
 from service import GROUP, Service
 

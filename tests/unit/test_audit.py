@@ -214,6 +214,17 @@ def test_one_of_two_identities_has_access(pools: Any, access: str | None, state:
         assert "pools: true" in only(one)["unknown"]["access"]
 
 
+def test_the_access_of_a_deleted_identity_is_of_no_use() -> None:
+    identities = user_assigned(**{"id-one": PRINCIPAL, "id-two": OTHER})
+    both = account(key=f"{KEY}/{NEW}", identity=identities)
+    there = {identity_id().split("/")[2]: {identity_id("id-two").lower(): OTHER}}
+
+    one = report(both, identities=there, pools={both["id"].lower(): []})
+
+    assert (only(one)["available"], only(one)["access"]) == (False, "missing")
+    assert found(one) == ["access_missing", "account_unavailable"]
+
+
 def test_unreadable_data_is_reported_with_its_reason() -> None:
     one = only(
         report(

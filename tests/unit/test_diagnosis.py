@@ -143,6 +143,20 @@ def test_the_access_of_a_deleted_identity_is_of_no_use(available: bool | None) -
     assert preflight.access_since(observed["evidence"]) == 0
 
 
+def test_the_identity_that_exists_decides() -> None:
+    """The access of the deleted identity is newer, or missing."""
+    identity: Any = {"userAssignedIdentities": {"deleted": {"principalId": OTHER}, "other": {"principalId": PRINCIPAL}}}
+    newer = [assignment(ENCRYPTION_USER, VAULT_ID, principal=OTHER, name="newer", age=60)]
+    older = [assignment(ENCRYPTION_USER, VAULT_ID, name="older", age=9 * DAY)]
+    for of_deleted in (newer, []):
+        granted = {"vault": changed_vault(), "assignments": {OTHER: of_deleted, PRINCIPAL: older}}
+        observed = diagnosed(principals=(OTHER, PRINCIPAL), missing_identities=["deleted"], **granted)
+        observed["evidence"] = preflight.without_deleted(observed["evidence"], identity, ["deleted"])
+
+        assert causes(observed) == {}
+        assert preflight.access_since(observed["evidence"]) == NOW - 9 * DAY
+
+
 @pytest.mark.parametrize(("available", "found"), [(True, {}), (None, {}), (False, {"access_missing": "access"})])
 def test_one_identity_with_access_is_enough_for_an_available_account(
     available: bool | None, found: dict[str, str | None]

@@ -128,7 +128,8 @@ class Encryption(Polled):
         changed = (goal.group.lower(), goal.account.lower())
         if (goal.undoes or goal).has_set(account):
             self._not_shown.pop(changed, None)
-        if goal.undoes is None or changed not in self._not_shown or time.monotonic() >= self._rollback_shown_at:
+            self._rollback_shown_at = 0.0
+        if goal.undoes is None or time.monotonic() >= self._rollback_shown_at:
             return
         raise NotConverged(
             f"Azure accepted the rollback of the Batch account {goal.account}, but later reads do not show it yet. "
