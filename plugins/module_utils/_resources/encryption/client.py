@@ -129,12 +129,11 @@ class Encryption(Polled):
         if (goal.undoes or goal).has_set(account):
             self._not_shown.pop(changed, None)
             self._rollback_shown_at = 0.0
-        if goal.undoes is None or time.monotonic() >= self._rollback_shown_at:
-            return
-        raise NotConverged(
-            f"Azure accepted the rollback of the Batch account {goal.account}, but later reads do not show it yet. "
-            "For some minutes, they may show the undone change. Wait ten minutes before you run the task again."
-        )
+        if time.monotonic() < self._rollback_shown_at:
+            raise NotConverged(
+                f"Azure accepted the rollback of the Batch account {goal.account}, but later reads do not show it yet. "
+                "For some minutes, they may show the undone change. Wait ten minutes before you run the task again."
+            )
 
     def _expires_soon(self, account: Account, goal: Any) -> bool:
         """Whether the account would keep a version that expires within REPLACED_BEFORE_EXPIRY, and before the wanted
