@@ -254,9 +254,10 @@ def blockers(case: Case) -> set[str]:
         needed.add("Microsoft.KeyVault/vaults/write")
     if rbac and faults & {"vault deleted", "access revoked", "access of one identity revoked"}:
         needed.add("Microsoft.Authorization/roleAssignments/write")
-    in_vault = tuple(name for name in case if name != "vault deleted")
-    last = faults & LOST - (hidden(in_vault) - {PERIMETER} if TENANT not in faults else hidden(in_vault))
-    reasons = needed & lacking(case) or {FAULTS[name].message for name in last}
+    still_hidden = hidden(tuple(name for name in case if name != "vault deleted"))
+    if TENANT not in faults:
+        still_hidden.discard(PERIMETER)
+    reasons = needed & lacking(case) or {FAULTS[name].message for name in faults & LOST - still_hidden}
     return reasons or ({"Run the task from a network"} if {CLOSED_TO_CALLER, LAST_SAID} <= faults else set())
 
 
@@ -265,7 +266,7 @@ def hidden(case: Case) -> set[str]:
     faults = {*case}
     if faults & {"vault deleted", "vault purged"} or "Microsoft.KeyVault/vaults/read" in lacking(case):
         return {*GONE, TENANT, PERIMETER}
-    found = set()
+    found: set[str] = set()
     if faults & {CLOSED_TO_CALLER, TENANT, PERIMETER} or f"{KEYS}/read" in lacking(case):
         found |= GONE
     # Only Batch shows that the account follows another key, and Batch reports one reason.

@@ -189,9 +189,9 @@ def to_create(**others: Any) -> Any:
 def test_before_a_creation_an_account_that_is_listed_is_waited_for(client: Make) -> None:
     azure = Azure(reads=(None, None, DONE), listed=([account(NAME.upper())],))
 
-    cached = client(azure).read(to_create())
+    observed = client(azure).read(to_create())
     shown = {"account": DONE, "regions": None, "group": None, "confirmed": None, "created_in": None}
-    assert cached == {**shown, "creation_failed": False}
+    assert observed == {**shown, "creation_failed": False}
 
 
 @pytest.mark.parametrize(

@@ -501,10 +501,10 @@ def test_an_error_of_the_key_is_named_once() -> None:
 
 @pytest.mark.parametrize(("secured", "names_perimeter"), [(PERIMETER, True), (vault(policy()), False)])
 def test_a_perimeter_may_be_why_the_key_cannot_be_read(secured: Any, names_perimeter: bool) -> None:
-    seen = diagnosis.unread(diagnosed(bundle=UNREACHABLE, vault=secured))
+    errors = diagnosis.unread(diagnosed(bundle=UNREACHABLE, vault=secured))
 
-    assert seen[0] == UNREACHABLE
-    assert [error.facts["remedy"] for error in seen[1:]] == [preflight.OPEN_PERIMETER] * names_perimeter
+    assert errors[0] == UNREACHABLE
+    assert [error.facts["remedy"] for error in errors[1:]] == [preflight.OPEN_PERIMETER] * names_perimeter
     assert diagnosis.unread(diagnosed(vault=secured)) == []
 
 

@@ -31,8 +31,8 @@ def judged(assessment: Assessment, policy: Policy, now: float) -> dict[str, Any]
     """The account's record with its findings, and with the state that follows from the findings."""
     record = assessment.record
     found = [
-        _finding(rule, fleet, remedy, record, policy, now)
-        for rule, fleet, remedy in (*_of_causes(assessment), *((*one, "") for one in _of_record(record, policy)))
+        _finding(rule, evidence, remedy, record, policy, now)
+        for rule, evidence, remedy in (*_of_causes(assessment), *((*one, "") for one in _of_record(record, policy)))
     ]
     found.sort(key=lambda one: SEVERITIES.index(one["severity"]))
     of_findings = causes.of_account(record, found)
@@ -40,13 +40,13 @@ def judged(assessment: Assessment, policy: Policy, now: float) -> dict[str, Any]
     return {**record, "findings": with_causes, "state": _state(found)}
 
 
-def _finding(rule: str, fleet: str, remedy: str, record: Record, policy: Policy, now: float) -> dict[str, Any]:
+def _finding(rule: str, evidence: str, remedy: str, record: Record, policy: Policy, now: float) -> dict[str, Any]:
     fitting = (one for one in policy.exceptions if one.fits(record, rule))
     exception = max(fitting, key=lambda one: one.ends, default=None)
     return {
         "id": rule,
         "severity": RULES[rule].severity,
-        "evidence": fleet,
+        "evidence": evidence,
         "remedy": remedy or RULES[rule].remedy,
         "accepted": exception is not None and now < exception.ends,
         "exception": exception.describe() if exception else None,

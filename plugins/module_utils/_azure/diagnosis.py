@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._checks.diagnosis import depends_on_account_change
-from .._checks.preflight import is_unreachable, without_deleted
+from .._checks.preflight import Evidence, is_unreachable, without_deleted
 from .._core.concurrent import in_background, value_or_error
-from .._core.documents import Account, Identity, KeyBundle, KeyItem
+from .._core.documents import Account, KeyBundle, KeyItem
 from .._core.errors import CmkError, Denied, Unavailable
 from .._core.ids import KeyIdentifier
 from .._resources.account.document import is_gone
@@ -40,16 +40,13 @@ class Diagnosis:
 
     def read(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
         evidence = self._evidence.of_account_now(account, key)
-        identity = account.get("identity", {})
-        missing = self._missing_identities(identity)
         there, unreachable = isinstance(evidence.vault, Mapping), is_unreachable(evidence.bundle)
         found = {
-            "evidence": without_deleted(evidence, identity, missing),
+            **self._of_identities(account, evidence),
             # An error if a deleted vault may exist that the caller may not read.
             "deleted_vault": None if there else self._vaults.find_deleted(key.vault, is_unreachable=unreachable),
             "deleted_key": self._keys.deleted(key) if evidence.bundle is None else None,
             "versions": None if evidence.vault is None else self._versions(key),
-            "missing_identities": missing,
             "is_report": True,
         }
         return self._with_time(account, found)
@@ -60,15 +57,12 @@ class Diagnosis:
         # While the access is read. The versions are then in the cache of the run.
         in_background(lambda: self._recent_versions(key, self._keys.recent(key)))
         evidence = self._evidence.of_account(account, key)
-        identity = account.get("identity", {})
-        missing = self._missing_identities(identity)
         found = {
-            "evidence": without_deleted(evidence, identity, missing),
+            **self._of_identities(account, evidence),
             "deleted_vault": self._vaults.find_deleted(key.vault, is_unreachable=False)
             if evidence.vault is None
             else None,
             "versions": self._recent_versions(key, evidence.bundle),
-            "missing_identities": missing,
             "is_report": is_report,
         }
         return self._with_time(account, found)
@@ -92,9 +86,12 @@ class Diagnosis:
             return None
         return _or_error(lambda: self._keys.recent_versions(key))
 
-    def _missing_identities(self, identity: Identity) -> list[str]:
+    def _of_identities(self, account: Account, evidence: Evidence) -> dict[str, Any]:
+        """The user-assigned identities of the account that were deleted, and the evidence without their access."""
+        identity = account.get("identity", {})
         assigned = identity.get("userAssignedIdentities", {})
-        return [name for name in assigned if is_gone(assigned[name], self._principal_id(name))]
+        missing = [name for name in assigned if is_gone(assigned[name], self._principal_id(name))]
+        return {"evidence": without_deleted(evidence, identity, missing), "missing_identities": missing}
 
     def _principal_id(self, name: str) -> str | CmkError | None:
         try:

@@ -208,8 +208,8 @@ class Polled:
         """All later reads are from Azure, not from the task's cache."""
         self._session.cache.forget()
 
-    # The minimum of seconds for which `until_shown` polls, if `wait_timeout` is shorter.
-    _shown_after = 0
+    # The time until which `until_shown` polls even if `wait_timeout` has passed. 0.0: there is no such time.
+    _polls_until = 0.0
 
     def until_shown(self, look: Callable[[], CmkError | None]) -> CmkError | None:
         """Call `look` until it returns None or `wait_timeout` has passed, and return its last result. All calls but
@@ -221,5 +221,5 @@ class Polled:
                 self.forget()
             return look()
 
-        deadline = time.monotonic() + max(session.wait_timeout, self._shown_after)
+        deadline = max(time.monotonic() + session.wait_timeout, self._polls_until)
         return session.poll_until(look_again, deadline, "Azure to show the change")

@@ -63,8 +63,6 @@ class Encryption(Polled):
         # Accounts whose change Azure has accepted, and no read has shown yet, with the time of the change. Reads may be
         # out of date for a while.
         self._not_shown: dict[tuple[str, str], float] = {}
-        # When each read shows a rollback, if reads have been out of date. 0.0: there was no such rollback.
-        self._rollback_shown_at = 0.0
         # Accounts of which Azure has refused a change of this task: the refusal may mean that the key was lost.
         self._refused: set[tuple[str, str]] = set()
         # Accounts that this task has moved to another version of their key, and why the previous version, which Batch
@@ -128,8 +126,8 @@ class Encryption(Polled):
         changed = (goal.group.lower(), goal.account.lower())
         if (goal.undoes or goal).has_set(account):
             self._not_shown.pop(changed, None)
-            self._rollback_shown_at = 0.0
-        if time.monotonic() < self._rollback_shown_at:
+            self._polls_until = 0.0
+        if time.monotonic() < self._polls_until:
             raise NotConverged(
                 f"Azure accepted the rollback of the Batch account {goal.account}, but later reads do not show it yet. "
                 "For some minutes, they may show the undone change. Wait ten minutes before you run the task again."
@@ -324,8 +322,7 @@ class Encryption(Polled):
         if even_if_unavailable:
             self._moved.discard(account)
             if self._not_shown.get(account, -inf) + _MAX_READ_DELAY > time.monotonic():
-                self._shown_after = _MAX_READ_DELAY
-                self._rollback_shown_at = time.monotonic() + _MAX_READ_DELAY
+                self._polls_until = time.monotonic() + _MAX_READ_DELAY
         elif evidence is not None:
             self._moved_to.note(evidence.key)
         left = None if even_if_unavailable else previous
