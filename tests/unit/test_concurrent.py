@@ -166,7 +166,7 @@ def test_a_task_ends_after_its_calls(error: CmkError | None) -> None:
                 raise error
 
     assert value_or_error(task) is error
-    assert ended == [1, 2]
+    assert sorted(ended) == [1, 2]
 
 
 def test_an_interrupted_task_does_not_wait_for_its_calls(hung: threading.Event) -> None:
