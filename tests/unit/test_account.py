@@ -464,6 +464,14 @@ def test_identity_is_adopted(options: dict[str, Any], document: dict[str, Any], 
     assert {**plan.before, "identity": None} == {**plan.after, "identity": None}
 
 
+def test_a_read_that_is_out_of_date_after_a_change_of_the_identity_is_not_refused() -> None:
+    """Another run had moved the account to a key, before the change took effect."""
+    plan = account_plan.plan(goal(identity_id=identity_id("one"), adopt_existing=True), seen(SYSTEM))
+
+    assert account_plan.plan(plan.goal, seen(SYSTEM_ON_KEY)).changed
+    assert account_plan.plan(plan.goal, seen(WITHOUT)).changed
+
+
 # Deletion
 
 

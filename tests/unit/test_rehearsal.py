@@ -288,6 +288,19 @@ def test_preflight_decides_whether_an_account_is_available(azure: Azure, failed:
     assert azure.get(f"{ACCOUNTS}/there/pools") == pools
 
 
+def test_batch_decides_if_only_another_key_of_the_vault_changes(azure: Azure) -> None:
+    """Batch may list the pools of an account that has lost its key."""
+    encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": f"{KEYS}/keys/key/{V1}"}}
+    azure.has(f"{ACCOUNTS}/there", account(encryption=encryption))
+    azure.has(f"{ACCOUNTS}/there/pools", {"value": ["a pool"]})
+    azure.has("/keys/other/" + V1, bundle())
+    azure.rehearsal.accounts.failed_checks = lambda _account: ["key_exists"]
+
+    azure.call("PATCH", f"{KEYS}/keys/other/{V1}", {"attributes": {"enabled": False}})
+
+    assert azure.get(f"{ACCOUNTS}/there/pools") == {"value": ["a pool"]}
+
+
 def test_check_mode_keeps_a_missing_right_to_list_pools(azure: Azure) -> None:
     azure.has(f"{ACCOUNTS}/there", account())
     azure.has(f"{ACCOUNTS}/there/pools", {"error": {"code": "AuthorizationFailed"}}, 403)

@@ -180,7 +180,7 @@ class RehearsedAccounts:
         if account.status != 200:
             return account if entry else pools
         key = key_of(account.body)
-        if entry is None and not (key and self._vaults.is_touched(key.vault)):
+        if entry is None and not (key and self._vaults.is_touched(key)):
             return pools
         failed = self.failed_checks(account.body)
         if failed:

@@ -74,7 +74,7 @@ class RehearsedKeys:
             return None
         with self._picture.locked(_KIND, f"{vault}/{found[1]}"):
             response = write(call, vault, *found.groups())
-        self._vaults.touch(vault)
+        self._vaults.touch(vault, found[1])
         return response
 
     def _read(self, call: Call, vault: str) -> Response | None:

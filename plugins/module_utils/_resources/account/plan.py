@@ -51,7 +51,8 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
         body["properties"] = {"encryption": encryption_body(None)}
     after = {**before, "identity": describe_identity(identity)}
     return Plan(
-        goal,
+        # After the change, a read that is out of date may show a state for which this plan would be refused.
+        replace(goal, adopt_existing=True, force=True),
         before,
         after,
         (step(AccountWrites.update, group=goal.group, name=goal.name, body=body),),

@@ -73,6 +73,8 @@ class Vaults(Polled):
             "regions": lambda: self._resources.regions("Microsoft.KeyVault", "vaults"),
             "group": lambda: self._resources.group(goal.group) if goal.location is None else None,
         }
+        if self._session.rehearsal is not None:
+            reads["name_free"] = lambda: value_or_error(lambda: self._is_name_free(goal.name), CmkError)
         observed["caller"] = self._session.caller
         observed.update(map_concurrent(lambda name: reads[name](), reads))
         if observed.pop("listed"):
