@@ -73,12 +73,12 @@ class Vaults(Polled):
             "regions": lambda: self._resources.regions("Microsoft.KeyVault", "vaults"),
             "group": lambda: self._resources.group(goal.group) if goal.location is None else None,
         }
-        if self._session.rehearsal is not None:
-            reads["name_free"] = lambda: value_or_error(lambda: self._is_name_free(goal.name), CmkError)
         observed["caller"] = self._session.caller
         observed.update(map_concurrent(lambda name: reads[name](), reads))
         if observed.pop("listed"):
             observed["vault"] = self._await(goal.group, goal.name)
+        elif self._session.rehearsal is not None:
+            observed["name_free"] = value_or_error(lambda: self._is_name_free(goal.name), CmkError)
         return observed
 
     def _is_listed(self, group: str, name: str) -> bool:
