@@ -148,10 +148,6 @@ class World:
         """The accounts that are available and whose key Batch can use, whether or not it has noticed a loss."""
         return {name for name in self.service.accounts() if self.service.is_safe(name)}
 
-    def with_unnoticed_loss(self) -> set[str]:
-        """The accounts that can be changed only because Batch has not noticed that it cannot use their key."""
-        return {name for name in self.service.accounts() if self.service.has_unnoticed_loss(name)}
-
     def assert_reported(self, reports: Iterable[Report]) -> None:
         """Check that, for each account in the reports, at least one report has the account's current state."""
         by_account: dict[str, list[Report]] = {}

@@ -254,7 +254,8 @@ class Operators(RuleBasedStateMachine):
         plays = [self._world.prepared(replace(run, check=check), beside=True) for check in (True, False)]
         # Wait until permissions have taken effect and accounts with a restored key are available.
         self._control.advance(self._settled + REALISTIC["batch_recovery"])
-        deleted, unnoticed = self._world.deleted_vaults(), self._world.with_unnoticed_loss()
+        deleted = self._world.deleted_vaults()
+        may_succeed = self._world.service.has_unnoticed_loss(run.account)
         since = self._control.last
         check = played(plays[0])
         if currently_in_test_context():
@@ -273,7 +274,6 @@ class Operators(RuleBasedStateMachine):
         # A module in a separate process does not share the planned changes of previous tasks.
         until = first if recovers or run.way == AS_MODULE else None
         drawn[f"check: {_kind(check)}{'' if until is None else ', first change compared'}"] += 1
-        may_succeed = run.account in unnoticed
         assert_came_true(check, came[0], until, with_diff=not recovers, may_succeed=may_succeed)
 
     def _operate(

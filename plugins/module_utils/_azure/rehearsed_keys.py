@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .._core.ids import VAULT_SUFFIXES
+from .._core.ids import VAULT_SUFFIXES, key_in_vault
 from .._core.placeholders import is_placeholder, version
 from .picture import Entry, Picture
 from .rehearsed_vaults import RehearsedVaults
@@ -74,7 +74,7 @@ class RehearsedKeys:
             return None
         with self._picture.locked(_KIND, f"{vault}/{found[1]}"):
             response = write(call, vault, *found.groups())
-        self._vaults.touch(vault, found[1])
+        self._vaults.touch(key_in_vault(vault, found[1]))
         return response
 
     def _read(self, call: Call, vault: str) -> Response | None:

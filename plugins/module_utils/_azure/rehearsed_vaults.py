@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from .._core.ids import KeyIdentifier, place_of
+from .._core.ids import KeyIdentifier, key_in_vault, place_of
 from .environments import environment_at
 from .picture import Entry, Picture
 from .responses import Call, Document, Response, completed, missing
@@ -69,14 +69,14 @@ class RehearsedVaults:
         entry = self.entry(name)
         return entry is None or bool(entry["roles_of_azure"])
 
-    def touch(self, *place: str) -> None:
-        """Note that the picture has a change that may affect Batch accounts which use this key (vault and name), or a
-        key of this vault."""
-        self._picture.put(_TOUCHED, "/".join(place), {})
+    def touch(self, name: str) -> None:
+        """Note that the picture has a change that may affect Batch accounts which use a key of this vault, or this key
+        (`key_in_vault`)."""
+        self._picture.put(_TOUCHED, name, {})
 
     def is_touched(self, key: KeyIdentifier) -> bool:
-        places = key.vault, f"{key.vault}/{key.name}"
-        return any(self._picture.get(_TOUCHED, place) is not None for place in places)
+        names = key.vault, key_in_vault(key.vault, key.name)
+        return any(self._picture.get(_TOUCHED, name) is not None for name in names)
 
     def _of_vault(self, call: Call, group: str, name: str) -> Response | None:
         if call.method == "GET":

@@ -120,13 +120,7 @@ class Session:
         """
         policies = sdk.load("azure-core").pipeline.policies
         challenge = sdk.load("azure-mgmt-core").policies.ARMChallengeAuthenticationPolicy
-        return [
-            # Without this policy, azure-keyvault-keys 4.10 cannot read a response.
-            policies.ContentDecodePolicy(),
-            policies.RetryPolicy(),
-            challenge(self.credential, scope),
-            policies.CustomHookPolicy(),
-        ]
+        return [policies.RetryPolicy(), challenge(self.credential, scope), policies.CustomHookPolicy()]
 
     @property
     def key_vault_scope(self) -> str:

@@ -274,10 +274,12 @@ class Keys(Polled):
     def _client(self, url: str) -> Any:
         if url not in self._clients:
             sdk = azure_sdk.load("azure-keyvault-keys")
+            # azure-keyvault-keys 4.10 cannot read a response without this policy.
+            decode = azure_sdk.load("azure-core").pipeline.policies.ContentDecodePolicy()
             self._clients[url] = sdk.KeyClient(
                 url,
                 self._session.credential,
-                policies=self._session.bare_policies(self._session.key_vault_scope),
+                policies=[decode, *self._session.bare_policies(self._session.key_vault_scope)],
                 **self._session.policies,
             )
         return self._clients[url]
