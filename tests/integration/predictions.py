@@ -18,7 +18,7 @@ Result = dict[str, Any]
 # The warning in check mode about a permission that the caller lacks. It is not an error, because another caller may run
 # the play later.
 WOULD_BE_REFUSED = "A run by this caller would be refused."
-# The warning in check mode about a right that is needed to find out whether the name of a vault is taken.
+# The warning in check mode about a right that is needed to find out whether a name is taken.
 UNKNOWN_NAME = "It is not known whether the name "
 # The task of the role recover after which Azure shows the versions of a deleted key.
 KEY_RECOVERED = "Recover the key 0"
@@ -117,9 +117,9 @@ def _is_not_shown(failure: Result) -> bool:
 
 
 def _is_unknown_name(check: Played, failure: Result) -> bool:
-    """Whether a check has warned that the name of a vault may be taken, and it was."""
+    """Whether a check has warned that the name of a vault or an account may be taken, and it was."""
     warnings = [warning for one in check.tasks.values() for warning in one.get("warnings", ())]
-    is_taken = failure.get("azure", {}).get("code") == "ConflictError"
+    is_taken = failure.get("azure", {}).get("code") in ("ConflictError", "AccountAlreadyExists")
     return is_taken and any(warning.startswith(UNKNOWN_NAME) for warning in warnings)
 
 

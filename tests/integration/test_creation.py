@@ -452,10 +452,24 @@ def test_a_caller_without_permission_to_check_names(
     monkeypatch.setenv("AZURE_SECRET", who["secret"])
     monkeypatch.setenv("AZURE_CLIENT_SECRET", who["secret"])
 
-    report = succeeded(runner.another().role("provision", variables(cmk_vault_authorization="rbac")))
+    wanted = variables(cmk_vault_authorization="rbac")
+    warnings: dict[bool, list[str]] = {True: [], False: []}
+    for check, shown in warnings.items():
 
-    assert report["changed"]
+        def record(_task: str, result: dict[str, Any], shown: list[str] = shown) -> None:
+            shown.extend(one for one in result.get("warnings", ()) if "is not known whether the name" in one)
+
+        assert succeeded(runner.another().role("provision", wanted, check=check, record=record))["changed"]
     assert service.is_available()
+    rights = {
+        "key vault vault-one": "Microsoft.KeyVault/checkNameAvailability/read",
+        "Batch account account1": "Microsoft.Batch/locations/checkNameAvailability/action",
+    }
+    assert len(warnings[True]) == len(rights), warnings
+    for warning, (resource, right) in zip(warnings[True], rights.items(), strict=True):
+        assert resource in warning
+        assert right in warning
+    assert warnings[False] == []
 
 
 # Refused before anything is written

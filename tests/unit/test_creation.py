@@ -42,6 +42,8 @@ class Session:
         self.asked = 0
         self.waited = 0.0
         self.cache = Cache(RunFiles(None), lambda: "me")
+        self.rehearsal: object = None
+        self.warnings: list[str] = []
 
     def poll_until(self, ask: Callable[[], CmkError | None], deadline: float, _waiting_for: str) -> CmkError | None:
         import time
@@ -108,6 +110,20 @@ def test_no_longer_than_the_task_may_wait() -> None:
 def test_a_name_that_cannot_be_checked_is_not_used(error: CmkError) -> None:
     with pytest.raises(type(error)):
         require_missing(Session(), "vault v", TAKEN, is_free=returning(error), is_shown=returning(False))
+
+
+@pytest.mark.parametrize("is_check", [True, False], ids=["check", "apply"])
+def test_check_mode_says_that_a_name_may_be_taken(is_check: bool) -> None:
+    """The caller may not check names, so a check does not know whether the run will be refused."""
+    session = Session()
+    session.rehearsal = object() if is_check else None
+    for denied in (True, False):
+        session.warnings.clear()
+        free = returning(Denied("Not allowed.") if denied else True)
+        require_missing(session, "vault v", TAKEN, is_free=free, is_shown=returning(False))
+
+        warned = ["the name of the vault v" in one and "Not allowed." in one for one in session.warnings]
+        assert warned == ([True] if is_check and denied else [])
 
 
 def test_a_listed_resource_is_waited_for() -> None:

@@ -13,7 +13,7 @@ from documents import CALLER, OTHER, TENANT, VAULT_ID, account, account_id, dele
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, InvalidOption, NotFound, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, NotFound, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import document as vault_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
@@ -134,15 +134,6 @@ def test_creator_of_a_vault_with_access_policies_may_manage_its_keys_and_not_pur
 
 
 # A deleted vault
-
-
-@pytest.mark.parametrize("is_free", [True, False, None])
-def test_check_mode_says_that_the_name_of_a_new_vault_may_be_taken(is_free: bool | None) -> None:
-    """None if the caller may not check names. Another step of the plan refuses a name that is known to be taken."""
-    plan = vault_plan.plan(goal(), seen(name_free=Denied("Not allowed.") if is_free is None else is_free))
-
-    assert plan.changed
-    assert any("It is not known whether the name" in warning for warning in plan.warnings) is (is_free is None)
 
 
 def test_deleted_vault_is_refused() -> None:

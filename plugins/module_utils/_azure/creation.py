@@ -75,6 +75,8 @@ def require_missing(
             raise outdated(resource)
         # A caller who may not check names can still read the resource.
         if isinstance(free, Denied):
+            if session.rehearsal is not None:
+                session.warnings.append(_unknown_name(resource, free))
             return None
         return free or taken
 
@@ -82,6 +84,13 @@ def require_missing(
     failure = session.poll_until(complaint, time.monotonic() + wait, "Azure to show the resource whose name is taken")
     if failure is not None:
         raise failure
+
+
+def _unknown_name(resource: str, denied: Denied) -> str:
+    return (
+        f"It is not known whether the name of the {resource} is available. {denied.msg} If it is not available, Azure "
+        "refuses the creation."
+    )
 
 
 def outdated(resource: str) -> PlanOutdated:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from types import ModuleType
@@ -57,6 +57,8 @@ class Session:
         self.cache = Cache(self.files, lambda: self._fingerprint)
         self._clients: dict[tuple[str, str], Any] = {}
         self.notify = notify
+        # Warnings of the task's writes.
+        self.warnings: list[str] = []
         # The timeout of a change, in seconds.
         self.wait_timeout: int = connection["wait_timeout"]
         if self.wait_timeout < 0:
@@ -203,6 +205,10 @@ class Polled:
     """Base class of services that poll after a change until Azure shows the change."""
 
     _session: Session
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        return self._session.warnings
 
     def forget(self) -> None:
         """All later reads are from Azure, not from the task's cache."""

@@ -84,7 +84,8 @@ def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, 
                 # A signal that was deferred during the rollback. The rollback has ended.
                 failure.__cause__ = interrupt
             raise failure from failure.__cause__
-    return Outcome(True, todo.before, latest.before, tuple(dict.fromkeys(todo.warnings + latest.warnings)), todo.report)
+    warnings = dict.fromkeys((*todo.warnings, *latest.warnings, *getattr(service, "warnings", ())))
+    return Outcome(True, todo.before, latest.before, tuple(warnings), todo.report)
 
 
 def predicted(goal: Any, service: W, planner: Planner[W]) -> Plan[W]:

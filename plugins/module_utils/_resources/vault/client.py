@@ -77,8 +77,6 @@ class Vaults(Polled):
         observed.update(map_concurrent(lambda name: reads[name](), reads))
         if observed.pop("listed"):
             observed["vault"] = self._await(goal.group, goal.name)
-        elif self._session.rehearsal is not None:
-            observed["name_free"] = value_or_error(lambda: self._is_name_free(goal.name), CmkError)
         return observed
 
     def _is_listed(self, group: str, name: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from ..._checks import regions, usage
 from ..._checks.preflight import IN_PERIMETER, OPEN_PERIMETER
 from ..._core.documents import AccessPolicy, DeletedVault, Vault
-from ..._core.errors import CmkError, Refused
+from ..._core.errors import Refused
 from ..._core.plan import Plan, Step, step
 from ..._core.summary import changed_values
 from .document import RBAC, authorization_of, describe, is_in_perimeter, lets_azure_services_in, required
@@ -160,18 +160,7 @@ def _creation(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
         "tags": {},
     }
     body = {"location": location, "properties": properties}
-    return Plan(replace(goal, created=True), before, after, (_create(goal, body),), _unknown_name(goal, observed))
-
-
-def _unknown_name(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
-    """The warning in check mode that a run may fail."""
-    reason = observed.get("name_free")
-    if not isinstance(reason, CmkError):
-        return ()
-    return (
-        f"It is not known whether the name {goal.name} is available. {reason.msg} If another vault or a deleted vault "
-        "has the name, Azure refuses the creation.",
-    )
+    return Plan(replace(goal, created=True), before, after, (_create(goal, body),))
 
 
 def _restored(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
