@@ -347,6 +347,7 @@ class Encryption(Polled):
         """
         if previous is None or evidence is None or not previous.same_key(evidence.key):
             return None
+        listed = in_background(value_or_error, partial(self._evidence.versions_now, previous, changed_at), CmkError)
         if previous.version is not None:
             found = value_or_error(partial(self._evidence.bundle_now, previous, changed_at), CmkError)
             reason = (
@@ -354,7 +355,7 @@ class Encryption(Polled):
             )
             if reason:
                 return reason
-        versions = value_or_error(partial(self._evidence.versions_now, previous, changed_at), CmkError)
+        versions = listed.result()
         if isinstance(versions, CmkError) or not isinstance(evidence.bundle, Mapping):
             return None
         # Batch has accepted the change, so the account has used its key within the last hour.
