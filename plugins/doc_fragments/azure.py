@@ -18,7 +18,8 @@ options:
     type: str
   wait_timeout:
     description:
-      - Maximum time in seconds to wait until a change is finished and confirmed.
+      - Maximum time in seconds to wait until a change is finished and confirmed. If Azure throttles requests after the
+        task has changed something, the task waits up to an hour, whatever this value is.
       - After access to a key is granted, Azure may need ten minutes until an account that uses the key is available.
     type: int
     default: 600

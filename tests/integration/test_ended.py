@@ -56,6 +56,43 @@ def test_a_timeout_in_the_middle_of_a_switch(ansible: Ansible, service: Service,
     assert service.is_available()
 
 
+@pytest.mark.slow
+def test_a_response_that_is_too_late_leaves_the_result_in_doubt(ansible: Ansible, service: Service) -> None:
+    """The task waits ten seconds for the response, so the change takes effect after the rollback."""
+    service.on_key()
+    wanted = service.make_key().id
+    service.sandbox.control.fault(match=PATCH, delay=16)
+    run = ansible.play([fails({**to_key(wanted), "timeout": 3})], way="in_process")
+    one = run["switch"]
+    assert (one["code"], one["restored"]) == ("timed_out", False), one
+    assert "may still take effect" in one["msg"]
+    until(lambda: service.encryption() == wanted)
+    assert service.is_available()
+
+
+@pytest.mark.parametrize(
+    ("change", "slow"),
+    [
+        pytest.param("key", {"method": "PATCH", "host": "vault-one"}, id="key"),
+        pytest.param("access", {"method": "DELETE", "path": "roleAssignments"}, id="access"),
+    ],
+)
+def test_a_timeout_during_a_request_names_the_accepted_step(
+    ansible: Ansible, service: Service, change: str, slow: dict[str, str]
+) -> None:
+    principal, _identifier = service.on_key(rbac=True)
+    service.point(None)
+    service.sandbox.control.fault(match=slow, delay=3)
+    wanted = {
+        "key": task("it", "keyvault_cmk_key", vault_name="vault-one", name="key1", state="disabled"),
+        "access": task("it", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal, state="absent"),
+    }
+    run = ansible.play([fails({**wanted[change], "timeout": 2})], way="in_process")
+    assert run["it"]["code"] == "timed_out"
+    assert [one["status"] for one in run["it"].writes] == [200]
+    assert len(run["it"]["applied"]) == 1
+
+
 @pytest.mark.parametrize("way", ["in_process", "module"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 @pytest.mark.slow(every=3)

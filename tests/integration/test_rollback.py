@@ -22,6 +22,7 @@ from service import DAY, Service
 OTHER_KEY = (RBAC_VAULT, "key1")
 BUSY = {"times": 5, "answer": {"status": 503}}
 THROTTLED = {"status": 429, "headers": {"Retry-After": "60"}, "body": {"error": {"code": "TooManyRequests"}}}
+BRIEFLY_THROTTLED = {**THROTTLED, "headers": {"Retry-After": "3"}}
 UNREACHABLE = {"times": 5, "drop": "before"}
 EMPTY = {"times": 1, "answer": {"status": 200, "body": {"value": []}}}
 DELETED_KEY = {"method": "GET", "path": "/deletedkeys/"}
@@ -241,6 +242,61 @@ def test_somebody_else_uses_a_key_while_azure_lets_the_change_of_the_identity_wa
     assert report["code"] == "identity_in_use", report
     assert service.encryption() == identifier
     assert is_available(service)
+
+
+@pytest.mark.parametrize("read", ["/pools", r"/batchAccounts/account1(?:\?|$)"], ids=["pools", "account"])
+@pytest.mark.parametrize("is_lost", [False, True], ids=["usable", "lost"])
+def test_a_switch_is_confirmed_or_rolled_back_although_a_read_is_throttled(
+    world: World, wire: Wire, service: Service, read: str, is_lost: bool
+) -> None:
+    """Azure requires a wait that is longer than wait_timeout. If the task did not wait, it could neither confirm the
+    change nor roll it back."""
+    done(world.prepared(Run("provision", "account1", FIRST_KEY))())
+    done(world.prepared(Run("provision", "account2", OTHER_KEY))())
+    first, wanted = service.encryption(), service.encryption("account2")
+    control = service.sandbox.control
+    # Batch accepts the rollback until it notices that the key is lost.
+    control.behavior(key_loss_noticed="3600")
+
+    def others() -> None:
+        control.fault(match={"method": "GET", "path": read}, times=1, answer=THROTTLED)
+        if is_lost:
+            service.disable("key1", vault=RBAC_VAULT)
+
+    switches: list[Any] = []
+
+    def is_read_after_switch(request: Any) -> bool:
+        switches.extend([request] if is_switch(request) else [])
+        return bool(switches) and request.method == "GET" and re.search(read, request.url) is not None
+
+    with wire.meddled(is_read_after_switch, others):
+        report = world.prepared(Run("rotate", "account1", None, {"to": OTHER_KEY, "cmk_wait_timeout": 30}))()
+    assert service.encryption() == (first if is_lost else wanted), report
+    assert report.get("restored") == (True if is_lost else None), report
+    assert service.is_safe()
+
+
+@pytest.mark.parametrize("read", [r"/providers/Microsoft\.Batch/batchAccounts\?", "/pools"], ids=["accounts", "pools"])
+def test_access_is_restored_although_a_list_is_throttled(
+    runner: OneProcess, wire: Wire, service: Service, read: str
+) -> None:
+    """Another account begins to use the access just before it is revoked."""
+    principal = service.make_identity("shared")["properties"]["principalId"]
+    identity = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id("shared"): {}}}
+    service.make_vault()
+    for name in ("account1", "account2"):
+        service.make_account(name, identity=identity)
+    service.grant(principal)
+    key = service.make_key().id
+    service.point(key)
+
+    def others() -> None:
+        service.point(key, "account2")
+        service.sandbox.control.fault(match={"method": "GET", "path": read}, times=1, answer=BRIEFLY_THROTTLED)
+
+    with wire.meddled(lambda request: request.method == "PUT" and "accessPolicies" in request.url, others):
+        report = runner.role("revert", {**VARS, "cmk_wait_timeout": 1, "cmk_revert_access": "revoke"})
+    assert service.is_safe("account2"), report
 
 
 def test_the_previous_version_is_disabled_before_the_rollback_writes_it(

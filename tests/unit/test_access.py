@@ -426,6 +426,7 @@ def test_only_its_own_assignment_is_deleted(
     assert {step.arguments["assignment_id"] for step in plan.steps} == ids
     assert {step.write for step in plan.steps} <= {AccessWrites.unassign}
     assert plan.after["granted"] == left
+    assert [", ".join(left) in warning for warning in plan.warnings] == ([True] if left else [])
 
 
 def test_assignment_of_a_group_that_it_is_in_is_not_deleted() -> None:
@@ -435,6 +436,7 @@ def test_assignment_of_a_group_that_it_is_in_is_not_deleted() -> None:
 
     assert [step.arguments["assignment_id"] for step in plan.steps] == [OWN["id"]]
     assert plan.after["granted"] == NEEDED
+    assert [f"role assignments at {VAULT_ID}." in warning for warning in plan.warnings] == [True]
 
 
 def test_assignment_at_the_vault_is_not_deleted_for_a_key() -> None:
@@ -444,6 +446,7 @@ def test_assignment_at_the_vault_is_not_deleted_for_a_key() -> None:
 
     assert [step.arguments["assignment_id"] for step in plan.steps] == [at_key["id"]]
     assert plan.after["granted"] == NEEDED
+    assert [f"role assignments at {VAULT_ID}." in warning for warning in plan.warnings] == [True]
 
 
 # The guard

@@ -18,6 +18,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.visible import HandledAccounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Rejected, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import client as account_client
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.client import Accounts
 
 pytest.importorskip("azure.core")
@@ -73,15 +74,16 @@ class Sessions(Session):
 
 
 class Again:
-    """The second read of access: unchanged, revoked, or an error."""
+    """The later reads of access, one after the other, and then always the last: unchanged, revoked, or an error."""
 
-    def __init__(self, outcome: Any) -> None:
-        self.outcome = outcome
+    def __init__(self, *outcomes: Any) -> None:
+        self.outcomes = list(outcomes)
 
     def with_access_now(self, _evidence: Any, since: float) -> Any:
-        if isinstance(self.outcome, CmkError):
-            raise self.outcome
-        return self.outcome
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        if isinstance(outcome, CmkError):
+            raise outcome
+        return outcome
 
 
 GOOD, REVOKED = evidence(), evidence(vault=vault(policy(OTHER)))
@@ -91,13 +93,14 @@ GOOD, REVOKED = evidence(), evidence(vault=vault(policy(OTHER)))
 def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
     clock = Time()
     monkeypatch.setattr(session_module, "time", clock)
+    monkeypatch.setattr(account_client, "time", clock)
     return clock
 
 
-def confirm(clock: Time, pools: Pools, again: Any = GOOD) -> Accounts:
+def confirm(clock: Time, pools: Pools, *again: Any) -> Accounts:
     session = Sessions(pools)
     session.__dict__.update(subscription_id="subscription", _fingerprint="me")
-    evidence_service: Any = Again(again)
+    evidence_service: Any = Again(*(again or [GOOD]))
     handled = HandledAccounts(RunFiles(None))
     accounts = Accounts(session, None, None, evidence_service, handled)  # type: ignore[arg-type]
     accounts.confirm_key("rg-batch", "mybatch", clock.now + 60, GOOD)
@@ -132,6 +135,13 @@ def test_without_the_right_to_list_pools_nothing_is_confirmed(clock: Time) -> No
 
 def test_revoked_access_is_found_although_the_account_is_still_available(clock: Time) -> None:
     assert confirm(clock, Pools(None), REVOKED).confirmed("rg-batch", "mybatch") == REVOKED
+
+
+@pytest.mark.parametrize(("polls", "found"), [(4, GOOD), (5, REVOKED)], ids=["15 s", "31 s"])
+def test_access_is_read_again_after_a_long_wait(clock: Time, polls: int, found: Any) -> None:
+    pools = Pools(*[UNAVAILABLE] * polls, None)
+
+    assert confirm(clock, pools, GOOD, REVOKED).confirmed("rg-batch", "mybatch") == found
 
 
 def test_an_account_whose_access_was_revoked_is_not_waited_for(clock: Time) -> None:

@@ -12,6 +12,7 @@ import pytest
 from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, key, observed_key, visible
 from goals import key_goal
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._core import placeholders
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
@@ -238,6 +239,18 @@ def test_a_version_that_an_account_may_have_been_moved_from(force: bool) -> None
 def test_force_does_not_shorten_the_grace_period_of_a_named_move() -> None:
     with pytest.raises(Refused):
         key_plan.plan(goal(force=True), observed(ages={"one": 3600.0}))
+
+
+@pytest.mark.parametrize(
+    ("to", "is_kept"),
+    [(OLD, True), (MIDDLE, True), (NEW, False), (placeholders.version("batch"), False), ("1" * 32, True)],
+    ids=["older", "the same", "newer", "known after apply", "not listed"],
+)
+def test_a_version_that_is_not_older_than_the_one_in_use_is_kept(to: str, is_kept: bool) -> None:
+    plan = key_plan.plan(goal("P0D", version=MIDDLE, to=f"{KEY}/{to}"), observed())
+
+    assert ["is not older than" in one for one in plan.warnings if "Batch may need" not in one] == [True] * is_kept
+    assert bool(plan.steps) is not is_kept
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,10 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent import SentWrites
 
 ARM = "https://management.azure.com/subscriptions/S-1"
+CHECK_NAME = f"{ARM}/providers/Microsoft.KeyVault/checkNameAvailability?api-version=1"
 BUCKET = Bucket(("here", "writes"), size=3, rate=2.0)
 
 
@@ -158,7 +160,9 @@ class Paced:
         self.azure = Azure(clock, iter(answers))
         self.lines: list[str] = []
         self.buckets = Buckets(RunFiles(None), "me")
-        self._policy = rate_limit.policy(self.buckets, Patience(wait_timeout, self.lines.append))
+        self.sent = SentWrites()
+        patience = Patience(wait_timeout, self.lines.append, lambda: self.sent.may_have_changed)
+        self._policy = rate_limit.policy(self.buckets, patience, self.sent)
         self._policy.next = self.azure
 
     def send(self, url: str = URL, method: str = "GET", *, tries: int = 1, **options: Any) -> Any:
@@ -303,6 +307,28 @@ def test_a_wait_that_is_longer_than_the_task_may_take_is_an_error_at_once(
     assert str(status) in failed.value.msg
     assert failed.value.facts["remedy"] in failed.value.msg
     assert (clock.now, paced.lines) == (1000, [])
+
+
+@pytest.mark.parametrize(
+    ("write", "seconds", "waits"),
+    [(200, 3600, True), (500, 3600, True), (200, 3601, False), (403, 3600, False), (None, 3600, False)],
+)
+def test_after_a_write_a_task_waits_as_long_as_azure_requires(
+    clock: Clock, write: int | None, seconds: int, waits: bool
+) -> None:
+    """Otherwise the change could be neither confirmed nor rolled back."""
+    busy = (429, {"Retry-After": str(seconds)})
+    paced = Paced(clock, (write or 200, {}), busy)
+    # None: the check of a name, which is a POST request that only reads.
+    paced.send(*((CHECK_NAME, "POST") if write is None else (URL, "PATCH")))
+
+    if waits:
+        assert paced.send().status_code == 429
+        assert len(paced.lines) == 1
+    else:
+        with pytest.raises(Unavailable) as failed:
+            paced.send()
+        assert failed.value.code == "throttled"
 
 
 @pytest.mark.parametrize(("seconds", "notified"), [("5", 0), ("6", 1), ("900", 1)])

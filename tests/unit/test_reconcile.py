@@ -28,6 +28,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted, as_failure, pass_on
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Plan, step, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent import SentWrites
 
 
 @pytest.fixture(autouse=True)
@@ -392,6 +393,27 @@ def test_a_change_that_is_interrupted_is_rolled_back(shelf: type[Shelf], code: s
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
+@pytest.mark.parametrize("is_accepted", [True, False])
+@pytest.mark.parametrize("is_abandoned", [True, False])
+def test_an_interrupted_write_is_reported_as_far_as_it_is_known(is_accepted: bool, is_abandoned: bool) -> None:
+    class Interrupted(Timeout):
+        def __init__(self, books: set[str]) -> None:
+            super().__init__(books)
+            self.sent = SentWrites()
+
+        def add(self, book: str) -> None:
+            self.sent.accepted += is_accepted
+            self.sent.is_abandoned |= is_abandoned
+            super().add(book)
+
+    with pytest.raises(CmkError) as failed:
+        run(goal("fable", "novel"), Interrupted({"atlas"}))
+
+    assert failed.value.facts["applied"] == ["add"] * is_accepted
+    assert failed.value.facts["restored"] is not is_abandoned
+    assert ("may still take effect" in failed.value.msg) is is_abandoned
+
+
 def test_a_second_signal_waits_for_the_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ansible sends two signals to a worker, one right after the other."""
 
@@ -636,7 +658,10 @@ def test_a_failed_rollback_is_reported_with_the_first_failure() -> None:
         "azure": {"code": "Stuck"},
     }
     assert "current_state" not in failed.value.facts
-    assert failed.value.msg.endswith("Restoring the previous setting also failed: fable cannot be removed.")
+    assert failed.value.msg.endswith(
+        "Restoring the previous setting also failed: fable cannot be removed. "
+        "Azure had accepted the change, so it may be in effect."
+    )
 
 
 def test_a_rollback_is_confirmed() -> None:

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from .._core import interrupts
 from .._core.errors import Unavailable
+from .._core.sent import SentWrites
 from . import sdk
 from .run_store import RunFiles
 
@@ -43,6 +44,11 @@ _LATE_SECONDS = 10
 # If the run's own rate limits delay a request by at most this time, the task does not fail, even with a shorter
 # wait_timeout.
 _OWN_WAIT_SECONDS = 60
+# After a write, a task waits up to this time for the next request, even with a shorter wait_timeout, because without
+# that request, the change can be neither confirmed nor rolled back. The longest rate limits of Azure are per hour.
+_AFTER_WRITE_SECONDS = 3600
+# POST requests that only read.
+_ASKS = re.compile(r"/providers/Microsoft\.(?:Batch/locations/[^/]+|KeyVault)/checkNameAvailability", re.IGNORECASE)
 _READ, _WRITE, _DELETE = (250, 25.0), (200, 10.0), (200, 10.0)
 _SUBSCRIPTION = re.compile(r"^https://(management\.[^/]+)/subscriptions/([^/?]+)", re.IGNORECASE)
 _NEW_VERSION = re.compile(r"^https://([^/]+)/keys/[^/]+/(?:create|rotate)\b", re.IGNORECASE)
@@ -92,10 +98,14 @@ class Patience:
 
     wait_timeout: float
     notify: Callable[[str], None]
+    # Whether the task may have changed something.
+    may_have_changed: Callable[[], bool] = lambda: False
 
     def accept(self, seconds: float, reason: str, at_least: float = 0) -> None:
         """Raise Unavailable if the wait is longer than both `wait_timeout` and `at_least`. Otherwise the caller
         waits."""
+        if self.may_have_changed():
+            at_least = _AFTER_WRITE_SECONDS
         if seconds > max(self.wait_timeout, at_least):
             raise _throttled(seconds, self.wait_timeout, reason)
         if seconds > _NOTIFIED_SECONDS:
@@ -115,13 +125,15 @@ def transport(patience: Patience) -> Any:
     return Patient()
 
 
-def is_read(method: str) -> bool:
-    return method == "GET"
+def is_read(method: str | None, url: str | None) -> bool:
+    return method in ("GET", "HEAD") or (method == "POST" and _ASKS.search(urlsplit(url or "").path) is not None)
 
 
-def policy(buckets: Buckets, patience: Patience, counts: Callable[[str], bool] = lambda _method: True) -> Any:
-    """A policy for the SDKs' pipelines that runs for each try. If `counts` is true for the method, the try acquires
-    a token.
+def policy(
+    buckets: Buckets, patience: Patience, sent: SentWrites, counts: Callable[[str, str], bool] = lambda *_request: True
+) -> Any:
+    """A policy for the SDKs' pipelines that runs for each try. If `counts` is true for the method and the URL, the try
+    acquires a token. Writes are counted in `sent`.
 
     Without this policy, the SDKs wait as long as `Retry-After` says, and show nothing.
     """
@@ -136,13 +148,13 @@ def policy(buckets: Buckets, patience: Patience, counts: Callable[[str], bool] =
             asked_at = request.context.setdefault("asked at", time.monotonic())
             url = request.http_request.url
             method = request.http_request.method
-            bucket = bucket_of(method, url) if counts(method) else None
+            bucket = bucket_of(method, url) if counts(method, url) else None
             if bucket is not None:
                 wait = buckets.acquire(bucket)
                 patience.accept(wait, f"the rate limit of {bucket.name[0]} is reached", _OWN_WAIT_SECONDS)
                 time.sleep(wait)
             # The SDKs pass the options of a long-running operation also to the reads that poll its status.
-            if if_late and not is_read(method) and time.monotonic() - asked_at > _LATE_SECONDS:
+            if if_late and not is_read(method, url) and time.monotonic() - asked_at > _LATE_SECONDS:
                 if_late()
             response = self._send(request)
             answer = response.http_response
@@ -156,11 +168,11 @@ def policy(buckets: Buckets, patience: Patience, counts: Callable[[str], bool] =
             return response
 
         def _send(self, request: Any) -> Any:
-            if request.http_request.method == "GET":
+            if is_read(request.http_request.method, request.http_request.url):
                 return self.next.send(request)
             # A rollback has to know whether a write took effect.
             with interrupts.deferred(interrupts.REQUEST_SECONDS):
-                return self.next.send(request)
+                return sent.send(lambda: self.next.send(request))
 
     return Pace()
 

@@ -26,6 +26,7 @@ from .._core.placeholders import KNOWN_AFTER_APPLY, guid, version
 from .._resources.vault.document import ACCESS_POLICY
 from . import connections
 from .picture import Picture
+from .rate_limit import is_read
 from .rehearsed_access import RehearsedAccess
 from .rehearsed_accounts import RehearsedAccounts
 from .rehearsed_keys import RehearsedKeys
@@ -33,8 +34,6 @@ from .rehearsed_vaults import RehearsedVaults
 from .responses import Call, Response
 from .run_store import RunFiles
 
-# POST requests that only read.
-_ASKS = re.compile(r"/providers/Microsoft\.(?:Batch/locations/[^/]+|KeyVault)/checkNameAvailability", re.IGNORECASE)
 _VERSION_OF_KEY = re.compile(rf"https://([^./]+)\.[^/]+/keys/([^/]+)/{re.escape(KNOWN_AFTER_APPLY)}", re.IGNORECASE)
 _PRINCIPALS = "principal"
 # Seconds.
@@ -68,7 +67,7 @@ class Rehearsal:
                 def ask(url: str | None = None) -> Response:
                     """Send the request if it is a read, or a GET of another URL with the same credentials."""
                     read = request.copy()
-                    if not _is_read(request.method, request.url):
+                    if not is_read(request.method, request.url):
                         read.method, read.body = "GET", None
                         for name in ("Content-Length", "Content-Type"):
                             read.headers.pop(name, None)
@@ -91,7 +90,7 @@ class Rehearsal:
             response = service.response(call)
             if response is not None:
                 return response
-        if _is_read(call.method, call.url):
+        if is_read(call.method, call.url):
             return call.ask()
         raise _not_rehearsed(call.method, call.url)
 
@@ -140,12 +139,8 @@ class Rehearsal:
         return response
 
 
-def _is_read(method: str | None, url: str | None) -> bool:
-    return method in ("GET", "HEAD") or (method == "POST" and _ASKS.search(urlsplit(url or "").path) is not None)
-
-
 def _require_read(method: str | None, url: str | None) -> None:
-    if not _is_read(method, url):
+    if not is_read(method, url):
         raise _not_rehearsed(method, url)
 
 

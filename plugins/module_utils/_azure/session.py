@@ -19,6 +19,7 @@ from typing import Any
 
 from .._core import interrupts
 from .._core.errors import CmkError, InvalidOption
+from .._core.sent import SentWrites
 from .._core.waiting import WaitingLines
 from . import connections, credentials, rate_limit, sdk
 from .cache import Cache
@@ -59,6 +60,7 @@ class Session:
         self.notify = notify
         # Warnings of the task's writes.
         self.warnings: list[str] = []
+        self.sent = SentWrites()
         # The timeout of a change, in seconds.
         self.wait_timeout: int = connection["wait_timeout"]
         if self.wait_timeout < 0:
@@ -104,7 +106,7 @@ class Session:
         counts = {} if self.rehearsal is None else {"counts": rate_limit.is_read}
         return {
             "per_call_policies": renewal,
-            "per_retry_policies": [rate_limit.policy(buckets, self._patience, **counts)],
+            "per_retry_policies": [rate_limit.policy(buckets, self._patience, self.sent, **counts)],
             "transport": self._transport,
         }
 
@@ -130,7 +132,9 @@ class Session:
 
     @property
     def _patience(self) -> rate_limit.Patience:
-        return rate_limit.Patience(self.wait_timeout, self.notify)
+        # In check mode, nothing has to be confirmed or rolled back.
+        may_have_changed = {} if self.rehearsal else {"may_have_changed": lambda: self.sent.may_have_changed}
+        return rate_limit.Patience(self.wait_timeout, self.notify, **may_have_changed)
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -209,6 +213,10 @@ class Polled:
     @property
     def warnings(self) -> Sequence[str]:
         return self._session.warnings
+
+    @property
+    def sent(self) -> SentWrites:
+        return self._session.sent
 
     def forget(self) -> None:
         """All later reads are from Azure, not from the task's cache."""

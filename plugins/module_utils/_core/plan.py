@@ -23,7 +23,8 @@ class Service(Protocol):
 
     A service may have `until_shown(look)`, which calls `look` until it returns None or a timeout has passed, and
     returns its last result. All calls but the first read from Azure. Without `until_shown`, `look` is called once.
-    A service may have `forget()`, after which the next read is from Azure, and `warnings` of its writes.
+    A service may have `forget()`, after which the next read is from Azure, `warnings` of its writes, and `sent`, the
+    writes that the task has sent (SentWrites).
     """
 
     def read(self, goal: Any) -> Any: ...

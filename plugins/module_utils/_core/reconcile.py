@@ -17,6 +17,7 @@ from . import interrupts
 from .errors import CmkError, NotConverged, NotFound, PlanOutdated, Refused, Unavailable
 from .interrupts import as_failure
 from .plan import Outcome, Plan, Service, Step, W
+from .sent import SentWrites
 
 
 class Planner(Protocol[W]):
@@ -80,6 +81,8 @@ def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, 
             try:
                 with interrupts.deferred():
                     _restore(todo, service, planner, failure)
+                    if _sent(service).is_abandoned:
+                        _add_doubt(failure)
             except BaseException as interrupt:
                 # A signal that was deferred during the rollback. The rollback has ended.
                 failure.__cause__ = interrupt
@@ -106,8 +109,29 @@ def unless_used(make: Callable[[], Outcome]) -> Outcome:
 
 def _apply(todo: Plan[W], service: W, applied: list[str]) -> None:
     for step in todo.steps:
-        step.apply(service)
+        accepted = _sent(service).accepted
+        try:
+            step.apply(service)
+        except BaseException:
+            # A step also waits until its write has taken effect, and may fail then.
+            if _sent(service).accepted > accepted:
+                applied.append(step.name)
+            raise
         applied.append(step.name)
+
+
+def _sent(service: Service) -> SentWrites:
+    sent: SentWrites = getattr(service, "sent", SentWrites())
+    return sent
+
+
+def _add_doubt(failure: CmkError) -> None:
+    failure.add(
+        "The task did not wait any longer for the response to its request. The request may still take effect. Wait ten "
+        "minutes before you run the task again."
+    )
+    if "restored" in failure.facts:
+        failure.facts.update(restored=False)
 
 
 def _confirmed(goal: Any, service: W, planner: Planner[W]) -> Plan[W]:
@@ -238,6 +262,8 @@ def _put_back(
     except Exception as ended:
         obstacle = as_failure(ended)
         failure.add(f"Restoring the previous setting also failed: {obstacle.msg}")
+        if failure.facts["applied"]:
+            failure.add("Azure had accepted the change, so it may be in effect.")
         failure.facts.update(restored=False, restore_failure=obstacle.result())
         return False
     restored = current.before == before

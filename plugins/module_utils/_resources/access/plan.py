@@ -49,8 +49,9 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccessWrites]:
     after = {**before, "granted": granted_after}
     if goal.present:
         return Plan(goal, before, after, steps)
+    left = _left(goal, observed, granted_after)
     if not (steps or goal.taken_away):
-        return Plan(goal, before, after, report={"in_use_by": []})
+        return Plan(goal, before, after, warnings=left, report={"in_use_by": []})
     visible = observed["visible"]
     users = usage.through_principal(visible, goal.vault, principal, goal.key_name if by_role else None)
     if users and goal.keeps_used and not goal.taken_away:
@@ -58,7 +59,25 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccessWrites]:
         return Plan(goal, before, before, warnings=kept, report={"in_use_by": users})
     warnings = usage.guard(users, visible, f"revoke the access of {principal} to {goal.vault}", force=goal.force)
     return usage.removal(
-        Plan(goal, before, after, steps, warnings, report={"in_use_by": users}), replace(goal, present=True)
+        Plan(goal, before, after, steps, (*warnings, *left), report={"in_use_by": users}), replace(goal, present=True)
+    )
+
+
+def _left(goal: Goal, observed: Mapping[str, Any], permissions: list[str]) -> tuple[str, ...]:
+    """The warning that the principal still has permissions although the role assignment of this task is deleted."""
+    if not permissions:
+        return ()
+    vault, principal = observed["vault"], observed["principal_id"]
+    own = scope_of(vault, goal.key_name)
+    scopes = {
+        one["properties"]["scope"]
+        for one in observed["assignments"]
+        if granted(vault, principal, goal.key_name, [one], observed["definitions"])
+        and not _is_own(one["properties"], own, principal)
+    }
+    return (
+        f"The principal {principal} still has {', '.join(permissions)}, because of role assignments at "
+        f"{', '.join(sorted(scopes))}. Delete these role assignments to revoke the access.",
     )
 
 

@@ -36,6 +36,8 @@ _FOR_GOOD = (
     *(sdk.LOCKED, sdk.QUOTA_EXCEEDED),
 )
 _UNDER_WAY = ("Creating", "Deleting")
+# If the account was not available earlier than this after the change, the key and the access to it are read again.
+_RECENT_SECONDS = 20
 
 
 class Accounts(Polled):
@@ -367,6 +369,9 @@ class Accounts(Polled):
         finally:
             # If this read failed, the next step reads the account again.
             account.exception()
+        if evidence and time.monotonic() - changed_at > _RECENT_SECONDS:
+            # During the wait, somebody may have taken the key away.
+            again = in_background(self._evidence.with_access_now, evidence, time.monotonic())
         self._confirmed[self._name(group, name)[0]] = again.result() if again else None
 
     def wait_until_available(self, name: str, deadline: float, ask: Callable[[], CmkError | None]) -> None:

@@ -18,6 +18,7 @@ from ..._core.documents import KeyBundle, KeyItem
 from ..._core.duration import instant
 from ..._core.errors import Denied, InvalidOption
 from ..._core.ids import KeyIdentifier
+from ..._core.placeholders import is_placeholder
 from ..._core.plan import Plan, Step, step
 from . import grace
 from .document import followers_on, identifier_of, version_of
@@ -156,9 +157,11 @@ def _enabled(goal: Goal, versions: Sequence[KeyItem]) -> list[str]:
 
 
 def _is_newer(versions: Sequence[KeyItem], one: str, other: str) -> bool:
-    """Whether `one` is `other` or was created later. A version that is not listed counts as older. Times are in
-    whole seconds."""
+    """Whether `one` is `other` or was created later. A version that is not listed counts as older, except a version
+    that an earlier task would create in check mode. Times are in whole seconds."""
     created = {version_of(v): v["attributes"]["created"] for v in versions}
+    if other not in created and is_placeholder(other):
+        return False
     return one == other or created.get(one, 0) > created.get(other, 0)
 
 
