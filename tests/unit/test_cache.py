@@ -406,3 +406,41 @@ def test_others_read_for_themselves_since_a_change(tmp_path: Path, clock: Clock,
     for who in ({"folder": tmp_path}, {"folder": tmp_path, **other}):
         task(**who).since(lambda: shelf.read("atlas"), 0, "book")
     assert shelf.asked == ["atlas", "atlas"]
+
+
+def test_a_wait_for_the_rate_limit_is_not_a_part_of_a_read(tmp_path: Path, clock: Clock) -> None:
+    """Tasks that change something during the wait share the read, and those that change something later do not."""
+    shelf, changes = Shelf(atlas=1), list[float]()
+
+    def throttled() -> Any:
+        clock.now += 10
+        changes.append(clock.monotonic())
+        module.request_sent()
+        changes.append(clock.monotonic())
+        return shelf.read()
+
+    cache = task(tmp_path)
+    assert cache.since(throttled, clock.monotonic(), "book") == 1
+    shelf.held["atlas"] = 2
+    assert task(tmp_path).since(shelf.read, changes[0], "book") == 1
+    assert task(tmp_path).since(shelf.read, changes[1], "book") == 2
+
+
+@pytest.mark.parametrize("inner", ["read", "since"])
+def test_a_read_is_as_old_as_its_oldest_data(tmp_path: Path, clock: Clock, inner: str) -> None:
+    shelf, cache = Shelf(atlas=1), task(tmp_path)
+
+    def of_inner() -> Any:
+        return cache.read(shelf.read, "inner") if inner == "read" else cache.since(shelf.read, 0, "inner")
+
+    def outer() -> Any:
+        found = of_inner()
+        module.request_sent()
+        return found
+
+    of_inner()
+    changed = clock.monotonic()
+    shelf.held["atlas"] = 2
+    assert cache.since(outer, changed, "outer") == 1
+    cache.forget("inner")
+    assert task(tmp_path).since(shelf.read, changed, "outer") == 2

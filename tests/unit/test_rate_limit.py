@@ -18,9 +18,12 @@ from typing import Any
 import pytest
 from clocks import Clock, clock_of
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import cache as cache_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import rate_limit
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.rate_limit import Bucket, Buckets, Patience, bucket_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
@@ -329,6 +332,32 @@ def test_after_a_write_a_task_waits_as_long_as_azure_requires(
         with pytest.raises(Unavailable) as failed:
             paced.send()
         assert failed.value.code == "throttled"
+
+
+@pytest.mark.parametrize("is_check", [True, False], ids=["check", "apply"])
+def test_in_check_mode_a_task_does_not_wait_longer(is_check: bool) -> None:
+    session = Session({**dict.fromkeys(CONNECTION), "wait_timeout": 30}, rehearse=is_check)
+    session.sent.accepted = 1
+
+    if not is_check:
+        session._patience.accept(3600, "busy")
+        return
+    with pytest.raises(Unavailable):
+        session._patience.accept(3600, "busy")
+
+
+def test_a_read_begins_after_its_wait(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks that change something during the wait share the read."""
+    monkeypatch.setattr(cache_module, "time", rate_limit.time)
+    paced = Paced(clock)
+    for _request in range(500):
+        paced.buckets.acquire(READS)
+    began = clock.now
+
+    for _task in range(2):
+        cache = cache_module.Cache(RunFiles(str(tmp_path)), lambda: "me")
+        assert cache.since(lambda: paced.send().status_code, began + 5, "account") == 200
+    assert len(paced.azure.asked) == 1
 
 
 @pytest.mark.parametrize(("seconds", "notified"), [("5", 0), ("6", 1), ("900", 1)])

@@ -4,10 +4,11 @@
 
 """Data that this task or another task of the run has read from Azure a moment ago.
 
-The name of a value begins with its kind (`vault`, `key`, `account`). The age of a value is counted from the
-beginning of its read, by the monotonic clock, which all processes of a machine share. A task uses the values of
-other tasks only before a change, so that a thousand hosts do not all read the same vault. If a task waits for a
-change, it reads from Azure itself.
+The name of a value begins with its kind (`vault`, `key`, `account`). The age of a value is counted from its first
+request, by the monotonic clock, which all processes of a machine share. A wait for the rate limit is before the
+request, so tasks that begin to wait meanwhile share the value. A task uses the values of other tasks only before a
+change, so that a thousand hosts do not all read the same vault. If a task waits for a change, it reads from Azure
+itself.
 
 This module util is private to the collection.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from threading import Lock
 from typing import Any, TypeVar, cast
 
@@ -26,8 +28,21 @@ T = TypeVar("T")
 _TASK_TTL_SECONDS = 5
 _RUN_TTL_SECONDS = 20
 _ANY = "any"
+# The times of the requests, and of cached values, that the current read uses.
+_times: ContextVar[list[float] | None] = ContextVar("_times", default=None)
 # After this number of single reads, all members are listed with one read.
 _LIST_THRESHOLD = 25
+
+
+def request_sent() -> None:
+    """Note that a request is sent now."""
+    _note(time.monotonic())
+
+
+def _note(at: float) -> None:
+    times = _times.get()
+    if times is not None:
+        times.append(at)
 
 
 class Cache:
@@ -54,6 +69,7 @@ class Cache:
             at = time.monotonic()
             kept = self._own.get((kind, *name))
             if kept is not None and kept[0] > max(at - _TASK_TTL_SECONDS, self._since(kind)):
+                _note(kept[0])
                 return cast(T, kept[1])
             value = read()
             if value is not None or self.changes_nothing:
@@ -130,9 +146,10 @@ class Cache:
             with self._files.locked(self._caller(), *name):
                 kept = self._files.load(self._caller(), *name)
                 if kept is None or not is_fresh(kept["at"]):
-                    kept = {"at": time.monotonic(), "value": read()}
+                    kept = _timed(read)
                     if kept["value"] is not None:
                         self._files.store(kept, self._caller(), *name)
+        _note(kept["at"])
         return kept["value"]
 
     def _keep_all(self, read_all: Callable[[], Mapping[str, Any]], *name: str) -> float:
@@ -146,3 +163,14 @@ class Cache:
                 if kept is None or kept["at"] < at:
                     self._files.store({"at": at, "value": value}, self._caller(), *name, member)
         return at
+
+
+def _timed(read: Callable[[], Any]) -> dict[str, Any]:
+    """The value of `read`, and the time of its first request or of the oldest cached value that it uses."""
+    began, times = time.monotonic(), list[float]()
+    token = _times.set(times)
+    try:
+        value = read()
+    finally:
+        _times.reset(token)
+    return {"at": min(times, default=began), "value": value}

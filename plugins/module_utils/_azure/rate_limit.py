@@ -25,6 +25,7 @@ from .._core import interrupts
 from .._core.errors import Unavailable
 from .._core.sent import SentWrites
 from . import sdk
+from .cache import request_sent
 from .run_store import RunFiles
 
 
@@ -156,6 +157,7 @@ def policy(
             # The SDKs pass the options of a long-running operation also to the reads that poll its status.
             if if_late and not is_read(method, url) and time.monotonic() - asked_at > _LATE_SECONDS:
                 if_late()
+            request_sent()
             response = self._send(request)
             answer = response.http_response
             asked = _retry_after(retries, response)
