@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
-import io
-import json
 from typing import Any
 
 import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.connections import transport
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import answering
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.client import Keys
 
 pytest.importorskip("azure.keyvault.keys")
@@ -31,27 +31,12 @@ class Credential:
 
 def test_responses_are_decoded_in_the_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     """azure-keyvault-keys 4.10 reads the decoded response, and later versions decode the response themselves."""
-    import requests
     from azure.core.pipeline.policies import ContentDecodePolicy
-    from azure.core.pipeline.transport import RequestsTransport
 
-    class Adapter(requests.adapters.BaseAdapter):
-        def send(self, request: Any, *_arguments: Any, **_options: Any) -> requests.Response:
-            response = requests.Response()
-            response.status_code, response.request, response.url = 200, request, request.url
-            response.headers["Content-Type"] = "application/json"
-            response.raw = io.BytesIO(json.dumps(KEY).encode())
-            return response
-
-        def close(self) -> None:
-            pass
-
-    http = requests.Session()
-    http.mount("https://", Adapter())
     given = {"auth_source": "msi", "cloud_environment": "AzureCloud", "wait_timeout": 600}
     session = Session({**dict.fromkeys(CONNECTION), **given})
     monkeypatch.setattr(Session, "credential", Credential())
-    monkeypatch.setattr(Session, "_transport", RequestsTransport(session=http))
+    monkeypatch.setattr(Session, "_transport", transport(lambda _to_azure: answering(KEY)))
     keys: Any = Keys(session, *[None] * 5)  # type: ignore[arg-type]
     contexts: list[Any] = []
 

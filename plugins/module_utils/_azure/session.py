@@ -133,8 +133,9 @@ class Session:
     @property
     def _patience(self) -> rate_limit.Patience:
         # In check mode, nothing has to be confirmed or rolled back.
-        may_have_changed = {} if self.rehearsal else {"may_have_changed": lambda: self.sent.may_have_changed}
-        return rate_limit.Patience(self.wait_timeout, self.notify, **may_have_changed)
+        return rate_limit.Patience(
+            self.wait_timeout, self.notify, lambda: self.rehearsal is None and self.sent.may_have_changed
+        )
 
     @cached_property
     def _fingerprint(self) -> str:

@@ -49,7 +49,8 @@ def warm_up() -> MissingSdk | None:
     return None
 
 
-def read_answers() -> None:
+def answering(document: Any) -> Any:
+    """An HTTP adapter that responds to each request with the document, and sends nothing."""
     import requests
 
     class Answering(requests.adapters.BaseAdapter):
@@ -57,11 +58,17 @@ def read_answers() -> None:
             answer = requests.Response()
             answer.status_code, answer.request, answer.url = 200, request, request.url
             answer.headers["Content-Type"] = "application/json"
-            answer.raw = io.BytesIO(json.dumps(_ANSWER).encode())
+            answer.raw = io.BytesIO(json.dumps(document).encode())
             return answer
 
         def close(self) -> None:
             pass
+
+    return Answering()
+
+
+def read_answers() -> None:
+    import requests
 
     core = sdk.load("azure-core")
 
@@ -70,7 +77,7 @@ def read_answers() -> None:
             return core.credentials.AccessToken("none", int(time.time()) + 3600)
 
     with requests.Session() as session:
-        session.mount("https://", Answering())
+        session.mount("https://", answering(_ANSWER))
         transport = core.pipeline.transport.RequestsTransport(session=session, session_owner=False)
         batch = sdk.load("azure-mgmt-batch").BatchManagementClient(Nobody(), _ID, transport=transport)
         batch.batch_account.get("group", "account")

@@ -31,10 +31,8 @@ class SentWrites:
         self.in_doubt += 1
         try:
             response = send()
-        except Exception:
-            raise
-        except BaseException:
-            self.is_abandoned = True
+        except BaseException as ended:
+            self.is_abandoned |= not isinstance(ended, Exception)
             raise
         status = response.http_response.status_code
         if status < 500:

@@ -49,7 +49,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccessWrites]:
     after = {**before, "granted": granted_after}
     if goal.present:
         return Plan(goal, before, after, steps)
-    left = _left(goal, observed, granted_after)
+    left = _still_granted(goal, observed, scope, granted_after)
     if not (steps or goal.taken_away):
         return Plan(goal, before, after, warnings=left, report={"in_use_by": []})
     visible = observed["visible"]
@@ -63,17 +63,15 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccessWrites]:
     )
 
 
-def _left(goal: Goal, observed: Mapping[str, Any], permissions: list[str]) -> tuple[str, ...]:
+def _still_granted(goal: Goal, observed: Mapping[str, Any], scope: str, permissions: list[str]) -> tuple[str, ...]:
     """The warning that the principal still has permissions although the role assignment of this task is deleted."""
     if not permissions:
         return ()
     vault, principal = observed["vault"], observed["principal_id"]
-    own = scope_of(vault, goal.key_name)
     scopes = {
         one["properties"]["scope"]
-        for one in observed["assignments"]
+        for one in _without_own(observed["assignments"], scope, principal)
         if granted(vault, principal, goal.key_name, [one], observed["definitions"])
-        and not _is_own(one["properties"], own, principal)
     }
     return (
         f"The principal {principal} still has {', '.join(permissions)}, because of role assignments at "
@@ -142,10 +140,13 @@ def _role_steps(goal: Goal, observed: Mapping[str, Any], scope: str, principal: 
             return (), sorted(NEEDED)
         name = str(uuid.uuid5(_NAMESPACE, f"{scope}|{principal}|{ROLE_ID}".lower()))
         return (step(AccessWrites.assign, scope=scope, name=name, role=ROLE_ID, principal=principal),), sorted(NEEDED)
-    own = [a for a in assignments if _is_own(a["properties"], scope, principal)]
-    left = [a for a in assignments if a not in own]
-    steps = tuple(step(AccessWrites.unassign, assignment_id=a["id"]) for a in own)
+    left = _without_own(assignments, scope, principal)
+    steps = tuple(step(AccessWrites.unassign, assignment_id=a["id"]) for a in assignments if a not in left)
     return steps, sorted(granted(observed["vault"], principal, goal.key_name, left, definitions))
+
+
+def _without_own(assignments: list[RoleAssignment], scope: str, principal: str) -> list[RoleAssignment]:
+    return [a for a in assignments if not _is_own(a["properties"], scope, principal)]
 
 
 def _is_own(properties: RoleAssignmentProperties, scope: str, principal: str) -> bool:
