@@ -70,5 +70,5 @@ NEW_KEY: dict[str, dict[str, Any]] = {
     },
 }
 
-# Doc fragment azbatch.cmk.repair.
-REPAIR: dict[str, dict[str, Any]] = {"causes_so_far": {"type": "list", "elements": "str", "default": []}}
+# Doc fragment azbatch.cmk.unused.
+UNUSED: dict[str, dict[str, Any]] = {"unused_for": {"type": "str", "default": "P7D"}}

@@ -302,7 +302,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks.repairs import naming_repairs
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
@@ -310,7 +309,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import writes as encryption_writes
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import counted_as
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
@@ -325,22 +323,18 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "key_identifier": {"type": "str", "no_log": False},
     "vault_resource_group": {"type": "str"},
     "wait_until_available": {"type": "bool", "default": False},
-    "pools_show_availability": {"type": "bool"},
-    "causes_so_far": {"type": "list", "elements": "str", "default": []},
     "replace_key": {"type": "bool", "default": False, "no_log": False},
     "follow_latest": {"type": "bool"},
     "update_version": {"type": "bool", "default": True},
-    "expected_key_identifier": {"type": "str", "no_log": False},
+    "previous_vault_name": {"type": "str"},
+    "previous_key_name": {"type": "str", "no_log": False},
     "missing": {"type": "str", "default": "fail", "choices": ["fail", "skip"]},
 }
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = encryption_goal.desired(params)
-    with naming_repairs(params["causes_so_far"], None, is_planned=cloud.is_rehearsal):
-        outcome = converge(goal, cloud.encryption, encryption_plan, rights=cloud.rights.of(encryption_writes.NEEDED))
-    if goal.key:
-        cloud.forced_versions.completed(*counted_as(goal.key, params))
+    outcome = converge(goal, cloud.encryption, encryption_plan, rights=cloud.rights.of(encryption_writes.NEEDED))
     return outcome.summarized(encryption_document.summary(goal.account, outcome.before, outcome.after))
 
 

@@ -402,22 +402,13 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils import _readiness
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks.repairs import is_after_repair
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import Account
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import seconds
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, NotFound
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_account_name, key_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.recovery import require_recoverable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import NotFound
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_account_name
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import (
-    availability,
-    missing,
-    required,
-)
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import missing, required
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
 
@@ -425,116 +416,33 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
     "account_name": {"type": "str", "required": True},
     "diagnose": {"type": "bool", "default": False},
-    "check_before": {"type": "str", "choices": ["provision", "rotate", "revert", "recover"]},
-    "missing": {"type": "str", "default": "fail", "choices": ["fail", "skip"]},
-    "location": {"type": "str"},
-    "identity_id": {"type": "str"},
-    "adopt_existing": {"type": "bool", "default": False},
-    "vault_name": {"type": "str"},
-    "vault_resource_group": {"type": "str"},
-    "authorization": {"type": "str", "choices": ["rbac", "access_policy"]},
-    "recover_vault": {"type": "bool", "default": False},
-    "recover_key": {"type": "bool", "default": False, "no_log": False},
-    # These options are no secrets, although Ansible suspects that by their names.
-    "key_name": {"type": "str", "no_log": False},
-    **NEW_KEY,
-    "enable_key": {"type": "bool", "default": False, "no_log": False},
-    "replace_key": {"type": "bool", "default": False, "no_log": False},
-    "follow_latest": {"type": "bool"},
-    "new_key_identifier": {"type": "str", "no_log": False},
-    "previous_key": {
-        "type": "str",
-        "default": "keep",
-        "choices": ["keep", "disable", "delete"],
-        "no_log": False,
-    },
-    "previous_key_identifier": {"type": "str", "no_log": False},
-    "grace_period": {"type": "str"},
-    "revokes_access": {"type": "bool", "default": False},
-    "allowed_repairs": {
-        "type": "list",
-        "elements": "str",
-        "choices": ["vault", "network", "key", "access"],
-        "default": ["vault", "network", "key", "access"],
-    },
-    "causes_so_far": {"type": "list", "elements": "str", "default": []},
-    "pools_show_availability": {"type": "bool"},
-    "extend_expired_by": {"type": "str"},
+    "allowed_repairs": {"type": "list", "elements": "str", "choices": ["vault", "network", "key", "access"]},
+    "missing": {"type": "str", "default": "skip", "choices": ["fail", "skip"]},
 }
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    name, role = check_account_name(params["account_name"], "account_name"), params["check_before"]
+    group, name = params["resource_group"], check_account_name(params["account_name"], "account_name")
     cloud.change_nothing()
-    report = {None: _survey, "recover": _for_recovery}.get(role, _before_change)
-    outcome = report(params, cloud)
-    return outcome.summarized(encryption_document.survey_summary(name, outcome.after))
-
-
-def _survey(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    observed = cloud.encryption.survey(params["resource_group"], params["account_name"], diagnose=params["diagnose"])
-    described = encryption_survey.survey(observed)
-    return Outcome(False, described, described, encryption_survey.survey_warnings(observed))
-
-
-def _before_change(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    """The account, read before any change. Raises an error if a task of the role would fail."""
-    for option in ("vault_name", "key_name"):
-        if params[option] is None:
-            raise InvalidOption(option, None, f"check_before: {params['check_before']} requires it.", f"Set {option}.")
-    role, group, name = params["check_before"], params["resource_group"], params["account_name"]
-
-    def read_account() -> Account | None:
-        return cloud.accounts.cached(
-            group,
-            name,
-            refresh_if=lambda account: not _uses(params, account),
-            group_may_be_missing=role != "provision" and params["missing"] == "skip",
-        )
-
-    reading = in_background(read_account)
-    _readiness.read_ahead(params, cloud)
-    account = reading.result()
-    warnings: tuple[str, ...]
-    if role == "provision":
-        warnings = _readiness.provision(params, cloud, account)
-    elif account is None and params["missing"] == "skip":
-        warnings = (missing(group, name),)
-    else:
-        check = {"rotate": _readiness.rotate, "revert": _readiness.revert}[role]
-        warnings = check(params, cloud, required(account, group, name))
-    described = encryption_survey.described(account)
-    if role == "revert":
-        described["previous_key_identifier"] = described.get("key_identifier") or params["previous_key_identifier"]
-    return Outcome(False, described, described, warnings)
-
-
-def _for_recovery(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    """The account with the repairs that it needs. Raises an error if the tasks of the role recover cannot make them."""
-    group, name = params["resource_group"], params["account_name"]
-    seconds(params["extend_expired_by"], "extend_expired_by")
+    allowed: list[str] | None = params["allowed_repairs"]
     try:
-        after_repair = is_after_repair(params["causes_so_far"])
-        observed = cloud.encryption.survey(group, name, diagnose=True, after_repair=after_repair)
+        observed = cloud.encryption.survey(group, name, diagnose=params["diagnose"] or allowed is not None)
     except NotFound as gone:
-        if gone.code != "resource_group_not_found" or params["missing"] != "skip":
+        if gone.code != "resource_group_not_found" or params["missing"] == "fail":
             raise
         observed = {"account": None}
-    if observed["account"] is None and params["missing"] == "skip":
-        return Outcome(False, {"exists": False}, {"exists": False}, (missing(group, name),))
-    required(observed["account"], group, name)
-    if observed["diagnosis"] and availability(observed["unavailable_reason"]) is None:
-        # If Batch does not show whether the account is available, all problems of the key, the access and the
-        # network count as causes.
-        observed = {**observed, "diagnosis": {**observed["diagnosis"], "available": False}}
-    needed, warnings = _readiness.recover(params, cloud, observed)
-    described = {**encryption_survey.survey(observed), **needed}
-    return Outcome(False, described, described, (*encryption_survey.survey_warnings(observed), *warnings))
-
-
-def _uses(params: Mapping[str, Any], account: Account) -> bool:
-    key = key_of(account)
-    return key is not None and key.is_named(params["vault_name"], params["key_name"])
+    warnings: tuple[str, ...] = ()
+    if params["missing"] == "fail":
+        required(observed["account"], group, name)
+    if allowed is not None:
+        if observed["account"] is None:
+            warnings = (missing(group, name),)
+        else:
+            shows = cloud.encryption.pools_show_availability(group, name)
+            warnings = require_recoverable(observed, allowed, pools_show=shows)
+    described = encryption_survey.survey(observed)
+    outcome = Outcome(False, described, described, (*encryption_survey.survey_warnings(observed), *warnings))
+    return outcome.summarized(encryption_document.survey_summary(name, described))
 
 
 def main() -> None:

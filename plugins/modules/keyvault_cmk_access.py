@@ -194,11 +194,11 @@ code:
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import REPAIR
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks.repairs import naming_repairs
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
@@ -208,7 +208,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access impo
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import writes as access_writes
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import missing, required
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str"},
@@ -223,8 +223,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "key_name": {"type": "str", "no_log": False},
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
     "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
+    **UNUSED,
     "force": {"type": "bool", "default": False},
-    **REPAIR,
+    "missing": {"type": "str", "default": "fail", "choices": ["fail", "skip"]},
 }
 
 
@@ -237,27 +238,36 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
             lambda: converge(goal, cloud.access, access_plan, rights=cloud.rights.of(access_writes.NEEDED))
         )
 
-    repaired = naming_repairs(params["causes_so_far"], "access_missing", is_planned=cloud.is_rehearsal)
-    with repaired, cloud.locked(goal.vault):
+    with cloud.locked(goal.vault):
         goals = [goal]
         if account:
             if goal.group:
                 # The vault is read next.
                 in_background(cloud.vaults.get, goal.group, goal.vault)
-            goals = access_goal.of_account(goal, required(cloud.accounts.present(group, account), group, account))
+            skips = params["missing"] == "skip"
+            found = cloud.accounts.present(group, account, group_may_be_missing=skips)
+            if found is None and skips:
+                nothing = {"account_exists": False}
+                outcome = Outcome(False, nothing, nothing, (missing(group, account),))
+                return outcome.summarized(f"There is no Batch account {account}.")
+            goals = access_goal.of_account(goal, required(found, group, account))
         if len(goals) > 1:
             # All goals are checked before the first change.
             for one in goals:
                 predicted(one, cloud.access, access_plan)
         outcomes = [make(goal) for goal in goals]
     summary = " ".join(_summary(one) for one in outcomes)
-    return together(outcomes).summarized(summary or f"{account} has no identity, and no access.")
+    outcome = together(outcomes).summarized(summary or f"{account} has no identity, and no access.")
+    return replace(outcome, report={**outcome.report, "account_exists": True}) if account else outcome
 
 
 def _summary(outcome: Outcome) -> str:
     users = outcome.report.get("in_use_by")
     summary = access_document.summary(outcome.before, outcome.after)
-    return f"{summary} The access was not revoked, {used_by_text(users)}." if users and not outcome.changed else summary
+    if not users or outcome.changed:
+        return summary
+    until = f" before {outcome.report['kept_until']}" if outcome.report["kept_until"] else ""
+    return f"{summary} The access is not revoked{until}, {used_by_text(users)}."
 
 
 def exclusive(params: Mapping[str, Any]) -> str:

@@ -392,31 +392,25 @@ code:
   sample: in_use
 """
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY, REPAIR
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY, UNUSED
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks.repairs import naming_repairs
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.rights import Needed
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_in_vault, key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, unless_used
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import (
-    used_by_text,
-    version_text,
-)
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import missing, required
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import writes as key_writes
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import counted_as
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.recovery import recovered_first
 
@@ -427,6 +421,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "key_identifier": {"type": "str", "no_log": False},
     "account_name": {"type": "str"},
     "resource_group": {"type": "str"},
+    "missing": {"type": "str", "default": "fail", "choices": ["fail", "skip"]},
     "state": {
         "type": "str",
         "default": "present",
@@ -442,59 +437,104 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "new_version_for": {"type": "str"},
     "remove_rotation_policy": {"type": "bool", "default": False},
     "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
-    "moved_to": {"type": "str"},
-    "grace_period": {"type": "str", "default": "P1D"},
+    "unused_versions": {"type": "str", "default": "keep", "choices": ["keep", "disable"]},
+    **UNUSED,
     "force": {"type": "bool", "default": False},
-    **REPAIR,
 }
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = key_goal.desired(params)
-    repairs = "key_deleted" if goal.state == "recovered" else "version_unusable"
-    with naming_repairs(params["causes_so_far"], repairs, is_planned=cloud.is_rehearsal):
-        outcome = _ensure(goal, params, cloud)
-    users = outcome.report.get("in_use_by")
-    if users and not outcome.changed:
-        version = f"{version_text(goal.version).capitalize()} of key" if goal.version else "Key"
-        kept = "stays enabled" if goal.state == "disabled" else "was not deleted"
-        return outcome.summarized(f"{version} {goal.name} in vault {goal.vault} {kept}, {used_by_text(users)}.")
-    if kept_until := outcome.report.get("kept_until"):
-        kept = version_text(goal.version).capitalize() if goal.version else "Each version"
-        return outcome.summarized(f"{kept} of key {goal.name} in vault {goal.vault} stays enabled until {kept_until}.")
-    return outcome.summarized(key_document.summary(goal.vault, goal.name, outcome.before, outcome.after))
-
-
-def _ensure(goal: Goal, params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     group, account = params["resource_group"], params["account_name"]
-
-    def require_available() -> None:
-        if account:
-            cloud.encryption.require_available(group, account)
-
-    def make(goal: Goal, later: Sequence[Needed] = ()) -> Outcome:
-        def require(steps: Sequence[Step[key_writes.KeyWrites]]) -> tuple[str, ...]:
-            return cloud.rights.require([*key_writes.NEEDED.by(steps), *later])
-
-        # A forced version always is a change, so the availability of the account is read concurrently with the key.
-        asked = in_background(require_available).result if goal.new_version else require_available
-        return converge(goal, cloud.keys, key_plan, before_change=asked, rights=require)
-
     if account and goal.state == "present":
-        cached = cloud.accounts.cached(group, account, refresh_if=lambda one: not goal.names(key_of(one)))
-        used = encryption_document.required_key(required(cached, group, account), goal.vault, goal.name)
-        # An account that is pinned to a version has to be moved to the new version. Without the rights for that, no
-        # version is created.
-        to_move = [*rights.to_set_encryption(group, account), rights.to_see_access(used.vault, None)]
-        make_for_account = partial(make, later=to_move if used.version else [])
-        return cloud.newest.version(goal, forced_version(params), used.version, make_for_account)
+        return _for_account(goal, group, account, cloud, may_be_missing=params["missing"] == "skip")
     with cloud.locked(goal.vault):
+        retired = _retired(goal, cloud) if goal.retires else None
         if goal.keeps_used and goal.disables_or_deletes:
             # The count is part of the name, because a task of the run may have enabled or recovered a key that
             # another task had disabled or deleted.
             restorations = cloud.keys.restorations(goal.vault, goal.name)
-            return cloud.run_once(lambda: unless_used(lambda: make(goal)), repr((goal, restorations)))
-        return recovered_first(goal, make)
+            outcome = cloud.run_once(lambda: unless_used(lambda: _make(goal, cloud)), repr((goal, restorations)))
+        else:
+            outcome = recovered_first(goal, lambda one: _make(one, cloud))
+    return _described(goal, outcome, retired)
+
+
+def _for_account(goal: Goal, group: str, name: str, cloud: Cloud, *, may_be_missing: bool) -> Outcome:
+    """The key for an account that uses it. Nothing is changed if the account does not use the key, or, if there is
+    something to change, is not available."""
+    account = cloud.accounts.cached(
+        group, name, refresh_if=lambda one: not goal.names(key_of(one)), group_may_be_missing=may_be_missing
+    )
+    if account is None and may_be_missing:
+        nothing = {"account_exists": False}
+        return Outcome(False, nothing, nothing, (missing(group, name),)).summarized(
+            f"There is no Batch account {name}."
+        )
+    used = encryption_document.required_key(required(account, group, name), goal.vault, goal.name)
+    # An account that is pinned to a version has to be moved to the new version. Without the rights for that, no version
+    # is created.
+    to_move = [*rights.to_set_encryption(group, name), rights.to_see_access(used.vault, None)] if used.version else []
+
+    def require_available() -> None:
+        cloud.encryption.require_available(group, name)
+
+    def make(goal: Goal) -> Outcome:
+        # A forced version always is a change, so the availability of the account is read concurrently with the key.
+        asked = in_background(require_available).result if goal.new_version else require_available
+        return _make(goal, cloud, later=to_move, before_change=asked)
+
+    retired = None
+    if goal.retires:
+        key = key_in_vault(goal.vault, goal.name)
+        retired = cloud.once(lambda: _locked(goal, cloud), "retired", key, str(goal.unused_for))
+    outcome = _described(goal, cloud.newest.version(goal, used.version, make), retired)
+    return replace(outcome, report={**outcome.report, "account_exists": True})
+
+
+def _locked(goal: Goal, cloud: Cloud) -> Outcome:
+    with cloud.locked(goal.vault):
+        return _retired(goal, cloud)
+
+
+def _retired(goal: Goal, cloud: Cloud) -> Outcome:
+    """Disable the versions that nothing has used for the time in the goal."""
+    outcome = unless_used(lambda: _make(goal.retired, cloud))
+    if goal.max_version_age is None or goal.max_version_age >= goal.unused_for:
+        return outcome
+    warning = (
+        f"max_version_age of the key {goal.name} is shorter than unused_for. Accounts are moved to a new version "
+        "before their previous version has been unused for that time. Therefore no version is disabled until rotation "
+        "pauses for that time, and the number of enabled versions grows. Use a longer max_version_age or a shorter "
+        "unused_for."
+    )
+    return replace(outcome, warnings=(*outcome.warnings, warning))
+
+
+def _make(
+    goal: Goal, cloud: Cloud, later: Sequence[Needed] = (), before_change: Callable[[], None] = lambda: None
+) -> Outcome:
+    def require(steps: Sequence[Step[key_writes.KeyWrites]]) -> tuple[str, ...]:
+        return cloud.rights.require([*key_writes.NEEDED.by(steps), *later])
+
+    return converge(goal, cloud.keys, key_plan, before_change=before_change, rights=require)
+
+
+def _described(goal: Goal, outcome: Outcome, retired: Outcome | None) -> Outcome:
+    """The outcome with a summary. `retired` is the outcome of the retirement of unused versions before it."""
+    summary = key_document.summary(goal.vault, goal.name, outcome.before, outcome.after)
+    kept = key_document.kept_summary(goal.vault, goal.name, outcome.report)
+    if retired is None:
+        return outcome.summarized(kept if kept and not outcome.changed else summary)
+    disabled = key_document.summary(goal.vault, goal.name, retired.before, retired.after) if retired.changed else ""
+    sentences = [summary, disabled, key_document.kept_summary(goal.vault, goal.name, retired.report)]
+    return Outcome(
+        outcome.changed or retired.changed,
+        retired.before if retired.changed else outcome.before,
+        outcome.after,
+        (*retired.warnings, *outcome.warnings),
+        {**outcome.report, **retired.report},
+    ).summarized(" ".join(filter(None, sentences)))
 
 
 def exclusive(params: Mapping[str, Any]) -> str:
@@ -502,11 +542,12 @@ def exclusive(params: Mapping[str, Any]) -> str:
     return key_goal.desired(params).vault
 
 
-def forced_version(params: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The names under which a run counts a version that the task forces for an account."""
+def forced_version(params: Mapping[str, Any]) -> str | None:
+    """The name under which a run notes a version that the task forces for an account."""
     if not (params["new_version"] and params["account_name"]):
         return None
-    return counted_as(key_goal.desired(params).key, params)
+    goal = key_goal.desired(params)
+    return key_in_vault(goal.vault, goal.name)
 
 
 def main() -> None:

@@ -77,7 +77,6 @@ options:
     type: bool
     default: false
 extends_documentation_fragment:
-  - azbatch.cmk.repair
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -118,8 +117,6 @@ EXAMPLES = r"""
     resource_group: rg-keys
     name: myvault
     trusted_services: true
-    # The result of batch_encryption_info (check_before: recover), if the task is one of several repairs.
-    causes_so_far: "{{ account.causes_so_far }}"
 
 - name: Delete a vault if no account uses its keys
   azbatch.cmk.keyvault_cmk_vault:
@@ -222,9 +219,7 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import REPAIR
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks.repairs import naming_repairs
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
@@ -243,14 +238,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "trusted_services": {"type": "bool", "default": False},
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
     "force": {"type": "bool", "default": False},
-    **REPAIR,
 }
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = vault_goal.desired(params)
-    repaired = naming_repairs(params["causes_so_far"], "network_closed", is_planned=cloud.is_rehearsal)
-    with repaired, cloud.locked(exclusive(params)):
+    with cloud.locked(exclusive(params)):
         outcome = converge(goal, cloud.vaults, vault_plan, rights=cloud.rights.of(vault_writes.NEEDED))
     return outcome.summarized(vault_plan.summary(goal, outcome.before, outcome.after))
 

@@ -162,8 +162,7 @@ class InProcessAction(ActionBase):
             forced = getattr(self.module, "forced_version", lambda _params: None)(params)
             if forced is None or self._task.check_mode:
                 return execute()
-            key, account = forced
-            return ForcedVersions(files).around(key, account, lambda force: execute(new_version=force))
+            return ForcedVersions(files).around(forced, lambda force: execute(new_version=force))
 
     def _environment(self) -> dict[str, str]:
         environment: dict[str, Any] = {}

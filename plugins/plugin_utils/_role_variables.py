@@ -33,14 +33,13 @@ _PASSED_ON = re.compile(
 )
 _VARIABLE = re.compile(r"\bcmk_\w+")
 _PREFIX = "cmk_"
-_WITH_DEFAULT = ("cmk_key_force_new_version", "cmk_previous_version")
+_WITH_DEFAULT = ("cmk_key_force_new_version", "cmk_unused_versions")
 # If one of these variables is set, the role rotate does more than move an account to the newest version.
-RULES = frozenset({*_WITH_DEFAULT, "cmk_key_max_age", "cmk_key_rotation_policy", "cmk_new_key_identifier"})
+RULES = frozenset({*_WITH_DEFAULT, "cmk_key_max_age", "cmk_key_rotation_policy"})
 NO_RULE = (
-    "No variable requests a rotation, so the role rotate creates no new version unless the newest version has expired. "
-    "To rotate, set "
-    "cmk_key_max_age (for example P90D), cmk_key_force_new_version, cmk_key_rotation_policy or cmk_new_key_identifier. "
-    "To disable previous versions, set cmk_previous_version."
+    "No variable requests a rotation, so the role rotate creates a new version only if the newest version expires within "
+    "nine days. To rotate, set cmk_key_max_age (for example P90D), cmk_key_force_new_version or "
+    "cmk_key_rotation_policy. To disable unused versions, set cmk_unused_versions: disable."
 )
 
 
@@ -106,9 +105,9 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
 
 def rotates(variables: Mapping[str, Any]) -> bool:
     """Whether the role rotate has a rule. `variables` are the variables of `RULES` that are set."""
-    previous, forced = variables.get("cmk_previous_version"), variables.get("cmk_key_force_new_version")
+    unused, forced = variables.get("cmk_unused_versions"), variables.get("cmk_key_force_new_version")
     others = {name: value for name, value in variables.items() if name not in _WITH_DEFAULT}
-    return any(others.values()) or boolean(forced or False, strict=False) or previous not in (None, "", "keep")
+    return any(others.values()) or boolean(forced or False, strict=False) or unused not in (None, "", "keep")
 
 
 def without_blanks(

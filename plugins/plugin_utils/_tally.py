@@ -19,9 +19,10 @@ _DONE = {
     "azbatch.cmk.recover": "recovered",
     "azbatch.cmk.revert": "reverted",
     "azbatch.cmk.rotate": "rotated",
+    "azbatch.cmk.switch": "switched",
 }
 # These words count only changes of the key that an account uses, and not, for example, a disabled version.
-_MOVES = ("rotated", "reverted")
+_MOVES = ("rotated", "reverted", "switched")
 # Modules whose summary reports the key that an account uses.
 _SHOWN = ("azbatch.cmk.batch_encryption", "azbatch.cmk.batch_encryption_info")
 

@@ -20,10 +20,13 @@ STEPS = {
         "Move the account to the key": "encryption",
     },
     "rotate": {
-        "Ensure a current version of the key": "key",
-        "Grant the account access to the different key": "access",
+        "Ensure a current version of the key, and disable unused versions": "key",
         "Move the account to the key": "encryption",
-        "Disable the versions or the key that the account used before": "previous_disabled",
+    },
+    "switch": {
+        "Grant the account access to the key": "access",
+        "Move the account to the key": "encryption",
+        "Disable the key that accounts have left": "key",
     },
     "revert": {
         "Move the account to a Microsoft-managed key": "encryption",
@@ -39,16 +42,13 @@ STEPS = {
         "Wait until the account is available": "answer",
     },
 }
-CHECKS = {
-    "provision": "Check the account, the vault, the key and the caller's rights",
-    "rotate": "Check the account, its key and the caller's rights",
-    "revert": "Check the account, its key and the caller's rights",
-    "recover": "Diagnose the account and check the caller's rights",
-}
+# The task of the role whose result is the state of the account before the repairs.
+DIAGNOSIS = "Find the causes, and fail if the allowed repairs cannot recover the account"
 # The task of each role whose result is the current state of the account.
 MOVES = {
     "provision": "Move the account to the key",
     "rotate": "Move the account to the key",
+    "switch": "Move the account to the key",
     "revert": "Move the account to a Microsoft-managed key",
     "recover": "Wait until the account is available",
 }
@@ -57,7 +57,7 @@ STATE = ("key_source", "key_identifier", "key_version", "follows_latest", "avail
 
 def report(role: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The report from the results of the tasks by name. A task that was skipped or not reached has no result."""
-    before = results.get(CHECKS[role], {})
+    before = results.get(DIAGNOSIS, {})
     steps: dict[str, bool] = {}
     for name, step in STEPS[role].items():
         steps[step] = steps.get(step, False) or bool(results.get(name, {}).get("changed"))
@@ -66,19 +66,24 @@ def report(role: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     found: dict[str, Any] = {
         "exists": state.get("exists"),
         **{name: state.get(name) for name in STATE},
-        "previous_key_identifier": before.get("key_identifier"),
+        "previous_key_identifier": moved.get("previous_key_identifier"),
         "changed": any(steps.values()),
         "changed_steps": steps,
     }
+    keys = [name for name, step in STEPS[role].items() if step == "key"]
+    key: Mapping[str, Any] = next((results[name] for name in keys if name in results), {})
     if role == "rotate":
-        disabled = results.get("Disable the versions or the key that the account used before", {}).get("results", [])
-        found["previous_kept_for"] = list(dict.fromkeys(user for one in disabled for user in one.get("in_use_by", ())))
-        until = [one["kept_until"] for one in disabled if one.get("kept_until")]
-        found["previous_kept_until"] = max(until, default=None)
+        # One task creates a version and disables unused versions.
+        disabled = key.get("disabled_versions", [])
+        diff = key.get("diff", {"before": {}, "after": {}})
+        steps["unused_disabled"] = bool(disabled) and steps["key"]
+        steps["key"] = steps["key"] and (not disabled or diff["before"].get("version") != diff["after"].get("version"))
+    if role in ("rotate", "switch", "revert"):
+        found["key_kept_for"], found["key_kept_until"] = key.get("in_use_by", []), key.get("kept_until")
     if role == "recover":
-        found["causes"] = (before.get("diagnosis") or {}).get("causes", []) if before.get("repairs") is not None else []
+        found["causes"] = (before.get("diagnosis") or {}).get("causes", [])
         found["answered_before"] = before.get("available")
     if role == "revert":
-        found["key_kept_for"] = results.get("Disable or delete the key", {}).get("in_use_by", [])
-        found["access_kept_for"] = results.get("Revoke the account's access to the key", {}).get("in_use_by", [])
+        access = results.get("Revoke the account's access to the key", {})
+        found["access_kept_for"], found["access_kept_until"] = access.get("in_use_by", []), access.get("kept_until")
     return found

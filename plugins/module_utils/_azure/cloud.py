@@ -16,16 +16,14 @@ from functools import cached_property
 from typing import Any
 
 from .._checks.preflight import KEEP_AVAILABLE, failed_checks
-from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account
-from .._core.errors import CmkError
+from .._core.errors import CmkError, Denied, Refused
 from .._core.ids import key_of
 from .._core.plan import Outcome
 from .._resources.access.client import Access
 from .._resources.account.client import Accounts
 from .._resources.encryption.client import Encryption
 from .._resources.key.client import Keys
-from .._resources.key.forced_versions import ForcedVersions
 from .._resources.key.newest import Newest
 from .._resources.vault.client import Vaults
 from .diagnosis import Diagnosis
@@ -33,9 +31,7 @@ from .disk_keys import DiskKeys
 from .evidence import EvidenceReader
 from .fleet import Fleet
 from .identities import Identities
-from .listing import Listing
 from .locks import vault_lock
-from .moved import Moved
 from .resources import Resources
 from .rights import Rights
 from .session import Session, silent
@@ -68,14 +64,6 @@ class Cloud:
     def change_nothing(self) -> None:
         """Declare that this task only reads, so it caches missing resources too."""
         self._session.cache.changes_nothing = True
-
-    def read_ahead(self, *reads: Callable[[], Any]) -> None:
-        """Call these reads concurrently to fill the cache. If a read fails, the error is raised when the data is
-        read next."""
-        map_concurrent(lambda read: value_or_error(read, CmkError), reads)
-
-    def sign_in_to_key_vault(self) -> None:
-        self._session.sign_in_to_key_vault()
 
     def resolved(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """The task's options. In check mode, a placeholder replaces `(known after apply)`."""
@@ -112,6 +100,25 @@ class Cloud:
             files.store(kept, "once", *name)
         return outcome
 
+    def once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
+        """Call `make` for the first task of the run. Other tasks get its outcome without its change, or its refusal."""
+        files = self._session.files
+        with files.locked("once in the run", *name):
+            kept = files.load("once in the run", *name)
+            if kept is None:
+                try:
+                    outcome = make()
+                except (Denied, Refused) as failure:
+                    files.store({"failure": [failure.msg, failure.code, failure.facts]}, "once in the run", *name)
+                    raise
+                kept = {"before": dict(outcome.after), "report": dict(outcome.report)}
+                files.store(kept, "once in the run", *name)
+                return outcome
+        if "failure" in kept:
+            message, code, facts = kept["failure"]
+            raise CmkError(message, code=code, **facts)
+        return Outcome(False, kept["before"], kept["before"], report=kept["report"])
+
     def locked(self, vault: str) -> AbstractContextManager[None]:
         """A lock that is held while a task changes the vault, its keys or the access to them."""
         return vault_lock(self._session.files, vault)
@@ -119,10 +126,6 @@ class Cloud:
     @cached_property
     def newest(self) -> Newest:
         return Newest(self._session, self.keys)
-
-    @cached_property
-    def forced_versions(self) -> ForcedVersions:
-        return ForcedVersions(self._session.files)
 
     @cached_property
     def rights(self) -> Rights:
@@ -138,23 +141,19 @@ class Cloud:
 
     @cached_property
     def access(self) -> Access:
-        return Access(self._session, self.vaults, self._identities, self.visible)
+        return Access(self._session, self.vaults, self._identities, self.visible, self._resources)
 
     @cached_property
     def keys(self) -> Keys:
-        return Keys(self._session, self.visible, self._resources, self.vaults, self._moved, lambda: self._evidence)
+        return Keys(self._session, self.visible, self._resources, self.vaults, lambda: self._evidence)
 
     @cached_property
     def visible(self) -> VisibleAccounts:
         return VisibleAccounts(self._session, self._resources, self._handled, DiskKeys(self._session, self._resources))
 
     @cached_property
-    def listing(self) -> Listing:
-        return Listing(self._session, self.visible, self.vaults)
-
-    @cached_property
     def encryption(self) -> Encryption:
-        return Encryption(self._session, self.accounts, self._evidence, self._diagnosis, self.keys, self._moved)
+        return Encryption(self._session, self.accounts, self._evidence, self._diagnosis, self.keys)
 
     @cached_property
     def fleet(self) -> Fleet:
@@ -169,10 +168,6 @@ class Cloud:
     @cached_property
     def _resources(self) -> Resources:
         return Resources(self._session)
-
-    @cached_property
-    def _moved(self) -> Moved:
-        return Moved(self._session.files)
 
     @cached_property
     def _handled(self) -> HandledAccounts:

@@ -20,6 +20,7 @@ from typing import Any
 from .._checks.usage import DiskKey, Unlisted
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, Pool
+from .._core.duration import moment
 from .._core.errors import CmkError, Denied, NotFound
 from .._core.ids import is_key_identifier, place_of
 from .._resources.account.document import POOLS_READ, disk_encryption, is_unavailable
@@ -91,6 +92,7 @@ def _keys(pool: Pool) -> list[DiskKey]:
         {
             "id": pool["id"],
             "key": own["keyUrl"],
+            "changed_at": moment(pool["properties"].get("lastModified")),
             "follows_latest": bool(own.get("rotationToLatestKeyVersionEnabled")),
             "principals": [one for one in principals if one] if all(principals) and principals else None,
         }
@@ -98,7 +100,7 @@ def _keys(pool: Pool) -> list[DiskKey]:
 
 
 def _unknown(resource_id: str) -> DiskKey:
-    return {"id": resource_id, "key": None, "follows_latest": False, "principals": None}
+    return {"id": resource_id, "key": None, "changed_at": None, "follows_latest": False, "principals": None}
 
 
 def _by_subscription(failures: Sequence[Unlisted]) -> list[Unlisted]:

@@ -28,7 +28,7 @@ from .._checks.preflight import (
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, KeyItem, RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.errors import CmkError, NotFound
-from .._core.ids import KeyIdentifier, place_of, principals_of
+from .._core.ids import KeyIdentifier, key_of, place_of, principals_of
 from .._resources.access.document import by_principal, roles_in, scope_of
 from .._resources.vault.document import uses_rbac
 from .session import Session
@@ -99,28 +99,30 @@ class EvidenceReader:
             now=self._keys.now,
         )
 
-    def usable_since(
-        self, key: KeyIdentifier, users: Mapping[str, Sequence[str] | None]
-    ) -> tuple[dict[str, float], str | None]:
-        """Since when each user can use the key (preflight.usable_since), by its id; and why that is not known. `users`
-        are the principals of each user; None if they are not known.
+    def access_of_all(self, key: KeyIdentifier, accounts: Sequence[Account]) -> dict[str, float]:
+        """By the id of each account whose identities may have access to the key: since when, as far as the vault and
+        the role assignments show (preflight.usable_since). If that is not known, the present time.
 
-        Only role assignments of the principals themselves count, because members of groups have no time. Only built-in
-        roles count, because the permissions of a custom role may have been changed.
+        Only role assignments of the principals themselves have a time. An account without such an assignment may have
+        access as a member of a group.
         """
         vault: Vault | CmkError | None = value_or_error(lambda: self._vaults.recent(key.vault, None), CmkError)
         listed: list[RoleAssignment] | CmkError = []
         if vault is not None and not isinstance(vault, CmkError) and uses_rbac(vault):
-            scope = scope_of(vault, key.name)
-            listed = value_or_error(lambda: self._access.all_assignments(scope), CmkError)
-        errors = [one for one in (vault, listed) if isinstance(one, CmkError)]
+            listed = value_or_error(lambda: self._access.all_assignments(scope_of(vault, key.name)), CmkError)
+        is_known = isinstance(vault, Mapping) and not isinstance(listed, CmkError)
         given = by_principal([] if isinstance(listed, CmkError) else listed)
-
-        def since(principals: Sequence[str] | None) -> float:
-            own = {principal: given.get(principal.lower(), []) for principal in principals or ()}
-            return usable_since(Evidence(key, tuple(own), None, vault, None, own, {}, self._keys.now))
-
-        return {user: since(users[user]) for user in users}, errors[0].msg if errors else None
+        groups = [
+            one for one in chain.from_iterable(given.values()) if one["properties"].get("principalType") == "Group"
+        ]
+        found = {}
+        for account in accounts:
+            principals = principals_of(account.get("identity", {}))
+            own = {principal: given.get(principal.lower(), []) for principal in principals}
+            evidence = Evidence(key, principals, None, vault, None, own, {}, self._keys.now)
+            if not is_known or groups or key.same_key(key_of(account)) or any(granted_to_each(evidence).values()):
+                found[account["id"]] = usable_since(evidence) if is_known else self._keys.now
+        return found
 
     def refreshed(self, evidence: Evidence) -> Evidence:
         """The same evidence, read from Azure now."""

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from .._checks.diagnosis import depends_on_account_change, lost_version_too_early
+from .._checks.diagnosis import depends_on_account_change
 from .._checks.fleet import FleetData, observed_of
 from .._checks.preflight import is_unreachable
 from .._checks.usage import Listed
@@ -87,9 +87,7 @@ class Fleet:
             "tenant_id": self._session.caller["tenant_id"],
             "now": self._keys.now,
         }
-        # Without the pools, it is not judged whether an account is available.
-        depends = depends_on_account_change if scope.pools else lost_version_too_early
-        return {**fleet, "changed_at": self._changed_at(accounts, fleet, depends)}
+        return {**fleet, "changed_at": self._changed_at(accounts, fleet)}
 
     def _accounts(self, scope: Any) -> Listed:
         if scope.group is None:
@@ -126,15 +124,13 @@ class Fleet:
         }
         return newest | map_concurrent(lambda name: _or_error(partial(self._keys.bundle, used[name])), older)
 
-    def _changed_at(
-        self, accounts: Sequence[Account], fleet: FleetData, depends: Callable[..., bool]
-    ) -> dict[str, Any]:
-        """When accounts were changed, by their ids in lower case. Read only of accounts of which that time says more
-        (`depends`). None if the time could not be read."""
+    def _changed_at(self, accounts: Sequence[Account], fleet: FleetData) -> dict[str, Any]:
+        """When accounts were changed, by their ids in lower case. Read only of accounts of which that time says more.
+        None if the time could not be read."""
         doubtful = [
             account["id"].lower()
             for account in accounts
-            if (key := key_of(account)) and depends(observed_of(account, key, fleet))
+            if (key := key_of(account)) and depends_on_account_change(observed_of(account, key, fleet))
         ]
         changed = map_concurrent(lambda name: _or_error(lambda: self._resources.changed_at(name)), doubtful)
         return {name: None if isinstance(at, CmkError) else at for name, at in changed.items()}

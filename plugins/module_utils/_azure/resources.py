@@ -110,16 +110,11 @@ class Resources:
         with sdk.translated(f"list the Batch accounts of the {what}"):
             return self._all(f"{place}/providers/Microsoft.Batch/batchAccounts", _ACCOUNTS)
 
-    def age(self, account_id: str) -> float | None:
-        """Seconds since a Batch account was changed, by Resource Manager's clock; None if the response has no time."""
-        changed, now = self._times(account_id)
-        return None if changed is None or now is None else now - changed
-
     def changed_at(self, account_id: str) -> float | None:
         """When a Batch account was changed, in seconds since 1970; None if the response has no time."""
-        return self._times(account_id)[0]
+        return self.times(account_id)[0]
 
-    def _times(self, account_id: str) -> tuple[float | None, float | None]:
+    def times(self, account_id: str) -> tuple[float | None, float | None]:
         """When an account was changed, and the time of the response, both from the headers of the response. The
         document of an account has no times."""
         with sdk.translated(f"read the Batch account {account_id.rpartition('/')[2]}"):

@@ -40,10 +40,6 @@ class Rights:
         """A function that calls `require` with the rights for the steps of a plan."""
         return lambda steps: self.require(needed.by(steps))
 
-    def read_ahead(self, group: str) -> None:
-        """Cache the caller's permissions at a resource group, which `require` reads."""
-        self._resources.permissions(self._own(in_group(group)))
-
     def require(self, needed: Iterable[Needed]) -> tuple[str, ...]:
         """Raise Denied if the permissions show that the caller lacks one of the rights.
 

@@ -141,10 +141,6 @@ class Session:
     def _fingerprint(self) -> str:
         return credentials.fingerprint(self._options)
 
-    def sign_in_to_key_vault(self) -> None:
-        with sdk.translated("sign in"):
-            self.credential.get_token(self.key_vault_scope)
-
     @cached_property
     def caller(self) -> dict[str, str]:
         """The object id and the tenant of the caller."""

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from .._checks.rights import READ_ACCOUNTS
-from .._checks.usage import Listed, Unlisted, Visible
+from .._checks.usage import DiskKey, Listed, Unlisted, Visible
 from .._core.concurrent import in_background, map_concurrent, value_or_error
 from .._core.documents import Account
 from .._core.errors import CmkError, Denied
@@ -72,9 +72,13 @@ class VisibleAccounts:
         them once."""
         if self._read is None or not self._session.cache.changes_nothing:
             found = self.everywhere()
-            disks, unlisted = self._disk_keys.read(found["accounts"])
+            disks, unlisted = self.disks(found["accounts"])
             self._read = {"accounts": found["accounts"], "disks": disks, "unlisted": [*found["unlisted"], *unlisted]}
         return self._read
+
+    def disks(self, accounts: Sequence[Account]) -> tuple[list[DiskKey], list[Unlisted]]:
+        """The keys of all pools of the accounts, and the accounts whose pools could not be listed."""
+        return self._disk_keys.read(accounts)
 
     def everywhere(self) -> Listed:
         """The accounts of all subscriptions, those of the task's own subscription first."""

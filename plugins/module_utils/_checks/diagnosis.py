@@ -18,33 +18,17 @@ from .._core.documents import DeletedVault, KeyBundle, KeyItem
 from .._core.duration import instant
 from .._core.errors import CmkError, Denied
 from .._core.ids import KeyIdentifier, place_of
-from .._resources.account import document as account_document
-from .._resources.key.document import (
-    PREVIOUS_NEEDED_SECONDS,
-    followers_on,
-    is_retired,
-    is_usable,
-    item_of,
-    just_left,
-    newest_first,
-    previous_in_doubt,
-    version_of,
-)
+from .._resources.key.document import item_of, version_of, why_unusable
 from .._resources.vault.document import is_in_perimeter, lets_addresses_in
 from . import preflight, rights
 from .preflight import FAILED, Check, Evidence, access_since, failed_checks, has_access
-from .rights import Needed
+from .versions import KeyVersions, User, margin_ends, versions_of, versions_possibly_in_use
 
 _LOST = "The account cannot be recovered and can only be deleted (azbatch.cmk.batch_account_identity, state: absent)."
 _RESTORE = f"Restore a backup of the key if there is one. Without a backup, {_LOST[0].lower()}{_LOST[1:]}"
 # Batch uses wrapKey only when the key of an account is set.
 _NEEDED_IN_USE = ("get", "unwrapKey")
 _ASK = "Read whether the account is available (pools: true, in the role cmk_audit_pools: true)"
-_ASK_BY_CHANGE = (
-    "Batch refuses each change of an account that has lost its key. If it accepts one, for example of a tag, the "
-    "account does not need the version."
-)
-
 # By cause, the pattern of Batch's message about a key that the caller cannot read. When Batch reports that the key
 # is accessible again, its message may still contain an earlier refusal.
 _SAID_BY_BATCH = {
@@ -73,17 +57,35 @@ class Cause:
 
 
 def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
-    """The diagnosis in a module's return value."""
+    """The diagnosis in a module's return value. If it is not known whether the account is available, all problems
+    count for what has to be repaired."""
     evidence: Evidence = observed["evidence"]
     checks = preflight.judged(evidence)
     found = causes(evidence, checks, observed)
+    needed = {**observed, "available": bool(observed["available"])}
+    to_repair = () if observed["available"] else causes(evidence, checks, needed)
     return {
-        "causes": [{"name": c.name, "evidence": c.evidence, "remedy": c.remedy, "repair": c.repair} for c in found],
-        "recoverable": all(cause.repair for cause in found),
+        "causes": [_described(cause) for cause in found],
+        "recoverable": all(cause.repair for cause in to_repair),
+        "unknown": [error.msg for error in unread(observed)],
         "vault": _place(evidence, observed),
-        "key_identifiers": _needed(evidence, observed),
+        "key_identifiers": _needed(evidence, needed),
         "preflight": preflight.describe(checks),
     }
+
+
+def repairs(observed: Mapping[str, Any]) -> list[str]:
+    """The repairs that the account needs, in their order. If it is not known whether the account is available, all
+    problems count."""
+    if observed["available"]:
+        return []
+    evidence: Evidence = observed["evidence"]
+    found = causes(evidence, preflight.judged(evidence), {**observed, "available": False})
+    return list(dict.fromkeys(cause.repair for cause in found if cause.repair))
+
+
+def _described(cause: Cause) -> dict[str, str | None]:
+    return {"name": cause.name, "evidence": cause.evidence, "remedy": cause.remedy, "repair": cause.repair}
 
 
 def unread(observed: Mapping[str, Any]) -> list[CmkError]:
@@ -103,52 +105,11 @@ def unread(observed: Mapping[str, Any]) -> list[CmkError]:
     return errors
 
 
-def rights_to_repair(observed: Mapping[str, Any], *, with_access: bool = True) -> list[Needed]:
-    """The rights for the repairs that are known so far. Empty if the account cannot be recovered. `with_access` is
-    whether access is granted too."""
-    described = describe(observed)
-    if not described["recoverable"]:
-        return []
-    evidence, place = observed["evidence"], described["vault"] or {}
-    names = [cause["name"] for cause in described["causes"]]
-    return [
-        right
-        for name in names
-        for right in _rights_for(name, evidence, place, observed["deleted_key"], with_access=with_access)
-    ]
-
-
-def _rights_for(
-    cause: str,
-    evidence: Evidence,
-    place: Mapping[str, str],
-    deleted_key: KeyBundle | None,
-    *,
-    with_access: bool,
-) -> Iterator[Needed]:
-    vault = evidence.key.vault
-    if cause == "vault_deleted":
-        yield rights.to_create_vault(place["resource_group"], place["subscription_id"])
-        if with_access:
-            # Azure does not show the permission model of a deleted vault. With Azure RBAC, access has to be granted
-            # again.
-            yield rights.to_assign_role(rights.in_group(place["resource_group"], None, place["subscription_id"]))
-    if cause == "network_closed":
-        yield rights.to_change_vault(place["resource_group"], place["name"], place["subscription_id"])
-    if cause == "key_deleted" and deleted_key is not None:
-        yield rights.to_use_key("recover", vault)
-        yield rights.to_use_key("update", vault)
-    if cause in ("version_unusable", "operations_missing"):
-        yield rights.to_use_key("update", vault)
-    if cause == "access_missing" and with_access:
-        yield from rights.to_grant_access(vault)
-
-
 def causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> tuple[Cause, ...]:
     """The causes in the order of their repair. `observed` has the data beside the evidence, and `available`, which
     is None if it is not known whether the account is available."""
     found = tuple(_causes(evidence, checks, observed))
-    if found or observed["available"] is not False or _is_explained(observed):
+    if found or observed["available"] is not False or unnoticed_repairs({**observed, "is_report": False}):
         return found
     if _is_in_perimeter(evidence):
         return (Cause("network_closed", preflight.IN_PERIMETER, preflight.OPEN_PERIMETER),)
@@ -200,9 +161,8 @@ def unclear(
 
 def _unclear_without_response(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str]:
     found = {}
-    doubtful = [*_previous_versions(evidence, observed), *_retired_versions(evidence, _listed(observed))]
-    if doubtful and not _unusable(evidence, observed):
-        found["version"] = doubtful[0]
+    if doubtful := _doubtful_versions(evidence, observed):
+        found["version"] = doubtful
     if _is_in_perimeter(evidence):
         found["network"] = f"{preflight.IN_PERIMETER} If Batch cannot use the key: {preflight.OPEN_PERIMETER}"
     return found
@@ -220,13 +180,14 @@ def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     lost += [f"The vault {evidence.key.vault} was deleted."] if deleted else []
     unknown: list[str] = []
     if isinstance(evidence.bundle, Mapping):
-        unusable = _why_unusable(evidence.bundle, evidence.now)
-        if unusable and (evidence.key.version or _none_usable(evidence, _listed(observed))):
-            lost.append(unusable)
-        elif unusable:
-            unknown.append(f"{unusable} The account may be on an older version.")
-        else:
-            unknown += _previous_versions(evidence, observed)
+        unusable, possible = _unusable(evidence, observed), _possible(evidence, observed)
+        own = why_unusable(item_of(evidence.bundle), evidence.now) or _not_allowed(evidence.bundle)
+        if own and (evidence.key.version or len(unusable) == max(len(possible), 1)):
+            lost.append(own)
+        elif own:
+            unknown.append(f"{own} The account may use an older version.")
+        elif doubtful := _doubtful_versions(evidence, observed):
+            unknown.append(doubtful)
     elif isinstance(evidence.bundle, CmkError):
         unknown.append(evidence.bundle.msg)
     granted = preflight.granted_to_each(evidence)
@@ -262,7 +223,7 @@ def unnoticed_repairs(observed: Mapping[str, Any]) -> dict[float, float]:
         items = [item_of(evidence.bundle)]
         if evidence.key.version is None:
             # An account that follows the key may have needed an older version that was enabled again.
-            items += [item for item in _listed(observed) or () if not _reason(item, evidence.now)]
+            items += [item for item in _listed(observed) or () if not why_unusable(item, evidence.now)]
         times = [(item["attributes"].get("updated") or 0, item["attributes"]["created"]) for item in items]
         repairs |= {updated: updated + _RECOVERY_SECONDS for updated, created in times if updated > created}
     granted = access_since(evidence)
@@ -276,62 +237,72 @@ def unnoticed_repairs(observed: Mapping[str, Any]) -> dict[float, float]:
 def may_recover(observed: Mapping[str, Any]) -> bool:
     """Whether the account may become available without a repair, because somebody may have repaired the key or changed
     its vault a few minutes ago."""
-    return _is_vault_changed(observed["evidence"]) or bool(unnoticed_repairs(observed))
-
-
-def _is_vault_changed(evidence: Evidence) -> bool:
-    """Whether the vault was changed in the last minutes, or may have been."""
-    return preflight.vault_changed_at(evidence) > evidence.now - _RECOVERY_SECONDS
+    is_vault_changed = preflight.vault_changed_at(observed["evidence"]) > observed["evidence"].now - _RECOVERY_SECONDS
+    return is_vault_changed or bool(unnoticed_repairs(observed))
 
 
 def depends_on_account_change(observed: Mapping[str, Any]) -> bool:
     """Whether the time when the account was changed says more about its availability: after a recent change of the key,
-    and if the account may have needed a version that was disabled or has expired."""
-    evidence: Evidence = observed["evidence"]
-    doubtful = _lost_without_access(evidence, observed) or _just_left(evidence, observed)
-    return bool(unnoticed_repairs(observed) or doubtful or isinstance(observed["versions"], CmkError))
+    and if the account may have used a version that is unusable now."""
+    if unnoticed_repairs(observed) or isinstance(observed["versions"], CmkError):
+        return True
+    return _others_unusable(observed["evidence"], {**observed, "account_changed_at": None}) != {}
 
 
-def lost_version_too_early(observed: Mapping[str, Any]) -> bool:
-    """Whether the account may have needed a version when it was disabled or expired, regardless of the access."""
-    return bool(_lost_too_early(observed["evidence"], observed))
+def _user(evidence: Evidence, observed: Mapping[str, Any]) -> User:
+    """The account. Without a time in `observed`, the time of its last change does not matter."""
+    return User(evidence.key.version, observed.get("account_changed_at", 0))
 
 
-def _previous_versions(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
-    """Why the account may have lost a previous version. Empty if it does not need one."""
+def _possible(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyItem]:
+    """The versions that the account may use, its own version first."""
+    bundle, items = evidence.bundle, _listed(observed)
+    if not isinstance(bundle, Mapping):
+        versions = KeyVersions(items or (), evidence.now)
+    elif items is None:
+        return [item_of(bundle)]
+    else:
+        newest = bundle if evidence.key.version is None else None
+        versions = versions_of(newest, items, evidence.now) if newest else KeyVersions(items, evidence.now)
+    by_version = {version_of(item): item for item in items or ()}
+    if isinstance(bundle, Mapping):
+        by_version[version_of(bundle["key"])] = item_of(bundle)
+    return [
+        by_version[one] for one in versions_possibly_in_use(versions, _user(evidence, observed)) if one in by_version
+    ]
+
+
+def _others_unusable(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str]:
+    """The unusable versions that the account may use beside its own version, each with the reason."""
+    reasons = {version_of(item): why_unusable(item, evidence.now) for item in _possible(evidence, observed)[1:]}
+    return {version: reason for version, reason in reasons.items() if reason}
+
+
+def _doubtful_versions(evidence: Evidence, observed: Mapping[str, Any]) -> str:
+    """Why it is not known whether the account has lost a version that it may use; empty if it has not."""
     if isinstance(observed["versions"], CmkError):
-        return _unlisted_versions(evidence, observed, observed["versions"])
-    if doubtful := _lost_too_early(evidence, observed):
-        key = replace(evidence.key, version=doubtful[0])
-        return [
-            f"Version {key.version} of the key {key.name} was disabled or expired soon after a newer version was "
-            f"created. {_may_need(key)}"
-        ]
-    if "account_changed_at" not in observed:
-        # The audit reads when accounts were changed only if availability is asked for.
-        return []
-    if doubtful := _just_left(evidence, observed):
-        return [lost_after_change(replace(evidence.key, version=doubtful[0]))]
-    if doubtful := _lost_without_access(evidence, observed):
-        key = replace(evidence.key, version=doubtful[0])
-        return [
-            f"Version {key.version} of the key {key.name} was disabled or expired before the account was granted its "
-            f"access to the key at {instant(access_since(evidence))}, or soon after. If the account had no access "
-            f"when a newer version was created, it needs that version. {_may_need(key)} {_ASK_BY_CHANGE}"
-        ]
-    return []
+        is_settled = margin_ends(KeyVersions((), evidence.now), _user(evidence, observed)) <= evidence.now
+        if evidence.key.version is not None and is_settled:
+            return ""
+        return (
+            f"It is not known whether the account needs a previous version of the key {evidence.key.name}. "
+            f"{observed['versions'].msg}"
+        )
+    possible, unusable = _possible(evidence, observed), _unusable(evidence, observed)
+    if not unusable or len(unusable) == len(possible):
+        return ""
+    return f"{' '.join(unusable.values())} {_may_need(replace(evidence.key, version=next(iter(unusable))))}"
 
 
-def _unlisted_versions(evidence: Evidence, observed: Mapping[str, Any], error: CmkError) -> list[str]:
-    """An account that follows the key may need any previous version. An account that is pinned to a version may need a
-    previous version for a day after its last change."""
-    if evidence.key.version is not None:
-        if "account_changed_at" not in observed:
-            return []
-        changed = observed["account_changed_at"]
-        if changed is not None and changed + PREVIOUS_NEEDED_SECONDS <= evidence.now:
-            return []
-    return [f"It is not known whether the account needs a previous version of the key {evidence.key.name}. {error.msg}"]
+def lost_after_change(left: KeyIdentifier, target: KeyIdentifier, items: Sequence[KeyItem], now: float) -> str | None:
+    """Why Batch cannot use a version that an account may need, which was moved a moment ago from `left` to `target`,
+    another version of the key; None if Batch can."""
+    possible = versions_possibly_in_use(KeyVersions(items, now), User(target.version, now))
+    for item in items:
+        version, reason = version_of(item), why_unusable(item, now)
+        if reason and version in (left.version, *possible):
+            return f"{reason} {_may_need(replace(left, version=version))}"
+    return None
 
 
 def _listed(observed: Mapping[str, Any]) -> Sequence[KeyItem] | None:
@@ -340,53 +311,15 @@ def _listed(observed: Mapping[str, Any]) -> Sequence[KeyItem] | None:
     return None if isinstance(versions, CmkError) else versions
 
 
-def _retired_versions(evidence: Evidence, versions: Sequence[KeyItem] | None) -> list[str]:
-    """Of an account that follows the key: whether it may need a version that was retired long ago, because the newest
-    version may have become usable only now."""
-    if evidence.key.version is not None or not isinstance(evidence.bundle, Mapping):
-        return []
-    newest = evidence.bundle
-    used = followers_on(newest, versions, evidence.now)[1:2] if is_usable(newest, evidence.now) else []
-    return [
-        f"{_reason(item, evidence.now)} The newest version of the key {evidence.key.name} was changed less than two "
-        "days ago. If Batch could not use the newest version before, the account may need the previous version. "
-        f"{_ASK}."
-        for item in versions or ()
-        if version_of(item) in used and is_retired(item, newest, evidence.now)
-    ]
-
-
-def previous_unusable(key: KeyIdentifier, version: KeyBundle | None, now: float) -> str | None:
-    """Why Batch cannot use the version `key`, which an account has just left for another version of the key; None if
-    Batch can."""
-    reason = _why_unusable(version, now) if version else f"Version {key.version} of the key {key.name} was deleted."
-    return f"{reason} {_may_need(key)}" if reason else None
-
-
-def lost_after_change(version: KeyIdentifier) -> str:
-    """The doubt about a version that became unusable when the account may just have been moved from it."""
-    return (
-        f"Version {version.version} of the key {version.name} was disabled or expired at about the time when the "
-        f"account was changed. {_may_need(version)}"
-    )
-
-
 def _may_need(version: KeyIdentifier) -> str:
     return (
         "The account may need it. Make that version usable with azbatch.cmk.recover, or with "
-        f"azbatch.cmk.keyvault_cmk_key (key_identifier: {version}, state: enabled), and disable it two days later."
+        f"azbatch.cmk.keyvault_cmk_key (key_identifier: {version}, state: enabled)."
     )
 
 
-def _why_unusable(version: KeyBundle, now: float) -> str:
-    reason = _reason(item_of(version), now)
-    return reason or ("" if "unwrapKey" in version["key"].get("key_ops", ()) else "The key does not allow unwrapKey.")
-
-
-def _none_usable(evidence: Evidence, versions: Sequence[KeyItem] | None) -> bool:
-    """Whether none of the versions that an account may use is usable, if it follows the key. False if the versions
-    could not be listed."""
-    return versions is not None and all(_reason(item, evidence.now) for item in versions)
+def _not_allowed(version: KeyBundle) -> str:
+    return "" if "unwrapKey" in version["key"].get("key_ops", ()) else "The key does not allow unwrapKey."
 
 
 def _is_in_perimeter(evidence: Evidence) -> bool:
@@ -484,110 +417,17 @@ def _said_by_batch(said: str) -> Iterator[Cause]:
 
 
 def _unusable(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str]:
-    """The unusable versions among those that the account may need, each with the reason."""
-    reasons = {version_of(item): _reason(item, evidence.now) for item in _in_question(evidence, observed)}
+    """The unusable versions among those that the account may need, each with the reason. An account that is available
+    needs its own version only. A version that Batch names is always needed: without it, Batch cannot move the account
+    to a newer version."""
+    items = _possible(evidence, observed)
+    if observed.get("available"):
+        items = items[:1]
+    if observed.get("available") is False:
+        said = _said(observed)
+        items += [item for item in _listed(observed) or () if version_of(item) in said]
+    reasons = {version_of(item): why_unusable(item, evidence.now) for item in items}
     return {version: reason for version, reason in reasons.items() if reason}
-
-
-def _in_question(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyItem]:
-    """The versions that the account may need. If it is pinned: that version. If it follows the key: the newest
-    version, and the previous version if the account may use it (`followers_on`). If the account is not available:
-    also the versions that became unusable too early.
-
-    An available account does not need the previous version. An unavailable account may use an older version. Older
-    versions are returned only if nothing else explains why the account is unavailable, because a person may have
-    disabled older versions on purpose. A version that Batch names is always needed: without it, Batch cannot move the
-    account to a newer version.
-    """
-    versions = _listed(observed)
-    newest = evidence.bundle if isinstance(evidence.bundle, Mapping) else None
-    if versions is None:
-        return [item_of(newest)] if newest else []
-    by_version = {version_of(item): item for item in versions}
-    named = [version for version in by_version if version in _said(observed)]
-    is_lost = observed["available"] is False
-    lost = _lost_too_early(evidence, observed) if is_lost else []
-    if evidence.key.version is not None:
-        followed = [evidence.key.version]
-        likely = [*followed, *lost, *(named if is_lost else ())]
-    else:
-        used = followers_on(newest, versions, evidence.now) if newest else newest_first(versions)
-        followed = [version for version in used if version in by_version]
-        if observed["available"]:
-            return [by_version[version] for version in followed[:1]]
-        recent = followed[:2]
-        if newest and is_usable(newest, evidence.now):
-            recent = [version for version in recent if not is_retired(by_version[version], newest, evidence.now)]
-        likely = [*recent, *lost, *named]
-    items = [by_version[version] for version in dict.fromkeys(likely) if version in by_version]
-    if is_lost and not (any(_reason(item, evidence.now) for item in items) or _is_explained(observed)):
-        beside = _lost_without_access(evidence, observed) if _is_refused_alone(evidence, observed) else []
-        less_likely = dict.fromkeys([*followed, *_just_left(evidence, observed), *beside])
-        return [by_version[version] for version in less_likely if version in by_version]
-    return items
-
-
-def _is_refused_alone(evidence: Evidence, observed: Mapping[str, Any]) -> bool:
-    """Whether Batch itself refuses requests, and the vault does not explain that: without a refusal, the account may
-    well be available."""
-    is_refused = account_document.availability(observed.get("unavailable_reason")) is False
-    return is_refused and not _is_vault_changed(evidence) and not _is_in_perimeter(evidence)
-
-
-def _is_explained(observed: Mapping[str, Any]) -> bool:
-    """Whether something other than a version of the key explains that the account is not available: another cause, a
-    repair of this run, or a repair a few minutes ago."""
-    if observed.get("after_repair"):
-        return True
-    checks = preflight.judged(observed["evidence"])
-    others = ("access_granted", "network_open_to_batch", "same_tenant")
-    # A change of the vault may have caused the loss.
-    repairs = unnoticed_repairs({**observed, "is_report": False})
-    return any(check.status == FAILED for check in checks if check.name in others) or bool(repairs)
-
-
-def _lost_too_early(evidence: Evidence, observed: Mapping[str, Any], *, access_since: float = 0) -> list[str]:
-    """The previous versions that were disabled or expired when the account may still have needed them."""
-    if not isinstance(evidence.bundle, Mapping):
-        return []
-    return previous_in_doubt(
-        evidence.bundle,
-        _listed(observed) or (),
-        evidence.now,
-        follows=evidence.key.version is None,
-        access_since=access_since,
-        account_changed_at=observed.get("account_changed_at"),
-    )
-
-
-def _lost_without_access(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
-    """The same, and the versions that were disabled or expired before the account was granted its access. The account
-    needs them if it had no access before."""
-    return _lost_too_early(evidence, observed, access_since=access_since(evidence))
-
-
-def _just_left(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
-    """The versions that became unusable when the account may just have been moved from them."""
-    if not isinstance(evidence.bundle, Mapping):
-        return []
-    return just_left(
-        evidence.bundle,
-        _listed(observed) or (),
-        evidence.now,
-        follows=evidence.key.version is None,
-        account_changed_at=observed.get("account_changed_at"),
-    )
-
-
-def _reason(item: KeyItem, now: float) -> str:
-    version, attributes = version_of(item), item["attributes"]
-    if not attributes["enabled"]:
-        return f"Version {version} is disabled."
-    if attributes.get("exp") is not None and attributes["exp"] <= now:
-        return f"Version {version} has expired."
-    if attributes.get("nbf") is not None and attributes["nbf"] > now:
-        return f"Version {version} is not valid yet."
-    return ""
 
 
 def _needed(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:

@@ -13,16 +13,19 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import Any, NamedTuple, TypedDict
 
 from .._core.documents import Account
+from .._core.duration import instant
 from .._core.errors import CmkError, Refused
 from .._core.ids import KeyIdentifier, is_pool, key_of, place_of, principals_of, read_key_identifier
-from .._core.plan import Plan, Service, W
+from .._core.plan import Plan, W
 from .._resources.account.document import POOLS_READ
 from .rights import READ_ACCOUNTS, READ_PERMISSIONS
+from .versions import KeyVersions, User, margin_ends, versions_possibly_in_use
 
 _FORCE = "set force: true if such accounts may lose their key"
 
@@ -50,6 +53,8 @@ class DiskKey(TypedDict):
     id: str
     # None if the key is not known and may be any key: of an unavailable account, or of a disk encryption set.
     key: str | None
+    # When the pool was last changed, in seconds since 1970; None if that is not known.
+    changed_at: float | None
     follows_latest: bool
     # The principals of the pool's identities. None if they are not known and may be any principals.
     principals: list[str] | None
@@ -61,17 +66,75 @@ class Visible(Listed):
     disks: list[DiskKey]
 
 
-def on_key(visible: Visible, key: KeyIdentifier, followers_on: Iterable[str] | None = None) -> list[str]:
-    """The ids of the accounts and pools that use this key or, if the identifier has a version, this version.
+class Users(NamedTuple):
+    """The accounts and pools that may use a key or a version of it."""
 
-    `followers_on` are the versions that an account or a pool may use if it follows the key.
-    """
-    return _users(visible, lambda used: _is_on(used, key, followers_on))
+    ids: list[str]
+    # If they may use it only because of the margin: when the margin ends, in seconds since 1970. None if one of them
+    # certainly uses it, or if there are none.
+    until: float | None
 
 
-def accounts_on_key(visible: Listed, key: KeyIdentifier) -> list[str]:
-    """The ids of the accounts that use this key or, if the identifier has a version, this version."""
-    return [account["id"] for account in visible["accounts"] if _is_on(key_of(account), key, None)]
+@dataclass(frozen=True)
+class Times:
+    """Times of accounts by their ids, in seconds since 1970."""
+
+    # When the account was last changed; None if that could not be read.
+    changed_at: Mapping[str, float | None] = field(default_factory=dict)
+    # Since when the account has access to the key, as far as that is known.
+    access_since: Mapping[str, float] = field(default_factory=dict)
+    # The ids of accounts that use another key now, and may have used this key before they were last changed.
+    may_have_left: Collection[str] = ()
+
+
+def accounts_on_key(visible: Listed, key: KeyIdentifier) -> list[Account]:
+    """The accounts that use any version of this key."""
+    return [account for account in visible["accounts"] if key.same_key(key_of(account))]
+
+
+def users_of_key(visible: Visible, key: KeyIdentifier, times: Times, now: float, margin: float) -> Users:
+    """The users of any version of this key. An account that has left the key may use it inside the margin."""
+    named = [account["id"] for account in accounts_on_key(visible, key)]
+    pools = _pools(visible, key.same_key)
+    left = recently_left(times, now, margin)
+    users = list(dict.fromkeys([*named, *pools, *left]))
+    return Users(users, None if named or pools else max(left.values(), default=None))
+
+
+def users_of_version(visible: Visible, key: KeyIdentifier, versions: KeyVersions, times: Times, margin: float) -> Users:
+    """The users of this version of a key (`versions_possibly_in_use`)."""
+    users: dict[str, float | None] = {}
+
+    def add(name: str, user: User) -> None:
+        possible = versions_possibly_in_use(versions, user, margin)
+        if key.version in possible:
+            is_own = possible[0] == key.version
+            until = margin_ends(versions, user, margin)
+            users[name] = None if is_own or until == inf or users.get(name, 0) is None else until
+
+    for account in accounts_on_key(visible, key):
+        name, used = account["id"], key_of(account)
+        user = User(used.version if used else None, times.changed_at.get(name), times.access_since.get(name, 0))
+        add(name, user)
+    for disk in visible["disks"]:
+        if disk["key"] is None:
+            users[disk["id"]] = None
+            continue
+        used = read_key_identifier(disk["key"])
+        if used.same_key(key):
+            for version in {used.version, None if disk["follows_latest"] else used.version}:
+                add(disk["id"], User(version, disk["changed_at"]))
+    users |= recently_left(times, versions.now, margin)
+    ends = list(users.values())
+    known = [until for until in ends if until is not None]
+    return Users(list(users), max(known) if known and len(known) == len(ends) else None)
+
+
+def recently_left(times: Times, now: float, margin: float) -> dict[str, float]:
+    """The accounts that may have left the key inside the margin, with the time when the margin ends."""
+    changed = {name: times.changed_at.get(name) for name in times.may_have_left}
+    ends = {name: (now if at is None else at) + margin for name, at in changed.items()}
+    return {name: until for name, until in ends.items() if until > now}
 
 
 def _users(visible: Visible, uses: Callable[[KeyIdentifier | None], bool]) -> list[str]:
@@ -87,39 +150,21 @@ def _pools(visible: Visible, uses: Callable[[KeyIdentifier], bool], principal: s
     def may_use(disk: DiskKey) -> bool:
         if disk["key"] is None:
             return True
-        key = read_key_identifier(disk["key"])
-        names = [key, key.versionless] if disk["follows_latest"] else [key]
         holders = disk["principals"]
         is_holder = principal is None or holders is None or principal.lower() in map(str.lower, holders)
-        return is_holder and any(map(uses, names))
+        return is_holder and uses(read_key_identifier(disk["key"]))
 
     return [disk["id"] for disk in visible["disks"] if may_use(disk)]
 
 
-def _is_on(used: KeyIdentifier | None, key: KeyIdentifier, followers_on: Iterable[str] | None) -> bool:
-    if used is None or not used.versionless.same(key.versionless):
-        return False
-    if key.version is None:
-        return True
-    return key.version in (followers_on or ()) if used.version is None else used.same(key)
-
-
 def following(visible: Visible, key: KeyIdentifier) -> list[str]:
     """The ids of the accounts and pools that follow the latest version of this key."""
-    return _users(visible, key.versionless.same)
-
-
-def principals_following(visible: Visible, key: KeyIdentifier) -> dict[str, Sequence[str] | None]:
-    """The principals of the accounts and pools that follow the latest version of this key, by their ids. None if the
-    principals of a pool are not known."""
-    follows = key.versionless.same
-    accounts = {
-        account["id"]: principals_of(account.get("identity", {}))
-        for account in visible["accounts"]
-        if (used := key_of(account)) and follows(used)
-    }
-    pools = _pools(visible, follows)
-    return {**{disk["id"]: disk["principals"] for disk in visible["disks"] if disk["id"] in pools}, **accounts}
+    follows = [
+        disk["id"]
+        for disk in visible["disks"]
+        if disk["key"] is None or (disk["follows_latest"] and key.same_key(read_key_identifier(disk["key"])))
+    ]
+    return list(dict.fromkeys([*_users(visible, key.versionless.same), *follows]))
 
 
 def in_vault(visible: Visible, vault: str) -> list[str]:
@@ -143,12 +188,18 @@ def through_principal(visible: Visible, vault: str, principal: str, key_name: st
             return False
         return key_name is None or key.name.casefold() == key_name.casefold()
 
-    def reaches(account: Account) -> bool:
-        own = {one.lower() for one in principals_of(account.get("identity", {}))}
-        return is_reached(key_of(account)) and principal.lower() in own
-
-    accounts = [account["id"] for account in visible["accounts"] if reaches(account)]
+    holders = with_principal(visible, principal)
+    accounts = [one["id"] for one in visible["accounts"] if one["id"] in holders and is_reached(key_of(one))]
     return list(dict.fromkeys([*accounts, *_pools(visible, is_reached, principal)]))
+
+
+def with_principal(visible: Listed, principal: str) -> list[str]:
+    """The ids of the accounts that have this principal."""
+    return [
+        account["id"]
+        for account in visible["accounts"]
+        if principal.lower() in map(str.lower, principals_of(account.get("identity", {})))
+    ]
 
 
 def guard(users: list[str], visible: Visible, what: str, *, force: bool) -> tuple[str, ...]:
@@ -210,20 +261,32 @@ def _rights_to_list(action: str) -> str:
     return action if action == POOLS_READ else f"{READ_ACCOUNTS} and {READ_PERMISSIONS}"
 
 
-@dataclass(frozen=True)
-class AllListed:
-    """The goal that the accounts of all subscriptions, including the subscription of the `vault`, can be listed.
-    For `what` and `otherwise` see `require_whole`."""
+def recently_used(what: str, ids: Sequence[str], until: float) -> Refused:
+    """The refusal inside the margin. `what` is the change as an infinitive."""
+    remedy = (
+        "Run the task again after that time. If the key is leaked, set unused_for: P0D. Accounts that still need it "
+        "may then lose their key."
+    )
+    return Refused(
+        f"Refused to {what} before {instant(until)}. These accounts and pools were changed so recently that Batch may "
+        f"still need it: {', '.join(ids)}. {remedy}",
+        code="recently_used",
+        kept_until=instant(until),
+        accounts=list(ids),
+        option="unused_for",
+        remedy=remedy,
+    )
 
-    what: str
-    otherwise: str
-    vault: str | None
 
-
-def plan(goal: AllListed, visible: Listed) -> Plan[Service]:
-    """A plan without steps. Raises Refused if accounts or pools could not be listed."""
-    require_whole(visible, goal.what, goal.otherwise)
-    return Plan(goal, {}, {})
+def cut_short(what: str, ids: Iterable[str]) -> tuple[str, ...]:
+    """The warning that `what` is disabled, deleted or revoked inside the margin, because `unused_for` is shorter."""
+    names = ", ".join(ids)
+    if not names:
+        return ()
+    return (
+        f"Batch may need {what} for seven days after accounts have last used it, but unused_for is shorter. These may "
+        f"lose their key: {names}.",
+    )
 
 
 def removal(plan: Plan[W], back: Any, taken_away: Any = True) -> Plan[W]:

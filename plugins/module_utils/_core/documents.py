@@ -95,6 +95,7 @@ class DeploymentConfiguration(TypedDict, total=False):
 
 
 class PoolProperties(TypedDict, total=False):
+    lastModified: str
     deploymentConfiguration: DeploymentConfiguration
 
 

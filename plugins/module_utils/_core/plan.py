@@ -127,5 +127,17 @@ def together(outcomes: Sequence[Outcome]) -> Outcome:
         {**first.before, "principals": [dict(one.before) for one in outcomes]},
         {**first.after, "principals": [dict(one.after) for one in outcomes]},
         tuple(dict.fromkeys(warning for one in outcomes for warning in one.warnings)),
-        {name: [user for one in outcomes for user in one.report[name]] for name in first.report},
+        _together([one.report for one in outcomes]),
     )
+
+
+def _together(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Lists of several reports together. Of other values the greatest, such as the latest time."""
+    combined: dict[str, Any] = {}
+    for name in reports[0] if reports else ():
+        values = [report[name] for report in reports]
+        is_list = isinstance(values[0], list)
+        combined[name] = (
+            [one for value in values for one in value] if is_list else max(filter(None, values), default=None)
+        )
+    return combined

@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..._azure import sdk
 from ..._azure.identities import Identities
+from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts
+from ..._checks import usage
+from ..._core.concurrent import map_concurrent, value_or_error
 from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinition, RoleDefinitionProperties
+from ..._core.errors import CmkError
 from ..._core.ids import role_guid
 from ..._core.plan import Step
 from ..vault.document import uses_rbac
@@ -31,7 +35,15 @@ if TYPE_CHECKING:
 
 
 class Access(Polled):
-    def __init__(self, session: Session, vaults: Vaults, identities: Identities, visible: VisibleAccounts) -> None:
+    def __init__(
+        self,
+        session: Session,
+        vaults: Vaults,
+        identities: Identities,
+        visible: VisibleAccounts,
+        resources: Resources,
+    ) -> None:
+        self._resources = resources
         self._session = session
         self._vaults = vaults
         self._identities = identities
@@ -45,7 +57,13 @@ class Access(Polled):
             observed["assignments"] = self.assignments(scope_of(vault, goal.key_name), principal)
             observed["definitions"] = self.definitions(vault["id"], roles_in(observed["assignments"]))
         if not goal.present:
-            observed["visible"] = self._visible.read()
+            observed["visible"] = visible = self._visible.read()
+            # After the change, the second check is only for accounts that use a key of the vault.
+            holders = [] if goal.taken_away or goal.force else usage.with_principal(visible, principal)
+            read = map_concurrent(lambda name: value_or_error(partial(self._resources.times, name), CmkError), holders)
+            times = {name: (None, None) if isinstance(found, CmkError) else found for name, found in read.items()}
+            observed["times"] = usage.Times({name: changed for name, (changed, _now) in times.items()}, {}, holders)
+            observed["now"] = max((now for _changed, now in times.values() if now is not None), default=0.0)
         return observed
 
     def assignments(self, scope: str, principal: str) -> list[RoleAssignment]:

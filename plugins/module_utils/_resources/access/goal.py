@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..._core.documents import Account
+from ..._core.duration import seconds
 from ..._core.errors import InvalidOption, Refused
 from ..._core.ids import (
     UserAssignedId,
@@ -38,6 +39,8 @@ class Goal:
     force: bool
     # Leave the access as it is if Batch accounts use it.
     keeps_used: bool = False
+    # The time for which access stays granted after an account was changed that may have used it, in seconds.
+    unused_for: int = 0
     # Access was revoked: the second check requires that no account needs it (see usage.py).
     taken_away: bool = False
 
@@ -67,6 +70,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         key_name=check_key_name(key_name, "key_name") if key_name is not None else None,
         force=params["force"],
         keeps_used=params["in_use"] == "keep",
+        unused_for=seconds(params["unused_for"], "unused_for", or_none=True) or 0,
     )
 
 

@@ -15,7 +15,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..._checks import usage
+from ..._checks.versions import MARGIN_SECONDS
 from ..._core.documents import AccessPolicy, RoleAssignment, RoleAssignmentProperties, Vault
+from ..._core.duration import instant
 from ..._core.ids import role_guid, same_id
 from ..._core.plan import Plan, Step, step
 from ..vault import document as vault_document
@@ -51,15 +53,25 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccessWrites]:
         return Plan(goal, before, after, steps)
     left = _still_granted(goal, observed, scope, granted_after)
     if not (steps or goal.taken_away):
-        return Plan(goal, before, after, warnings=left, report={"in_use_by": []})
-    visible = observed["visible"]
+        return Plan(goal, before, after, warnings=left, report={"in_use_by": [], "kept_until": None})
+    visible, times, now = observed["visible"], observed["times"], observed["now"]
     users = usage.through_principal(visible, goal.vault, principal, goal.key_name if by_role else None)
-    if users and goal.keeps_used and not goal.taken_away:
+    recent = usage.recently_left(times, now, goal.unused_for)
+    what = f"revoke the access of {principal} to {goal.vault}"
+    if not goal.taken_away and goal.keeps_used and (users or recent):
         kept = usage.pools_unknown(users, visible)
-        return Plan(goal, before, before, warnings=kept, report={"in_use_by": users})
-    warnings = usage.guard(users, visible, f"revoke the access of {principal} to {goal.vault}", force=goal.force)
+        until = None if users else instant(max(recent.values()))
+        return Plan(
+            goal, before, before, warnings=kept, report={"in_use_by": users or list(recent), "kept_until": until}
+        )
+    if not goal.taken_away and recent and not users:
+        raise usage.recently_used(what, list(recent), max(recent.values()))
+    warnings = usage.guard(users, visible, what, force=goal.force)
+    if goal.unused_for < MARGIN_SECONDS:
+        warnings += usage.cut_short(f"the access of {principal}", usage.recently_left(times, now, MARGIN_SECONDS))
+    report = {"in_use_by": users, "kept_until": None}
     return usage.removal(
-        Plan(goal, before, after, steps, (*warnings, *left), report={"in_use_by": users}), replace(goal, present=True)
+        Plan(goal, before, after, steps, (*warnings, *left), report=report), replace(goal, present=True)
     )
 
 

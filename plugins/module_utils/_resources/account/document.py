@@ -110,11 +110,9 @@ def judged(pools: CmkError | None, lost: Sequence[str], unknown: Sequence[str]) 
     return pools or (NotShown(unknown) if unknown else None)
 
 
-def pools_show_availability(reason: CmkError | None) -> bool | None:
-    """Whether Batch refuses to list the pools of an account that has lost its key. None if that is not known."""
-    if isinstance(reason, NotShown) or (isinstance(reason, KeyUnusable) and reason.pools_listed):
-        return False
-    return True if availability(reason) is False else None
+def is_refused(reason: CmkError | None) -> bool:
+    """Whether Batch refuses to list the pools of an unavailable account."""
+    return not (isinstance(reason, KeyUnusable) and reason.pools_listed)
 
 
 def availability(reason: CmkError | None) -> bool | None:

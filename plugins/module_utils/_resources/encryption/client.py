@@ -20,16 +20,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..._azure.diagnosis import Diagnosis
 from ..._azure.evidence import EvidenceReader
-from ..._azure.moved import Moved
 from ..._azure.session import Polled, Session
-from ..._checks.diagnosis import lost_after_change, lost_key, previous_unusable
+from ..._checks.diagnosis import lost_after_change, lost_key
 from ..._checks.preflight import Evidence, for_rollback
+from ..._checks.versions import REPLACED_BEFORE_EXPIRY
 from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotConverged, NotFound, PlanOutdated, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
-from ..account.document import NotShown, availability, judged, require_known
-from ..key.document import REPLACED_BEFORE_EXPIRY, just_left
+from ..account.document import NotShown, availability, is_refused, judged, require_known
 from .document import account_unavailable
 from .survey import survey_warnings
 
@@ -49,11 +48,9 @@ class Encryption(Polled):
         evidence: EvidenceReader,
         diagnosis: Diagnosis,
         keys: Keys,
-        moved: Moved,
     ) -> None:
         self._session = session
         self._keys = keys
-        self._moved_to = moved
         self._accounts = accounts
         self._evidence = evidence
         self._diagnosis = diagnosis
@@ -85,23 +82,14 @@ class Encryption(Polled):
             goal = replace(goal, updates_version=True)
         # If a read shows the previous key, the read may be older than the change, so a rollback writes anyway.
         observed["may_be_stale"] = goal.undoes is not None and self._may_be_moved(group, name)
-        is_left = goal.leaves_alone(account)
-        observed["is_newer"] = (
-            not is_left and goal.was_moved(account) and self._uses_newer_version(account, goal.target)
-        )
-        if (is_left or observed["is_newer"]) and not (observed["may_be_stale"] and goal.is_satisfied_by(account)):
+        if goal.leaves_alone(account) and not (observed["may_be_stale"] and goal.is_satisfied_by(account)):
             # If this task has changed the key, the evidence of the change or rollback decides about the key. If
             # Batch has refused the change, a list of the pools is still no proof of availability.
             is_judged = not self._may_be_moved(group, name)
-            reason = (
-                self._unavailable_reason(group, name, pools_show=goal.pools_show)
-                if is_judged
-                else self._accounts.unavailable_reason(group, name)
-            )
+            ask = self._unavailable_reason if is_judged else self._accounts.unavailable_reason
+            reason = ask(group, name)
             if reason is None and not goal.undoes:
                 reason = self._previous_lost.get((group.lower(), name.lower()))
-            if reason is None and is_judged and goal.pools_show is False:
-                reason = NotShown(["After a repair of the key, Batch may need ten minutes."])
             observed["unavailable_reason"] = reason
             confirmed = self._accounts.confirmed(group, name)
             if goal.is_satisfied_by(account) and confirmed and confirmed.key.same(goal.target):
@@ -149,29 +137,15 @@ class Encryption(Polled):
         bundle = value_or_error(partial(self._keys.bundle, key), CmkError)
         return bundle["attributes"].get("exp") if isinstance(bundle, Mapping) else None
 
-    def _uses_newer_version(self, account: Account, wanted: KeyIdentifier | None) -> bool:
-        """Whether the account is pinned to a version of the wanted key that was created after the wanted version."""
-        has = key_of(account)
-        if wanted is None or has is None or not has.same_key(wanted) or not (has.version and wanted.version):
-            return False
-        newer, older = (value_or_error(partial(self._keys.bundle, key), CmkError) for key in (has, wanted))
-        if not isinstance(newer, dict) or not isinstance(older, dict):
-            return False
-        return bool(newer["attributes"]["created"] >= older["attributes"]["created"])
-
-    def survey(self, group: str, name: str, *, diagnose: bool, after_repair: bool = False) -> dict[str, Any]:
-        """The account, the reason if it is not available, and with `diagnose` the data of the diagnosis. `after_repair`
-        is whether a repair of this run may explain why the account is not available yet."""
+    def survey(self, group: str, name: str, *, diagnose: bool) -> dict[str, Any]:
+        """The account, the reason if it is not available, and with `diagnose` the data of the diagnosis."""
         account = self._accounts.get(group, name)
         key = key_of(account) if account and diagnose else None
         found = self._diagnosis.read(account, key) if account and key else None
         reason = self._unavailable_reason(group, name, (lambda: found) if found else None) if account else None
-        found = {**found, "available": availability(reason)} if found else None
-        return {
-            "account": account,
-            "unavailable_reason": reason,
-            "diagnosis": {**found, "unavailable_reason": reason, "after_repair": after_repair} if found else None,
-        }
+        if found:
+            found = {**found, "available": availability(reason), "unavailable_reason": reason}
+        return {"account": account, "unavailable_reason": reason, "diagnosis": found}
 
     def require_available(self, group: str, name: str) -> None:
         """Raise an error if the account is not available, because Batch refuses to change it, or if its
@@ -181,19 +155,16 @@ class Encryption(Polled):
         self._require(group, name, self._unavailable_reason(group, name, key_in_use.result))
 
     def _unavailable_reason(
-        self,
-        group: str,
-        name: str,
-        read: Callable[[], Mapping[str, Any] | None] | None = None,
-        *,
-        pools_show: bool | None = None,
+        self, group: str, name: str, read: Callable[[], Mapping[str, Any] | None] | None = None
     ) -> CmkError | None:
         """Why the account is not available, or why that is not known (`account_document.availability`).
 
         The key, the access and the network are judged too (`judged`). `read` returns their data. By default, they are
-        read now. After a change of the key by this task, they are not judged, because Batch has used the key. If it is
-        known that Batch refuses to list the pools of an account without its key (`pools_show`), a list shows that the
-        account is available again, unless the key was lost a second time: Batch may notice a loss late.
+        read now. After a change of the key by this task, they are not judged, because Batch has used the key.
+
+        Whether Batch refuses to list the pools of an account without its key is not documented. If a task of the run
+        has seen it, a list shows that the account is available again, unless the key was lost a second time: Batch may
+        notice a loss late. If a task of the run has seen the contrary, a list shows nothing.
         """
         reason: CmkError | None
         try:
@@ -203,13 +174,25 @@ class Encryption(Polled):
                 raise
             reason = failing
         is_shown = reason is not None and not isinstance(reason, Unavailable)
-        if is_shown or self._accounts.is_confirmed(group, name):
-            return reason
-        found = (read or partial(self._key_in_use, group, name, is_report=True))()
-        if not found:
-            return reason
-        lost, unknown = lost_key(found)
-        return judged(reason, lost, [] if reason is None and pools_show else unknown)
+        if not is_shown and not self._accounts.is_confirmed(group, name):
+            found = (read or partial(self._key_in_use, group, name, is_report=True))()
+            if found:
+                lost, unknown = lost_key(found)
+                shows = self._session.files.load(*self._shown_as(group, name))
+                reason = judged(reason, lost, [] if reason is None and shows else unknown)
+                if reason is None and shows is False:
+                    reason = NotShown(["After a repair of the key, Batch may need ten minutes."])
+        if availability(reason) is False:
+            self._session.files.store(is_refused(reason), *self._shown_as(group, name))
+        return reason
+
+    def pools_show_availability(self, group: str, name: str) -> bool:
+        """Whether a task of the run has seen that Batch refuses to list the pools of the account without its key."""
+        return bool(self._session.files.load(*self._shown_as(group, name)))
+
+    def _shown_as(self, group: str, name: str) -> tuple[str, ...]:
+        """The name in the run's store of whether a list of the account's pools shows that it is available."""
+        return "pools show availability", self._session.subscription_id.lower(), group.lower(), name.lower()
 
     def _key_in_use(self, group: str, name: str, *, is_report: bool) -> dict[str, Any] | None:
         """The key, the access and the network of an account that uses a customer-managed key. For `is_report` see
@@ -323,8 +306,6 @@ class Encryption(Polled):
             self._moved.discard(account)
             if self._not_shown.get(account, -inf) + _MAX_READ_DELAY > time.monotonic():
                 self._polls_until = time.monotonic() + _MAX_READ_DELAY
-        elif evidence is not None:
-            self._moved_to.note(evidence.key)
         left = None if even_if_unavailable else previous
         unusable = in_background(self._previous_unusable, left, evidence, time.monotonic())
         try:
@@ -347,18 +328,7 @@ class Encryption(Polled):
         """
         if previous is None or evidence is None or not previous.same_key(evidence.key):
             return None
-        listed = in_background(value_or_error, partial(self._evidence.versions_now, previous, changed_at), CmkError)
-        if previous.version is not None:
-            found = value_or_error(partial(self._evidence.bundle_now, previous, changed_at), CmkError)
-            reason = (
-                None if isinstance(found, CmkError) else previous_unusable(previous, found["bundle"], self._keys.now)
-            )
-            if reason:
-                return reason
-        versions = listed.result()
-        if isinstance(versions, CmkError) or not isinstance(evidence.bundle, Mapping):
+        items = value_or_error(partial(self._evidence.versions_now, previous, changed_at), CmkError)
+        if isinstance(items, CmkError):
             return None
-        # Batch has accepted the change, so the account has used its key within the last hour.
-        now, follows = self._keys.now, evidence.key.version is None
-        lost = just_left(evidence.bundle, versions, now, follows=follows, account_changed_at=now)
-        return lost_after_change(replace(previous, version=lost[0])) if lost else None
+        return lost_after_change(previous, evidence.key, items, self._keys.now)

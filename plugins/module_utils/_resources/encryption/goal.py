@@ -15,7 +15,14 @@ from typing import Any
 
 from ..._core.documents import Account
 from ..._core.errors import InvalidOption
-from ..._core.ids import KeyIdentifier, check_account_name, key_of, parse_key_identifier
+from ..._core.ids import (
+    KeyIdentifier,
+    check_account_name,
+    check_key_name,
+    check_vault_name,
+    key_of,
+    parse_key_identifier,
+)
 from .document import BATCH, KEY_VAULT
 
 
@@ -28,8 +35,6 @@ class Goal:
     vault_group: str | None
     # Whether to wait if the account uses the key and is not available.
     patient: bool = False
-    # Whether a list of the account's pools proves that the account is available. None: not known.
-    pools_show: bool | None = None
     # Whether an account that uses a different customer-managed key may be moved.
     replaces: bool = False
     # Whether the account follows the latest version of the key. None: if the account uses this key already, that is
@@ -40,8 +45,8 @@ class Goal:
     # If this is the rollback of a failed change: the goal of that change. A rollback is tried even if the account
     # is not available. It changes nothing if another task or user has moved the account meanwhile.
     undoes: Goal | None = None
-    # The key that the account used when this key was chosen for it.
-    expected: KeyIdentifier | None = None
+    # The vault and the name of the only other key that the account may use before the change.
+    previous: tuple[str, str] | None = None
     # Whether a missing account is no failure.
     may_be_missing: bool = False
 
@@ -70,9 +75,9 @@ class Goal:
         has, target = key_of(account), self.target
         return has.same(target) if has else target is None
 
-    def was_moved(self, account: Account) -> bool:
-        """Whether another task or user has moved the account since this key was chosen for it."""
-        return self.expected is not None and not self.expected.same(key_of(account))
+    def allows_previous(self, key: KeyIdentifier | None) -> bool:
+        """Whether the account may be moved from this key."""
+        return self.previous is None or key is None or key.is_named(*self.previous)
 
     def described(self, current: Mapping[str, Any]) -> str:
         """A sentence on the state of the account after a rollback."""
@@ -89,11 +94,13 @@ def desired(params: Mapping[str, Any]) -> Goal:
         raise InvalidOption(
             "key_identifier", key, f"it has no meaning with key_source: {source}.", "Leave out one of the two."
         )
-    identifier, expected = (
-        parse_key_identifier(key, "key_identifier") if key else None,
-        params["expected_key_identifier"],
-    )
-    follow = params["follow_latest"]
+    identifier = parse_key_identifier(key, "key_identifier") if key else None
+    follow, previous = params["follow_latest"], (params["previous_vault_name"], params["previous_key_name"])
+    if (previous[0] is None) != (previous[1] is None):
+        option = "previous_vault_name" if previous[0] is None else "previous_key_name"
+        raise InvalidOption(
+            option, None, "previous_vault_name and previous_key_name require each other.", f"Set {option}."
+        )
     if identifier and identifier.version is None:
         if follow is False:
             raise InvalidOption(
@@ -106,10 +113,14 @@ def desired(params: Mapping[str, Any]) -> Goal:
         key=identifier,
         vault_group=params["vault_resource_group"],
         patient=params["wait_until_available"],
-        pools_show=params["pools_show_availability"],
         replaces=params["replace_key"],
         follow=follow,
         updates_version=params["update_version"],
-        expected=parse_key_identifier(expected, "expected_key_identifier") if expected is not None else None,
+        previous=(
+            check_vault_name(previous[0], "previous_vault_name"),
+            check_key_name(previous[1], "previous_key_name"),
+        )
+        if previous[0] is not None
+        else None,
         may_be_missing=params["missing"] == "skip",
     )

@@ -46,25 +46,16 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
             read = observed["evidence"] if goal.undoes else preflight.lasting(observed["evidence"])
             preflight.require(read, "and could when the account was moved to it")
         return _unchanged(goal, before, unavailable_reason)
-    if goal.was_moved(account):
-        if observed["is_newer"]:
-            return _unchanged(goal, before, unavailable_reason)
-        raise Refused(
-            f"The Batch account {goal.account} was moved from {goal.expected} to "
-            f"{key_of(account) or 'a Microsoft-managed key'} by somebody else while this task chose a key for it. "
-            "Run the task again.",
-            code="account_moved",
-            key_identifier=str(key_of(account) or "") or None,
-            remedy="Run the task again.",
-        )
+    has = key_of(account)
+    if not goal.allows_previous(has):
+        raise _on_another_key(goal, has)
     if goal.key and not goal.replaces:
-        refuse_other_key(goal.account, key_of(account), goal.key)
+        _refuse_other_key(goal.account, has, goal.key)
     checks: tuple[preflight.Check, ...] = ()
     if goal.key:
         evidence = observed["evidence"]
         checks = preflight.require(evidence) if goal.undoes else preflight.require_for_change(evidence)
     body = {"properties": {"encryption": account_document.encryption_body(goal.target)}}
-    has = key_of(account)
     switch = step(
         EncryptionWrites.set_encryption,
         group=goal.group,
@@ -97,7 +88,7 @@ def _unchanged(goal: Goal, before: Mapping[str, Any], reason: CmkError | None) -
     return Plan(goal, before, before, warnings=warnings, report={"previous_key_identifier": None})
 
 
-def refuse_other_key(name: str, has: KeyIdentifier | None, wanted: KeyIdentifier) -> None:
+def _refuse_other_key(name: str, has: KeyIdentifier | None, wanted: KeyIdentifier) -> None:
     """Refuse a different key, which may be a typing error. Another version of the same key is accepted."""
     if has is None or has.versionless.same(wanted.versionless):
         return
@@ -109,4 +100,17 @@ def refuse_other_key(name: str, has: KeyIdentifier | None, wanted: KeyIdentifier
         value=False,
         key_identifier=str(has),
         remedy="Correct the names of the vault and the key, or set replace_key: true.",
+    )
+
+
+def _on_another_key(goal: Goal, has: KeyIdentifier | None) -> Refused:
+    vault, name = goal.previous or ("", "")
+    remedy = "Correct previous_vault_name and previous_key_name."
+    return Refused(
+        f"The Batch account {goal.account} uses {has}, not the key {name} in {vault}. Nothing was changed. {remedy}",
+        code="account_on_another_key",
+        option="previous_key_name",
+        value=name,
+        key_identifier=str(has),
+        remedy=remedy,
     )

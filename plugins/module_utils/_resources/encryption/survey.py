@@ -40,16 +40,14 @@ def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
     account: Account | None = observed["account"]
     unavailable_reason, diagnosis = observed["unavailable_reason"], observed["diagnosis"]
     if account is None:
-        return {"exists": False}
+        return {"exists": False, "repairs": []}
     available = account_document.availability(unavailable_reason)
-    pools_show = account_document.pools_show_availability(unavailable_reason)
     return {
         **described(account),
         "available": available,
         "unavailable_reason": unavailable_reason.msg if available is False else None,
-        # ansible-core before 2.19 passes null as an empty string, which is no boolean.
-        **({} if pools_show is None else {"pools_show_availability": pools_show}),
         "diagnosis": account_diagnosis.describe(diagnosis) if diagnosis else None,
+        "repairs": account_diagnosis.repairs(diagnosis) if diagnosis else [],
     }
 
 

@@ -11,24 +11,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..._azure import sdk as azure_sdk
-from ..._azure.moved import Moved
 from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts
 from ..._checks import usage
-from ..._core.concurrent import in_background, map_concurrent
-from ..._core.documents import KeyBundle, KeyItem, RotationPolicy
+from ..._core.concurrent import in_background, map_concurrent, value_or_error
+from ..._core.documents import Account, KeyBundle, KeyItem, RotationPolicy
 from ..._core.errors import CmkError, Denied, TimedOut
-from ..._core.ids import KeyIdentifier, key_in_vault
-from . import disabled, grace
+from ..._core.ids import KeyIdentifier, key_in_vault, key_of
+from . import disabled
 from .agreed import version_for
-from .document import identifier_of, newest_known
+from .document import newest_known
 
 if TYPE_CHECKING:
     from ..._azure.evidence import EvidenceReader
@@ -42,11 +42,9 @@ class Keys(Polled):
         visible: VisibleAccounts,
         resources: Resources,
         vaults: Vaults,
-        moved: Moved,
         evidence: Callable[[], EvidenceReader],
     ) -> None:
         self._session = session
-        self._moved = moved
         self._visible = visible
         self._resources = resources
         self._vaults = vaults
@@ -66,52 +64,55 @@ class Keys(Polled):
             if key and known:
                 key = newest_known(key, versions, known, lambda one: self._read(url, goal.name, one))
         policy = self._policy(url, goal.name) if key and goal.looks_at_policy else None
-        moved_to = grace.moved_to(goal, key)
         observed: dict[str, Any] = {
+            "identifier": KeyIdentifier(goal.vault.lower(), self._session.environment.vault_suffix, goal.name),
             "key": key,
             "named": self._read(url, goal.name, goal.version) if key and goal.version else None,
             "versions": versions,
             "policy": policy,
             "deleted": None if key else self._deleted(url, goal.name),
             "visible": None,
-            "ages": None,
-            "usable_since": {},
-            "usable_since_unknown": None,
-            "moved_in_run": moved_to is not None and self._moved.to(moved_to),
+            "times": usage.Times(),
             "now": self.now,
         }
-        if goal.taken_away or (key and goal.may_cut_off(policy)):
-            # The accounts are not listed if a grace period prevents the change anyway.
-            if goal.taken_away or grace.is_forced(goal) or grace.kept_until(goal, observed) is None:
-                observed["visible"] = self._users(goal.vault)
-                if followers := disabled.followers(goal, observed):
-                    newest = identifier_of(observed["key"]).versionless
-                    times, reason = self._evidence().usable_since(newest, followers)
-                    observed.update(usable_since=times, usable_since_unknown=reason)
-            if not goal.taken_away and (goal.grace_period or goal.moved_to is None or observed["usable_since"]):
-                observed["ages"] = self._ages(goal, moved_to, observed)
+        if goal.taken_away is not None or (key and goal.may_cut_off(policy)):
+            observed.update(self._users(goal, observed))
         return observed
 
-    def _users(self, vault: str) -> usage.Visible:
-        """The accounts that may use a key of the vault."""
-        visible = self._visible.read()
-        return {**visible, "unlisted": [*visible["unlisted"], *self._vaults.unseen(vault)]}
+    def _users(self, goal: Any, observed: Mapping[str, Any]) -> dict[str, Any]:
+        """The accounts and pools that may use the key, and the times that show which versions they may use.
 
-    def _ages(
-        self, goal: Any, moved_to: KeyIdentifier | None, observed: Mapping[str, Any]
-    ) -> dict[str, float | None] | None:
-        """Seconds since the change of each account that may have been moved from the key or version that is to be
-        disabled. None if nothing would be disabled."""
-        visible = observed["visible"]
-        if moved_to is None or visible is None or not disabled.would_disable(goal, observed):
-            return None
-        return map_concurrent(self._age, usage.accounts_on_key(visible, moved_to))
+        The accounts are listed first. Their times, which need a request for each account, are read only if no account
+        certainly uses what is to be disabled or deleted, and the pools only if no account may use it.
+        """
+        found = self._visible.everywhere()
+        accounts, unseen = found["accounts"], self._vaults.unseen(goal.vault)
+        settled = usage.Times(changed_at={account["id"]: 0.0 for account in accounts})
+        visible: usage.Visible = {"accounts": accounts, "disks": [], "unlisted": [*found["unlisted"], *unseen]}
+        users = {"visible": visible, "times": settled}
+        may_be_free = not goal.disables_or_deletes or disabled.has_unused(goal, {**observed, **users})
+        if may_be_free and goal.taken_away is None and goal.disables_or_deletes and not goal.force:
+            users["times"] = self._times(observed["identifier"], accounts)
+            may_be_free = disabled.has_unused(goal, {**observed, **users})
+        if may_be_free:
+            disks, unlisted = self._visible.disks(accounts)
+            users["visible"] = {**visible, "disks": disks, "unlisted": [*visible["unlisted"], *unlisted]}
+        return users
 
-    def _age(self, account_id: str) -> float | None:
-        try:
-            return self._resources.age(account_id)
-        except CmkError:
-            return None
+    def _times(self, key: KeyIdentifier, accounts: Sequence[Account]) -> usage.Times:
+        """When the accounts were changed that use the key or have access to it, and since when they have access."""
+        access = self._evidence().access_of_all(key, accounts)
+        asked = [account for account in accounts if account["id"] in access]
+
+        def changed_at(name: str) -> float | CmkError | None:
+            return value_or_error(partial(self._resources.changed_at, name), CmkError)
+
+        changed = map_concurrent(changed_at, [account["id"] for account in asked])
+        return usage.Times(
+            {name: None if isinstance(at, CmkError) else at for name, at in changed.items()},
+            access,
+            [account["id"] for account in asked if not key.same_key(key_of(account))],
+        )
 
     def bundle(self, key: KeyIdentifier) -> KeyBundle | None:
         """The key version or, if the identifier has no version, the newest version; None if it does not exist."""

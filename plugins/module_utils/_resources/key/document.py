@@ -16,19 +16,8 @@ from typing import Any
 from ..._core.documents import JsonWebKey, KeyBundle, KeyItem
 from ..._core.duration import instant
 from ..._core.ids import KeyIdentifier, read_key_identifier
-from ..._core.summary import and_text, changed_values, version_text
+from ..._core.summary import and_text, changed_values, used_by_text, version_text
 from . import rotation_policy
-
-# The documentation says that Batch uses a new version of a versionless identifier automatically, but not how soon.
-# Azure's services check for a new version at least once a day. It also does not say for how long Batch needs the
-# previous version. For other services, Azure recommends to keep it for a day.
-TAKEN_WITHIN_SECONDS = 24 * 3600
-PREVIOUS_NEEDED_SECONDS = 24 * 3600
-# It also does not say how soon Batch notices that it cannot use a version any more. Azure App Configuration notices
-# within an hour.
-LOSS_NOTICED_SECONDS = 3600
-# For this time after a new version, an account that follows the key may need the previous version.
-FOLLOWING_LAG = TAKEN_WITHIN_SECONDS + PREVIOUS_NEEDED_SECONDS
 
 # The keys that Batch supports (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
 TYPES = ("RSA", "RSA-HSM")
@@ -36,9 +25,6 @@ SIZES = (2048, 3072, 4096)
 OPERATIONS = ("wrapKey", "unwrapKey")
 # In seconds. No account is moved to a version that expires within this time, because there would be no time to react.
 EXPIRES_SOON = 3600
-# A version that expires within this time is replaced. The previous version must stay valid for the lag after that, and
-# a nightly run may be delayed by a day, or fail once.
-REPLACED_BEFORE_EXPIRY = FOLLOWING_LAG + 2 * 24 * 3600
 
 
 def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,6 +83,20 @@ def summary(vault: str, name: str, before: Mapping[str, Any], after: Mapping[str
     return " ".join(sentences)
 
 
+def kept_summary(vault: str, name: str, report: Mapping[str, Any]) -> str:
+    """One line for a person about versions that stay enabled, or a key that was not deleted, because it may be in use;
+    empty if there are none. `report` is from disabled.py."""
+    users = report.get("in_use_by")
+    if not users:
+        return ""
+    versions = [version_text(version) for version in report["kept_versions"] if version]
+    key = f"key {name} in vault {vault}"
+    what = f"{and_text(versions)} of {key}" if versions else key
+    verb = ("stay" if len(versions) > 1 else "stays") + " enabled" if versions else "was not deleted"
+    until = f" until {report['kept_until']}" if report["kept_until"] else ""
+    return f"{what[0].upper()}{what[1:]} {verb}{until}, {used_by_text(users)}."
+
+
 def size_of(key: KeyBundle) -> int | None:
     """The size of the key in bits, from its modulus: older responses do not have the field `key_size`."""
     modulus = key["key"].get("n")
@@ -117,89 +117,7 @@ def item_of(key: KeyBundle) -> KeyItem:
     return {**item, "tags": key["tags"]} if "tags" in key else item
 
 
-def followers_on(newest: KeyBundle, versions: Sequence[KeyItem] | None, now: float, since: float = 0) -> list[str]:
-    """The versions that an account may use if it follows the key, the newest first. If the newest version has been
-    usable for longer than the lag, only that version. `versions` are all versions of the key, if they could be listed.
-    `since` is the time since which the account can use the key, if that was read.
-
-    Batch does not move an account to a version that it cannot use: disabled, expired, not valid yet or of another
-    type. The last update of the newest version may have made the version usable, so the lag begins with the update.
-    """
-    attributes = newest["attributes"]
-    usable_since = max(attributes["created"], attributes.get("updated") or 0, attributes.get("nbf") or 0, since)
-    if is_usable(newest, now) and now - usable_since >= FOLLOWING_LAG:
-        return [version_of(newest["key"])]
-    return newest_first(versions or ()) or [version_of(newest["key"])]
-
-
-def previous_in_doubt(
-    used: KeyBundle,
-    versions: Sequence[KeyItem],
-    now: float,
-    *,
-    follows: bool,
-    access_since: float = 0,
-    account_changed_at: float | None = None,
-) -> list[str]:
-    """The previous versions that became unusable when the account may still have needed them. The account is pinned
-    to the version `used` or, with `follows`, follows the key with that newest version. If an account loses its
-    version before Batch has moved it to the newest version, Batch cannot move it any more. Batch cannot move it either
-    before `access_since`, when the account was granted its access to the key. An account that was changed since then
-    has not lost its key."""
-    created = used["attributes"]["created"]
-    needed_until = created + (FOLLOWING_LAG if follows else PREVIOUS_NEEDED_SECONDS)
-    used_version = version_of(used["key"])
-    older = [one for one in versions if one["attributes"]["created"] <= created and version_of(one) != used_version]
-    found, next_created = [], created
-    for item in sorted(older, key=lambda one: one["attributes"]["created"], reverse=True):
-        ended = _ended_at(item, now)
-        # Whether an account that follows the key may have used this version when it became unusable. No account takes a
-        # version that was created as a disabled version.
-        was_usable = ended > item["attributes"]["created"]
-        movable_since = max(next_created, access_since)
-        may_be_stuck = follows and was_usable and ended < movable_since + TAKEN_WITHIN_SECONDS
-        # If Batch had not noticed the loss yet, the account could still be moved to the newer version.
-        is_in_time = now < needed_until and created < ended + LOSS_NOTICED_SECONDS
-        is_needed = (account_changed_at or 0) <= ended + LOSS_NOTICED_SECONDS
-        if ended <= now and is_needed and (is_in_time or may_be_stuck):
-            found.append(version_of(item))
-        next_created = item["attributes"]["created"]
-    return found
-
-
-def is_retired(item: KeyItem, newest: KeyBundle, now: float) -> bool:
-    """Whether no account that follows the key needs this previous version, if Batch could use the newest version since
-    its creation: the version became unusable more than a day after that, and the lag is over."""
-    created = newest["attributes"]["created"]
-    return created + TAKEN_WITHIN_SECONDS <= _ended_at(item, now) <= now and created + FOLLOWING_LAG <= now
-
-
-def just_left(
-    used: KeyBundle,
-    versions: Sequence[KeyItem],
-    now: float,
-    *,
-    follows: bool,
-    account_changed_at: float | None = None,
-) -> list[str]:
-    """The other versions that became unusable so soon after the account was changed that it may still have needed them.
-    The account may have been moved from any version, older or newer, when it was changed. An account that was changed
-    more than an hour after that has not lost its key. If `account_changed_at` is None, any version may have been left.
-    """
-    lag, found = FOLLOWING_LAG if follows else PREVIOUS_NEEDED_SECONDS, []
-    for item in versions:
-        ended = _ended_at(item, now)
-        was_usable = item["attributes"]["created"] < ended <= now
-        if account_changed_at is None:
-            is_needed = now < ended + LOSS_NOTICED_SECONDS + lag
-        else:
-            is_needed = account_changed_at <= ended + LOSS_NOTICED_SECONDS and now < account_changed_at + lag
-        if was_usable and is_needed and version_of(item) != version_of(used["key"]):
-            found.append(version_of(item))
-    return found
-
-
-def _ended_at(item: KeyItem, now: float) -> float:
+def ended_at(item: KeyItem, now: float) -> float:
     """When the version became unusable: disabled, expired, or not valid yet. Later than now if it is usable."""
     attributes = item["attributes"]
     # An expired version may have been disabled later.
@@ -208,24 +126,33 @@ def _ended_at(item: KeyItem, now: float) -> float:
     return float(min(attributes.get("updated") or 0, expired) if is_changed else expired)
 
 
-def newest_first(versions: Sequence[KeyItem]) -> list[str]:
-    """The ids of the versions, sorted by their creation: Key Vault sorts them by their ids, which are random."""
-    ordered = sorted(versions, key=lambda item: item["attributes"]["created"], reverse=True)
-    return [version_of(item) for item in ordered]
+def usable_since(item: KeyItem) -> float:
+    """Since when a usable version can be used. Its last update may have made it usable."""
+    attributes = item["attributes"]
+    return float(max(attributes["created"], attributes.get("updated") or 0, attributes.get("nbf") or 0))
+
+
+def why_unusable(item: KeyItem, now: float) -> str:
+    """Why Batch cannot use the version, as a list of versions shows it; empty if Batch can."""
+    version, attributes = version_of(item), item["attributes"]
+    if not attributes["enabled"]:
+        return f"Version {version} is disabled."
+    if attributes.get("exp") is not None and attributes["exp"] <= now:
+        return f"Version {version} has expired."
+    if attributes.get("nbf") is not None and attributes["nbf"] > now:
+        return f"Version {version} is not valid yet."
+    return ""
+
+
+def is_fit(key: KeyBundle) -> bool:
+    """Whether Batch supports the type, the size and the operations of this version."""
+    document = key["key"]
+    return document["kty"] in TYPES and size_of(key) in SIZES and set(OPERATIONS) <= set(document.get("key_ops") or ())
 
 
 def is_usable(key: KeyBundle, now: float) -> bool:
     """Whether Batch can use this version of a key: its state, validity, type, size and operations."""
-    attributes, document = key["attributes"], key["key"]
-    begins, ends = attributes.get("nbf"), attributes.get("exp")
-    return (
-        bool(attributes["enabled"])
-        and (begins is None or begins <= now)
-        and (ends is None or now < ends)
-        and document["kty"] in TYPES
-        and size_of(key) in SIZES
-        and set(OPERATIONS) <= set(document.get("key_ops") or ())
-    )
+    return not why_unusable(item_of(key), now) and is_fit(key)
 
 
 def newest_known(

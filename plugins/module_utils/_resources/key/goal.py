@@ -10,16 +10,17 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
 from ..._core.documents import RotationPolicy
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption, NotFound, Refused
 from ..._core.ids import KeyIdentifier, check_account_name, check_key_name, check_vault_name, parse_key_identifier
 from . import rotation_policy as key_rotation_policy
 from .agreed import LONGEST
-from .document import REPLACED_BEFORE_EXPIRY, SIZES, TYPES
+from .document import SIZES, TYPES
 
 
 @dataclass(frozen=True)
@@ -46,28 +47,23 @@ class Goal:
     recover: bool = False
     # The goal after a new version was requested: the newest version must differ from this version.
     other_than: str | None = None
-    # The key or version that was disabled or deleted: the second check requires that no account uses it (see usage.py).
-    taken_away: KeyIdentifier | None = None
+    # The versions that were disabled; empty if the key was deleted. The second check requires that no account uses them
+    # (see usage.py).
+    taken_away: tuple[str, ...] | None = None
     # In a rollback, the versions that are enabled again.
     again: tuple[str, ...] = ()
     # The version that an account uses. A version that was created earlier does not count as the newest version.
     at_least: str | None = None
     # Leave the key or version as it is if Batch accounts use it.
     keeps_used: bool = False
-    # The key that accounts were moved to, if it is known. Only a version that is older than the version which the
-    # accounts use is disabled then.
-    moved_to: KeyIdentifier | None = None
-    # The time for which a key or version stays enabled after accounts were moved from it, in seconds.
-    grace_period: int = 0
+    # Whether unused versions are disabled.
+    retires: bool = False
+    # The time for which a key or a version that was replaced or used stays enabled, in seconds.
+    unused_for: int = MARGIN_SECONDS
 
     def described(self, _current: Mapping[str, Any]) -> str:
         """A sentence on the state after the rollback."""
         return "Therefore the key was enabled again." if self.again else "Therefore the key was recovered."
-
-    @property
-    def key(self) -> KeyIdentifier:
-        """The identifier of the key, without the suffix of its cloud."""
-        return KeyIdentifier(self.vault.lower(), "", self.name)
 
     def names(self, key: KeyIdentifier | None) -> bool:
         """Whether the identifier names this key, regardless of the version."""
@@ -83,7 +79,12 @@ class Goal:
 
     @property
     def disables_or_deletes(self) -> bool:
-        return self.state in ("absent", "disabled")
+        return self.state in ("absent", "disabled", "retired")
+
+    @property
+    def retired(self) -> Goal:
+        """The goal that unused versions of the key are disabled."""
+        return replace(self, state="retired", keeps_used=True, version=None)
 
     def stops_rotation(self, policy: RotationPolicy | None) -> bool:
         return self.remove_rotation_policy and key_rotation_policy.rotates(policy)
@@ -116,10 +117,10 @@ def desired(params: Mapping[str, Any]) -> Goal:
         )
     if params["account_name"] is not None:
         check_account_name(params["account_name"], "account_name")
-    moved_to = parse_key_identifier(params["moved_to"], "moved_to") if params["moved_to"] is not None else None
-    if moved_to and state != "disabled":
+    retires = params["unused_versions"] == "disable"
+    if retires and state != "present":
         raise InvalidOption(
-            "moved_to", params["moved_to"], f"it has no meaning with state: {state}.", "Leave out moved_to."
+            "unused_versions", "disable", f"it has no meaning with state: {state}.", "Leave out unused_versions."
         )
     if params["rotation_policy"] and params["remove_rotation_policy"]:
         raise InvalidOption(
@@ -129,8 +130,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         vault=key.vault,
         name=key.name,
         state=state,
-        # If accounts were moved to a different key, all versions of this key are disabled.
-        version=key.version if moved_to is None or moved_to.is_named(key.vault, key.name) else None,
+        version=key.version,
         key_type=key_type,
         key_size=key_size,
         expires_in=_expires_in(params["expires_in"]),
@@ -143,8 +143,8 @@ def desired(params: Mapping[str, Any]) -> Goal:
         force=params["force"],
         enable=params["enable_key"],
         keeps_used=params["in_use"] == "keep",
-        moved_to=moved_to,
-        grace_period=seconds(params["grace_period"], "grace_period", or_none=True) or 0,
+        retires=retires,
+        unused_for=seconds(params["unused_for"], "unused_for", or_none=True) or 0,
         recover=params["recover"],
     )
 
@@ -155,8 +155,8 @@ def _expires_in(duration: str | None) -> int | None:
         raise InvalidOption(
             "expires_in",
             duration,
-            "a version is replaced four days before it expires, because Batch may need it for two days after that.",
-            "Use more than eight days, for example P1Y.",
+            "a version is replaced nine days before it expires, because Batch may need it for seven days after that.",
+            "Use more than 18 days, for example P1Y.",
         )
     return length
 

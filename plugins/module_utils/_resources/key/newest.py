@@ -41,16 +41,15 @@ class Newest:
         self._keys = keys
         self._forced = ForcedVersions(session.files)
 
-    def version(self, goal: Goal, forced: tuple[str, str] | None, used: str | None, make: Make) -> Outcome:
-        """The key. If rotation is due or forced, a new version is created.
+    def version(self, goal: Goal, used: str | None, make: Make) -> Outcome:
+        """The key. If rotation is due or forced, a new version is created, once for all tasks of the run.
 
-        `forced` are the names for counting a forced version (`counted_as`); `used` is the version that the account
-        is pinned to. If the account already uses the newest version, a cached read of the run is used. If the
-        account has to be moved, the newest version is read again.
+        `used` is the version that the account is pinned to. If the account already uses the newest version, a cached
+        read of the run is used. If the account has to be moved, the newest version is read again.
         """
         began = time.monotonic()
-        if forced is not None:
-            made = self._forced_version(replace(goal, at_least=used), *forced, make)
+        if goal.new_version:
+            made = self._forced_version(replace(goal, at_least=used), make)
             if made is not None:
                 return made
             goal = replace(goal, new_version=False)
@@ -59,11 +58,12 @@ class Newest:
             return known
         return self._since(began, replace(goal, at_least=used), make)
 
-    def _forced_version(self, goal: Goal, key: str, account: str, make: Make) -> Outcome | None:
-        """Create the forced version for the account. None if the run has already created it. A version that another
-        run has created for the same purpose counts too."""
+    def _forced_version(self, goal: Goal, make: Make) -> Outcome | None:
+        """Create the forced version. None if the run has already created it. A version that another run has created
+        for the same purpose counts too."""
+        key = key_in_vault(goal.vault, goal.name)
         with vault_lock(self._session.files, goal.vault):
-            if self._forced.is_made(key, account):
+            if self._forced.is_made(key):
                 return None
             try:
                 outcome = make(goal)
@@ -76,9 +76,9 @@ class Newest:
 
     def _known(self, goal: Goal, make: Make) -> Outcome:
         """The key from a cached read of the run, after the run's last write to a key."""
-        # The cache is separate for each principal. With the count in the name, a read before the run's last forced
-        # version is not used for any principal.
-        forced = self._forced.count(key_in_vault(goal.vault, goal.name))
+        # The cache is separate for each principal. With this value in the name, a read before the run's forced version
+        # is not used for any principal.
+        forced = self._forced.is_made(key_in_vault(goal.vault, goal.name))
         name = ("newest", repr(goal), str(forced))
         return self._shared(lambda read: self._session.cache.recent(read, "key", *name), goal, make)
 

@@ -26,6 +26,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[KeyWrites]:
         "enabled": enabled.plan,
         "enabled_again": disabled.plan_enabled_again,
         "disabled": disabled.plan_disabled,
+        "retired": disabled.plan_disabled,
         "absent": disabled.plan_absent,
         "recovered": plan_recovered,
     }

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..._checks import usage
+from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
 from ..._core.documents import KeyBundle, RotationPolicy
 from ..._core.duration import instant
 from ..._core.errors import Refused
@@ -21,9 +22,7 @@ from ..._core.plan import Plan, Step, step
 from . import rotation_policy
 from .agreed import MOST_TAGS, TAG, tags_of_new_version, version_for
 from .document import (
-    FOLLOWING_LAG,
     OPERATIONS,
-    REPLACED_BEFORE_EXPIRY,
     SIZES,
     TYPES,
     identifier_of,
@@ -143,11 +142,11 @@ def _previous_expires(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...
     previous: KeyBundle | None = observed["key"]
     expires = previous["attributes"].get("exp") if previous else None
     now: float = observed["now"]
-    if previous is None or expires is None or not now < expires < now + FOLLOWING_LAG:
+    if previous is None or expires is None or not now < expires < now + MARGIN_SECONDS:
         return ()
     return (
         f"Version {version_of(previous['key'])} of the key {goal.name} expires at {instant(expires)}. Accounts that "
-        f"use it may need it until {instant(now + FOLLOWING_LAG)}, and may lose their key. Set a later expiry of the "
+        f"use it may need it until {instant(now + MARGIN_SECONDS)}, and may lose their key. Set a later expiry of the "
         "version.",
     )
 

@@ -1,0 +1,124 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whether a Batch account can be recovered with certain repairs. Pure: sends no requests.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from typing import Any
+
+from .._core.errors import CmkError, Denied, Refused, Unavailable
+from .._resources.account import document as account_document
+from . import diagnosis as account_diagnosis
+
+
+def require_recoverable(observed: Mapping[str, Any], allowed: Sequence[str], *, pools_show: bool) -> tuple[str, ...]:
+    """Raise an error with all reasons if these repairs cannot make the account available. Returns warnings.
+
+    `observed` is a survey of the account with a diagnosis (Encryption.survey). `pools_show` is whether Batch has
+    refused to list the pools of the account, so that a list shows that a repair has helped.
+    """
+    name, unavailable = observed["account"]["name"], observed["unavailable_reason"]
+    available, diagnosis = account_document.availability(unavailable), observed["diagnosis"]
+    if isinstance(unavailable, Denied) and available is None:
+        raise account_document.availability_unknown(name, unavailable)
+    if not diagnosis:
+        if not available:
+            raise _not_of_key(name, unavailable)
+        return ()
+    described = account_diagnosis.describe(diagnosis)
+    causes, repairs = described["causes"], account_diagnosis.repairs(diagnosis)
+    if available:
+        return _about_to_be_lost(name, causes)
+    may_recover = account_diagnosis.may_recover(diagnosis)
+    unread = list(_unread(diagnosis, repairs, is_confirmed_later=pools_show and may_recover))
+    if not (causes or repairs or unread) and available is False and not may_recover:
+        raise _no_cause(name, unavailable)
+    refusals = [*_not_repaired(causes, repairs, allowed), *unread]
+    if refusals:
+        message = " ".join([*(one["evidence"] for one in causes if one["repair"]), *(one.msg for one in refusals)])
+        # A copy, because the task may read the same error again from its cache.
+        refusal = copy(refusals[0])
+        state = "is not available" if available is False else "may not be available"
+        refusal.msg = f"The Batch account {name} {state}. {message} Nothing was changed."
+        refusal.facts = {**refusal.facts, "causes": causes}
+        raise refusal
+    return tuple(_HIDES[one["name"]] for one in causes if one["name"] in _HIDES)
+
+
+def _not_of_key(name: str, unavailable: CmkError) -> Unavailable:
+    remedy = "Fix the problem that Azure reports, and run the task again."
+    return Unavailable(
+        f"The Batch account {name} is not available, but uses a Microsoft-managed key. {unavailable.msg} {remedy}",
+        code="account_unavailable",
+        remedy=remedy,
+    )
+
+
+def _no_cause(name: str, unavailable: CmkError) -> Unavailable:
+    remedy = (
+        "If somebody repaired the access to the key a few minutes ago, wait ten minutes and run the task again. "
+        "Otherwise fix the problem that Batch reports."
+    )
+    return Unavailable(
+        f"The Batch account {name} is not available, and no cause was found. {unavailable.msg} {remedy} Nothing was "
+        "changed.",
+        code="account_unavailable",
+        remedy=remedy,
+    )
+
+
+def _about_to_be_lost(name: str, causes: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Warnings about causes although the account is available: a revocation, for example, takes effect later."""
+    if not causes:
+        return ()
+    message = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in causes)
+    return (
+        f"The Batch account {name} is available, so nothing is repaired, but it may be about to lose its key. "
+        f"{message} Otherwise, recover the account once it is not available.",
+    )
+
+
+# Causes that hide data before the repair.
+_HIDES = {
+    "vault_deleted": "Azure does not show the network rules and the keys of a deleted vault, or who may use them. "
+    "After the recovery of the vault, more repairs may be necessary.",
+    "key_deleted": "Azure does not show the versions of a deleted key. After the recovery of the key, more repairs may "
+    "be necessary.",
+}
+
+
+def _not_repaired(
+    causes: Sequence[Mapping[str, Any]], repairs: Sequence[str], allowed: Sequence[str]
+) -> Iterator[CmkError]:
+    lost = [cause for cause in causes if cause["repair"] is None]
+    if lost:
+        message = " ".join(f"{cause['name']}: {cause['evidence']} {cause['remedy']}" for cause in lost)
+        yield Refused(f"The account cannot be recovered: {message}", code="not_recoverable", remedy=lost[0]["remedy"])
+    excluded = [repair for repair in repairs if repair not in allowed]
+    if excluded:
+        remedy = "Add the missing repairs, or make them in another way."
+        yield Refused(
+            f"These repairs that the account needs are not in allowed_repairs: {', '.join(excluded)}. {remedy}",
+            code="repair_not_allowed",
+            option="allowed_repairs",
+            value=list(allowed),
+            remedy=remedy,
+        )
+
+
+def _unread(diagnosis: Mapping[str, Any], repairs: Sequence[str], *, is_confirmed_later: bool) -> Iterator[CmkError]:
+    """The errors of reads, if a repair needs the data, or if the data may show another cause."""
+    if "vault" in repairs:
+        # Azure does not show the data of a deleted vault before it is recovered.
+        return
+    for error in account_diagnosis.unread(diagnosis):
+        # A caller whom the vault's firewall blocks can still allow Batch in the firewall.
+        if error.code != "network_denied" or "key" in repairs or not (repairs or is_confirmed_later):
+            yield error

@@ -1,0 +1,117 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which versions of a key an account or a pool may use (invariant I2). Pure: sends no requests.
+
+Microsoft documents neither how soon Batch adopts a new version, nor for how long it needs a previous one. No code
+makes assumptions about that. Instead, a margin covers every plausible answer.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from .._core.documents import KeyBundle, KeyItem
+from .._resources.key.document import ended_at, is_fit, usable_since, version_of, why_unusable
+
+MARGIN_SECONDS = 7 * 24 * 3600
+# A version that expires within this time is replaced. The previous version has to stay valid for the margin after that,
+# and a nightly run may be delayed by a day, or fail once.
+REPLACED_BEFORE_EXPIRY = MARGIN_SECONDS + 2 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class KeyVersions:
+    """All versions of a key."""
+
+    items: Sequence[KeyItem]
+    # The time by Key Vault's clock, in seconds since 1970.
+    now: float
+    # The newest version, which only Key Vault knows if two were created in the same second.
+    newest: str | None = None
+    # Versions that Batch never uses because of their type, size or operations, which a list of versions does not show.
+    unfit: Collection[str] = ()
+
+    @property
+    def newest_first(self) -> list[KeyItem]:
+        """The versions sorted by their creation: Key Vault sorts them by their ids, which are random."""
+
+        def age(item: KeyItem) -> tuple[int, bool]:
+            return item["attributes"]["created"], version_of(item) == self.newest
+
+        return sorted(self.items, key=age, reverse=True)
+
+
+@dataclass(frozen=True)
+class User:
+    """An account or a pool that uses a key."""
+
+    # The version that the user is pinned to. None: the user follows the latest version.
+    version: str | None
+    # When the user was last changed, in seconds since 1970. None: not known, so it may have been changed just now.
+    changed_at: float | None
+    # Since when the user has access to the key, as far as that is known, in seconds since 1970.
+    access_since: float = 0
+
+
+def versions_of(newest: KeyBundle, items: Sequence[KeyItem], now: float) -> KeyVersions:
+    """The versions of a key whose newest version was read too."""
+    version = version_of(newest["key"])
+    return KeyVersions(items, now, version, () if is_fit(newest) else (version,))
+
+
+def versions_possibly_in_use(versions: KeyVersions, user: User, margin: float = MARGIN_SECONDS) -> list[str]:
+    """The versions that the user may use, its own version first, which is the newest version if the user follows the
+    key.
+
+    A pinned user may use its version and, inside the margin (seconds) after its last change, each other version. A
+    user that follows the key may use the newest version and, until it could use the newest version for the margin,
+    each other version. A version that became unusable when it cannot have been in use any more is not among them.
+    """
+    now, ordered = versions.now, versions.newest_first
+    own = user.version or (version_of(ordered[0]) if ordered else None)
+    if own is None:
+        return []
+    if margin_ends(versions, user, margin) <= now:
+        return [own]
+
+    def is_possible(index: int) -> bool:
+        item = ordered[index]
+        ended = ended_at(item, now)
+        if ended > now:
+            return True
+        newer = [one for one in ordered[:index] if version_of(one) not in versions.unfit]
+        # A version that was created as a disabled version was never in use. Batch refuses to change an account that has
+        # lost its key, so an account that was changed later does not use the version.
+        was_used = ended > item["attributes"]["created"]
+        is_accepted_later = user.changed_at is not None and user.changed_at - ended >= margin
+        return was_used and not (is_accepted_later or any(_was_usable_for(margin, one, ended, now) for one in newer))
+
+    others = [version_of(item) for index, item in enumerate(ordered) if version_of(item) != own and is_possible(index)]
+    return [own, *others]
+
+
+def margin_ends(versions: KeyVersions, user: User, margin: float = MARGIN_SECONDS) -> float:
+    """The time from which on the user certainly uses its own version only, in seconds since 1970. Without a further
+    change, that is. For a user that follows a key whose newest version is not usable, there is no such time."""
+    now, ordered = versions.now, versions.newest_first
+    since = now if user.changed_at is None else user.changed_at
+    if user.version is None and ordered:
+        newest = ordered[0]
+        if why_unusable(newest, now) or version_of(newest) in versions.unfit:
+            return inf
+        since = max(since, usable_since(newest), user.access_since)
+    return since + margin
+
+
+def _was_usable_for(margin: float, item: KeyItem, until: float, now: float) -> bool:
+    """Whether the version had been usable for the margin at the time `until`, so that no user needed an older one."""
+    attributes = item["attributes"]
+    # A usable version may have been changed since, for example its expiry.
+    since = max(attributes["created"], attributes.get("nbf") or 0)
+    return min(until, ended_at(item, now)) - since >= margin
