@@ -17,9 +17,10 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -58,11 +59,42 @@ AUTHORIZATION_API = "2022-04-01"
 # The version of Key Vault's management API. Older versions, the defaults of older SDKs, retire on 27 February 2027.
 KEY_VAULT_API = "2026-02-01"
 _LOGGERS = ("azure", "msal", "urllib3", "requests")
+_loading = Lock()
 
 
 @cache
 def load(package: str) -> ModuleType:
-    """Import the module of a package. Raises MissingSdk if the package is missing or too old."""
+    """Import the module of a package, and complete its models. Raises MissingSdk if the package is missing or too old.
+
+    Threads may call this at the same time. Each thread returns after the models are complete.
+    """
+    with _loading:
+        loaded = _imported(package)
+        # If this fails, the SDK completes its models later.
+        with suppress(Exception):
+            _complete_models(loaded.__name__)
+    return loaded
+
+
+def _complete_models(module: str) -> None:
+    """Complete the models of the imported module. Newer SDKs complete the class of a model when they create the first
+    object of the class, without a lock. If several threads do that at the same time, one of them may read a response
+    as a plain dictionary, and fails.
+    """
+    for name, imported in list(sys.modules.items()):
+        # Older SDKs have no such module, and do not change their models.
+        if name.startswith(f"{module}.") and name.endswith("model_base"):
+            for model in _derived(imported.Model):
+                model.__new__(model)
+
+
+def _derived(base: Any) -> Iterator[Any]:
+    for one in base.__subclasses__():
+        yield one
+        yield from _derived(one)
+
+
+def _imported(package: str) -> ModuleType:
     module, floor = FLOORS[package]
     try:
         loaded = importlib.import_module(module)
