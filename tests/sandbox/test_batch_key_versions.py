@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import pytest
+from azure.keyvault.keys import KeyRotationLifetimeAction, KeyRotationPolicy
 from batch_calls import batch, read, refused
 from encrypted_account import (
     MICROSOFT,
@@ -15,11 +16,16 @@ from encrypted_account import (
     disable,
     enable,
     encrypt,
+    later,
+    principal_id,
     protected,
     reason,
     versionless,
     works,
 )
+from sandbox_client import Sandbox
+
+DAY = 86400
 
 
 def test_account_follows_a_key_without_a_version(vault: Vault) -> None:
@@ -153,3 +159,81 @@ def test_refused_change_leaves_the_account_on_its_key(policy_vault: Vault) -> No
     assert account["identity"]["type"] == "SystemAssigned"
     assert "tags" not in account
     assert works(policy_vault.sandbox)
+
+
+# The clock advances far in one request
+
+
+def rotate_weekly(vault: Vault) -> None:
+    action = KeyRotationLifetimeAction("rotate", time_after_create="P7D")
+    vault.keys.update_key_rotation_policy("key1", KeyRotationPolicy(lifetime_actions=[action]))
+
+
+def test_account_follows_while_the_clock_advances(policy_vault: Vault) -> None:
+    control = policy_vault.sandbox.control
+    control.behavior(follower_delay="86400", previous_version_needed="86400")
+    first = protected(policy_vault, versioned=False)
+    second = policy_vault.keys.rotate_key("key1")
+    control.advance(3 * DAY)
+    disable(policy_vault, first)
+    assert works(policy_vault.sandbox)
+    disable(policy_vault, second)
+    assert reason(policy_vault.sandbox) == f"The key '{second.id}' is disabled."
+
+
+def test_previous_version_is_needed_from_the_change_on(policy_vault: Vault) -> None:
+    """The account changes to the second version after one day, not when the advance ends."""
+    control = policy_vault.sandbox.control
+    control.behavior(follower_delay="86400", previous_version_needed="86400")
+    first = protected(policy_vault, versioned=False)
+    policy_vault.keys.rotate_key("key1")
+    control.advance(1.5 * DAY)
+    disable(policy_vault, first)
+    assert reason(policy_vault.sandbox) == f"The key '{first.id}' is disabled."
+    enable(policy_vault, first)
+    control.advance(0.6 * DAY)
+    disable(policy_vault, first)
+    assert works(policy_vault.sandbox)
+
+
+def test_account_follows_to_a_version_that_a_policy_creates_while_the_clock_advances(policy_vault: Vault) -> None:
+    control = policy_vault.sandbox.control
+    control.behavior(follower_delay="86400", previous_version_needed="86400")
+    first = protected(policy_vault, versioned=False)
+    rotate_weekly(policy_vault)
+    control.advance(9.5 * DAY)
+    disable(policy_vault, first)
+    assert works(policy_vault.sandbox)
+
+
+@pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "follows"])
+def test_policy_of_a_key_in_use_creates_all_versions_that_were_due(policy_vault: Vault, versioned: bool) -> None:
+    first = protected(policy_vault, versioned)
+    rotate_weekly(policy_vault)
+    policy_vault.sandbox.control.advance(22 * DAY)
+    created = [one.created_on for one in policy_vault.keys.list_properties_of_key_versions("key1")]
+    ages = [(one - first.properties.created_on).days for one in created if one and first.properties.created_on]
+    assert sorted(ages) == [0, 7, 14, 21]
+
+
+def test_loss_of_a_key_that_expires_while_the_clock_advances_is_noticed(policy_vault: Vault) -> None:
+    control = policy_vault.sandbox.control
+    control.behavior(key_loss_noticed="3600")
+    key = protected(policy_vault)
+    policy_vault.keys.update_key_properties("key1", key.properties.version, expires_on=later(control, DAY))
+    control.advance(2 * DAY)
+    assert reason(policy_vault.sandbox) == f"The key '{key.id}' has expired."
+
+
+def test_account_recovers_while_the_clock_advances(sandbox: Sandbox) -> None:
+    """The recovery starts when the data plane applies the role assignment, not when the advance ends."""
+    vault = Vault(sandbox, rbac=True).make()
+    protected(vault)
+    vault.forbid(principal_id(sandbox))
+    assert not works(sandbox)
+    sandbox.control.timing(role_propagation=7200, batch_recovery=600)
+    vault.permit(principal_id(sandbox))
+    sandbox.control.advance(7000)
+    assert not works(sandbox)
+    sandbox.control.advance(900)
+    assert works(sandbox)

@@ -19,6 +19,10 @@ from .resource_manager.throttling import Throttle
 from .shared.behavior import DEFAULT, Behavior
 from .shared.timing import QUICK, Clock, Timing
 
+# While the clock advances, Batch checks its keys at most once in this time. This limits the checks if there are
+# thousands of accounts.
+_STEP_SECONDS = 60
+
 
 class World:
     """The state of all services. A service uses the state of another service by the name of its attribute here."""
@@ -40,3 +44,18 @@ class World:
         self.batch = BatchAccounts(self)
         # The services whose resources are in resource groups.
         self.holders = (self.batch, self.vaults, self.identities)
+
+    def advance(self, seconds: float) -> None:
+        """Advance the clock, and let Batch and the rotation policies of its keys act at the times in between.
+
+        The effect is that of many calls with a minute each. The clock skips the minutes in which nothing can change.
+        """
+        while seconds > _STEP_SECONDS:
+            checked_at = self.clock.time()
+            self.batch.reassess()
+            wait = self.batch.next_change(checked_at) - self.clock.time()
+            step = min(max(wait, _STEP_SECONDS), seconds)
+            self.clock.advance(step)
+            seconds -= step
+        self.clock.advance(seconds)
+        self.batch.reassess()

@@ -171,6 +171,12 @@ class Authorization:
         yield from self._assignments.values()
         yield from (gone for gone in self._revoked if gone.effective_until > now)
 
+    def changes(self) -> Iterator[float]:
+        """The times at which the data plane starts or stops applying an assignment, in the past and in the future."""
+        for held in (*self._assignments.values(), *self._revoked):
+            yield held.effective_from
+            yield held.effective_until
+
     def put(self, scope: str, guid: str, properties: dict[str, Any], by: str | None) -> tuple[RoleAssignment, bool]:
         """Create or change an assignment. Returns the assignment, and whether it is new or changed. Raises
         AzureError."""

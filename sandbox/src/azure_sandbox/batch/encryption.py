@@ -64,9 +64,11 @@ class KeyUse(KeyCheck):
         """The version to which accounts with this key identifier and version change. Empty if the identifier has a
         version, or if no later version is old enough."""
         key = KeyIdentifier.parse(key_identifier)
-        if key is None or key.version:
+        if key is None:
             return ""
         self._rotate_if_due(key)
+        if key.version:
+            return ""
         try:
             versions = self._found(key)[0].versions
         except Refusal:

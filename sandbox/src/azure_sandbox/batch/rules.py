@@ -17,7 +17,7 @@ from ..shared.errors import location_required, location_unavailable, resource_no
 from ..shared.operations import Operation, Operations
 from ..shared.read_lag import ReadLag
 from ..shared.resource import CANARY, REGIONS, tidy_location
-from . import errors, identity
+from . import errors, identity, key_times
 from .account import (
     AVAILABLE,
     IN_PROGRESS,
@@ -249,6 +249,13 @@ class BatchAccounts:
         for key, vault in self._protected.items():
             if wanted is None or vault == wanted:
                 self._assess(self._register[key], key_use)
+
+    def next_change(self, after: float) -> float:
+        """The first time after `after` at which time alone may change an account's key version or whether Batch can
+        use it; infinity if there is none."""
+        protections = (self._register[key].protection for key in self._protected)
+        times = key_times.changes(self.world, filter(None, protections))
+        return min((one for one in times if one > after), default=float("inf"))
 
     def regenerate_key(self, account: Account, which: str) -> None:
         if which not in account.keys:

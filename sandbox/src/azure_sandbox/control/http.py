@@ -81,8 +81,7 @@ def advance_clock(sandbox: Sandbox, call: Call[Any]) -> Response:
         raise reading.bad_request("seconds must be a positive number or 0")
     if clock.time() + seconds > END_OF_TIME:
         raise reading.bad_request("the clock cannot pass the year 3000")
-    clock.advance(seconds)
-    sandbox.world.batch.reassess(None)
+    sandbox.world.advance(seconds)
     return get_clock(sandbox, call)
 
 

@@ -42,6 +42,8 @@ class Grants:
     _at: dict[str, list[RoleAssignment]] = field(default_factory=lambda: defaultdict(list))
     _inside: dict[str, list[RoleAssignment]] = field(default_factory=lambda: defaultdict(list))
     _allowed: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    # The results of `_by_role_at`, by scope and permission.
+    _assigned: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
     _permissions: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -58,8 +60,9 @@ class Grants:
         scope = f"{vault.id}/keys/{key_name}".lower() if vault.rbac else vault.id.lower()
         known = (scope, permission)
         if known not in self._allowed:
-            found = self._by_role(scope, permission) if vault.rbac else self._by_policy(vault, permission)
-            self._allowed[known] = frozenset(found)
+            self._allowed[known] = (
+                self._by_role(scope, permission) if vault.rbac else frozenset(self._by_policy(vault, permission))
+            )
         return self._allowed[known]
 
     def holders(self, vault: Vault) -> list[Holder]:
@@ -69,11 +72,19 @@ class Grants:
         found = (self._by_assignment(held) for held in [*self._inside.get(vault.id.lower(), ()), *above])
         return [holder for holder in found if holder.permissions]
 
-    def _by_role(self, scope: str, permission: str) -> Iterator[str]:
-        for above in _upwards(scope):
-            for held in self._at.get(above, ()):
-                if held.effective_from <= self.now and permission in self._of_role(held.role):
-                    yield held.principal_id.lower()
+    def _by_role(self, scope: str, permission: str) -> frozenset[str]:
+        return frozenset[str]().union(*(self._by_role_at(above, permission) for above in _upwards(scope)))
+
+    def _by_role_at(self, scope: str, permission: str) -> frozenset[str]:
+        """The principals with an assignment at exactly this scope, which all keys below the scope share."""
+        known = (scope, permission)
+        if known not in self._assigned:
+            self._assigned[known] = frozenset(
+                held.principal_id.lower()
+                for held in self._at.get(scope, ())
+                if held.effective_from <= self.now and permission in self._of_role(held.role)
+            )
+        return self._assigned[known]
 
     def _by_policy(self, vault: Vault, permission: str) -> Iterator[str]:
         for policy in vault.policies_at(self.now):

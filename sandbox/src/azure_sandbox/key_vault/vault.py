@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,6 +100,11 @@ class Vault:
     def policies_at(self, now: float) -> list[AccessPolicy]:
         effective = [policies for since, policies in self.effective_policies if since <= now]
         return effective[-1] if effective else []
+
+    def changes(self) -> Iterator[float]:
+        """The times at which the host name resolves, and at which the data plane applies access policies."""
+        yield self.dns_ready_at
+        yield from (since for since, _policies in self.effective_policies)
 
     def set_policies(self, policies: list[AccessPolicy], now: float, delay: float) -> None:
         current = self.policies_at(now)

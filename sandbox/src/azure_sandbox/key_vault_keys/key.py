@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .rotation import RotationPolicy
@@ -60,6 +61,15 @@ class Key:
         if not wanted:
             return self.latest
         return next((version for version in self.versions if version.version == wanted.lower()), None)
+
+    def changes(self) -> Iterator[float]:
+        """The times at which the key becomes available or rotation is due, and at which a version becomes valid or
+        expires; in the past and in the future."""
+        yield self.visible_from
+        times = [one for version in self.versions for one in (version.not_before, version.expires)]
+        if self.policy is not None:
+            times.append(self.policy.next(self.latest.created, self.latest.expires))
+        yield from (one for one in times if one is not None)
 
     def copy(self) -> Key:
         return copy.deepcopy(self)

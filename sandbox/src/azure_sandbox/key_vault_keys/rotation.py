@@ -50,14 +50,15 @@ class RotationPolicy:
         If several rotations are due, the result is the time of the last rotation. `created` and `expires` belong to the
         version.
         """
-        moment = self._next(created, expires)
+        moment = self.next(created, expires)
         if moment is None or moment > now:
             return None
-        while (later := self._next(moment, self.expires(moment))) is not None and moment < later <= now:
+        while (later := self.next(moment, self.expires(moment))) is not None and moment < later <= now:
             moment = later
         return moment
 
-    def _next(self, created: int, expires: int | None) -> int | None:
+    def next(self, created: int, expires: int | None) -> int | None:
+        """When the version should be rotated, in seconds since 1970; None if the policy does not rotate the key."""
         rotate = next((action for action in self.actions if action.kind == "Rotate"), None)
         if rotate is None:
             return None

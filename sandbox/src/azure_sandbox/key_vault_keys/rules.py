@@ -86,11 +86,15 @@ class Keys:
     # Reads without side effects: they do not rotate or purge keys
 
     def peek(self, vault: Vault, name: str, wanted: str = "") -> tuple[Key, KeyVersion] | None:
-        key = self._stored(vault).live.get(name.lower())
+        key = self.live_key(vault, name)
         if key is None or key.visible_from > self.world.clock.time():
             return None
         version = key.version(wanted)
         return (key, version) if version else None
+
+    def live_key(self, vault: Vault, name: str) -> Key | None:
+        """The key, including a key that is being recovered."""
+        return self._stored(vault).live.get(name.lower())
 
     def stored(self, vault: Vault) -> tuple[list[Key], list[Key]]:
         """The live and the deleted keys, including keys that are being recovered or deleted."""
