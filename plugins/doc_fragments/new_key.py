@@ -23,8 +23,8 @@ options:
   expires_in:
     description:
       - Period after which a new version expires, counted from its creation, as an ISO 8601 duration such as V(P1Y) or
-        V(P90D). A month counts as 30 days, a year as 365. It must be more than eight
-        days, because a version is replaced four days before it expires.
+        V(P90D). A month counts as 30 days, a year as 365. It must be more than 18 days, because a version is replaced
+        nine days before it expires.
       - By default, a new version does not expire. Existing versions are not changed.
     type: str
   rotation_policy:

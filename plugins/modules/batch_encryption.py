@@ -50,14 +50,17 @@ options:
   update_version:
     description:
       - Move an account that is pinned to another version of the key to the version in O(key_identifier).
-      - With V(false), such an account keeps its version, unless that version expires within four days.
+      - With V(false), such an account keeps its version, unless that version expires within nine days.
     type: bool
     default: true
-  expected_key_identifier:
+  previous_vault_name:
     description:
-      - The key that the account used when O(key_identifier) was chosen, as an earlier task returned it.
-      - If somebody else has moved the account to another key since then, the module refuses the change. An account that
-        was moved to a newer version of the key in O(key_identifier) keeps the newer version.
+      - Name of the vault of the only other customer-managed key that the account may use before the change.
+      - The module refuses an account that uses another key. An account that already meets the goal, or uses a
+        Microsoft-managed key, is not refused.
+    type: str
+  previous_key_name:
+    description: Name of the key in O(previous_vault_name). Both options require each other.
     type: str
   missing:
     description: Whether a missing account is a failure. With V(skip), a missing account is a warning.
@@ -77,22 +80,6 @@ options:
       - By default, the module refuses an account that is not available.
     type: bool
     default: false
-  pools_show_availability:
-    description:
-      - RV(azbatch.cmk.batch_encryption_info#module:pools_show_availability) of a check before the key was repaired.
-      - If V(false), RV(available) of an account that this task does not change is null, because nothing shows when
-        Batch can use the key again.
-      - If V(true), an account whose pools Batch lists is available, unless the key, the access to it or the network
-        shows that Batch has lost the key. Without it, RV(available) is null if the key, the access to it or the vault
-        cannot be read.
-    type: bool
-  causes_so_far:
-    description:
-      - RV(azbatch.cmk.batch_encryption_info#module:causes_so_far) of the last check, if the causes have been repaired
-        since. If the task fails, the message names the repaired causes.
-    type: list
-    elements: str
-    default: []
   vault_resource_group:
     description:
       - Resource group of the key's vault. By default, the module searches all subscriptions that the caller can read.
@@ -157,13 +144,13 @@ EXAMPLES = r"""
     key_identifier: "{{ key.key_identifier }}"
     update_version: false
 
-- name: Move an account unless somebody else has moved it since an earlier task; skip an account that was deleted
+- name: Revert an account that uses this key or a Microsoft-managed key; skip an account that was deleted
   azbatch.cmk.batch_encryption:
     resource_group: rg-batch
     account_name: mybatch
-    key_source: microsoft_keyvault
-    key_identifier: "{{ key.key_identifier }}"
-    expected_key_identifier: "{{ account.key_identifier }}"
+    key_source: microsoft_batch
+    previous_vault_name: myvault
+    previous_key_name: batch
     missing: skip
 
 - name: After a repair of the key, wait up to 15 minutes until the account is available
@@ -173,8 +160,6 @@ EXAMPLES = r"""
     key_source: microsoft_keyvault
     key_identifier: "{{ account.key_identifier }}"
     wait_until_available: true
-    pools_show_availability: "{{ account.pools_show_availability | default(omit) }}"
-    causes_so_far: "{{ account.causes_so_far }}"
     wait_timeout: 900
 
 - name: Move an account as a service principal, and wait up to 20 minutes until the change is confirmed
@@ -244,9 +229,8 @@ available:
     - Whether the account is available. An account that has lost its key can still be read, but is not available.
     - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read), or if the key,
       the access to it or the vault could not be read.
-    - Null also if Batch lists the pools of the account, but the account may need a version that was disabled or has
-      expired, or its key was repaired a moment ago.
-    - See also O(pools_show_availability).
+    - Null also if Batch lists the pools of the account, but its key was repaired a moment ago, or some of the versions
+      that the account may use are disabled or have expired. The warning names these versions.
   returned: success
   type: bool
   sample: true

@@ -32,115 +32,24 @@ options:
       - The module then also reads the key and its vault, the identities, and the lists of deleted vaults and keys.
     type: bool
     default: false
-  check_before:
-    description:
-      - Name of the role of this collection whose tasks run next. The module refuses now, before the first change, every
-        request that these tasks would refuse. The module also fails if the caller lacks a right that these tasks need.
-      - The options below are the values that the tasks will use. All choices except V(recover) require O(vault_name)
-        and O(key_name).
-      - With V(recover), the module reads the same data as with O(diagnose). The module fails if the account cannot be
-        recovered, or if the caller may not read a possible cause. The error names every reason.
-      - Without V(recover), the module may use a read of the account that another task of the run made a moment ago, and
-        RV(available) is not returned.
-    type: str
-    choices: [provision, rotate, revert, recover]
-  missing:
-    description: Whether a missing account is a failure, with O(check_before). With V(skip), a missing account is a
-      warning.
-    type: str
-    default: fail
-    choices: [fail, skip]
-  location:
-    description: Region of a new account and vault.
-    type: str
-  identity_id:
-    description: Resource id of the user-assigned identity of the account. By default, the identity is system-assigned.
-    type: str
-  adopt_existing:
-    description: Whether an existing account is given the identity.
-    type: bool
-    default: false
-  vault_name:
-    description: Name of the vault of the key.
-    type: str
-  vault_resource_group:
-    description: Name of the resource group of the vault. The default is O(resource_group).
-    type: str
-  authorization:
-    description: Permission model of the vault, V(rbac) for Azure RBAC or V(access_policy) for access policies.
-    type: str
-    choices: [rbac, access_policy]
-  recover_vault:
-    description: Whether a deleted vault is recovered.
-    type: bool
-    default: false
-  recover_key:
-    description: Whether a deleted key is recovered.
-    type: bool
-    default: false
-  key_name:
-    description: Name of the key that the account uses or is to use.
-    type: str
-  enable_key:
-    description: Whether a disabled version is enabled.
-    type: bool
-    default: false
-  replace_key:
-    description: Whether an account that uses a different customer-managed key is moved.
-    type: bool
-    default: false
-  follow_latest:
-    description: Whether the account is to follow the latest version of the key.
-    type: bool
-  new_key_identifier:
-    description: Identifier of a different key that the account is to be moved to.
-    type: str
-  previous_key:
-    description: What to do with the key or the version that the account uses now.
-    type: str
-    default: keep
-    choices: [keep, disable, delete]
-  previous_key_identifier:
-    description: Identifier of the key that the account used before, if the account no longer shows this key.
-    type: str
-  grace_period:
-    description:
-      - How long the previous key stays enabled, as an ISO 8601 duration. Only the format is checked, with
-        O(check_before=rotate).
-    type: str
-  revokes_access:
-    description: Whether the access of the account's identities to the vault is revoked.
-    type: bool
-    default: false
   allowed_repairs:
     description:
-      - Repairs that are allowed, with O(check_before=recover). V(vault) recovers a deleted vault. V(network) lets
-        trusted Microsoft services through the vault's firewall. V(key) recovers a deleted key, and enables or extends
-        the version that the account uses. V(access) grants the account's identities access to the key.
+      - Repairs that are allowed. The module then diagnoses the account as with O(diagnose). The module fails with all
+        reasons if these repairs cannot make an unavailable account available, or if the caller may not read a possible
+        cause.
+      - V(vault) recovers a deleted vault. V(network) allows trusted Microsoft services in the vault's firewall. V(key)
+        recovers a deleted key, and enables or extends the versions that the account may use. V(access) grants the
+        account's identities access to the key.
+      - The module itself repairs nothing. By default, it only reports.
     type: list
     elements: str
     choices: [vault, network, key, access]
-    default: [vault, network, key, access]
-  causes_so_far:
-    description:
-      - RV(causes_so_far) of the previous check, with O(check_before=recover), if this check follows a repair. A repair
-        may reveal another cause, because only a recovered vault shows the state of its key.
-      - The error message names the causes that have been repaired since.
-    type: list
-    elements: str
-    default: []
-  pools_show_availability:
-    description:
-      - RV(pools_show_availability) of the first check, with O(check_before=recover), if this check follows a repair.
-      - If V(true), the last task of the role can confirm the repairs even if the caller cannot read the key.
-    type: bool
-  extend_expired_by:
-    description:
-      - Period by which an expired version is extended, as an ISO 8601 duration. Only the format is checked, with
-        O(check_before=recover).
+  missing:
+    description: Whether a missing account is a failure. With V(skip), RV(exists) is V(false).
     type: str
+    default: skip
+    choices: [fail, skip]
 extends_documentation_fragment:
-  - azbatch.cmk.new_key
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -166,69 +75,13 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: "{{ account.key_identifier | default('a Microsoft-managed key', true) }}"
 
-- name: Check all requirements and rights before an account is put on a new key
+- name: Find all causes, and fail if the allowed repairs cannot recover the account
   azbatch.cmk.batch_encryption_info:
-    check_before: provision
-    resource_group: rg-batch
-    account_name: mybatch
-    location: westeurope
-    identity_id: "{{ batch_identity_id }}"
-    adopt_existing: true
-    vault_name: myvault
-    vault_resource_group: rg-keys
-    authorization: rbac
-    recover_vault: true
-    key_name: batch
-    key_type: RSA
-    key_size: 3072
-    expires_in: P1Y
-    rotation_policy:
-      expiry_time: P1Y
-      time_before_expiry: P30D
-    recover_key: true
-    enable_key: true
-    replace_key: true
-    follow_latest: true
-
-- name: Check all requirements and rights before an account is switched to a different key
-  azbatch.cmk.batch_encryption_info:
-    check_before: rotate
-    resource_group: rg-batch
-    account_name: mybatch
-    missing: skip
-    vault_name: myvault
-    key_name: batch
-    new_key_identifier: https://othervault.vault.azure.net/keys/batch
-    previous_key: disable
-    grace_period: P2D
-
-- name: Check all requirements and rights before an account is reverted and its key is deleted
-  azbatch.cmk.batch_encryption_info:
-    check_before: revert
-    resource_group: rg-batch
-    account_name: mybatch
-    vault_name: myvault
-    key_name: batch
-    previous_key: delete
-    previous_key_identifier: https://myvault.vault.azure.net/keys/batch
-    revokes_access: true
-
-- name: Find all causes, and fail if they cannot be repaired by the allowed repairs
-  azbatch.cmk.batch_encryption_info:
-    check_before: recover
     resource_group: rg-batch
     account_name: mybatch
     allowed_repairs: [vault, network]
-    extend_expired_by: P14D
-  register: before
-
-- name: Check the account again after the vault was recovered
-  azbatch.cmk.batch_encryption_info:
-    check_before: recover
-    resource_group: rg-batch
-    account_name: mybatch
-    causes_so_far: "{{ before.causes_so_far }}"
-    pools_show_availability: "{{ before.pools_show_availability | default(omit) }}"
+    missing: fail
+  register: account
 
 - name: Read the key of an account in another subscription, with the session of the Azure CLI
   azbatch.cmk.batch_encryption_info:
@@ -301,30 +154,20 @@ principal_ids:
   sample: [66666666-7777-8888-9999-000000000000]
 repairs:
   description:
-    - The repairs that the account needs, see O(allowed_repairs). Empty for an account that is available.
-    - A deleted vault and a deleted key hide other causes. After their recovery, check again with O(causes_so_far).
-  returned: success, with O(check_before=recover), if the account exists
+    - The repairs that the account needs, in their order, see O(allowed_repairs). Empty for an account that is
+      available, and without O(diagnose) and O(allowed_repairs).
+    - A deleted vault and a deleted key hide other causes. After their recovery, run the module again.
+  returned: success
   type: list
   elements: str
   sample: [key]
-causes_so_far:
-  description: O(causes_so_far) with the names of the causes that this check found.
-  returned: success, with O(check_before=recover), if the account exists
-  type: list
-  elements: str
-  sample: [vault_deleted]
-previous_key_identifier:
-  description: The key that the account uses, or the key that O(previous_key_identifier) names; null if no key is known.
-  returned: success, with O(check_before=revert)
-  type: str
-  sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
 available:
   description:
     - Whether the account is available. An account that has lost its key can still be read, but is not available.
     - Null, with a warning, if the caller lacks the right C(Microsoft.Batch/batchAccounts/pools/read), or if the key,
       the access to it or the vault could not be read.
-    - Null also if Batch lists the pools of the account, but the account may need a version that was disabled or has
-      expired, or its key was repaired a moment ago.
+    - Null also if Batch lists the pools of the account, but its key was repaired a moment ago, or some of the versions
+      that the account may use are disabled or have expired. The warning names these versions.
   returned: success, if the account exists
   type: bool
   sample: true
@@ -333,18 +176,9 @@ unavailable_reason:
   returned: success, if the account exists
   type: str
   sample: null
-pools_show_availability:
-  description:
-    - Whether the list of pools shows that the account has lost its key.
-    - V(true) if Batch refuses to list the pools, so the account is unavailable. V(false) if Batch lists the pools
-      although the account has or may have lost its key.
-  returned: success, if the account exists and is not available or this is not known, without O(check_before) or with
-    O(check_before=recover)
-  type: bool
-  sample: true
 diagnosis:
-  description: Why the account cannot use its key. Null without O(diagnose) and O(check_before=recover), and for an
-    account that uses a Microsoft-managed key.
+  description: Why the account cannot use its key. Null without O(diagnose) and O(allowed_repairs), and for an account
+    that uses a Microsoft-managed key.
   returned: success, if the account exists
   type: dict
   contains:
@@ -371,6 +205,10 @@ diagnosis:
     recoverable:
       description: Whether this collection can repair every cause.
       type: bool
+    unknown:
+      description: Why possible causes could not be read; empty if all could be read.
+      type: list
+      elements: str
     vault:
       description: Location of the vault, also of a deleted vault; null if the location is not known.
       type: dict

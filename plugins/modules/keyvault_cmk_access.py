@@ -41,6 +41,13 @@ options:
   account_resource_group:
     description: Name of the resource group of O(account_name).
     type: str
+  missing:
+    description:
+      - Whether a missing account O(account_name) is a failure. With V(skip), the module returns a warning and changes
+        nothing.
+    type: str
+    default: fail
+    choices: [fail, skip]
   identity_id:
     description: Resource id of a user-assigned identity, instead of O(principal_id).
     type: str
@@ -63,6 +70,8 @@ options:
       - What to do with O(state=absent) if a Batch account or the disks of a pool need these permissions to use their
         key.
       - V(fail) fails the task. V(keep) keeps the permissions, and RV(in_use_by) names the accounts and pools.
+      - An account that has the principal also counts as a user until O(unused_for) after its last change, because the
+        account may have left a key of the vault. RV(kept_until) is the end of that time.
     type: str
     default: fail
     choices: [fail, keep]
@@ -72,7 +81,7 @@ options:
     type: bool
     default: false
 extends_documentation_fragment:
-  - azbatch.cmk.repair
+  - azbatch.cmk.unused
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -101,12 +110,12 @@ EXAMPLES = r"""
     account_name: mybatch
     account_resource_group: rg-batch
 
-- name: Grant the access again, after other causes that batch_encryption_info (check_before=recover) found were repaired
+- name: Grant the access, and skip an account that was deleted
   azbatch.cmk.keyvault_cmk_access:
     key_identifier: https://myvault.vault.azure.net/keys/batch
     account_name: mybatch
     account_resource_group: rg-batch
-    causes_so_far: "{{ account.causes_so_far }}"
+    missing: skip
 
 - name: Revoke the access if no account uses it
   azbatch.cmk.keyvault_cmk_access:
@@ -115,13 +124,14 @@ EXAMPLES = r"""
     principal_id: "{{ account.identity.principal_id }}"
     state: absent
 
-- name: Revoke the access of an account, or keep it if another account needs it
+- name: Revoke the access of an account 14 days after its last change, or keep it if another account needs it
   azbatch.cmk.keyvault_cmk_access:
     vault_name: myvault
     account_name: mybatch
     account_resource_group: rg-batch
     state: absent
     in_use: keep
+    unused_for: P14D
 
 - name: Grant access as a service principal that signs in with a certificate
   azbatch.cmk.keyvault_cmk_access:
@@ -175,6 +185,18 @@ in_use_by:
   type: list
   elements: str
   sample: []
+kept_until:
+  description:
+    - When the accounts in RV(in_use_by) no longer count as users, in UTC.
+    - Null if nothing is kept, or if an account or a pool needs the permissions now.
+  returned: success, with O(state=absent); failure with code V(recently_used)
+  type: str
+  sample: "2026-02-01T12:00:00Z"
+account_exists:
+  description: Whether the account exists. If V(false), no other value is returned.
+  returned: success, with O(account_name)
+  type: bool
+  sample: true
 principals:
   description: The values above for each identity, if the account has several identities.
   returned: success, with O(account_name) of an account with several identities
@@ -182,8 +204,8 @@ principals:
   elements: dict
   sample: []
 accounts:
-  description: The Batch accounts that would lose their key.
-  returned: failure with code V(in_use)
+  description: The Batch accounts that would, or may, lose their key.
+  returned: failure with code V(in_use) or V(recently_used)
   type: list
   elements: str
 code:

@@ -10,9 +10,9 @@ module: keyvault_cmk_key
 short_description: Manage a key for Batch accounts and rotate it when rotation is due
 description:
   - Ensures that an RSA key exists in a vault, is enabled, has not expired, and allows C(wrapKey) and C(unwrapKey); or
-    that the key is disabled, deleted or recovered.
-  - Unless O(force) is set, the module does not disable or delete a key or a version that a Batch account uses, as far
-    as the caller can read the accounts. Keys are never purged.
+    that the key is disabled, deleted or recovered. On request, the module disables unused versions of the key.
+  - Unless O(force) is set, the module does not disable or delete a key or a version that a Batch account or a pool may
+    use, as far as the caller can read the accounts and pools. Keys are never purged.
 version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -29,17 +29,25 @@ options:
     type: str
   account_name:
     description:
-      - Name of the Batch account for which the key is changed. Nothing is changed if the account is not available.
-      - With O(state=present), the module fails if the account does not use the key. If tasks of a run request a new
-        version for several accounts with O(new_version) or O(max_version_age), the tasks share one new version.
+      - Name of a Batch account that must use the key, with O(state=present). The module fails if the account uses
+        another key. Nothing is changed if the account is not available.
+      - If tasks of a run request a new version for several accounts with O(new_version) or O(max_version_age), the
+        tasks share one new version.
     type: str
   resource_group:
     description: Name of the resource group of O(account_name).
     type: str
+  missing:
+    description:
+      - Whether a missing account O(account_name) is a failure. With V(skip), the module returns a warning and changes
+        nothing.
+    type: str
+    default: fail
+    choices: [fail, skip]
   state:
     description:
       - V(present) ensures that the newest version of the key can be used. A disabled version is enabled only with
-        O(enable_key). A new version is created if the key has no version, if the newest version expires within four
+        O(enable_key). A new version is created if the key has no version, if the newest version expires within nine
         days, or if O(max_version_age) or O(new_version) requires one.
       - V(enabled) ensures that O(version), by default the newest version, can be used again. The version is enabled,
         extended if it has expired, and allowed to wrap and unwrap. No version is created. The returned values are those
@@ -102,41 +110,34 @@ options:
     default: false
   in_use:
     description:
-      - What to do with O(state=disabled) and O(state=absent) if a Batch account uses the key or the version, or if a
-        pool encrypts its disks with the key or the version.
-      - V(fail) fails the task. V(keep) keeps the key or the version unchanged, and RV(in_use_by) names the accounts and
-        pools.
+      - What to do with O(state=disabled) and O(state=absent) if Batch accounts or the disks of pools may use the key or
+        the version.
+      - V(fail) fails the task. V(keep) keeps the key or the version unchanged. RV(in_use_by) then names the accounts
+        and pools, and RV(kept_until) the time when they no longer count as users.
+      - An account that is pinned to another version counts as a user of O(version) until O(unused_for) after its last
+        change. An account that follows the latest version counts as a user of an older version until it could use the
+        newest version for O(unused_for).
+      - An account that uses another key, but has access to this key, counts as a user until O(unused_for) after its
+        last change, because it may have left this key.
       - An unavailable account does not list its pools. Until the account is recovered or deleted, its pools count as
         users of every key. A pool with a disk encryption set also counts as a user of every key, because the key of the
         set is not read.
-      - An account that follows the latest version counts as a user of an older version until it has been able to use
-        the newest version for 48 hours. The time begins with the last change of the newest version, of the older
-        version if it was enabled again, of the vault, or of the account's role assignments.
-      - An account also counts as a user of an older version if one of its identities cannot use the key, or if Azure
-        does not show when access was granted, which is through a group, a custom role or a network security perimeter.
-      - With V(keep), the task also succeeds while O(grace_period) has not ended, see RV(kept_until). Tasks of a run
-        that disable the same key or version share one list of all accounts.
+      - Tasks of a run that disable the same key or version with V(keep) share one list of all accounts.
     type: str
     default: fail
     choices: [fail, keep]
-  moved_to:
+  unused_versions:
     description:
-      - Identifier of the key that accounts were moved to, only for O(state=disabled). The previous version is disabled
-        only after O(grace_period), and only if it is older than the version that the accounts use now.
-      - If accounts were moved to a different key, all versions of the previous key are disabled.
+      - What to do with unused versions of the key, with O(state=present).
+      - V(disable) disables each enabled version that is not the newest version, was replaced at least O(unused_for)
+        ago, and is not in use as O(in_use) describes. This is done before a new version is created, and with
+        O(account_name) once for a key and run.
+      - With V(disable), the module changes nothing and fails with the code V(users_unknown) if the accounts and pools
+        that the caller may read cannot all be listed, unless O(force) is set.
+      - If O(max_version_age) is shorter than O(unused_for), a warning says that no version is disabled.
     type: str
-  grace_period:
-    description:
-      - How long the previous key or version stays enabled after accounts were moved to the key O(moved_to), as an ISO
-        8601 duration. V(P0D) disables it at once. How long Batch needs a previous version is not documented. If the
-        period is shorter than a day, a warning says until when Batch may need the version.
-      - Without O(moved_to), accounts that use another version of the same key may have been moved from the version that
-        is to be disabled, so the period begins with the last change of these accounts. With O(force), the version is
-        disabled at once.
-      - If no account uses the key O(moved_to) and it is a different key, Azure does not show when accounts were moved.
-        The grace period then begins now.
-    type: str
-    default: P1D
+    default: keep
+    choices: [keep, disable]
   force:
     description:
       - Disable or delete the key or remove its rotation policy although a Batch account uses the key, or may use it
@@ -144,7 +145,7 @@ options:
     type: bool
     default: false
 extends_documentation_fragment:
-  - azbatch.cmk.repair
+  - azbatch.cmk.unused
   - azbatch.cmk.new_key
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
@@ -200,7 +201,7 @@ EXAMPLES = r"""
     version: 0123456789abcdef0123456789abcdef
     state: enabled
 
-- name: Disable the previous version if no account may need it
+- name: Disable a version if no account or pool may use the version
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
     name: batch
@@ -208,13 +209,12 @@ EXAMPLES = r"""
     state: disabled
     in_use: keep
 
-- name: Disable the version that an account used before it was moved, a day after the move
+- name: Disable the key that accounts have left, 14 days after the last of them was moved
   azbatch.cmk.keyvault_cmk_key:
-    key_identifier: "{{ moved.previous_key_identifier }}"
+    key_identifier: https://myvault.vault.azure.net/keys/batch
     state: disabled
-    moved_to: "{{ moved.key_identifier }}"
     in_use: keep
-  when: moved.previous_key_identifier
+    unused_for: P14D
 
 - name: Create a key in an HSM whose versions expire, or recover a deleted key of this name
   azbatch.cmk.keyvault_cmk_key:
@@ -230,26 +230,21 @@ EXAMPLES = r"""
     name: batch
     enable_key: true
 
-- name: Create a version for an account when rotation is due; fail if the account does not use the key
+- name: Create a version for an account when rotation is due, and disable unused versions; skip a missing account
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
     name: batch
     account_name: mybatch
     resource_group: rg-batch
+    missing: skip
     max_version_age: P90D
+    unused_versions: disable
 
 - name: Make an expired version usable for two more weeks
   azbatch.cmk.keyvault_cmk_key:
     key_identifier: "{{ account.key_identifier }}"
     state: enabled
     extend_expired_by: P14D
-
-- name: Disable all versions of the previous key, two days after the accounts were moved to another key
-  azbatch.cmk.keyvault_cmk_key:
-    key_identifier: https://myvault.vault.azure.net/keys/batch
-    state: disabled
-    moved_to: https://othervault.vault.azure.net/keys/batch
-    grace_period: P2D
 
 - name: Stop the automatic creation of versions
   azbatch.cmk.keyvault_cmk_key:
@@ -268,8 +263,6 @@ EXAMPLES = r"""
     vault_name: myvault
     name: batch
     state: recovered
-    # The result of batch_encryption_info (check_before: recover), if the task is one of several repairs.
-    causes_so_far: "{{ account.causes_so_far }}"
 
 - name: Create a key with a profile of the credential file
   azbatch.cmk.keyvault_cmk_key:
@@ -321,18 +314,38 @@ previous_key_identifier:
   returned: success, if it exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/fedcba9876543210fedcba9876543210
+account_exists:
+  description: Whether the account exists. If V(false), no other value of the key is returned.
+  returned: success, with O(account_name) and O(state=present)
+  type: bool
+  sample: true
+disabled_versions:
+  description: The versions that the task disabled.
+  returned: success, with O(state=disabled), O(state=absent) or O(unused_versions=disable)
+  type: list
+  elements: str
+  sample: [fedcba9876543210fedcba9876543210]
+kept_versions:
+  description: The versions that stay enabled, because accounts or pools may use them.
+  returned: success, with O(state=disabled), O(state=absent) or O(unused_versions=disable)
+  type: list
+  elements: str
+  sample: []
 in_use_by:
   description:
-    - Ids of the Batch accounts and pools for which the key or the version was kept unchanged, with O(in_use=keep).
+    - Ids of the Batch accounts and pools for which the key or versions were kept.
     - The tasks of a run share the list of all accounts. With N accounts, up to N later tasks use the list without a
       new read.
-  returned: success, with O(state=disabled) or O(state=absent)
+  returned: success, with O(state=disabled), O(state=absent) or O(unused_versions=disable)
   type: list
   elements: str
   sample: []
 kept_until:
-  description: When O(grace_period) ends, in UTC; null if no key or version is kept because of O(grace_period).
-  returned: success, with O(state=disabled) or O(state=absent)
+  description:
+    - When the accounts and pools in RV(in_use_by) no longer count as users, in UTC.
+    - Null if nothing is kept, or if one of them uses the key or the version now.
+  returned: success, with O(state=disabled), O(state=absent) or O(unused_versions=disable); failure with code
+    V(recently_used)
   type: str
   sample: "2026-02-01T12:00:00Z"
 key_type:
@@ -381,8 +394,8 @@ rotation_policy:
   type: dict
   sample: {expiry_time: P1Y, time_after_create: null, time_before_expiry: P30D}
 accounts:
-  description: The Batch accounts that would lose their key.
-  returned: failure with code V(in_use)
+  description: The Batch accounts that would, or may, lose their key.
+  returned: failure with code V(in_use) or V(recently_used)
   type: list
   elements: str
 code:

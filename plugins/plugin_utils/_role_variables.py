@@ -17,12 +17,32 @@ from pathlib import Path
 from typing import Any
 
 from ansible import constants
+from ansible.errors import AnsibleUndefinedVariable
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
+    CmkError,
+    InvalidOption,
+    Refused,
+    several,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
+from ansible_collections.azbatch.cmk.plugins.modules import (
+    batch_account_identity,
+    batch_encryption,
+    keyvault_cmk_access,
+    keyvault_cmk_key,
+    keyvault_cmk_vault,
+)
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._inventory import Record
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import VARIABLES
 
@@ -37,12 +57,25 @@ _WITH_DEFAULT = ("cmk_key_force_new_version", "cmk_unused_versions")
 # If one of these variables is set, the role rotate does more than move an account to the newest version.
 RULES = frozenset({*_WITH_DEFAULT, "cmk_key_max_age", "cmk_key_rotation_policy"})
 NO_RULE = (
-    "No variable requests a rotation, so the role rotate creates a new version only if the newest version expires within "
-    "nine days. To rotate, set cmk_key_max_age (for example P90D), cmk_key_force_new_version or "
+    "No variable requests a rotation, so the role rotate creates a new version only if the newest version expires "
+    "within nine days. To rotate, set cmk_key_max_age (for example P90D), cmk_key_force_new_version or "
     "cmk_key_rotation_policy. To disable unused versions, set cmk_unused_versions: disable."
 )
 
 
+# A template that uses the result of an earlier task. Its value is not known before that task.
+_RESULT = re.compile(r"\b__\w+")
+_OMITTED = object()
+# Valid values for options whose values are not known yet.
+_UNKNOWN = {"key_identifier": f"https://unknown.vault.azure.net/keys/unknown/{'0' * 32}"}
+# The options of the modules that the roles use, and the functions that check their values.
+_CHECKED: dict[str, tuple[Mapping[str, Any], Callable[[Mapping[str, Any]], Any]]] = {
+    "azbatch.cmk.batch_account_identity": (batch_account_identity.ARGUMENTS, account_goal.desired),
+    "azbatch.cmk.batch_encryption": (batch_encryption.ARGUMENTS, encryption_goal.desired),
+    "azbatch.cmk.keyvault_cmk_access": (keyvault_cmk_access.ARGUMENTS, access_goal.desired),
+    "azbatch.cmk.keyvault_cmk_key": (keyvault_cmk_key.ARGUMENTS, key_goal.desired),
+    "azbatch.cmk.keyvault_cmk_vault": (keyvault_cmk_vault.ARGUMENTS, vault_goal.desired),
+}
 RESULT = "cmk_result"
 PRESET_RESULT = Refused(
     f"The variable {RESULT} is an extra variable of this run. An extra variable has precedence over the result that "
@@ -83,6 +116,9 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
                 return {"failed": True, **PRESET_RESULT.result()}
             defaults = self._task._role.get_default_vars()
             self._task.args = without_blanks(self._task.args, variables, defaults, self._templar.template)
+            problems = self._problems(defaults)
+            if problems:
+                return {"failed": True, **several(problems).result()}
         result: dict[str, Any] = super().run(tmp, task_vars)
         if variables:
             name_variables(result, variables)
@@ -91,6 +127,54 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
             if warnings:
                 result["warnings"] = [*result.get("warnings", []), *warnings]
         return result
+
+    def _problems(self, defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Before the first task of a role: the results of the errors of all invalid variables, if a later task would
+        refuse one of them. Otherwise the first task reports its own options."""
+        blocks = self._task._role.get_task_blocks()
+        tasks = [task for block in blocks for task in block.block if str(task.action).startswith("azbatch.cmk.")]
+        if not tasks or tasks[0].name != self._task.name:
+            return []
+        problems: list[dict[str, Any]] = []
+        for task in filter(self._may_run, tasks[1:]):
+            values = {option: self._value(option, template) for option, template in task.args.items()}
+            given = {option: value for option, value in values.items() if value is not _OMITTED}
+            problems += _problems_of(task, given, defaults, self._templar.template)
+        if not problems:
+            return []
+        own = _problems_of(self._task, self._task.args, defaults, self._templar.template)
+        # The first problem of each variable.
+        by_variable: dict[str, dict[str, Any]] = {}
+        for one in (*own, *problems):
+            by_variable.setdefault(one.get("variable", one["msg"]), one)
+        return list(by_variable.values())
+
+    def _may_run(self, task: Any) -> bool:
+        """Whether the conditions of a task are true, as far as they do not use the results of other tasks."""
+        known = [condition for condition in task.when if not _RESULT.search(str(condition))]
+        try:
+            if hasattr(self._templar, "evaluate_conditional"):
+                return all(map(self._templar.evaluate_conditional, known))
+            # ansible-core before 2.19.
+            copy = task.copy()
+            copy.when = known
+            return bool(copy.evaluate_conditional(self._templar, self._templar.available_variables))
+        except AnsibleUndefinedVariable:
+            return False
+
+    def _value(self, option: str, template: Any) -> Any:
+        """The value of an option. A valid value if the template uses the result of a task, or a variable that is not
+        defined."""
+        unknown = _UNKNOWN.get(option, "unknown")
+        if _RESULT.search(str(template)):
+            return unknown
+        try:
+            # In a dictionary, because ansible-core refuses the value of `omit` elsewhere.
+            templated = self._templar.template({option: template})
+        except AnsibleUndefinedVariable:
+            return unknown
+        value = templated.get(option, _OMITTED)
+        return _OMITTED if value == self._templar.available_variables.get("omit") else value
 
     def _warnings_of(self, role: str, task_vars: Mapping[str, Any]) -> list[str]:
         """The warnings about variables. Each warning is returned once in a run."""
@@ -101,6 +185,48 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
         ):
             warnings.append(NO_RULE)
         return _not_reported_yet(warnings)
+
+
+def _problems_of(
+    task: Any, options: Mapping[str, Any], defaults: Mapping[str, Any], template: Callable[[Any], Any]
+) -> list[dict[str, Any]]:
+    """The results of the errors of a task's options, with the names of the role's variables."""
+    action = str(task.action)
+    if action not in _CHECKED:
+        return []
+    arguments, desired = _CHECKED[action]
+    variables = passed_on(task.get_ds(), action)
+    given = without_blanks(options, variables, defaults, template)
+    specification = {**CONNECTION, **arguments}
+    wrong = {option: _of_type(option, value, specification) for option, value in given.items()}
+    problems = [problem.result() for problem in wrong.values() if problem]
+    rest = {option: value for option, value in given.items() if not wrong[option]}
+    optional = {option: {**one, "required": False} for option, one in specification.items()}
+    params = ArgumentSpecValidator(optional).validate(rest).validated_parameters
+    missing = [option for option, one in specification.items() if one.get("required") and option not in rest]
+    try:
+        # An option of a wrong type counts as missing, and is not reported a second time.
+        desired({**params, **{option: _UNKNOWN.get(option, "unknown") for option in missing}})
+    except CmkError as error:
+        found = error.facts.get("problems", [error.result()])
+        # A value that is not known yet is not wrong.
+        problems += [one for one in found if one.get("value") != _UNKNOWN.get(str(one.get("option")), "unknown")]
+    named = [{"failed": True, **problem} for problem in problems]
+    for problem in named:
+        name_variables(problem, variables)
+        del problem["failed"]
+    return named
+
+
+def _of_type(option: str, value: Any, specification: Mapping[str, Any]) -> InvalidOption | None:
+    """The error of a value of the wrong type, or that is not one of the choices of the option."""
+    one = specification.get(option)
+    if one is None or not ArgumentSpecValidator({option: one}).validate({option: value}).error_messages:
+        return None
+    if "choices" in one:
+        return InvalidOption(option, value, "it is not allowed.", f"Use one of {', '.join(map(str, one['choices']))}.")
+    kind = {"int": "an integer", "bool": "true or false", "list": "a list", "dict": "a dictionary"}.get(one["type"])
+    return InvalidOption(option, value, "its type is wrong.", f"Use {kind or one['type']}.")
 
 
 def rotates(variables: Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@
 """Which versions of a key an account or a pool may use (invariant I2). Pure: sends no requests.
 
 Microsoft documents neither how soon Batch adopts a new version, nor for how long it needs a previous one. No code
-makes assumptions about that. Instead, a margin covers every plausible answer.
+makes assumptions about that. Instead, a margin covers every plausible value.
 
 This module util is private to the collection.
 """

@@ -9,7 +9,11 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar, cast
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class CmkError(Exception):
@@ -44,6 +48,40 @@ class InvalidOption(CmkError):
         super().__init__(
             f"{option} is {value!r}: {problem} {remedy}", code=code, option=option, value=value, remedy=remedy
         )
+
+
+class Problems:
+    """Collects invalid values of options, so that all of them are reported at once."""
+
+    def __init__(self) -> None:
+        self.found: list[InvalidOption] = []
+
+    def of(self, parse: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of `parse`. If `parse` raises InvalidOption, the error is collected, and the result must not be
+        used before `refuse` is called."""
+        try:
+            return parse(*args, **kwargs)
+        except InvalidOption as wrong:
+            self.found.append(wrong)
+            return cast(T, None)
+
+    def add(self, option: str, value: Any, problem: str, remedy: str, *, code: str | None = None) -> None:
+        self.found.append(InvalidOption(option, value, problem, remedy, code=code))
+
+    def refuse(self) -> None:
+        """Raise the collected errors as one error, if there are any."""
+        if len(self.found) > 1:
+            raise several([one.result() for one in self.found])
+        if self.found:
+            raise self.found[0]
+
+
+def several(problems: Sequence[dict[str, Any]]) -> CmkError:
+    """One error for several problems, each the result of an error. Its option is that of the first problem."""
+    first = {name: value for name, value in problems[0].items() if name not in ("msg", "code", "remedy")}
+    remedy = " ".join(dict.fromkeys(one["remedy"] for one in problems if one.get("remedy")))
+    message = " ".join(dict.fromkeys(one["msg"] for one in problems))
+    return CmkError(message, code="invalid_option", **first, remedy=remedy, problems=list(problems))
 
 
 class Refused(CmkError):

@@ -9,13 +9,13 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ..._core.documents import Account
 from ..._core.duration import seconds
-from ..._core.errors import InvalidOption, Refused
+from ..._core.errors import InvalidOption, Problems, Refused
 from ..._core.ids import (
     UserAssignedId,
     check_account_name,
@@ -26,6 +26,8 @@ from ..._core.ids import (
     parse_user_assigned_id,
     principals_of,
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,27 +52,33 @@ class Goal:
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
-    principal, identity, key_name = params["principal_id"], params["identity_id"], params["key_name"]
-    identifier, account = params["key_identifier"], params["account_name"]
-    key = parse_key_identifier(identifier, "key_identifier") if identifier is not None else None
-    _require_one(params, "principal_id", "identity_id", "account_name")
-    _require_one(params, "vault_name", "key_identifier")
-    if account is not None:
-        check_account_name(account, "account_name")
+    problems = Problems()
+
+    def checked(check: Callable[[str, str], T], option: str) -> T | None:
+        return None if params[option] is None else problems.of(check, params[option], option)
+
+    problems.of(_require_one, params, "principal_id", "identity_id", "account_name")
+    problems.of(_require_one, params, "vault_name", "key_identifier")
+    key, vault_name = checked(parse_key_identifier, "key_identifier"), checked(check_vault_name, "vault_name")
+    principal, key_name = checked(check_guid, "principal_id"), checked(check_key_name, "key_name")
+    identity = checked(parse_user_assigned_id, "identity_id")
+    account = checked(check_account_name, "account_name")
+    unused_for = problems.of(seconds, params["unused_for"], "unused_for", or_none=True)
     if account and not params["account_resource_group"]:
-        raise InvalidOption(
+        problems.add(
             "account_resource_group", None, "account_name requires it.", "Set it to the resource group of the account."
         )
+    problems.refuse()
     return Goal(
         group=params["resource_group"],
-        vault=key.vault if key else check_vault_name(params["vault_name"], "vault_name"),
+        vault=key.vault if key else str(vault_name),
         present=params["state"] == "present",
-        principal_id=check_guid(principal, "principal_id") if principal is not None else None,
-        identity_id=parse_user_assigned_id(identity, "identity_id") if identity is not None else None,
-        key_name=check_key_name(key_name, "key_name") if key_name is not None else None,
+        principal_id=principal,
+        identity_id=identity,
+        key_name=key_name,
         force=params["force"],
         keeps_used=params["in_use"] == "keep",
-        unused_for=seconds(params["unused_for"], "unused_for", or_none=True) or 0,
+        unused_for=unused_for or 0,
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..._core.errors import InvalidOption
+from ..._core.errors import Problems
 from ..._core.ids import KeyIdentifier, UserAssignedId, check_account_name, parse_key_identifier, parse_user_assigned_id
 from .document import SYSTEM_ASSIGNED, USER_ASSIGNED
 
@@ -47,21 +47,25 @@ class Goal:
 
 def desired(params: Mapping[str, Any]) -> Goal:
     identity_id, key = params["identity_id"], params["key_identifier"]
-    identifier = parse_key_identifier(key, "key_identifier") if key else None
+    problems = Problems()
+    identifier = problems.of(parse_key_identifier, key, "key_identifier") if key else None
     if key and not identity_id:
-        raise InvalidOption(
+        problems.add(
             "key_identifier",
             key,
             "creating an account with a key requires a user-assigned identity, because a system-assigned identity "
             "exists only after the account is created.",
             "Set identity_id, or leave out key_identifier and use azbatch.cmk.batch_encryption afterwards.",
         )
+    name = problems.of(check_account_name, params["name"], "name")
+    identity = problems.of(parse_user_assigned_id, identity_id, "identity_id") if identity_id is not None else None
+    problems.refuse()
     return Goal(
         group=params["resource_group"],
-        name=check_account_name(params["name"], "name"),
+        name=name,
         present=params["state"] == "present",
         location=params["location"],
-        identity_id=parse_user_assigned_id(identity_id, "identity_id") if identity_id is not None else None,
+        identity_id=identity,
         key=identifier.versionless if identifier and params["follow_latest"] else identifier,
         vault_group=params["vault_resource_group"],
         adopt_existing=params["adopt_existing"],

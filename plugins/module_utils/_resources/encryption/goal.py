@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..._core.documents import Account
-from ..._core.errors import InvalidOption
+from ..._core.errors import Problems
 from ..._core.ids import (
     KeyIdentifier,
     check_account_name,
@@ -87,40 +87,40 @@ class Goal:
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
-    source, key = params["key_source"], params["key_identifier"]
+    source, key, problems = params["key_source"], params["key_identifier"], Problems()
     if source == KEY_VAULT and not key:
-        raise InvalidOption("key_identifier", key, f"key_source: {source} requires it.", "Set it to the key to use.")
+        problems.add("key_identifier", key, f"key_source: {source} requires it.", "Set it to the key to use.")
     if source == BATCH and key:
-        raise InvalidOption(
+        problems.add(
             "key_identifier", key, f"it has no meaning with key_source: {source}.", "Leave out one of the two."
         )
-    identifier = parse_key_identifier(key, "key_identifier") if key else None
+    identifier = problems.of(parse_key_identifier, key, "key_identifier") if key else None
     follow, previous = params["follow_latest"], (params["previous_vault_name"], params["previous_key_name"])
     if (previous[0] is None) != (previous[1] is None):
         option = "previous_vault_name" if previous[0] is None else "previous_key_name"
-        raise InvalidOption(
-            option, None, "previous_vault_name and previous_key_name require each other.", f"Set {option}."
-        )
+        problems.add(option, None, "previous_vault_name and previous_key_name require each other.", f"Set {option}.")
     if identifier and identifier.version is None:
         if follow is False:
-            raise InvalidOption(
+            problems.add(
                 "follow_latest", follow, "key_identifier names no version.", "Add the version, or leave it out."
             )
         follow = True
+    account = problems.of(check_account_name, params["account_name"], "account_name")
+    for name, check, option in zip(
+        previous, (check_vault_name, check_key_name), ("previous_vault_name", "previous_key_name"), strict=True
+    ):
+        if name is not None:
+            problems.of(check, name, option)
+    problems.refuse()
     return Goal(
         group=params["resource_group"],
-        account=check_account_name(params["account_name"], "account_name"),
+        account=account,
         key=identifier,
         vault_group=params["vault_resource_group"],
         patient=params["wait_until_available"],
         replaces=params["replace_key"],
         follow=follow,
         updates_version=params["update_version"],
-        previous=(
-            check_vault_name(previous[0], "previous_vault_name"),
-            check_key_name(previous[1], "previous_key_name"),
-        )
-        if previous[0] is not None
-        else None,
+        previous=previous if previous[0] is not None else None,
         may_be_missing=params["missing"] == "skip",
     )

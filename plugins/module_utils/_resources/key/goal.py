@@ -16,7 +16,7 @@ from typing import Any
 from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
 from ..._core.documents import RotationPolicy
 from ..._core.duration import seconds
-from ..._core.errors import InvalidOption, NotFound, Refused
+from ..._core.errors import InvalidOption, NotFound, Problems, Refused
 from ..._core.ids import KeyIdentifier, check_account_name, check_key_name, check_vault_name, parse_key_identifier
 from . import rotation_policy as key_rotation_policy
 from .agreed import LONGEST
@@ -91,13 +91,13 @@ class Goal:
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
-    key_type, key_size = params["key_type"], params["key_size"]
+    key_type, key_size, problems = params["key_type"], params["key_size"], Problems()
     if key_type is not None and key_type not in TYPES:
-        raise InvalidOption(
+        problems.add(
             "key_type", key_type, "Batch supports only RSA keys.", "Use RSA or RSA-HSM.", code="key_type_not_supported"
         )
     if key_size is not None and key_size not in SIZES:
-        raise InvalidOption(
+        problems.add(
             "key_size",
             key_size,
             "Batch does not support this size.",
@@ -105,27 +105,30 @@ def desired(params: Mapping[str, Any]) -> Goal:
             code="key_size_not_supported",
         )
     state = params["state"]
-    key = _named(params)
-    if key.version and state not in ("disabled", "enabled"):
+    key = problems.of(_named, params, problems)
+    if key and key.version and state not in ("disabled", "enabled"):
         option = "version" if params["version"] else "key_identifier"
-        raise InvalidOption(
-            option, params[option], f"a version has no meaning with state: {state}.", "Leave out the version."
-        )
+        problems.add(option, params[option], f"a version has no meaning with state: {state}.", "Leave out the version.")
     if params["account_name"] and not params["resource_group"]:
-        raise InvalidOption(
+        problems.add(
             "resource_group", None, "account_name requires it.", "Set it to the resource group of the Batch account."
         )
     if params["account_name"] is not None:
-        check_account_name(params["account_name"], "account_name")
+        problems.of(check_account_name, params["account_name"], "account_name")
     retires = params["unused_versions"] == "disable"
     if retires and state != "present":
-        raise InvalidOption(
+        problems.add(
             "unused_versions", "disable", f"it has no meaning with state: {state}.", "Leave out unused_versions."
         )
     if params["rotation_policy"] and params["remove_rotation_policy"]:
-        raise InvalidOption(
-            "remove_rotation_policy", True, "it contradicts rotation_policy.", "Leave out one of the two."
-        )
+        problems.add("remove_rotation_policy", True, "it contradicts rotation_policy.", "Leave out one of the two.")
+    expires_in = problems.of(_expires_in, params["expires_in"])
+    extend_expired_by = problems.of(seconds, params["extend_expired_by"], "extend_expired_by")
+    rotation_policy = problems.of(key_rotation_policy.checked, params["rotation_policy"])
+    max_version_age = problems.of(seconds, params["max_version_age"], "max_version_age")
+    new_version_for = problems.of(_purpose, params["new_version_for"])
+    unused_for = problems.of(seconds, params["unused_for"], "unused_for", or_none=True)
+    problems.refuse()
     return Goal(
         vault=key.vault,
         name=key.name,
@@ -133,18 +136,18 @@ def desired(params: Mapping[str, Any]) -> Goal:
         version=key.version,
         key_type=key_type,
         key_size=key_size,
-        expires_in=_expires_in(params["expires_in"]),
-        extend_expired_by=seconds(params["extend_expired_by"], "extend_expired_by"),
-        rotation_policy=key_rotation_policy.checked(params["rotation_policy"]),
+        expires_in=expires_in,
+        extend_expired_by=extend_expired_by,
+        rotation_policy=rotation_policy,
         remove_rotation_policy=params["remove_rotation_policy"],
-        max_version_age=seconds(params["max_version_age"], "max_version_age"),
+        max_version_age=max_version_age,
         new_version=params["new_version"],
-        new_version_for=_purpose(params["new_version_for"]),
+        new_version_for=new_version_for,
         force=params["force"],
         enable=params["enable_key"],
         keeps_used=params["in_use"] == "keep",
         retires=retires,
-        unused_for=seconds(params["unused_for"], "unused_for", or_none=True) or 0,
+        unused_for=unused_for or 0,
         recover=params["recover"],
     )
 
@@ -169,7 +172,7 @@ def _purpose(text: str | None) -> str | None:
     return text or None
 
 
-def _named(params: Mapping[str, Any]) -> KeyIdentifier:
+def _named(params: Mapping[str, Any], problems: Problems) -> KeyIdentifier:
     """The key, or the version of the key, that the options name."""
     identifier, by_name = params["key_identifier"], ("vault_name", "name")
     if identifier is None:
@@ -178,7 +181,8 @@ def _named(params: Mapping[str, Any]) -> KeyIdentifier:
                 raise InvalidOption(
                     option, None, "vault_name and name, or key_identifier, are required.", f"Set {option}."
                 )
-        vault, name = check_vault_name(params["vault_name"], "vault_name"), check_key_name(params["name"], "name")
+        vault = problems.of(check_vault_name, params["vault_name"], "vault_name")
+        name = problems.of(check_key_name, params["name"], "name")
         return KeyIdentifier(vault, "", name, params["version"].lower() if params["version"] else None)
     for option in (*by_name, "version"):
         if params[option] is not None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..._core.errors import InvalidOption
+from ..._core.errors import Problems
 from ..._core.ids import check_vault_name
 
 
@@ -45,12 +45,14 @@ class Goal:
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
-    retention = params["retention_days"]
+    retention, problems = params["retention_days"], Problems()
     if not 7 <= retention <= 90:
-        raise InvalidOption("retention_days", retention, "Key Vault allows 7 to 90 days.", "Use 7 to 90.")
+        problems.add("retention_days", retention, "Key Vault allows 7 to 90 days.", "Use 7 to 90.")
+    name = problems.of(check_vault_name, params["name"], "name")
+    problems.refuse()
     return Goal(
         group=params["resource_group"],
-        name=check_vault_name(params["name"], "name"),
+        name=name,
         location=params["location"],
         authorization=params["authorization"],
         sku=params["sku"],
