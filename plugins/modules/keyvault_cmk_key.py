@@ -405,7 +405,7 @@ code:
   sample: in_use
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -416,7 +416,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._checks.rights import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_in_vault, key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Step
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, unless_used
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import missing, required
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
@@ -487,7 +487,7 @@ def _for_account(goal: Goal, group: str, name: str, cloud: Cloud, *, may_be_miss
     used = encryption_document.required_key(required(account, group, name), goal.vault, goal.name)
     # An account that is pinned to a version has to be moved to the new version. Without the rights for that, no version
     # is created.
-    to_move = [*rights.to_set_encryption(group, name), rights.to_see_access(used.vault, None)] if used.version else []
+    to_move = [*rights.to_set_encryption(group, name), rights.to_see_access(used.vault, group)] if used.version else []
 
     def require_available() -> None:
         cloud.encryption.require_available(group, name)
@@ -495,7 +495,7 @@ def _for_account(goal: Goal, group: str, name: str, cloud: Cloud, *, may_be_miss
     def make(goal: Goal) -> Outcome:
         # A forced version always is a change, so the availability of the account is read concurrently with the key.
         asked = in_background(require_available).result if goal.new_version else require_available
-        return _make(goal, cloud, later=to_move, before_change=asked)
+        return _make(goal, cloud, later=lambda: to_move, before_change=asked)
 
     retired = None
     if goal.retires:
@@ -511,8 +511,13 @@ def _locked(goal: Goal, cloud: Cloud) -> Outcome:
 
 
 def _retired(goal: Goal, cloud: Cloud) -> Outcome:
-    """Disable the versions that nothing has used for the time in the goal."""
-    outcome = unless_used(lambda: _make(goal.retired, cloud))
+    """Disable the versions that nothing has used for the time in the goal. Without the rights for the other writes to
+    the key, no version is disabled."""
+
+    def later() -> Iterator[Needed]:
+        return key_writes.NEEDED.by(predicted(goal, cloud.keys, key_plan).steps)
+
+    outcome = unless_used(lambda: _make(goal.retired, cloud, later))
     if goal.max_version_age is None or goal.max_version_age >= goal.unused_for:
         return outcome
     warning = (
@@ -525,10 +530,13 @@ def _retired(goal: Goal, cloud: Cloud) -> Outcome:
 
 
 def _make(
-    goal: Goal, cloud: Cloud, later: Sequence[Needed] = (), before_change: Callable[[], None] = lambda: None
+    goal: Goal,
+    cloud: Cloud,
+    later: Callable[[], Iterable[Needed]] = tuple,
+    before_change: Callable[[], None] = lambda: None,
 ) -> Outcome:
     def require(steps: Sequence[Step[key_writes.KeyWrites]]) -> tuple[str, ...]:
-        return cloud.rights.require([*key_writes.NEEDED.by(steps), *later])
+        return cloud.rights.require([*key_writes.NEEDED.by(steps), *later()])
 
     return converge(goal, cloud.keys, key_plan, before_change=before_change, rights=require)
 
@@ -545,7 +553,7 @@ def _described(goal: Goal, outcome: Outcome, retired: Outcome | None) -> Outcome
         outcome.changed or retired.changed,
         retired.before if retired.changed else outcome.before,
         outcome.after,
-        (*retired.warnings, *outcome.warnings),
+        tuple(dict.fromkeys((*retired.warnings, *outcome.warnings))),
         {**outcome.report, **retired.report},
     ).summarized(" ".join(filter(None, sentences)))
 

@@ -48,7 +48,7 @@ class Rule:
 _CUT_OFF = "Batch cannot use the key, so the account accepts only its deletion, or soon will."
 _RECOVER = Repair("role recover")
 _OTHER_KEY = Repair(
-    "role rotate",
+    "role switch",
     options={
         "cmk_new_key_identifier": "https://VAULT.vault.azure.net/keys/KEY/VERSION",
         # Otherwise an account that is moved to a version of a different key is pinned to the version.

@@ -29,7 +29,7 @@ from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, KeyItem, RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.errors import CmkError, NotFound
 from .._core.ids import KeyIdentifier, key_of, place_of, principals_of
-from .._resources.access.document import by_principal, roles_in, scope_of
+from .._resources.access.document import by_principal, granted, roles_in, scope_of
 from .._resources.vault.document import uses_rbac
 from .session import Session
 
@@ -47,8 +47,9 @@ class EvidenceReader:
         self._access = access
 
     def of_account(self, account: Account, key: KeyIdentifier, vault_group: str | None = None) -> Evidence:
-        """The evidence on a key that the account uses or is about to use."""
-        return _for(account, self.gather(key, vault_group, *self._who(account)))
+        """The evidence on a key that the account uses or is about to use. The vault is often in the resource group of
+        the account, so that group is searched first."""
+        return _for(account, self.gather(key, vault_group or place_of(account["id"])[1], *self._who(account)))
 
     def of_account_now(self, account: Account, key: KeyIdentifier) -> Evidence:
         """The same evidence, read from Azure now."""
@@ -100,29 +101,41 @@ class EvidenceReader:
         )
 
     def access_of_all(self, key: KeyIdentifier, accounts: Sequence[Account]) -> dict[str, float]:
-        """By the id of each account whose identities may have access to the key: since when, as far as the vault and
-        the role assignments show (preflight.usable_since). If that is not known, the present time.
+        """By the id of each account that uses the key or may have access to the key: since when, as far as the vault
+        and the role assignments show (preflight.usable_since). If that is not known, the present time.
 
-        Only role assignments of the principals themselves have a time. An account without such an assignment may have
-        access as a member of a group.
+        An account may have access as a member of a group. Only role assignments of the principals themselves have a
+        time.
         """
-        vault: Vault | CmkError | None = value_or_error(lambda: self._vaults.recent(key.vault, None), CmkError)
-        listed: list[RoleAssignment] | CmkError = []
-        if vault is not None and not isinstance(vault, CmkError) and uses_rbac(vault):
-            listed = value_or_error(lambda: self._access.all_assignments(scope_of(vault, key.name)), CmkError)
-        is_known = isinstance(vault, Mapping) and not isinstance(listed, CmkError)
-        given = by_principal([] if isinstance(listed, CmkError) else listed)
-        groups = [
-            one for one in chain.from_iterable(given.values()) if one["properties"].get("principalType") == "Group"
-        ]
+        read = value_or_error(lambda: self._all_access(key), CmkError)
+        if read is None or isinstance(read, CmkError):
+            return {account["id"]: self._keys.now for account in accounts}
+        vault, given, definitions = read
+        of_groups = [one for one in chain.from_iterable(given.values()) if _is_of_group(one)]
         found = {}
         for account in accounts:
             principals = principals_of(account.get("identity", {}))
             own = {principal: given.get(principal.lower(), []) for principal in principals}
-            evidence = Evidence(key, principals, None, vault, None, own, {}, self._keys.now)
-            if not is_known or groups or key.same_key(key_of(account)) or any(granted_to_each(evidence).values()):
-                found[account["id"]] = usable_since(evidence) if is_known else self._keys.now
+            may_use = any(
+                granted(vault, principal, key.name, [*own[principal], *of_groups], definitions)
+                for principal in principals
+            )
+            if may_use or key.same_key(key_of(account)):
+                found[account["id"]] = usable_since(
+                    Evidence(key, principals, None, vault, None, own, {}, self._keys.now)
+                )
         return found
+
+    def _all_access(
+        self, key: KeyIdentifier
+    ) -> tuple[Vault, dict[str, list[RoleAssignment]], dict[str, RoleDefinitionProperties]] | None:
+        """The vault of the key, the role assignments that apply to the key, by principal, and the assigned roles. None
+        if there is no vault that the caller can read."""
+        vault = self._vaults.recent(key.vault, None)
+        if vault is None or not uses_rbac(vault):
+            return None if vault is None else (vault, {}, {})
+        listed = self._access.all_assignments(scope_of(vault, key.name))
+        return vault, by_principal(listed), self._access.definitions(vault["id"], roles_in(listed))
 
     def refreshed(self, evidence: Evidence) -> Evidence:
         """The same evidence, read from Azure now."""
@@ -220,6 +233,10 @@ class EvidenceReader:
             lambda: self._access.definitions(vault_id, guids), "role", vault_id, *guids
         )
         return assignments, definitions
+
+
+def _is_of_group(assignment: RoleAssignment) -> bool:
+    return assignment["properties"].get("principalType") == "Group"
 
 
 def _for(account: Account, evidence: Evidence) -> Evidence:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from .._checks.rights import VAULTS, Needed, NeededRights, Right, VaultRight, in_group, is_in_no_policy, lacking
 from .._core.concurrent import value_or_error
-from .._core.documents import Vault
 from .._core.errors import CmkError, Denied
 from .._core.plan import Step
 from .._core.rbac import allows
@@ -85,15 +84,10 @@ class Rights:
         """The action and the scope, if the permissions show that the caller lacks the right."""
         if isinstance(right, Right):
             return self._unless_allowed(right.action, right.scope, data=False)
-        place = (right.vault.lower(), right.group or right.looked_for_in)
+        place = (right.vault.lower(), right.looked_for_in)
         if place not in vaults:
-            vaults[place] = value_or_error(lambda: self._vault(right), CmkError)
+            vaults[place] = value_or_error(lambda: self._vaults.recent(right.vault, right.looked_for_in), CmkError)
         vault = vaults[place]
-        if vault is None and right.group:
-            # The creator of a vault with access policies gets the permissions on its keys.
-            action = right.action if right.by_role else right.policy_action
-            is_data = right.permission is not None
-            return self._unless_allowed(action, self._own(in_group(right.group)), data=is_data) if action else None
         if right.reads_vault and isinstance(vault, Denied):
             return f"{VAULTS}/read", f"the key vault {right.vault}"
         if vault is None or isinstance(vault, CmkError):
@@ -105,11 +99,6 @@ class Rights:
         if right.permission and is_in_no_policy(vault, right.permission):
             return f"the key permission {right.permission}", vault["id"]
         return None
-
-    def _vault(self, right: VaultRight) -> Vault | None:
-        if right.group:
-            return self._vaults.get(right.group, right.vault)
-        return self._vaults.recent(right.vault, right.looked_for_in)
 
     def _unless_allowed(self, action: str, scope: str, *, data: bool) -> tuple[str, str] | None:
         """The permissions at the resource group are read first, because the tasks of a run share them."""

@@ -251,7 +251,7 @@ def depends_on_account_change(observed: Mapping[str, Any]) -> bool:
 
 def _user(evidence: Evidence, observed: Mapping[str, Any]) -> User:
     """The account. Without a time in `observed`, the time of its last change does not matter."""
-    return User(evidence.key.version, observed.get("account_changed_at", 0))
+    return User(evidence.key.version, observed.get("account_changed_at", 0), access_since(evidence))
 
 
 def _possible(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyItem]:

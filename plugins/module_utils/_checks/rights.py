@@ -43,8 +43,8 @@ KEY_ACTIONS = {
 
 @dataclass(frozen=True)
 class Right:
-    """A right that a write needs: an action at the resource id `scope`. A scope from `in_group` without a
-    subscription is in the task's own subscription."""
+    """A right that a write needs: an action at the resource id `scope`. A scope from `in_group` is in the task's own
+    subscription."""
 
     action: str
     scope: str
@@ -59,9 +59,6 @@ class VaultRight:
     vault: str
     permission: str | None = None
     policy_action: str | None = None
-    # If the vault does not exist: the resource group in which it will be created, and whether it will use Azure RBAC.
-    group: str | None = None
-    by_role: bool = True
     # The resource group in which the vault is searched for first.
     looked_for_in: str | None = None
     # Whether the right is missing if the caller may not read the vault.
@@ -95,10 +92,9 @@ class NeededRights:
             yield from self._by_write[step.write](**step.arguments)
 
 
-def in_group(group: str, resource: str | None = None, subscription: str | None = None) -> str:
+def in_group(group: str, resource: str | None = None) -> str:
     """The scope of a resource group, or of a resource (`TYPE/NAME`) in it."""
-    above = f"/subscriptions/{subscription}" if subscription else ""
-    return f"{above}/resourceGroups/{group}{f'/providers/{resource}' if resource else ''}"
+    return f"/resourceGroups/{group}{f'/providers/{resource}' if resource else ''}"
 
 
 def to_create_account(group: str) -> Iterator[Needed]:
@@ -136,12 +132,12 @@ def to_see_access(vault: str, vault_group: str | None) -> VaultRight:
     )
 
 
-def to_create_vault(group: str, subscription: str | None = None) -> Right:
-    return Right(f"{VAULTS}/write", in_group(group, None, subscription))
+def to_create_vault(group: str) -> Right:
+    return Right(f"{VAULTS}/write", in_group(group))
 
 
-def to_change_vault(group: str, name: str, subscription: str | None = None) -> Right:
-    return Right(f"{VAULTS}/write", in_group(group, f"{VAULTS}/{name}", subscription))
+def to_change_vault(group: str, name: str) -> Right:
+    return Right(f"{VAULTS}/write", in_group(group, f"{VAULTS}/{name}"))
 
 
 def to_delete_vault(group: str, name: str) -> Right:
@@ -160,28 +156,8 @@ def to_unassign_role(assignment_id: str) -> Right:
     return Right(f"{_ASSIGNMENTS}/delete", assignment_id.rpartition(f"/providers/{_ASSIGNMENTS}/")[0])
 
 
-def to_grant_access(vault: str, group: str | None = None, *, by_role: bool = True) -> Iterator[Needed]:
-    """The rights of a later task that grants access, with a role or an access policy according to the vault's
-    permission model. For `group` and `by_role` see VaultRight."""
-
-    def right(action: str, policy_action: str) -> VaultRight:
-        return VaultRight(action, vault, policy_action=f"{VAULTS}/{policy_action}", group=group, by_role=by_role)
-
-    yield right(f"{_ASSIGNMENTS}/write", "accessPolicies/write")
-    if group is not None:
-        # If the vault does not exist yet, no earlier read has shown that the caller has this right.
-        yield right(f"{_ASSIGNMENTS}/read", "read")
-
-
-def to_revoke_access(vault: str) -> VaultRight:
-    """The right of a later task that revokes access, with a role or an access policy according to the vault's
-    permission model."""
-    return VaultRight(f"{_ASSIGNMENTS}/delete", vault, policy_action=f"{VAULTS}/accessPolicies/write")
-
-
-def to_use_key(permission: str, vault: str, group: str | None = None, *, by_role: bool = True) -> VaultRight:
-    """For `group` and `by_role` see VaultRight."""
-    return VaultRight(KEY_ACTIONS[permission], vault, permission, group=group, by_role=by_role)
+def to_use_key(permission: str, vault: str) -> VaultRight:
+    return VaultRight(KEY_ACTIONS[permission], vault, permission)
 
 
 def is_in_no_policy(vault: Vault, permission: str) -> bool:

@@ -110,7 +110,8 @@ def users_of_version(visible: Visible, key: KeyIdentifier, versions: KeyVersions
         if key.version in possible:
             is_own = possible[0] == key.version
             until = margin_ends(versions, user, margin)
-            users[name] = None if is_own or until == inf or users.get(name, 0) is None else until
+            known = users.get(name, 0)
+            users[name] = None if is_own or until == inf or known is None else max(until, known)
 
     for account in accounts_on_key(visible, key):
         name, used = account["id"], key_of(account)
@@ -124,7 +125,8 @@ def users_of_version(visible: Visible, key: KeyIdentifier, versions: KeyVersions
         if used.same_key(key):
             for version in {used.version, None if disk["follows_latest"] else used.version}:
                 add(disk["id"], User(version, disk["changed_at"]))
-    users |= recently_left(times, versions.now, margin)
+    # An account that has left the key may use it in pools that are not known.
+    users = {**recently_left(times, versions.now, margin), **users}
     ends = list(users.values())
     known = [until for until in ends if until is not None]
     return Users(list(users), max(known) if known and len(known) == len(ends) else None)

@@ -152,7 +152,11 @@ class Encryption(Polled):
         availability is not known."""
         # The key is judged too if Batch lists the pools, which it usually does.
         key_in_use = in_background(partial(self._key_in_use, group, name, is_report=False))
-        self._require(group, name, self._unavailable_reason(group, name, key_in_use.result))
+        reason = self._unavailable_reason(group, name, key_in_use.result)
+        if reason is not None and availability(reason) is None:
+            require_known(name, reason)
+        elif reason is not None:
+            raise account_unavailable(name, key_of(self._accounts.get(group, name)), reason)
 
     def _unavailable_reason(
         self, group: str, name: str, read: Callable[[], Mapping[str, Any] | None] | None = None
@@ -200,23 +204,6 @@ class Encryption(Polled):
         account = self._accounts.get(group, name)
         key = key_of(account)
         return self._diagnosis.of_key_in_use(account, key, is_report=is_report) if account and key else None
-
-    def require_known_availability(self, group: str, name: str) -> None:
-        """Raise an error if the availability of the account is not known, before anything is created for it. An
-        account that does not exist yet passes."""
-        reason = (
-            self._accounts.unavailable_reason_before_change(group, name) if self._accounts.get(group, name) else None
-        )
-        if availability(reason) is None:
-            self._require(group, name, reason)
-
-    def _require(self, group: str, name: str, unavailable_reason: CmkError | None) -> None:
-        if unavailable_reason is None:
-            return
-        if availability(unavailable_reason) is None:
-            require_known(name, unavailable_reason)
-            return
-        raise account_unavailable(name, key_of(self._accounts.get(group, name)), unavailable_reason)
 
     def _require_unmoved(self, group: str, name: str, expected: Sequence[KeyIdentifier | None]) -> None:
         """Raise PlanOutdated if another task or user has moved the account while Batch refused the key, or while a

@@ -1,0 +1,179 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Weeks of nightly rotations that disable unused versions. After some quiet nights, only versions inside the margin are
+enabled, however they were made. No account ever loses a version that it needs, and none is reported as unavailable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from one_process import OneProcess
+from operators import done
+from role_runs import VARS
+from service import DAY, GROUP, Service
+
+from azure_sandbox.shared.behavior import POSITIONS
+
+HOUR = 3600
+# How soon an account adopts a new version, and for how long it needs the previous one.
+SWITCHES = ("follower_delay", "previous_version_needed")
+PINNED, FOLLOWING = ("pinned1", "pinned2"), ("follow1", "follow2")
+DISABLE = {"cmk_unused_versions": "disable"}
+FORCE = {"cmk_key_force_new_version": True}
+
+
+class Nights:
+    """A fleet on one key, with a controller for each slice."""
+
+    def __init__(self, service: Service, runner: OneProcess) -> None:
+        self._service = service
+        self.runner = runner
+        self.warnings: list[str] = []
+        service.make_vault()
+        identifier = service.make_key().id
+        for name in (*PINNED, *FOLLOWING):
+            service.grant(service.make_account(name)["identity"]["principalId"])
+            service.point(identifier if name in PINNED else identifier.rpartition("/")[0], name)
+        service.sandbox.control.advance(30 * DAY)
+
+    def rotate(self, names: Sequence[str], **wanted: Any) -> None:
+        """Rotate these accounts with one controller."""
+        controller = self.runner.another()
+        for name in names:
+            report = done(controller.role("rotate", {**VARS, "cmk_account_name": name, **DISABLE, **wanted}))
+            assert report["available"] is True, (name, report["warnings"])
+            self.warnings += report["warnings"]
+        assert all(map(self._service.is_safe, (*PINNED, *FOLLOWING)))
+
+    def night(self, **wanted: Any) -> None:
+        """A night in which two slices rotate the fleet, and the day after it."""
+        for names in zip(PINNED, FOLLOWING, strict=True):
+            self.rotate(names, **wanted)
+            self.pass_time(60)
+        self.pass_time(DAY - 120)
+
+    def pass_time(self, seconds: float) -> None:
+        self._service.sandbox.control.advance(seconds)
+        assert all(map(self._service.is_safe, (*PINNED, *FOLLOWING)))
+
+    def enabled(self) -> list[bool]:
+        """Whether each version of the key is enabled, the oldest first."""
+        return [version.enabled for version in self._service.versions()]
+
+
+@pytest.fixture(params=zip(*(POSITIONS[name] for name in SWITCHES), strict=True), ids="-".join)
+def nights(request: pytest.FixtureRequest, service: Service, runner: OneProcess) -> Nights:
+    service.sandbox.control.behavior(**dict(zip(SWITCHES, request.param, strict=True)))
+    return Nights(service, runner)
+
+
+@pytest.mark.slow(every=3)
+def test_two_forced_rotations_within_hours(nights: Nights) -> None:
+    for _rotation in range(2):
+        nights.rotate([*PINNED, *FOLLOWING], **FORCE)
+        nights.pass_time(3 * HOUR)
+    for _night in range(6):
+        nights.night(cmk_key_max_age="P90D")
+    assert nights.enabled() == [True, True, True]
+    for _night in range(3):
+        nights.night(cmk_key_max_age="P90D")
+    assert nights.enabled() == [False, False, True]
+    assert not nights.warnings
+
+
+@pytest.mark.slow(every=3)
+def test_two_slices_that_each_made_a_version(nights: Nights) -> None:
+    nights.night(**FORCE)
+    for _night in range(9):
+        nights.night(cmk_key_max_age="P90D")
+    assert nights.enabled() == [False, False, True]
+
+
+@pytest.mark.slow(every=3)
+def test_versions_of_a_run_that_was_killed_before_it_moved_an_account(nights: Nights, service: Service) -> None:
+    for _killed in range(2):
+        service.make_key()
+        nights.pass_time(HOUR)
+    for _night in range(10):
+        nights.night()
+    assert nights.enabled() == [False, False, True]
+
+
+@pytest.mark.slow(every=3)
+def test_a_maximum_age_of_a_day(nights: Nights) -> None:
+    for _night in range(12):
+        nights.night(cmk_key_max_age="P1D")
+    versions = nights.enabled()
+    assert len(versions) > 10
+    # While rotation goes on, accounts are changed each night, so any version may be in use.
+    assert all(versions)
+    warned = [one for one in nights.warnings if "max_version_age" in one]
+    assert warned
+    assert len(set(warned)) == 1
+    for _night in range(9):
+        nights.night(cmk_key_max_age="P90D")
+    assert nights.enabled() == [*[False] * (len(versions) - 1), True]
+
+
+@pytest.mark.slow(every=3)
+def test_a_rotation_policy_that_is_as_short_as_the_margin(nights: Nights, service: Service) -> None:
+    policy = {"expiry_time": "P28D", "time_after_create": "P7D"}
+    nights.night(cmk_key_rotation_policy=policy)
+    for _night in range(23):
+        nights.night()
+    made = len(nights.enabled())
+    assert made > 3
+    vault_and_key = {"vault_name": "vault-one", "name": "key1", "remove_rotation_policy": True, "force": True}
+    done(nights.runner.another().module("keyvault_cmk_key", vault_and_key))
+    for _night in range(10):
+        nights.night()
+    versions = nights.enabled()
+    assert versions == [*[False] * (len(versions) - 1), True]
+
+
+@pytest.mark.slow(every=3)
+def test_a_version_that_somebody_disables_long_after_accounts_left_it(
+    nights: Nights, service: Service, runner: OneProcess
+) -> None:
+    """The version stays disabled, and makes no account unavailable, also if accounts are changed later."""
+    nights.rotate([*PINNED, *FOLLOWING], **FORCE, cmk_unused_versions="keep")
+    nights.pass_time(30 * DAY)
+    first, _second = service.versions()
+    service.disable(version=first.version)
+    for change in (False, True):
+        for name in (*PINNED, *FOLLOWING):
+            if change:
+                service.change_account(name, tags={"owner": "me"})
+            names = {"resource_group": GROUP, "account_name": name}
+            info = done(runner.another().module("batch_encryption_info", {**names, "diagnose": True}))
+            assert (info["available"], info["repairs"], info.get("warnings")) == (True, [], None), name
+        audit = done(runner.another().module("batch_encryption_audit", {"return_accounts": True, "pools": True}))
+        assert {one["available"] for one in audit["accounts"]} == {True}
+        for name in (*PINNED, *FOLLOWING):
+            report = done(runner.another().role("recover", {**VARS, "cmk_account_name": name}))
+            assert not report["changed"]
+        nights.night(cmk_key_max_age="P90D")
+    assert nights.enabled() == [False, True]
+
+
+@pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
+@pytest.mark.slow(every=3)
+def test_a_loss_long_after_a_rotation_is_repaired(
+    nights: Nights, service: Service, runner: OneProcess, follow: bool
+) -> None:
+    """Recover enables what Batch needs, and not the version that was disabled long after accounts had left it."""
+    nights.rotate([*PINNED, *FOLLOWING], **FORCE)
+    for _night in range(10):
+        nights.night()
+    assert nights.enabled() == [False, True]
+    _first, second = service.versions()
+    service.disable(version=second.version)
+    service.sandbox.control.advance(2 * HOUR)
+    name = FOLLOWING[0] if follow else PINNED[0]
+    report = done(runner.another().role("recover", {**VARS, "cmk_account_name": name, "cmk_wait_timeout": 600}))
+    assert report["available"] is True
+    assert nights.enabled() == [False, True]
