@@ -118,7 +118,7 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
             self._task.args = without_blanks(self._task.args, variables, defaults, self._templar.template)
             problems = self._problems(defaults)
             if problems:
-                return {"failed": True, **several(problems).result()}
+                return {"failed": True, **(several(problems).result() if len(problems) > 1 else problems[0])}
         result: dict[str, Any] = super().run(tmp, task_vars)
         if variables:
             name_variables(result, variables)

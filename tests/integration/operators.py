@@ -160,7 +160,7 @@ class World:
     def _holds(self, report: Report) -> bool:
         account = _account_of(report)
         if account not in self.service.accounts():
-            return report["exists"] is False
+            return not report["exists"]
         available = report.get("available")
         # `available` is null if the caller lacks the permission to check the account. Batch may notice late that it
         # cannot use a key.

@@ -11,7 +11,7 @@ from service import USED
 from azure_sandbox.shared.behavior import POSITIONS
 
 # Locks and denials make nearly every job fail: test_locked. The versions that an account needs depend on hours, and
-# the jobs here shorten the grace period: test_previous_version.
+# the jobs here disable unused versions at once: test_previous_version.
 _NOT_HERE = ("resource_lock", "policy_denial", "follower_delay", "previous_version_needed")
 _OTHERS = [
     {name: position}

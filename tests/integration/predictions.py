@@ -98,9 +98,7 @@ def assert_came_true(
         if _had_to_wait(one, came[name]):
             continue
         assert one["changed"] is came[name]["changed"], (name, one, came[name])
-        # After a predicted repair, a check of the role recover may name the cause that Azure shows, or the predicted
-        # cause.
-        if with_diff and "causes_so_far" not in one:
+        if with_diff:
             assert_predicted(one["diff"], _shown(one["diff"], came[name]["diff"], is_repaired), name)
         is_repaired = is_repaired or came[name]["changed"]
         if name == until:

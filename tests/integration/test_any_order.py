@@ -60,6 +60,8 @@ SHARDS = 8 if SEQUENCES else 2
 STEPS = 8
 
 KEYS = [FIRST_KEY, ("vault-one", "key2"), (RBAC_VAULT, "key1")]
+# The variable and the option with which a run disables unused versions at once.
+AT_ONCE = ("cmk_unused_versions_after", "unused_for")
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def runs(checks: st.SearchStrategy[bool]) -> st.SearchStrategy[Run]:
         requested = st.fixed_dictionaries(fixed, optional=options)
         return st.builds(Run, st.just(what), accounts, key, requested, checks, callers, ways)
 
-    yes, either = st.just(True), st.booleans()
+    yes, either, at_once = st.just(True), st.booleans(), st.just("P0D")
     asked = {"cmk_replace_key": yes, "cmk_key_enable": yes}
     return st.one_of(
         of("provision", keys, cmk_key_follow_latest=either, cmk_vault_recover=yes, **asked),
@@ -148,29 +150,34 @@ def runs(checks: st.SearchStrategy[bool]) -> st.SearchStrategy[Run]:
             cmk_key_max_age=st.just("P90D"),
             cmk_key_force_new_version=yes,
             cmk_key_follow_latest=yes,
-            cmk_previous_version=st.just("disable"),
-            cmk_previous_version_grace=st.just("P0D"),
+            cmk_unused_versions=st.just("disable"),
+            cmk_unused_versions_after=at_once,
         ),
         of(
-            "rotate",
+            "switch",
             own_or_any,
             {"to": KEYS},
-            cmk_previous_version=st.just("disable"),
-            cmk_previous_version_grace=st.just("P0D"),
+            cmk_previous_key_identifier=st.sampled_from([key_identifier(*key) for key in KEYS]),
+            cmk_unused_versions_after=at_once,
         ),
         of(
             "revert",
             own_or_any,
             cmk_revert_key=st.sampled_from(["disable", "delete"]),
             cmk_revert_access=st.just("revoke"),
+            cmk_unused_versions_after=at_once,
         ),
         of("recover", st.none()),
-        of("keyvault_cmk_key", keys, {"state": ["disabled", "absent", "enabled", "recovered"]}),
+        of("keyvault_cmk_key", keys, {"state": ["disabled", "absent", "enabled", "recovered"]}, unused_for=at_once),
         of("keyvault_cmk_key", keys, expires_in=st.just("P30D"), remove_rotation_policy=yes),
-        of("keyvault_cmk_access", own_or_any, {"state": ["absent"]}),
+        of("keyvault_cmk_access", own_or_any, {"state": ["absent"]}, unused_for=at_once),
         of("keyvault_cmk_vault", keys, {"state": ["absent"]}),
         of("batch_account_identity", keys, adopt_existing=yes),
     )
+
+
+def key_identifier(vault: str, key: str) -> str:
+    return f"https://{vault}.vault.azure.net/keys/{key}"
 
 
 def meddlings() -> st.SearchStrategy[Meddling]:
@@ -242,10 +249,10 @@ class Operators(RuleBasedStateMachine):
             self._control.advance(int(self._behavior.get("key_loss_noticed", "0")))
 
     def _possible(self, run: Run) -> Run:
-        """The run with the default grace period, unless Batch does not need previous versions."""
+        """The run with the default margin, unless Batch does not need previous versions."""
         if self._behavior.get("previous_version_needed", "0") == "0":
             return run
-        options = {name: value for name, value in run.settings.items() if name != "cmk_previous_version_grace"}
+        options = {name: value for name, value in run.settings.items() if name not in AT_ONCE}
         return replace(run, settings=options)
 
     def _operate_checked(self, run: Run) -> None:

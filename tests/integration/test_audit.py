@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from callers import give, sign_in
 from harness import WAYS, Ansible, Run, fails, task
 from junitparser import JUnitXml
 from one_process import OneProcess
-from role_runs import holdings
+from operators import done
+from role_runs import VARS, holdings
 from sandbox_client import VAULTS
 from service import DAY, NEEDED, Service
 
@@ -29,6 +30,7 @@ from azure_sandbox.shared.behavior import POSITIONS
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "audit.schema.json"
 TASK = "Audit the accounts and write the reports"
 READER = "Reader"
+ACCOUNT = {"resource_group": "rg-sandbox", "account_name": "account1"}
 
 
 def audit(ansible: Ansible, *, check: bool = False, environment: Any = None, **options: Any) -> Run:
@@ -184,16 +186,49 @@ def test_a_version_that_has_expired(ansible: Ansible, service: Service) -> None:
     assert account["days_left"] < 0
 
 
-def test_a_previous_version_that_was_disabled_a_day_after_the_rotation(ansible: Ansible, service: Service) -> None:
+@pytest.mark.parametrize(("days", "state"), [(2, "at_risk"), (7, "ok")])
+def test_a_previous_version_that_was_disabled_after_the_rotation(
+    runner: OneProcess, service: Service, days: int, state: str
+) -> None:
+    """Batch may need the previous version for seven days after the newest version was created."""
     _, old = service.on_key(follow=True)
     service.keys().update_key_rotation_policy("key1", rotation())
     service.make_key()
-    service.sandbox.control.advance(2 * DAY)
+    service.sandbox.control.advance(days * DAY)
     service.disable(version=old.rpartition("/")[2])
 
-    account = looked_at(ansible)["account1"]
+    account = audited(runner)
     assert service.is_available()
-    assert (account["state"], found(account)) == ("ok", [])
+    assert account["state"] == state
+    assert ("version_unusable" in found(account)) is (state == "at_risk")
+    service.sandbox.control.advance(7 * DAY)
+    assert audited(runner)["state"] == "ok"
+
+
+def test_all_reports_agree_on_a_follower_whose_previous_version_expires(runner: OneProcess, service: Service) -> None:
+    """The role rotate, batch_encryption_info and the audit ask the same rule until the margin of seven days is over."""
+    _, old = service.on_key(follow=True)
+    version, control = old.rpartition("/")[2], service.sandbox.control
+    expires = service.key().properties.created_on + timedelta(days=5)
+    service.keys().update_key_properties("key1", version, expires_on=expires)
+    control.advance(3600)
+
+    def reported() -> list[bool | None]:
+        """Whether the account is available, by each report. Only the report of an unknown value names the version."""
+        rotated = done(runner.another().role("rotate", VARS))
+        info = done(runner.another().module("batch_encryption_info", {**ACCOUNT, "diagnose": True}))
+        account = audited(runner, pools=True)
+        for told in (rotated["warnings"], info["warnings"] if "warnings" in info else [], account["unknown"]):
+            assert (f"{version} has expired" in str(told)) is (info["available"] is None), told
+        return [rotated["available"], info["available"], account["available"]]
+
+    # The first run creates a version, because the account's version expires within nine days.
+    assert reported() == [True] * 3
+    assert service.key().properties.version != version
+    for advanced, available in ((4.5 * DAY, True), (0.5 * DAY, None), (1.9 * DAY, None), (0.2 * DAY, True)):
+        control.advance(advanced)
+        assert service.is_available()
+        assert reported() == [available] * 3, advanced
 
 
 @pytest.mark.slow
@@ -339,15 +374,14 @@ def test_a_vault_is_missing_only_if_its_name_is_available(
     expected: str,
     position: str,
 ) -> None:
-    """The audit, the diagnosis and the check of the role recover must agree."""
+    """The audit, the diagnosis and the first task of the role recover must agree."""
     service.sandbox.control.behavior(subscription_list=position)
     lose(service)
     sign_in(service, monkeypatch, [give(service, service.sandbox.subscription, READS - lacks)])
-    place = {"resource_group": "rg-sandbox", "account_name": "account1"}
 
     account = audited(runner)
-    diagnosis = runner.another().module("batch_encryption_info", {**place, "diagnose": True})
-    recovery = runner.another().module("batch_encryption_info", {**place, "check_before": "recover"})
+    diagnosis = runner.another().module("batch_encryption_info", {**ACCOUNT, "diagnose": True})
+    recovery = runner.another().module("batch_encryption_info", {**ACCOUNT, "allowed_repairs": ["vault", "network", "key", "access"]})
 
     assert found(account) == [finding or "not_read"]
     assert [cause["name"] for cause in diagnosis["diagnosis"]["causes"]] == ([finding] if finding else [])
@@ -630,10 +664,10 @@ def test_the_result_of_the_module(ansible: Ansible, service: Service, way: str) 
     run = ansible.play(
         [
             task("all", "batch_encryption_audit", return_accounts=True),
-            task("a group", "batch_encryption_audit", **place, return_accounts=True),
-            task("one", "batch_encryption_audit", **place, account_name="account1", return_accounts=True),
-            task("just its key", "batch_encryption_info", **place, account_name="account1"),
-            task("a report", "batch_encryption_audit", **place, folder=str(ansible.folder / "cmk-audit")),
+            task("a group", "batch_encryption_audit", **ACCOUNT, return_accounts=True),
+            task("one", "batch_encryption_audit", **ACCOUNT, account_name="account1", return_accounts=True),
+            task("just its key", "batch_encryption_info", **ACCOUNT, account_name="account1"),
+            task("a report", "batch_encryption_audit", **ACCOUNT, folder=str(ansible.folder / "cmk-audit")),
         ],
         way=way,
     )

@@ -57,11 +57,13 @@ def test_the_main_jobs(world: World, service: Service, job: str) -> None:
     kind, _comma, pinned = job.partition(", ")
     account, key, other = ACCOUNTS[kind]
     follow = pinned == "follows"
+    rotation = {"cmk_key_max_age": "P90D", "cmk_unused_versions": "disable"}
     done(world.prepared(Run("provision", "account2", other))())
     for run in (
         Run("provision", account, key, {"cmk_key_follow_latest": follow}),
-        Run("rotate", account, None, {"cmk_key_max_age": "P90D", "cmk_previous_version": "disable"}),
-        Run("rotate", account, None, {"to": other}),
+        Run("rotate", account, None, rotation),
+        Run("rotate", account, None, rotation),
+        Run("switch", account, None, {"to": other}),
         Run("recover", account),
         Run("revert", account),
     ):
@@ -82,8 +84,8 @@ def test_the_cases_of_injected_faults(
     """Among them are runs that begin with nothing, and runs that recover deleted resources."""
     case, control = CASES[name], service.sandbox.control
     variables = {**VARS, **case.begin(service), "cmk_wait_timeout": 900}
-    # Without a grace period, Batch may need the previous version when it is disabled.
-    variables.pop("cmk_previous_version_grace", None)
+    # Within the default margin, Batch may need the previous version.
+    variables.pop("cmk_unused_versions_after", None)
     # The switches are set after the resources were created, because reads may lag behind writes.
     control.behavior(**{**DEFAULTS, **position})
     # Until now, Batch may not have noticed a loss.

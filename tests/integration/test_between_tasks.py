@@ -9,9 +9,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from cases import DISABLE
+from cases import AT_ONCE
+from harness import Ansible
 from one_process import OneProcess
-from role_runs import QUARTER, VARS
+from role_runs import VARS, run_role
 from service import DAY, GROUP, LOCATION, Service
 
 FORCE = {"cmk_key_force_new_version": True}
@@ -25,44 +26,34 @@ def enabled(service: Service) -> list[bool]:
     return [version.enabled for version in service.versions()]
 
 
-@pytest.mark.parametrize("to_other_key", [False, True])
-def test_the_new_version_stays_enabled_after_another_user_moves_the_account(
-    runner: OneProcess, service: Service, to_other_key: bool
+def test_an_account_that_another_user_moves_to_a_different_key_is_not_reverted(
+    runner: OneProcess, service: Service
 ) -> None:
-    """The account followed the key, so its previous key identifier has no version. The whole key is not disabled."""
-    service.on_key(follow=True)
-    other = service.make_key("key2").id
-    service.sandbox.control.advance(QUARTER)
-    warnings: list[str] = []
-
-    def record(task: str, result: Report) -> None:
-        if task == "Move the account to the key":
-            service.point(other if to_other_key else None)
-        warnings.extend(warning for item in result.get("results", ()) for warning in item.get("warnings", ()))
-
-    settings = {**FORCE, **DISABLE, "cmk_key_follow_latest": False}
-    report = runner.role("rotate", {**VARS, **settings}, record=record)
-
-    assert not report.get("failed"), report
-    assert enabled(service) == [False, True]
-    assert any("key1 was not disabled" in warning for warning in warnings), warnings
-    assert service.is_available()
-
-
-def test_an_account_that_was_moved_to_a_different_key_is_not_reverted(runner: OneProcess, service: Service) -> None:
-    """The role's check has passed before, so the next task must detect the move."""
     service.on_key()
     other = service.make_key("key2").id
+    service.point(other)
+    report = runner.role("revert", {**VARS, "cmk_revert_key": "disable"})
 
-    def record(task: str, _result: Report) -> None:
-        if task == "Check the account, its key and the caller's rights":
-            service.point(other)
-
-    report = runner.role("revert", {**VARS, "cmk_revert_key": "disable"}, record=record)
-
-    assert report.get("code") == "account_moved", report
+    assert report.get("code") == "account_on_another_key", report
     assert service.encryption() == other
     assert enabled(service) == [True]
+
+
+@pytest.mark.parametrize("to", ["the named key", "a different key"])
+def test_an_account_that_another_user_moves_after_the_revert(runner: OneProcess, service: Service, to: str) -> None:
+    """The key is not disabled, even without the margin, if the account has been moved back to it."""
+    _, first = service.on_key()
+    key = first if to == "the named key" else service.make_key("key2").id
+
+    def record(task: str, _result: Report) -> None:
+        if task == "Move the account to a Microsoft-managed key":
+            service.point(key)
+
+    report = runner.role("revert", {**VARS, "cmk_revert_key": "disable", **AT_ONCE}, record=record)
+
+    assert not report.get("failed"), report
+    assert enabled(service) == [to == "the named key"]
+    assert service.is_available()
 
 
 def test_no_access_is_revoked_if_another_account_uses_one_of_several_identities(
@@ -77,6 +68,8 @@ def test_no_access_is_revoked_if_another_account_uses_one_of_several_identities(
     for principal in principals:
         service.grant(principal)
     service.point(service.make_key().id, "account2")
+    # account1 has not used the key for the margin.
+    service.sandbox.control.advance(8 * DAY)
     options = {"vault_name": "vault-one", "account_name": "account1", "account_resource_group": GROUP}
     result = runner.module("keyvault_cmk_access", {**options, "state": "absent", "wait_timeout": 30})
 
@@ -85,11 +78,10 @@ def test_no_access_is_revoked_if_another_account_uses_one_of_several_identities(
 
 
 def test_access_of_a_missing_account_is_not_revoked(runner: OneProcess, service: Service) -> None:
-    _, identifier = service.on_key()
+    service.on_key()
     service.batch.batch_account.begin_delete(GROUP, "account1").wait()
     settings = {
         "cmk_missing_account": "skip",
-        "cmk_previous_key_identifier": identifier,
         "cmk_revert_key": "disable",
         "cmk_revert_access": "revoke",
     }
@@ -110,7 +102,7 @@ def test_a_key_that_the_run_restored_is_removed_again(
     runner: OneProcess, service: Service, removed: str, restored: dict[str, Any]
 ) -> None:
     service.on_key()
-    revert = {**VARS, "cmk_revert_key": removed}
+    revert = {**VARS, "cmk_revert_key": removed, **AT_ONCE}
     assert runner.role("revert", revert)["changed_steps"]["key"]
     assert runner.role("provision", {**VARS, **restored})["changed_steps"]["key"]
     assert service.encryption()
@@ -126,31 +118,13 @@ def test_a_key_that_the_run_restored_is_removed_again(
 def test_a_key_with_a_new_version_is_disabled_again(runner: OneProcess, service: Service) -> None:
     service.on_key()
     service.point(None)
-    disable = {**KEY1, "state": "disabled", "in_use": "keep"}
+    disable = {**KEY1, "state": "disabled", "in_use": "keep", "unused_for": "P0D"}
     assert runner.module("keyvault_cmk_key", disable)["changed"]
     service.sandbox.control.advance(1)
     # Creates a new version, which is enabled.
     assert runner.module("keyvault_cmk_key", {**KEY1, "enable_key": True, "new_version": True})["changed"]
     assert runner.module("keyvault_cmk_key", disable)["changed"]
     assert enabled(service) == [False, False]
-
-
-@pytest.mark.parametrize("in_use", ["keep", "fail"])
-@pytest.mark.parametrize(
-    "options",
-    [{"state": "absent"}, {"state": "enabled"}, {"state": "recovered"}, {"remove_rotation_policy": True}],
-)
-def test_moved_to_is_refused_if_nothing_is_disabled(
-    runner: OneProcess, service: Service, options: dict[str, Any], in_use: str
-) -> None:
-    """Only a disabling waits for the grace period that starts when the account has moved."""
-    service.on_key()
-    other = service.make_key("key2").id
-    service.point(other)
-    result = runner.module("keyvault_cmk_key", {**KEY1, **options, "in_use": in_use, "moved_to": other})
-
-    assert (result.get("code"), result.get("option")) == ("invalid_option", "moved_to"), result
-    assert [one.name for one in service.keys().list_deleted_keys()] == []
 
 
 @pytest.mark.parametrize("state", ["enabled", "recovered"])
@@ -170,7 +144,7 @@ def test_a_restored_key_is_reported_with_in_use_keep(runner: OneProcess, service
 @pytest.mark.parametrize("left", [1800, -10])
 def test_provision_of_an_account_whose_version_expires(runner: OneProcess, service: Service, left: int) -> None:
     """If the version has not expired, the account is moved to a new version. If the version has expired, the account is
-    unavailable and cannot be moved, so no version is created."""
+    unavailable and cannot be moved."""
     _, identifier = service.on_key()
     created = service.key().properties.created_on
     assert created is not None
@@ -184,8 +158,11 @@ def test_provision_of_an_account_whose_version_expires(runner: OneProcess, servi
         assert service.encryption() == service.key().id != identifier
         assert service.is_available()
     else:
-        assert report.get("code") == "account_unavailable", report
-        assert len(service.versions()) == 1
+        for _run in range(2):
+            assert report.get("code") == "account_unavailable", report
+            assert service.encryption() == identifier
+            report = runner.another().role("provision", VARS)
+        assert len(service.versions()) == 2, "a second run creates no further version"
 
 
 def test_provision_leaves_an_account_on_an_older_version(runner: OneProcess, service: Service) -> None:
@@ -198,11 +175,12 @@ def test_provision_leaves_an_account_on_an_older_version(runner: OneProcess, ser
     assert service.encryption() == identifier
 
 
-def test_provision_rejects_an_identity_name_before_creating_resources(runner: OneProcess, service: Service) -> None:
+def test_provision_rejects_an_identity_name_before_creating_resources(ansible: Ansible, service: Service) -> None:
     settings = {"cmk_identity": "identity1", "cmk_location": LOCATION, "cmk_vault_authorization": "access_policy"}
-    report = runner.role("provision", {**VARS, **settings})
+    run = run_role(ansible, "provision", **settings)
 
-    assert report.get("code") == "invalid_identity_id", report
+    (failed,) = run.failed
+    failed.refused("invalid_identity_id")
     assert [vault.name for vault in service.vaults.vaults.list_by_subscription()] == []
 
 
@@ -214,11 +192,16 @@ def test_provision_rejects_an_identity_name_before_creating_resources(runner: On
         ("keyvault_cmk_access", "account_name", {"vault_name": "vault-one", "account_resource_group": GROUP}),
         ("keyvault_cmk_access", "key_identifier", {"account_name": "account1", "account_resource_group": GROUP}),
         ("keyvault_cmk_key", "account_name", {**KEY1, "resource_group": GROUP, "new_version": True}),
-        ("keyvault_cmk_key", "moved_to", {**KEY1, "state": "disabled"}),
+        ("keyvault_cmk_key", "unused_for", {**KEY1, "state": "disabled"}),
         (
             "batch_encryption",
-            "expected_key_identifier",
-            {"resource_group": GROUP, "account_name": "account1", "key_source": "microsoft_batch"},
+            "previous_key_name",
+            {
+                "resource_group": GROUP,
+                "account_name": "account1",
+                "key_source": "microsoft_batch",
+                "previous_vault_name": "vault-one",
+            },
         ),
     ],
 )
@@ -234,23 +217,25 @@ def test_an_empty_value_is_refused(
     assert len(service.versions()) == 1
 
 
-@pytest.mark.parametrize("grace", ["", "1 day"])
-def test_an_invalid_grace_period_is_rejected_before_the_first_change(
-    runner: OneProcess, service: Service, grace: str
+@pytest.mark.parametrize("duration", ["", "1 day"])
+def test_an_invalid_time_is_rejected_before_the_first_change(
+    runner: OneProcess, service: Service, duration: str
 ) -> None:
     _, identifier = service.on_key()
-    settings = {**FORCE, **DISABLE, "cmk_previous_version_grace": grace}
+    settings = {**FORCE, "cmk_unused_versions": "disable", "cmk_unused_versions_after": duration}
     report = runner.role("rotate", {**VARS, **settings})
 
-    assert (report.get("code"), report.get("option")) == ("invalid_option", "grace_period"), report
+    assert (report.get("code"), report.get("option")) == ("invalid_option", "unused_for"), report
     assert service.encryption() == identifier
     assert len(service.versions()) == 1
 
 
-def test_an_invalid_extension_is_rejected_before_the_first_change(runner: OneProcess, service: Service) -> None:
+def test_an_invalid_extension_is_rejected_before_the_first_change(ansible: Ansible, service: Service) -> None:
     service.on_key()
     service.keys().begin_delete_key("key1").wait()
-    report = runner.role("recover", {**VARS, "cmk_recover_extend_expired_by": "a month"})
+    run = run_role(ansible, "recover", cmk_recover_extend_expired_by="a month")
 
-    assert (report.get("code"), report.get("option")) == ("invalid_option", "extend_expired_by"), report
+    (failed,) = run.failed
+    failed.refused("invalid_option")
+    assert (failed["option"], failed["variable"]) == ("extend_expired_by", "cmk_recover_extend_expired_by")
     assert [one.name for one in service.keys().list_deleted_keys()] == ["key1"]

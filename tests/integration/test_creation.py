@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from harness import short, writes
+from harness import Ansible, short, writes
 from meddling import REALISTIC, SETTLED, Wire
 from one_process import OneProcess
 from role_runs import VARS, holdings
@@ -489,15 +489,15 @@ def test_a_caller_without_permission_to_check_names(
     ],
 )
 @pytest.mark.parametrize("check", [True, False], ids=["check", "apply"])
+@pytest.mark.slow(every=3)
 def test_invalid_values_are_rejected_before_the_first_write(
-    runner: OneProcess, control: Control, wanted: dict[str, Any], code: str, option: str, check: bool
+    ansible: Ansible, wanted: dict[str, Any], code: str, option: str, check: bool
 ) -> None:
-    since = control.last
+    run = ansible.playbook("azbatch.cmk.provision", extra_vars=variables(**wanted), check=check)
 
-    report = runner.role("provision", variables(**wanted), check=check)
-
-    assert (report["code"], report["option"]) == (code, option), report
-    assert writes(control.requests(since)) == []
+    [failed] = run.failed
+    assert (failed.name, failed["code"], failed["option"]) == ("Ensure the vault", code, option), run.output
+    assert run.writes == []
 
 
 def test_other_regions_are_reported(runner: OneProcess, service: Service) -> None:

@@ -17,7 +17,7 @@ import pytest
 from ansible.release import __version__
 from harness import Ansible, fails, family, kill, task, until
 from packaging.version import Version
-from service import GROUP, Service
+from service import DAY, GROUP, Service
 
 # From this release on, ansible-core's exception contains the timeout, and ansible-playbook passes signals to workers.
 IS_SIGNALLED = Version(__version__) >= Version("2.19")
@@ -82,6 +82,7 @@ def test_a_timeout_during_a_request_names_the_accepted_step(
 ) -> None:
     principal, _identifier = service.on_key(rbac=True)
     service.point(None)
+    service.sandbox.control.advance(8 * DAY)
     service.sandbox.control.fault(match=slow, delay=3)
     wanted = {
         "key": task("it", "keyvault_cmk_key", vault_name="vault-one", name="key1", state="disabled"),

@@ -68,7 +68,7 @@ def test_an_account_follows_versions_that_key_vault_creates(ansible: Ansible, se
 
 
 @pytest.mark.slow
-def test_a_nightly_rotation_disables_the_previous_version_a_day_later(ansible: Ansible, service: Service) -> None:
+def test_a_nightly_rotation_disables_the_previous_version_seven_days_later(ansible: Ansible, service: Service) -> None:
     _principal, version = service.on_key()
     service.sandbox.control.advance(QUARTER)
 
@@ -77,7 +77,7 @@ def test_a_nightly_rotation_disables_the_previous_version_a_day_later(ansible: A
     assert service.encryption() == newest != version
     assert service.key(version=version.rpartition("/")[2]).properties.enabled
 
-    service.sandbox.control.advance(DAY)
+    service.sandbox.control.advance(7 * DAY)
     succeeds(ansible, "rotate.yml")
     assert service.encryption() == newest
     assert not service.key(version=version.rpartition("/")[2]).properties.enabled
@@ -118,12 +118,17 @@ def test_a_key_that_somebody_disabled_stays_disabled(ansible: Ansible, service: 
 
 
 @pytest.mark.slow
-def test_an_account_is_reverted_and_its_key_disabled(ansible: Ansible, service: Service) -> None:
+def test_an_account_is_reverted_and_its_key_disabled_seven_days_later(ansible: Ansible, service: Service) -> None:
     principal, _version = service.on_key()
 
     succeeds(ansible, "revert.yml")
 
     assert service.encryption() is None
+    assert service.key().properties.enabled
+    assert service.permissions(principal) is not None
+
+    service.sandbox.control.advance(7 * DAY)
+    succeeds(ansible, "revert.yml")
     assert not service.key().properties.enabled
     assert service.permissions(principal) is None
 

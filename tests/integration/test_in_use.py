@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from callers import give, sign_in
-from cases import DISABLE, previous
+from cases import DISABLE
 from harness import Ansible, Task, advance, checked, fails, task
 from meddling import Wire
 from one_process import OneProcess
 from role_runs import VARS
-from service import DAY, GROUP, Service
+from service import DAY, GROUP, OFFICER, Service
 
 
 def key(title: str, **options: Any) -> dict[str, Any]:
@@ -47,8 +47,8 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
     service.grant(service.account("account2")["identity"]["principalId"])
     service.point(second, "account2")
     service.make_key("other")
-    # An account may need the version from which it was moved for a day.
-    service.sandbox.control.advance(DAY)
+    # An account may need the version from which it was moved for seven days.
+    service.sandbox.control.advance(8 * DAY)
     versions = [identifier.rpartition("/")[2] for identifier in (first, second, third)]
     account1, account2 = service.account_id(), service.account_id("account2")
     tasks = [
@@ -95,7 +95,7 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
 
 
 def test_follower(ansible: Ansible, service: Service, way: str) -> None:
-    """For two days after a new version, an account that follows the latest version may need a previous version."""
+    """For seven days after a new version, an account that follows the latest version may need a previous version."""
     _principal, first = service.on_key(follow=True)
     second = service.make_key().id
     old, new = (identifier.rpartition("/")[2] for identifier in (first, second))
@@ -103,21 +103,26 @@ def test_follower(ansible: Ansible, service: Service, way: str) -> None:
     run = ansible.play(
         [
             fails(key("old, soon", state="disabled", version=old)),
-            advance("47 hours later", service.sandbox, 47 * 3600),
-            fails(key("old, within two days", state="disabled", version=old)),
-            advance("49 hours in all", service.sandbox, 2 * 3600),
+            advance("six days later", service.sandbox, 6 * DAY),
+            fails(key("old, within seven days", state="disabled", version=old)),
+            advance("eight days in all", service.sandbox, 2 * DAY),
             fails(key("new", state="disabled", version=new)),
-            key("old, after two days", state="disabled", version=old),
+            key("old, after seven days", state="disabled", version=old),
             fails(key("new, after that", state="disabled", version=new)),
             fails(key("all", state="disabled")),
             fails(key("gone", state="absent")),
         ],
         way=way,
     )
+    recently = ("old, soon", "old, within seven days")
     for one in run.failed:
-        in_use(one, account)
-    assert run["old, after two days"]["changed"] is True
-    assert run["old, after two days"].warnings == []
+        if one.name not in recently:
+            in_use(one, account)
+    for name in recently:
+        assert run[name].refused("recently_used")["accounts"] == [account]
+        assert run[name]["kept_until"] in run[name]["msg"]
+    assert run["old, after seven days"]["changed"] is True
+    assert run["old, after seven days"].warnings == []
     assert {one.version: one.enabled for one in service.versions()} == {old: False, new: True}
     assert service.is_available()
 
@@ -126,12 +131,12 @@ def test_follower(ansible: Ansible, service: Service, way: str) -> None:
 def test_follower_of_a_newest_version_that_batch_cannot_use(
     runner: OneProcess, service: Service, newest: dict[str, Any]
 ) -> None:
-    """The account still uses the previous version, even after two days."""
+    """The account still uses the previous version, even after the margin."""
     service.on_key(follow=True)
     first = service.key().properties
     valid_from = first.created_on + timedelta(days=30)
     service.make_key(**{**newest, **({"not_before": valid_from} if "not_before" in newest else {})})
-    service.sandbox.control.advance(2 * DAY)
+    service.sandbox.control.advance(8 * DAY)
     assert service.is_available()
     failure = runner.module(
         "keyvault_cmk_key",
@@ -146,6 +151,7 @@ def test_grant(ansible: Ansible, service: Service, way: str, rbac: bool) -> None
     principal, _identifier = service.on_key(rbac=rbac)
     idle = service.make_account("idle")["identity"]["principalId"]
     service.grant(idle)
+    service.sandbox.control.advance(8 * DAY)
     account = service.account_id()
 
     def away(title: str, **options: Any) -> dict[str, Any]:
@@ -180,6 +186,7 @@ def test_grant_of_another_key(ansible: Ansible, service: Service, way: str) -> N
     service.make_key("other")
     service.assign(principal, f"{service.vault_id()}/keys/other")
     service.assign(principal, f"{service.vault_id()}/keys/key1")
+    service.sandbox.control.advance(8 * DAY)
 
     def away(title: str, **options: Any) -> dict[str, Any]:
         wanted = {"vault_name": "vault-one", "principal_id": principal, "state": "absent"}
@@ -311,24 +318,30 @@ def encrypts_its_disks(service: Service, key: str, account: str = "account1", **
 def test_version_that_a_pool_encrypts_its_disks_with(runner: OneProcess, service: Service) -> None:
     """The account is moved to a new version, but the disks of its pool still use the previous version."""
     _principal, first = service.on_key()
-    results: dict[str, dict[str, Any]] = {}
     pool = encrypts_its_disks(service, first)
-    report = runner.role("rotate", {**VARS, **DISABLE, "cmk_key_force_new_version": True}, record=results.__setitem__)
+    report = runner.role("rotate", {**VARS, "cmk_key_force_new_version": True})
     assert service.encryption() != first, report
+    service.sandbox.control.advance(8 * DAY)
+    for after in ({}, {"cmk_unused_versions_after": "P0D"}):
+        report = runner.another().role("rotate", {**VARS, **DISABLE, **after})
+        assert (report["changed"], report["key_kept_for"], report["key_kept_until"]) == (False, [pool], None)
     assert service.key(version=first.rpartition("/")[2]).properties.enabled
-    items = [item for one in results.values() for item in one.get("results", ())]
-    assert [item["in_use_by"] for item in items if item.get("in_use_by")] == [[pool]]
 
 
-def test_a_pool_on_the_new_version_does_not_keep_the_previous_version(runner: OneProcess, service: Service) -> None:
-    """The grace period begins when the account moves to the new version, not when a pool uses it."""
+def test_a_pool_that_was_changed_recently_keeps_the_previous_version(runner: OneProcess, service: Service) -> None:
+    """The pool uses the new version, but may have used the previous version before its last change."""
     _principal, first = service.on_key()
-    moved = runner.role("rotate", {**VARS, "cmk_key_force_new_version": True})
-    assert moved["changed"], moved
-    encrypts_its_disks(service, service.key().id)
-    service.sandbox.control.advance(2 * DAY)
-    report = runner.another().role("rotate", {**VARS, **previous(first), "cmk_previous_version": "disable"})
-    assert not report.get("failed"), report
+    assert runner.role("rotate", {**VARS, "cmk_key_force_new_version": True})["changed"]
+    service.sandbox.control.advance(3 * DAY)
+    pool = encrypts_its_disks(service, service.key().id)
+    wanted = {**VARS, "cmk_unused_versions": "disable"}
+    service.sandbox.control.advance(5 * DAY)
+    report = runner.another().role("rotate", wanted)
+    assert (report["changed"], report["key_kept_for"]) == (False, [pool]), report
+    assert report["key_kept_until"]
+    service.sandbox.control.advance(2 * DAY + 60)
+    report = runner.another().role("rotate", wanted)
+    assert report["changed_steps"]["unused_disabled"], report
     assert not service.key(version=first[-32:]).properties.enabled
 
 
@@ -340,6 +353,8 @@ def test_a_key_that_a_pool_of_another_account_uses(runner: OneProcess, service: 
     first = service.key().id
     service.make_key()
     pool = encrypts_its_disks(service, first, "account2")
+    # account1 has not used the key for the margin.
+    service.sandbox.control.advance(8 * DAY)
     ours = {"vault_name": "vault-one", "name": "key1"}
     refusals = {
         "version": runner.module("keyvault_cmk_key", {**ours, "state": "disabled", "version": first[-32:]}),
@@ -362,7 +377,7 @@ def test_a_pool_created_while_its_key_is_disabled(runner: OneProcess, service: S
     service.on_key()
     first = service.make_key().id
     service.make_key()
-    service.sandbox.control.advance(DAY)
+    service.sandbox.control.advance(8 * DAY)
 
     def comes() -> None:
         encrypts_its_disks(service, first)
@@ -381,6 +396,7 @@ def test_pools_of_an_unavailable_account(runner: OneProcess, service: Service) -
     service.disable()
     spare = service.make_key("spare").properties.version
     service.make_key("spare")
+    service.sandbox.control.advance(8 * DAY)
     key = {"vault_name": "vault-one", "name": "spare", "version": spare}
 
     refused = runner.module("keyvault_cmk_key", {**key, "state": "disabled"})
@@ -398,28 +414,48 @@ def test_pools_of_an_unavailable_account(runner: OneProcess, service: Service) -
 def test_pools_that_the_caller_may_not_list(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The caller lacks the permission in another resource group. The run reports that before its first change."""
-    _principal, first = service.on_key()
+    """The caller lacks the permission in another resource group. Nothing is disabled, no version is created, and no
+    account is moved."""
+    service.on_key()
+    newest = service.make_key().id
+    service.point(newest)
+    service.sandbox.control.advance(8 * DAY)
     sandbox = service.sandbox
     elsewhere = f"{sandbox.subscription}/resourceGroups/elsewhere"
     assert sandbox.arm("PUT", elsewhere, "2021-04-01", {"location": "westeurope"}).ok
     hidden = f"{elsewhere}/providers/Microsoft.Batch/batchAccounts/hidden"
     assert sandbox.arm("PUT", hidden, "2024-07-01", {"location": "westeurope"}).ok
     listing = ("Microsoft.Batch/batchAccounts/read", "Microsoft.Authorization/permissions/read")
-    sign_in(
-        service,
-        monkeypatch,
-        [
-            {"role": "Owner", "scope": sandbox.group},
-            {"role": "Key Vault Crypto Officer", "scope": sandbox.group},
-            give(service, sandbox.subscription, listing),
-        ],
-    )
+    roles = [{"role": "Owner", "scope": sandbox.group}, give(service, sandbox.subscription, listing)]
+    who = sign_in(service, monkeypatch, roles)
+    service.set_policy("add", service.policy(who, *OFFICER))
     report = runner.another().role("rotate", {**VARS, **DISABLE, "cmk_key_force_new_version": True})
     assert report["code"] == "users_unknown", report
     [unlisted] = report["unlisted"]
     assert (unlisted["scope"], unlisted["action"]) == (sandbox.subscription, f"{listing[0][:-5]}/pools/read")
-    assert service.encryption() == first
+    assert service.encryption() == newest
+    assert [version.enabled for version in service.versions()] == [True, True]
+
+
+def test_unused_versions_if_accounts_cannot_be_listed(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller sees only its own resource group. It may rotate, and keep unused versions."""
+    service.on_key()
+    newest = service.make_key().id
+    service.point(newest)
+    service.sandbox.control.advance(8 * DAY)
+    who = sign_in(service, monkeypatch, [{"role": "Owner", "scope": service.sandbox.group}])
+    service.set_policy("add", service.policy(who, *OFFICER))
+    force = {**VARS, "cmk_key_force_new_version": True}
+
+    report = runner.another().role("rotate", {**force, "cmk_unused_versions": "disable"})
+    assert report["code"] == "users_unknown", report
+    assert "unused_versions: keep" in report["remedy"]
+    assert (service.encryption(), len(service.versions())) == (newest, 2)
+    report = runner.another().role("rotate", force)
+    assert report["changed_steps"] == {"key": True, "encryption": True, "unused_disabled": False}
+    assert all(version.enabled for version in service.versions())
 
 
 def test_an_account_without_its_key_can_be_deleted(ansible: Ansible, service: Service, way: str) -> None:

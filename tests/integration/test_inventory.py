@@ -686,7 +686,7 @@ def test_deleted_account(ansible: Ansible, service: Service, role: str) -> None:
     assert [one.host for one in run if said in (one.get("msg"), *one.warnings)] == ["account2"]
     result = results(run)
     assert result["account1"]["exists"] is True
-    assert (result["account2"]["exists"], result["account2"]["changed"]) == (False, False)
+    assert (bool(result["account2"]["exists"]), result["account2"]["changed"]) == (False, False)
     assert [one.name for one in run if one.host == "account2" and one.writes] == []
 
     failed = ansible.playbook(
@@ -698,15 +698,18 @@ def test_deleted_account(ansible: Ansible, service: Service, role: str) -> None:
     assert "account2" in failed.failed[0]["msg"]
 
 
-@pytest.mark.parametrize("role", ["rotate", "revert", "recover"])
-@pytest.mark.slow(every=3)
+@pytest.mark.parametrize("role", ["rotate", "switch", "revert", "recover"])
+@pytest.mark.slow(every=4)
 def test_deleted_resource_group(ansible: Ansible, service: Service, role: str) -> None:
     gone = {"cmk_resource_group": "rg-gone", "cmk_account_name": "account1", "cmk_missing_account": "skip"}
     names = {"cmk_vault_name": "vault-one", "cmk_key_name": "key1"}
+    if role == "switch":
+        service.make_vault()
+        names["cmk_new_key_identifier"] = service.make_key("key2").id
     run = ansible.playbook(f"azbatch.cmk.{role}", extra_vars={**gone, **names})
 
     assert run.rc == 0, run.output
     [result] = results(run).values()
-    assert (result["exists"], result["changed"]) == (False, False)
+    assert (bool(result["exists"]), result["changed"]) == (False, False)
     failed = ansible.playbook(f"azbatch.cmk.{role}", extra_vars={**gone, **names, "cmk_missing_account": "fail"})
     assert failed.failed[0].get("code") == "resource_group_not_found"

@@ -42,7 +42,7 @@ LOSSES: dict[str, Callable[[Service, World], object]] = {
 OTHER_KEY = ("vault-one", "key2")
 RUNS = {
     "rotate": Run("rotate", "account1", None, {"cmk_key_force_new_version": True}),
-    "rotate to another key": Run("rotate", "account1", None, {"to": OTHER_KEY}),
+    "switch": Run("switch", "account1", None, {"to": OTHER_KEY}),
     "provision again": Run("provision", "account1", FIRST_KEY),
     "revert": Run("revert", "account1"),
 }
@@ -141,7 +141,7 @@ def test_the_key_is_lost_between_two_tasks(
 
 @pytest.mark.parametrize("noticed", LATE, indirect=True)
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("name", ["rotate", "rotate to another key", "revert"])
+@pytest.mark.parametrize("name", ["rotate", "switch", "revert"])
 @pytest.mark.slow(every=4)
 def test_the_key_is_lost_before_the_account_is_moved(
     service: Service, runner: OneProcess, wire: Wire, noticed: str, loss: str, name: str

@@ -77,7 +77,7 @@ def test_killed_after_a_write(ansible: Ansible, service: Service, name: str, k: 
     assert end_state(service) == expected
     # The availability is unknown (null) if the rerun repaired the rest while Batch listed the pools, which proves
     # nothing, or if the killed run disabled the previous version without a grace period.
-    is_in_doubt = case.role == "recover" or wanted.get("cmk_previous_version") == "disable"
+    is_in_doubt = case.role == "recover" or wanted.get("cmk_unused_versions_after") == "P0D"
     assert result(run)["available"] in ({True, None} if is_in_doubt else {True}), run.output
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from cases import AT_ONCE
 from one_process import OneProcess
 from operators import FIRST_KEY, RBAC_VAULT, Run, World, done
 from role_runs import QUARTER
@@ -24,8 +25,10 @@ KEY2 = (RBAC_VAULT, "key1")
 RUNS = {
     "provision": Run("provision", "account2", KEY2),
     "rotate": Run("rotate", "account1", None, {"cmk_key_max_age": "P90D"}),
-    "switch": Run("rotate", "account1", None, {"to": KEY2}),
-    "revert": Run("revert", "account1", None, {"cmk_revert_access": "revoke", "cmk_revert_key": "disable"}),
+    "switch": Run("switch", "account1", None, {"to": KEY2}),
+    "revert": Run(
+        "revert", "account1", None, {"cmk_revert_access": "revoke", "cmk_revert_key": "disable", **AT_ONCE}
+    ),
 }
 
 
@@ -79,7 +82,6 @@ def test_a_repair_that_is_forbidden(runner: OneProcess, service: Service, refusa
 def test_access_whose_deletion_a_lock_forbids(runner: OneProcess, service: Service) -> None:
     world = World(service, runner)
     done(world.prepared(Run("provision", "account1", KEY2))())
-    used = service.encryption()
     service.sandbox.control.behavior(resource_lock="deletions")
 
     report = world.prepared(RUNS["revert"])()
@@ -89,6 +91,5 @@ def test_access_whose_deletion_a_lock_forbids(runner: OneProcess, service: Servi
     assert service.is_available()
     service.sandbox.control.behavior(resource_lock="none")
     # The account no longer shows the key that it used before.
-    named = replace(RUNS["revert"], key=KEY2, settings={**RUNS["revert"].settings, "cmk_previous_key_identifier": used})
-    assert done(world.prepared(named)())["changed"] is True
+    assert done(world.prepared(replace(RUNS["revert"], key=KEY2))())["changed"] is True
     assert service.assignments(world.principal("account1")) == []

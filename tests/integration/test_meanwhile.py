@@ -23,7 +23,9 @@ from positions import SETTLED, position
 from role_runs import QUARTER
 from service import Service, reset
 
-DISABLE = {"cmk_previous_version": "disable", "cmk_previous_version_grace": "P0D"}
+AT_ONCE = {"cmk_unused_versions_after": "P0D"}
+DISABLE = {"cmk_unused_versions": "disable", **AT_ONCE}
+LEAVE = {"cmk_previous_key_identifier": "https://vault-one.vault.azure.net/keys/key1", **AT_ONCE}
 FORCE = {"cmk_key_force_new_version": True}
 KEY2 = ("vault-one", "key2")
 KEY3 = (RBAC_VAULT, "key1")
@@ -53,26 +55,26 @@ PAIRS = {
         Run("rotate", "account1", None, FORCE | DISABLE), Run("rotate", "account2", None, FORCE | DISABLE)
     ),
     "both switch one account": Pair(
-        Run("rotate", "account1", None, {"to": KEY2} | DISABLE),
-        Run("rotate", "account1", None, {"to": KEY3} | DISABLE),
+        Run("switch", "account1", None, {"to": KEY2} | LEAVE),
+        Run("switch", "account1", None, {"to": KEY3} | LEAVE),
         (on("account1"), on("account2", KEY2), on("other", KEY3)),
     ),
     "one switches away and disables, one moves to the key": Pair(
-        Run("rotate", "account1", None, {"to": KEY2} | DISABLE),
+        Run("switch", "account1", None, {"to": KEY2} | LEAVE),
         on("account2"),
         (on("account1"), on("account2", KEY2)),
     ),
     "one reverts and deletes, one moves to the key": Pair(
-        Run("revert", "account1", None, {"cmk_revert_key": "delete"}), on("account2"), (on("account1"),)
+        Run("revert", "account1", None, {"cmk_revert_key": "delete"} | AT_ONCE), on("account2"), (on("account1"),)
     ),
     "one reverts and disables, one moves to the key": Pair(
-        Run("revert", "account1", None, {"cmk_revert_key": "disable"}), on("account2"), (on("account1"),)
+        Run("revert", "account1", None, {"cmk_revert_key": "disable"} | AT_ONCE), on("account2"), (on("account1"),)
     ),
     "one reverts and revokes, one goes back": Pair(
-        Run("revert", "account1", None, {"cmk_revert_access": "revoke"}), on("account1"), (on("account1"),)
+        Run("revert", "account1", None, {"cmk_revert_access": "revoke"} | AT_ONCE), on("account1"), (on("account1"),)
     ),
     "one reverts and revokes roles, one goes back": Pair(
-        Run("revert", "account1", None, {"cmk_revert_access": "revoke"}),
+        Run("revert", "account1", None, {"cmk_revert_access": "revoke"} | AT_ONCE),
         on("account1", KEY3),
         (on("account1", KEY3),),
     ),
@@ -85,7 +87,7 @@ PAIRS = {
         (on("account1"), Run("revert", "account1")),
     ),
     "one disables the key, one moves to the key": Pair(
-        Run("keyvault_cmk_key", "account1", FIRST_KEY, {"state": "disabled"}),
+        Run("keyvault_cmk_key", "account1", FIRST_KEY, {"state": "disabled", "unused_for": "P0D"}),
         on("account2"),
         (on("account1", KEY2), on("account2"), Run("revert", "account2")),
     ),
@@ -95,8 +97,8 @@ PAIRS = {
 # Pairs for which a revocation takes effect in Batch after a delay.
 IN_WHILE = {
     vault: Pair(
-        Run("rotate", "account1", None, {"to": (vault, "key2")}),
-        Run("revert", "account1", None, {"cmk_revert_access": "revoke"}),
+        Run("switch", "account1", None, {"to": (vault, "key2")}),
+        Run("revert", "account1", None, {"cmk_revert_access": "revoke"} | AT_ONCE),
         (on("account1", (vault, "key1")), on("account2", (vault, "key2"))),
     )
     for vault in ("vault-one", RBAC_VAULT)

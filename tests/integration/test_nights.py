@@ -177,3 +177,21 @@ def test_a_loss_long_after_a_rotation_is_repaired(
     report = done(runner.another().role("recover", {**VARS, "cmk_account_name": name, "cmk_wait_timeout": 600}))
     assert report["available"] is True
     assert nights.enabled() == [False, True]
+
+
+def test_a_version_that_recover_has_enabled_stays_enabled_for_the_margin(service: Service, runner: OneProcess) -> None:
+    """Somebody disables the previous version before followers have adopted the newest one, and they lose their key.
+    After the repair, Batch needs time to adopt the newest version."""
+    service.sandbox.control.behavior(follower_delay="86400", previous_version_needed="86400")
+    nights = Nights(service, runner)
+    nights.rotate([*PINNED, *FOLLOWING], **FORCE)
+    first, _second = service.versions()
+    service.disable(version=first.version)
+    service.sandbox.control.advance(12 * DAY)
+    assert not service.is_safe(FOLLOWING[0])
+    for name in FOLLOWING:
+        done(runner.another().role("recover", {**VARS, "cmk_account_name": name, "cmk_wait_timeout": 600}))
+    nights.pass_time(HOUR)
+    for night in range(9):
+        nights.night()
+        assert nights.enabled() == [night < 7, True]

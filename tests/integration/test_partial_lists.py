@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cases import AT_ONCE, DISABLE
 from harness import writes
 from meddling import Wire
 from one_process import OneProcess
@@ -64,12 +65,14 @@ def share_a_key(service: Service, names: list[str]) -> str:
     return identifier
 
 
-def refused(service: Service, run: Run) -> dict[str, Any]:
-    """Check that the run fails before its first write request, because there may be accounts that it cannot list."""
+def refused(service: Service, run: Run, moved: int = 0) -> dict[str, Any]:
+    """Check that the run fails, because there may be accounts that it cannot list, and that it only moved that number
+    of accounts."""
     since = service.sandbox.control.last
     failure = run()
     assert failure.get("code") == "users_unknown", failure
-    assert writes(service.sandbox.control.requests(since)) == []
+    written = [one["url"] for one in writes(service.sandbox.control.requests(since))]
+    assert ["/batchAccounts/" in one for one in written] == [True] * moved, written
     [unlisted] = failure["unlisted"]
     assert (unlisted["scope"], unlisted["action"]) == (service.sandbox.subscription, READ)
     assert unlisted["reason"]
@@ -84,7 +87,7 @@ def refused(service: Service, run: Run) -> dict[str, Any]:
 def test_twelve_accounts_share_a_key(runner: OneProcess, service: Service, caller: dict[str, Any], check: bool) -> None:
     identifier = share_a_key(service, NAMES)
     service.sandbox.control.advance(QUARTER)
-    wanted = {**VARS, "cmk_key_max_age": "P90D", "cmk_previous_version": "disable"}
+    wanted = {**VARS, "cmk_key_max_age": "P90D", "cmk_unused_versions": "disable"}
 
     for name in NAMES:
         refused(service, lambda name=name: runner.role("rotate", {**wanted, "cmk_account_name": name}, check=check))
@@ -115,14 +118,24 @@ def test_twelve_accounts_move_if_the_previous_version_is_kept(
 )
 @pytest.mark.slow(every=2)
 def test_revert(runner: OneProcess, service: Service, caller: dict[str, Any], wanted: dict[str, Any]) -> None:
-    identifier = share_a_key(service, ["account1"])
+    """The account is moved. The key and the access stay, because accounts that cannot be listed may use them."""
+    share_a_key(service, ["account1"])
+    everything = {**VARS, **wanted, **AT_ONCE}
+    key_before, permissions = service.key().properties.updated_on, service.assignments(identity_of(service))
 
-    refused(service, lambda: runner.role("revert", {**VARS, **wanted}))
-    refused(service, lambda: runner.role("revert", {**VARS, **wanted}, check=True))
+    refused(service, lambda: runner.another().role("revert", everything, check=True))
+    refused(service, lambda: runner.another().role("revert", everything), moved=1)
 
-    assert service.encryption() == identifier
+    assert service.encryption() is None
     assert service.is_available()
-    assert runner.role("revert", VARS)["changed"] is True
+    assert service.key().properties.updated_on == key_before
+    assert service.assignments(identity_of(service)) == permissions
+
+
+def identity_of(service: Service) -> str:
+    principal = service.identities.user_assigned_identities.get(GROUP, "identity1").principal_id
+    assert principal
+    return str(principal)
 
 
 def elsewhere(service: Service) -> str:
@@ -183,19 +196,17 @@ def test_a_vault_in_a_subscription_that_the_caller_does_not_see(
     names = {**VARS, "cmk_vault_name": "vault-far"}
     key = {"vault_name": "vault-far", "name": "key1"}
     since, before = service.sandbox.control.last, service.encryption()
-    rotate = {"cmk_key_force_new_version": True, "cmk_previous_version": "disable", "cmk_previous_version_grace": "P0D"}
-    failures = [
-        runner.role("rotate", {**names, **rotate}),
-        runner.role("revert", {**names, "cmk_revert_key": "delete"}),
-    ]
-    assert {one.get("code") for one in failures} == {"users_unknown"}, failures
+    rotate = {"cmk_key_force_new_version": True, **DISABLE}
+    failure = runner.role("rotate", {**names, **rotate})
+    assert failure.get("code") == "users_unknown", failure
     assert writes(service.sandbox.control.requests(since)) == []
     assert service.encryption() == before
 
-    reverted = runner.role("revert", names)
-    assert reverted["changed"] is True
+    failure = runner.another().role("revert", {**names, "cmk_revert_key": "delete", **AT_ONCE})
+    assert failure.get("code") == "users_unknown", failure
+    assert service.encryption() is None
     for wanted in ({"state": "disabled"}, {"state": "absent"}):
-        failure = runner.module("keyvault_cmk_key", {**key, **wanted})
+        failure = runner.module("keyvault_cmk_key", {**key, **wanted, "unused_for": "P0D"})
         assert failure.get("code") == "users_unknown", failure
         assert "vault-far" in failure["msg"]
     assert is_available(service.sandbox, account)
@@ -261,7 +272,7 @@ def test_the_permission_named_in_the_error_is_sufficient(
     share_a_key(service, ["account1"])
     sandbox.control.advance(QUARTER)
 
-    wanted = {**VARS, "cmk_key_max_age": "P90D", "cmk_previous_version": "disable"}
+    wanted = {**VARS, "cmk_key_max_age": "P90D", "cmk_unused_versions": "disable"}
     report = runner.role("rotate", wanted)
 
     assert report.get("changed") is True, report
@@ -271,14 +282,10 @@ def test_the_permission_named_in_the_error_is_sufficient(
 @pytest.mark.parametrize(
     ("role", "wanted"),
     [
-        ("revert", {"cmk_revert_key": "delete"}),
+        ("revert", {"cmk_revert_key": "delete", **AT_ONCE}),
         (
             "rotate",
-            {
-                "cmk_key_force_new_version": True,
-                "cmk_previous_version": "disable",
-                "cmk_previous_version_grace": "P0D",
-            },
+            {"cmk_key_force_new_version": True, **DISABLE},
         ),
     ],
 )
@@ -329,7 +336,7 @@ def test_a_subscription_whose_list_of_accounts_fails(runner: OneProcess, service
         answer={"status": status, "body": {"error": {"code": "Odd", "message": "Something is odd."}}},
     )
 
-    key = {"vault_name": "vault-one", "name": "key1", "state": "disabled"}
+    key = {"vault_name": "vault-one", "name": "key1", "state": "disabled", "unused_for": "P0D"}
     failure = runner.module("keyvault_cmk_key", key)
     assert failure["code"] == "users_unknown"
     [unlisted] = failure["unlisted"]

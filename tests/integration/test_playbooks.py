@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 from harness import Ansible, Run
-from role_runs import QUARTER, VARS, results, wrote
-from service import Service
+from role_runs import QUARTER, VARS, results, things, wrote
+from service import DAY, Service
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
@@ -89,33 +89,42 @@ def test_provision_several_accounts_at_once(ansible: Ansible, service: Service, 
 @pytest.mark.parametrize("serial", ["100%", 1])
 @pytest.mark.slow(every=2)
 def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Service, serial: Any) -> None:
-    """All accounts move to one new version. The previous version is disabled after the last account has moved."""
+    """All accounts move to one new version. A run after the margin disables the previous version."""
     first = on_one_key(service)
     service.sandbox.control.advance(QUARTER)
-    wanted = {
-        "cmk_key_max_age": "P90D",
-        "cmk_previous_version": "disable",
-        "cmk_previous_version_grace": "P0D",
-        "cmk_serial": serial,
-    }
+    wanted = {"cmk_key_max_age": "P90D", "cmk_unused_versions": "disable", "cmk_serial": serial}
     run = done_by_all(ansible, "rotate", **wanted)
-    assert [version.enabled for version in service.versions()] == [False, True]
+    assert [version.enabled for version in service.versions()] == [True, True]
     assert_all_on(service, str(service.key().id))
     assert Counter(wrote(run))["POST key vault-one key1"] == 1
     reported = results(run)
     assert {one["previous_key_identifier"] for one in reported.values()} == {first}
     assert sum(one["changed_steps"]["key"] for one in reported.values()) == 1
     assert sum(one["changed_steps"]["encryption"] for one in reported.values()) == 3
-    assert sum(one["changed_steps"]["previous_disabled"] for one in reported.values()) == 1
-    if serial == 1:
-        ids = [service.account_id(name) for name in ACCOUNTS]
-        # If a list of the accounts has found two users of the version, the accounts are listed again only after the
-        # second of them has moved. Until then, tasks report the users from the first list.
-        assert [reported[name]["previous_kept_for"] for name in ACCOUNTS] == [ids[1:], ids[1:], []]
 
     again = done_by_all(ansible, "rotate", **wanted)
     assert wrote(again) == []
     assert not any(one["changed"] for one in results(again).values())
+
+    service.sandbox.control.advance(8 * DAY)
+    later = done_by_all(ansible, "rotate", **wanted)
+    assert wrote(later) == ["PATCH key vault-one key1"]
+    assert sum(one["changed_steps"]["unused_disabled"] for one in results(later).values()) == 1
+    assert [version.enabled for version in service.versions()] == [False, True]
+
+
+def test_unused_versions_are_disabled_once_for_all_hosts(ansible: Ansible, service: Service) -> None:
+    """The accounts, the times of their changes and their pools are read once for a key and a run, not for each host."""
+    on_one_key(service)
+    newest = service.make_key().id
+    for name in ACCOUNTS:
+        service.point(newest, name)
+    service.sandbox.control.advance(QUARTER)
+    run = done_by_all(ansible, "rotate", cmk_unused_versions="disable", cmk_serial=1)
+    assert wrote(run) == ["PATCH key vault-one key1"]
+    assert [version.enabled for version in service.versions()] == [False, True]
+    lists = [one for one in run.requests if "/providers/Microsoft.Batch/batchAccounts?" in one["url"]]
+    assert len(lists) == 2, "before and after the version is disabled"
 
 
 @pytest.mark.parametrize("in_process", [True, False])
@@ -135,9 +144,16 @@ def test_revert_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
     run = done_by_all(ansible, "revert", **wanted)
     assert [service.encryption(name) for name in ACCOUNTS] == [None] * 3
     assert all(service.is_available(name) for name in ACCOUNTS)
+    assert all(one["key_source"] == "microsoft_batch" for one in results(run).values())
+    assert [version.enabled for version in service.versions()] == [True]
+    assert all(service.assignments(one) for one in principals)
+    assert wrote(done_by_all(ansible, "revert", **wanted)) == []
+
+    service.sandbox.control.advance(8 * DAY)
+    run = done_by_all(ansible, "revert", **wanted)
+    assert sorted(wrote(run)) == [*["DELETE role vault-one"] * 3, "PATCH key vault-one key1"]
     assert [version.enabled for version in service.versions()] == [False]
     assert [service.assignments(one) for one in principals] == [[], [], []]
-    assert all(one["key_source"] == "microsoft_batch" for one in results(run).values())
     assert wrote(done_by_all(ansible, "revert", **wanted)) == []
 
 
@@ -167,7 +183,8 @@ def test_a_canary_that_fails_stops_the_rest(ansible: Ansible, service: Service, 
     run = play_all(ansible, playbook, cmk_key_force_new_version=True)
     assert run.rc != 0
     assert {one.host for one in run} == {"account1"}, run.output
-    assert wrote(run) == []
+    # Batch refuses to change an account that has lost its key.
+    assert things(one for one in run.writes if one["status"] != 409) == []
     assert [service.encryption(name) for name in ACCOUNTS] == [first] * 3
     assert [service.is_available(name) for name in ACCOUNTS] == [False, True, True]
 
@@ -201,8 +218,9 @@ def test_the_strategy_of_the_environment_is_ignored(
     run = play_all(ansible, playbook, own=wrong, environment={"ANSIBLE_STRATEGY": strategy}, **wanted)
     assert run.rc != 0
     assert "account3" not in {one.host for one in run}, run.output
-    assert wrote(run) == []
-    assert [service.encryption(name) for name in ACCOUNTS] == [first] * 3
+    # The task that fails for account1 is not stopped for account2.
+    assert wrote(run) == [{"rotate": "POST key vault-one key1", "revert": "PATCH account account2"}[playbook]]
+    assert [service.encryption(name) for name in ("account1", "account3")] == [first] * 2
 
 
 def test_the_allowed_number_of_failures(ansible: Ansible, service: Service) -> None:
@@ -244,7 +262,7 @@ def test_progress_is_shown(ansible: Ansible, service: Service) -> None:
 
     _, stopped, account, end = lines(cmk_serial=[1, 1, 1], own={"account2": {"cmk_key_name": "key2"}})
     assert re.match(
-        r"1 of 3 hosts done, 1 failed; stopped in wave 2: 1 of 1 finished \"Check the account, its key ", stopped
+        r"1 of 3 hosts done, 1 failed; stopped in wave 2: 1 of 1 finished 'Ensure a current version of the key", stopped
     )
     assert account == "account2 failed."
     assert re.fullmatch(r"0 rotated, 1 unchanged, 1 failed, 1 not started, in \d+ s", end)
@@ -300,7 +318,8 @@ def test_wrong_variables_are_reported_at_once(ansible: Ansible, service: Service
     choice = {
         "audit": "cmk_audit_fail_on",
         "provision": "cmk_vault_authorization",
-        "rotate": "cmk_previous_version",
+        "rotate": "cmk_unused_versions",
+        "switch": "cmk_missing_account",
         "revert": "cmk_revert_key",
         "recover": "cmk_recover_repairs",
     }

@@ -17,8 +17,8 @@ from service import DAY, GROUP, Service
 
 from azure_sandbox.shared.behavior import POSITIONS
 
-ROTATE = Run("rotate", "account1", None, {"cmk_key_max_age": "P90D", "cmk_previous_version": "disable"})
-RETIRE = replace(ROTATE, settings={"cmk_previous_version": "disable"})
+ROTATE = Run("rotate", "account1", None, {"cmk_key_max_age": "P90D", "cmk_unused_versions": "disable"})
+RETIRE = replace(ROTATE, settings={"cmk_unused_versions": "disable"})
 ROLE_KEY = (RBAC_VAULT, "key1")
 SWITCHES = ("follower_delay", "previous_version_needed")
 
@@ -34,11 +34,16 @@ def test_a_previous_version_is_disabled_when_no_account_needs_it(world: World, s
     control = service.sandbox.control
     done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_follow_latest": follow}))())
     control.advance(QUARTER)
-    for hours in (0, 1, 22, 2, 24):
+    for hours in (0, 1, 22, 2, 24, 5 * 24 - 2):
         control.advance(hours * 3600)
         done(world.prepared(ROTATE, beside=True)())
         assert service.is_available()
+        assert [version.enabled for version in service.versions()] == [True, True]
+    control.advance(3 * 3600)
+    done(world.prepared(ROTATE, beside=True)())
     assert [version.enabled for version in service.versions()] == [False, True]
+    control.advance(DAY)
+    assert service.is_available()
 
 
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
@@ -147,7 +152,7 @@ def test_a_follower_that_could_not_use_the_key_when_a_version_was_created(
     assert kept.get("failed") or not kept["changed"], kept
     done(world.prepared(Run("recover", "account1"), beside=True)())
 
-    for hours in (1, 25):
+    for hours in (1, 25, 5 * 24):
         control.advance(hours * 3600)
         kept = done(world.prepared(RETIRE, beside=True)())
         assert [version.enabled for version in service.versions(key[1], vault)] == [True, True]

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role recover with two and three faults at once: one run recovers the account, or fails with all reasons and
-reports its repairs. Check mode predicts the run."""
+"""The role recover with two and three faults at once: one run recovers the account, or fails with all reasons. Check
+mode predicts the run."""
 
 from __future__ import annotations
 
@@ -325,8 +325,6 @@ def test_one_run_recovers_the_account_or_names_the_cause(
         task, message = run.failure[0], run.report["msg"]
         assert all(reason in message for reason in refused_for), message
         assert is_shown_last(case) or not task.startswith("Wait"), "nothing was done about what it waited for"
-        is_untouched = written(service, since) == []
-        assert ("the run has repaired: " in message) is not is_untouched, message
     else:
         assert run.failure is None, run.report
         assert run.report["available"] is service.is_available() is True

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from cases import AT_ONCE
 from one_process import OneProcess
 from role_runs import VARS
 from service import Service
@@ -43,7 +44,7 @@ def test_an_account_is_available_after_the_retirement_of_versions(
     run("recover", cmk_wait_timeout=600)
     assert service.is_available()
     run("audit", cmk_audit_folder=str(runner.tokens))
-    run("revert", cmk_revert_key="delete", cmk_revert_access="revoke")
+    run("revert", cmk_revert_key="delete", cmk_revert_access="revoke", **AT_ONCE)
     own = runner.module("keyvault_cmk_vault", {"resource_group": "rg-sandbox", "name": "vault-one", "state": "absent"})
     assert own["changed"], own
 

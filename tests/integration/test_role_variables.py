@@ -26,9 +26,20 @@ def test_an_error_names_the_variable_of_the_role(ansible: Ansible, service: Serv
     run = run_role(ansible, "provision", cmk_vault_name="x", cmk_in_process=in_process)
 
     (failed,) = run.failed
-    failed.refused("invalid_vault_name")
-    assert failed["msg"].startswith("vault_name (cmk_vault_name) is 'x': ")
-    assert (failed["option"], failed["variable"]) == ("vault_name", "cmk_vault_name")
+    failed.refused("invalid_name")
+    assert failed["msg"].startswith("name (cmk_vault_name) is 'x': ")
+    assert (failed["option"], failed["variable"]) == ("name", "cmk_vault_name")
+
+
+def test_all_invalid_variables_are_reported_before_the_first_task(ansible: Ansible, service: Service) -> None:
+    """Later tasks of the role would refuse these values, after the vault is created."""
+    wrong = {"cmk_identity": "identity1", "cmk_key_size": 1024, "cmk_key_expires_in": "a year"}
+    run = run_role(ansible, "provision", **wrong)
+
+    (failed,) = run.failed
+    failed.refused("invalid_option")
+    assert {one["variable"] for one in failed["problems"]} == set(wrong)
+    assert run.requests == []
 
 
 @pytest.mark.parametrize("role", ["provision", "rotate"])
@@ -140,6 +151,7 @@ def test_empty_variables_use_their_defaults(ansible: Ansible, service: Service, 
     for role, uses_key in (
         ("provision", True),
         ("rotate", True),
+        ("switch", True),
         ("recover", True),
         ("audit", True),
         ("revert", False),
@@ -147,7 +159,9 @@ def test_empty_variables_use_their_defaults(ansible: Ansible, service: Service, 
         required = {name: value for name, value in VARS.items() if name != "cmk_wait_timeout"}
         # For a module in a separate process, a relative folder is relative to the playbook's folder.
         folder = {"cmk_audit_folder": str(ansible.folder)} if in_process is False else {}
-        wanted = {**required, **blanks(role), **folder, "cmk_in_process": in_process}
+        # The role switch also requires the key to move to, here the key that the account uses.
+        key = {"cmk_new_key_identifier": service.encryption()} if role == "switch" else {}
+        wanted = {**required, **blanks(role), **key, **folder, "cmk_in_process": in_process}
         run = ansible.playbook(f"azbatch.cmk.{role}", extra_vars=wanted)
 
         assert run.rc == 0, run.output
@@ -155,18 +169,17 @@ def test_empty_variables_use_their_defaults(ansible: Ansible, service: Service, 
     assert len(service.versions()) == 1
 
 
-@pytest.mark.parametrize("role", ["rotate", "revert"])
-def test_a_key_identifier_of_blanks_is_not_set(runner: OneProcess, service: Service, role: str) -> None:
-    _, key = service.on_key()
-    blank = {"cmk_new_key_identifier": " ", "cmk_previous_key_identifier": "  "}
-    settings = {"rotate": {**blank, "cmk_previous_version": "disable"}, "revert": blank}
-    report = runner.role(role, {**VARS, **settings[role]})
+def test_a_previous_key_identifier_of_blanks_is_not_set(runner: OneProcess, service: Service) -> None:
+    service.on_key()
+    other = service.make_key("key2").id
+    wanted = {"cmk_new_key_identifier": other, "cmk_previous_key_identifier": "  "}
+    report = runner.role("switch", {**VARS, **wanted})
 
     assert not report.get("failed"), report
-    assert service.encryption() == (key if role == "rotate" else None)
+    assert service.encryption() == other
 
 
-@pytest.mark.parametrize("role", ["provision", "rotate", "revert", "recover"])
+@pytest.mark.parametrize("role", ["provision", "rotate", "switch", "revert", "recover"])
 @pytest.mark.slow(every=2)
 def test_missing_variables_are_named(ansible: Ansible, service: Service, role: str) -> None:
     run = ansible.playbook(f"azbatch.cmk.{role}")
@@ -180,7 +193,9 @@ def test_missing_variables_are_named(ansible: Ansible, service: Service, role: s
 def test_required_variables_that_are_blank_are_missing(ansible: Ansible, service: Service) -> None:
     run = run_role(ansible, "provision", cmk_resource_group="")
 
-    assert [one["msg"] for one in run.failed] == ["missing required arguments: resource_group (cmk_resource_group)"]
+    (failed,) = run.failed
+    assert "(cmk_resource_group)" in failed["msg"]
+    assert run.requests == []
 
 
 def test_a_preset_cmk_result_is_rejected(ansible: Ansible, service: Service) -> None:
@@ -240,7 +255,7 @@ def test_playbooks_show_one_line_of_an_account(ansible: Ansible, service: Servic
 
     assert shown("provision").startswith("account1 uses ")
     version = f"version {service.versions()[-1].version[:8]}… of key key1 in vault vault-one"
-    assert shown("rotate") == [f"account1 uses {version}."]
+    assert shown("rotate")[0] == f"account1 uses {version}."
     assert shown("recover") == f"account1 uses {version} and is available."
     assert shown("revert") == f"account1 uses a Microsoft-managed key (before: {version})."
     assert shown("audit", cmk_audit_formats=["json"]) == [

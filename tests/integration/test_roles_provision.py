@@ -14,14 +14,16 @@ import pytest
 from harness import Ansible, Run
 from meddling import Wire
 from one_process import OneProcess, RolesRunner
-from reports import CHECKS
 from role_runs import VARS, holdings, play_role, refused, result, run_role, steps, unchanged, wrote
 from service import ENCRYPTION_USER, NEEDED, Service
 
 FOREIGN = "99999999-0000-4000-8000-000000000001"
 MODES = ("access_policy", "rbac")
 IDENTITIES = ("system_assigned", "user_assigned")
-CHECK = CHECKS["provision"]
+VAULT = "Ensure the vault"
+KEY = "Ensure the key"
+ACCOUNT = "Ensure the account and its identity"
+MOVE = "Move the account to the key"
 
 
 def provision(roles: RolesRunner, service: Service, identity: str = "system_assigned", **options: Any) -> Run:
@@ -176,15 +178,18 @@ def test_an_account_rotated_by_others_during_the_run_is_not_moved_back(
 
 
 def test_an_account_on_another_key_is_moved_only_with_cmk_replace_key(ansible: Ansible, service: Service) -> None:
+    """A typing error in the name of the key. The key is created before the account is refused."""
     _, first = service.on_key()
-    # A typing error in the name of the vault or the key.
-    for typed in ({"cmk_vault_name": "vault-onw"}, {"cmk_key_name": "key2"}):
-        for check in (True, False):
-            run = run_role(ansible, "provision", check=check, **typed)
-            refused(run, CHECK, first, "cmk_replace_key")
-            assert (run[CHECK]["code"], run[CHECK]["option"]) == ("account_on_another_key", "replace_key")
+    for check in (True, False):
+        run = run_role(ansible, "provision", check=check, cmk_key_name="key2")
+        assert [one.name for one in run.failed] == [MOVE], run.output
+        assert first in run[MOVE]["msg"]
+        assert "cmk_replace_key" in run[MOVE]["msg"]
+        assert (run[MOVE]["code"], run[MOVE]["option"]) == ("account_on_another_key", "replace_key")
+        assert wrote(run) == ([] if check else ["POST key vault-one key2"])
+    assert service.encryption() == first
     run = provision(ansible, service, cmk_key_name="key2", cmk_replace_key=True)
-    assert steps(run) == ["key", "encryption"]
+    assert steps(run) == ["encryption"]
     assert service.encryption() == service.key("key2").id
     assert result(run)["previous_key_identifier"] == first
     assert service.key("key1").properties.enabled
@@ -196,8 +201,8 @@ def test_a_disabled_key_is_enabled_only_with_cmk_key_enable(ansible: Ansible, se
     service.disable()
     for check in (True, False):
         run = run_role(ansible, "provision", check=check)
-        refused(run, CHECK, "key1", "cmk_key_enable")
-        assert (run[CHECK]["code"], run[CHECK]["option"]) == ("key_disabled", "enable_key")
+        refused(run, KEY, "key1", "cmk_key_enable")
+        assert (run[KEY]["code"], run[KEY]["option"]) == ("key_disabled", "enable_key")
     run = provision(ansible, service, cmk_key_enable=True)
     assert steps(run) == ["key", "access", "account", "encryption"]
     assert service.is_available()
@@ -313,22 +318,27 @@ def test_diff_shows_before_and_after(ansible: Ansible, service: Service) -> None
     assert "--- before" not in play_role(ansible, "provision", diff=True).output
 
 
-def test_a_refusal_is_reported_before_the_first_write(roles: RolesRunner, service: Service) -> None:
+def test_each_task_refuses_before_its_own_first_write(roles: RolesRunner, service: Service) -> None:
     service.make_account(identity={"type": "None"})
-    refused(run_role(roles, "provision"), CHECK, "account1", "adopt_existing")
-    run = play_role(roles, "provision", cmk_adopt_existing=True, cmk_vault_authorization="access_policy")
-    assert steps(run) == ["vault", "key", "access", "account", "encryption"]
+    options = {"cmk_vault_authorization": "access_policy"}
+    check, run = (run_role(roles, "provision", check=check, **options) for check in (True, False))
+    for one in (check, run):
+        assert [task.name for task in one.failed] == [ACCOUNT], one.output
+        assert one[ACCOUNT]["option"] == "adopt_existing"
+    assert (wrote(check), wrote(run)) == ([], ["PUT vault vault-one", "POST key vault-one key1"])
+    run = play_role(roles, "provision", cmk_adopt_existing=True, **options)
+    assert steps(run) == ["access", "account", "encryption"]
     assert service.is_available()
 
-    refused(run_role(roles, "provision", cmk_key_size=4096), CHECK, "4096")
-    refused(run_role(roles, "provision", cmk_vault_authorization="rbac"), CHECK, "vault-one")
+    refused(run_role(roles, "provision", cmk_key_size=4096), KEY, "4096")
+    refused(run_role(roles, "provision", cmk_vault_authorization="rbac"), VAULT, "vault-one")
 
 
 def test_a_deleted_vault_is_recovered_on_request(roles: RolesRunner, service: Service) -> None:
     service.make_vault()
     version = service.make_key().id
     service.delete_vault()
-    refused(run_role(roles, "provision"), CHECK, "vault-one", "recover")
+    refused(run_role(roles, "provision"), VAULT, "vault-one", "recover")
     predicted = provision(roles, service, check=True, cmk_vault_recover=True)
     assert wrote(predicted) == []
     run = provision(roles, service, cmk_vault_recover=True)
@@ -342,7 +352,7 @@ def test_a_deleted_key_is_recovered_on_request(ansible: Ansible, service: Servic
     service.make_vault()
     version = service.make_key().id
     service.keys().begin_delete_key("key1").wait()
-    refused(run_role(ansible, "provision"), CHECK, "key1", "recover_key: true (cmk_key_recover: true)")
+    refused(run_role(ansible, "provision"), KEY, "key1", "recover_key: true (cmk_key_recover: true)")
     run = play_role(ansible, "provision", cmk_key_recover=True, cmk_vault_authorization="access_policy")
     assert wrote(run)[0].startswith("POST")
     assert service.encryption() == version

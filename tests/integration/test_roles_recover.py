@@ -20,11 +20,11 @@ from cases import CLOSED
 from harness import Ansible, Run
 from meddling import REALISTIC, SETTLED
 from one_process import RolesRunner
+from reports import DIAGNOSIS
 from role_runs import holdings, play_role, refused, result, run_role, steps, unchanged, wrote
 from service import DAY, Service
 
 ACCOUNT = {"cmk_resource_group": "rg-sandbox", "cmk_account_name": "account1"}
-CHECK = "Diagnose the account and check the caller's rights"
 WAIT = "Wait until the account is available"
 
 
@@ -248,13 +248,13 @@ def test_a_purged_key(roles: RolesRunner, service: Service) -> None:
     service.delete_vault()
     service.sandbox.control.advance(91 * DAY)
     run = run_role(roles, "recover")
-    refused(run, CHECK, "vault_missing", "state: absent")
+    refused(run, DIAGNOSIS, "vault_missing", "state: absent")
     service.make_vault()
     run = run_role(roles, "recover")
-    refused(run, CHECK, "key_missing", "backup", "state: absent")
+    refused(run, DIAGNOSIS, "key_missing", "backup", "state: absent")
     service.make_key()
     run = run_role(roles, "recover")
-    refused(run, CHECK, "version_missing", "state: absent")
+    refused(run, DIAGNOSIS, "version_missing", "state: absent")
 
 
 @pytest.mark.parametrize("recreated", [False, True])
@@ -273,7 +273,7 @@ def test_a_deleted_identity(roles: RolesRunner, service: Service, recreated: boo
     assert not service.is_available()
     refused(
         run_role(roles, "recover"),
-        CHECK,
+        DIAGNOSIS,
         "identity_missing",
         "were deleted",
         "state: absent",
@@ -285,7 +285,7 @@ def test_a_vault_that_was_moved_to_another_tenant(roles: RolesRunner, service: S
     other = service.sandbox.control.call("POST", "/tenants", {"name": "Elsewhere"})
     service.change_vault(properties={"tenantId": other["tenant_id"], "accessPolicies": []})
     assert not service.is_available()
-    refused(run_role(roles, "recover"), CHECK, "vault_in_other_tenant", "Move the vault back", "Nothing was changed")
+    refused(run_role(roles, "recover"), DIAGNOSIS, "vault_in_other_tenant", "Move the vault back", "Nothing was changed")
 
 
 def test_a_follower_whose_version_was_purged(roles: RolesRunner, service: Service) -> None:
@@ -297,41 +297,15 @@ def test_a_follower_whose_version_was_purged(roles: RolesRunner, service: Servic
     service.grant(principal(service))
     service.make_key()
     assert not service.is_available()
-    refused(run_role(roles, "recover"), CHECK, "version_missing", "was not found", "state: absent")
+    refused(run_role(roles, "recover"), DIAGNOSIS, "version_missing", "was not found", "state: absent")
 
 
 def test_a_repair_that_is_not_allowed(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.disable()
     run = run_role(roles, "recover", cmk_recover_repairs=["access"])
-    refused(run, CHECK, "key", "is disabled", "Nothing was changed")
+    refused(run, DIAGNOSIS, "key", "is disabled", "Nothing was changed")
     assert not service.is_available()
-
-
-@pytest.mark.parametrize(
-    ("rbac", "fault", "repaired"),
-    [
-        (True, "disabled", "version_unusable"),
-        (False, "disabled", "version_unusable"),
-        (False, "deleted", "key_deleted"),
-    ],
-)
-def test_a_repair_that_azure_refuses_names_the_repairs_before_it(
-    roles: RolesRunner, service: Service, rbac: bool, fault: str, repaired: str
-) -> None:
-    """A lock of the vault prevents that access is granted, after the key has been repaired."""
-    principal, _ = service.on_key(rbac=rbac)
-    service.revoke(principal)
-    if fault == "disabled":
-        service.disable()
-    else:
-        service.keys().begin_delete_key("key1").wait()
-    service.sandbox.control.behavior(resource_lock="vaults")
-
-    (failed,) = run_role(roles, "recover").failed
-
-    assert service.key().properties.enabled
-    assert failed["msg"].endswith(f"Before that, the run has repaired: {repaired}."), failed["msg"]
 
 
 @pytest.mark.parametrize("on_key", [True, False])
@@ -348,11 +322,11 @@ def test_an_account_that_is_being_created(roles: RolesRunner, service: Service) 
     """The account is not available, but uses no customer-managed key that the role could recover."""
     service.sandbox.control.timing(batch_create=600)
     service.make_account()
-    refused(run_role(roles, "recover"), CHECK, "is not available", "a Microsoft-managed key", "'Creating'")
+    refused(run_role(roles, "recover"), DIAGNOSIS, "is not available", "a Microsoft-managed key", "'Creating'")
 
 
 def test_no_account(roles: RolesRunner, service: Service) -> None:
-    refused(run_role(roles, "recover"), CHECK, "account1")
+    refused(run_role(roles, "recover"), DIAGNOSIS, "account1")
 
 
 def test_a_follower_needs_its_newest_version_and_an_older_one(roles: RolesRunner, service: Service) -> None:
@@ -388,6 +362,5 @@ def test_a_caller_who_cannot_read_the_key_learns_that_a_repair_is_not_confirmed(
         assert result(run)["available"] is True
     else:
         [failed] = run.failed
-        assert failed.name == "Check the account again after the recovery of the key"
+        assert failed.name == "Find the causes in the recovered key"
         assert "Run the task from a network" in failed["msg"]
-        assert "Before that, the run has repaired: network_closed." in failed["msg"]

@@ -12,14 +12,28 @@ from typing import Any
 import pytest
 from harness import Ansible, Run
 from one_process import RolesRunner
-from reports import CHECKS
-from role_runs import VARS, holdings, play_role, refused, result, run_role, steps, unchanged, wrote
-from service import ENCRYPTION_USER, NEEDED, Service, raised
+from role_runs import (
+    VARS,
+    holdings,
+    play_role,
+    refused,
+    result,
+    run_role,
+    steps,
+    things,
+    unchanged,
+    warnings,
+    wrote,
+)
+from service import DAY, ENCRYPTION_USER, NEEDED, Service, raised
 
 FOREIGN = "99999999-0000-4000-8000-000000000001"
 MODES = ("access_policy", "rbac")
 REVOKE = {"cmk_revert_access": "revoke"}
-CHECK = CHECKS["revert"]
+AT_ONCE = {"cmk_unused_versions_after": "P0D"}
+MOVE = "Move the account to a Microsoft-managed key"
+KEY = "Disable or delete the key"
+ACCESS = "Revoke the account's access to the key"
 
 
 def revert(roles: RolesRunner, **options: Any) -> Run:
@@ -50,7 +64,9 @@ def test_key_and_access_are_kept(ansible: Ansible, service: Service, mode: str) 
         "available": True,
         "previous_key_identifier": first,
         "key_kept_for": [],
+        "key_kept_until": None,
         "access_kept_for": [],
+        "access_kept_until": None,
         "changed": True,
         "changed_steps": {"encryption": True, "key": False, "access": False},
     }
@@ -69,6 +85,8 @@ def test_key_and_access_are_kept(ansible: Ansible, service: Service, mode: str) 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.slow(every=2)
 def test_key_disabled_and_access_revoked(roles: RolesRunner, service: Service, mode: str) -> None:
+    """The run that moves the account keeps the key and the access. A run after the margin of seven days disables the
+    key and revokes the access."""
     principal, _ = service.on_key(rbac=mode == "rbac")
     service.grant(FOREIGN)
     service.change_vault(tags={"owner": "others"})
@@ -76,14 +94,31 @@ def test_key_disabled_and_access_revoked(roles: RolesRunner, service: Service, m
     before = holdings(service)
     wanted = {"cmk_revert_key": "disable", **REVOKE}
     predicted = revert(roles, check=True, **wanted)
-    assert wrote(predicted) == []
-
     run = revert(roles, **wanted)
-    assert steps(predicted) == steps(run)
+    assert steps(predicted) == steps(run) == ["encryption"]
+    assert wrote(run) == ["PATCH account account1"]
+    account = service.account_id()
+    assert (result(run)["key_kept_for"], result(run)["access_kept_for"]) == ([account], [account])
+    until = result(run)["key_kept_until"]
+    assert until
+    assert result(run)["access_kept_until"] == until
+    assert warnings(run) == []
+
+    service.sandbox.control.advance(6 * DAY)
+    run = unchanged(revert(roles, **wanted))
+    assert (result(run)["key_kept_until"], result(run)["access_kept_until"]) == (until, until)
+    assert service.key().properties.enabled
+    assert is_granted(service, principal)
+
+    service.sandbox.control.advance(DAY + 60)
+    predicted = revert(roles, check=True, **wanted)
+    assert wrote(predicted) == []
+    run = revert(roles, **wanted)
+    assert steps(predicted) == steps(run) == ["key", "access"]
     revocation = "DELETE role vault-one" if mode == "rbac" else "PUT policies vault-one remove"
-    assert wrote(run) == ["PATCH account account1", "PATCH key vault-one key1", revocation]
-    assert steps(run) == ["encryption", "key", "access"]
+    assert wrote(run) == ["PATCH key vault-one key1", revocation]
     assert (result(run)["key_kept_for"], result(run)["access_kept_for"]) == ([], [])
+    assert warnings(run) == []
     assert service.encryption() is None
     assert service.is_available()
     assert [version.enabled for version in service.versions()] == [False]
@@ -103,33 +138,37 @@ def test_key_disabled_and_access_revoked(roles: RolesRunner, service: Service, m
         unchanged(revert(roles, check=check, **wanted))
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.slow(every=2)
+def test_key_disabled_and_access_revoked_at_once(roles: RolesRunner, service: Service, mode: str) -> None:
+    """The key has leaked. A warning for the key and one for the access name the account."""
+    principal, _ = service.on_key(rbac=mode == "rbac")
+    wanted = {"cmk_revert_key": "disable", **REVOKE, **AT_ONCE}
+    predicted = revert(roles, check=True, **wanted)
+    run = revert(roles, **wanted)
+    assert steps(predicted) == steps(run) == ["encryption", "key", "access"]
+    for one in (predicted, run):
+        for task in (KEY, ACCESS):
+            (warning,) = one[task].warnings
+            assert "Batch may need" in warning
+            assert service.account_id() in warning
+    assert [version.enabled for version in service.versions()] == [False]
+    assert not is_granted(service, principal)
+    assert service.is_available()
+    unchanged(revert(roles, **wanted))
+
+
 def test_key_deleted(roles: RolesRunner, service: Service) -> None:
     service.on_key()
-    run = revert(roles, cmk_revert_key="delete")
-    assert wrote(run) == ["PATCH account account1", "DELETE key vault-one key1"]
+    wanted = {"cmk_revert_key": "delete"}
+    assert wrote(revert(roles, **wanted)) == ["PATCH account account1"]
+    service.sandbox.control.advance(8 * DAY)
+    run = revert(roles, **wanted)
+    assert wrote(run) == ["DELETE key vault-one key1"]
     assert raised(service.key) == "KeyNotFound"
     assert [one.name for one in service.keys().list_deleted_keys()] == ["key1"], "deleted, and not purged"
     assert service.is_available()
-    unchanged(revert(roles, cmk_revert_key="delete"))
-
-
-@pytest.mark.parametrize("wanted", ["disable", "delete"])
-@pytest.mark.slow(every=2)
-def test_key_is_disabled_or_deleted_by_a_later_run(roles: RolesRunner, service: Service, wanted: str) -> None:
-    """After a run that was stopped or that kept the key, the account uses a Microsoft-managed key, and Azure does not
-    show the previous key. The user has to name the key."""
-    principal, first = service.on_key()
-    service.point(None)
-    unnamed = revert(roles, cmk_revert_key=wanted, **REVOKE)
-    assert "previous_key_identifier" in str(unnamed[CHECK]["warnings"])
-    unchanged(unnamed)
-    assert service.key().properties.enabled
-    assert is_granted(service, principal)
-
-    options = {"cmk_revert_key": wanted, "cmk_previous_key_identifier": first}
-    predicted = revert(roles, check=True, **options)
-    assert (steps(predicted), wrote(predicted)) == (["key"], [])
-    assert steps(revert(roles, **options)) == ["key"]
+    unchanged(revert(roles, **wanted))
 
 
 @pytest.mark.parametrize("key", ["disable", "delete"])
@@ -143,7 +182,7 @@ def test_key_and_access_stay_for_other_accounts(roles: RolesRunner, service: Ser
         identity = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
         service.make_account(name, identity=identity)
         service.point(identifier, name)
-    wanted = {"cmk_revert_key": key, **REVOKE}
+    wanted = {"cmk_revert_key": key, **REVOKE, **AT_ONCE}
     run = revert(roles, **wanted)
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     other = service.account_id("account2")
@@ -155,7 +194,7 @@ def test_key_and_access_stay_for_other_accounts(roles: RolesRunner, service: Ser
     unchanged(revert(roles, **wanted))
 
     service.point(None, "account2")
-    run = revert(roles, **wanted, cmk_previous_key_identifier=identifier)
+    run = revert(roles, **wanted)
     assert steps(run) == ["key", "access"]
     assert not is_granted(service, principal)
 
@@ -165,18 +204,25 @@ def test_the_playbook_shows_why_the_key_and_the_access_are_kept(ansible: Ansible
     service.make_account("account2")
     service.grant(service.account("account2")["identity"]["principalId"])
     service.point(key, "account2")
-    run = ansible.playbook("azbatch.cmk.revert", extra_vars={**VARS, "cmk_revert_key": "disable"})
+    run = revert(ansible, cmk_revert_key="disable")
+    assert "of key key1 in vault vault-one stays enabled, because it may be in use by account2." in shown(run)
 
-    assert run.rc == 0, run.output
-    kept = "Key key1 in vault vault-one stays enabled, because it is in use by account2."
-    assert kept in " ".join(run.output.split())
+    service.point(None, "account2")
+    run = revert(ansible, cmk_revert_key="delete")
+    until = result(run)["key_kept_until"]
+    kept = "Key key1 in vault vault-one was not deleted"
+    assert f"{kept} until {until}, because it may be in use by account1 and account2." in shown(run)
+
+
+def shown(run: Run) -> str:
+    return " ".join(run.output.split())
 
 
 def test_only_permissions_that_batch_needs_are_revoked(roles: RolesRunner, service: Service) -> None:
     principal, _ = service.on_key()
     more = service.policy(principal, *NEEDED, "list", permissions={"keys": [*NEEDED, "list"], "secrets": ["get"]})
     service.set_policy("replace", more)
-    revert(roles, **REVOKE)
+    revert(roles, **REVOKE, **AT_ONCE)
     left = service.permissions(principal) or {}
     assert {kind: found for kind, found in left.items() if found} == {"keys": ["list"], "secrets": ["get"]}
 
@@ -185,20 +231,23 @@ def test_role_assignments_elsewhere_stay(roles: RolesRunner, service: Service) -
     principal, _ = service.on_key(rbac=True)
     service.make_vault("vault-two", rbac=True)
     service.assign(principal, service.vault_id("vault-two"))
-    revert(roles, **REVOKE)
+    revert(roles, **REVOKE, **AT_ONCE)
     assert service.assignments(principal) == [(service.vault_id("vault-two"), ENCRYPTION_USER)]
 
 
 def test_no_account(roles: RolesRunner, service: Service) -> None:
-    refused(run_role(roles, "revert", cmk_revert_key="delete"), CHECK, "account1")
+    refused(run_role(roles, "revert", cmk_revert_key="delete"), MOVE, "account1")
 
 
 def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
-    principal, _ = service.on_key()
+    principal, first = service.on_key()
     service.revoke(principal)
     run = run_role(roles, "revert", cmk_revert_key="delete", **REVOKE)
-    refused(run, CHECK, "account1")
-    assert run[CHECK]["code"] == "account_unavailable"
+    assert [one.name for one in run.failed] == [MOVE], run.output
+    assert run[MOVE]["code"] == "account_unavailable"
+    # Batch refuses to change an account that has lost its key.
+    assert things(one for one in run.writes if one["status"] != 409) == []
+    assert service.encryption() == first
     assert service.key().properties.enabled
 
 
@@ -209,29 +258,30 @@ def test_a_key_that_the_account_does_not_use_is_not_removed(
 ) -> None:
     _, first = service.on_key()
     service.make_key("key2")
-    run = run_role(roles, "revert", cmk_key_name="key2", **wanted)
-    refused(run, CHECK, first, "key2", "key_name")
+    for check in (True, False):
+        run = run_role(roles, "revert", check=check, cmk_key_name="key2", **wanted)
+        refused(run, MOVE, first, "key2", "key_name")
+        assert run[MOVE]["code"] == "account_on_another_key"
     assert service.encryption() == first
     assert service.key("key2").properties.enabled
 
 
 @pytest.mark.parametrize(
-    ("wanted", "code"),
+    ("wanted", "task", "code"),
     [
-        ({"cmk_vault_resource_group": "nowhere", **REVOKE}, "resource_group_not_found"),
-        ({"cmk_vault_name": "nowhere", **REVOKE}, "vault_not_found"),
-        ({"cmk_key_name": "nowhere", "cmk_revert_key": "disable"}, "key_not_found"),
+        ({"cmk_vault_resource_group": "nowhere", **REVOKE}, ACCESS, "resource_group_not_found"),
+        ({"cmk_vault_name": "nowhere", **REVOKE}, ACCESS, "vault_not_found"),
+        ({"cmk_key_name": "nowhere", "cmk_revert_key": "disable"}, KEY, "key_not_found"),
     ],
 )
-def test_missing_keys_and_vaults_are_reported_before_the_first_write(
-    roles: RolesRunner, service: Service, wanted: dict[str, Any], code: str
+def test_missing_keys_and_vaults(
+    roles: RolesRunner, service: Service, wanted: dict[str, Any], task: str, code: str
 ) -> None:
+    """The account uses a Microsoft-managed key already, so it does not show the key that it has left."""
     service.on_key()
-    if "cmk_vault_resource_group" not in wanted:
-        service.point(None)
-        vault, key = wanted.get("cmk_vault_name", "vault-one"), wanted.get("cmk_key_name", "key1")
-        wanted = {**wanted, "cmk_previous_key_identifier": f"https://{vault}.vault.azure.net/keys/{key}"}
-    run = run_role(roles, "revert", **wanted)
-    refused(run, CHECK, "nowhere")
-    assert run[CHECK]["code"] == code
+    service.point(None)
+    for check in (True, False):
+        run = run_role(roles, "revert", check=check, **wanted)
+        refused(run, task, "nowhere")
+        assert run[task]["code"] == code
     assert service.is_available()

@@ -2,8 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The role rotate by its playbook: when a rotation is due, moves to a different key, and disabling of the previous
-version."""
+"""The role rotate by its playbook: when a rotation is due, and which versions are disabled."""
 
 from __future__ import annotations
 
@@ -13,17 +12,27 @@ from typing import Any
 import pytest
 from harness import Ansible, Run
 from one_process import RolesRunner
-from reports import CHECKS
-from role_runs import QUARTER, holdings, play_role, refused, result, run_role, second_account, steps, unchanged, wrote
-from service import DAY, ENCRYPTION_USER, NEEDED, Service
+from role_runs import (
+    QUARTER,
+    holdings,
+    play_role,
+    refused,
+    result,
+    run_role,
+    second_account,
+    steps,
+    unchanged,
+    warnings,
+    wrote,
+)
+from service import DAY, Service
 
-FOREIGN = "99999999-0000-4000-8000-000000000001"
 MODES = ("access_policy", "rbac")
 DUE = {"cmk_key_max_age": "P90D"}
-DISABLE = {"cmk_previous_version": "disable"}
-AT_ONCE = {**DISABLE, "cmk_previous_version_grace": "P0D"}
-CHECK = CHECKS["rotate"]
-KEY = "Ensure a current version of the key"
+FORCE = {"cmk_key_force_new_version": True}
+DISABLE = {"cmk_unused_versions": "disable"}
+AT_ONCE = {**DISABLE, "cmk_unused_versions_after": "P0D"}
+KEY = "Ensure a current version of the key, and disable unused versions"
 
 
 def rotate(roles: RolesRunner, **options: Any) -> Run:
@@ -61,10 +70,10 @@ def test_due_by_age(roles: RolesRunner, service: Service, mode: str) -> None:
         "follows_latest": False,
         "available": True,
         "previous_key_identifier": first,
-        "previous_kept_for": [],
-        "previous_kept_until": None,
+        "key_kept_for": [],
+        "key_kept_until": None,
         "changed": True,
-        "changed_steps": {"key": True, "access": False, "encryption": True, "previous_disabled": False},
+        "changed_steps": {"key": True, "encryption": True, "unused_disabled": False},
     }
     assert wrote(run) == ["POST key vault-one key1", "PATCH account account1"]
     assert service.encryption() == second.id
@@ -96,12 +105,12 @@ def test_no_version_in_use_expires_earlier(roles: RolesRunner, service: Service)
 def test_forced(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
     unchanged(rotate(roles))
-    run = rotate(roles, cmk_key_force_new_version=True, cmk_key_size=4096)
+    run = rotate(roles, **FORCE, cmk_key_size=4096)
     assert wrote(run) == ["POST key vault-one key1", "PATCH account account1"]
     second = service.key()
     assert service.encryption() == result(run)["key_identifier"] == second.id != first
     assert len(second.key.n) * 8 == 4096
-    run = rotate(roles, cmk_key_force_new_version=True)
+    run = rotate(roles, **FORCE)
     assert len(service.versions()) == 3
     assert service.encryption() == result(run)["key_identifier"] == service.key().id
     assert len(service.key().key.n) * 8 == 4096, "a new version is as its predecessor"
@@ -109,7 +118,7 @@ def test_forced(roles: RolesRunner, service: Service) -> None:
 
 def test_diff_shows_before_and_after(ansible: Ansible, service: Service) -> None:
     _, first = service.on_key()
-    run = rotate(ansible, diff=True, cmk_key_force_new_version=True)
+    run = rotate(ansible, diff=True, **FORCE)
     assert run.output.count("--- before\n") == 2, "of the key and of the account"
     assert f'-    "key_identifier": "{first}"' in run.output
     assert f'+    "key_identifier": "{service.encryption()}"' in run.output
@@ -145,20 +154,20 @@ def test_a_follower_needs_no_move(roles: RolesRunner, service: Service) -> None:
     versionless = service.encryption()
     service.sandbox.control.advance(QUARTER)
     # Without cmk_key_follow_latest, so the account still follows the key.
-    wanted = {**DUE, **AT_ONCE}
+    wanted = {**DUE, **DISABLE}
     run = rotate(roles, **wanted)
     assert (steps(run), wrote(run)) == (["key"], ["POST key vault-one key1"])
     report = result(run)
     assert (report["key_identifier"], report["key_version"], report["follows_latest"]) == (versionless, None, True)
-    # Azure does not show which versions a follower needs in the first two days.
-    assert report["previous_kept_for"] == [service.account_id()]
     assert enabled(service) == [True, True]
     assert service.encryption() == versionless
-    unchanged(rotate(roles, **wanted))
 
-    service.sandbox.control.advance(2 * DAY + 3600)
+    # Azure does not show which versions a follower uses.
+    service.sandbox.control.advance(6 * DAY)
+    unchanged(rotate(roles, **wanted))
+    service.sandbox.control.advance(2 * DAY)
     run = rotate(roles, **wanted)
-    assert (steps(run), result(run)["previous_kept_for"]) == (["previous_disabled"], [])
+    assert (steps(run), result(run)["key_kept_for"]) == (["unused_disabled"], [])
     assert enabled(service) == [False, True]
     assert service.is_available()
     unchanged(rotate(roles, **wanted))
@@ -189,153 +198,137 @@ def test_a_disabled_newest_version_is_not_enabled(ansible: Ansible, service: Ser
     run = run_role(ansible, "rotate", cmk_key_max_age="P90D")
     refused(run, KEY, leaked, "cmk_key_enable")
     assert (run[KEY]["code"], run[KEY]["option"]) == ("key_disabled", "enable_key")
-    run = rotate(ansible, cmk_key_force_new_version=True)
+    run = rotate(ansible, **FORCE)
     assert steps(run) == ["key", "encryption"]
     assert enabled(service) == [True, False, True]
     assert service.is_available()
 
 
-def test_the_previous_version_is_disabled(roles: RolesRunner, service: Service) -> None:
+def test_unused_versions_are_disabled(roles: RolesRunner, service: Service) -> None:
+    """Two rotations within hours. A run after the margin of seven days disables the versions of both."""
+    _, first = service.on_key()
+    service.sandbox.control.advance(QUARTER)
+    for _rotation in range(2):
+        run = rotate(roles, **FORCE, **DISABLE)
+        assert (steps(run), wrote(run)) == (["key", "encryption"], ["POST key vault-one key1", "PATCH account account1"])
+        service.sandbox.control.advance(3 * 3600)
+    assert enabled(service) == [True, True, True]
+    service.sandbox.control.advance(6 * DAY)
+    unchanged(rotate(roles, **DISABLE))
+
+    service.sandbox.control.advance(2 * DAY)
+    predicted = rotate(roles, check=True, **DISABLE)
+    assert (steps(predicted), wrote(predicted)) == (["unused_disabled"], [])
+    run = rotate(roles, **DISABLE)
+    assert (steps(run), wrote(run)) == (["unused_disabled"], ["PATCH key vault-one key1"] * 2)
+    assert set(run[KEY]["disabled_versions"]) == {one.version for one in service.versions()[:2]}
+    assert (run[KEY]["kept_versions"], run[KEY]["in_use_by"], run[KEY]["kept_until"]) == ([], [], None)
+    assert enabled(service) == [False, False, True]
+    assert warnings(run) == []
+    assert service.is_available()
+    assert service.encryption() == service.key().id != first
+    unchanged(rotate(roles, **DISABLE))
+
+
+def test_unused_versions_are_disabled_before_a_new_version_is_created(roles: RolesRunner, service: Service) -> None:
+    service.on_key()
+    service.point(service.make_key().id)
+    service.sandbox.control.advance(QUARTER)
+    wanted = {**DUE, **DISABLE}
+    predicted = rotate(roles, check=True, **wanted)
+    assert wrote(predicted) == []
+    run = rotate(roles, **wanted)
+    assert steps(predicted) == steps(run) == ["key", "encryption", "unused_disabled"]
+    assert wrote(run) == ["PATCH key vault-one key1", "POST key vault-one key1", "PATCH account account1"]
+    assert enabled(service) == [False, True, True]
+    assert service.is_available()
+    unchanged(rotate(roles, **wanted))
+
+
+def test_unused_versions_are_disabled_at_once(roles: RolesRunner, service: Service) -> None:
+    """A leaked version. The run that moves the account still needs the version, and the next run disables it."""
     service.on_key()
     service.sandbox.control.advance(QUARTER)
-    wanted = {**DUE, **AT_ONCE}
-    predicted = rotate(roles, check=True, **wanted)
-    assert wrote(predicted) == []
-    run = rotate(roles, **wanted)
-    assert steps(run) == ["key", "encryption", "previous_disabled"]
-    assert steps(predicted) == steps(run)
-    assert wrote(run) == ["POST key vault-one key1", "PATCH account account1", "PATCH key vault-one key1"]
-    assert result(run)["previous_kept_for"] == []
+    run = rotate(roles, **FORCE, **AT_ONCE)
+    assert (steps(run), warnings(run)) == (["key", "encryption"], [])
+    assert enabled(service) == [True, True]
+
+    predicted = rotate(roles, check=True, **AT_ONCE)
+    run = rotate(roles, **AT_ONCE)
+    assert steps(predicted) == steps(run) == ["unused_disabled"]
+    for one in (predicted, run):
+        (warning,) = one[KEY].warnings
+        assert "Batch may need" in warning
+        assert service.account_id() in warning
     assert enabled(service) == [False, True]
     assert service.is_available()
-    unchanged(rotate(roles, **wanted))
+    # Azure does not show whether the account needs the disabled version.
+    run = unchanged(rotate(roles, **AT_ONCE))
+    assert (run[KEY].warnings, result(run)["available"]) == ([], None)
 
 
-def test_the_previous_and_intermediate_versions_are_disabled(roles: RolesRunner, service: Service) -> None:
-    service.on_key()
-    service.sandbox.control.advance(DAY)
-    service.make_key()
-    service.sandbox.control.advance(DAY)
-    run = rotate(roles, cmk_key_force_new_version=True, **AT_ONCE)
-    assert steps(run) == ["key", "encryption", "previous_disabled"]
-    assert enabled(service) == [False, False, True]
-    assert service.is_available()
-    unchanged(rotate(roles, **AT_ONCE))
-
-
-def test_the_previous_version_stays_enabled_while_in_use(roles: RolesRunner, service: Service) -> None:
+def test_a_version_stays_enabled_while_in_use(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
     other = second_account(service, first)
-    # The creation times of versions have whole seconds, so versions of the same second have no order.
-    service.sandbox.control.advance(1)
-    wanted = AT_ONCE
-    run = rotate(roles, cmk_key_force_new_version=True, **wanted)
-    assert steps(run) == ["key", "encryption"]
-    assert result(run)["previous_kept_for"] == [other]
+    service.sandbox.control.advance(QUARTER)
+    rotate(roles, **FORCE, **DISABLE)
+    service.sandbox.control.advance(QUARTER)
+    run = unchanged(rotate(roles, **DISABLE))
+    assert (result(run)["key_kept_for"], result(run)["key_kept_until"]) == ([other], None)
+    assert run[KEY]["kept_versions"] == [first.rpartition("/")[2]]
     assert enabled(service) == [True, True]
     assert service.is_available("account2")
-    unchanged(rotate(roles, **wanted))
 
+    # The margin begins again when the account leaves the version.
     service.point(service.key().id, "account2")
-    run = rotate(roles, **wanted)
-    assert (steps(run), wrote(run)) == (["previous_disabled"], ["PATCH key vault-one key1"])
-    assert result(run)["previous_kept_for"] == []
+    run = unchanged(rotate(roles, **DISABLE))
+    assert result(run)["key_kept_for"] == [other]
+    assert result(run)["key_kept_until"]
+    service.sandbox.control.advance(8 * DAY)
+    run = rotate(roles, **DISABLE)
+    assert (steps(run), wrote(run)) == (["unused_disabled"], ["PATCH key vault-one key1"])
+    assert result(run)["key_kept_for"] == []
     assert enabled(service) == [False, True]
     assert service.is_available()
     assert service.is_available("account2")
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.slow(every=2)
-def test_to_a_different_key_in_a_different_vault(roles: RolesRunner, service: Service, mode: str) -> None:
-    principal, first = service.on_key(rbac=mode == "rbac")
-    service.make_vault("vault-two", rbac=mode == "rbac", tags={"owner": "others"})
-    if mode == "access_policy":
-        service.set_policy("add", service.policy(FOREIGN, "get", "list"), vault="vault-two")
-    other = service.make_key("other", "vault-two", size=4096).id
-    wanted = {"cmk_new_key_identifier": other, **AT_ONCE}
-    before = holdings(service)
-
-    predicted = rotate(roles, check=True, **wanted)
-    assert wrote(predicted) == []
-    assert holdings(service) == before
-
-    run = rotate(roles, **wanted)
-    assert steps(predicted) == steps(run)
-    grant = "PUT role vault-two" if mode == "rbac" else "PUT policies vault-two add"
-    assert wrote(run) == [grant, "PATCH account account1", "PATCH key vault-one key1"]
-    report = result(run)
-    assert report["changed_steps"] == {"key": False, "access": True, "encryption": True, "previous_disabled": True}
-    assert (report["previous_key_identifier"], report["previous_kept_for"]) == (first, [])
-    assert service.encryption() == report["key_identifier"] == other
-    assert service.is_available()
-    assert enabled(service) == [False]
-    if mode == "rbac":
-        assert (service.vault_id("vault-two"), ENCRYPTION_USER) in service.assignments(principal)
-    else:
-        assert sorted((service.permissions(principal, "vault-two") or {})["keys"]) == NEEDED
-        assert (service.permissions(FOREIGN, "vault-two") or {})["keys"] == ["get", "list"]
-    assert service.vault("vault-two")["tags"] == {"owner": "others"}
-    after = holdings(service)
-    for world in (before, after):
-        world["accounts"]["account1"]["properties"].pop("encryption")
-    assert after["accounts"] == before["accounts"]
-    assert after["vaults"]["vault-one"] == before["vaults"]["vault-one"]
-
-    unchanged(rotate(roles, **wanted))
-
-
-def test_to_a_different_key_that_another_account_shares(roles: RolesRunner, service: Service) -> None:
-    _, first = service.on_key()
-    other_account = second_account(service, first)
-    other = service.make_key("other").id
-    wanted = {"cmk_new_key_identifier": other.rpartition("/")[0], **AT_ONCE}
-    run = rotate(roles, **wanted)
-    assert steps(run) == ["encryption"]
-    report = result(run)
-    assert (report["follows_latest"], report["key_version"]) == (True, None)
-    assert report["previous_kept_for"] == [other_account]
-    assert enabled(service) == [True]
-    assert service.is_available()
-    assert service.is_available("account2")
-    unchanged(rotate(roles, **wanted))
-
-
-def test_a_different_key_that_batch_could_not_use(roles: RolesRunner, service: Service) -> None:
+def test_rotations_that_are_more_frequent_than_the_margin(ansible: Ansible, service: Service) -> None:
+    """No version is ever unused for the margin, so a warning says that the number of enabled versions grows."""
     service.on_key()
-    service.make_key("other", enabled=False)
-    other = service.versions("other")[0].id
-    before = holdings(service)
-    for check in (True, False):
-        run = run_role(roles, "rotate", check=check, cmk_new_key_identifier=other)
-        refused(run, CHECK, "other")
-        assert run[CHECK]["failed_checks"] == ["key_enabled"]
-    assert holdings(service) == before
+    run = rotate(ansible, cmk_key_max_age="P5D", **DISABLE)
+    (warning,) = warnings(run)
+    assert "max_version_age (cmk_key_max_age)" in warning
+    assert "unused_for (cmk_unused_versions_after)" in warning
+    assert warnings(rotate(ansible, cmk_key_max_age="P5D", cmk_unused_versions_after="P3D", **DISABLE)) == []
+    assert warnings(rotate(ansible, cmk_key_max_age="P5D")) == []
 
 
 def test_no_account(roles: RolesRunner, service: Service) -> None:
-    refused(run_role(roles, "rotate"), CHECK, "There is no Batch account account1")
+    refused(run_role(roles, "rotate"), KEY, "There is no Batch account account1")
     service.make_account()
-    refused(
-        run_role(roles, "rotate", cmk_key_force_new_version=True),
-        CHECK,
-        "account1",
-        "Microsoft-managed",
-        "azbatch.cmk.provision",
-    )
+    refused(run_role(roles, "rotate", **FORCE), KEY, "account1", "Microsoft-managed", "azbatch.cmk.provision")
+
+
+def test_a_missing_account_is_skipped(roles: RolesRunner, service: Service) -> None:
+    run = unchanged(rotate(roles, cmk_missing_account="skip", **FORCE, **DISABLE))
+    assert run[KEY]["account_exists"] is False
+    assert "account1" in run[KEY]["summary"]
+    (warning,) = warnings(run)
+    assert "account1" in warning
 
 
 def test_an_account_on_another_key_than_named(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     for wanted in ({"cmk_key_name": "key10"}, {"cmk_key_name": "ke"}, {"cmk_vault_name": "vault"}):
-        run = run_role(roles, "rotate", cmk_key_force_new_version=True, **wanted)
-        refused(run, CHECK, "/keys/key1/")
+        run = run_role(roles, "rotate", **FORCE, **wanted)
+        refused(run, KEY, "/keys/key1/")
 
 
 def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
     principal, first = service.on_key()
     service.revoke(principal)
-    run = run_role(roles, "rotate", cmk_key_force_new_version=True)
+    run = run_role(roles, "rotate", **FORCE)
     refused(run, KEY, "account1", first)
     assert len(service.versions()) == 1
 
@@ -343,7 +336,7 @@ def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
 def test_names_in_another_letter_case(roles: RolesRunner, service: Service) -> None:
     """Azure accepts names in any letter case."""
     _, first = service.on_key()
-    run = rotate(roles, cmk_key_force_new_version=True, cmk_vault_name="Vault-One", cmk_key_name="KEY1")
+    run = rotate(roles, **FORCE, cmk_vault_name="Vault-One", cmk_key_name="KEY1")
     assert steps(run) == ["key", "encryption"]
     assert str(service.encryption()).lower() == service.key().id.lower() != first.lower()
     assert service.is_available()

@@ -18,8 +18,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure import cache
 
 FORCE = {"cmk_key_force_new_version": True}
 DUE = {"cmk_key_max_age": "P90D"}
-DISABLE = {"cmk_previous_version": "disable"}
-AT_ONCE = {**DISABLE, "cmk_previous_version_grace": "P0D"}
+DISABLE = {"cmk_unused_versions": "disable"}
+AT_ONCE = {**DISABLE, "cmk_unused_versions_after": "P0D"}
 
 
 def rotate(runner: OneProcess, account: str = "account1", **settings: Any) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def test_an_account_that_was_moved_since_many_were_listed(
     on_one_key(service, "account1", "account2")
     rotate(runner, "account1")
     newer = newer_by_hand(service, "account2")
-    report = rotate(runner, "account2", **AT_ONCE)
+    report = rotate(runner, "account2")
     assert (report["changed"], report["key_identifier"]) == (False, newer)
     assert service.encryption("account2") == newer
 
@@ -105,29 +105,29 @@ def test_an_account_that_was_moved_since_many_were_listed(
 def test_rotate_then_a_version_by_hand_then_rotate(
     runner: OneProcess, service: Service, wanted: dict[str, Any]
 ) -> None:
+    """A run creates one forced version of a key. The account keeps the newer version of another controller."""
     on_one_key(service, "account1")
     rotate(runner, **FORCE, **AT_ONCE)
     newer = newer_by_hand(service)
     rotate(runner, **wanted, **AT_ONCE)
+    assert service.encryption() == service.key().id == newer
 
-    newest = service.key().id
-    assert service.encryption() == newest
-    assert (newest == newer) is not wanted
-    assert service.key(version=newest.rpartition("/")[2]).properties.enabled
-    assert enabled(service)[0] is False
+    rotate(runner.another(), **AT_ONCE)
+    assert enabled(service) == [False, False, True]
+    assert service.is_available()
 
 
-def test_forced_twice_in_one_run_makes_two_versions_for_all(runner: OneProcess, service: Service) -> None:
+def test_forced_twice_in_one_run_makes_one_version_for_all(runner: OneProcess, service: Service) -> None:
     names = ("account1", "account2", "account3")
     on_one_key(service, *names)
-    for versions in (2, 3):
+    for _time in range(2):
         for name in names:
             rotate(runner, name, **FORCE)
-        assert len(service.versions()) == versions
+        assert len(service.versions()) == 2
         assert set(keys_of(service, *names)) == {service.key().id}
         service.sandbox.control.advance(1)
     rotate(runner.another(), **FORCE)
-    assert len(service.versions()) == 4, "another run makes another"
+    assert len(service.versions()) == 3, "another run makes another"
 
 
 def test_a_failed_rotation_does_not_count(runner: OneProcess, service: Service) -> None:
@@ -211,23 +211,23 @@ def test_no_account_is_left_on_a_version_before_the_forced_one(runner: OneProces
     assert keys_of(service, "account1", "account2") == [service.key().id] * 2
 
 
-# Previous versions and keys, and how long they stay enabled
+# Unused versions, and how long they stay enabled
 
 
-def test_a_nightly_rotation_disables_the_previous_version_a_day_later(runner: OneProcess, service: Service) -> None:
+def test_a_nightly_rotation_disables_the_previous_version_after_the_margin(
+    runner: OneProcess, service: Service
+) -> None:
     on_one_key(service, "account1")
     report = rotate(runner.another(), **DUE, **DISABLE)
     assert report["changed_steps"]["encryption"]
-    assert report["previous_kept_until"]
+    for _night in range(6):
+        service.sandbox.control.advance(DAY)
+        assert not rotate(runner.another(), **DUE, **DISABLE)["changed"]
     assert enabled(service) == [True, True]
 
-    service.sandbox.control.advance(DAY / 2)
+    service.sandbox.control.advance(DAY + 60)
     report = rotate(runner.another(), **DUE, **DISABLE)
-    assert (report["changed"], bool(report["previous_kept_until"])) == (False, True)
-
-    service.sandbox.control.advance(DAY)
-    report = rotate(runner.another(), **DUE, **DISABLE)
-    assert (report["changed_steps"]["previous_disabled"], report["previous_kept_until"]) == (True, None)
+    assert (report["changed_steps"]["unused_disabled"], report["key_kept_until"]) == (True, None)
     assert enabled(service) == [False, True]
 
 
@@ -238,78 +238,59 @@ def test_a_version_stays_enabled_after_another_controller_moves_an_account(
     newer = newer_by_hand(service, "account1")
     service.sandbox.control.advance(3 * DAY)
     service.point(newer, "account2")
+    service.sandbox.control.advance(5 * DAY)
     report = rotate(runner.another(), **DISABLE)
-    assert (report["changed"], bool(report["previous_kept_until"])) == (False, True)
+    assert (report["changed"], bool(report["key_kept_until"])) == (False, True)
+    assert report["key_kept_for"] == [service.account_id("account2")]
     assert enabled(service) == [True, True]
 
-    service.sandbox.control.advance(DAY + 60)
-    assert rotate(runner.another(), **DISABLE)["changed_steps"]["previous_disabled"]
+    service.sandbox.control.advance(2 * DAY + 60)
+    assert rotate(runner.another(), **DISABLE)["changed_steps"]["unused_disabled"]
     assert enabled(service) == [False, True]
 
 
 def test_a_version_stays_enabled_after_the_run_moves_another_account(runner: OneProcess, service: Service) -> None:
     on_one_key(service, "account1", "account2")
     newer_by_hand(service, "account1")
-    service.sandbox.control.advance(3 * DAY)
+    service.sandbox.control.advance(8 * DAY)
+    # Unused versions are disabled once for a run, before the first account moves.
     for name in ("account2", "account1"):
         report = rotate(runner, name, **DISABLE)
-        assert report["previous_kept_until"], name
+        assert (report["key_kept_for"], report["key_kept_until"]) == ([service.account_id("account2")], None), name
+    report = rotate(runner.another(), **DISABLE)
+    assert report["key_kept_until"]
     assert enabled(service) == [True, True]
+
+
+def test_two_runs_that_share_nothing_disable_the_versions_of_each_other(runner: OneProcess, service: Service) -> None:
+    """Two slices of a job force their own versions. Any later run disables all versions that nothing uses."""
+    on_one_key(service, "account1", "account2")
+    for name in ("account1", "account2", "account1"):
+        rotate(runner.another(), name, **FORCE, **DISABLE)
+        service.sandbox.control.advance(1)
+    assert len(service.versions()) == 4
+    service.sandbox.control.advance(8 * DAY)
+    # account2 still uses the third version.
+    report = rotate(runner.another(), "account1", **DISABLE)
+    assert report["key_kept_for"] == [service.account_id("account2")]
+    assert enabled(service) == [False, False, True, True]
+
+    rotate(runner.another(), "account2", **DISABLE)
+    service.sandbox.control.advance(8 * DAY)
+    rotate(runner.another(), "account2", **DISABLE)
+    assert enabled(service) == [False, False, False, True]
+    assert all(service.is_available(name) for name in service.accounts())
 
 
 def test_only_a_run_that_would_disable_a_version_reads_each_account(runner: OneProcess, service: Service) -> None:
     on_one_key(service, "account1")
     newer_by_hand(service, "account1")
-    service.sandbox.control.advance(3 * DAY)
-    # A run that disables a version also reads when the account was changed, and whether it is available. For a day
-    # after that, the account may need the version, so the time of its last change is read too.
-    for disables, hours, more in ((True, 0, 2), (False, 0, 1), (False, 25, 0)):
-        service.sandbox.control.advance(hours * 3600)
+    service.sandbox.control.advance(8 * DAY)
+    for disables, more in ((True, 1), (False, 0)):
         since = service.sandbox.control.last
-        assert rotate(runner.another(), **DISABLE)["changed_steps"]["previous_disabled"] is disables
+        assert rotate(runner.another(), **DISABLE)["changed_steps"]["unused_disabled"] is disables
         reads = [one for one in service.sandbox.control.requests(since) if "/batchAccounts/account1?" in one["url"]]
         assert len(reads) == 2 + more, reads
-
-
-def test_a_named_previous_key_is_disabled_a_day_later(runner: OneProcess, service: Service) -> None:
-    first = on_one_key(service, "account1")
-    other = {"cmk_new_key_identifier": service.make_key("key2").id, **DISABLE}
-    report = rotate(runner.another(), **other)
-    assert (service.encryption(), bool(report["previous_kept_until"])) == (other["cmk_new_key_identifier"], True)
-
-    named = {"cmk_previous_key_identifier": first.rpartition("/")[0].upper().replace("HTTPS", "https")}
-    report = rotate(runner.another(), **other, **named)
-    assert (report["changed"], bool(report["previous_kept_until"])) == (False, True)
-    service.sandbox.control.advance(DAY + 60)
-    assert not rotate(runner.another(), **other)["changed"], "nothing says which key that was"
-    assert enabled(service) == [True]
-    assert rotate(runner.another(), **other, **named)["changed_steps"]["previous_disabled"]
-    assert (enabled(service), enabled(service, "key2")) == ([False], [True])
-
-
-def test_a_key_that_the_account_was_never_on_is_not_disabled(runner: OneProcess, service: Service) -> None:
-    """The account uses the new key already, and `cmk_key_name` is not the name of its previous key."""
-    on_one_key(service, "account1")
-    service.make_key("of-others")
-    wanted = {"cmk_new_key_identifier": service.encryption(), "cmk_key_name": "of-others", **AT_ONCE}
-    report = rotate(runner, **wanted)
-    assert "previous_key_identifier" in report["warnings"][0]
-    assert not rotate(runner.another(), **wanted)["changed"]
-    assert enabled(service, "of-others") == [True]
-
-
-@pytest.mark.parametrize("way", ["newest", "newer"])
-def test_no_newest_and_no_newer_version_is_disabled_though_it_is_named(
-    runner: OneProcess, service: Service, way: str
-) -> None:
-    first = on_one_key(service, "account1")
-    newest = newer_by_hand(service)
-    wanted: dict[str, Any] = {"cmk_previous_key_identifier": newest, **AT_ONCE}
-    if way == "newer":
-        wanted["cmk_new_key_identifier"] = first
-    rotate(runner, **wanted)
-    assert enabled(service)[1] is True
-    assert service.is_available()
 
 
 def test_names_in_capitals(runner: OneProcess, service: Service) -> None:
@@ -317,13 +298,11 @@ def test_names_in_capitals(runner: OneProcess, service: Service) -> None:
     first = on_one_key(service, "account1")
     service.point(first.upper().replace("HTTPS", "https"))
     assert not rotate(runner.another(), **AT_ONCE)["changed"]
+    rotate(runner.another(), **DUE, **AT_ONCE)
     report = rotate(runner.another(), **DUE, **AT_ONCE)
-    assert report["changed_steps"]["previous_disabled"]
+    assert report["changed_steps"]["unused_disabled"]
     assert str(service.encryption()).lower() == service.key().id
     assert enabled(service) == [False, True]
-    capitals = service.make_key("key2").id.upper()
-    rotate(runner.another(), cmk_new_key_identifier=capitals, **AT_ONCE)
-    assert not rotate(runner.another(), cmk_new_key_identifier=capitals, **AT_ONCE)["changed"]
     assert service.is_available()
 
 

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.preflight import Evidence
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import Times
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 
 SUBSCRIPTION = "00000000-1111-2222-3333-444444444444"
@@ -92,12 +93,34 @@ def visible(
 
 
 def disk(
-    name: str, key: str | None, *, follows: bool = False, principals: tuple[str, ...] | None = (PRINCIPAL,)
+    name: str,
+    key: str | None,
+    *,
+    follows: bool = False,
+    principals: tuple[str, ...] | None = (PRINCIPAL,),
+    changed_at: float | None = 0.0,
 ) -> dict[str, Any]:
-    """The disk key of a pool of an account that uses a Microsoft-managed key. Without a key: the account is
-    unavailable, and its pools are not known."""
+    """The disk key of a pool of an account that uses a Microsoft-managed key. By default, the pool was changed long
+    ago. Without a key: the account is unavailable, and its pools are not known."""
     pool = f"{account_id('pools')}/pools/{name}" if key else account_id(name)
-    return {"id": pool, "key": key, "follows_latest": follows, "principals": principals and list(principals)}
+    holders = principals and list(principals)
+    return {"id": pool, "key": key, "follows_latest": follows, "principals": holders, "changed_at": changed_at}
+
+
+def times(
+    *accounts: dict[str, Any], left: tuple[str, ...] = (), access_since: dict[str, float] | None = None, **ages: Any
+) -> Times:
+    """The times of accounts, which were changed long ago. `ages` are the seconds since an account was last changed, by
+    its name; None if that is not known. `left` are the names of accounts that may have left the key."""
+    changed = {one["id"]: 0.0 for one in accounts}
+    changed |= {account_id(name): None if age is None else NOW - age for name, age in ages.items()}
+    since = {account_id(name): at for name, at in (access_since or {}).items()}
+    return Times(changed, since, [account_id(name) for name in left])
+
+
+def listed_users(*accounts: dict[str, Any], disks: tuple[dict[str, Any], ...] = (), **ages: Any) -> dict[str, Any]:
+    """The accounts and pools in the documents of access. For `ages` see `times`."""
+    return {"visible": visible(*accounts, disks=disks), "times": times(*accounts, **ages), "now": NOW}
 
 
 def not_listed(scope: str, action: str | None = "Microsoft.Batch/batchAccounts/read") -> dict[str, Any]:
@@ -250,22 +273,41 @@ def rotation_policy(**trigger: str) -> dict[str, Any]:
 
 
 def observed_key(*bundles: dict[str, Any], **others: Any) -> dict[str, Any]:
-    """The documents of a key: its versions, the newest last; none if the key does not exist."""
+    """The documents of a key: its versions, the newest last; none if the key does not exist. By default, all accounts
+    were changed long ago."""
+    seen = others.get("visible") or visible()
     return {
+        "identifier": parse_key_identifier(KEY, "key_identifier"),
         "key": bundles[-1] if bundles else None,
         "named": None,
         # Sorted by their ids, and not by their age, as Key Vault does.
         "versions": sorted((listed(bundle) for bundle in bundles), key=lambda item: item["kid"]),
         "policy": None,
         "deleted": None,
-        "visible": visible(),
-        "ages": None,
-        "usable_since": {},
-        "usable_since_unknown": None,
-        "moved_in_run": False,
+        "visible": seen,
+        "times": times(*seen["accounts"]),
         "now": NOW,
         **others,
     }
+
+
+def three_versions(
+    *accounts: dict[str, Any],
+    newest_is: float = 10 * DAY,
+    disabled: tuple[str, ...] = (),
+    unlisted: tuple[str, ...] = (),
+    disks: tuple[dict[str, Any], ...] = (),
+    **ages: Any,
+) -> dict[str, Any]:
+    """The documents of a key with three versions. The newest was created `newest_is` seconds ago. For `ages` see
+    `times`."""
+    created = {OLD: newest_is + 200 * DAY, MIDDLE: newest_is + 100 * DAY, NEW: newest_is}
+    bundles = [
+        key(name, created=int(NOW - age), updated=int(NOW - age), enabled=name not in disabled)
+        for name, age in created.items()
+    ]
+    seen = visible(*accounts, unlisted=unlisted, disks=disks)
+    return observed_key(*bundles, visible=seen, times=times(*accounts, **ages))
 
 
 def evidence(identifier: str = KEY, **others: Any) -> Evidence:
@@ -292,7 +334,6 @@ def diagnosed(identifier: str = f"{KEY}/{NEW}", *versions: dict[str, Any], **oth
         "versions": [listed(version) for version in versions or (key(),)],
         "missing_identities": [],
         "unavailable_reason": None,
-        "after_repair": False,
     }
     named = {name: others.pop(name) for name in beside if name in others}
     return {"evidence": evidence(identifier, **others), **beside, **named}

@@ -65,7 +65,7 @@ def with_pauses(instance: Any, name: str, has: Any = hasattr) -> bool:
 def read_keys() -> list[str]:
     """Read the key and its versions in several threads. Returns the errors."""
     given = {"auth_source": "msi", "cloud_environment": "AzureCloud", "wait_timeout": 600}
-    keys: Any = Keys(Session({**dict.fromkeys(CONNECTION), **given}), *[None] * 5)  # type: ignore[arg-type]
+    keys: Any = Keys(Session({**dict.fromkeys(CONNECTION), **given}), *[None] * 4)  # type: ignore[arg-type]
     errors = []
 
     def read(call: Any) -> None:

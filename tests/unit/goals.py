@@ -16,7 +16,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal_module
 from ansible_collections.azbatch.cmk.plugins.modules import (
     batch_encryption,
-    batch_encryption_info,
     keyvault_cmk_access,
     keyvault_cmk_key,
 )
@@ -50,11 +49,6 @@ def encryption_options(identifier: str | None, **options: Any) -> dict[str, Any]
 
 def encryption_goal(identifier: str | None, **options: Any) -> encryption_goal_module.Goal:
     return encryption_goal_module.desired(encryption_options(identifier, **options))
-
-
-def check_before(role: str, **options: Any) -> dict[str, Any]:
-    given = {**ACCOUNT, "check_before": role, "vault_name": "myvault", "key_name": "batch", **options}
-    return options_of(batch_encryption_info, **given)
 
 
 def rotation(**options: str) -> dict[str, str | None]:

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from documents import (
     CRYPTO_OFFICER,
+    DAY,
     DEFINITIONS,
     ENCRYPTION_USER,
     GROUP_OF_PEOPLE,
     KEY,
     NEEDED,
+    NOW,
     OLD,
     OTHER,
     PRINCIPAL,
@@ -30,6 +32,7 @@ from documents import (
     identity_id,
     policy,
     system_assigned,
+    times,
     user_assigned,
     vault,
     visible,
@@ -54,13 +57,17 @@ def seen(
     definitions: dict[str, Any] | None = None,
     accounts: dict[str, Any] | None = None,
     principal: str = PRINCIPAL,
+    **ages: Any,
 ) -> dict[str, Any]:
+    """`ages` are the seconds since accounts were changed (`times`)."""
     return {
         "vault": document,
         "principal_id": principal,
         "assignments": list(assignments),
         "definitions": DEFINITIONS if definitions is None else definitions,
         "visible": accounts or visible(),
+        "times": times(**ages),
+        "now": NOW,
     }
 
 
@@ -580,16 +587,17 @@ def test_access_in_use_is_kept_on_request(document: dict[str, Any]) -> None:
 
     kept = access_plan.plan(wanted, used)
 
-    assert (kept.changed, kept.warnings, kept.report) == (False, (), {"in_use_by": [account_id("user")]})
+    report = {"in_use_by": [account_id("user")], "kept_until": None}
+    assert (kept.changed, kept.warnings, kept.report) == (False, (), report)
     assert kept.before == kept.after
     with pytest.raises(Refused) as refused:
         access_plan.plan(goal(state="absent"), used)
     assert refused.value.facts["accounts"] == [account_id("user")]
     forced = access_plan.plan(goal(state="absent", force=True), used)
-    assert (forced.changed, forced.report) == (True, {"in_use_by": [account_id("user")]})
+    assert (forced.changed, forced.report) == (True, report)
     # Unused access is revoked. If an account starts to use it meanwhile, the task fails and restores the access.
     revoked = access_plan.plan(wanted, document)
-    assert (revoked.changed, revoked.report) == (True, {"in_use_by": []})
+    assert (revoked.changed, revoked.report) == (True, {"in_use_by": [], "kept_until": None})
     with pytest.raises(Refused) as refused:
         access_plan.plan(revoked.goal, used)
     assert refused.value.code == "in_use"
@@ -607,7 +615,59 @@ def test_revoking_missing_access_changes_nothing() -> None:
     """The accounts are not listed."""
     plan = access_plan.plan(goal(state="absent"), {**seen(vault()), "visible": None})
 
-    assert (plan.changed, plan.report) == (False, {"in_use_by": []})
+    assert (plan.changed, plan.report) == (False, {"in_use_by": [], "kept_until": None})
+
+
+RECENT = {"left": ("user",), "user": 3 * DAY}
+WHEN = "2026-06-01T20:26:40Z"
+
+
+@pytest.mark.parametrize("document", [vault(policy()), vault(rbac=True)], ids=["policy", "role"])
+@pytest.mark.parametrize(
+    ("unused_for", "ages", "is_kept"),
+    [
+        pytest.param("P7D", RECENT, True, id="changed inside the margin"),
+        pytest.param("P7D", {**RECENT, "user": 7 * DAY}, False, id="changed outside the margin"),
+        pytest.param("P7D", {"user": 3 * DAY}, False, id="another principal"),
+        pytest.param("P3D", RECENT, False, id="changed outside a shorter margin"),
+        pytest.param("P0D", {**RECENT, "user": None}, False, id="at once"),
+    ],
+)
+def test_access_of_an_account_that_may_have_left_a_key_of_the_vault(
+    document: dict[str, Any], unused_for: str, ages: dict[str, Any], is_kept: bool
+) -> None:
+    state = seen(document, OWN, accounts=visible(account("user", identity=system_assigned())), **ages)
+    options = {"state": "absent", "unused_for": unused_for}
+
+    kept = access_plan.plan(goal(**options, in_use="keep"), state)
+
+    assert kept.changed is not is_kept
+    expected = ([account_id("user")], WHEN) if is_kept else ([], None)
+    assert (kept.report["in_use_by"], kept.report["kept_until"]) == expected
+    if not is_kept:
+        assert access_plan.plan(goal(**options), state).steps == kept.steps
+        return
+    with pytest.raises(Refused) as refused:
+        access_plan.plan(goal(**options), state)
+    assert (refused.value.code, refused.value.facts["kept_until"]) == ("recently_used", WHEN)
+    assert refused.value.facts["accounts"] == [account_id("user")]
+
+
+def test_a_revocation_inside_the_margin_has_one_warning() -> None:
+    def warnings(unused_for: str, **ages: Any) -> tuple[str, ...]:
+        return access_plan.plan(goal(state="absent", unused_for=unused_for), seen(vault(policy()), **ages)).warnings
+
+    (warning,) = warnings("P2D", **RECENT)
+    assert ("unused_for is shorter" in warning, account_id("user") in warning) == (True, True)
+    assert warnings("P2D", **{**RECENT, "user": 7 * DAY}) == ()
+    assert warnings("P7D", **{**RECENT, "user": 7 * DAY}) == ()
+
+
+def test_the_second_check_does_not_count_recent_changes() -> None:
+    """The accounts are read again after the change, but only an account that uses a key of the vault restores it."""
+    revoked = access_plan.plan(goal(state="absent", unused_for="P2D"), seen(vault(policy()), **RECENT))
+
+    assert not access_plan.plan(revoked.goal, seen(vault(), **RECENT)).changed
 
 
 def test_access_that_is_granted_reports_no_users() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from documents import (
+    CALLER,
     CRYPTO_OFFICER,
     DAY,
     DEFINITIONS,
@@ -127,7 +128,10 @@ def by_policy() -> Azure:
 
 
 def by_role(role: str = ENCRYPTION_USER, principal: str = PRINCIPAL) -> Azure:
-    return Azure(roles=(assignment(role, VAULT_ID, principal=principal),), rbac=True)
+    assigned = assignment(role, VAULT_ID, principal=principal)
+    if principal == GROUP_OF_PEOPLE:
+        assigned["properties"]["principalType"] = "Group"
+    return Azure(roles=(assigned,), rbac=True)
 
 
 @pytest.mark.parametrize(
@@ -325,37 +329,49 @@ def test_cached_data_is_read_again_after_batch_refuses_the_key(tmp_path: Path) -
     assert preflight.failed_checks(evidence.refreshed(first)) == ["key_enabled"]
 
 
-# Since when users can use the key
+# Accounts that have access to a key, with the time since when
 
 
-def usable_since(azure: Azure, **users: Any) -> Any:
+def access_of_all(azure: Azure, **principals: str) -> dict[str, float]:
+    """By the name of an account, its seconds of access. `principals` are the principals of accounts that use other
+    keys, by account. The account `user` uses the key."""
     azure.vault = {**(azure.vault or {}), "systemData": {"lastModifiedAt": "2020-01-01T00:00:00Z"}}
-    return task(azure).usable_since(parse_key_identifier(KEY, "key_identifier"), users)
+    accounts: Any = [account(name, identity=system_assigned(one)) for name, one in principals.items()]
+    accounts.append(account("user", key=KEY, identity=system_assigned(OTHER)))
+    found = task(azure).access_of_all(parse_key_identifier(KEY, "key_identifier"), accounts)
+    return {name.rpartition("/")[2]: NOW - since for name, since in found.items()}
 
 
-def test_since_when_users_can_use_the_key() -> None:
+def test_accounts_that_have_access_by_a_role() -> None:
     azure = by_role(principal=PRINCIPAL.upper())
-    found = usable_since(azure, one=(PRINCIPAL,), two=(OTHER,), pool=None, both=(OTHER, PRINCIPAL))
 
-    assert found == ({"one": NOW - 30 * DAY, "two": NOW, "pool": NOW, "both": NOW}, None)
-    # One list for all users.
+    # An account that uses the key counts also without access.
+    assert access_of_all(azure, one=PRINCIPAL, none=CALLER["object_id"]) == {"one": 30 * DAY, "user": 0}
+    # One list for all accounts.
     assert azure.asked == ["vault", "all assignments"]
 
 
+def test_access_by_a_policy_began_with_the_last_change_of_the_vault() -> None:
+    found = access_of_all(by_policy(), one=PRINCIPAL, none=CALLER["object_id"])
+
+    assert found.keys() == {"one", "user"}
+    assert found["one"] == found["user"] > 365 * DAY
+
+
 @pytest.mark.parametrize(
-    "azure",
+    ("azure", "names"),
     [
-        pytest.param(by_role(principal=GROUP_OF_PEOPLE), id="access of a group"),
-        pytest.param(by_role(CUSTOM), id="custom role"),
+        pytest.param(by_role(principal=GROUP_OF_PEOPLE), {"one", "none", "user"}, id="each may be in the group"),
+        pytest.param(by_role(CUSTOM), {"one", "user"}, id="custom role"),
     ],
 )
-def test_access_that_has_no_time_counts_as_granted_now(azure: Azure) -> None:
-    assert usable_since(azure, one=(PRINCIPAL,)) == ({"one": NOW}, None)
+def test_access_that_has_no_time_counts_as_granted_now(azure: Azure, names: set[str]) -> None:
+    assert access_of_all(azure, one=PRINCIPAL, none=CALLER["object_id"]) == dict.fromkeys(names, 0)
 
 
-@pytest.mark.parametrize("hidden", ["vault", "all assignments"])
-def test_access_that_cannot_be_read_counts_as_granted_now(hidden: str) -> None:
-    azure = by_role()
+@pytest.mark.parametrize("hidden", ["vault", "all assignments", "definitions"])
+def test_if_access_cannot_be_read_each_account_counts(hidden: str) -> None:
+    azure = by_role(CUSTOM)
     azure.denied.add(hidden)
 
-    assert usable_since(azure, one=(PRINCIPAL,)) == ({"one": NOW}, f"You may not read the {hidden}.")
+    assert access_of_all(azure, one=PRINCIPAL, none=CALLER["object_id"]) == {"one": 0, "none": 0, "user": 0}

@@ -11,8 +11,8 @@ import pytest
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Rejected, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import (
     availability,
+    is_refused,
     judged,
-    pools_show_availability,
 )
 
 LISTED = None
@@ -23,27 +23,30 @@ LOST, UNKNOWN = ["The key is disabled."], ["The key could not be read."]
 
 
 @pytest.mark.parametrize(
-    ("pools", "lost", "unknown", "available", "shows"),
+    ("pools", "lost", "unknown", "available"),
     [
-        (LISTED, [], [], True, None),
-        (LISTED, LOST, [], False, False),
-        (LISTED, LOST, UNKNOWN, False, False),
-        (LISTED, [], UNKNOWN, None, False),
-        (FAILING, [], [], None, None),
-        (FAILING, LOST, [], False, True),
-        (FAILING, [], UNKNOWN, None, None),
-        (REFUSED, [], [], False, True),
-        (REFUSED, [], UNKNOWN, False, True),
-        (NOT_ALLOWED, [], [], None, None),
-        (NOT_ALLOWED, LOST, [], None, None),
+        (LISTED, [], [], True),
+        (LISTED, LOST, [], False),
+        (LISTED, LOST, UNKNOWN, False),
+        (LISTED, [], UNKNOWN, None),
+        (FAILING, [], [], None),
+        (FAILING, LOST, [], False),
+        (FAILING, [], UNKNOWN, None),
+        (REFUSED, [], [], False),
+        (REFUSED, [], UNKNOWN, False),
+        (NOT_ALLOWED, [], [], None),
+        (NOT_ALLOWED, LOST, [], None),
     ],
 )
-def test_available(
-    pools: CmkError | None, lost: list[str], unknown: list[str], available: bool | None, shows: bool | None
+def test_available(pools: CmkError | None, lost: list[str], unknown: list[str], available: bool | None) -> None:
+    assert availability(judged(pools, lost, unknown)) is available
+
+
+@pytest.mark.parametrize(("pools", "refused"), [(LISTED, False), (FAILING, True), (REFUSED, True)])
+def test_whether_batch_refuses_to_list_the_pools_of_an_account_without_its_key(
+    pools: CmkError | None, refused: bool
 ) -> None:
-    reason = judged(pools, lost, unknown)
-    assert availability(reason) is available
-    assert pools_show_availability(reason) is shows
+    assert is_refused(judged(pools, LOST, [])) is refused
 
 
 @pytest.mark.parametrize("pools", [REFUSED, NOT_ALLOWED])

@@ -35,6 +35,7 @@ from documents import (
     assignment,
     deleted_vault,
     key,
+    listed_users,
     observed_key,
     policy,
     system_assigned,
@@ -94,8 +95,8 @@ class Keys:
         newest = self.world.versions[NEW]
         read = observed_key(*self.world.versions.values()) if self.world.key_exists else observed_key(deleted=newest)
         # The accounts are listed only if they may lose the key because of the goal.
-        listed = goal.taken_away or (self.world.key_exists and goal.may_cut_off(None))
-        return copy.deepcopy({**read, "visible": visible(*self.world.accounts) if listed else None})
+        listed = goal.taken_away is not None or (self.world.key_exists and goal.may_cut_off(None))
+        return copy.deepcopy({**read, **(listed_users(*self.world.accounts) if listed else {"visible": None})})
 
     def update(self, vault: str, name: str, version: str, body: Mapping[str, Any]) -> None:
         enabled = body["attributes"]["enabled"]
@@ -121,7 +122,7 @@ class Access:
             "principal_id": goal.principal_id,
             "assignments": self.world.assignments,
             "definitions": DEFINITIONS,
-            "visible": None if goal.present else visible(*self.world.accounts),
+            **({} if goal.present else listed_users(*self.world.accounts)),
         }
         return copy.deepcopy(observed)
 
@@ -192,6 +193,10 @@ class Case:
     users: list[str]
     # Accounts on other keys, versions or vaults, or with other identities.
     others: list[dict[str, Any]]
+
+    def __post_init__(self) -> None:
+        for number, one in enumerate(self.others):
+            one["id"] = account_id(f"other{number}")
 
     def run(self, world: World, *, force: bool = False) -> Outcome:
         goal, service, planner = self.take(world, force)
@@ -402,7 +407,7 @@ def test_with_force_it_stays_removed_although_it_is_in_use(case: Case) -> None:
 
 
 @EACH
-def test_a_check_before_the_first_task_refuses_as_the_task_does(case: Case) -> None:
+def test_a_prediction_refuses_as_the_task_does(case: Case) -> None:
     world = case.world()
     goal, service, planner = case.take(world, False)
     assert predicted(goal, service, planner).changed

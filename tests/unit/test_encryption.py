@@ -17,6 +17,7 @@ from documents import (
     PRINCIPAL,
     account,
     account_id,
+    diagnosed,
     evidence,
     key,
     policy,
@@ -37,7 +38,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Rejected,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of, parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
@@ -346,67 +347,63 @@ def test_an_account_that_may_be_missing_is_a_warning() -> None:
     assert encryption_plan.plan(goal(PINNED_NEW, missing="skip"), seen(PINNED_OLD)).changed
 
 
-# An account that another task or user moves meanwhile
+# An account that may be moved from one key only
 
 
-def moved(on: str | None, *, is_newer: bool = False) -> dict[str, Any]:
-    return {**seen(on), "is_newer": is_newer}
+@pytest.mark.parametrize(
+    ("on", "allowed"),
+    [
+        pytest.param(PINNED_OLD, True, id="pinned to the key"),
+        pytest.param(KEY, True, id="follows the key"),
+        pytest.param(None, True, id="uses a Microsoft-managed key"),
+        pytest.param(f"{KEY}2/{OLD}", False, id="a key of another name"),
+        pytest.param("https://vault3.vault.azure.net/keys/batch", False, id="a key in another vault"),
+    ],
+)
+@pytest.mark.parametrize("asked", [ELSEWHERE, None], ids=["to another key", "to a Microsoft-managed key"])
+def test_an_account_is_moved_from_the_named_key_only(on: str | None, asked: str | None, allowed: bool) -> None:
+    named = {"previous_vault_name": "MyVault", "previous_key_name": "BATCH", "replace_key": True}
+    wanted = goal(asked, **named)
 
-
-@pytest.mark.parametrize("on", [None, KEY, f"{KEY}2/{OLD}"])
-@pytest.mark.parametrize("follow", [None, False])
-def test_an_account_that_somebody_else_moved_meanwhile_is_refused(on: str | None, follow: bool | None) -> None:
-    wanted = goal(PINNED_NEW, expected_key_identifier=PINNED_OLD, follow_latest=follow, replace_key=True)
-    if on == KEY and follow is None:
-        # The account follows the key now, which also meets the goal.
-        assert not encryption_plan.plan(wanted, moved(on)).changed
+    if allowed:
+        assert encryption_plan.plan(wanted, seen(on)).changed is (on != asked)
         return
     with pytest.raises(Refused) as refused:
-        encryption_plan.plan(wanted, moved(on))
-
-    assert (refused.value.code, refused.value.facts["key_identifier"]) == ("account_moved", on)
-    assert str(parse_key_identifier(PINNED_OLD, "key")) in refused.value.msg
-
-
-@pytest.mark.parametrize("expected", [None, PINNED_OLD, PINNED_OLD.upper().replace("HTTPS", "https")])
-def test_an_account_that_is_where_it_was_is_moved(expected: str | None) -> None:
-    plan = encryption_plan.plan(goal(PINNED_NEW, expected_key_identifier=expected), moved(PINNED_OLD))
-
-    assert plan.steps == (move(PINNED_OLD, PINNED_NEW),)
-    # The rollback goes from the key that this task has set to the previous key.
-    assert plan.rollback_goal.expected is None
+        encryption_plan.plan(wanted, seen(on))
+    assert refused.value.code == "account_on_another_key"
+    assert (refused.value.facts["option"], refused.value.facts["key_identifier"]) == ("previous_key_name", on)
+    assert all(part in refused.value.msg for part in (str(on), "BATCH", "MyVault", "Nothing was changed."))
 
 
-def test_an_account_that_somebody_else_moved_to_the_key_stays_there() -> None:
-    plan = encryption_plan.plan(goal(PINNED_NEW, expected_key_identifier=PINNED_OLD), moved(PINNED_NEW))
+def test_an_account_that_is_on_the_wanted_key_already_needs_no_previous_key() -> None:
+    wanted = goal(ELSEWHERE, previous_vault_name="myvault", previous_key_name="batch", replace_key=True)
 
-    assert (plan.changed, plan.report) == (False, {"previous_key_identifier": None})
-
-
-BETWEEN = f"{KEY}/{'f' * 32}"
+    assert not encryption_plan.plan(wanted, seen(ELSEWHERE)).changed
 
 
-def test_an_account_that_somebody_else_moved_to_a_newer_version_stays_there() -> None:
-    wanted = goal(PINNED_NEW, expected_key_identifier=PINNED_OLD)
+def test_the_rollback_goes_back_from_the_key_of_this_task() -> None:
+    wanted = goal(ELSEWHERE, previous_vault_name="myvault", previous_key_name="batch", replace_key=True)
+    rollback = encryption_plan.plan(wanted, seen(PINNED_OLD)).rollback_goal
 
-    assert not encryption_plan.plan(wanted, moved(BETWEEN, is_newer=True)).changed
-    with pytest.raises(Refused) as refused:
-        encryption_plan.plan(wanted, moved(BETWEEN))
-    assert refused.value.code == "account_moved"
-
-
-@pytest.mark.parametrize("is_newer", [True, False])
-def test_an_account_without_an_expected_key_is_moved(is_newer: bool) -> None:
-    assert encryption_plan.plan(goal(PINNED_NEW), moved(BETWEEN, is_newer=is_newer)).steps == (
-        move(BETWEEN, PINNED_NEW),
+    assert encryption_plan.plan(rollback, seen(ELSEWHERE)).steps == (
+        move(ELSEWHERE, PINNED_OLD, even_if_unavailable=True),
     )
 
 
-def test_an_expected_key_has_to_be_one() -> None:
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        ({"previous_vault_name": "myvault"}, "previous_key_name"),
+        ({"previous_key_name": "batch"}, "previous_vault_name"),
+        ({"previous_vault_name": "v", "previous_key_name": "batch"}, "previous_vault_name"),
+        ({"previous_vault_name": "myvault", "previous_key_name": "my_key"}, "previous_key_name"),
+    ],
+)
+def test_the_previous_key_has_a_vault_and_a_name(options: dict[str, str], option: str) -> None:
     with pytest.raises(InvalidOption) as refused:
-        goal(PINNED_NEW, expected_key_identifier="batch")
+        goal(ELSEWHERE, **options)
 
-    assert refused.value.facts["option"] == "expected_key_identifier"
+    assert refused.value.facts["option"] == option
 
 
 # The rollback of a switch that failed
@@ -418,7 +415,7 @@ WAYS: list[tuple[str | None, str | None, dict[str, Any]]] = [
     (None, PINNED_NEW, {"update_version": False}),
     (None, PINNED_NEW, {"follow_latest": True}),
     (PINNED_OLD, PINNED_NEW, {}),
-    (PINNED_OLD, PINNED_NEW, {"expected_key_identifier": PINNED_OLD}),
+    (PINNED_OLD, PINNED_NEW, {"previous_vault_name": "myvault", "previous_key_name": "batch"}),
     (PINNED_OLD, PINNED_NEW, {"follow_latest": True}),
     (PINNED_NEW, PINNED_NEW, {"follow_latest": True, "update_version": False}),
     (KEY, PINNED_NEW, {"follow_latest": False}),
@@ -642,7 +639,8 @@ def test_the_current_state_of_an_account_is_described(on: str | None, available:
 
 def test_survey_of_no_account() -> None:
     assert encryption_survey.survey({"account": None, "unavailable_reason": None, "diagnosis": None}) == {
-        "exists": False
+        "exists": False,
+        "repairs": [],
     }
 
 
@@ -660,8 +658,19 @@ def test_survey_of_an_account(unavailable_reason: CmkError | None) -> None:
     assert surveyed["principal_ids"] == [PRINCIPAL, OTHER]
     assert surveyed["available"] is (unavailable_reason is None)
     assert surveyed["unavailable_reason"] == (unavailable_reason.msg if unavailable_reason else None)
-    # Not null: ansible-core before 2.19 would pass null to the next task as an empty string.
-    assert surveyed.get("pools_show_availability", "absent") == (True if unavailable_reason else "absent")
+    assert (surveyed["diagnosis"], surveyed["repairs"]) == (None, [])
+
+
+def test_survey_with_a_diagnosis() -> None:
+    disabled = key(enabled=False)
+    found = diagnosed(PINNED_NEW, disabled, bundle=disabled, vault=vault())
+
+    surveyed = encryption_survey.survey(
+        {"account": account(key=PINNED_NEW), "unavailable_reason": UNAVAILABLE, "diagnosis": found}
+    )
+
+    assert surveyed["repairs"] == ["key", "access"]
+    assert surveyed["diagnosis"]["key_identifiers"] == [PINNED_NEW]
 
 
 def test_survey_of_an_account_with_unknown_availability() -> None:

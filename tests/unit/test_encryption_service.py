@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The reads of an account before its key is changed, and of a key before it is disabled."""
+"""The reads of an account before its key is changed, and after Batch has refused the change."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,20 +18,17 @@ from documents import (
     NEW,
     NOW,
     OLD,
-    PRINCIPAL,
     account,
-    account_id,
+    diagnosed,
     evidence,
     key,
-    listed,
     system_assigned,
-    visible,
 )
-from goals import encryption_goal, key_goal
+from goals import encryption_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.moved import Moved
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.versions import REPLACED_BEFORE_EXPIRY
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -40,14 +38,9 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier, parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import availability
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.client import Encryption
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.client import Keys
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.document import (
-    FOLLOWING_LAG,
-    REPLACED_BEFORE_EXPIRY,
-)
 
 PINNED_OLD, PINNED_MIDDLE, PINNED_NEW = (f"{KEY}/{version}" for version in (OLD, MIDDLE, NEW))
 CREATED = {OLD: NOW - 200 * DAY, MIDDLE: NOW - 100 * DAY, NEW: NOW - 10 * DAY}
@@ -105,63 +98,14 @@ class Services:
 
     def read(self, identifier: str | None, **options: Any) -> dict[str, Any]:
         services: Any = self
-        session: Any = SimpleNamespace()
-        found = Encryption(session, services, services, services, services, Moved(RunFiles(None)))
+        session: Any = SimpleNamespace(files=RunFiles(None), subscription_id="s")
+        found = Encryption(session, services, services, services, services)
         return found.read(encryption_goal(identifier, replace_key=True, **options))
 
 
 def changed(services: Services, identifier: str | None, **options: Any) -> bool:
     read = services.read(identifier, **options)
     return encryption_plan.plan(encryption_goal(identifier, replace_key=True, **options), read).changed
-
-
-@pytest.mark.parametrize(
-    ("used", "hidden", "options", "stays"),
-    [
-        pytest.param(PINNED_NEW, (), {}, True, id="a newer version"),
-        pytest.param(PINNED_NEW.upper().replace("HTTPS", "https"), (), {}, True, id="a newer version, in capitals"),
-        pytest.param(PINNED_NEW, (), {"follow_latest": False}, True, id="a newer version, pinned as it is asked"),
-        pytest.param(PINNED_NEW, (), {"follow_latest": True}, False, id="a newer version, and it is to follow"),
-        pytest.param(f"{KEY}/{'f' * 32}", (), {}, False, id="a missing version"),
-        pytest.param(PINNED_NEW, (NEW,), {}, False, id="a version that cannot be read"),
-        pytest.param(PINNED_NEW, (MIDDLE,), {}, False, id="the wanted version cannot be read"),
-        pytest.param(f"{KEY}2/{NEW}", (), {}, False, id="another key"),
-        pytest.param(None, (), {}, False, id="a Microsoft-managed key"),
-        pytest.param(KEY, (), {"follow_latest": False}, False, id="it follows the key"),
-    ],
-)
-def test_an_account_that_somebody_else_moved_stays_only_on_a_newer_version(
-    used: str | None, hidden: tuple[str, ...], options: dict[str, Any], stays: bool
-) -> None:
-    given = {"expected_key_identifier": f"{KEY}/{'e' * 32}", **options}
-    if stays:
-        assert not changed(Services(used, *hidden), PINNED_MIDDLE, **given)
-        return
-    with pytest.raises(Refused) as refused:
-        changed(Services(used, *hidden), PINNED_MIDDLE, **given)
-    assert refused.value.code == "account_moved"
-
-
-def test_an_account_that_somebody_else_moved_to_an_older_version_is_refused() -> None:
-    with pytest.raises(Refused) as refused:
-        changed(Services(PINNED_OLD), PINNED_MIDDLE, expected_key_identifier=f"{KEY}/{'e' * 32}")
-
-    assert refused.value.code == "account_moved"
-
-
-def test_versions_are_compared_only_for_an_account_that_was_moved() -> None:
-    services = Services(PINNED_OLD)
-
-    assert changed(services, PINNED_NEW, expected_key_identifier=PINNED_OLD)
-    assert services.asked == ["unavailable_reason before a change", f"evidence of {PINNED_NEW} in None"]
-
-
-def test_versions_of_the_same_second_are_equivalent() -> None:
-    services = Services(f"{KEY}/{NEW}")
-    CREATED_ALIKE = {**CREATED, NEW: CREATED[MIDDLE]}
-    services.bundle = lambda wanted: key(str(wanted.version), created=CREATED_ALIKE[str(wanted.version)])  # type: ignore[method-assign]
-
-    assert not changed(services, PINNED_MIDDLE, expected_key_identifier=PINNED_OLD)
 
 
 @pytest.mark.parametrize(
@@ -205,20 +149,6 @@ def test_an_account_leaves_a_version_that_expires(left: int | None, wanted: int 
     assert changed(services, PINNED_NEW, update_version=False) is moves
 
 
-def test_after_a_refused_change_the_key_in_use_is_judged_too() -> None:
-    services: Any = Services(PINNED_OLD)
-    used = services.of_key_in_use(None, key_identifier(PINNED_OLD), is_report=True)
-    hidden = {**used, "evidence": evidence(PINNED_OLD, vault=None)}
-    services.of_key_in_use = lambda _account, _key, *, is_report: hidden
-    service = Encryption(SimpleNamespace(), *[services] * 4, Moved(RunFiles(None)))  # type: ignore[arg-type, call-arg]
-    service._refused.add(("rg-batch", "mybatch"))
-    goal = encryption_goal(PINNED_NEW, replace_key=True)
-    plan = encryption_plan.plan(goal, service.read(goal))
-
-    assert plan.changed
-    assert plan.before["available"] is None
-
-
 @pytest.mark.parametrize(
     ("used", "identifier", "options"), [(PINNED_NEW, PINNED_NEW, {}), (KEY, PINNED_NEW, {}), (None, None, {})]
 )
@@ -256,50 +186,8 @@ def test_no_further_reads_for_a_missing_account(missing: str) -> None:
     assert (services.asked, services.group_may_be_missing) == ([], missing == "skip")
 
 
-# The moves that the run stores
-
-
-def switch(evidence_of: str | None, *, even_if_unavailable: bool = False, fails: CmkError | None = None) -> Moved:
-    moved = Moved(RunFiles(None))
-
-    def confirm_key(*_arguments: Any) -> None:
-        if fails:
-            raise fails
-
-    accounts: Any = SimpleNamespace(
-        retry_until_accepted=lambda write, *_more, **_look: write(), update=lambda *_body, if_late: None
-    )
-    accounts.confirm_key = confirm_key
-    session: Any = SimpleNamespace(wait_timeout=0, rehearsal=None)
-    service = Encryption(session, accounts, None, None, None, moved)  # type: ignore[arg-type]
-    read = evidence(evidence_of) if evidence_of else None
-    try:
-        service.set_encryption(
-            "rg-batch", "mybatch", {}, previous=None, evidence=read, even_if_unavailable=even_if_unavailable
-        )
-    except Unavailable:
-        assert fails
-    return moved
-
-
 def key_identifier(value: str) -> KeyIdentifier:
     return parse_key_identifier(value, "key_identifier")
-
-
-@pytest.mark.parametrize("fails", [None, Unavailable("No.", code="account_unavailable")])
-def test_the_run_stores_the_keys_to_which_it_has_moved_accounts(fails: CmkError | None) -> None:
-    """Also if the account is not available after the change, because nodes of Batch may use the key already."""
-    moved = switch(PINNED_NEW, fails=fails)
-
-    assert moved.to(key_identifier(PINNED_OLD.upper().replace("HTTPS", "https")))
-    assert not moved.to(key_identifier(f"{KEY}2"))
-
-
-@pytest.mark.parametrize(("used", "even_if_unavailable"), [(None, False), (PINNED_NEW, True)])
-def test_a_rollback_and_a_microsoft_managed_key_are_no_moves_to_a_key(
-    used: str | None, even_if_unavailable: bool
-) -> None:
-    assert not switch(used, even_if_unavailable=even_if_unavailable).to(key_identifier(KEY))
 
 
 # Batch refuses a key
@@ -344,14 +232,16 @@ def refused_once(
     seen = {"evidence": evidence(PINNED_OLD), "deleted_vault": None, "versions": None, "missing_identities": []}
     diagnosis: Any = SimpleNamespace(of_key_in_use=lambda *_key, is_report: seen)
     cache = SimpleNamespace(forget=lambda kind: asked.append(f"forget {kind}"))
-    session: Any = SimpleNamespace(wait_timeout=0, cache=cache, rehearsal=None)
+    session: Any = SimpleNamespace(
+        wait_timeout=0, cache=cache, rehearsal=None, files=RunFiles(None), subscription_id="s"
+    )
     reader: Any = SimpleNamespace(
         require_usable=require_usable,
         bundle_now=lambda *_key: {"bundle": evidence(PINNED_OLD).bundle},
         versions_now=lambda *_key: [],
     )
     keys: Any = SimpleNamespace(now=NOW)
-    service = Encryption(session, accounts, reader, diagnosis, keys, Moved(RunFiles(None)))
+    service = Encryption(session, accounts, reader, diagnosis, keys)
     service.set_encryption(
         "rg-batch",
         "mybatch",
@@ -396,230 +286,71 @@ def test_a_rollback_to_a_key_that_somebody_has_disabled_is_not_repeated() -> Non
         refused_once(evidence(PINNED_NEW, bundle=key(enabled=False)), even_if_unavailable=True)
 
 
-@pytest.mark.parametrize(
-    ("failure", "may_be_moved"),
-    [(Unavailable("No response."), True), (PlanOutdated("It was moved."), False), (Rejected("Not this key."), False)],
-)
-def test_an_account_may_be_moved_unless_nothing_was_sent(failure: CmkError, may_be_moved: bool) -> None:
-    """Then a rollback writes even if it reads the previous key, because the read may be older than the change."""
+def after_failure(failure: CmkError) -> tuple[Encryption, Services]:
+    """A task whose change of the account to PINNED_NEW has failed, and its services. The account uses PINNED_OLD."""
 
     def update(*_body: Any, **_options: Any) -> None:
         raise failure
 
-    accounts: Any = SimpleNamespace(retry_until_accepted=lambda write, *_more, **_look: write(), update=update)
-    session: Any = SimpleNamespace(wait_timeout=0, rehearsal=None)
-    service = Encryption(session, accounts, None, None, None, Moved(RunFiles(None)))  # type: ignore[arg-type]
+    services: Any = Services(PINNED_OLD)
+    services.retry_until_accepted = lambda write, *_more, **_look: write()
+    services.update = update
+    session: Any = SimpleNamespace(wait_timeout=0, rehearsal=None, files=RunFiles(None), subscription_id="s")
+    service = Encryption(session, *[services] * 4)
     with pytest.raises(type(failure)):
         service.set_encryption("rg-batch", "mybatch", {}, previous=None, evidence=None, even_if_unavailable=False)
-
-    assert service._may_be_moved("rg-batch", "mybatch") is may_be_moved
-    assert bool(service._refused) is isinstance(failure, Rejected)
-
-
-# A key before it is disabled
-
-
-class KeyService(Keys):
-    """A key with three versions, and accounts. `ages` are the seconds since each account was changed, `usable_for` the
-    seconds for which accounts that follow the key have been able to use it, `of_previous` are attributes of the version
-    MIDDLE."""
-
-    def __init__(
-        self,
-        *accounts: dict[str, Any],
-        moved: bool = False,
-        ages: Any = None,
-        usable_for: float = 30 * DAY,
-        **of_previous: Any,
-    ) -> None:
-        visible_accounts: Any = SimpleNamespace(read=self._list)
-        vaults: Any = SimpleNamespace(unseen=lambda _vault: [])
-        resources: Any = SimpleNamespace(age=self._age_of)
-        evidence: Any = SimpleNamespace(usable_since=self._usable_since)
-        moves = Moved(RunFiles(None))
-        super().__init__(None, visible_accounts, resources, vaults, moves, lambda: evidence)  # type: ignore[arg-type]
-        self.now = NOW
-        self.usable_for = usable_for
-        self.of_previous = of_previous
-        self.followers: list[dict[str, Any]] = []
-        self.looks = 0
-        self.accounts = accounts
-        self.ages = {account_id(): 30.0 * DAY, account_id("follower"): 30.0 * DAY, **(ages or {})}
-        self.asked: list[str] = []
-        if moved:
-            self._moved.note(key_identifier(PINNED_NEW))
-
-    def _list(self) -> dict[str, Any]:
-        self.looks += 1
-        return visible(*self.accounts)
-
-    def _usable_since(self, used: KeyIdentifier, users: dict[str, Any]) -> tuple[dict[str, float], str | None]:
-        assert str(used) == KEY
-        self.followers.append(users)
-        return dict.fromkeys(users, NOW - self.usable_for), None if self.usable_for else "The vault is hidden."
-
-    def _age_of(self, account_id: str) -> float | None:
-        self.asked.append(account_id)
-        age = self.ages[account_id]
-        if isinstance(age, CmkError):
-            raise age
-        return age  # type: ignore[no-any-return]
-
-    def _url(self, vault: str) -> str:
-        return vault
-
-    def _read(self, url: str, name: str, version: str) -> dict[str, Any] | None:
-        return key(version or NEW, created=CREATED[version or NEW])
-
-    def _versions(self, url: str, name: str) -> list[dict[str, Any]]:
-        more: dict[str, Any] = {MIDDLE: self.of_previous}
-        return [listed(key(version, created=at, **more.get(version, {}))) for version, at in CREATED.items()]
-
-
-def disable(keys: KeyService, version: str | None = MIDDLE, **options: Any) -> Any:
-    given = {"state": "disabled", "version": version, "moved_to": PINNED_NEW, **options}
-    goal = key_goal(**given)
-    return key_plan.plan(goal, keys.read(goal))
-
-
-def on(used: str, name: str = "mybatch") -> dict[str, Any]:
-    return account(name, key=used, identity=system_assigned(PRINCIPAL))
-
-
-def test_within_the_grace_period_the_accounts_are_not_even_listed() -> None:
-    keys = KeyService(on(PINNED_NEW), moved=True)
-    plan = disable(keys, in_use="keep")
-
-    assert (plan.changed, keys.looks) == (False, 0)
-    assert plan.report["kept_until"]
-    # Without a grace period, they are listed.
-    assert disable(keys, in_use="keep", grace_period="P0D").changed
-    assert keys.looks == 1
+    services.asked.clear()
+    return service, services
 
 
 @pytest.mark.parametrize(
-    ("age", "is_kept"), [(60.0, True), (2.0 * DAY, False), (None, True), (Denied("You may not read it."), True)]
+    ("failure", "writes"),
+    [(Unavailable("No response."), True), (PlanOutdated("It was moved."), False), (Rejected("Not this key."), False)],
 )
-def test_accounts_that_use_the_key_are_read_for_the_time_of_their_change(age: Any, is_kept: bool) -> None:
-    keys = KeyService(on(PINNED_NEW), on(f"{KEY}2", "other"), ages={account_id(): age})
+def test_a_rollback_writes_if_the_change_may_have_taken_effect(failure: CmkError, writes: bool) -> None:
+    """Also if a read shows the previous key, because the read may be older than the change."""
+    service, _services = after_failure(failure)
+    goal = encryption_goal(PINNED_NEW, replace_key=True)
+    rollback = encryption_plan.plan(goal, service.read(goal)).rollback_goal
 
-    assert disable(keys, in_use="keep").changed is not is_kept
-    assert keys.asked == [account_id()]
-
-
-def test_accounts_are_not_read_if_no_version_would_be_disabled() -> None:
-    keys = KeyService(on(PINNED_NEW), on(PINNED_MIDDLE, "user"))
-
-    assert disable(keys, in_use="keep").report["in_use_by"] == [account_id("user")]
-    assert keys.asked == []
+    assert encryption_plan.plan(rollback, service.read(rollback)).changed is writes
 
 
-@pytest.mark.parametrize(("age", "is_kept"), [(DAY - 1.0, True), (1.0 * DAY, False)])
-def test_accounts_of_the_key_are_read_if_the_option_to_is_omitted(age: float, is_kept: bool) -> None:
-    keys = KeyService(on(PINNED_NEW), on(f"{KEY}2", "other"), ages={account_id(): age})
+@pytest.mark.parametrize(("failure", "judged"), [(Rejected("Not this key."), True), (Unavailable("None."), False)])
+def test_after_a_refused_change_the_key_in_use_is_judged_too(failure: CmkError, judged: bool) -> None:
+    """Batch may have refused the change because the account has lost its key."""
+    service, services = after_failure(failure)
+    service.read(encryption_goal(PINNED_NEW, replace_key=True))
 
-    assert disable(keys, in_use="keep", moved_to=None).changed is not is_kept
-    assert keys.asked == [account_id()]
-    assert not disable(KeyService(on(PINNED_NEW), moved=True, ages={account_id(): age}), in_use="keep").changed
-
-
-def test_a_forced_change_is_not_stopped_by_a_move_of_the_run() -> None:
-    plan = disable(KeyService(on(PINNED_NEW), moved=True), moved_to=None, force=True)
-
-    assert plan.changed
-    assert ["force allows" in warning for warning in plan.warnings] == [True]
+    assert (f"evidence of {PINNED_OLD}" in services.asked) is judged
 
 
-@pytest.mark.parametrize(("age", "is_kept"), [(FOLLOWING_LAG - 1.0, True), (1.0 * FOLLOWING_LAG, False)])
-@pytest.mark.parametrize("options", [{"moved_to": None}, {}, {"grace_period": "P0D"}])
-def test_a_version_is_kept_if_an_account_may_follow_the_key_only_now(
-    age: float, is_kept: bool, options: dict[str, Any]
-) -> None:
-    """An account that was moved to the latest version needs the previous version for two days."""
-    keys = KeyService(on(KEY, "follower"), ages={account_id("follower"): age})
-
-    assert disable(keys, in_use="keep", **options).report["in_use_by"] == [account_id("follower")] * is_kept
+# A list of the pools as a proof
 
 
-def test_accounts_are_not_read_if_the_whole_key_is_disabled() -> None:
-    keys = KeyService(on(f"{KEY}2"))
+@pytest.mark.parametrize(
+    ("earlier", "available"),
+    [
+        pytest.param(None, None, id="nothing is known"),
+        pytest.param(
+            Rejected("No key.", azure={"code": "KeyVaultKeyNotAccessible"}), True, id="Batch refuses the list"
+        ),
+        pytest.param("listed", None, id="Batch lists the pools although the key is lost"),
+    ],
+)
+def test_a_list_of_the_pools_after_a_repair(tmp_path: Path, earlier: Any, available: bool | None) -> None:
+    """Somebody has enabled the version a moment ago. `earlier` is what a task of the run has seen before."""
+    disabled, enabled = key(OLD, enabled=False), key(OLD, updated=NOW - 5)
+    services: Any = Services(PINNED_OLD)
 
-    assert disable(keys, None, moved_to=None).changed
-    assert keys.asked == []
+    def survey(bundle: dict[str, Any], pools: CmkError | None) -> bool | None:
+        services.unavailable_reason = lambda *_place: pools
+        read = {**diagnosed(PINNED_OLD, bundle, bundle=bundle), "account_changed_at": None}
+        services.of_key_in_use = lambda *_key, is_report: read
+        session: Any = SimpleNamespace(files=RunFiles(str(tmp_path)), subscription_id="s")
+        found = Encryption(session, *[services] * 4).survey("rg-batch", "mybatch", diagnose=False)
+        return availability(found["unavailable_reason"])
 
-
-def test_the_second_check_lists_accounts_without_reading_them() -> None:
-    keys = KeyService(on(PINNED_NEW), ages={account_id(): 2.0 * DAY})
-    plan = disable(keys)
-    keys.asked.clear()
-    keys.read(plan.goal)
-
-    assert (keys.looks, keys.asked) == (2, [])
-    keys._moved.note(key_identifier(PINNED_NEW))
-    keys.read(plan.goal)
-    assert keys.looks == 3
-
-
-@pytest.mark.parametrize(("usable_for", "is_kept"), [(FOLLOWING_LAG - 1, True), (FOLLOWING_LAG, False)])
-@pytest.mark.parametrize("moved_to", [None, PINNED_NEW])
-def test_a_version_is_kept_if_a_follower_could_not_use_the_key_for_some_time(
-    usable_for: float, is_kept: bool, moved_to: str | None
-) -> None:
-    """Batch may not have moved the account to the newest version."""
-    ages = {account_id("follower"): 30.0 * DAY}
-    keys = KeyService(on(KEY, "follower"), on(f"{KEY}2", "other"), ages=ages, usable_for=usable_for)
-    plan = disable(keys, in_use="keep", moved_to=moved_to)
-
-    assert plan.changed is not is_kept
-    assert plan.report["in_use_by"] == ([account_id("follower")] if is_kept else [])
-    assert keys.followers == [{account_id("follower"): (PRINCIPAL,)}]
-    if is_kept:
-        assert keys.asked == []
-        with pytest.raises(Refused) as refused:
-            disable(keys, moved_to=None)
-        assert refused.value.code == "in_use"
-        assert disable(keys, moved_to=None, force=True).changed
-
-
-@pytest.mark.parametrize("usable_for", [FOLLOWING_LAG - 1, FOLLOWING_LAG])
-def test_the_second_check_asks_followers_again(usable_for: float) -> None:
-    """After the version was disabled."""
-    goal = disable(KeyService(on(KEY, "follower")), moved_to=None).goal
-    after = KeyService(on(KEY, "follower"), usable_for=usable_for, enabled=False, updated=NOW)
-
-    if usable_for < FOLLOWING_LAG:
-        with pytest.raises(Refused):
-            key_plan.plan(goal, after.read(goal))
-    else:
-        assert not key_plan.plan(goal, after.read(goal)).changed
-
-
-def test_followers_are_not_checked_if_the_result_does_not_depend_on_them() -> None:
-    used = KeyService(on(KEY, "follower"), on(PINNED_MIDDLE))
-    assert disable(used, in_use="keep", moved_to=None).report["in_use_by"] == [account_id()]
-    already = KeyService(on(KEY, "follower"), enabled=False)
-    assert not disable(already, in_use="keep", moved_to=None).changed
-    whole = KeyService(on(KEY, "follower"))
-    assert disable(whole, None, in_use="keep", moved_to=None).report["in_use_by"] == [account_id("follower")]
-    pinned = KeyService(on(PINNED_NEW))
-    assert disable(pinned, moved_to=None).changed
-
-    assert used.followers == already.followers == whole.followers == pinned.followers == []
-
-
-def test_a_version_is_kept_if_it_is_not_known_since_when_a_follower_can_use_the_key() -> None:
-    keys = KeyService(on(KEY, "follower"), usable_for=0)
-    plan = disable(keys, in_use="keep", moved_to=None)
-
-    assert (plan.changed, plan.report["in_use_by"]) == (False, [account_id("follower")])
-    assert ["The vault is hidden." in warning for warning in plan.warnings] == [True]
-
-
-@pytest.mark.parametrize("used", [KEY, PINNED_NEW])
-@pytest.mark.parametrize("ago", [FOLLOWING_LAG - 1, FOLLOWING_LAG])
-def test_a_version_that_was_enabled_again_is_kept_for_its_followers(ago: int, used: str) -> None:
-    """An account that had lost the version is on it again."""
-    keys = KeyService(on(used), updated=NOW - ago)
-    is_kept = used == KEY and ago < FOLLOWING_LAG
-
-    assert disable(keys, in_use="keep", moved_to=None).report["in_use_by"] == [account_id()] * is_kept
+    if earlier is not None:
+        assert survey(disabled, None if earlier == "listed" else earlier) is False
+    assert survey(enabled, None) is available

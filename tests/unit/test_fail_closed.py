@@ -21,6 +21,7 @@ from documents import (
     assignment,
     evidence,
     key,
+    listed_users,
     policy,
     system_assigned,
     vault,
@@ -101,7 +102,7 @@ ALL_OTHERS = {
 def test_revoking_from_all_permissions_keeps_the_others() -> None:
     """`all` means every key permission except purge (Key Vault, "Assign an access policy")."""
     observed = {"vault": vault(policy(keys=["all"])), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
-    plan = access_plan.plan(access_goal(state="absent"), {**observed, "visible": visible()})
+    plan = access_plan.plan(access_goal(state="absent"), {**observed, **listed_users()})
 
     [step] = plan.steps
     assert set(step.arguments["entry"]["permissions"]["keys"]) == ALL_OTHERS
@@ -129,7 +130,7 @@ def test_the_letter_case_of_a_principal_does_not_hide_its_role(principal: str) -
     own = assignment(ENCRYPTION_USER, VAULT_ID, principal=principal)
     observed = {"vault": vault(rbac=True), "principal_id": PRINCIPAL, "assignments": [own], "definitions": {}}
 
-    plan = access_plan.plan(access_goal(state="absent"), {**observed, "visible": visible()})
+    plan = access_plan.plan(access_goal(state="absent"), {**observed, **listed_users()})
 
     assert [step.arguments["assignment_id"] for step in plan.steps] == [own["id"]]
 

@@ -37,7 +37,7 @@ def test_responses_are_decoded_in_the_pipeline(monkeypatch: pytest.MonkeyPatch) 
     session = Session({**dict.fromkeys(CONNECTION), **given})
     monkeypatch.setattr(Session, "credential", Credential())
     monkeypatch.setattr(Session, "_transport", transport(lambda _to_azure: answering(KEY)))
-    keys: Any = Keys(session, *[None] * 5)  # type: ignore[arg-type]
+    keys: Any = Keys(session, *[None] * 4)  # type: ignore[arg-type]
     contexts: list[Any] = []
 
     keys._client(URL).get_key("batch", raw_response_hook=lambda response: contexts.append(response.context))

@@ -9,7 +9,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, account_id, deleted_key, key, observed_key, visible
+from documents import (
+    DAY,
+    KEY,
+    MIDDLE,
+    NEW,
+    NOW,
+    OLD,
+    account,
+    account_id,
+    deleted_key,
+    key,
+    observed_key,
+    three_versions,
+    visible,
+)
 from goals import key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, InvalidOption, NotFound, Refused
@@ -18,18 +32,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.writes import KeyWrites
 
-LAG = key_document.FOLLOWING_LAG
 UNLISTED = ("/subscriptions/hidden",)
-
-
-def versions(
-    *accounts: dict[str, Any], newest_is: int = 10 * DAY, disabled: tuple[str, ...] = (), **others: Any
-) -> dict[str, Any]:
-    """Three versions of a key, and the accounts that the caller can read. `newest_is` is the age of the newest
-    version in seconds."""
-    ages = {OLD: newest_is + 200 * DAY, MIDDLE: newest_is + 100 * DAY, NEW: newest_is}
-    bundles = [key(name, created=NOW - age, enabled=name not in disabled) for name, age in ages.items()]
-    return observed_key(*bundles, visible=visible(*accounts, **others))
 
 
 def disable(observed: dict[str, Any], version: str | None = None, *, force: bool = False) -> Plan:
@@ -57,30 +60,8 @@ def accounts_of(refused: pytest.ExceptionInfo[Refused]) -> list[str]:
 # Disabled
 
 
-@pytest.mark.parametrize(
-    "newest",
-    [
-        pytest.param({"enabled": False}, id="disabled"),
-        pytest.param({"nbf": NOW + DAY}, id="not valid yet"),
-        pytest.param({"exp": NOW - DAY}, id="expired"),
-        pytest.param({"kty": "EC"}, id="of another type"),
-        pytest.param({"key_ops": ["sign"]}, id="without the operations"),
-        pytest.param({"nbf": NOW - LAG + 1}, id="valid since less than a day"),
-        pytest.param({"updated": NOW - LAG + 1}, id="updated less than a day ago"),
-    ],
-)
-def test_a_follower_stays_on_a_previous_version_until_it_can_use_the_newest(newest: dict[str, Any]) -> None:
-    bundles = [key(OLD, created=NOW - 100 * DAY), key(NEW, **{"created": NOW - 10 * DAY, **newest})]
-    observed = observed_key(*bundles, visible=visible(account("follower", key=KEY)))
-
-    with pytest.raises(Refused) as refused:
-        disable(observed, OLD)
-
-    assert accounts_of(refused) == ["follower"]
-
-
 def test_one_version_is_disabled() -> None:
-    plan = disable(versions(), OLD)
+    plan = disable(three_versions(), OLD)
 
     assert plan.steps == off(OLD)
     assert plan.after == {**plan.before, "enabled_versions": sorted([MIDDLE, NEW])}
@@ -88,7 +69,7 @@ def test_one_version_is_disabled() -> None:
 
 
 def test_newest_version_is_disabled() -> None:
-    plan = disable(versions(), NEW)
+    plan = disable(three_versions(), NEW)
 
     assert plan.steps == off(NEW)
     assert plan.after["enabled"] is False
@@ -96,7 +77,7 @@ def test_newest_version_is_disabled() -> None:
 
 
 def test_all_versions_are_disabled() -> None:
-    plan = disable(versions(disabled=(MIDDLE,)))
+    plan = disable(three_versions(disabled=(MIDDLE,)))
 
     assert {step.arguments["version"] for step in plan.steps} == {OLD, NEW}
     assert plan.after["enabled"] is False
@@ -113,7 +94,7 @@ def test_all_versions_are_disabled() -> None:
 def test_a_disabled_version_is_not_changed_although_it_is_in_use(
     version: str | None, disabled: tuple[str, ...]
 ) -> None:
-    plan = disable(versions(account(key=f"{KEY}/{OLD}"), disabled=disabled), version)
+    plan = disable(three_versions(account(key=f"{KEY}/{OLD}"), disabled=disabled), version)
 
     assert not plan.changed
     assert plan.before == plan.after
@@ -145,44 +126,15 @@ def assert_refused_if(in_use: bool, observed: dict[str, Any], version: str | Non
     ],
 )
 def test_version_in_use_is_not_disabled(key_of_account: str | None, version: str | None, in_use: bool) -> None:
-    observed = versions(account(key=key_of_account))
+    observed = three_versions(account(key=key_of_account))
 
     message = assert_refused_if(in_use, observed, version)
     assert not in_use or (f"version {version}" in message) is (version is not None)
 
 
-@pytest.mark.parametrize(
-    ("newest_is", "version", "in_use"),
-    [
-        pytest.param(0, MIDDLE, True, id="just made"),
-        pytest.param(LAG - 1, MIDDLE, True, id="within the lag"),
-        pytest.param(LAG - 1, OLD, True, id="within the lag, one before"),
-        pytest.param(LAG - 1, NEW, True, id="within the lag, the newest"),
-        pytest.param(LAG, MIDDLE, False, id="after the lag"),
-        pytest.param(LAG, NEW, True, id="after the lag, the newest"),
-    ],
-)
-def test_follower_may_use_a_previous_version_for_some_time(newest_is: int, version: str, in_use: bool) -> None:
-    observed = versions(account(key=KEY), newest_is=newest_is)
-
-    assert_refused_if(in_use, observed, version)
-
-
-@pytest.mark.parametrize(
-    "newest",
-    [
-        {"enabled": False},
-        {"exp": NOW},
-        {"nbf": NOW + DAY},
-        {"nbf": NOW - LAG + 1},
-        {"updated": NOW - LAG + 1},
-        {"key_ops": ["sign", "verify"]},
-        {"kty": "EC"},
-    ],
-    ids=["disabled", "expired", "not valid yet", "valid a moment ago", "changed a moment ago", "no wrapKey", "no RSA"],
-)
-def test_follower_uses_a_previous_version_while_batch_cannot_use_the_newest(newest: dict[str, Any]) -> None:
-    bundles = [key(OLD, created=NOW - 200 * DAY), key(NEW, **newest)]
+def test_a_previous_version_of_a_follower_is_in_use_while_batch_cannot_use_the_newest() -> None:
+    """`versions_possibly_in_use` has the other cases."""
+    bundles = [key(OLD, created=NOW - 200 * DAY), key(NEW, key_ops=["sign", "verify"])]
     observed = observed_key(*bundles, visible=visible(account(key=KEY)))
 
     with pytest.raises(Refused) as refused:
@@ -192,14 +144,14 @@ def test_follower_uses_a_previous_version_while_batch_cannot_use_the_newest(newe
 
 def test_missing_version_cannot_be_disabled() -> None:
     with pytest.raises(InvalidOption) as refused:
-        disable(versions(), "d" * 32)
+        disable(three_versions(), "d" * 32)
 
     assert refused.value.facts["option"] == "version"
 
 
 def test_versions_that_may_not_be_listed() -> None:
     with pytest.raises(Denied) as denied:
-        disable({**versions(), "versions": None}, OLD)
+        disable({**three_versions(), "versions": None}, OLD)
 
     assert denied.value.code == "permission_denied"
     assert "list" in denied.value.msg
@@ -224,7 +176,7 @@ def test_a_deleted_key_cannot_be_disabled() -> None:
 
 
 def test_key_is_deleted() -> None:
-    plan = delete(versions())
+    plan = delete(three_versions())
 
     assert plan.steps == (Step(KeyWrites.delete, {"vault": "myvault", "name": "batch"}),)
     assert plan.after == {"exists": False, "soft_deleted": True}
@@ -238,7 +190,7 @@ def test_missing_key_is_not_deleted(deleted: dict[str, Any] | None) -> None:
 @pytest.mark.parametrize("used", [KEY, f"{KEY}/{OLD}", f"{KEY}/{NEW}", f"{KEY}/{'d' * 32}"])
 def test_key_in_use_is_not_deleted(used: str) -> None:
     with pytest.raises(Refused) as refused:
-        delete(versions(account("one", key=used), account("two"), account("three", key=used)))
+        delete(three_versions(account("one", key=used), account("two"), account("three", key=used)))
 
     assert accounts_of(refused) == ["one", "three"]
 
@@ -255,34 +207,35 @@ KEEP: list[Any] = [
 
 @pytest.mark.parametrize(("options", "used"), KEEP)
 def test_a_version_in_use_is_kept_on_request(options: dict[str, Any], used: str) -> None:
-    in_use = versions(account("one", key=used), account("two"), account("three", key=used))
+    in_use = three_versions(account("one", key=used), account("two"), account("three", key=used))
     users = [account_id("one"), account_id("three")]
 
     kept = key_plan.plan(key_goal(**options, in_use="keep"), in_use)
 
     assert (kept.changed, kept.warnings) == (False, ())
     assert kept.before == kept.after == key_document.describe(in_use)
-    assert kept.report == {"in_use_by": users, "kept_until": None}
+    assert (kept.report["in_use_by"], kept.report["kept_until"]) == (users, None)
     # By default the task is refused, and force removes the version.
     with pytest.raises(Refused) as refused:
         key_plan.plan(key_goal(**options), in_use)
     assert refused.value.facts["accounts"] == users
     forced = key_plan.plan(key_goal(**options, force=True), in_use)
-    assert (forced.changed, forced.report) == (True, {"in_use_by": users, "kept_until": None})
+    assert (forced.changed, forced.report["in_use_by"]) == (True, [])
+    assert all(user in forced.warnings[0] for user in users)
 
 
 @pytest.mark.parametrize(("options", "used"), KEEP)
 def test_an_unused_version_is_removed_also_with_keep(options: dict[str, Any], used: str) -> None:
-    plan = key_plan.plan(key_goal(**options, in_use="keep"), versions(account("two")))
+    plan = key_plan.plan(key_goal(**options, in_use="keep"), three_versions(account("two")))
 
     assert plan.changed
-    assert plan.report == {"in_use_by": [], "kept_until": None}
+    assert (plan.report["in_use_by"], plan.report["kept_until"]) == ([], None)
 
 
 @pytest.mark.parametrize(("options", "used"), KEEP)
 def test_a_version_that_may_be_in_use_is_an_error_also_with_keep(options: dict[str, Any], used: str) -> None:
     with pytest.raises(Refused) as refused:
-        key_plan.plan(key_goal(**options, in_use="keep"), versions(unlisted=UNLISTED))
+        key_plan.plan(key_goal(**options, in_use="keep"), three_versions(unlisted=UNLISTED))
 
     assert refused.value.code == "users_unknown"
 
@@ -290,8 +243,8 @@ def test_a_version_that_may_be_in_use_is_an_error_also_with_keep(options: dict[s
 @pytest.mark.parametrize(("options", "used"), KEEP)
 def test_a_key_that_an_account_starts_to_use_is_restored_also_with_keep(options: dict[str, Any], used: str) -> None:
     """In the second check, the version is already disabled or deleted, and `in_use: keep` has no effect."""
-    plan = key_plan.plan(key_goal(**options, in_use="keep"), versions())
-    gone = versions(account("newcomer", key=used), disabled=(OLD, MIDDLE, NEW))
+    plan = key_plan.plan(key_goal(**options, in_use="keep"), three_versions())
+    gone = three_versions(account("newcomer", key=used), disabled=(OLD, MIDDLE, NEW))
     if options["state"] == "absent":
         gone = observed_key(deleted=deleted_key(), visible=visible(account("newcomer", key=used)))
 
@@ -303,7 +256,7 @@ def test_a_key_that_an_account_starts_to_use_is_restored_also_with_keep(options:
 
 @pytest.mark.parametrize("act", [disable, delete])
 def test_a_forced_change_names_the_accounts_that_lose_the_key_and_the_unlisted_scopes(act: Any) -> None:
-    plan = act(versions(account(key=KEY), unlisted=UNLISTED), force=True)
+    plan = act(three_versions(account(key=KEY), unlisted=UNLISTED), force=True)
 
     assert plan.changed
     assert account_id() in plan.warnings[0]
@@ -312,14 +265,92 @@ def test_a_forced_change_names_the_accounts_that_lose_the_key_and_the_unlisted_s
 
 def test_second_plan_is_empty() -> None:
     for first, after in (
-        (disable(versions(), OLD), versions(disabled=(OLD,))),
-        (disable(versions()), versions(disabled=(OLD, MIDDLE, NEW))),
-        (delete(versions()), observed_key(deleted=deleted_key())),
+        (disable(three_versions(), OLD), three_versions(disabled=(OLD,))),
+        (disable(three_versions()), three_versions(disabled=(OLD, MIDDLE, NEW))),
+        (delete(three_versions()), observed_key(deleted=deleted_key())),
     ):
         second = key_plan.plan(first.goal, after)
 
         assert not second.changed
         assert second.before == first.after
+
+
+# Inside the margin
+
+
+IN_FOUR_DAYS = "2026-06-01T20:26:40Z"
+# Options, and the key of an account that may have used the resource before it was moved to this key.
+WITHIN: list[Any] = [
+    pytest.param({"state": "disabled", "version": OLD}, f"{KEY}/{NEW}", id="version disabled"),
+    pytest.param({"state": "disabled"}, f"{KEY}2", id="key disabled"),
+    pytest.param({"state": "absent"}, f"{KEY}2", id="key deleted"),
+]
+
+
+def moved(used: str, age: float | None) -> dict[str, Any]:
+    """The account `moved`, which was moved to a key `age` seconds ago."""
+    return three_versions(account("moved", key=used), moved=age, left=("moved",) if used == f"{KEY}2" else ())
+
+
+@pytest.mark.parametrize(("options", "used"), WITHIN)
+@pytest.mark.parametrize(
+    ("unused_for", "age", "until"),
+    [
+        pytest.param("P7D", 3 * DAY, IN_FOUR_DAYS, id="changed inside the margin"),
+        pytest.param("P7D", 7 * DAY, None, id="changed outside the margin"),
+        pytest.param("P3D", 3 * DAY, None, id="changed outside a shorter margin"),
+        pytest.param("P0D", None, None, id="at once"),
+    ],
+)
+def test_a_version_stays_enabled_until_the_margin_of_its_users_ends(
+    options: dict[str, Any], used: str, unused_for: str, age: float | None, until: str | None
+) -> None:
+    given, observed = {**options, "unused_for": unused_for}, moved(used, age)
+
+    kept = key_plan.plan(key_goal(**given, in_use="keep"), observed)
+
+    assert (kept.changed, kept.report["kept_until"]) == (until is None, until)
+    assert kept.report["in_use_by"] == ([account_id("moved")] if until else [])
+    if until is None:
+        assert key_plan.plan(key_goal(**given), observed).steps == kept.steps
+        return
+    with pytest.raises(Refused) as refused:
+        key_plan.plan(key_goal(**given), observed)
+    assert (refused.value.code, refused.value.facts["kept_until"]) == ("recently_used", until)
+    assert refused.value.facts["accounts"] == [account_id("moved")]
+    assert key_plan.plan(key_goal(**given, force=True), observed).changed
+
+
+@pytest.mark.parametrize(("options", "used"), WITHIN)
+def test_a_change_inside_the_margin_has_one_warning(options: dict[str, Any], used: str) -> None:
+    wanted = key_goal(**options, unused_for="P2D")
+
+    (warning,) = key_plan.plan(wanted, moved(used, 3 * DAY)).warnings
+
+    assert ("Batch may need" in warning, account_id("moved") in warning) == (True, True)
+    assert key_plan.plan(wanted, moved(used, 7 * DAY)).warnings == ()
+
+
+@pytest.mark.parametrize(("options", "used"), WITHIN)
+def test_an_account_that_uses_the_key_now_has_no_end(options: dict[str, Any], used: str) -> None:
+    observed = moved(used, 3 * DAY)
+    observed["visible"]["accounts"].append(account("user", key=f"{KEY}/{OLD}"))
+
+    with pytest.raises(Refused) as refused:
+        key_plan.plan(key_goal(**options), observed)
+
+    assert set(accounts_of(refused)) == {"user", "moved"}
+
+
+@pytest.mark.parametrize(("options", "used"), WITHIN)
+def test_the_second_check_is_for_accounts_that_use_the_key(options: dict[str, Any], used: str) -> None:
+    """An account that is moved away meanwhile, for example, does not undo the change."""
+    plan = key_plan.plan(key_goal(**options), moved(used, 7 * DAY))
+    gone = {**moved(used, 7 * DAY), "versions": three_versions(disabled=(OLD, MIDDLE, NEW))["versions"]}
+    if options["state"] == "absent":
+        gone |= {"key": None, "deleted": deleted_key()}
+
+    assert not key_plan.plan(plan.goal, gone).changed
 
 
 # Recovered
@@ -340,18 +371,18 @@ def test_deleted_key_is_recovered(enabled: bool) -> None:
     assert plan.steps == (RECOVER, *update(enabled, NEW))
     assert plan.before == {"exists": False, "soft_deleted": True}
     assert plan.after == {"exists": True, "soft_deleted": False}
-    assert not key_plan.plan(plan.goal, versions()).changed
+    assert not key_plan.plan(plan.goal, three_versions()).changed
 
 
 def test_a_key_that_is_restored_a_moment_after_its_deletion_is_only_recovered() -> None:
-    plan = delete(versions())
+    plan = delete(three_versions())
     restored = key_plan.plan(plan.if_refused, observed_key(deleted=deleted_key()))
 
     assert restored.steps == (RECOVER,)
 
 
 def test_an_existing_key_is_not_changed() -> None:
-    plan = recover(versions(disabled=(NEW,)))
+    plan = recover(three_versions(disabled=(NEW,)))
 
     assert not plan.changed
     assert plan.before == plan.after

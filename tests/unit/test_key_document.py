@@ -17,8 +17,6 @@ from hypothesis import strategies as st
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 
-HOUR = 3600
-
 
 @pytest.mark.parametrize(
     ("deleted", "soft_deleted"), [(None, False), (deleted_key(), True)], ids=["never created", "deleted"]
@@ -134,127 +132,71 @@ def test_the_newest_version_is_not_older_than_the_version_in_use(
     assert reads == ([] if listed_too and not wins else [MIDDLE])
 
 
-@pytest.mark.parametrize("follows", [False, True], ids=["pinned", "follows"])
 @pytest.mark.parametrize(
-    ("age", "previous", "pinned_doubts", "follower_doubts"),
+    ("attributes", "ended"),
     [
-        pytest.param(HOUR, {}, False, False, id="usable"),
-        pytest.param(HOUR, {"enabled": False, "updated": 0}, True, True, id="disabled just now"),
-        pytest.param(HOUR, {"exp": 0}, True, True, id="expired just now"),
-        pytest.param(HOUR, {"enabled": False, "updated": 2 * HOUR}, False, True, id="disabled before"),
-        pytest.param(
-            HOUR, {"enabled": False, "updated": 2 * HOUR - 1}, True, True, id="disabled less than an hour before"
-        ),
-        pytest.param(25 * HOUR, {"enabled": False, "updated": 0}, False, True, id="may just have been left"),
-        pytest.param(49 * HOUR, {"enabled": False, "updated": 0}, False, False, id="disabled in time"),
-        pytest.param(
-            99 * HOUR, {"enabled": False, "updated": 80 * HOUR}, False, True, id="disabled before it was left"
-        ),
+        pytest.param({}, None, id="usable"),
+        pytest.param({"exp": NOW + DAY}, None, id="expires later"),
+        pytest.param({"enabled": False, "updated": NOW - DAY}, NOW - DAY, id="disabled"),
+        pytest.param({"exp": NOW - DAY}, NOW - DAY, id="expired"),
+        pytest.param({"exp": NOW}, NOW, id="expires now"),
+        pytest.param({"exp": NOW - 2 * DAY, "enabled": False, "updated": NOW}, NOW - 2 * DAY, id="expired, disabled"),
+        pytest.param({"exp": NOW + DAY, "enabled": False, "updated": NOW}, NOW, id="disabled before it expires"),
+        pytest.param({"nbf": NOW + DAY, "updated": NOW - DAY}, NOW - DAY, id="not valid yet"),
+        pytest.param({"nbf": NOW - DAY}, None, id="valid since a day"),
     ],
 )
-def test_a_previous_version_that_may_have_been_needed(
-    age: int, previous: dict[str, Any], pinned_doubts: bool, follower_doubts: bool, follows: bool
-) -> None:
-    """`age` is the age of the version in use. All times are seconds before now."""
-    times = {name: value if name == "enabled" else NOW - value for name, value in previous.items()}
-    used = key(NEW, created=NOW - age, updated=NOW - age)
-    versions = [listed(one) for one in (used, key(OLD, **{"created": NOW - 100 * DAY, **times}))]
-    doubted = key_document.previous_in_doubt(used, versions, NOW, follows=follows)
-    assert doubted == ([OLD] if (follower_doubts if follows else pinned_doubts) else [])
+def test_when_a_version_became_unusable(attributes: dict[str, Any], ended: int | None) -> None:
+    found = key_document.ended_at(listed(key(**attributes)), NOW)
+
+    assert found > NOW if ended is None else found == ended
+    assert bool(key_document.why_unusable(listed(key(**attributes)), NOW)) is (ended is not None)
 
 
 @pytest.mark.parametrize(
-    ("ended", "doubted"),
+    ("attributes", "since"),
     [
-        pytest.param(60 * DAY, True, id="before the next version"),
-        pytest.param(49 * DAY + 1, True, id="within a day of the next version"),
-        pytest.param(49 * DAY, False, id="a day after the next version"),
+        ({}, NOW - 10 * DAY),
+        ({"updated": NOW - DAY}, NOW - DAY),
+        ({"nbf": NOW - 2 * DAY}, NOW - 2 * DAY),
+        ({"updated": None}, NOW - 10 * DAY),
     ],
 )
-@pytest.mark.parametrize("changed", [None, 40 * DAY])
-def test_a_version_that_a_follower_lost_before_it_took_the_next(ended: int, doubted: bool, changed: int | None) -> None:
-    """Also if there are newer versions: the account takes none of them. All times are seconds before now."""
-    used = key(NEW, created=NOW - 9 * DAY, updated=NOW - 9 * DAY)
-    middle = key(MIDDLE, created=NOW - 50 * DAY, updated=NOW - 5 * DAY, enabled=False)
-    old = key(OLD, created=NOW - 100 * DAY, updated=NOW - ended, enabled=False)
-    versions = [listed(one) for one in (old, used, middle)]
-    changed_at = None if changed is None else NOW - changed
-
-    found = key_document.previous_in_doubt(used, versions, NOW, follows=True, account_changed_at=changed_at)
-
-    assert found == ([OLD] if doubted and not changed else [])
-    assert key_document.previous_in_doubt(used, versions, NOW, follows=False) == []
+def test_since_when_a_version_can_be_used(attributes: dict[str, Any], since: int) -> None:
+    assert key_document.usable_since(listed(key(**attributes))) == since
 
 
 @pytest.mark.parametrize(
-    ("granted", "doubted"),
+    ("fields", "fit", "usable"),
     [
-        pytest.param(9 * DAY, False, id="before the version was retired"),
-        pytest.param(6 * DAY + 1, False, id="a day before the version was retired"),
-        pytest.param(6 * DAY - 1, True, id="less than a day before"),
-        pytest.param(HOUR, True, id="afterwards"),
+        ({}, True, True),
+        ({"kty": "RSA-HSM", "size": 4096}, True, True),
+        ({"key_ops": ["wrapKey", "unwrapKey", "sign"]}, True, True),
+        ({"kty": "EC"}, False, False),
+        ({"key_ops": ["unwrapKey"]}, False, False),
+        ({"enabled": False}, True, False),
+        ({"exp": NOW}, True, False),
     ],
 )
-def test_a_version_that_was_retired_while_a_follower_had_no_access(granted: int, doubted: bool) -> None:
-    """All times are seconds before now."""
-    used = key(NEW, created=NOW - 9 * DAY, updated=NOW - 9 * DAY)
-    old = key(OLD, created=NOW - 100 * DAY, updated=NOW - 5 * DAY, enabled=False)
-    versions, since = [listed(one) for one in (old, used)], NOW - granted
-
-    def found(**more: Any) -> list[str]:
-        return key_document.previous_in_doubt(used, versions, NOW, **{"follows": True, "access_since": since, **more})
-
-    assert found() == ([OLD] if doubted else [])
-    assert found(follows=False) == []
-    assert found(account_changed_at=NOW - 5 * DAY + HOUR + 1) == []
+def test_a_version_that_batch_can_use(fields: dict[str, Any], fit: bool, usable: bool) -> None:
+    assert (key_document.is_fit(key(**fields)), key_document.is_usable(key(**fields), NOW)) == (fit, usable)
 
 
-@pytest.mark.parametrize(("expired", "doubted"), [(5 * DAY, True), (DAY, False)])
-def test_an_expired_version_that_was_disabled_later(expired: int, doubted: bool) -> None:
-    """The account could use it until it had expired. All times are seconds before now."""
-    used = key(NEW, created=NOW - 9 * DAY, updated=NOW - 9 * DAY)
-    old = key(OLD, created=NOW - 100 * DAY, updated=NOW - DAY, exp=NOW - expired, enabled=False)
-    versions = [listed(one) for one in (old, used)]
-
-    found = key_document.previous_in_doubt(used, versions, NOW, follows=True, access_since=NOW - 4 * DAY)
-    assert found == ([OLD] if doubted else [])
+def report(*versions: str, users: tuple[str, ...] = ("/x/one",), until: str | None = None) -> dict[str, Any]:
+    return {"in_use_by": users, "kept_versions": versions, "kept_until": until}
 
 
-@pytest.mark.parametrize("follows", [False, True], ids=["pinned", "follows"])
 @pytest.mark.parametrize(
-    ("changed", "ended", "pinned_doubts", "follower_doubts"),
+    ("kept", "begins"),
     [
-        pytest.param(2 * HOUR, {"enabled": False, "updated": HOUR}, True, True, id="disabled after the change"),
-        pytest.param(
-            2 * HOUR, {"enabled": False, "updated": 3 * HOUR}, True, True, id="disabled just before the change"
-        ),
-        pytest.param(2 * HOUR, {"enabled": False, "updated": 3 * HOUR + 1}, False, False, id="disabled before"),
-        pytest.param(2 * HOUR, {"exp": HOUR}, True, True, id="expired"),
-        pytest.param(2 * HOUR, {"nbf": -HOUR, "updated": HOUR}, True, True, id="not valid yet"),
-        pytest.param(24 * HOUR, {"enabled": False, "updated": 0}, False, True, id="a day after the change"),
-        pytest.param(48 * HOUR, {"enabled": False, "updated": 0}, False, False, id="two days after the change"),
-        pytest.param(None, {"enabled": False, "updated": 25 * HOUR - 1}, True, True, id="changed at any time"),
-        pytest.param(None, {"enabled": False, "updated": 25 * HOUR}, False, True, id="changed, a day ago"),
-        pytest.param(None, {"enabled": False, "updated": 49 * HOUR}, False, False, id="changed, two days ago"),
-        pytest.param(None, {"enabled": False, "updated": 100 * DAY}, False, False, id="never usable"),
-        pytest.param(2 * HOUR, {}, False, False, id="usable"),
+        (report(OLD), "Version cccccccc… of key batch in vault myvault stays enabled, because"),
+        (report(OLD, NEW, until="soon"), "Version cccccccc… and version bbbbbbbb… of key batch in vault myvault stay"),
+        (report("", until="soon"), "Key batch in vault myvault was not deleted until soon, "),
+        (report(users=()), ""),
+        ({}, ""),
     ],
 )
-@pytest.mark.parametrize("older", [False, True])
-def test_a_version_that_an_account_may_just_have_left(
-    changed: int | None,
-    ended: dict[str, Any],
-    pinned_doubts: bool,
-    follower_doubts: bool,
-    follows: bool,
-    older: bool,
-) -> None:
-    """All times are seconds before now. The account may have been moved to an older version too."""
-    times = {name: value if name == "enabled" else NOW - value for name, value in ended.items()}
-    left = key(OLD, **{"created": NOW - 100 * DAY, **times})
-    used = key(NEW, created=NOW - (200 if older else 50) * DAY)
-    changed_at = None if changed is None else NOW - changed
+def test_summary_of_what_was_kept(kept: dict[str, Any], begins: str) -> None:
+    found = key_document.kept_summary("myvault", "batch", kept)
 
-    versions = [listed(one) for one in (used, left)]
-    found = key_document.just_left(used, versions, NOW, follows=follows, account_changed_at=changed_at)
-    assert found == ([OLD] if (follower_doubts if follows else pinned_doubts) else [])
+    assert (found.startswith(begins), bool(found)) == (True, bool(begins))

@@ -61,7 +61,7 @@ def test_supported_types_and_sizes(key_type: str, key_size: int) -> None:
         ({"rotation_policy": rotation()}, "invalid_option", "rotation_policy"),
         # With these values, a new version would be due again at once, so each run would create a version.
         ({"expires_in": "P0D"}, "invalid_option", "expires_in"),
-        ({"expires_in": "P8D"}, "invalid_option", "expires_in"),
+        ({"expires_in": "P18D"}, "invalid_option", "expires_in"),
         ({"max_version_age": "PT0S"}, "invalid_option", "max_version_age"),
         ({"vault_name": None}, "invalid_option", "vault_name"),
         ({"name": None}, "invalid_option", "name"),
@@ -72,8 +72,13 @@ def test_supported_types_and_sizes(key_type: str, key_size: int) -> None:
         ({**BY_IDENTIFIER, "state": "disabled", "version": OLD}, "invalid_option", "version"),
         ({**BY_IDENTIFIER, "key_identifier": f"{KEY}/{OLD}"}, "invalid_option", "key_identifier"),
         ({"account_name": "mybatch"}, "invalid_option", "resource_group"),
-        ({"moved_to": "batch", "state": "disabled"}, "invalid_key_identifier", "moved_to"),
-        ({"grace_period": "soon"}, "invalid_option", "grace_period"),
+        (
+            {"account_name": "mybatch", "resource_group": "rg-batch", "state": "disabled"},
+            "invalid_option",
+            "account_name",
+        ),
+        ({"unused_for": "soon"}, "invalid_option", "unused_for"),
+        ({"unused_versions": "disable", "state": "disabled"}, "invalid_option", "unused_versions"),
     ],
 )
 def test_option_is_refused(options: dict[str, Any], code: str, option: str) -> None:
@@ -105,7 +110,7 @@ ROTATES = rotation_policy(timeAfterCreate="P90D")
         pytest.param({"state": "recovered"}, None, False, id="recovered"),
         pytest.param({"state": "disabled"}, None, True, id="disabled"),
         pytest.param({"state": "absent"}, None, True, id="absent"),
-        pytest.param({"expires_in": "P20D"}, None, False, id="an expiry"),
+        pytest.param({"expires_in": "P19D"}, None, False, id="an expiry"),
         pytest.param({"remove_rotation_policy": True}, ROTATES, True, id="no rotation any more"),
         pytest.param({"remove_rotation_policy": True}, rotation_policy(), False, id="no rotation as before"),
     ],
@@ -156,9 +161,22 @@ def test_another_key_is_not_the_named_one(used: str | None) -> None:
     assert not key_goal().names(key_identifier(used) if used else None)
 
 
-@pytest.mark.parametrize(("given", "lasts"), [("P1D", DAY), ("PT1H", 3600), ("P0D", 0), ("P0M", 0), (None, 0)])
-def test_a_grace_period_may_be_none(given: str | None, lasts: int) -> None:
-    assert key_goal(state="disabled", moved_to=f"{KEY}/{NEW}", grace_period=given).grace_period == lasts
+@pytest.mark.parametrize(("given", "lasts"), [("P1D", DAY), ("PT1H", 3600), ("P0D", 0), ("P0M", 0)])
+def test_the_margin_may_be_shorter_or_none(given: str, lasts: int) -> None:
+    assert key_goal(state="disabled", unused_for=given).unused_for == lasts
+
+
+@pytest.mark.parametrize("state", ["present", "disabled", "absent"])
+def test_the_margin_is_seven_days_by_default(state: str) -> None:
+    assert key_goal(state=state).unused_for == 7 * DAY
+
+
+def test_unused_versions_are_kept_by_default() -> None:
+    assert not key_goal().retires
+    retired = key_goal(unused_versions="disable", unused_for="P2D").retired
+
+    # A version that is in use stays enabled, and is no error.
+    assert (retired.state, retired.keeps_used, retired.unused_for) == ("retired", True, 2 * DAY)
 
 
 def test_in_use_keep_is_not_the_default() -> None:

@@ -133,13 +133,13 @@ def test_a_recovered_key_is_read_again(first: Outcome, recover: bool, calls: int
     ("options", "bundle"),
     [
         pytest.param({}, key(), id="nothing asked"),
-        pytest.param({}, key(exp=NOW + 4 * DAY + 1), id="expires in more than four days"),
+        pytest.param({}, key(exp=NOW + 9 * DAY + 1), id="expires in more than nine days"),
         pytest.param({}, key(kty="RSA-HSM"), id="in hardware"),
         pytest.param({"key_type": "RSA", "key_size": 3072}, key(size=3072), id="as asked"),
         pytest.param({"max_version_age": "P10D"}, key(created=NOW - 10 * DAY), id="as old as it may be"),
         pytest.param({"expires_in": "P20D"}, key(created=NOW - DAY, exp=NOW + 19 * DAY), id="expires as asked"),
         pytest.param({"expires_in": "P20D"}, key(exp=NOW + 300 * DAY), id="expires later"),
-        pytest.param({"expires_in": "P20D"}, key(exp=NOW + 5 * DAY), id="expires sooner"),
+        pytest.param({"expires_in": "P20D"}, key(exp=NOW + 10 * DAY), id="expires sooner"),
         pytest.param({"expires_in": "P20D"}, key(), id="does not expire"),
         pytest.param({"expires_in": "P20D", "force": True}, key(), id="does not expire, by force"),
         pytest.param({"expires_in": "P20D"}, key(created=NOW - 30 * DAY), id="would have expired by now"),
@@ -306,9 +306,9 @@ def test_a_purpose_without_force_means_nothing() -> None:
         ),
         pytest.param(
             {"expires_in": "P30D", "enable_key": True},
-            key(created=NOW - DAY, exp=NOW + 5 * DAY, enabled=False, key_ops=[]),
+            key(created=NOW - DAY, exp=NOW + 10 * DAY, enabled=False, key_ops=[]),
             {"key_ops": WRAP, "attributes": {"enabled": True}},
-            {"enabled": True, "key_ops": WRAP, "expires_on": "2026-06-02T20:26:40Z"},
+            {"enabled": True, "key_ops": WRAP, "expires_on": "2026-06-07T20:26:40Z"},
             id="all at once",
         ),
     ],
@@ -561,15 +561,15 @@ def test_rotation_policy_is_not_removed_if_accounts_follow_the_key() -> None:
 @pytest.mark.parametrize(
     ("left", "steps", "warnings"),
     [
-        (4 * DAY + 1, [], 0),
-        (4 * DAY, ["create"], 0),
-        (2 * DAY, ["create"], 0),
-        (2 * DAY - 1, ["create"], 1),
+        (9 * DAY + 1, [], 0),
+        (9 * DAY, ["create"], 0),
+        (7 * DAY, ["create"], 0),
+        (7 * DAY - 1, ["create"], 1),
         (0, ["create"], 0),
     ],
 )
-def test_a_version_is_replaced_four_days_before_it_expires(left: int, steps: list[str], warnings: int) -> None:
-    """Accounts may need the previous version for two days after that."""
+def test_a_version_is_replaced_nine_days_before_it_expires(left: int, steps: list[str], warnings: int) -> None:
+    """Accounts may need the previous version for seven days after that."""
     made = key_plan.plan(key_goal(), observed_key(key(created=NOW - 90 * DAY, exp=NOW + left)))
 
     assert [step.name for step in made.steps] == steps

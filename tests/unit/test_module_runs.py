@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,20 +27,18 @@ from documents import (
     account_id,
     evidence,
     key,
+    listed_users,
     observed_key,
     policy,
     system_assigned,
     user_assigned,
     vault,
-    visible,
 )
-from goals import ACCOUNT, encryption_options, options_of
+from goals import ACCOUNT, options_of
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotFound, Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
-from ansible_collections.azbatch.cmk.plugins.modules import batch_encryption, keyvault_cmk_access, keyvault_cmk_key
+from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_access, keyvault_cmk_key
 
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
 CREATE_KEY = "Microsoft.KeyVault/vaults/keys/create/action"
@@ -66,8 +63,9 @@ class Cloud:
     did: list[tuple[str, ...]] = field(default_factory=list)
     lock: str | None = None
     shared: list[str] = field(default_factory=list)
-    newest_of: list[tuple[Any, ...]] = field(default_factory=list)
-    completed: list[tuple[str, str]] = field(default_factory=list)
+    newest_of: list[str | None] = field(default_factory=list)
+    # The seconds since the account was changed.
+    age: float = 30 * DAY
     # The actions whose rights were checked.
     checked: list[str] = field(default_factory=list)
 
@@ -87,17 +85,18 @@ class Cloud:
         self.shared += name
         return make()
 
+    def once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
+        assert not self.lock
+        self.shared += name
+        return make()
+
     @property
     def newest(self) -> Any:
-        def version(goal: Any, forced: Any, used: Any, make: Callable[[Any], Outcome]) -> Outcome:
-            self.newest_of.append((forced, used))
+        def version(goal: Any, used: Any, make: Callable[[Any], Outcome]) -> Outcome:
+            self.newest_of.append(used)
             return make(goal)
 
         return SimpleNamespace(version=version)
-
-    @property
-    def forced_versions(self) -> Any:
-        return SimpleNamespace(completed=lambda *counted: self.completed.append(counted))
 
     @property
     def rights(self) -> Any:
@@ -111,11 +110,14 @@ class Cloud:
 
     @property
     def accounts(self) -> Any:
-        def cached(_group: str, _name: str, *, refresh_if: Any) -> Any:
+        def cached(_group: str, _name: str, *, refresh_if: Any, group_may_be_missing: bool) -> Any:
             self.refresh_if = refresh_if
             return self.account
 
-        return SimpleNamespace(present=lambda _group, _name: self.account, cached=cached)
+        def present(_group: str, _name: str, *, group_may_be_missing: bool) -> Any:
+            return self.account
+
+        return SimpleNamespace(present=present, cached=cached)
 
     @property
     def encryption(self) -> Any:
@@ -137,8 +139,7 @@ class Cloud:
     @property
     def keys(self) -> Any:
         def read(_goal: Any) -> dict[str, Any]:
-            everyone = visible(*([self.account] if self.account else []))
-            return observed_key(*self.versions.values(), visible=everyone)
+            return observed_key(*self.versions.values(), **self._users())
 
         def update(vault: str, name: str, version: str, body: dict[str, Any]) -> None:
             self.did.append(("update", version, str(self.lock)))
@@ -151,12 +152,14 @@ class Cloud:
 
         return SimpleNamespace(read=read, update=update, create=create, restorations=lambda _vault, _name: 0)
 
+    def _users(self) -> dict[str, Any]:
+        return listed_users(*([self.account] if self.account else []), mybatch=self.age)
+
     @property
     def access(self) -> Any:
         def read(goal: Any) -> dict[str, Any]:
-            everyone = visible(*([self.account] if self.account else []))
             found = {"vault": self.vault, "principal_id": goal.principal_id, "assignments": []}
-            return {**found, "definitions": DEFINITIONS, "visible": everyone}
+            return {**found, "definitions": DEFINITIONS, **self._users()}
 
         def set_policy(vault_id: str, operation: str, entry: dict[str, Any]) -> None:
             self.did.append((operation, entry["objectId"], str(self.lock)))
@@ -198,18 +201,16 @@ def test_a_version_of_a_key_is_disabled_under_its_lock() -> None:
     assert cloud.did == [("update", OLD, "myvault")]
 
 
-@pytest.mark.parametrize(
-    ("options", "forced"),
-    [({}, None), ({"new_version": True}, ("myvault/batch", "/rg-batch/mybatch")), ({"max_version_age": "P1D"}, None)],
-)
+@pytest.mark.parametrize("options", [{}, {"new_version": True}, {"max_version_age": "P1D"}], ids=str)
 @pytest.mark.parametrize(("used", "version"), [(PINNED_OLD, OLD), (KEY, None)])
 def test_the_newest_version_for_an_account_is_that_of_the_run(
-    options: dict[str, Any], forced: Any, used: str, version: str | None
+    options: dict[str, Any], used: str, version: str | None
 ) -> None:
     cloud = Cloud(on(used))
-    run_key(cloud, **FOR_ACCOUNT, **options)
+    outcome = run_key(cloud, **FOR_ACCOUNT, **options)
 
-    assert cloud.newest_of == [(forced, version)]
+    assert cloud.newest_of == [version]
+    assert outcome.report["account_exists"] is True
     # An account that follows the key is not moved to the new version.
     move = [*MOVE, "Microsoft.Authorization/roleAssignments/read"] if version else []
     assert cloud.checked == ([CREATE_KEY, *move] if options else [])
@@ -239,22 +240,14 @@ def test_no_version_is_made_for_an_account_that_is_not_on_the_key(found: Any, co
     assert (cloud.did, cloud.newest_of) == ([], [])
 
 
-@pytest.mark.parametrize("options", [{"new_version": True}, {"state": "disabled", "version": OLD}])
-def test_key_of_an_unavailable_account_is_not_changed(options: dict[str, Any]) -> None:
+def test_key_of_an_unavailable_account_gets_no_version() -> None:
     cloud = Cloud(on(PINNED_NEW), unavailable=True)
     with pytest.raises(Unavailable):
-        run_key(cloud, **FOR_ACCOUNT, **options)
+        run_key(cloud, **FOR_ACCOUNT, new_version=True)
     assert cloud.did == []
     # The availability is not checked if there is nothing to change, or if no account is named.
     assert not run_key(cloud, **FOR_ACCOUNT).changed
-    assert run_key(cloud, **BY_NAME, **options).changed
-
-
-def test_previous_version_is_disabled_if_the_account_uses_another_key() -> None:
-    cloud = Cloud(on(f"{KEY}2"))
-
-    assert run_key(cloud, **FOR_ACCOUNT, state="disabled", version=OLD).changed
-    assert (cloud.did, cloud.newest_of) == ([("update", OLD, "myvault")], [])
+    assert run_key(cloud, **BY_NAME, new_version=True).changed
 
 
 def test_a_version_that_is_kept_is_checked_once_in_a_run() -> None:
@@ -266,12 +259,75 @@ def test_a_version_that_is_kept_is_checked_once_in_a_run() -> None:
     assert len(cloud.shared) == 1
     # The name contains all options, so that a task with other options does not use the result.
     other = Cloud(on(PINNED_OLD))
-    run_key(other, **options, moved_to=KEY)
+    run_key(other, **options, unused_for="P1D")
     assert other.shared != cloud.shared
     # By default, each task fails.
     with pytest.raises(Refused):
         run_key(other, **{**options, "in_use": "fail"})
     assert len(other.shared) == 1
+
+
+@pytest.mark.parametrize("run", ["key", "access"])
+def test_a_missing_account_may_be_skipped(run: str) -> None:
+    cloud = Cloud()
+
+    def skip(**options: Any) -> Outcome:
+        if run == "key":
+            return run_key(cloud, **FOR_ACCOUNT, new_version=True, **options)
+        return run_access(cloud, **OF_ACCOUNT, **options)
+
+    outcome = skip(missing="skip")
+
+    assert (outcome.changed, outcome.after) == (False, {"account_exists": False})
+    assert ("mybatch" in outcome.warnings[0], cloud.did) == (True, [])
+    with pytest.raises(NotFound):
+        skip()
+
+
+# Unused versions
+
+
+UNUSED = {"unused_versions": "disable"}
+
+
+@pytest.mark.parametrize("options", [BY_NAME, FOR_ACCOUNT], ids=["key", "account"])
+def test_unused_versions_are_disabled_before_a_new_version_is_made(options: dict[str, Any]) -> None:
+    """So the version that the account is about to leave stays enabled."""
+    cloud = Cloud(on(PINNED_NEW))
+    outcome = run_key(cloud, **options, **UNUSED, new_version=True)
+
+    assert cloud.did[:2] == [("update", MIDDLE, "myvault"), ("update", OLD, "myvault")]
+    assert [one[0] for one in cloud.did[2:]] == ["create"]
+    assert (outcome.changed, outcome.report["disabled_versions"]) == (True, [MIDDLE, OLD])
+    assert outcome.before["enabled_versions"] == sorted([OLD, MIDDLE, NEW])
+    assert outcome.after["enabled_versions"] == sorted([NEW, "f" * 32])
+
+
+def test_unused_versions_are_disabled_once_for_a_key_and_a_run() -> None:
+    first, second = Cloud(on(PINNED_NEW)), Cloud(on(PINNED_NEW))
+    run_key(first, **FOR_ACCOUNT, **UNUSED)
+    run_key(second, **FOR_ACCOUNT, **UNUSED, unused_for="P1D")
+
+    assert first.shared[:2] == second.shared[:2] == ["retired", "myvault/batch"]
+    # A task with another margin does not use the outcome.
+    assert first.shared[2:] != second.shared[2:]
+
+
+def test_versions_that_stay_enabled_are_in_the_summary() -> None:
+    outcome = run_key(Cloud(on(PINNED_NEW), age=DAY), **FOR_ACCOUNT, **UNUSED)
+
+    assert (outcome.changed, outcome.report["kept_versions"]) == (False, [MIDDLE, OLD])
+    assert "stay enabled until 2026-06-03T20:26:40Z" in outcome.report["summary"]
+
+
+@pytest.mark.parametrize(
+    ("unused_for", "warnings"), [("P7D", 1), ("P5D", 0), ("P2D", 0)], ids=["shorter", "as long", "longer"]
+)
+def test_a_rotation_that_is_faster_than_the_margin_has_one_warning(unused_for: str, warnings: int) -> None:
+    options = {**FOR_ACCOUNT, **UNUSED, "max_version_age": "P5D", "unused_for": unused_for}
+    outcome = run_key(Cloud(on(PINNED_NEW)), **options)
+
+    assert ["max_version_age" in warning for warning in outcome.warnings] == [True] * warnings
 
 
 # Access
@@ -323,43 +379,3 @@ def test_access_of_a_missing_account_is_an_error() -> None:
     with pytest.raises(Refused):
         run_access(without, **OF_ACCOUNT)
     assert run_access(without, **OF_ACCOUNT, state="absent").after == {"principals": []}
-
-
-# The key of an account
-
-
-@pytest.mark.parametrize(
-    ("identifier", "completed"),
-    [
-        (PINNED_NEW, [("myvault/batch", "/rg-batch/mybatch")]),
-        (KEY, [("myvault/batch", "/rg-batch/mybatch")]),
-        (None, []),
-    ],
-)
-def test_an_account_that_is_moved_has_had_its_forced_version(identifier: str | None, completed: list[Any]) -> None:
-    cloud: Any = Cloud(on(PINNED_OLD))
-    batch_encryption.run(encryption_options(identifier), cloud)
-
-    assert cloud.completed == completed
-    assert cloud.checked == MOVE
-
-
-def test_a_failed_move_does_not_complete_a_forced_version() -> None:
-    cloud: Any = Cloud(on("https://vault2.vault.azure.net/keys/batch"))
-    with pytest.raises(Refused):
-        batch_encryption.run(encryption_options(PINNED_NEW), cloud)
-
-    assert cloud.completed == []
-
-
-def test_the_names_by_which_a_version_is_forced_and_completed_are_the_same(tmp_path: Path) -> None:
-    """A key task names the key by its names, and an encryption task by its identifier."""
-    cloud: Any = Cloud(on(PINNED_OLD))
-    run_key(cloud, **{**FOR_ACCOUNT, "name": "BATCH"}, new_version=True)
-    batch_encryption.run(encryption_options(PINNED_NEW), cloud)
-    [(forced, _used)] = cloud.newest_of
-
-    assert [forced] == cloud.completed
-    versions = ForcedVersions(RunFiles(str(tmp_path)))
-    versions.made(forced[0])
-    assert versions.is_made(*cloud.completed[0])

@@ -32,7 +32,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.documen
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.newest import Newest
 
-KEY_OF_RUN = "myvault/batch"
 DUE, FORCED = {"max_version_age": "P90D"}, {"new_version": True}
 
 
@@ -61,14 +60,11 @@ class KeyVault:
         made = NOW - DAY + self.count if created is None else created
         self.versions.append(key(version(self.count + 1), created=made))
 
-    def task(self, account: str = "one", used: int | None = None, caller: str = "me", **wanted: Any) -> int:
-        """The version that a task for an account returns. The account is then moved to this version."""
-        outcome = self.look(account, used, caller, **wanted)
-        if "new_version" in wanted:
-            ForcedVersions(RunFiles(str(self.folder))).completed(KEY_OF_RUN, account)
-        return self.number(outcome)
+    def task(self, used: int | None = None, caller: str = "me", **wanted: Any) -> int:
+        """The version that a task for an account returns."""
+        return self.number(self.look(used, caller, **wanted))
 
-    def look(self, account: str = "one", used: int | None = None, caller: str = "me", **wanted: Any) -> Outcome:
+    def look(self, used: int | None = None, caller: str = "me", **wanted: Any) -> Outcome:
         files = RunFiles(str(self.folder))
         session: Any = SimpleNamespace(files=files, cache=Cache(files, lambda: caller))
         keys: Any = Keys(self, session)
@@ -77,8 +73,7 @@ class KeyVault:
             assert self.is_locked()
             return converge(goal, keys, key_plan)
 
-        forced = (KEY_OF_RUN, account) if "new_version" in wanted else None
-        return Newest(session, keys).version(key_goal(**wanted), forced, version(used) if used else None, make)
+        return Newest(session, keys).version(key_goal(**wanted), version(used) if used else None, make)
 
     @staticmethod
     def number(outcome: Outcome) -> int:
@@ -135,7 +130,7 @@ EACH_REQUEST = pytest.mark.parametrize("wanted", [DUE, FORCED], ids=["due", "for
 @EACH_REQUEST
 def test_one_task_makes_the_change_for_all(vault: KeyVault, wanted: dict[str, Any]) -> None:
     with ThreadPoolExecutor(8) as tasks:
-        outcomes = list(tasks.map(lambda number: vault.look(f"account{number}", 1, **wanted), range(8)))
+        outcomes = list(tasks.map(lambda number: vault.look(1, **wanted), range(8)))
 
     assert vault.count == 2
     assert sorted(outcome.changed for outcome in outcomes) == [*[False] * 7, True]
@@ -158,24 +153,18 @@ def test_a_version_that_is_not_due_is_not_made(vault: KeyVault) -> None:
     assert outcome.before == outcome.after
 
 
-def test_every_round_of_forced_versions_has_its_own(vault: KeyVault) -> None:
-    rounds = [[vault.task(account, number, **FORCED) for account in ("one", "two")] for number in (1, 2, 3)]
+def test_a_second_forced_rotation_of_the_run_makes_no_version(vault: KeyVault) -> None:
+    """Also for an account that is already on the version of the run, or whose move failed."""
+    assert vault.look(1, **FORCED).changed
 
-    assert rounds == [[2, 2], [3, 3], [4, 4]]
-
-
-def test_a_forced_version_is_still_due_if_the_move_of_the_account_failed(vault: KeyVault) -> None:
-    """The account is moved to the version that the run has created, and no second version is created."""
-    assert vault.look("one", 1, **FORCED).changed
-
-    again = vault.look("one", 1, **FORCED)
-
-    assert (again.changed, vault.number(again), vault.count) == (False, 2, 2)
+    for used in (1, 2):
+        again = vault.look(used, **FORCED)
+        assert (again.changed, vault.number(again), vault.count) == (False, 2, 2)
 
 
 def test_a_forced_version_serves_a_due_one(vault: KeyVault) -> None:
-    assert vault.task("one", 1, **FORCED) == 2
-    assert vault.task("two", 1, **FORCED, **DUE) == 2
+    assert vault.task(1, **FORCED) == 2
+    assert vault.task(1, **FORCED, **DUE) == 2
     assert vault.count == 2
 
 
@@ -192,19 +181,19 @@ def test_a_following_account_needs_no_separate_read(vault: KeyVault, follows: bo
     vault.add()
 
     # Batch moves an account that follows. A pinned account is moved to the current newest version.
-    assert vault.task("two", None if follows else 2) == (1 if follows else 2)
+    assert vault.task(None if follows else 2) == (1 if follows else 2)
 
 
 @pytest.mark.parametrize("wanted", [{}, FORCED], ids=["not forced", "forced"])
 def test_an_account_on_another_version_gets_the_newest_as_it_is_now(vault: KeyVault, wanted: dict[str, Any]) -> None:
-    vault.task("one", 1, **wanted)
+    vault.task(1, **wanted)
     for _version in range(5):
         vault.add(created=NOW - 20 + vault.count)
     newest, reads = vault.count, vault.reads
 
-    assert vault.task("two", newest - 1, **wanted) == newest
+    assert vault.task(newest - 1, **wanted) == newest
     assert vault.reads > reads
-    assert vault.task("three", newest, **wanted) == newest
+    assert vault.task(newest, **wanted) == newest
 
 
 def test_an_account_on_a_version_that_the_vault_does_not_show_yet_stays_there(vault: KeyVault) -> None:
@@ -212,7 +201,7 @@ def test_an_account_on_a_version_that_the_vault_does_not_show_yet_stays_there(va
     vault.lag = 1
 
     assert vault.task(used=2) == 2
-    assert vault.task("two", 1) == 1
+    assert vault.task(1) == 1
 
 
 def test_tasks_that_wait_share_a_read(vault: KeyVault) -> None:
@@ -222,7 +211,7 @@ def test_tasks_that_wait_share_a_read(vault: KeyVault) -> None:
 
     def task(number: int) -> int:
         together.wait()
-        return vault.task(f"account{number}", 1)
+        return vault.task(1)
 
     with ThreadPoolExecutor(6) as tasks:
         assert set(tasks.map(task, range(6))) == {2}
@@ -233,21 +222,21 @@ def test_tasks_that_wait_share_a_read(vault: KeyVault) -> None:
 
 def test_newest_version_is_read_again_for_each_task(vault: KeyVault) -> None:
     vault.add()
-    assert vault.task("one", 1) == 2
+    assert vault.task(1) == 2
     vault.add()
 
-    assert vault.task("two", 1) == 3
+    assert vault.task(1) == 3
 
 
 def test_another_caller_reads_again_after_a_forced_version(vault: KeyVault) -> None:
-    vault.task("two", caller="other")
-    vault.task("one", **FORCED)
+    vault.task(caller="other")
+    vault.task(**FORCED)
 
-    assert vault.task("two", caller="other", **FORCED) == 2
+    assert vault.task(caller="other", **FORCED) == 2
 
 
 def test_a_forced_version_is_made_after_the_newest_as_it_is_now(vault: KeyVault) -> None:
-    outcome = vault.look("one", 1, **FORCED)
+    outcome = vault.look(1, **FORCED)
 
     assert vault.reads == 2
     assert outcome.before["version"] == version(1)
@@ -274,9 +263,7 @@ def test_a_version_that_was_not_made_does_not_count(vault: KeyVault) -> None:
     assert vault.task(**FORCED) == 2
 
 
-def test_the_key_of_another_name_is_counted_by_itself(vault: KeyVault) -> None:
-    files = RunFiles(str(vault.folder))
-    ForcedVersions(files).made("myvault/another")
+def test_a_forced_version_of_another_key_does_not_count(vault: KeyVault) -> None:
+    ForcedVersions(RunFiles(str(vault.folder))).made("myvault/another")
 
     assert vault.look(**FORCED).changed
-    assert ForcedVersions(files).count(KEY_OF_RUN) == 1

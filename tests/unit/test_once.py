@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 
 
 class Maker:
-    """Disables a version, unless accounts use the version or the grace period has not ended."""
+    """Disables a version, unless accounts use the version or the margin has not ended."""
 
     def __init__(self, folder: Path | None, takes: float = 0) -> None:
         self.folder = folder
@@ -28,9 +28,16 @@ class Maker:
         self.until: str | None = None
         self.failures: list[CmkError] = []
 
+    @property
+    def cloud(self) -> Cloud:
+        """Each task of a run has a separate Cloud."""
+        return Cloud({"wait_timeout": 1}, str(self.folder) if self.folder else None)
+
     def task(self, name: str = "key") -> Outcome:
-        # Each task of a run has a separate Cloud.
-        return Cloud({"wait_timeout": 1}, str(self.folder) if self.folder else None).run_once(self.look, name)
+        return self.cloud.run_once(self.look, name)
+
+    def first_task(self, name: str = "key") -> Outcome:
+        return self.cloud.once(self.look, name)
 
     def look(self) -> Outcome:
         time.sleep(self.takes)
@@ -85,7 +92,7 @@ def test_a_failure_is_not_shared(tmp_path: Path) -> None:
     assert maker.looks == 3
 
 
-def test_a_version_that_is_kept_for_the_grace_period_is_not_checked_again_in_the_run(tmp_path: Path) -> None:
+def test_a_version_that_is_kept_inside_the_margin_is_not_checked_again_in_the_run(tmp_path: Path) -> None:
     maker = Maker(tmp_path)
     maker.until = "2026-01-02T00:00:00Z"
 
@@ -131,3 +138,55 @@ def test_the_change_is_made_after_the_users_have_moved(tmp_path: Path) -> None:
     maker.users = []
     assert [maker.task().changed for _task in range(2)] == [True, False]
     assert maker.looks == 3
+
+
+# The first task of the run makes the change, and later tasks never check again.
+
+
+def test_the_first_of_several_tasks_makes_the_change(tmp_path: Path) -> None:
+    maker = Maker(tmp_path, takes=0.05)
+    with ThreadPoolExecutor(8) as tasks:
+        outcomes = list(tasks.map(lambda _number: maker.first_task(), range(8)))
+
+    assert maker.looks == 1
+    assert sorted(outcome.changed for outcome in outcomes) == [*[False] * 7, True]
+
+
+def test_later_tasks_return_the_outcome_without_its_change(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    maker.users = ["one"]
+    first, second = maker.first_task(), maker.first_task()
+
+    assert first.report["in_use_by"] == ["one"]
+    assert second == Outcome(False, first.after, first.after, (), first.report)
+    # Also if the accounts have moved meanwhile: the next run disables the version.
+    maker.users = []
+    assert maker.first_task() == second
+    assert (maker.first_task("other").changed, maker.looks) == (True, 2)
+
+
+@pytest.mark.parametrize("refusal", [Denied("You may not."), Refused("No list.", code="users_unknown", unlisted=["x"])])
+def test_a_refusal_is_shared(tmp_path: Path, refusal: CmkError) -> None:
+    maker = Maker(tmp_path)
+    maker.failures = [refusal]
+
+    for _task in range(3):
+        with pytest.raises(CmkError) as failed:
+            maker.first_task()
+        assert failed.value.result() == refusal.result()
+    assert maker.looks == 1
+
+
+def test_another_error_is_not_shared(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    maker.failures = [Unavailable("Azure does not respond.")]
+
+    with pytest.raises(Unavailable):
+        maker.first_task()
+    assert [maker.first_task().changed for _task in range(2)] == [True, False]
+
+
+def test_without_a_run_each_task_is_the_first() -> None:
+    maker = Maker(None)
+
+    assert [maker.first_task().changed for _task in range(2)] == [True, True]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ except ImportError:  # before ansible-core 2.19, all strings are templates
         return value
 
 
-from documents import KEY, MIDDLE, NEW, OLD, identity_id
+from documents import KEY, NEW, OLD, identity_id
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
+ROLE_NAMES = sorted(path.name for path in ROLES.iterdir() if path.is_dir())
 OMITTED = "__omitted__"
 ASKED = {"cmk_resource_group": "rg-batch", "cmk_account_name": "mybatch", "cmk_vault_name": "myvault"}
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
@@ -42,12 +44,15 @@ def trusted(value: Any) -> Any:
 
 
 class Run:
-    """Runs the tasks of a role like Ansible. `returns` has the result of each task that registers a variable."""
+    """Runs the tasks of a role like Ansible. `returns` has the result of each task that registers a variable.
+    Variables that are OMITTED are not set."""
 
     def __init__(self, role: str, returns: Results, **asked: Any) -> None:
         parts = [part for part in ("defaults", "vars") if (ROLES / role / part).is_dir()]
         values = {name: trusted(value) for part in parts for name, value in load(role, part).items()}
-        self.variables: dict[str, Any] = {"omit": OMITTED, **values, **ASKED, "cmk_key_name": "batch", **asked}
+        given = {**values, **ASKED, "cmk_key_name": "batch", **asked}
+        self.variables: dict[str, Any] = {name: value for name, value in given.items() if value != OMITTED}
+        self.variables["omit"] = OMITTED
         self.tasks: list[tuple[str, dict[str, Any]]] = []
         for task in load(role, "tasks"):
             self._run(task, returns)
@@ -100,7 +105,7 @@ def provision(**asked: Any) -> Run:
 
 def test_access_is_granted_once_the_identity_exists() -> None:
     ends = ["batch_encryption"]
-    begins = ["batch_encryption_info", "keyvault_cmk_vault", "keyvault_cmk_key"]
+    begins = ["keyvault_cmk_vault", "keyvault_cmk_key"]
 
     assert provision().modules == [*begins, "batch_account_identity", "keyvault_cmk_access", *ends]
     assert provision(cmk_identity=identity_id()).modules == [
@@ -133,200 +138,217 @@ def test_provisioning_does_not_rotate() -> None:
     assert provision(cmk_key_follow_latest=False).options("batch_encryption")["follow_latest"] is False
 
 
-# The role, the variable, a value, and by module the option that gets the value.
-SETTINGS = [
-    ("provision", "cmk_replace_key", True, {"batch_encryption_info": "replace_key", "batch_encryption": "replace_key"}),
-    ("provision", "cmk_key_enable", True, {"batch_encryption_info": "enable_key", "keyvault_cmk_key": "enable_key"}),
-    (
-        "provision",
-        "cmk_vault_recover",
-        True,
-        {"batch_encryption_info": "recover_vault", "keyvault_cmk_vault": "recover"},
-    ),
-    (
-        "provision",
-        "cmk_adopt_existing",
-        True,
-        {"batch_encryption_info": "adopt_existing", "batch_account_identity": "adopt_existing"},
-    ),
-    ("rotate", "cmk_key_enable", True, {"keyvault_cmk_key": "enable_key"}),
-    ("rotate", "cmk_key_force_new_version", True, {"keyvault_cmk_key": "new_version"}),
-]
+# Each role is a list of tasks without logic
 
 
-@pytest.mark.parametrize(("role", "variable", "value", "options"), SETTINGS)
-def test_optional_change_is_passed_on_and_off_by_default(
-    role: str, variable: str, value: bool, options: dict[str, str]
-) -> None:
-    for module, option in options.items():
-        assert Run(role, {**MADE, **FOUND}).options(module)[option] is False
-        assert Run(role, {**MADE, **FOUND}, **{variable: value}).options(module)[option] is True
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_a_role_is_a_short_list_of_tasks_of_modules(role: str) -> None:
+    tasks = load(role, "tasks")
+
+    assert 1 <= len(tasks) <= 9
+    for task in tasks:
+        modules = [name for name in task if "." in name]
+        assert [name.startswith("azbatch.cmk.") for name in modules] == [True], task["name"]
+        assert set(task) <= {"name", *modules, "register", "when", "loop", "loop_control"}, task["name"]
 
 
-@pytest.mark.parametrize("role", ["provision", "rotate", "revert"])
+# A template that passes on a variable or a result, or the default of a variable. The exceptions choose between two
+# values of an option.
+PASSED_ON = re.compile(r"\{\{ [\w.]+( \| default\(omit\))? \}\}")
+CHOICES = {
+    "{{ omit if cmk_identity in ['', 'system_assigned'] else cmk_identity }}",
+    "{{ omit if cmk_identity in ['', 'system_assigned'] else __provision_key.key_identifier }}",
+    "{{ 'absent' if cmk_revert_key == 'delete' else 'disabled' }}",
+}
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_options_pass_on_variables_and_results(role: str) -> None:
+    templates = [
+        value
+        for task in load(role, "tasks")
+        for name, options in task.items()
+        if name.startswith("azbatch.cmk.")
+        for value in options.values()
+        if isinstance(value, str) and "{{" in value
+    ]
+
+    assert [value for value in templates if not PASSED_ON.fullmatch(value) and value not in CHOICES] == []
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
 def test_options_that_no_role_sets(role: str) -> None:
     given = {option for task in load(role, "tasks") for one in task.values() if isinstance(one, dict) for option in one}
 
-    assert not given & {"force", "remove_rotation_policy", "trusted_services", "sku", "retention_days"}
+    assert not given & {"force", "remove_rotation_policy", "sku", "retention_days"}
 
 
-@pytest.mark.parametrize("role", ["provision", "rotate", "revert"])
-def test_the_first_task_checks_the_requirements_of_later_tasks(role: str) -> None:
-    module, options = Run(role, {**MADE, **FOUND}).tasks[0]
+# The role, the variable, and the module and the option that get its value.
+SETTINGS = [
+    ("provision", "cmk_replace_key", "batch_encryption", "replace_key"),
+    ("provision", "cmk_key_enable", "keyvault_cmk_key", "enable_key"),
+    ("provision", "cmk_vault_recover", "keyvault_cmk_vault", "recover"),
+    ("provision", "cmk_adopt_existing", "batch_account_identity", "adopt_existing"),
+    ("rotate", "cmk_key_enable", "keyvault_cmk_key", "enable_key"),
+    ("rotate", "cmk_key_force_new_version", "keyvault_cmk_key", "new_version"),
+]
 
-    assert (module, options["check_before"]) == ("batch_encryption_info", role)
-    assert (options["account_name"], options["vault_name"], options["key_name"]) == ("mybatch", "myvault", "batch")
+
+@pytest.mark.parametrize(("role", "variable", "module", "option"), SETTINGS)
+def test_optional_change_is_passed_on_and_off_by_default(role: str, variable: str, module: str, option: str) -> None:
+    assert Run(role, {**MADE, **FOUND}).options(module)[option] is False
+    assert Run(role, {**MADE, **FOUND}, **{variable: True}).options(module)[option] is True
 
 
 # Rotate
 
-BEFORE = {"exists": True, "key_identifier": PINNED_OLD, "previous_key_identifier": PINNED_OLD}
-NEWEST = {"key_identifier": PINNED_NEW, "previous_key_identifier": PINNED_OLD}
-MOVED = {"key_identifier": PINNED_NEW, "previous_key_identifier": PINNED_OLD}
-FOUND: Results = {
-    "__rotate_before": BEFORE,
-    "__rotate_key": NEWEST,
-    "cmk_result": MOVED,
-    "__revert_before": BEFORE,
-}
-
-
-def rotate(results: Results | None = None, **asked: Any) -> Run:
-    return Run("rotate", {**FOUND, **(results or {})}, **asked)
+FOUND: Results = {"__rotate_key": {"key_identifier": PINNED_NEW, "account_exists": True}}
+MISSING = {"account_exists": False}
 
 
 def test_a_rotation_makes_a_version_and_moves_the_account() -> None:
-    run = rotate()
+    run = Run("rotate", FOUND)
 
-    assert run.modules == ["batch_encryption_info", "keyvault_cmk_key", "batch_encryption"]
-    assert run.options("keyvault_cmk_key")["account_name"] == "mybatch"
-    move = run.options("batch_encryption")
-    assert (move["key_identifier"], move["expected_key_identifier"], move["replace_key"]) == (
-        *[PINNED_NEW, PINNED_OLD],
-        False,
-    )
-    assert "follow_latest" not in move
+    assert run.modules == ["keyvault_cmk_key", "batch_encryption"]
+    key, move = run.options("keyvault_cmk_key"), run.options("batch_encryption")
+    assert (key["account_name"], key["missing"]) == ("mybatch", "fail")
+    assert (key["unused_versions"], key["unused_for"]) == ("keep", "P7D")
+    assert (move["key_identifier"], move["account_name"]) == (PINNED_NEW, "mybatch")
+    assert not {"follow_latest", "replace_key"} & set(move)
 
 
-def test_a_different_key_is_granted_and_taken_only_if_it_is_named() -> None:
-    run = rotate(cmk_new_key_identifier=ELSEWHERE)
+def test_unused_versions_are_disabled_on_request() -> None:
+    run = Run("rotate", FOUND, cmk_unused_versions="disable", cmk_unused_versions_after="P2D")
+    key = run.options("keyvault_cmk_key")
 
-    assert run.modules == ["batch_encryption_info", "keyvault_cmk_access", "batch_encryption"]
-    access, move = run.options("keyvault_cmk_access"), run.options("batch_encryption")
-    assert (access["key_identifier"], access["account_name"]) == (ELSEWHERE, "mybatch")
-    assert (move["key_identifier"], move["expected_key_identifier"], move["replace_key"]) == (
-        *[ELSEWHERE, PINNED_OLD],
-        True,
-    )
-    assert run.options("batch_encryption_info")["new_key_identifier"] == ELSEWHERE
-
-
-@pytest.mark.parametrize("empty", ["", None])
-def test_a_variable_that_is_empty_names_no_key(empty: str | None) -> None:
-    """A survey of AWX passes an empty value."""
-    run = rotate(cmk_new_key_identifier=empty, cmk_previous_key_identifier=empty, cmk_previous_version="disable")
-
-    assert run.options("batch_encryption")["replace_key"] is False
-    assert run.options("keyvault_cmk_key", 1)["key_identifier"] == PINNED_OLD
+    assert (key["unused_versions"], key["unused_for"], len(run.tasks)) == ("disable", "P2D", 2)
 
 
 @pytest.mark.parametrize(
-    ("results", "asked", "previous"),
+    ("role", "results", "asked"),
     [
-        pytest.param({}, {}, [PINNED_OLD], id="the version that the account used"),
-        pytest.param(
-            {"cmk_result": {**MOVED, "previous_key_identifier": None}}, {}, [PINNED_OLD], id="it was moved before"
-        ),
-        pytest.param(
-            {"cmk_result": {**MOVED, "previous_key_identifier": f"{KEY}/{MIDDLE}"}},
-            {},
-            [f"{KEY}/{MIDDLE}", PINNED_OLD],
-            id="a version was created in between",
-        ),
-        pytest.param(
-            {}, {"cmk_previous_key_identifier": ELSEWHERE}, [PINNED_OLD, ELSEWHERE], id="one is named as well"
-        ),
-        pytest.param(
-            {
-                "cmk_result": {**MOVED, "previous_key_identifier": None},
-                "__rotate_key": {**NEWEST, "previous_key_identifier": None},
-            },
-            {},
-            [],
-            id="the first version",
-        ),
-        pytest.param(
-            {"cmk_result": {**MOVED, "previous_key_identifier": KEY}},
-            {"cmk_new_key_identifier": ELSEWHERE},
-            [KEY],
-            id="the whole key",
-        ),
-        pytest.param(
-            {"cmk_result": {**MOVED, "previous_key_identifier": None}},
-            {"cmk_new_key_identifier": ELSEWHERE},
-            [],
-            id="it was moved to the different key before",
-        ),
+        ("rotate", {"__rotate_key": MISSING}, {}),
+        ("switch", {"__switch_access": MISSING}, {"cmk_new_key_identifier": ELSEWHERE}),
     ],
 )
-def test_previous_versions_are_disabled_on_request(
-    results: Results, asked: dict[str, Any], previous: list[str]
-) -> None:
-    keep = rotate(results, **asked)
-    run = rotate(results, cmk_previous_version="disable", cmk_previous_version_grace="P2D", **asked)
+def test_a_missing_account_is_not_moved(role: str, results: Results, asked: dict[str, Any]) -> None:
+    run = Run(role, results, cmk_missing_account="skip", **asked)
 
-    assert run.tasks[1 : len(keep.tasks)] == keep.tasks[1:]
-    disabled = run.tasks[len(keep.tasks) :]
-    assert [options["key_identifier"] for _module, options in disabled] == previous
-    for module, options in disabled:
-        assert (module, options["state"]) == ("keyvault_cmk_key", "disabled")
-        # A version in use stays, and only versions that are older than the new version of the accounts are disabled.
-        assert (options["in_use"], options["moved_to"], options["grace_period"]) == ("keep", PINNED_NEW, "P2D")
+    ((_module, options),) = run.tasks
+    assert options["missing"] == "skip"
 
 
-def test_a_missing_account_is_not_rotated() -> None:
-    run = rotate({"__rotate_before": {"exists": False}}, cmk_previous_version="disable", cmk_missing_account="skip")
+# Switch
 
-    assert run.modules == ["batch_encryption_info"]
-    assert run.options("batch_encryption_info")["missing"] == "skip"
+
+def switch(**asked: Any) -> Run:
+    return Run("switch", {"__switch_access": {"account_exists": True}}, cmk_new_key_identifier=ELSEWHERE, **asked)
+
+
+def test_a_switch_grants_access_to_the_different_key_and_moves_the_account() -> None:
+    run = switch()
+
+    assert run.modules == ["keyvault_cmk_access", "batch_encryption"]
+    access, move = run.options("keyvault_cmk_access"), run.options("batch_encryption")
+    assert (access["key_identifier"], access["account_name"]) == (ELSEWHERE, "mybatch")
+    assert (move["key_identifier"], move["replace_key"]) == (ELSEWHERE, True)
+    # Only from the key that the variables name.
+    assert (move["previous_vault_name"], move["previous_key_name"]) == ("myvault", "batch")
+
+
+def test_a_switch_from_any_key() -> None:
+    run = switch(cmk_vault_name=OMITTED, cmk_key_name=OMITTED)
+
+    assert not {"previous_vault_name", "previous_key_name"} & set(run.options("batch_encryption"))
+
+
+def test_the_key_that_accounts_have_left_is_disabled_if_it_is_named() -> None:
+    run = switch(cmk_previous_key_identifier=KEY)
+
+    assert run.modules[2:] == ["keyvault_cmk_key"]
+    key = run.options("keyvault_cmk_key")
+    assert (key["key_identifier"], key["state"], key["in_use"], key["unused_for"]) == (KEY, "disabled", "keep", "P7D")
+
+
+@pytest.mark.parametrize("empty", ["", " ", None])
+def test_a_variable_that_is_empty_names_no_key(empty: str | None) -> None:
+    """A survey of AWX passes an empty value."""
+    assert len(switch(cmk_previous_key_identifier=empty).tasks) == 2
 
 
 # Revert
 
 
-def revert(results: Results | None = None, **asked: Any) -> Run:
-    return Run("revert", {**FOUND, **(results or {})}, **asked)
+def revert(**asked: Any) -> Run:
+    return Run("revert", {}, **asked)
 
 
 def test_key_and_access_are_kept_by_default() -> None:
     run = revert()
 
-    assert run.modules == ["batch_encryption_info", "batch_encryption"]
-    assert run.options("batch_encryption")["key_source"] == "microsoft_batch"
-    check = run.options("batch_encryption_info")
-    assert (check["previous_key"], check["revokes_access"]) == ("keep", False)
+    assert run.modules == ["batch_encryption"]
+    move = run.options("batch_encryption")
+    assert (move["key_source"], move["missing"]) == ("microsoft_batch", "fail")
+    # An account that uses another key is refused.
+    assert (move["previous_vault_name"], move["previous_key_name"]) == ("myvault", "batch")
 
 
 @pytest.mark.parametrize(("asked", "state"), [("disable", "disabled"), ("delete", "absent")])
-def test_the_previous_key_is_removed_last_unless_accounts_use_it(asked: str, state: str) -> None:
-    run = revert(cmk_revert_key=asked, cmk_revert_access="revoke")
+def test_key_and_access_are_removed_last_unless_accounts_may_use_them(asked: str, state: str) -> None:
+    run = revert(cmk_revert_key=asked, cmk_revert_access="revoke", cmk_unused_versions_after="P2D")
 
-    assert run.modules == ["batch_encryption_info", "batch_encryption", "keyvault_cmk_key", "keyvault_cmk_access"]
+    assert run.modules == ["batch_encryption", "keyvault_cmk_key", "keyvault_cmk_access"]
     key, access = run.options("keyvault_cmk_key"), run.options("keyvault_cmk_access")
-    assert (key["state"], key["in_use"], key["name"]) == (state, "keep", "batch")
+    assert (key["state"], key["in_use"], key["name"], key["unused_for"]) == (state, "keep", "batch", "P2D")
     assert (access["state"], access["in_use"], access["account_name"]) == ("absent", "keep", "mybatch")
-    check = run.options("batch_encryption_info")
-    assert (check["previous_key"], check["revokes_access"]) == (asked, True)
+    assert access["unused_for"] == "P2D"
 
 
-def test_an_unknown_previous_key_is_not_removed() -> None:
-    unknown = {"__revert_before": {**BEFORE, "previous_key_identifier": None}}
-    run = revert(unknown, cmk_revert_key="disable", cmk_revert_access="revoke")
+# Recover
 
-    assert run.modules == ["batch_encryption_info", "batch_encryption"]
+DIAGNOSED: dict[str, Any] = {
+    "key_identifier": PINNED_OLD,
+    "vault_name": "myvault",
+    "key_name": "batch",
+    "diagnosis": {
+        "vault": {"subscription_id": "s", "resource_group": "rg-keys", "name": "myvault"},
+        "key_identifiers": [PINNED_OLD, PINNED_NEW],
+    },
+}
+INFO = "batch_encryption_info"
+WAIT = "batch_encryption"
 
 
-def test_a_missing_account_is_not_moved() -> None:
-    gone = {"__revert_before": {"exists": False, "previous_key_identifier": None}}
+def recover(*repairs: str, **asked: Any) -> Run:
+    found = {**DIAGNOSED, "repairs": list(repairs)}
+    return Run("recover", dict.fromkeys(("__recover_before", "__recover_in_vault", "__recover_in_key"), found), **asked)
 
-    assert revert(gone, cmk_revert_key="delete", cmk_revert_access="revoke").modules == ["batch_encryption_info"]
+
+@pytest.mark.parametrize(
+    ("repairs", "modules"),
+    [
+        ((), [INFO, WAIT]),
+        (("vault",), [INFO, "keyvault_cmk_vault", INFO, INFO, WAIT]),
+        (("network",), [INFO, INFO, "keyvault_cmk_vault", INFO, WAIT]),
+        (("key",), [INFO, INFO, "keyvault_cmk_key", INFO, "keyvault_cmk_key", "keyvault_cmk_key", WAIT]),
+        (("access",), [INFO, INFO, INFO, "keyvault_cmk_access", WAIT]),
+    ],
+)
+def test_each_repair_is_a_task_between_diagnoses(repairs: tuple[str, ...], modules: list[str]) -> None:
+    run = recover(*repairs, cmk_recover_repairs=["key"])
+
+    assert run.modules == modules
+    assert all(options["allowed_repairs"] == ["key"] for module, options in run.tasks if module == INFO)
+    wait = run.options(WAIT)
+    assert (wait["key_identifier"], wait["update_version"], wait["wait_until_available"]) == (PINNED_OLD, False, True)
+
+
+def test_the_versions_that_the_account_needs_are_enabled() -> None:
+    enabled = [options for _module, options in recover("key").tasks if options.get("state") == "enabled"]
+
+    assert [one["key_identifier"] for one in enabled] == [PINNED_OLD, PINNED_NEW]
+    assert {one["extend_expired_by"] for one in enabled} == {"P30D"}
+
+
+def test_an_account_without_a_key_is_not_waited_for() -> None:
+    assert Run("recover", {"__recover_before": {"exists": False, "repairs": []}}).modules == [INFO]

@@ -187,13 +187,12 @@ def test_a_warning_is_given_once_in_a_run(tmp_path: Path, monkeypatch: pytest.Mo
     ("variables", "expected"),
     [
         ({}, False),
-        ({"cmk_previous_version": "keep", "cmk_key_force_new_version": False}, False),
-        ({"cmk_key_force_new_version": "no", "cmk_new_key_identifier": "", "cmk_key_rotation_policy": {}}, False),
-        ({"cmk_previous_version": "disable"}, True),
+        ({"cmk_unused_versions": "keep", "cmk_key_force_new_version": False}, False),
+        ({"cmk_key_force_new_version": "no", "cmk_unused_versions": "", "cmk_key_rotation_policy": {}}, False),
+        ({"cmk_unused_versions": "disable"}, True),
         ({"cmk_key_force_new_version": True}, True),
         ({"cmk_key_force_new_version": "yes"}, True),
         ({"cmk_key_max_age": "P90D"}, True),
-        ({"cmk_new_key_identifier": "https://kv.vault.azure.net/keys/k"}, True),
         ({"cmk_key_rotation_policy": {"time_after_create": "P90D"}}, True),
     ],
 )

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from documents import PRINCIPAL, SUBSCRIPTION, VAULT_ID, policy, vault, visible
+from documents import PRINCIPAL, SUBSCRIPTION, VAULT_ID, listed_users, policy, vault
 from goals import access_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
@@ -55,9 +55,9 @@ def test_access_policy_is_changed_where_its_vault_is(subscription: str, state: s
     document = {**vault(policy(keys=["get"])), "id": VAULT_ID.replace(SUBSCRIPTION, subscription)}
     observed = {"vault": document, "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
     session = Session()
-    service = Access(session, Vaults(session, None, None, None), None, None)
+    service = Access(session, Vaults(session, None, None, None), *[None] * 3)
 
-    for step in access_plan.plan(access_goal(state=state), {**observed, "visible": visible()}).steps:
+    for step in access_plan.plan(access_goal(state=state), {**observed, **listed_users()}).steps:
         step.apply(service)
 
     [(where, (group, name, done, body))] = session.calls

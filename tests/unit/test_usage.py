@@ -11,24 +11,29 @@ from typing import Any
 
 import pytest
 from documents import (
+    DAY,
     KEY,
     NEW,
+    NOW,
     OLD,
     OTHER,
     PRINCIPAL,
     account,
     account_id,
     disk,
+    key,
+    listed,
     not_listed,
     system_assigned,
+    times,
     user_assigned,
     visible,
 )
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import usage
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.versions import MARGIN_SECONDS, KeyVersions
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 
 OTHER_KEY = "https://myvault.vault.azure.net/keys/other"
 OTHER_VAULT = "https://vault2.vault.azure.net/keys/batch"
@@ -70,19 +75,111 @@ ELSEWHERE = [account("managed"), account("otherkey", key=OTHER_KEY), account("ot
 EVERYONE = visible(PINNED_OLD, PINNED_NEW, FOLLOWS, *ELSEWHERE)
 
 
+def users_of_key(seen: Any, named: str = KEY, margin: float = MARGIN_SECONDS, **ages: Any) -> tuple[list[str], Any]:
+    """The names of the accounts and pools that may use the key, and the days until the margin ends."""
+    users = usage.users_of_key(seen, identifier(named), times(*seen["accounts"], **ages), NOW, margin)
+    return names(users.ids), users.until and (users.until - NOW) / DAY
+
+
+def names(ids: list[str]) -> list[str]:
+    return [one.rpartition("/")[2] for one in ids]
+
+
 @pytest.mark.parametrize(
-    ("key", "followers_on", "users"),
+    ("key", "users"),
     [
-        pytest.param(KEY, None, ["pinnedold", "pinnednew", "follows"], id="whole key"),
-        pytest.param(f"{KEY}/{NEW}", [NEW], ["pinnednew", "follows"], id="version that followers are on"),
-        pytest.param(f"{KEY}/{OLD}", [NEW], ["pinnedold"], id="version that followers have left"),
-        pytest.param(f"{KEY}/{OLD}", [OLD, NEW], ["pinnedold", "follows"], id="version that followers may be on yet"),
-        pytest.param(f"{KEY}/{'d' * 32}", [NEW], [], id="version that nobody is on"),
-        pytest.param(f"{KEY}2", None, [], id="a longer name"),
+        pytest.param(KEY, ["pinnedold", "pinnednew", "follows"], id="key"),
+        pytest.param(f"{KEY}/{OLD}", ["pinnedold", "pinnednew", "follows"], id="key that is named with a version"),
+        pytest.param(f"{KEY}2", [], id="a longer name"),
+        pytest.param(OTHER_VAULT, ["othervault"], id="another vault"),
     ],
 )
-def test_accounts_on_a_key(key: str, followers_on: list[str] | None, users: list[str]) -> None:
-    assert usage.on_key(EVERYONE, identifier(key), followers_on) == [account_id(name) for name in users]
+def test_accounts_that_use_a_key(key: str, users: list[str]) -> None:
+    assert users_of_key(EVERYONE, key) == (users, None)
+    assert names([one["id"] for one in usage.accounts_on_key(EVERYONE, identifier(key))]) == users
+
+
+@pytest.mark.parametrize(
+    ("age", "until"),
+    [
+        pytest.param(7 * DAY - 1, 1 / DAY, id="inside the margin"),
+        pytest.param(7 * DAY, None, id="outside the margin"),
+        pytest.param(None, 7, id="changed at an unknown time"),
+    ],
+)
+def test_an_account_that_may_have_left_a_key_uses_it_inside_the_margin(age: float | None, until: float | None) -> None:
+    left = account("otherkey", key=OTHER_KEY)
+    expected = ["otherkey"] if until else []
+
+    assert users_of_key(visible(left), left=("otherkey",), otherkey=age) == (expected, pytest.approx(until))
+    # Without access to the key, the account cannot have used it.
+    assert users_of_key(visible(left), otherkey=age) == ([], None)
+    # An account that uses the key now has no end.
+    assert users_of_key(visible(left, FOLLOWS), left=("otherkey",), otherkey=age) == (["follows", *expected], None)
+
+
+def test_the_margin_of_several_accounts_ends_with_the_last() -> None:
+    seen = visible(account("one"), account("two"))
+    left: Any = {"left": ("one", "two"), "one": 3 * DAY, "two": 2 * DAY}
+
+    assert users_of_key(seen, **left) == (["one", "two"], 5)
+    assert users_of_key(seen, margin=2.5 * DAY, **left) == (["two"], 0.5)
+    assert users_of_key(seen, margin=0, **left) == ([], None)
+
+
+VERSIONS = KeyVersions(
+    [listed(key(name, created=NOW - age, updated=NOW - age)) for name, age in ((OLD, 90 * DAY), (NEW, 30 * DAY))], NOW
+)
+NEW_FOR_A_DAY = KeyVersions(
+    [listed(key(name, created=NOW - age, updated=NOW - age)) for name, age in ((OLD, 90 * DAY), (NEW, DAY))], NOW
+)
+
+
+def users_of_version(
+    seen: Any, version: str, *, of: KeyVersions = VERSIONS, margin: float = MARGIN_SECONDS, **ages: Any
+) -> tuple[list[str], Any]:
+    named = identifier(f"{KEY}/{version}")
+    users = usage.users_of_version(seen, named, of, times(*seen["accounts"], **ages), margin)
+    return names(users.ids), users.until and (users.until - NOW) / DAY
+
+
+@pytest.mark.parametrize(
+    ("version", "ages", "users", "until"),
+    [
+        pytest.param(NEW, {}, ["pinnednew", "follows"], None, id="the newest version"),
+        pytest.param(OLD, {}, ["pinnedold"], None, id="a previous version"),
+        pytest.param(OLD, {"pinnednew": DAY, "follows": DAY}, ["pinnedold", "pinnednew", "follows"], None, id="moved"),
+        pytest.param("d" * 32, {}, [], None, id="a version that nothing uses"),
+        pytest.param("d" * 32, {"follows": DAY}, [], None, id="a version that does not exist"),
+    ],
+)
+def test_accounts_that_may_use_a_version(version: str, ages: Any, users: list[str], until: float | None) -> None:
+    assert users_of_version(EVERYONE, version, **ages) == (users, until)
+
+
+def test_a_previous_version_is_in_use_until_the_margin_of_its_users_ends() -> None:
+    seen = visible(PINNED_NEW, FOLLOWS, *ELSEWHERE)
+
+    assert users_of_version(seen, OLD, pinnednew=3 * DAY, follows=5 * DAY) == (["pinnednew", "follows"], 4)
+    # A new version prolongs the margin of a follower only.
+    assert users_of_version(seen, OLD, of=NEW_FOR_A_DAY, pinnednew=3 * DAY, follows=5 * DAY)[1] == 6
+    assert users_of_version(seen, OLD, margin=4 * DAY, pinnednew=3 * DAY, follows=5 * DAY) == (["pinnednew"], 1)
+    assert users_of_version(seen, OLD, margin=0, pinnednew=3 * DAY, follows=None) == ([], None)
+    # The margin of an account that had no access begins with its access.
+    assert users_of_version(seen, OLD, access_since={"follows": NOW - DAY}) == (["follows"], 6)
+
+
+def test_a_follower_of_an_unusable_version_has_no_end() -> None:
+    items = [listed(key(OLD, created=NOW - 90 * DAY)), listed(key(NEW, created=NOW - 30 * DAY, enabled=False))]
+
+    assert users_of_version(visible(FOLLOWS), OLD, of=KeyVersions(items, NOW)) == (["follows"], None)
+
+
+def test_an_account_that_may_have_left_a_key_may_use_each_version() -> None:
+    left: Any = {"left": ("otherkey",), "otherkey": 3 * DAY}
+
+    for version in (OLD, NEW):
+        assert users_of_version(visible(*ELSEWHERE), version, **left) == (["otherkey"], 4)
 
 
 BY_SYSTEM = account("bysystem", key=f"{KEY[:-5]}Batch", identity=system_assigned(PRINCIPAL.upper()))
@@ -129,16 +226,10 @@ DISKS = visible(disks=(ON_OLD, FOLLOWING, FOLLOWING_FROM_OLD, ON_OTHER))
 @pytest.mark.parametrize(
     ("find", "pools"),
     [
-        pytest.param(lambda seen: usage.on_key(seen, identifier(KEY)), "old following from-old", id="whole key"),
-        pytest.param(
-            lambda seen: usage.on_key(seen, identifier(f"{KEY}/{OLD}"), [NEW]), "old from-old", id="a previous version"
-        ),
-        pytest.param(
-            lambda seen: usage.on_key(seen, identifier(f"{KEY}/{NEW}"), [NEW]),
-            "following from-old",
-            id="the version that followers are on",
-        ),
-        pytest.param(lambda seen: usage.on_key(seen, identifier(OTHER_VAULT)), "", id="a key that no pool has"),
+        pytest.param(lambda seen: users_of_key(seen)[0], "old following from-old", id="key"),
+        pytest.param(lambda seen: users_of_version(seen, OLD)[0], "old from-old", id="a previous version"),
+        pytest.param(lambda seen: users_of_version(seen, NEW)[0], "following from-old", id="the newest version"),
+        pytest.param(lambda seen: users_of_key(seen, OTHER_VAULT)[0], "", id="a key that no pool has"),
         pytest.param(lambda seen: usage.following(seen, identifier(KEY)), "following from-old", id="followers"),
         pytest.param(lambda seen: usage.in_vault(seen, "MyVault"), "old following from-old other", id="vault"),
         pytest.param(lambda seen: usage.in_vault(seen, "vault2"), "", id="another vault"),
@@ -155,19 +246,26 @@ DISKS = visible(disks=(ON_OLD, FOLLOWING, FOLLOWING_FROM_OLD, ON_OTHER))
     ],
 )
 def test_pools_that_encrypt_their_disks_with_a_key(find: Callable[[Any], list[str]], pools: str) -> None:
-    assert [one.rpartition("/")[2] for one in find(DISKS)] == pools.split()
+    assert names(find(DISKS)) == pools.split()
     # The pools of an unavailable account may use any key, regardless of the account's key.
-    assert find(visible(account("unavailable", key=OTHER_KEY), disks=(UNKNOWN,))) == [UNKNOWN["id"]]
+    assert names(find(visible(account("unavailable", key=OTHER_KEY), disks=(UNKNOWN,)))) == ["unavailable"]
 
 
-def test_the_principals_of_followers() -> None:
-    seen = {**visible(BY_OTHER, BY_USER, PINNED_OLD, NO_KEY), "disks": DISKS["disks"]}
-    found = usage.principals_following(seen, identifier(f"{KEY}/{OLD}"))
+@pytest.mark.parametrize("created_with", [str(number) * 32 for number in range(8)])
+def test_a_pool_may_use_each_version_until_its_margin_ends(created_with: str) -> None:
+    """A pool that follows the key may still use the version with which it was created."""
+    one = disk("pool", f"{KEY}/{created_with}", follows=True, changed_at=NOW - 3.0 * DAY)
 
-    assert found[BY_OTHER["id"]] == (OTHER,)
-    pools = {one.rpartition("/")[2]: principals for one, principals in found.items() if "/pools/" in one}
-    assert pools == {"following": [OTHER], "from-old": None}
-    assert len(found) == 3
+    assert users_of_version(visible(disks=(one,)), OLD, of=NEW_FOR_A_DAY) == (["pool"], 6)
+    assert users_of_version(visible(disks=({**one, "follows_latest": False},)), OLD) == (["pool"], 4)
+
+
+def test_unknown_pools_of_an_account_that_has_left_the_key_have_no_end() -> None:
+    left = account("unavailable", key=OTHER_KEY)
+    ages: Any = {"left": ("unavailable",), "unavailable": DAY}
+    seen = visible(left, disks=(UNKNOWN,))
+
+    assert users_of_version(seen, OLD, **ages) == users_of_key(seen, **ages) == (["unavailable"], None)
 
 
 def test_a_vault_that_an_account_refers_to_is_in_use() -> None:
@@ -178,15 +276,11 @@ def test_a_vault_that_an_account_refers_to_is_in_use() -> None:
     assert usage.in_vault(visible(refers), "vault2") == []
 
 
-def test_only_accounts_are_read_for_their_change_time() -> None:
-    assert usage.accounts_on_key({**EVERYONE, **DISKS, "accounts": [FOLLOWS]}, identifier(KEY)) == [FOLLOWS["id"]]
-
-
 def test_guard_reports_pools_and_accounts() -> None:
     seen = visible(PINNED_OLD, disks=(ON_OLD, UNKNOWN))
 
     with pytest.raises(Refused) as refused:
-        usage.guard(usage.on_key(seen, identifier(KEY)), seen, "the key is deleted", force=False)
+        usage.guard([PINNED_OLD["id"], UNKNOWN["id"], ON_OLD["id"]], seen, "delete the key", force=False)
 
     assert refused.value.facts["accounts"] == [PINNED_OLD["id"], UNKNOWN["id"]]
     assert refused.value.facts["pools"] == [ON_OLD["id"]]
@@ -199,7 +293,7 @@ def test_rights_to_list_accounts_and_to_list_pools_are_reported_separately() -> 
     seen = {**visible(unlisted=("/subscriptions/other",)), "unlisted": [not_listed("/subscriptions/other"), pools]}
 
     with pytest.raises(Refused) as refused:
-        usage.guard([], seen, "the key is deleted", force=False)
+        usage.guard([], seen, "delete the key", force=False)
 
     assert refused.value.facts["remedy"] == (
         "Grant the caller Microsoft.Batch/batchAccounts/pools/read at /subscriptions/hidden and "
@@ -210,31 +304,41 @@ def test_rights_to_list_accounts_and_to_list_pools_are_reported_separately() -> 
 
 
 def test_guard_allows_changes_of_unused_resources() -> None:
-    assert usage.guard([], visible(), "the key is deleted", force=False) == ()
+    assert usage.guard([], visible(), "delete the key", force=False) == ()
 
 
 def test_guard_refuses_and_names_the_accounts_that_would_lose_the_key() -> None:
     users = [account_id("one"), account_id("two")]
 
     with pytest.raises(Refused) as refused:
-        usage.guard(users, visible(unlisted=(SUBSCRIPTION,)), "the key batch is deleted", force=False)
+        usage.guard(users, visible(unlisted=(SUBSCRIPTION,)), "delete the key batch", force=False)
 
     assert refused.value.code == "in_use"
     assert refused.value.facts["accounts"] == users
     assert refused.value.facts["unlisted"] == [not_listed(SUBSCRIPTION)]
     assert SUBSCRIPTION in refused.value.msg
     assert all(user in refused.value.msg for user in users)
-    assert "the key batch is deleted" in refused.value.msg
+    assert "delete the key batch" in refused.value.msg
 
 
 def test_a_forced_change_names_the_affected_accounts() -> None:
-    users, unlisted = usage.guard(
-        [account_id("one")], visible(unlisted=(SUBSCRIPTION,)), "the key is deleted", force=True
-    )
+    users, unlisted = usage.guard([account_id("one")], visible(unlisted=(SUBSCRIPTION,)), "delete the key", force=True)
 
     assert account_id("one") in users
     assert SUBSCRIPTION in unlisted
 
 
-def test_a_follower_is_given_a_day_to_take_over_a_new_version_and_a_day_to_leave_the_previous_one() -> None:
-    assert key_document.FOLLOWING_LAG == 2 * 24 * 60 * 60
+def test_the_refusal_inside_the_margin_names_its_end() -> None:
+    refused = usage.recently_used("delete the key", [account_id("one")], NOW + DAY)
+
+    assert (refused.code, refused.facts["accounts"]) == ("recently_used", [account_id("one")])
+    assert refused.facts["kept_until"] == "2026-05-29T20:26:40Z"
+    assert refused.facts["kept_until"] in refused.msg
+    assert "unused_for: P0D" in refused.facts["remedy"]
+
+
+def test_a_change_inside_the_margin_has_a_warning_that_names_the_users() -> None:
+    (warning,) = usage.cut_short("the key batch", [account_id("one"), account_id("two")])
+
+    assert all(part in warning for part in ("Batch may need the key batch", account_id("one"), account_id("two")))
+    assert usage.cut_short("the key batch", []) == ()

@@ -220,10 +220,9 @@ def unnoticed_repairs(observed: Mapping[str, Any]) -> dict[float, float]:
     evidence: Evidence = observed["evidence"]
     repairs: dict[float, float] = {}
     if isinstance(evidence.bundle, Mapping):
-        items = [item_of(evidence.bundle)]
-        if evidence.key.version is None:
-            # An account that follows the key may have needed an older version that was enabled again.
-            items += [item for item in _listed(observed) or () if not why_unusable(item, evidence.now)]
+        # The account may have needed another version that was enabled again.
+        others = [item for item in _possible(evidence, observed)[1:] if not why_unusable(item, evidence.now)]
+        items = [item_of(evidence.bundle), *others]
         times = [(item["attributes"].get("updated") or 0, item["attributes"]["created"]) for item in items]
         repairs |= {updated: updated + _RECOVERY_SECONDS for updated, created in times if updated > created}
     granted = access_since(evidence)
@@ -244,9 +243,10 @@ def may_recover(observed: Mapping[str, Any]) -> bool:
 def depends_on_account_change(observed: Mapping[str, Any]) -> bool:
     """Whether the time when the account was changed says more about its availability: after a recent change of the key,
     and if the account may have used a version that is unusable now."""
-    if unnoticed_repairs(observed) or isinstance(observed["versions"], CmkError):
+    just_changed = {**observed, "account_changed_at": None}
+    if unnoticed_repairs(just_changed) or isinstance(observed["versions"], CmkError):
         return True
-    return _others_unusable(observed["evidence"], {**observed, "account_changed_at": None}) != {}
+    return _others_unusable(observed["evidence"], just_changed) != {}
 
 
 def _user(evidence: Evidence, observed: Mapping[str, Any]) -> User:

@@ -103,6 +103,11 @@ def to_create_account(group: str) -> Iterator[Needed]:
     yield Right(f"{_ACCOUNTS}/operationResults/read", in_group(group))
 
 
+def to_confirm_creation(group: str) -> Right:
+    """The right to list the pools of a new account, which confirms that the account can use its key."""
+    return Right(POOLS_READ, in_group(group))
+
+
 def to_change_account(group: str, name: str) -> Right:
     return Right(f"{_ACCOUNTS}/write", in_group(group, f"{_ACCOUNTS}/{name}"))
 

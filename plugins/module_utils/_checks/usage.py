@@ -24,6 +24,7 @@ from .._core.errors import CmkError, Refused
 from .._core.ids import KeyIdentifier, is_pool, key_of, place_of, principals_of, read_key_identifier
 from .._core.plan import Plan, W
 from .._resources.account.document import POOLS_READ
+from .._resources.key.document import version_of
 from .rights import READ_ACCOUNTS, READ_PERMISSIONS
 from .versions import KeyVersions, User, margin_ends, versions_possibly_in_use
 
@@ -105,11 +106,13 @@ def users_of_version(visible: Visible, key: KeyIdentifier, versions: KeyVersions
     """The users of this version of a key (`versions_possibly_in_use`)."""
     users: dict[str, float | None] = {}
 
+    item = next((one for one in versions.items if version_of(one) == key.version), None)
+
     def add(name: str, user: User) -> None:
         possible = versions_possibly_in_use(versions, user, margin)
         if key.version in possible:
             is_own = possible[0] == key.version
-            until = margin_ends(versions, user, margin)
+            until = margin_ends(versions, user, margin, item)
             known = users.get(name, 0)
             users[name] = None if is_own or until == inf or known is None else max(until, known)
 

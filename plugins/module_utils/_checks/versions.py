@@ -71,20 +71,20 @@ def versions_possibly_in_use(versions: KeyVersions, user: User, margin: float = 
 
     A pinned user may use its version and, inside the margin (seconds) after its last change, each other version. A
     user that follows the key may use the newest version and, until it could use the newest version for the margin,
-    each other version. A version that became unusable when it cannot have been in use any more is not among them.
+    each other version. It may also use an older version that was enabled inside the margin, because Batch can only then
+    move the user to the newest version. A version that became unusable when it cannot have been in use any more is not
+    among them.
     """
     now, ordered = versions.now, versions.newest_first
     own = user.version or (version_of(ordered[0]) if ordered else None)
     if own is None:
         return []
-    if margin_ends(versions, user, margin) <= now:
-        return [own]
 
     def is_possible(index: int) -> bool:
         item = ordered[index]
         ended = ended_at(item, now)
-        if ended > now:
-            return True
+        if ended > now or margin_ends(versions, user, margin) <= now:
+            return margin_ends(versions, user, margin, item) > now
         newer = [one for one in ordered[:index] if version_of(one) not in versions.unfit]
         # A version that was created as a disabled version was never in use. Batch refuses to change an account that has
         # lost its key, so an account that was changed later does not use the version.
@@ -96,9 +96,12 @@ def versions_possibly_in_use(versions: KeyVersions, user: User, margin: float = 
     return [own, *others]
 
 
-def margin_ends(versions: KeyVersions, user: User, margin: float = MARGIN_SECONDS) -> float:
-    """The time from which on the user certainly uses its own version only, in seconds since 1970. Without a further
-    change, that is. For a user that follows a key whose newest version is not usable, there is no such time."""
+def margin_ends(
+    versions: KeyVersions, user: User, margin: float = MARGIN_SECONDS, older: KeyItem | None = None
+) -> float:
+    """The time from which on the user certainly uses its own version only, or at least not the older version, in
+    seconds since 1970. Without a further change, that is. For a user that follows a key whose newest version is not
+    usable, there is no such time."""
     now, ordered = versions.now, versions.newest_first
     since = now if user.changed_at is None else user.changed_at
     if user.version is None and ordered:
@@ -106,6 +109,8 @@ def margin_ends(versions: KeyVersions, user: User, margin: float = MARGIN_SECOND
         if why_unusable(newest, now) or version_of(newest) in versions.unfit:
             return inf
         since = max(since, usable_since(newest), user.access_since)
+        if older is not None and ended_at(older, now) > now and usable_since(older) > older["attributes"]["created"]:
+            since = max(since, usable_since(older))
     return since + margin
 
 

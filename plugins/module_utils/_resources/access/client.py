@@ -9,6 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,8 @@ class Access(Polled):
             read = map_concurrent(lambda name: value_or_error(partial(self._resources.times, name), CmkError), holders)
             times = {name: (None, None) if isinstance(found, CmkError) else found for name, found in read.items()}
             observed["times"] = usage.Times({name: changed for name, (changed, _now) in times.items()}, {}, holders)
-            observed["now"] = max((now for _changed, now in times.values() if now is not None), default=0.0)
+            # The local time if no response has a time.
+            observed["now"] = max((now for _changed, now in times.values() if now is not None), default=time.time())
         return observed
 
     def assignments(self, scope: str, principal: str) -> list[RoleAssignment]:

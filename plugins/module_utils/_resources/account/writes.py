@@ -32,6 +32,8 @@ class AccountWrites(Service, Protocol):
 def _create(*, group: str, body: Mapping[str, Any], **_rest: object) -> Iterator[Needed]:
     yield from rights.to_create_account(group)
     yield from rights.to_assign_identities(body)
+    if "keyVaultProperties" in body["properties"]["encryption"]:
+        yield rights.to_confirm_creation(group)
 
 
 @NEEDED.of(AccountWrites.update)

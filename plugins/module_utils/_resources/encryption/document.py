@@ -21,9 +21,8 @@ KEY_VAULT = "microsoft_keyvault"
 BATCH = "microsoft_batch"
 
 
-def required_key(account: Account, vault: str, name: str, or_already: KeyIdentifier | None = None) -> KeyIdentifier:
-    """The customer-managed key that the account uses. It must be the named key, or the key that the account is
-    about to be moved to (`or_already`)."""
+def required_key(account: Account, vault: str, name: str) -> KeyIdentifier:
+    """The customer-managed key that the account uses. It must be the named key."""
     key = key_of(account)
     if key is None:
         raise Refused(
@@ -32,14 +31,14 @@ def required_key(account: Account, vault: str, name: str, or_already: KeyIdentif
             code="account_not_on_cmk",
             remedy="Move the account to a customer-managed key first, with azbatch.cmk.provision.",
         )
-    if not key.is_named(vault, name) and not key.same(or_already):
+    if not key.is_named(vault, name):
         raise Refused(
-            f"The Batch account {account['name']} uses {key}, not the key {name} in {vault}. Correct vault_name and "
-            "key_name; to move the account to another key, set new_key_identifier to it.",
+            f"The Batch account {account['name']} uses {key}, not the key {name} in {vault}. Correct name or "
+            "vault_name. To move the account to another key, run azbatch.cmk.switch.",
             code="account_on_another_key",
-            option="key_name",
+            option="name",
             value=name,
-            remedy="Correct vault_name and key_name, or set new_key_identifier.",
+            remedy="Correct name or vault_name, or run azbatch.cmk.switch.",
         )
     return key
 

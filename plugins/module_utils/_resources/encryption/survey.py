@@ -38,9 +38,9 @@ def described(account: Account | None) -> dict[str, Any]:
 def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
     """The module's return value."""
     account: Account | None = observed["account"]
-    unavailable_reason, diagnosis = observed["unavailable_reason"], observed["diagnosis"]
     if account is None:
         return {"exists": False, "repairs": []}
+    unavailable_reason, diagnosis = observed["unavailable_reason"], observed["diagnosis"]
     available = account_document.availability(unavailable_reason)
     return {
         **described(account),

@@ -113,6 +113,10 @@ def desired(params: Mapping[str, Any]) -> Goal:
         problems.add(
             "resource_group", None, "account_name requires it.", "Set it to the resource group of the Batch account."
         )
+    if params["account_name"] is not None and state != "present":
+        problems.add(
+            "account_name", params["account_name"], f"it has no meaning with state: {state}.", "Leave out account_name."
+        )
     if params["account_name"] is not None:
         problems.of(check_account_name, params["account_name"], "account_name")
     retires = params["unused_versions"] == "disable"

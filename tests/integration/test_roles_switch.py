@@ -1,0 +1,242 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The role switch by its playbook: the move of an account to a different key, and disabling of the key that it left."""
+
+from __future__ import annotations
+
+import pytest
+from harness import Ansible, Run
+from one_process import RolesRunner
+from role_runs import (
+    VARS,
+    holdings,
+    play_role,
+    refused,
+    result,
+    run_role,
+    second_account,
+    steps,
+    unchanged,
+    warnings,
+    wrote,
+)
+from service import DAY, ENCRYPTION_USER, NEEDED, Service
+
+FOREIGN = "99999999-0000-4000-8000-000000000001"
+MODES = ("access_policy", "rbac")
+AT_ONCE = {"cmk_unused_versions_after": "P0D"}
+ACCESS = "Grant the account access to the key"
+MOVE = "Move the account to the key"
+LEFT = "Disable the key that accounts have left"
+
+
+def switch(roles: RolesRunner, **options: str) -> Run:
+    return play_role(roles, "switch", **options)
+
+
+def keyless(identifier: str) -> str:
+    """The identifier of the key without the version."""
+    return identifier.rpartition("/")[0]
+
+
+def enabled(service: Service, key: str = "key1", vault: str = "vault-one") -> list[bool]:
+    return [version.enabled for version in service.versions(key, vault)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.slow(every=2)
+def test_to_a_different_key_in_a_different_vault(roles: RolesRunner, service: Service, mode: str) -> None:
+    principal, first = service.on_key(rbac=mode == "rbac")
+    service.make_vault("vault-two", rbac=mode == "rbac", tags={"owner": "others"})
+    if mode == "access_policy":
+        service.set_policy("add", service.policy(FOREIGN, "get", "list"), vault="vault-two")
+    other = service.make_key("other", "vault-two", size=4096).id
+    wanted = {"cmk_new_key_identifier": other}
+    before = holdings(service)
+
+    predicted = play_role(roles, "switch", check=True, **wanted)
+    assert wrote(predicted) == []
+    assert holdings(service) == before
+
+    run = switch(roles, **wanted)
+    assert steps(predicted) == steps(run)
+    grant = "PUT role vault-two" if mode == "rbac" else "PUT policies vault-two add"
+    assert wrote(run) == [grant, "PATCH account account1"]
+    assert result(run) == {
+        "exists": True,
+        "key_source": "microsoft_keyvault",
+        "key_identifier": other,
+        "key_version": other.rpartition("/")[2],
+        "follows_latest": False,
+        "available": True,
+        "previous_key_identifier": first,
+        "key_kept_for": [],
+        "key_kept_until": None,
+        "changed": True,
+        "changed_steps": {"access": True, "encryption": True, "key": False},
+    }
+    assert service.encryption() == other
+    assert service.is_available()
+    if mode == "rbac":
+        assert (service.vault_id("vault-two"), ENCRYPTION_USER) in service.assignments(principal)
+    else:
+        assert sorted((service.permissions(principal, "vault-two") or {})["keys"]) == NEEDED
+        assert (service.permissions(FOREIGN, "vault-two") or {})["keys"] == ["get", "list"]
+    after = holdings(service)
+    for world in (before, after):
+        world["accounts"]["account1"]["properties"].pop("encryption")
+    assert after["accounts"] == before["accounts"]
+    assert after["vaults"]["vault-one"] == before["vaults"]["vault-one"]
+    assert after["keys"] == before["keys"]
+
+    for check in (True, False):
+        unchanged(play_role(roles, "switch", check=check, **wanted))
+
+
+def test_the_key_that_the_account_left_is_disabled_after_the_margin(roles: RolesRunner, service: Service) -> None:
+    _, first = service.on_key()
+    other = service.make_key("other").id
+    wanted = {"cmk_new_key_identifier": other, "cmk_previous_key_identifier": keyless(first)}
+    run = switch(roles, **wanted)
+    assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
+    assert result(run)["key_kept_for"] == [service.account_id()]
+    until = result(run)["key_kept_until"]
+    assert until
+    assert warnings(run) == []
+
+    service.sandbox.control.advance(6 * DAY)
+    run = unchanged(switch(roles, **wanted))
+    assert result(run)["key_kept_until"] == until
+
+    service.sandbox.control.advance(DAY + 60)
+    unchanged(switch(roles, cmk_new_key_identifier=other))
+    predicted = play_role(roles, "switch", check=True, **wanted)
+    assert (steps(predicted), wrote(predicted)) == (["key"], [])
+    run = switch(roles, **wanted)
+    assert (steps(run), wrote(run)) == (["key"], ["PATCH key vault-one key1"])
+    assert (result(run)["key_kept_for"], result(run)["key_kept_until"]) == ([], None)
+    assert warnings(run) == []
+    assert (enabled(service), enabled(service, "other")) == ([False], [True])
+    assert service.is_available()
+    unchanged(switch(roles, **wanted))
+
+
+def test_the_key_that_the_account_left_is_disabled_at_once(roles: RolesRunner, service: Service) -> None:
+    _, first = service.on_key()
+    wanted = {"cmk_new_key_identifier": service.make_key("other").id, "cmk_previous_key_identifier": first, **AT_ONCE}
+    predicted = play_role(roles, "switch", check=True, **wanted)
+    run = switch(roles, **wanted)
+    assert steps(predicted) == steps(run) == ["encryption", "key"]
+    assert wrote(run) == ["PATCH account account1", "PATCH key vault-one key1"]
+    for one in (predicted, run):
+        (warning,) = warnings(one)
+        assert "Batch may need" in warning
+        assert service.account_id() in warning
+    assert enabled(service) == [False]
+    assert service.is_available()
+    unchanged(switch(roles, **wanted))
+
+
+def test_the_key_that_another_account_shares_stays_enabled(roles: RolesRunner, service: Service) -> None:
+    _, first = service.on_key()
+    other_account = second_account(service, first)
+    other = service.make_key("other").id
+    wanted = {"cmk_new_key_identifier": keyless(other), "cmk_previous_key_identifier": keyless(first), **AT_ONCE}
+    run = switch(roles, **wanted)
+    assert steps(run) == ["encryption"]
+    report = result(run)
+    assert (report["follows_latest"], report["key_version"]) == (True, None)
+    assert (report["key_kept_for"], report["key_kept_until"]) == ([other_account], None)
+    assert enabled(service) == [True]
+    assert service.is_available("account2")
+    unchanged(switch(roles, **wanted))
+
+
+def test_the_new_key_is_not_disabled_if_it_is_named_as_the_previous_key(roles: RolesRunner, service: Service) -> None:
+    service.on_key()
+    other = service.make_key("other").id
+    run = switch(roles, cmk_new_key_identifier=other, cmk_previous_key_identifier=keyless(other), **AT_ONCE)
+    assert steps(run) == ["encryption"]
+    assert result(run)["key_kept_for"] == [service.account_id()]
+    assert enabled(service, "other") == [True]
+
+
+def test_an_account_that_uses_neither_the_previous_nor_the_new_key(ansible: Ansible, service: Service) -> None:
+    """The account has access to the new key already. `cmk_vault_name` and `cmk_key_name` name its previous key."""
+    _, first = service.on_key()
+    other = service.make_key("other").id
+    for wrong in ({"cmk_key_name": "key10"}, {"cmk_vault_name": "vault-two"}):
+        for check in (True, False):
+            run = run_role(ansible, "switch", check=check, cmk_new_key_identifier=other, **wrong)
+            refused(run, MOVE, first, "previous_key_name (cmk_key_name)")
+            assert run[MOVE]["code"] == "account_on_another_key"
+    assert service.encryption() == first
+
+
+def test_without_the_name_of_the_previous_key(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    other = service.make_key("other").id
+    names = {name: value for name, value in VARS.items() if name not in ("cmk_vault_name", "cmk_key_name")}
+    run = ansible.playbook("azbatch.cmk.switch", extra_vars={**names, "cmk_new_key_identifier": other})
+    assert run.rc == 0, run.output
+    assert service.encryption() == other
+
+
+def test_a_key_that_batch_could_not_use(roles: RolesRunner, service: Service) -> None:
+    service.on_key()
+    service.make_key("other", enabled=False)
+    other = service.versions("other")[0].id
+    before = holdings(service)
+    for check in (True, False):
+        run = run_role(roles, "switch", check=check, cmk_new_key_identifier=other)
+        refused(run, MOVE, "other")
+        assert run[MOVE]["failed_checks"] == ["key_enabled"]
+    assert holdings(service) == before
+
+
+def test_no_account(roles: RolesRunner, service: Service) -> None:
+    service.make_vault()
+    other = service.make_key("other").id
+    run = run_role(roles, "switch", cmk_new_key_identifier=other)
+    refused(run, ACCESS, "There is no Batch account account1")
+
+
+def test_a_missing_account_is_skipped(ansible: Ansible, service: Service) -> None:
+    """The named key is disabled nevertheless, because nothing uses it."""
+    service.make_vault()
+    first, other = service.make_key().id, service.make_key("other").id
+    wanted = {"cmk_new_key_identifier": other, "cmk_missing_account": "skip"}
+    run = unchanged(switch(ansible, **wanted))
+    assert run[ACCESS]["account_exists"] is False
+    assert "There is no Batch account account1." in run.output
+    run = switch(ansible, **wanted, cmk_previous_key_identifier=keyless(first))
+    assert steps(run) == ["key"]
+    assert enabled(service) == [False]
+
+
+def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
+    _, first = service.on_key()
+    other = service.make_key("other").id
+    service.disable()
+    run = run_role(roles, "switch", cmk_new_key_identifier=other, cmk_previous_key_identifier=first)
+    print("XX", run[MOVE].result, [(r["method"], r["url"], r["status"]) for r in run.requests])
+    refused(run_role(roles, "switch", cmk_new_key_identifier=other, cmk_previous_key_identifier=first), MOVE, first)
+    assert service.encryption() == first
+
+
+def test_names_in_another_letter_case(roles: RolesRunner, service: Service) -> None:
+    """Azure accepts names in any letter case."""
+    _, first = service.on_key()
+    wanted = {
+        "cmk_new_key_identifier": service.make_key("other").id.upper().replace("HTTPS", "https"),
+        "cmk_previous_key_identifier": keyless(first).upper().replace("HTTPS", "https"),
+        "cmk_vault_name": "Vault-One",
+        "cmk_key_name": "KEY1",
+        **AT_ONCE,
+    }
+    assert steps(switch(roles, **wanted)) == ["encryption", "key"]
+    assert enabled(service) == [False]
+    assert service.is_available()
+    unchanged(switch(roles, **wanted))

@@ -1,0 +1,186 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Versions of a key that are disabled because nothing uses them any more (`unused_versions: disable`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, account_id, disk, key, observed_key, three_versions
+from goals import key_goal
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
+
+UNLISTED = ("/subscriptions/hidden",)
+
+
+def goal(unused_for: str = "P7D", **options: Any) -> Any:
+    return key_goal(unused_versions="disable", unused_for=unused_for, **options).retired
+
+
+def retire(observed: dict[str, Any], unused_for: str = "P7D", **options: Any) -> Plan:
+    return key_plan.plan(goal(unused_for, **options), observed)
+
+
+def pinned(version: str | None = NEW, name: str = "mybatch") -> dict[str, Any]:
+    return account(name, key=f"{KEY}/{version}" if version else KEY)
+
+
+@pytest.mark.parametrize(
+    ("observed", "unused_for", "disabled", "kept"),
+    [
+        pytest.param(three_versions(), "P7D", [MIDDLE, OLD], [], id="no account"),
+        pytest.param(three_versions(pinned()), "P7D", [MIDDLE, OLD], [], id="pinned to the newest"),
+        pytest.param(three_versions(pinned(None)), "P7D", [MIDDLE, OLD], [], id="follows"),
+        pytest.param(three_versions(pinned(OLD)), "P7D", [MIDDLE], [OLD], id="pinned to a previous version"),
+        pytest.param(three_versions(pinned(), mybatch=DAY), "P7D", [], [MIDDLE, OLD], id="moved a day ago"),
+        pytest.param(three_versions(pinned(), mybatch=DAY), "P1D", [MIDDLE, OLD], [], id="moved, a shorter margin"),
+        pytest.param(three_versions(pinned(), mybatch=None), "P7D", [], [MIDDLE, OLD], id="moved at an unknown time"),
+        pytest.param(three_versions(pinned(), mybatch=None), "P0D", [MIDDLE, OLD], [], id="no margin"),
+        pytest.param(three_versions(pinned(OLD)), "P0D", [MIDDLE], [OLD], id="no margin, and in use"),
+        pytest.param(three_versions(newest_is=7 * DAY), "P7D", [MIDDLE, OLD], [], id="replaced before the margin"),
+        # Not a candidate, so it is not reported as kept.
+        pytest.param(three_versions(newest_is=6 * DAY), "P7D", [OLD], [], id="replaced inside the margin"),
+        pytest.param(three_versions(newest_is=6 * DAY), "P6D", [MIDDLE, OLD], [], id="replaced, a shorter margin"),
+        pytest.param(three_versions(pinned(None), newest_is=6 * DAY), "P7D", [], [OLD], id="follows a recent version"),
+        pytest.param(three_versions(disabled=(MIDDLE,)), "P7D", [OLD], [], id="disabled already"),
+        pytest.param(three_versions(disabled=(NEW,)), "P7D", [MIDDLE, OLD], [], id="newest disabled, no account"),
+        pytest.param(
+            three_versions(pinned(None), disabled=(NEW,)), "P0D", [], [MIDDLE, OLD], id="newest disabled, followed"
+        ),
+        pytest.param(
+            three_versions(account("gone", key=f"{KEY}2"), left=("gone",), gone=None),
+            "P7D",
+            [],
+            [MIDDLE, OLD],
+            id="an account that may have left the key at an unknown time",
+        ),
+        pytest.param(
+            three_versions(disks=(disk("pool", f"{KEY}/{OLD}"),)), "P7D", [MIDDLE], [OLD], id="pool on a version"
+        ),
+        pytest.param(
+            three_versions(disks=(disk("pool", f"{KEY}/{NEW}", changed_at=NOW - DAY),)),
+            "P7D",
+            [],
+            [MIDDLE, OLD],
+            id="pool that was changed",
+        ),
+        pytest.param(three_versions(disks=(disk("lost", None),)), "P0D", [], [MIDDLE, OLD], id="unknown pools"),
+        pytest.param(observed_key(key()), "P0D", [], [], id="the only version"),
+        pytest.param(observed_key(), "P7D", [], [], id="no key"),
+    ],
+)
+def test_versions_that_are_disabled_and_kept(
+    observed: dict[str, Any], unused_for: str, disabled: list[str], kept: list[str]
+) -> None:
+    plan = retire(observed, unused_for)
+
+    assert [step.arguments["version"] for step in plan.steps] == disabled
+    assert all(step.arguments["body"] == {"attributes": {"enabled": False}} for step in plan.steps)
+    assert (plan.report["disabled_versions"], plan.report["kept_versions"]) == (disabled, kept)
+    assert bool(plan.report["in_use_by"]) is bool(kept)
+    if disabled:
+        assert set(plan.before["enabled_versions"]) - set(plan.after["enabled_versions"]) == set(disabled)
+
+
+def test_kept_versions_are_reported_with_their_users_and_the_end_of_the_margin() -> None:
+    moved = retire(three_versions(pinned(), pinned(name="two"), mybatch=3 * DAY, two=5 * DAY))
+    used = retire(three_versions(pinned(), pinned(OLD, "two"), mybatch=3 * DAY))
+
+    assert (moved.report["in_use_by"], moved.report["kept_until"]) == (
+        [account_id("mybatch"), account_id("two")],
+        "2026-06-01T20:26:40Z",
+    )
+    # The account `two` uses a version now, so that there is no end.
+    assert (used.report["in_use_by"], used.report["kept_until"]) == (
+        [account_id("mybatch"), account_id("two")],
+        None,
+    )
+
+
+def test_versions_of_the_same_second() -> None:
+    """Key Vault returns the newest version."""
+    bundles = [key(OLD, created=NOW - 9 * DAY), key(MIDDLE, created=NOW - 9 * DAY)]
+
+    for newest, other in (bundles, bundles[::-1]):
+        observed = {**observed_key(*bundles), "key": newest}
+        assert retire(observed).report["disabled_versions"] == [other["key"]["kid"].rpartition("/")[2]]
+
+
+def test_accounts_that_cannot_be_listed() -> None:
+    hidden = three_versions(unlisted=UNLISTED)
+
+    with pytest.raises(Refused) as refused:
+        retire(hidden)
+    assert refused.value.code == "users_unknown"
+    assert "unused_versions: keep" in refused.value.facts["remedy"]
+
+    forced = retire(hidden, force=True)
+    assert forced.report["disabled_versions"] == [MIDDLE, OLD]
+    assert any(UNLISTED[0] in warning for warning in forced.warnings)
+
+
+def test_a_version_in_use_stays_enabled_also_with_force() -> None:
+    assert retire(three_versions(pinned(OLD)), force=True).report["kept_versions"] == [OLD]
+
+
+def test_versions_that_cannot_be_listed() -> None:
+    with pytest.raises(Denied) as denied:
+        retire({**three_versions(), "versions": None})
+
+    assert denied.value.code == "permission_denied"
+
+
+def test_a_shorter_margin_has_a_warning_only_if_it_matters() -> None:
+    recent = three_versions(pinned(), mybatch=2 * DAY)
+
+    (warning,) = retire(recent, "P1D").warnings
+    assert all(part in warning for part in ("Batch may need", MIDDLE, OLD, account_id()))
+    assert retire(three_versions(pinned()), "P1D").warnings == ()
+    assert retire(recent, "P7D").warnings == ()
+
+
+class Keys:
+    """A key. The account `newcomer` begins to use the version OLD after the first version was disabled."""
+
+    def __init__(self) -> None:
+        self.disabled: set[str] = set()
+        self.writes: list[tuple[str, bool]] = []
+
+    def read(self, _goal: Any) -> dict[str, Any]:
+        newcomers = [pinned(OLD, "newcomer")] if self.writes else []
+        return three_versions(pinned(), *newcomers, disabled=tuple(self.disabled))
+
+    def update(self, version: str, body: dict[str, Any], **_key: str) -> None:
+        enabled = body["attributes"]["enabled"]
+        self.writes.append((version, enabled))
+        self.disabled = self.disabled - {version} if enabled else self.disabled | {version}
+
+
+def test_versions_are_enabled_again_if_an_account_begins_to_use_one_of_them() -> None:
+    keys: Any = Keys()
+
+    with pytest.raises(Refused) as refused:
+        converge(goal(), keys, key_plan)
+
+    assert (refused.value.code, refused.value.facts["accounts"]) == ("in_use", [account_id("newcomer")])
+    assert refused.value.facts["restored"] is True
+    assert keys.writes == [(MIDDLE, False), (OLD, False), (MIDDLE, True), (OLD, True)]
+    # The next plan keeps the version of the account.
+    assert converge(goal(), keys, key_plan).report["kept_versions"] == [OLD]
+
+
+def test_a_second_plan_disables_nothing() -> None:
+    first = retire(three_versions())
+    after = three_versions(disabled=(OLD, MIDDLE))
+
+    assert not retire(after).changed
+    # The second check.
+    assert not key_plan.plan(first.goal, after).changed
+    assert key_plan.plan(first.goal, after).before == first.after
