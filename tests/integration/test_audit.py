@@ -218,7 +218,7 @@ def test_all_reports_agree_on_a_follower_whose_previous_version_expires(runner: 
         rotated = done(runner.another().role("rotate", VARS))
         info = done(runner.another().module("batch_encryption_info", {**ACCOUNT, "diagnose": True}))
         account = audited(runner, pools=True)
-        for told in (rotated["warnings"], info["warnings"] if "warnings" in info else [], account["unknown"]):
+        for told in (rotated["warnings"], info.get("warnings", []), account["unknown"]):
             assert (f"{version} has expired" in str(told)) is (info["available"] is None), told
         return [rotated["available"], info["available"], account["available"]]
 
@@ -381,7 +381,9 @@ def test_a_vault_is_missing_only_if_its_name_is_available(
 
     account = audited(runner)
     diagnosis = runner.another().module("batch_encryption_info", {**ACCOUNT, "diagnose": True})
-    recovery = runner.another().module("batch_encryption_info", {**ACCOUNT, "allowed_repairs": ["vault", "network", "key", "access"]})
+    recovery = runner.another().module(
+        "batch_encryption_info", {**ACCOUNT, "allowed_repairs": ["vault", "network", "key", "access"]}
+    )
 
     assert found(account) == [finding or "not_read"]
     assert [cause["name"] for cause in diagnosis["diagnosis"]["causes"]] == ([finding] if finding else [])
@@ -664,10 +666,10 @@ def test_the_result_of_the_module(ansible: Ansible, service: Service, way: str) 
     run = ansible.play(
         [
             task("all", "batch_encryption_audit", return_accounts=True),
-            task("a group", "batch_encryption_audit", **ACCOUNT, return_accounts=True),
-            task("one", "batch_encryption_audit", **ACCOUNT, account_name="account1", return_accounts=True),
-            task("just its key", "batch_encryption_info", **ACCOUNT, account_name="account1"),
-            task("a report", "batch_encryption_audit", **ACCOUNT, folder=str(ansible.folder / "cmk-audit")),
+            task("a group", "batch_encryption_audit", **place, return_accounts=True),
+            task("one", "batch_encryption_audit", **place, account_name="account1", return_accounts=True),
+            task("just its key", "batch_encryption_info", **place, account_name="account1"),
+            task("a report", "batch_encryption_audit", **place, folder=str(ansible.folder / "cmk-audit")),
         ],
         way=way,
     )

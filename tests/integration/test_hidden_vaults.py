@@ -100,7 +100,9 @@ def test_a_key_of_a_vault_that_is_not_listed_stays(service: Service, runner: One
     """Accounts of the vault's subscription may use the key, whichever that is."""
     since = service.sandbox.control.last
 
-    failed = runner.module("keyvault_cmk_key", {"vault_name": "vault-one", "name": "unused", "state": state, "unused_for": "P0D"})
+    failed = runner.module(
+        "keyvault_cmk_key", {"vault_name": "vault-one", "name": "unused", "state": state, "unused_for": "P0D"}
+    )
 
     assert failed.get("code") == "users_unknown", failed
     assert writes(service.sandbox.control.requests(since)) == []

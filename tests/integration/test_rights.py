@@ -270,7 +270,9 @@ def run(
     since = sandbox.control.last
     # The last request before each task.
     begins = [since]
-    report = runner.another().role(playbook.role, wanted, record=lambda _task, _result: begins.append(sandbox.control.last))
+    report = runner.another().role(
+        playbook.role, wanted, record=lambda _task, _result: begins.append(sandbox.control.last)
+    )
     assert answered <= answering(service)
     return report, [f"{one['method']} {one['url']}" for one in writes(sandbox.control.requests(begins[-2]))]
 

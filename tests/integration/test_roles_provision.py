@@ -352,7 +352,7 @@ def test_a_deleted_key_is_recovered_on_request(ansible: Ansible, service: Servic
     service.make_vault()
     version = service.make_key().id
     service.keys().begin_delete_key("key1").wait()
-    refused(run_role(ansible, "provision"), KEY, "key1", "recover_key: true (cmk_key_recover: true)")
+    refused(run_role(ansible, "provision"), KEY, "key1", "recover: true (cmk_key_recover: true)")
     run = play_role(ansible, "provision", cmk_key_recover=True, cmk_vault_authorization="access_policy")
     assert wrote(run)[0].startswith("POST")
     assert service.encryption() == version

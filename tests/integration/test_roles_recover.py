@@ -285,7 +285,9 @@ def test_a_vault_that_was_moved_to_another_tenant(roles: RolesRunner, service: S
     other = service.sandbox.control.call("POST", "/tenants", {"name": "Elsewhere"})
     service.change_vault(properties={"tenantId": other["tenant_id"], "accessPolicies": []})
     assert not service.is_available()
-    refused(run_role(roles, "recover"), DIAGNOSIS, "vault_in_other_tenant", "Move the vault back", "Nothing was changed")
+    refused(
+        run_role(roles, "recover"), DIAGNOSIS, "vault_in_other_tenant", "Move the vault back", "Nothing was changed"
+    )
 
 
 def test_a_follower_whose_version_was_purged(roles: RolesRunner, service: Service) -> None:

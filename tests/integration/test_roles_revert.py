@@ -13,7 +13,6 @@ import pytest
 from harness import Ansible, Run
 from one_process import RolesRunner
 from role_runs import (
-    VARS,
     holdings,
     play_role,
     refused,

@@ -210,7 +210,10 @@ def test_unused_versions_are_disabled(roles: RolesRunner, service: Service) -> N
     service.sandbox.control.advance(QUARTER)
     for _rotation in range(2):
         run = rotate(roles, **FORCE, **DISABLE)
-        assert (steps(run), wrote(run)) == (["key", "encryption"], ["POST key vault-one key1", "PATCH account account1"])
+        assert (steps(run), wrote(run)) == (
+            ["key", "encryption"],
+            ["POST key vault-one key1", "PATCH account account1"],
+        )
         service.sandbox.control.advance(3 * 3600)
     assert enabled(service) == [True, True, True]
     service.sandbox.control.advance(6 * DAY)

@@ -18,6 +18,7 @@ from role_runs import (
     run_role,
     second_account,
     steps,
+    things,
     unchanged,
     warnings,
     wrote,
@@ -220,9 +221,11 @@ def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
     other = service.make_key("other").id
     service.disable()
-    run = run_role(roles, "switch", cmk_new_key_identifier=other, cmk_previous_key_identifier=first)
-    print("XX", run[MOVE].result, [(r["method"], r["url"], r["status"]) for r in run.requests])
-    refused(run_role(roles, "switch", cmk_new_key_identifier=other, cmk_previous_key_identifier=first), MOVE, first)
+    run = run_role(roles, "switch", cmk_new_key_identifier=other, cmk_previous_key_identifier=first, **AT_ONCE)
+    assert [one.name for one in run.failed] == [MOVE], run.output
+    assert run[MOVE]["code"] == "account_unavailable"
+    # Batch refuses to change an account that has lost its key.
+    assert things(one for one in run.writes if one["status"] != 409) == []
     assert service.encryption() == first
 
 

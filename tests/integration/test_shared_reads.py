@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 from one_process import OneProcess
 from role_runs import VARS
-from service import GROUP, LOCATION, OFFICER, Service
+from service import DAY, GROUP, LOCATION, OFFICER, Service
 
 ENC = {"resource_group": GROUP, "account_name": "account1", "key_source": "microsoft_keyvault", "wait_timeout": 900}
 STRANGER = "0a1b2c3d-0000-4000-8000-00000000cafe"
@@ -39,40 +39,39 @@ def two_on_key1(service: Service) -> str:
 def test_a_key_that_is_set_to_expire_after_another_host_has_moved_to_it(runner: OneProcess, service: Service) -> None:
     key2 = two_on_key1(service)
     own = {**VARS, "cmk_new_key_identifier": key2}
-    assert not runner.role("rotate", {**own, "cmk_account_name": "account2"}).get("failed")
+    assert not runner.role("switch", {**own, "cmk_account_name": "account2"}).get("failed")
     ends = service.key("key2").properties.created_on + timedelta(minutes=30)
     service.keys().update_key_properties("key2", expires_on=ends)
     assert service.is_available()
-    report = runner.role("rotate", own)
+    report = runner.role("switch", own)
     service.sandbox.control.advance(31 * 60)
     assert service.is_available(), report
 
 
-@pytest.mark.parametrize("what", ["vault", "account"])
-def test_resources_that_others_create_during_the_run_are_not_replaced(
-    runner: OneProcess, service: Service, what: str
-) -> None:
-    """Reads do not show the resource yet, and the caller lacks the permission to check names."""
-    if what == "account":
-        service.make_vault()
+def test_a_vault_that_others_have_just_created_is_not_replaced(runner: OneProcess, service: Service) -> None:
+    """Reads do not show the vault yet, and the caller lacks the permission to check names."""
+    policies = [service.policy(service.operator, *OFFICER), service.policy(STRANGER, "get", "sign")]
+    service.make_vault(tags={"owner": "x"}, properties={"accessPolicies": policies})
+    answer(service, "GET", r"/vaults/vault-one\?", 404, "ResourceNotFound", 4)
+    answer(service, "POST", "checkNameAvailability", 403, "AuthorizationFailed", None)
+    runner.role("provision", {**LONG, "cmk_vault_authorization": "access_policy"})
+    service.sandbox.control.call("DELETE", "/faults")
+    assert (service.vault()["tags"], bool(service.permissions(STRANGER))) == ({"owner": "x"}, True)
+
+
+def test_an_account_that_others_create_during_the_run_is_not_replaced(runner: OneProcess, service: Service) -> None:
+    """Reads do not show the account yet, and the caller lacks the permission to check names."""
+    service.make_vault()
 
     def record(task: str, _result: object) -> None:
-        if what == "vault" and task.startswith("Check the account"):
-            policies = [service.policy(service.operator, *OFFICER), service.policy(STRANGER, "get", "sign")]
-            service.make_vault(tags={"owner": "x"}, properties={"accessPolicies": policies})
-            answer(service, "GET", r"/vaults/vault-one\?", 404, "ResourceNotFound", 4)
-            answer(service, "POST", "checkNameAvailability", 403, "AuthorizationFailed", None)
-        if what == "account" and task == "Ensure the key":
+        if task == "Ensure the key":
             service.make_account(tags={"owner": "x"})
             answer(service, "GET", r"/batchAccounts/account1\?", 404, "ResourceNotFound", 4)
             answer(service, "POST", "checkNameAvailability", 403, "AuthorizationFailed", None)
 
     runner.role("provision", {**LONG, "cmk_vault_authorization": "access_policy"}, record=record)
     service.sandbox.control.call("DELETE", "/faults")
-    if what == "vault":
-        assert (service.vault()["tags"], bool(service.permissions(STRANGER))) == ({"owner": "x"}, True)
-    else:
-        assert service.account().get("tags") == {"owner": "x"}
+    assert service.account().get("tags") == {"owner": "x"}
 
 
 def test_a_key_that_is_deleted_after_a_rotation_is_recovered_in_the_same_run(
@@ -107,11 +106,11 @@ def test_access_is_not_granted_to_an_identity_that_was_detached(runner: OneProce
     service.point(service.make_key().id)
     new = service.make_key("key2", vault="vault-two").id
 
-    def record(task: str, _result: object) -> None:
-        if task.startswith("Check the account"):
-            service.change_account(identity={"type": "UserAssigned", "userAssignedIdentities": {ida: None, idb: {}}})
-
-    report = runner.role("rotate", {**VARS, "cmk_new_key_identifier": new}, record=record)
+    on_account = {"resource_group": GROUP, "account_name": "account1"}
+    assert runner.module("batch_encryption_info", on_account)["exists"]
+    service.change_account(identity={"type": "UserAssigned", "userAssignedIdentities": {ida: None, idb: {}}})
+    report = runner.role("switch", {**VARS, "cmk_new_key_identifier": new})
+    assert service.encryption() == new, report
     assert service.permissions(leaked, "vault-two") is None, report
 
 
@@ -129,7 +128,8 @@ def test_access_of_an_identity_that_was_replaced_is_revoked(runner: OneProcess, 
         if task == "Move the account to a Microsoft-managed key":
             service.make_account(identity=two)
 
-    report = runner.role("revert", {**VARS, "cmk_revert_access": "revoke"}, record=record)
+    revoke = {"cmk_revert_access": "revoke", "cmk_unused_versions_after": "P0D"}
+    report = runner.role("revert", {**VARS, **revoke}, record=record)
     assert report.get("failed") or service.permissions(b) is None, report
 
 
@@ -212,23 +212,13 @@ def test_a_vault_that_changes_to_roles_that_were_assigned_before(runner: OneProc
     assert not report.get("failed"), report
 
 
-def test_a_vault_that_is_deleted_after_the_first_task_is_recovered(runner: OneProcess, service: Service) -> None:
-    def record(task: str, _result: object) -> None:
-        if task.startswith("Check the account"):
-            service.make_vault()
-            service.delete_vault()
-
-    began = time.monotonic()
-    report = runner.role("provision", {**LONG, "cmk_vault_recover": True}, record=record)
-    assert not report.get("failed"), (time.monotonic() - began, report)
-
-
 @pytest.mark.parametrize("state", ["disabled", "absent"])
 def test_a_key_that_was_restored_is_disabled_or_deleted_again(runner: OneProcess, service: Service, state: str) -> None:
     """The tasks of a run cache for a minute that a key was disabled or deleted."""
     service.on_key()
     service.point(None)
     wanted = {"vault_name": "vault-one", "name": "key1", "state": state, "in_use": "keep", "wait_timeout": 30}
+    service.sandbox.control.advance(8 * DAY)
     assert runner.module("keyvault_cmk_key", wanted)["changed"]
     if state == "absent":
         service.keys().begin_recover_deleted_key("key1").wait()

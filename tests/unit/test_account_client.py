@@ -129,7 +129,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def client(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[[Azure], Accounts]:
     def make(azure: Azure) -> Accounts:
         session = Session({"wait_timeout": 60})
-        session.__dict__.update(subscription_id="subscription", _fingerprint="me")
+        session.__dict__.update(subscription_id="subscription", fingerprint="me")
         monkeypatch.setattr(session, "client", azure.client)
         for name in ("document_or_none", "document"):
             monkeypatch.setattr(accounts_module.sdk, name, lambda kind, *_args: azure.answer(kind))
@@ -456,7 +456,7 @@ def test_an_interrupt_is_raised_after_the_cache_is_cleared(client: Make, monkeyp
 
 def test_an_interrupt_is_raised_after_the_cached_vault_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     session = Session({"wait_timeout": 60})
-    session.__dict__.update(_fingerprint="me")
+    session.__dict__.update(fingerprint="me")
     session.cache.read(lambda: "before", "vault", "v")
     forget = Cache.forget
 

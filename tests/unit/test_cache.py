@@ -140,7 +140,7 @@ def test_a_change_is_looked_for_in_azure_and_not_in_the_cache(clock: Clock) -> N
     """Only the first call may use a cached read, which is from after the change."""
     shelf = Shelf(atlas="stale")
     session = Session({"wait_timeout": 60})
-    session.__dict__.update(_fingerprint="me")
+    session.__dict__.update(fingerprint="me")
     service = Polled()
     service._session = session
 

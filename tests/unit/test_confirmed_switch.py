@@ -99,7 +99,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
 
 def confirm(clock: Time, pools: Pools, *again: Any) -> Accounts:
     session = Sessions(pools)
-    session.__dict__.update(subscription_id="subscription", _fingerprint="me")
+    session.__dict__.update(subscription_id="subscription", fingerprint="me")
     evidence_service: Any = Again(*(again or [GOOD]))
     handled = HandledAccounts(RunFiles(None))
     accounts = Accounts(session, None, None, evidence_service, handled)  # type: ignore[arg-type]

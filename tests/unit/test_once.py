@@ -16,6 +16,13 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cl
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 
+CONNECTION = {
+    **dict.fromkeys(("subscription_id", "tenant", "client_id", "secret", "x509_certificate_path", "profile")),
+    "auth_source": "env",
+    "cloud_environment": "AzureCloud",
+    "wait_timeout": 1,
+}
+
 
 class Maker:
     """Disables a version, unless accounts use the version or the margin has not ended."""
@@ -31,7 +38,7 @@ class Maker:
     @property
     def cloud(self) -> Cloud:
         """Each task of a run has a separate Cloud."""
-        return Cloud({"wait_timeout": 1}, str(self.folder) if self.folder else None)
+        return Cloud(CONNECTION, str(self.folder) if self.folder else None)
 
     def task(self, name: str = "key") -> Outcome:
         return self.cloud.run_once(self.look, name)

@@ -101,8 +101,9 @@ class Cloud:
         return outcome
 
     def once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
-        """Call `make` for the first task of the run. Other tasks get its outcome without its change, or its refusal."""
-        files = self._session.files
+        """Call `make` for the first task of the run by this caller. Other tasks get its outcome without its change, or
+        its refusal."""
+        files, name = self._session.files, (self._session.fingerprint, *name)
         with files.locked("once in the run", *name):
             kept = files.load("once in the run", *name)
             if kept is None:

@@ -55,7 +55,7 @@ class Session:
         self._shared = RunFiles(folder)
         self.files = self._shared.for_rehearsal() if rehearse else self._shared
         self.rehearsal = Rehearsal(self.files, lambda: self.caller) if rehearse else None
-        self.cache = Cache(self.files, lambda: self._fingerprint)
+        self.cache = Cache(self.files, lambda: self.fingerprint)
         self._clients: dict[tuple[str, str], Any] = {}
         self.notify = notify
         # Warnings of the task's writes.
@@ -95,12 +95,12 @@ class Session:
         # `auto` uses the Azure CLI after all other sources, and the error names all of them.
         is_automatic = self._connection["auth_source"] == "auto" and self._options["auth_source"] == "cli"
         source = "auto" if is_automatic else self._options["auth_source"]
-        return credentials.SharedTokens(make, self._fingerprint, self._shared, source)
+        return credentials.SharedTokens(make, self.fingerprint, self._shared, source)
 
     @property
     def policies(self) -> dict[str, Any]:
         """The policies and the transport of one client of the SDKs. Each try takes a token from the run's buckets."""
-        buckets = rate_limit.Buckets(self._shared, self._fingerprint)
+        buckets = rate_limit.Buckets(self._shared, self.fingerprint)
         renewal = [sdk.renewal(self.credential)]
         # In check mode, a write is not sent, so it does not count.
         counts = {} if self.rehearsal is None else {"counts": rate_limit.is_read}
@@ -138,7 +138,7 @@ class Session:
         )
 
     @cached_property
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
         return credentials.fingerprint(self._options)
 
     @cached_property

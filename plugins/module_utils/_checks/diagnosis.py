@@ -155,17 +155,20 @@ def unclear(
             f"address Batch uses. {ask}, or allow trusted Microsoft services on the vault."
         )
     if available is None:
-        problems |= _unclear_without_response(evidence, observed)
+        problems |= _unclear_without_response(evidence, observed, found)
     return problems
 
 
-def _unclear_without_response(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str]:
-    found = {}
-    if doubtful := _doubtful_versions(evidence, observed):
-        found["version"] = doubtful
+def _unclear_without_response(
+    evidence: Evidence, observed: Mapping[str, Any], found: Sequence[Cause]
+) -> dict[str, str]:
+    problems = {}
+    is_cause = any(cause.name == "version_unusable" for cause in found)
+    if (doubtful := _doubtful_versions(evidence, observed)) and not is_cause:
+        problems["version"] = doubtful
     if _is_in_perimeter(evidence):
-        found["network"] = f"{preflight.IN_PERIMETER} If Batch cannot use the key: {preflight.OPEN_PERIMETER}"
-    return found
+        problems["network"] = f"{preflight.IN_PERIMETER} If Batch cannot use the key: {preflight.OPEN_PERIMETER}"
+    return problems
 
 
 def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:

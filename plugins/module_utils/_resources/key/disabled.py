@@ -21,21 +21,23 @@ from ..._core.duration import instant
 from ..._core.errors import Denied, InvalidOption
 from ..._core.ids import KeyIdentifier
 from ..._core.plan import Plan, Step, step
-from .document import identifier_of, version_of
+from .document import identifier_of, is_usable, version_of
 from .goal import Goal, key_not_found, key_soft_deleted
 from .writes import KeyWrites
 
 
 def candidates(goal: Goal, key: KeyBundle | None, items: Sequence[KeyItem] | None, now: float) -> list[str]:
     """The enabled versions that the goal disables if they are unused. An unused version of the state `retired` is not
-    the newest version, and was replaced at least `unused_for` ago."""
+    the newest version, and was replaced at least `unused_for` ago by a version that Batch can use."""
     if goal.taken_away:
         return list(goal.taken_away)
     if key is None or items is None or goal.state not in ("disabled", "retired"):
         return []
     ordered = versions_of(key, items, now).newest_first
     if goal.state == "retired":
-        pairs = zip(ordered[1:], ordered, strict=False)
+        # A version that Batch cannot use replaces no other version.
+        is_replaced = is_usable(key, now)
+        pairs = zip(ordered[1:], ordered, strict=False) if is_replaced else ()
         found = [older for older, newer in pairs if newer["attributes"]["created"] <= now - goal.unused_for]
     else:
         found = [item for item in ordered if goal.version in (None, version_of(item))]
