@@ -229,7 +229,7 @@ def needs(action: str, *needed: Needed, found: Any = None) -> None:
     lacks(action, *needed, vault=found)
     held = permission(action, data="/keys/" in action or "keyrotation" in action)
     reads = permission("*/read"), permission("*/read", data=True)
-    require(*needed, vault=found, group=[held, *reads], vault_scope=[held])
+    require(*needed, vault=found, group=[held, *reads], vault_scope=[held, *reads])
 
 
 @pytest.mark.parametrize(("writes", "step", "action"), EACH_WRITE, ids=lambda one: getattr(one, "name", None))

@@ -45,6 +45,8 @@ def _update(*, vault: str, **_rest: object) -> Iterator[Needed]:
 @NEEDED.of(KeyWrites.set_rotation_policy)
 def _set_rotation_policy(*, vault: str, **_rest: object) -> Iterator[Needed]:
     yield rights.to_use_key("setrotationpolicy", vault)
+    # A read of the policy confirms the change.
+    yield rights.to_use_key("getrotationpolicy", vault)
 
 
 @NEEDED.of(KeyWrites.delete)
