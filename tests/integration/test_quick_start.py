@@ -22,7 +22,7 @@ def test_the_quick_start_from_its_first_playbook_to_its_last(tmp_path: Path) -> 
     ran = re.findall(r"^\+ ansible-playbook azbatch\.cmk\.(\w+)", output, re.MULTILINE)
     changed = [int(number) for number in re.findall(r"^localhost .*\bchanged=(\d+)", output, re.MULTILINE)]
     assert ran == ["provision", "provision", "rotate", "rotate", "audit", "recover", "revert"]
-    # Check mode predicts the run; no rotation is due; an audit changes nothing; the revert keeps the key for seven days.
+    # Check mode predicts the run; no rotation is due; an audit changes nothing; the revert keeps the key for a week.
     assert changed == [5, 5, 0, 2, 0, 1, 1]
     assert re.search("quickstart uses a Microsoft-managed key", output)
     assert {"cmk-audit.html", "cmk-audit.json"} <= {file.name for file in (tmp_path / "cmk-audit").iterdir()}
