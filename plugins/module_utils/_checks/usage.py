@@ -126,7 +126,7 @@ def users_of_version(visible: Visible, key: KeyIdentifier, versions: KeyVersions
             continue
         used = read_key_identifier(disk["key"])
         if used.same_key(key):
-            for version in {used.version, None if disk["follows_latest"] else used.version}:
+            for version in dict.fromkeys((used.version, None if disk["follows_latest"] else used.version)):
                 add(disk["id"], User(version, disk["changed_at"]))
     # An account that has left the key may use it in pools that are not known.
     users = {**recently_left(times, versions.now, margin), **users}
