@@ -204,13 +204,13 @@ def test_the_playbook_shows_why_the_key_and_the_access_are_kept(ansible: Ansible
     service.grant(service.account("account2")["identity"]["principalId"])
     service.point(key, "account2")
     run = revert(ansible, cmk_revert_key="disable")
-    assert "of key key1 in vault vault-one stays enabled, because it may be in use by account2." in shown(run)
+    assert "of key key1 in vault vault-one stays enabled, because of possible use by account2." in shown(run)
 
     service.point(None, "account2")
     run = revert(ansible, cmk_revert_key="delete")
     until = result(run)["key_kept_until"]
     kept = "Key key1 in vault vault-one was not deleted"
-    assert f"{kept} until {until}, because it may be in use by account1 and account2." in shown(run)
+    assert f"{kept} until {until}, because of possible use by account1 and account2." in shown(run)
 
 
 def shown(run: Run) -> str:

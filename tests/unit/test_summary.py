@@ -247,4 +247,4 @@ def test_and(words: list[str], text: str) -> None:
 def test_used_by(names: list[str], text: str) -> None:
     ids = [f"/subscriptions/s/resourceGroups/g/providers/Microsoft.Batch/batchAccounts/{name}" for name in names]
 
-    assert used_by_text(ids) == f"because it may be in use by {text}"
+    assert used_by_text(ids) == f"because of possible use by {text}"

@@ -59,4 +59,4 @@ def used_by_text(users: Sequence[str]) -> str:
     """Why a resource was kept: the names of at most three of the accounts and pools (ids) that use it."""
     names = [one.rsplit("/", 1)[-1] for one in users]
     shown = [*names[:_MOST_NAMES], f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else names
-    return f"because it may be in use by {and_text(shown)}"
+    return f"because of possible use by {and_text(shown)}"
