@@ -134,7 +134,8 @@ options:
         O(account_name) once for a key and run.
       - With V(disable), the module changes nothing and fails with the code V(users_unknown) if the accounts and pools
         that the caller may read cannot all be listed, unless O(force) is set.
-      - If O(max_version_age) is shorter than O(unused_for), a warning says that no version is disabled.
+      - If O(max_version_age) is shorter than O(unused_for), or O(rotation_policy) creates versions that often, a
+        warning says that no version is disabled.
     type: str
     default: keep
     choices: [keep, disable]
@@ -343,7 +344,7 @@ in_use_by:
 kept_until:
   description:
     - When the accounts and pools in RV(in_use_by) no longer count as users, in UTC.
-    - Null if nothing is kept, or if one of them uses the key or the version now.
+    - Null if nothing is kept, if one of them uses the key or the version now, or if that time is not known.
   returned: success, with O(state=disabled), O(state=absent) or O(unused_versions=disable); failure with code
     V(recently_used)
   type: str
@@ -423,6 +424,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import rotation_policy as key_rotation_policy
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import writes as key_writes
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.recovery import recovered_first
@@ -518,13 +520,18 @@ def _retired(goal: Goal, cloud: Cloud) -> Outcome:
         return key_writes.NEEDED.by(predicted(goal, cloud.keys, key_plan).steps)
 
     outcome = unless_used(lambda: _make(goal.retired, cloud, later))
-    if goal.max_version_age is None or goal.max_version_age >= goal.unused_for:
+    option = ""
+    if goal.max_version_age is not None and goal.max_version_age < goal.unused_for:
+        option = "max_version_age"
+    elif goal.rotation_policy and key_rotation_policy.interval(goal.rotation_policy) <= goal.unused_for:
+        # Key Vault creates the next version before the nightly run.
+        option = "rotation_policy"
+    if not option:
         return outcome
     warning = (
-        f"max_version_age of the key {goal.name} is shorter than unused_for. Accounts are moved to a new version "
-        "before their previous version has been unused for that time. Therefore no version is disabled until rotation "
-        "pauses for that time, and the number of enabled versions grows. Use a longer max_version_age or a shorter "
-        "unused_for."
+        f"With this {option}, new versions of the key {goal.name} are created so often that their previous versions "
+        "are never unused for the time in unused_for. Therefore no version is disabled until rotation pauses for that "
+        f"time, and the number of enabled versions grows. Use a longer time in {option} or a shorter unused_for."
     )
     return replace(outcome, warnings=(*outcome.warnings, warning))
 

@@ -100,6 +100,39 @@ def test_an_account_without_its_key(runner: OneProcess, service: Service, positi
     assert again["changed"] is False
 
 
+@pytest.mark.parametrize("fault", ["key", "vault", "access"])
+@pytest.mark.slow(every=3)
+def test_other_accounts_are_rotated(runner: OneProcess, service: Service, position: str, fault: str) -> None:
+    """An account that has lost its key may use any key for its pools. So versions of other keys stay enabled, and a
+    warning names the account, but other accounts are rotated."""
+    service.on_key()
+    service.point(service.make_key().id)
+    service.make_vault("vault-two")
+    principal = service.make_account("account2")["identity"]["principalId"]
+    service.grant(principal, "vault-two")
+    service.point(service.make_key("other", "vault-two").id, "account2")
+    service.sandbox.control.advance(30 * DAY)
+    if fault == "key":
+        service.disable("other", vault="vault-two")
+    elif fault == "vault":
+        service.delete_vault("vault-two")
+    else:
+        service.revoke(principal, "vault-two")
+    service.sandbox.control.advance(7200)
+    assert not service.is_available("account2")
+
+    wanted = {"cmk_unused_versions": "disable", "cmk_key_force_new_version": True}
+    report = done(runner.another().role("rotate", {**VARS, **wanted}))
+    assert report["changed"] is report["available"] is True
+    if position == "200":
+        # Batch lists the pools, and none has a key.
+        assert [version.enabled for version in service.versions()] == [False, True, True]
+    else:
+        assert [version.enabled for version in service.versions()] == [True, True, True]
+        (warning,) = report["warnings"]
+        assert "/account2." in warning
+
+
 def without_access(service: Service) -> str:
     """An account that follows its key loses its access, and with it the next version of the key. The version that it
     needs is disabled days later, and then the access is granted again. Returns that version."""

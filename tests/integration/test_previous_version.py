@@ -169,9 +169,13 @@ def test_a_follower_that_could_not_use_the_key_when_a_version_was_created(
     "move", ["to the newest version", "back", "to the latest version", "pinned to an older version"]
 )
 @pytest.mark.parametrize("pools", ["200", "409"])
-@pytest.mark.slow(every=2)
-def test_a_version_that_an_account_has_just_left(service: Service, runner: OneProcess, move: str, pools: str) -> None:
-    """Both versions are old. Somebody disables the version from which the account was moved an hour ago."""
+@pytest.mark.parametrize("age", [5 * DAY, 10 * DAY], ids=["inside the margin", "old"])
+@pytest.mark.slow(every=3)
+def test_a_version_that_an_account_has_just_left(
+    service: Service, runner: OneProcess, move: str, age: int, pools: str
+) -> None:
+    """Somebody disables the version from which the account was moved an hour ago. How old both versions are does not
+    matter."""
     control = service.sandbox.control
     _, older = service.on_key()
     newer = service.make_key().id
@@ -184,7 +188,7 @@ def test_a_version_that_an_account_has_just_left(service: Service, runner: OnePr
     }[move]
     service.point(start)
     control.behavior(pools_without_key=pools, previous_version_needed="86400", follower_delay="86400")
-    control.advance(5 * DAY)
+    control.advance(age)
     service.point(to)
     control.advance(3600)
     service.disable(version=lost.rpartition("/")[2])

@@ -296,15 +296,29 @@ def test_a_version_stays_enabled_while_in_use(roles: RolesRunner, service: Servi
     assert service.is_available("account2")
 
 
-def test_rotations_that_are_more_frequent_than_the_margin(ansible: Ansible, service: Service) -> None:
+@pytest.mark.parametrize(
+    ("option", "often", "rarely"),
+    [
+        ("max_version_age (cmk_key_max_age)", {"cmk_key_max_age": "P5D"}, {"cmk_key_max_age": "P7D"}),
+        (
+            "rotation_policy (cmk_key_rotation_policy)",
+            {"cmk_key_rotation_policy": {"expiry_time": "P28D", "time_after_create": "P7D"}},
+            {"cmk_key_rotation_policy": {"expiry_time": "P28D", "time_before_expiry": "P20D"}},
+        ),
+    ],
+    ids=["maximum age", "rotation policy"],
+)
+def test_versions_that_are_created_more_often_than_the_margin(
+    ansible: Ansible, service: Service, option: str, often: dict[str, Any], rarely: dict[str, Any]
+) -> None:
     """No version is ever unused for the margin, so a warning says that the number of enabled versions grows."""
     service.on_key()
-    run = rotate(ansible, cmk_key_max_age="P5D", **DISABLE)
-    (warning,) = warnings(run)
-    assert "max_version_age (cmk_key_max_age)" in warning
+    (warning,) = warnings(rotate(ansible, **often, **DISABLE))
+    assert option in warning
     assert "unused_for (cmk_unused_versions_after)" in warning
-    assert warnings(rotate(ansible, cmk_key_max_age="P5D", cmk_unused_versions_after="P3D", **DISABLE)) == []
-    assert warnings(rotate(ansible, cmk_key_max_age="P5D")) == []
+    assert warnings(rotate(ansible, **often, cmk_unused_versions_after="P3D", **DISABLE)) == []
+    assert warnings(rotate(ansible, **often)) == []
+    assert warnings(rotate(ansible, **rarely, **DISABLE)) == []
 
 
 def test_no_account(roles: RolesRunner, service: Service) -> None:

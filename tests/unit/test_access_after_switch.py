@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from math import inf
 from typing import Any
 
 import pytest
@@ -333,7 +334,7 @@ def test_cached_data_is_read_again_after_batch_refuses_the_key(tmp_path: Path) -
 
 
 def access_of_all(azure: Azure, **principals: str) -> dict[str, float]:
-    """By the name of an account, its seconds of access. `principals` are the principals of accounts that use other
+    """By the name of an account, its seconds of access; -inf if they are not known. `principals` are the principals of accounts that use other
     keys, by account. The account `user` uses the key."""
     azure.vault = {**(azure.vault or {}), "systemData": {"lastModifiedAt": "2020-01-01T00:00:00Z"}}
     accounts: Any = [account(name, identity=system_assigned(one)) for name, one in principals.items()]
@@ -346,7 +347,7 @@ def test_accounts_that_have_access_by_a_role() -> None:
     azure = by_role(principal=PRINCIPAL.upper())
 
     # An account that uses the key counts also without access.
-    assert access_of_all(azure, one=PRINCIPAL, none=CALLER["object_id"]) == {"one": 30 * DAY, "user": 0}
+    assert access_of_all(azure, one=PRINCIPAL, none=CALLER["object_id"]) == {"one": 30 * DAY, "user": -inf}
     # One list for all accounts.
     assert azure.asked == ["vault", "all assignments"]
 
@@ -365,8 +366,8 @@ def test_access_by_a_policy_began_with_the_last_change_of_the_vault() -> None:
         pytest.param(by_role(CUSTOM), {"one", "user"}, id="custom role"),
     ],
 )
-def test_access_that_has_no_time_counts_as_granted_now(azure: Azure, names: set[str]) -> None:
-    assert access_of_all(azure, one=PRINCIPAL, none=CALLER["object_id"]) == dict.fromkeys(names, 0)
+def test_access_that_has_no_time(azure: Azure, names: set[str]) -> None:
+    assert access_of_all(azure, one=PRINCIPAL, none=CALLER["object_id"]) == dict.fromkeys(names, -inf)
 
 
 @pytest.mark.parametrize("hidden", ["vault", "all assignments", "definitions"])
@@ -374,4 +375,4 @@ def test_if_access_cannot_be_read_each_account_counts(hidden: str) -> None:
     azure = by_role(CUSTOM)
     azure.denied.add(hidden)
 
-    assert access_of_all(azure, one=PRINCIPAL, none=CALLER["object_id"]) == {"one": 0, "none": 0, "user": 0}
+    assert access_of_all(azure, one=PRINCIPAL, none=CALLER["object_id"]) == dict.fromkeys(("one", "none", "user"), -inf)

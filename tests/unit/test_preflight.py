@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -368,18 +369,18 @@ LET_IN = {**CLOSED, "ipRules": [{"value": "203.0.113.7"}]}
         pytest.param(by_role(DAY), NOW - DAY, id="access granted"),
         pytest.param(by_role(60, DAY), NOW - DAY, id="access granted a second time"),
         pytest.param(by_role(DAY, changed="2026-05-28T20:06:40.1234567Z"), 1779998800, id="vault changed later"),
-        pytest.param(by_role(DAY, changed=None), NOW, id="time of the change not known"),
-        pytest.param(by_role(), NOW, id="no access"),
+        pytest.param(by_role(DAY, changed=None), inf, id="time of the change not known"),
+        pytest.param(by_role(), inf, id="no access"),
         pytest.param(by_two(60), NOW - 60, id="access of another identity granted later"),
-        pytest.param(by_two(), NOW, id="no access of another identity"),
-        pytest.param(by_two(60, undated=True), NOW, id="assignment without a time"),
-        pytest.param({**by_role(DAY), "principals": ()}, NOW, id="no identity"),
-        pytest.param({**by_role(DAY), "assignments": Denied("Not for you.")}, NOW, id="access not read"),
-        pytest.param({**by_role(DAY), "vault": None}, NOW, id="no vault"),
-        pytest.param({**by_role(DAY), "vault": Denied("Not for you.")}, NOW, id="vault not read"),
-        pytest.param(by_role(DAY, networkAcls=CLOSED), NOW, id="closed network"),
-        pytest.param(by_role(DAY, networkAcls=LET_IN), NOW, id="network that may let Batch in"),
-        pytest.param(by_role(DAY, publicNetworkAccess="SecuredByPerimeter"), NOW, id="perimeter"),
+        pytest.param(by_two(), inf, id="no access of another identity"),
+        pytest.param(by_two(60, undated=True), inf, id="assignment without a time"),
+        pytest.param({**by_role(DAY), "principals": ()}, inf, id="no identity"),
+        pytest.param({**by_role(DAY), "assignments": Denied("Not for you.")}, inf, id="access not read"),
+        pytest.param({**by_role(DAY), "vault": None}, inf, id="no vault"),
+        pytest.param({**by_role(DAY), "vault": Denied("Not for you.")}, inf, id="vault not read"),
+        pytest.param(by_role(DAY, networkAcls=CLOSED), inf, id="closed network"),
+        pytest.param(by_role(DAY, networkAcls=LET_IN), inf, id="network that may let Batch in"),
+        pytest.param(by_role(DAY, publicNetworkAccess="SecuredByPerimeter"), inf, id="perimeter"),
         pytest.param(
             {"vault": {**vault(policy()), "systemData": {"lastModifiedAt": "2026-05-28T20:06:40Z"}}},
             1779998800,

@@ -138,7 +138,6 @@ def test_a_follower_that_had_no_access_could_not_use_the_newest_version(access: 
         pytest.param({"enabled": False, "updated": 13}, 1, "NO", id="disabled the margin after it was replaced"),
         pytest.param({"enabled": False, "updated": 14}, 8, "N", id="disabled inside the margin, user settled"),
         pytest.param({"enabled": False, "updated": 14}, 6, "NO", id="disabled long before the user was changed"),
-        pytest.param({"enabled": False, "updated": 0.5}, 1, "NO", id="its tags were changed after it was disabled"),
         pytest.param({"exp": 3}, 1, "NO", id="expired long after it was replaced"),
         pytest.param({"exp": 14, "enabled": False, "updated": 1}, 6.5, "NO", id="expired, then disabled"),
         pytest.param({"created": 50, "enabled": False, "updated": 50}, None, "NO", id="created as a disabled version"),
@@ -163,12 +162,19 @@ def test_a_version_that_became_unusable_when_nothing_used_it_is_not_possible(
         pytest.param(6, {"enabled": False, "updated": 11}, 4, "NO", id="disabled the margin before the user changed"),
         pytest.param(6, {"enabled": False, "updated": 11}, ALMOST - 3, "NO", id="also after a later change"),
         pytest.param(6, {"enabled": False, "updated": 10.9}, 4, "NMO", id="disabled almost the margin before"),
+        pytest.param(20, {"enabled": False, "updated": 0.5}, 1, "NMO", id="disabled half a day after the user left it"),
+        pytest.param(20, {"exp": 0.5}, ALMOST, "NMO", id="expired almost the margin after the user left it"),
+        pytest.param(20, {"enabled": False, "updated": 6}, None, "NMO", id="the user may have left it just before"),
     ],
 )
 def test_a_version_that_became_unusable_while_it_may_have_been_in_use_is_possible(
     own: str | None, newest: float, unusable: dict[str, Any], changed: float | None, expected: str
 ) -> None:
     assert possible(versions({"created": newest}, M=unusable), user(own, changed)) == expected
+
+
+def test_a_version_that_was_disabled_in_the_second_of_the_move_was_disabled_before_it() -> None:
+    assert possible(versions({"created": 0}, O={"enabled": False, "updated": 0}), user("N", 0)) == "NM"
 
 
 def test_only_a_newer_version_that_was_usable_releases_an_older_one() -> None:
@@ -180,6 +186,10 @@ def test_only_a_newer_version_that_was_usable_releases_an_older_one() -> None:
         assert "O" in possible(versions(O=disabled, M=of_middle), user("N", None))
     # Batch does not support the version M.
     assert "O" in possible(versions(O=disabled, unfit="M"), user("N", None))
+    # An earlier change of M may have enabled it.
+    assert "O" in possible(versions(O=disabled, M={"updated": 35}), user("N", None))
+    # Two versions of the same second: either may be the newer one.
+    assert possible(versions(O={"created": 50, **disabled}), user("N", 1)) == "NM"
     # A later change of M, for example of its expiry, does not matter.
     assert possible(versions(O=disabled, M={"updated": 25}), user("N", 1)) == "NM"
 

@@ -39,7 +39,7 @@ class DiskKeys:
         self._resources = resources
 
     def read(self, accounts: Iterable[Account]) -> tuple[list[DiskKey], list[Unlisted]]:
-        """The keys of all pools of the accounts, and the accounts whose pools could not be listed."""
+        """The keys of all pools of the accounts, and the subscriptions in which the caller may not list pools."""
         # An account that is being created has no pools, and is not available yet.
         made = [one["id"] for one in accounts if one["properties"].get("provisioningState") != "Creating"]
         allowed_age = max(0, len(made) - _ASKED_EACH_TIME) * _SECONDS_FOR_EACH_MORE
@@ -58,10 +58,10 @@ class DiskKeys:
         try:
             pools = self._pools(account_id)
         except CmkError as reason:
-            if is_unavailable(reason):
-                return {"disks": [_unknown(account_id)], "failure": None}
-            action = POOLS_READ if isinstance(reason, Denied) else None
-            return {"disks": [], "failure": {"scope": account_id, "reason": reason.msg, "action": action}}
+            if isinstance(reason, Denied) and not is_unavailable(reason):
+                return {"disks": [], "failure": {"scope": account_id, "reason": reason.msg, "action": POOLS_READ}}
+            # Its pools may use any key. That keeps the keys, but does not stop the rotation of other accounts.
+            return {"disks": [_unknown(account_id)], "failure": None}
         return {"disks": [disk for pool in pools for disk in _keys(pool)], "failure": None}
 
     def _pools(self, account_id: str) -> list[Pool]:
@@ -104,13 +104,11 @@ def _unknown(resource_id: str) -> DiskKey:
 
 
 def _by_subscription(failures: Sequence[Unlisted]) -> list[Unlisted]:
-    """If a right is missing for many accounts of a subscription, report it once, with the first reason."""
+    """The missing right, reported once for each subscription with the first reason."""
     denied: dict[str, list[Unlisted]] = {}
     for one in failures:
-        if one["action"]:
-            denied.setdefault(f"/subscriptions/{place_of(one['scope'])[0]}", []).append(one)
-    merged: list[Unlisted] = [
+        denied.setdefault(f"/subscriptions/{place_of(one['scope'])[0]}", []).append(one)
+    return [
         {"scope": scope, "reason": f"{len(of_scope)} of the accounts: {of_scope[0]['reason']}", "action": POOLS_READ}
         for scope, of_scope in denied.items()
     ]
-    return [*merged, *(one for one in failures if not one["action"])]

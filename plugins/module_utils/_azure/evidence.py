@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from .._checks.preflight import (
@@ -102,14 +103,14 @@ class EvidenceReader:
 
     def access_of_all(self, key: KeyIdentifier, accounts: Sequence[Account]) -> dict[str, float]:
         """By the id of each account that uses the key or may have access to the key: since when, as far as the vault
-        and the role assignments show (preflight.usable_since). If that is not known, the present time.
+        and the role assignments show (preflight.usable_since). Infinite if that is not known.
 
         An account may have access as a member of a group. Only role assignments of the principals themselves have a
         time.
         """
         read = value_or_error(lambda: self._all_access(key), CmkError)
         if read is None or isinstance(read, CmkError):
-            return {account["id"]: self._keys.now for account in accounts}
+            return {account["id"]: inf for account in accounts}
         vault, given, definitions = read
         of_groups = [one for one in chain.from_iterable(given.values()) if _is_of_group(one)]
         found = {}

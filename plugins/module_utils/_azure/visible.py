@@ -77,7 +77,7 @@ class VisibleAccounts:
         return self._read
 
     def disks(self, accounts: Sequence[Account]) -> tuple[list[DiskKey], list[Unlisted]]:
-        """The keys of all pools of the accounts, and the accounts whose pools could not be listed."""
+        """The keys of all pools of the accounts, and the subscriptions in which the caller may not list pools."""
         return self._disk_keys.read(accounts)
 
     def everywhere(self) -> Listed:

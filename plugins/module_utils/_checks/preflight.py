@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TypeGuard
 
 from .._core.documents import Identity, KeyBundle, RoleAssignment, RoleDefinitionProperties, Vault
@@ -345,15 +346,15 @@ def dated_change(evidence: Evidence) -> float | None:
 
 def usable_since(evidence: Evidence) -> float:
     """Since when the account can use the key, as far as the access and the vault show: after the last change of both.
-    The present time if one of its identities cannot use the key, or if that is not known."""
+    Infinite if one of its identities cannot use the key, or if that is not known."""
     vault, principals = evidence.vault, evidence.principals
     if not isinstance(vault, Mapping) or not principals:
-        return evidence.now
+        return inf
     is_open = vault_document.lets_azure_services_in(vault) and not vault_document.is_in_perimeter(vault)
     if not is_open or any(_missing(vault, principal, evidence) for principal in principals):
-        return evidence.now
-    granted = [_granted_since(vault, evidence, principal, undated=evidence.now) for principal in principals]
-    return max(vault_changed_at(evidence), *granted)
+        return inf
+    granted = [_granted_since(vault, evidence, principal, undated=inf) for principal in principals]
+    return max(dated_change(evidence) or inf, *granted)
 
 
 IN_PERIMETER = (

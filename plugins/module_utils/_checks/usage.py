@@ -50,7 +50,8 @@ class Listed(TypedDict):
 class DiskKey(TypedDict):
     """The key that a pool encrypts its disks with."""
 
-    # The id of the pool. The id of the account, if the account is unavailable and therefore does not list its pools.
+    # The id of the pool. The id of the account, if Batch does not list its pools, for example because the account is
+    # not available.
     id: str
     # None if the key is not known and may be any key: of an unavailable account, or of a disk encryption set.
     key: str | None
@@ -226,8 +227,9 @@ def pools_unknown(users: Sequence[str], visible: Visible) -> tuple[str, ...]:
     if not names:
         return ()
     return (
-        f"The keys of pools are not known, so these may use any key: {names}. An unavailable account does not list its "
-        "pools: recover it, or delete it. The key of a disk encryption set is not read.",
+        f"The keys of pools are not known, so these may use any key: {names}. Batch does not list the pools of an "
+        "unavailable account: recover it, or delete it. If Batch had an error, run the task again. The key of a disk "
+        "encryption set is not read.",
     )
 
 
@@ -257,8 +259,7 @@ def require_whole(visible: Listed, what: str, otherwise: str) -> None:
 
 def not_listed(unlisted: Unlisted) -> str:
     """A sentence that names the scope and the reason."""
-    is_of_pools = unlisted["action"] == POOLS_READ or "/batchaccounts/" in unlisted["scope"].lower()
-    what = "pools" if is_of_pools else "Batch accounts"
+    what = "pools" if unlisted["action"] == POOLS_READ else "Batch accounts"
     return f"Not all {what} of {unlisted['scope']} could be listed: {unlisted['reason']}"
 
 

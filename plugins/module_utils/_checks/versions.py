@@ -80,20 +80,38 @@ def versions_possibly_in_use(versions: KeyVersions, user: User, margin: float = 
     if own is None:
         return []
 
-    def is_possible(index: int) -> bool:
-        item = ordered[index]
+    def is_possible(item: KeyItem) -> bool:
         ended = ended_at(item, now)
         if ended > now or margin_ends(versions, user, margin) <= now:
             return margin_ends(versions, user, margin, item) > now
-        newer = [one for one in ordered[:index] if version_of(one) not in versions.unfit]
-        # A version that was created as a disabled version was never in use. Batch refuses to change an account that has
-        # lost its key, so an account that was changed later does not use the version.
-        was_used = ended > item["attributes"]["created"]
-        is_accepted_later = user.changed_at is not None and user.changed_at - ended >= margin
-        return was_used and not (is_accepted_later or any(_was_usable_for(margin, one, ended, now) for one in newer))
+        return _was_possible(versions, user, margin, item, ended)
 
-    others = [version_of(item) for index, item in enumerate(ordered) if version_of(item) != own and is_possible(index)]
-    return [own, *others]
+    return [own, *(version_of(item) for item in ordered if version_of(item) != own and is_possible(item))]
+
+
+def _was_possible(versions: KeyVersions, user: User, margin: float, item: KeyItem, ended: float) -> bool:
+    """Whether the user may have used a version when it became unusable, at the time `ended`."""
+    created = item["attributes"]["created"]
+    if ended <= created:
+        # It was created as a disabled version.
+        return False
+    if user.changed_at is not None and user.changed_at - ended >= margin:
+        # Batch refuses to change an account that has lost its key.
+        return False
+    if user.changed_at is None:
+        # The user may have been changed just before. Assumed only inside the margin, because otherwise a report would
+        # read the time of each account whose key ever had another version.
+        settled = ended if versions.now - ended < margin else 0
+    else:
+        # A run that disables a version and then moves an account may do both in the same second.
+        settled = user.changed_at if user.changed_at < ended else 0
+    # A version of the same second may be the newer one.
+    replacing = [
+        one
+        for one in versions.items
+        if one is not item and one["attributes"]["created"] >= created and version_of(one) not in versions.unfit
+    ]
+    return not any(_usable_for(one, ended, settled, versions.now) >= margin for one in replacing)
 
 
 def margin_ends(
@@ -114,9 +132,10 @@ def margin_ends(
     return since + margin
 
 
-def _was_usable_for(margin: float, item: KeyItem, until: float, now: float) -> bool:
-    """Whether the version had been usable for the margin at the time `until`, so that no user needed an older one."""
-    attributes = item["attributes"]
-    # A usable version may have been changed since, for example its expiry.
-    since = max(attributes["created"], attributes.get("nbf") or 0)
-    return min(until, ended_at(item, now)) - since >= margin
+def _usable_for(item: KeyItem, until: float, since: float, now: float) -> float:
+    """For how long, from `since` at the earliest, the version could be used at the time `until`, in seconds."""
+    attributes, ended = item["attributes"], min(until, ended_at(item, now))
+    updated = attributes.get("updated") or 0
+    # An earlier change may have enabled the version. A later one, for example of its expiry, says nothing.
+    enabled = updated if updated < ended else 0
+    return ended - max(since, attributes["created"], attributes.get("nbf") or 0, enabled)

@@ -20,6 +20,7 @@ from ..._core.errors import InvalidOption
 # days or more. It is rotated 7 days or more after its creation, and 7 days or more before it expires. In seconds.
 _SHORTEST_LIFE = 28 * 86400
 _MARGIN = 7 * 86400
+_NAMES = ("time_after_create", "time_before_expiry", "expiry_time")
 
 
 def checked(policy: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -61,6 +62,12 @@ def _refuse_out_of_range(policy: Mapping[str, Any], length: Mapping[str, int | N
             "or before it expires, which Key Vault refuses.",
             "Use a time that is 7 days or more shorter than expiry_time.",
         )
+
+
+def interval(policy: Mapping[str, str | None]) -> int:
+    """The time between two versions that Key Vault creates, in seconds. `policy` is checked."""
+    after, before, life = (seconds(policy[name], name) or 0 for name in _NAMES)
+    return after or life - before
 
 
 def describe(policy: RotationPolicy | None) -> dict[str, str | None] | None:
