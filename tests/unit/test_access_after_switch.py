@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
-from math import inf
 from typing import Any
 
 import pytest
@@ -334,8 +334,8 @@ def test_cached_data_is_read_again_after_batch_refuses_the_key(tmp_path: Path) -
 
 
 def access_of_all(azure: Azure, **principals: str) -> dict[str, float]:
-    """By the name of an account, its seconds of access; -inf if they are not known. `principals` are the principals of accounts that use other
-    keys, by account. The account `user` uses the key."""
+    """By the name of an account, its seconds of access; -inf if they are not known. `principals` are the principals of
+    accounts that use other keys, by account. The account `user` uses the key."""
     azure.vault = {**(azure.vault or {}), "systemData": {"lastModifiedAt": "2020-01-01T00:00:00Z"}}
     accounts: Any = [account(name, identity=system_assigned(one)) for name, one in principals.items()]
     accounts.append(account("user", key=KEY, identity=system_assigned(OTHER)))
