@@ -263,6 +263,8 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     group, name = params["resource_group"], check_account_name(params["account_name"], "account_name")
     cloud.change_nothing()
     allowed: list[str] | None = params["allowed_repairs"]
+    # Whether Batch refused to list the pools when an earlier task of the run asked, for example before a repair.
+    shown_before = cloud.encryption.pools_show_availability(group, name)
     try:
         observed = cloud.encryption.survey(group, name, diagnose=params["diagnose"] or allowed is not None)
     except NotFound as gone:
@@ -276,8 +278,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         if observed["account"] is None:
             warnings = (missing(group, name),)
         else:
-            shows = cloud.encryption.pools_show_availability(group, name)
-            warnings = require_recoverable(observed, allowed, pools_show=shows)
+            warnings = require_recoverable(observed, allowed, pools_show=shown_before)
     described = encryption_survey.survey(observed)
     outcome = Outcome(False, described, described, (*encryption_survey.survey_warnings(observed), *warnings))
     return outcome.summarized(encryption_document.survey_summary(name, described))

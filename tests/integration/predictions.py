@@ -98,7 +98,8 @@ def assert_came_true(
         if _had_to_wait(one, came[name]):
             continue
         assert one["changed"] is came[name]["changed"], (name, one, came[name])
-        if with_diff:
+        # After a predicted repair, the role recover may name the cause that Azure shows, or the predicted cause.
+        if with_diff and "repairs" not in one:
             assert_predicted(one["diff"], _shown(one["diff"], came[name]["diff"], is_repaired), name)
         is_repaired = is_repaired or came[name]["changed"]
         if name == until:

@@ -22,7 +22,7 @@ def require_recoverable(observed: Mapping[str, Any], allowed: Sequence[str], *, 
     """Raise an error with all reasons if these repairs cannot make the account available. Returns warnings.
 
     `observed` is a survey of the account with a diagnosis (Encryption.survey). `pools_show` is whether Batch has
-    refused to list the pools of the account, so that a list shows that a repair has helped.
+    refused to list the pools of the account before, so that a list shows that a repair of the run has helped.
     """
     name, unavailable = observed["account"]["name"], observed["unavailable_reason"]
     available, diagnosis = account_document.availability(unavailable), observed["diagnosis"]
