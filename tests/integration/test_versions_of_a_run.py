@@ -287,11 +287,13 @@ def test_two_runs_that_share_nothing_disable_the_versions_of_each_other(runner: 
     assert all(service.is_available(name) for name in service.accounts())
 
 
-def test_only_a_run_that_would_disable_a_version_reads_each_account(runner: OneProcess, service: Service) -> None:
+def test_the_time_of_an_account_is_read_only_if_it_matters(runner: OneProcess, service: Service) -> None:
+    """It shows whether a version is unused and, in the days after a version was disabled, whether the account may need
+    it."""
     on_one_key(service, "account1")
     newer_by_hand(service, "account1")
-    service.sandbox.control.advance(8 * DAY)
-    for disables, more in ((True, 1), (False, 0)):
+    for days, disables, more in ((8, True, 2), (1, False, 1), (8, False, 0)):
+        service.sandbox.control.advance(days * DAY)
         since = service.sandbox.control.last
         assert rotate(runner.another(), **DISABLE)["changed_steps"]["unused_disabled"] is disables
         reads = [one for one in service.sandbox.control.requests(since) if "/batchAccounts/account1?" in one["url"]]
