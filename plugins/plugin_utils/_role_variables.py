@@ -61,8 +61,6 @@ NO_RULE = (
     "within nine days. To rotate, set cmk_key_max_age (for example P90D), cmk_key_force_new_version or "
     "cmk_key_rotation_policy. To disable unused versions, set cmk_unused_versions: disable."
 )
-
-
 # A template that uses the result of an earlier task. Its value is not known before that task.
 _RESULT = re.compile(r"\b__\w+")
 _OMITTED = object()

@@ -40,6 +40,7 @@ from goals import access_goal, key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.connections import transport
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.resources import Resources
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan
@@ -127,6 +128,8 @@ class Users:
     def access_of_all(self, _key: Any, _accounts: Any) -> dict[str, float]:
         self.asked.append("access")
         return {account_id(name): 0.0 for name in self.access}
+
+    changed_at_of_each = Resources.changed_at_of_each
 
     def changed_at(self, name: str) -> float | None:
         return self.times(name)[0]

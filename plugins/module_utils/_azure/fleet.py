@@ -132,8 +132,7 @@ class Fleet:
             for account in accounts
             if (key := key_of(account)) and depends_on_account_change(observed_of(account, key, fleet))
         ]
-        changed = map_concurrent(lambda name: _or_error(lambda: self._resources.changed_at(name)), doubtful)
-        return {name: None if isinstance(at, CmkError) else at for name, at in changed.items()}
+        return self._resources.changed_at_of_each(doubtful)
 
     def _grants(
         self, keys: Mapping[str, KeyIdentifier], vaults: Mapping[str, Any], accounts: Sequence[Account]

@@ -10,12 +10,14 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
+from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, Permission, Pool
-from .._core.errors import Denied
+from .._core.errors import CmkError, Denied
 from . import sdk
 from .session import Session
 
@@ -113,6 +115,11 @@ class Resources:
     def changed_at(self, account_id: str) -> float | None:
         """When a Batch account was changed, in seconds since 1970; None if the response has no time."""
         return self.times(account_id)[0]
+
+    def changed_at_of_each(self, account_ids: Iterable[str]) -> dict[str, float | None]:
+        """`changed_at` of several accounts; None also if the time could not be read."""
+        read = map_concurrent(lambda name: value_or_error(partial(self.changed_at, name), CmkError), account_ids)
+        return {name: None if isinstance(at, CmkError) else at for name, at in read.items()}
 
     def times(self, account_id: str) -> tuple[float | None, float | None]:
         """When an account was changed, and the time of the response, both from the headers of the response. The

@@ -63,10 +63,12 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
     checks = preflight.judged(evidence)
     found = causes(evidence, checks, observed)
     needed = {**observed, "available": bool(observed["available"])}
-    to_repair = () if observed["available"] else causes(evidence, checks, needed)
     return {
-        "causes": [_described(cause) for cause in found],
-        "recoverable": all(cause.repair for cause in to_repair),
+        "causes": [
+            {"name": cause.name, "evidence": cause.evidence, "remedy": cause.remedy, "repair": cause.repair}
+            for cause in found
+        ],
+        "recoverable": all(cause.repair for cause in _to_repair(observed)),
         "unknown": [error.msg for error in unread(observed)],
         "vault": _place(evidence, observed),
         "key_identifiers": _needed(evidence, needed),
@@ -77,15 +79,14 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
 def repairs(observed: Mapping[str, Any]) -> list[str]:
     """The repairs that the account needs, in their order. If it is not known whether the account is available, all
     problems count."""
+    return list(dict.fromkeys(cause.repair for cause in _to_repair(observed) if cause.repair))
+
+
+def _to_repair(observed: Mapping[str, Any]) -> tuple[Cause, ...]:
     if observed["available"]:
-        return []
+        return ()
     evidence: Evidence = observed["evidence"]
-    found = causes(evidence, preflight.judged(evidence), {**observed, "available": False})
-    return list(dict.fromkeys(cause.repair for cause in found if cause.repair))
-
-
-def _described(cause: Cause) -> dict[str, str | None]:
-    return {"name": cause.name, "evidence": cause.evidence, "remedy": cause.remedy, "repair": cause.repair}
+    return causes(evidence, preflight.judged(evidence), {**observed, "available": False})
 
 
 def unread(observed: Mapping[str, Any]) -> list[CmkError]:
@@ -260,13 +261,12 @@ def _user(evidence: Evidence, observed: Mapping[str, Any]) -> User:
 def _possible(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyItem]:
     """The versions that the account may use, its own version first."""
     bundle, items = evidence.bundle, _listed(observed)
-    if not isinstance(bundle, Mapping):
-        versions = KeyVersions(items or (), evidence.now)
-    elif items is None:
+    if isinstance(bundle, Mapping) and items is None:
         return [item_of(bundle)]
+    if isinstance(bundle, Mapping) and evidence.key.version is None:
+        versions = versions_of(bundle, items or (), evidence.now)
     else:
-        newest = bundle if evidence.key.version is None else None
-        versions = versions_of(newest, items, evidence.now) if newest else KeyVersions(items, evidence.now)
+        versions = KeyVersions(items or (), evidence.now)
     by_version = {version_of(item): item for item in items or ()}
     if isinstance(bundle, Mapping):
         by_version[version_of(bundle["key"])] = item_of(bundle)

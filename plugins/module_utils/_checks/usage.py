@@ -77,6 +77,14 @@ class Users(NamedTuple):
     until: float | None
 
 
+def together(of_each: Iterable[Users]) -> Users:
+    """All of these users, and the end of the latest margin unless one of them certainly uses it."""
+    found = [one for one in of_each if one.ids]
+    ends = [one.until for one in found if one.until is not None]
+    ids = dict.fromkeys(name for one in found for name in one.ids)
+    return Users(list(ids), max(ends) if ends and len(ends) == len(found) else None)
+
+
 @dataclass(frozen=True)
 class Times:
     """Times of accounts by their ids, in seconds since 1970."""
@@ -131,9 +139,7 @@ def users_of_version(visible: Visible, key: KeyIdentifier, versions: KeyVersions
                 add(disk["id"], User(version, disk["changed_at"]))
     # An account that has left the key may use it in pools that are not known.
     users = {**recently_left(times, versions.now, margin), **users}
-    ends = list(users.values())
-    known = [until for until in ends if until is not None]
-    return Users(list(users), max(known) if known and len(known) == len(ends) else None)
+    return together(Users([name], until) for name, until in users.items())
 
 
 def recently_left(times: Times, now: float, margin: float) -> dict[str, float]:

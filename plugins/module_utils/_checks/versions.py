@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf
 
 from .._core.documents import KeyBundle, KeyItem
@@ -37,7 +38,7 @@ class KeyVersions:
     # Versions that Batch never uses because of their type, size or operations, which a list of versions does not show.
     unfit: Collection[str] = ()
 
-    @property
+    @cached_property
     def newest_first(self) -> list[KeyItem]:
         """The versions sorted by their creation: Key Vault sorts them by their ids, which are random."""
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..._azure import sdk as azure_sdk
@@ -22,9 +21,9 @@ from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts
 from ..._checks import usage
-from ..._core.concurrent import in_background, map_concurrent, value_or_error
+from ..._core.concurrent import in_background
 from ..._core.documents import Account, KeyBundle, KeyItem, RotationPolicy
-from ..._core.errors import CmkError, Denied, TimedOut
+from ..._core.errors import Denied, TimedOut
 from ..._core.ids import KeyIdentifier, key_in_vault, key_of
 from . import disabled
 from .agreed import version_for
@@ -103,13 +102,8 @@ class Keys(Polled):
         """When the accounts were changed that use the key or have access to it, and since when they have access."""
         access = self._evidence().access_of_all(key, accounts)
         asked = [account for account in accounts if account["id"] in access]
-
-        def changed_at(name: str) -> float | CmkError | None:
-            return value_or_error(partial(self._resources.changed_at, name), CmkError)
-
-        changed = map_concurrent(changed_at, [account["id"] for account in asked])
         return usage.Times(
-            {name: None if isinstance(at, CmkError) else at for name, at in changed.items()},
+            self._resources.changed_at_of_each(account["id"] for account in asked),
             access,
             [account["id"] for account in asked if not key.same_key(key_of(account))],
         )

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..._checks import usage
 from ..._checks.usage import Users
-from ..._checks.versions import MARGIN_SECONDS, KeyVersions, versions_of
+from ..._checks.versions import MARGIN_SECONDS, versions_of
 from ..._core.documents import KeyBundle, KeyItem
 from ..._core.duration import instant
 from ..._core.errors import Denied, InvalidOption
@@ -53,7 +53,7 @@ def users(goal: Goal, observed: Mapping[str, Any], margin: float) -> dict[str, U
     identifier = identifier_of(key).versionless
     if goal.state == "disabled" and goal.version is None:
         return dict.fromkeys(found, usage.users_of_key(visible, identifier, times, observed["now"], margin))
-    versions: KeyVersions = versions_of(key, observed["versions"], observed["now"])
+    versions = versions_of(key, observed["versions"], observed["now"])
     return {
         version: usage.users_of_version(visible, replace(identifier, version=version), versions, times, margin)
         for version in found
@@ -94,7 +94,7 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
         kept = {}
     versions = [version for version in of_each if version not in kept]
     if not versions and goal.taken_away is None:
-        return _unchanged(goal, before, kept, usage.pools_unknown(_ids(kept), visible))
+        return _unchanged(goal, before, kept, usage.pools_unknown(usage.together(kept.values()).ids, visible))
     warnings = _guard(goal, visible, {version: of_each[version] for version in versions})
     enabled = [version_of(item) for item in items if item["attributes"]["enabled"]]
     steps = tuple(_set_enabled(goal, version, to=False) for version in versions if version in enabled)
@@ -115,28 +115,21 @@ def _unchanged(
 def report(kept: Mapping[str, Users], disabled: Sequence[str] = ()) -> dict[str, Any]:
     """The values that are returned beside the key: the versions that stay enabled with their users, and when the margin
     ends after which no user may need them."""
-    ends = [found.until for found in kept.values()]
-    known = [until for until in ends if until is not None]
+    used = usage.together(kept.values())
     return {
-        "in_use_by": _ids(kept),
-        "kept_until": instant(max(known)) if known and len(known) == len(ends) else None,
+        "in_use_by": used.ids,
+        "kept_until": None if used.until is None else instant(used.until),
         "kept_versions": list(kept),
         "disabled_versions": list(disabled),
     }
 
 
-def _ids(of_each: Mapping[str, Users]) -> list[str]:
-    return list(dict.fromkeys(name for found in of_each.values() for name in found.ids))
-
-
 def _guard(goal: Goal, visible: usage.Visible, of_each: Mapping[str, Users]) -> tuple[str, ...]:
     """Refuse to disable versions that may be in use. With `force`, return warnings."""
-    what, ids = f"disable {_subject(goal)}", _ids(of_each)
-    ends = [found.until for found in of_each.values() if found.ids]
-    known = [until for until in ends if until is not None]
-    if ids and len(known) == len(ends) and not goal.force and goal.taken_away is None:
-        raise usage.recently_used(what, ids, max(known))
-    return usage.guard(ids, visible, what, force=goal.force)
+    what, used = f"disable {_subject(goal)}", usage.together(of_each.values())
+    if used.until is not None and not goal.force and goal.taken_away is None:
+        raise usage.recently_used(what, used.ids, used.until)
+    return usage.guard(used.ids, visible, what, force=goal.force)
 
 
 def _subject(goal: Goal) -> str:
@@ -150,8 +143,9 @@ def _cut_short(goal: Goal, observed: Mapping[str, Any], versions: Sequence[str])
     margin."""
     if goal.taken_away or goal.force or goal.unused_for >= MARGIN_SECONDS:
         return ()
-    within = {version: found for version, found in users(goal, observed, MARGIN_SECONDS).items() if version in versions}
-    return usage.cut_short(f"{_subject(goal)} ({', '.join(versions)})", _ids(within))
+    of_each = users(goal, observed, MARGIN_SECONDS)
+    within = usage.together(found for version, found in of_each.items() if version in versions)
+    return usage.cut_short(f"{_subject(goal)} ({', '.join(versions)})", within.ids)
 
 
 def plan_enabled_again(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
