@@ -131,6 +131,10 @@ class Service:
         """The properties of a key's versions, the oldest first."""
         return sorted(self.keys(vault).list_properties_of_key_versions(name), key=lambda one: one.created_on)
 
+    def enabled(self, name: str = "key1", vault: str = "vault-one") -> list[bool]:
+        """Whether each version of a key is enabled, the oldest first."""
+        return [version.enabled for version in self.versions(name, vault)]
+
     # Resources that a test begins with
 
     def make_account(self, name: str = "account1", **body: Any) -> dict[str, Any]:

@@ -21,11 +21,6 @@ KEY1 = {"vault_name": "vault-one", "name": "key1", "wait_timeout": 30}
 Report = dict[str, Any]
 
 
-def enabled(service: Service) -> list[bool]:
-    """Whether each version of key1 is enabled, the oldest first."""
-    return [version.enabled for version in service.versions()]
-
-
 def test_an_account_that_another_user_moves_to_a_different_key_is_not_reverted(
     runner: OneProcess, service: Service
 ) -> None:
@@ -36,7 +31,7 @@ def test_an_account_that_another_user_moves_to_a_different_key_is_not_reverted(
 
     assert report.get("code") == "account_on_another_key", report
     assert service.encryption() == other
-    assert enabled(service) == [True]
+    assert service.enabled() == [True]
 
 
 @pytest.mark.parametrize("to", ["the named key", "a different key"])
@@ -52,7 +47,7 @@ def test_an_account_that_another_user_moves_after_the_revert(runner: OneProcess,
     report = runner.role("revert", {**VARS, "cmk_revert_key": "disable", **AT_ONCE}, record=record)
 
     assert not report.get("failed"), report
-    assert enabled(service) == [to == "the named key"]
+    assert service.enabled() == [to == "the named key"]
     assert service.is_available()
 
 
@@ -88,7 +83,7 @@ def test_access_of_a_missing_account_is_not_revoked(runner: OneProcess, service:
     report = runner.role("revert", {**VARS, **settings})
 
     assert not report.get("failed"), report
-    assert enabled(service) == [False]
+    assert service.enabled() == [False]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +107,7 @@ def test_a_key_that_the_run_restored_is_removed_again(
     if removed == "delete":
         assert [one.name for one in service.keys().list_deleted_keys()] == ["key1"]
     else:
-        assert enabled(service) == [False]
+        assert service.enabled() == [False]
 
 
 def test_a_key_with_a_new_version_is_disabled_again(runner: OneProcess, service: Service) -> None:
@@ -124,7 +119,7 @@ def test_a_key_with_a_new_version_is_disabled_again(runner: OneProcess, service:
     # Creates a new version, which is enabled.
     assert runner.module("keyvault_cmk_key", {**KEY1, "enable_key": True, "new_version": True})["changed"]
     assert runner.module("keyvault_cmk_key", disable)["changed"]
-    assert enabled(service) == [False, False]
+    assert service.enabled() == [False, False]
 
 
 @pytest.mark.parametrize("state", ["enabled", "recovered"])
@@ -138,7 +133,7 @@ def test_a_restored_key_is_reported_with_in_use_keep(runner: OneProcess, service
     result = runner.module("keyvault_cmk_key", {**KEY1, "state": state, "in_use": "keep"})
 
     assert (result.get("failed"), result["changed"]) == (None, True), result
-    assert enabled(service) == [True]
+    assert service.enabled() == [True]
 
 
 @pytest.mark.parametrize("left", [1800, -10])

@@ -142,7 +142,7 @@ def test_a_version_of_the_guide_is_disabled_later(ansible: Ansible, service: Ser
     run = ansible.play([nightly, move, disable], vars=NAMES)
 
     assert [one.name for one in run.changed] == [disable["name"]]
-    assert [version.enabled for version in service.versions()] == [False, True]
+    assert service.enabled() == [False, True]
     service.sandbox.control.advance(2 * 24 * 3600)
     assert service.is_available()
 

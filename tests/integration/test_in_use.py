@@ -434,7 +434,7 @@ def test_pools_that_the_caller_may_not_list(
     [unlisted] = report["unlisted"]
     assert (unlisted["scope"], unlisted["action"]) == (sandbox.subscription, f"{listing[0][:-5]}/pools/read")
     assert service.encryption() == newest
-    assert [version.enabled for version in service.versions()] == [True, True]
+    assert service.enabled() == [True, True]
 
 
 def test_unused_versions_if_accounts_cannot_be_listed(

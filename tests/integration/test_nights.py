@@ -63,7 +63,7 @@ class Nights:
 
     def enabled(self) -> list[bool]:
         """Whether each version of the key is enabled, the oldest first."""
-        return [version.enabled for version in self._service.versions()]
+        return self._service.enabled()
 
 
 @pytest.fixture(params=zip(*(POSITIONS[name] for name in SWITCHES), strict=True), ids="-".join)

@@ -94,7 +94,7 @@ def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
     service.sandbox.control.advance(QUARTER)
     wanted = {"cmk_key_max_age": "P90D", "cmk_unused_versions": "disable", "cmk_serial": serial}
     run = done_by_all(ansible, "rotate", **wanted)
-    assert [version.enabled for version in service.versions()] == [True, True]
+    assert service.enabled() == [True, True]
     assert_all_on(service, str(service.key().id))
     assert Counter(wrote(run))["POST key vault-one key1"] == 1
     reported = results(run)
@@ -110,7 +110,7 @@ def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
     later = done_by_all(ansible, "rotate", **wanted)
     assert wrote(later) == ["PATCH key vault-one key1"]
     assert sum(one["changed_steps"]["unused_disabled"] for one in results(later).values()) == 1
-    assert [version.enabled for version in service.versions()] == [False, True]
+    assert service.enabled() == [False, True]
 
 
 def test_unused_versions_are_disabled_once_for_all_hosts(ansible: Ansible, service: Service) -> None:
@@ -122,7 +122,7 @@ def test_unused_versions_are_disabled_once_for_all_hosts(ansible: Ansible, servi
     service.sandbox.control.advance(QUARTER)
     run = done_by_all(ansible, "rotate", cmk_unused_versions="disable", cmk_serial=1)
     assert wrote(run) == ["PATCH key vault-one key1"]
-    assert [version.enabled for version in service.versions()] == [False, True]
+    assert service.enabled() == [False, True]
     lists = [one for one in run.requests if "/providers/Microsoft.Batch/batchAccounts?" in one["url"]]
     assert len(lists) == 2, "before and after the version is disabled"
 
@@ -145,14 +145,14 @@ def test_revert_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
     assert [service.encryption(name) for name in ACCOUNTS] == [None] * 3
     assert all(service.is_available(name) for name in ACCOUNTS)
     assert all(one["key_source"] == "microsoft_batch" for one in results(run).values())
-    assert [version.enabled for version in service.versions()] == [True]
+    assert service.enabled() == [True]
     assert all(service.assignments(one) for one in principals)
     assert wrote(done_by_all(ansible, "revert", **wanted)) == []
 
     service.sandbox.control.advance(8 * DAY)
     run = done_by_all(ansible, "revert", **wanted)
     assert sorted(wrote(run)) == [*["DELETE role vault-one"] * 3, "PATCH key vault-one key1"]
-    assert [version.enabled for version in service.versions()] == [False]
+    assert service.enabled() == [False]
     assert [service.assignments(one) for one in principals] == [[], [], []]
     assert wrote(done_by_all(ansible, "revert", **wanted)) == []
 

@@ -120,7 +120,7 @@ def test_key_disabled_and_access_revoked(roles: RolesRunner, service: Service, m
     assert warnings(run) == []
     assert service.encryption() is None
     assert service.is_available()
-    assert [version.enabled for version in service.versions()] == [False]
+    assert service.enabled() == [False]
     assert not is_granted(service, principal)
 
     # Nothing else has changed.
@@ -151,7 +151,7 @@ def test_key_disabled_and_access_revoked_at_once(roles: RolesRunner, service: Se
             (warning,) = one[task].warnings
             assert "Batch may need" in warning
             assert service.account_id() in warning
-    assert [version.enabled for version in service.versions()] == [False]
+    assert service.enabled() == [False]
     assert not is_granted(service, principal)
     assert service.is_available()
     unchanged(revert(roles, **wanted))

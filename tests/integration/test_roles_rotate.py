@@ -39,18 +39,13 @@ def rotate(roles: RolesRunner, **options: Any) -> Run:
     return play_role(roles, "rotate", **options)
 
 
-def enabled(service: Service, key: str = "key1", vault: str = "vault-one") -> list[bool]:
-    """Whether each version of the key is enabled, the oldest first."""
-    return [version.enabled for version in service.versions(key, vault)]
-
-
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.slow(every=2)
 def test_due_by_age(roles: RolesRunner, service: Service, mode: str) -> None:
     _, first = service.on_key(rbac=mode == "rbac")
     service.sandbox.control.advance(89 * DAY)
     unchanged(rotate(roles, **DUE))
-    assert enabled(service) == [True]
+    assert service.enabled() == [True]
 
     service.sandbox.control.advance(2 * DAY)
     before = holdings(service)
@@ -78,11 +73,11 @@ def test_due_by_age(roles: RolesRunner, service: Service, mode: str) -> None:
     assert wrote(run) == ["POST key vault-one key1", "PATCH account account1"]
     assert service.encryption() == second.id
     assert service.is_available()
-    assert enabled(service) == [True, True]
+    assert service.enabled() == [True, True]
 
     for check in (True, False):
         unchanged(rotate(roles, check=check, **DUE))
-    assert enabled(service) == [True, True]
+    assert service.enabled() == [True, True]
 
 
 def test_no_version_in_use_expires_earlier(roles: RolesRunner, service: Service) -> None:
@@ -159,7 +154,7 @@ def test_a_follower_needs_no_move(roles: RolesRunner, service: Service) -> None:
     assert (steps(run), wrote(run)) == (["key"], ["POST key vault-one key1"])
     report = result(run)
     assert (report["key_identifier"], report["key_version"], report["follows_latest"]) == (versionless, None, True)
-    assert enabled(service) == [True, True]
+    assert service.enabled() == [True, True]
     assert service.encryption() == versionless
 
     # Azure does not show which versions a follower uses.
@@ -168,7 +163,7 @@ def test_a_follower_needs_no_move(roles: RolesRunner, service: Service) -> None:
     service.sandbox.control.advance(2 * DAY)
     run = rotate(roles, **wanted)
     assert (steps(run), result(run)["key_kept_for"]) == (["unused_disabled"], [])
-    assert enabled(service) == [False, True]
+    assert service.enabled() == [False, True]
     assert service.is_available()
     unchanged(rotate(roles, **wanted))
 
@@ -200,7 +195,7 @@ def test_a_disabled_newest_version_is_not_enabled(ansible: Ansible, service: Ser
     assert (run[KEY]["code"], run[KEY]["option"]) == ("key_disabled", "enable_key")
     run = rotate(ansible, **FORCE)
     assert steps(run) == ["key", "encryption"]
-    assert enabled(service) == [True, False, True]
+    assert service.enabled() == [True, False, True]
     assert service.is_available()
 
 
@@ -215,7 +210,7 @@ def test_unused_versions_are_disabled(roles: RolesRunner, service: Service) -> N
             ["POST key vault-one key1", "PATCH account account1"],
         )
         service.sandbox.control.advance(3 * 3600)
-    assert enabled(service) == [True, True, True]
+    assert service.enabled() == [True, True, True]
     service.sandbox.control.advance(6 * DAY)
     unchanged(rotate(roles, **DISABLE))
 
@@ -226,7 +221,7 @@ def test_unused_versions_are_disabled(roles: RolesRunner, service: Service) -> N
     assert (steps(run), wrote(run)) == (["unused_disabled"], ["PATCH key vault-one key1"] * 2)
     assert set(run[KEY]["disabled_versions"]) == {one.version for one in service.versions()[:2]}
     assert (run[KEY]["kept_versions"], run[KEY]["in_use_by"], run[KEY]["kept_until"]) == ([], [], None)
-    assert enabled(service) == [False, False, True]
+    assert service.enabled() == [False, False, True]
     assert warnings(run) == []
     assert service.is_available()
     assert service.encryption() == service.key().id != first
@@ -243,7 +238,7 @@ def test_unused_versions_are_disabled_before_a_new_version_is_created(roles: Rol
     run = rotate(roles, **wanted)
     assert steps(predicted) == steps(run) == ["key", "encryption", "unused_disabled"]
     assert wrote(run) == ["PATCH key vault-one key1", "POST key vault-one key1", "PATCH account account1"]
-    assert enabled(service) == [False, True, True]
+    assert service.enabled() == [False, True, True]
     assert service.is_available()
     unchanged(rotate(roles, **wanted))
 
@@ -254,7 +249,7 @@ def test_unused_versions_are_disabled_at_once(roles: RolesRunner, service: Servi
     service.sandbox.control.advance(QUARTER)
     run = rotate(roles, **FORCE, **AT_ONCE)
     assert (steps(run), warnings(run)) == (["key", "encryption"], [])
-    assert enabled(service) == [True, True]
+    assert service.enabled() == [True, True]
 
     predicted = rotate(roles, check=True, **AT_ONCE)
     run = rotate(roles, **AT_ONCE)
@@ -263,7 +258,7 @@ def test_unused_versions_are_disabled_at_once(roles: RolesRunner, service: Servi
         (warning,) = one[KEY].warnings
         assert "Batch may need" in warning
         assert service.account_id() in warning
-    assert enabled(service) == [False, True]
+    assert service.enabled() == [False, True]
     assert service.is_available()
     # Azure does not show whether the account needs the disabled version.
     run = unchanged(rotate(roles, **AT_ONCE))
@@ -279,7 +274,7 @@ def test_a_version_stays_enabled_while_in_use(roles: RolesRunner, service: Servi
     run = unchanged(rotate(roles, **DISABLE))
     assert (result(run)["key_kept_for"], result(run)["key_kept_until"]) == ([other], None)
     assert run[KEY]["kept_versions"] == [first.rpartition("/")[2]]
-    assert enabled(service) == [True, True]
+    assert service.enabled() == [True, True]
     assert service.is_available("account2")
 
     # The margin begins again when the account leaves the version.
@@ -291,7 +286,7 @@ def test_a_version_stays_enabled_while_in_use(roles: RolesRunner, service: Servi
     run = rotate(roles, **DISABLE)
     assert (steps(run), wrote(run)) == (["unused_disabled"], ["PATCH key vault-one key1"])
     assert result(run)["key_kept_for"] == []
-    assert enabled(service) == [False, True]
+    assert service.enabled() == [False, True]
     assert service.is_available()
     assert service.is_available("account2")
 

@@ -42,10 +42,6 @@ def keyless(identifier: str) -> str:
     return identifier.rpartition("/")[0]
 
 
-def enabled(service: Service, key: str = "key1", vault: str = "vault-one") -> list[bool]:
-    return [version.enabled for version in service.versions(key, vault)]
-
-
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.slow(every=2)
 def test_to_a_different_key_in_a_different_vault(roles: RolesRunner, service: Service, mode: str) -> None:
@@ -119,7 +115,7 @@ def test_the_key_that_the_account_left_is_disabled_after_the_margin(roles: Roles
     assert (steps(run), wrote(run)) == (["key"], ["PATCH key vault-one key1"])
     assert (result(run)["key_kept_for"], result(run)["key_kept_until"]) == ([], None)
     assert warnings(run) == []
-    assert (enabled(service), enabled(service, "other")) == ([False], [True])
+    assert (service.enabled(), service.enabled("other")) == ([False], [True])
     assert service.is_available()
     unchanged(switch(roles, **wanted))
 
@@ -135,7 +131,7 @@ def test_the_key_that_the_account_left_is_disabled_at_once(roles: RolesRunner, s
         (warning,) = warnings(one)
         assert "Batch may need" in warning
         assert service.account_id() in warning
-    assert enabled(service) == [False]
+    assert service.enabled() == [False]
     assert service.is_available()
     unchanged(switch(roles, **wanted))
 
@@ -150,7 +146,7 @@ def test_the_key_that_another_account_shares_stays_enabled(roles: RolesRunner, s
     report = result(run)
     assert (report["follows_latest"], report["key_version"]) == (True, None)
     assert (report["key_kept_for"], report["key_kept_until"]) == ([other_account], None)
-    assert enabled(service) == [True]
+    assert service.enabled() == [True]
     assert service.is_available("account2")
     unchanged(switch(roles, **wanted))
 
@@ -161,7 +157,7 @@ def test_the_new_key_is_not_disabled_if_it_is_named_as_the_previous_key(roles: R
     run = switch(roles, cmk_new_key_identifier=other, cmk_previous_key_identifier=keyless(other), **AT_ONCE)
     assert steps(run) == ["encryption"]
     assert result(run)["key_kept_for"] == [service.account_id()]
-    assert enabled(service, "other") == [True]
+    assert service.enabled("other") == [True]
 
 
 def test_an_account_that_uses_neither_the_previous_nor_the_new_key(ansible: Ansible, service: Service) -> None:
@@ -214,7 +210,7 @@ def test_a_missing_account_is_skipped(ansible: Ansible, service: Service) -> Non
     assert "There is no Batch account account1." in run.output
     run = switch(ansible, **wanted, cmk_previous_key_identifier=keyless(first))
     assert steps(run) == ["key"]
-    assert enabled(service) == [False]
+    assert service.enabled() == [False]
 
 
 def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
@@ -240,6 +236,6 @@ def test_names_in_another_letter_case(roles: RolesRunner, service: Service) -> N
         **AT_ONCE,
     }
     assert steps(switch(roles, **wanted)) == ["encryption", "key"]
-    assert enabled(service) == [False]
+    assert service.enabled() == [False]
     assert service.is_available()
     unchanged(switch(roles, **wanted))

@@ -39,11 +39,6 @@ def on_one_key(service: Service, *accounts: str) -> str:
     return identifier
 
 
-def enabled(service: Service, key: str = "key1") -> list[bool]:
-    """Whether each version of the key is enabled, the oldest first."""
-    return [version.enabled for version in service.versions(key)]
-
-
 def keys_of(service: Service, *accounts: str) -> list[str | None]:
     return [service.encryption(name) for name in accounts]
 
@@ -70,7 +65,7 @@ def test_another_controller_moves_an_account_between_two_waves(
     rotate(runner, "account3", **wanted, **AT_ONCE)
 
     assert keys_of(service, "account2", "account3") == [newer, newer]
-    assert enabled(service)[1:] == [True, True], "account1 is on the second"
+    assert service.enabled()[1:] == [True, True], "account1 is on the second"
     assert all(service.is_available(name) for name in service.accounts())
 
 
@@ -86,7 +81,7 @@ def test_only_an_account_on_an_older_version_needs_a_read(runner: OneProcess, se
     newer = newer_by_hand(service, "account3")
     report = rotate(runner, "account3", **AT_ONCE)
     assert (report["changed_steps"]["encryption"], service.encryption("account3")) == (False, newer)
-    assert enabled(service) == [True, True]
+    assert service.enabled() == [True, True]
 
 
 def test_an_account_that_another_controller_has_just_moved(
@@ -99,7 +94,7 @@ def test_an_account_that_another_controller_has_just_moved(
     rotate(runner, "account1")
     newer = newer_by_hand(service, "account2")
     rotate(runner, "account2", **AT_ONCE)
-    assert enabled(service) == [True, True]
+    assert service.enabled() == [True, True]
     assert service.is_safe("account2")
 
     rotate(runner.another(), "account2")
@@ -118,7 +113,7 @@ def test_rotate_then_a_version_by_hand_then_rotate(
     assert service.encryption() == service.key().id == newer
 
     rotate(runner.another(), **AT_ONCE)
-    assert enabled(service) == [False, False, True]
+    assert service.enabled() == [False, False, True]
     assert service.is_available()
 
 
@@ -228,12 +223,12 @@ def test_a_nightly_rotation_disables_the_previous_version_after_the_margin(
     for _night in range(6):
         service.sandbox.control.advance(DAY)
         assert not rotate(runner.another(), **DUE, **DISABLE)["changed"]
-    assert enabled(service) == [True, True]
+    assert service.enabled() == [True, True]
 
     service.sandbox.control.advance(DAY + 60)
     report = rotate(runner.another(), **DUE, **DISABLE)
     assert (report["changed_steps"]["unused_disabled"], report["key_kept_until"]) == (True, None)
-    assert enabled(service) == [False, True]
+    assert service.enabled() == [False, True]
 
 
 def test_a_version_stays_enabled_after_another_controller_moves_an_account(
@@ -247,11 +242,11 @@ def test_a_version_stays_enabled_after_another_controller_moves_an_account(
     report = rotate(runner.another(), **DISABLE)
     assert (report["changed"], bool(report["key_kept_until"])) == (False, True)
     assert report["key_kept_for"] == [service.account_id("account2")]
-    assert enabled(service) == [True, True]
+    assert service.enabled() == [True, True]
 
     service.sandbox.control.advance(2 * DAY + 60)
     assert rotate(runner.another(), **DISABLE)["changed_steps"]["unused_disabled"]
-    assert enabled(service) == [False, True]
+    assert service.enabled() == [False, True]
 
 
 def test_a_version_stays_enabled_after_the_run_moves_another_account(runner: OneProcess, service: Service) -> None:
@@ -264,7 +259,7 @@ def test_a_version_stays_enabled_after_the_run_moves_another_account(runner: One
         assert (report["key_kept_for"], report["key_kept_until"]) == ([service.account_id("account2")], None), name
     report = rotate(runner.another(), **DISABLE)
     assert report["key_kept_until"]
-    assert enabled(service) == [True, True]
+    assert service.enabled() == [True, True]
 
 
 def test_two_runs_that_share_nothing_disable_the_versions_of_each_other(runner: OneProcess, service: Service) -> None:
@@ -278,12 +273,12 @@ def test_two_runs_that_share_nothing_disable_the_versions_of_each_other(runner: 
     # account2 still uses the third version.
     report = rotate(runner.another(), "account1", **DISABLE)
     assert report["key_kept_for"] == [service.account_id("account2")]
-    assert enabled(service) == [False, False, True, True]
+    assert service.enabled() == [False, False, True, True]
 
     rotate(runner.another(), "account2", **DISABLE)
     service.sandbox.control.advance(8 * DAY)
     rotate(runner.another(), "account2", **DISABLE)
-    assert enabled(service) == [False, False, False, True]
+    assert service.enabled() == [False, False, False, True]
     assert all(service.is_available(name) for name in service.accounts())
 
 
@@ -309,7 +304,7 @@ def test_names_in_capitals(runner: OneProcess, service: Service) -> None:
     report = rotate(runner.another(), **DUE, **AT_ONCE)
     assert report["changed_steps"]["unused_disabled"]
     assert str(service.encryption()).lower() == service.key().id
-    assert enabled(service) == [False, True]
+    assert service.enabled() == [False, True]
     assert service.is_available()
 
 
