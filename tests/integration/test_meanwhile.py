@@ -118,6 +118,18 @@ def test_access_revoked_before_it_takes_effect_in_batch(
     assert service.encryption() is None
 
 
+def is_creation(request: Any) -> bool:
+    return request.method == "PUT" and "/batchAccounts/" in request.url
+
+
+def test_creation_that_resets_the_key_of_another_run(runner: OneProcess, wire: Wire, service: Service) -> None:
+    """The second run creates the account and sets its key before the first run's creation, which resets the key. The
+    reads of the first run still show the key."""
+    pair = PAIRS["both create one account"]
+    assert meanwhile(runner, wire, service, pair, is_creation, {"read_lag": "60"})
+    assert service.encryption() is not None
+
+
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.slow(every=4)
 def test_meanwhile(runner: OneProcess, wire: Wire, service: Service, name: str) -> None:

@@ -64,6 +64,9 @@ class Services:
     def get(self, _group: str, _name: str) -> Any:
         return self.document
 
+    def may_be_older_than_write(self, _account: Any) -> bool:
+        return False
+
     def unavailable_reason(self, _group: str, _name: str) -> None:
         self.asked.append("unavailable_reason")
 

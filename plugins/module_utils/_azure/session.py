@@ -28,6 +28,8 @@ from .rehearsal import Rehearsal
 from .run_store import RunFiles
 
 _LONGEST_PAUSE = 30
+# No read of Azure is out of date by more seconds. An assumption: Microsoft documents no limit.
+MAX_READ_DELAY = 180
 
 
 def silent(message: str) -> None:

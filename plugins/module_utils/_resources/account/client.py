@@ -12,14 +12,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from ..._azure import rate_limit, sdk
 from ..._azure.creation import outdated, require_missing, until_shown
 from ..._azure.evidence import EvidenceReader
 from ..._azure.identities import Identities
 from ..._azure.resources import Resources
-from ..._azure.session import Polled, Session
+from ..._azure.session import MAX_READ_DELAY, Polled, Session
 from ..._azure.visible import HandledAccounts
 from ..._checks.preflight import Evidence, failed_checks, lasting
 from ..._core import interrupts
@@ -283,6 +283,7 @@ class Accounts(Polled):
                 options = {rate_limit.IF_LATE: if_late}
                 poller = self._client().batch_account.begin_create(group, name, sdk.content(body), **options)
                 is_accepted = True
+                self._note_key(group, name, body)
                 sdk.finish(poller, self._session.wait_timeout, what)
         except (Denied, NotFound, PlanOutdated, Rejected) as refused:
             if is_accepted:
@@ -336,6 +337,24 @@ class Accounts(Polled):
         with self._changing(f"change the Batch account {name}", group, name):
             options = {rate_limit.IF_LATE: if_late or require_no_key}
             self._client().batch_account.update(group, name, sdk.content(body), **options)
+            self._note_key(group, name, body)
+
+    def _note_key(self, group: str, name: str, body: Mapping[str, Any]) -> None:
+        if "encryption" in body.get("properties", {}):
+            key = key_of(cast(Account, body))
+            self._session.files.store(
+                [str(key or ""), time.monotonic()], "key set by run", *self._cached_as(group, name)
+            )
+
+    def may_be_older_than_write(self, account: Account) -> bool:
+        """Whether a read of the account may be older than the run's last write of its key: it shows another key.
+        Another task or user may also have moved the account since."""
+        noted = self._session.files.load("key set by run", *self._cached_as(*place_of(account["id"])[1:]))
+        return (
+            noted is not None
+            and noted[0].lower() != str(key_of(account) or "").lower()
+            and time.monotonic() < noted[1] + MAX_READ_DELAY
+        )
 
     def delete(self, group: str, name: str) -> None:
         what = f"delete the Batch account {name}"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..._azure.diagnosis import Diagnosis
 from ..._azure.evidence import EvidenceReader
-from ..._azure.session import Polled, Session
+from ..._azure.session import MAX_READ_DELAY, Polled, Session
 from ..._checks.diagnosis import lost_after_change, lost_key
 from ..._checks.preflight import Evidence, for_rollback
 from ..._checks.versions import REPLACED_BEFORE_EXPIRY
@@ -35,9 +35,6 @@ from .survey import survey_warnings
 if TYPE_CHECKING:
     from ..account.client import Accounts
     from ..key.client import Keys
-
-# No read of Azure is out of date by more seconds. An assumption: Microsoft documents no limit.
-_MAX_READ_DELAY = 180
 
 
 class Encryption(Polled):
@@ -80,8 +77,11 @@ class Encryption(Polled):
         observed["expires_soon"] = self._expires_soon(account, goal)
         if observed["expires_soon"]:
             goal = replace(goal, updates_version=True)
-        # If a read shows the previous key, the read may be older than the change, so a rollback writes anyway.
-        observed["may_be_stale"] = goal.undoes is not None and self._may_be_moved(group, name)
+        # If a read shows the wanted key, the read may be older than a write of this run that has set another key, so
+        # the wanted key is written anyway.
+        observed["may_be_stale"] = (
+            self._may_be_moved(group, name) if goal.undoes else self._accounts.may_be_older_than_write(account)
+        )
         if goal.leaves_alone(account) and not (observed["may_be_stale"] and goal.is_satisfied_by(account)):
             # If this task has changed the key, the evidence of the change or rollback decides about the key. If
             # Batch has refused the change, a list of the pools is still no proof of availability.
@@ -291,8 +291,8 @@ class Encryption(Polled):
         )
         if even_if_unavailable:
             self._moved.discard(account)
-            if self._not_shown.get(account, -inf) + _MAX_READ_DELAY > time.monotonic():
-                self._polls_until = time.monotonic() + _MAX_READ_DELAY
+            if self._not_shown.get(account, -inf) + MAX_READ_DELAY > time.monotonic():
+                self._polls_until = time.monotonic() + MAX_READ_DELAY
         left = None if even_if_unavailable else previous
         unusable = in_background(self._previous_unusable, left, evidence, time.monotonic())
         try:
