@@ -87,7 +87,8 @@ class Fleet:
             "tenant_id": self._session.caller["tenant_id"],
             "now": self._keys.now,
         }
-        return {**fleet, "changed_at": self._changed_at(accounts, fleet)}
+        # Without the pools, it is not judged whether an account is available after a repair.
+        return {**fleet, "changed_at": self._changed_at(accounts, fleet, judges_repairs=scope.pools)}
 
     def _accounts(self, scope: Any) -> Listed:
         if scope.group is None:
@@ -124,13 +125,14 @@ class Fleet:
         }
         return newest | map_concurrent(lambda name: _or_error(partial(self._keys.bundle, used[name])), older)
 
-    def _changed_at(self, accounts: Sequence[Account], fleet: FleetData) -> dict[str, Any]:
+    def _changed_at(self, accounts: Sequence[Account], fleet: FleetData, *, judges_repairs: bool) -> dict[str, Any]:
         """When accounts were changed, by their ids in lower case. Read only of accounts of which that time says more.
         None if the time could not be read."""
         doubtful = [
             account["id"].lower()
             for account in accounts
-            if (key := key_of(account)) and depends_on_account_change(observed_of(account, key, fleet))
+            if (key := key_of(account))
+            and depends_on_account_change(observed_of(account, key, fleet), judges_repairs=judges_repairs)
         ]
         return self._resources.changed_at_of_each(doubtful)
 

@@ -244,13 +244,13 @@ def may_recover(observed: Mapping[str, Any]) -> bool:
     return is_vault_changed or bool(unnoticed_repairs(observed))
 
 
-def depends_on_account_change(observed: Mapping[str, Any]) -> bool:
-    """Whether the time when the account was changed says more about its availability: after a recent change of the key,
-    and if the account may have used a version that is unusable now."""
+def depends_on_account_change(observed: Mapping[str, Any], *, judges_repairs: bool = True) -> bool:
+    """Whether the time when the account was changed says more about its availability: if the account may have used a
+    version that is unusable now and, with `judges_repairs`, after a recent change of the key."""
     just_changed = {**observed, "account_changed_at": None}
-    if unnoticed_repairs(just_changed) or isinstance(observed["versions"], CmkError):
+    if isinstance(observed["versions"], CmkError) or _others_unusable(observed["evidence"], just_changed):
         return True
-    return _others_unusable(observed["evidence"], just_changed) != {}
+    return judges_repairs and bool(unnoticed_repairs(just_changed))
 
 
 def _user(evidence: Evidence, observed: Mapping[str, Any]) -> User:
