@@ -244,6 +244,8 @@ class Operators(RuleBasedStateMachine):
         INCIDENTS[incident](self._others, account, *(key or self._world.key_of(account) or FIRST_KEY))
         # Wait until the change has taken effect, so that a later check does not blame a run for it.
         self._control.advance(self._settled)
+        # The runs of the next hour do not read what a run has stored before.
+        self._runner.forget()
         # Runs begin before and after Batch has noticed a loss.
         if noticed:
             self._control.advance(int(self._behavior.get("key_loss_noticed", "0")))

@@ -58,8 +58,8 @@ def test_disturbed(runner: OneProcess, service: Service, name: str, kind: str) -
         reset(service.sandbox.control)
         requested = CASES[name].begin(service)
         with in_position(service, n + TRIALS.index((name, kind))), disturbed(service, DISTURBANCES[kind], n, requests):
-            run_in_process(runner, CASES[name].role, **requested)
-        assert_repaired(play, service, name, requested, f"at request {n}")
+            report = run_in_process(runner, CASES[name].role, **requested)
+        assert_repaired(play, service, name, requested, f"at request {n}", keeps_versions=has_kept_versions(report))
 
 
 # A poller runs in a thread, which raises Killed as well.
@@ -118,15 +118,39 @@ def disturbed(service: Service, kind: dict[str, Any], at: int, requests: int) ->
     assert met["applied"] or at == requests - 1, f"the run was too short for {at} requests"
 
 
+def has_kept_versions(report: Report) -> bool:
+    """Whether the run has moved the account and has disabled no unused version, because it could not read the times of
+    accounts. The versions are then kept for a further margin."""
+    steps = report.get("changed_steps", {})
+    return bool(steps.get("encryption")) and steps.get("unused_disabled") is False
+
+
 def assert_repaired(
-    play: partial[Any], service: Service, name: str, requested: dict[str, Any], where: str = ""
+    play: partial[Any],
+    service: Service,
+    name: str,
+    requested: dict[str, Any],
+    where: str = "",
+    *,
+    keeps_versions: bool = False,
 ) -> None:
-    """Check that no account has lost its key, and that a rerun has the result of a run without faults."""
+    """Check that no account has lost its key, and that a rerun has the result of a run without faults; with
+    `keeps_versions` except that versions may still be enabled."""
     case, expected = CASES[name], undisturbed(play, service, name).end_state
     assert_answers(service, case)
     play(case.role, **requested)
     assert_answers(service)
-    assert without_one_more_version(end_state(service), expected) == expected, where
+    found = without_one_more_version(end_state(service), expected)
+    if keeps_versions:
+        found, expected = _all_enabled(found), _all_enabled(expected)
+    assert found == expected, where
+
+
+def _all_enabled(state: Any) -> Any:
+    """A copy in which all versions are enabled."""
+    if isinstance(state, dict):
+        return {name: True if name == "enabled" else _all_enabled(value) for name, value in state.items()}
+    return [_all_enabled(one) for one in state] if isinstance(state, list) else state
 
 
 def without_one_more_version(found: Any, expected: Any) -> Any:
