@@ -42,10 +42,10 @@ class Played:
         """The first task that failed, or for which a check warns that the run would be refused, and the error's code or
         message."""
         for name, one in self.tasks.items():
+            if any(WOULD_BE_REFUSED in text for text in (one.get("msg", ""), *one.get("warnings", ()))):
+                return name, "permission_denied"
             if one.get("failed"):
                 return name, one["code"] if "code" in one else one["msg"]
-            if any(warning.endswith(WOULD_BE_REFUSED) for warning in one.get("warnings", ())):
-                return name, "permission_denied"
         return None
 
     def before_failure(self) -> dict[str, Result]:

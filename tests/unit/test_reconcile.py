@@ -342,6 +342,14 @@ def test_a_failure_has_the_steps_that_were_applied_before() -> None:
     assert shelf.did == ["read", "add", "add"]
 
 
+def test_a_failure_names_the_rights_that_only_a_check_has_warned_of() -> None:
+    """In check mode, a missing right is a warning, which a result without warnings would not show."""
+    with pytest.raises(Rejected) as failed:
+        converge(goal("novel"), Shelf(nailed=frozenset({"novel"})), Books, rights=lambda _steps: ("You may not add.",))
+
+    assert failed.value.msg == "novel cannot be added. You may not add."
+
+
 class Broken(Shelf):
     """Adds a book and then raises an unexpected exception."""
 

@@ -66,7 +66,8 @@ def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, 
     if not todo.changed:
         return todo.unchanged()
     before_change()
-    todo = replace(todo, warnings=(*todo.warnings, *rights(todo.steps)))
+    lacking = rights(todo.steps)
+    todo = replace(todo, warnings=(*todo.warnings, *lacking))
     applied: list[str] = []
     with interrupts.raised():
         try:
@@ -75,6 +76,9 @@ def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, 
         except BaseException as ended:
             failure = as_failure(ended)
             failure.facts.update(applied=applied)
+            # In check mode, where missing rights are only warnings: the change also fails for a caller who has them.
+            for warning in lacking:
+                failure.add(warning)
             if isinstance(failure, PlanOutdated) and not applied:
                 # Nothing was written, so there is nothing to restore.
                 raise
