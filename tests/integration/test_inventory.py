@@ -55,8 +55,8 @@ class Listing:
 
     @property
     def warned(self) -> str:
-        """The warnings and errors, without the line breaks that Ansible inserts."""
-        return " ".join(self.said.replace("[WARNING]:", "").split())
+        """The warnings and errors, without the line breaks that Ansible inserts, also after the hyphens of a GUID."""
+        return " ".join(re.sub(r"-\n *", "-", self.said.replace("[WARNING]:", "")).split())
 
     @property
     def document(self) -> dict[str, Any]:
