@@ -83,7 +83,8 @@ def give_each_its_identity(sandbox: Sandbox) -> None:
             f"/subscriptions/{subscription}/resourceGroups/rg-sandbox/providers/Microsoft.KeyVault/vaults/{vault_name}"
         )
         role = f"/subscriptions/{subscription}/providers/Microsoft.Authorization/roleDefinitions/{ENCRYPTION_USER}"
-        grant = {"properties": {"roleDefinitionId": role, "principalId": identity["properties"]["principalId"]}}
+        principal = {"principalId": identity["properties"]["principalId"], "principalType": "ServicePrincipal"}
+        grant = {"properties": {"roleDefinitionId": role, **principal}}
         assignment = f"{vault}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
         _ok(sandbox.arm("PUT", assignment, ROLES, grant, session=session))
         body = {"identity": {"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}}}
@@ -93,7 +94,7 @@ def give_each_its_identity(sandbox: Sandbox) -> None:
         accounts = list(pool.map(give, list(_accounts(sandbox))))
     # A grant takes up to ten minutes to take effect.
     sandbox.control.advance(DAY)
-    print(f"{len(accounts)} accounts have a system-assigned identity", flush=True)
+    print(f"{len(accounts)} accounts have a separate identity", flush=True)
 
 
 def _session_of_thread(sandbox: Sandbox) -> requests.Session:
