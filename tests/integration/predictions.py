@@ -42,7 +42,8 @@ class Played:
         """The first task that failed, or for which a check warns that the run would be refused, and the error's code or
         message."""
         for name, one in self.tasks.items():
-            if any(WOULD_BE_REFUSED in text for text in (one.get("msg", ""), *one.get("warnings", ()))):
+            is_warned = any(warning.endswith(WOULD_BE_REFUSED) for warning in one.get("warnings", ()))
+            if is_warned or WOULD_BE_REFUSED in one.get("msg", ""):
                 return name, "permission_denied"
             if one.get("failed"):
                 return name, one["code"] if "code" in one else one["msg"]

@@ -79,10 +79,10 @@ class Encryption(Polled):
             goal = replace(goal, updates_version=True)
         # If a read shows the wanted key, the read may be older than a write of this run that has set another key, so
         # the wanted key is written anyway.
-        observed["may_be_stale"] = (
+        observed["may_be_stale"] = goal.is_satisfied_by(account) and (
             self._may_be_moved(group, name) if goal.undoes else self._accounts.may_be_older_than_write(account)
         )
-        if goal.leaves_alone(account) and not (observed["may_be_stale"] and goal.is_satisfied_by(account)):
+        if goal.leaves_alone(account) and not observed["may_be_stale"]:
             # If this task has changed the key, the evidence of the change or rollback decides about the key. If
             # Batch has refused the change, a list of the pools is still no proof of availability.
             is_judged = not self._may_be_moved(group, name)

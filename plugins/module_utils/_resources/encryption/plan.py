@@ -41,7 +41,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
         account_document.require_known(goal.account, unavailable_reason)
     if available is False and goal.undoes is None:
         raise account_unavailable(goal.account, key_of(account), unavailable_reason)
-    if goal.leaves_alone(account) and not (observed.get("may_be_stale") and goal.is_satisfied_by(account)):
+    if goal.leaves_alone(account) and not observed.get("may_be_stale"):
         if observed.get("evidence"):
             read = observed["evidence"] if goal.undoes else preflight.lasting(observed["evidence"])
             preflight.require(read, "and could when the account was moved to it")
