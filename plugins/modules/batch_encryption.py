@@ -12,8 +12,8 @@ description:
   - Ensures that a Batch account uses the requested key.
   - Before the account is moved to a key, the module checks all requirements of Batch and reports all failed checks
     together. RV(preflight) lists the checks.
-  - After the change, the module reads the account again and confirms that the account is available. If Azure refuses
-    the key, or the account is not available within O(wait_timeout), the module restores the previous setting.
+  - After the change, the module confirms that Azure's response has the key and that the account is available. If Azure
+    refuses the key, or the account is not available within O(wait_timeout), the module restores the previous setting.
 version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)

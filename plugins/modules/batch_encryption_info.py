@@ -261,7 +261,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     group, name = params["resource_group"], check_account_name(params["account_name"], "account_name")
-    cloud.change_nothing()
     allowed: list[str] | None = params["allowed_repairs"]
     # Whether Batch refused to list the pools when an earlier task of the run asked, for example before a repair.
     shown_before = cloud.encryption.pools_show_availability(group, name)

@@ -267,7 +267,8 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
                 # The vault is read next.
                 in_background(cloud.vaults.get, goal.group, goal.vault)
             skips = params["missing"] == "skip"
-            found = cloud.accounts.present(group, account, group_may_be_missing=skips)
+            listed = cloud.accounts.listed(group, account) if goal.present else None
+            found = listed or cloud.accounts.present(group, account, group_may_be_missing=skips)
             if found is None and skips:
                 nothing = {"account_exists": False}
                 outcome = Outcome(False, nothing, nothing, (missing(group, account),))

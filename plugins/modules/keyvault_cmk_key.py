@@ -291,7 +291,7 @@ soft_deleted:
   type: bool
   sample: false
 key_identifier:
-  description: Identifier of the newest version. In check mode, a new version is V((known after apply\)).
+  description: Identifier of the newest version. In check mode, a text names a new version.
   returned: success, if it exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
@@ -301,7 +301,7 @@ versionless_identifier:
   type: str
   sample: https://myvault.vault.azure.net/keys/batch
 version:
-  description: The newest version. In check mode, a new version is V((known after apply\)).
+  description: The newest version. In check mode, a text names a new version.
   returned: success, if it exists
   type: str
   sample: 0123456789abcdef0123456789abcdef
@@ -478,9 +478,9 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
 def _for_account(goal: Goal, group: str, name: str, cloud: Cloud, *, may_be_missing: bool) -> Outcome:
     """The key for an account that uses it. Nothing is changed if the account does not use the key, or, if there is
     something to change, is not available."""
-    account = cloud.accounts.cached(
-        group, name, refresh_if=lambda one: not goal.names(key_of(one)), group_may_be_missing=may_be_missing
-    )
+    account = cloud.accounts.listed(group, name)
+    if account is None or not goal.names(key_of(account)):
+        account = cloud.accounts.present(group, name, group_may_be_missing=may_be_missing)
     if account is None and may_be_missing:
         nothing = {"account_exists": False}
         return Outcome(False, nothing, nothing, (missing(group, name),)).summarized(

@@ -180,7 +180,7 @@ class InProcessAction(ActionBase):
             folder = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
             try:
                 with settled():
-                    cloud = Cloud(params, folder, self._notify, rehearse=self._task.check_mode)
+                    cloud = Cloud(params, folder, self._notify, rehearse=self._task.check_mode, task=self._task._uuid)
                     result = self.module.run(cloud.resolved(params), cloud).result(planned=self._task.check_mode)
             except BaseException as ended:
                 failure = interrupts.as_failure(ended)

@@ -107,7 +107,11 @@ class OneProcess:
             "warnings": [one for of in results.values() for one in of.get("warnings", ())],
         }
 
-    def module(self, name: str, arguments: Mapping[str, Any], *, check: bool = False) -> Result:
+    def module(
+        self, name: str, arguments: Mapping[str, Any], *, check: bool = False, task: str | None = None
+    ) -> Result:
+        """The result of the module. With the same `task`, the calls are those of several hosts for one task of a
+        playbook."""
         module = _module(name)
         given = {**self.connection, **arguments}
         validation = _validator(name).validate(given)
@@ -116,7 +120,7 @@ class OneProcess:
         try:
             folder = None if self.as_module else str(self.tokens)
             with settled():
-                cloud = Cloud(params, folder, rehearse=check)
+                cloud = Cloud(params, folder, rehearse=check, task=task)
                 result: Result = module.run(cloud.resolved(params), cloud).result(planned=check)
         except CmkError as failure:
             result = {"failed": True, "changed": False, **shown(failure.result())}

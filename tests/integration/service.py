@@ -34,6 +34,7 @@ _BATCH = "2024-07-01"
 _POOLS = "2025-06-01"
 _ROLES = "2022-04-01"
 _IDENTITIES = "2023-01-31"
+_GROUPS = "2021-04-01"
 
 
 def _wire(response: Any, _deserialized: Any, _headers: Any) -> Any:
@@ -220,6 +221,9 @@ class Service:
 
     def disable(self, name: str = "key1", version: str | None = None, vault: str = "vault-one") -> None:
         self.keys(vault).update_key_properties(name, version, enabled=False)
+
+    def make_group(self, name: str) -> None:
+        self._arm("PUT", f"{self.sandbox.subscription}/resourceGroups/{name}", _GROUPS, {"location": LOCATION})
 
     def make_identity(self, name: str = "identity1") -> dict[str, Any]:
         identity: dict[str, Any] = self._arm("PUT", self.identity_id(name), _IDENTITIES, {"location": LOCATION})

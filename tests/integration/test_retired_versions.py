@@ -17,10 +17,13 @@ from one_process import OneProcess
 from role_runs import VARS
 from service import Service
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import KEY_VAULT_API
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import gateway
 
 MARCH = datetime(2027, 3, 1, tzinfo=timezone.utc).timestamp()
+
+
+KEY_VAULT = "microsoft.keyvault"
+KEY_VAULT_API = gateway._PROVIDERS[KEY_VAULT].api_version
 
 
 @pytest.mark.parametrize("version", [KEY_VAULT_API, "2026-05-15"])
@@ -28,7 +31,7 @@ def test_an_account_is_available_after_the_retirement_of_versions(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     """The second version shows that the collection sets the API version, and not the SDK."""
-    monkeypatch.setattr(sdk, "KEY_VAULT_API", version)
+    monkeypatch.setitem(gateway._PROVIDERS, KEY_VAULT, gateway._PROVIDERS[KEY_VAULT]._replace(api_version=version))
     control = service.sandbox.control
     control.advance(max(0, MARCH - control.call("GET", "/clock")["time"]))
     since = control.last

@@ -33,7 +33,7 @@ def running_sandbox() -> Iterator[Sandbox]:
 
 @pytest.mark.parametrize(
     "hanging",
-    [{"path": "/pools"}, {"host": "login"}],
+    [{"path": "/vaults/vault-one"}, {"host": "login"}],
     ids=["beside others", "signing in"],
 )
 @pytest.mark.slow(every=3)

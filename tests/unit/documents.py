@@ -284,6 +284,7 @@ def observed_key(*bundles: dict[str, Any], **others: Any) -> dict[str, Any]:
         "versions": sorted((listed(bundle) for bundle in bundles), key=lambda item: item["kid"]),
         "policy": None,
         "deleted": None,
+        "vault": None,
         "visible": seen,
         "times": times(*seen["accounts"]),
         "now": NOW,

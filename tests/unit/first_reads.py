@@ -21,6 +21,7 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.connections import transport
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Gateway
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import answering
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier
@@ -65,7 +66,8 @@ def with_pauses(instance: Any, name: str, has: Any = hasattr) -> bool:
 def read_keys() -> list[str]:
     """Read the key and its versions in several threads. Returns the errors."""
     given = {"auth_source": "msi", "cloud_environment": "AzureCloud", "wait_timeout": 600}
-    keys: Any = Keys(Session({**dict.fromkeys(CONNECTION), **given}), *[None] * 4)  # type: ignore[arg-type]
+    session = Session({**dict.fromkeys(CONNECTION), **given})
+    keys: Any = Keys(session, Gateway(session), *[None] * 4)  # type: ignore[arg-type]
     errors = []
 
     def read(call: Any) -> None:

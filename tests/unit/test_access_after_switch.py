@@ -45,6 +45,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflig
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.preflight import Evidence
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier, role_guid
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.document import item_of
 
 CUSTOM = "aaaaaaaa-0000-0000-0000-000000000001"
 ACTIONS = [f"Microsoft.KeyVault/vaults/keys/{name}" for name in ("read", "wrap/action", "unwrap/action")]
@@ -80,6 +81,9 @@ class Azure:
 
     def _key_now(self) -> Any:
         return {"bundle": self.key, "now": self.now}
+
+    def versions(self, _key: Any) -> Any:
+        return self._read("versions", [item_of(self.key)] if self.key else [])
 
     def assignments(self, _scope: str, principal: str) -> Any:
         """The assignments of a principal, including those of its groups."""
@@ -220,7 +224,7 @@ def test_access_that_could_not_be_read_before_is_not_read_again(azure: Azure, de
     azure.asked.clear()
 
     assert evidence.with_access_now(first, time.monotonic()) == first
-    assert {*azure.asked} <= {"key", "vault"} - {denied}
+    assert {*azure.asked} <= {"versions", "vault"} - {denied}
     assert isinstance(first.vault, CmkError) or isinstance(first.assignments, CmkError)
 
 

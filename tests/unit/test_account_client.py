@@ -88,33 +88,30 @@ class Azure:
             raise self._permissions
         return self._permissions
 
-    # The methods of azure-mgmt-batch.
-    def client(self, *_names: Any) -> Any:
-        return SimpleNamespace(
-            batch_account=SimpleNamespace(get="read", begin_create=self._write("create"), update=self._write("update")),
-            location=SimpleNamespace(check_name_availability="free"),
-            pool=SimpleNamespace(list_by_batch_account=self._pools),
-        )
+    # The methods of gateway.Gateway.
+    def find(self, _what: str, _ref: str) -> Any:
+        return self.answer("read")
 
-    def _write(self, what: str) -> Callable[..., Any]:
-        def write(*_args: Any, **_options: Any) -> Any:
-            self.written.append(what)
-            refusal, self.refuses_first = self.refuses_first, None
-            if refusal:
-                raise refusal
-            failure, self.fails_first = self.fails_first, None
-            return SimpleNamespace(wait=lambda _timeout: None, done=lambda: True, result=lambda: _give(failure))
+    def get(self, _what: str, ref: str) -> Any:
+        assert ref.endswith("/pools")
+        return self.answer("pools")
 
-        return write
+    def ask(self, _what: str, _ref: str, _body: Any) -> Any:
+        return self.answer("free")
 
-    def _pools(self, _group: str, _name: str) -> Any:
-        self.answer("pools")
-        return SimpleNamespace(by_page=lambda: iter(()))
+    def write(self, method: str, _ref: str, _body: Any, *, if_late: Any = None) -> None:
+        self.written.append({"PUT": "create", "PATCH": "update"}[method])
+        refusal, self.refuses_first = self.refuses_first, None
+        if refusal:
+            raise refusal
 
+    begin = write
 
-def _give(error: CmkError | None) -> None:
-    if error:
-        raise error
+    def finish(self, _poller: Any, _what: str) -> bool:
+        failure, self.fails_first = self.fails_first, None
+        if failure:
+            raise failure
+        return True
 
 
 @pytest.fixture
@@ -126,16 +123,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def client(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[[Azure], Accounts]:
+def client(clock: Clock) -> Callable[[Azure], Accounts]:
     def make(azure: Azure) -> Accounts:
         session = Session({"wait_timeout": 60})
         session.__dict__.update(subscription_id="subscription", fingerprint="me")
-        monkeypatch.setattr(session, "client", azure.client)
-        for name in ("document_or_none", "document"):
-            monkeypatch.setattr(accounts_module.sdk, name, lambda kind, *_args: azure.answer(kind))
         others: Any = None
-        resources: Any = azure
-        return Accounts(session, resources, others, others, HandledAccounts(RunFiles(None)))
+        everything: Any = azure
+        return Accounts(session, everything, everything, others, others, HandledAccounts(RunFiles(None)))
 
     return make
 
@@ -237,7 +231,7 @@ def test_an_endless_operation_fails_and_names_wait_timeout(client: Make, clock: 
 
 
 def look(accounts: Accounts, **options: Any) -> dict[str, Any] | None:
-    return accounts.cached(GROUP, NAME, refresh_if=lambda _account: False, **options)
+    return accounts.present(GROUP, NAME, **options)
 
 
 def test_a_listed_account_exists_although_a_read_misses_it(client: Make) -> None:
@@ -341,7 +335,7 @@ KEYED = {"key": "of the account"}
 
 def creating(azure: Azure, client: Make) -> Accounts:
     accounts, evidence = client(azure), SimpleNamespace()
-    evidence.require_usable, evidence.with_access_now = lambda _evidence: None, lambda *_given: {}
+    evidence.require_usable, evidence.with_access_now = lambda _evidence: None, lambda *_given, **_options: {}
     accounts._evidence = evidence  # type: ignore[assignment]
     return accounts
 

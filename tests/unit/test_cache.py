@@ -67,16 +67,6 @@ def test_a_missing_resource_is_read_each_time(clock: Clock) -> None:
     assert shelf.asked == ["atlas"] * 3
 
 
-def test_a_read_only_task_reads_a_missing_resource_once(clock: Clock) -> None:
-    cache, shelf = task(), Shelf()
-    cache.changes_nothing = True
-
-    assert [cache.read(shelf.read, "book", "atlas") for _time in range(3)] == [None] * 3
-    assert shelf.asked == ["atlas"]
-    cache.forget()
-    assert cache.read(lambda: 1, "book", "atlas") == 1
-
-
 def test_an_empty_value_is_cached(clock: Clock) -> None:
     cache, shelf = task(), Shelf(atlas=[])
 
@@ -176,36 +166,6 @@ def test_later_tasks_use_cached_reads(tmp_path: Path, clock: Clock) -> None:
     assert task(tmp_path).recent(lambda: 2, "book", "atlas") == 1
     # A task that waits for a change does not use it.
     assert task(tmp_path).read(lambda: 2, "book", "atlas") == 2
-
-
-def test_a_resource_that_is_not_found_is_not_cached_for_the_next_task(tmp_path: Path, clock: Clock) -> None:
-    first = task(tmp_path)
-    first.changes_nothing = True
-    first.read(lambda: None, "book", "atlas")
-
-    assert task(tmp_path).recent(lambda: 1, "book", "atlas") == 1
-
-
-def test_missing_resource_of_the_first_task_is_cached_for_the_next_task(tmp_path: Path, clock: Clock) -> None:
-    first, other, next_task, stranger = task(tmp_path), task(tmp_path), task(tmp_path), task(tmp_path, "stranger")
-    first.changes_nothing = True
-    first.read(lambda: None, "book", "atlas")
-    first.read(lambda: {"pages": 1}, "book", "bible")
-    # A miss of a task that may create the resource is not cached, because the task may have created it.
-    other.read(lambda: None, "book", "codex")
-
-    asked = [next_task.was_missing("book", name) for name in ("atlas", "bible", "codex")]
-    assert (asked, stranger.was_missing("book", "atlas")) == ([True, False, False], False)
-    next_task.changed("book")
-    assert not next_task.was_missing("book", "atlas")
-
-
-def test_missing_resource_of_the_first_task_expires_from_the_cache(tmp_path: Path, clock: Clock) -> None:
-    first = task(tmp_path)
-    first.changes_nothing = True
-    first.read(lambda: None, "book", "atlas")
-    clock.now += 20
-    assert not task(tmp_path).was_missing("book", "atlas")
 
 
 def test_a_waiting_task_ignores_reads_of_other_tasks(tmp_path: Path, clock: Clock) -> None:
@@ -335,8 +295,8 @@ def test_a_read_that_is_out_of_date_is_not_cached_for_other_tasks(tmp_path: Path
 @pytest.fixture
 def busy(tmp_path: Path, clock: Clock) -> Path:
     """The folder of a run that has read so many books that they are listed from now on."""
-    for _task in range(25):
-        assert one_of(Shelf(), tmp_path, "novel") is None
+    for number in range(25):
+        assert one_of(Shelf(), tmp_path, f"novel{number}") is None
     return tmp_path
 
 

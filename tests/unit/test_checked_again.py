@@ -43,6 +43,7 @@ from documents import (
     visible,
 )
 from goals import access_goal, key_goal
+from plain_service import Plain
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
@@ -88,7 +89,7 @@ class World:
 
 
 @dataclass
-class Keys:
+class Keys(Plain):
     world: World
 
     def read(self, goal: Any) -> dict[str, Any]:
@@ -113,7 +114,7 @@ class Keys:
 
 
 @dataclass
-class Access:
+class Access(Plain):
     world: World
 
     def read(self, goal: Any) -> dict[str, Any]:
@@ -143,7 +144,7 @@ class Access:
 
 
 @dataclass
-class Vaults:
+class Vaults(Plain):
     world: World
 
     def read(self, goal: Any) -> dict[str, Any]:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,26 +50,19 @@ class Pools:
         self.answers = list(answers)
         self.asked = 0
 
-    def list_by_batch_account(self, _group: str, _name: str) -> Any:
+    # The methods of gateway.Gateway.
+    def get(self, _what: str, ref: str) -> Any:
+        assert ref.endswith("/pools")
         self.asked += 1
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if answer is not None:
             raise answer
-        return SimpleNamespace(by_page=lambda: iter(()))
 
-
-class Sessions(Session):
-    def __init__(self, pools: Pools) -> None:
-        super().__init__({"wait_timeout": 60})
-        self._pools = pools
-
-    def client(self, *_names: Any, **_more: Any) -> Any:
-        return SimpleNamespace(
-            pool=self._pools, batch_account=SimpleNamespace(get=self._get, update=lambda *_, **_more: None)
-        )
-
-    def _get(self, _group: str, _name: str, raw_response_hook: Any = None) -> Any:
+    def find(self, _what: str, _ref: str) -> Any:
         raise NOT_ALLOWED
+
+    def write(self, *_request: Any, **_options: Any) -> None:
+        pass
 
 
 class Again:
@@ -79,7 +71,7 @@ class Again:
     def __init__(self, *outcomes: Any) -> None:
         self.outcomes = list(outcomes)
 
-    def with_access_now(self, _evidence: Any, since: float) -> Any:
+    def with_access_now(self, _evidence: Any, since: float, access_since: float) -> Any:
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if isinstance(outcome, CmkError):
             raise outcome
@@ -98,11 +90,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
 
 
 def confirm(clock: Time, pools: Pools, *again: Any) -> Accounts:
-    session = Sessions(pools)
+    session = Session({"wait_timeout": 60})
     session.__dict__.update(subscription_id="subscription", fingerprint="me")
     evidence_service: Any = Again(*(again or [GOOD]))
     handled = HandledAccounts(RunFiles(None))
-    accounts = Accounts(session, None, None, evidence_service, handled)  # type: ignore[arg-type]
+    accounts = Accounts(session, pools, None, None, evidence_service, handled)  # type: ignore[arg-type]
     accounts.confirm_key("rg-batch", "mybatch", clock.now + 60, GOOD)
     return accounts
 

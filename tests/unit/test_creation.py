@@ -150,7 +150,7 @@ class Azure:
         self.document = document
         self.writes: list[str] = []
         self.fails: BaseException | None = None
-        self.service = Vaults(Session(1), None, self, lambda: self)
+        self.service = Vaults(Session(1), None, None, self, lambda: self)
         self._accounts = accounts
         self.service._is_name_free = lambda _name: is_free  # type: ignore[method-assign]
         self.service.get = lambda _group, _name: self.document  # type: ignore[method-assign]

@@ -28,6 +28,7 @@ from documents import (
 from goals import encryption_goal as goal
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_service import Plain
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
@@ -478,7 +479,7 @@ def test_the_vault_of_the_previous_key_may_be_in_another_group() -> None:
     assert plan.rollback_goal.vault_group is None
 
 
-class Batch:
+class Batch(Plain):
     """An account whose key is written and read. Batch refuses the key `refuses`. The account is unavailable with
     the key `unavailable`. Access to all keys that begin with `revoked` is revoked when the account is written."""
 

@@ -26,6 +26,7 @@ from documents import (
 )
 from goals import encryption_goal
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.versions import REPLACED_BEFORE_EXPIRY
@@ -63,6 +64,9 @@ class Services:
 
     def get(self, _group: str, _name: str) -> Any:
         return self.document
+
+    def listed(self, _group: str, _name: str) -> Any:
+        return None
 
     def may_be_older_than_write(self, _account: Any) -> bool:
         return False
@@ -229,9 +233,10 @@ def refused_once(
         return account(key=moved_to, identity=system_assigned()) if shown else None
 
     accounts: Any = SimpleNamespace(retry_until_accepted=retry_until_accepted, update=update, get=get)
+    accounts.listed = lambda *_place: None
     accounts.unavailable_reason = lambda *_place: asked.append("unavailable_reason")
     accounts.is_confirmed = lambda *_place: False
-    accounts.confirm_key = lambda *_arguments: None
+    accounts.confirm_key = lambda *_arguments, **_options: None
     seen = {"evidence": evidence(PINNED_OLD), "deleted_vault": None, "versions": None, "missing_identities": []}
     diagnosis: Any = SimpleNamespace(of_key_in_use=lambda *_key, is_report: seen)
     cache = SimpleNamespace(forget=lambda kind: asked.append(f"forget {kind}"))
@@ -281,7 +286,7 @@ def test_a_key_that_is_usable_is_offered_again(seen: dict[str, Any]) -> None:
 
 def test_a_rollback_goes_on_although_the_account_is_not_available() -> None:
     asked = refused_once(evidence(PINNED_NEW), even_if_unavailable=True)
-    assert asked == ["update", "evidence", "forget account", "update"]
+    assert asked == ["update", "evidence", "forget account", "update", "forget account"]
 
 
 def test_a_rollback_to_a_key_that_somebody_has_disabled_is_not_repeated() -> None:
@@ -350,7 +355,8 @@ def test_a_list_of_the_pools_after_a_repair(tmp_path: Path, earlier: Any, availa
         services.unavailable_reason = lambda *_place: pools
         read = {**diagnosed(PINNED_OLD, bundle, bundle=bundle), "account_changed_at": None}
         services.of_key_in_use = lambda *_key, is_report: read
-        session: Any = SimpleNamespace(files=RunFiles(str(tmp_path)), subscription_id="s")
+        files = RunFiles(str(tmp_path))
+        session: Any = SimpleNamespace(files=files, subscription_id="s", cache=Cache(files, lambda: "me"), task_began=0)
         found = Encryption(session, *[services] * 4).survey("rg-batch", "mybatch", diagnose=False)
         return availability(found["unavailable_reason"])
 

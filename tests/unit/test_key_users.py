@@ -39,8 +39,11 @@ from documents import (
 from goals import access_goal, key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.connections import transport
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Gateway
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.resources import Resources
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan
@@ -122,7 +125,7 @@ class Users:
     def unseen(self, _vault: str) -> list[Any]:
         return []
 
-    def find(self, _name: str, _group: str | None) -> Any:
+    def known(self, _name: str, _group: str | None) -> Any:
         return vault(policy())
 
     def access_of_all(self, _key: Any, _accounts: Any) -> dict[str, float]:
@@ -148,7 +151,7 @@ def plan(users: Any, *disabled: str, goal: Any = None, **options: Any) -> Plan:
     session = Session({**dict.fromkeys(CONNECTION), **given})
     # Instead of the cached properties.
     session.__dict__.update(credential=Credential(), _transport=transport(lambda _to_azure: KeyVault(*disabled)))
-    keys = Keys(session, users, users, users, lambda: users)
+    keys = Keys(session, Gateway(session), users, users, users, lambda: users)
     wanted = goal or key_goal(**options)
     return key_plan.plan(wanted, keys.read(wanted))
 
@@ -270,7 +273,8 @@ def test_unused_versions() -> None:
 
 def revoke(users: Any, **options: Any) -> Plan:
     goal = access_goal(state="absent", in_use="keep", **options)
-    access = Access(SimpleNamespace(), users, SimpleNamespace(), users, users)  # type: ignore[arg-type]
+    session: Any = SimpleNamespace(cache=Cache(RunFiles(None), lambda: "me"))
+    access = Access(session, SimpleNamespace(), users, SimpleNamespace(), users, users)  # type: ignore[arg-type]
     return access_plan.plan(goal, access.read(goal))
 
 

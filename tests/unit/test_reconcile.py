@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from plain_service import Plain
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import placeholders, reconcile
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
@@ -77,7 +78,7 @@ class Books:
 
 
 @dataclass
-class Shelf:
+class Shelf(Plain):
     """A service. Books in `stuck` can be added, but reads do not show them. Books in `nailed` cannot be added or
     removed."""
 
@@ -136,7 +137,7 @@ def test_result_is_the_state_with_warnings_and_report() -> None:
 
 
 def test_a_planned_result_has_placeholders_for_values_from_azure() -> None:
-    principal, version = placeholders.guid("account"), placeholders.version("vault", "key")
+    principal, version = placeholders.principal("mybatch", "rg", 1), placeholders.version("vault", "key", 2)
     state = {
         "principal_id": principal,
         "keys": [{"version": version, "created_on": "2026-01-01T00:00:00Z", "exists": True}],
@@ -147,11 +148,12 @@ def test_a_planned_result_has_placeholders_for_values_from_azure() -> None:
 
     result = Outcome(True, {}, state).result(planned=True)
 
+    new = "known after apply: new version 2 of key in vault"
     shown = {
         **state,
-        "principal_id": "(known after apply)",
-        "keys": [{"version": "(known after apply)", "created_on": "(known after apply)", "exists": True}],
-        "key_identifier": "https://vault.vault.azure.net/keys/key/(known after apply)",
+        "principal_id": "(known after apply: principal 1 of mybatch in rg)",
+        "keys": [{"version": f"({new})", "created_on": "(known after apply)", "exists": True}],
+        "key_identifier": f"https://vault.vault.azure.net/keys/key/({new})",
     }
     assert result == {**shown, "changed": True, "diff": {"before": {}, "after": shown}}
     assert Outcome(True, {}, state).result()["principal_id"] == principal
@@ -717,7 +719,7 @@ class Lamp:
 
 
 @dataclass
-class Lamps:
+class Lamps(Plain):
     """A resource and its service. The first read of a lit lamp fails. Lamps in `stuck` cannot be switched off."""
 
     fails: type[CmkError]

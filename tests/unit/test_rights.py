@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from documents import VAULT_ID, policy, vault
+from plain_service import Plain
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.rights import Rights
@@ -280,7 +281,7 @@ def test_waiting_needs_no_right() -> None:
 # Before the first write
 
 
-class Service:
+class Service(Plain):
     def __init__(self) -> None:
         self.written: list[str] = []
 

@@ -11,19 +11,16 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk as azure_sdk
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import read_answers, warm_up
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import send_requests, warm_up
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
     MissingSdk,
-    NotFound,
-    TimedOut,
 )
 
 sdk = pytest.importorskip("azure.core.exceptions")
@@ -197,86 +194,6 @@ def test_a_value_error_is_no_failed_sign_in() -> None:
         raise ValueError("no date")
 
 
-def test_page_of_a_proxy_is_no_failed_sign_in() -> None:
-    with pytest.raises(CmkError) as failed, azure_sdk.translated("read the key"):
-        azure_sdk.document(lambda raw_response_hook: raw_response_hook(Hooked(Answer(200, "<html>Welcome</html>"))))
-
-    assert failed.value.code == "service_unavailable"
-
-
-class Hooked:
-    def __init__(self, answer: Answer) -> None:
-        self.http_response = answer
-
-
-def raising(status: int, code: str) -> Any:
-    def call(raw_response_hook: Any) -> None:
-        raise sdk.ResourceNotFoundError(response=Answer(status, error(code)))
-
-    return call
-
-
-def test_missing_resource_is_none() -> None:
-    assert azure_sdk.document_or_none(raising(404, "ResourceNotFound")) is None
-
-
-@pytest.mark.parametrize("code", ["ResourceGroupNotFound", "SubscriptionNotFound"])
-def test_missing_group_or_subscription_is_an_error(code: str) -> None:
-    with pytest.raises(NotFound), azure_sdk.translated("read it"):
-        azure_sdk.document_or_none(raising(404, code))
-
-
-def test_pages_of_a_list_are_put_together() -> None:
-    class Pages:
-        def by_page(self) -> None: ...
-
-        def __iter__(self) -> Any:
-            for value in ([1, 2], [3]):
-                self.hook(Hooked(Answer(200, json.dumps({"value": value}))))
-                yield from value
-
-    def call(raw_response_hook: Any) -> Pages:
-        pages = Pages()
-        pages.hook = raw_response_hook
-        return pages
-
-    assert azure_sdk.documents(call) == [1, 2, 3]
-
-
-class Poller:
-    def __init__(self, *, done: bool) -> None:
-        self._done = done
-        self.calls: list[Any] = []
-
-    def wait(self, timeout: float) -> None:
-        self.calls.append(("wait", timeout))
-
-    def done(self) -> bool:
-        return self._done
-
-    def status(self) -> str:
-        return "InProgress"
-
-    def result(self) -> None:
-        self.calls.append("result")
-
-
-def test_operation_that_ends_in_time() -> None:
-    poller = Poller(done=True)
-
-    azure_sdk.finish(poller, 5, "create the account")
-
-    assert poller.calls == [("wait", 5), "result"]
-
-
-def test_operation_that_does_not_end_in_time() -> None:
-    with pytest.raises(TimedOut) as failed:
-        azure_sdk.finish(Poller(done=False), 5, "create the account")
-
-    assert failed.value.facts["option"] == "wait_timeout"
-    assert "InProgress" in failed.value.msg
-
-
 # The packages
 
 
@@ -292,9 +209,9 @@ def test_packages_are_installed() -> None:
     assert warm_up() is None
 
 
-def test_warm_up_reads_a_local_response() -> None:
+def test_warm_up_sends_requests_to_a_local_adapter() -> None:
     """If warming up fails, a run continues, so only this test finds the failure."""
-    read_answers()
+    send_requests()
 
 
 def test_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,20 +285,3 @@ with unlogged():
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stderr == ""
-
-
-@pytest.mark.parametrize(
-    ("url", "sent"),
-    [
-        ("https://a/vaults/v?api-version=2023-07-01", "https://a/vaults/v?api-version=2026-02-01"),
-        (
-            "https://a/vaults?$top=1&api-version=2023-07-01&x=%2F",
-            "https://a/vaults?$top=1&api-version=2026-02-01&x=%2F",
-        ),
-        ("https://a/vaults?x-api-version=1", "https://a/vaults?x-api-version=1"),
-    ],
-)
-def test_a_stated_version(url: str, sent: str) -> None:
-    request = SimpleNamespace(http_request=SimpleNamespace(url=url))
-    azure_sdk.stated_version("2026-02-01").on_request(request)
-    assert request.http_request.url == sent

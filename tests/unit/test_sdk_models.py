@@ -20,21 +20,6 @@ pytest.importorskip("azure.keyvault.keys")
 
 COLLECTIONS = str(azure_sdk.__file__).partition("ansible_collections")[0]
 FIRST_READS = Path(__file__).with_name("first_reads.py")
-# Prints the number of models of a package, and the names of those that are not complete.
-_INCOMPLETE = """
-import sys
-from {sdk} import load
-
-package = load({package!r}).__name__
-models = {{
-    value
-    for name, module in list(sys.modules.items())
-    if name.startswith(f"{{package}}.")
-    for value in vars(module).values()
-    if isinstance(value, type) and getattr(value, "_is_model", False) and value.__name__ != "Model"
-}}
-print(len(models), *(model.__name__ for model in models if "_attr_to_rest_field" not in vars(model)))
-"""
 
 
 def by_python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -47,13 +32,3 @@ def by_python(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_threads_read_their_first_key_at_the_same_time() -> None:
     done = by_python(str(FIRST_READS))
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("package", ["azure-keyvault-keys", "azure-mgmt-batch", "azure-mgmt-keyvault"])
-def test_all_models_are_complete_after_the_import(package: str) -> None:
-    done = by_python("-c", _INCOMPLETE.format(sdk=azure_sdk.__name__, package=package))
-    assert done.returncode == 0, done.stderr
-    number, *incomplete = done.stdout.split()
-    if number == "0":
-        pytest.skip("This release completes no models on their first use.")
-    assert incomplete == []

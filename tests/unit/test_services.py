@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from typing import Any
 
@@ -32,21 +31,9 @@ class Session:
     def changing(self, what: str, *kinds: str) -> Any:
         return nullcontext()
 
-    def client(self, package: str, name: str, subscription_id: str | None = None, *more: Any, **others: Any) -> Any:
-        return Client(subscription_id or SUBSCRIPTION, self.calls)
-
-
-class Client:
-    def __init__(self, subscription: str, calls: list[tuple[str, Any]]) -> None:
-        self._subscription = subscription
-        self._calls = calls
-
-    @property
-    def vaults(self) -> Client:
-        return self
-
-    def update_access_policy(self, group: str, name: str, operation: str, body: Any) -> None:
-        self._calls.append((self._subscription, (group, name, operation, json.loads(body))))
+    def write(self, method: str, ref: str, body: Any) -> None:
+        """The method of gateway.Gateway."""
+        self.calls.append((ref, body))
 
 
 @pytest.mark.parametrize("subscription", [SUBSCRIPTION, ELSEWHERE], ids=["own", "another"])
@@ -54,13 +41,12 @@ class Client:
 def test_access_policy_is_changed_where_its_vault_is(subscription: str, state: str, operation: str) -> None:
     document = {**vault(policy(keys=["get"])), "id": VAULT_ID.replace(SUBSCRIPTION, subscription)}
     observed = {"vault": document, "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
-    session = Session()
-    service = Access(session, Vaults(session, None, None, None), *[None] * 3)
+    azure: Any = Session()
+    service = Access(azure, azure, Vaults(azure, azure, *[None] * 3), *[None] * 3)  # type: ignore[arg-type]
 
     for step in access_plan.plan(access_goal(state=state), {**observed, **listed_users()}).steps:
         step.apply(service)
 
-    [(where, (group, name, done, body))] = session.calls
-    assert where == subscription
-    assert (group, name, done) == ("rg-keys", "myvault", operation)
+    [(ref, body)] = azure.calls
+    assert ref == f"{document['id']}/accessPolicies/{operation}"
     assert [entry["objectId"] for entry in body["properties"]["accessPolicies"]] == [PRINCIPAL]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from documents import KEY, NEW, OLD, account, evidence, system_assigned
+from plain_service import Plain
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Rejected, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
@@ -21,7 +22,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption 
 BEFORE, WANTED, THEIRS = f"{KEY}/{OLD}", f"{KEY}/{NEW}", "https://vault2.vault.azure.net/keys/batch"
 
 
-class Batch:
+class Batch(Plain):
     """An account that uses a key. With `moved_to`, another task moves the account after the first write, which
     fails."""
 

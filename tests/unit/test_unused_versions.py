@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, account_id, disk, key, observed_key, three_versions
 from goals import key_goal
+from plain_service import Plain
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan
@@ -143,7 +144,7 @@ def test_a_shorter_margin_has_a_warning_only_if_it_matters() -> None:
     assert retire(recent, "P7D").warnings == ()
 
 
-class Keys:
+class Keys(Plain):
     """A key. The account `newcomer` begins to use the version OLD after the first version was disabled."""
 
     def __init__(self) -> None:

@@ -384,7 +384,7 @@ class Listing:
         return [*self.in_groups]
 
     def vaults(self) -> Vaults:
-        found = Vaults(Session(), self, None, lambda: None)  # type: ignore[arg-type]
+        found = Vaults(Session(), None, self, None, lambda: None)  # type: ignore[arg-type]
         found._listed = lambda _subscription, group=None: returned(  # type: ignore[method-assign]
             self.in_groups[group] if group else self.subscription
         )
@@ -428,20 +428,14 @@ def test_a_list_of_vaults_that_may_be_incomplete(permissions: Any, reason: type[
 @pytest.mark.parametrize(("answer", "found"), [([of(OWN, "One")], ["group1/one"]), (Denied("403"), [])])
 def test_many_accounts_are_listed_if_they_may_be(answer: Answer, found: list[str]) -> None:
     resources = Resources(lists={OWN: answer})
-    accounts = Accounts(Session(), resources, None, None, HandledAccounts(RunFiles(None)))  # type: ignore[arg-type]
+    accounts = Accounts(Session(), None, resources, None, None, HandledAccounts(RunFiles(None)))  # type: ignore[arg-type]
 
     assert list(accounts._listed()) == found
 
 
-def test_an_account_that_is_read_is_one_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    handled = HandledAccounts(RunFiles(None))
-    session = SimpleNamespace(
-        cache=Cache(RunFiles(None), lambda: "me"),
-        subscription_id=OWN,
-        client=lambda *_what: SimpleNamespace(batch_account=SimpleNamespace(get=0)),
-    )
-    accounts = Accounts(session, None, None, None, handled)  # type: ignore[arg-type]
-    monkeypatch.setattr("ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk.document_or_none", answered)
+def test_an_account_that_is_read_is_one_of_the_run() -> None:
+    handled, gateway = HandledAccounts(RunFiles(None)), SimpleNamespace(find=answered)
+    accounts = Accounts(Session(), gateway, None, None, None, handled)  # type: ignore[arg-type]
 
     accounts.get("group1", "one")
     accounts.get("group1", "gone")
@@ -449,19 +443,6 @@ def test_an_account_that_is_read_is_one_of_the_run(monkeypatch: pytest.MonkeyPat
     assert handled.ids() == [of(OWN, "one")["id"].lower()]
 
 
-def answered(_call: Any, group: str, name: str) -> dict[str, Any] | None:
+def answered(_what: str, ref: str) -> dict[str, Any] | None:
+    group, name = ref.split("/")[4], ref.rpartition("/")[2]
     return None if name == "gone" else of(OWN, name, group)
-
-
-@pytest.mark.parametrize(("changes_nothing", "second"), [(True, ["group1/one"]), (False, ["group1/one", "group1/two"])])
-def test_only_a_task_that_changes_nothing_lists_accounts_once(changes_nothing: bool, second: list[str]) -> None:
-    """Other tasks have to list the accounts again, because an account may have begun to use the resource."""
-    resources = Resources(lists={OWN: [of(OWN, "one")], OTHER: []})
-    session: Any = Session()
-    session.cache.changes_nothing = changes_nothing
-    disk_keys = DiskKeys(session, resources)  # type: ignore[arg-type]
-    accounts = VisibleAccounts(session, resources, HandledAccounts(RunFiles(None)), disk_keys)  # type: ignore[arg-type]
-    accounts.read()
-    resources.lists[OWN] = [of(OWN, "one"), of(OWN, "two")]
-
-    assert [one["id"].split("/")[4] + "/" + one["name"] for one in accounts.read()["accounts"]] == second

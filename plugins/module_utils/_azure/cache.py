@@ -16,7 +16,8 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
 from typing import Any, TypeVar, cast
@@ -51,44 +52,50 @@ class Cache:
     def __init__(self, files: RunFiles, caller: Callable[[], str]) -> None:
         self._files = files
         self._caller = caller
-        self._own: dict[tuple[str, ...], tuple[float, object]] = {}
+        # The time of a value, and whether it is out of date after _TASK_TTL_SECONDS.
+        self._own: dict[tuple[str, ...], tuple[float, object, bool]] = {}
         # By kind, the time before which this task's values are out of date.
         self._forgotten: dict[str, float] = {}
         # The threads of a task may read several values at the same time, and one value twice.
         self._lock = Lock()
         self._reading: dict[tuple[str, ...], Lock] = {}
-        # If a task changes nothing, a missing resource is cached too. Otherwise another task may be creating the
-        # resource.
-        self.changes_nothing = False
+        # The time since which reads of other tasks are used by `read` too (`shared_since`).
+        self._shared_since: float | None = None
+        # Whether a value that another task has read was used in `shared_since`.
+        self.has_shared = False
 
     def read(self, read: Callable[[], T], kind: str, *name: str) -> T:
         """The value from this task's cache, or the value of `read`."""
+        # A read inside a shared read is a part of it.
+        if self._shared_since is not None and _times.get() is None:
+            return cast(T, self.recent(read, kind, *name))
+        return self._read(read, kind, *name)
+
+    def _read(self, read: Callable[[], T], kind: str, *name: str) -> T:
         with self._lock:
             alone = self._reading.setdefault((kind, *name), Lock())
         with alone:
             at = time.monotonic()
             kept = self._own.get((kind, *name))
-            if kept is not None and kept[0] > max(at - _TASK_TTL_SECONDS, self._since(kind)):
+            if kept is not None and kept[0] > max(at - _TASK_TTL_SECONDS if kept[2] else 0, self._since(kind)):
                 _note(kept[0])
                 return cast(T, kept[1])
             value = read()
-            if value is not None or self.changes_nothing:
+            # A missing resource is read again, because another task may be creating it.
+            if value is not None:
                 self.keep(value, at, kind, *name)
             return value
 
     def keep(self, value: object, at: float, *name: str) -> None:
         """Cache a value that was read at the time `at`, for this task and for the run."""
-        self._own[name] = at, value
-        if value is not None:
-            self._files.store({"at": at, "value": value}, self._caller(), *name)
-        else:
-            self._files.store(at, self._caller(), *name, "missing")
+        self._own[name] = at, value, True
+        self._files.store({"at": at, "value": value}, self._caller(), *name)
 
-    def was_missing(self, kind: str, *name: str) -> bool:
-        """Whether the first task of a role, which changes nothing, did not find the resource a moment ago. The
-        resource may exist now."""
-        at: float = self._files.load(self._caller(), kind, *name, "missing") or 0
-        return at > max(time.monotonic() - _RUN_TTL_SECONDS, self._since(kind))
+    def keep_answer(self, value: object, *name: str) -> None:
+        """Cache the response to this task's own write. This task uses it until `forget`."""
+        at = time.monotonic()
+        self.keep(value, at, *name)
+        self._own[name] = at, value, False
 
     def recent(self, read: Callable[[], Any], kind: str, *name: str) -> Any:
         """The value that a task of the run has read since the run's last write to this kind, or the value of `read`.
@@ -98,10 +105,20 @@ class Cache:
         """
         now = time.monotonic()
         written = (self._files.load(self._caller(), "written", one) or 0 for one in (kind, _ANY))
-        since = max(now - _RUN_TTL_SECONDS, self._since(kind), *written)
+        since = max(now - _RUN_TTL_SECONDS, self._shared_since or 0, self._since(kind), *written)
         # `read` may use this cache too, and must not get an older value from it.
         self._forgotten[kind] = since
         return self._shared(read, lambda at: at > since, kind, *name)
+
+    @contextmanager
+    def shared_since(self, at: float) -> Iterator[None]:
+        """Use the values that other tasks have read since then, and no older ones, to find out whether there is
+        something to do."""
+        before, self._shared_since = self._shared_since, at
+        try:
+            yield
+        finally:
+            self._shared_since = before
 
     def since(self, read: Callable[[], Any], since: float, kind: str, *name: str) -> Any:
         """A value whose read a task of the run has begun at the time `since` or later, or the value of `read`.
@@ -111,14 +128,25 @@ class Cache:
     def one_of_many(self, read_all: Callable[[], Mapping[str, Any]], member: str, *name: str) -> Any:
         """One value of `read_all`, which is called once many members were requested. None before that, if
         `read_all` did not return the member, or if the run has changed the member."""
-        with self._files.locked(self._caller(), *name, "asked"):
-            asked: int = (self._files.load(self._caller(), *name, "asked") or 0) + 1
-            self._files.store(asked, self._caller(), *name, "asked")
-        if asked <= _LIST_THRESHOLD:
+        asked = (self._caller(), *name, "asked")
+        members: list[str] = self._files.load(*asked) or []
+        if member not in members and len(members) <= _LIST_THRESHOLD:
+            with self._files.locked(*asked):
+                members = [*(self._files.load(*asked) or []), member]
+                self._files.store(members, *asked)
+        if len(members) <= _LIST_THRESHOLD:
             return None
         since: float = self.recent(lambda: self._keep_all(read_all, *name), *name, "all")
         kept = self._files.load(self._caller(), *name, member)
-        return kept["value"] if kept and kept["at"] >= since else None
+        if not (kept and kept["at"] >= since):
+            return None
+        self.has_shared = True
+        return kept["value"]
+
+    @property
+    def shares(self) -> bool:
+        """Whether values that other tasks have read are used now (`shared_since`)."""
+        return self._shared_since is not None
 
     def forget(self, *kinds: str) -> None:
         """Make this task's values of these kinds, or of all kinds, out of date."""
@@ -149,6 +177,10 @@ class Cache:
                     kept = _timed(read)
                     if kept["value"] is not None:
                         self._files.store(kept, self._caller(), *name)
+                        self._own[name] = kept["at"], kept["value"], True
+                    _note(kept["at"])
+                    return kept["value"]
+        self.has_shared = True
         _note(kept["at"])
         return kept["value"]
 

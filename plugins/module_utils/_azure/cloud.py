@@ -30,6 +30,7 @@ from .diagnosis import Diagnosis
 from .disk_keys import DiskKeys
 from .evidence import EvidenceReader
 from .fleet import Fleet
+from .gateway import Gateway
 from .identities import Identities
 from .locks import vault_lock
 from .resources import Resources
@@ -43,7 +44,7 @@ _ONCE_SECONDS = 60
 
 
 class Cloud:
-    """For `connection`, `folder`, `notify` and `rehearse` see Session."""
+    """For the arguments see Session."""
 
     def __init__(
         self,
@@ -52,8 +53,9 @@ class Cloud:
         notify: Callable[[str], None] = silent,
         *,
         rehearse: bool = False,
+        task: str | None = None,
     ) -> None:
-        self._session = Session(connection, folder, notify, rehearse=rehearse)
+        self._session = Session(connection, folder, notify, rehearse=rehearse, task=task)
         if self._session.rehearsal is not None:
             self._session.rehearsal.accounts.failed_checks = self._failed_checks
 
@@ -61,12 +63,8 @@ class Cloud:
     def is_rehearsal(self) -> bool:
         return self._session.rehearsal is not None
 
-    def change_nothing(self) -> None:
-        """Declare that this task only reads, so it caches missing resources too."""
-        self._session.cache.changes_nothing = True
-
     def resolved(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The task's options. In check mode, a placeholder replaces `(known after apply)`."""
+        """The task's options. In check mode, placeholders replace texts such as `(known after apply: ...)`."""
         rehearsal = self._session.rehearsal
         return params if rehearsal is None else rehearsal.resolved(params)
 
@@ -134,19 +132,19 @@ class Cloud:
 
     @cached_property
     def accounts(self) -> Accounts:
-        return Accounts(self._session, self._resources, self._identities, self._evidence, self._handled)
+        return Accounts(self._session, self._gateway, self._resources, self._identities, self._evidence, self._handled)
 
     @cached_property
     def vaults(self) -> Vaults:
-        return Vaults(self._session, self._resources, self.visible, lambda: self.access)
+        return Vaults(self._session, self._gateway, self._resources, self.visible, lambda: self.access)
 
     @cached_property
     def access(self) -> Access:
-        return Access(self._session, self.vaults, self._identities, self.visible, self._resources)
+        return Access(self._session, self._gateway, self.vaults, self._identities, self.visible, self._resources)
 
     @cached_property
     def keys(self) -> Keys:
-        return Keys(self._session, self.visible, self._resources, self.vaults, lambda: self._evidence)
+        return Keys(self._session, self._gateway, self.visible, self._resources, self.vaults, lambda: self._evidence)
 
     @cached_property
     def visible(self) -> VisibleAccounts:
@@ -167,8 +165,12 @@ class Cloud:
         return Diagnosis(self._evidence, self.vaults, self.keys, self._identities, self._resources)
 
     @cached_property
+    def _gateway(self) -> Gateway:
+        return Gateway(self._session)
+
+    @cached_property
     def _resources(self) -> Resources:
-        return Resources(self._session)
+        return Resources(self._session, self._gateway)
 
     @cached_property
     def _handled(self) -> HandledAccounts:
@@ -176,7 +178,7 @@ class Cloud:
 
     @cached_property
     def _identities(self) -> Identities:
-        return Identities(self._session)
+        return Identities(self._session, self._gateway)
 
     @cached_property
     def _evidence(self) -> EvidenceReader:

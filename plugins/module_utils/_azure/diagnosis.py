@@ -39,14 +39,14 @@ class Diagnosis:
         self._identities = identities
 
     def read(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
-        evidence = self._evidence.of_account_now(account, key)
+        evidence = self._evidence.of_account(account, key)
         there, unreachable = isinstance(evidence.vault, Mapping), is_unreachable(evidence.bundle)
         found = {
             **self._of_identities(account, evidence),
             # An error if a deleted vault may exist that the caller may not read.
             "deleted_vault": None if there else self._vaults.find_deleted(key.vault, is_unreachable=unreachable),
             "deleted_key": self._keys.deleted(key) if evidence.bundle is None else None,
-            "versions": None if evidence.vault is None else self._versions(key),
+            "versions": None if evidence.vault is None else _or_error(lambda: self._keys.recent_versions(key)),
             "is_report": True,
         }
         return self._with_time(account, found)
@@ -74,9 +74,6 @@ class Diagnosis:
             return found
         changed = value_or_error(lambda: self._resources.changed_at(account["id"]), CmkError)
         return {**found, "account_changed_at": None if isinstance(changed, CmkError) else changed}
-
-    def _versions(self, key: KeyIdentifier) -> list[KeyItem] | CmkError:
-        return _or_error(lambda: self._keys.versions(key))
 
     def _recent_versions(
         self, key: KeyIdentifier, used: KeyBundle | CmkError | None

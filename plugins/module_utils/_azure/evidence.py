@@ -31,6 +31,7 @@ from .._core.documents import Account, KeyItem, RoleAssignment, RoleDefinitionPr
 from .._core.errors import CmkError, NotFound
 from .._core.ids import KeyIdentifier, key_of, place_of, principals_of
 from .._resources.access.document import by_principal, granted, roles_in, scope_of
+from .._resources.key.document import version_of
 from .._resources.vault.document import uses_rbac
 from .session import Session
 
@@ -52,10 +53,6 @@ class EvidenceReader:
         the account, so that group is searched first."""
         return _for(account, self.gather(key, vault_group or place_of(account["id"])[1], *self._who(account)))
 
-    def of_account_now(self, account: Account, key: KeyIdentifier) -> Evidence:
-        """The same evidence, read from Azure now."""
-        return _for(account, self._now(key, None, *self._who(account)))
-
     def _who(self, account: Account) -> tuple[tuple[str, ...], str]:
         """The principals of the account, and their tenant."""
         identity = account.get("identity", {})
@@ -66,16 +63,18 @@ class EvidenceReader:
     def gather(
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str | None
     ) -> Evidence:
-        """The evidence. If a check fails, the data is read again, because another task may have read it before a
+        """The evidence. If a check fails, data of earlier tasks is read again, because they may have read it before a
         repair."""
         found = self._gathered(key, vault_group, principals, tenant_id)
-        return self._now(key, vault_group, principals, tenant_id) if failed_checks(lasting(found)) else found
+        if self._session.cache.shares or not failed_checks(lasting(found)):
+            return found
+        return self._now(key, vault_group, principals, tenant_id)
 
     def _now(
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str | None
     ) -> Evidence:
         """Data that no other task of the run has read."""
-        self._session.cache.forget("vault", "key", "access", "role")
+        self._session.cache.forget("vault", "key", "access", "role", "identity")
         return self._gathered(key, vault_group, principals, tenant_id)
 
     def _gathered(
@@ -150,34 +149,51 @@ class EvidenceReader:
         found = self.refreshed(evidence)
         require(for_rollback(found) if rollback else lasting(found))
 
-    def with_access_now(self, evidence: Evidence, since: float) -> Evidence:
-        """The same evidence, with the key, the vault and the access to the key read at `since` (time.monotonic())
-        or later.
+    def with_access_now(self, evidence: Evidence, since: float, *, access_since: float | None = None) -> Evidence:
+        """The same evidence, with the key read at `since` (time.monotonic()) or later, and the access to the key at
+        `access_since` (by default `since`) or later. The vault grants the access if it does not use Azure RBAC.
 
         Data that the caller could not read before is not read, because preflight has warned. If other data cannot
         be read now, that is an error, not a warning.
         """
         vault = evidence.vault
+        access_since = since if access_since is None else access_since
         reads: dict[str, Callable[[], dict[str, Any]]] = {}
         if isinstance(evidence.bundle, Mapping):
-            reads["key"] = lambda: self.bundle_now(evidence.key, since)
+            reads["key"] = lambda: self._key_now(evidence, since)
         if isinstance(vault, Mapping) and not isinstance(evidence.assignments, CmkError):
-            reads["vault"] = lambda: {"vault": self._vault_now(vault["id"], since)}
             if uses_rbac(vault):
-                reads["access"] = lambda: self._roles_now(evidence, vault, since)
+                reads["access"] = lambda: self._roles_now(evidence, vault, access_since)
+            else:
+                reads["vault"] = lambda: {"vault": self._vault_now(vault["id"], access_since)}
         now = evidence
         for read in map_concurrent(lambda what: reads[what](), reads).values():
             now = replace(now, **read)
-        if "vault" not in reads or not isinstance(now.vault, Mapping):
-            return now
-        if uses_rbac(now.vault) and "access" not in reads:
-            now = replace(now, **self._roles_now(now, now.vault, since))
+        if "vault" in reads and isinstance(now.vault, Mapping) and uses_rbac(now.vault):
+            now = replace(now, **self._roles_now(now, now.vault, access_since))
         if granted_to_each(now) != granted_to_each(evidence):
             # Other tasks use cached data for their checks before a change, and that data is out of date.
             self._session.cache.changed("vault", "access")
         return now
 
-    def bundle_now(self, key: KeyIdentifier, since: float) -> dict[str, Any]:
+    def _key_now(self, evidence: Evidence, since: float) -> dict[str, Any]:
+        """The version (`bundle`), if it was changed since the evidence was read. The list of versions, which the tasks
+        of a run share, shows each change."""
+        items = value_or_error(lambda: self.versions_now(evidence.key, since), CmkError)
+        bundle = evidence.bundle
+        if not isinstance(items, CmkError) and isinstance(bundle, Mapping) and items:
+            version = version_of(bundle["key"])
+            newest = max(items, key=lambda item: item["attributes"]["created"])
+            item = next((one for one in items if version_of(one) == version), None)
+            is_same = item is not None and all(
+                item["attributes"].get(name) == bundle["attributes"].get(name)
+                for name in ("enabled", "updated", "nbf", "exp")
+            )
+            if is_same and (evidence.key.version or version_of(newest) == version):
+                return {}
+        return self._bundle_now(evidence.key, since)
+
+    def _bundle_now(self, key: KeyIdentifier, since: float) -> dict[str, Any]:
         """The version (`bundle`; None if there is none), as a task of the run read it from `since` (time.monotonic())
         on."""
         found = self._session.cache.since(lambda: self._keys.current(key), since, "key_now", str(key).lower())

@@ -12,26 +12,29 @@ from __future__ import annotations
 from .._core.documents import ManagedIdentity
 from .._core.errors import NotFound
 from .._core.ids import UserAssignedId, parse_user_assigned_id
-from . import sdk
+from .gateway import Gateway
 from .session import Session
 
 
 class Identities:
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, gateway: Gateway) -> None:
         self._session = session
+        self._gateway = gateway
 
     def listed(self, subscription: str) -> dict[str, str]:
         """The object ids of a subscription's identities, by their resource ids in lower case."""
-        client = self._session.client("azure-mgmt-msi", "ManagedServiceIdentityClient", subscription)
-        with sdk.translated(f"list the user-assigned identities of the subscription {subscription}"):
-            listed = sdk.documents(client.user_assigned_identities.list_by_subscription)
+        what = f"list the user-assigned identities of the subscription {subscription}"
+        listed = self._gateway.list(
+            what, f"/subscriptions/{subscription}/providers/Microsoft.ManagedIdentity/userAssignedIdentities"
+        )
         return {identity["id"].lower(): identity["properties"]["principalId"] for identity in listed}
 
     def get(self, identity_id: UserAssignedId) -> ManagedIdentity:
-        client = self._session.client("azure-mgmt-msi", "ManagedServiceIdentityClient", identity_id.subscription)
-        with sdk.translated(f"read the user-assigned identity {identity_id.name}"):
-            get = client.user_assigned_identities.get
-            identity: ManagedIdentity | None = sdk.document_or_none(get, identity_id.group, identity_id.name)
+        what = f"read the user-assigned identity {identity_id.name}"
+        ref = str(identity_id)
+        identity: ManagedIdentity | None = self._session.cache.read(
+            lambda: self._gateway.find(what, ref), "identity", ref.lower()
+        )
         if identity is None:
             raise NotFound(
                 f"There is no user-assigned identity {identity_id}. Create it, or correct identity_id.",
@@ -43,8 +46,15 @@ class Identities:
         return identity
 
     def principal_id(self, resource_id: str) -> str | None:
-        """The object id of a user-assigned identity; None if there is no such identity."""
-        try:
-            return self.get(parse_user_assigned_id(resource_id, "identity_id"))["properties"]["principalId"]
-        except NotFound:
-            return None
+        """The object id of a user-assigned identity, which another task of the run may have read a moment ago; None if
+        there is no such identity."""
+        identity = parse_user_assigned_id(resource_id, "identity_id")
+
+        def read() -> str | None:
+            try:
+                return self.get(identity)["properties"]["principalId"]
+            except NotFound:
+                return None
+
+        found: str | None = self._session.cache.recent(read, "identity", str(identity).lower(), "principal")
+        return found

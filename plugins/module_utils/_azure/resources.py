@@ -2,46 +2,34 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Reads of Azure Resource Manager for which this collection uses no SDK, such as lists of Batch accounts.
+"""Reads that several resources need: subscriptions, resource groups, permissions, and Batch accounts.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from email.utils import parsedate_to_datetime
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, Permission, Pool
 from .._core.errors import CmkError, Denied
-from . import sdk
+from .gateway import Gateway, moment
 from .session import Session
-
-# API versions from recorded traffic, stable for years.
-_SUBSCRIPTIONS = "2022-12-01"
-_GROUPS = "2021-04-01"
-# The API version of the oldest supported SDK.
-_ACCOUNTS = "2024-02-01"
-# The first version of the API that shows a pool's own key.
-_POOLS = "2025-06-01"
 
 
 class Resources:
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, gateway: Gateway) -> None:
         self._session = session
+        self._gateway = gateway
 
     def group(self, name: str) -> dict[str, Any]:
         path = f"/subscriptions/{self._session.subscription_id}/resourceGroups/{name}"
 
-        def read() -> dict[str, Any]:
-            with sdk.translated(f"read the resource group {name}"):
-                return self._get(path, _GROUPS)
-
-        found: dict[str, Any] = self._session.cache.recent(read, "group", path.lower())
+        what = f"read the resource group {name}"
+        found: dict[str, Any] = self._session.cache.recent(lambda: self._gateway.get(what, path), "group", path.lower())
         return found
 
     def regions(self, namespace: str, resource_type: str) -> list[str] | None:
@@ -50,8 +38,7 @@ class Resources:
 
         def read() -> list[str] | None:
             try:
-                with sdk.translated(f"read the regions of {namespace}"):
-                    types = self._get(path, _GROUPS)["resourceTypes"]
+                types = self._gateway.get(f"read the regions of {namespace}", path)["resourceTypes"]
             except Denied:
                 return None
             listed = (one["locations"] for one in types if one["resourceType"].lower() == resource_type.lower())
@@ -71,14 +58,13 @@ class Resources:
 
     def subscription_names(self) -> dict[str, str | None]:
         """The display names of the same subscriptions, by their ids."""
-        with sdk.translated("list the subscriptions"):
-            listed = self._all("/subscriptions", _SUBSCRIPTIONS)
+        listed = self._gateway.list("list the subscriptions", "/subscriptions")
         return {item["subscriptionId"]: item.get("displayName") for item in listed}
 
     def groups(self, subscription: str) -> list[str]:
         """The names of the resource groups of a subscription that the caller may read."""
-        with sdk.translated(f"list the resource groups of the subscription {subscription}"):
-            return [item["name"] for item in self._all(f"/subscriptions/{subscription}/resourceGroups", _GROUPS)]
+        what = f"list the resource groups of the subscription {subscription}"
+        return [item["name"] for item in self._gateway.list(what, f"/subscriptions/{subscription}/resourceGroups")]
 
     def permissions(self, scope: str) -> list[Permission]:
         """The permissions of the caller at the scope, as a task of the run read it a moment ago."""
@@ -97,20 +83,20 @@ class Resources:
     def _permissions(self, scope: str) -> list[Permission]:
         """Source: the REST reference for resource groups and resources; for subscriptions, the article "Authorize
         with Resource Manager's API"."""
-        with sdk.translated(f"read the caller's permissions at {scope}"):
-            return self._all(f"{scope}/providers/Microsoft.Authorization/permissions", sdk.AUTHORIZATION_API)
+        what = f"read the caller's permissions at {scope}"
+        return self._gateway.list(what, f"{scope}/providers/Microsoft.Authorization/permissions")
 
     def account(self, account_id: str) -> Account:
-        with sdk.translated(f"read the Batch account {account_id}"):
-            return self._get(account_id, _ACCOUNTS)
+        account: Account = self._gateway.get(f"read the Batch account {account_id}", account_id)
+        return account
 
     def accounts(self, subscription: str, group: str | None = None) -> list[Account]:
-        """The Batch accounts of a subscription or resource group. The SDK is slower, because it converts them to
-        models."""
+        """The Batch accounts of a subscription or resource group."""
         place = f"/subscriptions/{subscription}" + (f"/resourceGroups/{group}" if group else "")
         what = f"resource group {group}" if group else f"subscription {subscription}"
-        with sdk.translated(f"list the Batch accounts of the {what}"):
-            return self._all(f"{place}/providers/Microsoft.Batch/batchAccounts", _ACCOUNTS)
+        return self._gateway.list(
+            f"list the Batch accounts of the {what}", f"{place}/providers/Microsoft.Batch/batchAccounts"
+        )
 
     def changed_at(self, account_id: str) -> float | None:
         """When a Batch account was changed, in seconds since 1970; None if the response has no time."""
@@ -124,47 +110,10 @@ class Resources:
     def times(self, account_id: str) -> tuple[float | None, float | None]:
         """When an account was changed, and the time of the response, both from the headers of the response. The
         document of an account has no times."""
-        with sdk.translated(f"read the Batch account {account_id.rpartition('/')[2]}"):
-            headers = self._answer(account_id, _ACCOUNTS).headers
-        changed, now = (
-            parsedate_to_datetime(headers[name]).timestamp() if name in headers else None
-            for name in ("Last-Modified", "Date")
-        )
-        return changed, now
+        answer = self._gateway.answer(f"read the Batch account {account_id.rpartition('/')[2]}", account_id)
+        return moment(answer, "Last-Modified"), moment(answer, "Date")
 
     def pools(self, account_id: str) -> list[Pool]:
         """The pools of a Batch account with the keys of their disks, which azure-mgmt-batch 17.3 does not show."""
-        with sdk.translated(f"list the pools of the Batch account {account_id.rpartition('/')[2]}"):
-            return self._all(f"{account_id}/pools", _POOLS)
-
-    def _all(self, path: str, api_version: str) -> list[Any]:
-        """The items of all pages of a list."""
-        page = self._get(path, api_version)
-        items: list[Any] = page["value"]
-        while page.get("nextLink"):
-            page = self._get(page["nextLink"])
-            items += page["value"]
-        return items
-
-    def _get(self, url: str, api_version: str | None = None) -> Any:
-        return json.loads(self._answer(url, api_version).text())
-
-    def _answer(self, url: str, api_version: str | None) -> Any:
-        from azure.core.exceptions import ClientAuthenticationError, map_error
-        from azure.core.rest import HttpRequest
-
-        params = {"api-version": api_version} if api_version else None
-        answer = self._client.send_request(HttpRequest("GET", self._client.format_url(url), params=params))
-        map_error(answer.status_code, answer, {401: ClientAuthenticationError})
-        answer.raise_for_status()
-        return answer
-
-    @cached_property
-    def _client(self) -> Any:
-        """A client without models, because an SDK package would be a large dependency for a few reads."""
-        environment = self._session.environment
-        return sdk.load("azure-mgmt-core").ARMPipelineClient(
-            environment.resource_manager,
-            policies=self._session.bare_policies(environment.resource_manager_scope),
-            **self._session.policies,
-        )
+        what = f"list the pools of the Batch account {account_id.rpartition('/')[2]}"
+        return self._gateway.list(what, f"{account_id}/pools")

@@ -16,15 +16,14 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
-from threading import Lock
 from types import ModuleType
 from typing import Any
 
-from .._core.errors import CmkError, Denied, MissingSdk, NotFound, Rejected, TimedOut, Unavailable
+from .._core.errors import CmkError, Denied, MissingSdk, NotFound, Rejected, Unavailable
 from .unreachable import is_of_proxy, no_response
 
 # Package -> its module, and its minimum version.
@@ -54,47 +53,12 @@ _FORBIDDEN = {
         "Request a higher quota, delete an account that is not needed, or use another region or subscription.",
     ),
 }
-# The API version of role assignments and definitions. azure-mgmt-authorization has several.
-AUTHORIZATION_API = "2022-04-01"
-# The version of Key Vault's management API. Older versions, the defaults of older SDKs, retire on 27 February 2027.
-KEY_VAULT_API = "2026-02-01"
 _LOGGERS = ("azure", "msal", "urllib3", "requests")
-_loading = Lock()
 
 
 @cache
 def load(package: str) -> ModuleType:
-    """Import the module of a package, and complete its models. Raises MissingSdk if the package is missing or too old.
-
-    Threads may call this at the same time. Each thread returns after the models are complete.
-    """
-    with _loading:
-        loaded = _imported(package)
-        # If this fails, the SDK completes its models later.
-        with suppress(Exception):
-            _complete_models(loaded.__name__)
-    return loaded
-
-
-def _complete_models(module: str) -> None:
-    """Complete the models of the imported module. Newer SDKs complete the class of a model when they create the first
-    object of the class, without a lock. If several threads do that at the same time, one of them may read a response
-    as a plain dictionary, and fails.
-    """
-    for name, imported in list(sys.modules.items()):
-        # Older SDKs have no such module, and do not change their models.
-        if name.startswith(f"{module}.") and name.endswith("model_base"):
-            for model in _derived(imported.Model):
-                model.__new__(model)
-
-
-def _derived(base: Any) -> Iterator[Any]:
-    for one in base.__subclasses__():
-        yield one
-        yield from _derived(one)
-
-
-def _imported(package: str) -> ModuleType:
+    """Import the module of a package. Raises MissingSdk if the package is missing or too old."""
     module, floor = FLOORS[package]
     try:
         loaded = importlib.import_module(module)
@@ -143,11 +107,6 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
-def content(body: Mapping[str, Any]) -> bytes:
-    """The body of a request as JSON. All versions of the SDKs accept it, while their models differ."""
-    return json.dumps(body).encode()
-
-
 def renewal(credential: Any) -> Any:
     """A policy for the SDKs' pipelines: if a service refuses the token of a request, the request is sent again with
     a new token.
@@ -171,85 +130,9 @@ def renewal(credential: Any) -> Any:
     return Renewal()
 
 
-def stated_version(version: str) -> Any:
-    """A policy for an SDK's pipeline that sets the API version of requests. Not all versions of an SDK offer each
-    API version; the collection does not use the models of the SDK in any case."""
-    base: Any = load("azure-core").pipeline.policies.SansIOHTTPPolicy
-
-    class StatedVersion(base):  # type: ignore[misc]
-        def on_request(self, request: Any) -> None:
-            sent = request.http_request
-            sent.url = re.sub(r"(?<=[?&]api-version=)[^&]*", version, sent.url)
-
-    return StatedVersion()
-
-
-def answers(call: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
-    """The HTTP responses of an SDK's call, with all pages of a list. The models of the SDKs' versions differ, so
-    they are not used."""
-    received: list[Any] = []
-    returned = call(*args, raw_response_hook=lambda answer: received.append(answer.http_response), **kwargs)
-    if hasattr(returned, "by_page"):
-        for _item in returned:
-            pass
-    return received
-
-
-def document(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """The document that the call returns. The calling function declares its type (`_core.documents`)."""
-    return json.loads(answers(call, *args, **kwargs)[-1].text())
-
-
-def documents(call: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
-    pages = [json.loads(answer.text()) for answer in answers(call, *args, **kwargs) if answer.status_code < 400]
-    return [item for page in pages for item in page["value"]]
-
-
-def answer_or_missing(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """The last HTTP response, also if the resource is missing (HTTP status 404).
-
-    Raises an error if the resource group or the subscription is missing.
-    """
-    from azure.core.exceptions import ResourceNotFoundError
-
-    try:
-        return answers(call, *args, **kwargs)[-1]
-    except ResourceNotFoundError as error:
-        if _service_error(error)["code"] in _MISSING_ABOVE:
-            raise
-        return error.response
-
-
-def document_or_none(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    answer = answer_or_missing(call, *args, **kwargs)
-    return None if answer.status_code == 404 else json.loads(answer.text())
-
-
 def is_free(said: Mapping[str, Any]) -> bool:
     """Whether a name is available. An invalid name counts as available, because the creation refuses it."""
     return bool(said["nameAvailable"]) or said.get("reason") != "AlreadyExists"
-
-
-def finish(poller: Any, timeout: float, what: str) -> bool:
-    """Wait for a long-running operation. Raises TimedOut after `timeout` seconds. Returns False if Azure has accepted
-    the request, but does not show the new resource yet."""
-    from azure.core.exceptions import HttpResponseError
-
-    try:
-        poller.wait(timeout)
-    except HttpResponseError as error:
-        if error.status_code != 404:
-            raise
-        return False
-    if not poller.done():
-        raise TimedOut(
-            f"{what} has not finished after {timeout} s (state: {poller.status()}). Run the task again, with a "
-            "longer wait_timeout if Azure is slow.",
-            option="wait_timeout",
-            value=timeout,
-        )
-    poller.result()
-    return True
 
 
 _MISSING_ABOVE = {
@@ -281,6 +164,14 @@ _ENTRA = {
 _PERMISSION = re.compile(
     r"perform action '(?P<arm>[^']+)'|Action: '(?P<rbac>[^']+)'|does not have (?P<policy>keys \S+) permission"
 )
+
+
+def is_missing_above(answer: Any) -> bool:
+    """Whether the resource group or the subscription of the resource is missing."""
+    try:
+        return json.loads(answer.text())["error"]["code"] in _MISSING_ABOVE
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 @contextmanager

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from types import ModuleType
 from typing import Any
 
 from .._core import interrupts
@@ -41,7 +40,7 @@ class Session:
 
     `folder` is a private directory in which the tasks of a run share data. `notify` is called with lines that show
     what the task is waiting for. With `rehearse` (check mode), writes change the run's picture of Azure, and no
-    write is sent.
+    write is sent. `task` is the id of the playbook's task, which is the same on all hosts.
     """
 
     def __init__(
@@ -51,14 +50,16 @@ class Session:
         notify: Callable[[str], None] = silent,
         *,
         rehearse: bool = False,
+        task: str | None = None,
     ) -> None:
         self._connection = connection
+        self._task = task
+        self._made_at = time.monotonic()
         # Tokens and rate limits are the same for all tasks of a run.
         self._shared = RunFiles(folder)
         self.files = self._shared.for_rehearsal() if rehearse else self._shared
         self.rehearsal = Rehearsal(self.files, lambda: self.caller) if rehearse else None
         self.cache = Cache(self.files, lambda: self.fingerprint)
-        self._clients: dict[tuple[str, str], Any] = {}
         self.notify = notify
         # Warnings of the task's writes.
         self.warnings: list[str] = []
@@ -71,6 +72,20 @@ class Session:
     @cached_property
     def _options(self) -> Mapping[str, Any]:
         return credentials.completed(self._connection)
+
+    @cached_property
+    def task_began(self) -> float:
+        """When the first host of the run began the playbook's task (time.monotonic()). A read from then on cannot miss
+        a change that an earlier task has made, with whatever tool."""
+        if self._task is None:
+            return self._made_at
+        name = ("task", self._task)
+        began: float | None = self.files.load(*name)
+        if began is None:
+            with self.files.locked(*name):
+                began = self.files.load(*name) or self._made_at
+                self.files.store(began, *name)
+        return began
 
     @cached_property
     def environment(self) -> Environment:
@@ -163,27 +178,6 @@ class Session:
             with interrupts.deferred():
                 self.cache.changed(*kinds)
 
-    def client(
-        self, package: str, name: str, subscription_id: str | None = None, stated: str | None = None, **more: Any
-    ) -> Any:
-        """A management client of a subscription, by default the task's own. `stated` is an API version that
-        replaces the SDK's default."""
-        subscription = subscription_id or self.subscription_id
-        if (name, subscription) not in self._clients:
-            module: ModuleType = sdk.load(package)
-            policies = self.policies
-            if stated:
-                policies["per_call_policies"].append(sdk.stated_version(stated))
-            self._clients[name, subscription] = getattr(module, name)(
-                self.credential,
-                subscription,
-                base_url=self.environment.resource_manager,
-                credential_scopes=[self.environment.resource_manager_scope],
-                **policies,
-                **more,
-            )
-        return self._clients[name, subscription]
-
     def poll_until(self, ask: Callable[[], CmkError | None], deadline: float, waiting_for: str) -> CmkError | None:
         """Call `ask` at growing intervals until it returns None or the deadline has passed. Returns its last result.
 
@@ -216,6 +210,28 @@ class Polled:
     @property
     def sent(self) -> SentWrites:
         return self._session.sent
+
+    def read(self, goal: Any) -> Any:
+        raise NotImplementedError
+
+    def glance(self, goal: Any) -> Any:
+        """The result of `read`, also from what other hosts have read for the same task of the playbook. None if that is
+        not enough to find out whether there is something to do."""
+        if self.takes_away(goal):
+            return None
+        cache = self._session.cache
+        cache.has_shared = False
+        with cache.shared_since(self._session.task_began):
+            return self.read(goal)
+
+    def takes_away(self, goal: Any) -> bool:
+        """Whether the task deletes, disables or revokes something. It decides by what it reads itself."""
+        return not goal.present
+
+    @property
+    def has_shared(self) -> bool:
+        """Whether `glance` has used what another task has read."""
+        return self._session.cache.has_shared
 
     def forget(self) -> None:
         """All later reads are from Azure, not from the task's cache."""

@@ -62,19 +62,14 @@ class VisibleAccounts:
         self._resources = resources
         self._handled = handled
         self._disk_keys = disk_keys
-        # The result of this task's last `read`.
-        self._read: Visible | None = None
         # Ids of the accounts that this task has listed.
         self._known: set[str] = set()
 
     def read(self) -> Visible:
-        """All accounts, and the keys of their pools' disks, for `usage.guard`. A task that changes nothing reads
-        them once."""
-        if self._read is None or not self._session.cache.changes_nothing:
-            found = self.everywhere()
-            disks, unlisted = self.disks(found["accounts"])
-            self._read = {"accounts": found["accounts"], "disks": disks, "unlisted": [*found["unlisted"], *unlisted]}
-        return self._read
+        """All accounts, and the keys of their pools' disks, for `usage.guard`."""
+        found = self.everywhere()
+        disks, unlisted = self.disks(found["accounts"])
+        return {"accounts": found["accounts"], "disks": disks, "unlisted": [*found["unlisted"], *unlisted]}
 
     def disks(self, accounts: Sequence[Account]) -> tuple[list[DiskKey], list[Unlisted]]:
         """The keys of all pools of the accounts, and the subscriptions in which the caller may not list pools."""

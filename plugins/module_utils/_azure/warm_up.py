@@ -4,7 +4,7 @@
 
 """Prepares the SDKs for their first request before Ansible forks its workers. Otherwise each worker would do that.
 
-The SDKs import their modules for requests, and build the deserializers of responses. No request is sent.
+The SDKs import modules when they build a client and send their first request. No request is sent here.
 
 This module util is private to the collection.
 """
@@ -19,21 +19,12 @@ from typing import Any
 
 from .._core.errors import MissingSdk
 from . import sdk
+from .connections import transport
+from .environments import environment_of
+from .gateway import Gateway
+from .session import Session
 
-_ID = "00000000-0000-0000-0000-000000000000"
-# The response of an account and of a list in one document: each reader uses its fields and ignores the others.
-_ANSWER = {
-    # SDKs that parse times compile their patterns when they read the first time.
-    "value": [{"id": f"/subscriptions/{_ID}", "properties": {"principalId": _ID, "createdOn": "2026-01-01T00:00:00Z"}}],
-    "id": f"/subscriptions/{_ID}/resourceGroups/group/providers/Microsoft.Batch/batchAccounts/account",
-    "name": "account",
-    "location": "westeurope",
-    "identity": {"type": "UserAssigned", "userAssignedIdentities": {"identity": {"principalId": _ID}}},
-    "properties": {
-        "provisioningState": "Succeeded",
-        "encryption": {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": "https://key"}},
-    },
-}
+_ACCOUNT = "/subscriptions/none/resourceGroups/none/providers/Microsoft.Batch/batchAccounts/none"
 
 
 def warm_up() -> MissingSdk | None:
@@ -45,7 +36,7 @@ def warm_up() -> MissingSdk | None:
         return missing
     # If this fails, the tasks are only slower.
     with contextlib.suppress(Exception), sdk.unlogged():
-        read_answers()
+        send_requests()
     return None
 
 
@@ -67,23 +58,22 @@ def answering(document: Any) -> Any:
     return Answering()
 
 
-def read_answers() -> None:
-    import requests
-
-    core = sdk.load("azure-core")
+def send_requests() -> None:
+    """Send a request through each client of the SDKs to an adapter in memory."""
 
     class Nobody:
         def get_token(self, *scopes: str, **kwargs: Any) -> Any:
-            return core.credentials.AccessToken("none", int(time.time()) + 3600)
+            return sdk.load("azure-core").credentials.AccessToken("none", int(time.time()) + 3600)
 
-    with requests.Session() as session:
-        session.mount("https://", answering(_ANSWER))
-        transport = core.pipeline.transport.RequestsTransport(session=session, session_owner=False)
-        batch = sdk.load("azure-mgmt-batch").BatchManagementClient(Nobody(), _ID, transport=transport)
-        batch.batch_account.get("group", "account")
-        batch.batch_account.update("group", "account", b"{}")
-        list(batch.pool.list_by_batch_account("group", "account"))
-        authorization = sdk.load("azure-mgmt-authorization").AuthorizationManagementClient(
-            Nobody(), _ID, api_version=sdk.AUTHORIZATION_API, transport=transport
-        )
-        list(authorization.role_assignments.list_for_scope("scope"))
+    session = Session({"wait_timeout": 0})
+    session.__dict__.update(
+        credential=Nobody(),
+        environment=environment_of("AzureCloud"),
+        fingerprint="none",
+        _transport=transport(lambda _to_azure: answering({"value": []})),
+    )
+    gateway = Gateway(session)
+    gateway.find("read an account", _ACCOUNT)
+    gateway.write("PATCH", _ACCOUNT, {})
+    gateway.list("list role assignments", f"{_ACCOUNT}/providers/Microsoft.Authorization/roleAssignments", "atScope()")
+    gateway.find("read a key", "https://none.vault.azure.net/keys/none")

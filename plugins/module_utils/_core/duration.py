@@ -66,4 +66,4 @@ def moment(text: str | None) -> float | None:
     if not text:
         return None
     # The time may have seven decimal places of a second, which Python cannot parse.
-    return datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc).timestamp()
+    return datetime.fromisoformat(text[:19]).replace(tzinfo=timezone.utc).timestamp()

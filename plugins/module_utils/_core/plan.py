@@ -14,20 +14,40 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from . import placeholders
+from .errors import CmkError
+from .sent import SentWrites
 
 P = ParamSpec("P")
 
 
 class Service(Protocol):
-    """Reads and writes a resource. The writes are methods of a protocol of the resource (`writes.py`).
+    """Reads and writes a resource. The writes are methods of a protocol of the resource (`writes.py`)."""
 
-    A service may have `until_shown(look)`, which calls `look` until it returns None or a timeout has passed, and
-    returns its last result. All calls but the first read from Azure. Without `until_shown`, `look` is called once.
-    A service may have `forget()`, after which the next read is from Azure, `warnings` of its writes, and `sent`, the
-    writes that the task has sent (SentWrites).
-    """
+    @property
+    def warnings(self) -> Sequence[str]:
+        """The warnings of its writes."""
 
-    def read(self, goal: Any) -> Any: ...
+    @property
+    def sent(self) -> SentWrites:
+        """The writes that the task has sent."""
+
+    @property
+    def has_shared(self) -> bool:
+        """Whether `glance` has used what another task has read."""
+
+    def read(self, goal: Any) -> Any:
+        """The observed state."""
+
+    def glance(self, goal: Any) -> Any:
+        """What `read` returns, also from reads of other tasks. None if that is not enough to find out whether there is
+        something to do."""
+
+    def forget(self) -> None:
+        """All later reads are from Azure."""
+
+    def until_shown(self, look: Callable[[], CmkError | None]) -> CmkError | None:
+        """Call `look` until it returns None or a timeout has passed. Returns its last result. All calls but the first
+        read from Azure."""
 
 
 # The writes that the steps of a plan use. A service that has these and more can apply the steps.

@@ -17,7 +17,6 @@ from . import interrupts
 from .errors import CmkError, NotConverged, NotFound, PlanOutdated, Refused, Unavailable
 from .interrupts import as_failure
 from .plan import Outcome, Plan, Service, Step, W
-from .sent import SentWrites
 
 
 class Planner(Protocol[W]):
@@ -62,7 +61,7 @@ def converge(
 
 
 def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, rights: Rights[W]) -> Outcome:
-    todo = planner.plan(goal, service.read(goal))
+    todo = _first_plan(goal, service, planner)
     if not todo.changed:
         return todo.unchanged()
     before_change()
@@ -85,14 +84,29 @@ def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, 
             try:
                 with interrupts.deferred():
                     _restore(todo, service, planner, failure)
-                    if _sent(service).is_abandoned:
+                    if service.sent.is_abandoned:
                         _add_doubt(failure)
             except BaseException as interrupt:
                 # A signal that was deferred during the rollback. The rollback has ended.
                 failure.__cause__ = interrupt
             raise failure from failure.__cause__
-    warnings = dict.fromkeys((*todo.warnings, *latest.warnings, *getattr(service, "warnings", ())))
+    warnings = dict.fromkeys((*todo.warnings, *latest.warnings, *service.warnings))
     return Outcome(True, todo.before, latest.before, tuple(warnings), todo.report)
+
+
+def _first_plan(goal: Any, service: W, planner: Planner[W]) -> Plan[W]:
+    """The plan. What other hosts have read for the same task may show that there is nothing to do. Before a change or a
+    refusal, the task reads itself."""
+    try:
+        seen = service.glance(goal)
+        if seen is not None:
+            todo = planner.plan(goal, seen)
+            if not (todo.changed and service.has_shared):
+                return todo
+    except CmkError:
+        if not service.has_shared:
+            raise
+    return planner.plan(goal, service.read(goal))
 
 
 def predicted(goal: Any, service: W, planner: Planner[W]) -> Plan[W]:
@@ -113,20 +127,15 @@ def unless_used(make: Callable[[], Outcome]) -> Outcome:
 
 def _apply(todo: Plan[W], service: W, applied: list[str]) -> None:
     for step in todo.steps:
-        accepted = _sent(service).accepted
+        accepted = service.sent.accepted
         try:
             step.apply(service)
         except BaseException:
             # A step also waits until its write has taken effect, and may fail then.
-            if _sent(service).accepted > accepted:
+            if service.sent.accepted > accepted:
                 applied.append(step.name)
             raise
         applied.append(step.name)
-
-
-def _sent(service: Service) -> SentWrites:
-    sent: SentWrites = getattr(service, "sent", SentWrites())
-    return sent
 
 
 def _add_doubt(failure: CmkError) -> None:
@@ -163,8 +172,7 @@ def _look_until_shown(goal: Any, service: W, planner: Planner[W]) -> tuple[Plan[
             return missing
         return _not_shown(latest) if latest.changed else None
 
-    until_shown = getattr(service, "until_shown", None)
-    missing: CmkError | None = until_shown(look) if until_shown else look()
+    missing = service.until_shown(look)
     if latest is None:
         raise missing or AssertionError
     return latest, missing
@@ -224,8 +232,7 @@ def _write_back(previous: Any, service: W, planner: Planner[W], *, is_removed: b
             return obstacle
         return None
 
-    until_shown = getattr(service, "until_shown", None)
-    obstacle: CmkError | None = until_shown(attempt) if until_shown else attempt()
+    obstacle = service.until_shown(attempt)
     if obstacle is not None:
         raise obstacle
 
@@ -240,9 +247,7 @@ def _removal_not_shown() -> CmkError:
 def _read_again(service: Service, goal: Any) -> Any:
     """Read from Azure, because another task or user may have changed the resource. A rollback must not undo that
     change."""
-    forget = getattr(service, "forget", None)
-    if forget:
-        forget()
+    service.forget()
     return service.read(goal)
 
 

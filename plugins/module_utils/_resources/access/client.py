@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..._azure import sdk
+from ..._azure.gateway import Gateway
 from ..._azure.identities import Identities
 from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
@@ -39,6 +39,7 @@ class Access(Polled):
     def __init__(
         self,
         session: Session,
+        gateway: Gateway,
         vaults: Vaults,
         identities: Identities,
         visible: VisibleAccounts,
@@ -46,16 +47,20 @@ class Access(Polled):
     ) -> None:
         self._resources = resources
         self._session = session
+        self._gateway = gateway
         self._vaults = vaults
         self._identities = identities
         self._visible = visible
 
     def read(self, goal: Any) -> dict[str, Any]:
-        vault = self._vaults.find(goal.vault, goal.group)
+        vault = self._vaults.known(goal.vault, goal.group)
         principal = goal.principal_id or self._identities.get(goal.identity_id)["properties"]["principalId"]
         observed: dict[str, Any] = {"vault": vault, "principal_id": principal, "assignments": [], "definitions": {}}
         if vault is not None and uses_rbac(vault):
-            observed["assignments"] = self.assignments(scope_of(vault, goal.key_name), principal)
+            scope = scope_of(vault, goal.key_name)
+            observed["assignments"] = self._session.cache.read(
+                partial(self.assignments, scope, principal), "access", scope, principal.lower(), "own"
+            )
             observed["definitions"] = self.definitions(vault["id"], roles_in(observed["assignments"]))
         if not goal.present:
             observed["visible"] = visible = self._visible.read()
@@ -70,12 +75,8 @@ class Access(Polled):
 
     def assignments(self, scope: str, principal: str) -> list[RoleAssignment]:
         """The role assignments of a principal that apply to the scope, including those of its groups."""
-        with sdk.translated(f"list the role assignments of {principal} on {scope}"):
-            return sdk.documents(
-                self._client(scope).role_assignments.list_for_scope,
-                scope,
-                filter=f"atScope() and assignedTo('{principal}')",
-            )
+        what = f"list the role assignments of {principal} on {scope}"
+        return self._gateway.list(what, _assignments(scope), f"atScope() and assignedTo('{principal}')")
 
     def recent_assignments(self, scope: str, principal: str) -> list[RoleAssignment]:
         """The same for checks before a change. After many principals, from one list of the assignments of all
@@ -83,13 +84,17 @@ class Access(Polled):
         listed: list[RoleAssignment] | None = self._session.cache.one_of_many(
             lambda: self.assignments_of_role(scope), principal.lower(), "access", scope
         )
-        return self.assignments(scope, principal) if listed is None else listed
+        if listed is not None:
+            return listed
+        found: list[RoleAssignment] = self._session.cache.recent(
+            partial(self.assignments, scope, principal), "access", scope, principal.lower(), "own"
+        )
+        return found
 
     def all_assignments(self, scope: str) -> list[RoleAssignment]:
         """The role assignments of all principals that apply to the scope. Assignments of a group are listed only
         for the group."""
-        with sdk.translated(f"list the role assignments on {scope}"):
-            return sdk.documents(self._client(scope).role_assignments.list_for_scope, scope, filter="atScope()")
+        return self._gateway.list(f"list the role assignments on {scope}", _assignments(scope), "atScope()")
 
     def assignments_of_role(self, scope: str) -> dict[str, list[RoleAssignment]]:
         """By principal in lower case, the assignments of the role that Batch needs. A principal that is not listed
@@ -109,8 +114,9 @@ class Access(Polled):
         return {role["name"].lower(): role["properties"] for role in roles}
 
     def _definition(self, scope: str, guid: str) -> RoleDefinition:
-        with sdk.translated("read the definitions of the assigned roles"):
-            return sdk.document(self._client(scope).role_definitions.get, scope, guid)
+        ref = f"{scope}/providers/Microsoft.Authorization/roleDefinitions/{guid}"
+        definition: RoleDefinition = self._gateway.get("read the definitions of the assigned roles", ref)
+        return definition
 
     def steps_to_grant(self, group: str, vault: str, principal: str, key_name: str) -> tuple[Step[AccessWrites], ...]:
         """The steps that grant the principal access to the key; empty if the principal has access."""
@@ -130,20 +136,15 @@ class Access(Polled):
             }
         }
         with self._session.changing(f"assign a role to {principal} on {scope}", "access"):
-            self._client(scope).role_assignments.create(scope, name, sdk.content(body))
+            self._gateway.write("PUT", f"{_assignments(scope)}/{name}", body)
 
     def unassign(self, assignment_id: str) -> None:
         with self._session.changing(f"delete the role assignment {assignment_id}", "access"):
-            self._client(assignment_id).role_assignments.delete_by_id(assignment_id)
+            self._gateway.write("DELETE", assignment_id)
 
     def set_policy(self, vault_id: str, operation: str, entry: AccessPolicy) -> None:
         self._vaults.set_policy(vault_id, operation, entry)
 
-    def _client(self, scope: str) -> Any:
-        """The client of the subscription of the scope."""
-        return self._session.client(
-            "azure-mgmt-authorization",
-            "AuthorizationManagementClient",
-            scope.split("/")[2],
-            api_version=sdk.AUTHORIZATION_API,
-        )
+
+def _assignments(scope: str) -> str:
+    return f"{scope}/providers/Microsoft.Authorization/roleAssignments"

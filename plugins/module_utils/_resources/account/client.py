@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
-from ..._azure import rate_limit, sdk
+from ..._azure import sdk
 from ..._azure.creation import outdated, require_missing, until_shown
 from ..._azure.evidence import EvidenceReader
+from ..._azure.gateway import Gateway
 from ..._azure.identities import Identities
 from ..._azure.resources import Resources
 from ..._azure.session import MAX_READ_DELAY, Polled, Session
@@ -44,12 +47,14 @@ class Accounts(Polled):
     def __init__(
         self,
         session: Session,
+        gateway: Gateway,
         resources: Resources,
         identities: Identities,
         evidence: EvidenceReader,
         handled: HandledAccounts,
     ) -> None:
         self._session = session
+        self._gateway = gateway
         self._resources = resources
         self._identities = identities
         self._evidence = evidence
@@ -64,11 +69,11 @@ class Accounts(Polled):
         self._confirmed: dict[str, Evidence | None] = {}
 
     def read(self, goal: Any) -> dict[str, Any]:
-        if goal.present and self._session.cache.was_missing(*self._cached_as(goal.group, goal.name)):
-            # The list is needed only for an account that does not exist.
-            in_background(self._is_listed, goal.group, goal.name)
         # A rollback does not wait for the creation of the account, which may have used up the timeout.
-        account = (self.get if goal.leaves_key else self.settled)(goal.group, goal.name)
+        read = self.get if goal.leaves_key else self.settled
+        account = (self.listed(goal.group, goal.name) if self._session.cache.shares else None) or read(
+            goal.group, goal.name
+        )
         own = self._name(goal.group, goal.name)[0]
         failed = self._creation_failed(account)
         observed: dict[str, Any] = {
@@ -96,35 +101,21 @@ class Accounts(Polled):
 
     def get(self, group: str, name: str) -> Account | None:
         def read() -> Account | None:
-            with sdk.translated(f"read the Batch account {name}"):
-                account: Account | None = sdk.document_or_none(self._client().batch_account.get, group, name)
+            account: Account | None = self._gateway.find(f"read the Batch account {name}", self._ref(group, name))
             if account is not None:
                 self._handled.add(account["id"])
             return account
 
         return self._session.cache.read(read, *self._cached_as(group, name))
 
-    def cached(
-        self,
-        group: str,
-        name: str,
-        *,
-        refresh_if: Callable[[Account], bool],
-        group_may_be_missing: bool = False,
-    ) -> Account | None:
-        """The account for a check before a change, after the account's current operation has finished. If the run reads
-        many accounts, the account may be a few seconds old. If `refresh_if` is true for it, it is read from Azure."""
-        listed: Account | None = None
-        if self._name(group, name)[0] not in self._changed:
-            listed = self._session.cache.one_of_many(self._listed, *self._name(group, name))
-        if listed and listed["properties"].get("provisioningState") not in _UNDER_WAY and not refresh_if(listed):
-            return listed
-
-        def read() -> Account | None:
-            return self.present(group, name, group_may_be_missing=group_may_be_missing)
-
-        found: Account | None = self._session.cache.recent(read, *self._cached_as(group, name))
-        return self.present(group, name) if found is not None and refresh_if(found) else found
+    def listed(self, group: str, name: str) -> Account | None:
+        """The account as a host has listed it for the same task of the playbook, a few seconds ago at most. None if the
+        run reads few accounts, if this task has changed the account, or if an operation on it is running."""
+        if self._name(group, name)[0] in self._changed:
+            return None
+        with self._session.cache.shared_since(self._session.task_began):
+            listed: Account | None = self._session.cache.one_of_many(self._listed, *self._name(group, name))
+        return listed if listed and listed["properties"].get("provisioningState") not in _UNDER_WAY else None
 
     def present(self, group: str, name: str, *, group_may_be_missing: bool = False) -> Account | None:
         """The account after its current operation has finished, read from Azure. If a read does not find an account
@@ -156,7 +147,7 @@ class Accounts(Polled):
         return f"{group}/{name}".lower(), "accounts", self._session.subscription_id.lower()
 
     @contextmanager
-    def _changing(self, what: str, group: str, name: str, *kinds: str) -> Iterator[None]:
+    def _changing(self, what: str, group: str, name: str) -> Iterator[None]:
         try:
             with sdk.translated(what):
                 yield
@@ -165,8 +156,6 @@ class Accounts(Polled):
             with interrupts.deferred():
                 self._changed.add(self._name(group, name)[0])
                 self._confirmed.pop(self._name(group, name)[0], None)
-                # This task's cache is cleared completely, because a long wait may precede the next read.
-                self._session.cache.forget(*kinds)
                 self._session.cache.changed_one(*self._name(group, name))
                 self._session.cache.changed("listed", "account")
 
@@ -227,9 +216,9 @@ class Accounts(Polled):
 
     def _is_name_free(self, location: str, name: str) -> bool:
         body = {"name": name, "type": "Microsoft.Batch/batchAccounts"}
-        with sdk.translated(f"check whether the name {name} is available"):
-            said = sdk.document(self._client().location.check_name_availability, location, sdk.content(body))
-        return sdk.is_free(said)
+        place = f"/subscriptions/{self._session.subscription_id}/providers/Microsoft.Batch/locations/{location}"
+        what = f"check whether the name {name} is available"
+        return sdk.is_free(self._gateway.ask(what, f"{place}/checkNameAvailability", body))
 
     def create(self, group: str, name: str, body: Mapping[str, Any], *, evidence: Evidence | None = None) -> None:
         """Create the account. `evidence` is the evidence on the key in the body, if there is a key. In that case,
@@ -279,12 +268,11 @@ class Accounts(Polled):
         what, own, is_accepted = f"create the Batch account {name}", self._name(group, name)[0], False
         self._created[own] = body["location"]
         try:
-            with self._changing(what, group, name, "account"):
-                options = {rate_limit.IF_LATE: if_late}
-                poller = self._client().batch_account.begin_create(group, name, sdk.content(body), **options)
+            with self._changing(what, group, name):
+                poller = self._gateway.begin("PUT", self._ref(group, name), body, if_late=if_late)
                 is_accepted = True
                 self._note_key(group, name, body)
-                sdk.finish(poller, self._session.wait_timeout, what)
+                self._gateway.finish(poller, what)
         except (Denied, NotFound, PlanOutdated, Rejected) as refused:
             if is_accepted:
                 raise
@@ -335,9 +323,10 @@ class Accounts(Polled):
                 )
 
         with self._changing(f"change the Batch account {name}", group, name):
-            options = {rate_limit.IF_LATE: if_late or require_no_key}
-            self._client().batch_account.update(group, name, sdk.content(body), **options)
+            account = self._gateway.write("PATCH", self._ref(group, name), body, if_late=if_late or require_no_key)
             self._note_key(group, name, body)
+        if account is not None:
+            self._session.cache.keep_answer(account, *self._cached_as(group, name))
 
     def _note_key(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         if "encryption" in body.get("properties", {}):
@@ -359,19 +348,25 @@ class Accounts(Polled):
     def delete(self, group: str, name: str) -> None:
         what = f"delete the Batch account {name}"
         with self._changing(what, group, name):
-            sdk.finish(self._client().batch_account.begin_delete(group, name), self._session.wait_timeout, what)
+            self._gateway.finish(self._gateway.begin("DELETE", self._ref(group, name)), what)
 
-    def confirm_key(self, group: str, name: str, deadline: float, evidence: Evidence | None) -> None:
+    def confirm_key(
+        self, group: str, name: str, deadline: float, evidence: Evidence | None, *, is_new: bool = True
+    ) -> None:
         """Wait until the account is available with the key that was just set, and read the access to the key again.
 
         A revocation needs some time until Batch enforces it, and until then Batch accepts the key. Therefore the
         access is read again after each change. From now on, a run that revokes access finds that the account uses
-        the key (usage).
+        the key (usage). If the account used the key before (`is_new` is false), such a run has found that all the time,
+        so the access may have been read some seconds ago.
         """
-        changed_at = time.monotonic()
-        # The account is read concurrently, because the next step needs it.
-        account = in_background(self.get, group, name)
-        again = in_background(self._evidence.with_access_now, evidence, changed_at) if evidence else None
+
+        def again() -> Future[Evidence] | None:
+            now = time.monotonic()
+            read = partial(self._evidence.with_access_now, access_since=now if is_new else now - _RECENT_SECONDS)
+            return in_background(read, evidence, now) if evidence else None
+
+        changed_at, later = time.monotonic(), again()
 
         def not_available() -> CmkError | None:
             reason = self.unavailable_reason(group, name)
@@ -381,17 +376,13 @@ class Accounts(Polled):
                 raise availability_unknown(name, reason)
             # If a check of the key fails, do not wait: the account will not become available, and soon Batch
             # refuses to move it to another key.
-            return None if again and failed_checks(lasting(again.result())) else reason
+            return None if later and failed_checks(lasting(later.result())) else reason
 
-        try:
-            self.wait_until_available(name, deadline, not_available)
-        finally:
-            # If this read failed, the next step reads the account again.
-            account.exception()
-        if evidence and time.monotonic() - changed_at > _RECENT_SECONDS:
+        self.wait_until_available(name, deadline, not_available)
+        if time.monotonic() - changed_at > _RECENT_SECONDS:
             # During the wait, somebody may have taken the key away.
-            again = in_background(self._evidence.with_access_now, evidence, time.monotonic())
-        self._confirmed[self._name(group, name)[0]] = again.result() if again else None
+            later = again()
+        self._confirmed[self._name(group, name)[0]] = later.result() if later else None
 
     def wait_until_available(self, name: str, deadline: float, ask: Callable[[], CmkError | None]) -> None:
         unavailable = self._session.poll_until(ask, deadline, f"the Batch account {name} to become available")
@@ -419,8 +410,7 @@ class Accounts(Polled):
         if self.is_confirmed(group, name):
             return None
         try:
-            with sdk.translated(f"list the pools of the Batch account {name}"):
-                next(self._client().pool.list_by_batch_account(group, name).by_page(), None)
+            self._gateway.get(f"list the pools of the Batch account {name}", f"{self._ref(group, name)}/pools")
         except (Denied, Rejected) as error:
             return error
         return None
@@ -438,5 +428,6 @@ class Accounts(Polled):
             return None
         return self.unavailable_reason(group, name)
 
-    def _client(self) -> Any:
-        return self._session.client("azure-mgmt-batch", "BatchManagementClient")
+    def _ref(self, group: str, name: str) -> str:
+        place = f"/subscriptions/{self._session.subscription_id}/resourceGroups/{group}"
+        return f"{place}/providers/Microsoft.Batch/batchAccounts/{name}"

@@ -28,7 +28,7 @@ from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotConverged, NotFound, PlanOutdated, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
-from ..account.document import NotShown, availability, is_refused, judged, require_known
+from ..account.document import KeyUnusable, NotShown, availability, is_failed, is_refused, judged, require_known
 from .document import account_unavailable
 from .survey import survey_warnings
 
@@ -68,8 +68,10 @@ class Encryption(Polled):
 
     def read(self, goal: Any) -> dict[str, Any]:
         group, name = goal.group, goal.account
-        # The run's list of accounts is not used, because another controller may have moved the account a moment ago.
-        account = self._accounts.present(group, name, group_may_be_missing=goal.may_be_missing)
+        account = None if goal.undoes else self._accounts.listed(group, name)
+        if account is None or not goal.is_satisfied_by(account):
+            # Before a change, the account is read now, because another controller may have moved it a moment ago.
+            account = self._accounts.present(group, name, group_may_be_missing=goal.may_be_missing)
         observed: dict[str, Any] = {"account": account, "unavailable_reason": None}
         if account is None:
             return observed
@@ -107,6 +109,25 @@ class Encryption(Polled):
             observed["evidence"] = for_rollback(found) if goal.undoes else found
         return observed
 
+    def glance(self, goal: Any) -> dict[str, Any] | None:
+        """If the run's list of accounts, the key, its vault and its access show that there is nothing to do, and that
+        Batch can use the key, neither the account nor its pools are read."""
+        self._session.cache.has_shared = False
+        if goal.patient:
+            return None
+        with self._session.cache.shared_since(self._session.task_began):
+            account = self._accounts.listed(goal.group, goal.account) or self._accounts.present(
+                goal.group, goal.account, group_may_be_missing=goal.may_be_missing
+            )
+            if account is None or is_failed(account) or not goal.is_satisfied_by(account):
+                return None
+            if self._accounts.may_be_older_than_write(account) or self._expires_soon(account, goal):
+                return None
+            key = key_of(account)
+            if key and any(lost_key(self._diagnosis.of_key_in_use(account, key, is_report=True))):
+                return None
+        return {"account": account, "unavailable_reason": None}
+
     def _require_shown(self, account: Account, goal: Any) -> None:
         """After a rollback, reads that are out of date show first the setting before the change, then the undone
         change, and at last the rollback. Raise NotConverged until the undone change has been read, or until no read
@@ -138,14 +159,24 @@ class Encryption(Polled):
         return bundle["attributes"].get("exp") if isinstance(bundle, Mapping) else None
 
     def survey(self, group: str, name: str, *, diagnose: bool) -> dict[str, Any]:
-        """The account, the reason if it is not available, and with `diagnose` the data of the diagnosis."""
-        account = self._accounts.get(group, name)
-        key = key_of(account) if account and diagnose else None
-        found = self._diagnosis.read(account, key) if account and key else None
-        reason = self._unavailable_reason(group, name, (lambda: found) if found else None) if account else None
+        """The account, the reason if it is not available, and with `diagnose` the data of the diagnosis. Other hosts
+        may have read them for the same task of the playbook."""
+        with self._session.cache.shared_since(self._session.task_began):
+            account = self._accounts.listed(group, name) or self._accounts.get(group, name)
+            key = key_of(account) if account and diagnose else None
+            found = self._diagnosis.read(account, key) if account and key else None
+            reason = self._surveyed_reason(group, name, found) if account else None
         if found:
             found = {**found, "available": availability(reason), "unavailable_reason": reason}
         return {"account": account, "unavailable_reason": reason, "diagnosis": found}
+
+    def _surveyed_reason(self, group: str, name: str, found: Mapping[str, Any] | None) -> CmkError | None:
+        lost = lost_key(found)[0] if found else []
+        shows = self._session.files.load(*self._shown_as(group, name))
+        if lost and shows is not None:
+            # The run has seen whether Batch lists the pools of the account without its key.
+            return KeyUnusable(lost, pools_listed=not shows)
+        return self._unavailable_reason(group, name, (lambda: found) if found else None)
 
     def require_available(self, group: str, name: str) -> None:
         """Raise an error if the account is not available, because Batch refuses to change it, or if its
@@ -201,7 +232,7 @@ class Encryption(Polled):
     def _key_in_use(self, group: str, name: str, *, is_report: bool) -> dict[str, Any] | None:
         """The key, the access and the network of an account that uses a customer-managed key. For `is_report` see
         `unnoticed_repairs`."""
-        account = self._accounts.get(group, name)
+        account = self._accounts.listed(group, name) or self._accounts.get(group, name)
         key = key_of(account)
         return self._diagnosis.of_key_in_use(account, key, is_report=is_report) if account and key else None
 
@@ -231,6 +262,7 @@ class Encryption(Polled):
             self._accounts.wait_until_available(name, time.monotonic() + self._session.wait_timeout, not_available)
         except Unavailable as failure:
             with suppress(CmkError):
+                self._session.cache.forget()
                 for warning in survey_warnings(self.survey(group, name, diagnose=True)):
                     failure.add(warning)
             raise
@@ -261,9 +293,6 @@ class Encryption(Polled):
             if evidence is not None:
                 self._evidence.require_usable(evidence, rollback=even_if_unavailable)
 
-        if self._session.rehearsal is not None:
-            # In check mode there is no response of Batch that refuses the change of an account without its key.
-            look()
         writes = itertools.count()
         require_unmoved = partial(self._require_unmoved, group, name, (previous, key_of(cast(Account, body))))
 
@@ -274,6 +303,9 @@ class Encryption(Polled):
             self._moved.add(account)
             try:
                 self._accounts.update(group, name, body, if_late=require_unmoved)
+                if even_if_unavailable:
+                    # Later runs must not read the undone change, so reads have to show the rollback.
+                    self._session.cache.forget("account")
                 if not even_if_unavailable:
                     self._not_shown[account] = time.monotonic()
             except (Denied, NotFound, PlanOutdated, Rejected) as refusal:
@@ -296,7 +328,8 @@ class Encryption(Polled):
         left = None if even_if_unavailable else previous
         unusable = in_background(self._previous_unusable, left, evidence, time.monotonic())
         try:
-            self._accounts.confirm_key(group, name, deadline, evidence)
+            is_new = previous is None or evidence is None or not previous.same_key(evidence.key)
+            self._accounts.confirm_key(group, name, deadline, evidence, is_new=is_new)
             if reason := unusable.result():
                 self._previous_lost[account] = NotShown([reason])
         except (Denied, NotFound, Unavailable) as unread:

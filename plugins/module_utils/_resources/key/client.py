@@ -9,25 +9,24 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..._azure import sdk as azure_sdk
+from ..._azure.gateway import Gateway, moment
 from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts
 from ..._checks import usage
-from ..._core.concurrent import in_background
-from ..._core.documents import Account, KeyBundle, KeyItem, RotationPolicy
-from ..._core.errors import Denied, TimedOut
+from ..._core.concurrent import in_background, value_or_error
+from ..._core.documents import Account, KeyBundle, KeyItem, RotationPolicy, Vault
+from ..._core.errors import CmkError, Denied, TimedOut
 from ..._core.ids import KeyIdentifier, key_in_vault, key_of
 from . import disabled
 from .agreed import version_for
-from .document import newest_known
+from .document import HSM, newest_known
 
 if TYPE_CHECKING:
     from ..._azure.evidence import EvidenceReader
@@ -38,17 +37,18 @@ class Keys(Polled):
     def __init__(
         self,
         session: Session,
+        gateway: Gateway,
         visible: VisibleAccounts,
         resources: Resources,
         vaults: Vaults,
         evidence: Callable[[], EvidenceReader],
     ) -> None:
         self._session = session
+        self._gateway = gateway
         self._visible = visible
         self._resources = resources
         self._vaults = vaults
         self._evidence = evidence
-        self._clients: dict[str, Any] = {}
         # The time by Key Vault's clock, because the times of keys are by that clock. Until the first response, the
         # local time.
         self.now = time.time()
@@ -70,6 +70,7 @@ class Keys(Polled):
             "versions": versions,
             "policy": policy,
             "deleted": None if key else self._deleted(url, goal.name),
+            "vault": self._of_hsm_key(goal) if not key else None,
             "visible": None,
             "times": usage.Times(),
             "now": self.now,
@@ -77,6 +78,16 @@ class Keys(Polled):
         if goal.taken_away is not None or (key and goal.may_cut_off(policy)):
             observed.update(self._users(goal, observed))
         return observed
+
+    def takes_away(self, goal: Any) -> bool:
+        return bool(goal.disables_or_deletes)
+
+    def _of_hsm_key(self, goal: Any) -> Vault | None:
+        """The vault in which a key of an HSM is to be created, if the caller can read it."""
+        if goal.key_type != HSM:
+            return None
+        found: Vault | CmkError | None = value_or_error(partial(self._vaults.recent, goal.vault, None), CmkError)
+        return None if isinstance(found, CmkError) else found
 
     def _users(self, goal: Any, observed: Mapping[str, Any]) -> dict[str, Any]:
         """The accounts and pools that may use the key, and the times that show which versions they may use.
@@ -148,67 +159,51 @@ class Keys(Polled):
 
     def create(self, vault: str, name: str, body: Mapping[str, Any]) -> None:
         """Create a key, or a new version of an existing key."""
-        attributes = body["attributes"]
         self._count_restoration(vault, name)
         with self._session.changing(f"create a version of the key {name} in {vault}", "key"):
-            self._client(self._url(vault)).create_key(
-                name,
-                body["kty"],
-                size=body["key_size"],
-                key_operations=body["key_ops"],
-                enabled=attributes["enabled"],
-                expires_on=_date(attributes.get("exp")),
-                tags=body.get("tags"),
-            )
+            self._gateway.write("POST", f"{self._url(vault)}/keys/{name}/create", body)
 
     def update(self, vault: str, name: str, version: str, body: Mapping[str, Any]) -> None:
-        attributes = body.get("attributes", {})
-        if attributes.get("enabled"):
+        if body.get("attributes", {}).get("enabled"):
             self._count_restoration(vault, name)
         with self._session.changing(f"change the key {name} in {vault}", "key"):
-            self._client(self._url(vault)).update_key_properties(
-                name,
-                version,
-                key_operations=body.get("key_ops"),
-                enabled=attributes.get("enabled"),
-                not_before=_date(attributes.get("nbf")),
-                expires_on=_date(attributes.get("exp")),
-            )
+            self._gateway.write("PATCH", f"{self._url(vault)}/keys/{name}/{version}", body)
 
     def set_rotation_policy(self, vault: str, name: str, policy: RotationPolicy) -> None:
-        sdk = azure_sdk.load("azure-keyvault-keys")
-        actions = [
-            sdk.KeyRotationLifetimeAction(
-                action["action"]["type"],
-                time_after_create=action["trigger"].get("timeAfterCreate"),
-                time_before_expiry=action["trigger"].get("timeBeforeExpiry"),
-            )
-            for action in policy["lifetimeActions"]
-        ]
-        model = sdk.KeyRotationPolicy(lifetime_actions=actions, expires_in=policy["attributes"].get("expiryTime"))
         with self._session.changing(f"set the rotation policy of the key {name} in {vault}", "key"):
-            self._client(self._url(vault)).update_key_rotation_policy(name, model)
+            self._gateway.write("PUT", f"{self._url(vault)}/keys/{name}/rotationpolicy", policy)
 
     def delete(self, vault: str, name: str) -> None:
         with self._session.changing(f"delete the key {name} in {vault}", "key"):
-            self._finish(self._client(self._url(vault)).begin_delete_key(name, _polling_interval=1), "deletion", name)
+            self._gateway.write("DELETE", f"{self._url(vault)}/keys/{name}")
+            self._await("deletion", name, f"{self._url(vault)}/deletedkeys/{name}")
 
     def recover(self, vault: str, name: str) -> None:
         self._count_restoration(vault, name)
         with self._session.changing(f"recover the key {name} in {vault}", "key"):
-            poller = self._client(self._url(vault)).begin_recover_deleted_key(name, _polling_interval=1)
-            self._finish(poller, "recovery", name)
+            self._gateway.write("POST", f"{self._url(vault)}/deletedkeys/{name}/recover")
+            self._await("recovery", name, f"{self._url(vault)}/keys/{name}")
 
-    def _finish(self, poller: Any, what: str, name: str) -> None:
-        """Wait for the operation. Key Vault's pollers, unlike others, return a result before the operation is
-        complete, so `done` is checked."""
-        poller.wait(self._session.wait_timeout)
-        if not poller.done():
-            raise TimedOut(
-                f"The {what} of the key {name} was not finished in {self._session.wait_timeout} s. Run the task again.",
-                option="wait_timeout",
-                value=self._session.wait_timeout,
-            )
+    def _await(self, what: str, name: str, ref: str) -> None:
+        """Wait until a read shows the result of the operation. If the caller may not read it, the operation has ended:
+        until then, Key Vault reports that it is missing."""
+
+        def not_shown() -> TimedOut | None:
+            with suppress(Denied):
+                if self._gateway.find(f"read the key {name}", ref) is None:
+                    return TimedOut(
+                        f"The {what} of the key {name} was not finished in {wait} s. Run the task again.",
+                        option="wait_timeout",
+                        value=wait,
+                    )
+            return None
+
+        wait = self._session.wait_timeout
+        failure = self._session.poll_until(
+            not_shown, time.monotonic() + wait, f"the {what} of the key {name} to finish"
+        )
+        if failure is not None:
+            raise failure
 
     def _read(self, url: str, name: str, version: str) -> KeyBundle | None:
         return self._bundle(self._answer(url, name.lower(), version.lower()))
@@ -236,10 +231,11 @@ class Keys(Polled):
 
     def _read_now(self, url: str, name: str, version: str) -> dict[str, Any] | None:
         # A vault that does not exist has no host, so more retries are useless.
-        with azure_sdk.translated(f"read the key {name} in {url}", unreachable="vault_unreachable"):
-            answer = azure_sdk.answer_or_missing(self._client(url).get_key, name, version, retry_connect=1)
-        self.now = parsedate_to_datetime(answer.headers["Date"]).timestamp()
-        return None if answer.status_code == 404 else {"bundle": json.loads(answer.text()), "now": self.now}
+        answer = self._gateway.answer(
+            f"read the key {name} in {url}", _ref(url, name, version), may_be_missing=True, retry_connect=1
+        )
+        self.now = moment(answer, "Date") or time.time()
+        return None if answer.status_code == 404 else {"bundle": answer.json(), "now": self.now}
 
     def _versions(self, url: str, name: str) -> list[KeyItem] | None:
         """All versions; None if the caller may read the key but not list its versions."""
@@ -249,36 +245,25 @@ class Keys(Polled):
             return None
 
     def _all_versions(self, url: str, name: str) -> list[KeyItem]:
-        with azure_sdk.translated(f"list the versions of the key {name} in {url}"):
-            return azure_sdk.documents(self._client(url).list_properties_of_key_versions, name)
+        return self._gateway.list(f"list the versions of the key {name} in {url}", f"{_ref(url, name)}/versions")
 
     def _policy(self, url: str, name: str) -> RotationPolicy:
-        with azure_sdk.translated(f"read the rotation policy of the key {name} in {url}"):
-            return azure_sdk.document(self._client(url).get_key_rotation_policy, name)
+        what = f"read the rotation policy of the key {name} in {url}"
+        policy: RotationPolicy = self._gateway.get(what, f"{_ref(url, name)}/rotationpolicy")
+        return policy
 
     def _deleted(self, url: str, name: str) -> KeyBundle | None:
         try:
-            with azure_sdk.translated(f"look for a deleted key {name} in {url}"):
-                return azure_sdk.document_or_none(self._client(url).get_deleted_key, name)
+            found: KeyBundle | None = self._gateway.find(
+                f"look for a deleted key {name} in {url}", f"{url}/deletedkeys/{name}"
+            )
         except Denied:
             return None
+        return found
 
     def _url(self, vault: str) -> str:
         return f"https://{vault.lower()}.{self._session.environment.vault_suffix}"
 
-    def _client(self, url: str) -> Any:
-        if url not in self._clients:
-            sdk = azure_sdk.load("azure-keyvault-keys")
-            # azure-keyvault-keys 4.10 cannot read a response without this policy.
-            decode = azure_sdk.load("azure-core").pipeline.policies.ContentDecodePolicy()
-            self._clients[url] = sdk.KeyClient(
-                url,
-                self._session.credential,
-                policies=[decode, *self._session.bare_policies(self._session.key_vault_scope)],
-                **self._session.policies,
-            )
-        return self._clients[url]
 
-
-def _date(timestamp: int | None) -> datetime | None:
-    return None if timestamp is None else datetime.fromtimestamp(timestamp, timezone.utc)
+def _ref(url: str, name: str, version: str = "") -> str:
+    return f"{url}/keys/{name}/{version}".rstrip("/")

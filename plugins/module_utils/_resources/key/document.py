@@ -20,7 +20,8 @@ from ..._core.summary import and_text, changed_values, used_by_text, version_tex
 from . import rotation_policy
 
 # The keys that Batch supports (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
-TYPES = ("RSA", "RSA-HSM")
+HSM = "RSA-HSM"
+TYPES = ("RSA", HSM)
 SIZES = (2048, 3072, 4096)
 OPERATIONS = ("wrapKey", "unwrapKey")
 # In seconds. No account is moved to a version that expires within this time, because there would be no time to react.

@@ -11,7 +11,6 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 # Brings the key to the state of a goal.
 Make = Callable[[Goal], Outcome]
-Read = Callable[[], dict[str, Any]]
 
 
 class Newest:
@@ -44,19 +42,16 @@ class Newest:
     def version(self, goal: Goal, used: str | None, make: Make) -> Outcome:
         """The key. If rotation is due or forced, a new version is created, once for all tasks of the run.
 
-        `used` is the version that the account is pinned to. If the account already uses the newest version, a cached
-        read of the run is used. If the account has to be moved, the newest version is read again.
+        `used` is the version that the account is pinned to. If another host has read the newest version for the same
+        task of the playbook some seconds ago, that version is used, unless the account uses a newer one.
         """
-        began = time.monotonic()
+        goal = replace(goal, at_least=used)
         if goal.new_version:
-            made = self._forced_version(replace(goal, at_least=used), make)
+            made = self._forced_version(goal, make)
             if made is not None:
                 return made
             goal = replace(goal, new_version=False)
-        known = self._known(goal, make)
-        if known.changed or used in (None, known.after.get("version")):
-            return known
-        return self._since(began, replace(goal, at_least=used), make)
+        return self._known(goal, make)
 
     def _forced_version(self, goal: Goal, make: Make) -> Outcome | None:
         """Create the forced version. None if the run has already created it. A version that another run has created
@@ -75,30 +70,19 @@ class Newest:
             return outcome
 
     def _known(self, goal: Goal, make: Make) -> Outcome:
-        """The key from a cached read of the run, after the run's last write to a key."""
-        # The cache is separate for each principal. With this value in the name, a read before the run's forced version
-        # is not used for any principal.
-        forced = self._forced.is_made(key_in_vault(goal.vault, goal.name))
-        name = ("newest", repr(goal), str(forced))
-        return self._shared(lambda read: self._session.cache.recent(read, "key", *name), goal, make)
-
-    def _since(self, began: float, goal: Goal, make: Make) -> Outcome:
-        """The key, read from Key Vault since this task began. Tasks that wait for such a read share it."""
-
-        def shared(read: Read) -> Any:
-            return self._session.cache.since(read, began, "newest", repr(goal))
-
-        return self._shared(shared, goal, make)
-
-    def _shared(self, shared: Callable[[Read], Any], goal: Goal, make: Make) -> Outcome:
-        """The shared value, or the outcome of this task if this task has read the value."""
+        """The key from a cached read of the run, after the run's last write to a key; or the outcome of this task if
+        this task has read the key."""
         own: list[Outcome] = []
 
         def read() -> dict[str, Any]:
             own.append(self._now(goal, make))
             return dict(own[0].after)
 
-        kept = shared(read)
+        # The cache is separate for each principal. With this value in the name, a read before the run's forced version
+        # is not used for any principal.
+        forced = self._forced.is_made(key_in_vault(goal.vault, goal.name))
+        with self._session.cache.shared_since(self._session.task_began):
+            kept = self._session.cache.recent(read, "key", "newest", repr(goal), str(forced))
         return own[0] if own else Outcome(False, kept, kept)
 
     def _now(self, goal: Goal, make: Make) -> Outcome:

@@ -15,8 +15,9 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..._azure import rate_limit, sdk
+from ..._azure import sdk
 from ..._azure.creation import require_missing, until_shown
+from ..._azure.gateway import Gateway
 from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts, not_listed
@@ -45,9 +46,15 @@ class Vaults(Polled):
     """`access` returns the service for access. It is a function, because that service needs this service."""
 
     def __init__(
-        self, session: Session, resources: Resources, visible: VisibleAccounts, access: Callable[[], Access]
+        self,
+        session: Session,
+        gateway: Gateway,
+        resources: Resources,
+        visible: VisibleAccounts,
+        access: Callable[[], Access],
     ) -> None:
         self._session = session
+        self._gateway = gateway
         self._resources = resources
         self._visible = visible
         self._access = access
@@ -56,10 +63,6 @@ class Vaults(Polled):
 
     def read(self, goal: Any) -> dict[str, Any]:
         subscription = self._session.subscription_id
-        if goal.present and self._session.cache.was_missing(*self._cached_as(goal.group, goal.name)):
-            # These lists are needed only for a vault that does not exist.
-            in_background(self._is_listed, goal.group, goal.name)
-            in_background(self._deleted, goal.name, subscription)
         vault = self.get(goal.group, goal.name)
         observed: dict[str, Any] = {"vault": vault, "deleted": None}
         if not goal.present:
@@ -88,9 +91,7 @@ class Vaults(Polled):
         )
 
     def _names_in(self, group: str) -> list[str]:
-        with sdk.translated(f"list the key vaults of the resource group {group}"):
-            vaults = sdk.documents(self._client().vaults.list_by_resource_group, group)
-        return [vault["name"].lower() for vault in vaults]
+        return list(self._listed(self._session.subscription_id, group))
 
     def _await(self, group: str, name: str) -> Vault | None:
         """Wait until a read finds the vault, or until the vault is no longer listed. Returns the vault or None."""
@@ -123,13 +124,18 @@ class Vaults(Polled):
         found: Vault | None = self._session.cache.recent(lambda: self.find(name, group), "vault", name.lower())
         return found
 
+    def known(self, name: str, group: str | None) -> Vault | None:
+        """`find`, from this task's cache."""
+        found: Vault | None = self._session.cache.read(lambda: self.find(name, group), "vault", name.lower())
+        return found
+
     def current(self, vault_id: str) -> Vault | None:
         """The vault, read from Azure."""
         return self._read(*place_of(vault_id))
 
     def _read(self, subscription: str, group: str, name: str) -> Vault | None:
-        with sdk.translated(f"read the key vault {name}"):
-            return sdk.document_or_none(self._client(subscription).vaults.get, group, name)
+        found: Vault | None = self._gateway.find(f"read the key vault {name}", _ref(subscription, group, name))
+        return found
 
     def find(self, name: str, group: str | None) -> Vault | None:
         """The vault of that name in the resource group or in any subscription that the caller can read.
@@ -229,12 +235,7 @@ class Vaults(Polled):
     def _listed(self, subscription: str, group: str | None = None) -> dict[str, Vault]:
         """The vaults of a subscription, or of one group, by their names in lower case."""
         what = f"resource group {group}" if group else f"subscription {subscription}"
-        vaults_of = self._client(subscription).vaults
-        with sdk.translated(f"list the key vaults of the {what}"):
-            if group:
-                vaults = sdk.documents(vaults_of.list_by_resource_group, group)
-            else:
-                vaults = sdk.documents(vaults_of.list_by_subscription)
+        vaults = self._gateway.list(f"list the key vaults of the {what}", _ref(subscription, group))
         return {vault["name"].lower(): vault for vault in vaults}
 
     def deleted(self, names: Set[str], unreachable: Set[str]) -> dict[str, DeletedVault | CmkError | None]:
@@ -321,11 +322,11 @@ class Vaults(Polled):
         self.restore_access(group, name)
 
     def _put(self, group: str, name: str, body: Mapping[str, Any], if_late: Callable[[], None] | None = None) -> None:
-        what, options = f"create the key vault {name}", {rate_limit.IF_LATE: if_late}
+        what, ref = f"create the key vault {name}", _ref(self._session.subscription_id, group, name)
         # After the recovery of a vault, cached data of keys and access is out of date too.
         with self._session.changing(what, "vault", "key", "access", "role"):
-            poller = self._client().vaults.begin_create_or_update(group, name, sdk.content(body), **options)
-            if not sdk.finish(poller, self._session.wait_timeout, what):
+            poller = self._gateway.begin("PUT", ref, body, if_late=if_late)
+            if not self._gateway.finish(poller, what):
                 is_shown = partial(self._is_created, group, name)
                 until_shown(self._session, f"key vault {name}", is_shown=is_shown, so_far="was created")
 
@@ -336,9 +337,9 @@ class Vaults(Polled):
 
     def _is_name_free(self, name: str, subscription: str | None = None) -> bool:
         body = {"name": name, "type": "Microsoft.KeyVault/vaults"}
-        with sdk.translated(f"check whether the name {name} is available"):
-            said = sdk.document(self._client(subscription).vaults.check_name_availability, sdk.content(body))
-        return sdk.is_free(said)
+        place = f"/subscriptions/{subscription or self._session.subscription_id}/providers/Microsoft.KeyVault"
+        what = f"check whether the name {name} is available"
+        return sdk.is_free(self._gateway.ask(what, f"{place}/checkNameAvailability", body))
 
     def _restore_access_once(self, group: str, name: str) -> None:
         """Grant access to the Batch accounts whose key is in the vault, if the creation of the vault has removed it."""
@@ -408,19 +409,18 @@ class Vaults(Polled):
 
         require_same_rules()
         with self._session.changing(f"change the key vault {name}"):
-            options = {rate_limit.IF_LATE: require_same_rules}
-            self._client().vaults.update(group, name, sdk.content(body), **options)
+            ref = _ref(self._session.subscription_id, group, name)
+            self._gateway.write("PATCH", ref, body, if_late=require_same_rules)
 
     def delete(self, group: str, name: str) -> None:
         with self._session.changing(f"delete the key vault {name}"):
-            self._client().vaults.delete(group, name)
+            self._gateway.write("DELETE", _ref(self._session.subscription_id, group, name))
 
     def set_policy(self, vault_id: str, operation: str, entry: AccessPolicy) -> None:
         """Add, replace or remove the access policy of one principal. Other policies are not changed."""
-        subscription, group, name = place_of(vault_id)
         body = {"properties": {"accessPolicies": [entry]}}
-        with self._session.changing(f"change an access policy of the key vault {name}", "vault"):
-            self._client(subscription).vaults.update_access_policy(group, name, operation, sdk.content(body))
+        with self._session.changing(f"change an access policy of the key vault {place_of(vault_id)[2]}", "vault"):
+            self._gateway.write("PUT", f"{vault_id}/accessPolicies/{operation}", body)
 
     def _deleted(self, name: str, subscription: str) -> DeletedVault | None:
         """The deleted vault. None also if the caller may not list deleted vaults. That is safe: the name of a
@@ -433,12 +433,14 @@ class Vaults(Polled):
 
     def _all_deleted(self, subscription: str) -> list[DeletedVault]:
         def read() -> list[DeletedVault]:
-            with sdk.translated(f"list the deleted key vaults of the subscription {subscription}"):
-                return sdk.documents(self._client(subscription).vaults.list_deleted)
+            what = f"list the deleted key vaults of the subscription {subscription}"
+            return self._gateway.list(what, f"/subscriptions/{subscription}/providers/Microsoft.KeyVault/deletedVaults")
 
         found: list[DeletedVault] = self._session.cache.read(read, "vault", "deleted", subscription)
         return found
 
-    def _client(self, subscription_id: str | None = None) -> Any:
-        package, stated = "azure-mgmt-keyvault", sdk.KEY_VAULT_API
-        return self._session.client(package, "KeyVaultManagementClient", subscription_id, stated)
+
+def _ref(subscription: str, group: str | None = None, name: str | None = None) -> str:
+    """The id of a vault, or of the list of the vaults of a resource group or a subscription."""
+    place = f"/subscriptions/{subscription}" + (f"/resourceGroups/{group}" if group else "")
+    return f"{place}/providers/Microsoft.KeyVault/vaults" + (f"/{name}" if name else "")

@@ -1,0 +1,220 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""All requests to Azure. They go through the pipelines of the SDKs' clients, as JSON: the models of the SDKs' releases
+differ.
+
+A resource is named by its id (`/subscriptions/...`), or by its URL in a vault (`https://NAME.vault.azure.net/keys/...`).
+`what` is the attempted action as an infinitive, for errors.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from .._core.errors import TimedOut
+from . import rate_limit, sdk
+from .session import Session
+
+
+class Provider(NamedTuple):
+    package: str
+    client: str
+    # Stated in each request, because the defaults of the SDKs' releases differ.
+    api_version: str
+
+
+# By the namespace of the resource provider in lower case.
+_PROVIDERS = {
+    # The first version that shows the key of a pool's disks.
+    "microsoft.batch": Provider("azure-mgmt-batch", "BatchManagementClient", "2025-06-01"),
+    # Older versions retire on 27 February 2027.
+    "microsoft.keyvault": Provider("azure-mgmt-keyvault", "KeyVaultManagementClient", "2026-02-01"),
+    "microsoft.authorization": Provider("azure-mgmt-authorization", "AuthorizationManagementClient", "2022-04-01"),
+    "microsoft.managedidentity": Provider("azure-mgmt-msi", "ManagedServiceIdentityClient", "2023-01-31"),
+}
+# Subscriptions, resource groups and resource providers belong to Resource Manager itself, for which the collection
+# uses no SDK.
+_RESOURCES = Provider("azure-mgmt-authorization", "AuthorizationManagementClient", "2021-04-01")
+_SUBSCRIPTIONS_API = "2022-12-01"
+_NAMESPACE = re.compile(r".*/providers/([^/?]+)/", re.IGNORECASE)
+
+
+class Gateway:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._clients: dict[str, Any] = {}
+
+    def answer(self, what: str, ref: str, *, may_be_missing: bool = False, **options: Any) -> Any:
+        """The HTTP response of a GET; with `may_be_missing` also if the resource, but not its resource group or its
+        subscription, is missing (HTTP status 404)."""
+        translated = (
+            partial(sdk.translated, unreachable="vault_unreachable") if self._is_in_vault(ref) else sdk.translated
+        )
+        with translated(what):
+            return self._sent("GET", ref, may_be_missing=may_be_missing, **options)
+
+    def find(self, what: str, ref: str) -> Any:
+        """The document; None if the resource is missing."""
+        answer = self.answer(what, ref, may_be_missing=True)
+        with sdk.translated(what):
+            return None if answer.status_code == 404 else answer.json()
+
+    def get(self, what: str, ref: str) -> Any:
+        """The document. Raises NotFound if the resource is missing."""
+        with sdk.translated(what):
+            return self._sent("GET", ref).json()
+
+    def list(self, what: str, ref: str, filter: str | None = None) -> list[Any]:
+        """The items of all pages of a list."""
+        params = {"$filter": filter} if filter else {}
+        with sdk.translated(what):
+            page = self._sent("GET", ref, params).json()
+            items: list[Any] = page["value"]
+            while page.get("nextLink"):
+                page = self._sent("GET", page["nextLink"]).json()
+                items += page["value"]
+        return items
+
+    def ask(self, what: str, ref: str, body: Mapping[str, Any]) -> Any:
+        """The response to a POST that changes nothing."""
+        with sdk.translated(what):
+            return self._sent("POST", ref, body=body).json()
+
+    def write(
+        self,
+        method: str,
+        ref: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        if_late: Callable[[], None] | None = None,
+    ) -> Any:
+        """Send a change, and return the document in the response. The caller translates the errors (sdk.translated).
+        `if_late` is called before a delayed request (rate_limit.IF_LATE)."""
+        answer = self._sent(method, ref, body=body, **{rate_limit.IF_LATE: if_late})
+        return answer.json() if answer.text() else None
+
+    def begin(
+        self,
+        method: str,
+        ref: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        if_late: Callable[[], None] | None = None,
+    ) -> Any:
+        """The same for a long-running operation. Returns the poller of Azure's SDK (`finish`)."""
+        from azure.core.polling import LROPoller
+        from azure.mgmt.core.polling.arm_polling import ARMPolling
+
+        began = self._sent(method, ref, body=body, **{rate_limit.IF_LATE: if_late, "_return_pipeline_response": True})
+        polling = ARMPolling(_POLLING_SECONDS, lro_options={"final-state-via": "location"})
+        return LROPoller(self._client(ref), began, lambda answer: answer, polling)
+
+    def finish(self, poller: Any, what: str) -> bool:
+        """Wait for a long-running operation. Raises TimedOut after wait_timeout. Returns False if Azure has accepted
+        the request, but does not show the new resource yet."""
+        from azure.core.exceptions import HttpResponseError
+
+        timeout = self._session.wait_timeout
+        try:
+            poller.wait(timeout)
+        except HttpResponseError as error:
+            if error.status_code != 404:
+                raise
+            return False
+        if not poller.done():
+            raise TimedOut(
+                f"{what} has not finished after {timeout} s (state: {poller.status()}). Run the task again, with a "
+                "longer wait_timeout if Azure is slow.",
+                option="wait_timeout",
+                value=timeout,
+            )
+        poller.result()
+        return True
+
+    def _sent(
+        self,
+        method: str,
+        ref: str,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        *,
+        may_be_missing: bool = False,
+        **options: Any,
+    ) -> Any:
+        """The response. Raises the SDKs' exceptions for the statuses of errors."""
+        from azure.core.exceptions import ClientAuthenticationError, map_error
+        from azure.core.rest import HttpRequest
+
+        client = self._client(ref)
+        # The link to the next page has the API version.
+        stated = {} if self._is_in_vault(ref) or "api-version=" in ref else {"api-version": _api_version(ref)}
+        url = ref if ref.startswith("https://") else f"{self._session.environment.resource_manager}{ref}"
+        request = HttpRequest(method, url, params={**stated, **(params or {})}, json=body)
+        answer = client.send_request(request, **options)
+        response = getattr(answer, "http_response", answer)
+        map_error(response.status_code, response, {401: ClientAuthenticationError})
+        if not (may_be_missing and response.status_code == 404 and not sdk.is_missing_above(response)):
+            response.raise_for_status()
+        return answer
+
+    def _client(self, ref: str) -> Any:
+        """What sends the requests: a client for keys, or the pipeline of a management client."""
+        if self._is_in_vault(ref):
+            parts = urlsplit(ref)
+            return self._kept(f"{parts.scheme}://{parts.netloc}", self._key_client)
+        return self._kept(_provider(ref).package, lambda _package: self._management_client(_provider(ref)))
+
+    def _is_in_vault(self, ref: str) -> bool:
+        return ref.startswith("https://") and not ref.startswith(self._session.environment.resource_manager)
+
+    def _kept(self, name: str, make: Callable[[str], Any]) -> Any:
+        if name not in self._clients:
+            self._clients[name] = make(name)
+        return self._clients[name]
+
+    def _management_client(self, provider: Provider) -> Any:
+        environment = self._session.environment
+        # Each ref names its subscription.
+        client = getattr(sdk.load(provider.package), provider.client)(
+            self._session.credential,
+            "",
+            base_url=environment.resource_manager,
+            credential_scopes=[environment.resource_manager_scope],
+            **self._session.policies,
+        )
+        return client._client
+
+    def _key_client(self, url: str) -> Any:
+        return sdk.load("azure-keyvault-keys").KeyClient(
+            url,
+            self._session.credential,
+            policies=self._session.bare_policies(self._session.key_vault_scope),
+            **self._session.policies,
+        )
+
+
+# Responses of Azure have the time to wait. This is the time without such a response.
+_POLLING_SECONDS = 5
+
+
+def _provider(ref: str) -> Provider:
+    found = _NAMESPACE.match(urlsplit(ref).path)
+    return _PROVIDERS.get(found[1].lower(), _RESOURCES) if found else _RESOURCES
+
+
+def _api_version(ref: str) -> str:
+    return _SUBSCRIPTIONS_API if ref == "/subscriptions" else _provider(ref).api_version
+
+
+def moment(answer: Any, header: str) -> float | None:
+    """The time in a header of a response, in seconds since 1970."""
+    return parsedate_to_datetime(answer.headers[header]).timestamp() if header in answer.headers else None

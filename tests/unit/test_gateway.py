@@ -1,0 +1,181 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Requests through the SDKs' own pipelines, with an HTTP adapter in memory."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.connections import transport
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Gateway
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotFound, TimedOut
+
+pytest.importorskip("azure.mgmt.core")
+
+GROUP = "/subscriptions/s/resourceGroups/g"
+ACCOUNT = f"{GROUP}/providers/Microsoft.Batch/batchAccounts/a"
+VAULT = f"{GROUP}/providers/Microsoft.KeyVault/vaults/v"
+KEY = "https://v.vault.azure.net/keys/k"
+MANAGEMENT = "https://management.azure.com"
+
+
+class Credential:
+    def get_token(self, *_scopes: str, **_options: Any) -> Any:
+        from azure.core.credentials import AccessToken
+
+        return AccessToken("token", 2**31)
+
+
+class Azure:
+    """The responses to all requests, one after the other: status, document or text, and headers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *responses: Any, wait_timeout: int = 600) -> None:
+        import requests
+
+        left, sent = list(responses), list[Any]()
+
+        class Adapter(requests.adapters.BaseAdapter):
+            def send(self, request: Any, *_args: Any, **_options: Any) -> Any:
+                sent.append(request)
+                status, document, *headers = left.pop(0)
+                response = requests.Response()
+                response.status_code, response.request, response.url = status, request, request.url
+                response.headers.update({"Content-Type": "application/json", **dict(*headers)})
+                text = document if isinstance(document, str) else json.dumps(document)
+                response.raw = io.BytesIO(text.encode())
+                return response
+
+            def close(self) -> None:
+                pass
+
+        given = {"auth_source": "msi", "cloud_environment": "AzureCloud", "wait_timeout": wait_timeout}
+        session = Session({**dict.fromkeys(CONNECTION), **given})
+        monkeypatch.setattr(Session, "credential", Credential())
+        monkeypatch.setattr(Session, "_transport", transport(lambda _to_azure: Adapter()))
+        self.gateway = Gateway(session)
+        self._sent = sent
+
+    @property
+    def sent(self) -> list[str]:
+        return [f"{one.method} {unquote(one.url.replace(MANAGEMENT, '')).replace('+', ' ')}" for one in self._sent]
+
+    @property
+    def bodies(self) -> list[Any]:
+        return [json.loads(one.body) if one.body else None for one in self._sent]
+
+
+def error(code: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": "It says so."}}
+
+
+@pytest.mark.parametrize(
+    ("ref", "version"),
+    [
+        (ACCOUNT, "2025-06-01"),
+        (VAULT, "2026-02-01"),
+        # The provider of a role assignment, not of its scope.
+        (f"{VAULT}/providers/Microsoft.Authorization/roleAssignments", "2022-04-01"),
+        (f"{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i", "2023-01-31"),
+        (GROUP, "2021-04-01"),
+        ("/subscriptions/s/providers/Microsoft.Batch", "2021-04-01"),
+        ("/subscriptions", "2022-12-01"),
+    ],
+)
+def test_each_type_of_resource_has_its_api_version(monkeypatch: pytest.MonkeyPatch, ref: str, version: str) -> None:
+    azure = Azure(monkeypatch, (200, {"id": ref}))
+
+    assert azure.gateway.get("read it", ref) == {"id": ref}
+    assert azure.sent == [f"GET {ref}?api-version={version}"]
+
+
+def test_a_key_is_read_from_its_vault(monkeypatch: pytest.MonkeyPatch) -> None:
+    azure = Azure(monkeypatch, (200, {"key": {}}, {"Date": "Sun, 29 Nov 2026 00:00:00 GMT"}))
+
+    assert azure.gateway.answer("read it", KEY).headers["Date"] == "Sun, 29 Nov 2026 00:00:00 GMT"
+    assert azure.sent[0].startswith(f"GET {KEY}?api-version=")
+
+
+@pytest.mark.parametrize("ref", [ACCOUNT, KEY])
+def test_a_missing_resource_is_none(monkeypatch: pytest.MonkeyPatch, ref: str) -> None:
+    azure = Azure(monkeypatch, *[(404, error("NotFound"))] * 2)
+
+    assert azure.gateway.find("read it", ref) is None
+    with pytest.raises(NotFound):
+        azure.gateway.get("read it", ref)
+
+
+@pytest.mark.parametrize("code", ["ResourceGroupNotFound", "SubscriptionNotFound"])
+def test_a_missing_group_or_subscription_is_an_error(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    with pytest.raises(NotFound):
+        Azure(monkeypatch, (404, error(code))).gateway.find("read it", ACCOUNT)
+
+
+def test_the_page_of_a_proxy_is_no_failed_sign_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CmkError) as failed:
+        Azure(monkeypatch, (200, "<html>Welcome</html>")).gateway.find("read it", ACCOUNT)
+
+    assert failed.value.code == "service_unavailable"
+
+
+def test_the_pages_of_a_list_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    assignments = f"{VAULT}/providers/Microsoft.Authorization/roleAssignments"
+    link = f"{MANAGEMENT}{assignments}?api-version=2022-04-01&$skiptoken=x%2F"
+    azure = Azure(monkeypatch, (200, {"value": [1, 2], "nextLink": link}), (200, {"value": [3]}))
+
+    assert azure.gateway.list("list them", assignments, "atScope()") == [1, 2, 3]
+    assert azure.sent == [
+        f"GET {assignments}?api-version=2022-04-01&$filter=atScope()",
+        f"GET {assignments}?api-version=2022-04-01&$skiptoken=x/",
+    ]
+
+
+def test_a_write_sends_its_body_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    azure = Azure(monkeypatch, (200, {"name": "a"}), (204, ""))
+
+    assert azure.gateway.write("PATCH", ACCOUNT, {"tags": {}}) == {"name": "a"}
+    assert azure.gateway.write("DELETE", VAULT) is None
+    assert (azure.bodies, len(azure.sent)) == ([{"tags": {}}, None], 2)
+
+
+OPERATION = {"Location": f"{MANAGEMENT}/subscriptions/s/operations/1?api-version=2025-06-01", "Retry-After": "1"}
+
+
+@pytest.mark.parametrize(("status", "is_shown"), [(200, True), (404, False)])
+def test_a_long_running_operation(monkeypatch: pytest.MonkeyPatch, status: int, is_shown: bool) -> None:
+    azure = Azure(monkeypatch, (202, "", OPERATION), (202, "", OPERATION), (status, {"name": "a"}))
+
+    operation = azure.gateway.begin("PUT", ACCOUNT, {"location": "westeurope"})
+
+    assert azure.gateway.finish(operation, "create it") is is_shown
+    assert [one.partition("?")[0] for one in azure.sent] == [
+        f"PUT {ACCOUNT}",
+        *["GET /subscriptions/s/operations/1"] * 2,
+    ]
+
+
+def test_an_operation_that_does_not_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    azure = Azure(monkeypatch, *[(202, "", {**OPERATION, "Retry-After": "60"})] * 2, wait_timeout=0)
+
+    with pytest.raises(TimedOut) as failed:
+        azure.gateway.finish(azure.gateway.begin("DELETE", ACCOUNT), "delete it")
+
+    assert failed.value.facts["option"] == "wait_timeout"
+    assert "InProgress" in failed.value.msg
+
+
+def test_a_refused_write_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    azure = Azure(monkeypatch, *[(409, error("Conflict"))] * 2)
+
+    for write in (azure.gateway.write, azure.gateway.begin):
+        with pytest.raises(CmkError, match="Conflict"), sdk.translated("change it"):
+            write("PUT", ACCOUNT, {})
