@@ -16,7 +16,7 @@ attributes:
       - Can run in C(check_mode) and return changed status prediction without modifying Azure.
       - In check mode, later tasks of the run read the predicted changes of this task, if both run in the process of
         Ansible.
-      - Values that only Azure can assign are shown as V((known after apply\)), and can be passed on.
+      - A value that only Azure can assign is shown as a text that names its resource, and the text can be passed on.
     support: full
   diff_mode:
     description: Returns details on what has changed (or possibly needs changing in C(check_mode)), when in diff mode.

@@ -106,9 +106,10 @@ def test_requests_that_azure_refuses(ansible: Ansible, service: Service, way: st
     service.make_vault()
     refusal = {"status": 400, "body": {"error": {"code": "BadParameter", "message": "No such policy, says the test."}}}
     service.sandbox.control.fault(match={"method": "PUT", "path": "rotationpolicy"}, answer=refusal, times=None)
+    service.sandbox.control.fault(match={"method": "POST", "path": "/keys/none/create"}, answer=refusal, times=None)
     run = ansible.play(
         [
-            fails(key("no HSM", name="hsm", key_type="RSA-HSM")),
+            fails(key("no key", name="none")),
             fails(key("no such policy", name="policy", rotation_policy={"time_after_create": "P90D"})),
         ],
         way=way,
@@ -119,7 +120,7 @@ def test_requests_that_azure_refuses(ansible: Ansible, service: Service, way: st
         assert one["azure"]["status"] == 400, str(one)
         assert one["azure"]["code"], str(one)
         assert one["azure"]["message"] in one["msg"]
-    assert run["no HSM"]["applied"] == []
+    assert run["no key"]["applied"] == []
     # The key was created before Azure refused its rotation policy, and the error reports that.
     assert run["no such policy"]["applied"] == ["create"]
     assert service.key("policy").properties.enabled

@@ -108,8 +108,8 @@ def test_key_new_version(ansible: Ansible, service: Service, way: str) -> None:
     run = ansible.play([checked(wanted), wanted, {**wanted, "name": "wanted again"}], way=way)
     predicted = run["wanted (check)"].untouched()
     assert predicted["changed"] is True
-    assert predicted["version"] == "(known after apply)"
-    assert predicted["key_identifier"].endswith("/keys/key1/(known after apply)")
+    assert predicted["version"] == "(known after apply: new version 1 of key1 in vault-one)"
+    assert predicted["key_identifier"].endswith(f"/keys/key1/{predicted['version']}")
     assert predicted["previous_version"] == first
     assert predicted["key_size"] == 4096
     assert run["wanted"]["previous_version"] == first

@@ -170,7 +170,7 @@ UNKNOWN = {**KEY_1, "version": None}
         ),
         (
             NO_KEY,
-            {**KEY_1, "version": version("myvault", "batch")},
+            {**KEY_1, "version": version("myvault", "batch", 1)},
             "Created key batch in vault myvault, a new version.",
         ),
         (DELETED_KEY, KEY_1, f"Recovered key batch in vault myvault, {S1}."),

@@ -19,8 +19,10 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from .._core import placeholders
 from .run_store import RunFiles
 
+_PLACEHOLDERS = "placeholder"
 # Entries are in several files, so that adding one of ten thousand entries does not read and write all of them.
 _FILES = 64
 
@@ -53,6 +55,15 @@ class Picture:
         file = self._file(kind, name if place is None else place)
         with self._lock, self._files.locked("picture", *file):
             self._files.store({**self._load(file), name.lower(): dict(entry)}, "picture", *file)
+
+    def keep_placeholder(self, placeholder: str) -> str:
+        """Keep the text of the placeholder for the other tasks of the run. Returns the placeholder."""
+        self.put(_PLACEHOLDERS, placeholder, {"text": placeholders.text_of(placeholder)}, place=_PLACEHOLDERS)
+        return placeholder
+
+    def learn_placeholders(self) -> None:
+        kept = self.at(_PLACEHOLDERS, _PLACEHOLDERS)
+        placeholders.learn({name: entry["text"] for name, entry in kept.items()})
 
     def next_number(self, kind: str) -> int:
         """The next number of this kind, from 1 on."""

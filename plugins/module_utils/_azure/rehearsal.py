@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from email.utils import formatdate, parsedate_to_datetime
+from math import inf
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from .._core.placeholders import KNOWN_AFTER_APPLY, guid, version
+from .._core import placeholders
 from .._resources.vault.document import ACCESS_POLICY
 from . import connections
 from .picture import Picture
@@ -34,10 +34,8 @@ from .rehearsed_vaults import RehearsedVaults
 from .responses import Call, Response
 from .run_store import RunFiles
 
-_VERSION_OF_KEY = re.compile(rf"https://([^./]+)\.[^/]+/keys/([^/]+)/{re.escape(KNOWN_AFTER_APPLY)}", re.IGNORECASE)
-_PRINCIPALS = "principal"
-# Seconds.
-_CLOCKS_DIFFER = 5
+_CLOCKS_DIFFER_SECONDS = 5
+_READ_TTL_SECONDS = 5
 
 
 class Rehearsal:
@@ -51,6 +49,8 @@ class Rehearsal:
         self.accounts = RehearsedAccounts(self._picture, self._vaults, caller)
         self._services = (self._keys, self._access, self.accounts, self._vaults)
         self._files = files
+        # The time and the response of each read, by URL.
+        self._reads: dict[str, tuple[float, Response]] = {}
 
     def transport(self) -> Any:
         """For a client of the SDKs."""
@@ -65,16 +65,22 @@ class Rehearsal:
 
             def send(self, request: Any, *args: Any, **options: Any) -> Any:
                 def ask(url: str | None = None) -> Response:
-                    """Send the request if it is a read, or a GET of another URL with the same credentials."""
+                    """Send the request if it is a read, or a GET of another URL with the same credentials. For a
+                    prediction, the task may have read that URL a moment ago."""
+                    is_write = not is_read(request.method, request.url)
+                    if (is_write or url) and (known := rehearsal._known(url or request.url)):
+                        return known
                     read = request.copy()
-                    if not is_read(request.method, request.url):
+                    if is_write:
                         read.method, read.body = "GET", None
                         for name in ("Content-Length", "Content-Type"):
                             read.headers.pop(name, None)
                     if url is not None:
                         read.url = url
                     _require_read(read.method, read.url)
-                    return rehearsal._noted(_received(self._to_azure.send(read, *args, **options)))
+                    response = rehearsal._noted(_received(self._to_azure.send(read, *args, **options)))
+                    rehearsal._reads[read.url] = time.monotonic(), response
+                    return response
 
                 call = _call(request, rehearsal._now(), ask)
                 return _delivered(rehearsal.response(call), request, rehearsal._now())
@@ -95,35 +101,15 @@ class Rehearsal:
         raise _not_rehearsed(call.method, call.url)
 
     def resolved(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The task's options, with placeholders in place of `(known after apply)`, which results of other tasks
-        contain."""
+        """The task's options, with placeholders in place of their texts, which results of other tasks contain."""
         if params.get("authorization") == ACCESS_POLICY:
             self._vaults.with_policies |= {str(params[one]).lower() for one in ("name", "vault_name") if one in params}
-        return {name: self._resolved(name, value, params) for name, value in params.items()}
+        self._picture.learn_placeholders()
+        return {name: placeholders.resolved(value) for name, value in params.items()}
 
-    def _resolved(self, name: str, value: Any, params: Mapping[str, Any]) -> Any:
-        if not isinstance(value, str) or KNOWN_AFTER_APPLY not in value:
-            return value
-        if name == "principal_id":
-            return self._next_principal(f"{params.get('vault_name')} {params.get('state')}")
-        if found := _VERSION_OF_KEY.fullmatch(value.strip()):
-            return value.replace(KNOWN_AFTER_APPLY, self._newest(found[1], found[2]))
-        if name == "version":
-            return self._newest(str(params.get("vault_name")), str(params.get("name")))
-        return value
-
-    def _newest(self, vault: str, key: str) -> str:
-        return self._keys.newest_placeholder(vault, key) or version(vault, key)
-
-    def _next_principal(self, purpose: str) -> str:
-        """In results, all placeholders of new principals look the same. Tasks that name a principal for the same
-        purpose get the placeholders in the order of their creation. After the last placeholder, they always get the
-        last one."""
-        made = self.accounts.placeholders()
-        with self._picture.locked(_PRINCIPALS, purpose):
-            number = int((self._picture.get(_PRINCIPALS, purpose) or {}).get("number", 0))
-            self._picture.put(_PRINCIPALS, purpose, {"number": number + 1})
-        return made[min(number, len(made) - 1)] if made else guid("principal")
+    def _known(self, url: str) -> Response | None:
+        at, response = self._reads.get(url, (-inf, None))
+        return response if time.monotonic() - at < _READ_TTL_SECONDS else None
 
     def _now(self) -> float:
         """The current time by Azure's clock, from the stored clock difference: if all resources of a task are in
@@ -135,7 +121,7 @@ class Rehearsal:
             # The header is in whole seconds, and the response is some time old: a small difference is not one of
             # the clocks.
             ahead = parsedate_to_datetime(date).timestamp() - time.time()
-            self._files.store(ahead if abs(ahead) > _CLOCKS_DIFFER else 0, "ahead")
+            self._files.store(ahead if abs(ahead) > _CLOCKS_DIFFER_SECONDS else 0, "ahead")
         return response
 
 

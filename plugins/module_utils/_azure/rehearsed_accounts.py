@@ -14,9 +14,9 @@ import re
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
 
+from .._core import placeholders
 from .._core.documents import Account
 from .._core.ids import key_of, place_of
-from .._core.placeholders import guid
 from .._resources.account.document import is_failed, is_of_caller
 from .picture import Entry, Picture
 from .rehearsed_vaults import RehearsedVaults
@@ -30,16 +30,16 @@ _LIST = re.compile(
     rf"(/subscriptions/[^/]+(?:/resourceGroups/[^/]+)?){_NAMESPACE}/batchAccounts",
     re.IGNORECASE,
 )
-_NAME = re.compile(rf"(/subscriptions/[^/]+){_NAMESPACE}/locations/[^/]+/checkNameAvailability", re.IGNORECASE)
+_NAME = re.compile(rf"(/subscriptions/[^/]+){_NAMESPACE}/locations/([^/]+)/checkNameAvailability", re.IGNORECASE)
 _KIND = "account"
-_PLACEHOLDERS = "principal of account"
+_PRINCIPAL = "principal of"
 _IDENTITIES_API = "2023-01-31"
 _GROUPS_API = "2021-04-01"
 
 
 class RehearsedAccounts:
-    """An entry has the account's `document`, which is None once the account is deleted, and `made`, which is true
-    if the account was created in the picture."""
+    """An entry has the account's `document`, which is None once the account is deleted, its `location`, and `made`,
+    which is true if the account was created in the picture."""
 
     def __init__(self, picture: Picture, vaults: RehearsedVaults, caller: Callable[[], Mapping[str, str]]) -> None:
         self._picture = picture
@@ -56,13 +56,8 @@ class RehearsedAccounts:
         if call.method == "GET" and (found := _LIST.fullmatch(call.path)):
             return self._listed(call, found[1])
         if call.method == "POST" and (found := _NAME.fullmatch(call.path)):
-            return self._is_name_free(call, found[1])
+            return self._is_name_free(call, found[1], found[2])
         return None
-
-    def placeholders(self) -> list[str]:
-        """The placeholders of principals, in the order of their creation."""
-        made = self._picture.all(_PLACEHOLDERS).values()
-        return [entry["principal"] for entry in sorted(made, key=lambda entry: entry["number"])]
 
     def _of_account(self, call: Call, account_id: str, group: str, name: str) -> Response | None:
         if call.method == "GET":
@@ -119,11 +114,15 @@ class RehearsedAccounts:
         if current.status != 200:
             return current
         # Batch refuses to change an account that is not available.
-        available = self._pools(call, account_id)
-        if available.status == 409:
-            return available
+        key = key_of(current.body)
+        if key and (failed := self.failed_checks(current.body)):
+            return _unavailable(str(key), failed)
+        pools = self._pools(call, account_id)
+        if pools.status == 409:
+            return pools
         entry = self._picture.get(_KIND, account_id)
-        return self._changed(call, current.body, made=entry is not None and entry["made"])
+        made = entry is not None and entry["made"]
+        return self._changed(call, current.body, made=made)
 
     def _changed(self, call: Call, account: Document, *, made: bool) -> Response:
         account = copy.deepcopy(account)
@@ -135,7 +134,12 @@ class RehearsedAccounts:
         if "tags" in call.body:
             account["tags"] = call.body["tags"]
         account["properties"].update(call.body.get("properties", {}))
-        entry: Entry = {"document": account, "made": made, "changed": formatdate(call.now, usegmt=True)}
+        entry: Entry = {
+            "document": account,
+            "made": made,
+            "location": account["location"],
+            "changed": formatdate(call.now, usegmt=True),
+        }
         self._picture.put(_KIND, account["id"], entry)
         return Response(200, account)
 
@@ -154,9 +158,9 @@ class RehearsedAccounts:
         return {"type": wanted["type"], **({"userAssignedIdentities": assigned} if assigned else {})}
 
     def _new_identity(self, account_id: str) -> Document:
-        number = self._picture.next_number(_PLACEHOLDERS)
-        principal = guid(account_id, str(number))
-        self._picture.put(_PLACEHOLDERS, principal, {"principal": principal, "number": number})
+        _subscription, group, name = place_of(account_id)
+        number = self._picture.next_number(f"{_PRINCIPAL} {account_id.lower()}")
+        principal = self._picture.keep_placeholder(placeholders.principal(name, group, number))
         return {"type": "SystemAssigned", "principalId": principal, "tenantId": self._caller()["tenant_id"]}
 
     def _deleted(self, current: Response, account_id: str) -> Response:
@@ -164,7 +168,8 @@ class RehearsedAccounts:
             return Response(204)
         if current.status == 200:
             entry = self._picture.get(_KIND, account_id)
-            self._picture.put(_KIND, account_id, {"document": None, "made": entry is not None and entry["made"]})
+            made, location = entry is not None and entry["made"], current.body["location"]
+            self._picture.put(_KIND, account_id, {"document": None, "made": made, "location": location})
             return Response(200)
         return current
 
@@ -203,12 +208,14 @@ class RehearsedAccounts:
             response = response.with_body({**response.body, "value": value})
         return completed(response, changed, lambda item: str(item["id"]).lower())
 
-    def _is_name_free(self, call: Call, subscription: str) -> Response:
-        """The name of an account in the picture is taken, and that of an account deleted in the picture is free."""
+    def _is_name_free(self, call: Call, subscription: str, location: str) -> Response:
+        """The name of an account in the picture is taken in its region, and that of an account deleted in the picture
+        is free."""
         name = str(call.body.get("name")).lower()
         for account_id, entry in self._picture.all(_KIND).items():
             _subscription, _group, of_account = place_of(account_id)
-            if of_account == name and account_id.startswith(f"{subscription.lower()}/"):
+            is_here = account_id.startswith(f"{subscription.lower()}/") and entry["location"] == location.lower()
+            if of_account == name and is_here:
                 if entry["document"] is None:
                     return Response(200, {"nameAvailable": True})
                 return Response(200, {"nameAvailable": False, "reason": "AlreadyExists", "message": "In the picture."})

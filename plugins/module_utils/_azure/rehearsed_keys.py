@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .._core import placeholders
 from .._core.ids import VAULT_SUFFIXES, key_in_vault
-from .._core.placeholders import is_placeholder, version
 from .picture import Entry, Picture
 from .rehearsed_vaults import RehearsedVaults
 from .responses import Call, Document, Response, completed, missing
@@ -52,10 +52,6 @@ class RehearsedKeys:
         if entry is not None and entry["document"] is None:
             raise _no_such_host(call.host)
         return self._of_key(call, vault)
-
-    def newest_placeholder(self, vault: str, name: str) -> str | None:
-        made = self._entry(vault, name)["made"]
-        return max(made, key=lambda one: made[one]["attributes"]["created"]) if made else None
 
     def _of_key(self, call: Call, vault: str) -> Response | None:
         if call.method == "GET":
@@ -118,7 +114,7 @@ class RehearsedKeys:
             return Response(200, _assumed(_usable(call, vault, name), wanted))
         if not self._vaults.is_in_azure(vault):
             return _key_not_found(name)
-        if is_placeholder(wanted):
+        if placeholders.is_placeholder(wanted):
             # The placeholder is from a task that shares no picture with this task.
             response = call.get(f"/keys/{name}")
             return response if response.status != 200 else Response(200, _assumed(response.body, wanted))
@@ -195,7 +191,7 @@ class RehearsedKeys:
         if newest.status not in (200, 404):
             return newest
         number = len(entry["made"]) + 1
-        new = version(vault, name, str(number))
+        new = self._picture.keep_placeholder(placeholders.version(vault, name, number))
         # Times of Key Vault are whole seconds. Of two versions of the same second, neither would be newer.
         created = max(int(call.now), _created(newest.body) + 1 if newest.status == 200 else 0)
         size = call.body.get("key_size", 2048)
@@ -319,7 +315,7 @@ def _usable(call: Call, vault: str, name: str) -> Document:
     created = int(call.now) - 2 * _DAY
     return {
         "key": {
-            "kid": f"https://{call.host}/keys/{name}/{version(vault, name, 'recovered')}",
+            "kid": f"https://{call.host}/keys/{name}/{placeholders.newest(vault, name)}",
             "kty": "RSA",
             "key_ops": ["wrapKey", "unwrapKey"],
             "n": _modulus(2048),

@@ -1,0 +1,132 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Check mode predicts plays in which users combine the modules and roles themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from harness import assert_predicted
+from one_process import OneProcess
+from role_runs import VARS
+from service import GROUP, Service
+
+Given = dict[str, Any] | Callable[[list[dict[str, Any]]], dict[str, Any]]
+Step = tuple[str, Given]
+KEY = {"vault_name": "vault-one", "name": "key1"}
+
+
+def played(runner: OneProcess, *steps: Step, check: bool) -> list[dict[str, Any]]:
+    """The results of a play of modules. The options of a step may depend on the results of the steps before it."""
+    results: list[dict[str, Any]] = []
+    for module, given in steps:
+        results.append(runner.module(module, given if isinstance(given, dict) else given(results), check=check))
+    return results
+
+
+def predicted(runner: OneProcess, *steps: Step) -> list[dict[str, Any]]:
+    """Check that check mode predicts the play, and return the results of the run."""
+    foreseen, came = (played(runner, *steps, check=check) for check in (True, False))
+    for one, other in zip(foreseen, came, strict=True):
+        assert (one.get("code"), one["changed"]) == (other.get("code"), other["changed"]), (one, other)
+        if not one.get("failed"):
+            assert_predicted(one["diff"], other["diff"], "diff")
+    return came
+
+
+def identity(name: str, **options: Any) -> Step:
+    return "batch_account_identity", {"resource_group": GROUP, "name": name, **options}
+
+
+def test_two_new_versions_are_passed_on(runner: OneProcess, service: Service) -> None:
+    service.make_vault()
+    service.make_key()
+    new: Step = ("keyvault_cmk_key", {**KEY, "new_version": True})
+
+    came = predicted(
+        runner,
+        new,
+        new,
+        ("keyvault_cmk_key", lambda made: {"key_identifier": made[0]["key_identifier"], "state": "disabled"}),
+        ("keyvault_cmk_key", lambda made: {"key_identifier": made[1]["key_identifier"], "state": "enabled"}),
+    )
+
+    assert [one["changed"] for one in came] == [True, True, True, False]
+
+
+def test_the_principals_of_two_new_accounts_get_access_to_two_vaults(runner: OneProcess, service: Service) -> None:
+    for name in ("vault-one", "vault-two"):
+        service.make_vault(name)
+        service.make_key("key1", vault=name)
+
+    def access(vault: str, number: int) -> Step:
+        where = {"resource_group": GROUP, "vault_name": vault}
+        return "keyvault_cmk_access", lambda made: {**where, "principal_id": made[number]["identity"]["principal_id"]}
+
+    def move(account: str, vault: str) -> Step:
+        to = {"key_source": "microsoft_keyvault", "key_identifier": f"https://{vault}.vault.azure.net/keys/key1"}
+        return "batch_encryption", {"resource_group": GROUP, "account_name": account, **to}
+
+    came = predicted(
+        runner,
+        identity("account1"),
+        identity("account2"),
+        access("vault-two", 1),
+        access("vault-one", 0),
+        move("account1", "vault-one"),
+        move("account2", "vault-two"),
+    )
+
+    assert all(one["changed"] for one in came)
+
+
+def test_provision_and_a_forced_rotation(runner: OneProcess, service: Service) -> None:
+    """For two accounts, one after the other, as a loop over include_role does."""
+
+    def run(check: bool) -> list[dict[str, Any]]:
+        results = []
+        for account in ("account1", "account2"):
+            variables = {**VARS, "cmk_account_name": account, "cmk_vault_authorization": "access_policy"}
+            results.append(runner.role("provision", variables, check=check))
+            results.append(runner.role("rotate", {**variables, "cmk_key_force_new_version": True}, check=check))
+        return results
+
+    foreseen, came = run(check=True), run(check=False)
+
+    assert [one["changed_steps"] for one in foreseen] == [one["changed_steps"] for one in came]
+    # A run creates one forced version of a key.
+    assert [one["changed_steps"]["encryption"] for one in came] == [True, True, True, False]
+
+
+def test_one_name_in_two_regions(runner: OneProcess, service: Service) -> None:
+    service.make_group("rg-two")
+    there = {"resource_group": "rg-two"}
+
+    came = predicted(
+        runner,
+        identity("same", location="westeurope"),
+        identity("same", location="westeurope", **there),
+        identity("same", location="northeurope", **there),
+    )
+
+    assert [one.get("code") for one in came] == [None, "account_name_taken", None]
+
+
+def test_a_vault_or_an_account_is_deleted_in_a_missing_group(runner: OneProcess, service: Service) -> None:
+    gone = {"resource_group": "rg-none", "state": "absent"}
+
+    came = predicted(runner, ("keyvault_cmk_vault", {**gone, "name": "vault-one"}), identity("account1", **gone))
+
+    assert [one["code"] for one in came] == ["resource_group_not_found"] * 2
+
+
+def test_a_key_of_an_hsm_in_a_standard_vault(runner: OneProcess, service: Service) -> None:
+    service.make_vault()
+
+    (came,) = predicted(runner, ("keyvault_cmk_key", {**KEY, "key_type": "RSA-HSM"}))
+
+    assert came["code"] == "vault_not_premium"
+    assert came["option"] == "key_type"
