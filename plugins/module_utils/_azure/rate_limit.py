@@ -7,7 +7,8 @@
 Azure uses token buckets, which have a size and a refill rate. Sources: learn.microsoft.com, "Understand how Azure
 Resource Manager throttles requests" (for each subscription and principal) and "Azure Key Vault service limits"
 (creating RSA keys, for each vault). A header of Resource Manager has the remaining tokens of a bucket. That number
-is used, because other clients also take tokens from the bucket.
+is used, because other clients also take tokens from the bucket, and because some buckets are larger than documented:
+responses with 1,100 remaining reads and 800 remaining writes were recorded.
 
 This module util is private to the collection.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,6 +38,8 @@ class Bucket:
     rate: float
 
 
+# Requests of other tasks of the run that a reported number does not include yet.
+_IN_FLIGHT = 20
 _NOTIFIED_SECONDS = 5
 # An option of the SDKs' writes: a function that is called if rate limits or retries delay the request by more than
 # _LATE_SECONDS. The function raises an error if the request must not be sent any more.
@@ -77,20 +80,30 @@ class Buckets:
             self._keep(bucket, left)
         return max(0.0, -left / bucket.rate)
 
-    def learn(self, bucket: Bucket, left: float) -> None:
-        """The service has reported the number of remaining tokens. The number here is reduced to it if it is higher."""
+    def learn(self, bucket: Bucket, left: float, *, is_own: bool = False) -> None:
+        """The service has reported the number of remaining tokens. If it is lower than the number here, it is used. If
+        it is higher and the bucket is the caller's own, the bucket is larger than documented."""
         with self._files.locked(self._caller, *bucket.name):
-            if left < self._left(bucket):
+            known = self._left(bucket)
+            if left < known:
                 self._keep(bucket, left)
+            elif is_own and left - _IN_FLIGHT > known:
+                self._keep(bucket, left - _IN_FLIGHT, size=left)
 
     def _left(self, bucket: Bucket) -> float:
         kept = self._files.load(self._caller, *bucket.name)
         if kept is None:
             return bucket.size
-        return min(bucket.size, float(kept["left"] + bucket.rate * (time.monotonic() - kept["at"])))
+        return min(self._size(bucket), float(kept["left"] + bucket.rate * (time.monotonic() - kept["at"])))
 
-    def _keep(self, bucket: Bucket, left: float) -> None:
-        self._files.store({"left": left, "at": time.monotonic()}, self._caller, *bucket.name)
+    def _size(self, bucket: Bucket) -> float:
+        """The capacity, as documented or as the service has shown it."""
+        kept = self._files.load(self._caller, *bucket.name) or {}
+        return max(bucket.size, kept.get("size", 0))
+
+    def _keep(self, bucket: Bucket, left: float, size: float = 0) -> None:
+        kept = {"left": left, "at": time.monotonic(), "size": max(size, self._size(bucket))}
+        self._files.store(kept, self._caller, *bucket.name)
 
 
 @dataclass(frozen=True)
@@ -162,9 +175,8 @@ def policy(
             answer = response.http_response
             asked = _retry_after(retries, response)
             if bucket is not None:
-                left = _left_after(bucket, answer, asked)
-                if left is not None:
-                    buckets.learn(bucket, left)
+                for left, is_own in _left_after(bucket, answer, asked):
+                    buckets.learn(bucket, left, is_own=is_own)
             if asked is not None:
                 patience.accept(asked, f"{urlsplit(url).hostname} is busy (HTTP {answer.status_code})")
             return response
@@ -194,15 +206,18 @@ def _retry_after(retries: Any, response: Any) -> float | None:
     return seconds
 
 
-def _left_after(bucket: Bucket, answer: Any, retry_after: float | None) -> float | None:
+def _left_after(bucket: Bucket, answer: Any, retry_after: float | None) -> Iterator[tuple[float, bool]]:
+    """The reported numbers of remaining tokens, each with whether it is that of the caller's own bucket."""
     if answer.status_code == 429:
         # All tasks of the run wait, and continue one after the other.
-        return -bucket.rate * (1 if retry_after is None else retry_after)
+        yield -bucket.rate * (1 if retry_after is None else retry_after), False
+        return
     # Until 2024, responses had the number for the caller's own bucket. Since then, they have also, or only, the
     # number for all callers of the subscription.
-    names = (f"x-ms-ratelimit-remaining-subscription-{which}{bucket.name[-1]}" for which in ("", "global-"))
-    said = [float(answer.headers[name]) for name in names if name in answer.headers]
-    return min(said, default=None)
+    for which in ("", "global-"):
+        name = f"x-ms-ratelimit-remaining-subscription-{which}{bucket.name[-1]}"
+        if name in answer.headers:
+            yield float(answer.headers[name]), not which
 
 
 def _throttled(seconds: float, wait_timeout: float, reason: str) -> Unavailable:
