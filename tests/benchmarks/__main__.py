@@ -21,6 +21,7 @@ import growth
 import host_task
 import life
 import listing
+import nights
 import rotation
 from measuring import Bench
 from tables import with_section
@@ -32,6 +33,7 @@ BENCHMARKS = {
     "host_task": host_task,
     "life": life,
     "rotation": rotation,
+    "nights": nights,
     "growth": growth,
     "listing": listing,
     "audit": audit,

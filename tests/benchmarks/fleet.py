@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rotates a key for many accounts, and reads the state of the accounts after the rotation."""
+"""Runs playbooks for many accounts, and reads the state of the accounts after a rotation."""
 
 from __future__ import annotations
 
@@ -28,13 +28,18 @@ _threads = threading.local()
 
 
 @dataclass(frozen=True)
-class Rotation:
-    accounts: int
+class Run:
     cost: Cost
     traffic: Traffic
+    # The peak memory of the sandbox, in bytes.
+    sandbox_peak: int
+
+
+@dataclass(frozen=True)
+class Rotation(Run):
+    accounts: int
     # Messages about the accounts that do not use a new version or are unavailable.
     behind: list[str]
-    sandbox_peak: int
 
     @property
     def failed(self) -> bool:
@@ -49,22 +54,29 @@ class Rotation:
         return f"{len(self.behind)} of {self.accounts}{some}; ansible-playbook ended with {self.cost.status}"
 
 
+def play(bench: Bench, sandbox: Sandbox, playbook: str, *arguments: str) -> Run:
+    """Run the playbook for all accounts. `arguments` are added to the command."""
+    command = [ANSIBLE_PLAYBOOK, "-i", bench.inventory(), f"azbatch.cmk.{playbook}", "-e", "cmk_hosts=all", *arguments]
+    before = sandbox.control.last
+    cost = bench.measured(command, bench.ansible(sandbox), may_fail=True)
+    print(f"{playbook} {' '.join(arguments)}: {cost.seconds:.1f} s, ended with {cost.status}", flush=True)
+    # Before the log is read, because a read of the log needs memory of the sandbox.
+    peak = peak_of(sandbox)
+    return Run(cost, Traffic.after(sandbox, before), peak)
+
+
 def rotate(bench: Bench, sandbox: Sandbox, *arguments: str) -> Rotation:
     """Run the playbook rotate for all accounts. Their key versions are 31 days old, and the maximum age is 30 days.
     `arguments` are added to the command."""
     sandbox.control.advance(31 * DAY)
     with _no_limits(sandbox):
         keys_before = {account["id"]: _key_of(account) for account in _accounts(sandbox)}
-    settings = ("-e", "cmk_hosts=all", "-e", "cmk_key_max_age=P30D", *arguments)
-    command = [ANSIBLE_PLAYBOOK, "-i", bench.inventory(), "azbatch.cmk.rotate", *settings]
-    before = sandbox.control.last
-    cost = bench.measured(command, bench.ansible(sandbox), may_fail=True)
-    # Before the log is read, because a read of the log needs memory of the sandbox.
-    peak = peak_of(sandbox)
-    traffic = Traffic.after(sandbox, before)
+    run = play(bench, sandbox, "rotate", "-e", "cmk_key_max_age=P30D", *arguments)
     with _no_limits(sandbox):
-        rotation = Rotation(len(keys_before), cost, traffic, list(_behind(sandbox, keys_before)), peak)
-    print(f"{rotation.accounts} accounts: {cost.seconds:.1f} s, failed {rotation.failures}", flush=True)
+        rotation = Rotation(
+            run.cost, run.traffic, run.sandbox_peak, len(keys_before), list(_behind(sandbox, keys_before))
+        )
+    print(f"{rotation.accounts} accounts: failed {rotation.failures}", flush=True)
     return rotation
 
 

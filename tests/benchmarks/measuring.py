@@ -115,6 +115,8 @@ class Traffic:
     """The requests to the services that the sandbox emulates."""
 
     requests: int
+    # The requests that count against Resource Manager's rate limit for reads.
+    reads: int
     throttled: int
 
     @classmethod
@@ -123,8 +125,9 @@ class Traffic:
         entries = sandbox.control.requests(number)
         assert len(entries) == sandbox.control.last - number, "the sandbox's log has forgotten the oldest requests"
         # In a new configuration folder, `az` requests its newest version from a host that the sandbox does not emulate.
-        answered = [entry["status"] for entry in entries if entry["service"] != "unknown"]
-        return cls(len(answered), answered.count(429))
+        answered = [entry for entry in entries if entry["service"] != "unknown"]
+        reads = sum(entry["method"] == "GET" and entry["host"].startswith("management.") for entry in answered)
+        return cls(len(answered), reads, sum(entry["status"] == 429 for entry in answered))
 
 
 def peak_of(sandbox: Sandbox) -> int:
