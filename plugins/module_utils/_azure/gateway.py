@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from .._core.errors import TimedOut
-from . import rate_limit, sdk
+from . import sdk
 from .session import Session
 
 
@@ -99,7 +99,7 @@ class Gateway:
     ) -> Any:
         """Send a change, and return the document in the response. The caller translates the errors (sdk.translated).
         `if_late` is called before a delayed request (rate_limit.IF_LATE)."""
-        answer = self._sent(method, ref, body=body, **{rate_limit.IF_LATE: if_late})
+        answer = self._sent(method, ref, body=body, if_late=if_late)
         return answer.json() if answer.text() else None
 
     def begin(
@@ -114,7 +114,7 @@ class Gateway:
         from azure.core.polling import LROPoller
         from azure.mgmt.core.polling.arm_polling import ARMPolling
 
-        began = self._sent(method, ref, body=body, **{rate_limit.IF_LATE: if_late, "_return_pipeline_response": True})
+        began = self._sent(method, ref, body=body, if_late=if_late, _return_pipeline_response=True)
         polling = ARMPolling(_POLLING_SECONDS, lro_options={"final-state-via": "location"})
         return LROPoller(self._client(ref), began, lambda answer: answer, polling)
 
