@@ -47,7 +47,7 @@ def by_hand(service: Service, principal: str) -> dict[str, tuple[str, dict[str, 
 
 
 @pytest.mark.parametrize("what", ["vault", "key", "access", "account"])
-def test_a_change_between_two_tasks_is_seen(
+def test_the_second_task_reads_a_change_after_the_first_task(
     runner: OneProcess, service: Service, principal: str, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """An earlier task of the play may have changed the resource with another tool."""

@@ -4,7 +4,7 @@
 
 """Placeholders for values that only Azure can assign: the principal of a new identity, and a new key version.
 
-In check mode, a placeholder is a well-formed GUID or version, so that it can be used in requests. It stands for a text
+In check mode, a placeholder is a well-formed GUID or version, so that it can be used in requests. It has a text
 that names the resource. Results show that text, as in `(known after apply: new version 1 of batch in myvault)`, and
 later tasks in check mode accept it. Two resources never have the same placeholder.
 
