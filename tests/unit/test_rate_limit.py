@@ -265,7 +265,7 @@ def test_the_run_uses_the_response(clock: Clock, answer: tuple[int, dict[str, st
     paced = Paced(clock, answer)
     paced.send()
 
-    assert paced.buckets._left(READS) == left
+    assert paced.buckets._level(READS).left == left
 
 
 def test_a_bucket_that_is_larger_than_documented_fills_up_to_its_size(clock: Clock) -> None:
@@ -273,7 +273,7 @@ def test_a_bucket_that_is_larger_than_documented_fills_up_to_its_size(clock: Clo
     paced.send()
     clock.now += 3600
 
-    assert paced.buckets._left(READS) == 1100
+    assert paced.buckets._level(READS).left == 1100
 
 
 def date(seconds: float) -> str:
@@ -285,7 +285,7 @@ def test_a_date_in_retry_after(clock: Clock) -> None:
 
     assert paced.send().status_code == 429
     # The result depends on the duration of this test, which may be up to four minutes.
-    assert -25 * 300 <= paced.buckets._left(READS) < -25 * 60
+    assert -25 * 300 <= paced.buckets._level(READS).left < -25 * 60
     assert len(paced.lines) == 1
 
 
@@ -293,7 +293,7 @@ def test_a_date_that_has_passed(clock: Clock) -> None:
     paced = Paced(clock, (429, {"Retry-After": date(-3600)}))
     paced.send()
 
-    assert paced.buckets._left(READS) == 0
+    assert paced.buckets._level(READS).left == 0
     assert paced.lines == []
 
 
@@ -302,7 +302,7 @@ def test_a_malformed_retry_after_is_removed(clock: Clock) -> None:
     paced = Paced(clock, (429, {"Retry-After": "soon"}))
 
     assert paced.send().headers == {}
-    assert paced.buckets._left(READS) == -25
+    assert paced.buckets._level(READS).left == -25
 
 
 @pytest.mark.parametrize("status", [429, 503, 409])

@@ -19,7 +19,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from .._core import interrupts
@@ -36,6 +36,12 @@ class Bucket:
     # The capacity in tokens, and the refill rate in tokens per second.
     size: int
     rate: float
+
+
+class Level(NamedTuple):
+    left: float
+    # The capacity, as documented or as the service has shown it.
+    size: float
 
 
 # Requests of other tasks of the run that a reported number does not include yet.
@@ -76,34 +82,30 @@ class Buckets:
     def acquire(self, bucket: Bucket) -> float:
         """Take a token, and return the seconds to wait before the request. Later callers wait longer."""
         with self._files.locked(self._caller, *bucket.name):
-            left = self._left(bucket) - 1
-            self._keep(bucket, left)
+            level = self._level(bucket)
+            left = level.left - 1
+            self._keep(bucket, level._replace(left=left))
         return max(0.0, -left / bucket.rate)
 
     def learn(self, bucket: Bucket, left: float, *, is_own: bool = False) -> None:
         """The service has reported the number of remaining tokens. If it is lower than the number here, it is used. If
         it is higher and the bucket is the caller's own, the bucket is larger than documented."""
         with self._files.locked(self._caller, *bucket.name):
-            known = self._left(bucket)
-            if left < known:
-                self._keep(bucket, left)
-            elif is_own and left - _IN_FLIGHT > known:
-                self._keep(bucket, left - _IN_FLIGHT, size=left)
+            level = self._level(bucket)
+            if left < level.left:
+                self._keep(bucket, level._replace(left=left))
+            elif is_own and left - _IN_FLIGHT > level.left:
+                self._keep(bucket, Level(left - _IN_FLIGHT, max(level.size, left)))
 
-    def _left(self, bucket: Bucket) -> float:
+    def _level(self, bucket: Bucket) -> Level:
         kept = self._files.load(self._caller, *bucket.name)
         if kept is None:
-            return bucket.size
-        return min(self._size(bucket), float(kept["left"] + bucket.rate * (time.monotonic() - kept["at"])))
+            return Level(bucket.size, bucket.size)
+        left = float(kept["left"] + bucket.rate * (time.monotonic() - kept["at"]))
+        return Level(min(kept["size"], left), kept["size"])
 
-    def _size(self, bucket: Bucket) -> float:
-        """The capacity, as documented or as the service has shown it."""
-        kept = self._files.load(self._caller, *bucket.name) or {}
-        return max(bucket.size, kept.get("size", 0))
-
-    def _keep(self, bucket: Bucket, left: float, size: float = 0) -> None:
-        kept = {"left": left, "at": time.monotonic(), "size": max(size, self._size(bucket))}
-        self._files.store(kept, self._caller, *bucket.name)
+    def _keep(self, bucket: Bucket, level: Level) -> None:
+        self._files.store({**level._asdict(), "at": time.monotonic()}, self._caller, *bucket.name)
 
 
 @dataclass(frozen=True)
