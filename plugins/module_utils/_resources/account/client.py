@@ -70,10 +70,7 @@ class Accounts(Polled):
 
     def read(self, goal: Any) -> dict[str, Any]:
         # A rollback does not wait for the creation of the account, which may have used up the timeout.
-        read = self.get if goal.leaves_key else self.settled
-        account = (self.listed(goal.group, goal.name) if self._session.cache.shares else None) or read(
-            goal.group, goal.name
-        )
+        account = (self.get if goal.leaves_key else self.settled)(goal.group, goal.name)
         own = self._name(goal.group, goal.name)[0]
         failed = self._creation_failed(account)
         observed: dict[str, Any] = {
@@ -100,6 +97,9 @@ class Accounts(Polled):
         return observed
 
     def get(self, group: str, name: str) -> Account | None:
+        if self._session.cache.shares and (listed := self.listed(group, name)):
+            return listed
+
         def read() -> Account | None:
             account: Account | None = self._gateway.find(f"read the Batch account {name}", self._ref(group, name))
             if account is not None:

@@ -116,9 +116,7 @@ class Encryption(Polled):
         if goal.patient:
             return None
         with self._session.cache.shared_since(self._session.task_began):
-            account = self._accounts.listed(goal.group, goal.account) or self._accounts.present(
-                goal.group, goal.account, group_may_be_missing=goal.may_be_missing
-            )
+            account = self._accounts.present(goal.group, goal.account, group_may_be_missing=goal.may_be_missing)
             if account is None or is_failed(account) or not goal.is_satisfied_by(account):
                 return None
             if self._accounts.may_be_older_than_write(account) or self._expires_soon(account, goal):
@@ -162,7 +160,7 @@ class Encryption(Polled):
         """The account, the reason if it is not available, and with `diagnose` the data of the diagnosis. Other hosts
         may have read them for the same task of the playbook."""
         with self._session.cache.shared_since(self._session.task_began):
-            account = self._accounts.listed(group, name) or self._accounts.get(group, name)
+            account = self._accounts.get(group, name)
             key = key_of(account) if account and diagnose else None
             found = self._diagnosis.read(account, key) if account and key else None
             reason = self._surveyed_reason(group, name, found) if account else None
