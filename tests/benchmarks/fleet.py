@@ -88,7 +88,7 @@ def give_each_its_identity(sandbox: Sandbox) -> None:
         session = _session_of_thread(sandbox)
         group = account["id"].partition("/providers/")[0]
         path = f"{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id-{account['name']}"
-        identity = _ok(sandbox.arm("PUT", path, IDENTITIES, {"location": account["location"]}, session=session))
+        identity = ok(sandbox.arm("PUT", path, IDENTITIES, {"location": account["location"]}, session=session))
         vault_name = _key_of(account).removeprefix("https://").partition(".")[0]
         subscription = account["id"].split("/")[2]
         vault = (
@@ -98,9 +98,9 @@ def give_each_its_identity(sandbox: Sandbox) -> None:
         principal = {"principalId": identity["properties"]["principalId"], "principalType": "ServicePrincipal"}
         grant = {"properties": {"roleDefinitionId": role, **principal}}
         assignment = f"{vault}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
-        _ok(sandbox.arm("PUT", assignment, ROLES, grant, session=session))
+        ok(sandbox.arm("PUT", assignment, ROLES, grant, session=session))
         body = {"identity": {"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}}}
-        _ok(sandbox.arm("PATCH", account["id"], VERSION, body, session=session))
+        ok(sandbox.arm("PATCH", account["id"], VERSION, body, session=session))
 
     with _no_limits(sandbox), ThreadPoolExecutor(8) as pool:
         accounts = list(pool.map(give, list(_accounts(sandbox))))
@@ -116,7 +116,7 @@ def _session_of_thread(sandbox: Sandbox) -> requests.Session:
     return session
 
 
-def _ok(response: requests.Response) -> Any:
+def ok(response: requests.Response) -> Any:
     assert response.ok, response.text
     return response.json()
 

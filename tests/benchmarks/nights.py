@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fleet import DAY, Run, play
+from fleet import DAY, Run, ok, play
 from key_vault_calls import data
 from measuring import Bench
 from sandbox_client import Sandbox, serving
@@ -64,19 +64,14 @@ def _runs(bench: Bench, sandbox: Sandbox) -> list[Run]:
 
     run("provision", "-e", "cmk_vault_resource_group=rg-sandbox")
     run("rotate", *MAX_AGE)
-    other = _ok(data(sandbox, "POST", f"/keys/{OTHER}/create", {"kty": "RSA", "key_size": 3072}, vault=VAULT))
+    other = ok(data(sandbox, "POST", f"/keys/{OTHER}/create", {"kty": "RSA", "key_size": 3072}, vault=VAULT))
     new = f"https://{VAULT}.vault.azure.net/keys/{OTHER}"
     run("switch", "-e", f"cmk_new_key_identifier={new}")
     version = other["key"]["kid"].partition(".net")[2]
-    _ok(data(sandbox, "PATCH", version, {"attributes": {"enabled": False}}, vault=VAULT))
+    ok(data(sandbox, "PATCH", version, {"attributes": {"enabled": False}}, vault=VAULT))
     run("recover")
     run("revert")
     return runs
-
-
-def _ok(response):
-    assert response.ok, response.text
-    return response.json()
 
 
 def _row(run: Run, accounts: int) -> tuple[str, ...]:

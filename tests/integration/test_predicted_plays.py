@@ -29,12 +29,12 @@ def played(runner: OneProcess, *steps: Step, check: bool) -> list[dict[str, Any]
 
 def predicted(runner: OneProcess, *steps: Step) -> list[dict[str, Any]]:
     """Check that check mode predicts the play, and return the results of the run."""
-    foreseen, came = (played(runner, *steps, check=check) for check in (True, False))
-    for one, other in zip(foreseen, came, strict=True):
+    predictions, done = (played(runner, *steps, check=check) for check in (True, False))
+    for one, other in zip(predictions, done, strict=True):
         assert (one.get("code"), one["changed"]) == (other.get("code"), other["changed"]), (one, other)
         if not one.get("failed"):
             assert_predicted(one["diff"], other["diff"], "diff")
-    return came
+    return done
 
 
 def identity(name: str, **options: Any) -> Step:
@@ -46,7 +46,7 @@ def test_two_new_versions_are_passed_on(runner: OneProcess, service: Service) ->
     service.make_key()
     new: Step = ("keyvault_cmk_key", {**KEY, "new_version": True})
 
-    came = predicted(
+    done = predicted(
         runner,
         new,
         new,
@@ -54,7 +54,7 @@ def test_two_new_versions_are_passed_on(runner: OneProcess, service: Service) ->
         ("keyvault_cmk_key", lambda made: {"key_identifier": made[1]["key_identifier"], "state": "enabled"}),
     )
 
-    assert [one["changed"] for one in came] == [True, True, True, False]
+    assert [one["changed"] for one in done] == [True, True, True, False]
 
 
 def test_the_principals_of_two_new_accounts_get_access_to_two_vaults(runner: OneProcess, service: Service) -> None:
@@ -70,7 +70,7 @@ def test_the_principals_of_two_new_accounts_get_access_to_two_vaults(runner: One
         to = {"key_source": "microsoft_keyvault", "key_identifier": f"https://{vault}.vault.azure.net/keys/key1"}
         return "batch_encryption", {"resource_group": GROUP, "account_name": account, **to}
 
-    came = predicted(
+    done = predicted(
         runner,
         identity("account1"),
         identity("account2"),
@@ -80,7 +80,7 @@ def test_the_principals_of_two_new_accounts_get_access_to_two_vaults(runner: One
         move("account2", "vault-two"),
     )
 
-    assert all(one["changed"] for one in came)
+    assert all(one["changed"] for one in done)
 
 
 def test_provision_and_a_forced_rotation(runner: OneProcess, service: Service) -> None:
@@ -94,39 +94,39 @@ def test_provision_and_a_forced_rotation(runner: OneProcess, service: Service) -
             results.append(runner.role("rotate", {**variables, "cmk_key_force_new_version": True}, check=check))
         return results
 
-    foreseen, came = run(check=True), run(check=False)
+    predictions, done = run(check=True), run(check=False)
 
-    assert [one["changed_steps"] for one in foreseen] == [one["changed_steps"] for one in came]
+    assert [one["changed_steps"] for one in predictions] == [one["changed_steps"] for one in done]
     # A run creates one forced version of a key.
-    assert [one["changed_steps"]["encryption"] for one in came] == [True, True, True, False]
+    assert [one["changed_steps"]["encryption"] for one in done] == [True, True, True, False]
 
 
 def test_one_name_in_two_regions(runner: OneProcess, service: Service) -> None:
     service.make_group("rg-two")
     there = {"resource_group": "rg-two"}
 
-    came = predicted(
+    done = predicted(
         runner,
         identity("same", location="westeurope"),
         identity("same", location="westeurope", **there),
         identity("same", location="northeurope", **there),
     )
 
-    assert [one.get("code") for one in came] == [None, "account_name_taken", None]
+    assert [one.get("code") for one in done] == [None, "account_name_taken", None]
 
 
 def test_a_vault_or_an_account_is_deleted_in_a_missing_group(runner: OneProcess, service: Service) -> None:
     gone = {"resource_group": "rg-none", "state": "absent"}
 
-    came = predicted(runner, ("keyvault_cmk_vault", {**gone, "name": "vault-one"}), identity("account1", **gone))
+    done = predicted(runner, ("keyvault_cmk_vault", {**gone, "name": "vault-one"}), identity("account1", **gone))
 
-    assert [one["code"] for one in came] == ["resource_group_not_found"] * 2
+    assert [one["code"] for one in done] == ["resource_group_not_found"] * 2
 
 
 def test_a_key_of_an_hsm_in_a_standard_vault(runner: OneProcess, service: Service) -> None:
     service.make_vault()
 
-    (came,) = predicted(runner, ("keyvault_cmk_key", {**KEY, "key_type": "RSA-HSM"}))
+    (done,) = predicted(runner, ("keyvault_cmk_key", {**KEY, "key_type": "RSA-HSM"}))
 
-    assert came["code"] == "vault_not_premium"
-    assert came["option"] == "key_type"
+    assert done["code"] == "vault_not_premium"
+    assert done["option"] == "key_type"

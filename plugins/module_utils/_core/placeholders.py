@@ -6,7 +6,7 @@
 
 In check mode, a placeholder is a well-formed GUID or version, so that it can be used in requests. It has a text
 that names the resource. Results show that text, as in `(known after apply: new version 1 of batch in myvault)`, and
-later tasks in check mode accept it. Two resources never have the same placeholder.
+later tasks in check mode accept it. Two resources of a subscription never have the same placeholder.
 
 This module util is private to the collection.
 """
