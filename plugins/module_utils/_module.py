@@ -30,7 +30,7 @@ def execute(arguments: Mapping[str, Any], run: Callable[..., Outcome]) -> None:
     module = AnsibleModule(argument_spec=argument_spec(arguments), supports_check_mode=True)
     try:
         with unlogged():
-            cloud = Cloud(module.params, rehearse=module.check_mode)
+            cloud = Cloud(module.params, predicts=module.check_mode)
             result = run(cloud.resolved(module.params), cloud).result(planned=module.check_mode)
     except BaseException as ended:
         # An interrupted module also returns a result, and the process ends.

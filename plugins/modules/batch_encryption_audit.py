@@ -253,7 +253,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    return audit.run(params, cloud, writes=not cloud.is_rehearsal)
+    return audit.run(params, cloud, writes=not cloud.predicts)
 
 
 def main() -> None:

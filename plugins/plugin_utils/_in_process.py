@@ -106,18 +106,18 @@ class InProcessAction(ActionBase):
                 if failure.code != "timed_out":
                     raise
                 result.update({"failed": True, **failure.result()})
-            self._end_rehearsal_after(result)
+            self._end_predictions_after(result)
             self._pass_on(result, task_vars)
             return result
         with _added(self._environment()), unlogged():
             result.update(self._run_module())
-        self._end_rehearsal_after(result)
+        self._end_predictions_after(result)
         self._pass_on(result, task_vars)
         return result
 
-    def _end_rehearsal_after(self, result: Mapping[str, Any]) -> None:
+    def _end_predictions_after(self, result: Mapping[str, Any]) -> None:
         if not self._task.check_mode and (result.get("changed") or result.get("failed")):
-            RunFiles(constants.DEFAULT_LOCAL_TMP).end_rehearsal()  # type: ignore[attr-defined]
+            RunFiles(constants.DEFAULT_LOCAL_TMP).end_predictions()  # type: ignore[attr-defined]
 
     def _pass_on(self, result: dict[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Pass the changes of the task to the next node of a workflow. Ansible merges them with the data of the
@@ -180,7 +180,7 @@ class InProcessAction(ActionBase):
             folder = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
             try:
                 with settled():
-                    cloud = Cloud(params, folder, self._notify, rehearse=self._task.check_mode, task=self._task._uuid)
+                    cloud = Cloud(params, folder, self._notify, predicts=self._task.check_mode, task=self._task._uuid)
                     result = self.module.run(cloud.resolved(params), cloud).result(planned=self._task.check_mode)
             except BaseException as ended:
                 failure = interrupts.as_failure(ended)

@@ -120,12 +120,12 @@ class OneProcess:
         try:
             folder = None if self.as_module else str(self.tokens)
             with settled():
-                cloud = Cloud(params, folder, rehearse=check, task=task)
+                cloud = Cloud(params, folder, predicts=check, task=task)
                 result: Result = module.run(cloud.resolved(params), cloud).result(planned=check)
         except CmkError as failure:
             result = {"failed": True, "changed": False, **shown(failure.result())}
         if folder and not check and (result.get("failed") or result.get("changed")):
-            RunFiles(folder).end_rehearsal()
+            RunFiles(folder).end_predictions()
         return result
 
     def _task(self, task: Mapping[str, Any], scope: dict[str, Any], check: bool) -> Result:

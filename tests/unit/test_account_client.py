@@ -99,7 +99,7 @@ class Azure:
     def ask(self, _what: str, _ref: str, _body: Any) -> Any:
         return self.answer("free")
 
-    def write(self, method: str, _ref: str, _body: Any, *, if_late: Any = None) -> None:
+    def write(self, _what: str, method: str, _ref: str, _body: Any, *, if_late: Any = None) -> None:
         self.written.append({"PUT": "create", "PATCH": "update"}[method])
         refusal, self.refuses_first = self.refuses_first, None
         if refusal:
@@ -107,7 +107,7 @@ class Azure:
 
     begin = write
 
-    def finish(self, _poller: Any, _what: str) -> bool:
+    def finish(self, _what: str, _poller: Any) -> bool:
         failure, self.fails_first = self.fails_first, None
         if failure:
             raise failure
@@ -459,7 +459,7 @@ def test_an_interrupt_is_raised_after_the_cached_vault_is_removed(monkeypatch: p
         forget(cache, *kinds)
 
     monkeypatch.setattr(Cache, "forget", interrupted)
-    with pytest.raises(Interrupted), interrupts.raised(), session.changing("change the vault", "vault"):
+    with pytest.raises(Interrupted), interrupts.raised(), session.changing("vault"):
         pass
 
     assert session.cache.read(lambda: "after", "vault", "v") == "after"

@@ -42,7 +42,7 @@ class Session:
         self.asked = 0
         self.waited = 0.0
         self.cache = Cache(RunFiles(None), lambda: "me")
-        self.rehearsal: object = None
+        self.predicts = False
         self.warnings: list[str] = []
 
     def poll_until(self, ask: Callable[[], CmkError | None], deadline: float, _waiting_for: str) -> CmkError | None:
@@ -116,7 +116,7 @@ def test_a_name_that_cannot_be_checked_is_not_used(error: CmkError) -> None:
 def test_check_mode_says_that_a_name_may_be_taken(is_check: bool) -> None:
     """The caller may not check names, so a check does not know whether the run will be refused."""
     session = Session()
-    session.rehearsal = object() if is_check else None
+    session.predicts = is_check
     for denied in (True, False):
         session.warnings.clear()
         free = returning(Denied("Not allowed.") if denied else True)

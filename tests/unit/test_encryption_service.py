@@ -241,7 +241,7 @@ def refused_once(
     diagnosis: Any = SimpleNamespace(of_key_in_use=lambda *_key, is_report: seen)
     cache = SimpleNamespace(forget=lambda kind: asked.append(f"forget {kind}"))
     session: Any = SimpleNamespace(
-        wait_timeout=0, cache=cache, rehearsal=None, files=RunFiles(None), subscription_id="s"
+        wait_timeout=0, cache=cache, predicts=False, files=RunFiles(None), subscription_id="s"
     )
     reader: Any = SimpleNamespace(
         require_usable=require_usable,
@@ -303,7 +303,7 @@ def after_failure(failure: CmkError) -> tuple[Encryption, Services]:
     services: Any = Services(PINNED_OLD)
     services.retry_until_accepted = lambda write, *_more, **_look: write()
     services.update = update
-    session: Any = SimpleNamespace(wait_timeout=0, rehearsal=None, files=RunFiles(None), subscription_id="s")
+    session: Any = SimpleNamespace(wait_timeout=0, predicts=False, files=RunFiles(None), subscription_id="s")
     service = Encryption(session, *[services] * 4)
     with pytest.raises(type(failure)):
         service.set_encryption("rg-batch", "mybatch", {}, previous=None, evidence=None, even_if_unavailable=False)

@@ -14,7 +14,6 @@ from urllib.parse import unquote
 import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.connections import transport
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Gateway
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
@@ -101,7 +100,7 @@ def test_each_type_of_resource_has_its_api_version(monkeypatch: pytest.MonkeyPat
 def test_a_key_is_read_from_its_vault(monkeypatch: pytest.MonkeyPatch) -> None:
     azure = Azure(monkeypatch, (200, {"key": {}}, {"Date": "Sun, 29 Nov 2026 00:00:00 GMT"}))
 
-    assert azure.gateway.answer("read it", KEY).headers["Date"] == "Sun, 29 Nov 2026 00:00:00 GMT"
+    assert azure.gateway.answer("read it", KEY) == ({"key": {}}, 1795910400.0, None)
     assert azure.sent[0].startswith(f"GET {KEY}?api-version=")
 
 
@@ -142,8 +141,8 @@ def test_the_pages_of_a_list_are_put_together(monkeypatch: pytest.MonkeyPatch) -
 def test_a_write_sends_its_body_once(monkeypatch: pytest.MonkeyPatch) -> None:
     azure = Azure(monkeypatch, (200, {"name": "a"}), (204, ""))
 
-    assert azure.gateway.write("PATCH", ACCOUNT, {"tags": {}}) == {"name": "a"}
-    assert azure.gateway.write("DELETE", VAULT) is None
+    assert azure.gateway.write("change it", "PATCH", ACCOUNT, {"tags": {}}) == {"name": "a"}
+    assert azure.gateway.write("delete it", "DELETE", VAULT) is None
     assert (azure.bodies, len(azure.sent)) == ([{"tags": {}}, None], 2)
 
 
@@ -154,9 +153,9 @@ OPERATION = {"Location": f"{MANAGEMENT}/subscriptions/s/operations/1?api-version
 def test_a_long_running_operation(monkeypatch: pytest.MonkeyPatch, status: int, is_shown: bool) -> None:
     azure = Azure(monkeypatch, (202, "", OPERATION), (202, "", OPERATION), (status, {"name": "a"}))
 
-    operation = azure.gateway.begin("PUT", ACCOUNT, {"location": "westeurope"})
+    operation = azure.gateway.begin("create it", "PUT", ACCOUNT, {"location": "westeurope"})
 
-    assert azure.gateway.finish(operation, "create it") is is_shown
+    assert azure.gateway.finish("create it", operation) is is_shown
     assert [one.partition("?")[0] for one in azure.sent] == [
         f"PUT {ACCOUNT}",
         *["GET /subscriptions/s/operations/1"] * 2,
@@ -167,7 +166,7 @@ def test_an_operation_that_does_not_end_in_time(monkeypatch: pytest.MonkeyPatch)
     azure = Azure(monkeypatch, *[(202, "", {**OPERATION, "Retry-After": "60"})] * 2, wait_timeout=0)
 
     with pytest.raises(TimedOut) as failed:
-        azure.gateway.finish(azure.gateway.begin("DELETE", ACCOUNT), "delete it")
+        azure.gateway.finish("delete it", azure.gateway.begin("delete it", "DELETE", ACCOUNT))
 
     assert failed.value.facts["option"] == "wait_timeout"
     assert "InProgress" in failed.value.msg
@@ -177,5 +176,5 @@ def test_a_refused_write_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     azure = Azure(monkeypatch, *[(409, error("Conflict"))] * 2)
 
     for write in (azure.gateway.write, azure.gateway.begin):
-        with pytest.raises(CmkError, match="Conflict"), sdk.translated("change it"):
-            write("PUT", ACCOUNT, {})
+        with pytest.raises(CmkError, match="Conflict"):
+            write("change it", "PUT", ACCOUNT, {})

@@ -45,7 +45,7 @@ def sandbox_and_plugins_are_independent(source: Source) -> Iterator[Finding]:
 
 
 def check_mode_stays_at_the_edge(source: Source) -> Iterator[Finding]:
-    """The modules at the edge decide whether the cloud rehearses. No other module uses check mode."""
+    """The modules at the edge decide whether the cloud predicts. No other module uses check mode."""
     if source.path.parts[0] == "plugins" and str(source.path) not in CHECK_MODE:
         for line in check_mode_uses(source):
             yield line, "knows check_mode: only the edges may"

@@ -336,7 +336,7 @@ def test_module_gets_typed_arguments_with_their_defaults(check_mode: bool) -> No
     run_module(module, name="x", size="3", check_mode=check_mode)
 
     [given] = module.runs
-    assert given["cloud"].is_rehearsal is check_mode
+    assert given["cloud"].predicts is check_mode
     assert given["params"]["size"] == 3
     assert given["params"]["wait_timeout"] == 600
     assert given["params"]["auth_source"] == "auto"
@@ -388,16 +388,16 @@ def test_a_wrong_flag_is_an_error() -> None:
         pytest.param(False, CmkError("no"), True, id="failed"),
     ],
 )
-def test_a_change_ends_the_rehearsal(
+def test_a_change_ends_the_predictions(
     check_mode: bool, outcome: Any, ends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
     files = RunFiles(str(tmp_path))
-    files.for_rehearsal().store("picture", "it")
+    files.for_predictions().store("prediction", "it")
 
     run_module(Module(outcome), name="x", check_mode=check_mode)
 
-    assert files.for_rehearsal().load("it") == (None if ends else "picture")
+    assert files.for_predictions().load("it") == (None if ends else "prediction")
 
 
 def test_failure_is_a_result_with_its_code_and_facts() -> None:

@@ -21,7 +21,7 @@ LAYERS = {
     # The rotation policy is a separate document of Key Vault.
     r"_resources\.key\.rotation_policy": "document",
     r"_checks\..+": "check",
-    r"_resources\.\w+\.client": "client",
+    r"_resources\.\w+\.(client|overlay)": "client",
     # State of a key that the tasks of a run share: reads and writes the run's store, and does not call Azure.
     r"_resources\.key\.(newest|forced_versions)": "shared",
     r"_resources\.\w+\.\w+": "plan",

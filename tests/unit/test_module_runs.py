@@ -50,7 +50,7 @@ MOVE = ["Microsoft.Batch/batchAccounts/write", "Microsoft.Batch/batchAccounts/po
 class Cloud:
     """The services in memory. `did` has the writes, each with the lock that was held."""
 
-    is_rehearsal = False
+    predicts = False
     account: dict[str, Any] | None = None
     vault: dict[str, Any] = field(default_factory=vault)
     versions: dict[str, dict[str, Any]] = field(

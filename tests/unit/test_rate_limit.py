@@ -347,7 +347,7 @@ def test_after_a_write_a_task_waits_as_long_as_azure_requires(
 
 @pytest.mark.parametrize("is_check", [True, False], ids=["check", "apply"])
 def test_in_check_mode_a_task_does_not_wait_longer(is_check: bool) -> None:
-    session = Session({**dict.fromkeys(CONNECTION), "wait_timeout": 30}, rehearse=is_check)
+    session = Session({**dict.fromkeys(CONNECTION), "wait_timeout": 30}, predicts=is_check)
     session.sent.accepted = 1
 
     if not is_check:

@@ -104,9 +104,9 @@ class Resources:
 class Session:
     subscription_id = SUBSCRIPTION
 
-    def __init__(self, *, is_rehearsal: bool) -> None:
+    def __init__(self, *, predicts: bool) -> None:
         self.cache = Cache(RunFiles(None), lambda: "me")
-        self.rehearsal = object() if is_rehearsal else None
+        self.predicts = predicts
 
 
 class Vaults:
@@ -122,8 +122,8 @@ class Vaults:
         return self.found
 
 
-def require(*needed: Needed, vault: Any = None, is_rehearsal: bool = False, **allowed: Any) -> tuple[str, ...]:
-    session = Session(is_rehearsal=is_rehearsal)
+def require(*needed: Needed, vault: Any = None, predicts: bool = False, **allowed: Any) -> tuple[str, ...]:
+    session = Session(predicts=predicts)
     return Rights(session, Resources(**allowed), Vaults(vault)).require(needed)  # type: ignore[arg-type]
 
 
@@ -133,7 +133,7 @@ def lacks(action: str, *needed: Needed, **options: Any) -> None:
     assert denied.value.code == "permission_denied"
     assert denied.value.facts["action"] == action
     assert action in denied.value.msg
-    warnings = require(*needed, **options, is_rehearsal=True)
+    warnings = require(*needed, **options, predicts=True)
     assert any(action in warning for warning in warnings)
 
 

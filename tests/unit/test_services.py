@@ -28,10 +28,10 @@ class Session:
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
 
-    def changing(self, what: str, *kinds: str) -> Any:
+    def changing(self, *kinds: str) -> Any:
         return nullcontext()
 
-    def write(self, method: str, ref: str, body: Any) -> None:
+    def write(self, what: str, method: str, ref: str, body: Any) -> None:
         """The method of gateway.Gateway."""
         self.calls.append((ref, body))
 

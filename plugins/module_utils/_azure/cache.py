@@ -104,8 +104,7 @@ class Cache:
         resource.
         """
         now = time.monotonic()
-        written = (self._files.load(self._caller(), "written", one) or 0 for one in (kind, _ANY))
-        since = max(now - _RUN_TTL_SECONDS, self._shared_since or 0, self._since(kind), *written)
+        since = max(now - _RUN_TTL_SECONDS, self._shared_since or 0, self._since(kind), self._written(kind))
         # `read` may use this cache too, and must not get an older value from it.
         self._forgotten[kind] = since
         return self._shared(read, lambda at: at > since, kind, *name)
@@ -159,6 +158,13 @@ class Cache:
         for kind in kinds or (_ANY,):
             with self._files.locked(self._caller(), "written", kind):
                 self._files.store(time.monotonic(), self._caller(), "written", kind)
+
+    def is_written_since(self, at: float, *kinds: str) -> bool:
+        """Whether the run has changed resources of these kinds since then."""
+        return any(self._written(kind) > at for kind in kinds)
+
+    def _written(self, kind: str) -> float:
+        return max(self._files.load(self._caller(), "written", one) or 0.0 for one in (kind, _ANY))
 
     def changed_one(self, member: str, *name: str) -> None:
         """The run has changed this member: `one_of_many` does not use its listed value."""

@@ -16,16 +16,21 @@ from functools import cached_property
 from typing import Any
 
 from .._checks.preflight import KEEP_AVAILABLE, failed_checks
+from .._core import placeholders
 from .._core.documents import Account
 from .._core.errors import CmkError, Denied, Refused
 from .._core.ids import key_of
 from .._core.plan import Outcome
 from .._resources.access.client import Access
+from .._resources.access.overlay import AccessOverlay
 from .._resources.account.client import Accounts
+from .._resources.account.overlay import AccountsOverlay
 from .._resources.encryption.client import Encryption
 from .._resources.key.client import Keys
 from .._resources.key.newest import Newest
+from .._resources.key.overlay import KeysOverlay
 from .._resources.vault.client import Vaults
+from .._resources.vault.overlay import VaultsOverlay
 from .diagnosis import Diagnosis
 from .disk_keys import DiskKeys
 from .evidence import EvidenceReader
@@ -33,6 +38,8 @@ from .fleet import Fleet
 from .gateway import Gateway
 from .identities import Identities
 from .locks import vault_lock
+from .overlay import Overlay, Reads
+from .predictions import Predictions
 from .resources import Resources
 from .rights import Rights
 from .session import Session, silent
@@ -52,21 +59,19 @@ class Cloud:
         folder: str | None = None,
         notify: Callable[[str], None] = silent,
         *,
-        rehearse: bool = False,
+        predicts: bool = False,
         task: str | None = None,
     ) -> None:
-        self._session = Session(connection, folder, notify, rehearse=rehearse, task=task)
-        if self._session.rehearsal is not None:
-            self._session.rehearsal.accounts.failed_checks = self._failed_checks
-
-    @property
-    def is_rehearsal(self) -> bool:
-        return self._session.rehearsal is not None
+        self._session = Session(connection, folder, notify, predicts=predicts, task=task)
+        self.predicts = predicts
 
     def resolved(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """The task's options. In check mode, placeholders replace texts such as `(known after apply: ...)`."""
-        rehearsal = self._session.rehearsal
-        return params if rehearsal is None else rehearsal.resolved(params)
+        if not self.predicts:
+            return params
+        self._vaults_overlay.assume(params)
+        self._predictions.learn_placeholders()
+        return {name: placeholders.resolved(value) for name, value in params.items()}
 
     def _failed_checks(self, account: Account) -> list[str]:
         """The names of the checks that fail, each a reason why the account could not use its key."""
@@ -166,7 +171,37 @@ class Cloud:
 
     @cached_property
     def _gateway(self) -> Gateway:
-        return Gateway(self._session)
+        return self._overlay if self.predicts else Gateway(self._session)
+
+    @cached_property
+    def _overlay(self) -> Overlay:
+        azure, predictions, vaults = self._reads, self._predictions, self._vaults_overlay
+        accounts = AccountsOverlay(
+            azure, predictions, vaults, self._failed_checks, lambda: self._session.caller["tenant_id"]
+        )
+        overlays = {
+            "microsoft.batch": accounts,
+            "microsoft.keyvault": vaults,
+            "microsoft.authorization": AccessOverlay(azure, predictions, vaults, accounts.is_made),
+        }
+        return Overlay(self._session, azure, KeysOverlay(azure, predictions, vaults), overlays)
+
+    @cached_property
+    def _reads(self) -> Reads:
+        return Reads(Gateway(self._session), self._session)
+
+    @cached_property
+    def _predictions(self) -> Predictions:
+        return Predictions(self._session.files)
+
+    @cached_property
+    def _vaults_overlay(self) -> VaultsOverlay:
+        return VaultsOverlay(
+            self._reads,
+            self._predictions,
+            lambda: self._session.caller,
+            lambda: self._session.environment.vault_suffix,
+        )
 
     @cached_property
     def _resources(self) -> Resources:

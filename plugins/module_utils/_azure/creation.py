@@ -75,7 +75,7 @@ def require_missing(
             raise outdated(resource)
         # A caller who may not check names can still read the resource.
         if isinstance(free, Denied):
-            if session.rehearsal is not None:
+            if session.predicts:
                 session.warnings.append(_unknown_name(resource, free))
             return None
         return free or taken

@@ -48,8 +48,3 @@ def environment_of(name: str) -> Environment:
             "cloud_environment", name, "this cloud is not known.", f"Use one of {names}.", code="unknown_cloud"
         )
     return by_name[name.lower()]
-
-
-def environment_at(resource_manager: str) -> Environment:
-    """The cloud by the host of its Resource Manager."""
-    return next(one for one in _ENVIRONMENTS if one.resource_manager == f"https://{resource_manager}")

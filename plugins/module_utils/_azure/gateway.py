@@ -15,14 +15,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from email.utils import parsedate_to_datetime
-from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from .._core.errors import TimedOut
 from . import sdk
+from .rate_limit import is_read
 from .session import Session
+
+
+class Answer(NamedTuple):
+    """The document of a resource, None if the resource is missing. The times, from headers of the response, are in
+    seconds since 1970, None if the response has none: that of the response, and that of the last change."""
+
+    document: Any
+    at: float | None = None
+    changed_at: float | None = None
 
 
 class Provider(NamedTuple):
@@ -53,30 +63,27 @@ class Gateway:
         self._session = session
         self._clients: dict[str, Any] = {}
 
-    def answer(self, what: str, ref: str, *, may_be_missing: bool = False, **options: Any) -> Any:
-        """The HTTP response of a GET; with `may_be_missing` also if the resource, but not its resource group or its
-        subscription, is missing (HTTP status 404)."""
-        translated = (
-            partial(sdk.translated, unreachable="vault_unreachable") if self._is_in_vault(ref) else sdk.translated
-        )
-        with translated(what):
-            return self._sent("GET", ref, may_be_missing=may_be_missing, **options)
+    def answer(self, what: str, ref: str) -> Answer:
+        """The document with the times of the response. If the resource group or the subscription is missing, that is
+        an error."""
+        with self._translated(what, ref):
+            found = self._sent("GET", ref, may_be_missing=True)
+            document = None if found.status_code == 404 else found.json()
+        return Answer(document, _moment(found, "Date"), _moment(found, "Last-Modified"))
 
     def find(self, what: str, ref: str) -> Any:
         """The document; None if the resource is missing."""
-        answer = self.answer(what, ref, may_be_missing=True)
-        with sdk.translated(what):
-            return None if answer.status_code == 404 else answer.json()
+        return self.answer(what, ref).document
 
     def get(self, what: str, ref: str) -> Any:
         """The document. Raises NotFound if the resource is missing."""
-        with sdk.translated(what):
+        with self._translated(what, ref):
             return self._sent("GET", ref).json()
 
     def list(self, what: str, ref: str, filter: str | None = None) -> list[Any]:
         """The items of all pages of a list."""
         params = {"$filter": filter} if filter else {}
-        with sdk.translated(what):
+        with self._translated(what, ref):
             page = self._sent("GET", ref, params).json()
             items: list[Any] = page["value"]
             while page.get("nextLink"):
@@ -86,24 +93,27 @@ class Gateway:
 
     def ask(self, what: str, ref: str, body: Mapping[str, Any]) -> Any:
         """The response to a POST that changes nothing."""
-        with sdk.translated(what):
+        with self._translated(what, ref):
             return self._sent("POST", ref, body=body).json()
 
     def write(
         self,
+        what: str,
         method: str,
         ref: str,
         body: Mapping[str, Any] | None = None,
         *,
         if_late: Callable[[], None] | None = None,
     ) -> Any:
-        """Send a change, and return the document in the response. The caller translates the errors (sdk.translated).
-        `if_late` is called before a delayed request (rate_limit.IF_LATE)."""
-        answer = self._sent(method, ref, body=body, if_late=if_late)
-        return answer.json() if answer.text() else None
+        """Send a change, and return the document in the response. `if_late` is called before a delayed request
+        (rate_limit.IF_LATE)."""
+        with self._translated(what, ref):
+            answer = self._sent(method, ref, body=body, if_late=if_late)
+            return answer.json() if answer.text() else None
 
     def begin(
         self,
+        what: str,
         method: str,
         ref: str,
         body: Mapping[str, Any] | None = None,
@@ -114,31 +124,36 @@ class Gateway:
         from azure.core.polling import LROPoller
         from azure.mgmt.core.polling.arm_polling import ARMPolling
 
-        began = self._sent(method, ref, body=body, if_late=if_late, _return_pipeline_response=True)
-        polling = ARMPolling(_POLLING_SECONDS, lro_options={"final-state-via": "location"})
-        return LROPoller(self._client(ref), began, lambda answer: answer, polling)
+        with self._translated(what, ref):
+            began = self._sent(method, ref, body=body, if_late=if_late, _return_pipeline_response=True)
+            polling = ARMPolling(_POLLING_SECONDS, lro_options={"final-state-via": "location"})
+            return LROPoller(self._client(ref), began, lambda answer: answer, polling)
 
-    def finish(self, poller: Any, what: str) -> bool:
+    def finish(self, what: str, poller: Any) -> bool:
         """Wait for a long-running operation. Raises TimedOut after wait_timeout. Returns False if Azure has accepted
         the request, but does not show the new resource yet."""
         from azure.core.exceptions import HttpResponseError
 
         timeout = self._session.wait_timeout
-        try:
-            poller.wait(timeout)
-        except HttpResponseError as error:
-            if error.status_code != 404:
-                raise
-            return False
-        if not poller.done():
-            raise TimedOut(
-                f"{what} has not finished after {timeout} s (state: {poller.status()}). Run the task again, with a "
-                "longer wait_timeout if Azure is slow.",
-                option="wait_timeout",
-                value=timeout,
-            )
-        poller.result()
+        with sdk.translated(what):
+            try:
+                poller.wait(timeout)
+            except HttpResponseError as error:
+                if error.status_code != 404:
+                    raise
+                return False
+            if not poller.done():
+                raise TimedOut(
+                    f"{what} has not finished after {timeout} s (state: {poller.status()}). Run the task again, with a "
+                    "longer wait_timeout if Azure is slow.",
+                    option="wait_timeout",
+                    value=timeout,
+                )
+            poller.result()
         return True
+
+    def _translated(self, what: str, ref: str) -> AbstractContextManager[None]:
+        return sdk.translated(what, unreachable="vault_unreachable") if self._is_in_vault(ref) else sdk.translated(what)
 
     def _sent(
         self,
@@ -151,6 +166,8 @@ class Gateway:
         **options: Any,
     ) -> Any:
         """The response. Raises the SDKs' exceptions for the statuses of errors."""
+        if self._session.predicts and not is_read(method, ref):
+            raise AssertionError(f"check mode sends no write: {method} {ref}")
         from azure.core.exceptions import ClientAuthenticationError, map_error
         from azure.core.rest import HttpRequest
 
@@ -158,6 +175,9 @@ class Gateway:
         # The link to the next page has the API version.
         stated = {} if self._is_in_vault(ref) or "api-version=" in ref else {"api-version": _api_version(ref)}
         url = ref if ref.startswith("https://") else f"{self._session.environment.resource_manager}{ref}"
+        if method == "GET" and self._is_in_vault(ref):
+            # A vault that does not exist has no host, so more retries are useless.
+            options["retry_connect"] = 1
         request = HttpRequest(method, url, params={**stated, **(params or {})}, json=body)
         answer = client.send_request(request, **options)
         response = getattr(answer, "http_response", answer)
@@ -215,6 +235,5 @@ def _api_version(ref: str) -> str:
     return _SUBSCRIPTIONS_API if ref == "/subscriptions" else _provider(ref).api_version
 
 
-def moment(answer: Any, header: str) -> float | None:
-    """The time in a header of a response, in seconds since 1970."""
+def _moment(answer: Any, header: str) -> float | None:
     return parsedate_to_datetime(answer.headers[header]).timestamp() if header in answer.headers else None

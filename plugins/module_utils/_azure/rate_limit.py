@@ -145,11 +145,8 @@ def is_read(method: str | None, url: str | None) -> bool:
     return method in ("GET", "HEAD") or (method == "POST" and _ASKS.search(urlsplit(url or "").path) is not None)
 
 
-def policy(
-    buckets: Buckets, patience: Patience, sent: SentWrites, counts: Callable[[str, str], bool] = lambda *_request: True
-) -> Any:
-    """A policy for the SDKs' pipelines that runs for each try. If `counts` is true for the method and the URL, the try
-    acquires a token. Writes are counted in `sent`.
+def policy(buckets: Buckets, patience: Patience, sent: SentWrites) -> Any:
+    """A policy for the SDKs' pipelines that runs for each try, which acquires a token. Writes are counted in `sent`.
 
     Without this policy, the SDKs wait as long as `Retry-After` says, and show nothing.
     """
@@ -164,7 +161,7 @@ def policy(
             asked_at = request.context.setdefault("asked at", time.monotonic())
             url = request.http_request.url
             method = request.http_request.method
-            bucket = bucket_of(method, url) if counts(method, url) else None
+            bucket = bucket_of(method, url)
             if bucket is not None:
                 wait = buckets.acquire(bucket)
                 patience.accept(wait, f"the rate limit of {bucket.name[0]} is reached", _OWN_WAIT_SECONDS)

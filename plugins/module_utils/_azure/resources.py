@@ -16,7 +16,7 @@ from typing import Any
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, Permission, Pool
 from .._core.errors import CmkError, Denied
-from .gateway import Gateway, moment
+from .gateway import Gateway
 from .session import Session
 
 
@@ -111,7 +111,7 @@ class Resources:
         """When an account was changed, and the time of the response, both from the headers of the response. The
         document of an account has no times."""
         answer = self._gateway.answer(f"read the Batch account {account_id.rpartition('/')[2]}", account_id)
-        return moment(answer, "Last-Modified"), moment(answer, "Date")
+        return answer.changed_at, answer.at
 
     def pools(self, account_id: str) -> list[Pool]:
         """The pools of a Batch account with the keys of their disks, which azure-mgmt-batch 17.3 does not show."""

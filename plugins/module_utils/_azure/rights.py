@@ -53,7 +53,7 @@ class Rights:
             self._session.cache.forget("permissions", "vault")
             vaults.clear()
             missing = self._all_missing(rights, vaults)
-        if missing and self._session.rehearsal is None:
+        if missing and not self._session.predicts:
             action, scope = missing[0]
             # The error of a vault that was not found also names the right that would show the vault.
             hidden = [f" {vault.msg}" for vault in vaults.values() if isinstance(vault, Denied)]

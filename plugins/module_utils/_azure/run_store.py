@@ -34,7 +34,7 @@ from typing import Any
 _OURS = re.compile(r"[0-9a-f]{64}\.(?:json|lock|[0-9]+-[0-9]+)")
 _RUN = re.compile(r"ansible-local-([0-9]+)[a-z0-9_]{8}")
 _POLL_SECONDS = 0.05
-_REHEARSAL = ("rehearsal",)
+_PREDICTIONS = ("predictions",)
 
 
 class RunFiles:
@@ -49,20 +49,20 @@ class RunFiles:
         self._prefix = prefix
         self._kept: dict[str, Any] = {}
 
-    def for_rehearsal(self) -> RunFiles:
+    def for_predictions(self) -> RunFiles:
         """The values and locks of the tasks in check mode, separate from those of all other tasks."""
-        number = self.load(*_REHEARSAL)
+        number = self.load(*_PREDICTIONS)
         if number is None:
             number = 1
-            self.store(number, *_REHEARSAL)
-        return RunFiles(str(self._folder) if self._folder else None, "rehearsal", str(number))
+            self.store(number, *_PREDICTIONS)
+        return RunFiles(str(self._folder) if self._folder else None, "predictions", str(number))
 
-    def end_rehearsal(self) -> None:
+    def end_predictions(self) -> None:
         """Called if a task outside check mode has changed something or has failed. The predicted changes of tasks
         in check mode are then out of date, so the next task in check mode begins without them."""
-        number = self.load(*_REHEARSAL)
+        number = self.load(*_PREDICTIONS)
         if number is not None:
-            self.store(number + 1, *_REHEARSAL)
+            self.store(number + 1, *_PREDICTIONS)
 
     @property
     def shared(self) -> bool:

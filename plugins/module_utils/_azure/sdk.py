@@ -199,7 +199,7 @@ def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
             "the task again.",
         ) from error
     except sdk.HttpResponseError as error:
-        raise _http(what, error) from error
+        raise service_error(what, _read(error)) from error
 
 
 def _authentication(what: str, error: Any) -> CmkError:
@@ -223,17 +223,18 @@ def _authentication(what: str, error: Any) -> CmkError:
     )
 
 
-def _http(what: str, error: Any) -> CmkError:
-    service = _service_error(error)
+def service_error(what: str, service: Mapping[str, Any]) -> CmkError:
+    """The error for an error response: its `status`, and the `code`, `inner_code` and `message` of the service."""
+    status = service["status"]
     said = _reported(f"({service['code']}) {service['message']}")
     if service["code"] in _MISSING_ABOVE:
         code, option, remedy = _MISSING_ABOVE[service["code"]]
         return NotFound(f"Could not {what}. {said} {remedy}", code=code, option=option, remedy=remedy, azure=service)
-    if error.status_code == 403:
+    if status == 403:
         return _denied(what, service, said)
-    if error.status_code == 404:
+    if status == 404:
         return NotFound(f"Could not {what}. {said}", azure=service)
-    if error.status_code == 429 or error.status_code >= 500:
+    if status == 429 or status >= 500:
         return Unavailable(f"Could not {what}: Azure is busy or failing. {said} Run the task again.", azure=service)
     if service["code"] in _FORBIDDEN:
         code, reason, remedy = _FORBIDDEN[service["code"]]
@@ -262,7 +263,7 @@ def _denied(what: str, service: Mapping[str, Any], said: str) -> CmkError:
     return Denied(f"Could not {what}. {said} {remedy}", action=action, remedy=remedy, azure=service)
 
 
-def _service_error(error: Any) -> dict[str, Any]:
+def _read(error: Any) -> dict[str, Any]:
     """The code and the message of Azure's error response."""
     try:
         body = json.loads(error.response.text())["error"]

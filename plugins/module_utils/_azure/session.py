@@ -23,7 +23,6 @@ from .._core.waiting import WaitingLines
 from . import connections, credentials, rate_limit, sdk
 from .cache import Cache
 from .environments import Environment, environment_of
-from .rehearsal import Rehearsal
 from .run_store import RunFiles
 
 _LONGEST_PAUSE = 30
@@ -39,8 +38,8 @@ class Session:
     """`connection` has the options of the doc fragment azbatch.cmk.azure.
 
     `folder` is a private directory in which the tasks of a run share data. `notify` is called with lines that show
-    what the task is waiting for. With `rehearse` (check mode), writes change the run's picture of Azure, and no
-    write is sent. `task` is the id of the playbook's task, which is the same on all hosts.
+    what the task is waiting for. With `predicts` (check mode), no write is sent. `task` is the id of the playbook's
+    task, which is the same on all hosts.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class Session:
         folder: str | None = None,
         notify: Callable[[str], None] = silent,
         *,
-        rehearse: bool = False,
+        predicts: bool = False,
         task: str | None = None,
     ) -> None:
         self._connection = connection
@@ -57,8 +56,8 @@ class Session:
         self._made_at = time.monotonic()
         # Tokens and rate limits are the same for all tasks of a run.
         self._shared = RunFiles(folder)
-        self.files = self._shared.for_rehearsal() if rehearse else self._shared
-        self.rehearsal = Rehearsal(self.files, lambda: self.caller) if rehearse else None
+        self.files = self._shared.for_predictions() if predicts else self._shared
+        self.predicts = predicts
         self.cache = Cache(self.files, lambda: self.fingerprint)
         self.notify = notify
         # Warnings of the task's writes.
@@ -119,17 +118,15 @@ class Session:
         """The policies and the transport of one client of the SDKs. Each try takes a token from the run's buckets."""
         buckets = rate_limit.Buckets(self._shared, self.fingerprint)
         renewal = [sdk.renewal(self.credential)]
-        # In check mode, a write is not sent, so it does not count.
-        counts = {} if self.rehearsal is None else {"counts": rate_limit.is_read}
         return {
             "per_call_policies": renewal,
-            "per_retry_policies": [rate_limit.policy(buckets, self._patience, self.sent, **counts)],
+            "per_retry_policies": [rate_limit.policy(buckets, self._patience, self.sent)],
             "transport": self._transport,
         }
 
     @cached_property
     def _transport(self) -> Any:
-        return connections.transport() if self.rehearsal is None else self.rehearsal.transport()
+        return connections.transport()
 
     def bare_policies(self, scope: str) -> list[Any]:
         """The policies that a client without an SDK's own policies needs, with tokens for the scope (such as
@@ -151,7 +148,7 @@ class Session:
     def _patience(self) -> rate_limit.Patience:
         # In check mode, nothing has to be confirmed or rolled back.
         return rate_limit.Patience(
-            self.wait_timeout, self.notify, lambda: self.rehearsal is None and self.sent.may_have_changed
+            self.wait_timeout, self.notify, lambda: not self.predicts and self.sent.may_have_changed
         )
 
     @cached_property
@@ -167,12 +164,10 @@ class Session:
         return {"object_id": said["oid"], "tenant_id": said["tid"]}
 
     @contextmanager
-    def changing(self, what: str, *kinds: str) -> Iterator[None]:
-        """Translate the errors of a write, and make cached data of these kinds out of date, whether or not the
-        write succeeds."""
+    def changing(self, *kinds: str) -> Iterator[None]:
+        """After a write, also if it fails, make cached data of these kinds, or of all kinds, out of date."""
         try:
-            with sdk.translated(what):
-                yield
+            yield
         finally:
             # A rollback must not use data from before the change, so an interrupt waits here.
             with interrupts.deferred():
@@ -187,8 +182,8 @@ class Session:
         lines = WaitingLines(waiting_for, deadline - began)
         while (complaint := ask()) is not None:
             left = deadline - time.monotonic()
-            # In check mode, the picture does not change during a wait.
-            if left <= 0 or self.rehearsal is not None:
+            # In check mode, nothing changes during a wait.
+            if left <= 0 or self.predicts:
                 return complaint
             # After SIGINT, ansible-playbook no longer reads the lines of its workers.
             with suppress(OSError):

@@ -74,6 +74,6 @@ def send_requests() -> None:
     )
     gateway = Gateway(session)
     gateway.find("read an account", _ACCOUNT)
-    gateway.write("PATCH", _ACCOUNT, {})
+    gateway.write("change an account", "PATCH", _ACCOUNT, {})
     gateway.list("list role assignments", f"{_ACCOUNT}/providers/Microsoft.Authorization/roleAssignments", "atScope()")
     gateway.find("read a key", "https://none.vault.azure.net/keys/none")

@@ -135,12 +135,13 @@ class Access(Polled):
                 "principalType": "ServicePrincipal",
             }
         }
-        with self._session.changing(f"assign a role to {principal} on {scope}", "access"):
-            self._gateway.write("PUT", f"{_assignments(scope)}/{name}", body)
+        with self._session.changing("access"):
+            what = f"assign a role to {principal} on {scope}"
+            self._gateway.write(what, "PUT", f"{_assignments(scope)}/{name}", body)
 
     def unassign(self, assignment_id: str) -> None:
-        with self._session.changing(f"delete the role assignment {assignment_id}", "access"):
-            self._gateway.write("DELETE", assignment_id)
+        with self._session.changing("access"):
+            self._gateway.write(f"delete the role assignment {assignment_id}", "DELETE", assignment_id)
 
     def set_policy(self, vault_id: str, operation: str, entry: AccessPolicy) -> None:
         self._vaults.set_policy(vault_id, operation, entry)

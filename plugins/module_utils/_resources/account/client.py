@@ -147,10 +147,9 @@ class Accounts(Polled):
         return f"{group}/{name}".lower(), "accounts", self._session.subscription_id.lower()
 
     @contextmanager
-    def _changing(self, what: str, group: str, name: str) -> Iterator[None]:
+    def _changing(self, group: str, name: str) -> Iterator[None]:
         try:
-            with sdk.translated(what):
-                yield
+            yield
         finally:
             # A rollback must not use data from before the change, so an interrupt waits here.
             with interrupts.deferred():
@@ -268,11 +267,11 @@ class Accounts(Polled):
         what, own, is_accepted = f"create the Batch account {name}", self._name(group, name)[0], False
         self._created[own] = body["location"]
         try:
-            with self._changing(what, group, name):
-                poller = self._gateway.begin("PUT", self._ref(group, name), body, if_late=if_late)
+            with self._changing(group, name):
+                poller = self._gateway.begin(what, "PUT", self._ref(group, name), body, if_late=if_late)
                 is_accepted = True
                 self._note_key(group, name, body)
-                self._gateway.finish(poller, what)
+                self._gateway.finish(what, poller)
         except (Denied, NotFound, PlanOutdated, Rejected) as refused:
             if is_accepted:
                 raise
@@ -322,8 +321,11 @@ class Accounts(Polled):
                     "its identity. Nothing was changed. Run the task again."
                 )
 
-        with self._changing(f"change the Batch account {name}", group, name):
-            account = self._gateway.write("PATCH", self._ref(group, name), body, if_late=if_late or require_no_key)
+        what = f"change the Batch account {name}"
+        with self._changing(group, name):
+            account = self._gateway.write(
+                what, "PATCH", self._ref(group, name), body, if_late=if_late or require_no_key
+            )
             self._note_key(group, name, body)
         if account is not None:
             self._session.cache.keep_answer(account, *self._cached_as(group, name))
@@ -347,8 +349,8 @@ class Accounts(Polled):
 
     def delete(self, group: str, name: str) -> None:
         what = f"delete the Batch account {name}"
-        with self._changing(what, group, name):
-            self._gateway.finish(self._gateway.begin("DELETE", self._ref(group, name)), what)
+        with self._changing(group, name):
+            self._gateway.finish(what, self._gateway.begin(what, "DELETE", self._ref(group, name)))
 
     def confirm_key(
         self, group: str, name: str, deadline: float, evidence: Evidence | None, *, is_new: bool = True

@@ -170,10 +170,11 @@ class Encryption(Polled):
 
     def _surveyed_reason(self, group: str, name: str, found: Mapping[str, Any] | None) -> CmkError | None:
         lost = lost_key(found)[0] if found else []
-        shows = self._session.files.load(*self._shown_as(group, name))
-        if lost and shows is not None:
-            # The run has seen whether Batch lists the pools of the account without its key.
-            return KeyUnusable(lost, pools_listed=not shows)
+        seen = self._seen(group, name)
+        if lost and seen and not self._session.cache.is_written_since(seen["at"], "vault", "key", "access"):
+            # The run has asked Batch already, and has repaired nothing since.
+            refusal = seen["refusal"]
+            return Rejected(refusal["msg"], **refusal["facts"]) if refusal else KeyUnusable(lost, pools_listed=True)
         return self._unavailable_reason(group, name, (lambda: found) if found else None)
 
     def require_available(self, group: str, name: str) -> None:
@@ -200,6 +201,7 @@ class Encryption(Polled):
         notice a loss late. If a task of the run has seen the contrary, a list shows nothing.
         """
         reason: CmkError | None
+        at = time.monotonic()
         try:
             reason = self._accounts.unavailable_reason(group, name)
         except Unavailable as failing:
@@ -211,21 +213,33 @@ class Encryption(Polled):
             found = (read or partial(self._key_in_use, group, name, is_report=True))()
             if found:
                 lost, unknown = lost_key(found)
-                shows = self._session.files.load(*self._shown_as(group, name))
+                seen = self._seen(group, name)
+                shows = seen and seen["refusal"] is not None
                 reason = judged(reason, lost, [] if reason is None and shows else unknown)
                 if reason is None and shows is False:
                     reason = NotShown(["After a repair of the key, Batch may need ten minutes."])
         if availability(reason) is False:
-            self._session.files.store(is_refused(reason), *self._shown_as(group, name))
+            self._note(reason, at, group, name)
         return reason
+
+    def _note(self, reason: CmkError | None, at: float, group: str, name: str) -> None:
+        """Note for the other tasks of the run what Batch has responded without the key: its refusal to list the pools,
+        or None if it lists them."""
+        refusal = {"msg": reason.msg, "facts": reason.facts} if reason and is_refused(reason) else None
+        self._session.files.store({"at": at, "refusal": refusal}, *self._seen_as(group, name))
+
+    def _seen(self, group: str, name: str) -> dict[str, Any] | None:
+        """What `_note` has kept; None if no task of the run has seen the account without its key."""
+        seen: dict[str, Any] | None = self._session.files.load(*self._seen_as(group, name))
+        return seen
 
     def pools_show_availability(self, group: str, name: str) -> bool:
         """Whether a task of the run has seen that Batch refuses to list the pools of the account without its key."""
-        return bool(self._session.files.load(*self._shown_as(group, name)))
+        seen = self._seen(group, name)
+        return seen is not None and seen["refusal"] is not None
 
-    def _shown_as(self, group: str, name: str) -> tuple[str, ...]:
-        """The name in the run's store of whether a list of the account's pools shows that it is available."""
-        return "pools show availability", self._session.subscription_id.lower(), group.lower(), name.lower()
+    def _seen_as(self, group: str, name: str) -> tuple[str, ...]:
+        return "seen without its key", self._session.subscription_id.lower(), group.lower(), name.lower()
 
     def _key_in_use(self, group: str, name: str, *, is_report: bool) -> dict[str, Any] | None:
         """The key, the access and the network of an account that uses a customer-managed key. For `is_report` see

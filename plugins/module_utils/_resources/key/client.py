@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..._azure.gateway import Gateway, moment
+from ..._azure.gateway import Gateway
 from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts
@@ -160,29 +160,32 @@ class Keys(Polled):
     def create(self, vault: str, name: str, body: Mapping[str, Any]) -> None:
         """Create a key, or a new version of an existing key."""
         self._count_restoration(vault, name)
-        with self._session.changing(f"create a version of the key {name} in {vault}", "key"):
-            self._gateway.write("POST", f"{self._url(vault)}/keys/{name}/create", body)
+        self._write(f"create a version of the key {name} in {vault}", "POST", f"{self._ref(vault, name)}/create", body)
 
     def update(self, vault: str, name: str, version: str, body: Mapping[str, Any]) -> None:
         if body.get("attributes", {}).get("enabled"):
             self._count_restoration(vault, name)
-        with self._session.changing(f"change the key {name} in {vault}", "key"):
-            self._gateway.write("PATCH", f"{self._url(vault)}/keys/{name}/{version}", body)
+        self._write(f"change the key {name} in {vault}", "PATCH", f"{self._ref(vault, name)}/{version}", body)
 
     def set_rotation_policy(self, vault: str, name: str, policy: RotationPolicy) -> None:
-        with self._session.changing(f"set the rotation policy of the key {name} in {vault}", "key"):
-            self._gateway.write("PUT", f"{self._url(vault)}/keys/{name}/rotationpolicy", policy)
+        what = f"set the rotation policy of the key {name} in {vault}"
+        self._write(what, "PUT", f"{self._ref(vault, name)}/rotationpolicy", policy)
 
     def delete(self, vault: str, name: str) -> None:
-        with self._session.changing(f"delete the key {name} in {vault}", "key"):
-            self._gateway.write("DELETE", f"{self._url(vault)}/keys/{name}")
+        with self._session.changing("key"):
+            self._gateway.write(f"delete the key {name} in {vault}", "DELETE", self._ref(vault, name))
             self._await("deletion", name, f"{self._url(vault)}/deletedkeys/{name}")
 
     def recover(self, vault: str, name: str) -> None:
         self._count_restoration(vault, name)
-        with self._session.changing(f"recover the key {name} in {vault}", "key"):
-            self._gateway.write("POST", f"{self._url(vault)}/deletedkeys/{name}/recover")
-            self._await("recovery", name, f"{self._url(vault)}/keys/{name}")
+        with self._session.changing("key"):
+            ref = f"{self._url(vault)}/deletedkeys/{name}/recover"
+            self._gateway.write(f"recover the key {name} in {vault}", "POST", ref)
+            self._await("recovery", name, self._ref(vault, name))
+
+    def _write(self, what: str, method: str, ref: str, body: Mapping[str, Any]) -> None:
+        with self._session.changing("key"):
+            self._gateway.write(what, method, ref, body)
 
     def _await(self, what: str, name: str, ref: str) -> None:
         """Wait until a read shows the result of the operation. If the caller may not read it, the operation has ended:
@@ -230,12 +233,9 @@ class Keys(Polled):
         return self._session.cache.read(read, "key", url, name, version)
 
     def _read_now(self, url: str, name: str, version: str) -> dict[str, Any] | None:
-        # A vault that does not exist has no host, so more retries are useless.
-        answer = self._gateway.answer(
-            f"read the key {name} in {url}", _ref(url, name, version), may_be_missing=True, retry_connect=1
-        )
-        self.now = moment(answer, "Date") or time.time()
-        return None if answer.status_code == 404 else {"bundle": answer.json(), "now": self.now}
+        answer = self._gateway.answer(f"read the key {name} in {url}", _ref(url, name, version))
+        self.now = answer.at or time.time()
+        return None if answer.document is None else {"bundle": answer.document, "now": self.now}
 
     def _versions(self, url: str, name: str) -> list[KeyItem] | None:
         """All versions; None if the caller may read the key but not list its versions."""
@@ -260,6 +260,9 @@ class Keys(Polled):
         except Denied:
             return None
         return found
+
+    def _ref(self, vault: str, name: str) -> str:
+        return _ref(self._url(vault), name)
 
     def _url(self, vault: str) -> str:
         return f"https://{vault.lower()}.{self._session.environment.vault_suffix}"

@@ -324,9 +324,9 @@ class Vaults(Polled):
     def _put(self, group: str, name: str, body: Mapping[str, Any], if_late: Callable[[], None] | None = None) -> None:
         what, ref = f"create the key vault {name}", _ref(self._session.subscription_id, group, name)
         # After the recovery of a vault, cached data of keys and access is out of date too.
-        with self._session.changing(what, "vault", "key", "access", "role"):
-            poller = self._gateway.begin("PUT", ref, body, if_late=if_late)
-            if not self._gateway.finish(poller, what):
+        with self._session.changing("vault", "key", "access", "role"):
+            poller = self._gateway.begin(what, "PUT", ref, body, if_late=if_late)
+            if not self._gateway.finish(what, poller):
                 is_shown = partial(self._is_created, group, name)
                 until_shown(self._session, f"key vault {name}", is_shown=is_shown, so_far="was created")
 
@@ -408,19 +408,21 @@ class Vaults(Polled):
                 )
 
         require_same_rules()
-        with self._session.changing(f"change the key vault {name}"):
-            ref = _ref(self._session.subscription_id, group, name)
-            self._gateway.write("PATCH", ref, body, if_late=require_same_rules)
+        ref = _ref(self._session.subscription_id, group, name)
+        with self._session.changing():
+            self._gateway.write(f"change the key vault {name}", "PATCH", ref, body, if_late=require_same_rules)
 
     def delete(self, group: str, name: str) -> None:
-        with self._session.changing(f"delete the key vault {name}"):
-            self._gateway.write("DELETE", _ref(self._session.subscription_id, group, name))
+        with self._session.changing():
+            ref = _ref(self._session.subscription_id, group, name)
+            self._gateway.write(f"delete the key vault {name}", "DELETE", ref)
 
     def set_policy(self, vault_id: str, operation: str, entry: AccessPolicy) -> None:
         """Add, replace or remove the access policy of one principal. Other policies are not changed."""
+        what = f"change an access policy of the key vault {place_of(vault_id)[2]}"
         body = {"properties": {"accessPolicies": [entry]}}
-        with self._session.changing(f"change an access policy of the key vault {place_of(vault_id)[2]}", "vault"):
-            self._gateway.write("PUT", f"{vault_id}/accessPolicies/{operation}", body)
+        with self._session.changing("vault"):
+            self._gateway.write(what, "PUT", f"{vault_id}/accessPolicies/{operation}", body)
 
     def _deleted(self, name: str, subscription: str) -> DeletedVault | None:
         """The deleted vault. None also if the caller may not list deleted vaults. That is safe: the name of a

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The picture: the predicted changes of the run's tasks in check mode, as they would be in Azure.
+"""The predicted changes of the run's tasks in check mode.
 
-The picture is in the run's store, so that all later tasks of the run read it. Without a store, each task has its
-own picture in memory.
+They are in the run's store, so that all later tasks of the run read them. Without a store, each task has its own
+predictions in memory.
 
 This module util is private to the collection.
 """
@@ -29,7 +29,7 @@ _FILES = 64
 Entry = dict[str, Any]
 
 
-class Picture:
+class Predictions:
     """Entries by kind and name. `place` is a key by which `at` finds entries without reading all entries of a kind."""
 
     def __init__(self, files: RunFiles) -> None:
@@ -39,7 +39,7 @@ class Picture:
 
     def locked(self, kind: str, name: str) -> AbstractContextManager[None]:
         """A lock that is held from the read of an entry until the entry is written."""
-        return self._files.locked("picture of", kind, name.lower())
+        return self._files.locked("prediction of", kind, name.lower())
 
     def get(self, kind: str, name: str) -> Entry | None:
         return self.at(kind, name).get(name.lower())
@@ -53,8 +53,8 @@ class Picture:
 
     def put(self, kind: str, name: str, entry: Mapping[str, Any], place: str | None = None) -> None:
         file = self._file(kind, name if place is None else place)
-        with self._lock, self._files.locked("picture", *file):
-            self._files.store({**self._load(file), name.lower(): dict(entry)}, "picture", *file)
+        with self._lock, self._files.locked("predictions", *file):
+            self._files.store({**self._load(file), name.lower(): dict(entry)}, "predictions", *file)
 
     def keep_placeholder(self, placeholder: str) -> str:
         """Keep the text of the placeholder for the other tasks of the run. Returns the placeholder."""
@@ -67,13 +67,13 @@ class Picture:
 
     def next_number(self, kind: str) -> int:
         """The next number of this kind, from 1 on."""
-        with self._lock, self._files.locked("picture number", kind):
-            number = int(self._files.load("picture number", kind) or 0) + 1
-            self._files.store(number, "picture number", kind)
+        with self._lock, self._files.locked("predicted number", kind):
+            number = int(self._files.load("predicted number", kind) or 0) + 1
+            self._files.store(number, "predicted number", kind)
         return number
 
     def _load(self, file: tuple[str, str]) -> dict[str, Entry]:
-        found: dict[str, Entry] = copy.deepcopy(self._files.load("picture", *file) or {})
+        found: dict[str, Entry] = copy.deepcopy(self._files.load("predictions", *file) or {})
         return found
 
     @staticmethod
