@@ -134,8 +134,14 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
         if not tasks or tasks[0].name != self._task.name:
             return []
         problems: list[dict[str, Any]] = []
+        # The tasks of a role have many options in common, and each template takes time.
+        known: dict[tuple[str, str], Any] = {}
         for task in filter(self._may_run, tasks[1:]):
-            values = {option: self._value(option, template) for option, template in task.args.items()}
+            values = {}
+            for option, template in task.args.items():
+                if (option, str(template)) not in known:
+                    known[option, str(template)] = self._value(option, template)
+                values[option] = known[option, str(template)]
             given = {option: value for option, value in values.items() if value is not _OMITTED}
             problems += _problems_of(task, given, defaults, self._templar.template)
         if not problems:

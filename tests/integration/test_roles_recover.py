@@ -364,5 +364,5 @@ def test_a_caller_who_cannot_read_the_key_learns_that_a_repair_is_not_confirmed(
         assert result(run)["available"] is True
     else:
         [failed] = run.failed
-        assert failed.name == "Find the causes in the recovered key"
+        assert failed.name == "Find the causes after these repairs"
         assert "Run the task from a network" in failed["msg"]

@@ -413,8 +413,7 @@ def test_role_is_laid_out_like_the_others(role: str) -> None:
     assert not {"set_fact", "failed_when", "changed_when", "check_mode"} & {word for task in tasks for word in task}
     [last] = [task for task in tasks if task.get("register") == "cmk_result"]
     assert modules_of(last) == [RESULT_OF[role]]
-    # validate.yml has the tasks that the playbook runs once for all hosts.
-    assert {file.name for file in (folder / "tasks").iterdir()} - {"validate.yml"} == {"main.yml"}
+    assert {file.name for file in (folder / "tasks").iterdir()} == {"main.yml"}
     assert (folder / "README.md").is_file()
     assert (folder / "meta" / "main.yml").is_file()
 

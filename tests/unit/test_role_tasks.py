@@ -320,21 +320,24 @@ WAIT = "batch_encryption"
 
 
 def recover(*repairs: str, **asked: Any) -> Run:
-    found = {**DIAGNOSED, "repairs": list(repairs)}
-    return Run("recover", dict.fromkeys(("__recover_before", "__recover_in_vault", "__recover_in_key"), found), **asked)
+    found = dict.fromkeys(
+        ("__recover_before", "__recover_in_vault", "__recover_in_key"), {**DIAGNOSED, "repairs": list(repairs)}
+    )
+    repaired = dict.fromkeys(("__recover_vault", "__recover_network", "__recover_key"), {"changed": True})
+    return Run("recover", {**found, **repaired}, **asked)
 
 
 @pytest.mark.parametrize(
     ("repairs", "modules"),
     [
         ((), [INFO, WAIT]),
-        (("vault",), [INFO, "keyvault_cmk_vault", INFO, INFO, WAIT]),
-        (("network",), [INFO, INFO, "keyvault_cmk_vault", INFO, WAIT]),
-        (("key",), [INFO, INFO, "keyvault_cmk_key", INFO, "keyvault_cmk_key", "keyvault_cmk_key", WAIT]),
-        (("access",), [INFO, INFO, INFO, "keyvault_cmk_access", WAIT]),
+        (("vault",), [INFO, "keyvault_cmk_vault", INFO, WAIT]),
+        (("network",), [INFO, "keyvault_cmk_vault", INFO, WAIT]),
+        (("key",), [INFO, "keyvault_cmk_key", INFO, "keyvault_cmk_key", "keyvault_cmk_key", WAIT]),
+        (("access",), [INFO, "keyvault_cmk_access", WAIT]),
     ],
 )
-def test_each_repair_is_a_task_between_diagnoses(repairs: tuple[str, ...], modules: list[str]) -> None:
+def test_a_diagnosis_follows_each_repair_that_may_show_more(repairs: tuple[str, ...], modules: list[str]) -> None:
     run = recover(*repairs, cmk_recover_repairs=["key"])
 
     assert run.modules == modules
