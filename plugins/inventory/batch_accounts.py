@@ -105,10 +105,10 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 from ansible.template import Templar
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION, ENVIRONMENT, without_empty
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import begin_run
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import unlogged
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import not_listed
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _inventory
 

@@ -15,8 +15,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ._arguments import CONNECTION
-from ._azure.cloud import Cloud
 from ._azure.sdk import unlogged
+from ._cloud import Cloud
 from ._core import placeholders
 from ._core.interrupts import as_failure
 from ._core.plan import Outcome

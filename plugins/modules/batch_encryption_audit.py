@@ -236,7 +236,7 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit, files, options
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import SEVERITIES
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 

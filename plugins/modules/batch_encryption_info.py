@@ -240,8 +240,8 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.recovery import require_recoverable
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import NotFound
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_account_name
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome

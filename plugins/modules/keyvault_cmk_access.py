@@ -220,7 +220,7 @@ from dataclasses import replace
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
@@ -265,7 +265,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         if account:
             if goal.group:
                 # The vault is read next.
-                in_background(cloud.vaults.get, goal.group, goal.vault)
+                in_background(cloud.vault_reads.get, goal.group, goal.vault)
             skips = params["missing"] == "skip"
             listed = cloud.accounts.listed(group, account) if goal.present else None
             found = listed or cloud.accounts.present(group, account, group_may_be_missing=skips)

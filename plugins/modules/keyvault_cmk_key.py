@@ -411,9 +411,9 @@ from dataclasses import replace
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY, UNUSED
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.rights import Needed
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_in_vault, key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Step

@@ -35,8 +35,8 @@ from role_runs import QUARTER, VARS
 from service import OFFICER, Service, reset
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import not_listed
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 
 DOCS = (Path(__file__).resolve().parents[2] / "docs" / "credentials.md").read_text()
 KEYS = "Microsoft.KeyVault/vaults/keys"

@@ -22,8 +22,6 @@ class Import:
     line: int
     # The absolute dotted name of a module, or of a name in a module.
     name: str
-    # Whether the import is below `if TYPE_CHECKING`, so that it does not run.
-    for_types: bool = False
 
     @property
     def package(self) -> str:
@@ -60,15 +58,9 @@ class Source:
         found = ast.walk(self.tree)
         nodes = [node for node in found if isinstance(node, ast.Import | ast.ImportFrom | ast.Call)]
         return sorted(
-            (Import(node.lineno, name, node in self._for_types) for node in nodes for name in self._names(node)),
+            (Import(node.lineno, name) for node in nodes for name in self._names(node)),
             key=lambda one: (one.line, one.name),
         )
-
-    @cached_property
-    def _for_types(self) -> set[ast.AST]:
-        blocks = (node for node in ast.walk(self.tree) if isinstance(node, ast.If))
-        typed = (node for node in blocks if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING")
-        return {inner for node in typed for statement in node.body for inner in ast.walk(statement)}
 
     def _names(self, node: ast.Import | ast.ImportFrom | ast.Call) -> Iterator[str]:
         if isinstance(node, ast.Import):

@@ -39,13 +39,14 @@ from documents import (
 )
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.evidence import EvidenceReader
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.preflight import Evidence
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier, role_guid
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.client import Access
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.document import item_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.evidence import EvidenceReader
 
 CUSTOM = "aaaaaaaa-0000-0000-0000-000000000001"
 ACTIONS = [f"Microsoft.KeyVault/vaults/keys/{name}" for name in ("read", "wrap/action", "unwrap/action")]
@@ -337,13 +338,17 @@ def test_cached_data_is_read_again_after_batch_refuses_the_key(tmp_path: Path) -
 # Accounts that have access to a key, with the time since when
 
 
-def access_of_all(azure: Azure, **principals: str) -> dict[str, float]:
+def since_when(azure: Azure, **principals: str) -> dict[str, float]:
     """By the name of an account, its seconds of access; -inf if they are not known. `principals` are the principals of
     accounts that use other keys, by account. The account `user` uses the key."""
     azure.vault = {**(azure.vault or {}), "systemData": {"lastModifiedAt": "2020-01-01T00:00:00Z"}}
     accounts: Any = [account(name, identity=system_assigned(one)) for name, one in principals.items()]
     accounts.append(account("user", key=KEY, identity=system_assigned(OTHER)))
-    found = task(azure).access_of_all(parse_key_identifier(KEY, "key_identifier"), accounts)
+    service: Any = azure
+    access = Access(service, service, service, service, service, service)
+    access.all_assignments = azure.all_assignments  # type: ignore[method-assign]
+    access.definitions = azure.definitions  # type: ignore[method-assign, assignment]
+    found = access.since_when(parse_key_identifier(KEY, "key_identifier"), accounts, NOW)
     return {name.rpartition("/")[2]: NOW - since for name, since in found.items()}
 
 
@@ -351,13 +356,13 @@ def test_accounts_that_have_access_by_a_role() -> None:
     azure = by_role(principal=PRINCIPAL.upper())
 
     # An account that uses the key counts also without access.
-    assert access_of_all(azure, one=PRINCIPAL, none=CALLER["object_id"]) == {"one": 30 * DAY, "user": -inf}
+    assert since_when(azure, one=PRINCIPAL, none=CALLER["object_id"]) == {"one": 30 * DAY, "user": -inf}
     # One list for all accounts.
     assert azure.asked == ["vault", "all assignments"]
 
 
 def test_access_by_a_policy_began_with_the_last_change_of_the_vault() -> None:
-    found = access_of_all(by_policy(), one=PRINCIPAL, none=CALLER["object_id"])
+    found = since_when(by_policy(), one=PRINCIPAL, none=CALLER["object_id"])
 
     assert found.keys() == {"one", "user"}
     assert found["one"] == found["user"] > 365 * DAY
@@ -371,7 +376,7 @@ def test_access_by_a_policy_began_with_the_last_change_of_the_vault() -> None:
     ],
 )
 def test_access_that_has_no_time(azure: Azure, names: set[str]) -> None:
-    assert access_of_all(azure, one=PRINCIPAL, none=CALLER["object_id"]) == dict.fromkeys(names, -inf)
+    assert since_when(azure, one=PRINCIPAL, none=CALLER["object_id"]) == dict.fromkeys(names, -inf)
 
 
 @pytest.mark.parametrize("hidden", ["vault", "all assignments", "definitions"])
@@ -379,4 +384,4 @@ def test_if_access_cannot_be_read_each_account_counts(hidden: str) -> None:
     azure = by_role(CUSTOM)
     azure.denied.add(hidden)
 
-    assert access_of_all(azure, one=PRINCIPAL, none=CALLER["object_id"]) == dict.fromkeys(("one", "none", "user"), -inf)
+    assert since_when(azure, one=PRINCIPAL, none=CALLER["object_id"]) == dict.fromkeys(("one", "none", "user"), -inf)

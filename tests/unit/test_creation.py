@@ -150,10 +150,9 @@ class Azure:
         self.document = document
         self.writes: list[str] = []
         self.fails: BaseException | None = None
-        self.service = Vaults(Session(1), None, None, self, lambda: self)
+        self.service = Vaults(Session(1), None, None, self, self, self)
         self._accounts = accounts
-        self.service._is_name_free = lambda _name: is_free  # type: ignore[method-assign]
-        self.service.get = lambda _group, _name: self.document  # type: ignore[method-assign]
+        self._is_free = is_free
         self.service._put = self.put  # type: ignore[method-assign]
 
     def put(self, _group: str, _name: str, _body: Any, if_late: Any = None) -> None:
@@ -166,7 +165,13 @@ class Azure:
     def create(self, **properties: Any) -> None:
         self.service.create("rg-keys", "myvault", {"location": "westeurope", "properties": properties})
 
-    # Reads of other services: visible accounts, and access.
+    # Reads of other services: vaults, visible accounts, and access.
+
+    def is_name_free(self, _name: str) -> bool:
+        return self._is_free
+
+    def get(self, _group: str, _name: str) -> dict[str, Any]:
+        return self.document
 
     def everywhere(self) -> dict[str, Any]:
         return visible(*self._accounts)

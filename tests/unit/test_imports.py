@@ -71,16 +71,11 @@ def findings(rule: Rule, found: list[Source]) -> list[str]:
     return [f"{source.path}:{line}: {message}" for source in found for line, message in rule(source)]
 
 
-def cycle(found: list[Source], *, for_types: bool = False) -> list[str]:
-    """Modules with circular imports; empty if there are none. With `for_types`, imports for types count too."""
+def cycle(found: list[Source]) -> list[str]:
+    """Modules with circular imports; empty if there are none. Imports for types count too."""
     known = {source.name for source in found}
     graph = {
-        source.name: {
-            module
-            for one in source.imports
-            if for_types or not one.for_types
-            for module in run_by_import(source.name, one.name, known)
-        }
+        source.name: {module for one in source.imports for module in run_by_import(source.name, one.name, known)}
         & (known - {source.name})
         for source in found
     }
@@ -159,8 +154,8 @@ KEPT = {
     f"{U}_core/errors.py": "'''AnsibleModule is only a word here.'''",
     f"{U}_core/reconcile.py": "from .plan import Plan",
     f"{U}_module.py": "from ansible.module_utils.basic import AnsibleModule\nfrom . import _azure",
-    f"{U}_resources/vault/client.py": "if TYPE_CHECKING:\n    from ..access.client import Access",
-    f"{U}_resources/access/client.py": "from ..vault.client import Vaults",
+    f"{U}_resources/vault/client.py": "from ..access.client import Access",
+    f"{U}_resources/access/client.py": "from ..vault.reads import VaultReads",
     "plugins/modules/key.py": f"from {COLLECTION}.plugins.module_utils._module import run",
     "sandbox/src/azure_sandbox/__init__.py": "",
     "sandbox/src/azure_sandbox/app.py": "from . import clock\nfrom .batch.rules import check",

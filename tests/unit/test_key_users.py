@@ -128,7 +128,7 @@ class Users:
     def known(self, _name: str, _group: str | None) -> Any:
         return vault(policy())
 
-    def access_of_all(self, _key: Any, _accounts: Any) -> dict[str, float]:
+    def since_when(self, _key: Any, _accounts: Any, _now: float) -> dict[str, float]:
         self.asked.append("access")
         return {account_id(name): 0.0 for name in self.access}
 
@@ -151,7 +151,7 @@ def plan(users: Any, *disabled: str, goal: Any = None, **options: Any) -> Plan:
     session = Session({**dict.fromkeys(CONNECTION), **given})
     # Instead of the cached properties.
     session.__dict__.update(credential=Credential(), _transport=transport(lambda _to_azure: KeyVault(*disabled)))
-    keys = Keys(session, Gateway(session), users, users, users, lambda: users)
+    keys = Keys(session, Gateway(session), users, users, users, users)
     wanted = goal or key_goal(**options)
     return key_plan.plan(wanted, keys.read(wanted))
 

@@ -13,7 +13,6 @@ from documents import VAULT_ID, policy, vault
 from plain_service import Plain
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.rights import Rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.rights import Needed
@@ -30,6 +29,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import writes as key_writes
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.writes import KeyWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import writes as vault_writes
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.caller_rights import CallerRights
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.writes import VaultWrites
 
 READ = "Microsoft.Batch/batchAccounts/read"
@@ -124,7 +124,7 @@ class Vaults:
 
 def require(*needed: Needed, vault: Any = None, predicts: bool = False, **allowed: Any) -> tuple[str, ...]:
     session = Session(predicts=predicts)
-    return Rights(session, Resources(**allowed), Vaults(vault)).require(needed)  # type: ignore[arg-type]
+    return CallerRights(session, Resources(**allowed), Vaults(vault)).require(needed)  # type: ignore[arg-type]
 
 
 def lacks(action: str, *needed: Needed, **options: Any) -> None:

@@ -320,11 +320,11 @@ WAIT = "batch_encryption"
 
 
 def recover(*repairs: str, **asked: Any) -> Run:
-    found = dict.fromkeys(
-        ("__recover_before", "__recover_in_vault", "__recover_in_key"), {**DIAGNOSED, "repairs": list(repairs)}
-    )
-    repaired = dict.fromkeys(("__recover_vault", "__recover_network", "__recover_key"), {"changed": True})
-    return Run("recover", {**found, **repaired}, **asked)
+    found = {**DIAGNOSED, "repairs": list(repairs)}
+    returns: Any = dict.fromkeys(("__recover_before", "__recover_in_vault", "__recover_in_key"), found)
+    for repair in ("__recover_vault", "__recover_network", "__recover_key"):
+        returns[repair] = {"changed": True}
+    return Run("recover", returns, **asked)
 
 
 @pytest.mark.parametrize(

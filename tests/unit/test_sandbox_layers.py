@@ -133,7 +133,7 @@ def test_one_module_writes_the_links_of_pages() -> None:
 
 def test_there_are_no_circular_imports() -> None:
     """Circular imports for types count too."""
-    assert cycle(ALL, for_types=True) == []
+    assert cycle(ALL) == []
 
 
 S = "sandbox/src/azure_sandbox/"
@@ -175,8 +175,7 @@ def test_a_circle_of_types_is_found(tmp_path: Path) -> None:
         },
     )
 
-    assert cycle(found) == []
-    assert set(cycle(found, for_types=True)) == {f"{PACKAGE}.world", f"{PACKAGE}.batch.rules"}
+    assert set(cycle(found)) == {f"{PACKAGE}.world", f"{PACKAGE}.batch.rules"}
 
 
 ALLOWED = {

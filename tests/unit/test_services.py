@@ -15,7 +15,6 @@ from goals import access_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.client import Access
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.client import Vaults
 
 pytest.importorskip("azure.core")
 
@@ -42,7 +41,7 @@ def test_access_policy_is_changed_where_its_vault_is(subscription: str, state: s
     document = {**vault(policy(keys=["get"])), "id": VAULT_ID.replace(SUBSCRIPTION, subscription)}
     observed = {"vault": document, "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
     azure: Any = Session()
-    service = Access(azure, azure, Vaults(azure, azure, *[None] * 3), *[None] * 3)  # type: ignore[arg-type]
+    service = Access(azure, azure, *[None] * 4)  # type: ignore[arg-type]
 
     for step in access_plan.plan(access_goal(state=state), {**observed, **listed_users()}).steps:
         step.apply(service)

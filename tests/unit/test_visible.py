@@ -26,7 +26,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.client import Accounts
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.client import Vaults
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.reads import VaultReads
 
 OWN, OTHER = "own", "other"
 READ = "Microsoft.Batch/batchAccounts/read"
@@ -383,9 +383,9 @@ class Listing:
     def groups(self, _subscription: str) -> list[str]:
         return [*self.in_groups]
 
-    def vaults(self) -> Vaults:
-        found = Vaults(Session(), None, self, None, lambda: None)  # type: ignore[arg-type]
-        found._listed = lambda _subscription, group=None: returned(  # type: ignore[method-assign]
+    def vaults(self) -> VaultReads:
+        found = VaultReads(Session(), None, self)  # type: ignore[arg-type]
+        found.listed = lambda _subscription, group=None: returned(  # type: ignore[method-assign]
             self.in_groups[group] if group else self.subscription
         )
         return found

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._checks import diagnosis, preflight
-from .._checks.fleet import FleetData, observed_of
+from .._checks.one_of_many import FleetData, observed_of
 from .._core.documents import Account, Identity, KeyBundle, Pool, Vault
 from .._core.duration import instant
 from .._core.errors import CmkError, Unavailable

@@ -10,9 +10,11 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from math import inf
+from typing import Any
 
 from ..._azure.gateway import Gateway
 from ..._azure.identities import Identities
@@ -20,19 +22,18 @@ from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts
 from ..._checks import usage
+from ..._checks.preflight import Evidence, usable_since
 from ..._core.concurrent import map_concurrent, value_or_error
-from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinition, RoleDefinitionProperties
+from ..._core.documents import AccessPolicy, Account, RoleAssignment, RoleDefinition, RoleDefinitionProperties, Vault
 from ..._core.errors import CmkError
-from ..._core.ids import role_guid
+from ..._core.ids import KeyIdentifier, key_of, place_of, principals_of, role_guid
 from ..._core.plan import Step
 from ..vault.document import uses_rbac
-from .document import ROLE_ID, by_principal, roles_in, scope_of
+from ..vault.reads import VaultReads
+from .document import ROLE_ID, by_principal, granted, roles_in, scope_of
 from .goal import Goal
 from .plan import plan
 from .writes import AccessWrites
-
-if TYPE_CHECKING:
-    from ..vault.client import Vaults
 
 
 class Access(Polled):
@@ -40,7 +41,7 @@ class Access(Polled):
         self,
         session: Session,
         gateway: Gateway,
-        vaults: Vaults,
+        vaults: VaultReads,
         identities: Identities,
         visible: VisibleAccounts,
         resources: Resources,
@@ -143,8 +144,51 @@ class Access(Polled):
         with self._session.changing("access"):
             self._gateway.write(f"delete the role assignment {assignment_id}", "DELETE", assignment_id)
 
+    def since_when(self, key: KeyIdentifier, accounts: Sequence[Account], now: float) -> dict[str, float]:
+        """By the id of each account that uses the key or may have access to the key: since when, as far as the vault
+        and the role assignments show (preflight.usable_since). Infinite if that is not known.
+
+        An account may have access as a member of a group. Only role assignments of the principals themselves have a
+        time.
+        """
+        read = value_or_error(lambda: self._all_access(key), CmkError)
+        if read is None or isinstance(read, CmkError):
+            return {account["id"]: inf for account in accounts}
+        vault, given, definitions = read
+        of_groups = [one for one in chain.from_iterable(given.values()) if _is_of_group(one)]
+        found = {}
+        for account in accounts:
+            principals = principals_of(account.get("identity", {}))
+            own = {principal: given.get(principal.lower(), []) for principal in principals}
+            may_use = any(
+                granted(vault, principal, key.name, [*own[principal], *of_groups], definitions)
+                for principal in principals
+            )
+            if may_use or key.same_key(key_of(account)):
+                found[account["id"]] = usable_since(Evidence(key, principals, None, vault, None, own, {}, now))
+        return found
+
+    def _all_access(
+        self, key: KeyIdentifier
+    ) -> tuple[Vault, dict[str, list[RoleAssignment]], dict[str, RoleDefinitionProperties]] | None:
+        """The vault of the key, the role assignments that apply to the key, by principal, and the assigned roles. None
+        if there is no vault that the caller can read."""
+        vault = self._vaults.recent(key.vault, None)
+        if vault is None or not uses_rbac(vault):
+            return None if vault is None else (vault, {}, {})
+        listed = self.all_assignments(scope_of(vault, key.name))
+        return vault, by_principal(listed), self.definitions(vault["id"], roles_in(listed))
+
     def set_policy(self, vault_id: str, operation: str, entry: AccessPolicy) -> None:
-        self._vaults.set_policy(vault_id, operation, entry)
+        """Add, replace or remove the access policy of one principal. Other policies are not changed."""
+        what = f"change an access policy of the key vault {place_of(vault_id)[2]}"
+        body = {"properties": {"accessPolicies": [entry]}}
+        with self._session.changing("vault"):
+            self._gateway.write(what, "PUT", f"{vault_id}/accessPolicies/{operation}", body)
+
+
+def _is_of_group(assignment: RoleAssignment) -> bool:
+    return assignment["properties"].get("principalType") == "Group"
 
 
 def _assignments(scope: str) -> str:

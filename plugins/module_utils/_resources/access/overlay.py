@@ -10,15 +10,13 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..._azure.gateway import Answer
 from ..._azure.overlay import Reads, ResourceOverlay, completed, not_predicted, place, refused
 from ..._azure.predictions import Entry, Predictions
 from ..._core.ids import place_of, within
-
-if TYPE_CHECKING:
-    from ..vault.overlay import VaultsOverlay
+from ..vault.overlay import VaultsOverlay
 
 _KIND = "role assignment"
 

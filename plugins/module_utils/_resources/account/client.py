@@ -18,7 +18,6 @@ from typing import Any, cast
 
 from ..._azure import sdk
 from ..._azure.creation import outdated, require_missing, until_shown
-from ..._azure.evidence import EvidenceReader
 from ..._azure.gateway import Gateway
 from ..._azure.identities import Identities
 from ..._azure.resources import Resources
@@ -31,6 +30,7 @@ from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Rejected, TimedOut, Unavailable
 from ..._core.ids import key_of, place_of
 from ..._core.rbac import allows
+from ..key.evidence import EvidenceReader
 from .document import POOLS_READ, availability, availability_unknown, is_failed, name_taken
 
 # Error codes of requests that Azure never accepts, so retries are useless.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..._azure.gateway import Answer
 from ..._azure.overlay import Reads, ResourceOverlay, completed, missing, not_predicted, place, refused
@@ -22,10 +22,8 @@ from ..._core.concurrent import value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Unavailable
 from ..._core.ids import KeyIdentifier, key_of, place_of
+from ..vault.overlay import VaultsOverlay
 from .document import is_failed, is_of_caller
-
-if TYPE_CHECKING:
-    from ..vault.overlay import VaultsOverlay
 
 Document = dict[str, Any]
 _NAMESPACE = "/providers/Microsoft.Batch"

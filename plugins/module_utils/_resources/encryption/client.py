@@ -16,10 +16,8 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from ..._azure.diagnosis import Diagnosis
-from ..._azure.evidence import EvidenceReader
 from ..._azure.session import MAX_READ_DELAY, Polled, Session
 from ..._checks.diagnosis import lost_after_change, lost_key
 from ..._checks.preflight import Evidence, for_rollback
@@ -28,13 +26,13 @@ from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotConverged, NotFound, PlanOutdated, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
+from ..account.client import Accounts
 from ..account.document import KeyUnusable, NotShown, availability, is_failed, is_refused, judged, require_known
+from ..key.client import Keys
+from ..key.evidence import EvidenceReader
 from .document import account_unavailable
 from .survey import survey_warnings
-
-if TYPE_CHECKING:
-    from ..account.client import Accounts
-    from ..key.client import Keys
+from .symptoms import Symptoms
 
 
 class Encryption(Polled):
@@ -43,14 +41,14 @@ class Encryption(Polled):
         session: Session,
         accounts: Accounts,
         evidence: EvidenceReader,
-        diagnosis: Diagnosis,
+        symptoms: Symptoms,
         keys: Keys,
     ) -> None:
         self._session = session
         self._keys = keys
         self._accounts = accounts
         self._evidence = evidence
-        self._diagnosis = diagnosis
+        self._symptoms = symptoms
         # Accounts that a request of this task may have moved to another key: Azure accepted the request, or the
         # outcome is not known.
         self._moved: set[tuple[str, str]] = set()
@@ -122,7 +120,7 @@ class Encryption(Polled):
             if self._accounts.may_be_older_than_write(account) or self._expires_soon(account, goal):
                 return None
             key = key_of(account)
-            if key and any(lost_key(self._diagnosis.of_key_in_use(account, key, is_report=True))):
+            if key and any(lost_key(self._symptoms.of_key_in_use(account, key, is_report=True))):
                 return None
         return {"account": account, "unavailable_reason": None}
 
@@ -162,7 +160,7 @@ class Encryption(Polled):
         with self._session.cache.shared_since(self._session.task_began):
             account = self._accounts.get(group, name)
             key = key_of(account) if account and diagnose else None
-            found = self._diagnosis.read(account, key) if account and key else None
+            found = self._symptoms.read(account, key) if account and key else None
             reason = self._surveyed_reason(group, name, found) if account else None
         if found:
             found = {**found, "available": availability(reason), "unavailable_reason": reason}
@@ -246,7 +244,7 @@ class Encryption(Polled):
         `unnoticed_repairs`."""
         account = self._accounts.listed(group, name) or self._accounts.get(group, name)
         key = key_of(account)
-        return self._diagnosis.of_key_in_use(account, key, is_report=is_report) if account and key else None
+        return self._symptoms.of_key_in_use(account, key, is_report=is_report) if account and key else None
 
     def _require_unmoved(self, group: str, name: str, expected: Sequence[KeyIdentifier | None]) -> None:
         """Raise PlanOutdated if another task or user has moved the account while Batch refused the key, or while a

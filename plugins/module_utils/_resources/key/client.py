@@ -10,10 +10,10 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..._azure.gateway import Gateway
 from ..._azure.resources import Resources
@@ -24,13 +24,11 @@ from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account, KeyBundle, KeyItem, RotationPolicy, Vault
 from ..._core.errors import CmkError, Denied, TimedOut
 from ..._core.ids import KeyIdentifier, key_in_vault, key_of
+from ..access.client import Access
+from ..vault.reads import VaultReads
 from . import disabled
 from .agreed import version_for
 from .document import HSM, newest_known
-
-if TYPE_CHECKING:
-    from ..._azure.evidence import EvidenceReader
-    from ..vault.client import Vaults
 
 
 class Keys(Polled):
@@ -40,15 +38,15 @@ class Keys(Polled):
         gateway: Gateway,
         visible: VisibleAccounts,
         resources: Resources,
-        vaults: Vaults,
-        evidence: Callable[[], EvidenceReader],
+        vaults: VaultReads,
+        access: Access,
     ) -> None:
         self._session = session
         self._gateway = gateway
         self._visible = visible
         self._resources = resources
         self._vaults = vaults
-        self._evidence = evidence
+        self._access = access
         # The time by Key Vault's clock, because the times of keys are by that clock. Until the first response, the
         # local time.
         self.now = time.time()
@@ -111,7 +109,7 @@ class Keys(Polled):
 
     def _times(self, key: KeyIdentifier, accounts: Sequence[Account]) -> usage.Times:
         """When the accounts were changed that use the key or have access to it, and since when they have access."""
-        access = self._evidence().access_of_all(key, accounts)
+        access = self._access.since_when(key, accounts, self.now)
         asked = [account for account in accounts if account["id"] in access]
         return usage.Times(
             self._resources.changed_at_of_each(account["id"] for account in asked),

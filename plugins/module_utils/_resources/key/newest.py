@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..._azure.locks import vault_lock
 from ..._azure.session import Session
@@ -21,13 +21,10 @@ from ..._core.errors import CmkError
 from ..._core.ids import key_in_vault
 from ..._core.plan import Outcome
 from . import plan as key_plan
+from .client import Keys
 from .forced_versions import ForcedVersions
 from .goal import Goal
 from .writes import KeyWrites
-
-if TYPE_CHECKING:
-    from .client import Keys
-
 
 # Brings the key to the state of a goal.
 Make = Callable[[Goal], Outcome]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from ..._azure.gateway import Answer
@@ -22,10 +22,8 @@ from ..._core import placeholders
 from ..._core.concurrent import value_or_error
 from ..._core.errors import CmkError, Denied, NotFound
 from ..._core.ids import key_in_vault
+from ..vault.overlay import VaultsOverlay
 from .document import item_of, version_of
-
-if TYPE_CHECKING:
-    from ..vault.overlay import VaultsOverlay
 
 # A JSON document of Key Vault, or its predicted copy.
 Document = Any

@@ -14,28 +14,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .._checks.diagnosis import depends_on_account_change
-from .._checks.fleet import FleetData, observed_of
-from .._checks.preflight import is_unreachable
-from .._checks.usage import Listed
-from .._core.concurrent import map_concurrent, value_or_error
-from .._core.documents import Account, KeyBundle, RoleAssignment
-from .._core.errors import CmkError
-from .._core.ids import KeyIdentifier, key_of, principals_of
-from .._resources.access.document import by_principal, roles_in, scope_of
-from .._resources.key.document import identifier_of
-from .._resources.vault.document import uses_rbac
-from .identities import Identities
-from .resources import Resources
-from .session import Session
-from .visible import VisibleAccounts
-
-if TYPE_CHECKING:
-    from .._resources.access.client import Access
-    from .._resources.key.client import Keys
-    from .._resources.vault.client import Vaults
+from ..._azure.identities import Identities
+from ..._azure.resources import Resources
+from ..._azure.session import Session
+from ..._azure.visible import VisibleAccounts
+from ..._checks.diagnosis import depends_on_account_change
+from ..._checks.one_of_many import FleetData, observed_of
+from ..._checks.preflight import is_unreachable
+from ..._checks.usage import Listed
+from ..._core.concurrent import map_concurrent, value_or_error
+from ..._core.documents import Account, KeyBundle, RoleAssignment
+from ..._core.errors import CmkError
+from ..._core.ids import KeyIdentifier, key_of, principals_of
+from ..access.client import Access
+from ..access.document import by_principal, roles_in, scope_of
+from ..key.client import Keys
+from ..key.document import identifier_of
+from ..vault.document import uses_rbac
+from ..vault.reads import VaultReads
 
 
 class Fleet:
@@ -44,7 +42,7 @@ class Fleet:
         session: Session,
         resources: Resources,
         visible: VisibleAccounts,
-        vaults: Vaults,
+        vaults: VaultReads,
         keys: Keys,
         access: Access,
         identities: Identities,

@@ -15,35 +15,36 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
-from .._checks.preflight import KEEP_AVAILABLE, failed_checks
-from .._core import placeholders
-from .._core.documents import Account
-from .._core.errors import CmkError, Denied, Refused
-from .._core.ids import key_of
-from .._core.plan import Outcome
-from .._resources.access.client import Access
-from .._resources.access.overlay import AccessOverlay
-from .._resources.account.client import Accounts
-from .._resources.account.overlay import AccountsOverlay
-from .._resources.encryption.client import Encryption
-from .._resources.key.client import Keys
-from .._resources.key.newest import Newest
-from .._resources.key.overlay import KeysOverlay
-from .._resources.vault.client import Vaults
-from .._resources.vault.overlay import VaultsOverlay
-from .diagnosis import Diagnosis
-from .disk_keys import DiskKeys
-from .evidence import EvidenceReader
-from .fleet import Fleet
-from .gateway import Gateway
-from .identities import Identities
-from .locks import vault_lock
-from .overlay import Overlay, Reads
-from .predictions import Predictions
-from .resources import Resources
-from .rights import Rights
-from .session import Session, silent
-from .visible import HandledAccounts, VisibleAccounts
+from ._azure.disk_keys import DiskKeys
+from ._azure.gateway import Gateway
+from ._azure.identities import Identities
+from ._azure.locks import vault_lock
+from ._azure.overlay import Overlay, Reads
+from ._azure.predictions import Predictions
+from ._azure.resources import Resources
+from ._azure.session import Session, silent
+from ._azure.visible import HandledAccounts, VisibleAccounts
+from ._checks.preflight import KEEP_AVAILABLE, failed_checks
+from ._core import placeholders
+from ._core.documents import Account
+from ._core.errors import CmkError, Denied, Refused
+from ._core.ids import key_of
+from ._core.plan import Outcome
+from ._resources.access.client import Access
+from ._resources.access.overlay import AccessOverlay
+from ._resources.account.client import Accounts
+from ._resources.account.overlay import AccountsOverlay
+from ._resources.encryption.client import Encryption
+from ._resources.encryption.fleet import Fleet
+from ._resources.encryption.symptoms import Symptoms
+from ._resources.key.client import Keys
+from ._resources.key.evidence import EvidenceReader
+from ._resources.key.newest import Newest
+from ._resources.key.overlay import KeysOverlay
+from ._resources.vault.caller_rights import CallerRights
+from ._resources.vault.client import Vaults
+from ._resources.vault.overlay import VaultsOverlay
+from ._resources.vault.reads import VaultReads
 
 # How long the result of a task that disables, deletes or revokes is used for the other tasks. Another task may undo
 # the change meanwhile.
@@ -132,8 +133,8 @@ class Cloud:
         return Newest(self._session, self.keys)
 
     @cached_property
-    def rights(self) -> Rights:
-        return Rights(self._session, self._resources, self.vaults)
+    def rights(self) -> CallerRights:
+        return CallerRights(self._session, self._resources, self.vault_reads)
 
     @cached_property
     def accounts(self) -> Accounts:
@@ -141,15 +142,19 @@ class Cloud:
 
     @cached_property
     def vaults(self) -> Vaults:
-        return Vaults(self._session, self._gateway, self._resources, self.visible, lambda: self.access)
+        return Vaults(self._session, self._gateway, self._resources, self.visible, self.vault_reads, self.access)
+
+    @cached_property
+    def vault_reads(self) -> VaultReads:
+        return VaultReads(self._session, self._gateway, self._resources)
 
     @cached_property
     def access(self) -> Access:
-        return Access(self._session, self._gateway, self.vaults, self._identities, self.visible, self._resources)
+        return Access(self._session, self._gateway, self.vault_reads, self._identities, self.visible, self._resources)
 
     @cached_property
     def keys(self) -> Keys:
-        return Keys(self._session, self._gateway, self.visible, self._resources, self.vaults, lambda: self._evidence)
+        return Keys(self._session, self._gateway, self.visible, self._resources, self.vault_reads, self.access)
 
     @cached_property
     def visible(self) -> VisibleAccounts:
@@ -157,17 +162,23 @@ class Cloud:
 
     @cached_property
     def encryption(self) -> Encryption:
-        return Encryption(self._session, self.accounts, self._evidence, self._diagnosis, self.keys)
+        return Encryption(self._session, self.accounts, self._evidence, self._symptoms, self.keys)
 
     @cached_property
     def fleet(self) -> Fleet:
         return Fleet(
-            self._session, self._resources, self.visible, self.vaults, self.keys, self.access, self._identities
+            self._session,
+            self._resources,
+            self.visible,
+            self.vault_reads,
+            self.keys,
+            self.access,
+            self._identities,
         )
 
     @cached_property
-    def _diagnosis(self) -> Diagnosis:
-        return Diagnosis(self._evidence, self.vaults, self.keys, self._identities, self._resources)
+    def _symptoms(self) -> Symptoms:
+        return Symptoms(self._evidence, self.vault_reads, self.keys, self._identities, self._resources)
 
     @cached_property
     def _gateway(self) -> Gateway:
@@ -217,4 +228,4 @@ class Cloud:
 
     @cached_property
     def _evidence(self) -> EvidenceReader:
-        return EvidenceReader(self._session, self.vaults, self.keys, self.access)
+        return EvidenceReader(self._session, self.vault_reads, self.keys, self.access)

@@ -4,7 +4,7 @@
 
 """The evidence on the key of one of many accounts. Pure: sends no requests.
 
-_azure/fleet.py describes the data. If data could not be read, its value is the error with the reason.
+_resources/encryption/fleet.py describes the data. If data could not be read, its value is the error with the reason.
 
 This module util is private to the collection.
 """

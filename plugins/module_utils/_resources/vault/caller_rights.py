@@ -14,23 +14,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .._checks.rights import VAULTS, Needed, NeededRights, Right, VaultRight, in_group, is_in_no_policy, lacking
-from .._core.concurrent import value_or_error
-from .._core.errors import CmkError, Denied
-from .._core.plan import Step
-from .._core.rbac import allows
-from .._resources.vault.document import uses_rbac
-from .resources import Resources
-from .session import Session
-
-if TYPE_CHECKING:
-    from .._resources.vault.client import Vaults
+from ..._azure.resources import Resources
+from ..._azure.session import Session
+from ..._checks.rights import VAULTS, Needed, NeededRights, Right, VaultRight, in_group, is_in_no_policy, lacking
+from ..._core.concurrent import value_or_error
+from ..._core.errors import CmkError, Denied
+from ..._core.plan import Step
+from ..._core.rbac import allows
+from ..vault.document import uses_rbac
+from ..vault.reads import VaultReads
 
 
-class Rights:
-    def __init__(self, session: Session, resources: Resources, vaults: Vaults) -> None:
+class CallerRights:
+    def __init__(self, session: Session, resources: Resources, vaults: VaultReads) -> None:
         self._session = session
         self._resources = resources
         self._vaults = vaults

@@ -14,35 +14,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .._checks.preflight import (
+from ..._azure.session import Session
+from ..._checks.preflight import (
     Evidence,
     failed_checks,
     for_rollback,
     granted_to_each,
     lasting,
     require,
-    usable_since,
 )
-from .._core.concurrent import map_concurrent, value_or_error
-from .._core.documents import Account, KeyItem, RoleAssignment, RoleDefinitionProperties, Vault
-from .._core.errors import CmkError, NotFound
-from .._core.ids import KeyIdentifier, key_of, place_of, principals_of
-from .._resources.access.document import by_principal, granted, roles_in, scope_of
-from .._resources.key.document import version_of
-from .._resources.vault.document import uses_rbac
-from .session import Session
-
-if TYPE_CHECKING:
-    from .._resources.access.client import Access
-    from .._resources.key.client import Keys
-    from .._resources.vault.client import Vaults
+from ..._core.concurrent import map_concurrent, value_or_error
+from ..._core.documents import Account, KeyItem, RoleAssignment, RoleDefinitionProperties, Vault
+from ..._core.errors import CmkError, NotFound
+from ..._core.ids import KeyIdentifier, place_of, principals_of
+from ..access.client import Access
+from ..access.document import roles_in, scope_of
+from ..vault.document import uses_rbac
+from ..vault.reads import VaultReads
+from .client import Keys
+from .document import version_of
 
 
 class EvidenceReader:
-    def __init__(self, session: Session, vaults: Vaults, keys: Keys, access: Access) -> None:
+    def __init__(self, session: Session, vaults: VaultReads, keys: Keys, access: Access) -> None:
         self._session = session
         self._vaults = vaults
         self._keys = keys
@@ -99,43 +95,6 @@ class EvidenceReader:
             definitions=definitions,
             now=self._keys.now,
         )
-
-    def access_of_all(self, key: KeyIdentifier, accounts: Sequence[Account]) -> dict[str, float]:
-        """By the id of each account that uses the key or may have access to the key: since when, as far as the vault
-        and the role assignments show (preflight.usable_since). Infinite if that is not known.
-
-        An account may have access as a member of a group. Only role assignments of the principals themselves have a
-        time.
-        """
-        read = value_or_error(lambda: self._all_access(key), CmkError)
-        if read is None or isinstance(read, CmkError):
-            return {account["id"]: inf for account in accounts}
-        vault, given, definitions = read
-        of_groups = [one for one in chain.from_iterable(given.values()) if _is_of_group(one)]
-        found = {}
-        for account in accounts:
-            principals = principals_of(account.get("identity", {}))
-            own = {principal: given.get(principal.lower(), []) for principal in principals}
-            may_use = any(
-                granted(vault, principal, key.name, [*own[principal], *of_groups], definitions)
-                for principal in principals
-            )
-            if may_use or key.same_key(key_of(account)):
-                found[account["id"]] = usable_since(
-                    Evidence(key, principals, None, vault, None, own, {}, self._keys.now)
-                )
-        return found
-
-    def _all_access(
-        self, key: KeyIdentifier
-    ) -> tuple[Vault, dict[str, list[RoleAssignment]], dict[str, RoleDefinitionProperties]] | None:
-        """The vault of the key, the role assignments that apply to the key, by principal, and the assigned roles. None
-        if there is no vault that the caller can read."""
-        vault = self._vaults.recent(key.vault, None)
-        if vault is None or not uses_rbac(vault):
-            return None if vault is None else (vault, {}, {})
-        listed = self._access.all_assignments(scope_of(vault, key.name))
-        return vault, by_principal(listed), self._access.definitions(vault["id"], roles_in(listed))
 
     def refreshed(self, evidence: Evidence) -> Evidence:
         """The same evidence, read from Azure now."""
@@ -250,10 +209,6 @@ class EvidenceReader:
             lambda: self._access.definitions(vault_id, guids), "role", vault_id, *guids
         )
         return assignments, definitions
-
-
-def _is_of_group(assignment: RoleAssignment) -> bool:
-    return assignment["properties"].get("principalType") == "Group"
 
 
 def _for(account: Account, evidence: Evidence) -> Evidence:

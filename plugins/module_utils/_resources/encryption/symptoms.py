@@ -10,27 +10,25 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .._checks.diagnosis import depends_on_account_change
-from .._checks.preflight import Evidence, is_unreachable, without_deleted
-from .._core.concurrent import in_background, value_or_error
-from .._core.documents import Account, KeyBundle, KeyItem
-from .._core.errors import CmkError, Denied, Unavailable
-from .._core.ids import KeyIdentifier
-from .._resources.account.document import is_gone
-from .evidence import EvidenceReader
-from .identities import Identities
-
-if TYPE_CHECKING:
-    from .._resources.key.client import Keys
-    from .._resources.vault.client import Vaults
-    from .resources import Resources
+from ..._azure.identities import Identities
+from ..._azure.resources import Resources
+from ..._checks.diagnosis import depends_on_account_change
+from ..._checks.preflight import Evidence, is_unreachable, without_deleted
+from ..._core.concurrent import in_background, value_or_error
+from ..._core.documents import Account, KeyBundle, KeyItem
+from ..._core.errors import CmkError, Denied, Unavailable
+from ..._core.ids import KeyIdentifier
+from ..account.document import is_gone
+from ..key.client import Keys
+from ..key.evidence import EvidenceReader
+from ..vault.reads import VaultReads
 
 
-class Diagnosis:
+class Symptoms:
     def __init__(
-        self, evidence: EvidenceReader, vaults: Vaults, keys: Keys, identities: Identities, resources: Resources
+        self, evidence: EvidenceReader, vaults: VaultReads, keys: Keys, identities: Identities, resources: Resources
     ) -> None:
         self._resources = resources
         self._evidence = evidence
