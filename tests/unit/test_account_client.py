@@ -20,6 +20,7 @@ from documents import account
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import creation as creation_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.visible import HandledAccounts
@@ -64,6 +65,7 @@ class Azure:
         self._permissions = permissions
         self.asked: list[str] = []
         self.written: list[str] = []
+        self.journal = Journal(RunFiles(None))
         # The error with which Azure refuses the first write, and the error after Azure has accepted the first write.
         self.refuses_first: BaseException | None = None
         self.fails_first: CmkError | None = None
@@ -99,11 +101,12 @@ class Azure:
     def ask(self, _what: str, _ref: str, _body: Any) -> Any:
         return self.answer("free")
 
-    def write(self, _what: str, method: str, _ref: str, _body: Any, *, if_late: Any = None) -> None:
-        self.written.append({"PUT": "create", "PATCH": "update"}[method])
-        refusal, self.refuses_first = self.refuses_first, None
-        if refusal:
-            raise refusal
+    def write(self, _what: str, method: str, ref: str, body: Any, *, if_late: Any = None, undoes: bool = False) -> None:
+        with self.journal.writing(method, ref, body, undoes=undoes):
+            self.written.append({"PUT": "create", "PATCH": "update"}[method])
+            refusal, self.refuses_first = self.refuses_first, None
+            if refusal:
+                raise refusal
 
     begin = write
 
@@ -127,6 +130,7 @@ def client(clock: Clock) -> Callable[[Azure], Accounts]:
     def make(azure: Azure) -> Accounts:
         session = Session({"wait_timeout": 60})
         session.__dict__.update(subscription_id="subscription", fingerprint="me")
+        session.journal = azure.journal
         others: Any = None
         everything: Any = azure
         return Accounts(session, everything, everything, others, others, HandledAccounts(RunFiles(None)))
@@ -406,7 +410,9 @@ def test_a_failed_request_may_have_created_the_account(
     with pytest.raises(type(error)):
         accounts.create(GROUP, NAME, BODY)
 
-    assert accounts._created.get(f"{GROUP}/{NAME}") == created_in
+    azure.refuses_first, azure._answers["read"] = None, [DONE]
+    goal = SimpleNamespace(group=GROUP, name=NAME, leaves_key=True, present=True)
+    assert accounts.read(goal)["created_in"] == created_in
 
 
 def test_a_key_that_turns_out_to_be_unusable_is_not_waited_for(client: Make, clock: Clock) -> None:

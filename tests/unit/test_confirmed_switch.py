@@ -13,6 +13,7 @@ import pytest
 from documents import OTHER, evidence, policy, vault
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.visible import HandledAccounts
@@ -49,6 +50,7 @@ class Pools:
     def __init__(self, *answers: CmkError | None) -> None:
         self.answers = list(answers)
         self.asked = 0
+        self.journal = Journal(RunFiles(None))
 
     # The methods of gateway.Gateway.
     def get(self, _what: str, ref: str) -> Any:
@@ -61,8 +63,9 @@ class Pools:
     def find(self, _what: str, _ref: str) -> Any:
         raise NOT_ALLOWED
 
-    def write(self, *_request: Any, **_options: Any) -> None:
-        pass
+    def write(self, _what: str, method: str, ref: str, body: Any, **_options: Any) -> None:
+        with self.journal.writing(method, ref, body, undoes=False):
+            pass
 
 
 class Again:
@@ -92,9 +95,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
 def confirm(clock: Time, pools: Pools, *again: Any) -> Accounts:
     session = Session({"wait_timeout": 60})
     session.__dict__.update(subscription_id="subscription", fingerprint="me")
+    session.journal = pools.journal
     evidence_service: Any = Again(*(again or [GOOD]))
     handled = HandledAccounts(RunFiles(None))
     accounts = Accounts(session, pools, None, None, evidence_service, handled)  # type: ignore[arg-type]
+    accounts.update("rg-batch", "mybatch", {})
     accounts.confirm_key("rg-batch", "mybatch", clock.now + 60, GOOD)
     return accounts
 

@@ -27,6 +27,7 @@ from documents import (
 from goals import encryption_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.versions import REPLACED_BEFORE_EXPIRY
@@ -68,6 +69,9 @@ class Services:
     def listed(self, _group: str, _name: str) -> Any:
         return None
 
+    def ref(self, _group: str, _name: str) -> str:
+        return "account"
+
     def may_be_older_than_write(self, _account: Any) -> bool:
         return False
 
@@ -105,9 +109,15 @@ class Services:
 
     def read(self, identifier: str | None, **options: Any) -> dict[str, Any]:
         services: Any = self
-        session: Any = SimpleNamespace(files=RunFiles(None), subscription_id="s")
-        found = Encryption(session, services, services, services, services)
+        found = Encryption(session_of(), services, services, services, services)
         return found.read(encryption_goal(identifier, replace_key=True, **options))
+
+
+def session_of(files: RunFiles | None = None, **more: Any) -> Any:
+    files = files or RunFiles(None)
+    return SimpleNamespace(
+        wait_timeout=0, predicts=False, files=files, journal=Journal(files), subscription_id="s", **more
+    )
 
 
 def changed(services: Services, identifier: str | None, **options: Any) -> bool:
@@ -216,7 +226,8 @@ def refused_once(
         look()
         write()
 
-    def update(*_body: Any, if_late: Any) -> None:
+    def update(*_body: Any, if_late: Any, undoes: bool) -> None:
+        assert undoes is even_if_unavailable
         asked.append("update")
         if asked.count("update") == 1:
             raise Rejected("Azure reports: no.")
@@ -234,15 +245,14 @@ def refused_once(
 
     accounts: Any = SimpleNamespace(retry_until_accepted=retry_until_accepted, update=update, get=get)
     accounts.listed = lambda *_place: None
+    accounts.ref = lambda *_place: "account"
     accounts.unavailable_reason = lambda *_place: asked.append("unavailable_reason")
     accounts.is_confirmed = lambda *_place: False
     accounts.confirm_key = lambda *_arguments, **_options: None
     seen = {"evidence": evidence(PINNED_OLD), "deleted_vault": None, "versions": None, "missing_identities": []}
     diagnosis: Any = SimpleNamespace(of_key_in_use=lambda *_key, is_report: seen)
     cache = SimpleNamespace(forget=lambda kind: asked.append(f"forget {kind}"))
-    session: Any = SimpleNamespace(
-        wait_timeout=0, cache=cache, predicts=False, files=RunFiles(None), subscription_id="s"
-    )
+    session = session_of(cache=cache)
     reader: Any = SimpleNamespace(
         require_usable=require_usable,
         bundle_now=lambda *_key: {"bundle": evidence(PINNED_OLD).bundle},
@@ -297,13 +307,15 @@ def test_a_rollback_to_a_key_that_somebody_has_disabled_is_not_repeated() -> Non
 def after_failure(failure: CmkError) -> tuple[Encryption, Services]:
     """A task whose change of the account to PINNED_NEW has failed, and its services. The account uses PINNED_OLD."""
 
+    session = session_of()
+
     def update(*_body: Any, **_options: Any) -> None:
-        raise failure
+        with session.journal.writing("PATCH", "account", {}, undoes=False):
+            raise failure
 
     services: Any = Services(PINNED_OLD)
     services.retry_until_accepted = lambda write, *_more, **_look: write()
     services.update = update
-    session: Any = SimpleNamespace(wait_timeout=0, predicts=False, files=RunFiles(None), subscription_id="s")
     service = Encryption(session, *[services] * 4)
     with pytest.raises(type(failure)):
         service.set_encryption("rg-batch", "mybatch", {}, previous=None, evidence=None, even_if_unavailable=False)
@@ -356,7 +368,7 @@ def test_a_list_of_the_pools_after_a_repair(tmp_path: Path, earlier: Any, availa
         read = {**diagnosed(PINNED_OLD, bundle, bundle=bundle), "account_changed_at": None}
         services.of_key_in_use = lambda *_key, is_report: read
         files = RunFiles(str(tmp_path))
-        session: Any = SimpleNamespace(files=files, subscription_id="s", cache=Cache(files, lambda: "me"), task_began=0)
+        session = session_of(files, cache=Cache(files, lambda: "me"), task_began=0)
         found = Encryption(session, *[services] * 4).survey("rg-batch", "mybatch", diagnose=False)
         return availability(found["unavailable_reason"])
 

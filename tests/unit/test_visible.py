@@ -16,6 +16,7 @@ from documents import KEY, account
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.disk_keys import DiskKeys
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.visible import HandledAccounts, VisibleAccounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
@@ -93,6 +94,7 @@ class Session:
 
     def __init__(self) -> None:
         self.cache = Cache(RunFiles(None), lambda: "me")
+        self.journal = Journal(RunFiles(None))
 
 
 def visible(resources: Resources, *handled: str) -> VisibleAccounts:

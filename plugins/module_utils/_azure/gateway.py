@@ -104,10 +104,11 @@ class Gateway:
         body: Mapping[str, Any] | None = None,
         *,
         if_late: Callable[[], None] | None = None,
+        undoes: bool = False,
     ) -> Any:
         """Send a change, and return the document in the response. `if_late` is called before a delayed request
-        (rate_limit.IF_LATE)."""
-        with self._translated(what, ref):
+        (rate_limit.IF_LATE). `undoes` is for the journal."""
+        with self._session.journal.writing(method, ref, body, undoes=undoes), self._translated(what, ref):
             answer = self._sent(method, ref, body=body, if_late=if_late)
             return answer.json() if answer.text() else None
 
@@ -124,7 +125,7 @@ class Gateway:
         from azure.core.polling import LROPoller
         from azure.mgmt.core.polling.arm_polling import ARMPolling
 
-        with self._translated(what, ref):
+        with self._session.journal.writing(method, ref, body, undoes=False), self._translated(what, ref):
             began = self._sent(method, ref, body=body, if_late=if_late, _return_pipeline_response=True)
             polling = ARMPolling(_POLLING_SECONDS, lro_options={"final-state-via": "location"})
             return LROPoller(self._client(ref), began, lambda answer: answer, polling)

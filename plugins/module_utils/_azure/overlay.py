@@ -146,8 +146,10 @@ class Overlay(Gateway):
         body: Mapping[str, Any] | None = None,
         *,
         if_late: Callable[[], None] | None = None,
+        undoes: bool = False,
     ) -> Any:
-        document = self._of(ref).write(what, method, ref, body or {})
+        with self._session.journal.writing(method, ref, body, undoes=undoes):
+            document = self._of(ref).write(what, method, ref, body or {})
         self._session.sent.accepted += 1
         return document
 

@@ -23,6 +23,7 @@ from .._core.waiting import WaitingLines
 from . import connections, credentials, rate_limit, sdk
 from .cache import Cache
 from .environments import Environment, environment_of
+from .journal import Journal
 from .run_store import RunFiles
 
 _LONGEST_PAUSE = 30
@@ -63,6 +64,7 @@ class Session:
         # Warnings of the task's writes.
         self.warnings: list[str] = []
         self.sent = SentWrites()
+        self.journal = Journal(self.files)
         # The timeout of a change, in seconds.
         self.wait_timeout: int = connection["wait_timeout"]
         if self.wait_timeout < 0:

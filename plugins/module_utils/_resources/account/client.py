@@ -59,23 +59,15 @@ class Accounts(Polled):
         self._identities = identities
         self._evidence = evidence
         self._handled = handled
-        # Accounts that this task has changed. The run's list may show their previous state.
-        self._changed: set[str] = set()
-        # The locations of accounts that a request of this task may have created: Azure accepted the request, or the
-        # outcome is not known.
-        self._created: dict[str, str] = {}
-        # Accounts that were available after this task changed their key, with the evidence that was read after the
-        # change.
-        self._confirmed: dict[str, Evidence | None] = {}
+        self._journal = session.journal
 
     def read(self, goal: Any) -> dict[str, Any]:
         # A rollback does not wait for the creation of the account, which may have used up the timeout.
         account = (self.get if goal.leaves_key else self.settled)(goal.group, goal.name)
-        own = self._name(goal.group, goal.name)[0]
         failed = self._creation_failed(account)
         observed: dict[str, Any] = {
             "account": account,
-            "created_in": self._created.get(own),
+            "created_in": self._created_in(goal.group, goal.name),
             "creation_failed": failed,
         }
         if (account is None or failed) and goal.present and not goal.leaves_key:
@@ -101,7 +93,7 @@ class Accounts(Polled):
             return listed
 
         def read() -> Account | None:
-            account: Account | None = self._gateway.find(f"read the Batch account {name}", self._ref(group, name))
+            account: Account | None = self._gateway.find(f"read the Batch account {name}", self.ref(group, name))
             if account is not None:
                 self._handled.add(account["id"])
             return account
@@ -111,7 +103,7 @@ class Accounts(Polled):
     def listed(self, group: str, name: str) -> Account | None:
         """The account as a host has listed it for the same task of the playbook, a few seconds ago at most. None if the
         run reads few accounts, if this task has changed the account, or if an operation on it is running."""
-        if self._name(group, name)[0] in self._changed:
+        if self._journal.of(self.ref(group, name)):
             return None
         with self._session.cache.shared_since(self._session.task_began):
             listed: Account | None = self._session.cache.one_of_many(self._listed, *self._name(group, name))
@@ -153,8 +145,6 @@ class Accounts(Polled):
         finally:
             # A rollback must not use data from before the change, so an interrupt waits here.
             with interrupts.deferred():
-                self._changed.add(self._name(group, name)[0])
-                self._confirmed.pop(self._name(group, name)[0], None)
                 self._session.cache.changed_one(*self._name(group, name))
                 self._session.cache.changed("listed", "account")
 
@@ -246,7 +236,7 @@ class Accounts(Polled):
                 require_still_missing()
             except PlanOutdated:
                 # Azure has accepted an earlier request of this task, although the task has not received the response.
-                if self._name(group, name)[0] in self._created:
+                if self._created_in(group, name):
                     return
                 raise
             self._put(group, name, body, require_still_missing)
@@ -264,23 +254,23 @@ class Accounts(Polled):
             write()
 
     def _put(self, group: str, name: str, body: Mapping[str, Any], if_late: Callable[[], None]) -> None:
-        what, own, is_accepted = f"create the Batch account {name}", self._name(group, name)[0], False
-        self._created[own] = body["location"]
+        what, ref = f"create the Batch account {name}", self.ref(group, name)
         try:
             with self._changing(group, name):
-                poller = self._gateway.begin(what, "PUT", self._ref(group, name), body, if_late=if_late)
-                is_accepted = True
-                self._note_key(group, name, body)
-                self._gateway.finish(what, poller)
+                self._gateway.finish(what, self._gateway.begin(what, "PUT", ref, body, if_late=if_late))
         except (Denied, NotFound, PlanOutdated, Rejected) as refused:
-            if is_accepted:
+            if (put := self._journal.last(ref)) and put.may_have_taken_effect:
                 raise
-            del self._created[own]
             # Azure refuses, for example, a different location of an existing account.
             exists = isinstance(value_or_error(lambda: self.get(group, name), CmkError), Mapping)
             if isinstance(refused, Rejected) and exists:
                 raise outdated(f"Batch account {name}") from refused
             raise
+
+    def _created_in(self, group: str, name: str) -> str | None:
+        """The location of the account if a request of this task may have created it."""
+        puts = (one for one in self._journal.of(self.ref(group, name)) if one.method == "PUT")
+        return next((one.body["location"] for one in puts if one.may_have_taken_effect), None)
 
     def retry_until_accepted(
         self,
@@ -307,11 +297,17 @@ class Accounts(Polled):
             raise refused
 
     def update(
-        self, group: str, name: str, body: Mapping[str, Any], *, if_late: Callable[[], None] | None = None
+        self,
+        group: str,
+        name: str,
+        body: Mapping[str, Any],
+        *,
+        if_late: Callable[[], None] | None = None,
+        undoes: bool = False,
     ) -> None:
-        """Change the account. `if_late` is called before a delayed request (rate_limit.IF_LATE). By default, a
-        delayed change of the identity is not sent if another task or user has meanwhile moved the account to a key
-        (PlanOutdated)."""
+        """Change the account, or with `undoes` restore its setting. `if_late` is called before a delayed request
+        (rate_limit.IF_LATE). By default, a delayed change of the identity is not sent if another task or user has
+        meanwhile moved the account to a key (PlanOutdated)."""
 
         def require_no_key() -> None:
             self._session.cache.forget("account")
@@ -324,33 +320,25 @@ class Accounts(Polled):
         what = f"change the Batch account {name}"
         with self._changing(group, name):
             account = self._gateway.write(
-                what, "PATCH", self._ref(group, name), body, if_late=if_late or require_no_key
+                what, "PATCH", self.ref(group, name), body, if_late=if_late or require_no_key, undoes=undoes
             )
-            self._note_key(group, name, body)
         if account is not None:
             self._session.cache.keep_answer(account, *self._cached_as(group, name))
-
-    def _note_key(self, group: str, name: str, body: Mapping[str, Any]) -> None:
-        if "encryption" in body.get("properties", {}):
-            key = key_of(cast(Account, body))
-            self._session.files.store(
-                [str(key or ""), time.monotonic()], "key set by run", *self._cached_as(group, name)
-            )
 
     def may_be_older_than_write(self, account: Account) -> bool:
         """Whether a read of the account may be older than the run's last write of its key: it shows another key.
         Another task or user may also have moved the account since."""
-        noted = self._session.files.load("key set by run", *self._cached_as(*place_of(account["id"])[1:]))
-        return (
-            noted is not None
-            and noted[0].lower() != str(key_of(account) or "").lower()
-            and time.monotonic() < noted[1] + MAX_READ_DELAY
-        )
+        noted = self._journal.key_set_by_run(self.ref(*place_of(account["id"])[1:]))
+        if noted is None:
+            return False
+        body, at = noted
+        key, shown = str(key_of(cast(Account, body)) or ""), str(key_of(account) or "")
+        return key.lower() != shown.lower() and time.monotonic() < at + MAX_READ_DELAY
 
     def delete(self, group: str, name: str) -> None:
         what = f"delete the Batch account {name}"
         with self._changing(group, name):
-            self._gateway.finish(what, self._gateway.begin(what, "DELETE", self._ref(group, name)))
+            self._gateway.finish(what, self._gateway.begin(what, "DELETE", self.ref(group, name)))
 
     def confirm_key(
         self, group: str, name: str, deadline: float, evidence: Evidence | None, *, is_new: bool = True
@@ -384,7 +372,9 @@ class Accounts(Polled):
         if time.monotonic() - changed_at > _RECENT_SECONDS:
             # During the wait, somebody may have taken the key away.
             later = again()
-        self._confirmed[self._name(group, name)[0]] = later.result() if later else None
+        write = self._journal.last(self.ref(group, name))
+        if write is not None:
+            write.evidence, write.is_confirmed = later.result() if later else None, True
 
     def wait_until_available(self, name: str, deadline: float, ask: Callable[[], CmkError | None]) -> None:
         unavailable = self._session.poll_until(ask, deadline, f"the Batch account {name} to become available")
@@ -397,11 +387,14 @@ class Accounts(Polled):
 
     def confirmed(self, group: str, name: str) -> Evidence | None:
         """The evidence read by `confirm_key` since this task changed the account's key."""
-        return self._confirmed.get(self._name(group, name)[0])
+        write = self._journal.last(self.ref(group, name))
+        evidence: Evidence | None = write.evidence if write else None
+        return evidence
 
     def is_confirmed(self, group: str, name: str) -> bool:
         """Whether the account was available after this task changed its key."""
-        return self._name(group, name)[0] in self._confirmed
+        write = self._journal.last(self.ref(group, name))
+        return write is not None and write.is_confirmed
 
     def unavailable_reason(self, group: str, name: str) -> CmkError | None:
         """Why the account is not available, or why the caller cannot find that out (`account_document.availability`).
@@ -412,7 +405,7 @@ class Accounts(Polled):
         if self.is_confirmed(group, name):
             return None
         try:
-            self._gateway.get(f"list the pools of the Batch account {name}", f"{self._ref(group, name)}/pools")
+            self._gateway.get(f"list the pools of the Batch account {name}", f"{self.ref(group, name)}/pools")
         except (Denied, Rejected) as error:
             return error
         return None
@@ -430,6 +423,7 @@ class Accounts(Polled):
             return None
         return self.unavailable_reason(group, name)
 
-    def _ref(self, group: str, name: str) -> str:
+    def ref(self, group: str, name: str) -> str:
+        """The id of the account."""
         place = f"/subscriptions/{self._session.subscription_id}/resourceGroups/{group}"
         return f"{place}/providers/Microsoft.Batch/batchAccounts/{name}"

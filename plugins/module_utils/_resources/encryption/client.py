@@ -18,6 +18,7 @@ from functools import partial
 from math import inf
 from typing import Any, cast
 
+from ..._azure.journal import WriteOutcome
 from ..._azure.session import MAX_READ_DELAY, Polled, Session
 from ..._checks.diagnosis import lost_after_change, lost_key
 from ..._checks.preflight import Evidence, for_rollback
@@ -49,20 +50,14 @@ class Encryption(Polled):
         self._accounts = accounts
         self._evidence = evidence
         self._symptoms = symptoms
-        # Accounts that a request of this task may have moved to another key: Azure accepted the request, or the
-        # outcome is not known.
-        self._moved: set[tuple[str, str]] = set()
-        # Accounts whose change Azure has accepted, and no read has shown yet, with the time of the change. Reads may be
-        # out of date for a while.
-        self._not_shown: dict[tuple[str, str], float] = {}
-        # Accounts of which Azure has refused a change of this task: the refusal may mean that the key was lost.
-        self._refused: set[tuple[str, str]] = set()
-        # Accounts that this task has moved to another version of their key, and why the previous version, which Batch
-        # may still need, cannot be used.
-        self._previous_lost: dict[tuple[str, str], NotShown] = {}
+        self._journal = session.journal
+        # Why the version that the account has left cannot be used, although Batch may still need it.
+        self._previous_lost: NotShown | None = None
 
     def _may_be_moved(self, group: str, name: str) -> bool:
-        return (group.lower(), name.lower()) in self._moved
+        """Whether a request of this task may have moved the account to another key, and was not undone."""
+        write = self._journal.last_effect(self._accounts.ref(group, name))
+        return write is not None and not (write.undoes and write.outcome is WriteOutcome.ACCEPTED)
 
     def read(self, goal: Any) -> dict[str, Any]:
         group, name = goal.group, goal.account
@@ -89,7 +84,7 @@ class Encryption(Polled):
             ask = self._unavailable_reason if is_judged else self._accounts.unavailable_reason
             reason = ask(group, name)
             if reason is None and not goal.undoes:
-                reason = self._previous_lost.get((group.lower(), name.lower()))
+                reason = self._previous_lost
             observed["unavailable_reason"] = reason
             confirmed = self._accounts.confirmed(group, name)
             if goal.is_satisfied_by(account) and confirmed and confirmed.key.same(goal.target):
@@ -99,8 +94,10 @@ class Encryption(Polled):
                 observed["evidence"] = self._evidence.of_account(account, goal.target, goal.vault_group)
             return observed
         if goal.undoes is None:
-            is_refused = (group.lower(), name.lower()) in self._refused
-            ask = self._unavailable_reason if is_refused else self._accounts.unavailable_reason_before_change
+            # A refusal may mean that the key was lost.
+            writes = self._journal.of(self._accounts.ref(group, name))
+            was_refused = any(write.outcome is WriteOutcome.REFUSED for write in writes)
+            ask = self._unavailable_reason if was_refused else self._accounts.unavailable_reason_before_change
             observed["unavailable_reason"] = ask(group, name)
         if goal.key is not None and isinstance(observed["unavailable_reason"], NotShown | None):
             found = self._evidence.of_account(account, goal.target, goal.vault_group)
@@ -128,9 +125,9 @@ class Encryption(Polled):
         """After a rollback, reads that are out of date show first the setting before the change, then the undone
         change, and at last the rollback. Raise NotConverged until the undone change has been read, or until no read
         can be that old: before that, a read of the previous setting does not show the rollback."""
-        changed = (goal.group.lower(), goal.account.lower())
         if (goal.undoes or goal).has_set(account):
-            self._not_shown.pop(changed, None)
+            for write in self._journal.of(self._accounts.ref(goal.group, goal.account)):
+                write.is_shown = True
             self._polls_until = 0.0
         if time.monotonic() < self._polls_until:
             raise NotConverged(
@@ -295,7 +292,6 @@ class Encryption(Polled):
         delayed, and the account no longer uses `previous`, nothing more is written (PlanOutdated).
         """
         deadline = time.monotonic() + self._session.wait_timeout
-        account = (group.lower(), name.lower())
 
         def look() -> None:
             if not even_if_unavailable:
@@ -309,21 +305,10 @@ class Encryption(Polled):
         def write() -> None:
             if next(writes):
                 require_unmoved()
-            was_moved = account in self._moved
-            self._moved.add(account)
-            try:
-                self._accounts.update(group, name, body, if_late=require_unmoved)
-                if even_if_unavailable:
-                    # Later runs must not read the undone change, so reads have to show the rollback.
-                    self._session.cache.forget("account")
-                if not even_if_unavailable:
-                    self._not_shown[account] = time.monotonic()
-            except (Denied, NotFound, PlanOutdated, Rejected) as refusal:
-                if not isinstance(refusal, PlanOutdated):
-                    self._refused.add(account)
-                if not was_moved:
-                    self._moved.discard(account)
-                raise
+            self._accounts.update(group, name, body, if_late=require_unmoved, undoes=even_if_unavailable)
+            if even_if_unavailable:
+                # Later runs must not read the undone change, so reads have to show the rollback.
+                self._session.cache.forget("account")
 
         self._accounts.retry_until_accepted(
             write,
@@ -331,22 +316,31 @@ class Encryption(Polled):
             f"Batch to accept the new encryption setting of the Batch account {name}",
             look=look,
         )
-        if even_if_unavailable:
-            self._moved.discard(account)
-            if self._not_shown.get(account, -inf) + MAX_READ_DELAY > time.monotonic():
-                self._polls_until = time.monotonic() + MAX_READ_DELAY
+        if even_if_unavailable and self._is_hidden_change(group, name):
+            self._polls_until = time.monotonic() + MAX_READ_DELAY
         left = None if even_if_unavailable else previous
         unusable = in_background(self._previous_unusable, left, evidence, time.monotonic())
         try:
             is_new = previous is None or evidence is None or not previous.same_key(evidence.key)
             self._accounts.confirm_key(group, name, deadline, evidence, is_new=is_new)
             if reason := unusable.result():
-                self._previous_lost[account] = NotShown([reason])
+                self._previous_lost = NotShown([reason])
         except (Denied, NotFound, Unavailable) as unread:
             # A rollback is complete even if some data cannot be read, because there is no other key to move the
             # account to.
             if not even_if_unavailable or unread.code == "account_unavailable":
                 raise
+
+    def _is_hidden_change(self, group: str, name: str) -> bool:
+        """Whether Azure has accepted a change of this task that no read has shown yet. Reads may be out of date for a
+        while."""
+        since = time.monotonic() - MAX_READ_DELAY
+        return any(
+            write.outcome is WriteOutcome.ACCEPTED
+            and not (write.undoes or write.is_shown)
+            and write.answered_at > since
+            for write in self._journal.of(self._accounts.ref(group, name))
+        )
 
     def _previous_unusable(
         self, previous: KeyIdentifier | None, evidence: Evidence | None, changed_at: float
