@@ -36,7 +36,7 @@ from ._resources.account.client import Accounts
 from ._resources.account.overlay import AccountsOverlay
 from ._resources.encryption.client import Encryption
 from ._resources.encryption.fleet import Fleet
-from ._resources.encryption.symptoms import Symptoms
+from ._resources.encryption.symptoms import SymptomReader
 from ._resources.key.client import Keys
 from ._resources.key.evidence import EvidenceReader
 from ._resources.key.newest import Newest
@@ -177,8 +177,8 @@ class Cloud:
         )
 
     @cached_property
-    def _symptoms(self) -> Symptoms:
-        return Symptoms(self._evidence, self.vault_reads, self.keys, self._identities, self._resources)
+    def _symptoms(self) -> SymptomReader:
+        return SymptomReader(self._evidence, self.vault_reads, self.keys, self._identities, self._resources)
 
     @cached_property
     def _gateway(self) -> Gateway:

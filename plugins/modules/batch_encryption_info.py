@@ -269,7 +269,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     except NotFound as gone:
         if gone.code != "resource_group_not_found" or params["missing"] == "fail":
             raise
-        observed = {"account": None}
+        observed = {"account": None, "unavailable_reason": None, "diagnosis": None}
     warnings: tuple[str, ...] = ()
     if params["missing"] == "fail":
         required(observed["account"], group, name)

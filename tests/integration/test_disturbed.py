@@ -139,6 +139,11 @@ def assert_repaired(
     case, expected = CASES[name], undisturbed(play, service, name).end_state
     assert_answers(service, case)
     play(case.role, **requested)
+    if lag := int(service.sandbox.control.call("GET", "/behavior")["read_lag"]):
+        # The reads of the rerun may be older than its change, so a later run disables what accounts have left.
+        service.sandbox.control.advance(lag)
+        play(case.role, **requested)
+        service.sandbox.control.advance(lag)
     assert_answers(service)
     found = without_one_more_version(end_state(service), expected)
     if keeps_versions and found != expected:

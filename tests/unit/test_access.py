@@ -515,7 +515,7 @@ def test_access_to_an_unused_key_is_revoked() -> None:
 
 
 def test_description() -> None:
-    assert access_plan.describe(goal(key_name="batch"), seen(vault(rbac=True), OWN)) == {
+    assert access_plan.describe(goal(key_name="batch"), vault(rbac=True), seen(vault(rbac=True), OWN)) == {
         "vault_id": VAULT_ID,
         "authorization": "rbac",
         "principal_id": PRINCIPAL,

@@ -188,7 +188,7 @@ def test_before_a_creation_an_account_that_is_listed_is_waited_for(client: Make)
     azure = Azure(reads=(None, None, DONE), listed=([account(NAME.upper())],))
 
     observed = client(azure).read(to_create())
-    shown = {"account": DONE, "regions": None, "group": None, "confirmed": None, "created_in": None}
+    shown = {"account": DONE, "regions": None, "confirmed": None, "created_in": None}
     assert observed == {**shown, "creation_failed": False}
 
 

@@ -150,7 +150,7 @@ RETURNED = {
     "batch_encryption_audit": {**audit.describe(report(), [], {}), "accounts": []},
     "batch_encryption_info": encryption_survey.survey(ANSWERS),
     "keyvault_cmk_access": {
-        **access_plan.describe(access_goal(), UNGRANTED),
+        **access_plan.describe(access_goal(), UNGRANTED["vault"], UNGRANTED),
         **{"principals": [], "in_use_by": [], "kept_until": None, "account_exists": True},
     },
     "keyvault_cmk_key": {

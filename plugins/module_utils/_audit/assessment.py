@@ -64,7 +64,7 @@ def assessed(account: Account, fleet: FleetData) -> Assessment:
     identities = _identities(account, fleet)
     missing = _missing(account.get("identity", {}), identities)
     of_key = observed_of(account, key, fleet)
-    observed = {
+    observed: diagnosis.Symptoms = {
         **of_key,
         "evidence": preflight.without_deleted(of_key["evidence"], account.get("identity", {}), missing),
         "deleted_vault": fleet["deleted_vaults"].get(key.vault),

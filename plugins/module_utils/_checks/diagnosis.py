@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
-from .._core.documents import DeletedVault, KeyBundle, KeyItem
+from .._core.documents import Account, DeletedVault, KeyBundle, KeyItem
 from .._core.duration import instant
 from .._core.errors import CmkError, Denied
 from .._core.ids import KeyIdentifier, place_of
@@ -56,13 +56,39 @@ class Cause:
     is_certain: bool = True
 
 
-def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
+class Symptoms(TypedDict, total=False):
+    """What the diagnosis of an account depends on. A value that could not be read is the error."""
+
+    evidence: Evidence
+    # The deleted vault of that name, if the vault was not found.
+    deleted_vault: DeletedVault | CmkError | None
+    deleted_key: KeyBundle | CmkError | None
+    versions: Sequence[KeyItem] | CmkError | None
+    # The user-assigned identities of the account that were deleted.
+    missing_identities: Sequence[str]
+    is_report: bool
+    # In seconds since 1970; None if it is not known.
+    account_changed_at: float | None
+    available: bool | None
+    unavailable_reason: CmkError | None
+
+
+class Surveyed(TypedDict):
+    """For a report."""
+
+    account: Account | None
+    unavailable_reason: CmkError | None
+    # Without a diagnosis, or without a customer-managed key, None.
+    diagnosis: Symptoms | None
+
+
+def describe(observed: Symptoms) -> dict[str, Any]:
     """The diagnosis in a module's return value. If it is not known whether the account is available, all problems
     count for what has to be repaired."""
     evidence: Evidence = observed["evidence"]
     checks = preflight.judged(evidence)
     found = causes(evidence, checks, observed)
-    needed = {**observed, "available": bool(observed["available"])}
+    needed: Symptoms = {**observed, "available": bool(observed["available"])}
     return {
         "causes": [
             {"name": cause.name, "evidence": cause.evidence, "remedy": cause.remedy, "repair": cause.repair}
@@ -76,20 +102,20 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def repairs(observed: Mapping[str, Any]) -> list[str]:
+def repairs(observed: Symptoms) -> list[str]:
     """The repairs that the account needs, in their order. If it is not known whether the account is available, all
     problems count."""
     return list(dict.fromkeys(cause.repair for cause in _to_repair(observed) if cause.repair))
 
 
-def _to_repair(observed: Mapping[str, Any]) -> tuple[Cause, ...]:
+def _to_repair(observed: Symptoms) -> tuple[Cause, ...]:
     if observed["available"]:
         return ()
     evidence: Evidence = observed["evidence"]
     return causes(evidence, preflight.judged(evidence), {**observed, "available": False})
 
 
-def unread(observed: Mapping[str, Any]) -> list[CmkError]:
+def unread(observed: Symptoms) -> list[CmkError]:
     """The errors of the reads of the vault, the deleted vault, the key, its versions and the access, and a network
     security perimeter that may be the reason. If there are such errors, there may be more causes than were found."""
     evidence: Evidence = observed["evidence"]
@@ -106,7 +132,7 @@ def unread(observed: Mapping[str, Any]) -> list[CmkError]:
     return errors
 
 
-def causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> tuple[Cause, ...]:
+def causes(evidence: Evidence, checks: Sequence[Check], observed: Symptoms) -> tuple[Cause, ...]:
     """The causes in the order of their repair. `observed` has the data beside the evidence, and `available`, which
     is None if it is not known whether the account is available."""
     found = tuple(_causes(evidence, checks, observed))
@@ -117,7 +143,7 @@ def causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, A
     return found
 
 
-def _causes(evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any]) -> Iterator[Cause]:
+def _causes(evidence: Evidence, checks: Sequence[Check], observed: Symptoms) -> Iterator[Cause]:
     failed = {check.name: check for check in checks if check.status == FAILED}
     yield from _of_identity(evidence, observed["missing_identities"])
     yield from _of_vault(evidence, failed, observed)
@@ -132,9 +158,7 @@ def known(found: Sequence[Cause]) -> tuple[Cause, ...]:
     return tuple(cause for cause in found if cause.is_certain) or tuple(found)
 
 
-def unclear(
-    evidence: Evidence, checks: Sequence[Check], observed: Mapping[str, Any], found: Sequence[Cause]
-) -> dict[str, str]:
+def unclear(evidence: Evidence, checks: Sequence[Check], observed: Symptoms, found: Sequence[Cause]) -> dict[str, str]:
     """Problems that are causes only if Batch uses a certain identity, address or version of several, with the
     reasons why that is not known. Empty if the account is available, or if nothing else explains why it is not.
     `found` are its `causes`."""
@@ -160,9 +184,7 @@ def unclear(
     return problems
 
 
-def _unclear_without_response(
-    evidence: Evidence, observed: Mapping[str, Any], found: Sequence[Cause]
-) -> dict[str, str]:
+def _unclear_without_response(evidence: Evidence, observed: Symptoms, found: Sequence[Cause]) -> dict[str, str]:
     problems = {}
     is_cause = any(cause.name == "version_unusable" for cause in found)
     if (doubtful := _doubtful_versions(evidence, observed)) and not is_cause:
@@ -172,7 +194,7 @@ def _unclear_without_response(
     return problems
 
 
-def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def lost_key(observed: Symptoms) -> tuple[list[str], list[str]]:
     """Judge without the response of Batch whether Batch can use the key of an account. Returns the evidence that
     Batch cannot use the key, and the reasons why that is not known. Both are empty if Batch can use the key. Lists
     of `observed` that were not read are None."""
@@ -213,7 +235,7 @@ def lost_key(observed: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return lost, list(dict.fromkeys(unknown))
 
 
-def unnoticed_repairs(observed: Mapping[str, Any]) -> dict[float, float]:
+def unnoticed_repairs(observed: Symptoms) -> dict[float, float]:
     """The changes that may have made the key usable for Batch again, and that Batch may not have noticed yet: changes
     of the version, and the role assignment without which there would be no access. By the time of each change, the time
     at which Batch has noticed it at the latest.
@@ -237,28 +259,28 @@ def unnoticed_repairs(observed: Mapping[str, Any]) -> dict[float, float]:
     return {repaired: noticed for repaired, noticed in repairs.items() if noticed > evidence.now}
 
 
-def may_recover(observed: Mapping[str, Any]) -> bool:
+def may_recover(observed: Symptoms) -> bool:
     """Whether the account may become available without a repair, because somebody may have repaired the key or changed
     its vault a few minutes ago."""
     is_vault_changed = preflight.vault_changed_at(observed["evidence"]) > observed["evidence"].now - _RECOVERY_SECONDS
     return is_vault_changed or bool(unnoticed_repairs(observed))
 
 
-def depends_on_account_change(observed: Mapping[str, Any], *, judges_repairs: bool = True) -> bool:
+def depends_on_account_change(observed: Symptoms, *, judges_repairs: bool = True) -> bool:
     """Whether the time when the account was changed says more about its availability: if the account may have used a
     version that is unusable now and, with `judges_repairs`, after a recent change of the key."""
-    just_changed = {**observed, "account_changed_at": None}
+    just_changed: Symptoms = {**observed, "account_changed_at": None}
     if isinstance(observed["versions"], CmkError) or _others_unusable(observed["evidence"], just_changed):
         return True
     return judges_repairs and bool(unnoticed_repairs(just_changed))
 
 
-def _user(evidence: Evidence, observed: Mapping[str, Any]) -> User:
+def _user(evidence: Evidence, observed: Symptoms) -> User:
     """The account. Without a time in `observed`, the time of its last change does not matter."""
     return User(evidence.key.version, observed.get("account_changed_at", 0), access_since(evidence))
 
 
-def _possible(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyItem]:
+def _possible(evidence: Evidence, observed: Symptoms) -> list[KeyItem]:
     """The versions that the account may use, its own version first."""
     bundle, items = evidence.bundle, _listed(observed)
     if isinstance(bundle, Mapping) and items is None:
@@ -275,13 +297,13 @@ def _possible(evidence: Evidence, observed: Mapping[str, Any]) -> list[KeyItem]:
     ]
 
 
-def _others_unusable(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str]:
+def _others_unusable(evidence: Evidence, observed: Symptoms) -> dict[str, str]:
     """The unusable versions that the account may use beside its own version, each with the reason."""
     reasons = {version_of(item): why_unusable(item, evidence.now) for item in _possible(evidence, observed)[1:]}
     return {version: reason for version, reason in reasons.items() if reason}
 
 
-def _doubtful_versions(evidence: Evidence, observed: Mapping[str, Any]) -> str:
+def _doubtful_versions(evidence: Evidence, observed: Symptoms) -> str:
     """Why it is not known whether the account has lost a version that it may use; empty if it has not."""
     if isinstance(observed["versions"], CmkError):
         is_settled = margin_ends(KeyVersions((), evidence.now), _user(evidence, observed)) <= evidence.now
@@ -308,7 +330,7 @@ def lost_after_change(left: KeyIdentifier, target: KeyIdentifier, items: Sequenc
     return None
 
 
-def _listed(observed: Mapping[str, Any]) -> Sequence[KeyItem] | None:
+def _listed(observed: Symptoms) -> Sequence[KeyItem] | None:
     """The versions of the key. None if they were not read, or could not be read."""
     versions: Sequence[KeyItem] | CmkError | None = observed["versions"]
     return None if isinstance(versions, CmkError) else versions
@@ -347,7 +369,7 @@ def _of_identity(evidence: Evidence, missing: Sequence[str]) -> Iterator[Cause]:
         )
 
 
-def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[str, Any]) -> Iterator[Cause]:
+def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Symptoms) -> Iterator[Cause]:
     vault = evidence.key.vault
     deleted: DeletedVault | CmkError | None = observed["deleted_vault"]
     if isinstance(deleted, Mapping):
@@ -368,7 +390,7 @@ def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping
         yield Cause("network_closed", check.evidence, check.remedy, "network", is_certain=is_certain)
 
 
-def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[str, Any]) -> Iterator[Cause]:
+def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Symptoms) -> Iterator[Cause]:
     key = evidence.key
     if isinstance(evidence.bundle, CmkError):
         yield from _said_by_batch(_said(observed))
@@ -399,14 +421,14 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Mapping[s
             yield Cause("key_not_supported", failed[name].evidence, failed[name].remedy)
 
 
-def _said(observed: Mapping[str, Any]) -> str:
+def _said(observed: Symptoms) -> str:
     """The current message of Batch about the key."""
     reason: CmkError | None = observed.get("unavailable_reason")
     said = reason.facts.get("azure", {}).get("message", "") if reason else ""
     return "" if _ACCESSIBLE_AGAIN in said else said
 
 
-def _is_version_lost(observed: Mapping[str, Any]) -> bool:
+def _is_version_lost(observed: Symptoms) -> bool:
     found = _VERSION_NOT_FOUND.search(_said(observed))
     versions = [version_of(item) for item in _listed(observed) or ()]
     return found is not None and bool(versions) and found[1] not in versions
@@ -419,7 +441,7 @@ def _said_by_batch(said: str) -> Iterator[Cause]:
             yield Cause(name, f"Batch reports: {said}", "Run this as a caller who can read the key.", "key")
 
 
-def _unusable(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str]:
+def _unusable(evidence: Evidence, observed: Symptoms) -> dict[str, str]:
     """The unusable versions among those that the account may need, each with the reason. An account that is available
     needs its own version only. A version that Batch names is always needed: without it, Batch cannot move the account
     to a newer version."""
@@ -433,7 +455,7 @@ def _unusable(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str]
     return {version: reason for version, reason in reasons.items() if reason}
 
 
-def _needed(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
+def _needed(evidence: Evidence, observed: Symptoms) -> list[str]:
     """The identifiers of the versions that have to be usable: the version that the account is pinned to, and the
     unusable versions that the account may need. If it follows the key, the identifier of the key without a version if
     the newest version lacks operations, or if all versions can be used."""
@@ -443,7 +465,7 @@ def _needed(evidence: Evidence, observed: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys([*([str(key)] if is_named else ()), *unusable]))
 
 
-def _place(evidence: Evidence, observed: Mapping[str, Any]) -> dict[str, str] | None:
+def _place(evidence: Evidence, observed: Symptoms) -> dict[str, str] | None:
     """The subscription, resource group and name of the vault or deleted vault; None if neither was read."""
     deleted: DeletedVault | CmkError | None = observed["deleted_vault"]
     vault = evidence.vault

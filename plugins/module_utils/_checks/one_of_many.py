@@ -19,12 +19,13 @@ from .._core.errors import CmkError, Unavailable
 from .._core.ids import KeyIdentifier, principals_of
 from .._resources.access.document import NEEDED
 from .._resources.access.document import granted as granted_by
+from .diagnosis import Symptoms
 from .preflight import Evidence
 
 FleetData = Mapping[str, Any]
 
 
-def observed_of(account: Account, key: KeyIdentifier, fleet: FleetData) -> dict[str, Any]:
+def observed_of(account: Account, key: KeyIdentifier, fleet: FleetData) -> Symptoms:
     """The evidence on the key of the account, and the versions of the key."""
     return {
         "evidence": _evidence(account, key, fleet),

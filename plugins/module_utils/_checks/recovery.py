@@ -16,20 +16,24 @@ from typing import Any
 from .._core.errors import CmkError, Denied, Refused, Unavailable
 from .._resources.account import document as account_document
 from . import diagnosis as account_diagnosis
+from .diagnosis import Surveyed, Symptoms
 
 
-def require_recoverable(observed: Mapping[str, Any], allowed: Sequence[str], *, pools_show: bool) -> tuple[str, ...]:
+def require_recoverable(observed: Surveyed, allowed: Sequence[str], *, pools_show: bool) -> tuple[str, ...]:
     """Raise an error with all reasons if these repairs cannot make the account available. Returns warnings.
 
     `observed` is a survey of the account with a diagnosis (Encryption.survey). `pools_show` is whether Batch has
     refused to list the pools of the account before, so that a list shows that a repair of the run has helped.
     """
-    name, unavailable = observed["account"]["name"], observed["unavailable_reason"]
+    account, unavailable = observed["account"], observed["unavailable_reason"]
+    if account is None:
+        return ()
+    name = account["name"]
     available, diagnosis = account_document.availability(unavailable), observed["diagnosis"]
     if isinstance(unavailable, Denied) and available is None:
         raise account_document.availability_unknown(name, unavailable)
     if not diagnosis:
-        if not available:
+        if unavailable and not available:
             raise _not_of_key(name, unavailable)
         return ()
     described = account_diagnosis.describe(diagnosis)
@@ -38,7 +42,7 @@ def require_recoverable(observed: Mapping[str, Any], allowed: Sequence[str], *, 
         return _about_to_be_lost(name, causes)
     may_recover = account_diagnosis.may_recover(diagnosis)
     unread = list(_unread(diagnosis, repairs, is_confirmed_later=pools_show and may_recover))
-    if not (causes or repairs or unread) and available is False and not may_recover:
+    if unavailable and available is False and not (causes or repairs or unread or may_recover):
         raise _no_cause(name, unavailable)
     refusals = [*_not_repaired(causes, repairs, allowed), *unread]
     if refusals:
@@ -113,7 +117,7 @@ def _not_repaired(
         )
 
 
-def _unread(diagnosis: Mapping[str, Any], repairs: Sequence[str], *, is_confirmed_later: bool) -> Iterator[CmkError]:
+def _unread(diagnosis: Symptoms, repairs: Sequence[str], *, is_confirmed_later: bool) -> Iterator[CmkError]:
     """The errors of reads, if a repair needs the data, or if the data may show another cause."""
     if "vault" in repairs:
         # Azure does not show the data of a deleted vault before it is recovered.

@@ -32,6 +32,7 @@ from ..vault.document import uses_rbac
 from ..vault.reads import VaultReads
 from .document import ROLE_ID, by_principal, granted, roles_in, scope_of
 from .goal import Goal
+from .observed import Observed
 from .plan import plan
 from .writes import AccessWrites
 
@@ -53,10 +54,10 @@ class Access(Polled):
         self._identities = identities
         self._visible = visible
 
-    def read(self, goal: Any) -> dict[str, Any]:
+    def read(self, goal: Any) -> Observed:
         vault = self._vaults.known(goal.vault, goal.group)
         principal = goal.principal_id or self._identities.get(goal.identity_id)["properties"]["principalId"]
-        observed: dict[str, Any] = {"vault": vault, "principal_id": principal, "assignments": [], "definitions": {}}
+        observed: Observed = {"vault": vault, "principal_id": principal, "assignments": [], "definitions": {}}
         if vault is not None and uses_rbac(vault):
             scope = scope_of(vault, goal.key_name)
             observed["assignments"] = self._session.cache.read(

@@ -10,7 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..._core.plan import Plan, Step, step
 from ..vault import document as vault_document
 from .document import NEEDED, ROLE_ID, granted, key_permissions, needed_among, policy_of, scope_of
 from .goal import Goal
+from .observed import Observed
 from .writes import AccessWrites
 
 Steps = tuple[Step[AccessWrites], ...]
@@ -38,20 +39,20 @@ _ALL = (
 _NAMESPACE = uuid.UUID("0f6bd5a5-4c0e-5b8d-9d59-3f8d1d2f5a77")
 
 
-def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccessWrites]:
+def plan(goal: Goal, observed: Observed) -> Plan[AccessWrites]:
     vault = vault_document.required(observed["vault"], goal.vault)
     by_role = vault_document.authorization_of(vault) == vault_document.RBAC
     scope = scope_of(vault, goal.key_name if by_role else None)
     principal = observed["principal_id"]
     if by_role:
-        steps, granted_after = _role_steps(goal, observed, scope, principal)
+        steps, granted_after = _role_steps(goal, vault, observed, principal)
     else:
         steps, granted_after = _policy_steps(goal, vault, principal)
-    before = describe(goal, observed)
+    before = describe(goal, vault, observed)
     after = {**before, "granted": granted_after}
     if goal.present:
         return Plan(goal, before, after, steps)
-    left = _still_granted(goal, observed, scope, granted_after)
+    left = _still_granted(goal, vault, observed, scope, granted_after)
     if not (steps or goal.taken_away):
         return Plan(goal, before, after, warnings=left, report={"in_use_by": [], "kept_until": None})
     visible, times, now = observed["visible"], observed["times"], observed["now"]
@@ -75,11 +76,11 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccessWrites]:
     )
 
 
-def _still_granted(goal: Goal, observed: Mapping[str, Any], scope: str, permissions: list[str]) -> tuple[str, ...]:
+def _still_granted(goal: Goal, vault: Vault, observed: Observed, scope: str, permissions: list[str]) -> tuple[str, ...]:
     """The warning that the principal still has permissions although the role assignment of this task is deleted."""
     if not permissions:
         return ()
-    vault, principal = observed["vault"], observed["principal_id"]
+    principal = observed["principal_id"]
     scopes = {
         one["properties"]["scope"]
         for one in _without_own(observed["assignments"], scope, principal)
@@ -91,9 +92,8 @@ def _still_granted(goal: Goal, observed: Mapping[str, Any], scope: str, permissi
     )
 
 
-def describe(goal: Goal, observed: Mapping[str, Any]) -> dict[str, Any]:
+def describe(goal: Goal, vault: Vault, observed: Observed) -> dict[str, Any]:
     """The module's return value."""
-    vault: Vault = observed["vault"]
     principal: str = observed["principal_id"]
     by_role = vault_document.authorization_of(vault) == vault_document.RBAC
     return {
@@ -143,21 +143,21 @@ def _policy_step(
     return step(AccessWrites.set_policy, vault_id=vault["id"], operation=operation, entry=entry)
 
 
-def _role_steps(goal: Goal, observed: Mapping[str, Any], scope: str, principal: str) -> tuple[Steps, list[str]]:
-    assignments: list[RoleAssignment] = observed["assignments"]
+def _role_steps(goal: Goal, vault: Vault, observed: Observed, principal: str) -> tuple[Steps, list[str]]:
+    assignments, scope = observed["assignments"], scope_of(vault, goal.key_name)
     definitions = observed["definitions"]
     if goal.present:
-        has = granted(observed["vault"], principal, goal.key_name, assignments, definitions)
+        has = granted(vault, principal, goal.key_name, assignments, definitions)
         if has == set(NEEDED):
             return (), sorted(NEEDED)
         name = str(uuid.uuid5(_NAMESPACE, f"{scope}|{principal}|{ROLE_ID}".lower()))
         return (step(AccessWrites.assign, scope=scope, name=name, role=ROLE_ID, principal=principal),), sorted(NEEDED)
     left = _without_own(assignments, scope, principal)
     steps = tuple(step(AccessWrites.unassign, assignment_id=a["id"]) for a in assignments if a not in left)
-    return steps, sorted(granted(observed["vault"], principal, goal.key_name, left, definitions))
+    return steps, sorted(granted(vault, principal, goal.key_name, left, definitions))
 
 
-def _without_own(assignments: list[RoleAssignment], scope: str, principal: str) -> list[RoleAssignment]:
+def _without_own(assignments: Sequence[RoleAssignment], scope: str, principal: str) -> list[RoleAssignment]:
     return [a for a in assignments if not _is_own(a["properties"], scope, principal)]
 
 

@@ -32,6 +32,7 @@ from ..._core.ids import key_of, place_of
 from ..._core.rbac import allows
 from ..key.evidence import EvidenceReader
 from .document import POOLS_READ, availability, availability_unknown, is_failed, name_taken
+from .observed import Observed
 
 # Error codes of requests that Azure never accepts, so retries are useless.
 _FOR_GOOD = (
@@ -61,11 +62,11 @@ class Accounts(Polled):
         self._handled = handled
         self._journal = session.journal
 
-    def read(self, goal: Any) -> dict[str, Any]:
+    def read(self, goal: Any) -> Observed:
         # A rollback does not wait for the creation of the account, which may have used up the timeout.
         account = (self.get if goal.leaves_key else self.settled)(goal.group, goal.name)
         failed = self._creation_failed(account)
-        observed: dict[str, Any] = {
+        observed: Observed = {
             "account": account,
             "created_in": self._created_in(goal.group, goal.name),
             "creation_failed": failed,
@@ -74,10 +75,12 @@ class Accounts(Polled):
             reads: dict[str, Callable[[], Any]] = {
                 "listed": lambda: self._is_listed(goal.group, goal.name),
                 "regions": lambda: self._resources.regions("Microsoft.Batch", "batchAccounts"),
-                "group": lambda: self._resources.group(goal.group) if goal.location is None else None,
+                **({} if goal.location else {"group": lambda: self._resources.group(goal.group)}),
             }
-            observed.update(map_concurrent(lambda name: reads[name](), reads))
-            if observed.pop("listed") and account is None:
+            found: Any = map_concurrent(lambda name: reads[name](), reads)
+            is_listed = found.pop("listed")
+            observed.update(found)
+            if is_listed and account is None:
                 observed["account"] = account = self._await(goal.group, goal.name)
             if (account is None or failed) and goal.key is not None:
                 identity = self._identities.get(goal.identity_id)["properties"]

@@ -20,10 +20,11 @@ from ..._core.ids import key_of, same_id
 from ..._core.plan import Plan, step
 from .document import TYPES, describe, describe_identity, encryption_body, is_failed
 from .goal import Goal
+from .observed import Observed
 from .writes import AccountWrites
 
 
-def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
+def plan(goal: Goal, observed: Observed) -> Plan[AccountWrites]:
     account: Account | None = observed["account"]
     before = describe(account)
     if not goal.present:
@@ -37,8 +38,8 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
         return _without_key(goal, account, before, observed["created_in"])
     if account is None or (observed["creation_failed"] and _may_be_created_again(goal, account)):
         return _creation(goal, observed)
-    if observed.get("confirmed"):
-        preflight.require(preflight.lasting(observed["confirmed"]), "and could when the account was created with it")
+    if confirmed := observed.get("confirmed"):
+        preflight.require(preflight.lasting(confirmed), "and could when the account was created with it")
     if _has_identity(goal, account):
         return Plan(goal, before, before, warnings=(*_elsewhere(goal, account), *_unheeded_key(goal, account)))
     _refuse_unwanted_adoption(goal, account)
@@ -60,7 +61,7 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
     )
 
 
-def _creation(goal: Goal, observed: Mapping[str, Any]) -> Plan[AccountWrites]:
+def _creation(goal: Goal, observed: Observed) -> Plan[AccountWrites]:
     before = describe(None)
     failed: Account | None = observed["account"]
     location = failed["location"] if failed else goal.location or observed["group"]["location"]

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from ..._azure.journal import WriteOutcome
 from ..._azure.session import MAX_READ_DELAY, Polled, Session
-from ..._checks.diagnosis import lost_after_change, lost_key
+from ..._checks.diagnosis import Surveyed, Symptoms, lost_after_change, lost_key
 from ..._checks.preflight import Evidence, for_rollback
 from ..._checks.versions import REPLACED_BEFORE_EXPIRY
 from ..._core.concurrent import in_background, value_or_error
@@ -32,8 +32,9 @@ from ..account.document import KeyUnusable, NotShown, availability, is_failed, i
 from ..key.client import Keys
 from ..key.evidence import EvidenceReader
 from .document import account_unavailable
+from .observed import Observed
 from .survey import survey_warnings
-from .symptoms import Symptoms
+from .symptoms import SymptomReader
 
 
 class Encryption(Polled):
@@ -42,7 +43,7 @@ class Encryption(Polled):
         session: Session,
         accounts: Accounts,
         evidence: EvidenceReader,
-        symptoms: Symptoms,
+        symptoms: SymptomReader,
         keys: Keys,
     ) -> None:
         self._session = session
@@ -59,13 +60,13 @@ class Encryption(Polled):
         write = self._journal.last_effect(self._accounts.ref(group, name))
         return write is not None and not (write.undoes and write.outcome is WriteOutcome.ACCEPTED)
 
-    def read(self, goal: Any) -> dict[str, Any]:
+    def read(self, goal: Any) -> Observed:
         group, name = goal.group, goal.account
         account = None if goal.undoes else self._accounts.listed(group, name)
         if account is None or not goal.is_satisfied_by(account):
             # Before a change, the account is read now, because another controller may have moved it a moment ago.
             account = self._accounts.present(group, name, group_may_be_missing=goal.may_be_missing)
-        observed: dict[str, Any] = {"account": account, "unavailable_reason": None}
+        observed: Observed = {"account": account, "unavailable_reason": None}
         if account is None:
             return observed
         self._require_shown(account, goal)
@@ -104,7 +105,7 @@ class Encryption(Polled):
             observed["evidence"] = for_rollback(found) if goal.undoes else found
         return observed
 
-    def glance(self, goal: Any) -> dict[str, Any] | None:
+    def glance(self, goal: Any) -> Observed | None:
         """If the run's list of accounts, the key, its vault and its access show that there is nothing to do, and that
         Batch can use the key, neither the account nor its pools are read."""
         self._session.cache.has_shared = False
@@ -151,7 +152,7 @@ class Encryption(Polled):
         bundle = value_or_error(partial(self._keys.bundle, key), CmkError)
         return bundle["attributes"].get("exp") if isinstance(bundle, Mapping) else None
 
-    def survey(self, group: str, name: str, *, diagnose: bool) -> dict[str, Any]:
+    def survey(self, group: str, name: str, *, diagnose: bool) -> Surveyed:
         """The account, the reason if it is not available, and with `diagnose` the data of the diagnosis. Other hosts
         may have read them for the same task of the playbook."""
         with self._session.cache.shared_since(self._session.task_began):
@@ -163,7 +164,7 @@ class Encryption(Polled):
             found = {**found, "available": availability(reason), "unavailable_reason": reason}
         return {"account": account, "unavailable_reason": reason, "diagnosis": found}
 
-    def _surveyed_reason(self, group: str, name: str, found: Mapping[str, Any] | None) -> CmkError | None:
+    def _surveyed_reason(self, group: str, name: str, found: Symptoms | None) -> CmkError | None:
         lost = lost_key(found)[0] if found else []
         seen = self._seen(group, name)
         if lost and seen and not self._session.cache.is_written_since(seen["at"], "vault", "key", "access"):
@@ -184,7 +185,7 @@ class Encryption(Polled):
             raise account_unavailable(name, key_of(self._accounts.get(group, name)), reason)
 
     def _unavailable_reason(
-        self, group: str, name: str, read: Callable[[], Mapping[str, Any] | None] | None = None
+        self, group: str, name: str, read: Callable[[], Symptoms | None] | None = None
     ) -> CmkError | None:
         """Why the account is not available, or why that is not known (`account_document.availability`).
 
@@ -236,7 +237,7 @@ class Encryption(Polled):
     def _seen_as(self, group: str, name: str) -> tuple[str, ...]:
         return "seen without its key", self._session.subscription_id.lower(), group.lower(), name.lower()
 
-    def _key_in_use(self, group: str, name: str, *, is_report: bool) -> dict[str, Any] | None:
+    def _key_in_use(self, group: str, name: str, *, is_report: bool) -> Symptoms | None:
         """The key, the access and the network of an account that uses a customer-managed key. For `is_report` see
         `unnoticed_repairs`."""
         account = self._accounts.listed(group, name) or self._accounts.get(group, name)

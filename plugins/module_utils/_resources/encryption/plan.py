@@ -20,10 +20,11 @@ from ..._core.plan import Plan, step
 from ..account import document as account_document
 from .document import account_unavailable, describe, describe_key
 from .goal import Goal
+from .observed import Observed
 from .writes import EncryptionWrites
 
 
-def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
+def plan(goal: Goal, observed: Observed) -> Plan[EncryptionWrites]:
     if observed["account"] is None and goal.may_be_missing:
         missing = {"exists": False}
         return Plan(goal, missing, missing, warnings=(account_document.missing(goal.group, goal.account),))
@@ -37,9 +38,11 @@ def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[EncryptionWrites]:
     if (available is False or is_failing) and goal.patient and goal.is_satisfied_by(account):
         wait = step(EncryptionWrites.wait_until_available, group=goal.group, name=goal.account)
         return Plan(goal, before, {**before, "available": True}, (wait,))
-    if is_failing or (available is None and not goal.undoes and (goal.patient or not goal.leaves_alone(account))):
+    if unavailable_reason and (
+        is_failing or (available is None and not goal.undoes and (goal.patient or not goal.leaves_alone(account)))
+    ):
         account_document.require_known(goal.account, unavailable_reason)
-    if available is False and goal.undoes is None:
+    if unavailable_reason and available is False and goal.undoes is None:
         raise account_unavailable(goal.account, key_of(account), unavailable_reason)
     if goal.leaves_alone(account) and not observed.get("may_be_stale"):
         if observed.get("evidence"):

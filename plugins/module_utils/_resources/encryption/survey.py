@@ -9,10 +9,10 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ..._checks import diagnosis as account_diagnosis
+from ..._checks.diagnosis import Surveyed
 from ..._core.documents import Account
 from ..._core.errors import Denied
 from ..._core.ids import key_of, principals_of
@@ -35,30 +35,31 @@ def described(account: Account | None) -> dict[str, Any]:
     }
 
 
-def survey(observed: Mapping[str, Any]) -> dict[str, Any]:
+def survey(observed: Surveyed) -> dict[str, Any]:
     """The module's return value."""
     account: Account | None = observed["account"]
     if account is None:
         return {"exists": False, "repairs": []}
-    unavailable_reason, diagnosis = observed["unavailable_reason"], observed["diagnosis"]
-    available = account_document.availability(unavailable_reason)
+    reason, diagnosis = observed["unavailable_reason"], observed["diagnosis"]
+    available = account_document.availability(reason)
     return {
         **described(account),
         "available": available,
-        "unavailable_reason": unavailable_reason.msg if available is False else None,
+        "unavailable_reason": reason.msg if reason and available is False else None,
         "diagnosis": account_diagnosis.describe(diagnosis) if diagnosis else None,
         "repairs": account_diagnosis.repairs(diagnosis) if diagnosis else [],
     }
 
 
-def survey_warnings(observed: Mapping[str, Any]) -> tuple[str, ...]:
+def survey_warnings(observed: Surveyed) -> tuple[str, ...]:
     """The module's warnings about values that could not be read."""
     account: Account | None = observed["account"]
     if account is None:
         return ()
-    available = account_document.availability(observed["unavailable_reason"])
-    if available is None:
-        return (account_document.availability_warning(account["name"], observed["unavailable_reason"]),)
+    reason = observed["unavailable_reason"]
+    available = account_document.availability(reason)
+    if reason and available is None:
+        return (account_document.availability_warning(account["name"], reason),)
     if available or not observed["diagnosis"]:
         return ()
     hidden = [one for one in account_diagnosis.unread(observed["diagnosis"]) if isinstance(one, Denied)]

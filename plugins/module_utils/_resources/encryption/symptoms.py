@@ -10,11 +10,10 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from ..._azure.identities import Identities
 from ..._azure.resources import Resources
-from ..._checks.diagnosis import depends_on_account_change
+from ..._checks.diagnosis import Symptoms, depends_on_account_change
 from ..._checks.preflight import Evidence, is_unreachable, without_deleted
 from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account, KeyBundle, KeyItem
@@ -26,7 +25,7 @@ from ..key.evidence import EvidenceReader
 from ..vault.reads import VaultReads
 
 
-class Symptoms:
+class SymptomReader:
     def __init__(
         self, evidence: EvidenceReader, vaults: VaultReads, keys: Keys, identities: Identities, resources: Resources
     ) -> None:
@@ -36,10 +35,10 @@ class Symptoms:
         self._keys = keys
         self._identities = identities
 
-    def read(self, account: Account, key: KeyIdentifier) -> dict[str, Any]:
+    def read(self, account: Account, key: KeyIdentifier) -> Symptoms:
         evidence = self._evidence.of_account(account, key)
         there, unreachable = isinstance(evidence.vault, Mapping), is_unreachable(evidence.bundle)
-        found = {
+        found: Symptoms = {
             **self._of_identities(account, evidence),
             # An error if a deleted vault may exist that the caller may not read.
             "deleted_vault": None if there else self._vaults.find_deleted(key.vault, is_unreachable=unreachable),
@@ -49,13 +48,13 @@ class Symptoms:
         }
         return self._with_time(account, found)
 
-    def of_key_in_use(self, account: Account, key: KeyIdentifier, *, is_report: bool) -> dict[str, Any]:
+    def of_key_in_use(self, account: Account, key: KeyIdentifier, *, is_report: bool) -> Symptoms:
         """The data that shows whether Batch can use the key. Other tasks of the run may have read it a moment ago. For
         `is_report` see `unnoticed_repairs`."""
         # While the access is read. The versions are then in the cache of the run.
         in_background(lambda: self._recent_versions(key, self._keys.recent(key)))
         evidence = self._evidence.of_account(account, key)
-        found = {
+        found: Symptoms = {
             **self._of_identities(account, evidence),
             "deleted_vault": self._vaults.find_deleted(key.vault, is_unreachable=False)
             if evidence.vault is None
@@ -65,7 +64,7 @@ class Symptoms:
         }
         return self._with_time(account, found)
 
-    def _with_time(self, account: Account, found: dict[str, Any]) -> dict[str, Any]:
+    def _with_time(self, account: Account, found: Symptoms) -> Symptoms:
         """If the time of the account's last change says more about its availability, add that time. If the account was
         changed after the key, Batch has used the key."""
         if not depends_on_account_change(found):
@@ -81,7 +80,7 @@ class Symptoms:
             return None
         return _or_error(lambda: self._keys.recent_versions(key))
 
-    def _of_identities(self, account: Account, evidence: Evidence) -> dict[str, Any]:
+    def _of_identities(self, account: Account, evidence: Evidence) -> Symptoms:
         """The user-assigned identities of the account that were deleted, and the evidence without their access."""
         identity = account.get("identity", {})
         assigned = identity.get("userAssignedIdentities", {})

@@ -29,6 +29,7 @@ from ..vault.reads import VaultReads
 from . import disabled
 from .agreed import version_for
 from .document import HSM, newest_known
+from .observed import Observed
 
 
 class Keys(Polled):
@@ -51,7 +52,7 @@ class Keys(Polled):
         # local time.
         self.now = time.time()
 
-    def read(self, goal: Any) -> dict[str, Any]:
+    def read(self, goal: Any) -> Observed:
         url = self._url(goal.vault)
         listed = in_background(self._versions, url, goal.name)
         key = self._read(url, goal.name, "")
@@ -61,7 +62,7 @@ class Keys(Polled):
             if key and known:
                 key = newest_known(key, versions, known, lambda one: self._read(url, goal.name, one))
         policy = self._policy(url, goal.name) if key and goal.looks_at_policy else None
-        observed: dict[str, Any] = {
+        observed: Observed = {
             "identifier": KeyIdentifier(goal.vault.lower(), self._session.environment.vault_suffix, goal.name),
             "key": key,
             "named": self._read(url, goal.name, goal.version) if key and goal.version else None,
@@ -69,12 +70,11 @@ class Keys(Polled):
             "policy": policy,
             "deleted": None if key else self._deleted(url, goal.name),
             "vault": self._of_hsm_key(goal) if not key else None,
-            "visible": None,
             "times": usage.Times(),
             "now": self.now,
         }
         if goal.taken_away is not None or (key and goal.may_cut_off(policy)):
-            observed.update(self._users(goal, observed))
+            observed = self._with_users(goal, observed)
         return observed
 
     def takes_away(self, goal: Any) -> bool:
@@ -87,8 +87,8 @@ class Keys(Polled):
         found: Vault | CmkError | None = value_or_error(partial(self._vaults.recent, goal.vault, None), CmkError)
         return None if isinstance(found, CmkError) else found
 
-    def _users(self, goal: Any, observed: Mapping[str, Any]) -> dict[str, Any]:
-        """The accounts and pools that may use the key, and the times that show which versions they may use.
+    def _with_users(self, goal: Any, observed: Observed) -> Observed:
+        """Add the accounts and pools that may use the key, and the times that show which versions they may use.
 
         The accounts are listed first. Their times, which need a request for each account, are read only if no account
         certainly uses what is to be disabled or deleted, and the pools only if no account may use it.
@@ -97,15 +97,15 @@ class Keys(Polled):
         accounts, unseen = found["accounts"], self._vaults.unseen(goal.vault)
         settled = usage.Times(changed_at={account["id"]: 0.0 for account in accounts})
         visible: usage.Visible = {"accounts": accounts, "disks": [], "unlisted": [*found["unlisted"], *unseen]}
-        users = {"visible": visible, "times": settled}
-        may_be_free = not goal.disables_or_deletes or disabled.has_unused(goal, {**observed, **users})
+        observed = {**observed, "visible": visible, "times": settled}
+        may_be_free = not goal.disables_or_deletes or disabled.has_unused(goal, observed)
         if may_be_free and goal.taken_away is None and goal.disables_or_deletes and not goal.force:
-            users["times"] = self._times(observed["identifier"], accounts)
-            may_be_free = disabled.has_unused(goal, {**observed, **users})
+            observed["times"] = self._times(observed["identifier"], accounts)
+            may_be_free = disabled.has_unused(goal, observed)
         if may_be_free:
             disks, unlisted = self._visible.disks(accounts)
-            users["visible"] = {**visible, "disks": disks, "unlisted": [*visible["unlisted"], *unlisted]}
-        return users
+            observed["visible"] = {**visible, "disks": disks, "unlisted": [*visible["unlisted"], *unlisted]}
+        return observed
 
     def _times(self, key: KeyIdentifier, accounts: Sequence[Account]) -> usage.Times:
         """When the accounts were changed that use the key or have access to it, and since when they have access."""

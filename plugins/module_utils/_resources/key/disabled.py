@@ -23,6 +23,7 @@ from ..._core.ids import KeyIdentifier
 from ..._core.plan import Plan, Step, step
 from .document import identifier_of, is_usable, version_of
 from .goal import Goal, key_not_found, key_soft_deleted
+from .observed import Observed
 from .writes import KeyWrites
 
 
@@ -44,7 +45,7 @@ def candidates(goal: Goal, key: KeyBundle | None, items: Sequence[KeyItem] | Non
     return [version_of(item) for item in found if item["attributes"]["enabled"]]
 
 
-def users(goal: Goal, observed: Mapping[str, Any], margin: float) -> dict[str, Users]:
+def users(goal: Goal, observed: Observed, margin: float) -> dict[str, Users]:
     """The users of each candidate. If the whole key is disabled, the users of the key are users of each version."""
     key, visible, times = observed["key"], observed["visible"], observed["times"]
     found = candidates(goal, key, observed["versions"], observed["now"])
@@ -53,14 +54,14 @@ def users(goal: Goal, observed: Mapping[str, Any], margin: float) -> dict[str, U
     identifier = identifier_of(key).versionless
     if goal.state == "disabled" and goal.version is None:
         return dict.fromkeys(found, usage.users_of_key(visible, identifier, times, observed["now"], margin))
-    versions = versions_of(key, observed["versions"], observed["now"])
+    versions = versions_of(key, observed["versions"] or (), observed["now"])
     return {
         version: usage.users_of_version(visible, replace(identifier, version=version), versions, times, margin)
         for version in found
     }
 
 
-def has_unused(goal: Goal, observed: Mapping[str, Any]) -> bool:
+def has_unused(goal: Goal, observed: Observed) -> bool:
     """Whether something would be disabled or deleted, as far as the accounts and pools in `observed` show."""
     if goal.state == "absent":
         users_of_all = usage.users_of_key(
@@ -70,13 +71,13 @@ def has_unused(goal: Goal, observed: Mapping[str, Any]) -> bool:
     return any(not found.ids for found in users(goal, observed, goal.unused_for).values())
 
 
-def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
+def plan_disabled(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[KeyWrites]:
     """Disable the key or the named version or, in the state `retired`, all unused versions."""
     if observed["key"] is None:
         if goal.state == "retired":
             return _unchanged(goal, before, {})
         raise key_soft_deleted(goal) if observed["deleted"] else key_not_found(goal)
-    items: list[KeyItem] | None = observed["versions"]
+    items = observed["versions"]
     if items is None:
         raise Denied(
             f"The versions of the key {goal.name} could not be listed, because the caller lacks the permission to "
@@ -84,7 +85,7 @@ def plan_disabled(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, 
         )
     if goal.version and goal.version not in map(version_of, items):
         raise InvalidOption("version", goal.version, f"the key {goal.name} has no such version.", "Correct it.")
-    visible: usage.Visible = observed["visible"]
+    visible = observed["visible"]
     if goal.state == "retired" and not goal.force:
         usage.require_whole(visible, "disable unused versions", "set unused_versions: keep")
     of_each = users(goal, observed, goal.unused_for)
@@ -138,7 +139,7 @@ def _subject(goal: Goal) -> str:
     return f"version {goal.version} of the key {goal.name}" if goal.version else f"the key {goal.name}"
 
 
-def _cut_short(goal: Goal, observed: Mapping[str, Any], versions: Sequence[str]) -> tuple[str, ...]:
+def _cut_short(goal: Goal, observed: Observed, versions: Sequence[str]) -> tuple[str, ...]:
     """The warning that versions are disabled earlier than Batch may allow, because `unused_for` is shorter than the
     margin."""
     if goal.taken_away or goal.force or goal.unused_for >= MARGIN_SECONDS:
@@ -148,7 +149,7 @@ def _cut_short(goal: Goal, observed: Mapping[str, Any], versions: Sequence[str])
     return usage.cut_short(f"{_subject(goal)} ({', '.join(versions)})", within.ids)
 
 
-def plan_enabled_again(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
+def plan_enabled_again(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[KeyWrites]:
     missing = [version for version in goal.again if version not in before["enabled_versions"]]
     return Plan(goal, before, before, tuple(_set_enabled(goal, version, to=True) for version in missing))
 
@@ -158,7 +159,7 @@ def _set_enabled(goal: Goal, version: str, *, to: bool) -> Step[KeyWrites]:
     return step(KeyWrites.update, vault=goal.vault, name=goal.name, version=version, body=body)
 
 
-def plan_absent(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
+def plan_absent(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[KeyWrites]:
     key: KeyBundle | None = observed["key"]
     if key is None and goal.taken_away is None:
         return _unchanged(goal, before, {})

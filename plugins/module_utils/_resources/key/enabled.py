@@ -17,11 +17,12 @@ from ..._core.errors import NotFound
 from ..._core.plan import Plan
 from .document import describe
 from .goal import Goal, key_not_found, key_soft_deleted
+from .observed import Observed
 from .present import repaired
 from .writes import KeyWrites
 
 
-def plan(goal: Goal, observed: Mapping[str, Any], _newest: Mapping[str, Any]) -> Plan[KeyWrites]:
+def plan(goal: Goal, observed: Observed, _newest: Mapping[str, Any]) -> Plan[KeyWrites]:
     if observed["key"] is None:
         raise key_soft_deleted(goal) if observed["deleted"] else key_not_found(goal)
     version: KeyBundle | None = observed["named"] if goal.version else observed["key"]

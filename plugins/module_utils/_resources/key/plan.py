@@ -9,18 +9,16 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ..._core.plan import Plan
 from . import disabled, enabled, present
 from .document import describe
 from .goal import Goal
+from .observed import Observed
 from .recovery import plan_recovered
 from .writes import KeyWrites
 
 
-def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[KeyWrites]:
+def plan(goal: Goal, observed: Observed) -> Plan[KeyWrites]:
     by_state = {
         "present": present.plan,
         "enabled": enabled.plan,

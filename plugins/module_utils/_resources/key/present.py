@@ -30,13 +30,14 @@ from .document import (
     version_of,
 )
 from .goal import Goal, key_disabled, key_soft_deleted
+from .observed import Observed
 from .recovery import plan_recovered
 from .writes import KeyWrites
 
 Steps = tuple[Step[KeyWrites], ...]
 
 
-def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
+def plan(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[KeyWrites]:
     key: KeyBundle | None = observed["key"]
     if key is None and observed["deleted"]:
         return _recovery(goal, observed, before)
@@ -52,9 +53,10 @@ def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> 
         _refuse_other_family(goal, key)
         _refuse_other_size(goal, key)
         steps, after = repaired(goal, key, before, {})
-    if goal.stops_rotation(observed["policy"]):
+    has_policy = observed["policy"]
+    if has_policy is not None and goal.stops_rotation(has_policy):
         warnings += _rotation_guard(goal, observed)
-        policy = rotation_policy.without_rotation(observed["policy"])
+        policy = rotation_policy.without_rotation(has_policy)
         steps = (*steps, _set_policy(goal, policy))
         after = {**after, "rotation_policy": rotation_policy.describe(policy)}
     if goal.rotation_policy is not None and before.get("rotation_policy") != goal.rotation_policy:
@@ -68,7 +70,7 @@ def plan(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> 
     return Plan(goal, before, after, steps, warnings)
 
 
-def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
+def _recovery(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[KeyWrites]:
     if not goal.recover:
         raise key_soft_deleted(goal)
     # Further changes can be planned only after the recovery, because Azure shows no versions before.
@@ -79,7 +81,7 @@ def _set_policy(goal: Goal, policy: RotationPolicy) -> Step[KeyWrites]:
     return step(KeyWrites.set_rotation_policy, vault=goal.vault, name=goal.name, policy=policy)
 
 
-def _is_due(goal: Goal, observed: Mapping[str, Any]) -> bool:
+def _is_due(goal: Goal, observed: Observed) -> bool:
     key: KeyBundle | None = observed["key"]
     now: float = observed["now"]
     if key is None:
@@ -99,7 +101,7 @@ def _refuse_to_enable(goal: Goal, key: KeyBundle | None, before: Mapping[str, An
         raise key_disabled(goal, before["version"])
 
 
-def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[Steps, Any]:
+def _new_version(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> tuple[Steps, Any]:
     """Create a key, or a new version. Options that are not set have the values of the previous version."""
     previous: KeyBundle | None = observed["key"]
     if previous is not None:
@@ -139,7 +141,7 @@ def _new_version(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, A
     return (step(KeyWrites.create, vault=goal.vault, name=goal.name, body=body),), after
 
 
-def _previous_expires(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
+def _previous_expires(goal: Goal, observed: Observed) -> tuple[str, ...]:
     """The warning that the previous version expires when accounts may still need it."""
     previous: KeyBundle | None = observed["key"]
     expires = previous["attributes"].get("exp") if previous else None
@@ -182,10 +184,10 @@ def repaired(
     return (update,), after
 
 
-def _rotation_guard(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
+def _rotation_guard(goal: Goal, observed: Observed) -> tuple[str, ...]:
     """Refuse to remove the rotation policy if accounts or pools follow the key: they would keep a version until it
     expires."""
-    versionless, visible = identifier_of(observed["key"]).versionless, observed["visible"]
+    versionless, visible = observed["identifier"].versionless, observed["visible"]
     users = usage.following(visible, versionless)
     return usage.guard(users, visible, f"remove the rotation policy of the key {goal.name}", force=goal.force)
 

@@ -16,10 +16,11 @@ from ..._core.documents import KeyBundle
 from ..._core.plan import Outcome, Plan, Step, step
 from .document import version_of
 from .goal import Goal, key_not_found
+from .observed import Observed
 from .writes import KeyWrites
 
 
-def plan_recovered(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[KeyWrites]:
+def plan_recovered(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[KeyWrites]:
     if observed["key"] is not None:
         return Plan(goal, before, before)
     deleted: KeyBundle | None = observed["deleted"]

@@ -29,6 +29,7 @@ from ..._core.ids import key_of, principals_of
 from ..._core.plan import Step
 from ..access.client import Access
 from .document import name_taken
+from .observed import Observed
 from .reads import VaultReads, vault_ref
 
 
@@ -51,24 +52,28 @@ class Vaults(Polled):
         # By name of a vault that this task has created, the ids of the accounts whose access had to be granted again.
         self._restored: dict[str, list[str]] = {}
 
-    def read(self, goal: Any) -> dict[str, Any]:
+    def read(self, goal: Any) -> Observed:
         subscription = self._session.subscription_id
         vault = self._reads.get(goal.group, goal.name)
-        observed: dict[str, Any] = {"vault": vault, "deleted": None}
+        observed: Observed = {"vault": vault, "deleted": None}
         if not goal.present:
             return {**observed, "visible": self._visible.read()} if vault or goal.taken_away else observed
         if vault is not None:
-            return {**observed, **self._after_creation(goal)} if goal.created else observed
+            if goal.created:
+                observed["restored"], observed["without_access"] = self._after_creation(goal)
+            return observed
         # These reads are independent, and each is a round trip to Azure.
         reads: dict[str, Callable[[], Any]] = {
             "listed": lambda: self._is_listed(goal.group, goal.name),
             "deleted": lambda: self._reads.deleted_here(goal.name, subscription),
             "regions": lambda: self._resources.regions("Microsoft.KeyVault", "vaults"),
-            "group": lambda: self._resources.group(goal.group) if goal.location is None else None,
+            **({} if goal.location else {"group": lambda: self._resources.group(goal.group)}),
         }
         observed["caller"] = self._session.caller
-        observed.update(map_concurrent(lambda name: reads[name](), reads))
-        if observed.pop("listed"):
+        found: Any = map_concurrent(lambda name: reads[name](), reads)
+        is_listed = found.pop("listed")
+        observed.update(found)
+        if is_listed:
             observed["vault"] = self._await(goal.group, goal.name)
         return observed
 
@@ -169,11 +174,11 @@ class Vaults(Polled):
         if failure is not None:
             raise failure
 
-    def _after_creation(self, goal: Any) -> dict[str, Any]:
+    def _after_creation(self, goal: Any) -> tuple[list[str], list[str]]:
         """The accounts whose access was restored, and those that still lack it."""
         restored = self._restored.get(goal.name.lower(), [])
         lacking = [account_id for account_id, _steps in self._without_access(goal.group, goal.name)] if restored else []
-        return {"restored": list(dict.fromkeys(restored)), "without_access": lacking}
+        return list(dict.fromkeys(restored)), lacking
 
     def _without_access(self, group: str, name: str) -> Iterator[tuple[str, tuple[Step[Any], ...]]]:
         """The accounts whose key is in the vault and that lack access to the key, with the steps that grant it."""

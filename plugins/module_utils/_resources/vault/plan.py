@@ -21,6 +21,7 @@ from ..._core.plan import Plan, Step, step
 from ..._core.summary import changed_values
 from .document import RBAC, authorization_of, describe, is_in_perimeter, lets_azure_services_in, required
 from .goal import Goal
+from .observed import Observed
 from .writes import VaultWrites
 
 # In a vault with access policies, not even the creator has permissions on keys. These are the permissions that the
@@ -37,13 +38,13 @@ CREATOR_KEY_PERMISSIONS = (
 )
 
 
-def plan(goal: Goal, observed: Mapping[str, Any]) -> Plan[VaultWrites]:
+def plan(goal: Goal, observed: Observed) -> Plan[VaultWrites]:
     vault: Vault | None = observed["vault"]
     before = describe(vault)
     if not goal.present:
         return _deletion(goal, observed, before)
     if vault is None and observed["deleted"]:
-        return _recovery(goal, observed, before)
+        return _recovery(goal, observed["deleted"], observed, before)
     if vault is None:
         if goal.taken_away:
             # In a rollback, Azure does not show the deleted vault yet. A new vault would not have its keys.
@@ -87,7 +88,7 @@ def summary(goal: Goal, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
     return f"{made} the {vault} in {after['location']} with soft delete and purge protection."
 
 
-def _deletion(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[VaultWrites]:
+def _deletion(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[VaultWrites]:
     if observed["vault"] is None and not goal.taken_away:
         return Plan(goal, before, before)
     visible = observed["visible"]
@@ -98,7 +99,7 @@ def _deletion(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
     return usage.removal(Plan(goal, before, describe(None), steps, warnings), back)
 
 
-def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[VaultWrites]:
+def _recovery(goal: Goal, vault: DeletedVault, observed: Observed, before: Mapping[str, Any]) -> Plan[VaultWrites]:
     if not goal.recover:
         remedy = "Set recover: true to recover it, or use another name."
         raise Refused(
@@ -108,7 +109,6 @@ def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
             value=False,
             remedy=remedy,
         )
-    vault: DeletedVault = observed["deleted"]
     deleted = vault["properties"]
     body = {
         "location": deleted["location"],
@@ -131,7 +131,7 @@ def _recovery(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
     return Plan(goal, before, after, tuple(steps))
 
 
-def _creation(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]) -> Plan[VaultWrites]:
+def _creation(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[VaultWrites]:
     location = goal.location or observed["group"]["location"]
     regions.require_available(location, observed.get("regions"), f"The key vault {goal.name}")
     caller = observed["caller"]
@@ -146,7 +146,7 @@ def _creation(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
         "enableRbacAuthorization": authorization == RBAC,
         "accessPolicies": [] if authorization == RBAC else [_creator_policy(caller)],
     }
-    after = {
+    after: dict[str, Any] = {
         "exists": True,
         "name": goal.name,
         "location": location,
@@ -163,7 +163,7 @@ def _creation(goal: Goal, observed: Mapping[str, Any], before: Mapping[str, Any]
     return Plan(replace(goal, created=True), before, after, (_create(goal, body),))
 
 
-def _restored(goal: Goal, observed: Mapping[str, Any]) -> tuple[str, ...]:
+def _restored(goal: Goal, observed: Observed) -> tuple[str, ...]:
     accounts = observed.get("restored")
     if not accounts:
         return ()
