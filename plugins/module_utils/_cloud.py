@@ -190,6 +190,7 @@ class Cloud:
         accounts = AccountsOverlay(
             azure, predictions, vaults, self._failed_checks, lambda: self._session.caller["tenant_id"]
         )
+        self._session.complete_operations = accounts.complete_operations
         overlays = {
             "microsoft.batch": accounts,
             "microsoft.keyvault": vaults,

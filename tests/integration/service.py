@@ -144,6 +144,9 @@ class Service:
         self._arm("PUT", f"{self.account_id(name)}", _BATCH, wanted)
         return self.account(name)
 
+    def delete_account(self, name: str = "account1") -> None:
+        self._arm("DELETE", self.account_id(name), _BATCH)
+
     def make_pool(self, name: str, account: str = "account1", **properties: Any) -> None:
         body = {"properties": {"vmSize": "standard_d2s_v3", **properties}}
         self._arm("PUT", f"{self.account_id(account)}/pools/{name}", _POOLS, body)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from harness import assert_predicted
 from one_process import OneProcess
 from role_runs import VARS
@@ -55,6 +56,28 @@ def test_two_new_versions_are_passed_on(runner: OneProcess, service: Service) ->
     )
 
     assert [one["changed"] for one in done] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("deletes", [False, True], ids=["created", "deleted"])
+def test_an_account_that_is_being_created_or_deleted(runner: OneProcess, service: Service, deletes: bool) -> None:
+    """The task waits until that has ended, and check mode does not."""
+    service.make_vault()
+    service.make_key()
+    service.sandbox.control.timing(batch_create=0 if deletes else 2, batch_delete=2)
+    service.make_account(identity={"type": "None"})
+    if deletes:
+        service.delete_account()
+
+    account = {"resource_group": GROUP, "account_name": "account1"}
+    key = "https://vault-one.vault.azure.net/keys/key1"
+    done = predicted(
+        runner,
+        identity("account1", adopt_existing=True),
+        ("keyvault_cmk_access", {"account_resource_group": GROUP, "account_name": "account1", "key_identifier": key}),
+        ("batch_encryption", {**account, "key_source": "microsoft_keyvault", "key_identifier": key}),
+    )
+
+    assert [one["changed"] for one in done] == [True] * 3
 
 
 def test_the_principals_of_two_new_accounts_get_access_to_two_vaults(runner: OneProcess, service: Service) -> None:

@@ -13,7 +13,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .._core.errors import Denied
@@ -67,6 +67,12 @@ class Reads:
         found = self.find(what, ref)
         # The error has Azure's own message.
         return self._gateway.get(what, ref) if found is None else found
+
+    def documents(self, namespace: str, *types: str) -> Iterator[Any]:
+        """The documents of these types that the task has read."""
+        for ref, answer in self._known.items():
+            if (place(ref).namespace, place(ref).types) == (namespace, types) and answer.document is not None:
+                yield answer.document
 
     @property
     def now(self) -> float:

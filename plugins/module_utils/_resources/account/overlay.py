@@ -64,7 +64,7 @@ class AccountsOverlay(ResourceOverlay):
         at = place(ref)
         if at.types == ("batchaccounts", "pools"):
             return self._pools(what, ref, partial(self._azure.list, what, ref, filter), [])
-        listed = [one for item in self._azure.list(what, ref, filter) if (one := _settled(item)) is not None]
+        listed = self._azure.list(what, ref, filter)
         entries = self._predictions.all(_KIND)
         below = {name: entry for name, entry in entries.items() if name.startswith(f"{at.scope.lower()}/")}
         return completed(listed, below, lambda item: str(item["id"]).lower())
@@ -87,8 +87,7 @@ class AccountsOverlay(ResourceOverlay):
             made = self.is_made(ref)
             if method == "DELETE":
                 if current is not None:
-                    gone: Entry = {"document": None, "made": made, "location": current["location"]}
-                    self._predictions.put(_KIND, ref, gone)
+                    self._put_deleted(current, made=made)
                 return None
             if current is None:
                 if method == "PATCH":
@@ -97,9 +96,19 @@ class AccountsOverlay(ResourceOverlay):
             if method == "PUT" and is_failed(current):
                 # The account's creation has failed, and this request repeats it.
                 properties = {**current["properties"], "provisioningState": "Succeeded"}
-                return self._changed(what, {**current, "properties": properties}, body, made=True)
+                return self._changed(what, {**current, "properties": properties}, body, made=made)
             self._require_available(what, current)
             return self._changed(what, current, body, made=made)
+
+    def complete_operations(self) -> None:
+        """Predict that the accounts which the task has read are created or deleted, if that is under way."""
+        for account in self._azure.documents("microsoft.batch", "batchaccounts"):
+            state = account["properties"].get("provisioningState")
+            if state == "Creating":
+                properties = {**account["properties"], "provisioningState": "Succeeded"}
+                self._put({**account, "properties": properties}, made=False)
+            elif state == "Deleting":
+                self._put_deleted(account, made=False)
 
     def is_made(self, account_id: str) -> bool:
         """Whether the creation of the account is predicted."""
@@ -109,8 +118,7 @@ class AccountsOverlay(ResourceOverlay):
     def _account(self, what: str, ref: str) -> Answer:
         entry = self._predictions.get(_KIND, ref)
         if entry is None:
-            answer = self._azure.answer(what, ref)
-            return answer if answer.document is None else answer._replace(document=_settled(answer.document))
+            return self._azure.answer(what, ref)
         return Answer(entry["document"], self._azure.now, entry.get("changed"))
 
     def _new(self, what: str, ref: str, body: Mapping[str, Any]) -> Document:
@@ -146,6 +154,10 @@ class AccountsOverlay(ResourceOverlay):
         if "tags" in body:
             account["tags"] = body["tags"]
         account["properties"].update(body.get("properties", {}))
+        self._put(account, made=made)
+        return account
+
+    def _put(self, account: Document, *, made: bool) -> None:
         entry: Entry = {
             "document": account,
             "made": made,
@@ -154,7 +166,9 @@ class AccountsOverlay(ResourceOverlay):
             "changed": int(self._azure.now),
         }
         self._predictions.put(_KIND, account["id"], entry)
-        return account
+
+    def _put_deleted(self, account: Document, *, made: bool) -> None:
+        self._predictions.put(_KIND, account["id"], {"document": None, "made": made, "location": account["location"]})
 
     def _identity(self, what: str, account: Document, wanted: Mapping[str, Any]) -> Document:
         has = account.get("identity", {})
@@ -199,14 +213,6 @@ class AccountsOverlay(ResourceOverlay):
         if isinstance(pools, Unavailable) or is_of_caller(pools.facts.get("azure", {}).get("code")):
             raise pools
         return none
-
-
-def _settled(account: Document) -> Document | None:
-    """The account with an operation that is still running shown as complete; None if it is being deleted."""
-    state = account["properties"].get("provisioningState")
-    if state != "Creating":
-        return None if state == "Deleting" else account
-    return {**account, "properties": {**account["properties"], "provisioningState": "Succeeded"}}
 
 
 def _unavailable(what: str, key: KeyIdentifier, failed: list[str]) -> Exception:
