@@ -268,7 +268,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
                 in_background(cloud.vault_reads.get, goal.group, goal.vault)
             skips = params["missing"] == "skip"
             listed = cloud.accounts.listed(group, account) if goal.present else None
-            found = listed or cloud.accounts.present(group, account, group_may_be_missing=skips)
+            found = listed or cloud.accounts.existing(group, account, group_may_be_missing=skips)
             if found is None and skips:
                 nothing = {"account_exists": False}
                 outcome = Outcome(False, nothing, nothing, (missing(group, account),))

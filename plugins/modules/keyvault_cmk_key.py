@@ -480,7 +480,7 @@ def _for_account(goal: Goal, group: str, name: str, cloud: Cloud, *, may_be_miss
     something to change, is not available."""
     account = cloud.accounts.listed(group, name)
     if account is None or not goal.names(key_of(account)):
-        account = cloud.accounts.present(group, name, group_may_be_missing=may_be_missing)
+        account = cloud.accounts.existing(group, name, group_may_be_missing=may_be_missing)
     if account is None and may_be_missing:
         nothing = {"account_exists": False}
         return Outcome(False, nothing, nothing, (missing(group, name),)).summarized(

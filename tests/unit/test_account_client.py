@@ -235,7 +235,7 @@ def test_an_endless_operation_fails_and_names_wait_timeout(client: Make, clock: 
 
 
 def look(accounts: Accounts, **options: Any) -> dict[str, Any] | None:
-    return accounts.present(GROUP, NAME, **options)
+    return accounts.existing(GROUP, NAME, **options)
 
 
 def test_a_listed_account_exists_although_a_read_misses_it(client: Make) -> None:

@@ -12,7 +12,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Cm
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import (
     availability,
     is_refused,
-    judged,
+    why_unavailable,
 )
 
 LISTED = None
@@ -39,20 +39,20 @@ LOST, UNKNOWN = ["The key is disabled."], ["The key could not be read."]
     ],
 )
 def test_available(pools: CmkError | None, lost: list[str], unknown: list[str], available: bool | None) -> None:
-    assert availability(judged(pools, lost, unknown)) is available
+    assert availability(why_unavailable(pools, lost, unknown)) is available
 
 
 @pytest.mark.parametrize(("pools", "refused"), [(LISTED, False), (FAILING, True), (REFUSED, True)])
 def test_whether_batch_refuses_to_list_the_pools_of_an_account_without_its_key(
     pools: CmkError | None, refused: bool
 ) -> None:
-    assert is_refused(judged(pools, LOST, [])) is refused
+    assert is_refused(why_unavailable(pools, LOST, [])) is refused
 
 
 @pytest.mark.parametrize("pools", [REFUSED, NOT_ALLOWED])
 def test_a_refusal_stays_the_reason(pools: CmkError) -> None:
-    assert judged(pools, LOST, UNKNOWN) is pools
+    assert why_unavailable(pools, LOST, UNKNOWN) is pools
 
 
 def test_an_error_of_the_service_is_the_reason_if_the_key_is_unknown() -> None:
-    assert judged(FAILING, [], UNKNOWN) is FAILING
+    assert why_unavailable(FAILING, [], UNKNOWN) is FAILING

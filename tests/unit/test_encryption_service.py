@@ -59,7 +59,7 @@ class Services:
         self.asked: list[str] = []
         self.group_may_be_missing: bool | None = None
 
-    def present(self, _group: str, _name: str, *, group_may_be_missing: bool) -> Any:
+    def existing(self, _group: str, _name: str, *, group_may_be_missing: bool) -> Any:
         self.group_may_be_missing = group_may_be_missing
         return self.document
 

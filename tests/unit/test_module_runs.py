@@ -116,10 +116,10 @@ class Cloud:
         def listed(_group: str, _name: str) -> Any:
             return self.listed
 
-        def present(_group: str, _name: str, *, group_may_be_missing: bool) -> Any:
+        def existing(_group: str, _name: str, *, group_may_be_missing: bool) -> Any:
             return self.account
 
-        return SimpleNamespace(present=present, listed=listed)
+        return SimpleNamespace(existing=existing, listed=listed)
 
     @property
     def encryption(self) -> Any:

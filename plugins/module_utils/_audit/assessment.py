@@ -168,7 +168,7 @@ def _availability(
     elif pools is None:
         available = None
     else:
-        reason = account_document.judged(reason, lost, unknown)
+        reason = account_document.why_unavailable(reason, lost, unknown)
         available = account_document.availability(reason)
     return {
         "available": available,

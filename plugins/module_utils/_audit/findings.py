@@ -27,7 +27,7 @@ AT_RISK, BREAKS_RULES, UNKNOWN, OK = "at_risk", "non_compliant", "unknown", "ok"
 STATES = (AT_RISK, BREAKS_RULES, UNKNOWN, OK)
 
 
-def judged(assessment: Assessment, policy: Policy, now: float) -> dict[str, Any]:
+def with_findings(assessment: Assessment, policy: Policy, now: float) -> dict[str, Any]:
     """The account's record with its findings, and with the state that follows from the findings."""
     record = assessment.record
     found = [

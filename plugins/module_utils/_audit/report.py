@@ -16,7 +16,7 @@ from typing import Any
 from .._core.duration import instant
 from .assessment import FleetData, assessed
 from .causes import causes
-from .findings import STATES, judged
+from .findings import STATES, with_findings
 from .policy import Policy
 from .rules import RULES, SEVERITIES, is_at_least
 
@@ -27,7 +27,7 @@ FORMAT = "azbatch.cmk/audit/1"
 def whole(fleet: FleetData, policy: Policy, options: Mapping[str, Any]) -> dict[str, Any]:
     """The report of an audit. `options` are those of the task for the scope and the policy."""
     now = fleet["now"]
-    accounts = [judged(assessed(account, fleet), policy, now) for account in fleet["accounts"]]
+    accounts = [with_findings(assessed(account, fleet), policy, now) for account in fleet["accounts"]]
     accounts.sort(key=lambda one: (STATES.index(one["state"]), _worst(one), one["name"].lower(), one["id"].lower()))
     return {
         "format": FORMAT,

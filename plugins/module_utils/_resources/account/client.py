@@ -112,7 +112,7 @@ class Accounts(Polled):
             listed: Account | None = self._session.cache.one_of_many(self._listed, *self._name(group, name))
         return listed if listed and listed["properties"].get("provisioningState") not in _UNDER_WAY else None
 
-    def present(self, group: str, name: str, *, group_may_be_missing: bool = False) -> Account | None:
+    def existing(self, group: str, name: str, *, group_may_be_missing: bool = False) -> Account | None:
         """The account after its current operation has finished, read from Azure. If a read does not find an account
         that is listed, wait until a read finds it."""
         try:

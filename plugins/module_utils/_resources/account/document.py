@@ -96,7 +96,7 @@ class NotShown(CmkError):
         super().__init__(f"{told} {' '.join(unknown)}")
 
 
-def judged(pools: CmkError | None, lost: Sequence[str], unknown: Sequence[str]) -> CmkError | None:
+def why_unavailable(pools: CmkError | None, lost: Sequence[str], unknown: Sequence[str]) -> CmkError | None:
     """Why the account is not available, or why that is not known. `pools` is the error of a list of its pools, or
     None. `lost` are the reasons why Batch cannot use the key, and `unknown` the reasons why that is not known.
 

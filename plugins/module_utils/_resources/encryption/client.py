@@ -28,7 +28,15 @@ from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotConverged, NotFound, PlanOutdated, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
 from ..account.client import Accounts
-from ..account.document import KeyUnusable, NotShown, availability, is_failed, is_refused, judged, require_known
+from ..account.document import (
+    KeyUnusable,
+    NotShown,
+    availability,
+    is_failed,
+    is_refused,
+    require_known,
+    why_unavailable,
+)
 from ..key.client import Keys
 from ..key.evidence import EvidenceReader
 from .document import account_unavailable
@@ -65,7 +73,7 @@ class Encryption(Polled):
         account = None if goal.undoes else self._accounts.listed(group, name)
         if account is None or not goal.is_satisfied_by(account):
             # Before a change, the account is read now, because another controller may have moved it a moment ago.
-            account = self._accounts.present(group, name, group_may_be_missing=goal.may_be_missing)
+            account = self._accounts.existing(group, name, group_may_be_missing=goal.may_be_missing)
         observed: Observed = {"account": account, "unavailable_reason": None}
         if account is None:
             return observed
@@ -112,7 +120,7 @@ class Encryption(Polled):
         if goal.patient:
             return None
         with self._session.cache.shared_since(self._session.task_began):
-            account = self._accounts.present(goal.group, goal.account, group_may_be_missing=goal.may_be_missing)
+            account = self._accounts.existing(goal.group, goal.account, group_may_be_missing=goal.may_be_missing)
             if account is None or is_failed(account) or not goal.is_satisfied_by(account):
                 return None
             if self._accounts.may_be_older_than_write(account) or self._expires_soon(account, goal):
@@ -189,8 +197,8 @@ class Encryption(Polled):
     ) -> CmkError | None:
         """Why the account is not available, or why that is not known (`account_document.availability`).
 
-        The key, the access and the network are judged too (`judged`). `read` returns their data. By default, they are
-        read now. After a change of the key by this task, they are not judged, because Batch has used the key.
+        The key, the access and the network count too (`why_unavailable`). `read` returns their data. By default, they
+        are read now. After a change of the key by this task, they do not count, because Batch has used the key.
 
         Whether Batch refuses to list the pools of an account without its key is not documented. If a task of the run
         has seen it, a list shows that the account is available again, unless the key was lost a second time: Batch may
@@ -211,7 +219,7 @@ class Encryption(Polled):
                 lost, unknown = lost_key(found)
                 seen = self._seen(group, name)
                 shows = seen and seen["refusal"] is not None
-                reason = judged(reason, lost, [] if reason is None and shows else unknown)
+                reason = why_unavailable(reason, lost, [] if reason is None and shows else unknown)
                 if reason is None and shows is False:
                     reason = NotShown(["After a repair of the key, Batch may need ten minutes."])
         if availability(reason) is False:
