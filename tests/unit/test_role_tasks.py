@@ -312,6 +312,7 @@ DIAGNOSED: dict[str, Any] = {
     "key_name": "batch",
     "diagnosis": {
         "vault": {"subscription_id": "s", "resource_group": "rg-keys", "name": "myvault"},
+        "causes": [],
         "key_identifiers": [PINNED_OLD, PINNED_NEW],
     },
 }
@@ -320,7 +321,8 @@ WAIT = "batch_encryption"
 
 
 def recover(*repairs: str, **asked: Any) -> Run:
-    found = {**DIAGNOSED, "repairs": list(repairs)}
+    causes = [{"name": "key_deleted"}] if "key" in repairs else []
+    found = {**DIAGNOSED, "repairs": list(repairs), "diagnosis": {**DIAGNOSED["diagnosis"], "causes": causes}}
     returns: Any = dict.fromkeys(("__recover_before", "__recover_in_vault", "__recover_in_key"), found)
     for repair in ("__recover_vault", "__recover_network", "__recover_key"):
         returns[repair] = {"changed": True}
