@@ -375,3 +375,28 @@ def test_a_list_of_the_pools_after_a_repair(tmp_path: Path, earlier: Any, availa
     if earlier is not None:
         assert survey(disabled, None if earlier == "listed" else earlier) is False
     assert survey(enabled, None) is available
+
+
+@pytest.mark.parametrize("is_repaired", [False, True])
+def test_batch_is_asked_again_after_a_repair(tmp_path: Path, is_repaired: bool) -> None:
+    """Its refusal names one cause. After the repair of that cause, it may name another one."""
+    refusals = [Rejected(name, azure={"code": "KeyVaultKeyNotAccessible"}) for name in ("first", "second")]
+    services: Any = Services(PINNED_OLD)
+    services.unavailable_reason = lambda *_place: refusals.pop(0)
+    files = RunFiles(str(tmp_path))
+    lost = diagnosed(PINNED_OLD, bundle=key(OLD, enabled=False))
+    symptoms: Any = SimpleNamespace(read=lambda *_account: lost, of_key_in_use=lambda *_key, is_report: lost)
+
+    def survey() -> tuple[str, Any]:
+        """What Batch refuses, by a task of the run."""
+        session = session_of(files, cache=Cache(files, lambda: "me"), task_began=0)
+        found = Encryption(session, services, services, symptoms, services).survey("g", "mybatch", diagnose=True)
+        reason = found["unavailable_reason"]
+        assert reason is not None
+        return reason.msg, reason.facts["azure"]["code"]
+
+    assert survey() == ("first", "KeyVaultKeyNotAccessible")
+    if is_repaired:
+        Cache(files, lambda: "me").changed("key")
+
+    assert survey() == ("second" if is_repaired else "first", "KeyVaultKeyNotAccessible")
