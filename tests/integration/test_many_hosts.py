@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Concurrent tasks of a run share a token only if they sign in as the same principal."""
+"""Several hosts in one run: none loses what another one has done."""
 
 from __future__ import annotations
 
@@ -54,6 +54,39 @@ def test_side_by_side(ansible: Ansible, service: Service, strategy: str) -> None
         assert service.encryption(host) == identifier
     tokens = [r["body"] for r in run.requests if r["url"].endswith("/oauth2/v2.0/token")]
     assert len(tokens) == 2, tokens
+
+
+@pytest.mark.parametrize("lost", ["vault", "key"])
+def test_hosts_that_have_lost_the_same(ansible: Ansible, service: Service, lost: str) -> None:
+    """One host repairs the vault or the key. Each host finds what its own account needs after that."""
+    service.make_vault(rbac=True)
+    identifier = service.make_key().id
+    hosts = HOSTS[:3]
+    for host in hosts:
+        service.make_account(host)
+        service.assign(service.account(host)["identity"]["principalId"], service.vault_id())
+        service.point(identifier, host)
+    if lost == "vault":
+        service.delete_vault()
+    else:
+        service.keys().begin_delete_key("key1").wait()
+    play = {
+        "name": "Recover",
+        "hosts": "all",
+        "gather_facts": False,
+        "tasks": [
+            {
+                "name": "Recover",
+                "ansible.builtin.import_role": {"name": "azbatch.cmk.recover"},
+                "vars": {"cmk_resource_group": GROUP, "cmk_account_name": "{{ inventory_hostname }}"},
+            }
+        ],
+    }
+
+    run = ansible.playbook([play], way="in_process", arguments=["-i", f"{','.join(hosts)},"])
+
+    assert run.rc == 0, run.output
+    assert all(service.is_available(host) for host in hosts)
 
 
 # Returns the token in the session's folder, as the Azure CLI does for the user who signed in there.

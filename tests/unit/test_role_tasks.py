@@ -324,8 +324,6 @@ def recover(*repairs: str, **asked: Any) -> Run:
     causes = [{"name": "key_deleted"}] if "key" in repairs else []
     found = {**DIAGNOSED, "repairs": list(repairs), "diagnosis": {**DIAGNOSED["diagnosis"], "causes": causes}}
     returns: Any = dict.fromkeys(("__recover_before", "__recover_in_vault", "__recover_in_key"), found)
-    for repair in ("__recover_vault", "__recover_network", "__recover_key"):
-        returns[repair] = {"changed": True}
     return Run("recover", returns, **asked)
 
 
