@@ -70,7 +70,8 @@ class Reads:
 
     def documents(self, namespace: str, *types: str) -> Iterator[Any]:
         """The documents of these types that the task has read."""
-        for ref, answer in self._known.items():
+        # Other threads of the task may read more documents meanwhile.
+        for ref, answer in list(self._known.items()):
             if (place(ref).namespace, place(ref).types) == (namespace, types) and answer.document is not None:
                 yield answer.document
 
