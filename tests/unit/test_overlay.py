@@ -299,6 +299,22 @@ def test_preflight_decides_whether_an_account_is_available(azure: Azure, failed:
     assert azure.get(f"{ACCOUNTS}/there/pools") == pools
 
 
+@pytest.mark.parametrize("status", [409, 500])
+def test_an_account_whose_key_is_repaired_is_available(
+    monkeypatch: pytest.MonkeyPatch, azure: Azure, status: int
+) -> None:
+    """Batch may respond with a server error as long as it cannot use the key."""
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": f"{KEYS}/keys/key/{V1}"}}
+    azure.has(f"{ACCOUNTS}/there", account(encryption=encryption))
+    azure.has(f"{ACCOUNTS}/there/pools", {"error": {"code": "InternalError"}}, status)
+    azure.has("/keys/key/" + V1, bundle())
+
+    azure.write("PATCH", f"{KEYS}/keys/key/{V1}", {"attributes": {"enabled": True}})
+
+    assert azure.get(f"{ACCOUNTS}/there/pools") == {"value": []}
+
+
 def test_batch_decides_if_only_another_key_of_the_vault_changes(azure: Azure) -> None:
     """Batch may list the pools of an account that has lost its key."""
     encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": f"{KEYS}/keys/key/{V1}"}}

@@ -20,7 +20,7 @@ from ..._azure.predictions import Entry, Predictions
 from ..._core import placeholders
 from ..._core.concurrent import value_or_error
 from ..._core.documents import Account
-from ..._core.errors import CmkError, Unavailable
+from ..._core.errors import CmkError
 from ..._core.ids import KeyIdentifier, key_of, place_of
 from ..vault.overlay import VaultsOverlay
 from .document import is_failed, is_of_caller
@@ -210,7 +210,8 @@ class AccountsOverlay(ResourceOverlay):
             return pools
         # The account can use its key, whatever Batch responds now. If the caller may not list pools, Resource
         # Manager refuses the request, and that response stays.
-        if isinstance(pools, Unavailable) or is_of_caller(pools.facts.get("azure", {}).get("code")):
+        said = pools.facts.get("azure", {})
+        if said.get("status", 429) == 429 or is_of_caller(said.get("code")):
             raise pools
         return none
 
