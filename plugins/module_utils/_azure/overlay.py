@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 from .._core.errors import Denied
 from . import sdk
 from .gateway import Answer, Gateway
-from .predictions import Predictions
 from .session import Session
 
 _CLOCKS_DIFFER_SECONDS = 5
@@ -92,9 +91,8 @@ class Reads:
 class ResourceOverlay:
     """The predictions for one type of resource. Here, the documents are those of Azure, and no write is known."""
 
-    def __init__(self, azure: Reads, predictions: Predictions) -> None:
+    def __init__(self, azure: Reads) -> None:
         self._azure = azure
-        self._predictions = predictions
 
     def answer(self, what: str, ref: str) -> Answer:
         return self._azure.answer(what, ref)
@@ -126,7 +124,7 @@ class Overlay(Gateway):
         self._azure = azure
         self._keys = keys
         self._overlays: Mapping[str, ResourceOverlay] = overlays
-        self._others = ResourceOverlay(azure, Predictions(session.files))
+        self._others = ResourceOverlay(azure)
 
     def answer(self, what: str, ref: str) -> Answer:
         return self._of(ref).answer(what, ref)
@@ -160,16 +158,7 @@ class Overlay(Gateway):
         self._session.sent.accepted += 1
         return document
 
-    def begin(
-        self,
-        what: str,
-        method: str,
-        ref: str,
-        body: Mapping[str, Any] | None = None,
-        *,
-        if_late: Callable[[], None] | None = None,
-    ) -> Any:
-        return self.write(what, method, ref, body)
+    begin = write
 
     def finish(self, what: str, poller: Any) -> bool:
         return True

@@ -28,7 +28,8 @@ class AccessOverlay(ResourceOverlay):
     def __init__(
         self, azure: Reads, predictions: Predictions, vaults: VaultsOverlay, is_made: Callable[[str], bool]
     ) -> None:
-        super().__init__(azure, predictions)
+        super().__init__(azure)
+        self._predictions = predictions
         self._vaults = vaults
         self._is_made = is_made
 
@@ -84,7 +85,7 @@ class AccessOverlay(ResourceOverlay):
 
     def _put(self, scope: str, ref: str, entry: Entry, assignment: Mapping[str, Any]) -> None:
         self._predictions.put(_KIND, ref, entry, place=assignment["properties"]["principalId"])
-        if _is_in(scope, "microsoft.keyvault"):
+        if place(scope).namespace == "microsoft.keyvault":
             self._vaults.touch(place_of(scope)[2])
 
     def _in_azure(self, ref: str) -> str:
@@ -96,13 +97,9 @@ class AccessOverlay(ResourceOverlay):
     def _parent(self, scope: str) -> str | None:
         """The resource group of a vault or account that does not exist in Azure, or of a vault that has lost its role
         assignments; otherwise None."""
-        is_in_azure = True
-        if _is_in(scope, "microsoft.keyvault"):
+        at, is_in_azure = place(scope), True
+        if at.namespace == "microsoft.keyvault":
             is_in_azure = self._vaults.has_roles_of_azure(place_of(scope)[2])
-        elif _is_in(scope, "microsoft.batch"):
+        elif at.namespace == "microsoft.batch":
             is_in_azure = not self._is_made("/".join(scope.split("/")[:9]))
-        return None if is_in_azure else "/".join(scope.split("/")[:5])
-
-
-def _is_in(scope: str, namespace: str) -> bool:
-    return place(scope).namespace == namespace
+        return None if is_in_azure else at.scope

@@ -47,7 +47,8 @@ class AccountsOverlay(ResourceOverlay):
         failed_checks: Callable[[Account], list[str]],
         tenant: Callable[[], str],
     ) -> None:
-        super().__init__(azure, predictions)
+        super().__init__(azure)
+        self._predictions = predictions
         self._vaults = vaults
         self._failed_checks = failed_checks
         self._tenant = tenant

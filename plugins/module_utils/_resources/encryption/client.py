@@ -217,30 +217,29 @@ class Encryption(Polled):
             found = (read or partial(self._key_in_use, group, name, is_report=True))()
             if found:
                 lost, unknown = lost_key(found)
-                seen = self._seen(group, name)
-                shows = seen and seen["refusal"] is not None
+                shows = self._shows(group, name)
                 reason = why_unavailable(reason, lost, [] if reason is None and shows else unknown)
                 if reason is None and shows is False:
                     reason = NotShown(["After a repair of the key, Batch may need ten minutes."])
-        if availability(reason) is False:
-            self._note(reason, at, group, name)
+        if reason and availability(reason) is False:
+            refusal = {"msg": reason.msg, "facts": reason.facts} if is_refused(reason) else None
+            self._session.files.store({"at": at, "refusal": refusal}, *self._seen_as(group, name))
         return reason
 
-    def _note(self, reason: CmkError | None, at: float, group: str, name: str) -> None:
-        """Note for the other tasks of the run what Batch has responded without the key: its refusal to list the pools,
-        or None if it lists them."""
-        refusal = {"msg": reason.msg, "facts": reason.facts} if reason and is_refused(reason) else None
-        self._session.files.store({"at": at, "refusal": refusal}, *self._seen_as(group, name))
-
     def _seen(self, group: str, name: str) -> dict[str, Any] | None:
-        """What `_note` has kept; None if no task of the run has seen the account without its key."""
+        """When a task of the run has seen the account without its key (`at`), and with what Batch has refused to list
+        its pools (`refusal`; None if Batch has listed them). None if no task has seen the account without its key."""
         seen: dict[str, Any] | None = self._session.files.load(*self._seen_as(group, name))
         return seen
 
+    def _shows(self, group: str, name: str) -> bool | None:
+        """Whether Batch refuses to list the pools of the account without its key; None if no task has seen that."""
+        seen = self._seen(group, name)
+        return None if seen is None else seen["refusal"] is not None
+
     def pools_show_availability(self, group: str, name: str) -> bool:
         """Whether a task of the run has seen that Batch refuses to list the pools of the account without its key."""
-        seen = self._seen(group, name)
-        return seen is not None and seen["refusal"] is not None
+        return bool(self._shows(group, name))
 
     def _seen_as(self, group: str, name: str) -> tuple[str, ...]:
         return "seen without its key", self._session.subscription_id.lower(), group.lower(), name.lower()

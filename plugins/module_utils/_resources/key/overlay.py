@@ -46,7 +46,8 @@ class KeysOverlay(ResourceOverlay):
     """
 
     def __init__(self, azure: Reads, predictions: Predictions, vaults: VaultsOverlay) -> None:
-        super().__init__(azure, predictions)
+        super().__init__(azure)
+        self._predictions = predictions
         self._vaults = vaults
 
     def answer(self, what: str, ref: str) -> Answer:

@@ -37,7 +37,8 @@ class VaultsOverlay(ResourceOverlay):
     def __init__(
         self, azure: Reads, predictions: Predictions, caller: Callable[[], Mapping[str, str]], suffix: Callable[[], str]
     ) -> None:
-        super().__init__(azure, predictions)
+        super().__init__(azure)
+        self._predictions = predictions
         self._caller = caller
         self._suffix = suffix
         # The names, in lower case, of the vaults for which this task sets `authorization` to access policies.
