@@ -9,6 +9,7 @@ This plugin util is private to the collection.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +44,9 @@ _MISSING = warm_up()
 # For the same reason, load Ansible's filters and tests: the first lookup of a name loads all of them.
 filter_loader.get("combine")
 test_loader.get("skipped")
+# What is loaded now stays until the end. Otherwise the garbage collection at the exit visits all of it, which takes
+# longer than a short task. Python's documentation also recommends this before a fork.
+gc.freeze()
 begin_run(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
 _HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 # A variable of the collection's playbooks with the name of the variable for the next node of a workflow.

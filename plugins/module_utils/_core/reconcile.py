@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from . import interrupts
+from .concurrent import map_concurrent
 from .errors import CmkError, NotConverged, NotFound, PlanOutdated, Refused, Unavailable
 from .interrupts import as_failure
 from .plan import Outcome, Plan, Service, Step, W
@@ -64,8 +65,8 @@ def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, 
     todo = _first_plan(goal, service, planner)
     if not todo.changed:
         return todo.unchanged()
-    before_change()
-    lacking = rights(todo.steps)
+    checks: tuple[Callable[[], Any], ...] = (before_change, lambda: rights(todo.steps))
+    _nothing, lacking = map_concurrent(lambda check: check(), checks).values()
     todo = replace(todo, warnings=(*todo.warnings, *lacking))
     applied: list[str] = []
     with interrupts.raised():
