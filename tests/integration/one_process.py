@@ -14,7 +14,7 @@ import functools
 import importlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,7 +92,7 @@ class OneProcess:
         `record` takes the name and the result of each task."""
         scope = {**_read(role, "defaults"), **_read(role, "vars"), **variables, "ansible_check_mode": check}
         results: dict[str, Result] = {}
-        for task in _tasks(role):
+        for task in _tasks(role, scope):
             result = self._task(task, scope, check)
             record(task["name"], result)
             if result.get("failed"):
@@ -240,21 +240,17 @@ def _module(name: str) -> Any:
 
 # Cached here because Ansible's loader copies the content at each call.
 @functools.cache
-def _read(role: str, part: str) -> Any:
-    file = ROLES / role / part / "main.yml"
+def _read(role: str, part: str, name: str = "main.yml") -> Any:
+    file = ROLES / role / part / name
     return _loader.load_from_file(str(file), trusted_as_template=True) if file.exists() else {}
 
 
-@functools.cache
-def _tasks(role: str) -> list[Mapping[str, Any]]:
-    tasks: list[Mapping[str, Any]] = []
+def _tasks(role: str, scope: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
     for task in _read(role, "tasks"):
-        if "ansible.builtin.import_tasks" in task:
-            file = ROLES / role / "tasks" / task["ansible.builtin.import_tasks"]
-            tasks += _loader.load_from_file(str(file), trusted_as_template=True)
-        else:
-            tasks.append(task)
-    return tasks
+        if "ansible.builtin.include_tasks" not in task:
+            yield task
+        elif _holds(Templar(_loader, variables=scope), task.get("when", True)):
+            yield from _read(role, "tasks", task["ansible.builtin.include_tasks"])
 
 
 def _holds(templar: Templar, conditions: Any) -> bool:
