@@ -21,6 +21,7 @@ from measuring import ANSIBLE_PLAYBOOK, Bench, Cost, Traffic, peak_of
 from sandbox_client import MANAGEMENT, Sandbox
 
 DAY = 86400
+AGED = ("-e", "cmk_key_max_age=P30D")
 SUBSCRIPTIONS = "2022-09-01"
 IDENTITIES = "2023-01-31"
 KEY = "batch-cmk"
@@ -71,7 +72,7 @@ def rotate(bench: Bench, sandbox: Sandbox, *arguments: str) -> Rotation:
     sandbox.control.advance(31 * DAY)
     with _no_limits(sandbox):
         keys_before = {account["id"]: _key_of(account) for account in _accounts(sandbox)}
-    run = play(bench, sandbox, "rotate", "-e", "cmk_key_max_age=P30D", *arguments)
+    run = play(bench, sandbox, "rotate", *AGED, *arguments)
     with _no_limits(sandbox):
         rotation = Rotation(
             run.cost, run.traffic, run.sandbox_peak, len(keys_before), list(_behind(sandbox, keys_before))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fleet import DAY, Run, ok, play
+from fleet import AGED, DAY, Run, ok, play
 from key_vault_calls import data
 from measuring import Bench
 from sandbox_client import Sandbox, serving
@@ -16,7 +16,6 @@ from tables import Result, Wanted
 
 ACCOUNTS = 300
 VAULT, OTHER = "kv-sandbox-1", "batch-cmk-2"
-MAX_AGE = ("-e", "cmk_key_max_age=P30D")
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def _runs(bench: Bench, sandbox: Sandbox) -> list[Run]:
         runs.append(play(bench, sandbox, playbook, *arguments))
 
     run("provision", "-e", "cmk_vault_resource_group=rg-sandbox")
-    run("rotate", *MAX_AGE)
+    run("rotate", *AGED)
     other = ok(data(sandbox, "POST", f"/keys/{OTHER}/create", {"kty": "RSA", "key_size": 3072}, vault=VAULT))
     new = f"https://{VAULT}.vault.azure.net/keys/{OTHER}"
     run("switch", "-e", f"cmk_new_key_identifier={new}")

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from fleet import KEY, Rotation, give_each_its_identity, rotate
+from fleet import AGED, DAY, KEY, Rotation, Run, give_each_its_identity, play, rotate
 from key_vault_calls import data
 from measuring import Bench, by_xargs
 from sandbox_client import Sandbox, serving
@@ -14,10 +14,12 @@ from tables import Result, Wanted, times
 
 ACCOUNTS = 1000
 BY_AZ = 50
-# Resource Manager's rate limit for writes of a principal in a subscription: the bucket size, and tokens per second.
-AT_ONCE, A_SECOND = 200, 10
-SLOWER, THROTTLED = 1.25, 0.05
+# Resource Manager's rate limits for a principal in a subscription: the bucket size, and tokens per second.
+WRITES, READS = (200, 10), (250, 25)
+SLOWER, SLOWER_CHECK, THROTTLED = 1.25, 1.5, 0.05
 DISABLE = ("-e", "cmk_unused_versions=disable")
+# Before a version is disabled, each account is read once more, and its pools are listed once more.
+MOST_READS, MOST_READS_TO_DISABLE, MOST_READS_IN_CHECK = 2.2, 4.3, 3
 
 
 def main(bench: Bench) -> Result:
@@ -25,6 +27,8 @@ def main(bench: Bench) -> Result:
     options = ("--realistic", "--accounts-on-key", str(accounts))
     with serving(*options) as sandbox:
         plain = rotate(bench, sandbox)
+        sandbox.control.advance(31 * DAY)
+        predicted = play(bench, sandbox, "rotate", *AGED, "--check")
         az = _az_seconds(bench, sandbox, by_az) * accounts / by_az
     with serving(*options) as sandbox:
         # The accounts use the first version. The second version is unused, because it is not the newest version.
@@ -32,47 +36,100 @@ def main(bench: Bench) -> Result:
             sandbox.control.advance(1)
             response = data(sandbox, "POST", f"/keys/{KEY}/rotate", vault="kv-sandbox-1")
             assert response.ok, response.text
-        disabled = rotate(bench, sandbox, *DISABLE)
-        versions = data(sandbox, "GET", f"/keys/{KEY}/versions", vault="kv-sandbox-1").json()["value"]
-        enabled = [one["attributes"]["enabled"] for one in versions]
+        disabling = rotate(bench, sandbox, *DISABLE)
+        disabled = [_disabled(sandbox)]
+        # The version that the accounts have left is unused after seven days.
+        sandbox.control.advance(8 * DAY)
+        night = play(bench, sandbox, "rotate", *AGED, *DISABLE)
+        disabled.append(_disabled(sandbox))
+        month = rotate(bench, sandbox, *DISABLE)
     with serving(*options) as sandbox:
         give_each_its_identity(sandbox)
         own = rotate(bench, sandbox)
-    runs = {
+    rotations = {
         "azbatch.cmk": plain,
-        "azbatch.cmk, an unused version disabled": disabled,
+        "azbatch.cmk, unused versions are disabled": month,
         "azbatch.cmk, an identity for each account": own,
     }
-    bound, ours = max(0, accounts - AT_ONCE) / A_SECOND, plain.cost.seconds
+    rows: dict[str, Run] = {
+        **rotations,
+        "azbatch.cmk, a version is disabled": disabling,
+        "azbatch.cmk, the version that the accounts left is disabled": night,
+        "azbatch.cmk --check": predicted,
+    }
+    bound, ours = _bound(accounts, WRITES), plain.cost.seconds
+    for_reads = _bound(disabling.traffic.reads, READS)
     return Result(
-        (f"{accounts} accounts", "times the bound", "times azbatch.cmk", "wall, s", "processor, s", "requests", "429s"),
+        (
+            f"{accounts} accounts",
+            "times the bound",
+            "times azbatch.cmk",
+            "wall, s",
+            "processor, s",
+            "requests",
+            "Resource Manager's reads an account",
+            "429s",
+        ),
         [
-            ("lower bound", *_ratios(bound, bound, ours), f"{bound:.0f}", "", str(accounts), "0"),
-            *((name, *_row(run, bound, ours)) for name, run in runs.items()),
-            (f"az in a loop, extrapolated from {by_az}", *_ratios(az, bound, ours), f"{az:.0f}", "", "", ""),
+            ("lower bound", *_ratios(bound, bound, ours), f"{bound:.0f}", "", str(accounts), "", "0"),
+            *((name, *_row(run, accounts, bound, ours)) for name, run in rows.items()),
+            (f"az in a loop, extrapolated from {by_az}", *_ratios(az, bound, ours), f"{az:.0f}", "", "", "", ""),
         ],
         [
-            *(one for name, run in runs.items() for one in _wanted(name, run, bound)),
-            Wanted("the unused version is disabled", f"{enabled.count(False)} of {len(enabled)}", sum(enabled) == 3),
+            *(
+                one
+                for name, run in rotations.items()
+                for one in (_within(name, run, SLOWER, bound), *_wanted(name, run, accounts, MOST_READS))
+            ),
+            _within("a version is disabled, with the bound of its reads", disabling, SLOWER, for_reads),
+            *_wanted("a version is disabled", disabling, accounts, MOST_READS_TO_DISABLE),
+            _within("azbatch.cmk --check", predicted, SLOWER_CHECK, bound),
+            *_wanted("azbatch.cmk --check", predicted, accounts, MOST_READS_IN_CHECK),
+            Wanted("each of the two runs has disabled a version", f"{disabled}", disabled == [1, 2]),
         ],
     )
 
 
-def _row(run: Rotation, bound: float, ours: float) -> tuple[str, ...]:
+def _bound(requests: float, limit: tuple[int, int]) -> float:
+    """The seconds that the requests take at least."""
+    at_once, a_second = limit
+    return max(0, requests - at_once) / a_second
+
+
+def _disabled(sandbox: Sandbox) -> int:
+    versions = data(sandbox, "GET", f"/keys/{KEY}/versions", vault="kv-sandbox-1").json()["value"]
+    return [one["attributes"]["enabled"] for one in versions].count(False)
+
+
+def _row(run: Run, accounts: int, bound: float, ours: float) -> tuple[str, ...]:
     cost, traffic = run.cost, run.traffic
-    figures = f"{cost.seconds:.0f}", f"{cost.processor_seconds:.0f}", str(traffic.requests), str(traffic.throttled)
-    return *_ratios(cost.seconds, bound, ours), *figures
+    return (
+        *_ratios(cost.seconds, bound, ours),
+        f"{cost.seconds:.0f}",
+        f"{cost.processor_seconds:.0f}",
+        str(traffic.requests),
+        f"{traffic.reads / accounts:.2f}",
+        str(traffic.throttled),
+    )
 
 
-def _wanted(name: str, run: Rotation, bound: float) -> list[Wanted]:
-    share, seconds = run.traffic.throttled / run.traffic.requests, run.cost.seconds
+def _within(name: str, run: Run, most: float, bound: float) -> Wanted:
+    return Wanted(
+        f"{name}: at most {most} times the lower bound",
+        f"{run.cost.seconds:.0f} s; {most} times the lower bound is {most * bound:.0f} s",
+        run.cost.seconds <= most * bound,
+    )
+
+
+def _wanted(name: str, run: Run, accounts: int, most_reads: float) -> list[Wanted]:
+    share, reads = run.traffic.throttled / run.traffic.requests, run.traffic.reads / accounts
+    failures = run.failures if isinstance(run, Rotation) else f"ansible-playbook ended with {run.cost.status}"
+    failed = run.failed if isinstance(run, Rotation) else run.cost.status != 0
     return [
+        Wanted(f"{name}: no failed account", failures, not failed),
         Wanted(
-            f"{name}: at most {SLOWER} times the lower bound",
-            f"{seconds:.0f} s; {SLOWER} times the lower bound is {SLOWER * bound:.0f} s",
-            seconds <= SLOWER * bound,
+            f"{name}: at most {most_reads} of Resource Manager's reads an account", f"{reads:.2f}", reads <= most_reads
         ),
-        Wanted(f"{name}: no failed account", run.failures, not run.failed),
         Wanted(f"{name}: status 429 in fewer than {THROTTLED:.0%} of the requests", f"{share:.1%}", share < THROTTLED),
     ]
 
