@@ -85,7 +85,11 @@ def main(bench: Bench) -> Result:
             *_wanted("a version is disabled", disabling, accounts, MOST_READS_TO_DISABLE),
             _within("azbatch.cmk --check", predicted, SLOWER_CHECK, bound),
             *_wanted("azbatch.cmk --check", predicted, accounts, MOST_READS_IN_CHECK),
-            Wanted("both runs have disabled what was unused, also the version that was never used", f"{disabled}", disabled == [1, 3]),
+            Wanted(
+                "both runs have disabled what was unused, also the version that was never used",
+                f"{disabled}",
+                disabled == [1, 3],
+            ),
         ],
     )
 

@@ -28,7 +28,9 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyId
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.client import Keys
 
 PROCESSES, THREADS = 10, 4
-KEY = KeyIdentifier("vault-one", "vault.azure.net", "batch")
+# A key for each thread, because a read of the same key would be shared.
+KEYS = [KeyIdentifier("vault-one", "vault.azure.net", f"batch{number}") for number in range(THREADS)]
+KEY = KEYS[0]
 ITEM: dict[str, Any] = {"kid": f"{KEY}/1", "attributes": {"enabled": True, "created": 1}}
 # The response of a key and of a list of versions in one document.
 DOCUMENT = {"key": {"kid": ITEM["kid"], "kty": "RSA", "key_ops": []}, "attributes": ITEM["attributes"], "value": [ITEM]}
@@ -70,13 +72,14 @@ def read_keys() -> list[str]:
     keys: Any = Keys(session, Gateway(session), *[None] * 4)  # type: ignore[arg-type]
     errors = []
 
-    def read(call: Any) -> None:
+    def read(call: Any, key: KeyIdentifier) -> None:
         try:
-            call(KEY)
+            call(key)
         except BaseException as error:
             errors.append(repr(error))
 
-    threads = [Thread(target=read, args=(call,)) for call in [keys.versions, keys.current] * (THREADS // 2)]
+    calls = [keys.versions, keys.bundle] * (THREADS // 2)
+    threads = [Thread(target=read, args=one) for one in zip(calls, KEYS, strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -38,7 +38,7 @@ from documents import (
     vault,
 )
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import JUST_NOW, RECENTLY, Cache, NotBefore
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.preflight import Evidence
@@ -71,40 +71,41 @@ class Azure:
             raise Denied(f"You may not read the {what}.")
         return copy.deepcopy(value)
 
-    def recent(self, what: Any, _group: str | None = None) -> Any:
-        """The method of vaults, which takes a name, and of keys, which takes an identifier."""
-        if isinstance(what, str):
-            return self.cache.recent(lambda: self._read("vault", self.vault), "vault")
-        return self.cache.recent(lambda: self._read("key", self.key), "key")
+    def _get(self, kind: str, what: str, value: Any, not_before: NotBefore) -> Any:
+        return self.cache.get(lambda: self._read(what, value), kind, what, not_before=not_before)
 
-    def current(self, what: Any) -> Any:
-        return self._read("vault", self.vault) if isinstance(what, str) else self._read("key", self._key_now())
+    def at(self, _vault: str, not_before: NotBefore) -> Any:
+        return self._get("vault", "vault", self.vault, not_before)
 
-    def _key_now(self) -> Any:
-        return {"bundle": self.key, "now": self.now}
+    def find(self, name: str, _group: str | None, not_before: NotBefore) -> Any:
+        return self.at(name, not_before)
 
-    def versions(self, _key: Any) -> Any:
-        return self._read("versions", [item_of(self.key)] if self.key else [])
+    def bundle(self, _key: Any, not_before: NotBefore) -> Any:
+        return self._get("key", "key", self.key, not_before)
 
-    def assignments(self, _scope: str, principal: str) -> Any:
+    def versions(self, _key: Any, not_before: NotBefore) -> Any:
+        return self._get("key", "versions", [item_of(self.key)] if self.key else [], not_before)
+
+    def assignments(self, _scope: str, principal: str, not_before: NotBefore = JUST_NOW) -> Any:
         """The assignments of a principal, including those of its groups."""
         whose = {principal.lower(), GROUP_OF_PEOPLE}
         found = [one for one in self.assigned if one["properties"]["principalId"].lower() in whose]
-        return self._read(f"assignments of {principal}", found)
+        return self._get("access", f"assignments of {principal}", found, not_before)
 
-    recent_assignments = assignments
+    def recent_assignments(self, scope: str, principal: str) -> Any:
+        return self.assignments(scope, principal, RECENTLY)
 
-    def assignments_of_role(self, _scope: str) -> Any:
+    def assignments_of_role(self, _scope: str, not_before: NotBefore) -> Any:
         found: dict[str, list[Any]] = {}
         for one in self.assigned:
             if role_guid(one["properties"]["roleDefinitionId"]) == ENCRYPTION_USER:
                 found.setdefault(one["properties"]["principalId"].lower(), []).append(one)
-        return self._read("assignments", found)
+        return self._get("access", "assignments", found, not_before)
 
     def all_assignments(self, _scope: str) -> Any:
         return self._read("all assignments", self.assigned)
 
-    def definitions(self, _scope: str, guids: list[str]) -> Any:
+    def definitions(self, _scope: str, guids: list[str], _not_before: NotBefore = JUST_NOW) -> Any:
         return self._read("definitions", {guid: self.definitions_of[guid] for guid in guids}) if guids else {}
 
 

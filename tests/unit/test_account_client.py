@@ -457,7 +457,7 @@ def test_an_interrupt_is_raised_after_the_cache_is_cleared(client: Make, monkeyp
 def test_an_interrupt_is_raised_after_the_cached_vault_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     session = Session({"wait_timeout": 60})
     session.__dict__.update(fingerprint="me")
-    session.cache.read(lambda: "before", "vault", "v")
+    session.cache.get(lambda: "before", "vault", "v")
     forget = Cache.forget
 
     def interrupted(cache: Cache, *kinds: str) -> None:
@@ -468,7 +468,7 @@ def test_an_interrupt_is_raised_after_the_cached_vault_is_removed(monkeypatch: p
     with pytest.raises(Interrupted), interrupts.raised(), session.changing("vault"):
         pass
 
-    assert session.cache.read(lambda: "after", "vault", "v") == "after"
+    assert session.cache.get(lambda: "after", "vault", "v") == "after"
 
 
 def test_accounts_of_one_name_in_two_subscriptions_are_two(client: Make, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from clocks import Clock, clock_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import cache as module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import JUST_NOW, RECENTLY, Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Polled, Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotConverged
@@ -53,24 +53,24 @@ def task(folder: Path | None = None, caller: str = "me") -> Cache:
 def test_a_resource_is_read_once_within_its_ttl(clock: Clock) -> None:
     cache, shelf = task(), Shelf(atlas={"pages": 1})
 
-    assert [cache.read(shelf.read, "book", "atlas") for _time in range(3)] == [{"pages": 1}] * 3
+    assert [cache.get(shelf.read, "book", "atlas") for _time in range(3)] == [{"pages": 1}] * 3
     assert shelf.asked == ["atlas"]
     clock.now += 5
-    cache.read(shelf.read, "book", "atlas")
+    cache.get(shelf.read, "book", "atlas")
     assert shelf.asked == ["atlas"] * 2
 
 
 def test_a_missing_resource_is_read_each_time(clock: Clock) -> None:
     cache, shelf = task(), Shelf()
 
-    assert [cache.read(shelf.read, "book", "atlas") for _time in range(3)] == [None] * 3
+    assert [cache.get(shelf.read, "book", "atlas") for _time in range(3)] == [None] * 3
     assert shelf.asked == ["atlas"] * 3
 
 
 def test_an_empty_value_is_cached(clock: Clock) -> None:
     cache, shelf = task(), Shelf(atlas=[])
 
-    assert [cache.read(shelf.read, "books") for _time in range(3)] == [[]] * 3
+    assert [cache.get(shelf.read, "books") for _time in range(3)] == [[]] * 3
     assert shelf.asked == ["atlas"]
 
 
@@ -80,16 +80,16 @@ def test_an_empty_value_is_cached(clock: Clock) -> None:
     [(("book",), 2), (("map", "book"), 2), ((), 2), (("map",), 1)],
     ids=["its kind", "its kind among others", "all", "another kind"],
 )
-@pytest.mark.parametrize("way", ["read", "recent"])
+@pytest.mark.parametrize("not_before", [JUST_NOW, RECENTLY])
 def test_a_forgotten_value_is_read_again(
-    clock: Clock, how: str, changed: tuple[str, ...], asked: int, way: str
+    clock: Clock, how: str, changed: tuple[str, ...], asked: int, not_before: Any
 ) -> None:
     cache, shelf = task(), Shelf(atlas=1)
     for _time in range(2):
-        getattr(cache, way)(shelf.read, "book", "atlas")
+        cache.get(shelf.read, "book", "atlas", not_before=not_before)
     getattr(cache, how)(*changed)
     for _time in range(2):
-        getattr(cache, way)(shelf.read, "book", "atlas")
+        cache.get(shelf.read, "book", "atlas", not_before=not_before)
 
     assert len(shelf.asked) == asked
 
@@ -98,7 +98,7 @@ def test_a_value_can_be_cached_under_a_second_name(clock: Clock) -> None:
     cache = task()
     cache.keep(1, clock.monotonic(), "book", "newest")
 
-    assert cache.read(lambda: 2, "book", "newest") == 1
+    assert cache.get(lambda: 2, "book", "newest") == 1
 
 
 def test_a_failure_is_not_kept(clock: Clock) -> None:
@@ -108,8 +108,8 @@ def test_a_failure_is_not_kept(clock: Clock) -> None:
         raise OSError("no response")
 
     with pytest.raises(OSError, match="no response"):
-        cache.read(fail, "book")
-    assert cache.read(lambda: 1, "book") == 1
+        cache.get(fail, "book")
+    assert cache.get(lambda: 1, "book") == 1
 
 
 def test_two_concurrent_reads_are_one_request(clock: Clock) -> None:
@@ -121,7 +121,7 @@ def test_two_concurrent_reads_are_one_request(clock: Clock) -> None:
         return "atlas"
 
     with ThreadPoolExecutor() as threads:
-        answers = list(threads.map(lambda _: cache.read(read, "book", "atlas"), range(4)))
+        answers = list(threads.map(lambda _: cache.get(read, "book", "atlas"), range(4)))
 
     assert (answers, asked) == (["atlas"] * 4, [1])
 
@@ -135,13 +135,13 @@ def test_a_change_is_looked_for_in_azure_and_not_in_the_cache(clock: Clock) -> N
     service._session = session
 
     def look() -> CmkError | None:
-        found = session.cache.read(shelf.read, "book", "atlas")
+        found = session.cache.get(shelf.read, "book", "atlas")
         shelf.held["atlas"] = "new"
         return NotConverged("It does not show.") if found == "stale" else None
 
     session.poll_until = lambda ask, _deadline, _waiting_for: next((one for one in (ask(), ask()) if one is None), None)
 
-    session.cache.read(shelf.read, "book", "atlas")
+    session.cache.get(shelf.read, "book", "atlas")
     assert service.until_shown(look) is None
     assert len(shelf.asked) == 2
 
@@ -153,34 +153,34 @@ def test_a_value_is_as_old_as_the_beginning_of_its_read_by_this_task(clock: Cloc
         clock.now += 6
         return "slow"
 
-    cache.read(slow, "book", "atlas")
-    assert cache.read(lambda: "again", "book", "atlas") == "again"
+    cache.get(slow, "book", "atlas")
+    assert cache.get(lambda: "again", "book", "atlas") == "again"
 
 
 # The cache of a run
 
 
 def test_later_tasks_use_cached_reads(tmp_path: Path, clock: Clock) -> None:
-    task(tmp_path).read(lambda: 1, "book", "atlas")
+    task(tmp_path).get(lambda: 1, "book", "atlas")
 
-    assert task(tmp_path).recent(lambda: 2, "book", "atlas") == 1
+    assert task(tmp_path).get(lambda: 2, "book", "atlas", not_before=RECENTLY) == 1
     # A task that waits for a change does not use it.
-    assert task(tmp_path).read(lambda: 2, "book", "atlas") == 2
+    assert task(tmp_path).get(lambda: 2, "book", "atlas") == 2
 
 
 def test_a_waiting_task_ignores_reads_of_other_tasks(tmp_path: Path, clock: Clock) -> None:
     waiting = task(tmp_path)
     waiting.forget()
-    assert waiting.recent(lambda: "stale", "book", "atlas") == "stale"
+    assert waiting.get(lambda: "stale", "book", "atlas", not_before=RECENTLY) == "stale"
     waiting.forget()
-    assert waiting.recent(lambda: "shown", "book", "atlas") == "shown"
+    assert waiting.get(lambda: "shown", "book", "atlas", not_before=RECENTLY) == "shown"
 
 
 def test_a_resource_is_read_once_by_the_tasks_of_a_run(tmp_path: Path, clock: Clock) -> None:
     shelf = Shelf(atlas={"pages": 1})
 
     def read() -> Any:
-        return task(tmp_path).recent(lambda: shelf.read("atlas"), "book", "atlas")
+        return task(tmp_path).get(lambda: shelf.read("atlas"), "book", "atlas", not_before=RECENTLY)
 
     assert [read(), read()] == [{"pages": 1}] * 2
     assert shelf.asked == ["atlas"]
@@ -194,7 +194,8 @@ def test_a_resource_is_read_once_by_the_tasks_of_a_run(tmp_path: Path, clock: Cl
 def test_a_missing_resource_is_read_again(tmp_path: Path, clock: Clock) -> None:
     shelf = Shelf()
 
-    assert [task(tmp_path).recent(lambda: shelf.read("novel"), "book", "novel") for _task in range(2)] == [None, None]
+    for _task in range(2):
+        assert task(tmp_path).get(lambda: shelf.read("novel"), "book", "novel", not_before=RECENTLY) is None
     assert shelf.asked == ["novel", "novel"]
 
 
@@ -203,19 +204,19 @@ def test_a_write_of_the_run_invalidates_reads_of_the_same_kind(
     tmp_path: Path, clock: Clock, kinds: tuple[str, ...], pages: int
 ) -> None:
     shelf = Shelf(atlas=1)
-    task(tmp_path).recent(lambda: shelf.read("atlas"), "book", "atlas")
+    task(tmp_path).get(lambda: shelf.read("atlas"), "book", "atlas", not_before=RECENTLY)
     shelf.held["atlas"] = 2
     task(tmp_path).changed(*kinds)
 
-    assert task(tmp_path).recent(lambda: shelf.read("atlas"), "book", "atlas") == pages
+    assert task(tmp_path).get(lambda: shelf.read("atlas"), "book", "atlas", not_before=RECENTLY) == pages
 
 
 @pytest.mark.parametrize("other", [{"caller": "you"}, {"folder": None}], ids=["another caller", "no run to share with"])
 def test_other_callers_do_not_share_reads(tmp_path: Path, clock: Clock, other: dict[str, Any]) -> None:
     shelf = Shelf(atlas=1)
-    task(tmp_path).recent(lambda: shelf.read("atlas"), "book")
+    task(tmp_path).get(lambda: shelf.read("atlas"), "book", not_before=RECENTLY)
 
-    task(**{"folder": tmp_path, **other}).recent(lambda: shelf.read("atlas"), "book")
+    task(**{"folder": tmp_path, **other}).get(lambda: shelf.read("atlas"), "book", not_before=RECENTLY)
 
     assert shelf.asked == ["atlas", "atlas"]
 
@@ -230,18 +231,18 @@ def test_a_value_is_as_old_as_the_beginning_of_its_read(tmp_path: Path, clock: C
         task(tmp_path).changed("book")
         return value
 
-    assert task(tmp_path).recent(overtaken, "book", "atlas") == "before"
-    assert task(tmp_path).recent(lambda: shelf.read("atlas"), "book", "atlas") == "after"
+    assert task(tmp_path).get(overtaken, "book", "atlas", not_before=RECENTLY) == "before"
+    assert task(tmp_path).get(lambda: shelf.read("atlas"), "book", "atlas", not_before=RECENTLY) == "after"
 
 
 def test_a_read_in_the_very_moment_of_a_write_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock_of(module, monkeypatch)
     shelf = Shelf(atlas="before")
-    task(tmp_path).recent(lambda: shelf.read("atlas"), "book", "atlas")
+    task(tmp_path).get(lambda: shelf.read("atlas"), "book", "atlas", not_before=RECENTLY)
     shelf.held["atlas"] = "after"
     task(tmp_path).changed("book")
 
-    assert task(tmp_path).recent(lambda: shelf.read("atlas"), "book", "atlas") == "after"
+    assert task(tmp_path).get(lambda: shelf.read("atlas"), "book", "atlas", not_before=RECENTLY) == "after"
 
 
 def test_a_read_that_takes_long_is_not_kept_longer_for_it(tmp_path: Path, clock: Clock) -> None:
@@ -252,7 +253,7 @@ def test_a_read_that_takes_long_is_not_kept_longer_for_it(tmp_path: Path, clock:
         return shelf.read("atlas")
 
     for _task in range(2):
-        task(tmp_path).recent(slow, "book", "atlas")
+        task(tmp_path).get(slow, "book", "atlas", not_before=RECENTLY)
     assert shelf.asked == ["atlas", "atlas"]
 
 
@@ -261,8 +262,8 @@ def test_an_error_is_not_kept(tmp_path: Path, clock: Clock) -> None:
         raise OSError("no response")
 
     with pytest.raises(OSError, match="no response"):
-        task(tmp_path).recent(fail, "book")
-    assert task(tmp_path).recent(lambda: 1, "book") == 1
+        task(tmp_path).get(fail, "book", not_before=RECENTLY)
+    assert task(tmp_path).get(lambda: 1, "book", not_before=RECENTLY) == 1
 
 
 def one_of(shelf: Shelf, folder: Path, name: str) -> Any:
@@ -281,15 +282,12 @@ def test_a_read_that_is_out_of_date_is_not_cached_for_other_tasks(tmp_path: Path
     """Another task may have changed the resource since."""
     shelf, cache = Shelf(vault="without grant"), task(tmp_path)
 
-    def own() -> Any:
-        return cache.read(lambda: shelf.read("vault"), "vault", "v")
-
-    assert own() == "without grant"
+    assert cache.get(lambda: shelf.read("vault"), "vault", "v") == "without grant"
     shelf.held["vault"] = "with grant"
     task(tmp_path).changed("vault")
 
-    assert cache.recent(own, "vault", "v") == "with grant"
-    assert task(tmp_path).recent(lambda: shelf.read("vault"), "vault", "v") == "with grant"
+    assert cache.get(lambda: shelf.read("vault"), "vault", "v", not_before=RECENTLY) == "with grant"
+    assert task(tmp_path).get(lambda: shelf.read("vault"), "vault", "v", not_before=RECENTLY) == "with grant"
 
 
 @pytest.fixture
@@ -335,7 +333,7 @@ def test_a_read_since_a_change_is_shared(tmp_path: Path, clock: Clock) -> None:
     shelf = Shelf(atlas=1)
 
     def read(since: float) -> Any:
-        return task(tmp_path).since(lambda: shelf.read("atlas"), since, "book", "atlas")
+        return task(tmp_path).get(lambda: shelf.read("atlas"), "book", "atlas", not_before=since)
 
     changed = clock.monotonic()
     assert read(changed) == 1
@@ -356,15 +354,15 @@ def test_a_read_that_began_before_the_change_does_not_count(tmp_path: Path, cloc
         changed = clock.monotonic()
         return found
 
-    assert task(tmp_path).since(slowly, 0, "book") == 1
-    assert task(tmp_path).since(lambda: shelf.read("atlas"), changed, "book") == 2
+    assert task(tmp_path).get(slowly, "book", not_before=0) == 1
+    assert task(tmp_path).get(lambda: shelf.read("atlas"), "book", not_before=changed) == 2
 
 
 @pytest.mark.parametrize("other", [{"caller": "you"}, {"folder": None}], ids=["another caller", "no run to share with"])
 def test_others_read_for_themselves_since_a_change(tmp_path: Path, clock: Clock, other: dict[str, Any]) -> None:
     shelf = Shelf(atlas=1)
     for who in ({"folder": tmp_path}, {"folder": tmp_path, **other}):
-        task(**who).since(lambda: shelf.read("atlas"), 0, "book")
+        task(**who).get(lambda: shelf.read("atlas"), "book", not_before=0)
     assert shelf.asked == ["atlas", "atlas"]
 
 
@@ -380,10 +378,10 @@ def test_a_wait_for_the_rate_limit_is_not_a_part_of_a_read(tmp_path: Path, clock
         return shelf.read()
 
     cache = task(tmp_path)
-    assert cache.since(throttled, clock.monotonic(), "book") == 1
+    assert cache.get(throttled, "book", not_before=clock.monotonic()) == 1
     shelf.held["atlas"] = 2
-    assert task(tmp_path).since(shelf.read, changes[0], "book") == 1
-    assert task(tmp_path).since(shelf.read, changes[1], "book") == 2
+    assert task(tmp_path).get(shelf.read, "book", not_before=changes[0]) == 1
+    assert task(tmp_path).get(shelf.read, "book", not_before=changes[1]) == 2
 
 
 @pytest.mark.parametrize("inner", ["read", "since"])
@@ -391,7 +389,7 @@ def test_a_read_is_as_old_as_its_oldest_data(tmp_path: Path, clock: Clock, inner
     shelf, cache = Shelf(atlas=1), task(tmp_path)
 
     def of_inner() -> Any:
-        return cache.read(shelf.read, "inner") if inner == "read" else cache.since(shelf.read, 0, "inner")
+        return cache.get(shelf.read, "inner") if inner == "read" else cache.get(shelf.read, "inner", not_before=0)
 
     def outer() -> Any:
         found = of_inner()
@@ -401,6 +399,6 @@ def test_a_read_is_as_old_as_its_oldest_data(tmp_path: Path, clock: Clock, inner
     of_inner()
     changed = clock.monotonic()
     shelf.held["atlas"] = 2
-    assert cache.since(outer, changed, "outer") == 1
+    assert cache.get(outer, "outer", not_before=changed) == 1
     cache.forget("inner")
-    assert task(tmp_path).since(shelf.read, changed, "outer") == 2
+    assert task(tmp_path).get(shelf.read, "outer", not_before=changed) == 2

@@ -169,6 +169,7 @@ RESULT_OF = {
     "rotate": "batch_encryption",
     "switch": "batch_encryption",
 }
+INCLUDE = "ansible.builtin.include_tasks"
 AT_MOST = {"audit": 1, "provision": 6, "recover": 9, "revert": 3, "rotate": 2, "switch": 3}
 FAILURES = {"code", "accounts", "restored", "applied", "current_state", "restore_failure"}
 
@@ -408,12 +409,15 @@ def test_role_is_laid_out_like_the_others(role: str) -> None:
     tasks = load(folder / "tasks" / "main.yml")
 
     assert len(tasks) <= AT_MOST[role]
+    included = [task[INCLUDE] for task in tasks if INCLUDE in task]
+    tasks = [task for task in tasks if INCLUDE not in task]
+    tasks += [task for file in included for task in load(folder / "tasks" / file)]
     assert all(task["name"] and modules_of(task) for task in tasks)
     # The only logic in YAML is whether a task runs.
     assert not {"set_fact", "failed_when", "changed_when", "check_mode"} & {word for task in tasks for word in task}
     [last] = [task for task in tasks if task.get("register") == "cmk_result"]
     assert modules_of(last) == [RESULT_OF[role]]
-    assert {file.name for file in (folder / "tasks").iterdir()} == {"main.yml"}
+    assert {file.name for file in (folder / "tasks").iterdir()} == {"main.yml", *included}
     assert (folder / "README.md").is_file()
     assert (folder / "meta" / "main.yml").is_file()
 

@@ -237,10 +237,10 @@ def refused_once(
         asked.append("evidence")
         preflight.require(refreshed)
 
-    def get(*_place: Any) -> dict[str, Any] | None:
-        # The cache of the task may be older, which does not matter for the availability. The key is read concurrently
-        # with the list of the pools.
-        assert asked[-1] in ("update", "unavailable_reason", "forget account")
+    def get(_group: str, _name: str, not_before: float | None = None) -> dict[str, Any] | None:
+        # The cache of the task may be older, which does not matter for the availability.
+        if not_before:
+            asked.append("account")
         return account(key=moved_to, identity=system_assigned()) if shown else None
 
     accounts: Any = SimpleNamespace(retry_until_accepted=retry_until_accepted, update=update, get=get)
@@ -251,14 +251,12 @@ def refused_once(
     accounts.confirm_key = lambda *_arguments, **_options: None
     seen = {"evidence": evidence(PINNED_OLD), "deleted_vault": None, "versions": None, "missing_identities": []}
     diagnosis: Any = SimpleNamespace(of_key_in_use=lambda *_key, is_report: seen)
-    cache = SimpleNamespace(forget=lambda kind: asked.append(f"forget {kind}"))
-    session = session_of(cache=cache)
+    accounts.forget_one = lambda *_place: asked.append("forget")
+    session = session_of()
     reader: Any = SimpleNamespace(
         require_usable=require_usable,
-        bundle_now=lambda *_key: {"bundle": evidence(PINNED_OLD).bundle},
-        versions_now=lambda *_key: [],
     )
-    keys: Any = SimpleNamespace(now=NOW)
+    keys: Any = SimpleNamespace(now=NOW, versions=lambda *_key: [])
     service = Encryption(session, accounts, reader, diagnosis, keys)
     service.set_encryption(
         "rg-batch",
@@ -290,13 +288,13 @@ def test_a_key_that_batch_refuses_is_checked_again() -> None:
 @pytest.mark.parametrize("seen", [{}, {"shown": False}, {"moved_to": PINNED_NEW}], ids=str)
 def test_a_key_that_is_usable_is_offered_again(seen: dict[str, Any]) -> None:
     """Also if a read does not show the account for a moment, or if an earlier request took effect."""
-    looked = ["unavailable_reason", "evidence", "forget account"]
+    looked = ["unavailable_reason", "evidence", "account"]
     assert refused_once(evidence(PINNED_NEW), **seen) == ["update", *looked, "update"]
 
 
 def test_a_rollback_goes_on_although_the_account_is_not_available() -> None:
     asked = refused_once(evidence(PINNED_NEW), even_if_unavailable=True)
-    assert asked == ["update", "evidence", "forget account", "update", "forget account"]
+    assert asked == ["update", "evidence", "account", "update", "forget"]
 
 
 def test_a_rollback_to_a_key_that_somebody_has_disabled_is_not_repeated() -> None:

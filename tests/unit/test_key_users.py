@@ -125,7 +125,7 @@ class Users:
     def unseen(self, _vault: str) -> list[Any]:
         return []
 
-    def known(self, _name: str, _group: str | None) -> Any:
+    def find(self, _name: str, _group: str | None) -> Any:
         return vault(policy())
 
     def since_when(self, _key: Any, _accounts: Any, _now: float) -> dict[str, float]:

@@ -98,7 +98,7 @@ class Keys(Plain):
         self.session = session
 
     def read(self, goal: key_goal_module.Goal) -> dict[str, Any]:
-        shown = self.session.cache.read(self._shown, "key")
+        shown = self.session.cache.get(self._shown, "key")
         newest = shown[-1]
         if goal.at_least:
             newest = newest_known(newest, [listed(one) for one in self.vault.versions], goal.at_least, self._named)

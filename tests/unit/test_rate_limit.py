@@ -367,7 +367,7 @@ def test_a_read_begins_after_its_wait(tmp_path: Path, clock: Clock, monkeypatch:
 
     for _task in range(2):
         cache = cache_module.Cache(RunFiles(str(tmp_path)), lambda: "me")
-        assert cache.since(lambda: paced.send().status_code, began + 5, "account") == 200
+        assert cache.get(lambda: paced.send().status_code, "account", not_before=began + 5) == 200
     assert len(paced.azure.asked) == 1
 
 

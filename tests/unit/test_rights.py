@@ -113,7 +113,7 @@ class Vaults:
     def __init__(self, found: Any = None) -> None:
         self.found = found
 
-    def recent(self, _name: str, _group: Any) -> Any:
+    def find(self, _name: str, _group: Any, _not_before: Any) -> Any:
         if isinstance(self.found, CmkError):
             raise self.found
         return self.found

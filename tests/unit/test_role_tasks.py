@@ -35,8 +35,19 @@ ELSEWHERE = f"https://vault2.vault.azure.net/keys/other/{OLD}"
 Results = Mapping[str, Mapping[str, Any]]
 
 
-def load(role: str, folder: str) -> Any:
-    return yaml.safe_load((ROLES / role / folder / "main.yml").read_text(encoding="utf-8"))
+INCLUDE = "ansible.builtin.include_tasks"
+
+
+def load(role: str, folder: str, file: str = "main.yml") -> Any:
+    return yaml.safe_load((ROLES / role / folder / file).read_text(encoding="utf-8"))
+
+
+def tasks_of(role: str) -> list[dict[str, Any]]:
+    """The tasks of the role. An included file is replaced by its tasks."""
+    tasks: list[dict[str, Any]] = []
+    for task in load(role, "tasks"):
+        tasks += load(role, "tasks", task[INCLUDE]) if INCLUDE in task else [task]
+    return tasks
 
 
 def trusted(value: Any) -> Any:
@@ -55,7 +66,11 @@ class Run:
         self.variables["omit"] = OMITTED
         self.tasks: list[tuple[str, dict[str, Any]]] = []
         for task in load(role, "tasks"):
-            self._run(task, returns)
+            if INCLUDE not in task:
+                self._run(task, returns)
+            elif self._runs(task, self.variables):
+                for included in load(role, "tasks", task[INCLUDE]):
+                    self._run(included, returns)
 
     def _run(self, task: dict[str, Any], returns: Results) -> None:
         runs = False
@@ -69,15 +84,18 @@ class Run:
             self.variables[name] = {"changed": False, **result}
 
     def _run_once(self, task: dict[str, Any], own: dict[str, Any]) -> bool:
-        conditions = task.get("when", [])
-        conditions = [conditions] if isinstance(conditions, str) else conditions
-        runs = all(self._template(own, f"{{{{ ({condition}) | bool }}}}") for condition in conditions)
+        runs = self._runs(task, own)
         [module] = [name for name in task if name.startswith("azbatch.cmk.")]
         if runs:
             given = {name: self._template(own, value) for name, value in task[module].items()}
             kept = {name: value for name, value in given.items() if value != OMITTED}
             self.tasks.append((module.removeprefix("azbatch.cmk."), kept))
         return runs
+
+    def _runs(self, task: dict[str, Any], own: dict[str, Any]) -> bool:
+        conditions = task.get("when", [])
+        conditions = [conditions] if isinstance(conditions, str) else conditions
+        return all(self._template(own, f"{{{{ ({condition}) | bool }}}}") for condition in conditions)
 
     @staticmethod
     def _template(variables: dict[str, Any], value: Any) -> Any:
@@ -143,7 +161,7 @@ def test_provisioning_does_not_rotate() -> None:
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
 def test_a_role_is_a_short_list_of_tasks_of_modules(role: str) -> None:
-    tasks = load(role, "tasks")
+    tasks = tasks_of(role)
 
     assert 1 <= len(tasks) <= 9
     for task in tasks:
@@ -166,7 +184,7 @@ CHOICES = {
 def test_options_pass_on_variables_and_results(role: str) -> None:
     templates = [
         value
-        for task in load(role, "tasks")
+        for task in tasks_of(role)
         for name, options in task.items()
         if name.startswith("azbatch.cmk.")
         for value in options.values()
@@ -178,7 +196,7 @@ def test_options_pass_on_variables_and_results(role: str) -> None:
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
 def test_options_that_no_role_sets(role: str) -> None:
-    given = {option for task in load(role, "tasks") for one in task.values() if isinstance(one, dict) for option in one}
+    given = {option for task in tasks_of(role) for one in task.values() if isinstance(one, dict) for option in one}
 
     assert not given & {"force", "remove_rotation_policy", "sku", "retention_days"}
 

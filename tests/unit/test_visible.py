@@ -72,8 +72,8 @@ class Resources:
     def accounts(self, subscription: str, group: str | None = None) -> list[dict[str, Any]]:
         return list(returned(self.lists[(subscription, group) if group else subscription]))
 
-    def permissions_since(self, scope: str, since: float) -> list[dict[str, Any]]:
-        assert since <= time.monotonic()
+    def permissions(self, scope: str, not_before: float) -> list[dict[str, Any]]:
+        assert not_before <= time.monotonic()
         return list(returned(self.allowed[scope.rpartition("/")[2]]))
 
     def groups(self, subscription: str) -> list[str]:
@@ -373,7 +373,7 @@ class Listing:
         self.subscription, self.in_groups = subscription, groups
         self._permissions: Answer = [{"actions": ["*/read"]}] if permissions is None else permissions
 
-    def permissions_since(self, _scope: str, _since: float) -> Any:
+    def permissions(self, _scope: str, _not_before: float) -> Any:
         return returned(self._permissions)
 
     def subscription_ids(self) -> list[str]:

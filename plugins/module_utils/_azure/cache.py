@@ -2,13 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Data that this task or another task of the run has read from Azure a moment ago.
+"""Data that this task or another task of the run has read from Azure.
 
-The name of a value begins with its kind (`vault`, `key`, `account`). The age of a value is counted from its first
-request, by the monotonic clock, which all processes of a machine share. A wait for the rate limit is before the
-request, so tasks that begin to wait meanwhile share the value. A task uses the values of other tasks only before a
-change, so that a thousand hosts do not all read the same vault. If a task waits for a change, it reads from Azure
-itself.
+How old a value may be is a time of the monotonic clock, which all processes of a machine share: a read that a task of
+the run has begun then, or later, serves (`get`). Tasks that wait for the same read share it. The age of a value is
+counted from its first request. A wait for the rate limit is before the request, so tasks that begin to wait meanwhile
+share the value.
+
+Before a change, a task accepts what is some seconds old (RECENTLY), so that a thousand hosts do not all read the same
+vault, or only what is from the last moment (JUST_NOW). After a write, it asks for reads since its write.
+
+The name of a value begins with its kind (`vault`, `key`, `account`).
 
 This module util is private to the collection.
 """
@@ -19,15 +23,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from math import inf, nextafter
 from threading import Lock
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from .run_store import RunFiles
 
 T = TypeVar("T")
-# The TTL of a value for the task that has read it, and for the other tasks of the run.
-_TASK_TTL_SECONDS = 5
-_RUN_TTL_SECONDS = 20
+# How old a value may be: a time of the monotonic clock, or JUST_NOW or RECENTLY, which return it for the value's kind.
+NotBefore: TypeAlias = "float | Callable[[Cache, str], float]"
+_JUST_NOW_SECONDS = 5
+_RECENTLY_SECONDS = 20
 _ANY = "any"
 # The times of the requests, and of cached values, that the current read uses.
 _times: ContextVar[list[float] | None] = ContextVar("_times", default=None)
@@ -52,62 +58,35 @@ class Cache:
     def __init__(self, files: RunFiles, caller: Callable[[], str]) -> None:
         self._files = files
         self._caller = caller
-        # The time of a value, and whether it is out of date after _TASK_TTL_SECONDS.
-        self._own: dict[tuple[str, ...], tuple[float, object, bool]] = {}
-        # By kind, the time before which this task's values are out of date.
+        self._began = time.monotonic()
+        # What this task has read: the values (`value`) with their times (`at`).
+        self._own: dict[tuple[str, ...], dict[str, Any]] = {}
+        # By kind, the time before which values are out of date for this task.
         self._forgotten: dict[str, float] = {}
+        # The kinds that this task has changed.
+        self._changed: set[str] = set()
         # The threads of a task may read several values at the same time, and one value twice.
         self._lock = Lock()
         self._reading: dict[tuple[str, ...], Lock] = {}
-        # The time since which reads of other tasks are used by `read` too (`shared_since`).
+        # The time since which reads of other tasks count as `just_now` too (`shared_since`).
         self._shared_since: float | None = None
         # Whether a value that another task has read was used in `shared_since`.
         self.has_shared = False
 
-    def read(self, read: Callable[[], T], kind: str, *name: str) -> T:
-        """The value from this task's cache, or the value of `read`."""
-        # A read inside a shared read is a part of it.
-        if self._shared_since is not None and _times.get() is None:
-            return cast(T, self.recent(read, kind, *name))
-        return self._read(read, kind, *name)
+    # How old a value may be
 
-    def _read(self, read: Callable[[], T], kind: str, *name: str) -> T:
-        with self._lock:
-            alone = self._reading.setdefault((kind, *name), Lock())
-        with alone:
-            at = time.monotonic()
-            kept = self._own.get((kind, *name))
-            if kept is not None and kept[0] > max(at - _TASK_TTL_SECONDS if kept[2] else 0, self._since(kind)):
-                _note(kept[0])
-                return cast(T, kept[1])
-            value = read()
-            # A missing resource is read again, because another task may be creating it.
-            if value is not None:
-                self.keep(value, at, kind, *name)
-            return value
+    def just_now(self, kind: str) -> float:
+        """A few seconds ago, but not before the task began, nor before `forget` or the run's last write to this kind.
+        After a write of this task to this kind, all reads since then."""
+        if self._shared_since is not None:
+            return self.recently(kind)
+        is_changed = not self._changed.isdisjoint((kind, _ANY))
+        moment = 0.0 if is_changed else time.monotonic() - _JUST_NOW_SECONDS
+        return max(moment, self._began, self._since(kind))
 
-    def keep(self, value: object, at: float, *name: str) -> None:
-        """Cache a value that was read at the time `at`, for this task and for the run."""
-        self._own[name] = at, value, True
-        self._files.store({"at": at, "value": value}, self._caller(), *name)
-
-    def keep_answer(self, value: object, *name: str) -> None:
-        """Cache the response to this task's own write. This task uses it until `forget`."""
-        at = time.monotonic()
-        self.keep(value, at, *name)
-        self._own[name] = at, value, False
-
-    def recent(self, read: Callable[[], Any], kind: str, *name: str) -> Any:
-        """The value that a task of the run has read since the run's last write to this kind, or the value of `read`.
-
-        Use it only before a change. A missing resource is read again, because another task may be creating the
-        resource.
-        """
-        now = time.monotonic()
-        since = max(now - _RUN_TTL_SECONDS, self._shared_since or 0, self._since(kind), self._written(kind))
-        # `read` may use this cache too, and must not get an older value from it.
-        self._forgotten[kind] = since
-        return self._shared(read, lambda at: at > since, kind, *name)
+    def recently(self, kind: str) -> float:
+        """Some seconds ago, but not before the run's last write to this kind. Use it only before a change."""
+        return max(time.monotonic() - _RECENTLY_SECONDS, self._shared_since or 0.0, self._since(kind))
 
     @contextmanager
     def shared_since(self, at: float) -> Iterator[None]:
@@ -119,10 +98,46 @@ class Cache:
         finally:
             self._shared_since = before
 
-    def since(self, read: Callable[[], Any], since: float, kind: str, *name: str) -> Any:
-        """A value whose read a task of the run has begun at the time `since` or later, or the value of `read`.
-        Tasks that wait for a read share the next read."""
-        return self._shared(read, lambda at: at >= since, kind, *name)
+    @property
+    def shares(self) -> bool:
+        """Whether values that other tasks have read are used now (`shared_since`)."""
+        return self._shared_since is not None
+
+    # Values
+
+    def get(self, read: Callable[[], T], kind: str, *name: str, not_before: NotBefore = just_now) -> T:
+        """The value of a read that a task of the run has begun at `not_before` or later, or the value of `read`.
+
+        A missing resource (None) is read again, because another task may be creating it.
+        """
+        named, since = (kind, *name), not_before(self, kind) if callable(not_before) else not_before
+        kept = self._kept(named, since)
+        if kept is None:
+            with self._lock:
+                alone = self._reading.setdefault(named, Lock())
+            with alone, self._files.locked(self._caller(), *named):
+                kept = self._kept(named, since)
+                if kept is None:
+                    kept = _timed(read)
+                    if kept["value"] is not None:
+                        self.keep(kept["value"], kept["at"], *named)
+        _note(kept["at"])
+        return cast(T, kept["value"])
+
+    def _kept(self, name: tuple[str, ...], not_before: float) -> dict[str, Any] | None:
+        own = self._own.get(name)
+        if own is not None and own["at"] >= not_before:
+            return own
+        kept: dict[str, Any] | None = self._files.load(self._caller(), *name)
+        if kept is None or kept["at"] < not_before:
+            return None
+        self.has_shared = True
+        return kept
+
+    def keep(self, value: object, at: float, *name: str) -> None:
+        """Cache a value that was read at the time `at`, for this task and for the run."""
+        self._own[name] = kept = {"at": at, "value": value}
+        self._files.store(kept, self._caller(), *name)
 
     def one_of_many(self, read_all: Callable[[], Mapping[str, Any]], member: str, *name: str) -> Any:
         """One value of `read_all`, which is called once many members were requested. None before that, if
@@ -135,20 +150,17 @@ class Cache:
                 self._files.store(members, *asked)
         if len(members) <= _LIST_THRESHOLD:
             return None
-        since: float = self.recent(lambda: self._keep_all(read_all, *name), *name, "all")
+        since = self.get(lambda: self._keep_all(read_all, *name), *name, "all", not_before=RECENTLY)
         kept = self._files.load(self._caller(), *name, member)
         if not (kept and kept["at"] >= since):
             return None
         self.has_shared = True
         return kept["value"]
 
-    @property
-    def shares(self) -> bool:
-        """Whether values that other tasks have read are used now (`shared_since`)."""
-        return self._shared_since is not None
+    # What is out of date
 
     def forget(self, *kinds: str) -> None:
-        """Make this task's values of these kinds, or of all kinds, out of date."""
+        """Make the values of these kinds, or of all kinds, out of date for this task."""
         for kind in kinds or (_ANY,):
             self._forgotten[kind] = time.monotonic()
 
@@ -156,6 +168,7 @@ class Cache:
         """The run has changed resources of these kinds, or of all kinds: make the values of all tasks out of date."""
         self.forget(*kinds)
         for kind in kinds or (_ANY,):
+            self._changed.add(kind)
             with self._files.locked(self._caller(), "written", kind):
                 self._files.store(time.monotonic(), self._caller(), "written", kind)
 
@@ -172,23 +185,9 @@ class Cache:
             self._files.store({"at": time.monotonic(), "value": None}, self._caller(), *name, member)
 
     def _since(self, kind: str) -> float:
-        return max(self._forgotten.get(kind, 0), self._forgotten.get(_ANY, 0))
-
-    def _shared(self, read: Callable[[], Any], is_fresh: Callable[[float], bool], *name: str) -> Any:
-        kept = self._files.load(self._caller(), *name)
-        if kept is None or not is_fresh(kept["at"]):
-            with self._files.locked(self._caller(), *name):
-                kept = self._files.load(self._caller(), *name)
-                if kept is None or not is_fresh(kept["at"]):
-                    kept = _timed(read)
-                    if kept["value"] is not None:
-                        self._files.store(kept, self._caller(), *name)
-                        self._own[name] = kept["at"], kept["value"], True
-                    _note(kept["at"])
-                    return kept["value"]
-        self.has_shared = True
-        _note(kept["at"])
-        return kept["value"]
+        """After `forget` and the run's last write. A value from that very moment is out of date."""
+        forgotten = (self._forgotten.get(one, 0.0) for one in (kind, _ANY))
+        return nextafter(max(*forgotten, self._written(kind)), inf)
 
     def _keep_all(self, read_all: Callable[[], Mapping[str, Any]], *name: str) -> float:
         """List all members and cache them. Returns the time at which the read began."""
@@ -201,6 +200,9 @@ class Cache:
                 if kept is None or kept["at"] < at:
                     self._files.store({"at": at, "value": value}, self._caller(), *name, member)
         return at
+
+
+JUST_NOW, RECENTLY = Cache.just_now, Cache.recently
 
 
 def _timed(read: Callable[[], Any]) -> dict[str, Any]:

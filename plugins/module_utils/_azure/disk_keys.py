@@ -43,8 +43,8 @@ class DiskKeys:
         # An account that is being created has no pools, and is not available yet.
         made = [one["id"] for one in accounts if one["properties"].get("provisioningState") != "Creating"]
         allowed_age = max(0, len(made) - _ASKED_EACH_TIME) * _SECONDS_FOR_EACH_MORE
-        asked: dict[str, Any] = self._session.cache.since(
-            lambda: self._of_each(made), time.monotonic() - allowed_age, "disk keys"
+        asked: dict[str, Any] = self._session.cache.get(
+            lambda: self._of_each(made), "disk keys", not_before=time.monotonic() - allowed_age
         )
         of_each = {**asked, **self._of_each([name for name in made if name not in asked])}
         answers = [of_each[name] for name in made]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from .._core.documents import ManagedIdentity
 from .._core.errors import NotFound
 from .._core.ids import UserAssignedId, parse_user_assigned_id
+from .cache import JUST_NOW, RECENTLY, NotBefore
 from .gateway import Gateway
 from .session import Session
 
@@ -29,11 +30,11 @@ class Identities:
         )
         return {identity["id"].lower(): identity["properties"]["principalId"] for identity in listed}
 
-    def get(self, identity_id: UserAssignedId) -> ManagedIdentity:
+    def get(self, identity_id: UserAssignedId, not_before: NotBefore = JUST_NOW) -> ManagedIdentity:
         what = f"read the user-assigned identity {identity_id.name}"
         ref = str(identity_id)
-        identity: ManagedIdentity | None = self._session.cache.read(
-            lambda: self._gateway.find(what, ref), "identity", ref.lower()
+        identity: ManagedIdentity | None = self._session.cache.get(
+            lambda: self._gateway.find(what, ref), "identity", ref.lower(), not_before=not_before
         )
         if identity is None:
             raise NotFound(
@@ -49,12 +50,7 @@ class Identities:
         """The object id of a user-assigned identity, which another task of the run may have read a moment ago; None if
         there is no such identity."""
         identity = parse_user_assigned_id(resource_id, "identity_id")
-
-        def read() -> str | None:
-            try:
-                return self.get(identity)["properties"]["principalId"]
-            except NotFound:
-                return None
-
-        found: str | None = self._session.cache.recent(read, "identity", str(identity).lower(), "principal")
-        return found
+        try:
+            return self.get(identity, RECENTLY)["properties"]["principalId"]
+        except NotFound:
+            return None

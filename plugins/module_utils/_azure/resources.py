@@ -16,6 +16,7 @@ from typing import Any
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, Permission, Pool
 from .._core.errors import CmkError, Denied
+from .cache import RECENTLY, NotBefore
 from .gateway import Gateway
 from .session import Session
 
@@ -29,7 +30,9 @@ class Resources:
         path = f"/subscriptions/{self._session.subscription_id}/resourceGroups/{name}"
 
         what = f"read the resource group {name}"
-        found: dict[str, Any] = self._session.cache.recent(lambda: self._gateway.get(what, path), "group", path.lower())
+        found: dict[str, Any] = self._session.cache.get(
+            lambda: self._gateway.get(what, path), "group", path.lower(), not_before=RECENTLY
+        )
         return found
 
     def regions(self, namespace: str, resource_type: str) -> list[str] | None:
@@ -44,7 +47,7 @@ class Resources:
             listed = (one["locations"] for one in types if one["resourceType"].lower() == resource_type.lower())
             return next(listed, None)
 
-        found: list[str] | None = self._session.cache.recent(read, "regions", path)
+        found: list[str] | None = self._session.cache.get(read, "regions", path, not_before=RECENTLY)
         return found
 
     def subscription_ids(self) -> list[str]:
@@ -66,25 +69,17 @@ class Resources:
         what = f"list the resource groups of the subscription {subscription}"
         return [item["name"] for item in self._gateway.list(what, f"/subscriptions/{subscription}/resourceGroups")]
 
-    def permissions(self, scope: str) -> list[Permission]:
-        """The permissions of the caller at the scope, as a task of the run read it a moment ago."""
-        found: list[Permission] = self._session.cache.recent(
-            lambda: self._permissions(scope), "permissions", scope.lower()
-        )
-        return found
+    def permissions(self, scope: str, not_before: NotBefore = RECENTLY) -> list[Permission]:
+        """The permissions of the caller at the scope.
 
-    def permissions_since(self, scope: str, since: float) -> list[Permission]:
-        """The same permissions, read at `since` (time.monotonic()) or later."""
-        found: list[Permission] = self._session.cache.since(
-            lambda: self._permissions(scope), since, "permissions", scope.lower()
-        )
-        return found
-
-    def _permissions(self, scope: str) -> list[Permission]:
-        """Source: the REST reference for resource groups and resources; for subscriptions, the article "Authorize
-        with Resource Manager's API"."""
+        Source: the REST reference for resource groups and resources; for subscriptions, the article "Authorize with
+        Resource Manager's API"."""
         what = f"read the caller's permissions at {scope}"
-        return self._gateway.list(what, f"{scope}/providers/Microsoft.Authorization/permissions")
+
+        def read() -> list[Permission]:
+            return self._gateway.list(what, f"{scope}/providers/Microsoft.Authorization/permissions")
+
+        return self._session.cache.get(read, "permissions", scope.lower(), not_before=not_before)
 
     def account(self, account_id: str) -> Account:
         account: Account = self._gateway.get(f"read the Batch account {account_id}", account_id)

@@ -141,7 +141,7 @@ class VisibleAccounts:
         scope = f"/subscriptions/{subscription}"
         if isinstance(listed, CmkError):
             return not_listed(scope, listed.msg, READ_ACCOUNTS if isinstance(listed, Denied) else None)
-        permissions = value_or_error(lambda: self._resources.permissions_since(scope, listed_at), CmkError)
+        permissions = value_or_error(lambda: self._resources.permissions(scope, listed_at), CmkError)
         if isinstance(permissions, CmkError):
             return not_listed(scope, f"The list may be incomplete. {permissions.msg}", READ_ACCOUNTS)
         if not allows(permissions, READ_ACCOUNTS):

@@ -16,6 +16,7 @@ from itertools import chain
 from math import inf
 from typing import Any
 
+from ..._azure.cache import JUST_NOW, RECENTLY, NotBefore
 from ..._azure.gateway import Gateway
 from ..._azure.identities import Identities
 from ..._azure.resources import Resources
@@ -55,14 +56,12 @@ class Access(Polled):
         self._visible = visible
 
     def read(self, goal: Any) -> Observed:
-        vault = self._vaults.known(goal.vault, goal.group)
+        vault = self._vaults.find(goal.vault, goal.group)
         principal = goal.principal_id or self._identities.get(goal.identity_id)["properties"]["principalId"]
         observed: Observed = {"vault": vault, "principal_id": principal, "assignments": [], "definitions": {}}
         if vault is not None and uses_rbac(vault):
             scope = scope_of(vault, goal.key_name)
-            observed["assignments"] = self._session.cache.read(
-                partial(self.assignments, scope, principal), "access", scope, principal.lower(), "own"
-            )
+            observed["assignments"] = self.assignments(scope, principal)
             observed["definitions"] = self.definitions(vault["id"], roles_in(observed["assignments"]))
         if not goal.present:
             observed["visible"] = visible = self._visible.read()
@@ -75,43 +74,52 @@ class Access(Polled):
             observed["now"] = max((now for _changed, now in times.values() if now is not None), default=time.time())
         return observed
 
-    def assignments(self, scope: str, principal: str) -> list[RoleAssignment]:
+    def assignments(self, scope: str, principal: str, not_before: NotBefore = JUST_NOW) -> list[RoleAssignment]:
         """The role assignments of a principal that apply to the scope, including those of its groups."""
-        what = f"list the role assignments of {principal} on {scope}"
-        return self._gateway.list(what, _assignments(scope), f"atScope() and assignedTo('{principal}')")
+
+        def read() -> list[RoleAssignment]:
+            what = f"list the role assignments of {principal} on {scope}"
+            return self._gateway.list(what, _assignments(scope), f"atScope() and assignedTo('{principal}')")
+
+        named = ("access", scope.lower(), principal.lower(), "own")
+        return self._session.cache.get(read, *named, not_before=not_before)
 
     def recent_assignments(self, scope: str, principal: str) -> list[RoleAssignment]:
-        """The same for checks before a change. After many principals, from one list of the assignments of all
-        principals."""
+        """The same, read by a task of the run some seconds ago. After many principals, from one list of the assignments
+        of all principals."""
         listed: list[RoleAssignment] | None = self._session.cache.one_of_many(
-            lambda: self.assignments_of_role(scope), principal.lower(), "access", scope
+            lambda: self.assignments_of_role(scope, time.monotonic()), principal.lower(), "access", scope
         )
         if listed is not None:
             return listed
-        found: list[RoleAssignment] = self._session.cache.recent(
-            partial(self.assignments, scope, principal), "access", scope, principal.lower(), "own"
-        )
-        return found
+        return self.assignments(scope, principal, RECENTLY)
 
     def all_assignments(self, scope: str) -> list[RoleAssignment]:
         """The role assignments of all principals that apply to the scope. Assignments of a group are listed only
         for the group."""
         return self._gateway.list(f"list the role assignments on {scope}", _assignments(scope), "atScope()")
 
-    def assignments_of_role(self, scope: str) -> dict[str, list[RoleAssignment]]:
+    def assignments_of_role(self, scope: str, not_before: NotBefore = JUST_NOW) -> dict[str, list[RoleAssignment]]:
         """By principal in lower case, the assignments of the role that Batch needs. A principal that is not listed
         may have the role as a member of a group.
         """
-        listed = self.all_assignments(scope)
+        listed = self._session.cache.get(
+            lambda: self.all_assignments(scope), "access", scope.lower(), "of each principal", not_before=not_before
+        )
         return by_principal(one for one in listed if role_guid(one["properties"]["roleDefinitionId"]) == ROLE_ID)
 
-    def definitions(self, scope: str, guids: Iterable[str]) -> dict[str, RoleDefinitionProperties]:
+    def definitions(
+        self, scope: str, guids: Iterable[str], not_before: NotBefore = JUST_NOW
+    ) -> dict[str, RoleDefinitionProperties]:
         """The definitions of the roles with these GUIDs.
 
         They are read at the scope, because the caller may not be allowed to read the subscription in the id of a role.
         """
         roles = [
-            self._session.cache.read(partial(self._definition, scope, guid), "role", scope, guid) for guid in guids
+            self._session.cache.get(
+                partial(self._definition, scope, guid), "role", scope.lower(), guid, not_before=not_before
+            )
+            for guid in guids
         ]
         return {role["name"].lower(): role["properties"] for role in roles}
 
@@ -174,7 +182,7 @@ class Access(Polled):
     ) -> tuple[Vault, dict[str, list[RoleAssignment]], dict[str, RoleDefinitionProperties]] | None:
         """The vault of the key, the role assignments that apply to the key, by principal, and the assigned roles. None
         if there is no vault that the caller can read."""
-        vault = self._vaults.recent(key.vault, None)
+        vault = self._vaults.find(key.vault, None, RECENTLY)
         if vault is None or not uses_rbac(vault):
             return None if vault is None else (vault, {}, {})
         listed = self.all_assignments(scope_of(vault, key.name))

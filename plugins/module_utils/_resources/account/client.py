@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, cast
 
 from ..._azure import sdk
+from ..._azure.cache import JUST_NOW, NotBefore
 from ..._azure.creation import outdated, require_missing, until_shown
 from ..._azure.gateway import Gateway
 from ..._azure.identities import Identities
@@ -91,7 +92,7 @@ class Accounts(Polled):
         observed["confirmed"] = self.confirmed(goal.group, goal.name)
         return observed
 
-    def get(self, group: str, name: str) -> Account | None:
+    def get(self, group: str, name: str, not_before: NotBefore = JUST_NOW) -> Account | None:
         if self._session.cache.shares and (listed := self.listed(group, name)):
             return listed
 
@@ -101,7 +102,7 @@ class Accounts(Polled):
                 self._handled.add(account["id"])
             return account
 
-        return self._session.cache.read(read, *self._cached_as(group, name))
+        return self._session.cache.get(read, self._kind(group, name), not_before=not_before)
 
     def listed(self, group: str, name: str) -> Account | None:
         """The account as a host has listed it for the same task of the playbook, a few seconds ago at most. None if the
@@ -134,8 +135,13 @@ class Accounts(Polled):
             return {}
         return {self._name(place_of(one["id"])[1], one["name"])[0]: one for one in listed}
 
-    def _cached_as(self, group: str, name: str) -> tuple[str, str, str, str]:
-        return "account", self._session.subscription_id, group.lower(), name.lower()
+    def _kind(self, group: str, name: str) -> str:
+        """The cache's kind of the account: a change of another account does not make it out of date."""
+        return f"account {self.ref(group, name).lower()}"
+
+    def forget_one(self, group: str, name: str) -> None:
+        """Later reads of the account are from Azure."""
+        self._session.cache.forget(self._kind(group, name))
 
     def _name(self, group: str, name: str) -> tuple[str, str, str]:
         """The cache names of the account and of its subscription's accounts."""
@@ -149,7 +155,7 @@ class Accounts(Polled):
             # A rollback must not use data from before the change, so an interrupt waits here.
             with interrupts.deferred():
                 self._session.cache.changed_one(*self._name(group, name))
-                self._session.cache.changed("listed", "account")
+                self._session.cache.changed("listed", self._kind(group, name))
 
     def settled(self, group: str, name: str) -> Account | None:
         """The account after its current operation has finished. An interrupted run may have begun the operation."""
@@ -162,7 +168,7 @@ class Accounts(Polled):
             state = account["properties"].get("provisioningState") if account else None
             if state not in _UNDER_WAY:
                 return None
-            self._session.cache.forget("account")
+            self.forget_one(group, name)
             return TimedOut(
                 f"The Batch account {name} is still {state} after {waits} s. Try again.",
                 option="wait_timeout",
@@ -180,7 +186,7 @@ class Accounts(Polled):
         """Whether the account is listed. Azure is eventually consistent: a listed account exists even if a read
         does not find it."""
 
-        return name.lower() in self._session.cache.read(
+        return name.lower() in self._session.cache.get(
             lambda: self._names_in(group), "listed", self._session.subscription_id, group.lower()
         )
 
@@ -313,7 +319,7 @@ class Accounts(Polled):
         meanwhile moved the account to a key (PlanOutdated)."""
 
         def require_no_key() -> None:
-            self._session.cache.forget("account")
+            self.forget_one(group, name)
             if "identity" in body and "properties" in body and key_of(self.get(group, name)):
                 raise PlanOutdated(
                     f"The Batch account {name} was moved to a key by somebody else while this task waited to change "
@@ -326,7 +332,7 @@ class Accounts(Polled):
                 what, "PATCH", self.ref(group, name), body, if_late=if_late or require_no_key, undoes=undoes
             )
         if account is not None:
-            self._session.cache.keep_answer(account, *self._cached_as(group, name))
+            self._session.cache.keep(account, time.monotonic(), self._kind(group, name))
 
     def may_be_older_than_write(self, account: Account) -> bool:
         """Whether a read of the account may be older than the run's last write of its key: it shows another key.

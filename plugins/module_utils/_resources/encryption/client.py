@@ -254,8 +254,7 @@ class Encryption(Polled):
     def _require_unmoved(self, group: str, name: str, expected: Sequence[KeyIdentifier | None]) -> None:
         """Raise PlanOutdated if another task or user has moved the account while Batch refused the key, or while a
         rate limit delayed the request."""
-        self._session.cache.forget("account")
-        account = self._accounts.get(group, name)
+        account = self._accounts.get(group, name, time.monotonic())
         has = key_of(account)
         if account is None or any(has.same(one) if has else one is None for one in expected):
             return
@@ -316,7 +315,7 @@ class Encryption(Polled):
             self._accounts.update(group, name, body, if_late=require_unmoved, undoes=even_if_unavailable)
             if even_if_unavailable:
                 # Later runs must not read the undone change, so reads have to show the rollback.
-                self._session.cache.forget("account")
+                self._accounts.forget_one(group, name)
 
         self._accounts.retry_until_accepted(
             write,
@@ -360,7 +359,7 @@ class Encryption(Polled):
         """
         if previous is None or evidence is None or not previous.same_key(evidence.key):
             return None
-        items = value_or_error(partial(self._evidence.versions_now, previous, changed_at), CmkError)
+        items = value_or_error(partial(self._keys.versions, previous, changed_at), CmkError)
         if isinstance(items, CmkError):
             return None
         return lost_after_change(previous, evidence.key, items, self._keys.now)

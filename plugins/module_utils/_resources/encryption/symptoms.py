@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from ..._azure.cache import RECENTLY
 from ..._azure.identities import Identities
 from ..._azure.resources import Resources
 from ..._checks.diagnosis import Symptoms, depends_on_account_change
@@ -43,7 +44,7 @@ class SymptomReader:
             # An error if a deleted vault may exist that the caller may not read.
             "deleted_vault": None if there else self._vaults.find_deleted(key.vault, is_unreachable=unreachable),
             "deleted_key": self._keys.deleted(key) if evidence.bundle is None else None,
-            "versions": None if evidence.vault is None else _or_error(lambda: self._keys.recent_versions(key)),
+            "versions": None if evidence.vault is None else _or_error(lambda: self._keys.versions(key, RECENTLY)),
             "is_report": True,
         }
         return self._with_time(account, found)
@@ -52,7 +53,7 @@ class SymptomReader:
         """The data that shows whether Batch can use the key. Other tasks of the run may have read it a moment ago. For
         `is_report` see `unnoticed_repairs`."""
         # While the access is read. The versions are then in the cache of the run.
-        in_background(lambda: self._recent_versions(key, self._keys.recent(key)))
+        in_background(lambda: self._recent_versions(key, self._keys.bundle(key, RECENTLY)))
         evidence = self._evidence.of_account(account, key)
         found: Symptoms = {
             **self._of_identities(account, evidence),
@@ -78,7 +79,7 @@ class SymptomReader:
         """The versions of the key, or the error if they could not be listed. None if the key was not read."""
         if used is None or isinstance(used, CmkError):
             return None
-        return _or_error(lambda: self._keys.recent_versions(key))
+        return _or_error(lambda: self._keys.versions(key, RECENTLY))
 
     def _of_identities(self, account: Account, evidence: Evidence) -> Symptoms:
         """The user-assigned identities of the account that were deleted, and the evidence without their access."""

@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from ..._azure.cache import JUST_NOW, RECENTLY, NotBefore
 from ..._azure.gateway import Gateway
 from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
@@ -84,7 +85,9 @@ class Keys(Polled):
         """The vault in which a key of an HSM is to be created, if the caller can read it."""
         if goal.key_type != HSM:
             return None
-        found: Vault | CmkError | None = value_or_error(partial(self._vaults.recent, goal.vault, None), CmkError)
+        found: Vault | CmkError | None = value_or_error(
+            partial(self._vaults.find, goal.vault, None, RECENTLY), CmkError
+        )
         return None if isinstance(found, CmkError) else found
 
     def _with_users(self, goal: Any, observed: Observed) -> Observed:
@@ -117,28 +120,13 @@ class Keys(Polled):
             [account["id"] for account in asked if not key.same_key(key_of(account))],
         )
 
-    def bundle(self, key: KeyIdentifier) -> KeyBundle | None:
+    def bundle(self, key: KeyIdentifier, not_before: NotBefore = JUST_NOW) -> KeyBundle | None:
         """The key version or, if the identifier has no version, the newest version; None if it does not exist."""
-        return self._read(key.vault_url, key.name, key.version or "")
+        return self._read(key.vault_url, key.name, key.version or "", not_before)
 
-    def recent(self, key: KeyIdentifier) -> KeyBundle | None:
-        """`bundle` for a check before a change. Another task of the run may have read it a moment ago."""
-        place = (key.vault_url, key.name.lower(), (key.version or "").lower())
-        return self._bundle(self._session.cache.recent(lambda: self._answer(*place), "key", *place))
-
-    def current(self, key: KeyIdentifier) -> dict[str, Any] | None:
-        """The key (`bundle`) and the time by Key Vault's clock (`now`), read from Azure."""
-        return self._read_now(key.vault_url, key.name.lower(), (key.version or "").lower())
-
-    def versions(self, key: KeyIdentifier) -> list[KeyItem]:
+    def versions(self, key: KeyIdentifier, not_before: NotBefore = JUST_NOW) -> list[KeyItem]:
         """All versions of the key."""
-        return self._all_versions(key.vault_url, key.name)
-
-    def recent_versions(self, key: KeyIdentifier) -> list[KeyItem]:
-        """`versions` for a check before a change. Another task of the run may have read them a moment ago."""
-        place = (key.vault_url, key.name.lower())
-        found: list[KeyItem] = self._session.cache.recent(lambda: self._all_versions(*place), "key", *place, "versions")
-        return found
+        return self._all_versions(key.vault_url, key.name, not_before)
 
     def rotation_policy(self, key: KeyIdentifier) -> RotationPolicy:
         return self._policy(key.vault_url, key.name)
@@ -206,34 +194,26 @@ class Keys(Polled):
         if failure is not None:
             raise failure
 
-    def _read(self, url: str, name: str, version: str) -> KeyBundle | None:
-        return self._bundle(self._answer(url, name.lower(), version.lower()))
-
-    def _bundle(self, answer: dict[str, Any] | None) -> KeyBundle | None:
-        if answer is None:
-            return None
-        self.now = answer["now"]
-        bundle: KeyBundle = answer["bundle"]
-        return bundle
-
-    def _answer(self, url: str, name: str, version: str) -> dict[str, Any] | None:
-        """The key, with the time of the read by Key Vault's clock."""
-
-        def read() -> dict[str, Any] | None:
+    def _read(self, url: str, name: str, version: str, not_before: NotBefore = JUST_NOW) -> KeyBundle | None:
+        def read() -> tuple[KeyBundle, float] | None:
+            """The key, with the time of the read by Key Vault's clock."""
             at = time.monotonic()
-            found = self._read_now(url, name, version)
-            if found is not None and not version:
+            answer = self._gateway.answer(f"read the key {name} in {url}", _ref(url, name, version))
+            self.now = answer.at or time.time()
+            if answer.document is None:
+                return None
+            found = answer.document, self.now
+            if not version:
                 # The next read of the newest version may name its version.
-                own = found["bundle"]["key"]["kid"].rpartition("/")[2].lower()
-                self._session.cache.keep(found, at, "key", url, name, own)
+                own = answer.document["key"]["kid"].rpartition("/")[2].lower()
+                self._session.cache.keep(found, at, "key", url, name.lower(), own)
             return found
 
-        return self._session.cache.read(read, "key", url, name, version)
-
-    def _read_now(self, url: str, name: str, version: str) -> dict[str, Any] | None:
-        answer = self._gateway.answer(f"read the key {name} in {url}", _ref(url, name, version))
-        self.now = answer.at or time.time()
-        return None if answer.document is None else {"bundle": answer.document, "now": self.now}
+        found = self._session.cache.get(read, "key", url, name.lower(), version.lower(), not_before=not_before)
+        if found is None:
+            return None
+        bundle, self.now = found
+        return bundle
 
     def _versions(self, url: str, name: str) -> list[KeyItem] | None:
         """All versions; None if the caller may read the key but not list its versions."""
@@ -242,8 +222,11 @@ class Keys(Polled):
         except Denied:
             return None
 
-    def _all_versions(self, url: str, name: str) -> list[KeyItem]:
-        return self._gateway.list(f"list the versions of the key {name} in {url}", f"{_ref(url, name)}/versions")
+    def _all_versions(self, url: str, name: str, not_before: NotBefore = JUST_NOW) -> list[KeyItem]:
+        def read() -> list[KeyItem]:
+            return self._gateway.list(f"list the versions of the key {name} in {url}", f"{_ref(url, name)}/versions")
+
+        return self._session.cache.get(read, "key", url, name.lower(), "versions", not_before=not_before)
 
     def _policy(self, url: str, name: str) -> RotationPolicy:
         what = f"read the rotation policy of the key {name} in {url}"

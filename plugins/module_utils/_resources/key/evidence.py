@@ -16,6 +16,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
+from ..._azure.cache import RECENTLY
 from ..._azure.session import Session
 from ..._checks.preflight import (
     Evidence,
@@ -26,7 +27,7 @@ from ..._checks.preflight import (
     require,
 )
 from ..._core.concurrent import map_concurrent, value_or_error
-from ..._core.documents import Account, KeyItem, RoleAssignment, RoleDefinitionProperties, Vault
+from ..._core.documents import Account, RoleAssignment, RoleDefinitionProperties, Vault
 from ..._core.errors import CmkError, NotFound
 from ..._core.ids import KeyIdentifier, place_of, principals_of
 from ..access.client import Access
@@ -77,8 +78,8 @@ class EvidenceReader:
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str | None
     ) -> Evidence:
         reads: dict[str, Callable[[], Any]] = {
-            "vault": lambda: self._vaults.recent(key.vault, vault_group),
-            "bundle": lambda: self._keys.recent(key),
+            "vault": lambda: self._vaults.find(key.vault, vault_group, RECENTLY),
+            "bundle": lambda: self._keys.bundle(key, RECENTLY),
         }
         found = map_concurrent(lambda what: value_or_error(reads[what]), reads)
         vault, bundle = found["vault"], found["bundle"]
@@ -138,7 +139,7 @@ class EvidenceReader:
     def _key_now(self, evidence: Evidence, since: float) -> dict[str, Any]:
         """The version (`bundle`), if it was changed since the evidence was read. The list of versions, which the tasks
         of a run share, shows each change."""
-        items = value_or_error(lambda: self.versions_now(evidence.key, since), CmkError)
+        items = value_or_error(lambda: self._keys.versions(evidence.key, since), CmkError)
         bundle = evidence.bundle
         if not isinstance(items, CmkError) and isinstance(bundle, Mapping) and items:
             version = version_of(bundle["key"])
@@ -150,24 +151,11 @@ class EvidenceReader:
             )
             if is_same and (evidence.key.version or version_of(newest) == version):
                 return {}
-        return self._bundle_now(evidence.key, since)
-
-    def _bundle_now(self, key: KeyIdentifier, since: float) -> dict[str, Any]:
-        """The version (`bundle`; None if there is none), as a task of the run read it from `since` (time.monotonic())
-        on."""
-        found = self._session.cache.since(lambda: self._keys.current(key), since, "key_now", str(key).lower())
-        return {"bundle": None} if found is None else dict(found)
-
-    def versions_now(self, key: KeyIdentifier, since: float) -> list[KeyItem]:
-        """The versions of the key, as a task of the run listed them from `since` (time.monotonic()) on."""
-        name = str(key.versionless).lower()
-        found: list[KeyItem] = self._session.cache.since(lambda: self._keys.versions(key), since, "versions_now", name)
-        return found
+        bundle = self._keys.bundle(evidence.key, since)
+        return {"bundle": bundle, "now": self._keys.now}
 
     def _vault_now(self, vault_id: str, since: float) -> Vault:
-        vault: Vault | None = self._session.cache.since(
-            lambda: self._vaults.current(vault_id), since, "vault_now", vault_id.lower()
-        )
+        vault = self._vaults.at(vault_id, since)
         if vault is None:
             raise NotFound(
                 f"The vault {vault_id} was deleted while an account was moved to one of its keys.",
@@ -182,11 +170,9 @@ class EvidenceReader:
         are read separately.
         """
         scope = scope_of(vault, evidence.key.name)
-        listed = self._session.cache.since(
-            lambda: self._access.assignments_of_role(scope), since, "access_now", scope.lower()
-        )
+        listed = self._access.assignments_of_role(scope, since)
         assignments = {
-            principal: listed.get(principal.lower()) or self._access.assignments(scope, principal)
+            principal: listed.get(principal.lower()) or self._access.assignments(scope, principal, since)
             for principal in evidence.principals
         }
         # Roles that were assigned since the evidence was first read. If a definition cannot be read, the role
@@ -205,10 +191,7 @@ class EvidenceReader:
         guids = roles_in(everyone)
         if not guids:
             return assignments, {}
-        definitions = self._session.cache.recent(
-            lambda: self._access.definitions(vault_id, guids), "role", vault_id, *guids
-        )
-        return assignments, definitions
+        return assignments, self._access.definitions(vault_id, guids, RECENTLY)
 
 
 def _for(account: Account, evidence: Evidence) -> Evidence:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from ..._azure.cache import RECENTLY
 from ..._azure.locks import vault_lock
 from ..._azure.session import Session
 from ..._core.errors import CmkError
@@ -79,7 +80,7 @@ class Newest:
         # is not used for any principal.
         forced = self._forced.is_made(key_in_vault(goal.vault, goal.name))
         with self._session.cache.shared_since(self._session.task_began):
-            kept = self._session.cache.recent(read, "key", "newest", repr(goal), str(forced))
+            kept = self._session.cache.get(read, "key", "newest", repr(goal), str(forced), not_before=RECENTLY)
         return own[0] if own else Outcome(False, kept, kept)
 
     def _now(self, goal: Goal, make: Make) -> Outcome:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from ..._azure.cache import RECENTLY
 from ..._azure.resources import Resources
 from ..._azure.session import Session
 from ..._checks.rights import VAULTS, Needed, NeededRights, Right, VaultRight, in_group, is_in_no_policy, lacking
@@ -84,7 +85,9 @@ class CallerRights:
             return self._unless_allowed(right.action, right.scope, data=False)
         place = (right.vault.lower(), right.looked_for_in)
         if place not in vaults:
-            vaults[place] = value_or_error(lambda: self._vaults.recent(right.vault, right.looked_for_in), CmkError)
+            vaults[place] = value_or_error(
+                lambda: self._vaults.find(right.vault, right.looked_for_in, RECENTLY), CmkError
+            )
         vault = vaults[place]
         if right.reads_vault and isinstance(vault, Denied):
             return f"{VAULTS}/read", f"the key vault {right.vault}"

@@ -81,7 +81,7 @@ class Vaults(Polled):
         """Whether the vault is listed. Azure is eventually consistent: a listed vault exists even if a read does
         not find it."""
 
-        return name.lower() in self._session.cache.read(
+        return name.lower() in self._session.cache.get(
             lambda: self._names_in(group), "vault", "listed", self._session.subscription_id, group.lower()
         )
 
@@ -141,7 +141,7 @@ class Vaults(Polled):
 
     def _is_created(self, group: str, name: str) -> bool:
         """Whether a read shows the vault, and its creation has ended."""
-        vault = self._reads.current(vault_ref(self._session.subscription_id, group, name))
+        vault = self._reads.get(group, name)
         return vault is not None and vault["properties"].get("provisioningState", "Succeeded") == "Succeeded"
 
     def _restore_access_once(self, group: str, name: str) -> None:

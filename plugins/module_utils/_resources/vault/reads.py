@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence, Set
 from functools import partial
 
 from ..._azure import sdk
+from ..._azure.cache import JUST_NOW, RECENTLY, NotBefore
 from ..._azure.gateway import Gateway
 from ..._azure.resources import Resources
 from ..._azure.session import Session
@@ -38,47 +39,35 @@ class VaultReads:
         self._gateway = gateway
         self._resources = resources
 
-    def get(self, group: str, name: str) -> Vault | None:
-        subscription = self._session.subscription_id
+    def get(self, group: str, name: str, not_before: NotBefore = JUST_NOW) -> Vault | None:
+        """The vault in the task's own subscription."""
+        return self.at(vault_ref(self._session.subscription_id, group, name), not_before)
+
+    def at(self, vault_id: str, not_before: NotBefore = JUST_NOW) -> Vault | None:
+        name = place_of(vault_id)[2]
 
         def read() -> Vault | None:
             at = time.monotonic()
-            vault = self._read(subscription, group, name)
+            vault: Vault | None = self._gateway.find(f"read the key vault {name}", vault_id)
             if vault is not None:
                 # The names of vaults are unique in Azure.
                 self._session.cache.keep(vault, at, "vault", name.lower())
             return vault
 
-        return self._session.cache.read(read, *self._cached_as(group, name))
+        return self._session.cache.get(read, "vault", vault_id.lower(), not_before=not_before)
 
-    def _cached_as(self, group: str, name: str) -> tuple[str, str, str, str]:
-        return "vault", self._session.subscription_id, group.lower(), name.lower()
-
-    def recent(self, name: str, group: str | None) -> Vault | None:
-        """`find` for a check before a change. Another task of the run may have read the vault a moment ago."""
-        found: Vault | None = self._session.cache.recent(lambda: self.find(name, group), "vault", name.lower())
-        return found
-
-    def known(self, name: str, group: str | None) -> Vault | None:
-        """`find`, from this task's cache."""
-        found: Vault | None = self._session.cache.read(lambda: self.find(name, group), "vault", name.lower())
-        return found
-
-    def current(self, vault_id: str) -> Vault | None:
-        """The vault, read from Azure."""
-        return self._read(*place_of(vault_id))
-
-    def _read(self, subscription: str, group: str, name: str) -> Vault | None:
-        found: Vault | None = self._gateway.find(f"read the key vault {name}", vault_ref(subscription, group, name))
-        return found
-
-    def find(self, name: str, group: str | None) -> Vault | None:
+    def find(self, name: str, group: str | None, not_before: NotBefore = JUST_NOW) -> Vault | None:
         """The vault of that name in the resource group or in any subscription that the caller can read.
 
         The names of vaults are unique in Azure, so the group only avoids the search. None if there is no such
         vault. Raises an error if the vault may be in a scope that the caller may not read.
         """
-        there = self.get(group, name) if group is not None else None
+        return self._session.cache.get(
+            lambda: self._found(name, group, not_before), "vault", name.lower(), not_before=not_before
+        )
+
+    def _found(self, name: str, group: str | None, not_before: NotBefore) -> Vault | None:
+        there = self.get(group, name, not_before) if group is not None else None
         if there is not None:
             return there
         refused = None
@@ -104,7 +93,7 @@ class VaultReads:
 
     def _gap(self, subscription: str, listed_at: float) -> CmkError | None:
         scope, action = f"/subscriptions/{subscription}", f"{VAULTS}/read"
-        permissions = value_or_error(lambda: self._resources.permissions_since(scope, listed_at), CmkError)
+        permissions = value_or_error(lambda: self._resources.permissions(scope, listed_at), CmkError)
         if not isinstance(permissions, CmkError) and allows(permissions, action):
             return None
         why = permissions.msg if isinstance(permissions, CmkError) else f"The caller lacks {action} at this scope."
@@ -116,7 +105,7 @@ class VaultReads:
     def unseen(self, name: str) -> list[usage.Unlisted]:
         """For `usage.guard`: the unlisted scope if the vault is in no subscription that the caller can read. The
         caller may still use the keys of the vault, and so may accounts in that subscription."""
-        found = value_or_error(lambda: self.recent(name, None), CmkError)
+        found = value_or_error(lambda: self.find(name, None, RECENTLY), CmkError)
         if isinstance(found, Mapping):
             return []
         scope = f"the subscription of the key vault {name}"
@@ -244,7 +233,7 @@ class VaultReads:
             what = f"list the deleted key vaults of the subscription {subscription}"
             return self._gateway.list(what, f"/subscriptions/{subscription}/providers/Microsoft.KeyVault/deletedVaults")
 
-        found: list[DeletedVault] = self._session.cache.read(read, "vault", "deleted", subscription)
+        found: list[DeletedVault] = self._session.cache.get(read, "vault", "deleted", subscription)
         return found
 
 
