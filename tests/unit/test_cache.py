@@ -168,6 +168,29 @@ def test_later_tasks_use_cached_reads(tmp_path: Path, clock: Clock) -> None:
     assert task(tmp_path).get(lambda: 2, "book", "atlas") == 2
 
 
+def test_a_task_uses_what_others_have_read_since_it_began(tmp_path: Path, clock: Clock) -> None:
+    waiting = task(tmp_path)
+    task(tmp_path).get(lambda: "before the write", "book", "atlas")
+    assert waiting.get(lambda: "own", "book", "atlas") == "before the write"
+
+    # The other task has held the lock for its write.
+    task(tmp_path).changed("book")
+    assert waiting.get(lambda: "after the write", "book", "atlas") == "after the write"
+
+
+@pytest.mark.parametrize(("kind", "found"), [("book", "shown"), ("map", "again")])
+def test_after_its_write_a_task_uses_its_reads_until_it_forgets_them(clock: Clock, kind: str, found: str) -> None:
+    """A wait for the rate limit, before the change is confirmed, may take a minute."""
+    cache = task()
+    cache.changed(kind)
+    cache.keep("shown", clock.monotonic(), "book", "atlas")
+    clock.now += 60
+
+    assert cache.get(lambda: "again", "book", "atlas") == found
+    cache.forget("book")
+    assert cache.get(lambda: "again", "book", "atlas") == "again"
+
+
 def test_a_waiting_task_ignores_reads_of_other_tasks(tmp_path: Path, clock: Clock) -> None:
     waiting = task(tmp_path)
     waiting.forget()
