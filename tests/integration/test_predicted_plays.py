@@ -153,3 +153,14 @@ def test_a_key_of_an_hsm_in_a_standard_vault(runner: OneProcess, service: Servic
 
     assert done["code"] == "vault_not_premium"
     assert done["option"] == "key_type"
+
+
+@pytest.mark.parametrize("existing", [2, 3])
+def test_the_quota_of_accounts(runner: OneProcess, service: Service, existing: int) -> None:
+    service.sandbox.control.behavior(account_quota="3")
+    for number in range(existing):
+        service.make_account(f"existing{number}", identity={"type": "None"})
+
+    done = predicted(runner, identity("one"), identity("two"))
+
+    assert [one.get("code") for one in done] == [None if existing == 2 else "quota_exceeded", "quota_exceeded"]

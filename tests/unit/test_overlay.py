@@ -270,10 +270,32 @@ def test_an_account_that_is_read_once_is_changed_without_another_read(azure: Azu
     assert azure.get(f"{ACCOUNTS}/there")["tags"] == {"a": "b"}
     assert azure.get(f"{ACCOUNTS}/there/pools") == {"value": []}
 
-    assert [path for _method, path in azure.asked] == [
+    assert [path for _method, path in azure.asked if not path.endswith("/locks")] == [
         f"{ACCOUNTS}/there".lower(),
         f"{ACCOUNTS}/there/pools".lower(),
     ]
+
+
+@pytest.mark.parametrize(
+    ("level", "scope", "refused"),
+    [
+        ("ReadOnly", GROUP, ["PATCH", "DELETE"]),
+        ("ReadOnly", f"{ACCOUNTS}/There", ["PATCH", "DELETE"]),
+        ("CanNotDelete", GROUP, ["DELETE"]),
+        ("ReadOnly", f"{ACCOUNTS}/the", []),
+    ],
+)
+def test_a_lock_forbids_changes(azure: Azure, level: str, scope: str, refused: list[str]) -> None:
+    azure.has(f"{ACCOUNTS}/there", account())
+    azure.has(f"{ACCOUNTS}/there/pools", {"value": []})
+    lock = {"id": f"{scope}/providers/Microsoft.Authorization/locks/one", "properties": {"level": level}}
+    azure.has(f"{SUBSCRIPTION}/providers/Microsoft.Authorization/locks", {"value": [lock]})
+
+    for method in ("PATCH", "DELETE"):
+        if method in refused:
+            assert azure.refusal(method, f"{ACCOUNTS}/there", {}) == (409, "ScopeLocked")
+        else:
+            azure.write(method, f"{ACCOUNTS}/there", {})
 
 
 def test_an_account_that_is_not_available_takes_no_change(azure: Azure) -> None:

@@ -55,6 +55,8 @@ _PROVIDERS = {
 # uses no SDK.
 _RESOURCES = Provider("azure-mgmt-authorization", "AuthorizationManagementClient", "2021-04-01")
 _SUBSCRIPTIONS_API = "2022-12-01"
+_LOCKS_API = "2020-05-01"
+LOCKS = "/providers/Microsoft.Authorization/locks"
 _NAMESPACE = re.compile(r".*/providers/([^/?]+)/", re.IGNORECASE)
 
 
@@ -233,6 +235,8 @@ def _provider(ref: str) -> Provider:
 
 
 def _api_version(ref: str) -> str:
+    if ref.endswith(LOCKS):
+        return _LOCKS_API
     return _SUBSCRIPTIONS_API if ref == "/subscriptions" else _provider(ref).api_version
 
 

@@ -16,9 +16,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .._core.errors import Denied
+from .._core.concurrent import value_or_error
+from .._core.errors import CmkError, Denied
 from . import sdk
-from .gateway import Answer, Gateway
+from .cache import RECENTLY
+from .gateway import LOCKS, Answer, Gateway
 from .session import Session
 
 _CLOCKS_DIFFER_SECONDS = 5
@@ -154,11 +156,32 @@ class Overlay(Gateway):
         undoes: bool = False,
     ) -> Any:
         with self._session.journal.writing(method, ref, body, undoes=undoes):
+            if not self._is_in_vault(ref):
+                self._require_unlocked(what, method, ref)
             document = self._of(ref).write(what, method, ref, body or {})
         self._session.sent.accepted += 1
         return document
 
     begin = write
+
+    def _require_unlocked(self, what: str, method: str, ref: str) -> None:
+        """Raise the error of Azure if a lock forbids the request, as far as the caller may read locks."""
+        at = "/".join(ref.split("/")[:3]) + LOCKS
+        listed = value_or_error(
+            lambda: self._session.cache.get(
+                lambda: self._azure.list("list the locks", at), "locks", at, not_before=RECENTLY
+            )
+        )
+        for lock in [] if isinstance(listed, CmkError) else listed:
+            scope, level = lock["id"].rpartition(LOCKS)[0], lock["properties"]["level"]
+            is_below = f"{ref.lower()}/".startswith(f"{scope.lower()}/")
+            if is_below and (level == "ReadOnly" or method == "DELETE"):
+                operation = "delete" if method == "DELETE" else "write"
+                message = (
+                    f"The scope '{ref}' cannot perform {operation} operation because following scope(s) are locked: "
+                    f"'{scope}'."
+                )
+                raise refused(what, sdk.LOCKED, message)
 
     def finish(self, what: str, poller: Any) -> bool:
         return True

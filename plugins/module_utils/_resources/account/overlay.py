@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from ..._azure import sdk
 from ..._azure.gateway import Answer
 from ..._azure.overlay import Reads, ResourceOverlay, completed, missing, not_predicted, place, refused
 from ..._azure.predictions import Entry, Predictions
@@ -93,7 +94,9 @@ class AccountsOverlay(ResourceOverlay):
             if current is None:
                 if method == "PATCH":
                     raise missing(what, ref)
-                return self._changed(what, self._new(what, ref, body), body, made=True)
+                account = self._new(what, ref, body)
+                self._require_quota(what, account)
+                return self._changed(what, account, body, made=True)
             if method == "PUT" and is_failed(current):
                 # The account's creation has failed, and this request repeats it.
                 properties = {**current["properties"], "provisioningState": "Succeeded"}
@@ -138,6 +141,19 @@ class AccountsOverlay(ResourceOverlay):
                 "encryption": {"keySource": "Microsoft.Batch"},
             },
         }
+
+    def _require_quota(self, what: str, account: Document) -> None:
+        """Batch refuses an account that exceeds the quota of the subscription in the region, which not every caller may
+        read. An account whose creation has failed does not count."""
+        subscription, location = f"/subscriptions/{place_of(account['id'])[0]}{_NAMESPACE}", account["location"]
+        limits = value_or_error(lambda: self._azure.get(what, f"{subscription}/locations/{location}/quotas"), CmkError)
+        listed = value_or_error(lambda: self.list(what, f"{subscription}/batchAccounts", None), CmkError)
+        if isinstance(limits, CmkError) or isinstance(listed, CmkError):
+            return
+        there = [one for one in listed if one["location"] == location and not is_failed(one)]
+        if len(there) >= limits["accountQuota"]:
+            message = "The regional Batch account quota for the specified subscription has been reached."
+            raise refused(what, sdk.QUOTA_EXCEEDED, message)
 
     def _require_available(self, what: str, account: Account) -> None:
         """Batch refuses to change an account that is not available."""

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Role assignments and definitions as JSON, in the order of members that Azure uses. Missing values are null."""
+"""Role assignments, role definitions and locks as JSON, in Azure's order of members. Missing values are null."""
 
 from __future__ import annotations
 
@@ -42,6 +42,17 @@ def assignment(held: RoleAssignment, subscription: str, api_version: str) -> dic
         "id": held.id,
         "type": "Microsoft.Authorization/roleAssignments",
         "name": held.guid,
+    }
+
+
+def lock(holder: str, level: str) -> dict[str, Any]:
+    """A lock of the resource with the id `holder`."""
+    name = "sandbox"
+    return {
+        "properties": {"level": level},
+        "id": f"{holder}{_PROVIDER}/locks/{name}",
+        "type": "Microsoft.Authorization/locks",
+        "name": name,
     }
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Role assignments and definitions over HTTP."""
+"""Role assignments, role definitions and locks over HTTP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.responses import Response
 from ..shared import web
 from ..shared.errors import resource_group_not_found
 from ..shared.web import Route, answer
-from . import documents, errors, filters, rules
+from . import documents, errors, filters, locks, rules
 from .rules import Authorization, RoleAssignment, subscription_in, tidy_scope
 
 # In the response to a creation or a change, Azure's createdOn is this much earlier than updatedOn.
@@ -129,6 +129,20 @@ def list_roles(call: Call) -> Response:
     return answer({"value": [documents.role(role, _subscription(call)) for role in found]})
 
 
+# Locks
+
+
+def list_locks(call: Call) -> Response:
+    """The locks of the resources at the scope and below."""
+    position, scope = call.world.behavior.resource_lock, _scope(call).lower()
+    levels = {
+        resource.id: locks.level(position, resource.type)
+        for resource in call.world.resources.all(_subscription(call))
+        if f"{resource.id.lower()}/".startswith(f"{scope}/")
+    }
+    return answer({"value": [documents.lock(holder, level) for holder, level in levels.items() if level]})
+
+
 PROVIDER = "Microsoft.Authorization"
 
 API_VERSIONS: frozenset[str] = frozenset(
@@ -139,6 +153,7 @@ API_VERSIONS: frozenset[str] = frozenset(
         "2018-07-01",
         "2018-09-01-preview",
         "2020-04-01-preview",
+        "2020-05-01",
         "2020-08-01-preview",
         "2020-10-01-preview",
         "2022-04-01",
@@ -154,6 +169,7 @@ def _at(scope: str) -> tuple[Route, ...]:
     assignments, roles = scope + _HERE + "/roleAssignments", scope + _HERE + "/roleDefinitions"
     return (
         Route("GET", scope + _HERE + "/permissions", list_permissions, _ACTION + "permissions/read"),
+        Route("GET", scope + _HERE + "/locks", list_locks, _ACTION + "locks/read"),
         Route("GET", assignments, list_assignments, _ACTION + "roleAssignments/read"),
         Route("GET", assignments + "/{name}", get_assignment, _ACTION + "roleAssignments/read"),
         Route("PUT", assignments + "/{name}", put_assignment, _ACTION + "roleAssignments/write"),

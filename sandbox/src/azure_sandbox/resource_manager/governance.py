@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 
+from ..authorization import locks
 from ..shared import errors
 from ..shared.web import Call
 from ..shared.world import World
 
-_KINDS = {"accounts": "Microsoft.Batch/batchAccounts", "vaults": "Microsoft.KeyVault/vaults"}
 _RESOURCES = {
-    position: re.compile(f".*/providers/{re.escape(kind)}/[^/]+", re.IGNORECASE) for position, kind in _KINDS.items()
+    position: re.compile(f".*/providers/{re.escape(kind)}/[^/]+", re.IGNORECASE)
+    for position, kind in locks.TYPES.items()
 }
 _WRITES = ("PUT", "PATCH", "DELETE", "POST")
 
