@@ -50,8 +50,11 @@ ENVIRONMENT = tuple(name for option in CONNECTION.values() for name in option.ge
 
 
 def without_empty(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a task or an inventory source without empty connection options, which count as not set."""
-    return {name: value for name, value in options.items() if value != "" or name not in CONNECTION}
+    """Options of a task or an inventory source without those that are null, and without empty connection options: they
+    count as not set."""
+    return {
+        name: value for name, value in options.items() if value is not None and (value != "" or name not in CONNECTION)
+    }
 
 
 # Doc fragment azbatch.cmk.new_key. The type and the size of a key are no secrets, although Ansible suspects that by

@@ -44,13 +44,20 @@ options:
   follow_latest:
     description:
       - Whether the account follows the latest version of the key. V(false) requires a version in O(key_identifier).
-      - By default, an account that already follows this key keeps following the key. For any other account, the module
-        sets O(key_identifier) as given.
+      - By default, O(key_identifier) decides. With a version, the account is pinned to that version, and without a
+        version, the account follows the latest version. See O(keep_following).
     type: bool
+  keep_following:
+    description:
+      - An account that already follows this key keeps following it, although O(key_identifier) names a version.
+      - It has no effect if O(follow_latest) is set.
+    type: bool
+    default: false
   update_version:
     description:
       - Move an account that is pinned to another version of the key to the version in O(key_identifier).
-      - With V(false), such an account keeps its version, unless that version expires within nine days.
+      - With V(false), such an account keeps its version, unless that version expires within nine days. An account that
+        follows this key keeps following it, unless O(follow_latest) is V(false).
     type: bool
     default: true
   previous_vault_name:
@@ -143,6 +150,14 @@ EXAMPLES = r"""
     key_source: microsoft_keyvault
     key_identifier: "{{ key.key_identifier }}"
     update_version: false
+
+- name: Move an account to a new version of its key, unless the account follows the latest version
+  azbatch.cmk.batch_encryption:
+    resource_group: rg-batch
+    account_name: mybatch
+    key_source: microsoft_keyvault
+    key_identifier: "{{ key.key_identifier }}"
+    keep_following: true
 
 - name: Revert an account that uses this key or a Microsoft-managed key; skip an account that was deleted
   azbatch.cmk.batch_encryption:
@@ -309,6 +324,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "wait_until_available": {"type": "bool", "default": False},
     "replace_key": {"type": "bool", "default": False, "no_log": False},
     "follow_latest": {"type": "bool"},
+    "keep_following": {"type": "bool", "default": False},
     "update_version": {"type": "bool", "default": True},
     "previous_vault_name": {"type": "str"},
     "previous_key_name": {"type": "str", "no_log": False},

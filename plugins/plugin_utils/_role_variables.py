@@ -44,7 +44,7 @@ from ansible_collections.azbatch.cmk.plugins.modules import (
     keyvault_cmk_vault,
 )
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._inventory import Record
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import VARIABLES
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import VARIABLES, is_blank
 
 _COLLECTION = Path(__file__).resolve().parents[2]
 # A template that passes on the value of a variable unchanged, or omits the option.
@@ -246,10 +246,10 @@ def without_blanks(
     defaults: Mapping[str, Any],
     template: Callable[[Any], Any],
 ) -> dict[str, Any]:
-    """The options of a task. If a variable is an empty string, it counts as not set: the role's default applies,
+    """The options of a task. If a variable is an empty string or null, it counts as not set: the role's default applies,
     and an option without a default is omitted. AWX passes an empty string for each survey question that was left
     blank. `variables` are the variables of the options, by option."""
-    blank = {option for option in variables if _is_text(options.get(option)) and not options[option].strip()}
+    blank = {option for option in variables if option in options and is_blank(options[option])}
     chosen = {option: template(defaults[variables[option]]) for option in blank if variables[option] in defaults}
     return {option: value for option, value in {**options, **chosen}.items() if option not in blank - chosen.keys()}
 

@@ -139,15 +139,18 @@ def test_rotate_without_a_rule_warns(ansible: Ansible, service: Service, rule: d
     assert len(warnings) == expected
 
 
-def blanks(role: str) -> dict[str, str]:
+def blanks(role: str, blank: str | None) -> dict[str, Any]:
     """The optional variables of the role with an empty value, as AWX passes a survey answer that was left empty."""
     options = yaml.safe_load((ROLES / role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]
     optional = [name for name, option in options["options"].items() if not option.get("required")]
-    return dict.fromkeys([*optional, "cmk_hosts", "cmk_serial", "cmk_max_fail_percentage", "cmk_in_process"], "")
+    return dict.fromkeys([*optional, "cmk_hosts", "cmk_serial", "cmk_max_fail_percentage", "cmk_in_process"], blank)
 
 
-@pytest.mark.parametrize("in_process", ["", False] if PROOF_OF_ALL else [""])
-def test_empty_variables_use_their_defaults(ansible: Ansible, service: Service, in_process: Any) -> None:
+@pytest.mark.parametrize("blank", ["", None], ids=["empty", "null"])
+@pytest.mark.parametrize("in_process", [True, False] if PROOF_OF_ALL else [True])
+def test_blank_variables_use_their_defaults(
+    ansible: Ansible, service: Service, blank: str | None, in_process: bool
+) -> None:
     for role, uses_key in (
         ("provision", True),
         ("rotate", True),
@@ -158,10 +161,10 @@ def test_empty_variables_use_their_defaults(ansible: Ansible, service: Service, 
     ):
         required = {name: value for name, value in VARS.items() if name != "cmk_wait_timeout"}
         # For a module in a separate process, a relative folder is relative to the playbook's folder.
-        folder = {"cmk_audit_folder": str(ansible.folder)} if in_process is False else {}
+        folder = {} if in_process else {"cmk_audit_folder": str(ansible.folder)}
         # The role switch also requires the key to move to, here the key that the account uses.
         key = {"cmk_new_key_identifier": service.encryption()} if role == "switch" else {}
-        wanted = {**required, **blanks(role), **key, **folder, "cmk_in_process": in_process}
+        wanted = {**required, **blanks(role, blank), **key, **folder, "cmk_in_process": in_process and blank}
         run = ansible.playbook(f"azbatch.cmk.{role}", extra_vars=wanted)
 
         assert run.rc == 0, run.output

@@ -151,6 +151,17 @@ def test_the_key_that_another_account_shares_stays_enabled(roles: RolesRunner, s
     unchanged(switch(roles, **wanted))
 
 
+def test_the_identifier_decides_whether_the_account_follows_its_key(roles: RolesRunner, service: Service) -> None:
+    _, first = service.on_key()
+    for identifier, version in ((keyless(first), None), (first, first.rpartition("/")[2])):
+        wanted = {"cmk_new_key_identifier": identifier}
+        run = switch(roles, **wanted)
+        assert steps(run) == ["encryption"]
+        assert (result(run)["follows_latest"], result(run)["key_version"]) == (version is None, version)
+        assert service.encryption() == identifier
+        unchanged(switch(roles, **wanted))
+
+
 def test_the_new_key_is_not_disabled_if_it_is_named_as_the_previous_key(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     other = service.make_key("other").id

@@ -146,8 +146,7 @@ def test_account_that_is_on_the_key_stays_as_it_is(on: str | None, asked: str | 
     ],
 )
 def test_account_is_moved_and_nothing_else_is_sent(on: str | None, asked: str | None) -> None:
-    follow = False if on == KEY and asked else None
-    plan = encryption_plan.plan(goal(asked, replace_key=on == ELSEWHERE, follow_latest=follow), seen(on))
+    plan = encryption_plan.plan(goal(asked, replace_key=on == ELSEWHERE), seen(on))
 
     assert plan.steps == (move(on, asked),)
     assert plan.report["previous_key_identifier"] == on
@@ -279,10 +278,9 @@ OTHER_KEY = f"{KEY}2/{OLD}"
 @pytest.mark.parametrize(
     ("follow", "on", "asked", "wanted"),
     [
-        # By default, an account keeps following or being pinned; with `update_version: false`, it also keeps its
-        # version.
-        pytest.param(None, KEY, PINNED_NEW, None, id="goes on following"),
-        pytest.param(None, KEY.upper(), PINNED_NEW, None, id="goes on following, in capitals"),
+        # With `update_version: false`, an account that uses the key stays as it is.
+        pytest.param(None, KEY, PINNED_NEW, "by update", id="is pinned"),
+        pytest.param(None, KEY.upper(), PINNED_NEW, "by update", id="is pinned, in capitals"),
         pytest.param(None, PINNED_OLD, PINNED_NEW, "by update", id="is moved to the version"),
         pytest.param(None, PINNED_NEW, PINNED_NEW, None, id="is on the version"),
         pytest.param(None, None, PINNED_NEW, PINNED_NEW, id="takes the version"),
@@ -318,6 +316,16 @@ def test_the_key_identifier_that_is_set(
     assert plan.after["key_identifier"] == encryption_document.describe(account(key=wanted or on))["key_identifier"]
     # After the change, the plan has no steps.
     assert not encryption_plan.plan(plan.goal, seen(wanted or on)).changed
+
+
+@pytest.mark.parametrize(
+    ("follow", "on", "wanted"),
+    [(None, KEY, None), (False, KEY, PINNED_NEW), (None, PINNED_OLD, PINNED_NEW), (None, OTHER_KEY, PINNED_NEW)],
+)
+def test_an_account_keeps_following(follow: bool | None, on: str, wanted: str | None) -> None:
+    asked = goal(PINNED_NEW, keep_following=True, follow_latest=follow, replace_key=True)
+
+    assert encryption_plan.plan(asked, seen(on)).steps == (() if wanted is None else (move(on, wanted),))
 
 
 def test_an_account_cannot_be_pinned_to_no_version() -> None:
@@ -419,7 +427,8 @@ WAYS: list[tuple[str | None, str | None, dict[str, Any]]] = [
     (PINNED_OLD, PINNED_NEW, {"previous_vault_name": "myvault", "previous_key_name": "batch"}),
     (PINNED_OLD, PINNED_NEW, {"follow_latest": True}),
     (PINNED_NEW, PINNED_NEW, {"follow_latest": True, "update_version": False}),
-    (KEY, PINNED_NEW, {"follow_latest": False}),
+    (KEY, PINNED_NEW, {}),
+    (KEY, PINNED_NEW, {"keep_following": True, "follow_latest": False}),
     (KEY, PINNED_NEW, {"follow_latest": False, "update_version": False}),
     (ELSEWHERE, PINNED_NEW, {"replace_key": True}),
     (f"{ELSEWHERE}/{OLD}", PINNED_NEW, {"replace_key": True, "update_version": False}),

@@ -174,8 +174,8 @@ def test_a_role_is_a_short_list_of_tasks_of_modules(role: str) -> None:
 # values of an option.
 PASSED_ON = re.compile(r"\{\{ [\w.]+( \| default\(omit\))? \}\}")
 CHOICES = {
-    "{{ omit if cmk_identity in ['', 'system_assigned'] else cmk_identity }}",
-    "{{ omit if cmk_identity in ['', 'system_assigned'] else __provision_key.key_identifier }}",
+    "{{ omit if cmk_identity in ['', none, 'system_assigned'] else cmk_identity }}",
+    "{{ omit if cmk_identity in ['', none, 'system_assigned'] else __provision_key.key_identifier }}",
     "{{ 'absent' if cmk_revert_key == 'delete' else 'disabled' }}",
 }
 

@@ -15,6 +15,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +48,8 @@ class Level(NamedTuple):
 # Requests of other tasks of the run that a reported number does not include yet.
 _IN_FLIGHT = 20
 _NOTIFIED_SECONDS = 5
+# The longest pause after a status 429 without the header Retry-After, which Key Vault does not send.
+_LONGEST_PAUSE = 30
 # An option of the SDKs' writes: a function that is called if rate limits or retries delay the request by more than
 # _LATE_SECONDS. The function raises an error if the request must not be sent any more.
 IF_LATE = "if_late"
@@ -117,14 +120,14 @@ class Patience:
     # Whether the task may have changed something.
     may_have_changed: Callable[[], bool] = lambda: False
 
-    def accept(self, seconds: float, reason: str, at_least: float = 0) -> None:
-        """Raise Unavailable if the wait is longer than both `wait_timeout` and `at_least`. Otherwise the caller
-        waits."""
+    def accept(self, seconds: float, reason: str, at_least: float = 0, waited: float = 0) -> None:
+        """Raise Unavailable if the wait, together with the seconds that this request has `waited`, is longer than both
+        `wait_timeout` and `at_least`. Otherwise the caller waits."""
         if self.may_have_changed():
             at_least = _AFTER_WRITE_SECONDS
-        if seconds > max(self.wait_timeout, at_least):
-            raise _throttled(seconds, self.wait_timeout, reason)
-        if seconds > _NOTIFIED_SECONDS:
+        if waited + seconds > max(self.wait_timeout, at_least):
+            raise _throttled(waited + seconds, self.wait_timeout, reason)
+        if seconds > _NOTIFIED_SECONDS or waited <= _NOTIFIED_SECONDS < waited + seconds:
             self.notify(f"Waiting {seconds:.0f} s before the next request: {reason}")
 
 
@@ -148,13 +151,32 @@ def is_read(method: str | None, url: str | None) -> bool:
 def policy(buckets: Buckets, patience: Patience, sent: SentWrites) -> Any:
     """A policy for the SDKs' pipelines that runs for each try, which acquires a token. Writes are counted in `sent`.
 
-    Without this policy, the SDKs wait as long as `Retry-After` says, and show nothing.
+    While the service responds with HTTP status 429, the request is sent again as soon as the service allows. The SDKs
+    would give up after three retries, and show nothing.
     """
     policies: Any = sdk.load("azure-core").pipeline.policies
     retries = policies.RetryPolicy()
 
     class Pace(policies.HTTPPolicy):  # type: ignore[misc]
         def send(self, request: Any) -> Any:
+            waited = 0.0
+            for number in itertools.count():
+                response, asked = self._try(request)
+                answer = response.http_response
+                reason = f"{urlsplit(request.http_request.url).hostname} is busy (HTTP {answer.status_code})"
+                if answer.status_code != 429:
+                    break
+                pause = min(2.0**number, _LONGEST_PAUSE) if asked is None else asked
+                patience.accept(pause, reason, waited=waited)
+                time.sleep(pause)
+                waited += pause
+            if asked is not None:
+                # The SDK waits, and sends the request again.
+                patience.accept(asked, reason, waited=waited)
+            return response
+
+        def _try(self, request: Any) -> tuple[Any, float | None]:
+            """The response, and the seconds from its header Retry-After."""
             interrupts.raise_lost()
             # The retry policy sends the same request object again, with the same context.
             if_late = request.context.setdefault(IF_LATE, request.context.options.pop(IF_LATE, None))
@@ -171,14 +193,11 @@ def policy(buckets: Buckets, patience: Patience, sent: SentWrites) -> Any:
                 if_late()
             request_sent()
             response = self._send(request)
-            answer = response.http_response
             asked = _retry_after(retries, response)
             if bucket is not None:
-                for left, is_own in _left_after(bucket, answer, asked):
+                for left, is_own in _left_after(bucket, response.http_response, asked):
                     buckets.learn(bucket, left, is_own=is_own)
-            if asked is not None:
-                patience.accept(asked, f"{urlsplit(url).hostname} is busy (HTTP {answer.status_code})")
-            return response
+            return response, asked
 
         def _send(self, request: Any) -> Any:
             if is_read(request.http_request.method, request.http_request.url):
@@ -222,8 +241,8 @@ def _left_after(bucket: Bucket, answer: Any, retry_after: float | None) -> Itera
 def _throttled(seconds: float, wait_timeout: float, reason: str) -> Unavailable:
     remedy = f"Run the task again in {seconds:.0f} s, or set wait_timeout to more than that."
     return Unavailable(
-        f"The next request has to wait for {seconds:.0f} s, which is longer than wait_timeout ({wait_timeout} s): "
-        f"{reason}. {remedy}",
+        f"The next request has to wait for {seconds:.0f} s in all, and wait_timeout is {wait_timeout} s: {reason}. "
+        f"{remedy}",
         code="throttled",
         option="wait_timeout",
         value=wait_timeout,

@@ -37,9 +37,10 @@ class Goal:
     patient: bool = False
     # Whether an account that uses a different customer-managed key may be moved.
     replaces: bool = False
-    # Whether the account follows the latest version of the key. None: if the account uses this key already, that is
-    # not changed; otherwise the key identifier decides.
+    # Whether the account follows the latest version of the key. None: the key identifier decides.
     follow: bool | None = None
+    # Whether an account that follows the key already keeps following it, if `follow` is None.
+    keeps_following: bool = False
     # Whether an account that is pinned to another version of the key is moved to this version.
     updates_version: bool = True
     # If this is the rollback of a failed change: the goal of that change. A rollback is tried even if the account
@@ -62,7 +63,7 @@ class Goal:
         if not self.key.same_key(has):
             return False
         if has.version is None:
-            return self.follow is not False
+            return self.follow is True or (self.follow is None and (self.keeps_following or not self.updates_version))
         return not self.follow and (self.key.same(has) or not self.updates_version)
 
     def leaves_alone(self, account: Account) -> bool:
@@ -120,6 +121,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         patient=params["wait_until_available"],
         replaces=params["replace_key"],
         follow=follow,
+        keeps_following=params["keep_following"],
         updates_version=params["update_version"],
         previous=previous if previous[0] is not None else None,
         may_be_missing=params["missing"] == "skip",
