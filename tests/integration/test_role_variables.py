@@ -251,15 +251,19 @@ def test_an_invalid_value_is_reported_before_the_first_request(
 
 @pytest.mark.slow
 def test_playbooks_show_one_line_of_an_account(ansible: Ansible, service: Service) -> None:
-    def shown(role: str, **variables: Any) -> Any:
-        run = run_role(ansible, role, **variables)
+    def shown(role: str, check: bool = False, **variables: Any) -> Any:
+        run = run_role(ansible, role, check=check, **variables)
         assert run.rc == 0, run.output
         return [one for one in run if one.action == "ansible.builtin.debug"][-1]["msg"]
 
     assert shown("provision").startswith("account1 uses ")
     version = f"version {service.versions()[-1].version[:8]}… of key key1 in vault vault-one"
     assert shown("rotate")[0] == f"account1 uses {version}."
-    assert shown("recover") == f"account1 uses {version} and is available."
+    assert shown("recover") == [f"account1 uses {version} and is available."]
+    service.disable()
+    before = f"account1 uses {version} and is not available: version_unusable."
+    assert shown("recover", check=True) == [before, f"Predicted: account1 uses {version}."]
+    assert shown("recover") == [before, f"Now: account1 uses {version}. The account is available again."]
     assert shown("revert") == f"account1 uses a Microsoft-managed key (before: {version})."
     assert shown("audit", cmk_audit_formats=["json"]) == [
         "1 Batch account, 0 on customer-managed keys: 0 at risk, 0 non-compliant, 0 unknown, 1 ok.",
