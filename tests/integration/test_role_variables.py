@@ -263,7 +263,7 @@ def test_playbooks_show_one_line_of_an_account(ansible: Ansible, service: Servic
     service.disable()
     before = f"account1 uses {version} and is not available: version_unusable."
     assert shown("recover", check=True) == [before, f"Predicted: account1 uses {version}."]
-    assert shown("recover") == [before, f"Now: account1 uses {version}. The account is available again."]
+    assert shown("recover") == [before, f"Now: account1 uses {version}."]
     assert shown("revert") == f"account1 uses a Microsoft-managed key (before: {version})."
     assert shown("audit", cmk_audit_formats=["json"]) == [
         "1 Batch account, 0 on customer-managed keys: 0 at risk, 0 non-compliant, 0 unknown, 1 ok.",
