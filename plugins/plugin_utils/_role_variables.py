@@ -246,9 +246,9 @@ def without_blanks(
     defaults: Mapping[str, Any],
     template: Callable[[Any], Any],
 ) -> dict[str, Any]:
-    """The options of a task. If a variable is an empty string or null, it counts as not set: the role's default applies,
-    and an option without a default is omitted. AWX passes an empty string for each survey question that was left
-    blank. `variables` are the variables of the options, by option."""
+    """The options of a task. If a variable is an empty string or null, it counts as not set: the role's default
+    applies, and an option without a default is omitted. AWX passes an empty string for each survey question that was
+    left blank. `variables` are the variables of the options, by option."""
     blank = {option for option in variables if option in options and is_blank(options[option])}
     chosen = {option: template(defaults[variables[option]]) for option in blank if variables[option] in defaults}
     return {option: value for option, value in {**options, **chosen}.items() if option not in blank - chosen.keys()}

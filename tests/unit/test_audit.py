@@ -147,6 +147,25 @@ def test_a_newer_version_counts_once_it_can_be_used(newest: dict[str, Any], ther
     assert ("newer_version_unused" in found(one)) is there
 
 
+@pytest.mark.parametrize(("middle", "there"), [({}, True), ({"enabled": False}, False), ({"exp": NOW}, False)])
+def test_a_usable_version_before_a_disabled_newest_version_counts(middle: dict[str, Any], there: bool) -> None:
+    versions = [
+        key(OLD, created=NOW - 9 * DAY),
+        key("d" * 32, created=NOW - 5 * DAY, **middle),
+        key(NEW, enabled=False),
+    ]
+    of_key = keys(newest=versions[-1], versions=[listed(one) for one in versions])
+
+    assert ("newer_version_unused" in found(report(on(OLD), keys=of_key))) is there
+
+
+def test_a_key_of_another_type_and_size_is_one_finding() -> None:
+    curve = {**key(NEW), "key": {**key(NEW)["key"], "kty": "EC", "n": None}}
+    named = {f"{KEY}/{NEW}": curve}
+
+    assert found(report(on(NEW), named=named)).count("key_not_supported") == 1
+
+
 def test_a_purged_version() -> None:
     gone = "d" * 32
     assert "version_missing" in found(report(on(gone), named={f"{KEY}/{gone}": None}))
@@ -304,7 +323,7 @@ def test_accounts_that_the_policy_requires_a_key_for(selector: dict[str, Any], f
     assert (found(one) == ["not_on_customer_managed_key"]) is fits
 
 
-@pytest.mark.parametrize(("age", "too_old"), [("P10D", True), ("P11D", False)])
+@pytest.mark.parametrize(("age", "too_old"), [("P10D", True), ("P11D", False), ("P9DT23H", True), ("P10DT1H", False)])
 def test_age(age: str, too_old: bool) -> None:
     assert ("version_too_old" in found(report(on(), by={"max_version_age": age}))) is too_old
 
@@ -412,6 +431,28 @@ def test_characters_invalid_in_xml_are_replaced() -> None:
     assert "?<&>?" in (failure.text or "")
 
 
+def test_junit_has_the_structure_of_the_strictest_schema() -> None:
+    """That of Apache Ant (JUnit.xsd): the order of the elements, and the attributes that are required."""
+    one = many(8)
+    suites = xml.fromstring(as_junit(one).encode())
+    (suite,) = suites
+
+    assert (suites.tag, suites.attrib) == ("testsuites", {})
+    assert [one.tag for one in suite] == [
+        "properties",
+        *["testcase"] * len(one["accounts"]),
+        "system-out",
+        "system-err",
+    ]
+    required = {"id", "package", "name", "timestamp", "hostname", "tests", "failures", "errors", "time"}
+    assert suite.attrib.keys() == required
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", suite.attrib["timestamp"])
+    for case in suite.iter("testcase"):
+        assert case.attrib.keys() == {"name", "classname", "time"}
+        assert [one.tag for one in case] in ([], ["failure"])
+        assert all(one.attrib.keys() == {"message", "type"} for one in case)
+
+
 def test_junit_cases_fail_only_above_severity_info() -> None:
     mine = on()["id"].lower()
     safe = {"targets": ["OsDisk"], "customerManagedKey": {"keyUrl": "https://other.vault.azure.net/keys/disks"}}
@@ -422,7 +463,7 @@ def test_junit_cases_fail_only_above_severity_info() -> None:
     suite = xml.fromstring(as_junit(one).encode())[0]
     assert (only(one)["state"], found(one)) == ("ok", ["pool_uses_other_key"])
     assert (suite.attrib["failures"], list(suite.iter("failure"))) == ("0", [])
-    assert str(suite.findtext(".//system-out")).startswith("info: pool_uses_other_key: ")
+    assert str(suite.findtext("system-out")).startswith("mybatch: info: pool_uses_other_key: ")
 
     worse = xml.fromstring(as_junit(report(on(), pools={mine: [keyed]}, vaults={"myvault": vault()})).encode())[0]
     assert worse.attrib["failures"] == "1"

@@ -24,7 +24,7 @@ from .._core.ids import KeyIdentifier, key_of, place_of
 from .._resources.account import document as account_document
 from .._resources.encryption import document as encryption_document
 from .._resources.key import rotation_policy as key_rotation_policy
-from .._resources.key.document import identifier_of, is_usable, size_of
+from .._resources.key.document import identifier_of, is_usable, size_of, version_of, why_unusable
 from .._resources.vault import document as vault_document
 
 DAY = 86400
@@ -100,7 +100,6 @@ def _of_key(key: KeyIdentifier | None, version: KeyBundle | None, kept: FleetDat
     attributes = version["attributes"] if version else {}
     created, ends = attributes.get("created"), attributes.get("exp")
     newest_version = identifier_of(newest).version if newest else None
-    is_newer = newest is not None and is_usable(newest, fleet["now"]) and key is not None and bool(key.version)
     return {
         "version": identifier_of(version).version if version else None,
         "version_enabled": attributes.get("enabled"),
@@ -111,10 +110,26 @@ def _of_key(key: KeyIdentifier | None, version: KeyBundle | None, kept: FleetDat
         "key_type": version["key"]["kty"] if version else None,
         "key_size": size_of(version) if version else None,
         "newest_version": newest_version,
-        "newer_version_exists": bool(is_newer and newest_version != key.version) if key and newest else None,
+        "newer_version_exists": _is_newer_usable(key, version, newest, kept, fleet["now"]) if key and newest else None,
         "rotation_policy": key_rotation_policy.describe(_or_none(kept.get("policy"))),
         "rotated_by_key_vault": key_rotation_policy.rotates(kept["policy"]) if _or_none(kept.get("policy")) else None,
     }
+
+
+def _is_newer_usable(
+    key: KeyIdentifier, used: KeyBundle | None, newest: KeyBundle, kept: FleetData, now: float
+) -> bool:
+    """Whether Batch can use a version that is newer than the one to which the account is pinned. If the newest version
+    cannot be used, one of those before it may be."""
+    if not key.version:
+        return False
+    newest_version = identifier_of(newest).version
+    if is_usable(newest, now):
+        return newest_version != key.version
+    versions = {version_of(item): item for item in _or_none(kept.get("versions")) or ()}
+    others = [item for version, item in versions.items() if version not in (newest_version, key.version)]
+    since = used["attributes"]["created"] if used else now
+    return any(item["attributes"]["created"] > since and not why_unusable(item, now) for item in others)
 
 
 def _days(length: float) -> int:

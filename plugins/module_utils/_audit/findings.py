@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .._core.duration import instant, moment
 from .._resources.vault import document as vault_document
 from . import causes
-from .assessment import DAY, Assessment
+from .assessment import Assessment
 from .policy import Policy
 from .rules import CRITICAL, INFO, RULES, SEVERITIES
 
@@ -32,7 +33,10 @@ def with_findings(assessment: Assessment, policy: Policy, now: float) -> dict[st
     record = assessment.record
     found = [
         _finding(rule, evidence, remedy, record, policy, now)
-        for rule, evidence, remedy in (*_of_causes(assessment), *((*one, "") for one in _of_record(record, policy)))
+        for rule, evidence, remedy in (
+            *_of_causes(assessment),
+            *((*one, "") for one in _of_record(record, policy, now)),
+        )
     ]
     found.sort(key=lambda one: SEVERITIES.index(one["severity"]))
     of_findings = causes.of_account(record, found)
@@ -69,11 +73,11 @@ def _of_causes(assessment: Assessment) -> Iterator[tuple[str, str, str]]:
         yield "account_unavailable", assessment.record["unavailable_reason"], ""
 
 
-def _of_record(record: Record, policy: Policy) -> Iterator[Found]:
+def _of_record(record: Record, policy: Policy, now: float) -> Iterator[Found]:
     if record["key_identifier"]:
         yield from _of_vault(record, policy)
         yield from _of_key(record, policy)
-        yield from _of_version(record, policy)
+        yield from _of_version(record, policy, now)
     elif policy.requires_key_of(record):
         yield "not_on_customer_managed_key", "The account uses a Microsoft-managed key."
     yield from _of_pools(record)
@@ -105,18 +109,22 @@ def _of_key(record: Record, policy: Policy) -> Iterator[Found]:
         yield "follows_without_rotation", f"No rotation policy creates new versions of the key {record['key_name']}."
 
 
-def _of_version(record: Record, policy: Policy) -> Iterator[Found]:
-    version, age, left = record["version"], record["version_age_days"], record["days_left"]
+def _of_version(record: Record, policy: Policy, now: float) -> Iterator[Found]:
+    version, created, left = record["version"], moment(record["version_created_on"]), record["days_left"]
     # An expired version is reported as a cause why the account cannot use its key.
     if left is not None and 0 <= left < policy.min_days_to_expiry:
         yield "key_expires_soon", f"Version {version} expires on {record['expires_on']}, in {left} days."
     if version and record["expires_on"] is None and policy.expiry_required:
         yield "key_without_expiry", f"Version {version} does not expire."
-    if age is not None and policy.max_version_age is not None and age * DAY >= policy.max_version_age:
-        allowed = policy.max_version_age // DAY
-        yield "version_too_old", f"Version {version} was created {age} days ago; {allowed} days are allowed."
+    if created is not None and policy.max_version_age is not None and now - created >= policy.max_version_age:
+        until = instant(created + policy.max_version_age)
+        yield (
+            "version_too_old",
+            f"Version {version} was created {record['version_age_days']} days ago, and was to be replaced by {until}.",
+        )
     if record["newer_version_exists"]:
-        yield "newer_version_unused", f"The account uses version {version}; the newest is {record['newest_version']}."
+        newest = record["newest_version"]
+        yield "newer_version_unused", f"A version newer than {version} can be used; the newest is {newest}."
 
 
 def _of_pools(record: Record) -> Iterator[Found]:

@@ -416,9 +416,8 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Symptoms)
     if "key_ops_wrap_unwrap" in failed:
         check = failed["key_ops_wrap_unwrap"]
         yield Cause("operations_missing", check.evidence, check.remedy, "key")
-    for name in ("key_type_rsa", "key_size_supported"):
-        if name in failed:
-            yield Cause("key_not_supported", failed[name].evidence, failed[name].remedy)
+    if wrong := [failed[name] for name in ("key_type_rsa", "key_size_supported") if name in failed]:
+        yield Cause("key_not_supported", " ".join(one.evidence for one in wrong), wrong[0].remedy)
 
 
 def _said(observed: Symptoms) -> str:
