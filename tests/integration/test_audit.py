@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import jsonschema
 import pytest
@@ -29,7 +30,7 @@ from azure_sandbox.shared.behavior import POSITIONS
 
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "audit.schema.json"
 TASK = "Audit the accounts and write the reports"
-READER = "Reader"
+READER, BATCH_CONTRIBUTOR = "Reader", "Azure Batch Account Contributor"
 ACCOUNT = {"resource_group": "rg-sandbox", "account_name": "account1"}
 
 
@@ -617,6 +618,36 @@ def test_two_reports_are_compared(ansible: Ansible, service: Service) -> None:
         "The earlier report used other values of pools, so some differences may not be changes."
     ]
     assert [one["finding"] for one in report(ansible)["comparison"]["closed"]] == ["access_missing"]
+
+
+@pytest.mark.parametrize("fail_on", ["never", "critical"])
+def test_a_caller_without_any_role(ansible: Ansible, service: Service, fail_on: str) -> None:
+    """A gate that could read nothing must not be open."""
+    service.on_key()
+    run = audit(ansible, environment=who_reads(service), fail_on=fail_on)
+
+    (incomplete, *_) = run[TASK]["unlisted"]
+    if fail_on == "never":
+        assert run.rc == 0, run.output
+        assert run[TASK]["summary"].startswith("Incomplete: ")
+    else:
+        assert incomplete["reason"] in run[TASK].refused("audit_incomplete")["msg"]
+    junit = ElementTree.parse(ansible.folder / "cmk-audit" / "cmk-audit.junit.xml").getroot()
+    assert junit.find("testsuite").attrib["errors"] == "1"
+    assert len(list(junit.iter("error"))) == 1
+    page = (ansible.folder / "cmk-audit" / "cmk-audit.html").read_text()
+    assert page.index("could be listed") < page.index("On a customer-managed key")
+
+
+@pytest.mark.parametrize("fail_on", ["never", "critical"])
+def test_a_vault_that_the_caller_cannot_read(ansible: Ansible, service: Service, fail_on: str) -> None:
+    service.on_key()
+    reader = who_reads(service, BATCH_CONTRIBUTOR)
+    run = audit(ansible, environment=reader, fail_on=fail_on)
+
+    assert (run.rc == 0) is (fail_on == "never"), run.output
+    told = run[TASK]["summary"] if fail_on == "never" else run[TASK].refused("audit_incomplete")["msg"]
+    assert "The vault of account1 could not be read" in told
 
 
 def test_a_subscription_that_the_caller_cannot_read(ansible: Ansible, service: Service) -> None:

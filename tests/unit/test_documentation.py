@@ -147,7 +147,7 @@ RETURNED = {
         **encryption_document.describe(account()),
         **{"available": True, "preflight": [], "previous_key_identifier": None},
     },
-    "batch_encryption_audit": {**audit.describe(report(), [], {}), "accounts": []},
+    "batch_encryption_audit": {**audit.describe(report(), [], [], {}), "accounts": []},
     "batch_encryption_info": encryption_survey.survey(ANSWERS),
     "keyvault_cmk_access": {
         **access_plan.describe(access_goal(), UNGRANTED["vault"], UNGRANTED),

@@ -207,10 +207,10 @@ def test_audit() -> None:
     counts = {"accounts": 120, "on_customer_managed_key": 117, "states": states}
 
     seen = "120 Batch accounts, 117 on customer-managed keys: 1 at risk, 4 non-compliant, 0 unknown, 115 ok."
-    assert audit.summary({**counts, "findings": {}}) == seen
+    assert audit.summary({**counts, "findings": {}}, []) == seen
     found = {"vault_deleted": 1, "key_without_expiry": 4}
-    assert audit.summary({**counts, "findings": found}) == (
-        f"{seen} Findings: vault_deleted (1), key_without_expiry (4)."
+    assert audit.summary({**counts, "findings": found}, ["Something is hidden."]) == (
+        f"Incomplete: Something is hidden. {seen} Findings: vault_deleted (1), key_without_expiry (4)."
     )
 
 

@@ -21,7 +21,7 @@ from . import files
 from .comparison import compared
 from .options import POLICY, SCOPE, scope
 from .policy import Policy, policy
-from .report import FORMAT, at_least, whole
+from .report import FORMAT, at_least, unseen, whole
 from .rules import CRITICAL
 
 _NAME = re.compile(r"[\w.-]+")
@@ -44,31 +44,37 @@ def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
     written = files.write(report, folder, name, params["formats"]) if folder else {}
     may_fail = params["fail_on"] != "never"
     grave = at_least(report, params["fail_on"] if may_fail else CRITICAL)
-    returned = describe(report, grave, written)
+    hidden = unseen(report)
+    returned = describe(report, grave, hidden, written)
     if params["return_accounts"]:
         returned["accounts"] = report["accounts"]
     warnings = tuple(_warnings(report, rules, params, previous))
-    if grave and may_fail:
-        raise _failed(grave, params["fail_on"], {**returned, **({"warnings": list(warnings)} if warnings else {})})
+    if may_fail and (grave or hidden):
+        raise _failed(
+            grave, hidden, params["fail_on"], {**returned, **({"warnings": list(warnings)} if warnings else {})}
+        )
     return Outcome(False, {}, {}, warnings, returned)
 
 
-def summary(counts: Mapping[str, Any]) -> str:
-    """One line for a person."""
+def summary(counts: Mapping[str, Any], hidden: Sequence[str]) -> str:
+    """One line for a person. `hidden` is what could not be read (report.unseen)."""
     states, number = counts["states"], counts["accounts"]
     findings = ", ".join(f"{name} ({count})" for name, count in counts["findings"].items())
     return (
-        f"{number} Batch account{'' if number == 1 else 's'}, "
+        f"{f'Incomplete: {hidden[0]} ' if hidden else ''}{number} Batch account{'' if number == 1 else 's'}, "
         f"{counts['on_customer_managed_key']} on customer-managed keys: "
         f"{states['at_risk']} at risk, {states['non_compliant']} non-compliant, {states['unknown']} unknown, "
         f"{states['ok']} ok.{f' Findings: {findings}.' if findings else ''}"
     )
 
 
-def describe(report: Mapping[str, Any], grave: Sequence[str], written: Mapping[str, str]) -> dict[str, Any]:
-    """The values that are returned beside the reports. `grave` are lines of the most severe findings."""
+def describe(
+    report: Mapping[str, Any], grave: Sequence[str], hidden: Sequence[str], written: Mapping[str, str]
+) -> dict[str, Any]:
+    """The values that are returned beside the reports. `grave` are lines of the most severe findings, and `hidden` what
+    could not be read."""
     return {
-        "summary": summary(report["summary"]),
+        "summary": summary(report["summary"], hidden),
         "counts": report["summary"],
         "unlisted_subscriptions": report["unlisted_subscriptions"],
         "unlisted": report["unlisted"],
@@ -84,17 +90,28 @@ def _counted(comparison: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {name: value if isinstance(value, str) else len(value) for name, value in comparison.items()}
 
 
-def _failed(grave: Sequence[str], severity: str, returned: Mapping[str, Any]) -> Refused:
-    first = " ".join(grave[:3])
-    rest = f" And {len(grave) - 3} more." if len(grave) > 3 else ""
+def _failed(grave: Sequence[str], hidden: Sequence[str], severity: str, returned: Mapping[str, Any]) -> Refused:
+    incomplete = f"The audit is incomplete: {_some(hidden)}" if hidden else ""
+    where = f"See {', '.join(returned['files'].values())}." if returned["files"] else ""
+    if not grave:
+        return Refused(
+            " ".join(filter(None, (incomplete, where))),
+            code="audit_incomplete",
+            remedy="Grant the caller the role Reader, correct the scope, or set fail_on: never.",
+            **returned,
+        )
     kind = severity if severity == CRITICAL else f"{severity} or higher"
-    where = f" See {', '.join(returned['files'].values())}." if returned["files"] else ""
+    found = f"{len(grave)} open {'finding' if len(grave) == 1 else 'findings'} of severity {kind}: {_some(grave)}"
     return Refused(
-        f"{len(grave)} open {'finding' if len(grave) == 1 else 'findings'} of severity {kind}: {first}{rest}{where}",
+        " ".join(filter(None, (incomplete, found, where))),
         code="audit_failed",
         remedy="Fix the findings as the report describes, or accept them until a date with exceptions.",
         **returned,
     )
+
+
+def _some(lines: Sequence[str]) -> str:
+    return " ".join(lines[:3]) + (f" And {len(lines) - 3} more." if len(lines) > 3 else "")
 
 
 def _warnings(

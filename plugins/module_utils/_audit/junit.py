@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A report as JUnit XML for pipelines, with a test case for each account. The case fails if the account has an open
-finding of a higher severity than info, which requires no action.
+finding of a higher severity than info, which requires no action. What could not be read is a test case with an error.
 
 The strictest schema in use is that of Apache Ant, in which a test case has no output. Therefore the output of the suite
 has the other findings.
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree as xml
 
-from .report import open_findings
+from .report import open_findings, unseen
 from .rules import INFO
 
 # Characters that XML 1.0 cannot contain.
@@ -26,10 +26,10 @@ _UNSAYABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def as_junit(report: Mapping[str, Any]) -> str:
-    accounts = report["accounts"]
+    accounts, hidden = report["accounts"], unseen(report)
     failures = sum(1 for account in accounts if _failing(account))
     suites = xml.Element("testsuites")
-    counts = {"id": 0, "tests": len(accounts), "failures": failures, "errors": 0, "time": 0}
+    counts = {"id": 0, "tests": len(accounts) + len(hidden), "failures": failures, "errors": len(hidden), "time": 0}
     suite = xml.SubElement(
         suites,
         "testsuite",
@@ -42,6 +42,10 @@ def as_junit(report: Mapping[str, Any]) -> str:
         },
     )
     xml.SubElement(suite, "properties")
+    for number, line in enumerate(hidden, 1):
+        named = {"classname": "azbatch.cmk.audit", "name": f"Not read: {number}", "time": "0"}
+        error = xml.SubElement(xml.SubElement(suite, "testcase", named), "error", {"type": "not_read"})
+        error.set("message", _text(line))
     for account in accounts:
         _case(suite, account)
     xml.SubElement(suite, "system-out").text = _text("\n".join(line for one in accounts for line in _others(one)))

@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from .._checks.usage import not_listed
 from .findings import STATES
 from .page_accounts import LABELS, filters, table, tiles
 from .page_assets import SCRIPT, STYLE
 from .page_charts import Bar, ages, bars, expiries, timeline
 from .page_findings import findings
 from .page_text import count, names, prose
+from .report import unseen
 from .rules import SEVERITIES
 
 Report = Mapping[str, Any]
@@ -70,12 +70,11 @@ def _header(report: Report) -> str:
     else:
         where = "all subscriptions that the caller can read"
     pools = "" if asked["pools"] else " Availability and pools of the accounts were not read."
-    hidden = "".join(f'<p class="warning">{escape(not_listed(one))}</p>' for one in report["unlisted"])
+    hidden = "".join(f'<p class="warning">{escape(one)}</p>' for one in unseen(report))
     return (
-        f'<header><h1>Batch accounts and their keys</h1><p class="soft">{prose(report["generated_on"])}; '
+        f'<header><h1>Batch accounts and their keys</h1>{hidden}<p class="soft">{prose(report["generated_on"])}; '
         f"{escape(where)}. On a customer-managed key: {summary['on_customer_managed_key']:,} of "
         f"{count(summary['accounts'], 'account')}; following the latest version: {summary['following']:,}.{pools}</p>"
-        f"{hidden}"
         '<p class="paper">The printed page does not contain the files of "Repair with Ansible".</p></header>'
     )
 

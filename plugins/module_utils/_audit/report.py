@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .._checks.usage import not_listed
 from .._core.duration import instant
 from .assessment import FleetData, assessed
 from .causes import causes
@@ -46,6 +47,20 @@ def whole(fleet: FleetData, policy: Policy, options: Mapping[str, Any]) -> dict[
 def open_findings(account: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The findings that no exception accepts."""
     return [one for one in account["findings"] if not one["accepted"]]
+
+
+def unseen(report: Mapping[str, Any]) -> list[str]:
+    """What the report says nothing about, as human-readable lines: accounts that could not be listed, and vaults of
+    accounts that could not be read. Also if there is no account at all."""
+    hidden = [not_listed(one) for one in report["unlisted"]]
+    hidden += [
+        f"The vault of {account['name']} could not be read: {account['unknown']['vault']}"
+        for account in report["accounts"]
+        if "vault" in account["unknown"]
+    ]
+    if not report["accounts"] and not hidden:
+        hidden.append("The caller can read no Batch account in this scope.")
+    return hidden
 
 
 def at_least(report: Mapping[str, Any], severity: str) -> list[str]:
