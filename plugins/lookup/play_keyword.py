@@ -20,12 +20,15 @@ options:
     description:
       - Name of the keyword. V(hosts) uses C(cmk_hosts), C(cmk_hosts_required) and the limit. V(serial) uses
         C(cmk_serial). V(max_fail_percentage) uses C(cmk_max_fail_percentage).
+      - V(left_alone) returns the hosts whose accounts earlier plays of the run have left alone
+        (C(cmk_unready_account)), or a pattern that matches no host. V(unready_fails) uses C(cmk_unready_fails) and
+        returns whether these accounts fail the run, by default V(true).
       - V(set_stats) uses C(cmk_set_stats) and returns whether a job passes on its result. A job in check mode does not
         pass on its result.
     type: list
     elements: str
     required: true
-    choices: [hosts, serial, max_fail_percentage, set_stats]
+    choices: [hosts, serial, max_fail_percentage, left_alone, unready_fails, set_stats]
   default:
     description: The value of V(serial) or V(max_fail_percentage) if its variable is missing or blank.
     type: raw
@@ -54,10 +57,12 @@ _raw:
 
 from typing import Any
 
+from ansible import constants
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.loader import lookup_loader
 from ansible.plugins.lookup import LookupBase
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _play_keywords as keywords
 
@@ -82,6 +87,12 @@ class LookupModule(LookupBase):  # type: ignore[misc]
                 return [keywords.hosts(value_of("cmk_hosts"), limit, required=required, matching=matching)]
             if keyword == "serial":
                 return keywords.serial(value_of("cmk_serial"), self.get_option("default"))
+            if keyword == "left_alone":
+                # Ansible sets its constants at run time, so mypy does not know them.
+                folder = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
+                return [RunFiles(folder).load(keywords.LEFT_ALONE) or ["!all"]]
+            if keyword == "unready_fails":
+                return [keywords.flag("cmk_unready_fails", value_of("cmk_unready_fails"), default=True)]
             if keyword == "max_fail_percentage":
                 given_or_not = value_of("cmk_max_fail_percentage")
                 return [keywords.max_fail_percentage(given_or_not, self.get_option("default"))]

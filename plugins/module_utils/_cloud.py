@@ -65,14 +65,21 @@ class Cloud:
     ) -> None:
         self._session = Session(connection, folder, notify, predicts=predicts, task=task)
         self.predicts = predicts
+        self.sent = self._session.sent
 
     def resolved(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """The task's options. In check mode, placeholders replace texts such as `(known after apply: ...)`."""
         if not self.predicts:
             return params
         self._vaults_overlay.assume(params)
-        self._predictions.learn_placeholders()
+        self.learn_placeholders()
         return {name: placeholders.resolved(value) for name, value in params.items()}
+
+    def learn_placeholders(self) -> None:
+        """In check mode, learn the texts of the placeholders that other tasks have made, before a result that may have
+        them is shown."""
+        if self.predicts:
+            self._predictions.learn_placeholders()
 
     def _failed_checks(self, account: Account) -> list[str]:
         """The names of the checks that fail, each a reason why the account could not use its key."""

@@ -69,11 +69,15 @@ options:
   previous_key_name:
     description: Name of the key in O(previous_vault_name). Both options require each other.
     type: str
-  missing:
-    description: Whether a missing account is a failure. With V(skip), a missing account is a warning.
+  unready:
+    description:
+      - What to do if the account was not ready before the task, that is, if it is missing, not available, in the state
+        C(Failed), or being created or deleted.
+      - V(leave) changes nothing, does not wait, and returns a warning and RV(left_alone). Use it for one of many
+        accounts.
     type: str
     default: fail
-    choices: [fail, skip]
+    choices: [fail, leave]
   replace_key:
     description:
       - Move an account that uses a different customer-managed key, that is, a key of another vault or of another name.
@@ -159,14 +163,14 @@ EXAMPLES = r"""
     key_identifier: "{{ key.key_identifier }}"
     keep_following: true
 
-- name: Revert an account that uses this key or a Microsoft-managed key; skip an account that was deleted
+- name: Revert an account that uses this key or a Microsoft-managed key; leave it alone if it is not ready
   azbatch.cmk.batch_encryption:
     resource_group: rg-batch
     account_name: mybatch
     key_source: microsoft_batch
     previous_vault_name: myvault
     previous_key_name: batch
-    missing: skip
+    unready: leave
 
 - name: After a repair of the key, wait up to 15 minutes until the account is available
   azbatch.cmk.batch_encryption:
@@ -197,6 +201,16 @@ exists:
   returned: success
   type: bool
   sample: true
+left_alone:
+  description: Why the account was left alone, as C(code) and C(reason). RV(account_ready) is V(false).
+  returned: success, with O(unready=leave), if the account was not ready
+  type: dict
+  sample: {code: account_under_way, reason: The Batch account mybatch is being deleted. Run the task again later.}
+account_ready:
+  description: V(false) if the account was left alone. No other value is returned.
+  returned: success, with O(unready=leave), if the account was not ready
+  type: bool
+  sample: false
 previous_key_identifier:
   description:
     - The customer-managed key that the task moved the account from.
@@ -298,12 +312,14 @@ code:
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import unready
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
@@ -328,14 +344,19 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "update_version": {"type": "bool", "default": True},
     "previous_vault_name": {"type": "str"},
     "previous_key_name": {"type": "str", "no_log": False},
-    "missing": {"type": "str", "default": "fail", "choices": ["fail", "skip"]},
+    **unready.ARGUMENTS,
 }
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = encryption_goal.desired(params)
-    outcome = converge(goal, cloud.encryption, encryption_plan, rights=cloud.rights.of(encryption_writes.NEEDED))
-    return outcome.summarized(encryption_document.summary(goal.account, outcome.before, outcome.after))
+
+    def move() -> Outcome:
+        outcome = converge(goal, cloud.encryption, encryption_plan, rights=cloud.rights.of(encryption_writes.NEEDED))
+        return outcome.summarized(encryption_document.summary(goal.account, outcome.before, outcome.after))
+
+    require_available = partial(cloud.encryption.require_available, goal.group, goal.account)
+    return unready.left_alone(params["unready"], goal.account, cloud.sent, move, require_available)
 
 
 def main() -> None:

@@ -44,11 +44,11 @@ options:
     type: list
     elements: str
     choices: [vault, network, key, access]
-  missing:
-    description: Whether a missing account is a failure. With V(skip), RV(exists) is V(false).
+  unready:
+    description: Whether a missing account is a failure. With V(leave), RV(exists) is V(false).
     type: str
-    default: skip
-    choices: [fail, skip]
+    default: leave
+    choices: [fail, leave]
 extends_documentation_fragment:
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
@@ -255,7 +255,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "account_name": {"type": "str", "required": True},
     "diagnose": {"type": "bool", "default": False},
     "allowed_repairs": {"type": "list", "elements": "str", "choices": ["vault", "network", "key", "access"]},
-    "missing": {"type": "str", "default": "skip", "choices": ["fail", "skip"]},
+    "unready": {"type": "str", "default": "leave", "choices": ["fail", "leave"]},
 }
 
 
@@ -267,11 +267,11 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     try:
         observed = cloud.encryption.survey(group, name, diagnose=params["diagnose"] or allowed is not None)
     except NotFound as gone:
-        if gone.code != "resource_group_not_found" or params["missing"] == "fail":
+        if gone.code != "resource_group_not_found" or params["unready"] == "fail":
             raise
         observed = {"account": None, "unavailable_reason": None, "diagnosis": None}
     warnings: tuple[str, ...] = ()
-    if params["missing"] == "fail":
+    if params["unready"] == "fail":
         required(observed["account"], group, name)
     if allowed is not None:
         if observed["account"] is None:

@@ -41,13 +41,15 @@ options:
   account_resource_group:
     description: Name of the resource group of O(account_name).
     type: str
-  missing:
+  unready:
     description:
-      - Whether a missing account O(account_name) is a failure. With V(skip), the module returns a warning and changes
-        nothing.
+      - What to do if the account O(account_name) was not ready before the task, that is, if it is missing, not
+        available, in the state C(Failed), or being created or deleted.
+      - V(leave) changes nothing for the account, does not wait, and returns a warning and RV(left_alone). Use it for
+        one of many accounts.
     type: str
     default: fail
-    choices: [fail, skip]
+    choices: [fail, leave]
   identity_id:
     description: Resource id of a user-assigned identity, instead of O(principal_id).
     type: str
@@ -192,11 +194,16 @@ kept_until:
   returned: success, with O(state=absent); failure with code V(recently_used)
   type: str
   sample: "2026-02-01T12:00:00Z"
-account_exists:
-  description: Whether the account exists. If V(false), no other value is returned.
+account_ready:
+  description: V(false) if the account was left alone (O(unready=leave)). Then no other value is returned.
   returned: success, with O(account_name)
   type: bool
   sample: true
+left_alone:
+  description: Why the account was left alone, as C(code) and C(reason).
+  returned: success, with O(unready=leave), if the account was not ready
+  type: dict
+  sample: {code: account_not_found, reason: There is no Batch account mybatch in the resource group rg-batch.}
 principals:
   description: The values above for each identity, if the account has several identities.
   returned: success, with O(account_name) of an account with several identities
@@ -230,7 +237,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access impo
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import writes as access_writes
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import missing, required
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import unready
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str"},
@@ -247,12 +255,16 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
     **UNUSED,
     "force": {"type": "bool", "default": False},
-    "missing": {"type": "str", "default": "fail", "choices": ["fail", "skip"]},
+    **unready.ARGUMENTS,
 }
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    goal = access_goal.desired(params)
+    goal, name = access_goal.desired(params), params["account_name"]
+    return unready.left_alone(params["unready"], name or "", cloud.sent, lambda: _run(goal, params, cloud))
+
+
+def _run(goal: access_goal.Goal, params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     group, account = params["account_resource_group"], params["account_name"]
 
     def make(goal: access_goal.Goal) -> Outcome:
@@ -266,13 +278,8 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
             if goal.group:
                 # The vault is read next.
                 in_background(cloud.vault_reads.get, goal.group, goal.vault)
-            skips = params["missing"] == "skip"
             listed = cloud.accounts.listed(group, account) if goal.present else None
-            found = listed or cloud.accounts.existing(group, account, group_may_be_missing=skips)
-            if found is None and skips:
-                nothing = {"account_exists": False}
-                outcome = Outcome(False, nothing, nothing, (missing(group, account),))
-                return outcome.summarized(f"There is no Batch account {account}.")
+            found = listed or cloud.accounts.existing(group, account, is_left=params["unready"] == unready.LEAVE)
             goals = access_goal.of_account(goal, required(found, group, account))
         if len(goals) > 1:
             # All goals are checked before the first change.
@@ -281,7 +288,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         outcomes = [make(goal) for goal in goals]
     summary = " ".join(_summary(one) for one in outcomes)
     outcome = together(outcomes).summarized(summary or f"{account} has no identity, and no access.")
-    return replace(outcome, report={**outcome.report, "account_exists": True}) if account else outcome
+    return replace(outcome, report={**outcome.report, "account_ready": True}) if account else outcome
 
 
 def _summary(outcome: Outcome) -> str:

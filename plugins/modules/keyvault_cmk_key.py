@@ -37,13 +37,15 @@ options:
   resource_group:
     description: Name of the resource group of O(account_name).
     type: str
-  missing:
+  unready:
     description:
-      - Whether a missing account O(account_name) is a failure. With V(skip), the module returns a warning and changes
-        nothing.
+      - What to do if the account O(account_name) was not ready before the task, that is, if it is missing, not
+        available, in the state C(Failed), or being created or deleted.
+      - V(leave) changes nothing for the account, does not wait, and returns a warning and RV(left_alone). Use it for
+        one of many accounts.
     type: str
     default: fail
-    choices: [fail, skip]
+    choices: [fail, leave]
   state:
     description:
       - V(present) ensures that the newest version of the key can be used. A disabled version is enabled only with
@@ -231,7 +233,7 @@ EXAMPLES = r"""
     name: batch
     enable_key: true
 
-- name: Create a version for an account when rotation is due, and disable unused versions; skip a missing account
+- name: Create a version when rotation is due, and disable unused versions; leave an account alone that is not ready
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
     name: batch
@@ -315,11 +317,16 @@ previous_key_identifier:
   returned: success, if it exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/fedcba9876543210fedcba9876543210
-account_exists:
-  description: Whether the account exists. If V(false), no other value of the key is returned.
+account_ready:
+  description: V(false) if the account was left alone (O(unready=leave)). Then no other value of the key is returned.
   returned: success, with O(account_name) and O(state=present)
   type: bool
   sample: true
+left_alone:
+  description: Why the account was left alone, as C(code) and C(reason).
+  returned: success, with O(unready=leave), if the account was not ready
+  type: dict
+  sample: {code: account_under_way, reason: The Batch account mybatch is being deleted. Run the task again later.}
 disabled_versions:
   description: The versions that the task disabled.
   returned: success, with O(state=disabled), O(state=absent) or O(unused_versions=disable)
@@ -408,6 +415,7 @@ code:
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY, UNUSED
@@ -419,7 +427,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_i
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import missing, required
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import unready
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
@@ -436,7 +445,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "key_identifier": {"type": "str", "no_log": False},
     "account_name": {"type": "str"},
     "resource_group": {"type": "str"},
-    "missing": {"type": "str", "default": "fail", "choices": ["fail", "skip"]},
+    **unready.ARGUMENTS,
     "state": {
         "type": "str",
         "default": "present",
@@ -462,7 +471,9 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = key_goal.desired(params)
     group, account = params["resource_group"], params["account_name"]
     if account and goal.state == "present":
-        return _for_account(goal, group, account, cloud, may_be_missing=params["missing"] == "skip")
+        if_unready = params["unready"]
+        make = partial(_for_account, goal, group, account, cloud, if_unready)
+        return unready.left_alone(if_unready, account, cloud.sent, make)
     with cloud.locked(goal.vault):
         retired = _retired(goal, cloud) if goal.retires else None
         if goal.keeps_used and goal.disables_or_deletes:
@@ -475,17 +486,12 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     return _described(goal, outcome, retired)
 
 
-def _for_account(goal: Goal, group: str, name: str, cloud: Cloud, *, may_be_missing: bool) -> Outcome:
+def _for_account(goal: Goal, group: str, name: str, cloud: Cloud, if_unready: str) -> Outcome:
     """The key for an account that uses it. Nothing is changed if the account does not use the key, or, if there is
     something to change, is not available."""
     account = cloud.accounts.listed(group, name)
     if account is None or not goal.names(key_of(account)):
-        account = cloud.accounts.existing(group, name, group_may_be_missing=may_be_missing)
-    if account is None and may_be_missing:
-        nothing = {"account_exists": False}
-        return Outcome(False, nothing, nothing, (missing(group, name),)).summarized(
-            f"There is no Batch account {name}."
-        )
+        account = cloud.accounts.existing(group, name, is_left=if_unready == unready.LEAVE)
     used = encryption_document.required_key(required(account, group, name), goal.vault, goal.name)
     # An account that is pinned to a version has to be moved to the new version. Without the rights for that, no version
     # is created.
@@ -503,8 +509,13 @@ def _for_account(goal: Goal, group: str, name: str, cloud: Cloud, *, may_be_miss
     if goal.retires:
         key = key_in_vault(goal.vault, goal.name)
         retired = cloud.once(lambda: _locked(goal, cloud), "retired", key, str(goal.unused_for))
-    outcome = _described(goal, cloud.newest.version(goal, used.version, make), retired)
-    return replace(outcome, report={**outcome.report, "account_exists": True})
+    # After versions were disabled, the account can still be left alone.
+    version = partial(cloud.newest.version, goal, used.version, make)
+    outcome = unready.left_alone(if_unready, name, cloud.sent, version, require_available)
+    if "left_alone" in outcome.report:
+        return replace(outcome, changed=bool(retired and retired.changed))
+    outcome = _described(goal, outcome, retired)
+    return replace(outcome, report={**outcome.report, "account_ready": True})
 
 
 def _locked(goal: Goal, cloud: Cloud) -> Outcome:

@@ -34,7 +34,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupt
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import settled, value_or_error
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import flag
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import LEFT_ALONE, flag
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import new_versions
 
@@ -111,17 +111,28 @@ class InProcessAction(ActionBase):
                     raise
                 result.update({"failed": True, **failure.result()})
             self._end_predictions_after(result)
+            self._note_left_alone(result, task_vars)
             self._pass_on(result, task_vars)
             return result
         with _added(self._environment()), unlogged():
             result.update(self._run_module())
         self._end_predictions_after(result)
+        self._note_left_alone(result, task_vars)
         self._pass_on(result, task_vars)
         return result
 
     def _end_predictions_after(self, result: Mapping[str, Any]) -> None:
         if not self._task.check_mode and (result.get("changed") or result.get("failed")):
             RunFiles(constants.DEFAULT_LOCAL_TMP).end_predictions()  # type: ignore[attr-defined]
+
+    def _note_left_alone(self, result: dict[str, Any], task_vars: Mapping[str, Any]) -> None:
+        """Note for the last play of the playbook that the host's account was left alone."""
+        if result.get("left_alone"):
+            result["ansible_facts"] = {LEFT_ALONE: result["left_alone"]}
+            files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
+            with files.locked(LEFT_ALONE):
+                noted = files.load(LEFT_ALONE) or []
+                files.store(list(dict.fromkeys([*noted, task_vars["inventory_hostname"]])), LEFT_ALONE)
 
     def _pass_on(self, result: dict[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Pass the changes of the task to the next node of a workflow. Ansible merges them with the data of the
@@ -185,7 +196,11 @@ class InProcessAction(ActionBase):
             try:
                 with settled():
                     cloud = Cloud(params, folder, self._notify, predicts=self._task.check_mode, task=self._task._uuid)
-                    result = self.module.run(cloud.resolved(params), cloud).result(planned=self._task.check_mode)
+                    try:
+                        outcome = self.module.run(cloud.resolved(params), cloud)
+                    finally:
+                        cloud.learn_placeholders()
+                    result = outcome.result(planned=self._task.check_mode)
             except BaseException as ended:
                 failure = interrupts.as_failure(ended)
                 interrupts.pass_on(failure)

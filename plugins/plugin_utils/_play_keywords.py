@@ -22,8 +22,10 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Cm
 
 VARIABLES = (
     *("cmk_hosts", "cmk_hosts_required", "cmk_serial", "cmk_max_fail_percentage"),
-    *("cmk_set_stats", "cmk_in_process"),
+    *("cmk_set_stats", "cmk_in_process", "cmk_unready_fails"),
 )
+# The variable of a host whose account was left alone, and the name of the run's list of these hosts.
+LEFT_ALONE = "__left_alone"
 _SIZE = re.compile(r"[1-9][0-9]*%?")
 _PERCENTAGE = re.compile(r"[0-9]+(\.[0-9]+)?")
 

@@ -121,7 +121,11 @@ class OneProcess:
             folder = None if self.as_module else str(self.tokens)
             with settled():
                 cloud = Cloud(params, folder, predicts=check, task=task)
-                result: Result = module.run(cloud.resolved(params), cloud).result(planned=check)
+                try:
+                    outcome = module.run(cloud.resolved(params), cloud)
+                finally:
+                    cloud.learn_placeholders()
+                result: Result = outcome.result(planned=check)
         except CmkError as failure:
             result = {"failed": True, "changed": False, **shown(failure.result())}
         if folder and not check and (result.get("failed") or result.get("changed")):

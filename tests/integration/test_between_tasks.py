@@ -76,7 +76,7 @@ def test_access_of_a_missing_account_is_not_revoked(runner: OneProcess, service:
     service.on_key()
     service.batch.batch_account.begin_delete(GROUP, "account1").wait()
     settings = {
-        "cmk_missing_account": "skip",
+        "cmk_unready_account": "leave",
         "cmk_revert_key": "disable",
         "cmk_revert_access": "revoke",
     }

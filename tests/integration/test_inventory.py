@@ -173,7 +173,7 @@ def test_variables_and_groups(ansible: Ansible, service: Service) -> None:
         "ansible_python_interpreter": "{{ ansible_playbook_python }}",
         "cmk_subscription_id": subscription,
         "cmk_resource_group": GROUP,
-        "cmk_missing_account": "skip",
+        "cmk_unready_account": "leave",
         "cmk_provisioning_state": "Succeeded",
     }
     on_key = {"cmk_key_source": "microsoft_keyvault", "cmk_vault_name": "vault-one", "cmk_key_name": "key1"}
@@ -675,7 +675,7 @@ def test_rotate_all(ansible: Ansible, service: Service) -> None:
 @pytest.mark.parametrize("role", ["rotate", "revert", "recover"])
 @pytest.mark.slow(every=3)
 def test_deleted_account(ansible: Ansible, service: Service, role: str) -> None:
-    """The role skips the account and continues with the others, or fails if cmk_missing_account says so."""
+    """The role skips the account and continues with the others, or fails if cmk_unready_account says so."""
     on_one_version(service)
     inventory = source(ansible, cache=True, cache_plugin="jsonfile", cache_connection=str(ansible.folder / "cache"))
     inventory.inventory()
@@ -691,7 +691,7 @@ def test_deleted_account(ansible: Ansible, service: Service, role: str) -> None:
 
     failed = ansible.playbook(
         f"azbatch.cmk.{role}",
-        extra_vars={"cmk_hosts": "account2", "cmk_missing_account": "fail"},
+        extra_vars={"cmk_hosts": "account2", "cmk_unready_account": "fail"},
         arguments=["-i", str(inventory.file)],
     )
     assert failed.rc != 0
@@ -701,7 +701,7 @@ def test_deleted_account(ansible: Ansible, service: Service, role: str) -> None:
 @pytest.mark.parametrize("role", ["rotate", "switch", "revert", "recover"])
 @pytest.mark.slow(every=4)
 def test_deleted_resource_group(ansible: Ansible, service: Service, role: str) -> None:
-    gone = {"cmk_resource_group": "rg-gone", "cmk_account_name": "account1", "cmk_missing_account": "skip"}
+    gone = {"cmk_resource_group": "rg-gone", "cmk_account_name": "account1", "cmk_unready_account": "leave"}
     names = {"cmk_vault_name": "vault-one", "cmk_key_name": "key1"}
     if role == "switch":
         service.make_vault()
@@ -711,5 +711,5 @@ def test_deleted_resource_group(ansible: Ansible, service: Service, role: str) -
     assert run.rc == 0, run.output
     [result] = results(run).values()
     assert (bool(result["exists"]), result["changed"]) == (False, False)
-    failed = ansible.playbook(f"azbatch.cmk.{role}", extra_vars={**gone, **names, "cmk_missing_account": "fail"})
+    failed = ansible.playbook(f"azbatch.cmk.{role}", extra_vars={**gone, **names, "cmk_unready_account": "fail"})
     assert failed.failed[0].get("code") == "resource_group_not_found"

@@ -319,7 +319,7 @@ def test_wrong_variables_are_reported_at_once(ansible: Ansible, service: Service
         "audit": "cmk_audit_fail_on",
         "provision": "cmk_vault_authorization",
         "rotate": "cmk_unused_versions",
-        "switch": "cmk_missing_account",
+        "switch": "cmk_unready_account",
         "revert": "cmk_revert_key",
         "recover": "cmk_recover_repairs",
     }

@@ -323,7 +323,7 @@ def test_no_account(roles: RolesRunner, service: Service) -> None:
 
 
 def test_a_missing_account_is_skipped(roles: RolesRunner, service: Service) -> None:
-    run = unchanged(rotate(roles, cmk_missing_account="skip", **FORCE, **DISABLE))
+    run = unchanged(rotate(roles, cmk_unready_account="skip", **FORCE, **DISABLE))
     assert run[KEY]["account_exists"] is False
     assert "account1" in run[KEY]["summary"]
     (warning,) = warnings(run)

@@ -215,7 +215,7 @@ def test_a_missing_account_is_skipped(ansible: Ansible, service: Service) -> Non
     """The named key is disabled nevertheless, because nothing uses it."""
     service.make_vault()
     first, other = service.make_key().id, service.make_key("other").id
-    wanted = {"cmk_new_key_identifier": other, "cmk_missing_account": "skip"}
+    wanted = {"cmk_new_key_identifier": other, "cmk_unready_account": "leave"}
     run = unchanged(switch(ansible, **wanted))
     assert run[ACCESS]["account_exists"] is False
     assert "There is no Batch account account1." in run.output

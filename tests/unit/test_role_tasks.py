@@ -250,7 +250,7 @@ def test_unused_versions_are_disabled_on_request() -> None:
     ],
 )
 def test_a_missing_account_is_not_moved(role: str, results: Results, asked: dict[str, Any]) -> None:
-    run = Run(role, results, cmk_missing_account="skip", **asked)
+    run = Run(role, results, cmk_unready_account="skip", **asked)
 
     ((_module, options),) = run.tasks
     assert options["missing"] == "skip"

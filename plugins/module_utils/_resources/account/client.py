@@ -32,15 +32,15 @@ from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Rejected, 
 from ..._core.ids import key_of, place_of
 from ..._core.rbac import allows
 from ..key.evidence import EvidenceReader
-from .document import POOLS_READ, availability, availability_unknown, is_failed, name_taken
+from .document import POOLS_READ, availability, availability_unknown, is_failed, name_taken, required
 from .observed import Observed
+from .unready import UNDER_WAY, require_ready
 
 # Error codes of requests that Azure never accepts, so retries are useless.
 _FOR_GOOD = (
     *("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyValue", "InvalidRequestContent"),
     *(sdk.LOCKED, sdk.QUOTA_EXCEEDED),
 )
-_UNDER_WAY = ("Creating", "Deleting")
 # If the account was not available earlier than this after the change, the key and the access to it are read again.
 _RECENT_SECONDS = 20
 
@@ -111,17 +111,20 @@ class Accounts(Polled):
             return None
         with self._session.cache.shared_since(self._session.task_began):
             listed: Account | None = self._session.cache.one_of_many(self._listed, *self._name(group, name))
-        return listed if listed and listed["properties"].get("provisioningState") not in _UNDER_WAY else None
+        return listed if listed and listed["properties"].get("provisioningState") not in UNDER_WAY else None
 
-    def existing(self, group: str, name: str, *, group_may_be_missing: bool = False) -> Account | None:
+    def existing(self, group: str, name: str, *, is_left: bool = False) -> Account | None:
         """The account after its current operation has finished, read from Azure. If a read does not find an account
-        that is listed, wait until a read finds it."""
+        that is listed, wait until a read finds it. With `is_left` (option `unready: leave`), do not wait, and raise the
+        error of an account that is not ready."""
         try:
-            account = self.settled(group, name)
+            account = self.get(group, name) if is_left else self.settled(group, name)
         except NotFound as missing:
-            if missing.code == "resource_group_not_found" and group_may_be_missing:
-                return None
+            if is_left and missing.code == "resource_group_not_found":
+                required(None, group, name)
             raise
+        if is_left:
+            require_ready(account)
         # Without the right to list accounts, only the read decides. That is safe, because no account is created here.
         is_listed = account is None and value_or_error(lambda: self._is_listed(group, name)) is True
         return self._await(group, name) if is_listed else account
@@ -166,7 +169,7 @@ class Accounts(Polled):
             nonlocal account
             account = self.get(group, name)
             state = account["properties"].get("provisioningState") if account else None
-            if state not in _UNDER_WAY:
+            if state not in UNDER_WAY:
                 return None
             self.forget_one(group, name)
             return TimedOut(

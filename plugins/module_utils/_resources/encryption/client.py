@@ -73,7 +73,7 @@ class Encryption(Polled):
         account = None if goal.undoes else self._accounts.listed(group, name)
         if account is None or not goal.is_satisfied_by(account):
             # Before a change, the account is read now, because another controller may have moved it a moment ago.
-            account = self._accounts.existing(group, name, group_may_be_missing=goal.may_be_missing)
+            account = self._accounts.existing(group, name, is_left=goal.leaves_unready)
         observed: Observed = {"account": account, "unavailable_reason": None}
         if account is None:
             return observed
@@ -120,7 +120,7 @@ class Encryption(Polled):
         if goal.patient:
             return None
         with self._session.cache.shared_since(self._session.task_began):
-            account = self._accounts.existing(goal.group, goal.account, group_may_be_missing=goal.may_be_missing)
+            account = self._accounts.existing(goal.group, goal.account, is_left=goal.leaves_unready)
             if account is None or is_failed(account) or not goal.is_satisfied_by(account):
                 return None
             if self._accounts.may_be_older_than_write(account) or self._expires_soon(account, goal):

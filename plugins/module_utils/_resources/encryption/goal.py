@@ -23,6 +23,7 @@ from ..._core.ids import (
     key_of,
     parse_key_identifier,
 )
+from ..account.unready import LEAVE
 from .document import BATCH, KEY_VAULT
 
 
@@ -48,8 +49,8 @@ class Goal:
     undoes: Goal | None = None
     # The vault and the name of the only other key that the account may use before the change.
     previous: tuple[str, str] | None = None
-    # Whether a missing account is no failure.
-    may_be_missing: bool = False
+    # Whether an account that is not ready is left alone.
+    leaves_unready: bool = False
 
     @property
     def target(self) -> KeyIdentifier | None:
@@ -124,5 +125,5 @@ def desired(params: Mapping[str, Any]) -> Goal:
         keeps_following=params["keep_following"],
         updates_version=params["update_version"],
         previous=previous if previous[0] is not None else None,
-        may_be_missing=params["missing"] == "skip",
+        leaves_unready=params["unready"] == LEAVE,
     )

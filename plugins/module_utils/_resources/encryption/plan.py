@@ -25,9 +25,6 @@ from .writes import EncryptionWrites
 
 
 def plan(goal: Goal, observed: Observed) -> Plan[EncryptionWrites]:
-    if observed["account"] is None and goal.may_be_missing:
-        missing = {"exists": False}
-        return Plan(goal, missing, missing, warnings=(account_document.missing(goal.group, goal.account),))
     account = account_document.required(observed["account"], goal.group, goal.account)
     if observed.get("expires_soon"):
         goal = replace(goal, updates_version=True)

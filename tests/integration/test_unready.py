@@ -1,0 +1,103 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One account's trouble is that account's (invariant I9): accounts that were not ready before the run are left alone
+and reported at its end, and the others are changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from harness import Ansible, Run
+from role_runs import QUARTER, VARS, wrote
+from service import Service
+
+READY = ("account1", "account2", "account3")
+# The account -> why it is not ready.
+UNREADY = {
+    "dead": "is not available",
+    "creating": "is being created",
+    "deleting": "is being deleted",
+    "failed": "has failed (provisioning state Failed)",
+    "gone": "There is no Batch account gone",
+}
+
+
+def furnished(service: Service) -> str:
+    """Create the accounts. Returns the version that the accounts use that are ready."""
+    control = service.sandbox.control
+    service.make_vault()
+    first, other = str(service.make_key().id), str(service.make_key("key2").id)
+    for name in (*READY, "dead", "deleting"):
+        service.grant(service.make_account(name)["identity"]["principalId"])
+        service.point(other if name == "dead" else first, name)
+    control.advance(QUARTER)
+    service.disable("key2")
+    control.behavior(account_quota="3", refused_creation="failed_account")
+    service.make_account("failed")
+    control.behavior(account_quota="50")
+    control.timing(batch_create=86400, batch_delete=86400)
+    service.make_account("creating")
+    service.delete_account("deleting")
+    return first
+
+
+def play(ansible: Ansible, playbook: str, *, check: bool = False, **options: Any) -> Run:
+    shared = {name: value for name, value in VARS.items() if name != "cmk_account_name"}
+    # The first wave has an account that is not ready.
+    hosts = {name: {"cmk_account_name": name} for name in ("dead", *READY, *UNREADY)}
+    hosts["dead"]["cmk_key_name"] = "key2"
+    inventory = ansible.write(
+        "inventory.yml", yaml.safe_dump({"accounts": {"hosts": hosts, "vars": shared}}, sort_keys=False)
+    )
+    wanted = {"cmk_hosts": "accounts", "cmk_unready_account": "leave", "cmk_serial": [1, 2, 2, 3], **options}
+    return ansible.playbook(f"azbatch.cmk.{playbook}", extra_vars=wanted, check=check, arguments=["-i", str(inventory)])
+
+
+def assert_reported(run: Run, *, fails: bool = True) -> None:
+    assert (run.rc != 0) is fails, run.output
+    print(run.output)
+    reported = {one.host: one["msg"] for one in run.failed}
+    assert reported.keys() == (UNREADY.keys() if fails else set())
+    for host, why in UNREADY.items() if fails else ():
+        assert why in reported[host]
+    if fails:
+        assert reported["dead"].endswith("Run: ansible-playbook azbatch.cmk.recover -e cmk_hosts=dead")
+
+
+def test_accounts_that_are_not_ready_do_not_stop_a_rotation(ansible: Ansible, service: Service) -> None:
+    first = furnished(service)
+    predicted = play(ansible, "rotate", check=True, cmk_key_max_age="P30D")
+    assert_reported(predicted)
+    assert wrote(predicted) == []
+
+    run = play(ansible, "rotate", cmk_key_max_age="P30D")
+
+    assert_reported(run)
+    newest = str(service.key().id)
+    assert newest != first
+    assert {service.encryption(name) for name in READY} == {newest}
+    assert all(service.is_available(name) for name in READY)
+    assert_reported(play(ansible, "rotate", cmk_key_max_age="P30D", cmk_unready_fails=False), fails=False)
+
+
+@pytest.mark.parametrize("role", ["switch", "revert"])
+def test_accounts_that_are_not_ready_do_not_stop_other_changes(ansible: Ansible, service: Service, role: str) -> None:
+    furnished(service)
+    wanted = {"cmk_new_key_identifier": str(service.make_key("key3").id)} if role == "switch" else {}
+
+    run = play(ansible, role, **wanted)
+
+    assert_reported(run)
+    assert {service.encryption(name) for name in READY} == {wanted.get("cmk_new_key_identifier")}
+
+
+def test_by_default_an_account_that_is_not_ready_is_an_error(ansible: Ansible, service: Service) -> None:
+    furnished(service)
+    run = play(ansible, "rotate", cmk_unready_account="fail", cmk_key_max_age="P30D")
+
+    assert [one.host for one in run.failed] == ["dead"]
+    assert len(service.versions()) == 1
