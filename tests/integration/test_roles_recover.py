@@ -22,7 +22,7 @@ from meddling import REALISTIC, SETTLED
 from one_process import RolesRunner
 from reports import DIAGNOSIS
 from role_runs import holdings, play_role, refused, result, run_role, steps, unchanged, wrote
-from service import DAY, Service
+from service import DAY, GROUP, Service
 
 ACCOUNT = {"cmk_resource_group": "rg-sandbox", "cmk_account_name": "account1"}
 WAIT = "Wait until the account is available"
@@ -366,3 +366,24 @@ def test_a_caller_who_cannot_read_the_key_learns_that_a_repair_is_not_confirmed(
         [failed] = run.failed
         assert failed.name == "Find the causes after these repairs"
         assert "Run the task from a network" in failed["msg"]
+
+
+def test_two_accounts_of_one_host(ansible: Ansible, service: Service) -> None:
+    """A loop over include_role, or the role twice in a play. The second account has other causes than the first."""
+    service.on_key()
+    second = service.make_account("account2")
+    service.grant(second["identity"]["principalId"])
+    service.point(str(service.make_key("key2").id), "account2")
+    service.keys().begin_delete_key("key1").wait()
+    service.disable("key2")
+    recover = {
+        "name": "Recover each account",
+        "ansible.builtin.include_role": {"name": "azbatch.cmk.recover"},
+        "vars": {"cmk_account_name": "{{ item }}", "cmk_resource_group": GROUP, "cmk_wait_timeout": 60},
+        "loop": ["account1", "account2"],
+    }
+
+    run = ansible.playbook([{"name": "Test", "hosts": "localhost", "gather_facts": False, "tasks": [recover]}])
+
+    assert run.rc == 0, run.output
+    assert all(service.is_available(name) for name in ("account1", "account2"))

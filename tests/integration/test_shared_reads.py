@@ -15,6 +15,7 @@ from one_process import OneProcess
 from service import DAY, GROUP, Service
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import cache
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 
 VAULT = {"resource_group": GROUP, "name": "vault-one"}
 KEY = {"vault_name": "vault-one", "name": "key1"}
@@ -132,4 +133,51 @@ def test_a_change_is_not_planned_from_what_another_host_has_read(
     # The vault that the first host has read does not have this policy.
     service.grant(other)
 
+    assert runner.module("keyvault_cmk_access", access(other), task="one")["changed"] is False
+
+
+@pytest.fixture
+def while_it_waits(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Sets what happens after the next task has begun, while it waits for the lock of its vault."""
+    locked = Cloud.locked
+
+    def set_(act: Callable[[], None]) -> None:
+        def wait(cloud: Cloud, vault: str) -> Any:
+            monkeypatch.setattr(Cloud, "locked", locked)
+            act()
+            return locked(cloud, vault)
+
+        monkeypatch.setattr(Cloud, "locked", wait)
+
+    return set_
+
+
+def test_a_permission_that_somebody_grants_while_a_task_waits_stays(
+    runner: OneProcess, service: Service, principal: str, while_it_waits: Callable[[Callable[[], None]], None]
+) -> None:
+    """Another host has read the vault meanwhile, before the permission was granted."""
+    other = service.make_account("account2")["identity"]["principalId"]
+    service.set_policy("add", service.policy(other, "get", "wrapKey", "unwrapKey", "list"))
+
+    def act() -> None:
+        assert runner.module("keyvault_cmk_access", access(principal), task="one")["changed"] is False
+        service.set_policy("add", service.policy(other, "sign"))
+
+    while_it_waits(act)
+    revoked = runner.module("keyvault_cmk_access", {**access(other), "state": "absent", "force": True}, task="one")
+
+    assert revoked["changed"] is True
+    assert sorted((service.permissions(other) or {})["keys"]) == ["list", "sign"]
+
+
+def test_a_grant_that_somebody_makes_while_a_task_waits_is_not_reported(
+    runner: OneProcess, service: Service, principal: str, while_it_waits: Callable[[Callable[[], None]], None]
+) -> None:
+    other = service.make_account("account2")["identity"]["principalId"]
+
+    def act() -> None:
+        assert runner.module("keyvault_cmk_access", access(principal), task="one")["changed"] is False
+        service.grant(other)
+
+    while_it_waits(act)
     assert runner.module("keyvault_cmk_access", access(other), task="one")["changed"] is False

@@ -36,6 +36,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import client as accounts_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.client import Accounts
 
@@ -65,7 +66,7 @@ class Azure:
         self._permissions = permissions
         self.asked: list[str] = []
         self.written: list[str] = []
-        self.journal = Journal(RunFiles(None))
+        self.journal = Journal(RunFiles(None), SentWrites())
         # The error with which Azure refuses the first write, and the error after Azure has accepted the first write.
         self.refuses_first: BaseException | None = None
         self.fails_first: CmkError | None = None

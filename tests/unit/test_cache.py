@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -168,14 +169,36 @@ def test_later_tasks_use_cached_reads(tmp_path: Path, clock: Clock) -> None:
     assert task(tmp_path).get(lambda: 2, "book", "atlas") == 2
 
 
-def test_a_task_uses_what_others_have_read_since_it_began(tmp_path: Path, clock: Clock) -> None:
+def test_a_change_is_planned_from_the_reads_of_the_task(tmp_path: Path, clock: Clock) -> None:
+    """The task may have waited for a lock since the other task has read."""
     waiting = task(tmp_path)
-    task(tmp_path).get(lambda: "before the write", "book", "atlas")
-    assert waiting.get(lambda: "own", "book", "atlas") == "before the write"
+    task(tmp_path).get(lambda: "of the other", "book", "atlas")
 
-    # The other task has held the lock for its write.
+    assert waiting.get(lambda: "own", "book", "atlas") == "own"
     task(tmp_path).changed("book")
     assert waiting.get(lambda: "after the write", "book", "atlas") == "after the write"
+
+
+@pytest.mark.parametrize("not_before", [JUST_NOW, RECENTLY, "since"])
+def test_a_slow_read_that_began_too_early_is_not_waited_for(tmp_path: Path, not_before: Any) -> None:
+    """Otherwise one slow request would delay a rollback."""
+    cache, begun, ends = task(tmp_path), threading.Event(), threading.Event()
+
+    def slow() -> str:
+        begun.set()
+        ends.wait(30)
+        return "slow"
+
+    thread = threading.Thread(target=lambda: cache.get(slow, "book", "atlas", not_before=time.monotonic()))
+    thread.start()
+    assert begun.wait(10)
+    cache.forget()
+    fresh = time.monotonic() if not_before == "since" else not_before
+    assert cache.get(lambda: "fast", "book", "atlas", not_before=fresh) == "fast"
+    ends.set()
+    thread.join(10)
+    # The slow read has the older data.
+    assert cache.get(lambda: "again", "book", "atlas") == "fast"
 
 
 @pytest.mark.parametrize(("kind", "found"), [("book", "shown"), ("map", "again")])

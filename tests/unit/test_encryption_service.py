@@ -40,6 +40,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier, parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import availability
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.client import Encryption
@@ -116,7 +117,7 @@ class Services:
 def session_of(files: RunFiles | None = None, **more: Any) -> Any:
     files = files or RunFiles(None)
     return SimpleNamespace(
-        wait_timeout=0, predicts=False, files=files, journal=Journal(files), subscription_id="s", **more
+        wait_timeout=0, predicts=False, files=files, journal=Journal(files, SentWrites()), subscription_id="s", **more
     )
 
 

@@ -20,6 +20,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Rejected,
     Unavailable,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent import SentWrites
 
 ACCOUNT = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Batch/batchAccounts/A"
 ON_KEY: dict[str, Any] = {"properties": {"encryption": {"keySource": "Microsoft.KeyVault"}}}
@@ -44,7 +45,7 @@ def write(journal: Journal, error: BaseException | None = None, body: Any = None
     ],
 )
 def test_outcome_of_a_write(error: BaseException | None, outcome: WriteOutcome, may_have_taken_effect: bool) -> None:
-    journal = Journal(RunFiles(None))
+    journal = Journal(RunFiles(None), SentWrites())
 
     write(journal, error)
 
@@ -56,7 +57,7 @@ def test_outcome_of_a_write(error: BaseException | None, outcome: WriteOutcome, 
 
 
 def test_a_refused_write_leaves_the_write_before_it_in_effect() -> None:
-    journal = Journal(RunFiles(None))
+    journal = Journal(RunFiles(None), SentWrites())
 
     write(journal)
     write(journal, Rejected("Not this key."), undoes=True)
@@ -66,7 +67,7 @@ def test_a_refused_write_leaves_the_write_before_it_in_effect() -> None:
 
 
 def test_the_tasks_of_a_run_know_the_last_key_that_the_run_has_set(tmp_path: Any) -> None:
-    first, second = (Journal(RunFiles(str(tmp_path))) for _task in range(2))
+    first, second = (Journal(RunFiles(str(tmp_path)), SentWrites()) for _task in range(2))
 
     write(first)
     write(first, body={"identity": {"type": "SystemAssigned"}})

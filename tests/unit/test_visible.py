@@ -26,6 +26,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Rejected,
     Unavailable,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.client import Accounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.reads import VaultReads
 
@@ -94,7 +95,7 @@ class Session:
 
     def __init__(self) -> None:
         self.cache = Cache(RunFiles(None), lambda: "me")
-        self.journal = Journal(RunFiles(None))
+        self.journal = Journal(RunFiles(None), SentWrites())
 
 
 def visible(resources: Resources, *handled: str) -> VisibleAccounts:

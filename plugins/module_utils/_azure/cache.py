@@ -9,8 +9,9 @@ the run has begun then, or later, serves (`get`). Tasks that wait for the same r
 counted from its first request. A wait for the rate limit is before the request, so tasks that begin to wait meanwhile
 share the value.
 
-Before a change, a task accepts what is some seconds old (RECENTLY), so that a thousand hosts do not all read the same
-vault, or only what is from the last moment (JUST_NOW). After a write, it asks for reads since its write.
+For checks before a change, a task accepts what is some seconds old (RECENTLY), so that a thousand hosts do not all read
+the same vault. The change itself is planned from the task's own reads (JUST_NOW), because a task may have waited for a
+lock since it began. After a write, it asks for reads since its write.
 
 The name of a value begins with its kind (`vault`, `key`, `account`).
 
@@ -21,7 +22,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from math import inf, nextafter
 from threading import Lock
@@ -52,13 +54,20 @@ def _note(at: float) -> None:
         times.append(at)
 
 
+class _Reading:
+    """A read of one thread, for which other threads of the task may wait."""
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.ended: Future[None] = Future()
+
+
 class Cache:
     """`caller` returns the fingerprint of the caller: another principal may be able to read other data."""
 
     def __init__(self, files: RunFiles, caller: Callable[[], str]) -> None:
         self._files = files
         self._caller = caller
-        self._began = time.monotonic()
         # What this task has read: the values (`value`) with their times (`at`).
         self._own: dict[tuple[str, ...], dict[str, Any]] = {}
         # By kind, the time before which values are out of date for this task.
@@ -67,7 +76,7 @@ class Cache:
         self._changed: set[str] = set()
         # The threads of a task may read several values at the same time, and one value twice.
         self._lock = Lock()
-        self._reading: dict[tuple[str, ...], Lock] = {}
+        self._reading: dict[tuple[str, ...], _Reading] = {}
         # The time since which reads of other tasks count as `just_now` too (`shared_since`).
         self._shared_since: float | None = None
         # Whether a value that another task has read was used in `shared_since`.
@@ -76,13 +85,13 @@ class Cache:
     # How old a value may be
 
     def just_now(self, kind: str) -> float:
-        """A few seconds ago, but not before the task began, nor before `forget` or the run's last write to this kind.
-        After a write of this task to this kind, all reads since then."""
+        """A few seconds ago, but not before `forget` or the run's last write to this kind. After a write of this task
+        to this kind, all its reads since then."""
         if self._shared_since is not None:
             return self.recently(kind)
         is_changed = not self._changed.isdisjoint((kind, _ANY))
         moment = 0.0 if is_changed else time.monotonic() - _JUST_NOW_SECONDS
-        return max(moment, self._began, self._since(kind))
+        return max(moment, self._since(kind))
 
     def recently(self, kind: str) -> float:
         """Some seconds ago, but not before the run's last write to this kind. Use it only before a change."""
@@ -106,36 +115,55 @@ class Cache:
     # Values
 
     def get(self, read: Callable[[], T], kind: str, *name: str, not_before: NotBefore = just_now) -> T:
-        """The value of a read that a task of the run has begun at `not_before` or later, or the value of `read`.
+        """The value of a read that a task of the run has begun at `not_before` or later, or the value of `read`. With
+        JUST_NOW, only reads of this task count.
 
         A missing resource (None) is read again, because another task may be creating it.
         """
         named, since = (kind, *name), not_before(self, kind) if callable(not_before) else not_before
-        kept = self._kept(named, since)
-        if kept is None:
+        is_shared = not_before is not JUST_NOW or self.shares
+        while (kept := self._kept(named, since, is_shared)) is None:
             with self._lock:
-                alone = self._reading.setdefault(named, Lock())
-            with alone, self._files.locked(self._caller(), *named):
-                kept = self._kept(named, since)
+                under_way = self._reading.get(named)
+                if under_way is None or under_way.began < since:
+                    mine = self._reading[named] = _Reading(time.monotonic())
+                    break
+            # Another thread of the task reads the value.
+            wait([under_way.ended])
+        else:
+            _note(kept["at"])
+            return cast(T, kept["value"])
+        try:
+            # A read that began too early, and may be slow, is not waited for.
+            waits = is_shared and under_way is None
+            with self._files.locked(self._caller(), *named) if waits else nullcontext():
+                kept = self._kept(named, since, is_shared)
                 if kept is None:
                     kept = _timed(read)
                     if kept["value"] is not None:
                         self.keep(kept["value"], kept["at"], *named)
+        finally:
+            with self._lock:
+                if self._reading.get(named) is mine:
+                    del self._reading[named]
+            mine.ended.set_result(None)
         _note(kept["at"])
         return cast(T, kept["value"])
 
-    def _kept(self, name: tuple[str, ...], not_before: float) -> dict[str, Any] | None:
+    def _kept(self, name: tuple[str, ...], not_before: float, is_shared: bool) -> dict[str, Any] | None:
         own = self._own.get(name)
         if own is not None and own["at"] >= not_before:
             return own
-        kept: dict[str, Any] | None = self._files.load(self._caller(), *name)
+        kept: dict[str, Any] | None = self._files.load(self._caller(), *name) if is_shared else None
         if kept is None or kept["at"] < not_before:
             return None
         self.has_shared = True
         return kept
 
     def keep(self, value: object, at: float, *name: str) -> None:
-        """Cache a value that was read at the time `at`, for this task and for the run."""
+        """Cache a value that was read at the time `at`, for this task and for the run. A newer value stays."""
+        if name in self._own and self._own[name]["at"] > at:
+            return
         self._own[name] = kept = {"at": at, "value": value}
         self._files.store(kept, self._caller(), *name)
 

@@ -20,8 +20,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from .._core.errors import TimedOut
+from .._core.errors import NotFound, TimedOut
 from . import sdk
+from .journal import WriteOutcome
 from .rate_limit import is_read
 from .session import Session
 
@@ -110,9 +111,17 @@ class Gateway:
     ) -> Any:
         """Send a change, and return the document in the response. `if_late` is called before a delayed request
         (rate_limit.IF_LATE). `undoes` is for the journal."""
-        with self._session.journal.writing(method, ref, body, undoes=undoes), self._translated(what, ref):
-            answer = self._sent(method, ref, body=body, if_late=if_late)
-            return answer.json() if answer.text() else None
+        journal = self._session.journal
+        try:
+            with journal.writing(method, ref, body, undoes=undoes), self._translated(what, ref):
+                answer = self._sent(method, ref, body=body, if_late=if_late)
+        except NotFound:
+            last = journal.last(ref)
+            if method == "DELETE" and last and last.outcome is WriteOutcome.UNKNOWN:
+                # An earlier try of the request has deleted the resource.
+                return None
+            raise
+        return answer.json() if answer.text() else None
 
     def begin(
         self,

@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Any
 
 from .._core.errors import Denied, NotFound, PlanOutdated, Rejected
+from .._core.sent import SentWrites
 from .run_store import RunFiles
 
 
@@ -50,8 +51,9 @@ class Write:
 
 
 class Journal:
-    def __init__(self, files: RunFiles) -> None:
+    def __init__(self, files: RunFiles, sent: SentWrites) -> None:
         self._files = files
+        self._sent = sent
         self._writes: dict[str, list[Write]] = {}
 
     def of(self, ref: str) -> Sequence[Write]:
@@ -67,15 +69,16 @@ class Journal:
 
     @contextmanager
     def writing(self, method: str, ref: str, body: Mapping[str, Any] | None, *, undoes: bool) -> Iterator[None]:
-        write = Write(method, body or {}, undoes)
+        write, in_doubt = Write(method, body or {}, undoes), self._sent.in_doubt
         self._writes.setdefault(ref.lower(), []).append(write)
         try:
             yield
-        except PlanOutdated:
-            write.outcome = WriteOutcome.NOT_SENT
-            raise
-        except (Denied, NotFound, Rejected):
-            write.outcome = WriteOutcome.REFUSED
+        except (Denied, NotFound, PlanOutdated, Rejected) as refused:
+            # An SDK sends a write again if there was no response, or a server error. The first try may have taken
+            # effect, whatever the last try says.
+            if self._sent.in_doubt == in_doubt:
+                is_sent = not isinstance(refused, PlanOutdated)
+                write.outcome = WriteOutcome.REFUSED if is_sent else WriteOutcome.NOT_SENT
             raise
         write.outcome, write.answered_at = WriteOutcome.ACCEPTED, time.monotonic()
         if "encryption" in write.body.get("properties", {}):

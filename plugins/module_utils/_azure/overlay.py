@@ -170,7 +170,8 @@ class Overlay(Gateway):
         listed = value_or_error(
             lambda: self._session.cache.get(
                 lambda: self._azure.list("list the locks", at), "locks", at, not_before=RECENTLY
-            )
+            ),
+            CmkError,
         )
         for lock in [] if isinstance(listed, CmkError) else listed:
             scope, level = lock["id"].rpartition(LOCKS)[0], lock["properties"]["level"]

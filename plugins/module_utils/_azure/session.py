@@ -66,7 +66,7 @@ class Session:
         # Warnings of the task's writes.
         self.warnings: list[str] = []
         self.sent = SentWrites()
-        self.journal = Journal(self.files)
+        self.journal = Journal(self.files, self.sent)
         # The timeout of a change, in seconds.
         self.wait_timeout: int = connection["wait_timeout"]
         if self.wait_timeout < 0:

@@ -21,6 +21,7 @@ from ..._azure.cache import JUST_NOW, NotBefore
 from ..._azure.creation import outdated, require_missing, until_shown
 from ..._azure.gateway import Gateway
 from ..._azure.identities import Identities
+from ..._azure.journal import WriteOutcome
 from ..._azure.resources import Resources
 from ..._azure.session import MAX_READ_DELAY, Polled, Session
 from ..._azure.visible import HandledAccounts
@@ -246,12 +247,11 @@ class Accounts(Polled):
         def write() -> None:
             try:
                 require_still_missing()
+                self._put(group, name, body, require_still_missing)
             except PlanOutdated:
                 # Azure has accepted an earlier request of this task, although the task has not received the response.
-                if self._created_in(group, name):
-                    return
-                raise
-            self._put(group, name, body, require_still_missing)
+                if not self._created_in(group, name):
+                    raise
 
         if evidence is not None:
             deadline = time.monotonic() + self._session.wait_timeout
@@ -271,10 +271,16 @@ class Accounts(Polled):
             with self._changing(group, name):
                 self._gateway.finish(what, self._gateway.begin(what, "PUT", ref, body, if_late=if_late))
         except (Denied, NotFound, PlanOutdated, Rejected) as refused:
-            if (put := self._journal.last(ref)) and put.may_have_taken_effect:
+            put = self._journal.last(ref)
+            if put and put.outcome is WriteOutcome.ACCEPTED:
+                raise
+            exists = isinstance(value_or_error(lambda: self.get(group, name), CmkError), Mapping)
+            if put and put.outcome is WriteOutcome.UNKNOWN:
+                if exists:
+                    # An earlier try of the request has created the account.
+                    return
                 raise
             # Azure refuses, for example, a different location of an existing account.
-            exists = isinstance(value_or_error(lambda: self.get(group, name), CmkError), Mapping)
             if isinstance(refused, Rejected) and exists:
                 raise outdated(f"Batch account {name}") from refused
             raise

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..._azure.creation import require_missing, until_shown
 from ..._azure.gateway import Gateway
+from ..._azure.journal import WriteOutcome
 from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts
@@ -24,7 +25,7 @@ from ..._checks import usage
 from ..._core import interrupts
 from ..._core.concurrent import in_background, map_concurrent
 from ..._core.documents import Vault
-from ..._core.errors import CmkError, NotFound, PlanOutdated, Unavailable
+from ..._core.errors import CmkError, NotFound, PlanOutdated, Rejected, Unavailable
 from ..._core.ids import key_of, principals_of
 from ..._core.plan import Step
 from ..access.client import Access
@@ -134,7 +135,14 @@ class Vaults(Polled):
         what, ref = f"create the key vault {name}", vault_ref(self._session.subscription_id, group, name)
         # After the recovery of a vault, cached data of keys and access is out of date too.
         with self._session.changing("vault", "key", "access", "role"):
-            poller = self._gateway.begin(what, "PUT", ref, body, if_late=if_late)
+            try:
+                poller = self._gateway.begin(what, "PUT", ref, body, if_late=if_late)
+            except (PlanOutdated, Rejected):
+                put = self._session.journal.last(ref)
+                if put and put.outcome is WriteOutcome.UNKNOWN and self._reads.get(group, name):
+                    # An earlier try of the request has created the vault.
+                    return
+                raise
             if not self._gateway.finish(what, poller):
                 is_shown = partial(self._is_created, group, name)
                 until_shown(self._session, f"key vault {name}", is_shown=is_shown, so_far="was created")
