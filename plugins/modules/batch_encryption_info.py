@@ -80,7 +80,7 @@ EXAMPLES = r"""
     resource_group: rg-batch
     account_name: mybatch
     allowed_repairs: [vault, network]
-    missing: fail
+    unready: fail
   register: account
 
 - name: Read the key of an account in another subscription, with the session of the Azure CLI

@@ -117,7 +117,7 @@ EXAMPLES = r"""
     key_identifier: https://myvault.vault.azure.net/keys/batch
     account_name: mybatch
     account_resource_group: rg-batch
-    missing: skip
+    unready: leave
 
 - name: Revoke the access if no account uses it
   azbatch.cmk.keyvault_cmk_access:

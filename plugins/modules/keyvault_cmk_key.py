@@ -239,7 +239,7 @@ EXAMPLES = r"""
     name: batch
     account_name: mybatch
     resource_group: rg-batch
-    missing: skip
+    unready: leave
     max_version_age: P90D
     unused_versions: disable
 

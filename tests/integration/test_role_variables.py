@@ -91,7 +91,7 @@ def test_unknown_variables_are_reported_once(ansible: Ansible, service: Service)
 @pytest.mark.slow(every=4)
 def test_hosts_that_do_not_exist_are_an_error(ansible: Ansible, service: Service, playbook: str) -> None:
     name = f"azbatch.cmk.{playbook}"
-    arguments = of_hosts(ansible, "account1", cmk_unready_account="skip")
+    arguments = of_hosts(ansible, "account1", cmk_unready_account="leave", cmk_unready_fails=False)
     run = ansible.playbook(name, extra_vars={"cmk_hosts": "acounts"}, arguments=arguments)
     assert run.rc != 0
     assert "cmk_hosts is 'acounts', which matches no host of the inventory." in " ".join(run.output.split())
@@ -109,7 +109,11 @@ def test_run_without_hosts_is_an_error_unless_hosts_are_optional(
     ansible: Ansible, service: Service, pattern: str, required: Any, succeeds: bool
 ) -> None:
     """The patterns are a group that does not exist, and a host that the limit excludes."""
-    arguments = [*of_hosts(ansible, "account1", "account2", cmk_unready_account="skip"), "--limit", "account1"]
+    arguments = [
+        *of_hosts(ansible, "account1", "account2", cmk_unready_account="leave", cmk_unready_fails=False),
+        "--limit",
+        "account1",
+    ]
     wanted = {"cmk_hosts": pattern, **({} if required is None else {"cmk_hosts_required": required})}
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=arguments)
 
@@ -122,7 +126,9 @@ def test_run_without_hosts_is_an_error_unless_hosts_are_optional(
 @pytest.mark.parametrize("pattern", ["accounts", "account*", "accounts:!account2", "account1,account2"])
 @pytest.mark.slow(every=4)
 def test_hosts_may_be_any_pattern(ansible: Ansible, service: Service, pattern: str) -> None:
-    arguments = of_hosts(ansible, "account1", "account2", cmk_unready_account="skip", cmk_key_max_age="P90D")
+    arguments = of_hosts(
+        ansible, "account1", "account2", cmk_unready_account="leave", cmk_unready_fails=False, cmk_key_max_age="P90D"
+    )
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars={"cmk_hosts": pattern}, arguments=arguments)
 
     assert run.rc == 0, run.output
@@ -131,7 +137,7 @@ def test_hosts_may_be_any_pattern(ansible: Ansible, service: Service, pattern: s
 
 @pytest.mark.parametrize(("rule", "expected"), [({}, 1), ({"cmk_key_max_age": "P90D"}, 0)])
 def test_rotate_without_a_rule_warns(ansible: Ansible, service: Service, rule: dict[str, Any], expected: int) -> None:
-    arguments = of_hosts(ansible, "account7", "account8", cmk_unready_account="skip", **rule)
+    arguments = of_hosts(ansible, "account7", "account8", cmk_unready_account="leave", cmk_unready_fails=False, **rule)
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars={"cmk_hosts": "accounts"}, arguments=arguments)
 
     assert run.rc == 0, run.output
@@ -214,7 +220,9 @@ def test_a_preset_cmk_result_is_rejected(ansible: Ansible, service: Service) -> 
 
 @pytest.mark.slow
 def test_cmk_serial_accepts_a_string(ansible: Ansible, service: Service) -> None:
-    arguments = of_hosts(ansible, *(f"account{number}" for number in range(1, 8)), cmk_unready_account="skip")
+    arguments = of_hosts(
+        ansible, *(f"account{number}" for number in range(1, 8)), cmk_unready_account="leave", cmk_unready_fails=False
+    )
     wanted = {"cmk_hosts": "accounts", "cmk_key_max_age": " P90D "}
 
     def played(serial: str) -> Run:

@@ -217,7 +217,7 @@ def test_a_missing_account_is_skipped(ansible: Ansible, service: Service) -> Non
     first, other = service.make_key().id, service.make_key("other").id
     wanted = {"cmk_new_key_identifier": other, "cmk_unready_account": "leave"}
     run = unchanged(switch(ansible, **wanted))
-    assert run[ACCESS]["account_exists"] is False
+    assert run[ACCESS]["account_ready"] is False
     assert "There is no Batch account account1." in run.output
     run = switch(ansible, **wanted, cmk_previous_key_identifier=keyless(first))
     assert steps(run) == ["key"]

@@ -18,7 +18,7 @@ from service import Service
 READY = ("account1", "account2", "account3")
 # The account -> why it is not ready.
 UNREADY = {
-    "dead": "is not available",
+    "broken": "is not available",
     "creating": "is being created",
     "deleting": "is being deleted",
     "failed": "has failed (provisioning state Failed)",
@@ -31,9 +31,9 @@ def furnished(service: Service) -> str:
     control = service.sandbox.control
     service.make_vault()
     first, other = str(service.make_key().id), str(service.make_key("key2").id)
-    for name in (*READY, "dead", "deleting"):
+    for name in (*READY, "broken", "deleting"):
         service.grant(service.make_account(name)["identity"]["principalId"])
-        service.point(other if name == "dead" else first, name)
+        service.point(other if name == "broken" else first, name)
     control.advance(QUARTER)
     service.disable("key2")
     control.behavior(account_quota="3", refused_creation="failed_account")
@@ -48,8 +48,8 @@ def furnished(service: Service) -> str:
 def play(ansible: Ansible, playbook: str, *, check: bool = False, **options: Any) -> Run:
     shared = {name: value for name, value in VARS.items() if name != "cmk_account_name"}
     # The first wave has an account that is not ready.
-    hosts = {name: {"cmk_account_name": name} for name in ("dead", *READY, *UNREADY)}
-    hosts["dead"]["cmk_key_name"] = "key2"
+    hosts = {name: {"cmk_account_name": name} for name in ("broken", *READY, *UNREADY)}
+    hosts["broken"]["cmk_key_name"] = "key2"
     inventory = ansible.write(
         "inventory.yml", yaml.safe_dump({"accounts": {"hosts": hosts, "vars": shared}}, sort_keys=False)
     )
@@ -65,7 +65,7 @@ def assert_reported(run: Run, *, fails: bool = True) -> None:
     for host, why in UNREADY.items() if fails else ():
         assert why in reported[host]
     if fails:
-        assert reported["dead"].endswith("Run: ansible-playbook azbatch.cmk.recover -e cmk_hosts=dead")
+        assert reported["broken"].endswith("Run: ansible-playbook azbatch.cmk.recover -e cmk_hosts=broken")
 
 
 def test_accounts_that_are_not_ready_do_not_stop_a_rotation(ansible: Ansible, service: Service) -> None:
@@ -99,5 +99,5 @@ def test_by_default_an_account_that_is_not_ready_is_an_error(ansible: Ansible, s
     furnished(service)
     run = play(ansible, "rotate", cmk_unready_account="fail", cmk_key_max_age="P30D")
 
-    assert [one.host for one in run.failed] == ["dead"]
+    assert [one.host for one in run.failed] == ["broken"]
     assert len(service.versions()) == 1

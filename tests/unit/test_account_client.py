@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -254,20 +253,29 @@ def test_without_the_right_to_list_accounts_a_read_decides(client: Make) -> None
 
 
 @pytest.mark.parametrize(
-    ("code", "may_be_missing", "fails"),
+    ("code", "is_left", "found"),
     [
-        ("resource_group_not_found", True, False),
-        ("resource_group_not_found", False, True),
-        ("subscription_not_found", True, True),
+        ("resource_group_not_found", True, "account_not_found"),
+        ("resource_group_not_found", False, "resource_group_not_found"),
+        ("subscription_not_found", True, "subscription_not_found"),
     ],
 )
-def test_only_a_group_that_may_be_missing_means_no_account(
-    client: Make, code: str, may_be_missing: bool, fails: bool
-) -> None:
+def test_a_missing_group_means_a_missing_account_of_many(client: Make, code: str, is_left: bool, found: str) -> None:
     accounts = client(Azure(reads=(NotFound("There is none.", code=code),)))
 
-    with pytest.raises(NotFound) if fails else nullcontext():
-        assert look(accounts, group_may_be_missing=may_be_missing) is None
+    with pytest.raises(NotFound) as missing:
+        look(accounts, is_left=is_left)
+    assert missing.value.code == found
+
+
+@pytest.mark.parametrize(
+    ("shown", "code"),
+    [("Creating", "account_under_way"), ("Deleting", "account_under_way"), ("Failed", "account_failed")],
+)
+def test_one_of_many_accounts_is_not_waited_for(client: Make, shown: str, code: str) -> None:
+    with pytest.raises(Refused) as refused:
+        look(client(Azure(reads=(state(shown),))), is_left=True)
+    assert refused.value.code == code
 
 
 @pytest.mark.parametrize(

@@ -140,23 +140,25 @@ def test_top_level_return_values_state_when_they_are_returned(name: str) -> None
 
 ANSWERS = {"account": account(identity=system_assigned()), "unavailable_reason": None, "diagnosis": None}
 UNGRANTED = {"vault": vault(), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
+# The return values for an account that is left alone.
+LEFT_ALONE: dict[str, Any] = {"account_ready": False, "left_alone": {}}
 # The return values of a module for a resource that exists, without those of a failure.
 RETURNED = {
     "batch_account_identity": {**account_document.describe(account()), "preflight": []},
     "batch_encryption": {
         **encryption_document.describe(account()),
-        **{"available": True, "preflight": [], "previous_key_identifier": None},
+        **{"available": True, "preflight": [], "previous_key_identifier": None, **LEFT_ALONE},
     },
     "batch_encryption_audit": {**audit.describe(report(), [], [], {}), "accounts": []},
     "batch_encryption_info": encryption_survey.survey(ANSWERS),
     "keyvault_cmk_access": {
         **access_plan.describe(access_goal(), UNGRANTED["vault"], UNGRANTED),
-        **{"principals": [], "in_use_by": [], "kept_until": None, "account_exists": True},
+        **{"principals": [], "in_use_by": [], "kept_until": None, **LEFT_ALONE},
     },
     "keyvault_cmk_key": {
         **key_document.describe(observed_key(key())),
         **key_disabled.report({}),
-        "account_exists": True,
+        **LEFT_ALONE,
     },
     "keyvault_cmk_vault": vault_document.describe(vault()),
 }
@@ -430,7 +432,8 @@ def test_the_manual_of_a_role_lists_its_return_values(role: str) -> None:
     documented_names = {name for names, _meaning in rows for name in re.findall(r"`(\w+)`", names)}
 
     # The accounts are returned only on request, and the role does not request them.
-    assert documented_names == {*RETURNED[RESULT_OF[role]], "summary", "changed"} - {"accounts"}
+    not_left = set() if role in ("rotate", "revert", "switch") else LEFT_ALONE.keys()
+    assert documented_names == {*RETURNED[RESULT_OF[role]], "summary", "changed"} - {"accounts"} - not_left
     assert f"ansible-doc -t role azbatch.cmk.{role}" in manual
 
 
@@ -454,7 +457,8 @@ def test_every_role_has_its_playbook() -> None:
 
 @pytest.mark.parametrize("file", PLAYBOOKS, ids=lambda file: file.stem)
 def test_playbook_is_its_role(file: Path) -> None:
-    [play] = load(file)
+    play, *more = load(file)
+    assert all("ansible.builtin.import_playbook" in one for one in more)
     ways = ("ansible.builtin.include_role", "ansible.builtin.import_role")
     tasks = [one for task in play["tasks"] for one in (task, *task.get("block", []))]
     roles = [task[way]["name"] for task in tasks for way in ways if way in task]

@@ -347,13 +347,9 @@ def test_a_microsoft_managed_key_is_not_followed(follow: bool | None) -> None:
 # An account that does not exist
 
 
-def test_an_account_that_may_be_missing_is_a_warning() -> None:
-    plan = encryption_plan.plan(goal(PINNED_NEW, missing="skip"), {"account": None, "unavailable_reason": None})
-
-    assert (plan.changed, plan.before, plan.after) == (False, {"exists": False}, {"exists": False})
-    assert "mybatch" in plan.warnings[0]
-    # An account that exists is changed as usual.
-    assert encryption_plan.plan(goal(PINNED_NEW, missing="skip"), seen(PINNED_OLD)).changed
+def test_an_account_that_does_not_exist_is_an_error() -> None:
+    with pytest.raises(NotFound):
+        encryption_plan.plan(goal(PINNED_NEW, unready="leave"), {"account": None, "unavailable_reason": None})
 
 
 # An account that may be moved from one key only

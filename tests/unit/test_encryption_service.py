@@ -58,10 +58,10 @@ class Services:
         self.hidden = hidden
         self.confirmed_evidence = confirmed
         self.asked: list[str] = []
-        self.group_may_be_missing: bool | None = None
+        self.is_left: bool | None = None
 
-    def existing(self, _group: str, _name: str, *, group_may_be_missing: bool) -> Any:
-        self.group_may_be_missing = group_may_be_missing
+    def existing(self, _group: str, _name: str, *, is_left: bool) -> Any:
+        self.is_left = is_left
         return self.document
 
     def get(self, _group: str, _name: str) -> Any:
@@ -196,13 +196,13 @@ def test_confirmation_includes_the_access_read_after_the_change(
     assert ("evidence" in services.read(identifier, follow_latest=follow)) is counts
 
 
-@pytest.mark.parametrize("missing", ["fail", "skip"])
-def test_no_further_reads_for_a_missing_account(missing: str) -> None:
+@pytest.mark.parametrize("unready", ["fail", "leave"])
+def test_no_further_reads_for_a_missing_account(unready: str) -> None:
     services = Services(None)
     services.document = None  # type: ignore[assignment]
 
-    assert services.read(PINNED_NEW, missing=missing)["account"] is None
-    assert (services.asked, services.group_may_be_missing) == ([], missing == "skip")
+    assert services.read(PINNED_NEW, unready=unready)["account"] is None
+    assert (services.asked, services.is_left) == ([], unready == "leave")
 
 
 def key_identifier(value: str) -> KeyIdentifier:

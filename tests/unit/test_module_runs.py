@@ -39,6 +39,7 @@ from plain_service import plain
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotFound, Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent import SentWrites
 from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_access, keyvault_cmk_key
 
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
@@ -71,6 +72,7 @@ class Cloud:
     age: float = 30 * DAY
     # The actions whose rights were checked.
     checked: list[str] = field(default_factory=list)
+    sent: SentWrites = field(default_factory=SentWrites)
 
     # The run
 
@@ -116,7 +118,7 @@ class Cloud:
         def listed(_group: str, _name: str) -> Any:
             return self.listed
 
-        def existing(_group: str, _name: str, *, group_may_be_missing: bool) -> Any:
+        def existing(_group: str, _name: str, *, is_left: bool = False) -> Any:
             return self.account
 
         return SimpleNamespace(existing=existing, listed=listed)
@@ -212,7 +214,7 @@ def test_the_newest_version_for_an_account_is_that_of_the_run(
     outcome = run_key(cloud, **FOR_ACCOUNT, **options)
 
     assert cloud.newest_of == [version]
-    assert outcome.report["account_exists"] is True
+    assert outcome.report["account_ready"] is True
     # An account that follows the key is not moved to the new version.
     move = [*MOVE, "Microsoft.Authorization/roleAssignments/read"] if version else []
     assert cloud.checked == ([CREATE_KEY, *move] if options else [])
@@ -275,7 +277,7 @@ def test_a_version_that_is_kept_is_checked_once_in_a_run() -> None:
 
 
 @pytest.mark.parametrize("run", ["key", "access"])
-def test_a_missing_account_may_be_skipped(run: str) -> None:
+def test_a_missing_account_may_be_left_alone(run: str) -> None:
     cloud = Cloud()
 
     def skip(**options: Any) -> Outcome:
@@ -283,9 +285,10 @@ def test_a_missing_account_may_be_skipped(run: str) -> None:
             return run_key(cloud, **FOR_ACCOUNT, new_version=True, **options)
         return run_access(cloud, **OF_ACCOUNT, **options)
 
-    outcome = skip(missing="skip")
+    outcome = skip(unready="leave")
 
-    assert (outcome.changed, outcome.after) == (False, {"account_exists": False})
+    assert (outcome.changed, outcome.after) == (False, {"account_ready": False})
+    assert outcome.report["left_alone"]["code"] == "account_not_found"
     assert ("mybatch" in outcome.warnings[0], cloud.did) == (True, [])
     with pytest.raises(NotFound):
         skip()

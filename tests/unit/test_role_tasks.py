@@ -220,8 +220,8 @@ def test_optional_change_is_passed_on_and_off_by_default(role: str, variable: st
 
 # Rotate
 
-FOUND: Results = {"__rotate_key": {"key_identifier": PINNED_NEW, "account_exists": True}}
-MISSING = {"account_exists": False}
+FOUND: Results = {"__rotate_key": {"key_identifier": PINNED_NEW, "account_ready": True}}
+MISSING = {"account_ready": False}
 
 
 def test_a_rotation_makes_a_version_and_moves_the_account() -> None:
@@ -229,7 +229,7 @@ def test_a_rotation_makes_a_version_and_moves_the_account() -> None:
 
     assert run.modules == ["keyvault_cmk_key", "batch_encryption"]
     key, move = run.options("keyvault_cmk_key"), run.options("batch_encryption")
-    assert (key["account_name"], key["missing"]) == ("mybatch", "fail")
+    assert (key["account_name"], key["unready"]) == ("mybatch", "fail")
     assert (key["unused_versions"], key["unused_for"]) == ("keep", "P7D")
     assert (move["key_identifier"], move["account_name"]) == (PINNED_NEW, "mybatch")
     assert not {"follow_latest", "replace_key"} & set(move)
@@ -250,17 +250,17 @@ def test_unused_versions_are_disabled_on_request() -> None:
     ],
 )
 def test_a_missing_account_is_not_moved(role: str, results: Results, asked: dict[str, Any]) -> None:
-    run = Run(role, results, cmk_unready_account="skip", **asked)
+    run = Run(role, results, cmk_unready_account="leave", **asked)
 
     ((_module, options),) = run.tasks
-    assert options["missing"] == "skip"
+    assert options["unready"] == "leave"
 
 
 # Switch
 
 
 def switch(**asked: Any) -> Run:
-    return Run("switch", {"__switch_access": {"account_exists": True}}, cmk_new_key_identifier=ELSEWHERE, **asked)
+    return Run("switch", {"__switch_access": {"account_ready": True}}, cmk_new_key_identifier=ELSEWHERE, **asked)
 
 
 def test_a_switch_grants_access_to_the_different_key_and_moves_the_account() -> None:
@@ -306,7 +306,7 @@ def test_key_and_access_are_kept_by_default() -> None:
 
     assert run.modules == ["batch_encryption"]
     move = run.options("batch_encryption")
-    assert (move["key_source"], move["missing"]) == ("microsoft_batch", "fail")
+    assert (move["key_source"], move["unready"]) == ("microsoft_batch", "fail")
     # An account that uses another key is refused.
     assert (move["previous_vault_name"], move["previous_key_name"]) == ("myvault", "batch")
 

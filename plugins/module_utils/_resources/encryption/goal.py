@@ -23,7 +23,6 @@ from ..._core.ids import (
     key_of,
     parse_key_identifier,
 )
-from ..account.unready import LEAVE
 from .document import BATCH, KEY_VAULT
 
 
@@ -125,5 +124,5 @@ def desired(params: Mapping[str, Any]) -> Goal:
         keeps_following=params["keep_following"],
         updates_version=params["update_version"],
         previous=previous if previous[0] is not None else None,
-        leaves_unready=params["unready"] == LEAVE,
+        leaves_unready=params["unready"] == "leave",
     )

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from starlette.responses import Response
 
-from ..shared import web
+from ..shared import locks, web
 from ..shared.errors import resource_group_not_found
 from ..shared.web import Route, answer
-from . import documents, errors, filters, locks, rules
+from . import documents, errors, filters, rules
 from .rules import Authorization, RoleAssignment, subscription_in, tidy_scope
 
 # In the response to a creation or a change, Azure's createdOn is this much earlier than updatedOn.

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ..authorization import locks
-from ..shared import errors
+from ..shared import errors, locks
 from ..shared.web import Call
 from ..shared.world import World
 
