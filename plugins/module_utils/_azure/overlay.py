@@ -51,6 +51,7 @@ class Reads:
     def __init__(self, gateway: Gateway, session: Session) -> None:
         self._gateway = gateway
         self._files = session.files
+        self._cache = session.cache
         self._known: dict[str, Answer] = {}
         self.list = gateway.list
         self.ask = gateway.ask
@@ -68,6 +69,10 @@ class Reads:
         found = self.find(what, ref)
         # The error has Azure's own message.
         return self._gateway.get(what, ref) if found is None else found
+
+    def recent(self, what: str, ref: str) -> list[Any]:
+        """A list of Azure, as a task of the run has read it some seconds ago."""
+        return self._cache.get(lambda: self.list(what, ref), "recent", ref.lower(), not_before=RECENTLY)
 
     def documents(self, namespace: str, *types: str) -> Iterator[Any]:
         """The documents of these types that the task has read."""
@@ -167,12 +172,7 @@ class Overlay(Gateway):
     def _require_unlocked(self, what: str, method: str, ref: str) -> None:
         """Raise the error of Azure if a lock forbids the request, as far as the caller may read locks."""
         at = "/".join(ref.split("/")[:3]) + LOCKS
-        listed = value_or_error(
-            lambda: self._session.cache.get(
-                lambda: self._azure.list("list the locks", at), "locks", at, not_before=RECENTLY
-            ),
-            CmkError,
-        )
+        listed = value_or_error(lambda: self._azure.recent("list the locks", at), CmkError)
         for lock in [] if isinstance(listed, CmkError) else listed:
             scope, level = lock["id"].rpartition(LOCKS)[0], lock["properties"]["level"]
             is_below = f"{ref.lower()}/".startswith(f"{scope.lower()}/")

@@ -66,9 +66,12 @@ class AccountsOverlay(ResourceOverlay):
         at = place(ref)
         if at.types == ("batchaccounts", "pools"):
             return self._pools(what, ref, partial(self._azure.list, what, ref, filter), [])
-        listed = self._azure.list(what, ref, filter)
+        return self._predicted(at.scope, self._azure.list(what, ref, filter))
+
+    def _predicted(self, scope: str, listed: Any) -> Any:
+        """The accounts below the scope, with the predictions."""
         entries = self._predictions.all(_KIND)
-        below = {name: entry for name, entry in entries.items() if name.startswith(f"{at.scope.lower()}/")}
+        below = {name: entry for name, entry in entries.items() if name.startswith(f"{scope.lower()}/")}
         return completed(listed, below, lambda item: str(item["id"]).lower())
 
     def ask(self, what: str, ref: str, body: Mapping[str, Any]) -> Any:
@@ -145,12 +148,13 @@ class AccountsOverlay(ResourceOverlay):
     def _require_quota(self, what: str, account: Document) -> None:
         """Batch refuses an account that exceeds the quota of the subscription in the region, which not every caller may
         read. An account whose creation has failed does not count."""
-        subscription, location = f"/subscriptions/{place_of(account['id'])[0]}{_NAMESPACE}", account["location"]
-        limits = value_or_error(lambda: self._azure.get(what, f"{subscription}/locations/{location}/quotas"), CmkError)
-        listed = value_or_error(lambda: self.list(what, f"{subscription}/batchAccounts", None), CmkError)
+        scope, location = f"/subscriptions/{place_of(account['id'])[0]}", account["location"]
+        quotas = f"{scope}{_NAMESPACE}/locations/{location}/quotas"
+        limits = value_or_error(lambda: self._azure.get(what, quotas), CmkError)
+        listed = value_or_error(lambda: self._azure.recent(what, f"{scope}{_NAMESPACE}/batchAccounts"), CmkError)
         if isinstance(limits, CmkError) or isinstance(listed, CmkError):
             return
-        there = [one for one in listed if one["location"] == location and not is_failed(one)]
+        there = [one for one in self._predicted(scope, listed) if one["location"] == location and not is_failed(one)]
         if len(there) >= limits["accountQuota"]:
             message = "The regional Batch account quota for the specified subscription has been reached."
             raise refused(what, sdk.QUOTA_EXCEEDED, message)
