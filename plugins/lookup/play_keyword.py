@@ -61,6 +61,7 @@ from ansible import constants
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.loader import lookup_loader
 from ansible.plugins.lookup import LookupBase
+from ansible.utils.display import Display
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
@@ -84,6 +85,12 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             if keyword == "hosts":
                 required = keywords.flag("cmk_hosts_required", value_of("cmk_hosts_required"), default=True)
                 limit = given.get("ansible_limit")
+                listed = given.get("groups", {}).get("all", ())
+                if keywords.is_blank(value_of("cmk_hosts")) and any(host != "localhost" for host in listed):
+                    Display().warning(
+                        f"cmk_hosts is not set, so the play runs only on localhost, and not on the {len(listed)} hosts of "
+                        "the inventory. Set cmk_hosts to a pattern, such as all."
+                    )
                 return [keywords.hosts(value_of("cmk_hosts"), limit, required=required, matching=matching)]
             if keyword == "serial":
                 return keywords.serial(value_of("cmk_serial"), self.get_option("default"))

@@ -278,3 +278,13 @@ def test_playbooks_show_one_line_of_an_account(ansible: Ansible, service: Servic
         "cmk-audit/cmk-audit.json",
         "Whether Batch accounts are available was not read. To read it, set cmk_audit_pools: true.",
     ]
+
+
+@pytest.mark.parametrize("hosts", [None, "all"])
+def test_an_inventory_that_is_not_used_is_a_warning(ansible: Ansible, service: Service, hosts: str | None) -> None:
+    service.on_key()
+    wanted = {**VARS, **({"cmk_hosts": hosts} if hosts else {})}
+    run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=of_hosts(ansible, "account1"))
+
+    is_told = "runs only on localhost, and not on the 1 hosts of the inventory" in " ".join(run.output.split())
+    assert is_told is (hosts is None)

@@ -10,6 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Collection
+from difflib import get_close_matches
 
 from .._core.errors import InvalidOption
 
@@ -26,11 +27,16 @@ def require_available(location: str, regions: Collection[str] | None, resource: 
     known = sorted({normalized(region) for region in regions or ()})
     if not known or normalized(location) in known:
         return
+    # A region with a typing error, or the first regions.
+    closest = get_close_matches(normalized(location), known, n=1)
+    remedy = (
+        f"Set location to {closest[0]}." if closest else f"Set location to a region such as {', '.join(known[:3])}."
+    )
     raise InvalidOption(
         "location",
         location,
         f"{resource} cannot be created in this region.",
-        f"Set location to one of: {', '.join(known)}.",
+        remedy,
         code="location_not_available",
     )
 

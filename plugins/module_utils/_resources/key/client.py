@@ -23,7 +23,7 @@ from ..._azure.visible import VisibleAccounts
 from ..._checks import usage
 from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account, KeyBundle, KeyItem, RotationPolicy, Vault
-from ..._core.errors import CmkError, Denied, TimedOut
+from ..._core.errors import CmkError, Denied, NotFound, TimedOut, Unavailable
 from ..._core.ids import KeyIdentifier, key_in_vault, key_of
 from ..access.client import Access
 from ..vault.reads import VaultReads
@@ -56,7 +56,11 @@ class Keys(Polled):
     def read(self, goal: Any) -> Observed:
         url = self._url(goal.vault)
         listed = in_background(self._versions, url, goal.name)
-        key = self._read(url, goal.name, "")
+        try:
+            key = self._read(url, goal.name, "")
+        except Unavailable as unreachable:
+            self._require_not_deleted(goal.vault, unreachable)
+            raise
         versions: list[KeyItem] | None = listed.result() if key else []
         agreed = version_for(goal.new_version_for, key, versions, self.now) if key else None
         for known in (goal.at_least, agreed):
@@ -77,6 +81,20 @@ class Keys(Polled):
         if goal.taken_away is not None or (key and goal.may_cut_off(policy)):
             observed = self._with_users(goal, observed)
         return observed
+
+    def _require_not_deleted(self, vault: str, unreachable: Unavailable) -> None:
+        """The host of a deleted vault does not respond. If the vault was deleted, that is the error."""
+        if unreachable.code != "vault_unreachable":
+            return
+        deleted = self._vaults.find_deleted(vault, is_unreachable=True)
+        if isinstance(deleted, Mapping):
+            until = deleted["properties"].get("scheduledPurgeDate")
+            remedy = (
+                "Recover the accounts that use its keys with the role azbatch.cmk.recover, or the vault with "
+                "azbatch.cmk.keyvault_cmk_vault (recover: true)."
+            )
+            text = f"The key vault {vault} was deleted, and can be recovered until {until}. {remedy}"
+            raise NotFound(text, code="vault_deleted", remedy=remedy) from unreachable
 
     def takes_away(self, goal: Any) -> bool:
         return bool(goal.disables_or_deletes)
