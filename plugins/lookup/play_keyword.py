@@ -88,8 +88,8 @@ class LookupModule(LookupBase):  # type: ignore[misc]
                 listed = given.get("groups", {}).get("all", ())
                 if keywords.is_blank(value_of("cmk_hosts")) and any(host != "localhost" for host in listed):
                     Display().warning(
-                        f"cmk_hosts is not set, so the play runs only on localhost, and not on the {len(listed)} hosts of "
-                        "the inventory. Set cmk_hosts to a pattern, such as all."
+                        f"cmk_hosts is not set, so the play runs only on localhost, and not on the {len(listed)} hosts "
+                        "of the inventory. Set cmk_hosts to a pattern, such as all."
                     )
                 return [keywords.hosts(value_of("cmk_hosts"), limit, required=required, matching=matching)]
             if keyword == "serial":
