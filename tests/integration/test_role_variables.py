@@ -73,7 +73,8 @@ def of_hosts(ansible: Ansible, *names: str, **variables: Any) -> tuple[str, ...]
 
 
 def test_unknown_variables_are_reported_once(ansible: Ansible, service: Service) -> None:
-    variables = {"cmk_key_max_ages": "P90D", "cmk_owner": "me", "cmk_unready_account": "leave", "cmk_unready_fails": False}
+    unready = {"cmk_unready_account": "leave", "cmk_unready_fails": False}
+    variables = {"cmk_key_max_ages": "P90D", "cmk_owner": "me", **unready}
     arguments = of_hosts(ansible, "account7", "account8", "account9", **variables)
     wanted = {"cmk_hosts": "accounts", "cmk_serial": 1, "cmk_max_fail_percentage": 0}
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=arguments)
