@@ -91,20 +91,20 @@ requirements:
   - azure-mgmt-msi >= 7.0.0
 """
 
-    # For plugins other than modules: Ansible reads their environment variables.
+    # For plugins other than modules: Ansible reads their environment variables. If several are set, the last one counts.
     ENVIRONMENT = r"""
 options:
   tenant:
     env:
-      - name: AZURE_TENANT
       - name: AZURE_TENANT_ID
+      - name: AZURE_TENANT
   client_id:
     env:
       - name: AZURE_CLIENT_ID
   secret:
     env:
-      - name: AZURE_SECRET
       - name: AZURE_CLIENT_SECRET
+      - name: AZURE_SECRET
   x509_certificate_path:
     env:
       - name: AZURE_CERTIFICATE_PATH

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from cases import BUSY, DISTURBANCES
-from harness import BIN, Ansible, Run
+from harness import BIN, Ansible, Run, task
 from role_runs import results, second_account
 from sandbox_client import serving
 from service import GROUP, LOCATION, Service
@@ -713,3 +713,16 @@ def test_deleted_resource_group(ansible: Ansible, service: Service, role: str) -
     assert (bool(result.get("exists")), result["changed"]) == (False, False)
     failed = ansible.playbook(f"azbatch.cmk.{role}", extra_vars={**gone, **names, "cmk_unready_account": "fail"})
     assert failed.failed[0].get("code") == "resource_group_not_found"
+
+
+def test_the_inventory_and_the_modules_sign_in_with_the_same_variables(ansible: Ansible, service: Service) -> None:
+    """If both variables of an option are set, for example by AWX and by a shell, the variable of azure.azcollection
+    counts."""
+    service.on_key()
+    other = {"AZURE_CLIENT_SECRET": "wrong", "AZURE_TENANT_ID": "00000000-0000-4000-8000-000000000000"}
+
+    listed = source(ansible).inventory(environment=other)
+    assert list(listed.hosts) == ["account1"]
+    account = {"resource_group": GROUP, "account_name": "account1"}
+    run = ansible.play([task("look", "batch_encryption_info", **account)], environment=other)
+    assert run["look"]["exists"] is True
