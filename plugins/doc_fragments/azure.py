@@ -91,7 +91,7 @@ requirements:
   - azure-mgmt-msi >= 7.0.0
 """
 
-    # For plugins other than modules: Ansible reads their environment variables. If several are set, the last one counts.
+    # For plugins other than modules, Ansible reads the environment variables. If several are set, the last one counts.
     ENVIRONMENT = r"""
 options:
   tenant:
