@@ -63,7 +63,8 @@ options:
     description:
       - V(present) grants the permissions.
       - V(absent) revokes the permissions. If the vault uses Azure RBAC, the module deletes only its own role assignment
-        at this scope. Permissions that other role assignments grant are not revoked.
+        at this scope. Permissions that other role assignments grant are not revoked. A role assignment is not in use if
+        another one of the principal itself, at least ten minutes old, grants the same permissions.
     type: str
     default: present
     choices: [present, absent]

@@ -181,7 +181,7 @@ def test_grant(ansible: Ansible, service: Service, way: str, rbac: bool) -> None
 
 @pytest.mark.slow
 def test_grant_of_another_key(ansible: Ansible, service: Service, way: str) -> None:
-    """A role assignment on a key is in use only if an account uses that key."""
+    """A role assignment on a key is in use only if an account uses that key and has no other role."""
     principal, _identifier = service.on_key(rbac=True)
     service.make_key("other")
     service.assign(principal, f"{service.vault_id()}/keys/other")
@@ -192,8 +192,21 @@ def test_grant_of_another_key(ansible: Ansible, service: Service, way: str) -> N
         wanted = {"vault_name": "vault-one", "principal_id": principal, "state": "absent"}
         return task(title, "keyvault_cmk_access", **wanted, **options)
 
-    run = ansible.play([away("other", key_name="other"), fails(away("used", key_name="key1"))], way=way)
+    run = ansible.play(
+        [
+            away("other", key_name="other"),
+            checked(away("redundant", key_name="key1")),
+            away("redundant", key_name="key1"),
+            fails(away("used")),
+        ],
+        way=way,
+    )
     assert run["other"]["changed"] is True
+    # The role at the vault still gives the account its access.
+    for title in ("redundant (check)", "redundant"):
+        assert run[title]["changed"] is True
+        assert run[title]["granted"] == ["get", "unwrapKey", "wrapKey"]
+        assert [service.vault_id() in warning for warning in run[title].warnings] == [True]
     in_use(run["used"], service.account_id())
     assert service.is_available()
 

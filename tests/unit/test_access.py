@@ -403,6 +403,9 @@ def test_name_of_an_assignment_depends_on_scope_and_principal_only() -> None:
 
 
 OWN = assignment(ENCRYPTION_USER, VAULT_ID, name="own")
+AT_KEY = assignment(ENCRYPTION_USER, KEY_ID, name="key")
+READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
+OF_GROUP = assignment(ENCRYPTION_USER, VAULT_ID, principal=GROUP_OF_PEOPLE, name="group")
 SHOUTED = assignment(ENCRYPTION_USER.upper(), f"{VAULT_ID.upper()}/", principal=PRINCIPAL.upper(), name="own")
 OFFICER = assignment(CRYPTO_OFFICER, VAULT_ID, name="officer")
 
@@ -437,9 +440,7 @@ def test_only_its_own_assignment_is_deleted(
 
 
 def test_assignment_of_a_group_that_it_is_in_is_not_deleted() -> None:
-    groups = assignment(ENCRYPTION_USER, VAULT_ID, principal=GROUP_OF_PEOPLE, name="group")
-
-    plan = access_plan.plan(goal(state="absent"), seen(vault(rbac=True), OWN, groups))
+    plan = access_plan.plan(goal(state="absent"), seen(vault(rbac=True), OWN, OF_GROUP))
 
     assert [step.arguments["assignment_id"] for step in plan.steps] == [OWN["id"]]
     assert plan.after["granted"] == NEEDED
@@ -447,11 +448,9 @@ def test_assignment_of_a_group_that_it_is_in_is_not_deleted() -> None:
 
 
 def test_assignment_at_the_vault_is_not_deleted_for_a_key() -> None:
-    at_key = assignment(ENCRYPTION_USER, KEY_ID, name="key")
+    plan = access_plan.plan(goal(state="absent", key_name="batch"), seen(vault(rbac=True), OWN, AT_KEY))
 
-    plan = access_plan.plan(goal(state="absent", key_name="batch"), seen(vault(rbac=True), OWN, at_key))
-
-    assert [step.arguments["assignment_id"] for step in plan.steps] == [at_key["id"]]
+    assert [step.arguments["assignment_id"] for step in plan.steps] == [AT_KEY["id"]]
     assert plan.after["granted"] == NEEDED
     assert [f"role assignments at {VAULT_ID}." in warning for warning in plan.warnings] == [True]
 
@@ -481,6 +480,45 @@ def test_access_in_use_is_not_revoked(state: dict[str, Any], options: dict[str, 
 
     assert refused.value.code == "in_use"
     assert refused.value.facts["accounts"] == [account_id("user")]
+
+
+UNDATED = {**OWN, "properties": {name: value for name, value in OWN["properties"].items() if name != "createdOn"}}
+
+
+@pytest.mark.parametrize(
+    ("other", "is_revoked"),
+    [
+        pytest.param(OWN, True, id="a role at the vault"),
+        pytest.param(OFFICER, True, id="a role with more permissions"),
+        pytest.param(assignment(READER, VAULT_ID), False, id="a role of which nothing is known"),
+        pytest.param(assignment(ENCRYPTION_USER, VAULT_ID, age=599), False, id="a role that may not be in effect yet"),
+        pytest.param(assignment(ENCRYPTION_USER, VAULT_ID, age=601), True, id="a role that is in effect"),
+        pytest.param(UNDATED, False, id="a role of unknown age"),
+        pytest.param(OF_GROUP, False, id="a role of a group"),
+    ],
+)
+def test_a_role_in_use_is_revoked_only_if_another_role_keeps_access(other: dict[str, Any], is_revoked: bool) -> None:
+    state = seen(vault(rbac=True), AT_KEY, other, accounts=visible(USER, unlisted=("/subscriptions/hidden",)))
+
+    def revoke() -> Plan:
+        return access_plan.plan(goal(state="absent", key_name="batch"), state)
+
+    if is_revoked:
+        assert [step.arguments["assignment_id"] for step in revoke().steps] == [AT_KEY["id"]]
+    else:
+        with pytest.raises(Refused):
+            revoke()
+
+
+def test_access_is_granted_again_if_the_role_that_kept_it_was_deleted_meanwhile() -> None:
+    """The second check of a revocation."""
+    first = access_plan.plan(
+        goal(state="absent", key_name="batch"), seen(vault(rbac=True), AT_KEY, OWN, accounts=visible(USER))
+    )
+
+    with pytest.raises(Refused):
+        access_plan.plan(first.goal, seen(vault(rbac=True), accounts=visible(USER)))
+    assert first.if_refused == goal(key_name="batch")
 
 
 def test_forced_revocation_names_the_accounts_that_lose_the_key() -> None:

@@ -18,6 +18,7 @@ from .._core.documents import Account, DeletedVault, KeyBundle, KeyItem
 from .._core.duration import instant
 from .._core.errors import CmkError, Denied
 from .._core.ids import KeyIdentifier, place_of
+from .._resources.access.document import ROLE_SECONDS
 from .._resources.key.document import item_of, version_of, why_unusable
 from .._resources.vault.document import is_in_perimeter, lets_addresses_in
 from . import preflight, rights
@@ -41,8 +42,6 @@ _VERSION_NOT_FOUND = re.compile(r"\bkey '[^']+/([0-9a-f]{32})' was not found")
 _ACCESSIBLE_AGAIN = "accessible again"
 # The maximum time until an account is available after Batch can use its key again (Microsoft's guide).
 _RECOVERY_SECONDS = 600
-# The maximum time until Batch can use a key after a role assignment (Microsoft's documentation of Azure RBAC).
-_ROLE_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -252,7 +251,7 @@ def unnoticed_repairs(observed: Symptoms) -> dict[float, float]:
         times = [(item["attributes"].get("updated") or 0, item["attributes"]["created"]) for item in items]
         repairs |= {updated: updated + _RECOVERY_SECONDS for updated, created in times if updated > created}
     granted = access_since(evidence)
-    repairs[granted] = granted + _ROLE_SECONDS + _RECOVERY_SECONDS
+    repairs[granted] = granted + ROLE_SECONDS + _RECOVERY_SECONDS
     changed = preflight.dated_change(evidence)
     if changed and observed.get("is_report"):
         repairs[changed] = changed + _RECOVERY_SECONDS

@@ -25,6 +25,8 @@ NEEDED = {
     "unwrapKey": "Microsoft.KeyVault/vaults/keys/unwrap/action",
 }
 ROLE_ID = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
+# The maximum time until Batch can use a key after a role assignment (Microsoft's documentation of Azure RBAC).
+ROLE_SECONDS = 600
 # A built-in role of Azure. Its permissions are the same everywhere, so its definition is not read.
 KNOWN_ROLES: dict[str, RoleDefinitionProperties] = {ROLE_ID: {"permissions": [{"dataActions": list(NEEDED.values())}]}}
 

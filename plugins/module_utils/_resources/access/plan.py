@@ -12,16 +12,17 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from ..._checks import usage
 from ..._checks.versions import MARGIN_SECONDS
 from ..._core.documents import AccessPolicy, RoleAssignment, RoleAssignmentProperties, Vault
-from ..._core.duration import instant
+from ..._core.duration import instant, moment
 from ..._core.ids import role_guid, same_id
 from ..._core.plan import Plan, Step, step
 from ..vault import document as vault_document
-from .document import NEEDED, ROLE_ID, granted, key_permissions, needed_among, policy_of, scope_of
+from .document import NEEDED, ROLE_ID, ROLE_SECONDS, granted, key_permissions, needed_among, policy_of, scope_of
 from .goal import Goal
 from .observed import Observed
 from .writes import AccessWrites
@@ -55,6 +56,11 @@ def plan(goal: Goal, observed: Observed) -> Plan[AccessWrites]:
     left = _still_granted(goal, vault, observed, scope, granted_after)
     if not (steps or goal.taken_away):
         return Plan(goal, before, after, warnings=left, report={"in_use_by": [], "kept_until": None})
+    if by_role and _still_reaches(goal, vault, observed, scope):
+        return usage.removal(
+            Plan(goal, before, after, steps, left, report={"in_use_by": [], "kept_until": None}),
+            replace(goal, present=True),
+        )
     visible, times, now = observed["visible"], observed["times"], observed["now"]
     users = usage.through_principal(visible, goal.vault, principal, goal.key_name if by_role else None)
     recent = usage.recently_left(times, now, goal.unused_for)
@@ -90,6 +96,21 @@ def _still_granted(goal: Goal, vault: Vault, observed: Observed, scope: str, per
         f"The principal {principal} still has {', '.join(permissions)}, because of role assignments at "
         f"{', '.join(sorted(scopes))}. Delete these role assignments to revoke the access.",
     )
+
+
+def _still_reaches(goal: Goal, vault: Vault, observed: Observed, scope: str) -> bool:
+    """Whether the principal keeps all permissions without its role assignment at this scope: by roles that were
+    assigned to the principal itself so long ago that they have taken effect. When a principal became a member of a
+    group is not known. The second check only requires that these roles are still assigned."""
+    principal = observed["principal_id"]
+    in_effect = inf if goal.taken_away else observed["now"] - ROLE_SECONDS
+    kept = [
+        one
+        for one in _without_own(observed["assignments"], scope, principal)
+        if one["properties"]["principalId"].lower() == principal.lower()
+        and (moment(one["properties"].get("createdOn")) or inf) <= in_effect
+    ]
+    return granted(vault, principal, goal.key_name, kept, observed["definitions"]) == set(NEEDED)
 
 
 def describe(goal: Goal, vault: Vault, observed: Observed) -> dict[str, Any]:
