@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import pytest
@@ -33,23 +34,24 @@ class Killed(BaseException):
     """Ends a run without any cleanup. Not an Exception, so that no handler of the run catches it."""
 
 
+_OF_ACT = threading.local()
+
+
 class Wire:
-    """Intercepts and counts the requests of Azure's SDKs in this process."""
+    """Intercepts the requests of Azure's SDKs in this process."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._count = 0
-        self._is_it: Callable[[Any], bool] = lambda _request: False
+        self._numbers = count()
+        self._is_it: Callable[[int, Any], bool] = lambda _number, _request: False
         self._act: Callable[[], None] | None = None
+        self._taken, self._acted = threading.Lock(), threading.Event()
         self._is_killed = False
         self._interleaving: Interleaving | None = None
         self._monkeypatch = monkeypatch
         send = RequestsTransport.send
 
         def counted(transport: Any, request: Any, **options: Any) -> Any:
-            self._count += 1
-            if self._act is not None and self._is_it(request):
-                act, self._act = self._act, None
-                act()
+            self._meddle(next(self._numbers), request)
             # A poller runs in a separate thread, which must end as well.
             if self._is_killed:
                 raise Killed
@@ -63,12 +65,31 @@ class Wire:
     def meddled(self, at: int | Callable[[Any], bool], act: Callable[[], None]) -> Iterator[None]:
         """Call `act` once, before a request of the run: `at` is the number of the request, counted from 0, or a
         function that is true for the request."""
-        self._count, self._act = 0, act
-        self._is_it = at if callable(at) else lambda _request: self._count > at
+        self._numbers, self._act = count(), act
+        self._acted.clear()
+        self._is_it = (lambda _number, request: at(request)) if callable(at) else lambda number, _request: number == at
         try:
             yield
         finally:
             self._act, self._is_killed = None, False
+            self._is_it = lambda _number, _request: False
+
+    def _meddle(self, number: int, request: Any) -> None:
+        """Act before the first request for which `_is_it` is true. Others that are sent meanwhile wait."""
+        if not self._is_it(number, request):
+            return
+        with self._taken:
+            act, self._act = self._act, None
+        if act is None:
+            # The act itself may send such a request.
+            self._acted.wait(0 if getattr(_OF_ACT, "is_acting", False) else 5)
+            return
+        _OF_ACT.is_acting = True
+        try:
+            act()
+        finally:
+            _OF_ACT.is_acting = False
+            self._acted.set()
 
     def kill(self) -> None:
         self._is_killed = True

@@ -311,6 +311,14 @@ def test_no_progress_of_a_single_account(ansible: Ansible, service: Service) -> 
     assert "PROGRESS" not in run.output
 
 
+def test_a_wrong_repair_is_reported_before_the_first_request(ansible: Ansible, service: Service) -> None:
+    run = ansible.playbook("azbatch.cmk.recover", extra_vars={**VARS, "cmk_recover_repairs": "perhaps"})
+    assert run.rc != 0
+    assert run.requests == []
+    (failed,) = run.failed
+    assert "allowed_repairs (cmk_recover_repairs)" in failed["msg"]
+
+
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
 @pytest.mark.slow(every=2)
 def test_wrong_variables_are_reported_at_once(ansible: Ansible, service: Service, playbook: str) -> None:
@@ -321,7 +329,7 @@ def test_wrong_variables_are_reported_at_once(ansible: Ansible, service: Service
         "rotate": "cmk_unused_versions",
         "switch": "cmk_unready_account",
         "revert": "cmk_revert_key",
-        "recover": "cmk_recover_repairs",
+        "recover": "cmk_unready_account",
     }
     wanted = {**VARS, choice[playbook]: "perhaps"}
     wanted.pop("cmk_account_name")

@@ -211,14 +211,14 @@ def test_no_account(roles: RolesRunner, service: Service) -> None:
     refused(run, ACCESS, "There is no Batch account account1")
 
 
-def test_a_missing_account_is_skipped(ansible: Ansible, service: Service) -> None:
+def test_a_missing_account_is_left_alone(ansible: Ansible, service: Service) -> None:
     """The named key is disabled nevertheless, because nothing uses it."""
     service.make_vault()
     first, other = service.make_key().id, service.make_key("other").id
-    wanted = {"cmk_new_key_identifier": other, "cmk_unready_account": "leave"}
+    wanted = {"cmk_new_key_identifier": other, "cmk_unready_account": "leave", "cmk_unready_fails": False}
     run = unchanged(switch(ansible, **wanted))
     assert run[ACCESS]["account_ready"] is False
-    assert "There is no Batch account account1." in run.output
+    assert "There is no Batch account account1 in the resource group" in run.output
     run = switch(ansible, **wanted, cmk_previous_key_identifier=keyless(first))
     assert steps(run) == ["key"]
     assert service.enabled() == [False]
