@@ -102,6 +102,7 @@ options:
         required: true
         choices:
           - access_missing
+          - account_failed
           - account_unavailable
           - follows_without_rotation
           - identity_missing

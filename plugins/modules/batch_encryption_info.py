@@ -161,6 +161,11 @@ repairs:
   type: list
   elements: str
   sample: [key]
+provisioning_state:
+  description: The state of the last operation on the account, C(Succeeded), C(Failed), C(Creating) or C(Deleting).
+  returned: success, if the account exists
+  type: str
+  sample: Succeeded
 available:
   description:
     - Whether the account is available. An account that has lost its key can still be read, but is not available.
@@ -203,7 +208,8 @@ diagnosis:
           description: The repair in O(allowed_repairs) that fixes the cause; null if this collection cannot repair it.
           type: str
     recoverable:
-      description: Whether this collection can repair every cause.
+      description:
+        - Whether this collection can repair every cause. False if the last operation on the account has failed.
       type: bool
     unknown:
       description: Why possible causes could not be read; empty if all could be read.

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from harness import Ansible, Run
+from harness import Ansible, Run, task
 from role_runs import QUARTER, VARS, wrote
-from service import Service
+from service import GROUP, Service
 
 READY = ("account1", "account2", "account3")
 # The account -> why it is not ready.
@@ -59,13 +59,30 @@ def play(ansible: Ansible, playbook: str, *, check: bool = False, **options: Any
 
 def assert_reported(run: Run, *, fails: bool = True) -> None:
     assert (run.rc != 0) is fails, run.output
-    print(run.output)
     reported = {one.host: one["msg"] for one in run.failed}
     assert reported.keys() == (UNREADY.keys() if fails else set())
     for host, why in UNREADY.items() if fails else ():
         assert why in reported[host]
     if fails:
         assert reported["broken"].endswith("Run: ansible-playbook azbatch.cmk.recover -e cmk_hosts=broken")
+
+
+def test_an_account_in_the_state_failed_is_reported(ansible: Ansible, service: Service) -> None:
+    furnished(service)
+    account = {"resource_group": GROUP, "account_name": "failed"}
+
+    run = ansible.play(
+        [
+            task("audit", "batch_encryption_audit", return_accounts=True),
+            task("info", "batch_encryption_info", **account),
+        ]
+    )
+
+    (found,) = [one for one in run["audit"]["accounts"] if one["name"] == "failed"]
+    assert found["state"] == "non_compliant"
+    assert [one["id"] for one in found["findings"]] == ["account_failed"]
+    assert run["info"]["provisioning_state"] == "Failed"
+    assert "has failed (provisioning state Failed)" in run["info"]["summary"]
 
 
 def test_accounts_that_are_not_ready_do_not_stop_a_rotation(ansible: Ansible, service: Service) -> None:

@@ -103,6 +103,19 @@ def test_days_left(left: int, days: int, finding: list[str]) -> None:
     assert [name for name in found(one) if name != "key_expires_soon" or left > 0] == finding
 
 
+@pytest.mark.parametrize(
+    ("state", "expected"), [("Succeeded", []), ("Creating", []), ("Deleting", []), ("Failed", ["account_failed"])]
+)
+def test_the_state_of_the_last_operation(state: str, expected: list[str]) -> None:
+    """The list of accounts shows it, without the pools."""
+    account = on()
+    account["properties"]["provisioningState"] = state
+    one = report(account)
+
+    assert only(one)["provisioning_state"] == state
+    assert found(one) == expected
+
+
 def test_a_follower_is_on_the_newest_version() -> None:
     one = only(report(on(None), keys=keys(policy=rotation_policy(timeAfterCreate="P90D"))))
 

@@ -75,10 +75,20 @@ def test_encryption_of_an_account_that_does_not_exist() -> None:
             {"available": False, "diagnosis": {"causes": [{"name": "key_deleted"}, {"name": "access_missing"}]}},
             f"mybatch uses {S2} {WHERE} and is not available: key_deleted, access_missing.",
         ),
+        (
+            {"available": True, "provisioning_state": "Failed"},
+            f"mybatch uses {S2} {WHERE} and is available. Its last operation has failed (provisioning state Failed).",
+        ),
     ],
 )
 def test_survey(found: dict[str, Any], expected: str) -> None:
-    found = {"exists": True, "key_identifier": V2, "diagnosis": None, **found}
+    found = {
+        "exists": True,
+        "key_identifier": V2,
+        "diagnosis": None,
+        "provisioning_state": "Succeeded",
+        **found,
+    }
 
     assert encryption_document.survey_summary("mybatch", found) == expected
 

@@ -50,6 +50,7 @@ def assessed(account: Account, fleet: FleetData) -> Assessment:
         "resource_group": group,
         "location": account["location"],
         "tags": account.get("tags") or {},
+        "provisioning_state": account["properties"].get("provisioningState"),
         "vault_name": key.vault if key else None,
         "key_name": key.name if key else None,
         **encryption_document.describe_key(key),

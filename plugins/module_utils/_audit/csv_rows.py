@@ -23,6 +23,7 @@ _PLAIN = (
         "subscription_name",
         "resource_group",
         "location",
+        "provisioning_state",
         "state",
         "key_source",
         "vault_name",

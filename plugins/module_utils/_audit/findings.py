@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .._core.duration import instant, moment
+from .._resources.account import document as account_document
 from .._resources.vault import document as vault_document
 from . import causes
 from .assessment import Assessment
@@ -74,6 +75,8 @@ def _of_causes(assessment: Assessment) -> Iterator[tuple[str, str, str]]:
 
 
 def _of_record(record: Record, policy: Policy, now: float) -> Iterator[Found]:
+    if record["provisioning_state"] == account_document.FAILED:
+        yield "account_failed", "The account is in the provisioning state Failed."
     if record["key_identifier"]:
         yield from _of_vault(record, policy)
         yield from _of_key(record, policy)

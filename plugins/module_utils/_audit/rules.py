@@ -162,6 +162,13 @@ RULES: dict[str, Rule] = {
         "Turn on soft delete.",
         Repair("module keyvault_cmk_vault", each="vault"),
     ),
+    "account_failed": Rule(
+        HIGH,
+        NOTHING,
+        "The last operation on the account has failed",
+        "The account may not have the setting that the operation was to make, or may never have been usable.",
+        "If its creation has failed, run the role provision, or delete the account. If a change has failed, repeat it.",
+    ),
     "not_on_customer_managed_key": Rule(
         HIGH,
         NOTHING,

@@ -22,6 +22,7 @@ USER_ASSIGNED = "user_assigned"
 TYPES = {SYSTEM_ASSIGNED: "SystemAssigned", USER_ASSIGNED: "UserAssigned"}
 _OPTIONS = {azure: option for option, azure in TYPES.items()} | {"None": "none"}
 
+FAILED = "Failed"
 POOLS_READ = "Microsoft.Batch/batchAccounts/pools/read"
 _NOT_KNOWN = "is available is not known, because the caller may not list its pools."
 _GRANT = f"Grant the caller a role that allows {POOLS_READ} on the account, such as Reader."
@@ -179,7 +180,7 @@ def is_gone(assigned: AssignedIdentity, principal_id: str | CmkError | None) -> 
 
 def is_failed(account: Account | None) -> bool:
     """Whether the last operation on the account has failed: its creation, or a change of an account that is in use."""
-    return account is not None and account["properties"].get("provisioningState") == "Failed"
+    return account is not None and account["properties"].get("provisioningState") == FAILED
 
 
 def encryption_body(key: KeyIdentifier | None) -> Encryption:

@@ -16,6 +16,7 @@ from ..._core.documents import Account
 from ..._core.errors import CmkError, Refused, Unavailable
 from ..._core.ids import KeyIdentifier, key_of, read_key_identifier
 from ..._core.summary import key_text, version_text
+from ..account.document import FAILED
 
 KEY_VAULT = "microsoft_keyvault"
 BATCH = "microsoft_batch"
@@ -80,7 +81,9 @@ def survey_summary(name: str, found: Mapping[str, Any]) -> str:
         return f"{uses}."
     state = {True: "is available", False: "is not available", None: "its availability is not known"}[found["available"]]
     causes = ", ".join(cause["name"] for cause in (found["diagnosis"] or {}).get("causes", ()))
-    return f"{uses} and {state}{f': {causes}' if causes else ''}."
+    failed = found["provisioning_state"] == FAILED
+    operation = " Its last operation has failed (provisioning state Failed)." if failed else ""
+    return f"{uses} and {state}{f': {causes}' if causes else ''}.{operation}"
 
 
 def describe_key(key: KeyIdentifier | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..._checks import diagnosis as account_diagnosis
-from ..._checks.diagnosis import Surveyed
+from ..._checks.diagnosis import Surveyed, Symptoms
 from ..._core.documents import Account
 from ..._core.errors import Denied
 from ..._core.ids import key_of, principals_of
@@ -44,11 +44,18 @@ def survey(observed: Surveyed) -> dict[str, Any]:
     available = account_document.availability(reason)
     return {
         **described(account),
+        "provisioning_state": account["properties"].get("provisioningState"),
         "available": available,
         "unavailable_reason": reason.msg if reason and available is False else None,
-        "diagnosis": account_diagnosis.describe(diagnosis) if diagnosis else None,
+        "diagnosis": _diagnosed(account, diagnosis) if diagnosis else None,
         "repairs": account_diagnosis.repairs(diagnosis) if diagnosis else [],
     }
+
+
+def _diagnosed(account: Account, diagnosis: Symptoms) -> dict[str, Any]:
+    """The diagnosis. No repair of a key makes up for an operation on the account that has failed."""
+    described = account_diagnosis.describe(diagnosis)
+    return {**described, "recoverable": described["recoverable"] and not account_document.is_failed(account)}
 
 
 def survey_warnings(observed: Surveyed) -> tuple[str, ...]:
