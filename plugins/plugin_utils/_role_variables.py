@@ -273,6 +273,9 @@ def name_variables(result: dict[str, Any], variables: Mapping[str, str]) -> None
     """Add the names of variables after the options in the messages of a result."""
     if result.get("warnings"):
         result["warnings"] = [with_variables(one, variables) for one in result["warnings"]]
+    if result.get("left_alone"):
+        # Also part of the facts of the host, for the last play of the playbook.
+        result["left_alone"]["reason"] = with_variables(result["left_alone"]["reason"], variables)
     if result.get("failed"):
         for text in ("msg", "remedy"):
             if text in result:

@@ -22,7 +22,7 @@ UNREADY = {
     "creating": "is being created",
     "deleting": "is being deleted",
     "failed": "has failed (provisioning state Failed)",
-    "gone": "There is no Batch account gone",
+    "gone": "correct account_name (cmk_account_name)",
 }
 
 
