@@ -23,6 +23,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.comparison import compared
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.page import as_page
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.report import open_findings
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Rejected
 
 MARKUP = "</script><script>window.executed=1</script><img src=x onerror=window.executed=1>"
 QUOTED = f'" onfocus="window.executed=1" autofocus x="{MARKUP}'
@@ -148,7 +149,25 @@ def test_accounts_are_found_by_text(view: browser.View, some: dict[str, Any], tm
     assert fragment(page) == "text=BATCH0000"
     page.get_by_label("Text").fill("nobody")
     expect(status(page)).to_have_text("Filters match 0 of 251 accounts. The other accounts are not shown.")
-    expect(page.get_by_text("No open findings.")).to_be_visible()
+    expect(page.get_by_text("The filters match no open finding. Other accounts have open findings")).to_be_visible()
+
+
+def test_without_findings_nothing_is_open(view: browser.View, tmp_path: Path) -> None:
+    expect(shown(view, fleets.report(fleets.on()), tmp_path).get_by_text("No open findings.")).to_be_visible()
+
+
+def test_unavailable_accounts_have_a_tile(view: browser.View, tmp_path: Path) -> None:
+    """The state "at risk" also has accounts that will lose their key. Only pools show whether an account is
+    available."""
+    accounts = [fleets.on(name="lost"), fleets.on(name="fine")]
+    pools = {one["id"].lower(): [] for one in accounts}
+    pools[accounts[0]["id"].lower()] = Rejected("Its key is gone.")
+    page = shown(view, fleets.report(*accounts, pools=pools), tmp_path)
+
+    assert counts(page) == ["2", "1", "1", "0", "0", "1"]
+    page.get_by_role("link", name="unavailable now").click()
+    assert (fragment(page), names(page)) == ("available=no", ["lost"])
+    expect(page.get_by_role("link", name="available: unavailable now")).to_be_visible()
 
 
 @pytest.mark.parametrize(
@@ -397,6 +416,17 @@ def test_paper_has_all_accounts_that_are_not_filtered_out(
     expect(page.get_by_role("list", name="Filters in use")).to_be_visible()
     expect(page.get_by_text("Clear all filters")).to_be_hidden()
     expect(page.get_by_role("search")).to_be_hidden()
+
+
+def test_paper_is_wide_and_cuts_no_finding(view: browser.View, some: dict[str, Any], tmp_path: Path) -> None:
+    page = shown(view, some, tmp_path)
+    page.emulate_media(media="print")
+    # As on paper in portrait format.
+    page.set_viewport_size({"width": 700, "height": 1000})
+
+    boxes = [tile.bounding_box() for tile in page.locator(".tiles li").all()]
+    assert len({box["y"] for box in boxes if box}) == 1
+    assert page.locator(".finding").first.evaluate("one => getComputedStyle(one).breakInside") == "avoid"
 
 
 def test_paper_has_all_causes_and_no_files(view: browser.View, some: dict[str, Any], tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from goals import access_goal
 from ansible_collections.azbatch.cmk.plugins.inventory import batch_accounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import MANUAL
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
@@ -617,6 +618,10 @@ def test_codes_that_the_modules_give_as_samples_are_documented() -> None:
 
 
 # Manuals
+
+
+def test_reports_link_to_the_documentation_of_the_version() -> None:
+    assert f"/blob/{VERSION}/" in MANUAL
 
 
 MANUALS = [file for pattern in ("*.md", "docs/*.md", "examples/*.md", "roles/*/*.md") for file in ROOT.glob(pattern)]

@@ -47,12 +47,14 @@ def with_findings(assessment: Assessment, policy: Policy, now: float) -> dict[st
 
 def _finding(rule: str, evidence: str, remedy: str, record: Record, policy: Policy, now: float) -> dict[str, Any]:
     fitting = (one for one in policy.exceptions if one.fits(record, rule))
+    # The remedy of a cause names a module, and the files that repair the finding may run a role.
+    own = RULES[rule].remedy if RULES[rule].repair or not remedy else remedy
     exception = max(fitting, key=lambda one: one.ends, default=None)
     return {
         "id": rule,
         "severity": RULES[rule].severity,
         "evidence": evidence,
-        "remedy": remedy or RULES[rule].remedy,
+        "remedy": own,
         "accepted": exception is not None and now < exception.ends,
         "exception": exception.describe() if exception else None,
     }

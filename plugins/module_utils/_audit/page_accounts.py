@@ -21,6 +21,8 @@ from .rules import SEVERITIES
 
 Record = Mapping[str, Any]
 LABELS = {AT_RISK: "at risk", BREAKS_RULES: "non-compliant", UNKNOWN: "unknown", OK: "ok"}
+# The value of the filter `available`.
+_YES_NO = {True: "yes", False: "no", None: ""}
 _COLUMNS = ("Account", "Subscription", "Region", "State", "Key", "Age", "Expires", "Findings")
 _NUMBERS = ("Age",)
 _NOTHING = "&ndash;"
@@ -28,13 +30,18 @@ _NOTHING = "&ndash;"
 
 def tiles(report: Mapping[str, Any]) -> str:
     summary = report["summary"]
-    states = "".join(
-        f'<li><a class="{state}" href="#state={state}"><b>{summary["states"][state]:,}</b>{LABELS[state]}</a></li>'
-        for state in STATES
+    found = [(state, f"state={state}", summary["states"][state], LABELS[state]) for state in STATES]
+    unavailable = [one["available"] is False for one in report["accounts"] if one["available"] is not None]
+    if unavailable:
+        # Only pools show whether an account is available.
+        found.insert(1, (AT_RISK, "available=no", sum(unavailable), "unavailable now"))
+    tiles = "".join(
+        f'<li><a class="{tone}" href="#{filters}"><b>{amount:,}</b>{label}</a></li>'
+        for tone, filters, amount, label in found
     )
     return (
         f'<nav aria-label="Accounts by state"><ul class="tiles"><li><a href="#all"><b>{summary["accounts"]:,}</b>'
-        f"all accounts</a></li>{states}</ul></nav>"
+        f"all accounts</a></li>{tiles}</ul></nav>"
     )
 
 
@@ -105,7 +112,8 @@ def _row(account: Record, numbers: Mapping[str, int]) -> str:
     head = [f"<b>{escape(account['name'])}</b>", f"<small>{escape(account['resource_group'])}</small>"]
     head += [f"<small>{tags}</small>"] if tags else []
     return (
-        f'<tr data-state="{state}" data-causes="{" ".join(map(str, causes))}">'
+        f'<tr data-state="{state}" data-available="{_YES_NO[account["available"]]}" '
+        f'data-causes="{" ".join(map(str, causes))}">'
         '<th scope="row">' + "\n".join(head) + f"</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     )
 

@@ -46,7 +46,7 @@ summary { cursor: pointer }
 .low { --tone: var(--low) } .info { --tone: var(--info) }
 .mark { color: var(--tone); border: 1px solid var(--tone); border-radius: 1rem; padding: 0 .5rem; font-size: .85rem;
   font-weight: 600; white-space: nowrap }
-.tiles { display: grid; grid-template-columns: repeat(5, 1fr); gap: .75rem; margin: 1rem 0 .75rem; padding: 0;
+.tiles { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: .75rem; margin: 1rem 0 .75rem; padding: 0;
   list-style: none }
 .tiles a { display: block; border: 1px solid var(--line); border-top: .3rem solid var(--tone, var(--line));
   border-radius: .4rem; padding: .4rem .75rem; background: var(--band); color: inherit; text-decoration: none }
@@ -120,10 +120,10 @@ pre { background: var(--band); border: 1px solid var(--line); border-radius: .4r
 code { font-family: ui-monospace, monospace; font-size: .9em }
 .names { overflow-wrap: anywhere }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 2px }
-@media (max-width: 48rem) {
+@media screen and (max-width: 48rem) {
   body { padding: .5rem 1rem 3rem }
   h1 { font-size: 1.35rem }
-  .tiles { grid-template-columns: repeat(2, 1fr); gap: .5rem }
+  .tiles { grid-auto-flow: row; grid-template-columns: repeat(2, 1fr); gap: .5rem }
   .tiles li:first-child { grid-column: 1 / -1 }
   .tiles li:first-child b { display: inline; margin-right: .5rem }
   .finding > summary { flex-wrap: wrap }
@@ -162,8 +162,7 @@ code { font-family: ui-monospace, monospace; font-size: .9em }
   details::details-content { content-visibility: visible; display: block; height: auto }
   .finding > summary::before, .finding details > summary { display: none }
   .wide { overflow: visible }
-  .tiles { grid-template-columns: repeat(5, 1fr) }
-  thead, tr, figure, .finding li { break-inside: avoid }
+  thead, tr, figure, .finding, .finding li { break-inside: avoid }
   h2, h3 { break-after: avoid }
 }
 """
@@ -187,6 +186,7 @@ SCRIPT = """
     const expires = cells[6].querySelector("time");
     return {
       row, name: cells[0].firstChild.textContent, state: row.dataset.state,
+      available: row.dataset.available,
       text: cells.map((cell) => cell.textContent).join("\\n").toLowerCase(),
       subscription: cells[1].querySelector("small").textContent,
       region: cells[2].textContent, vault: cells[4].querySelector("i")?.textContent,
@@ -198,7 +198,11 @@ SCRIPT = """
       ],
     };
   });
-  const states = all(".tiles a").map((tile) => new URLSearchParams(tile.hash.slice(1)).get("state") ?? "");
+  const tiles = all(".tiles a").map((link) => {
+    const [[name, value]] = [...new URLSearchParams(link.hash.slice(1))];
+    return { link, name, value };
+  });
+  const states = tiles.filter((tile) => tile.name === "state").map((tile) => tile.value);
   for (const row of rows) {
     row.values[3] = states.indexOf(row.state);
     const age = parseInt(row.values[5].replaceAll(",", ""));
@@ -208,6 +212,7 @@ SCRIPT = """
   const of_account = {
     text: (row, value) => row.text.includes(value.trim().toLowerCase()),
     state: (row, value) => row.state === value,
+    available: (row, value) => row.available === value,
     subscription: (row, value) => row.subscription === value,
     region: (row, value) => row.region === value,
     vault: (row, value) => row.vault === value,
@@ -246,15 +251,14 @@ SCRIPT = """
     fill();
   };
   const count = () => {
-    const others = rows.filter((row) => fits(row, "state"));
-    all(".tiles a").forEach((tile, index) => {
-      const state = states[index];
-      const amount = state ? others.filter((row) => row.state === state).length : rows.length;
-      tile.querySelector("b").textContent = number(amount);
-      const current = state ? wanted.get("state") === state : !wanted.size;
-      tile.toggleAttribute("aria-current", current);
-      if (current) tile.setAttribute("aria-current", "true");
-    });
+    for (const { link, name, value } of tiles) {
+      const is_of = of_account[name];
+      const amount = is_of ? rows.filter((row) => is_of(row, value) && fits(row, name)).length : rows.length;
+      link.querySelector("b").textContent = number(amount);
+      const current = is_of ? wanted.get(name) === value : !wanted.size;
+      link.toggleAttribute("aria-current", current);
+      if (current) link.setAttribute("aria-current", "true");
+    }
   };
   const explain = () => {
     const affected = new Map(causes.map((cause) => [cause, []]));
@@ -278,6 +282,8 @@ SCRIPT = """
       }
     }
     find("no-finding").hidden = all(".finding:not([hidden])").length > 0;
+    find("no-finding").textContent = !causes.length ? "No open findings."
+      : "The filters match no open finding. Other accounts have open findings, which are not shown.";
   };
   const chip = (content, hash) => {
     const item = document.createElement("li"), link = document.createElement("a");
@@ -287,8 +293,9 @@ SCRIPT = """
     return item;
   };
   const label = (name, value) => {
-    if (name === "state") return all(".tiles a")[states.indexOf(value)]?.lastChild.textContent ?? value;
-    return [...(form[name]?.options ?? [])].find((option) => option.value === value)?.text ?? value;
+    const tile = tiles.find((one) => one.name === name && one.value === value);
+    const option = [...(form[name]?.options ?? [])].find((one) => one.value === value);
+    return tile?.link.lastChild.textContent ?? option?.text ?? value;
   };
   const describe = () => {
     find("shown").textContent = shown.length === rows.length

@@ -18,12 +18,11 @@ from urllib.parse import quote
 from .page_text import count, names, prose
 from .remedies import Ready, ready
 from .report import open_findings
-from .rules import CRITICAL, VERSION
+from .rules import CRITICAL, MANUAL, VERSION
 
 Record = Mapping[str, Any]
 # The number of causes of a finding that are shown before "more" is opened.
 _MOST = 5
-_MANUAL = "https://github.com/azbatch/azbatch.cmk/blob/main/docs/audit.md"
 
 
 def findings(report: Mapping[str, Any]) -> str:
@@ -57,7 +56,7 @@ def _finding(
         f'<details class="finding {rule["severity"]}" id="{name}" data-severity="{rule["severity"]}"'
         f'{" open" if is_first else ""}><summary><h3><span class="mark">{rule["severity"]}</span> '
         f'{escape(rule["title"])}</h3><span class="total">{count(total, "account")}</span></summary>'
-        f'<p>{escape(rule["why"])} <b>Remedy:</b> {prose(remedy)} <a href="{_MANUAL}#{name}">About {name}</a></p>'
+        f'<p>{escape(rule["why"])} <b>Remedy:</b> {prose(remedy)} <a href="{MANUAL}#{name}">About {name}</a></p>'
         f"<ul>{''.join(lines[:_MOST])}</ul>{more}{_repair(name, repair) if repair else ''}</details>"
     )
 

@@ -13,13 +13,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .rules import CRITICAL, HIGH, INFO, LOW, MEDIUM
+from .rules import CRITICAL, HIGH, INFO, LOW, MANUAL, MEDIUM
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS = {CRITICAL: "error", HIGH: "error", MEDIUM: "warning", LOW: "note", INFO: "note"}
 # GitHub sorts by this number, from 0 to 10 ("SARIF support for code scanning", security-severity).
 _SCORES = {CRITICAL: "9.5", HIGH: "8.0", MEDIUM: "5.5", LOW: "2.0", INFO: "0.0"}
-_HELP = "https://github.com/azbatch/azbatch.cmk/blob/main/docs/audit.md"
 
 
 def as_sarif(report: Mapping[str, Any]) -> str:
@@ -28,7 +27,7 @@ def as_sarif(report: Mapping[str, Any]) -> str:
         "tool": {
             "driver": {
                 "name": "azbatch.cmk",
-                "informationUri": _HELP,
+                "informationUri": MANUAL,
                 "rules": [_rule(name, report["rules"][name]) for name in names],
             }
         },
@@ -46,7 +45,7 @@ def _rule(name: str, rule: Mapping[str, Any]) -> dict[str, Any]:
         "shortDescription": {"text": rule["title"]},
         "fullDescription": {"text": rule["why"]},
         "help": {"text": rule["remedy"]},
-        "helpUri": f"{_HELP}#{name}",
+        "helpUri": f"{MANUAL}#{name}",
         "defaultConfiguration": {"level": _LEVELS[rule["severity"]]},
         "properties": {"security-severity": _SCORES[rule["severity"]], "tags": ["security"]},
     }

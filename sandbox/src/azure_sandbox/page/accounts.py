@@ -26,6 +26,7 @@ def facts(world: World, key_check: KeyCheck, page_query: PageQuery) -> dict[str,
         wanted = page_query.source in ("", source) and page_query.health in ("", health.kind)
         if wanted and page_query.finds(*_texts(account)):
             found.append((account, health))
+    found.sort(key=lambda one: one[1].kind != UNAVAILABLE)
     start = (page_query.page - 1) * page_query.accounts
     rows = [
         _row(world, account, health, _reason(key_check, account, health))
