@@ -302,6 +302,23 @@ def test_a_follower_whose_version_was_purged(roles: RolesRunner, service: Servic
     refused(run_role(roles, "recover"), DIAGNOSIS, "version_missing", "was not found", "state: absent")
 
 
+def test_a_follower_whose_newest_version_is_of_another_type(roles: RolesRunner, service: Service) -> None:
+    """Batch does not use an EC key, and needs the version before it, which Batch names."""
+    _, first = service.on_key(follow=True)
+    service.sandbox.control.advance(60)
+    service.keys().create_ec_key("key1")
+    assert service.is_available()
+    service.disable(version=first.rpartition("/")[2])
+    assert not service.is_available()
+
+    assert result(recover(roles, check=True))["available"] is True
+    run = recover(roles)
+
+    assert result(run)["available"] is True
+    assert service.is_available()
+    assert steps(run) == ["version"]
+
+
 def test_a_repair_that_is_not_allowed(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.disable()

@@ -412,6 +412,8 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Symptoms)
     if unusable:
         remedy = "Enable the version, or extend its validity (azbatch.cmk.keyvault_cmk_key, state: enabled)."
         yield Cause("version_unusable", " ".join(unusable.values()), remedy, "key")
+    if _needs_other_version(evidence, observed):
+        return
     if "key_ops_wrap_unwrap" in failed:
         check = failed["key_ops_wrap_unwrap"]
         yield Cause("operations_missing", check.evidence, check.remedy, "key")
@@ -430,6 +432,17 @@ def _is_version_lost(observed: Symptoms) -> bool:
     found = _VERSION_NOT_FOUND.search(_said(observed))
     versions = [version_of(item) for item in _listed(observed) or ()]
     return found is not None and bool(versions) and found[1] not in versions
+
+
+def _needs_other_version(evidence: Evidence, observed: Symptoms) -> bool:
+    """Whether Batch names an older version that it needs, because it does not support the newest version of the key
+    that the account follows. The type and the operations of the newest version are then not the cause."""
+    if evidence.key.version or observed["available"] is not False or not isinstance(evidence.bundle, Mapping):
+        return False
+    if not failed_checks(evidence, ("key_type_rsa", "key_size_supported")):
+        return False
+    newest, said = version_of(evidence.bundle["key"]), _said(observed)
+    return any(version_of(item) in said for item in _listed(observed) or () if version_of(item) != newest)
 
 
 def _said_by_batch(said: str) -> Iterator[Cause]:
@@ -459,7 +472,8 @@ def _needed(evidence: Evidence, observed: Symptoms) -> list[str]:
     the newest version lacks operations, or if all versions can be used."""
     key = evidence.key
     unusable = [str(replace(key, version=one)) for one in _unusable(evidence, observed)]
-    is_named = key.version or not unusable or failed_checks(evidence, ("key_ops_wrap_unwrap",))
+    lacks_operations = failed_checks(evidence, ("key_ops_wrap_unwrap",))
+    is_named = key.version or not unusable or (lacks_operations and not _needs_other_version(evidence, observed))
     return list(dict.fromkeys([*([str(key)] if is_named else ()), *unusable]))
 
 

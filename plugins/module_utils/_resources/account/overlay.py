@@ -10,7 +10,9 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +26,7 @@ from ..._core.documents import Account
 from ..._core.errors import CmkError
 from ..._core.ids import KeyIdentifier, key_of, place_of
 from ..vault.overlay import VaultsOverlay
-from .document import is_failed, is_of_caller
+from .document import encryption_body, is_failed, is_of_caller
 
 Document = dict[str, Any]
 _NAMESPACE = "/providers/Microsoft.Batch"
@@ -222,7 +224,14 @@ class AccountsOverlay(ResourceOverlay):
         key = None if isinstance(account, CmkError) or account is None else key_of(account)
         if entry is None and not (key and self._vaults.is_touched(key)):
             return read()
-        if key and (failed := self._failed_checks(account)):
+        failed = self._failed_checks(account) if key else []
+        if key and failed and (named := _named_version(read, key)):
+            # Before it uses the newest version of a key that the account follows, Batch needs the version that it
+            # names. The newest version may be of a type that Batch does not use.
+            pinned = copy.deepcopy(account)
+            pinned["properties"]["encryption"] = encryption_body(replace(key, version=named))
+            failed = self._failed_checks(pinned)
+        if key and failed:
             raise _unavailable(what, key, failed)
         if entry is not None and entry["made"]:
             return none
@@ -235,6 +244,14 @@ class AccountsOverlay(ResourceOverlay):
         if said.get("status", 429) == 429 or is_of_caller(said.get("code")):
             raise pools
         return none
+
+
+def _named_version(read: Callable[[], Any], key: KeyIdentifier) -> str | None:
+    """The version that Batch names in its refusal to list the pools of an account that follows this key."""
+    pools = None if key.version else value_or_error(read, CmkError)
+    said = pools.facts.get("azure", {}).get("message", "") if isinstance(pools, CmkError) else ""
+    found = re.search(rf"/keys/{re.escape(key.name)}/([0-9a-f]{{32}})\b", said, re.IGNORECASE)
+    return found[1] if found else None
 
 
 def _unavailable(what: str, key: KeyIdentifier, failed: list[str]) -> Exception:
