@@ -22,7 +22,6 @@ from urllib.parse import urlsplit
 
 from .._core.errors import NotFound, TimedOut
 from . import sdk
-from .journal import WriteOutcome
 from .rate_limit import is_read
 from .session import Session
 
@@ -116,8 +115,7 @@ class Gateway:
             with journal.writing(method, ref, body, undoes=undoes), self._translated(what, ref):
                 answer = self._sent(method, ref, body=body, if_late=if_late)
         except NotFound:
-            last = journal.last(ref)
-            if method == "DELETE" and last and last.outcome is WriteOutcome.UNKNOWN:
+            if method == "DELETE" and journal.is_in_doubt(ref):
                 # An earlier try of the request has deleted the resource.
                 return None
             raise

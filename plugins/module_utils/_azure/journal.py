@@ -63,6 +63,11 @@ class Journal:
     def last(self, ref: str) -> Write | None:
         return next(reversed(self.of(ref)), None)
 
+    def is_in_doubt(self, ref: str) -> bool:
+        """Whether it is not known if the last write has taken effect."""
+        last = self.last(ref)
+        return last is not None and last.outcome is WriteOutcome.UNKNOWN
+
     def last_effect(self, ref: str) -> Write | None:
         """The last write that may have taken effect."""
         return next((one for one in reversed(self.of(ref)) if one.may_have_taken_effect), None)

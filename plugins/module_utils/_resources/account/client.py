@@ -275,7 +275,7 @@ class Accounts(Polled):
             if put and put.outcome is WriteOutcome.ACCEPTED:
                 raise
             exists = isinstance(value_or_error(lambda: self.get(group, name), CmkError), Mapping)
-            if put and put.outcome is WriteOutcome.UNKNOWN:
+            if self._journal.is_in_doubt(ref):
                 if exists:
                     # An earlier try of the request has created the account.
                     return

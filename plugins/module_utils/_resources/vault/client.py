@@ -17,7 +17,6 @@ from typing import Any
 
 from ..._azure.creation import require_missing, until_shown
 from ..._azure.gateway import Gateway
-from ..._azure.journal import WriteOutcome
 from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts
@@ -138,8 +137,7 @@ class Vaults(Polled):
             try:
                 poller = self._gateway.begin(what, "PUT", ref, body, if_late=if_late)
             except (PlanOutdated, Rejected):
-                put = self._session.journal.last(ref)
-                if put and put.outcome is WriteOutcome.UNKNOWN and self._reads.get(group, name):
+                if self._session.journal.is_in_doubt(ref) and self._reads.get(group, name):
                     # An earlier try of the request has created the vault.
                     return
                 raise
