@@ -252,6 +252,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import No
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_account_name
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import unready
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import missing, required
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
@@ -261,7 +262,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "account_name": {"type": "str", "required": True},
     "diagnose": {"type": "bool", "default": False},
     "allowed_repairs": {"type": "list", "elements": "str", "choices": ["vault", "network", "key", "access"]},
-    "unready": {"type": "str", "default": "leave", "choices": ["fail", "leave"]},
+    "unready": {**unready.ARGUMENTS["unready"], "default": unready.LEAVE},
 }
 
 

@@ -101,7 +101,10 @@ class InProcessAction(ActionBase):
             runs_in_process = self._runs_in_process(task_vars)
         except CmkError as wrong:
             return {**result, "failed": True, **wrong.result()}
-        if not runs_in_process:
+        if runs_in_process:
+            with _added(self._environment()), unlogged():
+                result.update(self._run_module())
+        else:
             try:
                 result.update(self._run_as_module(task_vars))
             except BaseException as ended:
@@ -110,12 +113,6 @@ class InProcessAction(ActionBase):
                 if failure.code != "timed_out":
                     raise
                 result.update({"failed": True, **failure.result()})
-            self._end_predictions_after(result)
-            self._note_left_alone(result, task_vars)
-            self._pass_on(result, task_vars)
-            return result
-        with _added(self._environment()), unlogged():
-            result.update(self._run_module())
         self._end_predictions_after(result)
         self._note_left_alone(result, task_vars)
         self._pass_on(result, task_vars)
