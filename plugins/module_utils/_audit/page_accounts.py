@@ -35,13 +35,13 @@ def tiles(report: Mapping[str, Any]) -> str:
     if unavailable:
         # Only pools show whether an account is available.
         found.insert(1, (AT_RISK, "available=no", sum(unavailable), "unavailable now"))
-    tiles = "".join(
+    others = "".join(
         f'<li><a class="{tone}" href="#{filters}"><b>{amount:,}</b>{label}</a></li>'
         for tone, filters, amount, label in found
     )
     return (
         f'<nav aria-label="Accounts by state"><ul class="tiles"><li><a href="#all"><b>{summary["accounts"]:,}</b>'
-        f"all accounts</a></li>{tiles}</ul></nav>"
+        f"all accounts</a></li>{others}</ul></nav>"
     )
 
 

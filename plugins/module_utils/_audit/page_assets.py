@@ -282,8 +282,6 @@ SCRIPT = """
       }
     }
     find("no-finding").hidden = all(".finding:not([hidden])").length > 0;
-    find("no-finding").textContent = !causes.length ? "No open findings."
-      : "The filters match no open finding. Other accounts have open findings, which are not shown.";
   };
   const chip = (content, hash) => {
     const item = document.createElement("li"), link = document.createElement("a");

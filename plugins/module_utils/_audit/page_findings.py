@@ -34,9 +34,15 @@ def findings(report: Mapping[str, Any]) -> str:
         _finding(rule, list(causes), affected, report)
         for rule, causes in groupby(report["causes"], key=lambda one: one["finding"])
     )
+    # The script shows the text if no finding is shown.
+    nothing = (
+        "The filters match no open finding. Other accounts have open findings, which are not shown."
+        if report["causes"]
+        else "No open findings."
+    )
     return (
         '<section id="findings" aria-labelledby="findings-title"><h2 id="findings-title">What to do first</h2>'
-        f'<p id="no-finding"{" hidden" if report["causes"] else ""}>No open findings.</p>{"".join(sections)}</section>'
+        f'<p id="no-finding"{" hidden" if report["causes"] else ""}>{nothing}</p>{"".join(sections)}</section>'
     )
 
 

@@ -54,13 +54,11 @@ def plan(goal: Goal, observed: Observed) -> Plan[AccessWrites]:
     if goal.present:
         return Plan(goal, before, after, steps)
     left = _still_granted(goal, vault, observed, scope, granted_after)
+    unused = Plan(goal, before, after, steps, left, report={"in_use_by": [], "kept_until": None})
     if not (steps or goal.taken_away):
-        return Plan(goal, before, after, warnings=left, report={"in_use_by": [], "kept_until": None})
+        return unused
     if by_role and _still_reaches(goal, vault, observed, scope):
-        return usage.removal(
-            Plan(goal, before, after, steps, left, report={"in_use_by": [], "kept_until": None}),
-            replace(goal, present=True),
-        )
+        return usage.removal(unused, replace(goal, present=True))
     visible, times, now = observed["visible"], observed["times"], observed["now"]
     users = usage.through_principal(visible, goal.vault, principal, goal.key_name if by_role else None)
     recent = usage.recently_left(times, now, goal.unused_for)
