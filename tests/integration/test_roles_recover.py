@@ -172,6 +172,7 @@ def test_one_version_of_several(roles: RolesRunner, service: Service) -> None:
     """Only the version that the account uses is enabled. Other disabled versions stay disabled."""
     _, first = service.on_key()
     second = service.make_key()
+    service.sandbox.control.advance(SETTLED)
     service.disable(version=first.rpartition("/")[2])
     service.disable(version=second.properties.version)
     recover(roles)
