@@ -18,10 +18,10 @@ from typing import Any
 from ._azure.disk_keys import DiskKeys
 from ._azure.gateway import Gateway
 from ._azure.identities import Identities
-from ._azure.locks import vault_lock
 from ._azure.overlay import Overlay, Reads
 from ._azure.predictions import Predictions
 from ._azure.resources import Resources
+from ._azure.run_store import vault_lock
 from ._azure.session import Session, silent
 from ._azure.visible import HandledAccounts, VisibleAccounts
 from ._checks.preflight import KEEP_AVAILABLE, failed_checks

@@ -211,7 +211,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import plan as account_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import writes as account_writes
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
@@ -230,7 +229,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     outcome = converge(
-        account_goal.desired(params), cloud.accounts, account_plan, rights=cloud.rights.of(account_writes.NEEDED)
+        account_goal.desired(params), cloud.accounts, account_plan, rights=cloud.rights.of(account_goal.NEEDED)
     )
     return outcome.summarized(account_document.summary(params["name"], outcome.before, outcome.after))
 

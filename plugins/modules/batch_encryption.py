@@ -323,7 +323,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account imp
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import writes as encryption_writes
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
@@ -352,7 +351,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = encryption_goal.desired(params)
 
     def move() -> Outcome:
-        outcome = converge(goal, cloud.encryption, encryption_plan, rights=cloud.rights.of(encryption_writes.NEEDED))
+        outcome = converge(goal, cloud.encryption, encryption_plan, rights=cloud.rights.of(encryption_goal.NEEDED))
         return outcome.summarized(encryption_document.summary(goal.account, outcome.before, outcome.after))
 
     require_available = partial(cloud.encryption.require_available, goal.group, goal.account)

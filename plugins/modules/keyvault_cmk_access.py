@@ -237,7 +237,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import document as access_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import writes as access_writes
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import unready
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
 
@@ -270,7 +269,7 @@ def _run(goal: access_goal.Goal, params: Mapping[str, Any], cloud: Cloud) -> Out
 
     def make(goal: access_goal.Goal) -> Outcome:
         return unless_used(
-            lambda: converge(goal, cloud.access, access_plan, rights=cloud.rights.of(access_writes.NEEDED))
+            lambda: converge(goal, cloud.access, access_plan, rights=cloud.rights.of(access_goal.NEEDED))
         )
 
     with cloud.locked(goal.vault):

@@ -434,9 +434,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import rotation_policy as key_rotation_policy
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import writes as key_writes
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.recovery import recovered_first
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_name": {"type": "str"},
@@ -482,7 +480,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
             restorations = cloud.keys.restorations(goal.vault, goal.name)
             outcome = cloud.run_once(lambda: unless_used(lambda: _make(goal, cloud)), repr((goal, restorations)))
         else:
-            outcome = recovered_first(goal, lambda one: _make(one, cloud))
+            outcome = key_plan.recovered_first(goal, lambda one: _make(one, cloud))
     return _described(goal, outcome, retired)
 
 
@@ -528,7 +526,7 @@ def _retired(goal: Goal, cloud: Cloud) -> Outcome:
     the key, no version is disabled."""
 
     def later() -> Iterator[Needed]:
-        return key_writes.NEEDED.by(predicted(goal, cloud.keys, key_plan).steps)
+        return key_goal.NEEDED.by(predicted(goal, cloud.keys, key_plan).steps)
 
     outcome = unless_used(lambda: _make(goal.retired, cloud, later))
     option = ""
@@ -553,8 +551,8 @@ def _make(
     later: Callable[[], Iterable[Needed]] = tuple,
     before_change: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    def require(steps: Sequence[Step[key_writes.KeyWrites]]) -> tuple[str, ...]:
-        return cloud.rights.require([*key_writes.NEEDED.by(steps), *later()])
+    def require(steps: Sequence[Step[key_goal.KeyWrites]]) -> tuple[str, ...]:
+        return cloud.rights.require([*key_goal.NEEDED.by(steps), *later()])
 
     return converge(goal, cloud.keys, key_plan, before_change=before_change, rights=require)
 

@@ -225,7 +225,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import plan as vault_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import writes as vault_writes
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
@@ -244,7 +243,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = vault_goal.desired(params)
     with cloud.locked(exclusive(params)):
-        outcome = converge(goal, cloud.vaults, vault_plan, rights=cloud.rights.of(vault_writes.NEEDED))
+        outcome = converge(goal, cloud.vaults, vault_plan, rights=cloud.rights.of(vault_goal.NEEDED))
     return outcome.summarized(vault_plan.summary(goal, outcome.before, outcome.after))
 
 

@@ -25,8 +25,7 @@ from ansible.plugins.loader import filter_loader, test_loader
 from ansible.utils.display import Display
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION, without_empty
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.locks import vault_lock
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, begin_run
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, begin_run, vault_lock
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import unlogged
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import warm_up
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud

@@ -45,7 +45,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import In
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.writes import AccessWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.goal import AccessWrites
 
 KEY_ID = f"{VAULT_ID}/keys/batch"
 ALL_BUT_NEEDED = set(access_plan._ALL) - set(NEEDED)

@@ -42,7 +42,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import plan as account_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.writes import AccountWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.goal import AccountWrites
 from ansible_collections.azbatch.cmk.plugins.modules import batch_account_identity
 
 ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"

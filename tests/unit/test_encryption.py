@@ -45,7 +45,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.writes import EncryptionWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.goal import EncryptionWrites
 
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
 ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"

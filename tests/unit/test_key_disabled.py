@@ -30,7 +30,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import De
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step, step
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.writes import KeyWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import KeyWrites
 
 UNLISTED = ("/subscriptions/hidden",)
 

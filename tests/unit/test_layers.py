@@ -110,7 +110,7 @@ def test_each_resource_has_the_same_files() -> None:
 
     assert [path.name for path in resources] == ["access", "account", "encryption", "key", "vault"]
     for path in resources:
-        assert {"goal.py", "document.py", "plan.py", "writes.py", "client.py"} <= {file.name for file in path.iterdir()}
+        assert {"goal.py", "document.py", "plan.py", "client.py"} <= {file.name for file in path.iterdir()}
 
 
 def test_packages_are_empty() -> None:

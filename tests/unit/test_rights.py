@@ -20,17 +20,17 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Cm
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step, step
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.rbac import allows
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import writes as access_writes
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.writes import AccessWrites
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import writes as account_writes
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.writes import AccountWrites
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import writes as encryption_writes
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.writes import EncryptionWrites
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import writes as key_writes
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.writes import KeyWrites
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import writes as vault_writes
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.goal import AccessWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.goal import AccountWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.goal import EncryptionWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import KeyWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.caller_rights import CallerRights
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.writes import VaultWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.goal import VaultWrites
 
 READ = "Microsoft.Batch/batchAccounts/read"
 
@@ -184,39 +184,39 @@ KEY = {"vault": "v", "name": "key"}
 ASSIGNMENTS = "Microsoft.Authorization/roleAssignments"
 KEYS = "Microsoft.KeyVault/vaults/keys"
 EACH_WRITE = [
-    (account_writes, step(AccountWrites.create, **AT, body={"properties": {"encryption": {}}}), WRITE),
-    (account_writes, step(AccountWrites.update, **AT, body={}), WRITE),
-    (account_writes, step(AccountWrites.delete, **AT), "Microsoft.Batch/batchAccounts/delete"),
+    (account_goal, step(AccountWrites.create, **AT, body={"properties": {"encryption": {}}}), WRITE),
+    (account_goal, step(AccountWrites.update, **AT, body={}), WRITE),
+    (account_goal, step(AccountWrites.delete, **AT), "Microsoft.Batch/batchAccounts/delete"),
     (
-        encryption_writes,
+        encryption_goal,
         step(EncryptionWrites.set_encryption, **AT, body={}, evidence=None, even_if_unavailable=False),
         WRITE,
     ),
-    (vault_writes, step(VaultWrites.create, **AT, body={}), "Microsoft.KeyVault/vaults/write"),
-    (vault_writes, step(VaultWrites.update, **AT, body={}), "Microsoft.KeyVault/vaults/write"),
-    (vault_writes, step(VaultWrites.delete, **AT), "Microsoft.KeyVault/vaults/delete"),
-    (vault_writes, step(VaultWrites.restore_access, **AT), "Microsoft.KeyVault/vaults/write"),
+    (vault_goal, step(VaultWrites.create, **AT, body={}), "Microsoft.KeyVault/vaults/write"),
+    (vault_goal, step(VaultWrites.update, **AT, body={}), "Microsoft.KeyVault/vaults/write"),
+    (vault_goal, step(VaultWrites.delete, **AT), "Microsoft.KeyVault/vaults/delete"),
+    (vault_goal, step(VaultWrites.restore_access, **AT), "Microsoft.KeyVault/vaults/write"),
     (
-        access_writes,
+        access_goal,
         step(AccessWrites.set_policy, vault_id=VAULT_ID, operation="add", entry={}),
         "Microsoft.KeyVault/vaults/accessPolicies/write",
     ),
     (
-        access_writes,
+        access_goal,
         step(AccessWrites.assign, scope=VAULT_ID, name="", role="", principal=""),
         f"{ASSIGNMENTS}/write",
     ),
     (
-        access_writes,
+        access_goal,
         step(AccessWrites.unassign, assignment_id=f"{VAULT_ID}/providers/{ASSIGNMENTS}/1"),
         f"{ASSIGNMENTS}/delete",
     ),
-    (key_writes, step(KeyWrites.create, **KEY, body={}), CREATE),
-    (key_writes, step(KeyWrites.update, **KEY, version="1", body={}), f"{KEYS}/update/action"),
-    (key_writes, step(KeyWrites.delete, **KEY), f"{KEYS}/delete"),
-    (key_writes, step(KeyWrites.recover, **KEY), f"{KEYS}/recover/action"),
+    (key_goal, step(KeyWrites.create, **KEY, body={}), CREATE),
+    (key_goal, step(KeyWrites.update, **KEY, version="1", body={}), f"{KEYS}/update/action"),
+    (key_goal, step(KeyWrites.delete, **KEY), f"{KEYS}/delete"),
+    (key_goal, step(KeyWrites.recover, **KEY), f"{KEYS}/recover/action"),
     (
-        key_writes,
+        key_goal,
         step(KeyWrites.set_rotation_policy, **KEY, policy={}),
         "Microsoft.KeyVault/vaults/keyrotationpolicies/write",
     ),
@@ -249,7 +249,7 @@ def test_the_rights_of_each_write_are_known(protocol: type) -> None:
 def test_assigning_an_identity_requires_its_right() -> None:
     identity = f"{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/one"
     body = {"identity": {"userAssignedIdentities": {identity: {}}}}
-    needed = account_writes.NEEDED.by([step(AccountWrites.update, **AT, body=body)])
+    needed = account_goal.NEEDED.by([step(AccountWrites.update, **AT, body=body)])
 
     lacks("Microsoft.ManagedIdentity/userAssignedIdentities/assign/action", *needed, group=[permission(WRITE)])
 
@@ -275,7 +275,7 @@ def test_right_to_read_access_is_required_before_a_new_version() -> None:
 
 
 def test_waiting_needs_no_right() -> None:
-    assert [*encryption_writes.NEEDED.by([step(EncryptionWrites.wait_until_available, **AT)])] == []
+    assert [*encryption_goal.NEEDED.by([step(EncryptionWrites.wait_until_available, **AT)])] == []
 
 
 # Before the first write

@@ -18,7 +18,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import document as vault_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import plan as vault_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.writes import VaultWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.goal import VaultWrites
 
 
 def goal(**options: Any) -> vault_goal.Goal:

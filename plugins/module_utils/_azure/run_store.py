@@ -25,6 +25,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -186,9 +187,15 @@ def _open_folder(folder: str) -> int:
     return descriptor
 
 
+@cache
 def _hash(name: tuple[str, ...]) -> str:
     return hashlib.sha256("\n".join(name).encode()).hexdigest()
 
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
+
+
+def vault_lock(files: RunFiles, vault: str) -> AbstractContextManager[None]:
+    """A lock that is held while a task changes the vault, its keys or the access to them."""
+    return files.locked("turn", vault.lower())

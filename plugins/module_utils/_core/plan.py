@@ -21,7 +21,7 @@ P = ParamSpec("P")
 
 
 class Service(Protocol):
-    """Reads and writes a resource. The writes are methods of a protocol of the resource (`writes.py`)."""
+    """Reads and writes a resource. The writes are methods of a protocol of the resource (in its `goal.py`)."""
 
     @property
     def warnings(self) -> Sequence[str]:

@@ -32,10 +32,8 @@ from ..._core.plan import Step
 from ..vault.document import uses_rbac
 from ..vault.reads import VaultReads
 from .document import ROLE_ID, by_principal, granted, roles_in, scope_of
-from .goal import Goal
-from .observed import Observed
+from .goal import AccessWrites, Goal, Observed
 from .plan import plan
-from .writes import AccessWrites
 
 
 class Access(Polled):

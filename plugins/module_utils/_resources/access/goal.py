@@ -2,18 +2,21 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The options of azbatch.cmk.keyvault_cmk_access, checked.
+"""The goal of azbatch.cmk.keyvault_cmk_access, the data that its plan depends on, and the writes of its steps,
+with the rights that each of them needs.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypedDict, TypeVar
 
-from ..._core.documents import Account
+from ..._checks import rights, usage
+from ..._checks.rights import Needed, NeededRights
+from ..._core.documents import AccessPolicy, Account, RoleAssignment, RoleDefinitionProperties, Vault
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption, Problems, Refused
 from ..._core.ids import (
@@ -26,8 +29,11 @@ from ..._core.ids import (
     parse_user_assigned_id,
     principals_of,
 )
+from ..._core.plan import Service
 
 T = TypeVar("T")
+
+NEEDED = NeededRights()
 
 
 @dataclass(frozen=True)
@@ -103,3 +109,38 @@ def _require_one(params: Mapping[str, Any], *options: str) -> None:
         option = given[-1] if given else options[0]
         listed = f"{', '.join(options[:-1])} and {options[-1]}"
         raise InvalidOption(option, params[option], f"exactly one of {listed} is required.", "Set one of them.")
+
+
+class Observed(TypedDict, total=False):
+    vault: Vault | None
+    principal_id: str
+    assignments: Sequence[RoleAssignment]
+    # By the GUID of the role.
+    definitions: Mapping[str, RoleDefinitionProperties]
+    # Before access is revoked: the accounts that may use it, and when they were changed. `now` is by Azure's clock.
+    visible: usage.Visible
+    times: usage.Times
+    now: float
+
+
+class AccessWrites(Service, Protocol):
+    def set_policy(self, *, vault_id: str, operation: str, entry: AccessPolicy) -> None: ...
+
+    def assign(self, *, scope: str, name: str, role: str, principal: str) -> None: ...
+
+    def unassign(self, *, assignment_id: str) -> None: ...
+
+
+@NEEDED.of(AccessWrites.set_policy)
+def _set_policy(*, vault_id: str, **_rest: object) -> Iterator[Needed]:
+    yield rights.to_change_policies(vault_id)
+
+
+@NEEDED.of(AccessWrites.assign)
+def _assign(*, scope: str, **_rest: object) -> Iterator[Needed]:
+    yield rights.to_assign_role(scope)
+
+
+@NEEDED.of(AccessWrites.unassign)
+def _unassign(*, assignment_id: str) -> Iterator[Needed]:
+    yield rights.to_unassign_role(assignment_id)

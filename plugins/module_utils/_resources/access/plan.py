@@ -23,9 +23,7 @@ from ..._core.ids import role_guid, same_id
 from ..._core.plan import Plan, Step, step
 from ..vault import document as vault_document
 from .document import NEEDED, ROLE_ID, ROLE_SECONDS, granted, key_permissions, needed_among, policy_of, scope_of
-from .goal import Goal
-from .observed import Observed
-from .writes import AccessWrites
+from .goal import AccessWrites, Goal, Observed
 
 Steps = tuple[Step[AccessWrites], ...]
 

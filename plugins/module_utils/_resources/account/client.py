@@ -34,7 +34,7 @@ from ..._core.ids import key_of, place_of
 from ..._core.rbac import allows
 from ..key.evidence import EvidenceReader
 from .document import POOLS_READ, availability, availability_unknown, is_failed, name_taken, required
-from .observed import Observed
+from .goal import Observed
 from .unready import UNDER_WAY, require_ready
 
 # Error codes of requests that Azure never accepts, so retries are useless.

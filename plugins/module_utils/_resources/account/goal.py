@@ -2,20 +2,28 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The options of azbatch.cmk.batch_account_identity, checked.
+"""The goal of azbatch.cmk.batch_account_identity, the data that its plan depends on, and the writes of its steps,
+with the rights that each of them needs.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypedDict
 
+from ..._checks import rights
+from ..._checks.preflight import Evidence
+from ..._checks.rights import Needed, NeededRights
+from ..._core.documents import Account
 from ..._core.errors import Problems
 from ..._core.ids import KeyIdentifier, UserAssignedId, check_account_name, parse_key_identifier, parse_user_assigned_id
+from ..._core.plan import Service
 from .document import SYSTEM_ASSIGNED, USER_ASSIGNED
+
+NEEDED = NeededRights()
 
 
 @dataclass(frozen=True)
@@ -71,3 +79,44 @@ def desired(params: Mapping[str, Any]) -> Goal:
         adopt_existing=params["adopt_existing"],
         force=params["force"],
     )
+
+
+class Observed(TypedDict, total=False):
+    account: Account | None
+    # The location of the account if this task may have created it.
+    created_in: str | None
+    creation_failed: bool
+    # If the account is missing: the regions that have accounts, and the resource group if its location is needed.
+    regions: Sequence[str] | None
+    group: Mapping[str, Any]
+    # On the key of an account that is to be created.
+    evidence: Evidence
+    # The same, read after this task has set the key.
+    confirmed: Evidence | None
+
+
+class AccountWrites(Service, Protocol):
+    def create(self, *, group: str, name: str, body: Mapping[str, Any], evidence: Evidence | None = None) -> None: ...
+
+    def update(self, *, group: str, name: str, body: Mapping[str, Any]) -> None: ...
+
+    def delete(self, *, group: str, name: str) -> None: ...
+
+
+@NEEDED.of(AccountWrites.create)
+def _create(*, group: str, body: Mapping[str, Any], **_rest: object) -> Iterator[Needed]:
+    yield from rights.to_create_account(group)
+    yield from rights.to_assign_identities(body)
+    if "keyVaultProperties" in body["properties"]["encryption"]:
+        yield rights.to_confirm_creation(group)
+
+
+@NEEDED.of(AccountWrites.update)
+def _update(*, group: str, name: str, body: Mapping[str, Any]) -> Iterator[Needed]:
+    yield rights.to_change_account(group, name)
+    yield from rights.to_assign_identities(body)
+
+
+@NEEDED.of(AccountWrites.delete)
+def _delete(*, group: str, name: str) -> Iterator[Needed]:
+    yield rights.to_delete_account(group, name)

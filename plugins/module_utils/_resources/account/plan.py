@@ -19,9 +19,7 @@ from ..._core.errors import Refused
 from ..._core.ids import key_of, same_id
 from ..._core.plan import Plan, step
 from .document import TYPES, describe, describe_identity, encryption_body, is_failed
-from .goal import Goal
-from .observed import Observed
-from .writes import AccountWrites
+from .goal import AccountWrites, Goal, Observed
 
 
 def plan(goal: Goal, observed: Observed) -> Plan[AccountWrites]:

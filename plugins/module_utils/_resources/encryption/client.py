@@ -40,7 +40,7 @@ from ..account.document import (
 from ..key.client import Keys
 from ..key.evidence import EvidenceReader
 from .document import account_unavailable
-from .observed import Observed
+from .goal import Observed
 from .survey import survey_warnings
 from .symptoms import SymptomReader
 

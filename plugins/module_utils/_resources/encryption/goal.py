@@ -2,19 +2,23 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The options of azbatch.cmk.batch_encryption, checked.
+"""The goal of azbatch.cmk.batch_encryption, the data that its plan depends on, and the writes of its steps,
+with the rights that each of them needs.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypedDict
 
+from ..._checks import rights
+from ..._checks.preflight import Evidence
+from ..._checks.rights import Needed, NeededRights
 from ..._core.documents import Account
-from ..._core.errors import Problems
+from ..._core.errors import CmkError, Problems
 from ..._core.ids import (
     KeyIdentifier,
     check_account_name,
@@ -23,7 +27,10 @@ from ..._core.ids import (
     key_of,
     parse_key_identifier,
 )
+from ..._core.plan import Service
 from .document import BATCH, KEY_VAULT
+
+NEEDED = NeededRights()
 
 
 @dataclass(frozen=True)
@@ -126,3 +133,41 @@ def desired(params: Mapping[str, Any]) -> Goal:
         previous=previous if previous[0] is not None else None,
         leaves_unready=params["unready"] == "leave",
     )
+
+
+class Observed(TypedDict, total=False):
+    """For the plan. Without `expires_soon` and `may_be_stale`, both are false."""
+
+    account: Account | None
+    # Why the account is not available, or why that is not known.
+    unavailable_reason: CmkError | None
+    # Whether the version that the account would keep expires soon.
+    expires_soon: bool
+    # Whether the read of the account may be older than a write of the run.
+    may_be_stale: bool
+    evidence: Evidence
+
+
+class EncryptionWrites(Service, Protocol):
+    def set_encryption(
+        self,
+        *,
+        group: str,
+        name: str,
+        body: Mapping[str, Any],
+        previous: KeyIdentifier | None,
+        evidence: Evidence | None,
+        even_if_unavailable: bool,
+    ) -> None: ...
+
+    def wait_until_available(self, *, group: str, name: str) -> None: ...
+
+
+@NEEDED.of(EncryptionWrites.set_encryption)
+def _set_encryption(*, group: str, name: str, **_rest: object) -> Iterator[Needed]:
+    yield from rights.to_set_encryption(group, name)
+
+
+@NEEDED.of(EncryptionWrites.wait_until_available)
+def _wait_until_available(**_rest: object) -> Iterator[Needed]:
+    yield from ()

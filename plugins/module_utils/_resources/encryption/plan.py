@@ -19,9 +19,7 @@ from ..._core.ids import KeyIdentifier, key_of
 from ..._core.plan import Plan, step
 from ..account import document as account_document
 from .document import account_unavailable, describe, describe_key
-from .goal import Goal
-from .observed import Observed
-from .writes import EncryptionWrites
+from .goal import EncryptionWrites, Goal, Observed
 
 
 def plan(goal: Goal, observed: Observed) -> Plan[EncryptionWrites]:

@@ -28,9 +28,8 @@ from ..._core.ids import KeyIdentifier, key_in_vault, key_of
 from ..access.client import Access
 from ..vault.reads import VaultReads
 from . import disabled
-from .agreed import version_for
-from .document import HSM, newest_known
-from .observed import Observed
+from .document import HSM, newest_known, version_for
+from .goal import Observed
 
 
 class Keys(Polled):

@@ -22,9 +22,7 @@ from ..._core.errors import Denied, InvalidOption
 from ..._core.ids import KeyIdentifier
 from ..._core.plan import Plan, Step, step
 from .document import identifier_of, is_usable, version_of
-from .goal import Goal, key_not_found, key_soft_deleted
-from .observed import Observed
-from .writes import KeyWrites
+from .goal import Goal, KeyWrites, Observed, key_not_found, key_soft_deleted
 
 
 def candidates(goal: Goal, key: KeyBundle | None, items: Sequence[KeyItem] | None, now: float) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..._azure.run_store import RunFiles
-from .writes import KeyWrites
+from .goal import KeyWrites
 
 
 class ForcedVersions:

@@ -2,25 +2,30 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The goal of a task for a key.
+"""The goal of azbatch.cmk.keyvault_cmk_key, the data that its plan depends on, and the writes of its steps,
+with the rights that each of them needs.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, TypedDict
 
+from ..._checks import rights, usage
+from ..._checks.rights import Needed, NeededRights
 from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
-from ..._core.documents import RotationPolicy
+from ..._core.documents import KeyBundle, KeyItem, RotationPolicy, Vault
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption, NotFound, Problems, Refused
 from ..._core.ids import KeyIdentifier, check_account_name, check_key_name, check_vault_name, parse_key_identifier
+from ..._core.plan import Service
 from . import rotation_policy as key_rotation_policy
-from .agreed import LONGEST
-from .document import SIZES, TYPES
+from .document import LONGEST, SIZES, TYPES
+
+NEEDED = NeededRights()
 
 
 @dataclass(frozen=True)
@@ -230,3 +235,61 @@ def key_not_found(goal: Goal) -> NotFound:
         value=goal.name,
         remedy="Correct name or vault_name.",
     )
+
+
+class Observed(TypedDict, total=False):
+    identifier: KeyIdentifier
+    # The newest version, or the version that the goal takes as the newest.
+    key: KeyBundle | None
+    # The version that the goal names.
+    named: KeyBundle | None
+    # None if the caller may not list them.
+    versions: Sequence[KeyItem] | None
+    policy: RotationPolicy | None
+    deleted: KeyBundle | None
+    # The vault of a key of an HSM that is to be created.
+    vault: Vault | None
+    # Who may use the key, if something may be taken away.
+    visible: usage.Visible
+    times: usage.Times
+    # By Key Vault's clock, in seconds since 1970.
+    now: float
+
+
+class KeyWrites(Service, Protocol):
+    def create(self, *, vault: str, name: str, body: Mapping[str, Any]) -> None: ...
+
+    def update(self, *, vault: str, name: str, version: str, body: Mapping[str, Any]) -> None: ...
+
+    def set_rotation_policy(self, *, vault: str, name: str, policy: RotationPolicy) -> None: ...
+
+    def delete(self, *, vault: str, name: str) -> None: ...
+
+    def recover(self, *, vault: str, name: str) -> None: ...
+
+
+@NEEDED.of(KeyWrites.create)
+def _create(*, vault: str, **_rest: object) -> Iterator[Needed]:
+    yield rights.to_use_key("create", vault)
+
+
+@NEEDED.of(KeyWrites.update)
+def _update(*, vault: str, **_rest: object) -> Iterator[Needed]:
+    yield rights.to_use_key("update", vault)
+
+
+@NEEDED.of(KeyWrites.set_rotation_policy)
+def _set_rotation_policy(*, vault: str, **_rest: object) -> Iterator[Needed]:
+    yield rights.to_use_key("setrotationpolicy", vault)
+    # A read of the policy confirms the change.
+    yield rights.to_use_key("getrotationpolicy", vault)
+
+
+@NEEDED.of(KeyWrites.delete)
+def _delete(*, vault: str, **_rest: object) -> Iterator[Needed]:
+    yield rights.to_use_key("delete", vault)
+
+
+@NEEDED.of(KeyWrites.recover)
+def _recover(*, vault: str, **_rest: object) -> Iterator[Needed]:
+    yield rights.to_use_key("recover", vault)

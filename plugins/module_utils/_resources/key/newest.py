@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..._azure.cache import RECENTLY
-from ..._azure.locks import vault_lock
+from ..._azure.run_store import vault_lock
 from ..._azure.session import Session
 from ..._core.errors import CmkError
 from ..._core.ids import key_in_vault
@@ -24,8 +24,7 @@ from ..._core.plan import Outcome
 from . import plan as key_plan
 from .client import Keys
 from .forced_versions import ForcedVersions
-from .goal import Goal
-from .writes import KeyWrites
+from .goal import Goal, KeyWrites
 
 # Brings the key to the state of a goal.
 Make = Callable[[Goal], Outcome]

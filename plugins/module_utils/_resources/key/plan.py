@@ -9,23 +9,33 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from ..._core.plan import Plan
-from . import disabled, enabled, present
+from collections.abc import Callable
+
+from ..._core.plan import Outcome, Plan
+from . import disabled, present
 from .document import describe
-from .goal import Goal
-from .observed import Observed
-from .recovery import plan_recovered
-from .writes import KeyWrites
+from .goal import Goal, KeyWrites, Observed
 
 
 def plan(goal: Goal, observed: Observed) -> Plan[KeyWrites]:
     by_state = {
-        "present": present.plan,
-        "enabled": enabled.plan,
+        "present": present.plan_present,
+        "enabled": present.plan_enabled,
         "enabled_again": disabled.plan_enabled_again,
         "disabled": disabled.plan_disabled,
         "retired": disabled.plan_disabled,
         "absent": disabled.plan_absent,
-        "recovered": plan_recovered,
+        "recovered": present.plan_recovered,
     }
     return by_state[goal.state](goal, observed, describe(observed))
+
+
+def recovered_first(goal: Goal, ensure: Callable[[Goal], Outcome]) -> Outcome:
+    """The outcome of `ensure`. If the first call has recovered the key, `ensure` is called again: Azure shows only
+    after the recovery what else has to change, such as a disabled version."""
+    outcome = ensure(goal)
+    was_recovered = goal.recover and outcome.before.get("soft_deleted", False) and outcome.after["exists"]
+    if not was_recovered:
+        return outcome
+    ready = ensure(goal)
+    return Outcome(True, outcome.before, ready.after, (*outcome.warnings, *ready.warnings), ready.report)

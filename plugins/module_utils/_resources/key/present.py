@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Plans a usable key: its newest version is repaired or, if rotation is due, a new version is created.
+"""Plans a usable key: its newest version is repaired or, if rotation is due, a new version is created. Plans to make a
+named version usable again, and to recover a deleted key.
 
 This module util is private to the collection.
 """
@@ -15,29 +16,30 @@ from typing import Any
 
 from ..._checks import usage
 from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
-from ..._core.documents import KeyBundle, RotationPolicy
+from ..._core.documents import KeyAttributes, KeyBundle, RotationPolicy
 from ..._core.duration import instant
-from ..._core.errors import Refused
+from ..._core.errors import NotFound, Refused
 from ..._core.plan import Plan, Step, step
 from . import rotation_policy
-from .agreed import MOST_TAGS, TAG, tags_of_new_version, version_for
 from .document import (
+    MOST_TAGS,
     OPERATIONS,
     SIZES,
+    TAG,
     TYPES,
+    describe,
     identifier_of,
     size_of,
+    tags_of_new_version,
+    version_for,
     version_of,
 )
-from .goal import Goal, key_disabled, key_soft_deleted
-from .observed import Observed
-from .recovery import plan_recovered
-from .writes import KeyWrites
+from .goal import Goal, KeyWrites, Observed, key_disabled, key_not_found, key_soft_deleted
 
 Steps = tuple[Step[KeyWrites], ...]
 
 
-def plan(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[KeyWrites]:
+def plan_present(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[KeyWrites]:
     key: KeyBundle | None = observed["key"]
     if key is None and observed["deleted"]:
         return _recovery(goal, observed, before)
@@ -229,3 +231,50 @@ def _refuse_other_size(goal: Goal, key: KeyBundle) -> None:
         value=goal.key_size,
         remedy=f"Set new_version: true, or key_size: {has}.",
     )
+
+
+def plan_enabled(goal: Goal, observed: Observed, _newest: Mapping[str, Any]) -> Plan[KeyWrites]:
+    if observed["key"] is None:
+        raise key_soft_deleted(goal) if observed["deleted"] else key_not_found(goal)
+    version: KeyBundle | None = observed["named"] if goal.version else observed["key"]
+    if version is None:
+        raise NotFound(
+            f"The key {goal.name} has no version {goal.version}. Only a backup of the key can restore a purged "
+            "version. Correct version.",
+            code="version_not_found",
+            option="version",
+            value=goal.version,
+            remedy="Correct version, or restore a backup of the key.",
+        )
+    # The returned state is that of the named version, not of the newest version.
+    before = describe({**observed, "key": version})
+    steps, after = repaired(goal, version, before, _validity(goal, version["attributes"], observed["now"]))
+    return Plan(goal, before, after, steps)
+
+
+def _validity(goal: Goal, attributes: KeyAttributes, now: float) -> dict[str, int]:
+    times = {}
+    if attributes.get("exp") is not None and attributes["exp"] <= now and goal.extend_expired_by is not None:
+        times["exp"] = int(now + goal.extend_expired_by)
+    if attributes.get("nbf") is not None and attributes["nbf"] > now:
+        times["nbf"] = int(now)
+    return times
+
+
+def plan_recovered(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[KeyWrites]:
+    if observed["key"] is not None:
+        return Plan(goal, before, before)
+    deleted: KeyBundle | None = observed["deleted"]
+    if deleted is None:
+        raise key_not_found(goal)
+    steps = [step(KeyWrites.recover, vault=goal.vault, name=goal.name)]
+    if goal.taken_away is None:
+        steps.append(_touch(goal, deleted))
+    return Plan(goal, before, {"exists": True, "soft_deleted": False}, tuple(steps))
+
+
+def _touch(goal: Goal, deleted: KeyBundle) -> Step[KeyWrites]:
+    """Update the newest version without a change. Azure does not show when a key was recovered, but it shows when a
+    version was updated: since when Batch can use the newest version, and accounts can be moved to it."""
+    body = {"attributes": {"enabled": deleted["attributes"]["enabled"]}}
+    return step(KeyWrites.update, vault=goal.vault, name=goal.name, version=version_of(deleted["key"]), body=body)

@@ -29,7 +29,7 @@ from ..._core.ids import key_of, principals_of
 from ..._core.plan import Step
 from ..access.client import Access
 from .document import name_taken
-from .observed import Observed
+from .goal import Observed
 from .reads import VaultReads, vault_ref
 
 

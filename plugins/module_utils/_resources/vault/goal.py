@@ -2,19 +2,26 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The options of azbatch.cmk.keyvault_cmk_vault, checked.
+"""The goal of azbatch.cmk.keyvault_cmk_vault, the data that its plan depends on, and the writes of its steps,
+with the rights that each of them needs.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypedDict
 
+from ..._checks import rights, usage
+from ..._checks.rights import Needed, NeededRights
+from ..._core.documents import DeletedVault, Vault
 from ..._core.errors import Problems
 from ..._core.ids import check_vault_name
+from ..._core.plan import Service
+
+NEEDED = NeededRights()
 
 
 @dataclass(frozen=True)
@@ -62,3 +69,47 @@ def desired(params: Mapping[str, Any]) -> Goal:
         present=params["state"] == "present",
         force=params["force"],
     )
+
+
+class Observed(TypedDict, total=False):
+    vault: Vault | None
+    deleted: DeletedVault | None
+    visible: usage.Visible
+    # If the vault is missing: the regions that have vaults, the resource group if its location is needed, and the
+    # ids of the caller.
+    regions: Sequence[str] | None
+    group: Mapping[str, Any]
+    caller: Mapping[str, str]
+    # After the creation: the ids of the accounts whose access was granted again, and of those that still lack it.
+    restored: Sequence[str]
+    without_access: Sequence[str]
+
+
+class VaultWrites(Service, Protocol):
+    def create(self, *, group: str, name: str, body: Mapping[str, Any]) -> None: ...
+
+    def update(self, *, group: str, name: str, body: Mapping[str, Any]) -> None: ...
+
+    def delete(self, *, group: str, name: str) -> None: ...
+
+    def restore_access(self, *, group: str, name: str) -> None: ...
+
+
+@NEEDED.of(VaultWrites.create)
+def _create(*, group: str, **_rest: object) -> Iterator[Needed]:
+    yield rights.to_create_vault(group)
+
+
+@NEEDED.of(VaultWrites.update)
+def _update(*, group: str, name: str, **_rest: object) -> Iterator[Needed]:
+    yield rights.to_change_vault(group, name)
+
+
+@NEEDED.of(VaultWrites.delete)
+def _delete(*, group: str, name: str) -> Iterator[Needed]:
+    yield rights.to_delete_vault(group, name)
+
+
+@NEEDED.of(VaultWrites.restore_access)
+def _restore_access(*, group: str, name: str) -> Iterator[Needed]:
+    yield rights.to_change_vault(group, name)

@@ -20,9 +20,7 @@ from ..._core.errors import Refused
 from ..._core.plan import Plan, Step, step
 from ..._core.summary import changed_values
 from .document import RBAC, authorization_of, describe, is_in_perimeter, lets_azure_services_in, required
-from .goal import Goal
-from .observed import Observed
-from .writes import VaultWrites
+from .goal import Goal, Observed, VaultWrites
 
 # In a vault with access policies, not even the creator has permissions on keys. These are the permissions that the
 # modules of this collection need. Purge is not one of them.
