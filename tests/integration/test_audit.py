@@ -454,7 +454,9 @@ def test_findings_about_expiry_and_about_the_policy(ansible: Ansible, service: S
 def test_pools(ansible: Ansible, service: Service) -> None:
     service.make_account()
     disks = {"targets": ["OsDisk", "TemporaryDisk"]}
-    own = {**disks, "customerManagedKey": {"keyUrl": "https://vault-two.vault.azure.net/keys/disks"}}
+    service.make_vault("vault-two")
+    key = service.make_key("disks", "vault-two").id
+    own = {**disks, "customerManagedKey": {"keyUrl": key}}
     for name, encryption in (("bare", None), ("safe", disks), ("keyed", own)):
         machine = {"virtualMachineConfiguration": {"diskEncryptionConfiguration": encryption} if encryption else {}}
         service.make_pool(name, deploymentConfiguration=machine)
@@ -464,7 +466,7 @@ def test_pools(ansible: Ansible, service: Service) -> None:
     findings = {one["id"]: one["evidence"] for one in account["findings"]}
     assert findings == {
         "pool_disks_not_encrypted": "These pools have no disk encryption: bare.",
-        "pool_uses_other_key": "These pools use their own keys: keyed (https://vault-two.vault.azure.net/keys/disks).",
+        "pool_uses_other_key": f"These pools use their own keys: keyed ({key}).",
     }
     assert {pool["name"]: pool["encrypted_disks"] for pool in account["pools"]} == {
         "bare": [],

@@ -76,17 +76,10 @@ def test_sdk_reads_keys_and_pools(sandbox: Sandbox, client: BatchManagementClien
     assert second.primary == first.primary
     assert second.secondary != first.secondary
 
-    disks = {
-        "targets": ["OsDisk"],
-        "customerManagedKey": {
-            "keyUrl": "https://vault1.vault.azure.net/keys/disks",
-            "identityReference": {"resourceId": "/subscriptions/s/x"},
-        },
-    }
     machine = {
         "imageReference": {"publisher": "p", "offer": "o", "sku": "s"},
         "nodeAgentSkuId": "batch.node.debian 12",
-        "diskEncryptionConfiguration": disks,
+        "diskEncryptionConfiguration": {"targets": ["OsDisk"]},
     }
     properties = {
         "vmSize": "STANDARD_D2S_V3",

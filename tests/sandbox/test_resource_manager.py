@@ -196,6 +196,7 @@ def test_the_gateways_headers(sandbox: Sandbox) -> None:
     correlation = headers["x-ms-correlation-request-id"]
     assert re.fullmatch(rf"WESTEUROPE:\d{{8}}T\d{{6}}Z:{correlation}", headers["x-ms-routing-request-id"])
     assert headers["x-ms-ratelimit-remaining-subscription-global-reads"] == "16499"
+    assert headers["x-ms-ratelimit-remaining-subscription-reads"] == "1099"
     assert headers["strict-transport-security"] == "max-age=31536000; includeSubDomains"
     assert headers["content-type"] == "application/json; charset=utf-8"
     assert "date" in headers
@@ -457,6 +458,21 @@ def test_too_many_requests(sandbox: Sandbox, control: Control) -> None:
     assert sandbox.arm("GET", sandbox.group, VERSION, session=session).ok, "reads are counted apart"
     control.advance(10)
     assert patch().ok
+
+
+def test_the_remaining_number_of_requests_of_the_caller(sandbox: Sandbox, control: Control) -> None:
+    """With throttling, the documented limits apply."""
+    control.timing(throttling=True)
+    session = sandbox.bearer()
+
+    def left(method: str, kind: str) -> int:
+        response = sandbox.arm(
+            method, sandbox.group, VERSION, {"tags": {}} if method == "PATCH" else None, session=session
+        )
+        return int(response.headers[f"x-ms-ratelimit-remaining-subscription-{kind}"])
+
+    assert (left("PATCH", "writes"), left("PATCH", "writes")) == (199, 198)
+    assert left("GET", "reads") == 249
 
 
 def test_the_remaining_number_of_requests_is_returned(sandbox: Sandbox, control: Control) -> None:

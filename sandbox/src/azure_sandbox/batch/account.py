@@ -77,9 +77,11 @@ class Protection:
 class Pool:
     name: str
     properties: dict[str, Any]
-    identity: dict[str, Any] | None
+    identity: Identity
     created: float
     modified: float
+    # From this time on, the pool no longer exists. Until then, its provisioning state is Deleting.
+    gone_at: float | None = None
 
 
 def new_key() -> str:

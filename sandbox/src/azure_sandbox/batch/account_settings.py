@@ -75,7 +75,7 @@ def of_patch(document: dict[str, Any]) -> AccountSettings:
 
 def _common(document: dict[str, Any]) -> AccountSettings:
     properties = _object(document, "properties")
-    settings = AccountSettings(tags=_tags(document), identity=_identity(document), encryption=_encryption(properties))
+    settings = AccountSettings(tags=_tags(document), identity=identity(document), encryption=_encryption(properties))
     if "autoStorage" in properties:
         settings.fields["auto_storage"] = _auto_storage(properties["autoStorage"])
     access = _one_of(properties, "publicNetworkAccess", NETWORK_ACCESS)
@@ -111,7 +111,7 @@ def _tags(document: dict[str, Any]) -> dict[str, str] | None:
     return None if document.get("tags") is None else read_tags(document["tags"])
 
 
-def _identity(document: dict[str, Any]) -> IdentitySettings | None:
+def identity(document: dict[str, Any]) -> IdentitySettings | None:
     if document.get("identity") is None:
         return None
     identity = _object(document, "identity")

@@ -150,11 +150,11 @@ def pool_document(account: Account, pool: Pool) -> dict[str, Any]:
     properties = {
         "lastModified": iso(pool.modified),
         "creationTime": iso(pool.created),
-        "provisioningState": "Succeeded",
+        "provisioningState": "Succeeded" if pool.gone_at is None else "Deleting",
         "provisioningStateTransitionTime": iso(pool.created),
         "allocationState": "Steady",
         "allocationStateTransitionTime": iso(pool.created),
-        "vmSize": sent.get("vmSize", ""),
+        "vmSize": str(sent.get("vmSize", "")).upper(),
         "interNodeCommunication": sent.get("interNodeCommunication", "Disabled"),
         "taskSlotsPerNode": sent.get("taskSlotsPerNode", 1),
         "taskSchedulingPolicy": sent.get("taskSchedulingPolicy", {"nodeFillType": "Spread"}),
@@ -165,14 +165,13 @@ def pool_document(account: Account, pool: Pool) -> dict[str, Any]:
     }
     properties.update({name: value for name, value in sent.items() if name not in properties})
     document: dict[str, Any] = {
+        **({} if pool.identity.type == "None" else {"identity": _identity(pool.identity)}),
         "id": f"{account.id}/pools/{pool.name}",
         "name": pool.name,
         "type": "Microsoft.Batch/batchAccounts/pools",
         "etag": pool_etag(pool),
         "properties": properties,
     }
-    if pool.identity:
-        document["identity"] = pool.identity
     return document
 
 

@@ -121,6 +121,11 @@ def pool_not_found(name: str) -> Refusal:
     return Refusal(404, "PoolNotFound", "The specified pool does not exist.", {"Reason": f"There is no pool '{name}'."})
 
 
+def pool_being_deleted(name: str) -> Refusal:
+    reason = f"The pool '{name}' is being deleted."
+    return Refusal(409, "PoolBeingDeleted", "The specified pool is being deleted.", {"Reason": reason})
+
+
 def operation_not_found(name: str) -> Refusal:
     summary = "The specified operation does not exist."
     return Refusal(404, "OperationNotFound", summary, {"Reason": f"There is no operation '{name}'."})

@@ -18,11 +18,11 @@ from starlette.responses import Response
 
 from ..shared import paging, web
 from ..shared.web import Route, answer
-from . import account_settings, documents, errors, world
+from . import account_settings, documents, errors, pools, world
 from .account import Account
 from .account_settings import AccountSettings
 from .errors import Refusal
-from .rules import DOMAINS, PUBLIC_DOMAIN, BatchAccounts, Work, pool_deletion
+from .rules import DOMAINS, PUBLIC_DOMAIN, BatchAccounts, Work
 
 READ = "Microsoft.Batch/batchAccounts/read"
 
@@ -211,7 +211,11 @@ def delete_result(call: Call) -> Response:
 
 @by_the_service
 def delete_pool_result(call: Call) -> Response:
-    call.world.batch.operation(f"{_get(call).id}/poolOperationResults/{call.path['operation']}")
+    operation = call.world.batch.operation(f"{_get(call).id}/poolOperationResults/{call.path['operation']}")
+    if not call.world.batch.poll(operation):
+        # In the recording, the Location of a poll has the name of the pool in lower case.
+        path, _slash, name = call.url_path.rpartition("/")
+        return _accepted(call, operation, f"{path}/{name.lower()}")
     return answer(status=200)
 
 
@@ -272,7 +276,8 @@ def quotas(call: Call) -> Response:
 def list_pools(call: Call) -> Response:
     account = _get(call)
     _require_pools(call, account)
-    return answer({"value": [documents.pool_document(account, pool) for _name, pool in sorted(account.pools.items())]})
+    found = call.world.batch.pools.all(account)
+    return answer({"value": [documents.pool_document(account, pool) for pool in found]})
 
 
 def _require_pools(call: Call, account: Account) -> None:
@@ -296,12 +301,12 @@ def get_pool(call: Call) -> Response:
 @by_the_service
 def put_pool(call: Call) -> Response:
     account = _usable(call)
-    pool = call.world.batch.put_pool(account, call.path["name"], call.json)
+    pool = call.world.batch.pools.put(account, call.path["name"], call.json)
     return _pool(call, account, pool.name)
 
 
 def _pool(call: Call, account: Account, name: str) -> Response:
-    pool = call.world.batch.pool(account, name)
+    pool = call.world.batch.pools.get(account, name)
     headers = {"etag": documents.pool_etag(pool), "last-modified": documents.http_date(pool.modified)}
     return answer(documents.pool_document(account, pool), headers=headers)
 
@@ -310,10 +315,10 @@ def _pool(call: Call, account: Account, name: str) -> Response:
 def delete_pool(call: Call) -> Response:
     account = _usable(call)
     name = call.path["name"]
-    operation = call.world.batch.delete_pool(account, name)
+    operation = call.world.batch.pools.delete(account, name)
     if operation is None:
         return answer(status=204)
-    return _accepted(call, operation, pool_deletion(account, name))
+    return _accepted(call, operation, pools.deletion(account, name))
 
 
 PROVIDER = "Microsoft.Batch"

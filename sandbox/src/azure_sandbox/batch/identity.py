@@ -13,7 +13,8 @@ from .world import World
 
 
 def wanted(world: World, account: Account, settings: IdentitySettings | None) -> Identity:
-    """The identity of the account after the request. A new system-assigned identity is added to the directory."""
+    """The identity of the account after the request. A new system-assigned identity is added to the directory. With the
+    switch `identities_on_put` set to `merged`, the account keeps its user-assigned identities."""
     if settings is None or (settings.type == account.identity.type and settings.type != "UserAssigned"):
         return account.identity
     if settings.type == "None":
@@ -22,15 +23,17 @@ def wanted(world: World, account: Account, settings: IdentitySettings | None) ->
         tenant_id = world.resources.tenant_of(account.subscription)
         principal = world.directory.add_principal(tenant_id, account.name, "ManagedIdentity", account.id)
         return Identity("SystemAssigned", principal.object_id, principal.tenant_id)
-    return Identity("UserAssigned", user_assigned=_user_assigned(world, account, settings))
-
-
-def _user_assigned(world: World, account: Account, settings: IdentitySettings) -> dict[str, AssignedIdentity]:
-    """The identities that the request assigns. With the switch `identities_on_put` set to `merged`, also the account's
-    present identities that the request does not remove with null. Raises AzureError."""
-    named = {resource_id.lower() for resource_id in settings.ids}
     is_replaced = world.behavior.identities_on_put == "replaced"
     kept = {} if is_replaced else account.identity.user_assigned
+    return Identity("UserAssigned", user_assigned=user_assigned(world, account, settings, kept))
+
+
+def user_assigned(
+    world: World, account: Account, settings: IdentitySettings, kept: dict[str, AssignedIdentity]
+) -> dict[str, AssignedIdentity]:
+    """The identities that a request for the account, or for one of its pools, assigns, and those of `kept` that the
+    request does not remove with null. Raises AzureError."""
+    named = {resource_id.lower() for resource_id in settings.ids}
     assigned = {rid: one for rid, one in kept.items() if rid.lower() not in named}
     for resource_id in [resource_id for resource_id, assign in settings.ids.items() if assign]:
         found = world.identities.get(resource_id)

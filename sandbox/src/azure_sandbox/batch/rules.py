@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ..key_vault.grants import Grants
 from ..resource_manager.rules import Resource
@@ -25,7 +24,6 @@ from .account import (
     Health,
     Identity,
     Key,
-    Pool,
     Protection,
     Register,
     account_key,
@@ -36,6 +34,7 @@ from .account import (
 from .account_settings import AccountSettings, EncryptionSettings
 from .encryption import KeyUse
 from .key_check import KeyIdentifier, delays
+from .pools import Pools
 from .world import World
 
 TYPE = "Microsoft.Batch/batchAccounts"
@@ -60,11 +59,6 @@ def _required(account: Account | None, name: str, group: str) -> Account:
     return account
 
 
-def pool_deletion(account: Account, pool: str) -> str:
-    """The path of the operation that deletes a pool. It has the pool's name instead of an operation id."""
-    return f"{account.id}/poolOperationResults/delete-{pool}"
-
-
 @dataclass
 class BatchAccounts:
     world: World
@@ -74,10 +68,12 @@ class BatchAccounts:
     _protected: dict[Key, str] = field(default_factory=dict)
     _dying: set[Key] = field(default_factory=set)
     _lag: ReadLag[Key, Account] = field(init=False)
+    pools: Pools = field(init=False)
 
     def __post_init__(self) -> None:
         self._lag = ReadLag(self.world)
         self._operations = Operations(self.world)
+        self.pools = Pools(self.world, self._operations)
 
     # Reading
 
@@ -269,30 +265,6 @@ class BatchAccounts:
         account_id = account.auto_storage["storageAccountId"]
         synced = {"storageAccountId": account_id, "lastKeySync": self.world.clock.iso()}
         account.auto_storage = {**synced, **account.auto_storage, **synced}
-
-    # Pools
-
-    def pool(self, account: Account, name: str) -> Pool:
-        found = account.pools.get(name.lower())
-        if found is None:
-            raise errors.pool_not_found(name)
-        return found
-
-    def put_pool(self, account: Account, name: str, document: dict[str, Any]) -> Pool:
-        now = self.world.clock.time()
-        previous = account.pools.get(name.lower())
-        created = previous.created if previous else now
-        properties = document.get("properties") or {}
-        if not isinstance(properties, dict):
-            raise errors.invalid_body("properties is not an object")
-        pool = Pool(name, properties, document.get("identity"), created, now)
-        account.pools[name.lower()] = pool
-        return pool
-
-    def delete_pool(self, account: Account, name: str) -> Work | None:
-        if account.pools.pop(name.lower(), None) is None:
-            return None
-        return self._operations.start(None, 0, pool_deletion(account, name))
 
     # Initial accounts
 

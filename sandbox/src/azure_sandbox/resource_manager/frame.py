@@ -249,7 +249,7 @@ def _headers(call: Call, *, gateway: bool) -> Iterator[tuple[str, str]]:
         if own.isascii() and own.isprintable():
             yield "x-ms-client-request-id", own
     if call.caller is not None:
-        yield throttling.remaining(call)
+        yield from throttling.remaining(call)
         if not gateway:
             who = f"tenantId={call.caller.tenant_id},objectId={call.caller.object_id}"
             yield "x-ms-operation-identifier", f"{who}/{_REGION}/{correlation}"

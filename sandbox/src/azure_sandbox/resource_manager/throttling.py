@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,6 +26,8 @@ class Limit:
 # Per principal and subscription, as Microsoft documents them ("Understand how Azure Resource Manager throttles
 # requests").
 LIMITS = {"reads": Limit(250, 25), "writes": Limit(200, 10), "deletes": Limit(200, 10)}
+# The limits in the recordings. Only the request itself is missing from the full number.
+RECORDED_LIMITS = {"reads": 1100, "writes": 800, "deletes": 800}
 # The limits of all principals in a subscription together, which the headers show. In the recordings, only the request
 # itself is missing from the full number, so the buckets are refilled fast. No request was refused by these limits.
 GLOBAL_LIMITS = {"reads": Limit(16500, 375), "writes": Limit(12000, 150), "deletes": Limit(12000, 150)}
@@ -47,9 +50,9 @@ class Throttle:
         self.buckets[key] = (left - 1, now)
         return 0
 
-    def left(self, key: tuple[str, str, str]) -> int:
+    def left(self, key: tuple[str, str, str], limit: Limit) -> int:
         """The number of tokens that remain after the last request."""
-        return int(self.buckets[key][0])
+        return int(self.buckets.get(key, (limit.size, 0))[0])
 
 
 class World(shared.World, Protocol):
@@ -73,9 +76,13 @@ def check(call: Call) -> None:
         raise errors.throttled(kind.removesuffix("s"), subscription, call.caller.app_id, math.ceil(wait))
 
 
-def remaining(call: Call) -> tuple[str, str]:
-    """The header with the remaining number of requests: its name and its value."""
-    kind, throttle = _kind(call.request.method), call.world.throttle
-    key = (kind, call.path.get("subscription", "").lower(), EVERYBODY)
-    throttle.take(key, GLOBAL_LIMITS[kind], call.world.clock.time())
-    return f"x-ms-ratelimit-remaining-subscription-global-{kind}", str(throttle.left(key))
+def remaining(call: Call) -> Iterator[tuple[str, str]]:
+    """The headers with the remaining numbers of requests, of the caller and of all callers: names and values."""
+    assert call.caller is not None
+    kind, subscription = _kind(call.request.method), call.path.get("subscription", "").lower()
+    own, everybody = (kind, subscription, call.caller.object_id), (kind, subscription, EVERYBODY)
+    throttle = call.world.throttle
+    left = throttle.left(own, LIMITS[kind]) if call.world.timing.throttling else RECORDED_LIMITS[kind] - 1
+    yield f"x-ms-ratelimit-remaining-subscription-{kind}", str(left)
+    throttle.take(everybody, GLOBAL_LIMITS[kind], call.world.clock.time())
+    yield f"x-ms-ratelimit-remaining-subscription-global-{kind}", str(throttle.left(everybody, GLOBAL_LIMITS[kind]))

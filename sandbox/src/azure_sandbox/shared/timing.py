@@ -43,6 +43,7 @@ class Timing:
     group_delete: float = 0
     batch_create: float = 0
     batch_delete: float = 0
+    pool_delete: float = 0
     # Until an account is available again, after Batch can use its key again.
     batch_recovery: float = 0
     vault_dns: float = 0
@@ -64,6 +65,7 @@ REALISTIC = Timing(
     group_delete=30,
     batch_create=8,
     batch_delete=12,
+    pool_delete=15,
     batch_recovery=600,
     vault_dns=31,
     vault_purge=600,
