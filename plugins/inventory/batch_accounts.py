@@ -10,8 +10,7 @@ short_description: Batch accounts inventory source
 description:
   - Lists the Batch accounts of subscriptions. Each account becomes a host with the variables of the roles of this
     collection, so the roles can run on all accounts or on a group of accounts without further variables.
-  - Uses a YAML configuration file whose name is C(batch_accounts.yml) or ends in C(.batch_accounts.yml). The extension
-    C(.yaml) is also accepted.
+  - Uses a YAML configuration file. Its name ends in C(.yml) or C(.yaml).
   - A host has the name of its account. If several accounts in different regions have the same name, the host is named
     by account and region, as in C(mybatch.westeurope).
   - The permission to read the accounts is sufficient. A warning names the subscriptions in which the caller may not
@@ -94,7 +93,6 @@ cache_timeout: 3600
 import functools
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -128,7 +126,6 @@ def _template(text: str) -> str:
 # The tasks of a host run on the controller with the Python interpreter of the job, like the tasks of the implicit
 # localhost. The inventory may have been listed in another environment: AWX does that.
 _CONNECTION = {"ansible_connection": "local", "ansible_python_interpreter": _template("{{ ansible_playbook_python }}")}
-_FILE = re.compile(r"(^|.*[/.])batch_accounts\.ya?ml")
 
 
 class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
@@ -137,7 +134,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     inventory: Any
 
     def verify_file(self, path: str) -> bool:
-        return bool(super().verify_file(path) and _FILE.fullmatch(path))
+        return bool(super().verify_file(path)) and path.endswith((".yml", ".yaml"))
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         super().parse(inventory, loader, path, cache)

@@ -15,33 +15,29 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
-from ._azure.disk_keys import DiskKeys
 from ._azure.gateway import Gateway
-from ._azure.identities import Identities
 from ._azure.overlay import Overlay, Reads
 from ._azure.predictions import Predictions
-from ._azure.resources import Resources
+from ._azure.resources import Identities, Resources
 from ._azure.run_store import vault_lock
 from ._azure.session import Session, silent
-from ._azure.visible import HandledAccounts, VisibleAccounts
+from ._azure.visible import DiskKeys, HandledAccounts, VisibleAccounts
 from ._checks.preflight import KEEP_AVAILABLE, failed_checks
 from ._core import placeholders
 from ._core.documents import Account
 from ._core.errors import CmkError, Denied, Refused
 from ._core.ids import key_of
 from ._core.plan import Outcome
-from ._resources.access.client import Access
+from ._resources.access.client import Access, CallerRights
 from ._resources.access.overlay import AccessOverlay
 from ._resources.account.client import Accounts
 from ._resources.account.overlay import AccountsOverlay
 from ._resources.encryption.client import Encryption
 from ._resources.encryption.fleet import Fleet
-from ._resources.encryption.symptoms import SymptomReader
 from ._resources.key.client import Keys
-from ._resources.key.evidence import EvidenceReader
+from ._resources.key.evidence import EvidenceReader, SymptomReader
 from ._resources.key.newest import Newest
 from ._resources.key.overlay import KeysOverlay
-from ._resources.vault.caller_rights import CallerRights
 from ._resources.vault.client import Vaults
 from ._resources.vault.overlay import VaultsOverlay
 from ._resources.vault.reads import VaultReads

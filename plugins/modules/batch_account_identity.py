@@ -38,6 +38,9 @@ options:
       - Region of a new account. The default is that of its resource group.
       - The region of an existing account is not changed.
     type: str
+  tags:
+    description: Tags of a new account. The tags of an existing account are not changed.
+    type: dict
   identity_id:
     description:
       - Resource id of the user-assigned identity to give to the account.
@@ -117,6 +120,13 @@ EXAMPLES = r"""
     name: mybatch
     adopt_existing: true
 
+- name: Create an account with tags
+  azbatch.cmk.batch_account_identity:
+    resource_group: rg-batch
+    name: mybatch
+    tags:
+      cost_center: "4711"
+
 - name: Create an account in another subscription, with the managed identity of the machine
   azbatch.cmk.batch_account_identity:
     resource_group: rg-batch
@@ -184,7 +194,7 @@ key_identifier:
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
 tags:
-  description: The account's tags. This module does not change them.
+  description: The account's tags.
   returned: success, if it exists
   type: dict
   sample: {}
@@ -217,6 +227,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
     "location": {"type": "str"},
+    "tags": {"type": "dict"},
     "identity_id": {"type": "str"},
     # The identifier of a key is no secret, although Ansible suspects that by the name of the option.
     "key_identifier": {"type": "str", "no_log": False},

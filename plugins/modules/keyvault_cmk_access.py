@@ -280,7 +280,7 @@ def _run(goal: access_goal.Goal, params: Mapping[str, Any], cloud: Cloud) -> Out
                 in_background(cloud.vault_reads.get, goal.group, goal.vault)
             listed = cloud.accounts.listed(group, account) if goal.present else None
             found = listed or cloud.accounts.existing(group, account, is_left=params["unready"] == unready.LEAVE)
-            goals = access_goal.of_account(goal, required(found, group, account))
+            goals = access_goal.of_account(goal, required(found, group, account, group_option="account_resource_group"))
         if len(goals) > 1:
             # All goals are checked before the first change.
             for one in goals:

@@ -59,6 +59,9 @@ options:
     description: Retention period of a new vault for deleted objects, 7 to 90 days. It cannot be changed later.
     type: int
     default: 90
+  tags:
+    description: Tags of a new vault. The tags of an existing vault are not changed.
+    type: dict
   trusted_services:
     description:
       - If the firewall of an existing vault blocks trusted Microsoft services, allow them. Batch is one of these
@@ -111,6 +114,8 @@ EXAMPLES = r"""
     name: mypremiumvault
     location: northeurope
     sku: premium
+    tags:
+      cost_center: "4711"
 
 - name: Allow trusted Microsoft services, such as Batch, in the firewall of a vault
   azbatch.cmk.keyvault_cmk_vault:
@@ -200,7 +205,7 @@ trusted_services:
   type: bool
   sample: true
 tags:
-  description: The vault's tags. This module does not change them.
+  description: The vault's tags.
   returned: success
   type: dict
   sample: {}
@@ -233,6 +238,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "authorization": {"type": "str", "choices": ["rbac", "access_policy"]},
     "sku": {"type": "str", "default": "standard", "choices": ["standard", "premium"]},
     "retention_days": {"type": "int", "default": 90},
+    "tags": {"type": "dict"},
     "recover": {"type": "bool", "default": False},
     "trusted_services": {"type": "bool", "default": False},
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},

@@ -10,7 +10,8 @@ This plugin util is private to the collection.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -66,6 +67,9 @@ _RESULT = re.compile(r"\b__\w+")
 _OMITTED = object()
 # Valid values for options whose values are not known yet.
 _UNKNOWN = {"key_identifier": f"https://unknown.vault.azure.net/keys/unknown/{'0' * 32}"}
+_DONE_BY_PROVISION = re.compile(
+    r"(?<=with )azbatch\.cmk\.(?:batch_account_identity|keyvault_cmk_(?:access|key|vault))\b(?! \()"
+)
 # The options of the modules that the roles use, and the functions that check their values.
 _CHECKED: dict[str, tuple[Mapping[str, Any], Callable[[Mapping[str, Any]], Any]]] = {
     "azbatch.cmk.batch_account_identity": (batch_account_identity.ARGUMENTS, account_goal.desired),
@@ -84,20 +88,25 @@ PRESET_RESULT = Refused(
 )
 
 
+def _specifications() -> dict[str, Mapping[str, Any]]:
+    """The variables of each role, by the name of the role."""
+    entries: dict[str, Any] = {}
+    for file in _COLLECTION.glob("roles/*/meta/argument_specs.yml"):
+        entries |= yaml_load(file.read_text(encoding="utf-8"))["argument_specs"]
+    return {f"azbatch.cmk.{role}": entry["options"] for role, entry in entries.items()}
+
+
 def _known_variables() -> frozenset[str]:
     """The variables of all roles and playbooks, the result variable, and the variables that the inventory plugin
     sets."""
-    specifications = [
-        yaml_load(file.read_text(encoding="utf-8"))["argument_specs"]
-        for file in _COLLECTION.glob("roles/*/meta/argument_specs.yml")
-    ]
-    of_roles = {name for one in specifications for entry in one.values() for name in entry.get("options", {})}
+    of_roles = {name for options in _SPECIFICATIONS.values() for name in options}
     playbooks = "".join(file.read_text(encoding="utf-8") for file in _COLLECTION.glob("playbooks/**/*.yml"))
     of_inventory = Record.__required_keys__ | Record.__optional_keys__
     return frozenset({*of_roles, *_VARIABLE.findall(playbooks), *of_inventory, *VARIABLES, RESULT})
 
 
 # Read when the plugin is loaded, once in a run. In a worker, each task of each host would read the files again.
+_SPECIFICATIONS = _specifications()
 KNOWN_VARIABLES = _known_variables()
 
 
@@ -114,25 +123,27 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
                 return {"failed": True, **PRESET_RESULT.result()}
             defaults = self._task._role.get_default_vars()
             self._task.args = without_blanks(self._task.args, variables, defaults, self._templar.template)
-            problems = self._problems(defaults)
+            problems = self._problems(role, defaults)
             if problems:
                 return {"failed": True, **(several(problems).result() if len(problems) > 1 else problems[0])}
         result: dict[str, Any] = super().run(tmp, task_vars)
-        if variables:
-            name_variables(result, variables)
+        name_variables(result, variables, is_role=is_ours)
         if is_ours:
             warnings = self._warnings_of(role, task_vars or {})
             if warnings:
                 result["warnings"] = [*result.get("warnings", []), *warnings]
         return result
 
-    def _problems(self, defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Before the first task of a role: the results of the errors of all invalid variables, if a later task would
-        refuse one of them. Otherwise the first task reports its own options."""
+    def _problems(self, role: str, defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Before the first task of a role: the results of the errors of all invalid variables, if a variable has a
+        wrong type, or if a later task would refuse it. Otherwise the first task reports its own options."""
         blocks = self._task._role.get_task_blocks()
         tasks = [task for block in blocks for task in block.block if str(task.action).startswith("azbatch.cmk.")]
         if not tasks or tasks[0].name != self._task.name:
             return []
+        # By variable, its first problem.
+        found = self._wrong_variables(_SPECIFICATIONS[role])
+        wrong = frozenset(found)
         problems: list[dict[str, Any]] = []
         # The tasks of a role have many options in common, and each template takes time.
         known: dict[tuple[str, str], Any] = {}
@@ -143,15 +154,29 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
                     known[option, str(template)] = self._value(option, template)
                 values[option] = known[option, str(template)]
             given = {option: value for option, value in values.items() if value is not _OMITTED}
-            problems += _problems_of(task, given, defaults, self._templar.template)
-        if not problems:
+            problems += _problems_of(task, given, defaults, self._templar.template, wrong)
+        if not found and not problems:
             return []
-        own = _problems_of(self._task, self._task.args, defaults, self._templar.template)
-        # The first problem of each variable.
-        by_variable: dict[str, dict[str, Any]] = {}
+        own = _problems_of(self._task, self._task.args, defaults, self._templar.template, wrong)
         for one in (*own, *problems):
-            by_variable.setdefault(one.get("variable", one["msg"]), one)
-        return list(by_variable.values())
+            found.setdefault(one.get("variable", one["msg"]), one)
+        return list(found.values())
+
+    def _wrong_variables(self, specification: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """The results of the errors of the variables that are required and not set, or that have a wrong type or a
+        value that is not one of the choices."""
+        values = {}
+        for name in specification.keys() & self._templar.available_variables.keys():
+            with suppress(AnsibleUndefinedVariable):
+                value = self._templated(name, self._templar.available_variables[name])
+                if value is not _OMITTED and not is_blank(value):
+                    values[name] = value
+        missing = {name: one for name, one in specification.items() if one.get("required") and name not in values}
+        found: dict[str, CmkError | None] = {name: _missing(name, one) for name, one in missing.items()}
+        types = {name: {**specification[name], "required": False} for name in values}
+        if ArgumentSpecValidator(types).validate(values).error_messages:
+            found |= {name: _of_type(name, value, types[name]) for name, value in values.items()}
+        return {name: error.result() for name, error in found.items() if error}
 
     def _may_run(self, task: Any) -> bool:
         """Whether the conditions of a task are true, as far as they do not use the results of other tasks."""
@@ -173,11 +198,14 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
         if _RESULT.search(str(template)):
             return unknown
         try:
-            # In a dictionary, because ansible-core refuses the value of `omit` elsewhere.
-            templated = self._templar.template({option: template})
+            return self._templated(option, template)
         except AnsibleUndefinedVariable:
             return unknown
-        value = templated.get(option, _OMITTED)
+
+    def _templated(self, name: str, template: Any) -> Any:
+        """The value of a template; `_OMITTED` if it is `omit`."""
+        # In a dictionary, because ansible-core refuses the value of `omit` elsewhere.
+        value = self._templar.template({name: template}).get(name, _OMITTED)
         return _OMITTED if value == self._templar.available_variables.get("omit") else value
 
     def _warnings_of(self, role: str, task_vars: Mapping[str, Any]) -> list[str]:
@@ -192,9 +220,14 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
 
 
 def _problems_of(
-    task: Any, options: Mapping[str, Any], defaults: Mapping[str, Any], template: Callable[[Any], Any]
+    task: Any,
+    options: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    template: Callable[[Any], Any],
+    wrong: Collection[str],
 ) -> list[dict[str, Any]]:
-    """The results of the errors of a task's options, with the names of the role's variables."""
+    """The results of the errors of a task's options, with the names of the role's variables. The values of the
+    variables that are already known to be `wrong` count as not known yet."""
     action = str(task.action)
     if action not in _CHECKED:
         return []
@@ -202,19 +235,22 @@ def _problems_of(
     variables = passed_on(task.get_ds(), action)
     given = without_blanks(options, variables, defaults, template)
     specification = {**CONNECTION, **arguments}
-    wrong = {option: _of_type(option, value, specification) for option, value in given.items()}
-    problems = [problem.result() for problem in wrong.values() if problem]
-    rest = {option: value for option, value in given.items() if not wrong[option]}
+    right = {option: value for option, value in given.items() if variables.get(option) not in wrong}
     optional = {option: {**one, "required": False} for option, one in specification.items()}
-    params = ArgumentSpecValidator(optional).validate(rest).validated_parameters
-    missing = [option for option, one in specification.items() if one.get("required") and option not in rest]
+    params = ArgumentSpecValidator(optional).validate(right).validated_parameters
+    unknown = [
+        option
+        for option, one in specification.items()
+        if option not in right and one["type"] == "str" and (one.get("required") or variables.get(option) in wrong)
+    ]
     try:
-        # An option of a wrong type counts as missing, and is not reported a second time.
-        desired({**params, **{option: _UNKNOWN.get(option, "unknown") for option in missing}})
+        desired({**params, **{option: _UNKNOWN.get(option, "unknown") for option in unknown}})
     except CmkError as error:
         found = error.facts.get("problems", [error.result()])
-        # A value that is not known yet is not wrong.
-        problems += [one for one in found if one.get("value") != _UNKNOWN.get(str(one.get("option")), "unknown")]
+    else:
+        return []
+    # A value that is not known yet is not wrong.
+    problems = [one for one in found if one.get("value") != _UNKNOWN.get(str(one.get("option")), "unknown")]
     named = [{"failed": True, **problem} for problem in problems]
     for problem in named:
         name_variables(problem, variables)
@@ -222,15 +258,35 @@ def _problems_of(
     return named
 
 
-def _of_type(option: str, value: Any, specification: Mapping[str, Any]) -> InvalidOption | None:
-    """The error of a value of the wrong type, or that is not one of the choices of the option."""
-    one = specification.get(option)
-    if one is None or not ArgumentSpecValidator({option: one}).validate({option: value}).error_messages:
+def _missing(name: str, option: Mapping[str, Any]) -> CmkError:
+    """The error of a required variable that is not set."""
+    # The first sentence of the description, such as `Name of the key.`.
+    what = option["description"][0].partition(". ")[0].rstrip(".")
+    remedy = f"Set {name}: {what[0].lower()}{what[1:]}."
+    return CmkError(f"{name} is not set. {remedy}", code="invalid_option", variable=name, remedy=remedy)
+
+
+def _of_type(name: str, value: Any, option: Mapping[str, Any]) -> CmkError | None:
+    """The error of a variable that has the wrong type, or a value that is not one of the choices."""
+    errors = ArgumentSpecValidator({name: option}).validate({name: value}).error_messages
+    if not errors:
         return None
-    if "choices" in one:
-        return InvalidOption(option, value, "it is not allowed.", f"Use one of {', '.join(map(str, one['choices']))}.")
-    kind = {"int": "an integer", "bool": "true or false", "list": "a list", "dict": "a dictionary"}.get(one["type"])
-    return InvalidOption(option, value, "its type is wrong.", f"Use {kind or one['type']}.")
+    is_list = option["type"] == "list"
+    if "choices" in option:
+        problem = "it is not allowed."
+        allowed = f"{'a list of' if is_list else 'one of'} {', '.join(map(str, option['choices']))}"
+    elif "options" in option:
+        # It is no dictionary, or one of its keys is unknown, missing or wrong.
+        problem = f"{errors[0]}."
+        allowed = (
+            f"{'a list of dictionaries' if is_list else 'a dictionary'} with the keys {', '.join(option['options'])}"
+        )
+    else:
+        problem = "its type is wrong."
+        allowed = {"int": "an integer", "bool": "true or false", "list": "a list"}.get(option["type"], option["type"])
+    error = InvalidOption(name, value, problem, f"Use {allowed}.")
+    error.facts["variable"] = error.facts.pop("option")
+    return error
 
 
 def rotates(variables: Mapping[str, Any]) -> bool:
@@ -251,6 +307,7 @@ def without_blanks(
     left blank. `variables` are the variables of the options, by option."""
     blank = {option for option in variables if option in options and is_blank(options[option])}
     chosen = {option: template(defaults[variables[option]]) for option in blank if variables[option] in defaults}
+    chosen = {option: value for option, value in chosen.items() if not is_blank(value)}
     return {option: value for option, value in {**options, **chosen}.items() if option not in blank - chosen.keys()}
 
 
@@ -269,30 +326,33 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def name_variables(result: dict[str, Any], variables: Mapping[str, str]) -> None:
-    """Add the names of variables after the options in the messages of a result."""
+def name_variables(result: dict[str, Any], variables: Mapping[str, str], *, is_role: bool = False) -> None:
+    """Name variables instead of the options in the messages of a result. In a role, also name the role that does what a
+    module does: `Create it with azbatch.cmk.provision`. Modules with options are kept."""
+
+    def named(text: Any) -> Any:
+        text = with_variables(text, variables)
+        return _DONE_BY_PROVISION.sub("azbatch.cmk.provision", text) if is_role and isinstance(text, str) else text
+
     if result.get("warnings"):
-        result["warnings"] = [with_variables(one, variables) for one in result["warnings"]]
+        result["warnings"] = [named(one) for one in result["warnings"]]
     if result.get("left_alone"):
         # Also part of the facts of the host, for the last play of the playbook.
-        result["left_alone"]["reason"] = with_variables(result["left_alone"]["reason"], variables)
+        result["left_alone"]["reason"] = named(result["left_alone"]["reason"])
+        result["summary"] = named(result["summary"])
     if result.get("failed"):
         for text in ("msg", "remedy"):
             if text in result:
-                result[text] = with_variables(result[text], variables)
+                result[text] = named(result[text])
         if result.get("option") in variables:
             result["variable"] = variables[result["option"]]
 
 
 def with_variables(text: Any, variables: Mapping[str, str]) -> Any:
-    """`Set enable_key: true` becomes `Set enable_key: true (cmk_key_enable: true)`, once for each option."""
-    if not isinstance(text, str):
-        return text
-    for option, variable in variables.items():
-        found = _pattern(option).search(text)
-        if found:
-            named = f"{found[0]} ({variable}{found['value'] or ''})"
-            text = f"{text[: found.start()]}{named}{text[found.end() :]}"
+    """`Set enable_key: true` becomes `Set cmk_key_enable: true`."""
+    if isinstance(text, str):
+        for option, variable in variables.items():
+            text = _pattern(option).sub(variable, text)
     return text
 
 
@@ -300,12 +360,11 @@ def with_variables(text: Any, variables: Mapping[str, str]) -> Any:
 def _pattern(option: str) -> re.Pattern[str]:
     """The pattern of an option in a message. If its name is a common word, the pattern requires a context in which
     the word can only be the option."""
-    value = r"(?P<value>: (?:[a-z][a-z_]*|\d+)\b)"
+    has_value = r"(?=: (?:[a-z][a-z_]*|\d+)\b)"
     if "_" in option:
-        return re.compile(rf"(?<![\w./]){option}(?:{value}|\b(?!: ))")
+        return re.compile(rf"(?<![\w./]){option}(?:{has_value}|\b(?!: ))")
     advice = "|".join(rf"(?<={verb} )" for verb in ("Correct", "correct", "Set", "set"))
-    of_ansible = rf"(?<=argument '){option}'|(?<=value of ){option}(?= must)"
-    return re.compile(rf"(?<![\w./]){option}{value}|^{option}(?= is )|(?:{advice}){option}\b(?!: )|{of_ansible}")
+    return re.compile(rf"(?<![\w./]){option}{has_value}|^{option}(?= is )|(?:{advice}){option}\b(?!: )")
 
 
 def unknown_variable(name: str) -> str:

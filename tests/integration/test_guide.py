@@ -58,7 +58,7 @@ def sections() -> dict[str, list[dict[str, Any]]]:
 def documented(role: str) -> set[str]:
     """The options of a role."""
     spec = yaml.safe_load((ROOT / "roles" / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))
-    return set(spec["argument_specs"]["main"]["options"])
+    return set(spec["argument_specs"][role]["options"])
 
 
 def test_the_guide_from_its_first_task_to_its_last(ansible: Ansible, service: Service) -> None:

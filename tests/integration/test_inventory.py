@@ -606,8 +606,10 @@ def test_listing_with_a_transient_fault(ansible: Ansible, service: Service, name
     assert [one["applied"] for one in service.sandbox.control.call("GET", "/faults")["faults"]] == [1]
 
 
-def test_file_of_another_name(ansible: Ansible) -> None:
-    source(ansible, "accounts.yml").refused("could not be verified")
+def test_file_of_another_name(ansible: Ansible, service: Service) -> None:
+    service.make_account()
+    assert source(ansible, "accounts.yml").inventory().hosts.keys() == {"account1"}
+    source(ansible, "accounts.txt").refused("Completely failed to parse")
 
 
 def test_options_may_be_templates(ansible: Ansible, service: Service) -> None:

@@ -54,6 +54,23 @@ def assert_granted(service: Service, mode: str) -> None:
         assert service.assignments(principal(service)) == []
 
 
+def test_settings_of_new_resources(roles: RolesRunner, service: Service) -> None:
+    """Tag policies refuse resources without tags, and keys of an HSM need a premium vault. Existing resources keep
+    their tags: several accounts share a vault."""
+    wanted = {"cmk_vault_sku": "premium", "cmk_vault_retention_days": 7, "cmk_key_type": "RSA-HSM"}
+    predicted = provision(roles, service, check=True, cmk_tags={"owner": "ops", "cost_center": 4711}, **wanted)
+    run = provision(roles, service, cmk_tags={"owner": "ops", "cost_center": 4711}, **wanted)
+
+    assert steps(predicted) == steps(run)
+    tags = {"owner": "ops", "cost_center": "4711"}
+    assert (service.vault()["tags"], service.account()["tags"]) == (tags, tags)
+    assert service.vault()["properties"]["sku"]["name"] == "premium"
+    assert service.vault()["properties"]["softDeleteRetentionInDays"] == 7
+    assert service.key().key_type == "RSA-HSM"
+    unchanged(provision(roles, service, cmk_tags={"owner": "others"}))
+    assert service.account()["tags"] == tags
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("identity", IDENTITIES)
 @pytest.mark.slow(every=3)
@@ -352,7 +369,7 @@ def test_a_deleted_key_is_recovered_on_request(ansible: Ansible, service: Servic
     service.make_vault()
     version = service.make_key().id
     service.keys().begin_delete_key("key1").wait()
-    refused(run_role(ansible, "provision"), KEY, "key1", "recover: true (cmk_key_recover: true)")
+    refused(run_role(ansible, "provision"), KEY, "key1", "cmk_key_recover: true")
     run = play_role(ansible, "provision", cmk_key_recover=True, cmk_vault_authorization="access_policy")
     assert wrote(run)[0].startswith("POST")
     assert service.encryption() == version

@@ -22,7 +22,7 @@ UNREADY = {
     "creating": "is being created",
     "deleting": "is being deleted",
     "failed": "has failed (provisioning state Failed)",
-    "gone": "correct account_name (cmk_account_name)",
+    "gone": "azbatch.cmk.provision, or correct cmk_account_name, cmk_resource_group or cmk_subscription_id",
 }
 
 

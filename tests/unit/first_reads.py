@@ -20,8 +20,8 @@ from threading import Barrier, Thread
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.connections import transport
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Gateway
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import transport
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import answering
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier

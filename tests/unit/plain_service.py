@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent import SentWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
 
 
 class Plain:

@@ -177,6 +177,7 @@ def vault_goal(**options: Any) -> vault_goal_module.Goal:
         "recover": False,
         "trusted_services": False,
         "force": False,
+        "tags": None,
         **options,
     }
     return vault_goal_module.desired(params)

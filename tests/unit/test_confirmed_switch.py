@@ -18,7 +18,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.visible import HandledAccounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Rejected, Unavailable
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent import SentWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import client as account_client
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.client import Accounts
 

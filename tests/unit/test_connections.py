@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure import connections
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk
 
 SETTINGS = {"stream": True, "verify": True, "cert": None}
 
@@ -28,26 +28,26 @@ def merged(session: requests.Session, host: str, **settings: Any) -> Any:
 
 
 def test_the_environment_is_read_once_for_each_host(proxies: pytest.MonkeyPatch) -> None:
-    session = connections.transport().session
+    session = sdk.transport().session
     first = merged(session, "management.azure.com")
     proxies.setenv("HTTPS_PROXY", "http://127.0.0.1:2")
 
     assert (first["proxies"]["https"], first["verify"]) == ("http://127.0.0.1:1", "/bundle.pem")
     assert merged(session, "management.azure.com")["proxies"]["https"] == "http://127.0.0.1:1"
     assert merged(session, "vault.azure.net")["proxies"]["https"] == "http://127.0.0.1:2"
-    assert merged(connections.transport().session, "management.azure.com")["proxies"]["https"] == "http://127.0.0.1:2"
+    assert merged(sdk.transport().session, "management.azure.com")["proxies"]["https"] == "http://127.0.0.1:2"
 
 
 def test_a_host_may_need_no_proxy(proxies: pytest.MonkeyPatch) -> None:
     proxies.setenv("NO_PROXY", ".vault.azure.net")
-    session = connections.transport().session
+    session = sdk.transport().session
 
     assert "https" in merged(session, "management.azure.com")["proxies"]
     assert "https" not in merged(session, "kv.vault.azure.net")["proxies"]
 
 
 def test_settings_of_a_request_count(proxies: pytest.MonkeyPatch) -> None:
-    session = connections.transport().session
+    session = sdk.transport().session
 
     assert merged(session, "management.azure.com")["stream"] is True
     assert merged(session, "management.azure.com", stream=False)["stream"] is False
@@ -62,7 +62,7 @@ def test_requests_are_sent_once() -> None:
         def __init__(self, to_azure: Any) -> None:
             sent.append(to_azure.max_retries)
 
-    transport = connections.transport(Adapter)
+    transport = sdk.transport(Adapter)
 
     assert isinstance(transport.session.get_adapter("https://management.azure.com"), Adapter)
     assert [(one.total, one.redirect, one.raise_on_status) for one in sent] == [(False, 0, False)]

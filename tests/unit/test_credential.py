@@ -21,8 +21,7 @@ import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import credentials as credentials_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.credentials import SharedTokens
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.environments import environment_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.credentials import SharedTokens, environment_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, InvalidOption

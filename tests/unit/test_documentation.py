@@ -34,6 +34,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import disabled as key_disabled
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import document as vault_document
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import passed_on
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = "ansible_collections.azbatch.cmk.plugins"
@@ -306,7 +307,7 @@ def test_oldest_sdks_are_the_same_wherever_they_are_named() -> None:
 
 
 def specification(role: str) -> dict[str, Any]:
-    return load(ROOT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"]["main"]
+    return load(ROOT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"][role]
 
 
 def defaults(role: str) -> dict[str, Any]:
@@ -328,10 +329,36 @@ def is_template(value: Any) -> bool:
 @pytest.mark.parametrize("role", ROLES)
 def test_defaults_of_a_role_are_those_that_are_documented(role: str) -> None:
     options = specification(role)["options"]
-    # An empty list is not documented as a default, because Ansible refuses null for a list with a default.
-    literal = {name: value for name, value in defaults(role).items() if not is_template(value) and value != []}
+    # An empty value is no default. Required variables have one, so that the role can report that they are not set.
+    literal = {
+        name: value for name, value in defaults(role).items() if not is_template(value) and value not in ("", [])
+    }
 
     assert literal == {name: option["default"] for name, option in options.items() if "default" in option}
+    required = {name for name, option in options.items() if option.get("required")}
+    assert {name for name, value in defaults(role).items() if value == ""} == required
+
+
+def passed_options(role: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The variables of the role that its tasks pass on, each with the option of the module."""
+    for file in sorted((ROOT / "roles" / role / "tasks").glob("*.yml")):
+        for task in load(file):
+            for action in (name for name in task if name.startswith("azbatch.cmk.")):
+                options = {**CONNECTION, **module(action.rpartition(".")[2]).ARGUMENTS}
+                for option, variable in passed_on(task, action).items():
+                    yield variable, options[option]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_variable_accepts_what_its_option_accepts(role: str) -> None:
+    variables = specification(role)["options"]
+    passed = dict(passed_options(role))
+
+    assert len(passed) > 5
+    for name, option in passed.items():
+        for part in ("type", "elements", "choices"):
+            assert variables[name].get(part) == option.get(part), (name, part)
+        assert set(variables[name].get("options", ())) == set(option.get("options", ())), name
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -429,7 +456,7 @@ def test_role_is_laid_out_like_the_others(role: str) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_the_manual_of_a_role_lists_its_return_values(role: str) -> None:
-    manual = (ROOT / "roles" / role / "README.md").read_text(encoding="utf-8")
+    manual = (ROOT / "docs" / f"{role}.md").read_text(encoding="utf-8")
     rows = [row.split("|")[1:3] for row in manual.partition("## Result")[2].splitlines() if "`" in row and "|" in row]
     documented_names = {name for names, _meaning in rows for name in re.findall(r"`(\w+)`", names)}
 
@@ -439,10 +466,11 @@ def test_the_manual_of_a_role_lists_its_return_values(role: str) -> None:
     assert f"ansible-doc -t role azbatch.cmk.{role}" in manual
 
 
+@pytest.mark.parametrize("page", ["docs/{}.md", "roles/{}/README.md"])
 @pytest.mark.parametrize("role", ROLES)
-def test_example_of_a_role_sets_the_required_options(role: str) -> None:
-    manual = (ROOT / "roles" / role / "README.md").read_text(encoding="utf-8")
-    [example] = re.findall(r"```yaml\n(.*?)```", manual, re.S)
+def test_example_of_a_role_sets_the_required_options(role: str, page: str) -> None:
+    manual = (ROOT / page.format(role)).read_text(encoding="utf-8")
+    [example] = [one for one in re.findall(r"```yaml\n(.*?)```", manual, re.S) if "- role:" in one]
     [[given]] = [play["roles"] for play in yaml.safe_load(example)]
     options = specification(role)["options"]
 

@@ -14,8 +14,8 @@ from urllib.parse import unquote
 import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.connections import transport
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Gateway
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import transport
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotFound, TimedOut
 

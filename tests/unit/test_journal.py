@@ -20,7 +20,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Rejected,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent import SentWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
 
 ACCOUNT = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Batch/batchAccounts/A"
 ON_KEY: dict[str, Any] = {"properties": {"encryption": {"keySource": "Microsoft.KeyVault"}}}

@@ -40,10 +40,10 @@ from goals import access_goal, key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.connections import transport
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Gateway
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.resources import Resources
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import transport
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan

@@ -23,7 +23,7 @@ LAYERS = {
     r"_checks\..+": "check",
     # What reads and changes Azure, or the run's store.
     r"_resources\.\w+\.(client|overlay|reads)": "client",
-    r"_resources\.(vault\.caller_rights|key\.(evidence|newest)|encryption\.(fleet|symptoms))": "client",
+    r"_resources\.(key\.(evidence|newest)|encryption\.fleet)": "client",
     # What the tasks of a run share about a key, in the run's store.
     r"_resources\.key\.forced_versions": "shared",
     r"_resources\.\w+\.\w+": "plan",

@@ -138,7 +138,7 @@ def test_every_page_is_in_the_list_of_pages(installed: Path) -> None:
     listed = set(links(installed / "docs" / "README.md"))
 
     assert {page.name for page in (installed / "docs").glob("*.md")} - listed - {"README.md"} == set()
-    assert {f"../roles/{folder.name}/README.md" for folder in (ROOT / "roles").iterdir()} <= listed
+    assert {f"../roles/{folder.name}/meta/argument_specs.yml" for folder in (ROOT / "roles").iterdir()} <= listed
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,7 @@ from goals import ACCOUNT, options_of
 from plain_service import plain
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotFound, Refused, Unavailable
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent import SentWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, SentWrites
 from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_access, keyvault_cmk_key
 
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"

@@ -27,7 +27,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent import SentWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
 
 ARM = "https://management.azure.com/subscriptions/S-1"
 CHECK_NAME = f"{ARM}/providers/Microsoft.KeyVault/checkNameAvailability?api-version=1"

@@ -27,9 +27,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted, as_failure, pass_on
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Plan, step, together
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Plan, SentWrites, step, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent import SentWrites
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,10 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.rights import Needed
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step, step
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.rbac import allows
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.client import CallerRights
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.document import allows
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.goal import AccessWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.goal import AccountWrites
@@ -29,7 +30,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import KeyWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.caller_rights import CallerRights
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.goal import VaultWrites
 
 READ = "Microsoft.Batch/batchAccounts/read"

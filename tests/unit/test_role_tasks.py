@@ -198,7 +198,7 @@ def test_options_pass_on_variables_and_results(role: str) -> None:
 def test_options_that_no_role_sets(role: str) -> None:
     given = {option for task in tasks_of(role) for one in task.values() if isinstance(one, dict) for option in one}
 
-    assert not given & {"force", "remove_rotation_policy", "sku", "retention_days"}
+    assert not given & {"force", "remove_rotation_policy"}
 
 
 # The role, the variable, and the module and the option that get its value.

@@ -33,6 +33,7 @@ def goal(**options: Any) -> vault_goal.Goal:
         "trusted_services": False,
         "state": "present",
         "force": False,
+        "tags": None,
         **options,
     }
     return vault_goal.desired(params)
@@ -72,7 +73,27 @@ def test_malformed_name_is_refused() -> None:
     assert refused.value.code == "invalid_name"
 
 
+def test_a_number_is_the_text_of_a_tag() -> None:
+    assert goal(tags={"cost_center": 4711, "owner": "ops"}).tags == {"cost_center": "4711", "owner": "ops"}
+
+
+@pytest.mark.parametrize("tags", [{"owner": ["ops"]}, {"owner": None}, {"critical": True}])
+def test_a_tag_that_is_no_text_is_refused(tags: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        goal(tags=tags)
+
+    assert refused.value.facts["option"] == "tags"
+
+
 # A vault that does not exist
+
+
+def test_only_a_new_vault_gets_the_tags() -> None:
+    tagged = goal(tags={"owner": "ops"})
+    plan = vault_plan.plan(tagged, seen())
+
+    assert plan.steps[0].arguments["body"]["tags"] == plan.after["tags"] == {"owner": "ops"}
+    assert not vault_plan.plan(tagged, seen(vault())).changed
 
 
 def test_vault_is_created_with_roles_and_without_anybodys_policy() -> None:

@@ -15,10 +15,13 @@ import pytest
 from documents import KEY, account
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.disk_keys import DiskKeys
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.visible import HandledAccounts, VisibleAccounts
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.visible import (
+    DiskKeys,
+    HandledAccounts,
+    VisibleAccounts,
+)
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -26,7 +29,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Rejected,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent import SentWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.client import Accounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.reads import VaultReads
 

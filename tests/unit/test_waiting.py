@@ -12,7 +12,7 @@ import pytest
 from clocks import clock_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session, WaitingLines
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     NotConverged,
@@ -20,7 +20,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     TimedOut,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.waiting import WaitingLines
 
 
 def rejected(message: str) -> Rejected:

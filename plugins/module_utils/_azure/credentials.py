@@ -17,12 +17,12 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .._core.errors import CmkError, InvalidOption
 from . import sdk as azure_sdk
-from .environments import Environment
 from .run_store import RunFiles
 
 # azure-core requests a new token if the token expires in fewer seconds than this. The cache does the same.
@@ -274,3 +274,37 @@ def _unavailable(source: str, said: str) -> CmkError:
 
 def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value}
+
+
+@dataclass(frozen=True)
+class Environment:
+    name: str
+    authority: str
+    resource_manager: str
+    vault_suffix: str
+
+    @property
+    def resource_manager_scope(self) -> str:
+        return f"{self.resource_manager}/.default"
+
+
+_ENVIRONMENTS = (
+    Environment("AzureCloud", "login.microsoftonline.com", "https://management.azure.com", "vault.azure.net"),
+    Environment(
+        "AzureUSGovernment",
+        "login.microsoftonline.us",
+        "https://management.usgovcloudapi.net",
+        "vault.usgovcloudapi.net",
+    ),
+    Environment("AzureChinaCloud", "login.chinacloudapi.cn", "https://management.chinacloudapi.cn", "vault.azure.cn"),
+)
+
+
+def environment_of(name: str) -> Environment:
+    by_name = {environment.name.lower(): environment for environment in _ENVIRONMENTS}
+    if name.lower() not in by_name:
+        names = ", ".join(environment.name for environment in _ENVIRONMENTS)
+        raise InvalidOption(
+            "cloud_environment", name, "this cloud is not known.", f"Use one of {names}.", code="unknown_cloud"
+        )
+    return by_name[name.lower()]

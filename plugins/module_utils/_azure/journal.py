@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Any
 
 from .._core.errors import Denied, NotFound, PlanOutdated, Rejected
-from .._core.sent import SentWrites
+from .._core.plan import SentWrites
 from .run_store import RunFiles
 
 

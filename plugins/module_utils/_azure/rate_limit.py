@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from .._core import interrupts
 from .._core.errors import Unavailable
-from .._core.sent import SentWrites
+from .._core.plan import SentWrites
 from . import sdk
 from .cache import request_sent
 from .run_store import RunFiles

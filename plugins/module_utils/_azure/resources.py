@@ -14,9 +14,10 @@ from functools import partial
 from typing import Any
 
 from .._core.concurrent import map_concurrent, value_or_error
-from .._core.documents import Account, Permission, Pool
-from .._core.errors import CmkError, Denied
-from .cache import RECENTLY, NotBefore
+from .._core.documents import Account, ManagedIdentity, Permission, Pool
+from .._core.errors import CmkError, Denied, NotFound
+from .._core.ids import UserAssignedId, parse_user_assigned_id
+from .cache import JUST_NOW, RECENTLY, NotBefore
 from .gateway import Gateway
 from .session import Session
 
@@ -112,3 +113,42 @@ class Resources:
         """The pools of a Batch account with the keys of their disks, which azure-mgmt-batch 17.3 does not show."""
         what = f"list the pools of the Batch account {account_id.rpartition('/')[2]}"
         return self._gateway.list(what, f"{account_id}/pools")
+
+
+class Identities:
+    def __init__(self, session: Session, gateway: Gateway) -> None:
+        self._session = session
+        self._gateway = gateway
+
+    def listed(self, subscription: str) -> dict[str, str]:
+        """The object ids of a subscription's identities, by their resource ids in lower case."""
+        what = f"list the user-assigned identities of the subscription {subscription}"
+        listed = self._gateway.list(
+            what, f"/subscriptions/{subscription}/providers/Microsoft.ManagedIdentity/userAssignedIdentities"
+        )
+        return {identity["id"].lower(): identity["properties"]["principalId"] for identity in listed}
+
+    def get(self, identity_id: UserAssignedId, not_before: NotBefore = JUST_NOW) -> ManagedIdentity:
+        what = f"read the user-assigned identity {identity_id.name}"
+        ref = str(identity_id)
+        identity: ManagedIdentity | None = self._session.cache.get(
+            lambda: self._gateway.find(what, ref), "identity", ref.lower(), not_before=not_before
+        )
+        if identity is None:
+            raise NotFound(
+                f"There is no user-assigned identity {identity_id}. Create it, or correct identity_id.",
+                code="identity_not_found",
+                option="identity_id",
+                value=str(identity_id),
+                remedy="Create the identity, or correct identity_id.",
+            )
+        return identity
+
+    def principal_id(self, resource_id: str) -> str | None:
+        """The object id of a user-assigned identity, which another task of the run may have read a moment ago; None if
+        there is no such identity."""
+        identity = parse_user_assigned_id(resource_id, "identity_id")
+        try:
+            return self.get(identity, RECENTLY)["properties"]["principalId"]
+        except NotFound:
+            return None

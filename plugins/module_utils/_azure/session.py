@@ -17,12 +17,11 @@ from functools import cached_property
 from typing import Any
 
 from .._core import interrupts
-from .._core.errors import CmkError, InvalidOption
-from .._core.sent import SentWrites
-from .._core.waiting import WaitingLines
-from . import connections, credentials, rate_limit, sdk
+from .._core.errors import CmkError, InvalidOption, Unavailable
+from .._core.plan import SentWrites
+from . import credentials, rate_limit, sdk
 from .cache import Cache
-from .environments import Environment, environment_of
+from .credentials import Environment, environment_of
 from .journal import Journal
 from .run_store import RunFiles
 
@@ -130,7 +129,7 @@ class Session:
 
     @cached_property
     def _transport(self) -> Any:
-        return connections.transport()
+        return sdk.transport()
 
     def bare_policies(self, scope: str) -> list[Any]:
         """The policies that a client without an SDK's own policies needs, with tokens for the scope (such as
@@ -253,3 +252,30 @@ class Polled:
 
         deadline = max(time.monotonic() + session.wait_timeout, self._polls_until)
         return session.poll_until(look_again, deadline, "Azure to show the change")
+
+
+class WaitingLines:
+    """Lines such as `Waiting for Azure to show the change (40 of 600 s)`.
+
+    A line has the reason if the previous line had a different reason or none.
+    """
+
+    def __init__(self, waiting_for: str, seconds: float) -> None:
+        self._waiting_for = waiting_for
+        self._seconds = seconds
+        self._reason = ""
+
+    def line(self, elapsed: float, complaint: CmkError) -> str:
+        reason, previous = _reason(complaint), self._reason
+        self._reason = reason
+        line = f"Waiting for {self._waiting_for} ({elapsed:.0f} of {self._seconds:.0f} s)"
+        return f"{line}. {reason}" if reason and reason != previous else line
+
+
+def _reason(complaint: CmkError) -> str:
+    """The reason of the wait: Azure's message, or that of an Unavailable error. Other messages describe the end of
+    the wait."""
+    azure = complaint.facts.get("azure")
+    if azure:
+        return f"Azure reports: ({azure['code']}) {azure['message']}"
+    return complaint.msg if isinstance(complaint, Unavailable) else ""

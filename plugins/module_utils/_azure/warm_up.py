@@ -19,9 +19,9 @@ from typing import Any
 
 from .._core.errors import MissingSdk
 from . import sdk
-from .connections import transport
-from .environments import environment_of
+from .credentials import environment_of
 from .gateway import Gateway
+from .sdk import transport
 from .session import Session
 
 _ACCOUNT = "/subscriptions/none/resourceGroups/none/providers/Microsoft.Batch/batchAccounts/none"

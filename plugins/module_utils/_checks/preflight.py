@@ -251,7 +251,7 @@ def _not_expired(bundle: KeyBundle, evidence: Evidence) -> Judgement:
     if evidence.lasting and ends and ends > evidence.now:
         text += f" The key must stay valid for {evidence.lasting / 60:.0f} minutes after an account is moved to it."
     valid = (begins is None or begins <= evidence.now) and (ends is None or evidence.now + evidence.lasting < ends)
-    return valid, text, "Create a new version with azbatch.cmk.keyvault_cmk_key, or extend its validity."
+    return valid, text, "Create a new version with azbatch.cmk.rotate, or extend its validity."
 
 
 def _type_rsa(bundle: KeyBundle, _evidence: Evidence) -> Judgement:

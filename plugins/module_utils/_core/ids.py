@@ -10,7 +10,9 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .documents import Account, Identity
 from .errors import InvalidOption
@@ -134,6 +136,17 @@ def check_key_name(value: str, option: str) -> str:
 
 def check_guid(value: str, option: str) -> str:
     return _checked(_GUID, value, option, "this is not a GUID such as 11111111-2222-3333-4444-555555555555.")
+
+
+def check_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
+    """The option `tags`. A number counts as its text, because YAML reads `cost_center: 4711` as a number."""
+    texts = {
+        name: str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        for name, value in (tags or {}).items()
+    }
+    if not all(isinstance(one, str) for one in (*texts, *texts.values())):
+        raise InvalidOption("tags", tags, "the name and the value of a tag are texts.", "Put them in quotes.")
+    return texts
 
 
 def _checked(pattern: re.Pattern[str], value: str, option: str, problem: str) -> str:

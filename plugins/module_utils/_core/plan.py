@@ -15,7 +15,6 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from . import placeholders
 from .errors import CmkError
-from .sent import SentWrites
 
 P = ParamSpec("P")
 
@@ -161,3 +160,31 @@ def _together(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             [one for value in values for one in value] if is_list else max(filter(None, values), default=None)
         )
     return combined
+
+
+@dataclass
+class SentWrites:
+    accepted: int = 0
+    # Writes that may have taken effect, although Azure has sent no response, or a server error.
+    in_doubt: int = 0
+    # Whether an interrupt has ended the wait for a response. The write may still take effect.
+    is_abandoned: bool = False
+
+    @property
+    def may_have_changed(self) -> bool:
+        return self.accepted + self.in_doubt > 0
+
+    def send(self, send: Callable[[], Any]) -> Any:
+        """Call `send`, which returns the response of azure-core's pipeline."""
+        self.in_doubt += 1
+        try:
+            response = send()
+        except BaseException as ended:
+            self.is_abandoned |= not isinstance(ended, Exception)
+            raise
+        status = response.http_response.status_code
+        if status < 500:
+            self.in_doubt -= 1
+        if status < 400:
+            self.accepted += 1
+        return response

@@ -9,11 +9,12 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
-from ..._core import rbac
-from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinitionProperties, Vault
+from ..._core.documents import AccessPolicy, Permission, RoleAssignment, RoleDefinitionProperties, Vault
 from ..._core.ids import role_guid, within
 from ..._core.summary import and_text
 from ..vault import document as vault_document
@@ -60,7 +61,7 @@ def granted(
     # A role whose definition is not known grants nothing that is known.
     roles = [known.get(role_guid(properties["roleDefinitionId"]), {}) for properties in reaching]
     permissions = [permission for role in roles for permission in role.get("permissions", [])]
-    return {name for name, action in NEEDED.items() if rbac.allows(permissions, action, data=True)}
+    return {name for name, action in NEEDED.items() if allows(permissions, action, data=True)}
 
 
 def scope_of(vault: Vault, key_name: str | None) -> str:
@@ -97,3 +98,24 @@ def roles_in(assignments: Iterable[RoleAssignment]) -> list[str]:
     """The GUIDs of the assigned roles whose definitions have to be read."""
     assigned = {role_guid(assignment["properties"]["roleDefinitionId"]) for assignment in assignments}
     return sorted(assigned - KNOWN_ROLES.keys())
+
+
+def allows(permissions: Iterable[Permission], action: str, *, data: bool = False) -> bool:
+    """Whether one of the permissions of Azure RBAC allows the action. With `data`, the action is a data action."""
+    if data:
+        parts = ((one.get("dataActions"), one.get("notDataActions")) for one in permissions)
+    else:
+        parts = ((one.get("actions"), one.get("notActions")) for one in permissions)
+    return any(_matches(granted, action) and not _matches(excepted, action) for granted, excepted in parts)
+
+
+def _matches(patterns: Iterable[str] | None, action: str) -> bool:
+    return any(_pattern(pattern).fullmatch(action) for pattern in patterns or ())
+
+
+@cache
+def _pattern(wildcard: str) -> re.Pattern[str]:
+    """A pattern in which `*` matches any text. `vaults/*/read` also matches `vaults/read`: Key Vault Reader has
+    only the first action and may read vaults."""
+    text = ".*".join(re.escape(part) for part in wildcard.split("*"))
+    return re.compile(text.replace("/.*/", "/(?:.*/)?"), re.IGNORECASE)

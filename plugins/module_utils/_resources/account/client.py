@@ -20,9 +20,8 @@ from ..._azure import sdk
 from ..._azure.cache import JUST_NOW, NotBefore
 from ..._azure.creation import outdated, require_missing, until_shown
 from ..._azure.gateway import Gateway
-from ..._azure.identities import Identities
 from ..._azure.journal import WriteOutcome
-from ..._azure.resources import Resources
+from ..._azure.resources import Identities, Resources
 from ..._azure.session import MAX_READ_DELAY, Polled, Session
 from ..._azure.visible import HandledAccounts
 from ..._checks.preflight import Evidence, failed_checks, lasting
@@ -31,9 +30,9 @@ from ..._core.concurrent import in_background, map_concurrent, value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Rejected, TimedOut, Unavailable
 from ..._core.ids import key_of, place_of
-from ..._core.rbac import allows
+from ..access.document import allows
 from ..key.evidence import EvidenceReader
-from .document import POOLS_READ, availability, availability_unknown, is_failed, name_taken, required
+from .document import POOLS_READ, availability, availability_unknown, is_failed, name_taken
 from .goal import Observed
 from .unready import UNDER_WAY, require_ready
 
@@ -122,7 +121,7 @@ class Accounts(Polled):
             account = self.get(group, name) if is_left else self.settled(group, name)
         except NotFound as missing:
             if is_left and missing.code == "resource_group_not_found":
-                required(None, group, name)
+                return None
             raise
         if is_left:
             require_ready(account)

@@ -189,16 +189,18 @@ def encryption_body(key: KeyIdentifier | None) -> Encryption:
     return {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": str(key)}}
 
 
-def required(account: Account | None, group: str, name: str) -> Account:
-    """The account's document. Raises NotFound if there is no account."""
+def required(account: Account | None, group: str, name: str, *, group_option: str = "resource_group") -> Account:
+    """The account's document. Raises NotFound if there is no account. `group_option` is the option of the module that
+    has the account's resource group."""
     if account is None:
+        remedy = f"Create it with azbatch.cmk.batch_account_identity, or correct account_name, {group_option} or "
+        remedy += "subscription_id."
         raise NotFound(
-            f"There is no Batch account {name} in the resource group {group}. Create it with "
-            "azbatch.cmk.batch_account_identity, or correct account_name, resource_group or subscription_id.",
+            f"There is no Batch account {name} in the resource group {group}. {remedy}",
             code="account_not_found",
             option="account_name",
             value=name,
-            remedy="Create the account, or correct account_name, resource_group or subscription_id.",
+            remedy=remedy,
         )
     return account
 

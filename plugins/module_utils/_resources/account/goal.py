@@ -11,7 +11,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
 
 from ..._checks import rights
@@ -19,7 +19,14 @@ from ..._checks.preflight import Evidence
 from ..._checks.rights import Needed, NeededRights
 from ..._core.documents import Account
 from ..._core.errors import Problems
-from ..._core.ids import KeyIdentifier, UserAssignedId, check_account_name, parse_key_identifier, parse_user_assigned_id
+from ..._core.ids import (
+    KeyIdentifier,
+    UserAssignedId,
+    check_account_name,
+    check_tags,
+    parse_key_identifier,
+    parse_user_assigned_id,
+)
 from ..._core.plan import Service
 from .document import SYSTEM_ASSIGNED, USER_ASSIGNED
 
@@ -38,6 +45,8 @@ class Goal:
     vault_group: str | None
     adopt_existing: bool
     force: bool
+    # Of a new account.
+    tags: Mapping[str, str] = field(default_factory=dict)
     # Whether this is the rollback of an account's creation with this key: the account is moved to a
     # Microsoft-managed key.
     leaves_key: bool = False
@@ -67,6 +76,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         )
     name = problems.of(check_account_name, params["name"], "name")
     identity = problems.of(parse_user_assigned_id, identity_id, "identity_id") if identity_id is not None else None
+    tags = problems.of(check_tags, params["tags"])
     problems.refuse()
     return Goal(
         group=params["resource_group"],
@@ -78,6 +88,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         vault_group=params["vault_resource_group"],
         adopt_existing=params["adopt_existing"],
         force=params["force"],
+        tags=tags,
     )
 
 

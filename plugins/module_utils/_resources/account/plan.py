@@ -71,8 +71,9 @@ def _creation(goal: Goal, observed: Observed) -> Plan[AccountWrites]:
         "identity": _identity_body(goal),
         "properties": {"encryption": encryption_body(goal.key)},
     }
-    if failed and failed.get("tags"):
-        body["tags"] = failed["tags"]
+    tags = {**goal.tags, **(failed.get("tags") or {} if failed else {})}
+    if tags:
+        body["tags"] = tags
     after = {
         **before,
         "exists": True,
@@ -81,6 +82,7 @@ def _creation(goal: Goal, observed: Observed) -> Plan[AccountWrites]:
         "identity": describe_identity(body["identity"]),
         "key_source": "microsoft_keyvault" if goal.key else "microsoft_batch",
         "key_identifier": str(goal.key) if goal.key else None,
+        "tags": tags,
     }
     if goal.key is None:
         return Plan(goal, before, after, (step(AccountWrites.create, group=goal.group, name=goal.name, body=body),))

@@ -16,8 +16,7 @@ from typing import Any
 from ..._core.concurrent import value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Refused
-from ..._core.plan import Outcome
-from ..._core.sent import SentWrites
+from ..._core.plan import Outcome, SentWrites
 from .document import is_failed
 
 LEAVE = "leave"

@@ -38,11 +38,10 @@ from ..account.document import (
     why_unavailable,
 )
 from ..key.client import Keys
-from ..key.evidence import EvidenceReader
+from ..key.evidence import EvidenceReader, SymptomReader
 from .document import account_unavailable
 from .goal import Observed
 from .survey import survey_warnings
-from .symptoms import SymptomReader
 
 
 class Encryption(Polled):

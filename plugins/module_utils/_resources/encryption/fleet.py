@@ -16,8 +16,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from ..._azure.identities import Identities
-from ..._azure.resources import Resources
+from ..._azure.resources import Identities, Resources
 from ..._azure.session import Session
 from ..._azure.visible import VisibleAccounts
 from ..._checks.diagnosis import depends_on_account_change

@@ -17,21 +17,26 @@ from itertools import chain
 from typing import Any
 
 from ..._azure.cache import RECENTLY
+from ..._azure.resources import Identities, Resources
 from ..._azure.session import Session
+from ..._checks.diagnosis import Symptoms, depends_on_account_change
 from ..._checks.preflight import (
     Evidence,
     failed_checks,
     for_rollback,
     granted_to_each,
+    is_unreachable,
     lasting,
     require,
+    without_deleted,
 )
-from ..._core.concurrent import map_concurrent, value_or_error
-from ..._core.documents import Account, RoleAssignment, RoleDefinitionProperties, Vault
-from ..._core.errors import CmkError, NotFound
+from ..._core.concurrent import in_background, map_concurrent, value_or_error
+from ..._core.documents import Account, KeyBundle, KeyItem, RoleAssignment, RoleDefinitionProperties, Vault
+from ..._core.errors import CmkError, Denied, NotFound, Unavailable
 from ..._core.ids import KeyIdentifier, place_of, principals_of
 from ..access.client import Access
 from ..access.document import roles_in, scope_of
+from ..account.document import is_gone
 from ..vault.document import uses_rbac
 from ..vault.reads import VaultReads
 from .client import Keys
@@ -196,3 +201,79 @@ class EvidenceReader:
 
 def _for(account: Account, evidence: Evidence) -> Evidence:
     return replace(evidence, account=f"Batch account {account['name']}")
+
+
+class SymptomReader:
+    def __init__(
+        self, evidence: EvidenceReader, vaults: VaultReads, keys: Keys, identities: Identities, resources: Resources
+    ) -> None:
+        self._resources = resources
+        self._evidence = evidence
+        self._vaults = vaults
+        self._keys = keys
+        self._identities = identities
+
+    def read(self, account: Account, key: KeyIdentifier) -> Symptoms:
+        evidence = self._evidence.of_account(account, key)
+        there, unreachable = isinstance(evidence.vault, Mapping), is_unreachable(evidence.bundle)
+        found: Symptoms = {
+            **self._of_identities(account, evidence),
+            # An error if a deleted vault may exist that the caller may not read.
+            "deleted_vault": None if there else self._vaults.find_deleted(key.vault, is_unreachable=unreachable),
+            "deleted_key": self._keys.deleted(key) if evidence.bundle is None else None,
+            "versions": None if evidence.vault is None else _or_error(lambda: self._keys.versions(key, RECENTLY)),
+            "is_report": True,
+        }
+        return self._with_time(account, found)
+
+    def of_key_in_use(self, account: Account, key: KeyIdentifier, *, is_report: bool) -> Symptoms:
+        """The data that shows whether Batch can use the key. Other tasks of the run may have read it a moment ago. For
+        `is_report` see `unnoticed_repairs`."""
+        # While the access is read. The versions are then in the cache of the run.
+        in_background(lambda: self._recent_versions(key, self._keys.bundle(key, RECENTLY)))
+        evidence = self._evidence.of_account(account, key)
+        found: Symptoms = {
+            **self._of_identities(account, evidence),
+            "deleted_vault": self._vaults.find_deleted(key.vault, is_unreachable=False)
+            if evidence.vault is None
+            else None,
+            "versions": self._recent_versions(key, evidence.bundle),
+            "is_report": is_report,
+        }
+        return self._with_time(account, found)
+
+    def _with_time(self, account: Account, found: Symptoms) -> Symptoms:
+        """If the time of the account's last change says more about its availability, add that time. If the account was
+        changed after the key, Batch has used the key."""
+        if not depends_on_account_change(found):
+            return found
+        changed = value_or_error(lambda: self._resources.changed_at(account["id"]), CmkError)
+        return {**found, "account_changed_at": None if isinstance(changed, CmkError) else changed}
+
+    def _recent_versions(
+        self, key: KeyIdentifier, used: KeyBundle | CmkError | None
+    ) -> list[KeyItem] | CmkError | None:
+        """The versions of the key, or the error if they could not be listed. None if the key was not read."""
+        if used is None or isinstance(used, CmkError):
+            return None
+        return _or_error(lambda: self._keys.versions(key, RECENTLY))
+
+    def _of_identities(self, account: Account, evidence: Evidence) -> Symptoms:
+        """The user-assigned identities of the account that were deleted, and the evidence without their access."""
+        identity = account.get("identity", {})
+        assigned = identity.get("userAssignedIdentities", {})
+        missing = [name for name in assigned if is_gone(assigned[name], self._principal_id(name))]
+        return {"evidence": without_deleted(evidence, identity, missing), "missing_identities": missing}
+
+    def _principal_id(self, name: str) -> str | CmkError | None:
+        try:
+            return self._identities.principal_id(name)
+        except Denied as refused:
+            return refused
+
+
+def _or_error(read: Callable[[], list[KeyItem]]) -> list[KeyItem] | CmkError:
+    try:
+        return read()
+    except (Denied, Unavailable) as unread:
+        return unread

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from ..._azure.gateway import Answer
 from ..._azure.overlay import Reads, ResourceOverlay, completed, missing, not_predicted, refused
 from ..._azure.predictions import Entry, Predictions
-from ..._azure.unreachable import no_response
+from ..._azure.sdk import no_response
 from ..._core import placeholders
 from ..._core.concurrent import value_or_error
 from ..._core.errors import CmkError, Denied, NotFound

@@ -11,14 +11,14 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
 
 from ..._checks import rights, usage
 from ..._checks.rights import Needed, NeededRights
 from ..._core.documents import DeletedVault, Vault
 from ..._core.errors import Problems
-from ..._core.ids import check_vault_name
+from ..._core.ids import check_tags, check_vault_name
 from ..._core.plan import Service
 
 NEEDED = NeededRights()
@@ -36,6 +36,8 @@ class Goal:
     trusted_services: bool
     present: bool
     force: bool
+    # Of a new vault.
+    tags: Mapping[str, str] = field(default_factory=dict)
     # In a deletion: the vault was deleted, and the second check requires that no account needs it (see usage.py).
     # In the rollback: the vault is recovered because an account needs it.
     taken_away: bool = False
@@ -56,6 +58,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
     if not 7 <= retention <= 90:
         problems.add("retention_days", retention, "Key Vault allows 7 to 90 days.", "Use 7 to 90.")
     name = problems.of(check_vault_name, params["name"], "name")
+    tags = problems.of(check_tags, params["tags"])
     problems.refuse()
     return Goal(
         group=params["resource_group"],
@@ -68,6 +71,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         trusted_services=params["trusted_services"],
         present=params["state"] == "present",
         force=params["force"],
+        tags=tags,
     )
 
 

@@ -155,9 +155,9 @@ def _creation(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan
         "purge_protection": True,
         "retention_days": goal.retention_days,
         "trusted_services": True,
-        "tags": {},
+        "tags": goal.tags,
     }
-    body = {"location": location, "properties": properties}
+    body = {"location": location, "properties": properties, **({"tags": goal.tags} if goal.tags else {})}
     return Plan(replace(goal, created=True), before, after, (_create(goal, body),))
 
 

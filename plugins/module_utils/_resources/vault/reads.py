@@ -25,7 +25,7 @@ from ..._core.concurrent import map_concurrent, value_or_error
 from ..._core.documents import DeletedVault, Vault
 from ..._core.errors import CmkError, Denied, Unavailable
 from ..._core.ids import place_of
-from ..._core.rbac import allows
+from ..access.document import allows
 
 _SEE_VAULTS = (
     f"Grant the caller a role that allows {VAULTS}/read and {READ_DELETED_VAULTS} on the vault's subscription, such as "
