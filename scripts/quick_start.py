@@ -27,7 +27,7 @@ def main() -> int:
     page = "".join(section for section in sections if not section.startswith(BY_HAND))
     [variables] = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     Path("vars.yml").write_text(variables, encoding="utf-8")
-    commands = re.findall(r"^\$ (.+)$", page, re.MULTILINE)
+    commands = re.findall(r"^```shell\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     script = "\n".join(["set -euxo pipefail", *commands])
     return subprocess.call(["azure-sandbox", "run", "--", "bash", "-c", script])
 

@@ -22,11 +22,11 @@ _GALAXY = Path(__file__).parents[2] / "galaxy.yml"
 # The pages keep their places in the collection, so that a relative link works in the site, on GitHub and on a disk.
 root_doc = "docs/README"
 include_patterns = [
-    *("docs/*.md", "docs/reference/**.rst", "examples/README.md", "roles/*/README.md"),
+    *("docs/*.md", "docs/reference/**.rst", "examples/README.md"),
     *("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
 ]
 
-extensions = ["myst_parser", "sphinx_antsibull_ext"]
+extensions = ["myst_parser", "sphinx_antsibull_ext", "sphinx_copybutton"]
 myst_heading_anchors = 3
 nitpicky = True
 
@@ -82,10 +82,8 @@ def to_reference(app: Any, name: str, text: list[str]) -> None:
     """Link the generated reference instead of the files that a page links to on GitHub and on a disk."""
     if name == root_doc:
         text[0] = text[0].replace("(../README.md#contents)", "(reference/index.rst)")
+    if name.startswith("docs/") and not name.startswith("docs/reference/"):
         text[0] = re.sub(r"\(\.\./roles/(\w+)/meta/argument_specs\.yml\)", r"(reference/\1_role.rst)", text[0])
-    elif name.startswith("roles/"):
-        role = name.split("/")[1]
-        text[0] = text[0].replace("(meta/argument_specs.yml)", f"(../../docs/reference/{role}_role.rst)")
 
 
 def to_site(app: Any, doctree: Any, name: str) -> None:
