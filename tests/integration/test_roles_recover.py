@@ -169,10 +169,10 @@ def test_a_key_in_a_deleted_vault_that_was_deleted_before(roles: RolesRunner, se
 
 
 def test_one_version_of_several(roles: RolesRunner, service: Service) -> None:
-    """Only the version that the account uses is enabled. Other disabled versions stay disabled."""
+    """A version that the account cannot have used stays disabled."""
     _, first = service.on_key()
     second = service.make_key()
-    service.sandbox.control.advance(SETTLED)
+    service.sandbox.control.advance(8 * DAY)
     service.disable(version=first.rpartition("/")[2])
     service.disable(version=second.properties.version)
     recover(roles)

@@ -353,15 +353,6 @@ def test_a_version_that_batch_names_is_needed(identifier: str) -> None:
 
 
 @IDENTIFIERS
-def test_only_the_named_and_the_own_version_are_needed(identifier: str) -> None:
-    """If the named version is usable again, Batch may not have noticed that yet, and names no other version."""
-    named = {"available": False, "unavailable_reason": says(f"The key {KEY}/{NEW} is disabled.")}
-
-    assert diagnosis.describe(versions(identifier, NEW, MIDDLE, **named))["key_identifiers"] == [f"{KEY}/{NEW}"]
-    assert f"{KEY}/{MIDDLE}" in diagnosis.describe(versions(identifier, MIDDLE, **named))["key_identifiers"]
-
-
-@IDENTIFIERS
 def test_the_time_of_the_last_change_is_read_only_if_it_matters(identifier: str) -> None:
     assert diagnosis.depends_on_account_change(versions(identifier, MIDDLE))
     assert not diagnosis.depends_on_account_change(versions(identifier))

@@ -10,7 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
@@ -454,17 +454,16 @@ def _said_by_batch(said: str) -> Iterator[Cause]:
 
 def _unusable(evidence: Evidence, observed: Symptoms) -> dict[str, str]:
     """The unusable versions among those that the account may need, each with the reason. An account that is available
-    needs its own version only. If Batch names an unusable version, the account needs that version and its own one, and
-    without the named version Batch cannot move it to a newer one."""
-
-    def unusable(items: Iterable[KeyItem]) -> dict[str, str]:
-        reasons = {version_of(item): why_unusable(item, evidence.now) for item in items}
-        return {version: reason for version, reason in reasons.items() if reason}
-
+    needs its own version only. A version that Batch names is always needed: without it, Batch cannot move the account
+    to a newer version."""
     items = _possible(evidence, observed)
-    said = _said(observed) if observed.get("available") is False else ""
-    named = unusable(item for item in _listed(observed) or () if version_of(item) in said)
-    return unusable(items[:1] if named or observed.get("available") else items) | named
+    if observed.get("available"):
+        items = items[:1]
+    if observed.get("available") is False:
+        said = _said(observed)
+        items += [item for item in _listed(observed) or () if version_of(item) in said]
+    reasons = {version_of(item): why_unusable(item, evidence.now) for item in items}
+    return {version: reason for version, reason in reasons.items() if reason}
 
 
 def _needed(evidence: Evidence, observed: Symptoms) -> list[str]:
