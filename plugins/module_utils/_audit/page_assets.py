@@ -131,16 +131,16 @@ code { font-family: ui-monospace, monospace; font-size: .9em }
   .total { flex-basis: 100% }
   .finding li { grid-template-columns: 1fr }
 }
-/* Cards: each account is a list of its values. */
+/* Cards: each account, and each accepted finding, is a list of its values. */
 @media screen and (max-width: 48rem) {
-  #accounts, #accounts tbody, #accounts tbody tr { display: block }
-  #accounts thead { position: absolute; left: -999rem }
-  #accounts tbody tr { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem .75rem; margin: .5rem 0 }
-  #accounts tbody :is(th, td) { display: grid; grid-template-columns: 6rem 1fr; gap: 0 .5rem; border: 0;
+  .cards, .cards tbody, .cards tbody tr { display: block }
+  .cards thead { position: absolute; left: -999rem }
+  .cards tbody tr { border: 1px solid var(--line); border-radius: .4rem; padding: .5rem .75rem; margin: .5rem 0 }
+  .cards tbody :is(th, td) { display: grid; grid-template-columns: 6rem 1fr; gap: 0 .5rem; border: 0;
     padding: .15rem 0; text-align: left; min-width: 0 }
-  #accounts tbody th { display: block; font-size: 1rem }
-  #accounts tbody td > * { grid-column: 2; min-width: 0; overflow-wrap: anywhere }
-  #accounts td::before { color: var(--soft); grid-row: 1 / span 9 }
+  .cards tbody th { display: block; font-size: 1rem }
+  .cards tbody td > * { grid-column: 2; min-width: 0; overflow-wrap: anywhere }
+  .cards td::before { color: var(--soft); grid-row: 1 / span 9 }
   #accounts td:nth-child(2)::before { content: "Subscription" }
   #accounts td:nth-child(3)::before { content: "Region" }
   #accounts td:nth-child(4)::before { content: "State" }
@@ -148,6 +148,9 @@ code { font-family: ui-monospace, monospace; font-size: .9em }
   #accounts td:nth-child(6)::before { content: "Age" }
   #accounts td:nth-child(7)::before { content: "Expires" }
   #accounts td:nth-child(8)::before { content: "Findings" }
+  #accepted td:nth-child(2)::before { content: "Accounts" }
+  #accepted td:nth-child(3)::before { content: "Reason" }
+  #accepted td:nth-child(4)::before { content: "Until" }
   #accounts .mark { justify-self: start }
 }
 @page { size: landscape; margin: 12mm }
