@@ -165,14 +165,15 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
     def _wrong_variables(self, specification: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         """The results of the errors of the variables that are required and not set, or that have a wrong type or a
         value that is not one of the choices."""
-        values = {}
-        for name in specification.keys() & self._templar.available_variables.keys():
+        values, found = {}, dict[str, CmkError | None]()
+        for name, one in specification.items():
+            # If it uses a variable that is not defined, Ansible refuses the task that uses it.
             with suppress(AnsibleUndefinedVariable):
-                value = self._templated(name, self._templar.available_variables[name])
+                value = self._templated(name, self._templar.available_variables.get(name))
                 if value is not _OMITTED and not is_blank(value):
                     values[name] = value
-        missing = {name: one for name, one in specification.items() if one.get("required") and name not in values}
-        found: dict[str, CmkError | None] = {name: _missing(name, one) for name, one in missing.items()}
+                elif one.get("required"):
+                    found[name] = _missing(name, one)
         types = {name: {**specification[name], "required": False} for name in values}
         if ArgumentSpecValidator(types).validate(values).error_messages:
             found |= {name: _of_type(name, value, types[name]) for name, value in values.items()}

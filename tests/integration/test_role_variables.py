@@ -215,6 +215,15 @@ def test_a_required_variable_that_is_blank_is_missing(ansible: Ansible, service:
     assert run.requests == []
 
 
+def test_a_variable_that_is_not_defined_is_named(ansible: Ansible, service: Service) -> None:
+    """It is not reported as missing, because the role's variable is set."""
+    run = run_role(ansible, "provision", cmk_account_name="{{ undefined_name }}")
+
+    assert run.rc != 0
+    assert "undefined_name" in run.output
+    assert "cmk_account_name is not set" not in run.output
+
+
 def role_in_a_play(ansible: Ansible, role: str, **wanted: Any) -> Run:
     """The role in a user's own play. Ansible checks the variables of such a role itself if it can."""
     own = {"role": f"azbatch.cmk.{role}", **VARS, **wanted}

@@ -175,6 +175,7 @@ def _exceptions(report: Report) -> str:
     )
     return (
         "<section><h2>Accepted findings</h2>"
-        '<div class="wide" tabindex="0" role="region" aria-label="Accepted findings"><table id="accepted" class="cards">'
+        '<div class="wide" tabindex="0" role="region" aria-label="Accepted findings">'
+        '<table id="accepted" class="cards">'
         f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div></section>"
     )

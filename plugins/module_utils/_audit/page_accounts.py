@@ -85,7 +85,8 @@ def table(report: Mapping[str, Any]) -> str:
         '<section><h2 id="accounts-title" tabindex="-1">Accounts</h2>'
         '<div class="pager" hidden><button type="button" id="back">Previous</button>'
         '<button type="button" id="on">Next</button><span id="part"></span></div>'
-        '<div class="wide" tabindex="0" role="region" aria-label="Accounts"><table id="accounts" class="cards"><thead><tr>'
+        '<div class="wide" tabindex="0" role="region" aria-label="Accounts">'
+        '<table id="accounts" class="cards"><thead><tr>'
         f'{heads}</tr></thead><tbody id="rows">{rows}</tbody></table></div></section>'
     )
 
