@@ -365,7 +365,7 @@ def _pattern(option: str) -> re.Pattern[str]:
     if "_" in option:
         return re.compile(rf"(?<![\w./]){option}(?:{has_value}|\b(?!: ))")
     advice = "|".join(rf"(?<={verb} )" for verb in ("Correct", "correct", "Set", "set"))
-    return re.compile(rf"(?<![\w./]){option}{has_value}|^{option}(?= is )|(?:{advice}){option}\b(?!: )")
+    return re.compile(rf"(?<![\w./]){option}{has_value}|(?:^|(?<=\. )){option}(?= is )|(?:{advice}){option}\b(?!: )")
 
 
 def unknown_variable(name: str) -> str:

@@ -99,6 +99,7 @@ VARIABLES = {
         ("Set key_size: 3072.", "Set cmk_key_size: 3072."),
         ("Correct name or vault_name.", "Correct cmk_key_name or cmk_vault_name."),
         ("Set location to one of: a, b.", "Set cmk_location to one of: a, b."),
+        ("It is elsewhere. location is for a new vault.", "It is elsewhere. cmk_location is for a new vault."),
         ("vault_name and vault_name", "cmk_vault_name and cmk_vault_name"),
         # Not the option, but a word, a part of another name, of a path or of an identifier, or a heading.
         ("The name of the vault in this location.", "The name of the vault in this location."),
