@@ -25,7 +25,7 @@ from meddling import Killed, Wire
 from one_process import OneProcess
 from operators import Report
 from positions import SETTLED, position
-from role_runs import VARS, end_state, play_role, run_role
+from role_runs import VARS, end_state, play_role, result, run_role
 from service import DAY, Service, reset
 
 # By default, every third combination, which still includes each case and each kind of fault.
@@ -46,7 +46,8 @@ def test_disturbed_playbook(ansible: Ansible, service: Service, name: str, kind:
         run = run_role(ansible, CASES[name].role, **requested)
     assert run.rc in (0, 2), run.output
     assert "Traceback" not in run.output
-    assert_repaired(play, service, name, requested)
+    has_kept = run.rc == 0 and has_kept_versions(result(run))
+    assert_repaired(play, service, name, requested, keeps_versions=has_kept)
 
 
 @pytest.mark.parametrize(("name", "kind"), TRIALS)

@@ -222,6 +222,14 @@ def test_availability_that_is_not_known_is_null_and_a_warning() -> None:
     assert "Microsoft.Batch/batchAccounts/pools/read" in plan.warnings[0]
 
 
+def test_a_read_that_may_be_older_than_a_write_is_not_trusted_without_the_pools() -> None:
+    """The key would be written again, and that write could not be confirmed."""
+    with pytest.raises(Denied) as refused:
+        encryption_plan.plan(goal(KEY), {**seen(KEY, unavailable_reason=HIDDEN), "may_be_stale": True})
+
+    assert refused.value.code == "availability_unknown"
+
+
 def test_an_account_with_unknown_availability_is_not_waited_for() -> None:
     with pytest.raises(Denied) as refused:
         encryption_plan.plan(goal(KEY, wait_until_available=True), seen(KEY, unavailable_reason=HIDDEN))

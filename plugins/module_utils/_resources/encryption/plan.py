@@ -26,6 +26,8 @@ def plan(goal: Goal, observed: Observed) -> Plan[EncryptionWrites]:
     account = account_document.required(observed["account"], goal.group, goal.account)
     if observed.get("expires_soon"):
         goal = replace(goal, updates_version=True)
+    # A key that a read shows is written anyway if the read may be older than a write of the run.
+    leaves_alone = goal.leaves_alone(account) and not observed.get("may_be_stale")
     unavailable_reason = observed["unavailable_reason"]
     available = account_document.availability(unavailable_reason)
     before = {**describe(account), "available": available}
@@ -34,12 +36,12 @@ def plan(goal: Goal, observed: Observed) -> Plan[EncryptionWrites]:
         wait = step(EncryptionWrites.wait_until_available, group=goal.group, name=goal.account)
         return Plan(goal, before, {**before, "available": True}, (wait,))
     if unavailable_reason and (
-        is_failing or (available is None and not goal.undoes and (goal.patient or not goal.leaves_alone(account)))
+        is_failing or (available is None and not goal.undoes and (goal.patient or not leaves_alone))
     ):
         account_document.require_known(goal.account, unavailable_reason)
     if unavailable_reason and available is False and goal.undoes is None:
         raise account_unavailable(goal.account, key_of(account), unavailable_reason)
-    if goal.leaves_alone(account) and not observed.get("may_be_stale"):
+    if leaves_alone:
         if observed.get("evidence"):
             read = observed["evidence"] if goal.undoes else preflight.lasting(observed["evidence"])
             preflight.require(read, "and could when the account was moved to it")
