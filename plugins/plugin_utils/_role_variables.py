@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -64,7 +63,7 @@ NO_RULE = (
 )
 # A template that uses the result of an earlier task. Its value is not known before that task.
 _RESULT = re.compile(r"\b__\w+")
-_OMITTED = object()
+_OMITTED, _NOT_KNOWN = object(), object()
 # Valid values for options whose values are not known yet.
 _UNKNOWN = {"key_identifier": f"https://unknown.vault.azure.net/keys/unknown/{'0' * 32}"}
 _DONE_BY_PROVISION = re.compile(
@@ -141,19 +140,26 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
         tasks = [task for block in blocks for task in block.block if str(task.action).startswith("azbatch.cmk.")]
         if not tasks or tasks[0].name != self._task.name:
             return []
-        # By variable, its first problem.
-        found = self._wrong_variables(_SPECIFICATIONS[role])
-        wrong = frozenset(found)
-        problems: list[dict[str, Any]] = []
         # The tasks of a role have many options in common, and each template takes time.
         known: dict[tuple[str, str], Any] = {}
+        later = []
         for task in filter(self._may_run, tasks[1:]):
             values = {}
             for option, template in task.args.items():
                 if (option, str(template)) not in known:
                     known[option, str(template)] = self._value(option, template)
                 values[option] = known[option, str(template)]
-            given = {option: value for option, value in values.items() if value is not _OMITTED}
+            later.append((task, values))
+        # By variable, its first problem.
+        found = self._wrong_variables(_SPECIFICATIONS[role], [(self._task, self._task.args), *later])
+        wrong = frozenset(found)
+        problems: list[dict[str, Any]] = []
+        for task, values in later:
+            given = {
+                option: _UNKNOWN.get(option, "unknown") if value is _NOT_KNOWN else value
+                for option, value in values.items()
+                if value is not _OMITTED
+            }
             problems += _problems_of(task, given, defaults, self._templar.template, wrong)
         if not found and not problems:
             return []
@@ -162,18 +168,23 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
             found.setdefault(one.get("variable", one["msg"]), one)
         return list(found.values())
 
-    def _wrong_variables(self, specification: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _wrong_variables(
+        self, specification: Mapping[str, Mapping[str, Any]], tasks: Sequence[tuple[Any, Mapping[str, Any]]]
+    ) -> dict[str, dict[str, Any]]:
         """The results of the errors of the variables that are required and not set, or that have a wrong type or a
-        value that is not one of the choices."""
+        value that is not one of the choices. `tasks` are tasks of the role with the values of their options, which are
+        not read a second time."""
+        passed: dict[str, Any] = {}
+        for task, options in tasks:
+            for option, variable in passed_on(task.get_ds(), str(task.action)).items():
+                passed.setdefault(variable, options.get(option, _OMITTED))
         values, found = {}, dict[str, CmkError | None]()
         for name, one in specification.items():
-            # If it uses a variable that is not defined, Ansible refuses the task that uses it.
-            with suppress(AnsibleUndefinedVariable):
-                value = self._templated(name, self._templar.available_variables.get(name))
-                if value is not _OMITTED and not is_blank(value):
-                    values[name] = value
-                elif one.get("required"):
-                    found[name] = _missing(name, one)
+            value = passed[name] if name in passed else self._value(name, self._templar.available_variables.get(name))
+            if value is not _NOT_KNOWN and value is not _OMITTED and not is_blank(value):
+                values[name] = value
+            elif value is not _NOT_KNOWN and one.get("required"):
+                found[name] = _missing(name, one)
         types = {name: {**specification[name], "required": False} for name in values}
         if ArgumentSpecValidator(types).validate(values).error_messages:
             found |= {name: _of_type(name, value, types[name]) for name, value in values.items()}
@@ -192,21 +203,16 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
         except AnsibleUndefinedVariable:
             return False
 
-    def _value(self, option: str, template: Any) -> Any:
-        """The value of an option. A valid value if the template uses the result of a task, or a variable that is not
-        defined."""
-        unknown = _UNKNOWN.get(option, "unknown")
+    def _value(self, name: str, template: Any) -> Any:
+        """The value of an option or a variable. `_NOT_KNOWN` if it uses the result of a task, or a variable that is not
+        defined: Ansible refuses the task that uses such a variable."""
         if _RESULT.search(str(template)):
-            return unknown
+            return _NOT_KNOWN
         try:
-            return self._templated(option, template)
+            # In a dictionary, because ansible-core refuses the value of `omit` elsewhere.
+            value = self._templar.template({name: template}).get(name, _OMITTED)
         except AnsibleUndefinedVariable:
-            return unknown
-
-    def _templated(self, name: str, template: Any) -> Any:
-        """The value of a template; `_OMITTED` if it is `omit`."""
-        # In a dictionary, because ansible-core refuses the value of `omit` elsewhere.
-        value = self._templar.template({name: template}).get(name, _OMITTED)
+            return _NOT_KNOWN
         return _OMITTED if value == self._templar.available_variables.get("omit") else value
 
     def _warnings_of(self, role: str, task_vars: Mapping[str, Any]) -> list[str]:
