@@ -64,8 +64,8 @@ NO_RULE = (
 # A template that uses the result of an earlier task. Its value is not known before that task.
 _RESULT = re.compile(r"\b__\w+")
 _OMITTED, _NOT_KNOWN = object(), object()
-# Valid values for options whose values are not known yet.
-_UNKNOWN = {"key_identifier": f"https://unknown.vault.azure.net/keys/unknown/{'0' * 32}"}
+# Valid values for some options whose values are not known yet.
+_PLACEHOLDERS = {"key_identifier": f"https://unknown.vault.azure.net/keys/unknown/{'0' * 32}"}
 _DONE_BY_PROVISION = re.compile(
     r"(?<=with )azbatch\.cmk\.(?:batch_account_identity|keyvault_cmk_(?:access|key|vault))\b(?! \()"
 )
@@ -156,7 +156,7 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
         problems: list[dict[str, Any]] = []
         for task, values in later:
             given = {
-                option: _UNKNOWN.get(option, "unknown") if value is _NOT_KNOWN else value
+                option: _placeholder(option) if value is _NOT_KNOWN else value
                 for option, value in values.items()
                 if value is not _OMITTED
             }
@@ -251,18 +251,23 @@ def _problems_of(
         if option not in right and one["type"] == "str" and (one.get("required") or variables.get(option) in wrong)
     ]
     try:
-        desired({**params, **{option: _UNKNOWN.get(option, "unknown") for option in unknown}})
+        desired({**params, **{option: _placeholder(option) for option in unknown}})
     except CmkError as error:
         found = error.facts.get("problems", [error.result()])
     else:
         return []
     # A value that is not known yet is not wrong.
-    problems = [one for one in found if one.get("value") != _UNKNOWN.get(str(one.get("option")), "unknown")]
+    problems = [one for one in found if one.get("value") != _placeholder(str(one.get("option")))]
     named = [{"failed": True, **problem} for problem in problems]
     for problem in named:
         name_variables(problem, variables)
         del problem["failed"]
     return named
+
+
+def _placeholder(option: str) -> str:
+    """A value for an option whose value is not known yet."""
+    return _PLACEHOLDERS.get(option, "unknown")
 
 
 def _missing(name: str, option: Mapping[str, Any]) -> CmkError:

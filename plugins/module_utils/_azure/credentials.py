@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The identity of the caller: credentials from the options' sources, and tokens shared by all tasks of a run.
+"""The identity of the caller: credentials from the options' sources, and tokens shared by all tasks of a run. The
+clouds, with their endpoints.
 
 This module util is private to the collection.
 """

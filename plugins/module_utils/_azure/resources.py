@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Reads that several resources need: subscriptions, resource groups, permissions, and Batch accounts.
+"""Reads that several resources need: subscriptions, resource groups, permissions, Batch accounts, and user-assigned
+identities.
 
 This module util is private to the collection.
 """

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The SDKs: checks their versions, and converts their responses and errors.
+"""The SDKs: checks their versions, converts their responses and errors, and makes the transport of their clients.
 
 The minimum versions are also in requirements.txt; a test compares the two.
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The session of a caller: credentials, endpoints of the cloud, timeout, and clients of the SDKs.
+"""The session of a caller: credentials, endpoints of the cloud, timeout, waits, and clients of the SDKs.
 
 This module util is private to the collection.
 """

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The Batch accounts that the caller can read. No account may lose its key (invariant I2). The inventory plugin
-lists the same accounts as hosts.
+lists the same accounts as hosts. The keys of their pools' disks.
 
 This module util is private to the collection.
 """

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A planned change, its steps, and the outcome of a task.
+"""A planned change, its steps, the write requests that a task has sent, and the outcome of a task.
 
 This module util is private to the collection.
 """

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Access to a vault's keys: access policies and role assignments.
+"""Access to a vault's keys: access policies and role assignments. The rights of the caller.
 
 This module util is private to the collection.
 """

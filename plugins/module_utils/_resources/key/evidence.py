@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The data of a key and of the account's identities that preflight needs.
+"""The data of a key and of the account's identities that preflight and the diagnosis need.
 
 If the caller may not read the data, or the service does not respond, the value is the error with the reason.
 

@@ -39,8 +39,7 @@ class Pools:
         return [pool for _name, pool in sorted(account.pools.items())]
 
     def get(self, account: Account, name: str) -> Pool:
-        self.all(account)
-        found = account.pools.get(name.lower())
+        found = self._find(account, name)
         if found is None:
             raise errors.pool_not_found(name)
         return found
@@ -48,8 +47,7 @@ class Pools:
     def put(self, account: Account, name: str, document: dict[str, Any]) -> Pool:
         """Create or replace a pool. Raises AzureError and Refusal."""
         now = self.world.clock.time()
-        self.all(account)
-        previous = account.pools.get(name.lower())
+        previous = self._find(account, name)
         if previous is not None and previous.gone_at is not None:
             raise errors.pool_being_deleted(name)
         properties = document.get("properties") or {}
@@ -63,13 +61,15 @@ class Pools:
 
     def delete(self, account: Account, name: str) -> Operation[Any] | None:
         """Start the deletion of a pool. None if there is no pool."""
-        self.all(account)
-        pool = account.pools.get(name.lower())
+        pool = self._find(account, name)
         if pool is None:
             return None
         if pool.gone_at is None:
             pool.gone_at = self.world.clock.time() + self.world.timing.pool_delete
         return self._operations.start(None, pool.gone_at - self.world.clock.time(), deletion(account, name))
+
+    def _find(self, account: Account, name: str) -> Pool | None:
+        return next((pool for pool in self.all(account) if pool.name.lower() == name.lower()), None)
 
     def _identity(self, account: Account, document: dict[str, Any]) -> Identity:
         settings = account_settings.identity(document)
