@@ -117,33 +117,42 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
         variables = passed_on(self._task.get_ds(), str(self._task.action))
         role = self._task._role.get_name() if self._task._role else ""
         is_ours = role.startswith("azbatch.cmk.")
+        is_first = False
         if is_ours:
             if RESULT in self._task.get_variable_manager().extra_vars:
                 return {"failed": True, **PRESET_RESULT.result()}
-            defaults = self._task._role.get_default_vars()
+            given = self._templar.available_variables
+            # The defaults that other values replaced. A default that is blank itself is not evaluated a second time.
+            defaults = {k: v for k, v in self._task._role.get_default_vars().items() if given.get(k) != v}
             self._task.args = without_blanks(self._task.args, variables, defaults, self._templar.template)
-            problems = self._problems(role, defaults)
+            first, *later = self._tasks_of_role()
+            is_first = first.name == self._task.name
+            problems = self._problems(role, later, defaults) if is_first else []
             if problems:
                 return {"failed": True, **(several(problems).result() if len(problems) > 1 else problems[0])}
         result: dict[str, Any] = super().run(tmp, task_vars)
         name_variables(result, variables, is_role=is_ours)
-        if is_ours:
+        if is_first:
             warnings = self._warnings_of(role, task_vars or {})
             if warnings:
                 result["warnings"] = [*result.get("warnings", []), *warnings]
         return result
 
-    def _problems(self, role: str, defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _tasks_of_role(self) -> list[Any]:
+        """The tasks of the role that use a module of this collection. The first one has no condition."""
+        blocks = self._task._role.get_task_blocks()
+        return [task for block in blocks for task in block.block if str(task.action).startswith("azbatch.cmk.")]
+
+    def _problems(self, role: str, later_tasks: Sequence[Any], defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Before the first task of a role: the results of the errors of all invalid variables, if a variable has a
         wrong type, or if a later task would refuse it. Otherwise the first task reports its own options."""
-        blocks = self._task._role.get_task_blocks()
-        tasks = [task for block in blocks for task in block.block if str(task.action).startswith("azbatch.cmk.")]
-        if not tasks or tasks[0].name != self._task.name:
-            return []
         # The tasks of a role have many options in common, and each template takes time.
-        known: dict[tuple[str, str], Any] = {}
+        own_templates = _options_of(self._task.get_ds(), str(self._task.action))
+        known: dict[tuple[str, str], Any] = {
+            (option, str(template)): self._task.args.get(option, _OMITTED) for option, template in own_templates.items()
+        }
         later = []
-        for task in filter(self._may_run, tasks[1:]):
+        for task in filter(self._may_run, later_tasks):
             values = {}
             for option, template in task.args.items():
                 if (option, str(template)) not in known:
@@ -325,13 +334,16 @@ def without_blanks(
 
 def passed_on(task: Any, action: str) -> dict[str, str]:
     """By option, the variable whose value the task passes on. `task` is the parsed YAML of the task."""
-    if not isinstance(task, Mapping):
-        return {}
-    options = next((task[name] for name in (action, action.rpartition(".")[2]) if name in task), None)
-    if not isinstance(options, Mapping):
-        return {}
+    options = _options_of(task, action)
     found = {str(option): _PASSED_ON.fullmatch(value.strip()) for option, value in options.items() if _is_text(value)}
     return {option: match["name"] for option, match in found.items() if match}
+
+
+def _options_of(task: Any, action: str) -> Mapping[str, Any]:
+    """By option, the template of its value. `task` is the parsed YAML of the task."""
+    names = (action, action.rpartition(".")[2])
+    options = next((task[name] for name in names if name in task), None) if isinstance(task, Mapping) else None
+    return options if isinstance(options, Mapping) else {}
 
 
 def _is_text(value: Any) -> bool:
