@@ -147,8 +147,13 @@ class Service:
     def delete_account(self, name: str = "account1") -> None:
         self._arm("DELETE", self.account_id(name), _BATCH)
 
-    def make_pool(self, name: str, account: str = "account1", **properties: Any) -> None:
-        body = {"properties": {"vmSize": "standard_d2s_v3", **properties}}
+    def make_pool(
+        self, name: str, account: str = "account1", identity: dict[str, Any] | None = None, **properties: Any
+    ) -> None:
+        body = {
+            "properties": {"vmSize": "standard_d2s_v3", **properties},
+            **({"identity": identity} if identity else {}),
+        }
         self._arm("PUT", f"{self.account_id(account)}/pools/{name}", _POOLS, body)
 
     def change_account(self, name: str = "account1", **body: Any) -> None:

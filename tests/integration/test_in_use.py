@@ -358,6 +358,40 @@ def test_a_pool_that_was_changed_recently_keeps_the_previous_version(runner: One
     assert not service.key(version=first[-32:]).properties.enabled
 
 
+@pytest.mark.parametrize("rbac", [False, True])
+def test_a_pool_that_could_not_adopt_the_newest_version_for_the_margin(
+    runner: OneProcess, service: Service, rbac: bool
+) -> None:
+    """The pool follows the key. When the newest version was created, the pool had lost the access, and has it again
+    since a minute."""
+    service.on_key(rbac=rbac, follow=True)
+    principal = service.make_identity()["properties"]["principalId"]
+    service.grant(principal)
+    identity = service.identity_id()
+    followed = {"keyUrl": str(service.key().id), "rotationToLatestKeyVersionEnabled": True}
+    own = {"targets": ["OsDisk"], "customerManagedKey": {**followed, "identityReference": {"resourceId": identity}}}
+    service.make_pool(
+        "pool1",
+        identity={"type": "UserAssigned", "userAssignedIdentities": {identity: {}}},
+        deploymentConfiguration={"virtualMachineConfiguration": {"diskEncryptionConfiguration": own}},
+    )
+    control = service.sandbox.control
+    control.advance(30 * DAY)
+    service.make_key()
+    control.advance(30 * DAY)
+    service.revoke(principal)
+    control.advance(DAY)
+    service.make_key()
+    control.advance(9 * DAY)
+    service.grant(principal)
+    control.advance(60)
+
+    report = runner.role("rotate", {**VARS, "cmk_unused_versions": "disable"})
+
+    assert report["changed"] is False, report
+    assert service.enabled() == [True, True, True]
+
+
 def test_a_key_that_a_pool_of_another_account_uses(runner: OneProcess, service: Service) -> None:
     """A pool may use a key that no account uses."""
     principal, _first = service.on_key()

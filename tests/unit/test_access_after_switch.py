@@ -343,14 +343,13 @@ def since_when(azure: Azure, **principals: str) -> dict[str, float]:
     """By the name of an account, its seconds of access; -inf if they are not known. `principals` are the principals of
     accounts that use other keys, by account. The account `user` uses the key."""
     azure.vault = {**(azure.vault or {}), "systemData": {"lastModifiedAt": "2020-01-01T00:00:00Z"}}
-    accounts: Any = [account(name, identity=system_assigned(one)) for name, one in principals.items()]
-    accounts.append(account("user", key=KEY, identity=system_assigned(OTHER)))
+    users = {**{name: ([one], False) for name, one in principals.items()}, "user": ([OTHER], True)}
     service: Any = azure
     access = Access(service, service, service, service, service, service)
     access.all_assignments = azure.all_assignments  # type: ignore[method-assign]
     access.definitions = azure.definitions  # type: ignore[method-assign, assignment]
-    found = access.since_when(parse_key_identifier(KEY, "key_identifier"), accounts, NOW)
-    return {name.rpartition("/")[2]: NOW - since for name, since in found.items()}
+    found = access.since_when(parse_key_identifier(KEY, "key_identifier"), users, NOW)
+    return {name: NOW - since for name, since in found.items()}
 
 
 def test_accounts_that_have_access_by_a_role() -> None:

@@ -87,11 +87,11 @@ def together(of_each: Iterable[Users]) -> Users:
 
 @dataclass(frozen=True)
 class Times:
-    """Times of accounts by their ids, in seconds since 1970."""
+    """Times of accounts and pools by their ids, in seconds since 1970."""
 
     # When the account was last changed; None if that could not be read.
     changed_at: Mapping[str, float | None] = field(default_factory=dict)
-    # Since when the account has access to the key, as far as that is known.
+    # Since when the account or the pool has access to the key, as far as that is known.
     access_since: Mapping[str, float] = field(default_factory=dict)
     # The ids of accounts that use another key now, and may have used this key before they were last changed.
     may_have_left: Collection[str] = ()
@@ -136,7 +136,7 @@ def users_of_version(visible: Visible, key: KeyIdentifier, versions: KeyVersions
         used = read_key_identifier(disk["key"])
         if used.same_key(key):
             for version in dict.fromkeys((used.version, None if disk["follows_latest"] else used.version)):
-                add(disk["id"], User(version, disk["changed_at"]))
+                add(disk["id"], User(version, disk["changed_at"], times.access_since.get(disk["id"], 0)))
     # An account that has left the key may use it in pools that are not known.
     users = {**recently_left(times, versions.now, margin), **users}
     return together(Users([name], until) for name, until in users.items())

@@ -10,7 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -26,9 +26,9 @@ from ..._checks import usage
 from ..._checks.preflight import Evidence, usable_since
 from ..._checks.rights import VAULTS, Needed, NeededRights, Right, VaultRight, in_group, is_in_no_policy, lacking
 from ..._core.concurrent import map_concurrent, value_or_error
-from ..._core.documents import AccessPolicy, Account, RoleAssignment, RoleDefinition, RoleDefinitionProperties, Vault
+from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinition, RoleDefinitionProperties, Vault
 from ..._core.errors import CmkError, Denied
-from ..._core.ids import KeyIdentifier, key_of, place_of, principals_of, role_guid
+from ..._core.ids import KeyIdentifier, place_of, role_guid
 from ..._core.plan import Step
 from ..vault.document import uses_rbac
 from ..vault.reads import VaultReads
@@ -152,28 +152,32 @@ class Access(Polled):
         with self._session.changing("access"):
             self._gateway.write(f"delete the role assignment {assignment_id}", "DELETE", assignment_id)
 
-    def since_when(self, key: KeyIdentifier, accounts: Sequence[Account], now: float) -> dict[str, float]:
-        """By the id of each account that uses the key or may have access to the key: since when, as far as the vault
-        and the role assignments show (preflight.usable_since). Infinite if that is not known.
+    def since_when(
+        self, key: KeyIdentifier, users: Mapping[str, tuple[Sequence[str] | None, bool]], now: float
+    ) -> dict[str, float]:
+        """By the id of each user that uses the key or may have access to the key: since when, as far as the vault and
+        the role assignments show (preflight.usable_since). Infinite if that is not known.
 
-        An account may have access as a member of a group. Only role assignments of the principals themselves have a
-        time.
+        The `users` are accounts and pools. By id: the principals of the user, if they are known, and whether the user
+        certainly uses the key. A user may have access as a member of a group. Only role assignments of the principals
+        themselves have a time.
         """
         read = value_or_error(lambda: self._all_access(key), CmkError)
         if read is None or isinstance(read, CmkError):
-            return {account["id"]: inf for account in accounts}
+            return dict.fromkeys(users, inf)
         vault, given, definitions = read
         of_groups = [one for one in chain.from_iterable(given.values()) if _is_of_group(one)]
         found = {}
-        for account in accounts:
-            principals = principals_of(account.get("identity", {}))
-            own = {principal: given.get(principal.lower(), []) for principal in principals}
+        for name, (principals, uses) in users.items():
+            own = {principal: given.get(principal.lower(), []) for principal in principals or ()}
             may_use = any(
-                granted(vault, principal, key.name, [*own[principal], *of_groups], definitions)
-                for principal in principals
+                granted(vault, principal, key.name, [*assignments, *of_groups], definitions)
+                for principal, assignments in own.items()
             )
-            if may_use or key.same_key(key_of(account)):
-                found[account["id"]] = usable_since(Evidence(key, principals, None, vault, None, own, {}, now))
+            if principals is None:
+                found[name] = inf
+            elif uses or may_use:
+                found[name] = usable_since(Evidence(key, principals, None, vault, None, own, {}, now))
         return found
 
     def _all_access(

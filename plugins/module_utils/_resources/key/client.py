@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from ..._checks import usage
 from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account, KeyBundle, KeyItem, RotationPolicy, Vault
 from ..._core.errors import CmkError, Denied, NotFound, TimedOut, Unavailable
-from ..._core.ids import KeyIdentifier, key_in_vault, key_of
+from ..._core.ids import KeyIdentifier, key_in_vault, key_of, principals_of, read_key_identifier
 from ..access.client import Access
 from ..vault.reads import VaultReads
 from . import disabled
@@ -124,18 +125,31 @@ class Keys(Polled):
             may_be_free = disabled.has_unused(goal, observed)
         if may_be_free:
             disks, unlisted = self._visible.disks(accounts)
+            observed["times"] = self._with_pools(observed["times"], observed["identifier"], disks)
             observed["visible"] = {**visible, "disks": disks, "unlisted": [*visible["unlisted"], *unlisted]}
         return observed
 
     def _times(self, key: KeyIdentifier, accounts: Sequence[Account]) -> usage.Times:
         """When the accounts were changed that use the key or have access to it, and since when they have access."""
-        access = self._access.since_when(key, accounts, self.now)
+        users = {one["id"]: (principals_of(one.get("identity", {})), key.same_key(key_of(one))) for one in accounts}
+        access = self._access.since_when(key, users, self.now)
         asked = [account for account in accounts if account["id"] in access]
         return usage.Times(
             self._resources.changed_at_of_each(account["id"] for account in asked),
             access,
             [account["id"] for account in asked if not key.same_key(key_of(account))],
         )
+
+    def _with_pools(self, times: usage.Times, key: KeyIdentifier, disks: Sequence[usage.DiskKey]) -> usage.Times:
+        """The times, with those since when the pools have access that use the key."""
+        used = ((disk, disk["key"]) for disk in disks)
+        pools = {
+            disk["id"]: (disk["principals"], True)
+            for disk, identifier in used
+            if identifier and read_key_identifier(identifier).same_key(key)
+        }
+        since = self._access.since_when(key, pools, self.now) if pools else {}
+        return replace(times, access_since={**times.access_since, **since})
 
     def bundle(self, key: KeyIdentifier, not_before: NotBefore = JUST_NOW) -> KeyBundle | None:
         """The key version or, if the identifier has no version, the newest version; None if it does not exist."""
