@@ -62,9 +62,9 @@ options:
     default: true
   previous_vault_name:
     description:
-      - Name of the vault of the only other customer-managed key that the account may use before the change.
-      - The module refuses an account that uses another key. An account that already meets the goal, or uses a
-        Microsoft-managed key, is not refused.
+      - Name of the vault of the only key that the account may use before the change.
+      - The module refuses an account that uses another key or a Microsoft-managed key. An account that already meets
+        the goal is not refused.
     type: str
   previous_key_name:
     description: Name of the key in O(previous_vault_name). Both options require each other.
@@ -202,10 +202,13 @@ exists:
   type: bool
   sample: true
 left_alone:
-  description: Why the account was left alone, as C(code) and C(reason). RV(account_ready) is V(false).
+  description: Why the account was left alone, as C(code), C(reason) and C(remedy). RV(account_ready) is V(false).
   returned: success, with O(unready=leave), if the account was not ready
   type: dict
-  sample: {code: account_under_way, reason: The Batch account mybatch is being deleted. Run the task again later.}
+  sample:
+    code: account_under_way
+    reason: The Batch account mybatch is being deleted.
+    remedy: Wait until that has finished.
 account_ready:
   description: V(false) if the account was left alone. No other value is returned.
   returned: success, with O(unready=leave), if the account was not ready

@@ -234,3 +234,20 @@ def test_an_invalid_extension_is_rejected_before_the_first_change(ansible: Ansib
     failed.refused("invalid_option")
     assert (failed["option"], failed["variable"]) == ("extend_expired_by", "cmk_recover_extend_expired_by")
     assert [one.name for one in service.keys().list_deleted_keys()] == ["key1"]
+
+
+@pytest.mark.parametrize("role", ["rotate", "recover"])
+def test_an_account_that_another_user_reverts_before_the_last_task(
+    runner: OneProcess, service: Service, role: str
+) -> None:
+    service.on_key()
+
+    def record(task: str, _result: Report) -> None:
+        if task.startswith(("Ensure a current version", "Find the causes")):
+            service.point(None)
+
+    report = runner.role(role, {**VARS, **(FORCE if role == "rotate" else {})}, record=record)
+
+    assert report.get("code") == "account_on_another_key", report
+    assert "uses a Microsoft-managed key" in report["msg"]
+    assert service.encryption() is None

@@ -53,7 +53,7 @@ class Goal:
     # If this is the rollback of a failed change: the goal of that change. A rollback is tried even if the account
     # is not available. It changes nothing if another task or user has moved the account meanwhile.
     undoes: Goal | None = None
-    # The vault and the name of the only other key that the account may use before the change.
+    # The vault and the name of the only key that the account may use before the change.
     previous: tuple[str, str] | None = None
     # Whether an account that is not ready is left alone.
     leaves_unready: bool = False
@@ -85,7 +85,7 @@ class Goal:
 
     def allows_previous(self, key: KeyIdentifier | None) -> bool:
         """Whether the account may be moved from this key."""
-        return self.previous is None or key is None or key.is_named(*self.previous)
+        return self.previous is None or (key is not None and key.is_named(*self.previous))
 
     def described(self, current: Mapping[str, Any]) -> str:
         """A sentence on the state of the account after a rollback."""

@@ -107,10 +107,11 @@ def _on_another_key(goal: Goal, has: KeyIdentifier | None) -> Refused:
     vault, name = goal.previous or ("", "")
     remedy = "Correct previous_vault_name and previous_key_name."
     return Refused(
-        f"The Batch account {goal.account} uses {has}, not the key {name} in {vault}. Nothing was changed. {remedy}",
+        f"The Batch account {goal.account} uses {has or 'a Microsoft-managed key'}, not the key {name} in {vault}. "
+        f"Nothing was changed. {remedy}",
         code="account_on_another_key",
         option="previous_key_name",
         value=name,
-        key_identifier=str(has),
+        key_identifier=str(has or "") or None,
         remedy=remedy,
     )
