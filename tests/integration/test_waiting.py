@@ -60,6 +60,15 @@ def test_a_short_wait_that_is_given_as_a_date(ansible: Ansible, service: Service
     assert service.encryption() == newer
 
 
+@pytest.mark.parametrize("host", ["management", "login"])
+def test_ten_seconds_of_throttling(ansible: Ansible, service: Service, control: Control, host: str) -> None:
+    """The SDKs give up at the fourth response."""
+    service.on_key()
+    control.call("POST", "/faults", {**busy("1", host=host), "times": 8})
+    run = ansible.play([task("change", "keyvault_cmk_key", vault_name="vault-one", name="key1", new_version=True)])
+    assert run["change"]["changed"] is True
+
+
 @pytest.mark.parametrize("no_log", [False, True])
 def test_a_wait_is_shown_without_no_log(ansible: Ansible, service: Service, control: Control, no_log: bool) -> None:
     service.make_account()

@@ -20,6 +20,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -134,14 +135,41 @@ class Patience:
 def transport(patience: Patience) -> Any:
     """A transport for credentials. Their pipelines accept no policies, but call `sleep` of the transport between
     tries."""
-    base: Any = sdk.load("azure-core").pipeline.transport.RequestsTransport
+    pipeline: Any = sdk.load("azure-core").pipeline
+    retries = pipeline.policies.RetryPolicy()
+    reason = "Microsoft Entra ID is busy"
 
-    class Patient(base):  # type: ignore[misc]
+    class Patient(pipeline.transport.RequestsTransport):  # type: ignore[misc]
+        def send(self, request: Any, **options: Any) -> Any:
+            def ask() -> tuple[Any, float | None]:
+                response = SimpleNamespace(http_response=super(Patient, self).send(request, **options))
+                return response, _retry_after(retries, response)
+
+            return _until_admitted(ask, patience, reason)[0].http_response
+
         def sleep(self, duration: float) -> None:
-            patience.accept(duration, "Microsoft Entra ID is busy")
+            patience.accept(duration, reason)
             super().sleep(duration)
 
     return Patient()
+
+
+def _until_admitted(
+    ask: Callable[[], tuple[Any, float | None]], patience: Patience, reason: str
+) -> tuple[Any, float | None, float]:
+    """The first response of `ask` that is not an HTTP status 429, with the seconds in its header Retry-After, and the
+    seconds that were waited for it. `ask` is called again as soon as the service allows. The SDKs would give up after
+    three retries, and show nothing."""
+    waited = 0.0
+    for number in itertools.count():
+        response, asked = ask()
+        if response.http_response.status_code != 429:
+            return response, asked, waited
+        pause = min(2.0**number, _LONGEST_PAUSE) if asked is None else asked
+        patience.accept(pause, f"{reason} (HTTP 429)", waited=waited)
+        time.sleep(pause)
+        waited += pause
+    raise AssertionError
 
 
 def is_read(method: str | None, url: str | None) -> bool:
@@ -149,30 +177,17 @@ def is_read(method: str | None, url: str | None) -> bool:
 
 
 def policy(buckets: Buckets, patience: Patience, sent: SentWrites) -> Any:
-    """A policy for the SDKs' pipelines that runs for each try, which acquires a token. Writes are counted in `sent`.
-
-    While the service responds with HTTP status 429, the request is sent again as soon as the service allows. The SDKs
-    would give up after three retries, and show nothing.
-    """
+    """A policy for the SDKs' pipelines that runs for each try, which acquires a token. Writes are counted in `sent`."""
     policies: Any = sdk.load("azure-core").pipeline.policies
     retries = policies.RetryPolicy()
 
     class Pace(policies.HTTPPolicy):  # type: ignore[misc]
         def send(self, request: Any) -> Any:
-            waited = 0.0
-            for number in itertools.count():
-                response, asked = self._try(request)
-                answer = response.http_response
-                reason = f"{urlsplit(request.http_request.url).hostname} is busy (HTTP {answer.status_code})"
-                if answer.status_code != 429:
-                    break
-                pause = min(2.0**number, _LONGEST_PAUSE) if asked is None else asked
-                patience.accept(pause, reason, waited=waited)
-                time.sleep(pause)
-                waited += pause
+            reason = f"{urlsplit(request.http_request.url).hostname} is busy"
+            response, asked, waited = _until_admitted(lambda: self._try(request), patience, reason)
             if asked is not None:
                 # The SDK waits, and sends the request again.
-                patience.accept(asked, reason, waited=waited)
+                patience.accept(asked, f"{reason} (HTTP {response.http_response.status_code})", waited=waited)
             return response
 
         def _try(self, request: Any) -> tuple[Any, float | None]:
