@@ -83,6 +83,8 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         try:
             [keyword] = terms
             if keyword == "hosts":
+                # The last play uses this variable. An invalid value is an error before the first change.
+                keywords.flag("cmk_unready_fails", value_of("cmk_unready_fails"), default=True)
                 required = keywords.flag("cmk_hosts_required", value_of("cmk_hosts_required"), default=True)
                 limit = given.get("ansible_limit")
                 listed = given.get("groups", {}).get("all", ())

@@ -45,7 +45,10 @@ options:
     elements: str
     choices: [vault, network, key, access]
   unready:
-    description: Whether a missing account is a failure. With V(leave), RV(exists) is V(false).
+    description:
+      - Whether a missing account is a failure. With V(leave), RV(exists) is V(false).
+      - With O(allowed_repairs), also for an account that is being created or deleted, or is in the state C(Failed).
+        With V(leave), the module then returns RV(left_alone) and a warning.
     type: str
     default: leave
     choices: [fail, leave]
@@ -161,6 +164,14 @@ repairs:
   type: list
   elements: str
   sample: [key]
+left_alone:
+  description: Why the account needs no repair or cannot be repaired, as C(code), C(reason) and C(remedy).
+  returned: success, with O(allowed_repairs) and O(unready=leave), if the account is missing, or has such a state
+  type: dict
+  sample:
+    code: account_under_way
+    reason: The Batch account mybatch is being deleted.
+    remedy: Wait until that has finished.
 provisioning_state:
   description: The state of the last operation on the account, C(Succeeded), C(Failed), C(Creating) or C(Deleting).
   returned: success, if the account exists
@@ -248,12 +259,13 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.recovery import require_recoverable
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import NotFound
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import value_or_error
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotFound
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_account_name
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import unready
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import missing, required
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
 
@@ -278,13 +290,16 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
             raise
         observed = {"account": None, "unavailable_reason": None, "diagnosis": None}
     warnings: tuple[str, ...] = ()
+    account = observed["account"]
     if params["unready"] == "fail":
-        required(observed["account"], group, name)
+        account = required(account, group, name)
     if allowed is not None:
-        if observed["account"] is None:
-            warnings = (missing(group, name),)
-        else:
-            warnings = require_recoverable(observed, allowed, pools_show=shown_before)
+        unready_reason = value_or_error(lambda: unready.require_ready(required(account, group, name)), CmkError)
+        if unready_reason is not None and params["unready"] == "fail":
+            raise unready_reason
+        if unready_reason is not None:
+            return unready.outcome(name, unready_reason, {"exists": account is not None, "repairs": []})
+        warnings = require_recoverable(observed, allowed, pools_show=shown_before)
     described = encryption_survey.survey(observed)
     outcome = Outcome(False, described, described, (*encryption_survey.survey_warnings(observed), *warnings))
     return outcome.summarized(encryption_document.survey_summary(name, described))

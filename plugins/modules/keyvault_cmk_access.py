@@ -201,7 +201,7 @@ account_ready:
   type: bool
   sample: true
 left_alone:
-  description: Why the account was left alone, as C(code) and C(reason).
+  description: Why the account was left alone, as C(code), C(reason) and C(remedy).
   returned: success, with O(unready=leave), if the account was not ready
   type: dict
   sample: {code: account_not_found, reason: There is no Batch account mybatch in the resource group rg-batch.}

@@ -323,10 +323,13 @@ account_ready:
   type: bool
   sample: true
 left_alone:
-  description: Why the account was left alone, as C(code) and C(reason).
+  description: Why the account was left alone, as C(code), C(reason) and C(remedy).
   returned: success, with O(unready=leave), if the account was not ready
   type: dict
-  sample: {code: account_under_way, reason: The Batch account mybatch is being deleted. Run the task again later.}
+  sample:
+    code: account_under_way
+    reason: The Batch account mybatch is being deleted.
+    remedy: Wait until that has finished.
 disabled_versions:
   description: The versions that the task disabled.
   returned: success, with O(state=disabled), O(state=absent) or O(unused_versions=disable)

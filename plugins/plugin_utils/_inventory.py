@@ -34,7 +34,6 @@ class _Always(TypedDict):
     cmk_resource_group: str
     cmk_account_name: str
     cmk_location: str
-    cmk_unready_account: str
     # For information: no role has an option of these names.
     cmk_account_id: str
     cmk_key_source: str
@@ -72,7 +71,6 @@ def record(account: Account) -> Record:
         "cmk_resource_group": group,
         "cmk_account_name": name,
         "cmk_location": account["location"],
-        "cmk_unready_account": "leave",
         "cmk_account_id": account["id"],
         "cmk_key_source": described["key_source"],
         "cmk_key_identifier": described["key_identifier"],

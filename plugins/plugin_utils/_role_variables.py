@@ -25,6 +25,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._core import placeholders
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     InvalidOption,
@@ -147,9 +148,11 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
         """Before the first task of a role: the results of the errors of all invalid variables, if a variable has a
         wrong type, or if a later task would refuse it. Otherwise the first task reports its own options."""
         # The tasks of a role have many options in common, and each template takes time.
+        # In check mode, a value may contain the text of a placeholder, from the result of an earlier task.
+        own = {option: placeholders.resolved(value) for option, value in self._task.args.items()}
         own_templates = _options_of(self._task.get_ds(), str(self._task.action))
         known: dict[tuple[str, str], Any] = {
-            (option, str(template)): self._task.args.get(option, _OMITTED) for option, template in own_templates.items()
+            (option, str(template)): own.get(option, _OMITTED) for option, template in own_templates.items()
         }
         later = []
         for task in filter(self._may_run, later_tasks):
@@ -160,7 +163,7 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
                 values[option] = known[option, str(template)]
             later.append((task, values))
         # By variable, its first problem.
-        found = self._wrong_variables(_SPECIFICATIONS[role], [(self._task, self._task.args), *later])
+        found = self._wrong_variables(_SPECIFICATIONS[role], [(self._task, own), *later])
         wrong = frozenset(found)
         problems: list[dict[str, Any]] = []
         for task, values in later:
@@ -172,8 +175,8 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
             problems += _problems_of(task, given, defaults, self._templar.template, wrong)
         if not found and not problems:
             return []
-        own = _problems_of(self._task, self._task.args, defaults, self._templar.template, wrong)
-        for one in (*own, *problems):
+        first = _problems_of(self._task, own, defaults, self._templar.template, wrong)
+        for one in (*first, *problems):
             found.setdefault(one.get("variable", one["msg"]), one)
         return list(found.values())
 
@@ -222,7 +225,7 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
             value = self._templar.template({name: template}).get(name, _OMITTED)
         except AnsibleUndefinedVariable:
             return _NOT_KNOWN
-        return _OMITTED if value == self._templar.available_variables.get("omit") else value
+        return _OMITTED if value == self._templar.available_variables.get("omit") else placeholders.resolved(value)
 
     def _warnings_of(self, role: str, task_vars: Mapping[str, Any]) -> list[str]:
         """The warnings about variables. Each warning is returned once in a run."""
@@ -362,8 +365,8 @@ def name_variables(result: dict[str, Any], variables: Mapping[str, str], *, is_r
         result["warnings"] = [named(one) for one in result["warnings"]]
     if result.get("left_alone"):
         # Also part of the facts of the host, for the last play of the playbook.
-        result["left_alone"]["reason"] = named(result["left_alone"]["reason"])
-        result["summary"] = named(result["summary"])
+        for name, text in result["left_alone"].items():
+            result["left_alone"][name] = named(text)
     if result.get("failed"):
         for text in ("msg", "remedy"):
             if text in result:

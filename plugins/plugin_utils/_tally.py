@@ -38,6 +38,8 @@ class Tally:
     # Hosts whose account was moved to another key, version or key source.
     moved: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
+    # Hosts whose account was not ready before the run.
+    left_alone: set[str] = field(default_factory=set)
     # Hosts of the finished waves, except a wave in which the play has stopped.
     finished: set[str] = field(default_factory=set)
     # By host, the line that reports the key that its account uses.
@@ -53,6 +55,8 @@ class Tally:
             self.failed.add(host)
         elif action in _SHOWN and "summary" in result:
             self.summaries[host] = result["summary"]
+        if result.get("left_alone"):
+            self.left_alone.add(host)
         for one in result.get("results") or [result]:
             if not isinstance(one, Mapping) or not one.get("changed"):
                 continue
@@ -73,12 +77,14 @@ class Tally:
 
     def line(self) -> str:
         others = self.changed - self.counted - self.failed
-        unchanged = self.finished - self.changed - self.failed
+        unchanged = self.finished - self.changed - self.failed - self.left_alone
         unfinished = self.reached - self.finished - self.changed - self.failed
         missed = self.total - len(self.reached)
         parts = [f"{len(self.counted)} {self.done}"]
         parts += [f"{len(others)} changed otherwise"] if others else []
-        parts += [f"{len(unchanged)} unchanged", f"{len(self.failed)} failed"]
+        parts += [f"{len(unchanged)} unchanged"]
+        parts += [f"{len(self.left_alone)} left alone"] if self.left_alone else []
+        parts += [f"{len(self.failed)} failed"]
         parts += [f"{len(unfinished)} not finished"] if unfinished else []
         parts += [f"{missed} not started"] if missed else []
         if self.versions:
@@ -89,7 +95,7 @@ class Tally:
         """A line for each host of the wave in which the play has stopped: the account's key, or that the host
         failed."""
         return [
-            f"{host} failed." if host in self.failed else self.summaries.get(host, f"{host} was not read.")
+            f"{host} failed." if host in self.failed else self.summaries.get(host, f"{host} was not finished.")
             for host in sorted(self.reached - self.finished)
         ]
 

@@ -173,7 +173,6 @@ def test_variables_and_groups(ansible: Ansible, service: Service) -> None:
         "ansible_python_interpreter": "{{ ansible_playbook_python }}",
         "cmk_subscription_id": subscription,
         "cmk_resource_group": GROUP,
-        "cmk_unready_account": "leave",
         "cmk_provisioning_state": "Succeeded",
     }
     on_key = {"cmk_key_source": "microsoft_keyvault", "cmk_vault_name": "vault-one", "cmk_key_name": "key1"}

@@ -180,7 +180,7 @@ def test_accounts_are_rotated_in_waves(ansible: Ansible, service: Service) -> No
 def test_a_canary_that_fails_stops_the_rest(ansible: Ansible, service: Service, playbook: str) -> None:
     first = on_one_key(service)
     service.revoke(service.account("account1")["identity"]["principalId"])
-    run = play_all(ansible, playbook, cmk_key_force_new_version=True)
+    run = play_all(ansible, playbook, cmk_key_force_new_version=True, cmk_unready_account="fail")
     assert run.rc != 0
     assert {one.host for one in run} == {"account1"}, run.output
     # Batch refuses to change an account that has lost its key.
@@ -214,7 +214,7 @@ def test_the_strategy_of_the_environment_is_ignored(
     """With these strategies, Ansible ignores `max_fail_percentage`: neither the wave nor the play would stop."""
     first = on_one_key(service)
     wrong = {"account1": {"cmk_account_name": "nobody"}}
-    wanted = {"cmk_key_force_new_version": True, "cmk_serial": [2, 1]}
+    wanted = {"cmk_key_force_new_version": True, "cmk_serial": [2, 1], "cmk_unready_account": "fail"}
     run = play_all(ansible, playbook, own=wrong, environment={"ANSIBLE_STRATEGY": strategy}, **wanted)
     assert run.rc != 0
     assert "account3" not in {one.host for one in run}, run.output
@@ -295,7 +295,8 @@ def test_the_accounts_of_a_wave_that_stops_are_shown_without_any_setting(ansible
     assert re.search("^PROGRESS: account1 failed.$", run.output, re.M), run.output
 
     # All hosts of the wave fail, so the play stops although any number of failures is allowed.
-    run = play_all(ansible, "recover", cmk_serial=[1, 2], own={"account1": {"cmk_account_name": "nobody"}})
+    nobody = {"account1": {"cmk_account_name": "nobody", "cmk_unready_account": "fail"}}
+    run = play_all(ansible, "recover", cmk_serial=[1, 2], own=nobody)
     _stopped, account, end = re.findall("^PROGRESS: (.*)$", run.output, re.M)
     assert account == "account1 failed."
     assert re.fullmatch(r"0 recovered, 0 unchanged, 1 failed, 2 not started, in \d+ s", end)

@@ -339,10 +339,9 @@ def test_an_available_account_is_not_changed(roles: RolesRunner, service: Servic
 
 
 def test_an_account_that_is_being_created(roles: RolesRunner, service: Service) -> None:
-    """The account is not available, but uses no customer-managed key that the role could recover."""
     service.sandbox.control.timing(batch_create=600)
     service.make_account()
-    refused(run_role(roles, "recover"), DIAGNOSIS, "is not available", "a Microsoft-managed key", "'Creating'")
+    refused(run_role(roles, "recover"), DIAGNOSIS, "is being created. Wait until that has finished.")
 
 
 def test_no_account(roles: RolesRunner, service: Service) -> None:

@@ -7,6 +7,7 @@ and reported at its end, and the others are changed."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ def play(ansible: Ansible, playbook: str, *, check: bool = False, **options: Any
     inventory = ansible.write(
         "inventory.yml", yaml.safe_dump({"accounts": {"hosts": hosts, "vars": shared}}, sort_keys=False)
     )
-    wanted = {"cmk_hosts": "accounts", "cmk_unready_account": "leave", "cmk_serial": [1, 2, 2, 3], **options}
+    wanted = {"cmk_hosts": "accounts", "cmk_serial": [1, 2, 2, 3], **options}
     return ansible.playbook(f"azbatch.cmk.{playbook}", extra_vars=wanted, check=check, arguments=["-i", str(inventory)])
 
 
@@ -64,7 +65,9 @@ def assert_reported(run: Run, *, fails: bool = True) -> None:
     for host, why in UNREADY.items() if fails else ():
         assert why in reported[host]
     if fails:
-        assert reported["broken"].endswith("Run: ansible-playbook azbatch.cmk.recover -e cmk_hosts=broken")
+        command = reported["broken"].partition("Run: ")[2]
+        assert re.fullmatch(r"ansible-playbook -i \S+/inventory.yml azbatch.cmk.recover -e cmk_hosts=broken", command)
+        assert "update the inventory (--flush-cache)" in reported["gone"]
 
 
 def test_an_account_in_the_state_failed_is_reported(ansible: Ansible, service: Service) -> None:
@@ -112,7 +115,30 @@ def test_accounts_that_are_not_ready_do_not_stop_other_changes(ansible: Ansible,
     assert {service.encryption(name) for name in READY} == {wanted.get("cmk_new_key_identifier")}
 
 
-def test_by_default_an_account_that_is_not_ready_is_an_error(ansible: Ansible, service: Service) -> None:
+def test_recover_repairs_an_account_without_key_and_leaves_the_others_alone(ansible: Ansible, service: Service) -> None:
+    furnished(service)
+    run = play(ansible, "recover")
+
+    assert run.rc != 0
+    reported = {one.host: one["msg"] for one in run.failed}
+    assert reported.keys() == UNREADY.keys() - {"broken"}
+    for host, reason in reported.items():
+        assert UNREADY[host] in reason
+    assert service.is_available("broken")
+
+
+def test_the_command_in_the_report_recovers_the_account(ansible: Ansible, service: Service) -> None:
+    furnished(service)
+    [broken] = [one["msg"] for one in play(ansible, "rotate").failed if one.host == "broken"]
+    [inventory] = re.findall(r"-i (\S+)", broken)
+
+    recovered = ansible.playbook("azbatch.cmk.recover", extra_vars={"cmk_hosts": "broken"}, arguments=["-i", inventory])
+
+    assert recovered.rc == 0, recovered.output
+    assert service.is_available("broken")
+
+
+def test_an_account_that_is_not_ready_can_be_an_error(ansible: Ansible, service: Service) -> None:
     furnished(service)
     run = play(ansible, "rotate", cmk_unready_account="fail", cmk_key_max_age="P30D")
 

@@ -152,7 +152,7 @@ RETURNED = {
         **{"available": True, "preflight": [], "previous_key_identifier": None, **LEFT_ALONE},
     },
     "batch_encryption_audit": {**audit.describe(report(), [], [], {}), "accounts": []},
-    "batch_encryption_info": encryption_survey.survey(ANSWERS),
+    "batch_encryption_info": {**encryption_survey.survey(ANSWERS), "left_alone": {}},
     "keyvault_cmk_access": {
         **access_plan.describe(access_goal(), UNGRANTED["vault"], UNGRANTED),
         **{"principals": [], "in_use_by": [], "kept_until": None, **LEFT_ALONE},
@@ -310,8 +310,14 @@ def specification(role: str) -> dict[str, Any]:
     return load(ROOT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"][role]
 
 
+# A default that the playbooks of the collection replace.
+OF_ROLE = re.compile(r"\{\{ __\w+ \| default\('(\w+)'\) \}\}")
+
+
 def defaults(role: str) -> dict[str, Any]:
-    return load(ROOT / "roles" / role / "defaults" / "main.yml") or {}
+    """The defaults of the role in a user's own playbook."""
+    found = load(ROOT / "roles" / role / "defaults" / "main.yml") or {}
+    return {name: OF_ROLE.sub(r"\1", value) if isinstance(value, str) else value for name, value in found.items()}
 
 
 def text_of(role: str) -> str:

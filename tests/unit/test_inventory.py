@@ -54,7 +54,6 @@ def test_pinned_account() -> None:
         "cmk_resource_group": "rg-batch",
         "cmk_account_name": "mybatch",
         "cmk_location": "westeurope",
-        "cmk_unready_account": "leave",
         "cmk_account_id": account_id(),
         "cmk_key_source": "microsoft_keyvault",
         "cmk_key_identifier": f"{KEY}/{NEW}",

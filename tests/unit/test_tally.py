@@ -61,7 +61,7 @@ def test_a_wave_in_which_the_play_stops() -> None:
     assert tally.line() == "1 rotated, 1 unchanged, 1 failed, 2 not finished, 1 not started"
     assert tally.counted == {"moved"}
     assert tally.overview() == [
-        "begun was not read.",
+        "begun was not finished.",
         "failed failed.",
         "moved uses version 2.",
         "read uses version 1.",
@@ -127,3 +127,13 @@ def test_a_task_of_several_steps(steps: dict[str, bool], moved: int) -> None:
     tally.add("host", ROTATE, "azbatch.cmk.any", {"changed": True, "changed_steps": steps}, failed=False)
 
     assert tally.line().startswith(f"{moved} rotated, ")
+
+
+def test_accounts_that_were_left_alone_are_not_unchanged() -> None:
+    tally = Tally(3)
+    tally.add("moved", ROTATE, ENCRYPTION, {"changed": True}, failed=False)
+    tally.add("unchanged", ROTATE, ENCRYPTION, {"changed": False}, failed=False)
+    tally.add("deleting", ROTATE, KEYS, {"changed": False, "left_alone": {"code": "account_under_way"}}, failed=False)
+    tally.end_wave()
+
+    assert tally.line() == "1 rotated, 1 unchanged, 1 left alone, 0 failed"

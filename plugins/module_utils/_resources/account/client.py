@@ -396,10 +396,12 @@ class Accounts(Polled):
     def wait_until_available(self, name: str, deadline: float, ask: Callable[[], CmkError | None]) -> None:
         unavailable = self._session.poll_until(ask, deadline, f"the Batch account {name} to become available")
         if unavailable is not None:
+            remedy = "Find out why with azbatch.cmk.batch_encryption_info (diagnose: true)."
             raise Unavailable(
                 f"The Batch account {name} uses its key and was not available for {self._session.wait_timeout} s: "
-                f"{unavailable.msg}",
+                f"{unavailable.msg} {remedy}",
                 code="account_unavailable",
+                remedy=remedy,
             )
 
     def confirmed(self, group: str, name: str) -> Evidence | None:

@@ -215,8 +215,3 @@ def name_taken(name: str) -> Refused:
         value=name,
         remedy="Use another name, or correct resource_group or subscription_id.",
     )
-
-
-def missing(group: str, name: str) -> str:
-    """The warning that the account does not exist, if that is not an error."""
-    return f"There is no Batch account {name} in {group} any more, so there is nothing to do."

@@ -30,7 +30,7 @@ def require_ready(account: Account | None) -> None:
     name = account["name"] if account else ""
     state = account["properties"].get("provisioningState") if account else None
     if state in UNDER_WAY:
-        remedy = "Run the task again later."
+        remedy = "Wait until that has finished."
         raise Refused(f"The Batch account {name} {UNDER_WAY[state]}. {remedy}", code="account_under_way", remedy=remedy)
     if is_failed(account):
         remedy = "If its creation has failed, run the role azbatch.cmk.provision again, or delete the account."
@@ -64,7 +64,13 @@ def left_alone(
             failure = value_or_error(require_available, CmkError)
         if failure is None or failure.code not in _CODES:
             raise
-        nothing: Mapping[str, Any] = {"account_ready": False}
-        report = {"left_alone": {"code": failure.code, "reason": failure.msg}}
-        outcome = Outcome(False, nothing, nothing, (failure.msg,), report)
-        return outcome.summarized(f"{name} was left alone: {failure.msg}")
+        return outcome(name, failure, {"account_ready": False})
+
+
+def outcome(name: str, failure: CmkError, described: Mapping[str, Any]) -> Outcome:
+    """The outcome for an account that is left alone because of the error."""
+    remedy = failure.facts["remedy"]
+    left_alone = {"code": failure.code, "reason": failure.msg.removesuffix(remedy).rstrip(), "remedy": remedy}
+    return Outcome(False, described, described, (failure.msg,), {"left_alone": left_alone}).summarized(
+        f"{name} was left alone."
+    )

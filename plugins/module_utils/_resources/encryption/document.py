@@ -96,12 +96,16 @@ def describe_key(key: KeyIdentifier | None) -> dict[str, Any]:
 
 
 def account_unavailable(name: str, key: KeyIdentifier | None, unavailable_reason: CmkError) -> Unavailable:
+    remedy = "Fix the problem that Azure reports."
+    if key:
+        remedy = (
+            "Recover it with the role azbatch.cmk.recover, or find out why with azbatch.cmk.batch_encryption_info "
+            "(diagnose: true)."
+        )
     return Unavailable(
         f"The Batch account {name} is not available: {unavailable_reason.msg} It uses "
-        f"{key or 'a Microsoft-managed key'}. Recover it with the role azbatch.cmk.recover, or find out why with "
-        "azbatch.cmk.batch_encryption_info (diagnose: true). It is available within ten minutes after its identity can "
-        "use the key again.",
+        f"{key or 'a Microsoft-managed key'}. {remedy}",
         code="account_unavailable",
         key_identifier=str(key or "") or None,
-        remedy="Recover the account with the role azbatch.cmk.recover.",
+        remedy=remedy,
     )
