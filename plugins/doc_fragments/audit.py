@@ -100,36 +100,6 @@ options:
         description: Id of the finding; C(docs/audit.md) lists them.
         type: str
         required: true
-        choices:
-          - access_missing
-          - account_failed
-          - account_unavailable
-          - follows_without_rotation
-          - identity_missing
-          - key_deleted
-          - key_expires_soon
-          - key_missing
-          - key_not_supported
-          - key_too_small
-          - key_type_not_allowed
-          - key_without_expiry
-          - network_closed
-          - newer_version_unused
-          - not_on_customer_managed_key
-          - not_read
-          - operations_missing
-          - pool_disks_not_encrypted
-          - pool_uses_other_key
-          - vault_deleted
-          - vault_in_other_tenant
-          - vault_missing
-          - vault_not_allowed
-          - vault_uses_access_policies
-          - vault_without_purge_protection
-          - vault_without_soft_delete
-          - version_missing
-          - version_too_old
-          - version_unusable
       accounts:
         description: Names or resource ids of accounts, with the wildcards V(*) and V(?).
         type: list

@@ -56,7 +56,10 @@ options:
     type: bool
     default: false
   fail_on:
-    description: Fail if there is an open finding of this severity or a higher severity, after the reports are written.
+    description:
+      - Fail if there is an open finding of this severity or a higher severity, after the reports are written.
+      - Also fail if accounts could not be listed, or if an account has the open finding V(not_read), because such an
+        account may have any finding.
     type: str
     choices: [critical, high, medium, low, info, never]
     default: never
@@ -140,7 +143,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 summary:
-  description: One human-readable line with the number of accounts in each state.
+  description:
+    - One human-readable line with the number of accounts in each state. If not everything could be read, the line
+      begins with C(Incomplete) and the reason.
   returned: success, and failure because of O(fail_on)
   type: str
   sample: "120 Batch accounts, 117 on customer-managed keys: 1 at risk, 4 non-compliant, 0 unknown, 115 ok."
@@ -151,12 +156,13 @@ counts:
   sample:
     accounts: 120
     on_customer_managed_key: 117
-    states: {at_risk: 1, non_compliant: 4, unknown: 0, ok: 115}
+    states: {at_risk: 1, non_compliant: 4, unknown: 0, under_way: 0, ok: 115}
 accounts:
   description:
     - Each account with its findings, those at risk first. C(docs/audit.schema.json) has all fields, C(docs/audit.md)
       all findings.
-    - Values that could not be read are null. C(unknown) names each of them with the reason.
+    - Values that could not be read are null. C(unknown) names each of them with the reason, and C(missing_rights) has
+      the rights that the caller lacks.
   returned: success, and failure because of O(fail_on), with O(return_accounts=true)
   type: list
   elements: dict

@@ -301,7 +301,9 @@ def _of_type(name: str, value: Any, option: Mapping[str, Any]) -> CmkError | Non
         allowed = f"{'a list of' if is_list else 'one of'} {', '.join(map(str, option['choices']))}"
     elif "options" in option:
         # It is no dictionary, or one of its keys is unknown, missing or wrong.
-        problem = f"{errors[0]}."
+        # Ansible's own words suggest other forms, which are not documented.
+        no_dictionary = errors[0].startswith("dictionary requested")
+        problem = f"{'an item' if is_list else 'it'} is not a dictionary." if no_dictionary else f"{errors[0]}."
         allowed = (
             f"{'a list of dictionaries' if is_list else 'a dictionary'} with the keys {', '.join(option['options'])}"
         )

@@ -282,7 +282,7 @@ def test_an_account_that_is_being_created(runner: OneProcess, service: Service) 
     service.make_account()
 
     account = audited(runner, pools=True)
-    assert (account["state"], found(account), account["available"]) == ("unknown", ["not_read"], None)
+    assert (account["state"], found(account), account["available"]) == ("under_way", [], None)
     assert "'Creating'" in account["unknown"]["pools"]
 
 
@@ -492,12 +492,31 @@ def test_rights_to_read_are_enough(ansible: Ansible, service: Service) -> None:
     assert (account["access"], account["version_enabled"], account["available"]) == ("granted", True, True)
 
 
-def test_unreadable_items_are_unknown_and_not_compliant(ansible: Ansible, service: Service) -> None:
+@pytest.mark.parametrize("fail_on", ["never", "high"])
+def test_unreadable_items_are_unknown_and_not_compliant(ansible: Ansible, service: Service, fail_on: str) -> None:
+    """The screen, the exit status and the reports agree on that."""
     service.on_key(rbac=True)
-    run = audit(ansible, environment=who_reads(service, READER))
+    run = audit(ansible, environment=who_reads(service, READER), fail_on=fail_on)
 
-    assert run.rc == 0, run.output
+    incomplete = (
+        "Not all data of 1 of 1 Batch account (account1) could be read, because the caller lacks "
+        "Microsoft.KeyVault/vaults/keys/read."
+    )
+    if fail_on == "never":
+        assert run.rc == 0, run.output
+        assert run[TASK]["summary"].startswith(f"Incomplete: {incomplete} ")
+    else:
+        refused = run[TASK].refused("audit_incomplete")
+        assert refused["msg"].startswith(f"The audit is incomplete. {incomplete} See ")
+        assert "Key Vault Reader" in refused["remedy"]
+        assert "cmk_audit_exceptions" in refused["remedy"]
+        assert ".json" not in refused["msg"]
+    suite = ElementTree.parse(ansible.folder / "cmk-audit" / "cmk-audit.junit.xml").getroot().find("testsuite")
+    assert suite is not None
+    assert (suite.attrib["failures"], suite.attrib["errors"]) == ("1", "1")
+    assert incomplete in (ansible.folder / "cmk-audit" / "cmk-audit.html").read_text()
     (account,) = report(ansible)["accounts"]
+    assert account["missing_rights"] == ["Microsoft.KeyVault/vaults/keys/read"]
     assert account["state"] == "unknown"
     assert found(account) == ["not_read"]
     assert "Microsoft.KeyVault/vaults/keys/read" in account["unknown"]["key"]
@@ -534,7 +553,7 @@ def test_an_exception_applies_until_it_expires(ansible: Ansible, service: Servic
     misspelt = [{**known, "accounts": ["other"], "expires_on": "2099-12-31"}]
     unused = audit(ansible, exceptions=misspelt, required=[{}, {"locations": ["nowhere"]}])
     required, exception = unused[TASK].warnings
-    assert 'No account matches {"locations": ["nowhere"]}' in required
+    assert required == 'No account matches the item {"locations": ["nowhere"]}. Correct cmk_audit_required.'
     assert "matches no finding" in exception
 
 
@@ -617,7 +636,7 @@ def test_two_reports_are_compared(ansible: Ansible, service: Service) -> None:
     service.grant(principal)
     other = audit(ansible, compare_with=path, pools=True)
     assert other[TASK].warnings == [
-        "The earlier report used other values of pools, so some differences may not be changes."
+        "cmk_audit_pools is true, and was false in the earlier report, so some differences may not be changes."
     ]
     assert [one["finding"] for one in report(ansible)["comparison"]["closed"]] == ["access_missing"]
 
@@ -639,6 +658,7 @@ def test_a_caller_without_any_role(ansible: Ansible, service: Service, fail_on: 
     assert len(list(junit.iter("error"))) == 1
     page = (ansible.folder / "cmk-audit" / "cmk-audit.html").read_text()
     assert page.index("could be listed") < page.index("On a customer-managed key")
+    assert "No open findings." not in page
 
 
 @pytest.mark.parametrize("fail_on", ["never", "critical"])
@@ -649,7 +669,8 @@ def test_a_vault_that_the_caller_cannot_read(ansible: Ansible, service: Service,
 
     assert (run.rc == 0) is (fail_on == "never"), run.output
     told = run[TASK]["summary"] if fail_on == "never" else run[TASK].refused("audit_incomplete")["msg"]
-    assert "The vault of account1 could not be read" in told
+    assert "Not all data of 1 of 1 Batch account (account1) could be read" in told
+    assert "Microsoft.KeyVault/vaults/read" in told
 
 
 def test_a_subscription_that_the_caller_cannot_read(ansible: Ansible, service: Service) -> None:
@@ -663,6 +684,14 @@ def test_a_subscription_that_the_caller_cannot_read(ansible: Ansible, service: S
     assert second in run[TASK].warnings[0]
 
 
+def test_a_subscription_that_does_not_exist(ansible: Ansible) -> None:
+    run = audit(ansible, subscriptions=["11111111-2222-3333-4444-555555555555"])
+
+    refused = run[TASK].refused("subscription_not_found")
+    assert refused["variable"] == "cmk_audit_subscriptions"
+    assert "Correct cmk_audit_subscriptions, or grant" in refused["msg"]
+
+
 NOT_SEEN = {"finding": "not_read", "accounts": ["*"]}
 MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"max_version_age": "90 days"}, "max_version_age"),
@@ -674,8 +703,9 @@ MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"name": "../audit"}, "name"),
     ({"folder": "/proc/audit"}, "folder"),
     ({"compare_with": "ansible.cfg"}, "compare_with"),
-    ({"exceptions": [{**NOT_SEEN, "reason": " ", "expires_on": "2027-01-01"}]}, "exceptions.reason"),
-    ({"exceptions": [{**NOT_SEEN, "reason": "So", "expires_on": "soon"}]}, "exceptions.expires_on"),
+    ({"exceptions": [{**NOT_SEEN, "reason": " ", "expires_on": "2027-01-01"}]}, "exceptions"),
+    ({"exceptions": [{**NOT_SEEN, "reason": "So", "expires_on": "soon"}]}, "exceptions"),
+    ({"exceptions": [{"finding": "x", "accounts": [], "reason": "So", "expires_on": "2027-01-01"}]}, "exceptions"),
 ]
 
 

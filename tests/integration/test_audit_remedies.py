@@ -204,7 +204,7 @@ def test_a_ready_playbook_protects_a_vault(
     service.make_vault("vault-two", properties={"enablePurgeProtection": None})
     service.on_key()
     report, before = audited(roles, ansible.folder, {})
-    found = {"id": finding, "accepted": False}
+    found = {"id": finding, "accepted": False, "remedy": RULES[finding].remedy}
     unprotected = {**before["account1"], "vault": {"id": service.vault_id("vault-two")}, "findings": [found]}
 
     offered = ready(finding, {**report, "accounts": [unprotected]})

@@ -562,7 +562,7 @@ def test_subscription_that_does_not_exist(ansible: Ansible, service: Service) ->
     assert list(listing.hosts) == ["account1"]
     for word in (
         f"the subscription {unknown}",
-        "Correct subscription_id, or grant the caller access",
+        "Correct subscriptions, or grant the caller access",
         "SubscriptionNotFound",
     ):
         assert word in listing.warned

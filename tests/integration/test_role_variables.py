@@ -258,9 +258,27 @@ def role_in_a_play(ansible: Ansible, role: str, **wanted: Any) -> Run:
         (
             "audit",
             {"cmk_audit_required": ["*"]},
-            "Use a list of dictionaries with the keys subscriptions, resource_groups,",
+            "an item is not a dictionary. Use a list of dictionaries with the keys subscriptions, resource_groups,",
         ),
         ("audit", {"cmk_audit_exceptions": [{"finding": "x"}]}, "Use a list of dictionaries with the keys finding,"),
+        (
+            "audit",
+            {
+                "cmk_audit_exceptions": [
+                    {"finding": "not_reed", "accounts": [], "reason": "So", "expires_on": "2027-01-01"}
+                ]
+            },
+            "Did you mean not_read?",
+        ),
+        (
+            "audit",
+            {
+                "cmk_audit_exceptions": [
+                    {"finding": "not_read", "accounts": [], "reason": "So", "expires_on": "31.3.2027"}
+                ]
+            },
+            "its expires_on, '31.3.2027', is not a date.",
+        ),
         ("provision", {"cmk_key_rotation_policy": {"after": "P1D"}}, "Use a dictionary with the keys expiry_time,"),
     ],
 )

@@ -45,12 +45,13 @@ from documents import (
 from fleets import asked, found, many, on, report, seen
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import files
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.audit import summary
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.comparison import compared
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.csv_rows import as_csv
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.junit import as_junit
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.policy import policy as parsed
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.remedies import ready
-from ansible_collections.azbatch.cmk.plugins.module_utils._audit.report import FORMAT, at_least
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.report import FORMAT, at_least, unseen
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import RULES, SEVERITIES
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.sarif import as_sarif
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
@@ -104,16 +105,26 @@ def test_days_left(left: int, days: int, finding: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "expected"), [("Succeeded", []), ("Creating", []), ("Deleting", []), ("Failed", ["account_failed"])]
+    ("provisioning", "state", "expected"),
+    [
+        ("Succeeded", "non_compliant", ["newer_version_unused"]),
+        ("Failed", "non_compliant", ["account_failed", "newer_version_unused"]),
+        # The roles leave such an account alone, so no repair applies.
+        ("Creating", "under_way", []),
+        ("Deleting", "under_way", []),
+    ],
 )
-def test_the_state_of_the_last_operation(state: str, expected: list[str]) -> None:
+def test_the_state_of_the_last_operation(provisioning: str, state: str, expected: list[str]) -> None:
     """The list of accounts shows it, without the pools."""
-    account = on()
-    account["properties"]["provisioningState"] = state
+    account = on(OLD)
+    account["properties"]["provisioningState"] = provisioning
     one = report(account)
 
-    assert only(one)["provisioning_state"] == state
+    assert (only(one)["provisioning_state"], only(one)["state"]) == (provisioning, state)
     assert found(one) == expected
+    assert (ready("newer_version_unused", one) is None) is (state == "under_way")
+    said = "1 being created or deleted, 0 ok."
+    assert (said in summary(one["summary"], unseen(one))) is (state == "under_way")
 
 
 def test_a_follower_is_on_the_newest_version() -> None:
@@ -169,7 +180,17 @@ def test_a_usable_version_before_a_disabled_newest_version_counts(middle: dict[s
     ]
     of_key = keys(newest=versions[-1], versions=[listed(one) for one in versions])
 
-    assert ("newer_version_unused" in found(report(on(OLD), keys=of_key))) is there
+    one = report(on(OLD), keys=of_key)
+    assert ("newer_version_unused" in found(one)) is there
+    if there:
+        (finding,) = only(one)["findings"]
+        assert finding["evidence"] == (
+            f"Version {'d' * 32} is newer than version {OLD}, and can be used. The newest version cannot be used: "
+            f"version {NEW} is disabled."
+        )
+        # The role rotate refuses to move accounts while the newest version is disabled.
+        assert "cmk_key_force_new_version: true" in finding["remedy"]
+        assert ready("newer_version_unused", one) is None
 
 
 def test_a_key_of_another_type_and_size_is_one_finding() -> None:
@@ -277,6 +298,25 @@ def test_unreadable_data_is_reported_with_its_reason() -> None:
     assert (one["version"], one["newer_version_exists"], one["vault"], one["access"]) == (None, None, None, None)
 
 
+def test_what_could_not_be_read_is_one_line_with_the_missing_rights() -> None:
+    """Thousands of accounts would otherwise be thousands of lines."""
+    lacking = Denied("No keys for you.", action="Microsoft.KeyVault/vaults/keys/read")
+    hidden = {"newest": lacking, "versions": None, "policy": None, "deleted": None}
+    unread = {"keys": {KEY: hidden}, "named": {f"{KEY}/{NEW}": lacking}}
+    accounts = [account("plain"), *(on(name=f"batch{number}") for number in range(7))]
+
+    assert unseen(report(*accounts, **unread)) == [
+        "Not all data of 7 of 8 Batch accounts (batch0, batch1, batch2, batch3, batch4 and 2 more) could be read, "
+        "because the caller lacks Microsoft.KeyVault/vaults/keys/read."
+    ]
+    (line,) = unseen(report(on(), grants={KEY: Unavailable("Busy.")}))
+    assert line == "The state of 1 of 1 Batch account (mybatch) is not fully known. mybatch: access: Busy."
+    known = {"finding": "not_read", "accounts": ["*"], "reason": "So.", "expires_on": "2099-12-31"}
+    assert unseen(report(*accounts, **unread, by={"exceptions": [known]})) == []
+    (invocation,) = json.loads(as_sarif(report(*accounts, **unread)))["runs"][0]["invocations"]
+    assert (invocation["executionSuccessful"], len(invocation["toolExecutionNotifications"])) == (False, 1)
+
+
 def test_identities() -> None:
     both = account(key=f"{KEY}/{NEW}", identity=user_assigned(**{"id-one": PRINCIPAL}))
     subscription = identity_id().split("/")[2]
@@ -325,6 +365,7 @@ def test_vaults_without_soft_delete_or_purge_protection() -> None:
         ({"resource_groups": ["RG-Batch"]}, True),
         ({"resource_groups": ["rg-other"]}, False),
         ({"locations": ["westeurope", "northeurope"]}, True),
+        ({"locations": ["West Europe"]}, True),
         ({"accounts": ["my*"]}, True),
         ({"accounts": ["*/resourcegroups/rg-batch/*"]}, True),
         ({"accounts": ["your*"]}, False),
@@ -334,6 +375,22 @@ def test_vaults_without_soft_delete_or_purge_protection() -> None:
 def test_accounts_that_the_policy_requires_a_key_for(selector: dict[str, Any], fits: bool) -> None:
     one = report(account(tags={"environment": "production"}), by={"required": [selector]})
     assert (found(one) == ["not_on_customer_managed_key"]) is fits
+
+
+@pytest.mark.parametrize(
+    ("selector", "closest"),
+    [
+        ({"locations": ["westeurop", "westeurope"]}, ["westeurope"]),
+        ({"tags": {"environment": "Production"}}, ["environment=production"]),
+        ({"resource_groups": ["rg-bach"], "accounts": ["mybatsh", "my*", "other"]}, ["rg-batch", "mybatch"]),
+        ({"locations": ["eastus"]}, []),
+    ],
+)
+def test_the_closest_value_of_a_condition(selector: dict[str, Any], closest: list[str]) -> None:
+    accounts = report(account(tags={"environment": "production"}))["accounts"]
+    (required,) = parsed(asked(required=[selector])).required
+
+    assert required.closest(accounts) == closest
 
 
 @pytest.mark.parametrize(("age", "too_old"), [("P10D", True), ("P11D", False), ("P9DT23H", True), ("P10DT1H", False)])
@@ -362,6 +419,7 @@ def test_an_exception_is_valid_on_its_last_day() -> None:
         {"allowed_vaults": ["v"]},
         {"exceptions": [{"finding": "not_read", "accounts": [], "reason": "", "expires_on": "2027-01-01"}]},
         {"exceptions": [{"finding": "not_read", "accounts": [], "reason": "So.", "expires_on": "2027-02-30"}]},
+        {"exceptions": [{"finding": "not_reed", "accounts": [], "reason": "So.", "expires_on": "2027-02-28"}]},
     ],
 )
 def test_an_invalid_policy_is_refused(wrong: dict[str, Any]) -> None:
@@ -509,7 +567,7 @@ def test_a_report_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 def with_finding(rule: str, *accounts: dict[str, Any], **policy: Any) -> dict[str, Any]:
     """A report in which these accounts of another report have this finding."""
-    found = {"id": rule, "accepted": False}
+    found = {"id": rule, "accepted": False, "remedy": RULES[rule].remedy}
     return {"options": asked(**policy), "accounts": [{**one, "findings": [found]} for one in accounts]}
 
 

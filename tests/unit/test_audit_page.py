@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.comparison import compared
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.page import as_page
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.report import open_findings
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Rejected
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Rejected, Unavailable
 
 MARKUP = "</script><script>window.executed=1</script><img src=x onerror=window.executed=1>"
 QUOTED = f'" onfocus="window.executed=1" autofocus x="{MARKUP}'
@@ -152,8 +152,38 @@ def test_accounts_are_found_by_text(view: browser.View, some: dict[str, Any], tm
     expect(page.get_by_text("The filters match no open finding. Other accounts have open findings")).to_be_visible()
 
 
-def test_without_findings_nothing_is_open(view: browser.View, tmp_path: Path) -> None:
-    expect(shown(view, fleets.report(fleets.on()), tmp_path).get_by_text("No open findings.")).to_be_visible()
+UNREAD = {"grants": {fleets.KEY: Unavailable("Busy.")}}
+ACCEPTED = {"finding": "not_read", "accounts": ["*"], "reason": "So.", "expires_on": "2099-12-31"}
+NO_SCOPE = {"scope": "/subscriptions", "reason": "None.", "action": None}
+
+
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        (fleets.report(fleets.on()), "No open findings."),
+        (fleets.report(), "The findings are not known, because no account could be read."),
+        (fleets.report(fleets.on(), unlisted=[NO_SCOPE]), "The data that could be read has no open findings."),
+        (fleets.report(fleets.on(), by={"exceptions": [ACCEPTED]}, **UNREAD), "The data that could be read has no"),
+    ],
+    ids=["all", "nothing", "part of the accounts", "part of an account"],
+)
+def test_nothing_is_open_only_if_everything_was_read(
+    view: browser.View, tmp_path: Path, report: dict[str, Any], said: str
+) -> None:
+    page = shown(view, report, tmp_path)
+
+    expect(page.get_by_text(said)).to_be_visible()
+    assert page.get_by_text("No open findings.", exact=True).count() == (said == "No open findings.")
+
+
+def test_an_account_that_is_being_deleted(view: browser.View, tmp_path: Path) -> None:
+    gone = fleets.on(fleets.OLD)
+    gone["properties"]["provisioningState"] = "Deleting"
+    page = shown(view, fleets.report(gone, fleets.on(name="fine")), tmp_path)
+
+    expect(page.get_by_role("link", name="being created or deleted")).to_be_visible()
+    expect(page.get_by_role("row", name="mybatch").get_by_text("being deleted")).to_be_visible()
+    expect(page.get_by_text("No open findings.")).to_be_visible()
 
 
 def test_unavailable_accounts_have_a_tile(view: browser.View, tmp_path: Path) -> None:

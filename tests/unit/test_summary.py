@@ -213,7 +213,7 @@ def test_access(scope: str, before: list[str], after: list[str], expected: str) 
 
 
 def test_audit() -> None:
-    states = {"at_risk": 1, "non_compliant": 4, "unknown": 0, "ok": 115}
+    states = {"at_risk": 1, "non_compliant": 4, "unknown": 0, "under_way": 0, "ok": 115}
     counts = {"accounts": 120, "on_customer_managed_key": 117, "states": states}
 
     seen = "120 Batch accounts, 117 on customer-managed keys: 1 at risk, 4 non-compliant, 0 unknown, 115 ok."

@@ -24,10 +24,19 @@ from .._core.ids import KeyIdentifier, key_of, place_of
 from .._resources.account import document as account_document
 from .._resources.encryption import document as encryption_document
 from .._resources.key import rotation_policy as key_rotation_policy
-from .._resources.key.document import identifier_of, is_usable, size_of, version_of, why_unusable
+from .._resources.key.document import identifier_of, is_usable, item_of, size_of, version_of, why_unusable
 from .._resources.vault import document as vault_document
 
 DAY = 86400
+
+
+@dataclass(frozen=True)
+class Newer:
+    """The newest version that Batch can use, if the account is pinned to an older version."""
+
+    version: str
+    # Why Batch cannot use the newest version of the key; empty if it can.
+    newest_unusable: str
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,8 @@ class Assessment:
     record: Mapping[str, Any]
     # The causes why the account cannot use its key.
     causes: tuple[diagnosis.Cause, ...] = ()
+    # The version that is newer than the one to which the account is pinned.
+    newer: Newer | None = None
 
 
 def assessed(account: Account, fleet: FleetData) -> Assessment:
@@ -58,9 +69,8 @@ def assessed(account: Account, fleet: FleetData) -> Assessment:
     }
     if key is None:
         availability = _availability(account, pools)
-        unknown = _unknown_pools(pools, availability)
-        nothing = {**_of_key(None, None, {}, fleet), **_of_vault(None), "access": None}
-        return Assessment({**placed, **nothing, **availability, "unknown": unknown})
+        nothing = {**_of_key(None, None, {}, fleet), **_of_vault(None), "access": None, "newer_version_exists": None}
+        return Assessment({**placed, **nothing, **availability, **_unknown(_unread_pools(pools, availability), {})})
     kept = fleet["keys"][key.versionless.folded]
     identities = _identities(account, fleet)
     missing = _missing(account.get("identity", {}), identities)
@@ -84,15 +94,19 @@ def assessed(account: Account, fleet: FleetData) -> Assessment:
     unclear = diagnosis.unclear(evidence, checks, observed, found)
     if pools is not None and availability["available"] is None and not unclear and reasons:
         unclear = {"availability": " ".join(reasons)}
+    version, newest = _or_none(evidence.bundle), _or_none(kept["newest"])
+    newer = _newer_usable(key, version, newest, kept, fleet["now"]) if newest else None
+    unread = {**_unread(evidence, observed, kept, identities), **_unread_pools(pools, availability)}
     record = {
         **placed,
-        **_of_key(key, _or_none(evidence.bundle), kept, fleet),
+        **_of_key(key, version, kept, fleet),
+        "newer_version_exists": newer is not None if newest else None,
         **_of_vault(_or_none(evidence.vault)),
         "access": None if "access" in unclear else _access_by(checks, causes),
         **availability,
-        "unknown": {**_unknown(evidence, observed, kept, identities), **unclear, **_unknown_pools(pools, availability)},
+        **_unknown(unread, unclear),
     }
-    return Assessment(record, causes)
+    return Assessment(record, causes, newer)
 
 
 def _of_key(key: KeyIdentifier | None, version: KeyBundle | None, kept: FleetData, fleet: FleetData) -> dict[str, Any]:
@@ -111,26 +125,33 @@ def _of_key(key: KeyIdentifier | None, version: KeyBundle | None, kept: FleetDat
         "key_type": version["key"]["kty"] if version else None,
         "key_size": size_of(version) if version else None,
         "newest_version": newest_version,
-        "newer_version_exists": _is_newer_usable(key, version, newest, kept, fleet["now"]) if key and newest else None,
         "rotation_policy": key_rotation_policy.describe(_or_none(kept.get("policy"))),
         "rotated_by_key_vault": key_rotation_policy.rotates(kept["policy"]) if _or_none(kept.get("policy")) else None,
     }
 
 
-def _is_newer_usable(
+def _newer_usable(
     key: KeyIdentifier, used: KeyBundle | None, newest: KeyBundle, kept: FleetData, now: float
-) -> bool:
-    """Whether Batch can use a version that is newer than the one to which the account is pinned. If the newest version
+) -> Newer | None:
+    """The newest version that Batch can use, if the account is pinned to an older version. If the newest version
     cannot be used, one of those before it may be."""
     if not key.version:
-        return False
-    newest_version = identifier_of(newest).version
+        return None
+    newest_version = version_of(newest["key"])
     if is_usable(newest, now):
-        return newest_version != key.version
-    versions = {version_of(item): item for item in _or_none(kept.get("versions")) or ()}
-    others = [item for version, item in versions.items() if version not in (newest_version, key.version)]
+        return Newer(newest_version, "") if newest_version != key.version else None
     since = used["attributes"]["created"] if used else now
-    return any(item["attributes"]["created"] > since and not why_unusable(item, now) for item in others)
+    usable = [
+        item
+        for item in _or_none(kept["versions"]) or ()
+        if version_of(item) not in (newest_version, key.version)
+        and item["attributes"]["created"] > since
+        and not why_unusable(item, now)
+    ]
+    if not usable:
+        return None
+    reason = why_unusable(item_of(newest), now) or f"Version {newest_version} is not supported by Batch."
+    return Newer(version_of(max(usable, key=lambda item: item["attributes"]["created"])), reason)
 
 
 def _days(length: float) -> int:
@@ -179,7 +200,7 @@ def _availability(
     the caller may not list them, if the account is being created or deleted, or if it is not known."""
     listed = None if isinstance(pools, CmkError) else _disks(pools)
     reason = pools if isinstance(pools, CmkError) else None
-    if account["properties"].get("provisioningState") in ("Creating", "Deleting"):
+    if account["properties"].get("provisioningState") in account_document.UNDER_WAY:
         available = True if listed is not None else None
     elif pools is None:
         available = None
@@ -193,8 +214,8 @@ def _availability(
     }
 
 
-def _unknown_pools(pools: Sequence[Pool] | CmkError | None, availability: Mapping[str, Any]) -> dict[str, str]:
-    return {"pools": pools.msg} if isinstance(pools, CmkError) and availability["available"] is None else {}
+def _unread_pools(pools: Sequence[Pool] | CmkError | None, availability: Mapping[str, Any]) -> dict[str, CmkError]:
+    return {"pools": pools} if isinstance(pools, CmkError) and availability["available"] is None else {}
 
 
 def _disks(pools: Sequence[Pool] | None) -> list[dict[str, Any]] | None:
@@ -207,10 +228,19 @@ def _disk(pool: Pool) -> dict[str, Any]:
     return {"name": pool["name"], "encrypted_disks": encryption.get("targets") or [], "key": own.get("keyUrl")}
 
 
-def _unknown(
+def _unknown(unread: Mapping[str, CmkError], unclear: Mapping[str, str]) -> dict[str, Any]:
+    """The values `unknown` and `missing_rights`."""
+    rights = {error.facts["action"] for error in unread.values() if error.facts.get("action")}
+    return {
+        "unknown": {**{what: error.msg for what, error in unread.items()}, **unclear},
+        "missing_rights": sorted(rights),
+    }
+
+
+def _unread(
     evidence: preflight.Evidence, observed: FleetData, kept: FleetData, identities: Mapping[str, Any]
-) -> dict[str, str]:
-    """The data that could not be read, with the reasons. If the vault is missing, its unreachable host is a cause
+) -> dict[str, CmkError]:
+    """The errors of the data that could not be read. If the vault is missing, its unreachable host is a cause
     instead."""
     is_gone = evidence.vault is None and isinstance(evidence.bundle, Unavailable)
     looked_at = {
@@ -225,7 +255,7 @@ def _unknown(
             for name, there in identities.items()
         },
     }
-    return {what: fleet.msg for what, fleet in looked_at.items() if isinstance(fleet, CmkError)}
+    return {what: fleet for what, fleet in looked_at.items() if isinstance(fleet, CmkError)}
 
 
 def _or_none(fleet: Any) -> Any:

@@ -10,6 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from . import files
 from .comparison import compared
 from .options import POLICY, SCOPE, scope
 from .policy import Policy, policy
-from .report import FORMAT, at_least, unseen, whole
+from .report import FORMAT, at_least, not_read, unseen, whole
 from .rules import CRITICAL
 
 _NAME = re.compile(r"[\w.-]+")
@@ -50,9 +51,8 @@ def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
         returned["accounts"] = report["accounts"]
     warnings = tuple(_warnings(report, rules, params, previous))
     if may_fail and (grave or hidden):
-        raise _failed(
-            grave, hidden, params["fail_on"], {**returned, **({"warnings": list(warnings)} if warnings else {})}
-        )
+        result = {**returned, **({"warnings": list(warnings)} if warnings else {})}
+        raise _failed(report, grave, hidden, params["fail_on"], result)
     return Outcome(False, {}, {}, warnings, returned)
 
 
@@ -60,11 +60,12 @@ def summary(counts: Mapping[str, Any], hidden: Sequence[str]) -> str:
     """One line for a person. `hidden` is what could not be read (report.unseen)."""
     states, number = counts["states"], counts["accounts"]
     findings = ", ".join(f"{name} ({count})" for name, count in counts["findings"].items())
+    under_way = f"{states['under_way']} being created or deleted, " if states["under_way"] else ""
     return (
         f"{f'Incomplete: {hidden[0]} ' if hidden else ''}{number} Batch account{'' if number == 1 else 's'}, "
         f"{counts['on_customer_managed_key']} on customer-managed keys: "
         f"{states['at_risk']} at risk, {states['non_compliant']} non-compliant, {states['unknown']} unknown, "
-        f"{states['ok']} ok.{f' Findings: {findings}.' if findings else ''}"
+        f"{under_way}{states['ok']} ok.{f' Findings: {findings}.' if findings else ''}"
     )
 
 
@@ -90,24 +91,51 @@ def _counted(comparison: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {name: value if isinstance(value, str) else len(value) for name, value in comparison.items()}
 
 
-def _failed(grave: Sequence[str], hidden: Sequence[str], severity: str, returned: Mapping[str, Any]) -> Refused:
-    incomplete = f"The audit is incomplete: {_some(hidden)}" if hidden else ""
-    where = f"See {', '.join(returned['files'].values())}." if returned["files"] else ""
+def _failed(
+    report: Mapping[str, Any],
+    grave: Sequence[str],
+    hidden: Sequence[str],
+    severity: str,
+    returned: Mapping[str, Any],
+) -> Refused:
+    incomplete = f"The audit is incomplete. {_some(hidden)}" if hidden else ""
+    where = _where(returned["files"])
     if not grave:
-        return Refused(
-            " ".join(filter(None, (incomplete, where))),
-            code="audit_incomplete",
-            remedy="Grant the caller the role Reader, correct the scope, or set fail_on: never.",
-            **returned,
-        )
+        remedy = _remedy_of_incomplete(report)
+        message = " ".join(filter(None, (incomplete, where, remedy)))
+        return Refused(message, code="audit_incomplete", remedy=remedy, **returned)
     kind = severity if severity == CRITICAL else f"{severity} or higher"
     found = f"{len(grave)} open {'finding' if len(grave) == 1 else 'findings'} of severity {kind}: {_some(grave)}"
     return Refused(
         " ".join(filter(None, (incomplete, found, where))),
         code="audit_failed",
-        remedy="Fix the findings as the report describes, or accept them until a date with exceptions.",
+        remedy="Fix the findings as the report describes, or set exceptions to accept them until a date.",
         **returned,
     )
+
+
+def _remedy_of_incomplete(report: Mapping[str, Any]) -> str:
+    accounts, unread = report["accounts"], not_read(report)
+    advice = []
+    if not accounts or report["unlisted"] or any(one["missing_rights"] for one in unread):
+        advice.append("grant the caller the roles Reader and Key Vault Reader at the subscriptions")
+    if not accounts or report["unlisted"]:
+        advice.append("correct the scope of the audit")
+    if not all(one["missing_rights"] for one in unread):
+        advice.append("follow the remedies in the report")
+    if unread:
+        advice.append("set exceptions to accept the finding not_read until a date")
+    remedy = ", ".join(advice)
+    return f"{remedy[0].upper()}{remedy[1:]}, or set fail_on: never."
+
+
+def _where(files: Mapping[str, str]) -> str:
+    """Names the folder and the page only, because the names of all files are longer than the message."""
+    if not files:
+        return ""
+    folder = os.path.dirname(next(iter(files.values()))) or "."
+    page = f"See {files['html']}. " if "html" in files else ""
+    return f"{page}The folder {folder} has the reports."
 
 
 def _some(lines: Sequence[str]) -> str:
@@ -123,13 +151,19 @@ def _warnings(
         yield "The caller can read no Batch account in this scope."
     if params["compare_with"] and previous is None:
         yield f"The earlier report {params['compare_with']} does not exist, so no changes are reported."
-    others = [name for name in SCOPE if previous and previous["options"].get(name) != report["options"][name]]
-    if others:
-        yield f"The earlier report used other values of {', '.join(others)}, so some differences may not be changes."
+    if previous:
+        for name in SCOPE:
+            now, before = report["options"][name], previous["options"].get(name)
+            if now != before:
+                yield (
+                    f"{name} is {json.dumps(now)}, and was {json.dumps(before)} in the earlier report, so some "
+                    "differences may not be changes."
+                )
     # If an item is misspelled, it requires a key of no account, and no finding shows that.
     for selector, given in zip(rules.required, params["required"], strict=True):
         if accounts and not any(selector.fits(account) for account in accounts):
             said = {name: value for name, value in given.items() if value}
-            yield f"No account matches {json.dumps(said)}, an item of required."
+            near = "".join(f" Did you mean {one}?" for one in selector.closest(accounts))
+            yield f"No account matches the item {json.dumps(said)}.{near} Correct required."
     for one in report["unused_exceptions"]:
         yield f"The exception of {one['finding']} for {', '.join(one['accounts'])} matches no finding."

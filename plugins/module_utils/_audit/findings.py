@@ -16,29 +16,26 @@ from .._core.duration import instant, moment
 from .._resources.account import document as account_document
 from .._resources.vault import document as vault_document
 from . import causes
-from .assessment import Assessment
+from .assessment import Assessment, Newer
 from .policy import Policy
 from .rules import CRITICAL, INFO, RULES, SEVERITIES
 
 Record = Mapping[str, Any]
-# The name of the rule, and the evidence.
-Found = tuple[str, str]
+# The name of the rule, the evidence, and the remedy if it differs from that of the rule.
+Found = tuple[str, str, str]
 
-AT_RISK, BREAKS_RULES, UNKNOWN, OK = "at_risk", "non_compliant", "unknown", "ok"
+AT_RISK, BREAKS_RULES, UNKNOWN, CHANGING, OK = "at_risk", "non_compliant", "unknown", "under_way", "ok"
 # The most severe first.
-STATES = (AT_RISK, BREAKS_RULES, UNKNOWN, OK)
+STATES = (AT_RISK, BREAKS_RULES, UNKNOWN, CHANGING, OK)
 
 
 def with_findings(assessment: Assessment, policy: Policy, now: float) -> dict[str, Any]:
     """The account's record with its findings, and with the state that follows from the findings."""
     record = assessment.record
-    found = [
-        _finding(rule, evidence, remedy, record, policy, now)
-        for rule, evidence, remedy in (
-            *_of_causes(assessment),
-            *((*one, "") for one in _of_record(record, policy, now)),
-        )
-    ]
+    if record["provisioning_state"] in account_document.UNDER_WAY:
+        # The roles and modules leave such an account alone, so no remedy applies.
+        return {**record, "findings": [], "state": CHANGING}
+    found = [_finding(*one, record, policy, now) for one in _of_account(assessment, policy, now)]
     found.sort(key=lambda one: SEVERITIES.index(one["severity"]))
     of_findings = causes.of_account(record, found)
     with_causes = [{**one, "cause": cause} for one, cause in zip(found, of_findings, strict=True)]
@@ -47,14 +44,12 @@ def with_findings(assessment: Assessment, policy: Policy, now: float) -> dict[st
 
 def _finding(rule: str, evidence: str, remedy: str, record: Record, policy: Policy, now: float) -> dict[str, Any]:
     fitting = (one for one in policy.exceptions if one.fits(record, rule))
-    # The remedy of a cause names a module, and the files that repair the finding may run a role.
-    own = RULES[rule].remedy if RULES[rule].repair or not remedy else remedy
     exception = max(fitting, key=lambda one: one.ends, default=None)
     return {
         "id": rule,
         "severity": RULES[rule].severity,
         "evidence": evidence,
-        "remedy": own,
+        "remedy": remedy or RULES[rule].remedy,
         "accepted": exception is not None and now < exception.ends,
         "exception": exception.describe() if exception else None,
     }
@@ -69,14 +64,30 @@ def _state(found: list[dict[str, Any]]) -> str:
     return UNKNOWN if any(one["id"] == "not_read" for one in found) else OK
 
 
-def _of_causes(assessment: Assessment) -> Iterator[tuple[str, str, str]]:
+def _of_account(assessment: Assessment, policy: Policy, now: float) -> Iterator[Found]:
     for cause in assessment.causes:
-        yield cause.name, cause.evidence, cause.remedy
-    if assessment.record["available"] is False:
-        yield "account_unavailable", assessment.record["unavailable_reason"], ""
+        # The remedy of a cause names a module, and the files that repair the finding may run a role.
+        yield cause.name, cause.evidence, "" if RULES[cause.name].repair else cause.remedy
+    if assessment.newer:
+        yield _of_newer(assessment.newer, assessment.record["key_version"])
+    yield from ((*one, "") for one in _of_record(assessment.record, policy, now))
 
 
-def _of_record(record: Record, policy: Policy, now: float) -> Iterator[Found]:
+def _of_newer(newer: Newer, pinned: str) -> Found:
+    evidence = f"Version {newer.version} is newer than version {pinned}, and can be used."
+    if not newer.newest_unusable:
+        return "newer_version_unused", evidence, ""
+    return (
+        "newer_version_unused",
+        f"{evidence} The newest version cannot be used: {newer.newest_unusable[0].lower()}{newer.newest_unusable[1:]}",
+        "The role rotate moves accounts only to the newest version. To create a new version that can be used, run the "
+        "role rotate with cmk_key_force_new_version: true.",
+    )
+
+
+def _of_record(record: Record, policy: Policy, now: float) -> Iterator[tuple[str, str]]:
+    if record["available"] is False:
+        yield "account_unavailable", record["unavailable_reason"]
     if record["provisioning_state"] == account_document.FAILED:
         yield "account_failed", "The account is in the provisioning state Failed."
     if record["key_identifier"]:
@@ -90,7 +101,7 @@ def _of_record(record: Record, policy: Policy, now: float) -> Iterator[Found]:
         yield "not_read", " ".join(f"{what}: {why}" for what, why in record["unknown"].items())
 
 
-def _of_vault(record: Record, policy: Policy) -> Iterator[Found]:
+def _of_vault(record: Record, policy: Policy) -> Iterator[tuple[str, str]]:
     name, vault = record["vault_name"], record["vault"]
     if policy.allowed_vaults and name not in policy.allowed_vaults:
         yield "vault_not_allowed", f"The vault {name} is not one of {', '.join(sorted(policy.allowed_vaults))}."
@@ -104,7 +115,7 @@ def _of_vault(record: Record, policy: Policy) -> Iterator[Found]:
         yield "vault_uses_access_policies", f"{name} uses access policies."
 
 
-def _of_key(record: Record, policy: Policy) -> Iterator[Found]:
+def _of_key(record: Record, policy: Policy) -> Iterator[tuple[str, str]]:
     kind, size = record["key_type"], record["key_size"]
     if kind and policy.key_types and kind not in policy.key_types:
         yield "key_type_not_allowed", f"The key's type is {kind}, which is not one of {', '.join(policy.key_types)}."
@@ -114,7 +125,7 @@ def _of_key(record: Record, policy: Policy) -> Iterator[Found]:
         yield "follows_without_rotation", f"No rotation policy creates new versions of the key {record['key_name']}."
 
 
-def _of_version(record: Record, policy: Policy, now: float) -> Iterator[Found]:
+def _of_version(record: Record, policy: Policy, now: float) -> Iterator[tuple[str, str]]:
     version, created, left = record["version"], moment(record["version_created_on"]), record["days_left"]
     # An expired version is reported as a cause why the account cannot use its key.
     if left is not None and 0 <= left < policy.min_days_to_expiry:
@@ -127,12 +138,9 @@ def _of_version(record: Record, policy: Policy, now: float) -> Iterator[Found]:
             "version_too_old",
             f"Version {version} was created {record['version_age_days']} days ago, and was to be replaced by {until}.",
         )
-    if record["newer_version_exists"]:
-        newest = record["newest_version"]
-        yield "newer_version_unused", f"A version newer than {version} can be used; the newest is {newest}."
 
 
-def _of_pools(record: Record) -> Iterator[Found]:
+def _of_pools(record: Record) -> Iterator[tuple[str, str]]:
     pools = record["pools"] or ()
     bare = [pool["name"] for pool in pools if not pool["encrypted_disks"]]
     keyed = [f"{pool['name']} ({pool['key']})" for pool in pools if pool["key"]]

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A report as JUnit XML for pipelines, with a test case for each account. The case fails if the account has an open
-finding of a higher severity than info, which requires no action. What could not be read is a test case with an error.
+finding of a higher severity than info, which requires no action. Each line of what could not be read (report.unseen)
+is a test case with an error.
 
 The strictest schema in use is that of Apache Ant, in which a test case has no output. Therefore the output of the suite
 has the other findings.

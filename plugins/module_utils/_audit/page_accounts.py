@@ -15,12 +15,19 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from .findings import AT_RISK, BREAKS_RULES, OK, STATES, UNKNOWN
+from .._resources.account.document import UNDER_WAY
+from .findings import AT_RISK, BREAKS_RULES, CHANGING, OK, STATES, UNKNOWN
 from .page_text import count, day
 from .rules import SEVERITIES
 
 Record = Mapping[str, Any]
-LABELS = {AT_RISK: "at risk", BREAKS_RULES: "non-compliant", UNKNOWN: "unknown", OK: "ok"}
+LABELS = {
+    AT_RISK: "at risk",
+    BREAKS_RULES: "non-compliant",
+    UNKNOWN: "unknown",
+    CHANGING: "being created or deleted",
+    OK: "ok",
+}
 # The value of the filter `available`.
 _YES_NO = {True: "yes", False: "no", None: ""}
 _COLUMNS = ("Account", "Subscription", "Region", "State", "Key", "Age", "Expires", "Findings")
@@ -30,7 +37,11 @@ _NOTHING = "&ndash;"
 
 def tiles(report: Mapping[str, Any]) -> str:
     summary = report["summary"]
-    found = [(state, f"state={state}", summary["states"][state], LABELS[state]) for state in STATES]
+    found = [
+        (state, f"state={state}", summary["states"][state], LABELS[state])
+        for state in STATES
+        if state != CHANGING or summary["states"][state]
+    ]
     unavailable = [one["available"] is False for one in report["accounts"] if one["available"] is not None]
     if unavailable:
         # Only pools show whether an account is available.
@@ -103,7 +114,7 @@ def _row(account: Record, numbers: Mapping[str, int]) -> str:
     cells = (
         f"{escape(account['subscription_name'] or '')}<small>{escape(account['subscription_id'])}</small>",
         escape(account["location"]),
-        f'<span class="mark {state}">{LABELS[state]}</span>',
+        f'<span class="mark {state}">{_label(account)}</span>',
         _key(account),
         _NOTHING if age is None else count(age, "day"),
         _expiry(account),
@@ -117,6 +128,11 @@ def _row(account: Record, numbers: Mapping[str, int]) -> str:
         f'data-causes="{" ".join(map(str, causes))}">'
         '<th scope="row">' + "\n".join(head) + f"</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     )
+
+
+def _label(account: Record) -> str:
+    state: str = account["state"]
+    return UNDER_WAY[account["provisioning_state"]].removeprefix("is ") if state == CHANGING else LABELS[state]
 
 
 def _key(account: Record) -> str:

@@ -41,7 +41,7 @@ summary { cursor: pointer }
 .skip { position: absolute; left: -99rem }
 .skip:focus { left: 1rem; top: 1rem; background: var(--paper); padding: .5rem }
 .at_risk { --tone: var(--at_risk) } .non_compliant { --tone: var(--non_compliant) }
-.unknown { --tone: var(--unknown) } .ok { --tone: var(--ok) }
+.unknown, .under_way { --tone: var(--unknown) } .ok { --tone: var(--ok) }
 .critical { --tone: var(--critical) } .high { --tone: var(--high) } .medium { --tone: var(--medium) }
 .low { --tone: var(--low) } .info { --tone: var(--info) }
 .mark { color: var(--tone); border: 1px solid var(--tone); border-radius: 1rem; padding: 0 .5rem; font-size: .85rem;

@@ -15,9 +15,10 @@ from itertools import groupby
 from typing import Any
 from urllib.parse import quote
 
+from .findings import UNKNOWN
 from .page_text import count, names, prose
 from .remedies import Ready, ready
-from .report import open_findings
+from .report import open_findings, unseen
 from .rules import CRITICAL, MANUAL, VERSION
 
 Record = Mapping[str, Any]
@@ -35,11 +36,14 @@ def findings(report: Mapping[str, Any]) -> str:
         for rule, causes in groupby(report["causes"], key=lambda one: one["finding"])
     )
     # The script shows the text if no finding is shown.
-    nothing = (
-        "The filters match no open finding. Other accounts have open findings, which are not shown."
-        if report["causes"]
-        else "No open findings."
-    )
+    if report["causes"]:
+        nothing = "The filters match no open finding. Other accounts have open findings, which are not shown."
+    elif not report["accounts"]:
+        nothing = "The findings are not known, because no account could be read."
+    elif unseen(report) or report["summary"]["states"][UNKNOWN]:
+        nothing = "The data that could be read has no open findings. Other findings are not known."
+    else:
+        nothing = "No open findings."
     return (
         '<section id="findings" aria-labelledby="findings-title"><h2 id="findings-title">What to do first</h2>'
         f'<p id="no-finding"{" hidden" if report["causes"] else ""}>{nothing}</p>{"".join(sections)}</section>'

@@ -10,16 +10,22 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from difflib import get_close_matches
 from typing import Any
 
+from .._checks.regions import normalized
 from .._core.duration import instant, seconds
 from .._core.errors import InvalidOption
 from .._core.ids import check_vault_name
+from .rules import MANUAL, RULES
 
 _SELECTORS = ("subscriptions", "resource_groups", "locations", "accounts")
+# A pattern of names, or an id.
+_PATTERN = re.compile(r"[*?/]")
 _LOCATED = {"subscriptions": "subscription_id", "resource_groups": "resource_group", "locations": "location"}
 
 
@@ -38,6 +44,20 @@ class Selector:
         tags = {name.lower(): value for name, value in account["tags"].items()}
         tagged = all(tags.get(name.lower()) == value for name, value in self.tags.items())
         return placed and tagged and (not self.accounts or _matches(self.accounts, account))
+
+    def closest(self, accounts: Sequence[Mapping[str, Any]]) -> list[str]:
+        """For each value that no account has, the closest value that an account has, if there is one."""
+        pairs = [(values, {account[name].lower() for account in accounts}) for name, values in self.fields.items()]
+        tags = {f"{name.lower()}={value}" for account in accounts for name, value in account["tags"].items()}
+        pairs.append((frozenset(f"{name.lower()}={value}" for name, value in self.tags.items()), tags))
+        names = {account["name"].lower() for account in accounts}
+        pairs.append((frozenset(one for one in self.accounts if not _PATTERN.search(one)), names))
+        return [
+            near
+            for values, there in pairs
+            for value in sorted(values - there)
+            for near in get_close_matches(value, there, n=1)
+        ]
 
 
 @dataclass(frozen=True)
@@ -93,6 +113,7 @@ def policy(params: Mapping[str, Any]) -> Policy:
 
 def _selector(wanted: Mapping[str, Any]) -> Selector:
     given = {name: wanted.get(name) or () for name in _SELECTORS}
+    given["locations"] = [normalized(str(one)) for one in given["locations"]]
     return Selector(
         fields={field: frozenset(_lower(given[name])) for name, field in _LOCATED.items() if given[name]},
         accounts=_lower(given["accounts"]),
@@ -101,21 +122,19 @@ def _selector(wanted: Mapping[str, Any]) -> Selector:
 
 
 def _exemption(wanted: Mapping[str, Any]) -> Exemption:
+    finding, day = wanted["finding"], wanted["expires_on"]
+    if finding not in RULES:
+        near = get_close_matches(finding, RULES, n=1)
+        advice = f"Did you mean {near[0]}?" if near else f"See {MANUAL}#findings."
+        raise InvalidOption("exceptions", wanted, f"there is no finding {finding!r}.", advice)
     if not wanted["reason"].strip():
-        raise InvalidOption(
-            "exceptions.reason", wanted["reason"], "it is empty.", "Set it to the reason of the exception."
-        )
-    return Exemption(wanted["finding"], _lower(wanted["accounts"]), wanted["reason"], _end_of(wanted["expires_on"]))
-
-
-def _end_of(day: str) -> float:
+        raise InvalidOption("exceptions", wanted, "its reason is empty.", "Set it to the reason of the exception.")
     try:
         begins = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=timezone.utc)
     except ValueError:
-        raise InvalidOption(
-            "exceptions.expires_on", day, "this is not a date.", "Use for example 2027-03-31."
-        ) from None
-    return begins.timestamp() + 86400
+        problem = f"its expires_on, {day!r}, is not a date."
+        raise InvalidOption("exceptions", wanted, problem, "Use for example 2027-03-31.") from None
+    return Exemption(finding, _lower(wanted["accounts"]), wanted["reason"], begins.timestamp() + 86400)
 
 
 def _lower(names: Sequence[Any]) -> tuple[str, ...]:

@@ -45,10 +45,14 @@ class Ready(NamedTuple):
 
 
 def ready(rule: str, report: Mapping[str, Any]) -> Ready | None:
-    """The files for all accounts of the report that have this open finding. None if there is no such account, or if
-    no task of this collection repairs the finding."""
-    repair, asked = RULES[rule].repair, report["options"]
-    accounts = [one for one in report["accounts"] if any(found["id"] == rule for found in open_findings(one))]
+    """The files for all accounts of the report that have this open finding with the remedy of the rule, which the files
+    run. None if there is no such account, or if no task of this collection repairs the finding."""
+    repair, asked, remedy = RULES[rule].repair, report["options"], RULES[rule].remedy
+    accounts = [
+        one
+        for one in report["accounts"]
+        if any(found["id"] == rule and found["remedy"] == remedy for found in open_findings(one))
+    ]
     if repair is None or not accounts:
         return None
     # No group of the inventory plugin begins with `finding_`.
@@ -58,9 +62,7 @@ def ready(rule: str, report: Mapping[str, Any]) -> Ready | None:
         # Otherwise the account would have the finding key_without_expiry after the repair.
         options.setdefault("cmk_key_expires_in", "P1Y")
     condition = _condition(rule, accounts, report)
-    return Ready(
-        _inventory(group, condition, accounts, repair.each), _playbook(group, RULES[rule].remedy, repair, options)
-    )
+    return Ready(_inventory(group, condition, accounts, repair.each), _playbook(group, remedy, repair, options))
 
 
 def _condition(rule: str, accounts: Sequence[Record], report: Mapping[str, Any]) -> list[str]:

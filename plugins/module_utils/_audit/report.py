@@ -15,6 +15,7 @@ from typing import Any
 
 from .._checks.usage import not_listed
 from .._core.duration import instant
+from .._core.summary import and_text
 from .assessment import FleetData, assessed
 from .causes import causes
 from .findings import STATES, with_findings
@@ -23,6 +24,8 @@ from .rules import RULES, SEVERITIES, is_at_least
 
 # The version of the documented format, docs/audit.schema.json. An incompatible change increases the number.
 FORMAT = "azbatch.cmk/audit/1"
+# The maximum number of names of accounts in a line.
+_MOST_NAMES = 5
 
 
 def whole(fleet: FleetData, policy: Policy, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,17 +53,34 @@ def open_findings(account: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def unseen(report: Mapping[str, Any]) -> list[str]:
-    """What the report says nothing about, as human-readable lines: accounts that could not be listed, and vaults of
-    accounts that could not be read. Also if there is no account at all."""
+    """What the report says nothing about, as human-readable lines: accounts that could not be listed, and accounts of
+    which not all is known, unless an exception accepts that. Also if there is no account at all."""
     hidden = [not_listed(one) for one in report["unlisted"]]
-    hidden += [
-        f"The vault of {account['name']} could not be read: {account['unknown']['vault']}"
-        for account in report["accounts"]
-        if "vault" in account["unknown"]
-    ]
-    if not report["accounts"] and not hidden:
+    accounts, unread = report["accounts"], not_read(report)
+    lacking, others = ([one for one in unread if bool(one["missing_rights"]) is lacks] for lacks in (True, False))
+    if lacking:
+        rights = sorted({right for one in lacking for right in one["missing_rights"]})
+        hidden.append(
+            f"Not all data of {_part(lacking, accounts)} could be read, because the caller lacks {and_text(rights)}."
+        )
+    if others:
+        what, why = next(iter(others[0]["unknown"].items()))
+        hidden.append(f"The state of {_part(others, accounts)} is not fully known. {others[0]['name']}: {what}: {why}")
+    if not accounts and not hidden:
         hidden.append("The caller can read no Batch account in this scope.")
     return hidden
+
+
+def not_read(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The accounts of which not all is known, unless an exception accepts that."""
+    return [one for one in report["accounts"] if any(found["id"] == "not_read" for found in open_findings(one))]
+
+
+def _part(some: Sequence[Mapping[str, Any]], accounts: Sequence[Mapping[str, Any]]) -> str:
+    """2 of 10 Batch accounts (account1, account2)."""
+    names = [one["name"] for one in some]
+    shown = [*names[:_MOST_NAMES], f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else names
+    return f"{len(some)} of {len(accounts)} Batch account{'' if len(accounts) == 1 else 's'} ({and_text(shown)})"
 
 
 def at_least(report: Mapping[str, Any], severity: str) -> list[str]:

@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from .report import unseen
 from .rules import CRITICAL, HIGH, INFO, LOW, MANUAL, MEDIUM
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -22,7 +23,7 @@ _SCORES = {CRITICAL: "9.5", HIGH: "8.0", MEDIUM: "5.5", LOW: "2.0", INFO: "0.0"}
 
 
 def as_sarif(report: Mapping[str, Any]) -> str:
-    names = list(report["rules"])
+    names, hidden = list(report["rules"]), unseen(report)
     run = {
         "tool": {
             "driver": {
@@ -32,6 +33,13 @@ def as_sarif(report: Mapping[str, Any]) -> str:
             }
         },
         "columnKind": "unicodeCodePoints",
+        # Otherwise a run without results would mean that there are no findings.
+        "invocations": [
+            {
+                "executionSuccessful": not hidden,
+                "toolExecutionNotifications": [{"level": "error", "message": {"text": line}} for line in hidden],
+            }
+        ],
         "results": [
             _result(account, finding, names) for account in report["accounts"] for finding in account["findings"]
         ],

@@ -259,8 +259,8 @@ def _denied(what: str, service: Mapping[str, Any], said: str) -> CmkError:
         )
         return Denied(f"Could not {what}. {said} {remedy}", remedy=remedy, azure=service)
     found = _PERMISSION.search(service["message"])
-    action = found[found.lastgroup] if found and found.lastgroup else "this"
-    remedy = f"Grant the caller a role (or access policy) that allows {action}."
+    action = found[found.lastgroup] if found and found.lastgroup else None
+    remedy = f"Grant the caller a role (or access policy) that allows {action or 'this'}."
     return Denied(f"Could not {what}. {said} {remedy}", action=action, remedy=remedy, azure=service)
 
 

@@ -14,6 +14,7 @@ import json
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -106,7 +107,8 @@ class VisibleAccounts:
                 "Microsoft.Resources/subscriptions/read",
             )
             return {"accounts": [], "unlisted": [none]}
-        return self._of(map_concurrent(self._list, named), may_fail=True)
+        lists = map_concurrent(self._list, named)
+        return self._of({one: _naming_list(of) for one, of in lists.items()} if subscriptions else lists, may_fail=True)
 
     def _own(self) -> list[str]:
         own = value_or_error(lambda: self._session.subscription_id, CmkError)
@@ -185,6 +187,18 @@ class VisibleAccounts:
     def _account(self, account_id: str) -> Account | None:
         account = value_or_error(lambda: self._resources.account(account_id), CmkError)
         return None if isinstance(account, CmkError) else account
+
+
+def _naming_list(listed: list[Account] | CmkError) -> list[Account] | CmkError:
+    """The accounts. An error about the subscription names the option `subscriptions`, which lists the subscription."""
+    if not isinstance(listed, CmkError) or listed.facts.get("option") != "subscription_id":
+        return listed
+    remedy = listed.facts["remedy"]
+    named = remedy.replace("subscription_id", "subscriptions")
+    error = copy(listed)
+    error.msg = listed.msg.replace(remedy, named)
+    error.facts = {**listed.facts, "option": "subscriptions", "remedy": named}
+    return error
 
 
 def not_listed(scope: str, reason: str, action: str | None) -> Unlisted:

@@ -32,9 +32,9 @@ from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Rejected, 
 from ..._core.ids import key_of, place_of
 from ..access.document import allows
 from ..key.evidence import EvidenceReader
-from .document import POOLS_READ, availability, availability_unknown, is_failed, name_taken
+from .document import POOLS_READ, UNDER_WAY, availability, availability_unknown, is_failed, name_taken
 from .goal import Observed
-from .unready import UNDER_WAY, require_ready
+from .unready import require_ready
 
 # Error codes of requests that Azure never accepts, so retries are useless.
 _FOR_GOOD = (

@@ -22,7 +22,9 @@ USER_ASSIGNED = "user_assigned"
 TYPES = {SYSTEM_ASSIGNED: "SystemAssigned", USER_ASSIGNED: "UserAssigned"}
 _OPTIONS = {azure: option for option, azure in TYPES.items()} | {"None": "none"}
 
+# Provisioning states: of an account whose last operation has failed, and of accounts that accept no change.
 FAILED = "Failed"
+UNDER_WAY = {"Creating": "is being created", "Deleting": "is being deleted"}
 POOLS_READ = "Microsoft.Batch/batchAccounts/pools/read"
 _NOT_KNOWN = "is available is not known, because the caller may not list its pools."
 _GRANT = f"Grant the caller a role that allows {POOLS_READ} on the account, such as Reader."

@@ -17,11 +17,10 @@ from ..._core.concurrent import value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Refused
 from ..._core.plan import Outcome, SentWrites
-from .document import is_failed
+from .document import UNDER_WAY, is_failed
 
 LEAVE = "leave"
 ARGUMENTS: dict[str, dict[str, Any]] = {"unready": {"type": "str", "default": "fail", "choices": ["fail", LEAVE]}}
-UNDER_WAY = {"Creating": "is being created", "Deleting": "is being deleted"}
 _CODES = ("account_not_found", "account_unavailable", "account_failed", "account_under_way")
 
 
