@@ -186,11 +186,11 @@ def _refuse_other_authorization(goal: Goal, vault: Vault) -> None:
         return
     raise Refused(
         f"The vault {goal.name} uses the permission model {has}, not {goal.authorization}. A change would revoke the "
-        f"access of all principals. Set authorization: {has}, or leave authorization out, or use another vault.",
+        f"access of all principals. Set authorization: {has}, or leave it out, or use another vault.",
         code="vault_authorization_differs",
         option="authorization",
         value=goal.authorization,
-        remedy=f"Set authorization: {has}, or leave authorization out, or use another vault.",
+        remedy=f"Set authorization: {has}, or leave it out, or use another vault.",
     )
 
 
