@@ -213,8 +213,8 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
         hosts = self._hosts_not_used()
         if not missing or not hosts:
             return list(found.values())
-        values = [one for name, one in found.items() if name not in missing]
-        return [_without_hosts(missing, hosts).result(), *values]
+        others = [one for name, one in found.items() if name not in missing]
+        return [_without_hosts(missing, hosts).result(), *others]
 
     def _hosts_not_used(self) -> int:
         """The number of hosts that the playbook does not use, because `cmk_hosts` is not set. 0 in a user's play."""
@@ -486,7 +486,6 @@ def with_variables(text: Any, variables: Mapping[str, str]) -> Any:
 def _pattern(option: str) -> re.Pattern[str]:
     """The pattern of an option in a message. If its name is a common word, the pattern requires a context in which
     the word can only be the option."""
-    has_value = r"(?=: (?:[a-z][a-z_]*|\d+)\b)"
     if option == "key_identifier":
         return re.compile(r"(?<![\w./])key_identifier\b|\bthe key identifier\b")
     if "_" in option:

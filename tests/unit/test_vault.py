@@ -381,7 +381,7 @@ def test_the_url_is_the_same_after_creation_and_later(uri: str) -> None:
 
 def test_required_vault() -> None:
     document = vault()
-    assert vault_document.required(document, "myvault", None, None) is document
+    assert vault_document.required(document, "myvault", None) is document
 
     for group, identifier, option, remedy in (
         ("rg", None, "vault_name", "correct vault_name, resource_group or subscription_id."),

@@ -82,7 +82,7 @@ def url(vault: Vault) -> str:
     return str(vault["properties"]["vaultUri"]).rstrip("/").lower()
 
 
-def required(vault: Vault | None, name: str, group: str | None, identifier: str | None) -> Vault:
+def required(vault: Vault | None, name: str, group: str | None, identifier: str | None = None) -> Vault:
     """The vault's document. Raises NotFound if there is no vault. `group` and `identifier` are the options
     `resource_group` and `key_identifier`."""
     if vault is None:

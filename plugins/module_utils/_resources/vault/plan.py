@@ -46,7 +46,7 @@ def plan(goal: Goal, observed: Observed) -> Plan[VaultWrites]:
     if vault is None:
         if goal.taken_away:
             # In a rollback, Azure does not show the deleted vault yet. A new vault would not have its keys.
-            required(vault, goal.name)
+            required(vault, goal.name, goal.group)
         return _creation(goal, observed, before)
     _refuse_other_authorization(goal, vault)
     properties = vault["properties"]
