@@ -88,7 +88,10 @@ class LookupModule(LookupBase):  # type: ignore[misc]
                 required = keywords.flag("cmk_hosts_required", value_of("cmk_hosts_required"), default=True)
                 limit = given.get("ansible_limit")
                 listed = given.get("groups", {}).get("all", ())
-                if keywords.is_blank(value_of("cmk_hosts")) and any(host != "localhost" for host in listed):
+                # Without an account, the role reports that cmk_hosts is not set.
+                is_named = not keywords.is_blank(given.get("cmk_account_name"))
+                is_for_localhost = is_named and keywords.is_blank(value_of("cmk_hosts"))
+                if is_for_localhost and any(host != "localhost" for host in listed):
                     Display().warning(
                         f"cmk_hosts is not set, so the play runs only on localhost, and not on the {len(listed)} hosts "
                         "of the inventory. Set cmk_hosts to a pattern, such as all."

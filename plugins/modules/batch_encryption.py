@@ -268,7 +268,7 @@ available:
   sample: true
 preflight:
   description: The checks that were made before the account was moved to a key; empty if no check was necessary.
-  returned: when the setting changes, and with a failure of code V(preflight_failed)
+  returned: when the setting changes. With a failure of code V(preflight_failed), only the checks that failed
   type: list
   elements: dict
   contains:

@@ -33,7 +33,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupt
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import settled, value_or_error
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import LEFT_ALONE, flag
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import LEFT_ALONE, STATS, flag
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import new_versions
 
@@ -48,8 +48,6 @@ test_loader.get("skipped")
 gc.freeze()
 begin_run(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
 _HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
-# A variable of the collection's playbooks with the name of the variable for the next node of a workflow.
-_STATS = "__stats"
 
 
 @contextmanager
@@ -133,12 +131,12 @@ class InProcessAction(ActionBase):
     def _pass_on(self, result: dict[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Pass the changes of the task to the next node of a workflow. Ansible merges them with the data of the
         playbook's set_stats, but not if the task has failed."""
-        if self._task.check_mode or not result.get("changed") or _STATS not in task_vars:
+        if self._task.check_mode or not result.get("changed") or STATS not in task_vars:
             return
         if flag("cmk_set_stats", self._templar.template(task_vars.get("cmk_set_stats")), default=True):
             account = {task_vars["inventory_hostname"]: {"changed": True}}
             data = {"accounts": account, "new_versions": dict(new_versions(result.get("diff")))}
-            result["ansible_stats"] = {"data": {task_vars[_STATS]: data}, "per_host": False, "aggregate": True}
+            result["ansible_stats"] = {"data": {task_vars[STATS]: data}, "per_host": False, "aggregate": True}
 
     def _runs_in_process(self, task_vars: Mapping[str, Any]) -> bool:
         """Whether the task runs in Ansible's process. Ansible has a become plugin if the task, the play, the

@@ -24,6 +24,8 @@ VARIABLES = (
     *("cmk_hosts", "cmk_hosts_required", "cmk_serial", "cmk_max_fail_percentage"),
     *("cmk_set_stats", "cmk_in_process", "cmk_unready_fails"),
 )
+# A variable of the collection's playbooks with the name of the variable for the next node of a workflow.
+STATS = "__stats"
 # The variable of a host whose account was left alone, and the name of the run's list of these hosts.
 LEFT_ALONE = "__left_alone"
 _SIZE = re.compile(r"[1-9][0-9]*%?")

@@ -13,12 +13,14 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ansible import constants
 from ansible.errors import AnsibleUndefinedVariable
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.validation import check_type_dict, check_type_list
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
@@ -45,7 +47,7 @@ from ansible_collections.azbatch.cmk.plugins.modules import (
     keyvault_cmk_vault,
 )
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._inventory import Record
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import VARIABLES, is_blank
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import STATS, VARIABLES, is_blank
 
 _COLLECTION = Path(__file__).resolve().parents[2]
 # A template that passes on the value of a variable unchanged, or omits the option.
@@ -65,8 +67,20 @@ NO_RULE = (
 # A template that uses the result of an earlier task. Its value is not known before that task.
 _RESULT = re.compile(r"\b__\w+")
 _OMITTED, _NOT_KNOWN = object(), object()
+_WORD = re.compile(r"[a-z_]+")
+# The types of variables in words.
+_TYPES = {
+    **{"int": "an integer", "bool": "true or false", "str": "a text", "path": "a path"},
+    **{"list": "a list", "dict": "a dictionary"},
+}
 # Valid values for some options whose values are not known yet.
 _PLACEHOLDERS = {"key_identifier": f"https://unknown.vault.azure.net/keys/unknown/{'0' * 32}"}
+_MODULE = r"azbatch\.cmk\.(?:batch|keyvault)_\w+"
+# Advice that only a user of the modules can follow, such as ` (azbatch.cmk.batch_encryption)`,
+# `, or the vault with azbatch.cmk.keyvault_cmk_vault (recover: true)` or `, or set force: true`, which no role sets.
+_WAY_OF_MODULE = re.compile(
+    rf"(?:, or (?:[^,.;()]* )?with {_MODULE} \(| \({_MODULE})[^)]*\)|[,.] [Oo]r set force: true[^.]*"
+)
 _DONE_BY_PROVISION = re.compile(
     r"(?<=with )azbatch\.cmk\.(?:batch_account_identity|keyvault_cmk_(?:access|key|vault))\b(?! \()"
 )
@@ -130,14 +144,34 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
             is_first = first.name == self._task.name
             problems = self._problems(role, later, defaults) if is_first else []
             if problems:
-                return {"failed": True, **(several(problems).result() if len(problems) > 1 else problems[0])}
+                failure = several(problems).result() if len(problems) > 1 else problems[0]
+                return self._with_warnings({"failed": True, **failure}, role, task_vars or {})
         result: dict[str, Any] = super().run(tmp, task_vars)
-        name_variables(result, variables, is_role=is_ours)
-        if is_first:
-            warnings = self._warnings_of(role, task_vars or {})
-            if warnings:
-                result["warnings"] = [*result.get("warnings", []), *warnings]
-        return result
+        if any(map(result.get, ("failed", "warnings", "left_alone"))):
+            others = of_other_roles(role, str(self._task.action)) if is_ours else None
+            name_variables(result, self._names(variables, result), others=others)
+        return self._with_warnings(result, role, task_vars or {}) if is_first else result
+
+    def _names(self, variables: Mapping[str, str], result: dict[str, Any]) -> dict[str, str]:
+        """By option, the name of its variable for a message. If a variable has its default, and the default is another
+        variable, the name is `cmk_resource_group (the default of cmk_vault_resource_group)`.
+
+        Azure does not report which option names a missing resource group, so the option is found by its value."""
+        names = dict(variables)
+        if self._task._role:
+            given = self._templar.available_variables
+            for name, default in self._task._role.get_default_vars().items():
+                passed = _PASSED_ON.fullmatch(default.strip()) if _is_text(default) else None
+                if passed and (given.get(name) == default or is_blank(given.get(name))):
+                    text = f"{passed['name']} (the default of {name})"
+                    names |= {option: text for option, variable in variables.items() if variable == name}
+        if result.get("code") == "resource_group_not_found":
+            missing = result["azure"]["message"].casefold()
+            options = [one for one in self._task.args if one.endswith("resource_group")]
+            named = [one for one in options if f"'{self._task.args[one]}'".casefold() in missing]
+            if named and result["option"] not in named:
+                names[result["option"]] = names.get(named[0], named[0])
+        return names
 
     def _tasks_of_role(self) -> list[Any]:
         """The tasks of the role that use a module of this collection. The first one has no condition."""
@@ -172,13 +206,59 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
                 for option, value in values.items()
                 if value is not _OMITTED
             }
-            problems += _problems_of(task, given, defaults, self._templar.template, wrong)
+            problems += self._problems_of(task, given, defaults, wrong)
         if not found and not problems:
             return []
-        first = _problems_of(self._task, own, defaults, self._templar.template, wrong)
+        first = self._problems_of(self._task, own, defaults, wrong)
         for one in (*first, *problems):
-            found.setdefault(one.get("variable", one["msg"]), one)
-        return list(found.values())
+            found.setdefault(one.get("variable", one["msg"]), _with_default(one, role))
+        missing = [name for name, one in found.items() if "value" not in one]
+        hosts = self._hosts_not_used()
+        if not missing or not hosts:
+            return list(found.values())
+        others = [one for name, one in found.items() if name not in missing]
+        return [_without_hosts(missing, hosts).result(), *others]
+
+    def _hosts_not_used(self) -> int:
+        """The number of hosts that the playbook does not use, because `cmk_hosts` is not set. 0 in a user's play."""
+        given = self._templar.available_variables
+        if STATS not in given or not is_blank(given.get("cmk_hosts")):
+            return 0
+        return len(set(given["groups"]["all"]) - {"localhost"})
+
+    def _problems_of(
+        self, task: Any, options: Mapping[str, Any], defaults: Mapping[str, Any], wrong: Collection[str]
+    ) -> list[dict[str, Any]]:
+        """The results of the errors of a task's options, with the names of the role's variables. The values of the
+        variables that are already known to be `wrong` count as not known yet."""
+        action = str(task.action)
+        if action not in _CHECKED:
+            return []
+        arguments, desired = _CHECKED[action]
+        variables = passed_on(task.get_ds(), action)
+        given = without_blanks(options, variables, defaults, self._templar.template)
+        specification = {**CONNECTION, **arguments}
+        right = {option: value for option, value in given.items() if variables.get(option) not in wrong}
+        optional = {option: {**one, "required": False} for option, one in specification.items()}
+        params = ArgumentSpecValidator(optional).validate(right).validated_parameters
+        unknown = [
+            option
+            for option, one in specification.items()
+            if option not in right and one["type"] == "str" and (one.get("required") or variables.get(option) in wrong)
+        ]
+        try:
+            desired({**params, **{option: _placeholder(option) for option in unknown}})
+        except CmkError as error:
+            found = error.facts.get("problems", [error.result()])
+        else:
+            return []
+        # A value that is not known yet is not wrong.
+        problems = [one for one in found if one.get("value") != _placeholder(str(one.get("option")))]
+        for problem in problems:
+            problem["failed"] = True
+            name_variables(problem, self._names(variables, problem))
+            del problem["failed"]
+        return problems
 
     def _wrong_variables(
         self, specification: Mapping[str, Mapping[str, Any]], tasks: Sequence[tuple[Any, Mapping[str, Any]]]
@@ -227,54 +307,18 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
             return _NOT_KNOWN
         return _OMITTED if value == self._templar.available_variables.get("omit") else placeholders.resolved(value)
 
-    def _warnings_of(self, role: str, task_vars: Mapping[str, Any]) -> list[str]:
-        """The warnings about variables. Each warning is returned once in a run."""
+    def _with_warnings(self, result: dict[str, Any], role: str, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """The result with the warnings about variables. Each warning is returned once in a run."""
         names = {name for name in task_vars if name.startswith(_PREFIX)}
         warnings = [unknown_variable(name) for name in sorted(names - KNOWN_VARIABLES)]
-        if role == "azbatch.cmk.rotate" and not rotates(
-            {name: self._templar.template(task_vars[name]) for name in names & RULES}
+        if (
+            role == "azbatch.cmk.rotate"
+            and not result.get("failed")
+            and not rotates({name: self._templar.template(task_vars[name]) for name in names & RULES})
         ):
             warnings.append(NO_RULE)
-        return _not_reported_yet(warnings)
-
-
-def _problems_of(
-    task: Any,
-    options: Mapping[str, Any],
-    defaults: Mapping[str, Any],
-    template: Callable[[Any], Any],
-    wrong: Collection[str],
-) -> list[dict[str, Any]]:
-    """The results of the errors of a task's options, with the names of the role's variables. The values of the
-    variables that are already known to be `wrong` count as not known yet."""
-    action = str(task.action)
-    if action not in _CHECKED:
-        return []
-    arguments, desired = _CHECKED[action]
-    variables = passed_on(task.get_ds(), action)
-    given = without_blanks(options, variables, defaults, template)
-    specification = {**CONNECTION, **arguments}
-    right = {option: value for option, value in given.items() if variables.get(option) not in wrong}
-    optional = {option: {**one, "required": False} for option, one in specification.items()}
-    params = ArgumentSpecValidator(optional).validate(right).validated_parameters
-    unknown = [
-        option
-        for option, one in specification.items()
-        if option not in right and one["type"] == "str" and (one.get("required") or variables.get(option) in wrong)
-    ]
-    try:
-        desired({**params, **{option: _placeholder(option) for option in unknown}})
-    except CmkError as error:
-        found = error.facts.get("problems", [error.result()])
-    else:
-        return []
-    # A value that is not known yet is not wrong.
-    problems = [one for one in found if one.get("value") != _placeholder(str(one.get("option")))]
-    named = [{"failed": True, **problem} for problem in problems]
-    for problem in named:
-        name_variables(problem, variables)
-        del problem["failed"]
-    return named
+        new = _not_reported_yet(warnings)
+        return {**result, "warnings": [*result.get("warnings", []), *new]} if new else result
 
 
 def _placeholder(option: str) -> str:
@@ -290,28 +334,64 @@ def _missing(name: str, option: Mapping[str, Any]) -> CmkError:
     return CmkError(f"{name} is not set. {remedy}", code="invalid_option", variable=name, remedy=remedy)
 
 
+def _with_default(problem: dict[str, Any], role: str) -> dict[str, Any]:
+    """The error of a variable, with the default among the allowed values if it is a word such as `system_assigned`: the
+    module that refuses the value does not know the word."""
+    default = _SPECIFICATIONS[role].get(str(problem.get("variable")), {}).get("default")
+    if not (_is_text(default) and _WORD.fullmatch(default) and problem["remedy"].startswith("Use ")):
+        return problem
+    remedy = problem["remedy"].replace("Use ", f"Use {default}, or ", 1)
+    return {**problem, "msg": problem["msg"].replace(problem["remedy"], remedy), "remedy": remedy}
+
+
+def _without_hosts(missing: Sequence[str], hosts: int) -> CmkError:
+    """The error of a playbook that was meant for the hosts of the inventory, but runs on localhost."""
+    remedy = f"Set cmk_hosts to a pattern, such as all for the {hosts} hosts of the inventory."
+    return CmkError(
+        f"cmk_hosts is not set, so the playbook runs only on localhost, which lacks {', '.join(missing)}. {remedy} If "
+        "the run is for one account, set the missing variables instead.",
+        code="invalid_option",
+        variable="cmk_hosts",
+        remedy=remedy,
+    )
+
+
 def _of_type(name: str, value: Any, option: Mapping[str, Any]) -> CmkError | None:
-    """The error of a variable that has the wrong type, or a value that is not one of the choices."""
-    errors = ArgumentSpecValidator({name: option}).validate({name: value}).error_messages
-    if not errors:
+    """The error of a variable, or of a key in a variable, that has the wrong type, or a value that is not one of the
+    choices."""
+    if not ArgumentSpecValidator({name: option}).validate({name: value}).error_messages:
         return None
     is_list = option["type"] == "list"
+    if "options" in option:
+        try:
+            given = list(map(check_type_dict, check_type_list(value) if is_list else [value]))
+        except TypeError:
+            kind = "a list of dictionaries" if is_list else "a dictionary"
+            return _wrong(
+                name, value, f"it is not {kind}.", f"Use {kind} with the keys {', '.join(option['options'])}."
+            )
+        names = [f"{name}[{number}]" for number in range(len(given))] if is_list else [name]
+        return next(filter(None, (_of_keys(*one, option["options"]) for one in zip(names, given, strict=True))), None)
     if "choices" in option:
-        problem = "it is not allowed."
-        allowed = f"{'a list of' if is_list else 'one of'} {', '.join(map(str, option['choices']))}"
-    elif "options" in option:
-        # It is no dictionary, or one of its keys is unknown, missing or wrong.
-        # Ansible's own words suggest other forms, which are not documented.
-        no_dictionary = errors[0].startswith("dictionary requested")
-        problem = f"{'an item' if is_list else 'it'} is not a dictionary." if no_dictionary else f"{errors[0]}."
-        allowed = (
-            f"{'a list of dictionaries' if is_list else 'a dictionary'} with the keys {', '.join(option['options'])}"
-        )
-    else:
-        problem = "its type is wrong."
-        allowed = {"int": "an integer", "bool": "true or false", "list": "a list"}.get(option["type"], option["type"])
-    error = InvalidOption(name, value, problem, f"Use {allowed}.")
-    error.facts["variable"] = error.facts.pop("option")
+        choices = f"{'a list of' if is_list else 'one of'} {', '.join(map(str, option['choices']))}"
+        return _wrong(name, value, "it is not allowed.", f"Use {choices}.")
+    return _wrong(name, value, "its type is wrong.", f"Use {_TYPES[option['type']]}.")
+
+
+def _of_keys(name: str, given: Mapping[str, Any], keys: Mapping[str, Mapping[str, Any]]) -> CmkError | None:
+    """The error of a dictionary with an unknown key, a missing key, or a key with a wrong value."""
+    unknown = [str(key) for key in given if key not in keys]
+    missing = [key for key, one in keys.items() if one.get("required") and given.get(key) is None]
+    if unknown or missing:
+        problem = f"it must not have the key {unknown[0]}." if unknown else f"it lacks {', '.join(missing)}."
+        return _wrong(name, given, problem, f"Use the keys {', '.join(keys)}.")
+    return next(filter(None, (_of_type(f"{name}.{key}", one, keys[key]) for key, one in given.items())), None)
+
+
+def _wrong(name: str, value: Any, problem: str, remedy: str) -> CmkError:
+    """The error of the variable `cmk_name`, of its item `cmk_name[0]`, or of its key `cmk_name.key`."""
+    error = InvalidOption(name, value, problem, remedy)
+    error.facts["variable"] = re.split(r"[.[]", error.facts.pop("option"))[0]
     return error
 
 
@@ -355,13 +435,33 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def name_variables(result: dict[str, Any], variables: Mapping[str, str], *, is_role: bool = False) -> None:
+@cache
+def of_other_roles(role: str, action: str) -> dict[str, tuple[str, str]]:
+    """By option of a module that the role never sets: the variable that the only other role passes on to the option,
+    and that role."""
+    found: dict[str, dict[str, str]] = {}
+    for file in sorted(_COLLECTION.glob("roles/*/tasks/*.yml")):
+        for task in yaml_load(file.read_text(encoding="utf-8")):
+            for option, variable in passed_on(task, action).items():
+                found.setdefault(option, {}).setdefault(f"azbatch.cmk.{file.parts[-3]}", variable)
+    only = {option: list(roles.items()) for option, roles in found.items() if role not in roles and len(roles) == 1}
+    return {option: (variable, other) for option, [(other, variable)] in only.items()}
+
+
+def name_variables(
+    result: dict[str, Any], variables: Mapping[str, str], *, others: Mapping[str, tuple[str, str]] | None = None
+) -> None:
     """Name variables instead of the options in the messages of a result. In a role, also name the role that does what a
-    module does: `Create it with azbatch.cmk.provision`. Modules with options are kept."""
+    module does: `Create it with azbatch.cmk.provision`, and leave out what only a module can do. `others` are the
+    result of `of_other_roles`, in a role."""
 
     def named(text: Any) -> Any:
         text = with_variables(text, variables)
-        return _DONE_BY_PROVISION.sub("azbatch.cmk.provision", text) if is_role and isinstance(text, str) else text
+        if others is None or not isinstance(text, str):
+            return text
+        for option, (variable, role) in others.items():
+            text = re.sub(rf"(?<![\w./]){option}(: \w+)", rf"{variable}\1 in {role}", text)
+        return _DONE_BY_PROVISION.sub("azbatch.cmk.provision", _WAY_OF_MODULE.sub("", text))
 
     if result.get("warnings"):
         result["warnings"] = [named(one) for one in result["warnings"]]
@@ -370,11 +470,11 @@ def name_variables(result: dict[str, Any], variables: Mapping[str, str], *, is_r
         for name, text in result["left_alone"].items():
             result["left_alone"][name] = named(text)
     if result.get("failed"):
-        for text in ("msg", "remedy"):
-            if text in result:
-                result[text] = named(result[text])
-        if result.get("option") in variables:
-            result["variable"] = variables[result["option"]]
+        lists = [result.get(name, ()) for name in ("problems", "preflight", "causes")]
+        for one in (result, result.get("restore_failure") or {}, *chain(*lists)):
+            one |= {key: named(one[key]) for key in ("msg", "evidence", "remedy") if key in one}
+            if one.get("option") in variables:
+                one["variable"] = variables[one["option"]].partition(" ")[0]
 
 
 def with_variables(text: Any, variables: Mapping[str, str]) -> Any:
@@ -389,10 +489,12 @@ def with_variables(text: Any, variables: Mapping[str, str]) -> Any:
 def _pattern(option: str) -> re.Pattern[str]:
     """The pattern of an option in a message. If its name is a common word, the pattern requires a context in which
     the word can only be the option."""
-    has_value = r"(?=: (?:[a-z][a-z_]*|\d+)\b)"
+    if option == "key_identifier":
+        return re.compile(r"(?<![\w./])key_identifier\b|\bthe key identifier\b")
     if "_" in option:
-        return re.compile(rf"(?<![\w./]){option}(?:{has_value}|\b(?!: ))")
-    advice = "|".join(rf"(?<={verb} )" for verb in ("Correct", "correct", "Set", "set"))
+        return re.compile(rf"(?<![\w./]){option}\b")
+    has_value = r"(?=: (?:[a-z][a-z_]*|\d+)\b)"
+    advice = "|".join(rf"(?<={verb} )" for verb in ("Correct", "correct", "Set", "set", "Leave out", "leave out"))
     return re.compile(rf"(?<![\w./]){option}{has_value}|(?:^|(?<=\. )){option}(?= is )|(?:{advice}){option}\b(?!: )")
 
 

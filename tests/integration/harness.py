@@ -27,6 +27,18 @@ BIN = Path(sys.executable).parent
 # The ways to run a module: in Ansible's process, or as a separate process.
 WAYS = ("in_process", "module")
 
+# The options that the roles pass variables to, and the modules: the names that a role's message never contains.
+_OF_MODULES = re.compile(
+    r"(?<![\w./])(?:azbatch\.cmk\.(?:batch|keyvault)_\w+|{})\b".format(
+        "|".join(
+            {
+                option
+                for file in HERE.parents[1].glob("roles/*/tasks/*.yml")
+                for option in re.findall(r"^    (\w+_\w+): \"\{\{ cmk_", file.read_text(), re.MULTILINE)
+            }
+        )
+    )
+)
 _FAILS = "_fails"
 # A value that only Azure can assign, in a prediction.
 KNOWN = re.compile(r"\(known after apply(?:: [^()]+)?\)")
@@ -146,6 +158,13 @@ class Task:
         assert "Traceback" not in self.result["msg"], self.result["msg"]
         assert {one["status"] for one in self.writes} <= ({409} if by_azure else set()), short(self.writes)
         return self
+
+    def names_variables(self) -> None:
+        """Check that the message of a failed task of a role names no option and no module."""
+        # A failure without a code is Ansible's own, before the module runs.
+        if self.full_name.startswith("azbatch.cmk.") and "code" in self.result:
+            for text in ("msg", "remedy"):
+                assert not _OF_MODULES.search(str(self.result.get(text))), str(self)
 
     def untouched(self) -> Task:
         assert not self.writes, f"{self.name} wrote: {short(self.writes)}"
@@ -364,6 +383,8 @@ class Ansible:
         )
         run = Run(done.returncode, done.stdout, recorded(record), self.local_tmp)
         self.runs.append(run)
+        for one in run.failed:
+            one.names_variables()
         return run
 
     def play(

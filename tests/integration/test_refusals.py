@@ -28,7 +28,7 @@ KEYS = {
     "deleted": ("key_soft_deleted", "recover"),
     "disabled": ("key_disabled", "enable_key"),
     "disabled, and a new version": ("key_disabled", "enable_key"),
-    "no such version": ("invalid_option", "version"),
+    "no such version": ("version_not_found", "version"),
     "disable a missing key": ("key_not_found", "name"),
     "recover a missing key": ("key_not_found", "name"),
 }

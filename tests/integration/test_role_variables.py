@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,96 @@ def test_an_error_names_the_variable_of_the_role(ansible: Ansible, service: Serv
 
 def test_all_invalid_variables_are_reported_before_the_first_task(ansible: Ansible, service: Service) -> None:
     """Later tasks of the role would refuse these values, after the vault is created."""
-    wrong = {"cmk_identity": "identity1", "cmk_key_size": 1024, "cmk_key_expires_in": "a year"}
-    run = run_role(ansible, "provision", **wrong)
+    wrong = {"cmk_identity": "system", "cmk_key_size": 1024, "cmk_key_expires_in": "a year"}
+    run = run_role(ansible, "provision", **wrong, cmk_vaultname="vault-two")
 
     (failed,) = run.failed
     failed.refused("invalid_option")
     assert {one["variable"] for one in failed["problems"]} == set(wrong)
+    first, *lines = failed["msg"].splitlines()
+    assert first == "3 values are missing or wrong:"
+    assert lines == [f"{number}. {one['msg']}" for number, one in enumerate(failed["problems"], 1)]
+    assert "cmk_identity is 'system'" in failed["msg"]
+    assert "Use system_assigned, or /subscriptions/" in failed["msg"]
+    # A name that is wrong is often the cause of an error.
+    assert [one.rpartition(". ")[2] for one in failed.warnings] == ["Did you mean cmk_vault_name?"]
     assert run.requests == []
+
+
+@pytest.mark.parametrize(
+    ("role", "wrong", "code", "variable", "remedy"),
+    [
+        (
+            "provision",
+            {"cmk_resource_group": "rg-typo"},
+            "resource_group_not_found",
+            "cmk_resource_group",
+            "Correct cmk_resource_group (the default of cmk_vault_resource_group), or create the resource group.",
+        ),
+        (
+            "provision",
+            {"cmk_vault_resource_group": "rg-typo"},
+            "resource_group_not_found",
+            "cmk_vault_resource_group",
+            "Correct cmk_vault_resource_group, or create the resource group.",
+        ),
+        (
+            "switch",
+            {"cmk_resource_group": "rg-typo", "cmk_new_key_identifier": "https://vault-one.vault.azure.net/keys/key1"},
+            "resource_group_not_found",
+            "cmk_resource_group",
+            "Correct cmk_resource_group, or create the resource group.",
+        ),
+        (
+            "switch",
+            {"cmk_new_key_identifier": "https://nowhere.vault.azure.net/keys/key1"},
+            "vault_not_found",
+            "cmk_new_key_identifier",
+            "Create the vault, or correct cmk_new_key_identifier or cmk_subscription_id.",
+        ),
+        (
+            "switch",
+            {"cmk_new_key_identifier": f"https://vault-one.vault.azure.net/keys/key1/{'0' * 32}"},
+            "preflight_failed",
+            None,
+            "Correct the version in cmk_new_key_identifier, or leave it out to follow the latest version.",
+        ),
+        (
+            "switch",
+            {"cmk_new_key_identifier": "https://vault-one.vault.azure.net/keys/key2"},
+            "preflight_failed",
+            None,
+            "Create the key with azbatch.cmk.provision, or correct cmk_new_key_identifier. If the key was deleted, "
+            "recover it.",
+        ),
+        (
+            "provision",
+            {"cmk_vault_authorization": "rbac"},
+            "vault_authorization_differs",
+            "cmk_vault_authorization",
+            "Set cmk_vault_authorization: access_policy, or leave it out, or use another vault.",
+        ),
+        (
+            "provision",
+            {"cmk_key_size": 4096},
+            "key_size_differs",
+            "cmk_key_size",
+            "Set cmk_key_force_new_version: true in azbatch.cmk.rotate, or cmk_key_size: 2048.",
+        ),
+    ],
+)
+@pytest.mark.slow(every=2)
+def test_a_wrong_value_leads_to_the_variable_that_was_set(
+    ansible: Ansible, service: Service, role: str, wrong: dict[str, str], code: str, variable: str | None, remedy: str
+) -> None:
+    service.on_key()
+    run = run_role(ansible, role, **wrong)
+
+    (failed,) = run.failed
+    failed.refused(code)
+    assert (failed.get("variable"), failed["remedy"]) == (variable, remedy)
+    # Only the checks that failed, and not all evidence.
+    assert len(json.dumps({k: v for k, v in failed.result.items() if k != "invocation"})) < 1200, str(failed)
 
 
 @pytest.mark.parametrize("role", ["provision", "rotate"])
@@ -258,9 +342,30 @@ def role_in_a_play(ansible: Ansible, role: str, **wanted: Any) -> Run:
         (
             "audit",
             {"cmk_audit_required": ["*"]},
-            "an item is not a dictionary. Use a list of dictionaries with the keys subscriptions, resource_groups,",
+            "['*']: it is not a list of dictionaries. Use a list of dictionaries with the keys subscriptions,",
         ),
-        ("audit", {"cmk_audit_exceptions": [{"finding": "x"}]}, "Use a list of dictionaries with the keys finding,"),
+        (
+            "audit",
+            {"cmk_audit_exceptions": [{"finding": "x"}]},
+            "cmk_audit_exceptions[0] is {'finding': 'x'}: it lacks accounts, reason, expires_on. Use the keys finding,",
+        ),
+        (
+            "provision",
+            {"cmk_key_rotation_policy": {"after": "P1D"}},
+            "it must not have the key after. Use the keys expiry_time, time_after_create, time_before_expiry.",
+        ),
+        (
+            "rotate",
+            {"cmk_key_rotation_policy": {"time_after_create": "P30D", "time_before_expiry": "P30D"}},
+            "it has both time_after_create and time_before_expiry. Remove one of them.",
+        ),
+        (
+            "provision",
+            {"cmk_key_rotation_policy": ["P1D"]},
+            "is ['P1D']: it is not a dictionary. Use a dictionary with",
+        ),
+        ("provision", {"cmk_tags": ["a"]}, "cmk_tags is ['a']: its type is wrong. Use a dictionary."),
+        ("provision", {"cmk_key_size": ["a"]}, "cmk_key_size is ['a']: its type is wrong. Use an integer."),
         (
             "audit",
             {
@@ -279,7 +384,6 @@ def role_in_a_play(ansible: Ansible, role: str, **wanted: Any) -> Run:
             },
             "its expires_on, '31.3.2027', is not a date.",
         ),
-        ("provision", {"cmk_key_rotation_policy": {"after": "P1D"}}, "Use a dictionary with the keys expiry_time,"),
     ],
 )
 @pytest.mark.slow(every=3)
@@ -292,7 +396,7 @@ def test_a_wrong_variable_is_one_line(
     failed.refused("invalid_option")
     (variable,) = wrong
     assert failed["variable"] == variable
-    assert failed["msg"].startswith(f"{variable} is ")
+    assert failed["msg"].startswith(variable)
     assert said in failed["msg"]
     assert len(failed["msg"]) < 700
     assert run.requests == []
@@ -379,3 +483,22 @@ def test_an_inventory_that_is_not_used_is_a_warning(ansible: Ansible, service: S
 
     is_told = "runs only on localhost, and not on the 1 hosts of the inventory" in " ".join(run.output.split())
     assert is_told is (hosts is None)
+
+
+def test_a_playbook_for_the_hosts_of_the_inventory_says_that_cmk_hosts_is_not_set(
+    ansible: Ansible, service: Service
+) -> None:
+    wanted = {"cmk_key_max_age": "P90D", "cmk_host": "accounts"}
+    arguments = of_hosts(ansible, "account1", "account2")
+    run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=arguments)
+
+    (failed,) = run.failed
+    failed.refused("invalid_option")
+    assert (failed["variable"], "problems" in failed.result) == ("cmk_hosts", False)
+    assert failed["msg"].startswith(
+        "cmk_hosts is not set, so the playbook runs only on localhost, which lacks cmk_reso"
+    )
+    assert "such as all for the 2 hosts of the inventory." in failed["remedy"]
+    assert failed.warnings[0].endswith("Did you mean cmk_hosts?")
+    assert run.output.count("cmk_hosts is not set") == 2, "in the error and in the result"
+    assert run.requests == []

@@ -26,7 +26,7 @@ from documents import (
 )
 from goals import key_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, InvalidOption, NotFound, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, NotFound, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step, step
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
@@ -143,10 +143,10 @@ def test_a_previous_version_of_a_follower_is_in_use_while_batch_cannot_use_the_n
 
 
 def test_missing_version_cannot_be_disabled() -> None:
-    with pytest.raises(InvalidOption) as refused:
+    with pytest.raises(NotFound) as refused:
         disable(three_versions(), "d" * 32)
 
-    assert refused.value.facts["option"] == "version"
+    assert (refused.value.code, refused.value.facts["option"]) == ("version_not_found", "version")
 
 
 def test_versions_that_may_not_be_listed() -> None:

@@ -6,6 +6,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils import _role_variables
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import (
     KNOWN_VARIABLES,
     name_variables,
+    of_other_roles,
     passed_on,
     unknown_variable,
     with_variables,
@@ -101,11 +106,12 @@ VARIABLES = {
         ("Set location to one of: a, b.", "Set cmk_location to one of: a, b."),
         ("It is elsewhere. location is for a new vault.", "It is elsewhere. cmk_location is for a new vault."),
         ("vault_name and vault_name", "cmk_vault_name and cmk_vault_name"),
+        ("If the key is leaked, set key_size: P0D.", "If the key is leaked, set cmk_key_size: P0D."),
+        ("Leave out location.", "Leave out cmk_location."),
         # Not the option, but a word, a part of another name, of a path or of an identifier, or a heading.
         ("The name of the vault in this location.", "The name of the vault in this location."),
         ("my_vault_name, vault_name_2", "my_vault_name, vault_name_2"),
         ("https://a/vault_name", "https://a/vault_name"),
-        ("key_size: Use a larger key.", "key_size: Use a larger key."),
         ("location: The region.", "location: The region."),
     ],
 )
@@ -135,6 +141,63 @@ def test_result_without_a_variable(result: dict[str, Any]) -> None:
     name_variables(result, VARIABLES)
 
     assert result == before
+
+
+# All messages of the modules
+
+UTILS = ROOT / "plugins" / "module_utils"
+PACKAGES = {
+    **{"keyvault_cmk_vault": "vault", "keyvault_cmk_key": "key", "keyvault_cmk_access": "access"},
+    **{"batch_account_identity": "account", "batch_encryption": "encryption", "batch_encryption_info": "encryption"},
+}
+SHARED = [*UTILS.glob("_core/*.py"), *UTILS.glob("_azure/*.py"), *UTILS.glob("_checks/*.py")]
+
+
+@cache
+def messages(file: Path) -> list[str]:
+    """The texts of a module with several words. A value in a text is replaced by `word`."""
+    tree, found = ast.parse(file.read_text()), []
+    no_messages = {id(one.value) for one in ast.walk(tree) if isinstance(one, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            no_messages |= {id(one) for one in ast.walk(node) if one is not node}
+    for node in ast.walk(tree):
+        text = ""
+        if isinstance(node, ast.JoinedStr) and id(node) not in no_messages:
+            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "word" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in no_messages:
+            text = node.value
+        if " " in text.strip():
+            found.append(text)
+    return found
+
+
+def tasks_of_roles() -> Iterator[Any]:
+    for file in sorted((ROOT / "roles").glob("*/tasks/*.yml")):
+        for task in yaml.safe_load(file.read_text()):
+            [action] = [name for name in task if "." in name]
+            if action.rpartition(".")[2] in PACKAGES:
+                yield pytest.param(file.parts[-3], task, action, id=f"{file.parts[-3]}: {task['name']}")
+
+
+@pytest.mark.parametrize(("role", "task", "action"), list(tasks_of_roles()))
+def test_no_message_in_a_role_names_an_option_of_a_variable_or_a_module(role: str, task: Any, action: str) -> None:
+    variables, others = passed_on(task, action), of_other_roles(f"azbatch.cmk.{role}", action)
+    verbs = ("set", "correct", "leave out", "leave", "with", "without", "set .*, or", "correct .*, .* or")
+    advice = "|".join(f"(?i:{verb})" for verb in verbs)
+    leaked = []
+    for file in (*SHARED, *UTILS.glob(f"_resources/{PACKAGES[action.rpartition('.')[2]]}/*.py")):
+        for text in messages(file):
+            result = {"failed": True, "msg": text}
+            name_variables(result, variables, others=others)
+            found = re.findall(r"azbatch\.cmk\.(?:batch|keyvault)_\w+", result["msg"])
+            for option in variables:
+                # The name of such an option may also be a word, as in `recover the vault`.
+                is_word = rf"(?:{advice}) {option}(?! the| of| it)\b|{option}: (?:true|word)"
+                found += re.findall(rf"(?<![\w.])(?:{is_word if '_' not in option else option})\b", result["msg"])
+            if found:
+                leaked.append((file.name, found, result["msg"]))
+    assert leaked == []
 
 
 # Unknown variables

@@ -381,12 +381,22 @@ def test_the_url_is_the_same_after_creation_and_later(uri: str) -> None:
 
 def test_required_vault() -> None:
     document = vault()
-    assert vault_document.required(document, "myvault") is document
+    assert vault_document.required(document, "myvault", None) is document
 
-    with pytest.raises(NotFound) as failed:
-        vault_document.required(None, "myvault")
+    for group, identifier, option, remedy in (
+        ("rg", None, "vault_name", "correct vault_name, resource_group or subscription_id."),
+        (
+            None,
+            "https://myvault.vault.azure.net/keys/batch",
+            "key_identifier",
+            "correct key_identifier or subscription_id.",
+        ),
+    ):
+        with pytest.raises(NotFound) as failed:
+            vault_document.required(None, "myvault", group, identifier)
 
-    assert failed.value.code == "vault_not_found"
+        assert (failed.value.code, failed.value.facts["option"]) == ("vault_not_found", option)
+        assert failed.value.facts["remedy"].endswith(remedy)
 
 
 # From any state

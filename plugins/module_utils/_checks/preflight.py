@@ -18,7 +18,7 @@ from typing import TypeGuard
 
 from .._core.documents import Identity, KeyBundle, RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.duration import instant, moment
-from .._core.errors import CmkError, Refused
+from .._core.errors import CmkError, Refused, numbered
 from .._core.ids import KeyIdentifier
 from .._resources.access import document as access_document
 from .._resources.key import document as key_document
@@ -100,14 +100,14 @@ def require(evidence: Evidence, so: str | None = None) -> tuple[Check, ...]:
     failed = [check for check in checks if check.status == FAILED]
     if not failed:
         return checks
-    message = " ".join(f"{check.name}: {check.evidence} {check.remedy}" for check in failed)
+    message = numbered([f"{check.name}: {check.evidence} {check.remedy}" for check in failed])
     so = so or f"so the {evidence.account} was not moved to it"
     raise Refused(
-        f"Batch could not use the key {evidence.key}, {so}. {message}",
+        f"Batch could not use the key {evidence.key}, {so}.{message}",
         code="preflight_failed",
         failed_checks=[check.name for check in failed],
-        preflight=describe(checks),
-        remedy=" ".join(check.remedy for check in failed),
+        preflight=describe(failed),
+        remedy=numbered([check.remedy for check in failed]).lstrip(),
     )
 
 
@@ -129,7 +129,7 @@ def require_for_change(evidence: Evidence) -> tuple[Check, ...]:
         f"The {evidence.account} was not moved to the key {evidence.key}: whether its identity may use the key could "
         f"not be read, so the change could not be confirmed. {access.evidence} {remedy}",
         code="access_unknown",
-        preflight=describe(checks),
+        preflight=describe([access]),
         remedy=remedy,
     )
 
@@ -234,8 +234,11 @@ def _key_exists(evidence: Evidence) -> Judgement:
     if isinstance(evidence.bundle, CmkError):
         return None, _unseen("the key", evidence.bundle), ""
     if evidence.bundle is None:
-        remedy = "Create the key with azbatch.cmk.keyvault_cmk_key, or recover it if it was deleted."
-        return False, f"There is no key {evidence.key}.", remedy
+        if evidence.key.version:
+            remedy = "Correct the version in the key identifier, or leave it out to follow the latest version."
+            return False, f"There is no key version {evidence.key}.", remedy
+        remedy = "Create the key with azbatch.cmk.keyvault_cmk_key, or correct the key identifier."
+        return False, f"There is no key {evidence.key}.", f"{remedy} If the key was deleted, recover it."
     return True, f"{evidence.bundle['key']['kid']} exists.", ""
 
 

@@ -45,8 +45,9 @@ class InvalidOption(CmkError):
     code = "invalid_option"
 
     def __init__(self, option: str, value: Any, problem: str, remedy: str, *, code: str | None = None) -> None:
+        given = "not set" if value is None else repr(value)
         super().__init__(
-            f"{option} is {value!r}: {problem} {remedy}", code=code, option=option, value=value, remedy=remedy
+            f"{option} is {given}: {problem} {remedy}", code=code, option=option, value=value, remedy=remedy
         )
 
 
@@ -79,9 +80,16 @@ class Problems:
 def several(problems: Sequence[dict[str, Any]]) -> CmkError:
     """One error for several problems, each the result of an error. Its option is that of the first problem."""
     first = {name: value for name, value in problems[0].items() if name not in ("msg", "code", "remedy")}
-    remedy = " ".join(dict.fromkeys(one["remedy"] for one in problems if one.get("remedy")))
-    message = " ".join(dict.fromkeys(one["msg"] for one in problems))
+    message = f"{len(problems)} values are missing or wrong:{numbered([one['msg'] for one in problems])}"
+    remedy = numbered([one["remedy"] for one in problems]).lstrip()
     return CmkError(message, code="invalid_option", **first, remedy=remedy, problems=list(problems))
+
+
+def numbered(sentences: Sequence[str]) -> str:
+    """The end of a message: one sentence, or several as a numbered list with a line for each."""
+    if len(sentences) == 1:
+        return f" {sentences[0]}"
+    return "".join(f"\n{number}. {sentence}" for number, sentence in enumerate(sentences, 1))
 
 
 class Refused(CmkError):

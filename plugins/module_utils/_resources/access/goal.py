@@ -45,6 +45,8 @@ class Goal:
     identity_id: UserAssignedId | None
     key_name: str | None
     force: bool
+    # The option `key_identifier`.
+    identifier: str | None = None
     # Leave the access as it is if Batch accounts use it.
     keeps_used: bool = False
     # The time for which access stays granted after an account was changed that may have used it, in seconds.
@@ -83,6 +85,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         identity_id=identity,
         key_name=key_name,
         force=params["force"],
+        identifier=params["key_identifier"],
         keeps_used=params["in_use"] == "keep",
         unused_for=unused_for or 0,
     )
@@ -108,7 +111,8 @@ def _require_one(params: Mapping[str, Any], *options: str) -> None:
     if len(given) != 1:
         option = given[-1] if given else options[0]
         listed = f"{', '.join(options[:-1])} and {options[-1]}"
-        raise InvalidOption(option, params[option], f"exactly one of {listed} is required.", "Set one of them.")
+        remedy = f"Remove all but one of {' and '.join(given)}." if given else "Set one of them."
+        raise InvalidOption(option, params[option], f"exactly one of {listed} is required.", remedy)
 
 
 class Observed(TypedDict, total=False):

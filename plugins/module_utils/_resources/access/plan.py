@@ -39,7 +39,7 @@ _NAMESPACE = uuid.UUID("0f6bd5a5-4c0e-5b8d-9d59-3f8d1d2f5a77")
 
 
 def plan(goal: Goal, observed: Observed) -> Plan[AccessWrites]:
-    vault = vault_document.required(observed["vault"], goal.vault)
+    vault = vault_document.required(observed["vault"], goal.vault, goal.group, goal.identifier)
     by_role = vault_document.authorization_of(vault) == vault_document.RBAC
     scope = scope_of(vault, goal.key_name if by_role else None)
     principal = observed["principal_id"]

@@ -184,8 +184,8 @@ def _unheeded_key(goal: Goal, account: Account) -> tuple[str, ...]:
     if goal.key is None or goal.key.same_key(key_of(account)):
         return ()
     return (
-        f"The Batch account {goal.name} exists already; key_identifier is only for its creation. "
-        "Use azbatch.cmk.batch_encryption to change the key.",
+        f"The Batch account {goal.name} exists already, so this task does not change its key "
+        "(azbatch.cmk.batch_encryption changes it).",
     )
 
 

@@ -18,11 +18,11 @@ from ..._checks.usage import Users
 from ..._checks.versions import MARGIN_SECONDS, versions_of
 from ..._core.documents import KeyBundle, KeyItem
 from ..._core.duration import instant
-from ..._core.errors import Denied, InvalidOption
+from ..._core.errors import Denied
 from ..._core.ids import KeyIdentifier
 from ..._core.plan import Plan, Step, step
 from .document import identifier_of, is_usable, version_of
-from .goal import Goal, KeyWrites, Observed, key_not_found, key_soft_deleted
+from .goal import Goal, KeyWrites, Observed, key_not_found, key_soft_deleted, version_not_found
 
 
 def candidates(goal: Goal, key: KeyBundle | None, items: Sequence[KeyItem] | None, now: float) -> list[str]:
@@ -82,7 +82,7 @@ def plan_disabled(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> 
             "list keys. Grant the permission (Key Vault Crypto Officer, or `list` in the access policy).",
         )
     if goal.version and goal.version not in map(version_of, items):
-        raise InvalidOption("version", goal.version, f"the key {goal.name} has no such version.", "Correct it.")
+        raise version_not_found(goal)
     visible = observed["visible"]
     if goal.state == "retired" and not goal.force:
         usage.require_whole(visible, "disable unused versions", "set unused_versions: keep")

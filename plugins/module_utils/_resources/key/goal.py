@@ -59,6 +59,8 @@ class Goal:
     again: tuple[str, ...] = ()
     # The version that an account uses. A version that was created earlier does not count as the newest version.
     at_least: str | None = None
+    # The option `key_identifier`.
+    identifier: str | None = None
     # Leave the key or version as it is if Batch accounts use it.
     keeps_used: bool = False
     # Whether unused versions are disabled.
@@ -143,6 +145,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         name=key.name,
         state=state,
         version=key.version,
+        identifier=params["key_identifier"],
         key_type=key_type,
         key_size=key_size,
         expires_in=expires_in,
@@ -217,8 +220,8 @@ def key_disabled(goal: Goal, version: str) -> Refused:
     return Refused(
         f"The newest version of the key {goal.name} in {goal.vault}, {version}, is disabled. Somebody may have "
         "disabled it to revoke the key. If not, run azbatch.cmk.recover for an account that uses it. If the key may be "
-        "used again, set enable_key: true. If only this version was revoked and another one is enabled, create a new "
-        "version instead (azbatch.cmk.keyvault_cmk_key, new_version: true).",
+        "used again, set enable_key: true. If only this version was revoked and another one is enabled, set "
+        "new_version: true instead, which creates a new version.",
         code="key_disabled",
         option="enable_key",
         value=False,
@@ -226,14 +229,28 @@ def key_disabled(goal: Goal, version: str) -> Refused:
     )
 
 
-def key_not_found(goal: Goal) -> NotFound:
+def version_not_found(goal: Goal) -> NotFound:
+    option = "key_identifier" if goal.identifier else "version"
+    remedy = f"Correct {option}, or restore a backup of the key."
     return NotFound(
-        f"There is no key {goal.name} in the vault {goal.vault}, and no deleted key has this name. Correct name or "
-        "vault_name.",
+        f"The key {goal.name} has no version {goal.version}. Only a backup of the key can restore a purged version. "
+        f"{remedy}",
+        code="version_not_found",
+        option=option,
+        value=goal.identifier or goal.version,
+        remedy=remedy,
+    )
+
+
+def key_not_found(goal: Goal) -> NotFound:
+    option = "key_identifier" if goal.identifier else "name"
+    remedy = "Correct key_identifier." if goal.identifier else "Correct name or vault_name."
+    return NotFound(
+        f"There is no key {goal.name} in the vault {goal.vault}, and no deleted key has this name. {remedy}",
         code="key_not_found",
-        option="name",
-        value=goal.name,
-        remedy="Correct name or vault_name.",
+        option=option,
+        value=goal.identifier or goal.name,
+        remedy=remedy,
     )
 
 

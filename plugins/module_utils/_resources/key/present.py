@@ -18,7 +18,7 @@ from ..._checks import usage
 from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
 from ..._core.documents import KeyAttributes, KeyBundle, RotationPolicy
 from ..._core.duration import instant
-from ..._core.errors import NotFound, Refused
+from ..._core.errors import Refused
 from ..._core.plan import Plan, Step, step
 from . import rotation_policy
 from .document import (
@@ -34,7 +34,7 @@ from .document import (
     version_for,
     version_of,
 )
-from .goal import Goal, KeyWrites, Observed, key_disabled, key_not_found, key_soft_deleted
+from .goal import Goal, KeyWrites, Observed, key_disabled, key_not_found, key_soft_deleted, version_not_found
 
 Steps = tuple[Step[KeyWrites], ...]
 
@@ -238,14 +238,7 @@ def plan_enabled(goal: Goal, observed: Observed, _newest: Mapping[str, Any]) -> 
         raise key_soft_deleted(goal) if observed["deleted"] else key_not_found(goal)
     version: KeyBundle | None = observed["named"] if goal.version else observed["key"]
     if version is None:
-        raise NotFound(
-            f"The key {goal.name} has no version {goal.version}. Only a backup of the key can restore a purged "
-            "version. Correct version.",
-            code="version_not_found",
-            option="version",
-            value=goal.version,
-            remedy="Correct version, or restore a backup of the key.",
-        )
+        raise version_not_found(goal)
     # The returned state is that of the named version, not of the newest version.
     before = describe({**observed, "key": version})
     steps, after = repaired(goal, version, before, _validity(goal, version["attributes"], observed["now"]))

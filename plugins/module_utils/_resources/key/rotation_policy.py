@@ -29,13 +29,13 @@ def checked(policy: Mapping[str, Any] | None) -> dict[str, Any] | None:
     policy = {name: (duration or "").strip() or None for name, duration in policy.items()}
     length = {name: seconds(value, f"rotation_policy.{name}") for name, value in policy.items()}
     after, before = policy["time_after_create"], policy["time_before_expiry"]
-    if (after is None) == (before is None):
-        raise InvalidOption(
-            "rotation_policy",
-            policy,
-            "it needs one of time_after_create and time_before_expiry.",
-            "Set one of them.",
-        )
+    given = {name: value for name, value in policy.items() if value is not None}
+    if after is None and before is None:
+        problem, remedy = "it has neither time_after_create nor time_before_expiry.", "Set one of them."
+        raise InvalidOption("rotation_policy", given, problem, remedy)
+    if after is not None and before is not None:
+        problem, remedy = "it has both time_after_create and time_before_expiry.", "Remove one of them."
+        raise InvalidOption("rotation_policy", given, problem, remedy)
     _refuse_out_of_range(policy, length)
     return policy
 

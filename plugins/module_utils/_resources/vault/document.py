@@ -82,16 +82,19 @@ def url(vault: Vault) -> str:
     return str(vault["properties"]["vaultUri"]).rstrip("/").lower()
 
 
-def required(vault: Vault | None, name: str) -> Vault:
-    """The vault's document. Raises NotFound if there is no vault."""
+def required(vault: Vault | None, name: str, group: str | None, identifier: str | None = None) -> Vault:
+    """The vault's document. Raises NotFound if there is no vault. `group` and `identifier` are the options
+    `resource_group` and `key_identifier`."""
     if vault is None:
+        option = "key_identifier" if identifier else "vault_name"
+        options = f"{option}, resource_group" if group else option
         raise NotFound(
             f"The key vault {name} was not found. Create it with azbatch.cmk.keyvault_cmk_vault, or "
-            "correct vault_name, resource_group or subscription_id.",
+            f"correct {options} or subscription_id.",
             code="vault_not_found",
-            option="vault_name",
-            value=name,
-            remedy="Create the vault, or correct vault_name, resource_group or subscription_id.",
+            option=option,
+            value=identifier or name,
+            remedy=f"Create the vault, or correct {options} or subscription_id.",
         )
     return vault
 

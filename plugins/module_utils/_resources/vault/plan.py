@@ -46,7 +46,7 @@ def plan(goal: Goal, observed: Observed) -> Plan[VaultWrites]:
     if vault is None:
         if goal.taken_away:
             # In a rollback, Azure does not show the deleted vault yet. A new vault would not have its keys.
-            required(vault, goal.name)
+            required(vault, goal.name, goal.group)
         return _creation(goal, observed, before)
     _refuse_other_authorization(goal, vault)
     properties = vault["properties"]
@@ -186,11 +186,11 @@ def _refuse_other_authorization(goal: Goal, vault: Vault) -> None:
         return
     raise Refused(
         f"The vault {goal.name} uses the permission model {has}, not {goal.authorization}. A change would revoke the "
-        f"access of all principals. Set authorization: {has}, or leave authorization out, or use another vault.",
+        f"access of all principals. Set authorization: {has}, or leave it out, or use another vault.",
         code="vault_authorization_differs",
         option="authorization",
         value=goal.authorization,
-        remedy=f"Set authorization: {has}, or leave authorization out, or use another vault.",
+        remedy=f"Set authorization: {has}, or leave it out, or use another vault.",
     )
 
 
