@@ -263,9 +263,9 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
     def _wrong_variables(
         self, specification: Mapping[str, Mapping[str, Any]], tasks: Sequence[tuple[Any, Mapping[str, Any]]]
     ) -> dict[str, dict[str, Any]]:
-        """The results of the errors of the variables that are required and not set, or that have a wrong type or a
-        value that is not one of the choices. `tasks` are tasks of the role with the values of their options, which are
-        not read a second time."""
+        """The results of the errors of the variables that are required and not set, that use an undefined variable, or
+        that have a wrong type or a value that is not one of the choices. `tasks` are tasks of the role with the values
+        of their options, which are not read a second time."""
         passed: dict[str, Any] = {}
         for task, options in tasks:
             for option, variable in passed_on(task.get_ds(), str(task.action)).items():
@@ -277,10 +277,27 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
                 values[name] = value
             elif value is not _NOT_KNOWN and one.get("required"):
                 found[name] = _missing(name, one)
+        found |= {name: error for name in specification if (error := self._undefined(name))}
         types = {name: {**specification[name], "required": False} for name in values}
         if ArgumentSpecValidator(types).validate(values).error_messages:
             found |= {name: _of_type(name, value, types[name]) for name, value in values.items()}
         return {name: error.result() for name, error in found.items() if error}
+
+    def _undefined(self, name: str) -> CmkError | None:
+        """The error of a variable that uses an undefined variable. Without it, such a variable would count as not set,
+        or a later task would fail after the first change."""
+        template = self._templar.available_variables.get(name)
+        is_default = template == self._task._role.get_default_vars().get(name)
+        if is_default or not isinstance(template, str) or "{{" not in template:
+            return None
+        try:
+            self._templar.template({name: template})
+        except AnsibleUndefinedVariable as undefined:
+            reason = str(undefined).rpartition(": ")[2].partition(". ")[0].rstrip(".")
+            remedy = f"Define that variable, or correct {name}."
+            text = f"{name} is {template!r}: {reason}. {remedy}"
+            return CmkError(text, code="invalid_option", variable=name, remedy=remedy)
+        return None
 
     def _may_run(self, task: Any) -> bool:
         """Whether the conditions of a task are true, as far as they do not use the results of other tasks."""

@@ -69,7 +69,11 @@ def test_all_invalid_variables_are_reported_before_the_first_task(ansible: Ansib
         ),
         (
             "switch",
-            {"cmk_resource_group": "rg-typo", "cmk_new_key_identifier": "https://vault-one.vault.azure.net/keys/key1"},
+            {
+                "cmk_resource_group": "rg-typo",
+                "cmk_new_key_identifier": "https://vault-one.vault.azure.net/keys/key1",
+                "cmk_unready_account": "fail",
+            },
             "resource_group_not_found",
             "cmk_resource_group",
             "Correct cmk_resource_group, or create the resource group.",
@@ -318,6 +322,16 @@ def role_in_a_play(ansible: Ansible, role: str, **wanted: Any) -> Run:
     ("role", "wrong", "said"),
     [
         ("rotate", {"cmk_wait_timeout": "10m"}, "cmk_wait_timeout is '10m': its type is wrong. Use an integer."),
+        (
+            "revert",
+            {"cmk_revert_key": "{{ nope }}"},
+            "cmk_revert_key is '{{ nope }}': 'nope' is undefined. Define that",
+        ),
+        (
+            "rotate",
+            {"cmk_key_expires_in": "{{ months }}M"},
+            "cmk_key_expires_in is '{{ months }}M': 'months' is undefined. Define that variable, or correct cmk",
+        ),
         (
             "rotate",
             {"cmk_unused_versions": "delete"},

@@ -396,7 +396,7 @@ class Accounts(Polled):
     def wait_until_available(self, name: str, deadline: float, ask: Callable[[], CmkError | None]) -> None:
         unavailable = self._session.poll_until(ask, deadline, f"the Batch account {name} to become available")
         if unavailable is not None:
-            remedy = "Find out why with azbatch.cmk.batch_encryption_info (diagnose: true)."
+            remedy = "Wait some minutes, and run the task again."
             raise Unavailable(
                 f"The Batch account {name} uses its key and was not available for {self._session.wait_timeout} s: "
                 f"{unavailable.msg} {remedy}",
