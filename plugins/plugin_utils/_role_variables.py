@@ -10,7 +10,7 @@ This plugin util is private to the collection.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from itertools import chain
@@ -277,27 +277,28 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
                 values[name] = value
             elif value is not _NOT_KNOWN and one.get("required"):
                 found[name] = _missing(name, one)
-        found |= {name: error for name in specification if (error := self._undefined(name))}
+        found |= self._undefined(specification)
         types = {name: {**specification[name], "required": False} for name in values}
         if ArgumentSpecValidator(types).validate(values).error_messages:
             found |= {name: _of_type(name, value, types[name]) for name, value in values.items()}
         return {name: error.result() for name, error in found.items() if error}
 
-    def _undefined(self, name: str) -> CmkError | None:
-        """The error of a variable that uses an undefined variable. Without it, such a variable would count as not set,
+    def _undefined(self, names: Iterable[str]) -> dict[str, CmkError]:
+        """The errors of variables that use undefined variables. Without them, such a variable would count as not set,
         or a later task would fail after the first change."""
-        template = self._templar.available_variables.get(name)
-        is_default = template == self._task._role.get_default_vars().get(name)
-        if is_default or not isinstance(template, str) or "{{" not in template:
-            return None
-        try:
-            self._templar.template({name: template})
-        except AnsibleUndefinedVariable as undefined:
-            reason = str(undefined).rpartition(": ")[2].partition(". ")[0].rstrip(".")
-            remedy = f"Define that variable, or correct {name}."
-            text = f"{name} is {template!r}: {reason}. {remedy}"
-            return CmkError(text, code="invalid_option", variable=name, remedy=remedy)
-        return None
+        given, defaults, found = self._templar.available_variables, self._task._role.get_default_vars(), {}
+        for name in names:
+            template = given.get(name)
+            if not isinstance(template, str) or "{{" not in template or template == defaults.get(name):
+                continue
+            try:
+                self._templar.template({name: template})
+            except AnsibleUndefinedVariable as undefined:
+                reason = str(undefined).rpartition(": ")[2].partition(". ")[0].rstrip(".")
+                remedy = f"Define that variable, or correct {name}."
+                text = f"{name} is {template!r}: {reason}. {remedy}"
+                found[name] = CmkError(text, code="invalid_option", variable=name, remedy=remedy)
+        return found
 
     def _may_run(self, task: Any) -> bool:
         """Whether the conditions of a task are true, as far as they do not use the results of other tasks."""
