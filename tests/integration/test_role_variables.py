@@ -514,5 +514,6 @@ def test_a_playbook_for_the_hosts_of_the_inventory_says_that_cmk_hosts_is_not_se
     )
     assert "such as all for the 2 hosts of the inventory." in failed["remedy"]
     assert failed.warnings[0].endswith("Did you mean cmk_hosts?")
-    assert run.output.count("cmk_hosts is not set") == 2, "in the error and in the result"
+    # Since ansible-core 2.19, in the error and in the result.
+    assert run.output.count("cmk_hosts is not set") in (1, 2)
     assert run.requests == []
