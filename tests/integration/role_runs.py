@@ -30,8 +30,10 @@ _MOMENTS = re.compile(r"^(systemData|created|updated|etag|lastModified.*|created
 
 
 def run_role(roles: RolesRunner, role: str, *, check: bool = False, diff: bool = False, **variables: Any) -> Run:
-    """Run the playbook of the role, which may fail."""
-    return roles.playbook(f"azbatch.cmk.{role}", extra_vars={**VARS, **variables}, check=check, diff=diff)
+    """Run the playbook of the role, which may fail. By default, the failure is that of the role, and not of the last
+    play of the playbook."""
+    wanted = {"cmk_unready_account": "fail", **VARS, **variables}
+    return roles.playbook(f"azbatch.cmk.{role}", extra_vars=wanted, check=check, diff=diff)
 
 
 def play_role(roles: RolesRunner, role: str, **options: Any) -> Run:

@@ -249,13 +249,13 @@ def test_a_purged_key(roles: RolesRunner, service: Service) -> None:
     service.delete_vault()
     service.sandbox.control.advance(91 * DAY)
     run = run_role(roles, "recover")
-    refused(run, DIAGNOSIS, "vault_missing", "state: absent")
+    refused(run, DIAGNOSIS, "vault_missing", "can only be deleted")
     service.make_vault()
     run = run_role(roles, "recover")
-    refused(run, DIAGNOSIS, "key_missing", "backup", "state: absent")
+    refused(run, DIAGNOSIS, "key_missing", "backup", "can only be deleted")
     service.make_key()
     run = run_role(roles, "recover")
-    refused(run, DIAGNOSIS, "version_missing", "state: absent")
+    refused(run, DIAGNOSIS, "version_missing", "can only be deleted")
 
 
 @pytest.mark.parametrize("recreated", [False, True])
@@ -277,7 +277,7 @@ def test_a_deleted_identity(roles: RolesRunner, service: Service, recreated: boo
         DIAGNOSIS,
         "identity_missing",
         "were deleted",
-        "state: absent",
+        "can only be deleted",
     )
 
 
@@ -300,7 +300,7 @@ def test_a_follower_whose_version_was_purged(roles: RolesRunner, service: Servic
     service.grant(principal(service))
     service.make_key()
     assert not service.is_available()
-    refused(run_role(roles, "recover"), DIAGNOSIS, "version_missing", "was not found", "state: absent")
+    refused(run_role(roles, "recover"), DIAGNOSIS, "version_missing", "was not found", "can only be deleted")
 
 
 def test_a_follower_whose_newest_version_is_of_another_type(roles: RolesRunner, service: Service) -> None:
