@@ -237,6 +237,14 @@ def test_unknown_perimeter_rule_has_a_remedy() -> None:
 DISABLED = key(enabled=False)
 
 
+def test_a_deleted_vault_is_reported_with_the_end_of_its_retention() -> None:
+    observed = diagnosed(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=DELETED_VAULT)
+
+    lost, _unknown = diagnosis.lost_key(observed)
+
+    assert f"was deleted, and can be recovered until {DELETED_VAULT['properties']['scheduledPurgeDate']}." in lost[-1]
+
+
 def test_a_deleted_vault_is_reported_with_its_location() -> None:
     observed = diagnosed(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=DELETED_VAULT)
 

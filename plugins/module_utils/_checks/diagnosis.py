@@ -199,10 +199,12 @@ def lost_key(observed: Symptoms) -> tuple[list[str], list[str]]:
     of `observed` that were not read are None."""
     evidence: Evidence = observed["evidence"]
     checks = {check.name: check for check in preflight.judged(evidence)}
-    deleted = isinstance(observed["deleted_vault"], Mapping)
+    deleted = observed["deleted_vault"]
     lost = [cause.evidence for cause in _of_identity(evidence, observed["missing_identities"])]
     lost += [checks[name].evidence for name in ("same_tenant", "key_exists") if checks[name].status == FAILED]
-    lost += [f"The vault {evidence.key.vault} was deleted."] if deleted else []
+    if isinstance(deleted, Mapping):
+        until = deleted["properties"].get("scheduledPurgeDate")
+        lost.append(f"The vault {evidence.key.vault} was deleted, and can be recovered until {until}.")
     unknown: list[str] = []
     if isinstance(evidence.bundle, Mapping):
         unusable, possible = _unusable(evidence, observed), _possible(evidence, observed)
