@@ -392,6 +392,21 @@ def test_a_pool_that_could_not_adopt_the_newest_version_for_the_margin(
     assert service.enabled() == [True, True, True]
 
 
+def test_the_access_of_a_pool_is_not_read_if_force_decides(runner: OneProcess, service: Service) -> None:
+    _principal, first = service.on_key(rbac=True)
+    encrypts_its_disks(service, first)
+    service.point(None)
+    service.make_key()
+    since = service.sandbox.control.last
+    disable = {"vault_name": "vault-one", "name": "key1", "version": first[-32:], "state": "disabled", "force": True}
+
+    assert runner.module("keyvault_cmk_key", disable)["changed"]
+
+    asked = [one["url"] for one in service.sandbox.control.requests(since)]
+    assert [url for url in asked if "/pools" in url]
+    assert [url for url in asked if "roleAssignments" in url] == []
+
+
 def test_a_key_that_a_pool_of_another_account_uses(runner: OneProcess, service: Service) -> None:
     """A pool may use a key that no account uses."""
     principal, _first = service.on_key()

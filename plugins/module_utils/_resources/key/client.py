@@ -120,12 +120,14 @@ class Keys(Polled):
         visible: usage.Visible = {"accounts": accounts, "disks": [], "unlisted": [*found["unlisted"], *unseen]}
         observed = {**observed, "visible": visible, "times": settled}
         may_be_free = not goal.disables_or_deletes or disabled.has_unused(goal, observed)
-        if may_be_free and goal.taken_away is None and goal.disables_or_deletes and not goal.force:
+        depends_on_times = goal.taken_away is None and goal.disables_or_deletes and not goal.force
+        if may_be_free and depends_on_times:
             observed["times"] = self._times(observed["identifier"], accounts)
             may_be_free = disabled.has_unused(goal, observed)
         if may_be_free:
             disks, unlisted = self._visible.disks(accounts)
-            observed["times"] = self._with_pools(observed["times"], observed["identifier"], disks)
+            if depends_on_times:
+                observed["times"] = self._with_pools(observed["times"], observed["identifier"], disks)
             observed["visible"] = {**visible, "disks": disks, "unlisted": [*visible["unlisted"], *unlisted]}
         return observed
 
