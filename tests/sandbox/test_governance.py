@@ -14,6 +14,8 @@ from key_vault_calls import NEW, ROLES, make_vault, vault_path
 from sandbox_client import Sandbox
 
 READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
+LOCKS, POLICIES, GROUPS = "2020-05-01", "2022-06-01", "2022-09-01"
+KEY_POLICY = "/providers/Microsoft.Authorization/policyDefinitions/99e9ccd8-3db9-4592-b0d1-14b1715a4d8a"
 
 TAGS = {"tags": {"a": "b"}}
 ACCOUNT_PATCH, ACCOUNT_DELETE = "PATCH account", "DELETE account"
@@ -74,6 +76,85 @@ def test_policy_denies_changes_of_its_position(furnished: Sandbox, position: str
     furnished.control.behavior(policy_denial=position)
 
     assert [what for what in CHANGES if changed(furnished, what)[0] == 403] == refused
+
+
+def lock(sandbox: Sandbox, scope: str, level: str) -> str:
+    """The path of a new lock."""
+    path = f"{scope}/providers/Microsoft.Authorization/locks/lock1"
+    response = sandbox.arm("PUT", path, LOCKS, {"properties": {"level": level}})
+    assert response.status_code == 201, response.text
+    return path
+
+
+@pytest.mark.parametrize(
+    ("on_group", "level", "refused"),
+    [
+        (False, "ReadOnly", [ACCOUNT_PATCH, ACCOUNT_DELETE]),
+        (False, "CanNotDelete", [ACCOUNT_DELETE]),
+        (True, "ReadOnly", [*CHANGES]),
+        (True, "CanNotDelete", [ACCOUNT_DELETE, VAULT_DELETE]),
+    ],
+)
+def test_created_lock_refuses_changes_until_it_is_deleted(
+    furnished: Sandbox, on_group: bool, level: str, refused: list[str]
+) -> None:
+    path = lock(furnished, furnished.group if on_group else account_path(furnished, "account1"), level)
+
+    assert [what for what in refused if changed(furnished, what)[0] == 409] == refused
+    listed = furnished.arm("GET", f"{furnished.group}/providers/Microsoft.Authorization/locks", LOCKS).json()["value"]
+    assert [one["id"] for one in listed] == [path]
+    assert furnished.arm("DELETE", path, LOCKS).status_code == 200
+    assert furnished.arm("DELETE", path, LOCKS).status_code == 204
+    assert all(changed(furnished, what)[0] != 409 for what in refused)
+
+
+def test_created_lock_allows_other_changes(furnished: Sandbox) -> None:
+    lock(furnished, account_path(furnished, "account1"), "CanNotDelete")
+
+    assert [what for what in CHANGES if changed(furnished, what)[0] == 409] == [ACCOUNT_DELETE]
+
+
+def test_lock_of_a_resource_refuses_the_deletion_of_its_group(furnished: Sandbox) -> None:
+    path = lock(furnished, account_path(furnished, "account1"), "CanNotDelete")
+
+    refusal = furnished.arm("DELETE", furnished.group, GROUPS)
+
+    stopped_at_the_gateway(refusal, 409, "ScopeLocked")
+    assert furnished.arm("DELETE", path, LOCKS).ok
+    assert furnished.arm("DELETE", furnished.group, GROUPS).status_code == 202
+
+
+def test_lock_of_an_unknown_level_is_refused(furnished: Sandbox) -> None:
+    path = f"{furnished.group}/providers/Microsoft.Authorization/locks/lock1"
+    assert furnished.arm("PUT", path, LOCKS, {"properties": {"level": "Loose"}}).status_code == 400
+
+
+def assign(sandbox: Sandbox, effect: str) -> str:
+    """The path of a new assignment of the policy for accounts without a key of the customer."""
+    path = f"{sandbox.group}/providers/Microsoft.Authorization/policyAssignments/keys"
+    properties = {"policyDefinitionId": KEY_POLICY, "parameters": {"effect": {"value": effect}}}
+    response = sandbox.arm("PUT", path, POLICIES, {"properties": properties})
+    assert response.status_code == 201, response.text
+    return path
+
+
+@pytest.mark.parametrize(("effect", "denied"), [("Deny", [ACCOUNT_PATCH]), ("Audit", [])])
+def test_assigned_policy_denies_accounts_without_a_key_of_the_customer(
+    furnished: Sandbox, effect: str, denied: list[str]
+) -> None:
+    path = assign(furnished, effect)
+
+    assert [what for what in CHANGES if changed(furnished, what)[0] == 403] == denied
+    assert furnished.arm("DELETE", path, POLICIES).status_code == 200
+    assert furnished.arm("DELETE", path, POLICIES).status_code == 204
+
+
+def test_assigned_policy_ends_with_its_group(furnished: Sandbox) -> None:
+    assign(furnished, "Deny")
+    assert furnished.arm("DELETE", furnished.group, GROUPS).status_code == 202
+
+    assert furnished.arm("PUT", furnished.group, GROUPS, {"location": "westeurope"}).ok
+    create(furnished)
 
 
 def test_missing_rights_are_reported_before_a_lock_or_a_policy(furnished: Sandbox) -> None:

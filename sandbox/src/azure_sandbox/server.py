@@ -27,7 +27,7 @@ from .environment import environment
 from .faults import Fault, Faults
 from .proxy import Refusal
 from .request_log import CHALLENGE, Entry, RequestLog, is_write, kept_body, kept_url
-from .services import KEY_VAULT_KEYS, Service, service_of
+from .services import BATCH_DATA, KEY_VAULT_KEYS, Service, service_of
 from .shared.web import AzureError, BadJson, Call, answer
 from .world import World
 
@@ -87,19 +87,23 @@ class Sandbox:
         """The response with which the proxy refuses a tunnel to a host; None if it opens the tunnel."""
         service = self.service(host)
         if service is None or service.scheme != "https" or port != 443:
-            self._log_connect(host, port, UNKNOWN)
+            self._log_connect(host, port, UNKNOWN, UNKNOWN)
             return Refusal("502 Bad Gateway", f"{host}:{port} is not in the sandbox, which forwards no requests.\n")
-        if service is KEY_VAULT_KEYS and not self._resolves(host):
-            self._log_connect(host, port, "unresolved")
-            return Refusal("502 Bad Gateway", f"{host} does not resolve: no vault of this name is registered.\n")
+        if not self._resolves(service, host):
+            self._log_connect(host, port, "unresolved", service.name)
+            return Refusal("502 Bad Gateway", f"{host} does not resolve: nothing of this name is registered.\n")
         return None
 
-    def _resolves(self, host: str) -> bool:
-        """Whether a vault's name is in the DNS: from the end of its creation until its deletion."""
+    def _resolves(self, service: Service, host: str) -> bool:
+        """Whether the host is in the DNS. That of a vault is from the end of its creation until its deletion."""
+        if service is BATCH_DATA:
+            return self.world.batch.by_host(host) is not None
+        if service is not KEY_VAULT_KEYS:
+            return True
         vault = self.world.vaults.by_name(host.partition(".")[0])
         return vault is not None and vault.host.lower() == host and not self.world.vaults.is_registering(vault)
 
-    def _log_connect(self, host: str, port: int, route: str) -> None:
+    def _log_connect(self, host: str, port: int, route: str, service: str) -> None:
         self.log.add(
             Entry(
                 number=self.log.next_number(),
@@ -110,7 +114,7 @@ class Sandbox:
                 body=b"",
                 status=502,
                 principal=None,
-                service=UNKNOWN if route == UNKNOWN else "key_vault_keys",
+                service=service,
                 route=route,
                 write=False,
                 seconds=0,

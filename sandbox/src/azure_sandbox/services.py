@@ -14,6 +14,7 @@ from typing import Any
 from starlette.responses import Response
 
 from .authorization import http as authorization
+from .batch import data_plane
 from .batch import http as batch
 from .entra import http as entra
 from .entra import metadata
@@ -44,6 +45,7 @@ ENTRA = Service("entra", entra.handle)
 METADATA = Service("metadata", metadata.handle, "http")
 RESOURCE_MANAGER = Service("resource_manager", resource_manager.handle)
 KEY_VAULT_KEYS = Service("key_vault_keys", key_vault_keys.handle)
+BATCH_DATA = Service("batch_data", data_plane.handle)
 
 
 def service_of(host: str) -> Service | None:
@@ -53,6 +55,8 @@ def service_of(host: str) -> Service | None:
         return RESOURCE_MANAGER
     if clouds.by_vault_host(host):
         return KEY_VAULT_KEYS
+    if clouds.is_batch_host(host):
+        return BATCH_DATA
     if clouds.by_login_host(host):
         return ENTRA
     return None

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from .authorization.governance import Governance
 from .authorization.rules import Authorization
 from .batch.rules import BatchAccounts
 from .entra.rules import Directory
@@ -38,6 +39,7 @@ class World:
         self.directory = Directory(self)
         self.resources = Resources(self)
         self.authorization = Authorization(self)
+        self.governance = Governance(self)
         self.identities = Identities(self)
         self.vaults = Vaults(self)
         self.keys = Keys(self)

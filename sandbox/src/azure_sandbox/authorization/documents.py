@@ -2,12 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Role assignments, role definitions and locks as JSON, in Azure's order of members. Missing values are null."""
+"""Role assignments, role definitions, locks and policy assignments as JSON. Members of the first two are in Azure's
+order, and their missing values are null."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from .governance import Lock, PolicyAssignment
 from .roles import Permission, RoleDefinition
 from .rules import RoleAssignment
 
@@ -45,14 +47,21 @@ def assignment(held: RoleAssignment, subscription: str, api_version: str) -> dic
     }
 
 
-def lock(holder: str, level: str) -> dict[str, Any]:
-    """A lock of the resource with the id `holder`."""
-    name = "sandbox"
+def lock(one: Lock) -> dict[str, Any]:
     return {
-        "properties": {"level": level},
-        "id": f"{holder}{_PROVIDER}/locks/{name}",
+        "properties": {"level": one.level},
+        "id": f"{one.scope}{_PROVIDER}/locks/{one.name}",
         "type": "Microsoft.Authorization/locks",
-        "name": name,
+        "name": one.name,
+    }
+
+
+def policy_assignment(one: PolicyAssignment) -> dict[str, Any]:
+    return {
+        "properties": one.properties,
+        "id": f"{one.scope}{_PROVIDER}/policyAssignments/{one.name}",
+        "type": "Microsoft.Authorization/policyAssignments",
+        "name": one.name,
     }
 
 

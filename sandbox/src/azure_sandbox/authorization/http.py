@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Role assignments, role definitions and locks over HTTP."""
+"""Role assignments, role definitions, locks and policy assignments over HTTP."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any, Protocol
 
 from starlette.responses import Response
 
-from ..shared import locks, web
+from ..shared import web
 from ..shared.errors import resource_group_not_found
 from ..shared.web import Route, answer
 from . import documents, errors, filters, rules
+from .governance import Governance
 from .rules import Authorization, RoleAssignment, subscription_in, tidy_scope
 
 # In the response to a creation or a change, Azure's createdOn is this much earlier than updatedOn.
@@ -23,6 +24,7 @@ _SEEMING_AGE = timedelta(seconds=0.8)
 
 class World(rules.World, Protocol):
     authorization: Authorization
+    governance: Governance
 
 
 Call = web.Call[World]
@@ -134,13 +136,32 @@ def list_roles(call: Call) -> Response:
 
 def list_locks(call: Call) -> Response:
     """The locks of the resources at the scope and below."""
-    position, scope = call.world.behavior.resource_lock, _scope(call).lower()
-    levels = {
-        resource.id: locks.level(position, resource.type)
-        for resource in call.world.resources.all(_subscription(call))
-        if f"{resource.id.lower()}/".startswith(f"{scope}/")
-    }
-    return answer({"value": [documents.lock(holder, level) for holder, level in levels.items() if level]})
+    return answer({"value": [documents.lock(one) for one in call.world.governance.locks(_scope(call))]})
+
+
+def put_lock(call: Call) -> Response:
+    _check_group(call)
+    made = call.world.governance.put_lock(_scope(call), call.path["name"], _properties(call))
+    return answer(documents.lock(made), 201)
+
+
+def delete_lock(call: Call) -> Response:
+    existed = call.world.governance.delete_lock(_scope(call), call.path["name"])
+    return answer(status=200 if existed else 204)
+
+
+# Policies
+
+
+def put_policy_assignment(call: Call) -> Response:
+    _check_group(call)
+    made = call.world.governance.put_assignment(_scope(call), call.path["name"], _properties(call))
+    return answer(documents.policy_assignment(made), 201)
+
+
+def delete_policy_assignment(call: Call) -> Response:
+    gone = call.world.governance.delete_assignment(_scope(call), call.path["name"])
+    return answer(status=204) if gone is None else answer(documents.policy_assignment(gone))
 
 
 PROVIDER = "Microsoft.Authorization"
@@ -158,6 +179,7 @@ API_VERSIONS: frozenset[str] = frozenset(
         "2020-10-01-preview",
         "2022-04-01",
         "2022-05-01-preview",
+        "2022-06-01",
     }
 )
 
@@ -167,9 +189,14 @@ _ACTION = "Microsoft.Authorization/"
 
 def _at(scope: str) -> tuple[Route, ...]:
     assignments, roles = scope + _HERE + "/roleAssignments", scope + _HERE + "/roleDefinitions"
+    policies = scope + _HERE + "/policyAssignments"
     return (
         Route("GET", scope + _HERE + "/permissions", list_permissions, _ACTION + "permissions/read"),
         Route("GET", scope + _HERE + "/locks", list_locks, _ACTION + "locks/read"),
+        Route("PUT", scope + _HERE + "/locks/{name}", put_lock, _ACTION + "locks/write"),
+        Route("DELETE", scope + _HERE + "/locks/{name}", delete_lock, _ACTION + "locks/delete"),
+        Route("PUT", policies + "/{name}", put_policy_assignment, _ACTION + "policyAssignments/write"),
+        Route("DELETE", policies + "/{name}", delete_policy_assignment, _ACTION + "policyAssignments/delete"),
         Route("GET", assignments, list_assignments, _ACTION + "roleAssignments/read"),
         Route("GET", assignments + "/{name}", get_assignment, _ACTION + "roleAssignments/read"),
         Route("PUT", assignments + "/{name}", put_assignment, _ACTION + "roleAssignments/write"),

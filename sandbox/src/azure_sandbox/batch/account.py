@@ -131,6 +131,11 @@ class Account:
     def key(self) -> Key:
         return account_key(self.subscription, self.group, self.name)
 
+    @property
+    def host(self) -> str:
+        """The host of its data plane."""
+        return f"{self.name.lower()}.{self.location}.{self.domain}"
+
     def state(self, now: float) -> str:
         """The provisioningState of the account."""
         if self.gone_at is not None:

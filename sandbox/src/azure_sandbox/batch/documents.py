@@ -76,7 +76,7 @@ def account_document(account: Account, state: str, api_version: str) -> dict[str
 
 def _properties(account: Account, state: str, api_version: str) -> dict[str, Any]:
     batch_service = account.pool_allocation_mode == "BatchService"
-    properties: dict[str, Any] = {"accountEndpoint": f"{account.name.lower()}.{account.location}.{account.domain}"}
+    properties: dict[str, Any] = {"accountEndpoint": account.host}
     if api_version >= "2022-10-01":
         node_host = f"{account.node_endpoint}.{account.location}.service.{account.domain}"
         properties["nodeManagementEndpoint"] = node_host

@@ -16,13 +16,13 @@ from typing import Protocol
 
 from starlette.responses import Response
 
-from ..shared import paging, web
+from ..shared import clouds, paging, web
 from ..shared.web import Route, answer
 from . import account_settings, documents, errors, pools, world
 from .account import Account
 from .account_settings import AccountSettings
 from .errors import Refusal
-from .rules import DOMAINS, PUBLIC_DOMAIN, BatchAccounts, Work
+from .rules import DOMAINS, BatchAccounts, Work
 
 READ = "Microsoft.Batch/batchAccounts/read"
 
@@ -92,7 +92,7 @@ def put(call: Call) -> Response:
     subscription, group, name = call.path["subscription"], call.path["group"], call.path["account"]
     resource_group = call.world.resources.group(subscription, group)
     assert resource_group is not None
-    domain = DOMAINS.get(call.host, PUBLIC_DOMAIN)
+    domain = DOMAINS.get(call.host, clouds.BATCH_DOMAIN)
     operation = call.world.batch.create(resource_group.subscription, resource_group.name, name, settings, domain)
     return _accepted(call, operation, f"{resource_group.id}{_BELOW_GROUP}/{name}/operationResults/{operation.id}")
 

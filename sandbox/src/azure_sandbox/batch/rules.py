@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from ..key_vault.grants import Grants
 from ..resource_manager.rules import Resource
+from ..shared.clouds import BATCH_DOMAIN
 from ..shared.errors import location_required, location_unavailable, resource_not_found
 from ..shared.operations import Operation, Operations
 from ..shared.read_lag import ReadLag
@@ -42,7 +43,6 @@ DOMAINS = {
     "management.usgovcloudapi.net": "batch.usgovcloudapi.net",
     "management.chinacloudapi.cn": "batch.chinacloudapi.cn",
 }
-PUBLIC_DOMAIN = "batch.azure.com"
 
 # Why an operation has failed: the parts of a Refusal.
 Failure = tuple[int, str, str, dict[str, str]]
@@ -88,6 +88,11 @@ class BatchAccounts:
         """The account as a read returns it."""
         current = self.find(subscription, group, name)
         return _required(self._lag.shown(account_key(subscription, group, name), current), name, group)
+
+    def by_host(self, host: str) -> Account | None:
+        """The account whose data plane has this host."""
+        self._bury()
+        return next((one for one in self._register if one.host == host), None)
 
     def by_id(self, resource_id: str) -> Account | None:
         parts = resource_id.strip("/").split("/")
@@ -280,7 +285,7 @@ class BatchAccounts:
             group = f"batch-{number // SEEDED_PER_GROUP:03d}"
             if number % SEEDED_PER_GROUP == 0:
                 resources.put_group(subscription, group, location)
-            account = Account(subscription, group, f"batch{number:05d}", location, PUBLIC_DOMAIN, now, now, now)
+            account = Account(subscription, group, f"batch{number:05d}", location, BATCH_DOMAIN, now, now, now)
             self._apply(account, settings_by_subscription.get(subscription, AccountSettings()))
             self._register.add(account)
 

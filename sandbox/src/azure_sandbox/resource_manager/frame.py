@@ -22,10 +22,11 @@ from ..shared import clouds, errors, web
 from ..shared.clouds import Cloud
 from ..shared.errors import FAILURE_CAUSE
 from ..shared.web import AzureError, BadJson, Route, Routes, answer, call_handler
-from . import governance, http, providers, throttling
+from . import http, providers, throttling
 from .providers import Provider
 
 _public = Routes(http.PUBLIC_ROUTES)
+_CHANGING = ("PUT", "PATCH", "DELETE", "POST")
 
 
 class World(http.World, throttling.World, Protocol):
@@ -68,7 +69,8 @@ async def _handle(call: Call) -> Response:
     _check_subscription(call, provider)
     throttling.check(call)
     _check_permission(call, route, path)
-    governance.check(call, path)
+    if method in _CHANGING:
+        call.world.governance.check(method, path, call.json if method in ("PUT", "PATCH") else {})
     _check_group(call, provider)
     return await call_handler(route, call)
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from starlette.responses import Response
 
+from ..authorization.governance import Governance
 from ..authorization.rules import Authorization
 from ..shared import clouds, errors, web
 from ..shared import world as shared
@@ -27,6 +28,7 @@ READ_SUBSCRIPTION = "Microsoft.Resources/subscriptions/read"
 
 class World(shared.World, Protocol):
     authorization: Authorization
+    governance: Governance
     resources: Resources
 
 
@@ -155,7 +157,9 @@ def patch_group(call: Call) -> Response:
 
 
 def delete_group(call: Call) -> Response:
-    operation = call.world.resources.delete_group(_group(call))
+    group = _group(call)
+    operation = call.world.resources.delete_group(group)
+    call.world.governance.forget(group.id)
     return _accepted(call, operation)
 
 

@@ -72,6 +72,8 @@ CHINA = Cloud(
 )
 
 CLOUDS = (PUBLIC, US_GOVERNMENT, CHINA)
+# The domain of the data plane of Batch accounts in the public cloud.
+BATCH_DOMAIN = "batch.azure.com"
 
 
 def by_login_host(host: str) -> Cloud | None:
@@ -83,6 +85,11 @@ def by_login_host(host: str) -> Cloud | None:
 def by_management_host(host: str) -> Cloud | None:
     parent = host.partition(".")[2]
     return next((cloud for cloud in CLOUDS if cloud.management_host in (host, parent)), None)
+
+
+def is_batch_host(host: str) -> bool:
+    """Whether it is the host of an account's data plane, which the sandbox has in the public cloud only."""
+    return host.endswith(f".{BATCH_DOMAIN}") and host.count(".") == BATCH_DOMAIN.count(".") + 2
 
 
 def by_vault_host(host: str) -> Cloud | None:
