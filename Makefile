@@ -103,6 +103,14 @@ bench: $(SETUP)  ## benchmarks, compared with the Azure CLI and azure.azcollecti
 	PYTHONPATH=tests/sandbox:tests/integration:tests/foreign \
 		python tests/benchmarks --clients "$(VENV)/foreign" --fraction $(or $(FRACTION),1) $(BENCH)
 
+# CLASS is short (an hour), hours or days. YES=1 does not ask. ARGS are further options, see docs/live.md.
+.PHONY: live live-clean
+live: $(SETUP)  ## experiments with a real Azure subscription, which measure what is not documented
+	PYTHONPATH=tests python -m live run --class $(or $(CLASS),short) $(if $(YES),--yes) $(ARGS)
+
+live-clean: $(SETUP)  ## delete what `make live` has created
+	PYTHONPATH=tests python -m live clean $(ARGS)
+
 # Each worker has a separate sandbox, so the tests of a file may run in different workers.
 .PHONY: fuzz
 fuzz: $(SETUP)  ## random and invalid requests to the sandbox, different in each execution

@@ -13,9 +13,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from contributed import cases
 from recorded import RECORDINGS
 
 from azure_sandbox.authorization import http as authorization
+from azure_sandbox.batch import data_plane
 from azure_sandbox.batch import http as batch
 from azure_sandbox.entra import http as entra
 from azure_sandbox.key_vault import http as key_vault
@@ -30,10 +32,22 @@ TABLE = (Path(__file__).resolve().parents[2] / "docs" / "sandbox-fidelity.md").r
 ROWS = [line for line in TABLE.splitlines() if line.startswith("|")]
 ROUTES = [
     route
-    for module in (authorization, batch, entra, key_vault, key_vault_keys, managed_identity, resource_manager)
+    for module in (
+        authorization,
+        batch,
+        data_plane,
+        entra,
+        key_vault,
+        key_vault_keys,
+        managed_identity,
+        resource_manager,
+    )
     for route in module.ROUTES
 ]
-CASES = {f"{name} #{case['number']}": case for name, recording in RECORDINGS.items() for case in recording["cases"]}
+CASES = {
+    **{f"{name} #{case['number']}": case for name, recording in RECORDINGS.items() for case in recording["cases"]},
+    **cases(),
+}
 # "recorded: one-recording #2, another #5" names recordings and the numbers of their requests.
 CITED = re.compile(r"recorded: ([\w-]+ #\d+(?:, [\w-]+ #\d+)*)")
 RECORDED = [row for row in ROWS if re.search(r"\brecorded\b", row) and not row.startswith("| recorded |")]
@@ -94,7 +108,7 @@ def test_recorded_row_names_a_compared_case(row: str) -> None:
     without = CITED.sub("", row)
     assert not re.search(r"\brecorded\b", without), "The row says recorded, but does not name a recording and a number."
     for name in cited(row):
-        assert name in CASES, f"recorded.json has no case {name}."
+        assert name in CASES, f"Neither recorded.json nor a contributed recording has {name}."
         if named := operations(row):
             assert any(is_of(CASES[name], *operation) for operation in named), f"{name} is of another operation."
 

@@ -66,7 +66,7 @@ from wire import NO_HTTP, Answer, NoTunnel, Wire, last_words
 
 from azure_sandbox.key_vault_keys import documents as key_documents
 from azure_sandbox.key_vault_keys.material import base64url
-from azure_sandbox.running import InThread, Options
+from azure_sandbox.running import InThread, Options, Running
 from azure_sandbox.server import Sandbox as Server
 from azure_sandbox.shared.timing import REALISTIC
 from azure_sandbox.shared.web import Route
@@ -114,7 +114,7 @@ def target(lasting_target: Target) -> Target:
 
 @pytest.fixture(scope="module")
 def lasting_target() -> Iterator[Target]:
-    with InThread(Options()) as server:
+    with InThread(Running(Options())) as server:
         control = Control(server.url)
         sandbox = Sandbox(control.call("GET", "/environment"), control, None)  # type: ignore[arg-type]
         known = furnished(server, sandbox)

@@ -21,7 +21,7 @@ import requests
 from sandbox_client import LOGIN, MANAGEMENT, VAULTS, Control, Sandbox
 
 from azure_sandbox import certificates, proxy, seed, server
-from azure_sandbox.running import InThread, Options
+from azure_sandbox.running import InThread, Options, Running
 
 HOST = "management.azure.com"
 VERSION = "2022-09-01"
@@ -332,7 +332,10 @@ def test_clients_that_disconnect(sandbox: Sandbox, control: Control) -> None:
 def test_a_request_that_never_ends(monkeypatch: pytest.MonkeyPatch, part: bytes) -> None:
     """The proxy closes the connection after a timeout. The connection of a complete request stays open."""
     monkeypatch.setattr(proxy, "REQUEST_SECONDS", 0.5)
-    with InThread(Options()) as running, socket.create_connection(("127.0.0.1", urlsplit(running.url).port)) as stream:
+    with (
+        InThread(Running(Options())) as running,
+        socket.create_connection(("127.0.0.1", urlsplit(running.url).port)) as stream,
+    ):
         stream.settimeout(20)
         stream.sendall(b"GET /clock HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert read_answer(stream)[0] in (200, 502)

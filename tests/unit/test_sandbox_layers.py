@@ -48,7 +48,8 @@ ROOTS: dict[str, set[str]] = {
     "control": {SHARED, *SERVICES, "faults", "page", "sandbox", "seed"},
     "server": {SHARED, "control", "environment", "faults", "proxy", "request_log", "services", "world"},
     "running": {SHARED, "certificates", "proxy", "saving", "seed", "server", "state"},
-    "command": {SHARED, "environment", "running", "state"},
+    "recording": {SHARED, "certificates", "proxy", "redaction", "request_log"},
+    "command": {SHARED, "environment", "recording", "running", "state"},
 }
 TOP = LEAVES | ROOTS
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The command line: azure-sandbox run, serve and env."""
+"""The command line: azure-sandbox run, serve, env and record."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 from .environment import IN_THE_WAY, NAMES, user_of
@@ -28,7 +29,7 @@ from .state import StateProblem
 DEFAULT_PORT = 9180
 # The most bytes of the response to `GET /environment` that are read. A sandbox sends far fewer.
 ENVIRONMENT_LIMIT = 64 * 1024
-NOT_EXECUTABLE, NOT_FOUND = 126, 127
+USAGE, NOT_EXECUTABLE, NOT_FOUND = 2, 126, 127
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="azure-sandbox",
         description="A local emulator of the parts of Azure that Batch accounts with customer-managed keys need.",
     )
-    actions = parser.add_subparsers(required=True, metavar="run | serve | env")
+    actions = parser.add_subparsers(required=True, metavar="run | serve | env | record")
     common = _common_options()
     run = actions.add_parser("run", parents=[common], help="start a sandbox, run COMMAND, and stop the sandbox")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
@@ -66,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     env = actions.add_parser("env", help="print the export lines for a sandbox that `serve` runs")
     env.add_argument("--port", type=_port, default=DEFAULT_PORT, help="(default: %(default)s)")
     env.set_defaults(action=_env)
+    record = actions.add_parser("record", help="run COMMAND, and record its requests to Azure without secrets")
+    record.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the folder of the recording")
+    record.add_argument("--name", metavar="NAME", help="the name of the recording (default: the time)")
+    record.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
+    record.set_defaults(action=_record)
     return parser
 
 
@@ -81,6 +87,13 @@ def _common_options() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME=VALUE",
         help="set a switch: " + "; ".join(f"{name} is {' or '.join(values)}" for name, values in POSITIONS.items()),
+    )
+    options.add_argument(
+        "--behavior-file",
+        type=_positions,
+        default=(),
+        metavar="FILE",
+        help="set the switches that were measured in Azure (RESULT.json); --behavior has precedence",
     )
     accounts = options.add_mutually_exclusive_group()
     accounts.add_argument(
@@ -120,6 +133,16 @@ def _position(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _positions(path: str) -> list[tuple[str, str]]:
+    """The measured positions in a file of the experiments with Azure."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))["behavior"]
+        changed(DEFAULT, found)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise argparse.ArgumentTypeError(f"{path} has no measured positions ({error})") from error
+    return [*found.items()]
+
+
 def _behavior(positions: Sequence[tuple[str, str]]) -> Behavior:
     return changed(DEFAULT, dict(positions))
 
@@ -132,7 +155,7 @@ def _options(parsed: argparse.Namespace) -> Options:
         parsed.latency / 1000,
         parsed.accounts or parsed.accounts_on_key,
         on_key=parsed.accounts_on_key > 0,
-        behavior=_behavior(parsed.behavior),
+        behavior=_behavior([*parsed.behavior_file, *parsed.behavior]),
     )
 
 
@@ -205,13 +228,22 @@ def _variables(port: int) -> dict[str, str]:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    command = parsed.command[1:] if parsed.command[:1] == ["--"] else parsed.command
+    command = _command(parsed, "run")
     if not command:
-        print("azure-sandbox: run requires a command: azure-sandbox run -- COMMAND ...", file=sys.stderr)
-        return 2
-    with InThread(_options(parsed)) as sandbox:
-        environment = {name: value for name, value in os.environ.items() if name not in IN_THE_WAY}
-        return _run_command(command, {**environment, **sandbox.environment})
+        return USAGE
+    with InThread(Running(_options(parsed))) as sandbox:
+        return _run_command(command, {**_own_environment(), **sandbox.environment})
+
+
+def _command(parsed: argparse.Namespace, action: str) -> list[str]:
+    command: list[str] = parsed.command[1:] if parsed.command[:1] == ["--"] else parsed.command
+    if not command:
+        print(f"azure-sandbox: {action} requires a command: azure-sandbox {action} -- COMMAND ...", file=sys.stderr)
+    return command
+
+
+def _own_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in IN_THE_WAY}
 
 
 def _run_command(command: Sequence[str], environment: dict[str, str]) -> int:
@@ -253,6 +285,27 @@ def _from_terminal(number: int) -> bool:
         return sys.stdin.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
     except (OSError, ValueError):
         return False
+
+
+# record
+
+
+def _record(parsed: argparse.Namespace) -> int:
+    command = _command(parsed, "record --to FOLDER")
+    if not command:
+        return USAGE
+    # Only this action needs a client of HTTP.
+    from .recording.recorder import Recorder, RecordingProblem
+
+    recorder = Recorder(parsed.to, os.environ)
+    try:
+        with InThread(recorder), recorder.into(parsed.name or f"{datetime.now(timezone.utc):%Y-%m-%dT%H%M%SZ}") as path:
+            status = _run_command(command, {**_own_environment(), **recorder.environment})
+    except RecordingProblem as problem:
+        print(f"azure-sandbox: {problem}", file=sys.stderr)
+        return 1
+    print(f"azure-sandbox: {recorder.count} requests are recorded in {path}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

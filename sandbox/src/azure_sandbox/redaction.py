@@ -68,7 +68,7 @@ _NAMELESS = (
 
 
 @lru_cache(maxsize=1000)
-def _is_secret(name: str) -> bool:
+def is_secret_name(name: str) -> bool:
     plain = name.lower().replace("_", "").replace("-", "")
     if plain in _PERMISSIONS:
         return False
@@ -84,7 +84,7 @@ def text_without_secrets(text: str) -> str:
         text = pattern.sub(replacement, text)
     kept, end = [], 0
     for found in _NAME.finditer(text):
-        if found.start() >= end and _is_secret(found["name"] or found["argument"]):
+        if found.start() >= end and is_secret_name(found["name"] or found["argument"]):
             value = _VALUE.match(text, found.end())
             if value is not None:
                 kept += [text[end : found.end()], HIDDEN]
@@ -95,7 +95,7 @@ def text_without_secrets(text: str) -> str:
 def parts_without_secrets(parts: list[tuple[str, str]], names: frozenset[str]) -> list[tuple[str, str]]:
     """The names and values of a form or a query without secrets. `names` are secret whatever they end with."""
     return [
-        (name, HIDDEN if name.lower() in names or _is_secret(name) else text_without_secrets(value))
+        (name, HIDDEN if name.lower() in names or is_secret_name(name) else text_without_secrets(value))
         for name, value in parts
     ]
 
@@ -109,10 +109,10 @@ def document_without_secrets(document: Any, members: frozenset[str]) -> Any:
     secret whatever they end with."""
     if isinstance(document, dict):
         # Settings such as {"name": "DB_PASSWORD", "value": "..."}.
-        is_setting = isinstance(document.get("name"), str) and _is_secret(document["name"])
+        is_setting = isinstance(document.get("name"), str) and is_secret_name(document["name"])
         return {
             text_without_secrets(name): HIDDEN
-            if _is_secret_member(name, value, members) or (is_setting and name == "value")
+            if is_secret_member(name, value, members) or (is_setting and name == "value")
             else document_without_secrets(value, members)
             for name, value in document.items()
         }
@@ -121,10 +121,10 @@ def document_without_secrets(document: Any, members: frozenset[str]) -> Any:
     return text_without_secrets(document) if isinstance(document, str) else document
 
 
-def _is_secret_member(name: str, value: Any, members: frozenset[str]) -> bool:
+def is_secret_member(name: str, value: Any, members: frozenset[str]) -> bool:
     if value is None or isinstance(value, bool):
         return False
     if name.lower() == "key" and isinstance(value, dict):
         # A JSON Web Key, whose private parts are hidden.
         return False
-    return name.lower() in members or _is_secret(name)
+    return name.lower() in members or is_secret_name(name)

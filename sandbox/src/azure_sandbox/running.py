@@ -13,6 +13,7 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from . import seed, state
 from .certificates import Authority
@@ -47,14 +48,14 @@ class Running:
         self._saver: Saver | None = None
         self.sandbox: Sandbox
 
-    async def start(self) -> None:
+    async def start(self) -> Sandbox:
         try:
-            await self._start()
+            return await self._start()
         except BaseException:
             self._stack.close()
             raise
 
-    async def _start(self) -> None:
+    async def _start(self) -> Sandbox:
         options = self._options
         directory = self._directory()
         self._state_dir = directory if options.state_dir is not None else None
@@ -68,6 +69,7 @@ class Running:
         if self._state_dir is not None:
             self._saver = Saver(self._state_dir, self._state)
             self.sandbox.changed = self._saver.mark
+        return self.sandbox
 
     def _state(self) -> state.State:
         return state.State(self.sandbox.world, self.sandbox.beginning)
@@ -98,26 +100,34 @@ class Running:
                 await self._saver.stop()
 
 
-class InThread:
-    """Runs the sandbox in a separate thread with its own event loop."""
+Started = TypeVar("Started", covariant=True)
 
-    def __init__(self, options: Options) -> None:
-        self._running = Running(options)
+
+class Server(Protocol[Started]):
+    async def start(self) -> Started: ...
+
+    async def stop(self) -> None: ...
+
+
+class InThread(Generic[Started]):
+    """Runs a server in a separate thread with its own event loop."""
+
+    def __init__(self, server: Server[Started]) -> None:
+        self._server = server
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="azure-sandbox", daemon=True)
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> Started:
         self._thread.start()
         try:
-            asyncio.run_coroutine_threadsafe(self._running.start(), self._loop).result()
+            return asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result()
         except BaseException:
             self._end_loop()
             raise
-        return self._running.sandbox
 
     def __exit__(self, *exc: object) -> None:
         try:
-            asyncio.run_coroutine_threadsafe(self._running.stop(), self._loop).result()
+            asyncio.run_coroutine_threadsafe(self._server.stop(), self._loop).result()
         finally:
             self._end_loop()
 

@@ -1,0 +1,193 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Runs the experiments: says what they will do, asks, runs or resumes them, and writes the result."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import requests
+from azure.identity import DefaultAzureCredential
+
+from azure_sandbox.recording.recorder import Recorder, RecordingProblem
+from azure_sandbox.running import InThread
+
+from . import cleaning, result, rights
+from .azure import GROUPS, MANAGEMENT, Azure, Credential, NoResponse, Refused
+from .clock import Clock, RealClock
+from .experiment import Experiment, Length, Outcome
+from .experiments import EXPERIMENTS, job
+from .lab import Lab, Place, random_name
+from .state import State
+
+FOLDER = Path("live")
+KEPT_DAYS = 7
+
+
+def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="make live", description=__doc__)
+    parser.add_argument("action", choices=["run", "clean"])
+    parser.add_argument(
+        "--class", dest="length", type=Length, choices=[*Length], default=Length.SHORT, metavar="short|hours|days"
+    )
+    parser.add_argument("--location", default="westeurope")
+    parser.add_argument("--to", type=Path, default=FOLDER, metavar="FOLDER", help="(default: %(default)s)")
+    parser.add_argument("--only", action="append", default=[], metavar="EXPERIMENT")
+    parser.add_argument("--without-job", action="store_true", help="leave out the main job of the collection")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parsed = parser.parse_args(arguments)
+    subscription = os.environ.get("AZURE_SUBSCRIPTION_ID", "")
+    if not subscription:
+        print("AZURE_SUBSCRIPTION_ID is not set. Set it to the id of the subscription.", file=sys.stderr)
+        return 2
+    recorder = Recorder(parsed.to, os.environ)
+    try:
+        with InThread(recorder):
+            kit = Kit(recorder, DefaultAzureCredential(), subscription, parsed.to, clock or RealClock())
+            if parsed.action == "clean":
+                return kit.clean()
+            wanted = _wanted(parsed.length, parsed.only, has_job=not parsed.without_job)
+            return kit.run(wanted, parsed.location, asks=not parsed.yes)
+    except (NoResponse, Refused, RecordingProblem) as problem:
+        print(f"{problem} Run it again to continue, or `make live-clean` to delete everything.", file=sys.stderr)
+        return 1
+
+
+def _wanted(length: Length, only: Sequence[str], *, has_job: bool) -> list[Experiment]:
+    lengths = [*Length][: [*Length].index(length) + 1]
+    wanted = EXPERIMENTS if has_job else [one for one in EXPERIMENTS if one not in job.EXPERIMENTS]
+    return [one for one in wanted if one.length in lengths and (not only or one.name in only)]
+
+
+class Kit:
+    def __init__(
+        self, recorder: Recorder, credential: Credential, subscription: str, folder: Path, clock: Clock
+    ) -> None:
+        self._recorder = recorder
+        self._credential = credential
+        self._folder = folder
+        self._clock = clock
+        session = requests.Session()
+        session.trust_env = False
+        session.proxies = {"https": recorder.environment["HTTPS_PROXY"]}
+        session.verify = recorder.environment["REQUESTS_CA_BUNDLE"]
+        self._azure = Azure(session, credential, subscription)
+
+    def clean(self) -> int:
+        names = cleaning.clean(self._azure, self._clock)
+        State(self._folder).remove()
+        print(f"Deleted: {', '.join(names) or 'nothing, because nothing was left'}.")
+        return 0
+
+    def run(self, experiments: Sequence[Experiment], location: str, *, asks: bool) -> int:
+        lacking = rights.missing(self._azure)
+        if lacking:
+            print("The caller lacks these rights at the subscription:", *lacking, sep="\n  ", file=sys.stderr)
+            print("Grant the role Owner, or Contributor and User Access Administrator.", file=sys.stderr)
+            return 1
+        state = State.load(self._folder)
+        left = self._allowed([one for one in experiments if one.name not in state.outcomes], state, location)
+        self._announce(left, state.location or location)
+        if asks and input("Continue? [y/N] ").strip().lower() not in ("y", "yes"):
+            return 1
+        place = self._place(state, location)
+        minutes = sum(one.minutes for one in left)
+        for number, experiment in enumerate(left, 1):
+            print(f"[{number}/{len(left)}, about {_time(minutes)} left] {experiment.question}", flush=True)
+            self._perform(experiment, place, state)
+            minutes -= experiment.minutes
+        found = result.write(self._folder, EXPERIMENTS, state.outcomes, f"{datetime.now(timezone.utc):%Y-%m-%d}")
+        print(f"The result is in {self._folder / result.PAGE}.")
+        self._end(state)
+        return 0 if not found["without_result"] else 1
+
+    def _allowed(self, experiments: Sequence[Experiment], state: State, location: str) -> list[Experiment]:
+        """The experiments without those that need more accounts than the quota allows."""
+        where = state.location or location
+        free = rights.free_accounts(self._azure, where, state.group)
+        for one in experiments:
+            if one.accounts > free:
+                print(
+                    f"{one.name} is left out: it needs {one.accounts} Batch accounts at once, and the quota of {where} "
+                    f"allows {max(free, 0)} more. Request a higher quota, or use another region with --location."
+                )
+        return [one for one in experiments if one.accounts <= free]
+
+    def _end(self, state: State) -> None:
+        """Delete the resources. The outcomes are kept for a later run of longer experiments."""
+        cleaning.clean(self._azure, self._clock)
+        state.group, state.memories = "", {}
+        state.save()
+
+    def _announce(self, experiments: Sequence[Experiment], location: str) -> None:
+        print(f"The experiments create a resource group {cleaning.PREFIX}... in {location}, and in it:")
+        for one in experiments:
+            print(f"  {one.name}: about {_time(one.minutes)}, costs {one.cost}. {one.steps}")
+        print(
+            f"In all about {_time(sum(one.minutes for one in experiments))}. Then everything is deleted. Because of "
+            f"their purge protection, the vaults stay soft-deleted for {KEPT_DAYS} days, and cost nothing then."
+        )
+
+    def _place(self, state: State, location: str) -> Place:
+        claims = _claims(self._credential.get_token(f"{MANAGEMENT}/.default").token)
+        if not state.group:
+            state.group, state.location = random_name(cleaning.PREFIX), location
+            # Before the group is created, so that a run that is killed is found again.
+            state.save()
+        body = {"location": state.location, "tags": {cleaning.TAG: "experiments of azbatch.cmk"}}
+        path = f"{self._azure.subscription}/resourcegroups/{state.group}"
+        self._azure.arm("PUT", path, GROUPS, body).required()
+        caller_type = "ServicePrincipal" if claims.get("idtyp", "app") == "app" else "User"
+        return Place(state.group, state.location, claims["tid"], claims["oid"], caller_type)
+
+    def _perform(self, experiment: Experiment, place: Place, state: State) -> None:
+        """Run an experiment, or continue it. If it is interrupted, it is continued by the next run."""
+        name = experiment.name
+        state.starts[name] = state.starts.get(name, 0) + 1
+        state.save()
+        found = {
+            switch: tuple(positions)
+            for outcome in state.outcomes.values()
+            for switch, positions in outcome.get("consistent", {}).items()
+        }
+        memory = state.memories.setdefault(name, {})
+        lab = Lab(self._azure, self._clock, place, memory, state.save, found, self._recorder.environment)
+        if not memory:
+            # The quota of a region can be low, so those of the previous experiment are not kept.
+            lab.delete_accounts()
+        recording = f"live-{name}-{state.starts[name]}"
+        try:
+            with self._recorder.into(recording):
+                outcome: Outcome = experiment.run(lab)
+            kept: dict[str, Any] = self._recorder.public(outcome.document())
+            print(f"  {kept['seen']}", flush=True)
+        except Refused as refused:
+            kept = self._recorder.public({"failed": str(refused)})
+            print(f"  No result: {kept['failed']}", flush=True)
+        recordings = [f"live-{name}-{start}.json" for start in range(1, state.starts[name] + 1)]
+        kept["recordings"] = [one for one in recordings if (self._folder / one).exists()]
+        state.outcomes[name] = kept
+        state.memories.pop(name, None)
+        state.save()
+
+
+def _time(minutes: float) -> str:
+    if minutes < 90:
+        return f"{minutes:.0f} minutes"
+    return f"{minutes / 60:.0f} hours" if minutes < 48 * 60 else f"{minutes / 1440:.0f} days"
+
+
+def _claims(token: str) -> dict[str, Any]:
+    payload = token.split(".")[1]
+    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return claims

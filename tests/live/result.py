@@ -1,0 +1,110 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The result of the experiments: a file for `azure-sandbox --behavior-file`, and a page for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from azure_sandbox.shared.behavior import DEFAULT, POSITIONS
+
+from .assumptions import ASSUMPTIONS, Asked
+from .experiment import Experiment
+from .experiments import NOT_ASKED
+
+RESULT = "RESULT.json"
+PAGE = "RESULT.md"
+
+
+def result(experiments: Sequence[Experiment], outcomes: Mapping[str, Mapping[str, Any]], made: str) -> dict[str, Any]:
+    """The measured position of each switch, with the experiments that prove it. `made` is the date."""
+    switches: dict[str, Any] = {}
+    timing: dict[str, Any] = {}
+    for experiment in experiments:
+        outcome = outcomes.get(experiment.name)
+        if outcome is None:
+            continue
+        for switch, positions in outcome.get("consistent", {}).items():
+            switches[switch] = {
+                "position": positions[0] if len(positions) == 1 else None,
+                "consistent": positions,
+                "contradiction": not positions,
+                "seen": outcome["seen"],
+                "recordings": outcome["recordings"],
+            }
+        for name, seconds in outcome.get("timing", {}).items():
+            timing[name] = {"seconds": round(seconds, 1), "recordings": outcome["recordings"]}
+    behavior = {switch: found["position"] for switch, found in switches.items() if found["position"] is not None}
+    return {
+        "made": made,
+        "behavior": behavior,
+        "switches": switches,
+        "timing": timing,
+        "without_result": {name: one["failed"] for name, one in outcomes.items() if "failed" in one},
+        "not_asked": {name: reason for name, reason in NOT_ASKED.items() if name not in switches},
+    }
+
+
+def write(
+    folder: Path, experiments: Sequence[Experiment], outcomes: Mapping[str, Mapping[str, Any]], made: str
+) -> dict[str, Any]:
+    found = result(experiments, outcomes, made)
+    (folder / RESULT).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (folder / PAGE).write_text(page(experiments, outcomes, found), encoding="utf-8")
+    return found
+
+
+def page(experiments: Sequence[Experiment], outcomes: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any]) -> str:
+    lines = [
+        "# What was measured in Azure",
+        "",
+        f"Measured on {found['made']}. The recordings are in this folder.",
+        "",
+        "| Switch of the sandbox | Default | Measured |",
+        "|---|---|---|",
+        *(f"| `{switch}` | `{getattr(DEFAULT, switch)}` | {_measured(found, switch)} |" for switch in POSITIONS),
+        "",
+    ]
+    if found["timing"]:
+        times = (f"| `{name}` | {one['seconds']} |" for name, one in found["timing"].items())
+        lines += ["| Duration | Seconds |", "|---|---|", *times, ""]
+    for experiment in experiments:
+        outcome = outcomes.get(experiment.name)
+        if outcome is not None:
+            lines += [f"## {experiment.question}", "", experiment.steps, "", _answer(outcome), ""]
+            lines += [*(f"- {what}: {said}" for what, said in outcome.get("details", {}).items()), ""]
+    lines += [
+        "## Assumptions of the sandbox about Batch",
+        "",
+        "| Row of docs/sandbox-fidelity.md | Asked by |",
+        "|---|---|",
+    ]
+    for row, asked in ASSUMPTIONS.items():
+        beginning = row.strip("| ").replace(" | ", ", ").replace("`", "")
+        lines.append(f"| {beginning} | {_asked(asked, outcomes)} |")
+    return "\n".join([*lines, ""])
+
+
+def _asked(asked: Asked, outcomes: Mapping[str, Mapping[str, Any]]) -> str:
+    names = ", ".join(f"`{name}`" if name in outcomes else f"`{name}` (not yet)" for name in asked.by)
+    return ". ".join(part for part in (names, asked.not_asked) if part)
+
+
+def _measured(found: Mapping[str, Any], switch: str) -> str:
+    one = found["switches"].get(switch)
+    if one is None:
+        return str(found["not_asked"].get(switch, "not measured yet"))
+    if one["contradiction"]:
+        return "**no position explains what was found**"
+    return " or ".join(f"`{position}`" for position in one["consistent"])
+
+
+def _answer(outcome: Mapping[str, Any]) -> str:
+    if "failed" in outcome:
+        return f"**No result.** {outcome['failed']}"
+    return f"**{outcome['seen']}** Recordings: {', '.join(outcome['recordings'])}."

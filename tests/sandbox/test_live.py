@@ -1,0 +1,251 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The experiments with Azure, against a sandbox that plays Azure and whose switches they do not know."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live.assumptions import ASSUMPTIONS
+from live.experiments import EXPERIMENTS, NOT_ASKED
+from sandbox_client import Sandbox, plain_environment, serving
+
+from azure_sandbox.shared.behavior import POSITIONS
+from azure_sandbox.shared.timing import Timing
+
+ROOT = Path(__file__).resolve().parents[2]
+# The switches that the experiments of each length measure.
+SHORT = ("identities_on_put", "new_principal", "read_lag", "refused_creation", "role_delay")
+HOURS = (*SHORT, "key_loss_noticed", "pools_without_key")
+DAYS = (*HOURS, "follower_delay", "previous_version_needed")
+# Runs `python -m live` with the clock of the sandbox: a wait advances it.
+# If KILLED_AFTER is set, the process kills itself after that number of requests; if KILLED_AT is set, after a PUT with
+# that text in its address.
+PROGRAM = """
+import os, sys
+from sandbox_client import Control
+from live.azure import Azure
+from live.command import main
+
+send, left = Azure.send, [int(os.environ.get("KILLED_AFTER", "-1"))]
+
+def counted(self, *request):
+    response = send(self, *request)
+    left[0] -= 1
+    if left[0] == 0 or (request[0] == "PUT" and os.environ.get("KILLED_AT", "none") in request[1]):
+        os.kill(os.getpid(), 9)
+    return response
+
+Azure.send = counted
+
+class SandboxClock:
+    def __init__(self, control):
+        self._control = control
+    def now(self):
+        return self._control.call("GET", "/clock")["time"]
+    def wait(self, seconds):
+        self._control.advance(seconds)
+
+sys.exit(main(sys.argv[2:], clock=SandboxClock(Control(sys.argv[1]))))
+"""
+
+
+@pytest.fixture
+def azure() -> Iterator[Sandbox]:
+    with serving() as sandbox:
+        yield sandbox
+
+
+def live(azure: Sandbox, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, azure.url, arguments[0], "--to", str(folder), *arguments[1:]],
+        env={
+            **plain_environment(),
+            **azure.environment,
+            "PYTHONPATH": os.pathsep.join(
+                map(str, (ROOT / "tests", ROOT / "tests" / "sandbox", ROOT / "sandbox" / "src"))
+            ),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+
+
+def result(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "RESULT.json").read_text())
+    return found
+
+
+FIDELITY = (ROOT / "docs" / "sandbox-fidelity.md").read_text()
+BATCH = FIDELITY[FIDELITY.index("\n## Batch\n") : FIDELITY.index("\n## Behavior\n")]
+ASSUMED = [row for row in BATCH.splitlines() if row.startswith("|") and re.search(r"\*invented\*|\binferred\b", row)]
+
+
+@pytest.mark.parametrize("row", ASSUMED, ids=lambda row: row.split("|")[1].strip()[:50])
+def test_each_assumption_about_batch_is_asked_or_says_why_not(row: str) -> None:
+    [asked] = [asked for beginning, asked in ASSUMPTIONS.items() if row.startswith(beginning)]
+    assert asked.by or asked.not_asked
+    assert {*asked.by} <= {one.name for one in EXPERIMENTS}
+
+
+@pytest.mark.parametrize("beginning", ASSUMPTIONS)
+def test_each_question_is_about_an_assumption(beginning: str) -> None:
+    assert [row for row in ASSUMED if row.startswith(beginning)]
+
+
+def test_each_switch_and_each_delay_is_measured_or_says_why_not() -> None:
+    measured = {name for one in EXPERIMENTS for name in (*one.switches, *one.durations)}
+    assert measured | NOT_ASKED.keys() == POSITIONS.keys() | {delay.name for delay in dataclasses.fields(Timing)}
+    assert not measured & NOT_ASKED.keys()
+
+
+def groups(azure: Sandbox) -> list[str]:
+    listed = azure.arm("GET", f"{azure.subscription}/resourcegroups", "2022-09-01").json()["value"]
+    return [group["name"] for group in listed if group["name"] != "rg-sandbox"]
+
+
+def assert_found(found: dict[str, Any], hidden: dict[str, str]) -> None:
+    assert found["without_result"] == {}
+    for switch, position in hidden.items():
+        consistent = found["switches"][switch]["consistent"]
+        assert position in consistent, (switch, position, found["switches"][switch])
+        if len(consistent) == 1:
+            assert found["behavior"][switch] == position
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow(every=3)
+def test_the_positions_of_an_unknown_sandbox_are_found(azure: Sandbox, tmp_path: Path, seed: int) -> None:
+    hidden = {switch: random.Random(f"{seed} {switch}").choice(POSITIONS[switch]) for switch in SHORT}
+    # As low as in many subscriptions.
+    azure.control.behavior(**hidden, account_quota="3")
+
+    done = live(azure, tmp_path, "run", "--yes", "--without-job")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_found(result(tmp_path), hidden)
+    assert groups(azure) == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.slow
+def test_the_positions_that_take_days_are_found(azure: Sandbox, tmp_path: Path, seed: int) -> None:
+    hidden = {switch: random.Random(f"{seed} {switch}").choice(POSITIONS[switch]) for switch in DAYS}
+    azure.control.behavior(**hidden)
+
+    done = live(azure, tmp_path, "run", "--yes", "--without-job", "--class", "days")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_found(result(tmp_path), hidden)
+
+
+def test_a_response_that_no_position_explains_is_a_contradiction(azure: Sandbox, tmp_path: Path) -> None:
+    body = {"error": {"code": "Teapot", "message": "No."}}
+    refusal = {"match": {"method": "PUT", "path": "roleAssignments"}, "answer": {"status": 418, "body": body}}
+    azure.control.call("POST", "/faults", {**refusal, "times": None})
+
+    done = live(azure, tmp_path, "run", "--yes", "--only", "new_principal")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert result(tmp_path)["switches"]["new_principal"]["contradiction"] is True
+    assert "new_principal" not in result(tmp_path)["behavior"]
+    assert "**no position explains what was found**" in (tmp_path / "RESULT.md").read_text()
+
+
+def test_all_missing_rights_are_named_at_once(azure: Sandbox, tmp_path: Path) -> None:
+    reader = azure.control.principal("reader", roles=[{"role": "Reader", "scope": azure.subscription}])
+    who = {"AZURE_CLIENT_ID": reader["client_id"], "AZURE_CLIENT_SECRET": reader["secret"]}
+
+    done = live(azure, tmp_path, "run", "--yes", **who)
+
+    assert done.returncode == 1
+    for operation in ("resourceGroups/write", "batchAccounts/write", "roleAssignments/write"):
+        assert operation in done.stderr
+    assert groups(azure) == []
+
+
+def test_an_experiment_that_needs_more_accounts_than_the_quota_allows_is_left_out(
+    azure: Sandbox, tmp_path: Path
+) -> None:
+    azure.control.behavior(account_quota="3")
+
+    done = live(azure, tmp_path, "run", "--yes", "--class", "hours", "--only", "key_loss", "--only", "read_lag")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (
+        "key_loss is left out: it needs 7 Batch accounts at once, and the quota of westeurope allows 3" in done.stdout
+    )
+    assert result(tmp_path)["switches"].keys() == {"read_lag"}
+
+
+@pytest.mark.parametrize("after", range(1, 18))
+@pytest.mark.slow(every=6)
+def test_a_killed_run_is_continued_and_cleaned(azure: Sandbox, tmp_path: Path, after: int) -> None:
+    only = ("--only", "identities_on_put", "--only", "new_principal")
+    assert live(azure, tmp_path, "run", "--yes", *only, KILLED_AFTER=str(after)).returncode == -9
+
+    done = live(azure, tmp_path, "run", "--yes", *only)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_found(result(tmp_path), {"identities_on_put": "replaced", "new_principal": "unknown"})
+    assert groups(azure) == []
+
+
+def test_cleaning_removes_the_lock_of_a_killed_run(azure: Sandbox, tmp_path: Path) -> None:
+    assert live(azure, tmp_path, "run", "--yes", "--only", "locks", KILLED_AT="/locks/").returncode == -9
+    assert len(groups(azure)) == 1
+
+    done = live(azure, tmp_path, "clean")
+
+    assert done.returncode == 0, done.stderr
+    assert groups(azure) == []
+
+
+def test_cleaning_leaves_nothing_behind_and_touches_nothing_else(azure: Sandbox, tmp_path: Path) -> None:
+    others = {"location": "westeurope", "tags": {"azbatch-live": "no"}}
+    azure.arm("PUT", f"{azure.subscription}/resourcegroups/others", "2022-09-01", others)
+    azure.control.fault(skip=6, drop="before", times=None, match={"host": "management"})
+    interrupted = live(azure, tmp_path, "run", "--yes", "--only", "read_lag")
+    assert "Run it again to continue, or `make live-clean`" in interrupted.stderr
+    azure.control.call("DELETE", "/faults")
+    assert len(groups(azure)) == 2
+
+    done = live(azure, tmp_path, "clean")
+
+    assert done.returncode == 0, done.stderr
+    assert groups(azure) == ["others"]
+
+
+def test_no_secret_is_in_any_file(azure: Sandbox, tmp_path: Path) -> None:
+    only = ("account_life", "new_principal", "refused_requests", "changing_accounts")
+    live(azure, tmp_path, "run", "--yes", *(part for name in only for part in ("--only", name)))
+    assert "LinkedInvalidPropertyId" in (tmp_path / "RESULT.md").read_text()
+    files = [file for file in tmp_path.iterdir() if file.name not in ("state.json", ".placeholder-key")]
+    assert len(files) >= 4
+    for file in files:
+        text = file.read_text().lower()
+        for hidden in (azure.secret, azure.tenant_id, azure.client_id, azure.subscription_id):
+            assert hidden.lower() not in text, file
+
+
+def test_a_sandbox_takes_the_measured_positions(tmp_path: Path) -> None:
+    file = tmp_path / "RESULT.json"
+    file.write_text(json.dumps({"behavior": {"read_lag": "5", "new_principal": "known"}}))
+    with serving("--behavior-file", str(file), "--behavior", "read_lag=60") as sandbox:
+        behavior = sandbox.control.call("GET", "/behavior")
+    assert (behavior["read_lag"], behavior["new_principal"]) == ("60", "known")
