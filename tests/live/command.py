@@ -95,6 +95,12 @@ class Kit:
             print("The caller lacks these rights at the subscription:", *lacking, sep="\n  ", file=sys.stderr)
             print("Grant the role Owner, or Contributor and User Access Administrator.", file=sys.stderr)
             return 1
+        unregistered = rights.unregistered(self._azure)
+        if unregistered:
+            print("These resource providers are not registered in the subscription. Register them:", file=sys.stderr)
+            for provider in unregistered:
+                print(f"  az provider register --wait --namespace {provider}", file=sys.stderr)
+            return 1
         state = State.load(self._folder)
         left = self._allowed([one for one in experiments if one.name not in state.outcomes], state, location)
         self._announce(left, state.location or location)

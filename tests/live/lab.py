@@ -149,7 +149,16 @@ class Lab:
         body = {"location": location or self.place.location, "properties": properties}
         self.azure.arm("PUT", self.vault_path(name), VAULTS, body).required()
         self.until(lambda: self._state_of_vault(name) == "Succeeded", f"The vault {name} is ready")
+        self.until(lambda: self._resolves(name), f"The name of the vault {name} resolves")
         return name
+
+    def _resolves(self, vault: str) -> bool:
+        """Whether the data plane of a new vault responds. Its name can be missing in the DNS for some time."""
+        try:
+            self.azure.vault("GET", vault, "/keys")
+        except NoResponse:
+            return False
+        return True
 
     def _state_of_vault(self, name: str) -> str:
         """The state of a vault; empty if no read shows the vault yet."""
@@ -236,7 +245,8 @@ class Lab:
     def account_on_key(self, kid: str, identity: Identity) -> str:
         """The name of a new account that uses the key."""
         name = self.account(identity=self.assigned(identity))
-        self.change(name, properties=self.encryption(kid)).required()
+        # The principal of a new identity may not be everywhere yet.
+        self.until(lambda: self.change(name, properties=self.encryption(kid)).ok, f"Batch accepts the key of {name}")
         return name
 
     def created(self, **body: Any) -> Response:
@@ -351,6 +361,10 @@ class Lab:
     def wait_until(self, time: float) -> None:
         if time > self.clock.now():
             self.clock.wait(time - self.clock.now())
+
+    def wait_for_roles(self) -> None:
+        """Wait until the data plane applies an earlier role assignment."""
+        self.clock.wait(max(map(float, self.found.get("role_delay") or ("600",))) + 60)
 
     def settle(self) -> None:
         """Wait until reads show earlier changes."""

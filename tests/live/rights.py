@@ -2,16 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the experiments need: rights of the caller, and Batch accounts that the quota allows."""
+"""What the experiments need: rights of the caller, registered resource providers, and Batch accounts that the quota
+allows."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from .azure import BATCH, PERMISSIONS, Azure
+from .azure import BATCH, GROUPS, PERMISSIONS, Azure
 
 # The operations of the experiments and of the cleaning, at the subscription.
+PROVIDERS = ("Microsoft.Batch", "Microsoft.KeyVault", "Microsoft.ManagedIdentity")
 NEEDED = (
     "Microsoft.Resources/subscriptions/resourceGroups/read",
     "Microsoft.Resources/subscriptions/resourceGroups/write",
@@ -49,6 +51,16 @@ def missing(azure: Azure) -> list[str]:
         )
 
     return [operation for operation in NEEDED if not allows(operation)]
+
+
+def unregistered(azure: Azure) -> list[str]:
+    """The resource providers that are not registered in the subscription."""
+
+    def state(provider: str) -> str:
+        document = azure.arm("GET", f"{azure.subscription}/providers/{provider}", GROUPS).required()
+        return str(document["registrationState"])
+
+    return [provider for provider in PROVIDERS if state(provider) != "Registered"]
 
 
 def free_accounts(azure: Azure, location: str, group: str) -> int:

@@ -154,6 +154,18 @@ def test_the_positions_that_take_days_are_found(azure: Sandbox, tmp_path: Path, 
     assert_found(result(tmp_path), hidden)
 
 
+@pytest.mark.parametrize("job", [one.name for one in EXPERIMENTS if one.name.startswith("job_")])
+@pytest.mark.slow(every=4)
+def test_the_main_job_runs_and_is_recorded(azure: Sandbox, tmp_path: Path, job: str) -> None:
+    done = live(azure, tmp_path, "run", "--yes", "--only", job)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    recorded = json.loads((tmp_path / f"live-{job}-1.json").read_text())["interactions"]
+    keys = [one["body"]["properties"]["encryption"] for one in recorded if "encryption" in str(one.get("body"))]
+    assert [key["keySource"] for key in keys][-1] == "Microsoft.Batch"
+    assert len({key["keyVaultProperties"]["keyIdentifier"] for key in keys if "keyVaultProperties" in key}) == 3
+
+
 def test_a_response_that_no_position_explains_is_a_contradiction(azure: Sandbox, tmp_path: Path) -> None:
     body = {"error": {"code": "Teapot", "message": "No."}}
     refusal = {"match": {"method": "PUT", "path": "roleAssignments"}, "answer": {"status": 418, "body": body}}
@@ -176,6 +188,17 @@ def test_all_missing_rights_are_named_at_once(azure: Sandbox, tmp_path: Path) ->
     assert done.returncode == 1
     for operation in ("resourceGroups/write", "batchAccounts/write", "roleAssignments/write"):
         assert operation in done.stderr
+    assert groups(azure) == []
+
+
+def test_resource_providers_that_are_not_registered_are_named(azure: Sandbox, tmp_path: Path) -> None:
+    for provider in ("Microsoft.Batch", "Microsoft.ManagedIdentity"):
+        assert azure.arm("POST", f"{azure.subscription}/providers/{provider}/unregister", "2022-09-01").ok
+
+    done = live(azure, tmp_path, "run", "--yes")
+
+    assert done.returncode == 1
+    assert re.findall("--namespace (.*)", done.stderr) == ["Microsoft.Batch", "Microsoft.ManagedIdentity"]
     assert groups(azure) == []
 
 

@@ -38,6 +38,7 @@ def _job(identity: str, authorization: str, lab: Lab) -> Outcome:
     if authorization == "rbac":
         # For the keys. It ends with the resource group.
         lab.once("crypto officer", lambda: lab.grant_caller(CRYPTO_OFFICER))
+        lab.once("crypto officer for keys", lab.wait_for_roles)
 
     def play(playbook: str, **variables: Any) -> None:
         lab.settle()
