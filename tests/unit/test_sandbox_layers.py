@@ -19,7 +19,16 @@ PACKAGE = "azure_sandbox"
 SHARED = "shared"
 LIBRARIES = {"starlette"}
 # A service may import the services before it in this list.
-SERVICES = ["entra", "resource_manager", "authorization", "managed_identity", "key_vault", "key_vault_keys", "batch"]
+SERVICES = [
+    "entra",
+    "resource_manager",
+    "authorization",
+    "managed_identity",
+    "event_grid",
+    "key_vault",
+    "key_vault_keys",
+    "batch",
+]
 # Requests pass this layer before they reach a service of Resource Manager. It checks the caller's rights.
 GATEWAY = {"resource_manager.frame", "resource_manager.http"}
 # The HTTP layer of a service. Only the composition root imports the HTTP layers of several services.
@@ -47,7 +56,8 @@ ROOTS: dict[str, set[str]] = {
     "page": {SHARED, *SERVICES, "faults", "request_log", "sandbox", "world"},
     "control": {SHARED, *SERVICES, "faults", "page", "sandbox", "seed"},
     "server": {SHARED, "control", "environment", "faults", "proxy", "request_log", "services", "world"},
-    "running": {SHARED, "certificates", "proxy", "saving", "seed", "server", "state"},
+    "deliveries": {"event_grid", "world"},
+    "running": {SHARED, "certificates", "deliveries", "proxy", "saving", "seed", "server", "state"},
     "recording": {SHARED, "certificates", "proxy", "redaction", "request_log"},
     "command": {SHARED, "environment", "recording", "running", "state"},
 }
@@ -155,6 +165,8 @@ BREACHES = [
     (f"{S}page/facts.py", "from ..control.reading import seconds"),
     (f"{S}seed.py", "from .batch import http"),
     (f"{S}saving.py", "from .server import Sandbox"),
+    (f"{S}deliveries.py", "from .key_vault_keys.rules import Keys"),
+    (f"{S}event_grid/rules.py", "from ..key_vault.vault import Vault"),
 ]
 
 

@@ -171,10 +171,11 @@ def _answer(document: Any) -> Answer | None:
     status = document.get("status")
     if not isinstance(status, int) or not 200 <= status <= 599:
         raise BadFault("'answer' must have a status from 200 to 599")
-    return Answer(status, _headers(document.get("headers") or {}), document.get("body"))
+    return Answer(status, read_headers(document.get("headers") or {}), document.get("body"))
 
 
-def _headers(document: Any) -> dict[str, str]:
+def read_headers(document: Any) -> dict[str, str]:
+    """The headers in a JSON object. Raises BadFault."""
     if not isinstance(document, Mapping):
         raise BadFault("headers must be an object")
     headers = {str(name): str(value) for name, value in document.items()}

@@ -17,6 +17,7 @@ from typing import Generic, Protocol, TypeVar
 
 from . import seed, state
 from .certificates import Authority
+from .deliveries import Deliveries
 from .proxy import Proxy
 from .saving import Saver
 from .server import Sandbox
@@ -46,6 +47,7 @@ class Running:
         self._proxy: Proxy | None = None
         self._state_dir: Path | None = None
         self._saver: Saver | None = None
+        self._deliveries: Deliveries | None = None
         self.sandbox: Sandbox
 
     async def start(self) -> Sandbox:
@@ -68,8 +70,18 @@ class Running:
         self.sandbox.listens_at(await self._proxy.start(options.port), certificate)
         if self._state_dir is not None:
             self._saver = Saver(self._state_dir, self._state)
-            self.sandbox.changed = self._saver.mark
+        self._deliveries = Deliveries(lambda: self.sandbox.world, self._mark)
+        self.sandbox.changed = self._changed
         return self.sandbox
+
+    def _mark(self) -> None:
+        if self._saver is not None:
+            self._saver.mark()
+
+    def _changed(self) -> None:
+        self._mark()
+        if self._deliveries is not None:
+            self._deliveries.wake()
 
     def _state(self) -> state.State:
         return state.State(self.sandbox.world, self.sandbox.beginning)
@@ -96,6 +108,8 @@ class Running:
         with self._stack:
             if self._proxy is not None:
                 await self._proxy.stop()
+            if self._deliveries is not None:
+                await self._deliveries.stop()
             if self._saver is not None:
                 await self._saver.stop()
 

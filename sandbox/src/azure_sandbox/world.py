@@ -11,6 +11,7 @@ from .authorization.rules import Authorization
 from .batch.rules import BatchAccounts
 from .entra.rules import Directory
 from .environment import Operator
+from .event_grid.rules import EventGrid
 from .key_vault.rules import Vaults
 from .key_vault_keys.rules import Keys
 from .key_vault_keys.throttling import Throttle as KeyVaultThrottle
@@ -37,6 +38,7 @@ class World:
         self.throttle = Throttle()
         self.key_vault_throttle = KeyVaultThrottle()
         self.directory = Directory(self)
+        self.event_grid = EventGrid(self)
         self.resources = Resources(self)
         self.authorization = Authorization(self)
         self.governance = Governance(self)

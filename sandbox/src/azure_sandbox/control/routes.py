@@ -15,7 +15,7 @@ from starlette.responses import Response
 from ..page import http as page
 from ..sandbox import Sandbox
 from ..shared.web import AzureError, BadJson, Call, Route, Routes, answer, call_handler
-from . import http, reading
+from . import event_subscriptions, http, reading
 
 
 def _front(sandbox: Sandbox, call: Call[Any]) -> Response:
@@ -24,7 +24,7 @@ def _front(sandbox: Sandbox, call: Call[Any]) -> Response:
     return (page.get if wanted else http.describe)(sandbox, call)
 
 
-_TABLE: tuple[tuple[str, str, Callable[[Sandbox, Call[Any]], Response]], ...] = (
+_TABLE: tuple[tuple[str, str, Callable[[Sandbox, Call[Any]], Response | Awaitable[Response]]], ...] = (
     ("GET", "/", _front),
     ("GET", "/environment", http.get_environment),
     ("POST", "/reset", http.reset),
@@ -40,6 +40,9 @@ _TABLE: tuple[tuple[str, str, Callable[[Sandbox, Call[Any]], Response]], ...] = 
     ("GET", "/faults", http.get_faults),
     ("POST", "/faults", http.post_fault),
     ("DELETE", "/faults", http.delete_faults),
+    ("GET", "/event-subscriptions", event_subscriptions.get),
+    ("POST", "/event-subscriptions", event_subscriptions.post),
+    ("DELETE", "/event-subscriptions/{id}", event_subscriptions.delete),
     ("POST", "/tenants", http.post_tenant),
     ("POST", "/subscriptions", http.post_subscription),
     ("POST", "/tokens/expire", http.expire_tokens),

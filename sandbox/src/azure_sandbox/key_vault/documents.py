@@ -32,6 +32,19 @@ def vault(shown: Vault, *, registering: bool, just_created: bool = False) -> dic
     }
 
 
+def event_data(shown: Vault) -> dict[str, Any]:
+    """The data of an event of a vault."""
+    return {
+        "Id": _uri(shown, just_created=False),
+        "VaultName": shown.name,
+        "ObjectType": "Vault",
+        "ObjectName": shown.name,
+        "Version": None,
+        "NBF": None,
+        "EXP": None,
+    }
+
+
 def _properties(shown: Vault, registering: bool, just_created: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"sku": {"family": "A", "name": shown.sku}, "tenantId": shown.tenant_id}
     if not shown.network.is_default:

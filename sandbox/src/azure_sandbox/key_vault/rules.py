@@ -13,13 +13,15 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
 
 from ..authorization.rules import RoleAssignment
+from ..event_grid.events import ACCESS_POLICY_CHANGED
+from ..event_grid.rules import EventGrid
 from ..resource_manager.rules import Resource
 from ..shared.errors import location_required, location_unavailable, other_location
 from ..shared.operations import Operation, Operations
 from ..shared.read_lag import ReadLag
 from ..shared.resource import CANARY, REGIONS, read_tags, tidy_location
 from ..shared.world import Principal
-from . import access, errors, request
+from . import access, documents, errors, request
 from .access import KeyVaultDenied, VaultAccess
 from .vault import RBAC_BY_DEFAULT_SINCE, AccessPolicy, NetworkRules, Vault
 
@@ -68,6 +70,8 @@ class Safes(Protocol):
 
 
 class World(access.World, Protocol):
+    event_grid: EventGrid
+
     @property
     def keys(self) -> Safes: ...
 
@@ -273,13 +277,18 @@ class Vaults:
 
     def _change(self, vault: Vault, changes: dict[str, Any], by: str) -> None:
         # A new vault is not among the live vaults yet, so its previous state is None.
-        self._lag.note(vault.name.lower(), self.by_name(vault.name))
+        previous = self.by_name(vault.name)
+        self._lag.note(vault.name.lower(), previous)
+        access_before = (vault.access_policies, vault.rbac)
         policies = changes.pop("access_policies", None)
         for name, value in changes.items():
             setattr(vault, name, value)
         if policies is not None:
             self._set_policies(vault, policies)
         vault.modified_by, vault.modified_at = by, self.world.clock.iso(3)
+        if previous is not None and (vault.access_policies, vault.rbac) != access_before:
+            data = documents.event_data(vault)
+            self.world.event_grid.publish(ACCESS_POLICY_CHANGED, vault.id, vault.name, data, self.world.clock.time())
 
     def _set_policies(self, vault: Vault, policies: builtins.list[AccessPolicy]) -> None:
         vault.set_policies(policies, self.world.clock.time(), self.world.timing.policy_propagation)

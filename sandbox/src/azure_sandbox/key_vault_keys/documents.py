@@ -78,6 +78,19 @@ def policy(vault: Vault, key: Key) -> dict[str, Any]:
     }
 
 
+def event_data(vault: Vault, key: Key, version: KeyVersion) -> dict[str, Any]:
+    """The data of an event of a key version."""
+    return {
+        "Id": kid(vault, key, version),
+        "VaultName": vault.name,
+        "ObjectType": "Key",
+        "ObjectName": key.name,
+        "Version": version.version,
+        "NBF": version.not_before,
+        "EXP": version.expires,
+    }
+
+
 def _deletion(vault: Vault, key: Key) -> dict[str, Any]:
     deleted_at = int(key.deleted_at or 0)
     return {

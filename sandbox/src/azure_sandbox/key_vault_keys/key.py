@@ -10,7 +10,9 @@ import copy
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
+from ..event_grid.events import KEY_EXPIRED, KEY_NEAR_EXPIRY
 from .rotation import RotationPolicy
 
 
@@ -31,6 +33,8 @@ class KeyVersion:
     expires: int | None = None
     tags: dict[str, str] | None = None
     version: str = field(default_factory=lambda: uuid.uuid4().hex)
+    # The types of the events about the expiry of this version, each with the expiry.
+    announced: set[tuple[str, int | None]] = field(default_factory=set)
 
     @property
     def is_hardware(self) -> bool:
@@ -70,6 +74,20 @@ class Key:
         if self.policy is not None:
             times.append(self.policy.next(self.latest.created, self.latest.expires))
         yield from (one for one in times if one is not None)
+
+    def announcements(self) -> Iterator[tuple[KeyVersion, str, int]]:
+        """The events about expiry that are not published yet, each with its version, type and time, in the past or in
+        the future. Only the current version at this time has these events."""
+        policy = self.policy or RotationPolicy()
+        for version, successor in zip_longest(self.versions, self.versions[1:]):
+            near = policy.near_expiry(version.created, version.expires)
+            for kind, due in ((KEY_NEAR_EXPIRY, near), (KEY_EXPIRED, version.expires)):
+                if due is None or (kind, version.expires) in version.announced:
+                    continue
+                # A new expiry can be so close, or in the past, that the event is due at once.
+                moment = max(due, version.updated)
+                if successor is None or moment < successor.created:
+                    yield version, kind, moment
 
     def copy(self) -> Key:
         return copy.deepcopy(self)

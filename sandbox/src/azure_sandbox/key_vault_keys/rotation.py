@@ -57,6 +57,13 @@ class RotationPolicy:
             moment = later
         return moment
 
+    def near_expiry(self, created: int, expires: int | None) -> int | None:
+        """When the policy notifies about the version, in seconds since 1970; None if it does not."""
+        notify = next((action for action in self.actions if action.kind == "Notify"), NOTIFY)
+        if notify.trigger == "timeAfterCreate":
+            return add(created, notify.duration)
+        return None if expires is None else add(expires, notify.duration, -1)
+
     def next(self, created: int, expires: int | None) -> int | None:
         """When the version should be rotated, in seconds since 1970; None if the policy does not rotate the key."""
         rotate = next((action for action in self.actions if action.kind == "Rotate"), None)

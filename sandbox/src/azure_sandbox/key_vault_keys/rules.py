@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from ..authorization.rules import RoleAssignment
+from ..event_grid.events import KEY_NEW_VERSION
+from ..event_grid.rules import EventGrid
 from ..key_vault.rules import Vaults
 from ..key_vault.vault import Vault
 from ..shared import world as shared
@@ -28,6 +30,7 @@ class World(shared.World, Protocol):
     """The parts of other services that keys need."""
 
     vaults: Vaults
+    event_grid: EventGrid
 
 
 @dataclass
@@ -172,7 +175,7 @@ class Keys:
         key = self.key(vault, name)
         private_key = await asyncio.to_thread(_like, key.latest)
         successor = self._successor(key, private_key, int(self.world.clock.time()))
-        key.versions.append(successor)
+        self._append(vault, key, successor)
         return key, successor
 
     def set_policy(self, vault: Vault, name: str, document: dict[str, Any]) -> Key:
@@ -187,7 +190,36 @@ class Keys:
             if (moment := self._due(key)) is not None:
                 private_key = await asyncio.to_thread(_like, key.latest)
                 if self._due(key) == moment:
-                    self._rotate_when_due(key, private_key, moment)
+                    self._rotate_when_due(vault, key, private_key, moment)
+
+    # Events
+
+    async def announce(self) -> bool:
+        """Rotate all keys whose rotation is due, and publish which keys expire soon or have expired. Returns whether
+        anything has changed. Only Event Grid needs this before the next read of a vault."""
+        changed = False
+        for vault in self.world.vaults.live_and_deleted()[0]:
+            rotations = self.rotations
+            await self.catch_up(vault)
+            changed |= rotations != self.rotations
+            now = self.world.clock.time()
+            for key in self._stored(vault).live.values():
+                for version, kind, moment in [*key.announcements()]:
+                    if moment <= now:
+                        version.announced.add((kind, version.expires))
+                        self._publish(kind, vault, key, version, moment)
+                        changed = True
+        return changed
+
+    def next_announcement(self) -> float:
+        """The next time at which `announce` has an effect; infinity if there is none."""
+        times: list[float] = [float("inf")]
+        for vault in self.world.vaults.live_and_deleted()[0]:
+            for key in self._stored(vault).live.values():
+                times += [moment for _version, _kind, moment in key.announcements()]
+                if key.policy and (rotation := key.policy.next(key.latest.created, key.latest.expires)):
+                    times.append(rotation)
+        return min(times)
 
     # Deleting, recovering and purging
 
@@ -245,11 +277,11 @@ class Keys:
         vault = self.vault_at((url.hostname or "").lower())
         key = self._safe(vault).live.get(segments[1].lower())
         if key is not None and (moment := self._due(key)) is not None:
-            self._rotate_when_due(key, _like(key.latest), moment)
+            self._rotate_when_due(vault, key, _like(key.latest), moment)
         return vault, segments[1], segments[2] if len(segments) == 3 else ""
 
-    def _rotate_when_due(self, key: Key, private_key: bytes, due: int) -> None:
-        key.versions.append(self._successor(key, private_key, due))
+    def _rotate_when_due(self, vault: Vault, key: Key, private_key: bytes, due: int) -> None:
+        self._append(vault, key, self._successor(key, private_key, due))
         self.rotations += 1
 
     def _stored(self, vault: Vault) -> Safe:
@@ -296,8 +328,16 @@ class Keys:
 
     def _add(self, vault: Vault, name: str, version: KeyVersion) -> tuple[Key, KeyVersion]:
         key = self._safe(vault).live.setdefault(name.lower(), Key(name, []))
-        key.versions.append(version)
+        self._append(vault, key, version)
         return key, version
+
+    def _append(self, vault: Vault, key: Key, version: KeyVersion) -> None:
+        key.versions.append(version)
+        self._publish(KEY_NEW_VERSION, vault, key, version, version.created)
+
+    def _publish(self, kind: str, vault: Vault, key: Key, version: KeyVersion, moment: int) -> None:
+        data = documents.event_data(vault, key, version)
+        self.world.event_grid.publish(kind, vault.id, key.name, data, moment)
 
     def _due(self, key: Key) -> int | None:
         if key.policy is None:

@@ -1,0 +1,228 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Requests to webhooks: the handshake that proves that a webhook wants events, and the deliveries.
+
+Source: https://learn.microsoft.com/azure/event-grid/webhook-event-delivery
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import json
+import re
+import ssl
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import httptools
+
+from ..shared.web import BadJson, read_json
+from .events import CLOUD_EVENTS, DATA_VERSION, METADATA_VERSION, SPEC_VERSION, iso
+from .subscription import Pending, Subscription
+
+ORIGIN = "eventgrid.azure.net"
+# How long Event Grid waits for a response, in seconds of real time.
+RESPONSE_SECONDS = 30.0
+RESPONSE_LIMIT = 1024 * 1024
+VALIDATION = "Microsoft.EventGrid.SubscriptionValidationEvent"
+# These headers describe the request or the event, so a subscription cannot set them.
+_RESERVED = re.compile(
+    r"host|content-(length|type)|connection|transfer-encoding|expect|upgrade|webhook-request-.*|aeg-.*", re.IGNORECASE
+)
+
+
+class BadEndpoint(Exception):
+    """The sandbox sends no request to this endpoint."""
+
+
+class Unreachable(Exception):
+    """The endpoint has sent no response."""
+
+
+class HandshakeFailed(Exception):
+    """The endpoint has not confirmed that it wants events."""
+
+
+@dataclass
+class Response:
+    """A response while it is received."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    has_head: bool = False
+    is_complete: bool = False
+
+    # Called by httptools.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        self.has_head = True
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.is_complete = True
+
+
+def check_endpoint(endpoint: str, certificate: str) -> None:
+    """Raises BadEndpoint."""
+    try:
+        url = urlsplit(endpoint)
+        host, _port = url.hostname or "", url.port
+        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback or url.scheme not in ("http", "https"):
+        raise BadEndpoint(
+            "endpoint must be an http or https URL with the host localhost, 127.0.0.1 or [::1], because the sandbox "
+            "sends requests only to the loopback address"
+        )
+    if not re.fullmatch("[!-~]+", endpoint) or url.username is not None:
+        raise BadEndpoint("endpoint must have no user name, and only printable ASCII characters without spaces")
+    try:
+        _context(certificate)
+    except (ssl.SSLError, ValueError) as error:
+        raise BadEndpoint(f"certificate must contain certificates in PEM format ({error})") from error
+
+
+def reserved_header(headers: Mapping[str, str]) -> str | None:
+    """The name of a header that a subscription cannot set; None if there is none."""
+    return next((name for name in headers if _RESERVED.fullmatch(name)), None)
+
+
+async def validate(subscription: Subscription, topic: str, moment: float) -> None:
+    """Perform the handshake of the subscription's schema. Raises HandshakeFailed."""
+    try:
+        if subscription.schema == CLOUD_EVENTS:
+            await _ask_for_permission(subscription)
+        else:
+            await _ask_for_code(subscription, topic, moment)
+    except Unreachable as error:
+        raise HandshakeFailed(str(error)) from error
+
+
+async def deliver(subscription: Subscription, batch: list[Pending]) -> int:
+    """Send events in one request. Returns the status of the response. Raises Unreachable."""
+    documents = [one.event.document(subscription.schema) for one in batch]
+    headers = {"aeg-event-type": "Notification", "aeg-subscription-name": subscription.id.upper()}
+    if len(batch) == 1:
+        headers["aeg-delivery-count"] = str(batch[0].attempts)
+        headers["aeg-output-event-id"] = batch[0].event.id
+    headers["aeg-data-version"] = DATA_VERSION
+    if subscription.schema == CLOUD_EVENTS:
+        is_single = subscription.max_events_per_batch == 1
+        kind = "cloudevents" if is_single else "cloudevents-batch"
+        headers["content-type"] = f"application/{kind}+json; charset=utf-8"
+        headers["aeg-metadata-version"] = SPEC_VERSION
+        headers["webhook-request-origin"] = ORIGIN
+        content: Any = documents[0] if is_single else documents
+    else:
+        headers["content-type"] = "application/json; charset=utf-8"
+        headers["aeg-metadata-version"] = METADATA_VERSION
+        content = documents
+    response = await _send(subscription, "POST", {**headers, **subscription.headers}, _bytes(content))
+    return response.status
+
+
+async def _ask_for_code(subscription: Subscription, topic: str, moment: float) -> None:
+    code = str(uuid.uuid4()).upper()
+    event = {
+        "id": str(uuid.uuid4()),
+        "topic": topic,
+        "subject": "",
+        "data": {
+            "validationCode": code,
+            # The manual handshake is not emulated. As this host is not in the sandbox, a request to it is refused.
+            "validationUrl": f"https://rp-westeurope.{ORIGIN}:553/eventsubscriptions/{subscription.id}/validate?id={code}",
+        },
+        "eventType": VALIDATION,
+        "eventTime": iso(moment),
+        "metadataVersion": METADATA_VERSION,
+        "dataVersion": "2",
+    }
+    headers = {
+        "content-type": "application/json; charset=utf-8",
+        "aeg-event-type": "SubscriptionValidation",
+        "aeg-subscription-name": subscription.id.upper(),
+        "aeg-delivery-count": "0",
+        "aeg-data-version": "2",
+        "aeg-metadata-version": METADATA_VERSION,
+    }
+    response = await _send(subscription, "POST", headers, _bytes([event]))
+    if response.status != 200:
+        raise HandshakeFailed(f"the endpoint responded to the validation event with {response.status} instead of 200")
+    try:
+        document = read_json(response.body)
+    except BadJson as error:
+        raise HandshakeFailed(f"the response to the validation event is not JSON ({error})") from error
+    found = document.get("validationResponse") if isinstance(document, dict) else None
+    if not isinstance(found, str) or not hmac.compare_digest(found.encode(), code.encode()):
+        raise HandshakeFailed("the response to the validation event has no validationResponse with the validation code")
+
+
+async def _ask_for_permission(subscription: Subscription) -> None:
+    response = await _send(subscription, "OPTIONS", {"webhook-request-origin": ORIGIN}, b"")
+    if response.status != 200:
+        raise HandshakeFailed(f"the endpoint responded to OPTIONS with {response.status} instead of 200")
+    allowed = response.headers.get("webhook-allowed-origin", "")
+    if allowed.strip().lower() not in ("*", ORIGIN):
+        raise HandshakeFailed(f"the response to OPTIONS has no header WebHook-Allowed-Origin with {ORIGIN} or *")
+
+
+def _bytes(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _context(certificate: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cadata=certificate or None)
+
+
+async def _send(subscription: Subscription, method: str, headers: Mapping[str, str], body: bytes) -> Response:
+    """Send a request without following redirects. Raises Unreachable.
+
+    The request uses asyncio and httptools, because a thread of another HTTP client could not be stopped while it waits
+    for a response, and would delay the end of the sandbox.
+    """
+    url = urlsplit(subscription.endpoint)
+    try:
+        return await asyncio.wait_for(_exchange(url, subscription, method, headers, body), RESPONSE_SECONDS)
+    except asyncio.TimeoutError as error:
+        raise Unreachable(f"the endpoint did not respond within {RESPONSE_SECONDS:g} seconds") from error
+    except (OSError, httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        raise Unreachable(f"the request to the endpoint failed: {error}") from error
+
+
+async def _exchange(
+    url: SplitResult, subscription: Subscription, method: str, headers: Mapping[str, str], body: bytes
+) -> Response:
+    context = _context(subscription.certificate) if url.scheme == "https" else None
+    port = url.port or (443 if context else 80)
+    reader, writer = await asyncio.open_connection(url.hostname, port, ssl=context)
+    try:
+        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        sent = {"host": url.netloc, **headers, "content-length": str(len(body)), "connection": "close"}
+        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items()), "", ""]
+        writer.write("\r\n".join(lines).encode("latin-1") + body)
+        response = Response()
+        parser = httptools.HttpResponseParser(response)
+        while not response.is_complete and (data := await reader.read(65536)):
+            parser.feed_data(data)
+            if len(response.body) > RESPONSE_LIMIT:
+                break
+        if not response.has_head:
+            raise ConnectionError("the connection was closed without a response")
+        response.status = parser.get_status_code()
+        return response
+    finally:
+        writer.transport.abort()

@@ -1,0 +1,561 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Events of Key Vault that Event Grid delivers to webhooks."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from key_vault_calls import (
+    DAY,
+    ENCRYPTION_USER,
+    assign,
+    data,
+    make_key,
+    make_vault,
+    policy,
+    somebody,
+    vault_path,
+    version_of,
+)
+from sandbox_client import VAULTS, Control, Sandbox, serving
+from webhook_receiver import Webhook, pem
+
+from azure_sandbox.certificates import Authority
+from azure_sandbox.key_vault_keys.material import base64url
+
+HOUR = 3600
+TYPE = "Microsoft.KeyVault."
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    webhook = Webhook()
+    yield webhook
+    webhook.close()
+
+
+def subscribe(control: Control, webhook: Webhook, **members: Any) -> dict[str, Any]:
+    made: dict[str, Any] = control.call(
+        "POST", "/event-subscriptions", {"endpoint": webhook.url, **members}, status=201
+    )
+    return made
+
+
+def refused(control: Control, **members: Any) -> str:
+    found = control.call("POST", "/event-subscriptions", members, status=400)
+    assert control.call("GET", "/event-subscriptions") == {"event_subscriptions": []}
+    return str(found["error"]["message"])
+
+
+def shown(control: Control, **expected: int) -> dict[str, Any]:
+    """The only subscription, once its counts have these values."""
+    end = time.monotonic() + 10
+    while True:
+        [found] = control.call("GET", "/event-subscriptions")["event_subscriptions"]
+        if {name: found[name] for name in expected} == expected:
+            return dict(found)
+        assert time.monotonic() < end, found
+        time.sleep(0.01)
+
+
+def kinds(events: list[dict[str, Any]]) -> list[str]:
+    return [(one.get("eventType") or one["type"]).removeprefix(TYPE) for one in events]
+
+
+def versions(events: list[dict[str, Any]]) -> list[str]:
+    return [one["data"]["Version"] for one in events]
+
+
+def make_key_in(sandbox: Sandbox, vault: str, name: str = "key1") -> str:
+    response = data(sandbox, "POST", f"/keys/{name}/create", {"kty": "RSA"}, vault=vault)
+    assert response.ok, response.text
+    return version_of(response.json())
+
+
+def rotate_after(sandbox: Sandbox, days: int, name: str = "key1") -> None:
+    rotate = {"trigger": {"timeAfterCreate": f"P{days}D"}, "action": {"type": "Rotate"}}
+    assert data(sandbox, "PUT", f"/keys/{name}/rotationpolicy", {"lifetimeActions": [rotate]}).ok
+
+
+def private_jwk() -> dict[str, str]:
+    key = rsa.generate_private_key(65537, 2048)
+    numbers = key.private_numbers()
+    public = numbers.public_numbers
+    parts = {"n": public.n, "e": public.e, "d": numbers.d, "p": numbers.p, "q": numbers.q}
+    parts |= {"dp": numbers.dmp1, "dq": numbers.dmq1, "qi": numbers.iqmp}
+    encoded = {name: value.to_bytes((value.bit_length() + 7) // 8, "big") for name, value in parts.items()}
+    return {"kty": "RSA", **{name: base64url(value) for name, value in encoded.items()}}
+
+
+def seconds(moment: str) -> float:
+    found = re.fullmatch(r"(.{19}\.\d{6})\dZ", moment)
+    assert found
+    return datetime.fromisoformat(found[1]).replace(tzinfo=timezone.utc).timestamp()
+
+
+# Handshakes
+
+
+def test_the_handshake_of_the_event_grid_schema(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    made = subscribe(control, webhook)
+
+    [request] = webhook.requests
+    assert (request.method, request.kind) == ("POST", "SubscriptionValidation")
+    [event] = request.json
+    assert event["eventType"] == "Microsoft.EventGrid.SubscriptionValidationEvent"
+    assert set(event["data"]) == {"validationCode", "validationUrl"}
+    assert (made["state"], made["schema"]) == ("active", "event_grid")
+    assert control.call("GET", "/event-subscriptions") == {"event_subscriptions": [made]}
+
+
+def test_the_handshake_of_cloud_events(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    subscribe(control, webhook, schema="cloud_events")
+
+    [request] = webhook.requests
+    assert (request.method, request.body) == ("OPTIONS", b"")
+    assert request.headers["webhook-request-origin"] == "eventgrid.azure.net"
+
+
+@pytest.mark.parametrize(
+    ("schema", "response", "reason"),
+    [
+        ("event_grid", (202, {}, b""), "with 202 instead of 200"),
+        ("event_grid", (200, {}, b"Hello"), "not JSON"),
+        ("event_grid", (200, {}, b"{}"), "has no validationResponse"),
+        ("event_grid", (200, {}, b'{"validationResponse": "guessed"}'), "has no validationResponse"),
+        ("event_grid", (200, {}, b"[]"), "has no validationResponse"),
+        ("event_grid", (302, {"location": "http://127.0.0.1:1/"}, b""), "with 302"),
+        ("cloud_events", (405, {}, b""), "with 405"),
+        ("cloud_events", (200, {}, b""), "no header WebHook-Allowed-Origin"),
+        ("cloud_events", (200, {"WebHook-Allowed-Origin": "example.com"}, b""), "no header WebHook-Allowed-Origin"),
+    ],
+)
+def test_a_handshake_that_fails(
+    sandbox: Sandbox,
+    control: Control,
+    webhook: Webhook,
+    schema: str,
+    response: tuple[int, dict[str, str], bytes],
+    reason: str,
+) -> None:
+    webhook.handshake = lambda _received: response
+
+    message = refused(control, endpoint=webhook.url, schema=schema)
+
+    assert message.startswith("the subscription was not created, because the handshake failed: ")
+    assert reason in message
+
+
+def test_an_endpoint_that_is_down(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    webhook.close()
+
+    assert "the request to the endpoint failed" in refused(control, endpoint=webhook.url)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://example.com/events",
+        "http://192.0.2.1/",
+        "http://127.0.0.1.example.com/",
+        "http://127.0.0.1@example.com/",
+        "ftp://127.0.0.1/",
+        "127.0.0.1:80",
+        "http://[::1",
+        "http://127.0.0.1:port/",
+    ],
+)
+def test_only_the_loopback_address_is_contacted(sandbox: Sandbox, control: Control, endpoint: str) -> None:
+    assert "sends requests only to the loopback address" in refused(control, endpoint=endpoint)
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [
+        ({"endpoint": ""}, "endpoint is missing"),
+        ({"endpoint": "http://user:word@127.0.0.1/"}, "no user name"),
+        ({"endpoint": "http://127.0.0.1/a b"}, "without spaces"),
+        ({"schema": "custom"}, "schema must be event_grid or cloud_events"),
+        ({"certificate": "none"}, "certificate must contain certificates in PEM format"),
+        ({"headers": {"x": "a\nb"}}, "valid HTTP names"),
+        ({"headers": {"aeg-event-type": "x"}}, "must not contain aeg-event-type"),
+        ({"headers": {str(number): "" for number in range(11)}}, "at most 10 names"),
+        ({"duplicates": "yes"}, "duplicates must be true or false"),
+        ({"max_events_per_batch": 0}, "from 1 to 5000"),
+        ({"verify": False}, "unknown name verify"),
+    ],
+)
+def test_an_invalid_subscription(
+    sandbox: Sandbox, control: Control, webhook: Webhook, members: dict[str, Any], reason: str
+) -> None:
+    assert reason in refused(control, **{"endpoint": webhook.url, **members})
+    assert webhook.requests == []
+
+
+def test_an_https_endpoint_needs_its_certificate(sandbox: Sandbox, control: Control, tmp_path: Path) -> None:
+    authority = Authority.make()
+    secure = Webhook(authority)
+
+    assert "certificate verify failed" in refused(control, endpoint=secure.url)
+    subscribe(control, secure, certificate=pem(authority, tmp_path))
+    make_vault(sandbox)
+    make_key(sandbox)
+
+    assert kinds(secure.wait(1)) == ["KeyNewVersionCreated"]
+    secure.close()
+
+
+# Events
+
+
+def test_a_new_version_in_the_event_grid_schema(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    make_vault(sandbox)
+    subscription = subscribe(control, webhook)
+    expires = int(time.time()) + 90 * DAY
+    kid = make_key(sandbox, "Key-One", attributes={"exp": expires})["key"]["kid"]
+
+    [event] = webhook.wait(1)
+    assert time.time() - 60 < seconds(event["eventTime"]) < time.time() + 1
+    assert re.fullmatch("[0-9a-f-]{36}", event.pop("id"))
+    del event["eventTime"]
+    assert event == {
+        "topic": vault_path(sandbox),
+        "subject": "Key-One",
+        "eventType": "Microsoft.KeyVault.KeyNewVersionCreated",
+        "data": {
+            "Id": kid,
+            "VaultName": "Vault-One",
+            "ObjectType": "Key",
+            "ObjectName": "Key-One",
+            "Version": kid.rpartition("/")[2],
+            "NBF": None,
+            "EXP": expires,
+        },
+        "dataVersion": "1",
+        "metadataVersion": "1",
+    }
+    [request] = webhook.deliveries
+    assert isinstance(request.json, list)
+    assert request.headers["content-type"] == "application/json; charset=utf-8"
+    assert request.headers["aeg-subscription-name"] == subscription["id"].upper()
+    assert (request.headers["aeg-delivery-count"], request.headers["aeg-data-version"]) == ("0", "1")
+
+
+def test_a_new_version_in_the_schema_of_cloud_events(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    make_vault(sandbox)
+    subscribe(control, webhook, schema="cloud_events")
+    version = version_of(make_key(sandbox))
+
+    [event] = webhook.wait(1)
+    assert set(event) == {"id", "source", "subject", "type", "time", "data", "specversion"}
+    assert (event["source"], event["specversion"]) == (vault_path(sandbox), "1.0")
+    assert (kinds([event]), versions([event])) == (["KeyNewVersionCreated"], [version])
+    [request] = webhook.deliveries
+    assert isinstance(request.json, dict)
+    assert request.headers["content-type"] == "application/cloudevents+json; charset=utf-8"
+
+
+def test_rotation_and_import_create_versions(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    make_vault(sandbox)
+    first = make_key(sandbox)
+    subscribe(control, webhook)
+    rotated = data(sandbox, "POST", "/keys/key1/rotate").json()
+    imported = data(sandbox, "PUT", "/keys/key2", {"key": private_jwk()}).json()
+
+    found = webhook.wait(2)
+
+    assert versions(found) == [version_of(rotated), version_of(imported)]
+    assert version_of(first) not in versions(found), "the first version is older than the subscription"
+
+
+def test_the_rotation_policy_creates_a_version_without_a_read(
+    sandbox: Sandbox, control: Control, webhook: Webhook
+) -> None:
+    make_vault(sandbox)
+    make_key(sandbox)
+    rotate_after(sandbox, 40)
+    subscribe(control, webhook)
+    began = time.time()
+    control.advance(50 * DAY)
+
+    [event] = webhook.wait(1)
+
+    assert kinds([event]) == ["KeyNewVersionCreated"]
+    assert abs(seconds(event["eventTime"]) - began - 40 * DAY) < 60, "the event has the time at which rotation was due"
+    assert versions([event]) == [version_of(data(sandbox, "GET", "/keys/key1").json())]
+
+
+def test_near_expiry_and_expiry(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    make_vault(sandbox)
+    expires = int(time.time()) + 90 * DAY
+    version = version_of(make_key(sandbox, attributes={"exp": expires}))
+    make_key(sandbox, "endless")
+    subscribe(control, webhook)
+    control.advance(59 * DAY)
+    control.advance(2 * DAY)
+
+    [near] = webhook.wait(1)
+    assert (kinds([near]), versions([near])) == (["KeyNearExpiry"], [version])
+    assert seconds(near["eventTime"]) == expires - 30 * DAY
+    control.advance(30 * DAY)
+    expired = webhook.wait(2)[1]
+    assert (kinds([expired]), versions([expired])) == (["KeyExpired"], [version])
+    control.advance(30 * DAY)
+    # A later event shows that each of the others was sent once.
+    make_key(sandbox, "endless")
+    assert kinds(webhook.wait(3)) == ["KeyNearExpiry", "KeyExpired", "KeyNewVersionCreated"]
+
+
+def test_the_notification_of_the_rotation_policy(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    make_vault(sandbox)
+    expires = int(time.time()) + 90 * DAY
+    make_key(sandbox, attributes={"exp": expires})
+    notify = {"trigger": {"timeBeforeExpiry": "P10D"}, "action": {"type": "Notify"}}
+    assert data(sandbox, "PUT", "/keys/key1/rotationpolicy", {"lifetimeActions": [notify]}).ok
+    subscribe(control, webhook)
+    control.advance(81 * DAY)
+
+    assert seconds(webhook.wait(1)[0]["eventTime"]) == expires - 10 * DAY
+
+
+def test_only_the_current_version_is_near_its_expiry(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    make_vault(sandbox)
+    make_key(sandbox, attributes={"exp": int(time.time()) + 90 * DAY})
+    current = version_of(make_key(sandbox, attributes={"exp": int(time.time()) + 100 * DAY}))
+    subscribe(control, webhook)
+    control.advance(200 * DAY)
+
+    assert versions(webhook.wait(2)) == [current, current]
+
+
+def test_a_key_that_is_created_shortly_before_its_expiry(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    make_vault(sandbox)
+    make_key(sandbox, "earlier", attributes={"exp": int(time.time()) + DAY})
+    subscribe(control, webhook)
+    make_key(sandbox, attributes={"exp": int(time.time()) + DAY})
+
+    found = webhook.wait(2)
+
+    assert kinds(found) == ["KeyNewVersionCreated", "KeyNearExpiry"]
+    assert {one["subject"] for one in found} == {"key1"}, "the event of the other key preceded the subscription"
+
+
+def test_access_policies_and_the_permission_model(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    make_vault(sandbox)
+    subscribe(control, webhook)
+    path = f"{vault_path(sandbox)}/accessPolicies/add"
+    body = {"properties": {"accessPolicies": [policy(sandbox, somebody(control)["object_id"], "get")]}}
+    assert sandbox.arm("PUT", path, VAULTS, body).ok
+    [event] = webhook.wait(1)
+    assert (kinds([event]), event["topic"]) == (["VaultAccessPolicyChanged"], vault_path(sandbox))
+    assert event["data"]["VaultName"] == "Vault-One"
+
+    # The second request changes nothing, and the fourth changes neither policies nor the model.
+    for properties in (
+        {"enableRbacAuthorization": False},
+        {"enableRbacAuthorization": False},
+        {"enableRbacAuthorization": True},
+        {"publicNetworkAccess": "Disabled"},
+    ):
+        assert sandbox.arm("PATCH", vault_path(sandbox), VAULTS, {"properties": properties}).ok
+    make_vault(sandbox, "Vault-Two")
+    make_key_in(sandbox, "vault-two")
+
+    assert kinds(webhook.wait(4)) == ["VaultAccessPolicyChanged"] * 3 + ["KeyNewVersionCreated"]
+
+
+def test_changes_without_events(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    """Event Grid has no event for a disabled, deleted, recovered or purged key, nor for a role assignment."""
+    make_vault(sandbox)
+    for name in ("key1", "key2"):
+        make_key(sandbox, name)
+    subscribe(control, webhook)
+    assert data(sandbox, "PATCH", "/keys/key1", {"attributes": {"enabled": False}}).ok
+    assert data(sandbox, "DELETE", "/keys/key1").ok
+    assert data(sandbox, "POST", "/deletedkeys/key1/recover").ok
+    assert data(sandbox, "DELETE", "/keys/key2").ok
+    assert data(sandbox, "DELETE", "/deletedkeys/key2").ok
+    assert assign(sandbox, vault_path(sandbox), ENCRYPTION_USER, somebody(control)["object_id"]).ok
+    marker = version_of(make_key(sandbox, "key3"))
+
+    # Events are delivered in their order, so an event of an earlier change would precede the marker.
+    assert versions(webhook.wait(1)) == [marker]
+    assert shown(control, delivered=1)["pending"] == 0
+
+
+def test_a_subscription_of_one_vault(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    for name in ("Vault-One", "Vault-Two"):
+        make_vault(sandbox, name)
+    subscribe(control, webhook, vault="VAULT-two")
+    make_key(sandbox)
+    make_key_in(sandbox, "vault-two")
+
+    assert [one["data"]["VaultName"] for one in webhook.wait(1)] == ["Vault-Two"]
+
+
+# Deliveries
+
+
+def test_retries_by_the_clock_of_the_sandbox(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    make_vault(sandbox)
+    subscribe(control, webhook)
+    webhook.statuses = [500] * 20
+    make_key(sandbox)
+    schedule = [10, 30, 60, 300, 600, 1800, HOUR, 3 * HOUR, 6 * HOUR]
+    for number, wait in enumerate([*schedule, 12 * HOUR], 1):
+        found = shown(control, failed_attempts=number, pending=1)
+        assert found["last_failure"] == "the endpoint responded with 500"
+        assert abs(seconds(found["next_attempt"]) - control.call("GET", "/clock")["time"] - wait) < 5
+        control.advance(wait)
+    # The next retry would be more than 24 hours after the event.
+    shown(control, failed_attempts=11, dropped=1, pending=0, delivered=0)
+    assert len({one["id"] for one in webhook.events}) == 1
+    assert [one.headers["aeg-delivery-count"] for one in webhook.deliveries] == [str(number) for number in range(11)]
+
+
+@pytest.mark.parametrize(("status", "wait"), [(408, 120), (503, 30), (429, 10)])
+def test_the_least_wait_of_a_status(
+    sandbox: Sandbox, control: Control, webhook: Webhook, status: int, wait: int
+) -> None:
+    make_vault(sandbox)
+    subscribe(control, webhook)
+    webhook.statuses = [status]
+    make_key(sandbox)
+
+    next_attempt = seconds(shown(control, failed_attempts=1)["next_attempt"])
+    assert abs(next_attempt - control.call("GET", "/clock")["time"] - wait) < 5
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413])
+def test_a_status_that_drops_the_event(sandbox: Sandbox, control: Control, webhook: Webhook, status: int) -> None:
+    make_vault(sandbox)
+    subscribe(control, webhook)
+    webhook.statuses = [status]
+    make_key(sandbox)
+
+    shown(control, dropped=1, pending=0, delivered=0)
+    make_key(sandbox, "key2")
+    assert [one["subject"] for one in webhook.wait(2)] == ["key1", "key2"]
+
+
+def test_a_receiver_that_is_down_gets_the_event_later(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    make_vault(sandbox)
+    subscribe(control, webhook)
+    port = int(webhook.url.rpartition(":")[2].partition("/")[0])
+    webhook.close()
+    version = version_of(make_key(sandbox))
+    assert "failed" in shown(control, failed_attempts=1)["last_failure"]
+
+    later = Webhook(port=port)
+    control.advance(10)
+
+    assert versions(later.wait(1)) == [version]
+    assert later.deliveries[0].headers["aeg-delivery-count"] == "1"
+    later.close()
+
+
+def test_duplicates(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    make_vault(sandbox)
+    subscribe(control, webhook, duplicates=True)
+    make_key(sandbox)
+
+    first, second = webhook.wait(2)
+    assert first == second
+    assert len(webhook.deliveries) == 2
+    assert shown(control, delivered=2)["pending"] == 0
+
+
+def test_reordered_batches(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    """The key near its expiry has two events at the same time. Their order is reversed."""
+    make_vault(sandbox)
+    subscribe(control, webhook, reorder=True, max_events_per_batch=2, schema="cloud_events")
+    make_key(sandbox, attributes={"exp": int(time.time()) + DAY})
+    control.advance(2)
+
+    assert kinds(webhook.wait(2)) == ["KeyNearExpiry", "KeyNewVersionCreated"]
+    [request] = webhook.deliveries
+    assert request.headers["content-type"] == "application/cloudevents-batch+json; charset=utf-8"
+
+
+def test_a_slow_webhook_delays_no_request_and_no_other_subscription(
+    sandbox: Sandbox, control: Control, webhook: Webhook
+) -> None:
+    slow = Webhook()
+    make_vault(sandbox)
+    subscribe(control, slow)
+    subscribe(control, webhook)
+    slow.delay.clear()
+    make_key(sandbox)
+
+    webhook.wait(1)
+    assert slow.deliveries == []
+    slow.delay.set()
+    slow.wait(1)
+    slow.close()
+
+
+# Secrets and state
+
+
+def test_secrets_are_sent_and_never_shown(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    make_vault(sandbox)
+    made = subscribe(
+        control, webhook, endpoint=f"{webhook.url}?code=hidden-query", headers={"X-Secret": "hidden-header"}
+    )
+    make_key(sandbox)
+    webhook.wait(1)
+
+    [validation, delivery] = webhook.requests
+    assert validation.path == delivery.path == "/events?code=hidden-query"
+    assert delivery.headers["x-secret"] == "hidden-header"
+    assert "x-secret" not in validation.headers
+    listed = control.call("GET", "/event-subscriptions")
+    for text in map(str, (made, listed, control.requests(), control.call("GET", "/"))):
+        assert "hidden-" not in text
+    assert (made["endpoint"], made["header_names"]) == (webhook.url, ["X-Secret"])
+
+
+def test_a_deleted_subscription(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    make_vault(sandbox)
+    first, second = subscribe(control, webhook, vault="none"), subscribe(control, webhook)
+    control.call("DELETE", f"/event-subscriptions/{second['id']}")
+    control.call("DELETE", f"/event-subscriptions/{second['id']}", status=404)
+    make_key(sandbox)
+
+    assert shown(control, pending=0)["id"] == first["id"]
+    third = subscribe(control, webhook)
+    version = version_of(make_key(sandbox))
+    assert versions(webhook.wait(1)) == [version]
+    assert {one.headers["aeg-subscription-name"] for one in webhook.deliveries} == {third["id"].upper()}
+
+
+def test_a_reset_removes_subscriptions(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    subscribe(control, webhook)
+    control.reset()
+
+    assert control.call("GET", "/event-subscriptions") == {"event_subscriptions": []}
+
+
+def test_a_subscription_outlasts_a_restart(tmp_path: Path, webhook: Webhook) -> None:
+    webhook.statuses = [500]
+    with serving("--state-dir", str(tmp_path)) as sandbox:
+        make_vault(sandbox)
+        subscribe(sandbox.control, webhook, headers={"x-secret": "one"})
+        version = version_of(make_key(sandbox))
+        shown(sandbox.control, failed_attempts=1)
+    with serving("--state-dir", str(tmp_path)) as sandbox:
+        sandbox.control.advance(10)
+
+        # The first of these deliveries failed before the restart.
+        assert versions(webhook.wait(2)) == [version, version]
+        assert webhook.deliveries[1].headers["x-secret"] == "one"
