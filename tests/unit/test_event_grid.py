@@ -65,10 +65,23 @@ def test_the_validation_event_is_completed() -> None:
     during(use)
 
 
-def test_a_validation_event_needs_the_secret_and_a_code() -> None:
+@pytest.mark.parametrize(
+    ("events", "secret", "expected"),
+    [
+        ([VALIDATION], None, 200),
+        ([VALIDATION], "wrong-secret-of-somebody", 401),
+        ([{**VALIDATION, "data": {}}], SECRET, 400),
+        ([event()], None, 401),
+        ([VALIDATION, event()], None, 401),
+    ],
+)
+def test_only_a_validation_event_needs_no_secret(events: list[Any], secret: str | None, expected: int) -> None:
+    """Microsoft does not document whether a handshake has the headers of the subscription."""
+
     async def use(running: Webhook) -> None:
-        assert (await running.post([VALIDATION], secret="wrong-secret-of-somebody"))[0] == 401
-        assert await running.post([{**VALIDATION, "data": {}}]) == (400, "The validation event has no validationCode.")
+        headers = {"aeg-event-type": "SubscriptionValidation"}
+        assert (await running.post(events, secret=secret, headers=headers))[0] == expected
+        assert await running.events(0) == []
 
     during(use)
 

@@ -19,6 +19,7 @@ description:
     Grid does not repeat such requests. If too many events wait for the rules, or a token cannot be checked now, a
     request gets status 503, and Event Grid repeats the request later.
   - The secret, the token and the query of a request are never part of an event or a log message.
+  - A handshake without a secret or token is completed too, because a handshake delivers no event.
 requirements:
   - aiohttp
   - PyJWT with cryptography, for O(token_audience)
@@ -270,7 +271,11 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 class _Refused(Exception):
-    """A request without a valid secret or token. The message is the reason."""
+    """A request with a wrong secret or token. The message is the reason."""
+
+
+class _Missing(_Refused):
+    """A request without a secret or token."""
 
 
 class _Unavailable(Exception):
@@ -294,7 +299,7 @@ class _Secret:
         given = request.query.get(self._query) if self._query else request.headers.get(self._header)
         if given is None:
             place = f"query parameter {self._query}" if self._query else f"header {self._header}"
-            raise _Refused(f"The {place} is missing.")
+            raise _Missing(f"The {place} is missing.")
         if not hmac.compare_digest(given.encode(errors="surrogateescape"), self._expected):
             raise _Refused("The secret is wrong.")
 
@@ -329,7 +334,7 @@ class _Token:
         """Raises _Refused or _Unavailable."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            raise _Refused("The header Authorization contains no bearer token.")
+            raise _Missing("The header Authorization contains no bearer token.")
         try:
             key = await self._key(str(self._jwt.get_unverified_header(token).get("kid")))
             claims = self._jwt.decode(
@@ -381,7 +386,7 @@ class _Webhook:
         self._authentication = authentication
 
     async def allow(self, request: web.Request) -> web.Response:
-        """The handshake of CloudEvents. It needs no secret, because it gives no right: each event is authenticated.
+        """The handshake of CloudEvents.
 
         Source: https://github.com/cloudevents/spec/blob/v1.0/http-webhook.md, section 4.
         """
@@ -392,22 +397,31 @@ class _Webhook:
         return web.Response(headers=headers)
 
     async def receive(self, request: web.Request) -> web.Response:
+        missing = ""
         try:
             if self._authentication:
                 await self._authentication.check(request)
-            events = _events(await request.read())
+        except _Missing as reason:
+            missing = str(reason)
         except _Refused as reason:
             return _refusal(request, 401, str(reason))
         except _Unavailable as reason:
             return _later(request, str(reason))
+        # A handshake needs no secret, because it gives no right: each event is authenticated. Microsoft does not
+        # document whether the headers of the subscription are part of a handshake.
+        if missing and request.headers.get("aeg-event-type") != "SubscriptionValidation":
+            return _refusal(request, 401, missing)
+        try:
+            events = _events(await request.read())
         except ValueError as reason:
             return _refusal(request, 400, str(reason))
         if len(events) == 1 and _text(events[0], "eventType").lower() == VALIDATION.lower():
             code = _validation_code(events[0])
             if not code:
                 return _refusal(request, 400, "The validation event has no validationCode.")
-            logger.info("Event Grid has validated the webhook.")
             return web.json_response({"validationResponse": code})
+        if missing:
+            return _refusal(request, 401, missing)
         # A single request is always accepted if no other event waits.
         if not self._waiting.empty() and self._waiting.qsize() + len(events) > MAX_WAITING_EVENTS:
             return _later(request, f"{self._waiting.qsize()} events wait for the rules.")
