@@ -126,7 +126,7 @@ DATA = event()["data"]
         event("CertificateNearExpiry"),
         {**event(), "eventType": "Microsoft.Storage.BlobCreated"},
         # A rule must not match fields that this filter has not checked.
-        {"kind": "new_version", "vault": "{{ lookup('pipe', 'id') }}", "key": "key"},
+        {"kind": "new_version", "vault": "{{ lookup('ansible.builtin.pipe', 'id') }}", "key": "key"},
         {"payload": {"kind": "new_version", "vault": "kv-one", "key": "key"}},
         event(data={}),
         event(data={**DATA, "Id": "https://kv-one.vault.azure.net/keys/batch-cmk"}),
