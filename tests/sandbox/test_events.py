@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ from sandbox_client import VAULTS, Control, Sandbox, serving
 from webhook_receiver import Webhook, pem
 
 from azure_sandbox.certificates import Authority
+from azure_sandbox.event_grid import webhook as delivery
+from azure_sandbox.event_grid.subscription import Subscription
 from azure_sandbox.key_vault_keys.material import base64url
 
 HOUR = 3600
@@ -160,6 +163,26 @@ def test_an_endpoint_that_is_down(sandbox: Sandbox, control: Control, webhook: W
     webhook.close()
 
     assert "the request to the endpoint failed" in refused(control, endpoint=webhook.url)
+
+
+def test_a_handshake_without_a_response(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "RESPONSE_SECONDS", 0.1)
+    webhook.delay.clear()
+
+    with pytest.raises(delivery.HandshakeFailed, match=r"did not respond within 0\.1 seconds"):
+        asyncio.run(delivery.validate(Subscription(webhook.url), "", 0))
+    webhook.delay.set()
+
+
+def test_a_delivery_without_a_response_does_not_delay_the_end(webhook: Webhook) -> None:
+    with serving() as sandbox:
+        make_vault(sandbox)
+        subscribe(sandbox.control, webhook)
+        webhook.delay.clear()
+        make_key(sandbox)
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    webhook.delay.set()
 
 
 @pytest.mark.parametrize(

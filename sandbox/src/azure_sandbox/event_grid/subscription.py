@@ -23,7 +23,7 @@ LAST_RETRY_SECONDS = 12 * 3600
 LEAST_SECONDS = {408: 120, 503: 30}
 # An event is dropped if it cannot be delivered within this time.
 TIME_TO_LIVE_SECONDS = 24 * 3600
-# Bad Request, Unauthorized, Forbidden, Not Found, Request Entity Too Large. The sandbox has no dead-letter destination.
+# Bad Request, Unauthorized, Forbidden, Not Found, Request Entity Too Large. The sandbox stores no such events.
 NOT_RETRIED = frozenset({400, 401, 403, 404, 413})
 ACCEPTED = range(200, 205)
 # With `reorder`, the events of this time are delivered in reverse order.
