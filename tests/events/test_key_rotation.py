@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import requests
+from eda import certificate
 from harness import writes
 from rulebook import SECRET, Rulebook, until
 from sandbox_client import Control
 from service import DAY, OFFICER, Service
-from test_event_grid import certificate
 
 ROTATE = "Move Batch accounts to a new version of their key"
 AUDIT = "Audit the keys of Batch accounts"

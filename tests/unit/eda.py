@@ -2,12 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Loads plugins of Event-Driven Ansible as ansible-rulebook does, runs the webhook, and makes events of Key Vault."""
+"""Loads plugins as ansible-rulebook does, runs the webhook, and makes events and certificates."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
+import ipaddress
 import json
 import runpy
 import socket
@@ -17,6 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 
 PLUGINS = Path(__file__).resolve().parents[2] / "extensions" / "eda" / "plugins"
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
@@ -67,6 +73,30 @@ def cloud_event(**fields: Any) -> dict[str, Any]:
         "data": one["data"],
         **fields,
     }
+
+
+def certificate(folder: Path, password: bytes | None = None) -> tuple[str, str]:
+    """The paths of a self-signed certificate of 127.0.0.1 and of its key."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    protection = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    encoded = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
+    (folder / "key.pem").write_bytes(encoded)
+    return str(folder / "cert.pem"), str(folder / "key.pem")
 
 
 @dataclass

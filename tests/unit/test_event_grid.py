@@ -7,8 +7,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ipaddress
 import json
 import logging
 import ssl
@@ -22,11 +20,8 @@ import jwt
 import pytest
 import yaml
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
-from eda import SECRET, Webhook, cloud_event, event, free_port, plugin, webhook
+from eda import SECRET, Webhook, certificate, cloud_event, event, free_port, plugin, webhook
 
 TENANT = "99999999-8888-7777-6666-555555555555"
 EVENT_GRID = "4962773b-9cdb-44cf-a8bf-237846a00ab7"
@@ -365,30 +360,6 @@ def test_event_grid_repeats_the_request_while_the_keys_cannot_be_read() -> None:
 
 
 # TLS
-
-
-def certificate(folder: Path, password: bytes | None = None) -> tuple[str, str]:
-    """The paths of a self-signed certificate of 127.0.0.1 and of its key."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    protection = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    encoded = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
-    (folder / "key.pem").write_bytes(encoded)
-    return str(folder / "cert.pem"), str(folder / "key.pem")
 
 
 @pytest.mark.parametrize("password", [None, "password-of-the-key"])

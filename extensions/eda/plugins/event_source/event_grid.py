@@ -237,7 +237,9 @@ def _contradictions(settings: Settings) -> list[str]:
         problems.append("token_keys_url does not begin with https://.")
     if not settings.secret and not settings.token_audience:
         if not settings.allow_unauthenticated:
-            problems.append("Neither secret nor token_audience is set, so anybody could send events. Set one of them.")
+            problems.append(
+                "Neither secret nor token_audience is set, so anybody could send events. Set secret or token_audience."
+            )
         elif not _is_loopback(settings.host):
             problems.append("allow_unauthenticated requires a loopback address as host, such as 127.0.0.1.")
     elif settings.allow_unauthenticated:
