@@ -115,7 +115,7 @@ class Webhook:
 
     async def events(self, count: int) -> list[Any]:
         """The next events of the rulebook. There must be no more."""
-        found = [await asyncio.wait_for(self.queue.get(), 5) for _ in range(count)]
+        found = [await asyncio.wait_for(self.queue.get(), 5) for _number in range(count)]
         await asyncio.sleep(0.05)
         assert self.queue.empty()
         return found
@@ -141,7 +141,7 @@ async def webhook(queue: asyncio.Queue[Any] | None = None, **args: Any) -> Async
             if running.done():
                 running.result()
             with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                _reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.close()
                 break
             await asyncio.sleep(0.01)

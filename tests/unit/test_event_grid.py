@@ -168,7 +168,7 @@ def test_a_full_queue_makes_event_grid_repeat_the_request() -> None:
 
     async def use(running: Webhook) -> None:
         batch = [{"eventType": "Microsoft.KeyVault.KeyExpired"}] * 5000
-        statuses = [(await running.post(batch))[0] for _ in range(4)]
+        statuses = [(await running.post(batch))[0] for _number in range(4)]
         assert statuses == [200, 200, 503, 503]
 
         received = 0

@@ -334,7 +334,7 @@ class _Token:
 
     async def check(self, request: web.Request) -> None:
         """Raises _Refused or _Unavailable."""
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        scheme, _blank, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise _Missing("The header Authorization contains no bearer token.")
         try:
