@@ -96,6 +96,15 @@ slow: $(SETUP)  ## the tests and cases that `make test` leaves out because they 
 foreign: $(SETUP)  ## the Azure CLI and azure.azcollection against the sandbox
 	scripts/foreign $(PYTEST_FLAGS)
 
+.PHONY: events demo-events
+events: $(SETUP)  ## the rulebook in ansible-rulebook, with events of the sandbox
+	scripts/rulebook-venv
+	RULEBOOK="$(VENV)/rulebook" pytest $(PYTEST_FLAGS) tests/events
+
+demo-events: $(SETUP)  ## rotate a key in the sandbox, and let an event move the account
+	scripts/rulebook-venv
+	RULEBOOK="$(VENV)/rulebook" python demo/events.py
+
 # BENCH is one of them, or several; FRACTION=0.1 a trial of a tenth of the size, which is printed only.
 .PHONY: bench
 bench: $(SETUP)  ## benchmarks, compared with the Azure CLI and azure.azcollection; the tables are for docs/benchmarks.md
@@ -137,7 +146,7 @@ proof: $(SETUP)  ## full reliability suite: injected faults, concurrent runs, 50
 	pytest $(PYTEST_FLAGS) --dist worksteal -m "" $(PROOFS)
 
 .PHONY: test-all
-test-all: test slow fuzz foreign ways proof  ## all tests, then tests with other SDKs, ansible-core and Python releases
+test-all: test slow fuzz foreign events ways proof  ## all tests, then tests with other SDKs, ansible-core and Python releases
 	scripts/matrix $(PYTEST_FLAGS)
 
 .PHONY: clean

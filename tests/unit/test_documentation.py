@@ -663,7 +663,8 @@ MANUALS = [file for pattern in ("*.md", "docs/*.md", "examples/*.md", "roles/*/*
 
 @pytest.mark.parametrize("file", MANUALS, ids=lambda file: file.name)
 def test_manuals_name_variables_that_exist(file: Path) -> None:
-    sources = [path for part in ("plugins", "roles", "playbooks") for path in (ROOT / part).rglob("*.[py][ym]*")]
+    parts = [ROOT / part for part in ("extensions", "plugins", "roles", "playbooks")]
+    sources = [path for part in parts for path in part.rglob("*") if path.suffix in (".py", ".yml")]
     known = {name for path in sources for name in re.findall(r"\bcmk_\w+", path.read_text(encoding="utf-8"))}
 
     named = set(re.findall(r"(?<![\w.])cmk_[a-z_]+\b(?!\.)", file.read_text(encoding="utf-8")))

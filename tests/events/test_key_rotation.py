@@ -1,0 +1,215 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The rulebook key_rotation in ansible-rulebook, with events that the sandbox delivers as Event Grid does."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from eda import certificate
+from harness import writes
+from rulebook import SECRET, Rulebook, until
+from sandbox_client import Control
+from service import DAY, OFFICER, Service
+
+ROTATE = "Move Batch accounts to a new version of their key"
+AUDIT = "Audit the keys of Batch accounts"
+RECOVER = "Recover Batch accounts that lost their key"
+ACCOUNTS = ("account1", "account2")
+
+
+def on_one_key(service: Service, **options: Any) -> str:
+    """Create accounts that are pinned to key1, one that follows it, and one that is pinned to key2 of the vault.
+    Returns the identifier of key1 with its version."""
+    policy = service.policy(service.operator, *OFFICER, "rotate")
+    service.make_vault(properties={"accessPolicies": [policy]})
+    identifier = service.make_key(**options).id
+    others = {"account1": identifier, "account2": identifier, "following": identifier.rpartition("/")[0]}
+    for name, key in {**others, "other": service.make_key("key2").id}.items():
+        service.grant(service.make_account(name)["identity"]["principalId"])
+        service.point(key, name)
+    return identifier
+
+
+def are_on(service: Service, identifier: str) -> bool:
+    return all(service.encryption(name) == identifier for name in ACCOUNTS)
+
+
+def settled(rulebook: Rulebook, runs: int) -> None:
+    """Wait until the playbooks of all events have finished. Then no further event and no further run may follow."""
+
+    def is_settled() -> bool:
+        return len(rulebook.runs) >= runs and not rulebook.subscription()["pending"]
+
+    until(is_settled, lambda: f"{rulebook.subscription()}\n{rulebook.output}")
+    time.sleep(3)
+    assert len(rulebook.runs) == runs, rulebook.output
+    assert not rulebook.subscription()["pending"]
+
+
+@pytest.mark.parametrize("schema", ["event_grid", "cloud_events"])
+def test_all_pinned_accounts_move_to_the_new_version(
+    rulebook: Rulebook, service: Service, tmp_path: Path, schema: str
+) -> None:
+    """With each event delivered twice and in another order, over TLS."""
+    certfile, keyfile = certificate(tmp_path)
+    rulebook.variables = {"cmk_event_certfile": certfile, "cmk_event_keyfile": keyfile}
+    before = on_one_key(service)
+    other = service.encryption("other")
+    rulebook.start()
+    rulebook.subscribe(schema=schema, duplicates=True, reorder=True, certificate=Path(certfile).read_text())
+
+    service.sandbox.control.advance(1)
+    version = service.keys().rotate_key("key1").id
+    started = time.monotonic()
+    until(lambda: are_on(service, version), lambda: rulebook.output)
+
+    assert version != before
+    assert time.monotonic() - started < 30
+    settled(rulebook, runs=1)
+    assert rulebook.subscription()["delivered"] == 2
+    assert service.encryption("following") == version.rpartition("/")[0]
+    assert service.encryption("other") == other
+    assert len(service.versions()) == 2
+
+
+def test_a_second_version_within_the_time_of_the_throttle(rulebook: Rulebook, service: Service) -> None:
+    on_one_key(service)
+    rulebook.start()
+    rulebook.subscribe()
+
+    for _ in range(2):
+        newest = service.make_key().id
+        until(lambda: are_on(service, newest), lambda: rulebook.output)  # noqa: B023
+
+    settled(rulebook, runs=2)
+    assert len(service.versions()) == 3
+
+
+def test_events_are_repeated_until_the_receiver_is_available(
+    rulebook: Rulebook, service: Service, control: Control
+) -> None:
+    before = on_one_key(service)
+    rulebook.start()
+    rulebook.subscribe()
+    rulebook.stop()
+
+    version = service.make_key().id
+    until(lambda: rulebook.subscription()["failed_attempts"] == 1)
+    assert are_on(service, before)
+    rulebook.start()
+    control.advance(11)
+
+    until(lambda: are_on(service, version), lambda: rulebook.output)
+    settled(rulebook, runs=1)
+
+
+def test_a_lost_event_is_made_up_for_by_the_next(rulebook: Rulebook, service: Service) -> None:
+    """The playbook moves the accounts to the newest version, and not to the version of the event."""
+    on_one_key(service)
+    service.make_key()
+    rulebook.start()
+    rulebook.subscribe()
+
+    newest = service.make_key().id
+
+    until(lambda: are_on(service, newest), lambda: rulebook.output)
+
+
+@pytest.mark.parametrize("folder", [None, "reports"])
+def test_a_changed_policy_is_audited_and_nothing_is_changed(
+    rulebook: Rulebook, service: Service, control: Control, folder: str | None
+) -> None:
+    principal, _ = service.on_key()
+    reports = rulebook.folder / (folder or "cmk-audit")
+    rulebook.variables = {"cmk_event_audit_folder": str(reports)} if folder else {}
+    rulebook.start()
+    rulebook.subscribe()
+
+    service.revoke(principal)
+    last = control.last
+    until(lambda: rulebook.runs == [AUDIT], lambda: rulebook.output)
+
+    settled(rulebook, runs=1)
+    assert writes(control.requests(last)) == []
+    assert "access_missing" in rulebook.output
+    assert "failed=0" in rulebook.output
+    assert [path.name for path in reports.glob("*.json")] == (["cmk-audit.json"] if folder else [])
+    assert not service.is_available()
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Event-Secret": "wrong-secret-of-somebody"}])
+def test_nothing_runs_with_a_wrong_secret(rulebook: Rulebook, service: Service, headers: dict[str, str]) -> None:
+    before = on_one_key(service)
+    rulebook.start()
+    rulebook.subscribe(headers=headers)
+
+    service.make_key()
+    until(lambda: rulebook.subscription()["dropped"] == 1)
+
+    settled(rulebook, runs=0)
+    assert "received event" not in rulebook.output
+    assert are_on(service, before)
+
+
+def test_a_key_that_expires_soon_gets_one_new_version(rulebook: Rulebook, service: Service, control: Control) -> None:
+    """The new version sends an event, whose playbook has nothing to do. If the first event arrives a second time, after
+    a restart of the rulebook, it creates no further version."""
+    on_one_key(service, expires_on=datetime.now(timezone.utc) + timedelta(days=60))
+    rulebook.start()
+    rulebook.subscribe()
+
+    control.advance(31 * DAY)
+    service.sign_in_again()
+    until(lambda: len(rulebook.runs) == 2, lambda: rulebook.output)
+    settled(rulebook, runs=2)
+    first, second = service.versions()
+    assert are_on(service, second.id)
+    assert second.expires_on is None
+
+    control.advance(DAY)
+    rulebook.stop()
+    rulebook.start()
+    _post(rulebook, service, "KeyNearExpiry", first.id)
+    settled(rulebook, runs=3)
+    assert len(service.versions()) == 2
+    assert are_on(service, second.id)
+
+
+def test_an_account_is_recovered_if_the_variable_allows_it(rulebook: Rulebook, service: Service) -> None:
+    principal, _ = service.on_key()
+    rulebook.variables = {"cmk_event_recover": True}
+    rulebook.start()
+    rulebook.subscribe()
+
+    service.revoke(principal)
+    until(lambda: service.is_available() and RECOVER in rulebook.runs, lambda: rulebook.output)
+
+    # The recovery changes the policy, which is another event: its playbook has nothing to do.
+    settled(rulebook, runs=2)
+    assert rulebook.runs == [RECOVER, RECOVER]
+
+
+def _post(rulebook: Rulebook, service: Service, what: str, identifier: str) -> None:
+    """Send an event as Event Grid does."""
+    event = {
+        "id": f"event-{what}",
+        "topic": service.vault_id(),
+        "subject": "key1",
+        "eventType": f"Microsoft.KeyVault.{what}",
+        "eventTime": "2026-01-01T00:00:00Z",
+        "data": {"Id": identifier, "VaultName": "vault-one", "ObjectType": "Key"},
+    }
+    session = requests.Session()
+    session.trust_env = False
+    response = session.post(
+        f"http://127.0.0.1:{rulebook.port}/", json=[event], headers={"X-Event-Secret": SECRET}, timeout=10
+    )
+    assert response.ok

@@ -1,0 +1,465 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The event source event_grid, with requests over HTTP and HTTPS as Event Grid sends them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import jwt
+import pytest
+import yaml
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import rsa
+from eda import SECRET, Webhook, certificate, cloud_event, event, free_port, plugin, webhook
+
+TENANT = "99999999-8888-7777-6666-555555555555"
+EVENT_GRID = "4962773b-9cdb-44cf-a8bf-237846a00ab7"
+VALIDATION = {
+    "id": "2d1781af-3a4c-4d7c-bd0c-e34b19da4e66",
+    "topic": "/subscriptions/xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx",
+    "subject": "",
+    "data": {"validationCode": "512d38b6", "validationUrl": "https://rp-eastus2.eventgrid.azure.net:553/validate"},
+    "eventType": "Microsoft.EventGrid.SubscriptionValidationEvent",
+    "eventTime": "2018-01-25T22:12:19.4556811Z",
+    "metadataVersion": "1",
+    "dataVersion": "1",
+}
+
+
+def during(use: Callable[[Webhook], Awaitable[None]], **args: Any) -> None:
+    """Run the webhook with these options while `use` sends requests."""
+
+    async def scenario() -> None:
+        async with webhook(**args) as running:
+            await use(running)
+
+    asyncio.run(scenario())
+
+
+# Handshakes
+
+
+def test_the_validation_event_is_completed() -> None:
+    async def use(running: Webhook) -> None:
+        status, text = await running.post([VALIDATION], headers={"aeg-event-type": "SubscriptionValidation"})
+
+        assert (status, json.loads(text)) == (200, {"validationResponse": "512d38b6"})
+        assert await running.events(0) == []
+
+    during(use)
+
+
+@pytest.mark.parametrize(
+    ("events", "secret", "expected"),
+    [
+        ([VALIDATION], None, 200),
+        ([VALIDATION], "wrong-secret-of-somebody", 401),
+        ([{**VALIDATION, "data": {}}], SECRET, 400),
+        ([event()], None, 401),
+        ([VALIDATION, event()], None, 401),
+    ],
+)
+def test_only_a_validation_event_needs_no_secret(events: list[Any], secret: str | None, expected: int) -> None:
+    """Microsoft does not document whether a handshake has the headers of the subscription."""
+
+    async def use(running: Webhook) -> None:
+        headers = {"aeg-event-type": "SubscriptionValidation"}
+        assert (await running.post(events, secret=secret, headers=headers))[0] == expected
+        assert await running.events(0) == []
+
+    during(use)
+
+
+def test_the_handshake_of_cloud_events_is_completed() -> None:
+    async def use(running: Webhook) -> None:
+        headers = {"WebHook-Request-Origin": "eventgrid.azure.net"}
+        async with running.session.options(running.url, headers=headers) as response:
+            assert response.status == 200
+            assert response.headers["WebHook-Allowed-Origin"] == "eventgrid.azure.net"
+            assert response.headers["WebHook-Allowed-Rate"] == "*"
+        async with running.session.options(running.url) as response:
+            assert response.status == 400
+
+    during(use)
+
+
+# Events
+
+
+@pytest.mark.parametrize("make", [event, cloud_event])
+def test_an_array_and_a_single_event_are_received(make: Callable[..., dict[str, Any]]) -> None:
+    async def use(running: Webhook) -> None:
+        assert (await running.post([make(id="1"), make(id="2")]))[0] == 200
+        assert (await running.post(make(id="3")))[0] == 200
+
+        assert [one["payload"] for one in await running.events(3)] == [make(id="1"), make(id="2"), make(id="3")]
+
+    during(use)
+
+
+def test_metadata_has_the_headers_of_event_grid_and_no_others() -> None:
+    async def use(running: Webhook) -> None:
+        headers = {"aeg-event-type": "Notification", "X-Original-URL": "/?code=abc", "Cookie": "session=abc"}
+        await running.post(event(), path="/keys?code=abc", headers={**headers, "Authorization": "Bearer abc"})
+
+        [found] = await running.events(1)
+        assert found["meta"]["endpoint"] == "/keys"
+        assert found["meta"]["headers"]["aeg-event-type"] == "Notification"
+        assert "abc" not in json.dumps(found["meta"])
+        assert SECRET not in json.dumps(found)
+
+    during(use)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "The body is not JSON."),
+        (b"{", "The body is not JSON."),
+        (b"\xff", "The body is not JSON."),
+        (b"[" * 100_000, "The body is not JSON."),
+        (b"[]", "The body contains no event."),
+        (b"1", "Event 1 is not an object."),
+        (b'[{"eventType": "a"}, null]', "Event 2 is not an object."),
+        (b'{"type": "a"}', "Event 1 has neither eventType, "),
+    ],
+)
+def test_a_body_without_events_is_refused_with_the_reason(body: bytes, reason: str) -> None:
+    async def use(running: Webhook) -> None:
+        status, text = await running.post(body)
+
+        assert status == 400
+        assert text.startswith(reason)
+        assert await running.events(0) == []
+
+    during(use)
+
+
+def test_names_of_fields_may_have_capitals_and_blanks() -> None:
+    async def use(running: Webhook) -> None:
+        assert (await running.post({"EventType ": "Microsoft.KeyVault.KeyExpired"}))[0] == 200
+        await running.events(1)
+
+    during(use)
+
+
+def test_a_body_that_is_too_large_is_refused() -> None:
+    async def use(running: Webhook) -> None:
+        assert (await running.post(event(padding="x" * 1_000_000)))[0] == 200
+        assert (await running.post(event(padding="x" * 2_200_000)))[0] == 413
+        await running.events(1)
+
+    during(use)
+
+
+def test_a_full_queue_makes_event_grid_repeat_the_request() -> None:
+    """As in ansible-rulebook, the queue of the rules has one place."""
+
+    async def use(running: Webhook) -> None:
+        batch = [{"eventType": "Microsoft.KeyVault.KeyExpired"}] * 5000
+        statuses = [(await running.post(batch))[0] for _number in range(4)]
+        assert statuses == [200, 200, 503, 503]
+
+        received = 0
+        while received < 10_000:
+            await asyncio.wait_for(running.queue.get(), 5)
+            received += 1
+        assert (await running.post(batch))[0] == 200
+
+    during(use, queue=asyncio.Queue(1))
+
+
+# Secrets
+
+
+@pytest.mark.parametrize("secret", [None, "", "wrong-secret-of-somebody", SECRET + "x", SECRET.upper()])
+def test_a_request_without_the_secret_is_refused(secret: str | None) -> None:
+    async def use(running: Webhook) -> None:
+        assert (await running.post(event(), secret=secret, path=f"/?secret={SECRET}"))[0] == 401
+        assert await running.events(0) == []
+
+    during(use)
+
+
+def test_the_secret_may_be_in_a_header_of_another_name() -> None:
+    async def use(running: Webhook) -> None:
+        assert (await running.post(event()))[0] == 401
+        assert (await running.post(event(), headers={"x-cmk": SECRET}))[0] == 200
+        await running.events(1)
+
+    during(use, secret=SECRET, secret_header="X-Cmk")
+
+
+def test_the_secret_may_be_in_the_query() -> None:
+    async def use(running: Webhook) -> None:
+        assert (await running.post(event()))[0] == 401
+        assert (await running.post(event(), secret=None, path=f"/?code={SECRET}"))[0] == 200
+        [found] = await running.events(1)
+        assert SECRET not in json.dumps(found)
+
+    during(use, secret=SECRET, secret_query="code")
+
+
+def test_no_log_contains_the_secret_or_the_query(caplog: pytest.LogCaptureFixture) -> None:
+    """Also if a request is wrong, and with the most detailed log."""
+    caplog.set_level(logging.DEBUG)
+
+    async def use(running: Webhook) -> None:
+        await running.post(event(), path=f"/?code={SECRET}")
+        await running.post([VALIDATION], path=f"/?code={SECRET}")
+        await running.post(b"{", path=f"/?code={SECRET}")
+        await running.post(event(), path="/?code=wrong-secret-of-somebody")
+        await running.session.get(f"{running.url}/?code={SECRET}")
+        await running.events(1)
+
+    during(use, secret=SECRET, secret_query="code")
+
+    assert "Refused a request of 127.0.0.1: The secret is wrong." in caplog.text
+    assert SECRET not in caplog.text
+    assert "wrong-secret" not in caplog.text
+
+
+# Tokens
+
+
+class Tenant:
+    """A tenant that signs tokens, with its keys on a loopback address."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.reads = 0
+        self.keys = {"key-1": rsa.generate_private_key(public_exponent=65537, key_size=2048)}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/keys"
+
+    async def start(self) -> web.AppRunner:
+        async def keys(_request: web.Request) -> web.Response:
+            self.reads += 1
+            found = [
+                {**jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid, "use": "sig"}
+                for kid, key in self.keys.items()
+            ]
+            return web.json_response({"keys": found})
+
+        application = web.Application()
+        application.router.add_get("/keys", keys)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", self.port).start()
+        return runner
+
+    def token(self, kid: str = "key-1", key: Any = None, **claims: Any) -> str:
+        now = int(time.time())
+        known = {
+            "iss": f"https://sts.windows.net/{TENANT}/",
+            "aud": "api://events",
+            "appid": EVENT_GRID,
+            "iat": now,
+            "nbf": now,
+            "exp": now + 600,
+        }
+        wanted = {name: value for name, value in {**known, **claims}.items() if value is not None}
+        return jwt.encode(wanted, key or self.keys[kid], "RS256", headers={"kid": kid})
+
+
+def with_tenant(use: Callable[[Webhook, Tenant], Awaitable[None]], **args: Any) -> None:
+    async def scenario() -> None:
+        tenant = Tenant()
+        runner = await tenant.start()
+        options = {"token_audience": "api://events", "token_tenant": TENANT, "token_keys_url": tenant.url, **args}
+        try:
+            async with webhook(**options) as running:
+                await use(running, tenant)
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(scenario())
+
+
+async def sent(running: Webhook, token: str) -> tuple[int, str]:
+    return await running.post(event(), secret=None, headers={"Authorization": f"Bearer {token}"})
+
+
+def test_tokens_of_both_versions_are_accepted() -> None:
+    async def use(running: Webhook, tenant: Tenant) -> None:
+        second = {"iss": f"https://login.microsoftonline.com/{TENANT}/v2.0", "azp": EVENT_GRID, "appid": None}
+        assert (await sent(running, tenant.token()))[0] == 200
+        assert (await sent(running, tenant.token(**second)))[0] == 200
+        await running.events(2)
+        assert tenant.reads == 1
+
+    with_tenant(use)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"aud": "api://other"},
+        {"aud": None},
+        {"iss": "https://sts.windows.net/00000000-0000-0000-0000-000000000000/"},
+        {"iss": None},
+        {"exp": 1},
+        {"exp": None},
+        {"appid": "00000000-0000-0000-0000-000000000000"},
+        {"appid": None},
+    ],
+)
+def test_a_token_with_another_claim_is_refused(claims: dict[str, Any]) -> None:
+    async def use(running: Webhook, tenant: Tenant) -> None:
+        assert (await sent(running, tenant.token(**claims)))[0] == 401
+        assert await running.events(0) == []
+
+    with_tenant(use)
+
+
+def test_a_token_with_another_signature_is_refused() -> None:
+    async def use(running: Webhook, tenant: Tenant) -> None:
+        other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        unsigned = jwt.encode({"aud": "api://events"}, "", "none", headers={"kid": "key-1"})
+        assert (await sent(running, tenant.token(key=other)))[0] == 401
+        assert (await sent(running, unsigned))[0] == 401
+        assert (await sent(running, "no-token"))[0] == 401
+        assert (await running.post(event()))[0] == 401
+        assert await running.events(0) == []
+
+    with_tenant(use)
+
+
+def test_keys_are_read_again_after_a_rollover_but_not_for_every_token() -> None:
+    """Event Grid does not repeat a request with status 401, but it does with 503."""
+
+    async def use(running: Webhook, tenant: Tenant) -> None:
+        assert (await sent(running, tenant.token()))[0] == 200
+        other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        statuses = [(await sent(running, tenant.token(f"unknown-{n}", other)))[0] for n in range(5)]
+        assert statuses == [503] * 5
+        assert tenant.reads == 1
+        await running.events(1)
+
+    with_tenant(use)
+
+
+def test_event_grid_repeats_the_request_while_the_keys_cannot_be_read() -> None:
+    async def use(running: Webhook, tenant: Tenant) -> None:
+        assert (await sent(running, tenant.token()))[0] == 503
+
+    with_tenant(use, token_keys_url=f"http://127.0.0.1:{free_port()}/keys")
+
+
+# TLS
+
+
+@pytest.mark.parametrize("password", [None, "password-of-the-key"])
+def test_tls_with_a_certificate_from_files(tmp_path: Path, password: str | None) -> None:
+    certfile, keyfile = certificate(tmp_path, password.encode() if password else None)
+
+    async def use(running: Webhook) -> None:
+        trusted = ssl.create_default_context(cafile=certfile)
+        assert (await running.post(event(), ssl=trusted))[0] == 200
+        await running.events(1)
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await running.post(event())
+
+    during(use, certfile=certfile, keyfile=keyfile, password=password)
+
+
+def test_a_wrong_password_of_the_key_is_an_error(tmp_path: Path) -> None:
+    certfile, keyfile = certificate(tmp_path, b"password-of-the-key")
+
+    for password in (None, "another-password"):
+        with pytest.raises(ValueError, match=r"cannot be loaded.*Check certfile, keyfile and password"):
+            start(certfile=certfile, keyfile=keyfile, password=password, secret=SECRET)
+
+
+# Options
+
+
+def start(**args: Any) -> None:
+    """Start the source, which has to fail."""
+    main = plugin("event_source", "event_grid")["main"]
+    asyncio.run(asyncio.wait_for(main(asyncio.Queue(), {"host": "127.0.0.1", "port": free_port(), **args}), 5))
+
+
+@pytest.mark.parametrize(
+    ("args", "lines"),
+    [
+        ({}, ["Neither secret nor token_audience is set"]),
+        ({"secret": ""}, ["Neither secret nor token_audience is set"]),
+        ({"secret": None, "port": None}, ["port is missing"]),
+        ({"port": 0, "secret": SECRET}, ["port is not a number"]),
+        ({"port": "http", "secret": SECRET}, ["port is not a number"]),
+        ({"secret": 1234567890123456}, ["secret is not a string"]),
+        ({"secret": "short"}, ["secret is shorter than 16 characters"]),
+        ({"secret": SECRET, "keyfile": "key.pem"}, ["keyfile has no meaning without certfile"]),
+        ({"secret": SECRET, "certfile": "/nowhere.pem"}, ["The certificate in /nowhere.pem cannot be loaded"]),
+        ({"secret": SECRET, "secret_header": "aeg-secret"}, ["secret_header begins with 'aeg-'"]),
+        ({"token_audience": "a"}, ["token_tenant is missing"]),
+        ({"token_tenant": "a", "secret": SECRET}, ["token_audience is missing"]),
+        (
+            {"token_tenant": "a", "token_audience": "a", "token_keys_url": "http://example.com/keys"},
+            ["token_keys_url does not begin with https"],
+        ),
+        ({"allow_unauthenticated": True, "host": "0.0.0.0"}, ["allow_unauthenticated requires a loopback address"]),
+        ({"allow_unauthenticated": True, "secret": SECRET}, ["allow_unauthenticated contradicts secret"]),
+        ({"allow_unauthenticated": "yes"}, ["allow_unauthenticated is neither true nor false"]),
+        ({"token_issuers": "a", "token_audience": "a", "token_tenant": "a"}, ["token_issuers is not a list"]),
+        ({"hosts": "0.0.0.0", "port": 0, "host": 1}, ["hosts is not an option", "port is not", "host is not a string"]),
+    ],
+)
+def test_each_wrong_option_is_one_line(args: dict[str, Any], lines: list[str]) -> None:
+    with pytest.raises(ValueError, match=r".") as raised:
+        start(**args)
+
+    found = str(raised.value).splitlines()
+    assert len(found) == len(lines)
+    assert all(line.startswith(start) for line, start in zip(found, lines, strict=True))
+    assert "1234567890123456" not in str(raised.value)
+
+
+def test_a_trial_on_a_loopback_address_needs_no_secret() -> None:
+    async def use(running: Webhook) -> None:
+        assert (await running.post(event(), secret=None))[0] == 200
+        await running.events(1)
+
+    during(use, allow_unauthenticated=True)
+
+
+def test_the_source_ends_with_the_error_of_a_filter() -> None:
+    """ansible-rulebook runs the filters when an event is put into the queue. The source must not continue without a
+    receiver of its events."""
+
+    class Broken(asyncio.Queue[Any]):
+        async def put(self, item: Any) -> None:
+            raise RuntimeError("the filter is broken")
+
+    async def scenario() -> None:
+        async with webhook(Broken()) as running:
+            await running.post(event())
+            await asyncio.sleep(0.2)
+
+    with pytest.raises(RuntimeError, match="the filter is broken"):
+        asyncio.run(scenario())
+
+
+def test_options_are_documented_with_their_defaults() -> None:
+    source = plugin("event_source", "event_grid")
+    documented = yaml.safe_load(source["DOCUMENTATION"])["options"]
+
+    defaults = vars(source["Settings"]())
+    assert documented.keys() == defaults.keys()
+    assert {name: one.get("default") for name, one in documented.items()} == {
+        name: value or (False if value is False else None) for name, value in defaults.items()
+    }

@@ -1,0 +1,215 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The event filter key_vault: plain events from all sources and schemas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+from eda import SUBSCRIPTION, TOPIC, VERSION, cloud_event, event, plugin
+from hypothesis import given
+from hypothesis import strategies as st
+
+PLAIN = {
+    "id": "00000000-0000-0000-0000-000000000001",
+    "kind": "new_version",
+    "time": "2026-01-01T00:00:00Z",
+    "vault": "kv-one",
+    "vault_url": "https://kv-one.vault.azure.net",
+    "key": "batch-cmk",
+    "version": VERSION,
+    "key_identifier": "https://kv-one.vault.azure.net/keys/batch-cmk",
+    "expires": "2019-05-28T22:21:42Z",
+    "subscription": SUBSCRIPTION,
+    "resource_group": "rg-keys",
+    "meta": {},
+}
+
+
+@pytest.fixture
+def main() -> Callable[[Any], Any]:
+    """The filter, with a new memory."""
+    function: Callable[[Any], Any] = plugin("event_filter", "key_vault")["main"]
+    return function
+
+
+def lower(one: dict[str, Any]) -> dict[str, Any]:
+    """With the names of the OpenAPI file: in lower case, and times are numbers."""
+    data = {name[0].lower() + name[1:]: value for name, value in one["data"].items()}
+    data = {{"nBF": "nbf", "eXP": "exp"}.get(name, name): value for name, value in data.items()}
+    return {**one, "data": {**data, "nbf": 1559081980, "exp": 1559082102}}
+
+
+def with_blank(one: dict[str, Any]) -> dict[str, Any]:
+    """With the blank of an older example of Microsoft."""
+    return {**one, "data": {f"{name} " if name == "ObjectName" else name: v for name, v in one["data"].items()}}
+
+
+@pytest.mark.parametrize("form", [lambda one: one, lower, with_blank])
+@pytest.mark.parametrize("make", [event, cloud_event])
+def test_both_schemas_in_all_forms_become_the_same_event(
+    main: Callable[[Any], Any], make: Callable[[], Any], form: Callable[[Any], Any]
+) -> None:
+    assert main(form(make())) == PLAIN
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda one: {"payload": one, "meta": {"endpoint": "/"}},
+        lambda one: {"payload": [one], "meta": {"endpoint": "/"}},
+        lambda one: {"body": one, "meta": {"endpoint": "/"}},
+        lambda one: {"body": [one], "meta": {"endpoint": "/"}},
+        lambda one: {"body": json.dumps(one), "meta": {"endpoint": "/"}},
+        lambda one: {**one, "meta": {"endpoint": "/"}},
+    ],
+)
+def test_events_of_all_sources_become_the_same_event(
+    main: Callable[[Any], Any], wrap: Callable[[dict[str, Any]], Any]
+) -> None:
+    assert main(wrap(event())) == {**PLAIN, "meta": {"endpoint": "/"}}
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"),
+    [
+        ("KeyNewVersionCreated", "new_version"),
+        ("KeyNearExpiry", "near_expiry"),
+        ("KeyExpired", "expired"),
+        ("keyexpired", "expired"),
+    ],
+)
+def test_kinds_of_events_of_a_key(main: Callable[[Any], Any], what: str, kind: str) -> None:
+    assert main(event(what)) == {**PLAIN, "kind": kind}
+
+
+@pytest.mark.parametrize(
+    "data", [{"VaultName": "kv-one", "Id": TOPIC}, {"VaultName": "KV-One"}, {"ObjectName": None}, None]
+)
+def test_a_changed_policy_names_the_vault(main: Callable[[Any], Any], data: Any) -> None:
+    found = main(event("VaultAccessPolicyChanged", data=data))
+
+    names = ("id", "time", "vault", "subscription", "resource_group", "meta")
+    assert found == {"kind": "access_policy_changed", **{name: PLAIN[name] for name in names}}
+
+
+@pytest.mark.parametrize("expires", [None, "", "never", [], 10**20, -(10**20)])
+def test_a_version_without_expiry(main: Callable[[Any], Any], expires: Any) -> None:
+    found = main(event(data={**event()["data"], "EXP": expires}))
+
+    assert "expires" not in found
+    assert found["version"] == VERSION
+
+
+def test_an_event_without_id_time_and_topic(main: Callable[[Any], Any]) -> None:
+    one = {"eventType": event()["eventType"], "data": event()["data"]}
+
+    missing = {"id", "time", "subscription", "resource_group"}
+    plain = {name: value for name, value in PLAIN.items() if name not in missing}
+    assert main(one) == plain
+    assert main(one) == plain
+
+
+DATA = event()["data"]
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        event("SecretNewVersionCreated"),
+        event("CertificateNearExpiry"),
+        {**event(), "eventType": "Microsoft.Storage.BlobCreated"},
+        # A rule must not match fields that this filter has not checked.
+        {"kind": "new_version", "vault": "{{ lookup('ansible.builtin.pipe', 'id') }}", "key": "key"},
+        {"payload": {"kind": "new_version", "vault": "kv-one", "key": "key"}},
+        event(data={}),
+        event(data={**DATA, "Id": "https://kv-one.vault.azure.net/keys/batch-cmk"}),
+        event(data={**DATA, "Id": f"https://kv-one.vault.azure.net/secrets/batch-cmk/{VERSION}"}),
+        event(data={**DATA, "Id": f"http://kv-one.vault.azure.net/keys/batch-cmk/{VERSION}"}),
+        event(data={**DATA, "Id": "https://kv-one.vault.azure.net/keys/{{ 1 }}/" + VERSION}),
+        event(data={**DATA, "Id": f"https://kv-two.vault.azure.net/keys/batch-cmk/{VERSION}"}),
+        event(data={**DATA, "VaultName": "kv-two"}),
+        event(topic=TOPIC.replace("kv-one", "kv-two")),
+        event("VaultAccessPolicyChanged", topic="", data={"VaultName": "all:!x"}),
+        event("VaultAccessPolicyChanged", topic="", data={}),
+        {},
+        {"payload": None},
+        {"body": "text"},
+        {"body": "[" * 100_000},
+        None,
+        [],
+        "text",
+        7,
+    ],
+)
+def test_other_events_and_wrong_names_are_dropped(main: Callable[[Any], Any], one: Any) -> None:
+    assert main(one) == []
+
+
+def test_an_event_is_passed_on_once(main: Callable[[Any], Any]) -> None:
+    assert main(event(id="1")) == {**PLAIN, "id": "1"}
+    assert main({"payload": [event(id="1")]}) == []
+    assert main(event(id="2")) == {**PLAIN, "id": "2"}
+    assert main(event(id="1")) == []
+
+
+def test_the_same_id_of_another_vault_is_another_event(main: Callable[[Any], Any]) -> None:
+    other = json.loads(json.dumps(event()).replace("kv-one", "kv-two"))
+
+    assert main(event())["vault"] == "kv-one"
+    assert main(other)["vault"] == "kv-two"
+
+
+def test_the_memory_is_bounded(main: Callable[[Any], Any]) -> None:
+    for number in range(10_001):
+        main(event(id=str(number)))
+
+    assert main(event(id="10000")) == []
+    assert main(event(id="1")) == []
+    assert main(event(id="0")) == {**PLAIN, "id": "0"}
+
+
+def test_an_array_becomes_several_events_with_their_own_metadata(main: Callable[[Any], Any]) -> None:
+    """ansible-rulebook adds a UUID to the metadata of each event, unless the metadata has one."""
+    source = {"payload": [event(id="1"), event("SecretExpired"), event(id="1"), event(id="2")], "meta": {"a": 1}}
+
+    first, second = main(source)
+
+    assert [first["id"], second["id"]] == ["1", "2"]
+    first["meta"]["uuid"] = "x"
+    assert second["meta"] == {"a": 1}
+
+
+def test_an_event_cannot_limit_the_hosts_of_the_playbook(main: Callable[[Any], Any]) -> None:
+    """ansible-rulebook limits a playbook to meta.hosts."""
+    assert main({"payload": event(), "meta": {"hosts": "other", "uuid": "x"}})["meta"] == {"uuid": "x"}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["payload", "data", "eventType"]), inner)
+    ),
+    max_leaves=20,
+)
+
+
+@given(JSON, JSON)
+def test_no_event_ends_the_source(one: Any, data: Any) -> None:
+    main = plugin("event_filter", "key_vault")["main"]
+
+    for each in (one, event(data=data), event(topic=data), event(id=data), event(data={**DATA, "Id": data})):
+        main(each)
+
+
+def test_fields_are_documented() -> None:
+    documented = yaml.safe_load(plugin("event_filter", "key_vault")["RETURN"])
+
+    assert documented.keys() == PLAIN.keys()
+    assert set(documented["kind"]["choices"]) == set(plugin("event_filter", "key_vault")["KINDS"].values())
