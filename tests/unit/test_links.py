@@ -130,7 +130,8 @@ def test_only_the_tests_of_ansible_test_are_installed(installed: Path) -> None:
     assert tests == ["tests/config.yml"]
     assert top == {
         *("CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "SECURITY.md"),
-        *("changelogs", "docs", "examples", "meta", "playbooks", "plugins", "requirements.txt", "roles", "tests"),
+        *("changelogs", "docs", "examples", "extensions", "meta", "playbooks", "plugins", "requirements.txt", "roles"),
+        "tests",
     }
 
 
