@@ -129,9 +129,9 @@ def test_only_the_tests_of_ansible_test_are_installed(installed: Path) -> None:
 
     assert tests == ["tests/config.yml"]
     assert top == {
-        *("CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "SECURITY.md"),
-        *("changelogs", "docs", "examples", "extensions", "meta", "playbooks", "plugins", "requirements.txt", "roles"),
-        "tests",
+        *("CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md"),
+        *("FILES.json", "MANIFEST.json", "changelogs", "docs", "examples", "extensions", "meta", "playbooks"),
+        *("plugins", "requirements.txt", "roles", "tests"),
     }
 
 
