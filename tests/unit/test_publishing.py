@@ -130,7 +130,8 @@ def server(repository: Repository) -> Iterator[str]:
     """The address of the folder of all versions."""
 
     class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments: object) -> None: ...
+        def log_message(self, *arguments: object) -> None:
+            pass
 
     serve = functools.partial(Handler, directory=str(repository.folder / "pages"))
     with ThreadingHTTPServer(("127.0.0.1", 0), serve) as running:
