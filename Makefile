@@ -46,13 +46,16 @@ demo: $(SETUP)  ## run the collection against the sandbox
 	python demo/run.py
 
 .PHONY: lint
-lint: $(SETUP)  ## style, types, YAML, documentation, changelog, shell scripts
+lint: $(SETUP)  ## style, types, YAML, documentation, changelog, workflows, shell scripts
 	ruff check .
 	mypy
 	yamllint --strict .
 	ansible-lint --offline
 	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=all --disallow-unknown-collection-refs .
 	antsibull-changelog lint
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	zizmor --offline --quiet .github
 	shellcheck $$(git grep -lE "^#!.*bash")
 
 .PHONY: sanity
@@ -67,9 +70,16 @@ galaxy: $(SETUP)  ## build the collection and run Galaxy's importer on it
 release: $(SETUP)  ## build a release tarball, import it, install it in a clean environment and run the quick start
 	scripts/release
 
-.PHONY: docs
+.PHONY: publish
+publish: $(SETUP)  ## publish the tarball of `make release` on GitHub and on Galaxy; a workflow runs this target
+	scripts/publish
+
+.PHONY: docs pages
 docs: $(SETUP)  ## the docs site in site/; a warning or a broken link is an error
 	scripts/docs "$(CURDIR)/site"
+
+pages: docs  ## add the docs site to pages/, which has the sites of all versions; a workflow publishes the folder
+	scripts/pages "$(CURDIR)/site" "$(CURDIR)/pages"
 
 .PHONY: unit sandbox-test integration molecule
 unit: tests = tests/unit
@@ -145,10 +155,14 @@ proof: $(SETUP)  ## full reliability suite: injected faults, concurrent runs, 50
 	export PROOF=all SEQUENCES=$(or $(SEQUENCES),500) SEED=$(or $(SEED),$$RANDOM); echo "SEED=$$SEED"; \
 	pytest $(PYTEST_FLAGS) --dist worksteal -m "" $(PROOFS)
 
-.PHONY: test-all
-test-all: test slow fuzz foreign events ways proof  ## all tests, then tests with other SDKs, ansible-core and Python releases
+# ROW is one row, such as core-2.20.
+.PHONY: matrix
+matrix: $(SETUP) $(BROWSER)  ## tests with the oldest SDKs, and with other releases of ansible-core and Python
 	scripts/matrix $(PYTEST_FLAGS)
+
+.PHONY: test-all
+test-all: test slow fuzz foreign events ways proof matrix  ## all of the tests above
 
 .PHONY: clean
 clean:  ## remove the files that the other targets created
-	rm -rf .venv .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache site
+	rm -rf .venv .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache pages site

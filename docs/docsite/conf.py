@@ -23,7 +23,7 @@ _GALAXY = Path(__file__).parents[2] / "galaxy.yml"
 root_doc = "docs/README"
 include_patterns = [
     *("docs/*.md", "docs/reference/**.rst", "examples/README.md"),
-    *("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+    *("CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md"),
 ]
 
 extensions = ["myst_parser", "sphinx_antsibull_ext", "sphinx_copybutton"]
@@ -35,6 +35,7 @@ html_show_sphinx = False
 html_copy_source = False
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = [("versions.js", {"defer": "defer"})]
 # The address of the site itself.
 html_extra_path = ["index.html"]
 

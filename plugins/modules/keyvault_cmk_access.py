@@ -161,6 +161,11 @@ vault_id:
   returned: success
   type: str
   sample: /subscriptions/GUID/resourceGroups/rg-keys/providers/Microsoft.KeyVault/vaults/myvault
+vault_uri:
+  description: URL of the vault, without a slash at its end.
+  returned: success
+  type: str
+  sample: https://myvault.vault.azure.net
 authorization:
   description: Permission model of the vault, V(rbac) for Azure RBAC or V(access_policy) for access policies.
   returned: success

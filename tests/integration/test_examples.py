@@ -6,15 +6,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Ansible, Run
+import yaml
+from harness import BIN, Ansible, Run
 from role_runs import QUARTER, VARS, second_account
 from service import DAY, NEEDED, Service
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
 
 
 def run(ansible: Ansible, name: str, *arguments: str, **variables: Any) -> Run:
@@ -35,6 +39,35 @@ def succeeds(ansible: Ansible, name: str, *arguments: str, **variables: Any) -> 
 def test_every_example_is_run_here() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     assert [file.name for file in EXAMPLES.glob("*.yml") if f'"{file.name}"' not in source] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "more"),
+    [
+        ("execution-environment.yml", "quay.io/ansible/awx-ee", set()),
+        ("decision-environment.yml", "quay.io/ansible/ansible-rulebook", {"aiohttp", "PyJWT[crypto]"}),
+    ],
+)
+def test_an_image_contains_the_requirements_of_the_collection(
+    name: str, base: str, more: set[str], tmp_path: Path
+) -> None:
+    """The images are not built. ansible-builder creates the build context, and reads the requirements that it would
+    install."""
+    context, pip = tmp_path / "context", tmp_path / "pip.txt"
+    builder = BIN / "ansible-builder"
+    created = (EXAMPLES / name, "-c", context, "--output-filename", "Containerfile")
+    subprocess.run([builder, "create", "-f", *created], check=True)
+    of_image = context / "_build" / "requirements.txt"
+    found = ["--user-pip", of_image] if of_image.exists() else []
+    collections = os.environ["ANSIBLE_COLLECTIONS_PATH"]
+    subprocess.run([builder, "introspect", *found, "--write-pip", pip, collections], check=True)
+
+    assert f'ARG EE_BASE_IMAGE="{base}:latest"' in (context / "Containerfile").read_text()
+    (installed,) = yaml.safe_load((context / "_build" / "requirements.yml").read_text())["collections"]
+    galaxy = yaml.safe_load((ROOT / "galaxy.yml").read_text())
+    assert installed == {"name": galaxy["repository"], "type": "git", "version": galaxy["version"]}
+    required = {line for line in (ROOT / "requirements.txt").read_text().splitlines() if line[:1] not in ("", "#")}
+    assert {line.partition("  #")[0] for line in pip.read_text().splitlines()} == required | more
 
 
 def test_every_example_is_described() -> None:

@@ -555,6 +555,7 @@ def test_access_to_an_unused_key_is_revoked() -> None:
 def test_description() -> None:
     assert access_plan.describe(goal(key_name="batch"), vault(rbac=True), seen(vault(rbac=True), OWN)) == {
         "vault_id": VAULT_ID,
+        "vault_uri": "https://myvault.vault.azure.net",
         "authorization": "rbac",
         "principal_id": PRINCIPAL,
         "scope": KEY_ID,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,13 +73,58 @@ def test_releases_of_azcollection_that_are_tested_are_allowed() -> None:
     assert "tests/integration/test_retired_versions.py" in row
 
 
+MATRIX = re.findall(r"\brow (core-[\w.]+) ([\d.]+) ", (ROOT / "scripts/matrix").read_text(encoding="utf-8"))
+WORKFLOWS = sorted(file.name for file in (ROOT / ".github/workflows").glob("*.yml"))
+
+
+def workflow(name: str) -> dict[str, Any]:
+    return document(f".github/workflows/{name}")
+
+
+def steps(name: str) -> list[dict[str, Any]]:
+    return [step for job in workflow(name)["jobs"].values() for step in job.get("steps", [])]
+
+
 def test_readme_lists_the_releases_of_ansible_core_that_are_tested() -> None:
-    matrix = (ROOT / "scripts/matrix").read_text(encoding="utf-8")
-    (named,) = re.findall(r"for release in ([\d. ]+);", matrix)
-    releases = {*named.split(), *re.findall(r"ansible-core==([\d.]+)\.\*", matrix)}
+    """With the Python of each row. `make test` uses 2.19."""
+    tested = {(row.removeprefix("core-"), python) for row, python in MATRIX if row != "core-devel"}
+    assert tested
     for file in ("README.md", "docs/support.md"):
-        table = [line for line in lines(file) if re.match(r"\| 2\.", line)]
-        assert releases <= {one for line in table for one in re.findall(r"\d+\.\d+", line.split("|")[1])}, file
+        table = [line.split("|") for line in lines(file) if re.match(r"\| 2\.", line)]
+        listed = {(one, columns[2].strip()) for columns in table for one in re.findall(r"\d+\.\d+", columns[1])}
+        assert listed == {*tested, ("2.19", "3.11")}, file
+
+
+def test_workflow_runs_each_row_of_the_matrix() -> None:
+    """With the Python of the row."""
+    rows = workflow("matrix.yml")["jobs"]["matrix"]["strategy"]["matrix"]["include"]
+
+    assert {(row["row"], row["python"]) for row in rows} == {*MATRIX, ("oldest-sdk", "3.11")}
+    (setup,) = (step for step in steps("test.yml") if step.get("uses", "").startswith("actions/setup-python"))
+    assert setup["with"]["python-version"] == "3.11"
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_runs_existing_targets(name: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    commands = "\n".join(step.get("run", "") for step in steps(name))
+    targets = re.findall(r"^ *make ([\w-]+)", commands, re.M)
+
+    assert targets or all("uses" in job for job in workflow(name)["jobs"].values())
+    assert [target for target in targets if f"\n{target}: " not in makefile] == []
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_that_a_release_needs_can_be_called(name: str) -> None:
+    called = [job["uses"] for job in workflow(name)["jobs"].values() if "uses" in job]
+
+    assert [one for one in called if "workflow_call" not in document(one)["on"]] == []
+
+
+def test_workflows_are_described() -> None:
+    manual = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+    assert [name for name in WORKFLOWS if f"\n| *{workflow(name)['name']}* | `make " not in manual] == []
 
 
 def test_every_make_target_is_explained() -> None:

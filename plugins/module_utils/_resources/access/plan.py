@@ -115,6 +115,7 @@ def describe(goal: Goal, vault: Vault, observed: Observed) -> dict[str, Any]:
     by_role = vault_document.authorization_of(vault) == vault_document.RBAC
     return {
         "vault_id": vault["id"],
+        "vault_uri": vault_document.url(vault),
         "authorization": vault_document.authorization_of(vault),
         "principal_id": principal,
         "scope": scope_of(vault, goal.key_name if by_role else None),
