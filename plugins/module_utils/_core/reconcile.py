@@ -21,7 +21,8 @@ from .plan import Outcome, Plan, Service, Step, W
 
 
 class Planner(Protocol[W]):
-    def plan(self, goal: Any, observed: Any) -> Plan[W]: ...
+    def plan(self, goal: Any, observed: Any) -> Plan[W]:
+        """The steps from the observed state to the goal."""
 
 
 Check = Callable[[], None]

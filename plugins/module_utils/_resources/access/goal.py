@@ -128,11 +128,14 @@ class Observed(TypedDict, total=False):
 
 
 class AccessWrites(Service, Protocol):
-    def set_policy(self, *, vault_id: str, operation: str, entry: AccessPolicy) -> None: ...
+    def set_policy(self, *, vault_id: str, operation: str, entry: AccessPolicy) -> None:
+        """Add, replace or remove an access policy."""
 
-    def assign(self, *, scope: str, name: str, role: str, principal: str) -> None: ...
+    def assign(self, *, scope: str, name: str, role: str, principal: str) -> None:
+        """Create a role assignment."""
 
-    def unassign(self, *, assignment_id: str) -> None: ...
+    def unassign(self, *, assignment_id: str) -> None:
+        """Delete a role assignment."""
 
 
 @NEEDED.of(AccessWrites.set_policy)

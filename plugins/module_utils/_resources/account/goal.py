@@ -107,11 +107,14 @@ class Observed(TypedDict, total=False):
 
 
 class AccountWrites(Service, Protocol):
-    def create(self, *, group: str, name: str, body: Mapping[str, Any], evidence: Evidence | None = None) -> None: ...
+    def create(self, *, group: str, name: str, body: Mapping[str, Any], evidence: Evidence | None = None) -> None:
+        """Create an account."""
 
-    def update(self, *, group: str, name: str, body: Mapping[str, Any]) -> None: ...
+    def update(self, *, group: str, name: str, body: Mapping[str, Any]) -> None:
+        """Change an account."""
 
-    def delete(self, *, group: str, name: str) -> None: ...
+    def delete(self, *, group: str, name: str) -> None:
+        """Delete an account."""
 
 
 @NEEDED.of(AccountWrites.create)

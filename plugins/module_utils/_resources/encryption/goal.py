@@ -158,9 +158,11 @@ class EncryptionWrites(Service, Protocol):
         previous: KeyIdentifier | None,
         evidence: Evidence | None,
         even_if_unavailable: bool,
-    ) -> None: ...
+    ) -> None:
+        """Change the encryption of an account, and wait until Batch has accepted the key."""
 
-    def wait_until_available(self, *, group: str, name: str) -> None: ...
+    def wait_until_available(self, *, group: str, name: str) -> None:
+        """Wait until the account is available."""
 
 
 @NEEDED.of(EncryptionWrites.set_encryption)

@@ -274,15 +274,20 @@ class Observed(TypedDict, total=False):
 
 
 class KeyWrites(Service, Protocol):
-    def create(self, *, vault: str, name: str, body: Mapping[str, Any]) -> None: ...
+    def create(self, *, vault: str, name: str, body: Mapping[str, Any]) -> None:
+        """Create a key, or a version of the key."""
 
-    def update(self, *, vault: str, name: str, version: str, body: Mapping[str, Any]) -> None: ...
+    def update(self, *, vault: str, name: str, version: str, body: Mapping[str, Any]) -> None:
+        """Change the attributes of a version."""
 
-    def set_rotation_policy(self, *, vault: str, name: str, policy: RotationPolicy) -> None: ...
+    def set_rotation_policy(self, *, vault: str, name: str, policy: RotationPolicy) -> None:
+        """Replace the rotation policy of a key."""
 
-    def delete(self, *, vault: str, name: str) -> None: ...
+    def delete(self, *, vault: str, name: str) -> None:
+        """Delete a key. It can be recovered."""
 
-    def recover(self, *, vault: str, name: str) -> None: ...
+    def recover(self, *, vault: str, name: str) -> None:
+        """Recover a deleted key."""
 
 
 @NEEDED.of(KeyWrites.create)

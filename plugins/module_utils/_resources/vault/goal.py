@@ -90,13 +90,17 @@ class Observed(TypedDict, total=False):
 
 
 class VaultWrites(Service, Protocol):
-    def create(self, *, group: str, name: str, body: Mapping[str, Any]) -> None: ...
+    def create(self, *, group: str, name: str, body: Mapping[str, Any]) -> None:
+        """Create a vault, or recover a deleted vault."""
 
-    def update(self, *, group: str, name: str, body: Mapping[str, Any]) -> None: ...
+    def update(self, *, group: str, name: str, body: Mapping[str, Any]) -> None:
+        """Change a vault."""
 
-    def delete(self, *, group: str, name: str) -> None: ...
+    def delete(self, *, group: str, name: str) -> None:
+        """Delete a vault. It can be recovered."""
 
-    def restore_access(self, *, group: str, name: str) -> None: ...
+    def restore_access(self, *, group: str, name: str) -> None:
+        """Restore the access to a recovered vault."""
 
 
 @NEEDED.of(VaultWrites.create)
