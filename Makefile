@@ -93,7 +93,7 @@ slow: $(SETUP)  ## the tests and cases that `make test` leaves out because they 
 	pytest $(PYTEST_FLAGS) -m slow
 
 .PHONY: foreign
-foreign: $(SETUP)  ## the Azure CLI and azure.azcollection against the sandbox
+foreign: $(SETUP)  ## the Azure CLI and azure.azcollection against the sandbox; the playbook awx with awx.awx
 	scripts/foreign $(PYTEST_FLAGS)
 
 # BENCH is one of them, or several; FRACTION=0.1 a trial of a tenth of the size, which is printed only.
