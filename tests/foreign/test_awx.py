@@ -224,7 +224,7 @@ def tasks(entries: list[Object]) -> Iterator[Object]:
 CALLS = [
     (name, arguments)
     for entries in (
-        yaml.safe_load((ROOT / "playbooks" / "awx.yml").read_text())[0]["tasks"],
+        yaml.safe_load((ROOT / "playbooks" / "tasks" / "awx.yml").read_text()),
         yaml.safe_load((ROOT / "playbooks" / "tasks" / "awx_eda.yml").read_text()),
     )
     for one in tasks(entries)
