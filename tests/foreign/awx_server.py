@@ -65,7 +65,8 @@ class Awx:
         number = 1 + sum(map(len, self.objects.values()))
         kind = endpoint.removesuffix("s") if endpoint != "inventories" else "inventory"
         path = f"/api/v2/{endpoint}/{number}/"
-        made = {"id": number, "type": kind, "url": path, "summary_fields": {}, **DEFAULTS.get(endpoint, {}), **fields}
+        sent = {name: value for name, value in fields.items() if value is not None}
+        made = {"id": number, "type": kind, "url": path, "summary_fields": {}, **DEFAULTS.get(endpoint, {}), **sent}
         made["related"] = {"survey_spec": f"{path}survey_spec/", "update": f"{path}update/"}
         if endpoint == "projects":
             # AWX begins an update after the creation.
