@@ -103,7 +103,7 @@ slow: $(SETUP)  ## the tests and cases that `make test` leaves out because they 
 	pytest $(PYTEST_FLAGS) -m slow
 
 .PHONY: foreign
-foreign: $(SETUP)  ## the Azure CLI and azure.azcollection against the sandbox
+foreign: $(SETUP)  ## the Azure CLI and azure.azcollection against the sandbox; the playbook awx with awx.awx
 	scripts/foreign $(PYTEST_FLAGS)
 
 .PHONY: events demo-events

@@ -54,12 +54,10 @@ notes:
 """
 
 EXAMPLES = r"""
-# All accounts that the caller can read
+# Only this line is required. By default, the hosts are all accounts that the caller can read.
 plugin: azbatch.cmk.batch_accounts
 
----
 # Accounts of two subscriptions, read by a service principal whose secret is in an environment variable
-plugin: azbatch.cmk.batch_accounts
 subscriptions:
   - 11111111-2222-3333-4444-555555555555
   - 66666666-7777-8888-9999-000000000000
@@ -67,23 +65,21 @@ tenant: contoso.onmicrosoft.com
 client_id: aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee
 secret: "{{ lookup('ansible.builtin.env', 'BATCH_SECRET') }}"
 
----
-# Accounts in production that use a customer-managed key, except for one vault, also grouped by their tag `team`
-plugin: azbatch.cmk.batch_accounts
+# Accounts in production that use a customer-managed key, except for one vault
 filters:
   - exclude: cmk_key_source == 'microsoft_batch'
   - exclude: cmk_vault_name == 'kv-legacy'
   - include: cmk_tags.environment | default('') == 'production'
   - exclude: true
+
+# Also grouped by their tag `team`, with a variable that depends on their tag `tier`
 keyed_groups:
   - key: cmk_tags.team | default('nobody')
     prefix: team
 compose:
   cmk_key_max_age: "'P30D' if cmk_tags.tier | default('') == 'gold' else 'P90D'"
 
----
 # Cached for one hour
-plugin: azbatch.cmk.batch_accounts
 cache: true
 cache_plugin: ansible.builtin.jsonfile
 cache_connection: ~/.cache/batch_accounts

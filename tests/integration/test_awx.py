@@ -2,17 +2,21 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs the steps of AWX with ansible-runner: an update of the inventory source, then a canary job and a sliced job.
+"""Runs the steps of AWX with ansible-runner: an update of the inventory source, then jobs of the job templates.
 
-AWX gives each job a private data directory, an inventory that is a script, and the credential in its environment.
+The job templates are those of the playbook awx, with its defaults, and the project is the folder examples/awx. AWX
+gives each job a private data directory, an inventory that is a script, and the credential in its environment.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -24,21 +28,64 @@ from typing import Any
 
 import ansible_runner
 import pytest
+import yaml
 from cases import BUSY
-from harness import Ansible, until, writes
+from harness import BIN, Ansible, until, writes
 from role_runs import QUARTER, things
-from service import Service
+from sandbox_client import plain_environment
+from service import GROUP, Service
 
+from ansible_collections.azbatch.cmk.plugins.plugin_utils import _play_keywords as keywords
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = ROOT / "examples" / "awx"
+PLAYBOOKS = ROOT / "playbooks"
 SLICES = 3
+SETTINGS = {"cmk_awx_organization": "Default", "cmk_awx_slices": SLICES}
 ACCOUNTS = [f"account{number}" for number in range(1, 8)]
-# The files of the project in docs/awx.md that these jobs use.
-PROJECT = {
-    "batch_accounts.yml": "plugin: azbatch.cmk.batch_accounts\n",
-    "rotate.yml": "- name: Rotate\n  ansible.builtin.import_playbook: azbatch.cmk.rotate\n",
-    "ansible.cfg": "[defaults]\ncallbacks_enabled = azbatch.cmk.progress\n",
-}
 
 Inventory = dict[str, Any]
+
+
+@functools.cache
+def defined(name: str, settings: str = json.dumps(SETTINGS)) -> list[Any]:
+    """A list of the variables of the playbook awx. The settings are JSON, or the name of a file with an @."""
+    done = subprocess.run(
+        [
+            *(BIN / "ansible", "localhost", "-m", "ansible.builtin.debug", "-a", f"var={name}"),
+            *("--playbook-dir", PLAYBOOKS, "-e", f"@{PLAYBOOKS / 'vars' / 'awx.yml'}", "-e", settings),
+        ],
+        env={**plain_environment(), "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found: list[Any] = json.loads(done.stdout.partition("=>")[2])[name]
+    return found
+
+
+def job_template(name: str) -> dict[str, Any]:
+    found: dict[str, Any]
+    (found,) = (one for one in defined("__job_templates") if one["name"] == name)
+    return found
+
+
+def job_variables(template: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The extra variables of a job: those of the template, the defaults of its survey, and the given ones.
+
+    AWX does not use a default that its own check refuses. This applies to a default for several choices, which is a
+    string and not a list.
+    """
+    defaults = {
+        one["variable"]: one["default"]
+        for one in template.get("survey", ())
+        if "default" in one and one["type"] != "multiselect"
+    }
+    required = {one["variable"] for one in template.get("survey", ()) if one["required"]}
+    variables = {**template["extra_vars"], **defaults, **given}
+    assert required <= {name for name, value in variables.items() if value != ""}
+    return variables
 
 
 @dataclass
@@ -48,11 +95,11 @@ class Awx:
     folder: Path
     environment: Mapping[str, str]
 
-    def update_inventory(self) -> Inventory:
+    def update_inventory(self, name: str = "update") -> Inventory:
         """The hosts and groups of the inventory source, as AWX stores them until the next update."""
         found, errors = ansible_runner.get_inventory(
             action="list",
-            inventories=[str(self._directory("update") / "project" / "batch_accounts.yml")],
+            inventories=[str(self._directory(name) / "project" / "batch_accounts.yml")],
             response_format="json",
             export=True,
             envvars=dict(self.environment),
@@ -62,19 +109,20 @@ class Awx:
         inventory: Inventory = found
         return inventory
 
-    def job(self, name: str, inventory: Inventory, **variables: Any) -> Any:
-        """Run a job with the stored inventory. It has to succeed."""
-        ended = ansible_runner.run(**self._template(name, inventory, variables))
-        assert (ended.status, ended.rc) == ("successful", 0), ended.stdout.read()
+    def job(
+        self, template: str, inventory: Inventory, *, name: str | None = None, fails: bool = False, **given: Any
+    ) -> Any:
+        """Run a job with the stored inventory, and with variables that the survey or an earlier node has given. It has
+        to succeed, unless `fails`."""
+        ended = ansible_runner.run(**self._arguments(template, name or template, inventory, given))
+        assert ended.status == ("failed" if fails else "successful"), ended.stdout.read()
         return ended
 
-    def ended_job(
-        self, name: str, inventory: Inventory, *, end: str, when: Callable[[], bool], **variables: Any
-    ) -> None:
+    def ended_job(self, template: str, inventory: Inventory, *, end: str, when: Callable[[], bool]) -> None:
         """Run a job that is canceled, or reaches its timeout, once `when` is true."""
-        is_canceled = threading.Event()
-        template = {**self._template(name, inventory, variables), "settings": {"pexpect_timeout": 0.2}}
-        thread, job = ansible_runner.run_async(**template, cancel_callback=is_canceled.is_set)
+        is_canceled, name = threading.Event(), f"{template}-ended"
+        arguments = {**self._arguments(template, name, inventory, {}), "settings": {"pexpect_timeout": 0.2}}
+        thread, job = ansible_runner.run_async(**arguments, cancel_callback=is_canceled.is_set)
         try:
             until(when)
         finally:
@@ -90,33 +138,37 @@ class Awx:
                         os.kill(int(file.parent.name), signal.SIGKILL)
         assert job.status == end, job.stdout.read()
 
-    def _template(self, name: str, inventory: Inventory, variables: Mapping[str, Any]) -> dict[str, Any]:
+    def _arguments(self, template: str, name: str, inventory: Inventory, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a job."""
-        directory = self._directory(name)
+        directory, found = self._directory(name), job_template(template)
         script = directory / "inventory" / "hosts"
         script.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(inventory)}\nEND\n")
         script.chmod(0o700)
         return {
             "private_data_dir": str(directory),
-            "playbook": "rotate.yml",
+            "playbook": f"{found.get('playbook', template)}.yml",
             "inventory": str(script),
-            "extravars": variables,
+            "extravars": job_variables(found, given),
             "envvars": dict(self.environment),
             "ident": name,
             "quiet": True,
         }
 
-    def sliced_job(self, inventory: Inventory, **variables: Any) -> list[Any]:
+    def sliced_job(self, template: str, inventory: Inventory, **given: Any) -> list[Any]:
         """Run the slices of a job concurrently."""
-        with ThreadPoolExecutor(SLICES) as threads:
-            return list(threads.map(lambda n: self.job(f"slice{n}", sliced(inventory, n), **variables), range(SLICES)))
+
+        def run(number: int) -> Any:
+            return self.job(template, sliced(inventory, number), name=f"slice{number}", **given)
+
+        slices = job_template(template)["slices"]
+        with ThreadPoolExecutor(slices) as threads:
+            return list(threads.map(run, range(slices)))
 
     def _directory(self, name: str) -> Path:
         directory = self.folder / name
-        for part in ("project", "inventory", "env"):
-            (directory / part).mkdir(parents=True)
-        for file, content in PROJECT.items():
-            (directory / "project" / file).write_text(content)
+        shutil.copytree(PROJECT, directory / "project")
+        for part in ("inventory", "env"):
+            (directory / part).mkdir()
         return directory
 
 
@@ -166,22 +218,56 @@ def on_an_old_version(service: Service) -> str:
     return identifier
 
 
+def test_the_example_of_the_variables_is_valid_and_complete(tmp_path: Path) -> None:
+    """With and without the lines that are comments."""
+    example = (PROJECT / "awx_variables.yml").read_text()
+    complete = re.sub("^# (?=cmk_awx_|  )", "", example, flags=re.MULTILINE)
+    for name, content in (("example.yml", example), ("complete.yml", complete)):
+        file = tmp_path / name
+        # As if the environment variables of the example were set.
+        file.write_text(content.replace("lookup('ansible.builtin.env', ", "('set' ~ "))
+        assert [one for one in defined("__problems", f"@{file}") if one] == []
+
+    public = set(re.findall(r"^(cmk_awx_\w+):", (PLAYBOOKS / "vars" / "awx.yml").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^(cmk_awx_\w+):", complete, re.MULTILINE)) == public
+
+
 @pytest.mark.parametrize(
-    "rule", [{"cmk_key_max_age": "P90D"}, {"cmk_key_force_new_version": True}], ids=["due", "forced"]
+    "name", [file.stem for file in sorted(PROJECT.glob("*.yml")) if "import_pl" in file.read_text()]
+)
+def test_jobs_set_variables_of_their_role(name: str) -> None:
+    """With the choices of the role. A misspelled variable would have no effect."""
+    specs = yaml.safe_load((ROOT / "roles" / name / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+    options = {**specs[name]["options"], **{variable: {} for variable in keywords.VARIABLES}}
+    templates = [one for one in defined("__job_templates") if one.get("playbook", one["name"]) == name]
+    assert templates
+    for template in templates:
+        asked = {one["variable"]: one for one in template.get("survey", ())}
+        assert {*asked, *template["extra_vars"]} <= options.keys()
+        for variable, question in asked.items():
+            known = options[variable].get("choices")
+            is_flag = options[variable].get("type") == "bool"
+            assert set(question.get("choices", ())) <= ({"false", "true"} if is_flag else {*(known or ())})
+            assert ("choices" in question) == bool(known or is_flag)
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"cmk_key_force_new_version": "true"}], ids=["due", "forced by the survey of the workflow"]
 )
 @pytest.mark.slow(every=2)
-def test_a_canary_and_slices_rotate_each_account_once(awx: Awx, service: Service, rule: dict[str, Any]) -> None:
+def test_a_canary_and_slices_rotate_each_account_once(awx: Awx, service: Service, given: dict[str, Any]) -> None:
     """The slices are in a nested workflow job, which is a node of the workflow that contains the canary."""
     identifier, control = on_an_old_version(service), service.sandbox.control
     inventory = awx.update_inventory()
     assert sorted(inventory["_meta"]["hostvars"]) == ACCOUNTS
+    assert given.keys() <= {one["variable"] for one in defined("__workflow_survey")}
 
     since = control.last
-    canary = awx.job("canary", inventory, **rule, cmk_hosts="pinned[0]", awx_workflow_job_id=1)
+    canary = awx.job("canary", inventory, **given, awx_workflow_job_id=1)
     newest = service.key().id
     assert [service.encryption(name) for name in ACCOUNTS] == [newest, *[identifier] * 6]
 
-    jobs = awx.sliced_job(inventory, **rule, cmk_hosts="pinned", **{"awx_workflow_job_id": 2, **artifacts(canary)})
+    jobs = awx.sliced_job("rotate", inventory, **{"awx_workflow_job_id": 2, **artifacts(canary), **given})
     assert {name: service.encryption(name) for name in ACCOUNTS} == dict.fromkeys(ACCOUNTS, newest)
     assert all(service.is_available(name) for name in ACCOUNTS)
     assert Counter(things(writes(control.requests(since)))) == {
@@ -196,11 +282,52 @@ def test_a_canary_and_slices_rotate_each_account_once(awx: Awx, service: Service
         assert service.sandbox.secret not in output
 
 
+def test_after_a_failure_the_workflow_recovers_accounts(awx: Awx, service: Service) -> None:
+    """The canary fails, because the account has lost its access. A key that somebody has disabled stays disabled."""
+    principal, version = service.on_key()
+    inventory = awx.update_inventory()
+    service.revoke(principal)
+    nodes = {node["identifier"]: node for node in defined("__nodes")}
+    failed = awx.job("canary", inventory, fails=True)
+    assert nodes["canary"]["related"]["failure_nodes"] == [{"identifier": "recover"}]
+
+    awx.job("recover", inventory, **nodes["recover"]["extra_data"], **artifacts(failed))
+    assert service.is_available()
+    assert service.encryption() == version
+
+    service.disable()
+    awx.job("recover", inventory, name="second", fails=True, **nodes["recover"]["extra_data"])
+    assert not service.key().properties.enabled
+
+
+@pytest.mark.slow
+def test_the_other_job_templates(awx: Awx, service: Service) -> None:
+    place = {"cmk_resource_group": GROUP, "cmk_account_name": "account1"}
+    others: Inventory = {"ungrouped": {"hosts": ["account2"]}, "_meta": {"hostvars": {"account2": {}}}}
+    job = awx.job("provision", others, **place, cmk_location="", cmk_vault_name="vault-one", cmk_key_name="key1")
+    assert "WARNING" not in job.stdout.read()
+    assert service.encryption() == service.key().id
+    inventory = awx.update_inventory()
+
+    result = artifacts(awx.job("audit", inventory))["cmk_audit_result"]
+    assert sorted(result["files"]) == ["csv", "html", "json", "junit", "sarif"]
+
+    other = service.make_key("key2").id
+    awx.job("switch", inventory, cmk_hosts="pinned", cmk_new_key_identifier=other)
+    assert service.encryption() == other
+
+    # The form of AWX has selected all repairs.
+    awx.job("recover", inventory, cmk_recover_repairs=["vault", "network", "key", "access"])
+    awx.job("revert", awx.update_inventory("second"), cmk_hosts="all")
+    assert service.encryption() is None
+    assert service.enabled("key2") == [True]
+
+
 def test_the_same_job_again_changes_nothing(awx: Awx, service: Service) -> None:
     service.on_key()
     inventory = awx.update_inventory()
     since = service.sandbox.control.last
-    awx.job("job1", inventory, cmk_hosts="pinned", cmk_key_max_age="P90D")
+    awx.job("rotate", inventory)
     assert writes(service.sandbox.control.requests(since)) == []
 
 
@@ -215,7 +342,6 @@ def test_the_same_job_again_changes_nothing(awx: Awx, service: Service) -> None:
 def test_the_next_job_completes_an_interrupted_job(awx: Awx, service: Service, end: str, moved: int) -> None:
     old, control = on_an_old_version(service), service.sandbox.control
     inventory = awx.update_inventory()
-    wanted = {"cmk_hosts": "pinned", "cmk_key_max_age": "P90D"}
     # The job waits 300 s before it repeats this request, and is ended during that wait.
     later = {"status": 429, "headers": {"Retry-After": "300"}, "body": BUSY}
     control.fault(match={"method": "PATCH", "path": "batchAccounts"}, skip=moved, times=None, answer=later)
@@ -224,18 +350,18 @@ def test_the_next_job_completes_an_interrupted_job(awx: Awx, service: Service, e
     def is_in_mid_change() -> bool:
         return any(one["status"] == later["status"] for one in control.requests(since))
 
-    awx.ended_job("job1", inventory, end=end, when=is_in_mid_change, **wanted)
+    awx.ended_job("rotate", inventory, end=end, when=is_in_mid_change)
     control.call("DELETE", "/faults")
     newest = service.key().id
     assert Counter(service.encryption(name) for name in ACCOUNTS) == Counter({old: 7 - moved, newest: moved})
     assert all(service.is_available(name) for name in ACCOUNTS)
 
-    awx.job("job2", inventory, **wanted)
+    awx.job("rotate", inventory)
     assert {name: service.encryption(name) for name in ACCOUNTS} == dict.fromkeys(ACCOUNTS, newest)
     assert all(service.is_available(name) for name in ACCOUNTS)
     assert len(service.versions()) == 2
     since = control.last
-    awx.job("job3", inventory, **wanted)
+    awx.job("rotate", inventory, name="again")
     assert writes(control.requests(since)) == []
 
 
@@ -250,14 +376,14 @@ def test_the_next_node_of_a_workflow_gets_the_accounts(awx: Awx, service: Servic
     inventory = awx.update_inventory()
     changed = {"changed": True, "finished": True}
 
-    canary = artifacts(awx.job("canary", inventory, cmk_hosts="pinned[0]", cmk_key_max_age="P90D"))
+    canary = artifacts(awx.job("canary", inventory))
     versions = {first.rpartition("/")[0]: service.key().properties.version}
     result = {"accounts": {"account1": changed}, "not_started": [], "new_versions": versions}
     assert canary == {"cmk_rotate_result": result}
 
     # An extra variable of the workflow node: all accounts except those of the previous node.
     others = "{{ ['pinned'] | union(cmk_rotate_result.accounts | map('regex_replace', '^', '!')) | join(':') }}"
-    job = awx.job("others", inventory, cmk_hosts=others, cmk_key_max_age="P90D", **canary)
+    job = awx.job("rotate", inventory, **{**canary, "cmk_hosts": others})
     result = {"accounts": dict.fromkeys(ACCOUNTS[1:3], changed), "not_started": [], "new_versions": {}}
     assert artifacts(job) == {"cmk_rotate_result": result}
     assert "WARNING" not in job.stdout.read()

@@ -40,7 +40,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = "ansible_collections.azbatch.cmk.plugins"
 MODULES = sorted(file.stem for file in (ROOT / "plugins" / "modules").glob("*.py") if file.stem != "__init__")
 ROLES = sorted(folder.name for folder in (ROOT / "roles").iterdir() if folder.is_dir())
-PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
+# The playbook awx sets up AWX and runs no role.
+PLAYBOOKS = sorted(file for file in (ROOT / "playbooks").glob("*.yml") if file.stem != "awx")
 
 
 def load(path: Path) -> Any:
@@ -658,7 +659,8 @@ def test_reports_link_to_the_documentation_of_the_version() -> None:
     assert f"/blob/{VERSION}/" in MANUAL
 
 
-MANUALS = [file for pattern in ("*.md", "docs/*.md", "examples/*.md", "roles/*/*.md") for file in ROOT.glob(pattern)]
+PATTERNS = ("*.md", "docs/*.md", "examples/*.md", "examples/awx/**/*.yml", "roles/*/*.md")
+MANUALS = [file for pattern in PATTERNS for file in ROOT.glob(pattern)]
 
 
 @pytest.mark.parametrize("file", MANUALS, ids=lambda file: file.name)
@@ -706,7 +708,6 @@ def test_sandbox_has_the_version_of_the_collection() -> None:
     assert said[1] == VERSION
 
 
-MANUALS = [file for pattern in ("*.md", "docs/*.md", "examples/*.md", "roles/*/*.md") for file in ROOT.glob(pattern)]
 # Ways to install from the repository, each with the version in a group.
 INSTALLED = (
     r"git\+https://github\.com/azbatch/azbatch\.cmk(?:\.git)?(?:[,@]([\w.-]*\w))?",
