@@ -186,5 +186,5 @@ def test_the_readme_from_its_variables_to_its_last_play(ansible: Ansible, servic
 
 
 def test_the_readme_names_existing_playbooks() -> None:
-    named = set(re.findall(r"ansible-playbook azbatch\.cmk\.(\w+)", README))
+    named = set(re.findall(r"(?:ansible-playbook|The playbook) `?azbatch\.cmk\.(\w+)", README))
     assert named == {path.stem for path in (ROOT / "playbooks").glob("*.yml")}
