@@ -216,7 +216,8 @@ def test_an_experiment_that_needs_more_accounts_than_the_quota_allows_is_left_ou
     assert result(tmp_path)["switches"].keys() == {"read_lag"}
 
 
-@pytest.mark.parametrize("after", range(1, 18))
+# After each request of the run, from the first read to the last read of the cleaning.
+@pytest.mark.parametrize("after", range(1, 28))
 @pytest.mark.slow(every=6)
 def test_a_killed_run_is_continued_and_cleaned(azure: Sandbox, tmp_path: Path, after: int) -> None:
     only = ("--only", "identities_on_put", "--only", "new_principal")
