@@ -7,8 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +17,7 @@ from typing import Any
 import requests
 from azure.identity import DefaultAzureCredential
 
+from azure_sandbox.recording.placeholders import claims_of
 from azure_sandbox.recording.recorder import Recorder, RecordingProblem
 from azure_sandbox.running import InThread
 
@@ -27,11 +26,10 @@ from .azure import GROUPS, MANAGEMENT, Azure, Credential, NoResponse, Refused
 from .clock import Clock, RealClock
 from .experiment import Experiment, Length, Outcome
 from .experiments import EXPERIMENTS, job
-from .lab import Lab, Place, random_name
+from .lab import RETENTION_DAYS, Lab, Place, random_name
 from .state import State
 
 FOLDER = Path("live")
-KEPT_DAYS = 7
 
 
 def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) -> int:
@@ -141,11 +139,11 @@ class Kit:
             print(f"  {one.name}: about {_time(one.minutes)}, costs {one.cost}. {one.steps}")
         print(
             f"In all about {_time(sum(one.minutes for one in experiments))}. Then everything is deleted. Because of "
-            f"their purge protection, the vaults stay soft-deleted for {KEPT_DAYS} days, and cost nothing then."
+            f"their purge protection, the vaults stay soft-deleted for {RETENTION_DAYS} days, and cost nothing then."
         )
 
     def _place(self, state: State, location: str) -> Place:
-        claims = _claims(self._credential.get_token(f"{MANAGEMENT}/.default").token)
+        claims = claims_of(self._credential.get_token(f"{MANAGEMENT}/.default").token)
         if not state.group:
             state.group, state.location = random_name(cleaning.PREFIX), location
             # Before the group is created, so that a run that is killed is found again.
@@ -191,9 +189,3 @@ def _time(minutes: float) -> str:
     if minutes < 90:
         return f"{minutes:.0f} minutes"
     return f"{minutes / 60:.0f} hours" if minutes < 48 * 60 else f"{minutes / 1440:.0f} days"
-
-
-def _claims(token: str) -> dict[str, Any]:
-    payload = token.split(".")[1]
-    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    return claims

@@ -21,6 +21,8 @@ ENCRYPTION_USER = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
 # How long an operation may take, in seconds.
 PATIENCE = 1800
 KEY = "cmk"
+# How long a deleted vault is kept: the shortest time that Azure allows.
+RETENTION_DAYS = 7
 NEEDED = ("get", "wrapKey", "unwrapKey")
 # What the caller does with keys.
 CALLER = ("get", "list", "create", "update", "delete", "recover")
@@ -134,13 +136,13 @@ class Lab:
         sku: str = "standard",
         location: str | None = None,
     ) -> str:
-        """The name of a new vault with purge protection. The caller and the principals can use its keys by access
-        policies. With `roles`, the vault uses Azure RBAC, and nobody has a role."""
+        """The name of a new vault, by default with purge protection. The caller and the principals can use its keys by
+        access policies. With `roles`, the vault uses Azure RBAC, and nobody has a role."""
         name = random_name("kv")
         properties: dict[str, Any] = {
             "tenantId": self.place.tenant,
             "sku": {"family": "A", "name": sku},
-            "softDeleteRetentionInDays": 7,
+            "softDeleteRetentionInDays": RETENTION_DAYS,
             # False is refused: the property is true, or missing.
             **({"enablePurgeProtection": True} if is_protected else {}),
             "enableRbacAuthorization": roles,

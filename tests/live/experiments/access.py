@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
+from azure_sandbox.shared.behavior import POSITIONS
+
 from ..experiment import Experiment, Outcome
-from ..lab import Lab, measured
+from ..lab import Identity, Lab, measured
 
 _RETIREMENT = datetime(2027, 2, 27, tzinfo=timezone.utc)
 _RETIRED = "2023-07-01"
@@ -27,26 +29,20 @@ def new_principal(lab: Lab) -> Outcome:
 
 
 def role_delay(lab: Lab) -> Outcome:
-    identity = lab.once("identity", lab.identity)
     # The caller creates the key in an open vault, which then changes to Azure RBAC.
-    vault = lab.once("vault", lab.vault)
-    kid = lab.once("key", lambda: lab.key(vault))
-    account = lab.once("account", lambda: lab.account(identity=lab.assigned(identity)))
+    identity, vault, kid, account = _without_access(lab)
     lab.once("roles", lambda: lab.use_roles(vault))
     lab.assign(lab.vault_path(vault), identity["principal"]).required()
     seconds = lab.first(lambda: lab.change(account, properties=lab.encryption(kid)).ok, limit=1500, step=_STEP)
     if seconds is None:
         return Outcome("Batch could not use the key after 25 minutes.", {"role_delay": ()})
-    consistent = {"role_delay": measured(("0", "60", "600"), seconds, _STEP)}
+    consistent = {"role_delay": measured(POSITIONS["role_delay"], seconds, _STEP)}
     seen = f"Batch accepted the key {seconds:.0f} s after the assignment."
     return Outcome(seen, consistent, {"role_propagation": seconds})
 
 
 def policy_delay(lab: Lab) -> Outcome:
-    identity = lab.once("identity", lab.identity)
-    vault = lab.once("vault", lab.vault)
-    kid = lab.once("key", lambda: lab.key(vault))
-    account = lab.once("account", lambda: lab.account(identity=lab.assigned(identity)))
+    identity, vault, kid, account = _without_access(lab)
     refused = lab.change(account, properties=lab.encryption(kid))
     lab.admit(vault, identity["principal"])
     seconds = lab.until(
@@ -54,6 +50,14 @@ def policy_delay(lab: Lab) -> Outcome:
     )
     seen = f"Without access: {refused.what}. Batch accepted the key {seconds:.0f} s after the access policy was added."
     return Outcome(seen, timing={"policy_propagation": seconds})
+
+
+def _without_access(lab: Lab) -> tuple[Identity, str, str, str]:
+    """An identity, a vault and a key to which it has no access, and an account with the identity."""
+    identity = lab.once("identity", lab.identity)
+    vault = lab.once("vault", lab.vault)
+    kid = lab.once("key", lambda: lab.key(vault))
+    return identity, vault, kid, lab.once("account", lambda: lab.account(identity=lab.assigned(identity)))
 
 
 def vault_creation(lab: Lab) -> Outcome:
@@ -88,7 +92,7 @@ EXPERIMENTS = (
         "Assign the role to the identity of an account, and move the account to the key every 5 s until Batch accepts.",
         role_delay,
         minutes=11,
-        switches={"role_delay": {one: f"after {one} s" for one in ("0", "60", "600")}},
+        switches={"role_delay": {one: f"after {one} s" for one in POSITIONS["role_delay"]}},
         durations=("role_propagation",),
         cost="a vault, a key: less than a cent",
     ),

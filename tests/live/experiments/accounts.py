@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from azure_sandbox.shared.behavior import POSITIONS
+
 from ..azure import BATCH, VAULTS
 from ..experiment import Experiment, Outcome
 from ..lab import Lab, measured, random_name
@@ -58,7 +60,7 @@ def read_lag(lab: Lab) -> Outcome:
     lab.change(account, tags={"probe": value}).required()
     seconds = lab.first(lambda: lab.read(account).get("tags") == {"probe": value}, limit=300, step=1)
     seen = f"A read showed the change after {seconds:.0f} s." if seconds is not None else "No read showed the change."
-    return Outcome(seen, {"read_lag": measured(("0", "5", "60"), seconds, 1)})
+    return Outcome(seen, {"read_lag": measured(POSITIONS["read_lag"], seconds, 1)})
 
 
 def life(lab: Lab) -> Outcome:
@@ -180,7 +182,7 @@ EXPERIMENTS = (
         "Change the tags of an account, and read it every second until it shows them.",
         read_lag,
         minutes=1,
-        switches={"read_lag": {one: f"after {one} s" for one in ("0", "5", "60")}},
+        switches={"read_lag": {one: f"after {one} s" for one in POSITIONS["read_lag"]}},
     ),
     Experiment(
         "identities_on_put",

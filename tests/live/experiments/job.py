@@ -14,7 +14,7 @@ from typing import Any
 
 from ..azure import Refused
 from ..experiment import Experiment, Outcome
-from ..lab import CRYPTO_OFFICER, KEY, Lab, random_name
+from ..lab import CRYPTO_OFFICER, KEY, RETENTION_DAYS, Lab, random_name
 
 _SECONDS = 3600
 
@@ -32,7 +32,7 @@ def _job(identity: str, authorization: str, lab: Lab) -> Outcome:
     new = {
         "cmk_location": lab.place.location,
         "cmk_vault_authorization": authorization,
-        "cmk_vault_retention_days": 7,
+        "cmk_vault_retention_days": RETENTION_DAYS,
         "cmk_identity": lab.once("identity", lab.identity)["id"] if identity == "user_assigned" else identity,
     }
     if authorization == "rbac":

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial, reduce
 
+from azure_sandbox.shared.behavior import POSITIONS
+
 from ..experiment import Experiment, Length, Outcome
 from ..lab import EXPIRED, FUTURE, Identity, Lab, measured, vault_of
 
@@ -16,7 +18,7 @@ STEP = 60
 # The longest time until Batch notices that it cannot use the key, with some reserve, in seconds.
 NOTICED_WITHIN = 2 * 3600
 _RECOVERED_WITHIN = 3600
-_NOTICED, _POOLS = ("0", "600", "3600"), ("200", "403", "409", "500")
+_NOTICED, _POOLS = POSITIONS["key_loss_noticed"], POSITIONS["pools_without_key"]
 
 # By the way in which the account loses its key: what takes the key away, and what restores it. The arguments are the
 # identifier of the key, and the principal of the account.

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from azure_sandbox.shared.behavior import POSITIONS
+
 from ..experiment import Experiment, Length, Outcome
 from ..lab import Identity, Lab, vault_of
 from .loss import NOTICED_WITHIN
@@ -17,9 +19,9 @@ from .loss import NOTICED_WITHIN
 _HOUR, _DAY = 3600, 86400
 # How long after the change the previous version is disabled, in seconds.
 _PROBES = (300, 2 * _HOUR, 25 * _HOUR)
-_NOTICED = ("0", "600", "3600")
-_NEEDED = ("0", "600", "86400")
-_FOLLOWED = ("0", "3600", "86400")
+_NOTICED = POSITIONS["key_loss_noticed"]
+_NEEDED = POSITIONS["previous_version_needed"]
+_FOLLOWED = POSITIONS["follower_delay"]
 
 
 def previous_version_needed(lab: Lab) -> Outcome:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from ..shared import web
 from ..shared.errors import resource_group_not_found
+from ..shared.timing import iso
 from ..shared.web import Route, answer
 from . import documents, errors, filters, rules
 from .governance import Governance
@@ -72,7 +73,7 @@ def put_assignment(call: Call) -> Response:
     if not is_written:
         return answer(document)
     seeming = call.world.clock.now() - _SEEMING_AGE
-    document["properties"].update(createdOn=f"{seeming:%Y-%m-%dT%H:%M:%S.%f}0Z", createdBy=None)
+    document["properties"].update(createdOn=iso(seeming), createdBy=None)
     return answer(document, 201)
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from ..shared import timing
+
 # Values of the member `schema` of a subscription.
 EVENT_GRID = "event_grid"
 CLOUD_EVENTS = "cloud_events"
@@ -64,5 +66,5 @@ class Event:
 
 
 def iso(moment: float) -> str:
-    """The time as `2025-04-03T09:30:10.7797800Z`."""
-    return f"{datetime.fromtimestamp(moment, timezone.utc):%Y-%m-%dT%H:%M:%S.%f}0Z"
+    """A time in seconds since 1970-01-01 UTC, as Azure writes it."""
+    return timing.iso(datetime.fromtimestamp(moment, timezone.utc))

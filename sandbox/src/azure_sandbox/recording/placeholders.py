@@ -71,7 +71,7 @@ class Placeholders:
 
     def learn(self, token: str) -> dict[str, Any]:
         """Read the names of people and applications from the claims of an access token. Returns the claims."""
-        claims = _claims(token)
+        claims = claims_of(token)
         for claim, value in claims.items():
             if claim in _CLAIMS and isinstance(value, str) and len(value) >= _SHORTEST_NAME:
                 self._names[value] = f"{claim.replace('_', '-')}-{self._digits(value)[:6]}"
@@ -126,7 +126,7 @@ class Placeholders:
         return f"192.0.2.{int(self._digits(address)[:2], 16)}"
 
 
-def _claims(token: str) -> dict[str, Any]:
+def claims_of(token: str) -> dict[str, Any]:
     """The claims of a JSON Web Token, which is not verified. Empty if the text is none."""
     parts = token.split(".")
     if len(parts) != 3:

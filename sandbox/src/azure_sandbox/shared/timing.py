@@ -26,10 +26,13 @@ class Clock:
         return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=self.time())
 
     def iso(self, fraction_digits: int = 7) -> str:
-        """The time as `2025-04-03T09:30:10.7797806Z`. Azure's services differ in the number of fraction digits."""
-        now = self.now()
-        fraction = f"{now.microsecond:06d}0"[:fraction_digits]
-        return f"{now:%Y-%m-%dT%H:%M:%S}{'.' if fraction else ''}{fraction}Z"
+        return iso(self.now(), fraction_digits)
+
+
+def iso(moment: datetime, fraction_digits: int = 7) -> str:
+    """The time as `2025-04-03T09:30:10.7797806Z`. Azure's services differ in the number of fraction digits."""
+    fraction = f"{moment.microsecond:06d}0"[:fraction_digits]
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{'.' if fraction else ''}{fraction}Z"
 
 
 @dataclass(frozen=True)
