@@ -2,23 +2,36 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether the cost of a rotation grows linearly, from ten to ten thousand accounts, a thousand in each subscription."""
+"""Whether the cost of a rotation grows linearly, from ten to ten thousand accounts, a thousand in each subscription.
+
+For comparison, the cost of a playbook whose only task prints a message.
+"""
 
 from __future__ import annotations
 
 from fleet import Rotation, rotate
-from measuring import Bench
-from sandbox_client import serving
+from measuring import ANSIBLE_PLAYBOOK, Bench
+from sandbox_client import Sandbox, serving
 from tables import Result, Wanted, mebibytes, times
 
 # The allowed cost of an additional account among thousands, relative to an additional account among hundreds.
 STEEPER = 1.2
+MESSAGE = """
+- hosts: all
+  gather_facts: false
+  strategy: linear
+  serial: [1, 10, 25%]
+  tasks:
+    - ansible.builtin.debug:
+        msg: Hello
+"""
 
 
 def main(bench: Bench) -> Result:
-    runs = []
+    runs, messages = [], []
     for accounts in bench.growing:
         with serving("--accounts-on-key", str(accounts)) as sandbox:
+            messages.append((accounts, _message(bench, sandbox)))
             runs.append(rotate(bench, sandbox))
     return Result(
         (
@@ -29,10 +42,11 @@ def main(bench: Bench) -> Result:
             "requests an account",
             "peak of ansible-playbook, MiB",
             "peak of the sandbox, MiB",
+            "only a message, wall, s",
         ),
-        [_row(run, runs[-1]) for run in runs],
+        [(*_row(run, runs[-1]), f"{seconds:.1f}") for run, (_, seconds) in zip(runs, messages, strict=True)],
         [
-            linear("wall time", [(run.accounts, run.cost.seconds) for run in runs]),
+            linear([(run.accounts, run.cost.seconds) for run in runs], messages),
             Wanted("no failed account", "; ".join(run.failures for run in runs), not any(run.failed for run in runs)),
         ],
     )
@@ -50,14 +64,28 @@ def _row(run: Rotation, largest: Rotation) -> tuple[str, ...]:
     )
 
 
-def linear(what: str, curve: list[tuple[int, float]]) -> Wanted:
-    """Compare the costs of an additional account, so that the fixed cost of a run does not hide the growth."""
-    (some, cost_of_some), (more, cost_of_more), (most, cost_of_most) = curve[-3:]
-    among_few = (cost_of_more - cost_of_some) / (more - some)
-    among_many = (cost_of_most - cost_of_more) / (most - more)
+def _message(bench: Bench, sandbox: Sandbox) -> float:
+    """The wall time of a playbook that prints a message for each account, in seconds."""
+    playbook = bench.folder / "message.yml"
+    playbook.write_text(MESSAGE)
+    cost = bench.measured([ANSIBLE_PLAYBOOK, "-i", bench.inventory(), playbook], bench.ansible(sandbox))
+    print(f"a message for each account: {cost.seconds:.1f} s", flush=True)
+    return cost.seconds
+
+
+def linear(curve: list[tuple[int, float]], messages: list[tuple[int, float]]) -> Wanted:
+    """Whether the wall time of a rotation grows linearly. The result also has the growth of the messages."""
+    (some, _), (more, _), (most, _) = curve[-3:]
+    growth = _growth(curve)
     return Wanted(
-        f"linear {what}: from {more:,} to {most:,} accounts, an additional account takes at most {STEEPER} times as "
+        f"linear wall time: from {more:,} to {most:,} accounts, an additional account takes at most {STEEPER} times as "
         f"long as from {some:,} to {more:,}",
-        f"{times(among_many, among_few)} times as long",
-        among_many <= STEEPER * among_few,
+        f"{growth:.2f} times as long; {_growth(messages):.2f} times if the playbook only prints a message",
+        growth <= STEEPER,
     )
+
+
+def _growth(curve: list[tuple[int, float]]) -> float:
+    """The cost of an additional account among many, times that among few. The fixed cost of a run does not count."""
+    (some, cost_of_some), (more, cost_of_more), (most, cost_of_most) = curve[-3:]
+    return ((cost_of_most - cost_of_more) / (most - more)) / ((cost_of_more - cost_of_some) / (more - some))
