@@ -62,7 +62,7 @@ class Webhook:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                length = int(self.headers["content-length"])
+                length = int(self.headers.get("content-length", 0))
                 webhook.delay.wait(SECONDS)
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 received = Received(self.command, self.path, headers, self.rfile.read(length))

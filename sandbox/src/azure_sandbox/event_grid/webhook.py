@@ -17,11 +17,10 @@ import re
 import ssl
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
-import httptools
+import httpx
 
 from ..shared.web import BadJson, read_json
 from .events import CLOUD_EVENTS, DATA_VERSION, METADATA_VERSION, SPEC_VERSION, iso
@@ -30,7 +29,6 @@ from .subscription import Pending, Subscription
 ORIGIN = "eventgrid.azure.net"
 # How long Event Grid waits for a response, in seconds of real time.
 RESPONSE_SECONDS = 30.0
-RESPONSE_LIMIT = 1024 * 1024
 VALIDATION = "Microsoft.EventGrid.SubscriptionValidationEvent"
 # These headers describe the request or the event, so a subscription cannot set them.
 _RESERVED = re.compile(
@@ -48,31 +46,6 @@ class Unreachable(Exception):
 
 class HandshakeFailed(Exception):
     """The endpoint has not confirmed that it wants events."""
-
-
-@dataclass
-class Response:
-    """A response while it is received."""
-
-    status: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    has_head: bool = False
-    is_complete: bool = False
-
-    # Called by httptools.
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_headers_complete(self) -> None:
-        self.has_head = True
-
-    def on_body(self, body: bytes) -> None:
-        self.body += body
-
-    def on_message_complete(self) -> None:
-        self.is_complete = True
 
 
 def check_endpoint(endpoint: str, certificate: str) -> None:
@@ -132,7 +105,7 @@ async def deliver(subscription: Subscription, batch: list[Pending]) -> int:
         headers["aeg-metadata-version"] = METADATA_VERSION
         content = documents
     response = await _send(subscription, "POST", {**headers, **subscription.headers}, _bytes(content))
-    return response.status
+    return response.status_code
 
 
 async def _ask_for_code(subscription: Subscription, topic: str, moment: float) -> None:
@@ -160,10 +133,12 @@ async def _ask_for_code(subscription: Subscription, topic: str, moment: float) -
         "aeg-metadata-version": METADATA_VERSION,
     }
     response = await _send(subscription, "POST", headers, _bytes([event]))
-    if response.status != 200:
-        raise HandshakeFailed(f"the endpoint responded to the validation event with {response.status} instead of 200")
+    if response.status_code != 200:
+        raise HandshakeFailed(
+            f"the endpoint responded to the validation event with {response.status_code} instead of 200"
+        )
     try:
-        document = read_json(response.body)
+        document = read_json(response.content)
     except BadJson as error:
         raise HandshakeFailed(f"the response to the validation event is not JSON ({error})") from error
     found = document.get("validationResponse") if isinstance(document, dict) else None
@@ -173,8 +148,8 @@ async def _ask_for_code(subscription: Subscription, topic: str, moment: float) -
 
 async def _ask_for_permission(subscription: Subscription) -> None:
     response = await _send(subscription, "OPTIONS", {"webhook-request-origin": ORIGIN}, b"")
-    if response.status != 200:
-        raise HandshakeFailed(f"the endpoint responded to OPTIONS with {response.status} instead of 200")
+    if response.status_code != 200:
+        raise HandshakeFailed(f"the endpoint responded to OPTIONS with {response.status_code} instead of 200")
     allowed = response.headers.get("webhook-allowed-origin", "")
     if allowed.strip().lower() not in ("*", ORIGIN):
         raise HandshakeFailed(f"the response to OPTIONS has no header WebHook-Allowed-Origin with {ORIGIN} or *")
@@ -188,41 +163,15 @@ def _context(certificate: str) -> ssl.SSLContext:
     return ssl.create_default_context(cadata=certificate or None)
 
 
-async def _send(subscription: Subscription, method: str, headers: Mapping[str, str], body: bytes) -> Response:
-    """Send a request without following redirects. Raises Unreachable.
-
-    The request uses asyncio and httptools, because a thread of another HTTP client could not be stopped while it waits
-    for a response, and would delay the end of the sandbox.
-    """
-    url = urlsplit(subscription.endpoint)
+async def _send(subscription: Subscription, method: str, headers: Mapping[str, str], body: bytes) -> httpx.Response:
+    """Send a request without following redirects. Raises Unreachable."""
+    # The task that waits for the response can be canceled, so a slow webhook does not delay the end of the sandbox.
+    client = httpx.AsyncClient(verify=_context(subscription.certificate), trust_env=False, timeout=None)
     try:
-        return await asyncio.wait_for(_exchange(url, subscription, method, headers, body), RESPONSE_SECONDS)
+        async with client:
+            sending = client.request(method, subscription.endpoint, headers=headers, content=body)
+            return await asyncio.wait_for(sending, RESPONSE_SECONDS)
     except asyncio.TimeoutError as error:
         raise Unreachable(f"the endpoint did not respond within {RESPONSE_SECONDS:g} seconds") from error
-    except (OSError, httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+    except httpx.TransportError as error:
         raise Unreachable(f"the request to the endpoint failed: {error}") from error
-
-
-async def _exchange(
-    url: SplitResult, subscription: Subscription, method: str, headers: Mapping[str, str], body: bytes
-) -> Response:
-    context = _context(subscription.certificate) if url.scheme == "https" else None
-    port = url.port or (443 if context else 80)
-    reader, writer = await asyncio.open_connection(url.hostname, port, ssl=context)
-    try:
-        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        sent = {"host": url.netloc, **headers, "content-length": str(len(body)), "connection": "close"}
-        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items()), "", ""]
-        writer.write("\r\n".join(lines).encode("latin-1") + body)
-        response = Response()
-        parser = httptools.HttpResponseParser(response)
-        while not response.is_complete and (data := await reader.read(65536)):
-            parser.feed_data(data)
-            if len(response.body) > RESPONSE_LIMIT:
-                break
-        if not response.has_head:
-            raise ConnectionError("the connection was closed without a response")
-        response.status = parser.get_status_code()
-        return response
-    finally:
-        writer.transport.abort()
