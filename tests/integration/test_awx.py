@@ -10,13 +10,11 @@ gives each job a private data directory, an inventory that is a script, and the 
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
 import shutil
 import signal
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -29,63 +27,19 @@ from typing import Any
 import ansible_runner
 import pytest
 import yaml
+from awx_templates import PLAYBOOKS, SLICES, defined, job_template, job_variables
 from cases import BUSY
-from harness import BIN, Ansible, until, writes
+from harness import Ansible, until, writes
 from role_runs import QUARTER, things
-from sandbox_client import plain_environment
 from service import GROUP, Service
 
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _play_keywords as keywords
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = ROOT / "examples" / "awx"
-PLAYBOOKS = ROOT / "playbooks"
-SLICES = 3
-SETTINGS = {"cmk_awx_organization": "Default", "cmk_awx_slices": SLICES}
 ACCOUNTS = [f"account{number}" for number in range(1, 8)]
 
 Inventory = dict[str, Any]
-
-
-@functools.cache
-def defined(name: str, settings: str = json.dumps(SETTINGS)) -> list[Any]:
-    """A list of the variables of the playbook awx. The settings are JSON, or the name of a file with an @."""
-    done = subprocess.run(
-        [
-            *(BIN / "ansible", "localhost", "-m", "ansible.builtin.debug", "-a", f"var={name}"),
-            *("--playbook-dir", PLAYBOOKS, "-e", f"@{PLAYBOOKS / 'vars' / 'awx.yml'}", "-e", settings),
-        ],
-        env={**plain_environment(), "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    found: list[Any] = json.loads(done.stdout.partition("=>")[2])[name]
-    return found
-
-
-def job_template(name: str) -> dict[str, Any]:
-    found: dict[str, Any]
-    (found,) = (one for one in defined("__job_templates") if one["name"] == name)
-    return found
-
-
-def job_variables(template: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The extra variables of a job: those of the template, the defaults of its survey, and the given ones.
-
-    AWX does not use a default that its own check refuses. This applies to a default for several choices, which is a
-    string and not a list.
-    """
-    defaults = {
-        one["variable"]: one["default"]
-        for one in template.get("survey", ())
-        if "default" in one and one["type"] != "multiselect"
-    }
-    required = {one["variable"] for one in template.get("survey", ()) if one["required"]}
-    variables = {**template["extra_vars"], **defaults, **given}
-    assert required <= {name for name, value in variables.items() if value != ""}
-    return variables
 
 
 @dataclass
