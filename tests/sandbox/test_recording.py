@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_calls import VERSION
 from sandbox_client import COMMAND, Sandbox, plain_environment, serving
 
 from azure_sandbox.recording.placeholders import Placeholders, key_of
@@ -78,7 +77,7 @@ def test_requests_reach_their_hosts_and_are_recorded(azure: Sandbox, tmp_path: P
     assert done.returncode == 7, done.stderr
     assert f"requests are recorded in {tmp_path / 'one.json'}" in done.stderr
     made = interactions(tmp_path)
-    listed = next(one for one in made if one["url"].endswith(f"/batchAccounts?api-version={VERSION}") or "list" in one)
+    listed = next(one for one in made if one["url"].partition("?")[0].endswith("/batchAccounts"))
     assert listed["method"] == "GET"
     assert listed["status"] == 200
     assert [account["name"] for account in listed["answer"]["value"]] == ["batch00000", "batch00001"]
