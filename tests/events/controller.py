@@ -10,16 +10,14 @@ Source of the rules: awx/api/serializers.py and awx/main/models/mixins.py of AWX
 
 from __future__ import annotations
 
-import json
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
+import json_server
 from awx_templates import defined, job_variables
 
 TOKEN = "token-of-the-rulebook"
@@ -62,18 +60,17 @@ class Controller:
     refused: list[str] = field(default_factory=list)
     threads: list[threading.Thread] = field(default_factory=list)
 
-    def request(self, method: str, path: str, query: Mapping[str, list[str]], body: Any) -> tuple[int, Any]:
-        """The status and the body of the response."""
+    def respond(self, method: str, path: str, query: Mapping[str, str], body: Any) -> tuple[int, Any]:
         match path.strip("/").split("/")[2:]:
             case ["config"]:
                 return 200, {"version": "24.6.1"}
             case ["unified_job_templates"]:
-                templates = [one for one in defined("__job_templates") if query["name"] == [f"{NAME}: {one['name']}"]]
+                templates = [one for one in defined("__job_templates") if query["name"] == f"{NAME}: {one['name']}"]
                 return 200, _page([self._shown(one["name"]) for one in templates])
             case ["job_templates", name, "launch"] if method == "POST":
                 return self._launch(name, body)
             case ["jobs"]:
-                numbers = map(int, query["id__in"][0].split(","))
+                numbers = map(int, query["id__in"].split(","))
                 return 200, _page([{"id": number, **self._status(number)} for number in numbers])
         return 404, {"detail": "Not found."}
 
@@ -121,37 +118,7 @@ def _page(results: list[Any]) -> dict[str, Any]:
 def serving(play: Play, organization: str) -> Iterator[Controller]:
     """A controller that listens on loopback. At the end, waits for its jobs."""
     controller = Controller(play, organization)
-
-    class Handler(BaseHTTPRequestHandler):
-        def handle_one(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else None
-            address = urlsplit(self.path)
-            if self.headers.get("Authorization") == f"Bearer {TOKEN}":
-                status, response = controller.request(self.command, address.path, parse_qs(address.query), body)
-            else:
-                status, response = 401, {"detail": "Authentication credentials were not provided."}
-            content = json.dumps(response).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_POST = handle_one
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    controller.url = f"http://127.0.0.1:{server.server_port}/"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with json_server.serving(controller.respond, TOKEN) as controller.url:
         yield controller
-    finally:
         for one in controller.threads:
             one.join()
-        server.shutdown()
-        server.server_close()
-        thread.join()

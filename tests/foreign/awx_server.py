@@ -9,14 +9,13 @@ Source of the rules: awx/api/serializers.py and awx/api/views of AWX 24.6.1.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+
+import json_server
 
 Object = dict[str, Any]
 
@@ -49,9 +48,9 @@ class Rejected(Exception):
 class Awx:
     """The objects by endpoint and id, and the requests that changed something or tried to."""
 
-    url: str
     # The playbooks in the repository of each project.
     playbooks: frozenset[str]
+    url: str = ""
     objects: dict[str, dict[int, Object]] = field(default_factory=dict)
     associations: dict[str, list[int]] = field(default_factory=dict)
     surveys: dict[int, Object] = field(default_factory=dict)
@@ -84,8 +83,14 @@ class Awx:
         numbers = self.associations.get(f"{one['url']}{kind}/", [])
         return [made for objects in self.objects.values() for made in objects.values() if made["id"] in numbers]
 
-    def request(self, method: str, path: str, query: Mapping[str, str], body: Any) -> tuple[int, Any]:
-        """The status and the body of the response."""
+    def respond(self, method: str, path: str, query: Mapping[str, str], body: Any) -> tuple[int, Any]:
+        with self.lock:
+            try:
+                return self._respond(method, path, query, body)
+            except Rejected as rejected:
+                return 400, rejected.body
+
+    def _respond(self, method: str, path: str, query: Mapping[str, str], body: Any) -> tuple[int, Any]:
         endpoint, *rest = path.removeprefix("/api/v2/").strip("/").split("/")
         if method != "GET":
             self.writes.append((method, path, body))
@@ -179,47 +184,9 @@ class Awx:
 @contextmanager
 def serving(playbooks: frozenset[str]) -> Iterator[Awx]:
     """An AWX with the organization Default, which listens on loopback."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def handle_one(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else None
-            address = urlsplit(self.path)
-            with awx.lock:
-                if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-                    status, response = 401, {"detail": "Authentication credentials were not provided."}
-                else:
-                    try:
-                        status, response = awx.request(
-                            self.command, address.path, dict(parse_qsl(address.query, keep_blank_values=True)), body
-                        )
-                    except Rejected as rejected:
-                        status, response = 400, rejected.body
-            content = b"" if response is None else json.dumps(response).encode()
-            self.send_response(status)
-            self.send_header("X-API-Product-Name", "AWX")
-            self.send_header("X-API-Product-Version", "24.6.1")
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_POST = do_PATCH = do_DELETE = handle_one
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    awx = Awx(f"http://127.0.0.1:{server.server_port}", playbooks)
+    awx = Awx(playbooks)
     awx.add("organizations", name="Default")
     awx.add("credential_types", name="Microsoft Azure Resource Manager")
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    headers = {"X-API-Product-Name": "AWX", "X-API-Product-Version": "24.6.1"}
+    with json_server.serving(awx.respond, TOKEN, headers) as awx.url:
         yield awx
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
