@@ -18,12 +18,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import json_server
-from awx_templates import defined, job_variables
+from awx_templates import defined, job_template, job_variables
 
 TOKEN = "token-of-the-rulebook"
 NAME = "Batch keys"
 TYPES = {"text": str, "multiplechoice": str, "multiselect": list, "integer": int}
-SECONDS = 120
 
 # Runs a playbook with its limit and extra variables.
 Play = Callable[[str, str, Mapping[str, Any]], "subprocess.CompletedProcess[str]"]
@@ -75,21 +74,20 @@ class Controller:
         return 404, {"detail": "Not found."}
 
     def _shown(self, name: str) -> dict[str, Any]:
-        asked = {f"ask_{what}_on_launch": True for what in ("limit", "variables")}
-        not_asked = {f"ask_{what}_on_launch": False for what in ("labels", "inventory")}
         return {
             "id": name,
             "type": "job_template",
             "name": f"{NAME}: {name}",
             "summary_fields": {"organization": {"name": self.organization}},
             "related": {"launch": f"/api/v2/job_templates/{name}/launch/"},
-            **asked,
-            **not_asked,
+            "ask_limit_on_launch": True,
+            "ask_variables_on_launch": True,
+            "ask_labels_on_launch": False,
+            "ask_inventory_on_launch": False,
         }
 
     def _launch(self, name: str, body: Mapping[str, Any]) -> tuple[int, Any]:
-        (template,) = (one for one in defined("__job_templates") if one["name"] == name)
-        given = body["extra_vars"]
+        template, given = job_template(name), body["extra_vars"]
         if wrong := problems(template, given):
             self.refused += wrong
             return 400, {"variables_needed_to_start": wrong}

@@ -15,11 +15,14 @@ from typing import Any
 
 import pytest
 from accounts import are_on, on_one_key
-from controller import SECONDS, TOKEN, Controller, serving
-from harness import writes
+from controller import TOKEN, Controller, serving
+from harness import ended, writes
 from rulebook import Rulebook, until
 from sandbox_client import Control
 from service import DAY, Service
+
+# How long a job may take.
+SECONDS = 120
 
 
 @pytest.fixture
@@ -27,20 +30,9 @@ def controller(rulebook: Rulebook) -> Iterator[Controller]:
     """The rulebook is started with the controller."""
 
     def play(playbook: str, limit: str, variables: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [
-                *(str(rulebook.venv / "bin" / "ansible-playbook"), f"azbatch.cmk.{playbook}", "--limit", limit),
-                *("--inventory", str(rulebook.inventory), "-e", json.dumps(variables)),
-            ],
-            cwd=rulebook.folder,
-            env=rulebook.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        command = [rulebook.venv / "bin" / "ansible-playbook", f"azbatch.cmk.{playbook}", "--limit", limit]
+        given = ["--inventory", rulebook.inventory, "-e", json.dumps(variables)]
+        return ended([*command, *given], rulebook.environment, rulebook.folder, SECONDS)
 
     with serving(play, organization="Operations") as controller:
         rulebook.name = "key_rotation_jobs"
@@ -109,7 +101,10 @@ def test_a_changed_policy_is_audited_or_the_account_is_recovered(
 
     service.revoke(principal)
     last = control.last
-    until(lambda: [one for one in controller.jobs if one.status != "running"] or controller.refused)
+    until(
+        lambda: [one for one in controller.jobs if one.status != "running"] or controller.refused,
+        lambda: rulebook.output,
+    )
 
     assert controller.refused == []
     assert controller.jobs[0].template == ("recover" if recovers else "audit")

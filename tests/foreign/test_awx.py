@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from awx_server import TOKEN, Awx, Object, serving
+from harness import ended
 from sandbox_client import plain_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,17 +52,8 @@ def run(awx: Awx, clients: Path, tmp_path: Path) -> Run:
         command = [clients / "awx" / "bin" / "ansible-playbook", "azbatch.cmk.awx", *arguments]
         files = ["-e", f"@{EXAMPLE / 'awx_variables.yml'}", "-e", json.dumps(variables)]
         settings = {"CONTROLLER_HOST": awx.url, "CONTROLLER_OAUTH_TOKEN": TOKEN, "HOME": str(tmp_path)}
-        done = subprocess.run(
-            [*command, *files],
-            env={**plain_environment(), **AZURE, **settings, "ANSIBLE_NOCOLOR": "1", **(environment or {})},
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        own = {**plain_environment(), **AZURE, **settings, "ANSIBLE_NOCOLOR": "1", **(environment or {})}
+        done = ended([*command, *files], own, tmp_path, SECONDS)
         assert (done.returncode != 0) == fails, done.stdout
         return done.stdout
 

@@ -56,7 +56,4 @@ def job_variables(template: Mapping[str, Any], given: Mapping[str, Any]) -> dict
         for one in template.get("survey", ())
         if "default" in one and one["type"] != "multiselect"
     }
-    required = {one["variable"] for one in template.get("survey", ()) if one["required"]}
-    variables = {**template["extra_vars"], **defaults, **given}
-    assert required <= variables.keys()
-    return variables
+    return {**template["extra_vars"], **defaults, **given}

@@ -91,6 +91,23 @@ def two_steps(one: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{**one, "name": f"{one['name']}: apply"}, {**one, "name": f"{one['name']}: apply again"}]
 
 
+def ended(
+    command: Sequence[str | Path], environment: Mapping[str, str], folder: Path, timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a command, which may fail. Its output contains its errors. `timeout` is in seconds."""
+    return subprocess.run(
+        command,
+        env=environment,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
 def as_user(home: Path, *command: str) -> str:
     """Run a command in the folder `home` without the sandbox of the test, because the command starts its own sandbox.
     The command has to succeed. Returns its output."""
@@ -100,17 +117,7 @@ def as_user(home: Path, *command: str) -> str:
         "HOME": str(home),
         "ANSIBLE_COLLECTIONS_PATH": os.environ["ANSIBLE_COLLECTIONS_PATH"],
     }
-    done = subprocess.run(
-        command,
-        cwd=home,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    done = ended(command, environment, home, timeout=180)
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -370,17 +377,8 @@ class Ansible:
     ) -> Run:
         """Run a playbook, which may fail. `options` are those of `arguments`."""
         record, recorder = self.recording()
-        done = subprocess.run(
-            self.arguments(playbook, **options),
-            env=self.environment(**recorder, **(environment or {})),
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        variables = self.environment(**recorder, **(environment or {}))
+        done = ended(self.arguments(playbook, **options), variables, self.folder, timeout)
         run = Run(done.returncode, done.stdout, recorded(record), self.local_tmp)
         self.runs.append(run)
         for one in run.failed:

@@ -95,6 +95,9 @@ class Awx:
     def _arguments(self, template: str, name: str, inventory: Inventory, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a job."""
         directory, found = self._directory(name), job_template(template)
+        variables = job_variables(found, given)
+        required = {one["variable"] for one in found.get("survey", ()) if one["required"]}
+        assert required <= {name for name, value in variables.items() if value != ""}
         script = directory / "inventory" / "hosts"
         script.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(inventory)}\nEND\n")
         script.chmod(0o700)
@@ -102,7 +105,7 @@ class Awx:
             "private_data_dir": str(directory),
             "playbook": f"{found.get('playbook', template)}.yml",
             "inventory": str(script),
-            "extravars": job_variables(found, given),
+            "extravars": variables,
             "envvars": dict(self.environment),
             "ident": name,
             "quiet": True,

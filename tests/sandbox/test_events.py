@@ -134,6 +134,7 @@ def test_the_handshake_of_cloud_events(sandbox: Sandbox, control: Control, webho
     [
         ("event_grid", (202, {}, b""), "with 202 instead of 200"),
         ("event_grid", (200, {}, b"Hello"), "not JSON"),
+        ("event_grid", (200, {"Content-Encoding": "gzip"}, b"Hello"), "request to the endpoint failed"),
         ("event_grid", (200, {}, b"{}"), "has no validationResponse"),
         ("event_grid", (200, {}, b'{"validationResponse": "guessed"}'), "has no validationResponse"),
         ("event_grid", (200, {}, b"[]"), "has no validationResponse"),

@@ -17,10 +17,8 @@ import re
 import ssl
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
-
-import httpx
 
 from ..shared.web import BadJson, read_json
 from .events import CLOUD_EVENTS, DATA_VERSION, METADATA_VERSION, SPEC_VERSION, iso
@@ -29,6 +27,7 @@ from .subscription import Pending, Subscription
 ORIGIN = "eventgrid.azure.net"
 # How long Event Grid waits for a response, in seconds of real time.
 RESPONSE_SECONDS = 30.0
+RESPONSE_LIMIT = 1024 * 1024
 VALIDATION = "Microsoft.EventGrid.SubscriptionValidationEvent"
 # These headers describe the request or the event, so a subscription cannot set them.
 _RESERVED = re.compile(
@@ -46,6 +45,13 @@ class Unreachable(Exception):
 
 class HandshakeFailed(Exception):
     """The endpoint has not confirmed that it wants events."""
+
+
+class Response(NamedTuple):
+    status: int
+    # The names may have any letter case.
+    headers: Mapping[str, str]
+    body: bytes
 
 
 def check_endpoint(endpoint: str, certificate: str) -> None:
@@ -105,7 +111,7 @@ async def deliver(subscription: Subscription, batch: list[Pending]) -> int:
         headers["aeg-metadata-version"] = METADATA_VERSION
         content = documents
     response = await _send(subscription, "POST", {**headers, **subscription.headers}, _bytes(content))
-    return response.status_code
+    return response.status
 
 
 async def _ask_for_code(subscription: Subscription, topic: str, moment: float) -> None:
@@ -133,12 +139,10 @@ async def _ask_for_code(subscription: Subscription, topic: str, moment: float) -
         "aeg-metadata-version": METADATA_VERSION,
     }
     response = await _send(subscription, "POST", headers, _bytes([event]))
-    if response.status_code != 200:
-        raise HandshakeFailed(
-            f"the endpoint responded to the validation event with {response.status_code} instead of 200"
-        )
+    if response.status != 200:
+        raise HandshakeFailed(f"the endpoint responded to the validation event with {response.status} instead of 200")
     try:
-        document = read_json(response.content)
+        document = read_json(response.body)
     except BadJson as error:
         raise HandshakeFailed(f"the response to the validation event is not JSON ({error})") from error
     found = document.get("validationResponse") if isinstance(document, dict) else None
@@ -148,8 +152,8 @@ async def _ask_for_code(subscription: Subscription, topic: str, moment: float) -
 
 async def _ask_for_permission(subscription: Subscription) -> None:
     response = await _send(subscription, "OPTIONS", {"webhook-request-origin": ORIGIN}, b"")
-    if response.status_code != 200:
-        raise HandshakeFailed(f"the endpoint responded to OPTIONS with {response.status_code} instead of 200")
+    if response.status != 200:
+        raise HandshakeFailed(f"the endpoint responded to OPTIONS with {response.status} instead of 200")
     allowed = response.headers.get("webhook-allowed-origin", "")
     if allowed.strip().lower() not in ("*", ORIGIN):
         raise HandshakeFailed(f"the response to OPTIONS has no header WebHook-Allowed-Origin with {ORIGIN} or *")
@@ -163,15 +167,26 @@ def _context(certificate: str) -> ssl.SSLContext:
     return ssl.create_default_context(cadata=certificate or None)
 
 
-async def _send(subscription: Subscription, method: str, headers: Mapping[str, str], body: bytes) -> httpx.Response:
+async def _send(subscription: Subscription, method: str, headers: Mapping[str, str], body: bytes) -> Response:
     """Send a request without following redirects. Raises Unreachable."""
+    # The import is a sixth of the start of the sandbox, which seldom has a subscription.
+    import httpx
+
+    async def exchange() -> Response:
+        client = httpx.AsyncClient(verify=_context(subscription.certificate), trust_env=False, timeout=None)
+        request = client.stream(method, subscription.endpoint, headers=headers, content=body)
+        async with client, request as response:
+            content = b""
+            async for part in response.aiter_bytes():
+                content += part
+                if len(content) > RESPONSE_LIMIT:
+                    break
+            return Response(response.status_code, response.headers, content)
+
     # The task that waits for the response can be canceled, so a slow webhook does not delay the end of the sandbox.
-    client = httpx.AsyncClient(verify=_context(subscription.certificate), trust_env=False, timeout=None)
     try:
-        async with client:
-            sending = client.request(method, subscription.endpoint, headers=headers, content=body)
-            return await asyncio.wait_for(sending, RESPONSE_SECONDS)
+        return await asyncio.wait_for(exchange(), RESPONSE_SECONDS)
     except asyncio.TimeoutError as error:
         raise Unreachable(f"the endpoint did not respond within {RESPONSE_SECONDS:g} seconds") from error
-    except httpx.TransportError as error:
+    except httpx.HTTPError as error:
         raise Unreachable(f"the request to the endpoint failed: {error}") from error
