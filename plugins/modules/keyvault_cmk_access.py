@@ -235,6 +235,7 @@ from typing import Any
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import principals_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import used_by_text
@@ -280,9 +281,8 @@ def _run(goal: access_goal.Goal, params: Mapping[str, Any], cloud: Cloud) -> Out
     with cloud.locked(goal.vault):
         goals = [goal]
         if account:
-            if goal.group:
-                # The vault is read next.
-                in_background(cloud.vault_reads.get, goal.group, goal.vault)
+            recent = cloud.accounts.recent(group, account)
+            in_background(cloud.access.expect, goal, principals_of(recent.get("identity", {})) if recent else ())
             listed = cloud.accounts.listed(group, account) if goal.present else None
             found = listed or cloud.accounts.existing(group, account, is_left=params["unready"] == unready.LEAVE)
             goals = access_goal.of_account(goal, required(found, group, account, group_option="account_resource_group"))

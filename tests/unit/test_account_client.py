@@ -19,7 +19,9 @@ from documents import account
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import creation as creation_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.resources import Resources
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.visible import HandledAccounts
@@ -70,7 +72,7 @@ class Azure:
         self.refuses_first: BaseException | None = None
         self.fails_first: CmkError | None = None
 
-    def answer(self, kind: str) -> Any:
+    def given(self, kind: str) -> Any:
         self.asked.append(kind)
         answers = self._answers[kind]
         given = answers.pop(0) if len(answers) > 1 else answers[0]
@@ -78,28 +80,25 @@ class Azure:
             raise given
         return given
 
-    # The methods of resources.Resources.
-    def accounts(self, _subscription: str, _group: str | None = None) -> Any:
-        return self.answer("listed")
+    # The methods of gateway.Gateway.
+    def answer(self, _what: str, _ref: str) -> Answer:
+        return Answer(self.given("read"))
 
-    def regions(self, *_provider: str) -> Any:
-        self.asked.append("regions")
-
-    def permissions(self, _scope: str) -> Any:
+    def list(self, _what: str, ref: str) -> Any:
+        if not ref.endswith("/permissions"):
+            return self.given("listed")
         if isinstance(self._permissions, CmkError):
             raise self._permissions
         return self._permissions
 
-    # The methods of gateway.Gateway.
-    def find(self, _what: str, _ref: str) -> Any:
-        return self.answer("read")
-
     def get(self, _what: str, ref: str) -> Any:
-        assert ref.endswith("/pools")
-        return self.answer("pools")
+        if ref.endswith("/pools"):
+            return self.given("pools")
+        self.asked.append("regions")
+        return {"resourceTypes": []}
 
     def ask(self, _what: str, _ref: str, _body: Any) -> Any:
-        return self.answer("free")
+        return self.given("free")
 
     def write(self, _what: str, method: str, ref: str, body: Any, *, if_late: Any = None, undoes: bool = False) -> None:
         with self.journal.writing(method, ref, body, undoes=undoes):
@@ -132,8 +131,9 @@ def client(clock: Clock) -> Callable[[Azure], Accounts]:
         session.__dict__.update(subscription_id="subscription", fingerprint="me")
         session.journal = azure.journal
         others: Any = None
-        everything: Any = azure
-        return Accounts(session, everything, everything, others, others, HandledAccounts(RunFiles(None)))
+        gateway: Any = azure
+        resources = Resources(session, gateway)
+        return Accounts(session, gateway, resources, others, others, HandledAccounts(RunFiles(None)))
 
     return make
 

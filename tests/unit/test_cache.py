@@ -17,9 +17,10 @@ import pytest
 from clocks import Clock, clock_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import cache as module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import JUST_NOW, RECENTLY, Cache
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import JUST_NOW, RECENTLY, UNCHANGING, Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Polled, Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotConverged
 
 
@@ -177,6 +178,43 @@ def test_a_change_is_planned_from_the_reads_of_the_task(tmp_path: Path, clock: C
     assert waiting.get(lambda: "own", "book", "atlas") == "own"
     task(tmp_path).changed("book")
     assert waiting.get(lambda: "after the write", "book", "atlas") == "after the write"
+
+
+def test_what_does_not_change_is_read_once_although_a_task_looks_for_changes(tmp_path: Path, clock: Clock) -> None:
+    task(tmp_path).get(lambda: "read", "group", "library", not_before=UNCHANGING)
+    later = task(tmp_path)
+
+    with later.shared_since(clock.monotonic()):
+        assert later.get(lambda: "read again", "group", "library", not_before=UNCHANGING) == "read"
+        assert later.get(lambda: "new", "book", "atlas", not_before=RECENTLY) == "new"
+
+    assert not later.has_shared
+    clock.now += 21
+    assert task(tmp_path).get(lambda: "read again", "group", "library", not_before=UNCHANGING) == "read again"
+
+
+def test_reads_that_begin_before_a_look_for_changes_are_not_bound_by_it(tmp_path: Path, clock: Clock) -> None:
+    task(tmp_path).get(lambda: "of an earlier task", "book", "atlas", not_before=RECENTLY)
+    cache, looks = task(tmp_path), threading.Event()
+
+    def read() -> Any:
+        assert looks.wait(10)
+        return cache.get(lambda: "own", "book", "atlas", not_before=RECENTLY)
+
+    early = in_background(read)
+    with cache.shared_since(clock.monotonic()):
+        looks.set()
+        assert early.result(10) == "of an earlier task"
+        assert in_background(read).result(10) == "own"
+
+
+def test_a_recent_read_of_the_run(tmp_path: Path, clock: Clock) -> None:
+    assert task(tmp_path).recent("book", "atlas") is None
+    task(tmp_path).get(lambda: "read", "book", "atlas")
+
+    assert task(tmp_path).recent("book", "atlas") == "read"
+    clock.now += 21
+    assert task(tmp_path).recent("book", "atlas") is None
 
 
 @pytest.mark.parametrize("not_before", [JUST_NOW, RECENTLY, "since"])

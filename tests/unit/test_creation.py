@@ -6,15 +6,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from clocks import clock_of
 from documents import NEEDED, OTHER, PRINCIPAL, account, policy, system_assigned, vault, visible
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import cache as cache_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.creation import require_missing, until_shown
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.creation import (
+    is_name_free,
+    require_missing,
+    until_shown,
+)
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import is_free
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
@@ -150,15 +157,23 @@ class Azure:
         self.document = document
         self.writes: list[str] = []
         self.fails: BaseException | None = None
-        self.service = Vaults(Session(1), None, None, self, self, self)
+        everything: Any = self
+        self.service = Vaults(Session(1), everything, everything, everything, everything, everything)
         self._accounts = accounts
         self._is_free = is_free
-        self.service._put = self.put  # type: ignore[method-assign]
+        # Whether Azure completes the creation only after access was granted.
+        self.is_slow = False
+        self._granted = threading.Event()
 
-    def put(self, _group: str, _name: str, _body: Any, if_late: Any = None) -> None:
+    # The methods of gateway.Gateway.
+
+    def begin(self, *_request: Any, if_late: Any = None) -> None:
         self.writes.append("put")
         if self.fails:
             raise self.fails
+
+    def finish(self, _what: str, _poller: Any) -> bool:
+        return not self.is_slow or self._granted.wait(10)
 
     steps_to_grant = Access.steps_to_grant
 
@@ -182,6 +197,7 @@ class Azure:
     def set_policy(self, vault_id: str, operation: str, entry: dict[str, Any]) -> None:
         self.writes.append(f"{operation} {entry['objectId']}")
         self.document["properties"]["accessPolicies"].append(entry)
+        self._granted.set()
 
     def assign(self, scope: str, name: str, role: str, principal: str) -> None:
         self.writes.append(f"assign {scope.rpartition('/vaults/')[2]} {principal}")
@@ -209,6 +225,39 @@ def test_accounts_on_a_new_vault_get_access() -> None:
     assert (after(azure)["restored"], after(azure)["without_access"]) == ([USER["id"]], [])
     azure.document["properties"]["accessPolicies"].clear()
     assert after(azure)["without_access"] == [USER["id"]]
+
+
+def test_access_is_granted_while_azure_still_creates_the_vault() -> None:
+    azure = Azure(vault(), USER)
+    azure.is_slow = True
+
+    azure.create()
+
+    assert azure.writes == ["put", f"add {PRINCIPAL}"]
+
+
+@pytest.mark.parametrize(("after", "asked"), [("nothing", 1), ("6 s", 2), ("a write", 2)])
+def test_how_long_a_name_counts_as_available(monkeypatch: pytest.MonkeyPatch, after: str, asked: int) -> None:
+    clock, session = clock_of(cache_module, monkeypatch), Session()
+    said = []
+
+    def ask() -> bool:
+        said.append(True)
+        return True
+
+    assert is_name_free(session, ask, "name")  # type: ignore[arg-type]
+    if after == "6 s":
+        clock.now += 6
+    elif after == "a write":
+        session.cache.changed("name")
+    assert is_name_free(session, ask, "name")  # type: ignore[arg-type]
+    assert len(said) == asked
+
+
+def test_a_name_that_is_taken_is_asked_for_each_time() -> None:
+    session, free = Session(), returning(False, True)
+
+    assert [is_name_free(session, free, "name") for _time in range(2)] == [False, True]  # type: ignore[arg-type]
 
 
 def test_vault_names_are_case_insensitive() -> None:

@@ -24,6 +24,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.credentials import SharedTokens, environment_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import settled
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, InvalidOption
 
 credentials = pytest.importorskip("azure.core.credentials")
@@ -257,6 +258,41 @@ def test_one_token_is_requested_for_each_scope(tmp_path: Path, shared: bool) -> 
     ]
     assert tokens.get_token_info(SCOPE).token == "token-1"
     assert len(entra.asked) == 2
+
+
+def test_the_first_sign_in_also_requests_the_token_for_key_vault(tmp_path: Path) -> None:
+    """The process of a later task would begin with the tenant's metadata again."""
+    entra = Entra()
+    tokens = SharedTokens(lambda: entra, "me", RunFiles(str(tmp_path)), scopes=(SCOPE, VAULT_SCOPE))
+    with settled():
+        assert tokens.get_token(SCOPE).token == "token-1"
+
+    nobody = SharedTokens(lambda: pytest.fail("a later task signs in"), "me", RunFiles(str(tmp_path)))
+    assert nobody.get_token(VAULT_SCOPE).token == "token-2"
+
+
+def test_without_shared_files_only_the_needed_token_is_requested() -> None:
+    entra = Entra()
+    with settled():
+        SharedTokens(lambda: entra, "me", RunFiles(None), scopes=(SCOPE, VAULT_SCOPE)).get_token(SCOPE)
+
+    assert len(entra.asked) == 1
+
+
+def test_a_token_that_is_not_needed_yet_may_be_refused(tmp_path: Path) -> None:
+    class OnlyManagement(Entra):
+        def get_token(self, *scopes: str, **more: Any) -> Any:
+            if VAULT_SCOPE in scopes:
+                raise CmkError("Not for you.")
+            return super().get_token(*scopes, **more)
+
+    entra = OnlyManagement()
+    tokens = SharedTokens(lambda: entra, "me", RunFiles(str(tmp_path)), scopes=(SCOPE, VAULT_SCOPE))
+    with settled():
+        assert tokens.get_token(SCOPE).token == "token-1"
+
+    with pytest.raises(CmkError, match="Not for you"):
+        tokens.get_token(VAULT_SCOPE)
 
 
 def test_tasks_of_a_run_share_a_token(tmp_path: Path) -> None:

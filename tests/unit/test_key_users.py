@@ -134,10 +134,7 @@ class Users:
 
     changed_at_of_each = Resources.changed_at_of_each
 
-    def changed_at(self, name: str) -> float | None:
-        return self.times(name)[0]
-
-    def times(self, name: str) -> tuple[float | None, float | None]:
+    def times(self, name: str, _not_before: float) -> tuple[float | None, float | None]:
         short = name.rpartition("/")[2]
         self.asked.append(short)
         age = self.ages.get(short, 30 * DAY)

@@ -120,7 +120,7 @@ class Cloud:
         def existing(_group: str, _name: str, *, is_left: bool = False) -> Any:
             return self.account
 
-        return SimpleNamespace(existing=existing, listed=listed)
+        return SimpleNamespace(existing=existing, listed=listed, recent=lambda _group, _name: None)
 
     @property
     def encryption(self) -> Any:
@@ -170,7 +170,7 @@ class Cloud:
             others = [one for one in properties["accessPolicies"] if one["objectId"] != entry["objectId"]]
             properties["accessPolicies"] = others if operation == "remove" else [*others, dict(entry)]
 
-        return plain(read=read, set_policy=set_policy)
+        return plain(read=read, set_policy=set_policy, expect=lambda _goal, _principals: None)
 
 
 def on(used: str | None, identity: dict[str, Any] | None = None) -> dict[str, Any]:

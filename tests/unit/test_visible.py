@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from documents import KEY, account
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import gateway as gateway_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import resources as resources_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
@@ -440,8 +442,11 @@ def test_many_accounts_are_listed_if_they_may_be(answer: Answer, found: list[str
 
 
 def test_an_account_that_is_read_is_one_of_the_run() -> None:
-    handled, gateway = HandledAccounts(RunFiles(None)), SimpleNamespace(find=answered)
-    accounts = Accounts(Session(), gateway, None, None, None, handled)  # type: ignore[arg-type]
+    session = Session()
+    gateway: Any = SimpleNamespace(answer=answered)
+    others: Any = None
+    handled, resources = HandledAccounts(RunFiles(None)), resources_module.Resources(session, gateway)  # type: ignore[arg-type]
+    accounts = Accounts(session, gateway, resources, others, others, handled)  # type: ignore[arg-type]
 
     accounts.get("group1", "one")
     accounts.get("group1", "gone")
@@ -449,6 +454,6 @@ def test_an_account_that_is_read_is_one_of_the_run() -> None:
     assert handled.ids() == [of(OWN, "one")["id"].lower()]
 
 
-def answered(_what: str, ref: str) -> dict[str, Any] | None:
+def answered(_what: str, ref: str) -> gateway_module.Answer:
     group, name = ref.split("/")[4], ref.rpartition("/")[2]
-    return None if name == "gone" else of(OWN, name, group)
+    return gateway_module.Answer(None if name == "gone" else of(OWN, name, group))

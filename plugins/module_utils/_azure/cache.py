@@ -39,6 +39,8 @@ _RECENTLY_SECONDS = 20
 _ANY = "any"
 # The times of the requests, and of cached values, that the current read uses.
 _times: ContextVar[list[float] | None] = ContextVar("_times", default=None)
+# The time since which reads of other tasks count as `just_now` too (`shared_since`), also for the threads of the block.
+_shared_since: ContextVar[float | None] = ContextVar("_shared_since", default=None)
 # After this number of single reads, all members are listed with one read.
 _LIST_THRESHOLD = 25
 
@@ -77,8 +79,6 @@ class Cache:
         # The threads of a task may read several values at the same time, and one value twice.
         self._lock = Lock()
         self._reading: dict[tuple[str, ...], _Reading] = {}
-        # The time since which reads of other tasks count as `just_now` too (`shared_since`).
-        self._shared_since: float | None = None
         # Whether a value that another task has read was used in `shared_since`.
         self.has_shared = False
 
@@ -87,7 +87,7 @@ class Cache:
     def just_now(self, kind: str) -> float:
         """A few seconds ago, but not before `forget` or the run's last write to this kind. After a write of this task
         to this kind, all its reads since then."""
-        if self._shared_since is not None:
+        if _shared_since.get() is not None:
             return self.recently(kind)
         is_changed = not self._changed.isdisjoint((kind, _ANY))
         moment = 0.0 if is_changed else time.monotonic() - _JUST_NOW_SECONDS
@@ -95,22 +95,26 @@ class Cache:
 
     def recently(self, kind: str) -> float:
         """Some seconds ago, but not before the run's last write to this kind. Use it only before a change."""
-        return max(time.monotonic() - _RECENTLY_SECONDS, self._shared_since or 0.0, self._since(kind))
+        return max(time.monotonic() - _RECENTLY_SECONDS, _shared_since.get() or 0.0, self._since(kind))
+
+    def unchanging(self, _kind: str) -> float:
+        """Some seconds ago, also before `shared_since`. Use it for what tasks of a run do not change."""
+        return time.monotonic() - _RECENTLY_SECONDS
 
     @contextmanager
     def shared_since(self, at: float) -> Iterator[None]:
         """Use the values that other tasks have read since then, and no older ones, to find out whether there is
         something to do."""
-        before, self._shared_since = self._shared_since, at
+        token = _shared_since.set(at)
         try:
             yield
         finally:
-            self._shared_since = before
+            _shared_since.reset(token)
 
     @property
     def shares(self) -> bool:
         """Whether values that other tasks have read are used now (`shared_since`)."""
-        return self._shared_since is not None
+        return _shared_since.get() is not None
 
     # Values
 
@@ -157,8 +161,13 @@ class Cache:
         kept: dict[str, Any] | None = self._files.load(self._caller(), *name) if is_shared else None
         if kept is None or kept["at"] < not_before:
             return None
-        self.has_shared = True
+        self.has_shared |= kept["at"] >= (_shared_since.get() or 0.0)
         return kept
+
+    def recent(self, kind: str, *name: str) -> Any:
+        """What a task of the run has read some seconds ago, None if no task has. Use it only to begin reads early."""
+        kept = self._kept((kind, *name), self.recently(kind), True)
+        return kept and kept["value"]
 
     def keep(self, value: object, at: float, *name: str) -> None:
         """Cache a value that was read at the time `at`, for this task and for the run. A newer value stays."""
@@ -230,7 +239,7 @@ class Cache:
         return at
 
 
-JUST_NOW, RECENTLY = Cache.just_now, Cache.recently
+JUST_NOW, RECENTLY, UNCHANGING = Cache.just_now, Cache.recently, Cache.unchanging
 
 
 def _timed(read: Callable[[], Any]) -> dict[str, Any]:

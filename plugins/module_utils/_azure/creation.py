@@ -53,6 +53,12 @@ def until_shown(
         raise failure
 
 
+def is_name_free(session: Session, ask: Callable[[], bool], *name: str) -> bool:
+    """Whether the name is available. Azure was asked a few seconds ago at most, after the task's last write. If the name
+    is not available, Azure is asked each time."""
+    return bool(session.cache.get(lambda: ask() or None, "name", *name))
+
+
 def require_missing(
     session: Session,
     resource: str,

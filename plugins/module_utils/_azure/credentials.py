@@ -17,11 +17,12 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .._core.concurrent import in_background
 from .._core.errors import CmkError, InvalidOption
 from . import sdk as azure_sdk
 from .run_store import RunFiles
@@ -80,14 +81,18 @@ class SharedTokens:
     """A credential that stores its tokens in the run's files, so that the tasks of a run request one token per
     audience."""
 
-    def __init__(self, make: Callable[[], Any], caller: str, files: RunFiles, source: str = "env") -> None:
-        """`make` makes the credential of the auth_source `source`; `caller` is its fingerprint."""
+    def __init__(
+        self, make: Callable[[], Any], caller: str, files: RunFiles, source: str = "env", scopes: Sequence[str] = ()
+    ) -> None:
+        """`make` makes the credential of the auth_source `source`; `caller` is its fingerprint. `scopes` are those for
+        which the tasks of a run need tokens."""
         self._make = make
         # Created if the files have no token for it: most tasks of a run need none.
         self._inner: Any = None
         self._caller = caller
         self._files = files
         self._source = source
+        self._scopes = scopes
         # By token, the name under which it is stored.
         self._given: dict[str, tuple[str, ...]] = {}
         # By the same name, the time and the error of this task's last failed sign-in.
@@ -117,6 +122,10 @@ class SharedTokens:
                     raise
                 kept = {"token": token.token, "expires_on": token.expires_on}
                 self._files.store(kept, *name)
+                if self._files.shared:
+                    # A later task would have to read the tenant's metadata again.
+                    for scope in set(self._scopes).difference(scopes):
+                        in_background(self.get_token_info, scope)
         self._given[kept["token"]] = name
         return tokens.AccessTokenInfo(kept["token"], kept["expires_on"])
 

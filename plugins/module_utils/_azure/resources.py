@@ -10,6 +10,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -18,8 +19,8 @@ from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, ManagedIdentity, Permission, Pool
 from .._core.errors import CmkError, Denied, NotFound
 from .._core.ids import UserAssignedId, parse_user_assigned_id
-from .cache import JUST_NOW, RECENTLY, NotBefore
-from .gateway import Gateway
+from .cache import JUST_NOW, RECENTLY, UNCHANGING, NotBefore
+from .gateway import Answer, Gateway
 from .session import Session
 
 
@@ -33,7 +34,7 @@ class Resources:
 
         what = f"read the resource group {name}"
         found: dict[str, Any] = self._session.cache.get(
-            lambda: self._gateway.get(what, path), "group", path.lower(), not_before=RECENTLY
+            lambda: self._gateway.get(what, path), "group", path.lower(), not_before=UNCHANGING
         )
         return found
 
@@ -49,7 +50,7 @@ class Resources:
             listed = (one["locations"] for one in types if one["resourceType"].lower() == resource_type.lower())
             return next(listed, None)
 
-        found: list[str] | None = self._session.cache.get(read, "regions", path, not_before=RECENTLY)
+        found: list[str] | None = self._session.cache.get(read, "regions", path, not_before=UNCHANGING)
         return found
 
     def subscription_ids(self) -> list[str]:
@@ -83,6 +84,13 @@ class Resources:
 
         return self._session.cache.get(read, "permissions", scope.lower(), not_before=not_before)
 
+    def permissions_in(self, group: str) -> list[Permission] | CmkError:
+        """The permissions of the caller at a resource group, which the tasks of a run share, or why they are not
+        known."""
+        scope = f"/subscriptions/{self._session.subscription_id}/resourceGroups/{group}"
+        found: list[Permission] | CmkError = value_or_error(partial(self.permissions, scope), CmkError)
+        return found
+
     def account(self, account_id: str) -> Account:
         account: Account = self._gateway.get(f"read the Batch account {account_id}", account_id)
         return account
@@ -95,25 +103,43 @@ class Resources:
             f"list the Batch accounts of the {what}", f"{place}/providers/Microsoft.Batch/batchAccounts"
         )
 
+    def account_with_times(self, account_id: str) -> Answer:
+        """A Batch account that may be missing. The times of the response are cached (`times`)."""
+        at = time.monotonic()
+        answer = self._gateway.answer(f"read the Batch account {account_id.rpartition('/')[2]}", account_id)
+        self._session.cache.keep((answer.changed_at, answer.at), at, account_kind(account_id), "times")
+        return answer
+
+    def times(self, account_id: str, not_before: NotBefore = JUST_NOW) -> tuple[float | None, float | None]:
+        """When an account was changed, and the time of the response, both in seconds since 1970, from the headers of
+        the response. None if the response does not have them. The document of an account has no times."""
+
+        def read() -> tuple[float | None, float | None]:
+            answer = self.account_with_times(account_id)
+            return answer.changed_at, answer.at
+
+        changed, now = self._session.cache.get(read, account_kind(account_id), "times", not_before=not_before)
+        return changed, now
+
     def changed_at(self, account_id: str) -> float | None:
-        """When a Batch account was changed, in seconds since 1970; None if the response has no time."""
+        """When a Batch account was changed (`times`)."""
         return self.times(account_id)[0]
 
     def changed_at_of_each(self, account_ids: Iterable[str]) -> dict[str, float | None]:
-        """`changed_at` of several accounts; None also if the time could not be read."""
-        read = map_concurrent(lambda name: value_or_error(partial(self.changed_at, name), CmkError), account_ids)
-        return {name: None if isinstance(at, CmkError) else at for name, at in read.items()}
-
-    def times(self, account_id: str) -> tuple[float | None, float | None]:
-        """When an account was changed, and the time of the response, both from the headers of the response. The
-        document of an account has no times."""
-        answer = self._gateway.answer(f"read the Batch account {account_id.rpartition('/')[2]}", account_id)
-        return answer.changed_at, answer.at
+        """When several accounts were changed, read now; None also if a time could not be read."""
+        now = time.monotonic()
+        read = map_concurrent(lambda name: value_or_error(partial(self.times, name, now), CmkError), account_ids)
+        return {name: None if isinstance(times, CmkError) else times[0] for name, times in read.items()}
 
     def pools(self, account_id: str) -> list[Pool]:
         """The pools of a Batch account with the keys of their disks, which azure-mgmt-batch 17.3 does not show."""
         what = f"list the pools of the Batch account {account_id.rpartition('/')[2]}"
         return self._gateway.list(what, f"{account_id}/pools")
+
+
+def account_kind(account_id: str) -> str:
+    """The cache's kind of a Batch account: a change of another account does not make it out of date."""
+    return f"account {account_id.lower()}"
 
 
 class Identities:

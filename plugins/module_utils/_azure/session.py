@@ -114,7 +114,8 @@ class Session:
         # `auto` uses the Azure CLI after all other sources, and the error names all of them.
         is_automatic = self._connection["auth_source"] == "auto" and self._options["auth_source"] == "cli"
         source = "auto" if is_automatic else self._options["auth_source"]
-        return credentials.SharedTokens(make, self.fingerprint, self._shared, source)
+        scopes = self.environment.resource_manager_scope, self.key_vault_scope
+        return credentials.SharedTokens(make, self.fingerprint, self._shared, source, scopes)
 
     @property
     def policies(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from ..._azure.visible import VisibleAccounts
 from ..._checks import usage
 from ..._checks.preflight import Evidence, usable_since
 from ..._checks.rights import VAULTS, Needed, NeededRights, Right, VaultRight, in_group, is_in_no_policy, lacking
-from ..._core.concurrent import map_concurrent, value_or_error
+from ..._core.concurrent import in_background, map_concurrent, value_or_error
 from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinition, RoleDefinitionProperties, Vault
 from ..._core.errors import CmkError, Denied
 from ..._core.ids import KeyIdentifier, place_of, role_guid
@@ -66,12 +66,23 @@ class Access(Polled):
             observed["visible"] = visible = self._visible.read()
             # After the change, the second check is only for accounts that use a key of the vault.
             holders = [] if goal.taken_away or goal.force else usage.with_principal(visible, principal)
-            read = map_concurrent(lambda name: value_or_error(partial(self._resources.times, name), CmkError), holders)
+            began = time.monotonic()
+            read = map_concurrent(
+                lambda name: value_or_error(partial(self._resources.times, name, began), CmkError), holders
+            )
             times = {name: (None, None) if isinstance(found, CmkError) else found for name, found in read.items()}
             observed["times"] = usage.Times({name: changed for name, (changed, _now) in times.items()}, {}, holders)
             # The local time if no response has a time.
             observed["now"] = max((now for _changed, now in times.values() if now is not None), default=time.time())
         return observed
+
+    def expect(self, goal: Any, principals: Iterable[str]) -> None:
+        """Begin to read the vault, and the access of these principals to it."""
+        in_background(self._vaults.find, goal.vault, goal.group)
+        vault = self._vaults.find(goal.vault, goal.group, RECENTLY)
+        if vault and uses_rbac(vault):
+            for principal in principals:
+                in_background(self.assignments, scope_of(vault, goal.key_name), principal)
 
     def assignments(self, scope: str, principal: str, not_before: NotBefore = JUST_NOW) -> list[RoleAssignment]:
         """The role assignments of a principal that apply to the scope, including those of its groups."""

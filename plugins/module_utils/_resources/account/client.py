@@ -18,10 +18,10 @@ from typing import Any, cast
 
 from ..._azure import sdk
 from ..._azure.cache import JUST_NOW, NotBefore
-from ..._azure.creation import outdated, require_missing, until_shown
+from ..._azure.creation import is_name_free, outdated, require_missing, until_shown
 from ..._azure.gateway import Gateway
 from ..._azure.journal import WriteOutcome
-from ..._azure.resources import Identities, Resources
+from ..._azure.resources import Identities, Resources, account_kind
 from ..._azure.session import MAX_READ_DELAY, Polled, Session
 from ..._azure.visible import HandledAccounts
 from ..._checks.preflight import Evidence, failed_checks, lasting
@@ -73,6 +73,9 @@ class Accounts(Polled):
             "creation_failed": failed,
         }
         if (account is None or failed) and goal.present and not goal.leaves_key:
+            # The creation needs these next.
+            in_background(self._is_name_free_for, goal)
+            in_background(self._resources.permissions_in, goal.group)
             reads: dict[str, Callable[[], Any]] = {
                 "listed": lambda: self._is_listed(goal.group, goal.name),
                 "regions": lambda: self._resources.regions("Microsoft.Batch", "batchAccounts"),
@@ -97,7 +100,7 @@ class Accounts(Polled):
             return listed
 
         def read() -> Account | None:
-            account: Account | None = self._gateway.find(f"read the Batch account {name}", self.ref(group, name))
+            account: Account | None = self._resources.account_with_times(self.ref(group, name)).document
             if account is not None:
                 self._handled.add(account["id"])
             return account
@@ -138,9 +141,14 @@ class Accounts(Polled):
             return {}
         return {self._name(place_of(one["id"])[1], one["name"])[0]: one for one in listed}
 
+    def recent(self, group: str, name: str) -> Account | None:
+        """The account as a task of the run has read it some seconds ago, to begin other reads early. None if no task
+        has."""
+        account: Account | None = self._session.cache.recent(self._kind(group, name))
+        return account
+
     def _kind(self, group: str, name: str) -> str:
-        """The cache's kind of the account: a change of another account does not make it out of date."""
-        return f"account {self.ref(group, name).lower()}"
+        return account_kind(self.ref(group, name))
 
     def forget_one(self, group: str, name: str) -> None:
         """Later reads of the account are from Azure."""
@@ -158,7 +166,7 @@ class Accounts(Polled):
             # A rollback must not use data from before the change, so an interrupt waits here.
             with interrupts.deferred():
                 self._session.cache.changed_one(*self._name(group, name))
-                self._session.cache.changed("listed", self._kind(group, name))
+                self._session.cache.changed("listed", "name", self._kind(group, name))
 
     def settled(self, group: str, name: str) -> Account | None:
         """The account after its current operation has finished. An interrupted run may have begun the operation."""
@@ -215,11 +223,18 @@ class Accounts(Polled):
             return False
         return availability(self.unavailable_reason(*place_of(account["id"])[1:])) is False
 
+    def _is_name_free_for(self, goal: Any) -> bool:
+        return self._is_name_free(goal.location or self._resources.group(goal.group)["location"], goal.name)
+
     def _is_name_free(self, location: str, name: str) -> bool:
-        body = {"name": name, "type": "Microsoft.Batch/batchAccounts"}
         place = f"/subscriptions/{self._session.subscription_id}/providers/Microsoft.Batch/locations/{location}"
-        what = f"check whether the name {name} is available"
-        return sdk.is_free(self._gateway.ask(what, f"{place}/checkNameAvailability", body))
+        ref = f"{place}/checkNameAvailability"
+
+        def ask() -> bool:
+            body = {"name": name, "type": "Microsoft.Batch/batchAccounts"}
+            return sdk.is_free(self._gateway.ask(f"check whether the name {name} is available", ref, body))
+
+        return is_name_free(self._session, ask, ref, name.lower())
 
     def create(self, group: str, name: str, body: Mapping[str, Any], *, evidence: Evidence | None = None) -> None:
         """Create the account. `evidence` is the evidence on the key in the body, if there is a key. In that case,
@@ -429,6 +444,10 @@ class Accounts(Polled):
             return error
         return None
 
+    def expect_change(self, group: str) -> None:
+        """Begin to read the permissions, which are checked before a change."""
+        in_background(self._resources.permissions_in, group)
+
     def unavailable_reason_before_change(self, group: str, name: str) -> CmkError | None:
         """The same before a change. The change must not begin if it could not be confirmed.
 
@@ -436,8 +455,7 @@ class Accounts(Polled):
         permissions at the resource group, which the tasks of a run share, are enough for all accounts of the group. If
         they do not include the right, the pools are listed. If the permissions are wrong, the change is rolled back.
         """
-        scope = f"/subscriptions/{self._session.subscription_id}/resourceGroups/{group}"
-        permissions = value_or_error(lambda: self._resources.permissions(scope), CmkError)
+        permissions = self._resources.permissions_in(group)
         if not isinstance(permissions, CmkError) and allows(permissions, POOLS_READ):
             return None
         return self.unavailable_reason(group, name)

@@ -112,12 +112,21 @@ class Encryption(Polled):
             observed["evidence"] = for_rollback(found) if goal.undoes else found
         return observed
 
+    def _expect(self, goal: Any) -> None:
+        """Begin to read what a change of the account probably needs, while the account is read."""
+        account = self._accounts.recent(goal.group, goal.account)
+        if goal.key is None:
+            self._accounts.expect_change(goal.group)
+        elif account and not goal.is_satisfied_by(account):
+            self._evidence.expect(account, goal.target, goal.vault_group)
+
     def glance(self, goal: Any) -> Observed | None:
         """If the run's list of accounts, the key, its vault and its access show that there is nothing to do, and that
         Batch can use the key, neither the account nor its pools are read."""
         self._session.cache.has_shared = False
         if goal.patient:
             return None
+        self._expect(goal)
         with self._session.cache.shared_since(self._session.task_began):
             account = self._accounts.existing(goal.group, goal.account, is_left=goal.leaves_unready)
             if account is None or is_failed(account) or not goal.is_satisfied_by(account):
@@ -183,6 +192,7 @@ class Encryption(Polled):
     def require_available(self, group: str, name: str) -> None:
         """Raise an error if the account is not available, because Batch refuses to change it, or if its
         availability is not known."""
+        self._accounts.expect_change(group)
         # The key is judged too if Batch lists the pools, which it usually does.
         key_in_use = in_background(partial(self._key_in_use, group, name, is_report=False))
         reason = self._unavailable_reason(group, name, key_in_use.result)

@@ -55,6 +55,10 @@ class EvidenceReader:
         the account, so that group is searched first."""
         return _for(account, self.gather(key, vault_group or place_of(account["id"])[1], *self._who(account)))
 
+    def expect(self, account: Account, key: KeyIdentifier, vault_group: str | None = None) -> None:
+        """Begin to read the same."""
+        in_background(lambda: self._gathered(key, vault_group or place_of(account["id"])[1], *self._who(account)))
+
     def _who(self, account: Account) -> tuple[tuple[str, ...], str]:
         """The principals of the account, and their tenant."""
         identity = account.get("identity", {})
@@ -82,14 +86,11 @@ class EvidenceReader:
     def _gathered(
         self, key: KeyIdentifier, vault_group: str | None, principals: Sequence[str], tenant_id: str | None
     ) -> Evidence:
-        reads: dict[str, Callable[[], Any]] = {
-            "vault": lambda: self._vaults.find(key.vault, vault_group, RECENTLY),
-            "bundle": lambda: self._keys.bundle(key, RECENTLY),
-        }
-        found = map_concurrent(lambda what: value_or_error(reads[what]), reads)
-        vault, bundle = found["vault"], found["bundle"]
+        read_key = in_background(value_or_error, lambda: self._keys.bundle(key, RECENTLY))
+        vault = value_or_error(lambda: self._vaults.find(key.vault, vault_group, RECENTLY))
         by_role = vault is not None and not isinstance(vault, CmkError) and uses_rbac(vault)
         roles = value_or_error(lambda: self._roles(vault, key.name, principals)) if by_role else ({}, {})
+        bundle = read_key.result()
         assignments, definitions = ({}, {}) if isinstance(roles, CmkError) else roles
         return Evidence(
             key=key,

@@ -15,6 +15,7 @@ from functools import partial
 
 from ..._azure import sdk
 from ..._azure.cache import JUST_NOW, RECENTLY, NotBefore
+from ..._azure.creation import is_name_free
 from ..._azure.gateway import Gateway
 from ..._azure.resources import Resources
 from ..._azure.session import Session
@@ -214,10 +215,14 @@ class VaultReads:
         return Unavailable(f"{message} Try again.", remedy="Try again.")
 
     def is_name_free(self, name: str, subscription: str | None = None) -> bool:
-        body = {"name": name, "type": "Microsoft.KeyVault/vaults"}
-        place = f"/subscriptions/{subscription or self._session.subscription_id}/providers/Microsoft.KeyVault"
-        what = f"check whether the name {name} is available"
-        return sdk.is_free(self._gateway.ask(what, f"{place}/checkNameAvailability", body))
+        own = self._session.subscription_id
+        ref = f"/subscriptions/{subscription or own}/providers/Microsoft.KeyVault/checkNameAvailability"
+
+        def ask() -> bool:
+            body = {"name": name, "type": "Microsoft.KeyVault/vaults"}
+            return sdk.is_free(self._gateway.ask(f"check whether the name {name} is available", ref, body))
+
+        return is_name_free(self._session, ask, ref, name.lower())
 
     def deleted_here(self, name: str, subscription: str) -> DeletedVault | None:
         """The deleted vault. None also if the caller may not list deleted vaults. That is safe: the name of a

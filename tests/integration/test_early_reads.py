@@ -1,0 +1,102 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Reads that do not depend on each other are sent at the same time, because each is a round trip to Azure."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from one_process import OneProcess
+from service import GROUP, LOCATION, Service
+
+# The slow response takes so long that all reads that can begin meanwhile have begun.
+SLOW = 2
+ACCOUNT = {"resource_group": GROUP, "account_name": "account1"}
+VAULT = {"resource_group": GROUP, "name": "vault-one"}
+ACCESS = {"resource_group": GROUP, "vault_name": "vault-one", "account_name": "account1"}
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "slow", "early"),
+    [
+        pytest.param(
+            "keyvault_cmk_vault",
+            VAULT,
+            ("GET", "Microsoft.KeyVault/deletedVaults"),
+            ["/providers/Microsoft.KeyVault/checkNameAvailability", "/permissions"],
+            id="a new vault",
+        ),
+        pytest.param(
+            "keyvault_cmk_access",
+            {**ACCESS, "account_resource_group": GROUP},
+            ("GET", "batchAccounts/account1"),
+            ["/vaults/vault-one", "/roleAssignments"],
+            id="access of an account that the run has read",
+        ),
+        pytest.param(
+            "batch_encryption",
+            {**ACCOUNT, "key_source": "microsoft_keyvault"},
+            ("GET", "batchAccounts/account1"),
+            ["/keys/key1/", "/roleAssignments"],
+            id="the key of an account that the run has read",
+        ),
+        pytest.param(
+            "batch_encryption",
+            {**ACCOUNT, "key_source": "microsoft_batch"},
+            ("GET", "batchAccounts/account1"),
+            ["/permissions"],
+            id="back to a Microsoft-managed key",
+        ),
+    ],
+)
+def test_reads_begin_while_another_response_is_slow(
+    runner: OneProcess, service: Service, module: str, options: dict[str, Any], slow: tuple[str, str], early: list[str]
+) -> None:
+    control = service.sandbox.control
+    if module != "keyvault_cmk_vault":
+        service.make_vault(rbac=True)
+        key = service.make_key()
+        created = {"resource_group": GROUP, "name": "account1", "location": LOCATION}
+        account = runner.module("batch_account_identity", created)
+        if module == "batch_encryption":
+            service.assign(account["identity"]["principal_id"], service.vault_id())
+            if options["key_source"] == "microsoft_keyvault":
+                options = {**options, "key_identifier": key.id}
+            else:
+                service.point(key.id)
+    if options.get("key_source") == "microsoft_batch":
+        # The run has read the permissions.
+        runner.forget()
+    method, path = slow
+    since = control.last
+    control.fault(match={"method": method, "path": path}, delay=SLOW, times=1)
+
+    report = runner.module(module, options)
+    assert report["changed"], report
+
+    sent = control.requests(since)
+    ended = next(_began(one) + timedelta(seconds=SLOW) for one in sent if path in one["url"])
+    begun = [one["url"] for one in sent if _began(one) < ended]
+    for part in early:
+        assert any(part in url for url in begun), (part, begun)
+
+
+def test_the_time_of_an_account_comes_with_its_document(runner: OneProcess, service: Service) -> None:
+    """After a recent change of the key, the time of the account's last change shows whether Batch has used the key."""
+    service.on_key()
+    since = service.sandbox.control.last
+    forced = {**ACCOUNT, "vault_name": "vault-one", "name": "key1", "new_version": True}
+
+    report = runner.module("keyvault_cmk_key", forced)
+    assert report["changed"], report
+
+    reads = [one["url"] for one in service.sandbox.control.requests(since) if "batchAccounts/account1?" in one["url"]]
+    assert len(reads) == 1, reads
+
+
+def _began(request: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(request["time"].replace("Z", "+00:00"))
