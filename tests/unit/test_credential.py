@@ -271,14 +271,6 @@ def test_the_first_sign_in_also_requests_the_token_for_key_vault(tmp_path: Path)
     assert nobody.get_token(VAULT_SCOPE).token == "token-2"
 
 
-def test_without_shared_files_only_the_needed_token_is_requested() -> None:
-    entra = Entra()
-    with settled():
-        SharedTokens(lambda: entra, "me", RunFiles(None), scopes=(SCOPE, VAULT_SCOPE)).get_token(SCOPE)
-
-    assert len(entra.asked) == 1
-
-
 def test_a_token_that_is_not_needed_yet_may_be_refused(tmp_path: Path) -> None:
     class OnlyManagement(Entra):
         def get_token(self, *scopes: str, **more: Any) -> Any:

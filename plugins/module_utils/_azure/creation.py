@@ -54,8 +54,8 @@ def until_shown(
 
 
 def is_name_free(session: Session, ask: Callable[[], bool], *name: str) -> bool:
-    """Whether the name is available. Azure was asked a few seconds ago at most, after the task's last write. If the name
-    is not available, Azure is asked each time."""
+    """Whether the name is available. Azure was asked a few seconds ago at most, and after the task's last write. A name
+    that is not available is asked for each time."""
     return bool(session.cache.get(lambda: ask() or None, "name", *name))
 
 

@@ -84,8 +84,8 @@ class SharedTokens:
     def __init__(
         self, make: Callable[[], Any], caller: str, files: RunFiles, source: str = "env", scopes: Sequence[str] = ()
     ) -> None:
-        """`make` makes the credential of the auth_source `source`; `caller` is its fingerprint. `scopes` are those for
-        which the tasks of a run need tokens."""
+        """`make` makes the credential of the auth_source `source`; `caller` is its fingerprint. The first sign-in
+        also requests the tokens for these `scopes`, which later tasks of the run need."""
         self._make = make
         # Created if the files have no token for it: most tasks of a run need none.
         self._inner: Any = None
@@ -122,10 +122,9 @@ class SharedTokens:
                     raise
                 kept = {"token": token.token, "expires_on": token.expires_on}
                 self._files.store(kept, *name)
-                if self._files.shared:
-                    # A later task would have to read the tenant's metadata again.
-                    for scope in set(self._scopes).difference(scopes):
-                        in_background(self.get_token_info, scope)
+                # A later task would have to read the tenant's metadata again.
+                for scope in set(self._scopes).difference(scopes):
+                    in_background(self.get_token_info, scope)
         self._given[kept["token"]] = name
         return tokens.AccessTokenInfo(kept["token"], kept["expires_on"])
 

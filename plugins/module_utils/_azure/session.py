@@ -114,7 +114,8 @@ class Session:
         # `auto` uses the Azure CLI after all other sources, and the error names all of them.
         is_automatic = self._connection["auth_source"] == "auto" and self._options["auth_source"] == "cli"
         source = "auto" if is_automatic else self._options["auth_source"]
-        scopes = self.environment.resource_manager_scope, self.key_vault_scope
+        # The inventory, and a module in its own process, share no token with a later task.
+        scopes = (self.environment.resource_manager_scope, self.key_vault_scope) if self._task else ()
         return credentials.SharedTokens(make, self.fingerprint, self._shared, source, scopes)
 
     @property
