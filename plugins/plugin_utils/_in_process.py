@@ -37,6 +37,8 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import 
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import new_versions
 
+# While modules are loaded, hardly anything becomes garbage.
+gc.disable()
 # Ansible loads an action plugin before it forks its workers, so this runs once in a run. If an SDK is missing here,
 # the interpreter that runs modules may still have it.
 _MISSING = warm_up()
@@ -46,6 +48,7 @@ test_loader.get("skipped")
 # What is loaded now stays until the end. Otherwise the garbage collection at the exit visits all of it, which takes
 # longer than a short task. Python's documentation also recommends this before a fork.
 gc.freeze()
+gc.enable()
 begin_run(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
 _HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 

@@ -282,7 +282,7 @@ def test_two_runs_that_share_nothing_disable_the_versions_of_each_other(runner: 
 
 def test_the_time_of_an_account_is_read_again_only_if_it_matters(runner: OneProcess, service: Service) -> None:
     """It shows whether a version is unused. In the days after a version was disabled, it shows whether the account may
-    need the version; for that, the time that came with the document is enough."""
+    need the version; for that, the time in the response with the document is enough."""
     on_one_key(service, "account1")
     newer_by_hand(service, "account1")
     for days, disables, more in ((8, True, 1), (1, False, 0), (8, False, 0)):

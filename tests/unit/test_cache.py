@@ -208,7 +208,7 @@ def test_reads_that_begin_before_a_look_for_changes_are_not_bound_by_it(tmp_path
         assert in_background(read).result(10) == "own"
 
 
-def test_a_recent_read_of_the_run(tmp_path: Path, clock: Clock) -> None:
+def test_what_a_task_of_the_run_has_read_some_seconds_ago(tmp_path: Path, clock: Clock) -> None:
     assert task(tmp_path).recent("book", "atlas") is None
     task(tmp_path).get(lambda: "read", "book", "atlas")
 

@@ -153,7 +153,13 @@ class Cloud:
             self.did.append(("create", str(self.lock)))
             self.versions["f" * 32] = key("f" * 32, created=NOW)
 
-        return plain(read=read, update=update, create=create, restorations=lambda _vault, _name: 0)
+        return plain(
+            read=read,
+            update=update,
+            create=create,
+            expect_creation=lambda _vault, _name: None,
+            restorations=lambda _vault, _name: 0,
+        )
 
     def _users(self) -> dict[str, Any]:
         return listed_users(*([self.account] if self.account else []), mybatch=self.age)

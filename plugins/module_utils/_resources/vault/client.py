@@ -22,7 +22,7 @@ from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts
 from ..._checks import usage
 from ..._core import interrupts
-from ..._core.concurrent import in_background, map_concurrent
+from ..._core.concurrent import in_background, map_concurrent, value_or_error
 from ..._core.documents import Vault
 from ..._core.errors import CmkError, NotFound, PlanOutdated, Rejected, Unavailable
 from ..._core.ids import key_of, principals_of
@@ -53,7 +53,6 @@ class Vaults(Polled):
         self._restored: dict[str, list[str]] = {}
 
     def read(self, goal: Any) -> Observed:
-        subscription = self._session.subscription_id
         vault = self._reads.get(goal.group, goal.name)
         observed: Observed = {"vault": vault, "deleted": None}
         if not goal.present:
@@ -62,23 +61,27 @@ class Vaults(Polled):
             if goal.created:
                 observed["restored"], observed["without_access"] = self._after_creation(goal)
             return observed
-        # The creation needs these next.
-        in_background(self._reads.is_name_free, goal.name)
+        # The creation needs the permissions next.
         in_background(self._resources.permissions_in, goal.group)
         # These reads are independent, and each is a round trip to Azure.
         reads: dict[str, Callable[[], Any]] = {
-            "listed": lambda: self._is_listed(goal.group, goal.name),
-            "deleted": lambda: self._reads.deleted_here(goal.name, subscription),
+            "free": lambda: value_or_error(partial(self._reads.is_name_free, goal.name), CmkError),
             "regions": lambda: self._resources.regions("Microsoft.KeyVault", "vaults"),
             **({} if goal.location else {"group": lambda: self._resources.group(goal.group)}),
         }
         observed["caller"] = self._session.caller
         found: Any = map_concurrent(lambda name: reads[name](), reads)
-        is_listed = found.pop("listed")
+        is_free = found.pop("free") is True
         observed.update(found)
-        if is_listed:
-            observed["vault"] = self._await(goal.group, goal.name)
+        if not is_free:
+            observed.update(self._holder(goal.group, goal.name))
         return observed
+
+    def _holder(self, group: str, name: str) -> Observed:
+        """The vault or the deleted vault that has the name, as far as the caller can read them."""
+        deleted = in_background(self._reads.deleted_here, name, self._session.subscription_id)
+        vault = self._await(group, name) if self._is_listed(group, name) else None
+        return {"vault": vault, "deleted": deleted.result()}
 
     def _is_listed(self, group: str, name: str) -> bool:
         """Whether the vault is listed. Azure is eventually consistent: a listed vault exists even if a read does
