@@ -504,7 +504,9 @@ def _for_account(goal: Goal, group: str, name: str, cloud: Cloud, if_unready: st
         cloud.encryption.require_available(group, name)
 
     def make(goal: Goal) -> Outcome:
-        # A forced version always is a change, so the availability of the account is read concurrently with the key.
+        # A forced version always is a change, so what a change requires is read concurrently with the key.
+        if goal.new_version:
+            cloud.accounts.expect_change(group)
         asked = in_background(require_available).result if goal.new_version else require_available
         return _make(goal, cloud, later=lambda: to_move, before_change=asked)
 

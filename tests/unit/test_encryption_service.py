@@ -246,7 +246,7 @@ def refused_once(
         return account(key=moved_to, identity=system_assigned()) if shown else None
 
     accounts: Any = SimpleNamespace(retry_until_accepted=retry_until_accepted, update=update, get=get)
-    accounts.listed = accounts.expect_change = lambda *_place: None
+    accounts.listed = lambda *_place: None
     accounts.ref = lambda *_place: "account"
     accounts.unavailable_reason = lambda *_place: asked.append("unavailable_reason")
     accounts.is_confirmed = lambda *_place: False

@@ -120,7 +120,12 @@ class Cloud:
         def existing(_group: str, _name: str, *, is_left: bool = False) -> Any:
             return self.account
 
-        return SimpleNamespace(existing=existing, listed=listed, recent=lambda _group, _name: None)
+        return SimpleNamespace(
+            existing=existing,
+            listed=listed,
+            recent=lambda _group, _name: None,
+            expect_change=lambda _group: None,
+        )
 
     @property
     def encryption(self) -> Any:

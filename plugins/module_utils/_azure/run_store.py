@@ -65,10 +65,6 @@ class RunFiles:
         if number is not None:
             self.store(number + 1, *_PREDICTIONS)
 
-    @property
-    def shared(self) -> bool:
-        return self._folder is not None
-
     @contextlib.contextmanager
     def locked(self, *name: str) -> Iterator[None]:
         """Hold a lock. One task of the run holds it at a time; the others wait."""

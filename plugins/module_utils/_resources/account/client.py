@@ -166,7 +166,8 @@ class Accounts(Polled):
             # A rollback must not use data from before the change, so an interrupt waits here.
             with interrupts.deferred():
                 self._session.cache.changed_one(*self._name(group, name))
-                self._session.cache.changed("listed", "name", self._kind(group, name))
+                self._session.cache.changed("listed", self._kind(group, name))
+                self._session.cache.forget("name")
 
     def settled(self, group: str, name: str) -> Account | None:
         """The account after its current operation has finished. An interrupted run may have begun the operation."""

@@ -192,7 +192,6 @@ class Encryption(Polled):
     def require_available(self, group: str, name: str) -> None:
         """Raise an error if the account is not available, because Batch refuses to change it, or if its
         availability is not known."""
-        self._accounts.expect_change(group)
         # The key is judged too if Batch lists the pools, which it usually does.
         key_in_use = in_background(partial(self._key_in_use, group, name, is_report=False))
         reason = self._unavailable_reason(group, name, key_in_use.result)
