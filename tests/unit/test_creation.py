@@ -236,28 +236,41 @@ def test_access_is_granted_while_azure_still_creates_the_vault() -> None:
     assert azure.writes == ["put", f"add {PRINCIPAL}"]
 
 
+class Names:
+    """The service for names, with its responses one after the other."""
+
+    def __init__(self, *free: bool) -> None:
+        self.session = Session()
+        self.asked = 0
+        self._free = returning(*free)
+
+    def ask(self, _what: str, _ref: str, _body: Any) -> dict[str, Any]:
+        self.asked += 1
+        return {"nameAvailable": self._free(), "reason": "AlreadyExists"}
+
+    def are_free(self) -> bool:
+        service: Any = self
+        session: Any = self.session
+        return is_name_free(session, service, "/providers/Microsoft.KeyVault", "Microsoft.KeyVault/vaults", "myvault")
+
+
 @pytest.mark.parametrize(("after", "asked"), [("nothing", 1), ("6 s", 2), ("a write", 2)])
 def test_how_long_a_name_counts_as_available(monkeypatch: pytest.MonkeyPatch, after: str, asked: int) -> None:
-    clock, session = clock_of(cache_module, monkeypatch), Session()
-    said = []
-
-    def ask() -> bool:
-        said.append(True)
-        return True
-
-    assert is_name_free(session, ask, "name")  # type: ignore[arg-type]
+    clock, names = clock_of(cache_module, monkeypatch), Names(True)
+    assert names.are_free()
     if after == "6 s":
         clock.now += 6
     elif after == "a write":
-        session.cache.changed("name")
-    assert is_name_free(session, ask, "name")  # type: ignore[arg-type]
-    assert len(said) == asked
+        names.session.cache.changed("name")
+
+    assert names.are_free()
+    assert names.asked == asked
 
 
 def test_a_name_that_is_taken_is_asked_for_each_time() -> None:
-    session, free = Session(), returning(False, True)
+    names = Names(False, True)
 
-    assert [is_name_free(session, free, "name") for _time in range(2)] == [False, True]  # type: ignore[arg-type]
+    assert [names.are_free() for _time in range(2)] == [False, True]
 
 
 def test_vault_names_are_case_insensitive() -> None:

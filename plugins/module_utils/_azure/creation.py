@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 from .._core.concurrent import value_or_error
 from .._core.errors import CmkError, Denied, PlanOutdated, Refused, TimedOut
+from . import sdk
+from .gateway import Gateway
 from .session import Session
 
 # How long to wait until a read shows a resource whose name is taken. If the resource of another customer has the
@@ -53,10 +55,18 @@ def until_shown(
         raise failure
 
 
-def is_name_free(session: Session, ask: Callable[[], bool], *name: str) -> bool:
-    """Whether the name is available. Azure was asked a few seconds ago at most, and after the task's last write. A name
-    that is not available is asked for each time."""
-    return bool(session.cache.get(lambda: ask() or None, "name", *name))
+def is_name_free(session: Session, gateway: Gateway, provider: str, resource_type: str, name: str) -> bool:
+    """Whether the name is available. `provider` is the id of a resource provider, in a subscription or a location.
+
+    Azure was asked a few seconds ago at most, and after the task's last write. A name that is not available is asked
+    for each time.
+    """
+    ref, body = f"{provider}/checkNameAvailability", {"name": name, "type": resource_type}
+
+    def read() -> bool | None:
+        return sdk.is_free(gateway.ask(f"check whether the name {name} is available", ref, body)) or None
+
+    return bool(session.cache.get(read, "name", ref, name.lower()))
 
 
 def require_missing(

@@ -228,14 +228,8 @@ class Accounts(Polled):
         return self._is_name_free(goal.location or self._resources.group(goal.group)["location"], goal.name)
 
     def _is_name_free(self, location: str, name: str) -> bool:
-        place = f"/subscriptions/{self._session.subscription_id}/providers/Microsoft.Batch/locations/{location}"
-        ref = f"{place}/checkNameAvailability"
-
-        def ask() -> bool:
-            body = {"name": name, "type": "Microsoft.Batch/batchAccounts"}
-            return sdk.is_free(self._gateway.ask(f"check whether the name {name} is available", ref, body))
-
-        return is_name_free(self._session, ask, ref, name.lower())
+        provider = f"/subscriptions/{self._session.subscription_id}/providers/Microsoft.Batch/locations/{location}"
+        return is_name_free(self._session, self._gateway, provider, "Microsoft.Batch/batchAccounts", name)
 
     def create(self, group: str, name: str, body: Mapping[str, Any], *, evidence: Evidence | None = None) -> None:
         """Create the account. `evidence` is the evidence on the key in the body, if there is a key. In that case,

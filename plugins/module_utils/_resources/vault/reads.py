@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping, Sequence, Set
 from functools import partial
 
-from ..._azure import sdk
 from ..._azure.cache import JUST_NOW, RECENTLY, NotBefore
 from ..._azure.creation import is_name_free
 from ..._azure.gateway import Gateway
@@ -215,14 +214,8 @@ class VaultReads:
         return Unavailable(f"{message} Try again.", remedy="Try again.")
 
     def is_name_free(self, name: str, subscription: str | None = None) -> bool:
-        own = self._session.subscription_id
-        ref = f"/subscriptions/{subscription or own}/providers/Microsoft.KeyVault/checkNameAvailability"
-
-        def ask() -> bool:
-            body = {"name": name, "type": "Microsoft.KeyVault/vaults"}
-            return sdk.is_free(self._gateway.ask(f"check whether the name {name} is available", ref, body))
-
-        return is_name_free(self._session, ask, ref, name.lower())
+        provider = f"/subscriptions/{subscription or self._session.subscription_id}/providers/Microsoft.KeyVault"
+        return is_name_free(self._session, self._gateway, provider, "Microsoft.KeyVault/vaults", name)
 
     def deleted_here(self, name: str, subscription: str) -> DeletedVault | None:
         """The deleted vault. None also if the caller may not list deleted vaults. That is safe: the name of a
