@@ -281,8 +281,9 @@ def _run(goal: access_goal.Goal, params: Mapping[str, Any], cloud: Cloud) -> Out
     with cloud.locked(goal.vault):
         goals = [goal]
         if account:
-            recent = cloud.accounts.recent(group, account)
-            in_background(cloud.access.expect, goal, principals_of(recent.get("identity", {})) if recent else ())
+            if goal.group:
+                recent = cloud.accounts.recent(group, account)
+                in_background(cloud.access.expect, goal, principals_of(recent.get("identity", {})) if recent else ())
             listed = cloud.accounts.listed(group, account) if goal.present else None
             found = listed or cloud.accounts.existing(group, account, is_left=params["unready"] == unready.LEAVE)
             goals = access_goal.of_account(goal, required(found, group, account, group_option="account_resource_group"))

@@ -475,8 +475,6 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         if_unready = params["unready"]
         make = partial(_for_account, goal, group, account, cloud, if_unready)
         return unready.left_alone(if_unready, account, cloud.sent, make)
-    if goal.state == "present":
-        cloud.keys.expect_creation(goal.vault, goal.name)
     with cloud.locked(goal.vault):
         retired = _retired(goal, cloud) if goal.retires else None
         if goal.keeps_used and goal.disables_or_deletes:

@@ -147,6 +147,32 @@ def test_a_vault_that_somebody_creates_while_azure_lets_the_creation_wait(
     assert policies(service) == {service.operator: sorted(OFFICER)}
 
 
+@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize("kind", ["vault", "account"])
+def test_a_resource_that_somebody_creates_between_two_requests_is_not_replaced(
+    runner: OneProcess, wire: Wire, service: Service, kind: str, number: int
+) -> None:
+    """Only the request that creates the resource may be too late."""
+    owner, sent = {"owner": "others"}, list[str]()
+
+    def is_request(request: Any) -> bool:
+        sent.append(f"{request.method} {request.url.partition('?')[0].rpartition('/')[2]}")
+        return len(sent) == number
+
+    def meanwhile() -> None:
+        service.make_vault(tags=owner) if kind == "vault" else service.make_account(tags=owner)
+
+    module, name = {"vault": ("keyvault_cmk_vault", "vault-one"), "account": ("batch_account_identity", "account1")}[
+        kind
+    ]
+    with wire.meddled(is_request, meanwhile):
+        runner.module(module, {"resource_group": GROUP, "name": name, "location": LOCATION, "wait_timeout": 300})
+
+    if "PUT" not in " ".join(sent[:number]):
+        found = service.vault() if kind == "vault" else service.account()
+        assert found["tags"] == owner, sent
+
+
 def test_a_restored_setting_is_reported(runner: OneProcess, wire: Wire, service: Service) -> None:
     module = {"resource_group": GROUP, "name": "vault-one", "authorization": "access_policy"}
 

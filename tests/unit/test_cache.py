@@ -17,7 +17,7 @@ import pytest
 from clocks import Clock, clock_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import cache as module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import JUST_NOW, RECENTLY, UNCHANGING, Cache
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import JUST_NOW, RECENTLY, Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Polled, Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
@@ -178,19 +178,6 @@ def test_a_change_is_planned_from_the_reads_of_the_task(tmp_path: Path, clock: C
     assert waiting.get(lambda: "own", "book", "atlas") == "own"
     task(tmp_path).changed("book")
     assert waiting.get(lambda: "after the write", "book", "atlas") == "after the write"
-
-
-def test_what_does_not_change_is_read_once_although_a_task_looks_for_changes(tmp_path: Path, clock: Clock) -> None:
-    task(tmp_path).get(lambda: "read", "group", "library", not_before=UNCHANGING)
-    later = task(tmp_path)
-
-    with later.shared_since(clock.monotonic()):
-        assert later.get(lambda: "read again", "group", "library", not_before=UNCHANGING) == "read"
-        assert later.get(lambda: "new", "book", "atlas", not_before=RECENTLY) == "new"
-
-    assert not later.has_shared
-    clock.now += 21
-    assert task(tmp_path).get(lambda: "read again", "group", "library", not_before=UNCHANGING) == "read again"
 
 
 def test_reads_that_begin_before_a_look_for_changes_are_not_bound_by_it(tmp_path: Path, clock: Clock) -> None:

@@ -6,22 +6,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from clocks import clock_of
 from documents import NEEDED, OTHER, PRINCIPAL, account, policy, system_assigned, vault, visible
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure import cache as cache_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.creation import (
-    is_name_free,
-    require_missing,
-    until_shown,
-)
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.creation import require_missing, until_shown
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import is_free
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
@@ -161,9 +154,6 @@ class Azure:
         self.service = Vaults(Session(1), everything, everything, everything, everything, everything)
         self._accounts = accounts
         self._is_free = is_free
-        # Whether Azure completes the creation only after access was granted.
-        self.is_slow = False
-        self._granted = threading.Event()
 
     # The methods of gateway.Gateway.
 
@@ -173,7 +163,7 @@ class Azure:
             raise self.fails
 
     def finish(self, _what: str, _poller: Any) -> bool:
-        return not self.is_slow or self._granted.wait(10)
+        return True
 
     steps_to_grant = Access.steps_to_grant
 
@@ -197,7 +187,6 @@ class Azure:
     def set_policy(self, vault_id: str, operation: str, entry: dict[str, Any]) -> None:
         self.writes.append(f"{operation} {entry['objectId']}")
         self.document["properties"]["accessPolicies"].append(entry)
-        self._granted.set()
 
     def assign(self, scope: str, name: str, role: str, principal: str) -> None:
         self.writes.append(f"assign {scope.rpartition('/vaults/')[2]} {principal}")
@@ -225,52 +214,6 @@ def test_accounts_on_a_new_vault_get_access() -> None:
     assert (after(azure)["restored"], after(azure)["without_access"]) == ([USER["id"]], [])
     azure.document["properties"]["accessPolicies"].clear()
     assert after(azure)["without_access"] == [USER["id"]]
-
-
-def test_access_is_granted_while_azure_still_creates_the_vault() -> None:
-    azure = Azure(vault(), USER)
-    azure.is_slow = True
-
-    azure.create()
-
-    assert azure.writes == ["put", f"add {PRINCIPAL}"]
-
-
-class Names:
-    """The service for names, with its responses one after the other."""
-
-    def __init__(self, *free: bool) -> None:
-        self.session = Session()
-        self.asked = 0
-        self._free = returning(*free)
-
-    def ask(self, _what: str, _ref: str, _body: Any) -> dict[str, Any]:
-        self.asked += 1
-        return {"nameAvailable": self._free(), "reason": "AlreadyExists"}
-
-    def are_free(self) -> bool:
-        service: Any = self
-        session: Any = self.session
-        return is_name_free(session, service, "/providers/Microsoft.KeyVault", "Microsoft.KeyVault/vaults", "myvault")
-
-
-@pytest.mark.parametrize(("after", "asked"), [("nothing", 1), ("6 s", 2), ("a write", 2)])
-def test_how_long_a_name_counts_as_available(monkeypatch: pytest.MonkeyPatch, after: str, asked: int) -> None:
-    clock, names = clock_of(cache_module, monkeypatch), Names(True)
-    assert names.are_free()
-    if after == "6 s":
-        clock.now += 6
-    elif after == "a write":
-        names.session.cache.changed("name")
-
-    assert names.are_free()
-    assert names.asked == asked
-
-
-def test_a_name_that_is_taken_is_asked_for_each_time() -> None:
-    names = Names(False, True)
-
-    assert [names.are_free() for _time in range(2)] == [False, True]
 
 
 def test_vault_names_are_case_insensitive() -> None:

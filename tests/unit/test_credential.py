@@ -12,6 +12,7 @@ import stat
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -260,31 +261,62 @@ def test_one_token_is_requested_for_each_scope(tmp_path: Path, shared: bool) -> 
     assert len(entra.asked) == 2
 
 
+class SlowVaults(Entra):
+    """Responds with a token for Key Vault only after `may_respond` was set."""
+
+    def __init__(self, lasts: float = 3600) -> None:
+        super().__init__(lasts)
+        self.may_respond = threading.Event()
+
+    def get_token(self, *scopes: str, **more: Any) -> Any:
+        assert VAULT_SCOPE not in scopes or self.may_respond.wait(30)
+        return super().get_token(*scopes, **more)
+
+
 def test_the_first_sign_in_also_requests_the_token_for_key_vault(tmp_path: Path) -> None:
     """The process of a later task would begin with the tenant's metadata again."""
-    entra = Entra()
-    tokens = SharedTokens(lambda: entra, "me", RunFiles(str(tmp_path)), scopes=(SCOPE, VAULT_SCOPE))
+    entra, files = SlowVaults(), RunFiles(str(tmp_path))
+    tokens = SharedTokens(lambda: entra, "me", files, scopes=(SCOPE, VAULT_SCOPE))
+
     with settled():
+        # Neither the token nor the task waits for it.
         assert tokens.get_token(SCOPE).token == "token-1"
 
-    nobody = SharedTokens(lambda: pytest.fail("a later task signs in"), "me", RunFiles(str(tmp_path)))
+    entra.may_respond.set()
+    until(lambda: files.load("token", "me", VAULT_SCOPE))
+    nobody = SharedTokens(lambda: pytest.fail("a later task signs in"), "me", files)
     assert nobody.get_token(VAULT_SCOPE).token == "token-2"
 
 
-def test_a_token_that_is_not_needed_yet_may_be_refused(tmp_path: Path) -> None:
-    class OnlyManagement(Entra):
-        def get_token(self, *scopes: str, **more: Any) -> Any:
-            if VAULT_SCOPE in scopes:
-                raise CmkError("Not for you.")
-            return super().get_token(*scopes, **more)
-
-    entra = OnlyManagement()
+@pytest.mark.parametrize("lasts", [3600, 240], ids=["usual", "expires soon"])
+def test_a_task_requests_the_other_token_early_only_once(tmp_path: Path, lasts: float) -> None:
+    entra = SlowVaults(lasts)
+    entra.may_respond.set()
     tokens = SharedTokens(lambda: entra, "me", RunFiles(str(tmp_path)), scopes=(SCOPE, VAULT_SCOPE))
-    with settled():
-        assert tokens.get_token(SCOPE).token == "token-1"
+    tokens.get_token(SCOPE)
+    until(lambda: len(entra.asked) > 1)
 
-    with pytest.raises(CmkError, match="Not for you"):
-        tokens.get_token(VAULT_SCOPE)
+    for _time in range(3):
+        tokens.get_token(SCOPE)
+        time.sleep(0.05)
+    assert [scopes for scopes, _more in entra.asked].count((VAULT_SCOPE,)) == 1
+
+
+def test_a_token_of_the_run_is_not_requested_early(tmp_path: Path) -> None:
+    entra, files = Entra(), RunFiles(str(tmp_path))
+    SharedTokens(lambda: entra, "me", files).get_token(VAULT_SCOPE)
+
+    SharedTokens(lambda: entra, "me", files, scopes=(SCOPE, VAULT_SCOPE)).get_token(SCOPE)
+
+    time.sleep(0.05)
+    assert len(entra.asked) == 2
+
+
+def until(shown: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 30
+    while not shown():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_tasks_of_a_run_share_a_token(tmp_path: Path) -> None:

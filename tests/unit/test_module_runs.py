@@ -162,7 +162,6 @@ class Cloud:
             read=read,
             update=update,
             create=create,
-            expect_creation=lambda _vault, _name: None,
             restorations=lambda _vault, _name: 0,
         )
 

@@ -97,10 +97,6 @@ class Cache:
         """Some seconds ago, but not before the run's last write to this kind. Use it only before a change."""
         return max(time.monotonic() - _RECENTLY_SECONDS, _shared_since.get() or 0.0, self._since(kind))
 
-    def unchanging(self, _kind: str) -> float:
-        """Some seconds ago, also before `shared_since`. Use it for what tasks of a run do not change."""
-        return time.monotonic() - _RECENTLY_SECONDS
-
     @contextmanager
     def shared_since(self, at: float) -> Iterator[None]:
         """Use the values that other tasks have read since then, and no older ones, to find out whether there is
@@ -161,7 +157,7 @@ class Cache:
         kept: dict[str, Any] | None = self._files.load(self._caller(), *name) if is_shared else None
         if kept is None or kept["at"] < not_before:
             return None
-        self.has_shared |= kept["at"] >= (_shared_since.get() or 0.0)
+        self.has_shared = True
         return kept
 
     def recent(self, kind: str, *name: str) -> Any:
@@ -239,7 +235,7 @@ class Cache:
         return at
 
 
-JUST_NOW, RECENTLY, UNCHANGING = Cache.just_now, Cache.recently, Cache.unchanging
+JUST_NOW, RECENTLY = Cache.just_now, Cache.recently
 
 
 def _timed(read: Callable[[], Any]) -> dict[str, Any]:

@@ -55,18 +55,11 @@ def until_shown(
         raise failure
 
 
-def is_name_free(session: Session, gateway: Gateway, provider: str, resource_type: str, name: str) -> bool:
-    """Whether the name is available. `provider` is the id of a resource provider, in a subscription or a location.
-
-    Azure was asked a few seconds ago at most, and after the task's last write. A name that is not available is asked
-    for each time.
-    """
-    ref, body = f"{provider}/checkNameAvailability", {"name": name, "type": resource_type}
-
-    def read() -> bool | None:
-        return sdk.is_free(gateway.ask(f"check whether the name {name} is available", ref, body)) or None
-
-    return bool(session.cache.get(read, "name", ref, name.lower()))
+def is_name_free(gateway: Gateway, provider: str, resource_type: str, name: str) -> bool:
+    """Whether the name is available. `provider` is the id of a resource provider, in a subscription or a location."""
+    body = {"name": name, "type": resource_type}
+    what = f"check whether the name {name} is available"
+    return sdk.is_free(gateway.ask(what, f"{provider}/checkNameAvailability", body))
 
 
 def require_missing(

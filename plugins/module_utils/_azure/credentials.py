@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .._core.concurrent import in_background
+from .._core.concurrent import unawaited
 from .._core.errors import CmkError, InvalidOption
 from . import sdk as azure_sdk
 from .run_store import RunFiles
@@ -122,11 +122,17 @@ class SharedTokens:
                     raise
                 kept = {"token": token.token, "expires_on": token.expires_on}
                 self._files.store(kept, *name)
-                # A later task would have to read the tenant's metadata again.
-                for scope in set(self._scopes).difference(scopes):
-                    in_background(self.get_token_info, scope)
+                self._expect_others(*scopes)
         self._given[kept["token"]] = name
         return tokens.AccessTokenInfo(kept["token"], kept["expires_on"])
+
+    def _expect_others(self, *scopes: str) -> None:
+        """Begin to request the other tokens of the run, once. A later task would have to read the tenant's metadata
+        again. This task does not need them, so it does not wait for them."""
+        others, self._scopes = set(self._scopes).difference(scopes), ()
+        for scope in others:
+            if self._files.load("token", self._caller, scope) is None:
+                unawaited(self.get_token_info, scope)
 
     def _fetch(self, *scopes: str, **options: Any) -> Any:
         sdk = azure_sdk.load("azure-core").exceptions

@@ -19,7 +19,7 @@ from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, ManagedIdentity, Permission, Pool
 from .._core.errors import CmkError, Denied, NotFound
 from .._core.ids import UserAssignedId, parse_user_assigned_id
-from .cache import JUST_NOW, RECENTLY, UNCHANGING, NotBefore
+from .cache import JUST_NOW, RECENTLY, NotBefore
 from .gateway import Answer, Gateway
 from .session import Session
 
@@ -34,7 +34,7 @@ class Resources:
 
         what = f"read the resource group {name}"
         found: dict[str, Any] = self._session.cache.get(
-            lambda: self._gateway.get(what, path), "group", path.lower(), not_before=UNCHANGING
+            lambda: self._gateway.get(what, path), "group", path.lower(), not_before=RECENTLY
         )
         return found
 
@@ -50,7 +50,7 @@ class Resources:
             listed = (one["locations"] for one in types if one["resourceType"].lower() == resource_type.lower())
             return next(listed, None)
 
-        found: list[str] | None = self._session.cache.get(read, "regions", path, not_before=UNCHANGING)
+        found: list[str] | None = self._session.cache.get(read, "regions", path, not_before=RECENTLY)
         return found
 
     def subscription_ids(self) -> list[str]:

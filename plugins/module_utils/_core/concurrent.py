@@ -42,6 +42,12 @@ def in_background(call: Callable[..., R], *arguments: Any) -> Future[R]:
     return future
 
 
+def unawaited(call: Callable[..., object], *arguments: Any) -> None:
+    """Start the call in a daemon thread that nothing waits for, not even `settled`. Its result and its errors are
+    ignored."""
+    Thread(target=copy_context().run, args=(_complete, Future(), call, arguments), daemon=True).start()
+
+
 @contextmanager
 def settled() -> Iterator[None]:
     """Wait at the end until no call of the block runs in the background, unless the block is interrupted (Ansible's

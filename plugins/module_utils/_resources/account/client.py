@@ -73,8 +73,7 @@ class Accounts(Polled):
             "creation_failed": failed,
         }
         if (account is None or failed) and goal.present and not goal.leaves_key:
-            # The creation needs these next.
-            in_background(self._is_name_free_for, goal)
+            # The creation needs the permissions next.
             in_background(self._resources.permissions_in, goal.group)
             reads: dict[str, Callable[[], Any]] = {
                 "listed": lambda: self._is_listed(goal.group, goal.name),
@@ -167,7 +166,6 @@ class Accounts(Polled):
             with interrupts.deferred():
                 self._session.cache.changed_one(*self._name(group, name))
                 self._session.cache.changed("listed", self._kind(group, name))
-                self._session.cache.forget("name")
 
     def settled(self, group: str, name: str) -> Account | None:
         """The account after its current operation has finished. An interrupted run may have begun the operation."""
@@ -224,12 +222,9 @@ class Accounts(Polled):
             return False
         return availability(self.unavailable_reason(*place_of(account["id"])[1:])) is False
 
-    def _is_name_free_for(self, goal: Any) -> bool:
-        return self._is_name_free(goal.location or self._resources.group(goal.group)["location"], goal.name)
-
     def _is_name_free(self, location: str, name: str) -> bool:
         provider = f"/subscriptions/{self._session.subscription_id}/providers/Microsoft.Batch/locations/{location}"
-        return is_name_free(self._session, self._gateway, provider, "Microsoft.Batch/batchAccounts", name)
+        return is_name_free(self._gateway, provider, "Microsoft.Batch/batchAccounts", name)
 
     def create(self, group: str, name: str, body: Mapping[str, Any], *, evidence: Evidence | None = None) -> None:
         """Create the account. `evidence` is the evidence on the key in the body, if there is a key. In that case,

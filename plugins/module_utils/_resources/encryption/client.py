@@ -115,9 +115,7 @@ class Encryption(Polled):
     def _expect(self, goal: Any) -> None:
         """Begin to read what a change of the account probably needs, while the account is read."""
         account = self._accounts.recent(goal.group, goal.account)
-        if goal.key is None:
-            self._accounts.expect_change(goal.group)
-        elif account and not goal.is_satisfied_by(account):
+        if goal.key and account and not goal.is_satisfied_by(account):
             self._evidence.expect(account, goal.target, goal.vault_group)
 
     def glance(self, goal: Any) -> Observed | None:

@@ -167,10 +167,6 @@ class Keys(Polled):
     def deleted(self, key: KeyIdentifier) -> KeyBundle | None:
         return self._deleted(key.vault_url, key.name)
 
-    def expect_creation(self, vault: str, name: str) -> None:
-        """Begin to read whether a key that is missing was deleted."""
-        in_background(self._deleted, self._url(vault), name, RECENTLY)
-
     def restorations(self, vault: str, name: str) -> int:
         """How often tasks of the run have created, enabled or recovered the key or a version of it."""
         return int(self._session.files.load("restorations", key_in_vault(vault, name)) or 0)
@@ -270,14 +266,13 @@ class Keys(Polled):
         policy: RotationPolicy = self._gateway.get(what, f"{_ref(url, name)}/rotationpolicy")
         return policy
 
-    def _deleted(self, url: str, name: str, not_before: NotBefore = JUST_NOW) -> KeyBundle | None:
-        def read() -> tuple[KeyBundle | None]:
-            try:
-                return (self._gateway.find(f"look for a deleted key {name} in {url}", f"{url}/deletedkeys/{name}"),)
-            except Denied:
-                return (None,)
-
-        [found] = self._session.cache.get(read, "key", url, name.lower(), "deleted", not_before=not_before)
+    def _deleted(self, url: str, name: str) -> KeyBundle | None:
+        try:
+            found: KeyBundle | None = self._gateway.find(
+                f"look for a deleted key {name} in {url}", f"{url}/deletedkeys/{name}"
+            )
+        except Denied:
+            return None
         return found
 
     def _ref(self, vault: str, name: str) -> str:

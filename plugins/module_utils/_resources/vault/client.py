@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -112,7 +112,7 @@ class Vaults(Polled):
         accounts to its keys is granted again.
         """
         if body["properties"].get("createMode") == "recover":
-            self._finish(group, name, self._begin(group, name, body))
+            self._put(group, name, body)
             return
 
         def require_still_missing() -> None:
@@ -126,41 +126,30 @@ class Vaults(Polled):
 
         require_still_missing()
         try:
-            creation = self._begin(group, name, body, if_late=require_still_missing)
+            self._put(group, name, body, if_late=require_still_missing)
         except BaseException:
             # The request may have reached Azure, whatever the error is.
             with suppress(CmkError):
                 self.restore_access(group, name)
             raise
-        finished = in_background(self._finish, group, name, creation)
-        self.restore_access(group, name)
-        finished.result()
-
-    def _begin(self, group: str, name: str, body: Mapping[str, Any], if_late: Callable[[], None] | None = None) -> Any:
-        """Send the request. Returns the poller of Azure's SDK, None if an earlier try of the request has created the
-        vault."""
-        ref = vault_ref(self._session.subscription_id, group, name)
-        with self._changing():
-            try:
-                return self._gateway.begin(f"create the key vault {name}", "PUT", ref, body, if_late=if_late)
-            except (PlanOutdated, Rejected):
-                if self._session.journal.is_in_doubt(ref) and self._reads.get(group, name):
-                    return None
-                raise
-
-    def _finish(self, group: str, name: str, creation: Any) -> None:
-        """Wait until Azure has created the vault."""
-        with self._changing():
-            is_shown = creation is None or self._gateway.finish(f"create the key vault {name}", creation)
-        if not is_shown:
-            look = partial(self._is_created, group, name)
-            until_shown(self._session, f"key vault {name}", is_shown=look, so_far="was created")
         # The next step reads the vault.
         in_background(self._reads.get, group, name)
+        self.restore_access(group, name)
 
-    def _changing(self) -> AbstractContextManager[None]:
+    def _put(self, group: str, name: str, body: Mapping[str, Any], if_late: Callable[[], None] | None = None) -> None:
+        what, ref = f"create the key vault {name}", vault_ref(self._session.subscription_id, group, name)
         # After the recovery of a vault, cached data of keys and access is out of date too.
-        return self._session.changing("vault", "key", "access", "role", "name")
+        with self._session.changing("vault", "key", "access", "role"):
+            try:
+                poller = self._gateway.begin(what, "PUT", ref, body, if_late=if_late)
+            except (PlanOutdated, Rejected):
+                if self._session.journal.is_in_doubt(ref) and self._reads.get(group, name):
+                    # An earlier try of the request has created the vault.
+                    return
+                raise
+            if not self._gateway.finish(what, poller):
+                is_shown = partial(self._is_created, group, name)
+                until_shown(self._session, f"key vault {name}", is_shown=is_shown, so_far="was created")
 
     def _is_created(self, group: str, name: str) -> bool:
         """Whether a read shows the vault, and its creation has ended."""

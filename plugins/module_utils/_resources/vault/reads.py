@@ -215,7 +215,7 @@ class VaultReads:
 
     def is_name_free(self, name: str, subscription: str | None = None) -> bool:
         provider = f"/subscriptions/{subscription or self._session.subscription_id}/providers/Microsoft.KeyVault"
-        return is_name_free(self._session, self._gateway, provider, "Microsoft.KeyVault/vaults", name)
+        return is_name_free(self._gateway, provider, "Microsoft.KeyVault/vaults", name)
 
     def deleted_here(self, name: str, subscription: str) -> DeletedVault | None:
         """The deleted vault. None also if the caller may not list deleted vaults. That is safe: the name of a
