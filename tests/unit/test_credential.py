@@ -288,11 +288,16 @@ def test_the_first_sign_in_also_requests_the_token_for_key_vault(tmp_path: Path)
     assert nobody.get_token(VAULT_SCOPE).token == "token-2"
 
 
-@pytest.mark.parametrize("lasts", [3600, 240], ids=["usual", "expires soon"])
-def test_a_task_requests_the_other_token_early_only_once(tmp_path: Path, lasts: float) -> None:
+class FullDisk(RunFiles):
+    def store(self, value: object, *name: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("files", "lasts"), [(RunFiles, 3600), (RunFiles, 240), (FullDisk, 3600)])
+def test_a_task_requests_the_other_token_early_only_once(tmp_path: Path, files: type[RunFiles], lasts: float) -> None:
     entra = SlowVaults(lasts)
     entra.may_respond.set()
-    tokens = SharedTokens(lambda: entra, "me", RunFiles(str(tmp_path)), scopes=(SCOPE, VAULT_SCOPE))
+    tokens = SharedTokens(lambda: entra, "me", files(str(tmp_path)), scopes=(SCOPE, VAULT_SCOPE))
     tokens.get_token(SCOPE)
     until(lambda: len(entra.asked) > 1)
 
