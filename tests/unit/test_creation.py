@@ -15,6 +15,7 @@ from documents import NEEDED, OTHER, PRINCIPAL, account, policy, system_assigned
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.creation import require_missing, until_shown
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Operation
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import is_free
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
@@ -150,6 +151,8 @@ class Azure:
         self.document = document
         self.writes: list[str] = []
         self.fails: BaseException | None = None
+        # The times in the response to the creation.
+        self.times = {"createdAt": "2026-06-01T10:00:00.123Z", "lastModifiedAt": "2026-06-01T10:00:07.456Z"}
         everything: Any = self
         self.service = Vaults(Session(1), everything, everything, everything, everything, everything)
         self._accounts = accounts
@@ -157,12 +160,13 @@ class Azure:
 
     # The methods of gateway.Gateway.
 
-    def begin(self, *_request: Any, if_late: Any = None) -> None:
+    def begin(self, *_request: Any, if_late: Any = None) -> Operation:
         self.writes.append("put")
         if self.fails:
             raise self.fails
+        return Operation({**self.document, "systemData": self.times})
 
-    def finish(self, _what: str, _poller: Any) -> bool:
+    def finish(self, _what: str, _operation: Operation) -> bool:
         return True
 
     steps_to_grant = Access.steps_to_grant
@@ -214,6 +218,23 @@ def test_accounts_on_a_new_vault_get_access() -> None:
     assert (after(azure)["restored"], after(azure)["without_access"]) == ([USER["id"]], [])
     azure.document["properties"]["accessPolicies"].clear()
     assert after(azure)["without_access"] == [USER["id"]]
+
+
+@pytest.mark.parametrize(
+    ("times", "restored"),
+    [
+        pytest.param({"createdAt": "2026-06-01T10:00:07Z", "lastModifiedAt": "2026-06-01T10:00:07Z"}, 0, id="created"),
+        pytest.param({"createdAt": "2026-06-01T10:00:00Z", "lastModifiedAt": "2026-06-01T10:00:07Z"}, 1, id="replaced"),
+        pytest.param({}, 1, id="not known"),
+    ],
+)
+def test_access_is_granted_again_unless_the_vault_is_new(times: dict[str, str], restored: int) -> None:
+    azure = Azure(vault(), USER)
+    azure.times = times
+
+    azure.create()
+
+    assert azure.writes == ["put", f"add {PRINCIPAL}"][: 1 + restored]
 
 
 def test_vault_names_are_case_insensitive() -> None:

@@ -35,6 +35,14 @@ class Answer(NamedTuple):
     changed_at: float | None = None
 
 
+class Operation(NamedTuple):
+    """A long-running operation: the document in its first response, None if that is empty, and the poller of Azure's
+    SDK."""
+
+    document: Any
+    poller: Any = None
+
+
 class Provider(NamedTuple):
     package: str
     client: str
@@ -129,22 +137,24 @@ class Gateway:
         body: Mapping[str, Any] | None = None,
         *,
         if_late: Callable[[], None] | None = None,
-    ) -> Any:
-        """The same for a long-running operation. Returns the poller of Azure's SDK (`finish`)."""
+    ) -> Operation:
+        """The same for a long-running operation, for which `finish` waits."""
         from azure.core.polling import LROPoller
         from azure.mgmt.core.polling.arm_polling import ARMPolling
 
         with self._session.journal.writing(method, ref, body, undoes=False), self._translated(what, ref):
             began = self._sent(method, ref, body=body, if_late=if_late, _return_pipeline_response=True)
             polling = ARMPolling(_POLLING_SECONDS, lro_options={"final-state-via": "location"})
-            return LROPoller(self._client(ref), began, lambda answer: answer, polling)
+            poller = LROPoller(self._client(ref), began, lambda answer: answer, polling)
+            first = began.http_response
+            return Operation(first.json() if first.text() else None, poller)
 
-    def finish(self, what: str, poller: Any) -> bool:
+    def finish(self, what: str, operation: Operation) -> bool:
         """Wait for a long-running operation. Raises TimedOut after wait_timeout. Returns False if Azure has accepted
         the request, but does not show the new resource yet."""
         from azure.core.exceptions import HttpResponseError
 
-        timeout = self._session.wait_timeout
+        timeout, poller = self._session.wait_timeout, operation.poller
         with sdk.translated(what):
             try:
                 poller.wait(timeout)

@@ -20,7 +20,7 @@ from .._core.concurrent import value_or_error
 from .._core.errors import CmkError, Denied
 from . import sdk
 from .cache import RECENTLY
-from .gateway import LOCKS, Answer, Gateway
+from .gateway import LOCKS, Answer, Gateway, Operation
 from .session import Session
 
 _CLOCKS_DIFFER_SECONDS = 5
@@ -167,7 +167,16 @@ class Overlay(Gateway):
         self._session.sent.accepted += 1
         return document
 
-    begin = write
+    def begin(
+        self,
+        what: str,
+        method: str,
+        ref: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        if_late: Callable[[], None] | None = None,
+    ) -> Operation:
+        return Operation(self.write(what, method, ref, body, if_late=if_late))
 
     def _require_unlocked(self, what: str, method: str, ref: str) -> None:
         """Raise the error of Azure if a lock forbids the request, as far as the caller may read locks."""
@@ -184,7 +193,7 @@ class Overlay(Gateway):
                 )
                 raise refused(what, sdk.LOCKED, message)
 
-    def finish(self, what: str, poller: Any) -> bool:
+    def finish(self, what: str, operation: Operation) -> bool:
         return True
 
     def _of(self, ref: str) -> ResourceOverlay:

@@ -165,6 +165,7 @@ class _VaultAlways(TypedDict):
 
 
 class SystemData(TypedDict, total=False):
+    createdAt: str
     lastModifiedAt: str
 
 

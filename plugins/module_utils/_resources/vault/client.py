@@ -28,7 +28,7 @@ from ..._core.errors import CmkError, NotFound, PlanOutdated, Rejected, Unavaila
 from ..._core.ids import key_of, principals_of
 from ..._core.plan import Step
 from ..access.client import Access
-from .document import name_taken
+from .document import is_unchanged_since_creation, name_taken
 from .goal import Observed
 from .reads import VaultReads, vault_ref
 
@@ -108,8 +108,8 @@ class Vaults(Polled):
         """Create a vault or, according to the body, recover a deleted vault.
 
         A PUT replaces the access policies and tags of a vault that exists. Therefore nothing is written if the
-        vault exists now (PlanOutdated). If the vault was created between the check and the PUT, the access of Batch
-        accounts to its keys is granted again.
+        vault exists now (PlanOutdated). If the vault may have been created between the check and the PUT, the access of
+        Batch accounts to its keys is granted again.
         """
         if body["properties"].get("createMode") == "recover":
             self._put(group, name, body)
@@ -126,7 +126,7 @@ class Vaults(Polled):
 
         require_still_missing()
         try:
-            self._put(group, name, body, if_late=require_still_missing)
+            is_new = self._put(group, name, body, if_late=require_still_missing)
         except BaseException:
             # The request may have reached Azure, whatever the error is.
             with suppress(CmkError):
@@ -134,22 +134,25 @@ class Vaults(Polled):
             raise
         # The next step reads the vault.
         in_background(self._reads.get, group, name)
-        self.restore_access(group, name)
+        if not is_new:
+            self.restore_access(group, name)
 
-    def _put(self, group: str, name: str, body: Mapping[str, Any], if_late: Callable[[], None] | None = None) -> None:
+    def _put(self, group: str, name: str, body: Mapping[str, Any], if_late: Callable[[], None] | None = None) -> bool:
+        """Returns whether the response shows that the request has created the vault, and has not replaced a vault."""
         what, ref = f"create the key vault {name}", vault_ref(self._session.subscription_id, group, name)
         # After the recovery of a vault, cached data of keys and access is out of date too.
         with self._session.changing("vault", "key", "access", "role"):
             try:
-                poller = self._gateway.begin(what, "PUT", ref, body, if_late=if_late)
+                creation = self._gateway.begin(what, "PUT", ref, body, if_late=if_late)
             except (PlanOutdated, Rejected):
                 if self._session.journal.is_in_doubt(ref) and self._reads.get(group, name):
                     # An earlier try of the request has created the vault.
-                    return
+                    return False
                 raise
-            if not self._gateway.finish(what, poller):
+            if not self._gateway.finish(what, creation):
                 is_shown = partial(self._is_created, group, name)
                 until_shown(self._session, f"key vault {name}", is_shown=is_shown, so_far="was created")
+        return is_unchanged_since_creation(creation.document)
 
     def _is_created(self, group: str, name: str) -> bool:
         """Whether a read shows the vault, and its creation has ended."""

@@ -41,6 +41,14 @@ def describe(vault: Vault | None) -> dict[str, Any]:
     }
 
 
+def is_unchanged_since_creation(vault: Vault | None) -> bool:
+    """Whether the document shows that no request has changed the vault since it was created. In recorded traffic, each
+    change sets the second time."""
+    times = vault.get("systemData", {}) if vault else {}
+    created = times.get("createdAt")
+    return created is not None and created == times.get("lastModifiedAt")
+
+
 def uses_rbac(vault: Vault) -> bool:
     """Whether the vault uses Azure RBAC, not access policies."""
     return bool(vault["properties"].get("enableRbacAuthorization"))
