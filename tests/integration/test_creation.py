@@ -173,6 +173,19 @@ def test_a_resource_that_somebody_creates_between_two_requests_is_not_replaced(
         assert found["tags"] == owner, sent
 
 
+def test_keys_of_a_vault_that_the_run_has_created(runner: OneProcess, service: Service) -> None:
+    """A new vault has no deleted keys, until the run deletes one."""
+    key = {"vault_name": "vault-one", "name": "key1"}
+    succeeded(runner.module("keyvault_cmk_vault", {"resource_group": GROUP, "name": "vault-one"}))
+    assert succeeded(runner.module("keyvault_cmk_key", key))["changed"]
+    asked = [one["url"] for one in service.sandbox.control.requests()]
+    assert not [url for url in asked if "/deletedkeys/" in url or "/batchAccounts" in url]
+
+    succeeded(runner.module("keyvault_cmk_key", {**key, "state": "absent", "force": True}))
+
+    assert runner.module("keyvault_cmk_key", key)["code"] == "key_soft_deleted"
+
+
 def test_a_restored_setting_is_reported(runner: OneProcess, wire: Wire, service: Service) -> None:
     module = {"resource_group": GROUP, "name": "vault-one", "authorization": "access_policy"}
 

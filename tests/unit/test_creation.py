@@ -151,6 +151,8 @@ class Azure:
         self.document = document
         self.writes: list[str] = []
         self.fails: BaseException | None = None
+        # Whether the run has noted that the vault is new.
+        self.is_noted = False
         # The times in the response to the creation.
         self.times = {"createdAt": "2026-06-01T10:00:00.123Z", "lastModifiedAt": "2026-06-01T10:00:07.456Z"}
         everything: Any = self
@@ -178,6 +180,9 @@ class Azure:
 
     def is_name_free(self, _name: str) -> bool:
         return self._is_free
+
+    def note_creation(self, _name: str) -> None:
+        self.is_noted = True
 
     def get(self, _group: str, _name: str) -> dict[str, Any]:
         return self.document
@@ -235,6 +240,7 @@ def test_access_is_granted_again_unless_the_vault_is_new(times: dict[str, str], 
     azure.create()
 
     assert azure.writes == ["put", f"add {PRINCIPAL}"][: 1 + restored]
+    assert azure.is_noted is not bool(restored)
 
 
 def test_vault_names_are_case_insensitive() -> None:

@@ -156,10 +156,21 @@ def test_a_long_running_operation(monkeypatch: pytest.MonkeyPatch, status: int, 
     operation = azure.gateway.begin("create it", "PUT", ACCOUNT, {"location": "westeurope"})
 
     assert azure.gateway.finish("create it", operation) is is_shown
+    assert (operation.document, operation.polled) == (None, {"name": "a"} if is_shown else None)
     assert [one.partition("?")[0] for one in azure.sent] == [
         f"PUT {ACCOUNT}",
         *["GET /subscriptions/s/operations/1"] * 2,
     ]
+
+
+def test_a_creation_that_ends_at_once_is_not_polled(monkeypatch: pytest.MonkeyPatch) -> None:
+    vault = {"name": "a", "properties": {"provisioningState": "Succeeded"}}
+    azure = Azure(monkeypatch, (200, vault))
+
+    operation = azure.gateway.begin("create it", "PUT", VAULT, {"location": "westeurope"})
+
+    assert azure.gateway.finish("create it", operation)
+    assert (operation.document, operation.polled, len(azure.sent)) == (vault, None, 1)
 
 
 def test_an_operation_that_does_not_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

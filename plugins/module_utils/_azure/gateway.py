@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -35,12 +36,15 @@ class Answer(NamedTuple):
     changed_at: float | None = None
 
 
-class Operation(NamedTuple):
-    """A long-running operation: the document in its first response, None if that is empty, and the poller of Azure's
-    SDK."""
+@dataclass
+class Operation:
+    """A long-running operation, with the poller of Azure's SDK."""
 
+    # The document in the first response, None if that is empty.
     document: Any
     poller: Any = None
+    # The document that the last poll has read, None if there was no poll or no document.
+    polled: Any = None
 
 
 class Provider(NamedTuple):
@@ -169,7 +173,10 @@ class Gateway:
                     option="wait_timeout",
                     value=timeout,
                 )
-            poller.result()
+            last = poller.result()
+        # Without a poll, it is the response to the write, or None after a deletion.
+        if last is not None and last.http_request.method == "GET" and last.http_response.text():
+            operation.polled = last.http_response.json()
         return True
 
     def _translated(self, what: str, ref: str) -> AbstractContextManager[None]:

@@ -73,7 +73,7 @@ class Keys(Polled):
             "named": self._read(url, goal.name, goal.version) if key and goal.version else None,
             "versions": versions,
             "policy": policy,
-            "deleted": None if key else self._deleted(url, goal.name),
+            "deleted": None if key or self._vaults.is_without_keys(goal.vault) else self._deleted(url, goal.name),
             "vault": self._of_hsm_key(goal) if not key else None,
             "times": usage.Times(),
             "now": self.now,

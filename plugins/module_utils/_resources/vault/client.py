@@ -134,7 +134,9 @@ class Vaults(Polled):
             raise
         # The next step reads the vault.
         in_background(self._reads.get, group, name)
-        if not is_new:
+        if is_new:
+            self._reads.note_creation(name)
+        else:
             self.restore_access(group, name)
 
     def _put(self, group: str, name: str, body: Mapping[str, Any], if_late: Callable[[], None] | None = None) -> bool:
@@ -152,6 +154,9 @@ class Vaults(Polled):
             if not self._gateway.finish(what, creation):
                 is_shown = partial(self._is_created, group, name)
                 until_shown(self._session, f"key vault {name}", is_shown=is_shown, so_far="was created")
+        if creation.polled is not None:
+            # The poll has read the vault after the write.
+            self._reads.keep(creation.polled, time.monotonic())
         return is_unchanged_since_creation(creation.document)
 
     def _is_created(self, group: str, name: str) -> bool:

@@ -50,11 +50,24 @@ class VaultReads:
             at = time.monotonic()
             vault: Vault | None = self._gateway.find(f"read the key vault {name}", vault_id)
             if vault is not None:
-                # The names of vaults are unique in Azure.
-                self._session.cache.keep(vault, at, "vault", name.lower())
+                self.keep(vault, at)
             return vault
 
         return self._session.cache.get(read, "vault", vault_id.lower(), not_before=not_before)
+
+    def keep(self, vault: Vault, at: float) -> None:
+        """Cache a vault that was read at the time `at` (time.monotonic()). The names of vaults are unique in Azure."""
+        for name in (vault["id"], vault["name"]):
+            self._session.cache.keep(vault, at, "vault", name.lower())
+
+    def note_creation(self, name: str) -> None:
+        """Note for the tasks of the run that this task has created the vault now."""
+        self._session.files.store(time.monotonic(), "created vault", name.lower())
+
+    def is_without_keys(self, name: str) -> bool:
+        """Whether a task of the run has created the vault, and none has changed a key since."""
+        created_at = self._session.files.load("created vault", name.lower())
+        return created_at is not None and not self._session.cache.is_written_since(created_at, "key")
 
     def find(self, name: str, group: str | None, not_before: NotBefore = JUST_NOW) -> Vault | None:
         """The vault of that name in the resource group or in any subscription that the caller can read.
