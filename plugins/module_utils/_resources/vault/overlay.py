@@ -119,7 +119,10 @@ class VaultsOverlay(ResourceOverlay):
         vault = self._new(f"{self._group_of(what, ref)}{_NAMESPACE}/vaults/{name}", body)
         vault["properties"].update(properties)
         vault["tags"] = body.get("tags", {})
-        return self._store(vault, {"made": True, "recovered": False, "roles_of_azure": False, "deleted": None})
+        made = self._store(vault, {"made": True, "recovered": False, "roles_of_azure": False, "deleted": None})
+        # Two equal times, as in Azure's response to a creation.
+        now = f"{datetime.fromtimestamp(self._azure.now, timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+        return {**made, "systemData": {"createdAt": now, "lastModifiedAt": now}}
 
     def _recovered(self, what: str, subscription: str, name: str, body: Mapping[str, Any]) -> Document:
         """Recover a deleted vault. Azure does not show its permission model, so the model of the task is assumed,
