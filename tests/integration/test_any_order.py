@@ -394,6 +394,13 @@ FAILED: dict[str, tuple[dict[str, str], list[tuple[str, dict[str, Any]]]]] = {
             ("undisturbed", {"run": Run("provision", "account1", FIRST_KEY)}),
         ],
     ),
+    "an account whose loss Batch has not noticed leaves its deleted key": (
+        {"pools_without_key": "200", "key_loss_noticed": "3600"},
+        [
+            ("incident", {"incident": "delete", "account": "account1", "key": None, "noticed": False}),
+            ("undisturbed", {"run": Run("revert", "account1", None, {"cmk_revert_key": "disable"})}),
+        ],
+    ),
     "a key is recovered by a caller who may not list its versions": (
         {},
         [
