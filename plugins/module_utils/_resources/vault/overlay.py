@@ -119,10 +119,9 @@ class VaultsOverlay(ResourceOverlay):
         vault = self._new(f"{self._group_of(what, ref)}{_NAMESPACE}/vaults/{name}", body)
         vault["properties"].update(properties)
         vault["tags"] = body.get("tags", {})
-        made = self._store(vault, {"made": True, "recovered": False, "roles_of_azure": False, "deleted": None})
-        # Two equal times, as in Azure's response to a creation.
+        made = {"made": True, "recovered": False, "roles_of_azure": False, "deleted": None}
         now = f"{datetime.fromtimestamp(self._azure.now, timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
-        return {**made, "systemData": {"createdAt": now, "lastModifiedAt": now}}
+        return self._store(vault, made, {"createdAt": now, "lastModifiedAt": now})
 
     def _recovered(self, what: str, subscription: str, name: str, body: Mapping[str, Any]) -> Document:
         """Recover a deleted vault. Azure does not show its permission model, so the model of the task is assumed,
@@ -189,9 +188,11 @@ class VaultsOverlay(ResourceOverlay):
         self._changed(vault, kept)
         return kept
 
-    def _store(self, vault: Document, facts: Mapping[str, Any]) -> Document:
-        # The time of the last change is not known: the vault is changed only in check mode.
+    def _store(self, vault: Document, facts: Mapping[str, Any], times: Mapping[str, str] | None = None) -> Document:
+        # Without `times`, the time of the last change is not known: the vault is changed only in check mode.
         vault.pop("systemData", None)
+        if times:
+            vault["systemData"] = times
         self._predictions.put(_KIND, vault["name"], {**facts, "document": vault})
         self.touch(vault["name"])
         return vault
