@@ -167,16 +167,8 @@ class Overlay(Gateway):
         self._session.sent.accepted += 1
         return document
 
-    def begin(
-        self,
-        what: str,
-        method: str,
-        ref: str,
-        body: Mapping[str, Any] | None = None,
-        *,
-        if_late: Callable[[], None] | None = None,
-    ) -> Operation:
-        return Operation(self.write(what, method, ref, body, if_late=if_late))
+    def begin(self, *request: Any, **options: Any) -> Operation:
+        return Operation(self.write(*request, **options))
 
     def _require_unlocked(self, what: str, method: str, ref: str) -> None:
         """Raise the error of Azure if a lock forbids the request, as far as the caller may read locks."""

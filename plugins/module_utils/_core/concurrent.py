@@ -38,14 +38,14 @@ def in_background(call: Callable[..., R], *arguments: Any) -> Future[R]:
     if (running := _running.get()) is not None:
         running.add(future)
         future.add_done_callback(running.discard)
-    Thread(target=copy_context().run, args=(_complete, future, call, arguments), daemon=True).start()
+    _start(future, call, arguments)
     return future
 
 
 def unawaited(call: Callable[..., object], *arguments: Any) -> None:
     """Start the call in a daemon thread that nothing waits for, not even `settled`. Its result and its errors are
     ignored."""
-    Thread(target=copy_context().run, args=(_complete, Future(), call, arguments), daemon=True).start()
+    _start(Future(), call, arguments)
 
 
 @contextmanager
@@ -117,6 +117,10 @@ def _work(pending: SimpleQueue[tuple[Future[R], T]], call: Callable[[T], R]) -> 
         _complete(future, call, (item,))
         if future.exception():
             _discard(pending)
+
+
+def _start(future: Future[R], call: Callable[..., R], arguments: tuple[Any, ...]) -> None:
+    Thread(target=copy_context().run, args=(_complete, future, call, arguments), daemon=True).start()
 
 
 def _complete(future: Future[R], call: Callable[..., R], arguments: tuple[Any, ...]) -> None:

@@ -73,8 +73,7 @@ class Accounts(Polled):
             "creation_failed": failed,
         }
         if (account is None or failed) and goal.present and not goal.leaves_key:
-            # The creation needs the permissions next.
-            in_background(self._resources.permissions_in, goal.group)
+            self.expect_change(goal.group)
             reads: dict[str, Callable[[], Any]] = {
                 "listed": lambda: self._is_listed(goal.group, goal.name),
                 "regions": lambda: self._resources.regions("Microsoft.Batch", "batchAccounts"),

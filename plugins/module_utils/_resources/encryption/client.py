@@ -112,19 +112,16 @@ class Encryption(Polled):
             observed["evidence"] = for_rollback(found) if goal.undoes else found
         return observed
 
-    def _expect(self, goal: Any) -> None:
-        """Begin to read what a change of the account probably needs, while the account is read."""
-        account = self._accounts.recent(goal.group, goal.account)
-        if goal.key and account and not goal.is_satisfied_by(account):
-            self._evidence.expect(account, goal.target, goal.vault_group)
-
     def glance(self, goal: Any) -> Observed | None:
         """If the run's list of accounts, the key, its vault and its access show that there is nothing to do, and that
         Batch can use the key, neither the account nor its pools are read."""
         self._session.cache.has_shared = False
         if goal.patient:
             return None
-        self._expect(goal)
+        # While the account is read, read what a change of the account probably needs.
+        recent = self._accounts.recent(goal.group, goal.account)
+        if goal.key and recent and not goal.is_satisfied_by(recent):
+            self._evidence.expect(recent, goal.target, goal.vault_group)
         with self._session.cache.shared_since(self._session.task_began):
             account = self._accounts.existing(goal.group, goal.account, is_left=goal.leaves_unready)
             if account is None or is_failed(account) or not goal.is_satisfied_by(account):

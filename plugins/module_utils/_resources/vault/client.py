@@ -74,14 +74,11 @@ class Vaults(Polled):
         is_free = found.pop("free") is True
         observed.update(found)
         if not is_free:
-            observed.update(self._holder(goal.group, goal.name))
+            deleted = in_background(self._reads.deleted_here, goal.name, self._session.subscription_id)
+            if self._is_listed(goal.group, goal.name):
+                observed["vault"] = self._await(goal.group, goal.name)
+            observed["deleted"] = deleted.result()
         return observed
-
-    def _holder(self, group: str, name: str) -> Observed:
-        """The vault or the deleted vault that has the name, as far as the caller can read them."""
-        deleted = in_background(self._reads.deleted_here, name, self._session.subscription_id)
-        vault = self._await(group, name) if self._is_listed(group, name) else None
-        return {"vault": vault, "deleted": deleted.result()}
 
     def _is_listed(self, group: str, name: str) -> bool:
         """Whether the vault is listed. Azure is eventually consistent: a listed vault exists even if a read does
