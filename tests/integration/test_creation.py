@@ -173,17 +173,31 @@ def test_a_resource_that_somebody_creates_between_two_requests_is_not_replaced(
         assert found["tags"] == owner, sent
 
 
-def test_keys_of_a_vault_that_the_run_has_created(runner: OneProcess, service: Service) -> None:
-    """A new vault has no deleted keys, until the run deletes one."""
-    key = {"vault_name": "vault-one", "name": "key1"}
+def test_no_account_is_looked_for_in_a_vault_that_the_run_has_created(runner: OneProcess, service: Service) -> None:
     succeeded(runner.module("keyvault_cmk_vault", {"resource_group": GROUP, "name": "vault-one"}))
-    assert succeeded(runner.module("keyvault_cmk_key", key))["changed"]
-    asked = [one["url"] for one in service.sandbox.control.requests()]
-    assert not [url for url in asked if "/deletedkeys/" in url or "/batchAccounts" in url]
+    assert succeeded(runner.module("keyvault_cmk_key", {"vault_name": "vault-one", "name": "key1"}))["changed"]
+    assert not [one["url"] for one in service.sandbox.control.requests() if "/batchAccounts" in one["url"]]
 
-    succeeded(runner.module("keyvault_cmk_key", {**key, "state": "absent", "force": True}))
 
-    assert runner.module("keyvault_cmk_key", key)["code"] == "key_soft_deleted"
+@pytest.mark.parametrize(
+    ("options", "is_recovered"),
+    [({}, False), ({"recover": True}, True), ({"state": "recovered"}, True)],
+    ids=["without recover", "with recover", "recovered"],
+)
+def test_a_key_that_another_tool_has_deleted_in_a_new_vault(
+    runner: OneProcess, service: Service, options: dict[str, Any], is_recovered: bool
+) -> None:
+    created = {"resource_group": GROUP, "name": "vault-one", "authorization": "access_policy"}
+    succeeded(runner.module("keyvault_cmk_vault", created))
+    service.make_key()
+    service.keys().begin_delete_key("key1").wait()
+
+    report = runner.module("keyvault_cmk_key", {"vault_name": "vault-one", "name": "key1", **options})
+
+    if is_recovered:
+        assert succeeded(report)["changed"]
+    else:
+        assert report["code"] == "key_soft_deleted", report
 
 
 def test_a_restored_setting_is_reported(runner: OneProcess, wire: Wire, service: Service) -> None:

@@ -128,6 +128,9 @@ class Users:
     def find(self, _name: str, _group: str | None) -> Any:
         return vault(policy())
 
+    def probably_has_no_keys(self, _vault: str) -> bool:
+        return False
+
     def since_when(self, _key: Any, _accounts: Any, _now: float) -> dict[str, float]:
         self.asked.append("access")
         return {account_id(name): 0.0 for name in self.access}

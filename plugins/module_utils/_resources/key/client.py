@@ -56,6 +56,8 @@ class Keys(Polled):
     def read(self, goal: Any) -> Observed:
         url = self._url(goal.vault)
         listed = in_background(self._versions, url, goal.name)
+        is_new = self._vaults.probably_has_no_keys(goal.vault)
+        deleted = in_background(self._deleted, url, goal.name) if is_new else None
         try:
             key = self._read(url, goal.name, "")
         except Unavailable as unreachable:
@@ -73,7 +75,7 @@ class Keys(Polled):
             "named": self._read(url, goal.name, goal.version) if key and goal.version else None,
             "versions": versions,
             "policy": policy,
-            "deleted": None if key or self._vaults.is_without_keys(goal.vault) else self._deleted(url, goal.name),
+            "deleted": None if key else deleted.result() if deleted else self._deleted(url, goal.name),
             "vault": self._of_hsm_key(goal) if not key else None,
             "times": usage.Times(),
             "now": self.now,

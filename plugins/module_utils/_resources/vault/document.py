@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..._core.documents import Vault
+from ..._core.documents import SystemData, Vault
 from ..._core.errors import NotFound, Refused
 
 RBAC = "rbac"
@@ -44,9 +44,9 @@ def describe(vault: Vault | None) -> dict[str, Any]:
 def is_unchanged_since_creation(vault: Vault | None) -> bool:
     """Whether the document shows that no request has changed the vault since it was created. In recorded traffic, each
     change sets the second time."""
-    times = vault.get("systemData", {}) if vault else {}
+    times = (vault.get("systemData") if vault else None) or SystemData()
     created = times.get("createdAt")
-    return created is not None and created == times.get("lastModifiedAt")
+    return bool(created) and created == times.get("lastModifiedAt")
 
 
 def uses_rbac(vault: Vault) -> bool:

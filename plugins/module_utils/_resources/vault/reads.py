@@ -64,8 +64,8 @@ class VaultReads:
         """Note for the tasks of the run that this task has created the vault now."""
         self._session.files.store(time.monotonic(), "created vault", name.lower())
 
-    def is_without_keys(self, name: str) -> bool:
-        """Whether a task of the run has created the vault, and none has changed a key since."""
+    def probably_has_no_keys(self, name: str) -> bool:
+        """Whether a task of the run has created the vault, and none has changed a key since. Other tools may have."""
         created_at = self._session.files.load("created vault", name.lower())
         return created_at is not None and not self._session.cache.is_written_since(created_at, "key")
 
