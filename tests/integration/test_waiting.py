@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from typing import Any
@@ -32,9 +33,10 @@ def refused_at_once(ansible: Ansible, control: Control, fault: dict[str, Any], *
     run["change"].refused("throttled")
     assert 3000 < run["change"]["retry_after"] <= 3600
     assert run["change"]["option"] == "wait_timeout"
-    # A sign-in also requests the metadata of Microsoft Entra ID.
     faulted = [one for one in control.requests() if one["fault"] and one["method"] != "CONNECT"]
-    assert len({(one["method"], one["url"]) for one in faulted}) == len(faulted), "no request is sent twice"
+    sent = Counter((one["method"], one["url"]) for one in faulted)
+    # Two reads begin at the same time, and the second may sign in after the sign-in of the first has failed.
+    assert max(sent.values()) <= (2 if fault["match"]["host"] == "login" else 1), sent
 
 
 def test_a_longer_wait_than_the_task_may_take(ansible: Ansible, service: Service, control: Control, way: str) -> None:
