@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
-from sandbox_client import Sandbox, plain_environment
+from sandbox_client import MANAGEMENT_SCOPE, VAULT_SCOPE, Sandbox, plain_environment
 
 HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
@@ -267,6 +268,15 @@ def assert_predicted(predicted: Any, came: Any, where: str) -> None:
         assert re.fullmatch(pattern, str(came)), f"{where}: {predicted}, {came}"
     else:
         assert predicted == came, f"{where}: {predicted}, {came}"
+
+
+def assert_one_token_for_each_audience(requests: Sequence[Mapping[str, Any]]) -> None:
+    bodies = [parse_qs(one["body"]) for one in requests if one["url"].endswith("/oauth2/v2.0/token")]
+    scopes = [body["scope"][0] for body in bodies]
+    assert scopes.count(MANAGEMENT_SCOPE) == 1, scopes
+    # The first sign-in also requests Key Vault's token for later tasks. It is lost if the task ends first.
+    assert scopes.count(VAULT_SCOPE) in (1, 2), scopes
+    assert set(scopes) == {MANAGEMENT_SCOPE, VAULT_SCOPE}
 
 
 def moment(text: str) -> datetime:

@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
-from harness import WAYS, Ansible, control_task, fails, task
+from harness import WAYS, Ansible, assert_one_token_for_each_audience, control_task, fails, task
 from sandbox_client import LOGIN, TOKEN
 from service import GROUP, Service
 
@@ -274,8 +274,7 @@ def test_one_token_for_each_audience(ansible: Ansible, service: Service) -> None
     key = task("key", "keyvault_cmk_key", vault_name="vault-one", name="key1")
     run = ansible.play([info("one"), key, info("two"), {**key, "name": "key again"}, info("three")], way="in_process")
 
-    tokens = [r for r in run.requests if r["url"].endswith("/oauth2/v2.0/token")]
-    assert len(tokens) == 2, [r["url"] for r in tokens]
+    assert_one_token_for_each_audience(run.requests)
     assert list(run.local_tmp.rglob("*")) == []
 
 

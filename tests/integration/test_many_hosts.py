@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import BIN, Ansible, fails, task
+from harness import BIN, Ansible, assert_one_token_for_each_audience, fails, task
 from sandbox_client import MANAGEMENT_SCOPE, VAULT_SCOPE
 from service import GROUP, NEEDED, Service
 
@@ -52,8 +52,7 @@ def test_side_by_side(ansible: Ansible, service: Service, strategy: str) -> None
         principal = service.account(host)["identity"]["principalId"]
         assert sorted((service.permissions(principal) or {})["keys"]) == NEEDED
         assert service.encryption(host) == identifier
-    tokens = [r["body"] for r in run.requests if r["url"].endswith("/oauth2/v2.0/token")]
-    assert len(tokens) == 2, tokens
+    assert_one_token_for_each_audience(run.requests)
 
 
 @pytest.mark.parametrize("lost", ["vault", "key"])
