@@ -179,6 +179,15 @@ def test_no_account_is_looked_for_in_a_vault_that_the_run_has_created(runner: On
     assert not [one["url"] for one in service.sandbox.control.requests() if "/batchAccounts" in one["url"]]
 
 
+def test_a_key_that_the_run_has_deleted_in_a_vault_that_it_has_created(runner: OneProcess, service: Service) -> None:
+    key = {"vault_name": "vault-one", "name": "key1"}
+    succeeded(runner.module("keyvault_cmk_vault", {"resource_group": GROUP, "name": "vault-one"}))
+    succeeded(runner.module("keyvault_cmk_key", key))
+    succeeded(runner.module("keyvault_cmk_key", {**key, "state": "absent", "force": True}))
+
+    assert runner.module("keyvault_cmk_key", key)["code"] == "key_soft_deleted"
+
+
 @pytest.mark.parametrize(
     ("options", "is_recovered"),
     [({}, False), ({"recover": True}, True), ({"state": "recovered"}, True)],
