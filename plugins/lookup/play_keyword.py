@@ -99,10 +99,11 @@ class LookupModule(LookupBase):  # type: ignore[misc]
                 return [keywords.hosts(value_of("cmk_hosts"), limit, required=required, matching=matching)]
             if keyword == "serial":
                 return keywords.serial(value_of("cmk_serial"), self.get_option("default"))
-            if keyword == "left_alone":
+            if keyword in ("left_alone", "clean_up"):
                 # Ansible sets its constants at run time, so mypy does not know them.
-                folder = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
-                return [RunFiles(folder).load(keywords.LEFT_ALONE) or ["!all"]]
+                files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
+                left_alone, by_value = files.load(keywords.LEFT_ALONE) or [], files.load(keywords.CLEAN_UP) or {}
+                return [(left_alone if keyword == "left_alone" else list(by_value.values())) or ["!all"]]
             if keyword == "unready_fails":
                 return [keywords.flag("cmk_unready_fails", value_of("cmk_unready_fails"), default=True)]
             if keyword == "max_fail_percentage":

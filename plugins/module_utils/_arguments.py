@@ -74,4 +74,7 @@ NEW_KEY: dict[str, dict[str, Any]] = {
 }
 
 # Doc fragment azbatch.cmk.unused.
-UNUSED: dict[str, dict[str, Any]] = {"unused_for": {"type": "str", "default": "P7D"}}
+UNUSED: dict[str, dict[str, Any]] = {
+    "unused_for": {"type": "str", "default": "P7D"},
+    "confirm": {"type": "str", "default": "now", "choices": ["now", "later"]},
+}

@@ -10,12 +10,15 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import chain, repeat
 from typing import Any
 
 from ._azure.gateway import Gateway
+from ._azure.journal import MAX_READ_DELAY
 from ._azure.overlay import Overlay, Reads
 from ._azure.predictions import Predictions
 from ._azure.resources import Identities, Resources
@@ -26,25 +29,48 @@ from ._checks.preflight import KEEP_AVAILABLE, failed_checks
 from ._core import placeholders
 from ._core.documents import Account
 from ._core.errors import CmkError, Denied, Refused
-from ._core.ids import key_of
-from ._core.plan import Outcome
+from ._core.ids import key_in_vault, key_of
+from ._core.plan import Outcome, Removed
+from ._core.reconcile import Planner, converge, is_undone, require_unused, unless_used
 from ._resources.access.client import Access, CallerRights
 from ._resources.access.overlay import AccessOverlay
 from ._resources.account.client import Accounts
 from ._resources.account.overlay import AccountsOverlay
 from ._resources.encryption.client import Encryption
 from ._resources.encryption.fleet import Fleet
+from ._resources.key import disabled
+from ._resources.key import goal as key_goal
+from ._resources.key import plan as key_plan
 from ._resources.key.client import Keys
 from ._resources.key.evidence import EvidenceReader, SymptomReader
+from ._resources.key.goal import Goal as KeyGoal
 from ._resources.key.newest import Newest
 from ._resources.key.overlay import KeysOverlay
 from ._resources.vault.client import Vaults
 from ._resources.vault.overlay import VaultsOverlay
 from ._resources.vault.reads import VaultReads
 
+# The pauses, in seconds, between the checks that nothing uses what was removed. Batch does not notice at once that it
+# has lost a key, so an early check seldom helps.
+_PAUSES = (15.0, 30.0, 60.0)
 # How long the result of a task that disables, deletes or revokes is used for the other tasks. Another task may undo
 # the change meanwhile.
 _ONCE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Something that a task disables, deletes or revokes. `name` is its name for later tasks of the run, and `of` makes
+    the removal of noted values: the versions and the time."""
+
+    name: tuple[str, ...]
+    vault: str
+    service: Any
+    planner: Planner[Any]
+    of: Callable[[Sequence[str], float], Removed]
+    # Decides again, and removes what is unused.
+    make: Callable[[], Outcome]
+    keeps_used: bool
 
 
 class Cloud:
@@ -58,10 +84,12 @@ class Cloud:
         *,
         predicts: bool = False,
         task: str | None = None,
+        handed: Mapping[str, Any] | None = None,
     ) -> None:
-        self._session = Session(connection, folder, notify, predicts=predicts, task=task)
+        self._session = Session(connection, folder, notify, predicts=predicts, task=task, handed=handed)
         self.predicts = predicts
         self.sent = self._session.sent
+        self.written = self._session.written
 
     def resolved(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """The task's options. In check mode, placeholders replace texts such as `(known after apply: ...)`."""
@@ -83,13 +111,13 @@ class Cloud:
         return failed_checks(self._evidence.of_account(account, key), KEEP_AVAILABLE) if key else []
 
     def run_once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
-        """Call `make` once for all tasks of the run. `make` disables, deletes or revokes something if no account
-        uses it.
+        """Call `make` once for all tasks of the run by this caller. `make` disables, deletes or revokes something if no
+        account uses it.
 
         To skip the call is always safe. If accounts use the resource, `make` is called again only after as many
         tasks as there were accounts. A result is used for at most _ONCE_SECONDS.
         """
-        files = self._session.files
+        files, name = self._session.files, (self._session.fingerprint, *name)
         with files.locked("once", *name):
             kept = files.load("once", *name)
             if kept is not None and kept["skips"] != 0 and time.monotonic() - kept["at"] < _ONCE_SECONDS:
@@ -130,6 +158,97 @@ class Cloud:
     def locked(self, vault: str) -> AbstractContextManager[None]:
         """A lock that is held while a task changes the vault, its keys or the access to them."""
         return vault_lock(self._session.files, vault)
+
+    def remove(self, goal: KeyGoal, *, later: bool) -> Outcome:
+        """Disable or delete what the goal names, if nothing may use it. With `later`, a later task confirms that."""
+
+        def make() -> Outcome:
+            rights = self.rights.of(key_goal.NEEDED)
+            return unless_used(lambda: converge(goal, self.keys, key_plan, rights=rights), keeps_used=goal.keeps_used)
+
+        def once() -> Outcome:
+            if not goal.keeps_used:
+                return make()
+            # The count is part of the name, because a task of the run may have enabled or recovered a key that another
+            # task had disabled or deleted.
+            return self.run_once(make, repr((goal, self.keys.restorations(goal.vault, goal.name))))
+
+        with self.locked(goal.vault):
+            outcome = once()
+        name = "key", key_in_vault(goal.vault, goal.name), goal.state, goal.version or ""
+        of = partial(disabled.removed, goal)
+        removal = Removal(name, goal.vault, self.keys, key_plan, of, make, goal.keeps_used)
+        earlier = None if goal.force else self.keys.removed_earlier(goal)
+        return self.confirmed(outcome, removal, later=later, earlier=earlier)
+
+    def confirmed(
+        self, outcome: Outcome, removal: Removal, *, later: bool, earlier: Removed | None = None, is_noted: bool = True
+    ) -> Outcome:
+        """The outcome of a removal, after it was confirmed that nothing uses what was removed. Lists of Azure may be
+        out of date, so that is asked until no list can be older than the removal. With `later`, it is noted for a later
+        task of the run.
+
+        `earlier` is a removal by a run that may have ended too early. Without `is_noted`, the notes of the run are
+        lost.
+        """
+        journal, removed = self._session.journal, outcome.removed
+        noted = journal.removals(removal.name)
+        pending = [
+            *(removal.of(one.versions, one.at) for one in noted),
+            *(one for one in (removed, earlier) if one is not None),
+        ]
+        if not is_noted and not pending and not later:
+            pending = [removal.of((), time.monotonic())]
+        if self.predicts or not pending:
+            return _reported(outcome, confirmed=not pending)
+        if later and (removed is None or self._note(removal, removed)):
+            return _reported(outcome, confirmed=False)
+        together = removal.of(_versions_of(pending), max(one.at for one in pending))
+        try:
+            require_unused(
+                together,
+                removal.service,
+                removal.planner,
+                partial(self._until_shown, together.at),
+                partial(self.locked, removal.vault),
+            )
+        except CmkError as failure:
+            journal.end_removals(noted)
+            if not (removal.keeps_used and is_undone(failure)):
+                raise
+            with self.locked(removal.vault):
+                again = removal.make()
+            again = self.confirmed(again, removal, later=False)
+            return replace(again, warnings=(*outcome.warnings, failure.msg, *again.warnings))
+        journal.end_removals(noted)
+        return _reported(outcome, confirmed=True)
+
+    def _note(self, removal: Removal, removed: Removed) -> bool:
+        return self._session.journal.note_removal(removal.name, _versions_of([removed]), removed.at)
+
+    def _until_shown(self, at: float, used: Callable[[], CmkError | None]) -> CmkError | None:
+        """Call `used` until its reads have begun after the longest read delay since `at`, and return its last
+        result."""
+        session, pauses, shown_at = self._session, chain(_PAUSES, repeat(MAX_READ_DELAY)), at + MAX_READ_DELAY
+        while (left := shown_at - time.monotonic()) > 0:
+            session.notify(
+                f"Waiting until no list of Azure is out of date ({MAX_READ_DELAY - left:.0f} of {MAX_READ_DELAY} s)"
+            )
+            time.sleep(min(next(pauses), left))
+            if time.monotonic() < shown_at:
+                used()
+        self.visible.not_before = shown_at
+        try:
+            return session.poll_until(
+                used, time.monotonic() + session.wait_timeout, "Azure to show who uses what was removed"
+            )
+        finally:
+            self.visible.not_before = None
+
+    @property
+    def are_notes_kept(self) -> bool:
+        """Whether the tasks of the run can read each other's notes."""
+        return self._session.files.are_kept
 
     @cached_property
     def newest(self) -> Newest:
@@ -233,3 +352,13 @@ class Cloud:
     @cached_property
     def _evidence(self) -> EvidenceReader:
         return EvidenceReader(self._session, self.vault_reads, self.keys, self.access)
+
+
+def _versions_of(removals: Sequence[Removed]) -> list[str]:
+    """The versions that were disabled; empty if something else was removed."""
+    taken = [one.goal.taken_away for one in removals]
+    return list(dict.fromkeys(version for of_one in taken if isinstance(of_one, tuple) for version in of_one))
+
+
+def _reported(outcome: Outcome, *, confirmed: bool) -> Outcome:
+    return replace(outcome, removed=None, report={**outcome.report, "confirmed": confirmed})

@@ -21,20 +21,29 @@ from ._core import placeholders
 from ._core.interrupts import as_failure
 from ._core.plan import Outcome
 
+# The action plugin passes on what earlier tasks of the run have written, and takes what this task has written.
+JOURNAL = "_journal"
+
 
 def argument_spec(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {**CONNECTION, **arguments}
+    return {**CONNECTION, **arguments, JOURNAL: {"type": "dict"}}
 
 
 def execute(arguments: Mapping[str, Any], run: Callable[..., Outcome]) -> None:
     module = AnsibleModule(argument_spec=argument_spec(arguments), supports_check_mode=True)
+    handed = module.params.pop(JOURNAL)
+    written: dict[str, Any] = {}
     try:
         with unlogged():
-            cloud = Cloud(module.params, predicts=module.check_mode)
-            result = run(cloud.resolved(module.params), cloud).result(planned=module.check_mode)
+            cloud = Cloud(module.params, predicts=module.check_mode, handed=handed)
+            try:
+                result = run(cloud.resolved(module.params), cloud).result(planned=module.check_mode)
+            finally:
+                written = cloud.written()
     except BaseException as ended:
         # An interrupted module also returns a result, and the process ends.
-        module.fail_json(**placeholders.shown(as_failure(ended).result()))
+        failure: dict[str, Any] = {**placeholders.shown(as_failure(ended).result()), JOURNAL: written}
+        module.fail_json(**failure)
     for warning in result.pop("warnings", []):
         module.warn(warning)
-    module.exit_json(**result)
+    module.exit_json(**result, **{JOURNAL: written})

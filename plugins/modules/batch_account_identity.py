@@ -215,6 +215,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
@@ -243,6 +244,12 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         account_goal.desired(params), cloud.accounts, account_plan, rights=cloud.rights.of(account_goal.NEEDED)
     )
     return outcome.summarized(account_document.summary(params["name"], outcome.before, outcome.after))
+
+
+def sets_key(params: Mapping[str, Any]) -> tuple[str, str, KeyIdentifier | None]:
+    """The resource group, the name of the account, and the key that the task may set."""
+    goal = account_goal.desired(params)
+    return goal.group, goal.name, goal.key
 
 
 def main() -> None:

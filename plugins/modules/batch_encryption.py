@@ -319,6 +319,7 @@ from functools import partial
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
@@ -359,6 +360,12 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
 
     require_available = partial(cloud.encryption.require_available, goal.group, goal.account)
     return unready.left_alone(params["unready"], goal.account, cloud.sent, move, require_available)
+
+
+def sets_key(params: Mapping[str, Any]) -> tuple[str, str, KeyIdentifier | None]:
+    """The resource group, the name of the account, and the key that the task may set."""
+    goal = encryption_goal.desired(params)
+    return goal.group, goal.account, goal.target
 
 
 def main() -> None:

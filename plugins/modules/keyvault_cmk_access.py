@@ -193,6 +193,13 @@ in_use_by:
   type: list
   elements: str
   sample: []
+confirmed:
+  description:
+    - Whether it is confirmed that nothing uses the revoked access. V(false) with O(confirm=later), if a task with
+      O(confirm=now) has to follow.
+  returned: success, with O(state=absent), without O(force)
+  type: bool
+  sample: true
 kept_until:
   description:
     - When the accounts in RV(in_use_by) no longer count as users, in UTC.
@@ -230,10 +237,11 @@ code:
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud, Removal
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import principals_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, together
@@ -275,8 +283,23 @@ def _run(goal: access_goal.Goal, params: Mapping[str, Any], cloud: Cloud) -> Out
 
     def make(goal: access_goal.Goal) -> Outcome:
         return unless_used(
-            lambda: converge(goal, cloud.access, access_plan, rights=cloud.rights.of(access_goal.NEEDED))
+            lambda: converge(goal, cloud.access, access_plan, rights=cloud.rights.of(access_goal.NEEDED)),
+            keeps_used=goal.keeps_used,
         )
+
+    def confirmed(goal: access_goal.Goal, outcome: Outcome) -> Outcome:
+        named = goal.vault.lower(), outcome.after["principal_id"].lower(), (goal.key_name or "").casefold()
+        removal = Removal(
+            ("access", *named),
+            goal.vault,
+            cloud.access,
+            access_plan,
+            partial(access_plan.revoked, goal),
+            partial(make, goal),
+            goal.keeps_used,
+        )
+        is_later = params["confirm"] == "later"
+        return cloud.confirmed(outcome, removal, later=is_later, is_noted=cloud.are_notes_kept)
 
     with cloud.locked(goal.vault):
         goals = [goal]
@@ -292,6 +315,8 @@ def _run(goal: access_goal.Goal, params: Mapping[str, Any], cloud: Cloud) -> Out
             for one in goals:
                 predicted(one, cloud.access, access_plan)
         outcomes = [make(goal) for goal in goals]
+    if not goal.present and not goal.force:
+        outcomes = [confirmed(*one) for one in zip(goals, outcomes, strict=True)]
     summary = " ".join(_summary(one) for one in outcomes)
     outcome = together(outcomes).summarized(summary or f"{account} has no identity, and no access.")
     return replace(outcome, report={**outcome.report, "account_ready": True}) if account else outcome

@@ -10,7 +10,8 @@ module: keyvault_cmk_key
 short_description: Manage a key for Batch accounts and rotate it when rotation is due
 description:
   - Ensures that an RSA key exists in a vault, is enabled, has not expired, and allows C(wrapKey) and C(unwrapKey); or
-    that the key is disabled, deleted or recovered. On request, the module disables unused versions of the key.
+    that the key is disabled, deleted or recovered. M(azbatch.cmk.keyvault_cmk_unused_versions) disables unused
+    versions.
   - Unless O(force) is set, the module does not disable or delete a key or a version that a Batch account or a pool may
     use, as far as the caller can read the accounts and pools. Keys are never purged.
 version_added: 1.0.0
@@ -128,19 +129,6 @@ options:
     type: str
     default: fail
     choices: [fail, keep]
-  unused_versions:
-    description:
-      - What to do with unused versions of the key, with O(state=present).
-      - V(disable) disables each enabled version that is not the newest version, was replaced at least O(unused_for)
-        ago, and is not in use as O(in_use) describes. This is done before a new version is created, and with
-        O(account_name) once for a key and run.
-      - With V(disable), the module changes nothing and fails with the code V(users_unknown) if the accounts and pools
-        that the caller may read cannot all be listed, unless O(force) is set.
-      - If O(max_version_age) is shorter than O(unused_for), or O(rotation_policy) creates versions that often, a
-        warning says that no version is disabled.
-    type: str
-    default: keep
-    choices: [keep, disable]
   force:
     description:
       - Disable or delete the key or remove its rotation policy although a Batch account uses the key, or may use it
@@ -233,7 +221,7 @@ EXAMPLES = r"""
     name: batch
     enable_key: true
 
-- name: Create a version when rotation is due, and disable unused versions; leave an account alone that is not ready
+- name: Create a version when rotation is due; leave an account alone that is not ready
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
     name: batch
@@ -241,7 +229,6 @@ EXAMPLES = r"""
     resource_group: rg-batch
     unready: leave
     max_version_age: P90D
-    unused_versions: disable
 
 - name: Make an expired version usable for two more weeks
   azbatch.cmk.keyvault_cmk_key:
@@ -330,15 +317,22 @@ left_alone:
     code: account_under_way
     reason: The Batch account mybatch is being deleted.
     remedy: Wait until that has finished.
+confirmed:
+  description:
+    - Whether it is confirmed that nothing uses what was disabled or deleted. V(false) with O(confirm=later), if a task
+      with O(confirm=now) has to follow.
+  returned: success, with O(state=disabled) or O(state=absent)
+  type: bool
+  sample: true
 disabled_versions:
   description: The versions that the task disabled.
-  returned: success, with O(state=disabled), O(state=absent) or O(unused_versions=disable)
+  returned: success, with O(state=disabled) or O(state=absent)
   type: list
   elements: str
   sample: [fedcba9876543210fedcba9876543210]
 kept_versions:
   description: The versions that stay enabled, because accounts or pools may use them.
-  returned: success, with O(state=disabled), O(state=absent) or O(unused_versions=disable)
+  returned: success, with O(state=disabled) or O(state=absent)
   type: list
   elements: str
   sample: []
@@ -347,7 +341,7 @@ in_use_by:
     - Ids of the Batch accounts and pools for which the key or versions were kept.
     - The tasks of a run share the list of all accounts. With N accounts, up to N later tasks use the list without a
       new read.
-  returned: success, with O(state=disabled), O(state=absent) or O(unused_versions=disable)
+  returned: success, with O(state=disabled) or O(state=absent)
   type: list
   elements: str
   sample: []
@@ -355,7 +349,7 @@ kept_until:
   description:
     - When the accounts and pools in RV(in_use_by) no longer count as users, in UTC.
     - Null if nothing is kept, if one of them uses the key or the version now, or if that time is not known.
-  returned: success, with O(state=disabled), O(state=absent) or O(unused_versions=disable); failure with code
+  returned: success, with O(state=disabled) or O(state=absent); failure with code
     V(recently_used)
   type: str
   sample: "2026-02-01T12:00:00Z"
@@ -416,7 +410,7 @@ code:
   sample: in_use
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -428,7 +422,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_in_vault, key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Step
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import unready
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
@@ -436,7 +430,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import rotation_policy as key_rotation_policy
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -462,7 +455,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "new_version_for": {"type": "str"},
     "remove_rotation_policy": {"type": "bool", "default": False},
     "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
-    "unused_versions": {"type": "str", "default": "keep", "choices": ["keep", "disable"]},
     **UNUSED,
     "force": {"type": "bool", "default": False},
 }
@@ -474,17 +466,12 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     if account and goal.state == "present":
         if_unready = params["unready"]
         make = partial(_for_account, goal, group, account, cloud, if_unready)
-        return unready.left_alone(if_unready, account, cloud.sent, make)
+        require_available = partial(cloud.encryption.require_available, group, account)
+        return unready.left_alone(if_unready, account, cloud.sent, make, require_available)
+    if goal.disables_or_deletes:
+        return _described(goal, cloud.remove(goal, later=params["confirm"] == "later"))
     with cloud.locked(goal.vault):
-        retired = _retired(goal, cloud) if goal.retires else None
-        if goal.keeps_used and goal.disables_or_deletes:
-            # The count is part of the name, because a task of the run may have enabled or recovered a key that
-            # another task had disabled or deleted.
-            restorations = cloud.keys.restorations(goal.vault, goal.name)
-            outcome = cloud.run_once(lambda: unless_used(lambda: _make(goal, cloud)), repr((goal, restorations)))
-        else:
-            outcome = key_plan.recovered_first(goal, lambda one: _make(one, cloud))
-    return _described(goal, outcome, retired)
+        return _described(goal, key_plan.recovered_first(goal, lambda one: _make(one, cloud)))
 
 
 def _for_account(goal: Goal, group: str, name: str, cloud: Cloud, if_unready: str) -> Outcome:
@@ -508,46 +495,8 @@ def _for_account(goal: Goal, group: str, name: str, cloud: Cloud, if_unready: st
         asked = in_background(require_available).result if goal.new_version else require_available
         return _make(goal, cloud, later=lambda: to_move, before_change=asked)
 
-    retired = None
-    if goal.retires:
-        key = key_in_vault(goal.vault, goal.name)
-        retired = cloud.once(lambda: _locked(goal, cloud), "retired", key, str(goal.unused_for))
-    # After versions were disabled, the account can still be left alone.
-    version = partial(cloud.newest.version, goal, used.version, make)
-    outcome = unready.left_alone(if_unready, name, cloud.sent, version, require_available)
-    if "left_alone" in outcome.report:
-        return replace(outcome, changed=bool(retired and retired.changed))
-    outcome = _described(goal, outcome, retired)
+    outcome = _described(goal, cloud.newest.version(goal, used.version, make))
     return replace(outcome, report={**outcome.report, "account_ready": True})
-
-
-def _locked(goal: Goal, cloud: Cloud) -> Outcome:
-    with cloud.locked(goal.vault):
-        return _retired(goal, cloud)
-
-
-def _retired(goal: Goal, cloud: Cloud) -> Outcome:
-    """Disable the versions that nothing has used for the time in the goal. Without the rights for the other writes to
-    the key, no version is disabled."""
-
-    def later() -> Iterator[Needed]:
-        return key_goal.NEEDED.by(predicted(goal, cloud.keys, key_plan).steps)
-
-    outcome = unless_used(lambda: _make(goal.retired, cloud, later))
-    option = ""
-    if goal.max_version_age is not None and goal.max_version_age < goal.unused_for:
-        option = "max_version_age"
-    elif goal.rotation_policy and key_rotation_policy.interval(goal.rotation_policy) <= goal.unused_for:
-        # Key Vault creates the next version before the nightly run.
-        option = "rotation_policy"
-    if not option:
-        return outcome
-    warning = (
-        f"With this {option}, new versions of the key {goal.name} are created so often that their previous versions "
-        "are never unused for the time in unused_for. Therefore no version is disabled until rotation pauses for that "
-        f"time, and the number of enabled versions grows. Use a longer time in {option} or a shorter unused_for."
-    )
-    return replace(outcome, warnings=(*outcome.warnings, warning))
 
 
 def _make(
@@ -562,21 +511,10 @@ def _make(
     return converge(goal, cloud.keys, key_plan, before_change=before_change, rights=require)
 
 
-def _described(goal: Goal, outcome: Outcome, retired: Outcome | None) -> Outcome:
-    """The outcome with a summary. `retired` is the outcome of the retirement of unused versions before it."""
+def _described(goal: Goal, outcome: Outcome) -> Outcome:
     summary = key_document.summary(goal.vault, goal.name, outcome.before, outcome.after)
     kept = key_document.kept_summary(goal.vault, goal.name, outcome.report)
-    if retired is None:
-        return outcome.summarized(kept if kept and not outcome.changed else summary)
-    disabled = key_document.summary(goal.vault, goal.name, retired.before, retired.after) if retired.changed else ""
-    sentences = [summary, disabled, key_document.kept_summary(goal.vault, goal.name, retired.report)]
-    return Outcome(
-        outcome.changed or retired.changed,
-        retired.before if retired.changed else outcome.before,
-        outcome.after,
-        tuple(dict.fromkeys((*retired.warnings, *outcome.warnings))),
-        {**outcome.report, **retired.report},
-    ).summarized(" ".join(filter(None, sentences)))
+    return outcome.summarized(kept if kept and not outcome.changed else summary)
 
 
 def exclusive(params: Mapping[str, Any]) -> str:

@@ -209,6 +209,12 @@ tags:
   returned: success
   type: dict
   sample: {}
+confirmed:
+  description: V(true). The module waits three minutes after a deletion, because lists of Batch accounts may be out of
+    date, and recovers the vault if an account uses one of its keys then.
+  returned: success, if the vault was deleted without O(force)
+  type: bool
+  sample: true
 accounts:
   description: The Batch accounts that would lose their key or their vault.
   returned: failure with code V(in_use)
@@ -222,9 +228,10 @@ code:
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud, Removal
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
@@ -248,8 +255,16 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = vault_goal.desired(params)
-    with cloud.locked(exclusive(params)):
-        outcome = converge(goal, cloud.vaults, vault_plan, rights=cloud.rights.of(vault_goal.NEEDED))
+
+    def make() -> Outcome:
+        return converge(goal, cloud.vaults, vault_plan, rights=cloud.rights.of(vault_goal.NEEDED))
+
+    with cloud.locked(goal.name):
+        outcome = make()
+    if outcome.removed:
+        name, of = ("vault", goal.name.lower()), partial(vault_plan.deleted, goal)
+        removal = Removal(name, goal.name, cloud.vaults, vault_plan, of, make, keeps_used=False)
+        outcome = cloud.confirmed(outcome, removal, later=False)
     return outcome.summarized(vault_plan.summary(goal, outcome.before, outcome.after))
 
 

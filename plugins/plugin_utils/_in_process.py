@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
@@ -20,11 +21,14 @@ from ansible import constants
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
 from ansible.module_utils.errors import AnsibleValidationErrorMultiple, NoLogError, UnsupportedError
+from ansible.playbook.handler import Handler
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import filter_loader, test_loader
 from ansible.utils.display import Display
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION, without_empty
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, begin_run, vault_lock
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import unlogged
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import warm_up
@@ -32,8 +36,11 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts, placeholders
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import settled, value_or_error
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._module import JOURNAL
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import LEFT_ALONE, STATS, flag
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import CLEAN_UP, LEFT_ALONE, STATS, flag
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import new_versions
 
@@ -51,6 +58,8 @@ gc.freeze()
 gc.enable()
 begin_run(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
 _HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
+# The strategies with which all hosts of a wave begin a task after the previous task of each of them has ended.
+_IN_STEP = ("linear", "ansible.builtin.linear", "debug", "ansible.builtin.debug")
 
 
 @contextmanager
@@ -74,9 +83,9 @@ def action_for(module: ModuleType) -> type[ActionBase]:
 
 def _refused_async(action: str) -> Refused:
     return Refused(
-        f"{action} cannot run with async: other tasks of the run may change the same vault at the same time, and a "
-        "task in the background cannot hold the lock that keeps them apart. Remove async from the task. Hosts run side "
-        "by side without it, as many as forks allows.",
+        f"{action} cannot run with async, because the other tasks of the run cannot know what a task in the background "
+        "changes: they could change the same vault at the same time, or disable a key that the task sets. Remove async "
+        "from the task. Hosts run side by side without it, as many as forks allows.",
         code="async_not_supported",
         remedy="Remove async from the task.",
     )
@@ -92,9 +101,12 @@ class InProcessAction(ActionBase):
     _supports_check_mode = True
     _supports_async = True
     TRANSFERS_FILES = False
+    # How often this task was run for this host or item (`until`, `retries`).
+    _attempts = 0
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         task_vars = task_vars or {}
+        self._attempts += 1
         self._task.args = without_empty(self._task.args)
         result: dict[str, Any] = super().run(tmp, task_vars)
         try:
@@ -103,7 +115,7 @@ class InProcessAction(ActionBase):
             return {**result, "failed": True, **wrong.result()}
         if runs_in_process:
             with _added(self._environment()), unlogged():
-                result.update(self._run_module())
+                result.update(self._run_module(task_vars))
         else:
             try:
                 result.update(self._run_as_module(task_vars))
@@ -115,6 +127,7 @@ class InProcessAction(ActionBase):
                 result.update({"failed": True, **failure.result()})
         self._end_predictions_after(result)
         self._note_left_alone(result, task_vars)
+        self._note_clean_up(result, task_vars)
         self._pass_on(result, task_vars)
         return result
 
@@ -130,6 +143,17 @@ class InProcessAction(ActionBase):
             with files.locked(LEFT_ALONE):
                 noted = files.load(LEFT_ALONE) or []
                 files.store(list(dict.fromkeys([*noted, task_vars["inventory_hostname"]])), LEFT_ALONE)
+
+    def _note_clean_up(self, result: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
+        """Note for the next play of the playbook that the host's account is on its key, so that the key that it has
+        left may be disabled. One host is sufficient for all hosts with the same value."""
+        if self.module.__name__.endswith(".batch_encryption") and CLEAN_UP in task_vars and not result.get("failed"):
+            value = self._templar.template(task_vars[CLEAN_UP])
+            files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
+            if value and value not in (files.load(CLEAN_UP) or {}):
+                with files.locked(CLEAN_UP):
+                    noted = files.load(CLEAN_UP) or {}
+                    files.store({value: task_vars["inventory_hostname"], **noted}, CLEAN_UP)
 
     def _pass_on(self, result: dict[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Pass the changes of the task to the next node of a workflow. Ansible merges them with the data of the
@@ -152,36 +176,81 @@ class InProcessAction(ActionBase):
         """Run the module in a separate process, possibly on another host. Therefore the locks that the tasks of a
         run share are held here."""
 
-        def execute(**options: Any) -> dict[str, Any]:
-            arguments = {**self._task.args, **options}
-            ran: dict[str, Any] = self._execute_module(
-                module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val
-            )
-            return ran
-
-        if not hasattr(self.module, "exclusive"):
-            return execute()
-        if self._task.async_val:
-            return {"failed": True, **_refused_async(str(self._task.action)).result()}
         validation = ArgumentSpecValidator({**CONNECTION, **self.module.ARGUMENTS}).validate(self._task.args)
         params = validation.validated_parameters
-        vault = None if validation.errors.errors else value_or_error(lambda: self.module.exclusive(params), CmkError)
-        if not isinstance(vault, str):
-            # The module reports the error of its arguments.
-            return execute()
+        is_wrong = bool(validation.errors.errors)
+
+        def asked(name: str) -> Any:
+            """What the module says about its arguments; None if it says nothing, or if they are wrong: then the module
+            reports that."""
+            ask = getattr(self.module, name, None)
+            said = None if is_wrong or ask is None else value_or_error(lambda: ask(params), CmkError)
+            return None if isinstance(said, CmkError) else said
+
+        vault, set_key = asked("exclusive"), asked("sets_key")
+        if self._task.async_val:
+            if vault or (set_key and set_key[2]):
+                return {"failed": True, **_refused_async(str(self._task.action)).result()}
+            return self._execute(task_vars)
+        if vault is None:
+            return self._execute_noted(task_vars, set_key and (self._account_id(params, *set_key[:2]), set_key[2]))
         files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
         with vault_lock(files, vault):
-            forced = getattr(self.module, "forced_version", lambda _params: None)(params)
+            forced = asked("forced_version")
             if forced is None or self._task.check_mode:
-                return execute()
-            return ForcedVersions(files).around(forced, lambda force: execute(new_version=force))
+                return self._execute_noted(task_vars)
+            return ForcedVersions(files).around(forced, lambda force: self._execute_noted(task_vars, new_version=force))
+
+    def _execute_noted(
+        self, task_vars: dict[str, Any], sets: tuple[str, KeyIdentifier | None] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Run the module, and merge what it has written with the journal of the run. `sets` is the account and the key
+        that it may set. If the module returns nothing, that counts as done and as not done."""
+        if self._task.check_mode:
+            return self._execute(task_vars, **options)
+        files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
+        journal = Journal(files, SentWrites())
+        token = journal.expect(*sets) if sets else ""
+        try:
+            ran = self._execute(task_vars, **options, **{JOURNAL: journal.handed_over()})
+            written = ran.pop(JOURNAL, None)
+            ran.get("invocation", {}).get("module_args", {}).pop(JOURNAL, None)
+            if written is not None:
+                journal.merge(written)
+                if sets:
+                    journal.forget(sets[0], token)
+        finally:
+            Cache(files, str).changed()
+        return ran
+
+    def _execute(self, task_vars: dict[str, Any], **options: Any) -> dict[str, Any]:
+        arguments = {**self._task.args, **options}
+        ran: dict[str, Any] = self._execute_module(
+            module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val
+        )
+        return ran
+
+    def _account_id(self, params: Mapping[str, Any], group: str, name: str) -> str:
+        environment = {**os.environ, **self._environment()}
+        subscription = params["subscription_id"] or environment.get("AZURE_SUBSCRIPTION_ID") or "unknown"
+        return f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Batch/batchAccounts/{name}"
+
+    def _moment(self, task_vars: Mapping[str, Any]) -> str:
+        """The same for the hosts that run this task at the same time, whose previous tasks have all ended: those of a
+        wave with the strategy linear. Handlers, repetitions and hosts with another strategy are alone."""
+        task, hosts = self._task, task_vars.get("ansible_play_batch") or [task_vars.get("inventory_hostname")]
+        play = task.get_play()
+        is_in_step = getattr(play, "strategy", "") in _IN_STEP and not isinstance(task, Handler)
+        if is_in_step and self._attempts == 1:
+            return f"{task._uuid} {hosts[0]}"
+        return f"{task._uuid} {task_vars.get('inventory_hostname')} {time.monotonic()}"
 
     def _environment(self) -> dict[str, str]:
         environment: dict[str, Any] = {}
         self._compute_environment_string(environment)
         return {name: str(value) for name, value in environment.items()}
 
-    def _run_module(self) -> dict[str, Any]:
+    def _run_module(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
         spec = {**CONNECTION, **self.module.ARGUMENTS}
         validation = ArgumentSpecValidator(spec).validate(self._task.args)
         params = validation.validated_parameters
@@ -192,7 +261,8 @@ class InProcessAction(ActionBase):
             folder = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
             try:
                 with settled():
-                    cloud = Cloud(params, folder, self._notify, predicts=self._task.check_mode, task=self._task._uuid)
+                    moment = self._moment(task_vars)
+                    cloud = Cloud(params, folder, self._notify, predicts=self._task.check_mode, task=moment)
                     try:
                         outcome = self.module.run(cloud.resolved(params), cloud)
                     finally:

@@ -28,6 +28,9 @@ VARIABLES = (
 STATS = "__stats"
 # The variable of a host whose account was left alone, and the name of the run's list of these hosts.
 LEFT_ALONE = "__left_alone"
+# The variable of the playbooks whose value the hosts share that need one clean-up together, and the name of the run's
+# list of one host for each value.
+CLEAN_UP = "__clean_up"
 _SIZE = re.compile(r"[1-9][0-9]*%?")
 _PERCENTAGE = re.compile(r"[0-9]+(\.[0-9]+)?")
 

@@ -10,9 +10,10 @@ This plugin util is private to the collection.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
+from inspect import signature
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,14 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.validation import check_type_dict, check_type_list
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.parsing.dataloader import DataLoader
+from ansible.playbook.task import Task
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import placeholders
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import seconds
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     InvalidOption,
@@ -38,12 +42,14 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access impo
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import rotation_policy
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
 from ansible_collections.azbatch.cmk.plugins.modules import (
     batch_account_identity,
     batch_encryption,
     keyvault_cmk_access,
     keyvault_cmk_key,
+    keyvault_cmk_unused_versions,
     keyvault_cmk_vault,
 )
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._inventory import Record
@@ -58,6 +64,9 @@ _VARIABLE = re.compile(r"\bcmk_\w+")
 _PREFIX = "cmk_"
 _WITH_DEFAULT = ("cmk_key_force_new_version", "cmk_unused_versions")
 # If one of these variables is set, the role rotate does more than move an account to the newest version.
+_INTERVALS = frozenset(
+    {"cmk_unused_versions", "cmk_unused_versions_after", "cmk_key_max_age", "cmk_key_rotation_policy"}
+)
 RULES = frozenset({*_WITH_DEFAULT, "cmk_key_max_age", "cmk_key_rotation_policy"})
 NO_RULE = (
     "No variable requests a rotation, so the role rotate creates a new version only if the newest version expires "
@@ -90,8 +99,10 @@ _CHECKED: dict[str, tuple[Mapping[str, Any], Callable[[Mapping[str, Any]], Any]]
     "azbatch.cmk.batch_encryption": (batch_encryption.ARGUMENTS, encryption_goal.desired),
     "azbatch.cmk.keyvault_cmk_access": (keyvault_cmk_access.ARGUMENTS, access_goal.desired),
     "azbatch.cmk.keyvault_cmk_key": (keyvault_cmk_key.ARGUMENTS, key_goal.desired),
+    "azbatch.cmk.keyvault_cmk_unused_versions": (keyvault_cmk_unused_versions.ARGUMENTS, key_goal.unused),
     "azbatch.cmk.keyvault_cmk_vault": (keyvault_cmk_vault.ARGUMENTS, vault_goal.desired),
 }
+_KNOWS_TRUST = "trusted_as_template" in signature(DataLoader.load_from_file).parameters
 RESULT = "cmk_result"
 PRESET_RESULT = Refused(
     f"The variable {RESULT} is an extra variable of this run. An extra variable has precedence over the result that "
@@ -174,9 +185,20 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
         return names
 
     def _tasks_of_role(self) -> list[Any]:
-        """The tasks of the role that use a module of this collection. The first one has no condition."""
-        blocks = self._task._role.get_task_blocks()
-        return [task for block in blocks for task in block.block if str(task.action).startswith("azbatch.cmk.")]
+        """The tasks of the role that use a module of this collection. The first one has no condition. If the playbook
+        runs the last tasks of the role in a later play, they are among them."""
+        tasks = [task for block in self._task._role.get_task_blocks() for task in _tasks_in(block)]
+        names = {task.name for task in tasks}
+        return [*tasks, *(task for task in self._tasks_of_clean_up() if task.name not in names)]
+
+    def _tasks_of_clean_up(self) -> list[Any]:
+        file = Path(self._task._role._role_path, "tasks", "clean_up.yml")
+        if not file.exists():
+            return []
+        # Since ansible-core 2.19, only trusted texts are templates.
+        trusted: dict[str, Any] = {"trusted_as_template": True} if _KNOWS_TRUST else {}
+        loaded = self._loader.load_from_file(str(file), **trusted)
+        return [Task.load(one, role=self._task._role, loader=self._loader) for one in loaded]
 
     def _problems(self, role: str, later_tasks: Sequence[Any], defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Before the first task of a role: the results of the errors of all invalid variables, if a variable has a
@@ -335,8 +357,41 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
             and not rotates({name: self._templar.template(task_vars[name]) for name in names & RULES})
         ):
             warnings.append(NO_RULE)
+        if role == "azbatch.cmk.rotate" and not result.get("failed"):
+            values = {name: self._templar.template(task_vars[name]) for name in names & _INTERVALS}
+            warnings += _too_often(values)
         new = _not_reported_yet(warnings)
         return {**result, "warnings": [*result.get("warnings", []), *new]} if new else result
+
+
+def _too_often(values: Mapping[str, Any]) -> Iterator[str]:
+    """The warning that no version is ever unused for the requested time. `values` are those of _INTERVALS."""
+    if values.get("cmk_unused_versions") != "disable":
+        return
+    unused_for = seconds(values["cmk_unused_versions_after"], "cmk_unused_versions_after", or_none=True) or 0
+    policy, age = values.get("cmk_key_rotation_policy"), values.get("cmk_key_max_age")
+    # Key Vault creates the next version before the nightly run.
+    intervals = {
+        "cmk_key_max_age": None if is_blank(age) else seconds(age, "cmk_key_max_age"),
+        "cmk_key_rotation_policy": rotation_policy.interval(policy) - 1 if policy else None,
+    }
+    name = next((name for name, interval in intervals.items() if interval is not None and interval < unused_for), None)
+    if name:
+        yield (
+            f"With this {name}, new versions of the key are created so often that their previous versions are never "
+            "unused for the time in cmk_unused_versions_after. Therefore no version is disabled until rotation pauses "
+            f"for that time, and the number of enabled versions grows. Use a longer time in {name} or a shorter "
+            "cmk_unused_versions_after."
+        )
+
+
+def _tasks_in(block: Any) -> Iterator[Any]:
+    """The tasks of the block, and of blocks in it (`import_tasks`), that use a module of this collection."""
+    for one in block.block:
+        if hasattr(one, "block"):
+            yield from _tasks_in(one)
+        elif str(one.action).startswith("azbatch.cmk."):
+            yield one
 
 
 def _placeholder(option: str) -> str:

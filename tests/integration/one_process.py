@@ -31,11 +31,13 @@ from reports import report as reported
 from sandbox_client import Control
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import settled
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import shown
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 ROLE_NAMES = frozenset(path.name for path in ROLES.iterdir())
@@ -52,7 +54,7 @@ class OneProcess:
     tokens: Path
     # Options of the connection. The environment has the options that are missing here.
     connection: Mapping[str, str] = field(default_factory=dict)
-    # Whether each module runs in a separate process, which shares nothing with others.
+    # Whether each module runs in a separate process, which shares only the journal of the run with others.
     as_module: bool = False
     # Whether the folder is on a small separate disk.
     disk_can_be_filled: bool = False
@@ -117,14 +119,18 @@ class OneProcess:
         validation = _validator(name).validate(given)
         assert not validation.error_messages, validation.error_messages
         params = validation.validated_parameters
+        journal = Journal(RunFiles(str(self.tokens)), SentWrites())
         try:
             folder = None if self.as_module else str(self.tokens)
+            handed = journal.handed_over() if self.as_module and not check else None
             with settled():
-                cloud = Cloud(params, folder, predicts=check, task=task)
+                cloud = Cloud(params, folder, predicts=check, task=task, handed=handed)
                 try:
                     outcome = module.run(cloud.resolved(params), cloud)
                 finally:
                     cloud.learn_placeholders()
+                    if handed is not None:
+                        journal.merge(cloud.written())
                 result: Result = outcome.result(planned=check)
         except CmkError as failure:
             result = {"failed": True, "changed": False, **shown(failure.result())}
@@ -251,10 +257,11 @@ def _read(role: str, part: str, name: str = "main.yml") -> Any:
 
 def _tasks(role: str, scope: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
     for task in _read(role, "tasks"):
-        if "ansible.builtin.include_tasks" not in task:
+        file = task.get("ansible.builtin.include_tasks") or task.get("ansible.builtin.import_tasks")
+        if file is None:
             yield task
         elif _holds(Templar(_loader, variables=scope), task.get("when", True)):
-            yield from _read(role, "tasks", task["ansible.builtin.include_tasks"])
+            yield from _read(role, "tasks", file)
 
 
 def _holds(templar: Templar, conditions: Any) -> bool:

@@ -20,8 +20,9 @@ STEPS = {
         "Move the account to the key": "encryption",
     },
     "rotate": {
-        "Ensure a current version of the key, and disable unused versions": "key",
+        "Ensure a current version of the key": "key",
         "Move the account to the key": "encryption",
+        "Disable unused versions of the key": "unused_disabled",
     },
     "switch": {
         "Grant the account access to the key": "access",
@@ -70,14 +71,8 @@ def report(role: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
         "changed": any(steps.values()),
         "changed_steps": steps,
     }
-    keys = [name for name, step in STEPS[role].items() if step == "key"]
+    keys = [name for name, step in STEPS[role].items() if step == ("unused_disabled" if role == "rotate" else "key")]
     key: Mapping[str, Any] = next((results[name] for name in keys if name in results), {})
-    if role == "rotate":
-        # One task creates a version and disables unused versions.
-        disabled = key.get("disabled_versions", [])
-        diff = key.get("diff", {"before": {}, "after": {}})
-        steps["unused_disabled"] = bool(disabled) and steps["key"]
-        steps["key"] = steps["key"] and (not disabled or diff["before"].get("version") != diff["after"].get("version"))
     if role in ("rotate", "switch", "revert"):
         found["key_kept_for"], found["key_kept_until"] = key.get("in_use_by", []), key.get("kept_until")
     if role == "recover":

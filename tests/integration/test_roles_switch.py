@@ -212,16 +212,15 @@ def test_no_account(roles: RolesRunner, service: Service) -> None:
 
 
 def test_a_missing_account_is_left_alone(ansible: Ansible, service: Service) -> None:
-    """The named key is disabled nevertheless, because nothing uses it."""
+    """A run for other accounts disables the named key."""
     service.make_vault()
     first, other = service.make_key().id, service.make_key("other").id
     wanted = {"cmk_new_key_identifier": other, "cmk_unready_account": "leave", "cmk_unready_fails": False}
     run = unchanged(switch(ansible, **wanted))
     assert run[ACCESS]["account_ready"] is False
     assert "There is no Batch account account1 in the resource group" in run.output
-    run = switch(ansible, **wanted, cmk_previous_key_identifier=keyless(first))
-    assert steps(run) == ["key"]
-    assert service.enabled() == [False]
+    unchanged(switch(ansible, **wanted, cmk_previous_key_identifier=keyless(first)))
+    assert service.enabled() == [True]
 
 
 def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:

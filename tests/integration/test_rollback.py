@@ -384,8 +384,8 @@ def test_a_rollback_is_refused_after_a_switch_that_was_not_confirmed(
     done(world.prepared(Run("provision", "account1", (vault, "key1")))())
     done(world.prepared(Run("provision", "account2", (vault, "key2")))())
     service.sandbox.control.advance(SETTLED)
-    # The revocation takes effect after the SDK's retries of the read of the vault.
-    service.sandbox.control.timing(**{**REALISTIC, "policy_propagation": 60})
+    # The revocation takes effect after its confirmation, and after the SDK's retries of the read of the vault.
+    service.sandbox.control.timing(**{**REALISTIC, "policy_propagation": 400, "role_propagation": 400})
     other = world.prepared(Run("revert", "account1", None, {"cmk_revert_access": "revoke", **AT_ONCE}), beside=True)
 
     def taken_back() -> None:

@@ -65,7 +65,8 @@ class _Reading:
 
 
 class Cache:
-    """`caller` returns the fingerprint of the caller: another principal may be able to read other data."""
+    """`caller` returns the fingerprint of the caller: another principal may be able to read other data. A write makes
+    the values of all callers out of date."""
 
     def __init__(self, files: RunFiles, caller: Callable[[], str]) -> None:
         self._files = files
@@ -185,7 +186,8 @@ class Cache:
             return None
         since = self.get(lambda: self._keep_all(read_all, *name), *name, "all", not_before=RECENTLY)
         kept = self._files.load(self._caller(), *name, member)
-        if not (kept and kept["at"] >= since):
+        changed_at = self._files.load("written", *name, member) or 0.0
+        if not (kept and kept["at"] >= since and kept["at"] > changed_at):
             return None
         self.has_shared = True
         return kept["value"]
@@ -202,20 +204,19 @@ class Cache:
         self.forget(*kinds)
         for kind in kinds or (_ANY,):
             self._changed.add(kind)
-            with self._files.locked(self._caller(), "written", kind):
-                self._files.store(time.monotonic(), self._caller(), "written", kind)
+            with self._files.locked("written", kind):
+                self._files.store(time.monotonic(), "written", kind)
 
     def is_written_since(self, at: float, *kinds: str) -> bool:
         """Whether the run has changed resources of these kinds since then."""
         return any(self._written(kind) > at for kind in kinds)
 
     def _written(self, kind: str) -> float:
-        return max(self._files.load(self._caller(), "written", one) or 0.0 for one in (kind, _ANY))
+        return max(self._files.load("written", one) or 0.0 for one in (kind, _ANY))
 
     def changed_one(self, member: str, *name: str) -> None:
-        """The run has changed this member: `one_of_many` does not use its listed value."""
-        with self._files.locked(self._caller(), *name, "members"):
-            self._files.store({"at": time.monotonic(), "value": None}, self._caller(), *name, member)
+        """The run has changed this member: `one_of_many` does not use a value that was listed before."""
+        self._files.store(time.monotonic(), "written", *name, member)
 
     def _since(self, kind: str) -> float:
         """After `forget` and the run's last write. A value from that very moment is out of date."""
@@ -225,13 +226,8 @@ class Cache:
     def _keep_all(self, read_all: Callable[[], Mapping[str, Any]], *name: str) -> float:
         """List all members and cache them. Returns the time at which the read began."""
         at = time.monotonic()
-        members = read_all()
-        with self._files.locked(self._caller(), *name, "members"):
-            for member, value in members.items():
-                kept = self._files.load(self._caller(), *name, member)
-                # If a member was changed during the read, the list may have its previous value.
-                if kept is None or kept["at"] < at:
-                    self._files.store({"at": at, "value": value}, self._caller(), *name, member)
+        for member, value in read_all().items():
+            self._files.store({"at": at, "value": value}, self._caller(), *name, member)
         return at
 
 

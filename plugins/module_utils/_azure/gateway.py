@@ -38,8 +38,9 @@ class Answer(NamedTuple):
 
 @dataclass
 class Operation:
-    """A long-running operation, with the poller of Azure's SDK."""
+    """A long-running operation on a resource, with the poller of Azure's SDK."""
 
+    ref: str
     # The document in the first response, None if that is empty.
     document: Any
     poller: Any = None
@@ -124,14 +125,15 @@ class Gateway:
         (rate_limit.IF_LATE). `undoes` is for the journal."""
         journal = self._session.journal
         try:
-            with journal.writing(method, ref, body, undoes=undoes), self._translated(what, ref):
+            with journal.writing(method, ref, body, undoes=undoes) as write, self._translated(what, ref):
                 answer = self._sent(method, ref, body=body, if_late=if_late)
+                write.document = answer.json() if answer.text() else None
         except NotFound:
             if method == "DELETE" and journal.is_in_doubt(ref):
                 # An earlier try of the request has deleted the resource.
                 return None
             raise
-        return answer.json() if answer.text() else None
+        return write.document
 
     def begin(
         self,
@@ -151,7 +153,7 @@ class Gateway:
             polling = ARMPolling(_POLLING_SECONDS, lro_options={"final-state-via": "location"})
             poller = LROPoller(self._client(ref), began, lambda answer: answer, polling)
             first = began.http_response
-            return Operation(first.json() if first.text() else None, poller)
+            return Operation(ref, first.json() if first.text() else None, poller)
 
     def finish(self, what: str, operation: Operation) -> bool:
         """Wait for a long-running operation. Raises TimedOut after wait_timeout. Returns False if Azure has accepted
@@ -177,6 +179,7 @@ class Gateway:
         # Without a poll, it is the response to the write, or None after a deletion.
         if last is not None and last.http_request.method == "GET" and last.http_response.text():
             operation.polled = last.http_response.json()
+            self._session.journal.made(operation.ref, operation.polled)
         return True
 
     def _translated(self, what: str, ref: str) -> AbstractContextManager[None]:
@@ -265,4 +268,8 @@ def _api_version(ref: str) -> str:
 
 
 def _moment(answer: Any, header: str) -> float | None:
-    return parsedate_to_datetime(answer.headers[header]).timestamp() if header in answer.headers else None
+    """The time in the header; None if the header is missing or no time."""
+    try:
+        return parsedate_to_datetime(answer.headers.get(header) or "").timestamp()
+    except (TypeError, ValueError):
+        return None

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The writes of a task, with their outcomes, and the last key that the tasks of the run have set for each account.
+"""The writes of a task, with their outcomes. What the tasks of the run have written to Batch accounts, and what they
+have disabled, deleted or revoked, within the longest read delay: reads of Azure may not show that yet.
 
 This module util is private to the collection.
 """
@@ -10,15 +11,28 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple, cast
 
+from .._checks.usage import UNKNOWN_IDENTITY
+from .._core.documents import Account
 from .._core.errors import Denied, NotFound, PlanOutdated, Rejected
+from .._core.ids import KeyIdentifier, key_of
 from .._core.plan import SentWrites
 from .run_store import RunFiles
+
+# No read of Azure is out of date by more seconds. An assumption: Microsoft documents no limit.
+MAX_READ_DELAY = 180
+_ACCOUNTS = "/providers/microsoft.batch/batchaccounts/"
+_WRITES, _REMOVALS = "writes to accounts", "removals"
+# The writes are in several files, so that adding one does not read and write all of them.
+_FILES = 64
+_PROPERTIES = ("encryption", "keyVaultReference", "provisioningState")
 
 
 class WriteOutcome(Enum):
@@ -37,8 +51,9 @@ class Write:
     # Whether it restores the setting before an earlier write.
     undoes: bool
     outcome: WriteOutcome = WriteOutcome.UNKNOWN
-    # When the response was received (time.monotonic()).
+    # When the response was received (time.monotonic()), and the document in the response.
     answered_at: float = 0.0
+    document: Any = None
     # Whether a read has shown the change.
     is_shown: bool = False
     # Whether the resource was usable after the write, and what was read to confirm that.
@@ -48,6 +63,15 @@ class Write:
     @property
     def may_have_taken_effect(self) -> bool:
         return self.outcome in (WriteOutcome.ACCEPTED, WriteOutcome.UNKNOWN)
+
+
+class Removal(NamedTuple):
+    """Something that a task of the run has disabled, deleted or revoked, and whose users were not yet asked for again
+    after the longest read delay. `at` is the time of the response (time.monotonic())."""
+
+    token: str
+    versions: Sequence[str]
+    at: float
 
 
 class Journal:
@@ -73,24 +97,208 @@ class Journal:
         return next((one for one in reversed(self.of(ref)) if one.may_have_taken_effect), None)
 
     @contextmanager
-    def writing(self, method: str, ref: str, body: Mapping[str, Any] | None, *, undoes: bool) -> Iterator[None]:
+    def writing(self, method: str, ref: str, body: Mapping[str, Any] | None, *, undoes: bool) -> Iterator[Write]:
+        """Note the write, and its outcome when the block ends. The block sets `document`."""
         write, in_doubt = Write(method, body or {}, undoes), self._sent.in_doubt
         self._writes.setdefault(ref.lower(), []).append(write)
+        token = self._note(ref, write)
         try:
-            yield
+            yield write
         except (Denied, NotFound, PlanOutdated, Rejected) as refused:
             # An SDK sends a write again if there was no response, or a server error. The first try may have taken
             # effect, whatever the last try says.
             if self._sent.in_doubt == in_doubt:
                 is_sent = not isinstance(refused, PlanOutdated)
                 write.outcome = WriteOutcome.REFUSED if is_sent else WriteOutcome.NOT_SENT
+                self._forget(ref, token)
             raise
         write.outcome, write.answered_at = WriteOutcome.ACCEPTED, time.monotonic()
-        if "encryption" in write.body.get("properties", {}):
-            noted = {"body": write.body, "at": write.answered_at}
-            self._files.store(noted, "key set by the run", ref.lower())
+        self._note(ref, write, token)
 
-    def key_set_by_run(self, ref: str) -> tuple[Mapping[str, Any], float] | None:
-        """The body of the last write of the run that has set the account's key, and its time (time.monotonic())."""
-        noted = self._files.load("key set by the run", ref.lower())
-        return None if noted is None else (noted["body"], noted["at"])
+    # Writes of the run to Batch accounts
+
+    def made(self, ref: str, document: Mapping[str, Any]) -> None:
+        """Note the document that a long-running operation of this task has made."""
+        write = self.last(ref)
+        if write is not None and write.outcome is WriteOutcome.ACCEPTED:
+            write.document = document
+            self._note(ref, write)
+
+    def expect(self, ref: str, key: KeyIdentifier | None) -> str:
+        """Note that a task in another process may set this key. Returns the token for `forget`."""
+        source = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": str(key)}}
+        body = {"properties": {"encryption": source if key else {"keySource": "Microsoft.Batch"}}}
+        return self._note(ref, Write("PATCH", body, undoes=False))
+
+    def forget(self, ref: str, token: str) -> None:
+        self._forget(ref, token)
+
+    def with_written(self, listed: Sequence[Account]) -> list[Account]:
+        """The accounts, and each account again as the run has written it within the longest read delay: Azure may show
+        the account as it was before. If it is not known whether a write has taken effect, both states are among
+        them."""
+        by_id = {one["id"].lower(): one for one in listed}
+        more = [
+            _written(by_id.get(ref), ref, entry)
+            for ref, entries in self._all_lately().items()
+            for entry in _possible(entries)
+        ]
+        return [*listed, *more]
+
+    def written_lately(self) -> dict[str, list[KeyIdentifier]]:
+        """The accounts, by their ids in lower case, that the run has written within the longest read delay, with the
+        keys that it has set."""
+        return {
+            ref: [key for entry in entries if (key := key_of(cast(Account, entry["body"])))]
+            for ref, entries in self._all_lately().items()
+        }
+
+    def dated(self, changed_at: Mapping[str, float | None]) -> dict[str, float | None]:
+        """When accounts were changed, by their ids: not known for an account that the run has written within the
+        longest read delay, because the read may not show that."""
+        return {name: None if self._lately(name) else at for name, at in changed_at.items()}
+
+    def key_set_lately(self, ref: str) -> Mapping[str, Any] | None:
+        """The body of the last write of the run that has set the account's key. None if there is none within the
+        longest read delay."""
+        setting = [one for one in self._lately(ref) if one["is_known"] and "properties" in one["body"]]
+        return setting[-1]["body"] if setting else None
+
+    def _note(self, ref: str, write: Write, token: str | None = None) -> str:
+        token = token or uuid.uuid4().hex
+        if _ACCOUNTS in ref.lower() and ref.count("/") == 8:
+            parts = {name: write.body[name] for name in ("identity", "properties") if name in write.body}
+            if write.outcome is WriteOutcome.ACCEPTED and write.method == "DELETE":
+                self._replace(ref, lambda _entries: [])
+            elif parts or write.document:
+                entry = {
+                    "token": token,
+                    "at": time.monotonic(),
+                    "is_known": write.outcome is WriteOutcome.ACCEPTED,
+                    "body": parts,
+                    "document": _needed(write.document),
+                }
+                self._replace(ref, lambda entries: [*(one for one in entries if one["token"] != token), entry])
+        return token
+
+    def _forget(self, ref: str, token: str) -> None:
+        self._replace(ref, lambda entries: [one for one in entries if one["token"] != token])
+
+    def _replace(self, ref: str, change: Any) -> None:
+        file = self._file(ref)
+        with self._files.locked(*file):
+            found = self._load(file)
+            found[ref.lower()] = change(found.get(ref.lower(), []))
+            self._files.store({name: entries for name, entries in found.items() if entries}, *file)
+
+    def _lately(self, ref: str) -> list[dict[str, Any]]:
+        return self._load(self._file(ref)).get(ref.lower(), [])
+
+    def _all_lately(self) -> dict[str, list[dict[str, Any]]]:
+        return {ref: of for number in range(_FILES) for ref, of in self._load((_WRITES, str(number))).items()}
+
+    def _load(self, file: tuple[str, str]) -> dict[str, list[dict[str, Any]]]:
+        since = time.monotonic() - MAX_READ_DELAY
+        found: dict[str, list[dict[str, Any]]] = self._files.load(*file) or {}
+        lately = {ref: [one for one in entries if one["at"] > since] for ref, entries in found.items()}
+        return {ref: entries for ref, entries in lately.items() if entries}
+
+    @staticmethod
+    def _file(ref: str) -> tuple[str, str]:
+        return _WRITES, str(zlib.crc32(ref.lower().encode()) % _FILES)
+
+    # What the run has disabled, deleted or revoked
+
+    def note_removal(self, name: Sequence[str], versions: Sequence[str], at: float) -> bool:
+        """Note a removal whose users another task will ask for again. Returns whether later tasks can read the note."""
+        note = {"token": uuid.uuid4().hex, "name": list(name), "versions": list(versions), "at": at}
+        with self._files.locked(_REMOVALS):
+            return self._files.store([*self._removals(), note], _REMOVALS)
+
+    def removals(self, name: Sequence[str]) -> list[Removal]:
+        """The removals that were noted under this name and not yet ended."""
+        return [
+            Removal(one["token"], one["versions"], one["at"]) for one in self._removals() if one["name"] == list(name)
+        ]
+
+    def end_removals(self, removals: Iterable[Removal]) -> None:
+        tokens = {one.token for one in removals}
+        if tokens:
+            with self._files.locked(_REMOVALS):
+                self._files.store([one for one in self._removals() if one["token"] not in tokens], _REMOVALS)
+
+    def _removals(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._files.load(_REMOVALS) or []
+        return found
+
+    # Tasks in other processes
+
+    def handed_over(self, without: Collection[str] = ()) -> dict[str, Any]:
+        """What a task in another process has to know, or what it has done: the entries without those of these tokens.
+        Their times are ages in seconds, because clocks of machines differ."""
+        now = time.monotonic()
+        writes = [
+            {**entry, "ref": ref, "age": now - entry["at"]}
+            for ref, entries in self._all_lately().items()
+            for entry in entries
+            if entry["token"] not in without
+        ]
+        removals = [{**one, "age": now - one["at"]} for one in self._removals() if one["token"] not in without]
+        return {"writes": writes, "removals": removals}
+
+    def merge(self, handed: Mapping[str, Any]) -> set[str]:
+        """Add what a task in another process has handed over. Returns the tokens of the entries."""
+        now, tokens = time.monotonic(), set()
+        for one in handed.get("writes", ()):
+            tokens.add(one["token"])
+            entry = {
+                **{name: value for name, value in one.items() if name not in ("ref", "age")},
+                "at": now - one["age"],
+            }
+            self._replace(one["ref"], lambda entries, new=entry: _with(entries, new))
+        if handed.get("removals"):
+            with self._files.locked(_REMOVALS):
+                notes = self._removals()
+                for one in handed["removals"]:
+                    tokens.add(one["token"])
+                    note = {
+                        **{name: value for name, value in one.items() if name != "age"},
+                        "at": now - one["age"],
+                    }
+                    notes = _with(notes, note)
+                self._files.store(notes, _REMOVALS)
+        return tokens
+
+
+def _needed(document: Any) -> Any:
+    """The part of an account's document that shows which keys the account may use."""
+    if not isinstance(document, Mapping) or "id" not in document:
+        return None
+    properties = {name: document["properties"].get(name) for name in _PROPERTIES if name in document["properties"]}
+    return {name: document[name] for name in ("id", "location", "identity") if name in document} | {
+        "properties": properties
+    }
+
+
+def _with(entries: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*(one for one in entries if one["token"] != new["token"]), new]
+
+
+def _possible(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last write that has taken effect, and all writes that may have taken effect."""
+    known = [one for one in entries if one["is_known"]]
+    return [*known[-1:], *(one for one in entries if not one["is_known"])]
+
+
+def _written(listed: Account | None, ref: str, entry: Mapping[str, Any]) -> Account:
+    """The account as the write has left it. `listed` is the account in the list, if there is one."""
+    body, document = entry["body"], entry["document"]
+    if document is None:
+        document = listed or {"identity": {"type": UNKNOWN_IDENTITY}, "location": "", "properties": {}}
+        # The response to the write may be lost. The principals of an identity that the body names are not known.
+        document = {**document, **({"identity": {"type": UNKNOWN_IDENTITY}} if "identity" in body else {})}
+    encryption = body.get("properties", {}).get("encryption")
+    properties = {**document["properties"], **({"encryption": encryption} if encryption else {})}
+    # Azure may write an id in another letter case.
+    name = listed["id"] if listed else document.get("id", ref)
+    return cast(Account, {**document, "id": name, "name": name.rpartition("/")[2], "properties": properties})

@@ -160,15 +160,15 @@ class Overlay(Gateway):
         if_late: Callable[[], None] | None = None,
         undoes: bool = False,
     ) -> Any:
-        with self._session.journal.writing(method, ref, body, undoes=undoes):
+        with self._session.journal.writing(method, ref, body, undoes=undoes) as write:
             if not self._is_in_vault(ref):
                 self._require_unlocked(what, method, ref)
-            document = self._of(ref).write(what, method, ref, body or {})
+            write.document = self._of(ref).write(what, method, ref, body or {})
         self._session.sent.accepted += 1
-        return document
+        return write.document
 
-    def begin(self, *request: Any, **options: Any) -> Operation:
-        return Operation(self.write(*request, **options))
+    def begin(self, what: str, method: str, ref: str, *request: Any, **options: Any) -> Operation:
+        return Operation(ref, self.write(what, method, ref, *request, **options))
 
     def _require_unlocked(self, what: str, method: str, ref: str) -> None:
         """Raise the error of Azure if a lock forbids the request, as far as the caller may read locks."""

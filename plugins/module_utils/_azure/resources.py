@@ -18,7 +18,7 @@ from typing import Any
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.documents import Account, ManagedIdentity, Permission, Pool
 from .._core.errors import CmkError, Denied, NotFound
-from .._core.ids import UserAssignedId, parse_user_assigned_id
+from .._core.ids import UserAssignedId, key_of, parse_user_assigned_id
 from .cache import JUST_NOW, RECENTLY, NotBefore
 from .gateway import Answer, Gateway
 from .session import Session
@@ -104,37 +104,54 @@ class Resources:
         )
 
     def account_with_times(self, account_id: str) -> Answer:
-        """A Batch account that may be missing. The times of the response are cached (`times`)."""
+        """A Batch account that may be missing. The times of the response are cached (`_times`)."""
         at = time.monotonic()
         answer = self._gateway.answer(f"read the Batch account {account_id.rpartition('/')[2]}", account_id)
-        self._session.cache.keep((answer.changed_at, answer.at), at, account_kind(account_id), "times")
+        times = answer.changed_at, answer.at, str(key_of(answer.document) or "")
+        self._session.cache.keep(times, at, account_kind(account_id), "times")
         return answer
 
-    def times(self, account_id: str, not_before: NotBefore = JUST_NOW) -> tuple[float | None, float | None]:
+    def _times(self, account_id: str, not_before: NotBefore) -> tuple[float | None, float | None, str]:
         """When an account was changed, and the time of the response, both in seconds since 1970, from the headers of
-        the response. None if the response does not have them. The document of an account has no times."""
+        the response. None if the response does not have them. The document of an account has no times. Then the key
+        in the same document."""
 
-        def read() -> tuple[float | None, float | None]:
+        def read() -> tuple[float | None, float | None, str]:
             answer = self.account_with_times(account_id)
-            return answer.changed_at, answer.at
+            return answer.changed_at, answer.at, str(key_of(answer.document) or "")
 
-        changed, now = self._session.cache.get(read, account_kind(account_id), "times", not_before=not_before)
-        return changed, now
+        changed, now, key = self._session.cache.get(read, account_kind(account_id), "times", not_before=not_before)
+        return changed, now, key
 
-    def changed_at(self, account_id: str) -> float | None:
-        """When a Batch account was changed (`times`)."""
-        return self.times(account_id)[0]
+    def changed_at(self, account: Account) -> float | None:
+        """When a Batch account was changed. None if that is not known: the account may have been changed just now."""
+        return _changed_at(account, self._times(account["id"], JUST_NOW))
 
-    def changed_at_of_each(self, account_ids: Iterable[str]) -> dict[str, float | None]:
-        """When several accounts were changed, read now; None also if a time could not be read."""
-        now = time.monotonic()
-        read = map_concurrent(lambda name: value_or_error(partial(self.times, name, now), CmkError), account_ids)
-        return {name: None if isinstance(times, CmkError) else times[0] for name, times in read.items()}
+    def changed_at_of_each(
+        self, accounts: Iterable[Account], not_before: float | None = None
+    ) -> tuple[dict[str, float | None], float]:
+        """When several accounts were changed, by their ids, read now or at `not_before` (time.monotonic()) or later;
+        None also if a time could not be read. And the latest time of the responses; without one, the local time."""
+        since = time.monotonic() if not_before is None else not_before
+        by_id = {account["id"]: account for account in accounts}
+        read = map_concurrent(lambda name: value_or_error(partial(self._times, name, since), CmkError), by_id)
+        known = {name: times for name, times in read.items() if not isinstance(times, CmkError)}
+        changed = {
+            name: _changed_at(account, known[name]) if name in known else None for name, account in by_id.items()
+        }
+        return changed, max((now for _changed, now, _key in known.values() if now is not None), default=time.time())
 
     def pools(self, account_id: str) -> list[Pool]:
         """The pools of a Batch account with the keys of their disks, which azure-mgmt-batch 17.3 does not show."""
         what = f"list the pools of the Batch account {account_id.rpartition('/')[2]}"
         return self._gateway.list(what, f"{account_id}/pools")
+
+
+def _changed_at(account: Account, times: tuple[float | None, float | None, str]) -> float | None:
+    """Not known if the document with the time shows another key than the account: one of the two reads is out of
+    date."""
+    changed, _now, key = times
+    return changed if key.lower() == str(key_of(account) or "").lower() else None
 
 
 def account_kind(account_id: str) -> str:

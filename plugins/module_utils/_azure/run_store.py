@@ -46,6 +46,8 @@ class RunFiles:
 
     def __init__(self, folder: str | None, *prefix: str) -> None:
         self._folder = Path(folder) if folder else None
+        # Whether another process passes values in memory on to later tasks.
+        self.are_passed_on = False
         # The first part of the name of each value and lock.
         self._prefix = prefix
         self._kept: dict[str, Any] = {}
@@ -80,6 +82,11 @@ class RunFiles:
                 stack.enter_context(_locked_without_file(str(path)))
             yield
 
+    @property
+    def are_kept(self) -> bool:
+        """Whether other tasks of the run can read the values."""
+        return self.are_passed_on if self._folder is None else os.access(self._folder, os.W_OK | os.X_OK)
+
     def load(self, *name: str) -> Any:
         """The value; None if there is none.
 
@@ -87,15 +94,16 @@ class RunFiles:
         """
         if self._folder is None:
             return self._kept.get(self._hash(name))
-        if os.access(self._folder, os.W_OK | os.X_OK):
+        if self.are_kept:
             with contextlib.suppress(OSError, ValueError):
                 return json.loads((self._folder / f"{self._hash(name)}.json").read_text())
         return None
 
-    def store(self, value: Any, *name: str) -> None:
+    def store(self, value: Any, *name: str) -> bool:
+        """Keep the value. Returns False if other tasks cannot read the value."""
         if self._folder is None:
             self._kept[self._hash(name)] = value
-            return
+            return self.are_passed_on
         file = self._folder / f"{self._hash(name)}.json"
         # The file is replaced atomically, so a task that reads without the lock never reads a part of the value.
         part = file.with_suffix(f".{os.getpid()}-{threading.get_native_id()}")
@@ -109,6 +117,8 @@ class RunFiles:
             with contextlib.suppress(OSError):
                 for stored in (part, *self._folder.glob("*.json")):
                     stored.unlink(missing_ok=True)
+            return False
+        return True
 
     def _hash(self, name: tuple[str, ...]) -> str:
         return _hash((*self._prefix, *name))

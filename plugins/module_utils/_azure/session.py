@@ -26,8 +26,6 @@ from .journal import Journal
 from .run_store import RunFiles
 
 _LONGEST_PAUSE = 30
-# No read of Azure is out of date by more seconds. An assumption: Microsoft documents no limit.
-MAX_READ_DELAY = 180
 
 
 def silent(message: str) -> None:
@@ -38,8 +36,9 @@ class Session:
     """`connection` has the options of the doc fragment azbatch.cmk.azure.
 
     `folder` is a private directory in which the tasks of a run share data. `notify` is called with lines that show
-    what the task is waiting for. With `predicts` (check mode), no write is sent. `task` is the id of the playbook's
-    task, which is the same on all hosts.
+    what the task is waiting for. With `predicts` (check mode), no write is sent. `task` is the same for the hosts that
+    run a task of the playbook at the same time: the previous tasks of each of them had ended before the first of them
+    began the task. `handed` is what the run's earlier tasks have written, if this process does not share their store.
     """
 
     def __init__(
@@ -50,10 +49,12 @@ class Session:
         *,
         predicts: bool = False,
         task: str | None = None,
+        handed: Mapping[str, Any] | None = None,
     ) -> None:
         self._connection = connection
         self._task = task
-        self._made_at = time.monotonic()
+        # When this task of this host began (time.monotonic()).
+        self.began_at = time.monotonic()
         # Tokens and rate limits are the same for all tasks of a run.
         self._shared = RunFiles(folder)
         self.files = self._shared.for_predictions() if predicts else self._shared
@@ -66,6 +67,10 @@ class Session:
         self.warnings: list[str] = []
         self.sent = SentWrites()
         self.journal = Journal(self.files, self.sent)
+        self._handed: set[str] = set()
+        if handed is not None:
+            self.files.are_passed_on = True
+            self._handed = self.journal.merge(handed)
         # The timeout of a change, in seconds.
         self.wait_timeout: int = connection["wait_timeout"]
         if self.wait_timeout < 0:
@@ -75,17 +80,21 @@ class Session:
     def _options(self) -> Mapping[str, Any]:
         return credentials.completed(self._connection)
 
+    def written(self) -> dict[str, Any]:
+        """What this task has written, for the tasks of the run that do not share its store (Journal.handed_over)."""
+        return self.journal.handed_over(without=self._handed)
+
     @cached_property
     def task_began(self) -> float:
-        """When the first host of the run began the playbook's task (time.monotonic()). A read from then on cannot miss
-        a change that an earlier task has made, with whatever tool."""
+        """When the first of the hosts began the playbook's task (time.monotonic()). A read from then on cannot miss a
+        change that an earlier task of this host has made, with whatever tool."""
         if self._task is None:
-            return self._made_at
+            return self.began_at
         name = ("task", self._task)
         began: float | None = self.files.load(*name)
         if began is None:
             with self.files.locked(*name):
-                began = self.files.load(*name) or self._made_at
+                began = self.files.load(*name) or self.began_at
                 self.files.store(began, *name)
         return began
 

@@ -68,6 +68,8 @@ class VisibleAccounts:
         self._disk_keys = disk_keys
         # Ids of the accounts that this task has listed.
         self._known: set[str] = set()
+        # The time (time.monotonic()) before which no read of a user may have begun. None: now.
+        self.not_before: float | None = None
 
     def read(self) -> Visible:
         """All accounts, and the keys of their pools' disks, for `usage.guard`."""
@@ -77,10 +79,18 @@ class VisibleAccounts:
 
     def disks(self, accounts: Sequence[Account]) -> tuple[list[DiskKey], list[Unlisted]]:
         """The keys of all pools of the accounts, and the subscriptions in which the caller may not list pools."""
-        return self._disk_keys.read(accounts)
+        return self._disk_keys.read(accounts, time.monotonic() if self.not_before is None else self.not_before)
+
+    def changed_at(self, accounts: Iterable[Account]) -> tuple[dict[str, float | None], float]:
+        """When the accounts were changed, by their ids, as far as that is certain; and the latest time of the
+        responses (Resources.changed_at_of_each)."""
+        changed, now = self._resources.changed_at_of_each(accounts, self.not_before)
+        return self._session.journal.dated(changed), now
 
     def everywhere(self) -> Listed:
-        """The accounts of all subscriptions, those of the task's own subscription first."""
+        """The accounts of all subscriptions, those of the task's own subscription first. An account that the run has
+        written within the longest read delay is among them as listed and as written, because Azure may show it as it
+        was before."""
         unlisted, own = [], self._session.subscription_id
         own_list = in_background(self._list, own)
         try:
@@ -90,7 +100,8 @@ class VisibleAccounts:
             unlisted.append(not_listed("/subscriptions", reason.msg, "Microsoft.Resources/subscriptions/read"))
         lists = map_concurrent(self._list, others)
         listed = self._of({own: own_list.result(), **lists})
-        return {**listed, "unlisted": unlisted + listed["unlisted"]}
+        accounts = self._session.journal.with_written(listed["accounts"])
+        return {"accounts": accounts, "unlisted": unlisted + listed["unlisted"]}
 
     def listed(self, subscriptions: Sequence[str]) -> Listed:
         """The accounts of these subscriptions, by default of all subscriptions that the caller can read.
@@ -205,25 +216,19 @@ def not_listed(scope: str, reason: str, action: str | None) -> Unlisted:
     return {"scope": scope, "reason": reason, "action": action}
 
 
-# For up to twenty accounts, each task lists the pools again. For more accounts, the tasks of the run share a list
-# for a while. Otherwise the number of requests of a run would be the square of the number of accounts.
-_ASKED_EACH_TIME = 20
-_SECONDS_FOR_EACH_MORE = 0.1
-
-
 class DiskKeys:
     def __init__(self, session: Session, resources: Resources) -> None:
         self._session = session
         self._resources = resources
 
-    def read(self, accounts: Iterable[Account]) -> tuple[list[DiskKey], list[Unlisted]]:
-        """The keys of all pools of the accounts, and the subscriptions in which the caller may not list pools."""
+    def read(self, accounts: Iterable[Account], not_before: float) -> tuple[list[DiskKey], list[Unlisted]]:
+        """The keys of all pools of the accounts, read at `not_before` (time.monotonic()) or later, and the
+        subscriptions in which the caller may not list pools. Tasks that wait at the same time share the lists."""
         # An account that is being created has no pools, and is not available yet.
-        made = [one["id"] for one in accounts if one["properties"].get("provisioningState") != "Creating"]
-        allowed_age = max(0, len(made) - _ASKED_EACH_TIME) * _SECONDS_FOR_EACH_MORE
-        asked: dict[str, Any] = self._session.cache.get(
-            lambda: self._of_each(made), "disk keys", not_before=time.monotonic() - allowed_age
+        made = list(
+            dict.fromkeys(one["id"] for one in accounts if one["properties"].get("provisioningState") != "Creating")
         )
+        asked: dict[str, Any] = self._session.cache.get(lambda: self._of_each(made), "disk keys", not_before=not_before)
         of_each = {**asked, **self._of_each([name for name in made if name not in asked])}
         answers = [of_each[name] for name in made]
         failures = [one["failure"] for one in answers if one["failure"]]

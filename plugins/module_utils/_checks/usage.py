@@ -29,6 +29,8 @@ from .rights import READ_ACCOUNTS, READ_PERMISSIONS
 from .versions import KeyVersions, User, margin_ends, versions_possibly_in_use
 
 _FORCE = "set force: true if such accounts may lose their key"
+# The type of an account's identity if it is not known which one a write of the run has given it.
+UNKNOWN_IDENTITY = "Unknown"
 
 
 class Unlisted(TypedDict):
@@ -206,12 +208,25 @@ def through_principal(visible: Visible, vault: str, principal: str, key_name: st
 
 
 def with_principal(visible: Listed, principal: str) -> list[str]:
-    """The ids of the accounts that have this principal."""
-    return [
-        account["id"]
-        for account in visible["accounts"]
-        if principal.lower() in map(str.lower, principals_of(account.get("identity", {})))
-    ]
+    """The ids of the accounts that have this principal, or may have it."""
+
+    def may_have(account: Account) -> bool:
+        known = principals(account)
+        return known is None or principal.lower() in map(str.lower, known)
+
+    return list(dict.fromkeys(account["id"] for account in visible["accounts"] if may_have(account)))
+
+
+def is_system_assigned(visible: Listed, principal: str) -> bool:
+    """Whether the principal is the system-assigned identity of one of the accounts."""
+    own = (account.get("identity", {}).get("principalId") or "" for account in visible["accounts"])
+    return principal.lower() in map(str.lower, own)
+
+
+def principals(account: Account) -> tuple[str, ...] | None:
+    """The object ids of the account's identities; None if they are not known."""
+    identity = account.get("identity", {})
+    return None if identity.get("type") == UNKNOWN_IDENTITY else principals_of(identity)
 
 
 def guard(users: list[str], visible: Visible, what: str, *, force: bool) -> tuple[str, ...]:

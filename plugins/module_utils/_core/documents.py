@@ -225,9 +225,10 @@ class _KeyBundleAlways(TypedDict):
 
 
 class KeyBundle(_KeyBundleAlways, total=False):
-    """A version of a key. A deleted key has the same fields."""
+    """A version of a key. A deleted key has the same fields, and the time of its deletion in seconds since 1970."""
 
     tags: dict[str, str]
+    deletedDate: int
 
 
 class _KeyItemAlways(TypedDict):

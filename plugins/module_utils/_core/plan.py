@@ -107,14 +107,25 @@ class Plan(Generic[W]):
 
 
 @dataclass(frozen=True)
+class Removed:
+    """What a task has disabled, deleted or revoked. `goal` requires that nothing uses it, `back` restores it. `at` is
+    the time of the last response (time.monotonic())."""
+
+    goal: Any
+    back: Any
+    at: float
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """The result of a task."""
+    """The result of a task. `removed` is what has to be asked for again once reads can be trusted."""
 
     changed: bool
     before: Mapping[str, Any]
     after: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
+    removed: Removed | None = None
 
     def summarized(self, summary: str) -> Outcome:
         """The outcome with a one-line summary."""
@@ -151,14 +162,17 @@ def together(outcomes: Sequence[Outcome]) -> Outcome:
 
 
 def _together(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Lists of several reports together. Of other values the greatest, such as the latest time."""
+    """Lists of several reports together. Whether something holds for all. Of other values the greatest, such as the
+    latest time."""
     combined: dict[str, Any] = {}
     for name in reports[0] if reports else ():
         values = [report[name] for report in reports]
-        is_list = isinstance(values[0], list)
-        combined[name] = (
-            [one for value in values for one in value] if is_list else max(filter(None, values), default=None)
-        )
+        if isinstance(values[0], list):
+            combined[name] = [one for value in values for one in value]
+        elif isinstance(values[0], bool):
+            combined[name] = all(values)
+        else:
+            combined[name] = max(filter(None, values), default=None)
     return combined
 
 

@@ -9,15 +9,17 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Protocol
 
 from . import interrupts
 from .concurrent import map_concurrent
-from .errors import CmkError, NotConverged, NotFound, PlanOutdated, Refused, Unavailable
+from .errors import CmkError, Denied, NotConverged, NotFound, PlanOutdated, Refused, Unavailable
 from .interrupts import as_failure
-from .plan import Outcome, Plan, Service, Step, W
+from .plan import Outcome, Plan, Removed, Service, Step, W
 
 
 class Planner(Protocol[W]):
@@ -73,6 +75,7 @@ def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, 
     with interrupts.raised():
         try:
             _apply(todo, service, applied)
+            applied_at = time.monotonic()
             latest = _confirmed(todo.goal, service, planner)
         except BaseException as ended:
             failure = as_failure(ended)
@@ -93,7 +96,10 @@ def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, 
                 failure.__cause__ = interrupt
             raise failure from failure.__cause__
     warnings = dict.fromkeys((*todo.warnings, *latest.warnings, *service.warnings))
-    return Outcome(True, todo.before, latest.before, tuple(warnings), todo.report)
+    removed = None
+    if _is_removal(todo):
+        removed = Removed(todo.goal, todo.if_refused, applied_at)
+    return Outcome(True, todo.before, latest.before, tuple(warnings), todo.report, removed)
 
 
 def _first_plan(goal: Any, service: W, planner: Planner[W]) -> Plan[W]:
@@ -116,15 +122,64 @@ def predicted(goal: Any, service: W, planner: Planner[W]) -> Plan[W]:
     return planner.plan(goal, service.read(goal))
 
 
-def unless_used(make: Callable[[], Outcome]) -> Outcome:
-    """Call `make`, which disables, deletes or revokes something and reports if accounts use it. If accounts began
-    to use it meanwhile, so that the change was undone, call `make` again."""
+def unless_used(make: Callable[[], Outcome], *, keeps_used: bool) -> Outcome:
+    """Call `make`, which disables, deletes or revokes something and reports if accounts use it. If accounts began to
+    use it meanwhile, so that the change was undone, that is a failure. If what is used has to be kept (`keeps_used`),
+    it is a warning, and `make` is called again."""
     try:
         return make()
     except CmkError as failure:
-        if failure.code != "in_use" or not failure.facts.get("restored"):
+        if not (keeps_used and is_undone(failure)):
             raise
-        return make()
+        again = make()
+        return replace(again, warnings=(failure.msg, *again.warnings))
+
+
+def is_undone(failure: CmkError) -> bool:
+    """Whether the error is that accounts began to use what the task has removed, and that the removal was undone."""
+    return failure.code == "in_use" and bool(failure.facts.get("restored"))
+
+
+def require_unused(
+    removed: Removed,
+    service: W,
+    planner: Planner[W],
+    wait: Callable[[Callable[[], CmkError | None]], CmkError | None],
+    lock: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """Ask again whether something uses what was removed. If something does, or if that cannot be found out, undo the
+    removal and raise the error. After an interrupt, ask once.
+
+    `wait` calls its argument until no read can be older than the removal, and returns the last result."""
+    todo: Plan[W] = Plan(removed.goal, {}, {}, if_refused=removed.back)
+
+    def used() -> CmkError | None:
+        try:
+            planner.plan(removed.goal, _read_again(service, removed.goal))
+        except (Denied, NotFound, NotConverged, Unavailable) as unread:
+            return unread
+        return None
+
+    with interrupts.raised():
+        try:
+            unread = wait(used)
+            if unread is not None:
+                raise unread
+        except BaseException as ended:
+            failure = as_failure(ended)
+            failure.facts.setdefault("applied", [])
+            try:
+                with interrupts.deferred(), lock():
+                    if _is_refused(todo, service, planner, failure):
+                        _put_back(removed.back, None, service, planner, failure, is_removed=True)
+            except BaseException as interrupt:
+                failure.__cause__ = interrupt
+            raise failure from failure.__cause__
+
+
+def _is_removal(todo: Plan[Any]) -> bool:
+    """Whether the plan disables, deletes or revokes something (usage.removal)."""
+    return todo.rollback_goal is None and todo.if_refused is not None and bool(todo.steps)
 
 
 def _apply(todo: Plan[W], service: W, applied: list[str]) -> None:
@@ -190,12 +245,29 @@ def _not_shown(latest: Plan[Any]) -> CmkError:
 
 def _restore(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) -> None:
     way = todo.rollback_goal
-    if way is not None and _put_back(way, todo.before, service, planner, failure):
+    if way is not None and (
+        _may_stay(todo, service, planner, failure) or _put_back(way, todo.before, service, planner, failure)
+    ):
         return
     if todo.if_refused is not None and _is_refused(todo, service, planner, failure):
-        # Without a goal for the rollback, the change disabled, deleted or revoked something (usage.removal).
-        is_removed = way is None and bool(todo.steps) and len(failure.facts["applied"]) == len(todo.steps)
+        is_removed = _is_removal(todo) and len(failure.facts["applied"]) == len(todo.steps)
         _put_back(todo.if_refused, todo.before, service, planner, failure, is_removed=is_removed)
+
+
+def _may_stay(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) -> bool:
+    """Whether the change has taken effect and can be used. Then it stays, although the task fails: another run may have
+    made the same change and confirmed it. The current state is added to the failure."""
+    if isinstance(failure, Refused):
+        return False
+    try:
+        current = planner.plan(todo.goal, _read_again(service, todo.goal))
+    except Exception:
+        return False
+    if current.changed or not current.before.get("available"):
+        return False
+    failure.add(f"The change took effect, and stays. {todo.rollback_goal.described(current.before)}")
+    failure.facts.update(restored=False, current_state=dict(current.before))
+    return True
 
 
 def _is_refused(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) -> bool:
@@ -255,7 +327,7 @@ def _read_again(service: Service, goal: Any) -> Any:
 
 def _put_back(
     previous: Any,
-    before: Mapping[str, Any],
+    before: Mapping[str, Any] | None,
     service: W,
     planner: Planner[W],
     failure: CmkError,
@@ -265,7 +337,8 @@ def _put_back(
     """Restore the previous state with a plan, so that the rollback is also checked in advance, and writes nothing
     if nothing has changed.
 
-    Adds the resulting state to the failure. Returns whether the rollback was completed.
+    `before` is the previous state, if it is known. Adds the resulting state to the failure. Returns whether the
+    rollback was completed.
     """
     try:
         _write_back(previous, service, planner, is_removed=is_removed)
@@ -277,7 +350,7 @@ def _put_back(
             failure.add("Azure had accepted the change, so it may be in effect.")
         failure.facts.update(restored=False, restore_failure=obstacle.result())
         return False
-    restored = current.before == before
+    restored = not current.changed if before is None else current.before == before
     if restored and failure.facts["applied"]:
         failure.add("The change was rolled back.")
     failure.add(previous.described(current.before))

@@ -25,7 +25,7 @@ from ..._azure.visible import VisibleAccounts
 from ..._checks import usage
 from ..._checks.preflight import Evidence, usable_since
 from ..._checks.rights import VAULTS, Needed, NeededRights, Right, VaultRight, in_group, is_in_no_policy, lacking
-from ..._core.concurrent import in_background, map_concurrent, value_or_error
+from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinition, RoleDefinitionProperties, Vault
 from ..._core.errors import CmkError, Denied
 from ..._core.ids import KeyIdentifier, place_of, role_guid
@@ -63,18 +63,21 @@ class Access(Polled):
             observed["assignments"] = self.assignments(scope, principal)
             observed["definitions"] = self.definitions(vault["id"], roles_in(observed["assignments"]))
         if not goal.present:
-            observed["visible"] = visible = self._visible.read()
-            # After the change, the second check is only for accounts that use a key of the vault.
-            holders = [] if goal.taken_away or goal.force else usage.with_principal(visible, principal)
-            began = time.monotonic()
-            read = map_concurrent(
-                lambda name: value_or_error(partial(self._resources.times, name, began), CmkError), holders
-            )
-            times = {name: (None, None) if isinstance(found, CmkError) else found for name, found in read.items()}
-            observed["times"] = usage.Times({name: changed for name, (changed, _now) in times.items()}, {}, holders)
-            # The local time if no response has a time.
-            observed["now"] = max((now for _changed, now in times.values() if now is not None), default=time.time())
+            observed.update(self._users(goal, principal))
         return observed
+
+    def _users(self, goal: Any, principal: str) -> Observed:
+        """The accounts and pools that may use the access, and when the accounts were changed. An identity that one
+        account has as its system-assigned identity is in no pool, so pools are not listed for it."""
+        found = self._visible.everywhere()
+        visible: usage.Visible = {**found, "disks": []}
+        holders = [] if goal.force else usage.with_principal(visible, principal)
+        if not usage.is_system_assigned(found, principal):
+            disks, unlisted = self._visible.disks(found["accounts"])
+            visible = {**visible, "disks": disks, "unlisted": [*found["unlisted"], *unlisted]}
+        held = [one for one in found["accounts"] if one["id"] in holders]
+        changed_at, now = self._visible.changed_at(held)
+        return {"visible": visible, "times": usage.Times(changed_at, {}, holders), "now": now}
 
     def expect(self, goal: Any, principals: Iterable[str]) -> None:
         """Begin to read the vault, and the access of these principals to it."""

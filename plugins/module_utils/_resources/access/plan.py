@@ -20,7 +20,7 @@ from ..._checks.versions import MARGIN_SECONDS
 from ..._core.documents import AccessPolicy, RoleAssignment, RoleAssignmentProperties, Vault
 from ..._core.duration import instant, moment
 from ..._core.ids import role_guid, same_id
-from ..._core.plan import Plan, Step, step
+from ..._core.plan import Plan, Removed, Step, step
 from ..vault import document as vault_document
 from .document import NEEDED, ROLE_ID, ROLE_SECONDS, granted, key_permissions, needed_among, policy_of, scope_of
 from .goal import AccessWrites, Goal, Observed
@@ -69,13 +69,20 @@ def plan(goal: Goal, observed: Observed) -> Plan[AccessWrites]:
         )
     if not goal.taken_away and recent and not users:
         raise usage.recently_used(what, list(recent), max(recent.values()))
-    warnings = usage.guard(users, visible, what, force=goal.force)
+    # After the revocation, an account that was changed meanwhile may have used the access.
+    needed = [*users, *(one for one in recent if one not in users)] if goal.taken_away else users
+    warnings = usage.guard(needed, visible, what, force=goal.force)
     if goal.unused_for < MARGIN_SECONDS:
         warnings += usage.cut_short(f"the access of {principal}", usage.recently_left(times, now, MARGIN_SECONDS))
     report = {"in_use_by": users, "kept_until": None}
     return usage.removal(
         Plan(goal, before, after, steps, (*warnings, *left), report=report), replace(goal, present=True)
     )
+
+
+def revoked(goal: Goal, _versions: Sequence[str], at: float) -> Removed:
+    """The access that was revoked at the time `at` (time.monotonic())."""
+    return Removed(replace(goal, taken_away=True), replace(goal, present=True), at)
 
 
 def _still_granted(goal: Goal, vault: Vault, observed: Observed, scope: str, permissions: list[str]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from ..._azure.creation import is_name_free, outdated, require_missing, until_sh
 from ..._azure.gateway import Gateway
 from ..._azure.journal import WriteOutcome
 from ..._azure.resources import Identities, Resources, account_kind
-from ..._azure.session import MAX_READ_DELAY, Polled, Session
+from ..._azure.session import Polled, Session
 from ..._azure.visible import HandledAccounts
 from ..._checks.preflight import Evidence, failed_checks, lasting
 from ..._core import interrupts
@@ -349,12 +349,11 @@ class Accounts(Polled):
     def may_be_older_than_write(self, account: Account) -> bool:
         """Whether a read of the account may be older than the run's last write of its key: it shows another key.
         Another task or user may also have moved the account since."""
-        noted = self._journal.key_set_by_run(self.ref(*place_of(account["id"])[1:]))
+        noted = self._journal.key_set_lately(self.ref(*place_of(account["id"])[1:]))
         if noted is None:
             return False
-        body, at = noted
-        key, shown = str(key_of(cast(Account, body)) or ""), str(key_of(account) or "")
-        return key.lower() != shown.lower() and time.monotonic() < at + MAX_READ_DELAY
+        key, shown = str(key_of(cast(Account, noted)) or ""), str(key_of(account) or "")
+        return key.lower() != shown.lower()
 
     def delete(self, group: str, name: str) -> None:
         what = f"delete the Batch account {name}"
@@ -369,12 +368,12 @@ class Accounts(Polled):
         A revocation needs some time until Batch enforces it, and until then Batch accepts the key. Therefore the
         access is read again after each change. From now on, a run that revokes access finds that the account uses
         the key (usage). If the account used the key before (`is_new` is false), such a run has found that all the time,
-        so the access may have been read some seconds ago.
+        so the access may have been read since this task began.
         """
 
         def again() -> Future[Evidence] | None:
             now = time.monotonic()
-            read = partial(self._evidence.with_access_now, access_since=now if is_new else now - _RECENT_SECONDS)
+            read = partial(self._evidence.with_access_now, access_since=now if is_new else self._session.began_at)
             return in_background(read, evidence, now) if evidence else None
 
         changed_at, later = time.monotonic(), again()

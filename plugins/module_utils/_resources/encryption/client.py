@@ -18,8 +18,8 @@ from functools import partial
 from math import inf
 from typing import Any, cast
 
-from ..._azure.journal import WriteOutcome
-from ..._azure.session import MAX_READ_DELAY, Polled, Session
+from ..._azure.journal import MAX_READ_DELAY, WriteOutcome
+from ..._azure.session import Polled, Session
 from ..._checks.diagnosis import Surveyed, Symptoms, lost_after_change, lost_key
 from ..._checks.preflight import Evidence, for_rollback
 from ..._checks.versions import REPLACED_BEFORE_EXPIRY
@@ -245,7 +245,8 @@ class Encryption(Polled):
         return bool(self._shows(group, name))
 
     def _seen_as(self, group: str, name: str) -> tuple[str, ...]:
-        return "seen without its key", self._session.subscription_id.lower(), group.lower(), name.lower()
+        own = self._session.fingerprint, self._session.subscription_id.lower()
+        return "seen without its key", *own, group.lower(), name.lower()
 
     def _key_in_use(self, group: str, name: str, *, is_report: bool) -> Symptoms | None:
         """The key, the access and the network of an account that uses a customer-managed key. For `is_report` see

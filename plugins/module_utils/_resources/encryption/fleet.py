@@ -126,12 +126,13 @@ class Fleet:
         """When accounts were changed, by their ids in lower case. Read only of accounts of which that time says more.
         None if the time could not be read."""
         doubtful = [
-            account["id"].lower()
+            account
             for account in accounts
             if (key := key_of(account))
             and depends_on_account_change(observed_of(account, key, fleet), judges_repairs=judges_repairs)
         ]
-        return self._resources.changed_at_of_each(doubtful)
+        changed_at, _now = self._resources.changed_at_of_each(doubtful)
+        return {name.lower(): at for name, at in changed_at.items()}
 
     def _grants(
         self, keys: Mapping[str, KeyIdentifier], vaults: Mapping[str, Any], accounts: Sequence[Account]

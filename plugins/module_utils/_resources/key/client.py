@@ -18,6 +18,7 @@ from typing import Any
 
 from ..._azure.cache import JUST_NOW, RECENTLY, NotBefore
 from ..._azure.gateway import Gateway
+from ..._azure.journal import MAX_READ_DELAY
 from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts
@@ -25,7 +26,8 @@ from ..._checks import usage
 from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account, KeyBundle, KeyItem, RotationPolicy, Vault
 from ..._core.errors import CmkError, Denied, NotFound, TimedOut, Unavailable
-from ..._core.ids import KeyIdentifier, key_in_vault, key_of, principals_of, read_key_identifier
+from ..._core.ids import KeyIdentifier, key_in_vault, key_of, read_key_identifier
+from ..._core.plan import Removed
 from ..access.client import Access
 from ..vault.reads import VaultReads
 from . import disabled
@@ -84,6 +86,20 @@ class Keys(Polled):
             observed = self._with_users(goal, observed)
         return observed
 
+    def removed_earlier(self, goal: Any) -> Removed | None:
+        """What the goal disables or deletes, if that was done so lately that lists may not have shown its users: by
+        this task, or by a run that may have ended before it has asked again."""
+        url = self._url(goal.vault)
+        key = self._read(url, goal.name, "")
+        observed: Observed = {
+            "key": key,
+            "versions": self._versions(url, goal.name) if key else None,
+            "deleted": None if key or goal.state != "absent" else self._deleted(url, goal.name),
+            "now": self.now,
+        }
+        found = disabled.lately(goal, observed, MAX_READ_DELAY)
+        return found and disabled.removed(goal, found[0], time.monotonic() - found[1])
+
     def _require_not_deleted(self, vault: str, unreachable: Unavailable) -> None:
         """The host of a deleted vault does not respond. If the vault was deleted, that is the error."""
         if unreachable.code != "vault_unreachable":
@@ -114,7 +130,8 @@ class Keys(Polled):
         """Add the accounts and pools that may use the key, and the times that show which versions they may use.
 
         The accounts are listed first. Their times, which need a request for each account, are read only if no account
-        certainly uses what is to be disabled or deleted, and the pools only if no account may use it.
+        certainly uses what is to be disabled or deleted, and the pools only if no account may use it. After the change,
+        the same is read again.
         """
         found = self._visible.everywhere()
         accounts, unseen = found["accounts"], self._vaults.unseen(goal.vault)
@@ -122,7 +139,7 @@ class Keys(Polled):
         visible: usage.Visible = {"accounts": accounts, "disks": [], "unlisted": [*found["unlisted"], *unseen]}
         observed = {**observed, "visible": visible, "times": settled}
         may_be_free = not goal.disables_or_deletes or disabled.has_unused(goal, observed)
-        depends_on_times = goal.taken_away is None and goal.disables_or_deletes and not goal.force
+        depends_on_times = (goal.taken_away is not None or goal.disables_or_deletes) and not goal.force
         if may_be_free and depends_on_times:
             observed["times"] = self._times(observed["identifier"], accounts)
             may_be_free = disabled.has_unused(goal, observed)
@@ -135,14 +152,15 @@ class Keys(Polled):
 
     def _times(self, key: KeyIdentifier, accounts: Sequence[Account]) -> usage.Times:
         """When the accounts were changed that use the key or have access to it, and since when they have access."""
-        users = {one["id"]: (principals_of(one.get("identity", {})), key.same_key(key_of(one))) for one in accounts}
+        uses = {one["id"] for one in accounts if key.same_key(key_of(one))}
+        # The access that the run has granted may not be shown yet.
+        lately = self._session.journal.written_lately()
+        left = {one["id"] for one in accounts if any(map(key.same_key, lately.get(one["id"].lower(), ())))}
+        users = {one["id"]: (usage.principals(one), one["id"] in uses | left) for one in accounts}
         access = self._access.since_when(key, users, self.now)
         asked = [account for account in accounts if account["id"] in access]
-        return usage.Times(
-            self._resources.changed_at_of_each(account["id"] for account in asked),
-            access,
-            [account["id"] for account in asked if not key.same_key(key_of(account))],
-        )
+        changed_at, _now = self._visible.changed_at(asked)
+        return usage.Times(changed_at, access, [name for name in changed_at if name not in uses])
 
     def _with_pools(self, times: usage.Times, key: KeyIdentifier, disks: Sequence[usage.DiskKey]) -> usage.Times:
         """The times, with those since when the pools have access that use the key."""

@@ -20,9 +20,11 @@ from ..._core.documents import KeyBundle, KeyItem
 from ..._core.duration import instant
 from ..._core.errors import Denied
 from ..._core.ids import KeyIdentifier
-from ..._core.plan import Plan, Step, step
-from .document import identifier_of, is_usable, version_of
+from ..._core.plan import Plan, Removed, Step, step
+from .document import identifier_of, is_usable, tags_of_change, version_of, was_disabled_as_unused
 from .goal import Goal, KeyWrites, Observed, key_not_found, key_soft_deleted, version_not_found
+
+_FORCE = "set force: true if such accounts may lose their key"
 
 
 def candidates(goal: Goal, key: KeyBundle | None, items: Sequence[KeyItem] | None, now: float) -> list[str]:
@@ -52,11 +54,20 @@ def users(goal: Goal, observed: Observed, margin: float) -> dict[str, Users]:
     identifier = identifier_of(key).versionless
     if goal.state == "disabled" and goal.version is None:
         return dict.fromkeys(found, usage.users_of_key(visible, identifier, times, observed["now"], margin))
-    versions = versions_of(key, observed["versions"] or (), observed["now"])
+    items = [_as_before(item, goal.taken_away or ()) for item in observed["versions"] or ()]
+    versions = versions_of(key, items, observed["now"])
     return {
         version: usage.users_of_version(visible, replace(identifier, version=version), versions, times, margin)
         for version in found
     }
+
+
+def _as_before(item: KeyItem, disabled: Sequence[str]) -> KeyItem:
+    """The version as it was before the task has disabled it, because the second check asks the same question."""
+    if version_of(item) not in disabled:
+        return item
+    attributes = item["attributes"]
+    return {**item, "attributes": {**attributes, "enabled": True, "updated": attributes["created"]}}
 
 
 def has_unused(goal: Goal, observed: Observed) -> bool:
@@ -85,7 +96,7 @@ def plan_disabled(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> 
         raise version_not_found(goal)
     visible = observed["visible"]
     if goal.state == "retired" and not goal.force:
-        usage.require_whole(visible, "disable unused versions", "set unused_versions: keep")
+        usage.require_whole(visible, "disable unused versions", _FORCE)
     of_each = users(goal, observed, goal.unused_for)
     if goal.taken_away is None and goal.keeps_used:
         kept = {version: found for version, found in of_each.items() if found.ids}
@@ -96,7 +107,12 @@ def plan_disabled(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> 
         return _unchanged(goal, before, kept, usage.pools_unknown(usage.together(kept.values()).ids, visible))
     warnings = _guard(goal, visible, {version: of_each[version] for version in versions})
     enabled = [version_of(item) for item in items if item["attributes"]["enabled"]]
-    steps = tuple(_set_enabled(goal, version, to=False) for version in versions if version in enabled)
+    by_version = {version_of(item): item for item in items}
+    steps = tuple(
+        _set_enabled(goal, version, by_version[version], observed["now"], to=False)
+        for version in versions
+        if version in enabled
+    )
     left = [version for version in before["enabled_versions"] if version not in versions]
     after = {**before, "enabled": before["version"] in left, "enabled_versions": left}
     back = replace(goal, state="enabled_again", again=tuple(versions))
@@ -149,12 +165,40 @@ def _cut_short(goal: Goal, observed: Observed, versions: Sequence[str]) -> tuple
 
 def plan_enabled_again(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[KeyWrites]:
     missing = [version for version in goal.again if version not in before["enabled_versions"]]
-    return Plan(goal, before, before, tuple(_set_enabled(goal, version, to=True) for version in missing))
+    by_version = {version_of(item): item for item in observed["versions"] or ()}
+    steps = (_set_enabled(goal, one, by_version.get(one), observed["now"], to=True) for one in missing)
+    return Plan(goal, before, before, tuple(steps))
 
 
-def _set_enabled(goal: Goal, version: str, *, to: bool) -> Step[KeyWrites]:
-    body = {"attributes": {"enabled": to}}
+def _set_enabled(goal: Goal, version: str, item: KeyItem | None, now: float, *, to: bool) -> Step[KeyWrites]:
+    body: dict[str, Any] = {"attributes": {"enabled": to}}
+    if item is not None and (tags := tags_of_change(item.get("tags", {}), None if to else now)) is not None:
+        body["tags"] = tags
     return step(KeyWrites.update, vault=goal.vault, name=goal.name, version=version, body=body)
+
+
+def removed(goal: Goal, versions: Sequence[str], at: float) -> Removed:
+    """What was disabled (`versions`) or deleted (no versions) at the time `at` (time.monotonic())."""
+    back = replace(goal, state="enabled_again", again=tuple(versions))
+    if goal.state == "absent":
+        back = replace(goal, state="recovered", taken_away=())
+    return Removed(replace(goal, taken_away=tuple(versions)), back, at)
+
+
+def lately(goal: Goal, observed: Observed, within: float) -> tuple[list[str], float] | None:
+    """The versions that this collection has disabled, or an empty list if the key was deleted, at most `within` seconds
+    ago; and for how many seconds at most. An earlier run may have ended before it has asked again for their users."""
+    now, key, deleted = observed["now"], observed["key"], observed["deleted"]
+    if goal.state == "absent":
+        deleted_at = deleted.get("deletedDate", 0) if deleted and key is None else 0
+        return ([], now - deleted_at) if now - deleted_at < within else None
+    ages = {
+        version_of(item): now - item["attributes"]["updated"]
+        for item in observed["versions"] or ()
+        if goal.version in (None, version_of(item)) and was_disabled_as_unused(item)
+    }
+    found = {version: age for version, age in ages.items() if age < within}
+    return (list(found), min(found.values())) if found else None
 
 
 def plan_absent(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[KeyWrites]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..._core.documents import JsonWebKey, KeyBundle, KeyItem
-from ..._core.duration import instant
+from ..._core.duration import instant, moment
 from ..._core.ids import KeyIdentifier, read_key_identifier
 from ..._core.summary import and_text, changed_values, used_by_text, version_text
 from . import rotation_policy
@@ -29,6 +29,11 @@ EXPIRES_SOON = 3600
 # The tag of a forced version has the purpose that the version was created for. Several runs that force a version for
 # the same purpose share it, such as the slices of a workflow job.
 TAG = "azbatch-cmk-new-version-for"
+# The tag of a version that was disabled because nothing used it has the time of that. A later run asks again whether
+# something uses the version, if the run that has disabled it ended too early.
+DISABLED_TAG = "azbatch-cmk-disabled-at"
+# The longest time, in seconds, between the time in the tag and the change of the version.
+_TAG_IS_EXACT_SECONDS = 60
 # Documented limits of Key Vault: the number of tags of a version, and the number of characters of a tag's value.
 MOST_TAGS, LONGEST = 15, 256
 # The number of a workflow job may be used again, for example after its controller was installed again. Therefore a
@@ -210,11 +215,29 @@ def version_for(purpose: str | None, newest: KeyBundle, versions: Sequence[KeyIt
     return version_of(max(forced, key=lambda one: one["attributes"]["created"])) if forced else None
 
 
+def tags_of_change(tags: Mapping[str, str], disabled_at: float | None) -> dict[str, str] | None:
+    """The tags of a version that is disabled as unused at that time, or is enabled again (None). None if its tags stay
+    as they are."""
+    others = {name: value for name, value in tags.items() if name != DISABLED_TAG}
+    if disabled_at is not None and len(others) < MOST_TAGS:
+        return {**others, DISABLED_TAG: str(instant(disabled_at))}
+    return others if others != tags else None
+
+
+def was_disabled_as_unused(item: KeyItem) -> bool:
+    """Whether the last change of the version was that this collection has disabled it as unused. Another tool that
+    disables the version later, perhaps to revoke it, does not change the tag."""
+    disabled_at, attributes = moment(item.get("tags", {}).get(DISABLED_TAG)), item["attributes"]
+    if attributes["enabled"] or disabled_at is None:
+        return False
+    return abs(attributes["updated"] - disabled_at) < _TAG_IS_EXACT_SECONDS
+
+
 def tags_of_new_version(previous: Mapping[str, str], purpose: str | None) -> dict[str, str]:
     """The tags of the previous version, and the tag with the purpose of the new version, if the number of tags
     allows it.
 
-    The purpose of the previous version is not copied.
+    The tags that this collection has set on the previous version are not copied.
     """
-    tags = {name: value for name, value in previous.items() if name != TAG}
+    tags = {name: value for name, value in previous.items() if name not in (TAG, DISABLED_TAG)}
     return {**tags, TAG: purpose} if purpose and len(tags) < MOST_TAGS else tags

@@ -248,7 +248,7 @@ class SymptomReader:
         changed after the key, Batch has used the key."""
         if not depends_on_account_change(found):
             return found
-        changed = value_or_error(lambda: self._resources.changed_at(account["id"]), CmkError)
+        changed = value_or_error(lambda: self._resources.changed_at(account), CmkError)
         return {**found, "account_changed_at": None if isinstance(changed, CmkError) else changed}
 
     def _recent_versions(

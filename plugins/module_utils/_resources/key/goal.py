@@ -11,7 +11,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
 
 from ..._checks import rights, usage
@@ -63,8 +63,6 @@ class Goal:
     identifier: str | None = None
     # Leave the key or version as it is if Batch accounts use it.
     keeps_used: bool = False
-    # Whether unused versions are disabled.
-    retires: bool = False
     # The time for which a key or a version that was replaced or used stays enabled, in seconds.
     unused_for: int = MARGIN_SECONDS
 
@@ -87,11 +85,6 @@ class Goal:
     @property
     def disables_or_deletes(self) -> bool:
         return self.state in ("absent", "disabled", "retired")
-
-    @property
-    def retired(self) -> Goal:
-        """The goal that unused versions of the key are disabled."""
-        return replace(self, state="retired", keeps_used=True, version=None)
 
     def stops_rotation(self, policy: RotationPolicy | None) -> bool:
         return self.remove_rotation_policy and key_rotation_policy.rotates(policy)
@@ -126,11 +119,6 @@ def desired(params: Mapping[str, Any]) -> Goal:
         )
     if params["account_name"] is not None:
         problems.of(check_account_name, params["account_name"], "account_name")
-    retires = params["unused_versions"] == "disable"
-    if retires and state != "present":
-        problems.add(
-            "unused_versions", "disable", f"it has no meaning with state: {state}.", "Leave out unused_versions."
-        )
     if params["rotation_policy"] and params["remove_rotation_policy"]:
         problems.add("remove_rotation_policy", True, "it contradicts rotation_policy.", "Leave out one of the two.")
     expires_in = problems.of(_expires_in, params["expires_in"])
@@ -158,9 +146,36 @@ def desired(params: Mapping[str, Any]) -> Goal:
         force=params["force"],
         enable=params["enable_key"],
         keeps_used=params["in_use"] == "keep",
-        retires=retires,
         unused_for=unused_for or 0,
         recover=params["recover"],
+    )
+
+
+def unused(params: Mapping[str, Any]) -> Goal:
+    """The goal that unused versions of the key are disabled (azbatch.cmk.keyvault_cmk_unused_versions)."""
+    problems = Problems()
+    key = problems.of(_named, {**params, "version": None}, problems)
+    if key and key.version:
+        problems.add("key_identifier", params["key_identifier"], "it has a version.", "Leave out the version.")
+    unused_for = problems.of(seconds, params["unused_for"], "unused_for", or_none=True)
+    problems.refuse()
+    return Goal(
+        vault=key.vault,
+        name=key.name,
+        state="retired",
+        version=None,
+        key_type=None,
+        key_size=None,
+        expires_in=None,
+        extend_expired_by=None,
+        rotation_policy=None,
+        remove_rotation_policy=False,
+        max_version_age=None,
+        new_version=False,
+        force=params["force"],
+        identifier=params["key_identifier"],
+        keeps_used=True,
+        unused_for=unused_for or 0,
     )
 
 

@@ -9,7 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..._checks import regions, usage
 from ..._checks.preflight import IN_PERIMETER, OPEN_PERIMETER
 from ..._core.documents import AccessPolicy, DeletedVault, Vault
 from ..._core.errors import Refused
-from ..._core.plan import Plan, Step, step
+from ..._core.plan import Plan, Removed, Step, step
 from ..._core.summary import changed_values
 from .document import RBAC, authorization_of, describe, is_in_perimeter, lets_azure_services_in, required
 from .goal import Goal, Observed, VaultWrites
@@ -93,8 +93,16 @@ def _deletion(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan
     users = usage.in_vault(visible, goal.name)
     warnings = usage.guard(users, visible, f"delete the vault {goal.name}", force=goal.force)
     steps = (step(VaultWrites.delete, group=goal.group, name=goal.name),) if observed["vault"] else ()
-    back = replace(goal, present=True, recover=True, taken_away=True)
-    return usage.removal(Plan(goal, before, describe(None), steps, warnings), back)
+    return usage.removal(Plan(goal, before, describe(None), steps, warnings), _back(goal))
+
+
+def deleted(goal: Goal, _versions: Sequence[str], at: float) -> Removed:
+    """The vault that was deleted at the time `at` (time.monotonic())."""
+    return Removed(replace(goal, taken_away=True), _back(goal), at)
+
+
+def _back(goal: Goal) -> Goal:
+    return replace(goal, present=True, recover=True, taken_away=True)
 
 
 def _recovery(goal: Goal, vault: DeletedVault, observed: Observed, before: Mapping[str, Any]) -> Plan[VaultWrites]:

@@ -1,0 +1,194 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: keyvault_cmk_unused_versions
+short_description: Disable versions of a key that no Batch account uses any more
+description:
+  - Ensures that each version of a key is disabled that is not the newest version, was replaced at least O(unused_for)
+    ago by a version that Batch can use, and that no Batch account and no pool may use.
+  - A version that accounts or pools may use stays enabled. RV(in_use_by) names them.
+  - An account that is pinned to another version may use a version until O(unused_for) after its last change. An account
+    that follows the latest version may use an older version until it could use the newest version for O(unused_for).
+  - An unavailable account does not list its pools. Until the account is recovered or deleted, its pools count as users
+    of every key. A pool with a disk encryption set also counts as a user of every key, because the key of the set is
+    not read.
+  - The module changes nothing and fails with the code V(users_unknown) if not all accounts and pools can be listed,
+    unless O(force) is set.
+  - The module sets the tag C(azbatch-cmk-disabled-at) on a version that it disables, unless the version already has 15
+    tags.
+version_added: 1.0.0
+author:
+  - The azbatch.cmk authors (@azbatch)
+options:
+  vault_name:
+    description: Name of the vault. O(vault_name) and O(name) are required unless O(key_identifier) is set.
+    type: str
+  name:
+    description: Name of the key.
+    type: str
+  key_identifier:
+    description: Identifier of the key without a version, instead of O(vault_name) and O(name).
+    type: str
+  force:
+    description: Disable unused versions although the accounts or pools of a subscription could not all be listed.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - azbatch.cmk.unused
+  - azbatch.cmk.azure
+  - azbatch.cmk.azure.sign_in
+  - azbatch.cmk.attributes
+seealso:
+  - module: azbatch.cmk.keyvault_cmk_key
+  - module: azbatch.cmk.batch_encryption
+"""
+
+EXAMPLES = r"""
+- name: Disable the versions that nothing has used for seven days
+  azbatch.cmk.keyvault_cmk_unused_versions:
+    vault_name: myvault
+    name: batch
+
+- name: Disable the unused versions of several keys, and wait once for all of them
+  azbatch.cmk.keyvault_cmk_unused_versions:
+    vault_name: myvault
+    name: "{{ item }}"
+    confirm: later
+  loop: "{{ batch_keys }}"
+  register: unused
+
+- name: Confirm that nothing uses the disabled versions
+  azbatch.cmk.keyvault_cmk_unused_versions:
+    vault_name: myvault
+    name: "{{ item.item }}"
+  loop: "{{ unused.results | rejectattr('confirmed') }}"
+
+- name: Disable a leaked version at once, after the accounts were moved to a new version
+  azbatch.cmk.keyvault_cmk_unused_versions:
+    key_identifier: https://myvault.vault.azure.net/keys/batch
+    unused_for: P0D
+
+- name: Disable unused versions with a profile of the credential file
+  azbatch.cmk.keyvault_cmk_unused_versions:
+    vault_name: myvault
+    name: batch
+    auth_source: credential_file
+    profile: production
+"""
+
+RETURN = r"""
+summary:
+  description: One human-readable line about the state of the resource and the changes.
+  returned: success
+  type: str
+  sample: "Disabled version fedcba98… of key batch in vault myvault."
+exists:
+  description: Whether the key exists.
+  returned: success
+  type: bool
+  sample: true
+key_identifier:
+  description: Identifier of the newest version.
+  returned: success, if it exists
+  type: str
+  sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
+versionless_identifier:
+  description: Identifier of the key without a version.
+  returned: success, if it exists
+  type: str
+  sample: https://myvault.vault.azure.net/keys/batch
+version:
+  description: The newest version.
+  returned: success, if it exists
+  type: str
+  sample: 0123456789abcdef0123456789abcdef
+enabled_versions:
+  description: All versions that are enabled, sorted.
+  returned: success, if it exists
+  type: list
+  elements: str
+  sample: [0123456789abcdef0123456789abcdef]
+disabled_versions:
+  description: The versions that the task disabled.
+  returned: success
+  type: list
+  elements: str
+  sample: [fedcba9876543210fedcba9876543210]
+kept_versions:
+  description: The versions that stay enabled, because accounts or pools may use them.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+in_use_by:
+  description: Ids of the Batch accounts and pools for which versions were kept.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+kept_until:
+  description:
+    - When the accounts and pools in RV(in_use_by) no longer count as users, in UTC.
+    - Null if nothing is kept, if one of them uses the version now, or if that time is not known.
+  returned: success
+  type: str
+  sample: "2026-02-01T12:00:00Z"
+confirmed:
+  description:
+    - Whether it is confirmed that nothing uses the disabled versions. V(false) with O(confirm=later), if a task with
+      O(confirm=now) has to follow.
+  returned: success
+  type: bool
+  sample: true
+code:
+  description: Machine-readable error code. The code is stable across releases; C(docs/errors.md) lists all codes.
+  returned: failure
+  type: str
+  sample: users_unknown
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "vault_name": {"type": "str"},
+    "name": {"type": "str"},
+    # The identifier of a key is no secret, although Ansible suspects that by the name of the option.
+    "key_identifier": {"type": "str", "no_log": False},
+    **UNUSED,
+    "force": {"type": "bool", "default": False},
+}
+
+
+def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+    goal = key_goal.unused(params)
+    outcome = cloud.remove(goal, later=params["confirm"] == "later")
+    summary = key_document.summary(goal.vault, goal.name, outcome.before, outcome.after) if outcome.changed else ""
+    kept = key_document.kept_summary(goal.vault, goal.name, outcome.report)
+    nothing = f"The key {goal.name} in vault {goal.vault} has no unused version that is enabled."
+    return outcome.summarized(" ".join(filter(None, (summary, kept))) or nothing)
+
+
+def exclusive(params: Mapping[str, Any]) -> str:
+    """The name of the vault whose lock a task of the run holds, on whatever host the task runs."""
+    return key_goal.unused(params).vault
+
+
+def main() -> None:
+    execute(ARGUMENTS, run)
+
+
+if __name__ == "__main__":
+    main()
