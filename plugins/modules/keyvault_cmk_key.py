@@ -99,6 +99,7 @@ options:
     description:
       - Purpose of the new version with O(new_version), such as the number of a change or of a workflow job. The version
         gets the tag C(azbatch-cmk-new-version-for) with this text, at most 256 characters.
+      - With O(account_name), the default is a text that only this run of Ansible has.
       - If the key has an enabled version for the same purpose that is younger than seven days, no version is created.
         Independent runs therefore share a version. Two runs that read the key at the same moment create one version
         each; both use the newest version in their next run.

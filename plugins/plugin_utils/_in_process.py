@@ -199,7 +199,10 @@ class InProcessAction(ActionBase):
             forced = asked("forced_version")
             if forced is None or self._task.check_mode:
                 return self._execute_noted(task_vars)
-            return ForcedVersions(files).around(forced, lambda force: self._execute_noted(task_vars, new_version=force))
+            purpose = {"new_version_for": params["new_version_for"] or files.run}
+            return ForcedVersions(files).around(
+                forced, lambda force: self._execute_noted(task_vars, new_version=force, **purpose)
+            )
 
     def _execute_noted(
         self, task_vars: dict[str, Any], sets: tuple[str, KeyIdentifier | None] | None = None, **options: Any

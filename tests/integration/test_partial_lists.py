@@ -196,8 +196,7 @@ def test_a_vault_in_a_subscription_that_the_caller_does_not_see(
     names = {**VARS, "cmk_vault_name": "vault-far"}
     key = {"vault_name": "vault-far", "name": "key1"}
     since, before = service.sandbox.control.last, service.encryption()
-    rotate = {"cmk_key_force_new_version": True, **DISABLE}
-    failure = runner.role("rotate", {**names, **rotate})
+    failure = runner.role("rotate", {**names, **DISABLE})
     assert failure.get("code") == "users_unknown", failure
     assert writes(service.sandbox.control.requests(since)) == []
     assert service.encryption() == before

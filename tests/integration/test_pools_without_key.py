@@ -121,12 +121,14 @@ def test_other_accounts_are_rotated(runner: OneProcess, service: Service, positi
     service.sandbox.control.advance(7200)
     assert not service.is_available("account2")
 
-    wanted = {"cmk_unused_versions": "disable", "cmk_key_force_new_version": True}
-    report = done(runner.another().role("rotate", {**VARS, **wanted}))
+    unused = {"cmk_unused_versions": "disable"}
+    report = done(runner.another().role("rotate", {**VARS, **unused, "cmk_key_force_new_version": True}))
     assert report["changed"] is report["available"] is True
+    service.sandbox.control.advance(8 * DAY)
+    report = done(runner.another().role("rotate", {**VARS, **unused}))
     if position == "200":
         # Batch lists the pools, and none has a key.
-        assert service.enabled() == [False, True, True]
+        assert service.enabled() == [False, False, True]
     else:
         assert service.enabled() == [True, True, True]
         (warning,) = report["warnings"]

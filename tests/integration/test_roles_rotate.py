@@ -237,9 +237,14 @@ def test_unused_versions_are_disabled_after_the_account_was_moved(roles: RolesRu
     predicted = rotate(roles, check=True, **wanted)
     assert wrote(predicted) == []
     run = rotate(roles, **wanted)
-    assert steps(predicted) == steps(run) == ["key", "encryption", "unused_disabled"]
-    assert wrote(run) == ["POST key vault-one key1", "PATCH account account1", "PATCH key vault-one key1"]
-    assert service.enabled() == [False, True, True]
+    assert steps(predicted) == steps(run) == ["key", "encryption"]
+    assert wrote(run) == ["POST key vault-one key1", "PATCH account account1"]
+    # The move begins the margin again.
+    assert set(result(run)["key_kept_for"]) == {service.account_id()}
+    service.sandbox.control.advance(8 * DAY)
+    run = rotate(roles, **wanted)
+    assert (steps(run), wrote(run)) == (["unused_disabled"], ["PATCH key vault-one key1"] * 2)
+    assert service.enabled() == [False, False, True]
     assert service.is_available()
     unchanged(rotate(roles, **wanted))
 

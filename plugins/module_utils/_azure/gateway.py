@@ -5,8 +5,8 @@
 """All requests to Azure. They go through the pipelines of the SDKs' clients, as JSON: the models of the SDKs' releases
 differ.
 
-A resource is named by its id (`/subscriptions/...`), or by its URL in a vault (`https://NAME.vault.azure.net/keys/...`).
-`what` is the attempted action as an infinitive, for errors.
+A resource is named by its id (`/subscriptions/...`), or by its URL in a vault
+(`https://NAME.vault.azure.net/keys/...`). `what` is the attempted action as an infinitive, for errors.
 
 This module util is private to the collection.
 """

@@ -158,11 +158,14 @@ class Journal:
         longest read delay, because the read may not show that."""
         return {name: None if self._lately(name) else at for name, at in changed_at.items()}
 
-    def key_set_lately(self, ref: str) -> Mapping[str, Any] | None:
-        """The body of the last write of the run that has set the account's key. None if there is none within the
-        longest read delay."""
-        setting = [one for one in self._lately(ref) if one["is_known"] and "properties" in one["body"]]
-        return setting[-1]["body"] if setting else None
+    def may_hide_write(self, account: Account) -> bool:
+        """Whether a read of the account may be older than the run's last write of its key: it shows another key.
+        Another task or user may also have moved the account since."""
+        setting = [one for one in self._lately(account["id"]) if one["is_known"] and "properties" in one["body"]]
+        if not setting:
+            return False
+        written = key_of(cast(Account, setting[-1]["body"]))
+        return str(written or "").lower() != str(key_of(account) or "").lower()
 
     def _note(self, ref: str, write: Write, token: str | None = None) -> str:
         token = token or uuid.uuid4().hex

@@ -83,6 +83,11 @@ class RunFiles:
             yield
 
     @property
+    def run(self) -> str | None:
+        """A name of the run, the same for all its tasks: Ansible gives each run a folder of its own."""
+        return None if self._folder is None else self._folder.name
+
+    @property
     def are_kept(self) -> bool:
         """Whether other tasks of the run can read the values."""
         return self.are_passed_on if self._folder is None else os.access(self._folder, os.W_OK | os.X_OK)

@@ -80,6 +80,11 @@ class Session:
     def _options(self) -> Mapping[str, Any]:
         return credentials.completed(self._connection)
 
+    @property
+    def run(self) -> str | None:
+        """A name of the run that all its tasks know, also without its folder. None if the task is alone."""
+        return self._shared.run
+
     def written(self) -> dict[str, Any]:
         """What this task has written, for the tasks of the run that do not share its store (Journal.handed_over)."""
         return self.journal.handed_over(without=self._handed)

@@ -67,17 +67,17 @@ class Access(Polled):
         return observed
 
     def _users(self, goal: Any, principal: str) -> Observed:
-        """The accounts and pools that may use the access, and when the accounts were changed. An identity that one
-        account has as its system-assigned identity is in no pool, so pools are not listed for it."""
+        """The accounts and pools that may use the access, and when the accounts were changed. No pool of another
+        account can have the system-assigned identity of an account, so only the pools of that account are listed for
+        it."""
         found = self._visible.everywhere()
-        visible: usage.Visible = {**found, "disks": []}
-        holders = [] if goal.force else usage.with_principal(visible, principal)
-        if not usage.is_system_assigned(found, principal):
-            disks, unlisted = self._visible.disks(found["accounts"])
-            visible = {**visible, "disks": disks, "unlisted": [*found["unlisted"], *unlisted]}
+        holders = usage.with_principal(found, principal)
         held = [one for one in found["accounts"] if one["id"] in holders]
-        changed_at, now = self._visible.changed_at(held)
-        return {"visible": visible, "times": usage.Times(changed_at, {}, holders), "now": now}
+        is_of_one = usage.is_system_assigned(found, principal)
+        disks, unlisted = self._visible.disks(held if is_of_one else found["accounts"])
+        visible: usage.Visible = {**found, "disks": disks, "unlisted": [*found["unlisted"], *unlisted]}
+        changed_at, now = self._visible.changed_at([] if goal.force else held)
+        return {"visible": visible, "times": usage.Times(changed_at, {}, list(changed_at)), "now": now}
 
     def expect(self, goal: Any, principals: Iterable[str]) -> None:
         """Begin to read the vault, and the access of these principals to it."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from ..._azure import sdk
 from ..._azure.cache import JUST_NOW, NotBefore
@@ -345,15 +345,6 @@ class Accounts(Polled):
             )
         if account is not None:
             self._session.cache.keep(account, time.monotonic(), self._kind(group, name))
-
-    def may_be_older_than_write(self, account: Account) -> bool:
-        """Whether a read of the account may be older than the run's last write of its key: it shows another key.
-        Another task or user may also have moved the account since."""
-        noted = self._journal.key_set_lately(self.ref(*place_of(account["id"])[1:]))
-        if noted is None:
-            return False
-        key, shown = str(key_of(cast(Account, noted)) or ""), str(key_of(account) or "")
-        return key.lower() != shown.lower()
 
     def delete(self, group: str, name: str) -> None:
         what = f"delete the Batch account {name}"

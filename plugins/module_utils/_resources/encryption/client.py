@@ -83,7 +83,7 @@ class Encryption(Polled):
         # If a read shows the wanted key, the read may be older than a write of this run that has set another key, so
         # the wanted key is written anyway.
         observed["may_be_stale"] = goal.is_satisfied_by(account) and (
-            self._may_be_moved(group, name) if goal.undoes else self._accounts.may_be_older_than_write(account)
+            self._may_be_moved(group, name) if goal.undoes else self._journal.may_hide_write(account)
         )
         if goal.leaves_alone(account) and not observed["may_be_stale"]:
             # If this task has changed the key, the evidence of the change or rollback decides about the key. If
@@ -126,7 +126,7 @@ class Encryption(Polled):
             account = self._accounts.existing(goal.group, goal.account, is_left=goal.leaves_unready)
             if account is None or is_failed(account) or not goal.is_satisfied_by(account):
                 return None
-            if self._accounts.may_be_older_than_write(account) or self._expires_soon(account, goal):
+            if self._journal.may_hide_write(account) or self._expires_soon(account, goal):
                 return None
             key = key_of(account)
             if key and any(lost_key(self._symptoms.of_key_in_use(account, key, is_report=True))):
@@ -168,12 +168,30 @@ class Encryption(Polled):
         may have read them for the same task of the playbook."""
         with self._session.cache.shared_since(self._session.task_began):
             account = self._accounts.get(group, name)
+        if account and self._journal.may_hide_write(account):
+            account = self._shown(group, name)
+        with self._session.cache.shared_since(self._session.task_began):
             key = key_of(account) if account and diagnose else None
             found = self._symptoms.read(account, key) if account and key else None
             reason = self._surveyed_reason(group, name, found) if account else None
         if found:
             found = {**found, "available": availability(reason), "unavailable_reason": reason}
         return {"account": account, "unavailable_reason": reason, "diagnosis": found}
+
+    def _shown(self, group: str, name: str) -> Account | None:
+        """The account, once a read shows the key that the run has set, or no read can be older than that write."""
+        account: Account | None = None
+
+        def hidden() -> CmkError | None:
+            nonlocal account
+            account = self._accounts.get(group, name, time.monotonic())
+            if account is None or not self._journal.may_hide_write(account):
+                return None
+            return NotConverged(f"Reads of the Batch account {name} do not show yet which key this run has set.")
+
+        deadline = time.monotonic() + MAX_READ_DELAY
+        self._session.poll_until(hidden, deadline, f"Azure to show the key of the Batch account {name}")
+        return account
 
     def _surveyed_reason(self, group: str, name: str, found: Symptoms | None) -> CmkError | None:
         lost = lost_key(found)[0] if found else []

@@ -11,11 +11,13 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from itertools import chain
 from typing import Any
 
+from ..._azure.journal import MAX_READ_DELAY
 from ..._azure.resources import Identities, Resources
 from ..._azure.session import Session
 from ..._azure.visible import VisibleAccounts
@@ -25,7 +27,7 @@ from ..._checks.preflight import is_unreachable
 from ..._checks.usage import Listed
 from ..._core.concurrent import map_concurrent, value_or_error
 from ..._core.documents import Account, KeyBundle, RoleAssignment
-from ..._core.errors import CmkError
+from ..._core.errors import CmkError, NotConverged
 from ..._core.ids import KeyIdentifier, key_of, principals_of
 from ..access.client import Access
 from ..access.document import by_principal, roles_in, scope_of
@@ -60,7 +62,7 @@ class Fleet:
         The names of versions and keys are their identifiers in lower case. If data could not be read, the value is
         the error. If a resource does not exist, the value is None.
         """
-        listed = self._accounts(scope)
+        listed = self._shown(scope)
         accounts: Sequence[Account] = listed["accounts"]
         used = {key.folded: key for key in map(key_of, accounts) if key}
         keys = {key.versionless.folded: key.versionless for key in used.values()}
@@ -86,6 +88,20 @@ class Fleet:
         }
         # Without the pools, it is not judged whether an account is available after a repair.
         return {**fleet, "changed_at": self._changed_at(accounts, fleet, judges_repairs=scope.pools)}
+
+    def _shown(self, scope: Any) -> Listed:
+        """The accounts, once lists show the keys that the run has set, or no list can be older than these writes."""
+        listed: Listed = {"accounts": [], "unlisted": []}
+
+        def hidden() -> CmkError | None:
+            nonlocal listed
+            listed = self._accounts(scope)
+            if not any(map(self._session.journal.may_hide_write, listed["accounts"])):
+                return None
+            return NotConverged("Lists of Batch accounts do not show yet which keys this run has set.")
+
+        self._session.poll_until(hidden, time.monotonic() + MAX_READ_DELAY, "Azure to list the keys of this run")
+        return listed
 
     def _accounts(self, scope: Any) -> Listed:
         if scope.group is None:

@@ -24,7 +24,7 @@ from ..._core.plan import Plan, Removed, Step, step
 from .document import identifier_of, is_usable, tags_of_change, version_of, was_disabled_as_unused
 from .goal import Goal, KeyWrites, Observed, key_not_found, key_soft_deleted, version_not_found
 
-_FORCE = "set force: true if such accounts may lose their key"
+_KEEP = "leave out this task (in the role rotate, set cmk_unused_versions: keep)"
 
 
 def candidates(goal: Goal, key: KeyBundle | None, items: Sequence[KeyItem] | None, now: float) -> list[str]:
@@ -96,7 +96,7 @@ def plan_disabled(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> 
         raise version_not_found(goal)
     visible = observed["visible"]
     if goal.state == "retired" and not goal.force:
-        usage.require_whole(visible, "disable unused versions", _FORCE)
+        usage.require_whole(visible, "disable unused versions", _KEEP)
     of_each = users(goal, observed, goal.unused_for)
     if goal.taken_away is None and goal.keeps_used:
         kept = {version: found for version, found in of_each.items() if found.ids}

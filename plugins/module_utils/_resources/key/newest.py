@@ -44,6 +44,8 @@ class Newest:
         """
         goal = replace(goal, at_least=used)
         if goal.new_version:
+            # The tag of the version shows that the run has made it, even if the notes of the run are lost.
+            goal = replace(goal, new_version_for=goal.new_version_for or self._session.run)
             made = self._forced_version(goal, make)
             if made is not None:
                 return made
