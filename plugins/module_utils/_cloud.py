@@ -31,7 +31,7 @@ from ._core.documents import Account
 from ._core.errors import CmkError, Denied, Refused
 from ._core.ids import key_in_vault, key_of
 from ._core.plan import Outcome, Removed
-from ._core.reconcile import Planner, converge, is_undone, require_unused, unless_used
+from ._core.reconcile import Planner, converge, kept, require_unused, unless_used
 from ._resources.access.client import Access, CallerRights
 from ._resources.access.overlay import AccessOverlay
 from ._resources.account.client import Accounts
@@ -68,8 +68,6 @@ class Removal:
     service: Any
     planner: Planner[Any]
     of: Callable[[Sequence[str], float], Removed]
-    # Decides again, and removes what is unused.
-    make: Callable[[], Outcome]
     keeps_used: bool
 
 
@@ -177,7 +175,7 @@ class Cloud:
             outcome = once()
         name = "key", key_in_vault(goal.vault, goal.name), goal.state, goal.version or ""
         of = partial(disabled.removed, goal)
-        removal = Removal(name, goal.vault, self.keys, key_plan, of, make, goal.keeps_used)
+        removal = Removal(name, goal.vault, self.keys, key_plan, of, goal.keeps_used)
         earlier = None if goal.force else self.keys.removed_earlier(goal)
         return self.confirmed(outcome, removal, later=later, earlier=earlier)
 
@@ -214,12 +212,10 @@ class Cloud:
             )
         except CmkError as failure:
             journal.end_removals(noted)
-            if not (removal.keeps_used and is_undone(failure)):
+            if not removal.keeps_used:
                 raise
-            with self.locked(removal.vault):
-                again = removal.make()
-            again = self.confirmed(again, removal, later=False)
-            return replace(again, warnings=(*outcome.warnings, failure.msg, *again.warnings))
+            undone = kept(failure)
+            return _reported(replace(undone, warnings=(*outcome.warnings, *undone.warnings)), confirmed=True)
         journal.end_removals(noted)
         return _reported(outcome, confirmed=True)
 

@@ -295,7 +295,6 @@ def _run(goal: access_goal.Goal, params: Mapping[str, Any], cloud: Cloud) -> Out
             cloud.access,
             access_plan,
             partial(access_plan.revoked, goal),
-            partial(make, goal),
             goal.keeps_used,
         )
         is_later = params["confirm"] == "later"

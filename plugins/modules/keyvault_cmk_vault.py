@@ -263,7 +263,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         outcome = make()
     if outcome.removed:
         name, of = ("vault", goal.name.lower()), partial(vault_plan.deleted, goal)
-        removal = Removal(name, goal.name, cloud.vaults, vault_plan, of, make, keeps_used=False)
+        removal = Removal(name, goal.name, cloud.vaults, vault_plan, of, keeps_used=False)
         outcome = cloud.confirmed(outcome, removal, later=False)
     return outcome.summarized(vault_plan.summary(goal, outcome.before, outcome.after))
 

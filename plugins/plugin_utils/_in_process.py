@@ -199,9 +199,9 @@ class InProcessAction(ActionBase):
             forced = asked("forced_version")
             if forced is None or self._task.check_mode:
                 return self._execute_noted(task_vars)
-            purpose = {"new_version_for": params["new_version_for"] or files.run}
+            purpose = params["new_version_for"] or files.run
             return ForcedVersions(files).around(
-                forced, lambda force: self._execute_noted(task_vars, new_version=force, **purpose)
+                forced, lambda force: self._execute_noted(task_vars, new_version=force, new_version_for=purpose)
             )
 
     def _execute_noted(

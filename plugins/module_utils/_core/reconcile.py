@@ -80,6 +80,8 @@ def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, 
         except BaseException as ended:
             failure = as_failure(ended)
             failure.facts.update(applied=applied)
+            if _is_removal(todo):
+                failure.facts.update(restored_versions=_versions(todo.goal))
             # In check mode, where missing rights are only warnings: the change also fails for a caller who has them.
             for warning in lacking:
                 failure.add(warning)
@@ -125,19 +127,25 @@ def predicted(goal: Any, service: W, planner: Planner[W]) -> Plan[W]:
 def unless_used(make: Callable[[], Outcome], *, keeps_used: bool) -> Outcome:
     """Call `make`, which disables, deletes or revokes something and reports if accounts use it. If accounts began to
     use it meanwhile, so that the change was undone, that is a failure. If what is used has to be kept (`keeps_used`),
-    it is a warning, and `make` is called again."""
+    it is an outcome with a warning."""
     try:
         return make()
     except CmkError as failure:
-        if not (keeps_used and is_undone(failure)):
+        if not keeps_used:
             raise
-        again = make()
-        return replace(again, warnings=(failure.msg, *again.warnings))
+        return kept(failure)
 
 
-def is_undone(failure: CmkError) -> bool:
-    """Whether the error is that accounts began to use what the task has removed, and that the removal was undone."""
-    return failure.code == "in_use" and bool(failure.facts.get("restored"))
+def kept(failure: CmkError) -> Outcome:
+    """The outcome if accounts began to use what the task has removed, so that the removal was undone. Raises other
+    errors. The removal is not tried again: reads may still show the state before the accounts were moved."""
+    facts = failure.facts
+    if failure.code != "in_use" or not facts.get("restored"):
+        raise failure
+    report = {"in_use_by": [*facts["accounts"], *facts["pools"]], "kept_until": None}
+    if facts["restored_versions"] is not None:
+        report |= {"kept_versions": facts["restored_versions"], "disabled_versions": []}
+    return Outcome(False, facts["current_state"], facts["current_state"], (failure.msg,), report)
 
 
 def require_unused(
@@ -167,7 +175,7 @@ def require_unused(
                 raise unread
         except BaseException as ended:
             failure = as_failure(ended)
-            failure.facts.setdefault("applied", [])
+            failure.facts.update(applied=[], restored_versions=_versions(removed.goal))
             try:
                 with interrupts.deferred(), lock():
                     if _is_refused(todo, service, planner, failure):
@@ -175,6 +183,11 @@ def require_unused(
             except BaseException as interrupt:
                 failure.__cause__ = interrupt
             raise failure from failure.__cause__
+
+
+def _versions(goal: Any) -> list[str] | None:
+    """The versions of a key that were disabled; None if something else was removed."""
+    return list(goal.taken_away) if isinstance(goal.taken_away, tuple) else None
 
 
 def _is_removal(todo: Plan[Any]) -> bool:

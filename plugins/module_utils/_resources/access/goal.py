@@ -56,7 +56,9 @@ class Goal:
 
     def described(self, _current: Mapping[str, Any]) -> str:
         """A sentence on the state after the rollback."""
-        return "Therefore the access was granted again."
+        return (
+            "Therefore the access was granted again. Batch may need twenty minutes until these accounts are available."
+        )
 
 
 def desired(params: Mapping[str, Any]) -> Goal:

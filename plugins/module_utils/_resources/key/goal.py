@@ -68,7 +68,8 @@ class Goal:
 
     def described(self, _current: Mapping[str, Any]) -> str:
         """A sentence on the state after the rollback."""
-        return "Therefore the key was enabled again." if self.again else "Therefore the key was recovered."
+        done = "enabled again" if self.again else "recovered"
+        return f"Therefore the key was {done}. Batch may need ten minutes until these accounts are available."
 
     def names(self, key: KeyIdentifier | None) -> bool:
         """Whether the identifier names this key, regardless of the version."""
