@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from one_process import OneProcess
 from operators import done
+from sandbox_client import LOGIN
 from service import DAY, GROUP, Service
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import cache
@@ -28,6 +29,12 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 
 def access(principal: str) -> dict[str, Any]:
     return {"resource_group": GROUP, "vault_name": "vault-one", "principal_id": principal}
+
+
+def requested(service: Service, since: int) -> list[dict[str, Any]]:
+    """The requests since then, except for sign-ins: the first sign-in of a run requests Key Vault's token in the
+    background, and the token is lost if the task ends first."""
+    return [one for one in service.sandbox.control.requests(since) if not one["url"].startswith(LOGIN)]
 
 
 def move(service: Service, key: str, account: str = "account1") -> dict[str, Any]:
@@ -82,8 +89,7 @@ def test_hosts_of_a_task_share_reads(
     assert runner.module(module, options, task="one")["changed"] is False
 
     # The versions of a key are listed by each host.
-    sent = [one["url"] for one in service.sandbox.control.requests(since) if "/versions?" not in one["url"]]
-    assert sent == []
+    assert [one["url"] for one in requested(service, since) if "/versions?" not in one["url"]] == []
 
 
 @pytest.mark.parametrize("what", ["key", "access", "account"])
@@ -168,8 +174,7 @@ def test_a_refusal_by_what_the_task_has_read_itself_is_not_read_again(
 
     assert runner.module(module, options, task="one")["code"] == code
 
-    sent = [f"{one['method']} {one['url']}" for one in service.sandbox.control.requests(since)]
-    read = [one for one in sent if "login." not in one]
+    read = [f"{one['method']} {one['url']}" for one in requested(service, since)]
     assert read
     assert len(read) == len(set(read)), read
 
@@ -195,8 +200,7 @@ def test_hosts_that_move_accounts_to_a_key_share_reads(runner: OneProcess, servi
 
     assert runner.module("batch_encryption", move(service, wanted, "account2"), task="one")["changed"]
 
-    sent = service.sandbox.control.requests(since)
-    before = [one["url"] for one in takewhile(lambda one: one["method"] == "GET", sent)]
+    before = [one["url"] for one in takewhile(lambda one: one["method"] == "GET", requested(service, since))]
     assert [url for url in before if "account2" not in url and principals[1] not in url] == []
     assert len(before) == (2 if is_by_role else 1)
 
