@@ -131,6 +131,25 @@ def test_access_is_restored_after_a_vault_is_replaced(
         assert policies(service)[principal] == ["get", "unwrapKey", "wrapKey"]
 
 
+def test_access_is_restored_although_the_response_to_the_replacement_is_lost(
+    runner: OneProcess, wire: Wire, service: Service
+) -> None:
+    """The first try replaces the vault, and Azure refuses the second try."""
+
+    def meanwhile() -> None:
+        succeeded(runner.another().role("provision", variables("account2")))
+        put = {"method": "PUT", "path": VAULT}
+        service.sandbox.control.fault(match=put, times=1, answer={"status": 503}, handled=True)
+        service.sandbox.control.fault(match=put, skip=1, times=1, answer=REFUSED)
+
+    module = {"resource_group": GROUP, "name": "vault-one", "authorization": "access_policy"}
+    with wire.meddled(is_put_of_vault, meanwhile):
+        report = succeeded(runner.module("keyvault_cmk_vault", module))
+
+    assert service.account_id("account2") in report["warnings"][0]
+    assert service.is_available("account2")
+
+
 def test_a_vault_that_somebody_creates_while_azure_lets_the_creation_wait(
     runner: OneProcess, wire: Wire, service: Service
 ) -> None:
@@ -394,6 +413,23 @@ def test_a_creation_that_is_refused_leaves_an_account_of_others_on_its_key(
         "permission_denied" if answer is FORBIDDEN else "identity_in_use" if identity == "identity2" else None
     )
     assert_theirs(service)
+
+
+def test_a_refused_creation_is_reported_although_the_account_cannot_be_read(
+    runner: OneProcess, wire: Wire, service: Service
+) -> None:
+    """The task reads the account after the refusal, because somebody may have created it meanwhile."""
+    control = service.sandbox.control
+
+    def meanwhile() -> None:
+        control.fault(match={"method": "PUT", "path": ACCOUNT}, answer=FORBIDDEN, times=9)
+        control.fault(match={"method": "GET", "path": ACCOUNT}, answer=REFUSED, times=None)
+
+    with wire.meddled(is_put_of_account, meanwhile):
+        report = runner.module("batch_account_identity", MODULE)
+
+    assert (report["changed"], report["code"]) == (False, "permission_denied"), report
+    assert "No, says the test." in report["msg"]
 
 
 @pytest.mark.parametrize("identity", ["identity1", "identity2"])
