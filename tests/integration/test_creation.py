@@ -619,3 +619,30 @@ def test_a_vault_that_reads_do_not_show_yet(runner: OneProcess, service: Service
     assert report["changed"] is True
     service.sandbox.control.advance(60)
     assert service.is_available()
+
+
+def test_a_new_vault_that_no_read_shows_until_the_timeout(runner: OneProcess, service: Service) -> None:
+    control, vault = service.sandbox.control, {"resource_group": GROUP, "name": "vault-one"}
+    control.behavior(read_lag="60")
+
+    report = runner.module("keyvault_cmk_vault", {**vault, "wait_timeout": 10})
+
+    assert (report["code"], report["option"], report["applied"]) == ("timed_out", "wait_timeout", ["create"]), report
+    assert "was created, but Azure did not show it for 10 s" in report["msg"]
+    control.advance(60)
+    assert succeeded(runner.module("keyvault_cmk_vault", vault))["changed"] is False
+
+
+@pytest.mark.parametrize("lag", ["0", "5", "60"])
+def test_after_its_creation_only_the_vault_is_read_until_it_is_shown(
+    runner: OneProcess, service: Service, lag: str
+) -> None:
+    control = service.sandbox.control
+    control.behavior(read_lag=lag)
+
+    assert succeeded(runner.module("keyvault_cmk_vault", {"resource_group": GROUP, "name": "vault-one"}))["changed"]
+
+    sent = [(one["method"], is_of_vault(one["url"])) for one in control.requests()]
+    after = sent[sent.index(("PUT", True)) + 1 :]
+    assert set(after) == {("GET", True)}
+    assert len(after) == 1 or lag != "0"
