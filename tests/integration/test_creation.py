@@ -131,6 +131,25 @@ def test_access_is_restored_after_a_vault_is_replaced(
         assert policies(service)[principal] == ["get", "unwrapKey", "wrapKey"]
 
 
+def test_access_is_restored_although_the_response_to_the_replacement_is_lost(
+    runner: OneProcess, wire: Wire, service: Service
+) -> None:
+    """The first try replaces the vault, and Azure refuses the second try."""
+
+    def meanwhile() -> None:
+        succeeded(runner.another().role("provision", variables("account2")))
+        put = {"method": "PUT", "path": VAULT}
+        service.sandbox.control.fault(match=put, times=1, answer={"status": 503}, handled=True)
+        service.sandbox.control.fault(match=put, skip=1, times=1, answer=REFUSED)
+
+    module = {"resource_group": GROUP, "name": "vault-one", "authorization": "access_policy"}
+    with wire.meddled(is_put_of_vault, meanwhile):
+        report = succeeded(runner.module("keyvault_cmk_vault", module))
+
+    assert service.account_id("account2") in report["warnings"][0]
+    assert service.is_available("account2")
+
+
 def test_a_vault_that_somebody_creates_while_azure_lets_the_creation_wait(
     runner: OneProcess, wire: Wire, service: Service
 ) -> None:
@@ -396,6 +415,23 @@ def test_a_creation_that_is_refused_leaves_an_account_of_others_on_its_key(
     assert_theirs(service)
 
 
+def test_a_refused_creation_is_reported_although_the_account_cannot_be_read(
+    runner: OneProcess, wire: Wire, service: Service
+) -> None:
+    """The task reads the account after the refusal, because somebody may have created it meanwhile."""
+    control = service.sandbox.control
+
+    def meanwhile() -> None:
+        control.fault(match={"method": "PUT", "path": ACCOUNT}, answer=FORBIDDEN, times=9)
+        control.fault(match={"method": "GET", "path": ACCOUNT}, answer=REFUSED, times=None)
+
+    with wire.meddled(is_put_of_account, meanwhile):
+        report = runner.module("batch_account_identity", MODULE)
+
+    assert (report["changed"], report["code"]) == (False, "permission_denied"), report
+    assert "No, says the test." in report["msg"]
+
+
 @pytest.mark.parametrize("identity", ["identity1", "identity2"])
 def test_an_account_created_by_others_after_a_refused_creation_is_kept(
     runner: OneProcess, wire: Wire, service: Service, identity: str
@@ -583,3 +619,30 @@ def test_a_vault_that_reads_do_not_show_yet(runner: OneProcess, service: Service
     assert report["changed"] is True
     service.sandbox.control.advance(60)
     assert service.is_available()
+
+
+def test_a_new_vault_that_no_read_shows_until_the_timeout(runner: OneProcess, service: Service) -> None:
+    control, vault = service.sandbox.control, {"resource_group": GROUP, "name": "vault-one"}
+    control.behavior(read_lag="60")
+
+    report = runner.module("keyvault_cmk_vault", {**vault, "wait_timeout": 10})
+
+    assert (report["code"], report["option"], report["applied"]) == ("timed_out", "wait_timeout", ["create"]), report
+    assert "was created, but Azure did not show it for 10 s" in report["msg"]
+    control.advance(60)
+    assert succeeded(runner.module("keyvault_cmk_vault", vault))["changed"] is False
+
+
+@pytest.mark.parametrize("lag", ["0", "5", "60"])
+def test_after_its_creation_only_the_vault_is_read_until_it_is_shown(
+    runner: OneProcess, service: Service, lag: str
+) -> None:
+    control = service.sandbox.control
+    control.behavior(read_lag=lag)
+
+    assert succeeded(runner.module("keyvault_cmk_vault", {"resource_group": GROUP, "name": "vault-one"}))["changed"]
+
+    sent = [(one["method"], is_of_vault(one["url"])) for one in control.requests()]
+    after = sent[sent.index(("PUT", True)) + 1 :]
+    assert set(after) == {("GET", True)}
+    assert len(after) == 1 or lag != "0"

@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from callers import give, sign_in
 from cases import DISABLE
-from harness import Ansible, Task, advance, checked, fails, task
+from harness import Ansible, Task, advance, checked, fails, moment, task
 from meddling import Wire
 from one_process import OneProcess
 from role_runs import VARS
@@ -177,6 +177,75 @@ def test_grant(ansible: Ansible, service: Service, way: str, rbac: bool) -> None
     warned(run["by force"], account)
     assert run["again"].untouched()["changed"] is False
     assert not service.is_available()
+
+
+@pytest.fixture
+def shared(service: Service) -> str:
+    """The principal of an identity that account1 and account2 share. account2 left the key of vault-one two days after
+    account1, and four days ago."""
+    principal: str = service.make_identity()["properties"]["principalId"]
+    identity = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
+    service.make_vault()
+    service.grant(principal)
+    used = service.make_key().id
+    for name in ("account1", "account2"):
+        service.make_account(name, identity=identity)
+        service.point(used, name)
+    service.sandbox.control.advance(30 * DAY)
+    service.point(None)
+    service.sandbox.control.advance(2 * DAY)
+    service.point(None, "account2")
+    service.sandbox.control.advance(4 * DAY)
+    return principal
+
+
+def revoked(runner: OneProcess, principal: str, **options: Any) -> dict[str, Any]:
+    access = {"resource_group": GROUP, "vault_name": "vault-one", "principal_id": principal, "state": "absent"}
+    return runner.another().module("keyvault_cmk_access", {**access, **options})
+
+
+def test_access_is_kept_until_the_margin_of_the_last_account_ends(
+    runner: OneProcess, service: Service, shared: str
+) -> None:
+    control, both = service.sandbox.control, [service.account_id(), service.account_id("account2")]
+    refused = revoked(runner, shared)
+    kept = revoked(runner, shared, in_use="keep")
+    now = datetime.fromtimestamp(control.call("GET", "/clock")["time"], timezone.utc)
+
+    assert (refused["code"], sorted(refused["accounts"])) == ("recently_used", both), refused
+    assert (kept["changed"], sorted(kept["in_use_by"])) == (False, both), kept
+    assert refused["kept_until"] == kept["kept_until"]
+    assert abs(moment(kept["kept_until"]) - now - timedelta(days=3)) < timedelta(hours=1)
+    # The margin of account1 has ended, and that of account2 has not.
+    control.advance(2 * DAY)
+    again = revoked(runner, shared)
+    assert (again["code"], again["accounts"], again["kept_until"]) == ("recently_used", both[1:], kept["kept_until"])
+    control.advance(DAY + 3600)
+    assert revoked(runner, shared)["changed"] is True
+    assert service.permissions(shared) is None
+
+
+def test_the_margin_ends_while_the_times_of_the_accounts_are_read(
+    runner: OneProcess, service: Service, shared: str, wire: Wire
+) -> None:
+    """A response that was slow shows that the margin has ended."""
+    control = service.sandbox.control
+    control.advance(3 * DAY - 1800)
+    since = control.last
+
+    def is_read(url: str, account: str) -> bool:
+        return url.partition("?")[0].endswith(f"/batchAccounts/{account}")
+
+    def takes_an_hour() -> None:
+        for _try in range(100):
+            if any(is_read(one["url"], "account1") for one in control.requests(since)):
+                break
+        control.advance(3600)
+
+    with wire.meddled(lambda request: is_read(request.url, "account2"), takes_an_hour):
+        report = revoked(runner, shared)
+
+    assert report["changed"] is True, report
 
 
 @pytest.mark.slow

@@ -20,6 +20,22 @@ LOST: dict[str, dict[str, Any]] = {
     "dropped": {"drop": "after"},
 }
 
+# How Azure refuses the second try, and the code of the error if that is the result of the task.
+REFUSALS: dict[str, tuple[int, str, str]] = {
+    "forbidden": (403, "RequestDisallowedByPolicy", "permission_denied"),
+    "not found": (404, "ResourceGroupNotFound", "resource_group_not_found"),
+    "conflict": (409, "Conflict", "rejected_by_service"),
+}
+
+
+def refuse_second_try(service: Service, path: str, refusal: str, *, is_first_handled: bool) -> None:
+    """The response to the first try of the creation is lost. `is_first_handled`: the first try takes effect."""
+    match = {"method": "PUT", "path": path}
+    status, code, _result = REFUSALS[refusal]
+    answer = {"status": status, "body": {"error": {"code": code, "message": "No, says the test."}}}
+    service.sandbox.control.fault(match=match, times=1, answer={"status": 503}, handled=is_first_handled)
+    service.sandbox.control.fault(match=match, skip=1, times=1, answer=answer)
+
 
 @pytest.mark.parametrize("lost", LOST)
 @pytest.mark.parametrize("key", [False, True], ids=["without a key", "with a key"])
@@ -50,6 +66,34 @@ def test_a_vault_is_created(runner: OneProcess, service: Service, lost: str) -> 
     made = done(runner.module("keyvault_cmk_vault", {"resource_group": GROUP, "name": "vault-one"}))
 
     assert made["changed"] is True
+
+
+ACCOUNT = {"resource_group": GROUP, "name": "account1", "location": LOCATION}
+
+
+@pytest.mark.parametrize("is_created", [True, False], ids=["created", "not created"])
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_the_second_try_to_create_an_account_is_refused(
+    runner: OneProcess, service: Service, refusal: str, is_created: bool
+) -> None:
+    refuse_second_try(service, "/batchAccounts/account1", refusal, is_first_handled=is_created)
+
+    report = runner.module("batch_account_identity", ACCOUNT)
+
+    code = None if is_created else REFUSALS[refusal][2]
+    assert (report["changed"], report.get("code")) == (is_created, code), report
+    assert service.accounts() == ["account1"] * is_created
+
+
+@pytest.mark.parametrize("is_created", [True, False], ids=["created", "not created"])
+def test_the_second_try_to_create_a_vault_is_refused(runner: OneProcess, service: Service, is_created: bool) -> None:
+    refuse_second_try(service, "/vaults/vault-one", "conflict", is_first_handled=is_created)
+
+    report = runner.module("keyvault_cmk_vault", {"resource_group": GROUP, "name": "vault-one"})
+
+    code = None if is_created else REFUSALS["conflict"][2]
+    assert (report["changed"], report.get("code")) == (is_created, code), report
+    assert [one.name for one in service.vaults.vaults.list_by_subscription()] == ["vault-one"] * is_created
 
 
 @pytest.mark.parametrize("lost", LOST)

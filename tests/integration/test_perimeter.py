@@ -87,10 +87,17 @@ def test_an_account_whose_vault_is_moved_into_a_perimeter(runner: OneProcess, se
         assert "Add an access rule for Batch to the perimeter" in recovery["msg"]
 
 
-def test_trusted_services_are_not_allowed_through_a_perimeter(runner: OneProcess, service: Service) -> None:
+@pytest.mark.parametrize(
+    ("is_in_perimeter", "trusted_services", "is_warned"),
+    [(True, True, True), (True, False, False), (False, True, False), (False, False, False)],
+)
+def test_trusted_services_are_not_allowed_through_a_perimeter(
+    runner: OneProcess, service: Service, is_in_perimeter: bool, trusted_services: bool, is_warned: bool
+) -> None:
     service.make_vault()
-    secure(service)
-    vault = {"resource_group": GROUP, "name": "vault-one", "trusted_services": True}
+    if is_in_perimeter:
+        secure(service)
+    vault = {"resource_group": GROUP, "name": "vault-one", "trusted_services": trusted_services}
     report = runner.module("keyvault_cmk_vault", vault)
     assert report["changed"] is False
-    assert any("ignores trusted services" in warning for warning in report["warnings"])
+    assert ["ignores trusted services" in warning for warning in report.get("warnings", ())] == [True] * is_warned

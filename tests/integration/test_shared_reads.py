@@ -7,11 +7,15 @@ earlier task of the play has read for that."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 
 import pytest
 from one_process import OneProcess
+from operators import done
+from sandbox_client import LOGIN
 from service import DAY, GROUP, Service
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import cache
@@ -20,9 +24,17 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 VAULT = {"resource_group": GROUP, "name": "vault-one"}
 KEY = {"vault_name": "vault-one", "name": "key1"}
 
+NOBODY = "00000000-0000-4000-8000-000000000000"
+
 
 def access(principal: str) -> dict[str, Any]:
     return {"resource_group": GROUP, "vault_name": "vault-one", "principal_id": principal}
+
+
+def requested(service: Service, since: int) -> list[dict[str, Any]]:
+    """The requests since then, except for sign-ins: the first sign-in of a run requests Key Vault's token in the
+    background, and the token is lost if the task ends first."""
+    return [one for one in service.sandbox.control.requests(since) if not one["url"].startswith(LOGIN)]
 
 
 def move(service: Service, key: str, account: str = "account1") -> dict[str, Any]:
@@ -77,8 +89,7 @@ def test_hosts_of_a_task_share_reads(
     assert runner.module(module, options, task="one")["changed"] is False
 
     # The versions of a key are listed by each host.
-    sent = [one["url"] for one in service.sandbox.control.requests(since) if "/versions?" not in one["url"]]
-    assert sent == []
+    assert [one["url"] for one in requested(service, since) if "/versions?" not in one["url"]] == []
 
 
 @pytest.mark.parametrize("what", ["key", "access", "account"])
@@ -134,6 +145,64 @@ def test_a_change_is_not_planned_from_what_another_host_has_read(
     service.grant(other)
 
     assert runner.module("keyvault_cmk_access", access(other), task="one")["changed"] is False
+
+
+def test_a_refusal_is_not_decided_by_what_another_host_has_read(runner: OneProcess, service: Service) -> None:
+    """Somebody enables the key after the first host has read it."""
+    service.make_vault()
+    service.make_key()
+    service.disable()
+    assert runner.module("keyvault_cmk_key", KEY, task="one")["code"] == "key_disabled"
+    service.keys().update_key_properties("key1", enabled=True)
+
+    assert done(runner.module("keyvault_cmk_key", KEY, task="one"))["enabled"] is True
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "code"),
+    [
+        ("keyvault_cmk_key", {**KEY, "state": "enabled"}, "key_not_found"),
+        ("keyvault_cmk_access", {**access(NOBODY), "vault_name": "vault-two"}, "vault_not_found"),
+    ],
+)
+def test_a_refusal_by_what_the_task_has_read_itself_is_not_read_again(
+    runner: OneProcess, service: Service, module: str, options: dict[str, Any], code: str
+) -> None:
+    """A second read of the same could not change the decision."""
+    service.make_vault()
+    since = service.sandbox.control.last
+
+    assert runner.module(module, options, task="one")["code"] == code
+
+    read = [f"{one['method']} {one['url']}" for one in requested(service, since)]
+    assert read
+    assert len(read) == len(set(read)), read
+
+
+# A role with the permissions that Batch needs, other than the role that the collection assigns.
+CRYPTO_OFFICER = "14b46e9e-c2b7-41b4-b07b-48a6ebf60603"
+
+
+@pytest.mark.parametrize("is_by_role", [False, True], ids=["access policy", "role"])
+def test_hosts_that_move_accounts_to_a_key_share_reads(runner: OneProcess, service: Service, is_by_role: bool) -> None:
+    """The second host reads only its account, and the roles of the account's principal, before its change."""
+    service.make_vault(rbac=is_by_role)
+    wanted = str(service.make_key().id)
+    principals = [service.make_account(name)["identity"]["principalId"] for name in ("account1", "account2")]
+    for principal in principals:
+        if is_by_role:
+            service.assign(principal, service.vault_id(), CRYPTO_OFFICER)
+        else:
+            service.grant(principal)
+    assert runner.module("batch_encryption", move(service, wanted), task="one")["changed"]
+    time.sleep(10)
+    since = service.sandbox.control.last
+
+    assert runner.module("batch_encryption", move(service, wanted, "account2"), task="one")["changed"]
+
+    before = [one["url"] for one in takewhile(lambda one: one["method"] == "GET", requested(service, since))]
+    assert [url for url in before if "account2" not in url and principals[1] not in url] == []
+    assert len(before) == (2 if is_by_role else 1)
 
 
 @pytest.fixture
