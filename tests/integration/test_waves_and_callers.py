@@ -1,0 +1,291 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Hosts, waves and callers of a run share reads. No host reports a state that was read before its own previous task or
+before its wave, and no caller gets the answers of another caller."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from harness import BIN, Ansible, Run, Task, task
+from meddling import REALISTIC, Wire
+from one_process import OneProcess
+from role_runs import VARS, second_account
+from service import DAY, GROUP, OFFICER, Service
+
+KEY1 = {"vault_name": "vault-one", "name": "key1"}
+
+
+def move(identifier: str, account: str = "{{ inventory_hostname }}") -> dict[str, Any]:
+    where = {"resource_group": GROUP, "account_name": account, "wait_timeout": 60}
+    return {**where, "key_source": "microsoft_keyvault", "key_identifier": identifier}
+
+
+def by_another_tool(module: str, **options: Any) -> dict[str, Any]:
+    """A task that changes Azure as another tool does: in another run, which shares nothing with this run."""
+    arguments = " ".join(f"{name}={value}" for name, value in options.items())
+    shared = f"-e ansible_python_interpreter={sys.executable}"
+    command = f"{BIN}/ansible localhost {shared} -m azbatch.cmk.{module} -a {shlex.quote(arguments)}"
+    return {"name": "another tool", "ansible.builtin.command": command, "when": "inventory_hostname == 'account2'"}
+
+
+TOOLS = {
+    "disables": ("keyvault_cmk_key", {**KEY1, "state": "disabled", "force": True}),
+    "revokes": (
+        "keyvault_cmk_access",
+        {
+            "vault_name": "vault-one",
+            "account_name": "account2",
+            "account_resource_group": GROUP,
+            "state": "absent",
+            "force": True,
+        },
+    ),
+    "reverts": (
+        "batch_encryption",
+        {"resource_group": GROUP, "account_name": "account2", "key_source": "microsoft_batch"},
+    ),
+}
+
+
+@pytest.fixture
+def key(service: Service) -> str:
+    """account1 and account2 use this version for a month."""
+    _principal, identifier = service.on_key()
+    second_account(service, identifier)
+    service.sandbox.control.advance(30 * DAY)
+    return identifier
+
+
+def play(ansible: Ansible, tasks: list[dict[str, Any]], more: Mapping[str, Any] | None = None, **keywords: Any) -> Run:
+    hosts = {name: {"ansible_connection": "local"} for name in ("account1", "account2", *(more or {}))}
+    file = ansible.write("inventory.yml", {"all": {"hosts": hosts}})
+    one = {"hosts": "all", "gather_facts": False, "ignore_errors": True, "tasks": tasks, **keywords}
+    return ansible.playbook([one], arguments=["-i", str(file)])
+
+
+def last(run: Run, name: str, host: str) -> Task:
+    return [one for one in run if (one.name, one.host) == (name, host)][-1]
+
+
+def assert_noticed(found: Task, how: str) -> None:
+    if how == "reverts":
+        assert found["changed"] is True, str(found)
+    else:
+        assert (found.failed, found.get("code")) == (True, "account_unavailable"), str(found)
+
+
+@pytest.mark.parametrize("how", TOOLS)
+def test_a_second_wave_reads_again(ansible: Ansible, service: Service, key: str, how: str) -> None:
+    module, options = TOOLS[how]
+    run = play(ansible, [by_another_tool(module, **options), task("key", "batch_encryption", **move(key))], serial=1)
+    assert last(run, "key", "account1")["available"] is True, run.output
+    assert_noticed(last(run, "key", "account2"), how)
+
+
+@pytest.mark.parametrize("how", TOOLS)
+def test_hosts_that_do_not_wait_for_each_other_read_again(
+    ansible: Ansible, service: Service, key: str, how: str
+) -> None:
+    module, options = TOOLS[how]
+    slow = {**by_another_tool(module, **options), "when": "inventory_hostname == 'account2'"}
+    run = play(ansible, [slow, task("key", "batch_encryption", **move(key))], strategy="free")
+    assert last(run, "key", "account1")["available"] is True, run.output
+    assert_noticed(last(run, "key", "account2"), how)
+
+
+@pytest.mark.parametrize("how", TOOLS)
+def test_a_handler_that_is_notified_twice_reads_again(ansible: Ansible, service: Service, key: str, how: str) -> None:
+    module, options = TOOLS[how]
+    notify = {"ansible.builtin.command": "true", "notify": "key"}
+    flush = {"ansible.builtin.meta": "flush_handlers"}
+    run = play(
+        ansible,
+        [{**notify, "name": "once"}, flush, by_another_tool(module, **options), {**notify, "name": "twice"}, flush],
+        handlers=[task("key", "batch_encryption", **move(key))],
+    )
+    assert next(one.status for one in run if (one.name, one.host) == ("key", "account1")) == "ok", run.output
+    assert_noticed(last(run, "key", "account2"), how)
+
+
+def test_a_task_that_is_repeated_reads_again(ansible: Ansible, service: Service, key: str) -> None:
+    """`until` waits for a repair by another tool."""
+    service.disable()
+    repair = by_another_tool("keyvault_cmk_key", **KEY1, enable_key="true")["ansible.builtin.command"]
+    found = task("key", "batch_encryption", register="found", **move(key))
+    until = {"until": "found is not failed", "retries": 8, "delay": 1}
+    later = {"name": "repair", "ansible.builtin.shell": f"(sleep 2; {repair}) >/dev/null 2>&1 &"}
+    run = play(ansible, [{**later, "run_once": True}, {**found, **until}])
+    assert last(run, "key", "account2")["available"] is not False, run.output
+
+
+def test_many_hosts_in_two_waves(ansible: Ansible, service: Service, key: str) -> None:
+    """The second wave does not use the list of accounts of the first wave."""
+    more = {f"account{number}": {} for number in range(3, 31)}
+    principal = ""
+    for name in more:
+        principal = service.make_account(name)["identity"]["principalId"]
+        service.grant(principal)
+        service.point(key, name)
+    service.sandbox.control.advance(30 * DAY)
+    reverted = {"resource_group": GROUP, "account_name": "account30", "key_source": "microsoft_batch"}
+    tool = {**by_another_tool("batch_encryption", **reverted), "when": "inventory_hostname == 'account30'"}
+    tasks = [tool, task("key", "batch_encryption", **move(key))]
+    run = play(ansible, tasks, more, serial=[28, 2])
+    assert last(run, "key", "account1")["changed"] is False, run.output
+    assert last(run, "key", "account30")["changed"] is True
+    assert service.encryption("account30") == key
+    # The hosts of a wave share the list.
+    lists = [one for one in run.requests if "/providers/Microsoft.Batch/batchAccounts?" in one["url"]]
+    assert 1 <= len(lists) <= 3, len(lists)
+
+
+# What is confirmed
+
+
+@pytest.mark.parametrize("rbac", [True, False])
+def test_access_that_was_revoked_before_the_task_of_the_host(runner: OneProcess, service: Service, rbac: bool) -> None:
+    """Another host has read the access some seconds before. Batch still accepts the move."""
+    _principal, first = service.on_key(rbac=rbac)
+    second_account(service, first)
+    other = service.account("account2")["identity"]["principalId"]
+    second = service.make_key().id
+    service.sandbox.control.advance(30 * DAY)
+    service.sandbox.control.timing(**REALISTIC)
+    options = {"resource_group": GROUP, "key_source": "microsoft_keyvault", "key_identifier": second}
+    assert runner.module("batch_encryption", {**options, "account_name": "account1"}, task="one")["available"] is True
+    service.revoke(other)
+    found = runner.module("batch_encryption", {**options, "account_name": "account2", "wait_timeout": 60}, task="one")
+    assert found.get("failed"), found
+    assert "access_granted" in found["msg"]
+
+
+@pytest.mark.parametrize("rbac", [True, False])
+def test_access_that_another_caller_of_the_run_has_revoked(runner: OneProcess, service: Service, rbac: bool) -> None:
+    _principal, first = service.on_key(rbac=rbac)
+    second_account(service, first)
+    wanted = service.make_key("key2").id
+    service.sandbox.control.advance(30 * DAY)
+    service.sandbox.control.timing(**REALISTIC)
+    made = service.sandbox.control.principal("other", roles=[{"role": "Owner", "scope": service.sandbox.subscription}])
+    service.set_policy("add", service.policy(made["object_id"], *OFFICER))
+    other = replace(runner, connection={"client_id": made["client_id"], "secret": made["secret"]})
+    options = {"resource_group": GROUP, "key_source": "microsoft_keyvault", "replace_key": True, "wait_timeout": 60}
+    assert runner.module("batch_encryption", {**options, "account_name": "account1", "key_identifier": wanted})[
+        "changed"
+    ]
+    access = {"vault_name": "vault-one", "account_name": "account2", "account_resource_group": GROUP}
+    assert other.module("keyvault_cmk_access", {**access, "state": "absent", "force": True})["changed"]
+    found = runner.module("batch_encryption", {**options, "account_name": "account2", "key_identifier": wanted})
+    assert (found["code"], found["failed_checks"]) == ("preflight_failed", ["access_granted"]), found
+
+
+def test_users_of_a_key_are_no_answer_for_another_caller(runner: OneProcess, service: Service) -> None:
+    service.on_key()
+    made = service.sandbox.control.principal("other", roles=[])
+    other = replace(runner, connection={"client_id": made["client_id"], "secret": made["secret"]})
+    options = {**KEY1, "state": "disabled", "in_use": "keep"}
+    assert runner.module("keyvault_cmk_key", options)["in_use_by"] == [service.account_id()]
+    refused = other.module("keyvault_cmk_key", options)
+    assert refused.get("failed"), refused
+    assert service.account_id() not in str(refused)
+
+
+@pytest.mark.parametrize("how", ["deleted", "full"])
+def test_a_forced_version_is_made_once_although_the_folder_is_lost(
+    runner: OneProcess, service: Service, how: str
+) -> None:
+    _principal, first = service.on_key()
+    second_account(service, first)
+    forced = {**VARS, "cmk_key_force_new_version": True}
+    assert not runner.role("rotate", forced).get("failed")
+    if how == "full":
+        runner.fill_disk()
+    else:
+        runner.forget()
+    report = runner.role("rotate", {**forced, "cmk_account_name": "account2"})
+    runner.make_room()
+    assert not report.get("failed"), report
+    assert len(service.versions()) == 2
+    assert service.encryption() == service.encryption("account2") == service.key().id
+    # Another run makes its own version.
+    assert not runner.another().role("rotate", forced).get("failed")
+    assert len(service.versions()) == 3
+
+
+# Two runs
+
+
+def test_a_failed_run_does_not_undo_the_switch_of_another_run(runner: OneProcess, service: Service, wire: Wire) -> None:
+    """Both move the account to the same key. The reads of the first run fail after its switch."""
+    service.on_key()
+    wanted = service.make_key("key2").id
+    options = {
+        "resource_group": GROUP,
+        "account_name": "account1",
+        "key_source": "microsoft_keyvault",
+        "key_identifier": wanted,
+        "replace_key": True,
+    }
+    switched: list[Any] = []
+
+    def is_confirmation(request: Any) -> bool:
+        switched.extend([request] if request.method == "PATCH" else [])
+        return bool(switched) and "/pools" in request.url
+
+    reports: list[dict[str, Any]] = []
+
+    def act() -> None:
+        reports.append(runner.another().module("batch_encryption", options))
+        busy = {"status": 503, "body": {"error": {"code": "Busy", "message": "Try again."}}}
+        service.sandbox.control.fault(match={"method": "GET", "path": "/pools"}, times=4, answer=busy)
+
+    with wire.meddled(is_confirmation, act):
+        failed = runner.module("batch_encryption", options)
+
+    assert not reports[0].get("failed"), reports
+    assert failed.get("failed"), failed
+    assert "The change took effect, and stays." in failed["msg"]
+    assert (failed["restored"], failed["current_state"]["key_identifier"]) == (False, wanted)
+    assert service.encryption() == wanted
+    assert service.is_safe()
+
+
+def test_a_failed_run_goes_back_if_the_account_cannot_use_the_key(
+    runner: OneProcess, service: Service, wire: Wire
+) -> None:
+    _principal, first = service.on_key()
+    wanted = service.make_key("key2").id
+    options = {
+        "resource_group": GROUP,
+        "account_name": "account1",
+        "key_source": "microsoft_keyvault",
+        "key_identifier": wanted,
+        "replace_key": True,
+    }
+    switched: list[Any] = []
+
+    def is_confirmation(request: Any) -> bool:
+        switched.extend([request] if request.method == "PATCH" else [])
+        return bool(switched) and "/pools" in request.url
+
+    service.sandbox.control.behavior(key_loss_noticed="3600", pools_without_key="200")
+
+    def act() -> None:
+        service.disable("key2")
+        busy = {"status": 503, "body": {"error": {"code": "Busy", "message": "Try again."}}}
+        service.sandbox.control.fault(match={"method": "GET", "path": "/pools"}, times=4, answer=busy)
+
+    with wire.meddled(is_confirmation, act):
+        failed = runner.module("batch_encryption", options)
+
+    assert (failed["failed"], failed["restored"]) == (True, True), failed
+    assert service.encryption() == first
+    assert service.is_safe()
