@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain, repeat
 from typing import Any
@@ -29,21 +29,17 @@ from ._checks.preflight import KEEP_AVAILABLE, failed_checks
 from ._core import placeholders
 from ._core.documents import Account
 from ._core.errors import CmkError, Denied, Refused
-from ._core.ids import key_in_vault, key_of
+from ._core.ids import key_of
 from ._core.plan import Outcome, Removed
-from ._core.reconcile import Planner, converge, kept, require_unused, unless_used
+from ._core.reconcile import Removal, kept, require_unused
 from ._resources.access.client import Access, CallerRights
 from ._resources.access.overlay import AccessOverlay
 from ._resources.account.client import Accounts
 from ._resources.account.overlay import AccountsOverlay
 from ._resources.encryption.client import Encryption
 from ._resources.encryption.fleet import Fleet
-from ._resources.key import disabled
-from ._resources.key import goal as key_goal
-from ._resources.key import plan as key_plan
 from ._resources.key.client import Keys
 from ._resources.key.evidence import EvidenceReader, SymptomReader
-from ._resources.key.goal import Goal as KeyGoal
 from ._resources.key.newest import Newest
 from ._resources.key.overlay import KeysOverlay
 from ._resources.vault.client import Vaults
@@ -56,19 +52,6 @@ _PAUSES = (15.0, 30.0, 60.0)
 # How long the result of a task that disables, deletes or revokes is used for the other tasks. Another task may undo
 # the change meanwhile.
 _ONCE_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Removal:
-    """Something that a task disables, deletes or revokes. `name` is its name for later tasks of the run, and `of` makes
-    the removal of noted values: the versions and the time."""
-
-    name: tuple[str, ...]
-    vault: str
-    service: Any
-    planner: Planner[Any]
-    of: Callable[[Sequence[str], float], Removed]
-    keeps_used: bool
 
 
 class Cloud:
@@ -156,28 +139,6 @@ class Cloud:
     def locked(self, vault: str) -> AbstractContextManager[None]:
         """A lock that is held while a task changes the vault, its keys or the access to them."""
         return vault_lock(self._session.files, vault)
-
-    def remove(self, goal: KeyGoal, *, later: bool) -> Outcome:
-        """Disable or delete what the goal names, if nothing may use it. With `later`, a later task confirms that."""
-
-        def make() -> Outcome:
-            rights = self.rights.of(key_goal.NEEDED)
-            return unless_used(lambda: converge(goal, self.keys, key_plan, rights=rights), keeps_used=goal.keeps_used)
-
-        def once() -> Outcome:
-            if not goal.keeps_used:
-                return make()
-            # The count is part of the name, because a task of the run may have enabled or recovered a key that another
-            # task had disabled or deleted.
-            return self.run_once(make, repr((goal, self.keys.restorations(goal.vault, goal.name))))
-
-        with self.locked(goal.vault):
-            outcome = once()
-        name = "key", key_in_vault(goal.vault, goal.name), goal.state, goal.version or ""
-        of = partial(disabled.removed, goal)
-        removal = Removal(name, goal.vault, self.keys, key_plan, of, goal.keeps_used)
-        earlier = None if goal.force else self.keys.removed_earlier(goal)
-        return self.confirmed(outcome, removal, later=later, earlier=earlier)
 
     def confirmed(
         self, outcome: Outcome, removal: Removal, *, later: bool, earlier: Removed | None = None, is_noted: bool = True

@@ -241,11 +241,16 @@ from functools import partial
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud, Removal
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import principals_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, together
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted, unless_used
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import (
+    Removal,
+    converge,
+    predicted,
+    unless_used,
+)
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import used_by_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import document as access_document

@@ -432,6 +432,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.removal import remove
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_name": {"type": "str"},
@@ -470,7 +471,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         require_available = partial(cloud.encryption.require_available, group, account)
         return unready.left_alone(if_unready, account, cloud.sent, make, require_available)
     if goal.disables_or_deletes:
-        return _described(goal, cloud.remove(goal, later=params["confirm"] == "later"))
+        return _described(goal, remove(goal, cloud, later=params["confirm"] == "later"))
     with cloud.locked(goal.vault):
         return _described(goal, key_plan.recovered_first(goal, lambda one: _make(one, cloud)))
 

@@ -161,6 +161,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outc
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.removal import remove
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_name": {"type": "str"},
@@ -174,7 +175,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = key_goal.unused(params)
-    outcome = cloud.remove(goal, later=params["confirm"] == "later")
+    outcome = remove(goal, cloud, later=params["confirm"] == "later")
     summary = key_document.summary(goal.vault, goal.name, outcome.before, outcome.after) if outcome.changed else ""
     kept = key_document.kept_summary(goal.vault, goal.name, outcome.report)
     nothing = f"The key {goal.name} in vault {goal.vault} has no unused version that is enabled."

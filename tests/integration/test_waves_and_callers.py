@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Hosts, waves and callers of a run share reads. No host reports a state that was read before its own previous task or
-before its wave, and no caller gets the answers of another caller."""
+before its wave, and no caller gets what another caller has read."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_access_that_another_caller_of_the_run_has_revoked(runner: OneProcess, s
     assert (found["code"], found["failed_checks"]) == ("preflight_failed", ["access_granted"]), found
 
 
-def test_users_of_a_key_are_no_answer_for_another_caller(runner: OneProcess, service: Service) -> None:
+def test_users_of_a_key_are_not_shown_to_another_caller(runner: OneProcess, service: Service) -> None:
     service.on_key()
     made = service.sandbox.control.principal("other", roles=[])
     other = replace(runner, connection={"client_id": made["client_id"], "secret": made["secret"]})

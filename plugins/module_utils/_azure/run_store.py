@@ -84,7 +84,7 @@ class RunFiles:
 
     @property
     def run(self) -> str | None:
-        """A name of the run, the same for all its tasks: Ansible gives each run a folder of its own."""
+        """A name of the run, the same for all its tasks: Ansible creates a folder for each run."""
         return None if self._folder is None else self._folder.name
 
     @property

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from . import interrupts
@@ -25,6 +25,20 @@ from .plan import Outcome, Plan, Removed, Service, Step, W
 class Planner(Protocol[W]):
     def plan(self, goal: Any, observed: Any) -> Plan[W]:
         """The steps from the observed state to the goal."""
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Something that a task disables, deletes or revokes. `name` is its name for later tasks of the run, `vault` the
+    vault whose lock is held, and `of` makes the removal of noted values: the versions and the time. With `keeps_used`,
+    what is in use is kept."""
+
+    name: tuple[str, ...]
+    vault: str
+    service: Any
+    planner: Planner[Any]
+    of: Callable[[Sequence[str], float], Removed]
+    keeps_used: bool
 
 
 Check = Callable[[], None]
