@@ -18,6 +18,7 @@ from ansible_collections.azbatch.cmk.plugins.modules import (
     batch_encryption,
     keyvault_cmk_access,
     keyvault_cmk_key,
+    keyvault_cmk_unused_versions,
 )
 
 ACCOUNT = {"resource_group": "rg-batch", "account_name": "mybatch"}
@@ -39,6 +40,12 @@ def access_goal(**options: Any) -> access_goal_module.Goal:
 def key_goal(**options: Any) -> key_goal_module.Goal:
     given = {"vault_name": "myvault", "name": "batch", "extend_expired_by": None, **options}
     return key_goal_module.desired(options_of(keyvault_cmk_key, **given))
+
+
+def unused_goal(**options: Any) -> key_goal_module.Goal:
+    """The goal that unused versions of the key are disabled."""
+    given = {"vault_name": "myvault", "name": "batch", **options}
+    return key_goal_module.unused(options_of(keyvault_cmk_unused_versions, **given))
 
 
 def encryption_options(identifier: str | None, **options: Any) -> dict[str, Any]:

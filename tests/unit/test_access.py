@@ -702,11 +702,38 @@ def test_a_revocation_inside_the_margin_has_one_warning() -> None:
     assert warnings("P7D", **{**RECENT, "user": 7 * DAY}) == ()
 
 
-def test_the_second_check_does_not_count_recent_changes() -> None:
-    """The accounts are read again after the change, but only an account that uses a key of the vault restores it."""
+@pytest.mark.parametrize(
+    ("ages", "is_undone"),
+    [
+        pytest.param(RECENT, False, id="changed before the margin"),
+        pytest.param({"left": ("user",), "user": DAY}, True, id="changed meanwhile"),
+        pytest.param({"left": ("user",), "user": None}, True, id="changed at an unknown time"),
+        pytest.param({}, False, id="no account has the principal"),
+    ],
+)
+def test_the_second_check_asks_the_same_question(ages: dict[str, Any], is_undone: bool) -> None:
+    """An account that was moved away meanwhile may have used the access until then."""
     revoked = access_plan.plan(goal(state="absent", unused_for="P2D"), seen(vault(policy()), **RECENT))
 
-    assert not access_plan.plan(revoked.goal, seen(vault(), left=("user",), user=DAY)).changed
+    if not is_undone:
+        assert not access_plan.plan(revoked.goal, seen(vault(), **ages)).changed
+        return
+    with pytest.raises(Refused) as refused:
+        access_plan.plan(revoked.goal, seen(vault(), **ages))
+    assert (refused.value.code, refused.value.facts["accounts"]) == ("in_use", [account_id("user")])
+
+
+@pytest.mark.parametrize("options", [{}, {"key_name": "batch"}], ids=["vault", "key"])
+def test_the_goals_after_a_revocation(options: dict[str, Any]) -> None:
+    """The first requires that no account uses the access, the second grants it."""
+    removed = access_plan.revoked(goal(state="absent", **options), (), 5.0)
+    user = visible(account("user", key=KEY, identity=system_assigned()))
+
+    assert removed.at == 5.0
+    assert not access_plan.plan(removed.goal, seen(vault())).changed
+    assert access_plan.plan(removed.back, seen(vault())).changed
+    with pytest.raises(Refused):
+        access_plan.plan(removed.goal, seen(vault(), accounts=user))
 
 
 def test_access_that_is_granted_reports_no_users() -> None:

@@ -282,6 +282,21 @@ def test_a_write_of_the_run_invalidates_reads_of_the_same_kind(
     assert task(tmp_path).get(lambda: shelf.read("atlas"), "book", "atlas", not_before=RECENTLY) == pages
 
 
+def test_a_write_invalidates_the_reads_of_all_callers(tmp_path: Path, clock: Clock) -> None:
+    shelf = Shelf(atlas=1)
+
+    def read(caller: str) -> Any:
+        return task(tmp_path, caller).get(lambda: shelf.read("atlas"), "book", "atlas", not_before=RECENTLY)
+
+    assert (read("me"), read("you")) == (1, 1)
+    before = clock.now
+    shelf.held["atlas"] = 2
+    task(tmp_path, "you").changed("book")
+
+    assert (read("me"), read("you")) == (2, 2)
+    assert task(tmp_path, "me").is_written_since(before, "book")
+
+
 @pytest.mark.parametrize("other", [{"caller": "you"}, {"folder": None}], ids=["another caller", "no run to share with"])
 def test_other_callers_do_not_share_reads(tmp_path: Path, clock: Clock, other: dict[str, Any]) -> None:
     shelf = Shelf(atlas=1)
@@ -369,10 +384,12 @@ def busy(tmp_path: Path, clock: Clock) -> Path:
     return tmp_path
 
 
-def test_a_changed_member_is_read_separately(busy: Path) -> None:
+@pytest.mark.parametrize("caller", ["me", "you"])
+def test_a_changed_member_is_read_separately(busy: Path, caller: str) -> None:
+    """A change by each caller counts."""
     shelf = Shelf(atlas=1)
     assert one_of(shelf, busy, "atlas") == 1
-    task(busy).changed_one("atlas", "books")
+    task(busy, caller).changed_one("atlas", "books")
 
     assert one_of(shelf, busy, "atlas") is None
     # The list is not read again either.
@@ -385,6 +402,14 @@ def test_a_list_that_was_begun_before_a_change_does_not_undo_it(busy: Path) -> N
         return {"atlas": 1}
 
     assert task(busy).one_of_many(listed, "atlas", "books") is None
+
+
+def test_a_changed_member_is_taken_from_a_later_list(busy: Path, clock: Clock) -> None:
+    shelf = Shelf(atlas=1)
+    task(busy).changed_one("atlas", "books")
+    clock.now += 21
+
+    assert one_of(shelf, busy, "atlas") == 1
 
 
 def test_value_missing_from_the_list_is_read_again(busy: Path, clock: Clock) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -207,7 +208,8 @@ class Case:
     def run_with_keep(self, world: World) -> Outcome:
         """Run like the modules with `in_use: keep`."""
         goal, service, planner = self.take(world, False)
-        return unless_used(lambda: converge(replace(goal, keeps_used=True), service, planner))
+        make = partial(converge, replace(goal, keeps_used=True), service, planner)
+        return unless_used(make, keeps_used=True)
 
 
 def on(used: str | None, name: str = "newcomer", principal: str = PRINCIPAL) -> dict[str, Any]:
@@ -453,6 +455,8 @@ def test_kept_resource_is_reported_as_in_use(case: Case, newcomer: bool) -> None
 
     assert not outcome.changed
     assert outcome.report["in_use_by"] == [account_id("newcomer")]
+    # An undone change has a warning.
+    assert [account_id("newcomer") in warning for warning in outcome.warnings] == [True] * newcomer
     assert world.writes == ([*case.away, *case.back] if newcomer else [])
     assert same(world, before)
 

@@ -162,11 +162,11 @@ class Azure:
 
     # The methods of gateway.Gateway.
 
-    def begin(self, *_request: Any, if_late: Any = None) -> Operation:
+    def begin(self, _what: str, _method: str, ref: str, *_request: Any, if_late: Any = None) -> Operation:
         self.writes.append("put")
         if self.fails:
             raise self.fails
-        return Operation({**self.document, "systemData": self.times})
+        return Operation(ref, {**self.document, "systemData": self.times})
 
     def finish(self, _what: str, _operation: Operation) -> bool:
         return True

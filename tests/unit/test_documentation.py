@@ -156,14 +156,19 @@ RETURNED = {
     "batch_encryption_info": {**encryption_survey.survey(ANSWERS), "left_alone": {}},
     "keyvault_cmk_access": {
         **access_plan.describe(access_goal(), UNGRANTED["vault"], UNGRANTED),
-        **{"principals": [], "in_use_by": [], "kept_until": None, **LEFT_ALONE},
+        **{"principals": [], "in_use_by": [], "kept_until": None, "confirmed": True, **LEFT_ALONE},
     },
     "keyvault_cmk_key": {
         **key_document.describe(observed_key(key())),
         **key_disabled.report({}),
-        **LEFT_ALONE,
+        **{"confirmed": True, **LEFT_ALONE},
     },
-    "keyvault_cmk_vault": vault_document.describe(vault()),
+    "keyvault_cmk_unused_versions": {
+        **key_document.describe(observed_key(key())),
+        **key_disabled.report({}),
+        **{"confirmed": True},
+    },
+    "keyvault_cmk_vault": {**vault_document.describe(vault()), "confirmed": True},
 }
 # By role, the module whose result is the result of the role.
 RESULT_OF = {
@@ -174,9 +179,11 @@ RESULT_OF = {
     "rotate": "batch_encryption",
     "switch": "batch_encryption",
 }
-INCLUDE = "ansible.builtin.include_tasks"
-AT_MOST = {"audit": 1, "provision": 6, "recover": 9, "revert": 3, "rotate": 2, "switch": 3}
-FAILURES = {"code", "accounts", "restored", "applied", "current_state", "restore_failure"}
+INCLUDE, IMPORT = "ansible.builtin.include_tasks", "ansible.builtin.import_tasks"
+AT_MOST = {"audit": 1, "provision": 6, "recover": 9, "revert": 5, "rotate": 4, "switch": 4}
+# The roles whose playbooks move all accounts before they disable or delete keys and revoke access.
+MOVES = ["revert", "rotate", "switch"]
+FAILURES = {"code", "accounts", "restored", "restored_versions", "applied", "current_state", "restore_failure"}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -200,6 +207,7 @@ def examples(name: str) -> list[dict[str, Any]]:
         r"\w+\.(previous_)?key_identifier": f"https://myvault.vault.azure.net/keys/batch/{'0123456789abcdef' * 2}",
         r"\w+\.previous_version": "0123456789abcdef" * 2,
         r"batch_secret": "secret",
+        r"item(\.item)?": "batch",
     }
 
     def value(given: Any) -> Any:
@@ -218,7 +226,7 @@ def test_examples_show_every_option_and_every_state(name: str) -> None:
 
     # No example has force, because users copy examples.
     assert set(arguments) - {option for one in shown for option in one} <= {"force"}
-    for option in {"state", "key_source", "unused_versions"} & set(arguments):
+    for option in {"state", "key_source", "confirm"} & set(arguments):
         given = {one.get(option, arguments[option].get("default")) for one in shown}
         assert set(arguments[option]["choices"]) <= given, option
 
@@ -253,7 +261,8 @@ def test_a_module_accepts_its_examples(name: str) -> None:
         validated = ArgumentSpecValidator({**CONNECTION, **module(name).ARGUMENTS}).validate(example)
         assert validated.error_messages == [], example
         for goal in goals:
-            goal.desired(validated.validated_parameters)
+            check = goal.unused if name == "keyvault_cmk_unused_versions" else goal.desired
+            check(validated.validated_parameters)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -445,9 +454,15 @@ def test_role_uses_documented_options(role: str) -> None:
 def test_role_is_laid_out_like_the_others(role: str) -> None:
     folder = ROOT / "roles" / role
 
-    tasks = load(folder / "tasks" / "main.yml")
+    main = load(folder / "tasks" / "main.yml")
+    imported = [task[IMPORT] for task in main if IMPORT in task]
+    tasks = [task for task in main if IMPORT not in task]
+    tasks += [task for file in imported for task in load(folder / "tasks" / file)]
 
     assert len(tasks) <= AT_MOST[role]
+    assert all(task["name"] for task in main)
+    # The playbooks run the second part after all waves.
+    assert imported == (["move.yml", "clean_up.yml"] if role in MOVES else [])
     included = [task[INCLUDE] for task in tasks if INCLUDE in task]
     tasks = [task for task in tasks if INCLUDE not in task]
     tasks += [task for file in included for task in load(folder / "tasks" / file)]
@@ -456,7 +471,7 @@ def test_role_is_laid_out_like_the_others(role: str) -> None:
     assert not {"set_fact", "failed_when", "changed_when", "check_mode"} & {word for task in tasks for word in task}
     [last] = [task for task in tasks if task.get("register") == "cmk_result"]
     assert modules_of(last) == [RESULT_OF[role]]
-    assert {file.name for file in (folder / "tasks").iterdir()} == {"main.yml", *included}
+    assert {file.name for file in (folder / "tasks").iterdir()} == {"main.yml", *imported, *included}
     assert (folder / "README.md").is_file()
     assert (folder / "meta" / "main.yml").is_file()
 
@@ -494,23 +509,29 @@ def test_every_role_has_its_playbook() -> None:
 
 @pytest.mark.parametrize("file", PLAYBOOKS, ids=lambda file: file.stem)
 def test_playbook_is_its_role(file: Path) -> None:
-    play, *more = load(file)
-    assert all("ansible.builtin.import_playbook" in one for one in more)
+    plays = load(file)
+    own = [play for play in plays if "ansible.builtin.import_playbook" not in play]
+    assert own == plays[: len(own)]
     ways = ("ansible.builtin.include_role", "ansible.builtin.import_role")
-    tasks = [one for task in play["tasks"] for one in (task, *task.get("block", []))]
-    roles = [task[way]["name"] for task in tasks for way in ways if way in task]
+    tasks = [one for play in own for task in play["tasks"] for one in (task, *task.get("block", []))]
+    roles = [task[way] for task in tasks for way in ways if way in task]
 
-    assert set(roles) == {f"azbatch.cmk.{file.stem}"}
+    assert {one["name"] for one in roles} == {f"azbatch.cmk.{file.stem}"}
+    # All waves move their accounts before keys are disabled, so that all keys wait at the same time.
+    assert [one.get("tasks_from") for one in roles] == (["move", "clean_up"] if file.stem in MOVES else [None])
     # The audit runs on localhost, because the module lists the accounts.
-    own = "localhost" if file.stem == "audit" else "{{ lookup('azbatch.cmk.play_keyword', 'hosts') }}"
-    assert play["hosts"] == own
-    assert play["gather_facts"] is False
+    hosts = "localhost" if file.stem == "audit" else "{{ lookup('azbatch.cmk.play_keyword', 'hosts') }}"
+    later = ["{{ lookup('azbatch.cmk.play_keyword', 'clean_up') }}"] * (file.stem in MOVES)
+    assert [play["hosts"] for play in own] == [hosts, *later]
+    assert ["serial" in play for play in own[1:]] == [False] * len(later)
+    assert all(play["gather_facts"] is False for play in own)
 
 
 @pytest.mark.parametrize("file", [file for file in PLAYBOOKS if file.stem != "audit"], ids=lambda file: file.stem)
 def test_playbooks_use_the_linear_strategy(file: Path) -> None:
     """With the strategy linear, a task with run_once also runs once."""
-    assert load(file)[0]["strategy"] == "linear"
+    own = [play for play in load(file) if "ansible.builtin.import_playbook" not in play]
+    assert {play["strategy"] for play in own} == {"linear"}
 
 
 # Codes of errors

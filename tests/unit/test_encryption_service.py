@@ -73,9 +73,6 @@ class Services:
     def ref(self, _group: str, _name: str) -> str:
         return "account"
 
-    def may_be_older_than_write(self, _account: Any) -> bool:
-        return False
-
     def unavailable_reason(self, _group: str, _name: str) -> None:
         self.asked.append("unavailable_reason")
 
@@ -116,9 +113,8 @@ class Services:
 
 def session_of(files: RunFiles | None = None, **more: Any) -> Any:
     files = files or RunFiles(None)
-    return SimpleNamespace(
-        wait_timeout=0, predicts=False, files=files, journal=Journal(files, SentWrites()), subscription_id="s", **more
-    )
+    given = {"wait_timeout": 0, "predicts": False, "subscription_id": "s", "fingerprint": "me", **more}
+    return SimpleNamespace(files=files, journal=Journal(files, SentWrites()), **given)
 
 
 def changed(services: Services, identifier: str | None, **options: Any) -> bool:

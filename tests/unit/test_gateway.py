@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import io
 import json
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Gateway
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Gateway, _moment
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import transport
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotFound, TimedOut
@@ -61,7 +62,7 @@ class Azure:
         session = Session({**dict.fromkeys(CONNECTION), **given})
         monkeypatch.setattr(Session, "credential", Credential())
         monkeypatch.setattr(Session, "_transport", transport(lambda _to_azure: Adapter()))
-        self.gateway = Gateway(session)
+        self.session, self.gateway = session, Gateway(session)
         self._sent = sent
 
     @property
@@ -189,3 +190,54 @@ def test_a_refused_write_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for write in (azure.gateway.write, azure.gateway.begin):
         with pytest.raises(CmkError, match="Conflict"):
             write("change it", "PUT", ACCOUNT, {})
+
+
+# Times in headers
+
+
+@pytest.mark.parametrize(
+    ("headers", "moment"),
+    [
+        ({}, None),
+        ({"Date": "Thu, 28 May 2026 20:26:40 GMT"}, 1_780_000_000.0),
+        ({"Date": "Thu, 28 May 2026 22:26:40 +0200"}, 1_780_000_000.0),
+        ({"Last-Modified": "Thu, 28 May 2026 20:26:40 GMT"}, None),
+        ({"Date": ""}, None),
+        ({"Date": "0"}, None),
+        ({"Date": "yesterday"}, None),
+        ({"Date": "Thu, 99 May 2026 20:26:40 GMT"}, None),
+        ({"Date": "2026-05-28T20:26:40Z"}, None),
+        ({"Date": None}, None),
+    ],
+)
+def test_a_header_without_a_time_is_no_error(headers: dict[str, Any], moment: float | None) -> None:
+    assert _moment(SimpleNamespace(headers=headers), "Date") == moment
+
+
+# What the run has written
+
+
+def written_by(azure: Azure, *, principal: str | None = None) -> list[Any]:
+    found = azure.session.journal.with_written([])
+    return [one for one in found if principal is None or one["identity"].get("principalId") == principal]
+
+
+def test_the_response_to_a_write_of_an_account_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = {"id": ACCOUNT, "identity": {"type": "SystemAssigned", "principalId": "p"}, "properties": {}}
+    azure = Azure(monkeypatch, (200, document))
+
+    azure.gateway.write("update it", "PATCH", ACCOUNT, {"identity": {"type": "SystemAssigned"}})
+
+    assert len(written_by(azure, principal="p")) == 1
+
+
+def test_the_result_of_a_long_running_creation_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = {"id": ACCOUNT, "identity": {"type": "SystemAssigned", "principalId": "p"}, "properties": {}}
+    to = {"Location": f"{MANAGEMENT}/operations/1?api-version=1", "Retry-After": "0"}
+    azure = Azure(monkeypatch, (202, {}, to), (200, document))
+
+    began = azure.gateway.begin("create it", "PUT", ACCOUNT, {"identity": {"type": "SystemAssigned"}})
+    assert written_by(azure, principal="p") == []
+    assert azure.gateway.finish("create it", began)
+
+    assert len(written_by(azure, principal="p")) == 1

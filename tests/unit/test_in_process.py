@@ -15,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -24,21 +25,29 @@ import pytest
 import yaml
 from ansible import constants
 from ansible.parsing.dataloader import DataLoader
+from ansible.playbook.block import Block
+from ansible.playbook.handler import Handler
+from ansible.playbook.play import Play
 from ansible.playbook.play_context import PlayContext
 from ansible.playbook.task import Task
 from ansible.plugins.loader import become_loader, connection_loader
 from ansible.template import Templar
+from documents import account, identity_id
 from goals import options_of
 
 from ansible_collections.azbatch.cmk.plugins.action import (
+    batch_account_identity,
     batch_encryption,
     keyvault_cmk_access,
     keyvault_cmk_key,
+    keyvault_cmk_unused_versions,
     keyvault_cmk_vault,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import RECENTLY, Cache
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, _hash
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, MissingSdk
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, SentWrites
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _in_process
 
 NAME = "azbatch.cmk.batch_encryption"
@@ -51,11 +60,17 @@ COLLECTIONS = Path(_in_process.__file__).parents[5]
 class Watched(batch_encryption.ActionModule):
     """The action plugin. It does not run the module, but returns where the module would run."""
 
-    def _run_module(self) -> dict[str, Any]:
+    def _run_module(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
         return {"ran": "here"}
 
     def _execute_module(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return {"ran": "elsewhere", **kwargs}
+
+
+def task_in_play(task: type[Task] = Task, strategy: str = "linear") -> Any:
+    play = Play()
+    play.strategy = strategy
+    return task(block=Block(play=play))
 
 
 def run(
@@ -67,7 +82,7 @@ def run(
     **keywords: Any,
 ) -> dict[str, Any]:
     loader = DataLoader()
-    task = Task()
+    task = task_in_play()
     task.action, task.args = NAME, args or {}
     for keyword, value in keywords.items():
         setattr(task, keyword, value)
@@ -215,15 +230,15 @@ def test_invalid_options_are_left_to_the_module(handed_over: list[dict[str, Any]
 
 @pytest.mark.parametrize("wanted", [True, "yes", "true"])
 def test_modules_share_a_forced_version(handed_over: list[dict[str, Any]], wanted: Any) -> None:
-    for account in ("one", "two", "two"):
-        rotate(account, args={"new_version": wanted})
+    for name in ("one", "two", "two"):
+        rotate(name, args={"new_version": wanted})
 
     assert [one["new_version"] for one in handed_over] == [True, False, False]
 
 
 def test_a_module_in_check_mode_counts_as_nothing(handed_over: list[dict[str, Any]]) -> None:
-    for account, check_mode in (("one", True), ("two", False)):
-        rotate(account, args={"new_version": True}, check_mode=check_mode)
+    for name, check_mode in (("one", True), ("two", False)):
+        rotate(name, args={"new_version": True}, check_mode=check_mode)
 
     assert [one["new_version"] for one in handed_over] == [True, True]
 
@@ -233,6 +248,151 @@ def test_a_task_in_the_background_cannot_lock_a_vault(handed_over: list[dict[str
 
     assert (result["failed"], result["code"]) == (True, "async_not_supported")
     assert handed_over == []
+
+
+# What a module in a separate process and the run know about writes
+
+ACCOUNT_ID = "/subscriptions/s/resourceGroups/rg-batch/providers/Microsoft.Batch/batchAccounts/mybatch"
+OTHER_ID = ACCOUNT_ID.replace("mybatch", "other")
+USED, WANTED = "https://myvault.vault.azure.net/keys/used", "https://myvault.vault.azure.net/keys/wanted"
+
+
+class Switch(batch_encryption.ActionModule):
+    """Replaces the module in a separate process: records what it gets, and returns what it has written."""
+
+    got: ClassVar[list[Any]] = []
+    outcome: ClassVar[Any] = {}
+
+    def _execute_module(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        self.got.append(kwargs["module_args"].get("_journal"))
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        invocation = {"module_args": dict(kwargs["module_args"])}
+        return {"changed": True, "invocation": invocation, **self.outcome}
+
+
+def journal_of_run() -> Journal:
+    return Journal(RunFiles(constants.DEFAULT_LOCAL_TMP), SentWrites())
+
+
+def set_by(journal: Journal, ref: str, key: str) -> dict[str, Any]:
+    """What a task that has set this key hands over."""
+    source = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": key}}
+    with journal.writing("PATCH", ref, {"properties": {"encryption": source}}, undoes=False):
+        pass
+    return journal.handed_over()
+
+
+def keys_set() -> dict[str, list[str]]:
+    return {ref: list(map(str, keys)) for ref, keys in journal_of_run().written_lately().items()}
+
+
+@pytest.fixture
+def switched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Switch]:
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    monkeypatch.setattr(Switch, "got", [])
+    monkeypatch.setattr(Switch, "outcome", {})
+    return Switch
+
+
+def switch(**keywords: Any) -> dict[str, Any]:
+    args = {**ACCOUNT, "subscription_id": "s", "key_source": "microsoft_keyvault", "key_identifier": WANTED}
+    return run(action=Switch, args=args, variables={"cmk_in_process": False}, **keywords)
+
+
+def test_a_module_in_a_separate_process_knows_the_writes_of_the_run(switched: type[Switch]) -> None:
+    set_by(journal_of_run(), OTHER_ID, USED)
+
+    switch()
+
+    [got] = switched.got
+    written = {one["ref"]: one["body"]["properties"]["encryption"]["keySource"] for one in got["writes"]}
+    assert written[OTHER_ID.lower()] == "Microsoft.KeyVault"
+
+
+def test_the_run_knows_the_writes_of_a_module_in_a_separate_process(
+    switched: type[Switch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = set_by(Journal(RunFiles(None), SentWrites()), ACCOUNT_ID, WANTED)
+    monkeypatch.setattr(switched, "outcome", {"_journal": written})
+
+    result = switch()
+
+    assert keys_set() == {ACCOUNT_ID.lower(): [WANTED]}
+    assert journal_of_run().may_hide_write({**account("mybatch"), "id": ACCOUNT_ID})  # type: ignore[typeddict-item]
+    assert "_journal" not in json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "keys"),
+    [
+        pytest.param({"_journal": {"writes": [], "removals": []}}, {}, id="nothing was written"),
+        pytest.param({"failed": True, "msg": "No response."}, {ACCOUNT_ID.lower(): [WANTED]}, id="no journal"),
+        pytest.param(RuntimeError("lost"), {ACCOUNT_ID.lower(): [WANTED]}, id="no result"),
+    ],
+)
+def test_a_lost_result_counts_as_done_and_as_not_done(
+    switched: type[Switch], monkeypatch: pytest.MonkeyPatch, outcome: Any, keys: dict[str, list[str]]
+) -> None:
+    monkeypatch.setattr(switched, "outcome", outcome)
+
+    with contextlib.suppress(RuntimeError):
+        switch()
+
+    assert keys_set() == keys
+    assert not journal_of_run().may_hide_write({**account("mybatch"), "id": ACCOUNT_ID})  # type: ignore[typeddict-item]
+
+
+def test_a_module_in_a_separate_process_ends_the_reads_of_all_callers(switched: type[Switch], tmp_path: Path) -> None:
+    caches = [Cache(RunFiles(str(tmp_path)), lambda caller=caller: caller) for caller in ("me", "you")]  # type: ignore[misc]
+    for cache in caches:
+        cache.keep("before", time.monotonic(), "account a")
+    switch()
+
+    for cache in caches:
+        assert cache.get(lambda: "after", "account a", not_before=RECENTLY) == "after"
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_the_journal_is_in_no_result(switched: type[Switch], monkeypatch: pytest.MonkeyPatch, check_mode: bool) -> None:
+    monkeypatch.setattr(switched, "outcome", {"_journal": {"writes": [], "removals": []}})
+
+    result = switch(check_mode=check_mode)
+
+    assert "_journal" not in json.dumps(result)
+
+
+def test_a_module_in_check_mode_gets_no_journal(switched: type[Switch]) -> None:
+    switch(check_mode=True)
+
+    assert (switched.got, keys_set()) == ([None], {})
+
+
+def test_a_task_in_the_background_cannot_set_a_key(switched: type[Switch]) -> None:
+    result = switch(async_val=60)
+
+    assert (result["failed"], result["code"]) == (True, "async_not_supported")
+    assert switched.got == []
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "key"),
+    [
+        (batch_encryption, {"key_source": "microsoft_keyvault", "key_identifier": WANTED}, WANTED),
+        (batch_encryption, {"key_source": "microsoft_batch"}, None),
+        (batch_account_identity, {}, None),
+        (batch_account_identity, {"key_identifier": WANTED, "identity_id": identity_id()}, WANTED),
+    ],
+)
+def test_the_account_and_the_key_that_a_task_may_set(
+    module: ModuleType, options: dict[str, Any], key: str | None
+) -> None:
+    one = module.ActionModule.module
+    name = {"account_name": "mybatch"} if "account_name" in one.ARGUMENTS else {"name": "mybatch"}
+
+    group, account_name, sets = one.sets_key(options_of(one, resource_group="rg-batch", **name, **options))
+
+    assert (group, account_name, sets and str(sets)) == ("rg-batch", "mybatch", key)
 
 
 @pytest.mark.parametrize("module", sorted(path.stem for path in MODULES.glob("*.py") if path.stem != "__init__"))
@@ -253,6 +413,8 @@ PRINCIPAL_ID = {"principal_id": "abcdef01-7777-8888-9999-000000000000"}
         (keyvault_cmk_key, {"vault_name": "MyVault", "name": "batch"}),
         (keyvault_cmk_key, {"key_identifier": IDENTIFIER}),
         (keyvault_cmk_key, {"key_identifier": f"{IDENTIFIER}/{'a' * 32}", "state": "disabled"}),
+        (keyvault_cmk_unused_versions, {"vault_name": "MyVault", "name": "batch"}),
+        (keyvault_cmk_unused_versions, {"key_identifier": IDENTIFIER}),
         (keyvault_cmk_access, {"vault_name": "MyVault", **PRINCIPAL_ID}),
         (keyvault_cmk_access, {"key_identifier": IDENTIFIER, **PRINCIPAL_ID}),
         (
@@ -282,12 +444,82 @@ def test_the_accounts_of_a_run_share_a_forced_version_of_a_key(options: dict[str
         assert module.forced_version(options_of(module, **named, **options)) == shared
 
 
+# Hosts that run a task at the same time
+
+
+@pytest.mark.parametrize(
+    ("second", "is_same"),
+    [
+        pytest.param({}, True, id="of a wave"),
+        pytest.param({"strategy": "ansible.builtin.linear"}, True, id="with the full name of the strategy"),
+        pytest.param({"batch": ["two"]}, False, id="of another wave"),
+        pytest.param({"strategy": "free"}, False, id="with the strategy free"),
+        pytest.param({"strategy": "host_pinned"}, False, id="with the strategy host_pinned"),
+        pytest.param({"task": Handler}, False, id="of a handler"),
+        pytest.param({"attempts": 2}, False, id="of a repetition"),
+        pytest.param({"uuid": "another"}, False, id="of another task"),
+    ],
+)
+def test_the_hosts_of_a_wave_begin_a_task_at_the_same_moment(second: dict[str, Any], is_same: bool) -> None:
+    def moment(
+        host: str,
+        *,
+        batch: list[str] | None = None,
+        strategy: str = "linear",
+        task: Any = Task,
+        attempts: int = 1,
+        uuid: str = "one",
+    ) -> str:
+        plugin = prepared(Module(Outcome(False, {}, {})), name="x")
+        plugin._task = task_in_play(task, strategy)
+        plugin._task._uuid = uuid
+        plugin._attempts = attempts
+        return plugin._moment({"inventory_hostname": host, "ansible_play_batch": batch or ["one", "two"]})
+
+    assert (moment("one") == moment("two", **second)) is is_same
+
+
+# The hosts that disable keys after all waves
+
+
+@pytest.mark.parametrize(
+    ("module", "outcome", "variables", "noted"),
+    [
+        pytest.param("batch_encryption", {}, {}, {"v/k": "one"}, id="moved"),
+        pytest.param("batch_encryption", {"failed": True}, {}, {}, id="failed"),
+        pytest.param("batch_encryption", {}, {"__clean_up": ""}, {}, id="not requested"),
+        pytest.param("batch_encryption", {}, {"__clean_up": None}, {}, id="no playbook of the collection"),
+        pytest.param("batch_encryption_info", {}, {}, {}, id="another module"),
+        pytest.param("keyvault_cmk_key", {}, {}, {}, id="a key"),
+    ],
+)
+def test_a_host_whose_account_is_on_its_key_is_noted(
+    module: str,
+    outcome: dict[str, Any],
+    variables: dict[str, Any],
+    noted: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One host for all hosts with the same value."""
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    plugin = prepared(Module(Outcome(False, {}, {})), name="x")
+    plugin.module.__name__ = f"azbatch.cmk.plugins.modules.{module}"
+
+    for host in ("one", "two"):
+        given = {"inventory_hostname": host, "__clean_up": "v/k", **variables}
+        plugin._note_clean_up(outcome, {name: value for name, value in given.items() if value is not None})
+
+    assert (RunFiles(str(tmp_path)).load("__clean_up") or {}) == noted
+
+
 # The run in process
 
 
 class Module:
     """Replaces a module of the collection: records its arguments, and returns or raises the given outcome."""
 
+    __name__: ClassVar[str] = "a.b.modules.c"  # type: ignore[misc]
     ARGUMENTS: ClassVar[dict[str, Any]] = {"name": {"type": "str", "required": True}, "size": {"type": "int"}}
 
     def __init__(self, outcome: Outcome | BaseException) -> None:
@@ -306,7 +538,7 @@ def run_module(module: Module, *, check_mode: bool = False, **arguments: Any) ->
 
 
 def prepared(module: Module, *, check_mode: bool = False, **arguments: Any) -> _in_process.InProcessAction:
-    task = Task()
+    task = task_in_play()
     task.action, task.args, task.check_mode = "a.b.c", arguments, check_mode
     return _in_process.action_for(module)(
         task,

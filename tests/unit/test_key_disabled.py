@@ -26,8 +26,10 @@ from documents import (
 )
 from goals import key_goal
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, NotFound, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step, step
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import disabled
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import KeyWrites
@@ -43,13 +45,14 @@ def delete(observed: dict[str, Any], *, force: bool = False) -> Plan:
     return key_plan.plan(key_goal(state="absent", force=force), observed)
 
 
-def update(enabled: bool, *names: str) -> tuple[Step, ...]:
-    body = {"attributes": {"enabled": enabled}}
+def update(enabled: bool, *names: str, **more: Any) -> tuple[Step, ...]:
+    body = {"attributes": {"enabled": enabled}, **more}
     return tuple(step(KeyWrites.update, vault="myvault", name="batch", version=name, body=body) for name in names)
 
 
 def off(*names: str) -> tuple[Step, ...]:
-    return update(False, *names)
+    """Each version is disabled and gets the tag with the time."""
+    return update(False, *names, tags={key_document.DISABLED_TAG: "2026-05-28T20:26:40Z"})
 
 
 def accounts_of(refused: pytest.ExceptionInfo[Refused]) -> list[str]:
@@ -343,14 +346,122 @@ def test_an_account_that_uses_the_key_now_has_no_end(options: dict[str, Any], us
 
 
 @pytest.mark.parametrize(("options", "used"), WITHIN)
-def test_the_second_check_is_for_accounts_that_use_the_key(options: dict[str, Any], used: str) -> None:
-    """An account that is moved away meanwhile, for example, does not undo the change."""
-    plan = key_plan.plan(key_goal(**options), moved(used, 7 * DAY))
-    gone = {**moved(used, 7 * DAY), "versions": three_versions(disabled=(OLD, MIDDLE, NEW))["versions"]}
+@pytest.mark.parametrize(
+    ("unused_for", "age", "is_undone"),
+    [
+        pytest.param("P7D", 7 * DAY, False, id="changed before the margin"),
+        pytest.param("P7D", 0, True, id="changed meanwhile"),
+        pytest.param("P7D", None, True, id="changed at an unknown time"),
+        pytest.param("P0D", 0, False, id="no margin"),
+    ],
+)
+def test_the_second_check_asks_the_same_question(
+    options: dict[str, Any], used: str, unused_for: str, age: float | None, is_undone: bool
+) -> None:
+    """An account that was moved away meanwhile may have used the key until then."""
+    plan = key_plan.plan(key_goal(**options, unused_for=unused_for), moved(used, 7 * DAY))
+    gone = {**moved(used, age), "versions": three_versions(disabled=(OLD, MIDDLE, NEW))["versions"]}
     if options["state"] == "absent":
         gone |= {"key": None, "deleted": deleted_key()}
 
-    assert not key_plan.plan(plan.goal, gone).changed
+    if not is_undone:
+        assert not key_plan.plan(plan.goal, gone).changed
+        return
+    with pytest.raises(Refused) as refused:
+        key_plan.plan(plan.goal, gone)
+    assert accounts_of(refused) == ["moved"]
+
+
+# What was disabled or deleted shortly before
+
+TAGGED = {key_document.DISABLED_TAG: "2026-05-28T20:26:40Z"}
+
+
+def with_ages(**ages: float) -> dict[str, Any]:
+    """A key whose versions `old` and `middle` were disabled as unused so many seconds ago."""
+    names = {"old": OLD, "middle": MIDDLE}
+    bundles = [
+        key(
+            names[name],
+            enabled=False,
+            created=NOW - 300 * DAY,
+            updated=int(NOW - age),
+            tags={key_document.DISABLED_TAG: str(instant(NOW - age))},
+        )
+        for name, age in ages.items()
+    ]
+    return observed_key(*bundles, key(NEW))
+
+
+def deleted_ago(seconds: float) -> dict[str, Any]:
+    return observed_key(deleted={**deleted_key(), "deletedDate": int(NOW - seconds)})
+
+
+@pytest.mark.parametrize(
+    ("options", "observed", "found"),
+    [
+        pytest.param({}, with_ages(old=10, middle=20), ([MIDDLE, OLD], 10), id="two versions, the last one counts"),
+        pytest.param({}, with_ages(old=10, middle=179), ([MIDDLE, OLD], 10), id="just before the limit"),
+        pytest.param({}, with_ages(old=10, middle=180), ([OLD], 10), id="one version is too old"),
+        pytest.param({}, with_ages(old=180), None, id="too old"),
+        pytest.param({}, with_ages(), None, id="nothing is disabled"),
+        pytest.param({"version": MIDDLE}, with_ages(old=10, middle=20), ([MIDDLE], 20), id="of the named version"),
+        pytest.param({"version": NEW}, with_ages(old=10), None, id="another version is named"),
+        pytest.param({}, {**with_ages(old=10), "versions": None}, None, id="versions cannot be listed"),
+        pytest.param(
+            {}, observed_key(key(OLD, enabled=False, updated=NOW - 10), key(NEW)), None, id="disabled by another tool"
+        ),
+        pytest.param({}, observed_key(key(OLD, updated=NOW, tags=TAGGED), key(NEW)), None, id="enabled again"),
+        pytest.param({}, observed_key(), None, id="no key"),
+        pytest.param({"state": "absent"}, deleted_ago(10), ([], 10), id="deleted"),
+        pytest.param({"state": "absent"}, deleted_ago(180), None, id="deleted, too old"),
+        pytest.param({"state": "absent"}, observed_key(), None, id="no deleted key"),
+        pytest.param(
+            {"state": "absent"}, {**deleted_ago(10), "key": key()}, None, id="deleted, and recovered or created again"
+        ),
+    ],
+)
+def test_what_was_disabled_or_deleted_lately(
+    options: dict[str, Any], observed: dict[str, Any], found: tuple[list[str], float] | None
+) -> None:
+    wanted = key_goal(**{"state": "disabled", **options})
+
+    assert disabled.lately(wanted, observed, 180) == found
+
+
+@pytest.mark.parametrize(
+    ("options", "versions", "restores"),
+    [
+        pytest.param({"state": "disabled"}, [OLD, MIDDLE], "enabled_again", id="versions"),
+        pytest.param({"state": "absent"}, [], "recovered", id="key"),
+    ],
+)
+def test_the_goals_after_a_removal(options: dict[str, Any], versions: list[str], restores: str) -> None:
+    """The first requires that nothing uses it, the second restores it."""
+    removed = disabled.removed(key_goal(**options), versions, 5.0)
+    after = three_versions(disabled=(OLD, MIDDLE))
+    if options["state"] == "absent":
+        after = observed_key(deleted=deleted_key(), visible=visible())
+
+    assert removed.at == 5.0
+    assert not key_plan.plan(removed.goal, after).changed
+    assert removed.back.state == restores
+    assert [step.name for step in key_plan.plan(removed.back, after).steps] == (
+        ["update"] * len(versions) or ["recover"]
+    )
+    used = account("newcomer", key=f"{KEY}/{OLD}")
+    after["visible"]["accounts"].append(used)
+    with pytest.raises(Refused) as refused:
+        key_plan.plan(removed.goal, after)
+    assert accounts_of(refused) == ["newcomer"]
+
+
+@pytest.mark.parametrize("tags", [None, {"team": "a"}], ids=["no tags", "other tags"])
+def test_a_version_that_is_enabled_again_loses_its_tag(tags: dict[str, str] | None) -> None:
+    observed = observed_key(key(OLD, enabled=False, tags={**(tags or {}), **TAGGED}), key(NEW))
+    back = disabled.removed(key_goal(state="disabled"), [OLD], 0.0).back
+
+    assert key_plan.plan(back, observed).steps == update(True, OLD, tags=tags or {})
 
 
 # Recovered

@@ -78,7 +78,6 @@ def test_supported_types_and_sizes(key_type: str, key_size: int) -> None:
             "account_name",
         ),
         ({"unused_for": "soon"}, "invalid_option", "unused_for"),
-        ({"unused_versions": "disable", "state": "disabled"}, "invalid_option", "unused_versions"),
     ],
 )
 def test_option_is_refused(options: dict[str, Any], code: str, option: str) -> None:
@@ -169,14 +168,6 @@ def test_the_margin_may_be_shorter_or_none(given: str, lasts: int) -> None:
 @pytest.mark.parametrize("state", ["present", "disabled", "absent"])
 def test_the_margin_is_seven_days_by_default(state: str) -> None:
     assert key_goal(state=state).unused_for == 7 * DAY
-
-
-def test_unused_versions_are_kept_by_default() -> None:
-    assert not key_goal().retires
-    retired = key_goal(unused_versions="disable", unused_for="P2D").retired
-
-    # A version that is in use stays enabled, and is no error.
-    assert (retired.state, retired.keeps_used, retired.unused_for) == ("retired", True, 2 * DAY)
 
 
 def test_in_use_keep_is_not_the_default() -> None:

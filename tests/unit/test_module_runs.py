@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +25,7 @@ from documents import (
     PRINCIPAL,
     account,
     account_id,
+    deleted_key,
     evidence,
     key,
     listed_users,
@@ -38,8 +39,13 @@ from goals import ACCOUNT, options_of
 from plain_service import plain
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotFound, Refused, Unavailable
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, SentWrites
-from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_access, keyvault_cmk_key
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Removed, SentWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import Removal
+from ansible_collections.azbatch.cmk.plugins.modules import (
+    keyvault_cmk_access,
+    keyvault_cmk_key,
+    keyvault_cmk_unused_versions,
+)
 
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
 CREATE_KEY = "Microsoft.KeyVault/vaults/keys/create/action"
@@ -69,6 +75,12 @@ class Cloud:
     listed: Any = None
     # The seconds since the account was changed.
     age: float = 30 * DAY
+    # What an earlier run has disabled or deleted.
+    earlier: Any = None
+    # The removals that were confirmed, and whether a later task has to confirm them.
+    confirmations: list[tuple[Removal, bool]] = field(default_factory=list)
+    earlier_confirmed: list[Any] = field(default_factory=list)
+    are_notes_kept = True
     # The actions whose rights were checked.
     checked: list[str] = field(default_factory=list)
     sent: SentWrites = field(default_factory=SentWrites)
@@ -89,10 +101,14 @@ class Cloud:
         self.shared += name
         return make()
 
-    def once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
+    def confirmed(
+        self, outcome: Outcome, removal: Removal, *, later: bool, earlier: Any = None, is_noted: bool = True
+    ) -> Outcome:
+        """Another task must be able to change the vault while this task waits."""
         assert not self.lock
-        self.shared += name
-        return make()
+        self.confirmations.append((removal, later))
+        self.earlier_confirmed.append(earlier)
+        return replace(outcome, removed=None, report={**outcome.report, "confirmed": not later})
 
     @property
     def newest(self) -> Any:
@@ -147,7 +163,12 @@ class Cloud:
     @property
     def keys(self) -> Any:
         def read(_goal: Any) -> dict[str, Any]:
-            return observed_key(*self.versions.values(), **self._users())
+            deleted = None if self.versions else deleted_key()
+            return observed_key(*self.versions.values(), deleted=deleted, **self._users())
+
+        def delete(vault: str, name: str) -> None:
+            self.did.append(("delete", str(self.lock)))
+            self.versions = {}
 
         def update(vault: str, name: str, version: str, body: dict[str, Any]) -> None:
             self.did.append(("update", version, str(self.lock)))
@@ -162,7 +183,9 @@ class Cloud:
             read=read,
             update=update,
             create=create,
+            delete=delete,
             restorations=lambda _vault, _name: 0,
+            removed_earlier=lambda _goal: self.earlier,
         )
 
     def _users(self) -> dict[str, Any]:
@@ -303,50 +326,102 @@ def test_a_missing_account_may_be_left_alone(run: str) -> None:
         skip()
 
 
+# What is disabled, deleted or revoked is confirmed
+
+
+@pytest.mark.parametrize("confirm", ["now", "later"])
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        pytest.param({"key_identifier": PINNED_OLD, "state": "disabled"}, ("disabled", OLD), id="version"),
+        pytest.param({**BY_NAME, "state": "disabled"}, ("disabled", ""), id="key"),
+        pytest.param({**BY_NAME, "state": "absent"}, ("absent", ""), id="deleted key"),
+    ],
+)
+def test_a_removal_of_a_key_is_confirmed_without_the_lock(
+    options: dict[str, Any], name: tuple[str, str], confirm: str
+) -> None:
+    cloud = Cloud()
+
+    outcome = run_key(cloud, **options, confirm=confirm)
+
+    assert outcome.changed
+    assert outcome.report["confirmed"] is (confirm == "now")
+    [(removal, later)] = cloud.confirmations
+    assert (removal.name, removal.vault.lower(), later) == (
+        ("key", "myvault/batch", *name),
+        "myvault",
+        confirm == "later",
+    )
+    assert removal.keeps_used is False
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_removal_of_an_earlier_run_is_confirmed_without_force(force: bool) -> None:
+    """The earlier run may have ended before it has asked again."""
+    earlier = Removed("goal", "back", 5.0)
+    cloud = Cloud(earlier=earlier)
+
+    run_key(cloud, **BY_NAME, state="disabled", force=force)
+
+    assert cloud.earlier_confirmed == [None if force else earlier]
+
+
+@pytest.mark.parametrize("state", ["present", "enabled"])
+def test_nothing_is_confirmed_if_nothing_may_be_removed(state: str) -> None:
+    cloud = Cloud()
+
+    outcome = run_key(cloud, **BY_NAME, state=state, **({"new_version": True} if state == "present" else {}))
+
+    assert ("confirmed" in outcome.report, cloud.confirmations) == (False, [])
+
+
 # Unused versions
 
 
-UNUSED = {"unused_versions": "disable"}
+def run_unused(cloud: Any, **options: Any) -> Outcome:
+    return keyvault_cmk_unused_versions.run(options_of(keyvault_cmk_unused_versions, **{**BY_NAME, **options}), cloud)
 
 
-@pytest.mark.parametrize("options", [BY_NAME, FOR_ACCOUNT], ids=["key", "account"])
-def test_unused_versions_are_disabled_before_a_new_version_is_made(options: dict[str, Any]) -> None:
-    """So the version that the account is about to leave stays enabled."""
+def test_unused_versions_are_disabled_under_the_lock_and_confirmed_without_it() -> None:
     cloud = Cloud(on(PINNED_NEW))
-    outcome = run_key(cloud, **options, **UNUSED, new_version=True)
+    outcome = run_unused(cloud)
 
-    assert cloud.did[:2] == [("update", MIDDLE, "myvault"), ("update", OLD, "myvault")]
-    assert [one[0] for one in cloud.did[2:]] == ["create"]
+    assert cloud.did == [("update", MIDDLE, "myvault"), ("update", OLD, "myvault")]
     assert (outcome.changed, outcome.report["disabled_versions"]) == (True, [MIDDLE, OLD])
     assert outcome.before["enabled_versions"] == sorted([OLD, MIDDLE, NEW])
-    assert outcome.after["enabled_versions"] == sorted([NEW, "f" * 32])
+    assert outcome.after["enabled_versions"] == [NEW]
+    assert outcome.report["summary"].startswith("Disabled version ")
+    [(removal, later)] = cloud.confirmations
+    assert (removal.name, later, removal.keeps_used) == (("key", "myvault/batch", "retired", ""), False, True)
 
 
 def test_unused_versions_are_disabled_once_for_a_key_and_a_run() -> None:
-    first, second = Cloud(on(PINNED_NEW)), Cloud(on(PINNED_NEW))
-    run_key(first, **FOR_ACCOUNT, **UNUSED)
-    run_key(second, **FOR_ACCOUNT, **UNUSED, unused_for="P1D")
+    first, second, third = Cloud(on(PINNED_NEW)), Cloud(on(PINNED_NEW)), Cloud(on(PINNED_NEW))
+    run_unused(first)
+    run_unused(second)
+    run_unused(third, unused_for="P1D")
 
-    assert first.shared[:2] == second.shared[:2] == ["retired", "myvault/batch"]
+    assert len(first.shared) == 1
+    assert first.shared == second.shared
     # A task with another margin does not use the outcome.
-    assert first.shared[2:] != second.shared[2:]
+    assert first.shared != third.shared
 
 
 def test_versions_that_stay_enabled_are_in_the_summary() -> None:
-    outcome = run_key(Cloud(on(PINNED_NEW), age=DAY), **FOR_ACCOUNT, **UNUSED)
+    outcome = run_unused(Cloud(on(PINNED_NEW), age=DAY))
 
     assert (outcome.changed, outcome.report["kept_versions"]) == (False, [MIDDLE, OLD])
     assert "stay enabled until 2026-06-03T20:26:40Z" in outcome.report["summary"]
 
 
-@pytest.mark.parametrize(
-    ("unused_for", "warnings"), [("P7D", 1), ("P5D", 0), ("P2D", 0)], ids=["shorter", "as long", "longer"]
-)
-def test_a_rotation_that_is_faster_than_the_margin_has_one_warning(unused_for: str, warnings: int) -> None:
-    options = {**FOR_ACCOUNT, **UNUSED, "max_version_age": "P5D", "unused_for": unused_for}
-    outcome = run_key(Cloud(on(PINNED_NEW)), **options)
+def test_the_summary_of_a_key_without_unused_versions() -> None:
+    cloud = Cloud()
+    run_unused(cloud)
+    outcome = run_unused(cloud)
 
-    assert ["max_version_age" in warning for warning in outcome.warnings] == [True] * warnings
+    assert (outcome.changed, len(cloud.did)) == (False, 2)
+    assert outcome.report["summary"] == "The key batch in vault MyVault has no unused version that is enabled."
 
 
 # Access
@@ -387,8 +462,30 @@ def test_access_of_each_identity_is_revoked_or_kept() -> None:
         run_access(cloud, **OF_ACCOUNT, state="absent")
 
     cloud.account = on(None, TWO)
-    assert run_access(cloud, **OF_ACCOUNT, state="absent", in_use="keep").changed
+    cloud.confirmations.clear()
+    outcome = run_access(cloud, **OF_ACCOUNT, state="absent", in_use="keep", confirm="later")
+    assert (outcome.changed, outcome.report["confirmed"]) == (True, False)
     assert cloud.did == [("remove", PRINCIPAL, "myvault"), ("remove", OTHER, "myvault")]
+    assert [(removal.name, later) for removal, later in cloud.confirmations] == [
+        (("access", "myvault", principal, ""), True) for principal in (PRINCIPAL, OTHER)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "confirms"),
+    [
+        pytest.param({"state": "absent"}, True, id="revoked"),
+        pytest.param({"state": "absent", "force": True}, False, id="revoked by force"),
+        pytest.param({"state": "present"}, False, id="granted"),
+    ],
+)
+def test_a_revocation_is_confirmed(options: dict[str, Any], confirms: bool) -> None:
+    cloud = Cloud(vault=vault(policy(OTHER)))
+
+    outcome = run_access(cloud, vault_name="MyVault", principal_id=OTHER, **options)
+
+    assert len(cloud.confirmations) == confirms
+    assert ("confirmed" in outcome.report) is confirms
 
 
 def test_access_of_a_missing_account_is_an_error() -> None:

@@ -29,7 +29,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outc
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.document import newest_known
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.document import TAG, newest_known
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.newest import Newest
 
@@ -56,10 +56,10 @@ class KeyVault:
     def count(self) -> int:
         return len(self.versions)
 
-    def add(self, *, created: int | None = None) -> None:
+    def add(self, *, created: int | None = None, tags: Any = None) -> None:
         """Create a version, like another task or user."""
         made = NOW - DAY + self.count if created is None else created
-        self.versions.append(key(version(self.count + 1), created=made))
+        self.versions.append(key(version(self.count + 1), created=made, tags=tags))
 
     def task(self, used: int | None = None, caller: str = "me", began: float | None = None, **wanted: Any) -> int:
         """The version that a host's task for an account returns. The playbook's task `began` now by default."""
@@ -67,7 +67,7 @@ class KeyVault:
 
     def look(self, used: int | None = None, caller: str = "me", began: float | None = None, **wanted: Any) -> Outcome:
         files = RunFiles(str(self.folder))
-        session: Any = SimpleNamespace(files=files, cache=Cache(files, lambda: caller))
+        session: Any = SimpleNamespace(files=files, cache=Cache(files, lambda: caller), run=files.run)
         session.task_began = time.monotonic() if began is None else began
         keys: Any = Keys(self, session)
 
@@ -114,10 +114,10 @@ class Keys(Plain):
     def _named(self, name: str) -> Mapping[str, Any]:
         return next(one for one in self.vault.versions if one["key"]["kid"].endswith(name))
 
-    def create(self, **_arguments: Any) -> None:
+    def create(self, body: Mapping[str, Any], **_key: Any) -> None:
         if self.vault.refuses:
             raise Rejected("No.")
-        self.vault.add(created=NOW - 60 + self.vault.count)
+        self.vault.add(created=NOW - 60 + self.vault.count, tags=body.get("tags"))
         self.session.cache.changed("key")
 
 
@@ -162,6 +162,32 @@ def test_a_second_forced_rotation_of_the_run_makes_no_version(vault: KeyVault) -
     for used in (1, 2):
         again = vault.look(used, **FORCED)
         assert (again.changed, vault.number(again), vault.count) == (False, 2, 2)
+
+
+@pytest.mark.parametrize(("purpose", "tag"), [(None, "run"), ("change 7", "change 7")], ids=["by default", "named"])
+def test_a_forced_version_is_tagged_with_its_purpose(vault: KeyVault, purpose: str | None, tag: str) -> None:
+    """By default, the purpose is the run."""
+    vault.task(1, **FORCED, new_version_for=purpose)
+
+    run = vault.folder.name
+    assert vault.versions[-1]["tags"] == {TAG: run if tag == "run" else tag}
+
+
+def test_a_forced_version_counts_although_the_notes_of_the_run_are_lost(vault: KeyVault) -> None:
+    vault.task(1, **FORCED)
+    for file in vault.folder.glob("*.json"):
+        file.unlink()
+
+    assert vault.task(1, **FORCED) == 2
+    assert vault.count == 2
+
+
+def test_another_run_makes_another_forced_version(vault: KeyVault, tmp_path: Path) -> None:
+    vault.task(1, **FORCED)
+    vault.folder = tmp_path / "another"
+    vault.folder.mkdir()
+
+    assert vault.task(1, **FORCED) == 3
 
 
 def test_a_forced_version_serves_a_due_one(vault: KeyVault) -> None:

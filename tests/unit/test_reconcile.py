@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from plain_service import Plain
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import placeholders, reconcile
+from ansible_collections.azbatch.cmk.plugins.module_utils._core import plan as plan_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -636,8 +638,8 @@ def test_a_failed_change_is_rolled_back() -> None:
     assert failed.value.facts["restored"] is True
     assert failed.value.facts["current_state"] == {"books": ["atlas"]}
     assert failed.value.msg.endswith("1 books are on the shelf.")
-    # Write, read; then the rollback: read, write, read.
-    assert shelf.did == ["read", "add", "add", "read", "read", "remove", "read"]
+    # Write, read; a read that shows whether the change can stay; then the rollback: read, write, read.
+    assert shelf.did == ["read", "add", "add", "read", "read", "read", "remove", "read"]
 
 
 def test_without_an_applied_step_nothing_is_rolled_back() -> None:
@@ -647,7 +649,7 @@ def test_without_an_applied_step_nothing_is_rolled_back() -> None:
         run(goal("fable"), shelf)
 
     assert failed.value.facts == {"applied": [], "restored": True, "current_state": {"books": ["atlas"]}}
-    assert shelf.did == ["read", "add", "read", "read"]
+    assert "remove" not in shelf.did
 
 
 def test_a_failed_rollback_is_reported_with_the_first_failure() -> None:
@@ -712,6 +714,7 @@ class Lamp:
     lit: bool = True
     rollback_goal: Lamp | None = None
     if_refused: Lamp | None = None
+    taken_away: bool | None = None
 
     def described(self, _stands: Any) -> str:
         return "The lamp is as it was."
@@ -840,39 +843,221 @@ def test_a_change_begins_only_if_its_requirement_holds() -> None:
     assert not converge(goal("novel"), shelf, Books, before_change=refuse).changed
 
 
+# A change that has taken effect stays
+
+
+class Available(Lamps):
+    """A lamp whose state has the availability. The first read of a lit lamp fails."""
+
+    available: bool | None = True
+
+    def plan(self, goal: Lamp, lit: bool) -> Plan:  # type: ignore[override]
+        plan = Lamps.plan(goal, lit)
+        return replace(plan, before={"lit": lit, "available": self.available})
+
+
+@pytest.mark.parametrize(
+    ("failure", "available", "stays"),
+    [
+        pytest.param(Unavailable, True, True, id="available"),
+        pytest.param(Denied, True, True, id="another error"),
+        pytest.param(Refused, True, False, id="refused"),
+        pytest.param(Unavailable, False, False, id="unavailable"),
+        pytest.param(Unavailable, None, False, id="not known"),
+    ],
+)
+def test_a_change_that_took_effect_stays_if_the_resource_is_available(
+    failure: type[CmkError], available: bool | None, stays: bool
+) -> None:
+    lamps = Available(failure)
+    lamps.available = available
+
+    with pytest.raises(failure) as failed:
+        converge(Lamp(rollback_goal=BEFORE), lamps, lamps)  # type: ignore[arg-type]
+
+    assert lamps.lit == {"red": stays}
+    assert failed.value.facts["restored"] is not stays
+    assert ("The change took effect, and stays." in failed.value.msg) is stays
+    assert failed.value.facts["current_state"]["lit"] is stays
+
+
 # Resources that accounts started to use during the removal
 
 
 def in_use(**facts: Any) -> Refused:
-    return Refused("In use.", code="in_use", **facts)
-
-
-KEPT = Outcome(False, {}, {}, report={"in_use_by": ["a newcomer"]})
+    current = {"current_state": {"lit": True}, "accounts": ["a newcomer"], "pools": ["its pool"]}
+    return Refused("In use.", code="in_use", **{"restored_versions": None, **current, **facts})
 
 
 @pytest.mark.parametrize(
-    ("failure", "made"),
+    ("failure", "keeps_used", "is_kept"),
     [
-        pytest.param(in_use(restored=True), 2, id="restored"),
-        pytest.param(in_use(restored=False), 1, id="not restored"),
-        pytest.param(in_use(), 1, id="refused before the removal"),
-        pytest.param(Refused("No.", code="users_unknown", restored=True), 1, id="refused for another reason"),
-        pytest.param(Denied("No.", restored=True), 1, id="failed"),
+        pytest.param(in_use(restored=True), True, True, id="restored"),
+        pytest.param(in_use(restored=True), False, False, id="restored, but a failure is requested"),
+        pytest.param(in_use(restored=False), True, False, id="not restored"),
+        pytest.param(in_use(), True, False, id="refused before the removal"),
+        pytest.param(Refused("No.", code="users_unknown", restored=True), True, False, id="refused for another reason"),
+        pytest.param(Denied("No.", restored=True), True, False, id="failed"),
     ],
 )
-def test_a_restored_resource_is_reported_as_in_use(failure: CmkError, made: int) -> None:
-    results = [failure, KEPT]
+def test_a_restored_resource_is_reported_as_in_use(failure: CmkError, keeps_used: bool, is_kept: bool) -> None:
+    calls = []
 
     def make() -> Outcome:
-        result = results.pop(0)
-        if isinstance(result, CmkError):
-            raise result
-        return result
+        calls.append(failure)
+        raise failure
 
-    if made == 2:
-        assert unless_used(make) == KEPT
+    if is_kept:
+        report = {"in_use_by": ["a newcomer", "its pool"], "kept_until": None}
+        expected = Outcome(False, {"lit": True}, {"lit": True}, ("In use.",), report)
+        assert unless_used(make, keeps_used=keeps_used) == expected
     else:
         with pytest.raises(CmkError) as failed:
-            unless_used(make)
+            unless_used(make, keeps_used=keeps_used)
         assert failed.value is failure
-    assert len(results) == 2 - made
+    # The removal is not tried again: reads may still show the state before the accounts were moved.
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("restored_versions", "more"),
+    [
+        pytest.param(["one", "two"], {"kept_versions": ["one", "two"], "disabled_versions": []}, id="versions"),
+        pytest.param([], {"kept_versions": [], "disabled_versions": []}, id="a deleted key"),
+        pytest.param(None, {}, id="access"),
+    ],
+)
+def test_the_versions_that_were_enabled_again_are_kept(
+    restored_versions: list[str] | None, more: dict[str, list[str]]
+) -> None:
+    outcome = reconcile.kept(in_use(restored=True, restored_versions=restored_versions))
+
+    assert {name: value for name, value in outcome.report.items() if name.endswith("_versions")} == more
+
+
+# The users of a removed resource are asked for again
+
+
+OFF, ON = Lamp(lit=False, taken_away=True), Lamp(lit=True)
+
+
+class Removed(Lamps):
+    """A lamp that was switched off. Each read takes the next of `finds`: the error that the plan raises, or None if
+    nobody needs the lamp. The last one is repeated."""
+
+    def __init__(self, *finds: CmkError | BaseException | None) -> None:
+        super().__init__(Denied, lit={"red": False})
+        self.finds = list(finds)
+        self.locked = self.waited = 0
+
+    def read(self, goal: Lamp) -> bool:
+        found = self.finds.pop(0) if len(self.finds) > 1 else self.finds[0]
+        if not goal.lit and found is not None:
+            raise found
+        return self.lit[goal.name]
+
+    def switch(self, name: str, on: bool) -> None:
+        assert self.locked
+        super().switch(name, on)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        self.locked += 1
+        yield
+        self.locked -= 1
+
+    def wait(self, used: Any) -> CmkError | None:
+        """Ask twice, like a task that waits until no list is out of date."""
+        used()
+        self.waited += 1
+        found: CmkError | None = used()
+        return found
+
+
+def require(lamps: Removed) -> None:
+    removed = plan_module.Removed(OFF, ON, 0.0)
+    reconcile.require_unused(removed, lamps, Lamps, lamps.wait, lamps.lock)  # type: ignore[arg-type]
+
+
+NEEDED = Refused("Somebody needs it.", code="in_use", accounts=["a newcomer"], pools=[])
+
+
+@pytest.mark.parametrize(
+    ("finds", "code"),
+    [
+        pytest.param([None], None, id="unused"),
+        pytest.param([Unavailable("It is dark."), None], None, id="not readable at first"),
+        pytest.param([NotFound("There is no lamp yet."), None], None, id="not found at first"),
+        pytest.param([None, NEEDED], "in_use", id="used in the end"),
+        pytest.param([NEEDED], "in_use", id="used from the start"),
+        pytest.param([Denied("You may not look.")], "permission_denied", id="not readable"),
+        pytest.param([Refused("Who knows.", code="users_unknown")], "users_unknown", id="not known"),
+    ],
+)
+def test_a_removal_is_undone_if_somebody_uses_the_resource_or_that_cannot_be_found_out(
+    finds: list[CmkError | None], code: str | None
+) -> None:
+    lamps = Removed(*finds)
+
+    if code is None:
+        require(lamps)
+    else:
+        with pytest.raises(CmkError) as failed:
+            require(lamps)
+        assert failed.value.code == code
+        assert failed.value.facts["restored"] is True
+        assert failed.value.facts["current_state"] == {"lit": True}
+    assert lamps.lit == {"red": code is not None}
+
+
+def test_a_user_that_is_found_ends_the_wait() -> None:
+    lamps = Removed(NEEDED)
+
+    with pytest.raises(Refused):
+        require(lamps)
+
+    assert lamps.waited == 0
+
+
+@pytest.mark.parametrize(("finds", "is_undone"), [(None, False), (NEEDED, True)], ids=["unused", "used"])
+def test_an_interrupt_of_the_wait_asks_once_more(finds: CmkError | None, is_undone: bool) -> None:
+    lamps = Removed(KeyboardInterrupt(), finds)
+
+    with pytest.raises(CmkError) as failed:
+        require(lamps)
+
+    assert failed.value.code == "interrupted"
+    assert lamps.lit == {"red": is_undone}
+
+
+def test_the_outcome_of_a_removal_has_the_goal_that_restores_the_resource() -> None:
+    lamps = Lamps(Denied, lit={"red": True}, failed=True)
+    goal = Lamp(lit=False, if_refused=ON)
+
+    outcome = converge(goal, lamps, Lamps)  # type: ignore[arg-type]
+
+    assert outcome.removed is not None
+    assert (outcome.removed.goal, outcome.removed.back) == (goal, ON)
+    # A second run removes nothing.
+    assert converge(goal, lamps, Lamps).removed is None  # type: ignore[arg-type]
+
+
+# Reports of several principals
+
+
+@pytest.mark.parametrize(
+    ("reports", "combined"),
+    [
+        pytest.param([], {}, id="none"),
+        pytest.param([{"confirmed": True}, {"confirmed": True}], {"confirmed": True}, id="all"),
+        pytest.param([{"confirmed": True}, {"confirmed": False}], {"confirmed": False}, id="not all"),
+        pytest.param([{"confirmed": False}, {"confirmed": False}], {"confirmed": False}, id="none is confirmed"),
+        pytest.param([{"in_use_by": ["a"]}, {"in_use_by": []}], {"in_use_by": ["a"]}, id="lists"),
+        pytest.param([{"kept_until": None}, {"kept_until": "2026"}], {"kept_until": "2026"}, id="the latest time"),
+        pytest.param([{"kept_until": None}, {"kept_until": None}], {"kept_until": None}, id="no time"),
+    ],
+)
+def test_reports_of_several_principals_are_one(reports: list[dict[str, Any]], combined: dict[str, Any]) -> None:
+    outcomes = [Outcome(False, {}, {}, report=report) for report in reports]
+
+    assert together(outcomes).report == combined

@@ -35,7 +35,7 @@ ELSEWHERE = f"https://vault2.vault.azure.net/keys/other/{OLD}"
 Results = Mapping[str, Mapping[str, Any]]
 
 
-INCLUDE = "ansible.builtin.include_tasks"
+INCLUDE, IMPORT = "ansible.builtin.include_tasks", "ansible.builtin.import_tasks"
 
 
 def load(role: str, folder: str, file: str = "main.yml") -> Any:
@@ -43,10 +43,11 @@ def load(role: str, folder: str, file: str = "main.yml") -> Any:
 
 
 def tasks_of(role: str) -> list[dict[str, Any]]:
-    """The tasks of the role. An included file is replaced by its tasks."""
+    """The tasks of the role. An included or imported file is replaced by its tasks."""
     tasks: list[dict[str, Any]] = []
     for task in load(role, "tasks"):
-        tasks += load(role, "tasks", task[INCLUDE]) if INCLUDE in task else [task]
+        file = task.get(INCLUDE, task.get(IMPORT))
+        tasks += load(role, "tasks", file) if file else [task]
     return tasks
 
 
@@ -66,10 +67,11 @@ class Run:
         self.variables["omit"] = OMITTED
         self.tasks: list[tuple[str, dict[str, Any]]] = []
         for task in load(role, "tasks"):
-            if INCLUDE not in task:
+            file = task.get(INCLUDE, task.get(IMPORT))
+            if not file:
                 self._run(task, returns)
             elif self._runs(task, self.variables):
-                for included in load(role, "tasks", task[INCLUDE]):
+                for included in load(role, "tasks", file):
                     self._run(included, returns)
 
     def _run(self, task: dict[str, Any], returns: Results) -> None:
@@ -230,16 +232,61 @@ def test_a_rotation_makes_a_version_and_moves_the_account() -> None:
     assert run.modules == ["keyvault_cmk_key", "batch_encryption"]
     key, move = run.options("keyvault_cmk_key"), run.options("batch_encryption")
     assert (key["account_name"], key["unready"]) == ("mybatch", "fail")
-    assert (key["unused_versions"], key["unused_for"]) == ("keep", "P7D")
     assert (move["key_identifier"], move["account_name"]) == (PINNED_NEW, "mybatch")
     assert not {"follow_latest", "replace_key"} & set(move)
 
 
-def test_unused_versions_are_disabled_on_request() -> None:
-    run = Run("rotate", FOUND, cmk_unused_versions="disable", cmk_unused_versions_after="P2D")
-    key = run.options("keyvault_cmk_key")
+UNUSED = "keyvault_cmk_unused_versions"
 
-    assert (key["unused_versions"], key["unused_for"], len(run.tasks)) == ("disable", "P2D", 2)
+
+def test_unused_versions_are_disabled_on_request_after_the_account_was_moved() -> None:
+    run = Run("rotate", FOUND, cmk_unused_versions="disable", cmk_unused_versions_after="P2D")
+
+    assert run.modules == ["keyvault_cmk_key", "batch_encryption", UNUSED]
+    options = run.options(UNUSED)
+    assert (options["vault_name"], options["name"], options["unused_for"]) == ("myvault", "batch", "P2D")
+
+
+def test_no_version_is_disabled_for_an_account_that_was_left_alone() -> None:
+    run = Run("rotate", {"__rotate_key": {"account_ready": False}}, cmk_unused_versions="disable")
+
+    assert run.modules == ["keyvault_cmk_key"]
+
+
+# A removal is confirmed by a later task, so that all hosts wait at the same time
+
+
+@pytest.mark.parametrize(
+    ("role", "asked", "register", "module"),
+    [
+        ("rotate", {"cmk_unused_versions": "disable"}, "__rotate_unused", UNUSED),
+        (
+            "switch",
+            {"cmk_new_key_identifier": ELSEWHERE, "cmk_previous_key_identifier": KEY},
+            "__switch_previous",
+            "keyvault_cmk_key",
+        ),
+        ("revert", {"cmk_revert_key": "disable"}, "__revert_key", "keyvault_cmk_key"),
+        ("revert", {"cmk_revert_key": "delete"}, "__revert_key", "keyvault_cmk_key"),
+        ("revert", {"cmk_revert_access": "revoke"}, "__revert_access", "keyvault_cmk_access"),
+    ],
+)
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_a_removal_is_confirmed_by_a_later_task(
+    role: str, asked: dict[str, Any], register: str, module: str, confirmed: bool
+) -> None:
+    ready = {"account_ready": True, "key_identifier": PINNED_NEW}
+    results: dict[str, Any] = {"__rotate_key": ready, "__switch_access": ready, register: {"confirmed": confirmed}}
+    run = Run(role, results, **asked)
+    # The account is moved first.
+    removed = run.tasks[run.modules.index("batch_encryption") + 1 :]
+
+    assert [name for name, _options in removed] == [module] * (1 if confirmed else 2)
+    first, *second = [options for _name, options in removed]
+    assert first["confirm"] == "later"
+    # The task that confirms has the same other options.
+    assert [{**options, "confirm": "later"} for options in second] == [first] * len(second)
+    assert all("confirm" not in options for options in second)
 
 
 @pytest.mark.parametrize(

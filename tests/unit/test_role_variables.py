@@ -148,6 +148,7 @@ def test_result_without_a_variable(result: dict[str, Any]) -> None:
 UTILS = ROOT / "plugins" / "module_utils"
 PACKAGES = {
     **{"keyvault_cmk_vault": "vault", "keyvault_cmk_key": "key", "keyvault_cmk_access": "access"},
+    "keyvault_cmk_unused_versions": "key",
     **{"batch_account_identity": "account", "batch_encryption": "encryption", "batch_encryption_info": "encryption"},
 }
 SHARED = [*UTILS.glob("_core/*.py"), *UTILS.glob("_azure/*.py"), *UTILS.glob("_checks/*.py")]
@@ -261,3 +262,53 @@ def test_rotate_has_a_rule(variables: dict[str, Any], expected: bool) -> None:
 def test_advice_for_rotate_names_every_rule() -> None:
     assert [name for name in _role_variables.RULES if name not in _role_variables.NO_RULE] == []
     assert KNOWN_VARIABLES >= _role_variables.RULES
+
+
+# Versions that are created more often than unused versions are disabled
+
+
+POLICY, AGE = "cmk_key_rotation_policy", "cmk_key_max_age"
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        pytest.param({}, None, id="neither"),
+        pytest.param({AGE: "P6D"}, AGE, id="age, shorter"),
+        pytest.param({AGE: "P7D"}, None, id="age, as long"),
+        pytest.param({AGE: "P90D"}, None, id="age, longer"),
+        pytest.param({AGE: ""}, None, id="age, blank"),
+        pytest.param({AGE: None}, None, id="age, null"),
+        pytest.param({AGE: "P6D", "cmk_unused_versions": "keep"}, None, id="versions are kept"),
+        pytest.param({AGE: "P6D", "cmk_unused_versions": ""}, None, id="versions are kept, blank"),
+        pytest.param({AGE: "P6D", "cmk_unused_versions_after": "P5D"}, None, id="a shorter margin"),
+        pytest.param({AGE: "P6D", "cmk_unused_versions_after": "P0D"}, None, id="no margin"),
+        pytest.param({AGE: "P20D", "cmk_unused_versions_after": "P30D"}, AGE, id="a longer margin"),
+        # A blank variable counts as not set, so the margin is the default.
+        pytest.param({AGE: "P20D", "cmk_unused_versions_after": ""}, None, id="a blank margin"),
+        # Key Vault creates the next version before the nightly run.
+        pytest.param({POLICY: {"time_after_create": "P7D"}}, POLICY, id="policy, as long"),
+        pytest.param({POLICY: {"time_after_create": "P8D"}}, None, id="policy, longer"),
+        pytest.param(
+            {POLICY: {"time_before_expiry": "P21D", "expiry_time": "P28D"}}, POLICY, id="policy, before expiry"
+        ),
+        pytest.param(
+            {POLICY: {"time_before_expiry": "P20D", "expiry_time": "P28D"}}, None, id="policy, before expiry, longer"
+        ),
+        pytest.param({POLICY: {"time_after_create": "P8D", "expiry_time": ""}}, None, id="policy, with a blank text"),
+        # Ansible accepts a dictionary as a text, for example from -e.
+        pytest.param({POLICY: '{"time_after_create": "P7D"}'}, POLICY, id="policy, as a text"),
+        pytest.param({POLICY: {}}, None, id="policy, empty"),
+        pytest.param({POLICY: ""}, None, id="policy, blank"),
+        pytest.param({AGE: "P90D", POLICY: {"time_after_create": "P7D"}}, POLICY, id="both, the policy is shorter"),
+        pytest.param({AGE: "P5D", POLICY: {"time_after_create": "P90D"}}, AGE, id="both, the age is shorter"),
+    ],
+)
+def test_a_rotation_that_is_faster_than_the_margin_has_one_warning(
+    variables: dict[str, Any], named: str | None
+) -> None:
+    defaults = {"cmk_unused_versions": "disable", "cmk_unused_versions_after": "P7D"}
+
+    warnings = list(_role_variables._too_often({**defaults, **variables}))
+
+    assert [warning.startswith(f"With this {named}, ") for warning in warnings] == [True] * (named is not None)

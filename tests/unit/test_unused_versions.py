@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Versions of a key that are disabled because nothing uses them any more (`unused_versions: disable`)."""
+"""Versions of a key that are disabled because nothing uses them any more (keyvault_cmk_unused_versions)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,20 @@ from typing import Any
 
 import pytest
 from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, account_id, disk, key, observed_key, three_versions
-from goals import key_goal
+from goals import unused_goal
 from plain_service import Plain
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, InvalidOption, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.document import DISABLED_TAG
 
 UNLISTED = ("/subscriptions/hidden",)
 
 
-def goal(unused_for: str = "P7D", **options: Any) -> Any:
-    return key_goal(unused_versions="disable", unused_for=unused_for, **options).retired
-
-
 def retire(observed: dict[str, Any], unused_for: str = "P7D", **options: Any) -> Plan:
-    return key_plan.plan(goal(unused_for, **options), observed)
+    return key_plan.plan(unused_goal(unused_for=unused_for, **options), observed)
 
 
 def pinned(version: str | None = NEW, name: str = "mybatch") -> dict[str, Any]:
@@ -80,7 +77,8 @@ def test_versions_that_are_disabled_and_kept(
     plan = retire(observed, unused_for)
 
     assert [step.arguments["version"] for step in plan.steps] == disabled
-    assert all(step.arguments["body"] == {"attributes": {"enabled": False}} for step in plan.steps)
+    body = {"attributes": {"enabled": False}, "tags": {DISABLED_TAG: "2026-05-28T20:26:40Z"}}
+    assert all(step.arguments["body"] == body for step in plan.steps)
     assert (plan.report["disabled_versions"], plan.report["kept_versions"]) == (disabled, kept)
     assert bool(plan.report["in_use_by"]) is bool(kept)
     if disabled:
@@ -117,7 +115,7 @@ def test_accounts_that_cannot_be_listed() -> None:
     with pytest.raises(Refused) as refused:
         retire(hidden)
     assert refused.value.code == "users_unknown"
-    assert "unused_versions: keep" in refused.value.facts["remedy"]
+    assert "cmk_unused_versions: keep" in refused.value.facts["remedy"]
 
     forced = retire(hidden, force=True)
     assert forced.report["disabled_versions"] == [MIDDLE, OLD]
@@ -165,13 +163,13 @@ def test_versions_are_enabled_again_if_an_account_begins_to_use_one_of_them() ->
     keys: Any = Keys()
 
     with pytest.raises(Refused) as refused:
-        converge(goal(), keys, key_plan)
+        converge(unused_goal(), keys, key_plan)
 
     assert (refused.value.code, refused.value.facts["accounts"]) == ("in_use", [account_id("newcomer")])
     assert refused.value.facts["restored"] is True
     assert keys.writes == [(MIDDLE, False), (OLD, False), (MIDDLE, True), (OLD, True)]
     # The next plan keeps the version of the account.
-    assert converge(goal(), keys, key_plan).report["kept_versions"] == [OLD]
+    assert converge(unused_goal(), keys, key_plan).report["kept_versions"] == [OLD]
 
 
 def test_a_second_plan_disables_nothing() -> None:
@@ -182,3 +180,61 @@ def test_a_second_plan_disables_nothing() -> None:
     # The second check.
     assert not key_plan.plan(first.goal, after).changed
     assert key_plan.plan(first.goal, after).before == first.after
+
+
+@pytest.mark.parametrize(
+    ("after", "users"),
+    [
+        pytest.param(three_versions(pinned(), disabled=(OLD, MIDDLE)), [], id="moved before the margin"),
+        pytest.param(three_versions(pinned(), disabled=(OLD, MIDDLE), mybatch=DAY), ["mybatch"], id="moved meanwhile"),
+        pytest.param(
+            three_versions(pinned(), disabled=(OLD, MIDDLE), mybatch=None), ["mybatch"], id="moved at an unknown time"
+        ),
+        pytest.param(
+            three_versions(account("gone", key=f"{KEY}2"), disabled=(OLD, MIDDLE), left=("gone",), gone=DAY),
+            ["gone"],
+            id="has left the key meanwhile",
+        ),
+        pytest.param(three_versions(pinned(None), disabled=(OLD, MIDDLE)), [], id="follows"),
+    ],
+)
+def test_the_second_check_asks_the_same_question(after: dict[str, Any], users: list[str]) -> None:
+    """Also about accounts that may have used a version inside the margin."""
+    first = retire(three_versions(pinned()))
+
+    if not users:
+        assert not key_plan.plan(first.goal, after).changed
+        return
+    with pytest.raises(Refused) as refused:
+        key_plan.plan(first.goal, after)
+    assert refused.value.code == "in_use"
+    assert refused.value.facts["accounts"] == [account_id(name) for name in users]
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        pytest.param(
+            {"key_identifier": f"{KEY}/{OLD}", "vault_name": None, "name": None}, "key_identifier", id="version"
+        ),
+        pytest.param({"unused_for": "soon"}, "unused_for", id="margin"),
+        pytest.param({"vault_name": None}, "vault_name", id="no vault"),
+    ],
+)
+def test_option_is_refused(options: dict[str, Any], option: str) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        unused_goal(**options)
+
+    assert refused.value.facts["option"] == option
+
+
+@pytest.mark.parametrize(
+    "named", [{}, {"key_identifier": KEY, "vault_name": None, "name": None}], ids=["names", "identifier"]
+)
+def test_goal_of_the_module(named: dict[str, Any]) -> None:
+    """A version that is in use stays enabled, and is no error."""
+    goal = unused_goal(unused_for="P2D", **named)
+
+    assert (goal.vault, goal.name, goal.version, goal.state) == ("myvault", "batch", None, "retired")
+    assert (goal.keeps_used, goal.force, goal.unused_for) == (True, False, 2 * DAY)
+    assert goal.disables_or_deletes

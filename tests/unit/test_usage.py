@@ -212,6 +212,56 @@ def test_accounts_that_reach_a_vault_as_a_principal(
     assert found == [account_id(name) for name in users]
 
 
+# A write of the run may have changed the identity, and its response was lost.
+BY_UNKNOWN = account("unknown", key=KEY, identity={"type": usage.UNKNOWN_IDENTITY})
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param(account(), (), id="no identity"),
+        pytest.param({}, (), id="no field"),
+        pytest.param(NO_KEY, (PRINCIPAL,), id="system-assigned"),
+        pytest.param(BY_USER, (OTHER, PRINCIPAL), id="user-assigned"),
+        pytest.param(BY_UNKNOWN, None, id="not known"),
+    ],
+)
+def test_principals_of_an_account(found: Any, expected: tuple[str, ...] | None) -> None:
+    assert usage.principals(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("accounts", "principal", "users"),
+    [
+        pytest.param([NO_KEY, BY_USER, BY_OTHER], PRINCIPAL, ["nokey", "byuser"], id="system- or user-assigned"),
+        pytest.param([BY_SYSTEM], PRINCIPAL, ["bysystem"], id="letter case"),
+        pytest.param([BY_OTHER, BY_UNKNOWN], PRINCIPAL, ["unknown"], id="an account that may have it"),
+        # As listed and as the run has written it.
+        pytest.param([BY_SYSTEM, BY_SYSTEM], PRINCIPAL, ["bysystem"], id="the same account twice"),
+        pytest.param([BY_OTHER, account("byother", identity=system_assigned())], PRINCIPAL, ["byother"], id="once"),
+        pytest.param([BY_OTHER], PRINCIPAL, [], id="nobody"),
+    ],
+)
+def test_accounts_that_have_a_principal(accounts: list[Any], principal: str, users: list[str]) -> None:
+    assert usage.with_principal(visible(*accounts), principal) == [account_id(name) for name in users]
+
+
+@pytest.mark.parametrize(
+    ("accounts", "expected"),
+    [
+        pytest.param([NO_KEY], True, id="system-assigned"),
+        pytest.param([BY_SYSTEM, BY_USER], True, id="in another letter case"),
+        pytest.param([BY_USER], False, id="user-assigned"),
+        pytest.param([BY_OTHER], False, id="of nobody"),
+        pytest.param([BY_UNKNOWN], False, id="not known"),
+        pytest.param([account()], False, id="no identity"),
+        pytest.param([], False, id="no account"),
+    ],
+)
+def test_whether_a_principal_is_the_system_assigned_identity_of_an_account(accounts: list[Any], expected: bool) -> None:
+    assert usage.is_system_assigned(visible(*accounts), PRINCIPAL) is expected
+
+
 SUBSCRIPTION = "/subscriptions/hidden"
 
 ON_OLD = disk("old", f"{KEY.upper()}/{OLD.upper()}")

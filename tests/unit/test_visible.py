@@ -31,6 +31,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Rejected,
     Unavailable,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.client import Accounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.reads import VaultReads
@@ -103,12 +104,12 @@ class Session:
         self.journal = Journal(RunFiles(None), SentWrites())
 
 
-def visible(resources: Resources, *handled: str) -> VisibleAccounts:
+def visible(resources: Any, *handled: str, session: Any = None) -> VisibleAccounts:
+    session = session or Session()
     accounts = HandledAccounts(RunFiles(None))
     for one in handled:
         accounts.add(one)
-    disk_keys = DiskKeys(Session(), resources)  # type: ignore[arg-type]
-    return VisibleAccounts(Session(), resources, accounts, disk_keys)  # type: ignore[arg-type]
+    return VisibleAccounts(session, resources, accounts, DiskKeys(session, resources))
 
 
 def names(found: dict[str, Any]) -> list[str]:
@@ -353,20 +354,142 @@ def test_pools_of_an_account_in_creation_are_not_listed() -> None:
     assert resources.asked == []
 
 
-@pytest.mark.parametrize(("accounts", "looks"), [(20, 2), (200, 1)])
-def test_lists_of_pools_are_shared_for_many_accounts(accounts: int, looks: int) -> None:
-    """The pools of a new account are always listed."""
+@pytest.mark.parametrize("accounts", [1, 200])
+def test_pools_are_listed_for_each_check(accounts: int) -> None:
     listed = [of(OWN, f"account{number}") for number in range(accounts)]
     resources = Resources(lists={OWN: listed, OTHER: []})
     seen = visible(resources)
-    seen.read()
-    seen.read()
-    assert len(resources.asked) == accounts * looks
+    for _check in range(2):
+        resources.asked.clear()
+        seen.read()
+        assert sorted(resources.asked) == sorted(one["id"] for one in listed)
 
-    listed.append(of(OWN, "newcomer"))
-    resources.asked.clear()
+
+def test_checks_share_the_pools_that_were_listed_late_enough() -> None:
+    """Tasks that wait until no list can be older than a change. The pools of a new account are always listed."""
+    listed = [of(OWN, "one")]
+    resources = Resources(lists={OWN: listed, OTHER: []})
+    seen = visible(resources)
+    seen.not_before = time.monotonic()
     seen.read()
-    assert listed[-1]["id"] in resources.asked
+    listed.append(of(OWN, "newcomer"))
+    seen.read()
+    assert resources.asked == [one["id"] for one in listed]
+
+    seen.not_before = time.monotonic()
+    seen.read()
+    assert resources.asked[2:] == [one["id"] for one in listed]
+
+
+def test_the_pools_of_an_account_are_listed_once_although_it_is_listed_and_written() -> None:
+    resources = Resources(lists={OWN: [of(OWN, "one")], OTHER: []})
+    session = Session()
+    with session.journal.writing("PATCH", ONE, {"properties": {"encryption": {}}}, undoes=False):
+        pass
+    seen = visible(resources, session=session)
+
+    found = seen.read()
+
+    assert [one["id"] for one in found["accounts"]] == [ONE, ONE]
+    assert resources.asked == [ONE]
+
+
+# Accounts that the run has written
+
+
+def test_accounts_are_as_listed_and_as_the_run_has_written_them() -> None:
+    session = Session()
+    to_key = {"encryption": {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": KEY}}}
+    with session.journal.writing("PATCH", TWO, {"properties": to_key}, undoes=False):
+        pass
+
+    found = visible(Resources(), session=session).everywhere()
+
+    assert [(one["id"], key_of(one) and str(key_of(one))) for one in found["accounts"]] == [
+        (ONE, None),
+        (TWO, None),
+        (TWO, KEY),
+    ]
+
+
+# When accounts were changed
+
+
+def read_of(changed_at: float | None, at: float | None, key: str | None) -> gateway_module.Answer:
+    return gateway_module.Answer(account("one", key=key), at, changed_at)
+
+
+@pytest.mark.parametrize(
+    ("listed_key", "answer", "changed_at"),
+    [
+        pytest.param(KEY, read_of(50.0, 100.0, KEY), 50.0, id="the same key"),
+        pytest.param(
+            KEY, read_of(50.0, 100.0, KEY.upper().replace("HTTPS", "https")), 50.0, id="in another letter case"
+        ),
+        pytest.param(None, read_of(50.0, 100.0, None), 50.0, id="no key"),
+        pytest.param(KEY, read_of(50.0, 100.0, f"{KEY}2"), None, id="another key: one of the two is out of date"),
+        pytest.param(KEY, read_of(50.0, 100.0, None), None, id="no key any more"),
+        pytest.param(None, read_of(50.0, 100.0, KEY), None, id="a key meanwhile"),
+        pytest.param(KEY, read_of(None, 100.0, KEY), None, id="a response without the time"),
+        pytest.param(KEY, gateway_module.Answer(None, 100.0), None, id="deleted"),
+        pytest.param(KEY, Unavailable("500"), None, id="not readable"),
+    ],
+)
+def test_when_an_account_was_changed(listed_key: str | None, answer: Answer, changed_at: float | None) -> None:
+    session, listed = Session(), account("one", key=listed_key)
+    gateway: Any = SimpleNamespace(answer=lambda _what, _ref: returned(answer))
+    seen = visible(resources_module.Resources(session, gateway), session=session)  # type: ignore[arg-type]
+
+    found, now = seen.changed_at([listed])
+
+    assert found == {listed["id"]: changed_at}
+    if isinstance(answer, CmkError):
+        # The local time.
+        assert abs(now - time.time()) < 60
+    else:
+        assert now == 100.0
+
+
+def test_the_time_of_the_check_is_that_of_the_latest_response() -> None:
+    session, listed = Session(), [of(OWN, name) for name in ("one", "two", "three")]
+    times = dict(zip([one["id"] for one in listed], [100.0, 300.0, None], strict=True))
+    gateway: Any = SimpleNamespace(answer=lambda _what, ref: gateway_module.Answer(account(), times[ref], 50.0))
+    resources = resources_module.Resources(session, gateway)  # type: ignore[arg-type]
+
+    assert visible(resources, session=session).changed_at(listed)[1] == 300.0
+    # Without a response, it is the local time.
+    assert abs(visible(resources, session=session).changed_at([])[1] - time.time()) < 60
+
+
+def test_the_time_of_a_change_is_not_known_if_the_run_has_written_the_account() -> None:
+    """The read may be older than the write."""
+    session, listed = Session(), [of(OWN, "one"), of(OWN, "two")]
+    gateway: Any = SimpleNamespace(answer=lambda _what, _ref: gateway_module.Answer(account(), 100.0, 50.0))
+    with session.journal.writing("PATCH", ONE, {"identity": {"type": "None"}}, undoes=False):
+        pass
+    seen = visible(resources_module.Resources(session, gateway), session=session)  # type: ignore[arg-type]
+
+    assert seen.changed_at(listed)[0] == {listed[0]["id"]: None, listed[1]["id"]: 50.0}
+
+
+def test_a_time_is_read_again_unless_it_was_read_late_enough() -> None:
+    session, listed = Session(), [of(OWN, "one")]
+    reads: list[str] = []
+
+    def answer(_what: str, ref: str) -> gateway_module.Answer:
+        reads.append(ref)
+        return gateway_module.Answer(account(), 100.0, 50.0)
+
+    gateway: Any = SimpleNamespace(answer=answer)
+    seen = visible(resources_module.Resources(session, gateway), session=session)  # type: ignore[arg-type]
+    seen.changed_at(listed)
+    seen.changed_at(listed)
+    assert len(reads) == 2
+
+    seen.not_before = time.monotonic()
+    seen.changed_at(listed)
+    seen.changed_at(listed)
+    assert len(reads) == 3
 
 
 # Vaults and accounts without the subscription's list
