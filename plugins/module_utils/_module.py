@@ -42,8 +42,12 @@ def execute(arguments: Mapping[str, Any], run: Callable[..., Outcome]) -> None:
                 written = cloud.written()
     except BaseException as ended:
         # An interrupted module also returns a result, and the process ends.
-        failure: dict[str, Any] = {**placeholders.shown(as_failure(ended).result()), JOURNAL: written}
-        module.fail_json(**failure)
+        failure: dict[str, Any] = placeholders.shown(as_failure(ended).result())
+        module.fail_json(**failure, **_returned(handed, written))
     for warning in result.pop("warnings", []):
         module.warn(warning)
-    module.exit_json(**result, **{JOURNAL: written})
+    module.exit_json(**result, **_returned(handed, written))
+
+
+def _returned(handed: Mapping[str, Any] | None, written: Mapping[str, Any]) -> dict[str, Any]:
+    return {} if handed is None else {JOURNAL: written}

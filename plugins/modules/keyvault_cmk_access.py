@@ -136,6 +136,14 @@ EXAMPLES = r"""
     in_use: keep
     unused_for: P14D
 
+- name: Revoke the access now, and let a later task with confirm=now confirm that no account needs it
+  azbatch.cmk.keyvault_cmk_access:
+    vault_name: myvault
+    account_name: mybatch
+    account_resource_group: rg-batch
+    state: absent
+    confirm: later
+
 - name: Grant access as a service principal that signs in with a certificate
   azbatch.cmk.keyvault_cmk_access:
     key_identifier: https://myvault.vault.azure.net/keys/batch

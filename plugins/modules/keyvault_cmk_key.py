@@ -249,6 +249,23 @@ EXAMPLES = r"""
     name: batch
     state: absent
 
+- name: Disable several keys, and wait once for all of them
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: myvault
+    name: "{{ item }}"
+    state: disabled
+    in_use: keep
+    confirm: later
+  loop: "{{ previous_keys }}"
+
+- name: Confirm that nothing uses the disabled keys
+  azbatch.cmk.keyvault_cmk_key:
+    vault_name: myvault
+    name: "{{ item }}"
+    state: disabled
+    in_use: keep
+  loop: "{{ previous_keys }}"
+
 - name: Recover a deleted key
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
@@ -331,6 +348,12 @@ disabled_versions:
   type: list
   elements: str
   sample: [fedcba9876543210fedcba9876543210]
+restored_versions:
+  description: The versions that the task disabled and enabled again, because accounts or pools turned out to use them.
+  returned: failure with code V(in_use), if versions were enabled again
+  type: list
+  elements: str
+  sample: [fedcba9876543210fedcba9876543210]
 kept_versions:
   description: The versions that stay enabled, because accounts or pools may use them.
   returned: success, with O(state=disabled) or O(state=absent)
@@ -340,8 +363,6 @@ kept_versions:
 in_use_by:
   description:
     - Ids of the Batch accounts and pools for which the key or versions were kept.
-    - The tasks of a run share the list of all accounts. With N accounts, up to N later tasks use the list without a
-      new read.
   returned: success, with O(state=disabled) or O(state=absent)
   type: list
   elements: str

@@ -88,7 +88,7 @@ summary:
   type: str
   sample: "Disabled version fedcba98… of key batch in vault myvault."
 exists:
-  description: Whether the key exists.
+  description: Whether the key exists. The values of the key are returned only if the key exists.
   returned: success
   type: bool
   sample: true
@@ -145,6 +145,12 @@ confirmed:
   returned: success
   type: bool
   sample: true
+restored_versions:
+  description: The versions that the task disabled and enabled again, because accounts or pools turned out to use them.
+  returned: failure with code V(in_use), if versions were enabled again
+  type: list
+  elements: str
+  sample: [fedcba9876543210fedcba9876543210]
 code:
   description: Machine-readable error code. The code is stable across releases; C(docs/errors.md) lists all codes.
   returned: failure
@@ -153,6 +159,7 @@ code:
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED
@@ -171,6 +178,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     **UNUSED,
     "force": {"type": "bool", "default": False},
 }
+# What is returned of the key.
+SHOWN = ("exists", "key_identifier", "versionless_identifier", "version", "enabled_versions")
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
@@ -178,8 +187,13 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     outcome = remove(goal, cloud, later=params["confirm"] == "later")
     summary = key_document.summary(goal.vault, goal.name, outcome.before, outcome.after) if outcome.changed else ""
     kept = key_document.kept_summary(goal.vault, goal.name, outcome.report)
+    shown = replace(outcome, before=_shown(outcome.before), after=_shown(outcome.after))
     nothing = f"The key {goal.name} in vault {goal.vault} has no unused version that is enabled."
-    return outcome.summarized(" ".join(filter(None, (summary, kept))) or nothing)
+    return shown.summarized(" ".join(filter(None, (summary, kept))) or nothing)
+
+
+def _shown(key: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: key[name] for name in SHOWN if name in key}
 
 
 def exclusive(params: Mapping[str, Any]) -> str:

@@ -176,15 +176,17 @@ class InProcessAction(ActionBase):
         """Run the module in a separate process, possibly on another host. Therefore the locks that the tasks of a
         run share are held here."""
 
-        validation = ArgumentSpecValidator({**CONNECTION, **self.module.ARGUMENTS}).validate(self._task.args)
+        spec = {**CONNECTION, **self.module.ARGUMENTS}
+        validation = ArgumentSpecValidator(spec).validate(self._task.args)
         params = validation.validated_parameters
-        is_wrong = bool(validation.errors.errors)
+        if validation.errors.errors:
+            return {"failed": True, "msg": self._first_error(validation.errors, spec)}
 
         def asked(name: str) -> Any:
-            """What the module says about its arguments; None if it says nothing, or if they are wrong: then the module
+            """What the module says about its arguments; None if it says nothing, or if it refuses them: then the module
             reports that."""
             ask = getattr(self.module, name, None)
-            said = None if is_wrong or ask is None else value_or_error(lambda: ask(params), CmkError)
+            said = None if ask is None else value_or_error(lambda: ask(params), CmkError)
             return None if isinstance(said, CmkError) else said
 
         vault, set_key = asked("exclusive"), asked("sets_key")

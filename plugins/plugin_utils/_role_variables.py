@@ -28,7 +28,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.task import Task
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION, UNUSED
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import placeholders
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import seconds
@@ -63,10 +63,10 @@ _PASSED_ON = re.compile(
 _VARIABLE = re.compile(r"\bcmk_\w+")
 _PREFIX = "cmk_"
 _WITH_DEFAULT = ("cmk_key_force_new_version", "cmk_unused_versions")
-# If one of these variables is set, the role rotate does more than move an account to the newest version.
 _INTERVALS = frozenset(
     {"cmk_unused_versions", "cmk_unused_versions_after", "cmk_key_max_age", "cmk_key_rotation_policy"}
 )
+# If one of these variables is set, the role rotate does more than move an account to the newest version.
 RULES = frozenset({*_WITH_DEFAULT, "cmk_key_max_age", "cmk_key_rotation_policy"})
 NO_RULE = (
     "No variable requests a rotation, so the role rotate creates a new version only if the newest version expires "
@@ -368,12 +368,14 @@ def _too_often(values: Mapping[str, Any]) -> Iterator[str]:
     """The warning that no version is ever unused for the requested time. `values` are those of _INTERVALS."""
     if values.get("cmk_unused_versions") != "disable":
         return
-    unused_for = seconds(values["cmk_unused_versions_after"], "cmk_unused_versions_after", or_none=True) or 0
-    policy, age = values.get("cmk_key_rotation_policy"), values.get("cmk_key_max_age")
+    after, age = values["cmk_unused_versions_after"], values.get("cmk_key_max_age")
+    after = UNUSED["unused_for"]["default"] if is_blank(after) else after
+    unused_for = seconds(after, "cmk_unused_versions_after", or_none=True) or 0
+    policy = values.get("cmk_key_rotation_policy")
     # Key Vault creates the next version before the nightly run.
     intervals = {
         "cmk_key_max_age": None if is_blank(age) else seconds(age, "cmk_key_max_age"),
-        "cmk_key_rotation_policy": rotation_policy.interval(policy) - 1 if policy else None,
+        "cmk_key_rotation_policy": rotation_policy.interval(check_type_dict(policy)) - 1 if policy else None,
     }
     name = next((name for name, interval in intervals.items() if interval is not None and interval < unused_for), None)
     if name:

@@ -26,7 +26,9 @@ VARS = {
 }
 QUARTER = 91 * DAY
 # Fields that differ in each run, that no test needs, or that are compared elsewhere.
-_MOMENTS = re.compile(r"^(systemData|created|updated|etag|lastModified.*|createdOn|updatedOn|nodeManagementEndpoint)$")
+_MOMENTS = re.compile(
+    r"^(systemData|created|updated|etag|lastModified.*|createdOn|updatedOn|nodeManagementEndpoint|azbatch-cmk-disabled-at)$"
+)
 
 
 def run_role(roles: RolesRunner, role: str, *, check: bool = False, diff: bool = False, **variables: Any) -> Run:
@@ -156,7 +158,7 @@ def _keys(service: Service, vault: str) -> dict[str, Any]:
                 {
                     "version": version.version,
                     "enabled": version.enabled,
-                    "tags": version.tags,
+                    "tags": version.tags and _steady(version.tags),
                     "lasts": version.expires_on and (version.expires_on - version.created_on).days,
                 }
                 for version in _in_order(service, one.name, vault)

@@ -21,6 +21,7 @@ from callers import give, sign_in
 from cases import (
     AT_ONCE,
     CLOSED,
+    DISABLE,
     PROOF_OF_ALL,
     a_lost_version,
     an_identity,
@@ -97,7 +98,7 @@ def an_unused_version_by_role(service: Service) -> dict[str, Any]:
     service.on_key(rbac=True)
     service.point(service.make_key().id)
     service.sandbox.control.advance(QUARTER)
-    return {"cmk_key_max_age": "P90D", "cmk_unused_versions": "disable"}
+    return {"cmk_key_max_age": "P90D", **DISABLE}
 
 
 def nothing_with_roles(_service: Service) -> dict[str, Any]:
@@ -357,25 +358,23 @@ def test_without_a_right_to_write(
     assert report.get("code") == "permission_denied", report
     assert report["action"] == right
     assert right in report["msg"]
-    # The retirement of unused versions does not need the permission to change an account.
-    is_retirement = "cmk_unused_versions" in name and right.startswith("Microsoft.Batch/")
-    assert len(written) == is_retirement
+    assert written == []
 
 
 def test_a_task_names_all_of_its_missing_permissions(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first task of the role rotate disables an unused version and creates a version. Without the permission to
-    create a version, no version is disabled."""
-    wanted = an_unused_version_by_role(service)
-    sign_in(service, monkeypatch, [give(service, service.sandbox.subscription, SEES, [READ_KEY])])
+    """The first task of the role rotate sets a rotation policy and creates a version."""
+    wanted = {**an_old_version_by_role(service), **a_policy(service)}
+    rights = [READ_KEY, f"{POLICIES}/read"]
+    sign_in(service, monkeypatch, [give(service, service.sandbox.subscription, SEES, rights)])
 
     report = runner.another().role("rotate", {**VARS, **wanted})
 
     assert report["code"] == "permission_denied", report
-    for right in (f"{KEYS}/update/action", f"{KEYS}/create/action"):
+    for right in (f"{POLICIES}/write", f"{KEYS}/create/action"):
         assert right in report["msg"]
-    assert all(version.enabled for version in service.versions())
+    assert len(service.versions()) == 1
 
 
 @pytest.mark.parametrize(("name", "right"), [one for one in EACH if one not in WRITES] if PROOF_OF_ALL else [])
@@ -394,8 +393,7 @@ def test_without_a_right_to_read(
     if report.get("failed"):
         what = right.removeprefix("above ").removeprefix("the key permission ")
         assert re.search(rf"\b{what}\b", json.dumps(report)), report
-        # The retirement of unused versions does not need the permissions to move an account.
-        assert written == [] or "cmk_unused_versions" in name
+        assert written == []
     else:
         # The run did not need the permission.
         assert report["changed_steps"] == _whole[name]

@@ -238,9 +238,9 @@ def test_tags_of_a_version_that_is_disabled_or_enabled_again(
     ("tags", "attributes", "expected"),
     [
         pytest.param({TAG: AT}, {"updated": NOW}, True, id="at that time"),
-        pytest.param({TAG: AT}, {"updated": NOW + 59}, True, id="a slow write"),
+        pytest.param({TAG: AT}, {"updated": NOW + 3599}, True, id="a slow write"),
         pytest.param({TAG: AT}, {"updated": NOW - 59}, True, id="clocks differ"),
-        pytest.param({TAG: AT}, {"updated": NOW + 60}, False, id="changed later"),
+        pytest.param({TAG: AT}, {"updated": NOW + 3600}, False, id="changed later"),
         pytest.param({TAG: AT}, {"updated": NOW, "enabled": True}, False, id="enabled"),
         pytest.param({}, {"updated": NOW}, False, id="without a tag"),
         pytest.param({"team": "a"}, {"updated": NOW}, False, id="with other tags"),

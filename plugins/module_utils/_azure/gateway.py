@@ -148,12 +148,13 @@ class Gateway:
         from azure.core.polling import LROPoller
         from azure.mgmt.core.polling.arm_polling import ARMPolling
 
-        with self._session.journal.writing(method, ref, body, undoes=False), self._translated(what, ref):
+        with self._session.journal.writing(method, ref, body, undoes=False) as write, self._translated(what, ref):
             began = self._sent(method, ref, body=body, if_late=if_late, _return_pipeline_response=True)
             polling = ARMPolling(_POLLING_SECONDS, lro_options={"final-state-via": "location"})
             poller = LROPoller(self._client(ref), began, lambda answer: answer, polling)
             first = began.http_response
-            return Operation(ref, first.json() if first.text() else None, poller)
+            write.document = first.json() if first.text() else None
+            return Operation(ref, write.document, poller)
 
     def finish(self, what: str, operation: Operation) -> bool:
         """Wait for a long-running operation. Raises TimedOut after wait_timeout. Returns False if Azure has accepted

@@ -15,7 +15,7 @@ import uuid
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, cast
 
@@ -59,6 +59,7 @@ class Write:
     # Whether the resource was usable after the write, and what was read to confirm that.
     is_confirmed: bool = False
     evidence: Any = None
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def may_have_taken_effect(self) -> bool:
@@ -101,7 +102,7 @@ class Journal:
         """Note the write, and its outcome when the block ends. The block sets `document`."""
         write, in_doubt = Write(method, body or {}, undoes), self._sent.in_doubt
         self._writes.setdefault(ref.lower(), []).append(write)
-        token = self._note(ref, write)
+        self._note(ref, write)
         try:
             yield write
         except (Denied, NotFound, PlanOutdated, Rejected) as refused:
@@ -110,10 +111,10 @@ class Journal:
             if self._sent.in_doubt == in_doubt:
                 is_sent = not isinstance(refused, PlanOutdated)
                 write.outcome = WriteOutcome.REFUSED if is_sent else WriteOutcome.NOT_SENT
-                self._forget(ref, token)
+                self.forget(ref, write.token)
             raise
         write.outcome, write.answered_at = WriteOutcome.ACCEPTED, time.monotonic()
-        self._note(ref, write, token)
+        self._note(ref, write)
 
     # Writes of the run to Batch accounts
 
@@ -128,10 +129,12 @@ class Journal:
         """Note that a task in another process may set this key. Returns the token for `forget`."""
         source = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": str(key)}}
         body = {"properties": {"encryption": source if key else {"keySource": "Microsoft.Batch"}}}
-        return self._note(ref, Write("PATCH", body, undoes=False))
+        write = Write("PATCH", body, undoes=False)
+        self._note(ref, write)
+        return write.token
 
     def forget(self, ref: str, token: str) -> None:
-        self._forget(ref, token)
+        self._replace(ref, lambda entries: [one for one in entries if one["token"] != token])
 
     def with_written(self, listed: Sequence[Account]) -> list[Account]:
         """The accounts, and each account again as the run has written it within the longest read delay: Azure may show
@@ -167,25 +170,20 @@ class Journal:
         written = key_of(cast(Account, setting[-1]["body"]))
         return str(written or "").lower() != str(key_of(account) or "").lower()
 
-    def _note(self, ref: str, write: Write, token: str | None = None) -> str:
-        token = token or uuid.uuid4().hex
+    def _note(self, ref: str, write: Write) -> None:
         if _ACCOUNTS in ref.lower() and ref.count("/") == 8:
             parts = {name: write.body[name] for name in ("identity", "properties") if name in write.body}
             if write.outcome is WriteOutcome.ACCEPTED and write.method == "DELETE":
                 self._replace(ref, lambda _entries: [])
             elif parts or write.document:
                 entry = {
-                    "token": token,
+                    "token": write.token,
                     "at": time.monotonic(),
                     "is_known": write.outcome is WriteOutcome.ACCEPTED,
                     "body": parts,
                     "document": _needed(write.document),
                 }
-                self._replace(ref, lambda entries: [*(one for one in entries if one["token"] != token), entry])
-        return token
-
-    def _forget(self, ref: str, token: str) -> None:
-        self._replace(ref, lambda entries: [one for one in entries if one["token"] != token])
+                self._replace(ref, lambda entries: [*(one for one in entries if one["token"] != write.token), entry])
 
     def _replace(self, ref: str, change: Any) -> None:
         file = self._file(ref)

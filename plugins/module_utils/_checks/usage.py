@@ -224,9 +224,12 @@ def is_system_assigned(visible: Listed, principal: str) -> bool:
 
 
 def principals(account: Account) -> tuple[str, ...] | None:
-    """The object ids of the account's identities; None if they are not known."""
+    """The object ids of the account's identities; None if they are not known. The response to a creation may not have
+    the id of a system-assigned identity yet."""
     identity = account.get("identity", {})
-    return None if identity.get("type") == UNKNOWN_IDENTITY else principals_of(identity)
+    kind = identity.get("type", "")
+    is_known = kind != UNKNOWN_IDENTITY and ("SystemAssigned" not in kind or identity.get("principalId"))
+    return principals_of(identity) if is_known else None
 
 
 def guard(users: list[str], visible: Visible, what: str, *, force: bool) -> tuple[str, ...]:

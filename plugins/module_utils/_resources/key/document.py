@@ -32,8 +32,9 @@ TAG = "azbatch-cmk-new-version-for"
 # The tag of a version that was disabled because nothing used it has the time of that. A later run asks again whether
 # something uses the version, if the run that has disabled it ended too early.
 DISABLED_TAG = "azbatch-cmk-disabled-at"
-# The longest time, in seconds, between the time in the tag and the change of the version.
-_TAG_IS_EXACT_SECONDS = 60
+# The longest time, in seconds, between the time in the tag and the change of the version: the users of the version are
+# listed in between, which a rate limit may delay.
+_LONGEST_LIST_SECONDS = 3600
 # Documented limits of Key Vault: the number of tags of a version, and the number of characters of a tag's value.
 MOST_TAGS, LONGEST = 15, 256
 # The number of a workflow job may be used again, for example after its controller was installed again. Therefore a
@@ -227,10 +228,14 @@ def tags_of_change(tags: Mapping[str, str], disabled_at: float | None) -> dict[s
 def was_disabled_as_unused(item: KeyItem) -> bool:
     """Whether the last change of the version was that this collection has disabled it as unused. Another tool that
     disables the version later, perhaps to revoke it, does not change the tag."""
-    disabled_at, attributes = moment(item.get("tags", {}).get(DISABLED_TAG)), item["attributes"]
+    attributes = item["attributes"]
+    try:
+        disabled_at = moment(item.get("tags", {}).get(DISABLED_TAG))
+    except ValueError:  # Somebody has changed the tag.
+        return False
     if attributes["enabled"] or disabled_at is None:
         return False
-    return abs(attributes["updated"] - disabled_at) < _TAG_IS_EXACT_SECONDS
+    return abs(attributes["updated"] - disabled_at) < _LONGEST_LIST_SECONDS
 
 
 def tags_of_new_version(previous: Mapping[str, str], purpose: str | None) -> dict[str, str]:

@@ -65,8 +65,9 @@ def _refuse_out_of_range(policy: Mapping[str, Any], length: Mapping[str, int | N
 
 
 def interval(policy: Mapping[str, str | None]) -> int:
-    """The time between two versions that Key Vault creates, in seconds. `policy` is checked."""
-    after, before, life = (seconds(policy.get(name), name) or 0 for name in _NAMES)
+    """The time between two versions that Key Vault creates, in seconds. `policy` is valid; a blank duration is not
+    set."""
+    after, before, life = (seconds((policy.get(name) or "").strip() or None, name) or 0 for name in _NAMES)
     return after or life - before
 
 
