@@ -25,14 +25,17 @@ from ._core.plan import Outcome
 JOURNAL = "_journal"
 
 
-def argument_spec(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {**CONNECTION, **arguments, JOURNAL: {"type": "dict"}}
+class _Module(AnsibleModule):
+    """Takes the journal from the arguments before they are checked: it is no option."""
+
+    def _load_params(self) -> None:
+        super()._load_params()
+        self.handed = self.params.pop(JOURNAL, None)
 
 
 def execute(arguments: Mapping[str, Any], run: Callable[..., Outcome]) -> None:
-    module = AnsibleModule(argument_spec=argument_spec(arguments), supports_check_mode=True)
-    handed = module.params.pop(JOURNAL)
-    written: dict[str, Any] = {}
+    module = _Module(argument_spec={**CONNECTION, **arguments}, supports_check_mode=True)
+    handed, written = module.handed, dict[str, Any]()
     try:
         with unlogged():
             cloud = Cloud(module.params, predicts=module.check_mode, handed=handed)

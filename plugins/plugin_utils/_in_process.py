@@ -219,7 +219,6 @@ class InProcessAction(ActionBase):
         try:
             ran = self._execute(task_vars, **options, **{JOURNAL: journal.handed_over()})
             written = ran.pop(JOURNAL, None)
-            ran.get("invocation", {}).get("module_args", {}).pop(JOURNAL, None)
             if written is not None:
                 journal.merge(written)
                 if sets:

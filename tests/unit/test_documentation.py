@@ -34,6 +34,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import disabled as key_disabled
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import document as vault_document
+from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_unused_versions
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import passed_on
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,7 +165,7 @@ RETURNED = {
         **{"confirmed": True, **LEFT_ALONE},
     },
     "keyvault_cmk_unused_versions": {
-        **key_document.describe(observed_key(key())),
+        **dict.fromkeys(keyvault_cmk_unused_versions.SHOWN),
         **key_disabled.report({}),
         **{"confirmed": True},
     },
