@@ -18,7 +18,6 @@ from itertools import chain, repeat
 from typing import Any
 
 from ._azure.gateway import Gateway
-from ._azure.journal import MAX_READ_DELAY
 from ._azure.overlay import Overlay, Reads
 from ._azure.predictions import Predictions
 from ._azure.resources import Identities, Resources
@@ -30,7 +29,7 @@ from ._core import placeholders
 from ._core.documents import Account
 from ._core.errors import CmkError, Denied, Refused
 from ._core.ids import key_of
-from ._core.plan import Outcome, Removed
+from ._core.plan import MAX_READ_DELAY, Outcome, Removed
 from ._core.reconcile import Removal, kept, require_unused
 from ._resources.access.client import Access, CallerRights
 from ._resources.access.overlay import AccessOverlay
@@ -144,13 +143,14 @@ class Cloud:
         self, outcome: Outcome, removal: Removal, *, later: bool, earlier: Removed | None = None, is_noted: bool = True
     ) -> Outcome:
         """The outcome of a removal, after it was confirmed that nothing uses what was removed. Lists of Azure may be
-        out of date, so that is asked until no list can be older than the removal. With `later`, it is noted for a later
-        task of the run.
+        out of date, so that is asked until no list can be older than the removal. The removal is noted meanwhile, so
+        that no other task of the run reports it as confirmed. With `later`, it stays noted for a later task.
 
         `earlier` is a removal by a run that may have ended too early. Without `is_noted`, the notes of the run are
         lost.
         """
         journal, removed = self._session.journal, outcome.removed
+        is_kept = self.predicts or removed is None or self._note(removal, removed)
         noted = journal.removals(removal.name)
         pending = [
             *(removal.of(one.versions, one.at) for one in noted),
@@ -160,7 +160,7 @@ class Cloud:
             pending = [removal.of((), time.monotonic())]
         if self.predicts or not pending:
             return _reported(outcome, confirmed=not pending)
-        if later and (removed is None or self._note(removal, removed)):
+        if later and is_kept:
             return _reported(outcome, confirmed=False)
         together = removal.of(_versions_of(pending), max(one.at for one in pending))
         try:

@@ -307,6 +307,22 @@ def test_a_key_that_others_have_just_set(
     assert service.is_safe()
 
 
+def test_no_host_confirms_what_another_host_has_to_undo(
+    ansible: Ansible, service: Service, two_keys: tuple[str, str]
+) -> None:
+    """Two hosts disable the key that another tool has just set."""
+    service.point(two_keys[0])
+    file = ansible.write("inventory.yml", {"all": {"hosts": {name: {"ansible_connection": "local"} for name in "ab"}}})
+    module, options = REMOVALS["disabled"]
+    play = {"hosts": "all", "gather_facts": False, "tasks": [task("it", module, **options)]}
+    run = ansible.playbook([play], arguments=["-i", str(file)])
+    assert run.rc == 0, run.output
+    for one in run:
+        assert one["in_use_by"] == [service.account_id()], str(one)
+    assert len(run.tasks) == 2
+    assert service.is_safe()
+
+
 @pytest.mark.parametrize("by", ["the run", "another tool"])
 def test_a_vault_whose_key_was_just_set(runner: OneProcess, service: Service, lag: str, by: str) -> None:
     _principal, first = service.on_key()

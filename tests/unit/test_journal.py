@@ -27,7 +27,7 @@ from documents import (
 )
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import journal as journal_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import MAX_READ_DELAY, Journal, WriteOutcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal, WriteOutcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import usage
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
@@ -38,7 +38,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of, parse_key_identifier
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import MAX_READ_DELAY, SentWrites
 
 ACCOUNT = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Batch/batchAccounts/A"
 ON_KEY: dict[str, Any] = {"properties": {"encryption": {"keySource": "Microsoft.KeyVault"}}}

@@ -23,11 +23,9 @@ from .._checks.usage import UNKNOWN_IDENTITY
 from .._core.documents import Account
 from .._core.errors import Denied, NotFound, PlanOutdated, Rejected
 from .._core.ids import KeyIdentifier, key_of
-from .._core.plan import SentWrites
+from .._core.plan import MAX_READ_DELAY, SentWrites
 from .run_store import RunFiles
 
-# No read of Azure is out of date by more seconds. An assumption: Microsoft documents no limit.
-MAX_READ_DELAY = 180
 _ACCOUNTS = "/providers/microsoft.batch/batchaccounts/"
 _WRITES, _REMOVALS = "writes to accounts", "removals"
 # The writes are in several files, so that adding one does not read and write all of them.

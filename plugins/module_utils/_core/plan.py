@@ -17,6 +17,8 @@ from . import placeholders
 from .errors import CmkError
 
 P = ParamSpec("P")
+# No read of Azure is out of date by more seconds. An assumption: Microsoft documents no limit.
+MAX_READ_DELAY = 180
 
 
 class Service(Protocol):

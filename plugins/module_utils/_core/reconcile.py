@@ -19,7 +19,7 @@ from . import interrupts
 from .concurrent import map_concurrent
 from .errors import CmkError, Denied, NotConverged, NotFound, PlanOutdated, Refused, Unavailable
 from .interrupts import as_failure
-from .plan import Outcome, Plan, Removed, Service, Step, W
+from .plan import MAX_READ_DELAY, Outcome, Plan, Removed, Service, Step, W
 
 
 class Planner(Protocol[W]):
@@ -193,7 +193,7 @@ def require_unused(
             try:
                 with interrupts.deferred(), lock():
                     if _is_refused(todo, service, planner, failure):
-                        _put_back(removed.back, None, service, planner, failure, is_removed=True)
+                        _put_back(removed.back, None, service, planner, failure, removed_at=removed.at)
             except BaseException as interrupt:
                 failure.__cause__ = interrupt
             raise failure from failure.__cause__
@@ -278,7 +278,8 @@ def _restore(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) 
         return
     if todo.if_refused is not None and _is_refused(todo, service, planner, failure):
         is_removed = _is_removal(todo) and len(failure.facts["applied"]) == len(todo.steps)
-        _put_back(todo.if_refused, todo.before, service, planner, failure, is_removed=is_removed)
+        removed_at = time.monotonic() if is_removed else None
+        _put_back(todo.if_refused, todo.before, service, planner, failure, removed_at=removed_at)
 
 
 def _may_stay(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) -> bool:
@@ -315,16 +316,17 @@ def _is_refused(todo: Plan[W], service: W, planner: Planner[W], failure: CmkErro
     return False
 
 
-def _write_back(previous: Any, service: W, planner: Planner[W], *, is_removed: bool) -> None:
+def _write_back(previous: Any, service: W, planner: Planner[W], *, removed_at: float | None) -> None:
     """Write the previous setting. Repeat that while Azure does not respond, or does not show the resource: a key
-    that is being deleted can be recovered only once its deletion is complete. If this task has certainly removed
-    something (`is_removed`), a read that shows the previous setting is out of date, so wait until a read shows the
-    removal."""
+    that is being deleted can be recovered only once its deletion is complete. If the run has certainly removed
+    something (`removed_at`), a read that shows the previous setting may be out of date. Therefore wait until a read
+    shows the removal, or until no read is out of date: then somebody else has restored the setting."""
 
     def attempt() -> CmkError | None:
+        began = time.monotonic()
         try:
             plan = planner.plan(previous, _read_again(service, previous))
-            if is_removed and not plan.steps:
+            if removed_at is not None and not plan.steps and began < removed_at + MAX_READ_DELAY:
                 return _removal_not_shown()
             _apply(plan, service, [])
         except (NotFound, PlanOutdated, Unavailable) as obstacle:
@@ -359,7 +361,7 @@ def _put_back(
     planner: Planner[W],
     failure: CmkError,
     *,
-    is_removed: bool = False,
+    removed_at: float | None = None,
 ) -> bool:
     """Restore the previous state with a plan, so that the rollback is also checked in advance, and writes nothing
     if nothing has changed.
@@ -368,7 +370,7 @@ def _put_back(
     rollback was completed.
     """
     try:
-        _write_back(previous, service, planner, is_removed=is_removed)
+        _write_back(previous, service, planner, removed_at=removed_at)
         current, _missing = _look_until_shown(previous, service, planner)
     except Exception as ended:
         obstacle = as_failure(ended)

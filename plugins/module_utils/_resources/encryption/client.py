@@ -18,7 +18,7 @@ from functools import partial
 from math import inf
 from typing import Any, cast
 
-from ..._azure.journal import MAX_READ_DELAY, WriteOutcome
+from ..._azure.journal import WriteOutcome
 from ..._azure.session import Polled, Session
 from ..._checks.diagnosis import Surveyed, Symptoms, lost_after_change, lost_key
 from ..._checks.preflight import Evidence, for_rollback
@@ -27,6 +27,7 @@ from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotConverged, NotFound, PlanOutdated, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
+from ..._core.plan import MAX_READ_DELAY
 from ..account.client import Accounts
 from ..account.document import (
     KeyUnusable,

@@ -17,7 +17,6 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from ..._azure.journal import MAX_READ_DELAY
 from ..._azure.resources import Identities, Resources
 from ..._azure.session import Session
 from ..._azure.visible import VisibleAccounts
@@ -29,6 +28,7 @@ from ..._core.concurrent import map_concurrent, value_or_error
 from ..._core.documents import Account, KeyBundle, RoleAssignment
 from ..._core.errors import CmkError, NotConverged
 from ..._core.ids import KeyIdentifier, key_of, principals_of
+from ..._core.plan import MAX_READ_DELAY
 from ..access.client import Access
 from ..access.document import by_principal, roles_in, scope_of
 from ..key.client import Keys

@@ -18,7 +18,6 @@ from typing import Any
 
 from ..._azure.cache import JUST_NOW, RECENTLY, NotBefore
 from ..._azure.gateway import Gateway
-from ..._azure.journal import MAX_READ_DELAY
 from ..._azure.resources import Resources
 from ..._azure.session import Polled, Session
 from ..._azure.visible import VisibleAccounts
@@ -27,7 +26,7 @@ from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account, KeyBundle, KeyItem, RotationPolicy, Vault
 from ..._core.errors import CmkError, Denied, NotFound, TimedOut, Unavailable
 from ..._core.ids import KeyIdentifier, key_in_vault, key_of, read_key_identifier
-from ..._core.plan import Removed
+from ..._core.plan import MAX_READ_DELAY, Removed
 from ..access.client import Access
 from ..vault.reads import VaultReads
 from . import disabled
