@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import signal
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -974,8 +975,8 @@ class Removed(Lamps):
         return found
 
 
-def require(lamps: Removed) -> None:
-    removed = plan_module.Removed(OFF, ON, 0.0)
+def require(lamps: Removed, at: float = 0.0) -> None:
+    removed = plan_module.Removed(OFF, ON, at)
     reconcile.require_unused(removed, lamps, Lamps, lamps.wait, lamps.lock)  # type: ignore[arg-type]
 
 
@@ -1008,6 +1009,17 @@ def test_a_removal_is_undone_if_somebody_uses_the_resource_or_that_cannot_be_fou
         assert failed.value.facts["restored"] is True
         assert failed.value.facts["current_state"] == {"lit": True}
     assert lamps.lit == {"red": code is not None}
+
+
+@pytest.mark.parametrize(("age", "restored"), [(plan_module.MAX_READ_DELAY, True), (0, False)], ids=["old", "new"])
+def test_what_somebody_else_has_restored_is_believed_once_no_read_is_out_of_date(age: float, restored: bool) -> None:
+    lamps = Removed(NEEDED)
+    lamps.lit["red"] = True
+
+    with pytest.raises(Refused) as failed:
+        require(lamps, time.monotonic() - age)
+
+    assert failed.value.facts["restored"] is restored
 
 
 def test_a_user_that_is_found_ends_the_wait() -> None:
