@@ -144,7 +144,8 @@ class Cloud:
     ) -> Outcome:
         """The outcome of a removal, after it was confirmed that nothing uses what was removed. Lists of Azure may be
         out of date, so that is asked until no list can be older than the removal. The removal is noted meanwhile, so
-        that no other task of the run reports it as confirmed. With `later`, it stays noted for a later task.
+        that no other task of the run reports it as confirmed. With `later`, it stays noted for a later task, unless
+        there is nothing to wait for.
 
         `earlier` is a removal by a run that may have ended too early. Without `is_noted`, the notes of the run are
         lost.
@@ -160,9 +161,9 @@ class Cloud:
             pending = [removal.of((), time.monotonic())]
         if self.predicts or not pending:
             return _reported(outcome, confirmed=not pending)
-        if later and is_kept:
-            return _reported(outcome, confirmed=False)
         together = removal.of(_versions_of(pending), max(one.at for one in pending))
+        if later and is_kept and together.at + MAX_READ_DELAY > time.monotonic():
+            return _reported(outcome, confirmed=False)
         try:
             require_unused(
                 together,
@@ -178,6 +179,7 @@ class Cloud:
             undone = kept(failure)
             return _reported(replace(undone, warnings=(*outcome.warnings, *undone.warnings)), confirmed=True)
         journal.end_removals(noted)
+        removal.confirm(together)
         return _reported(outcome, confirmed=True)
 
     def _note(self, removal: Removal, removed: Removed) -> bool:

@@ -251,6 +251,7 @@ from typing import Any
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import principals_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import (
@@ -326,9 +327,22 @@ def _run(goal: access_goal.Goal, params: Mapping[str, Any], cloud: Cloud) -> Out
             # All goals are checked before the first change.
             for one in goals:
                 predicted(one, cloud.access, access_plan)
-        outcomes = [make(goal) for goal in goals]
+        outcomes, failures = [], list[CmkError]()
+        for wanted in goals:
+            try:
+                outcomes.append(make(wanted))
+            except CmkError as failure:
+                failures.append(failure)
+                break
     if not goal.present and not goal.force:
-        outcomes = [confirmed(*one) for one in zip(goals, outcomes, strict=True)]
+        # What was revoked is confirmed, whatever has failed for another identity of the account.
+        for index, made in enumerate(outcomes):
+            try:
+                outcomes[index] = confirmed(goals[index], made)
+            except CmkError as failure:
+                failures.append(failure)
+    if failures:
+        raise failures[0]
     summary = " ".join(_summary(one) for one in outcomes)
     outcome = together(outcomes).summarized(summary or f"{account} has no identity, and no access.")
     return replace(outcome, report={**outcome.report, "account_ready": True}) if account else outcome

@@ -19,7 +19,7 @@ description:
     not read.
   - The module changes nothing and fails with the code V(users_unknown) if not all accounts and pools can be listed,
     unless O(force) is set.
-  - The module sets the tag C(azbatch-cmk-disabled-at) on a version that it disables, unless the version already has 15
+  - The module sets the tag C(azbatch-cmk-disabled) on a version that it disables, unless the version already has 15
     tags.
 version_added: 1.0.0
 author:

@@ -27,7 +27,7 @@ VARS = {
 QUARTER = 91 * DAY
 # Fields that differ in each run, that no test needs, or that are compared elsewhere.
 _MOMENTS = re.compile(
-    r"^(systemData|created|updated|etag|lastModified.*|createdOn|updatedOn|nodeManagementEndpoint|azbatch-cmk-disabled-at)$"
+    r"^(systemData|created|updated|etag|lastModified.*|createdOn|updatedOn|nodeManagementEndpoint|azbatch-cmk-disabled)$"
 )
 
 

@@ -418,9 +418,12 @@ def test_a_run_that_ends_before_the_confirmation_is_completed_by_the_next(
     assert service.is_safe()
 
 
+@pytest.mark.parametrize("confirm", ["now", "later"])
+@pytest.mark.parametrize("after", [0, 240, 1800])
 def test_a_killed_run_is_completed_by_the_next(
-    runner: OneProcess, service: Service, wire: Wire, two_versions: tuple[str, str]
+    runner: OneProcess, service: Service, wire: Wire, two_versions: tuple[str, str], after: int, confirm: str
 ) -> None:
+    """As late as that may be. There is nothing to wait for if the removal is older than any read."""
     service.point(two_versions[0])
     disabled: list[Any] = []
 
@@ -432,9 +435,49 @@ def test_a_killed_run_is_completed_by_the_next(
     with suppress(Killed), wire.meddled(is_later, wire.kill):
         runner.another().module("keyvault_cmk_unused_versions", KEY1)
     assert service.enabled() == [False, True]
-    done(runner.another().module("keyvault_cmk_unused_versions", KEY1))
-    assert service.enabled() == [True, True]
-    assert service.is_safe()
+    service.sandbox.control.advance(after)
+    report = done(runner.another().module("keyvault_cmk_unused_versions", {**KEY1, "confirm": confirm}))
+    is_asked = confirm == "now" or after > DELAY
+    assert (report["confirmed"], service.enabled()) == (is_asked, [is_asked, True])
+    assert service.is_safe() or not is_asked
+
+
+def test_what_is_confirmed_is_not_asked_again(
+    runner: OneProcess, service: Service, two_versions: tuple[str, str]
+) -> None:
+    assert done(runner.another().module("keyvault_cmk_unused_versions", KEY1))["disabled_versions"]
+    service.sandbox.control.advance(61)
+    assert service.versions()[0].tags == {"azbatch-cmk-disabled": "confirmed"}
+    since = service.sandbox.control.last
+    report = done(runner.another().module("keyvault_cmk_unused_versions", KEY1))
+    assert (report["changed"], report["confirmed"]) == (False, True)
+    assert not [
+        one for one in service.sandbox.control.requests(since) if one["url"].partition("?")[0].endswith("/pools")
+    ]
+
+
+@pytest.mark.parametrize("in_use", ["keep", "fail"])
+def test_each_identity_of_an_account_is_confirmed(runner: OneProcess, service: Service, lag: str, in_use: str) -> None:
+    """The access of both identities is revoked, and both turn out to be in use by other accounts."""
+    service.make_vault()
+    principals = [service.make_identity(name)["properties"]["principalId"] for name in ("id1", "id2")]
+    for principal in principals:
+        service.grant(principal)
+    key = service.make_key().id
+    for account, identities in (("account1", ["id1"]), ("account2", ["id2"]), ("account3", ["id1", "id2"])):
+        assigned = {service.identity_id(name): {} for name in identities}
+        service.make_account(account, identity={"type": "UserAssigned", "userAssignedIdentities": assigned})
+    service.sandbox.control.advance(30 * DAY)
+    service.sandbox.control.behavior(read_lag=lag, key_loss_noticed="3600")
+    service.point(key, "account1")
+    service.point(key, "account2")
+    account = {"account_name": "account3", "account_resource_group": GROUP}
+    wanted = {"vault_name": "vault-one", **account, "state": "absent", "in_use": in_use}
+    report = runner.module("keyvault_cmk_access", wanted)
+    assert bool(report.get("failed")) is (in_use == "fail"), report
+    assert all(map(service.permissions, principals))
+    assert service.is_safe("account1")
+    assert service.is_safe("account2")
 
 
 def test_a_version_that_somebody_has_revoked_stays_disabled(

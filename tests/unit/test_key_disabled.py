@@ -401,9 +401,8 @@ def deleted_ago(seconds: float) -> dict[str, Any]:
     ("options", "observed", "found"),
     [
         pytest.param({}, with_ages(old=10, middle=20), ([MIDDLE, OLD], 10), id="two versions, the last one counts"),
-        pytest.param({}, with_ages(old=10, middle=179), ([MIDDLE, OLD], 10), id="just before the limit"),
-        pytest.param({}, with_ages(old=10, middle=180), ([OLD], 10), id="one version is too old"),
-        pytest.param({}, with_ages(old=180), None, id="too old"),
+        pytest.param({}, with_ages(old=10, middle=99 * DAY), ([MIDDLE, OLD], 10), id="versions of two runs"),
+        pytest.param({}, with_ages(old=99 * DAY), ([OLD], 99 * DAY), id="long ago"),
         pytest.param({}, with_ages(), None, id="nothing is disabled"),
         pytest.param({"version": MIDDLE}, with_ages(old=10, middle=20), ([MIDDLE], 20), id="of the named version"),
         pytest.param({"version": NEW}, with_ages(old=10), None, id="another version is named"),
@@ -413,20 +412,20 @@ def deleted_ago(seconds: float) -> dict[str, Any]:
         ),
         pytest.param({}, observed_key(key(OLD, updated=NOW, tags=TAGGED), key(NEW)), None, id="enabled again"),
         pytest.param({}, observed_key(), None, id="no key"),
-        pytest.param({"state": "absent"}, deleted_ago(10), ([], 10), id="deleted"),
-        pytest.param({"state": "absent"}, deleted_ago(180), None, id="deleted, too old"),
+        pytest.param({"state": "absent"}, deleted_ago(6 * DAY), ([], 6 * DAY), id="deleted"),
+        pytest.param({"state": "absent"}, deleted_ago(7 * DAY), None, id="deleted, too old"),
         pytest.param({"state": "absent"}, observed_key(), None, id="no deleted key"),
         pytest.param(
             {"state": "absent"}, {**deleted_ago(10), "key": key()}, None, id="deleted, and recovered or created again"
         ),
     ],
 )
-def test_what_was_disabled_or_deleted_lately(
+def test_what_was_disabled_or_deleted_and_not_confirmed(
     options: dict[str, Any], observed: dict[str, Any], found: tuple[list[str], float] | None
 ) -> None:
     wanted = key_goal(**{"state": "disabled", **options})
 
-    assert disabled.lately(wanted, observed, 180) == found
+    assert disabled.unconfirmed(wanted, observed) == found
 
 
 @pytest.mark.parametrize(
@@ -457,11 +456,13 @@ def test_the_goals_after_a_removal(options: dict[str, Any], versions: list[str],
 
 
 @pytest.mark.parametrize("tags", [None, {"team": "a"}], ids=["no tags", "other tags"])
-def test_a_version_that_is_enabled_again_loses_its_tag(tags: dict[str, str] | None) -> None:
+def test_the_tag_of_a_version_that_is_enabled_again(tags: dict[str, str] | None) -> None:
     observed = observed_key(key(OLD, enabled=False, tags={**(tags or {}), **TAGGED}), key(NEW))
     back = disabled.removed(key_goal(state="disabled"), [OLD], 0.0).back
 
-    assert key_plan.plan(back, observed).steps == update(True, OLD, tags=tags or {})
+    assert key_plan.plan(back, observed).steps == update(
+        True, OLD, tags={**(tags or {}), key_document.DISABLED_TAG: "enabled again"}
+    )
 
 
 # Recovered

@@ -211,26 +211,27 @@ AT = "2026-05-28T20:26:40Z"
 
 
 @pytest.mark.parametrize(
-    ("tags", "disabled_at", "expected"),
+    ("tags", "disabled", "expected"),
     [
-        pytest.param({}, NOW, {TAG: AT}, id="disabled, no tags"),
-        pytest.param({"team": "a"}, NOW, {"team": "a", TAG: AT}, id="disabled, other tags stay"),
-        pytest.param({TAG: "2026-01-01T00:00:00Z"}, NOW, {TAG: AT}, id="disabled a second time"),
-        pytest.param(FEWER, NOW, {**FEWER, TAG: AT}, id="disabled, one more tag is allowed"),
-        pytest.param(MANY, NOW, None, id="disabled, no more tag is allowed"),
-        pytest.param({**FEWER, TAG: "2026-01-01T00:00:00Z"}, NOW, {**FEWER, TAG: AT}, id="disabled, tag is replaced"),
-        pytest.param({}, None, None, id="enabled again, no tags"),
-        pytest.param({"team": "a"}, None, None, id="enabled again, other tags stay"),
-        pytest.param({TAG: AT}, None, {}, id="enabled again"),
-        pytest.param({"team": "a", TAG: AT}, None, {"team": "a"}, id="enabled again, with other tags"),
+        pytest.param({}, AT, {TAG: AT}, id="disabled, no tags"),
+        pytest.param({"team": "a"}, AT, {"team": "a", TAG: AT}, id="disabled, other tags stay"),
+        pytest.param({TAG: "2026-01-01T00:00:00Z"}, AT, {TAG: AT}, id="disabled a second time"),
+        pytest.param(FEWER, AT, {**FEWER, TAG: AT}, id="disabled, one more tag is allowed"),
+        pytest.param(MANY, AT, None, id="disabled, no more tag is allowed"),
+        pytest.param({**FEWER, TAG: "2026-01-01T00:00:00Z"}, AT, {**FEWER, TAG: AT}, id="disabled, tag is replaced"),
+        pytest.param({}, key_document.ENABLED_AGAIN, None, id="enabled again, no tags"),
+        pytest.param({"team": "a"}, key_document.ENABLED_AGAIN, None, id="enabled again, other tags stay"),
+        pytest.param({TAG: AT}, key_document.ENABLED_AGAIN, {TAG: "enabled again"}, id="enabled again"),
+        pytest.param({**FEWER, TAG: AT}, key_document.CONFIRMED, {**FEWER, TAG: "confirmed"}, id="confirmed"),
+        pytest.param({"team": "a"}, key_document.CONFIRMED, None, id="confirmed, not disabled by this collection"),
     ],
 )
 def test_tags_of_a_version_that_is_disabled_or_enabled_again(
-    tags: dict[str, str], disabled_at: float | None, expected: dict[str, str] | None
+    tags: dict[str, str], disabled: str, expected: dict[str, str] | None
 ) -> None:
     before = dict(tags)
 
-    assert key_document.tags_of_change(tags, disabled_at) == expected
+    assert key_document.tags_of_change(tags, disabled) == expected
     assert tags == before
 
 
@@ -242,6 +243,7 @@ def test_tags_of_a_version_that_is_disabled_or_enabled_again(
         pytest.param({TAG: AT}, {"updated": NOW - 59}, True, id="clocks differ"),
         pytest.param({TAG: AT}, {"updated": NOW + 3600}, False, id="changed later"),
         pytest.param({TAG: AT}, {"updated": NOW, "enabled": True}, False, id="enabled"),
+        pytest.param({TAG: key_document.CONFIRMED}, {"updated": NOW}, False, id="confirmed"),
         pytest.param({}, {"updated": NOW}, False, id="without a tag"),
         pytest.param({"team": "a"}, {"updated": NOW}, False, id="with other tags"),
         pytest.param({TAG: ""}, {"updated": NOW}, False, id="with an empty tag"),

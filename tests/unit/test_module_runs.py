@@ -186,6 +186,7 @@ class Cloud:
             delete=delete,
             restorations=lambda _vault, _name: 0,
             removed_earlier=lambda _goal: self.earlier,
+            confirm=lambda _removed: None,
         )
 
     def _users(self) -> dict[str, Any]:

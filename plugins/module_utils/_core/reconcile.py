@@ -31,7 +31,7 @@ class Planner(Protocol[W]):
 class Removal:
     """Something that a task disables, deletes or revokes. `name` is its name for later tasks of the run, `vault` the
     vault whose lock is held, and `of` makes the removal of noted values: the versions and the time. With `keeps_used`,
-    what is in use is kept."""
+    what is in use is kept. `confirm` notes in Azure that nothing uses what was removed."""
 
     name: tuple[str, ...]
     vault: str
@@ -39,6 +39,7 @@ class Removal:
     planner: Planner[Any]
     of: Callable[[Sequence[str], float], Removed]
     keeps_used: bool
+    confirm: Callable[[Removed], None] = lambda _removed: None
 
 
 Check = Callable[[], None]
@@ -94,8 +95,6 @@ def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, 
         except BaseException as ended:
             failure = as_failure(ended)
             failure.facts.update(applied=applied)
-            if _is_removal(todo):
-                failure.facts.update(restored_versions=_versions(todo.goal))
             # In check mode, where missing rights are only warnings: the change also fails for a caller who has them.
             for warning in lacking:
                 failure.add(warning)
@@ -157,7 +156,7 @@ def kept(failure: CmkError) -> Outcome:
     if failure.code != "in_use" or not facts.get("restored"):
         raise failure
     report = {"in_use_by": [*facts["accounts"], *facts["pools"]], "kept_until": None}
-    if facts["restored_versions"] is not None:
+    if facts.get("restored_versions") is not None:
         report |= {"kept_versions": facts["restored_versions"], "disabled_versions": []}
     return Outcome(False, facts["current_state"], facts["current_state"], (failure.msg,), report)
 
@@ -189,11 +188,13 @@ def require_unused(
                 raise unread
         except BaseException as ended:
             failure = as_failure(ended)
-            failure.facts.update(applied=[], restored_versions=_versions(removed.goal))
+            failure.facts.update(applied=[])
             try:
                 with interrupts.deferred(), lock():
                     if _is_refused(todo, service, planner, failure):
-                        _put_back(removed.back, None, service, planner, failure, removed_at=removed.at)
+                        restored = _put_back(removed.back, None, service, planner, failure, removed_at=removed.at)
+                        if restored:
+                            failure.facts.update(restored_versions=_versions(removed.goal))
             except BaseException as interrupt:
                 failure.__cause__ = interrupt
             raise failure from failure.__cause__
@@ -279,7 +280,8 @@ def _restore(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) 
     if todo.if_refused is not None and _is_refused(todo, service, planner, failure):
         is_removed = _is_removal(todo) and len(failure.facts["applied"]) == len(todo.steps)
         removed_at = time.monotonic() if is_removed else None
-        _put_back(todo.if_refused, todo.before, service, planner, failure, removed_at=removed_at)
+        if _put_back(todo.if_refused, todo.before, service, planner, failure, removed_at=removed_at):
+            failure.facts.update(restored_versions=_versions(todo.goal))
 
 
 def _may_stay(todo: Plan[W], service: W, planner: Planner[W], failure: CmkError) -> bool:

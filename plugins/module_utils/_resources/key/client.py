@@ -26,11 +26,11 @@ from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account, KeyBundle, KeyItem, RotationPolicy, Vault
 from ..._core.errors import CmkError, Denied, NotFound, TimedOut, Unavailable
 from ..._core.ids import KeyIdentifier, key_in_vault, key_of, read_key_identifier
-from ..._core.plan import MAX_READ_DELAY, Removed
+from ..._core.plan import Removed
 from ..access.client import Access
 from ..vault.reads import VaultReads
 from . import disabled
-from .document import HSM, newest_known, version_for
+from .document import CONFIRMED, HSM, newest_known, tags_of_change, version_for, version_of
 from .goal import Observed
 
 
@@ -86,8 +86,8 @@ class Keys(Polled):
         return observed
 
     def removed_earlier(self, goal: Any) -> Removed | None:
-        """What the goal disables or deletes, if that was done so lately that lists may not have shown its users: by
-        this task, or by a run that may have ended before it has asked again."""
+        """What was disabled or deleted, but not confirmed: by this task, or by a run that has ended before it has asked
+        again."""
         url = self._url(goal.vault)
         key = self._read(url, goal.name, "")
         observed: Observed = {
@@ -96,8 +96,17 @@ class Keys(Polled):
             "deleted": None if key or goal.state != "absent" else self._deleted(url, goal.name),
             "now": self.now,
         }
-        found = disabled.lately(goal, observed, MAX_READ_DELAY)
+        found = disabled.unconfirmed(goal, observed)
         return found and disabled.removed(goal, found[0], time.monotonic() - found[1])
+
+    def confirm(self, removed: Removed) -> None:
+        """Set the tag of the disabled versions, so that no later run asks again. If that fails, a later run asks."""
+        goal = removed.goal
+        for item in (goal.taken_away and self._versions(self._url(goal.vault), goal.name)) or ():
+            tags = tags_of_change(item.get("tags", {}), CONFIRMED)
+            if version_of(item) in goal.taken_away and tags is not None and not item["attributes"]["enabled"]:
+                with suppress(CmkError):
+                    self.update(goal.vault, goal.name, version_of(item), {"tags": tags})
 
     def _require_not_deleted(self, vault: str, unreachable: Unavailable) -> None:
         """The host of a deleted vault does not respond. If the vault was deleted, that is the error."""

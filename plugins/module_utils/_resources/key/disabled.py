@@ -21,7 +21,7 @@ from ..._core.duration import instant
 from ..._core.errors import Denied
 from ..._core.ids import KeyIdentifier
 from ..._core.plan import Plan, Removed, Step, step
-from .document import identifier_of, is_usable, tags_of_change, version_of, was_disabled_as_unused
+from .document import ENABLED_AGAIN, identifier_of, is_usable, tags_of_change, version_of, was_disabled_as_unused
 from .goal import Goal, KeyWrites, Observed, key_not_found, key_soft_deleted, version_not_found
 
 _KEEP = "leave out this task (in the role rotate, set cmk_unused_versions: keep)"
@@ -172,7 +172,8 @@ def plan_enabled_again(goal: Goal, observed: Observed, before: Mapping[str, Any]
 
 def _set_enabled(goal: Goal, version: str, item: KeyItem | None, now: float, *, to: bool) -> Step[KeyWrites]:
     body: dict[str, Any] = {"attributes": {"enabled": to}}
-    if item is not None and (tags := tags_of_change(item.get("tags", {}), None if to else now)) is not None:
+    disabled = ENABLED_AGAIN if to else str(instant(now))
+    if item is not None and (tags := tags_of_change(item.get("tags", {}), disabled)) is not None:
         body["tags"] = tags
     return step(KeyWrites.update, vault=goal.vault, name=goal.name, version=version, body=body)
 
@@ -185,20 +186,20 @@ def removed(goal: Goal, versions: Sequence[str], at: float) -> Removed:
     return Removed(replace(goal, taken_away=tuple(versions)), back, at)
 
 
-def lately(goal: Goal, observed: Observed, within: float) -> tuple[list[str], float] | None:
-    """The versions that this collection has disabled, or an empty list if the key was deleted, at most `within` seconds
-    ago; and for how many seconds at most. An earlier run may have ended before it has asked again for their users."""
+def unconfirmed(goal: Goal, observed: Observed) -> tuple[list[str], float] | None:
+    """The versions that this collection has disabled and not confirmed, or an empty list if the key was deleted within
+    the margin; and for how many seconds at most. An earlier run may have ended before it has asked again for their
+    users. A deleted key does not show that."""
     now, key, deleted = observed["now"], observed["key"], observed["deleted"]
     if goal.state == "absent":
         deleted_at = deleted.get("deletedDate", 0) if deleted and key is None else 0
-        return ([], now - deleted_at) if now - deleted_at < within else None
+        return ([], now - deleted_at) if now - deleted_at < MARGIN_SECONDS else None
     ages = {
         version_of(item): now - item["attributes"]["updated"]
         for item in observed["versions"] or ()
         if goal.version in (None, version_of(item)) and was_disabled_as_unused(item)
     }
-    found = {version: age for version, age in ages.items() if age < within}
-    return (list(found), min(found.values())) if found else None
+    return (list(ages), min(ages.values())) if ages else None
 
 
 def plan_absent(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[KeyWrites]:

@@ -31,7 +31,7 @@ EXPIRES_SOON = 3600
 TAG = "azbatch-cmk-new-version-for"
 # The tag of a version that was disabled because nothing used it has the time of that. A later run asks again whether
 # something uses the version, if the run that has disabled it ended too early.
-DISABLED_TAG = "azbatch-cmk-disabled-at"
+DISABLED_TAG, CONFIRMED, ENABLED_AGAIN = "azbatch-cmk-disabled", "confirmed", "enabled again"
 # The longest time, in seconds, between the time in the tag and the change of the version: the users of the version are
 # listed in between, which a rate limit may delay.
 _LONGEST_LIST_SECONDS = 3600
@@ -216,22 +216,22 @@ def version_for(purpose: str | None, newest: KeyBundle, versions: Sequence[KeyIt
     return version_of(max(forced, key=lambda one: one["attributes"]["created"])) if forced else None
 
 
-def tags_of_change(tags: Mapping[str, str], disabled_at: float | None) -> dict[str, str] | None:
-    """The tags of a version that is disabled as unused at that time, or is enabled again (None). None if its tags stay
-    as they are."""
-    others = {name: value for name, value in tags.items() if name != DISABLED_TAG}
-    if disabled_at is not None and len(others) < MOST_TAGS:
-        return {**others, DISABLED_TAG: str(instant(disabled_at))}
-    return others if others != tags else None
+def tags_of_change(tags: Mapping[str, str], disabled: str) -> dict[str, str] | None:
+    """The tags of a version that is disabled as unused at that time, with `CONFIRMED` once that is confirmed, or with
+    `ENABLED_AGAIN`. None if its tags stay as they are. A tag is never removed, because an empty object may count as no
+    change."""
+    if DISABLED_TAG not in tags and (disabled in (CONFIRMED, ENABLED_AGAIN) or len(tags) >= MOST_TAGS):
+        return None
+    return {**tags, DISABLED_TAG: disabled}
 
 
 def was_disabled_as_unused(item: KeyItem) -> bool:
-    """Whether the last change of the version was that this collection has disabled it as unused. Another tool that
-    disables the version later, perhaps to revoke it, does not change the tag."""
+    """Whether the last change of the version was that this collection has disabled it as unused, and that is not
+    confirmed. Another tool that disables the version later, perhaps to revoke it, does not change the tag."""
     attributes = item["attributes"]
     try:
         disabled_at = moment(item.get("tags", {}).get(DISABLED_TAG))
-    except ValueError:  # Somebody has changed the tag.
+    except ValueError:  # It is no time, or somebody has changed the tag.
         return False
     if attributes["enabled"] or disabled_at is None:
         return False

@@ -39,7 +39,7 @@ def remove(goal: Goal, cloud: Any, *, later: bool) -> Outcome:
         outcome = once()
     name = "key", key_in_vault(goal.vault, goal.name), goal.state, goal.version or ""
     of = partial(disabled.removed, goal)
-    removal = Removal(name, goal.vault, cloud.keys, key_plan, of, goal.keeps_used)
+    removal = Removal(name, goal.vault, cloud.keys, key_plan, of, goal.keeps_used, cloud.keys.confirm)
     earlier = None if goal.force else cloud.keys.removed_earlier(goal)
     confirmed: Outcome = cloud.confirmed(outcome, removal, later=later, earlier=earlier)
     return confirmed
