@@ -20,7 +20,8 @@ description:
   - The module changes nothing and fails with the code V(users_unknown) if not all accounts and pools can be listed,
     unless O(force) is set.
   - The module sets the tag C(azbatch-cmk-disabled) on a version that it disables, unless the version already has 15
-    tags.
+    tags. The tag is the time, and C(confirmed) once it is confirmed that nothing uses the version. If a task ends
+    before that, the next task for the key completes the check.
 version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)

@@ -97,9 +97,9 @@ def a_lost_vault(service: Service) -> dict[str, Any]:
 CASES = {
     "provision": Case("provision", nothing, 5),
     "provision, user-assigned": Case("provision", an_identity, 4),
-    "rotate by age": Case("rotate", an_old_version, 4),
-    "switch": Case("switch", another_vault, 3),
-    "revert": Case("revert", an_account_on_its_key, 3),
+    "rotate by age": Case("rotate", an_old_version, 6),
+    "switch": Case("switch", another_vault, 4),
+    "revert": Case("revert", an_account_on_its_key, 4),
     "recover a version": Case("recover", a_lost_version, 2, answers=False),
     "recover a vault": Case("recover", a_lost_vault, 3, answers=False),
 }

@@ -412,8 +412,8 @@ def deleted_ago(seconds: float) -> dict[str, Any]:
         ),
         pytest.param({}, observed_key(key(OLD, updated=NOW, tags=TAGGED), key(NEW)), None, id="enabled again"),
         pytest.param({}, observed_key(), None, id="no key"),
-        pytest.param({"state": "absent"}, deleted_ago(6 * DAY), ([], 6 * DAY), id="deleted"),
-        pytest.param({"state": "absent"}, deleted_ago(7 * DAY), None, id="deleted, too old"),
+        pytest.param({"state": "absent"}, deleted_ago(179), ([], 179), id="deleted"),
+        pytest.param({"state": "absent"}, deleted_ago(180), None, id="deleted, too old"),
         pytest.param({"state": "absent"}, observed_key(), None, id="no deleted key"),
         pytest.param(
             {"state": "absent"}, {**deleted_ago(10), "key": key()}, None, id="deleted, and recovered or created again"

@@ -20,7 +20,7 @@ from ..._core.documents import KeyBundle, KeyItem
 from ..._core.duration import instant
 from ..._core.errors import Denied
 from ..._core.ids import KeyIdentifier
-from ..._core.plan import Plan, Removed, Step, step
+from ..._core.plan import MAX_READ_DELAY, Plan, Removed, Step, step
 from .document import ENABLED_AGAIN, identifier_of, is_usable, tags_of_change, version_of, was_disabled_as_unused
 from .goal import Goal, KeyWrites, Observed, key_not_found, key_soft_deleted, version_not_found
 
@@ -187,13 +187,13 @@ def removed(goal: Goal, versions: Sequence[str], at: float) -> Removed:
 
 
 def unconfirmed(goal: Goal, observed: Observed) -> tuple[list[str], float] | None:
-    """The versions that this collection has disabled and not confirmed, or an empty list if the key was deleted within
-    the margin; and for how many seconds at most. An earlier run may have ended before it has asked again for their
-    users. A deleted key does not show that."""
+    """The versions that this collection has disabled and not confirmed, or an empty list if the key was deleted so
+    lately that lists may not have shown its users; and for how many seconds at most. An earlier run may have ended
+    before it has asked again for their users. A deleted key does not show who has deleted it."""
     now, key, deleted = observed["now"], observed["key"], observed["deleted"]
     if goal.state == "absent":
         deleted_at = deleted.get("deletedDate", 0) if deleted and key is None else 0
-        return ([], now - deleted_at) if now - deleted_at < MARGIN_SECONDS else None
+        return ([], now - deleted_at) if now - deleted_at < MAX_READ_DELAY else None
     ages = {
         version_of(item): now - item["attributes"]["updated"]
         for item in observed["versions"] or ()
