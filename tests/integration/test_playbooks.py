@@ -153,7 +153,10 @@ def test_revert_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
 
     service.sandbox.control.advance(8 * DAY)
     run = done_by_all(ansible, "revert", **wanted)
-    assert sorted(wrote(run)) == [*["DELETE role vault-one"] * 3, *["PATCH key vault-one key1"] * 2]
+    # Hosts that confirm at the same time each set the tag of the confirmed version.
+    assert set(wrote(run)) == {"DELETE role vault-one", "PATCH key vault-one key1"}
+    assert wrote(run).count("DELETE role vault-one") == 3
+    assert 2 <= wrote(run).count("PATCH key vault-one key1") <= 4
     assert service.enabled() == [False]
     assert [service.assignments(one) for one in principals] == [[], [], []]
     assert wrote(done_by_all(ansible, "revert", **wanted)) == []

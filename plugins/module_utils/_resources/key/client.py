@@ -30,7 +30,7 @@ from ..._core.plan import Removed
 from ..access.client import Access
 from ..vault.reads import VaultReads
 from . import disabled
-from .document import CONFIRMED, HSM, newest_known, tags_of_change, version_for, version_of
+from .document import CONFIRMED, HSM, newest_known, tags_of_change, version_for, version_of, was_disabled_as_unused
 from .goal import Observed
 
 
@@ -103,8 +103,8 @@ class Keys(Polled):
         """Set the tag of the disabled versions, so that no later run asks again. If that fails, a later run asks."""
         goal = removed.goal
         for item in (goal.taken_away and self._versions(self._url(goal.vault), goal.name)) or ():
-            tags = tags_of_change(item.get("tags", {}), CONFIRMED)
-            if version_of(item) in goal.taken_away and tags is not None and not item["attributes"]["enabled"]:
+            if version_of(item) in goal.taken_away and was_disabled_as_unused(item):
+                tags = tags_of_change(item["tags"], CONFIRMED)
                 with suppress(CmkError):
                     self.update(goal.vault, goal.name, version_of(item), {"tags": tags})
 
