@@ -95,8 +95,12 @@ def test_hosts_that_do_not_wait_for_each_other_read_again(
     ansible: Ansible, service: Service, key: str, how: str
 ) -> None:
     module, options = TOOLS[how]
-    slow = {**by_another_tool(module, **options), "when": "inventory_hostname == 'account2'"}
-    run = play(ansible, [slow, task("key", "batch_encryption", **move(key))], strategy="free")
+    later = by_another_tool(module, **options)
+    done = ansible.folder / "done"
+    # The tool waits for account1, which has then read what it shares.
+    later["ansible.builtin.shell"] = f"until [ -e {done} ]; do sleep 0.1; done; {later.pop('ansible.builtin.command')}"
+    touch = {"ansible.builtin.file": {"path": str(done), "state": "touch"}, "when": "inventory_hostname == 'account1'"}
+    run = play(ansible, [later, task("key", "batch_encryption", **move(key)), touch], strategy="free")
     assert last(run, "key", "account1")["available"] is True, run.output
     assert_noticed(last(run, "key", "account2"), how)
 
