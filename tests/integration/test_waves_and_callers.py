@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -227,31 +227,36 @@ def test_a_forced_version_is_made_once_although_the_folder_is_lost(
 # Two runs
 
 
-def test_a_failed_run_does_not_undo_the_switch_of_another_run(runner: OneProcess, service: Service, wire: Wire) -> None:
-    """Both move the account to the same key. The reads of the first run fail after its switch."""
-    service.on_key()
-    wanted = service.make_key("key2").id
-    options = {
-        "resource_group": GROUP,
-        "account_name": "account1",
-        "key_source": "microsoft_keyvault",
-        "key_identifier": wanted,
-        "replace_key": True,
-    }
+POOLS_FAIL = {
+    "match": {"method": "GET", "path": "/pools"},
+    "times": 4,
+    "answer": {"status": 503, "body": {"error": {"code": "Busy", "message": "Try again."}}},
+}
+
+
+def confirmation_of_a_move() -> Callable[[Any], bool]:
+    """Whether a request lists pools after the account was moved."""
     switched: list[Any] = []
 
     def is_confirmation(request: Any) -> bool:
         switched.extend([request] if request.method == "PATCH" else [])
         return bool(switched) and "/pools" in request.url
 
+    return is_confirmation
+
+
+def test_a_failed_run_does_not_undo_the_switch_of_another_run(runner: OneProcess, service: Service, wire: Wire) -> None:
+    """Both move the account to the same key. The reads of the first run fail after its switch."""
+    service.on_key()
+    wanted = service.make_key("key2").id
+    options = {**move(wanted, "account1"), "wait_timeout": 600, "replace_key": True}
     reports: list[dict[str, Any]] = []
 
     def act() -> None:
         reports.append(runner.another().module("batch_encryption", options))
-        busy = {"status": 503, "body": {"error": {"code": "Busy", "message": "Try again."}}}
-        service.sandbox.control.fault(match={"method": "GET", "path": "/pools"}, times=4, answer=busy)
+        service.sandbox.control.fault(**POOLS_FAIL)
 
-    with wire.meddled(is_confirmation, act):
+    with wire.meddled(confirmation_of_a_move(), act):
         failed = runner.module("batch_encryption", options)
 
     assert not reports[0].get("failed"), reports
@@ -267,27 +272,14 @@ def test_a_failed_run_goes_back_if_the_account_cannot_use_the_key(
 ) -> None:
     _principal, first = service.on_key()
     wanted = service.make_key("key2").id
-    options = {
-        "resource_group": GROUP,
-        "account_name": "account1",
-        "key_source": "microsoft_keyvault",
-        "key_identifier": wanted,
-        "replace_key": True,
-    }
-    switched: list[Any] = []
-
-    def is_confirmation(request: Any) -> bool:
-        switched.extend([request] if request.method == "PATCH" else [])
-        return bool(switched) and "/pools" in request.url
-
+    options = {**move(wanted, "account1"), "wait_timeout": 600, "replace_key": True}
     service.sandbox.control.behavior(key_loss_noticed="3600", pools_without_key="200")
 
     def act() -> None:
         service.disable("key2")
-        busy = {"status": 503, "body": {"error": {"code": "Busy", "message": "Try again."}}}
-        service.sandbox.control.fault(match={"method": "GET", "path": "/pools"}, times=4, answer=busy)
+        service.sandbox.control.fault(**POOLS_FAIL)
 
-    with wire.meddled(is_confirmation, act):
+    with wire.meddled(confirmation_of_a_move(), act):
         failed = runner.module("batch_encryption", options)
 
     assert (failed["failed"], failed["restored"]) == (True, True), failed

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from .._checks.usage import UNKNOWN_IDENTITY
@@ -181,7 +182,7 @@ class Journal:
                     "body": parts,
                     "document": _needed(write.document),
                 }
-                self._replace(ref, lambda entries: [*(one for one in entries if one["token"] != write.token), entry])
+                self._replace(ref, partial(_with, new=entry))
 
     def _replace(self, ref: str, change: Any) -> None:
         file = self._file(ref)
@@ -250,23 +251,21 @@ class Journal:
         now, tokens = time.monotonic(), set()
         for one in handed.get("writes", ()):
             tokens.add(one["token"])
-            entry = {
-                **{name: value for name, value in one.items() if name not in ("ref", "age")},
-                "at": now - one["age"],
-            }
-            self._replace(one["ref"], lambda entries, new=entry: _with(entries, new))
+            self._replace(one["ref"], partial(_with, new=_aged(one, now)))
         if handed.get("removals"):
             with self._files.locked(_REMOVALS):
                 notes = self._removals()
                 for one in handed["removals"]:
                     tokens.add(one["token"])
-                    note = {
-                        **{name: value for name, value in one.items() if name != "age"},
-                        "at": now - one["age"],
-                    }
-                    notes = _with(notes, note)
+                    notes = _with(notes, _aged(one, now))
                 self._files.store(notes, _REMOVALS)
         return tokens
+
+
+def _aged(handed: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """An entry that was handed over, with its time on this machine's clock instead of its age."""
+    entry = {name: value for name, value in handed.items() if name not in ("ref", "age")}
+    return {**entry, "at": now - handed["age"]}
 
 
 def _needed(document: Any) -> Any:

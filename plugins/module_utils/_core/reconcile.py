@@ -191,10 +191,10 @@ def require_unused(
             failure.facts.update(applied=[])
             try:
                 with interrupts.deferred(), lock():
-                    if _is_refused(todo, service, planner, failure):
-                        restored = _put_back(removed.back, None, service, planner, failure, removed_at=removed.at)
-                        if restored:
-                            failure.facts.update(restored_versions=_versions(removed.goal))
+                    if _is_refused(todo, service, planner, failure) and _put_back(
+                        removed.back, None, service, planner, failure, removed_at=removed.at
+                    ):
+                        failure.facts.update(restored_versions=_versions(removed.goal))
             except BaseException as interrupt:
                 failure.__cause__ = interrupt
             raise failure from failure.__cause__
