@@ -95,12 +95,14 @@ class Cloud:
         account uses it.
 
         To skip the call is always safe. If accounts use the resource, `make` is called again only after as many
-        tasks as there were accounts. A result is used for at most _ONCE_SECONDS.
+        tasks as there were accounts. A result is used for at most _ONCE_SECONDS, and not after a task in another
+        process, which may have enabled the key.
         """
         files, name = self._session.files, (self._session.fingerprint, *name)
         with files.locked("once", *name):
             kept = files.load("once", *name)
-            if kept is not None and kept["skips"] != 0 and time.monotonic() - kept["at"] < _ONCE_SECONDS:
+            is_out_of_date = kept is None or self._session.cache.is_written_since(kept["at"])
+            if not is_out_of_date and kept["skips"] != 0 and time.monotonic() - kept["at"] < _ONCE_SECONDS:
                 files.store({**kept, "skips": kept["skips"] - 1}, "once", *name)
                 return Outcome(False, kept["after"], kept["after"], report=kept["report"])
             outcome = make()

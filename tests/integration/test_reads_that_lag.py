@@ -532,6 +532,20 @@ def test_later_is_confirmed_by_the_next_task(
     assert service.enabled() == [False, True]
 
 
+@pytest.mark.parametrize("as_module", [True, False])
+def test_later_is_confirmed_at_once_if_no_note_is_kept(
+    runner: OneProcess, service: Service, two_versions: tuple[str, str], as_module: bool
+) -> None:
+    began = now(service)
+    runner.fill_disk()
+    report = done(
+        replace(runner, as_module=as_module).module("keyvault_cmk_unused_versions", {**KEY1, "confirm": "later"})
+    )
+    runner.make_room()
+    assert (report["changed"], report["confirmed"]) == (True, True)
+    assert now(service) - began >= DELAY - 1
+
+
 @pytest.mark.parametrize("lost", [True, False])
 def test_a_revocation_is_confirmed_although_the_notes_of_the_run_are_lost(
     runner: OneProcess, service: Service, lost: bool

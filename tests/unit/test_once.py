@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
@@ -86,6 +88,17 @@ def test_a_task_in_a_separate_process_makes_the_change() -> None:
     maker = Maker(None)
 
     assert [maker.task().changed for _task in range(2)] == [True, True]
+
+
+def test_a_change_is_checked_again_after_a_task_in_another_process(tmp_path: Path) -> None:
+    """It may have enabled the version."""
+    maker = Maker(tmp_path)
+    assert [maker.task().changed for _task in range(2)] == [True, False]
+    Cache(RunFiles(str(tmp_path)), str).changed("vault")
+    assert not maker.task().changed
+    Cache(RunFiles(str(tmp_path)), str).changed()
+
+    assert maker.task().changed
 
 
 def test_a_failure_is_not_shared(tmp_path: Path) -> None:

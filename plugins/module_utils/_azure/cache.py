@@ -41,8 +41,8 @@ _ANY = "any"
 _times: ContextVar[list[float] | None] = ContextVar("_times", default=None)
 # The time since which reads of other tasks count as `just_now` too (`shared_since`), also for the threads of the block.
 _shared_since: ContextVar[float | None] = ContextVar("_shared_since", default=None)
-# After this number of single reads, all members are listed with one read.
-_LIST_THRESHOLD = 25
+# After this number of single reads, all members are listed. A page of a list has about a hundred.
+_LIST_THRESHOLD = 4
 
 
 def request_sent() -> None:
@@ -166,6 +166,11 @@ class Cache:
         kept = self._kept((kind, *name), self.recently(kind), True)
         return kept and kept["value"]
 
+    def earlier(self, *name: str) -> Any:
+        """What a task of the run has read at any time, None if no task has. Use it only to find out what to read."""
+        kept = self._own.get(name) or self._files.load(self._caller(), *name)
+        return kept and kept["value"]
+
     def keep(self, value: object, at: float, *name: str) -> None:
         """Cache a value that was read at the time `at`, for this task and for the run. A newer value stays."""
         if name in self._own and self._own[name]["at"] > at:
@@ -208,8 +213,9 @@ class Cache:
                 self._files.store(time.monotonic(), "written", kind)
 
     def is_written_since(self, at: float, *kinds: str) -> bool:
-        """Whether the run has changed resources of these kinds since then."""
-        return any(self._written(kind) > at for kind in kinds)
+        """Whether the run has changed resources of these kinds since then; without kinds, whether a task has changed
+        something that is not known here."""
+        return any(self._written(kind) > at for kind in kinds or (_ANY,))
 
     def _written(self, kind: str) -> float:
         return max(self._files.load("written", one) or 0.0 for one in (kind, _ANY))

@@ -234,8 +234,9 @@ class Journal:
     # Tasks in other processes
 
     def handed_over(self, without: Collection[str] = ()) -> dict[str, Any]:
-        """What a task in another process has to know, or what it has done: the entries without those of these tokens.
-        Their times are ages in seconds, because clocks of machines differ."""
+        """What a task in another process has to know, or what it has done: the entries without those of these tokens,
+        and whether notes of that task would be kept for later tasks. Times are ages in seconds, because clocks of
+        machines differ."""
         now = time.monotonic()
         writes = [
             {**entry, "ref": ref, "age": now - entry["at"]}
@@ -244,7 +245,7 @@ class Journal:
             if entry["token"] not in without
         ]
         removals = [{**one, "age": now - one["at"]} for one in self._removals() if one["token"] not in without]
-        return {"writes": writes, "removals": removals}
+        return {"writes": writes, "removals": removals, "are_kept": self._files.store(True, "are kept")}
 
     def merge(self, handed: Mapping[str, Any]) -> set[str]:
         """Add what a task in another process has handed over. Returns the tokens of the entries."""

@@ -69,7 +69,7 @@ class Session:
         self.journal = Journal(self.files, self.sent)
         self._handed: set[str] = set()
         if handed is not None:
-            self.files.are_passed_on = True
+            self.files.are_passed_on = handed["are_kept"]
             self._handed = self.journal.merge(handed)
         # The timeout of a change, in seconds.
         self.wait_timeout: int = connection["wait_timeout"]

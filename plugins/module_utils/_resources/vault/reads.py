@@ -72,27 +72,24 @@ class VaultReads:
     def find(self, name: str, group: str | None, not_before: NotBefore = JUST_NOW) -> Vault | None:
         """The vault of that name in the resource group or in any subscription that the caller can read.
 
-        The names of vaults are unique in Azure, so the group only avoids the search. None if there is no such
-        vault. Raises an error if the vault may be in a scope that the caller may not read.
+        The names of vaults are unique in Azure, so the group, or the place in which a task of the run has found the
+        vault before, only avoids the search. None if there is no such vault. Raises an error if the vault may be in a
+        scope that the caller may not read.
         """
         return self._session.cache.get(
             lambda: self._found(name, group, not_before), "vault", name.lower(), not_before=not_before
         )
 
     def _found(self, name: str, group: str | None, not_before: NotBefore) -> Vault | None:
-        there = self.get(group, name, not_before) if group is not None else None
-        if there is not None:
+        before: Vault | None = self._session.cache.earlier("vault", name.lower())
+        here = vault_ref(self._session.subscription_id, group, name) if group is not None else None
+        place = before["id"] if before else here
+        if place and (there := self.at(place, not_before)) is not None:
             return there
-        refused = None
-        subscriptions = self._resources.subscription_ids()
-        for subscription in subscriptions:
-            vaults, refused_here = self._seen_in(subscription)
-            if name.lower() in vaults:
-                return vaults[name.lower()]
-            refused = refused or refused_here
-        if refused := refused or self._hidden(subscriptions):
-            raise refused
-        return None
+        found = self.named({name.lower()}, [self._session.subscription_id.lower()])[name.lower()]
+        if isinstance(found, CmkError):
+            raise found
+        return found
 
     def _hidden(self, subscriptions: Sequence[str]) -> CmkError | None:
         """Why the lists of these subscriptions may not have all vaults.
