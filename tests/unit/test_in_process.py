@@ -159,10 +159,12 @@ class Rotation(keyvault_cmk_key.ActionModule):
     """Replaces the module in a separate process: records its options, and whether the vaults are locked."""
 
     seen: ClassVar[list[dict[str, Any]]] = []
+    purposes: ClassVar[list[str | None]] = []
     outcome: ClassVar[dict[str, Any]] = {}
 
     def _execute_module(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         forces = kwargs["module_args"].get("new_version")
+        self.purposes.append(kwargs["module_args"].get("new_version_for"))
         self.seen.append({"new_version": forces, "locked": is_locked("myvault"), "other": is_locked("vault2")})
         return {"changed": bool(forces), **self.outcome}
 
@@ -181,6 +183,7 @@ def is_locked(vault: str) -> bool:
 def handed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
     monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
     monkeypatch.setattr(Rotation, "seen", [])
+    monkeypatch.setattr(Rotation, "purposes", [])
     return Rotation.seen
 
 
@@ -241,6 +244,15 @@ def test_modules_share_a_forced_version(handed_over: list[dict[str, Any]], wante
         rotate(name, args={"new_version": wanted})
 
     assert [one["new_version"] for one in handed_over] == [True, False, False]
+
+
+@pytest.mark.parametrize("wanted", [None, "leak 7"])
+def test_a_forced_version_has_a_purpose(handed_over: list[dict[str, Any]], tmp_path: Path, wanted: str | None) -> None:
+    """By default the name of the run, so that another process of the run finds the version."""
+    rotate(args={"new_version": True, "new_version_for": wanted})
+
+    assert handed_over
+    assert Rotation.purposes == [wanted or tmp_path.name]
 
 
 def test_a_module_in_check_mode_counts_as_nothing(handed_over: list[dict[str, Any]]) -> None:

@@ -78,6 +78,20 @@ def test_a_change_of_another_task_is_reported_as_the_current_state(tmp_path: Pat
     assert second == Outcome(False, {"enabled": False}, {"enabled": False}, (), first.report)
 
 
+def test_the_outcome_of_one_caller_is_not_returned_to_another(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    maker.users = ["one", "two"]
+    maker.task()
+    other = Cloud({**CONNECTION, "client_id": "other"}, str(tmp_path))
+
+    with pytest.raises(Denied):
+        other.run_once(refuse, "key")
+
+
+def refuse() -> Outcome:
+    raise Denied("You may not.")
+
+
 def test_different_names_are_separate_changes(tmp_path: Path) -> None:
     maker = Maker(tmp_path)
 
