@@ -19,6 +19,8 @@ description:
     the host failed.
   - The remaining time is estimated from the finished waves. Before the first wave is finished, no estimate is shown.
   - For a play with a single host, nothing is shown.
+  - After the last play, a line for each cause names the hosts whose accounts the playbooks of this collection have left
+    alone, and the remedy.
 version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -38,10 +40,14 @@ options:
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
+from ansible import constants
 from ansible.plugins.callback import CallbackBase
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import lines, noted
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import Progress, duration
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import Tally
 
@@ -58,10 +64,13 @@ class CallbackModule(CallbackBase):
         self._tally = Tally(0)
         self._play: str | None = None
         self._shown_at = time.monotonic()
+        self._groups: Mapping[str, list[str]] = {}
+        self._inventories: list[str] = []
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Called for each wave of a play: Ansible starts the play again for each wave."""
         variables = play.get_variable_manager().get_vars(play=play)
+        self._groups, self._inventories = variables.get("groups", {}), variables.get("ansible_inventory_sources", [])
         # The path identifies a play, because ansible-runner gives each wave its own uuid.
         is_other = play.get_path() != self._play
         self._end(is_last=is_other)
@@ -98,6 +107,10 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         self._end(is_last=True)
+        notes = noted(RunFiles(constants.DEFAULT_LOCAL_TMP))  # type: ignore[attr-defined]
+        for line in lines(notes, self._groups, self._inventories):
+            # Programs may read stdout, for example with the callback plugin ansible.posix.json.
+            self._display.display(f"LEFT ALONE: {line}", stderr=True)
 
     def _through(self, result: Any, *, failed: bool = False) -> None:
         progress = self._progress

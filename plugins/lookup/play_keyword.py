@@ -20,15 +20,25 @@ options:
     description:
       - Name of the keyword. V(hosts) uses C(cmk_hosts), C(cmk_hosts_required) and the limit. V(serial) uses
         C(cmk_serial). V(max_fail_percentage) uses C(cmk_max_fail_percentage).
-      - V(left_alone) returns the hosts whose accounts earlier plays of the run have left alone
-        (C(cmk_unready_account)), or a pattern that matches no host. V(unready_fails) uses C(cmk_unready_fails) and
-        returns whether these accounts fail the run, by default V(true).
+      - V(is_left_alone) returns whether the playbook has left the account of the host alone.
+        V(left_alone) returns the hosts whose accounts earlier plays of the run have left alone, or a pattern that
+        matches no host. V(left_alone_accounts) returns the statistics of these accounts by their hosts.
+        V(left_alone_fails) uses C(cmk_left_alone_fails) and returns whether these accounts fail the run, by default
+        V(true).
       - V(set_stats) uses C(cmk_set_stats) and returns whether a job passes on its result. A job in check mode does not
         pass on its result.
     type: list
     elements: str
     required: true
-    choices: [hosts, serial, max_fail_percentage, left_alone, unready_fails, set_stats]
+    choices:
+      - hosts
+      - serial
+      - max_fail_percentage
+      - is_left_alone
+      - left_alone
+      - left_alone_accounts
+      - left_alone_fails
+      - set_stats
   default:
     description: The value of V(serial) or V(max_fail_percentage) if its variable is missing or blank.
     type: raw
@@ -62,10 +72,12 @@ from ansible.errors import AnsibleLookupError
 from ansible.plugins.loader import lookup_loader
 from ansible.plugins.lookup import LookupBase
 from ansible.utils.display import Display
+from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _play_keywords as keywords
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import noted
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
@@ -84,7 +96,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             [keyword] = terms
             if keyword == "hosts":
                 # The last play uses this variable. An invalid value is an error before the first change.
-                keywords.flag("cmk_unready_fails", value_of("cmk_unready_fails"), default=True)
+                keywords.flag("cmk_left_alone_fails", value_of("cmk_left_alone_fails"), default=True)
                 required = keywords.flag("cmk_hosts_required", value_of("cmk_hosts_required"), default=True)
                 limit = given.get("ansible_limit")
                 listed = given.get("groups", {}).get("all", ())
@@ -96,16 +108,26 @@ class LookupModule(LookupBase):  # type: ignore[misc]
                         f"cmk_hosts is not set, so the play runs only on localhost, and not on the {len(listed)} hosts "
                         "of the inventory. Set cmk_hosts to a pattern, such as all."
                     )
-                return [keywords.hosts(value_of("cmk_hosts"), limit, required=required, matching=matching)]
+                pattern = keywords.hosts(value_of("cmk_hosts"), limit, required=required, matching=matching)
+                extra = load_extra_vars(self._loader).get("cmk_account_name")  # type: ignore[arg-type] # Ansible sets it
+                keywords.require_own_account(extra, pattern, limit, matching)
+                return [pattern]
             if keyword == "serial":
                 return keywords.serial(value_of("cmk_serial"), self.get_option("default"))
-            if keyword in ("left_alone", "clean_up"):
+            if keyword in ("is_left_alone", "left_alone", "left_alone_accounts", "clean_up"):
                 # Ansible sets its constants at run time, so mypy does not know them.
                 files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
-                left_alone, by_value = files.load(keywords.LEFT_ALONE) or [], files.load(keywords.CLEAN_UP) or {}
-                return [(left_alone if keyword == "left_alone" else list(by_value.values())) or ["!all"]]
-            if keyword == "unready_fails":
-                return [keywords.flag("cmk_unready_fails", value_of("cmk_unready_fails"), default=True)]
+                if keyword == "is_left_alone":
+                    here = given["inventory_hostname"], given[keywords.STATS]
+                    return [here in [(one["host"], one["playbook"]) for one in noted(files)]]
+                if keyword == "left_alone_accounts":
+                    untouched = {"changed": False, "finished": True}
+                    return [{one["host"]: {**untouched, "left_alone": one["code"]} for one in noted(files)}]
+                by_value = files.load(keywords.CLEAN_UP) or {}
+                hosts = [one["host"] for one in noted(files)] if keyword == "left_alone" else list(by_value.values())
+                return [hosts or ["!all"]]
+            if keyword == "left_alone_fails":
+                return [keywords.flag("cmk_left_alone_fails", value_of("cmk_left_alone_fails"), default=True)]
             if keyword == "max_fail_percentage":
                 given_or_not = value_of("cmk_max_fail_percentage")
                 return [keywords.max_fail_percentage(given_or_not, self.get_option("default"))]

@@ -10,8 +10,8 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain, repeat
@@ -79,6 +79,18 @@ class Cloud:
         self.learn_placeholders()
         return {name: placeholders.resolved(value) for name, value in params.items()}
 
+    @contextmanager
+    def task(self) -> Iterator[None]:
+        """The block of a task. A failure concerns the run, and not only an account, if the task may have changed the
+        account."""
+        try:
+            yield
+        except CmkError as failure:
+            failure.is_of_account &= not self._session.journal.may_have_changed_account
+            raise
+        finally:
+            self.learn_placeholders()
+
     def learn_placeholders(self) -> None:
         """In check mode, learn the texts of the placeholders that other tasks have made, before a result that may have
         them is shown."""
@@ -127,14 +139,15 @@ class Cloud:
                 try:
                     outcome = make()
                 except (Denied, Refused) as failure:
-                    files.store({"failure": [failure.msg, failure.code, failure.facts]}, "once in the run", *name)
+                    kept = {"failure": [failure.msg, failure.code, failure.is_of_account, failure.facts]}
+                    files.store(kept, "once in the run", *name)
                     raise
                 kept = {"before": dict(outcome.after), "report": dict(outcome.report)}
                 files.store(kept, "once in the run", *name)
                 return outcome
         if "failure" in kept:
-            message, code, facts = kept["failure"]
-            raise CmkError(message, code=code, **facts)
+            message, code, is_of_account, facts = kept["failure"]
+            raise CmkError(message, code=code, is_of_account=is_of_account, **facts)
         return Outcome(False, kept["before"], kept["before"], report=kept["report"])
 
     def locked(self, vault: str) -> AbstractContextManager[None]:
@@ -164,14 +177,14 @@ class Cloud:
         if self.predicts or not pending:
             return _reported(outcome, confirmed=not pending)
         together = removal.of(_versions_of(pending), max(one.at for one in pending))
-        if later and is_kept and together.at + MAX_READ_DELAY > time.monotonic():
+        if later and is_kept and together.at + removal.delay > time.monotonic():
             return _reported(outcome, confirmed=False)
         try:
             require_unused(
                 together,
                 removal.service,
                 removal.planner,
-                partial(self._until_shown, together.at),
+                partial(self._until_shown, together.at, removal.delay),
                 partial(self.locked, removal.vault),
             )
         except CmkError as failure:
@@ -187,14 +200,11 @@ class Cloud:
     def _note(self, removal: Removal, removed: Removed) -> bool:
         return self._session.journal.note_removal(removal.name, _versions_of([removed]), removed.at)
 
-    def _until_shown(self, at: float, used: Callable[[], CmkError | None]) -> CmkError | None:
-        """Call `used` until its reads have begun after the longest read delay since `at`, and return its last
-        result."""
-        session, pauses, shown_at = self._session, chain(_PAUSES, repeat(MAX_READ_DELAY)), at + MAX_READ_DELAY
+    def _until_shown(self, at: float, delay: float, used: Callable[[], CmkError | None]) -> CmkError | None:
+        """Call `used` until its reads have begun after the delay since `at`, and return its last result."""
+        session, pauses, shown_at = self._session, chain(_PAUSES, repeat(MAX_READ_DELAY)), at + delay
         while (left := shown_at - time.monotonic()) > 0:
-            session.notify(
-                f"Waiting until no list of Azure is out of date ({MAX_READ_DELAY - left:.0f} of {MAX_READ_DELAY} s)"
-            )
+            session.notify(f"Waiting until no list of Azure is out of date ({delay - left:.0f} of {delay:.0f} s)")
             time.sleep(min(next(pauses), left))
             if time.monotonic() < shown_at:
                 used()

@@ -40,7 +40,8 @@ def execute(arguments: Mapping[str, Any], run: Callable[..., Outcome]) -> None:
         with unlogged():
             cloud = Cloud(module.params, predicts=module.check_mode, handed=handed)
             try:
-                result = run(cloud.resolved(module.params), cloud).result(planned=module.check_mode)
+                with cloud.task():
+                    result = run(cloud.resolved(module.params), cloud).result(planned=module.check_mode)
             finally:
                 written = cloud.written()
     except BaseException as ended:

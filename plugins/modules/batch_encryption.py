@@ -69,15 +69,6 @@ options:
   previous_key_name:
     description: Name of the key in O(previous_vault_name). Both options require each other.
     type: str
-  unready:
-    description:
-      - What to do if the account was not ready before the task, that is, if it is missing, not available, in the state
-        C(Failed), or being created or deleted.
-      - V(leave) changes nothing, does not wait, and returns a warning and RV(left_alone). Use it for one of many
-        accounts.
-    type: str
-    default: fail
-    choices: [fail, leave]
   replace_key:
     description:
       - Move an account that uses a different customer-managed key, that is, a key of another vault or of another name.
@@ -170,7 +161,6 @@ EXAMPLES = r"""
     key_source: microsoft_batch
     previous_vault_name: myvault
     previous_key_name: batch
-    unready: leave
 
 - name: After a repair of the key, wait up to 15 minutes until the account is available
   azbatch.cmk.batch_encryption:
@@ -201,19 +191,6 @@ exists:
   returned: success
   type: bool
   sample: true
-left_alone:
-  description: Why the account was left alone, as C(code), C(reason) and C(remedy). RV(account_ready) is V(false).
-  returned: success, with O(unready=leave), if the account was not ready
-  type: dict
-  sample:
-    code: account_under_way
-    reason: The Batch account mybatch is being deleted.
-    remedy: Wait until that has finished.
-account_ready:
-  description: V(false) if the account was left alone. No other value is returned.
-  returned: success, with O(unready=leave), if the account was not ready
-  type: bool
-  sample: false
 previous_key_identifier:
   description:
     - The customer-managed key that the task moved the account from.
@@ -323,7 +300,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyId
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import unready
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import readiness
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
@@ -347,7 +324,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "update_version": {"type": "bool", "default": True},
     "previous_vault_name": {"type": "str"},
     "previous_key_name": {"type": "str", "no_log": False},
-    **unready.ARGUMENTS,
 }
 
 
@@ -358,8 +334,10 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         outcome = converge(goal, cloud.encryption, encryption_plan, rights=cloud.rights.of(encryption_goal.NEEDED))
         return outcome.summarized(encryption_document.summary(goal.account, outcome.before, outcome.after))
 
-    require_available = partial(cloud.encryption.require_available, goal.group, goal.account)
-    return unready.left_alone(params["unready"], goal.account, cloud.sent, move, require_available)
+    place = goal.group, goal.account
+    return readiness.explained(
+        move, cloud.sent, partial(cloud.accounts.get, *place), partial(cloud.encryption.require_available, *place)
+    )
 
 
 def sets_key(params: Mapping[str, Any]) -> tuple[str, str, KeyIdentifier | None]:

@@ -44,14 +44,6 @@ options:
     type: list
     elements: str
     choices: [vault, network, key, access]
-  unready:
-    description:
-      - Whether a missing account is a failure. With V(leave), RV(exists) is V(false).
-      - With O(allowed_repairs), also for an account that is being created or deleted, or is in the state C(Failed).
-        With V(leave), the module then returns RV(left_alone) and a warning.
-    type: str
-    default: leave
-    choices: [fail, leave]
 extends_documentation_fragment:
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
@@ -83,7 +75,6 @@ EXAMPLES = r"""
     resource_group: rg-batch
     account_name: mybatch
     allowed_repairs: [vault, network]
-    unready: fail
   register: account
 
 - name: Read the key of an account in another subscription, with the session of the Azure CLI
@@ -164,14 +155,6 @@ repairs:
   type: list
   elements: str
   sample: [key]
-left_alone:
-  description: Why the account needs no repair or cannot be repaired, as C(code), C(reason) and C(remedy).
-  returned: success, with O(allowed_repairs) and O(unready=leave), if the account is missing, or has such a state
-  type: dict
-  sample:
-    code: account_under_way
-    reason: The Batch account mybatch is being deleted.
-    remedy: Wait until that has finished.
 provisioning_state:
   description: The state of the last operation on the account, C(Succeeded), C(Failed), C(Creating) or C(Deleting).
   returned: success, if the account exists
@@ -259,12 +242,11 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.recovery import require_recoverable
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import value_or_error
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotFound
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import NotFound
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_account_name
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import unready
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import readiness
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
@@ -274,7 +256,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "account_name": {"type": "str", "required": True},
     "diagnose": {"type": "bool", "default": False},
     "allowed_repairs": {"type": "list", "elements": "str", "choices": ["vault", "network", "key", "access"]},
-    "unready": {**unready.ARGUMENTS["unready"], "default": unready.LEAVE},
 }
 
 
@@ -286,19 +267,13 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     try:
         observed = cloud.encryption.survey(group, name, diagnose=params["diagnose"] or allowed is not None)
     except NotFound as gone:
-        if gone.code != "resource_group_not_found" or params["unready"] == "fail":
+        if gone.code != "resource_group_not_found":
             raise
         observed = {"account": None, "unavailable_reason": None, "diagnosis": None}
     warnings: tuple[str, ...] = ()
     account = observed["account"]
-    if params["unready"] == "fail":
-        account = required(account, group, name)
     if allowed is not None:
-        unready_reason = value_or_error(lambda: unready.require_ready(required(account, group, name)), CmkError)
-        if unready_reason is not None and params["unready"] == "fail":
-            raise unready_reason
-        if unready_reason is not None:
-            return unready.outcome(name, unready_reason, {"exists": account is not None, "repairs": []})
+        readiness.require_ready(required(account, group, name))
         warnings = require_recoverable(observed, allowed, pools_show=shown_before)
     described = encryption_survey.survey(observed)
     outcome = Outcome(False, described, described, (*encryption_survey.survey_warnings(observed), *warnings))

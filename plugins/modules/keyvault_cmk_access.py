@@ -41,15 +41,6 @@ options:
   account_resource_group:
     description: Name of the resource group of O(account_name).
     type: str
-  unready:
-    description:
-      - What to do if the account O(account_name) was not ready before the task, that is, if it is missing, not
-        available, in the state C(Failed), or being created or deleted.
-      - V(leave) changes nothing for the account, does not wait, and returns a warning and RV(left_alone). Use it for
-        one of many accounts.
-    type: str
-    default: fail
-    choices: [fail, leave]
   identity_id:
     description: Resource id of a user-assigned identity, instead of O(principal_id).
     type: str
@@ -118,7 +109,6 @@ EXAMPLES = r"""
     key_identifier: https://myvault.vault.azure.net/keys/batch
     account_name: mybatch
     account_resource_group: rg-batch
-    unready: leave
 
 - name: Revoke the access if no account uses it
   azbatch.cmk.keyvault_cmk_access:
@@ -215,16 +205,6 @@ kept_until:
   returned: success, with O(state=absent); failure with code V(recently_used)
   type: str
   sample: "2026-02-01T12:00:00Z"
-account_ready:
-  description: V(false) if the account was left alone (O(unready=leave)). Then no other value is returned.
-  returned: success, with O(account_name)
-  type: bool
-  sample: true
-left_alone:
-  description: Why the account was left alone, as C(code), C(reason) and C(remedy).
-  returned: success, with O(unready=leave), if the account was not ready
-  type: dict
-  sample: {code: account_not_found, reason: There is no Batch account mybatch in the resource group rg-batch.}
 principals:
   description: The values above for each identity, if the account has several identities.
   returned: success, with O(account_name) of an account with several identities
@@ -244,7 +224,6 @@ code:
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -253,7 +232,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import principals_of
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, together
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import MAX_READ_DELAY, Outcome, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import (
     Removal,
     converge,
@@ -265,7 +244,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import document as access_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import unready
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -283,16 +261,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
     **UNUSED,
     "force": {"type": "bool", "default": False},
-    **unready.ARGUMENTS,
 }
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    goal, name = access_goal.desired(params), params["account_name"]
-    return unready.left_alone(params["unready"], name or "", cloud.sent, lambda: _run(goal, params, cloud))
-
-
-def _run(goal: access_goal.Goal, params: Mapping[str, Any], cloud: Cloud) -> Outcome:
+    goal = access_goal.desired(params)
     group, account = params["account_resource_group"], params["account_name"]
 
     def make(goal: access_goal.Goal) -> Outcome:
@@ -310,6 +283,9 @@ def _run(goal: access_goal.Goal, params: Mapping[str, Any], cloud: Cloud) -> Out
             access_plan,
             partial(access_plan.revoked, goal),
             goal.keeps_used,
+            # Key Vault refuses a disabled key at once, but a revocation takes effect minutes later. Until then, another
+            # run that does not see the revocation can move an account to the key.
+            delay=2 * MAX_READ_DELAY,
         )
         is_later = params["confirm"] == "later"
         return cloud.confirmed(outcome, removal, later=is_later, is_noted=cloud.are_notes_kept)
@@ -321,7 +297,7 @@ def _run(goal: access_goal.Goal, params: Mapping[str, Any], cloud: Cloud) -> Out
                 recent = cloud.accounts.recent(group, account)
                 in_background(cloud.access.expect, goal, principals_of(recent.get("identity", {})) if recent else ())
             listed = cloud.accounts.listed(group, account) if goal.present else None
-            found = listed or cloud.accounts.existing(group, account, is_left=params["unready"] == unready.LEAVE)
+            found = listed or cloud.accounts.existing(group, account)
             goals = access_goal.of_account(goal, required(found, group, account, group_option="account_resource_group"))
         if len(goals) > 1:
             # All goals are checked before the first change.
@@ -344,8 +320,7 @@ def _run(goal: access_goal.Goal, params: Mapping[str, Any], cloud: Cloud) -> Out
     if failures:
         raise failures[0]
     summary = " ".join(_summary(one) for one in outcomes)
-    outcome = together(outcomes).summarized(summary or f"{account} has no identity, and no access.")
-    return replace(outcome, report={**outcome.report, "account_ready": True}) if account else outcome
+    return together(outcomes).summarized(summary or f"{account} has no identity, and no access.")
 
 
 def _summary(outcome: Outcome) -> str:

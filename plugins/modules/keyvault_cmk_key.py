@@ -38,15 +38,6 @@ options:
   resource_group:
     description: Name of the resource group of O(account_name).
     type: str
-  unready:
-    description:
-      - What to do if the account O(account_name) was not ready before the task, that is, if it is missing, not
-        available, in the state C(Failed), or being created or deleted.
-      - V(leave) changes nothing for the account, does not wait, and returns a warning and RV(left_alone). Use it for
-        one of many accounts.
-    type: str
-    default: fail
-    choices: [fail, leave]
   state:
     description:
       - V(present) ensures that the newest version of the key can be used. A disabled version is enabled only with
@@ -228,7 +219,6 @@ EXAMPLES = r"""
     name: batch
     account_name: mybatch
     resource_group: rg-batch
-    unready: leave
     max_version_age: P90D
 
 - name: Make an expired version usable for two more weeks
@@ -322,19 +312,6 @@ previous_key_identifier:
   returned: success, if it exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/fedcba9876543210fedcba9876543210
-account_ready:
-  description: V(false) if the account was left alone (O(unready=leave)). Then no other value of the key is returned.
-  returned: success, with O(account_name) and O(state=present)
-  type: bool
-  sample: true
-left_alone:
-  description: Why the account was left alone, as C(code), C(reason) and C(remedy).
-  returned: success, with O(unready=leave), if the account was not ready
-  type: dict
-  sample:
-    code: account_under_way
-    reason: The Batch account mybatch is being deleted.
-    remedy: Wait until that has finished.
 confirmed:
   description:
     - Whether it is confirmed that nothing uses what was disabled or deleted. V(false) with O(confirm=later), if a task
@@ -433,7 +410,6 @@ code:
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -446,7 +422,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_i
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import unready
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import readiness
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
@@ -462,7 +438,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "key_identifier": {"type": "str", "no_log": False},
     "account_name": {"type": "str"},
     "resource_group": {"type": "str"},
-    **unready.ARGUMENTS,
     "state": {
         "type": "str",
         "default": "present",
@@ -487,22 +462,24 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = key_goal.desired(params)
     group, account = params["resource_group"], params["account_name"]
     if account and goal.state == "present":
-        if_unready = params["unready"]
-        make = partial(_for_account, goal, group, account, cloud, if_unready)
-        require_available = partial(cloud.encryption.require_available, group, account)
-        return unready.left_alone(if_unready, account, cloud.sent, make, require_available)
+        return readiness.explained(
+            partial(_for_account, goal, group, account, cloud),
+            cloud.sent,
+            partial(cloud.accounts.get, group, account),
+            partial(cloud.encryption.require_available, group, account),
+        )
     if goal.disables_or_deletes:
         return _described(goal, remove(goal, cloud, later=params["confirm"] == "later"))
     with cloud.locked(goal.vault):
         return _described(goal, key_plan.recovered_first(goal, lambda one: _make(one, cloud)))
 
 
-def _for_account(goal: Goal, group: str, name: str, cloud: Cloud, if_unready: str) -> Outcome:
+def _for_account(goal: Goal, group: str, name: str, cloud: Cloud) -> Outcome:
     """The key for an account that uses it. Nothing is changed if the account does not use the key, or, if there is
     something to change, is not available."""
     account = cloud.accounts.listed(group, name)
     if account is None or not goal.names(key_of(account)):
-        account = cloud.accounts.existing(group, name, is_left=if_unready == unready.LEAVE)
+        account = cloud.accounts.existing(group, name)
     used = encryption_document.required_key(required(account, group, name), goal.vault, goal.name)
     # An account that is pinned to a version has to be moved to the new version. Without the rights for that, no version
     # is created.
@@ -518,8 +495,7 @@ def _for_account(goal: Goal, group: str, name: str, cloud: Cloud, if_unready: st
         asked = in_background(require_available).result if goal.new_version else require_available
         return _make(goal, cloud, later=lambda: to_move, before_change=asked)
 
-    outcome = _described(goal, cloud.newest.version(goal, used.version, make))
-    return replace(outcome, report={**outcome.report, "account_ready": True})
+    return _described(goal, cloud.newest.version(goal, used.version, make))
 
 
 def _make(

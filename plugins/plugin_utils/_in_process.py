@@ -40,7 +40,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyId
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import JOURNAL
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import CLEAN_UP, LEFT_ALONE, STATS, flag
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import LeftAlone
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import CLEAN_UP, STATS, flag
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import new_versions
 
@@ -78,7 +79,7 @@ def _added(environment: Mapping[str, str]) -> Iterator[None]:
 
 def action_for(module: ModuleType) -> type[ActionBase]:
     """The action plugin that runs the module of this collection with the module's arguments and results."""
-    return type("ActionModule", (RoleVariables, InProcessAction), {"module": module})
+    return type("ActionModule", (LeftAlone, RoleVariables, InProcessAction), {"module": module})
 
 
 def _refused_async(action: str) -> Refused:
@@ -126,7 +127,6 @@ class InProcessAction(ActionBase):
                     raise
                 result.update({"failed": True, **failure.result()})
         self._end_predictions_after(result)
-        self._note_left_alone(result, task_vars)
         self._note_clean_up(result, task_vars)
         self._pass_on(result, task_vars)
         return result
@@ -134,15 +134,6 @@ class InProcessAction(ActionBase):
     def _end_predictions_after(self, result: Mapping[str, Any]) -> None:
         if not self._task.check_mode and (result.get("changed") or result.get("failed")):
             RunFiles(constants.DEFAULT_LOCAL_TMP).end_predictions()  # type: ignore[attr-defined]
-
-    def _note_left_alone(self, result: dict[str, Any], task_vars: Mapping[str, Any]) -> None:
-        """Note for the last play of the playbook that the host's account was left alone."""
-        if result.get("left_alone"):
-            result["ansible_facts"] = {LEFT_ALONE: result["left_alone"]}
-            files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
-            with files.locked(LEFT_ALONE):
-                noted = files.load(LEFT_ALONE) or []
-                files.store(list(dict.fromkeys([*noted, task_vars["inventory_hostname"]])), LEFT_ALONE)
 
     def _note_clean_up(self, result: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Note for the next play of the playbook that the host's account is on its key, so that the key that it has
@@ -267,10 +258,8 @@ class InProcessAction(ActionBase):
                 with settled():
                     moment = self._moment(task_vars)
                     cloud = Cloud(params, folder, self._notify, predicts=self._task.check_mode, task=moment)
-                    try:
+                    with cloud.task():
                         outcome = self.module.run(cloud.resolved(params), cloud)
-                    finally:
-                        cloud.learn_placeholders()
                     result = outcome.result(planned=self._task.check_mode)
             except BaseException as ended:
                 failure = interrupts.as_failure(ended)

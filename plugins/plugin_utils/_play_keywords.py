@@ -22,12 +22,10 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Cm
 
 VARIABLES = (
     *("cmk_hosts", "cmk_hosts_required", "cmk_serial", "cmk_max_fail_percentage"),
-    *("cmk_set_stats", "cmk_in_process", "cmk_unready_fails"),
+    *("cmk_set_stats", "cmk_in_process", "cmk_left_alone_fails"),
 )
 # A variable of the collection's playbooks with the name of the variable for the next node of a workflow.
 STATS = "__stats"
-# The variable of a host whose account was left alone, and the name of the run's list of these hosts.
-LEFT_ALONE = "__left_alone"
 # The variable of the playbooks whose value the hosts share that need one clean-up together, and the name of the run's
 # list of one host for each value.
 CLEAN_UP = "__clean_up"
@@ -68,6 +66,22 @@ def hosts(value: Any, limit: Any, *, required: bool, matching: Callable[[str], l
             "cmk_hosts_required: false.",
         )
     return pattern
+
+
+def require_own_account(name: Any, pattern: str, limit: Any, matching: Callable[[str], list[str]]) -> None:
+    """Raise an error if an extra variable names one account (`name`) for several hosts of the pattern. A template may
+    have another value for each host."""
+    if is_blank(name) or "{{" in str(name):
+        return
+    hosts = set(matching(pattern)) & set(matching("all" if not limit or str(limit).startswith("@") else str(limit)))
+    if len(hosts) > 1:
+        raise WrongVariable(
+            "cmk_account_name",
+            name,
+            f"is an extra variable, so it is the account of each of the {len(hosts)} hosts of cmk_hosts",
+            "Remove cmk_account_name from the extra variables (-e, or the survey), because the inventory names the "
+            "account of each host. To change this account only, remove cmk_hosts.",
+        )
 
 
 def serial(value: Any, default: list[int | str]) -> list[int | str]:

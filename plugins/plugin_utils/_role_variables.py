@@ -158,7 +158,7 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
                 failure = several(problems).result() if len(problems) > 1 else problems[0]
                 return self._with_warnings({"failed": True, **failure}, role, task_vars or {})
         result: dict[str, Any] = super().run(tmp, task_vars)
-        if any(map(result.get, ("failed", "warnings", "left_alone"))):
+        if any(map(result.get, ("failed", "warnings"))):
             others = of_other_roles(role, str(self._task.action)) if is_ours else None
             name_variables(result, self._names(variables, result), others=others)
         return self._with_warnings(result, role, task_vars or {}) if is_first else result
@@ -540,10 +540,6 @@ def name_variables(
 
     if result.get("warnings"):
         result["warnings"] = [named(one) for one in result["warnings"]]
-    if result.get("left_alone"):
-        # Also part of the facts of the host, for the last play of the playbook.
-        for name, text in result["left_alone"].items():
-            result["left_alone"][name] = named(text)
     if result.get("failed"):
         lists = [result.get(name, ()) for name in ("problems", "preflight", "causes")]
         for one in (result, result.get("restore_failure") or {}, *chain(*lists)):

@@ -38,7 +38,7 @@ class Tally:
     # Hosts whose account was moved to another key, version or key source.
     moved: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
-    # Hosts whose account was not ready before the run.
+    # Hosts whose account was left alone.
     left_alone: set[str] = field(default_factory=set)
     # Hosts of the finished waves, except a wave in which the play has stopped.
     finished: set[str] = field(default_factory=set)
@@ -51,12 +51,12 @@ class Tally:
         """Count a finished task. `role` and `action` are full names; `role` is empty for a task outside of a role."""
         self.reached.add(host)
         self.done = _DONE.get(role, self.done)
-        if failed:
+        if result.get("left_alone"):
+            self.left_alone.add(host)
+        elif failed:
             self.failed.add(host)
         elif action in _SHOWN and "summary" in result:
             self.summaries[host] = result["summary"]
-        if result.get("left_alone"):
-            self.left_alone.add(host)
         for one in result.get("results") or [result]:
             if not isinstance(one, Mapping) or not one.get("changed"):
                 continue

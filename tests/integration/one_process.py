@@ -126,9 +126,9 @@ class OneProcess:
             with settled():
                 cloud = Cloud(params, folder, predicts=check, task=task, handed=handed)
                 try:
-                    outcome = module.run(cloud.resolved(params), cloud)
+                    with cloud.task():
+                        outcome = module.run(cloud.resolved(params), cloud)
                 finally:
-                    cloud.learn_placeholders()
                     if handed is not None:
                         journal.merge(cloud.written())
                 result: Result = outcome.result(planned=check)

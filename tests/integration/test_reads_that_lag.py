@@ -8,6 +8,7 @@ account was moved: by the same run, by another run or by another tool."""
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -350,17 +351,26 @@ def test_what_was_removed_although_it_is_used_is_a_failure(
     assert service.is_safe()
 
 
+@pytest.mark.parametrize("wait_timeout", [30, 900])
+@pytest.mark.parametrize("ago", [0, 5, 55])
 @pytest.mark.parametrize("rbac", [True, False])
 def test_access_of_an_account_that_others_have_moved_back(
-    runner: OneProcess, service: Service, lag: str, rbac: bool
+    runner: OneProcess, service: Service, lag: str, rbac: bool, ago: int, wait_timeout: int
 ) -> None:
+    """Also if reads show the revocation only after the timeout."""
     principal, first = service.on_key(rbac=rbac)
     service.point(None)
     service.sandbox.control.advance(30 * DAY)
     service.sandbox.control.behavior(read_lag=lag, key_loss_noticed="3600")
     service.point(first)
+    time.sleep(ago)
     revoke = {"vault_name": "vault-one", "principal_id": principal, "state": "absent"}
-    report = runner.module("keyvault_cmk_access", {**revoke, "wait_timeout": 900})
+    report = runner.module("keyvault_cmk_access", {**revoke, "wait_timeout": wait_timeout})
+    if ago > int(lag):
+        # The first read shows the account.
+        assert report["code"] == "in_use", report
+        assert "restored" not in report
+        return
     assert (report["code"], report["restored"]) == ("in_use", True), report
     assert service.account_id() in report["msg"]
     service.sandbox.control.advance(600)
@@ -564,6 +574,56 @@ def test_a_revocation_is_confirmed_although_the_notes_of_the_run_are_lost(
     runner.make_room()
     assert any(service.account_id() in one for one in report["warnings"]), report
     service.sandbox.control.advance(600)
+    assert service.is_safe()
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_a_revocation_is_confirmed_although_the_disk_is_full(
+    runner: OneProcess, service: Service, has_room: bool
+) -> None:
+    """A value that cannot be stored removes all other values, but not the note of the revocation."""
+    principal, first = service.on_key()
+    service.point(None)
+    service.sandbox.control.advance(30 * DAY)
+    service.sandbox.control.timing(policy_propagation=600)
+    revoke = {"vault_name": "vault-one", "principal_id": principal, "state": "absent", "in_use": "keep"}
+    assert done(runner.module("keyvault_cmk_access", {**revoke, "confirm": "later"}))["confirmed"] is False
+    service.point(first)
+    if not runner.disk_can_be_filled:
+        pytest.skip("there is no separate disk")
+    runner.fill_disk()
+    if has_room:
+        runner.module("batch_encryption_info", {"resource_group": GROUP, "account_name": "account1"})
+        runner.make_room()
+    report = done(runner.module("keyvault_cmk_access", {**revoke, "wait_timeout": 600}))
+    runner.make_room()
+    assert any(service.account_id() in one for one in report["warnings"]), report
+    service.sandbox.control.advance(600)
+    assert service.is_safe()
+
+
+def test_a_run_that_does_not_see_the_revocation_moves_the_account(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reads are three minutes out of date, and the revocation takes effect after ten minutes."""
+    principal, first = service.on_key(rbac=True)
+    service.point(None)
+    service.sandbox.control.advance(30 * DAY)
+    service.sandbox.control.behavior(read_lag="180", role_delay="600", key_loss_noticed="3600")
+    sleep, began, moved = time.sleep, time.monotonic(), list[Report]()
+
+    def move_once(seconds: float) -> None:
+        sleep(seconds)
+        if not moved and time.monotonic() - began > 70:
+            moved.append({})
+            moved[0] = runner.another().module("batch_encryption", move(first))
+
+    monkeypatch.setattr(time, "sleep", move_once)
+    revoke = {"vault_name": "vault-one", "principal_id": principal, "state": "absent", "wait_timeout": 900}
+    report = runner.module("keyvault_cmk_access", revoke)
+    assert moved[0]["changed"], moved
+    assert (report["code"], report["restored"]) == ("in_use", True), report
+    service.sandbox.control.advance(700)
     assert service.is_safe()
 
 

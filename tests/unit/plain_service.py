@@ -30,7 +30,7 @@ class Plain:
     def forget(self) -> None:
         pass
 
-    def until_shown(self, look: Callable[[], CmkError | None]) -> CmkError | None:
+    def until_shown(self, look: Callable[[], CmkError | None], _at_least_until: float = 0.0) -> CmkError | None:
         return look()
 
 

@@ -234,8 +234,8 @@ def test_an_endless_operation_fails_and_names_wait_timeout(client: Make, clock: 
     assert (failed.value.facts["option"], failed.value.facts["value"]) == ("wait_timeout", 60)
 
 
-def look(accounts: Accounts, **options: Any) -> dict[str, Any] | None:
-    return accounts.existing(GROUP, NAME, **options)
+def look(accounts: Accounts) -> dict[str, Any] | None:
+    return accounts.existing(GROUP, NAME)
 
 
 def test_a_listed_account_exists_although_a_read_misses_it(client: Make) -> None:
@@ -252,29 +252,30 @@ def test_without_the_right_to_list_accounts_a_read_decides(client: Make) -> None
     assert look(client(Azure(listed=(DENIED,)))) is None
 
 
-def test_a_missing_group_means_a_missing_account_of_many(client: Make) -> None:
-    accounts = client(Azure(reads=(NotFound("There is none.", code="resource_group_not_found"),)))
-
-    assert look(accounts, is_left=True) is None
-
-
-@pytest.mark.parametrize(("code", "is_left"), [("resource_group_not_found", False), ("subscription_not_found", True)])
-def test_a_missing_group_or_subscription_is_an_error(client: Make, code: str, is_left: bool) -> None:
+@pytest.mark.parametrize("code", ["resource_group_not_found", "subscription_not_found"])
+def test_a_missing_group_or_subscription_is_an_error(client: Make, code: str) -> None:
     accounts = client(Azure(reads=(NotFound("There is none.", code=code),)))
 
     with pytest.raises(NotFound) as missing:
-        look(accounts, is_left=is_left)
+        look(accounts)
     assert missing.value.code == code
 
 
-@pytest.mark.parametrize(
-    ("shown", "code"),
-    [("Creating", "account_under_way"), ("Deleting", "account_under_way"), ("Failed", "account_failed")],
-)
-def test_one_of_many_accounts_is_not_waited_for(client: Make, shown: str, code: str) -> None:
+@pytest.mark.parametrize(("shown", "waits"), [("Creating", 60), ("Deleting", 0)])
+def test_an_account_that_is_being_created_or_deleted_is_refused(
+    client: Make, clock: Clock, shown: str, waits: int
+) -> None:
+    """A read may be out of date and show a creation that has finished."""
+    began = clock.now
+
     with pytest.raises(Refused) as refused:
-        look(client(Azure(reads=(state(shown),))), is_left=True)
-    assert refused.value.code == code
+        look(client(Azure(reads=(state(shown),))))
+    assert refused.value.code == "account_under_way"
+    assert clock.now - began == pytest.approx(waits)
+
+
+def test_an_account_whose_creation_has_finished_is_shown_later(client: Make) -> None:
+    assert look(client(Azure(reads=(CREATING, CREATING, DONE)))) == DONE
 
 
 @pytest.mark.parametrize(

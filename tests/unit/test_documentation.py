@@ -144,25 +144,23 @@ def test_top_level_return_values_state_when_they_are_returned(name: str) -> None
 
 ANSWERS = {"account": account(identity=system_assigned()), "unavailable_reason": None, "diagnosis": None}
 UNGRANTED = {"vault": vault(), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
-# The return values for an account that is left alone.
-LEFT_ALONE: dict[str, Any] = {"account_ready": False, "left_alone": {}}
 # The return values of a module for a resource that exists, without those of a failure.
 RETURNED = {
     "batch_account_identity": {**account_document.describe(account()), "preflight": []},
     "batch_encryption": {
         **encryption_document.describe(account()),
-        **{"available": True, "preflight": [], "previous_key_identifier": None, **LEFT_ALONE},
+        **{"available": True, "preflight": [], "previous_key_identifier": None},
     },
     "batch_encryption_audit": {**audit.describe(report(), [], [], {}), "accounts": []},
-    "batch_encryption_info": {**encryption_survey.survey(ANSWERS), "left_alone": {}},
+    "batch_encryption_info": encryption_survey.survey(ANSWERS),
     "keyvault_cmk_access": {
         **access_plan.describe(access_goal(), UNGRANTED["vault"], UNGRANTED),
-        **{"principals": [], "in_use_by": [], "kept_until": None, "confirmed": True, **LEFT_ALONE},
+        **{"principals": [], "in_use_by": [], "kept_until": None, "confirmed": True},
     },
     "keyvault_cmk_key": {
         **key_document.describe(observed_key(key())),
         **key_disabled.report({}),
-        **{"confirmed": True, **LEFT_ALONE},
+        **{"confirmed": True},
     },
     "keyvault_cmk_unused_versions": {
         **dict.fromkeys(keyvault_cmk_unused_versions.SHOWN),
@@ -484,8 +482,7 @@ def test_the_manual_of_a_role_lists_its_return_values(role: str) -> None:
     documented_names = {name for names, _meaning in rows for name in re.findall(r"`(\w+)`", names)}
 
     # The accounts are returned only on request, and the role does not request them.
-    not_left = set() if role in ("rotate", "revert", "switch") else LEFT_ALONE.keys()
-    assert documented_names == {*RETURNED[RESULT_OF[role]], "summary", "changed"} - {"accounts"} - not_left
+    assert documented_names == {*RETURNED[RESULT_OF[role]], "summary", "changed"} - {"accounts"}
     assert f"ansible-doc -t role azbatch.cmk.{role}" in manual
 
 

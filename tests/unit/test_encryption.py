@@ -357,7 +357,7 @@ def test_a_microsoft_managed_key_is_not_followed(follow: bool | None) -> None:
 
 def test_an_account_that_does_not_exist_is_an_error() -> None:
     with pytest.raises(NotFound):
-        encryption_plan.plan(goal(PINNED_NEW, unready="leave"), {"account": None, "unavailable_reason": None})
+        encryption_plan.plan(goal(PINNED_NEW), {"account": None, "unavailable_reason": None})
 
 
 # An account that may be moved from one key only

@@ -58,10 +58,8 @@ class Services:
         self.hidden = hidden
         self.confirmed_evidence = confirmed
         self.asked: list[str] = []
-        self.is_left: bool | None = None
 
-    def existing(self, _group: str, _name: str, *, is_left: bool) -> Any:
-        self.is_left = is_left
+    def existing(self, _group: str, _name: str) -> Any:
         return self.document
 
     def get(self, _group: str, _name: str) -> Any:
@@ -192,13 +190,12 @@ def test_confirmation_includes_the_access_read_after_the_change(
     assert ("evidence" in services.read(identifier, follow_latest=follow)) is counts
 
 
-@pytest.mark.parametrize("unready", ["fail", "leave"])
-def test_no_further_reads_for_a_missing_account(unready: str) -> None:
+def test_no_further_reads_for_a_missing_account() -> None:
     services = Services(None)
     services.document = None  # type: ignore[assignment]
 
-    assert services.read(PINNED_NEW, unready=unready)["account"] is None
-    assert (services.asked, services.is_left) == ([], unready == "leave")
+    assert services.read(PINNED_NEW)["account"] is None
+    assert services.asked == []
 
 
 def key_identifier(value: str) -> KeyIdentifier:

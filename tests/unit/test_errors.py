@@ -42,6 +42,7 @@ def test_result_has_message_code_and_facts() -> None:
     assert error.result() == {
         "msg": "There is no key batch.",
         "code": "not_found",
+        "scope": "account",
         "option": "name",
         "value": "batch",
         "remedy": "Correct name.",

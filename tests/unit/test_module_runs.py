@@ -133,11 +133,12 @@ class Cloud:
         def listed(_group: str, _name: str) -> Any:
             return self.listed
 
-        def existing(_group: str, _name: str, *, is_left: bool = False) -> Any:
+        def existing(_group: str, _name: str) -> Any:
             return self.account
 
         return SimpleNamespace(
             existing=existing,
+            get=existing,
             listed=listed,
             recent=lambda _group, _name: None,
             expect_change=lambda _group: None,
@@ -244,10 +245,9 @@ def test_the_newest_version_for_an_account_is_that_of_the_run(
     options: dict[str, Any], used: str, version: str | None
 ) -> None:
     cloud = Cloud(on(used))
-    outcome = run_key(cloud, **FOR_ACCOUNT, **options)
+    run_key(cloud, **FOR_ACCOUNT, **options)
 
     assert cloud.newest_of == [version]
-    assert outcome.report["account_ready"] is True
     # An account that follows the key is not moved to the new version.
     move = [*MOVE, "Microsoft.Authorization/roleAssignments/read"] if version else []
     assert cloud.checked == ([CREATE_KEY, *move] if options else [])
@@ -307,24 +307,6 @@ def test_a_version_that_is_kept_is_checked_once_in_a_run() -> None:
     with pytest.raises(Refused):
         run_key(other, **{**options, "in_use": "fail"})
     assert len(other.shared) == 1
-
-
-@pytest.mark.parametrize("run", ["key", "access"])
-def test_a_missing_account_may_be_left_alone(run: str) -> None:
-    cloud = Cloud()
-
-    def skip(**options: Any) -> Outcome:
-        if run == "key":
-            return run_key(cloud, **FOR_ACCOUNT, new_version=True, **options)
-        return run_access(cloud, **OF_ACCOUNT, **options)
-
-    outcome = skip(unready="leave")
-
-    assert (outcome.changed, outcome.after) == (False, {"account_ready": False})
-    assert outcome.report["left_alone"]["code"] == "account_not_found"
-    assert ("mybatch" in outcome.warnings[0], cloud.did) == (True, [])
-    with pytest.raises(NotFound):
-        skip()
 
 
 # What is disabled, deleted or revoked is confirmed

@@ -260,7 +260,7 @@ def test_a_refusal_before_the_first_write_names_no_steps() -> None:
     with pytest.raises(Refused) as refused:
         run(goal("atlas", "forbidden"), shelf)
 
-    assert refused.value.result() == {"msg": "That book is not wanted here.", "code": "forbidden"}
+    assert refused.value.result() == {"msg": "That book is not wanted here.", "code": "forbidden", "scope": "account"}
     assert shelf.did == ["read"]
 
 
@@ -488,7 +488,7 @@ def test_a_signal_does_not_end_the_rollback() -> None:
 class Polled:
     """A service that polls five times."""
 
-    def until_shown(self, look: Any) -> CmkError | None:
+    def until_shown(self, look: Any, at_least_until: float = 0.0) -> CmkError | None:
         for _time in range(5):
             missing: CmkError | None = look()
             if missing is None:
@@ -667,6 +667,7 @@ def test_a_failed_rollback_is_reported_with_the_first_failure() -> None:
     assert failed.value.facts["restore_failure"] == {
         "msg": "fable cannot be removed.",
         "code": "rejected_by_service",
+        "scope": "account",
         "azure": {"code": "Stuck"},
     }
     assert "current_state" not in failed.value.facts

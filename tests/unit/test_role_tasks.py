@@ -222,8 +222,7 @@ def test_optional_change_is_passed_on_and_off_by_default(role: str, variable: st
 
 # Rotate
 
-FOUND: Results = {"__rotate_key": {"key_identifier": PINNED_NEW, "account_ready": True}}
-MISSING = {"account_ready": False}
+FOUND: Results = {"__rotate_key": {"key_identifier": PINNED_NEW}}
 
 
 def test_a_rotation_makes_a_version_and_moves_the_account() -> None:
@@ -231,7 +230,7 @@ def test_a_rotation_makes_a_version_and_moves_the_account() -> None:
 
     assert run.modules == ["keyvault_cmk_key", "batch_encryption"]
     key, move = run.options("keyvault_cmk_key"), run.options("batch_encryption")
-    assert (key["account_name"], key["unready"]) == ("mybatch", "fail")
+    assert key["account_name"] == "mybatch"
     assert (move["key_identifier"], move["account_name"]) == (PINNED_NEW, "mybatch")
     assert not {"follow_latest", "replace_key"} & set(move)
 
@@ -245,12 +244,6 @@ def test_unused_versions_are_disabled_on_request_after_the_account_was_moved() -
     assert run.modules == ["keyvault_cmk_key", "batch_encryption", UNUSED]
     options = run.options(UNUSED)
     assert (options["vault_name"], options["name"], options["unused_for"]) == ("myvault", "batch", "P2D")
-
-
-def test_no_version_is_disabled_for_an_account_that_was_left_alone() -> None:
-    run = Run("rotate", {"__rotate_key": {"account_ready": False}}, cmk_unused_versions="disable")
-
-    assert run.modules == ["keyvault_cmk_key"]
 
 
 # A removal is confirmed by a later task, so that all hosts wait at the same time
@@ -275,7 +268,7 @@ def test_no_version_is_disabled_for_an_account_that_was_left_alone() -> None:
 def test_a_removal_is_confirmed_by_a_later_task(
     role: str, asked: dict[str, Any], register: str, module: str, confirmed: bool
 ) -> None:
-    ready = {"account_ready": True, "key_identifier": PINNED_NEW}
+    ready = {"key_identifier": PINNED_NEW}
     results: dict[str, Any] = {"__rotate_key": ready, "__switch_access": ready, register: {"confirmed": confirmed}}
     run = Run(role, results, **asked)
     # The account is moved first.
@@ -289,25 +282,11 @@ def test_a_removal_is_confirmed_by_a_later_task(
     assert all("confirm" not in options for options in second)
 
 
-@pytest.mark.parametrize(
-    ("role", "results", "asked"),
-    [
-        ("rotate", {"__rotate_key": MISSING}, {}),
-        ("switch", {"__switch_access": MISSING}, {"cmk_new_key_identifier": ELSEWHERE}),
-    ],
-)
-def test_a_missing_account_is_not_moved(role: str, results: Results, asked: dict[str, Any]) -> None:
-    run = Run(role, results, cmk_unready_account="leave", **asked)
-
-    ((_module, options),) = run.tasks
-    assert options["unready"] == "leave"
-
-
 # Switch
 
 
 def switch(**asked: Any) -> Run:
-    return Run("switch", {"__switch_access": {"account_ready": True}}, cmk_new_key_identifier=ELSEWHERE, **asked)
+    return Run("switch", {"__switch_access": {}}, cmk_new_key_identifier=ELSEWHERE, **asked)
 
 
 def test_a_switch_grants_access_to_the_different_key_and_moves_the_account() -> None:
@@ -353,7 +332,7 @@ def test_key_and_access_are_kept_by_default() -> None:
 
     assert run.modules == ["batch_encryption"]
     move = run.options("batch_encryption")
-    assert (move["key_source"], move["unready"]) == ("microsoft_batch", "fail")
+    assert move["key_source"] == "microsoft_batch"
     # An account that uses another key is refused.
     assert (move["previous_vault_name"], move["previous_key_name"]) == ("myvault", "batch")
 

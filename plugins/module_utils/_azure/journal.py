@@ -92,6 +92,13 @@ class Journal:
         last = self.last(ref)
         return last is not None and last.outcome is WriteOutcome.UNKNOWN
 
+    @property
+    def may_have_changed_account(self) -> bool:
+        """Whether a write of this task to a Batch account may have taken effect, also if it was undone."""
+        return any(
+            one.may_have_taken_effect for ref, writes in self._writes.items() if _ACCOUNTS in ref for one in writes
+        )
+
     def last_effect(self, ref: str) -> Write | None:
         """The last write that may have taken effect."""
         return next((one for one in reversed(self.of(ref)) if one.may_have_taken_effect), None)
@@ -213,7 +220,7 @@ class Journal:
         """Note a removal whose users another task will ask for again. Returns whether later tasks can read the note."""
         note = {"token": uuid.uuid4().hex, "name": list(name), "versions": list(versions), "at": at}
         with self._files.locked(_REMOVALS):
-            return self._files.store([*self._removals(), note], _REMOVALS)
+            return self._files.store([*self._removals(), note], _REMOVALS, is_note=True)
 
     def removals(self, name: Sequence[str]) -> list[Removal]:
         """The removals that were noted under this name and not yet ended."""
@@ -225,10 +232,11 @@ class Journal:
         tokens = {one.token for one in removals}
         if tokens:
             with self._files.locked(_REMOVALS):
-                self._files.store([one for one in self._removals() if one["token"] not in tokens], _REMOVALS)
+                left = [one for one in self._removals() if one["token"] not in tokens]
+                self._files.store(left, _REMOVALS, is_note=True)
 
     def _removals(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._files.load(_REMOVALS) or []
+        found: list[dict[str, Any]] = self._files.load(_REMOVALS, is_note=True) or []
         return found
 
     # Tasks in other processes
@@ -259,7 +267,7 @@ class Journal:
                 for one in handed["removals"]:
                     tokens.add(one["token"])
                     notes = _with(notes, _aged(one, now))
-                self._files.store(notes, _REMOVALS)
+                self._files.store(notes, _REMOVALS, is_note=True)
         return tokens
 
 

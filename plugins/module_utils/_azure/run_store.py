@@ -32,7 +32,7 @@ from typing import Any
 
 # The names of the files of this module, and of the folder that Ansible creates for a run: its process id and eight
 # random characters.
-_OURS = re.compile(r"[0-9a-f]{64}\.(?:json|lock|[0-9]+-[0-9]+)")
+_OURS = re.compile(r"[0-9a-f]{64}\.(?:json|note|lock|[0-9]+-[0-9]+)")
 _RUN = re.compile(r"ansible-local-([0-9]+)[a-z0-9_]{8}")
 _POLL_SECONDS = 0.05
 _PREDICTIONS = ("predictions",)
@@ -92,24 +92,26 @@ class RunFiles:
         """Whether other tasks of the run can read the values."""
         return self.are_passed_on if self._folder is None else os.access(self._folder, os.W_OK | os.X_OK)
 
-    def load(self, *name: str) -> Any:
+    def load(self, *name: str, is_note: bool = False) -> Any:
         """The value; None if there is none.
 
-        Values in a folder that cannot be written to are ignored, because they may be out of date.
+        Values in a folder that cannot be written to are ignored, because they may be out of date. A note is never out
+        of date.
         """
         if self._folder is None:
             return self._kept.get(self._hash(name))
-        if self.are_kept:
+        if is_note or self.are_kept:
             with contextlib.suppress(OSError, ValueError):
-                return json.loads((self._folder / f"{self._hash(name)}.json").read_text())
+                return json.loads(self._file(name, is_note=is_note).read_text())
         return None
 
-    def store(self, value: Any, *name: str) -> bool:
-        """Keep the value. Returns False if other tasks cannot read the value."""
+    def store(self, value: Any, *name: str, is_note: bool = False) -> bool:
+        """Keep the value. Returns False if other tasks cannot read the value. A note says that something is still to
+        do. It stays if another value cannot be stored."""
         if self._folder is None:
             self._kept[self._hash(name)] = value
             return self.are_passed_on
-        file = self._folder / f"{self._hash(name)}.json"
+        file = self._file(name, is_note=is_note)
         # The file is replaced atomically, so a task that reads without the lock never reads a part of the value.
         part = file.with_suffix(f".{os.getpid()}-{threading.get_native_id()}")
         try:
@@ -124,6 +126,10 @@ class RunFiles:
                     stored.unlink(missing_ok=True)
             return False
         return True
+
+    def _file(self, name: tuple[str, ...], *, is_note: bool) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{self._hash(name)}.{'note' if is_note else 'json'}"
 
     def _hash(self, name: tuple[str, ...]) -> str:
         return _hash((*self._prefix, *name))

@@ -307,7 +307,12 @@ def no_response(what: str, message: str, unreachable: str) -> Unavailable:
             remedy=remedy,
         )
     remedy = "Check the network, the proxy and the name of the host."
-    return Unavailable(f"Could not {what}: no response ({said}). {remedy}", code=unreachable, remedy=remedy)
+    return Unavailable(
+        f"Could not {what}: no response ({said}). {remedy}",
+        code=unreachable,
+        remedy=remedy,
+        is_of_account=unreachable == "vault_unreachable",
+    )
 
 
 def _proxy() -> tuple[str, str, str]:

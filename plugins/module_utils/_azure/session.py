@@ -256,9 +256,9 @@ class Polled:
     # The time until which `until_shown` polls even if `wait_timeout` has passed. 0.0: there is no such time.
     _polls_until = 0.0
 
-    def until_shown(self, look: Callable[[], CmkError | None]) -> CmkError | None:
-        """Call `look` until it returns None or `wait_timeout` has passed, and return its last result. All calls but
-        the first read from Azure, not from the task's cache."""
+    def until_shown(self, look: Callable[[], CmkError | None], at_least_until: float = 0.0) -> CmkError | None:
+        """Call `look` until it returns None, or until `wait_timeout` and the time `at_least_until` have passed, and
+        return its last result. All calls but the first read from Azure, not from the task's cache."""
         session, calls = self._session, itertools.count()
 
         def look_again() -> CmkError | None:
@@ -266,7 +266,7 @@ class Polled:
                 self.forget()
             return look()
 
-        deadline = max(time.monotonic() + session.wait_timeout, self._polls_until)
+        deadline = max(time.monotonic() + session.wait_timeout, self._polls_until, at_least_until)
         return session.poll_until(look_again, deadline, "Azure to show the change")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any
 
-from .._core.errors import CmkError, Denied, Refused, Unavailable
+from .._core.errors import AccountUnavailable, CmkError, Denied, Refused
 from .._resources.account import document as account_document
 from . import diagnosis as account_diagnosis
 from .diagnosis import Surveyed, Symptoms
@@ -56,24 +56,22 @@ def require_recoverable(observed: Surveyed, allowed: Sequence[str], *, pools_sho
     return tuple(_HIDES[one["name"]] for one in causes if one["name"] in _HIDES)
 
 
-def _not_of_key(name: str, unavailable: CmkError) -> Unavailable:
+def _not_of_key(name: str, unavailable: CmkError) -> AccountUnavailable:
     remedy = "Fix the problem that Azure reports, and run the task again."
-    return Unavailable(
+    return AccountUnavailable(
         f"The Batch account {name} is not available, but uses a Microsoft-managed key. {unavailable.msg} {remedy}",
-        code="account_unavailable",
         remedy=remedy,
     )
 
 
-def _no_cause(name: str, unavailable: CmkError) -> Unavailable:
+def _no_cause(name: str, unavailable: CmkError) -> AccountUnavailable:
     remedy = (
         "If somebody repaired the access to the key a few minutes ago, wait ten minutes and run the task again. "
         "Otherwise fix the problem that Batch reports."
     )
-    return Unavailable(
+    return AccountUnavailable(
         f"The Batch account {name} is not available, and no cause was found. {unavailable.msg} {remedy} Nothing was "
         "changed.",
-        code="account_unavailable",
         remedy=remedy,
     )
 

@@ -23,11 +23,15 @@ class CmkError(Exception):
     """
 
     code = "failed"
+    # Whether the failure concerns only an account, with its key, its vault and the caller's rights there. Otherwise it
+    # concerns the run, such as a missing credential, throttling, or a network without a connection.
+    is_of_account = False
 
-    def __init__(self, msg: str, *, code: str | None = None, **facts: Any) -> None:
+    def __init__(self, msg: str, *, code: str | None = None, is_of_account: bool | None = None, **facts: Any) -> None:
         super().__init__(msg)
         self.msg = msg
         self.code = code or self.code
+        self.is_of_account = self.is_of_account if is_of_account is None else is_of_account
         self.facts = facts
 
     def add(self, sentence: str) -> None:
@@ -36,7 +40,8 @@ class CmkError(Exception):
         self.msg = f"{self.msg}{end} {sentence}"
 
     def result(self) -> dict[str, Any]:
-        return {"msg": self.msg, "code": self.code, **self.facts}
+        scope = {"scope": "account"} if self.is_of_account else {}
+        return {"msg": self.msg, "code": self.code, **scope, **self.facts}
 
 
 class InvalidOption(CmkError):
@@ -95,27 +100,37 @@ def numbered(sentences: Sequence[str]) -> str:
 class Refused(CmkError):
     """This collection refuses the change because an account may lose its key (invariants I1 and I2)."""
 
+    is_of_account = True
+
 
 class NotFound(CmkError):
     code = "not_found"
+    is_of_account = True
 
 
 class Denied(CmkError):
     """The caller's own permissions do not allow it."""
 
     code = "permission_denied"
+    is_of_account = True
 
 
 class Rejected(CmkError):
     """The service has refused the request."""
 
     code = "rejected_by_service"
+    is_of_account = True
 
 
 class Unavailable(CmkError):
     """The service could not be reached or did not respond properly."""
 
     code = "service_unavailable"
+
+
+class AccountUnavailable(Unavailable):
+    code = "account_unavailable"
+    is_of_account = True
 
 
 class TimedOut(CmkError):
@@ -133,6 +148,7 @@ class PlanOutdated(CmkError):
     was written, so the change can be planned again."""
 
     code = "plan_outdated"
+    is_of_account = True
 
 
 class MissingSdk(CmkError):

@@ -46,9 +46,9 @@ class Service(Protocol):
     def forget(self) -> None:
         """All later reads are from Azure."""
 
-    def until_shown(self, look: Callable[[], CmkError | None]) -> CmkError | None:
-        """Call `look` until it returns None or a timeout has passed. Returns its last result. All calls but the first
-        read from Azure."""
+    def until_shown(self, look: Callable[[], CmkError | None], at_least_until: float = 0.0) -> CmkError | None:
+        """Call `look` until it returns None, or until a timeout and this time (time.monotonic()) have passed. Returns
+        its last result. All calls but the first read from Azure."""
 
 
 # The writes that the steps of a plan use. A service that has these and more can apply the steps.

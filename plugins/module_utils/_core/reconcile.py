@@ -31,7 +31,8 @@ class Planner(Protocol[W]):
 class Removal:
     """Something that a task disables, deletes or revokes. `name` is its name for later tasks of the run, `vault` the
     vault whose lock is held, and `of` makes the removal of noted values: the versions and the time. With `keeps_used`,
-    what is in use is kept. `confirm` notes in Azure that nothing uses what was removed."""
+    what is in use is kept. `confirm` notes in Azure that nothing uses what was removed. `delay` is the time in seconds
+    after which the lists of Azure show each user that has not seen the removal."""
 
     name: tuple[str, ...]
     vault: str
@@ -40,6 +41,7 @@ class Removal:
     of: Callable[[Sequence[str], float], Removed]
     keeps_used: bool
     confirm: Callable[[Removed], None] = lambda _removed: None
+    delay: float = MAX_READ_DELAY
 
 
 Check = Callable[[], None]
@@ -91,7 +93,11 @@ def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, 
         try:
             _apply(todo, service, applied)
             applied_at = time.monotonic()
-            latest = _confirmed(todo.goal, service, planner)
+            # A removal counts as confirmed only after the longest read delay, whatever the timeout is.
+            at_least_until = applied_at + MAX_READ_DELAY if _is_removal(todo) else 0.0
+            latest, missing = _look_until_shown(todo.goal, service, planner, at_least_until)
+            if missing is not None:
+                raise missing
         except BaseException as ended:
             failure = as_failure(ended)
             failure.facts.update(applied=applied)
@@ -232,15 +238,9 @@ def _add_doubt(failure: CmkError) -> None:
         failure.facts.update(restored=False)
 
 
-def _confirmed(goal: Any, service: W, planner: Planner[W]) -> Plan[W]:
-    """The plan without steps after the change. Raises an error if Azure does not show the change until the timeout."""
-    latest, missing = _look_until_shown(goal, service, planner)
-    if missing is not None:
-        raise missing
-    return latest
-
-
-def _look_until_shown(goal: Any, service: W, planner: Planner[W]) -> tuple[Plan[W], CmkError | None]:
+def _look_until_shown(
+    goal: Any, service: W, planner: Planner[W], at_least_until: float = 0.0
+) -> tuple[Plan[W], CmkError | None]:
     """The last plan, and the error that describes the difference if the timeout has passed.
 
     Azure is eventually consistent, so it may not show a change, or a new resource, at once. A refusal is raised at
@@ -257,7 +257,7 @@ def _look_until_shown(goal: Any, service: W, planner: Planner[W]) -> tuple[Plan[
             return missing
         return _not_shown(latest) if latest.changed else None
 
-    missing = service.until_shown(look)
+    missing = service.until_shown(look, at_least_until)
     if latest is None:
         raise missing or AssertionError
     return latest, missing
@@ -337,7 +337,7 @@ def _write_back(previous: Any, service: W, planner: Planner[W], *, removed_at: f
             return obstacle
         return None
 
-    obstacle = service.until_shown(attempt)
+    obstacle = service.until_shown(attempt, 0.0 if removed_at is None else removed_at + MAX_READ_DELAY)
     if obstacle is not None:
         raise obstacle
 
@@ -373,7 +373,8 @@ def _put_back(
     """
     try:
         _write_back(previous, service, planner, removed_at=removed_at)
-        current, _missing = _look_until_shown(previous, service, planner)
+        at_least_until = 0.0 if removed_at is None else time.monotonic() + MAX_READ_DELAY
+        current, _missing = _look_until_shown(previous, service, planner, at_least_until)
     except Exception as ended:
         obstacle = as_failure(ended)
         failure.add(f"Restoring the previous setting also failed: {obstacle.msg}")

@@ -15,7 +15,7 @@ import struct
 import time
 import urllib.parse
 
-# Shorter sleeps are real: Ansible and the tests of waits use them.
+# Sleeps up to this are real: Ansible (async: 5 s) and the tests of waits use them.
 _LONG = 5
 
 
@@ -29,7 +29,7 @@ def _install(path: str, sandbox: str) -> None:
         return monotonic() + float(struct.unpack("d", ahead[:8])[0])
 
     def slept(seconds: float) -> None:
-        if seconds < _LONG:
+        if seconds <= _LONG:
             sleep(seconds)
             return
         ahead[:8] = struct.pack("d", struct.unpack("d", ahead[:8])[0] + seconds)

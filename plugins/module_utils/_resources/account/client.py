@@ -28,13 +28,23 @@ from ..._checks.preflight import Evidence, failed_checks, lasting
 from ..._core import interrupts
 from ..._core.concurrent import in_background, map_concurrent, value_or_error
 from ..._core.documents import Account
-from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Rejected, TimedOut, Unavailable
+from ..._core.errors import (
+    AccountUnavailable,
+    CmkError,
+    Denied,
+    NotConverged,
+    NotFound,
+    PlanOutdated,
+    Rejected,
+    TimedOut,
+)
 from ..._core.ids import key_of, place_of
+from ..._core.plan import MAX_READ_DELAY
 from ..access.document import allows
 from ..key.evidence import EvidenceReader
 from .document import POOLS_READ, UNDER_WAY, availability, availability_unknown, is_failed, name_taken
 from .goal import Observed
-from .unready import require_ready
+from .readiness import require_ready
 
 # Error codes of requests that Azure never accepts, so retries are useless.
 _FOR_GOOD = (
@@ -114,17 +124,14 @@ class Accounts(Polled):
             listed: Account | None = self._session.cache.one_of_many(self._listed, *self._name(group, name))
         return listed if listed and listed["properties"].get("provisioningState") not in UNDER_WAY else None
 
-    def existing(self, group: str, name: str, *, is_left: bool = False) -> Account | None:
-        """The account after its current operation has finished, read from Azure. If a read does not find an account
-        that is listed, wait until a read finds it. With `is_left` (option `unready: leave`), do not wait, and raise the
-        error of an account that is not ready."""
-        try:
-            account = self.get(group, name) if is_left else self.settled(group, name)
-        except NotFound as missing:
-            if is_left and missing.code == "resource_group_not_found":
-                return None
-            raise
-        if is_left:
+    def existing(self, group: str, name: str) -> Account | None:
+        """The account, read from Azure. Raises an error if the account is being created or deleted. If a read does not
+        find an account that is listed, or shows a creation that another read has shown as finished, wait until a read
+        shows it."""
+        account = self.get(group, name)
+        if _state(account) == "Creating":
+            account = self._after_operation(group, name, min(self._session.wait_timeout, MAX_READ_DELAY))
+        if _state(account) in UNDER_WAY:
             require_ready(account)
         # Without the right to list accounts, only the read decides. That is safe, because no account is created here.
         is_listed = account is None and value_or_error(lambda: self._is_listed(group, name)) is True
@@ -168,27 +175,36 @@ class Accounts(Polled):
 
     def settled(self, group: str, name: str) -> Account | None:
         """The account after its current operation has finished. An interrupted run may have begun the operation."""
-        account: Account | None = None
         waits = self._session.wait_timeout
-
-        def under_way() -> TimedOut | None:
-            nonlocal account
-            account = self.get(group, name)
-            state = account["properties"].get("provisioningState") if account else None
-            if state not in UNDER_WAY:
-                return None
-            self.forget_one(group, name)
-            return TimedOut(
+        account = self._after_operation(group, name, waits)
+        state = _state(account)
+        if state in UNDER_WAY:
+            raise TimedOut(
                 f"The Batch account {name} is still {state} after {waits} s. Try again.",
                 option="wait_timeout",
                 value=waits,
+                is_of_account=True,
             )
+        return account
 
-        unsettled = self._session.poll_until(
-            under_way, time.monotonic() + waits, f"Azure to finish the current change of the Batch account {name}"
+    def _after_operation(self, group: str, name: str, seconds: float) -> Account | None:
+        """The account after its current operation has finished, or after this time."""
+        account: Account | None = None
+
+        def under_way() -> CmkError | None:
+            nonlocal account
+            account = self.get(group, name)
+            state = _state(account)
+            if state not in UNDER_WAY:
+                return None
+            self.forget_one(group, name)
+            return NotConverged(f"The Batch account {name} is {state}.")
+
+        self._session.poll_until(
+            under_way,
+            time.monotonic() + seconds,
+            f"Azure to finish the current change of the Batch account {name}",
         )
-        if unsettled is not None:
-            raise unsettled
         return account
 
     def _is_listed(self, group: str, name: str) -> bool:
@@ -391,10 +407,9 @@ class Accounts(Polled):
         unavailable = self._session.poll_until(ask, deadline, f"the Batch account {name} to become available")
         if unavailable is not None:
             remedy = "Wait some minutes, and run the task again."
-            raise Unavailable(
+            raise AccountUnavailable(
                 f"The Batch account {name} uses its key and was not available for {self._session.wait_timeout} s: "
                 f"{unavailable.msg} {remedy}",
-                code="account_unavailable",
                 remedy=remedy,
             )
 
@@ -443,3 +458,7 @@ class Accounts(Polled):
         """The id of the account."""
         place = f"/subscriptions/{self._session.subscription_id}/resourceGroups/{group}"
         return f"{place}/providers/Microsoft.Batch/batchAccounts/{name}"
+
+
+def _state(account: Account | None) -> str | None:
+    return account["properties"].get("provisioningState") if account else None

@@ -73,7 +73,7 @@ class Encryption(Polled):
         account = None if goal.undoes else self._accounts.listed(group, name)
         if account is None or not goal.is_satisfied_by(account):
             # Before a change, the account is read now, because another controller may have moved it a moment ago.
-            account = self._accounts.existing(group, name, is_left=goal.leaves_unready)
+            account = self._accounts.existing(group, name)
         observed: Observed = {"account": account, "unavailable_reason": None}
         if account is None:
             return observed
@@ -124,7 +124,7 @@ class Encryption(Polled):
         if goal.key and recent and not goal.is_satisfied_by(recent):
             self._evidence.expect(recent, goal.target, goal.vault_group)
         with self._session.cache.shared_since(self._session.task_began):
-            account = self._accounts.existing(goal.group, goal.account, is_left=goal.leaves_unready)
+            account = self._accounts.existing(goal.group, goal.account)
             if account is None or is_failed(account) or not goal.is_satisfied_by(account):
                 return None
             if self._journal.may_hide_write(account) or self._expires_soon(account, goal):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..._core.documents import Account
-from ..._core.errors import CmkError, Refused, Unavailable
+from ..._core.errors import AccountUnavailable, CmkError, Refused
 from ..._core.ids import KeyIdentifier, key_of, read_key_identifier
 from ..._core.summary import key_text, version_text
 from ..account.document import FAILED
@@ -95,17 +95,16 @@ def describe_key(key: KeyIdentifier | None) -> dict[str, Any]:
     }
 
 
-def account_unavailable(name: str, key: KeyIdentifier | None, unavailable_reason: CmkError) -> Unavailable:
+def account_unavailable(name: str, key: KeyIdentifier | None, unavailable_reason: CmkError) -> AccountUnavailable:
     remedy = "Fix the problem that Azure reports."
     if key:
         remedy = (
             "Recover it with the role azbatch.cmk.recover, or find out why with azbatch.cmk.batch_encryption_info "
             "(diagnose: true)."
         )
-    return Unavailable(
+    return AccountUnavailable(
         f"The Batch account {name} is not available: {unavailable_reason.msg} It uses "
         f"{key or 'a Microsoft-managed key'}. {remedy}",
-        code="account_unavailable",
         key_identifier=str(key or "") or None,
         remedy=remedy,
     )

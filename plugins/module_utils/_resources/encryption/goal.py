@@ -55,8 +55,6 @@ class Goal:
     undoes: Goal | None = None
     # The vault and the name of the only key that the account may use before the change.
     previous: tuple[str, str] | None = None
-    # Whether an account that is not ready is left alone.
-    leaves_unready: bool = False
 
     @property
     def target(self) -> KeyIdentifier | None:
@@ -131,7 +129,6 @@ def desired(params: Mapping[str, Any]) -> Goal:
         keeps_following=params["keep_following"],
         updates_version=params["update_version"],
         previous=previous if previous[0] is not None else None,
-        leaves_unready=params["unready"] == "leave",
     )
 
 

@@ -51,7 +51,7 @@ class Behavior:
     account_quota: str = _switch("50", "3")
     # Seconds until reads and lists of Resource Manager show a write. Recordings show writes at once, so the default is
     # the easiest position here.
-    read_lag: str = _switch("0", "5", "60")
+    read_lag: str = _switch("0", "5", "60", "180")
     # The age of a key version, in seconds, at which accounts that follow the latest version start to use it.
     follower_delay: str = _switch("86400", "3600", "0")
     # How many seconds Batch still needs the previous version after an account changes to another version of the key.

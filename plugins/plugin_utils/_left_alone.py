@@ -1,0 +1,160 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One account's trouble does not stop the others (invariant I9). In the playbooks that change accounts in waves, a task
+that fails for its account's own trouble, and has not changed the account, leaves the account alone: it succeeds, the
+next tasks of the play are skipped for the host, and the end of the run shows the causes.
+
+This plugin util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ansible import constants
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import STATS
+
+# A variable of the plays that change accounts in waves.
+WAVES = "__waves"
+_NOTES, _CANARY = "left alone", "canary"
+# The modules that change an account. Reports and shared resources may be tasks of several hosts.
+_CHANGES = (".batch_encryption", ".batch_account_identity")
+# The parts of a reason that differ between accounts with the same cause: identifiers, and versions.
+_OF_ONE_ACCOUNT = re.compile(r"https://\S+|/subscriptions/\S+|\b[0-9a-f]{32}\b|\b[0-9a-f-]{36}\b")
+
+
+class LeftAlone(ActionBase):  # type: ignore[misc]
+    """Notes the accounts that are left alone. Until a first account of the play was changed, or had nothing to change,
+    one host at a time changes its account: the account of an earlier wave may have been left alone."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        host = (task_vars or {}).get("inventory_hostname", "")
+        files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
+        if (other := self._other_host(files, host)) is not None:
+            return {"failed": True, "changed": False, **_of_other_host(self._account(), host, other).result()}
+        if WAVES not in (task_vars or {}):
+            return dict(super().run(tmp, task_vars))
+        play = self._task.get_play()
+        canary = _CANARY, play.get_path()
+        is_change = str(self._task.action).endswith(".batch_encryption")
+        if not is_change or play.max_fail_percentage == 100 or files.load(*canary) == "":
+            return self._run(tmp, task_vars, files, host)
+        with files.locked(*canary):
+            failed = files.load(*canary)
+            if failed is None:
+                result = self._run(tmp, task_vars, files, host)
+                if not result.get("left_alone"):
+                    files.store(host if result.get("failed") else "", *canary)
+                return result
+        if failed:
+            return {"failed": True, "changed": False, **_not_started(failed).result()}
+        return self._run(tmp, task_vars, files, host)
+
+    def _run(self, tmp: str | None, task_vars: dict[str, Any] | None, files: RunFiles, host: str) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        if not result.get("failed") or result.get("scope") != "account":
+            return result
+        remedy = result.get("remedy") or ""
+        note = {
+            "host": host,
+            "playbook": (task_vars or {}).get(STATS, ""),
+            "account": self._account(),
+            "code": result["code"],
+            "reason": result["msg"].removesuffix(remedy).rstrip(),
+            "remedy": remedy,
+        }
+        with files.locked(_NOTES):
+            files.store([*(one for one in noted(files) if one["host"] != host), note], _NOTES)
+        return {"changed": False, "left_alone": {name: note[name] for name in ("code", "reason", "remedy")}}
+
+    def _account(self) -> str:
+        return str(self._task.args.get("account_name") or self._task.args.get("name") or "")
+
+    def _other_host(self, files: RunFiles, host: str) -> str | None:
+        """The host of the play that has changed the account of this task before, if it is another one."""
+        if not str(self._task.action).endswith(_CHANGES):
+            return None
+        place = self._task.args.get("subscription_id"), self._task.args.get("resource_group"), self._account()
+        name = "changed by", self._task.get_play().get_path(), *(str(one).lower() for one in place)
+        with files.locked(*name):
+            first: str = files.load(*name) or host
+            files.store(first, *name)
+        return None if first == host else first
+
+
+def _of_other_host(account: str, host: str, other: str) -> CmkError:
+    remedy = (
+        "Give each host another cmk_account_name. An extra variable (-e) has the same value for all hosts, and "
+        "precedence over the inventory."
+    )
+    message = f"The hosts {other} and {host} both name the Batch account {account}. Nothing was changed for {host}."
+    return CmkError(f"{message} {remedy}", code="account_of_other_host", remedy=remedy)
+
+
+def _not_started(failed: str) -> CmkError:
+    remedy = f"Find out why the task of {failed} has failed, and run the playbook again."
+    message = f"The account was not changed, because the change of the first account ({failed}) has failed."
+    return CmkError(f"{message} {remedy}", code="canary_failed", remedy=remedy)
+
+
+def noted(files: RunFiles) -> list[dict[str, str]]:
+    """The accounts that the run has left alone: `host`, `playbook`, `account`, `code`, `reason` and `remedy` of
+    each."""
+    found: list[dict[str, str]] = files.load(_NOTES) or []
+    return found
+
+
+def lines(
+    notes: Sequence[Mapping[str, str]], groups: Mapping[str, Sequence[str]], inventories: Sequence[str]
+) -> list[str]:
+    """A line for each cause. `groups` are the groups of the inventory with their hosts."""
+    causes: dict[tuple[str, str], list[Mapping[str, str]]] = {}
+    for one in notes:
+        text = re.sub(rf"\b{re.escape(one['account'])}\b", "", one["reason"]) if one["account"] else one["reason"]
+        causes.setdefault((one["code"], _OF_ONE_ACCOUNT.sub("", text)), []).append(one)
+    return [_line(code, together, groups, inventories) for (code, _text), together in causes.items()]
+
+
+def _line(
+    code: str, notes: Sequence[Mapping[str, str]], groups: Mapping[str, Sequence[str]], inventories: Sequence[str]
+) -> str:
+    first, hosts = notes[0], [one["host"] for one in notes]
+    remedy = first["remedy"]
+    if code == "account_unavailable":
+        remedy = _recover(_pattern(hosts, groups), inventories)
+    elif code == "account_not_found":
+        remedy = f"If the account was deleted, update the inventory (--flush-cache). {remedy}"
+    if len(hosts) == 1:
+        return " ".join(f"{hosts[0]}: {first['reason']} {remedy}".split())
+    example = f"For example, {hosts[0]}: {first['reason']}"
+    return " ".join(f"{len(hosts)} hosts ({', '.join(hosts)}) for the same cause ({code}). {example} {remedy}".split())
+
+
+def _recover(pattern: str, inventories: Sequence[str]) -> str:
+    if pattern == "localhost":
+        return "Run the playbook azbatch.cmk.recover with the same variables."
+    sources = "".join(f" -i {shlex.quote(one)}" for one in inventories)
+    return f"Run: ansible-playbook{sources} azbatch.cmk.recover -e cmk_hosts={shlex.quote(pattern)}"
+
+
+def _pattern(hosts: Sequence[str], groups: Mapping[str, Sequence[str]]) -> str:
+    """A pattern of Ansible for the hosts: if there are several, the smallest group of a key or a vault that has all of
+    them."""
+    if len(hosts) > 1:
+        having = [(len(of), name) for name, of in _of_keys(groups) if set(hosts) <= set(of)]
+        if having:
+            return min(having)[1]
+    return ",".join(hosts)
+
+
+def _of_keys(groups: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Sequence[str]]]:
+    return ((name, of) for name, of in groups.items() if name.startswith(("key_", "vault_")))
