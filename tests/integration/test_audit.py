@@ -460,18 +460,22 @@ def test_pools(ansible: Ansible, service: Service) -> None:
     for name, encryption in (("bare", None), ("safe", disks), ("keyed", own)):
         machine = {"virtualMachineConfiguration": {"diskEncryptionConfiguration": encryption} if encryption else {}}
         service.make_pool(name, deploymentConfiguration=machine)
+    at_host = {"virtualMachineConfiguration": {"securityProfile": {"encryptionAtHost": True}}}
+    service.make_pool("host", deploymentConfiguration=at_host)
 
     account = looked_at(ansible, pools=True)["account1"]
 
     findings = {one["id"]: one["evidence"] for one in account["findings"]}
     assert findings == {
         "pool_disks_not_encrypted": "These pools have no disk encryption: bare.",
+        "pool_key_pinned": f"These pools with their own key are pinned to a version: keyed ({key}).",
         "pool_uses_other_key": f"These pools use their own keys: keyed ({key}).",
     }
     assert {pool["name"]: pool["encrypted_disks"] for pool in account["pools"]} == {
         "bare": [],
         "safe": ["OsDisk", "TemporaryDisk"],
         "keyed": ["OsDisk", "TemporaryDisk"],
+        "host": [],
     }
 
 

@@ -481,6 +481,52 @@ def test_a_later_date_is_no_change() -> None:
     assert [value for name, value in comparison.items() if name != "since"] == [[]] * 6
 
 
+# Pools
+
+CONFIDENTIAL = {"managedDisk": {"securityProfile": {"securityEncryptionType": "DiskWithVMGuestState"}}}
+GUEST_STATE = {"managedDisk": {"securityProfile": {"securityEncryptionType": "VMGuestStateOnly"}}}
+WITH_SET = {"managedDisk": {"diskEncryptionSet": {"id": "/subscriptions/s/diskEncryptionSets/d"}}}
+CONFIDENTIAL_SET = {"managedDisk": {"securityProfile": WITH_SET["managedDisk"]}}
+
+
+@pytest.mark.parametrize(
+    ("machine", "by"),
+    [
+        (None, []),
+        ({}, []),
+        ({"diskEncryptionConfiguration": None, "securityProfile": None, "osDisk": None, "dataDisks": None}, []),
+        ({"diskEncryptionConfiguration": {"targets": []}}, []),
+        ({"diskEncryptionConfiguration": {"targets": ["TemporaryDisk"]}}, ["diskEncryptionConfiguration"]),
+        ({"securityProfile": {"encryptionAtHost": True}}, ["encryptionAtHost"]),
+        ({"securityProfile": {"encryptionAtHost": False, "securityType": "trustedLaunch"}}, []),
+        ({"securityProfile": {"securityType": "confidentialVM"}, "osDisk": GUEST_STATE}, []),
+        ({"securityProfile": {"securityType": "confidentialVM"}, "osDisk": CONFIDENTIAL}, ["managedDisk"]),
+        ({"osDisk": WITH_SET}, ["managedDisk"]),
+        ({"osDisk": CONFIDENTIAL_SET, "dataDisks": [WITH_SET]}, ["managedDisk"]),
+        ({"osDisk": WITH_SET, "dataDisks": [WITH_SET, {"lun": 1, "diskSizeGB": 8}]}, []),
+        ({"dataDisks": [WITH_SET]}, []),
+    ],
+)
+def test_the_settings_that_encrypt_the_disks_of_a_pool(machine: dict[str, Any] | None, by: list[str]) -> None:
+    pool = {"name": "a", "properties": {"deploymentConfiguration": {"virtualMachineConfiguration": machine}}}
+    one = report(on(), pools={on()["id"].lower(): [pool]})
+
+    assert only(one)["pools"][0]["encrypted_by"] == by
+    assert found(one) == ([] if by else ["pool_disks_not_encrypted"])
+
+
+@pytest.mark.parametrize(("follows", "expected"), [(None, "pinned"), (False, "pinned"), (True, "follows")])
+def test_a_pool_with_its_own_key_that_is_pinned_to_a_version(follows: bool | None, expected: str) -> None:
+    own = {"keyUrl": "https://other.vault.azure.net/keys/disks/1", "rotationToLatestKeyVersionEnabled": follows}
+    machine = {"diskEncryptionConfiguration": {"targets": ["OsDisk"], "customerManagedKey": own}}
+    pool = {"name": "a", "properties": {"deploymentConfiguration": {"virtualMachineConfiguration": machine}}}
+    one = report(on(), pools={on()["id"].lower(): [pool]})
+
+    assert only(one)["pools"][0]["key_follows_latest"] is (expected == "follows")
+    assert found(one) == (["pool_key_pinned"] if expected == "pinned" else []) + ["pool_uses_other_key"]
+    assert RULES["pool_key_pinned"].severity == RULES["newer_version_unused"].severity
+
+
 # Formats
 
 
@@ -526,7 +572,8 @@ def test_junit_has_the_structure_of_the_strictest_schema() -> None:
 
 def test_junit_cases_fail_only_above_severity_info() -> None:
     mine = on()["id"].lower()
-    safe = {"targets": ["OsDisk"], "customerManagedKey": {"keyUrl": "https://other.vault.azure.net/keys/disks"}}
+    own = {"keyUrl": "https://other.vault.azure.net/keys/disks", "rotationToLatestKeyVersionEnabled": True}
+    safe = {"targets": ["OsDisk"], "customerManagedKey": own}
     machine = {"virtualMachineConfiguration": {"diskEncryptionConfiguration": safe}}
     keyed = {"name": "keyed", "properties": {"deploymentConfiguration": machine}}
 

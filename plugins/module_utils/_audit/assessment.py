@@ -225,7 +225,13 @@ def _disks(pools: Sequence[Pool] | None) -> list[dict[str, Any]] | None:
 def _disk(pool: Pool) -> dict[str, Any]:
     encryption = account_document.disk_encryption(pool)
     own = encryption.get("customerManagedKey") or {}
-    return {"name": pool["name"], "encrypted_disks": encryption.get("targets") or [], "key": own.get("keyUrl")}
+    return {
+        "name": pool["name"],
+        "encrypted_by": account_document.disks_encrypted_by(pool),
+        "encrypted_disks": encryption.get("targets") or [],
+        "key": own.get("keyUrl"),
+        "key_follows_latest": bool(own.get("rotationToLatestKeyVersionEnabled")) if own.get("keyUrl") else None,
+    }
 
 
 def _unknown(unread: Mapping[str, CmkError], unclear: Mapping[str, str]) -> dict[str, Any]:

@@ -142,9 +142,12 @@ def _of_version(record: Record, policy: Policy, now: float) -> Iterator[tuple[st
 
 def _of_pools(record: Record) -> Iterator[tuple[str, str]]:
     pools = record["pools"] or ()
-    bare = [pool["name"] for pool in pools if not pool["encrypted_disks"]]
+    bare = [pool["name"] for pool in pools if not pool["encrypted_by"]]
     keyed = [f"{pool['name']} ({pool['key']})" for pool in pools if pool["key"]]
+    pinned = [f"{pool['name']} ({pool['key']})" for pool in pools if pool["key_follows_latest"] is False]
     if bare:
         yield "pool_disks_not_encrypted", f"These pools have no disk encryption: {', '.join(bare)}."
+    if pinned:
+        yield "pool_key_pinned", f"These pools with their own key are pinned to a version: {', '.join(pinned)}."
     if keyed:
         yield "pool_uses_other_key", f"These pools use their own keys: {', '.join(keyed)}."

@@ -58,6 +58,7 @@ _OTHER_KEY = Repair(
     },
 )
 _LOST = "The account cannot be recovered; delete the account and create it again."
+_EMPTY_POOL = "while the pool has no nodes, or create the pool again."
 
 RULES: dict[str, Rule] = {
     # Causes why an account cannot use its key. The diagnosis of batch_encryption_info has the same names.
@@ -241,9 +242,9 @@ RULES: dict[str, Rule] = {
         MEDIUM,
         NOTHING,
         "Pools are without disk encryption",
-        "The account's key does not encrypt the disks of its pools' virtual machines. Without "
-        "diskEncryptionConfiguration, temporary disks are not encrypted, and other disks use a Microsoft-managed key.",
-        "Create the pool again with diskEncryptionConfiguration, which cannot be set later.",
+        "The account's key does not encrypt the disks of its pools' virtual machines. Without a setting of the pool, "
+        "temporary disks are not encrypted, and other disks use a Microsoft-managed key.",
+        f"Set diskEncryptionConfiguration or encryptionAtHost {_EMPTY_POOL}",
     ),
     "follows_without_rotation": Rule(
         LOW,
@@ -260,6 +261,13 @@ RULES: dict[str, Rule] = {
         "A pinned account keeps its version until it is moved: a rotation may be incomplete.",
         "Rotate: move the account to the newest version.",
         Repair("role rotate"),
+    ),
+    "pool_key_pinned": Rule(
+        LOW,
+        NOTHING,
+        "Pools with their own key are pinned to a version",
+        "Without rotationToLatestKeyVersionEnabled, a pool keeps the version in its keyUrl until somebody changes it.",
+        f"Set rotationToLatestKeyVersionEnabled to true {_EMPTY_POOL}",
     ),
     "not_read": Rule(
         LOW,

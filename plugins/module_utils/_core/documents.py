@@ -86,8 +86,33 @@ class DiskEncryption(TypedDict, total=False):
     customerManagedKey: CustomerManagedKey | None
 
 
+class DiskEncryptionSet(TypedDict, total=False):
+    id: str
+
+
+class DiskSecurity(TypedDict, total=False):
+    securityEncryptionType: str | None
+    diskEncryptionSet: DiskEncryptionSet | None
+
+
+class ManagedDisk(TypedDict, total=False):
+    diskEncryptionSet: DiskEncryptionSet | None
+    securityProfile: DiskSecurity | None
+
+
+class Disk(TypedDict, total=False):
+    managedDisk: ManagedDisk | None
+
+
+class MachineSecurity(TypedDict, total=False):
+    encryptionAtHost: bool | None
+
+
 class VirtualMachineConfiguration(TypedDict, total=False):
     diskEncryptionConfiguration: DiskEncryption | None
+    securityProfile: MachineSecurity | None
+    osDisk: Disk | None
+    dataDisks: list[Disk] | None
 
 
 class DeploymentConfiguration(TypedDict, total=False):
