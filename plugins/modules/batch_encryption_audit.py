@@ -144,11 +144,11 @@ EXAMPLES = r"""
 RETURN = r"""
 summary:
   description:
-    - One human-readable line with the number of accounts in each state. If not everything could be read, the line
-      begins with C(Incomplete) and the reason.
+    - One human-readable line with the number of accounts in each state. If not everything could be read, C(Incomplete)
+      and the reason follow. The open findings are sorted by severity.
   returned: success, and failure because of O(fail_on)
   type: str
-  sample: "120 Batch accounts, 117 on customer-managed keys: 1 at risk, 4 non-compliant, 0 unknown, 115 ok."
+  sample: "1 of 120 Batch accounts at risk, 4 non-compliant, 0 unknown, 115 ok. On customer-managed keys: 117."
 counts:
   description: The number of accounts by key and by state, and the number of open findings by kind.
   returned: success, and failure because of O(fail_on)

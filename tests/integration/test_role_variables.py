@@ -483,7 +483,7 @@ def test_playbooks_show_one_line_of_an_account(ansible: Ansible, service: Servic
     assert shown("recover") == [before, f"Now: account1 uses {version}."]
     assert shown("revert") == f"account1 uses a Microsoft-managed key (before: {version})."
     assert shown("audit", cmk_audit_formats=["json"]) == [
-        "1 Batch account, 0 on customer-managed keys: 0 at risk, 0 non-compliant, 0 unknown, 1 ok.",
+        "0 of 1 Batch account at risk, 0 non-compliant, 0 unknown, 1 ok. On customer-managed keys: 0.",
         "cmk-audit/cmk-audit.json",
         "Whether Batch accounts are available was not read. To read it, set cmk_audit_pools: true.",
     ]

@@ -148,8 +148,8 @@ def test_an_audit(ansible: Ansible, service: Service) -> None:
         return ansible.playbook("azbatch.cmk.audit", extra_vars=given, environment=SHOWN)
 
     result = {
-        "summary": "1 Batch account, 1 on customer-managed keys: 0 at risk, 1 non-compliant, 0 unknown, 0 ok. "
-        "Findings: vault_uses_access_policies (1).",
+        "summary": "0 of 1 Batch account at risk, 1 non-compliant, 0 unknown, 0 ok. "
+        "Findings: vault_uses_access_policies (1). On customer-managed keys: 1.",
         "findings": ["account1: vault_uses_access_policies (medium): vault-one uses access policies."],
         "files": {"json": "cmk-audit/cmk-audit.json"},
     }

@@ -39,13 +39,14 @@ from documents import (
     listed,
     policy,
     rotation_policy,
+    system_assigned,
     user_assigned,
     vault,
 )
 from fleets import asked, found, many, on, report, seen
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import files
-from ansible_collections.azbatch.cmk.plugins.module_utils._audit.audit import summary
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.audit import incomplete, summary
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.comparison import compared
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.csv_rows import as_csv
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.junit import as_junit
@@ -124,7 +125,7 @@ def test_the_state_of_the_last_operation(provisioning: str, state: str, expected
     assert found(one) == expected
     assert (ready("newer_version_unused", one) is None) is (state == "under_way")
     said = "1 being created or deleted, 0 ok."
-    assert (said in summary(one["summary"], unseen(one))) is (state == "under_way")
+    assert (said in summary(one["summary"], "")) is (state == "under_way")
 
 
 def test_a_follower_is_on_the_newest_version() -> None:
@@ -298,6 +299,36 @@ def test_unreadable_data_is_reported_with_its_reason() -> None:
     assert (one["version"], one["newer_version_exists"], one["vault"], one["access"]) == (None, None, None, None)
 
 
+def test_the_summary_begins_with_the_accounts_at_risk_and_counts_all_that_are_incomplete() -> None:
+    first, second, third = (on(name=name) for name in ("first", "second", "third"))
+    right = "Microsoft.Batch/batchAccounts/pools/read"
+    pools = {
+        first["id"].lower(): Denied("Not for you.", action=right, azure={"code": "AuthorizationFailed"}),
+        second["id"].lower(): Unavailable("Busy."),
+        third["id"].lower(): Unavailable("Busy."),
+    }
+    gone = account("lost", key="https://gone.vault.azure.net/keys/batch", identity=system_assigned())
+    lost = {KEY.replace("myvault", "gone"): {"newest": None, "versions": None, "policy": None, "deleted": None}}
+    unlisted = [{"scope": f"/subscriptions/{number}", "reason": "None.", "action": None} for number in range(5)]
+    one = report(
+        *(first, second, third, gone, on(OLD, "old")),
+        pools=pools,
+        keys={**seen()["keys"], **lost},
+        vaults={**seen()["vaults"], "gone": None},
+        unlisted=unlisted,
+    )
+
+    said = summary(one["summary"], incomplete(one, unseen(one)))
+    parts = (
+        "1 of 5 Batch accounts at risk, 1 non-compliant, 3 unknown, 0 ok. Incomplete: ",
+        " And 2 more. Not all data of 3 of 5 Batch accounts (first, second and third) is known. The caller lacks "
+        f"{right}. second: pools: Busy. ",
+        "Findings: key_missing (1), not_read (3), newer_version_unused (1). On customer-managed keys: 5.",
+    )
+    assert said.startswith(parts[0]), said
+    assert [said.count(part) for part in parts] == [1, 1, 1], said
+
+
 def test_what_could_not_be_read_is_one_line_with_the_missing_rights() -> None:
     """Thousands of accounts would otherwise be thousands of lines."""
     lacking = Denied("No keys for you.", action="Microsoft.KeyVault/vaults/keys/read")
@@ -306,11 +337,11 @@ def test_what_could_not_be_read_is_one_line_with_the_missing_rights() -> None:
     accounts = [account("plain"), *(on(name=f"batch{number}") for number in range(7))]
 
     assert unseen(report(*accounts, **unread)) == [
-        "Not all data of 7 of 8 Batch accounts (batch0, batch1, batch2, batch3, batch4 and 2 more) could be read, "
-        "because the caller lacks Microsoft.KeyVault/vaults/keys/read."
+        "Not all data of 7 of 8 Batch accounts (batch0, batch1, batch2, batch3, batch4 and 2 more) is known. The "
+        "caller lacks Microsoft.KeyVault/vaults/keys/read."
     ]
     (line,) = unseen(report(on(), grants={KEY: Unavailable("Busy.")}))
-    assert line == "The state of 1 of 1 Batch account (mybatch) is not fully known. mybatch: access: Busy."
+    assert line == "Not all data of 1 of 1 Batch account (mybatch) is known. mybatch: access: Busy."
     known = {"finding": "not_read", "accounts": ["*"], "reason": "So.", "expires_on": "2099-12-31"}
     assert unseen(report(*accounts, **unread, by={"exceptions": [known]})) == []
     (invocation,) = json.loads(as_sarif(report(*accounts, **unread)))["runs"][0]["invocations"]

@@ -56,16 +56,18 @@ def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
     return Outcome(False, {}, {}, warnings, returned)
 
 
-def summary(counts: Mapping[str, Any], hidden: Sequence[str]) -> str:
-    """One line for a person. `hidden` is what could not be read (report.unseen)."""
+def summary(counts: Mapping[str, Any], unread: str) -> str:
+    """One line for a person. `unread` is what could not be read (`incomplete`)."""
     states, number = counts["states"], counts["accounts"]
+    if not number:
+        return f"Incomplete: {unread}"
     findings = ", ".join(f"{name} ({count})" for name, count in counts["findings"].items())
     under_way = f"{states['under_way']} being created or deleted, " if states["under_way"] else ""
     return (
-        f"{f'Incomplete: {hidden[0]} ' if hidden else ''}{number} Batch account{'' if number == 1 else 's'}, "
-        f"{counts['on_customer_managed_key']} on customer-managed keys: "
-        f"{states['at_risk']} at risk, {states['non_compliant']} non-compliant, {states['unknown']} unknown, "
-        f"{under_way}{states['ok']} ok.{f' Findings: {findings}.' if findings else ''}"
+        f"{states['at_risk']} of {number} Batch account{'' if number == 1 else 's'} at risk, "
+        f"{states['non_compliant']} non-compliant, {states['unknown']} unknown, {under_way}{states['ok']} ok."
+        f"{f' Incomplete: {unread}' if unread else ''}{f' Findings: {findings}.' if findings else ''}"
+        f" On customer-managed keys: {counts['on_customer_managed_key']}."
     )
 
 
@@ -75,7 +77,7 @@ def describe(
     """The values that are returned beside the reports. `grave` are lines of the most severe findings, and `hidden` what
     could not be read."""
     return {
-        "summary": summary(report["summary"], hidden),
+        "summary": summary(report["summary"], incomplete(report, hidden)),
         "counts": report["summary"],
         "unlisted_subscriptions": report["unlisted_subscriptions"],
         "unlisted": report["unlisted"],
@@ -98,16 +100,16 @@ def _failed(
     severity: str,
     returned: Mapping[str, Any],
 ) -> Refused:
-    incomplete = f"The audit is incomplete. {_some(hidden)}" if hidden else ""
+    unread = f"The audit is incomplete. {incomplete(report, hidden)}" if hidden else ""
     where = _where(returned["files"])
     if not grave:
         remedy = _remedy_of_incomplete(report)
-        message = " ".join(filter(None, (incomplete, where, remedy)))
+        message = " ".join(filter(None, (unread, where, remedy)))
         return Refused(message, code="audit_incomplete", remedy=remedy, **returned)
     kind = severity if severity == CRITICAL else f"{severity} or higher"
     found = f"{len(grave)} open {'finding' if len(grave) == 1 else 'findings'} of severity {kind}: {_some(grave)}"
     return Refused(
-        " ".join(filter(None, (incomplete, found, where))),
+        " ".join(filter(None, (found, unread, where))),
         code="audit_failed",
         remedy="Fix the findings as the report describes, or set exceptions to accept them until a date.",
         **returned,
@@ -136,6 +138,12 @@ def _where(files: Mapping[str, str]) -> str:
     folder = os.path.dirname(next(iter(files.values()))) or "."
     page = f"See {files['html']}. " if "html" in files else ""
     return f"{page}The folder {folder} has the reports."
+
+
+def incomplete(report: Mapping[str, Any], hidden: Sequence[str]) -> str:
+    """What could not be read, with all accounts that were read in part, however many subscriptions were not listed."""
+    unlisted = len(report["unlisted"])
+    return " ".join(filter(None, (_some(hidden[:unlisted]), *hidden[unlisted:])))
 
 
 def _some(lines: Sequence[str]) -> str:

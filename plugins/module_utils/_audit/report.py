@@ -57,15 +57,14 @@ def unseen(report: Mapping[str, Any]) -> list[str]:
     which not all is known, unless an exception accepts that. Also if there is no account at all."""
     hidden = [not_listed(one) for one in report["unlisted"]]
     accounts, unread = report["accounts"], not_read(report)
-    lacking, others = ([one for one in unread if bool(one["missing_rights"]) is lacks] for lacks in (True, False))
-    if lacking:
-        rights = sorted({right for one in lacking for right in one["missing_rights"]})
-        hidden.append(
-            f"Not all data of {_part(lacking, accounts)} could be read, because the caller lacks {and_text(rights)}."
-        )
-    if others:
-        what, why = next(iter(others[0]["unknown"].items()))
-        hidden.append(f"The state of {_part(others, accounts)} is not fully known. {others[0]['name']}: {what}: {why}")
+    if unread:
+        rights = sorted({right for one in unread for right in one["missing_rights"]})
+        reasons = [f"The caller lacks {and_text(rights)}."] if rights else []
+        other = next((one for one in unread if not one["missing_rights"]), None)
+        if other:
+            what, why = next(iter(other["unknown"].items()))
+            reasons.append(f"{other['name']}: {what}: {why}")
+        hidden.append(" ".join([f"Not all data of {_part(unread, accounts)} is known.", *reasons]))
     if not accounts and not hidden:
         hidden.append("The caller can read no Batch account in this scope.")
     return hidden
@@ -110,9 +109,14 @@ def _summary(accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "keys": len(keys),
         "states": {state: states[state] for state in STATES},
         "severities": {severity: severities[severity] for severity in SEVERITIES},
-        "findings": dict(sorted(Counter(one["id"] for one in opened).items())),
+        "findings": dict(sorted(Counter(one["id"] for one in opened).items(), key=_by_severity)),
         "accepted": sum(1 for account in accounts for one in account["findings"] if one["accepted"]),
     }
+
+
+def _by_severity(counted: tuple[str, int]) -> tuple[int, int, str]:
+    name, count = counted
+    return SEVERITIES.index(RULES[name].severity), -count, name
 
 
 def _rules(accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
