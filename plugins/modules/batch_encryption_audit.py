@@ -187,7 +187,7 @@ files:
     html: reports/cmk-audit.html
 findings:
   description:
-    - The open findings of the severity O(fail_on) or higher, as human-readable lines, the most severe first. Without
+    - The open findings of the severity O(fail_on) or higher, as human-readable lines, the most urgent first. Without
       O(fail_on), the critical findings.
     - At most 100 findings. The reports contain all findings.
   returned: success, and failure because of O(fail_on)

@@ -24,6 +24,7 @@ from documents import (
     CRYPTO_OFFICER,
     DAY,
     DEFINITIONS,
+    ENCRYPTION_USER,
     GROUP_OF_PEOPLE,
     KEY,
     NEW,
@@ -53,7 +54,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._audit.junit import as
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.policy import policy as parsed
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.remedies import ready
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.report import FORMAT, at_least, unseen
-from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import RULES, SEVERITIES
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import RULES, SEVERITIES, urgency
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.sarif import as_sarif
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
@@ -808,15 +809,44 @@ def test_a_deleted_identity_is_the_cause_for_its_accounts() -> None:
     assert cause["resource"] == {"type": "identities", "name": identity_id("id-one")}
 
 
-def test_causes_are_in_the_order_of_their_severity() -> None:
+def test_causes_are_in_the_order_of_their_urgency() -> None:
     one = many(40)
 
-    order = [SEVERITIES.index(RULES[cause["finding"]].severity) for cause in one["causes"]]
+    order = [urgency(cause["finding"]) for cause in one["causes"]]
     assert order == sorted(order)
     rules = [cause["finding"] for cause in one["causes"]]
     assert [rule for rule, _number in itertools.groupby(rules)] == list(dict.fromkeys(rules))
     plain = {cause["finding"]: cause for cause in one["causes"]}["not_on_customer_managed_key"]
     assert (plain["id"], plain["resource"]) == ("not_on_customer_managed_key", None)
+
+
+def test_what_nobody_can_repair_is_not_what_to_do_first() -> None:
+    """Two purged keys, one deleted key and one version that expires soon."""
+    lost, missing = "https://myvault.vault.azure.net/keys/lost", "https://myvault.vault.azure.net/keys/deleted"
+    nothing = {"newest": None, "versions": None, "policy": None, "deleted": None}
+    soon = key(exp=NOW + 5 * DAY)
+    granted, named = assignment(ENCRYPTION_USER, VAULT_ID), {"identity": system_assigned()}
+    accounts = [
+        account("purged1", key=lost, **named),
+        account("purged2", key=lost, **named),
+        account("recoverable", key=missing, **named),
+        on(None, "expires"),
+    ]
+    one = report(
+        *accounts,
+        pools={account["id"].lower(): [] for account in accounts},
+        keys={
+            **keys(newest=soon, versions=[listed(soon)]),
+            lost: nothing,
+            missing: {**nothing, "deleted": key(name="deleted")},
+        },
+        grants={one: {"by_principal": {PRINCIPAL: [granted]}, "of_groups": []} for one in (KEY, lost, missing)},
+    )
+
+    order = [cause["finding"] for cause in one["causes"]]
+    assert order == ["key_deleted", "key_expires_soon", "key_missing", "follows_without_rotation"]
+    names = [line.split(":")[0] for line in at_least(one, "high")]
+    assert list(dict.fromkeys(names)) == ["recoverable", "expires", "purged1", "purged2"]
 
 
 def test_an_accepted_finding_counts_for_no_cause() -> None:

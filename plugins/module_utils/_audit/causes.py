@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .rules import CRITICAL, IDENTITIES, KEY, RULES, SEVERITIES, VAULT, VERSION
+from .rules import CRITICAL, IDENTITIES, KEY, RULES, VAULT, VERSION, urgency
 
 Record = Mapping[str, Any]
 Finding = Mapping[str, Any]
@@ -40,7 +40,7 @@ def of_account(record: Record, found: Sequence[Finding]) -> list[str]:
 
 
 def causes(accounts: Sequence[Record]) -> list[dict[str, Any]]:
-    """The causes of the open findings, the most severe first. Causes with the same finding are together, sorted by
+    """The causes of the open findings, the most urgent first. Causes with the same finding are together, sorted by
     the number of accounts."""
     affected: dict[str, list[Record]] = {}
     for account in accounts:
@@ -50,14 +50,13 @@ def causes(accounts: Sequence[Record]) -> list[dict[str, Any]]:
     of_finding: Counter[str] = Counter()
     for one in described:
         of_finding[one["finding"]] += one["accounts"]
-    # Findings of equal severity with the same number of accounts are in the order of repair, which is that of the
+    # Findings of equal urgency with the same number of accounts are in the order of repair, which is that of the
     # rules.
     rules = {name: number for number, name in enumerate(RULES)}
 
     def order(one: Mapping[str, Any]) -> tuple[Any, ...]:
         name = one["finding"]
-        severity = SEVERITIES.index(RULES[name].severity)
-        return severity, -of_finding[name], rules[name], -one["accounts"], one["id"]
+        return *urgency(name), -of_finding[name], rules[name], -one["accounts"], one["id"]
 
     return sorted(described, key=order)
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The findings of a report's page with their causes, the most severe first.
+"""The findings of a report's page with their causes, the most urgent first.
 
 This module util is private to the collection.
 """

@@ -20,7 +20,7 @@ from .assessment import FleetData, assessed
 from .causes import causes
 from .findings import STATES, with_findings
 from .policy import Policy
-from .rules import RULES, SEVERITIES, is_at_least
+from .rules import RULES, SEVERITIES, is_at_least, urgency
 
 # The version of the documented format, docs/audit.schema.json. An incompatible change increases the number.
 FORMAT = "azbatch.cmk/audit/1"
@@ -83,13 +83,16 @@ def _part(some: Sequence[Mapping[str, Any]], accounts: Sequence[Mapping[str, Any
 
 
 def at_least(report: Mapping[str, Any], severity: str) -> list[str]:
-    """The open findings of this severity or higher, as human-readable lines."""
-    return [
-        f"{account['name']}: {one['id']} ({one['severity']}): {one['evidence']}"
+    """The open findings of this severity or higher, as human-readable lines, the most urgent first."""
+    found = [
+        (account["name"], one)
         for account in report["accounts"]
         for one in open_findings(account)
         if is_at_least(one["severity"], severity)
     ]
+    # By the finding of the cause: a repair does not make an account available whose key was purged.
+    found.sort(key=lambda named: urgency(named[1]["cause"].partition(":")[0]))
+    return [f"{name}: {one['id']} ({one['severity']}): {one['evidence']}" for name, one in found]
 
 
 def _worst(account: Mapping[str, Any]) -> int:

@@ -45,6 +45,8 @@ class Rule:
     why: str
     remedy: str
     repair: Repair | None = None
+    # Nobody can repair it, except with a backup of the key.
+    is_permanent: bool = False
 
 
 _CUT_OFF = "Batch cannot use the key, so the account accepts only its deletion, or soon will."
@@ -70,7 +72,9 @@ RULES: dict[str, Rule] = {
         "Run the role recover, which finds and repairs the cause.",
         _RECOVER,
     ),
-    "identity_missing": Rule(CRITICAL, IDENTITIES, "The account's identity was deleted", _CUT_OFF, _LOST),
+    "identity_missing": Rule(
+        CRITICAL, IDENTITIES, "The account's identity was deleted", _CUT_OFF, _LOST, is_permanent=True
+    ),
     "vault_deleted": Rule(
         CRITICAL,
         VAULT,
@@ -79,7 +83,7 @@ RULES: dict[str, Rule] = {
         "Recover the vault while it can be recovered.",
         _RECOVER,
     ),
-    "vault_missing": Rule(CRITICAL, VAULT, "The key's vault was purged", _CUT_OFF, _LOST),
+    "vault_missing": Rule(CRITICAL, VAULT, "The key's vault was purged", _CUT_OFF, _LOST, is_permanent=True),
     "vault_in_other_tenant": Rule(
         CRITICAL, VAULT, "The vault belongs to another tenant", _CUT_OFF, "Move the vault back to the account's tenant."
     ),
@@ -99,13 +103,21 @@ RULES: dict[str, Rule] = {
         "Recover the key while it can be recovered.",
         _RECOVER,
     ),
-    "key_missing": Rule(CRITICAL, KEY, "The key was purged", _CUT_OFF, "Restore a backup of the key, if there is one."),
+    "key_missing": Rule(
+        CRITICAL,
+        KEY,
+        "The key was purged",
+        _CUT_OFF,
+        "Restore a backup of the key, if there is one.",
+        is_permanent=True,
+    ),
     "version_missing": Rule(
         CRITICAL,
         VERSION,
         "The version that the account is pinned to was purged",
         _CUT_OFF,
         "Restore a backup, if there is one.",
+        is_permanent=True,
     ),
     "version_unusable": Rule(
         CRITICAL,
@@ -289,3 +301,10 @@ RULES: dict[str, Rule] = {
 def is_at_least(one: str, other: str) -> bool:
     """Return whether `one` is at least as severe as `other`."""
     return SEVERITIES.index(one) <= SEVERITIES.index(other)
+
+
+def urgency(finding: str) -> tuple[int, bool]:
+    """The order of repair: by severity, but a finding that nobody can repair follows the other findings of severity
+    critical and high."""
+    rule = RULES[finding]
+    return SEVERITIES.index(HIGH if rule.is_permanent else rule.severity), rule.is_permanent
