@@ -286,26 +286,21 @@ def test_an_account_that_is_being_created(runner: OneProcess, service: Service) 
     assert "'Creating'" in account["unknown"]["pools"]
 
 
-@pytest.mark.parametrize(
-    ("address", "state", "finding"),
-    [
-        ("203.0.113.1/32", "unknown", ["not_read"]),
-        ("127.0.0.0/8", "at_risk", ["network_closed", "account_unavailable"]),
-    ],
-    ids=["of Batch", "of others"],
-)
-def test_an_allowed_address(runner: OneProcess, service: Service, address: str, state: str, finding: list[str]) -> None:
-    """Azure does not show which address Batch uses, and Batch may list the pools although it cannot use the key. Only
-    an error from the list of pools shows that the firewall does not allow the address of Batch."""
+@pytest.mark.parametrize("pools", [False, True])
+@pytest.mark.parametrize("position", POSITIONS["pools_without_key"])
+def test_a_closed_firewall_that_allows_the_controller(
+    runner: OneProcess, service: Service, position: str, pools: bool
+) -> None:
+    """Batch may list the pools although it cannot use the key, and the caller can read the key."""
     service.on_key()
-    close(service, address, "127.0.0.1/32")
+    close(service, "127.0.0.1/32")
+    service.sandbox.control.behavior(pools_without_key=position)
+    assert not service.is_available()
 
-    account = audited(runner)
-    assert (account["state"], found(account)) == ("unknown", ["not_read"])
-    assert "pools: true" in account["unknown"]["network"]
-    account = audited(runner, pools=True)
-    assert (account["state"], found(account)) == (state, finding)
-    assert account["available"] is (None if state == "unknown" else False)
+    account = audited(runner, pools=pools)
+    assert account["state"] == "at_risk"
+    assert found(account) == ["network_closed", *(["account_unavailable"] if pools else [])]
+    assert account["available"] is (False if pools else None)
 
 
 CHECK_NAMES = "Microsoft.KeyVault/checkNameAvailability/read"

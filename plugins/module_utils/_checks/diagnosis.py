@@ -20,7 +20,7 @@ from .._core.errors import CmkError, Denied
 from .._core.ids import KeyIdentifier, place_of
 from .._resources.access.document import ROLE_SECONDS
 from .._resources.key.document import item_of, version_of, why_unusable
-from .._resources.vault.document import is_in_perimeter, lets_addresses_in
+from .._resources.vault.document import is_in_perimeter
 from . import preflight, rights
 from .preflight import FAILED, Check, Evidence, access_since, failed_checks, has_access
 from .versions import KeyVersions, User, margin_ends, versions_of, versions_possibly_in_use
@@ -51,7 +51,7 @@ class Cause:
     remedy: str
     # The repair: vault, network, key or access. None if this collection cannot repair the cause.
     repair: str | None = None
-    # False if it is a cause only if Batch uses a certain identity or address of several.
+    # False if it is a cause only if Batch uses a certain identity of several.
     is_certain: bool = True
 
 
@@ -158,8 +158,8 @@ def known(found: Sequence[Cause]) -> tuple[Cause, ...]:
 
 
 def unclear(evidence: Evidence, checks: Sequence[Check], observed: Symptoms, found: Sequence[Cause]) -> dict[str, str]:
-    """Problems that are causes only if Batch uses a certain identity, address or version of several, with the
-    reasons why that is not known. Empty if the account is available, or if nothing else explains why it is not.
+    """Problems that are causes only if Batch uses a certain identity or version of several, with the reasons why
+    that is not known. Empty if the account is available, or if nothing else explains why it is not.
     `found` are its `causes`."""
     available = observed["available"]
     is_explained = any(cause.is_certain for cause in found)
@@ -172,11 +172,6 @@ def unclear(evidence: Evidence, checks: Sequence[Check], observed: Symptoms, fou
         problems["access"] = (
             f"{failed['access_granted']} Another identity of the account may use the key, and Azure does not show "
             f"which of them Batch uses. {ask}, or grant access."
-        )
-    if "network_open_to_batch" in failed and _may_be_let_in(evidence):
-        problems["network"] = (
-            f"{failed['network_open_to_batch']} Its IP rules let other addresses in, and Azure does not show which "
-            f"address Batch uses. {ask}, or allow trusted Microsoft services on the vault."
         )
     if available is None:
         problems |= _unclear_without_response(evidence, observed, found)
@@ -221,10 +216,8 @@ def lost_key(observed: Symptoms) -> tuple[list[str], list[str]]:
     access, network = checks["access_granted"], checks["network_open_to_batch"]
     if access.status == FAILED and not any(has.issuperset(_NEEDED_IN_USE) for has in granted.values()):
         lost.append(access.evidence)
-    if network.status == FAILED and not _may_be_let_in(evidence):
+    if network.status == FAILED:
         lost.append(network.evidence)
-    elif network.status == FAILED:
-        unknown.append(f"{network.evidence} Its IP rules let other addresses in.")
     unknown += [check.evidence for check in (access, network) if check.status == preflight.UNKNOWN]
     repairs = unnoticed_repairs(observed) if "account_changed_at" in observed else {}
     later = [noticed for repaired, noticed in repairs.items() if (observed["account_changed_at"] or 0) < repaired]
@@ -352,11 +345,6 @@ def _is_in_perimeter(evidence: Evidence) -> bool:
     return isinstance(evidence.vault, Mapping) and is_in_perimeter(evidence.vault)
 
 
-def _may_be_let_in(evidence: Evidence) -> bool:
-    """Whether the vault has IP rules. The address that Batch uses may be among them."""
-    return isinstance(evidence.vault, Mapping) and lets_addresses_in(evidence.vault)
-
-
 def _of_identity(evidence: Evidence, missing: Sequence[str]) -> Iterator[Cause]:
     # Batch may use any identity, so the account may be able to use one of the others.
     if not evidence.principals:
@@ -385,10 +373,9 @@ def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Symptom
     if "same_tenant" in failed:
         check = failed["same_tenant"]
         yield Cause("vault_in_other_tenant", check.evidence, "Move the vault back to the account's tenant.")
-    if "network_open_to_batch" in failed and (observed["available"] is False or not _may_be_let_in(evidence)):
+    if "network_open_to_batch" in failed:
         check = failed["network_open_to_batch"]
-        is_certain = not _may_be_let_in(evidence)
-        yield Cause("network_closed", check.evidence, check.remedy, "network", is_certain=is_certain)
+        yield Cause("network_closed", check.evidence, check.remedy, "network")
 
 
 def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Symptoms) -> Iterator[Cause]:

@@ -70,11 +70,6 @@ def is_in_perimeter(vault: Vault) -> bool:
     return bool(vault["properties"].get("publicNetworkAccess") == "SecuredByPerimeter")
 
 
-def lets_addresses_in(vault: Vault) -> bool:
-    """Whether the firewall has IP rules, which allow some addresses."""
-    return _is_public(vault) and bool(_network_rules(vault).get("ipRules"))
-
-
 def _network_rules(vault: Vault) -> Mapping[str, Any]:
     rules: Mapping[str, Any] = vault["properties"].get("networkAcls", {})
     return rules
