@@ -82,6 +82,13 @@ options:
       - By default, the module refuses an account that is not available.
     type: bool
     default: false
+  require_readable:
+    description:
+      - Fail if it is not known whether the account is available, because the caller cannot read the pools, the vault,
+        the key or the access to it, or because a network security perimeter secures the vault.
+      - By default, the module then succeeds with a warning, and RV(available) is null.
+    type: bool
+    default: false
   vault_resource_group:
     description:
       - Resource group of the key's vault. By default, the module searches all subscriptions that the caller can read.
@@ -171,6 +178,14 @@ EXAMPLES = r"""
     wait_until_available: true
     wait_timeout: 900
 
+- name: Move an account to a version of a key, and fail if the caller cannot read whether the account is available
+  azbatch.cmk.batch_encryption:
+    resource_group: rg-batch
+    account_name: mybatch
+    key_source: microsoft_keyvault
+    key_identifier: "{{ key.key_identifier }}"
+    require_readable: true
+
 - name: Move an account as a service principal, and wait up to 20 minutes until the change is confirmed
   azbatch.cmk.batch_encryption:
     resource_group: rg-batch
@@ -240,6 +255,7 @@ available:
       the access to it or the vault could not be read.
     - Null also if Batch lists the pools of the account, but its key was repaired a moment ago, or some of the versions
       that the account may use are disabled or have expired. The warning names these versions.
+    - With O(require_readable=true), the task fails if something could not be read.
   returned: success
   type: bool
   sample: true
@@ -319,6 +335,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_resource_group": {"type": "str"},
     "wait_until_available": {"type": "bool", "default": False},
     "replace_key": {"type": "bool", "default": False, "no_log": False},
+    "require_readable": {"type": "bool", "default": False},
     "follow_latest": {"type": "bool"},
     "keep_following": {"type": "bool", "default": False},
     "update_version": {"type": "bool", "default": True},

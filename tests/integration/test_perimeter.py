@@ -87,6 +87,20 @@ def test_an_account_whose_vault_is_moved_into_a_perimeter(runner: OneProcess, se
         assert "Add an access rule for Batch to the perimeter" in recovery["msg"]
 
 
+@pytest.mark.parametrize("required", [False, True])
+def test_a_job_may_fail_because_of_a_perimeter(runner: OneProcess, service: Service, required: bool) -> None:
+    service.sandbox.control.behavior(perimeter="open_to_batch")
+    service.on_key()
+    secure(service)
+    key = {"key_source": "microsoft_keyvault", "key_identifier": service.encryption(), "require_readable": required}
+    report = runner.module("batch_encryption", {**ACCOUNT, **key})
+    assert bool(report.get("failed")) is required, report
+    assert required or report["available"] is None
+    if required:
+        assert report["code"] == "availability_unknown"
+        assert "network security perimeter" in report["msg"]
+
+
 @pytest.mark.parametrize(
     ("is_in_perimeter", "trusted_services", "is_warned"),
     [(True, True, True), (True, False, False), (False, True, False), (False, False, False)],

@@ -14,7 +14,7 @@ import pytest
 from cases import DISABLE
 from meddling import REALISTIC, SETTLED, Wire
 from one_process import OneProcess
-from operators import FIRST_KEY, RBAC_VAULT, USER_ASSIGNED, Report, Run, World
+from operators import FIRST_KEY, RBAC_VAULT, USER_ASSIGNED, Report, Run, World, done
 from role_runs import QUARTER
 from service import GROUP, Service
 
@@ -104,6 +104,29 @@ def test_unconfirmed_availability_without_a_change_is_no_failure(hidden: World, 
     report = hidden.prepared(Run("rotate", "account1"))()
     assert (report["changed"], report["available"]) == (False, None), report
     assert any(POOLS_READ in warning for warning in report["warnings"])
+
+
+@pytest.mark.parametrize("check", [False, True], ids=["run", "check mode"])
+@pytest.mark.parametrize("role", ["provision", "rotate"])
+def test_unreadable_availability_fails_the_job_that_requires_it(
+    hidden: World, service: Service, role: str, check: bool
+) -> None:
+    settings = {"cmk_require_readable": True}
+    report = hidden.prepared(Run(role, "account1", None, settings, check=check))()
+    assert (report["failed"], report["code"]) == (True, "availability_unknown"), report
+    assert POOLS_READ in report["msg"]
+
+
+def test_a_version_that_somebody_has_disabled_fails_no_job(runner: OneProcess, service: Service) -> None:
+    """A leaked version, for example. For seven days, nothing shows whether Batch still needs it."""
+    world = World(service, runner)
+    for run in (Run("provision", "account1"), Run("rotate", "account1", None, FORCE)):
+        done(world.prepared(run)())
+        service.sandbox.control.advance(60)
+    old, _newest = sorted(service.versions(), key=lambda version: version.created_on)
+    service.keys().update_key_properties(old.name, old.version, enabled=False)
+    report = done(world.prepared(Run("rotate", "account1", None, {"cmk_require_readable": True}))())
+    assert (report["changed"], report["available"]) == (False, None), report
 
 
 def test_recover_reports_that_the_availability_is_unknown(hidden: World, service: Service) -> None:

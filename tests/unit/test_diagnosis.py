@@ -220,6 +220,22 @@ def test_an_uncertain_cause_is_unclear_if_another_cause_explains_the_loss() -> N
         assert "access" in causes(observed).values()
 
 
+@pytest.mark.parametrize(
+    ("observed", "expected"),
+    [
+        (diagnosed(), False),
+        (diagnosed(vault=PERIMETER), True),
+        (diagnosed(vault=Denied("Not for you.")), True),
+        (diagnosed(bundle=Denied("Not for you.")), True),
+        (diagnosed(versions=Denied("Not for you.")), True),
+        (diagnosed(assignments=Denied("Not for you."), vault=vault(rbac=True)), True),
+        (diagnosed(bundle=key(enabled=False)), False),
+    ],
+)
+def test_what_the_caller_cannot_read(observed: Any, expected: bool) -> None:
+    assert diagnosis.is_unread(observed) is expected
+
+
 def test_unknown_perimeter_rule_has_a_remedy() -> None:
     observed = diagnosed(vault=PERIMETER, available=None)
 

@@ -42,6 +42,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import NotShown
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
@@ -220,6 +221,30 @@ def test_availability_that_is_not_known_is_null_and_a_warning() -> None:
     assert not plan.changed
     assert plan.after["available"] is None
     assert "Microsoft.Batch/batchAccounts/pools/read" in plan.warnings[0]
+
+
+def unread() -> NotShown:
+    reason = NotShown(["The vault could not be read."])
+    reason.is_unread = True
+    return reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_refused"),
+    [(HIDDEN, True), (unread(), True), (NotShown(["A version is disabled."]), False)],
+)
+def test_availability_that_has_to_be_readable(reason: CmkError, is_refused: bool) -> None:
+    """A version that somebody has disabled on purpose does not make a job fail each night."""
+    observed = seen(KEY, unavailable_reason=reason)
+    assert encryption_plan.plan(goal(KEY), observed).after["available"] is None
+    if not is_refused:
+        assert encryption_plan.plan(goal(KEY, require_readable=True), observed).after["available"] is None
+        return
+    with pytest.raises(Refused) as refused:
+        encryption_plan.plan(goal(KEY, require_readable=True), observed)
+    assert refused.value.code == "availability_unknown"
+    assert reason.msg in refused.value.msg or "Microsoft.Batch/batchAccounts/pools/read" in refused.value.msg
+    assert "require_readable: true" in refused.value.msg
 
 
 def test_a_read_that_may_be_older_than_a_write_is_not_trusted_without_the_pools() -> None:

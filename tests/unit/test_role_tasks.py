@@ -111,6 +111,14 @@ class Run:
         return [options for name, options in self.tasks if name == module][number]
 
 
+@pytest.mark.parametrize("role", [name for name in ROLE_NAMES if name != "audit"])
+def test_each_role_that_returns_the_availability_can_require_that_it_is_readable(role: str) -> None:
+    [move] = [task["azbatch.cmk.batch_encryption"] for task in tasks_of(role) if "azbatch.cmk.batch_encryption" in task]
+
+    assert move["require_readable"] == "{{ cmk_require_readable }}"
+    assert load(role, "defaults")["cmk_require_readable"] is False
+
+
 # Provision
 
 MADE = {

@@ -229,6 +229,14 @@ def lost_key(observed: Symptoms) -> tuple[list[str], list[str]]:
     return lost, list(dict.fromkeys(unknown))
 
 
+def is_unread(observed: Symptoms) -> bool:
+    """Whether the caller cannot read the key, its versions, the access to it, or whether the network lets Batch in."""
+    evidence: Evidence = observed["evidence"]
+    checks = {check.name: check.status for check in preflight.judged(evidence)}
+    is_hidden = isinstance(evidence.bundle, CmkError) or isinstance(observed["versions"], CmkError)
+    return is_hidden or preflight.UNKNOWN in (checks["access_granted"], checks["network_open_to_batch"])
+
+
 def unnoticed_repairs(observed: Symptoms) -> dict[float, float]:
     """The changes that may have made the key usable for Batch again, and that Batch may not have noticed yet: changes
     of the version, and the role assignment without which there would be no access. By the time of each change, the time

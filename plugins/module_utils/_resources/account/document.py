@@ -106,6 +106,8 @@ class NotShown(CmkError):
     def __init__(self, unknown: Sequence[str]) -> None:
         told = "Batch lists the pools of the account, and may do so although the account has lost its key."
         super().__init__(f"{told} {' '.join(unknown)}")
+        # Whether data that would show it could not be read. Otherwise, Azure does not show it.
+        self.is_unread = False
 
 
 def why_unavailable(pools: CmkError | None, lost: Sequence[str], unknown: Sequence[str]) -> CmkError | None:
@@ -184,6 +186,20 @@ def require_known(name: str, reason: CmkError) -> None:
         raise availability_unknown(name, reason)
     if isinstance(reason, Unavailable):
         raise reason
+
+
+def require_readable(name: str, reason: CmkError) -> None:
+    """Raise an error if the caller cannot read whether the account is available. A version that was disabled on
+    purpose, or a recent repair, is no error: nothing has to be done about it."""
+    if isinstance(reason, NotShown) and not reason.is_unread:
+        return
+    remedy = _GRANT if isinstance(reason, Denied) else "Make readable what the message names, and run the task again."
+    warning = availability_warning(name, reason)
+    raise Refused(
+        f"{warning.removesuffix(_GRANT).rstrip()} The task fails because of require_readable: true. {remedy}",
+        code="availability_unknown",
+        remedy=remedy,
+    )
 
 
 def availability_warning(name: str, reason: CmkError) -> str:

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from ..._azure.journal import WriteOutcome
 from ..._azure.session import Polled, Session
-from ..._checks.diagnosis import Surveyed, Symptoms, lost_after_change, lost_key
+from ..._checks.diagnosis import Surveyed, Symptoms, is_unread, lost_after_change, lost_key
 from ..._checks.preflight import Evidence, for_rollback
 from ..._checks.versions import REPLACED_BEFORE_EXPIRY
 from ..._core.concurrent import in_background, value_or_error
@@ -241,6 +241,8 @@ class Encryption(Polled):
                 lost, unknown = lost_key(found)
                 shows = self._shows(group, name)
                 reason = why_unavailable(reason, lost, [] if reason is None and shows else unknown)
+                if isinstance(reason, NotShown):
+                    reason.is_unread = is_unread(found)
                 if reason is None and shows is False:
                     reason = NotShown(["After a repair of the key, Batch may need ten minutes."])
         if reason and availability(reason) is False:

@@ -55,6 +55,8 @@ class Goal:
     undoes: Goal | None = None
     # The vault and the name of the only key that the account may use before the change.
     previous: tuple[str, str] | None = None
+    # Whether it is an error if the caller cannot read whether the account is available.
+    requires_readable: bool = False
 
     @property
     def target(self) -> KeyIdentifier | None:
@@ -129,6 +131,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         keeps_following=params["keep_following"],
         updates_version=params["update_version"],
         previous=previous if previous[0] is not None else None,
+        requires_readable=params["require_readable"],
     )
 
 

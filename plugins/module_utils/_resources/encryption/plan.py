@@ -84,6 +84,8 @@ def plan(goal: Goal, observed: Observed) -> Plan[EncryptionWrites]:
 def _unchanged(goal: Goal, before: Mapping[str, Any], reason: CmkError | None) -> Plan[EncryptionWrites]:
     warnings: tuple[str, ...] = ()
     if reason is not None and before["available"] is None:
+        if goal.requires_readable:
+            account_document.require_readable(goal.account, reason)
         warnings = (account_document.availability_warning(goal.account, reason),)
     return Plan(goal, before, before, warnings=warnings, report={"previous_key_identifier": None})
 
