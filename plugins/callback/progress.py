@@ -21,6 +21,8 @@ description:
   - For a play with a single host, nothing is shown.
   - After the last play, a line for each cause names the hosts whose accounts the playbooks of this collection have left
     alone, and the remedy.
+  - With the variable C(cmk_report_file), the playbooks of this collection write a report to this file on the
+    controller, also after a stop. It has the same fields as the variable that they pass on to AWX.
 version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -39,15 +41,19 @@ options:
         key: interval
 """
 
+import json
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ansible import constants
 from ansible.plugins.callback import CallbackBase
+from ansible.template import Templar
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import lines, noted
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import STATS
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import Progress, duration
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import Tally
 
@@ -66,6 +72,11 @@ class CallbackModule(CallbackBase):
         self._shown_at = time.monotonic()
         self._groups: Mapping[str, list[str]] = {}
         self._inventories: list[str] = []
+        # The file of the report, and by playbook what it has.
+        self._file = ""
+        self._report: dict[str, dict[str, Any]] = {}
+        self._playbook = ""
+        self._hosts: list[str] = []
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Called for each wave of a play: Ansible starts the play again for each wave."""
@@ -76,6 +87,10 @@ class CallbackModule(CallbackBase):
         self._end(is_last=is_other)
         if self._progress is None or self._progress.left == 0 or is_other:
             hosts = len(variables.get("ansible_play_hosts_all", []))
+            self._hosts = list(variables.get("ansible_play_hosts_all", []))
+            self._playbook = variables.get(STATS, "")
+            templar = Templar(loader=play.get_loader(), variables=variables)
+            self._file = str(templar.template(variables.get("cmk_report_file")) or "")
             self._play = play.get_path()
             self._progress = Progress(hosts, time.monotonic()) if hosts > 1 else None
             self._tally = Tally(hosts)
@@ -111,20 +126,25 @@ class CallbackModule(CallbackBase):
         for line in lines(notes, self._groups, self._inventories):
             # Programs may read stdout, for example with the callback plugin ansible.posix.json.
             self._display.display(f"LEFT ALONE: {line}", stderr=True)
+        if self._file and self._report:
+            try:
+                Path(self._file).write_text(f"{json.dumps(self._report, indent=2)}\n", encoding="utf-8")
+            except OSError as error:
+                self._display.warning(f"The report {self._file} (cmk_report_file) was not written: {error}")
 
     def _through(self, result: Any, *, failed: bool = False) -> None:
-        progress = self._progress
-        if progress is None:
-            return
         # The attributes of a result have become public with ansible-core 2.19.
         is_public = hasattr(result, "host")
         host = (result.host if is_public else result._host).get_name()
         task, values = (result.task, result.result) if is_public else (result._task, result._result)
+        role = task._role.get_name() if task._role else ""
+        self._tally.add(host, role, str(task.action), values, failed=failed)
+        progress = self._progress
+        if progress is None:
+            return
         progress.through.add(host)
         if failed:
             progress.failed.add(host)
-        role = task._role.get_name() if task._role else ""
-        self._tally.add(host, role, str(task.action), values, failed=failed)
         if time.monotonic() - self._shown_at >= self.get_option("interval"):
             self._tell(progress)
 
@@ -132,6 +152,8 @@ class CallbackModule(CallbackBase):
         """End a wave. If it was the last wave of the play, show the final counts."""
         progress = self._progress
         if progress is None:
+            self._tally.end_wave()
+            self._add_to_report()
             return
         if is_last and progress.has_waves_left:
             # If all hosts of a wave fail, Ansible stops the play without an event.
@@ -144,9 +166,25 @@ class CallbackModule(CallbackBase):
                 self._show(line)
         else:
             self._tally.end_wave()
+        self._add_to_report()
         if progress.left == 0 or is_last:
             took = duration(time.monotonic() - progress.began)
             self._show(f"{self._tally.line()}, in {took}")
+
+    def _add_to_report(self) -> None:
+        """Add the play to what earlier plays of the playbook have reported."""
+        if not self._playbook:
+            return
+        accounts = self._tally.accounts()
+        report = self._report.setdefault(self._playbook, {"accounts": {}, "not_started": [], "new_versions": {}})
+        for host, found in accounts.items():
+            before = report["accounts"].get(host, {})
+            if "left_alone" in before:
+                # The last play fails for this host.
+                continue
+            report["accounts"][host] = {**before, **found, "changed": found["changed"] or before.get("changed", False)}
+        report["not_started"] = [one for one in self._hosts if one not in report["accounts"]]
+        report["new_versions"] |= dict(sorted((key, version or "") for key, version in self._tally.versions))
 
     def _tell(self, progress: Progress) -> None:
         self._shown_at = time.monotonic()

@@ -22,7 +22,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Cm
 
 VARIABLES = (
     *("cmk_hosts", "cmk_hosts_required", "cmk_serial", "cmk_max_fail_percentage"),
-    *("cmk_set_stats", "cmk_in_process", "cmk_left_alone_fails"),
+    *("cmk_set_stats", "cmk_in_process", "cmk_left_alone_fails", "cmk_report_file"),
 )
 # A variable of the collection's playbooks with the name of the variable for the next node of a workflow.
 STATS = "__stats"

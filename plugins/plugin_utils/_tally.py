@@ -37,9 +37,10 @@ class Tally:
     changed: set[str] = field(default_factory=set)
     # Hosts whose account was moved to another key, version or key source.
     moved: set[str] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
-    # Hosts whose account was left alone.
-    left_alone: set[str] = field(default_factory=set)
+    # By failed host, the code of the error; empty if Ansible has reported the failure.
+    failed: dict[str, str] = field(default_factory=dict)
+    # By host whose account was left alone, the code of the error.
+    left_alone: dict[str, str] = field(default_factory=dict)
     # Hosts of the finished waves, except a wave in which the play has stopped.
     finished: set[str] = field(default_factory=set)
     # By host, the line that reports the key that its account uses.
@@ -52,9 +53,9 @@ class Tally:
         self.reached.add(host)
         self.done = _DONE.get(role, self.done)
         if result.get("left_alone"):
-            self.left_alone.add(host)
+            self.left_alone[host] = result["left_alone"]["code"]
         elif failed:
-            self.failed.add(host)
+            self.failed[host] = str(result.get("code", ""))
         elif action in _SHOWN and "summary" in result:
             self.summaries[host] = result["summary"]
         for one in result.get("results") or [result]:
@@ -73,12 +74,12 @@ class Tally:
     @property
     def counted(self) -> set[str]:
         """Hosts that count for the word of the role, also if the play has stopped in their wave."""
-        return (self.moved if self.done in _MOVES else self.changed) - self.failed
+        return (self.moved if self.done in _MOVES else self.changed) - self.failed.keys()
 
     def line(self) -> str:
-        others = self.changed - self.counted - self.failed
-        unchanged = self.finished - self.changed - self.failed - self.left_alone
-        unfinished = self.reached - self.finished - self.changed - self.failed
+        others = self.changed - self.counted - self.failed.keys()
+        unchanged = self.finished - self.changed - self.failed.keys() - self.left_alone.keys()
+        unfinished = self.reached - self.finished - self.changed - self.failed.keys()
         missed = self.total - len(self.reached)
         parts = [f"{len(self.counted)} {self.done}"]
         parts += [f"{len(others)} changed otherwise"] if others else []
@@ -98,6 +99,18 @@ class Tally:
             f"{host} failed." if host in self.failed else self.summaries.get(host, f"{host} was not finished.")
             for host in sorted(self.reached - self.finished)
         ]
+
+    def accounts(self) -> dict[str, dict[str, Any]]:
+        """By host that the play has reached, what was done for its account, for machines."""
+        return {
+            host: {
+                "changed": host in self.changed,
+                "finished": host in self.finished and host not in self.failed,
+                **({"left_alone": self.left_alone[host]} if host in self.left_alone else {}),
+                **({"failed": self.failed[host]} if host in self.failed else {}),
+            }
+            for host in sorted(self.reached)
+        }
 
 
 def new_versions(diff: Any) -> Iterator[tuple[str, str | None]]:

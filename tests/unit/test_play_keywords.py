@@ -45,6 +45,32 @@ def test_hosts_that_match_nothing(value: Any, limit: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "pattern", "limit", "is_wrong"),
+    [
+        pytest.param("account1", "all", None, True, id="one account for several hosts"),
+        pytest.param("account1", "all", "@site.retry", True, id="the limit is a file"),
+        pytest.param("account1", "all", "canary", False, id="the limit leaves one host"),
+        pytest.param("account1", "canary", None, False, id="one host"),
+        pytest.param("{{ inventory_hostname }}", "all", None, False, id="another value for each host"),
+        *(pytest.param(blank, "all", None, False, id=f"blank: {blank!r}") for blank in BLANK),
+    ],
+)
+def test_an_extra_variable_for_one_account(name: Any, pattern: str, limit: str | None, is_wrong: bool) -> None:
+    def check() -> None:
+        keywords.require_own_account(name, pattern, limit, lambda asked: GROUPS.get(asked, []))
+
+    if not is_wrong:
+        check()
+        return
+    with pytest.raises(keywords.WrongVariable) as wrong:
+        check()
+    assert wrong.value.msg.startswith(
+        "cmk_account_name is 'account1', which is an extra variable, so it is the account of"
+    )
+    assert "Remove cmk_account_name from the extra variables" in wrong.value.msg
+
+
+@pytest.mark.parametrize(
     ("value", "sizes"),
     [
         *((blank, [1, "25%"]) for blank in BLANK),

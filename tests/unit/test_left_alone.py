@@ -1,0 +1,84 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The lines about accounts that were left alone: one for each cause, with one command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import lines
+
+KEY = "https://vault1.vault.azure.net/keys/key1"
+GROUPS = {
+    "all": ["a1", "a2", "a3", "other"],
+    "vault_vault1": ["a1", "a2", "a3", "other"],
+    "key_vault1__key1": ["a1", "a2", "a3"],
+    "region_westeurope": ["a1", "a2", "a3"],
+}
+
+
+def note(host: str, code: str = "account_unavailable", reason: str = "", remedy: str = "Recover it.") -> dict[str, str]:
+    reason = reason or f"The Batch account {host} is not available: version {KEY}/{host[-1] * 32} is disabled."
+    return {"host": host, "playbook": "cmk_rotate_result", "account": host, "code": code, "reason": reason} | {
+        "remedy": remedy
+    }
+
+
+def said(*notes: dict[str, str], inventories: Sequence[str] = ("inventory.yml",)) -> list[str]:
+    return lines(notes, GROUPS, inventories)
+
+
+def test_hosts_with_the_same_cause_are_one_line_with_one_command() -> None:
+    """Their messages differ only in the account and the version."""
+    [line] = said(note("a1"), note("a2"), note("a3"))
+
+    assert line.startswith("3 hosts (a1, a2, a3) for the same cause (account_unavailable). For example, a1: The Batch")
+    assert line.endswith("Run: ansible-playbook -i inventory.yml azbatch.cmk.recover -e cmk_hosts=key_vault1__key1")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "pattern"),
+    [
+        pytest.param(["a1"], "a1", id="one host"),
+        pytest.param(["a1", "a2"], "key_vault1__key1", id="the group of the key has all of them"),
+        pytest.param(["a1", "other"], "vault_vault1", id="the group of the vault has all of them"),
+        pytest.param(["a1", "new"], "a1,new", id="no group has all of them"),
+    ],
+)
+def test_the_command_names_the_smallest_group_of_a_key_or_a_vault(hosts: list[str], pattern: str) -> None:
+    [line] = said(*map(note, hosts))
+
+    assert line.rpartition("cmk_hosts=")[2] == pattern
+
+
+def test_other_causes_are_other_lines() -> None:
+    locked = note("a2", "resource_locked", "Could not change a2: a lock.", "Remove the lock.")
+    purged = note("a3", reason="The Batch account a3 is not available: the key was purged.")
+
+    found = said(note("a1"), locked, purged)
+
+    assert len(found) == 3
+    assert found[1] == "a2: Could not change a2: a lock. Remove the lock."
+
+
+def test_a_single_account_without_an_inventory() -> None:
+    [line] = said(note("localhost"), inventories=[])
+
+    assert line.endswith("Run the playbook azbatch.cmk.recover with the same variables.")
+
+
+def test_a_path_with_a_space_is_quoted() -> None:
+    [line] = said(note("a1"), inventories=["my accounts.yml"])
+
+    assert "-i 'my accounts.yml' azbatch.cmk.recover" in line
+
+
+def test_a_deleted_account_may_be_missing_in_the_inventory() -> None:
+    [line] = said(note("a1", "account_not_found", "There is no Batch account a1.", "Create it."))
+
+    assert line.startswith("a1: There is no Batch account a1. If the account was deleted, update the inventory (")
+    assert line.endswith("). Create it.")
