@@ -299,7 +299,8 @@ def test_identity(ansible: Ansible, service: Service, way: str) -> None:
     )
     for name in ("used", "used (check)"):
         assert run[name].refused("identity_in_use")["accounts"] == [service.account_id()]
-        assert run[name]["option"] == "force"
+        assert run[name]["option"] == "identity_id"
+        assert "Leave out identity_id" in run[name]["remedy"]
     assert run["other"].refused("identity_differs")["option"] == "identity_id"
     assert run["none"].refused("account_without_identity")["option"] == "adopt_existing"
     assert run["as it is"]["changed"] is False

@@ -212,6 +212,18 @@ def test_an_account_on_another_key_is_moved_only_with_cmk_replace_key(ansible: A
     assert service.key("key1").properties.enabled
 
 
+def test_an_account_on_its_key_keeps_its_user_assigned_identity(ansible: Ansible, service: Service) -> None:
+    """The refusal of another identity names the identity that the account has, and its advice can be followed."""
+    service.make_identity()
+    provision(ansible, service, "user_assigned", cmk_vault_authorization="access_policy")
+    run = run_role(ansible, "provision")
+    advice = f"Set cmk_identity to {service.identity_id()} to keep it, or move the account to a Microsoft-managed key"
+    refused(run, ACCOUNT, advice)
+    assert "force" not in run[ACCOUNT]["msg"]
+    assert (run[ACCOUNT]["code"], run[ACCOUNT]["variable"]) == ("identity_in_use", "cmk_identity")
+    unchanged(provision(ansible, service, "user_assigned"))
+
+
 def test_a_disabled_key_is_enabled_only_with_cmk_key_enable(ansible: Ansible, service: Service) -> None:
     service.make_vault()
     service.make_key()

@@ -149,24 +149,33 @@ def _refuse_unwanted_adoption(goal: Goal, account: Account) -> None:
             option="adopt_existing",
             remedy="Create another account, or set adopt_existing: true.",
         )
+    keep = _to_keep(identity)
     if key_of(account) and not goal.force:
+        remedy = f"{keep}, or move the account to a Microsoft-managed key first, or set force: true."
         raise Refused(
             f"The Batch account {goal.name} accesses its key {key_of(account)} with its {identity['type']} identity. "
-            "With another identity, the account may lose that key. Move the account to a Microsoft-managed key first, "
-            "or set force: true.",
+            f"With another identity, the account may lose that key. {remedy}",
             code="identity_in_use",
             accounts=[account["id"]],
-            option="force",
-            remedy="Move the account to a Microsoft-managed key first, or set force: true.",
+            option="identity_id",
+            remedy=remedy,
         )
     if identity["type"] != "none" and not goal.adopt_existing:
         raise Refused(
             f"The Batch account {goal.name} exists with a {identity['type']} identity, not the requested identity. "
-            "Set identity_id to the identity of the account, or set adopt_existing: true to change it.",
+            f"{keep}, or set adopt_existing: true to change it.",
             code="identity_differs",
             option="identity_id",
-            remedy="Set identity_id to the identity of the account, or set adopt_existing: true.",
+            remedy=f"{keep}, or set adopt_existing: true.",
         )
+
+
+def _to_keep(identity: Mapping[str, Any]) -> str:
+    """How the task keeps the identity of the account."""
+    names = list(identity["user_assigned_identities"])
+    if not names:
+        return "Leave out identity_id to keep it"
+    return f"Set identity_id to {' or '.join(names)} to keep it"
 
 
 def _risked_key(account: Account) -> tuple[str, ...]:
