@@ -51,10 +51,17 @@ options:
     type: str
     choices: [rbac, access_policy]
   sku:
-    description: SKU of a new vault. Keys of type C(RSA-HSM) require V(premium).
+    description:
+      - SKU of a new vault. Keys of the type V(RSA-HSM) require V(premium).
+      - The default is V(standard), or V(premium) if O(key_type=RSA-HSM).
     type: str
-    default: standard
     choices: [standard, premium]
+  key_type:
+    description:
+      - Type of the key that the vault is for.
+      - With V(RSA-HSM), an existing vault of another SKU than V(premium) is refused, because it cannot have such a key.
+    type: str
+    choices: [RSA, RSA-HSM]
   retention_days:
     description: Retention period of a new vault for deleted objects, 7 to 90 days. It cannot be changed later.
     type: int
@@ -108,14 +115,20 @@ EXAMPLES = r"""
     name: myvault
     recover: true
 
-- name: Create a premium vault for keys in an HSM, in another region than its resource group
+- name: Create a vault for keys in an HSM, in another region than its resource group
   azbatch.cmk.keyvault_cmk_vault:
     resource_group: rg-keys
     name: mypremiumvault
     location: northeurope
-    sku: premium
+    key_type: RSA-HSM
     tags:
       cost_center: "4711"
+
+- name: Create a premium vault
+  azbatch.cmk.keyvault_cmk_vault:
+    resource_group: rg-keys
+    name: mypremiumvault
+    sku: premium
 
 - name: Allow trusted Microsoft services, such as Batch, in the firewall of a vault
   azbatch.cmk.keyvault_cmk_vault:
@@ -243,7 +256,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
     "location": {"type": "str"},
     "authorization": {"type": "str", "choices": ["rbac", "access_policy"]},
-    "sku": {"type": "str", "default": "standard", "choices": ["standard", "premium"]},
+    "sku": {"type": "str", "choices": ["standard", "premium"]},
+    # The type of a key is no secret, although Ansible suspects that by the name of the option.
+    "key_type": {"type": "str", "choices": ["RSA", "RSA-HSM"], "no_log": False},
     "retention_days": {"type": "int", "default": 90},
     "tags": {"type": "dict"},
     "recover": {"type": "bool", "default": False},

@@ -71,6 +71,22 @@ def test_settings_of_new_resources(roles: RolesRunner, service: Service) -> None
     assert service.account()["tags"] == tags
 
 
+def test_a_key_of_an_hsm_without_a_sku_of_the_vault(ansible: Ansible, service: Service) -> None:
+    """A standard vault with purge protection could neither have the key nor be deleted for its retention period."""
+    hsm = {"cmk_key_type": "RSA-HSM", "cmk_vault_name": "vault-two"}
+    refused(run_role(ansible, "provision", cmk_vault_sku="standard", **hsm), VAULT, "cmk_vault_sku", "premium")
+    predicted = provision(ansible, service, check=True, cmk_vault_sku="", **hsm)
+    run = provision(ansible, service, cmk_vault_sku="", **hsm)
+    assert steps(predicted) == steps(run)
+    assert service.vault("vault-two")["properties"]["sku"]["name"] == "premium"
+    assert service.key(vault="vault-two").key_type == "RSA-HSM"
+    unchanged(provision(ansible, service, **hsm))
+
+    service.make_vault(properties={"enablePurgeProtection": None})
+    for check in (True, False):
+        refused(run_role(ansible, "provision", check=check, cmk_key_type="RSA-HSM"), VAULT, "cmk_key_type: RSA")
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("identity", IDENTITIES)
 @pytest.mark.slow(every=3)

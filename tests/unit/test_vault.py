@@ -27,7 +27,8 @@ def goal(**options: Any) -> vault_goal.Goal:
         "name": "myvault",
         "location": None,
         "authorization": None,
-        "sku": "standard",
+        "sku": None,
+        "key_type": None,
         "retention_days": 90,
         "recover": False,
         "trusted_services": False,
@@ -139,6 +140,41 @@ def test_new_vault_has_the_properties_of_the_task() -> None:
     assert body["location"] == "westeurope"
     assert body["properties"]["sku"] == {"family": "A", "name": "premium"}
     assert body["properties"]["softDeleteRetentionInDays"] == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "sku"),
+    [
+        ({}, "standard"),
+        ({"key_type": "RSA"}, "standard"),
+        ({"key_type": "RSA", "sku": "premium"}, "premium"),
+        ({"key_type": "RSA-HSM"}, "premium"),
+        ({"key_type": "RSA-HSM", "sku": "premium"}, "premium"),
+    ],
+)
+def test_sku_of_a_new_vault(options: dict[str, Any], sku: str) -> None:
+    plan = vault_plan.plan(goal(**options), seen())
+
+    assert plan.steps[0].arguments["body"]["properties"]["sku"]["name"] == plan.after["sku"] == sku
+
+
+def test_a_standard_vault_for_keys_of_an_hsm_is_refused() -> None:
+    with pytest.raises(InvalidOption) as wrong:
+        goal(key_type="RSA-HSM", sku="standard")
+    assert wrong.value.facts["option"] == "sku"
+
+    unprotected = vault(enablePurgeProtection=None)
+    with pytest.raises(Refused) as refused:
+        vault_plan.plan(goal(key_type="RSA-HSM"), seen(unprotected))
+    assert (refused.value.code, refused.value.facts["option"]) == ("vault_not_premium", "key_type")
+    assert vault_plan.plan(goal(key_type="RSA"), seen(unprotected)).changed
+    assert not vault_plan.plan(goal(key_type="RSA-HSM"), seen(vault(sku={"name": "Premium"}))).changed
+
+
+def test_the_rollback_of_a_deletion_recovers_a_standard_vault() -> None:
+    back = vault_plan.deleted(goal(key_type="RSA-HSM", state="absent"), (), 0.0).back
+
+    assert not vault_plan.plan(back, seen(vault())).changed
 
 
 def test_creator_of_a_vault_with_access_policies_may_manage_its_keys_and_not_purge_them() -> None:

@@ -28,9 +28,10 @@ from ..._core.errors import CmkError, Denied, NotFound, TimedOut, Unavailable
 from ..._core.ids import KeyIdentifier, key_in_vault, key_of, read_key_identifier
 from ..._core.plan import Removed
 from ..access.client import Access
+from ..vault.document import HSM
 from ..vault.reads import VaultReads
 from . import disabled
-from .document import CONFIRMED, HSM, newest_known, tags_of_change, version_for, version_of, was_disabled_as_unused
+from .document import CONFIRMED, newest_known, tags_of_change, version_for, version_of, was_disabled_as_unused
 from .goal import Observed
 
 

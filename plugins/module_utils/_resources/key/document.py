@@ -17,10 +17,10 @@ from ..._core.documents import JsonWebKey, KeyBundle, KeyItem
 from ..._core.duration import instant, moment
 from ..._core.ids import KeyIdentifier, read_key_identifier
 from ..._core.summary import and_text, changed_values, used_by_text, version_text
+from ..vault.document import HSM
 from . import rotation_policy
 
 # The keys that Batch supports (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
-HSM = "RSA-HSM"
 TYPES = ("RSA", HSM)
 SIZES = (2048, 3072, 4096)
 OPERATIONS = ("wrapKey", "unwrapKey")

@@ -20,6 +20,7 @@ from ..._core.documents import KeyAttributes, KeyBundle, RotationPolicy
 from ..._core.duration import instant
 from ..._core.errors import Refused
 from ..._core.plan import Plan, Step, step
+from ..vault.document import require_sku_for
 from . import rotation_policy
 from .document import (
     MOST_TAGS,
@@ -108,8 +109,8 @@ def _new_version(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> t
     previous: KeyBundle | None = observed["key"]
     if previous is not None:
         _refuse_other_family(goal, previous)
-    elif observed["vault"] and observed["vault"]["properties"]["sku"]["name"].lower() != "premium":
-        raise _vault_not_premium(goal)
+    elif observed["vault"]:
+        require_sku_for(goal.key_type, observed["vault"])
     operations = list(previous["key"].get("key_ops", [])) if previous else []
     attributes: dict[str, Any] = {"enabled": True}
     if goal.expires_in is not None:
@@ -205,17 +206,6 @@ def _refuse_other_family(goal: Goal, key: KeyBundle) -> None:
         option="key_type",
         value=goal.key_type,
         remedy="Use another name, or set key_type to the existing type.",
-    )
-
-
-def _vault_not_premium(goal: Goal) -> Refused:
-    return Refused(
-        f"The key vault {goal.vault} is not of the SKU premium, so it cannot have a key of the type {goal.key_type}. "
-        "Use key_type: RSA, or a vault of the SKU premium.",
-        code="vault_not_premium",
-        option="key_type",
-        value=goal.key_type,
-        remedy="Use key_type: RSA, or a vault of the SKU premium.",
     )
 
 

@@ -17,6 +17,9 @@ from ..._core.errors import NotFound, Refused
 
 RBAC = "rbac"
 ACCESS_POLICY = "access_policy"
+PREMIUM = "premium"
+# The type of keys that only premium vaults can have.
+HSM = "RSA-HSM"
 
 
 def describe(vault: Vault | None) -> dict[str, Any]:
@@ -100,6 +103,21 @@ def required(vault: Vault | None, name: str, group: str | None, identifier: str 
             remedy=f"Create the vault, or correct {options} or subscription_id.",
         )
     return vault
+
+
+def require_sku_for(key_type: str | None, vault: Vault) -> None:
+    """Raise Refused if the vault cannot have keys of the type."""
+    if key_type != HSM or vault["properties"]["sku"]["name"].lower() == PREMIUM:
+        return
+    remedy = "Use key_type: RSA, or a vault of the SKU premium."
+    raise Refused(
+        f"The key vault {vault['name']} is not of the SKU premium, so it cannot have a key of the type {key_type}. "
+        f"{remedy}",
+        code="vault_not_premium",
+        option="key_type",
+        value=key_type,
+        remedy=remedy,
+    )
 
 
 def name_taken(name: str) -> Refused:

@@ -20,6 +20,7 @@ from ..._core.documents import DeletedVault, Vault
 from ..._core.errors import Problems
 from ..._core.ids import check_tags, check_vault_name
 from ..._core.plan import Service
+from .document import HSM, PREMIUM
 
 NEEDED = NeededRights()
 
@@ -30,12 +31,15 @@ class Goal:
     name: str
     location: str | None
     authorization: str | None
-    sku: str
+    # None: the default of a new vault.
+    sku: str | None
     retention_days: int
     recover: bool
     trusted_services: bool
     present: bool
     force: bool
+    # The type of the key that the vault is for.
+    key_type: str | None = None
     # Of a new vault.
     tags: Mapping[str, str] = field(default_factory=dict)
     # In a deletion: the vault was deleted, and the second check requires that no account needs it (see usage.py).
@@ -44,6 +48,10 @@ class Goal:
     # Whether this task has created the vault. If another task or user created it at the same time, Batch accounts
     # may lack access.
     created: bool = False
+
+    @property
+    def sku_of_new(self) -> str:
+        return self.sku or (PREMIUM if self.key_type == HSM else "standard")
 
     def described(self, _current: Mapping[str, Any]) -> str:
         """A sentence on the state after the rollback."""
@@ -57,6 +65,10 @@ def desired(params: Mapping[str, Any]) -> Goal:
     retention, problems = params["retention_days"], Problems()
     if not 7 <= retention <= 90:
         problems.add("retention_days", retention, "Key Vault allows 7 to 90 days.", "Use 7 to 90.")
+    if params["key_type"] == HSM and params["sku"] not in (None, PREMIUM):
+        problems.add(
+            "sku", params["sku"], f"keys of the type {HSM} require a premium vault.", "Use premium, or leave out sku."
+        )
     name = problems.of(check_vault_name, params["name"], "name")
     tags = problems.of(check_tags, params["tags"])
     problems.refuse()
@@ -66,6 +78,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         location=params["location"],
         authorization=params["authorization"],
         sku=params["sku"],
+        key_type=params["key_type"],
         retention_days=retention,
         recover=params["recover"],
         trusted_services=params["trusted_services"],

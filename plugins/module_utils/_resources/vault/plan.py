@@ -19,7 +19,15 @@ from ..._core.documents import AccessPolicy, DeletedVault, Vault
 from ..._core.errors import Refused
 from ..._core.plan import Plan, Removed, Step, step
 from ..._core.summary import changed_values
-from .document import RBAC, authorization_of, describe, is_in_perimeter, lets_azure_services_in, required
+from .document import (
+    RBAC,
+    authorization_of,
+    describe,
+    is_in_perimeter,
+    lets_azure_services_in,
+    require_sku_for,
+    required,
+)
 from .goal import Goal, Observed, VaultWrites
 
 # In a vault with access policies, not even the creator has permissions on keys. These are the permissions that the
@@ -49,6 +57,8 @@ def plan(goal: Goal, observed: Observed) -> Plan[VaultWrites]:
             required(vault, goal.name, goal.group)
         return _creation(goal, observed, before)
     _refuse_other_authorization(goal, vault)
+    if not goal.taken_away:
+        require_sku_for(goal.key_type, vault)
     properties = vault["properties"]
     changes: dict[str, Any] = {} if properties.get("enablePurgeProtection") else {"enablePurgeProtection": True}
     if not properties.get("enableSoftDelete", True):
@@ -123,7 +133,7 @@ def _recovery(goal: Goal, vault: DeletedVault, observed: Observed, before: Mappi
         "properties": {
             "createMode": "recover",
             "tenantId": observed["caller"]["tenant_id"],
-            "sku": {"family": "A", "name": goal.sku},
+            "sku": {"family": "A", "name": goal.sku_of_new},
             "accessPolicies": [],
         },
     }
@@ -144,7 +154,7 @@ def _creation(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan
     authorization = goal.authorization or RBAC
     properties = {
         "tenantId": caller["tenant_id"],
-        "sku": {"family": "A", "name": goal.sku},
+        "sku": {"family": "A", "name": goal.sku_of_new},
         "enableSoftDelete": True,
         "softDeleteRetentionInDays": goal.retention_days,
         "enablePurgeProtection": True,
@@ -157,7 +167,7 @@ def _creation(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan
         "name": goal.name,
         "location": location,
         "tenant_id": caller["tenant_id"],
-        "sku": goal.sku,
+        "sku": goal.sku_of_new,
         "authorization": authorization,
         "soft_delete": True,
         "purge_protection": True,
