@@ -32,6 +32,8 @@ options:
       - When Key Vault automatically creates new versions. An account that follows the latest version uses the new
         versions.
       - Notifications in an existing policy are not changed.
+      - All tasks and hosts of a run must request the same policy for a key. Otherwise the run would change the policy
+        back and forth.
     type: dict
     suboptions:
       expiry_time:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import BIN, Ansible, assert_one_token_for_each_audience, fails, task
+from harness import BIN, WAYS, Ansible, assert_one_token_for_each_audience, fails, task
+from role_runs import VARS
 from sandbox_client import MANAGEMENT_SCOPE, VAULT_SCOPE
 from service import GROUP, NEEDED, Service
 
@@ -86,6 +87,47 @@ def test_hosts_that_have_lost_the_same(ansible: Ansible, service: Service, lost:
 
     assert run.rc == 0, run.output
     assert all(service.is_available(host) for host in hosts)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_hosts_that_share_a_key_have_one_rotation_policy(ansible: Ansible, service: Service, way: str) -> None:
+    """Otherwise the hosts would replace each other's policy in every run."""
+    hosts = HOSTS[:2]
+    service.make_vault(rbac=True)
+    identifier = service.make_key().id
+    for host in hosts:
+        service.make_account(host)
+        service.assign(service.account(host)["identity"]["principalId"], service.vault_id())
+        service.point(identifier, host)
+    policies = {hosts[0]: {"time_after_create": "P90D"}, hosts[1]: {"time_after_create": "P30D"}}
+    variables = {**VARS, "cmk_account_name": "{{ inventory_hostname }}", "cmk_unready_account": "fail"}
+    play = {
+        "name": "Rotate",
+        "hosts": "all",
+        "serial": 1,
+        "gather_facts": False,
+        "vars": {"policies": policies},
+        "tasks": [
+            {
+                "name": "Rotate",
+                "ansible.builtin.import_role": {"name": "azbatch.cmk.rotate"},
+                "vars": {**variables, "cmk_key_rotation_policy": "{{ policies[inventory_hostname] }}"},
+            }
+        ],
+    }
+    for check in (True, False):
+        arguments = ["-i", f"{','.join(hosts)},", *(["--check"] if check else [])]
+        run = ansible.playbook([play], way=way, arguments=arguments)
+        (failed,) = run.failed
+        assert failed.host == hosts[1]
+        assert (failed.result["code"], failed.result["variable"]) == (
+            "rotation_policy_differs",
+            "cmk_key_rotation_policy",
+        )
+        named = f"is time_after_create: P30D, but the host {hosts[0]} has requested time_after_create: P90D"
+        assert f"cmk_key_rotation_policy {named}" in failed.result["msg"]
+    (action,) = service.keys().get_key_rotation_policy("key1").lifetime_actions[:1]
+    assert action.time_after_create == "P90D"
 
 
 # Returns the token in the session's folder, as the Azure CLI does for the user who signed in there.
