@@ -62,6 +62,9 @@ options:
       - Resource group of the vault that O(key_identifier) names. By default, the module searches all subscriptions that
         the caller can read.
     type: str
+  vault_subscription_id:
+    description: Id of the subscription of the vault, if it differs from O(subscription_id).
+    type: str
   adopt_existing:
     description: Give an existing account the identity if the account has no identity or a different identity.
     type: bool
@@ -105,7 +108,7 @@ EXAMPLES = r"""
     name: mybatch
     state: absent
 
-- name: Create an account that follows the latest version of a key in another resource group
+- name: Create an account that follows the latest version of a key in another subscription
   azbatch.cmk.batch_account_identity:
     resource_group: rg-batch
     name: mybatch
@@ -113,6 +116,7 @@ EXAMPLES = r"""
     key_identifier: "{{ key.key_identifier }}"
     follow_latest: true
     vault_resource_group: rg-keys
+    vault_subscription_id: 11111111-2222-3333-4444-555555555555
 
 - name: Give an existing account without an identity a system-assigned identity
   azbatch.cmk.batch_account_identity:
@@ -234,6 +238,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "key_identifier": {"type": "str", "no_log": False},
     "follow_latest": {"type": "bool", "default": False},
     "vault_resource_group": {"type": "str"},
+    "vault_subscription_id": {"type": "str"},
     "adopt_existing": {"type": "bool", "default": False},
     "force": {"type": "bool", "default": False},
 }

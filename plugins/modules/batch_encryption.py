@@ -93,6 +93,9 @@ options:
     description:
       - Resource group of the key's vault. By default, the module searches all subscriptions that the caller can read.
     type: str
+  vault_subscription_id:
+    description: Id of the subscription of the vault, if it differs from O(subscription_id).
+    type: str
 extends_documentation_fragment:
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
@@ -144,6 +147,7 @@ EXAMPLES = r"""
     key_identifier: https://othervault.vault.azure.net/keys/batch
     replace_key: true
     vault_resource_group: rg-keys
+    vault_subscription_id: 11111111-2222-3333-4444-555555555555
 
 - name: Configure a key, but leave an account that is pinned to another version of the key on its version
   azbatch.cmk.batch_encryption:
@@ -333,6 +337,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     # The identifier of a key is no secret, although Ansible suspects that by the name of the option.
     "key_identifier": {"type": "str", "no_log": False},
     "vault_resource_group": {"type": "str"},
+    "vault_subscription_id": {"type": "str"},
     "wait_until_available": {"type": "bool", "default": False},
     "replace_key": {"type": "bool", "default": False, "no_log": False},
     "require_readable": {"type": "bool", "default": False},

@@ -22,6 +22,9 @@ options:
     description:
       - Name of the vault's resource group. By default, the module searches all subscriptions that the caller can read.
     type: str
+  vault_subscription_id:
+    description: Id of the subscription of the vault, if it differs from O(subscription_id).
+    type: str
   vault_name:
     description: Name of the vault. One of O(vault_name) and O(key_identifier) is required.
     type: str
@@ -107,6 +110,14 @@ EXAMPLES = r"""
 - name: Grant the access, and skip an account that was deleted
   azbatch.cmk.keyvault_cmk_access:
     key_identifier: https://myvault.vault.azure.net/keys/batch
+    account_name: mybatch
+    account_resource_group: rg-batch
+
+- name: Grant an account access to a vault in another subscription
+  azbatch.cmk.keyvault_cmk_access:
+    resource_group: rg-keys
+    vault_name: myvault
+    vault_subscription_id: 11111111-2222-3333-4444-555555555555
     account_name: mybatch
     account_resource_group: rg-batch
 
@@ -248,6 +259,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.doc
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str"},
+    "vault_subscription_id": {"type": "str"},
     "vault_name": {"type": "str"},
     # The identifier of a key is no secret, although Ansible suspects that by the name of the option.
     "key_identifier": {"type": "str", "no_log": False},

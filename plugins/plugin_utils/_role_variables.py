@@ -167,7 +167,8 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
         """By option, the name of its variable for a message. If a variable has its default, and the default is another
         variable, the name is `cmk_resource_group (the default of cmk_vault_resource_group)`.
 
-        Azure does not report which option names a missing resource group, so the option is found by its value."""
+        Azure does not report which option names a missing resource group or subscription, so the option is found by its
+        value."""
         names = dict(variables)
         if self._task._role:
             given = self._templar.available_variables
@@ -176,9 +177,9 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
                 if passed and (given.get(name) == default or is_blank(given.get(name))):
                     text = f"{passed['name']} (the default of {name})"
                     names |= {option: text for option, variable in variables.items() if variable == name}
-        if result.get("code") == "resource_group_not_found":
+        if result.get("code") in ("resource_group_not_found", "subscription_not_found"):
             missing = result["azure"]["message"].casefold()
-            options = [one for one in self._task.args if one.endswith("resource_group")]
+            options = [one for one in self._task.args if one.endswith(("resource_group", "subscription_id"))]
             named = [one for one in options if f"'{self._task.args[one]}'".casefold() in missing]
             if named and result["option"] not in named:
                 names[result["option"]] = names.get(named[0], named[0])

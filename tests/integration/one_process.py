@@ -30,7 +30,7 @@ from reports import MOVES, STEPS
 from reports import report as reported
 from sandbox_client import Control
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION, without_empty
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
@@ -115,7 +115,7 @@ class OneProcess:
         """The result of the module. With the same `task`, the calls are those of several hosts for one task of a
         playbook."""
         module = _module(name)
-        given = {**self.connection, **arguments}
+        given = without_empty({**self.connection, **arguments})
         validation = _validator(name).validate(given)
         assert not validation.error_messages, validation.error_messages
         params = validation.validated_parameters

@@ -71,6 +71,56 @@ def test_settings_of_new_resources(roles: RolesRunner, service: Service) -> None
     assert service.account()["tags"] == tags
 
 
+def in_second_subscription(service: Service) -> str:
+    """Create a second subscription with the resource group `rg-keys`. Returns its id."""
+    made = service.sandbox.control.call("POST", "/subscriptions", {"name": "second"}, status=201)
+    second = str(made["subscription_id"])
+    group = f"/subscriptions/{second}/resourceGroups/rg-keys"
+    assert service.sandbox.arm("PUT", group, "2021-04-01", {"location": "westeurope"}).ok
+    return second
+
+
+@pytest.mark.parametrize("identity", IDENTITIES)
+def test_a_vault_in_another_subscription(ansible: Ansible, service: Service, identity: str) -> None:
+    second = in_second_subscription(service)
+    if identity == "user_assigned":
+        service.make_identity()
+    there = {"cmk_vault_subscription_id": second, "cmk_vault_resource_group": "rg-keys"}
+    predicted = provision(ansible, service, identity, check=True, **there)
+    run = provision(ansible, service, identity, **there)
+    assert steps(predicted) == steps(run)
+    (vault,) = (one["url"] for one in run.writes if re.search(r"/vaults/vault-one(\?|$)", one["url"]))
+    assert f"/subscriptions/{second}/resourceGroups/rg-keys/" in vault
+    assert service.encryption() == service.key().id
+    assert service.is_available()
+    unchanged(provision(ansible, service, identity, **there))
+    # Without the list of vaults, which may be out of date.
+    assert not [one for one in run.requests if one["url"].partition("?")[0].endswith("/vaults")]
+
+    rotated = play_role(ansible, "rotate", cmk_key_force_new_version=True, cmk_unused_versions="keep", **there)
+    assert steps(rotated) == ["key", "encryption"]
+    leave = {"cmk_revert_access": "revoke", "cmk_unused_versions_after": "P0D"}
+    reverted = play_role(ansible, "revert", **leave, **there)
+    assert "access" in steps(reverted)
+    assert service.encryption() is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"cmk_vault_subscription_id": "11111111-2222-3333-4444-555555555555"}, "cmk_vault_subscription_id"),
+        ({"cmk_vault_resource_group": "nowhere"}, "cmk_vault_resource_group"),
+    ],
+)
+def test_a_wrong_place_of_the_vault_is_named(
+    ansible: Ansible, service: Service, wrong: dict[str, str], named: str
+) -> None:
+    second = in_second_subscription(service)
+    there = {"cmk_vault_subscription_id": second, "cmk_vault_resource_group": "rg-keys", **wrong}
+    run = run_role(ansible, "provision", **there)
+    refused(run, VAULT, f"Correct {named}")
+
+
 def test_a_key_of_an_hsm_without_a_sku_of_the_vault(ansible: Ansible, service: Service) -> None:
     """A standard vault with purge protection could neither have the key nor be deleted for its retention period."""
     hsm = {"cmk_key_type": "RSA-HSM", "cmk_vault_name": "vault-two"}

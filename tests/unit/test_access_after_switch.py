@@ -111,7 +111,9 @@ class Azure:
 
 def task(azure: Azure, folder: Path | None = None) -> EvidenceReader:
     azure.cache = Cache(RunFiles(str(folder) if folder else None), lambda: "me")
-    session: Any = SimpleNamespace(cache=azure.cache, caller={"tenant_id": TENANT})
+    session: Any = SimpleNamespace(
+        cache=azure.cache, vault_subscription_id="subscription", caller={"tenant_id": TENANT}
+    )
     service: Any = azure
     return EvidenceReader(session, service, service, service)
 

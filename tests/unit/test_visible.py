@@ -97,7 +97,7 @@ class Resources:
 
 
 class Session:
-    subscription_id = OWN
+    subscription_id = vault_subscription_id = OWN
 
     def __init__(self) -> None:
         self.cache = Cache(RunFiles(None), lambda: "me")

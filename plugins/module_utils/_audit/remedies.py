@@ -28,7 +28,7 @@ _NAMES = {
         "account_resource_group": "{{ cmk_resource_group }}",
     },
     "vault": {
-        "subscription_id": "{{ vault_subscription_id }}",
+        "subscription_id": "{{ cmk_vault_subscription_id }}",
         "resource_group": "{{ cmk_vault_resource_group }}",
         "name": "{{ cmk_vault_name }}",
     },
@@ -62,7 +62,7 @@ def ready(rule: str, report: Mapping[str, Any]) -> Ready | None:
         # Otherwise the account would have the finding key_without_expiry after the repair.
         options.setdefault("cmk_key_expires_in", "P1Y")
     condition = _condition(rule, accounts, report)
-    return Ready(_inventory(group, condition, accounts, repair.each), _playbook(group, remedy, repair, options))
+    return Ready(_inventory(group, condition, accounts), _playbook(group, remedy, repair, options))
 
 
 def _condition(rule: str, accounts: Sequence[Record], report: Mapping[str, Any]) -> list[str]:
@@ -92,7 +92,7 @@ def _one_of(value: str, of: Iterable[str]) -> list[str]:
     return [f"{value} in [", *(f"{json.dumps(one)}," for one in of), "]"]
 
 
-def _inventory(group: str, condition: Iterable[str], accounts: Sequence[Record], each: str) -> str:
+def _inventory(group: str, condition: Iterable[str], accounts: Sequence[Record]) -> str:
     lines = [
         "plugin: azbatch.cmk.batch_accounts",
         "subscriptions:",
@@ -107,9 +107,8 @@ def _inventory(group: str, condition: Iterable[str], accounts: Sequence[Record],
         lines += [
             "compose:",
             *_by_vault("cmk_vault_resource_group", {name: place[1] for name, place in vaults.items()}),
+            *_by_vault("cmk_vault_subscription_id", {name: place[0] for name, place in vaults.items()}),
         ]
-        if each == "vault":
-            lines += _by_vault("vault_subscription_id", {name: place[0] for name, place in vaults.items()})
     return _yaml(lines)
 
 

@@ -120,6 +120,11 @@ class Session:
             )
         return str(subscription)
 
+    @property
+    def vault_subscription_id(self) -> str:
+        """The subscription in which vaults are searched for first."""
+        return str(self._connection.get("vault_subscription_id") or self.subscription_id)
+
     @cached_property
     def credential(self) -> Any:
         def make() -> Any:

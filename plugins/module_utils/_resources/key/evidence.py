@@ -53,11 +53,16 @@ class EvidenceReader:
     def of_account(self, account: Account, key: KeyIdentifier, vault_group: str | None = None) -> Evidence:
         """The evidence on a key that the account uses or is about to use. The vault is often in the resource group of
         the account, so that group is searched first."""
-        return _for(account, self.gather(key, vault_group or place_of(account["id"])[1], *self._who(account)))
+        return _for(account, self.gather(key, vault_group or self._group_of(account), *self._who(account)))
 
     def expect(self, account: Account, key: KeyIdentifier, vault_group: str | None = None) -> None:
         """Begin to read the same."""
-        in_background(lambda: self._gathered(key, vault_group or place_of(account["id"])[1], *self._who(account)))
+        in_background(lambda: self._gathered(key, vault_group or self._group_of(account), *self._who(account)))
+
+    def _group_of(self, account: Account) -> str | None:
+        """The resource group of the account; None if the vault is in another subscription."""
+        subscription, group, _name = place_of(account["id"])
+        return group if subscription.lower() == self._session.vault_subscription_id.lower() else None
 
     def _who(self, account: Account) -> tuple[tuple[str, ...], str]:
         """The principals of the account, and their tenant."""

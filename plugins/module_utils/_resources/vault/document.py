@@ -93,14 +93,13 @@ def required(vault: Vault | None, name: str, group: str | None, identifier: str 
     `resource_group` and `key_identifier`."""
     if vault is None:
         option = "key_identifier" if identifier else "vault_name"
-        options = f"{option}, resource_group" if group else option
+        options = f"{option}, resource_group or vault_subscription_id" if group else f"{option} or subscription_id"
         raise NotFound(
-            f"The key vault {name} was not found. Create it with azbatch.cmk.keyvault_cmk_vault, or "
-            f"correct {options} or subscription_id.",
+            f"The key vault {name} was not found. Create it with azbatch.cmk.keyvault_cmk_vault, or correct {options}.",
             code="vault_not_found",
             option=option,
             value=identifier or name,
-            remedy=f"Create the vault, or correct {options} or subscription_id.",
+            remedy=f"Create the vault, or correct {options}.",
         )
     return vault
 

@@ -82,11 +82,12 @@ class VaultReads:
 
     def _found(self, name: str, group: str | None, not_before: NotBefore) -> Vault | None:
         before: Vault | None = self._session.cache.earlier("vault", name.lower())
-        here = vault_ref(self._session.subscription_id, group, name) if group is not None else None
+        subscription = self._session.vault_subscription_id
+        here = vault_ref(subscription, group, name) if group is not None else None
         place = before["id"] if before else here
         if place and (there := self.at(place, not_before)) is not None:
             return there
-        found = self.named({name.lower()}, [self._session.subscription_id.lower()])[name.lower()]
+        found = self.named({name.lower()}, [subscription.lower()])[name.lower()]
         if isinstance(found, CmkError):
             raise found
         return found
