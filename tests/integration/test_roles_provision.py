@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 import pytest
-from harness import Ansible, Run
+from harness import WAYS, Ansible, Run
 from meddling import Wire
 from one_process import OneProcess, RolesRunner
 from role_runs import VARS, holdings, play_role, refused, result, run_role, steps, unchanged, wrote
@@ -69,6 +69,37 @@ def test_settings_of_new_resources(roles: RolesRunner, service: Service) -> None
     assert service.key().key_type == "RSA-HSM"
     unchanged(provision(roles, service, cmk_tags={"owner": "others"}))
     assert service.account()["tags"] == tags
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_name_of_a_new_vault_resolves_late(ansible: Ansible, service: Service, way: str) -> None:
+    service.sandbox.control.behavior(vault_name_delay="10")
+    run = play_role(ansible, "provision", cmk_wait_timeout=60, cmk_in_process=way == "in_process")
+    assert result(run)["available"] is True
+    if way == "in_process":
+        assert "Waiting for the name of the key vault vault-one to resolve (0 of 60 s)" in run.output
+
+
+def test_the_name_of_a_new_vault_does_not_resolve_in_time(roles: RolesRunner, service: Service) -> None:
+    service.sandbox.control.behavior(vault_name_delay="120")
+    run = run_role(roles, "provision")
+    assert [one.name for one in run.failed] == [KEY], run.output
+    assert run[KEY]["code"] == "vault_unreachable"
+    # The next run has not created the vault.
+    again = run_role(roles, "provision")
+    assert again[KEY]["code"] == "vault_unreachable"
+    assert "Waiting for the name" not in again.output
+    service.sandbox.control.advance(120)
+    assert steps(provision(roles, service)) == ["key", "access", "account", "encryption"]
+
+
+def test_the_name_of_a_recovered_vault_resolves_late(roles: RolesRunner, service: Service) -> None:
+    service.make_vault()
+    identifier = service.make_key().id
+    service.delete_vault()
+    service.sandbox.control.behavior(vault_name_delay="120")
+    provision(roles, service, cmk_vault_recover=True, cmk_wait_timeout=600)
+    assert service.encryption() == identifier
 
 
 def in_second_subscription(service: Service) -> str:

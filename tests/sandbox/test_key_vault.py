@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+import requests
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import AzureAuthorityHosts, DefaultAzureCredential, EnvironmentCredential
@@ -253,6 +254,16 @@ def test_a_vault_is_in_dns_after_a_delay(sandbox: Sandbox, control: Control) -> 
     assert read_vault(sandbox)["properties"]["provisioningState"] == "RegisteringDns"
     control.advance(32)
     assert read_vault(sandbox)["properties"]["provisioningState"] == "Succeeded"
+    assert data(sandbox, "GET", "/keys").status_code == 200
+
+
+def test_the_name_of_a_new_vault_resolves_after_a_delay(sandbox: Sandbox, control: Control) -> None:
+    control.behavior(vault_name_delay="10")
+    make_vault(sandbox)
+    assert read_vault(sandbox)["properties"]["provisioningState"] == "Succeeded"
+    with pytest.raises(requests.exceptions.ProxyError, match="502"):
+        data(sandbox, "GET", "/keys")
+    control.advance(11)
     assert data(sandbox, "GET", "/keys").status_code == 200
 
 

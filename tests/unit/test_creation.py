@@ -16,6 +16,7 @@ from documents import NEEDED, OTHER, PRINCIPAL, account, policy, system_assigned
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.creation import require_missing, until_shown
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Operation
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import is_free
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
@@ -27,6 +28,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     TimedOut,
     Unavailable,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.client import Access
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.client import Vaults
 
@@ -43,6 +45,7 @@ class Session:
         self.asked = 0
         self.waited = 0.0
         self.cache = Cache(RunFiles(None), lambda: "me")
+        self.journal = Journal(RunFiles(None), SentWrites())
         self.predicts = False
         self.warnings: list[str] = []
 

@@ -18,10 +18,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
+from threading import Lock
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from .._core.errors import NotFound, TimedOut
+from .._core.errors import NotFound, TimedOut, Unavailable
 from . import sdk
 from .rate_limit import is_read
 from .session import Session
@@ -69,6 +71,7 @@ _PROVIDERS = {
 _RESOURCES = Provider("azure-mgmt-authorization", "AuthorizationManagementClient", "2021-04-01")
 _SUBSCRIPTIONS_API = "2022-12-01"
 _LOCKS_API = "2020-05-01"
+_UNREACHABLE = "vault_unreachable"
 LOCKS = "/providers/Microsoft.Authorization/locks"
 _NAMESPACE = re.compile(r".*/providers/([^/?]+)/", re.IGNORECASE)
 
@@ -77,6 +80,9 @@ class Gateway:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._clients: dict[str, Any] = {}
+        # The new vaults whose host names resolve. One thread at a time waits for a name.
+        self._resolved: set[str] = set()
+        self._resolving = Lock()
 
     def answer(self, what: str, ref: str) -> Answer:
         """The document with the times of the response. If the resource group or the subscription is missing, that is
@@ -184,7 +190,7 @@ class Gateway:
         return True
 
     def _translated(self, what: str, ref: str) -> AbstractContextManager[None]:
-        return sdk.translated(what, unreachable="vault_unreachable") if self._is_in_vault(ref) else sdk.translated(what)
+        return sdk.translated(what, unreachable=_UNREACHABLE) if self._is_in_vault(ref) else sdk.translated(what)
 
     def _sent(
         self,
@@ -197,6 +203,48 @@ class Gateway:
         **options: Any,
     ) -> Any:
         """The response. Raises the SDKs' exceptions for the statuses of errors."""
+        send = partial(self._sent_now, method, ref, params, body, may_be_missing=may_be_missing, **options)
+        return self._once_resolved(ref, send) if method == "GET" and self._is_in_vault(ref) else send()
+
+    def _once_resolved(self, ref: str, send: Callable[[], Any]) -> Any:
+        """If the run has created or recovered the vault, wait until its host name resolves: that may take minutes."""
+        from azure.core.exceptions import ServiceRequestError
+
+        name = urlsplit(ref).netloc.partition(".")[0]
+        if name in self._resolved or self._session.journal.vault_made_at(name) is None:
+            return send()
+        answers = []
+
+        def unresolved() -> Unavailable | None:
+            try:
+                answers.append(send())
+            except ServiceRequestError as error:
+                failure = sdk.no_response(f"connect to the key vault {name}", error.message, _UNREACHABLE)
+                if failure.code != _UNREACHABLE:
+                    raise
+                failure.__cause__ = error
+                return failure
+            return None
+
+        with self._resolving:
+            made_at = self._session.journal.vault_made_at(name) or 0.0
+            deadline = made_at + self._session.wait_timeout
+            failure = self._session.poll_until(unresolved, deadline, f"the name of the key vault {name} to resolve")
+            if failure is not None:
+                raise failure.__cause__ or failure
+            self._resolved.add(name)
+        return answers[0]
+
+    def _sent_now(
+        self,
+        method: str,
+        ref: str,
+        params: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+        *,
+        may_be_missing: bool,
+        **options: Any,
+    ) -> Any:
         if self._session.predicts and not is_read(method, ref):
             raise AssertionError(f"check mode sends no write: {method} {ref}")
         from azure.core.exceptions import ClientAuthenticationError, map_error

@@ -28,7 +28,7 @@ from .._core.plan import MAX_READ_DELAY, SentWrites
 from .run_store import RunFiles
 
 _ACCOUNTS = "/providers/microsoft.batch/batchaccounts/"
-_WRITES, _REMOVALS = "writes to accounts", "removals"
+_WRITES, _REMOVALS, _VAULTS = "writes to accounts", "removals", "vaults"
 # The writes are in several files, so that adding one does not read and write all of them.
 _FILES = 64
 _PROPERTIES = ("encryption", "keyVaultReference", "provisioningState")
@@ -239,6 +239,21 @@ class Journal:
         found: list[dict[str, Any]] = self._files.load(_REMOVALS, is_note=True) or []
         return found
 
+    # Vaults that the run has created or recovered
+
+    def note_vault(self, name: str, at: float | None = None) -> None:
+        """Note that a task of the run has created or recovered the vault at this time (time.monotonic()), by default
+        now: its host name may not resolve yet."""
+        with self._files.locked(_VAULTS):
+            self._files.store({**self._vaults(), name.lower(): at or time.monotonic()}, _VAULTS)
+
+    def vault_made_at(self, name: str) -> float | None:
+        return self._vaults().get(name.lower())
+
+    def _vaults(self) -> dict[str, float]:
+        found: dict[str, float] = self._files.load(_VAULTS) or {}
+        return found
+
     # Tasks in other processes
 
     def handed_over(self, without: Collection[str] = ()) -> dict[str, Any]:
@@ -253,7 +268,13 @@ class Journal:
             if entry["token"] not in without
         ]
         removals = [{**one, "age": now - one["at"]} for one in self._removals() if one["token"] not in without]
-        return {"writes": writes, "removals": removals, "are_kept": self._files.store(True, "are kept")}
+        vaults = [{"name": name, "age": now - at} for name, at in self._vaults().items()]
+        return {
+            "writes": writes,
+            "removals": removals,
+            "vaults": vaults,
+            "are_kept": self._files.store(True, "are kept"),
+        }
 
     def merge(self, handed: Mapping[str, Any]) -> set[str]:
         """Add what a task in another process has handed over. Returns the tokens of the entries."""
@@ -261,6 +282,8 @@ class Journal:
         for one in handed.get("writes", ()):
             tokens.add(one["token"])
             self._replace(one["ref"], partial(_with, new=_aged(one, now)))
+        for one in handed.get("vaults", ()):
+            self.note_vault(one["name"], now - one["age"])
         if handed.get("removals"):
             with self._files.locked(_REMOVALS):
                 notes = self._removals()

@@ -60,7 +60,7 @@ def _on_key(world: World, subscription: str, vault_name: str) -> AccountSettings
     order = Order(*place, vault_name, body, RBAC_BY_DEFAULT_SINCE, clouds.PUBLIC.vault_suffix, by)
     vault, _ = world.vaults.put(order)
     # The vault counts as an old one, whose name is already in the DNS.
-    vault.dns_ready_at = 0
+    vault.dns_ready_at = vault.name_resolves_at = 0
     identity, _ = world.identities.put(*place, IDENTITY, LOCATION, {}, None)
     world.authorization.assign(vault.id, "Key Vault Crypto Service Encryption User", identity.principal_id)
     private_key = material.generate("RSA", 2048, None)

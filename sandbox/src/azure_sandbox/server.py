@@ -95,13 +95,14 @@ class Sandbox:
         return None
 
     def _resolves(self, service: Service, host: str) -> bool:
-        """Whether the host is in the DNS. That of a vault is from the end of its creation until its deletion."""
+        """Whether the host is in the DNS. That of a vault is from the end of its creation, or some time later
+        (`vault_name_delay`), until its deletion."""
         if service is BATCH_DATA:
             return self.world.batch.by_host(host) is not None
         if service is not KEY_VAULT_KEYS:
             return True
         vault = self.world.vaults.by_name(host.partition(".")[0])
-        return vault is not None and vault.host.lower() == host and not self.world.vaults.is_registering(vault)
+        return vault is not None and vault.host.lower() == host and self.world.vaults.resolves(vault)
 
     def _log_connect(self, host: str, port: int, route: str, service: str) -> None:
         self.log.add(

@@ -146,11 +146,13 @@ class Vaults(Polled):
             except (PlanOutdated, Rejected):
                 if self._session.journal.is_in_doubt(ref) and self._reads.get(group, name):
                     # An earlier try of the request has created the vault.
+                    self._session.journal.note_vault(name)
                     return False
                 raise
             if not self._gateway.finish(what, creation):
                 is_shown = partial(self._is_created, group, name)
                 until_shown(self._session, f"key vault {name}", is_shown=is_shown, so_far="was created")
+        self._session.journal.note_vault(name)
         if creation.polled is not None:
             # The poll has read the vault after the write.
             self._reads.keep(creation.polled, time.monotonic())

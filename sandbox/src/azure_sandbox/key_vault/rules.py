@@ -150,6 +150,10 @@ class Vaults:
     def is_registering(self, vault: Vault) -> bool:
         return self.world.clock.time() < vault.dns_ready_at
 
+    def resolves(self, vault: Vault) -> bool:
+        """Whether the host name resolves for callers."""
+        return self.world.clock.time() >= max(vault.dns_ready_at, vault.name_resolves_at)
+
     # Creating and changing
 
     def put(self, order: Order) -> tuple[Vault, bool]:
@@ -253,6 +257,7 @@ class Vaults:
             created_at=self.world.clock.iso(3),
             dns_ready_at=self.world.clock.time() + self.world.timing.vault_dns,
         )
+        vault.name_resolves_at = vault.dns_ready_at + int(self.world.behavior.vault_name_delay)
         self._change(vault, changes, order.by)
         vault.modified_at = vault.created_at
         self._live[vault.name.lower()] = vault
@@ -264,6 +269,7 @@ class Vaults:
             raise errors.nothing_to_recover()
         vault.tags = order.tags
         vault.deleted_at = None
+        vault.name_resolves_at = self.world.clock.time() + int(self.world.behavior.vault_name_delay)
         del self._deleted[vault.name.lower()]
         self._change(vault, {}, order.by)
         self._live[vault.name.lower()] = vault

@@ -68,8 +68,10 @@ class Vault:
     created_at: str = ""
     modified_by: str = ""
     modified_at: str = ""
-    # From this time on, the host name resolves.
+    # From this time on, the vault is registered in the DNS.
     dns_ready_at: float = 0
+    # From this time on, the host name resolves for callers. For Batch, it resolves from `dns_ready_at` on.
+    name_resolves_at: float = 0
     deleted_at: float | None = None
     # Identifies the keys of this vault. A later vault of the same name has another uid.
     uid: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -102,7 +104,7 @@ class Vault:
         return effective[-1] if effective else []
 
     def changes(self) -> Iterator[float]:
-        """The times at which the host name resolves, and at which the data plane applies access policies."""
+        """The times at which the vault is in the DNS, and at which the data plane applies access policies."""
         yield self.dns_ready_at
         yield from (since for since, _policies in self.effective_policies)
 

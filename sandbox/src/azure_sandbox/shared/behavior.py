@@ -52,6 +52,9 @@ class Behavior:
     # Seconds until reads and lists of Resource Manager show a write. Recordings show writes at once, so the default is
     # the easiest position here.
     read_lag: str = _switch("0", "5", "60", "180")
+    # Seconds until the host name of a vault resolves for callers, after the vault was created or recovered. It depends
+    # on resolvers outside Azure, so the default is the easiest position.
+    vault_name_delay: str = _switch("0", "10", "120")
     # The age of a key version, in seconds, at which accounts that follow the latest version start to use it.
     follower_delay: str = _switch("86400", "3600", "0")
     # How many seconds Batch still needs the previous version after an account changes to another version of the key.
