@@ -106,6 +106,30 @@ def test_azures_message_is_kept() -> None:
     assert "A required property was not specified. PropertyName: keyVaultProperties" in failure.msg
 
 
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 429, 500])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"error": "The gateway is closed."}, "The gateway is closed."),
+        ({"error": ["one", "two"]}, "['one', 'two']"),
+        ({"error": None}, "A reason"),
+        ({"error": {"code": "Bad", "message": "No.", "details": "More of it."}}, "(Bad) No. More of it."),
+        ({"error": {"code": "Bad", "message": "No.", "details": ["one", {"code": "c", "message": "m"}]}}, "one; c: m"),
+        ({"error": {"code": "Bad", "message": "No.", "details": {"code": "c", "message": "m"}}}, "No. c: m"),
+        ({"error": {"code": "Bad", "message": {"value": "No."}, "innererror": "ForbiddenByFirewall"}}, "No."),
+        ({"error": {"code": ["Bad"], "message": "No."}}, "No."),
+        ("text", "A reason"),
+    ],
+)
+def test_a_response_of_another_shape(status: int, body: Any, said: str) -> None:
+    response = Answer(status, json.dumps(body), "A reason")
+    failure = translated(sdk.HttpResponseError(response=response))
+
+    assert failure.code != "internal_error"
+    assert said in failure.msg
+    assert azure_sdk.is_missing_above(response) is False
+
+
 @pytest.mark.parametrize(
     ("message", "action"),
     [

@@ -170,7 +170,7 @@ _PERMISSION = re.compile(
 def is_missing_above(answer: Any) -> bool:
     """Whether the resource group or the subscription of the resource is missing."""
     try:
-        return json.loads(answer.text())["error"]["code"] in _MISSING_ABOVE
+        return str(json.loads(answer.text())["error"]["code"]) in _MISSING_ABOVE
     except (KeyError, TypeError, ValueError):
         return False
 
@@ -267,19 +267,27 @@ def _denied(what: str, service: Mapping[str, Any], said: str) -> CmkError:
 def _read(error: Any) -> dict[str, Any]:
     """The code and the message of Azure's error response."""
     try:
-        body = json.loads(error.response.text())["error"]
+        said = json.loads(error.response.text())["error"]
     except (AttributeError, KeyError, TypeError, ValueError):
-        body = {}
-    details = "; ".join(f"{d.get('code')}: {d.get('message')}" for d in body.get("details") or ())
+        said = None
+    # Gateways and proxies send texts instead of objects.
+    body: Mapping[str, Any] = said if isinstance(said, Mapping) else {"message": said}
+    details = body.get("details") or ()
+    details = "; ".join(map(_detail, details if isinstance(details, list) else [details] if details else ()))
+    inner = body.get("innererror")
     # Batch appends the request's id and the time to its messages, each on a separate line.
     message = str(body.get("message") or error.message).partition("\nRequestId:")[0]
     return {
         "status": error.status_code,
-        "code": body.get("code") or error.reason,
-        "inner_code": (body.get("innererror") or {}).get("code"),
+        "code": str(body.get("code") or error.reason),
+        "inner_code": inner.get("code") if isinstance(inner, Mapping) else None,
         "message": " ".join(f"{message} {details}".split()),
         "request_id": error.response.headers.get("x-ms-request-id") if error.response else None,
     }
+
+
+def _detail(detail: Any) -> str:
+    return f"{detail.get('code')}: {detail.get('message')}" if isinstance(detail, Mapping) else str(detail)
 
 
 # Messages of urllib3 and the Azure CLI. If a proxy refuses a tunnel for another reason than missing credentials
