@@ -157,6 +157,21 @@ def test_kind_of_credential(given: dict[str, Any], kind: str) -> None:
     assert type(made).__name__ == kind
 
 
+def test_the_azure_cli_may_take_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    timeouts: list[float] = []
+
+    def run(*_command: Any, **given: Any) -> str:
+        timeouts.append(given["timeout"])
+        return json.dumps({"accessToken": "token", "expires_on": 4102444800})
+
+    monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/az")
+    monkeypatch.setattr("subprocess.check_output", run)
+    made = credentials_module.credential(options(auth_source="cli"), environment_of("AzureCloud"))
+
+    assert made.get_token("https://management.azure.com/.default").token == "token"
+    assert timeouts == [60]
+
+
 @pytest.mark.parametrize(
     ("given", "option", "expected"),
     [

@@ -29,6 +29,7 @@ from .run_store import RunFiles
 
 # azure-core requests a new token if the token expires in fewer seconds than this. The cache does the same.
 _SPARE = 300
+_CLI_SECONDS = 60
 _FILE = Path("~/.azure/credentials")
 # Environment variables that, beside the options, determine the identity that signs in: the CLI's session (HOME, PATH),
 # a federated token, a managed identity. The names of all variables that azure-identity reads begin with these prefixes.
@@ -56,7 +57,8 @@ def credential(options: Mapping[str, Any], environment: Environment, transport: 
     identity = azure_sdk.load("azure-identity")
     source = options["auth_source"]
     if source == "cli":
-        return identity.AzureCliCredential(tenant_id=options["tenant"] or "")
+        # `az` may need longer than the default of 10 s, such as on a busy controller.
+        return identity.AzureCliCredential(tenant_id=options["tenant"] or "", process_timeout=_CLI_SECONDS)
     if source == "msi":
         return identity.ManagedIdentityCredential(**_given(client_id=options["client_id"]))
     authority = {"authority": environment.authority, "additionally_allowed_tenants": ["*"], "transport": transport}
