@@ -212,6 +212,8 @@ confirmed:
 kept_until:
   description:
     - When the accounts in RV(in_use_by) no longer count as users, in UTC.
+    - If only the age of another role assignment requires that the permissions are kept, the end of its first ten
+      minutes.
     - Null if nothing is kept, or if an account or a pool needs the permissions now.
   returned: success, with O(state=absent); failure with code V(recently_used)
   type: str

@@ -16,7 +16,7 @@ from harness import Ansible, Task, advance, checked, fails, moment, task
 from meddling import Wire
 from one_process import OneProcess
 from role_runs import VARS
-from service import DAY, GROUP, OFFICER, Service
+from service import DAY, ENCRYPTION_USER, GROUP, OFFICER, Service
 
 
 def key(title: str, **options: Any) -> dict[str, Any]:
@@ -277,6 +277,30 @@ def test_grant_of_another_key(ansible: Ansible, service: Service, way: str) -> N
         assert run[title]["granted"] == ["get", "unwrapKey", "wrapKey"]
         assert [service.vault_id() in warning for warning in run[title].warnings] == [True]
     in_use(run["used"], service.account_id())
+    assert service.is_available()
+
+
+def test_a_role_at_a_key_that_a_new_role_at_the_vault_makes_redundant(runner: OneProcess, service: Service) -> None:
+    """A new role may not be in effect for ten minutes."""
+    service.make_vault(rbac=True)
+    principal = service.make_account()["identity"]["principalId"]
+    service.assign(principal, f"{service.vault_id()}/keys/key1")
+    service.point(service.make_key().id)
+    service.sandbox.control.advance(8 * DAY)
+    wanted = {"vault_name": "vault-one", "principal_id": principal, "key_name": "key1", "state": "absent"}
+    assert runner.module("keyvault_cmk_access", wanted)["code"] == "in_use"
+    service.assign(principal, service.vault_id())
+
+    refused = runner.another().module("keyvault_cmk_access", wanted)
+    assert refused["code"] == "recently_used"
+    assert refused["accounts"] == [service.account_id()]
+    kept = runner.another().module("keyvault_cmk_access", {**wanted, "in_use": "keep"})
+    assert (kept["changed"], kept["kept_until"]) == (False, refused["kept_until"])
+    assert refused["kept_until"] in refused["msg"]
+
+    service.sandbox.control.advance(601)
+    assert runner.another().module("keyvault_cmk_access", wanted)["changed"] is True
+    assert service.assignments(principal) == [(service.vault_id(), ENCRYPTION_USER)]
     assert service.is_available()
 
 

@@ -19,6 +19,7 @@ from ..._checks import usage
 from ..._checks.versions import MARGIN_SECONDS
 from ..._core.documents import AccessPolicy, RoleAssignment, RoleAssignmentProperties, Vault
 from ..._core.duration import instant, moment
+from ..._core.errors import Refused
 from ..._core.ids import role_guid, same_id
 from ..._core.plan import Plan, Removed, Step, step
 from ..vault import document as vault_document
@@ -26,6 +27,9 @@ from .document import NEEDED, ROLE_ID, ROLE_SECONDS, granted, key_permissions, n
 from .goal import AccessWrites, Goal, Observed
 
 Steps = tuple[Step[AccessWrites], ...]
+
+# A time, in seconds since 1970, after every time of Azure.
+_ANY_TIME = 1e12
 
 # The permissions that `all` includes. It does not include purge, which has to be granted by name.
 _ALL = (
@@ -55,7 +59,8 @@ def plan(goal: Goal, observed: Observed) -> Plan[AccessWrites]:
     unused = Plan(goal, before, after, steps, left, report={"in_use_by": [], "kept_until": None})
     if not (steps or goal.taken_away):
         return unused
-    if by_role and _still_reaches(goal, vault, observed, scope):
+    redundant_at = _redundant_at(goal, vault, observed, scope) if by_role else inf
+    if redundant_at <= (_ANY_TIME if goal.taken_away else observed["now"]):
         return usage.removal(unused, replace(goal, present=True))
     visible, times, now = observed["visible"], observed["times"], observed["now"]
     users = usage.through_principal(visible, goal.vault, principal, goal.key_name if by_role else None)
@@ -64,9 +69,13 @@ def plan(goal: Goal, observed: Observed) -> Plan[AccessWrites]:
     if not goal.taken_away and goal.keeps_used and (users or recent):
         kept = usage.pools_unknown(users, visible)
         until = None if users else instant(max(recent.values()))
+        if users and redundant_at < _ANY_TIME:
+            until = instant(redundant_at)
         return Plan(
             goal, before, before, warnings=kept, report={"in_use_by": users or list(recent), "kept_until": until}
         )
+    if not goal.taken_away and users and redundant_at < _ANY_TIME and not goal.force:
+        raise _not_redundant_yet(scope, users, redundant_at)
     if not goal.taken_away and recent and not users:
         raise usage.recently_used(what, list(recent), max(recent.values()))
     # After the revocation, an account that was changed meanwhile may have used the access.
@@ -101,19 +110,36 @@ def _still_granted(goal: Goal, vault: Vault, observed: Observed, scope: str, per
     )
 
 
-def _still_reaches(goal: Goal, vault: Vault, observed: Observed, scope: str) -> bool:
-    """Whether the principal keeps all permissions without its role assignment at this scope: by roles that were
-    assigned to the principal itself so long ago that they have taken effect. When a principal became a member of a
-    group is not known. The second check only requires that these roles are still assigned."""
+def _redundant_at(goal: Goal, vault: Vault, observed: Observed, scope: str) -> float:
+    """From when on the principal certainly keeps all permissions without its role assignment at this scope: by roles
+    that were assigned to the principal itself, and have taken effect then. _ANY_TIME if it is not known when they were
+    assigned, infinite if they do not grant all permissions. When a principal became a member of a group is not
+    known. The second check only requires that these roles are still assigned."""
     principal = observed["principal_id"]
-    in_effect = inf if goal.taken_away else observed["now"] - ROLE_SECONDS
-    kept = [
+    own = [
         one
         for one in _without_own(observed["assignments"], scope, principal)
         if one["properties"]["principalId"].lower() == principal.lower()
-        and (moment(one["properties"].get("createdOn")) or inf) <= in_effect
     ]
-    return granted(vault, principal, goal.key_name, kept, observed["definitions"]) == set(NEEDED)
+    in_effect = {one["id"]: (moment(one["properties"].get("createdOn")) or _ANY_TIME) + ROLE_SECONDS for one in own}
+    for time in sorted(in_effect.values()):
+        kept = [one for one in own if in_effect[one["id"]] <= time]
+        if granted(vault, principal, goal.key_name, kept, observed["definitions"]) == set(NEEDED):
+            return min(time, _ANY_TIME)
+    return inf
+
+
+def _not_redundant_yet(scope: str, users: Sequence[str], until: float) -> Refused:
+    remedy = "Run the task again after that time."
+    return Refused(
+        f"Refused to delete the role assignment at {scope} before {instant(until)}. Another role assignment grants the "
+        f"same permissions, but is so recent that it may not be in effect before that time. These accounts and pools "
+        f"use the access: {', '.join(users)}. {remedy}",
+        code="recently_used",
+        kept_until=instant(until),
+        accounts=list(users),
+        remedy=remedy,
+    )
 
 
 def describe(goal: Goal, vault: Vault, observed: Observed) -> dict[str, Any]:
