@@ -146,6 +146,36 @@ def test_a_vault_or_an_account_is_deleted_in_a_missing_group(runner: OneProcess,
     assert [one["code"] for one in done] == ["resource_group_not_found"] * 2
 
 
+@pytest.mark.parametrize(
+    ("group", "state", "code"),
+    [
+        ("rg-none", "present", "resource_group_not_found"),
+        ("rg-none", "absent", "resource_group_not_found"),
+        ("rg-two", "present", "vault_name_taken"),
+        ("rg-two", "absent", None),
+    ],
+)
+@pytest.mark.parametrize("first", ["present", "absent"])
+def test_one_name_of_vaults_in_two_subscriptions(
+    runner: OneProcess, service: Service, group: str, state: str, code: str | None, first: str
+) -> None:
+    """Only Azure knows whether the resource group in the other subscription exists."""
+    second = service.sandbox.control.call("POST", "/subscriptions", {"name": "second"}, status=201)["subscription_id"]
+    path = f"/subscriptions/{second}/resourceGroups/rg-two"
+    assert service.sandbox.arm("PUT", path, "2021-04-01", {"location": "westeurope"}).ok
+    if first == "absent":
+        service.make_vault()
+    there = {"subscription_id": second, "resource_group": group, "name": "vault-one", "state": state}
+
+    done = predicted(
+        runner,
+        ("keyvault_cmk_vault", {"resource_group": GROUP, "name": "vault-one", "state": first}),
+        ("keyvault_cmk_vault", there),
+    )
+
+    assert [one.get("code") for one in done] == [None, code]
+
+
 def test_a_key_of_an_hsm_in_a_standard_vault(runner: OneProcess, service: Service) -> None:
     service.make_vault()
 

@@ -51,10 +51,10 @@ class VaultsOverlay(ResourceOverlay):
 
     def answer(self, what: str, ref: str) -> Answer:
         entry = self.entry(place_of(ref)[2]) if place(ref).types == ("vaults",) else None
-        if entry is None:
+        # Only Azure knows whether the resource group of another place exists.
+        if entry is None or _id(entry["document"] or entry["before"]) != ref.lower():
             return super().answer(what, ref)
-        document = entry["document"]
-        return Answer(document if document is not None and _id(document) == ref.lower() else None)
+        return Answer(entry["document"])
 
     def list(self, what: str, ref: str, filter: str | None) -> list[Any]:
         at, listed = place(ref), self._azure.list(what, ref, filter)
