@@ -536,7 +536,7 @@ def name_variables(
         if others is None or not isinstance(text, str):
             return text
         for option, (variable, role) in others.items():
-            text = re.sub(rf"(?<![\w./]){option}(: \w+)", rf"{variable}\1 in {role}", text)
+            text = re.sub(rf"(?<![\w./]){option}(: {_values(option, variable)})\b", rf"{variable}\1 in {role}", text)
         return _DONE_BY_PROVISION.sub("azbatch.cmk.provision", _WAY_OF_MODULE.sub("", text))
 
     if result.get("warnings"):
@@ -553,21 +553,33 @@ def with_variables(text: Any, variables: Mapping[str, str]) -> Any:
     """`Set enable_key: true` becomes `Set cmk_key_enable: true`."""
     if isinstance(text, str):
         for option, variable in variables.items():
-            text = _pattern(option).sub(variable, text)
+            text = _pattern(option, variable.partition(" ")[0]).sub(variable, text)
     return text
 
 
+def _values(option: str, variable: str) -> str:
+    """The pattern of the values of an option after its name and a colon. If its name is a common word, only the values
+    that the variable can have: `state: absent`, but not `no key has this name: it was purged`."""
+    if "_" in option:
+        return r"\w+"
+    specified: Mapping[str, Any] = next((one[variable] for one in _SPECIFICATIONS.values() if variable in one), {})
+    values = ["true", "false"] if specified.get("type") == "bool" else specified.get("choices", ())
+    return rf"(?:{'|'.join(map(re.escape, values))})" if values else "(?!)"
+
+
 @cache
-def _pattern(option: str) -> re.Pattern[str]:
+def _pattern(option: str, variable: str) -> re.Pattern[str]:
     """The pattern of an option in a message. If its name is a common word, the pattern requires a context in which
     the word can only be the option."""
     if option == "key_identifier":
         return re.compile(r"(?<![\w./])key_identifier\b|\bthe key identifier\b")
     if "_" in option:
         return re.compile(rf"(?<![\w./]){option}\b")
-    has_value = r"(?=: (?:[a-z][a-z_]*|\d+)\b)"
+    has_value = rf"(?=: {_values(option, variable)}\b)"
     advice = "|".join(rf"(?<={verb} )" for verb in ("Correct", "correct", "Set", "set", "Leave out", "leave out"))
-    return re.compile(rf"(?<![\w./]){option}{has_value}|(?:^|(?<=\. )){option}(?= is )|(?:{advice}){option}\b(?!: )")
+    return re.compile(
+        rf"(?<![\w./]){option}{has_value}|(?:^|(?<=\. )){option}(?= is )|(?:{advice}){option}\b(?!: [^a-z\d])"
+    )
 
 
 def unknown_variable(name: str) -> str:

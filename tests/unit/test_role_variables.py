@@ -113,10 +113,20 @@ VARIABLES = {
         ("my_vault_name, vault_name_2", "my_vault_name, vault_name_2"),
         ("https://a/vault_name", "https://a/vault_name"),
         ("location: The region.", "location: The region."),
+        ("No deleted key has this name: it was purged.", "No deleted key has this name: it was purged."),
+        ("In this location: none. To recover: nothing.", "In this location: none. To recover: nothing."),
     ],
 )
 def test_options_in_a_text(text: str, named: str) -> None:
     assert with_variables(text, VARIABLES) == named
+
+
+def test_an_option_of_another_role_in_a_text() -> None:
+    others = {"recover": ("cmk_key_recover", "azbatch.cmk.provision")}
+    result = {"failed": True, "msg": "It can recover: it was deleted. Set recover: true."}
+    name_variables(result, {}, others=others)
+
+    assert result["msg"] == "It can recover: it was deleted. Set cmk_key_recover: true in azbatch.cmk.provision."
 
 
 def test_failure_and_warnings_name_the_variable() -> None:
