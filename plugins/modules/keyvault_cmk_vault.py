@@ -69,6 +69,15 @@ options:
   tags:
     description: Tags of a new vault. The tags of an existing vault are not changed.
     type: dict
+  public_network_access:
+    description:
+      - Public network access of a new vault. The network rules of an existing vault are not changed.
+      - With V(disabled), a new vault accepts only trusted Microsoft services, such as Batch, and private endpoints.
+        This module does not need a private endpoint. A caller without a private endpoint of the vault can neither read
+        nor change its keys, so M(azbatch.cmk.keyvault_cmk_key) fails, and other modules cannot check the keys.
+    type: str
+    default: enabled
+    choices: [enabled, disabled]
   trusted_services:
     description:
       - If the firewall of an existing vault blocks trusted Microsoft services, allow them. Batch is one of these
@@ -135,6 +144,12 @@ EXAMPLES = r"""
     resource_group: rg-keys
     name: myvault
     trusted_services: true
+
+- name: Create a vault without public network access
+  azbatch.cmk.keyvault_cmk_vault:
+    resource_group: rg-keys
+    name: myvault
+    public_network_access: disabled
 
 - name: Delete a vault if no account uses its keys
   azbatch.cmk.keyvault_cmk_vault:
@@ -212,6 +227,11 @@ retention_days:
   returned: success
   type: int
   sample: 90
+public_network_access:
+  description: V(enabled), V(disabled) or V(secured_by_perimeter).
+  returned: success
+  type: str
+  sample: enabled
 trusted_services:
   description: Whether the vault's firewall allows trusted Microsoft services, such as Batch.
   returned: success
@@ -262,6 +282,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "retention_days": {"type": "int", "default": 90},
     "tags": {"type": "dict"},
     "recover": {"type": "bool", "default": False},
+    "public_network_access": {"type": "str", "default": "enabled", "choices": ["enabled", "disabled"]},
     "trusted_services": {"type": "bool", "default": False},
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
     "force": {"type": "bool", "default": False},

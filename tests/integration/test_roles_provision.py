@@ -14,7 +14,7 @@ import pytest
 from harness import WAYS, Ansible, Run
 from meddling import Wire
 from one_process import OneProcess, RolesRunner
-from role_runs import VARS, holdings, play_role, refused, result, run_role, steps, unchanged, wrote
+from role_runs import VARS, holdings, play_role, refused, result, run_role, steps, unchanged, warnings, wrote
 from service import ENCRYPTION_USER, NEEDED, Service
 
 FOREIGN = "99999999-0000-4000-8000-000000000001"
@@ -100,6 +100,29 @@ def test_the_name_of_a_recovered_vault_resolves_late(roles: RolesRunner, service
     service.sandbox.control.behavior(vault_name_delay="120")
     provision(roles, service, cmk_vault_recover=True, cmk_wait_timeout=600)
     assert service.encryption() == identifier
+
+
+def test_a_vault_without_public_network_access(ansible: Ansible, service: Service) -> None:
+    closed = {"cmk_vault_public_network_access": "disabled", "cmk_vault_authorization": "access_policy"}
+    predicted = play_role(ansible, "provision", check=True, **closed)
+    assert "network_denied" in " ".join(warnings(predicted))
+    run = run_role(ansible, "provision", **closed)
+    # The caller has no private endpoint.
+    assert [(one.name, one.result["code"]) for one in run.failed] == [(KEY, "network_denied")], run.output
+    assert "network_denied" in " ".join(warnings(run))
+    assert predicted[VAULT]["public_network_access"] == run[VAULT]["public_network_access"] == "disabled"
+    properties = service.vault()["properties"]
+    assert properties["publicNetworkAccess"] == "Disabled"
+    assert (properties["networkAcls"]["bypass"], properties["networkAcls"]["defaultAction"]) == (
+        "AzureServices",
+        "Deny",
+    )
+
+    # As if the caller had a private endpoint until the end of the role.
+    service.change_vault(properties={"publicNetworkAccess": "Enabled", "networkAcls": {"defaultAction": "Allow"}})
+    provision(ansible, service, **closed)
+    service.change_vault(properties={"publicNetworkAccess": "Disabled", "networkAcls": properties["networkAcls"]})
+    assert service.is_available()
 
 
 def in_second_subscription(service: Service) -> str:

@@ -175,6 +175,7 @@ def vault_goal(**options: Any) -> vault_goal_module.Goal:
         "authorization": None,
         "sku": None,
         "key_type": None,
+        "public_network_access": "enabled",
         "retention_days": 90,
         "recover": False,
         "trusted_services": False,

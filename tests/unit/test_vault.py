@@ -29,6 +29,7 @@ def goal(**options: Any) -> vault_goal.Goal:
         "authorization": None,
         "sku": None,
         "key_type": None,
+        "public_network_access": "enabled",
         "retention_days": 90,
         "recover": False,
         "trusted_services": False,
@@ -126,9 +127,30 @@ def test_vault_is_created_with_roles_and_without_anybodys_policy() -> None:
         "soft_delete": True,
         "purge_protection": True,
         "retention_days": 90,
+        "public_network_access": "enabled",
         "trusted_services": True,
         "tags": {},
     }
+
+
+def test_new_vault_without_public_network_access() -> None:
+    plan = vault_plan.plan(goal(public_network_access="disabled"), seen())
+
+    properties = plan.steps[0].arguments["body"]["properties"]
+    assert properties["publicNetworkAccess"] == "Disabled"
+    assert (properties["networkAcls"]["bypass"], properties["networkAcls"]["defaultAction"]) == (
+        "AzureServices",
+        "Deny",
+    )
+    assert (plan.after["public_network_access"], plan.after["trusted_services"]) == ("disabled", True)
+    assert "network_denied" in plan.warnings[0]
+
+
+def test_public_network_access_of_an_existing_vault_is_not_changed() -> None:
+    assert not vault_plan.plan(goal(public_network_access="disabled"), seen(vault())).changed
+    closed = vault(publicNetworkAccess="Disabled")
+    assert not vault_plan.plan(goal(), seen(closed)).changed
+    assert vault_plan.plan(goal(), seen(closed)).before["public_network_access"] == "disabled"
 
 
 def test_new_vault_has_the_properties_of_the_task() -> None:
@@ -398,6 +420,7 @@ def test_description_of_a_vault() -> None:
         "soft_delete": True,
         "purge_protection": False,
         "retention_days": 90,
+        "public_network_access": "enabled",
         "trusted_services": True,
         "tags": {},
     }

@@ -20,6 +20,8 @@ ACCESS_POLICY = "access_policy"
 PREMIUM = "premium"
 # The type of keys that only premium vaults can have.
 HSM = "RSA-HSM"
+# The values of publicNetworkAccess in lower case, and those of the module.
+_PUBLIC = {"enabled": "enabled", "disabled": "disabled", "securedbyperimeter": "secured_by_perimeter"}
 
 
 def describe(vault: Vault | None) -> dict[str, Any]:
@@ -39,6 +41,7 @@ def describe(vault: Vault | None) -> dict[str, Any]:
         "soft_delete": properties.get("enableSoftDelete", True),
         "purge_protection": properties.get("enablePurgeProtection", False),
         "retention_days": properties.get("softDeleteRetentionInDays", 90),
+        "public_network_access": _PUBLIC.get(str(properties.get("publicNetworkAccess", "Enabled")).lower()),
         "trusted_services": lets_azure_services_in(vault),
         "tags": vault.get("tags", {}),
     }

@@ -38,6 +38,8 @@ class Goal:
     trusted_services: bool
     present: bool
     force: bool
+    # Of a new vault.
+    is_public: bool = True
     # The type of the key that the vault is for.
     key_type: str | None = None
     # Of a new vault.
@@ -79,6 +81,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         authorization=params["authorization"],
         sku=params["sku"],
         key_type=params["key_type"],
+        is_public=params["public_network_access"] == "enabled",
         retention_days=retention,
         recover=params["recover"],
         trusted_services=params["trusted_services"],

@@ -172,11 +172,22 @@ def _creation(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan
         "soft_delete": True,
         "purge_protection": True,
         "retention_days": goal.retention_days,
+        "public_network_access": "enabled" if goal.is_public else "disabled",
         "trusted_services": True,
         "tags": goal.tags,
     }
+    warnings: tuple[str, ...] = ()
+    if not goal.is_public:
+        # Batch is a trusted service.
+        rules = {"bypass": "AzureServices", "defaultAction": "Deny", "ipRules": [], "virtualNetworkRules": []}
+        properties |= {"publicNetworkAccess": "Disabled", "networkAcls": rules}
+        warnings = (
+            f"The new key vault {goal.name} has no public network access. Batch can use its keys. All other callers "
+            "need a private endpoint of the vault to read or change keys. Without one, tasks that read or change "
+            "keys fail with network_denied.",
+        )
     body = {"location": location, "properties": properties, **({"tags": goal.tags} if goal.tags else {})}
-    return Plan(replace(goal, created=True), before, after, (_create(goal, body),))
+    return Plan(replace(goal, created=True), before, after, (_create(goal, body),), warnings)
 
 
 def _restored(goal: Goal, observed: Observed) -> tuple[str, ...]:
