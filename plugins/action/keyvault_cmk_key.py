@@ -7,10 +7,7 @@
 from __future__ import annotations
 
 from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_key
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._in_process import InProcessAction
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._in_process import action_for
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._one_rotation_policy import OneRotationPolicy
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
 
-
-class ActionModule(RoleVariables, OneRotationPolicy, InProcessAction):
-    module = keyvault_cmk_key
+ActionModule = action_for(keyvault_cmk_key, OneRotationPolicy)

@@ -77,9 +77,10 @@ def _added(environment: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def action_for(module: ModuleType) -> type[ActionBase]:
-    """The action plugin that runs the module of this collection with the module's arguments and results."""
-    return type("ActionModule", (LeftAlone, RoleVariables, InProcessAction), {"module": module})
+def action_for(module: ModuleType, *checks: type[ActionBase]) -> type[ActionBase]:
+    """The action plugin that runs the module of this collection with the module's arguments and results. `checks` are
+    classes whose `run` may refuse the task first."""
+    return type("ActionModule", (LeftAlone, RoleVariables, *checks, InProcessAction), {"module": module})
 
 
 def _refused_async(action: str) -> Refused:

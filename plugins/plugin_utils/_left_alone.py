@@ -21,7 +21,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import STATS
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import LEFT_ALONE_FAILS, STATS, flag
 
 # A variable of the plays that change accounts in waves.
 WAVES = "__waves"
@@ -41,7 +41,7 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
         files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
         if (other := self._other_host(files, host)) is not None:
             return {"failed": True, "changed": False, **_of_other_host(self._account(), host, other).result()}
-        if WAVES not in (task_vars or {}):
+        if not self._leaves_alone(task_vars or {}):
             return dict(super().run(tmp, task_vars))
         play = self._task.get_play()
         canary = _CANARY, play.get_path()
@@ -75,6 +75,14 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
         with files.locked(_NOTES):
             files.store([*(one for one in noted(files) if one["host"] != host), note], _NOTES)
         return {"changed": False, "left_alone": {name: note[name] for name in ("code", "reason", "remedy")}}
+
+    def _leaves_alone(self, task_vars: Mapping[str, Any]) -> bool:
+        """Whether the play leaves accounts alone. If its only host would be left alone, and would then fail the run,
+        the task fails instead."""
+        if WAVES not in task_vars:
+            return False
+        fails = flag(LEFT_ALONE_FAILS, self._templar.template(task_vars.get(LEFT_ALONE_FAILS)), default=True)
+        return len(task_vars["ansible_play_hosts_all"]) > 1 or not fails
 
     def _account(self) -> str:
         return str(self._task.args.get("account_name") or self._task.args.get("name") or "")

@@ -100,7 +100,7 @@ def test_what_is_created(awx: Awx, run: Run) -> None:
         assert template["survey_enabled"] == (template["id"] in awx.surveys)
     assert json.loads(templates["canary"]["extra_vars"]) == {
         "cmk_hosts": "pinned[0]",
-        "cmk_unready_account": "fail",
+        "cmk_left_alone_fails": False,
         "cmk_unused_versions": "keep",
         "cmk_key_max_age": "P30D",
     }

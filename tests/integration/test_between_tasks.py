@@ -72,18 +72,17 @@ def test_no_access_is_revoked_if_another_account_uses_one_of_several_identities(
     assert all(service.permissions(principal) for principal in principals)
 
 
-def test_access_of_a_missing_account_is_not_revoked(runner: OneProcess, service: Service) -> None:
+def test_nothing_is_removed_for_a_missing_account(runner: OneProcess, service: Service) -> None:
     service.on_key()
     service.batch.batch_account.begin_delete(GROUP, "account1").wait()
     settings = {
-        "cmk_unready_account": "leave",
         "cmk_revert_key": "disable",
         "cmk_revert_access": "revoke",
     }
     report = runner.role("revert", {**VARS, **settings})
 
-    assert not report.get("failed"), report
-    assert service.enabled() == [False]
+    assert (report["failed"], report["code"]) == (True, "account_not_found"), report
+    assert service.enabled() == [True]
 
 
 @pytest.mark.parametrize(

@@ -676,23 +676,20 @@ def test_rotate_all(ansible: Ansible, service: Service) -> None:
 @pytest.mark.parametrize("role", ["rotate", "revert", "recover"])
 @pytest.mark.slow(every=3)
 def test_deleted_account(ansible: Ansible, service: Service, role: str) -> None:
-    """The role leaves the account alone and continues with the others, or fails if cmk_unready_account says so."""
+    """The role leaves the account alone and continues with the others, or fails for a single host."""
     on_one_version(service)
     inventory = source(ansible, cache=True, cache_plugin="jsonfile", cache_connection=str(ansible.folder / "cache"))
     inventory.inventory()
     service.sandbox.arm("DELETE", service.account_id("account2"), BATCH)
 
-    run = inventory.play(role, cmk_unready_fails=False)
-    said = "There is no Batch account account2 in "
-    assert {one.host for one in run if said in " ".join(one.warnings)} == {"account2"}
-    result = results(run)
-    assert result["account1"]["exists"] is True
-    assert (bool(result["account2"].get("exists")), result["account2"]["changed"]) == (False, False)
+    run = inventory.play(role, cmk_left_alone_fails=False)
+    assert "LEFT ALONE: account2: There is no Batch account account2 in " in run.output
+    assert results(run)["account1"]["exists"] is True
     assert [one.name for one in run if one.host == "account2" and one.writes] == []
 
     failed = ansible.playbook(
         f"azbatch.cmk.{role}",
-        extra_vars={"cmk_hosts": "account2", "cmk_unready_account": "fail"},
+        extra_vars={"cmk_hosts": "account2"},
         arguments=["-i", str(inventory.file)],
     )
     assert failed.rc != 0
@@ -702,17 +699,16 @@ def test_deleted_account(ansible: Ansible, service: Service, role: str) -> None:
 @pytest.mark.parametrize("role", ["rotate", "switch", "revert", "recover"])
 @pytest.mark.slow(every=4)
 def test_deleted_resource_group(ansible: Ansible, service: Service, role: str) -> None:
-    gone = {"cmk_resource_group": "rg-gone", "cmk_account_name": "account1", "cmk_unready_account": "leave"}
+    gone = {"cmk_resource_group": "rg-gone", "cmk_account_name": "account1"}
     names = {"cmk_vault_name": "vault-one", "cmk_key_name": "key1"}
     if role == "switch":
         service.make_vault()
         names["cmk_new_key_identifier"] = service.make_key("key2").id
-    run = ansible.playbook(f"azbatch.cmk.{role}", extra_vars={**gone, **names, "cmk_unready_fails": False})
+    run = ansible.playbook(f"azbatch.cmk.{role}", extra_vars={**gone, **names, "cmk_left_alone_fails": False})
 
     assert run.rc == 0, run.output
-    [result] = results(run).values()
-    assert (bool(result.get("exists")), result["changed"]) == (False, False)
-    failed = ansible.playbook(f"azbatch.cmk.{role}", extra_vars={**gone, **names, "cmk_unready_account": "fail"})
+    assert "LEFT ALONE: localhost: " in run.output
+    failed = ansible.playbook(f"azbatch.cmk.{role}", extra_vars={**gone, **names})
     assert failed.failed[0].get("code") == "resource_group_not_found"
 
 

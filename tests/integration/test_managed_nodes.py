@@ -152,8 +152,6 @@ def test_resources_that_are_missing_or_deleted_or_fail_are_no_nodes(ansible: Ans
     key = {"vault_name": "vault-one", "name": "key1"}
     successful = [
         task("info", "batch_encryption_info", **missing),
-        task("left alone", "batch_encryption", **missing, key_source="microsoft_batch", unready="leave"),
-        task("key of an account", "keyvault_cmk_key", **key, **missing, unready="leave"),
         task("absent key", "keyvault_cmk_key", **key, state="absent"),
         {**task("secret", "keyvault_cmk_vault", resource_group=GROUP, name="vault-one"), "no_log": True},
     ]

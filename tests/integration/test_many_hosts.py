@@ -100,7 +100,7 @@ def test_hosts_that_share_a_key_have_one_rotation_policy(ansible: Ansible, servi
         service.assign(service.account(host)["identity"]["principalId"], service.vault_id())
         service.point(identifier, host)
     policies = {hosts[0]: {"time_after_create": "P90D"}, hosts[1]: {"time_after_create": "P30D"}}
-    variables = {**VARS, "cmk_account_name": "{{ inventory_hostname }}", "cmk_unready_account": "fail"}
+    variables = {**VARS, "cmk_account_name": "{{ inventory_hostname }}"}
     play = {
         "name": "Rotate",
         "hosts": "all",

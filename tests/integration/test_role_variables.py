@@ -72,7 +72,6 @@ def test_all_invalid_variables_are_reported_before_the_first_task(ansible: Ansib
             {
                 "cmk_resource_group": "rg-typo",
                 "cmk_new_key_identifier": "https://vault-one.vault.azure.net/keys/key1",
-                "cmk_unready_account": "fail",
             },
             "resource_group_not_found",
             "cmk_resource_group",
@@ -161,8 +160,8 @@ def of_hosts(ansible: Ansible, *names: str, **variables: Any) -> tuple[str, ...]
 
 
 def test_unknown_variables_are_reported_once(ansible: Ansible, service: Service) -> None:
-    unready = {"cmk_unready_account": "leave", "cmk_unready_fails": False}
-    variables = {"cmk_key_max_ages": "P90D", "cmk_owner": "me", **unready}
+    left_alone = {"cmk_left_alone_fails": False}
+    variables = {"cmk_key_max_ages": "P90D", "cmk_owner": "me", **left_alone}
     arguments = of_hosts(ansible, "account7", "account8", "account9", **variables)
     wanted = {"cmk_hosts": "accounts", "cmk_serial": 1, "cmk_max_fail_percentage": 0}
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=arguments)
@@ -180,7 +179,7 @@ def test_unknown_variables_are_reported_once(ansible: Ansible, service: Service)
 @pytest.mark.slow(every=4)
 def test_hosts_that_do_not_exist_are_an_error(ansible: Ansible, service: Service, playbook: str) -> None:
     name = f"azbatch.cmk.{playbook}"
-    arguments = of_hosts(ansible, "account1", cmk_unready_account="leave", cmk_unready_fails=False)
+    arguments = of_hosts(ansible, "account1", cmk_left_alone_fails=False)
     run = ansible.playbook(name, extra_vars={"cmk_hosts": "acounts"}, arguments=arguments)
     assert run.rc != 0
     assert "cmk_hosts is 'acounts', which matches no host of the inventory." in " ".join(run.output.split())
@@ -199,7 +198,7 @@ def test_run_without_hosts_is_an_error_unless_hosts_are_optional(
 ) -> None:
     """The patterns are a group that does not exist, and a host that the limit excludes."""
     arguments = [
-        *of_hosts(ansible, "account1", "account2", cmk_unready_account="leave", cmk_unready_fails=False),
+        *of_hosts(ansible, "account1", "account2", cmk_left_alone_fails=False),
         "--limit",
         "account1",
     ]
@@ -216,7 +215,7 @@ def test_run_without_hosts_is_an_error_unless_hosts_are_optional(
 @pytest.mark.slow(every=4)
 def test_hosts_may_be_any_pattern(ansible: Ansible, service: Service, pattern: str) -> None:
     arguments = of_hosts(
-        ansible, "account1", "account2", cmk_unready_account="leave", cmk_unready_fails=False, cmk_key_max_age="P90D"
+        ansible, "account1", "account2", cmk_left_alone_fails=False, cmk_key_max_age="P90D"
     )
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars={"cmk_hosts": pattern}, arguments=arguments)
 
@@ -226,7 +225,7 @@ def test_hosts_may_be_any_pattern(ansible: Ansible, service: Service, pattern: s
 
 @pytest.mark.parametrize(("rule", "expected"), [({}, 1), ({"cmk_key_max_age": "P90D"}, 0)])
 def test_rotate_without_a_rule_warns(ansible: Ansible, service: Service, rule: dict[str, Any], expected: int) -> None:
-    arguments = of_hosts(ansible, "account7", "account8", cmk_unready_account="leave", cmk_unready_fails=False, **rule)
+    arguments = of_hosts(ansible, "account7", "account8", cmk_left_alone_fails=False, **rule)
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars={"cmk_hosts": "accounts"}, arguments=arguments)
 
     assert run.rc == 0, run.output
@@ -430,7 +429,7 @@ def test_a_preset_cmk_result_is_rejected(ansible: Ansible, service: Service) -> 
 @pytest.mark.slow
 def test_cmk_serial_accepts_a_string(ansible: Ansible, service: Service) -> None:
     arguments = of_hosts(
-        ansible, *(f"account{number}" for number in range(1, 8)), cmk_unready_account="leave", cmk_unready_fails=False
+        ansible, *(f"account{number}" for number in range(1, 8)), cmk_left_alone_fails=False
     )
     wanted = {"cmk_hosts": "accounts", "cmk_key_max_age": " P90D "}
 

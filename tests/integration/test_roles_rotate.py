@@ -324,12 +324,11 @@ def test_no_account(roles: RolesRunner, service: Service) -> None:
     refused(run_role(roles, "rotate", **FORCE), KEY, "account1", "Microsoft-managed", "azbatch.cmk.provision")
 
 
-def test_a_missing_account_is_skipped(roles: RolesRunner, service: Service) -> None:
-    run = unchanged(rotate(roles, cmk_unready_account="leave", cmk_unready_fails=False, **FORCE, **DISABLE))
-    assert run[KEY]["account_ready"] is False
-    assert "account1" in run[KEY]["summary"]
-    (warning,) = warnings(run)
-    assert "account1" in warning
+def test_a_missing_account_is_left_alone(ansible: Ansible, service: Service) -> None:
+    run = rotate(ansible, cmk_left_alone_fails=False, **FORCE, **DISABLE)
+    assert run[KEY]["left_alone"]["code"] == "account_not_found"
+    assert "LEFT ALONE: localhost: There is no Batch account account1" in run.output
+    assert run.writes == []
 
 
 def test_an_account_on_another_key_than_named(roles: RolesRunner, service: Service) -> None:

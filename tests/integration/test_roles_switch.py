@@ -215,11 +215,11 @@ def test_a_missing_account_is_left_alone(ansible: Ansible, service: Service) -> 
     """A run for other accounts disables the named key."""
     service.make_vault()
     first, other = service.make_key().id, service.make_key("other").id
-    wanted = {"cmk_new_key_identifier": other, "cmk_unready_account": "leave", "cmk_unready_fails": False}
-    run = unchanged(switch(ansible, **wanted))
-    assert run[ACCESS]["account_ready"] is False
-    assert "There is no Batch account account1 in the resource group" in run.output
-    unchanged(switch(ansible, **wanted, cmk_previous_key_identifier=keyless(first)))
+    wanted = {"cmk_new_key_identifier": other, "cmk_left_alone_fails": False}
+    run = switch(ansible, **wanted)
+    assert run[ACCESS]["left_alone"]["code"] == "account_not_found"
+    assert "LEFT ALONE: localhost: There is no Batch account account1 in the resource group" in run.output
+    assert switch(ansible, **wanted, cmk_previous_key_identifier=keyless(first)).writes == []
     assert service.enabled() == [True]
 
 
