@@ -8,6 +8,7 @@ version that an account needs, and an account that has lost such a version is ne
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from one_process import OneProcess
@@ -106,7 +107,8 @@ def test_recover_makes_every_version_usable_that_batch_may_need(
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
 def test_an_account_that_lacks_only_a_previous_version(service: Service, runner: OneProcess, follow: bool) -> None:
     """Batch lists the pools of an account that has lost its key, so it is not known whether the account needs the
-    version. No run reports that the account is available, and recover makes the version usable."""
+    version. No run reports that the account is available. The version may have been leaked, so recover does not make it
+    usable, but names it."""
     service.sandbox.control.behavior(pools_without_key="200", previous_version_needed="86400")
     world = World(service, runner)
     done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_follow_latest": follow}))())
@@ -123,9 +125,62 @@ def test_an_account_that_lacks_only_a_previous_version(service: Service, runner:
     assert "is available" not in failed["msg"]
     report = done(world.prepared(Run("recover", "account1"), beside=True)())
 
-    assert report["changed"] is True
-    assert report["available"] is None
+    assert (report["changed"], report["available"]) == (False, None)
+    assert any(f"key_identifier: {first.id}, state: enabled" in one for one in report["warnings"])
+    done(runner.another().module("keyvault_cmk_key", {"key_identifier": first.id, "state": "enabled"}))
     assert service.is_available()
+
+
+@pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
+@pytest.mark.parametrize("pools", ["200", "409"])
+def test_a_leaked_version_that_was_disabled_stays_disabled(
+    service: Service, runner: OneProcess, follow: bool, pools: str
+) -> None:
+    """The steps of docs/rotate.md for a leaked version. The account is available all the time."""
+    control = service.sandbox.control
+    control.behavior(pools_without_key=pools)
+    world = World(service, runner)
+    done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_follow_latest": follow}))())
+    control.advance(QUARTER)
+    leaked = {"cmk_key_force_new_version": True, "cmk_unused_versions": "disable", "cmk_unused_versions_after": "P0D"}
+    report = done(world.prepared(Run("rotate", "account1", None, leaked))())
+    assert service.enabled() == [False, True]
+    assert not any("azbatch.cmk.recover" in one for one in report["warnings"])
+    for pause in (0, 3600, 2 * DAY):
+        control.advance(pause)
+        audit = done(runner.another().module("batch_encryption_audit", {"return_accounts": True, "pools": True}))
+        (account,) = audit["accounts"]
+        assert "critical" not in {one["severity"] for one in account["findings"]}, account["findings"]
+        assert account["available"] is None
+        recovered = done(world.prepared(Run("recover", "account1"), beside=True)())
+        assert not recovered["changed"]
+        assert service.enabled() == [False, True]
+        assert service.is_available()
+
+
+@pytest.mark.parametrize("unusable", ["disabled", "not valid yet"])
+def test_a_follower_whose_newest_version_cannot_be_used(service: Service, runner: OneProcess, unusable: str) -> None:
+    """The account keeps the version that it uses. Whether it needs the newest one is not known."""
+    _, identifier = service.on_key()
+    service.point(identifier.rpartition("/")[0])
+    control = service.sandbox.control
+    control.behavior(follower_delay="86400")
+    control.advance(30 * DAY)
+    newest = service.make_key()
+    if unusable == "disabled":
+        service.disable(version=newest.properties.version)
+    else:
+        later = datetime.fromtimestamp(control.call("GET", "/clock")["time"], timezone.utc) + timedelta(days=3)
+        service.keys().update_key_properties("key1", newest.properties.version, not_before=later)
+    assert service.is_available()
+    for pools in (True, False):
+        wanted = {"return_accounts": True, "pools": pools}
+        (account,) = done(runner.another().module("batch_encryption_audit", wanted))["accounts"]
+        assert [one["id"] for one in account["findings"] if one["id"] != "follows_without_rotation"] == ["not_read"]
+        assert (account["available"], account["state"]) == (None, "non_compliant")
+    report = done(runner.another().role("recover", VARS))
+    assert (report["changed"], report["available"]) == (False, None)
+    assert service.enabled() == [True, unusable != "disabled"]
 
 
 @pytest.mark.parametrize("cause", ["role", "access policy", "firewall", "deleted key"])
@@ -201,8 +256,12 @@ def test_a_version_that_an_account_has_just_left(
     shown = False if pools == "409" else None
     assert [info["available"], audit["accounts"][0]["available"]] == [shown, shown]
     report = done(runner.another().role("recover", VARS))
-    assert service.is_available()
     assert report["available"] is (True if pools == "409" else None)
+    if pools == "200":
+        # Only the user knows whether the version was disabled because it was leaked.
+        assert any(f"key_identifier: {lost}, state: enabled" in one for one in report["warnings"])
+        done(runner.another().module("keyvault_cmk_key", {"key_identifier": lost, "state": "enabled"}))
+    assert service.is_available()
 
 
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])

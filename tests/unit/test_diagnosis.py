@@ -347,11 +347,34 @@ def test_versions_to_enable(identifier: str, available: bool | None) -> None:
 
 
 @IDENTIFIERS
+@pytest.mark.parametrize("available", [True, None, False])
+def test_another_version_is_repaired_only_if_batch_refuses_the_account(identifier: str, available: bool | None) -> None:
+    """Somebody may have disabled it because it was leaked, and the account may be unavailable for another reason."""
+    observed = versions(identifier, MIDDLE, available=available)
+
+    assert (causes(observed), diagnosis.repairs(observed)) == ({}, [])
+    assert diagnosis.describe(observed)["key_identifiers"] == [identifier]
+    assert bool(unclear_of(observed)) is (available is None)
+    refused = versions(identifier, MIDDLE, available=False, unavailable_reason=says("The key cannot be used."))
+    assert (causes(refused), diagnosis.repairs(refused)) == ({"version_unusable": "key"}, ["key"])
+
+
+@pytest.mark.parametrize("unusable", [{"enabled": False}, {"nbf": NOW + DAY}, {"exp": NOW - 60}])
+@pytest.mark.parametrize("available", [True, None])
+def test_an_unusable_newest_version_is_no_cause_for_a_follower(
+    unusable: dict[str, Any], available: bool | None
+) -> None:
+    newest = key(NEW, created=NOW - 60, updated=NOW - 60, **unusable)
+    observed = diagnosed(KEY, newest, key(OLD, created=NOW - 9 * DAY), bundle=newest, available=available)
+
+    assert (causes(observed), diagnosis.repairs(observed)) == ({}, [])
+    assert list(unclear_of(observed)) == ([] if available else ["version"])
+
+
+@IDENTIFIERS
 def test_an_available_account_needs_its_own_version_only(identifier: str) -> None:
-    assert causes(versions(identifier, MIDDLE, available=True)) == {}
-    assert causes(versions(identifier, MIDDLE, available=False)) == {"version_unusable": "key"}
-    both = diagnosis.describe(versions(identifier, NEW, MIDDLE, available=True))
-    assert (both["key_identifiers"], diagnosis.repairs(versions(identifier, NEW, available=True))) == (
+    every = diagnosis.describe(versions(identifier, NEW, MIDDLE, OLD, available=True))
+    assert (every["key_identifiers"], diagnosis.repairs(versions(identifier, NEW, available=True))) == (
         [f"{KEY}/{NEW}"],
         [],
     )

@@ -87,6 +87,7 @@ def assessed(account: Account, fleet: FleetData) -> Assessment:
     lost, reasons = diagnosis.lost_key(observed)
     availability = _availability(account, pools, lost, reasons)
     observed["available"] = availability["available"]
+    observed["unavailable_reason"] = pools if isinstance(pools, CmkError) else None
     evidence = observed["evidence"]
     checks = preflight.judged(evidence)
     found = diagnosis.causes(evidence, checks, observed)

@@ -19,11 +19,12 @@ from .._core.duration import instant
 from .._core.errors import CmkError, Denied
 from .._core.ids import KeyIdentifier, place_of
 from .._resources.access.document import ROLE_SECONDS
+from .._resources.account.document import is_unavailable
 from .._resources.key.document import item_of, version_of, why_unusable
 from .._resources.vault.document import is_in_perimeter
 from . import preflight, rights
 from .preflight import FAILED, Check, Evidence, access_since, failed_checks, has_access
-from .versions import KeyVersions, User, margin_ends, versions_of, versions_possibly_in_use
+from .versions import KeyVersions, User, is_key_usable, margin_ends, versions_of, versions_possibly_in_use
 
 _LOST = "The account cannot be recovered and can only be deleted (azbatch.cmk.batch_account_identity, state: absent)."
 _RESTORE = f"Restore a backup of the key if there is one. Without a backup, {_LOST[0].lower()}{_LOST[1:]}"
@@ -181,7 +182,7 @@ def unclear(evidence: Evidence, checks: Sequence[Check], observed: Symptoms, fou
 def _unclear_without_response(evidence: Evidence, observed: Symptoms, found: Sequence[Cause]) -> dict[str, str]:
     problems = {}
     is_cause = any(cause.name == "version_unusable" for cause in found)
-    if (doubtful := _doubtful_versions(evidence, observed)) and not is_cause:
+    if (doubtful := doubtful_versions(observed)) and not is_cause:
         problems["version"] = doubtful
     if _is_in_perimeter(evidence):
         problems["network"] = f"{preflight.IN_PERIMETER} If Batch cannot use the key: {preflight.OPEN_PERIMETER}"
@@ -202,13 +203,12 @@ def lost_key(observed: Symptoms) -> tuple[list[str], list[str]]:
         lost.append(f"The vault {evidence.key.vault} was deleted, and can be recovered until {until}.")
     unknown: list[str] = []
     if isinstance(evidence.bundle, Mapping):
-        unusable, possible = _unusable(evidence, observed), _possible(evidence, observed)
         own = why_unusable(item_of(evidence.bundle), evidence.now) or _not_allowed(evidence.bundle)
-        if own and (evidence.key.version or len(unusable) == max(len(possible), 1)):
+        if _is_usable(evidence, observed) is False:
             lost.append(own)
         elif own:
             unknown.append(f"{own} The account may use an older version.")
-        elif doubtful := _doubtful_versions(evidence, observed):
+        elif doubtful := doubtful_versions(observed):
             unknown.append(doubtful)
     elif isinstance(evidence.bundle, CmkError):
         unknown.append(evidence.bundle.msg)
@@ -285,7 +285,7 @@ def _user(evidence: Evidence, observed: Symptoms) -> User:
 def _possible(evidence: Evidence, observed: Symptoms) -> list[KeyItem]:
     """The versions that the account may use, its own version first."""
     bundle, items = evidence.bundle, _listed(observed)
-    if isinstance(bundle, Mapping) and items is None:
+    if isinstance(bundle, Mapping) and not items:
         return [item_of(bundle)]
     if isinstance(bundle, Mapping) and evidence.key.version is None:
         versions = versions_of(bundle, items or (), evidence.now)
@@ -299,14 +299,35 @@ def _possible(evidence: Evidence, observed: Symptoms) -> list[KeyItem]:
     ]
 
 
-def _others_unusable(evidence: Evidence, observed: Symptoms) -> dict[str, str]:
-    """The unusable versions that the account may use beside its own version, each with the reason."""
-    reasons = {version_of(item): why_unusable(item, evidence.now) for item in _possible(evidence, observed)[1:]}
+def _unusable_of(items: Sequence[KeyItem], evidence: Evidence) -> dict[str, str]:
+    """The unusable versions among these, each with the reason."""
+    reasons = {version_of(item): why_unusable(item, evidence.now) for item in items}
     return {version: reason for version, reason in reasons.items() if reason}
 
 
-def _doubtful_versions(evidence: Evidence, observed: Symptoms) -> str:
+def _is_usable(evidence: Evidence, observed: Symptoms) -> bool | None:
+    """Whether Batch can use the key, by the versions that the account may use (`is_key_usable`)."""
+    items, bundle = _possible(evidence, observed), evidence.bundle
+    unusable = set(_unusable_of(items, evidence))
+    if isinstance(bundle, Mapping) and _not_allowed(bundle):
+        unusable.add(version_of(bundle["key"]))
+    return is_key_usable([version_of(item) for item in items], unusable, is_pinned=evidence.key.version is not None)
+
+
+def _is_refused(observed: Symptoms) -> bool:
+    """Whether Batch has refused a request because the account is not available."""
+    reason: CmkError | None = observed.get("unavailable_reason")
+    return reason is not None and is_unavailable(reason)
+
+
+def _others_unusable(evidence: Evidence, observed: Symptoms) -> dict[str, str]:
+    """The unusable versions that the account may use beside its own version, each with the reason."""
+    return _unusable_of(_possible(evidence, observed)[1:], evidence)
+
+
+def doubtful_versions(observed: Symptoms) -> str:
     """Why it is not known whether the account has lost a version that it may use; empty if it has not."""
+    evidence: Evidence = observed["evidence"]
     if isinstance(observed["versions"], CmkError):
         is_settled = margin_ends(KeyVersions((), evidence.now), _user(evidence, observed)) <= evidence.now
         if evidence.key.version is not None and is_settled:
@@ -315,8 +336,8 @@ def _doubtful_versions(evidence: Evidence, observed: Symptoms) -> str:
             f"It is not known whether the account needs a previous version of the key {evidence.key.name}. "
             f"{observed['versions'].msg}"
         )
-    possible, unusable = _possible(evidence, observed), _unusable(evidence, observed)
-    if not unusable or len(unusable) == len(possible):
+    unusable = _unusable_of(_possible(evidence, observed), evidence)
+    if not unusable or _is_usable(evidence, observed) is False:
         return ""
     return f"{' '.join(unusable.values())} {_may_need(replace(evidence.key, version=next(iter(unusable))))}"
 
@@ -340,7 +361,7 @@ def _listed(observed: Symptoms) -> Sequence[KeyItem] | None:
 
 def _may_need(version: KeyIdentifier) -> str:
     return (
-        "The account may need it. Make that version usable with azbatch.cmk.recover, or with "
+        "Batch may still need it. Only if the account becomes unavailable, make that version usable with "
         f"azbatch.cmk.keyvault_cmk_key (key_identifier: {version}, state: enabled)."
     )
 
@@ -450,17 +471,18 @@ def _said_by_batch(said: str) -> Iterator[Cause]:
 
 
 def _unusable(evidence: Evidence, observed: Symptoms) -> dict[str, str]:
-    """The unusable versions among those that the account may need, each with the reason. An account that is available
-    needs its own version only. A version that Batch names is always needed: without it, Batch cannot move the account
-    to a newer version."""
-    items = _possible(evidence, observed)
-    if observed.get("available"):
+    """The unusable versions to be repaired, each with the reason. Versions other than its own are among them only if
+    Batch cannot use the key for sure: somebody may have disabled them on purpose. A version that Batch names in a
+    refusal is always needed: without it, Batch cannot move the account to a newer version."""
+    items, refused = _possible(evidence, observed), observed["available"] is False and _is_refused(observed)
+    if not refused and _is_usable(evidence, observed) is not False:
+        return {}
+    if observed["available"]:
         items = items[:1]
-    if observed.get("available") is False:
+    if refused:
         said = _said(observed)
         items += [item for item in _listed(observed) or () if version_of(item) in said]
-    reasons = {version_of(item): why_unusable(item, evidence.now) for item in items}
-    return {version: reason for version, reason in reasons.items() if reason}
+    return _unusable_of(items, evidence)
 
 
 def _needed(evidence: Evidence, observed: Symptoms) -> list[str]:

@@ -90,6 +90,16 @@ def versions_possibly_in_use(versions: KeyVersions, user: User, margin: float = 
     return [own, *(version_of(item) for item in ordered if version_of(item) != own and is_possible(item))]
 
 
+def is_key_usable(possible: Sequence[str], unusable: Collection[str], *, is_pinned: bool) -> bool | None:
+    """Whether Batch can use the key of a user, by the versions that the user may use (`versions_possibly_in_use`).
+
+    False if the version of a pinned user is unusable, or if all versions are. None if only others are unusable, because
+    it is not known whether the user needs them."""
+    if not unusable:
+        return True
+    return False if (is_pinned and possible[0] in unusable) or len(unusable) == len(possible) else None
+
+
 def _was_possible(versions: KeyVersions, user: User, margin: float, item: KeyItem, ended: float) -> bool:
     """Whether the user may have used a version when it became unusable, at the time `ended`."""
     created = item["attributes"]["created"]

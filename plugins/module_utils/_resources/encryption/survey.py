@@ -14,7 +14,7 @@ from typing import Any
 from ..._checks import diagnosis as account_diagnosis
 from ..._checks.diagnosis import Surveyed, Symptoms
 from ..._core.documents import Account
-from ..._core.errors import Denied
+from ..._core.errors import Denied, Unavailable
 from ..._core.ids import key_of, principals_of
 from ..account import document as account_document
 from .document import describe
@@ -66,7 +66,10 @@ def survey_warnings(observed: Surveyed) -> tuple[str, ...]:
     reason = observed["unavailable_reason"]
     available = account_document.availability(reason)
     if reason and available is None:
-        return (account_document.availability_warning(account["name"], reason),)
+        found, diagnosis = account_document.availability_warning(account["name"], reason), observed["diagnosis"]
+        # An error of the service does not say which versions are in doubt.
+        doubt = account_diagnosis.doubtful_versions(diagnosis) if diagnosis and isinstance(reason, Unavailable) else ""
+        return (f"{found} {doubt}".rstrip(),)
     if available or not observed["diagnosis"]:
         return ()
     hidden = [one for one in account_diagnosis.unread(observed["diagnosis"]) if isinstance(one, Denied)]
