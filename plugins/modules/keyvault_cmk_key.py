@@ -40,9 +40,10 @@ options:
     type: str
   state:
     description:
-      - V(present) ensures that the newest version of the key can be used. A disabled version is enabled only with
-        O(enable_key). A new version is created if the key has no version, if the newest version expires within nine
-        days, or if O(max_version_age) or O(new_version) requires one.
+      - V(present) ensures that the key has a version that can be used. The newest version that is enabled and valid now
+        counts. If there is none, a disabled version is enabled only with O(enable_key). A new version is created if the
+        key has no version, if the newest version expires within nine days, or if O(max_version_age) or O(new_version)
+        requires one. A version that is valid later does not prevent that. RV(staged_versions) names such versions.
       - V(enabled) ensures that O(version), by default the newest version, can be used again. The version is enabled,
         extended if it has expired, and allowed to wrap and unwrap. No version is created. The returned values are those
         of this version.
@@ -66,8 +67,9 @@ options:
   enable_key:
     description:
       - With O(state=present), enable the newest version if the version is disabled.
-      - By default, a disabled version is refused, because somebody may have disabled it to revoke the key. If rotation
-        is due and another version is enabled, the new version is created in any case.
+      - By default, an older version counts that can be used. If there is none, a disabled version is refused, because
+        somebody may have disabled it to revoke the key. If rotation is due and another version is enabled, the new
+        version is created in any case.
       - With O(state=enabled), the version is enabled without this option.
     type: bool
     default: false
@@ -288,7 +290,7 @@ soft_deleted:
   type: bool
   sample: false
 key_identifier:
-  description: Identifier of the newest version. In check mode, a text names a new version.
+  description: Identifier of the newest version that can be used. In check mode, a text names a new version.
   returned: success, if it exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
@@ -298,7 +300,9 @@ versionless_identifier:
   type: str
   sample: https://myvault.vault.azure.net/keys/batch
 version:
-  description: The newest version. In check mode, a text names a new version.
+  description:
+    - The newest version that can be used, or the newest version if there is none. In check mode, a text names a new
+      version.
   returned: success, if it exists
   type: str
   sample: 0123456789abcdef0123456789abcdef
@@ -390,6 +394,13 @@ enabled_versions:
   type: list
   elements: str
   sample: [0123456789abcdef0123456789abcdef]
+staged_versions:
+  description:
+    - Enabled versions that are valid later, with their C(version) and the time C(valid_from), in UTC.
+  returned: success, if it exists
+  type: list
+  elements: dict
+  sample: [{version: 00112233445566778899aabbccddeeff, valid_from: "2026-03-01T00:00:00Z"}]
 rotation_policy:
   description:
     - The key's rotation policy, with the names of O(rotation_policy).

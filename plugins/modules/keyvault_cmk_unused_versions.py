@@ -9,8 +9,8 @@ DOCUMENTATION = r"""
 module: keyvault_cmk_unused_versions
 short_description: Disable versions of a key that no Batch account uses any more
 description:
-  - Ensures that each version of a key is disabled that is not the newest version, was replaced at least O(unused_for)
-    ago by a version that Batch can use, and that no Batch account and no pool may use.
+  - Ensures that each version of a key is disabled that is older than the newest version that can be used, was replaced
+    at least O(unused_for) ago, and that no Batch account and no pool may use.
   - A version that accounts or pools may use stays enabled. RV(in_use_by) names them.
   - An account that is pinned to another version may use a version until O(unused_for) after its last change. An account
     that follows the latest version may use an older version until it could use the newest version for O(unused_for).
@@ -94,7 +94,7 @@ exists:
   type: bool
   sample: true
 key_identifier:
-  description: Identifier of the newest version.
+  description: Identifier of the newest version that can be used.
   returned: success, if it exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef
@@ -104,7 +104,7 @@ versionless_identifier:
   type: str
   sample: https://myvault.vault.azure.net/keys/batch
 version:
-  description: The newest version.
+  description: The newest version that can be used, or the newest if there is none.
   returned: success, if it exists
   type: str
   sample: 0123456789abcdef0123456789abcdef

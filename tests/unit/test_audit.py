@@ -190,9 +190,8 @@ def test_a_usable_version_before_a_disabled_newest_version_counts(middle: dict[s
             f"Version {'d' * 32} is newer than version {OLD}, and can be used. The newest version cannot be used: "
             f"version {NEW} is disabled."
         )
-        # The role rotate refuses to move accounts while the newest version is disabled.
-        assert "cmk_key_force_new_version: true" in finding["remedy"]
-        assert ready("newer_version_unused", one) is None
+        assert finding["remedy"] == RULES["newer_version_unused"].remedy
+        assert ready("newer_version_unused", one) is not None
 
 
 def test_a_key_of_another_type_and_size_is_one_finding() -> None:

@@ -48,6 +48,7 @@ def test_key_is_described() -> None:
         "previous_version": MIDDLE,
         "previous_key_identifier": f"{KEY}/{MIDDLE}",
         "enabled_versions": sorted([OLD, NEW]),
+        "staged_versions": [],
         "rotation_policy": rotation(time_after_create="P90D"),
     }
 
@@ -62,6 +63,45 @@ def test_fields_that_key_vault_leaves_out() -> None:
     assert described["expires_on"] is None
     assert described["rotation_policy"] is None
     assert described["previous_version"] is described["previous_key_identifier"] is None
+
+
+OLDER, STAGED = key(OLD, created=NOW - 20 * DAY), key(NEW, nbf=NOW + DAY)
+DISABLED, EXPIRED = key(NEW, enabled=False), key(NEW, exp=NOW - 1)
+
+
+@pytest.mark.parametrize(
+    ("bundles", "counts_disabled", "expected"),
+    [
+        pytest.param([OLDER, key(NEW)], False, NEW, id="usable"),
+        pytest.param([OLDER, STAGED], False, OLD, id="valid later"),
+        pytest.param([OLDER, STAGED], True, OLD, id="valid later, disabled versions count"),
+        pytest.param([OLDER, DISABLED], False, OLD, id="disabled"),
+        pytest.param([OLDER, DISABLED], True, NEW, id="disabled, and may be enabled"),
+        pytest.param([OLDER, EXPIRED], False, OLD, id="expired"),
+        pytest.param([key(OLD, enabled=False, created=NOW - 20 * DAY), STAGED], False, NEW, id="none"),
+        pytest.param([OLDER, key(MIDDLE, created=NOW - 12 * DAY), STAGED], False, MIDDLE, id="the newest of them"),
+    ],
+)
+def test_the_newest_version_that_can_be_used(bundles: list[Any], counts_disabled: bool, expected: str) -> None:
+    by_version = {one["key"]["kid"][-32:]: one for one in bundles}
+    items = [listed(one) for one in bundles]
+
+    found = key_document.newest_usable(bundles[-1], items, NOW, by_version.get, counts_disabled=counts_disabled)
+    unlisted = key_document.newest_usable(bundles[-1], None, NOW, by_version.get, counts_disabled=counts_disabled)
+
+    assert found is by_version[expected]
+    assert unlisted is bundles[-1]
+
+
+def test_a_version_that_is_valid_later_is_named() -> None:
+    described = key_document.describe({**observed_key(OLDER, STAGED), "key": OLDER})
+
+    assert described["staged_versions"] == [{"version": NEW, "valid_from": "2026-05-29T20:26:40Z"}]
+    summary = key_document.summary("myvault", "batch", described, described)
+    assert summary == (
+        f"The newest usable version of key batch in vault myvault is enabled: version {OLD[:8]}…. Can be used later: "
+        f"version {NEW[:8]}… from 2026-05-29T20:26:40Z."
+    )
 
 
 def test_versions_that_may_not_be_listed() -> None:

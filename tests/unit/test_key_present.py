@@ -335,7 +335,6 @@ OLDER = key(OLD, created=NOW - 40 * DAY)
     ("observed", "options", "code"),
     [
         pytest.param(observed_key(DISABLED), {}, "key_disabled", id="the only version"),
-        pytest.param(observed_key(OLDER, DISABLED), {}, "key_disabled", id="no new version is due"),
         pytest.param(observed_key(DISABLED), {"new_version": True}, "key_disabled", id="the whole key, forced"),
         pytest.param(observed_key(DISABLED), {"max_version_age": "P1D"}, "key_disabled", id="the whole key, too old"),
         pytest.param(
@@ -372,6 +371,12 @@ def test_an_expiry_in_the_past_is_allowed_if_a_new_version_is_due(options: dict[
     [step] = plan(key(created=NOW - 20 * DAY), expires_in="P20D", **options).steps
 
     assert step.arguments["body"]["attributes"]["exp"] == NOW + 20 * DAY
+
+
+def test_a_key_whose_only_version_is_valid_later_gets_a_version_that_can_be_used() -> None:
+    [step] = plan(key(nbf=NOW + DAY)).steps
+
+    assert step.write is KeyWrites.create
 
 
 # A key that cannot be made usable

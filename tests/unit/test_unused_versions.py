@@ -30,6 +30,12 @@ def pinned(version: str | None = NEW, name: str = "mybatch") -> dict[str, Any]:
     return account(name, key=f"{KEY}/{version}" if version else KEY)
 
 
+def staged(valid_from: int) -> dict[str, Any]:
+    """Three versions. The newest was created ten days ago, and is valid from this time on."""
+    older = [key(OLD, created=NOW - 90 * DAY), key(MIDDLE, created=NOW - 60 * DAY)]
+    return observed_key(*older, key(NEW, nbf=valid_from))
+
+
 @pytest.mark.parametrize(
     ("observed", "unused_for", "disabled", "kept"),
     [
@@ -48,7 +54,11 @@ def pinned(version: str | None = NEW, name: str = "mybatch") -> dict[str, Any]:
         pytest.param(three_versions(newest_is=6 * DAY), "P6D", [MIDDLE, OLD], [], id="replaced, a shorter margin"),
         pytest.param(three_versions(pinned(None), newest_is=6 * DAY), "P7D", [], [OLD], id="follows a recent version"),
         pytest.param(three_versions(disabled=(MIDDLE,)), "P7D", [OLD], [], id="disabled already"),
-        pytest.param(three_versions(disabled=(NEW,)), "P7D", [], [], id="newest disabled"),
+        pytest.param(three_versions(disabled=(NEW,)), "P7D", [OLD], [], id="newest disabled"),
+        pytest.param(three_versions(pinned(None), disabled=(NEW,)), "P7D", [], [OLD], id="follows, newest disabled"),
+        pytest.param(staged(NOW + DAY), "P7D", [OLD], [], id="newest valid later"),
+        pytest.param(staged(NOW - DAY), "P7D", [OLD], [], id="newest valid since a day"),
+        pytest.param(staged(NOW - 7 * DAY), "P7D", [MIDDLE, OLD], [], id="newest valid since the margin"),
         pytest.param(
             three_versions(account("gone", key=f"{KEY}2"), left=("gone",), gone=None),
             "P7D",

@@ -37,6 +37,8 @@ class Newer:
     version: str
     # Why Batch cannot use the newest version of the key; empty if it can.
     newest_unusable: str
+    # If the role rotate does not move the account.
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,8 +153,11 @@ def _newer_usable(
     ]
     if not usable:
         return None
-    reason = why_unusable(item_of(newest), now) or f"Version {newest_version} is not supported by Batch."
-    return Newer(version_of(max(usable, key=lambda item: item["attributes"]["created"])), reason)
+    version = version_of(max(usable, key=lambda item: item["attributes"]["created"]))
+    if reason := why_unusable(item_of(newest), now):
+        return Newer(version, reason)
+    remedy = f"Disable version {newest_version}. The role rotate then moves the account to the newest version."
+    return Newer(version, f"Version {newest_version} is not supported by Batch.", remedy)
 
 
 def _days(length: float) -> int:

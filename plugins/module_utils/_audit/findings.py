@@ -75,14 +75,9 @@ def _of_account(assessment: Assessment, policy: Policy, now: float) -> Iterator[
 
 def _of_newer(newer: Newer, pinned: str) -> Found:
     evidence = f"Version {newer.version} is newer than version {pinned}, and can be used."
-    if not newer.newest_unusable:
-        return "newer_version_unused", evidence, ""
-    return (
-        "newer_version_unused",
-        f"{evidence} The newest version cannot be used: {newer.newest_unusable[0].lower()}{newer.newest_unusable[1:]}",
-        "The role rotate moves accounts only to the newest version. To create a new version that can be used, run the "
-        "role rotate with cmk_key_force_new_version: true.",
-    )
+    if newer.newest_unusable:
+        evidence += f" The newest version cannot be used: {newer.newest_unusable[0].lower()}{newer.newest_unusable[1:]}"
+    return "newer_version_unused", evidence, newer.remedy
 
 
 def _of_record(record: Record, policy: Policy, now: float) -> Iterator[tuple[str, str]]:

@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import dropwhile, pairwise
 from math import inf
 
 from .._core.documents import KeyBundle, KeyItem
-from .._resources.key.document import ended_at, is_fit, usable_since, version_of, why_unusable
+from .._resources.key.document import ended_at, is_fit, is_staged, usable_since, version_of, why_unusable
 
 MARGIN_SECONDS = 7 * 24 * 3600
 # A version that expires within this time is replaced. The previous version has to stay valid for the margin after that,
@@ -47,6 +48,16 @@ class KeyVersions:
 
         return sorted(self.items, key=age, reverse=True)
 
+    @cached_property
+    def replaced(self) -> list[tuple[KeyItem, float]]:
+        """The versions that are older than the newest usable version, and not valid later. The newest first, each with
+        the time since when the next version could be used, in seconds since 1970."""
+        usable = list(dropwhile(lambda one: why_unusable(one, self.now), self.newest_first))
+        if usable and version_of(usable[0]) in self.unfit:
+            return []
+        pairs = ((older, _valid_since(newer)) for newer, older in pairwise(usable))
+        return [(older, since) for older, since in pairs if not is_staged(older, self.now)]
+
 
 @dataclass(frozen=True)
 class User:
@@ -58,6 +69,10 @@ class User:
     changed_at: float | None
     # Since when the user has access to the key, as far as that is known, in seconds since 1970.
     access_since: float = 0
+
+
+def _valid_since(item: KeyItem) -> float:
+    return max(item["attributes"]["created"], item["attributes"].get("nbf") or 0)
 
 
 def versions_of(newest: KeyBundle, items: Sequence[KeyItem], now: float) -> KeyVersions:

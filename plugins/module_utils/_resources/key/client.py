@@ -31,7 +31,15 @@ from ..access.client import Access
 from ..vault.document import HSM
 from ..vault.reads import VaultReads
 from . import disabled
-from .document import CONFIRMED, newest_known, tags_of_change, version_for, version_of, was_disabled_as_unused
+from .document import (
+    CONFIRMED,
+    newest_known,
+    newest_usable,
+    tags_of_change,
+    version_for,
+    version_of,
+    was_disabled_as_unused,
+)
 from .goal import Observed
 
 
@@ -66,6 +74,9 @@ class Keys(Polled):
             self._require_not_deleted(goal.vault, unreachable)
             raise
         versions: list[KeyItem] | None = listed.result() if key else []
+        if key and goal.state in ("present", "retired"):
+            read = partial(self._read, url, goal.name)
+            key = newest_usable(key, versions, self.now, read, counts_disabled=goal.enable)
         agreed = version_for(goal.new_version_for, key, versions, self.now) if key else None
         for known in (goal.at_least, agreed):
             if key and known:

@@ -21,27 +21,24 @@ from ..._core.duration import instant
 from ..._core.errors import Denied
 from ..._core.ids import KeyIdentifier
 from ..._core.plan import MAX_READ_DELAY, Plan, Removed, Step, step
-from .document import ENABLED_AGAIN, identifier_of, is_usable, tags_of_change, version_of, was_disabled_as_unused
+from .document import ENABLED_AGAIN, identifier_of, tags_of_change, version_of, was_disabled_as_unused
 from .goal import Goal, KeyWrites, Observed, key_not_found, key_soft_deleted, version_not_found
 
 _KEEP = "leave out this task (in the role rotate, set cmk_unused_versions: keep)"
 
 
 def candidates(goal: Goal, key: KeyBundle | None, items: Sequence[KeyItem] | None, now: float) -> list[str]:
-    """The enabled versions that the goal disables if they are unused. An unused version of the state `retired` is not
-    the newest version, and was replaced at least `unused_for` ago by a version that Batch can use."""
+    """The enabled versions that the goal disables if they are unused. An unused version of the state `retired` is older
+    than the newest version that Batch can use, and was replaced at least `unused_for` ago."""
     if goal.taken_away:
         return list(goal.taken_away)
     if key is None or items is None or goal.state not in ("disabled", "retired"):
         return []
-    ordered = versions_of(key, items, now).newest_first
+    versions = versions_of(key, items, now)
     if goal.state == "retired":
-        # A version that Batch cannot use replaces no other version.
-        is_replaced = is_usable(key, now)
-        pairs = zip(ordered[1:], ordered, strict=False) if is_replaced else ()
-        found = [older for older, newer in pairs if newer["attributes"]["created"] <= now - goal.unused_for]
+        found = [item for item, since in versions.replaced if since <= now - goal.unused_for]
     else:
-        found = [item for item in ordered if goal.version in (None, version_of(item))]
+        found = [item for item in versions.newest_first if goal.version in (None, version_of(item))]
     return [version_of(item) for item in found if item["attributes"]["enabled"]]
 
 

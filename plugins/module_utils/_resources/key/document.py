@@ -64,13 +64,23 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
         "previous_version": (previous := previous_version(versions, identifier.version)),
         "previous_key_identifier": str(replace(identifier, version=previous)) if previous else None,
         "enabled_versions": sorted(version_of(v) for v in versions or () if v["attributes"]["enabled"]),
+        "staged_versions": [
+            {"version": version_of(one), "valid_from": instant(one["attributes"]["nbf"])}
+            for one in sorted(versions or (), key=lambda one: one["attributes"]["created"])
+            if is_staged(one, observed["now"]) and one["attributes"]["created"] >= attributes["created"]
+        ],
         "rotation_policy": rotation_policy.describe(observed["policy"]),
     }
 
 
 def summary(vault: str, name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """One line for a person. `before` and `after` are return values of the module."""
-    key = f"key {name} in vault {vault}"
+    found = _summary(f"key {name} in vault {vault}", before, after)
+    staged = [f"{version_text(one['version'])} from {one['valid_from']}" for one in after.get("staged_versions") or ()]
+    return f"{found} Can be used later: {and_text(staged)}." if staged else found
+
+
+def _summary(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     if not after["exists"]:
         return f"Deleted {key}. It can be recovered." if before["exists"] else f"There is no {key}."
     if not before["exists"]:
@@ -81,7 +91,8 @@ def summary(vault: str, name: str, before: Mapping[str, Any], after: Mapping[str
         made = newest if after["version"] else "a version"
         return f"Created {made} of {key} (before: {version_text(before['version'])})."
     if before == after:
-        return f"The newest version of {key} is {'enabled' if after['enabled'] else 'disabled'}: {newest}."
+        what = "newest usable version" if after["staged_versions"] else "newest version"
+        return f"The {what} of {key} is {'enabled' if after['enabled'] else 'disabled'}: {newest}."
     disabled, enabled = (
         [version for version in one["enabled_versions"] if version not in other["enabled_versions"]]
         for one, other in ((before, after), (after, before))
@@ -168,6 +179,29 @@ def is_fit(key: KeyBundle) -> bool:
 def is_usable(key: KeyBundle, now: float) -> bool:
     """Whether Batch can use this version of a key: its state, validity, type, size and operations."""
     return not why_unusable(item_of(key), now) and is_fit(key)
+
+
+def is_staged(item: KeyItem, now: float) -> bool:
+    """Whether the version is enabled, and will be valid later."""
+    return item["attributes"]["enabled"] and (item["attributes"].get("nbf") or 0) > now
+
+
+def newest_usable(
+    newest: KeyBundle,
+    versions: Sequence[KeyItem] | None,
+    now: float,
+    read: Callable[[str], KeyBundle | None],
+    *,
+    counts_disabled: bool,
+) -> KeyBundle:
+    """The newest version that is enabled and valid now: no account can be moved to another one. `newest` if there is
+    none, if the versions could not be listed, or if it is disabled and `counts_disabled` (it may be enabled)."""
+    if not why_unusable(item_of(newest), now) or (counts_disabled and not newest["attributes"]["enabled"]):
+        return newest
+    usable = [one for one in versions or () if not why_unusable(one, now)]
+    if not usable:
+        return newest
+    return read(version_of(max(usable, key=lambda one: one["attributes"]["created"]))) or newest
 
 
 def newest_known(

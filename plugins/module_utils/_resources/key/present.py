@@ -30,6 +30,8 @@ from .document import (
     TYPES,
     describe,
     identifier_of,
+    is_staged,
+    item_of,
     size_of,
     tags_of_new_version,
     version_for,
@@ -92,7 +94,8 @@ def _is_due(goal: Goal, observed: Observed) -> bool:
     attributes = key["attributes"]
     too_old = goal.max_version_age is not None and now - attributes["created"] > goal.max_version_age
     expires = "exp" in attributes and attributes["exp"] <= now + REPLACED_BEFORE_EXPIRY
-    return goal.new_version or too_old or expires or identifier_of(key).version == goal.other_than
+    is_late = is_staged(item_of(key), now)
+    return goal.new_version or too_old or expires or is_late or identifier_of(key).version == goal.other_than
 
 
 def _refuse_to_enable(goal: Goal, key: KeyBundle | None, before: Mapping[str, Any], *, is_due: bool) -> None:
