@@ -14,6 +14,10 @@ description:
     together. RV(preflight) lists the checks.
   - After the change, the module confirms that Azure's response has the key and that the account is available. If Azure
     refuses the key, or the account is not available within O(wait_timeout), the module restores the previous setting.
+  - Before the account leaves a customer-managed key, the module updates the versions of that key that the account may
+    use, except the newest, without a change. Their time of update shows M(azbatch.cmk.keyvault_cmk_unused_versions)
+    that Batch may still need them. If the caller may not update them, the module returns a warning and moves the
+    account.
 version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -353,7 +357,9 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = encryption_goal.desired(params)
 
     def move() -> Outcome:
-        outcome = converge(goal, cloud.encryption, encryption_plan, rights=cloud.rights.of(encryption_goal.NEEDED))
+        keep_versions = partial(cloud.encryption.keep_versions, goal, cloud.rights.missing)
+        rights = cloud.rights.of(encryption_goal.NEEDED)
+        outcome = converge(goal, cloud.encryption, encryption_plan, before_change=keep_versions, rights=rights)
         return outcome.summarized(encryption_document.summary(goal.account, outcome.before, outcome.after))
 
     place = goal.group, goal.account

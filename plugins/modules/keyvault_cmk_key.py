@@ -116,6 +116,8 @@ options:
         newest version for O(unused_for).
       - An account that uses another key, but has access to this key, counts as a user until O(unused_for) after its
         last change, because it may have left this key.
+      - A version that was updated after its creation stays enabled until O(unused_for) after the update.
+        M(azbatch.cmk.batch_encryption) updates a version without a change before an account leaves it.
       - An unavailable account does not list its pools. Until the account is recovered or deleted, its pools count as
         users of every key. A pool with a disk encryption set also counts as a user of every key, because the key of the
         set is not read.

@@ -11,9 +11,13 @@ short_description: Disable versions of a key that no Batch account uses any more
 description:
   - Ensures that each version of a key is disabled that is older than the newest version that can be used, was replaced
     at least O(unused_for) ago, and that no Batch account and no pool may use.
-  - A version that accounts or pools may use stays enabled. RV(in_use_by) names them.
+  - A version that accounts or pools may use stays enabled. RV(in_use_by) names them, except accounts that have left the
+    key.
   - An account that is pinned to another version may use a version until O(unused_for) after its last change. An account
     that follows the latest version may use an older version until it could use the newest version for O(unused_for).
+  - A version that was updated after its creation stays enabled until O(unused_for) after the update.
+    M(azbatch.cmk.batch_encryption) updates a version without a change before an account leaves it. An account that uses
+    another key does not count.
   - An unavailable account does not list its pools. Until the account is recovered or deleted, its pools count as users
     of every key. A pool with a disk encryption set also counts as a user of every key, because the key of the set is
     not read.

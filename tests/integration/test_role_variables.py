@@ -133,8 +133,7 @@ def test_a_wrong_value_leads_to_the_variable_that_was_set(
 @pytest.mark.slow(every=2)
 def test_a_remedy_can_be_followed_from_the_role(ansible: Ansible, service: Service, role: str) -> None:
     service.on_key()
-    service.make_key()
-    service.disable(version=service.versions()[-1].version)
+    service.disable()
     run = run_role(ansible, role, cmk_key_force_new_version=False)
 
     (failed,) = run.failed

@@ -126,9 +126,9 @@ class Users:
     def probably_has_no_keys(self, _vault: str) -> bool:
         return False
 
-    def since_when(self, _key: Any, _accounts: Any, _now: float) -> dict[str, float]:
+    def since_when(self, _key: Any, accounts: Any, _now: float) -> dict[str, float]:
         self.asked.append("access")
-        return {account_id(name): 0.0 for name in self.access}
+        return {account_id(name): 0.0 for name in self.access if account_id(name) in accounts}
 
     def changed_at(self, accounts: Sequence[dict[str, Any]]) -> tuple[dict[str, float | None], float]:
         ages = {one["id"]: self.ages.get(one["name"], 30 * DAY) for one in accounts}
@@ -190,6 +190,13 @@ def test_an_account_that_has_no_access_cannot_have_left_the_key() -> None:
     users = Users(PINNED, ELSEWHERE, ages={"elsewhere": DAY}, access=("mybatch",))
 
     assert plan(users, **DISABLED).changed
+    assert users.asked == ["accounts", "access", "mybatch", "pools"]
+
+
+def test_an_account_that_uses_another_key_does_not_count_for_unused_versions() -> None:
+    users = Users(PINNED, ELSEWHERE, ages={"elsewhere": DAY}, access=BOTH)
+
+    assert plan(users, goal=unused_goal()).changed
     assert users.asked == ["accounts", "access", "mybatch", "pools"]
 
 

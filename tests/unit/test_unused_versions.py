@@ -17,7 +17,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import De
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.document import DISABLED_TAG
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.document import DISABLED_TAG, kept_summary
 
 UNLISTED = ("/subscriptions/hidden",)
 
@@ -28,6 +28,15 @@ def retire(observed: dict[str, Any], unused_for: str = "P7D", **options: Any) ->
 
 def pinned(version: str | None = NEW, name: str = "mybatch") -> dict[str, Any]:
     return account(name, key=f"{KEY}/{version}" if version else KEY)
+
+
+def updated(version: str, ago: int) -> dict[str, Any]:
+    """Three versions. An account that has left the key has updated this version some seconds ago."""
+    observed = three_versions()
+    for one in observed["versions"]:
+        if one["kid"].endswith(version):
+            one["attributes"]["updated"] = NOW - ago
+    return observed
 
 
 def staged(valid_from: int) -> dict[str, Any]:
@@ -66,6 +75,9 @@ def staged(valid_from: int) -> dict[str, Any]:
             [MIDDLE, OLD],
             id="an account that may have left the key at an unknown time",
         ),
+        pytest.param(updated(OLD, 6 * DAY), "P7D", [MIDDLE], [OLD], id="updated inside the margin"),
+        pytest.param(updated(OLD, 7 * DAY), "P7D", [MIDDLE, OLD], [], id="updated before the margin"),
+        pytest.param(updated(OLD, 0), "P0D", [MIDDLE, OLD], [], id="just updated, no margin"),
         pytest.param(
             three_versions(disks=(disk("pool", f"{KEY}/{OLD}"),)), "P7D", [MIDDLE], [OLD], id="pool on a version"
         ),
@@ -90,7 +102,7 @@ def test_versions_that_are_disabled_and_kept(
     body = {"attributes": {"enabled": False}, "tags": {DISABLED_TAG: "2026-05-28T20:26:40Z"}}
     assert all(step.arguments["body"] == body for step in plan.steps)
     assert (plan.report["disabled_versions"], plan.report["kept_versions"]) == (disabled, kept)
-    assert bool(plan.report["in_use_by"]) is bool(kept)
+    assert bool(plan.report["in_use_by"] or plan.report["kept_until"]) is bool(kept)
     if disabled:
         assert set(plan.before["enabled_versions"]) - set(plan.after["enabled_versions"]) == set(disabled)
 
@@ -108,6 +120,18 @@ def test_kept_versions_are_reported_with_their_users_and_the_end_of_the_margin()
         [account_id("mybatch"), account_id("two")],
         None,
     )
+
+
+def test_a_version_that_accounts_have_left_is_reported_with_the_end_of_the_margin() -> None:
+    kept = retire(updated(OLD, 3 * DAY))
+
+    assert (kept.report["in_use_by"], kept.report["kept_until"]) == ([], "2026-06-01T20:26:40Z")
+    assert kept_summary("myvault", "batch", kept.report) == (
+        f"Version {OLD[:8]}… of key batch in vault myvault stays enabled until 2026-06-01T20:26:40Z, because accounts "
+        "that have left it may need it."
+    )
+    (warning,) = retire(updated(OLD, 3 * DAY), "P0D").warnings
+    assert "accounts that have left it" in warning
 
 
 def test_versions_of_the_same_second() -> None:

@@ -182,6 +182,21 @@ def test_an_account_that_may_have_left_a_key_may_use_each_version() -> None:
         assert users_of_version(visible(*ELSEWHERE), version, **left) == (["otherkey"], 4)
 
 
+def test_a_version_that_was_updated_inside_the_margin_is_kept() -> None:
+    items = [
+        listed(key(OLD, created=NOW - 90 * DAY, updated=NOW - 3 * DAY)),
+        listed(key(NEW, created=NOW - 3 * DAY, updated=NOW - 3 * DAY)),
+    ]
+    of = KeyVersions(items, NOW)
+    assert users_of_version(visible(*ELSEWHERE), OLD, of=of) == ([], 4)
+    assert users_of_version(visible(*ELSEWHERE), OLD, of=of, margin=3 * DAY) == ([], None)
+    # A version that was not updated after its creation.
+    assert users_of_version(visible(*ELSEWHERE), NEW, of=of) == ([], None)
+    assert users_of_version(visible(PINNED_NEW), OLD, of=of, pinnednew=2 * DAY) == (["pinnednew"], 5)
+    assert users_of_version(visible(PINNED_NEW), OLD, of=of, pinnednew=5 * DAY) == (["pinnednew"], 4)
+    assert users_of_version(visible(PINNED_OLD), OLD, of=of) == (["pinnedold"], None)
+
+
 BY_SYSTEM = account("bysystem", key=f"{KEY[:-5]}Batch", identity=system_assigned(PRINCIPAL.upper()))
 BY_USER = account("byuser", key=f"{OTHER_KEY}/{OLD}", identity=user_assigned(one=OTHER, two=PRINCIPAL))
 BY_OTHER = account("byother", key=KEY, identity=system_assigned(OTHER))

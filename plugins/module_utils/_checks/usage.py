@@ -24,7 +24,7 @@ from .._core.errors import CmkError, Refused
 from .._core.ids import KeyIdentifier, is_pool, key_of, place_of, principals_of, read_key_identifier
 from .._core.plan import Plan, W
 from .._resources.account.document import POOLS_READ
-from .._resources.key.document import version_of
+from .._resources.key.document import updated_at, version_of
 from .rights import READ_ACCOUNTS, READ_PERMISSIONS
 from .versions import KeyVersions, User, margin_ends, versions_possibly_in_use
 
@@ -71,17 +71,22 @@ class Visible(Listed):
 
 
 class Users(NamedTuple):
-    """The accounts and pools that may use a key or a version of it."""
+    """The accounts and pools that may use a key or a version of it. An account that has left a version is not known,
+    but it has updated the version (Encryption.keep_versions)."""
 
     ids: list[str]
     # If they may use it only because of the margin: when the margin ends, in seconds since 1970. None if one of them
     # certainly uses it, or if there are none.
     until: float | None
 
+    @property
+    def exist(self) -> bool:
+        return bool(self.ids) or self.until is not None
+
 
 def together(of_each: Iterable[Users]) -> Users:
     """All of these users, and the end of the latest margin unless one of them certainly uses it."""
-    found = [one for one in of_each if one.ids]
+    found = [one for one in of_each if one.exist]
     ends = [one.until for one in found if one.until is not None]
     ids = dict.fromkeys(name for one in found for name in one.ids)
     return Users(list(ids), max(ends) if ends and len(ends) == len(found) else None)
@@ -95,7 +100,8 @@ class Times:
     changed_at: Mapping[str, float | None] = field(default_factory=dict)
     # Since when the account or the pool has access to the key, as far as that is known.
     access_since: Mapping[str, float] = field(default_factory=dict)
-    # The ids of accounts that use another key now, and may have used this key before they were last changed.
+    # The ids of accounts that use another key now, and may have used this key before they were last changed. None for
+    # unused versions, because in a shared vault some account is changed every day.
     may_have_left: Collection[str] = ()
 
 
@@ -114,7 +120,10 @@ def users_of_key(visible: Visible, key: KeyIdentifier, times: Times, now: float,
 
 
 def users_of_version(visible: Visible, key: KeyIdentifier, versions: KeyVersions, times: Times, margin: float) -> Users:
-    """The users of this version of a key (`versions_possibly_in_use`)."""
+    """The users of this version of a key (`versions_possibly_in_use`).
+
+    Before an account leaves a key, the versions that it may use are updated without a change. Therefore a version that
+    was updated inside the margin may be in use."""
     users: dict[str, float | None] = {}
 
     item = next((one for one in versions.items if version_of(one) == key.version), None)
@@ -141,7 +150,10 @@ def users_of_version(visible: Visible, key: KeyIdentifier, versions: KeyVersions
                 add(disk["id"], User(version, disk["changed_at"], times.access_since.get(disk["id"], 0)))
     # An account that has left the key may use it in pools that are not known.
     users = {**recently_left(times, versions.now, margin), **users}
-    return together(Users([name], until) for name, until in users.items())
+    found = [Users([name], until) for name, until in users.items()]
+    if item is not None and (until := updated_at(item) + margin) > versions.now:
+        found.append(Users([], until))
+    return together(found)
 
 
 def recently_left(times: Times, now: float, margin: float) -> dict[str, float]:
@@ -297,9 +309,11 @@ def recently_used(what: str, ids: Sequence[str], until: float) -> Refused:
         "Run the task again after that time. If the key is leaked, set unused_for: P0D. Accounts that still need it "
         "may then lose their key."
     )
+    why = f"These accounts and pools were changed so recently that Batch may still need it: {', '.join(ids)}."
+    if not ids:
+        why = "It was updated so recently that Batch may still need it for an account that has left it."
     return Refused(
-        f"Refused to {what} before {instant(until)}. These accounts and pools were changed so recently that Batch may "
-        f"still need it: {', '.join(ids)}. {remedy}",
+        f"Refused to {what} before {instant(until)}. {why} {remedy}",
         code="recently_used",
         kept_until=instant(until),
         accounts=list(ids),
@@ -308,9 +322,10 @@ def recently_used(what: str, ids: Sequence[str], until: float) -> Refused:
     )
 
 
-def cut_short(what: str, ids: Iterable[str]) -> tuple[str, ...]:
-    """The warning that `what` is disabled, deleted or revoked inside the margin, because `unused_for` is shorter."""
-    names = ", ".join(ids)
+def cut_short(what: str, ids: Iterable[str], *, others: bool = False) -> tuple[str, ...]:
+    """The warning that `what` is disabled, deleted or revoked inside the margin, because `unused_for` is shorter.
+    `others` is whether accounts that are not known may need it too."""
+    names = ", ".join([*ids, *(["accounts that have left it"] if others else [])])
     if not names:
         return ()
     return (

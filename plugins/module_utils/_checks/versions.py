@@ -140,6 +140,19 @@ def _was_possible(versions: KeyVersions, user: User, margin: float, item: KeyIte
     return not any(_usable_for(one, ended, settled, versions.now) >= margin for one in replacing)
 
 
+def updated_when_left(versions: KeyVersions, user: User) -> list[str]:
+    """The versions that are updated without a change before the user leaves the key: the usable versions that it may
+    use, except the newest. Their time of update shows then that Batch may still need them."""
+    possible = versions_possibly_in_use(versions, user)
+
+    def may_be_replaced(item: KeyItem) -> bool:
+        created = item["attributes"]["created"]
+        return any(one is not item and one["attributes"]["created"] >= created for one in versions.items)
+
+    usable = [item for item in versions.newest_first if not why_unusable(item, versions.now)]
+    return [version_of(item) for item in usable if version_of(item) in possible and may_be_replaced(item)]
+
+
 def margin_ends(
     versions: KeyVersions, user: User, margin: float = MARGIN_SECONDS, older: KeyItem | None = None
 ) -> float:

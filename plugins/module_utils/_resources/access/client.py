@@ -258,6 +258,10 @@ class CallerRights:
             )
         return tuple(f"{lacking(*one)} A run by this caller would be refused." for one in missing)
 
+    def missing(self, needed: Iterable[Needed]) -> tuple[str, ...]:
+        """A sentence for each of the rights that the caller lacks, as far as the permissions show that."""
+        return tuple(lacking(*one) for one in self._all_missing(map(self._in_subscription, needed), {}))
+
     def _all_missing(
         self, rights: Iterable[Needed], vaults: dict[tuple[str, str | None], Any]
     ) -> list[tuple[str, str]]:

@@ -137,6 +137,12 @@ class Accounts(Polled):
         is_listed = account is None and value_or_error(lambda: self._is_listed(group, name)) is True
         return self._await(group, name) if is_listed else account
 
+    def changed_at(self, account: Account) -> float | None:
+        """When the account was changed; None if that is not known."""
+        changed = value_or_error(partial(self._resources.changed_at, account), CmkError)
+        known = None if isinstance(changed, CmkError) else changed
+        return self._session.journal.dated({account["id"]: known})[account["id"]]
+
     def _listed(self) -> dict[str, Account]:
         """The accounts of the subscription. Empty if the caller may not list them: then each account is read
         separately."""

@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import Any, cast
 
+from ..._azure.cache import JUST_NOW, RECENTLY, NotBefore
 from ..._azure.journal import WriteOutcome
+from ..._azure.run_store import vault_lock
 from ..._azure.session import Polled, Session
 from ..._checks.diagnosis import Surveyed, Symptoms, is_unread, lost_after_change, lost_key
-from ..._checks.preflight import Evidence, for_rollback
-from ..._checks.versions import REPLACED_BEFORE_EXPIRY
+from ..._checks.preflight import Evidence, access_since, for_rollback
+from ..._checks.rights import Needed, to_use_key
+from ..._checks.versions import REPLACED_BEFORE_EXPIRY, User, updated_when_left, versions_of
 from ..._core.concurrent import in_background, value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotConverged, NotFound, PlanOutdated, Rejected, Unavailable
@@ -39,10 +42,14 @@ from ..account.document import (
     why_unavailable,
 )
 from ..key.client import Keys
+from ..key.document import updated_at, version_of
 from ..key.evidence import EvidenceReader, SymptomReader
-from .document import account_unavailable
+from .document import account_unavailable, versions_not_kept
 from .goal import Observed
 from .survey import survey_warnings
+
+# Another host that has left the same version has updated it in this time.
+_JUST_UPDATED_SECONDS = 60
 
 
 class Encryption(Polled):
@@ -362,6 +369,49 @@ class Encryption(Polled):
             # account to.
             if not even_if_unavailable or unread.code == "account_unavailable":
                 raise
+
+    def keep_versions(self, goal: Any, missing: Callable[[Iterable[Needed]], Sequence[str]]) -> None:
+        """Before the account leaves its key, update the versions that it may use without a change, unless no version is
+        newer. Azure shows no trace of an account that has left a key. A version that was updated inside the margin is
+        not disabled (`usage.users_of_version`).
+
+        If the caller may not do that, the account is moved nevertheless, with a warning. `missing` returns the rights
+        that the caller lacks.
+        """
+        account = self._accounts.existing(goal.group, goal.account, is_left=goal.leaves_unready)
+        has = key_of(account)
+        if account is None or has is None or (goal.target and has.same_key(goal.target)):
+            return
+        try:
+            if not self._to_update(account, has, RECENTLY):
+                return
+            lacks = missing([to_use_key("update", has.vault)]) if self._session.predicts else ()
+            if lacks:
+                raise Denied(" ".join(lacks))
+            with vault_lock(self._session.files, has.vault):
+                for version in self._to_update(account, has, JUST_NOW):
+                    self._keys.touch(replace(has, version=version))
+        except (Denied, Rejected) as refused:
+            self._session.warnings.append(versions_not_kept(goal.account, has, refused))
+        except NotFound:
+            pass
+        except Unavailable as unreachable:
+            if unreachable.code != "vault_unreachable":
+                raise
+            self._session.warnings.append(versions_not_kept(goal.account, has, unreachable))
+
+    def _to_update(self, account: Account, has: KeyIdentifier, not_before: NotBefore) -> list[str]:
+        """The versions to be updated (`updated_when_left`). Another host may have updated some a moment ago."""
+        items, newest = self._keys.versions(has, not_before), self._keys.bundle(has.versionless, RECENTLY)
+        if newest is None:
+            return []
+        versions = versions_of(newest, items, self._keys.now)
+        if not updated_when_left(versions, User(has.version, None, inf)):
+            return []
+        since = 0.0 if has.version else access_since(self._evidence.of_account(account, has))
+        found = updated_when_left(versions, User(has.version, self._accounts.changed_at(account), since))
+        recent = {version_of(item) for item in items if updated_at(item) > versions.now - _JUST_UPDATED_SECONDS}
+        return [version for version in found if version not in recent]
 
     def _is_hidden_change(self, group: str, name: str) -> bool:
         """Whether Azure has accepted a change of this task that no read has shown yet. Reads may be out of date for a

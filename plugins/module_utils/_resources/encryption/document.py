@@ -95,6 +95,15 @@ def describe_key(key: KeyIdentifier | None) -> dict[str, Any]:
     }
 
 
+def versions_not_kept(name: str, left: KeyIdentifier, reason: CmkError) -> str:
+    """The warning that the caller cannot update the versions that an account has left."""
+    return (
+        f"Batch may need the versions of the key {left.name} in {left.vault} for seven days after the Batch account "
+        f"{name} has left the key, but the versions could not be updated without a change. A task that disables unused "
+        f"versions may therefore disable them earlier. {reason.msg}"
+    )
+
+
 def account_unavailable(name: str, key: KeyIdentifier | None, unavailable_reason: CmkError) -> AccountUnavailable:
     remedy = "Fix the problem that Azure reports."
     if key:

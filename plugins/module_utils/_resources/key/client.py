@@ -161,26 +161,32 @@ class Keys(Polled):
         may_be_free = not goal.disables_or_deletes or disabled.has_unused(goal, observed)
         depends_on_times = (goal.taken_away is not None or goal.disables_or_deletes) and not goal.force
         if may_be_free and depends_on_times:
-            observed["times"] = self._times(observed["identifier"], accounts)
+            observed["times"] = self._times(observed["identifier"], accounts, may_have_left=goal.state != "retired")
             may_be_free = disabled.has_unused(goal, observed)
         if may_be_free:
             disks, unlisted = self._visible.disks(accounts)
             if depends_on_times:
                 observed["times"] = self._with_pools(observed["times"], observed["identifier"], disks)
             observed["visible"] = {**visible, "disks": disks, "unlisted": [*visible["unlisted"], *unlisted]}
+        if may_be_free and depends_on_times and goal.state != "absent":
+            # An account that is not listed with the key any more has updated its version before it has left.
+            observed["versions"] = self._versions(self._url(goal.vault), goal.name, time.monotonic())
         return observed
 
-    def _times(self, key: KeyIdentifier, accounts: Sequence[Account]) -> usage.Times:
-        """When the accounts were changed that use the key or have access to it, and since when they have access."""
+    def _times(self, key: KeyIdentifier, accounts: Sequence[Account], *, may_have_left: bool) -> usage.Times:
+        """When the accounts were changed that use the key and, with `may_have_left`, those that have access to it; and
+        since when they have access."""
         uses = {one["id"] for one in accounts if key.same_key(key_of(one))}
         # The access that the run has granted may not be shown yet.
         lately = self._session.journal.written_lately()
         left = {one["id"] for one in accounts if any(map(key.same_key, lately.get(one["id"].lower(), ())))}
-        users = {one["id"]: (usage.principals(one), one["id"] in uses | left) for one in accounts}
+        counted = accounts if may_have_left else [one for one in accounts if one["id"] in uses | left]
+        users = {one["id"]: (usage.principals(one), one["id"] in uses | left) for one in counted}
         access = self._access.since_when(key, users, self.now)
         asked = [account for account in accounts if account["id"] in access]
         changed_at, _now = self._visible.changed_at(asked)
-        return usage.Times(changed_at, access, [name for name in changed_at if name not in uses])
+        left_key = [name for name in changed_at if name not in uses and may_have_left]
+        return usage.Times(changed_at, access, left_key)
 
     def _with_pools(self, times: usage.Times, key: KeyIdentifier, disks: Sequence[usage.DiskKey]) -> usage.Times:
         """The times, with those since when the pools have access that use the key."""
@@ -225,6 +231,12 @@ class Keys(Polled):
         if body.get("attributes", {}).get("enabled"):
             self._count_restoration(vault, name)
         self._write(f"change the key {name} in {vault}", "PATCH", f"{self._ref(vault, name)}/{version}", body)
+
+    def touch(self, key: KeyIdentifier) -> None:
+        """Update an enabled version without a change."""
+        body = {"attributes": {"enabled": True}}
+        what = f"update version {key.version} of the key {key.name} in {key.vault} without a change"
+        self._write(what, "PATCH", f"{self._ref(key.vault, key.name)}/{key.version}", body)
 
     def set_rotation_policy(self, vault: str, name: str, policy: RotationPolicy) -> None:
         what = f"set the rotation policy of the key {name} in {vault}"
@@ -288,10 +300,10 @@ class Keys(Polled):
         bundle, self.now = found
         return bundle
 
-    def _versions(self, url: str, name: str) -> list[KeyItem] | None:
+    def _versions(self, url: str, name: str, not_before: NotBefore = JUST_NOW) -> list[KeyItem] | None:
         """All versions; None if the caller may read the key but not list its versions."""
         try:
-            return self._all_versions(url, name)
+            return self._all_versions(url, name, not_before)
         except Denied:
             return None
 

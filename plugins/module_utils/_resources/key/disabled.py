@@ -74,7 +74,7 @@ def has_unused(goal: Goal, observed: Observed) -> bool:
             observed["visible"], observed["identifier"], observed["times"], observed["now"], goal.unused_for
         )
         return not users_of_all.ids
-    return any(not found.ids for found in users(goal, observed, goal.unused_for).values())
+    return any(not found.exist for found in users(goal, observed, goal.unused_for).values())
 
 
 def plan_disabled(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[KeyWrites]:
@@ -96,7 +96,7 @@ def plan_disabled(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> 
         usage.require_whole(visible, "disable unused versions", _KEEP)
     of_each = users(goal, observed, goal.unused_for)
     if goal.taken_away is None and goal.keeps_used:
-        kept = {version: found for version, found in of_each.items() if found.ids}
+        kept = {version: found for version, found in of_each.items() if found.exist}
     else:
         kept = {}
     versions = [version for version in of_each if version not in kept]
@@ -157,7 +157,8 @@ def _cut_short(goal: Goal, observed: Observed, versions: Sequence[str]) -> tuple
         return ()
     of_each = users(goal, observed, MARGIN_SECONDS)
     within = usage.together(found for version, found in of_each.items() if version in versions)
-    return usage.cut_short(f"{_subject(goal)} ({', '.join(versions)})", within.ids)
+    has_left = within.exist and not within.ids
+    return usage.cut_short(f"{_subject(goal)} ({', '.join(versions)})", within.ids, others=has_left)
 
 
 def plan_enabled_again(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[KeyWrites]:

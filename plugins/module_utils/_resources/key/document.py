@@ -113,14 +113,15 @@ def kept_summary(vault: str, name: str, report: Mapping[str, Any]) -> str:
     """One line for a person about versions that stay enabled, or a key that was not deleted, because it may be in use;
     empty if there are none. `report` is from disabled.py."""
     users = report.get("in_use_by")
-    if not users:
+    if not users and not report.get("kept_until"):
         return ""
     versions = [version_text(version) for version in report["kept_versions"] if version]
     key = f"key {name} in vault {vault}"
     what = f"{and_text(versions)} of {key}" if versions else key
     verb = ("stay" if len(versions) > 1 else "stays") + " enabled" if versions else "was not deleted"
     until = f" until {report['kept_until']}" if report["kept_until"] else ""
-    return f"{what[0].upper()}{what[1:]} {verb}{until}, {used_by_text(users)}."
+    reason = used_by_text(users) if users else "because accounts that have left it may need it"
+    return f"{what[0].upper()}{what[1:]} {verb}{until}, {reason}."
 
 
 def size_of(key: KeyBundle) -> int | None:
@@ -150,6 +151,12 @@ def ended_at(item: KeyItem, now: float) -> float:
     expired = attributes.get("exp", now + 1)
     is_changed = not attributes["enabled"] or (attributes.get("nbf") or 0) > now
     return float(min(attributes.get("updated") or 0, expired) if is_changed else expired)
+
+
+def updated_at(item: KeyItem) -> float:
+    """When the version was last updated after its creation; 0 if it was not."""
+    updated = item["attributes"].get("updated") or 0
+    return float(updated if updated > item["attributes"]["created"] else 0)
 
 
 def usable_since(item: KeyItem) -> float:

@@ -32,6 +32,7 @@ from .document import (
     identifier_of,
     is_staged,
     item_of,
+    previous_version,
     size_of,
     tags_of_new_version,
     version_for,
@@ -142,7 +143,7 @@ def _new_version(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> t
         "version": None,
         "created_on": None,
         "enabled_versions": None,
-        "previous_version": before.get("version"),
+        "previous_version": previous_version(observed["versions"], None) or before.get("version"),
     }
     return (step(KeyWrites.create, vault=goal.vault, name=goal.name, body=body),), after
 
