@@ -206,6 +206,31 @@ def test_a_previous_version_that_was_disabled_after_the_rotation(
     assert audited(runner)["state"] == "ok"
 
 
+@pytest.mark.parametrize("follow", [True, False], ids=["follows", "pinned"])
+def test_a_previous_version_that_expires_after_the_rotation(runner: OneProcess, service: Service, follow: bool) -> None:
+    """The audit says so before the account is lost, until the expiry is later than the margin."""
+    control = service.sandbox.control
+    _, old = service.on_key(follow=follow)
+    service.keys().update_key_rotation_policy("key1", rotation())
+    control.advance(20 * DAY)
+    newest = service.make_key()
+    if not follow:
+        service.point(newest.id)
+    version = old.rpartition("/")[2]
+    assert audited(runner)["state"] == "ok"
+    expires = newest.properties.created_on + timedelta(days=2)
+    service.keys().update_key_properties("key1", version, expires_on=expires)
+    # Somebody may have repaired the version a moment ago.
+    control.advance(3600)
+
+    for pools in (False, True):
+        account = audited(runner, pools=pools)
+        assert (found(account), account["state"]) == (["key_expires_soon"], "non_compliant")
+        assert version in account["findings"][0]["evidence"]
+    service.keys().update_key_properties("key1", version, expires_on=expires + timedelta(days=6))
+    assert found(audited(runner)) == []
+
+
 def test_all_reports_agree_on_a_follower_whose_previous_version_expires(runner: OneProcess, service: Service) -> None:
     """The role rotate, batch_encryption_info and the audit ask the same rule until the margin of seven days is over."""
     _, old = service.on_key(follow=True)

@@ -107,6 +107,41 @@ def test_days_left(left: int, days: int, finding: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("used", "left", "changed", "is_found"),
+    [
+        pytest.param(None, DAY, None, True, id="follows"),
+        pytest.param(None, 6 * DAY, None, False, id="follows, after the margin"),
+        pytest.param(NEW, DAY, NOW - 2 * DAY, True, id="pinned, moved inside the margin"),
+        pytest.param(NEW, 6 * DAY, NOW - 2 * DAY, False, id="pinned, after the margin"),
+        pytest.param(NEW, DAY, NOW - 8 * DAY, False, id="pinned, moved long ago"),
+        pytest.param(NEW, 6 * DAY, None, True, id="pinned, moved at an unknown time"),
+    ],
+)
+def test_another_version_that_expires_while_it_may_be_in_use(
+    used: str | None, left: int, changed: int | None, is_found: bool
+) -> None:
+    """The newest version was created two days ago."""
+    old = key(OLD, created=NOW - 100 * DAY, updated=NOW - 100 * DAY, exp=NOW + left)
+    new = key(NEW, created=NOW - 2 * DAY, updated=NOW - 2 * DAY)
+    rotated = keys(newest=new, versions=[listed(old), listed(new)], policy=rotation_policy(timeAfterCreate="P90D"))
+    read = {"changed_at": {on()["id"].lower(): changed}} if used else {}
+
+    one = report(on(used), keys=rotated, **read)
+
+    assert found(one) == (["key_expires_soon"] if is_found else [])
+    if is_found:
+        (finding,) = only(one)["findings"]
+        assert f"Version {OLD}, which Batch may still need until " in finding["evidence"]
+        assert "Set a later expiry" in finding["remedy"]
+        assert ready("key_expires_soon", one) is None
+    # A version that expires too is one finding with it.
+    newest = key(NEW, created=NOW - 2 * DAY, updated=NOW - 2 * DAY, exp=NOW + 3 * DAY)
+    both = keys(newest=newest, versions=[listed(old), listed(newest)], policy=rotation_policy(timeAfterCreate="P90D"))
+    (finding,) = only(report(on(used), keys=both, **read))["findings"]
+    assert (finding["id"], OLD in finding["evidence"]) == ("key_expires_soon", is_found)
+
+
+@pytest.mark.parametrize(
     ("provisioning", "state", "expected"),
     [
         ("Succeeded", "non_compliant", ["newer_version_unused"]),

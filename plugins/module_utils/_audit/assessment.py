@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from .._checks import diagnosis, preflight
@@ -49,6 +50,8 @@ class Assessment:
     causes: tuple[diagnosis.Cause, ...] = ()
     # The version that is newer than the one to which the account is pinned.
     newer: Newer | None = None
+    # Sentences on other versions that expire while the account may use them.
+    expiring: str = ""
 
 
 def assessed(account: Account, fleet: FleetData) -> Assessment:
@@ -109,7 +112,7 @@ def assessed(account: Account, fleet: FleetData) -> Assessment:
         **availability,
         **_unknown(unread, unclear),
     }
-    return Assessment(record, causes, newer)
+    return Assessment(record, causes, newer, _expiring(observed))
 
 
 def _of_key(key: KeyIdentifier | None, version: KeyBundle | None, kept: FleetData, fleet: FleetData) -> dict[str, Any]:
@@ -131,6 +134,14 @@ def _of_key(key: KeyIdentifier | None, version: KeyBundle | None, kept: FleetDat
         "rotation_policy": key_rotation_policy.describe(_or_none(kept.get("policy"))),
         "rotated_by_key_vault": key_rotation_policy.rotates(kept["policy"]) if _or_none(kept.get("policy")) else None,
     }
+
+
+def _expiring(observed: diagnosis.Symptoms) -> str:
+    def said(version: str, expires: float, until: float) -> str:
+        needed = "" if until == inf else f" until {instant(until)}"
+        return f"Version {version}, which Batch may still need{needed}, expires at {instant(expires)}."
+
+    return " ".join(said(version, *times) for version, times in diagnosis.expiring(observed).items())
 
 
 def _newer_usable(

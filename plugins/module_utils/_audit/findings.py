@@ -70,7 +70,14 @@ def _of_account(assessment: Assessment, policy: Policy, now: float) -> Iterator[
         yield cause.name, cause.evidence, "" if RULES[cause.name].repair else cause.remedy
     if assessment.newer:
         yield _of_newer(assessment.newer, assessment.record["key_version"])
-    yield from ((*one, "") for one in _of_record(assessment.record, policy, now))
+    expiring = assessment.expiring
+    for name, evidence in _of_record(assessment.record, policy, now):
+        is_of_expiry = name == "key_expires_soon"
+        yield name, f"{evidence} {expiring}".rstrip() if is_of_expiry else evidence, ""
+        expiring = "" if is_of_expiry else expiring
+    if expiring:
+        remedy = "Set a later expiry of that version, for example with az keyvault key set-attributes. A rotation does "
+        yield "key_expires_soon", expiring, f"{remedy}not help, because Batch may need the version nevertheless."
 
 
 def _of_newer(newer: Newer, pinned: str) -> Found:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, TypedDict
 
 from .._core.documents import Account, DeletedVault, KeyBundle, KeyItem
@@ -270,9 +271,11 @@ def may_recover(observed: Symptoms) -> bool:
 
 def depends_on_account_change(observed: Symptoms, *, judges_repairs: bool = True) -> bool:
     """Whether the time when the account was changed says more about its availability: if the account may have used a
-    version that is unusable now and, with `judges_repairs`, after a recent change of the key."""
+    version that is unusable now or expires soon and, with `judges_repairs`, after a recent change of the key."""
     just_changed: Symptoms = {**observed, "account_changed_at": None}
     if isinstance(observed["versions"], CmkError) or _others_unusable(observed["evidence"], just_changed):
+        return True
+    if expiring(just_changed):
         return True
     return judges_repairs and bool(unnoticed_repairs(just_changed))
 
@@ -282,15 +285,32 @@ def _user(evidence: Evidence, observed: Symptoms) -> User:
     return User(evidence.key.version, observed.get("account_changed_at", 0), access_since(evidence))
 
 
+def _versions(evidence: Evidence, observed: Symptoms) -> KeyVersions:
+    bundle, items = evidence.bundle, _listed(observed) or ()
+    if isinstance(bundle, Mapping) and evidence.key.version is None:
+        return versions_of(bundle, items, evidence.now)
+    return KeyVersions(items, evidence.now)
+
+
+def expiring(observed: Symptoms) -> dict[str, tuple[float, float]]:
+    """The usable versions beside its own that expire while the account may use them: for each, when it expires, and
+    until when the account may use it (infinite if that is not known), in seconds since 1970."""
+    evidence: Evidence = observed["evidence"]
+    versions, user = _versions(evidence, observed), _user(evidence, observed)
+    ends = {
+        version_of(item): (item["attributes"].get("exp", inf), margin_ends(versions, user, older=item))
+        for item in _possible(evidence, observed)[1:]
+        if not why_unusable(item, evidence.now)
+    }
+    return {version: (expires, until) for version, (expires, until) in ends.items() if expires < until}
+
+
 def _possible(evidence: Evidence, observed: Symptoms) -> list[KeyItem]:
     """The versions that the account may use, its own version first."""
     bundle, items = evidence.bundle, _listed(observed)
     if isinstance(bundle, Mapping) and not items:
         return [item_of(bundle)]
-    if isinstance(bundle, Mapping) and evidence.key.version is None:
-        versions = versions_of(bundle, items or (), evidence.now)
-    else:
-        versions = KeyVersions(items or (), evidence.now)
+    versions = _versions(evidence, observed)
     by_version = {version_of(item): item for item in items or ()}
     if isinstance(bundle, Mapping):
         by_version[version_of(bundle["key"])] = item_of(bundle)
