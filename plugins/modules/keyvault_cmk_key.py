@@ -119,8 +119,8 @@ options:
       - A version that was updated after its creation stays enabled until O(unused_for) after the update.
         M(azbatch.cmk.batch_encryption) updates a version without a change before an account leaves it.
       - An unavailable account does not list its pools. Until the account is recovered or deleted, its pools count as
-        users of every key. A pool with a disk encryption set also counts as a user of every key, because the key of the
-        set is not read.
+        users of every key, or in the state C(Failed) for seven days after its last change. A pool with a disk
+        encryption set also counts as a user of every key, because the key of the set is not read.
       - Tasks of a run that disable the same key or version with V(keep) share one list of all accounts.
     type: str
     default: fail

@@ -19,8 +19,8 @@ description:
     M(azbatch.cmk.batch_encryption) updates a version without a change before an account leaves it. An account that uses
     another key does not count.
   - An unavailable account does not list its pools. Until the account is recovered or deleted, its pools count as users
-    of every key. A pool with a disk encryption set also counts as a user of every key, because the key of the set is
-    not read.
+    of every key, or in the state C(Failed) for seven days after its last change. A pool with a disk encryption set also
+    counts as a user of every key, because the key of the set is not read.
   - The module changes nothing and fails with the code V(users_unknown) if not all accounts and pools can be listed,
     unless O(force) is set.
   - The module sets the tag C(azbatch-cmk-disabled) on a version that it disables, unless the version already has 15

@@ -20,13 +20,14 @@ from typing import Any
 
 from .._checks.rights import READ_ACCOUNTS
 from .._checks.usage import DiskKey, Listed, Unlisted, Visible
+from .._checks.versions import MARGIN_SECONDS
 from .._core.concurrent import in_background, map_concurrent, value_or_error
 from .._core.documents import Account, Pool
 from .._core.duration import moment
 from .._core.errors import CmkError, Denied, NotFound
 from .._core.ids import is_key_identifier, place_of
 from .._resources.access.document import allows
-from .._resources.account.document import POOLS_READ, disk_encryption, is_unavailable
+from .._resources.account.document import POOLS_READ, disk_encryption, is_failed, is_unavailable
 from .resources import Resources
 from .run_store import RunFiles
 from .session import Session
@@ -225,27 +226,38 @@ class DiskKeys:
         """The keys of all pools of the accounts, read at `not_before` (time.monotonic()) or later, and the
         subscriptions in which the caller may not list pools. Tasks that wait at the same time share the lists."""
         # An account that is being created has no pools, and is not available yet.
-        made = list(
-            dict.fromkeys(one["id"] for one in accounts if one["properties"].get("provisioningState") != "Creating")
+        made = {one["id"]: one for one in accounts if one["properties"].get("provisioningState") != "Creating"}
+        asked: dict[str, Any] = self._session.cache.get(
+            lambda: self._of_each(made.values()), "disk keys", not_before=not_before
         )
-        asked: dict[str, Any] = self._session.cache.get(lambda: self._of_each(made), "disk keys", not_before=not_before)
-        of_each = {**asked, **self._of_each([name for name in made if name not in asked])}
+        of_each = {**asked, **self._of_each(one for name, one in made.items() if name not in asked)}
         answers = [of_each[name] for name in made]
         failures = [one["failure"] for one in answers if one["failure"]]
         return [disk for one in answers for disk in one["disks"]], _by_subscription(failures)
 
-    def _of_each(self, accounts: Iterable[str]) -> dict[str, Any]:
-        return map_concurrent(self._of, accounts)
+    def _of_each(self, accounts: Iterable[Account]) -> dict[str, Any]:
+        by_id = {one["id"]: one for one in accounts}
+        return map_concurrent(lambda name: self._of(by_id[name]), by_id)
 
-    def _of(self, account_id: str) -> dict[str, Any]:
+    def _of(self, account: Account) -> dict[str, Any]:
+        account_id = account["id"]
         try:
             pools = self._pools(account_id)
         except CmkError as reason:
             if isinstance(reason, Denied) and not is_unavailable(reason):
                 return {"disks": [], "failure": {"scope": account_id, "reason": reason.msg, "action": POOLS_READ}}
+            if is_unavailable(reason) and is_failed(account) and self._is_settled(account):
+                # Its creation has failed. It counts for its own key only. Otherwise no version would ever end.
+                return {"disks": [], "failure": None}
             # Its pools may use any key. That keeps the keys, but does not stop the rotation of other accounts.
             return {"disks": [_unknown(account_id)], "failure": None}
         return {"disks": [disk for pool in pools for disk in _keys(pool)], "failure": None}
+
+    def _is_settled(self, account: Account) -> bool:
+        """Whether the account was last changed before the margin."""
+        changed, now = self._resources.changed_at_of_each([account])
+        at = self._session.journal.dated(changed)[account["id"]]
+        return at is not None and now - at >= MARGIN_SECONDS
 
     def _pools(self, account_id: str) -> list[Pool]:
         try:

@@ -25,6 +25,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
 # By switch of `/behavior` or name in `/timing`, why no experiment measures it.
 NOT_ASKED = {
     "account_quota": "The quota belongs to a subscription. It says nothing about Azure.",
+    "failed_account_pools": "A pool needs a virtual machine image, which the experiments do not choose.",
     "perimeter": "The rules of a network security perimeter belong to its owner.",
     "policy_denial": "The owner of a subscription decides what is denied. `policy` records how a denial looks.",
     "resource_lock": "The owner of a subscription decides what is locked. `locks` records how a refusal looks.",

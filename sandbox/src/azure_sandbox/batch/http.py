@@ -66,6 +66,14 @@ def _usable(call: Call) -> Account:
     return account
 
 
+def _with_pools(call: Call) -> Account:
+    """The account, whose pools can be changed and read one by one. The list of pools has its own rule."""
+    account = _get(call)
+    if not account.is_failed or call.world.behavior.failed_account_pools == "none":
+        call.world.batch.use(account)
+    return account
+
+
 def _account(call: Call, account: Account, moment: float) -> Response:
     document = documents.account_document(account, call.world.batch.state(account), call.api_version)
     return answer(document, headers={"etag": documents.etag(moment), "last-modified": documents.http_date(moment)})
@@ -294,13 +302,13 @@ def _require_pools(call: Call, account: Account) -> None:
 
 @by_the_service
 def get_pool(call: Call) -> Response:
-    account = _usable(call)
+    account = _with_pools(call)
     return _pool(call, account, call.path["name"])
 
 
 @by_the_service
 def put_pool(call: Call) -> Response:
-    account = _usable(call)
+    account = _with_pools(call)
     pool = call.world.batch.pools.put(account, call.path["name"], call.json)
     return _pool(call, account, pool.name)
 
@@ -313,7 +321,7 @@ def _pool(call: Call, account: Account, name: str) -> Response:
 
 @by_the_service
 def delete_pool(call: Call) -> Response:
-    account = _usable(call)
+    account = _with_pools(call)
     name = call.path["name"]
     operation = call.world.batch.pools.delete(account, name)
     if operation is None:

@@ -47,6 +47,8 @@ class Behavior:
     # How Batch refuses to create an account if it cannot use the key, or if the quota is exceeded: the operation fails
     # and leaves an account in the state Failed, the operation fails and leaves no account, or the PUT is refused.
     refused_creation: str = _switch("failed_account", "no_account", "at_once")
+    # Whether an account whose creation failed can have pools. The list of its pools is refused in any case.
+    failed_account_pools: str = _switch("possible", "none")
     # How many Batch accounts a subscription may have in a region.
     account_quota: str = _switch("50", "3")
     # Seconds until reads and lists of Resource Manager show a write. Recordings show writes at once, so the default is
