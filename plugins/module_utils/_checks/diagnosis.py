@@ -382,7 +382,7 @@ def _listed(observed: Symptoms) -> Sequence[KeyItem] | None:
 def _may_need(version: KeyIdentifier) -> str:
     return (
         "Batch may still need it. Only if the account becomes unavailable, make that version usable with "
-        f"azbatch.cmk.keyvault_cmk_key (key_identifier: {version}, state: enabled)."
+        f"azbatch.cmk.recover, or with azbatch.cmk.keyvault_cmk_key (key_identifier: {version}, state: enabled)."
     )
 
 
