@@ -74,7 +74,9 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
         }
         with files.locked(_NOTES):
             files.store([*(one for one in noted(files) if one["host"] != host), note], _NOTES)
-        return {"changed": False, "left_alone": {name: note[name] for name in ("code", "reason", "remedy")}}
+        left_alone = {name: note[name] for name in ("code", "reason", "remedy")}
+        warnings = {"warnings": result["warnings"]} if "warnings" in result else {}
+        return {"changed": False, "left_alone": left_alone, **warnings}
 
     def _leaves_alone(self, task_vars: Mapping[str, Any]) -> bool:
         """Whether the play leaves accounts alone. If its only host would be left alone, and would then fail the run,

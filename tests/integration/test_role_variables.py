@@ -213,9 +213,7 @@ def test_run_without_hosts_is_an_error_unless_hosts_are_optional(
 @pytest.mark.parametrize("pattern", ["accounts", "account*", "accounts:!account2", "account1,account2"])
 @pytest.mark.slow(every=4)
 def test_hosts_may_be_any_pattern(ansible: Ansible, service: Service, pattern: str) -> None:
-    arguments = of_hosts(
-        ansible, "account1", "account2", cmk_left_alone_fails=False, cmk_key_max_age="P90D"
-    )
+    arguments = of_hosts(ansible, "account1", "account2", cmk_left_alone_fails=False, cmk_key_max_age="P90D")
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars={"cmk_hosts": pattern}, arguments=arguments)
 
     assert run.rc == 0, run.output
@@ -224,7 +222,8 @@ def test_hosts_may_be_any_pattern(ansible: Ansible, service: Service, pattern: s
 
 @pytest.mark.parametrize(("rule", "expected"), [({}, 1), ({"cmk_key_max_age": "P90D"}, 0)])
 def test_rotate_without_a_rule_warns(ansible: Ansible, service: Service, rule: dict[str, Any], expected: int) -> None:
-    arguments = of_hosts(ansible, "account7", "account8", cmk_left_alone_fails=False, **rule)
+    service.on_key()
+    arguments = of_hosts(ansible, "account1", "account8", cmk_left_alone_fails=False, **rule)
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars={"cmk_hosts": "accounts"}, arguments=arguments)
 
     assert run.rc == 0, run.output
@@ -427,9 +426,7 @@ def test_a_preset_cmk_result_is_rejected(ansible: Ansible, service: Service) -> 
 
 @pytest.mark.slow
 def test_cmk_serial_accepts_a_string(ansible: Ansible, service: Service) -> None:
-    arguments = of_hosts(
-        ansible, *(f"account{number}" for number in range(1, 8)), cmk_left_alone_fails=False
-    )
+    arguments = of_hosts(ansible, *(f"account{number}" for number in range(1, 8)), cmk_left_alone_fails=False)
     wanted = {"cmk_hosts": "accounts", "cmk_key_max_age": " P90D "}
 
     def played(serial: str) -> Run:

@@ -355,13 +355,14 @@ def test_names_in_another_letter_case(roles: RolesRunner, service: Service) -> N
     assert service.is_available()
 
 
-def test_a_deleted_vault_is_named(roles: RolesRunner, service: Service) -> None:
+def test_an_account_whose_vault_was_deleted_is_not_available(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.delete_vault()
 
     run = run_role(roles, "rotate", cmk_key_max_age="P90D")
 
     (failed,) = run.failed
-    assert failed["code"] == "vault_deleted", run.output
-    assert "The key vault vault-one was deleted, and can be recovered until " in failed["msg"]
+    assert failed["code"] == "account_unavailable", run.output
+    assert "The key vault 'vault-one.vault.azure.net' was not found." in failed["msg"]
+    assert "azbatch.cmk.recover" in failed["msg"]
     assert "proxy" not in failed["msg"]

@@ -378,7 +378,7 @@ class Encryption(Polled):
         If the caller may not do that, the account is moved nevertheless, with a warning. `missing` returns the rights
         that the caller lacks.
         """
-        account = self._accounts.existing(goal.group, goal.account, is_left=goal.leaves_unready)
+        account = self._accounts.existing(goal.group, goal.account)
         has = key_of(account)
         if account is None or has is None or (goal.target and has.same_key(goal.target)):
             return
