@@ -49,11 +49,13 @@ options:
     description:
       - Whether the account follows the latest version of the key. V(false) requires a version in O(key_identifier).
       - By default, O(key_identifier) decides. With a version, the account is pinned to that version, and without a
-        version, the account follows the latest version. See O(keep_following).
+        version, the account follows the latest version. See O(keep_follow_latest).
     type: bool
-  keep_following:
+  keep_follow_latest:
     description:
       - An account that already follows this key keeps following it, although O(key_identifier) names a version.
+      - If O(key_identifier) names no version, an account that is pinned to a version of any key is pinned to the newest
+        version that can be used.
       - It has no effect if O(follow_latest) is set.
     type: bool
     default: false
@@ -167,7 +169,7 @@ EXAMPLES = r"""
     account_name: mybatch
     key_source: microsoft_keyvault
     key_identifier: "{{ key.key_identifier }}"
-    keep_following: true
+    keep_follow_latest: true
 
 - name: Revert an account that uses this key or a Microsoft-managed key; leave it alone if it is not ready
   azbatch.cmk.batch_encryption:
@@ -346,7 +348,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "replace_key": {"type": "bool", "default": False, "no_log": False},
     "require_readable": {"type": "bool", "default": False},
     "follow_latest": {"type": "bool"},
-    "keep_following": {"type": "bool", "default": False},
+    "keep_follow_latest": {"type": "bool", "default": False},
     "update_version": {"type": "bool", "default": True},
     "previous_vault_name": {"type": "str"},
     "previous_key_name": {"type": "str", "no_log": False},
@@ -357,9 +359,10 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = encryption_goal.desired(params)
 
     def move() -> Outcome:
-        keep_versions = partial(cloud.encryption.keep_versions, goal, cloud.rights.missing)
+        wanted = cloud.encryption.of_pinned_account(goal)
+        keep_versions = partial(cloud.encryption.keep_versions, wanted, cloud.rights.missing)
         rights = cloud.rights.of(encryption_goal.NEEDED)
-        outcome = converge(goal, cloud.encryption, encryption_plan, before_change=keep_versions, rights=rights)
+        outcome = converge(wanted, cloud.encryption, encryption_plan, before_change=keep_versions, rights=rights)
         return outcome.summarized(encryption_document.summary(goal.account, outcome.before, outcome.after))
 
     place = goal.group, goal.account

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from harness import Ansible, Run
 from one_process import RolesRunner
@@ -33,13 +35,39 @@ MOVE = "Move the account to the key"
 LEFT = "Disable the key that accounts have left"
 
 
-def switch(roles: RolesRunner, **options: str) -> Run:
+def switch(roles: RolesRunner, **options: Any) -> Run:
     return play_role(roles, "switch", **options)
 
 
 def keyless(identifier: str) -> str:
     """The identifier of the key without the version."""
     return identifier.rpartition("/")[0]
+
+
+@pytest.mark.parametrize("asked", [None, True])
+@pytest.mark.parametrize("was_pinned", [True, False])
+def test_an_account_stays_pinned_or_keeps_following(
+    roles: RolesRunner, service: Service, was_pinned: bool, asked: bool | None
+) -> None:
+    """The identifier names no version. If the account is pinned, the newest version cannot be used."""
+    _principal, first = service.on_key()
+    if not was_pinned:
+        service.point(keyless(first))
+    usable = str(service.make_key("other").id)
+    follows = asked or not was_pinned
+    if not follows:
+        service.make_key("other")
+        service.disable("other")
+    wanted: dict[str, Any] = {"cmk_new_key_identifier": keyless(usable)}
+    if asked:
+        wanted["cmk_key_follow_latest"] = asked
+    predicted = play_role(roles, "switch", check=True, **wanted)
+    run = switch(roles, **wanted)
+    expected = keyless(usable) if follows else usable
+    assert service.encryption() == expected
+    assert result(run)["follows_latest"] is (expected == keyless(usable))
+    assert result(predicted)["key_identifier"] == expected
+    assert switch(roles, **wanted).writes == []
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -144,17 +172,17 @@ def test_the_key_that_another_account_shares_stays_enabled(roles: RolesRunner, s
     run = switch(roles, **wanted)
     assert steps(run) == ["encryption"]
     report = result(run)
-    assert (report["follows_latest"], report["key_version"]) == (True, None)
+    assert report["key_identifier"] == other
     assert (report["key_kept_for"], report["key_kept_until"]) == ([other_account], None)
     assert service.enabled() == [True]
     assert service.is_available("account2")
     unchanged(switch(roles, **wanted))
 
 
-def test_the_identifier_decides_whether_the_account_follows_its_key(roles: RolesRunner, service: Service) -> None:
+def test_an_account_is_made_to_follow_its_key_and_pinned_again(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
     for identifier, version in ((keyless(first), None), (first, first.rpartition("/")[2])):
-        wanted = {"cmk_new_key_identifier": identifier}
+        wanted = {"cmk_new_key_identifier": identifier, "cmk_key_follow_latest": version is None}
         run = switch(roles, **wanted)
         assert steps(run) == ["encryption"]
         assert (result(run)["follows_latest"], result(run)["key_version"]) == (version is None, version)

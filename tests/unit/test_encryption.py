@@ -356,7 +356,7 @@ def test_the_key_identifier_that_is_set(
     [(None, KEY, None), (False, KEY, PINNED_NEW), (None, PINNED_OLD, PINNED_NEW), (None, OTHER_KEY, PINNED_NEW)],
 )
 def test_an_account_keeps_following(follow: bool | None, on: str, wanted: str | None) -> None:
-    asked = goal(PINNED_NEW, keep_following=True, follow_latest=follow, replace_key=True)
+    asked = goal(PINNED_NEW, keep_follow_latest=True, follow_latest=follow, replace_key=True)
 
     assert encryption_plan.plan(asked, seen(on)).steps == (() if wanted is None else (move(on, wanted),))
 
@@ -460,7 +460,7 @@ WAYS: list[tuple[str | None, str | None, dict[str, Any]]] = [
     (PINNED_OLD, PINNED_NEW, {"follow_latest": True}),
     (PINNED_NEW, PINNED_NEW, {"follow_latest": True, "update_version": False}),
     (KEY, PINNED_NEW, {}),
-    (KEY, PINNED_NEW, {"keep_following": True, "follow_latest": False}),
+    (KEY, PINNED_NEW, {"keep_follow_latest": True, "follow_latest": False}),
     (KEY, PINNED_NEW, {"follow_latest": False, "update_version": False}),
     (ELSEWHERE, PINNED_NEW, {"replace_key": True}),
     (f"{ELSEWHERE}/{OLD}", PINNED_NEW, {"replace_key": True, "update_version": False}),

@@ -163,7 +163,7 @@ def test_an_account_leaves_a_version_that_expires(left: int | None, wanted: int 
 
 @pytest.mark.parametrize(
     ("used", "identifier", "options"),
-    [(PINNED_NEW, PINNED_NEW, {}), (KEY, PINNED_NEW, {"keep_following": True}), (None, None, {})],
+    [(PINNED_NEW, PINNED_NEW, {}), (KEY, PINNED_NEW, {"keep_follow_latest": True}), (None, None, {})],
 )
 def test_availability_is_read_for_an_account_that_uses_its_key(
     used: str | None, identifier: str | None, options: dict[str, Any]

@@ -42,10 +42,10 @@ from ..account.document import (
     why_unavailable,
 )
 from ..key.client import Keys
-from ..key.document import updated_at, version_of
+from ..key.document import identifier_of, updated_at, version_of
 from ..key.evidence import EvidenceReader, SymptomReader
 from .document import account_unavailable, versions_not_kept
-from .goal import Observed
+from .goal import Goal, Observed
 from .survey import survey_warnings
 
 # Another host that has left the same version has updated it in this time.
@@ -69,6 +69,16 @@ class Encryption(Polled):
         self._journal = session.journal
         # Why the version that the account has left cannot be used, although Batch may still need it.
         self._previous_lost: NotShown | None = None
+
+    def of_pinned_account(self, goal: Goal) -> Goal:
+        """The goal for an account that keeps whether it follows the latest version, if the goal names no version: an
+        account that is pinned to a version of any key is pinned to the newest version that can be used."""
+        if goal.key is None or goal.key.version or goal.follow is not None:
+            return goal
+        account = self._accounts.listed(goal.group, goal.account) or self._accounts.existing(goal.group, goal.account)
+        has = key_of(account)
+        newest = self._keys.newest_usable(goal.key) if has and has.version else None
+        return replace(goal, key=identifier_of(newest)) if newest else replace(goal, follow=True)
 
     def _may_be_moved(self, group: str, name: str) -> bool:
         """Whether a request of this task may have moved the account to another key, and was not undone."""

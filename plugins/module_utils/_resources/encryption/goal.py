@@ -46,8 +46,9 @@ class Goal:
     replaces: bool = False
     # Whether the account follows the latest version of the key. None: the key identifier decides.
     follow: bool | None = None
-    # Whether an account that follows the key already keeps following it, if `follow` is None.
-    keeps_following: bool = False
+    # If `follow` is None: whether an account that follows the key keeps following it, and one that is pinned to any key
+    # is pinned to a version (`of_pinned_account`).
+    keeps_follow: bool = False
     # Whether an account that is pinned to another version of the key is moved to this version.
     updates_version: bool = True
     # If this is the rollback of a failed change: the goal of that change. A rollback is tried even if the account
@@ -70,7 +71,7 @@ class Goal:
         if not self.key.same_key(has):
             return False
         if has.version is None:
-            return self.follow is True or (self.follow is None and (self.keeps_following or not self.updates_version))
+            return self.follow is True or (self.follow is None and (self.keeps_follow or not self.updates_version))
         return not self.follow and (self.key.same(has) or not self.updates_version)
 
     def leaves_alone(self, account: Account) -> bool:
@@ -112,7 +113,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
             problems.add(
                 "follow_latest", follow, "key_identifier names no version.", "Add the version, or leave it out."
             )
-        follow = True
+        follow = None if follow is None and params["keep_follow_latest"] else True
     account = problems.of(check_account_name, params["account_name"], "account_name")
     for name, check, option in zip(
         previous, (check_vault_name, check_key_name), ("previous_vault_name", "previous_key_name"), strict=True
@@ -128,7 +129,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         patient=params["wait_until_available"],
         replaces=params["replace_key"],
         follow=follow,
-        keeps_following=params["keep_following"],
+        keeps_follow=params["keep_follow_latest"],
         updates_version=params["update_version"],
         previous=previous if previous[0] is not None else None,
         requires_readable=params["require_readable"],

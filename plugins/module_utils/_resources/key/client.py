@@ -203,6 +203,15 @@ class Keys(Polled):
         """The key version or, if the identifier has no version, the newest version; None if it does not exist."""
         return self._read(key.vault_url, key.name, key.version or "", not_before)
 
+    def newest_usable(self, key: KeyIdentifier) -> KeyBundle | None:
+        """The newest version of the key that is enabled and valid now, or the newest version if there is none; None if
+        the key does not exist."""
+        newest = self.bundle(key.versionless)
+        if newest is None:
+            return None
+        read = partial(self._read, key.vault_url, key.name)
+        return newest_usable(newest, self.versions(key), self.now, read, counts_disabled=False)
+
     def versions(self, key: KeyIdentifier, not_before: NotBefore = JUST_NOW) -> list[KeyItem]:
         """All versions of the key."""
         return self._all_versions(key.vault_url, key.name, not_before)
