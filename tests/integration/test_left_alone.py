@@ -144,3 +144,98 @@ def test_the_command_in_the_report_recovers_the_account(ansible: Ansible, servic
 
     assert recovered.rc == 0, recovered.output
     assert service.is_available("broken")
+
+
+# A reason that only one account has. The account -> what was done to it.
+
+
+def revert(service: Service) -> dict[str, str]:
+    service.point(None, "account2")
+    return {}
+
+
+def move(service: Service) -> dict[str, str]:
+    service.point(str(service.make_key("key2").id), "account2")
+    return {}
+
+
+def shut(service: Service) -> dict[str, str]:
+    """The account uses a vault that does not accept connections of the caller."""
+    service.make_vault("vault-two")
+    service.grant(service.account("account2")["identity"]["principalId"], vault="vault-two")
+    service.point(str(service.make_key("key1", "vault-two").id), "account2")
+    closed = {"bypass": "AzureServices", "defaultAction": "Deny"}
+    service.change_vault("vault-two", properties={"networkAcls": closed})
+    return {"cmk_vault_name": "vault-two"}
+
+
+def disable(service: Service) -> dict[str, str]:
+    """The only version of the key is disabled, and Batch has not noticed that."""
+    service.point(str(service.make_key("key2").id), "account2")
+    service.sandbox.control.behavior(key_loss_noticed="3600")
+    service.disable("key2")
+    return {"cmk_key_name": "key2"}
+
+
+TROUBLES = {
+    "account_not_on_cmk": revert,
+    "account_on_another_key": move,
+    "network_denied": shut,
+    "account_unavailable": disable,
+}
+
+
+@pytest.mark.parametrize("is_canary", [True, False])
+@pytest.mark.parametrize("code", TROUBLES)
+@pytest.mark.slow(every=2)
+def test_the_trouble_of_one_account_stops_no_other(
+    ansible: Ansible, service: Service, code: str, is_canary: bool
+) -> None:
+    service.make_vault()
+    first = str(service.make_key().id)
+    for name in READY:
+        service.grant(service.make_account(name)["identity"]["principalId"])
+        service.point(first, name)
+    service.sandbox.control.advance(QUARTER)
+    own = TROUBLES[code](service)
+    before = service.encryption("account2")
+    names = ("account2", "account1", "account3") if is_canary else READY
+    hosts = {name: {"cmk_account_name": name, **(own if name == "account2" else {})} for name in names}
+    shared = {name: value for name, value in VARS.items() if name != "cmk_account_name"}
+    text = yaml.safe_dump({"accounts": {"hosts": hosts, "vars": shared}}, sort_keys=False)
+    wanted = {"cmk_hosts": "accounts", "cmk_key_max_age": "P90D", "cmk_max_fail_percentage": 0}
+    arguments = ["-i", str(ansible.write("inventory.yml", text))]
+
+    for check in (True, False):
+        run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, check=check, arguments=arguments)
+        assert run.rc != 0
+        [line] = left_alone(run)
+        assert line.startswith("account2: "), line
+        assert {one["left_alone"]["code"] for one in run if one.get("left_alone")} == {code}
+    newest = str(service.key().id)
+    assert newest != first
+    assert {service.encryption(name) for name in ("account1", "account3")} == {newest}
+    assert service.encryption("account2") == before
+
+
+def test_a_lock_of_all_accounts_is_one_cause(ansible: Ansible, service: Service) -> None:
+    """A lock is seen only when Azure refuses the change. The new version is shared, so no account has changed."""
+    service.make_vault()
+    first = str(service.make_key().id)
+    for name in READY:
+        service.grant(service.make_account(name)["identity"]["principalId"])
+        service.point(first, name)
+    service.sandbox.control.advance(QUARTER)
+    service.sandbox.control.behavior(resource_lock="accounts")
+    hosts = {name: {"cmk_account_name": name} for name in READY}
+    shared = {name: value for name, value in VARS.items() if name != "cmk_account_name"}
+    inventory = ansible.write("inventory.yml", {"accounts": {"hosts": hosts, "vars": shared}})
+    wanted = {"cmk_hosts": "accounts", "cmk_key_max_age": "P90D"}
+
+    run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=["-i", str(inventory)])
+
+    assert run.rc != 0
+    [line] = left_alone(run)
+    assert re.match(r"3 hosts \(account\d, account\d, account\d\) for the same cause \(resource_locked\)\.", line)
+    assert "Remove the lock" in line
+    assert {service.encryption(name) for name in READY} == {first}
