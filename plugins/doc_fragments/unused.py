@@ -24,8 +24,8 @@ options:
       - When to check again that nothing uses the resource that the task has disabled, deleted or revoked. Azure's lists
         may be up to three minutes out of date.
       - V(now) waits until three minutes have passed since the change, or six since a revocation. If an account or a
-        pool uses the resource then, the module undoes the change. V(now) also checks what earlier tasks of the run have changed with V(later) and
-        the same options.
+        pool uses the resource then, the module undoes the change.
+      - V(now) also checks what earlier tasks of the run have changed with V(later) and the same options.
       - V(later) does not wait. Run a task with the same options and V(now) afterwards if RV(confirmed) is V(false).
         Several resources then wait at the same time.
     type: str

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible import constants
@@ -35,6 +35,8 @@ _OF_ONE_ACCOUNT = re.compile(r"https://\S+|/subscriptions/\S+|\b[0-9a-f]{32}\b|\
 class LeftAlone(ActionBase):  # type: ignore[misc]
     """Notes the accounts that are left alone. Until a first account of the play was changed, or had nothing to change,
     one host at a time changes its account: the account of an earlier wave may have been left alone."""
+
+    _account_id: Callable[[Mapping[str, Any], str, str], str]
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         host = (task_vars or {}).get("inventory_hostname", "")
@@ -73,7 +75,10 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
             "remedy": remedy,
         }
         with files.locked(_NOTES):
-            files.store([*(one for one in noted(files) if one["host"] != host), note], _NOTES)
+            notes = [*(one for one in noted(files) if one["host"] != host), note]
+            if not files.store(notes, _NOTES, is_note=True):
+                # Nobody would report the account.
+                return result
         left_alone = {name: note[name] for name in ("code", "reason", "remedy")}
         warnings = {"warnings": result["warnings"]} if "warnings" in result else {}
         return {"changed": False, "left_alone": left_alone, **warnings}
@@ -93,8 +98,9 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
         """The host of the play that has changed the account of this task before, if it is another one."""
         if not str(self._task.action).endswith(_CHANGES):
             return None
-        place = self._task.args.get("subscription_id"), self._task.args.get("resource_group"), self._account()
-        name = "changed by", self._task.get_play().get_path(), *(str(one).lower() for one in place)
+        args = {"subscription_id": None, **self._task.args}
+        account = self._account_id(args, str(args.get("resource_group")), self._account()).lower()
+        name = "changed by", self._task.get_play().get_path(), str(args.get("profile")), account
         with files.locked(*name):
             first: str = files.load(*name) or host
             files.store(first, *name)
@@ -119,7 +125,7 @@ def _not_started(failed: str) -> CmkError:
 def noted(files: RunFiles) -> list[dict[str, str]]:
     """The accounts that the run has left alone: `host`, `playbook`, `account`, `code`, `reason` and `remedy` of
     each."""
-    found: list[dict[str, str]] = files.load(_NOTES) or []
+    found: list[dict[str, str]] = files.load(_NOTES, is_note=True) or []
     return found
 
 

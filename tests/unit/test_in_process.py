@@ -43,12 +43,14 @@ from ansible_collections.azbatch.cmk.plugins.action import (
     keyvault_cmk_unused_versions,
     keyvault_cmk_vault,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import run_store
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import RECENTLY, Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, _hash
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, MissingSdk
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, SentWrites
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _in_process
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import noted
 
 NAME = "azbatch.cmk.batch_encryption"
 REVERT = {"resource_group": "rg-batch", "account_name": "mybatch", "key_source": "microsoft_batch"}
@@ -885,3 +887,99 @@ def test_identifier_of_a_key_is_no_secret(results: dict[str, Any]) -> None:
         assert f'"key_identifier": "{SWITCH["key_identifier"]}"' in text or '"invocation"' not in text
     for result in both(results, "a malformed identifier"):
         assert result["value"] == "https://myvault.vault.azure.net/keys/"
+
+
+# Accounts that are left alone
+
+
+class Refusing(Watched):
+    """The module refuses the task."""
+
+    failure: ClassVar[dict[str, Any]] = {"code": "resource_locked", "msg": "A lock. Remove it.", "remedy": "Remove it."}
+    scope: ClassVar[str | None] = "account"
+    asked: ClassVar[list[str]] = []
+
+    def _run_module(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        self.asked.append(task_vars["inventory_hostname"])
+        return {"failed": True, **self.failure, **({"scope": self.scope} if self.scope else {})}
+
+
+@pytest.fixture
+def waves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    monkeypatch.setattr(Refusing, "asked", [])
+    return tmp_path
+
+
+def refused(host: str = "a", hosts: tuple[str, ...] = ("a", "b"), **variables: Any) -> dict[str, Any]:
+    names = {"inventory_hostname": host, "ansible_play_hosts_all": list(hosts), "__stats": "cmk_rotate_result"}
+    args = {**REVERT, "account_name": f"account{host}"}
+    return run(action=Refusing, args=args, variables={"__waves": True, **names, **variables})
+
+
+def test_an_account_is_left_alone(waves: Path) -> None:
+    left_alone = {"code": "resource_locked", "reason": "A lock.", "remedy": "Remove it."}
+
+    assert refused() == {"changed": False, "left_alone": left_alone}
+    [note] = noted(RunFiles(str(waves)))
+    assert (note["host"], note["account"], note["playbook"]) == ("a", "accounta", "cmk_rotate_result")
+
+
+@pytest.mark.parametrize(
+    ("variables", "scope"),
+    [
+        pytest.param({}, None, id="trouble of the run"),
+        pytest.param({"hosts": ("a",)}, "account", id="the only host"),
+    ],
+)
+def test_a_failure_that_stays_a_failure(
+    waves: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, Any], scope: str | None
+) -> None:
+    monkeypatch.setattr(Refusing, "scope", scope)
+
+    assert refused(**variables)["failed"]
+    assert noted(RunFiles(str(waves))) == []
+
+
+def test_the_only_host_is_left_alone_if_that_is_no_failure(waves: Path) -> None:
+    assert refused(hosts=("a",), cmk_left_alone_fails="no")["left_alone"]
+
+
+def test_a_failure_stays_a_failure_if_it_cannot_be_noted(waves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the run would succeed, and nobody would report the account."""
+    monkeypatch.setattr(RunFiles, "store", lambda *_value, **_options: False)
+
+    assert refused()["failed"]
+
+
+def test_a_note_stays_if_another_value_cannot_be_stored(waves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused()
+    monkeypatch.setattr(run_store, "_private", lambda _path, flags: os.open("/dev/full", flags & ~os.O_TRUNC))
+    RunFiles(str(waves)).store(1, "name")
+
+    assert len(noted(RunFiles(str(waves)))) == 1
+
+
+def test_a_change_that_fails_stops_the_next_host(waves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Refusing, "scope", None)
+
+    assert [refused("a")["code"], refused("b")["code"]] == ["resource_locked", "canary_failed"]
+    assert Refusing.asked == ["a"]
+
+
+def test_the_next_host_is_the_canary_if_the_first_was_left_alone(waves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused("a")
+    monkeypatch.setattr(Refusing, "scope", None)
+
+    assert [refused("b")["code"], refused("c")["code"]] == ["resource_locked", "canary_failed"]
+    assert Refusing.asked == ["a", "b"]
+
+
+@pytest.mark.parametrize("option", ["subscription_id", "profile"])
+def test_accounts_of_two_subscriptions_may_have_one_name(waves: Path, option: str) -> None:
+    def change(host: str, value: str) -> dict[str, Any]:
+        return run(args={**REVERT, option: value}, variables={"inventory_hostname": host})
+
+    assert change("a", "one")["ran"] == "here"
+    assert change("b", "two")["ran"] == "here"
+    assert change("b", "one")["code"] == "account_of_other_host"
