@@ -210,7 +210,8 @@ class Operators(RuleBasedStateMachine):
         # Parameters of this rule, so that hypothesis prints them with the steps of a failing sequence.
         self._control.behavior(**behavior)
         self._behavior = behavior
-        self._settled = max(SETTLED, int(behavior.get("role_delay", "0")) + 1)
+        # Reads of the test show all writes then too.
+        self._settled = max(SETTLED, *(int(behavior.get(name, "0")) + 1 for name in ("role_delay", "read_lag")))
         if realistic:
             self._control.timing(**REALISTIC)
         for account, key in zip(ACCOUNTS[:2], KEYS, strict=False):
