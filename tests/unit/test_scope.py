@@ -1,0 +1,82 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Whether a failure concerns only an account (`scope: account`), so that it stops no other."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from test_once import CONNECTION
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import no_response, service_error
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
+    AccountUnavailable,
+    CmkError,
+    InvalidOption,
+    NotConverged,
+    Refused,
+    Rejected,
+    TimedOut,
+    Unavailable,
+)
+
+GROUP = "/subscriptions/s/resourceGroups/rg"
+ACCOUNT = f"{GROUP}/providers/Microsoft.Batch/batchAccounts/mybatch"
+VAULT = f"{GROUP}/providers/Microsoft.KeyVault/vaults/myvault"
+
+
+def answer(status: int, code: str = "SomeCode", inner: str | None = None) -> CmkError:
+    service = {"status": status, "code": code, "inner_code": inner, "message": "No.", "request_id": "1"}
+    return service_error("read the account", service)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_of_account"),
+    [
+        pytest.param(answer(403), True, id="a right"),
+        pytest.param(answer(403, inner="ForbiddenByFirewall"), True, id="a private vault"),
+        pytest.param(answer(404), True, id="not found"),
+        pytest.param(answer(409, "ScopeLocked"), True, id="a lock"),
+        pytest.param(answer(429), False, id="throttled"),
+        pytest.param(answer(503), False, id="busy"),
+        pytest.param(no_response("read the key", "no route", "vault_unreachable"), True, id="no route to the vault"),
+        pytest.param(no_response("read the account", "no route", "unreachable"), False, id="no route to Azure"),
+        pytest.param(Refused("In use."), True, id="refused"),
+        pytest.param(AccountUnavailable("It lost its key."), True, id="unavailable"),
+        pytest.param(Unavailable("Busy."), False, id="a service"),
+        pytest.param(NotConverged("Not shown."), False, id="not confirmed"),
+        pytest.param(TimedOut("Too slow."), False, id="timeout"),
+        pytest.param(InvalidOption("name", "x", "It is wrong.", "Correct it."), False, id="an option"),
+    ],
+)
+def test_the_scope_of_an_error(error: CmkError, is_of_account: bool) -> None:
+    assert (error.result().get("scope") == "account") is is_of_account
+
+
+@pytest.mark.parametrize(
+    ("ref", "refusal", "is_of_account"),
+    [
+        pytest.param(ACCOUNT, None, False, id="the account was changed"),
+        pytest.param(ACCOUNT, Unavailable("Busy."), False, id="the account may have been changed"),
+        pytest.param(ACCOUNT, Rejected("A lock."), True, id="Azure has refused the change"),
+        pytest.param(VAULT, None, True, id="something that accounts share was changed"),
+    ],
+)
+def test_a_failure_after_a_write(ref: str, refusal: CmkError | None, is_of_account: bool) -> None:
+    cloud = Cloud(CONNECTION)
+    body = {"properties": {"encryption": {"keySource": "Microsoft.Batch"}}}
+
+    def fail() -> None:
+        with cloud.task():
+            with suppress(CmkError), cloud._session.journal.writing("PATCH", ref, body, undoes=False):
+                if refusal:
+                    raise refusal
+            raise Refused("In use.")
+
+    with pytest.raises(Refused) as failed:
+        fail()
+    assert (failed.value.result().get("scope") == "account") is is_of_account
