@@ -142,10 +142,12 @@ class InProcessAction(ActionBase):
         if self.module.__name__.endswith(".batch_encryption") and CLEAN_UP in task_vars and not result.get("failed"):
             value = self._templar.template(task_vars[CLEAN_UP])
             files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
-            if value and value not in (files.load(CLEAN_UP) or {}):
+            # The first of the hosts in the order of the play, so that a check and the run name the same host.
+            order, host = task_vars["ansible_play_hosts_all"].index, task_vars["inventory_hostname"]
+            if value and order((files.load(CLEAN_UP) or {}).get(value, host)) >= order(host):
                 with files.locked(CLEAN_UP):
                     noted = files.load(CLEAN_UP) or {}
-                    files.store({value: task_vars["inventory_hostname"], **noted}, CLEAN_UP)
+                    files.store({**noted, value: min(noted.get(value, host), host, key=order)}, CLEAN_UP)
 
     def _pass_on(self, result: dict[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Pass the changes of the task to the next node of a workflow. Ansible merges them with the data of the

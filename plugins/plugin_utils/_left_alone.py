@@ -71,7 +71,7 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
             "playbook": (task_vars or {}).get(STATS, ""),
             "account": self._account(),
             "code": result["code"],
-            "reason": result["msg"].removesuffix(remedy).rstrip(),
+            "reason": result["msg"],
             "remedy": remedy,
         }
         with files.locked(_NOTES):
@@ -143,16 +143,16 @@ def lines(
 def _line(
     code: str, notes: Sequence[Mapping[str, str]], groups: Mapping[str, Sequence[str]], inventories: Sequence[str]
 ) -> str:
-    first, hosts = notes[0], [one["host"] for one in notes]
-    remedy = first["remedy"]
+    first, hosts = min(notes, key=lambda one: one["host"]), sorted(one["host"] for one in notes)
+    # The last sentence of the reason is the remedy.
+    reason = f"{first['host']}: {first['reason']}"
     if code == "account_unavailable":
-        remedy = _recover(_pattern(hosts, groups), inventories)
-    elif code == "account_not_found":
-        remedy = f"If the account was deleted, update the inventory (--flush-cache). {remedy}"
-    if len(hosts) == 1:
-        return " ".join(f"{hosts[0]}: {first['reason']} {remedy}".split())
-    example = f"For example, {hosts[0]}: {first['reason']}"
-    return " ".join(f"{len(hosts)} hosts ({', '.join(hosts)}) for the same cause ({code}). {example} {remedy}".split())
+        reason = f"{reason.removesuffix(first['remedy'])} {_recover(_pattern(hosts, groups), inventories)}"
+    elif code in ("account_not_found", "account_on_another_key", "account_not_on_cmk"):
+        reason = f"{reason} If the account was deleted or moved on purpose, update the inventory (--flush-cache)."
+    if len(hosts) > 1:
+        reason = f"{len(hosts)} hosts ({', '.join(hosts)}) for the same cause ({code}). For example, {reason}"
+    return " ".join(reason.split())
 
 
 def _recover(pattern: str, inventories: Sequence[str]) -> str:

@@ -403,11 +403,13 @@ def _placeholder(option: str) -> str:
 
 
 def _missing(name: str, option: Mapping[str, Any]) -> CmkError:
-    """The error of a required variable that is not set."""
+    """The error of a required variable that is not set. It concerns only the account: the inventory names no key for an
+    account that somebody has moved to a Microsoft-managed key."""
     # The first sentence of the description, such as `Name of the key.`.
     what = option["description"][0].partition(". ")[0].rstrip(".")
     remedy = f"Set {name}: {what[0].lower()}{what[1:]}."
-    return CmkError(f"{name} is not set. {remedy}", code="invalid_option", variable=name, remedy=remedy)
+    message = f"{name} is not set. {remedy}"
+    return CmkError(message, code="invalid_option", is_of_account=True, variable=name, remedy=remedy)
 
 
 def _with_default(problem: dict[str, Any], role: str) -> dict[str, Any]:

@@ -52,14 +52,16 @@ class Tally:
         """Count a finished task. `role` and `action` are full names; `role` is empty for a task outside of a role."""
         self.reached.add(host)
         self.done = _DONE.get(role, self.done)
-        if result.get("left_alone"):
-            self.left_alone[host] = result["left_alone"]["code"]
+        parts = [one for one in result.get("results") or [result] if isinstance(one, Mapping)]
+        left_alone = next((one["left_alone"] for one in parts if one.get("left_alone")), None)
+        if left_alone:
+            self.left_alone[host] = left_alone["code"]
         elif failed:
             self.failed[host] = str(result.get("code", ""))
         elif action in _SHOWN and "summary" in result:
             self.summaries[host] = result["summary"]
-        for one in result.get("results") or [result]:
-            if not isinstance(one, Mapping) or not one.get("changed"):
+        for one in parts:
+            if not one.get("changed"):
                 continue
             self.changed.add(host)
             steps = one.get("changed_steps")

@@ -177,7 +177,14 @@ def disable(service: Service) -> dict[str, str]:
     return {"cmk_key_name": "key2"}
 
 
+def revert_and_list(service: Service) -> dict[str, str]:
+    """The inventory is newer than the change, so it names no key for the account."""
+    service.point(None, "account2")
+    return {"cmk_vault_name": "", "cmk_key_name": ""}
+
+
 TROUBLES = {
+    "invalid_option": revert_and_list,
     "account_not_on_cmk": revert,
     "account_on_another_key": move,
     "network_denied": shut,
@@ -219,7 +226,7 @@ def test_the_trouble_of_one_account_stops_no_other(
 
 
 def test_a_lock_of_all_accounts_is_one_cause(ansible: Ansible, service: Service) -> None:
-    """A lock is seen only when Azure refuses the change. The new version is shared, so no account has changed."""
+    """No read shows a lock, and Azure refuses the change. The new version is shared, so no account has changed."""
     service.make_vault()
     first = str(service.make_key().id)
     for name in READY:

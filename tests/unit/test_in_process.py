@@ -518,13 +518,14 @@ def test_a_host_whose_account_is_on_its_key_is_noted(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One host for all hosts with the same value."""
+    """One host for all hosts with the same value: the first in the order of the play."""
     monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
     plugin = prepared(Module(Outcome(False, {}, {})), name="x")
     plugin.module.__name__ = f"azbatch.cmk.plugins.modules.{module}"
 
-    for host in ("one", "two"):
-        given = {"inventory_hostname": host, "__clean_up": "v/k", **variables}
+    for host in ("two", "one", "two"):
+        hosts = {"inventory_hostname": host, "ansible_play_hosts_all": ["one", "two"]}
+        given = {**hosts, "__clean_up": "v/k", **variables}
         plugin._note_clean_up(outcome, {name: value for name, value in given.items() if value is not None})
 
     assert (RunFiles(str(tmp_path)).load("__clean_up") or {}) == noted
@@ -918,7 +919,7 @@ def refused(host: str = "a", hosts: tuple[str, ...] = ("a", "b"), **variables: A
 
 
 def test_an_account_is_left_alone(waves: Path) -> None:
-    left_alone = {"code": "resource_locked", "reason": "A lock.", "remedy": "Remove it."}
+    left_alone = {"code": "resource_locked", "reason": "A lock. Remove it.", "remedy": "Remove it."}
 
     assert refused() == {"changed": False, "left_alone": left_alone}
     [note] = noted(RunFiles(str(waves)))

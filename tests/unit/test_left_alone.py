@@ -22,7 +22,7 @@ GROUPS = {
 
 
 def note(host: str, code: str = "account_unavailable", reason: str = "", remedy: str = "Recover it.") -> dict[str, str]:
-    reason = reason or f"The Batch account {host} is not available: version {KEY}/{host[-1] * 32} is disabled."
+    reason = reason or f"The Batch account {host} is not available: version {KEY}/{host[-1] * 32} is disabled. {remedy}"
     return {"host": host, "playbook": "cmk_rotate_result", "account": host, "code": code, "reason": reason} | {
         "remedy": remedy
     }
@@ -56,7 +56,7 @@ def test_the_command_names_the_smallest_group_of_a_key_or_a_vault(hosts: list[st
 
 
 def test_other_causes_are_other_lines() -> None:
-    locked = note("a2", "resource_locked", "Could not change a2: a lock.", "Remove the lock.")
+    locked = note("a2", "resource_locked", "Could not change a2: a lock. Remove the lock.", "Remove the lock.")
     purged = note("a3", reason="The Batch account a3 is not available: the key was purged.")
 
     found = said(note("a1"), locked, purged)
@@ -78,7 +78,8 @@ def test_a_path_with_a_space_is_quoted() -> None:
 
 
 def test_a_deleted_account_may_be_missing_in_the_inventory() -> None:
-    [line] = said(note("a1", "account_not_found", "There is no Batch account a1.", "Create it."))
+    [line] = said(note("a1", "account_not_found", "There is no Batch account a1. Create it.", "Create it."))
 
-    assert line.startswith("a1: There is no Batch account a1. If the account was deleted, update the inventory (")
-    assert line.endswith("). Create it.")
+    assert line.startswith(
+        "a1: There is no Batch account a1. Create it. If the account was deleted or moved on purpose,"
+    )

@@ -102,7 +102,7 @@ class RunFiles:
             return self._kept.get(self._hash(name))
         if is_note or self.are_kept:
             with contextlib.suppress(OSError, ValueError):
-                return json.loads(self._file(name, is_note=is_note).read_text())
+                return json.loads(self._file(self._folder, name, is_note=is_note).read_text())
         return None
 
     def store(self, value: Any, *name: str, is_note: bool = False) -> bool:
@@ -111,7 +111,7 @@ class RunFiles:
         if self._folder is None:
             self._kept[self._hash(name)] = value
             return self.are_passed_on
-        file = self._file(name, is_note=is_note)
+        file = self._file(self._folder, name, is_note=is_note)
         # The file is replaced atomically, so a task that reads without the lock never reads a part of the value.
         part = file.with_suffix(f".{os.getpid()}-{threading.get_native_id()}")
         try:
@@ -127,9 +127,8 @@ class RunFiles:
             return False
         return True
 
-    def _file(self, name: tuple[str, ...], *, is_note: bool) -> Path:
-        assert self._folder is not None
-        return self._folder / f"{self._hash(name)}.{'note' if is_note else 'json'}"
+    def _file(self, folder: Path, name: tuple[str, ...], *, is_note: bool) -> Path:
+        return folder / f"{self._hash(name)}.{'note' if is_note else 'json'}"
 
     def _hash(self, name: tuple[str, ...]) -> str:
         return _hash((*self._prefix, *name))

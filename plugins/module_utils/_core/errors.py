@@ -84,10 +84,13 @@ class Problems:
 
 def several(problems: Sequence[dict[str, Any]]) -> CmkError:
     """One error for several problems, each the result of an error. Its option is that of the first problem."""
-    first = {name: value for name, value in problems[0].items() if name not in ("msg", "code", "remedy")}
+    first = {name: value for name, value in problems[0].items() if name not in ("msg", "code", "scope", "remedy")}
+    is_of_account = all(one.get("scope") == "account" for one in problems)
     message = f"{len(problems)} values are missing or wrong:{numbered([one['msg'] for one in problems])}"
     remedy = numbered([one["remedy"] for one in problems]).lstrip()
-    return CmkError(message, code="invalid_option", **first, remedy=remedy, problems=list(problems))
+    return CmkError(
+        message, code="invalid_option", is_of_account=is_of_account, **first, remedy=remedy, problems=list(problems)
+    )
 
 
 def numbered(sentences: Sequence[str]) -> str:
