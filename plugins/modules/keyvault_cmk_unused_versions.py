@@ -193,7 +193,8 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     summary = key_document.summary(goal.vault, goal.name, outcome.before, outcome.after) if outcome.changed else ""
     kept = key_document.kept_summary(goal.vault, goal.name, outcome.report)
     shown = replace(outcome, before=_shown(outcome.before), after=_shown(outcome.after))
-    nothing = f"The key {goal.name} in vault {goal.vault} has no unused version that is enabled."
+    unused_for = params["unused_for"]
+    nothing = f"No other enabled version of the key {goal.name} in vault {goal.vault} was unused for {unused_for}."
     return shown.summarized(" ".join(filter(None, (summary, kept))) or nothing)
 
 

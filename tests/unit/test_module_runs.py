@@ -404,7 +404,7 @@ def test_the_summary_of_a_key_without_unused_versions() -> None:
     outcome = run_unused(cloud)
 
     assert (outcome.changed, len(cloud.did)) == (False, 2)
-    assert outcome.report["summary"] == "The key batch in vault MyVault has no unused version that is enabled."
+    assert outcome.report["summary"] == "No other enabled version of the key batch in vault MyVault was unused for P7D."
 
 
 # Access
