@@ -240,13 +240,15 @@ def test_a_canary_and_slices_rotate_each_account_once(awx: Awx, service: Service
 
 
 def test_after_a_failure_the_workflow_recovers_accounts(awx: Awx, service: Service) -> None:
-    """The canary fails, because the account has lost its access. A key that somebody has disabled stays disabled."""
+    """The account has lost its access. The canary leaves it alone, and the rotation fails. A key that somebody has
+    disabled stays disabled."""
     principal, version = service.on_key()
     inventory = awx.update_inventory()
     service.revoke(principal)
     nodes = {node["identifier"]: node for node in defined("__nodes")}
-    failed = awx.job("canary", inventory, fails=True)
-    assert nodes["canary"]["related"]["failure_nodes"] == [{"identifier": "recover"}]
+    canary = awx.job("canary", inventory)
+    failed = awx.job("rotate", inventory, fails=True, **artifacts(canary))
+    assert nodes["rotate"]["related"]["failure_nodes"] == [{"identifier": "recover"}]
 
     awx.job("recover", inventory, **nodes["recover"]["extra_data"], **artifacts(failed))
     assert service.is_available()
