@@ -82,8 +82,13 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import not
 
 class LookupModule(LookupBase):  # type: ignore[misc]
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
-        self.set_options(direct=kwargs)
         given = variables or {}
+        if terms == ["is_left_alone"]:
+            # Each task of each host asks this, so no options are read.
+            notes = noted(RunFiles(constants.DEFAULT_LOCAL_TMP))  # type: ignore[attr-defined]
+            here = given["inventory_hostname"], given[keywords.STATS]
+            return [here in [(one["host"], one["playbook"]) for one in notes]]
+        self.set_options(direct=kwargs)
 
         def value_of(name: str) -> Any:
             return self._templar.template(given.get(name))  # type: ignore[union-attr] # Ansible sets it
@@ -114,12 +119,9 @@ class LookupModule(LookupBase):  # type: ignore[misc]
                 return [pattern]
             if keyword == "serial":
                 return keywords.serial(value_of("cmk_serial"), self.get_option("default"))
-            if keyword in ("is_left_alone", "left_alone", "left_alone_accounts", "clean_up"):
+            if keyword in ("left_alone", "left_alone_accounts", "clean_up"):
                 # Ansible sets its constants at run time, so mypy does not know them.
                 files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
-                if keyword == "is_left_alone":
-                    here = given["inventory_hostname"], given[keywords.STATS]
-                    return [here in [(one["host"], one["playbook"]) for one in noted(files)]]
                 if keyword == "left_alone_accounts":
                     untouched = {"changed": False, "finished": True}
                     return [{one["host"]: {**untouched, "left_alone": one["code"]} for one in noted(files)}]
