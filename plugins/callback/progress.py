@@ -86,8 +86,8 @@ class CallbackModule(CallbackBase):
         is_other = play.get_path() != self._play
         self._end(is_last=is_other)
         if self._progress is None or self._progress.left == 0 or is_other:
-            hosts = len(variables.get("ansible_play_hosts_all", []))
             self._hosts = list(variables.get("ansible_play_hosts_all", []))
+            hosts = len(self._hosts)
             self._playbook = variables.get(STATS, "")
             templar = Templar(loader=play.get_loader(), variables=variables)
             self._file = str(templar.template(variables.get("cmk_report_file")) or "")

@@ -101,7 +101,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             [keyword] = terms
             if keyword == "hosts":
                 # The last play uses this variable. An invalid value is an error before the first change.
-                keywords.flag(keywords.LEFT_ALONE_FAILS, value_of(keywords.LEFT_ALONE_FAILS), default=True)
+                keywords.left_alone_fails(value_of(keywords.LEFT_ALONE_FAILS))
                 required = keywords.flag("cmk_hosts_required", value_of("cmk_hosts_required"), default=True)
                 limit = given.get("ansible_limit")
                 listed = given.get("groups", {}).get("all", ())
@@ -129,7 +129,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
                 hosts = [one["host"] for one in noted(files)] if keyword == "left_alone" else list(by_value.values())
                 return [hosts or ["!all"]]
             if keyword == "left_alone_fails":
-                return [keywords.flag(keywords.LEFT_ALONE_FAILS, value_of(keywords.LEFT_ALONE_FAILS), default=True)]
+                return [keywords.left_alone_fails(value_of(keywords.LEFT_ALONE_FAILS))]
             if keyword == "max_fail_percentage":
                 given_or_not = value_of("cmk_max_fail_percentage")
                 return [keywords.max_fail_percentage(given_or_not, self.get_option("default"))]

@@ -21,7 +21,11 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import LEFT_ALONE_FAILS, STATS, flag
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import (
+    LEFT_ALONE_FAILS,
+    STATS,
+    left_alone_fails,
+)
 
 # A variable of the plays that change accounts in waves.
 WAVES = "__waves"
@@ -88,7 +92,7 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
         the task fails instead."""
         if WAVES not in task_vars:
             return False
-        fails = flag(LEFT_ALONE_FAILS, self._templar.template(task_vars.get(LEFT_ALONE_FAILS)), default=True)
+        fails = left_alone_fails(self._templar.template(task_vars.get(LEFT_ALONE_FAILS)))
         return len(task_vars["ansible_play_hosts_all"]) > 1 or not fails
 
     def _account(self) -> str:

@@ -57,9 +57,7 @@ def hosts(value: Any, limit: Any, *, required: bool, matching: Callable[[str], l
     if is_blank(value):
         value = "localhost"
     pattern = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    # A limit may be a file with the hosts that failed in an earlier run.
-    within = "all" if not limit or str(limit).startswith("@") else str(limit)
-    if required and not set(matching(pattern)) & set(matching(within) if limit else matching(pattern)):
+    if required and not _limited(pattern, limit, matching):
         raise WrongVariable(
             "cmk_hosts",
             pattern,
@@ -70,12 +68,23 @@ def hosts(value: Any, limit: Any, *, required: bool, matching: Callable[[str], l
     return pattern
 
 
+def _limited(pattern: str, limit: Any, matching: Callable[[str], list[str]]) -> set[str]:
+    """The hosts of the pattern within the limit."""
+    hosts = set(matching(pattern))
+    # A limit may be a file with the hosts that failed in an earlier run.
+    return hosts & set(matching("all" if str(limit).startswith("@") else str(limit))) if limit else hosts
+
+
+def left_alone_fails(value: Any) -> bool:
+    return flag(LEFT_ALONE_FAILS, value, default=True)
+
+
 def require_own_account(name: Any, pattern: str, limit: Any, matching: Callable[[str], list[str]]) -> None:
     """Raise an error if an extra variable names one account (`name`) for several hosts of the pattern. A template may
     have another value for each host."""
     if is_blank(name) or "{{" in str(name):
         return
-    hosts = set(matching(pattern)) & set(matching("all" if not limit or str(limit).startswith("@") else str(limit)))
+    hosts = _limited(pattern, limit, matching)
     if len(hosts) > 1:
         raise WrongVariable(
             "cmk_account_name",

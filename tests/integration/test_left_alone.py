@@ -47,16 +47,31 @@ def furnished(service: Service) -> str:
     return first
 
 
-def play(ansible: Ansible, playbook: str, *, check: bool = False, **options: Any) -> Run:
+def inventory(ansible: Ansible, hosts: dict[str, dict[str, str]]) -> list[str]:
+    """The arguments with an inventory of these hosts, in this order."""
     shared = {name: value for name, value in VARS.items() if name != "cmk_account_name"}
+    text = yaml.safe_dump({"accounts": {"hosts": hosts, "vars": shared}}, sort_keys=False)
+    return ["-i", str(ansible.write("inventory.yml", text))]
+
+
+def on_an_old_version(service: Service) -> str:
+    """Create three accounts that use a version of a quarter ago. Returns the version."""
+    service.make_vault()
+    first = str(service.make_key().id)
+    for name in READY:
+        service.grant(service.make_account(name)["identity"]["principalId"])
+        service.point(first, name)
+    service.sandbox.control.advance(QUARTER)
+    return first
+
+
+def play(ansible: Ansible, playbook: str, *, check: bool = False, **options: Any) -> Run:
     # The first wave has an account that is not ready.
     hosts = {name: {"cmk_account_name": name} for name in ("broken", *READY, *UNREADY)}
     hosts["broken"]["cmk_key_name"] = "key2"
-    inventory = ansible.write(
-        "inventory.yml", yaml.safe_dump({"accounts": {"hosts": hosts, "vars": shared}}, sort_keys=False)
-    )
     wanted = {"cmk_hosts": "accounts", "cmk_serial": [1, 2, 2, 3], **options}
-    return ansible.playbook(f"azbatch.cmk.{playbook}", extra_vars=wanted, check=check, arguments=["-i", str(inventory)])
+    arguments = inventory(ansible, hosts)
+    return ansible.playbook(f"azbatch.cmk.{playbook}", extra_vars=wanted, check=check, arguments=arguments)
 
 
 def assert_reported(
@@ -198,20 +213,13 @@ TROUBLES = {
 def test_the_trouble_of_one_account_stops_no_other(
     ansible: Ansible, service: Service, code: str, is_canary: bool
 ) -> None:
-    service.make_vault()
-    first = str(service.make_key().id)
-    for name in READY:
-        service.grant(service.make_account(name)["identity"]["principalId"])
-        service.point(first, name)
-    service.sandbox.control.advance(QUARTER)
+    first = on_an_old_version(service)
     own = TROUBLES[code](service)
     before = service.encryption("account2")
     names = ("account2", "account1", "account3") if is_canary else READY
     hosts = {name: {"cmk_account_name": name, **(own if name == "account2" else {})} for name in names}
-    shared = {name: value for name, value in VARS.items() if name != "cmk_account_name"}
-    text = yaml.safe_dump({"accounts": {"hosts": hosts, "vars": shared}}, sort_keys=False)
     wanted = {"cmk_hosts": "accounts", "cmk_key_max_age": "P90D", "cmk_max_fail_percentage": 0}
-    arguments = ["-i", str(ansible.write("inventory.yml", text))]
+    arguments = inventory(ansible, hosts)
 
     for check in (True, False):
         run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, check=check, arguments=arguments)
@@ -227,19 +235,12 @@ def test_the_trouble_of_one_account_stops_no_other(
 
 def test_a_lock_of_all_accounts_is_one_cause(ansible: Ansible, service: Service) -> None:
     """No read shows a lock, and Azure refuses the change. The new version is shared, so no account has changed."""
-    service.make_vault()
-    first = str(service.make_key().id)
-    for name in READY:
-        service.grant(service.make_account(name)["identity"]["principalId"])
-        service.point(first, name)
-    service.sandbox.control.advance(QUARTER)
+    first = on_an_old_version(service)
     service.sandbox.control.behavior(resource_lock="accounts")
     hosts = {name: {"cmk_account_name": name} for name in READY}
-    shared = {name: value for name, value in VARS.items() if name != "cmk_account_name"}
-    inventory = ansible.write("inventory.yml", {"accounts": {"hosts": hosts, "vars": shared}})
     wanted = {"cmk_hosts": "accounts", "cmk_key_max_age": "P90D"}
 
-    run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=["-i", str(inventory)])
+    run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=inventory(ansible, hosts))
 
     assert run.rc != 0
     [line] = left_alone(run)

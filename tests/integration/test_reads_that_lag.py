@@ -556,18 +556,25 @@ def test_later_is_confirmed_at_once_if_no_note_is_kept(
     assert now(service) - began >= DELAY - 1
 
 
+def moved_after_revocation(runner: OneProcess, service: Service, takes_effect: int) -> Report:
+    """Revoke access, to be confirmed later, and let another tool move the account to the key before the revocation
+    takes effect, after these seconds. Returns the options of the revocation."""
+    principal, first = service.on_key()
+    service.point(None)
+    service.sandbox.control.advance(30 * DAY)
+    service.sandbox.control.timing(policy_propagation=takes_effect)
+    revoke = {"vault_name": "vault-one", "principal_id": principal, "state": "absent", "in_use": "keep"}
+    assert done(runner.module("keyvault_cmk_access", {**revoke, "confirm": "later"}))["confirmed"] is False
+    service.point(first)
+    return revoke
+
+
 @pytest.mark.parametrize("lost", [True, False])
 def test_a_revocation_is_confirmed_although_the_notes_of_the_run_are_lost(
     runner: OneProcess, service: Service, lost: bool
 ) -> None:
     """Another tool moves the account to the key before the revocation takes effect. The run's folder is deleted."""
-    principal, first = service.on_key()
-    service.point(None)
-    service.sandbox.control.advance(30 * DAY)
-    service.sandbox.control.timing(policy_propagation=300)
-    revoke = {"vault_name": "vault-one", "principal_id": principal, "state": "absent", "in_use": "keep"}
-    assert done(runner.module("keyvault_cmk_access", {**revoke, "confirm": "later"}))["confirmed"] is False
-    service.point(first)
+    revoke = moved_after_revocation(runner, service, 300)
     if lost:
         shutil.rmtree(runner.tokens)
     report = done(runner.module("keyvault_cmk_access", {**revoke, "wait_timeout": 600}))
@@ -582,13 +589,7 @@ def test_a_revocation_is_confirmed_although_the_disk_is_full(
     runner: OneProcess, service: Service, has_room: bool
 ) -> None:
     """A value that cannot be stored removes all other values, but not the note of the revocation."""
-    principal, first = service.on_key()
-    service.point(None)
-    service.sandbox.control.advance(30 * DAY)
-    service.sandbox.control.timing(policy_propagation=600)
-    revoke = {"vault_name": "vault-one", "principal_id": principal, "state": "absent", "in_use": "keep"}
-    assert done(runner.module("keyvault_cmk_access", {**revoke, "confirm": "later"}))["confirmed"] is False
-    service.point(first)
+    revoke = moved_after_revocation(runner, service, 600)
     if not runner.disk_can_be_filled:
         pytest.skip("there is no separate disk")
     runner.fill_disk()
