@@ -151,9 +151,10 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
             # The defaults that other values replaced. A default that is blank itself is not evaluated a second time.
             defaults = {k: v for k, v in self._task._role.get_default_vars().items() if given.get(k) != v}
             self._task.args = without_blanks(self._task.args, variables, defaults, self._templar.template)
-            first, *later = self._tasks_of_role()
-            is_first = first.name == self._task.name
-            problems = self._problems(role, later, defaults) if is_first else []
+            tasks = [task for block in self._task._role.get_task_blocks() for task in _tasks_in(block)]
+            # The first task of a role that uses a module of this collection has no condition.
+            is_first = tasks[0].name == self._task.name
+            problems = self._problems(role, [*tasks[1:], *self._later_play(tasks)], defaults) if is_first else []
             if problems:
                 failure = several(problems).result() if len(problems) > 1 else problems[0]
                 return self._with_warnings({"failed": True, **failure}, role, task_vars or {})
@@ -185,21 +186,17 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
                 names[result["option"]] = names.get(named[0], named[0])
         return names
 
-    def _tasks_of_role(self) -> list[Any]:
-        """The tasks of the role that use a module of this collection. The first one has no condition. If the playbook
-        runs the last tasks of the role in a later play, they are among them."""
-        tasks = [task for block in self._task._role.get_task_blocks() for task in _tasks_in(block)]
-        names = {task.name for task in tasks}
-        return [*tasks, *(task for task in self._tasks_of_clean_up() if task.name not in names)]
-
-    def _tasks_of_clean_up(self) -> list[Any]:
+    def _later_play(self, tasks: Sequence[Any]) -> list[Any]:
+        """The last tasks of the role, if a later play of the playbook runs them."""
         file = Path(self._task._role._role_path, "tasks", "clean_up.yml")
         if not file.exists():
             return []
         # Since ansible-core 2.19, only trusted texts are templates.
         trusted: dict[str, Any] = {"trusted_as_template": True} if _KNOWS_TRUST else {}
         loaded = self._loader.load_from_file(str(file), **trusted)
-        return [Task.load(one, role=self._task._role, loader=self._loader) for one in loaded]
+        last = [Task.load(one, role=self._task._role, loader=self._loader) for one in loaded]
+        names = {task.name for task in tasks}
+        return [task for task in last if task.name not in names]
 
     def _problems(self, role: str, later_tasks: Sequence[Any], defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Before the first task of a role: the results of the errors of all invalid variables, if a variable has a

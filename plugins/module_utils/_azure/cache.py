@@ -21,6 +21,8 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import time
+import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, nullcontext
@@ -43,6 +45,7 @@ _times: ContextVar[list[float] | None] = ContextVar("_times", default=None)
 _shared_since: ContextVar[float | None] = ContextVar("_shared_since", default=None)
 # After this number of single reads, all members are listed. A page of a list has about a hundred.
 _LIST_THRESHOLD = 4
+_PARTS = 64
 
 
 def request_sent() -> None:
@@ -190,12 +193,12 @@ class Cache:
         if len(members) <= _LIST_THRESHOLD:
             return None
         since = self.get(lambda: self._keep_all(read_all, *name), *name, "all", not_before=RECENTLY)
-        kept = self._files.load(self._caller(), *name, member)
+        part = self._files.load(self._caller(), *name, _part_of(member))
         changed_at = self._files.load("written", *name, member) or 0.0
-        if not (kept and kept["at"] >= since and kept["at"] > changed_at):
+        if not (part and member in part["values"] and part["at"] >= since and part["at"] > changed_at):
             return None
         self.has_shared = True
-        return kept["value"]
+        return part["values"][member]
 
     # What is out of date
 
@@ -232,12 +235,21 @@ class Cache:
     def _keep_all(self, read_all: Callable[[], Mapping[str, Any]], *name: str) -> float:
         """List all members and cache them. Returns the time at which the read began."""
         at = time.monotonic()
+        parts = defaultdict[str, dict[str, Any]](dict)
         for member, value in read_all().items():
-            self._files.store({"at": at, "value": value}, self._caller(), *name, member)
+            parts[_part_of(member)][member] = value
+        for part, values in parts.items():
+            self._files.store({"at": at, "values": values}, self._caller(), *name, part)
         return at
 
 
 JUST_NOW, RECENTLY = Cache.just_now, Cache.recently
+
+
+def _part_of(member: str) -> str:
+    """The part of a list that has the member. A file for each member would take long to write, and a single file long
+    to read."""
+    return f"part {zlib.crc32(member.encode()) % _PARTS}"
 
 
 def _timed(read: Callable[[], Any]) -> dict[str, Any]:
