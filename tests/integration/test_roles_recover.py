@@ -404,3 +404,21 @@ def test_two_accounts_of_one_host(ansible: Ansible, service: Service) -> None:
 
     assert run.rc == 0, run.output
     assert all(service.is_available(name) for name in ("account1", "account2"))
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_a_disabled_version_of_another_type_stays_disabled(roles: RolesRunner, service: Service, follow: bool) -> None:
+    """Batch has never used the EC version, which somebody created by mistake."""
+    _, first = service.on_key(follow=follow)
+    service.sandbox.control.advance(60)
+    elliptic = service.keys().create_ec_key("key1").properties.version
+    assert elliptic is not None
+    service.disable(version=elliptic)
+    service.disable(version=first.rpartition("/")[2])
+    assert not service.is_available()
+
+    run = recover(roles)
+
+    assert result(run)["available"] is True
+    assert service.is_available()
+    assert [one.version for one in service.versions() if not one.enabled] == [elliptic]

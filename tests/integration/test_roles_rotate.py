@@ -200,6 +200,18 @@ def test_a_disabled_newest_version_is_not_enabled(ansible: Ansible, service: Ser
     assert service.is_available()
 
 
+def test_a_newest_version_of_another_type(roles: RolesRunner, service: Service) -> None:
+    """Somebody has created an EC version by mistake. The remedy of the error lets the next run rotate."""
+    service.on_key()
+    service.sandbox.control.advance(DAY)
+    elliptic = service.keys().create_ec_key("key1").properties.version
+    refused(run_role(roles, "rotate", **FORCE), KEY, f"{elliptic}", "has the type EC", "disable it")
+    service.disable(version=elliptic)
+    assert steps(rotate(roles, **FORCE)) == ["key", "encryption"]
+    assert service.key().key_type == "RSA"
+    assert service.is_available()
+
+
 def test_unused_versions_are_disabled(roles: RolesRunner, service: Service) -> None:
     """Two rotations within hours. A run after the margin of seven days disables the versions of both."""
     _, first = service.on_key()

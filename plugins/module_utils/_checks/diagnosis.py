@@ -65,6 +65,8 @@ class Symptoms(TypedDict, total=False):
     deleted_vault: DeletedVault | CmkError | None
     deleted_key: KeyBundle | CmkError | None
     versions: Sequence[KeyItem] | CmkError | None
+    # The unusable versions of a type that Batch does not support.
+    unsupported: Sequence[str]
     # The user-assigned identities of the account that were deleted.
     missing_identities: Sequence[str]
     is_report: bool
@@ -502,7 +504,8 @@ def _unusable(evidence: Evidence, observed: Symptoms) -> dict[str, str]:
     if refused:
         said = _said(observed)
         items += [item for item in _listed(observed) or () if version_of(item) in said]
-    return _unusable_of(items, evidence)
+    unsupported = observed.get("unsupported", ())
+    return _unusable_of([item for item in items if version_of(item) not in unsupported], evidence)
 
 
 def _needed(evidence: Evidence, observed: Symptoms) -> list[str]:

@@ -30,6 +30,7 @@ from ..._checks.preflight import (
     require,
     without_deleted,
 )
+from ..._checks.versions import MARGIN_SECONDS
 from ..._core.concurrent import in_background, map_concurrent, value_or_error
 from ..._core.documents import Account, KeyBundle, KeyItem, RoleAssignment, RoleDefinitionProperties, Vault
 from ..._core.errors import CmkError, Denied, NotFound, Unavailable
@@ -40,7 +41,7 @@ from ..account.document import is_gone
 from ..vault.document import uses_rbac
 from ..vault.reads import VaultReads
 from .client import Keys
-from .document import version_of
+from .document import TYPES, ended_at, version_of
 
 
 class EvidenceReader:
@@ -222,12 +223,14 @@ class SymptomReader:
     def read(self, account: Account, key: KeyIdentifier) -> Symptoms:
         evidence = self._evidence.of_account(account, key)
         there, unreachable = isinstance(evidence.vault, Mapping), is_unreachable(evidence.bundle)
+        versions = None if evidence.vault is None else _or_error(lambda: self._keys.versions(key, RECENTLY))
         found: Symptoms = {
             **self._of_identities(account, evidence),
             # An error if a deleted vault may exist that the caller may not read.
             "deleted_vault": None if there else self._vaults.find_deleted(key.vault, is_unreachable=unreachable),
             "deleted_key": self._keys.deleted(key) if evidence.bundle is None else None,
-            "versions": None if evidence.vault is None else _or_error(lambda: self._keys.versions(key, RECENTLY)),
+            "versions": versions,
+            "unsupported": self._unsupported(key, versions),
             "is_report": True,
         }
         return self._with_time(account, found)
@@ -263,6 +266,19 @@ class SymptomReader:
         if used is None or isinstance(used, CmkError):
             return None
         return _or_error(lambda: self._keys.versions(key, RECENTLY))
+
+    def _unsupported(self, key: KeyIdentifier, versions: list[KeyItem] | CmkError | None) -> list[str]:
+        """The versions that became unusable inside the margin and are of a type that Batch does not support, which a
+        list of versions does not show."""
+        if versions is None or isinstance(versions, CmkError):
+            return []
+        now = self._keys.now
+        ended = [one for one in versions if now - MARGIN_SECONDS < ended_at(one, now) <= now]
+        names = [version_of(one) for one in ended]
+        read = map_concurrent(
+            lambda name: value_or_error(lambda: self._keys.bundle(replace(key, version=name), RECENTLY)), names
+        )
+        return [name for name, one in read.items() if isinstance(one, Mapping) and one["key"]["kty"] not in TYPES]
 
     def _of_identities(self, account: Account, evidence: Evidence) -> Symptoms:
         """The user-assigned identities of the account that were deleted, and the evidence without their access."""
