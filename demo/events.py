@@ -104,7 +104,7 @@ def rulebook(folder: Path) -> Iterator[Running]:
     inventory, settings = folder / "inventory", folder / "events.yml"
     (inventory / "group_vars").mkdir(parents=True)
     (inventory / "batch_accounts.yml").write_text("plugin: azbatch.cmk.batch_accounts\n")
-    (inventory / "group_vars" / "all.yml").write_text("cmk_key_max_age: P90D\n")
+    (inventory / "group_vars" / "all.yml").write_text("cmk_key_max_version_age: P90D\n")
     secret = secrets.token_urlsafe(32)
     settings.write_text(
         yaml.safe_dump({"cmk_event_host": "127.0.0.1", "cmk_event_port": port, "cmk_event_secret": secret})

@@ -23,7 +23,7 @@ VARS = Path(__file__).with_name("vars.yml")
 STEPS = (
     ("provision", "provision", ()),
     ("provision again", "provision", ()),
-    ("rotate", "rotate", ("cmk_key_force_new_version=true",)),
+    ("rotate", "rotate", ("cmk_key_new_version=true",)),
     ("rotate again", "rotate", ()),
     ("revert", "revert", ()),
 )

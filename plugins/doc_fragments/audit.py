@@ -64,7 +64,8 @@ options:
     elements: str
     default: []
   max_version_age:
-    description: Maximum age of a version, as an ISO 8601 duration such as V(P90D). By default, the age is not limited.
+    description: Maximum age of a version, such as V(90d) or the ISO 8601 duration V(P90D). By default, the age is not
+      limited.
     type: str
   min_days_to_expiry:
     description: Report a version that expires in fewer days.

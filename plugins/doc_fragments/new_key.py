@@ -22,8 +22,8 @@ options:
     type: int
   expires_in:
     description:
-      - Period after which a new version expires, counted from its creation, as an ISO 8601 duration such as V(P1Y) or
-        V(P90D). A month counts as 30 days, a year as 365. It must be more than 18 days, because a version is replaced
+      - Period after which a new version expires, counted from its creation, such as V(90d) or the ISO 8601 duration
+        V(P1Y). A month counts as 30 days, a year as 365. It must be more than 18 days, because a version is replaced
         nine days before it expires.
       - By default, a new version does not expire. Existing versions are not changed.
     type: str
@@ -37,15 +37,14 @@ options:
     type: dict
     suboptions:
       expiry_time:
-        description: Period after which versions that the policy creates expire, as an ISO 8601 duration of 28 days or
-          more.
+        description: Period after which versions that the policy creates expire, as a duration of 28 days or more.
         type: str
       time_after_create:
-        description: Period after the creation of a version when Key Vault creates the next version, as an ISO 8601
-          duration.
+        description: Period after the creation of a version when Key Vault creates the next version, as a
+          duration such as V(90d).
         type: str
       time_before_expiry:
-        description: Period before the expiry of a version when Key Vault creates the next version, as an ISO 8601
-          duration.
+        description: Period before the expiry of a version when Key Vault creates the next version, as a
+          duration such as V(90d).
         type: str
 """

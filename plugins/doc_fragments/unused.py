@@ -13,7 +13,7 @@ options:
   unused_for:
     description:
       - How long accounts and pools must not have used the resource before the task disables, deletes or revokes the
-        resource, as an ISO 8601 duration.
+        resource, as a duration such as V(14d).
       - Microsoft does not document how long Batch needs a key after an account has left the key. If the time is shorter
         than seven days, accounts may lose their key, and the module returns a warning that names the accounts.
       - V(P0D) does not wait. Use it if a key has leaked.

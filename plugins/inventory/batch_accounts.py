@@ -77,7 +77,7 @@ keyed_groups:
   - key: cmk_tags.team | default('nobody')
     prefix: team
 compose:
-  cmk_key_max_age: "'P30D' if cmk_tags.tier | default('') == 'gold' else 'P90D'"
+  cmk_key_max_version_age: "'P30D' if cmk_tags.tier | default('') == 'gold' else 'P90D'"
 
 # Cached for one hour
 cache: true

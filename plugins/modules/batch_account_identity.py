@@ -53,10 +53,14 @@ options:
       - Requires O(identity_id). That identity must have access to the key.
       - This option has no effect on an existing account. Use M(azbatch.cmk.batch_encryption) to change its key.
     type: str
-  follow_latest:
-    description: Make a new account follow the latest version of the key, even if O(key_identifier) names a version.
-    type: bool
-    default: false
+  version_mode:
+    description:
+      - With V(follow), a new account follows the latest version of the key, although O(key_identifier) may name one.
+        With the other values, O(key_identifier) decides.
+      - The values are those of M(azbatch.cmk.batch_encryption), so that one variable can be used for both modules.
+    type: str
+    choices: [update, keep, pin, follow]
+    default: update
   vault_resource_group:
     description:
       - Resource group of the vault that O(key_identifier) names. By default, the module searches all subscriptions that
@@ -114,7 +118,7 @@ EXAMPLES = r"""
     name: mybatch
     identity_id: "{{ batch_identity_id }}"
     key_identifier: "{{ key.key_identifier }}"
-    follow_latest: true
+    version_mode: follow
     vault_resource_group: rg-keys
     vault_subscription_id: 11111111-2222-3333-4444-555555555555
 
@@ -236,7 +240,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "identity_id": {"type": "str"},
     # The identifier of a key is no secret, although Ansible suspects that by the name of the option.
     "key_identifier": {"type": "str", "no_log": False},
-    "follow_latest": {"type": "bool", "default": False},
+    "version_mode": {"type": "str", "choices": ["update", "keep", "pin", "follow"], "default": "update"},
     "vault_resource_group": {"type": "str"},
     "vault_subscription_id": {"type": "str"},
     "adopt_existing": {"type": "bool", "default": False},

@@ -40,47 +40,32 @@ options:
     choices: [microsoft_keyvault, microsoft_batch]
   key_identifier:
     description:
-      - Identifier of the key, as V(https://VAULT.vault.azure.net/keys/KEY/VERSION). The account is pinned to that
-        version, unless O(follow_latest) is V(true).
+      - Identifier of the key, as V(https://VAULT.vault.azure.net/keys/KEY/VERSION).
       - Without the version, the account follows the latest version of the key. Batch then uses new versions
-        automatically.
+        automatically. See O(version_mode) for an account that already uses a customer-managed key.
     type: str
-  follow_latest:
+  version_mode:
     description:
-      - Whether the account follows the latest version of the key. V(false) requires a version in O(key_identifier).
-      - By default, O(key_identifier) decides. With a version, the account is pinned to that version, and without a
-        version, the account follows the latest version. See O(keep_follow_latest).
-    type: bool
-  keep_follow_latest:
-    description:
-      - An account that already follows this key keeps following it, although O(key_identifier) names a version.
-      - If O(key_identifier) names no version, an account that is pinned to a version of any key is pinned to the newest
-        version that can be used.
-      - It has no effect if O(follow_latest) is set.
-    type: bool
-    default: false
-  update_version:
-    description:
-      - Move an account that is pinned to another version of the key to the version in O(key_identifier).
-      - With V(false), such an account keeps its version, unless that version expires within nine days. An account that
-        follows this key keeps following it, unless O(follow_latest) is V(false).
-    type: bool
-    default: true
-  previous_vault_name:
-    description:
-      - Name of the vault of the only key that the account may use before the change.
-      - The module refuses an account that uses another key or a Microsoft-managed key. An account that already meets
-        the goal is not refused.
+      - Whether the account is pinned to a version of the key or follows the latest version.
+      - With V(update), an account that uses a customer-managed key stays pinned, to the version in O(key_identifier),
+        or keeps following the latest version. For any other account, O(key_identifier) decides.
+      - With V(keep), an account that is pinned to another version of the key also keeps its version, unless that
+        version expires within nine days. An account on another key is moved as with V(update).
+      - With V(pin), the account is pinned to the version in O(key_identifier).
+      - With V(follow), the account follows the latest version, although O(key_identifier) may name one.
+      - If O(key_identifier) names no version, an account that is pinned is pinned to the newest version that can be
+        used.
     type: str
-  previous_key_name:
-    description: Name of the key in O(previous_vault_name). Both options require each other.
-    type: str
-  replace_key:
+    choices: [update, keep, pin, follow]
+    default: update
+  previous_key:
     description:
-      - Move an account that uses a different customer-managed key, that is, a key of another vault or of another name.
-      - By default, the module refuses such an account. A different version of the same key is not a different key.
-    type: bool
-    default: false
+      - The only customer-managed key that the account may use before the change, as a key identifier or as
+        V(VAULT/KEY), or V(any). The version does not matter.
+      - The module refuses an account that uses another key or, unless it is V(any), a Microsoft-managed key. An account
+        that already meets the goal is not refused.
+      - By default, the module refuses to move an account from another customer-managed key to O(key_identifier).
+    type: str
   wait_until_available:
     description:
       - If the account already uses O(key_identifier) and is not available, wait up to O(wait_timeout) seconds.
@@ -143,7 +128,7 @@ EXAMPLES = r"""
     account_name: mybatch
     key_source: microsoft_keyvault
     key_identifier: "{{ key.key_identifier }}"
-    follow_latest: true
+    version_mode: follow
 
 - name: Switch an account to a different key in a vault of another resource group
   azbatch.cmk.batch_encryption:
@@ -151,7 +136,7 @@ EXAMPLES = r"""
     account_name: mybatch
     key_source: microsoft_keyvault
     key_identifier: https://othervault.vault.azure.net/keys/batch
-    replace_key: true
+    previous_key: any
     vault_resource_group: rg-keys
     vault_subscription_id: 11111111-2222-3333-4444-555555555555
 
@@ -161,23 +146,30 @@ EXAMPLES = r"""
     account_name: mybatch
     key_source: microsoft_keyvault
     key_identifier: "{{ key.key_identifier }}"
-    update_version: false
+    version_mode: keep
 
-- name: Move an account to a new version of its key, unless the account follows the latest version
+- name: Pin an account that follows the latest version
   azbatch.cmk.batch_encryption:
     resource_group: rg-batch
     account_name: mybatch
     key_source: microsoft_keyvault
     key_identifier: "{{ key.key_identifier }}"
-    keep_follow_latest: true
+    version_mode: pin
 
-- name: Revert an account that uses this key or a Microsoft-managed key; leave it alone if it is not ready
+- name: Move a pinned account to a new version of its key; an account that follows the latest version keeps following it
+  azbatch.cmk.batch_encryption:
+    resource_group: rg-batch
+    account_name: mybatch
+    key_source: microsoft_keyvault
+    key_identifier: "{{ key.key_identifier }}"
+    version_mode: update
+
+- name: Revert an account that uses this key or a Microsoft-managed key
   azbatch.cmk.batch_encryption:
     resource_group: rg-batch
     account_name: mybatch
     key_source: microsoft_batch
-    previous_vault_name: myvault
-    previous_key_name: batch
+    previous_key: myvault/batch
 
 - name: After a repair of the key, wait up to 15 minutes until the account is available
   azbatch.cmk.batch_encryption:
@@ -345,13 +337,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_resource_group": {"type": "str"},
     "vault_subscription_id": {"type": "str"},
     "wait_until_available": {"type": "bool", "default": False},
-    "replace_key": {"type": "bool", "default": False, "no_log": False},
     "require_readable": {"type": "bool", "default": False},
-    "follow_latest": {"type": "bool"},
-    "keep_follow_latest": {"type": "bool", "default": False},
-    "update_version": {"type": "bool", "default": True},
-    "previous_vault_name": {"type": "str"},
-    "previous_key_name": {"type": "str", "no_log": False},
+    "version_mode": {"type": "str", "choices": ["update", "keep", "pin", "follow"], "default": "update"},
+    "previous_key": {"type": "str", "no_log": False},
 }
 
 
@@ -359,7 +347,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = encryption_goal.desired(params)
 
     def move() -> Outcome:
-        wanted = cloud.encryption.of_pinned_account(goal)
+        wanted = cloud.encryption.for_account(goal)
         keep_versions = partial(cloud.encryption.keep_versions, wanted, cloud.rights.missing)
         rights = cloud.rights.of(encryption_goal.NEEDED)
         outcome = converge(wanted, cloud.encryption, encryption_plan, before_change=keep_versions, rights=rights)

@@ -18,7 +18,7 @@ version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
 options:
-  resource_group:
+  vault_resource_group:
     description:
       - Name of the vault's resource group. By default, the module searches all subscriptions that the caller can read.
     type: str
@@ -90,13 +90,13 @@ seealso:
 EXAMPLES = r"""
 - name: Grant a Batch account's system-assigned identity access to the keys of a vault
   azbatch.cmk.keyvault_cmk_access:
-    resource_group: rg-keys
+    vault_resource_group: rg-keys
     vault_name: myvault
     principal_id: "{{ account.identity.principal_id }}"
 
 - name: Grant a user-assigned identity access to one key
   azbatch.cmk.keyvault_cmk_access:
-    resource_group: rg-keys
+    vault_resource_group: rg-keys
     vault_name: myvault
     key_name: batch
     identity_id: "{{ batch_identity_id }}"
@@ -115,7 +115,7 @@ EXAMPLES = r"""
 
 - name: Grant an account access to a vault in another subscription
   azbatch.cmk.keyvault_cmk_access:
-    resource_group: rg-keys
+    vault_resource_group: rg-keys
     vault_name: myvault
     vault_subscription_id: 11111111-2222-3333-4444-555555555555
     account_name: mybatch
@@ -123,7 +123,7 @@ EXAMPLES = r"""
 
 - name: Revoke the access if no account uses it
   azbatch.cmk.keyvault_cmk_access:
-    resource_group: rg-keys
+    vault_resource_group: rg-keys
     vault_name: myvault
     principal_id: "{{ account.identity.principal_id }}"
     state: absent
@@ -260,7 +260,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access impo
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "resource_group": {"type": "str"},
+    "vault_resource_group": {"type": "str"},
     "vault_subscription_id": {"type": "str"},
     "vault_name": {"type": "str"},
     # The identifier of a key is no secret, although Ansible suspects that by the name of the option.

@@ -28,20 +28,20 @@ options:
     description:
       - Identifier of the key, instead of O(vault_name) and O(name). If it has a version, it also replaces O(version).
     type: str
-  account_name:
+  used_by_account:
     description:
       - Name of a Batch account that must use the key, with O(state=present). The module fails if the account uses
         another key. Nothing is changed if the account is not available.
       - If tasks of a run request a new version for several accounts with O(new_version) or O(max_version_age), the
         tasks share one new version.
     type: str
-  resource_group:
-    description: Name of the resource group of O(account_name).
+  account_resource_group:
+    description: Name of the resource group of O(used_by_account).
     type: str
   state:
     description:
       - V(present) ensures that the key has a version that can be used. The newest version that is enabled and valid now
-        counts. If there is none, a disabled version is enabled only with O(enable_key). A new version is created if the
+        counts. If there is none, a disabled version is enabled only with O(enable). A new version is created if the
         key has no version, if the newest version expires within nine days, or if O(max_version_age) or O(new_version)
         requires one. A version that is valid later does not prevent that. RV(staged_versions) names such versions.
       - V(enabled) ensures that O(version), by default the newest version, can be used again. The version is enabled,
@@ -60,11 +60,12 @@ options:
     type: str
   extend_expired_by:
     description:
-      - With O(state=enabled), the new expiry of an expired version, counted from now, as an ISO 8601 duration. Rotate
+      - With O(state=enabled), the new expiry of an expired version, counted from now, as a duration such as V(90d).
+        Rotate
         within this time.
     type: str
     default: P30D
-  enable_key:
+  enable:
     description:
       - With O(state=present), enable the newest version if the version is disabled.
       - By default, an older version counts that can be used. If there is none, a disabled version is refused, because
@@ -81,7 +82,8 @@ options:
     default: false
   max_version_age:
     description:
-      - Create a new version if the newest version is older than this ISO 8601 duration, such as V(P90D). A nightly run
+      - Create a new version if the newest version is older than this duration, such as V(90d) or the ISO 8601
+        duration V(P90D). A nightly run
         therefore changes something only if rotation is due.
     type: str
   new_version:
@@ -92,7 +94,7 @@ options:
     description:
       - Purpose of the new version with O(new_version), such as the number of a change or of a workflow job. The version
         gets the tag C(azbatch-cmk-new-version-for) with this text, at most 256 characters.
-      - With O(account_name), the default is a text that only this run of Ansible has.
+      - With O(used_by_account), the default is a text that only this run of Ansible has.
       - If the key has an enabled version for the same purpose that is younger than seven days, no version is created.
         Independent runs therefore share a version. Two runs that read the key at the same moment create one version
         each; both use the newest version in their next run.
@@ -215,14 +217,14 @@ EXAMPLES = r"""
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
     name: batch
-    enable_key: true
+    enable: true
 
 - name: Create a version when rotation is due; leave an account alone that is not ready
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
     name: batch
-    account_name: mybatch
-    resource_group: rg-batch
+    used_by_account: mybatch
+    account_resource_group: rg-batch
     max_version_age: P90D
 
 - name: Make an expired version usable for two more weeks
@@ -449,15 +451,15 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "name": {"type": "str"},
     # The identifier of a key is no secret, although Ansible suspects that by the name of the option.
     "key_identifier": {"type": "str", "no_log": False},
-    "account_name": {"type": "str"},
-    "resource_group": {"type": "str"},
+    "used_by_account": {"type": "str"},
+    "account_resource_group": {"type": "str"},
     "state": {
         "type": "str",
         "default": "present",
         "choices": ["present", "enabled", "disabled", "absent", "recovered"],
     },
     "version": {"type": "str"},
-    "enable_key": {"type": "bool", "default": False, "no_log": False},
+    "enable": {"type": "bool", "default": False, "no_log": False},
     "recover": {"type": "bool", "default": False},
     **NEW_KEY,
     "extend_expired_by": {"type": "str", "default": "P30D"},
@@ -473,7 +475,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = key_goal.desired(params)
-    group, account = params["resource_group"], params["account_name"]
+    group, account = params["account_resource_group"], params["used_by_account"]
     if account and goal.state == "present":
         return readiness.explained(
             partial(_for_account, goal, group, account, cloud),
@@ -493,7 +495,9 @@ def _for_account(goal: Goal, group: str, name: str, cloud: Cloud) -> Outcome:
     account = cloud.accounts.listed(group, name)
     if account is None or not goal.names(key_of(account)):
         account = cloud.accounts.existing(group, name)
-    used = encryption_document.required_key(required(account, group, name), goal.vault, goal.name)
+    used = encryption_document.required_key(
+        required(account, group, name, group_option="account_resource_group"), goal.vault, goal.name
+    )
     # An account that is pinned to a version has to be moved to the new version. Without the rights for that, no version
     # is created.
     to_move = [*rights.to_set_encryption(group, name), rights.to_see_access(used.vault, group)] if used.version else []
@@ -536,7 +540,7 @@ def exclusive(params: Mapping[str, Any]) -> str:
 
 def forced_version(params: Mapping[str, Any]) -> str | None:
     """The name under which a run notes a version that the task forces for an account."""
-    if not (params["new_version"] and params["account_name"]):
+    if not (params["new_version"] and params["used_by_account"]):
         return None
     goal = key_goal.desired(params)
     return key_in_vault(goal.vault, goal.name)

@@ -18,7 +18,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_guid, key_of, place_of, principals_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import (
-    SYSTEM_ASSIGNED,
     USER_ASSIGNED,
     describe_identity,
 )
@@ -47,7 +46,7 @@ class _Always(TypedDict):
 class Record(_Always, total=False):
     """The data of an account, as the variables of its host."""
 
-    cmk_identity: str
+    cmk_identity_id: str
     # Set if the account uses a customer-managed key.
     cmk_vault_name: str
     cmk_key_name: str
@@ -80,7 +79,7 @@ def record(account: Account) -> Record:
         "cmk_tags": account.get("tags") or {},
     }
     if option := _identity(identity):
-        known["cmk_identity"] = option
+        known["cmk_identity_id"] = option
     if key:
         known["cmk_vault_name"] = key.vault
         known["cmk_key_name"] = key.name
@@ -89,10 +88,8 @@ def record(account: Account) -> Record:
 
 
 def _identity(identity: Identity) -> str | None:
-    """The value of cmk_identity. The role provision keeps all identities of an account that has the given identity."""
+    """A user-assigned identity of the account. The role provision keeps all identities of an account that has it."""
     described = describe_identity(identity)
-    if described["type"] == SYSTEM_ASSIGNED:
-        return SYSTEM_ASSIGNED
     return min(described["user_assigned_identities"]) if described["type"] == USER_ASSIGNED else None
 
 
@@ -110,7 +107,7 @@ def groups(known: Record) -> Iterator[str]:
     # interleaved.
     yield f"key_source_{known['cmk_key_source']}"
     yield f"subscription_{known['cmk_subscription_id']}"
-    yield f"region_{known['cmk_location']}"
+    yield f"location_{known['cmk_location']}"
     yield f"resource_group_{known['cmk_resource_group']}"
     if "cmk_vault_name" in known:
         yield f"vault_{known['cmk_vault_name']}"

@@ -96,7 +96,8 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
         return len(task_vars["ansible_play_hosts_all"]) > 1 or not fails
 
     def _account(self) -> str:
-        return str(self._task.args.get("account_name") or self._task.args.get("name") or "")
+        args = self._task.args
+        return str(args.get("account_name") or args.get("used_by_account") or args.get("name") or "")
 
     def _other_host(self, files: RunFiles, host: str) -> str | None:
         """The host of the play that has changed the account of this task before, if it is another one."""

@@ -62,15 +62,13 @@ _PASSED_ON = re.compile(
 )
 _VARIABLE = re.compile(r"\bcmk_\w+")
 _PREFIX = "cmk_"
-_WITH_DEFAULT = ("cmk_key_force_new_version", "cmk_unused_versions")
-_INTERVALS = frozenset(
-    {"cmk_unused_versions", "cmk_unused_versions_after", "cmk_key_max_age", "cmk_key_rotation_policy"}
-)
+_WITH_DEFAULT = ("cmk_key_new_version", "cmk_unused_versions")
+_INTERVALS = frozenset({"cmk_unused_versions", "cmk_unused_for", "cmk_key_max_version_age", "cmk_key_rotation_policy"})
 # If one of these variables is set, the role rotate does more than move an account to the newest version.
-RULES = frozenset({*_WITH_DEFAULT, "cmk_key_max_age", "cmk_key_rotation_policy"})
+RULES = frozenset({*_WITH_DEFAULT, "cmk_key_max_version_age", "cmk_key_rotation_policy"})
 NO_RULE = (
     "No variable requests a rotation, so the role rotate creates a new version only if the newest version expires "
-    "within nine days. To rotate, set cmk_key_max_age (for example P90D), cmk_key_force_new_version or "
+    "within nine days. To rotate, set cmk_key_max_version_age (for example P90D), cmk_key_new_version or "
     "cmk_key_rotation_policy. To disable unused versions, set cmk_unused_versions: disable."
 )
 # A template that uses the result of an earlier task. Its value is not known before that task.
@@ -366,22 +364,22 @@ def _too_often(values: Mapping[str, Any]) -> Iterator[str]:
     """The warning that no version is ever unused for the requested time. `values` are those of _INTERVALS."""
     if values.get("cmk_unused_versions") != "disable":
         return
-    after, age = values["cmk_unused_versions_after"], values.get("cmk_key_max_age")
+    after, age = values["cmk_unused_for"], values.get("cmk_key_max_version_age")
     after = UNUSED["unused_for"]["default"] if is_blank(after) else after
-    unused_for = seconds(after, "cmk_unused_versions_after", or_none=True) or 0
+    unused_for = seconds(after, "cmk_unused_for", or_none=True) or 0
     policy = values.get("cmk_key_rotation_policy")
     # Key Vault creates the next version before the nightly run.
     intervals = {
-        "cmk_key_max_age": None if is_blank(age) else seconds(age, "cmk_key_max_age"),
+        "cmk_key_max_version_age": None if is_blank(age) else seconds(age, "cmk_key_max_version_age"),
         "cmk_key_rotation_policy": rotation_policy.interval(check_type_dict(policy)) - 1 if policy else None,
     }
     name = next((name for name, interval in intervals.items() if interval is not None and interval < unused_for), None)
     if name:
         yield (
             f"With this {name}, new versions of the key are created so often that their previous versions are never "
-            "unused for the time in cmk_unused_versions_after. Therefore no version is disabled until rotation pauses "
+            "unused for the time in cmk_unused_for. Therefore no version is disabled until rotation pauses "
             f"for that time, and the number of enabled versions grows. Use a longer time in {name} or a shorter "
-            "cmk_unused_versions_after."
+            "cmk_unused_for."
         )
 
 
@@ -472,7 +470,7 @@ def _wrong(name: str, value: Any, problem: str, remedy: str) -> CmkError:
 
 def rotates(variables: Mapping[str, Any]) -> bool:
     """Whether the role rotate has a rule. `variables` are the variables of `RULES` that are set."""
-    unused, forced = variables.get("cmk_unused_versions"), variables.get("cmk_key_force_new_version")
+    unused, forced = variables.get("cmk_unused_versions"), variables.get("cmk_key_new_version")
     others = {name: value for name, value in variables.items() if name not in _WITH_DEFAULT}
     return any(others.values()) or boolean(forced or False, strict=False) or unused not in (None, "", "keep")
 
@@ -549,7 +547,7 @@ def name_variables(
 
 
 def with_variables(text: Any, variables: Mapping[str, str]) -> Any:
-    """`Set enable_key: true` becomes `Set cmk_key_enable: true`."""
+    """`Set enable: true` becomes `Set cmk_key_enable: true`."""
     if isinstance(text, str):
         for option, variable in variables.items():
             text = _pattern(option, variable.partition(" ")[0]).sub(variable, text)

@@ -21,7 +21,7 @@ from measuring import ANSIBLE_PLAYBOOK, Bench, Cost, Traffic, peak_of
 from sandbox_client import MANAGEMENT, Sandbox
 
 DAY = 86400
-AGED = ("-e", "cmk_key_max_age=P30D")
+AGED = ("-e", "cmk_key_max_version_age=P30D")
 SUBSCRIPTIONS = "2022-09-01"
 IDENTITIES = "2023-01-31"
 KEY = "batch-cmk"

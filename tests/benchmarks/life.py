@@ -20,7 +20,7 @@ LATENCY = 100
 # The round with the median ratio is reported.
 ROUNDS = 3
 GROUP = "rg-sandbox"
-STEPS = {"provision": (), "rotate": ("--extra-vars", "cmk_key_force_new_version=true"), "revert": ()}
+STEPS = {"provision": (), "rotate": ("--extra-vars", "cmk_key_new_version=true"), "revert": ()}
 Spent = tuple[Cost, int]
 
 

@@ -66,7 +66,7 @@ class Rulebook:
         folder = self.folder / "inventory"
         (folder / "group_vars").mkdir(parents=True, exist_ok=True)
         (folder / "batch_accounts.yml").write_text("plugin: azbatch.cmk.batch_accounts\n")
-        (folder / "group_vars" / "all.yml").write_text("cmk_key_max_age: P90D\n")
+        (folder / "group_vars" / "all.yml").write_text("cmk_key_max_version_age: P90D\n")
         return folder
 
     @property

@@ -83,7 +83,7 @@ def test_the_second_run_and_check_mode_write_nothing(awx: Awx, run: Run) -> None
 
 
 def test_what_is_created(awx: Awx, run: Run) -> None:
-    run(cmk_awx_slices=3, cmk_awx_name="Keys", cmk_awx_key_max_age="P30D", cmk_awx_audit_schedule="")
+    run(cmk_awx_slices=3, cmk_awx_name="Keys", cmk_awx_key_max_version_age="P30D", cmk_awx_audit_schedule="")
 
     (source,) = awx.objects["inventory_sources"].values()
     assert (source["source"], source["source_path"], source["update_on_launch"]) == ("scm", "batch_accounts.yml", True)
@@ -102,7 +102,7 @@ def test_what_is_created(awx: Awx, run: Run) -> None:
         "cmk_hosts": "pinned[0]",
         "cmk_left_alone_fails": False,
         "cmk_unused_versions": "keep",
-        "cmk_key_max_age": "P30D",
+        "cmk_key_max_version_age": "P30D",
     }
     questions = {one["variable"]: one.get("default") for one in awx.surveys[templates["rotate"]["id"]]["spec"]}
     assert questions["cmk_hosts"] == "pinned"

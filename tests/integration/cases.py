@@ -21,8 +21,8 @@ PROOF_OF_ALL = os.environ.get("PROOF") == "all"
 # A firewall that allows no address except this machine.
 CLOSED = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "127.0.0.1"}], "virtualNetworkRules": []}
 # Disables unused versions at once, without the margin of seven days.
-DISABLE = {"cmk_unused_versions": "disable", "cmk_unused_versions_after": "P0D"}
-AT_ONCE = {"cmk_unused_versions_after": "P0D"}
+DISABLE = {"cmk_unused_versions": "disable", "cmk_unused_for": "P0D"}
+AT_ONCE = {"cmk_unused_for": "P0D"}
 BUSY = {"error": {"code": "Busy", "message": "Try again."}}
 # Faults of the sandbox, by name.
 _ONCE: dict[str, dict[str, Any]] = {
@@ -57,7 +57,7 @@ def nothing(service: Service) -> dict[str, Any]:
 
 def an_identity(service: Service) -> dict[str, Any]:
     service.make_identity()
-    return {"cmk_vault_authorization": "rbac", "cmk_identity": service.identity_id()}
+    return {"cmk_vault_authorization": "rbac", "cmk_identity_id": service.identity_id()}
 
 
 def an_old_version(service: Service) -> dict[str, Any]:
@@ -65,14 +65,14 @@ def an_old_version(service: Service) -> dict[str, Any]:
     service.on_key()
     service.point(service.make_key().id)
     service.sandbox.control.advance(QUARTER)
-    return {"cmk_key_max_age": "P90D", **DISABLE}
+    return {"cmk_key_max_version_age": "P90D", **DISABLE}
 
 
 def another_vault(service: Service) -> dict[str, Any]:
     _, first = service.on_key(rbac=True)
     service.make_vault("vault-two", rbac=True)
     other = service.make_key("other", "vault-two").id
-    return {"cmk_new_key_identifier": other, "cmk_previous_key_identifier": first.rpartition("/")[0], **AT_ONCE}
+    return {"cmk_new_key_identifier": other, "cmk_disable_key": first.rpartition("/")[0], **AT_ONCE}
 
 
 def an_account_on_its_key(service: Service) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class World:
         if "to" in settings:
             settings["cmk_new_key_identifier"] = self.newest(*settings.pop("to"))
         if run.account == USER_ASSIGNED:
-            settings["cmk_identity"] = self.service.identity_id()
+            settings["cmk_identity_id"] = self.service.identity_id()
         variables = {
             "cmk_resource_group": GROUP,
             "cmk_location": LOCATION,
@@ -210,6 +210,10 @@ def _account_of(report: Report) -> str:
     """The account's name, which is `account` in a role's report and `name` in a module's result."""
     name: str = report["account"] if "account" in report else report["name"]
     return name
+
+
+# By whether an account is to follow its key.
+MODES = {True: "follow", False: "pin"}
 
 
 def brief(report: Report) -> str:

@@ -61,7 +61,7 @@ STEPS = 8
 
 KEYS = [FIRST_KEY, ("vault-one", "key2"), (RBAC_VAULT, "key1")]
 # The variable and the option with which a run disables unused versions at once.
-AT_ONCE = ("cmk_unused_versions_after", "unused_for")
+AT_ONCE = ("cmk_unused_for", "unused_for")
 
 
 @dataclass(frozen=True)
@@ -139,33 +139,34 @@ def runs(checks: st.SearchStrategy[bool]) -> st.SearchStrategy[Run]:
         requested = st.fixed_dictionaries(fixed, optional=options)
         return st.builds(Run, st.just(what), accounts, key, requested, checks, callers, ways)
 
-    yes, either, at_once = st.just(True), st.booleans(), st.just("P0D")
-    asked = {"cmk_replace_key": yes, "cmk_key_enable": yes}
+    yes, at_once = st.just(True), st.just("P0D")
+    modes, follow = st.sampled_from(["update", "keep", "pin", "follow"]), st.just("follow")
+    asked = {"cmk_previous_key": st.just("any"), "cmk_key_enable": yes}
     return st.one_of(
-        of("provision", keys, cmk_key_follow_latest=either, cmk_vault_recover=yes, **asked),
-        of("provision", keys, cmk_key_follow_latest=yes, cmk_key_expires_in=st.just("P400D"), **asked),
+        of("provision", keys, cmk_key_version_mode=modes, cmk_vault_recover=yes, **asked),
+        of("provision", keys, cmk_key_version_mode=follow, cmk_key_expires_in=st.just("P400D"), **asked),
         of(
             "rotate",
             own_or_any,
-            cmk_key_max_age=st.just("P90D"),
-            cmk_key_force_new_version=yes,
-            cmk_key_follow_latest=yes,
+            cmk_key_max_version_age=st.just("P90D"),
+            cmk_key_new_version=yes,
+            cmk_key_version_mode=follow,
             cmk_unused_versions=st.just("disable"),
-            cmk_unused_versions_after=at_once,
+            cmk_unused_for=at_once,
         ),
         of(
             "switch",
             own_or_any,
             {"to": KEYS},
-            cmk_previous_key_identifier=st.sampled_from([key_identifier(*key) for key in KEYS]),
-            cmk_unused_versions_after=at_once,
+            cmk_disable_key=st.sampled_from([key_identifier(*key) for key in KEYS]),
+            cmk_unused_for=at_once,
         ),
         of(
             "revert",
             own_or_any,
             cmk_revert_key=st.sampled_from(["disable", "delete"]),
             cmk_revert_access=st.just("revoke"),
-            cmk_unused_versions_after=at_once,
+            cmk_unused_for=at_once,
         ),
         of("recover", st.none()),
         of("keyvault_cmk_key", keys, {"state": ["disabled", "absent", "enabled", "recovered"]}, unused_for=at_once),
@@ -430,7 +431,7 @@ FAILED: dict[str, tuple[dict[str, str], list[tuple[str, dict[str, Any]]]]] = {
         {},
         [
             ("incident", {"incident": "delete", "account": "account1", "key": FIRST_KEY, "noticed": False}),
-            ("undisturbed", {"run": Run("provision", "account1", KEYS[1], {"cmk_replace_key": True})}),
+            ("undisturbed", {"run": Run("provision", "account1", KEYS[1], {"cmk_previous_key": "any"})}),
         ],
     ),
 }

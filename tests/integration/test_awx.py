@@ -209,7 +209,7 @@ def test_jobs_set_variables_of_their_role(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"cmk_key_force_new_version": "true"}], ids=["due", "forced by the survey of the workflow"]
+    "given", [{}, {"cmk_key_new_version": "true"}], ids=["due", "forced by the survey of the workflow"]
 )
 @pytest.mark.slow(every=2)
 def test_a_canary_and_slices_rotate_each_account_once(awx: Awx, service: Service, given: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from cases import CASES, PROOF_OF_ALL
 from one_process import OneProcess
-from operators import FIRST_KEY, RBAC_VAULT, USER_ASSIGNED, Run, World, done
+from operators import FIRST_KEY, MODES, RBAC_VAULT, USER_ASSIGNED, Run, World, done
 from role_runs import QUARTER, VARS
 from service import DAY, Service
 
@@ -57,10 +57,10 @@ def test_the_main_jobs(world: World, service: Service, job: str) -> None:
     kind, _comma, pinned = job.partition(", ")
     account, key, other = ACCOUNTS[kind]
     follow = pinned == "follows"
-    rotation = {"cmk_key_max_age": "P90D", "cmk_unused_versions": "disable"}
+    rotation = {"cmk_key_max_version_age": "P90D", "cmk_unused_versions": "disable"}
     done(world.prepared(Run("provision", "account2", other))())
     for run in (
-        Run("provision", account, key, {"cmk_key_follow_latest": follow}),
+        Run("provision", account, key, {"cmk_key_version_mode": MODES[follow]}),
         Run("rotate", account, None, rotation),
         Run("rotate", account, None, rotation),
         Run("switch", account, None, {"to": other}),
@@ -87,7 +87,7 @@ def test_the_cases_of_injected_faults(
     case, control = CASES[name], service.sandbox.control
     variables = {**VARS, **case.begin(service), "cmk_wait_timeout": 900}
     # Within the default margin, Batch may need the previous version.
-    variables.pop("cmk_unused_versions_after", None)
+    variables.pop("cmk_unused_for", None)
     # The switches are set after the resources were created, because reads may lag behind writes.
     control.behavior(**{**DEFAULTS, **position})
     # Until now, Batch may not have noticed a loss.

@@ -15,7 +15,7 @@ from one_process import OneProcess
 from role_runs import VARS, run_role
 from service import DAY, GROUP, LOCATION, Service
 
-FORCE = {"cmk_key_force_new_version": True}
+FORCE = {"cmk_key_new_version": True}
 HOUR = 3600
 KEY1 = {"vault_name": "vault-one", "name": "key1", "wait_timeout": 30}
 Report = dict[str, Any]
@@ -116,7 +116,7 @@ def test_a_key_with_a_new_version_is_disabled_again(runner: OneProcess, service:
     assert runner.module("keyvault_cmk_key", disable)["changed"]
     service.sandbox.control.advance(1)
     # Creates a new version, which is enabled.
-    assert runner.module("keyvault_cmk_key", {**KEY1, "enable_key": True, "new_version": True})["changed"]
+    assert runner.module("keyvault_cmk_key", {**KEY1, "enable": True, "new_version": True})["changed"]
     assert runner.module("keyvault_cmk_key", disable)["changed"]
     assert service.enabled() == [False, False]
 
@@ -170,7 +170,7 @@ def test_provision_leaves_an_account_on_an_older_version(runner: OneProcess, ser
 
 
 def test_provision_rejects_an_identity_name_before_creating_resources(ansible: Ansible, service: Service) -> None:
-    settings = {"cmk_identity": "identity1", "cmk_location": LOCATION, "cmk_vault_authorization": "access_policy"}
+    settings = {"cmk_identity_id": "identity1", "cmk_location": LOCATION, "cmk_vault_authorization": "access_policy"}
     run = run_role(ansible, "provision", **settings)
 
     (failed,) = run.failed
@@ -185,17 +185,12 @@ def test_provision_rejects_an_identity_name_before_creating_resources(ansible: A
         ("keyvault_cmk_access", "identity_id", {"vault_name": "vault-one", "state": "absent"}),
         ("keyvault_cmk_access", "account_name", {"vault_name": "vault-one", "account_resource_group": GROUP}),
         ("keyvault_cmk_access", "key_identifier", {"account_name": "account1", "account_resource_group": GROUP}),
-        ("keyvault_cmk_key", "account_name", {**KEY1, "resource_group": GROUP, "new_version": True}),
+        ("keyvault_cmk_key", "used_by_account", {**KEY1, "account_resource_group": GROUP, "new_version": True}),
         ("keyvault_cmk_key", "unused_for", {**KEY1, "state": "disabled"}),
         (
             "batch_encryption",
-            "previous_key_name",
-            {
-                "resource_group": GROUP,
-                "account_name": "account1",
-                "key_source": "microsoft_batch",
-                "previous_vault_name": "vault-one",
-            },
+            "previous_key",
+            {"resource_group": GROUP, "account_name": "account1", "key_source": "microsoft_batch"},
         ),
     ],
 )
@@ -214,12 +209,12 @@ def test_an_empty_value_is_refused(
 def test_an_invalid_time_is_rejected_before_the_first_change(ansible: Ansible, service: Service) -> None:
     """Although only the second play of the playbook uses the time."""
     _, identifier = service.on_key()
-    settings = {**FORCE, "cmk_unused_versions": "disable", "cmk_unused_versions_after": "1 day"}
+    settings = {**FORCE, "cmk_unused_versions": "disable", "cmk_unused_for": "1 day"}
     run = run_role(ansible, "rotate", **settings)
 
     (failed,) = run.failed
     failed.refused("invalid_option")
-    assert (failed["option"], failed["variable"]) == ("unused_for", "cmk_unused_versions_after")
+    assert (failed["option"], failed["variable"]) == ("unused_for", "cmk_unused_for")
     assert service.encryption() == identifier
     assert len(service.versions()) == 1
 

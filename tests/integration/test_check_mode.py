@@ -132,7 +132,7 @@ def nearly_done(world: World) -> Variables:
 
 
 def done(world: World) -> Variables:
-    return {"cmk_previous_key_identifier": world.on_key()}
+    return {"cmk_disable_key": world.on_key()}
 
 
 def following(world: World) -> Variables:
@@ -225,12 +225,12 @@ class Operation:
 
 OPERATIONS = {
     "provision": Operation("provision", {}),
-    "provision, following": Operation("provision", {"cmk_key_follow_latest": True, "cmk_key_expires_in": "P1Y"}),
+    "provision, following": Operation("provision", {"cmk_key_version_mode": "follow", "cmk_key_expires_in": "P1Y"}),
     "rotate": Operation("rotate", {}),
-    "rotate by age": Operation("rotate", {"cmk_key_max_age": "P90D", "cmk_key_expires_in": "P1Y"}),
-    "rotate, forced": Operation("rotate", {"cmk_key_force_new_version": True}),
-    "rotate, forced, disabling": Operation("rotate", {"cmk_key_force_new_version": True, **DISABLE}),
-    "rotate by age, disabling": Operation("rotate", {"cmk_key_max_age": "P90D", **DISABLE}),
+    "rotate by age": Operation("rotate", {"cmk_key_max_version_age": "P90D", "cmk_key_expires_in": "P1Y"}),
+    "rotate, forced": Operation("rotate", {"cmk_key_new_version": True}),
+    "rotate, forced, disabling": Operation("rotate", {"cmk_key_new_version": True, **DISABLE}),
+    "rotate by age, disabling": Operation("rotate", {"cmk_key_max_version_age": "P90D", **DISABLE}),
     "rotate to another key": Operation("rotate", {}, to_another_key),
     "rotate to another key, disabling": Operation("rotate", DISABLE, to_another_key),
     "revert": Operation("revert", {}),
@@ -272,7 +272,7 @@ def test_check_mode_predicts_the_run(
 ) -> None:
     state, of, (rbac, user_assigned) = case
     operation, world = OPERATIONS[of], World(service, rbac, user_assigned)
-    identity = {"cmk_identity": service.identity_id()} if user_assigned else {}
+    identity = {"cmk_identity_id": service.identity_id()} if user_assigned else {}
     authorization = "rbac" if rbac else "access_policy"
     variables = {
         **VARS,
@@ -302,7 +302,7 @@ def test_check_mode_predicts_the_run(
     service.sandbox.control.advance(3600)
     since = service.sandbox.control.last
     # Without the forced version, because each run with that variable creates a version.
-    again = {name: value for name, value in variables.items() if name != "cmk_key_force_new_version"}
+    again = {name: value for name, value in variables.items() if name != "cmk_key_new_version"}
     if operation.role == "rotate" and operation.variables.items() >= DISABLE.items():
         # The next run disables the version that this run has replaced.
         role_played(runner, operation.role, again, check=False)
@@ -364,7 +364,7 @@ def test_hosts_share_a_forced_version_in_check_mode(runner: OneProcess, service:
     service.sandbox.control.advance(3600)
 
     def forced(account: str, *, check: bool) -> list[str]:
-        wanted = {**VARS, "cmk_account_name": account, "cmk_key_force_new_version": True}
+        wanted = {**VARS, "cmk_account_name": account, "cmk_key_new_version": True}
         report = runner.role("rotate", wanted, check=check)
         return [name for name, changed in report["changed_steps"].items() if changed]
 

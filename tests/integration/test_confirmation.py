@@ -234,7 +234,7 @@ def test_a_rollback_is_preflighted(ansible: Ansible, service: Service) -> None:
             stop.set()
 
     with repeatedly(disable_once_switched) as stop:
-        run = ansible.play([fails(to_key("switch", second, wait_timeout=4, replace_key=True))], way="in_process")
+        run = ansible.play([fails(to_key("switch", second, wait_timeout=4, previous_key="any"))], way="in_process")
     one = run["switch"]
     assert one["code"] == "account_unavailable"
     assert one["restored"] is False
@@ -314,9 +314,9 @@ def test_recovery_is_waited_for(ansible: Ansible, service: Service, way: str) ->
         [
             info,
             fails(to_key("same key, disabled", identifier)),
-            task("enabled", "keyvault_cmk_key", vault_name="vault-one", name="key1", enable_key=True),
+            task("enabled", "keyvault_cmk_key", vault_name="vault-one", name="key1", enable=True),
             fails(to_key("same key", identifier)),
-            fails(to_key("other key", other, replace_key=True)),
+            fails(to_key("other key", other, previous_key="any")),
             fails(to_key("Microsoft's", None)),
             advance("ten minutes later", service.sandbox, 601),
             # Must not use the values that previous tasks cached ten minutes ago.

@@ -300,7 +300,7 @@ def test_an_account_that_a_slow_request_replaces_is_available(
     identity = {"user_assigned": service.identity_id(), "system_assigned": None}
 
     def meanwhile() -> None:
-        succeeded(runner.another().role("provision", variables(cmk_identity=identity[theirs] or "system_assigned")))
+        succeeded(runner.another().role("provision", variables(cmk_identity_id=identity[theirs] or "system_assigned")))
 
     with wire.meddled(is_put_of_account, meanwhile):
         runner.module("batch_account_identity", {**MODULE, "identity_id": identity[ours]})
@@ -317,7 +317,7 @@ def test_an_account_that_somebody_creates_just_before_keeps_its_identity(
     service.make_vault()
 
     def meanwhile() -> None:
-        succeeded(runner.another().role("provision", variables(cmk_identity=service.identity_id())))
+        succeeded(runner.another().role("provision", variables(cmk_identity_id=service.identity_id())))
 
     with wire.meddled(is_check_of_account, meanwhile):
         report = runner.role("provision", variables())

@@ -79,7 +79,7 @@ def test_every_example_is_described() -> None:
 def test_an_account_is_created_with_its_key(ansible: Ansible, service: Service) -> None:
     identity = service.make_identity()["id"]
 
-    succeeds(ansible, "provision_user_assigned.yml", cmk_identity=identity)
+    succeeds(ansible, "provision_user_assigned.yml", cmk_identity_id=identity)
 
     assert service.encryption() == service.key().id
     assert service.account()["identity"]["type"] == "UserAssigned"

@@ -42,7 +42,7 @@ def test_threads_of_each_process_read_keys_at_the_same_time(tmp_path: Path) -> N
 
         run = ansible.playbook(
             "azbatch.cmk.rotate",
-            extra_vars={"cmk_hosts": "all", "cmk_key_max_age": "P30D"},
+            extra_vars={"cmk_hosts": "all", "cmk_key_max_version_age": "P30D"},
             arguments=["-i", str(inventory)],
             # The recorder would read the sandbox's log after each task.
             environment={"PYTHONPATH": str(tmp_path), "ANSIBLE_CALLBACKS_ENABLED": None},

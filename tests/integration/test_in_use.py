@@ -386,7 +386,7 @@ def test_expiry_rotation_and_vault(ansible: Ansible, service: Service, way: str)
                 account_name="account1",
                 key_source="microsoft_keyvault",
                 key_identifier=identifier,
-                follow_latest=False,
+                version_mode="pin",
             ),
             key("rotates no more", remove_rotation_policy=True),
             key("as before", remove_rotation_policy=True),
@@ -426,10 +426,10 @@ def test_version_that_a_pool_encrypts_its_disks_with(runner: OneProcess, service
     """The account is moved to a new version, but the disks of its pool still use the previous version."""
     _principal, first = service.on_key()
     pool = encrypts_its_disks(service, first)
-    report = runner.role("rotate", {**VARS, "cmk_key_force_new_version": True})
+    report = runner.role("rotate", {**VARS, "cmk_key_new_version": True})
     assert service.encryption() != first, report
     service.sandbox.control.advance(8 * DAY)
-    for after in ({}, {"cmk_unused_versions_after": "P0D"}):
+    for after in ({}, {"cmk_unused_for": "P0D"}):
         report = runner.another().role("rotate", {**VARS, **DISABLE, **after})
         assert (report["changed"], report["key_kept_for"], report["key_kept_until"]) == (False, [pool], None)
     assert service.key(version=first.rpartition("/")[2]).properties.enabled
@@ -438,7 +438,7 @@ def test_version_that_a_pool_encrypts_its_disks_with(runner: OneProcess, service
 def test_a_pool_that_was_changed_recently_keeps_the_previous_version(runner: OneProcess, service: Service) -> None:
     """The pool uses the new version, but may have used the previous version before its last change."""
     _principal, first = service.on_key()
-    assert runner.role("rotate", {**VARS, "cmk_key_force_new_version": True})["changed"]
+    assert runner.role("rotate", {**VARS, "cmk_key_new_version": True})["changed"]
     service.sandbox.control.advance(3 * DAY)
     pool = encrypts_its_disks(service, service.key().id)
     wanted = {**VARS, "cmk_unused_versions": "disable"}
@@ -602,7 +602,7 @@ def test_unused_versions_if_accounts_cannot_be_listed(
     service.sandbox.control.advance(8 * DAY)
     who = sign_in(service, monkeypatch, [{"role": "Owner", "scope": service.sandbox.group}])
     service.set_policy("add", service.policy(who, *OFFICER))
-    force = {**VARS, "cmk_key_force_new_version": True}
+    force = {**VARS, "cmk_key_new_version": True}
 
     report = runner.another().role("rotate", {**force, "cmk_unused_versions": "disable"})
     assert report["code"] == "users_unknown", report

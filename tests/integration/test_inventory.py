@@ -183,7 +183,6 @@ def test_variables_and_groups(ansible: Ansible, service: Service) -> None:
             "cmk_account_id": service.account_id(),
             "cmk_account_name": "account1",
             "cmk_location": LOCATION,
-            "cmk_identity": "system_assigned",
             "cmk_principal_ids": [principal],
             "cmk_key_identifier": version,
             "cmk_key_version": version.rpartition("/")[2],
@@ -196,7 +195,7 @@ def test_variables_and_groups(ansible: Ansible, service: Service) -> None:
             "cmk_account_id": service.account_id("account2"),
             "cmk_account_name": "account2",
             "cmk_location": LOCATION,
-            "cmk_identity": service.identity_id(),
+            "cmk_identity_id": service.identity_id(),
             "cmk_principal_ids": [identity["properties"]["principalId"]],
             "cmk_key_identifier": version.rpartition("/")[0],
             "cmk_key_version": None,
@@ -217,8 +216,8 @@ def test_variables_and_groups(ansible: Ansible, service: Service) -> None:
     }
     assert listing.groups == {
         f"subscription_{group_name(subscription)}": ["account1", "account2", "account3"],
-        "region_westeurope": ["account1", "account2"],
-        "region_northeurope": ["account3"],
+        "location_westeurope": ["account1", "account2"],
+        "location_northeurope": ["account3"],
         "resource_group_rg_sandbox": ["account1", "account2", "account3"],
         "key_source_microsoft_keyvault": ["account1", "account2"],
         "key_source_microsoft_batch": ["account3"],
@@ -344,8 +343,8 @@ def test_filters(ansible: Ansible, service: Service, filters: list[Any], hosts: 
 
 OWN = {
     "keyed_groups": [{"key": "cmk_tags.team | default('nobody')", "prefix": "team"}],
-    "groups": {"gold": "cmk_key_max_age == 'P30D'"},
-    "compose": {"cmk_key_max_age": "'P30D' if cmk_tags.tier | default('') == 'gold' else 'P90D'"},
+    "groups": {"gold": "cmk_key_max_version_age == 'P30D'"},
+    "compose": {"cmk_key_max_version_age": "'P30D' if cmk_tags.tier | default('') == 'gold' else 'P90D'"},
 }
 
 
@@ -354,7 +353,7 @@ def test_constructed(ansible: Ansible, service: Service) -> None:
     service.make_account("account2", tags={"team": "blue", "tier": "gold"})
 
     listing = source(ansible, strict=True, **OWN).inventory()
-    assert {name: host["cmk_key_max_age"] for name, host in listing.hosts.items()} == {
+    assert {name: host["cmk_key_max_version_age"] for name, host in listing.hosts.items()} == {
         "account1": "P90D",
         "account2": "P30D",
     }
@@ -663,7 +662,7 @@ def test_rotate_all(ansible: Ansible, service: Service) -> None:
     first = on_one_version(service)
     service.sandbox.control.advance(91 * 86400)
     since = service.sandbox.control.last
-    run = source(ansible).play("rotate", cmk_key_max_age="P90D")
+    run = source(ansible).play("rotate", cmk_key_max_version_age="P90D")
 
     reported = results(run)
     assert [reported[host]["changed"] for host in ("account1", "account2")] == [True, True]

@@ -14,7 +14,7 @@ import pytest
 from cases import PROOF_OF_ALL
 from meddling import Wire
 from one_process import OneProcess
-from operators import FIRST_KEY, Report, Run, World, done
+from operators import FIRST_KEY, MODES, Report, Run, World, done
 from role_runs import QUARTER
 from service import Service, reset
 
@@ -41,7 +41,7 @@ LOSSES: dict[str, Callable[[Service, World], object]] = {
 }
 OTHER_KEY = ("vault-one", "key2")
 RUNS = {
-    "rotate": Run("rotate", "account1", None, {"cmk_key_force_new_version": True}),
+    "rotate": Run("rotate", "account1", None, {"cmk_key_new_version": True}),
     "switch": Run("switch", "account1", None, {"to": OTHER_KEY}),
     "provision again": Run("provision", "account1", FIRST_KEY),
     "revert": Run("revert", "account1"),
@@ -63,7 +63,7 @@ def prepared(service: Service, runner: OneProcess, noticed: str, *, follow: bool
     service.sandbox.control.behavior(key_loss_noticed=noticed, previous_version_needed="86400")
     world = World(service, runner)
     done(world.prepared(Run("provision", "account2", OTHER_KEY))())
-    done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_follow_latest": follow}))())
+    done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_version_mode": MODES[follow]}))())
     service.sandbox.control.advance(QUARTER)
     assert service.is_safe()
     return world

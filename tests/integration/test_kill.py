@@ -77,7 +77,7 @@ def test_killed_after_a_write(ansible: Ansible, service: Service, name: str, k: 
     assert end_state(service) == expected
     # The availability is unknown (null) if the rerun repaired the rest while Batch listed the pools, which proves
     # nothing, or if the killed run disabled the previous version without a grace period.
-    is_in_doubt = case.role == "recover" or wanted.get("cmk_unused_versions_after") == "P0D"
+    is_in_doubt = case.role == "recover" or wanted.get("cmk_unused_for") == "P0D"
     assert result(run)["available"] in ({True, None} if is_in_doubt else {True}), run.output
 
 
@@ -99,11 +99,11 @@ def test_killed_while_a_new_version_is_forced(
     """A rerun with force creates a further version. A rerun without force completes the interrupted rotation."""
     service.on_key()
     control.advance(QUARTER)
-    assert killed(ansible, "rotate", k, cmk_key_force_new_version=True, **DISABLE) == k
+    assert killed(ansible, "rotate", k, cmk_key_new_version=True, **DISABLE) == k
     assert_answers(service)
     control.advance(60)
     if k == 1:
-        play_role(ansible, "rotate", cmk_key_force_new_version=True, **DISABLE)
+        play_role(ansible, "rotate", cmk_key_new_version=True, **DISABLE)
         assert_answers(service)
     play_role(ansible, "rotate", **DISABLE)
     assert_answers(service)

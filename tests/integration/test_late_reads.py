@@ -18,7 +18,7 @@ from service import DAY, GROUP, Service
 
 
 def to_key(identifier: str) -> dict[str, Any]:
-    where = {"resource_group": GROUP, "account_name": "account1", "replace_key": True}
+    where = {"resource_group": GROUP, "account_name": "account1", "previous_key": "any"}
     return {**where, "key_source": "microsoft_keyvault", "key_identifier": identifier}
 
 

@@ -117,18 +117,18 @@ def test_an_account_in_the_state_failed_is_reported(ansible: Ansible, service: S
 
 def test_accounts_that_are_not_ready_do_not_stop_a_rotation(ansible: Ansible, service: Service) -> None:
     first = furnished(service)
-    predicted = play(ansible, "rotate", check=True, cmk_key_max_age="P30D")
+    predicted = play(ansible, "rotate", check=True, cmk_key_max_version_age="P30D")
     assert_reported(predicted, predicted=True)
     assert wrote(predicted) == []
 
-    run = play(ansible, "rotate", cmk_key_max_age="P30D")
+    run = play(ansible, "rotate", cmk_key_max_version_age="P30D")
 
     assert_reported(run)
     newest = str(service.key().id)
     assert newest != first
     assert {service.encryption(name) for name in READY} == {newest}
     assert all(service.is_available(name) for name in READY)
-    assert_reported(play(ansible, "rotate", cmk_key_max_age="P30D", cmk_left_alone_fails=False), fails=False)
+    assert_reported(play(ansible, "rotate", cmk_key_max_version_age="P30D", cmk_left_alone_fails=False), fails=False)
 
 
 @pytest.mark.parametrize("role", ["switch", "revert"])
@@ -218,7 +218,7 @@ def test_the_trouble_of_one_account_stops_no_other(
     before = service.encryption("account2")
     names = ("account2", "account1", "account3") if is_canary else READY
     hosts = {name: {"cmk_account_name": name, **(own if name == "account2" else {})} for name in names}
-    wanted = {"cmk_hosts": "accounts", "cmk_key_max_age": "P90D", "cmk_max_fail_percentage": 0}
+    wanted = {"cmk_hosts": "accounts", "cmk_key_max_version_age": "P90D", "cmk_max_fail_percentage": 0}
     arguments = inventory(ansible, hosts)
 
     for check in (True, False):
@@ -238,7 +238,7 @@ def test_a_lock_of_all_accounts_is_one_cause(ansible: Ansible, service: Service)
     first = on_an_old_version(service)
     service.sandbox.control.behavior(resource_lock="accounts")
     hosts = {name: {"cmk_account_name": name} for name in READY}
-    wanted = {"cmk_hosts": "accounts", "cmk_key_max_age": "P90D"}
+    wanted = {"cmk_hosts": "accounts", "cmk_key_max_version_age": "P90D"}
 
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=inventory(ansible, hosts))
 

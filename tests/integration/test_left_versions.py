@@ -20,7 +20,7 @@ from test_recover_combinations import ACTIONS, DATA_ACTIONS, DELETED, KEYS
 KEY1 = {"vault_name": "vault-one", "name": "key1"}
 ON_ACCOUNT = {"resource_group": GROUP, "account_name": "account1"}
 LEAVES = {
-    "switch": {"key_source": "microsoft_keyvault", "replace_key": True},
+    "switch": {"key_source": "microsoft_keyvault", "previous_key": "any"},
     "revert": {"key_source": "microsoft_batch"},
 }
 
@@ -165,7 +165,7 @@ def test_tags_on_accounts_of_other_keys_do_not_matter(runner: OneProcess, servic
     service.grant(service.make_account("account2")["identity"]["principalId"])
     service.point(other, "account2")
     service.sandbox.control.advance(30 * DAY)
-    done(runner.another().role("rotate", {**VARS, "cmk_key_force_new_version": True}))
+    done(runner.another().role("rotate", {**VARS, "cmk_key_new_version": True}))
     for night in range(8):
         service.change_account("account2", tags={"night": str(night)})
         service.sandbox.control.advance(DAY)

@@ -24,7 +24,7 @@ TARGETS = ["accounts", "vaults"]
 KEY2 = (RBAC_VAULT, "key1")
 RUNS = {
     "provision": Run("provision", "account2", KEY2),
-    "rotate": Run("rotate", "account1", None, {"cmk_key_max_age": "P90D"}),
+    "rotate": Run("rotate", "account1", None, {"cmk_key_max_version_age": "P90D"}),
     "switch": Run("switch", "account1", None, {"to": KEY2}),
     "revert": Run("revert", "account1", None, {"cmk_revert_access": "revoke", "cmk_revert_key": "disable", **AT_ONCE}),
 }

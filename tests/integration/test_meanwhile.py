@@ -23,10 +23,10 @@ from positions import SETTLED, position
 from role_runs import QUARTER
 from service import Service, reset
 
-AT_ONCE = {"cmk_unused_versions_after": "P0D"}
+AT_ONCE = {"cmk_unused_for": "P0D"}
 DISABLE = {"cmk_unused_versions": "disable", **AT_ONCE}
-LEAVE = {"cmk_previous_key_identifier": "https://vault-one.vault.azure.net/keys/key1", **AT_ONCE}
-FORCE = {"cmk_key_force_new_version": True}
+LEAVE = {"cmk_disable_key": "https://vault-one.vault.azure.net/keys/key1", **AT_ONCE}
+FORCE = {"cmk_key_new_version": True}
 KEY2 = ("vault-one", "key2")
 KEY3 = (RBAC_VAULT, "key1")
 

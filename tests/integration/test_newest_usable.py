@@ -15,7 +15,7 @@ from role_runs import VARS
 from service import DAY, Service
 
 KEY1 = {"vault_name": "vault-one", "name": "key1"}
-NIGHT = {**VARS, "cmk_key_max_age": "P90D", "cmk_unused_versions": "disable"}
+NIGHT = {**VARS, "cmk_key_max_version_age": "P90D", "cmk_unused_versions": "disable"}
 
 
 def stage(service: Service, days: int) -> str:
@@ -34,7 +34,7 @@ def test_nights_until_a_staged_version_is_valid(runner: OneProcess, service: Ser
     control.behavior(follower_delay="86400", previous_version_needed="86400")
     service.on_key(follow=follow)
     control.advance(30 * DAY)
-    second = done(runner.another().role("rotate", {**NIGHT, "cmk_key_force_new_version": True}))
+    second = done(runner.another().role("rotate", {**NIGHT, "cmk_key_new_version": True}))
     assert follow or second["key_version"]
     used, staged = service.encryption(), stage(service, days=10)
     for night in range(1, 10):

@@ -23,7 +23,7 @@ HOUR = 3600
 SWITCHES = ("follower_delay", "previous_version_needed")
 PINNED, FOLLOWING = ("pinned1", "pinned2"), ("follow1", "follow2")
 DISABLE = {"cmk_unused_versions": "disable"}
-FORCE = {"cmk_key_force_new_version": True}
+FORCE = {"cmk_key_new_version": True}
 
 
 class Nights:
@@ -78,10 +78,10 @@ def test_two_forced_rotations_within_hours(nights: Nights) -> None:
         nights.rotate([*PINNED, *FOLLOWING], **FORCE)
         nights.pass_time(3 * HOUR)
     for _night in range(6):
-        nights.night(cmk_key_max_age="P90D")
+        nights.night(cmk_key_max_version_age="P90D")
     assert nights.enabled() == [True, True, True]
     for _night in range(3):
-        nights.night(cmk_key_max_age="P90D")
+        nights.night(cmk_key_max_version_age="P90D")
     assert nights.enabled() == [False, False, True]
     assert not nights.warnings
 
@@ -90,7 +90,7 @@ def test_two_forced_rotations_within_hours(nights: Nights) -> None:
 def test_two_slices_that_each_made_a_version(nights: Nights) -> None:
     nights.night(**FORCE)
     for _night in range(9):
-        nights.night(cmk_key_max_age="P90D")
+        nights.night(cmk_key_max_version_age="P90D")
     assert nights.enabled() == [False, False, True]
 
 
@@ -107,13 +107,13 @@ def test_versions_of_a_run_that_was_killed_before_it_moved_an_account(nights: Ni
 @pytest.mark.slow(every=3)
 def test_a_maximum_age_of_a_day(nights: Nights) -> None:
     for _night in range(12):
-        nights.night(cmk_key_max_age="P1D")
+        nights.night(cmk_key_max_version_age="P1D")
     versions = nights.enabled()
     assert len(versions) > 10
     # While rotation goes on, accounts are changed each night, so any version may be in use.
     assert all(versions)
     for _night in range(9):
-        nights.night(cmk_key_max_age="P90D")
+        nights.night(cmk_key_max_version_age="P90D")
     assert nights.enabled() == [*[False] * (len(versions) - 1), True]
 
 
@@ -154,7 +154,7 @@ def test_a_version_that_somebody_disables_long_after_accounts_left_it(
         for name in (*PINNED, *FOLLOWING):
             report = done(runner.another().role("recover", {**VARS, "cmk_account_name": name}))
             assert not report["changed"]
-        nights.night(cmk_key_max_age="P90D")
+        nights.night(cmk_key_max_version_age="P90D")
     assert nights.enabled() == [False, True]
 
 

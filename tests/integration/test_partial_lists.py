@@ -89,7 +89,7 @@ def refused(service: Service, run: Run, moved: int = 0) -> dict[str, Any]:
 def test_twelve_accounts_share_a_key(runner: OneProcess, service: Service, caller: dict[str, Any], check: bool) -> None:
     identifier = share_a_key(service, NAMES)
     service.sandbox.control.advance(QUARTER)
-    wanted = {**VARS, "cmk_key_max_age": "P90D", "cmk_unused_versions": "disable"}
+    wanted = {**VARS, "cmk_key_max_version_age": "P90D", "cmk_unused_versions": "disable"}
 
     for name in NAMES:
         run = partial(runner.role, "rotate", {**wanted, "cmk_account_name": name}, check=check)
@@ -108,7 +108,7 @@ def test_twelve_accounts_move_if_the_previous_version_is_kept(
     service.sandbox.control.advance(QUARTER)
 
     for name in NAMES:
-        report = runner.role("rotate", {**VARS, "cmk_key_max_age": "P90D", "cmk_account_name": name})
+        report = runner.role("rotate", {**VARS, "cmk_key_max_version_age": "P90D", "cmk_account_name": name})
         assert report.get("changed") is True, report
 
     assert len({service.encryption(name) for name in NAMES}) == 1
@@ -276,7 +276,7 @@ def test_the_permission_named_in_the_error_is_sufficient(
     share_a_key(service, ["account1"])
     sandbox.control.advance(QUARTER)
 
-    wanted = {**VARS, "cmk_key_max_age": "P90D", "cmk_unused_versions": "disable"}
+    wanted = {**VARS, "cmk_key_max_version_age": "P90D", "cmk_unused_versions": "disable"}
     report = runner.role("rotate", wanted)
 
     assert report.get("changed") is True, report

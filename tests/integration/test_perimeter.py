@@ -49,7 +49,7 @@ def test_an_account_is_put_on_a_key(runner: OneProcess, service: Service, is_ope
             **ACCOUNT,
             "key_source": "microsoft_keyvault",
             "key_identifier": other,
-            "replace_key": True,
+            "previous_key": "any",
             "wait_timeout": 30,
         },
     )

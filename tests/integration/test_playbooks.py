@@ -94,7 +94,7 @@ def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
     """All accounts move to one new version. A run after the margin disables the previous version."""
     first = on_one_key(service)
     service.sandbox.control.advance(QUARTER)
-    wanted = {"cmk_key_max_age": "P90D", "cmk_unused_versions": "disable", "cmk_serial": serial}
+    wanted = {"cmk_key_max_version_age": "P90D", "cmk_unused_versions": "disable", "cmk_serial": serial}
     run = done_by_all(ansible, "rotate", **wanted)
     assert service.enabled() == [True, True]
     assert_all_on(service, str(service.key().id))
@@ -135,7 +135,7 @@ def test_unused_versions_are_disabled_once_for_all_hosts(ansible: Ansible, servi
 def test_a_forced_version(ansible: Ansible, service: Service, in_process: bool) -> None:
     """All accounts share one new version, also across waves and in separate processes."""
     on_one_key(service)
-    done_by_all(ansible, "rotate", cmk_key_force_new_version=True, cmk_in_process=in_process)
+    done_by_all(ansible, "rotate", cmk_key_new_version=True, cmk_in_process=in_process)
     assert len(service.versions()) == 2
     assert_all_on(service, str(service.key().id))
 
@@ -175,7 +175,7 @@ def test_accounts_are_rotated_in_waves(ansible: Ansible, service: Service) -> No
     """The first wave creates the new version, and the accounts of the second wave move to it."""
     on_one_key(service)
     service.sandbox.control.advance(QUARTER)
-    run = done_by_all(ansible, "rotate", cmk_key_max_age="P90D")
+    run = done_by_all(ansible, "rotate", cmk_key_max_version_age="P90D")
     assert waves(run) == [["account1"], ["account2", "account3"]], run.output
     assert len(service.versions()) == 2
     assert_all_on(service, str(service.key().id))
@@ -187,7 +187,7 @@ def test_a_canary_that_fails_stops_the_rest(ansible: Ansible, service: Service, 
     first = on_one_key(service)
     busy = {"status": 500, "body": {"error": {"code": "Busy", "message": "Try again."}}}
     service.sandbox.control.fault(match={"method": "PATCH", "path": "batchAccounts"}, times=50, answer=busy)
-    run = play_all(ansible, playbook, cmk_key_force_new_version=True)
+    run = play_all(ansible, playbook, cmk_key_new_version=True)
     assert run.rc != 0
     assert {one.host for one in run} == {"account1"}, run.output
     assert [service.encryption(name) for name in ACCOUNTS] == [first] * 3
@@ -204,14 +204,14 @@ def test_the_first_account_that_can_be_changed_is_the_canary(
     service.revoke(service.account("account1")["identity"]["principalId"])
     busy = {"status": 500, "body": {"error": {"code": "Busy", "message": "Try again."}}}
     service.sandbox.control.fault(match={"method": "PATCH", "path": "batchAccounts"}, times=50, answer=busy)
-    run = play_all(ansible, "rotate", cmk_key_max_age="P90D", cmk_serial=serial)
+    run = play_all(ansible, "rotate", cmk_key_max_version_age="P90D", cmk_serial=serial)
     assert run.rc != 0
     assert [one.get("code") for one in run.failed].count("canary_failed") == 1, run.output
     assert len(run.failed) == 2
     assert [service.encryption(name) for name in ACCOUNTS] == [first] * 3
 
     service.sandbox.control.call("DELETE", "/faults")
-    again = play_all(ansible, "rotate", cmk_key_max_age="P90D", cmk_serial=serial)
+    again = play_all(ansible, "rotate", cmk_key_max_version_age="P90D", cmk_serial=serial)
     assert sorted(wrote(again)[-2:]) == ["PATCH account account2", "PATCH account account3"], again.output
 
 
@@ -220,7 +220,7 @@ def test_failures_that_are_allowed_need_no_canary(ansible: Ansible, service: Ser
     service.sandbox.control.advance(QUARTER)
     busy = {"status": 500, "body": {"error": {"code": "Busy", "message": "Try again."}}}
     service.sandbox.control.fault(match={"method": "PATCH", "path": "batchAccounts/account1"}, times=50, answer=busy)
-    wanted = {"cmk_key_max_age": "P90D", "cmk_serial": "100%", "cmk_max_fail_percentage": 100}
+    wanted = {"cmk_key_max_version_age": "P90D", "cmk_serial": "100%", "cmk_max_fail_percentage": 100}
     run = play_all(ansible, "rotate", **wanted)
     assert {one.host for one in run.failed} == {"account1"}
     second = str(service.key().id)
@@ -232,7 +232,7 @@ def test_a_wave_that_fails_stops_those_after_it(ansible: Ansible, service: Servi
     first = on_one_key(service)
     service.sandbox.control.advance(QUARTER)
     wrong = {"account2": {"cmk_wait_timeout": -1}}
-    wanted = {"cmk_key_max_age": "P90D", "cmk_serial": 1}
+    wanted = {"cmk_key_max_version_age": "P90D", "cmk_serial": 1}
     run = play_all(ansible, "rotate", own=wrong, **wanted)
     assert run.rc != 0
     second = str(service.key().id)
@@ -252,7 +252,7 @@ def test_the_strategy_of_the_environment_is_ignored(
     """With these strategies, Ansible ignores `max_fail_percentage`: neither the wave nor the play would stop."""
     first = on_one_key(service)
     wrong = {"account1": {"cmk_wait_timeout": -1}}
-    wanted = {"cmk_key_force_new_version": True, "cmk_serial": [2, 1], "cmk_max_fail_percentage": 0}
+    wanted = {"cmk_key_new_version": True, "cmk_serial": [2, 1], "cmk_max_fail_percentage": 0}
     run = play_all(ansible, playbook, own=wrong, environment={"ANSIBLE_STRATEGY": strategy}, **wanted)
     assert run.rc != 0
     assert "account3" not in {one.host for one in run}, run.output
@@ -265,7 +265,7 @@ def test_the_allowed_number_of_failures(ansible: Ansible, service: Service) -> N
     first = on_one_key(service)
     service.sandbox.control.advance(QUARTER)
     wrong = {"account1": {"cmk_wait_timeout": -1}}
-    wanted = {"cmk_key_max_age": "P90D", "cmk_serial": "100%", "cmk_max_fail_percentage": 34}
+    wanted = {"cmk_key_max_version_age": "P90D", "cmk_serial": "100%", "cmk_max_fail_percentage": 34}
     run = play_all(ansible, "rotate", own=wrong, **wanted)
     assert run.rc != 0
     second = str(service.key().id)
@@ -305,7 +305,7 @@ def test_progress_is_shown(ansible: Ansible, service: Service) -> None:
     assert account == "account2 failed."
     assert re.fullmatch(r"0 rotated, 1 unchanged, 1 failed, 1 not started, in \d+ s", end)
 
-    *_, end = lines(cmk_key_force_new_version=True)
+    *_, end = lines(cmk_key_new_version=True)
     assert re.fullmatch(r"3 rotated, 0 unchanged, 0 failed, 1 new version, in \d+ s", end)
 
     run = done_by_all(ansible, "rotate", environment={**progress, "AZBATCH_CMK_PROGRESS_INTERVAL": "0"})
@@ -346,7 +346,7 @@ def test_a_report_for_machines(ansible: Ansible, service: Service) -> None:
     on_one_key(service)
     service.sandbox.control.advance(QUARTER)
     file = ansible.folder / "report.json"
-    options: dict[str, Any] = {"cmk_key_max_age": "P90D", "cmk_report_file": str(file)}
+    options: dict[str, Any] = {"cmk_key_max_version_age": "P90D", "cmk_report_file": str(file)}
     play_all(ansible, "rotate", own={"account2": {"cmk_key_name": "key2"}}, **options)
     version = str(service.key().id).rpartition("/")[2]
     made = {str(service.key().id).rpartition("/")[0]: version}

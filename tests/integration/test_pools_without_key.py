@@ -75,7 +75,7 @@ def test_an_account_without_its_key(runner: OneProcess, service: Service, positi
     [audited] = audit["accounts"]
     for available in (info["available"], audited["available"]):
         assert available is False, (info, audited)
-    for role, more in (("revert", {}), ("rotate", {"cmk_key_force_new_version": True, "cmk_wait_timeout": 1})):
+    for role, more in (("revert", {}), ("rotate", {"cmk_key_new_version": True, "cmk_wait_timeout": 1})):
         for check in (True, False):
             report = runner.another().role(role, {**VARS, **more}, check=check)
             assert report.get("failed"), (check, report)
@@ -121,7 +121,7 @@ def test_other_accounts_are_rotated(runner: OneProcess, service: Service, positi
     assert not service.is_available("account2")
 
     unused = {"cmk_unused_versions": "disable"}
-    report = done(runner.another().role("rotate", {**VARS, **unused, "cmk_key_force_new_version": True}))
+    report = done(runner.another().role("rotate", {**VARS, **unused, "cmk_key_new_version": True}))
     assert report["changed"] is report["available"] is True
     service.sandbox.control.advance(8 * DAY)
     report = done(runner.another().role("rotate", {**VARS, **unused}))
@@ -170,7 +170,7 @@ def test_a_follower_that_had_no_access_when_a_version_was_created(
     assert not service.is_available()
     assert shown(runner) == ([False, False] if is_named else [None, None])
 
-    move = {**VARS, "cmk_key_follow_latest": False, "cmk_wait_timeout": 1}
+    move = {**VARS, "cmk_key_version_mode": "pin", "cmk_wait_timeout": 1}
     moved = runner.another().role("rotate", move)
     assert moved.get("failed"), moved
     assert "and is available" not in moved["msg"]
@@ -240,7 +240,7 @@ def test_check_mode_of_a_move_that_batch_would_refuse(runner: OneProcess, servic
 def test_provision_of_an_account_without_its_key(runner: OneProcess, service: Service, position: str) -> None:
     lose(service, "disabled")
 
-    report = runner.role("provision", {**VARS, "cmk_identity": service.identity_id()})
+    report = runner.role("provision", {**VARS, "cmk_identity_id": service.identity_id()})
 
     assert report.get("failed"), report
 

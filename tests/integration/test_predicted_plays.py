@@ -114,7 +114,7 @@ def test_provision_and_a_forced_rotation(runner: OneProcess, service: Service) -
         for account in ("account1", "account2"):
             variables = {**VARS, "cmk_account_name": account, "cmk_vault_authorization": "access_policy"}
             results.append(runner.role("provision", variables, check=check))
-            results.append(runner.role("rotate", {**variables, "cmk_key_force_new_version": True}, check=check))
+            results.append(runner.role("rotate", {**variables, "cmk_key_new_version": True}, check=check))
         return results
 
     predictions, done = run(check=True), run(check=False)

@@ -12,13 +12,13 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from one_process import OneProcess
-from operators import FIRST_KEY, RBAC_VAULT, Run, World, done
+from operators import FIRST_KEY, MODES, RBAC_VAULT, Run, World, done
 from role_runs import QUARTER, VARS
 from service import DAY, GROUP, Service
 
 from azure_sandbox.shared.behavior import POSITIONS
 
-ROTATE = Run("rotate", "account1", None, {"cmk_key_max_age": "P90D", "cmk_unused_versions": "disable"})
+ROTATE = Run("rotate", "account1", None, {"cmk_key_max_version_age": "P90D", "cmk_unused_versions": "disable"})
 RETIRE = replace(ROTATE, settings={"cmk_unused_versions": "disable"})
 ROLE_KEY = (RBAC_VAULT, "key1")
 SWITCHES = ("follower_delay", "previous_version_needed")
@@ -33,7 +33,7 @@ def world(request: pytest.FixtureRequest, service: Service, runner: OneProcess) 
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
 def test_a_previous_version_is_disabled_when_no_account_needs_it(world: World, service: Service, follow: bool) -> None:
     control = service.sandbox.control
-    done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_follow_latest": follow}))())
+    done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_version_mode": MODES[follow]}))())
     control.advance(QUARTER)
     for hours in (0, 1, 22, 2, 24, 5 * 24 - 2):
         control.advance(hours * 3600)
@@ -53,7 +53,7 @@ def test_a_previous_version_is_disabled_when_no_account_needs_it(world: World, s
 def test_a_previous_version_that_somebody_disables(world: World, service: Service, follow: bool, pools: str) -> None:
     control = service.sandbox.control
     control.behavior(pools_without_key=pools)
-    done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_follow_latest": follow}))())
+    done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_version_mode": MODES[follow]}))())
     control.advance(QUARTER)
     done(world.prepared(ROTATE)())
     first, _second = service.versions()
@@ -85,7 +85,7 @@ def test_recover_makes_every_version_usable_that_batch_may_need(
     """All versions of the key are disabled soon after a rotation."""
     control = service.sandbox.control
     control.behavior(pools_without_key=pools)
-    done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_follow_latest": follow}))())
+    done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_version_mode": MODES[follow]}))())
     control.advance(QUARTER)
     done(world.prepared(ROTATE)())
     control.advance(hours * 3600)
@@ -111,7 +111,7 @@ def test_an_account_that_lacks_only_a_previous_version(service: Service, runner:
     usable, but names it."""
     service.sandbox.control.behavior(pools_without_key="200", previous_version_needed="86400")
     world = World(service, runner)
-    done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_follow_latest": follow}))())
+    done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_version_mode": MODES[follow]}))())
     service.sandbox.control.advance(QUARTER)
     done(world.prepared(ROTATE)())
     service.sandbox.control.advance(3600)
@@ -140,9 +140,9 @@ def test_a_leaked_version_that_was_disabled_stays_disabled(
     control = service.sandbox.control
     control.behavior(pools_without_key=pools)
     world = World(service, runner)
-    done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_follow_latest": follow}))())
+    done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_version_mode": MODES[follow]}))())
     control.advance(QUARTER)
-    leaked = {"cmk_key_force_new_version": True, "cmk_unused_versions": "disable", "cmk_unused_versions_after": "P0D"}
+    leaked = {"cmk_key_new_version": True, "cmk_unused_versions": "disable", "cmk_unused_for": "P0D"}
     report = done(world.prepared(Run("rotate", "account1", None, leaked))())
     assert service.enabled() == [False, True]
     assert all("Only if the account becomes unavailable" in one for one in report["warnings"] if "still need" in one)
@@ -191,7 +191,7 @@ def test_a_follower_that_could_not_use_the_key_when_a_version_was_created(
     """When the account can use the key again, Batch has still to move it to the newest version."""
     control, key = service.sandbox.control, ROLE_KEY if cause == "role" else FIRST_KEY
     vault = key[0]
-    done(world.prepared(Run("provision", "account1", key, {"cmk_key_follow_latest": True}))())
+    done(world.prepared(Run("provision", "account1", key, {"cmk_key_version_mode": "follow"}))())
     control.advance(5 * DAY)
     if cause == "firewall":
         closed = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "127.0.0.1"}]}
@@ -269,8 +269,8 @@ def test_a_version_is_replaced_before_it_expires(service: Service, runner: OnePr
     """A nightly rotation with an age that is a day less than the expiry."""
     control = service.sandbox.control
     control.behavior(previous_version_needed="86400", follower_delay="86400")
-    wanted = {**VARS, "cmk_key_max_age": "P90D", "cmk_key_expires_in": "P91D"}
-    done(runner.role("provision", {**VARS, "cmk_key_expires_in": "P91D", "cmk_key_follow_latest": follow}))
+    wanted = {**VARS, "cmk_key_max_version_age": "P90D", "cmk_key_expires_in": "P91D"}
+    done(runner.role("provision", {**VARS, "cmk_key_expires_in": "P91D", "cmk_key_version_mode": MODES[follow]}))
     control.advance(87 * DAY)
     for _night in range(8):
         control.advance(DAY - 600)

@@ -84,7 +84,7 @@ def test_a_key_is_disabled_just_after_the_switch(
     after_switch(lambda: service.disable("key2"))
 
     identifier = wanted if is_pinned else wanted.rpartition("/")[0]
-    report = runner.module("batch_encryption", to_key(identifier, replace_key=True))
+    report = runner.module("batch_encryption", to_key(identifier, previous_key="any"))
 
     assert (report.get("code"), report.get("failed_checks")) == ("preflight_failed", ["key_enabled"]), report
     assert report["restored"] is True
@@ -126,7 +126,7 @@ def test_somebody_moves_the_account_after_batch_has_refused_the_switch(
     wanted, theirs = str(service.make_key("key2").id), str(service.make_key("key3").id)
     allowed: dict[str, Any] = {}
     if is_on_key:
-        allowed = {"previous_vault_name": "vault-one", "previous_key_name": "key1", "replace_key": True}
+        allowed = {"previous_key": "vault-one/key1"}
     else:
         service.point(None)
     refuse_once(service)

@@ -37,7 +37,7 @@ def lag(request: pytest.FixtureRequest, service: Service) -> str:
 def move(identifier: str | None, account: str = "account1") -> Report:
     source = "microsoft_keyvault" if identifier else "microsoft_batch"
     where = {"resource_group": GROUP, "account_name": account, "key_source": source, "wait_timeout": 600}
-    return {**where, **({"key_identifier": identifier, "replace_key": True} if identifier else {})}
+    return {**where, **({"key_identifier": identifier, "previous_key": "any"} if identifier else {})}
 
 
 def version_of(identifier: str) -> str:
@@ -196,8 +196,8 @@ def test_switch_of_two_hosts(ansible: Ansible, service: Service, lag: str) -> No
     service.sandbox.control.advance(30 * DAY)
     service.sandbox.control.behavior(read_lag=lag, key_loss_noticed="3600")
     hosts = {
-        "account1": {"cmk_new_key_identifier": first, "cmk_previous_key_identifier": ""},
-        "account2": {"cmk_new_key_identifier": second, "cmk_previous_key_identifier": first.rpartition("/")[0]},
+        "account1": {"cmk_new_key_identifier": first, "cmk_disable_key": ""},
+        "account2": {"cmk_new_key_identifier": second, "cmk_disable_key": first.rpartition("/")[0]},
     }
     inventory = {
         "all": {
@@ -211,7 +211,7 @@ def test_switch_of_two_hosts(ansible: Ansible, service: Service, lag: str) -> No
     names = {name: value for name, value in VARS.items() if name not in ("cmk_account_name", "cmk_key_name")}
     run = ansible.playbook(
         "azbatch.cmk.switch",
-        extra_vars={**names, "cmk_hosts": "all", "cmk_unused_versions_after": "P0D"},
+        extra_vars={**names, "cmk_hosts": "all", "cmk_unused_for": "P0D"},
         arguments=["-i", str(file)],
     )
     assert run.rc == 0, run.output
@@ -228,8 +228,8 @@ def test_provision_and_revert_in_one_play(ansible: Ansible, service: Service, la
     service.point(None)
     service.sandbox.control.advance(30 * DAY)
     service.sandbox.control.behavior(read_lag=lag, key_loss_noticed="3600")
-    new = {"cmk_account_name": "account2", "cmk_identity": service.identity_id()}
-    old = {"cmk_account_name": "account1", "cmk_revert_key": "disable", "cmk_unused_versions_after": "P0D"}
+    new = {"cmk_account_name": "account2", "cmk_identity_id": service.identity_id()}
+    old = {"cmk_account_name": "account1", "cmk_revert_key": "disable", "cmk_unused_for": "P0D"}
     names = {**{name: value for name, value in VARS.items() if name != "cmk_account_name"}, "cmk_wait_timeout": 300}
     play = {
         "hosts": "localhost",

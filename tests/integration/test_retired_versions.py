@@ -40,8 +40,8 @@ def test_an_account_is_available_after_the_retirement_of_versions(
         report = runner.role(role, {**VARS, **wanted})
         assert not report.get("failed"), report
 
-    run("provision", cmk_vault_authorization="access_policy", cmk_key_follow_latest=True)
-    run("rotate", cmk_key_force_new_version=True)
+    run("provision", cmk_vault_authorization="access_policy", cmk_key_version_mode="follow")
+    run("rotate", cmk_key_new_version=True)
     service.delete_vault()
     assert not service.is_available()
     run("recover", cmk_wait_timeout=600)

@@ -91,14 +91,14 @@ class Playbook:
 def an_old_version_by_role(service: Service) -> dict[str, Any]:
     service.on_key(rbac=True)
     service.sandbox.control.advance(QUARTER)
-    return {"cmk_key_max_age": "P90D"}
+    return {"cmk_key_max_version_age": "P90D"}
 
 
 def an_unused_version_by_role(service: Service) -> dict[str, Any]:
     service.on_key(rbac=True)
     service.point(service.make_key().id)
     service.sandbox.control.advance(QUARTER)
-    return {"cmk_key_max_age": "P90D", **DISABLE}
+    return {"cmk_key_max_version_age": "P90D", **DISABLE}
 
 
 def nothing_with_roles(_service: Service) -> dict[str, Any]:
@@ -174,7 +174,7 @@ PLAYBOOKS = {
         (*MAKES_ACCOUNT, ASSIGNS, MAKES_VAULT),
         (READ_KEY, f"{KEYS}/create/action"),
     ),
-    "provision, `cmk_identity`": Playbook(
+    "provision, `cmk_identity_id`": Playbook(
         "provision",
         an_identity,
         (*MAKES_ACCOUNT, ASSIGNS, MAKES_VAULT, *OWN_IDENTITY),
@@ -200,7 +200,7 @@ PLAYBOOKS = {
         "rotate", an_old_version, MOVES, (), USERS, ("get", "list", "create", "update")
     ),
     "switch": Playbook("switch", another_key, (*MOVES, ASSIGNS), (READ_KEY,)),
-    "switch, `cmk_previous_key_identifier`": Playbook(
+    "switch, `cmk_disable_key`": Playbook(
         "switch", another_vault, (*MOVES, ASSIGNS), (READ_KEY, f"{KEYS}/update/action"), USERS
     ),
     "revert": Playbook("revert", kept, MOVES),

@@ -34,7 +34,7 @@ def test_an_error_names_the_variable_of_the_role(ansible: Ansible, service: Serv
 
 def test_all_invalid_variables_are_reported_before_the_first_task(ansible: Ansible, service: Service) -> None:
     """Later tasks of the role would refuse these values, after the vault is created."""
-    wrong = {"cmk_identity": "system", "cmk_key_size": 1024, "cmk_key_expires_in": "a year"}
+    wrong = {"cmk_identity_id": "system", "cmk_key_size": 1024, "cmk_key_expires_in": "a year"}
     run = run_role(ansible, "provision", **wrong, cmk_vaultname="vault-two")
 
     (failed,) = run.failed
@@ -43,7 +43,7 @@ def test_all_invalid_variables_are_reported_before_the_first_task(ansible: Ansib
     first, *lines = failed["msg"].splitlines()
     assert first == "3 values are missing or wrong:"
     assert lines == [f"{number}. {one['msg']}" for number, one in enumerate(failed["problems"], 1)]
-    assert "cmk_identity is 'system'" in failed["msg"]
+    assert "cmk_identity_id is 'system'" in failed["msg"]
     assert "Use system_assigned, or /subscriptions/" in failed["msg"]
     # A name that is wrong is often the cause of an error.
     assert [one.rpartition(". ")[2] for one in failed.warnings] == ["Did you mean cmk_vault_name?"]
@@ -111,7 +111,7 @@ def test_all_invalid_variables_are_reported_before_the_first_task(ansible: Ansib
             {"cmk_key_size": 4096},
             "key_size_differs",
             "cmk_key_size",
-            "Set cmk_key_force_new_version: true in azbatch.cmk.rotate, or cmk_key_size: 2048.",
+            "Set cmk_key_new_version: true in azbatch.cmk.rotate, or cmk_key_size: 2048.",
         ),
     ],
 )
@@ -134,7 +134,7 @@ def test_a_wrong_value_leads_to_the_variable_that_was_set(
 def test_a_remedy_can_be_followed_from_the_role(ansible: Ansible, service: Service, role: str) -> None:
     service.on_key()
     service.disable()
-    run = run_role(ansible, role, cmk_key_force_new_version=False)
+    run = run_role(ansible, role, cmk_key_new_version=False)
 
     (failed,) = run.failed
     failed.refused("key_disabled")
@@ -169,7 +169,7 @@ def test_unknown_variables_are_reported_once(ansible: Ansible, service: Service)
     shown = [warning for one in run for warning in one.warnings if "has no effect" in warning]
     assert len(shown) == 2
     assert "cmk_key_max_ages" in shown[0]
-    assert shown[0].endswith("Did you mean cmk_key_max_age?")
+    assert shown[0].endswith("Did you mean cmk_key_max_version_age?")
     assert "cmk_owner" in shown[1]
     assert run.output.count("cmk_key_max_ages has no effect") == 1
 
@@ -213,14 +213,14 @@ def test_run_without_hosts_is_an_error_unless_hosts_are_optional(
 @pytest.mark.parametrize("pattern", ["accounts", "account*", "accounts:!account2", "account1,account2"])
 @pytest.mark.slow(every=4)
 def test_hosts_may_be_any_pattern(ansible: Ansible, service: Service, pattern: str) -> None:
-    arguments = of_hosts(ansible, "account1", "account2", cmk_left_alone_fails=False, cmk_key_max_age="P90D")
+    arguments = of_hosts(ansible, "account1", "account2", cmk_left_alone_fails=False, cmk_key_max_version_age="P90D")
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars={"cmk_hosts": pattern}, arguments=arguments)
 
     assert run.rc == 0, run.output
     assert "account1" in {one.host for one in run}
 
 
-@pytest.mark.parametrize(("rule", "expected"), [({}, 1), ({"cmk_key_max_age": "P90D"}, 0)])
+@pytest.mark.parametrize(("rule", "expected"), [({}, 1), ({"cmk_key_max_version_age": "P90D"}, 0)])
 def test_rotate_without_a_rule_warns(ansible: Ansible, service: Service, rule: dict[str, Any], expected: int) -> None:
     service.on_key()
     arguments = of_hosts(ansible, "account1", "account8", cmk_left_alone_fails=False, **rule)
@@ -267,7 +267,7 @@ def test_blank_variables_use_their_defaults(
 def test_a_previous_key_identifier_of_blanks_is_not_set(runner: OneProcess, service: Service) -> None:
     service.on_key()
     other = service.make_key("key2").id
-    wanted = {"cmk_new_key_identifier": other, "cmk_previous_key_identifier": "  "}
+    wanted = {"cmk_new_key_identifier": other, "cmk_disable_key": "  "}
     report = runner.role("switch", {**VARS, **wanted})
 
     assert not report.get("failed"), report
@@ -427,7 +427,7 @@ def test_a_preset_cmk_result_is_rejected(ansible: Ansible, service: Service) -> 
 @pytest.mark.slow
 def test_cmk_serial_accepts_a_string(ansible: Ansible, service: Service) -> None:
     arguments = of_hosts(ansible, *(f"account{number}" for number in range(1, 8)), cmk_left_alone_fails=False)
-    wanted = {"cmk_hosts": "accounts", "cmk_key_max_age": " P90D "}
+    wanted = {"cmk_hosts": "accounts", "cmk_key_max_version_age": " P90D "}
 
     def played(serial: str) -> Run:
         return ansible.playbook("azbatch.cmk.rotate", extra_vars={**wanted, "cmk_serial": serial}, arguments=arguments)
@@ -455,7 +455,9 @@ def test_cmk_serial_accepts_a_string(ansible: Ansible, service: Service) -> None
 def test_an_invalid_value_is_reported_before_the_first_request(
     ansible: Ansible, service: Service, variable: str, value: str
 ) -> None:
-    run = ansible.playbook("azbatch.cmk.rotate", extra_vars={**VARS, "cmk_key_max_age": "P90D", variable: value})
+    run = ansible.playbook(
+        "azbatch.cmk.rotate", extra_vars={**VARS, "cmk_key_max_version_age": "P90D", variable: value}
+    )
     assert run.rc != 0
     assert f"{variable} is '{value}', which " in " ".join(run.output.split())
     assert run.requests == []
@@ -497,7 +499,7 @@ def test_an_inventory_that_is_not_used_is_a_warning(ansible: Ansible, service: S
 def test_a_playbook_for_the_hosts_of_the_inventory_says_that_cmk_hosts_is_not_set(
     ansible: Ansible, service: Service
 ) -> None:
-    wanted = {"cmk_key_max_age": "P90D", "cmk_host": "accounts"}
+    wanted = {"cmk_key_max_version_age": "P90D", "cmk_host": "accounts"}
     arguments = of_hosts(ansible, "account1", "account2")
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=arguments)
 

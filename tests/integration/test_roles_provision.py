@@ -28,7 +28,7 @@ MOVE = "Move the account to the key"
 
 def provision(roles: RolesRunner, service: Service, identity: str = "system_assigned", **options: Any) -> Run:
     if identity == "user_assigned":
-        options["cmk_identity"] = service.identity_id()
+        options["cmk_identity_id"] = service.identity_id()
     return play_role(roles, "provision", **options)
 
 
@@ -151,9 +151,9 @@ def test_a_vault_in_another_subscription(ansible: Ansible, service: Service, ide
     # Without the list of vaults, which may be out of date.
     assert not [one for one in run.requests if one["url"].partition("?")[0].endswith("/vaults")]
 
-    rotated = play_role(ansible, "rotate", cmk_key_force_new_version=True, cmk_unused_versions="keep", **there)
+    rotated = play_role(ansible, "rotate", cmk_key_new_version=True, cmk_unused_versions="keep", **there)
     assert steps(rotated) == ["key", "encryption"]
-    leave = {"cmk_revert_access": "revoke", "cmk_unused_versions_after": "P0D"}
+    leave = {"cmk_revert_access": "revoke", "cmk_unused_for": "P0D"}
     reverted = play_role(ansible, "revert", **leave, **there)
     assert "access" in steps(reverted)
     assert service.encryption() is None
@@ -266,15 +266,15 @@ def test_follow_latest(roles: RolesRunner, service: Service, identity: str) -> N
     if identity == "user_assigned":
         service.make_identity()
     wanted = {"identity": identity, "cmk_vault_authorization": "access_policy"}
-    run = provision(roles, service, cmk_key_follow_latest=True, **wanted)
+    run = provision(roles, service, cmk_key_version_mode="follow", **wanted)
     reported = result(run)
     assert (reported["follows_latest"], reported["key_version"]) == (True, None)
     assert service.encryption() == reported["key_identifier"] == service.key().id.rpartition("/")[0]
-    unchanged(provision(roles, service, cmk_key_follow_latest=True, **wanted))
+    unchanged(provision(roles, service, cmk_key_version_mode="follow", **wanted))
 
     newer = service.make_key()
     unchanged(provision(roles, service, **wanted))
-    run = provision(roles, service, cmk_key_follow_latest=False, **wanted)
+    run = provision(roles, service, cmk_key_version_mode="pin", **wanted)
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     assert service.encryption() == result(run)["key_identifier"] == newer.id
     assert result(run)["previous_key_identifier"] == newer.id.rpartition("/")[0]
@@ -314,18 +314,18 @@ def test_an_account_rotated_by_others_during_the_run_is_not_moved_back(
     assert at > 5
 
 
-def test_an_account_on_another_key_is_moved_only_with_cmk_replace_key(ansible: Ansible, service: Service) -> None:
+def test_an_account_on_another_key_is_moved_only_on_request(ansible: Ansible, service: Service) -> None:
     """A typing error in the name of the key. The key is created before the account is refused."""
     _, first = service.on_key()
     for check in (True, False):
         run = run_role(ansible, "provision", check=check, cmk_key_name="key2")
         assert [one.name for one in run.failed] == [MOVE], run.output
         assert first in run[MOVE]["msg"]
-        assert "cmk_replace_key" in run[MOVE]["msg"]
-        assert (run[MOVE]["code"], run[MOVE]["option"]) == ("account_on_another_key", "replace_key")
+        assert "cmk_previous_key" in run[MOVE]["msg"]
+        assert (run[MOVE]["code"], run[MOVE]["option"]) == ("account_on_another_key", "previous_key")
         assert wrote(run) == ([] if check else ["POST key vault-one key2"])
     assert service.encryption() == first
-    run = provision(ansible, service, cmk_key_name="key2", cmk_replace_key=True)
+    run = provision(ansible, service, cmk_key_name="key2", cmk_previous_key="any")
     assert steps(run) == ["encryption"]
     assert service.encryption() == service.key("key2").id
     assert result(run)["previous_key_identifier"] == first
@@ -337,10 +337,12 @@ def test_an_account_on_its_key_keeps_its_user_assigned_identity(ansible: Ansible
     service.make_identity()
     provision(ansible, service, "user_assigned", cmk_vault_authorization="access_policy")
     run = run_role(ansible, "provision")
-    advice = f"Set cmk_identity to {service.identity_id()} to keep it, or move the account to a Microsoft-managed key"
+    advice = (
+        f"Set cmk_identity_id to {service.identity_id()} to keep it, or move the account to a Microsoft-managed key"
+    )
     refused(run, ACCOUNT, advice)
     assert "force" not in run[ACCOUNT]["msg"]
-    assert (run[ACCOUNT]["code"], run[ACCOUNT]["variable"]) == ("identity_in_use", "cmk_identity")
+    assert (run[ACCOUNT]["code"], run[ACCOUNT]["variable"]) == ("identity_in_use", "cmk_identity_id")
     unchanged(provision(ansible, service, "user_assigned"))
 
 
@@ -351,7 +353,7 @@ def test_a_disabled_key_is_enabled_only_with_cmk_key_enable(ansible: Ansible, se
     for check in (True, False):
         run = run_role(ansible, "provision", check=check)
         refused(run, KEY, "key1", "cmk_key_enable")
-        assert (run[KEY]["code"], run[KEY]["option"]) == ("key_disabled", "enable_key")
+        assert (run[KEY]["code"], run[KEY]["option"]) == ("key_disabled", "enable")
     run = provision(ansible, service, cmk_key_enable=True)
     assert steps(run) == ["key", "access", "account", "encryption"]
     assert service.is_available()

@@ -29,7 +29,7 @@ from service import DAY, ENCRYPTION_USER, NEEDED, Service, raised
 FOREIGN = "99999999-0000-4000-8000-000000000001"
 MODES = ("access_policy", "rbac")
 REVOKE = {"cmk_revert_access": "revoke"}
-AT_ONCE = {"cmk_unused_versions_after": "P0D"}
+AT_ONCE = {"cmk_unused_for": "P0D"}
 MOVE = "Move the account to a Microsoft-managed key"
 KEY = "Disable or delete the key"
 ACCESS = "Revoke the account's access to the key"

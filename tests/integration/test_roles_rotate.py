@@ -28,10 +28,10 @@ from role_runs import (
 from service import DAY, Service
 
 MODES = ("access_policy", "rbac")
-DUE = {"cmk_key_max_age": "P90D"}
-FORCE = {"cmk_key_force_new_version": True}
+DUE = {"cmk_key_max_version_age": "P90D"}
+FORCE = {"cmk_key_new_version": True}
 DISABLE = {"cmk_unused_versions": "disable"}
-AT_ONCE = {**DISABLE, "cmk_unused_versions_after": "P0D"}
+AT_ONCE = {**DISABLE, "cmk_unused_for": "P0D"}
 KEY = "Ensure a current version of the key"
 UNUSED = "Disable unused versions of the key"
 
@@ -138,7 +138,7 @@ def test_the_newest_has_expired(roles: RolesRunner, service: Service) -> None:
     service.sandbox.control.advance(31 * DAY)
     unchanged(rotate(roles, cmk_key_expires_in="P60D", **DUE))
     # The version that the account uses is the newest that can be used.
-    run = rotate(roles, cmk_key_expires_in="P60D", cmk_key_max_age="P31D")
+    run = rotate(roles, cmk_key_expires_in="P60D", cmk_key_max_version_age="P31D")
     assert steps(run) == ["key", "encryption"]
     properties = service.key().properties
     assert len(service.versions()) == 3
@@ -151,7 +151,7 @@ def test_a_follower_needs_no_move(roles: RolesRunner, service: Service) -> None:
     service.on_key(follow=True)
     versionless = service.encryption()
     service.sandbox.control.advance(QUARTER)
-    # Without cmk_key_follow_latest, so the account still follows the key.
+    # The account still follows the key.
     wanted = {**DUE, **DISABLE}
     run = rotate(roles, **wanted)
     assert (steps(run), wrote(run)) == (["key"], ["POST key vault-one key1"])
@@ -173,16 +173,16 @@ def test_a_follower_needs_no_move(roles: RolesRunner, service: Service) -> None:
 
 def test_a_pinned_account_becomes_a_follower(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
-    run = rotate(roles, cmk_key_follow_latest=True)
+    run = rotate(roles, cmk_key_version_mode="follow")
     assert steps(run) == ["encryption"]
     assert service.encryption() == first.rpartition("/")[0]
     assert result(run)["follows_latest"] is True
-    unchanged(rotate(roles, cmk_key_follow_latest=True))
+    unchanged(rotate(roles, cmk_key_version_mode="follow"))
 
 
-def test_a_follower_is_pinned_without_follow_latest(roles: RolesRunner, service: Service) -> None:
+def test_a_follower_is_pinned_on_request(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key(follow=True)
-    run = rotate(roles, cmk_key_follow_latest=False)
+    run = rotate(roles, cmk_key_version_mode="pin")
     assert steps(run) == ["encryption"]
     assert service.encryption() == first
 
@@ -193,7 +193,7 @@ def test_a_disabled_newest_version_is_not_enabled(ansible: Ansible, service: Ser
     service.sandbox.control.advance(DAY)
     leaked = service.make_key().properties.version
     service.disable(version=leaked)
-    unchanged(rotate(ansible, cmk_key_max_age="P90D"))
+    unchanged(rotate(ansible, cmk_key_max_version_age="P90D"))
     run = rotate(ansible, **FORCE)
     assert steps(run) == ["key", "encryption"]
     assert service.enabled() == [True, False, True]
@@ -308,7 +308,7 @@ def test_a_version_stays_enabled_while_in_use(roles: RolesRunner, service: Servi
 @pytest.mark.parametrize(
     ("option", "often", "rarely"),
     [
-        ("cmk_key_max_age", {"cmk_key_max_age": "P5D"}, {"cmk_key_max_age": "P7D"}),
+        ("cmk_key_max_version_age", {"cmk_key_max_version_age": "P5D"}, {"cmk_key_max_version_age": "P7D"}),
         (
             "cmk_key_rotation_policy",
             {"cmk_key_rotation_policy": {"expiry_time": "P28D", "time_after_create": "P7D"}},
@@ -324,8 +324,8 @@ def test_versions_that_are_created_more_often_than_the_margin(
     service.on_key()
     (warning,) = warnings(rotate(ansible, **often, **DISABLE))
     assert option in warning
-    assert "cmk_unused_versions_after" in warning
-    assert warnings(rotate(ansible, **often, cmk_unused_versions_after="P3D", **DISABLE)) == []
+    assert "cmk_unused_for" in warning
+    assert warnings(rotate(ansible, **often, cmk_unused_for="P3D", **DISABLE)) == []
     assert warnings(rotate(ansible, **often)) == []
     assert warnings(rotate(ansible, **rarely, **DISABLE)) == []
 
@@ -371,7 +371,7 @@ def test_an_account_whose_vault_was_deleted_is_not_available(roles: RolesRunner,
     service.on_key()
     service.delete_vault()
 
-    run = run_role(roles, "rotate", cmk_key_max_age="P90D")
+    run = run_role(roles, "rotate", cmk_key_max_version_age="P90D")
 
     (failed,) = run.failed
     assert failed["code"] == "account_unavailable", run.output

@@ -29,7 +29,7 @@ from service import DAY, ENCRYPTION_USER, NEEDED, Service
 
 FOREIGN = "99999999-0000-4000-8000-000000000001"
 MODES = ("access_policy", "rbac")
-AT_ONCE = {"cmk_unused_versions_after": "P0D"}
+AT_ONCE = {"cmk_unused_for": "P0D"}
 ACCESS = "Grant the account access to the key"
 MOVE = "Move the account to the key"
 LEFT = "Disable the key that accounts have left"
@@ -60,7 +60,7 @@ def test_an_account_stays_pinned_or_keeps_following(
         service.disable("other")
     wanted: dict[str, Any] = {"cmk_new_key_identifier": keyless(usable)}
     if asked:
-        wanted["cmk_key_follow_latest"] = asked
+        wanted["cmk_key_version_mode"] = "follow"
     predicted = play_role(roles, "switch", check=True, **wanted)
     run = switch(roles, **wanted)
     expected = keyless(usable) if follows else usable
@@ -123,7 +123,7 @@ def test_to_a_different_key_in_a_different_vault(roles: RolesRunner, service: Se
 def test_the_key_that_the_account_left_is_disabled_after_the_margin(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
     other = service.make_key("other").id
-    wanted = {"cmk_new_key_identifier": other, "cmk_previous_key_identifier": keyless(first)}
+    wanted = {"cmk_new_key_identifier": other, "cmk_disable_key": keyless(first)}
     run = switch(roles, **wanted)
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     assert result(run)["key_kept_for"] == [service.account_id()]
@@ -150,7 +150,7 @@ def test_the_key_that_the_account_left_is_disabled_after_the_margin(roles: Roles
 
 def test_the_key_that_the_account_left_is_disabled_at_once(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
-    wanted = {"cmk_new_key_identifier": service.make_key("other").id, "cmk_previous_key_identifier": first, **AT_ONCE}
+    wanted = {"cmk_new_key_identifier": service.make_key("other").id, "cmk_disable_key": first, **AT_ONCE}
     predicted = play_role(roles, "switch", check=True, **wanted)
     run = switch(roles, **wanted)
     assert steps(predicted) == steps(run) == ["encryption", "key"]
@@ -168,7 +168,7 @@ def test_the_key_that_another_account_shares_stays_enabled(roles: RolesRunner, s
     _, first = service.on_key()
     other_account = second_account(service, first)
     other = service.make_key("other").id
-    wanted = {"cmk_new_key_identifier": keyless(other), "cmk_previous_key_identifier": keyless(first), **AT_ONCE}
+    wanted = {"cmk_new_key_identifier": keyless(other), "cmk_disable_key": keyless(first), **AT_ONCE}
     run = switch(roles, **wanted)
     assert steps(run) == ["encryption"]
     report = result(run)
@@ -182,7 +182,7 @@ def test_the_key_that_another_account_shares_stays_enabled(roles: RolesRunner, s
 def test_an_account_is_made_to_follow_its_key_and_pinned_again(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
     for identifier, version in ((keyless(first), None), (first, first.rpartition("/")[2])):
-        wanted = {"cmk_new_key_identifier": identifier, "cmk_key_follow_latest": version is None}
+        wanted = {"cmk_new_key_identifier": identifier, "cmk_key_version_mode": "follow" if version is None else "pin"}
         run = switch(roles, **wanted)
         assert steps(run) == ["encryption"]
         assert (result(run)["follows_latest"], result(run)["key_version"]) == (version is None, version)
@@ -193,7 +193,7 @@ def test_an_account_is_made_to_follow_its_key_and_pinned_again(roles: RolesRunne
 def test_the_new_key_is_not_disabled_if_it_is_named_as_the_previous_key(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     other = service.make_key("other").id
-    run = switch(roles, cmk_new_key_identifier=other, cmk_previous_key_identifier=keyless(other), **AT_ONCE)
+    run = switch(roles, cmk_new_key_identifier=other, cmk_disable_key=keyless(other), **AT_ONCE)
     assert steps(run) == ["encryption"]
     assert result(run)["key_kept_for"] == [service.account_id()]
     assert service.enabled("other") == [True]
@@ -247,7 +247,7 @@ def test_a_missing_account_is_left_alone(ansible: Ansible, service: Service) -> 
     run = switch(ansible, **wanted)
     assert run[ACCESS]["left_alone"]["code"] == "account_not_found"
     assert "LEFT ALONE: localhost: There is no Batch account account1 in the resource group" in run.output
-    assert switch(ansible, **wanted, cmk_previous_key_identifier=keyless(first)).writes == []
+    assert switch(ansible, **wanted, cmk_disable_key=keyless(first)).writes == []
     assert service.enabled() == [True]
 
 
@@ -255,7 +255,7 @@ def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
     other = service.make_key("other").id
     service.disable()
-    run = run_role(roles, "switch", cmk_new_key_identifier=other, cmk_previous_key_identifier=first, **AT_ONCE)
+    run = run_role(roles, "switch", cmk_new_key_identifier=other, cmk_disable_key=first, **AT_ONCE)
     assert [one.name for one in run.failed] == [MOVE], run.output
     assert run[MOVE]["code"] == "account_unavailable"
     # Batch refuses to change an account that has lost its key.
@@ -268,7 +268,7 @@ def test_names_in_another_letter_case(roles: RolesRunner, service: Service) -> N
     _, first = service.on_key()
     wanted = {
         "cmk_new_key_identifier": service.make_key("other").id.upper().replace("HTTPS", "https"),
-        "cmk_previous_key_identifier": keyless(first).upper().replace("HTTPS", "https"),
+        "cmk_disable_key": keyless(first).upper().replace("HTTPS", "https"),
         "cmk_vault_name": "Vault-One",
         "cmk_key_name": "KEY1",
         **AT_ONCE,

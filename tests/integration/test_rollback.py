@@ -162,7 +162,7 @@ def test_somebody_else_moves_the_account_after_the_switch_was_read(world: World,
         return request.method == "GET" and "/keys/key1/versions" in request.url and service.encryption() != first
 
     with wire.meddled(is_list_after_switch, others):
-        report = world.prepared(Run("rotate", "account1", None, {"cmk_key_force_new_version": True}))()
+        report = world.prepared(Run("rotate", "account1", None, {"cmk_key_new_version": True}))()
     assert report.get("failed_checks") == ["key_enabled"], report
     assert [service.encryption()] == newer
     assert report["current_state"]["key_identifier"] == newer[0]
@@ -196,7 +196,7 @@ def test_somebody_else_moves_the_account_while_azure_lets_the_switch_wait(
     busy = {"status": 429, "headers": {"Retry-After": str(seconds)}, "body": {"error": {"code": "TooManyRequests"}}}
     service.sandbox.control.fault(match={"method": "PATCH", "path": "/batchAccounts/"}, times=1, answer=busy)
     with wire.meddled(is_look_after(1, service), lambda: service.point(newer)):
-        report = world.prepared(Run("rotate", "account1", None, {"cmk_key_force_new_version": True}))()
+        report = world.prepared(Run("rotate", "account1", None, {"cmk_key_new_version": True}))()
     assert (service.encryption() == newer) is is_seen, report
     assert report.get("code") == ("account_on_another_key" if is_seen else None)
     assert is_available(service)
@@ -339,7 +339,7 @@ def test_a_rollback_is_refused_and_the_new_key_can_be_used(world: World, wire: W
     def is_after_switch(request: Any) -> bool:
         return request.method == "GET" and "/pools" in request.url and service.encryption() != first
 
-    run = world.prepared(Run("rotate", "account1", None, {"cmk_key_force_new_version": True}))
+    run = world.prepared(Run("rotate", "account1", None, {"cmk_key_new_version": True}))
     with wire.meddled(is_after_switch, others):
         report = run()
     assert report["code"] == "service_unavailable", report

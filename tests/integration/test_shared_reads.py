@@ -39,7 +39,7 @@ def requested(service: Service, since: int) -> list[dict[str, Any]]:
 
 def move(service: Service, key: str, account: str = "account1") -> dict[str, Any]:
     where = {"resource_group": GROUP, "account_name": account}
-    return {**where, "key_source": "microsoft_keyvault", "key_identifier": key, "replace_key": True}
+    return {**where, "key_source": "microsoft_keyvault", "key_identifier": key, "previous_key": "any"}
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_a_change_is_decided_by_the_accounts_own_read(
     monkeypatch.setattr(cache, "_LIST_THRESHOLD", 0)
     first = str(service.encryption())
     wanted = service.make_key("key2").id
-    options = {**move(service, wanted), "previous_vault_name": "vault-one", "previous_key_name": "key1"}
+    options = {**move(service, wanted), "previous_key": "vault-one/key1"}
     service.make_account("account2")
     runner.module("batch_encryption", {**options, "account_name": "account2"}, task="one")
     service.point(service.make_key("key3").id)

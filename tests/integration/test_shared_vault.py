@@ -61,7 +61,7 @@ class Vault:
         for name, key in self.used.items():
             if key == TAGGED:
                 self.service.change_account(name, tags={"night": str(number)})
-            wanted = {**VARS, "cmk_account_name": name, "cmk_key_name": key, "cmk_key_max_age": f"P{MONTH}D"}
+            wanted = {**VARS, "cmk_account_name": name, "cmk_key_name": key, "cmk_key_max_version_age": f"P{MONTH}D"}
             if done(controller.role("rotate", wanted))["changed"]:
                 self.moved[key] = self.now
         for key in KEYS:

@@ -125,7 +125,7 @@ def test_key_is_repaired(ansible: Ansible, service: Service, way: str) -> None:
     service.disable("off")
     service.make_key("narrow", key_operations=["sign", "verify"])
     run = ansible.play(
-        [*four_steps(key("on", name="off", enable_key=True)), *two_steps(key("wide", name="narrow"))], way=way
+        [*four_steps(key("on", name="off", enable=True)), *two_steps(key("wide", name="narrow"))], way=way
     )
     assert run.checked_steps("on")["enabled"] is True
     assert service.key("off").properties.enabled
@@ -139,7 +139,7 @@ def test_a_deleted_key_is_recovered_and_made_usable(ansible: Ansible, service: S
     version = service.make_key().properties.version
     service.disable()
     service.keys().begin_delete_key("key1").wait()
-    run = ansible.play([*four_steps(key("usable", recover=True, enable_key=True, expires_in="P1Y"))], way=way)
+    run = ansible.play([*four_steps(key("usable", recover=True, enable=True, expires_in="P1Y"))], way=way)
 
     made = run.checked_steps("usable")
     assert (made["version"], made["enabled"], made["previous_version"]) == (version, True, None)
@@ -197,7 +197,7 @@ def test_encryption(ansible: Ansible, service: Service, way: str) -> None:
             *two_steps(encryption("moved", second, vault_resource_group=GROUP)),
             *four_steps(encryption("following", first.rpartition("/")[0])),
             {**look, "name": "look at following"},
-            *two_steps(encryption("other key", other, replace_key=True)),
+            *two_steps(encryption("other key", other, previous_key="any")),
         ],
         way=way,
     )

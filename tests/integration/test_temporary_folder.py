@@ -64,7 +64,7 @@ def test_two_accounts_are_rotated_with_an_unusable_temporary_folder(
     run = ansible.playbook(
         [rotating(disk, damage)],
         way="in_process",
-        extra_vars={**VARS, "cmk_account_name": "{{ inventory_hostname }}", "cmk_key_max_age": "P90D"},
+        extra_vars={**VARS, "cmk_account_name": "{{ inventory_hostname }}", "cmk_key_max_version_age": "P90D"},
         arguments=["-i", "account1,account2,"],
         environment={"ANSIBLE_LOCAL_TEMP": str(disk)},
     )

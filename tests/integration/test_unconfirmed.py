@@ -20,14 +20,14 @@ from service import GROUP, Service
 
 POOLS_READ = "Microsoft.Batch/batchAccounts/pools/read"
 KEY2 = ("vault-one", "key2")
-FORCE = {"cmk_key_force_new_version": True}
+FORCE = {"cmk_key_new_version": True}
 EACH_CHANGE = {
     "rotate": Run("rotate", "account1", None, FORCE),
     "rotate, and disable": Run("rotate", "account1", None, FORCE | {"cmk_unused_versions": "disable"}),
     "switch": Run("switch", "account1", None, {"to": KEY2}),
     "revert": Run("revert", "account1", None, {"cmk_revert_key": "delete"}),
-    "provision on another key": Run("provision", "account1", KEY2, {"cmk_replace_key": True}),
-    "provision in a new vault": Run("provision", "account1", ("vault-three", "key1"), {"cmk_replace_key": True}),
+    "provision on another key": Run("provision", "account1", KEY2, {"cmk_previous_key": "any"}),
+    "provision in a new vault": Run("provision", "account1", ("vault-three", "key1"), {"cmk_previous_key": "any"}),
 }
 
 

@@ -16,10 +16,10 @@ from service import DAY, Service
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import cache
 
-FORCE = {"cmk_key_force_new_version": True}
-DUE = {"cmk_key_max_age": "P90D"}
+FORCE = {"cmk_key_new_version": True}
+DUE = {"cmk_key_max_version_age": "P90D"}
 DISABLE = {"cmk_unused_versions": "disable"}
-AT_ONCE = {**DISABLE, "cmk_unused_versions_after": "P0D"}
+AT_ONCE = {**DISABLE, "cmk_unused_for": "P0D"}
 
 
 def rotate(runner: OneProcess, account: str = "account1", **settings: Any) -> dict[str, Any]:
@@ -158,7 +158,7 @@ TAG = "azbatch-cmk-new-version-for"
 
 @pytest.mark.parametrize(
     ("purpose", "tag"),
-    [({"awx_workflow_job_id": 17}, "awx-workflow-job-17"), ({"cmk_key_force_new_version_for": "CHG1"}, "CHG1")],
+    [({"awx_workflow_job_id": 17}, "awx-workflow-job-17"), ({"cmk_key_new_version_for": "CHG1"}, "CHG1")],
     ids=["workflow", "change"],
 )
 def test_runs_for_one_purpose_force_one_version(

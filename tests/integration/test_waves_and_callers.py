@@ -122,7 +122,7 @@ def test_a_handler_that_is_notified_twice_reads_again(ansible: Ansible, service:
 def test_a_task_that_is_repeated_reads_again(ansible: Ansible, service: Service, key: str) -> None:
     """`until` waits for a repair by another tool."""
     service.disable()
-    repair = by_another_tool("keyvault_cmk_key", **KEY1, enable_key="true")["ansible.builtin.command"]
+    repair = by_another_tool("keyvault_cmk_key", **KEY1, enable="true")["ansible.builtin.command"]
     found = task("key", "batch_encryption", register="found", **move(key))
     until = {"until": "found is not failed", "retries": 8, "delay": 1}
     later = {"name": "repair", "ansible.builtin.shell": f"(sleep 2; {repair}) >/dev/null 2>&1 &"}
@@ -182,7 +182,7 @@ def test_access_that_another_caller_of_the_run_has_revoked(runner: OneProcess, s
     made = service.sandbox.control.principal("other", roles=[{"role": "Owner", "scope": service.sandbox.subscription}])
     service.set_policy("add", service.policy(made["object_id"], *OFFICER))
     other = replace(runner, connection={"client_id": made["client_id"], "secret": made["secret"]})
-    options = {"resource_group": GROUP, "key_source": "microsoft_keyvault", "replace_key": True, "wait_timeout": 60}
+    options = {"resource_group": GROUP, "key_source": "microsoft_keyvault", "previous_key": "any", "wait_timeout": 60}
     assert runner.module("batch_encryption", {**options, "account_name": "account1", "key_identifier": wanted})[
         "changed"
     ]
@@ -210,7 +210,7 @@ def test_a_forced_version_is_made_once_although_the_folder_is_lost(
 ) -> None:
     _principal, first = service.on_key()
     second_account(service, first)
-    forced = {**VARS, "cmk_key_force_new_version": True}
+    forced = {**VARS, "cmk_key_new_version": True}
     assert not runner.role("rotate", forced).get("failed")
     if how == "full":
         runner.fill_disk()
@@ -251,7 +251,7 @@ def test_a_failed_run_does_not_undo_the_switch_of_another_run(runner: OneProcess
     """Both move the account to the same key. The reads of the first run fail after its switch."""
     service.on_key()
     wanted = service.make_key("key2").id
-    options = {**move(wanted, "account1"), "wait_timeout": 600, "replace_key": True}
+    options = {**move(wanted, "account1"), "wait_timeout": 600, "previous_key": "any"}
     reports: list[dict[str, Any]] = []
 
     def act() -> None:
@@ -274,7 +274,7 @@ def test_a_failed_run_goes_back_if_the_account_cannot_use_the_key(
 ) -> None:
     _principal, first = service.on_key()
     wanted = service.make_key("key2").id
-    options = {**move(wanted, "account1"), "wait_timeout": 600, "replace_key": True}
+    options = {**move(wanted, "account1"), "wait_timeout": 600, "previous_key": "any"}
     service.sandbox.control.behavior(key_loss_noticed="3600", pools_without_key="200")
 
     def act() -> None:

@@ -41,7 +41,7 @@ def test_system_assigned(ansible: Ansible, service: Service, way: str, mode: str
             account_name="account1",
             key_source="microsoft_keyvault",
             key_identifier=f"{{{{ key{bits}.key_identifier }}}}",
-            replace_key=True,
+            previous_key="any",
         )
         for bits in SIZES
     ]

@@ -36,7 +36,7 @@ def test_accounts_and_new_versions_of_all_waves(ansible: Ansible, service: Servi
     """The play continues although an account fails. The next run changes the remaining account."""
     first = on_one_key(service)
     service.sandbox.control.advance(QUARTER)
-    wanted = {"cmk_key_max_age": "P90D", "cmk_serial": [2, 1], "cmk_max_fail_percentage": 50}
+    wanted = {"cmk_key_max_version_age": "P90D", "cmk_serial": [2, 1], "cmk_max_fail_percentage": 50}
     run = play(ansible, "rotate", own={"account2": {"cmk_key_name": "key2"}}, **wanted)
     version = service.key().properties.version
     result = {
@@ -66,13 +66,13 @@ def test_a_wave_that_stops_the_play(ansible: Ansible, service: Service) -> None:
     on_one_key(service)
     service.sandbox.control.fault(match={"method": "PATCH", "path": "/batchAccounts/account2"}, times=None, answer=BUSY)
     progress = {"ANSIBLE_CALLBACKS_ENABLED": "recorder,azbatch.cmk.progress"}
-    wanted = {"cmk_key_force_new_version": True, "cmk_serial": [1, 1, 1]}
+    wanted = {"cmk_key_new_version": True, "cmk_serial": [1, 1, 1]}
     run = play(ansible, "rotate", environment=progress, **wanted)
     assert run.rc != 0
     (result,) = passed_on(run).values()
     assert result["accounts"] == {"account1": CHANGED, "account2": UNFINISHED}
     assert result["not_started"] == ["account3"]
-    assert "cmk_key_force_new_version_for" not in passed_on(run)
+    assert "cmk_key_new_version_for" not in passed_on(run)
     assert list(result["new_versions"].values()) == [service.key().properties.version]
 
     done, second, end = re.findall("^PROGRESS: (.*)$", run.output, re.M)[-3:]
@@ -85,8 +85,8 @@ def test_a_wave_that_stops_the_play(ansible: Ansible, service: Service) -> None:
     ("given", "purpose"),
     [
         ({"awx_workflow_job_id": 7}, "awx-workflow-job-7"),
-        ({"awx_workflow_job_id": 7, "cmk_key_force_new_version_for": ""}, "awx-workflow-job-7"),
-        ({"cmk_key_force_new_version_for": 12345, "cmk_set_stats": False}, "12345"),
+        ({"awx_workflow_job_id": 7, "cmk_key_new_version_for": ""}, "awx-workflow-job-7"),
+        ({"cmk_key_new_version_for": 12345, "cmk_set_stats": False}, "12345"),
     ],
 )
 @pytest.mark.slow(every=3)
@@ -96,11 +96,11 @@ def test_the_purpose_of_a_forced_version(
     """A job of two waves passes the purpose on unchanged, and the next job does not force a further version. Otherwise
     a canary and the slices after it would create several versions, so the purpose does not depend on cmk_set_stats."""
     on_one_key(service)
-    wanted = {"cmk_key_force_new_version": True, **given}
+    wanted = {"cmk_key_new_version": True, **given}
     assert passed_on(play(ansible, "rotate", check=True, **wanted)) == {}
     run = play(ansible, "rotate", **wanted)
     assert run.rc == 0, run.output
-    assert passed_on(run)["cmk_key_force_new_version_for"] == purpose
+    assert passed_on(run)["cmk_key_new_version_for"] == purpose
     versions = len(service.versions())
 
     again = play(ansible, "rotate", **{**wanted, "awx_workflow_job_id": 8, **passed_on(run)})

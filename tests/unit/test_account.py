@@ -184,13 +184,19 @@ def test_account_is_created_with_a_key_that_passed_preflight(identifier: str) ->
 
 
 @pytest.mark.parametrize(
-    ("identifier", "follow", "created"),
-    [(f"{KEY}/{NEW}", True, KEY), (KEY, True, KEY), (f"{KEY}/{NEW}", False, f"{KEY}/{NEW}"), (None, True, None)],
+    ("identifier", "mode", "created"),
+    [
+        (f"{KEY}/{NEW}", "follow", KEY),
+        (KEY, "follow", KEY),
+        (KEY, "update", KEY),
+        (f"{KEY}/{NEW}", "update", f"{KEY}/{NEW}"),
+        (None, "follow", None),
+    ],
 )
 def test_an_account_may_be_created_as_one_that_follows_its_key(
-    identifier: str | None, follow: bool, created: str | None
+    identifier: str | None, mode: str, created: str | None
 ) -> None:
-    wanted = goal(identity_id=identity_id(), key_identifier=identifier, follow_latest=follow)
+    wanted = goal(identity_id=identity_id(), key_identifier=identifier, version_mode=mode)
     plan = account_plan.plan(wanted, seen(evidence=evidence()))
 
     assert plan.after["key_identifier"] == created

@@ -32,6 +32,10 @@ DAY = 86400
         ("PT1H1M1S", 3661),
         ("P1DT1S", DAY + 1),
         (" P90D\n", 90 * DAY),
+        ("90d", 90 * DAY),
+        (" 90 D ", 90 * DAY),
+        ("12h", DAY // 2),
+        ("2w", 14 * DAY),
     ],
 )
 def test_length_in_seconds(duration: str | None, length: int | None) -> None:
@@ -46,7 +50,11 @@ def test_length_in_seconds(duration: str | None, length: int | None) -> None:
         "PT",
         "P1DT",
         "90",
-        "90D",
+        "90m",
+        "90dd",
+        "d",
+        "-1d",
+        "0d",
         "P90",
         "p90d",
         "P1.5D",

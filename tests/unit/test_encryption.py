@@ -46,7 +46,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.doc
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.goal import EncryptionWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.goal import MODES, EncryptionWrites
 
 PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
 ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"
@@ -139,15 +139,13 @@ def test_account_that_is_on_the_key_stays_as_it_is(on: str | None, asked: str | 
         pytest.param(None, PINNED_NEW, id="first key"),
         pytest.param(None, KEY, id="first key, followed"),
         pytest.param(PINNED_OLD, PINNED_NEW, id="another version"),
-        pytest.param(PINNED_NEW, KEY, id="pinned to following"),
-        pytest.param(KEY, PINNED_NEW, id="following to pinned"),
         pytest.param(ELSEWHERE, KEY, id="another vault"),
         pytest.param(PINNED_OLD, None, id="back"),
         pytest.param(KEY, None, id="back from following"),
     ],
 )
 def test_account_is_moved_and_nothing_else_is_sent(on: str | None, asked: str | None) -> None:
-    plan = encryption_plan.plan(goal(asked, replace_key=on == ELSEWHERE), seen(on))
+    plan = encryption_plan.plan(goal(asked, previous_key="any" if on == ELSEWHERE else None), seen(on))
 
     assert plan.steps == (move(on, asked),)
     assert plan.report["previous_key_identifier"] == on
@@ -281,7 +279,7 @@ def test_an_unknown_key_source_is_not_reported_as_microsoft_managed() -> None:
     ("on", "asked", "refused"),
     [
         pytest.param(PINNED_OLD, PINNED_NEW, False, id="another version"),
-        pytest.param(PINNED_OLD.upper().replace("HTTPS", "https"), KEY, False, id="in capitals"),
+        pytest.param(PINNED_OLD.upper().replace("HTTPS", "https"), PINNED_NEW, False, id="in capitals"),
         pytest.param(None, KEY, False, id="from a Microsoft-managed key"),
         pytest.param(ELSEWHERE, None, False, id="to a Microsoft-managed key"),
         pytest.param(ELSEWHERE, KEY, True, id="another vault"),
@@ -289,8 +287,8 @@ def test_an_unknown_key_source_is_not_reported_as_microsoft_managed() -> None:
         pytest.param(UNKNOWN_KIND, KEY, True, id="a managed HSM"),
     ],
 )
-def test_a_different_key_is_replaced_only_with_replace_key(on: str | None, asked: str | None, refused: bool) -> None:
-    assert encryption_plan.plan(goal(asked, replace_key=True), seen(on)).steps == (move(on, asked),)
+def test_a_different_key_is_left_only_on_request(on: str | None, asked: str | None, refused: bool) -> None:
+    assert encryption_plan.plan(goal(asked, previous_key="any"), seen(on)).steps == (move(on, asked),)
     if not refused:
         assert encryption_plan.plan(goal(asked), seen(on)).steps == (move(on, asked),)
         return
@@ -298,8 +296,8 @@ def test_a_different_key_is_replaced_only_with_replace_key(on: str | None, asked
         encryption_plan.plan(goal(asked), seen(on))
 
     assert failed.value.code == "account_on_another_key"
-    assert failed.value.facts["option"] == "replace_key"
-    assert "replace_key: true" in failed.value.facts["remedy"]
+    assert failed.value.facts["option"] == "previous_key"
+    assert "set previous_key to the key that the account may leave" in failed.value.facts["remedy"]
 
 
 # Whether the account follows the newest version
@@ -307,43 +305,38 @@ def test_a_different_key_is_replaced_only_with_replace_key(on: str | None, asked
 OTHER_KEY = f"{KEY}2/{OLD}"
 
 
-@pytest.mark.parametrize("update", [True, False], ids=["update", "no update"])
 @pytest.mark.parametrize(
-    ("follow", "on", "asked", "wanted"),
+    ("mode", "on", "asked", "wanted"),
     [
-        # With `update_version: false`, an account that uses the key stays as it is.
-        pytest.param(None, KEY, PINNED_NEW, "by update", id="is pinned"),
-        pytest.param(None, KEY.upper(), PINNED_NEW, "by update", id="is pinned, in capitals"),
-        pytest.param(None, PINNED_OLD, PINNED_NEW, "by update", id="is moved to the version"),
-        pytest.param(None, PINNED_NEW, PINNED_NEW, None, id="is on the version"),
-        pytest.param(None, None, PINNED_NEW, PINNED_NEW, id="takes the version"),
-        pytest.param(None, OTHER_KEY, PINNED_NEW, PINNED_NEW, id="takes the version of another key"),
-        pytest.param(None, f"{KEY}2", PINNED_NEW, PINNED_NEW, id="followed another key"),
-        pytest.param(True, KEY, PINNED_NEW, None, id="is to follow, and does"),
-        pytest.param(True, PINNED_OLD, PINNED_NEW, KEY, id="is to follow, from another version"),
-        pytest.param(True, PINNED_NEW, PINNED_NEW, KEY, id="is to follow, from this version"),
-        pytest.param(True, None, PINNED_NEW, KEY, id="is to follow, from a Microsoft-managed key"),
-        pytest.param(True, OTHER_KEY, PINNED_NEW, KEY, id="is to follow another key"),
-        pytest.param(True, f"{KEY}2", PINNED_NEW, KEY, id="is to follow another key than it does"),
-        pytest.param(False, KEY, PINNED_NEW, PINNED_NEW, id="is to be pinned, and follows"),
-        pytest.param(False, PINNED_OLD, PINNED_NEW, "by update", id="is to be pinned, and is"),
-        pytest.param(False, PINNED_NEW, PINNED_NEW, None, id="is pinned to the version"),
-        pytest.param(False, None, PINNED_NEW, PINNED_NEW, id="is to be pinned, from a Microsoft-managed key"),
-        pytest.param(False, OTHER_KEY, PINNED_NEW, PINNED_NEW, id="is to be pinned to another key"),
-        # With an identifier without a version, the account follows the key.
-        pytest.param(None, PINNED_OLD, KEY, KEY, id="no version"),
-        pytest.param(None, KEY, KEY, None, id="no version, and follows"),
-        pytest.param(True, PINNED_NEW, KEY, KEY, id="no version, and is to follow"),
+        pytest.param("update", KEY, PINNED_NEW, None, id="keeps following"),
+        pytest.param("update", KEY.upper(), PINNED_NEW, None, id="keeps following, in capitals"),
+        pytest.param("update", PINNED_OLD, PINNED_NEW, PINNED_NEW, id="is moved to the version"),
+        pytest.param("update", PINNED_NEW, PINNED_NEW, None, id="is on the version"),
+        pytest.param("update", None, PINNED_NEW, PINNED_NEW, id="takes the version"),
+        pytest.param("update", OTHER_KEY, PINNED_NEW, PINNED_NEW, id="takes the version of another key"),
+        pytest.param("update", None, KEY, KEY, id="follows without a version"),
+        pytest.param("update", KEY, KEY, None, id="no version, and follows"),
+        pytest.param("keep", KEY, PINNED_NEW, None, id="stays as it is and follows"),
+        pytest.param("keep", PINNED_OLD, PINNED_NEW, None, id="stays as it is"),
+        pytest.param("keep", OTHER_KEY, PINNED_NEW, PINNED_NEW, id="cannot stay as it is"),
+        pytest.param("keep", None, PINNED_NEW, PINNED_NEW, id="has nothing to keep"),
+        pytest.param("follow", KEY, PINNED_NEW, None, id="is to follow, and does"),
+        pytest.param("follow", PINNED_OLD, PINNED_NEW, KEY, id="is to follow, from another version"),
+        pytest.param("follow", PINNED_NEW, PINNED_NEW, KEY, id="is to follow, from this version"),
+        pytest.param("follow", None, PINNED_NEW, KEY, id="is to follow, from a Microsoft-managed key"),
+        pytest.param("follow", OTHER_KEY, PINNED_NEW, KEY, id="is to follow another key"),
+        pytest.param("follow", f"{KEY}2", PINNED_NEW, KEY, id="is to follow another key than it does"),
+        pytest.param("follow", PINNED_NEW, KEY, KEY, id="no version, and is to follow"),
+        pytest.param("pin", KEY, PINNED_NEW, PINNED_NEW, id="is to be pinned, and follows"),
+        pytest.param("pin", PINNED_OLD, PINNED_NEW, PINNED_NEW, id="is to be pinned, and is"),
+        pytest.param("pin", PINNED_NEW, PINNED_NEW, None, id="is pinned to the version"),
+        pytest.param("pin", None, PINNED_NEW, PINNED_NEW, id="is to be pinned, from a Microsoft-managed key"),
+        pytest.param("pin", OTHER_KEY, PINNED_NEW, PINNED_NEW, id="is to be pinned to another key"),
     ],
 )
-def test_the_key_identifier_that_is_set(
-    follow: bool | None, on: str | None, asked: str, wanted: str | None, update: bool
-) -> None:
+def test_the_key_identifier_that_is_set(mode: str, on: str | None, asked: str, wanted: str | None) -> None:
     """`wanted` is None if the account is not changed."""
-    options = {"follow_latest": follow, "update_version": update, "replace_key": True}
-    plan = encryption_plan.plan(goal(asked, **options), seen(on))
-    if wanted == "by update":
-        wanted = asked if update else None
+    plan = encryption_plan.plan(goal(asked, version_mode=mode, previous_key="any"), seen(on))
 
     assert plan.steps == (() if wanted is None else (move(on, wanted),))
     assert plan.after["key_identifier"] == encryption_document.describe(account(key=wanted or on))["key_identifier"]
@@ -351,27 +344,9 @@ def test_the_key_identifier_that_is_set(
     assert not encryption_plan.plan(plan.goal, seen(wanted or on)).changed
 
 
-@pytest.mark.parametrize(
-    ("follow", "on", "wanted"),
-    [(None, KEY, None), (False, KEY, PINNED_NEW), (None, PINNED_OLD, PINNED_NEW), (None, OTHER_KEY, PINNED_NEW)],
-)
-def test_an_account_keeps_following(follow: bool | None, on: str, wanted: str | None) -> None:
-    asked = goal(PINNED_NEW, keep_follow_latest=True, follow_latest=follow, replace_key=True)
-
-    assert encryption_plan.plan(asked, seen(on)).steps == (() if wanted is None else (move(on, wanted),))
-
-
-def test_an_account_cannot_be_pinned_to_no_version() -> None:
-    with pytest.raises(InvalidOption) as refused:
-        goal(KEY, follow_latest=False)
-
-    assert refused.value.facts["option"] == "follow_latest"
-    assert goal(PINNED_NEW, follow_latest=False).follow is False
-
-
-@pytest.mark.parametrize("follow", [None, True, False])
-def test_a_microsoft_managed_key_is_not_followed(follow: bool | None) -> None:
-    wanted = goal(None, follow_latest=follow)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_microsoft_managed_key_is_not_followed(mode: str) -> None:
+    wanted = goal(None, version_mode=mode)
 
     assert encryption_plan.plan(wanted, seen(KEY)).steps == (move(KEY, None),)
     assert not encryption_plan.plan(wanted, seen(None)).changed
@@ -400,7 +375,7 @@ def test_an_account_that_does_not_exist_is_an_error() -> None:
 )
 @pytest.mark.parametrize("asked", [ELSEWHERE, None], ids=["to another key", "to a Microsoft-managed key"])
 def test_an_account_is_moved_from_the_named_key_only(on: str | None, asked: str | None, allowed: bool) -> None:
-    named = {"previous_vault_name": "MyVault", "previous_key_name": "BATCH", "replace_key": True}
+    named = {"previous_key": "MyVault/BATCH"}
     wanted = goal(asked, **named)
 
     if allowed or on == asked:
@@ -409,7 +384,7 @@ def test_an_account_is_moved_from_the_named_key_only(on: str | None, asked: str 
     with pytest.raises(Refused) as refused:
         encryption_plan.plan(wanted, seen(on))
     assert refused.value.code == "account_on_another_key"
-    assert (refused.value.facts["option"], refused.value.facts["key_identifier"]) == ("previous_key_name", on)
+    assert (refused.value.facts["option"], refused.value.facts["key_identifier"]) == ("previous_key", on)
     assert all(
         part in refused.value.msg
         for part in (on or "a Microsoft-managed key", "BATCH", "MyVault", "Nothing was changed.")
@@ -417,13 +392,13 @@ def test_an_account_is_moved_from_the_named_key_only(on: str | None, asked: str 
 
 
 def test_an_account_that_is_on_the_wanted_key_already_needs_no_previous_key() -> None:
-    wanted = goal(ELSEWHERE, previous_vault_name="myvault", previous_key_name="batch", replace_key=True)
+    wanted = goal(ELSEWHERE, previous_key="myvault/batch")
 
     assert not encryption_plan.plan(wanted, seen(ELSEWHERE)).changed
 
 
 def test_the_rollback_goes_back_from_the_key_of_this_task() -> None:
-    wanted = goal(ELSEWHERE, previous_vault_name="myvault", previous_key_name="batch", replace_key=True)
+    wanted = goal(ELSEWHERE, previous_key="myvault/batch")
     rollback = encryption_plan.plan(wanted, seen(PINNED_OLD)).rollback_goal
 
     assert encryption_plan.plan(rollback, seen(ELSEWHERE)).steps == (
@@ -432,19 +407,19 @@ def test_the_rollback_goes_back_from_the_key_of_this_task() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "option"),
-    [
-        ({"previous_vault_name": "myvault"}, "previous_key_name"),
-        ({"previous_key_name": "batch"}, "previous_vault_name"),
-        ({"previous_vault_name": "v", "previous_key_name": "batch"}, "previous_vault_name"),
-        ({"previous_vault_name": "myvault", "previous_key_name": "my_key"}, "previous_key_name"),
-    ],
+    "previous",
+    ["batch", "myvault/", "/batch", "v/batch", "myvault/my_key", "https://myvault.vault.azure.net/batch"],
 )
-def test_the_previous_key_has_a_vault_and_a_name(options: dict[str, str], option: str) -> None:
+def test_the_previous_key_has_a_vault_and_a_name(previous: str) -> None:
     with pytest.raises(InvalidOption) as refused:
-        goal(ELSEWHERE, **options)
+        goal(ELSEWHERE, previous_key=previous)
 
-    assert refused.value.facts["option"] == option
+    assert (refused.value.facts["option"], refused.value.facts["value"]) == ("previous_key", previous)
+
+
+@pytest.mark.parametrize("previous", [PINNED_OLD, KEY, " myvault/batch ", "MYVAULT/BATCH", "any", " ANY"])
+def test_ways_to_name_the_previous_key(previous: str) -> None:
+    assert encryption_plan.plan(goal(ELSEWHERE, previous_key=previous), seen(PINNED_NEW)).changed
 
 
 # The rollback of a switch that failed
@@ -453,18 +428,16 @@ def test_the_previous_key_has_a_vault_and_a_name(options: dict[str, str], option
 # Previous key, requested key and options of all kinds of moves, such as from following to pinned.
 WAYS: list[tuple[str | None, str | None, dict[str, Any]]] = [
     (None, PINNED_NEW, {}),
-    (None, PINNED_NEW, {"update_version": False}),
-    (None, PINNED_NEW, {"follow_latest": True}),
+    (None, PINNED_NEW, {"version_mode": "keep"}),
+    (None, PINNED_NEW, {"version_mode": "follow"}),
     (PINNED_OLD, PINNED_NEW, {}),
-    (PINNED_OLD, PINNED_NEW, {"previous_vault_name": "myvault", "previous_key_name": "batch"}),
-    (PINNED_OLD, PINNED_NEW, {"follow_latest": True}),
-    (PINNED_NEW, PINNED_NEW, {"follow_latest": True, "update_version": False}),
-    (KEY, PINNED_NEW, {}),
-    (KEY, PINNED_NEW, {"keep_follow_latest": True, "follow_latest": False}),
-    (KEY, PINNED_NEW, {"follow_latest": False, "update_version": False}),
-    (ELSEWHERE, PINNED_NEW, {"replace_key": True}),
-    (f"{ELSEWHERE}/{OLD}", PINNED_NEW, {"replace_key": True, "update_version": False}),
-    (f"{ELSEWHERE}/{OLD}", KEY, {"replace_key": True}),
+    (PINNED_OLD, PINNED_NEW, {"previous_key": "myvault/batch"}),
+    (PINNED_OLD, PINNED_NEW, {"version_mode": "follow"}),
+    (PINNED_NEW, PINNED_NEW, {"version_mode": "follow"}),
+    (KEY, PINNED_NEW, {"version_mode": "pin"}),
+    (ELSEWHERE, PINNED_NEW, {"previous_key": "any"}),
+    (f"{ELSEWHERE}/{OLD}", PINNED_NEW, {"previous_key": "any", "version_mode": "keep"}),
+    (f"{ELSEWHERE}/{OLD}", KEY, {"previous_key": "any"}),
     (PINNED_OLD, None, {}),
     (KEY, None, {}),
 ]
@@ -514,7 +487,7 @@ def test_the_fallback_is_a_microsoft_managed_key(on: str | None, asked: str | No
 
 
 def test_the_vault_of_the_previous_key_may_be_in_another_group() -> None:
-    wanted = goal(KEY, vault_resource_group="rg-keys", replace_key=True)
+    wanted = goal(KEY, vault_resource_group="rg-keys", previous_key="any")
     plan = encryption_plan.plan(wanted, seen(ELSEWHERE))
 
     assert plan.rollback_goal.vault_group is None
@@ -551,7 +524,7 @@ class Batch(Plain):
 def test_switch_is_made_and_confirmed(previous: str | None) -> None:
     batch = Batch(previous)
 
-    outcome = converge(goal(PINNED_NEW, follow_latest=False), batch, encryption_plan)
+    outcome = converge(goal(PINNED_NEW, version_mode="pin"), batch, encryption_plan)
 
     assert batch.writes == [PINNED_NEW]
     assert outcome.changed
@@ -565,7 +538,7 @@ def test_a_switch_of_an_account_that_becomes_unavailable_is_rolled_back(previous
     batch = Batch(previous, unavailable=PINNED_NEW)
 
     with pytest.raises(Unavailable) as failed:
-        converge(goal(PINNED_NEW, follow_latest=False), batch, encryption_plan)
+        converge(goal(PINNED_NEW, version_mode="pin"), batch, encryption_plan)
 
     assert batch.writes == [PINNED_NEW, previous]
     assert batch.on == previous
@@ -588,7 +561,7 @@ def test_access_that_was_revoked_meanwhile(previous: str | None, ends: str | Non
     batch = Batch(previous, revoked=KEY)
 
     with pytest.raises(Refused) as failed:
-        converge(goal(PINNED_NEW, replace_key=True), batch, encryption_plan)
+        converge(goal(PINNED_NEW, previous_key="any"), batch, encryption_plan)
 
     assert batch.writes == [PINNED_NEW, ends]
     assert failed.value.code == "preflight_failed"
@@ -731,12 +704,12 @@ def test_survey_of_an_account_with_unknown_availability() -> None:
 PLACES = st.sampled_from([None, KEY, PINNED_OLD, PINNED_NEW, PINNED_NEW.upper(), ELSEWHERE])
 
 
-@given(PLACES, st.sampled_from([None, PINNED_OLD, PINNED_NEW]), st.sampled_from([None, True, False]), st.booleans())
+@given(PLACES, st.sampled_from([None, PINNED_OLD, PINNED_NEW]), st.sampled_from(MODES))
 def test_second_plan_is_empty_and_the_first_had_predicted_its_state(
-    on: str | None, asked: str | None, follow: bool | None, update: bool
+    on: str | None, asked: str | None, mode: str
 ) -> None:
     def planned(place: str | None) -> Plan:
-        wanted = goal(asked, replace_key=True, follow_latest=follow, update_version=update)
+        wanted = goal(asked, previous_key="any", version_mode=mode)
         return encryption_plan.plan(wanted, seen(place))
 
     first = planned(on)

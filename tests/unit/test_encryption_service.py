@@ -106,7 +106,7 @@ class Services:
     def read(self, identifier: str | None, **options: Any) -> dict[str, Any]:
         services: Any = self
         found = Encryption(session_of(), services, services, services, services)
-        return found.read(encryption_goal(identifier, replace_key=True, **options))
+        return found.read(encryption_goal(identifier, previous_key="any", **options))
 
 
 def session_of(files: RunFiles | None = None, **more: Any) -> Any:
@@ -117,14 +117,14 @@ def session_of(files: RunFiles | None = None, **more: Any) -> Any:
 
 def changed(services: Services, identifier: str | None, **options: Any) -> bool:
     read = services.read(identifier, **options)
-    return encryption_plan.plan(encryption_goal(identifier, replace_key=True, **options), read).changed
+    return encryption_plan.plan(encryption_goal(identifier, previous_key="any", **options), read).changed
 
 
 @pytest.mark.parametrize(
     ("identifier", "options", "asked"),
     [
         (PINNED_NEW, {}, PINNED_NEW),
-        (PINNED_NEW, {"follow_latest": True}, KEY),
+        (PINNED_NEW, {"version_mode": "follow"}, KEY),
         (KEY, {"vault_resource_group": "rg-keys"}, KEY),
     ],
 )
@@ -158,12 +158,12 @@ def test_an_account_leaves_a_version_that_expires(left: int | None, wanted: int 
     services.bundle = bundle  # type: ignore[method-assign, assignment]
     services.now = NOW  # type: ignore[attr-defined]
 
-    assert changed(services, PINNED_NEW, update_version=False) is moves
+    assert changed(services, PINNED_NEW, version_mode="keep") is moves
 
 
 @pytest.mark.parametrize(
     ("used", "identifier", "options"),
-    [(PINNED_NEW, PINNED_NEW, {}), (KEY, PINNED_NEW, {"keep_follow_latest": True}), (None, None, {})],
+    [(PINNED_NEW, PINNED_NEW, {}), (KEY, PINNED_NEW, {"version_mode": "update"}), (None, None, {})],
 )
 def test_availability_is_read_for_an_account_that_uses_its_key(
     used: str | None, identifier: str | None, options: dict[str, Any]
@@ -175,19 +175,19 @@ def test_availability_is_read_for_an_account_that_uses_its_key(
 
 
 @pytest.mark.parametrize(
-    ("identifier", "follow", "used", "confirmed", "counts"),
+    ("identifier", "mode", "used", "confirmed", "counts"),
     [
-        (PINNED_NEW, None, PINNED_NEW, PINNED_NEW, True),
-        (PINNED_NEW, True, KEY, KEY, True),
-        (PINNED_NEW, None, PINNED_NEW, PINNED_OLD, False),
+        (PINNED_NEW, "update", PINNED_NEW, PINNED_NEW, True),
+        (PINNED_NEW, "follow", KEY, KEY, True),
+        (PINNED_NEW, "update", PINNED_NEW, PINNED_OLD, False),
     ],
 )
 def test_confirmation_includes_the_access_read_after_the_change(
-    identifier: str, follow: bool | None, used: str, confirmed: str, counts: bool
+    identifier: str, mode: str, used: str, confirmed: str, counts: bool
 ) -> None:
     services = Services(used, confirmed=evidence(confirmed))
 
-    assert ("evidence" in services.read(identifier, follow_latest=follow)) is counts
+    assert ("evidence" in services.read(identifier, version_mode=mode)) is counts
 
 
 def test_no_further_reads_for_a_missing_account() -> None:
@@ -323,7 +323,7 @@ def after_failure(failure: CmkError) -> tuple[Encryption, Services]:
 def test_a_rollback_writes_if_the_change_may_have_taken_effect(failure: CmkError, writes: bool) -> None:
     """Also if a read shows the previous key, because the read may be older than the change."""
     service, _services = after_failure(failure)
-    goal = encryption_goal(PINNED_NEW, replace_key=True)
+    goal = encryption_goal(PINNED_NEW, previous_key="any")
     rollback = encryption_plan.plan(goal, service.read(goal)).rollback_goal
 
     assert encryption_plan.plan(rollback, service.read(rollback)).changed is writes
@@ -333,7 +333,7 @@ def test_a_rollback_writes_if_the_change_may_have_taken_effect(failure: CmkError
 def test_after_a_refused_change_the_key_in_use_is_judged_too(failure: CmkError, judged: bool) -> None:
     """Batch may have refused the change because the account has lost its key."""
     service, services = after_failure(failure)
-    service.read(encryption_goal(PINNED_NEW, replace_key=True))
+    service.read(encryption_goal(PINNED_NEW, previous_key="any"))
 
     assert (f"evidence of {PINNED_OLD}" in services.asked) is judged
 

@@ -190,7 +190,7 @@ def handed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[st
 
 
 def rotate(account: str = "mybatch", **keywords: Any) -> dict[str, Any]:
-    args = {"resource_group": "rg-batch", "account_name": account, "vault_name": "MyVault", "name": "batch"}
+    args = {"account_resource_group": "rg-batch", "used_by_account": account, "vault_name": "MyVault", "name": "batch"}
     given = {**args, **keywords.pop("args", {})}
     return run(
         action=Rotation,
@@ -449,9 +449,9 @@ def test_the_lock_is_that_of_the_vault(module: ModuleType, options: dict[str, An
 @pytest.mark.parametrize(
     ("options", "shared"),
     [
-        ({"new_version": True, "account_name": "One", "resource_group": "RG"}, "myvault/batch"),
+        ({"new_version": True, "used_by_account": "One", "account_resource_group": "RG"}, "myvault/batch"),
         ({"new_version": True}, None),
-        ({"account_name": "one", "resource_group": "rg"}, None),
+        ({"used_by_account": "one", "account_resource_group": "rg"}, None),
     ],
 )
 def test_the_accounts_of_a_run_share_a_forced_version_of_a_key(options: dict[str, Any], shared: str | None) -> None:

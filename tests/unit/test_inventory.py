@@ -61,7 +61,6 @@ def test_pinned_account() -> None:
         "cmk_principal_ids": [PRINCIPAL],
         "cmk_provisioning_state": "Succeeded",
         "cmk_tags": {"team": "blue"},
-        "cmk_identity": "system_assigned",
         "cmk_vault_name": "myvault",
         "cmk_key_name": "batch",
         "cmk_follows_latest": False,
@@ -94,7 +93,7 @@ def test_account_on_a_microsoft_managed_key_has_no_variables_of_a_vault() -> Non
     ("identity", "option", "principals"),
     [
         ({"type": "None"}, None, []),
-        (system_assigned(), "system_assigned", [PRINCIPAL]),
+        (system_assigned(), None, [PRINCIPAL]),
         (user_assigned(one=PRINCIPAL), identity_id("one"), [PRINCIPAL]),
         (user_assigned(two=PRINCIPAL, one=OTHER), identity_id("one"), [PRINCIPAL, OTHER]),
         ({"type": "Strange"}, None, []),
@@ -103,7 +102,7 @@ def test_account_on_a_microsoft_managed_key_has_no_variables_of_a_vault() -> Non
 def test_identity_is_a_valid_option_of_provision(identity: Any, option: str | None, principals: list[str]) -> None:
     variables = known(identity=identity)
 
-    assert variables.get("cmk_identity") == option
+    assert variables.get("cmk_identity_id") == option
     assert variables["cmk_principal_ids"] == principals
 
 
@@ -131,7 +130,7 @@ GROUPS = {
 
 @pytest.mark.parametrize(("record", "source", "more"), GROUPS.values(), ids=GROUPS)
 def test_groups(record: _inventory.Record, source: str, more: list[str]) -> None:
-    place = [f"subscription_{SUBSCRIPTION}", "region_westeurope", "resource_group_rg-batch"]
+    place = [f"subscription_{SUBSCRIPTION}", "location_westeurope", "resource_group_rg-batch"]
 
     assert list(_inventory.groups(record)) == [source, *place, *more]
 

@@ -71,11 +71,11 @@ def test_supported_types_and_sizes(key_type: str, key_size: int) -> None:
         ({**BY_IDENTIFIER, "key_identifier": "batch"}, "invalid_key_identifier", "key_identifier"),
         ({**BY_IDENTIFIER, "state": "disabled", "version": OLD}, "invalid_option", "version"),
         ({**BY_IDENTIFIER, "key_identifier": f"{KEY}/{OLD}"}, "invalid_option", "key_identifier"),
-        ({"account_name": "mybatch"}, "invalid_option", "resource_group"),
+        ({"used_by_account": "mybatch"}, "invalid_option", "account_resource_group"),
         (
-            {"account_name": "mybatch", "resource_group": "rg-batch", "state": "disabled"},
+            {"used_by_account": "mybatch", "account_resource_group": "rg-batch", "state": "disabled"},
             "invalid_option",
-            "account_name",
+            "used_by_account",
         ),
         ({"unused_for": "soon"}, "invalid_option", "unused_for"),
     ],
@@ -140,7 +140,7 @@ def test_a_key_may_be_named_by_vault_and_name() -> None:
 
 
 def test_a_task_for_an_account_names_its_group() -> None:
-    assert key_goal(account_name="mybatch", resource_group="rg-batch").names(key_identifier(f"{KEY}/{NEW}"))
+    assert key_goal(used_by_account="mybatch", account_resource_group="rg-batch").names(key_identifier(f"{KEY}/{NEW}"))
 
 
 @pytest.mark.parametrize("vault_name", ["myvault", "MyVault"])

@@ -167,7 +167,7 @@ def test_a_usable_key_is_not_changed(options: dict[str, Any], bundle: dict[str, 
         pytest.param({}, key(exp=NOW - DAY), id="expired"),
         pytest.param({}, key(exp=NOW + 3600), id="expires in an hour"),
         pytest.param(
-            {"max_version_age": "P10D", "enable_key": True},
+            {"max_version_age": "P10D", "enable": True},
             key(created=NOW - 11 * DAY, enabled=False),
             id="too old, disabled",
         ),
@@ -292,7 +292,7 @@ def test_a_purpose_without_force_means_nothing() -> None:
     ("options", "bundle", "body", "after"),
     [
         pytest.param(
-            {"enable_key": True},
+            {"enable": True},
             key(enabled=False),
             {"attributes": {"enabled": True}},
             {"enabled": True},
@@ -305,7 +305,7 @@ def test_a_purpose_without_force_means_nothing() -> None:
             {}, key(key_ops=["sign"]), {"key_ops": ["sign", *WRAP]}, {"key_ops": ["sign", *WRAP]}, id="others kept"
         ),
         pytest.param(
-            {"expires_in": "P30D", "enable_key": True},
+            {"expires_in": "P30D", "enable": True},
             key(created=NOW - DAY, exp=NOW + 10 * DAY, enabled=False, key_ops=[]),
             {"key_ops": WRAP, "attributes": {"enabled": True}},
             {"enabled": True, "key_ops": WRAP, "expires_on": "2026-06-07T20:26:40Z"},
@@ -324,7 +324,7 @@ def test_version_is_repaired_and_nothing_else_is_sent(
 
 
 def test_check_mode_predicts_the_enabled_versions() -> None:
-    assert plan(key(enabled=False), enable_key=True).after["enabled_versions"] == [NEW]
+    assert plan(key(enabled=False), enable=True).after["enabled_versions"] == [NEW]
 
 
 DISABLED = key(created=NOW - 20 * DAY, enabled=False)
@@ -348,8 +348,8 @@ OLDER = key(OLD, created=NOW - 40 * DAY)
         ),
         pytest.param(observed_key(OLDER, DISABLED), {"new_version": True}, None, id="one version, forced"),
         pytest.param(observed_key(OLDER, DISABLED), {"max_version_age": "P1D"}, None, id="one version, too old"),
-        pytest.param(observed_key(DISABLED), {"enable_key": True}, None, id="asked for"),
-        pytest.param(observed_key(DISABLED), {"enable_key": True, "new_version": True}, None, id="asked for, forced"),
+        pytest.param(observed_key(DISABLED), {"enable": True}, None, id="asked for"),
+        pytest.param(observed_key(DISABLED), {"enable": True, "new_version": True}, None, id="asked for, forced"),
     ],
 )
 def test_a_disabled_key_is_enabled_only_with_cmk_key_enable(
@@ -362,8 +362,8 @@ def test_a_disabled_key_is_enabled_only_with_cmk_key_enable(
         key_plan.plan(key_goal(**options), observed)
 
     assert refused.value.code == code
-    assert refused.value.facts["option"] == "enable_key"
-    assert "enable_key: true" in refused.value.facts["remedy"]
+    assert refused.value.facts["option"] == "enable"
+    assert "enable: true" in refused.value.facts["remedy"]
 
 
 @pytest.mark.parametrize("options", [{"new_version": True}, {"max_version_age": "P19D"}])

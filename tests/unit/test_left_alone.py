@@ -17,7 +17,7 @@ GROUPS = {
     "all": ["a1", "a2", "a3", "other"],
     "vault_vault1": ["a1", "a2", "a3", "other"],
     "key_vault1__key1": ["a1", "a2", "a3"],
-    "region_westeurope": ["a1", "a2", "a3"],
+    "location_westeurope": ["a1", "a2", "a3"],
 }
 
 

@@ -35,7 +35,7 @@ from documents import (
     user_assigned,
     vault,
 )
-from goals import ACCOUNT, options_of
+from goals import options_of
 from plain_service import plain
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotFound, Refused, Unavailable
@@ -220,7 +220,7 @@ def run_key(cloud: Any, **options: Any) -> Outcome:
 
 
 BY_NAME = {"vault_name": "MyVault", "name": "batch"}
-FOR_ACCOUNT = {**BY_NAME, **ACCOUNT}
+FOR_ACCOUNT = {**BY_NAME, "used_by_account": "mybatch", "account_resource_group": "rg-batch"}
 
 
 @pytest.mark.parametrize("named", [BY_NAME, {"key_identifier": KEY}], ids=["names", "identifier"])

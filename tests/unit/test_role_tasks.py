@@ -136,34 +136,33 @@ def test_access_is_granted_once_the_identity_exists() -> None:
     begins = ["keyvault_cmk_vault", "keyvault_cmk_key"]
 
     assert provision().modules == [*begins, "batch_account_identity", "keyvault_cmk_access", *ends]
-    assert provision(cmk_identity=identity_id()).modules == [
+    assert provision(cmk_identity_id=identity_id()).modules == [
         *begins,
         *["keyvault_cmk_access", "batch_account_identity"],
         *ends,
     ]
     two = {identity_id(): {}, identity_id("two"): {}}
     several = {**MADE, "__provision_account": {"identity": {"user_assigned_identities": two}}}
-    assert Run("provision", several, cmk_identity=identity_id()).modules == [
+    assert Run("provision", several, cmk_identity_id=identity_id()).modules == [
         *begins,
         *["keyvault_cmk_access", "batch_account_identity", "keyvault_cmk_access"],
         *ends,
     ]
     assert provision().options("keyvault_cmk_access")["account_name"] == "mybatch"
-    assert provision(cmk_identity=identity_id()).options("keyvault_cmk_access")["identity_id"] == identity_id()
+    assert provision(cmk_identity_id=identity_id()).options("keyvault_cmk_access")["identity_id"] == identity_id()
 
 
 def test_an_account_with_a_user_assigned_identity_is_created_with_its_key() -> None:
     assert "key_identifier" not in provision().options("batch_account_identity")
-    options = provision(cmk_identity=identity_id(), cmk_key_follow_latest=True).options("batch_account_identity")
-    assert (options["key_identifier"], options["follow_latest"]) == (PINNED_NEW, True)
+    options = provision(cmk_identity_id=identity_id(), cmk_key_version_mode="follow").options("batch_account_identity")
+    assert (options["key_identifier"], options["version_mode"]) == (PINNED_NEW, "follow")
 
 
 def test_provisioning_does_not_rotate() -> None:
     options = provision().options("batch_encryption")
 
-    assert (options["key_identifier"], options["update_version"]) == (PINNED_NEW, False)
-    assert "follow_latest" not in options
-    assert provision(cmk_key_follow_latest=False).options("batch_encryption")["follow_latest"] is False
+    assert (options["key_identifier"], options["version_mode"]) == (PINNED_NEW, "keep")
+    assert provision(cmk_key_version_mode="pin").options("batch_encryption")["version_mode"] == "pin"
 
 
 # Each role is a list of tasks without logic
@@ -182,10 +181,9 @@ def test_a_role_is_a_short_list_of_tasks_of_modules(role: str) -> None:
 
 # A template that passes on a variable or a result, or the default of a variable. The exceptions choose between two
 # values of an option.
-PASSED_ON = re.compile(r"\{\{ [\w.]+( \| default\(omit\))? \}\}")
+PASSED_ON = re.compile(r"\{\{ [\w.]+( \| default\(omit\))? \}\}(/\{\{ \w+ \}\})?")
 CHOICES = {
-    "{{ omit if cmk_identity in ['', none, 'system_assigned'] else cmk_identity }}",
-    "{{ omit if cmk_identity in ['', none, 'system_assigned'] else __provision_key.key_identifier }}",
+    "{{ __provision_key.key_identifier if cmk_identity_id | default('', true) else omit }}",
     "{{ 'absent' if cmk_revert_key == 'delete' else 'disabled' }}",
 }
 
@@ -213,12 +211,11 @@ def test_options_that_no_role_sets(role: str) -> None:
 
 # The role, the variable, and the module and the option that get its value.
 SETTINGS = [
-    ("provision", "cmk_replace_key", "batch_encryption", "replace_key"),
-    ("provision", "cmk_key_enable", "keyvault_cmk_key", "enable_key"),
+    ("provision", "cmk_key_enable", "keyvault_cmk_key", "enable"),
     ("provision", "cmk_vault_recover", "keyvault_cmk_vault", "recover"),
     ("provision", "cmk_adopt_existing", "batch_account_identity", "adopt_existing"),
-    ("rotate", "cmk_key_enable", "keyvault_cmk_key", "enable_key"),
-    ("rotate", "cmk_key_force_new_version", "keyvault_cmk_key", "new_version"),
+    ("rotate", "cmk_key_enable", "keyvault_cmk_key", "enable"),
+    ("rotate", "cmk_key_new_version", "keyvault_cmk_key", "new_version"),
 ]
 
 
@@ -238,16 +235,16 @@ def test_a_rotation_makes_a_version_and_moves_the_account() -> None:
 
     assert run.modules == ["keyvault_cmk_key", "batch_encryption"]
     key, move = run.options("keyvault_cmk_key"), run.options("batch_encryption")
-    assert key["account_name"] == "mybatch"
+    assert key["used_by_account"] == "mybatch"
     assert (move["key_identifier"], move["account_name"]) == (PINNED_NEW, "mybatch")
-    assert not {"follow_latest", "replace_key"} & set(move)
+    assert (move["version_mode"], move["previous_key"]) == ("update", "myvault/batch")
 
 
 UNUSED = "keyvault_cmk_unused_versions"
 
 
 def test_unused_versions_are_disabled_on_request_after_the_account_was_moved() -> None:
-    run = Run("rotate", FOUND, cmk_unused_versions="disable", cmk_unused_versions_after="P2D")
+    run = Run("rotate", FOUND, cmk_unused_versions="disable", cmk_unused_for="P2D")
 
     assert run.modules == ["keyvault_cmk_key", "batch_encryption", UNUSED]
     options = run.options(UNUSED)
@@ -263,7 +260,7 @@ def test_unused_versions_are_disabled_on_request_after_the_account_was_moved() -
         ("rotate", {"cmk_unused_versions": "disable"}, "__rotate_unused", UNUSED),
         (
             "switch",
-            {"cmk_new_key_identifier": ELSEWHERE, "cmk_previous_key_identifier": KEY},
+            {"cmk_new_key_identifier": ELSEWHERE, "cmk_disable_key": KEY},
             "__switch_previous",
             "keyvault_cmk_key",
         ),
@@ -303,19 +300,18 @@ def test_a_switch_grants_access_to_the_different_key_and_moves_the_account() -> 
     assert run.modules == ["keyvault_cmk_access", "batch_encryption"]
     access, move = run.options("keyvault_cmk_access"), run.options("batch_encryption")
     assert (access["key_identifier"], access["account_name"]) == (ELSEWHERE, "mybatch")
-    assert (move["key_identifier"], move["replace_key"]) == (ELSEWHERE, True)
     # Only from the key that the variables name.
-    assert (move["previous_vault_name"], move["previous_key_name"]) == ("myvault", "batch")
+    assert (move["key_identifier"], move["previous_key"]) == (ELSEWHERE, "myvault/batch")
 
 
 def test_a_switch_from_any_key() -> None:
     run = switch(cmk_vault_name=OMITTED, cmk_key_name=OMITTED)
 
-    assert not {"previous_vault_name", "previous_key_name"} & set(run.options("batch_encryption"))
+    assert run.options("batch_encryption")["previous_key"] == "any"
 
 
 def test_the_key_that_accounts_have_left_is_disabled_if_it_is_named() -> None:
-    run = switch(cmk_previous_key_identifier=KEY)
+    run = switch(cmk_disable_key=KEY)
 
     assert run.modules[2:] == ["keyvault_cmk_key"]
     key = run.options("keyvault_cmk_key")
@@ -325,7 +321,7 @@ def test_the_key_that_accounts_have_left_is_disabled_if_it_is_named() -> None:
 @pytest.mark.parametrize("empty", ["", " ", None])
 def test_a_variable_that_is_empty_names_no_key(empty: str | None) -> None:
     """A survey of AWX passes an empty value."""
-    assert len(switch(cmk_previous_key_identifier=empty).tasks) == 2
+    assert len(switch(cmk_disable_key=empty).tasks) == 2
 
 
 # Revert
@@ -342,12 +338,12 @@ def test_key_and_access_are_kept_by_default() -> None:
     move = run.options("batch_encryption")
     assert move["key_source"] == "microsoft_batch"
     # An account that uses another key is refused.
-    assert (move["previous_vault_name"], move["previous_key_name"]) == ("myvault", "batch")
+    assert move["previous_key"] == "myvault/batch"
 
 
 @pytest.mark.parametrize(("asked", "state"), [("disable", "disabled"), ("delete", "absent")])
 def test_key_and_access_are_removed_last_unless_accounts_may_use_them(asked: str, state: str) -> None:
-    run = revert(cmk_revert_key=asked, cmk_revert_access="revoke", cmk_unused_versions_after="P2D")
+    run = revert(cmk_revert_key=asked, cmk_revert_access="revoke", cmk_unused_for="P2D")
 
     assert run.modules == ["batch_encryption", "keyvault_cmk_key", "keyvault_cmk_access"]
     key, access = run.options("keyvault_cmk_key"), run.options("keyvault_cmk_access")
@@ -395,7 +391,7 @@ def test_a_diagnosis_follows_each_repair_that_may_show_more(repairs: tuple[str, 
     assert run.modules == modules
     assert all(options["allowed_repairs"] == ["key"] for module, options in run.tasks if module == INFO)
     wait = run.options(WAIT)
-    assert (wait["key_identifier"], wait["update_version"], wait["wait_until_available"]) == (PINNED_OLD, False, True)
+    assert (wait["key_identifier"], wait["version_mode"], wait["wait_until_available"]) == (PINNED_OLD, "keep", True)
 
 
 def test_the_versions_that_the_account_needs_are_enabled() -> None:

@@ -38,10 +38,10 @@ ACTION = "azbatch.cmk.keyvault_cmk_key"
         ("{{ cmk_key_name }}", "cmk_key_name"),
         ("  {{cmk_key_name}}\n", "cmk_key_name"),
         ("{{ cmk_key_size | default(omit) }}", "cmk_key_size"),
-        ("{{ cmk_previous_key_identifier | default(omit, true) }}", "cmk_previous_key_identifier"),
+        ("{{ cmk_disable_key | default(omit, true) }}", "cmk_disable_key"),
         ("{{ cmk_key_enable | bool }}", "cmk_key_enable"),
         ("{{ cmk_key_size | default(2048) | int }}", "cmk_key_size"),
-        ("{{ omit if cmk_identity == 'system_assigned' else cmk_identity }}", "cmk_identity"),
+        ("{{ omit if cmk_identity_id == 'system_assigned' else cmk_identity_id }}", "cmk_identity_id"),
         # The value of the option is not the value of the variable.
         ("{{ cmk_key_name == 'batch' }}", None),
         ("{{ not cmk_key_enable }}", None),
@@ -67,7 +67,7 @@ def test_task_without_options_passes_nothing_on(task: Any) -> None:
     assert passed_on(task, ACTION) == {}
 
 
-BLANK = {"key_size": "cmk_key_size", "wait_timeout": "cmk_wait_timeout", "follow_latest": "cmk_key_follow_latest"}
+BLANK = {"key_size": "cmk_key_size", "wait_timeout": "cmk_wait_timeout", "version_mode": "cmk_key_version_mode"}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ BLANK = {"key_size": "cmk_key_size", "wait_timeout": "cmk_wait_timeout", "follow
     [
         ({"key_size": "", "wait_timeout": ""}, {"wait_timeout": "of cmk_wait_timeout"}),
         # Neither 0 nor false is blank, and an option that does not pass on a variable is not changed.
-        ({"follow_latest": False, "key_size": 0, "state": ""}, {"follow_latest": False, "key_size": 0, "state": ""}),
+        ({"version_mode": "pin", "key_size": 0, "state": ""}, {"version_mode": "pin", "key_size": 0, "state": ""}),
     ],
 )
 def test_blank_variables_are_not_given(options: dict[str, Any], kept: dict[str, Any]) -> None:
@@ -87,7 +87,7 @@ def test_blank_variables_are_not_given(options: dict[str, Any], kept: dict[str, 
 VARIABLES = {
     "vault_name": "cmk_vault_name",
     "name": "cmk_key_name",
-    "enable_key": "cmk_key_enable",
+    "enable": "cmk_key_enable",
     "recover": "cmk_key_recover",
     "key_size": "cmk_key_size",
     "location": "cmk_location",
@@ -99,7 +99,7 @@ VARIABLES = {
     [
         ("vault_name is 'x': it is too short.", "cmk_vault_name is 'x': it is too short."),
         ("name is 'a b': it has a space.", "cmk_key_name is 'a b': it has a space."),
-        ("Set enable_key: true if it may.", "Set cmk_key_enable: true if it may."),
+        ("Set enable: true if it may.", "Set cmk_key_enable: true if it may."),
         ("Set recover: true to recover it.", "Set cmk_key_recover: true to recover it."),
         ("Set key_size: 3072.", "Set cmk_key_size: 3072."),
         ("Correct name or vault_name.", "Correct cmk_key_name or cmk_vault_name."),
@@ -135,7 +135,7 @@ def test_failure_and_warnings_name_the_variable() -> None:
         "msg": "vault_name is 'x': Correct it.",
         "option": "vault_name",
         "remedy": "Correct vault_name.",
-        "warnings": ["Set enable_key: true."],
+        "warnings": ["Set enable: true."],
     }
     name_variables(failure, VARIABLES)
 
@@ -229,7 +229,7 @@ def test_known_variables() -> None:
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("cmk_key_max_ages", "Did you mean cmk_key_max_age?"),
+        ("cmk_key_max_ages", "Did you mean cmk_key_max_version_age?"),
         ("cmk_vaultname", "Did you mean cmk_vault_name?"),
         ("cmk_zzz", "The argument specifications of the roles list them all."),
     ],
@@ -256,12 +256,12 @@ def test_a_warning_is_given_once_in_a_run(tmp_path: Path, monkeypatch: pytest.Mo
     ("variables", "expected"),
     [
         ({}, False),
-        ({"cmk_unused_versions": "keep", "cmk_key_force_new_version": False}, False),
-        ({"cmk_key_force_new_version": "no", "cmk_unused_versions": "", "cmk_key_rotation_policy": {}}, False),
+        ({"cmk_unused_versions": "keep", "cmk_key_new_version": False}, False),
+        ({"cmk_key_new_version": "no", "cmk_unused_versions": "", "cmk_key_rotation_policy": {}}, False),
         ({"cmk_unused_versions": "disable"}, True),
-        ({"cmk_key_force_new_version": True}, True),
-        ({"cmk_key_force_new_version": "yes"}, True),
-        ({"cmk_key_max_age": "P90D"}, True),
+        ({"cmk_key_new_version": True}, True),
+        ({"cmk_key_new_version": "yes"}, True),
+        ({"cmk_key_max_version_age": "P90D"}, True),
         ({"cmk_key_rotation_policy": {"time_after_create": "P90D"}}, True),
     ],
 )
@@ -277,7 +277,7 @@ def test_advice_for_rotate_names_every_rule() -> None:
 # Versions that are created more often than unused versions are disabled
 
 
-POLICY, AGE = "cmk_key_rotation_policy", "cmk_key_max_age"
+POLICY, AGE = "cmk_key_rotation_policy", "cmk_key_max_version_age"
 
 
 @pytest.mark.parametrize(
@@ -291,11 +291,11 @@ POLICY, AGE = "cmk_key_rotation_policy", "cmk_key_max_age"
         pytest.param({AGE: None}, None, id="age, null"),
         pytest.param({AGE: "P6D", "cmk_unused_versions": "keep"}, None, id="versions are kept"),
         pytest.param({AGE: "P6D", "cmk_unused_versions": ""}, None, id="versions are kept, blank"),
-        pytest.param({AGE: "P6D", "cmk_unused_versions_after": "P5D"}, None, id="a shorter margin"),
-        pytest.param({AGE: "P6D", "cmk_unused_versions_after": "P0D"}, None, id="no margin"),
-        pytest.param({AGE: "P20D", "cmk_unused_versions_after": "P30D"}, AGE, id="a longer margin"),
+        pytest.param({AGE: "P6D", "cmk_unused_for": "P5D"}, None, id="a shorter margin"),
+        pytest.param({AGE: "P6D", "cmk_unused_for": "P0D"}, None, id="no margin"),
+        pytest.param({AGE: "P20D", "cmk_unused_for": "P30D"}, AGE, id="a longer margin"),
         # A blank variable counts as not set, so the margin is the default.
-        pytest.param({AGE: "P20D", "cmk_unused_versions_after": ""}, None, id="a blank margin"),
+        pytest.param({AGE: "P20D", "cmk_unused_for": ""}, None, id="a blank margin"),
         # Key Vault creates the next version before the nightly run.
         pytest.param({POLICY: {"time_after_create": "P7D"}}, POLICY, id="policy, as long"),
         pytest.param({POLICY: {"time_after_create": "P8D"}}, None, id="policy, longer"),
@@ -317,7 +317,7 @@ POLICY, AGE = "cmk_key_rotation_policy", "cmk_key_max_age"
 def test_a_rotation_that_is_faster_than_the_margin_has_one_warning(
     variables: dict[str, Any], named: str | None
 ) -> None:
-    defaults = {"cmk_unused_versions": "disable", "cmk_unused_versions_after": "P7D"}
+    defaults = {"cmk_unused_versions": "disable", "cmk_unused_for": "P7D"}
 
     warnings = list(_role_variables._too_often({**defaults, **variables}))
 

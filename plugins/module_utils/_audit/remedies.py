@@ -34,7 +34,7 @@ _NAMES = {
     },
 }
 # Variables of the role rotate that create a new version of the key.
-_MAKES_VERSION = {"cmk_key_force_new_version", "cmk_key_max_age"}
+_MAKES_VERSION = {"cmk_key_new_version", "cmk_key_max_version_age"}
 
 
 class Ready(NamedTuple):

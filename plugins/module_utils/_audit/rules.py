@@ -56,7 +56,7 @@ _OTHER_KEY = Repair(
     options={
         "cmk_new_key_identifier": "https://VAULT.vault.azure.net/keys/KEY/VERSION",
         # Otherwise an account that is moved to a version of a different key is pinned to the version.
-        "cmk_key_follow_latest": "{{ cmk_follows_latest }}",
+        "cmk_key_version_mode": "{{ 'follow' if cmk_follows_latest else 'pin' }}",
     },
 )
 _LOST = "The account cannot be recovered; delete the account and create it again."
@@ -158,7 +158,7 @@ RULES: dict[str, Rule] = {
         "The account's version expires soon",
         "After the version has expired, Batch cannot use it, and the account accepts only its deletion.",
         "Rotate: create a new version and move the account to it.",
-        Repair("role rotate", options={"cmk_key_force_new_version": True}),
+        Repair("role rotate", options={"cmk_key_new_version": True}),
     ),
     "vault_without_purge_protection": Rule(
         HIGH,
@@ -214,7 +214,7 @@ RULES: dict[str, Rule] = {
         "The version that the account uses is too old",
         "The longer a version is used, the more data depends on it. The policy sets a limit.",
         "Rotate: create a new version and move the account to it.",
-        Repair("role rotate", asked={"cmk_key_max_age": "max_version_age"}),
+        Repair("role rotate", asked={"cmk_key_max_version_age": "max_version_age"}),
     ),
     "vault_uses_access_policies": Rule(
         MEDIUM,
@@ -240,7 +240,7 @@ RULES: dict[str, Rule] = {
         "The key has fewer bits than the policy requires",
         "The shorter a key, the sooner it can be broken.",
         "Rotate to a version with more bits.",
-        Repair("role rotate", options={"cmk_key_force_new_version": True}, asked={"cmk_key_size": "min_key_size"}),
+        Repair("role rotate", options={"cmk_key_new_version": True}, asked={"cmk_key_size": "min_key_size"}),
     ),
     "key_without_expiry": Rule(
         MEDIUM,
@@ -248,7 +248,7 @@ RULES: dict[str, Rule] = {
         "The account's version never expires",
         "The policy requires an expiry, so that a forgotten key does not stay in use. Rotate well before the expiry.",
         "Rotate to a version that expires, and monitor the days until its expiry.",
-        Repair("role rotate", options={"cmk_key_force_new_version": True, "cmk_key_expires_in": "P1Y"}),
+        Repair("role rotate", options={"cmk_key_new_version": True, "cmk_key_expires_in": "P1Y"}),
     ),
     "pool_disks_not_encrypted": Rule(
         MEDIUM,

@@ -33,7 +33,7 @@ def _job(identity: str, authorization: str, lab: Lab) -> Outcome:
         "cmk_location": lab.place.location,
         "cmk_vault_authorization": authorization,
         "cmk_vault_retention_days": RETENTION_DAYS,
-        "cmk_identity": lab.once("identity", lab.identity)["id"] if identity == "user_assigned" else identity,
+        "cmk_identity_id": lab.once("identity", lab.identity)["id"] if identity == "user_assigned" else identity,
     }
     if authorization == "rbac":
         # For the keys. It ends with the resource group.
@@ -45,7 +45,7 @@ def _job(identity: str, authorization: str, lab: Lab) -> Outcome:
         lab.once(playbook, lambda: _played(lab, playbook, {**account, **variables}))
 
     play("provision", **new)
-    play("rotate", cmk_key_force_new_version=True)
+    play("rotate", cmk_key_new_version=True)
     other = lab.once("other", lambda: lab.key(vault, "other"))
     play("switch", cmk_new_key_identifier=other)
     lab.once("disabled", lambda: lab.enable(other, enabled=False))

@@ -80,7 +80,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         )
     problems.refuse()
     return Goal(
-        group=params["resource_group"],
+        group=params["vault_resource_group"],
         vault=key.vault if key else str(vault_name),
         present=params["state"] == "present",
         principal_id=principal,

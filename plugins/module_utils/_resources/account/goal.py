@@ -84,7 +84,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         present=params["state"] == "present",
         location=params["location"],
         identity_id=identity,
-        key=identifier.versionless if identifier and params["follow_latest"] else identifier,
+        key=identifier.versionless if identifier and params["version_mode"] == "follow" else identifier,
         vault_group=params["vault_resource_group"],
         adopt_existing=params["adopt_existing"],
         force=params["force"],

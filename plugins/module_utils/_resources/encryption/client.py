@@ -45,7 +45,7 @@ from ..key.client import Keys
 from ..key.document import identifier_of, updated_at, version_of
 from ..key.evidence import EvidenceReader, SymptomReader
 from .document import account_unavailable, versions_not_kept
-from .goal import Goal, Observed
+from .goal import FOLLOW, KEEP, PIN, UPDATE, Goal, Observed
 from .survey import survey_warnings
 
 # Another host that has left the same version has updated it in this time.
@@ -70,15 +70,21 @@ class Encryption(Polled):
         # Why the version that the account has left cannot be used, although Batch may still need it.
         self._previous_lost: NotShown | None = None
 
-    def of_pinned_account(self, goal: Goal) -> Goal:
-        """The goal for an account that keeps whether it follows the latest version, if the goal names no version: an
-        account that is pinned to a version of any key is pinned to the newest version that can be used."""
-        if goal.key is None or goal.key.version or goal.follow is not None:
+    def for_account(self, goal: Goal) -> Goal:
+        """The goal with the key identifier for this account: one that uses a customer-managed key keeps whether it
+        follows the latest version of its key, unless the mode says otherwise. An account that is pinned to a version is
+        pinned to the newest version that can be used, if the goal names none."""
+        if goal.key is None or goal.mode == FOLLOW:
             return goal
-        account = self._accounts.listed(goal.group, goal.account) or self._accounts.existing(goal.group, goal.account)
-        has = key_of(account)
-        newest = self._keys.newest_usable(goal.key) if has and has.version else None
-        return replace(goal, key=identifier_of(newest)) if newest else replace(goal, follow=True)
+        if goal.mode != PIN:
+            with self._session.cache.shared_since(self._session.task_began):
+                has = key_of(self._accounts.existing(goal.group, goal.account))
+            if has is None:
+                return goal
+            if has.version is None:
+                return replace(goal, key=goal.key.versionless)
+        newest = None if goal.key.version else self._keys.newest_usable(goal.key)
+        return replace(goal, key=identifier_of(newest)) if newest else goal
 
     def _may_be_moved(self, group: str, name: str) -> bool:
         """Whether a request of this task may have moved the account to another key, and was not undone."""
@@ -97,7 +103,7 @@ class Encryption(Polled):
         self._require_shown(account, goal)
         observed["expires_soon"] = self._expires_soon(account, goal)
         if observed["expires_soon"]:
-            goal = replace(goal, updates_version=True)
+            goal = replace(goal, mode=UPDATE)
         # If a read shows the wanted key, the read may be older than a write of this run that has set another key, so
         # the wanted key is written anyway.
         observed["may_be_stale"] = goal.is_satisfied_by(account) and (
@@ -169,7 +175,7 @@ class Encryption(Polled):
         """Whether the account would keep a version that expires within REPLACED_BEFORE_EXPIRY, and before the wanted
         version."""
         has = key_of(account)
-        if goal.updates_version or has is None or has.version is None:
+        if goal.mode != KEEP or has is None or has.version is None:
             return False
         if not has.same_key(goal.key) or has.same(goal.key):
             return False

@@ -18,7 +18,7 @@ from ..._checks import rights
 from ..._checks.preflight import Evidence
 from ..._checks.rights import Needed, NeededRights
 from ..._core.documents import Account
-from ..._core.errors import CmkError, Problems
+from ..._core.errors import CmkError, InvalidOption, Problems
 from ..._core.ids import (
     KeyIdentifier,
     check_account_name,
@@ -31,6 +31,9 @@ from ..._core.plan import Service
 from .document import BATCH, KEY_VAULT
 
 NEEDED = NeededRights()
+# How an account that uses a customer-managed key keeps or changes whether it follows the latest version.
+KEEP, UPDATE, PIN, FOLLOW = MODES = ("keep", "update", "pin", "follow")
+ANY = "any"
 
 
 @dataclass(frozen=True)
@@ -42,27 +45,21 @@ class Goal:
     vault_group: str | None
     # Whether to wait if the account uses the key and is not available.
     patient: bool = False
-    # Whether an account that uses a different customer-managed key may be moved.
-    replaces: bool = False
-    # Whether the account follows the latest version of the key. None: the key identifier decides.
-    follow: bool | None = None
-    # If `follow` is None: whether an account that follows the key keeps following it, and one that is pinned to any key
-    # is pinned to a version (`of_pinned_account`).
-    keeps_follow: bool = False
-    # Whether an account that is pinned to another version of the key is moved to this version.
-    updates_version: bool = True
+    # Whether the account follows the latest version of the key (`for_account`).
+    mode: str = UPDATE
     # If this is the rollback of a failed change: the goal of that change. A rollback is tried even if the account
     # is not available. It changes nothing if another task or user has moved the account meanwhile.
     undoes: Goal | None = None
-    # The vault and the name of the only key that the account may use before the change.
-    previous: tuple[str, str] | None = None
+    # The vault and the name of the only customer-managed key that the account may use before the change, or ANY. None:
+    # no other key than the wanted one.
+    previous: tuple[str, str] | str | None = None
     # Whether it is an error if the caller cannot read whether the account is available.
     requires_readable: bool = False
 
     @property
     def target(self) -> KeyIdentifier | None:
         """The key identifier that is set on an account that does not meet the goal."""
-        return self.key.versionless if self.key and self.follow else self.key
+        return self.key.versionless if self.key and self.mode == FOLLOW else self.key
 
     def is_satisfied_by(self, account: Account | None) -> bool:
         has = key_of(account)
@@ -71,8 +68,8 @@ class Goal:
         if not self.key.same_key(has):
             return False
         if has.version is None:
-            return self.follow is True or (self.follow is None and (self.keeps_follow or not self.updates_version))
-        return not self.follow and (self.key.same(has) or not self.updates_version)
+            return self.mode != PIN
+        return self.mode != FOLLOW and (self.mode == KEEP or self.key.same(has))
 
     def leaves_alone(self, account: Account) -> bool:
         """Whether nothing is changed: the account meets the goal or, in a rollback, another task or user has moved
@@ -86,7 +83,9 @@ class Goal:
 
     def allows_previous(self, key: KeyIdentifier | None) -> bool:
         """Whether the account may be moved from this key."""
-        return self.previous is None or (key is not None and key.is_named(*self.previous))
+        if isinstance(self.previous, tuple):
+            return key is not None and key.is_named(*self.previous)
+        return key is None or self.key is None or self.previous == ANY or self.key.same_key(key)
 
     def described(self, current: Mapping[str, Any]) -> str:
         """A sentence on the state of the account after a rollback."""
@@ -104,22 +103,8 @@ def desired(params: Mapping[str, Any]) -> Goal:
             "key_identifier", key, f"it has no meaning with key_source: {source}.", "Leave out one of the two."
         )
     identifier = problems.of(parse_key_identifier, key, "key_identifier") if key else None
-    follow, previous = params["follow_latest"], (params["previous_vault_name"], params["previous_key_name"])
-    if (previous[0] is None) != (previous[1] is None):
-        option = "previous_vault_name" if previous[0] is None else "previous_key_name"
-        problems.add(option, None, "previous_vault_name and previous_key_name require each other.", f"Set {option}.")
-    if identifier and identifier.version is None:
-        if follow is False:
-            problems.add(
-                "follow_latest", follow, "key_identifier names no version.", "Add the version, or leave it out."
-            )
-        follow = None if follow is None and params["keep_follow_latest"] else True
     account = problems.of(check_account_name, params["account_name"], "account_name")
-    for name, check, option in zip(
-        previous, (check_vault_name, check_key_name), ("previous_vault_name", "previous_key_name"), strict=True
-    ):
-        if name is not None:
-            problems.of(check, name, option)
+    previous = problems.of(_previous, params["previous_key"]) if params["previous_key"] else None
     problems.refuse()
     return Goal(
         group=params["resource_group"],
@@ -127,13 +112,25 @@ def desired(params: Mapping[str, Any]) -> Goal:
         key=identifier,
         vault_group=params["vault_resource_group"],
         patient=params["wait_until_available"],
-        replaces=params["replace_key"],
-        follow=follow,
-        keeps_follow=params["keep_follow_latest"],
-        updates_version=params["update_version"],
-        previous=previous if previous[0] is not None else None,
+        mode=params["version_mode"],
+        previous=previous,
         requires_readable=params["require_readable"],
     )
+
+
+def _previous(value: str) -> tuple[str, str] | str:
+    """`ANY`, or the vault and the name of a key."""
+    if value.strip().lower() == ANY:
+        return ANY
+    vault, _slash, name = value.strip().partition("/")
+    try:
+        if "://" in value:
+            identifier = parse_key_identifier(value, "previous_key")
+            return identifier.vault, identifier.name
+        return check_vault_name(vault, "vault_name"), check_key_name(name, "key_name")
+    except InvalidOption:
+        remedy = f"Use VAULT/KEY, a key identifier, or {ANY}."
+        raise InvalidOption("previous_key", value, "this names no key.", remedy) from None
 
 
 class Observed(TypedDict, total=False):

@@ -19,13 +19,13 @@ from ..._core.ids import KeyIdentifier, key_of
 from ..._core.plan import Plan, step
 from ..account import document as account_document
 from .document import account_unavailable, describe, describe_key
-from .goal import EncryptionWrites, Goal, Observed
+from .goal import ANY, FOLLOW, PIN, UPDATE, EncryptionWrites, Goal, Observed
 
 
 def plan(goal: Goal, observed: Observed) -> Plan[EncryptionWrites]:
     account = account_document.required(observed["account"], goal.group, goal.account)
     if observed.get("expires_soon"):
-        goal = replace(goal, updates_version=True)
+        goal = replace(goal, mode=UPDATE)
     # A key that a read shows is written anyway if the read may be older than a write of the run.
     leaves_alone = goal.leaves_alone(account) and not observed.get("may_be_stale")
     unavailable_reason = observed["unavailable_reason"]
@@ -49,8 +49,6 @@ def plan(goal: Goal, observed: Observed) -> Plan[EncryptionWrites]:
     has = key_of(account)
     if not goal.allows_previous(has):
         raise _on_another_key(goal, has)
-    if goal.key and not goal.replaces:
-        _refuse_other_key(goal.account, has, goal.key)
     checks: tuple[preflight.Check, ...] = ()
     if goal.key:
         evidence = observed["evidence"]
@@ -65,8 +63,8 @@ def plan(goal: Goal, observed: Observed) -> Plan[EncryptionWrites]:
         evidence=observed.get("evidence"),
         even_if_unavailable=goal.undoes is not None,
     )
-    follow = has.version is None if has else None
-    previous = Goal(goal.group, goal.account, has, None, replaces=True, undoes=goal, follow=follow)
+    mode = FOLLOW if has and has.version is None else PIN
+    previous = Goal(goal.group, goal.account, has, None, mode=mode, previous=ANY, undoes=goal)
     return Plan(
         goal,
         before,
@@ -90,30 +88,22 @@ def _unchanged(goal: Goal, before: Mapping[str, Any], reason: CmkError | None) -
     return Plan(goal, before, before, warnings=warnings, report={"previous_key_identifier": None})
 
 
-def _refuse_other_key(name: str, has: KeyIdentifier | None, wanted: KeyIdentifier) -> None:
-    """Refuse a different key, which may be a typing error. Another version of the same key is accepted."""
-    if has is None or has.versionless.same(wanted.versionless):
-        return
-    raise Refused(
-        f"The Batch account {name} uses {has}, a different key than {wanted.versionless}. Correct the names of the "
-        "vault and the key, or set replace_key: true to move the account.",
-        code="account_on_another_key",
-        option="replace_key",
-        value=False,
-        key_identifier=str(has),
-        remedy="Correct the names of the vault and the key, or set replace_key: true.",
-    )
-
-
 def _on_another_key(goal: Goal, has: KeyIdentifier | None) -> Refused:
-    vault, name = goal.previous or ("", "")
-    remedy = "Correct previous_vault_name and previous_key_name."
+    if isinstance(goal.previous, tuple):
+        vault, name = goal.previous
+        wanted, remedy = f"the key {name} in {vault}", "Correct the names of the vault and the key."
+    else:
+        # The wanted key may be a typing error.
+        wanted = f"the key {goal.key.versionless if goal.key else ''}"
+        remedy = (
+            "Correct the names of the vault and the key, or set previous_key to the key that the account may leave."
+        )
     return Refused(
-        f"The Batch account {goal.account} uses {has or 'a Microsoft-managed key'}, not the key {name} in {vault}. "
-        f"Nothing was changed. {remedy}",
+        f"The Batch account {goal.account} uses {has or 'a Microsoft-managed key'}, not {wanted}. Nothing was changed. "
+        f"{remedy}",
         code="account_on_another_key",
-        option="previous_key_name",
-        value=name,
+        option="previous_key",
+        value="/".join(goal.previous) if isinstance(goal.previous, tuple) else goal.previous,
         key_identifier=str(has or "") or None,
         remedy=remedy,
     )

@@ -110,16 +110,22 @@ def desired(params: Mapping[str, Any]) -> Goal:
     if key and key.version and state not in ("disabled", "enabled"):
         option = "version" if params["version"] else "key_identifier"
         problems.add(option, params[option], f"a version has no meaning with state: {state}.", "Leave out the version.")
-    if params["account_name"] and not params["resource_group"]:
+    if params["used_by_account"] and not params["account_resource_group"]:
         problems.add(
-            "resource_group", None, "account_name requires it.", "Set it to the resource group of the Batch account."
+            "account_resource_group",
+            None,
+            "used_by_account requires it.",
+            "Set it to the resource group of the Batch account.",
         )
-    if params["account_name"] is not None and state != "present":
+    if params["used_by_account"] is not None and state != "present":
         problems.add(
-            "account_name", params["account_name"], f"it has no meaning with state: {state}.", "Leave out account_name."
+            "used_by_account",
+            params["used_by_account"],
+            f"it has no meaning with state: {state}.",
+            "Leave out used_by_account.",
         )
-    if params["account_name"] is not None:
-        problems.of(check_account_name, params["account_name"], "account_name")
+    if params["used_by_account"] is not None:
+        problems.of(check_account_name, params["used_by_account"], "used_by_account")
     if params["rotation_policy"] and params["remove_rotation_policy"]:
         problems.add("remove_rotation_policy", True, "it contradicts rotation_policy.", "Leave out one of the two.")
     expires_in = problems.of(_expires_in, params["expires_in"])
@@ -145,7 +151,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         new_version=params["new_version"],
         new_version_for=new_version_for,
         force=params["force"],
-        enable=params["enable_key"],
+        enable=params["enable"],
         keeps_used=params["in_use"] == "keep",
         unused_for=unused_for or 0,
         recover=params["recover"],
@@ -236,12 +242,12 @@ def key_disabled(goal: Goal, version: str) -> Refused:
     return Refused(
         f"The newest version of the key {goal.name} in {goal.vault}, {version}, is disabled. Somebody may have "
         "disabled it to revoke the key. If not, run azbatch.cmk.recover for an account that uses it. If the key may be "
-        "used again, set enable_key: true. If only this version was revoked and another one is enabled, set "
+        "used again, set enable: true. If only this version was revoked and another one is enabled, set "
         "new_version: true instead, which creates a new version.",
         code="key_disabled",
-        option="enable_key",
+        option="enable",
         value=False,
-        remedy="Set enable_key: true if the key may be used again.",
+        remedy="Set enable: true if the key may be used again.",
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..._core.documents import LifetimeAction, LifetimeTrigger, RotationPolicy, RotationPolicyAttributes
-from ..._core.duration import seconds
+from ..._core.duration import iso, seconds
 from ..._core.errors import InvalidOption
 
 # learn.microsoft.com, "Configure cryptographic key auto-rotation in Azure Key Vault": a version is valid for 28
@@ -26,7 +26,7 @@ _NAMES = ("time_after_create", "time_before_expiry", "expiry_time")
 def checked(policy: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if policy is None:
         return None
-    policy = {name: (duration or "").strip() or None for name, duration in policy.items()}
+    policy = {name: iso(duration or "") or None for name, duration in policy.items()}
     length = {name: seconds(value, f"rotation_policy.{name}") for name, value in policy.items()}
     after, before = policy["time_after_create"], policy["time_before_expiry"]
     given = {name: value for name, value in policy.items() if value is not None}
