@@ -89,7 +89,7 @@ def test_an_account_is_created_with_its_key(ansible: Ansible, service: Service) 
 def test_an_account_follows_versions_that_key_vault_creates(ansible: Ansible, service: Service) -> None:
     _principal, version = service.on_key()
 
-    succeeds(ansible, "follow_latest.yml")
+    succeeds(ansible, "follow.yml")
 
     assert service.encryption() == version.rpartition("/")[0]
     [rotate] = [

@@ -479,14 +479,45 @@ def test_role_is_laid_out_like_the_others(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_the_manual_of_a_role_lists_its_return_values(role: str) -> None:
+def test_the_manual_of_a_role_lists_its_return_values_or_names_their_list(role: str) -> None:
     manual = (ROOT / "docs" / f"{role}.md").read_text(encoding="utf-8")
-    rows = [row.split("|")[1:3] for row in manual.partition("## Result")[2].splitlines() if "`" in row and "|" in row]
+    result = manual.partition("## Result")[2]
+    rows = [row.split("|")[1:3] for row in result.splitlines() if "`" in row and "|" in row]
     documented_names = {name for names, _meaning in rows for name in re.findall(r"`(\w+)`", names)}
 
-    # The accounts are returned only on request, and the role does not request them.
-    assert documented_names == {*RETURNED[RESULT_OF[role]], "summary", "changed"} - {"accounts"}
+    if documented_names:
+        # The accounts are returned only on request, and the role does not request them.
+        assert documented_names == {*RETURNED[RESULT_OF[role]], "summary", "changed"} - {"accounts"}
+    else:
+        assert f"`ansible-doc azbatch.cmk.{RESULT_OF[role]}`" in result
     assert f"ansible-doc -t role azbatch.cmk.{role}" in manual
+
+
+def tables_of_variables(role: str) -> dict[str, list[str]]:
+    """The variables in the two tables of a role's page, by the title of the table."""
+    manual = (ROOT / "docs" / f"{role}.md").read_text(encoding="utf-8")
+    tables = re.findall(r"^\| (Usual|Exception) \| Meaning \|\n\|---\|---\|\n((?:\|.+\n)+)", manual, re.MULTILINE)
+    first = {title: " ".join(row.split("|")[1] for row in rows.splitlines()) for title, rows in tables}
+    return {title: re.findall(r"`(cmk_\w+)`", names) for title, names in first.items()}
+
+
+JOBS = [role for role in ROLES if role != "audit"]
+
+
+@pytest.mark.parametrize("role", JOBS)
+def test_two_tables_list_the_variables_of_a_role(role: str) -> None:
+    tables = tables_of_variables(role)
+
+    assert set(tables) == {"Usual", "Exception"}
+    assert sorted(tables["Usual"] + tables["Exception"]) == sorted(specification(role)["options"])
+
+
+def test_at_most_ten_variables_are_usual_and_are_so_in_every_role() -> None:
+    usual = {name for role in JOBS for name in tables_of_variables(role)["Usual"]}
+    exceptions = {name for role in JOBS for name in tables_of_variables(role)["Exception"]}
+
+    assert len(usual) <= 10
+    assert usual & exceptions == set()
 
 
 @pytest.mark.parametrize("page", ["docs/{}.md", "roles/{}/README.md"])
