@@ -48,6 +48,9 @@ linkcheck_ignore = [
 ]
 linkcheck_anchors = False
 
+# The generated list of operations and behaviors of the sandbox, beside the page about them.
+FIDELITY = "sandbox-fidelity-list"
+
 ANSIBLE_PAGES = {
     "action_plugins": "plugins/action.html",
     "ansible_configuration_settings": "reference_appendices/config.html",
@@ -83,6 +86,11 @@ def to_reference(app: Any, name: str, text: list[str]) -> None:
     """Link the generated reference instead of the files that a page links to on GitHub and on a disk."""
     if name == root_doc:
         text[0] = text[0].replace("(../README.md#contents)", "(reference/index.rst)")
+    if name == "docs/sandbox-fidelity":
+        # `scripts/docs` generates the list from the files.
+        files = re.escape(f"({REPOSITORY}/") + r"(?:blob|tree)/main/sandbox/fidelity(?:/(\w+)\.yml)?\)"
+        text[0] = re.sub(files, lambda file: f"({FIDELITY}.md{f'#{file[1]}' if file[1] else ''})", text[0])
+        text[0] += f"\n```{{toctree}}\n:hidden:\n\n{FIDELITY}\n```\n"
     if name.startswith("docs/") and not name.startswith("docs/reference/"):
         text[0] = re.sub(r"\(\.\./roles/(\w+)/meta/argument_specs\.yml\)", r"(reference/\1_role.rst)", text[0])
 

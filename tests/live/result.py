@@ -81,12 +81,11 @@ def page(experiments: Sequence[Experiment], outcomes: Mapping[str, Mapping[str, 
     lines += [
         "## Assumptions of the sandbox about Batch",
         "",
-        "| Row of docs/sandbox-fidelity.md | Asked by |",
+        "| Row of sandbox/fidelity | Asked by |",
         "|---|---|",
     ]
     for row, asked in ASSUMPTIONS.items():
-        beginning = row.strip("| ").replace(" | ", ", ").replace("`", "")
-        lines.append(f"| {beginning} | {_asked(asked, outcomes)} |")
+        lines.append(f"| {row} | {_asked(asked, outcomes)} |")
     return "\n".join([*lines, ""])
 
 

@@ -2,34 +2,34 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The fidelity tables have a row for each route, and rows with the source `recorded` name cases of recordings."""
+"""sandbox/fidelity has a row for each route, delay and switch. Rows that are `recorded` name recorded requests."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from contributed import cases
+from fidelity_page import KINDS, LABELS, Row, citations, documents, labels, name, page, rows
 from recorded import RECORDINGS
 
 from azure_sandbox.authorization import http as authorization
 from azure_sandbox.batch import data_plane
 from azure_sandbox.batch import http as batch
 from azure_sandbox.entra import http as entra
+from azure_sandbox.entra import metadata
 from azure_sandbox.key_vault import http as key_vault
 from azure_sandbox.key_vault_keys import http as key_vault_keys
 from azure_sandbox.managed_identity import http as managed_identity
 from azure_sandbox.resource_manager import http as resource_manager
 from azure_sandbox.shared.behavior import POSITIONS
-from azure_sandbox.shared.timing import Timing
-from azure_sandbox.shared.web import Route
+from azure_sandbox.shared.timing import REALISTIC, Timing
 
-TABLE = (Path(__file__).resolve().parents[2] / "docs" / "sandbox-fidelity.md").read_text()
-ROWS = [line for line in TABLE.splitlines() if line.startswith("|")]
+DOCUMENTS = documents()
 ROUTES = [
     route
     for module in (
@@ -40,86 +40,94 @@ ROUTES = [
         key_vault,
         key_vault_keys,
         managed_identity,
+        metadata,
         resource_manager,
     )
     for route in module.ROUTES
-]
+] + list(resource_manager.PUBLIC_ROUTES)
 CASES = {
     **{f"{name} #{case['number']}": case for name, recording in RECORDINGS.items() for case in recording["cases"]},
     **cases(),
 }
-# "recorded: one-recording #2, another #5" names recordings and the numbers of their requests.
-CITED = re.compile(r"recorded: ([\w-]+ #\d+(?:, [\w-]+ #\d+)*)")
-RECORDED = [row for row in ROWS if re.search(r"\brecorded\b", row) and not row.startswith("| recorded |")]
-SOURCES = ("recorded", "specification", "documentation", "reported", "inferred", "*invented*", "seen in")
 
 
-def rows_of(route: Route) -> list[str]:
-    path = re.escape(route.path)
-    return [row for row in ROWS if route.method in row and re.search(rf"[` ]{path}`", row)]
+def of(*kinds: str) -> list[Row]:
+    return [row for document in DOCUMENTS.values() for row in rows(document, *kinds)]
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
-def test_every_route_has_a_row_with_its_source(route: Route) -> None:
-    rows = rows_of(route)
-
-    assert rows, f"docs/sandbox-fidelity.md has no row for {route.method} {route.path}"
-    assert any(source in row for row in rows for source in SOURCES)
+LABELED = of(*(kind for kind in KINDS if kind != "differences"))
 
 
-def test_a_missing_route_is_detected() -> None:
-    assert not rows_of(Route("GET", "/keys/{key}/nothing", lambda call: None))  # type: ignore[arg-type,return-value]
+def operations(row: Row) -> Iterator[tuple[str, str]]:
+    """The methods and paths of the row. `GET, PUT /path` means both methods."""
+    for request in row.get("requests", ()):
+        methods, path = request.rsplit(" ", 1)
+        yield from ((method, path) for method in methods.split(", "))
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Timing)])
-def test_every_delay_is_explained(name: str) -> None:
-    assert any(f"`{name}`" in row for row in ROWS)
+def test_every_route_has_a_row_and_every_row_has_a_route() -> None:
+    described = {one for row in of("operations") for one in operations(row)}
+
+    assert described == {(route.method, route.path) for route in ROUTES}
 
 
-@pytest.mark.parametrize("name", POSITIONS)
-def test_every_switch_is_explained(name: str) -> None:
-    rows = [row for row in ROWS if row.startswith(f"| `{name}` |")]
-    assert any(all(f"`{position}`" in row for position in POSITIONS[name]) for row in rows)
+@pytest.mark.parametrize("row", LABELED, ids=lambda row: name(row)[:60])
+def test_every_row_has_its_source(row: Row) -> None:
+    [members] = [members for members in KINDS.values() if members[0] in row]
+
+    assert {*members} <= row.keys() <= {*members, "source", "note", *LABELS}
+    assert labels(row)
+    # `recorded` needs requests; a label has either the whole row or a part.
+    assert row.get("source", LABELS[1]) in LABELS[1:]
+    assert row.get("source") not in row
+    parts = [value for key, value in row.items() if key not in (*members, "recorded")]
+    assert all(isinstance(part, str) and part for part in parts)
 
 
-def cited(row: str) -> list[str]:
-    return [name for names in CITED.findall(row) for name in names.split(", ")]
+@pytest.mark.parametrize("row", LABELED, ids=lambda row: name(row)[:60])
+def test_no_label_is_hidden_in_a_text(row: Row) -> None:
+    """An invented part has the label `invented`, so that it is counted."""
+    texts = [value for key, value in row.items() if key != "source" and isinstance(value, str)]
+
+    assert not re.search(r"\b(recorded|inferred|invented)\b", " ".join(texts))
 
 
-def operations(row: str) -> list[tuple[str, str]]:
-    """The methods and paths in the row. Paths are patterns."""
-    # "`GET`, `PUT` `/path`" means both methods on the path.
-    row = re.sub(r"`(\w+)`(?=(?:, `\w+`)* `(/[^`]+)`)", r"`\1 \2`", row)
-    found = re.findall(r"`(GET|HEAD|PUT|PATCH|POST|DELETE) ([^`]+)`", row)
-    return [(method, _pattern(path)) for method, path in found]
+def test_every_delay_is_explained() -> None:
+    explained = {row["delay"]: row["realistic"] for row in of("delays")}
+
+    assert explained == {field.name: getattr(REALISTIC, field.name) for field in fields(Timing)}
 
 
-def _pattern(path: str) -> str:
-    return re.sub(r"\\\{(\w+(?::path)?)\\\}", lambda name: ".+" if ":" in name[1] else "[^/]+", re.escape(path))
+def test_every_switch_is_explained() -> None:
+    """With its values, the default first."""
+    assert {row["switch"]: tuple(row["values"]) for row in of("switches")} == dict(POSITIONS)
 
 
-def is_of(case: dict[str, Any], method: str, pattern: str) -> bool:
-    path = urlsplit(case["path"]).path
-    return bool(case["method"] == method and re.fullmatch(pattern, path, re.IGNORECASE))
+def is_of(case: dict[str, Any], method: str, path: str) -> bool:
+    pattern = re.sub(r"\\\{(\w+(?::path)?)\\\}", lambda name: ".+" if ":" in name[1] else "[^/]+", re.escape(path))
+    return bool(case["method"] == method and re.fullmatch(pattern, urlsplit(case["path"]).path, re.IGNORECASE))
 
 
-@pytest.mark.parametrize("row", RECORDED, ids=lambda row: row.split("|")[1].strip()[:60])
-def test_recorded_row_names_a_compared_case(row: str) -> None:
-    without = CITED.sub("", row)
-    assert not re.search(r"\brecorded\b", without), "The row says recorded, but does not name a recording and a number."
-    for name in cited(row):
-        assert name in CASES, f"Neither recorded.json nor a contributed recording has {name}."
-        if named := operations(row):
-            assert any(is_of(CASES[name], *operation) for operation in named), f"{name} is of another operation."
+@pytest.mark.parametrize("row", [row for row in LABELED if "recorded" in row], ids=lambda row: name(row)[:60])
+def test_recorded_row_names_a_compared_case(row: Row) -> None:
+    assert citations(row)
+    for cited in citations(row):
+        assert cited in CASES, f"Neither recorded.json nor a contributed recording has {cited}."
+        if named := list(operations(row)):
+            assert any(is_of(CASES[cited], *operation) for operation in named), f"{cited} is of another operation."
 
 
 def test_a_case_of_another_operation_is_detected() -> None:
-    (operation,) = operations("| x | `GET /keys/{key}` | |")
+    [operation] = operations({"requests": ["GET /keys/{key}"]})
     assert is_of({"method": "GET", "path": "https://v.vault.azure.net/keys/k?api-version=7.4"}, *operation)
     assert not is_of({"method": "PUT", "path": "https://v.vault.azure.net/keys/k?api-version=7.4"}, *operation)
     assert not is_of({"method": "GET", "path": "https://v.vault.azure.net/keys/k/1?api-version=7.4"}, *operation)
 
 
-@pytest.mark.parametrize("name", RECORDINGS)
-def test_every_recording_has_a_row_with_its_source(name: str) -> None:
-    assert any(row.startswith(f"| {name} | {RECORDINGS[name]['source']} |") for row in ROWS)
+def test_the_page_has_every_row_and_every_recording() -> None:
+    made = page()
+    shown = [f"{row['status']}: {row['when']}" if "code" in row else name(row)[1:] for row in of()]
+    shown += [row["note"] for row in of() if "note" in row]
+    shown += [f"- {one}\\\n  `{recording['source']}`" for one, recording in RECORDINGS.items()]
+
+    assert [row for row in shown if row not in made] == []

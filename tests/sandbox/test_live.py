@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fidelity_page import documents, labels, name, rows
 from live.assumptions import ASSUMPTIONS
 from live.experiments import EXPERIMENTS, NOT_ASKED
 from sandbox_client import Sandbox, plain_environment, serving
@@ -91,12 +92,15 @@ def result(folder: Path) -> dict[str, Any]:
     return found
 
 
-FIDELITY = (ROOT / "docs" / "sandbox-fidelity.md").read_text()
-BATCH = FIDELITY[FIDELITY.index("\n## Batch\n") : FIDELITY.index("\n## Behavior\n")]
-ASSUMED = [row for row in BATCH.splitlines() if row.startswith("|") and re.search(r"\*invented\*|\binferred\b", row)]
+ASSUMED = [
+    name(row)
+    for file in ("batch", "batch_keys")
+    for row in rows(documents()[file])
+    if {"inferred", "invented"} & {*labels(row)}
+]
 
 
-@pytest.mark.parametrize("row", ASSUMED, ids=lambda row: row.split("|")[1].strip()[:50])
+@pytest.mark.parametrize("row", ASSUMED, ids=lambda row: row[:50])
 def test_each_assumption_about_batch_is_asked_or_says_why_not(row: str) -> None:
     [asked] = [asked for beginning, asked in ASSUMPTIONS.items() if row.startswith(beginning)]
     assert asked.by or asked.not_asked

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Errors of Entra ID for token requests. Source of the format: docs/sandbox-fidelity.md, "Entra"."""
+"""Errors of Entra ID for token requests. Source of the format: sandbox/fidelity/entra.yml."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Timing:
 
 QUICK = Timing()
 
-# Sources: docs/sandbox-fidelity.md, "Timing".
+# Sources: sandbox/fidelity/timing.yml.
 REALISTIC = Timing(
     retry_after=15,
     group_delete=30,
