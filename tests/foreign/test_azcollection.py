@@ -292,7 +292,13 @@ def test_both_collections_in_one_play(play: Play, sandbox: Sandbox) -> None:
         ),
         theirs("account", "batchaccount", **place, identity={"type": "SystemAssigned"}),
         ours("key", "keyvault_cmk_key", vault_name="kv-one", name="batch"),
-        ours("access", "keyvault_cmk_access", **vault_place, principal_id="{{ account.new.identity.principal_id }}"),
+        ours(
+            "access",
+            "keyvault_cmk_access",
+            vault_resource_group="rg-one",
+            vault_name="kv-one",
+            principal_id="{{ account.new.identity.principal_id }}",
+        ),
         ours(
             "encryption",
             "batch_encryption",

@@ -111,7 +111,7 @@ def test_nonexistent_resources_and_credentials(ansible: Ansible, service: Servic
             fails(account("no group for a new one", resource_group="rg-nowhere")),
             fails(back("no subscription", subscription_id=NOWHERE)),
             fails(back("subscription that is no guid", subscription_id="mine")),
-            fails(access("no vault", resource_group=GROUP, principal_id=NOWHERE)),
+            fails(access("no vault", vault_resource_group=GROUP, principal_id=NOWHERE)),
             fails(access("no vault anywhere", principal_id=NOWHERE)),
             fails(access("no identity", identity_id=service.identity_id("nobody"))),
             fails(key("no vault for a key")),

@@ -200,7 +200,7 @@ def shared(service: Service) -> str:
 
 
 def revoked(runner: OneProcess, principal: str, **options: Any) -> dict[str, Any]:
-    access = {"resource_group": GROUP, "vault_name": "vault-one", "principal_id": principal, "state": "absent"}
+    access = {"vault_resource_group": GROUP, "vault_name": "vault-one", "principal_id": principal, "state": "absent"}
     return runner.another().module("keyvault_cmk_access", {**access, **options})
 
 

@@ -73,7 +73,7 @@ def whole_job(group: str = GROUP, account: str = "account1", vault: str = "vault
         task(
             "access",
             "keyvault_cmk_access",
-            resource_group=group,
+            vault_resource_group=group,
             vault_name=vault,
             principal_id="{{ account.identity.principal_id }}",
         ),
@@ -134,7 +134,7 @@ def test_an_account_with_several_identities_has_one_vault(ansible: Ansible, serv
     access = task(
         "access",
         "keyvault_cmk_access",
-        resource_group=GROUP,
+        vault_resource_group=GROUP,
         vault_name="vault-one",
         account_name="account1",
         account_resource_group=GROUP,

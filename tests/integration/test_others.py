@@ -78,7 +78,7 @@ def test_access(ansible: Ansible, service: Service, way: str) -> None:
     before = crowded_vault(service, through, own)
 
     def access(title: str, **options: Any) -> Run:
-        requested = {"vault_name": "vault-one", "principal_id": principal, "resource_group": GROUP}
+        requested = {"vault_name": "vault-one", "principal_id": principal, "vault_resource_group": GROUP}
         return ansible.play([task(title, "keyvault_cmk_access", **requested, **options)], way=way)
 
     done = access("grant")["grant"]

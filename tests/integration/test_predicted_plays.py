@@ -86,7 +86,7 @@ def test_the_principals_of_two_new_accounts_get_access_to_two_vaults(runner: One
         service.make_key("key1", vault=name)
 
     def access(vault: str, number: int) -> Step:
-        where = {"resource_group": GROUP, "vault_name": vault}
+        where = {"vault_resource_group": GROUP, "vault_name": vault}
         return "keyvault_cmk_access", lambda made: {**where, "principal_id": made[number]["identity"]["principal_id"]}
 
     def move(account: str, vault: str) -> Step:

@@ -260,7 +260,7 @@ def test_a_key_that_the_account_does_not_use_is_not_removed(
     service.make_key("key2")
     for check in (True, False):
         run = run_role(roles, "revert", check=check, cmk_key_name="key2", **wanted)
-        refused(run, MOVE, first, "key2", "key_name")
+        refused(run, MOVE, first, "key2", "names of the vault and the key")
         assert run[MOVE]["code"] == "account_on_another_key"
     assert service.encryption() == first
     assert service.key("key2").properties.enabled

@@ -206,7 +206,7 @@ def test_an_account_that_uses_neither_the_previous_nor_the_new_key(ansible: Ansi
     for wrong in ({"cmk_key_name": "key10"}, {"cmk_vault_name": "vault-two"}):
         for check in (True, False):
             run = run_role(ansible, "switch", check=check, cmk_new_key_identifier=other, **wrong)
-            refused(run, MOVE, first, "cmk_key_name")
+            refused(run, MOVE, first, "names of the vault and the key")
             assert run[MOVE]["code"] == "account_on_another_key"
     assert service.encryption() == first
 

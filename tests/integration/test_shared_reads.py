@@ -28,7 +28,7 @@ NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
 def access(principal: str) -> dict[str, Any]:
-    return {"resource_group": GROUP, "vault_name": "vault-one", "principal_id": principal}
+    return {"vault_resource_group": GROUP, "vault_name": "vault-one", "principal_id": principal}
 
 
 def requested(service: Service, since: int) -> list[dict[str, Any]]:

@@ -160,7 +160,7 @@ def test_access_by_role(ansible: Ansible, service: Service, way: str) -> None:
     service.make_key()
 
     def access(title: str, **options: Any) -> list[dict[str, Any]]:
-        named = {"resource_group": GROUP, "vault_name": "vault-one", "principal_id": principal}
+        named = {"vault_resource_group": GROUP, "vault_name": "vault-one", "principal_id": principal}
         return four_steps(task(title, "keyvault_cmk_access", **named, **options))
 
     run = ansible.play([*access("one key", key_name="key1"), *access("all keys")], way=way)

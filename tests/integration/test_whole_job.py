@@ -25,7 +25,7 @@ def test_system_assigned(ansible: Ansible, service: Service, way: str, mode: str
     grant = task(
         "grant",
         "keyvault_cmk_access",
-        resource_group=GROUP,
+        vault_resource_group=GROUP,
         vault_name="vault-one",
         principal_id="{{ account.identity.principal_id }}",
     )

@@ -104,7 +104,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         )
     identifier = problems.of(parse_key_identifier, key, "key_identifier") if key else None
     account = problems.of(check_account_name, params["account_name"], "account_name")
-    previous = problems.of(_previous, params["previous_key"]) if params["previous_key"] else None
+    previous = problems.of(_previous, params["previous_key"]) if params["previous_key"] is not None else None
     problems.refuse()
     return Goal(
         group=params["resource_group"],
