@@ -117,12 +117,12 @@ demo-events: $(SETUP)  ## rotate a key in the sandbox, and let an event move the
 
 # BENCH is one of them, or several; FRACTION=0.1 a trial of a tenth of the size, which is printed only.
 .PHONY: bench
-bench: $(SETUP)  ## benchmarks, compared with the Azure CLI and azure.azcollection; the tables are for docs/benchmarks.md
+bench: $(SETUP)  ## benchmarks, compared with the Azure CLI and azure.azcollection; writes docs/developers/benchmarks.md
 	scripts/foreign-clients
 	PYTHONPATH=tests/sandbox:tests/integration:tests/foreign \
 		python tests/benchmarks --clients "$(VENV)/foreign" --fraction $(or $(FRACTION),1) $(BENCH)
 
-# CLASS is short (an hour), hours or days. YES=1 does not ask. ARGS are further options, see docs/live.md.
+# CLASS is short (an hour), hours or days. YES=1 does not ask. ARGS are further options, see docs/developers/live.md.
 .PHONY: live live-clean
 live: $(SETUP)  ## experiments with a real Azure subscription, which measure what is not documented
 	PYTHONPATH=tests python -m live run --class $(or $(CLASS),short) $(if $(YES),--yes) $(ARGS)

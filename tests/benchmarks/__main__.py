@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Runs the benchmarks and writes their results into docs/benchmarks.md. `make bench` starts it."""
+"""Runs the benchmarks and writes their results into docs/developers/benchmarks.md. `make bench` starts it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ import rotation
 from measuring import Bench
 from tables import with_section
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "developers" / "benchmarks.md"
 # The smallest fraction at which a benchmark still has different sizes to compare.
 SMALLEST = 0.002
 BENCHMARKS = {

@@ -10,6 +10,7 @@ milliseconds.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -34,6 +35,7 @@ from key_vault_calls import (
 from sandbox_client import Control, Sandbox
 
 GROUP = "rg-sandbox"
+DEFINITIONS = sorted((Path(__file__).resolve().parents[2] / "examples" / "roles").glob("*.json"))
 READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
 MICROSOFT = {"keySource": "Microsoft.Batch"}
 # The first command in a new configuration folder requests the newest version of `az` here. It works without a response.
@@ -229,6 +231,21 @@ def test_the_guide_with_roles_and_a_user_assigned_identity(az: Az, sandbox: Sand
 
 
 # Unexpected behavior of `az batch`
+
+
+@pytest.mark.parametrize("file", DEFINITIONS, ids=lambda file: file.stem)
+def test_a_role_definition_of_the_examples_is_created(az: Az, sandbox: Sandbox, tmp_path: Path, file: Path) -> None:
+    """As docs/credentials.md describes."""
+    subscription = sandbox.subscription.removeprefix("/subscriptions/")
+    definition = file.read_text(encoding="utf-8").replace("11111111-2222-3333-4444-555555555555", subscription)
+    (tmp_path / file.name).write_text(definition, encoding="utf-8")
+
+    created = az(f"role definition create --role-definition @{tmp_path / file.name}")
+
+    [permission] = created["permissions"]
+    assert (created["roleName"], created["roleType"]) == (f"azbatch.cmk {file.stem}", "CustomRole")
+    assert permission["actions"] == json.loads(definition)["Actions"]
+    assert permission["dataActions"] == json.loads(definition)["DataActions"]
 
 
 def test_az_does_not_send_a_key_identifier_without_a_key_source(az: Az, sandbox: Sandbox, control: Control) -> None:

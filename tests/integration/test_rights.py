@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The permissions that docs/credentials.md lists for each playbook are sufficient. If the caller lacks permissions that
-the writes of a task need, the task fails before its first write request, with an error that names all of them. Check
-mode names the missing permissions of all tasks in one run."""
+"""The role definitions in examples/roles, and the built-in roles and key permissions that docs/credentials.md lists for
+each playbook, are sufficient. If the caller lacks permissions that the writes of a task need, the task fails before its
+first write request, with an error that names all of them. Check mode names the missing permissions of all tasks in one
+run."""
 
 from __future__ import annotations
 
@@ -39,7 +40,11 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONN
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import not_listed
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 
-DOCS = (Path(__file__).resolve().parents[2] / "docs" / "credentials.md").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = (ROOT / "docs" / "credentials.md").read_text(encoding="utf-8")
+DEFINITIONS = {
+    file.stem: json.loads(file.read_text(encoding="utf-8")) for file in (ROOT / "examples" / "roles").glob("*.json")
+}
 KEYS = "Microsoft.KeyVault/vaults/keys"
 SEES = (
     "Microsoft.Authorization/permissions/read",
@@ -59,8 +64,11 @@ OWN_IDENTITY = (
     "Microsoft.ManagedIdentity/userAssignedIdentities/read",
     "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action",
 )
-LISTS = ("Microsoft.Authorization/permissions/read", "Microsoft.Batch/batchAccounts/read")
-USERS = (*LISTS, "Microsoft.Batch/batchAccounts/pools/read")
+USERS = (
+    "Microsoft.Authorization/permissions/read",
+    "Microsoft.Batch/batchAccounts/read",
+    "Microsoft.Batch/batchAccounts/pools/read",
+)
 DELETED = "Microsoft.KeyVault/deletedVaults/read"
 POLICIES = "Microsoft.KeyVault/vaults/keyrotationpolicies"
 READ_KEY = f"{KEYS}/read"
@@ -79,6 +87,9 @@ class Playbook:
     permissions: tuple[str, ...] = ()
     # A change that is made after the caller has these permissions.
     then: Callable[[Service], None] = lambda _service: None
+
+    def uses_rbac(self) -> bool:
+        return not self.permissions and ALLOWS not in self.actions
 
     def rights(self) -> list[str]:
         return [
@@ -404,11 +415,12 @@ def test_without_a_right_to_read(
 # Read-only tasks
 
 SUBSCRIPTIONS = "Microsoft.Resources/subscriptions/read"
-LOOKS = ((*SEES, DELETED, SUBSCRIPTIONS), (READ_KEY, f"{POLICIES}/read"))
+LOOKS = (DEFINITIONS["audit"]["Actions"], DEFINITIONS["audit"]["DataActions"])
+LISTS = DEFINITIONS["inventory"]["Actions"]
 
 
 def looker(service: Service, monkeypatch: pytest.MonkeyPatch, without: str = "") -> None:
-    """Sign in as a caller that has all permissions of an audit on the subscription, except `without`."""
+    """Sign in as a caller that has the role `audit` on the subscription, except the permission `without`."""
     actions, data_actions = ([one for one in kind if one != without] for kind in LOOKS)
     sign_in(service, monkeypatch, [give(service, service.sandbox.subscription, actions, data_actions)])
 
@@ -449,12 +461,12 @@ def test_an_audit_reports_unreadable_resources(
         assert right in json.dumps(report) or report["accounts"] == whole["accounts"]
 
 
-@pytest.mark.parametrize("right", ["", *LISTS])
+@pytest.mark.parametrize("right", ["", *(one for one in LISTS if one != SUBSCRIPTIONS)])
 def test_an_inventory_reports_failed_lists(
     sandbox: Any, runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, right: str
 ) -> None:
     service.make_account()
-    actions = [one for one in (*LISTS, SUBSCRIPTIONS) if one != right]
+    actions = [one for one in LISTS if one != right]
     sign_in(service, monkeypatch, [give(service, sandbox.subscription, actions)])
     connection = ArgumentSpecValidator(CONNECTION).validate({}).validated_parameters
 
@@ -467,10 +479,52 @@ def test_an_inventory_reports_failed_lists(
         assert [one["name"] for one in seen["accounts"]] == ["account1"]
 
 
-def test_the_table_of_rights_is_complete() -> None:
-    for name, playbook in PLAYBOOKS.items():
-        [row] = [line for line in DOCS.splitlines() if line.startswith(f"| {name} |")]
-        for action in (*playbook.actions, *playbook.data_actions, *playbook.above, *playbook.permissions):
-            assert f"`{action}`" in row or (action in SEES and "all of *reads*" in row), (name, action)
-    for action in SEES:
-        assert f"`{action}`" in DOCS
+# Permissions without which a playbook does not fail, and those of options that have no playbook here.
+MORE = {
+    "provision": {f"{KEYS}/update/action"},
+    "rotate": {f"{POLICIES}/read", f"{POLICIES}/write"},
+    "subscription": {
+        "Microsoft.Batch/locations/checkNameAvailability/action",
+        "Microsoft.KeyVault/checkNameAvailability/read",
+        "Microsoft.Resources/providers/read",
+    },
+}
+
+
+def defined(name: str) -> set[str]:
+    return {*DEFINITIONS[name]["Actions"], *DEFINITIONS[name]["DataActions"]}
+
+
+def test_every_role_definition_can_be_created(service: Service) -> None:
+    assert {"audit", "inventory", "subscription", *(one.role for one in PLAYBOOKS.values())} == set(DEFINITIONS)
+    for name, definition in DEFINITIONS.items():
+        give(service, service.sandbox.subscription, definition["Actions"], definition["DataActions"])
+        assert definition["Name"] == f"azbatch.cmk {name}"
+        assert definition["AssignableScopes"] == ["/subscriptions/11111111-2222-3333-4444-555555555555"]
+        assert f"(../examples/roles/{name}.json)" in DOCS
+
+
+@pytest.mark.parametrize("role", sorted({one.role for one in PLAYBOOKS.values()}))
+def test_a_role_definition_has_the_permissions_of_all_options(role: str) -> None:
+    """The page names each permission that only some options need."""
+    own = [{*one.actions, *one.data_actions} for one in PLAYBOOKS.values() if one.role == role and one.uses_rbac()]
+
+    assert defined(role) - set.union(*own) == MORE.get(role, set())
+    assert set.union(*own) <= defined(role)
+    assert [right for right in defined(role) - set.intersection(*own) if f"`{right}`" not in DOCS] == []
+
+
+@pytest.mark.parametrize("name", [name for name, one in PLAYBOOKS.items() if not one.uses_rbac()])
+def test_a_role_definition_can_be_changed_for_a_vault_with_access_policies(name: str) -> None:
+    """As the page describes."""
+    playbook = PLAYBOOKS[name]
+    [permissions] = re.findall(rf"^\| {playbook.role} \| .+ \| (.+) \|$", DOCS, re.MULTILINE)
+
+    assert set(playbook.actions) <= {*DEFINITIONS[playbook.role]["Actions"], ALLOWS}
+    assert set(playbook.permissions) <= set(permissions.split(", "))
+
+
+def test_the_role_definition_of_a_subscription_lists_the_users_of_a_key() -> None:
+    needed = {right for one in PLAYBOOKS.values() for right in one.above}
+
+    assert defined("subscription") == needed | MORE["subscription"]

@@ -2,5 +2,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Experiments with Azure that measure what no public source describes. `make live` runs them; docs/live.md describes
-them."""
+"""Experiments with Azure that measure what no public source describes. `make live` runs them; docs/developers/live.md
+describes them."""

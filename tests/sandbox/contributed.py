@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Recordings of the experiments with Azure (docs/live.md), and their comparison with the sandbox.
+"""Recordings of the experiments with Azure (docs/developers/live.md), and their comparison with the sandbox.
 
 The folder `contributed` has the recordings, and RESULT.json with the measured positions of the switches. A recording
 begins with an empty resource group. Its requests are sent to a sandbox in their order, with its clock: values that only

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The benchmarks write their figures to the right place in docs/benchmarks.md. `make bench` runs the benchmarks."""
+"""The benchmarks write their figures to the right place in docs/developers/benchmarks.md. `make bench` runs them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BENCHMARKS = [
 
 
 def test_each_has_a_place_in_the_document_and_touches_no_other() -> None:
-    document = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    document = (ROOT / "docs" / "developers" / "benchmarks.md").read_text(encoding="utf-8")
     assert len(BENCHMARKS) == 7
     for name in BENCHMARKS:
         once = with_section(document, name, "a table")

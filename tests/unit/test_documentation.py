@@ -712,7 +712,7 @@ def test_reports_link_to_the_documentation_of_the_version() -> None:
     assert f"/blob/{VERSION}/" in MANUAL
 
 
-PATTERNS = ("*.md", "docs/*.md", "examples/*.md", "examples/awx/**/*.yml", "roles/*/*.md")
+PATTERNS = ("*.md", "docs/**/*.md", "examples/*.md", "examples/awx/**/*.yml", "roles/*/*.md")
 MANUALS = [file for pattern in PATTERNS for file in ROOT.glob(pattern)]
 
 

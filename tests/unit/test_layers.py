@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The layers of module_utils, and the imports that they allow. docs/architecture.md describes the layers."""
+"""The layers of module_utils, and the imports that they allow. docs/developers/architecture.md describes the layers."""
 
 from __future__ import annotations
 

@@ -118,7 +118,8 @@ def test_every_finding_of_a_report_has_its_heading() -> None:
 
 
 def test_every_link_of_other_pages_leads_somewhere() -> None:
-    pages = [ROOT / "sandbox" / "README.md", *(ROOT / ".github").rglob("*.md")]
+    folders = (ROOT / ".github", ROOT / "docs" / "developers")
+    pages = [ROOT / "sandbox" / "README.md", *(page for folder in folders for page in folder.rglob("*.md"))]
     assert [why for page in pages for link in links(page) if (why := broken(link, page))] == []
 
 
@@ -128,6 +129,7 @@ def test_only_the_tests_of_ansible_test_are_installed(installed: Path) -> None:
     tests = {file.relative_to(installed).as_posix() for file in (installed / "tests").rglob("*") if file.is_file()}
 
     assert tests == {"tests/config.yml"}
+    assert not (installed / "docs" / "developers").exists()
     assert top == {
         *("CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md"),
         *("FILES.json", "MANIFEST.json", "changelogs", "docs", "examples", "extensions", "meta", "playbooks"),
