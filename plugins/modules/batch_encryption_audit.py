@@ -176,7 +176,8 @@ accounts:
         - id: version_too_old
           severity: medium
           evidence: Version 0123456789abcdef0123456789abcdef was created 120 days ago; 90 days are allowed.
-          remedy: "Rotate: make a new version and move the account to it."
+          remedy: "Rotate: create a new version and move the account to it."
+          deadline: null
           accepted: false
 files:
   description: Paths of the reports by format; empty without O(folder) and in check mode.

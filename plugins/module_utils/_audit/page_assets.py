@@ -80,6 +80,7 @@ button:disabled { opacity: .45; cursor: default }
 .finding p > a { white-space: nowrap }
 .count { font-weight: 600; font-variant-numeric: tabular-nums }
 .finding .names { font-size: .85rem; color: var(--soft) }
+.finding time { font-weight: 600 }
 .finding details { margin-top: .5rem }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem }
 figure { margin: 0; border: 1px solid var(--line); border-radius: .4rem; padding: .75rem }
@@ -284,7 +285,10 @@ SCRIPT = """
         more.firstElementChild.textContent = `${number(rest)} more`;
       }
     }
-    find("no-finding").hidden = all(".finding:not([hidden])").length > 0;
+    const [first, lost] = ["findings", "lost"].map((id) => all(".finding:not([hidden])", find(id)).length > 0);
+    find("findings").hidden = lost && !first;
+    find("lost").hidden = !lost;
+    find("no-finding").hidden = first;
   };
   const chip = (content, hash) => {
     const item = document.createElement("li"), link = document.createElement("a");

@@ -303,8 +303,7 @@ def is_at_least(one: str, other: str) -> bool:
     return SEVERITIES.index(one) <= SEVERITIES.index(other)
 
 
-def urgency(finding: str) -> tuple[int, bool]:
-    """The order of repair: by severity, but a finding that nobody can repair follows the other findings of severity
-    critical and high."""
+def urgency(finding: str) -> tuple[bool, int]:
+    """The order of repair: by severity, and last the findings that nobody can repair."""
     rule = RULES[finding]
-    return SEVERITIES.index(HIGH if rule.is_permanent else rule.severity), rule.is_permanent
+    return rule.is_permanent, SEVERITIES.index(rule.severity)
