@@ -192,6 +192,34 @@ def test_a_finding_with_a_deadline_is_open(view: browser.View, tmp_path: Path) -
     expect(page.locator("#key_expires_soon time")).to_have_text("2 June 2026, 20:26 UTC")
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_label_of_a_tile_is_beside_its_number(
+    chromium: Browser, some: dict[str, Any], tmp_path: Path, width: int
+) -> None:
+    with browser.viewing(chromium, width=width) as view:
+        page = shown(view, some, tmp_path)
+
+        for tile in page.locator(".tiles a").all():
+            number, label = (tile.locator(one).bounding_box() for one in ("b", "span"))
+            assert number
+            assert label
+            assert label["x"] > number["x"] + number["width"]
+            # One line.
+            assert label["height"] < 30
+            assert number["y"] < label["y"] + label["height"] / 2 < number["y"] + number["height"]
+
+
+def test_the_labels_of_charts_end_before_their_bars(view: browser.View, some: dict[str, Any], tmp_path: Path) -> None:
+    page = shown(view, some, tmp_path)
+
+    ends = page.locator(".charts g").evaluate_all(
+        "all => all.map((one) => [one.children[0], one.children[1]].map((part) => part.getBBox()))"
+        ".map(([label, bar]) => label.x + label.width - bar.x)"
+    )
+    assert len(ends) > 20
+    assert max(ends) < 0
+
+
 def test_accounts_with_one_cause_are_one_line(view: browser.View, tmp_path: Path) -> None:
     disabled = key(fleets.OLD, created=NOW - 100 * DAY, enabled=False)
     accounts = [fleets.on(fleets.OLD, f"batch{number:04d}") for number in range(1000)]
@@ -319,7 +347,15 @@ def test_a_subscription_is_shown_with_its_name_and_id(
 ) -> None:
     page = shown(view, places, tmp_path, f"#subscription={SUBSCRIPTION}")
 
-    expect(page.locator("#rows td:first-of-type").first).to_have_text(f"Research{SUBSCRIPTION}")
+    cell = page.locator("#rows td:first-of-type").first
+    expect(cell).to_have_text(f"Research{SUBSCRIPTION}")
+    # Its first characters are visible, in one line. The whole id can be copied and shown.
+    shown_id = cell.locator("small")
+    expect(shown_id).to_have_attribute("title", SUBSCRIPTION)
+    assert shown_id.evaluate("one => one.scrollWidth > one.clientWidth && one.clientHeight < 25")
+    assert shown_id.evaluate("one => { getSelection().selectAllChildren(one); return `${getSelection()}`; }") == (
+        SUBSCRIPTION
+    )
     expect(page.get_by_role("list", name="Filters in use")).to_contain_text(f"Research ({SUBSCRIPTION})")
     # The caller cannot read the name of the other subscription.
     expect(page.get_by_label("Subscription").get_by_role("option")).to_have_text(
