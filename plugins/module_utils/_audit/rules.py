@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# The documentation of this release.
-MANUAL = "https://github.com/azbatch/azbatch.cmk/blob/1.0.0/docs/audit.md"
+# The findings in the documentation of this release.
+MANUAL = "https://github.com/azbatch/azbatch.cmk/blob/1.0.0/docs/findings.md"
 CRITICAL, HIGH, MEDIUM, LOW, INFO = "critical", "high", "medium", "low", "info"
 # The most severe first.
 SEVERITIES = (CRITICAL, HIGH, MEDIUM, LOW, INFO)
