@@ -98,7 +98,7 @@ options:
     default: []
     suboptions:
       finding:
-        description: Id of the finding; C(docs/audit.md) lists them.
+        description: Id of the finding; C(docs/findings.md) lists them.
         type: str
         required: true
       accounts:

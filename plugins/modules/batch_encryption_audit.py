@@ -159,7 +159,7 @@ counts:
     states: {at_risk: 1, non_compliant: 4, unknown: 0, under_way: 0, ok: 115}
 accounts:
   description:
-    - Each account with its findings, those at risk first. C(docs/audit.schema.json) has all fields, C(docs/audit.md)
+    - Each account with its findings, those at risk first. C(docs/audit.schema.json) has all fields, C(docs/findings.md)
       all findings.
     - Values that could not be read are null. C(unknown) names each of them with the reason, and C(missing_rights) has
       the rights that the caller lacks.
@@ -176,7 +176,8 @@ accounts:
         - id: version_too_old
           severity: medium
           evidence: Version 0123456789abcdef0123456789abcdef was created 120 days ago; 90 days are allowed.
-          remedy: "Rotate: make a new version and move the account to it."
+          remedy: "Rotate: create a new version and move the account to it."
+          deadline: null
           accepted: false
 files:
   description: Paths of the reports by format; empty without O(folder) and in check mode.

@@ -56,6 +56,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._audit.remedies import
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.report import FORMAT, at_least, unseen
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import RULES, SEVERITIES, urgency
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.sarif import as_sarif
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -133,12 +134,14 @@ def test_another_version_that_expires_while_it_may_be_in_use(
         (finding,) = only(one)["findings"]
         assert f"Version {OLD}, which Batch may still need until " in finding["evidence"]
         assert "Set a later expiry" in finding["remedy"]
+        assert finding["deadline"] == instant(NOW + left)
         assert ready("key_expires_soon", one) is None
     # A version that expires too is one finding with it.
     newest = key(NEW, created=NOW - 2 * DAY, updated=NOW - 2 * DAY, exp=NOW + 3 * DAY)
     both = keys(newest=newest, versions=[listed(old), listed(newest)], policy=rotation_policy(timeAfterCreate="P90D"))
     (finding,) = only(report(on(used), keys=both, **read))["findings"]
     assert (finding["id"], OLD in finding["evidence"]) == ("key_expires_soon", is_found)
+    assert finding["deadline"] == instant(min(left, 3 * DAY) + NOW if is_found else NOW + 3 * DAY)
 
 
 @pytest.mark.parametrize(
@@ -517,13 +520,13 @@ def test_the_severity_of_a_finding() -> None:
 
 
 def test_every_rule_is_in_the_documentation() -> None:
-    manual = (Path(__file__).resolve().parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^### (\w+)\n\n(.*?)(?=^### |\Z)", manual, re.MULTILINE | re.DOTALL))
+    manual = (Path(__file__).resolve().parents[2] / "docs" / "findings.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (\w+)\n\n(.*?)(?=^## |\Z)", manual, re.MULTILINE | re.DOTALL))
 
     assert list(sections) == list(RULES)
     for name, rule in RULES.items():
-        assert sections[name].startswith(f"**{rule.severity}**: {rule.title}. {rule.why}"), name
-        assert f"Remedy: {rule.remedy}\n" in sections[name], name
+        section = " ".join(sections[name].split())
+        assert section.startswith(f"**{rule.severity}**: {rule.title}. Remedy: {rule.remedy}"), name
 
 
 # The comparison of two reports
@@ -856,7 +859,7 @@ def test_causes_are_in_the_order_of_their_urgency() -> None:
     assert (plain["id"], plain["resource"]) == ("not_on_customer_managed_key", None)
 
 
-def test_what_nobody_can_repair_is_not_what_to_do_first() -> None:
+def test_what_nobody_can_repair_is_last() -> None:
     """Two purged keys, one deleted key and one version that expires soon."""
     lost, missing = "https://myvault.vault.azure.net/keys/lost", "https://myvault.vault.azure.net/keys/deleted"
     nothing = {"newest": None, "versions": None, "policy": None, "deleted": None}
@@ -880,9 +883,57 @@ def test_what_nobody_can_repair_is_not_what_to_do_first() -> None:
     )
 
     order = [cause["finding"] for cause in one["causes"]]
-    assert order == ["key_deleted", "key_expires_soon", "key_missing", "follows_without_rotation"]
+    assert order == ["key_deleted", "key_expires_soon", "follows_without_rotation", "key_missing"]
     names = [line.split(":")[0] for line in at_least(one, "high")]
     assert list(dict.fromkeys(names)) == ["recoverable", "expires", "purged1", "purged2"]
+
+
+def test_the_nearest_deadline_is_first() -> None:
+    """Of equal severity, even if more accounts have a finding without a deadline."""
+    on_vault = "https://myvault.vault.azure.net/keys"
+    gone, nothing = "https://gone.vault.azure.net/keys/batch", {"newest": None, "versions": None, "policy": None}
+    disabled, soon, sooner = (key(OLD, enabled=False), key(exp=NOW + 9 * DAY), key(name="sooner", exp=NOW + 5 * DAY))
+    identity = system_assigned()
+    accounts = [
+        *(on(OLD, f"disabled{number}") for number in range(5)),
+        *(account(f"later{number}", key=f"{on_vault}/later", identity=identity) for number in range(3)),
+        account("near", key=f"{on_vault}/near", identity=identity),
+        account("gone", key=gone, identity=identity),
+        *(on(NEW, f"expires{number}") for number in range(3)),
+        account("sooner", key=f"{on_vault}/sooner/{NEW}", identity=identity),
+        *(account(f"plain{number}") for number in range(5)),
+    ]
+    of_keys = {
+        **keys(newest=soon, versions=[listed(disabled), listed(soon)]),
+        f"{on_vault}/near": {**nothing, "deleted": {**key(name="near"), "scheduledPurgeDate": NOW + 8 * DAY}},
+        f"{on_vault}/later": {**nothing, "deleted": {**key(name="later"), "scheduledPurgeDate": NOW + 80 * DAY}},
+        f"{on_vault}/sooner": {**seen()["keys"][KEY], "newest": sooner, "versions": [listed(sooner)]},
+        gone: {**nothing, "newest": Unavailable("No host."), "deleted": None},
+    }
+    deleted = {"properties": {"vaultId": VAULT_ID, "scheduledPurgeDate": "2026-06-09T00:00:00Z"}}
+    granted = {"by_principal": {PRINCIPAL: [assignment(ENCRYPTION_USER, VAULT_ID)]}, "of_groups": []}
+    one = report(
+        *accounts,
+        by={"required": [{"accounts": ["plain*"]}]},
+        vaults={**seen()["vaults"], "gone": None},
+        deleted_vaults={"gone": deleted},
+        keys=of_keys,
+        grants=dict.fromkeys(of_keys, granted),
+        named={f"{KEY}/{OLD}": disabled, f"{KEY}/{NEW}": soon, f"{on_vault}/sooner/{NEW}": sooner},
+    )
+
+    assert [(cause["id"].partition("/")[0], cause["deadline"]) for cause in one["causes"]][:7] == [
+        # Both keys precede the vault: causes with the same finding are together.
+        ("key_deleted:myvault", instant(NOW + 8 * DAY)),
+        ("key_deleted:myvault", instant(NOW + 80 * DAY)),
+        ("vault_deleted:gone", "2026-06-09T00:00:00Z"),
+        ("version_unusable:myvault", None),
+        ("key_expires_soon:myvault", instant(NOW + 5 * DAY)),
+        ("key_expires_soon:myvault", instant(NOW + 9 * DAY)),
+        ("not_on_customer_managed_key", None),
+    ]
+    lines = [line.split(":")[0] for line in at_least(one, "high")]
+    assert (lines[:2], lines[-5:]) == (["near", "later0"], [f"plain{number}" for number in range(5)])
 
 
 def test_an_accepted_finding_counts_for_no_cause() -> None:

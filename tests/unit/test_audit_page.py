@@ -17,7 +17,21 @@ import browser
 import fleets
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from documents import DAY, KEY, NOW, SUBSCRIPTION, VAULT_ID, account, key, listed, system_assigned
+from documents import (
+    DAY,
+    ENCRYPTION_USER,
+    KEY,
+    NEW,
+    NOW,
+    PRINCIPAL,
+    SUBSCRIPTION,
+    VAULT_ID,
+    account,
+    assignment,
+    key,
+    listed,
+    system_assigned,
+)
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.comparison import compared
@@ -108,6 +122,102 @@ def test_the_most_severe_cause_is_first(view: browser.View, some: dict[str, Any]
     box = first.bounding_box()
     assert box
     assert box["y"] + box["height"] < 900
+
+
+@pytest.fixture
+def lost() -> dict[str, Any]:
+    """Two accounts whose key was purged, and one account that does not use the newest version."""
+    purged, read = "https://myvault.vault.azure.net/keys/purged", fleets.seen()["keys"]
+    nothing = {"newest": None, "versions": None, "policy": None, "deleted": None}
+    gone = [account(name, key=purged, identity=system_assigned()) for name in ("gone1", "gone2")]
+    granted = {"by_principal": {PRINCIPAL: [assignment(ENCRYPTION_USER, VAULT_ID)]}, "of_groups": []}
+    return fleets.report(
+        *gone,
+        fleets.on(fleets.OLD, "old"),
+        keys={**read, purged: nothing},
+        grants={KEY: granted, purged: granted},
+    )
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_lost_keys_are_last_and_have_their_own_heading(
+    chromium: Browser, lost: dict[str, Any], tmp_path: Path, scripts: bool
+) -> None:
+    file = tmp_path / "audit.html"
+    file.write_text(as_page(lost), encoding="utf-8")
+    with contextlib.closing(chromium.new_context(java_script_enabled=scripts)) as context:
+        page = context.new_page()
+        page.goto(file.as_uri())
+
+        expect(page.locator("h2").filter(visible=True)).to_have_text(
+            ["What to do first", "Lost keys and accounts", "Accounts", "Statistics of all accounts"]
+        )
+        first, last = (page.locator(f"#{one}").get_by_role("heading", level=3) for one in ("findings", "lost"))
+        expect(first).to_have_text(["low A newer version of the key exists and the account does not use it"])
+        expect(last).to_have_text(["critical The key was purged"])
+
+
+def test_headings_without_findings_are_hidden(view: browser.View, lost: dict[str, Any], tmp_path: Path) -> None:
+    page = shown(view, lost, tmp_path, "#severity=critical")
+
+    titles = [page.get_by_role("heading", name=name) for name in ("What to do first", "Lost keys and accounts")]
+    expect(titles[0]).to_be_hidden()
+    expect(titles[1]).to_be_visible()
+    page.get_by_label("Severity").select_option("low")
+    expect(titles[0]).to_be_visible()
+    expect(titles[1]).to_be_hidden()
+    page.get_by_label("Severity").select_option("info")
+    expect(titles[0]).to_be_visible()
+    expect(titles[1]).to_be_hidden()
+    expect(page.get_by_text("The filters match no open finding.")).to_be_visible()
+
+
+def test_a_finding_with_a_deadline_is_open(view: browser.View, tmp_path: Path) -> None:
+    soon = key(exp=NOW + 5 * DAY)
+    read = fleets.seen()["keys"][KEY]
+    accounts = [fleets.on(name="soon"), fleets.on(fleets.OLD, "old"), account("plain")]
+    keys = {KEY: {**read, "newest": soon, "versions": [listed(soon), read["versions"][0]]}}
+    by = {"required": [{"accounts": ["plain"]}], "max_version_age": "P90D"}
+
+    named = {**fleets.seen()["named"], f"{KEY}/{NEW}": soon}
+
+    page = shown(view, fleets.report(*accounts, by=by, keys=keys, named=named), tmp_path)
+
+    opened = page.locator(".finding").evaluate_all("all => all.map((one) => [one.id, one.open])")
+    assert opened[:3] == [
+        ["key_expires_soon", True],
+        ["not_on_customer_managed_key", False],
+        ["version_too_old", False],
+    ]
+    expect(page.locator("#key_expires_soon time")).to_have_text("2 June 2026, 20:26 UTC")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_label_of_a_tile_is_beside_its_number(
+    chromium: Browser, some: dict[str, Any], tmp_path: Path, width: int
+) -> None:
+    with browser.viewing(chromium, width=width) as view:
+        page = shown(view, some, tmp_path)
+
+        for tile in page.locator(".tiles a").all():
+            number, label = (tile.locator(one).bounding_box() for one in ("b", "span"))
+            assert number
+            assert label
+            assert label["x"] > number["x"] + number["width"]
+            # One line.
+            assert label["height"] < 30
+            assert number["y"] < label["y"] + label["height"] / 2 < number["y"] + number["height"]
+
+
+def test_the_labels_of_charts_end_before_their_bars(view: browser.View, some: dict[str, Any], tmp_path: Path) -> None:
+    page = shown(view, some, tmp_path)
+
+    ends = page.locator(".charts g").evaluate_all(
+        "all => all.map((one) => [one.children[0], one.children[1]].map((part) => part.getBBox()))"
+        ".map(([label, bar]) => label.x + label.width - bar.x)"
+    )
+    assert len(ends) > 20
+    assert max(ends) < 0
 
 
 def test_accounts_with_one_cause_are_one_line(view: browser.View, tmp_path: Path) -> None:
@@ -237,7 +347,15 @@ def test_a_subscription_is_shown_with_its_name_and_id(
 ) -> None:
     page = shown(view, places, tmp_path, f"#subscription={SUBSCRIPTION}")
 
-    expect(page.locator("#rows td:first-of-type").first).to_have_text(f"Research{SUBSCRIPTION}")
+    cell = page.locator("#rows td:first-of-type").first
+    expect(cell).to_have_text(f"Research{SUBSCRIPTION}")
+    # Its first characters are visible, in one line. The whole id can be copied and shown.
+    shown_id = cell.locator("small")
+    expect(shown_id).to_have_attribute("title", SUBSCRIPTION)
+    assert shown_id.evaluate("one => one.scrollWidth > one.clientWidth && one.clientHeight < 25")
+    assert shown_id.evaluate("one => { getSelection().selectAllChildren(one); return `${getSelection()}`; }") == (
+        SUBSCRIPTION
+    )
     expect(page.get_by_role("list", name="Filters in use")).to_contain_text(f"Research ({SUBSCRIPTION})")
     # The caller cannot read the name of the other subscription.
     expect(page.get_by_label("Subscription").get_by_role("option")).to_have_text(

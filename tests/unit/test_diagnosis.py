@@ -23,6 +23,7 @@ from documents import (
     TENANT,
     VAULT_ID,
     assignment,
+    deleted_key,
     diagnosed,
     key,
     policy,
@@ -30,6 +31,7 @@ from documents import (
 )
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import diagnosis, preflight
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Rejected, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import read_key_identifier
 
@@ -129,6 +131,14 @@ def test_causes(observed: dict[str, Any], found: dict[str, str | None]) -> None:
     described = diagnosis.describe(observed)
     assert described["recoverable"] is (None not in found.values())
     assert all(cause["evidence"] and cause["remedy"] for cause in described["causes"])
+
+
+def test_the_evidence_that_a_key_was_deleted_says_until_when_it_can_be_recovered() -> None:
+    [cause] = diagnosis.describe(diagnosed(bundle=None, versions=[], deleted_key=deleted_key()))["causes"]
+
+    assert cause["evidence"] == (
+        f"The key batch was deleted; it can be recovered until {instant(deleted_key()['scheduledPurgeDate'])}."
+    )
 
 
 @pytest.mark.parametrize("available", [True, None, False])

@@ -43,6 +43,15 @@ class Newer:
 
 
 @dataclass(frozen=True)
+class Expiring:
+    """Other versions that expire while the account may use them."""
+
+    evidence: str
+    # When the first of them expires.
+    first: str
+
+
+@dataclass(frozen=True)
 class Assessment:
     # The values that are reported for the account.
     record: Mapping[str, Any]
@@ -50,8 +59,7 @@ class Assessment:
     causes: tuple[diagnosis.Cause, ...] = ()
     # The version that is newer than the one to which the account is pinned.
     newer: Newer | None = None
-    # Sentences on other versions that expire while the account may use them.
-    expiring: str = ""
+    expiring: Expiring | None = None
 
 
 def assessed(account: Account, fleet: FleetData) -> Assessment:
@@ -136,12 +144,16 @@ def _of_key(key: KeyIdentifier | None, version: KeyBundle | None, kept: FleetDat
     }
 
 
-def _expiring(observed: diagnosis.Symptoms) -> str:
+def _expiring(observed: diagnosis.Symptoms) -> Expiring | None:
     def said(version: str, expires: float, until: float) -> str:
         needed = "" if until == inf else f" until {instant(until)}"
         return f"Version {version}, which Batch may still need{needed}, expires at {instant(expires)}."
 
-    return " ".join(said(version, *times) for version, times in diagnosis.expiring(observed).items())
+    found = diagnosis.expiring(observed)
+    if not found:
+        return None
+    evidence = " ".join(said(version, *times) for version, times in found.items())
+    return Expiring(evidence, str(instant(min(expires for expires, _until in found.values()))))
 
 
 def _newer_usable(

@@ -20,6 +20,8 @@ Record = Mapping[str, Any]
 Finding = Mapping[str, Any]
 # This finding is a consequence of the other critical findings of the account.
 _CONSEQUENCE = "account_unavailable"
+# After all deadlines, which begin with a digit.
+_NO_DEADLINE = "none"
 
 
 class _Resource(NamedTuple):
@@ -40,30 +42,35 @@ def of_account(record: Record, found: Sequence[Finding]) -> list[str]:
 
 
 def causes(accounts: Sequence[Record]) -> list[dict[str, Any]]:
-    """The causes of the open findings, the most urgent first. Causes with the same finding are together, sorted by
-    the number of accounts."""
+    """The causes of the open findings, the most urgent first. Of equal severity, those with a deadline are first. The
+    causes with the same finding are together."""
     affected: dict[str, list[Record]] = {}
     for account in accounts:
         for cause in dict.fromkeys(one["cause"] for one in account["findings"] if not one["accepted"]):
             affected.setdefault(cause, []).append(account)
     described = [_described(cause, of) for cause, of in affected.items()]
     of_finding: Counter[str] = Counter()
+    first: dict[str, str] = {}
     for one in described:
-        of_finding[one["finding"]] += one["accounts"]
+        name = one["finding"]
+        of_finding[name] += one["accounts"]
+        first[name] = min(first.get(name, _NO_DEADLINE), one["deadline"] or _NO_DEADLINE)
     # Findings of equal urgency with the same number of accounts are in the order of repair, which is that of the
     # rules.
     rules = {name: number for number, name in enumerate(RULES)}
 
     def order(one: Mapping[str, Any]) -> tuple[Any, ...]:
         name = one["finding"]
-        return *urgency(name), -of_finding[name], rules[name], -one["accounts"], one["id"]
+        of_one = one["deadline"] or _NO_DEADLINE, -one["accounts"], one["id"]
+        return *urgency(name), first[name], -of_finding[name], rules[name], *of_one
 
     return sorted(described, key=order)
 
 
 def _described(cause: str, accounts: Sequence[Record]) -> dict[str, Any]:
     rule = cause.partition(":")[0]
-    found = next(one for one in accounts[0]["findings"] if one["id"] == rule)
+    of_accounts = [one for account in accounts for one in account["findings"] if one["id"] == rule]
+    found = of_accounts[0]
     resource = _resource(found, accounts[0])
     return {
         "id": cause,
@@ -72,6 +79,7 @@ def _described(cause: str, accounts: Sequence[Record]) -> dict[str, Any]:
         "accounts": len(accounts),
         "evidence": found["evidence"],
         "remedy": found["remedy"],
+        "deadline": min((one["deadline"] for one in of_accounts if one["deadline"]), default=None),
     }
 
 

@@ -10,7 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._core.duration import instant, moment
 from .._resources.account import document as account_document
@@ -21,12 +21,20 @@ from .policy import Policy
 from .rules import CRITICAL, INFO, RULES, SEVERITIES
 
 Record = Mapping[str, Any]
-# The name of the rule, the evidence, and the remedy if it differs from that of the rule.
-Found = tuple[str, str, str]
 
 AT_RISK, BREAKS_RULES, UNKNOWN, CHANGING, OK = "at_risk", "non_compliant", "unknown", "under_way", "ok"
 # The most severe first.
 STATES = (AT_RISK, BREAKS_RULES, UNKNOWN, CHANGING, OK)
+
+
+class Found(NamedTuple):
+    rule: str
+    evidence: str
+    # If it differs from that of the rule.
+    remedy: str = ""
+    # The time until which somebody can repair the finding, or until which the account keeps its key. None if there is
+    # no such time, or if it is not known.
+    deadline: str | None = None
 
 
 def with_findings(assessment: Assessment, policy: Policy, now: float) -> dict[str, Any]:
@@ -35,21 +43,23 @@ def with_findings(assessment: Assessment, policy: Policy, now: float) -> dict[st
     if record["provisioning_state"] in account_document.UNDER_WAY:
         # The roles and modules leave such an account alone, so no remedy applies.
         return {**record, "findings": [], "state": CHANGING}
-    found = [_finding(*one, record, policy, now) for one in _of_account(assessment, policy, now)]
+    found = [_finding(one, record, policy, now) for one in _of_account(assessment, policy, now)]
     found.sort(key=lambda one: SEVERITIES.index(one["severity"]))
     of_findings = causes.of_account(record, found)
     with_causes = [{**one, "cause": cause} for one, cause in zip(found, of_findings, strict=True)]
     return {**record, "findings": with_causes, "state": _state(found)}
 
 
-def _finding(rule: str, evidence: str, remedy: str, record: Record, policy: Policy, now: float) -> dict[str, Any]:
-    fitting = (one for one in policy.exceptions if one.fits(record, rule))
+def _finding(found: Found, record: Record, policy: Policy, now: float) -> dict[str, Any]:
+    rule = RULES[found.rule]
+    fitting = (one for one in policy.exceptions if one.fits(record, found.rule))
     exception = max(fitting, key=lambda one: one.ends, default=None)
     return {
-        "id": rule,
-        "severity": RULES[rule].severity,
-        "evidence": evidence,
-        "remedy": remedy or RULES[rule].remedy,
+        "id": found.rule,
+        "severity": rule.severity,
+        "evidence": found.evidence,
+        "remedy": found.remedy or rule.remedy,
+        "deadline": found.deadline,
         "accepted": exception is not None and now < exception.ends,
         "exception": exception.describe() if exception else None,
     }
@@ -67,24 +77,34 @@ def _state(found: list[dict[str, Any]]) -> str:
 def _of_account(assessment: Assessment, policy: Policy, now: float) -> Iterator[Found]:
     for cause in assessment.causes:
         # The remedy of a cause names a module, and the files that repair the finding may run a role.
-        yield cause.name, cause.evidence, "" if RULES[cause.name].repair else cause.remedy
+        remedy = "" if RULES[cause.name].repair else cause.remedy
+        yield Found(cause.name, cause.evidence, remedy, cause.deadline)
     if assessment.newer:
         yield _of_newer(assessment.newer, assessment.record["key_version"])
-    expiring = assessment.expiring
-    for name, evidence in _of_record(assessment.record, policy, now):
-        is_of_expiry = name == "key_expires_soon"
-        yield name, f"{evidence} {expiring}".rstrip() if is_of_expiry else evidence, ""
-        expiring = "" if is_of_expiry else expiring
-    if expiring:
-        remedy = "Set a later expiry of that version, for example with az keyvault key set-attributes. A rotation does "
-        yield "key_expires_soon", expiring, f"{remedy}not help, because Batch may need the version nevertheless."
+    yield from _of_expiry(assessment, policy)
+    yield from (Found(*one) for one in _of_record(assessment.record, policy, now))
 
 
 def _of_newer(newer: Newer, pinned: str) -> Found:
     evidence = f"Version {newer.version} is newer than version {pinned}, and can be used."
     if newer.newest_unusable:
         evidence += f" The newest version cannot be used: {newer.newest_unusable[0].lower()}{newer.newest_unusable[1:]}"
-    return "newer_version_unused", evidence, newer.remedy
+    return Found("newer_version_unused", evidence, newer.remedy)
+
+
+def _of_expiry(assessment: Assessment, policy: Policy) -> Iterator[Found]:
+    record, others = assessment.record, assessment.expiring
+    expires_on, left = record["expires_on"], record["days_left"]
+    # An expired version is reported as a cause why the account cannot use its key.
+    if left is not None and 0 <= left < policy.min_days_to_expiry:
+        evidence = f"Version {record['version']} expires on {expires_on}, in {left} days."
+        if others:
+            evidence, expires_on = f"{evidence} {others.evidence}", min(expires_on, others.first)
+        yield Found("key_expires_soon", evidence, deadline=expires_on)
+    elif others:
+        remedy = "Set a later expiry of that version, for example with az keyvault key set-attributes. A rotation does "
+        remedy += "not help, because Batch may need the version nevertheless."
+        yield Found("key_expires_soon", others.evidence, remedy, others.first)
 
 
 def _of_record(record: Record, policy: Policy, now: float) -> Iterator[tuple[str, str]]:
@@ -128,10 +148,7 @@ def _of_key(record: Record, policy: Policy) -> Iterator[tuple[str, str]]:
 
 
 def _of_version(record: Record, policy: Policy, now: float) -> Iterator[tuple[str, str]]:
-    version, created, left = record["version"], moment(record["version_created_on"]), record["days_left"]
-    # An expired version is reported as a cause why the account cannot use its key.
-    if left is not None and 0 <= left < policy.min_days_to_expiry:
-        yield "key_expires_soon", f"Version {version} expires on {record['expires_on']}, in {left} days."
+    version, created = record["version"], moment(record["version_created_on"])
     if version and record["expires_on"] is None and policy.expiry_required:
         yield "key_without_expiry", f"Version {version} does not expire."
     if created is not None and policy.max_version_age is not None and now - created >= policy.max_version_age:

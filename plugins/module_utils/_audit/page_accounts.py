@@ -47,12 +47,12 @@ def tiles(report: Mapping[str, Any]) -> str:
         # Only pools show whether an account is available.
         found.insert(1, (AT_RISK, "available=no", sum(unavailable), "unavailable now"))
     others = "".join(
-        f'<li><a class="{tone}" href="#{filters}"><b>{amount:,}</b>{label}</a></li>'
+        f'<li><a class="{tone}" href="#{filters}"><b>{amount:,}</b> <span>{label}</span></a></li>'
         for tone, filters, amount, label in found
     )
     return (
-        f'<nav aria-label="Accounts by state"><ul class="tiles"><li><a href="#all"><b>{summary["accounts"]:,}</b>'
-        f"all accounts</a></li>{others}</ul></nav>"
+        f'<nav aria-label="Accounts by state"><ul class="tiles"><li><a href="#all"><b>{summary["accounts"]:,}</b> '
+        f"<span>all accounts</span></a></li>{others}</ul></nav>"
     )
 
 
@@ -112,7 +112,7 @@ def _row(account: Record, numbers: Mapping[str, int]) -> str:
     state, age = account["state"], account["version_age_days"]
     tags = " ".join(f"<i>{escape(f'{name}={value}')}</i>" for name, value in account["tags"].items())
     cells = (
-        f"{escape(account['subscription_name'] or '')}<small>{escape(account['subscription_id'])}</small>",
+        _subscription(account),
         escape(account["location"]),
         f'<span class="mark {state}">{_label(account)}</span>',
         _key(account),
@@ -128,6 +128,11 @@ def _row(account: Record, numbers: Mapping[str, int]) -> str:
         f'data-causes="{" ".join(map(str, causes))}">'
         '<th scope="row">' + "\n".join(head) + f"</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     )
+
+
+def _subscription(account: Record) -> str:
+    guid = escape(account["subscription_id"])
+    return f'{escape(account["subscription_name"] or "")}<small class="id" title="{guid}">{guid}</small>'
 
 
 def _label(account: Record) -> str:

@@ -46,13 +46,14 @@ summary { cursor: pointer }
 .low { --tone: var(--low) } .info { --tone: var(--info) }
 .mark { color: var(--tone); border: 1px solid var(--tone); border-radius: 1rem; padding: 0 .5rem; font-size: .85rem;
   font-weight: 600; white-space: nowrap }
-.tiles { display: grid; grid-auto-flow: column; grid-auto-columns: 1fr; gap: .75rem; margin: 1rem 0 .75rem; padding: 0;
+.tiles { display: grid; grid-auto-flow: column; grid-auto-columns: auto; gap: .75rem; margin: 1rem 0 .75rem; padding: 0;
   list-style: none }
-.tiles a { display: block; border: 1px solid var(--line); border-top: .3rem solid var(--tone, var(--line));
-  border-radius: .4rem; padding: .4rem .75rem; background: var(--band); color: inherit; text-decoration: none }
+.tiles a { display: flex; gap: .5rem; align-items: baseline; height: 100%; padding: .4rem .75rem;
+  border: 1px solid var(--line); border-top: .3rem solid var(--tone, var(--line)); border-radius: .4rem;
+  background: var(--band); color: inherit; text-decoration: none }
 .tiles a:hover, .tiles a[aria-current] { border-color: var(--tone, var(--ink)) }
 .tiles a[aria-current] { box-shadow: 0 0 0 1px var(--tone, var(--ink)) }
-.tiles b { display: block; font-size: 1.6rem; line-height: 1.2 }
+.tiles b { font-size: 1.6rem; line-height: 1.2 }
 form { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .5rem .75rem; margin: .25rem 0 }
 label { font-size: .85rem; color: var(--soft) }
 input, select, button { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--soft);
@@ -79,6 +80,7 @@ button:disabled { opacity: .45; cursor: default }
 .finding li > div { min-width: 0 }
 .finding p > a { white-space: nowrap }
 .count { font-weight: 600; font-variant-numeric: tabular-nums }
+.finding time { font-weight: 600 }
 .finding .names { font-size: .85rem; color: var(--soft) }
 .finding details { margin-top: .5rem }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem }
@@ -96,9 +98,14 @@ th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(-
 th b { overflow-wrap: anywhere }
 tbody th { font-weight: 400; min-width: 9rem }
 tbody th small { max-width: 14rem; overflow-wrap: break-word }
-tbody td:nth-child(2) { min-width: 8rem; overflow-wrap: anywhere }
+tbody td:nth-child(2) { min-width: 6rem; overflow-wrap: anywhere }
 tbody td:nth-child(5) { min-width: 16.75rem; overflow-wrap: anywhere }
 td small { font-size: .75rem }
+/* The id of a subscription shows its first eight digits. A pointer shows all of it, and a copy has all of it. */
+@media screen and (min-width: 48.01rem) {
+  .id { max-width: 9.8ch; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+    font-variant-numeric: tabular-nums }
+}
 td:nth-child(7) time { white-space: nowrap }
 i { font-style: normal }
 th i { margin-right: .75em; display: inline-block }
@@ -125,7 +132,8 @@ code { font-family: ui-monospace, monospace; font-size: .9em }
   h1 { font-size: 1.35rem }
   .tiles { grid-auto-flow: row; grid-template-columns: repeat(2, 1fr); gap: .5rem }
   .tiles li:first-child { grid-column: 1 / -1 }
-  .tiles li:first-child b { display: inline; margin-right: .5rem }
+  .tiles a { padding: .3rem .5rem; gap: .4rem; font-size: .9rem }
+  .tiles b { font-size: 1.35rem }
   .finding > summary { flex-wrap: wrap }
   .finding h3 { flex-basis: 75% }
   .total { flex-basis: 100% }
@@ -284,7 +292,10 @@ SCRIPT = """
         more.firstElementChild.textContent = `${number(rest)} more`;
       }
     }
-    find("no-finding").hidden = all(".finding:not([hidden])").length > 0;
+    const [first, lost] = ["findings", "lost"].map((id) => all(".finding:not([hidden])", find(id)).length > 0);
+    find("findings").hidden = lost && !first;
+    find("lost").hidden = !lost;
+    find("no-finding").hidden = first;
   };
   const chip = (content, hash) => {
     const item = document.createElement("li"), link = document.createElement("a");

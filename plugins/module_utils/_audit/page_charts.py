@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from .page_text import MONTHS
 
-_WIDTH, _LABEL, _ROW = 360, 120, 24
+_WIDTH, _LABEL, _ROW = 360, 140, 24
 # Of the timeline: the months before and after the current one; in SVG units, the width and the lower end of
 # columns.
 _MONTHS, _COLUMN, _FLOOR = 12, 44, 120

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The findings of a report's page with their causes, the most urgent first.
+"""The findings of a report's page with their causes, the most urgent first, and last those that nobody can repair.
 
 This module util is private to the collection.
 """
@@ -19,7 +19,7 @@ from .findings import UNKNOWN
 from .page_text import count, names, prose
 from .remedies import Ready, ready
 from .report import open_findings, unseen
-from .rules import CRITICAL, MANUAL, VERSION
+from .rules import CRITICAL, MANUAL, RULES, VERSION
 
 Record = Mapping[str, Any]
 # The number of causes of a finding that are shown before "more" is opened.
@@ -31,10 +31,12 @@ def findings(report: Mapping[str, Any]) -> str:
     for account in report["accounts"]:
         for cause in dict.fromkeys(one["cause"] for one in open_findings(account)):
             affected.setdefault(cause, []).append(account)
-    sections = (
-        _finding(rule, list(causes), affected, report)
+    described = {
+        rule: _finding(rule, list(causes), affected, report)
         for rule, causes in groupby(report["causes"], key=lambda one: one["finding"])
-    )
+    }
+    lost = [one for rule, one in described.items() if RULES[rule].is_permanent]
+    first = [one for rule, one in described.items() if not RULES[rule].is_permanent]
     # The script shows the text if no finding is shown.
     if report["causes"]:
         nothing = "The filters match no open finding. Other accounts have open findings, which are not shown."
@@ -45,8 +47,11 @@ def findings(report: Mapping[str, Any]) -> str:
     else:
         nothing = "No open findings."
     return (
-        '<section id="findings" aria-labelledby="findings-title"><h2 id="findings-title">What to do first</h2>'
-        f'<p id="no-finding"{" hidden" if report["causes"] else ""}>{nothing}</p>{"".join(sections)}</section>'
+        f'<section id="findings" aria-labelledby="findings-title"{" hidden" if lost and not first else ""}>'
+        '<h2 id="findings-title">What to do first</h2>'
+        f'<p id="no-finding"{" hidden" if report["causes"] else ""}>{nothing}</p>{"".join(first)}</section>'
+        f'<section id="lost" aria-labelledby="lost-title"{"" if lost else " hidden"}>'
+        f'<h2 id="lost-title">Lost keys and accounts</h2>{"".join(lost)}</section>'
     )
 
 
@@ -60,11 +65,11 @@ def _finding(
     lines = [_cause(one, affected[one["id"]], remedy) for one in causes]
     rest = lines[_MOST:]
     more = f"<details><summary>{len(rest):,} more</summary><ul>{''.join(rest)}</ul></details>" if rest else ""
-    is_first = rule["severity"] == CRITICAL or causes[0] is report["causes"][0]
+    is_urgent = rule["severity"] == CRITICAL or causes[0]["deadline"] or causes[0] is report["causes"][0]
     total = len({account["id"] for one in causes for account in affected[one["id"]]})
     return (
         f'<details class="finding {rule["severity"]}" id="{name}" data-severity="{rule["severity"]}"'
-        f'{" open" if is_first else ""}><summary><h3><span class="mark">{rule["severity"]}</span> '
+        f'{" open" if is_urgent else ""}><summary><h3><span class="mark">{rule["severity"]}</span> '
         f'{escape(rule["title"])}</h3><span class="total">{count(total, "account")}</span></summary>'
         f'<p>{escape(rule["why"])} <b>Remedy:</b> {prose(remedy)} <a href="{MANUAL}#{name}">About {name}</a></p>'
         f"<ul>{''.join(lines[:_MOST])}</ul>{more}{_repair(name, repair) if repair else ''}</details>"

@@ -125,7 +125,7 @@ def _exemption(wanted: Mapping[str, Any]) -> Exemption:
     finding, day = wanted["finding"], wanted["expires_on"]
     if finding not in RULES:
         near = get_close_matches(finding, RULES, n=1)
-        advice = f"Did you mean {near[0]}?" if near else f"See {MANUAL}#findings."
+        advice = f"Did you mean {near[0]}?" if near else f"See {MANUAL}."
         raise InvalidOption("exceptions", wanted, f"there is no finding {finding!r}.", advice)
     if not wanted["reason"].strip():
         raise InvalidOption("exceptions", wanted, "its reason is empty.", "Set it to the reason of the exception.")

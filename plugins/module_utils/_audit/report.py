@@ -20,7 +20,7 @@ from .assessment import FleetData, assessed
 from .causes import causes
 from .findings import STATES, with_findings
 from .policy import Policy
-from .rules import RULES, SEVERITIES, is_at_least, urgency
+from .rules import RULES, SEVERITIES, is_at_least
 
 # The version of the documented format, docs/audit.schema.json. An incompatible change increases the number.
 FORMAT = "azbatch.cmk/audit/1"
@@ -90,8 +90,9 @@ def at_least(report: Mapping[str, Any], severity: str) -> list[str]:
         for one in open_findings(account)
         if is_at_least(one["severity"], severity)
     ]
-    # By the finding of the cause: a repair does not make an account available whose key was purged.
-    found.sort(key=lambda named: urgency(named[1]["cause"].partition(":")[0]))
+    # By the cause: a repair does not make an account available whose key was purged.
+    order = {one["id"]: number for number, one in enumerate(report["causes"])}
+    found.sort(key=lambda named: order[named[1]["cause"]])
     return [f"{name}: {one['id']} ({one['severity']}): {one['evidence']}" for name, one in found]
 
 

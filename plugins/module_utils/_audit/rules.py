@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# The documentation of this release.
-MANUAL = "https://github.com/azbatch/azbatch.cmk/blob/1.0.0/docs/audit.md"
+# The findings in the documentation of this release.
+MANUAL = "https://github.com/azbatch/azbatch.cmk/blob/1.0.0/docs/findings.md"
 CRITICAL, HIGH, MEDIUM, LOW, INFO = "critical", "high", "medium", "low", "info"
 # The most severe first.
 SEVERITIES = (CRITICAL, HIGH, MEDIUM, LOW, INFO)
@@ -303,8 +303,7 @@ def is_at_least(one: str, other: str) -> bool:
     return SEVERITIES.index(one) <= SEVERITIES.index(other)
 
 
-def urgency(finding: str) -> tuple[int, bool]:
-    """The order of repair: by severity, but a finding that nobody can repair follows the other findings of severity
-    critical and high."""
+def urgency(finding: str) -> tuple[bool, int]:
+    """The order of repair: by severity, and last the findings that nobody can repair."""
     rule = RULES[finding]
-    return SEVERITIES.index(HIGH if rule.is_permanent else rule.severity), rule.is_permanent
+    return rule.is_permanent, SEVERITIES.index(rule.severity)

@@ -16,7 +16,7 @@ from math import inf
 from typing import Any, TypedDict
 
 from .._core.documents import Account, DeletedVault, KeyBundle, KeyItem
-from .._core.duration import instant
+from .._core.duration import instant, moment
 from .._core.errors import CmkError, Denied
 from .._core.ids import KeyIdentifier, place_of
 from .._resources.access.document import ROLE_SECONDS
@@ -55,6 +55,8 @@ class Cause:
     repair: str | None = None
     # False if it is a cause only if Batch uses a certain identity of several.
     is_certain: bool = True
+    # The time until which it can be repaired; None if that is not limited, or not known.
+    deadline: str | None = None
 
 
 class Symptoms(TypedDict, total=False):
@@ -415,9 +417,8 @@ def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Symptom
     if isinstance(deleted, Mapping):
         purged = deleted["properties"].get("scheduledPurgeDate")
         text = f"The vault {vault} was deleted; it can be recovered until {purged}."
-        yield Cause(
-            "vault_deleted", text, "Recover the vault (azbatch.cmk.keyvault_cmk_vault, recover: true).", "vault"
-        )
+        remedy = "Recover the vault (azbatch.cmk.keyvault_cmk_vault, recover: true)."
+        yield Cause("vault_deleted", text, remedy, "vault", deadline=instant(moment(purged)))
     elif deleted is None and "vault_reachable" in failed and not isinstance(evidence.vault, Mapping):
         text = f"There is no vault {vault}, and no deleted vault has this name. The name is available: it was purged."
         yield Cause("vault_missing", text, _LOST)
@@ -433,13 +434,12 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Symptoms)
     key = evidence.key
     if isinstance(evidence.bundle, CmkError):
         yield from _said_by_batch(_said(observed))
-    if observed["deleted_key"] is not None:
-        yield Cause(
-            "key_deleted",
-            f"The key {key.name} was deleted and can be recovered.",
-            "Recover the key (azbatch.cmk.keyvault_cmk_key, state: recovered).",
-            "key",
-        )
+    deleted: KeyBundle | CmkError | None = observed["deleted_key"]
+    if deleted is not None:
+        purged = instant(deleted.get("scheduledPurgeDate")) if isinstance(deleted, Mapping) else None
+        text = f"The key {key.name} was deleted; it can be recovered{f' until {purged}' if purged else ''}."
+        remedy = "Recover the key (azbatch.cmk.keyvault_cmk_key, state: recovered)."
+        yield Cause("key_deleted", text, remedy, "key", deadline=purged)
     elif evidence.bundle is None:
         what = f"version {key.version} of the key {key.name}" if _listed(observed) else f"key {key.name}"
         name = "version_missing" if _listed(observed) else "key_missing"

@@ -250,10 +250,12 @@ class _KeyBundleAlways(TypedDict):
 
 
 class KeyBundle(_KeyBundleAlways, total=False):
-    """A version of a key. A deleted key has the same fields, and the time of its deletion in seconds since 1970."""
+    """A version of a key. A deleted key has the same fields, and the times of its deletion and of its purge in seconds
+    since 1970."""
 
     tags: dict[str, str]
     deletedDate: int
+    scheduledPurgeDate: int
 
 
 class _KeyItemAlways(TypedDict):
