@@ -312,7 +312,9 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
                 in_background(cloud.access.expect, goal, principals_of(recent.get("identity", {})) if recent else ())
             listed = cloud.accounts.listed(group, account) if goal.present else None
             found = listed or cloud.accounts.existing(group, account)
-            goals = access_goal.of_account(goal, required(found, group, account, group_option="account_resource_group"))
+            goals = access_goal.of_account(
+                goal, required(found, group, account, options=("account_name", "account_resource_group"))
+            )
         if len(goals) > 1:
             # All goals are checked before the first change.
             for one in goals:

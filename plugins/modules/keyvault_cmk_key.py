@@ -496,7 +496,7 @@ def _for_account(goal: Goal, group: str, name: str, cloud: Cloud) -> Outcome:
     if account is None or not goal.names(key_of(account)):
         account = cloud.accounts.existing(group, name)
     used = encryption_document.required_key(
-        required(account, group, name, group_option="account_resource_group"), goal.vault, goal.name
+        required(account, group, name, options=("used_by_account", "account_resource_group")), goal.vault, goal.name
     )
     # An account that is pinned to a version has to be moved to the new version. Without the rights for that, no version
     # is created.

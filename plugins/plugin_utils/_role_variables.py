@@ -10,7 +10,7 @@ This plugin util is private to the collection.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from inspect import signature
@@ -245,7 +245,7 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
         return len(set(given["groups"]["all"]) - {"localhost"})
 
     def _problems_of(
-        self, task: Any, options: Mapping[str, Any], defaults: Mapping[str, Any], wrong: Collection[str]
+        self, task: Any, options: Mapping[str, Any], defaults: Mapping[str, Any], wrong: frozenset[str]
     ) -> list[dict[str, Any]]:
         """The results of the errors of a task's options, with the names of the role's variables. The values of the
         variables that are already known to be `wrong` count as not known yet."""
@@ -256,13 +256,17 @@ class RoleVariables(ActionBase):  # type: ignore[misc]
         variables = passed_on(task.get_ds(), action)
         given = without_blanks(options, variables, defaults, self._templar.template)
         specification = {**CONNECTION, **arguments}
-        right = {option: value for option, value in given.items() if variables.get(option) not in wrong}
+        is_wrong = {
+            option: not wrong.isdisjoint(_VARIABLE.findall(str(template)))
+            for option, template in _options_of(task.get_ds(), action).items()
+        }
+        right = {option: value for option, value in given.items() if not is_wrong.get(option)}
         optional = {option: {**one, "required": False} for option, one in specification.items()}
         params = ArgumentSpecValidator(optional).validate(right).validated_parameters
         unknown = [
             option
             for option, one in specification.items()
-            if option not in right and one["type"] == "str" and (one.get("required") or variables.get(option) in wrong)
+            if option not in right and one["type"] == "str" and (one.get("required") or is_wrong.get(option))
         ]
         try:
             desired({**params, **{option: _placeholder(option) for option in unknown}})

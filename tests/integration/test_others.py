@@ -178,8 +178,8 @@ def test_account(ansible: Ansible, service: Service, way: str) -> None:
     vault, key = service.vault(), service.make_key()
     account = {"resource_group": GROUP, "account_name": "account1"}
     followed = key.id.rpartition("/")[0]
-    for identifier in (key.id, followed):
-        to = {"key_source": "microsoft_keyvault", "key_identifier": identifier}
+    for identifier, mode in ((key.id, "pin"), (followed, "follow")):
+        to = {"key_source": "microsoft_keyvault", "key_identifier": identifier, "version_mode": mode}
         run = ansible.play([task("to a key", "batch_encryption", **account, **to)], way=way)
         assert run["to a key"]["changed"] is True
         wanted["properties"]["encryption"] = {

@@ -44,7 +44,7 @@ def test_all_invalid_variables_are_reported_before_the_first_task(ansible: Ansib
     assert first == "3 values are missing or wrong:"
     assert lines == [f"{number}. {one['msg']}" for number, one in enumerate(failed["problems"], 1)]
     assert "cmk_identity_id is 'system'" in failed["msg"]
-    assert "Use system_assigned, or /subscriptions/" in failed["msg"]
+    assert "Use /subscriptions/" in failed["msg"]
     # A name that is wrong is often the cause of an error.
     assert [one.rpartition(". ")[2] for one in failed.warnings] == ["Did you mean cmk_vault_name?"]
     assert run.requests == []

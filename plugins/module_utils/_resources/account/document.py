@@ -241,16 +241,18 @@ def encryption_body(key: KeyIdentifier | None) -> Encryption:
     return {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": str(key)}}
 
 
-def required(account: Account | None, group: str, name: str, *, group_option: str = "resource_group") -> Account:
-    """The account's document. Raises NotFound if there is no account. `group_option` is the option of the module that
-    has the account's resource group."""
+def required(
+    account: Account | None, group: str, name: str, *, options: tuple[str, str] = ("account_name", "resource_group")
+) -> Account:
+    """The account's document. Raises NotFound if there is no account. `options` are the options of the module that
+    have the name and the resource group of the account."""
     if account is None:
-        remedy = f"Create it with azbatch.cmk.batch_account_identity, or correct account_name, {group_option} or "
-        remedy += "subscription_id."
+        remedy = "Create it with azbatch.cmk.batch_account_identity, or correct "
+        remedy += f"{options[0]}, {options[1]} or subscription_id."
         raise NotFound(
             f"There is no Batch account {name} in the resource group {group}. {remedy}",
             code="account_not_found",
-            option="account_name",
+            option=options[0],
             value=name,
             remedy=remedy,
         )
