@@ -73,7 +73,7 @@ def test_the_main_jobs(world: World, service: Service, job: str) -> None:
         assert service.is_available(account)
         assert service.is_available("account2")
         # Until reads show the change, a second run would write the same key again.
-        service.sandbox.control.advance(60)
+        service.sandbox.control.advance(180)
         again = done(world.prepared(run)())
         assert (again["available"], again["changed"]) == (True, False)
 

@@ -129,12 +129,10 @@ def test_a_wrong_value_leads_to_the_variable_that_was_set(
     assert len(json.dumps({k: v for k, v in failed.result.items() if k != "invocation"})) < 1200, str(failed)
 
 
-@pytest.mark.parametrize("role", ["provision", "rotate"])
-@pytest.mark.slow(every=2)
-def test_a_remedy_can_be_followed_from_the_role(ansible: Ansible, service: Service, role: str) -> None:
+def test_a_remedy_can_be_followed_from_the_role(ansible: Ansible, service: Service) -> None:
     service.on_key()
     service.disable()
-    run = run_role(ansible, role, cmk_key_new_version=False)
+    run = run_role(ansible, "provision")
 
     (failed,) = run.failed
     failed.refused("key_disabled")
@@ -472,13 +470,13 @@ def test_playbooks_show_one_line_of_an_account(ansible: Ansible, service: Servic
 
     assert shown("provision").startswith("account1 uses ")
     version = f"version {service.versions()[-1].version[:8]}… of key key1 in vault vault-one"
-    assert shown("rotate")[0] == f"account1 uses {version}."
+    assert f"account1 uses {version}." in shown("rotate")
     assert shown("recover") == [f"account1 uses {version} and is available."]
     service.disable()
     before = f"account1 uses {version} and is not available: version_unusable."
     assert shown("recover", check=True) == [before, f"Predicted: account1 uses {version}."]
     assert shown("recover") == [before, f"Now: account1 uses {version}."]
-    assert shown("revert") == f"account1 uses a Microsoft-managed key (before: {version})."
+    assert shown("revert") == [f"account1 uses a Microsoft-managed key (before: {version})."]
     assert shown("audit", cmk_audit_formats=["json"]) == [
         "0 of 1 Batch account at risk, 0 non-compliant, 0 unknown, 1 ok. On customer-managed keys: 0.",
         "cmk-audit/cmk-audit.json",
