@@ -68,7 +68,8 @@ def menu(app: Any, name: str, text: list[str]) -> None:
         caption, _newline, body = section.partition("\n")
         pages = re.findall(r"^- \[(.+?)\]\((.+?)\.md\)", body, re.MULTILINE)
         # Generated for the site only. `to_reference` makes the link of the page lead there.
-        generated = [("Modules and plugins", "reference/index")] if caption == "Reference" else []
+        of_site = [("Modules and plugins", "reference/index"), ("Variables and options", "names")]
+        generated = of_site if caption == "Reference" else []
         entries = "\n".join(f"{title} <{page}>" for title, page in [*generated, *pages])
         found.append(f"```{{toctree}}\n:caption: {caption}\n:hidden:\n:titlesonly:\n\n{entries}\n```\n")
     text[0] += "\n" + "\n".join(found)
