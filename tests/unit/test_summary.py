@@ -254,6 +254,7 @@ def test_and(words: list[str], text: str) -> None:
         (["one"], "one"),
         (["one", "two", "three"], "one, two and three"),
         (["one", "two", "three", "four", "five"], "one, two, three and 2 more"),
+        (["one", "two/pools/render"], "one and pool render of two"),
     ],
 )
 def test_used_by(names: list[str], text: str) -> None:

@@ -55,8 +55,15 @@ def and_text(words: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
+def _user(resource_id: str) -> str:
+    """The name of an account; of a pool, also that of its account."""
+    account, pools, pool = resource_id.partition("/pools/")
+    name = account.rsplit("/", 1)[-1]
+    return f"pool {pool} of {name}" if pools else name
+
+
 def used_by_text(users: Sequence[str]) -> str:
     """Why a resource was kept: the names of at most three of the accounts and pools (ids) that use it."""
-    names = [one.rsplit("/", 1)[-1] for one in users]
+    names = [_user(one) for one in users]
     shown = [*names[:_MOST_NAMES], f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else names
     return f"because of possible use by {and_text(shown)}"
