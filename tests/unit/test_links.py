@@ -31,21 +31,54 @@ _ADDRESS = re.compile(REPOSITORY.pattern.replace("(.*)", r"[\w./#-]*\w"))
 _NAMED = re.compile(r"\bC\((docs/[\w./-]+)\)")
 
 
+# Files of a clone that are not part of the collection: of git, editors, virtual environments and runs.
+OTHERS = """
+.env .git/config .idea/workspace.xml .venv/pyvenv.cfg .coverage .placeholder-key CHANGELOG.md.orig LICENSE.bak
+README.md.bak ansible.cfg azbatch-cmk-1.0.0.tar.gz batch/lib/python3/site-packages/module.py batch/pyvenv.cfg
+batch_accounts.yml build/module.py change.diff changes.txt cmk-audit/cmk-audit.html core demo.log dist/module.whl
+doc/page.md docs.zip docs/developers/decisions.md docs/guide.md~ env/bin/python example.yml examples.zip
+extra_vars.yml group_vars/all.yml hosts inventory.yml live/RESULT.json logs/run.log meta.json nohup.out old/README.md
+pages/index.html plan.md play.yml playbook.yml playbooks.bak/rotate.yml plugin/module.py plugins.zip
+plugins/__pycache__/module.pyc plugins/modules/.batch_encryption.py.swp plugins/modules/module.py.orig provision.retry
+recover.yml report.html requirements.yml requirements/all.txt role/main.yml roles.txt roles/rotate/.ansible/log
+rotate.yml sandbox.egg-info/PKG-INFO sandbox.log secrets.yml site/index.html test.yml test/one.py tests.log
+tests/integration/inventory tests/output/result.txt tmp/file vars.yml venv/pyvenv.cfg
+""".split()
+
+
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The contents of the released tarball."""
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone."""
+    work = str(tmp_path_factory.mktemp("clone"))
+    copied = subprocess.run([ROOT / "scripts" / "copy-tree", work], stdout=subprocess.PIPE, text=True, check=True)
+    return Path(copied.stdout.strip())
+
+
+@pytest.fixture(scope="module")
+def tracked(source: Path) -> set[str]:
+    """The files of the clone that git tracks."""
+    return names(source)
+
+
+@pytest.fixture(scope="module")
+def installed(source: Path, tracked: set[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The contents of the tarball that is built in a clone with other files."""
+    for name in OTHERS:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("", encoding="utf-8")
     work = tmp_path_factory.mktemp("built")
-    copied = subprocess.run(
-        [str(ROOT / "scripts" / "copy-tree"), str(work)], stdout=subprocess.PIPE, text=True, check=True
-    )
     galaxy = str(Path(sys.executable).parent / "ansible-galaxy")
-    command = [galaxy, "collection", "build", "--output-path", str(work), copied.stdout.strip()]
+    command = [galaxy, "collection", "build", "--output-path", str(work), str(source)]
     subprocess.run(command, stdout=subprocess.PIPE, check=True)
     [tarball] = work.glob("azbatch-cmk-*.tar.gz")
     folder = work / "installed"
     with tarfile.open(tarball) as archive:
         archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     return folder
+
+
+def names(folder: Path) -> set[str]:
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
 
 
 def anchors(page: str) -> set[str]:
@@ -123,18 +156,19 @@ def test_every_link_of_other_pages_leads_somewhere() -> None:
     assert [why for page in pages for link in links(page) if (why := broken(link, page))] == []
 
 
-def test_only_the_tests_of_ansible_test_are_installed(installed: Path) -> None:
-    """And nothing else that only the development of the collection needs."""
-    top = {file.relative_to(installed).parts[0] for file in installed.rglob("*") if file.is_file()}
-    tests = {file.relative_to(installed).as_posix() for file in (installed / "tests").rglob("*") if file.is_file()}
-
-    assert tests == {"tests/config.yml"}
-    assert not (installed / "docs" / "developers").exists()
-    assert top == {
+def test_only_the_collection_is_built(installed: Path, tracked: set[str]) -> None:
+    built = names(installed) - {"FILES.json", "MANIFEST.json"}
+    files = {
         *("CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md"),
-        *("FILES.json", "MANIFEST.json", "changelogs", "docs", "examples", "extensions", "meta", "playbooks"),
-        *("plugins", "requirements.txt", "roles", "tests"),
+        *("requirements.txt", "tests/config.yml"),
+        *("docs/docsite/extra-docs.yml", "docs/docsite/links.yml", "docs/docsite/rst/guides.rst"),
     }
+    folders = ("changelogs/", "docs/", "examples/", "extensions/", "meta/", "playbooks/", "plugins/", "roles/")
+    # Only the development of the collection, or a copy of the repository, needs these folders.
+    without = ("docs/developers/", "docs/docsite/", "examples/awx/", "extensions/molecule/")
+
+    parts = {name for name in tracked if name.startswith(folders) and not name.startswith(without)}
+    assert built == {*files, *parts} - {"docs/images/sandbox-page.png"}
 
 
 def test_every_page_is_in_the_list_of_pages(installed: Path) -> None:

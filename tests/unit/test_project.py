@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,22 @@ def version(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(".")))
 
 
-def test_build_excludes_the_files_that_git_ignores() -> None:
-    ignored = {line.strip("/") for line in lines(".gitignore")}
+def is_built(path: str) -> bool:
+    """Whether `ansible-galaxy collection build` includes the path, as far as galaxy.yml decides. Ansible itself leaves
+    out Python's caches and the results of ansible-test."""
+    return not any(fnmatch.fnmatch(path, pattern) for pattern in document("galaxy.yml")["build_ignore"])
 
-    assert ignored - set(document("galaxy.yml")["build_ignore"]) == set()
+
+def test_build_excludes_the_files_that_git_ignores() -> None:
+    ignored = {line.strip("/") for line in lines(".gitignore")} - {"__pycache__", "*.pyc", "tests/output"}
+
+    assert [path for path in ignored if is_built(path)] == []
 
 
 def test_execution_environment_names_files_that_ship() -> None:
     named = document("meta/execution-environment.yml")["dependencies"].values()
 
-    assert all((ROOT / file).is_file() for file in named)
-    assert set(named).isdisjoint(document("galaxy.yml")["build_ignore"])
+    assert all((ROOT / file).is_file() and is_built(file) for file in named)
 
 
 def test_oldest_sdks_that_are_tested_are_allowed() -> None:
