@@ -22,7 +22,7 @@ export PATH := $(VENV)/bin:$(PATH)
 unexport PROOF SEQUENCES SEED
 
 SETUP := $(VENV)/setup.stamp
-# Only the tests of the two web pages need Chromium.
+# Only the tests of the two web pages and of the docs site need Chromium.
 BROWSER := $(if $(WITHOUT_BROWSER),,$(VENV)/browser.stamp)
 
 .PHONY: help
@@ -75,8 +75,9 @@ publish: $(SETUP)  ## publish the tarball of `make release` on GitHub and on Gal
 	scripts/publish
 
 .PHONY: docs pages
-docs: $(SETUP)  ## the docs site in site/; a warning or a broken link is an error
+docs: $(SETUP) $(BROWSER)  ## the docs site in site/; a warning, a broken link or an inaccessible page is an error
 	scripts/docs "$(CURDIR)/site"
+	pytest tests/docsite
 
 pages: docs  ## add the docs site to pages/, which has the sites of all versions; a workflow publishes the folder
 	scripts/pages "$(CURDIR)/site" "$(CURDIR)/pages"
@@ -99,8 +100,9 @@ test: $(SETUP)  ## all targets above without slow tests, the fast ones first; ea
 	pytest $(PYTEST_FLAGS)
 
 .PHONY: slow
-slow: $(SETUP)  ## the tests and cases that `make test` leaves out because they are slow
+slow: docs  ## the tests and cases that `make test` leaves out because they are slow
 	pytest $(PYTEST_FLAGS) -m slow
+	pytest $(PYTEST_FLAGS) -m slow tests/docsite
 
 .PHONY: foreign
 foreign: $(SETUP)  ## the Azure CLI and azure.azcollection against the sandbox; the playbook awx with awx.awx

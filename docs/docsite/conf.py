@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +18,52 @@ project = "azbatch.cmk"
 copyright = "2026, the azbatch.cmk authors"
 html_title = project
 REPOSITORY = "https://github.com/azbatch/azbatch.cmk"
-_GALAXY = Path(__file__).parents[2] / "galaxy.yml"
-[release] = re.findall(r"^version: (.+)$", _GALAXY.read_text(encoding="utf-8"), re.MULTILINE)
+SOURCE = Path(__file__).parents[2]
+[release] = re.findall(r"^version: (.+)$", (SOURCE / "galaxy.yml").read_text(encoding="utf-8"), re.MULTILINE)
 
 # The pages keep their places in the collection, so that a relative link works in the site, on GitHub and on a disk.
-root_doc = "docs/README"
+# `scripts/docs` copies the first page from docs/docsite, so that it is the first page of the address of the site.
+root_doc = "index"
+# The list of all pages, and the reference by antsibull-docs.
+PAGES, REFERENCE = "docs/README", "docs/reference/index"
 include_patterns = [
-    *("docs/*.md", "docs/reference/**.rst", "examples/README.md"),
+    *("index.md", "docs/*.md", "docs/reference/**.rst", "examples/README.md"),
     *("CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md"),
 ]
 
 extensions = ["myst_parser", "sphinx_antsibull_ext", "sphinx_copybutton"]
 myst_heading_anchors = 3
+myst_enable_extensions = ["attrs_block"]
 nitpicky = True
 
+# No scheme of antsibull-docs follows the button of the theme that switches between light and dark. site.css has the
+# colors.
+antsibull_ext_color_scheme = "none"
 html_theme = "furo"
+html_theme_options = {
+    "top_of_page_buttons": ["edit"],
+    "light_css_variables": {
+        "site-blue": "#0000c8",
+        "site-green": "#006400",
+        "site-purple": "#7a1fa2",
+        "site-red": "#b00020",
+        "site-yellow": "#6b5900",
+    },
+    "dark_css_variables": {
+        "site-blue": "#adadff",
+        "site-green": "#71d471",
+        "site-purple": "#e0a0ff",
+        "site-red": "#ff9c9c",
+        "site-yellow": "#cfcf30",
+    },
+}
 html_show_sphinx = False
 html_copy_source = False
+html_favicon = "static/favicon.svg"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
-html_js_files = [("versions.js", {"defer": "defer"})]
-# The address of the site itself.
-html_extra_path = ["index.html"]
+html_js_files = [(name, {"defer": "defer"}) for name in ("accessible.js", "versions.js")]
+templates_path = ["templates"]
 
 # `EXTERNAL=1 make docs` does not check links to the project, because tests/unit/test_links.py checks them, links to the
 # sandbox, and the link to the page on Galaxy, because the page does not exist before the release.
@@ -48,8 +74,9 @@ linkcheck_ignore = [
 ]
 linkcheck_anchors = False
 
-# The generated list of operations and behaviors of the sandbox, beside the page about them.
-FIDELITY = "sandbox-fidelity-list"
+# Generated: the list of variables and options, and the list of operations and behaviors of the sandbox, beside the page
+# about them.
+NAMES, FIDELITY = "docs/names", "sandbox-fidelity-list"
 
 ANSIBLE_PAGES = {
     "action_plugins": "plugins/action.html",
@@ -59,20 +86,54 @@ ANSIBLE_PAGES = {
 }
 
 
+def sections() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """The headings of the list of pages, each with the titles and the names of its pages."""
+    text = (SOURCE / f"{PAGES}.md").read_text(encoding="utf-8")
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        caption, _newline, body = section.partition("\n")
+        # Generated for the site only. `to_reference` makes the link of the page lead there.
+        of_site = [("Modules and plugins", REFERENCE), ("Variables and options", NAMES)]
+        pages = of_site if caption == "Reference" else []
+        for title, page in re.findall(r"^- \[(.+?)\]\(([^():]+)\.md\)", body, re.MULTILINE):
+            pages.append((title, posixpath.normpath(posixpath.join(posixpath.dirname(PAGES), page))))
+        yield caption, pages
+
+
 def menu(app: Any, name: str, text: list[str]) -> None:
-    """Make the lists of links of the first page the menu of the site: a section of the menu for each heading."""
+    """Make the list of pages the menu of the site: a section of the menu for each heading."""
     if name != root_doc:
         return
-    found = []
-    for section in re.split(r"^## ", text[0], flags=re.MULTILINE)[1:]:
-        caption, _newline, body = section.partition("\n")
-        pages = re.findall(r"^- \[(.+?)\]\((.+?)\.md\)", body, re.MULTILINE)
-        # Generated for the site only. `to_reference` makes the link of the page lead there.
-        of_site = [("Modules and plugins", "reference/index"), ("Variables and options", "names")]
-        generated = of_site if caption == "Reference" else []
-        entries = "\n".join(f"{title} <{page}>" for title, page in [*generated, *pages])
-        found.append(f"```{{toctree}}\n:caption: {caption}\n:hidden:\n:titlesonly:\n\n{entries}\n```\n")
-    text[0] += "\n" + "\n".join(found)
+    text[0] += menu_of([("All pages", PAGES)])
+    for caption, pages in sections():
+        text[0] += menu_of(pages, f":caption: {caption}\n")
+
+
+def menu_of(pages: list[tuple[str, str]], caption: str = "") -> str:
+    entries = "\n".join(f"{title} </{page}>" for title, page in pages)
+    return f"\n```{{toctree}}\n{caption}:hidden:\n:titlesonly:\n\n{entries}\n```\n"
+
+
+def breadcrumb(app: Any, name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Name the section of the menu that has the page or the page above it; templates/page.html shows it."""
+    above = [posixpath.normpath(posixpath.join(posixpath.dirname(name), one["link"])) for one in context["parents"]]
+    names = {name, *(one.removesuffix(".html") for one in above)}
+    captions = [caption for caption, pages in sections() if names & {page for _title, page in pages}]
+    context["section"] = captions[0] if captions else ""
+
+
+def edit_link(app: Any, name: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Link the source of a page on GitHub: of the reference, the plugin or the role."""
+    path = f"docs/docsite/{name}.md" if name == root_doc else f"{name}.md"
+    link: str | None = f"{REPOSITORY}/edit/main/{path}"
+    if name.startswith("docs/reference/"):
+        # With a text for the pull request that antsibull-docs proposes.
+        link = (context["meta"] or {}).get("github_url", "").partition("?")[0]
+    elif name in (NAMES, f"docs/{FIDELITY}"):
+        link = None
+    context["theme_source_edit_link"] = link
+    if not link:
+        # The theme then shows no link.
+        context["page_source_suffix"] = ""
 
 
 def examples(app: Any, name: str, text: list[str]) -> None:
@@ -85,7 +146,7 @@ def examples(app: Any, name: str, text: list[str]) -> None:
 
 def to_reference(app: Any, name: str, text: list[str]) -> None:
     """Link the generated reference instead of the files that a page links to on GitHub and on a disk."""
-    if name == root_doc:
+    if name == PAGES:
         text[0] = text[0].replace("(../README.md#contents)", "(reference/index.rst)")
     if name == "docs/sandbox-fidelity":
         # `scripts/docs` generates the list from the files.
@@ -94,6 +155,18 @@ def to_reference(app: Any, name: str, text: list[str]) -> None:
         text[0] += f"\n```{{toctree}}\n:hidden:\n\n{FIDELITY}\n```\n"
     if name.startswith("docs/") and not name.startswith("docs/reference/"):
         text[0] = re.sub(r"\(\.\./roles/(\w+)/meta/argument_specs\.yml\)", r"(reference/\1_role.rst)", text[0])
+
+
+def titles(app: Any, name: str, text: list[str]) -> None:
+    """Complete the titles of antsibull-docs: the name of the collection, and the descriptions of roles."""
+
+    def described(role: re.Match[str]) -> str:
+        page = (SOURCE / "docs" / "reference" / f"{role[1]}_role.rst").read_text(encoding="utf-8")
+        return f"{role[0]} {re.findall('^Entry point .* -- (.+)', page, re.MULTILINE)[0]}"
+
+    if name == REFERENCE:
+        text[0] = re.sub(r"^Azbatch\.Cmk\n=+$", "Modules and plugins\n===================", text[0], flags=re.MULTILINE)
+        text[0] = re.sub(r"^\* :ansplugin:`(\w+) role <.*> --$", described, text[0], flags=re.MULTILINE)
 
 
 def to_site(app: Any, doctree: Any, name: str) -> None:
@@ -137,9 +210,9 @@ def of_ansible(app: Any, env: Any, node: Any, text: Any) -> Any:
 
 
 def setup(app: Any) -> None:
-    app.connect("source-read", menu)
-    app.connect("source-read", examples)
-    app.connect("source-read", to_reference)
-    app.connect("source-read", without_contents)
+    for change in (menu, examples, to_reference, titles, without_contents):
+        app.connect("source-read", change)
+    for addition in (breadcrumb, edit_link):
+        app.connect("html-page-context", addition)
     app.connect("doctree-resolved", to_site)
     app.connect("missing-reference", of_ansible)

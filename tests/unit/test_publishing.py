@@ -85,7 +85,7 @@ def repository(tmp_path: Path) -> Repository:
 def add_version(repository: Repository, version: str, *pages: str) -> None:
     """Build a site with these pages, as `make docs` does, and add it to the folder of all versions."""
     shutil.rmtree(repository.folder / "site", ignore_errors=True)
-    repository.write("site/index.html", (ROOT / "docs/docsite/index.html").read_text())
+    repository.write("site/index.html", PAGE.format(root=""))
     repository.write("site/versions.js", (ROOT / "docs/docsite/static/versions.js").read_text())
     for page in pages:
         repository.write(f"site/{page}", PAGE.format(root="../" * page.count("/")))
@@ -110,17 +110,17 @@ def test_first_page_is_of_the_newest_release(
     repository: Repository, added: list[str], versions: list[str], first: str
 ) -> None:
     for version in added:
-        add_version(repository, version, "docs/README.html")
+        add_version(repository, version)
 
     pages = repository.folder / "pages"
     assert json.loads((pages / "versions.json").read_text()) == versions
-    assert f"url={first}/docs/README.html" in (pages / "index.html").read_text()
-    assert all((pages / one / "docs" / "README.html").exists() for one in versions)
+    assert f"url={first}/index.html" in (pages / "index.html").read_text()
+    assert all((pages / one / "index.html").exists() for one in versions)
 
 
 def test_a_site_replaces_the_site_of_its_version(repository: Repository) -> None:
-    add_version(repository, "latest", "docs/README.html", "docs/old.html")
-    add_version(repository, "latest", "docs/README.html")
+    add_version(repository, "latest", "docs/old.html")
+    add_version(repository, "latest")
 
     assert not (repository.folder / "pages/latest/docs/old.html").exists()
 
@@ -143,8 +143,8 @@ def server(repository: Repository) -> Iterator[str]:
 
 
 def test_list_of_versions_leads_to_the_same_page_or_the_first(repository: Repository, server: str) -> None:
-    add_version(repository, "1.0.0", "docs/README.html", "docs/rotate.html")
-    add_version(repository, "latest", "docs/README.html", "docs/rotate.html", "docs/switch.html")
+    add_version(repository, "1.0.0", "docs/rotate.html")
+    add_version(repository, "latest", "docs/rotate.html", "docs/switch.html")
 
     with browser.started() as chromium, browser.viewing(chromium) as view:
         view.page.goto(f"{server}/latest/docs/rotate.html")
@@ -156,7 +156,7 @@ def test_list_of_versions_leads_to_the_same_page_or_the_first(repository: Reposi
         expect(versions).to_have_value("1.0.0")
         view.page.goto(f"{server}/latest/docs/switch.html")
         versions.select_option("1.0.0")
-        expect(view.page).to_have_url(f"{server}/1.0.0/docs/README.html")
+        expect(view.page).to_have_url(f"{server}/1.0.0/index.html")
 
 
 def publish(repository: Repository, **environment: str) -> tuple[int, str]:
