@@ -2,18 +2,23 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The command line: run, serve, env, and the saved state."""
+"""The command line: shell, run, serve, env, and the saved state."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import re
 import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,8 +34,10 @@ from key_vault_calls import data, make_key, make_vault
 from sandbox_client import COMMAND, Sandbox, heed_signals, plain_environment, point_at, serving, started
 
 from azure_sandbox import state
+from azure_sandbox.shared.behavior import POSITIONS
 from azure_sandbox.world import World
 
+MANUAL = (Path(__file__).parents[2] / "sandbox" / "README.md").read_text(encoding="utf-8")
 VERSION = "2022-09-01"
 TWICE = ["serve", "--accounts", "1", "--accounts-on-key", "1"]
 # A shell would run commands in these values if the values were not quoted.
@@ -126,6 +133,63 @@ def test_run_passes_signals_on(tmp_path: Path, number: signal.Signals) -> None:
     process.send_signal(number)
     assert process.stdout.read() == f"got {int(number)}\n"
     assert process.wait(30) == 5
+
+
+# shell
+
+
+@pytest.mark.parametrize("name", ["sh", "bash"])
+def test_a_shell_of_a_script_uses_the_sandbox(name: str) -> None:
+    """Its input is not a terminal, so the shell runs the input as a script."""
+    script = f"{sys.executable} -c '{PRINT_ENVIRONMENT}'\nexit 7\n"
+    done = subprocess.run(
+        [*COMMAND, "shell", "--port", "0"],
+        env={**plain_environment(), "SHELL": shutil.which(name) or name, "https_proxy": "http://elsewhere"},
+        input=script,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (7, "")
+    ready, printed = done.stdout.splitlines()
+    environment = json.loads(printed)
+    assert ready.startswith(f"azure-sandbox is ready at {environment['HTTPS_PROXY']}. ")
+    assert "https_proxy" not in environment
+
+
+def test_a_shell_in_a_terminal_uses_the_sandbox_despite_the_startup_file_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / ".bashrc").write_text(
+        "export OWN=1 HTTPS_PROXY=http://elsewhere https_proxy=http://elsewhere PATH=/nowhere PS1='mine$ '\n"
+    )
+    changed = {"SHELL": shutil.which("bash") or "bash", "HOME": str(tmp_path), "TERM": "dumb"}
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "shell", "--port", "0"],
+        **dict.fromkeys(("stdin", "stdout", "stderr"), end),
+        env={**plain_environment(), **changed},
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(end)
+    program = tmp_path / "print.py"
+    program.write_text("import json, os; json.dump(dict(os.environ), open('printed.json', 'w'))", encoding="utf-8")
+    os.write(terminal, f"cd {tmp_path} && {sys.executable} print.py\nexit 3\n".encode())
+    output = b""
+    with contextlib.suppress(OSError):  # the terminal is closed
+        while chunk := os.read(terminal, 4096):
+            output += chunk
+    os.close(terminal)
+    assert process.wait(30) == 3, output
+    environment = json.loads((tmp_path / "printed.json").read_text(encoding="utf-8"))
+    url = environment["AZURE_SANDBOX_URL"]
+    assert f"ready at {url}. ".encode() in output
+    assert b"(sandbox) mine$ " in output
+    assert (environment["HTTPS_PROXY"], environment["OWN"]) == (url, "1")
+    assert "https_proxy" not in environment
+    assert environment["PATH"] == os.environ["PATH"]
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=5)
 
 
 # serve and env
@@ -273,6 +337,7 @@ def test_a_port_that_is_taken(running_sandbox: Sandbox) -> None:
     [
         [],
         ["run"],
+        ["shell", "--port", "70000"],
         ["serve", "--port", "70000"],
         ["serve", "--latency", "-1"],
         ["serve", "--accounts", "x"],
@@ -286,6 +351,22 @@ def test_invalid_arguments(arguments: list[str]) -> None:
     done = command(*arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+# The manual
+
+
+def test_the_manual_lists_the_commands_and_the_options() -> None:
+    actions = re.findall(r"^    (\w+) ", command("--help").stdout, re.MULTILINE)
+    assert {"shell", "run", "serve", "env", "record"} == set(actions)
+    assert [action for action in actions if f"\n| `azure-sandbox {action} " not in MANUAL] == []
+    options = set(re.findall(r"--[a-z-]+", command("serve", "--help").stdout)) - {"--help"}
+    assert [option for option in options if not re.search(rf"`[^`]*{option}\b[^`]*` \|", MANUAL)] == []
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_the_manual_lists_every_switch(name: str) -> None:
+    assert f"| `{name}` | {', '.join(f'`{value}`' for value in POSITIONS[name])} |" in MANUAL
 
 
 # Options

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The command line: azure-sandbox run, serve, env and record."""
+"""The command line: azure-sandbox shell, run, serve, env and record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -56,14 +57,17 @@ def _parser() -> argparse.ArgumentParser:
         prog="azure-sandbox",
         description="A local emulator of the parts of Azure that Batch accounts with customer-managed keys need.",
     )
-    actions = parser.add_subparsers(required=True, metavar="run | serve | env | record")
+    actions = parser.add_subparsers(required=True, metavar="shell | run | serve | env | record")
     common = _common_options()
+    shell = actions.add_parser("shell", parents=[common], help="start a sandbox and a shell that uses it")
+    shell.set_defaults(action=_shell)
     run = actions.add_parser("run", parents=[common], help="start a sandbox, run COMMAND, and stop the sandbox")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...")
     run.set_defaults(action=_run, port=0)
     serve = actions.add_parser("serve", parents=[common], help="run a sandbox in the foreground")
-    serve.add_argument("--port", type=_port, default=DEFAULT_PORT, help="0: a free port (default: %(default)s)")
     serve.set_defaults(action=_serve)
+    for action in (shell, serve):
+        action.add_argument("--port", type=_port, default=DEFAULT_PORT, help="0: a free port (default: %(default)s)")
     env = actions.add_parser("env", help="print the export lines for a sandbox that `serve` runs")
     env.add_argument("--port", type=_port, default=DEFAULT_PORT, help="(default: %(default)s)")
     env.set_defaults(action=_env)
@@ -193,12 +197,15 @@ def _env(parsed: argparse.Namespace) -> int:
     except (http.client.HTTPException, ValueError, OSError) as error:
         print(f"azure-sandbox: no sandbox listens on port {parsed.port} ({error})", file=sys.stderr)
         return 1
-    for name, value in variables.items():
-        print(f"export {name}={shlex.quote(value)}")
+    print(*_exports(variables), sep="\n")
     in_the_way = [name for name in IN_THE_WAY if name in os.environ]
     if in_the_way:
         print(f"unset {' '.join(in_the_way)}")
     return 0
+
+
+def _exports(variables: Mapping[str, str]) -> list[str]:
+    return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
 
 
 def _variables(port: int) -> dict[str, str]:
@@ -222,6 +229,35 @@ def _variables(port: int) -> dict[str, str]:
     if not all(isinstance(value, str) and value.isprintable() for value in variables.values()):
         raise ValueError("a variable in its response is not printable text")
     return variables
+
+
+# shell
+
+
+def _shell(parsed: argparse.Namespace) -> int:
+    with (
+        InThread(Running(_options(parsed))) as sandbox,
+        tempfile.TemporaryDirectory(prefix="azure-sandbox-") as folder,
+    ):
+        print(f"azure-sandbox is ready at {sandbox.url}. This shell uses it. To stop it, run: exit", flush=True)
+        command = [os.environ.get("SHELL") or "/bin/sh"]
+        if Path(command[0]).name == "bash":
+            startup = Path(folder) / "bashrc"
+            startup.write_text(_bashrc(sandbox.environment), encoding="utf-8")
+            command += ["--rcfile", str(startup)]
+        return _run_command(command, {**_own_environment(), **sandbox.environment})
+
+
+def _bashrc(variables: Mapping[str, str]) -> str:
+    """The startup file of an interactive bash. The user's startup file may set a proxy, or put other commands before
+    those of a virtual environment."""
+    lines = [
+        "if [ -r ~/.bashrc ]; then . ~/.bashrc; fi",
+        *_exports({"PATH": os.environ.get("PATH", os.defpath), **variables}),
+        f"unset {' '.join(IN_THE_WAY)}",
+        'PS1="(sandbox) $PS1"',
+    ]
+    return "\n".join(lines) + "\n"
 
 
 # run
