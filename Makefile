@@ -21,7 +21,9 @@ export PATH := $(VENV)/bin:$(PATH)
 # Settings of `make proof` only, also if they are set in the environment.
 unexport PROOF SEQUENCES SEED
 
+# Everything, and only what the demo needs.
 SETUP := $(VENV)/setup.stamp
+DEMO := $(VENV)/demo.stamp
 # Only the tests of the two web pages and of the docs site need Chromium.
 BROWSER := $(if $(WITHOUT_BROWSER),,$(VENV)/browser.stamp)
 
@@ -35,6 +37,10 @@ setup: $(SETUP)  ## create a virtual environment in .venv with all requirements 
 $(SETUP): requirements.txt requirements-dev.txt $(wildcard tests/*/requirements.txt) \
 		sandbox/pyproject.toml scripts/venv
 	scripts/venv "$(PYTHON)" "$(VENV)" -r requirements-dev.txt
+	touch $@ $(DEMO)
+
+$(DEMO): requirements.txt sandbox/pyproject.toml scripts/venv
+	scripts/venv "$(PYTHON)" "$(VENV)" -r requirements.txt ansible-core
 	touch $@
 
 # If Chromium is missing and cannot be installed, only the tests that need Chromium fail.
@@ -42,7 +48,7 @@ $(VENV)/browser.stamp: scripts/browser $(SETUP)
 	scripts/browser && touch $@ || true
 
 .PHONY: demo
-demo: $(SETUP)  ## run the collection against the sandbox
+demo: $(DEMO)  ## run the collection against the sandbox
 	python demo/run.py
 
 .PHONY: lint

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,11 @@ def test_every_make_target_is_explained() -> None:
     targets = {name for line in re.findall(r"^\.PHONY: (.+)$", makefile, re.M) for name in line.split()}
 
     assert targets == set(re.findall(r"^([a-z-]+):.*## ", makefile, re.M))
+
+
+@pytest.mark.parametrize(("target", "installed"), [("demo", "requirements.txt"), ("setup", "requirements-dev.txt")])
+def test_make_demo_installs_only_what_it_needs(tmp_path: Path, target: str, installed: str) -> None:
+    command = ["make", "--dry-run", f"VENV={tmp_path}", target]
+    planned = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+    assert re.findall(r" -r (\S+)", planned) == [installed]
