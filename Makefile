@@ -108,7 +108,7 @@ test: $(SETUP)  ## all targets above without slow tests, the fast ones first; ea
 .PHONY: slow
 slow: docs  ## the tests and cases that `make test` leaves out because they are slow
 	pytest $(PYTEST_FLAGS) -m slow
-	pytest $(PYTEST_FLAGS) -m slow tests/docsite
+	pytest $(PYTEST_FLAGS) --dist load -m slow tests/docsite
 
 .PHONY: foreign
 foreign: $(SETUP)  ## the Azure CLI and azure.azcollection against the sandbox; the playbook awx with awx.awx

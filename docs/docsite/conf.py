@@ -22,7 +22,7 @@ SOURCE = Path(__file__).parents[2]
 [release] = re.findall(r"^version: (.+)$", (SOURCE / "galaxy.yml").read_text(encoding="utf-8"), re.MULTILINE)
 
 # The pages keep their places in the collection, so that a relative link works in the site, on GitHub and on a disk.
-# `scripts/docs` copies the first page from docs/docsite, so that it is the first page of the address of the site.
+# Only the first page is copied, by `scripts/docs` from docs/docsite.
 root_doc = "index"
 # The list of all pages, and the reference by antsibull-docs.
 PAGES, REFERENCE = "docs/README", "docs/reference/index"
@@ -105,7 +105,8 @@ def menu(app: Any, name: str, text: list[str]) -> None:
         return
     text[0] += menu_of([("All pages", PAGES)])
     for caption, pages in sections():
-        text[0] += menu_of(pages, f":caption: {caption}\n")
+        if pages:
+            text[0] += menu_of(pages, f":caption: {caption}\n")
 
 
 def menu_of(pages: list[tuple[str, str]], caption: str = "") -> str:
@@ -126,7 +127,7 @@ def edit_link(app: Any, name: str, template: str, context: dict[str, Any], doctr
     path = f"docs/docsite/{name}.md" if name == root_doc else f"{name}.md"
     link: str | None = f"{REPOSITORY}/edit/main/{path}"
     if name.startswith("docs/reference/"):
-        # With a text for the pull request that antsibull-docs proposes.
+        # Without the text that antsibull-docs proposes for the pull request.
         link = (context["meta"] or {}).get("github_url", "").partition("?")[0]
     elif name in (NAMES, f"docs/{FIDELITY}"):
         link = None
@@ -162,11 +163,11 @@ def titles(app: Any, name: str, text: list[str]) -> None:
 
     def described(role: re.Match[str]) -> str:
         page = (SOURCE / "docs" / "reference" / f"{role[1]}_role.rst").read_text(encoding="utf-8")
-        return f"{role[0]} {re.findall('^Entry point .* -- (.+)', page, re.MULTILINE)[0]}"
+        return f"{role[0].rstrip()} {re.findall('^Entry point .* -- (.+)', page, re.MULTILINE)[0]}"
 
     if name == REFERENCE:
         text[0] = re.sub(r"^Azbatch\.Cmk\n=+$", "Modules and plugins\n===================", text[0], flags=re.MULTILINE)
-        text[0] = re.sub(r"^\* :ansplugin:`(\w+) role <.*> --$", described, text[0], flags=re.MULTILINE)
+        text[0] = re.sub(r"^\* :ansplugin:`(\w+) role <.*>` -- ?$", described, text[0], flags=re.MULTILINE)
 
 
 def to_site(app: Any, doctree: Any, name: str) -> None:

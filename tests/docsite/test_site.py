@@ -152,6 +152,15 @@ def test_a_page_names_the_pages_above_it(site: str, page: Page, name: str, bread
 
 
 @pytest.mark.usefixtures("server")
+def test_the_list_of_the_reference_describes_modules_and_roles() -> None:
+    text = (SITE / "docs/reference/index.html").read_text(encoding="utf-8")
+
+    assert "<title>Modules and plugins - azbatch.cmk</title>" in text
+    described = set(re.findall(r"(\w+) (?:module|role)</span></a> . \w", text))
+    assert described == {path.stem for part in ("plugins/modules/*.py", "roles/*") for path in ROOT.glob(part)}
+
+
+@pytest.mark.usefixtures("server")
 def test_edit_links_lead_to_the_source() -> None:
     """The reference of a plugin or a role is written in the plugin or the role. Its lists have no source."""
     link = re.compile(r'href="https://github\.com/azbatch/azbatch\.cmk/edit/main/([^"]*)" rel="edit"')

@@ -24,8 +24,8 @@ for (const element of document.querySelectorAll("th")) {
 // What is wider than the page scrolls, also with a keyboard.
 const scrollable = () => {
   for (const element of document.querySelectorAll("pre, .table-wrapper")) {
-    element.toggleAttribute("tabindex", element.scrollWidth > element.clientWidth);
-    if (element.hasAttribute("tabindex")) element.tabIndex = 0;
+    if (element.scrollWidth > element.clientWidth) element.tabIndex = 0;
+    else element.removeAttribute("tabindex");
   }
 };
 scrollable();
