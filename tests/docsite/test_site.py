@@ -162,7 +162,7 @@ def test_the_list_of_the_reference_describes_modules_and_roles() -> None:
 
 @pytest.mark.usefixtures("server")
 def test_edit_links_lead_to_the_source() -> None:
-    """The reference of a plugin or a role is written in the plugin or the role. Its lists have no source."""
+    """The reference of a plugin or a role is written in the plugin or the role. Generated lists have no source."""
     link = re.compile(r'href="https://github\.com/azbatch/azbatch\.cmk/edit/main/([^"]*)" rel="edit"')
     sources = {name: link.findall((SITE / name).read_text(encoding="utf-8")) for name in written()}
 
@@ -171,7 +171,7 @@ def test_edit_links_lead_to_the_source() -> None:
     assert sources[MODULE] == ["plugins/modules/batch_encryption_info.py"]
     assert sources[ROLE] == ["roles/rotate/meta/argument_specs.yml"]
     assert [name for name, found in sources.items() if not found] == [
-        *("docs/reference/docsite/guides.html", "docs/reference/environment_variables.html"),
-        "docs/reference/index.html",
+        *("docs/names.html", "docs/reference/docsite/guides.html", "docs/reference/environment_variables.html"),
+        *("docs/reference/index.html", "docs/sandbox-fidelity-list.html"),
     ]
     assert [path for found in sources.values() for path in found if not (ROOT / path).is_file()] == []
