@@ -52,7 +52,7 @@ from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import lines, noted
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import lines, links, noted
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import STATS
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import Progress, duration
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import Tally
@@ -126,6 +126,8 @@ class CallbackModule(CallbackBase):
         for line in lines(notes, self._groups, self._inventories):
             # Programs may read stdout, for example with the callback plugin ansible.posix.json.
             self._display.display(f"LEFT ALONE: {line}", stderr=True)
+        if notes:
+            self._display.display(f"ABOUT THESE CAUSES: {' '.join(links(notes))}", stderr=True)
         if self._file and self._report:
             try:
                 Path(self._file).write_text(f"{json.dumps(self._report, indent=2)}\n", encoding="utf-8")

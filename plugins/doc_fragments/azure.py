@@ -27,7 +27,7 @@ notes:
   - If the connection is C(local), the task runs in Ansible's own process, which avoids the start of a Python
     interpreter. Set the variable C(cmk_in_process) to V(false) to run the task as an ordinary module.
   - A failure returns a stable RV(ignore:code) and a message;
-    L(docs/errors.md,https://github.com/azbatch/azbatch.cmk/blob/main/docs/errors.md) lists all codes.
+    L(docs/errors.md,https://github.com/azbatch/azbatch.cmk/blob/main/docs/errors.md) describes all codes.
 """
 
     # Credentials, tenant and cloud of the caller, for all plugins that send requests to Azure.

@@ -103,7 +103,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import unlogged
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import not_listed
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, link_to
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _inventory
 
 # Since ansible-core 2.19, a string is a template only if it is trusted. Data from Azure is not trusted.
@@ -139,7 +139,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             rules = _inventory.rules(self.get_option("filters"))
             found = self._found(path, cache)
         except CmkError as failure:
-            raise AnsibleParserError(failure.msg) from None
+            raise AnsibleParserError(f"{failure} See {link_to(failure.code)}") from None
         self._warn(found)
         self._populate(found["accounts"], rules)
 

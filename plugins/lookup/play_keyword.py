@@ -136,4 +136,4 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             wanted = keywords.flag("cmk_set_stats", value_of("cmk_set_stats"), default=True)
             return [wanted and not given.get("ansible_check_mode")]
         except CmkError as wrong:
-            raise AnsibleLookupError(wrong.msg) from wrong
+            raise AnsibleLookupError(str(wrong)) from wrong

@@ -35,10 +35,10 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts, placeholders
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import settled, value_or_error
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused, documented
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
-from ansible_collections.azbatch.cmk.plugins.module_utils._module import JOURNAL
+from ansible_collections.azbatch.cmk.plugins.module_utils._module import JOURNAL, MESSAGES
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import LeftAlone
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import CLEAN_UP, STATS, flag
@@ -80,7 +80,14 @@ def _added(environment: Mapping[str, str]) -> Iterator[None]:
 def action_for(module: ModuleType, *checks: type[ActionBase]) -> type[ActionBase]:
     """The action plugin that runs the module of this collection with the module's arguments and results. `checks` are
     classes whose `run` may refuse the task first."""
-    return type("ActionModule", (LeftAlone, RoleVariables, *checks, InProcessAction), {"module": module})
+    return type("ActionModule", (Documented, LeftAlone, RoleVariables, *checks, InProcessAction), {"module": module})
+
+
+class Documented(ActionBase):  # type: ignore[misc]
+    """Adds the link to the code of a failure."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        return documented(super().run(tmp, task_vars))
 
 
 def _refused_async(action: str) -> Refused:
@@ -88,7 +95,8 @@ def _refused_async(action: str) -> Refused:
         f"{action} cannot run with async, because the other tasks of the run cannot know what a task in the background "
         "changes: they could change the same vault at the same time, or disable a key that the task sets. Remove async "
         "from the task. Hosts run side by side without it, as many as forks allows.",
-        code="async_not_supported",
+        code="invalid_option",
+        option="async",
         remedy="Remove async from the task.",
     )
 
@@ -222,11 +230,15 @@ class InProcessAction(ActionBase):
         return ran
 
     def _execute(self, task_vars: dict[str, Any], **options: Any) -> dict[str, Any]:
-        arguments = {**self._task.args, **options}
-        ran: dict[str, Any] = self._execute_module(
-            module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val
-        )
-        return ran
+        is_async = self._task.async_val
+        arguments = {**self._task.args, **options, **({} if is_async else {MESSAGES: True})}
+        ran: dict[str, Any] = self._execute_module(module_args=arguments, task_vars=task_vars, wrap_async=is_async)
+        messages = ran.pop(MESSAGES, {})
+        if messages and ran.get("code") != "internal_error":
+            # Since ansible-core 2.19, this has the message of the module, which Ansible would show.
+            ran.pop("exception", None)
+        warnings = [*ran.get("warnings", []), *messages.pop("warnings", [])]
+        return {**ran, **messages, **({"warnings": warnings} if warnings else {})}
 
     def _account_id(self, params: Mapping[str, Any], group: str, name: str) -> str:
         environment = {**os.environ, **self._environment()}

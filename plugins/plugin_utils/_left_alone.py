@@ -20,7 +20,7 @@ from ansible import constants
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, link_to
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import (
     LEFT_ALONE_FAILS,
     STATS,
@@ -143,6 +143,11 @@ def lines(
         text = re.sub(rf"\b{re.escape(one['account'])}\b", "", one["reason"]) if one["account"] else one["reason"]
         causes.setdefault((one["code"], _OF_ONE_ACCOUNT.sub("", text)), []).append(one)
     return [_line(code, together, groups, inventories) for (code, _text), together in causes.items()]
+
+
+def links(notes: Sequence[Mapping[str, str]]) -> list[str]:
+    """The links to the codes of the causes."""
+    return [link_to(code) for code in sorted({one["code"] for one in notes})]
 
 
 def _line(

@@ -18,7 +18,7 @@ from typing import Any
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Code
 
 # Whether the accounts that were left alone fail the run.
 LEFT_ALONE_FAILS = "cmk_left_alone_fails"
@@ -36,7 +36,7 @@ _PERCENTAGE = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 class WrongVariable(CmkError):
-    code = "invalid_option"
+    code: Code = "invalid_option"
 
     def __init__(self, name: str, value: Any, problem: str, remedy: str) -> None:
         super().__init__(f"{name} is '{value}', which {problem}. {remedy}", variable=name, value=value, remedy=remedy)

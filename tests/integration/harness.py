@@ -40,6 +40,12 @@ _OF_MODULES = re.compile(
         )
     )
 )
+# Advice to run another task: its module with its options, or an option that no variable of the role sets.
+_OF_OTHER_TASKS = re.compile(
+    r"\(azbatch\.cmk\.\w+[^()]*\)|azbatch\.cmk\.\w+ \([^()]*\)|\w+(?:: \w+)? in azbatch\.cmk\.\w+"
+)
+# An option or a module as messages mark it.
+_MARKED = re.compile(r"\b[OM]\(\w")
 _FAILS = "_fails"
 # A value that only Azure can assign, in a prediction.
 KNOWN = re.compile(r"\(known after apply(?:: [^()]+)?\)")
@@ -167,12 +173,20 @@ class Task:
         assert {one["status"] for one in self.writes} <= ({409} if by_azure else set()), short(self.writes)
         return self
 
-    def names_variables(self) -> None:
-        """Check that the message of a failed task of a role names no option and no module."""
+    def check_messages(self) -> None:
+        """Check that the messages of a task have no marks, that the message of a failure ends with the link to its
+        code, and that the message of a task of a role names variables, not options and modules."""
+        assert not _MARKED.search(json.dumps(self.result.get("warnings") or "", default=str)), str(self)
         # A failure without a code is Ansible's own, before the module runs.
-        if self.full_name.startswith("azbatch.cmk.") and "code" in self.result:
+        if not self.failed or "code" not in self.result:
+            return
+        assert not _MARKED.search(str(self)), str(self)
+        assert self.result["msg"].endswith(f"See {self.result['documentation']}"), str(self)
+        assert self.result["documentation"].endswith(f"/docs/errors.md#{self.result['code']}"), str(self)
+        if self.full_name.startswith("azbatch.cmk."):
             for text in ("msg", "remedy"):
-                assert not _OF_MODULES.search(str(self.result.get(text))), str(self)
+                said = _OF_OTHER_TASKS.sub("", str(self.result.get(text)))
+                assert not _OF_MODULES.search(said), str(self)
 
     def untouched(self) -> Task:
         assert not self.writes, f"{self.name} wrote: {short(self.writes)}"
@@ -394,8 +408,8 @@ class Ansible:
         done = ended(self.arguments(playbook, **options), variables, self.folder, timeout)
         run = Run(done.returncode, done.stdout, recorded(record), self.local_tmp)
         self.runs.append(run)
-        for one in run.failed:
-            one.names_variables()
+        for one in run.tasks:
+            one.check_messages()
         return run
 
     def play(

@@ -56,46 +56,43 @@ def reported(run: Run, title: str, code: str, option: str | None = None, value: 
 
 
 # Tasks that fail without a request to Azure.
-MALFORMED = {
-    "invalid_key_identifier": [
-        (encryption("no key", key_identifier="vault-one/key1"), "key_identifier", "vault-one/key1"),
-        (encryption("no vault", key_identifier="https://example.com/keys/key1"), "key_identifier", None),
-        (encryption("short version", key_identifier=f"{KEY}/abc"), "key_identifier", f"{KEY}/abc"),
-    ],
-    "invalid_account_name": [(encryption("account's name", account_name="my-batch"), "account_name", "my-batch")],
-    "invalid_name": [
-        (account("name too long", name="a" * 25), "name", "a" * 25),
-        (vault("vault's name", name="1vault"), "name", "1vault"),
-        (vault("two hyphens", name="my--vault"), "name", "my--vault"),
-        (key("key's name", name="my_key"), "name", "my_key"),
-    ],
-    "invalid_identity_id": [(account("no identity's id", identity_id="batch-cmk"), "identity_id", "batch-cmk")],
-    "invalid_principal_id": [(access("no guid", principal_id="operator"), "principal_id", "operator")],
-    "invalid_option": [
-        (back("key without need", key_identifier=KEY), "key_identifier", KEY),
-        (account("created without identity", key_identifier=KEY), "key_identifier", KEY),
-        (vault("retention", retention_days=6), "retention_days", 6),
-        (access("nobody"), "principal_id", None),
-        (key("duration", expires_in="90 days"), "expires_in", "90 days"),
-        (key("no time", max_version_age="P0D"), "max_version_age", "P0D"),
-        (key("policy", rotation_policy={"expiry_time": "P1Y"}), "rotation_policy", None),
-        (key("version", version="0" * 32), "version", "0" * 32),
-        (account("patience", wait_timeout=-1), "wait_timeout", -1),
-    ],
-    "key_type_not_supported": [(key("elliptic", key_type="EC"), "key_type", "EC")],
-    "key_size_not_supported": [(key("small", key_size=1024), "key_size", 1024)],
-    "unknown_cloud": [(back("cloud", cloud_environment="AzureGermany"), "cloud_environment", "AzureGermany")],
-}
+MALFORMED = [
+    (encryption("no key", key_identifier="vault-one/key1"), "key_identifier", "vault-one/key1"),
+    (encryption("no vault", key_identifier="https://example.com/keys/key1"), "key_identifier", None),
+    (encryption("short version", key_identifier=f"{KEY}/abc"), "key_identifier", f"{KEY}/abc"),
+    (encryption("account's name", account_name="my-batch"), "account_name", "my-batch"),
+    (account("name too long", name="a" * 25), "name", "a" * 25),
+    (vault("vault's name", name="1vault"), "name", "1vault"),
+    (vault("two hyphens", name="my--vault"), "name", "my--vault"),
+    (key("key's name", name="my_key"), "name", "my_key"),
+    (account("no identity's id", identity_id="batch-cmk"), "identity_id", "batch-cmk"),
+    (access("no guid", principal_id="operator"), "principal_id", "operator"),
+    (back("key without need", key_identifier=KEY), "key_identifier", KEY),
+    (account("created without identity", key_identifier=KEY), "key_identifier", KEY),
+    (vault("retention", retention_days=6), "retention_days", 6),
+    (access("nobody"), "principal_id", None),
+    (key("duration", expires_in="90 days"), "expires_in", "90 days"),
+    (key("no time", max_version_age="P0D"), "max_version_age", "P0D"),
+    (key("policy", rotation_policy={"expiry_time": "P1Y"}), "rotation_policy", None),
+    (key("version", version="0" * 32), "version", "0" * 32),
+    (account("patience", wait_timeout=-1), "wait_timeout", -1),
+    (key("elliptic", key_type="EC"), "key_type", "EC"),
+    (key("small", key_size=1024), "key_size", 1024),
+    (back("cloud", cloud_environment="AzureGermany"), "cloud_environment", "AzureGermany"),
+]
 
 
 def test_malformed_options(ansible: Ansible, service: Service, way: str) -> None:
-    reported_everywhere = [cases[0][0] for cases in MALFORMED.values()]
-    malformed = [one for cases in MALFORMED.values() for one, *_ in cases]
-    run = ansible.play([fails(one if one in reported_everywhere else here(one)) for one in malformed], way=way)
+    """In each way one task of each module, and the other tasks in Ansible's process."""
+    everywhere = list({next(iter(one)): one for one, *_ in MALFORMED}.values())
+    tasks = [one for one, *_ in MALFORMED]
+    run = ansible.play([fails(one if one in everywhere else here(one)) for one in tasks], way=way)
 
-    for code, cases in MALFORMED.items():
-        for one, option, value in cases if way == "in_process" else cases[:1]:
-            reported(run, one["name"], code, option, value)
+    for one, option, value in MALFORMED:
+        if way == "in_process" or one in everywhere:
+            failed = reported(run, one["name"], "invalid_option", option, value)
+            assert failed["documentation"].endswith("/docs/errors.md#invalid_option")
+            assert failed["msg"].endswith(f"See {failed['documentation']}")
     assert run.writes == []
     assert service.accounts() == []
 
@@ -131,10 +128,10 @@ def test_nonexistent_resources_and_credentials(ansible: Ansible, service: Servic
     reported(run, "no vault anywhere", "vault_not_found", "vault_name", "vault-one")
     reported(run, "no identity", "identity_not_found", "identity_id")
     reported(run, "no vault for a key", "vault_unreachable")
-    reported(run, "wrong secret", "secret_wrong", "secret")
+    reported(run, "wrong secret", "authentication_failed", "secret")
     reported(run, "expired secret", "secret_expired", "secret")
-    reported(run, "unknown client", "client_unknown", "client_id")
-    reported(run, "unknown tenant", "tenant_unknown", "tenant")
+    reported(run, "unknown client", "authentication_failed", "client_id")
+    reported(run, "unknown tenant", "authentication_failed", "tenant")
     assert run.writes == []
 
 
@@ -156,9 +153,9 @@ def test_missing_credentials(ansible: Ansible, way: str) -> None:
     reported(run, "no client", "credentials_missing", "client_id")
     assert "AZURE_CLIENT_ID" in run["no client"]["msg"]
     reported(run, "no secret", "credentials_missing", "secret")
-    reported(run, "no subscription at all", "subscription_missing", "subscription_id")
-    reported(run, "no profile", "profile_not_found", "profile", "nobody")
-    reported(run, "no certificate", "certificate_not_found", "x509_certificate_path", "/nowhere.pem")
+    reported(run, "no subscription at all", "invalid_option", "subscription_id")
+    reported(run, "no profile", "invalid_option", "profile", "nobody")
+    reported(run, "no certificate", "invalid_option", "x509_certificate_path", "/nowhere.pem")
 
 
 @pytest.mark.slow

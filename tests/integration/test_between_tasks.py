@@ -174,7 +174,7 @@ def test_provision_rejects_an_identity_name_before_creating_resources(ansible: A
     run = run_role(ansible, "provision", **settings)
 
     (failed,) = run.failed
-    failed.refused("invalid_identity_id")
+    failed.refused("invalid_option")
     assert [vault.name for vault in service.vaults.vaults.list_by_subscription()] == []
 
 

@@ -235,7 +235,7 @@ def test_a_user_with_a_password_is_refused_by_name(ansible: Ansible, service: Se
     user = {"AZURE_AD_USER": "somebody@contoso.com", "AZURE_PASSWORD": WRONG}
     run = ansible.play([fails(info("look"))], way=way, environment={**SIGNED_OUT, **user})
 
-    failed = run["look"].refused("user_credential_not_supported")
+    failed = run["look"].refused("credentials_missing")
     assert "AZURE_AD_USER" in failed["msg"]
     assert "service principal" in failed["msg"]
     assert "Azure CLI" not in failed["msg"]
@@ -249,7 +249,7 @@ def test_a_malformed_credential_file(ansible: Ansible, service: Service, way: st
     credentials.write_text(f"[default]\nclient_id=c\nsecret {WRONG}\n")
     look = fails(info("look", auth_source="credential_file"))
     run = ansible.play([look], way=way, verbosity=4, environment={**SIGNED_OUT, "ANSIBLE_DISPLAY_TRACEBACK": "always"})
-    run["look"].refused("credential_file_malformed")
+    run["look"].refused("credentials_missing")
     assert "line 3" in run["look"]["msg"]
     assert WRONG not in run.output
     assert WRONG not in str(run["look"].result)

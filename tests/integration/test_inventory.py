@@ -565,7 +565,7 @@ def test_subscription_that_does_not_exist(ansible: Ansible, service: Service) ->
         "SubscriptionNotFound",
     ):
         assert word in listing.warned
-    source(ansible, subscriptions=[unknown]).refused("SubscriptionNotFound")
+    source(ansible, subscriptions=[unknown]).refused("SubscriptionNotFound", "docs/errors.md#subscription_not_found")
 
 
 _LISTS = {"host": "management", "path": "Microsoft.Batch/batchAccounts[?]"}

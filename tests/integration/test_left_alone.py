@@ -81,6 +81,7 @@ def assert_reported(
     reported = {host: line for line in left_alone(run) for host in UNREADY if line.startswith(f"{host}: ")}
     assert sorted(reported) == sorted(unready), run.output
     assert len(left_alone(run)) == len(unready)
+    assert (run.output.count("\nABOUT THESE CAUSES: https://") == 1) is bool(unready), run.output
     for host, line in reported.items():
         # Check mode predicts that a creation that has begun is finished.
         assert (predicted and host == "creating") or UNREADY[host] in line

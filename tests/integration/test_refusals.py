@@ -146,8 +146,8 @@ def test_requests_that_azure_would_refuse(ansible: Ansible, service: Service, wa
     )
     codes = {one.name: (one["code"], one["option"]) for one in run}
     assert codes == {
-        "account's name is taken": ("account_name_taken", "account_name"),
-        "vault's name is taken": ("vault_name_taken", "vault_name"),
+        "account's name is taken": ("account_name_taken", "name"),
+        "vault's name is taken": ("vault_name_taken", "name"),
         "no such region": ("location_not_available", "location"),
         "no such region for a vault": ("location_not_available", "location"),
         "too short": ("invalid_option", "rotation_policy.expiry_time"),

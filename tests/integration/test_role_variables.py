@@ -27,7 +27,7 @@ def test_an_error_names_the_variable_of_the_role(ansible: Ansible, service: Serv
     run = run_role(ansible, "provision", cmk_vault_name="x", cmk_in_process=in_process)
 
     (failed,) = run.failed
-    failed.refused("invalid_name")
+    failed.refused("invalid_option")
     assert failed["msg"].startswith("cmk_vault_name is 'x': ")
     assert (failed["option"], failed["variable"]) == ("name", "cmk_vault_name")
 
@@ -40,7 +40,7 @@ def test_all_invalid_variables_are_reported_before_the_first_task(ansible: Ansib
     (failed,) = run.failed
     failed.refused("invalid_option")
     assert {one["variable"] for one in failed["problems"]} == set(wrong)
-    first, *lines = failed["msg"].splitlines()
+    first, *lines, _link = failed["msg"].splitlines()
     assert first == "3 values are missing or wrong:"
     assert lines == [f"{number}. {one['msg']}" for number, one in enumerate(failed["problems"], 1)]
     assert "cmk_identity_id is 'system'" in failed["msg"]
@@ -293,7 +293,8 @@ def test_a_required_variable_that_is_blank_is_missing(ansible: Ansible, service:
 
     (failed,) = run.failed
     failed.refused("invalid_option")
-    assert failed["msg"] == failed["remedy"].replace("Set ", "cmk_resource_group is not set. Set ", 1)
+    link = f" See {failed['documentation']}"
+    assert failed["msg"] == failed["remedy"].replace("Set ", "cmk_resource_group is not set. Set ", 1) + link
     assert failed["variable"] == "cmk_resource_group"
     assert run.requests == []
 
@@ -417,7 +418,7 @@ def test_a_preset_cmk_result_is_rejected(ansible: Ansible, service: Service) -> 
     run = run_role(ansible, "provision", cmk_result={"summary": "account1 uses an old key.", "changed": False})
 
     (failed,) = run.failed
-    failed.refused("result_preset")
+    failed.refused("invalid_option")
     assert run.requests == []
     assert "account1 uses an old key" not in run.output
 

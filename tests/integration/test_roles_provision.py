@@ -341,7 +341,8 @@ def test_an_account_on_its_key_keeps_its_user_assigned_identity(ansible: Ansible
         f"Set cmk_identity_id to {service.identity_id()} to keep it, or move the account to a Microsoft-managed key"
     )
     refused(run, ACCOUNT, advice)
-    assert "force" not in run[ACCOUNT]["msg"]
+    # No variable of the role sets this option.
+    assert "or set force: true in azbatch.cmk.batch_account_identity." in run[ACCOUNT]["msg"]
     assert (run[ACCOUNT]["code"], run[ACCOUNT]["variable"]) == ("identity_in_use", "cmk_identity_id")
     unchanged(provision(ansible, service, "user_assigned"))
 

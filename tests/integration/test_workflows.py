@@ -164,6 +164,6 @@ def test_an_audit(ansible: Ansible, service: Service) -> None:
     assert {**passed, "counts": {}} == {**result, "counts": {}, "findings": []}
 
     refused = audit(cmk_result=passed)
-    assert refused.failed[-1].get("code") == "result_preset"
+    assert refused.failed[-1].get("code") == "invalid_option"
     assert passed_on(refused) == {}
     assert passed_on(audit(cmk_audit_fail_on="perhaps")) == {}

@@ -38,6 +38,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Refused,
     Rejected,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
@@ -83,9 +84,9 @@ def test_creation_with_a_key_needs_a_user_assigned_identity() -> None:
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        ({"name": "my-batch"}, "invalid_name"),
-        ({"identity_id": "id-batch"}, "invalid_identity_id"),
-        ({"identity_id": identity_id(), "key_identifier": "batch"}, "invalid_key_identifier"),
+        ({"name": "my-batch"}, "invalid_option"),
+        ({"identity_id": "id-batch"}, "invalid_option"),
+        ({"identity_id": identity_id(), "key_identifier": "batch"}, "invalid_option"),
     ],
 )
 def test_malformed_option_is_refused(options: dict[str, str], code: str) -> None:
@@ -345,7 +346,7 @@ def test_an_account_is_not_created_with_a_key_whose_access_cannot_be_read(hidden
         account_plan.plan(goal(identity_id=identity_id(), key_identifier=KEY), seen(evidence=read))
 
     assert refused.value.code == "access_unknown"
-    assert "You may not." in refused.value.msg
+    assert "You may not." in str(refused.value)
 
 
 # An account that exists
@@ -437,7 +438,7 @@ def test_change_of_identity_is_refused(options: dict[str, Any], document: dict[s
         account_plan.plan(goal(**options), seen(document))
 
     assert refused.value.code == code
-    assert refused.value.facts["remedy"]
+    assert plain(refused.value.facts["remedy"])
 
 
 def test_refusal_names_the_account_that_would_lose_its_key() -> None:
@@ -445,7 +446,7 @@ def test_refusal_names_the_account_that_would_lose_its_key() -> None:
         account_plan.plan(goal(adopt_existing=True), seen(USER_ON_KEY))
 
     assert refused.value.facts["accounts"] == [account_id()]
-    assert KEY in refused.value.msg
+    assert KEY in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -468,8 +469,8 @@ def test_refusal_names_the_identity_of_the_account(
     with pytest.raises(Refused) as refused:
         account_plan.plan(goal(**options), seen(document))
 
-    assert advice in refused.value.msg
-    assert refused.value.facts["remedy"].startswith(advice)
+    assert advice in str(refused.value)
+    assert plain(refused.value.facts["remedy"]).startswith(advice)
     assert refused.value.facts["option"] == "identity_id"
 
 

@@ -504,7 +504,7 @@ def test_users_are_checked_again_after_a_failure(case: Case, used: bool) -> None
 
     assert world.writes == [*case.away, *(case.back if used else [])]
     assert failure.value.facts.get("restored", False) is used
-    assert (account_id("newcomer") in failure.value.msg) is used
+    assert (account_id("newcomer") in str(failure.value)) is used
 
 
 def test_after_all_permissions_are_restored_none_is_missing() -> None:

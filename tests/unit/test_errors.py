@@ -60,7 +60,7 @@ def test_facts_can_be_added_later() -> None:
 def test_invalid_option_has_option_value_problem_and_remedy() -> None:
     error = InvalidOption("key_size", 1024, "Batch takes other sizes.", "Use 2048.")
 
-    assert error.msg == "key_size is 1024: Batch takes other sizes. Use 2048."
+    assert error.msg == "O(key_size) is 1024: Batch takes other sizes. Use 2048."
     assert error.result() == {
         "msg": error.msg,
         "code": "invalid_option",

@@ -181,7 +181,7 @@ def test_an_operation_that_does_not_end_in_time(monkeypatch: pytest.MonkeyPatch)
         azure.gateway.finish("delete it", azure.gateway.begin("delete it", "DELETE", ACCOUNT))
 
     assert failed.value.facts["option"] == "wait_timeout"
-    assert "InProgress" in failed.value.msg
+    assert "InProgress" in str(failed.value)
 
 
 def test_a_refused_write_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

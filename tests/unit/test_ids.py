@@ -83,7 +83,7 @@ def test_invalid_key_identifiers_are_refused(value: str) -> None:
     with pytest.raises(InvalidOption) as refused:
         ids.parse_key_identifier(value, "cmk_key")
 
-    assert refused.value.code == "invalid_key_identifier"
+    assert refused.value.code == "invalid_option"
     assert refused.value.facts["option"] == "cmk_key"
     assert refused.value.facts["value"] == value
 
@@ -214,7 +214,7 @@ def test_name_is_refused(check: Callable[[str, str], str], value: str) -> None:
     with pytest.raises(InvalidOption) as refused:
         check(value, "vault_name")
 
-    assert refused.value.code == "invalid_vault_name"
+    assert refused.value.code == "invalid_option"
     assert refused.value.facts["option"] == "vault_name"
     assert refused.value.facts["value"] == value
 
@@ -252,7 +252,7 @@ def test_malformed_id_of_a_user_assigned_identity_is_refused(value: str) -> None
     with pytest.raises(InvalidOption) as refused:
         ids.parse_user_assigned_id(value, "identity_id")
 
-    assert refused.value.code == "invalid_identity_id"
+    assert refused.value.code == "invalid_option"
 
 
 @pytest.mark.parametrize(

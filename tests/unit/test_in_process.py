@@ -47,8 +47,9 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure import run_stor
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import RECENTLY, Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, _hash
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, MissingSdk
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import MANUAL, CmkError, MissingSdk
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, SentWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._module import MESSAGES
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _in_process
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import noted
 
@@ -152,6 +153,44 @@ def test_without_the_sdk_the_module_runs_in_a_separate_process(monkeypatch: pyte
     monkeypatch.setattr(_in_process, "_MISSING", MissingSdk("azure-identity is not installed."))
 
     assert run()["ran"] == "elsewhere"
+
+
+# The messages of a module in a separate process
+
+
+class Speaking(keyvault_cmk_key.ActionModule):
+    """Replaces the module in a separate process, which shows options if the action plugin does not ask for marks."""
+
+    code = "invalid_option"
+
+    def _execute_module(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        result = {"failed": True, "msg": "name is 'x'.", "code": self.code, "exception": "Module failed: name is 'x'."}
+        if kwargs["module_args"].get(MESSAGES):
+            result[MESSAGES] = {"msg": "O(name) is 'x'.", "warnings": ["Correct O(name)."]}
+        return result
+
+
+def refused_in_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **keywords: Any) -> dict[str, Any]:
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    args = {"vault_name": "myvault", "name": "batch", "state": "recovered"}
+    return run(action=Speaking, args=args, variables={"cmk_in_process": False}, **keywords)
+
+
+def test_the_action_shows_the_messages_of_a_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Since ansible-core 2.19, Ansible would show `exception` instead of the message of the action."""
+    result = refused_in_module(monkeypatch, tmp_path)
+
+    link = f"{MANUAL}#invalid_option"
+    assert result["msg"] == f"name is 'x'. See {link}"
+    assert result["warnings"] == ["Correct name."]
+    assert result["documentation"] == link
+    assert not {MESSAGES, "exception"} & result.keys()
+
+
+def test_the_traceback_of_a_bug_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Speaking, "code", "internal_error")
+
+    assert refused_in_module(monkeypatch, tmp_path)["exception"]
 
 
 # The locks that the action plugin holds while the module runs in a separate process
@@ -267,7 +306,7 @@ def test_a_module_in_check_mode_counts_as_nothing(handed_over: list[dict[str, An
 def test_a_task_in_the_background_cannot_lock_a_vault(handed_over: list[dict[str, Any]]) -> None:
     result = rotate(async_val=60)
 
-    assert (result["failed"], result["code"]) == (True, "async_not_supported")
+    assert (result["failed"], result["code"]) == (True, "invalid_option")
     assert handed_over == []
 
 
@@ -388,7 +427,7 @@ def test_a_module_in_check_mode_gets_no_journal(switched: type[Switch]) -> None:
 def test_a_task_in_the_background_cannot_set_a_key(switched: type[Switch]) -> None:
     result = switch(async_val=60)
 
-    assert (result["failed"], result["code"]) == (True, "async_not_supported")
+    assert (result["failed"], result["code"]) == (True, "invalid_option")
     assert switched.got == []
 
 
@@ -622,10 +661,8 @@ def test_a_wrong_flag_is_an_error() -> None:
     result = prepared(module, name="x").run(task_vars={"cmk_in_process": "perhaps"})
 
     assert result["failed"]
-    assert (
-        result["msg"]
-        == "cmk_in_process is 'perhaps', which is neither true nor false. Set cmk_in_process to true or false."
-    )
+    said = "cmk_in_process is 'perhaps', which is neither true nor false. Set cmk_in_process to true or false."
+    assert result["msg"] == f"{said} See {MANUAL}#invalid_option"
     assert module.runs == []
 
 
@@ -656,10 +693,11 @@ def test_failure_is_a_result_with_its_code_and_facts() -> None:
     result = run_module(Module(failure), name="x")
 
     assert result["failed"] is True
-    assert {name: result[name] for name in ("msg", "code", "accounts")} == {
-        "msg": "It is in use.",
+    assert {name: result[name] for name in ("msg", "code", "accounts", "documentation")} == {
+        "msg": f"It is in use. See {MANUAL}#in_use",
         "code": "in_use",
         "accounts": ["one"],
+        "documentation": f"{MANUAL}#in_use",
     }
 
 
@@ -841,11 +879,11 @@ def test_both_ways_return_the_invocation_or_neither(results: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     ("case", "code"),
     [
-        ("a malformed name", "invalid_account_name"),
-        ("a malformed identifier", "invalid_key_identifier"),
+        ("a malformed name", "invalid_option"),
+        ("a malformed identifier", "invalid_option"),
         ("credentials that are missing", "credentials_missing"),
-        ("a missing certificate", "certificate_not_found"),
-        ("a variable of the environment", "unknown_cloud"),
+        ("a missing certificate", "invalid_option"),
+        ("a variable of the environment", "invalid_option"),
     ],
 )
 def test_failure_has_its_code(results: dict[str, Any], case: str, code: str) -> None:
@@ -871,7 +909,7 @@ def test_wrong_use_names_the_option(results: dict[str, Any], case: str) -> None:
 @pytest.mark.parametrize("case", ["a name with a secret in it", "a secret of the environment"])
 def test_secret_is_taken_out_of_the_result(results: dict[str, Any], case: str) -> None:
     for result in both(results, case):
-        assert result["code"] == "invalid_account_name"
+        assert result["code"] == "invalid_option"
         assert SECRET not in json.dumps(result)
         assert "********" in result["msg"]
     for text in shown(results, case):

@@ -214,7 +214,7 @@ def test_subscription_that_is_no_guid(wrong: Any) -> None:
     with pytest.raises(InvalidOption, match=r"subscriptions is .*GUID") as refused:
         _inventory.checked_subscriptions([SUBSCRIPTION, wrong])
 
-    assert refused.value.code == "invalid_subscriptions"
+    assert refused.value.code == "invalid_option"
 
 
 # The documentation

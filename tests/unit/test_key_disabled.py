@@ -28,6 +28,7 @@ from goals import key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, NotFound, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step, step
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import disabled
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
@@ -111,7 +112,7 @@ def assert_refused_if(in_use: bool, observed: dict[str, Any], version: str | Non
     with pytest.raises(Refused) as refused:
         disable(observed, version)
     assert accounts_of(refused) == ["mybatch"]
-    return refused.value.msg
+    return str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_versions_that_may_not_be_listed() -> None:
         disable({**three_versions(), "versions": None}, OLD)
 
     assert denied.value.code == "permission_denied"
-    assert "list" in denied.value.msg
+    assert "list" in str(denied.value)
 
 
 def test_missing_key_cannot_be_disabled() -> None:
@@ -172,7 +173,7 @@ def test_a_deleted_key_cannot_be_disabled() -> None:
         disable(observed_key(deleted=deleted_key()))
 
     assert failed.value.code == "key_soft_deleted"
-    assert failed.value.facts["remedy"] == "Set state: recovered to recover it, or use another name."
+    assert plain(failed.value.facts["remedy"]) == "Set state: recovered to recover it, or use another name."
 
 
 # Deleted

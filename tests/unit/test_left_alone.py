@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import lines
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import lines, links
 
 KEY = "https://vault1.vault.azure.net/keys/key1"
 GROUPS = {
@@ -83,3 +83,10 @@ def test_a_deleted_account_may_be_missing_in_the_inventory() -> None:
     assert line.startswith(
         "a1: There is no Batch account a1. Create it. If the account was deleted or moved on purpose,"
     )
+
+
+def test_the_links_of_the_causes_are_shown_once() -> None:
+    """A link at the end of each line would be a part of its command."""
+    found = links([note("a1"), note("a2"), note("a3", "resource_locked")])
+
+    assert [link.rpartition("/")[2] for link in found] == ["errors.md#account_unavailable", "errors.md#resource_locked"]

@@ -12,10 +12,12 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import MANUAL, RULES
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Code, documented
 
 ROOT = Path(__file__).resolve().parents[2]
 # Links to files that are not in the released collection are URLs of the repository.
@@ -148,6 +150,13 @@ def test_every_address_outside_of_markdown_leads_somewhere(installed: Path) -> N
 def test_every_finding_of_a_report_has_its_heading() -> None:
     """The web page of an audit and the SARIF report link the heading of each finding."""
     assert [why for name in RULES if (why := broken(f"{MANUAL}#{name}", ROOT / "README.md"))] == []
+
+
+def test_every_code_of_a_failure_has_its_heading() -> None:
+    """The message of a failure ends with this link."""
+    links = [documented({"msg": "", "code": code})["documentation"] for code in get_args(Code)]
+
+    assert [why for link in links if (why := broken(link, ROOT / "README.md"))] == []
 
 
 def test_every_link_of_other_pages_leads_somewhere() -> None:

@@ -40,7 +40,7 @@ def test_hosts_that_match_nothing(value: Any, limit: str | None) -> None:
         hosts(value, limit)
 
     within = f" within the limit '{limit}'" if limit else ""
-    assert wrong.value.msg.startswith(f"cmk_hosts is '{value}', which matches no host of the inventory{within}. ")
+    assert str(wrong.value).startswith(f"cmk_hosts is '{value}', which matches no host of the inventory{within}. ")
     assert hosts(value, limit, required=False) == str(value)
 
 
@@ -64,10 +64,10 @@ def test_an_extra_variable_for_one_account(name: Any, pattern: str, limit: str |
         return
     with pytest.raises(keywords.WrongVariable) as wrong:
         check()
-    assert wrong.value.msg.startswith(
+    assert str(wrong.value).startswith(
         "cmk_account_name is 'account1', which is an extra variable, so it is the account of"
     )
-    assert "Remove cmk_account_name from the extra variables" in wrong.value.msg
+    assert "Remove cmk_account_name from the extra variables" in str(wrong.value)
 
 
 @pytest.mark.parametrize(

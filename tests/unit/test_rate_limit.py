@@ -27,6 +27,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
 
 ARM = "https://management.azure.com/subscriptions/S-1"
@@ -346,8 +347,8 @@ def test_a_wait_that_is_longer_than_the_task_may_take_is_an_error_at_once(
     assert failed.value.code == "throttled"
     assert (failed.value.facts["option"], failed.value.facts["value"]) == ("wait_timeout", 900)
     assert failed.value.facts["retry_after"] > 900
-    assert str(status) in failed.value.msg
-    assert failed.value.facts["remedy"] in failed.value.msg
+    assert str(status) in str(failed.value)
+    assert plain(failed.value.facts["remedy"]) in str(failed.value)
     assert (clock.now, paced.lines) == (1000, [])
 
 

@@ -351,7 +351,7 @@ def test_a_failure_names_the_rights_that_only_a_check_has_warned_of() -> None:
     with pytest.raises(Rejected) as failed:
         converge(goal("novel"), Shelf(nailed=frozenset({"novel"})), Books, rights=lambda _steps: ("You may not add.",))
 
-    assert failed.value.msg == "novel cannot be added. You may not add."
+    assert str(failed.value) == "novel cannot be added. You may not add."
 
 
 class Broken(Shelf):
@@ -423,7 +423,7 @@ def test_an_interrupted_write_is_reported_as_far_as_it_is_known(is_accepted: boo
 
     assert failed.value.facts["applied"] == ["add"] * is_accepted
     assert failed.value.facts["restored"] is not is_abandoned
-    assert ("may still take effect" in failed.value.msg) is is_abandoned
+    assert ("may still take effect" in str(failed.value)) is is_abandoned
 
 
 def test_a_second_signal_waits_for_the_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,7 +447,7 @@ def test_the_timeout_of_ansible_is_reported() -> None:
         run(goal("fable"), Timeout())
 
     assert failed.value.facts["timedout"] == {"period": 3}
-    assert "3 s" in failed.value.msg
+    assert "3 s" in str(failed.value)
 
 
 def test_a_bug_in_the_rollback_does_not_hide_the_failure() -> None:
@@ -638,7 +638,7 @@ def test_a_failed_change_is_rolled_back() -> None:
     assert failed.value.facts["applied"] == ["add", "add"]
     assert failed.value.facts["restored"] is True
     assert failed.value.facts["current_state"] == {"books": ["atlas"]}
-    assert failed.value.msg.endswith("1 books are on the shelf.")
+    assert str(failed.value).endswith("1 books are on the shelf.")
     # Write, read; a read that shows whether the change can stay; then the rollback: read, write, read.
     assert shelf.did == ["read", "add", "add", "read", "read", "read", "remove", "read"]
 
@@ -671,7 +671,7 @@ def test_a_failed_rollback_is_reported_with_the_first_failure() -> None:
         "azure": {"code": "Stuck"},
     }
     assert "current_state" not in failed.value.facts
-    assert failed.value.msg.endswith(
+    assert str(failed.value).endswith(
         "Restoring the previous setting also failed: fable cannot be removed. "
         "Azure had accepted the change, so it may be in effect."
     )
@@ -879,7 +879,7 @@ def test_a_change_that_took_effect_stays_if_the_resource_is_available(
 
     assert lamps.lit == {"red": stays}
     assert failed.value.facts["restored"] is not stays
-    assert ("The change took effect, and stays." in failed.value.msg) is stays
+    assert ("The change took effect, and stays." in str(failed.value)) is stays
     assert failed.value.facts["current_state"]["lit"] is stays
 
 

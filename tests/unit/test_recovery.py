@@ -99,7 +99,7 @@ def test_all_reasons_are_reported() -> None:
 
     assert failure.code == "not_recoverable"
     for part in ("identity", "allowed_repairs: network, key", "is disabled", "firewall"):
-        assert part in failure.msg
+        assert part in str(failure)
     assert [cause["name"] for cause in failure.facts["causes"]] == [
         "identity_missing",
         "network_closed",

@@ -132,7 +132,7 @@ def lacks(action: str, *needed: Needed, **options: Any) -> None:
         require(*needed, **options)
     assert denied.value.code == "permission_denied"
     assert denied.value.facts["action"] == action
-    assert action in denied.value.msg
+    assert action in str(denied.value)
     warnings = require(*needed, **options, predicts=True)
     assert any(action in warning for warning in warnings)
 

@@ -51,7 +51,7 @@ def error(code: str, message: str = "It says so.", *, inner: str | None = None, 
 def translated(raised: Exception, **options: str) -> CmkError:
     with pytest.raises(CmkError) as failed, azure_sdk.translated("read the key", **options):
         raise raised
-    assert failed.value.msg.startswith("Could not read the key")
+    assert str(failed.value).startswith("Could not read the key")
     assert failed.value.__cause__ is raised
     return failed.value
 
@@ -150,12 +150,12 @@ def test_missing_right_is_named(message: str, action: str | None) -> None:
 @pytest.mark.parametrize(
     ("message", "code", "option"),
     [
-        ("AADSTS7000215: Invalid client secret provided.", "secret_wrong", "secret"),
+        ("AADSTS7000215: Invalid client secret provided.", "authentication_failed", "secret"),
         ("AADSTS7000222: The provided client secret keys are expired.", "secret_expired", "secret"),
-        ("AADSTS700016: Application with identifier 'c' was not found.", "client_unknown", "client_id"),
-        ("AADSTS90002: Tenant 't' not found.", "tenant_unknown", "tenant"),
-        ("AADSTS900023: Specified tenant identifier 't' is neither", "tenant_unknown", "tenant"),
-        ("AADSTS700027: The certificate is not registered.", "certificate_wrong", "x509_certificate_path"),
+        ("AADSTS700016: Application with identifier 'c' was not found.", "authentication_failed", "client_id"),
+        ("AADSTS90002: Tenant 't' not found.", "authentication_failed", "tenant"),
+        ("AADSTS900023: Specified tenant identifier 't' is neither", "authentication_failed", "tenant"),
+        ("AADSTS700027: The certificate is not registered.", "authentication_failed", "x509_certificate_path"),
         ("AADSTS50105: something else", "authentication_failed", "auth_source"),
         ("Azure CLI not found on path", "authentication_failed", "auth_source"),
     ],
@@ -273,7 +273,7 @@ def test_package_that_is_too_old(monkeypatch: pytest.MonkeyPatch, found: str, en
     with pytest.raises(MissingSdk) as failed:
         azure_sdk.load("azure-core")
     assert failed.value.facts["found"] == found
-    assert found in failed.value.msg
+    assert found in str(failed.value)
 
 
 @pytest.mark.parametrize("name", ["azure.core.pipeline", "azure.identity._internal", "msal", "urllib3.connectionpool"])

@@ -33,6 +33,7 @@ from goals import access_goal, key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import usage
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
@@ -86,8 +87,8 @@ def test_resource_counts_as_in_use_if_accounts_could_not_be_listed(act: Act) -> 
     assert refused.value.code == "users_unknown"
     assert refused.value.facts["unlisted"] == [not_listed(HIDDEN)]
     for word in (HIDDEN, "The list was refused.", "Microsoft.Batch/batchAccounts/read", "force: true"):
-        assert word in refused.value.msg
-    assert refused.value.facts["remedy"] in refused.value.msg
+        assert word in str(refused.value)
+    assert plain(refused.value.facts["remedy"]) in str(refused.value)
 
 
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
@@ -133,4 +134,4 @@ def test_a_scope_without_a_missing_right_needs_none_granted() -> None:
     with pytest.raises(Refused) as refused:
         usage.require_whole(seen, "delete the key", "set force: true")
 
-    assert refused.value.facts["remedy"] == "Run the task again once they can be listed, or set force: true."
+    assert plain(refused.value.facts["remedy"]) == "Run the task again once they can be listed, or set force: true."

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, NotFound, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import document as vault_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
@@ -72,7 +73,7 @@ def test_malformed_name_is_refused() -> None:
     with pytest.raises(InvalidOption) as refused:
         goal(name="my--vault")
 
-    assert refused.value.code == "invalid_name"
+    assert refused.value.code == "invalid_option"
 
 
 def test_a_number_is_the_text_of_a_tag() -> None:
@@ -455,7 +456,7 @@ def test_required_vault() -> None:
             vault_document.required(None, "myvault", group, identifier)
 
         assert (failed.value.code, failed.value.facts["option"]) == ("vault_not_found", option)
-        assert failed.value.facts["remedy"].endswith(remedy)
+        assert plain(failed.value.facts["remedy"]).endswith(remedy)
 
 
 # From any state

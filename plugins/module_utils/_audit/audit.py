@@ -111,7 +111,7 @@ def _failed(
     return Refused(
         " ".join(filter(None, (found, unread, where))),
         code="audit_failed",
-        remedy="Fix the findings as the report describes, or set exceptions to accept them until a date.",
+        remedy="Fix the findings as the report describes, or set O(exceptions) to accept them until a date.",
         **returned,
     )
 
@@ -126,9 +126,9 @@ def _remedy_of_incomplete(report: Mapping[str, Any]) -> str:
     if not all(one["missing_rights"] for one in unread):
         advice.append("follow the remedies in the report")
     if unread:
-        advice.append("set exceptions to accept the finding not_read until a date")
+        advice.append("set O(exceptions) to accept the finding not_read until a date")
     remedy = ", ".join(advice)
-    return f"{remedy[0].upper()}{remedy[1:]}, or set fail_on: never."
+    return f"{remedy[0].upper()}{remedy[1:]}, or set O(fail_on=never)."
 
 
 def _where(files: Mapping[str, str]) -> str:
@@ -164,7 +164,7 @@ def _warnings(
             now, before = report["options"][name], previous["options"].get(name)
             if now != before:
                 yield (
-                    f"{name} is {json.dumps(now)}, and was {json.dumps(before)} in the earlier report, so some "
+                    f"O({name}) is {json.dumps(now)}, and was {json.dumps(before)} in the earlier report, so some "
                     "differences may not be changes."
                 )
     # If an item is misspelled, it requires a key of no account, and no finding shows that.
@@ -172,6 +172,6 @@ def _warnings(
         if accounts and not any(selector.fits(account) for account in accounts):
             said = {name: value for name, value in given.items() if value}
             near = "".join(f" Did you mean {one}?" for one in selector.closest(accounts))
-            yield f"No account matches the item {json.dumps(said)}.{near} Correct required."
+            yield f"No account matches the item {json.dumps(said)}.{near} Correct O(required)."
     for one in report["unused_exceptions"]:
         yield f"The exception of {one['finding']} for {', '.join(one['accounts'])} matches no finding."

@@ -102,9 +102,9 @@ def read(path: str, option: str, form: str) -> dict[str, Any] | None:
 
 def _not_written(path: Path, why: object) -> CmkError:
     return CmkError(
-        f"The report cannot be written to {path}: {why}. Set folder to a folder that can be written to.",
+        f"The report cannot be written to {path}: {why}. Set O(folder) to a folder that can be written to.",
         code="report_not_written",
         option="folder",
         value=str(path),
-        remedy="Set folder to a folder that can be written to.",
+        remedy="Set O(folder) to a folder that can be written to.",
     )

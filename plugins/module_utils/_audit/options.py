@@ -69,9 +69,11 @@ class Scope:
 def scope(params: Mapping[str, Any]) -> Scope:
     subscriptions, group, account = params["subscriptions"], params["resource_group"], params["account_name"]
     if subscriptions and group:
-        raise InvalidOption("subscriptions", subscriptions, "resource_group is set, too.", "Leave out one of the two.")
+        raise InvalidOption(
+            "subscriptions", subscriptions, "O(resource_group) is set, too.", "Leave out one of the two."
+        )
     if account and not group:
-        raise InvalidOption("resource_group", group, "account_name requires it.", "Set it to the account's group.")
+        raise InvalidOption("resource_group", group, "O(account_name) requires it.", "Set it to the account's group.")
     return Scope(
         tuple(dict.fromkeys(check_guid(one, "subscriptions").lower() for one in subscriptions)),
         group,

@@ -195,11 +195,7 @@ def _from_file(profile: str) -> dict[str, Any]:
         raise _malformed(error) from None
     if not parser.has_section(profile):
         raise InvalidOption(
-            "profile",
-            profile,
-            f"{_FILE} has no such section.",
-            "Add the section, or set another profile.",
-            code="profile_not_found",
+            "profile", profile, f"{_FILE} has no such section.", "Add the section, or set another O(profile)."
         )
     found = dict(parser.items(profile))
     if not any(found.get(name) for name in _APPLICATION):
@@ -213,13 +209,13 @@ def _refuse_user(source: str, user: str | None) -> None:
     if not user:
         return
     remedy = (
-        "Use a service principal: set tenant, client_id and secret (environment: AZURE_TENANT, AZURE_CLIENT_ID, "
-        "AZURE_SECRET), in AWX the fields Client ID, Client Secret and Tenant ID of the credential."
+        "Use a service principal: set O(tenant), O(client_id) and O(secret) (environment: AZURE_TENANT, "
+        "AZURE_CLIENT_ID, AZURE_SECRET), in AWX the fields Client ID, Client Secret and Tenant ID of the credential."
     )
     raise CmkError(
         f"Could not sign in: {source} is set, and this collection does not sign in with a user name and a password. "
         f"{remedy}",
-        code="user_credential_not_supported",
+        code="credentials_missing",
         option="client_id",
         remedy=remedy,
     )
@@ -230,16 +226,14 @@ def _malformed(error: Exception) -> CmkError:
     where = f" (line {', '.join(lines)})" if any(lines) else ""
     remedy = "Correct it: sections such as [default], with lines such as client_id=VALUE, each name once, in UTF-8."
     return CmkError(
-        f"The credential file {_FILE} cannot be read{where}. {remedy}", code="credential_file_malformed", remedy=remedy
+        f"The credential file {_FILE} cannot be read{where}. {remedy}", code="credentials_missing", remedy=remedy
     )
 
 
 def _certificate(identity: Any, options: Mapping[str, Any], authority: Mapping[str, Any]) -> Any:
     path = Path(options["x509_certificate_path"])
     if not path.is_file():
-        raise InvalidOption(
-            "x509_certificate_path", str(path), "there is no such file.", "Correct it.", code="certificate_not_found"
-        )
+        raise InvalidOption("x509_certificate_path", str(path), "there is no such file.", "Correct it.")
     return identity.CertificateCredential(options["tenant"], options["client_id"], str(path), **authority)
 
 
@@ -252,7 +246,7 @@ def _require(options: Mapping[str, Any], *names: str) -> None:
         )
         remedy = (
             f"Set {' and '.join(missing)} (environment: {', '.join('AZURE_' + name.upper() for name in missing)}), "
-            "or another auth_source."
+            "or another O(auth_source)."
         )
         raise CmkError(
             f"Could not sign in as an application: {given or ' and '.join(missing) + ' '}"
@@ -265,22 +259,25 @@ def _require(options: Mapping[str, Any], *names: str) -> None:
 
 def _unavailable(source: str, said: str) -> CmkError:
     """The error that a source has no credentials. `said` is what azure-identity reports."""
-    application = "Set tenant, client_id and secret (environment: AZURE_TENANT, AZURE_CLIENT_ID, AZURE_SECRET)"
+    application = "Set O(tenant), O(client_id) and O(secret) (environment: AZURE_TENANT, AZURE_CLIENT_ID, AZURE_SECRET)"
     tried, remedy = {
         "auto": (
-            "no credentials were found. client_id, secret and x509_certificate_path are not set, there is no "
-            f"credential file {_FILE}, and the Azure CLI has no session",
+            "no credentials were found. O(client_id), O(secret) and O(x509_certificate_path) are not set, there is "
+            f"no credential file {_FILE}, and the Azure CLI has no session",
             f"{application}, or run `az login`.",
         ),
         "cli": (
-            "the Azure CLI has no session (auth_source: cli)",
-            "Run `az login` as the user who runs the task, or set another auth_source.",
+            "the Azure CLI has no session (O(auth_source=cli))",
+            "Run `az login` as the user who runs the task, or set another O(auth_source).",
         ),
         "msi": (
-            "there is no managed identity (auth_source: msi)",
-            "Run the task on an Azure resource that has a managed identity, or set another auth_source.",
+            "there is no managed identity (O(auth_source=msi))",
+            "Run the task on an Azure resource that has a managed identity, or set another O(auth_source).",
         ),
-    }.get(source, (f"there are no credentials (auth_source: {source})", f"{application}, or set another auth_source."))
+    }.get(
+        source,
+        (f"there are no credentials (O(auth_source={source}))", f"{application}, or set another O(auth_source)."),
+    )
     return CmkError(
         f"Could not sign in: {tried} ({said.rstrip('.')}). {remedy}",
         code="credentials_missing",
@@ -321,7 +318,5 @@ def environment_of(name: str) -> Environment:
     by_name = {environment.name.lower(): environment for environment in _ENVIRONMENTS}
     if name.lower() not in by_name:
         names = ", ".join(environment.name for environment in _ENVIRONMENTS)
-        raise InvalidOption(
-            "cloud_environment", name, "this cloud is not known.", f"Use one of {names}.", code="unknown_cloud"
-        )
+        raise InvalidOption("cloud_environment", name, "this cloud is not known.", f"Use one of {names}.")
     return by_name[name.lower()]

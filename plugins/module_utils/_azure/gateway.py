@@ -23,7 +23,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from .._core.errors import NotFound, TimedOut, Unavailable
+from .._core.errors import Code, NotFound, TimedOut, Unavailable
 from . import sdk
 from .rate_limit import is_read
 from .session import Session
@@ -71,7 +71,7 @@ _PROVIDERS = {
 _RESOURCES = Provider("azure-mgmt-authorization", "AuthorizationManagementClient", "2021-04-01")
 _SUBSCRIPTIONS_API = "2022-12-01"
 _LOCKS_API = "2020-05-01"
-_UNREACHABLE = "vault_unreachable"
+_UNREACHABLE: Code = "vault_unreachable"
 LOCKS = "/providers/Microsoft.Authorization/locks"
 _NAMESPACE = re.compile(r".*/providers/([^/?]+)/", re.IGNORECASE)
 
@@ -178,7 +178,7 @@ class Gateway:
             if not poller.done():
                 raise TimedOut(
                     f"{what} has not finished after {timeout} s (state: {poller.status()}). Run the task again, with a "
-                    "longer wait_timeout if Azure is slow.",
+                    "longer O(wait_timeout) if Azure is slow.",
                     option="wait_timeout",
                     value=timeout,
                 )

@@ -254,9 +254,9 @@ def _left_after(bucket: Bucket, answer: Any, retry_after: float | None) -> Itera
 
 
 def _throttled(seconds: float, wait_timeout: float, reason: str) -> Unavailable:
-    remedy = f"Run the task again in {seconds:.0f} s, or set wait_timeout to more than that."
+    remedy = f"Run the task again in {seconds:.0f} s, or set O(wait_timeout) to more than that."
     return Unavailable(
-        f"The next request has to wait for {seconds:.0f} s in all, and wait_timeout is {wait_timeout} s: {reason}. "
+        f"The next request has to wait for {seconds:.0f} s in all, and O(wait_timeout) is {wait_timeout} s: {reason}. "
         f"{remedy}",
         code="throttled",
         option="wait_timeout",

@@ -180,11 +180,11 @@ class Identities:
         )
         if identity is None:
             raise NotFound(
-                f"There is no user-assigned identity {identity_id}. Create it, or correct identity_id.",
+                f"There is no user-assigned identity {identity_id}. Create it, or correct O(identity_id).",
                 code="identity_not_found",
                 option="identity_id",
                 value=str(identity_id),
-                remedy="Create the identity, or correct identity_id.",
+                remedy="Create the identity, or correct O(identity_id).",
             )
         return identity
 

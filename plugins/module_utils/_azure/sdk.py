@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from .._core.errors import CmkError, Denied, MissingSdk, NotFound, Rejected, Unavailable
+from .._core.errors import CmkError, Code, Denied, MissingSdk, NotFound, Rejected, Unavailable
 
 # Package -> its module, and its minimum version.
 FLOORS = {
@@ -42,7 +42,7 @@ FLOORS = {
 LOCKED = "ScopeLocked"
 QUOTA_EXCEEDED = "SubscriptionQuotaExceeded"
 # Refusals for other reasons than missing rights, by Azure's code: this collection's code, the reason and the remedy.
-_FORBIDDEN = {
+_FORBIDDEN: dict[str, tuple[Code, str, str]] = {
     LOCKED: (
         "resource_locked",
         "a lock of Azure Resource Manager forbids it",
@@ -136,31 +136,35 @@ def is_free(said: Mapping[str, Any]) -> bool:
     return bool(said["nameAvailable"]) or said.get("reason") != "AlreadyExists"
 
 
-_MISSING_ABOVE = {
+_MISSING_ABOVE: dict[str, tuple[Code, str, str]] = {
     "SubscriptionNotFound": (
         "subscription_not_found",
         "subscription_id",
-        "Correct subscription_id, or grant the caller access to the subscription.",
+        "Correct O(subscription_id), or grant the caller access to the subscription.",
     ),
     "InvalidSubscriptionId": (
         "subscription_not_found",
         "subscription_id",
-        "Correct subscription_id, which must be a GUID.",
+        "Correct O(subscription_id), which must be a GUID.",
     ),
     "ResourceGroupNotFound": (
         "resource_group_not_found",
         "resource_group",
-        "Correct resource_group, or create the resource group.",
+        "Correct O(resource_group), or create the resource group.",
     ),
 }
 # Entra's number -> code, option, remedy. Numbers: learn.microsoft.com, "Microsoft Entra authentication error codes".
-_ENTRA = {
-    "7000215": ("secret_wrong", "secret", "Set it to the value (not the id) of a current secret of the application."),
-    "7000222": ("secret_expired", "secret", "Make a new secret for the application and set it."),
-    "700016": ("client_unknown", "client_id", "Correct client_id or tenant: the tenant has no such application."),
-    "90002": ("tenant_unknown", "tenant", "Correct tenant: Microsoft Entra ID has no tenant of this name."),
-    "900023": ("tenant_unknown", "tenant", "Correct tenant: it is a GUID or a domain name."),
-    "700027": ("certificate_wrong", "x509_certificate_path", "Register the certificate with the application."),
+_ENTRA: dict[str, tuple[Code, str, str]] = {
+    "7000215": ("authentication_failed", "secret", "Set O(secret) to the value (not the id) of a current secret."),
+    "7000222": ("secret_expired", "secret", "Create a new secret of the application, and set O(secret) to its value."),
+    "700016": (
+        "authentication_failed",
+        "client_id",
+        "Correct O(client_id) or O(tenant): the tenant has no such application.",
+    ),
+    "90002": ("authentication_failed", "tenant", "Correct O(tenant): Microsoft Entra ID has no tenant of this name."),
+    "900023": ("authentication_failed", "tenant", "Correct O(tenant): it is a GUID or a domain name."),
+    "700027": ("authentication_failed", "x509_certificate_path", "Register the certificate with the application."),
 }
 _PERMISSION = re.compile(
     r"perform action '(?P<arm>[^']+)'|Action: '(?P<rbac>[^']+)'|does not have (?P<policy>keys \S+) permission"
@@ -176,7 +180,7 @@ def is_missing_above(answer: Any) -> bool:
 
 
 @contextmanager
-def translated(what: str, unreachable: str = "unreachable") -> Iterator[None]:
+def translated(what: str, unreachable: Code = "unreachable") -> Iterator[None]:
     """Convert the SDKs' exceptions to this collection's errors.
 
     `what` is the attempted action as an infinitive, `unreachable` the code of the error if there is no response.
@@ -214,7 +218,7 @@ def _authentication(what: str, error: Any) -> CmkError:
     unknown_tenant = "Unable to get authority configuration" in error.message
     code, option, remedy = _ENTRA.get(
         number[1] if number else "90002" if unknown_tenant else "",
-        ("authentication_failed", "auth_source", "Check the options tenant, client_id, secret and auth_source."),
+        ("authentication_failed", "auth_source", "Check O(tenant), O(client_id), O(secret) and O(auth_source)."),
     )
     return CmkError(
         f"Could not {what}: signing in failed. {_reported(error.message)} {remedy}",
@@ -302,7 +306,7 @@ def is_of_proxy(message: str) -> bool:
     return bool(_PROXY_FAILED.search(message)) and not _HOST_FAILED.search(message)
 
 
-def no_response(what: str, message: str, unreachable: str) -> Unavailable:
+def no_response(what: str, message: str, unreachable: Code) -> Unavailable:
     """The error if there was no response to `what`. `unreachable` is the code if the host failed, not the proxy."""
     name, proxy, secret = _proxy()
     said = message.replace(secret, "...") if secret else message

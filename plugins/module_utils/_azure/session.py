@@ -115,8 +115,7 @@ class Session:
                 "subscription_id",
                 subscription,
                 "no subscription is known.",
-                "Set subscription_id (environment: AZURE_SUBSCRIPTION_ID).",
-                code="subscription_missing",
+                "Set O(subscription_id) (environment: AZURE_SUBSCRIPTION_ID).",
             )
         return str(subscription)
 
@@ -299,4 +298,4 @@ def _reason(complaint: CmkError) -> str:
     azure = complaint.facts.get("azure")
     if azure:
         return f"Azure reports: ({azure['code']}) {azure['message']}"
-    return complaint.msg if isinstance(complaint, Unavailable) else ""
+    return str(complaint) if isinstance(complaint, Unavailable) else ""

@@ -98,7 +98,7 @@ class VisibleAccounts:
             others = self._resources.subscription_ids()[1:]
         except CmkError as reason:
             others = []
-            unlisted.append(not_listed("/subscriptions", reason.msg, "Microsoft.Resources/subscriptions/read"))
+            unlisted.append(not_listed("/subscriptions", str(reason), "Microsoft.Resources/subscriptions/read"))
         lists = map_concurrent(self._list, others)
         listed = self._of({own: own_list.result(), **lists})
         accounts = self._session.journal.with_written(listed["accounts"])
@@ -157,10 +157,10 @@ class VisibleAccounts:
         """
         scope = f"/subscriptions/{subscription}"
         if isinstance(listed, CmkError):
-            return not_listed(scope, listed.msg, READ_ACCOUNTS if isinstance(listed, Denied) else None)
+            return not_listed(scope, str(listed), READ_ACCOUNTS if isinstance(listed, Denied) else None)
         permissions = value_or_error(lambda: self._resources.permissions(scope, listed_at), CmkError)
         if isinstance(permissions, CmkError):
-            return not_listed(scope, f"The list may be incomplete. {permissions.msg}", READ_ACCOUNTS)
+            return not_listed(scope, f"The list may be incomplete. {permissions}", READ_ACCOUNTS)
         if not allows(permissions, READ_ACCOUNTS):
             lacks = f"The list may be incomplete, because the caller lacks {READ_ACCOUNTS} at this scope."
             return not_listed(scope, lacks, READ_ACCOUNTS)
@@ -206,7 +206,7 @@ def _naming_list(listed: list[Account] | CmkError) -> list[Account] | CmkError:
     if not isinstance(listed, CmkError) or listed.facts.get("option") != "subscription_id":
         return listed
     remedy = listed.facts["remedy"]
-    named = remedy.replace("subscription_id", "subscriptions")
+    named = remedy.replace("O(subscription_id)", "O(subscriptions)")
     error = copy(listed)
     error.msg = listed.msg.replace(remedy, named)
     error.facts = {**listed.facts, "option": "subscriptions", "remedy": named}
@@ -245,7 +245,7 @@ class DiskKeys:
             pools = self._pools(account_id)
         except CmkError as reason:
             if isinstance(reason, Denied) and not is_unavailable(reason):
-                return {"disks": [], "failure": {"scope": account_id, "reason": reason.msg, "action": POOLS_READ}}
+                return {"disks": [], "failure": {"scope": account_id, "reason": str(reason), "action": POOLS_READ}}
             if is_unavailable(reason) and is_failed(account) and self._is_settled(account):
                 # Its creation has failed. It counts for its own key only. Otherwise no version would ever end.
                 return {"disks": [], "failure": None}

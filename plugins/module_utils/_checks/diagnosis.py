@@ -100,7 +100,7 @@ def describe(observed: Symptoms) -> dict[str, Any]:
             for cause in found
         ],
         "recoverable": all(cause.repair for cause in _to_repair(observed)),
-        "unknown": [error.msg for error in unread(observed)],
+        "unknown": [str(error) for error in unread(observed)],
         "vault": _place(evidence, observed),
         "key_identifiers": _needed(evidence, needed),
         "preflight": preflight.describe(checks),
@@ -216,7 +216,7 @@ def lost_key(observed: Symptoms) -> tuple[list[str], list[str]]:
         elif doubtful := doubtful_versions(observed):
             unknown.append(doubtful)
     elif isinstance(evidence.bundle, CmkError):
-        unknown.append(evidence.bundle.msg)
+        unknown.append(str(evidence.bundle))
     granted = preflight.granted_to_each(evidence)
     access, network = checks["access_granted"], checks["network_open_to_batch"]
     if access.status == FAILED and not any(has.issuperset(_NEEDED_IN_USE) for has in granted.values()):
@@ -358,7 +358,7 @@ def doubtful_versions(observed: Symptoms) -> str:
             return ""
         return (
             f"It is not known whether the account needs a previous version of the key {evidence.key.name}. "
-            f"{observed['versions'].msg}"
+            f"{observed['versions']}"
         )
     unusable = _unusable_of(_possible(evidence, observed), evidence)
     if not unusable or _is_usable(evidence, observed) is False:

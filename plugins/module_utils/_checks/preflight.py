@@ -174,7 +174,7 @@ def _of_key(judge: Callable[[KeyBundle, Evidence], Judgement]) -> Callable[[Evid
 
 
 def _unseen(what: str, error: CmkError | None) -> str:
-    return f"{what} could not be read: {error.msg}" if error else f"{what} was not found."
+    return f"{what} could not be read: {error}" if error else f"{what} was not found."
 
 
 def _identity_present(evidence: Evidence) -> Judgement:
@@ -183,7 +183,7 @@ def _identity_present(evidence: Evidence) -> Judgement:
         if evidence.principals
         else "The account has no identity."
     )
-    return bool(evidence.principals), text, "Give the account an identity with azbatch.cmk.batch_account_identity."
+    return bool(evidence.principals), text, "Give the account an identity with M(azbatch.cmk.batch_account_identity)."
 
 
 def is_unreachable(bundle: KeyBundle | CmkError | None) -> TypeGuard[CmkError]:
@@ -194,22 +194,22 @@ def is_unreachable(bundle: KeyBundle | CmkError | None) -> TypeGuard[CmkError]:
 def _vault_reachable(evidence: Evidence) -> Judgement:
     answer = evidence.bundle
     if is_unreachable(answer):
-        return False, answer.msg, "Correct the key identifier, or recover the vault if it was deleted."
+        return False, str(answer), "Correct O(key_identifier), or recover the vault if it was deleted."
     if isinstance(evidence.vault, CmkError) and isinstance(answer, CmkError):
-        return None, answer.msg, ""
+        return None, str(answer), ""
     return True, f"{evidence.key.vault_url} is reachable.", ""
 
 
 def _soft_delete(vault: Vault, _evidence: Evidence) -> Judgement:
     on = vault["properties"].get("enableSoftDelete", True)
-    return on, f"Soft delete is {'on' if on else 'off'}.", "Turn it on with azbatch.cmk.keyvault_cmk_vault."
+    return on, f"Soft delete is {'on' if on else 'off'}.", "Turn it on with M(azbatch.cmk.keyvault_cmk_vault)."
 
 
 def _purge_protection(evidence: Evidence) -> Judgement:
     on = _has_purge_protection(evidence)
     if on is None:
         return None, "neither the vault nor the key could be read.", ""
-    return on, f"Purge protection is {'on' if on else 'off'}.", "Turn it on with azbatch.cmk.keyvault_cmk_vault."
+    return on, f"Purge protection is {'on' if on else 'off'}.", "Turn it on with M(azbatch.cmk.keyvault_cmk_vault)."
 
 
 def _has_purge_protection(evidence: Evidence) -> bool | None:
@@ -235,9 +235,9 @@ def _key_exists(evidence: Evidence) -> Judgement:
         return None, _unseen("the key", evidence.bundle), ""
     if evidence.bundle is None:
         if evidence.key.version:
-            remedy = "Correct the version in the key identifier, or leave it out to follow the latest version."
+            remedy = "Correct the version in O(key_identifier), or leave it out to follow the latest version."
             return False, f"There is no key version {evidence.key}.", remedy
-        remedy = "Create the key with azbatch.cmk.keyvault_cmk_key, or correct the key identifier."
+        remedy = "Create the key with M(azbatch.cmk.keyvault_cmk_key), or correct O(key_identifier)."
         return False, f"There is no key {evidence.key}.", f"{remedy} If the key was deleted, recover it."
     return True, f"{evidence.bundle['key']['kid']} exists.", ""
 
@@ -272,7 +272,7 @@ def _ops_wrap_unwrap(bundle: KeyBundle, _evidence: Evidence) -> Judgement:
     allowed = bundle["key"].get("key_ops", [])
     holds = set(key_document.OPERATIONS) <= set(allowed)
     text = f"The key allows {', '.join(allowed) or 'nothing'}."
-    return holds, text, "Allow wrapKey and unwrapKey with azbatch.cmk.keyvault_cmk_key."
+    return holds, text, "Allow wrapKey and unwrapKey with M(azbatch.cmk.keyvault_cmk_key)."
 
 
 def _access_granted(vault: Vault, evidence: Evidence) -> Judgement:
@@ -289,7 +289,7 @@ def _access_granted(vault: Vault, evidence: Evidence) -> Judgement:
         if lacking
         else "The identity may get, wrapKey and unwrapKey."
     )
-    return not lacking, text, "Grant the access with azbatch.cmk.keyvault_cmk_access."
+    return not lacking, text, "Grant the access with M(azbatch.cmk.keyvault_cmk_access)."
 
 
 def _missing(vault: Vault, principal: str, evidence: Evidence) -> list[str]:

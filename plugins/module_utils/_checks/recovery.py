@@ -107,7 +107,7 @@ def _not_repaired(
     if excluded:
         remedy = "Add the missing repairs, or make them in another way."
         yield Refused(
-            f"These repairs that the account needs are not in allowed_repairs: {', '.join(excluded)}. {remedy}",
+            f"These repairs that the account needs are not in O(allowed_repairs): {', '.join(excluded)}. {remedy}",
             code="repair_not_allowed",
             option="allowed_repairs",
             value=list(allowed),

@@ -30,7 +30,9 @@ def require_available(location: str, regions: Collection[str] | None, resource: 
     # A region with a typing error, or the first regions.
     closest = get_close_matches(normalized(location), known, n=1)
     remedy = (
-        f"Set location to {closest[0]}." if closest else f"Set location to a region such as {', '.join(known[:3])}."
+        f"Set O(location) to {closest[0]}."
+        if closest
+        else f"Set O(location) to a region such as {', '.join(known[:3])}."
     )
     raise InvalidOption(
         "location",
@@ -45,4 +47,4 @@ def difference(resource: str, has: str, wanted: str | None) -> tuple[str, ...]:
     """The warning that an existing resource is not in the requested region; empty if no region is requested."""
     if wanted is None or normalized(wanted) == normalized(has):
         return ()
-    return (f"{resource} exists in the region {has}, not in {wanted}. location is used only for its creation.",)
+    return (f"{resource} exists in the region {has}, not in {wanted}. O(location) is used only for its creation.",)

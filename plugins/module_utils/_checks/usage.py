@@ -28,7 +28,7 @@ from .._resources.key.document import updated_at, version_of
 from .rights import READ_ACCOUNTS, READ_PERMISSIONS
 from .versions import KeyVersions, User, margin_ends, versions_possibly_in_use
 
-_FORCE = "set force: true if such accounts may lose their key"
+_FORCE = "set O(force=true) if such accounts may lose their key"
 # The type of an account's identity if it is not known which one a write of the run has given it.
 UNKNOWN_IDENTITY = "Unknown"
 
@@ -252,7 +252,9 @@ def guard(users: list[str], visible: Visible, what: str, *, force: bool) -> tupl
     if not force:
         require_whole(visible, what, _FORCE)
     names = ", ".join(users)
-    warnings = (f"These {_kinds(users)} may lose their key, because force allows to {what}: {names}.",) if users else ()
+    warnings = (
+        (f"These {_kinds(users)} may lose their key, because O(force) allows to {what}: {names}.",) if users else ()
+    )
     return (*warnings, *pools_unknown(users, visible), *map(not_listed, visible["unlisted"]))
 
 
@@ -306,7 +308,7 @@ def _rights_to_list(action: str) -> str:
 def recently_used(what: str, ids: Sequence[str], until: float) -> Refused:
     """The refusal inside the margin. `what` is the change as an infinitive."""
     remedy = (
-        "Run the task again after that time. If the key is leaked, set unused_for: P0D. Accounts that still need it "
+        "Run the task again after that time. If the key is leaked, set O(unused_for=P0D). Accounts that still need it "
         "may then lose their key."
     )
     why = f"These accounts and pools were changed so recently that Batch may still need it: {', '.join(ids)}."
@@ -329,8 +331,8 @@ def cut_short(what: str, ids: Iterable[str], *, others: bool = False) -> tuple[s
     if not names:
         return ()
     return (
-        f"Batch may need {what} for seven days after accounts have last used it, but unused_for is shorter. These may "
-        f"lose their key: {names}.",
+        f"Batch may need {what} for seven days after accounts have last used it, but O(unused_for) is shorter. These "
+        f"may lose their key: {names}.",
     )
 
 
@@ -351,11 +353,11 @@ def _in_use(what: str, users: list[str], visible: Visible) -> CmkError:
     more = "".join(f" {one}" for one in (*pools_unknown(users, visible), *map(not_listed, unlisted)))
     return Refused(
         f"Refused to {what}, because these {_kinds(users)} use it: {names}. Switch the accounts to another key "
-        "first (azbatch.cmk.batch_encryption); if the vault is to be deleted, to a key in another vault. Or set "
-        f"force: true if the accounts may lose their key.{more}",
+        "first (azbatch.cmk.switch); if the vault is to be deleted, to a key in another vault. Or set "
+        f"O(force=true) if the accounts may lose their key.{more}",
         code="in_use",
         accounts=[user for user in users if not is_pool(user)],
         pools=[user for user in users if is_pool(user)],
         unlisted=list(unlisted),
-        remedy="Switch the accounts to another key, or set force: true.",
+        remedy="Switch the accounts to another key, or set O(force=true).",
     )

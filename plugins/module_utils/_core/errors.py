@@ -10,29 +10,112 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypeVar, cast
+
+from .markup import plain
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
+# The codes of failures, in the order of docs/errors.md, which describes each of them.
+Code = Literal[
+    # Options
+    "invalid_option",
+    "location_not_available",
+    # Signing in
+    "credentials_missing",
+    "secret_expired",
+    "authentication_failed",
+    "missing_sdk",
+    # Resource not found
+    "subscription_not_found",
+    "resource_group_not_found",
+    "account_not_found",
+    "identity_not_found",
+    "vault_not_found",
+    "version_not_found",
+    "key_not_found",
+    "not_found",
+    # Service unavailable
+    "unreachable",
+    "vault_deleted",
+    "vault_unreachable",
+    "service_unavailable",
+    "throttled",
+    "account_failed",
+    "account_under_way",
+    "account_unavailable",
+    "timed_out",
+    # Rights
+    "permission_denied",
+    "quota_exceeded",
+    "resource_locked",
+    "availability_unknown",
+    "access_unknown",
+    "network_denied",
+    "vault_in_other_tenant",
+    # Refused to protect an account
+    "not_recoverable",
+    "repair_not_allowed",
+    "preflight_failed",
+    "in_use",
+    "users_unknown",
+    "account_not_on_cmk",
+    "account_on_another_key",
+    "recently_used",
+    "identity_in_use",
+    "account_without_identity",
+    "identity_differs",
+    "account_name_taken",
+    "vault_not_premium",
+    "vault_name_taken",
+    "vault_authorization_differs",
+    "vault_soft_deleted",
+    "key_disabled",
+    "key_soft_deleted",
+    "key_type_differs",
+    "rotation_policy_differs",
+    "key_size_differs",
+    # Audit
+    "audit_failed",
+    "audit_incomplete",
+    "report_not_written",
+    # Refused or not confirmed by Azure
+    "rejected_by_service",
+    "not_confirmed",
+    "plan_outdated",
+    # Interruptions and bugs
+    "account_of_other_host",
+    "canary_failed",
+    "interrupted",
+    "internal_error",
+]
+# The page of the installed version that describes each code.
+MANUAL = "https://github.com/azbatch/azbatch.cmk/blob/1.0.0/docs/errors.md"
+
+
 class CmkError(Exception):
     """A failure with a human-readable message and a stable code for playbooks.
 
+    `msg` and the remedy mark options and modules (markup.py). `str(error)` is the message without marks, for reports.
     Facts are further values of the task's result: the option and its value, the remedy, the steps that were applied.
     """
 
-    code = "failed"
+    code: Code | Literal["failed"] = "failed"
     # Whether the failure concerns only an account, with its key, its vault and the caller's rights there. Otherwise it
     # concerns the run, such as a missing credential, throttling, or a network without a connection.
     is_of_account = False
 
-    def __init__(self, msg: str, *, code: str | None = None, is_of_account: bool | None = None, **facts: Any) -> None:
+    def __init__(self, msg: str, *, code: Code | None = None, is_of_account: bool | None = None, **facts: Any) -> None:
         super().__init__(msg)
         self.msg = msg
         self.code = code or self.code
         self.is_of_account = self.is_of_account if is_of_account is None else is_of_account
         self.facts = facts
+
+    def __str__(self) -> str:
+        return plain(self.msg)
 
     def add(self, sentence: str) -> None:
         """Add a sentence to the message, such as the outcome of a rollback."""
@@ -44,15 +127,28 @@ class CmkError(Exception):
         return {"msg": self.msg, "code": self.code, **scope, **self.facts}
 
 
+def link_to(code: str) -> str:
+    return f"{MANUAL}#{code}"
+
+
+def documented(result: dict[str, Any]) -> dict[str, Any]:
+    """The result of a task. That of a failure has the link to its code, which also ends the message."""
+    if "code" not in result or "msg" not in result:
+        return result
+    link = link_to(result["code"])
+    separator = "\n" if "\n" in result["msg"] else " "
+    return {**result, "msg": f"{result['msg']}{separator}See {link}", "documentation": link}
+
+
 class InvalidOption(CmkError):
     """An option's value that is never valid; refused before anything is read or written."""
 
-    code = "invalid_option"
+    code: Code = "invalid_option"
 
-    def __init__(self, option: str, value: Any, problem: str, remedy: str, *, code: str | None = None) -> None:
+    def __init__(self, option: str, value: Any, problem: str, remedy: str, *, code: Code | None = None) -> None:
         given = "not set" if value is None else repr(value)
         super().__init__(
-            f"{option} is {given}: {problem} {remedy}", code=code, option=option, value=value, remedy=remedy
+            f"O({option}) is {given}: {problem} {remedy}", code=code, option=option, value=value, remedy=remedy
         )
 
 
@@ -71,7 +167,7 @@ class Problems:
             self.found.append(wrong)
             return cast(T, None)
 
-    def add(self, option: str, value: Any, problem: str, remedy: str, *, code: str | None = None) -> None:
+    def add(self, option: str, value: Any, problem: str, remedy: str, *, code: Code | None = None) -> None:
         self.found.append(InvalidOption(option, value, problem, remedy, code=code))
 
     def refuse(self) -> None:
@@ -107,52 +203,52 @@ class Refused(CmkError):
 
 
 class NotFound(CmkError):
-    code = "not_found"
+    code: Code = "not_found"
     is_of_account = True
 
 
 class Denied(CmkError):
     """The caller's own permissions do not allow it."""
 
-    code = "permission_denied"
+    code: Code = "permission_denied"
     is_of_account = True
 
 
 class Rejected(CmkError):
     """The service has refused the request."""
 
-    code = "rejected_by_service"
+    code: Code = "rejected_by_service"
     is_of_account = True
 
 
 class Unavailable(CmkError):
     """The service could not be reached or did not respond properly."""
 
-    code = "service_unavailable"
+    code: Code = "service_unavailable"
 
 
 class AccountUnavailable(Unavailable):
-    code = "account_unavailable"
+    code: Code = "account_unavailable"
     is_of_account = True
 
 
 class TimedOut(CmkError):
-    code = "timed_out"
+    code: Code = "timed_out"
 
 
 class NotConverged(CmkError):
     """The service has accepted the change, but a later read does not show it (invariant I4)."""
 
-    code = "not_confirmed"
+    code: Code = "not_confirmed"
 
 
 class PlanOutdated(CmkError):
     """Another task or user has created the resource, or moved the account, since the change was planned. Nothing
     was written, so the change can be planned again."""
 
-    code = "plan_outdated"
+    code: Code = "plan_outdated"
     is_of_account = True
 
 
 class MissingSdk(CmkError):
-    code = "missing_sdk"
+    code: Code = "missing_sdk"

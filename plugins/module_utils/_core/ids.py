@@ -96,7 +96,6 @@ def parse_key_identifier(value: str, option: str) -> KeyIdentifier:
             "this is not the identifier of a key in a key vault.",
             "Use https://VAULT.vault.azure.net/keys/KEY/VERSION to pin a version, or leave out /VERSION to follow "
             "the latest version of the key (in other clouds with their own suffix).",
-            code="invalid_key_identifier",
         )
     return _key_identifier(found["vault"], found["suffix"], found["name"], found["version"])
 
@@ -151,7 +150,7 @@ def check_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
 
 def _checked(pattern: re.Pattern[str], value: str, option: str, problem: str) -> str:
     if pattern.fullmatch(value) is None:
-        raise InvalidOption(option, value, problem, f"Correct {option}.", code=f"invalid_{option}")
+        raise InvalidOption(option, value, problem, f"Correct O({option}).")
     return value
 
 
@@ -179,7 +178,6 @@ def parse_user_assigned_id(value: str, option: str) -> UserAssignedId:
             "this is not the resource id of a user-assigned identity.",
             "Use /subscriptions/ID/resourceGroups/GROUP/providers/Microsoft.ManagedIdentity"
             "/userAssignedIdentities/NAME.",
-            code="invalid_identity_id",
         )
     return UserAssignedId(found["subscription"], found["group"], found["name"])
 

@@ -76,7 +76,10 @@ def desired(params: Mapping[str, Any]) -> Goal:
     unused_for = problems.of(seconds, params["unused_for"], "unused_for", or_none=True)
     if account and not params["account_resource_group"]:
         problems.add(
-            "account_resource_group", None, "account_name requires it.", "Set it to the resource group of the account."
+            "account_resource_group",
+            None,
+            "O(account_name) requires it.",
+            "Set it to the resource group of the account.",
         )
     problems.refuse()
     return Goal(
@@ -99,11 +102,11 @@ def of_account(goal: Goal, account: Account) -> list[Goal]:
     if not principals and goal.present:
         raise Refused(
             f"The Batch account {account['name']} has no identity to grant access to. Give the account an identity "
-            "with azbatch.cmk.batch_account_identity.",
+            "with M(azbatch.cmk.batch_account_identity).",
             code="account_without_identity",
             option="account_name",
             value=account["name"],
-            remedy="Give the account an identity with azbatch.cmk.batch_account_identity.",
+            remedy="Give the account an identity with M(azbatch.cmk.batch_account_identity).",
         )
     return [replace(goal, principal_id=principal) for principal in principals]
 
@@ -112,8 +115,11 @@ def _require_one(params: Mapping[str, Any], *options: str) -> None:
     given = [option for option in options if params[option] is not None]
     if len(given) != 1:
         option = given[-1] if given else options[0]
-        listed = f"{', '.join(options[:-1])} and {options[-1]}"
-        remedy = f"Remove all but one of {' and '.join(given)}." if given else "Set one of them."
+        *most, last = (f"O({one})" for one in options)
+        listed = f"{', '.join(most)} and {last}"
+        remedy = (
+            f"Leave out all but one of {' and '.join(f'O({one})' for one in given)}." if given else "Set one of them."
+        )
         raise InvalidOption(option, params[option], f"exactly one of {listed} is required.", remedy)
 
 

@@ -196,7 +196,7 @@ def require_readable(name: str, reason: CmkError) -> None:
     remedy = _GRANT if isinstance(reason, Denied) else "Make readable what the message names, and run the task again."
     warning = availability_warning(name, reason)
     raise Refused(
-        f"{warning.removesuffix(_GRANT).rstrip()} The task fails because of require_readable: true. {remedy}",
+        f"{warning.removesuffix(_GRANT).rstrip()} The task fails because of O(require_readable=true). {remedy}",
         code="availability_unknown",
         remedy=remedy,
     )
@@ -247,8 +247,8 @@ def required(
     """The account's document. Raises NotFound if there is no account. `options` are the options of the module that
     have the name and the resource group of the account."""
     if account is None:
-        remedy = "Create it with azbatch.cmk.batch_account_identity, or correct "
-        remedy += f"{options[0]}, {options[1]} or subscription_id."
+        remedy = "Create it with M(azbatch.cmk.batch_account_identity), or correct "
+        remedy += f"O({options[0]}), O({options[1]}) or O(subscription_id)."
         raise NotFound(
             f"There is no Batch account {name} in the resource group {group}. {remedy}",
             code="account_not_found",
@@ -262,10 +262,10 @@ def required(
 def name_taken(name: str) -> Refused:
     return Refused(
         f"The Batch account {name} does not exist in this resource group, and its name is taken in the region. Use "
-        "another name, or correct resource_group or subscription_id. If the account was just created, run the task "
-        "again.",
+        "another name, or correct O(resource_group) or O(subscription_id). If the account was just created, run the "
+        "task again.",
         code="account_name_taken",
-        option="account_name",
+        option="name",
         value=name,
-        remedy="Use another name, or correct resource_group or subscription_id.",
+        remedy="Use another name, or correct O(resource_group) or O(subscription_id).",
     )

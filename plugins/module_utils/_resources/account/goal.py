@@ -72,7 +72,8 @@ def desired(params: Mapping[str, Any]) -> Goal:
             key,
             "creating an account with a key requires a user-assigned identity, because a system-assigned identity "
             "exists only after the account is created.",
-            "Set identity_id, or leave out key_identifier and set the key afterwards (azbatch.cmk.batch_encryption).",
+            "Set O(identity_id), or leave out O(key_identifier) and set the key afterwards "
+            "(azbatch.cmk.batch_encryption).",
         )
     name = problems.of(check_account_name, params["name"], "name")
     identity = problems.of(parse_user_assigned_id, identity_id, "identity_id") if identity_id is not None else None

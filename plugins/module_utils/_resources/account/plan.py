@@ -144,14 +144,14 @@ def _refuse_unwanted_adoption(goal: Goal, account: Account) -> None:
         raise Refused(
             f"The Batch account {goal.name} exists and has no identity. Azure's guide says that customer-managed keys "
             "are for accounts that were created with an identity. Create another account, or set "
-            "adopt_existing: true to give this one an identity.",
+            "O(adopt_existing=true) to give this one an identity.",
             code="account_without_identity",
             option="adopt_existing",
-            remedy="Create another account, or set adopt_existing: true.",
+            remedy="Create another account, or set O(adopt_existing=true).",
         )
     keep = _to_keep(identity)
     if key_of(account) and not goal.force:
-        remedy = f"{keep}, or move the account to a Microsoft-managed key first, or set force: true."
+        remedy = f"{keep}, or move the account to a Microsoft-managed key first, or set O(force=true)."
         raise Refused(
             f"The Batch account {goal.name} accesses its key {key_of(account)} with its {identity['type']} identity. "
             f"With another identity, the account may lose that key. {remedy}",
@@ -163,10 +163,10 @@ def _refuse_unwanted_adoption(goal: Goal, account: Account) -> None:
     if identity["type"] != "none" and not goal.adopt_existing:
         raise Refused(
             f"The Batch account {goal.name} exists with a {identity['type']} identity, not the requested identity. "
-            f"{keep}, or set adopt_existing: true to change it.",
+            f"{keep}, or set O(adopt_existing=true) to change it.",
             code="identity_differs",
             option="identity_id",
-            remedy=f"{keep}, or set adopt_existing: true.",
+            remedy=f"{keep}, or set O(adopt_existing=true).",
         )
 
 
@@ -174,8 +174,8 @@ def _to_keep(identity: Mapping[str, Any]) -> str:
     """How the task keeps the identity of the account."""
     names = list(identity["user_assigned_identities"])
     if not names:
-        return "Leave out identity_id to keep it"
-    return f"Set identity_id to {' or '.join(names)} to keep it"
+        return "Leave out O(identity_id) to keep it"
+    return f"Set O(identity_id) to {' or '.join(names)} to keep it"
 
 
 def _risked_key(account: Account) -> tuple[str, ...]:

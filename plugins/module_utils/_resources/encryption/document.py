@@ -34,12 +34,12 @@ def required_key(account: Account, vault: str, name: str) -> KeyIdentifier:
         )
     if not key.is_named(vault, name):
         raise Refused(
-            f"The Batch account {account['name']} uses {key}, not the key {name} in {vault}. Correct name or "
-            "vault_name. To move the account to another key, run azbatch.cmk.switch.",
+            f"The Batch account {account['name']} uses {key}, not the key {name} in {vault}. Correct O(name) "
+            "or O(vault_name). To move the account to another key, run azbatch.cmk.switch.",
             code="account_on_another_key",
             option="name",
             value=name,
-            remedy="Correct name or vault_name, or run azbatch.cmk.switch.",
+            remedy="Correct O(name) or O(vault_name), or run azbatch.cmk.switch.",
         )
     return key
 

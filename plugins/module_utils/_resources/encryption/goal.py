@@ -97,10 +97,10 @@ class Goal:
 def desired(params: Mapping[str, Any]) -> Goal:
     source, key, problems = params["key_source"], params["key_identifier"], Problems()
     if source == KEY_VAULT and not key:
-        problems.add("key_identifier", key, f"key_source: {source} requires it.", "Set it to the key to use.")
+        problems.add("key_identifier", key, f"O(key_source={source}) requires it.", "Set it to the key to use.")
     if source == BATCH and key:
         problems.add(
-            "key_identifier", key, f"it has no meaning with key_source: {source}.", "Leave out one of the two."
+            "key_identifier", key, f"it has no meaning with O(key_source={source}).", "Leave out one of the two."
         )
     identifier = problems.of(parse_key_identifier, key, "key_identifier") if key else None
     account = problems.of(check_account_name, params["account_name"], "account_name")

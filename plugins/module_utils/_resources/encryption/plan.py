@@ -96,7 +96,7 @@ def _on_another_key(goal: Goal, has: KeyIdentifier | None) -> Refused:
         # The wanted key may be a typing error.
         wanted = f"the key {goal.key.versionless if goal.key else ''}"
         remedy = (
-            "Correct the names of the vault and the key, or set previous_key to the key that the account may leave."
+            "Correct the names of the vault and the key, or set O(previous_key) to the key that the account may leave."
         )
     return Refused(
         f"The Batch account {goal.account} uses {has or 'a Microsoft-managed key'}, not {wanted}. Nothing was changed. "

@@ -46,7 +46,7 @@ def survey(observed: Surveyed) -> dict[str, Any]:
         **described(account),
         "provisioning_state": account["properties"].get("provisioningState"),
         "available": available,
-        "unavailable_reason": reason.msg if reason and available is False else None,
+        "unavailable_reason": str(reason) if reason and available is False else None,
         "diagnosis": _diagnosed(account, diagnosis) if diagnosis else None,
         "repairs": account_diagnosis.repairs(diagnosis) if diagnosis else [],
     }

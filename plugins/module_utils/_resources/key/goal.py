@@ -94,40 +94,34 @@ class Goal:
 def desired(params: Mapping[str, Any]) -> Goal:
     key_type, key_size, problems = params["key_type"], params["key_size"], Problems()
     if key_type is not None and key_type not in TYPES:
-        problems.add(
-            "key_type", key_type, "Batch supports only RSA keys.", "Use RSA or RSA-HSM.", code="key_type_not_supported"
-        )
+        problems.add("key_type", key_type, "Batch supports only RSA keys.", "Use RSA or RSA-HSM.")
     if key_size is not None and key_size not in SIZES:
-        problems.add(
-            "key_size",
-            key_size,
-            "Batch does not support this size.",
-            "Use 2048, 3072 or 4096.",
-            code="key_size_not_supported",
-        )
+        problems.add("key_size", key_size, "Batch does not support this size.", "Use 2048, 3072 or 4096.")
     state = params["state"]
     key = problems.of(_named, params, problems)
     if key and key.version and state not in ("disabled", "enabled"):
         option = "version" if params["version"] else "key_identifier"
-        problems.add(option, params[option], f"a version has no meaning with state: {state}.", "Leave out the version.")
+        problems.add(
+            option, params[option], f"a version has no meaning with O(state={state}).", "Leave out the version."
+        )
     if params["used_by_account"] and not params["account_resource_group"]:
         problems.add(
             "account_resource_group",
             None,
-            "used_by_account requires it.",
+            "O(used_by_account) requires it.",
             "Set it to the resource group of the Batch account.",
         )
     if params["used_by_account"] is not None and state != "present":
         problems.add(
             "used_by_account",
             params["used_by_account"],
-            f"it has no meaning with state: {state}.",
-            "Leave out used_by_account.",
+            f"it has no meaning with O(state={state}).",
+            "Leave out O(used_by_account).",
         )
     if params["used_by_account"] is not None:
         problems.of(check_account_name, params["used_by_account"], "used_by_account")
     if params["rotation_policy"] and params["remove_rotation_policy"]:
-        problems.add("remove_rotation_policy", True, "it contradicts rotation_policy.", "Leave out one of the two.")
+        problems.add("remove_rotation_policy", True, "it contradicts O(rotation_policy).", "Leave out one of the two.")
     expires_in = problems.of(_expires_in, params["expires_in"])
     extend_expired_by = problems.of(seconds, params["extend_expired_by"], "extend_expired_by")
     rotation_policy = problems.of(key_rotation_policy.checked, params["rotation_policy"])
@@ -213,7 +207,7 @@ def _named(params: Mapping[str, Any], problems: Problems) -> KeyIdentifier:
         for option in by_name:
             if params[option] is None:
                 raise InvalidOption(
-                    option, None, "vault_name and name, or key_identifier, are required.", f"Set {option}."
+                    option, None, "O(vault_name) and O(name), or O(key_identifier), are required.", f"Set O({option})."
                 )
         vault = problems.of(check_vault_name, params["vault_name"], "vault_name")
         name = problems.of(check_key_name, params["name"], "name")
@@ -221,14 +215,16 @@ def _named(params: Mapping[str, Any], problems: Problems) -> KeyIdentifier:
     for option in (*by_name, "version"):
         if params[option] is not None:
             raise InvalidOption(
-                option, params[option], "key_identifier already names the key.", "Leave out one of the two."
+                option, params[option], "O(key_identifier) already names the key.", "Leave out one of the two."
             )
     return parse_key_identifier(identifier, "key_identifier")
 
 
 def key_soft_deleted(goal: Goal) -> Refused:
     option = "recover" if goal.state == "present" else "state"
-    remedy = f"Set {'recover: true' if option == 'recover' else 'state: recovered'} to recover it, or use another name."
+    remedy = (
+        f"Set {'O(recover=true)' if option == 'recover' else 'O(state=recovered)'} to recover it, or use another name."
+    )
     return Refused(
         f"The key {goal.name} in the vault {goal.vault} was deleted, and the vault keeps its name. {remedy}",
         code="key_soft_deleted",
@@ -242,18 +238,18 @@ def key_disabled(goal: Goal, version: str) -> Refused:
     return Refused(
         f"The newest version of the key {goal.name} in {goal.vault}, {version}, is disabled. Somebody may have "
         "disabled it to revoke the key. If not, run azbatch.cmk.recover for an account that uses it. If the key may be "
-        "used again, set enable: true. If only this version was revoked and another one is enabled, set "
-        "new_version: true instead, which creates a new version.",
+        "used again, set O(enable=true). If only this version was revoked and another one is enabled, set "
+        "O(new_version=true) instead, which creates a new version.",
         code="key_disabled",
         option="enable",
         value=False,
-        remedy="Set enable: true if the key may be used again.",
+        remedy="Set O(enable=true) if the key may be used again.",
     )
 
 
 def version_not_found(goal: Goal) -> NotFound:
     option = "key_identifier" if goal.identifier else "version"
-    remedy = f"Correct {option}, or restore a backup of the key."
+    remedy = f"Correct O({option}), or restore a backup of the key."
     return NotFound(
         f"The key {goal.name} has no version {goal.version}. Only a backup of the key can restore a purged version. "
         f"{remedy}",
@@ -266,7 +262,7 @@ def version_not_found(goal: Goal) -> NotFound:
 
 def key_not_found(goal: Goal) -> NotFound:
     option = "key_identifier" if goal.identifier else "name"
-    remedy = "Correct key_identifier." if goal.identifier else "Correct name or vault_name."
+    remedy = "Correct O(key_identifier)." if goal.identifier else "Correct O(name) or O(vault_name)."
     return NotFound(
         f"There is no key {goal.name} in the vault {goal.vault}, and no deleted key has this name. {remedy}",
         code="key_not_found",

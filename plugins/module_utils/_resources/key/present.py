@@ -165,7 +165,7 @@ def _previous_expires(goal: Goal, observed: Observed) -> tuple[str, ...]:
 def _no_room_for_tag(goal: Goal) -> str:
     return (
         f"The new version of the key {goal.name} has no tag {TAG}, because the previous version already has "
-        f"{MOST_TAGS} tags, and Key Vault allows no more. Other runs with the same new_version_for create their own "
+        f"{MOST_TAGS} tags, and Key Vault allows no more. Other runs with the same O(new_version_for) create their own "
         "versions. Remove a tag from the newest version."
     )
 
@@ -204,7 +204,7 @@ def _refuse_other_family(goal: Goal, key: KeyBundle) -> None:
     if has in TYPES and goal.key_type in (None, has):
         return
     if has in TYPES:
-        remedy = f"Use another name, or set key_type: {has}."
+        remedy = f"Use another name, or set O(key_type={has})."
         what = f"The key {goal.name} exists with the type {has}, not {goal.key_type}."
     else:
         remedy = "If it was created by mistake, disable it: then an older version counts. If not, use another name."
@@ -219,11 +219,11 @@ def _refuse_other_size(goal: Goal, key: KeyBundle) -> None:
         return
     raise Refused(
         f"The key {goal.name}'s current version has {has} bits, not {goal.key_size}. A version never changes its "
-        f"size: set new_version: true to create a version of {goal.key_size} bits, or set key_size: {has}.",
+        f"size: set O(new_version=true) to create a version of {goal.key_size} bits, or set O(key_size={has}).",
         code="key_size_differs",
         option="key_size",
         value=goal.key_size,
-        remedy=f"Set new_version: true, or key_size: {has}.",
+        remedy=f"Set O(new_version=true), or O(key_size={has}).",
     )
 
 

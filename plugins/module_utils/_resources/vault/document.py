@@ -96,9 +96,14 @@ def required(vault: Vault | None, name: str, group: str | None, identifier: str 
     `resource_group` and `key_identifier`."""
     if vault is None:
         option = "key_identifier" if identifier else "vault_name"
-        options = f"{option}, resource_group or vault_subscription_id" if group else f"{option} or subscription_id"
+        options = (
+            f"O({option}), O(resource_group) or O(vault_subscription_id)"
+            if group
+            else f"O({option}) or O(subscription_id)"
+        )
         raise NotFound(
-            f"The key vault {name} was not found. Create it with azbatch.cmk.keyvault_cmk_vault, or correct {options}.",
+            f"The key vault {name} was not found. Create it with M(azbatch.cmk.keyvault_cmk_vault), or correct "
+            f"{options}.",
             code="vault_not_found",
             option=option,
             value=identifier or name,
@@ -111,7 +116,7 @@ def require_sku_for(key_type: str | None, vault: Vault) -> None:
     """Raise Refused if the vault cannot have keys of the type."""
     if key_type != HSM or vault["properties"]["sku"]["name"].lower() == PREMIUM:
         return
-    remedy = "Use key_type: RSA, or a vault of the SKU premium."
+    remedy = "Use O(key_type=RSA), or a vault of the SKU premium."
     raise Refused(
         f"The key vault {vault['name']} is not of the SKU premium, so it cannot have a key of the type {key_type}. "
         f"{remedy}",
@@ -125,10 +130,10 @@ def require_sku_for(key_type: str | None, vault: Vault) -> None:
 def name_taken(name: str) -> Refused:
     return Refused(
         f"The key vault {name} does not exist in this resource group, and its name is taken: names are unique in all "
-        "of Azure, and a deleted vault keeps its name. Use another name, or correct resource_group or "
-        "subscription_id. If the vault was just created, run the task again.",
+        "of Azure, and a deleted vault keeps its name. Use another name, or correct O(resource_group) or "
+        "O(subscription_id). If the vault was just created, run the task again.",
         code="vault_name_taken",
-        option="vault_name",
+        option="name",
         value=name,
-        remedy="Use another name, or correct resource_group or subscription_id.",
+        remedy="Use another name, or correct O(resource_group) or O(subscription_id).",
     )

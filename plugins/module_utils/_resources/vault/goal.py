@@ -69,7 +69,10 @@ def desired(params: Mapping[str, Any]) -> Goal:
         problems.add("retention_days", retention, "Key Vault allows 7 to 90 days.", "Use 7 to 90.")
     if params["key_type"] == HSM and params["sku"] not in (None, PREMIUM):
         problems.add(
-            "sku", params["sku"], f"keys of the type {HSM} require a premium vault.", "Use premium, or leave out sku."
+            "sku",
+            params["sku"],
+            f"keys of the type {HSM} require a premium vault.",
+            "Use premium, or leave out O(sku).",
         )
     name = problems.of(check_vault_name, params["name"], "name")
     tags = problems.of(check_tags, params["tags"])

@@ -117,7 +117,7 @@ def _back(goal: Goal) -> Goal:
 
 def _recovery(goal: Goal, vault: DeletedVault, observed: Observed, before: Mapping[str, Any]) -> Plan[VaultWrites]:
     if not goal.recover:
-        remedy = "Set recover: true to recover it, or use another name."
+        remedy = "Set O(recover=true) to recover it, or use another name."
         raise Refused(
             f"The vault {goal.name} was deleted, and Azure keeps its name and its keys. {remedy}",
             code="vault_soft_deleted",
@@ -215,11 +215,11 @@ def _refuse_other_authorization(goal: Goal, vault: Vault) -> None:
         return
     raise Refused(
         f"The vault {goal.name} uses the permission model {has}, not {goal.authorization}. A change would revoke the "
-        f"access of all principals. Set authorization: {has}, or leave it out, or use another vault.",
+        f"access of all principals. Set O(authorization={has}), or leave it out, or use another vault.",
         code="vault_authorization_differs",
         option="authorization",
         value=goal.authorization,
-        remedy=f"Set authorization: {has}, or leave it out, or use another vault.",
+        remedy=f"Set O(authorization={has}), or leave it out, or use another vault.",
     )
 
 

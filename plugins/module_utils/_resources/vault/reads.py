@@ -107,7 +107,7 @@ class VaultReads:
         permissions = value_or_error(lambda: self._resources.permissions(scope, listed_at), CmkError)
         if not isinstance(permissions, CmkError) and allows(permissions, action):
             return None
-        why = permissions.msg if isinstance(permissions, CmkError) else f"The caller lacks {action} at this scope."
+        why = str(permissions) if isinstance(permissions, CmkError) else f"The caller lacks {action} at this scope."
         message = f"The list of the key vaults of {scope} may be incomplete. {why} {_SEE_VAULTS}"
         if isinstance(permissions, Unavailable):
             return Unavailable(message, remedy="Try again.")
@@ -120,7 +120,7 @@ class VaultReads:
         if isinstance(found, Mapping):
             return []
         scope = f"the subscription of the key vault {name}"
-        why = found.msg if isinstance(found, CmkError) else "The role Reader at the subscription is sufficient."
+        why = str(found) if isinstance(found, CmkError) else "The role Reader at the subscription is sufficient."
         reason = f"The caller cannot read the subscription of the key vault {name}. {why}"
         return [not_listed(scope, reason, READ_ACCOUNTS)]
 
