@@ -12,12 +12,12 @@ type: aggregate
 short_description: Show the progress of a run over many hosts
 description:
   - Shows a progress line at most every O(interval) seconds, and at the end of each wave (C(serial)). The line has the
-    number of hosts that are done and that failed, the number of hosts per second, and the remaining time.
+    number of hosts that are done and that failed. As soon as two hosts are done, it also has the number of hosts per
+    second and the estimated remaining time.
   - At the end of a play, a line counts the changed, unchanged and failed hosts and the new versions of keys, as in
     C(60 rotated, 0 unchanged, 0 failed, 1 new version).
   - If the play stops in a wave, a line for each host of that wave shows the key that its account uses, or shows that
     the host failed.
-  - The remaining time is estimated from the finished waves. Before the first wave is finished, no estimate is shown.
   - For a play with a single host, nothing is shown.
   - After the last play, a line for each cause names the hosts whose accounts the playbooks of this collection have left
     alone, and the remedy.

@@ -292,7 +292,7 @@ def test_progress_is_shown(ansible: Ansible, service: Service) -> None:
         return re.findall("^PROGRESS: (.*)$", play_all(ansible, "rotate", environment=progress, **options).output, re.M)
 
     after_canary, end = lines()
-    assert re.fullmatch(r"1 of 3 hosts done; \S+ hosts/s; about \d+ s left", after_canary)
+    assert after_canary == "1 of 3 hosts done"
     assert re.fullmatch(r"0 rotated, 3 unchanged, 0 failed, in \d+ s", end)
 
     (end,) = lines(cmk_serial="100%", own={"account2": {"cmk_wait_timeout": -1}}, cmk_max_fail_percentage=50)
