@@ -184,7 +184,7 @@ class CallbackModule(CallbackBase):
                 continue
             report["accounts"][host] = {**before, **found, "changed": found["changed"] or before.get("changed", False)}
         report["not_started"] = [one for one in self._hosts if one not in report["accounts"]]
-        report["new_versions"] |= dict(sorted((key, version or "") for key, version in self._tally.versions))
+        report["new_versions"] |= dict(sorted(self._tally.versions))
 
     def _tell(self, progress: Progress) -> None:
         self._shown_at = time.monotonic()
