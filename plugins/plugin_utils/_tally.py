@@ -33,6 +33,8 @@ class Tally:
 
     total: int
     done: str = "changed"
+    # Hosts of the waves that have begun, and of those, the hosts with a result.
+    begun: set[str] = field(default_factory=set)
     reached: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
     # Hosts whose account was moved to another key, version or key source.
@@ -102,7 +104,7 @@ class Tally:
         ]
 
     def accounts(self) -> dict[str, dict[str, Any]]:
-        """By host that the play has reached, what was done for its account, for machines."""
+        """By host of the waves that have begun, what was done for its account, for machines."""
         return {
             host: {
                 "changed": host in self.changed,
@@ -110,7 +112,7 @@ class Tally:
                 **({"left_alone": self.left_alone[host]} if host in self.left_alone else {}),
                 **({"failed": self.failed[host]} if host in self.failed else {}),
             }
-            for host in sorted(self.reached)
+            for host in sorted(self.begun | self.reached)
         }
 
 
