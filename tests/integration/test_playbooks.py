@@ -177,6 +177,7 @@ def test_accounts_are_rotated_in_waves(ansible: Ansible, service: Service) -> No
     service.sandbox.control.advance(QUARTER)
     run = done_by_all(ansible, "rotate", cmk_key_max_version_age="P90D")
     assert waves(run) == [["account1"], ["account2", "account3"]], run.output
+    assert '"account2 and account3 use version ' in run.output, run.output
     assert len(service.versions()) == 2
     assert_all_on(service, str(service.key().id))
 
