@@ -76,6 +76,7 @@ def test_provision_several_accounts_at_once(ansible: Ansible, service: Service, 
     assert len(service.versions()) == 1
     assert_all_on(service, str(service.key().id))
     assert Counter(wrote(run))["PUT vault vault-one"] == 1
+    assert '"account1, account2 and account3 use version ' in run.output, run.output
     reported = results(run)
     assert set(reported) == set(ACCOUNTS)
     assert all(one["available"] and one["changed"] for one in reported.values())
@@ -148,6 +149,10 @@ def test_revert_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
     assert [service.encryption(name) for name in ACCOUNTS] == [None] * 3
     assert all(service.is_available(name) for name in ACCOUNTS)
     assert all(one["key_source"] == "microsoft_batch" for one in results(run).values())
+    assert '"account2 and account3 use a Microsoft-managed key ' in run.output, run.output
+    (shown,) = (one["msg"] for one in run if one.name == "Show whether the previous key and the access were kept")
+    # One of the key, and one of the access of each account.
+    assert len(shown) == 4, shown
     assert service.enabled() == [True]
     assert all(service.assignments(one) for one in principals)
     assert wrote(done_by_all(ansible, "revert", **wanted)) == []
@@ -281,6 +286,10 @@ def test_an_account_that_cannot_be_recovered_does_not_stop_others(ansible: Ansib
     assert run.rc != 0
     assert {one.host for one in run.failed} == {"account1"}
     assert all(service.is_available(name) for name in ACCOUNTS)
+    [found, now] = run["Show the causes that were found, and the key that each recovered account uses now"]["msg"]
+    assert found.startswith("account2 and account3 use version ")
+    assert found.endswith(" and are not available: access_missing.")
+    assert now.startswith("Now: account2 and account3 use version ")
 
 
 @pytest.mark.slow
