@@ -12,12 +12,12 @@ type: aggregate
 short_description: Show the progress of a run over many hosts
 description:
   - Shows a progress line at most every O(interval) seconds, and at the end of each wave (C(serial)). The line has the
-    number of hosts that are done and that failed, the number of hosts per second, and the remaining time.
+    number of hosts that are done and that failed. As soon as two hosts are done, it also has the number of hosts per
+    second and the estimated remaining time.
   - At the end of a play, a line counts the changed, unchanged and failed hosts and the new versions of keys, as in
     C(60 rotated, 0 unchanged, 0 failed, 1 new version).
   - If the play stops in a wave, a line for each host of that wave shows the key that its account uses, or shows that
     the host failed.
-  - The remaining time is estimated from the finished waves. Before the first wave is finished, no estimate is shown.
   - For a play with a single host, nothing is shown.
   - After the last play, a line for each cause names the hosts whose accounts the playbooks of this collection have left
     alone, and the remedy.
@@ -53,7 +53,7 @@ from ansible.template import Templar
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import lines, links, noted
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import STATS
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import REPORT, STATS
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import Progress, duration
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import Tally
 
@@ -77,6 +77,7 @@ class CallbackModule(CallbackBase):
         self._report: dict[str, dict[str, Any]] = {}
         self._playbook = ""
         self._hosts: list[str] = []
+        self._wave: list[str] = []
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Called for each wave of a play: Ansible starts the play again for each wave."""
@@ -94,12 +95,18 @@ class CallbackModule(CallbackBase):
             self._play = play.get_path()
             self._progress = Progress(hosts, time.monotonic()) if hosts > 1 else None
             self._tally = Tally(hosts)
+        # In a play that matches no host, Ansible sets the hosts of an earlier play.
+        known = set(self._hosts)
+        self._wave = [host for host in variables.get("ansible_play_batch", []) if host in known]
+        self._tally.begun.update(self._wave)
         if self._progress is not None:
-            self._progress.next_wave(len(variables.get("ansible_play_batch", [])))
+            self._progress.next_wave(len(self._wave))
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         if self._progress is not None:
             self._progress.next_task(task.get_name())
+        if self._playbook and str(task.action).endswith("set_stats"):
+            self._note_report()
 
     def v2_playbook_on_handler_task_start(self, task: Any) -> None:
         self.v2_playbook_on_task_start(task, False)
@@ -177,16 +184,22 @@ class CallbackModule(CallbackBase):
         """Add the play to what earlier plays of the playbook have reported."""
         if not self._playbook:
             return
-        accounts = self._tally.accounts()
         report = self._report.setdefault(self._playbook, {"accounts": {}, "not_started": [], "new_versions": {}})
-        for host, found in accounts.items():
+        for host, found in self._tally.accounts().items():
             before = report["accounts"].get(host, {})
-            if "left_alone" in before:
-                # The last play fails for this host.
-                continue
             report["accounts"][host] = {**before, **found, "changed": found["changed"] or before.get("changed", False)}
         report["not_started"] = [one for one in self._hosts if one not in report["accounts"]]
-        report["new_versions"] |= dict(sorted((key, version or "") for key, version in self._tally.versions))
+        report["new_versions"] |= dict(sorted(self._tally.versions))
+
+    def _note_report(self) -> None:
+        """Note what the playbook's set_stats passes on to AWX: the accounts of the wave. It is the first task of the
+        wave, and the last task."""
+        self._tally.end_wave()
+        self._add_to_report()
+        report = self._report[self._playbook]
+        accounts = {host: report["accounts"][host] for host in self._wave}
+        files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
+        files.store({self._playbook: {**report, "accounts": accounts}}, REPORT, is_note=True)
 
     def _tell(self, progress: Progress) -> None:
         self._shown_at = time.monotonic()

@@ -22,11 +22,11 @@ options:
         C(cmk_serial). V(max_fail_percentage) uses C(cmk_max_fail_percentage).
       - V(is_left_alone) returns whether the playbook has left the account of the host alone.
         V(left_alone) returns the hosts whose accounts earlier plays of the run have left alone, or a pattern that
-        matches no host. V(left_alone_accounts) returns the statistics of these accounts by their hosts.
-        V(left_alone_fails) uses C(cmk_left_alone_fails) and returns whether these accounts fail the run, by default
-        V(true).
-      - V(set_stats) uses C(cmk_set_stats) and returns whether a job passes on its result. A job in check mode does not
-        pass on its result.
+        matches no host. V(left_alone_fails) uses C(cmk_left_alone_fails) and returns whether these accounts fail the
+        run, by default V(true).
+      - V(set_stats) uses C(cmk_set_stats) and returns whether the run passes on its result, by default in AWX only. A
+        run in check mode does not pass on its result. V(passes_on) returns whether it may pass on anything. In AWX,
+        that includes the purpose of a forced version, also without the result. V(report) returns the result so far.
     type: list
     elements: str
     required: true
@@ -36,8 +36,9 @@ options:
       - max_fail_percentage
       - is_left_alone
       - left_alone
-      - left_alone_accounts
       - left_alone_fails
+      - passes_on
+      - report
       - set_stats
   default:
     description: The value of V(serial) or V(max_fail_percentage) if its variable is missing or blank.
@@ -119,12 +120,9 @@ class LookupModule(LookupBase):  # type: ignore[misc]
                 return [pattern]
             if keyword == "serial":
                 return keywords.serial(value_of("cmk_serial"), self.get_option("default"))
-            if keyword in ("left_alone", "left_alone_accounts", "clean_up"):
-                # Ansible sets its constants at run time, so mypy does not know them.
-                files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
-                if keyword == "left_alone_accounts":
-                    untouched = {"changed": False, "finished": True}
-                    return [{one["host"]: {**untouched, "left_alone": one["code"]} for one in noted(files)}]
+            # Ansible sets its constants at run time, so mypy does not know them.
+            files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
+            if keyword in ("left_alone", "clean_up"):
                 by_value = files.load(keywords.CLEAN_UP) or {}
                 hosts = [one["host"] for one in noted(files)] if keyword == "left_alone" else list(by_value.values())
                 return [hosts or ["!all"]]
@@ -133,7 +131,11 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             if keyword == "max_fail_percentage":
                 given_or_not = value_of("cmk_max_fail_percentage")
                 return [keywords.max_fail_percentage(given_or_not, self.get_option("default"))]
-            wanted = keywords.flag("cmk_set_stats", value_of("cmk_set_stats"), default=True)
-            return [wanted and not given.get("ansible_check_mode")]
+            sets_stats = keywords.sets_stats(value_of("cmk_set_stats"), given)
+            if keyword == "passes_on":
+                return [sets_stats or (keywords.in_awx(given) and not given.get("ansible_check_mode"))]
+            if keyword == "report":
+                return [(files.load(keywords.REPORT, is_note=True) or {}) if sets_stats else {}]
+            return [sets_stats]
         except CmkError as wrong:
             raise AnsibleLookupError(str(wrong)) from wrong

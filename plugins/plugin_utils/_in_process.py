@@ -41,7 +41,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Sent
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import JOURNAL, MESSAGES
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import LeftAlone
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import CLEAN_UP, STATS, flag
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import CLEAN_UP, STATS, flag, sets_stats
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import new_versions
 
@@ -158,11 +158,11 @@ class InProcessAction(ActionBase):
                     files.store({**noted, value: min(noted.get(value, host), host, key=order)}, CLEAN_UP)
 
     def _pass_on(self, result: dict[str, Any], task_vars: Mapping[str, Any]) -> None:
-        """Pass the changes of the task to the next node of a workflow. Ansible merges them with the data of the
-        playbook's set_stats, but not if the task has failed."""
+        """Pass the changes of the task to the next node of a workflow, because no task runs after a wave that stops the
+        play. Ansible merges them with the data of the playbook's set_stats, but not if the task has failed."""
         if self._task.check_mode or not result.get("changed") or STATS not in task_vars:
             return
-        if flag("cmk_set_stats", self._templar.template(task_vars.get("cmk_set_stats")), default=True):
+        if sets_stats(self._templar.template(task_vars.get("cmk_set_stats")), task_vars):
             account = {task_vars["inventory_hostname"]: {"changed": True}}
             data = {"accounts": account, "new_versions": dict(new_versions(result.get("diff")))}
             result["ansible_stats"] = {"data": {task_vars[STATS]: data}, "per_host": False, "aggregate": True}

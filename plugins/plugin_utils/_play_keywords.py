@@ -12,7 +12,7 @@ This plugin util is private to the collection.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.module_utils.common.yaml import yaml_load
@@ -28,6 +28,10 @@ VARIABLES = (
 )
 # A variable of the collection's playbooks with the name of the variable for the next node of a workflow.
 STATS = "__stats"
+# AWX gives these variables to each job.
+_OF_AWX = ("awx_job_id", "tower_job_id")
+# What the callback plugin has counted so far, for the next node of a workflow.
+REPORT = "report"
 # The variable of the playbooks whose value the hosts share that need one clean-up together, and the name of the run's
 # list of one host for each value.
 CLEAN_UP = "__clean_up"
@@ -73,6 +77,15 @@ def _limited(pattern: str, limit: Any, matching: Callable[[str], list[str]]) -> 
     hosts = set(matching(pattern))
     # A limit may be a file with the hosts that failed in an earlier run.
     return hosts & set(matching("all" if str(limit).startswith("@") else str(limit))) if limit else hosts
+
+
+def in_awx(variables: Mapping[str, Any]) -> bool:
+    return any(name in variables for name in _OF_AWX)
+
+
+def sets_stats(value: Any, variables: Mapping[str, Any]) -> bool:
+    """Whether the run passes on its result to the next node of a workflow. A check has no result."""
+    return flag("cmk_set_stats", value, default=in_awx(variables)) and not variables.get("ansible_check_mode")
 
 
 def left_alone_fails(value: Any) -> bool:

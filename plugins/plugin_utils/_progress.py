@@ -58,8 +58,9 @@ class Progress:
             stopped, through = "stopped in " if self.stopped else "", f"{len(self.through)} of {self.wave}"
             # The name of the task without the name of the role.
             parts.append(f"{stopped}wave {self.wave_number}: {through} finished {self.task.rpartition(' : ')[2]!r}")
-        rate = self.over / (now - self.began) if now > self.began else 0.0
-        if rate:
+        # The canary alone takes longer than any other host: it signs in, lists the accounts and creates the version.
+        if self.over > 1 and now > self.began:
+            rate = self.over / (now - self.began)
             parts.append(f"{rate:.2g} hosts/s" if rate < 10 else f"{rate:.0f} hosts/s")
             if self.left and not self.stopped:
                 parts.append(f"about {duration(self.left / rate)} left")

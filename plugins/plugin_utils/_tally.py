@@ -33,6 +33,8 @@ class Tally:
 
     total: int
     done: str = "changed"
+    # Hosts of the waves that have begun, and of those, the hosts with a result.
+    begun: set[str] = field(default_factory=set)
     reached: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
     # Hosts whose account was moved to another key, version or key source.
@@ -45,8 +47,8 @@ class Tally:
     finished: set[str] = field(default_factory=set)
     # By host, the line that reports the key that its account uses.
     summaries: dict[str, str] = field(default_factory=dict)
-    # New versions as pairs of key and version. In check mode, the version is not known.
-    versions: set[tuple[str, str | None]] = field(default_factory=set)
+    # New versions as pairs of key and version.
+    versions: set[tuple[str, str]] = field(default_factory=set)
 
     def add(self, host: str, role: str, action: str, result: Mapping[str, Any], *, failed: bool) -> None:
         """Count a finished task. `role` and `action` are full names; `role` is empty for a task outside of a role."""
@@ -64,8 +66,7 @@ class Tally:
             if not one.get("changed"):
                 continue
             self.changed.add(host)
-            steps = one.get("changed_steps")
-            if steps.get("encryption") if isinstance(steps, Mapping) else action == "azbatch.cmk.batch_encryption":
+            if action == "azbatch.cmk.batch_encryption":
                 self.moved.add(host)
             self.versions.update(new_versions(one.get("diff")))
 
@@ -103,7 +104,7 @@ class Tally:
         ]
 
     def accounts(self) -> dict[str, dict[str, Any]]:
-        """By host that the play has reached, what was done for its account, for machines."""
+        """By host of the waves that have begun, what was done for its account, for machines."""
         return {
             host: {
                 "changed": host in self.changed,
@@ -111,18 +112,14 @@ class Tally:
                 **({"left_alone": self.left_alone[host]} if host in self.left_alone else {}),
                 **({"failed": self.failed[host]} if host in self.failed else {}),
             }
-            for host in sorted(self.reached)
+            for host in sorted(self.begun | self.reached)
         }
 
 
-def new_versions(diff: Any) -> Iterator[tuple[str, str | None]]:
-    """The key and version of each version that a task has created, from the diff of the task or of its parts."""
+def new_versions(diff: Any) -> Iterator[tuple[str, str]]:
+    """The key and the version that a task has created, from its diff. The diff of a task has only what has changed."""
     if not isinstance(diff, Mapping) or not isinstance(diff.get("after"), Mapping):
         return
     before, after = diff.get("before") or {}, diff["after"]
-    if "version" in after and not before.get("soft_deleted") and after["version"] != before.get("version"):
-        key = after.get("versionless_identifier") or before.get("versionless_identifier") or ""
-        yield key, after["version"]
-    for name, part in after.items():
-        if isinstance(part, Mapping):
-            yield from new_versions({"before": before.get(name), "after": part})
+    if "version" in after and not before.get("soft_deleted"):
+        yield after["key_identifier"].rpartition("/")[0], after["version"]

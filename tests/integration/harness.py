@@ -50,6 +50,13 @@ _FAILS = "_fails"
 # A value that only Azure can assign, in a prediction.
 KNOWN = re.compile(r"\(known after apply(?:: [^()]+)?\)")
 _HERE = "_here"
+# The values of a result that describe the task and its change, not the resource.
+_OF_THE_TASK = frozenset(
+    (
+        "changed diff summary warnings invocation preflight previous_key_identifier confirmed in_use_by kept_until "
+        "kept_versions disabled_versions"
+    ).split()
+)
 
 
 def task(name: str, module: str, /, register: str | None = None, **arguments: Any) -> dict[str, Any]:
@@ -258,10 +265,31 @@ class Run:
         assert apply.writes, f"{apply.name} says that it changed something and wrote nothing"
         assert all(one["summary"].endswith(".") for one in steps.values())
         if "check" in steps:
-            assert_predicted(steps["check"]["diff"], apply["diff"], name)
-        assert second["diff"]["before"] == second["diff"]["after"] == apply["diff"]["after"]
-        assert {k: v for k, v in second.result.items() if k in apply["diff"]["after"]} == apply["diff"]["after"]
+            assert_predicted(change(steps["check"].result), change(apply.result), name)
+        assert second["diff"] == {"before": {}, "after": {}}
+        assert state(second.result) == state(apply.result)
         return apply
+
+
+def state(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of the resource in the result of a task, without what the task says about itself."""
+    return {name: value for name, value in result.items() if name not in _OF_THE_TASK}
+
+
+def change(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole state before and after a task. The diff of a task has only the values that differ."""
+    diff, after = result["diff"], state(result)
+    return {"before": _undone(after, diff["after"], diff["before"]), "after": after}
+
+
+def _undone(after: Mapping[str, Any], new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in after.items() if name in old or name not in new}
+    return kept | {
+        name: _undone(kept[name], new[name], value)
+        if isinstance(value, Mapping) and isinstance(new.get(name), Mapping)
+        else value
+        for name, value in old.items()
+    }
 
 
 def assert_predicted(predicted: Any, came: Any, where: str) -> None:

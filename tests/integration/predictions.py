@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from harness import assert_predicted, short, writes
+from harness import assert_predicted, change, short, writes
 from service import Service
 
 Result = dict[str, Any]
@@ -103,7 +103,8 @@ def assert_came_true(
         assert one["changed"] is came[name]["changed"], (name, one, came[name])
         # After a predicted repair, the role recover may name the cause that Azure shows, or the predicted cause.
         if with_diff and "repairs" not in one:
-            assert_predicted(one["diff"], _shown(one["diff"], came[name]["diff"], is_repaired), name)
+            was_predicted, was_made = change(one), change(came[name])
+            assert_predicted(was_predicted, _shown(was_predicted, was_made, is_repaired), name)
         is_repaired = is_repaired or came[name]["changed"]
         if name == until:
             return
@@ -131,14 +132,14 @@ def _is_unknown_name(check: Played, failure: Result) -> bool:
 def _had_to_wait(predicted: Result, came: Result) -> bool:
     """Whether the task waited for Batch to use a repaired key. Azure does not show how long Batch needs, so a check
     predicts that the account is available at once."""
-    shown, found = predicted["diff"], came["diff"]
+    shown, found = change(predicted), change(came)
     is_wait = shown["before"] == shown["after"] == found["after"] and shown["before"].get("available") is True
     return is_wait and came["changed"] and found["before"] == {**shown["before"], "available": False}
 
 
 def _shown(predicted: Result, came: Result, is_repaired: bool) -> Result:
-    """The diff of the run. For ten minutes after a repair, Azure does not show whether the account is available, and a
-    check predicts that it is."""
+    """The change of the run. For ten minutes after a repair, Azure does not show whether the account is available, and
+    a check predicts that it is."""
 
     def shown(side: str) -> Result:
         values: Result = came[side]

@@ -40,6 +40,8 @@ PROJECT = ROOT / "examples" / "awx"
 ACCOUNTS = [f"account{number}" for number in range(1, 8)]
 
 Inventory = dict[str, Any]
+# Two of the extra variables that AWX gives to each job.
+OF_A_JOB = {"awx_job_id": 1, "tower_job_id": 1}
 
 
 @dataclass
@@ -105,7 +107,7 @@ class Awx:
             "private_data_dir": str(directory),
             "playbook": f"{found.get('playbook', template)}.yml",
             "inventory": str(script),
-            "extravars": variables,
+            "extravars": {**OF_A_JOB, **variables},
             "envvars": dict(self.environment),
             "ident": name,
             "quiet": True,

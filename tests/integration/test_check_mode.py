@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from cases import DISABLE, PROOF_OF_ALL
-from harness import Ansible, assert_predicted, task
+from harness import Ansible, assert_predicted, change, task
 from one_process import OneProcess
 from predictions import Played, Result, assert_came_true, played, written
 from role_runs import QUARTER, VARS, wrote
@@ -414,7 +414,7 @@ def test_registered_results_can_be_passed_on(runner: OneProcess, service: Servic
 
     assert [one["changed"] for one in predicted] == [one["changed"] for one in came] == [True] * 8 + [False]
     for one, other in zip(predicted, came, strict=True):
-        assert_predicted(one["diff"], other["diff"], "diff")
+        assert_predicted(change(one), change(other), "change")
 
 
 def test_the_identifier_of_a_predicted_key_as_a_variable_of_a_role(ansible: Ansible, service: Service) -> None:

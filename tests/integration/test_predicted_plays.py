@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from harness import assert_predicted
+from harness import assert_predicted, change
 from one_process import OneProcess
 from role_runs import VARS
 from service import GROUP, Service
@@ -34,7 +34,7 @@ def predicted(runner: OneProcess, *steps: Step) -> list[dict[str, Any]]:
     for one, other in zip(predictions, done, strict=True):
         assert (one.get("code"), one["changed"]) == (other.get("code"), other["changed"]), (one, other)
         if not one.get("failed"):
-            assert_predicted(one["diff"], other["diff"], "diff")
+            assert_predicted(change(one), change(other), "change")
     return done
 
 

@@ -469,7 +469,7 @@ def test_playbooks_show_one_line_of_an_account(ansible: Ansible, service: Servic
         assert run.rc == 0, run.output
         return [one for one in run if one.action == "ansible.builtin.debug"][-1]["msg"]
 
-    assert shown("provision").startswith("account1 uses ")
+    assert shown("provision")[0].startswith("account1 uses ")
     version = f"version {service.versions()[-1].version[:8]}… of key key1 in vault vault-one"
     assert f"account1 uses {version}." in shown("rotate")
     assert shown("recover") == [f"account1 uses {version} and is available."]

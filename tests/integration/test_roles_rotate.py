@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -112,12 +113,14 @@ def test_forced(roles: RolesRunner, service: Service) -> None:
     assert len(service.key().key.n) * 8 == 4096, "a new version is as its predecessor"
 
 
-def test_diff_shows_before_and_after(ansible: Ansible, service: Service) -> None:
+def test_diff_shows_only_what_changes(ansible: Ansible, service: Service) -> None:
     _, first = service.on_key()
     run = rotate(ansible, diff=True, **FORCE)
     assert run.output.count("--- before\n") == 2, "of the key and of the account"
     assert f'-    "key_identifier": "{first}"' in run.output
     assert f'+    "key_identifier": "{service.encryption()}"' in run.output
+    # Of the list of enabled versions, a part has not changed.
+    assert re.findall('^ {5}"(\\w+)"', run.output, re.M) == ["enabled_versions"], run.output
 
 
 def test_a_newer_version_of_others_is_taken(roles: RolesRunner, service: Service) -> None:

@@ -18,6 +18,7 @@ from test_playbooks import ACCOUNTS, on_one_key, play_all
 
 BUSY = {"status": 500, "body": {"error": {"code": "Busy", "message": "Try again."}}}
 SHOWN = {"ANSIBLE_SHOW_CUSTOM_STATS": "1"}
+IN_AWX = {"awx_job_id": 1, "tower_job_id": 1}
 CHANGED, UNCHANGED = {"changed": True, "finished": True}, {"changed": False, "finished": True}
 UNFINISHED = {"changed": False, "finished": False}
 
@@ -29,7 +30,9 @@ def passed_on(run: Run) -> dict[str, Any]:
 
 
 def play(ansible: Ansible, playbook: str, **options: Any) -> Run:
-    return play_all(ansible, playbook, environment={**SHOWN, **options.pop("environment", {})}, **options)
+    """Run the playbook as a job of AWX does."""
+    environment = {**SHOWN, **options.pop("environment", {})}
+    return play_all(ansible, playbook, environment=environment, **{**IN_AWX, **options})
 
 
 def test_accounts_and_new_versions_of_all_waves(ansible: Ansible, service: Service) -> None:
@@ -119,22 +122,38 @@ def test_each_playbook_has_a_separate_variable(ansible: Ansible, service: Servic
     assert passed_on(run) == {f"cmk_{playbook}_result": result}
 
 
-@pytest.mark.parametrize(("check", "wanted"), [(True, ""), (False, "false")])
-@pytest.mark.slow(every=2)
-def test_no_statistics_are_set_in_check_mode_or_on_request(
-    ansible: Ansible, service: Service, check: bool, wanted: str
+@pytest.mark.parametrize(
+    ("check", "job", "wanted"),
+    [
+        pytest.param(False, {}, "", id="on a terminal"),
+        pytest.param(True, IN_AWX, "", id="in check mode"),
+        pytest.param(False, IN_AWX, "false", id="on request"),
+    ],
+)
+@pytest.mark.slow(every=3)
+def test_no_statistics_are_set(
+    ansible: Ansible, service: Service, check: bool, job: dict[str, int], wanted: str
 ) -> None:
-    """A run in check mode passes nothing on, because it has changed nothing. `cmk_set_stats: false` has that effect on
-    every run."""
+    """A run in check mode passes nothing on, because it has changed nothing. On a terminal, and in check mode, the
+    tasks are not even shown."""
     on_one_key(service)
-    run = play(ansible, "revert", check=check, cmk_set_stats=wanted)
-    assert run.rc == 0, run.output
+    run = play_all(ansible, "revert", check=check, environment=SHOWN, cmk_set_stats=wanted, **job)
+    given = {"cmk_set_stats": wanted, **job}
+    audit = ansible.playbook("azbatch.cmk.audit", check=check, extra_vars=given, environment=SHOWN)
+    assert (run.rc, audit.rc) == (0, 0), run.output + audit.output
     assert len(run.changed) == 3
-    assert passed_on(run) == {}
+    for one in (run, audit):
+        assert passed_on(one) == {}
+        assert ("Pass on" in one.output) is (wanted == "false")
 
-    audit = ansible.playbook("azbatch.cmk.audit", check=check, extra_vars={"cmk_set_stats": wanted}, environment=SHOWN)
-    assert audit.rc == 0
-    assert passed_on(audit) == {}
+
+def test_statistics_outside_of_awx(ansible: Ansible, service: Service) -> None:
+    on_one_key(service)
+    wrong = {"account2": {"cmk_wait_timeout": -1}}
+    run = play_all(ansible, "provision", own=wrong, environment=SHOWN, cmk_set_stats=True)
+    failed = {**UNFINISHED, "failed": "invalid_option"}
+    accounts = {**dict.fromkeys(ACCOUNTS, UNCHANGED), "account2": failed}
+    assert passed_on(run)["cmk_provision_result"]["accounts"] == accounts, run.output
 
 
 def test_an_audit(ansible: Ansible, service: Service) -> None:
@@ -142,7 +161,7 @@ def test_an_audit(ansible: Ansible, service: Service) -> None:
     service.on_key()
 
     def audit(**variables: Any) -> Run:
-        given = {"cmk_audit_rbac_only": True, "cmk_audit_formats": ["json"], **variables}
+        given = {**IN_AWX, "cmk_audit_rbac_only": True, "cmk_audit_formats": ["json"], **variables}
         return ansible.playbook("azbatch.cmk.audit", extra_vars=given, environment=SHOWN)
 
     result = {

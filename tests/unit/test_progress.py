@@ -12,6 +12,7 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import Progr
 
 
 def test_finished_waves_are_counted() -> None:
+    """One host, the canary, is no basis for an estimate."""
     progress = Progress(total=100, began=50.0)
     progress.next_wave(1)
     assert progress.line(60.0) == "0 of 100 hosts done"
@@ -21,7 +22,7 @@ def test_finished_waves_are_counted() -> None:
 
     progress.end_wave(0)
     progress.next_wave(19)
-    assert progress.line(60.0) == "1 of 100 hosts done; 0.1 hosts/s; about 16 min left"
+    assert progress.line(60.0) == "1 of 100 hosts done"
     progress.next_task("azbatch.cmk.rotate : Rotate")
     progress.through.update(["host1", "host2"])
     progress.failed.add("host2")
@@ -41,7 +42,7 @@ def test_a_wave_in_which_the_play_ends_is_not_over() -> None:
     progress.failed.add("host2")
     progress.stopped = True
     progress.end_wave(0)
-    expected = "1 of 4 hosts done, 1 failed; stopped in wave 2: 1 of 2 finished 'Rotate'; 0.5 hosts/s"
+    expected = "1 of 4 hosts done, 1 failed; stopped in wave 2: 1 of 2 finished 'Rotate'"
     assert progress.line(2.0) == expected
 
 
@@ -50,7 +51,7 @@ def test_hosts_that_were_changed_are_done_although_the_play_has_stopped() -> Non
     progress.next_wave(3)
     progress.next_task("Rotate")
     progress.end_wave(2)
-    assert progress.line(2.0).startswith("2 of 4 hosts done; stopped in wave 1: 0 of 3 finished")
+    assert progress.line(2.0) == "2 of 4 hosts done; stopped in wave 1: 0 of 3 finished 'Rotate'; 1 hosts/s"
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,8 @@ class Paced:
         self.lines: list[str] = []
         self.buckets = Buckets(RunFiles(None), "me")
         self.sent = SentWrites()
-        patience = Patience(wait_timeout, self.lines.append, lambda: self.sent.may_have_changed)
+        session = Session({"wait_timeout": wait_timeout}, notify=self.lines.append)
+        patience = Patience(wait_timeout, session.show, lambda: self.sent.may_have_changed)
         self._policy = rate_limit.policy(self.buckets, patience, self.sent)
         self._policy.next = self.azure
 
@@ -409,6 +410,18 @@ def test_a_wait_of_more_than_a_few_seconds_is_notified(clock: Clock, seconds: st
     assert paced.lines == [line] * notified
 
 
+def test_the_reason_of_a_wait_is_shown_once(clock: Clock) -> None:
+    paced = Paced(clock, *[(429, {"Retry-After": "7"})] * 3)
+    paced.send()
+    paced.send()
+
+    assert paced.lines == [
+        "Waiting 7 s before the next request: management.azure.com is busy (HTTP 429)",
+        "Waiting 7 s before the next request (7 s so far)",
+        "Waiting 7 s before the next request (14 s so far)",
+    ]
+
+
 def test_retry_after_of_a_success_is_ignored(clock: Clock) -> None:
     """For example, the response of a long-running operation. The poller uses its Retry-After."""
     paced = Paced(clock, (202, {"Retry-After": "7200"}))
@@ -450,7 +463,7 @@ def test_a_credential_sleeps_between_its_tries(seconds: float, expected: int, mo
     slept: list[float] = []
     lines: list[str] = []
     monkeypatch.setattr(time, "sleep", slept.append)
-    rate_limit.transport(Patience(30, lines.append)).sleep(seconds)
+    rate_limit.transport(Patience(30, lambda line, _reason: lines.append(line))).sleep(seconds)
 
     assert slept == [seconds]
     assert len(lines) == expected
@@ -459,7 +472,7 @@ def test_a_credential_sleeps_between_its_tries(seconds: float, expected: int, mo
 def test_a_credential_sleeps_no_longer_than_the_task_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda _seconds: pytest.fail("it slept"))
     with pytest.raises(Unavailable) as failed:
-        rate_limit.transport(Patience(30, lambda _line: None)).sleep(31)
+        rate_limit.transport(Patience(30, lambda _line, _reason: None)).sleep(31)
     assert failed.value.code == "throttled"
 
 

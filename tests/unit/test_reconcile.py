@@ -138,6 +138,17 @@ def test_result_is_the_state_with_warnings_and_report() -> None:
     }
 
 
+def test_a_diff_has_only_values_that_differ() -> None:
+    before = {"name": "kv", "size": 1, "tags": {"team": "a", "cost": "b"}, "keys": ["a", "b"], "old": 1, "none": None}
+    after = {"name": "kv", "size": 2, "tags": {"team": "a", "cost": "c"}, "keys": ["a"], "new": {"a": 1}}
+
+    assert Outcome(True, before, after).result()["diff"] == {
+        "before": {"size": 1, "tags": {"cost": "b"}, "keys": ["a", "b"], "old": 1},
+        "after": {"size": 2, "tags": {"cost": "c"}, "keys": ["a"], "new": {"a": 1}},
+    }
+    assert Outcome(False, before, before).result()["diff"] == {"before": {}, "after": {}}
+
+
 def test_a_planned_result_has_placeholders_for_values_from_azure() -> None:
     principal, version = placeholders.principal("mybatch", "rg", 1), placeholders.version("vault", "key", 2)
     state = {

@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from clocks import clock_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session, WaitingLines
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     NotConverged,
@@ -68,5 +69,24 @@ def test_the_last_complaint_is_returned_and_not_shown(monkeypatch: pytest.Monkey
         (NotConverged("Azure accepted the change, but does not show it. Run the task again.", missing={}), ""),
     ],
 )
-def test_a_reason_describes_the_moment_and_not_the_end(complaint: CmkError, reason: str) -> None:
-    assert WaitingLines("it", 60).line(0, complaint) == f"Waiting for it (0 of 60 s){reason}"
+def test_a_reason_describes_the_moment_and_not_the_end(
+    monkeypatch: pytest.MonkeyPatch, complaint: CmkError, reason: str
+) -> None:
+    _, lines = waited_for(monkeypatch, iter([complaint, None]), 60)
+
+    assert lines == [f"Waiting for mybatch to become available (0 of 60 s){reason}"]
+
+
+@pytest.mark.parametrize(("tasks", "times"), [(["one", "one"], 1), (["one", "other"], 2), ([None, None], 2)])
+def test_hosts_that_wait_at_the_same_time_do_not_repeat_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tasks: list[str | None], times: int
+) -> None:
+    clock_of(session_module, monkeypatch)
+    lines: list[str] = []
+    for task in tasks:
+        session = Session({"wait_timeout": 600}, str(tmp_path), lines.append, task=task)
+        complaints = iter([rejected("No key."), rejected("Busy."), rejected("No key."), None])
+        session.poll_until(lambda these=complaints: next(these), session_module.time.monotonic() + 60, "it")
+
+    assert len(lines) == 6
+    assert sum("No key." in line for line in lines) == sum("Busy." in line for line in lines) == times

@@ -114,10 +114,11 @@ class Buckets:
 
 @dataclass(frozen=True)
 class Patience:
-    """The maximum time in seconds that a task waits for the next request, and the function that shows the wait."""
+    """The maximum time in seconds that a task waits for the next request, and the function that shows the wait
+    (Session.show)."""
 
     wait_timeout: float
-    notify: Callable[[str], None]
+    show: Callable[[str, str], None]
     # Whether the task may have changed something.
     may_have_changed: Callable[[], bool] = lambda: False
 
@@ -129,7 +130,8 @@ class Patience:
         if waited + seconds > max(self.wait_timeout, at_least):
             raise _throttled(waited + seconds, self.wait_timeout, reason)
         if seconds > _NOTIFIED_SECONDS or waited <= _NOTIFIED_SECONDS < waited + seconds:
-            self.notify(f"Waiting {seconds:.0f} s before the next request: {reason}")
+            so_far = f" ({waited:.0f} s so far)" if waited else ""
+            self.show(f"Waiting {seconds:.0f} s before the next request{so_far}", f": {reason}")
 
 
 def transport(patience: Patience) -> Any:

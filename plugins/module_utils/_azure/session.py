@@ -63,6 +63,8 @@ class Session:
         self.complete_operations: Callable[[], None] = lambda: None
         self.cache = Cache(self.files, lambda: self.fingerprint)
         self.notify = notify
+        # What this session notes for itself.
+        self._own = RunFiles(None)
         # Warnings of the task's writes.
         self.warnings: list[str] = []
         self.sent = SentWrites()
@@ -171,8 +173,20 @@ class Session:
     def _patience(self) -> rate_limit.Patience:
         # In check mode, nothing has to be confirmed or rolled back.
         return rate_limit.Patience(
-            self.wait_timeout, self.notify, lambda: not self.predicts and self.sent.may_have_changed
+            self.wait_timeout, self.show, lambda: not self.predicts and self.sent.may_have_changed
         )
+
+    def show(self, line: str, reason: str = "") -> None:
+        """Show a line about a wait. `reason` is its end, which further lines of the task do not repeat, not even those
+        of the other hosts that run the task at the same time."""
+        self.notify(f"{line}{reason}" if reason and self._is_new(reason) else line)
+
+    def _is_new(self, reason: str) -> bool:
+        files, name = self._shared if self._task else self._own, ("reason of a wait", self._task or "", reason)
+        with files.locked(*name):
+            is_new = files.load(*name) is None
+            files.store(True, *name)
+        return is_new
 
     @cached_property
     def fingerprint(self) -> str:
@@ -202,7 +216,6 @@ class Session:
         `waiting_for` completes the line "Waiting for ...".
         """
         pause, began = 1.0, time.monotonic()
-        lines = WaitingLines(waiting_for, deadline - began)
         while (complaint := ask()) is not None:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -212,7 +225,8 @@ class Session:
                 return ask()
             # After SIGINT, ansible-playbook no longer reads the lines of its workers.
             with suppress(OSError):
-                self.notify(lines.line(time.monotonic() - began, complaint))
+                elapsed, total = time.monotonic() - began, deadline - began
+                self.show(f"Waiting for {waiting_for} ({elapsed:.0f} of {total:.0f} s)", _reason(complaint))
             time.sleep(min(pause, left))
             pause = min(pause * 2, _LONGEST_PAUSE)
         return None
@@ -274,28 +288,10 @@ class Polled:
         return session.poll_until(look_again, deadline, "Azure to show the change")
 
 
-class WaitingLines:
-    """Lines such as `Waiting for Azure to show the change (40 of 600 s)`.
-
-    A line has the reason if the previous line had a different reason or none.
-    """
-
-    def __init__(self, waiting_for: str, seconds: float) -> None:
-        self._waiting_for = waiting_for
-        self._seconds = seconds
-        self._reason = ""
-
-    def line(self, elapsed: float, complaint: CmkError) -> str:
-        reason, previous = _reason(complaint), self._reason
-        self._reason = reason
-        line = f"Waiting for {self._waiting_for} ({elapsed:.0f} of {self._seconds:.0f} s)"
-        return f"{line}. {reason}" if reason and reason != previous else line
-
-
 def _reason(complaint: CmkError) -> str:
-    """The reason of the wait: Azure's message, or that of an Unavailable error. Other messages describe the end of
-    the wait."""
+    """The reason of the wait as the end of a line: Azure's message, or that of an Unavailable error. Other messages
+    describe the end of the wait."""
     azure = complaint.facts.get("azure")
     if azure:
-        return f"Azure reports: ({azure['code']}) {azure['message']}"
-    return str(complaint) if isinstance(complaint, Unavailable) else ""
+        return f". Azure reports: ({azure['code']}) {azure['message']}"
+    return f". {complaint}" if isinstance(complaint, Unavailable) else ""

@@ -139,13 +139,25 @@ class Outcome:
             **self.after,
             **self.report,
             "changed": self.changed,
-            "diff": {"before": dict(self.before), "after": dict(self.after)},
+            "diff": {"before": _differing(self.before, self.after), "after": _differing(self.after, self.before)},
             **({"warnings": list(self.warnings)} if self.warnings else {}),
         }
         if planned and self.changed and "summary" in result:
             result["summary"] = f"Predicted: {result['summary']}"
         returned: dict[str, Any] = placeholders.shown(result) if planned else result
         return returned
+
+
+def _differing(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that differ from the others. Of a mapping in both, the values of it that differ."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        other = others.get(name)
+        if isinstance(value, Mapping) and isinstance(other, Mapping) and value != other:
+            found[name] = _differing(value, other)
+        elif value != other:
+            found[name] = value
+    return found
 
 
 def together(outcomes: Sequence[Outcome]) -> Outcome:

@@ -49,18 +49,20 @@ def describe(account: Account) -> dict[str, Any]:
     return {"exists": True, "id": account["id"], "name": account["name"], **describe_key(key_of(account))}
 
 
-def summary(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """One line for a person. `before` and `after` are return values of the module."""
+def summary(name: str, before: Mapping[str, Any], after: Mapping[str, Any], *, count: int = 1) -> str:
+    """One line for a person. `before` and `after` are return values of the module, for one account or for `count`
+    accounts with these values, which `name` in `after` names together."""
     if not after["exists"]:
         return f"There is no Batch account {name}."
     used, uses = before["key_identifier"], after["key_identifier"]
     previous = "" if used == uses else f" (before: {_previous(used, uses)})"
+    verb, they_are = ("uses", "account is") if count == 1 else ("use", "accounts are")
     available = {
-        True: " The account is available again." if before["available"] is False else "",
-        False: " The account is not available.",
-        None: " Whether the account is available is not known.",
+        True: f" The {they_are} available again." if before["available"] is False else "",
+        False: f" The {they_are} not available.",
+        None: f" Whether the {they_are} available is not known.",
     }
-    return f"{after['name']} uses {key_text(uses)}{previous}.{available[after['available']]}"
+    return f"{after['name']} {verb} {key_text(uses)}{previous}.{available[after['available']]}"
 
 
 def _previous(used: str | None, uses: str | None) -> str:
@@ -72,17 +74,20 @@ def _previous(used: str | None, uses: str | None) -> str:
     return key_text(used)
 
 
-def survey_summary(name: str, found: Mapping[str, Any]) -> str:
-    """One line for a person. `found` is the return value of azbatch.cmk.batch_encryption_info."""
+def survey_summary(name: str, found: Mapping[str, Any], *, count: int = 1) -> str:
+    """One line for a person. `found` is the return value of azbatch.cmk.batch_encryption_info, for one account or for
+    `count` accounts with these values, which `name` names together."""
     if not found["exists"]:
         return f"There is no Batch account {name}."
-    uses = f"{name} uses {key_text(found['key_identifier'])}"
+    verb, they_are, their = ("uses", "is", "its") if count == 1 else ("use", "are", "their")
+    uses = f"{name} {verb} {key_text(found['key_identifier'])}"
     if "available" not in found:
         return f"{uses}."
-    state = {True: "is available", False: "is not available", None: "its availability is not known"}[found["available"]]
+    not_known = f"{their} availability is not known"
+    state = {True: f"{they_are} available", False: f"{they_are} not available", None: not_known}[found["available"]]
     causes = ", ".join(cause["name"] for cause in (found["diagnosis"] or {}).get("causes", ()))
     failed = found["provisioning_state"] == FAILED
-    operation = " Its last operation has failed (provisioning state Failed)." if failed else ""
+    operation = f" {their.capitalize()} last operation has failed (provisioning state Failed)." if failed else ""
     return f"{uses} and {state}{f': {causes}' if causes else ''}.{operation}"
 
 

@@ -1,0 +1,62 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Messages about many accounts: accounts with the same values share one message.
+
+This plugin util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._core import placeholders
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import and_text
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document
+
+_PREDICTED = "Predicted: "
+# Up to this number of accounts, a message always names all of them.
+_MOST_NAMES = 3
+
+
+def messages(results: Iterable[Mapping[str, Any]], prefix: str | None = None) -> list[str]:
+    """The summaries of results of batch_encryption or batch_encryption_info, one for all accounts that differ only in
+    their names. Results without a summary, such as those of skipped tasks, have no message. `prefix` replaces
+    `Predicted: `."""
+    alike: dict[str, list[Mapping[str, Any]]] = {}
+    for one in results:
+        if "summary" in one:
+            alike.setdefault(one["summary"].replace(one.get("name", ""), "", 1), []).append(one)
+    return [_message(together, prefix, is_all=len(alike) == 1) for together in alike.values()]
+
+
+def _message(results: Sequence[Mapping[str, Any]], prefix: str | None, *, is_all: bool) -> str:
+    first = results[0]
+    text = first["summary"].removeprefix(_PREDICTED)
+    if prefix is None:
+        prefix = first["summary"].removesuffix(text)
+    return f"{prefix}{text if len(results) == 1 else _together(results, is_all=is_all)}"
+
+
+def _together(results: Sequence[Mapping[str, Any]], *, is_all: bool) -> str:
+    names, after = [one["name"] for one in results], _resolved(results[0])
+    is_survey = "diagnosis" in after
+    # Who repairs some of the accounts has to know which ones they are.
+    needs_names = is_survey and after["available"] is not True and not is_all
+    name = _named(names, needs_names=needs_names)
+    if is_survey:
+        return document.survey_summary(name, after, count=len(names))
+    before = {**after, **_resolved(after["diff"]["before"])}
+    return document.summary(name, before, {**after, "name": name}, count=len(names))
+
+
+def _named(names: Sequence[str], *, needs_names: bool) -> str:
+    if len(names) <= _MOST_NAMES:
+        return and_text(names)
+    return f"{len(names)} accounts ({', '.join(names)})" if needs_names else f"{len(names)} accounts"
+
+
+def _resolved(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: placeholders.resolved(value) for name, value in values.items()}

@@ -1,0 +1,96 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The messages of the playbooks about many accounts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import version
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._accounts import messages
+
+KEY = "https://myvault.vault.azure.net/keys/batch"
+OLD, OTHER, NEW = (f"{KEY}/{digit * 32}" for digit in "123")
+WHERE = "of key batch in vault myvault"
+USE = f"use version 33333333… {WHERE} (before: version 11111111…)."
+
+
+def moved(name: str, used: str = OLD, uses: str = NEW, *, check: bool = False, **of: Any) -> dict[str, Any]:
+    """The result of batch_encryption."""
+    before, after = ({"exists": True, "name": name, "available": True, "key_identifier": one} for one in (used, uses))
+    after |= of
+    outcome = Outcome(used != uses, before, after).summarized(document.summary(name, before, after))
+    return outcome.result(planned=check)
+
+
+def found(name: str, cause: str | None = None, available: bool | None = False, **of: Any) -> dict[str, Any]:
+    """The result of batch_encryption_info."""
+    state = {"exists": True, "name": name, "key_identifier": NEW, "provisioning_state": "Succeeded", **of}
+    state |= {"available": available, "diagnosis": {"causes": [{"name": cause}]} if cause else None}
+    return Outcome(False, state, state).summarized(document.survey_summary(name, state)).result()
+
+
+def test_accounts_that_were_moved_alike() -> None:
+    results = [moved(f"batch{number}") for number in range(29)]
+
+    assert messages(results) == [f"29 accounts {USE}"]
+    assert messages(results[:3]) == [f"batch0, batch1 and batch2 {USE}"]
+    assert messages(results[:1]) == [results[0]["summary"]]
+    assert messages([]) == []
+    assert messages([*results, moved("other", OTHER), {"skipped": True}]) == [
+        f"29 accounts {USE}",
+        f"other uses version 33333333… {WHERE} (before: version 22222222…).",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("available", "sentence"),
+    [(None, "Whether the accounts are available is not known."), (False, "The accounts are not available.")],
+)
+def test_availability_of_several_accounts(available: bool | None, sentence: str) -> None:
+    results = [moved(name, NEW, NEW, available=available) for name in ("a", "b")]
+
+    assert messages(results, "Now: ") == [f"Now: a and b use version 33333333… {WHERE}. {sentence}"]
+
+
+def test_accounts_that_are_available_again() -> None:
+    results = [moved(name, NEW, NEW) for name in ("a", "b")]
+    for one in results:
+        one["diff"]["before"] = {"available": False}
+
+    assert messages(results) == [f"a and b use version 33333333… {WHERE}. The accounts are available again."]
+
+
+def test_a_predicted_version() -> None:
+    results = [moved(name, uses=f"{KEY}/{version('myvault', 'batch', 1)}", check=True) for name in ("a", "b")]
+
+    said = f"a and b use a new version {WHERE} (before: version 11111111…)."
+    assert messages(results) == [f"Predicted: {said}"]
+    assert messages(results, "Now: ") == [f"Now: {said}"]
+
+
+def test_accounts_that_have_to_be_repaired_are_named() -> None:
+    healthy = [found(f"good{number}", available=True) for number in range(35)]
+    lost = [found(f"lost{number}", "key_deleted") for number in range(5)]
+    unavailable = f"use version 33333333… {WHERE} and are not available: key_deleted."
+    unknown = [found(f"unknown{number}", available=None, provisioning_state="Failed") for number in range(2)]
+
+    assert messages([*lost, *healthy, *unknown]) == [
+        f"5 accounts (lost0, lost1, lost2, lost3, lost4) {unavailable}",
+        f"35 accounts use version 33333333… {WHERE} and are available.",
+        f"unknown0 and unknown1 use version 33333333… {WHERE} and their availability is not known. "
+        "Their last operation has failed (provisioning state Failed).",
+    ]
+    assert messages(lost) == [f"5 accounts {unavailable}"]
+
+
+def test_accounts_that_do_not_exist() -> None:
+    missing = {"exists": False, "summary": "There is no Batch account a.", "diff": {"before": {}, "after": {}}}
+
+    assert messages([missing]) == [missing["summary"]]
