@@ -16,6 +16,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ._arguments import CONNECTION
 from ._azure.sdk import unlogged
+from ._azure.secrets import without
 from ._cloud import Cloud
 from ._core import placeholders
 from ._core.interrupts import as_failure
@@ -46,11 +47,12 @@ def execute(arguments: Mapping[str, Any], run: Callable[..., Outcome]) -> None:
                 written = cloud.written()
     except BaseException as ended:
         # An interrupted module also returns a result, and the process ends.
-        failure: dict[str, Any] = placeholders.shown(as_failure(ended).result())
+        failure: dict[str, Any] = without(module.no_log_values, placeholders.shown(as_failure(ended).result()))
         module.fail_json(**failure, **_returned(handed, written))
     for warning in result.pop("warnings", []):
         module.warn(warning)
-    module.exit_json(**result, **_returned(handed, written))
+    # Since ansible-core 2.22, Ansible masks secrets only when it shows a result, and not in registered variables.
+    module.exit_json(**without(module.no_log_values, result), **_returned(handed, written))
 
 
 def _returned(handed: Mapping[str, Any] | None, written: Mapping[str, Any]) -> dict[str, Any]:
