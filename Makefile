@@ -8,7 +8,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-PYTHON ?= python3
+# The Python of the main row of scripts/matrix, if it is installed.
+PYTHON ?= $(shell scripts/python 3.13 || echo python3)
 # One worker more than cores, because tests also wait. Tests of one file share fixtures, so one worker runs the whole file.
 # The order of the folders starts with the longest tests, so that all workers finish at about the same time.
 PYTEST_FLAGS ?= -n $(shell echo $$(($$(nproc) + 1))) --dist loadfile --no-loadscope-reorder
@@ -163,7 +164,7 @@ proof: $(SETUP)  ## full reliability suite: injected faults, concurrent runs, 50
 	export PROOF=all SEQUENCES=$(or $(SEQUENCES),500) SEED=$(or $(SEED),$$RANDOM); echo "SEED=$$SEED"; \
 	pytest $(PYTEST_FLAGS) --dist worksteal -m "" $(PROOFS)
 
-# ROW is one row, such as core-2.20.
+# ROW is one row, such as core-2.22.
 .PHONY: matrix
 matrix: $(SETUP) $(BROWSER)  ## tests with the oldest SDKs, and with other releases of ansible-core and Python
 	scripts/matrix $(PYTEST_FLAGS)

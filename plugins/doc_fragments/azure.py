@@ -80,7 +80,7 @@ options:
     type: str
     default: AzureCloud
 requirements:
-  - Python 3.10 or newer
+  - Python 3.11 or newer
   - azure-core >= 1.31.0
   - azure-identity >= 1.19.0
   - azure-mgmt-core >= 1.4.0

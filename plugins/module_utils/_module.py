@@ -16,6 +16,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ._arguments import CONNECTION
 from ._azure.sdk import unlogged
+from ._azure.secrets import without
 from ._cloud import Cloud
 from ._core import markup, placeholders
 from ._core.errors import documented
@@ -39,6 +40,8 @@ class _Module(AnsibleModule):
 
     def returned(self, result: dict[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
         """The result with names in its messages, and with what the action plugin takes from it."""
+        # Since ansible-core 2.22, Ansible masks secrets only when it shows a result, and not in registered variables.
+        result = without(self.no_log_values, result)
         journal = {} if self.handed is None else {JOURNAL: written}
         messages = {MESSAGES: markup.messages(result)} if self.is_shown_later else {}
         shown = documented(Names().in_result(result))

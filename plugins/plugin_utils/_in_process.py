@@ -19,7 +19,6 @@ from typing import Any
 
 from ansible import constants
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible.module_utils.common.parameters import remove_values
 from ansible.module_utils.errors import AnsibleValidationErrorMultiple, NoLogError, UnsupportedError
 from ansible.playbook.handler import Handler
 from ansible.plugins.action import ActionBase
@@ -31,6 +30,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Ca
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, begin_run, vault_lock
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import unlogged
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.secrets import without
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import warm_up
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts, placeholders
@@ -284,7 +284,7 @@ class InProcessAction(ActionBase):
         if getattr(constants, "INJECT_INVOCATION", True):
             hidden = {name: _HIDDEN for name, option in spec.items() if option.get("no_log") and params.get(name)}
             result["invocation"] = {"module_args": {**params, **hidden}}
-        clean: dict[str, Any] = remove_values(result, validation._no_log_values)
+        clean: dict[str, Any] = without(validation._no_log_values, result)
         return clean
 
     def _first_error(self, errors: AnsibleValidationErrorMultiple, spec: Mapping[str, Any]) -> str:

@@ -49,7 +49,7 @@ def ansible(sandbox: Sandbox, tmp_path: Path) -> Iterator[Ansible]:
 def roles(request: pytest.FixtureRequest, sandbox: Sandbox) -> Iterator[Ansible | Roles]:
     """Runs the playbooks of roles: with PROOF=all by ansible-playbook, and by default in this process, which takes a
     tenth of the time. Tests of the output of ansible-playbook, or of variable names in errors, need `ansible`."""
-    if PROOF_OF_ALL or not CORE.startswith("2.19."):
+    if PROOF_OF_ALL or not CORE.startswith("2.21."):
         yield request.getfixturevalue("ansible")
         return
     yield Roles(request.getfixturevalue("runner"), sandbox.control)

@@ -149,6 +149,22 @@ def test_every_source(
     assert all(who == {reader["object_id"]} for name, who in principals.items() if not name.startswith("nobody"))
 
 
+def test_secrets_of_files_are_masked(
+    ansible: Ansible, service: Service, reader: dict[str, Any], sources: dict[str, Source], way: str
+) -> None:
+    """Also in what other tasks show later."""
+    pytest.importorskip("ansible.module_utils.secrets", reason="since ansible-core 2.22")
+    service.make_account()
+    read = {"profile": reader["secret"], "certificate": reader["pem"], "workload identity": reader["federated"]}
+    show = {"name": "show", "ansible.builtin.debug": {"msg": "{{ secrets }}"}}
+    looks = [sources[name].task(info(name)) for name in read]
+    run = ansible.play([*looks, show], way=way, environment=SIGNED_OUT, vars={"secrets": read})
+
+    shown = run.output.partition("TASK [show]")[2]
+    assert shown.count("$REDACTED$") == len(read)
+    assert [name for name, secret in read.items() if json.dumps(secret)[1:-1] in shown] == []
+
+
 def test_module_defaults_of_the_action_group(
     ansible: Ansible, service: Service, reader: dict[str, Any], way: str
 ) -> None:

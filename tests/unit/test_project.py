@@ -80,7 +80,16 @@ def test_releases_of_azcollection_that_are_tested_are_allowed() -> None:
     assert "tests/integration/test_retired_versions.py" in row
 
 
-MATRIX = re.findall(r"\brow (core-[\w.]+) ([\d.]+) ", (ROOT / "scripts/matrix").read_text(encoding="utf-8"))
+# By row, its Python and its ansible-core.
+MATRIX = {
+    row: (python, core)
+    for row, python, core in re.findall(
+        r"^row (\S+) (\S+) .*'ansible-core\S*==([\d.]+)\.\*'",
+        (ROOT / "scripts/matrix").read_text(encoding="utf-8"),
+        re.M,
+    )
+}
+MAIN = MATRIX["oldest-sdk"]
 WORKFLOWS = sorted(file.name for file in (ROOT / ".github/workflows").glob("*.yml"))
 
 
@@ -93,22 +102,37 @@ def steps(name: str) -> list[dict[str, Any]]:
 
 
 def test_readme_lists_the_releases_of_ansible_core_that_are_tested() -> None:
-    """With the Python of each row. `make test` uses 2.19."""
-    tested = {(row.removeprefix("core-"), python) for row, python in MATRIX if row != "core-devel"}
-    assert tested
+    """With the Python of each row."""
     for file in ("README.md", "docs/support.md"):
         table = [line.split("|") for line in lines(file) if re.match(r"\| 2\.", line)]
-        listed = {(one, columns[2].strip()) for columns in table for one in re.findall(r"\d+\.\d+", columns[1])}
-        assert listed == {*tested, ("2.19", "3.11")}, file
+        listed = {(one, columns[1].split()[0]) for columns in table for one in columns[2].strip().split(", ")}
+        assert listed == set(MATRIX.values()), file
+    assert all(
+        row in (f"core-{core}", f"core-{core}-python-{python}", "oldest-sdk") for row, (python, core) in MATRIX.items()
+    )
+
+
+def test_make_setup_installs_the_main_row() -> None:
+    """`make setup` looks for its Python."""
+    python, core = MAIN
+    assert f'ansible-core=={core}.*; python_version >= "3.12"' in lines("requirements-dev.txt")
+    assert f"\nPYTHON ?= $(shell scripts/python {python} || echo python3)\n" in (ROOT / "Makefile").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_workflow_runs_each_row_of_the_matrix() -> None:
     """With the Python of the row."""
     rows = workflow("matrix.yml")["jobs"]["matrix"]["strategy"]["matrix"]["include"]
 
-    assert {(row["row"], row["python"]) for row in rows} == {*MATRIX, ("oldest-sdk", "3.11")}
-    (setup,) = (step for step in steps("test.yml") if step.get("uses", "").startswith("actions/setup-python"))
-    assert setup["with"]["python-version"] == "3.11"
+    assert {row["row"]: row["python"] for row in rows} == {row: python for row, (python, _core) in MATRIX.items()}
+
+
+@pytest.mark.parametrize("name", sorted({*WORKFLOWS} - {"matrix.yml"}))
+def test_workflow_has_the_python_of_the_main_row(name: str) -> None:
+    setups = [step for step in steps(name) if step.get("uses", "").startswith("actions/setup-python")]
+
+    assert {step["with"]["python-version"] for step in setups} == {MAIN[0]}
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)

@@ -25,6 +25,7 @@ from typing import Any
 from .._core.concurrent import unawaited
 from .._core.errors import CmkError, InvalidOption
 from . import sdk as azure_sdk
+from . import secrets
 from .run_store import RunFiles
 
 # azure-core requests a new token if the token expires in fewer seconds than this. The cache does the same.
@@ -50,6 +51,7 @@ def completed(connection: Mapping[str, Any]) -> dict[str, Any]:
         # A subscription that is set outside the file overrides the file. The credentials are those of the file.
         named = {name: options[name] for name in ("subscription_id",) if options[name]}
         options.update({**_from_file(options["profile"] or "default"), **named})
+    secrets.register(options["secret"])
     return options
 
 
@@ -64,6 +66,7 @@ def credential(options: Mapping[str, Any], environment: Environment, transport: 
     authority = {"authority": environment.authority, "additionally_allowed_tenants": ["*"], "transport": transport}
     if source == "workload_identity":
         given = _given(tenant_id=options["tenant"], client_id=options["client_id"])
+        secrets.register_file(os.environ.get("AZURE_FEDERATED_TOKEN_FILE"))
         return identity.WorkloadIdentityCredential(**given, **authority)
     if options["x509_certificate_path"]:
         _require(options, "tenant", "client_id")
@@ -234,6 +237,7 @@ def _certificate(identity: Any, options: Mapping[str, Any], authority: Mapping[s
     path = Path(options["x509_certificate_path"])
     if not path.is_file():
         raise InvalidOption("x509_certificate_path", str(path), "there is no such file.", "Correct it.")
+    secrets.register_file(options["x509_certificate_path"])
     return identity.CertificateCredential(options["tenant"], options["client_id"], str(path), **authority)
 
 

@@ -126,7 +126,7 @@ def pass_on(failure: CmkError) -> None:
 
 def _failure(ended: BaseException) -> CmkError:
     name = type(ended).__name__
-    # Ansible's exception is recognized by its name, because ansible-core 2.19 moved the class. In 2.18 it has no
+    # Ansible's exception is recognized by its name, because ansible-core 2.19 moved the class. Before, it has no
     # `timeout`.
     if name == "TaskTimeoutError":
         period = getattr(ended, "timeout", None)
