@@ -32,4 +32,4 @@ def test_a_variable_has_the_name_of_its_option() -> None:
 def test_each_variable_and_option_has_a_meaning() -> None:
     assert all(meaning for _name, _roles, meaning, _options in variables())
     assert all(meaning for _name, _modules, meaning in options())
-    assert {"cmk_key_version_mode", "cmk_unused_for"} <= {name for name, *_ in variables()}
+    assert {"cmk_key_version_mode", "cmk_unused_for"} <= {name for name, *_others in variables()}

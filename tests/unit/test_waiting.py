@@ -72,7 +72,7 @@ def test_the_last_complaint_is_returned_and_not_shown(monkeypatch: pytest.Monkey
 def test_a_reason_describes_the_moment_and_not_the_end(
     monkeypatch: pytest.MonkeyPatch, complaint: CmkError, reason: str
 ) -> None:
-    _, lines = waited_for(monkeypatch, iter([complaint, None]), 60)
+    _waited, lines = waited_for(monkeypatch, iter([complaint, None]), 60)
 
     assert lines == [f"Waiting for mybatch to become available (0 of 60 s){reason}"]
 
