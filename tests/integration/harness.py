@@ -53,8 +53,8 @@ _HERE = "_here"
 # The values of a result that describe the task and its change, not the resource.
 _OF_THE_TASK = frozenset(
     (
-        "changed diff summary warnings invocation preflight previous_key_identifier confirmed in_use_by kept_until "
-        "kept_versions disabled_versions"
+        "changed diff summary warnings invocation preflight confirmed in_use_by kept_until kept_versions "
+        "disabled_versions"
     ).split()
 )
 
@@ -273,7 +273,9 @@ class Run:
 
 def state(result: Mapping[str, Any]) -> dict[str, Any]:
     """The state of the resource in the result of a task, without what the task says about itself."""
-    return {name: value for name, value in result.items() if name not in _OF_THE_TASK}
+    # Of an account, the key that it has left. Of a key, its previous version.
+    left = {"previous_key_identifier"} if "key_source" in result else set()
+    return {name: value for name, value in result.items() if name not in _OF_THE_TASK | left}
 
 
 def change(result: Mapping[str, Any]) -> dict[str, Any]:
