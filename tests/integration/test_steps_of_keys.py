@@ -195,9 +195,9 @@ def test_encryption(ansible: Ansible, service: Service, way: str) -> None:
             *four_steps(encryption("pinned", first)),
             {**look, "name": "look at pinned"},
             *two_steps(encryption("moved", second, vault_resource_group=GROUP)),
-            *four_steps(encryption("following", first.rpartition("/")[0])),
+            *four_steps(encryption("following", first.rpartition("/")[0], version_mode="follow")),
             {**look, "name": "look at following"},
-            *two_steps(encryption("other key", other, previous_key="any")),
+            *two_steps(encryption("other key", other, previous_key="any", version_mode="pin")),
         ],
         way=way,
     )
