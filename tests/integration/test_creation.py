@@ -300,7 +300,8 @@ def test_an_account_that_a_slow_request_replaces_is_available(
     identity = {"user_assigned": service.identity_id(), "system_assigned": None}
 
     def meanwhile() -> None:
-        succeeded(runner.another().role("provision", variables(cmk_identity_id=identity[theirs] or "system_assigned")))
+        asked = {"cmk_identity_id": identity[theirs]} if identity[theirs] else {}
+        succeeded(runner.another().role("provision", variables(**asked)))
 
     with wire.meddled(is_put_of_account, meanwhile):
         runner.module("batch_account_identity", {**MODULE, "identity_id": identity[ours]})
@@ -520,7 +521,7 @@ def test_a_resource_missing_from_reads_and_lists_has_a_taken_name(
 
     report = runner.role("provision", variables())
 
-    assert (report["code"], report["option"]) == (f"{kind}_name_taken", f"{kind}_name")
+    assert (report["code"], report["option"]) == (f"{kind}_name_taken", "name")
     assert [one for one in writes(control.requests(since)) if one["method"] == "PUT"] == []
     control.call("DELETE", "/faults")
     assert holdings(service) == before

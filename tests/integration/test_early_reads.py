@@ -19,7 +19,7 @@ SLOW = 2
 ACCOUNT = {"resource_group": GROUP, "account_name": "account1"}
 VAULT = {"resource_group": GROUP, "name": "vault-one"}
 NEWEST_VERSION = r"/keys/key1/?\?"
-ACCESS = {"resource_group": GROUP, "vault_name": "vault-one", "account_name": "account1"}
+ACCESS = {"vault_resource_group": GROUP, "vault_name": "vault-one", "account_name": "account1"}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,13 @@ def test_the_time_of_an_account_is_read_with_its_document(runner: OneProcess, se
     """After a recent change of the key, the time of the account's last change shows whether Batch has used the key."""
     service.on_key()
     since = service.sandbox.control.last
-    forced = {**ACCOUNT, "vault_name": "vault-one", "name": "key1", "new_version": True}
+    forced = {
+        "used_by_account": "account1",
+        "account_resource_group": GROUP,
+        "vault_name": "vault-one",
+        "name": "key1",
+        "new_version": True,
+    }
 
     report = runner.module("keyvault_cmk_key", forced)
     assert report["changed"], report

@@ -77,6 +77,7 @@ class Encryption(Polled):
         if goal.key is None or goal.mode == FOLLOW:
             return goal
         if goal.mode != PIN:
+            self._expect(goal)
             with self._session.cache.shared_since(self._session.task_began):
                 has = key_of(self._accounts.existing(goal.group, goal.account))
             if has is None:
@@ -85,6 +86,12 @@ class Encryption(Polled):
                 return replace(goal, key=goal.key.versionless)
         newest = None if goal.key.version else self._keys.newest_usable(goal.key)
         return replace(goal, key=identifier_of(newest)) if newest else goal
+
+    def _expect(self, goal: Goal) -> None:
+        """While the account is read, read what a change of the account probably needs."""
+        recent = self._accounts.recent(goal.group, goal.account)
+        if goal.target and recent and not goal.is_satisfied_by(recent):
+            self._evidence.expect(recent, goal.target, goal.vault_group)
 
     def _may_be_moved(self, group: str, name: str) -> bool:
         """Whether a request of this task may have moved the account to another key, and was not undone."""
@@ -142,10 +149,7 @@ class Encryption(Polled):
         self._session.cache.has_shared = False
         if goal.patient:
             return None
-        # While the account is read, read what a change of the account probably needs.
-        recent = self._accounts.recent(goal.group, goal.account)
-        if goal.key and recent and not goal.is_satisfied_by(recent):
-            self._evidence.expect(recent, goal.target, goal.vault_group)
+        self._expect(goal)
         with self._session.cache.shared_since(self._session.task_began):
             account = self._accounts.existing(goal.group, goal.account)
             if account is None or is_failed(account) or not goal.is_satisfied_by(account):
