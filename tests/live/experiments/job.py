@@ -33,7 +33,7 @@ def _job(identity: str, authorization: str, lab: Lab) -> Outcome:
         "cmk_location": lab.place.location,
         "cmk_vault_authorization": authorization,
         "cmk_vault_retention_days": RETENTION_DAYS,
-        "cmk_identity_id": lab.once("identity", lab.identity)["id"] if identity == "user_assigned" else identity,
+        **({"cmk_identity_id": lab.once("identity", lab.identity)["id"]} if identity == "user_assigned" else {}),
     }
     if authorization == "rbac":
         # For the keys. It ends with the resource group.
