@@ -444,7 +444,7 @@ def test_required_vault() -> None:
     assert vault_document.required(document, "myvault", None) is document
 
     for group, identifier, option, remedy in (
-        ("rg", None, "vault_name", "correct vault_name, resource_group or vault_subscription_id."),
+        ("rg", None, "vault_name", "correct vault_name, vault_resource_group or vault_subscription_id."),
         (
             None,
             "https://myvault.vault.azure.net/keys/batch",

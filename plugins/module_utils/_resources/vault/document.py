@@ -93,11 +93,11 @@ def url(vault: Vault) -> str:
 
 def required(vault: Vault | None, name: str, group: str | None, identifier: str | None = None) -> Vault:
     """The vault's document. Raises NotFound if there is no vault. `group` and `identifier` are the options
-    `resource_group` and `key_identifier`."""
+    `vault_resource_group` and `key_identifier`."""
     if vault is None:
         option = "key_identifier" if identifier else "vault_name"
         options = (
-            f"O({option}), O(resource_group) or O(vault_subscription_id)"
+            f"O({option}), O(vault_resource_group) or O(vault_subscription_id)"
             if group
             else f"O({option}) or O(subscription_id)"
         )
