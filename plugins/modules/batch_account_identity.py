@@ -222,6 +222,7 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import VERSION_MODE
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
@@ -240,7 +241,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "identity_id": {"type": "str"},
     # The identifier of a key is no secret, although Ansible suspects that by the name of the option.
     "key_identifier": {"type": "str", "no_log": False},
-    "version_mode": {"type": "str", "choices": ["update", "keep", "pin", "follow"], "default": "update"},
+    **VERSION_MODE,
     "vault_resource_group": {"type": "str"},
     "vault_subscription_id": {"type": "str"},
     "adopt_existing": {"type": "bool", "default": False},

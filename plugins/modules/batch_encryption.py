@@ -313,6 +313,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import VERSION_MODE
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
@@ -338,7 +339,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_subscription_id": {"type": "str"},
     "wait_until_available": {"type": "bool", "default": False},
     "require_readable": {"type": "bool", "default": False},
-    "version_mode": {"type": "str", "choices": ["update", "keep", "pin", "follow"], "default": "update"},
+    **VERSION_MODE,
     "previous_key": {"type": "str", "no_log": False},
 }
 

@@ -39,13 +39,18 @@ from ansible_collections.azbatch.cmk.plugins.modules import (
     keyvault_cmk_vault,
 )
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import STATS, is_blank
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_names import TaskNames, names, options_of, passed_on
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_names import (
+    VARIABLE,
+    TaskNames,
+    names,
+    options_of,
+    passed_on,
+)
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_warnings import SPECIFICATIONS
 
 # A template that uses the result of an earlier task. Its value is not known before that task.
 _RESULT = re.compile(r"\b__\w+")
 _OMITTED, _NOT_KNOWN = object(), object()
-_VARIABLE = re.compile(r"\bcmk_\w+")
 # The types of variables in words.
 _TYPES = {
     **{"int": "an integer", "bool": "true or false", "str": "a text", "path": "a path"},
@@ -154,7 +159,7 @@ class VariableChecks(ActionBase):  # type: ignore[misc]
         given = without_blanks(options, variables, defaults, self._templar.template)
         specification = {**CONNECTION, **arguments}
         is_wrong = {
-            option: not wrong.isdisjoint(_VARIABLE.findall(str(template)))
+            option: not wrong.isdisjoint(VARIABLE.findall(str(template)))
             for option, template in options_of(task.get_ds(), action).items()
         }
         right = {option: value for option, value in given.items() if not is_wrong.get(option)}

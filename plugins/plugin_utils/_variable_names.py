@@ -22,6 +22,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import Na
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import is_blank
 
 COLLECTION = Path(__file__).resolve().parents[2]
+VARIABLE = re.compile(r"\bcmk_\w+")
 # A template that passes on the value of a variable unchanged, or omits the option.
 _PASSED_ON = re.compile(
     r"\{\{ *(?:omit if [^{}]* else +)?(?P<name>cmk_\w+)(?: *\| *(?:default\([^{}|]*\)|bool|int|float|trim))* *\}\}"

@@ -9,7 +9,6 @@ This plugin util is private to the collection.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -25,9 +24,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import rotation_policy
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._inventory import Record
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import VARIABLES, is_blank
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_names import COLLECTION
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_names import COLLECTION, VARIABLE
 
-_VARIABLE = re.compile(r"\bcmk_\w+")
 _PREFIX = "cmk_"
 # The variable with the result of a role.
 RESULT = "cmk_result"
@@ -56,7 +54,7 @@ def _known_variables() -> frozenset[str]:
     of_roles = {name for options in SPECIFICATIONS.values() for name in options}
     playbooks = "".join(file.read_text(encoding="utf-8") for file in COLLECTION.glob("playbooks/**/*.yml"))
     of_inventory = Record.__required_keys__ | Record.__optional_keys__
-    return frozenset({*of_roles, *_VARIABLE.findall(playbooks), *of_inventory, *VARIABLES, RESULT})
+    return frozenset({*of_roles, *VARIABLE.findall(playbooks), *of_inventory, *VARIABLES, RESULT})
 
 
 # Read when the plugin is loaded, once in a run. In a worker, each task of each host would read the files again.
