@@ -155,7 +155,7 @@ ways: $(SETUP)  ## tests of modules in the process of Ansible and as separate pr
 	PROOF=all pytest $(PYTEST_FLAGS) -m "" $(WAYS)
 
 # Long tests run first. An idle worker takes tests from the other workers.
-PROOFS := $(addprefix tests/integration/test_,any_order.py disturbed.py kill.py meanwhile.py recover_combinations.py \
+PROOFS := $(addprefix tests/integration/test_,simulator.py any_order.py disturbed.py kill.py meanwhile.py recover_combinations.py \
 	behavior.py rights.py check_mode.py key_loss_noticed.py nights.py)
 
 # SEED of an earlier run repeats its sequences.

@@ -87,8 +87,6 @@ requirements:
   - azure-mgmt-batch >= 17.3.0
   - azure-mgmt-keyvault >= 10.3.1
   - azure-keyvault-keys >= 4.10.0
-  - azure-mgmt-authorization >= 4.0.0
-  - azure-mgmt-msi >= 7.0.0
 """
 
     # For plugins other than modules, Ansible reads the environment variables. If several are set, the last one counts.

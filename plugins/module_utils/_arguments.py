@@ -77,6 +77,14 @@ NEW_KEY: dict[str, dict[str, Any]] = {
     },
 }
 
+# The two ways to name a key. The identifier of a key is no secret, although Ansible suspects that by the name of the
+# option.
+NAMED_KEY: dict[str, dict[str, Any]] = {
+    "vault_name": {"type": "str"},
+    "name": {"type": "str"},
+    "key_identifier": {"type": "str", "no_log": False},
+}
+
 # Doc fragment azbatch.cmk.unused.
 UNUSED: dict[str, dict[str, Any]] = {
     "unused_for": {"type": "str", "default": "P7D"},

@@ -17,13 +17,12 @@ from functools import cached_property, partial
 from itertools import chain, repeat
 from typing import Any
 
+from ._azure.driver import Driver
 from ._azure.gateway import Gateway
-from ._azure.overlay import Overlay, Reads
+from ._azure.predicting import Predicting
 from ._azure.predictions import Predictions
-from ._azure.resources import Identities, Resources
 from ._azure.run_store import vault_lock
 from ._azure.session import Session, silent
-from ._azure.visible import DiskKeys, HandledAccounts, VisibleAccounts
 from ._checks.preflight import KEEP_AVAILABLE, failed_checks
 from ._core import placeholders
 from ._core.documents import Account
@@ -31,19 +30,16 @@ from ._core.errors import CmkError, Denied, Refused
 from ._core.ids import key_of
 from ._core.plan import MAX_READ_DELAY, Outcome, Removed
 from ._core.reconcile import Removal, kept, require_unused
+from ._documents.vault import ACCESS_POLICY
 from ._resources.access.client import Access, CallerRights
-from ._resources.access.overlay import AccessOverlay
 from ._resources.account.client import Accounts
-from ._resources.account.overlay import AccountsOverlay
 from ._resources.encryption.client import Encryption
 from ._resources.encryption.fleet import Fleet
 from ._resources.key.client import Keys
-from ._resources.key.evidence import EvidenceReader, SymptomReader
+from ._resources.key.evidence import EvidenceReader
 from ._resources.key.newest import Newest
-from ._resources.key.overlay import KeysOverlay
 from ._resources.vault.client import Vaults
-from ._resources.vault.overlay import VaultsOverlay
-from ._resources.vault.reads import VaultReads
+from ._resources.visible import HandledAccounts, VisibleAccounts
 
 # The pauses, in seconds, between the checks that nothing uses what was removed. Batch does not notice at once that it
 # has lost a key, so an early check seldom helps.
@@ -75,7 +71,9 @@ class Cloud:
         """The task's options. In check mode, placeholders replace texts such as `(known after apply: ...)`."""
         if not self.predicts:
             return params
-        self._vaults_overlay.assume(params)
+        if params.get("authorization") == ACCESS_POLICY:
+            names = ("name", "vault_name")
+            self._predicting.with_policies = {str(params[one]).lower() for one in names if one in params}
         self.learn_placeholders()
         return {name: placeholders.resolved(value) for name, value in params.items()}
 
@@ -113,7 +111,7 @@ class Cloud:
         files, name = self._session.files, (self._session.fingerprint, *name)
         with files.locked("once", *name):
             kept = files.load("once", *name)
-            is_out_of_date = kept is None or self._session.cache.is_written_since(kept["at"])
+            is_out_of_date = kept is None or self._session.journal.is_written_since(kept["at"])
             if not is_out_of_date and kept["skips"] != 0 and time.monotonic() - kept["at"] < _ONCE_SECONDS:
                 files.store({**kept, "skips": kept["skips"] - 1}, "once", *name)
                 return Outcome(False, kept["after"], kept["after"], report=kept["report"])
@@ -223,106 +221,65 @@ class Cloud:
 
     @cached_property
     def newest(self) -> Newest:
-        return Newest(self._session, self.keys)
+        return Newest(self._session, self._driver, self.keys)
 
     @cached_property
     def rights(self) -> CallerRights:
-        return CallerRights(self._session, self._resources, self.vault_reads)
+        return CallerRights(self._session, self._driver)
 
     @cached_property
     def accounts(self) -> Accounts:
-        return Accounts(self._session, self._gateway, self._resources, self._identities, self._evidence, self._handled)
+        return Accounts(self._session, self._driver, self._gateway, self._evidence, self._handled)
 
     @cached_property
     def vaults(self) -> Vaults:
-        return Vaults(self._session, self._gateway, self._resources, self.visible, self.vault_reads, self.access)
-
-    @cached_property
-    def vault_reads(self) -> VaultReads:
-        return VaultReads(self._session, self._gateway, self._resources)
+        return Vaults(self._session, self._driver, self._gateway, self.visible, self.access)
 
     @cached_property
     def access(self) -> Access:
-        return Access(self._session, self._gateway, self.vault_reads, self._identities, self.visible, self._resources)
+        return Access(self._session, self._driver, self._gateway, self.visible)
 
     @cached_property
     def keys(self) -> Keys:
-        return Keys(self._session, self._gateway, self.visible, self._resources, self.vault_reads, self.access)
+        return Keys(self._session, self._driver, self._gateway, self.visible, self.access)
 
     @cached_property
     def visible(self) -> VisibleAccounts:
-        return VisibleAccounts(self._session, self._resources, self._handled, DiskKeys(self._session, self._resources))
+        return VisibleAccounts(self._session, self._driver, self._handled)
 
     @cached_property
     def encryption(self) -> Encryption:
-        return Encryption(self._session, self.accounts, self._evidence, self._symptoms, self.keys)
+        return Encryption(self._session, self._driver, self.accounts, self._evidence, self.keys)
 
     @cached_property
     def fleet(self) -> Fleet:
-        return Fleet(
-            self._session,
-            self._resources,
-            self.visible,
-            self.vault_reads,
-            self.keys,
-            self.access,
-            self._identities,
-        )
+        return Fleet(self._session, self._driver, self.visible)
 
     @cached_property
-    def _symptoms(self) -> SymptomReader:
-        return SymptomReader(self._evidence, self.vault_reads, self.keys, self._identities, self._resources)
+    def _driver(self) -> Driver:
+        return Driver(self._session, self._gateway)
 
     @cached_property
     def _gateway(self) -> Gateway:
-        return self._overlay if self.predicts else Gateway(self._session)
+        return self._predicting if self.predicts else Gateway(self._session)
 
     @cached_property
-    def _overlay(self) -> Overlay:
-        azure, predictions, vaults = self._reads, self._predictions, self._vaults_overlay
-        accounts = AccountsOverlay(
-            azure, predictions, vaults, self._failed_checks, lambda: self._session.caller["tenant_id"]
-        )
-        self._session.complete_operations = accounts.complete_operations
-        overlays = {
-            "microsoft.batch": accounts,
-            "microsoft.keyvault": vaults,
-            "microsoft.authorization": AccessOverlay(azure, predictions, vaults, accounts.is_made),
-        }
-        return Overlay(self._session, azure, KeysOverlay(azure, predictions, vaults), overlays)
-
-    @cached_property
-    def _reads(self) -> Reads:
-        return Reads(Gateway(self._session), self._session)
+    def _predicting(self) -> Predicting:
+        gateway = Predicting(self._session, self._predictions, self._failed_checks)
+        self._session.complete_operations = gateway.complete_operations
+        return gateway
 
     @cached_property
     def _predictions(self) -> Predictions:
         return Predictions(self._session.files)
 
     @cached_property
-    def _vaults_overlay(self) -> VaultsOverlay:
-        return VaultsOverlay(
-            self._reads,
-            self._predictions,
-            lambda: self._session.caller,
-            lambda: self._session.environment.vault_suffix,
-        )
-
-    @cached_property
-    def _resources(self) -> Resources:
-        return Resources(self._session, self._gateway)
-
-    @cached_property
     def _handled(self) -> HandledAccounts:
         return HandledAccounts(self._session.files)
 
     @cached_property
-    def _identities(self) -> Identities:
-        return Identities(self._session, self._gateway)
-
-    @cached_property
     def _evidence(self) -> EvidenceReader:
-        return EvidenceReader(self._session, self.vault_reads, self.keys, self.access)
+        return EvidenceReader(self._session, self._driver)
 
 
 def _versions_of(removals: Sequence[Removed]) -> list[str]:

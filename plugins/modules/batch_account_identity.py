@@ -227,8 +227,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import account as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import plan as account_plan
 
@@ -250,9 +250,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    outcome = converge(
-        account_goal.desired(params), cloud.accounts, account_plan, rights=cloud.rights.of(account_goal.NEEDED)
-    )
+    outcome = converge(account_goal.desired(params), cloud.accounts, account_plan, rights=cloud.rights.require)
     return outcome.summarized(account_document.summary(params["name"], outcome.before, outcome.after))
 
 

@@ -318,9 +318,9 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import readiness
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
 
@@ -350,8 +350,9 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     def move() -> Outcome:
         wanted = cloud.encryption.for_account(goal)
         keep_versions = partial(cloud.encryption.keep_versions, wanted, cloud.rights.missing)
-        rights = cloud.rights.of(encryption_goal.NEEDED)
-        outcome = converge(wanted, cloud.encryption, encryption_plan, before_change=keep_versions, rights=rights)
+        outcome = converge(
+            wanted, cloud.encryption, encryption_plan, before_change=keep_versions, rights=cloud.rights.require
+        )
         return outcome.summarized(encryption_document.summary(goal.account, outcome.before, outcome.after))
 
     place = goal.group, goal.account

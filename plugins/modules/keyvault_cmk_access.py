@@ -242,9 +242,7 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import principals_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import MAX_READ_DELAY, Outcome, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import (
     Removal,
@@ -253,11 +251,11 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import
     unless_used,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import used_by_text
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import access as access_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import required
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import document as access_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_resource_group": {"type": "str"},
@@ -284,7 +282,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
 
     def make(goal: access_goal.Goal) -> Outcome:
         return unless_used(
-            lambda: converge(goal, cloud.access, access_plan, rights=cloud.rights.of(access_goal.NEEDED)),
+            lambda: converge(goal, cloud.access, access_plan, rights=cloud.rights.require),
             keeps_used=goal.keeps_used,
         )
 
@@ -307,9 +305,6 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     with cloud.locked(goal.vault):
         goals = [goal]
         if account:
-            if goal.group:
-                recent = cloud.accounts.recent(group, account)
-                in_background(cloud.access.expect, goal, principals_of(recent.get("identity", {})) if recent else ())
             listed = cloud.accounts.listed(group, account) if goal.present else None
             found = listed or cloud.accounts.existing(group, account)
             goals = access_goal.of_account(

@@ -7,84 +7,55 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: keyvault_cmk_key
-short_description: Manage a key for Batch accounts and rotate it when rotation is due
+short_description: Ensure that Batch can use a key, and rotate it when rotation is due
 description:
-  - Ensures that an RSA key exists in a vault, is enabled, has not expired, and allows C(wrapKey) and C(unwrapKey); or
-    that the key is disabled, deleted or recovered. M(azbatch.cmk.keyvault_cmk_unused_versions) disables unused
-    versions.
-  - Unless O(force) is set, the module does not disable or delete a key or a version that a Batch account or a pool may
-    use, as far as the caller can read the accounts and pools. Keys are never purged.
+  - Ensures that an RSA key exists in a vault, is enabled, has not expired, and allows C(wrapKey) and C(unwrapKey).
+  - The newest version that is enabled and valid now counts. If there is none, a disabled version is enabled only with
+    O(enable). A new version is created if the key has no version, if the newest version expires within nine days, or if
+    O(max_version_age) or O(new_version) requires one. A version that is valid later does not prevent that.
+    RV(staged_versions) names such versions.
+  - M(azbatch.cmk.keyvault_cmk_key_state) enables, disables, deletes and recovers keys and versions, and
+    M(azbatch.cmk.keyvault_cmk_unused_versions) disables versions that nothing uses.
 version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
 options:
   vault_name:
-    description: Name of the vault. O(vault_name) and O(name) are required unless O(key_identifier) is set.
+    description: Name of the vault.
     type: str
+    required: true
   name:
     description: Name of the key.
     type: str
-  key_identifier:
-    description:
-      - Identifier of the key, instead of O(vault_name) and O(name). If it has a version, it also replaces O(version).
-    type: str
+    required: true
   used_by_account:
     description:
-      - Name of a Batch account that must use the key, with O(state=present). The module fails if the account uses
-        another key. Nothing is changed if the account is not available.
+      - Name of a Batch account that must use the key. The module fails if the account uses another key. Nothing is
+        changed if the account is not available.
       - If tasks of a run request a new version for several accounts with O(new_version) or O(max_version_age), the
         tasks share one new version.
     type: str
   account_resource_group:
     description: Name of the resource group of O(used_by_account).
     type: str
-  state:
-    description:
-      - V(present) ensures that the key has a version that can be used. The newest version that is enabled and valid now
-        counts. If there is none, a disabled version is enabled only with O(enable). A new version is created if the
-        key has no version, if the newest version expires within nine days, or if O(max_version_age) or O(new_version)
-        requires one. A version that is valid later does not prevent that. RV(staged_versions) names such versions.
-      - V(enabled) ensures that O(version), by default the newest version, can be used again. The version is enabled,
-        extended if it has expired, and allowed to wrap and unwrap. No version is created. The returned values are those
-        of this version.
-      - V(disabled) disables O(version), or all versions if O(version) is not set.
-      - V(absent) deletes the key. The vault keeps the deleted key for its retention period.
-      - V(recovered) recovers a deleted key. A key that exists is not changed. After the recovery, the newest version is
-        updated without a change, because Azure shows when a version was updated, but not when a key was recovered. This
-        needs the right to update keys.
-    type: str
-    default: present
-    choices: [present, enabled, disabled, absent, recovered]
-  version:
-    description: The version to disable or to enable. Only valid with O(state=disabled) and O(state=enabled).
-    type: str
-  extend_expired_by:
-    description:
-      - With O(state=enabled), the new expiry of an expired version, counted from now, as a duration such as V(90d).
-        Rotate
-        within this time.
-    type: str
-    default: P30D
   enable:
     description:
-      - With O(state=present), enable the newest version if the version is disabled.
+      - Enable the newest version if the version is disabled.
       - By default, an older version counts that can be used. If there is none, a disabled version is refused, because
         somebody may have disabled it to revoke the key. If rotation is due and another version is enabled, the new
         version is created in any case.
-      - With O(state=enabled), the version is enabled without this option.
     type: bool
     default: false
   recover:
     description:
-      - With O(state=present), recover the key if the key was deleted, and then ensure that the key can be used.
+      - Recover the key if the key was deleted, and then ensure that the key can be used.
       - By default, a deleted key is refused, because the vault reserves the name of a deleted key.
     type: bool
     default: false
   max_version_age:
     description:
       - Create a new version if the newest version is older than this duration, such as V(90d) or the ISO 8601
-        duration V(P90D). A nightly run
-        therefore changes something only if rotation is due.
+        duration V(P90D). A nightly run therefore changes something only if rotation is due.
     type: str
   new_version:
     description: Create a new version in any case.
@@ -107,39 +78,19 @@ options:
         set, the module fails while a Batch account that the caller can read follows the latest version.
     type: bool
     default: false
-  in_use:
-    description:
-      - What to do with O(state=disabled) and O(state=absent) if Batch accounts or the disks of pools may use the key or
-        the version.
-      - V(fail) fails the task. V(keep) keeps the key or the version unchanged. RV(in_use_by) then names the accounts
-        and pools, and RV(kept_until) the time when they no longer count as users.
-      - An account that is pinned to another version counts as a user of O(version) until O(unused_for) after its last
-        change. An account that follows the latest version counts as a user of an older version until it could use the
-        newest version for O(unused_for).
-      - An account that uses another key, but has access to this key, counts as a user until O(unused_for) after its
-        last change, because it may have left this key.
-      - A version that was updated after its creation stays enabled until O(unused_for) after the update.
-        M(azbatch.cmk.batch_encryption) updates a version without a change before an account leaves it.
-      - An unavailable account does not list its pools. Until the account is recovered or deleted, its pools count as
-        users of every key, or in the state C(Failed) for seven days after its last change. A pool with a disk
-        encryption set also counts as a user of every key, because the key of the set is not read.
-      - Tasks of a run that disable the same key or version with V(keep) share one list of all accounts.
-    type: str
-    default: fail
-    choices: [fail, keep]
   force:
     description:
-      - Disable or delete the key or remove its rotation policy although a Batch account uses the key, or may use it
-        because the accounts of a subscription could not all be listed.
+      - Remove the rotation policy although a Batch account follows the latest version, or may follow it because the
+        accounts of a subscription could not all be listed.
     type: bool
     default: false
 extends_documentation_fragment:
-  - azbatch.cmk.unused
   - azbatch.cmk.new_key
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
 seealso:
+  - module: azbatch.cmk.keyvault_cmk_key_state
   - module: azbatch.cmk.keyvault_cmk_vault
   - module: azbatch.cmk.batch_encryption
 """
@@ -183,28 +134,6 @@ EXAMPLES = r"""
       expiry_time: P1Y
       time_after_create: P90D
 
-- name: Restore a version that was disabled or has expired
-  azbatch.cmk.keyvault_cmk_key:
-    vault_name: myvault
-    name: batch
-    version: 0123456789abcdef0123456789abcdef
-    state: enabled
-
-- name: Disable a version if no account or pool may use the version
-  azbatch.cmk.keyvault_cmk_key:
-    vault_name: myvault
-    name: batch
-    version: "{{ key.previous_version }}"
-    state: disabled
-    in_use: keep
-
-- name: Disable the key that accounts have left, 14 days after the last of them was moved
-  azbatch.cmk.keyvault_cmk_key:
-    key_identifier: https://myvault.vault.azure.net/keys/batch
-    state: disabled
-    in_use: keep
-    unused_for: P14D
-
 - name: Create a key in an HSM whose versions expire, or recover a deleted key of this name
   azbatch.cmk.keyvault_cmk_key:
     vault_name: mypremiumvault
@@ -227,46 +156,11 @@ EXAMPLES = r"""
     account_resource_group: rg-batch
     max_version_age: P90D
 
-- name: Make an expired version usable for two more weeks
-  azbatch.cmk.keyvault_cmk_key:
-    key_identifier: "{{ account.key_identifier }}"
-    state: enabled
-    extend_expired_by: P14D
-
 - name: Stop the automatic creation of versions
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
     name: batch
     remove_rotation_policy: true
-
-- name: Delete a key if no account uses it
-  azbatch.cmk.keyvault_cmk_key:
-    vault_name: myvault
-    name: batch
-    state: absent
-
-- name: Disable several keys, and wait once for all of them
-  azbatch.cmk.keyvault_cmk_key:
-    vault_name: myvault
-    name: "{{ item }}"
-    state: disabled
-    in_use: keep
-    confirm: later
-  loop: "{{ previous_keys }}"
-
-- name: Confirm that nothing uses the disabled keys
-  azbatch.cmk.keyvault_cmk_key:
-    vault_name: myvault
-    name: "{{ item }}"
-    state: disabled
-    in_use: keep
-  loop: "{{ previous_keys }}"
-
-- name: Recover a deleted key
-  azbatch.cmk.keyvault_cmk_key:
-    vault_name: myvault
-    name: batch
-    state: recovered
 
 - name: Create a key with a profile of the credential file
   azbatch.cmk.keyvault_cmk_key:
@@ -320,46 +214,6 @@ previous_key_identifier:
   returned: success, if it exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/fedcba9876543210fedcba9876543210
-confirmed:
-  description:
-    - Whether it is confirmed that nothing uses what was disabled or deleted. V(false) with O(confirm=later), if a task
-      with O(confirm=now) has to follow.
-  returned: success, with O(state=disabled) or O(state=absent)
-  type: bool
-  sample: true
-disabled_versions:
-  description: The versions that the task disabled.
-  returned: success, with O(state=disabled) or O(state=absent)
-  type: list
-  elements: str
-  sample: [fedcba9876543210fedcba9876543210]
-restored_versions:
-  description: The versions that the task disabled and enabled again, because accounts or pools turned out to use them.
-  returned: failure with code V(in_use), if versions were enabled again
-  type: list
-  elements: str
-  sample: [fedcba9876543210fedcba9876543210]
-kept_versions:
-  description: The versions that stay enabled, because accounts or pools may use them.
-  returned: success, with O(state=disabled) or O(state=absent)
-  type: list
-  elements: str
-  sample: []
-in_use_by:
-  description:
-    - Ids of the Batch accounts and pools for which the key or versions were kept.
-  returned: success, with O(state=disabled) or O(state=absent)
-  type: list
-  elements: str
-  sample: []
-kept_until:
-  description:
-    - When the accounts and pools in RV(in_use_by) no longer count as users, in UTC.
-    - Null if nothing is kept, if one of them uses the key or the version now, or if that time is not known.
-  returned: success, with O(state=disabled) or O(state=absent); failure with code
-    V(recently_used)
-  type: str
-  sample: "2026-02-01T12:00:00Z"
 key_type:
   description: V(RSA) or V(RSA-HSM).
   returned: success, if it exists
@@ -413,8 +267,8 @@ rotation_policy:
   type: dict
   sample: {expiry_time: P1Y, time_after_create: null, time_before_expiry: P30D}
 accounts:
-  description: The Batch accounts that would, or may, lose their key.
-  returned: failure with code V(in_use) or V(recently_used)
+  description: The Batch accounts that follow the latest version, or may follow it.
+  returned: failure with code V(in_use)
   type: list
   elements: str
 code:
@@ -424,67 +278,52 @@ code:
   sample: in_use
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY, UNUSED
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks.rights import Needed
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_in_vault, key_of
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Needed, Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import required
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import readiness
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import required
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.removal import remove
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "vault_name": {"type": "str"},
-    "name": {"type": "str"},
-    # The identifier of a key is no secret, although Ansible suspects that by the name of the option.
-    "key_identifier": {"type": "str", "no_log": False},
+    "vault_name": {"type": "str", "required": True},
+    "name": {"type": "str", "required": True},
     "used_by_account": {"type": "str"},
     "account_resource_group": {"type": "str"},
-    "state": {
-        "type": "str",
-        "default": "present",
-        "choices": ["present", "enabled", "disabled", "absent", "recovered"],
-    },
-    "version": {"type": "str"},
     "enable": {"type": "bool", "default": False, "no_log": False},
     "recover": {"type": "bool", "default": False},
     **NEW_KEY,
-    "extend_expired_by": {"type": "str", "default": "P30D"},
     "max_version_age": {"type": "str"},
     "new_version": {"type": "bool", "default": False},
     "new_version_for": {"type": "str"},
     "remove_rotation_policy": {"type": "bool", "default": False},
-    "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
-    **UNUSED,
     "force": {"type": "bool", "default": False},
 }
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    goal = key_goal.desired(params)
+    goal = key_goal.present(params)
     group, account = params["account_resource_group"], params["used_by_account"]
-    if account and goal.state == "present":
+    if account:
         return readiness.explained(
             partial(_for_account, goal, group, account, cloud),
             cloud.sent,
             partial(cloud.accounts.get, group, account),
             partial(cloud.encryption.require_available, group, account),
         )
-    if goal.disables_or_deletes:
-        return _described(goal, remove(goal, cloud, later=params["confirm"] == "later"))
     with cloud.locked(goal.vault):
         return _described(goal, key_plan.recovered_first(goal, lambda one: _make(one, cloud)))
 
@@ -507,8 +346,6 @@ def _for_account(goal: Goal, group: str, name: str, cloud: Cloud) -> Outcome:
 
     def make(goal: Goal) -> Outcome:
         # A forced version always is a change, so what a change requires is read concurrently with the key.
-        if goal.new_version:
-            cloud.accounts.expect_change(group)
         asked = in_background(require_available).result if goal.new_version else require_available
         return _make(goal, cloud, later=lambda: to_move, before_change=asked)
 
@@ -521,28 +358,26 @@ def _make(
     later: Callable[[], Iterable[Needed]] = tuple,
     before_change: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    def require(steps: Sequence[Step[key_goal.KeyWrites]]) -> tuple[str, ...]:
-        return cloud.rights.require([*key_goal.NEEDED.by(steps), *later()])
+    def require(needed: Iterable[Needed]) -> tuple[str, ...]:
+        return cloud.rights.require([*needed, *later()])
 
     return converge(goal, cloud.keys, key_plan, before_change=before_change, rights=require)
 
 
 def _described(goal: Goal, outcome: Outcome) -> Outcome:
-    summary = key_document.summary(goal.vault, goal.name, outcome.before, outcome.after)
-    kept = key_document.kept_summary(goal.vault, goal.name, outcome.report)
-    return outcome.summarized(kept if kept and not outcome.changed else summary)
+    return outcome.summarized(key_document.summary(goal.vault, goal.name, outcome.before, outcome.after))
 
 
 def exclusive(params: Mapping[str, Any]) -> str:
     """The name of the vault whose lock a task of the run holds, on whatever host the task runs."""
-    return key_goal.desired(params).vault
+    return key_goal.present(params).vault
 
 
 def forced_version(params: Mapping[str, Any]) -> str | None:
     """The name under which a run notes a version that the task forces for an account."""
     if not (params["new_version"] and params["used_by_account"]):
         return None
-    goal = key_goal.desired(params)
+    goal = key_goal.present(params)
     return key_in_vault(goal.vault, goal.name)
 
 

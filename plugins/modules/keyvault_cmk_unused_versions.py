@@ -125,7 +125,8 @@ disabled_versions:
   elements: str
   sample: [fedcba9876543210fedcba9876543210]
 kept_versions:
-  description: The versions that stay enabled, because accounts or pools may use them.
+  description: The older versions that stay enabled, because accounts or pools may use them, or because they were
+    replaced less than O(unused_for) ago.
   returned: success
   type: list
   elements: str
@@ -138,7 +139,8 @@ in_use_by:
   sample: []
 kept_until:
   description:
-    - When the accounts and pools in RV(in_use_by) no longer count as users, in UTC.
+    - When the accounts and pools in RV(in_use_by) no longer count as users, and O(unused_for) has passed since the
+      versions were replaced, in UTC. Accounts that use a version then keep it enabled.
     - Null if nothing is kept, if one of them uses the version now, or if that time is not known.
   returned: success
   type: str
@@ -167,19 +169,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NAMED_KEY, UNUSED
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.removal import remove
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "vault_name": {"type": "str"},
-    "name": {"type": "str"},
-    # The identifier of a key is no secret, although Ansible suspects that by the name of the option.
-    "key_identifier": {"type": "str", "no_log": False},
+    **NAMED_KEY,
     **UNUSED,
     "force": {"type": "bool", "default": False},
 }
@@ -193,8 +192,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     summary = key_document.summary(goal.vault, goal.name, outcome.before, outcome.after) if outcome.changed else ""
     kept = key_document.kept_summary(goal.vault, goal.name, outcome.report)
     shown = replace(outcome, before=_shown(outcome.before), after=_shown(outcome.after))
-    unused_for = params["unused_for"]
-    nothing = f"No other enabled version of the key {goal.name} in vault {goal.vault} was unused for {unused_for}."
+    nothing = f"No unused version of the key {goal.name} in vault {goal.vault} is enabled."
     return shown.summarized(" ".join(filter(None, (summary, kept))) or nothing)
 
 

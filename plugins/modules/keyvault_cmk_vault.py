@@ -293,7 +293,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = vault_goal.desired(params)
 
     def make() -> Outcome:
-        return converge(goal, cloud.vaults, vault_plan, rights=cloud.rights.of(vault_goal.NEEDED))
+        return converge(goal, cloud.vaults, vault_plan, rights=cloud.rights.require)
 
     with cloud.locked(goal.name):
         outcome = make()

@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import placeholders
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import and_text
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as document
 
 _PREDICTED = "Predicted: "
 # Up to this number of accounts, a message always names all of them.
@@ -22,8 +22,8 @@ _MOST_NAMES = 3
 
 
 def messages(results: Iterable[Mapping[str, Any]], prefix: str | None = None) -> list[str]:
-    """The summaries of results of batch_encryption or batch_encryption_info, one for all accounts that differ only in
-    their names. Results without a summary, such as those of skipped tasks, have no message. `prefix` replaces
+    """The summaries of results of batch_encryption or batch_encryption_diagnosis, one for all accounts that differ only
+    in their names. Results without a summary, such as those of skipped tasks, have no message. `prefix` replaces
     `Predicted: `."""
     alike: dict[str, list[Mapping[str, Any]]] = {}
     for one in results:
@@ -42,7 +42,7 @@ def _message(results: Sequence[Mapping[str, Any]], prefix: str | None, *, is_all
 
 def _together(results: Sequence[Mapping[str, Any]], *, is_all: bool) -> str:
     names, after = [one["name"] for one in results], _resolved(results[0])
-    is_survey = "diagnosis" in after
+    is_survey = "causes" in after
     # Who repairs some of the accounts has to know which ones they are.
     needs_names = is_survey and after["available"] is not True and not is_all
     name = _named(names, needs_names=needs_names)

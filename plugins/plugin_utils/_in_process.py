@@ -26,7 +26,6 @@ from ansible.plugins.loader import filter_loader, test_loader
 from ansible.utils.display import Display
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION, without_empty
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, begin_run, vault_lock
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import unlogged
@@ -226,7 +225,7 @@ class InProcessAction(ActionBase):
                 if sets:
                     journal.forget(sets[0], token)
         finally:
-            Cache(files, str).changed()
+            journal.mark()
         return ran
 
     def _execute(self, task_vars: dict[str, Any], **options: Any) -> dict[str, Any]:

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple, TypedDict
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import Account, Identity
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_guid, key_of, place_of, principals_of
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import (
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import (
     USER_ASSIGNED,
     describe_identity,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.document import describe_key
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.encryption import describe_key
 
 # If an account has such a name, its host needs another name: Ansible would confuse the host with the group, or with
 # the controller.

@@ -105,10 +105,9 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
             return None
         args = {"subscription_id": None, **self._task.args}
         account = self._account_id(args, str(args.get("resource_group")), self._account()).lower()
-        name = "changed by", self._task.get_play().get_path(), str(args.get("profile")), account
-        with files.locked(*name):
-            first: str = files.load(*name) or host
-            files.store(first, *name)
+        first: str = files.first(
+            host, "changed by", self._task.get_play().get_path(), str(args.get("profile")), account
+        )
         return None if first == host else first
 
 

@@ -31,7 +31,7 @@ class OneRotationPolicy(ActionBase):  # type: ignore[misc]
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         goal = self._valid_goal() if self._task.args.get("rotation_policy") else None
-        if goal is not None and goal.state == "present" and goal.rotation_policy:
+        if goal is not None and goal.rotation_policy:
             host = str((task_vars or {}).get("inventory_hostname"))
             earlier = self._earlier(goal, host)
             if earlier["policy"] != _text(goal.rotation_policy):
@@ -46,18 +46,14 @@ class OneRotationPolicy(ActionBase):  # type: ignore[misc]
         )
         if validation.error_messages:
             return None
-        goal = value_or_error(lambda: key_goal.desired(validation.validated_parameters), CmkError)
+        goal = value_or_error(lambda: key_goal.present(validation.validated_parameters), CmkError)
         return None if isinstance(goal, CmkError) else goal
 
     def _earlier(self, goal: key_goal.Goal, host: str) -> dict[str, str]:
         """The policy that a task of the run has requested for the key first, and the host of that task."""
         files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
-        name = ("rotation policy", key_in_vault(goal.vault, goal.name))
-        with files.locked(*name):
-            earlier: dict[str, str] | None = files.load(*name)
-            if earlier is None:
-                earlier = {"policy": _text(goal.rotation_policy or {}), "host": host}
-                files.store(earlier, *name)
+        requested = {"policy": _text(goal.rotation_policy or {}), "host": host}
+        earlier: dict[str, str] = files.first(requested, "rotation policy", key_in_vault(goal.vault, goal.name))
         return earlier
 
 

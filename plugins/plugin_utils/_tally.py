@@ -24,7 +24,11 @@ _DONE = {
 # These words count only changes of the key that an account uses, and not, for example, a disabled version.
 _MOVES = ("rotated", "reverted", "switched")
 # Modules whose summary reports the key that an account uses.
-_SHOWN = ("azbatch.cmk.batch_encryption", "azbatch.cmk.batch_encryption_info")
+_SHOWN = (
+    "azbatch.cmk.batch_encryption",
+    "azbatch.cmk.batch_encryption_diagnosis",
+    "azbatch.cmk.batch_encryption_info",
+)
 
 
 @dataclass

@@ -35,6 +35,7 @@ from ansible_collections.azbatch.cmk.plugins.modules import (
     batch_encryption,
     keyvault_cmk_access,
     keyvault_cmk_key,
+    keyvault_cmk_key_state,
     keyvault_cmk_unused_versions,
     keyvault_cmk_vault,
 )
@@ -63,7 +64,8 @@ _CHECKED: dict[str, tuple[Mapping[str, Any], Callable[[Mapping[str, Any]], Any]]
     "azbatch.cmk.batch_account_identity": (batch_account_identity.ARGUMENTS, account_goal.desired),
     "azbatch.cmk.batch_encryption": (batch_encryption.ARGUMENTS, encryption_goal.desired),
     "azbatch.cmk.keyvault_cmk_access": (keyvault_cmk_access.ARGUMENTS, access_goal.desired),
-    "azbatch.cmk.keyvault_cmk_key": (keyvault_cmk_key.ARGUMENTS, key_goal.desired),
+    "azbatch.cmk.keyvault_cmk_key": (keyvault_cmk_key.ARGUMENTS, key_goal.present),
+    "azbatch.cmk.keyvault_cmk_key_state": (keyvault_cmk_key_state.ARGUMENTS, key_goal.in_state),
     "azbatch.cmk.keyvault_cmk_unused_versions": (keyvault_cmk_unused_versions.ARGUMENTS, key_goal.unused),
     "azbatch.cmk.keyvault_cmk_vault": (keyvault_cmk_vault.ARGUMENTS, vault_goal.desired),
 }
@@ -133,18 +135,18 @@ class VariableChecks(ActionBase):  # type: ignore[misc]
         for one in (*first, *problems):
             found.setdefault(one.get("variable", one["msg"]), one)
         missing = [name for name, one in found.items() if "value" not in one]
-        hosts = self._hosts_not_used()
-        if not missing or not hosts:
+        if not missing or not self._has_hosts_not_used():
             return list(found.values())
         others = [one for name, one in found.items() if name not in missing]
-        return [_without_hosts(missing, hosts).result(), *others]
+        return [_without_hosts(missing).result(), *others]
 
-    def _hosts_not_used(self) -> int:
-        """The number of hosts that the playbook does not use, because `cmk_hosts` is not set. 0 in a user's play."""
+    def _has_hosts_not_used(self) -> bool:
+        """Whether the inventory has hosts that the playbook does not use, because `cmk_hosts` is not set. False in a
+        user's play."""
         given = self._templar.available_variables
         if STATS not in given or not is_blank(given.get("cmk_hosts")):
-            return 0
-        return len(set(given["groups"]["all"]) - {"localhost"})
+            return False
+        return bool(set(given["groups"]["all"]) - {"localhost"})
 
     def _problems_of(
         self, task: Any, options: Mapping[str, Any], defaults: Mapping[str, Any], wrong: frozenset[str]
@@ -271,9 +273,9 @@ def _missing(name: str, option: Mapping[str, Any]) -> CmkError:
     return CmkError(message, code="invalid_option", is_of_account=True, variable=name, remedy=remedy)
 
 
-def _without_hosts(missing: Sequence[str], hosts: int) -> CmkError:
+def _without_hosts(missing: Sequence[str]) -> CmkError:
     """The error of a playbook that was meant for the hosts of the inventory, but runs on localhost."""
-    remedy = f"Set cmk_hosts to a pattern, such as all for the {hosts} hosts of the inventory."
+    remedy = "Set cmk_hosts to a group or a pattern of the inventory, such as pinned or all."
     return CmkError(
         f"cmk_hosts is not set, so the playbook runs only on localhost, which lacks {', '.join(missing)}. {remedy} If "
         "the run is for one account, set the missing variables instead.",

@@ -35,6 +35,8 @@ _MODULES = dict.fromkeys(
     ],
     "azbatch.cmk.provision",
 )
+# In the role switch, the example that creates the new key. The role provision would also move the account to the key.
+_OF_NEW_KEY = dict.fromkeys(["azbatch.cmk.keyvault_cmk_key", "azbatch.cmk.keyvault_cmk_vault"], "examples/switch.yml")
 # Errors that name the option `resource_group` or `subscription_id`, because Azure reports only the value.
 _NAMED_BY_VALUE = ("resource_group_not_found", "subscription_not_found")
 
@@ -108,7 +110,8 @@ def names(
     for option in set(arguments) - options_of(task, action).keys():
         shown[option], place = others.get(option, (option, action))
         places[option] = f" in {place}"
-    return TaskNames(used, Names(shown, places, _MODULES))
+    modules = {**_MODULES, **_OF_NEW_KEY} if role == "azbatch.cmk.switch" else _MODULES
+    return TaskNames(used, Names(shown, places, modules))
 
 
 @cache

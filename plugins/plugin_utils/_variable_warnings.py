@@ -21,7 +21,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import seconds
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import rotation_policy
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import rotation_policy
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._inventory import Record
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import VARIABLES, is_blank
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_names import COLLECTION, VARIABLE

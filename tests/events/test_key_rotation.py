@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -144,7 +144,7 @@ def test_nothing_runs_with_a_wrong_secret(rulebook: Rulebook, service: Service, 
 def test_a_key_that_expires_soon_gets_one_new_version(rulebook: Rulebook, service: Service, control: Control) -> None:
     """The new version sends an event, whose playbook has nothing to do. If the first event arrives a second time, after
     a restart of the rulebook, it creates no further version."""
-    on_one_key(service, expires_on=datetime.now(timezone.utc) + timedelta(days=60))
+    on_one_key(service, expires_on=datetime.now(UTC) + timedelta(days=60))
     rulebook.start()
     rulebook.subscribe()
 

@@ -10,7 +10,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -78,7 +78,7 @@ def test_all_pinned_accounts_move_to_the_new_version(
 def test_a_key_that_expires_soon_gets_one_new_version(
     rulebook: Rulebook, controller: Controller, service: Service, control: Control
 ) -> None:
-    on_one_key(service, expires_on=datetime.now(timezone.utc) + timedelta(days=60))
+    on_one_key(service, expires_on=datetime.now(UTC) + timedelta(days=60))
     rulebook.start()
     rulebook.subscribe()
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -57,6 +57,12 @@ _OF_THE_TASK = frozenset(
         "disabled_versions"
     ).split()
 )
+
+
+def key(title: str, **options: Any) -> dict[str, Any]:
+    """A task for key1 of vault-one, with the module that has these options."""
+    module = "keyvault_cmk_key_state" if "state" in options else "keyvault_cmk_key"
+    return task(title, module, **{"vault_name": "vault-one", "name": "key1", **options})
 
 
 def task(name: str, module: str, /, register: str | None = None, **arguments: Any) -> dict[str, Any]:
@@ -325,7 +331,7 @@ def assert_one_token_for_each_audience(requests: Sequence[Mapping[str, Any]]) ->
 
 def moment(text: str) -> datetime:
     """Parse a time in the format of the modules' results."""
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
 @dataclass

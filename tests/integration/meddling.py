@@ -7,18 +7,19 @@ advances at once."""
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
+from math import inf
 from typing import Any
 
 import pytest
 from azure.core.pipeline.transport import RequestsTransport
 from sandbox_client import Control
+from scheduler import Scheduler, unscheduled
 from urllib3 import ProxyManager
 
 from azure_sandbox.shared import timing
@@ -46,7 +47,7 @@ class Wire:
         self._act: Callable[[], None] | None = None
         self._taken, self._acted = threading.Lock(), threading.Event()
         self._is_killed = False
-        self._interleaving: Interleaving | None = None
+        self._scheduler: Scheduler | None = None
         self._monkeypatch = monkeypatch
         send = RequestsTransport.send
 
@@ -55,8 +56,8 @@ class Wire:
             # A poller runs in a separate thread, which must end as well.
             if self._is_killed:
                 raise Killed
-            if self._interleaving is not None:
-                self._interleaving.before_request()
+            if self._scheduler is not None:
+                self._scheduler.before_request(request)
             return send(transport, request, **options)
 
         monkeypatch.setattr(RequestsTransport, "send", counted)
@@ -86,7 +87,8 @@ class Wire:
             return
         _OF_ACT.is_acting = True
         try:
-            act()
+            with unscheduled():
+                act()
         finally:
             _OF_ACT.is_acting = False
             self._acted.set()
@@ -94,104 +96,36 @@ class Wire:
     def kill(self) -> None:
         self._is_killed = True
 
-    def interleaved(self, order: Sequence[int], *runs: Callable[[], None]) -> None:
-        """Run two runs concurrently. The first sends `order[0]` requests, then the second sends `order[1]`, and so on.
-        After the last number, the active run continues to its end."""
-        with self._monkeypatch.context() as patches:
-            self._interleaving = Interleaving(patches, order)
-            try:
-                self._interleaving.run(runs)
-            finally:
-                self._interleaving = None
+    def scheduled(
+        self,
+        choose: Callable[[list[str], str], str],
+        runs: dict[str, Callable[[], None]],
+        before: Callable[[str, Any], None] = lambda _run, _request: None,
+    ) -> None:
+        """Execute the runs in an order that `choose` decides, see Scheduler."""
+        self._scheduler = Scheduler(self._monkeypatch, choose, before)
+        try:
+            self._scheduler.run(runs)
+        finally:
+            self._scheduler = None
 
+    def interleaved(self, order: Sequence[int], runs: Sequence[Callable[[], None]]) -> None:
+        """Execute runs concurrently. The first sends `order[0]` requests, then the second sends `order[1]`, and so on,
+        and after the last run the first one again. After the last number, the next run continues to its end."""
+        left: float = 0
+        numbers, active = iter(order), -1
 
-class Interleaving:
-    """Lets the threads of one run at a time proceed, so that the same order gives the same result every time."""
+        def before(_run: str, _request: Any) -> None:
+            nonlocal left
+            left -= 1
 
-    def __init__(self, patches: pytest.MonkeyPatch, order: Sequence[int]) -> None:
-        self._condition = threading.Condition()
-        self._order = iter(order)
-        self._left = next(self._order, None)
-        self._active = 0
-        self._running = {0, 1}
-        start, flock = threading.Thread.start, fcntl.flock
+        def choose(names: list[str], _last: str) -> str:
+            nonlocal active, left
+            if left <= 0:
+                left, active = next(numbers, inf), (active + 1) % len(runs)
+            return str(active) if str(active) in names else names[0]
 
-        def inheriting(thread: threading.Thread) -> None:
-            if not hasattr(thread, "run_number"):
-                thread.run_number = _run_number()  # type: ignore[attr-defined]
-            start(thread)
-
-        def cooperative(lock: Any, operation: int) -> None:
-            """Let the other run continue if it holds the lock."""
-            while True:
-                try:
-                    return flock(lock, operation | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    self._yield()
-
-        patches.setattr(threading.Thread, "start", inheriting)
-        patches.setattr(fcntl, "flock", cooperative)
-
-    def run(self, runs: Sequence[Callable[[], None]]) -> None:
-        failures: list[BaseException] = []
-
-        def whole(number: int, one: Callable[[], None]) -> None:
-            try:
-                self._wait_for_turn(number)
-                one()
-            except BaseException as failure:
-                failures.append(failure)
-            finally:
-                with self._condition:
-                    self._running.discard(number)
-                    self._active = 1 - number
-                    self._condition.notify_all()
-
-        threads = [threading.Thread(target=whole, args=(number, one)) for number, one in enumerate(runs)]
-        for number, thread in enumerate(threads):
-            thread.run_number = number  # type: ignore[attr-defined]
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if failures:
-            raise failures[0]
-
-    def before_request(self) -> None:
-        number = _run_number()
-        if number is None:
-            return
-        with self._condition:
-            self._condition.wait_for(lambda: self._may_go(number))
-            if self._left == 0 and len(self._running) == 2:
-                self._left = next(self._order, None)
-                self._active = 1 - number
-                self._condition.notify_all()
-                self._condition.wait_for(lambda: self._may_go(number))
-            if self._left:
-                self._left -= 1
-
-    def _yield(self) -> None:
-        number = _run_number()
-        with self._condition:
-            if number is None or len(self._running) < 2:
-                # Another thread of the same run holds the lock.
-                self._condition.wait(0.001)
-                return
-            self._active = 1 - number
-            self._condition.notify_all()
-            self._condition.wait_for(lambda: self._may_go(number))
-
-    def _wait_for_turn(self, number: int) -> None:
-        with self._condition:
-            self._condition.wait_for(lambda: self._may_go(number))
-
-    def _may_go(self, number: int) -> bool:
-        return self._active == number or (1 - number) not in self._running
-
-
-def _run_number() -> int | None:
-    number: int | None = getattr(threading.current_thread(), "run_number", None)
-    return number
+        self.scheduled(choose, {str(number): run for number, run in enumerate(runs)}, before)
 
 
 def keep_connections(monkeypatch: pytest.MonkeyPatch) -> None:

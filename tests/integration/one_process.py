@@ -14,7 +14,7 @@ import functools
 import importlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,6 +56,8 @@ class OneProcess:
     connection: Mapping[str, str] = field(default_factory=dict)
     # Whether each module runs in a separate process, which shares only the journal of the run with others.
     as_module: bool = False
+    # Returns what names a task of a playbook and its hosts that run the task at the same time. None: the host is alone.
+    moment: Callable[[], str | None] = lambda: None
     # Whether the folder is on a small separate disk.
     disk_can_be_filled: bool = False
 
@@ -175,7 +177,7 @@ class OneProcess:
     def _act(self, action: str, arguments: Any, templar: Templar, scope: dict[str, Any], check: bool) -> Result:
         if action.startswith(OURS):
             name = action.removeprefix(OURS)
-            return self.module(name, templar.template(arguments), check=check)
+            return self.module(name, templar.template(arguments), check=check, task=self.moment())
         if action == "ansible.builtin.assert":
             holds = _holds(templar, arguments["that"])
             return {"changed": False} if holds else {"failed": True, "msg": templar.template(arguments["fail_msg"])}

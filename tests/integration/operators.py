@@ -15,7 +15,7 @@ from typing import Any
 from azure.core.exceptions import AzureError
 from one_process import ROLE_NAMES, OneProcess
 from predictions import Record, unrecorded
-from service import GROUP, LOCATION, OFFICER, Service
+from service import DAY, GROUP, LOCATION, OFFICER, Service
 
 # The account with a user-assigned identity. Other accounts have a system-assigned identity.
 USER_ASSIGNED = "account3"
@@ -37,6 +37,7 @@ CALLERS: dict[str, tuple[str, list[str], list[str]]] = {
     "resource group only": ("group", ["Owner", _KEY_OFFICER], OFFICER),
     "reader": ("subscription", ["Reader"], ["get", "list"]),
     "without pools": ("subscription", ["without pools", _KEY_OFFICER], OFFICER),
+    "other": ("subscription", ["Owner", _KEY_OFFICER], OFFICER),
     "without lists": ("resources", ["Owner", _KEY_OFFICER], [one for one in OFFICER if one != "list"]),
 }
 IN_PROCESS, AS_MODULE = "in process", "as a module"
@@ -86,7 +87,8 @@ class World:
         vault, key = run.key or self.key_of(run.account) or FIRST_KEY
         settings = dict(run.settings)
         if run.what not in ROLE_NAMES:
-            arguments = {"wait_timeout": WAIT, **self._named(run, vault, key), **settings}
+            uses = self._identified(settings.pop("uses"), vault, key) if "uses" in settings else {}
+            arguments = {"wait_timeout": WAIT, **self._named(run, vault, key), **uses, **settings}
 
             def module(record: Record = unrecorded) -> Report:
                 result = runner.module(run.what, arguments, check=run.check)
@@ -122,7 +124,7 @@ class World:
             }[where]
             known = {"without pools": self._role_without(_POOLS_READ)} if "without pools" in roles else {}
             grants = [{"scope": scope, "role": known.get(role, role)} for scope in scopes for role in roles]
-            made = sandbox.control.principal(caller, roles=grants)
+            made = sandbox.control.principal(caller, roles=grants, secret_lifetime=365 * DAY)
             # The vault may have been deleted.
             with suppress(AssertionError):
                 service.set_policy("add", service.policy(made["object_id"], *permissions))
@@ -182,6 +184,20 @@ class World:
             return f"https://{vault}.vault.azure.net/keys/{key}"
         return found
 
+    def _identified(self, uses: str, vault: str, key: str) -> dict[str, Any]:
+        """The options of batch_encryption for a Microsoft-managed key, or for the latest, the newest or the oldest
+        version of the key."""
+        if uses == "microsoft":
+            return {"key_source": "microsoft_batch"}
+        identifier = self.newest(vault, key)
+        if uses == "latest":
+            identifier = f"https://{vault}.vault.azure.net/keys/{key}"
+        elif uses == "oldest":
+            # A key that does not exist has no versions.
+            with suppress(AzureError, IndexError):
+                identifier = self.service.versions(key, vault=vault)[0].id
+        return {"key_source": "microsoft_keyvault", "key_identifier": identifier}
+
     def principal(self, account: str) -> str:
         if account not in self.service.accounts():
             return self._own_user
@@ -193,8 +209,11 @@ class World:
     def _named(self, run: Run, vault: str, key: str) -> dict[str, Any]:
         """The options that name the resource of a module's run."""
         named = {
+            "batch_encryption": {"resource_group": GROUP, "account_name": run.account},
             "batch_encryption_info": {"resource_group": GROUP, "account_name": run.account},
+            "keyvault_cmk_unused_versions": {"vault_name": vault, "name": key},
             "keyvault_cmk_key": {"vault_name": vault, "name": key},
+            "keyvault_cmk_key_state": {"vault_name": vault, "name": key},
             "keyvault_cmk_vault": {"resource_group": GROUP, "name": vault},
             "keyvault_cmk_access": {"vault_name": vault, "principal_id": self.principal(run.account)},
             "batch_account_identity": {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from azure.core.exceptions import AzureError
 from operators import World
@@ -46,9 +46,7 @@ class Others:
             self._service.disable(key, version.version, vault)
 
     def expire(self, _account: str, vault: str, key: str) -> None:
-        past = datetime.fromtimestamp(
-            self._service.key(key, vault=vault).properties.created_on.timestamp() + 1, timezone.utc
-        )
+        past = datetime.fromtimestamp(self._service.key(key, vault=vault).properties.created_on.timestamp() + 1, UTC)
         self._service.keys(vault).update_key_properties(key, expires_on=past)
 
     def expire_in_time(self, _account: str, vault: str, key: str) -> None:

@@ -76,7 +76,7 @@ def report(role: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     if role in ("rotate", "switch", "revert"):
         found["key_kept_for"], found["key_kept_until"] = key.get("in_use_by", []), key.get("kept_until")
     if role == "recover":
-        found["causes"] = (before.get("diagnosis") or {}).get("causes", [])
+        found["causes"] = before.get("causes", [])
         found["answered_before"] = before.get("available")
     if role == "revert":
         access = results.get("Revoke the account's access to the key", {})

@@ -22,8 +22,9 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -75,16 +76,17 @@ class Meddling:
 
 @dataclass(frozen=True)
 class Beside:
-    """A concurrent second run. `order` is the number of requests of the first run, then of the second, and so on."""
+    """Concurrent further runs. The first run sends `order[0]` requests, then the second sends `order[1]`, and so on.
+    After the last run, the first one continues."""
 
-    run: Run
+    runs: tuple[Run, ...]
     order: tuple[int, ...]
-    # Whether it is another host of the same run, or else a run of a second controller.
+    # Whether they are other hosts of the same run, or else runs of other controllers.
     same_run: bool
 
 
 def _throttled_until_a_date() -> dict[str, Any]:
-    until = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=2), usegmt=True)
+    until = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
     return {"answer": {"status": 429, "headers": {"Retry-After": until}, "body": BUSY}}
 
 
@@ -131,49 +133,71 @@ never = st.just(False)
 now_and_then = st.sampled_from([False] * 6 + [True])
 
 
-def runs(checks: st.SearchStrategy[bool]) -> st.SearchStrategy[Run]:
-    def of(
-        what: str, key: st.SearchStrategy[Any], always: dict[str, Any] | None = None, **options: st.SearchStrategy[Any]
-    ) -> st.SearchStrategy[Run]:
-        fixed = {name: st.sampled_from(values) for name, values in (always or {}).items()}
-        requested = st.fixed_dictionaries(fixed, optional=options)
-        return st.builds(Run, st.just(what), accounts, key, requested, checks, callers, ways)
+def _of(
+    what: str,
+    key: st.SearchStrategy[Any],
+    checks: st.SearchStrategy[bool],
+    always: dict[str, Any] | None = None,
+    **options: st.SearchStrategy[Any],
+) -> st.SearchStrategy[Run]:
+    """Runs of a role or a module. Each has one of the values in `always`; `options` may be missing."""
+    fixed = {name: st.sampled_from(values) for name, values in (always or {}).items()}
+    requested = st.fixed_dictionaries(fixed, optional=options)
+    return st.builds(Run, st.just(what), accounts, key, requested, checks, callers, ways)
 
-    yes, at_once = st.just(True), st.just("P0D")
-    modes, follow = st.sampled_from(["update", "keep", "pin", "follow"]), st.just("follow")
-    asked = {"cmk_previous_key": st.just("any"), "cmk_key_enable": yes}
-    return st.one_of(
-        of("provision", keys, cmk_key_version_mode=modes, cmk_vault_recover=yes, **asked),
-        of("provision", keys, cmk_key_version_mode=follow, cmk_key_expires_in=st.just("P400D"), **asked),
-        of(
+
+def moves(checks: st.SearchStrategy[bool]) -> list[st.SearchStrategy[Run]]:
+    """Runs that may change the key of an account."""
+    modes, yes = st.sampled_from(["update", "keep", "pin", "follow"]), st.just(True)
+    follow, any_key = st.just("follow"), st.just("any")
+    asked = {"cmk_previous_key": any_key, "cmk_key_enable": yes}
+    uses = ["newest", "oldest", "oldest", "latest", "microsoft"]
+    return [
+        _of("provision", keys, checks, cmk_key_version_mode=modes, cmk_vault_recover=yes, **asked),
+        _of("provision", keys, checks, cmk_key_version_mode=follow, cmk_key_expires_in=st.just("P400D"), **asked),
+        _of("batch_encryption", own_or_any, checks, {"uses": uses}, previous_key=any_key, version_mode=modes),
+    ]
+
+
+def removals(checks: st.SearchStrategy[bool]) -> list[st.SearchStrategy[Run]]:
+    """Runs that may disable, delete or revoke something, of which some also change the key of an account."""
+    yes, at_once, key_of_all = st.just(True), st.just("P0D"), st.sampled_from([key_identifier(*key) for key in KEYS])
+    return [
+        _of(
             "rotate",
             own_or_any,
+            checks,
             cmk_key_max_version_age=st.just("P90D"),
             cmk_key_new_version=yes,
-            cmk_key_version_mode=follow,
+            cmk_key_version_mode=st.just("follow"),
             cmk_unused_versions=st.just("disable"),
             cmk_unused_for=at_once,
         ),
-        of(
-            "switch",
-            own_or_any,
-            {"to": KEYS},
-            cmk_disable_key=st.sampled_from([key_identifier(*key) for key in KEYS]),
-            cmk_unused_for=at_once,
-        ),
-        of(
+        _of("switch", own_or_any, checks, {"to": KEYS}, cmk_disable_key=key_of_all, cmk_unused_for=at_once),
+        _of(
             "revert",
             own_or_any,
+            checks,
             cmk_revert_key=st.sampled_from(["disable", "delete"]),
             cmk_revert_access=st.just("revoke"),
             cmk_unused_for=at_once,
         ),
-        of("recover", st.none()),
-        of("keyvault_cmk_key", keys, {"state": ["disabled", "absent", "enabled", "recovered"]}, unused_for=at_once),
-        of("keyvault_cmk_key", keys, expires_in=st.just("P30D"), remove_rotation_policy=yes),
-        of("keyvault_cmk_access", own_or_any, {"state": ["absent"]}, unused_for=at_once),
-        of("keyvault_cmk_vault", keys, {"state": ["absent"]}),
-        of("batch_account_identity", keys, adopt_existing=yes),
+        _of("keyvault_cmk_key_state", keys, checks, {"state": ["disabled", "absent"]}, unused_for=at_once),
+        _of("keyvault_cmk_access", own_or_any, checks, {"state": ["absent"]}, unused_for=at_once),
+        _of("keyvault_cmk_unused_versions", own_or_any, checks, unused_for=at_once),
+        _of("keyvault_cmk_vault", keys, checks, {"state": ["absent"]}),
+    ]
+
+
+def runs(checks: st.SearchStrategy[bool]) -> st.SearchStrategy[Run]:
+    return st.one_of(
+        *moves(checks),
+        *removals(checks),
+        _of("recover", st.none(), checks),
+        _of("keyvault_cmk_key_state", keys, checks, {"state": ["enabled", "recovered"]}),
+        _of("keyvault_cmk_key", keys, checks, expires_in=st.just("P30D"), remove_rotation_policy=st.just(True)),
+        _of("batch_encryption_info", st.none(), checks),
+        _of("batch_account_identity", keys, checks, adopt_existing=st.just(True)),
     )
 
 
@@ -191,8 +215,8 @@ def meddlings() -> st.SearchStrategy[Meddling]:
 
 
 def besides() -> st.SearchStrategy[Beside]:
-    orders = st.lists(st.integers(1, 20), min_size=1, max_size=4).map(tuple)
-    return st.builds(Beside, runs(never), orders, st.booleans())
+    orders = st.lists(st.integers(1, 20), min_size=1, max_size=6).map(tuple)
+    return st.builds(Beside, st.lists(runs(never), min_size=1, max_size=2).map(tuple), orders, st.booleans())
 
 
 class Operators(RuleBasedStateMachine):
@@ -217,26 +241,37 @@ class Operators(RuleBasedStateMachine):
             self._control.timing(**REALISTIC)
         for account, key in zip(ACCOUNTS[:2], KEYS, strict=False):
             self._operate(Run("provision", account, key))
+        # Two versions of each key, of which the first account uses the newest. Both have used them for a month.
+        for vault, name in KEYS[:2]:
+            self._world.service.make_key(name, vault=vault)
+        self._operate(Run("batch_encryption", ACCOUNTS[0], KEYS[0], {"uses": "newest"}))
+        self._control.advance(30 * 86400)
 
-    @rule(run=runs(now_and_then))
-    def undisturbed(self, run: Run) -> None:
-        """Run without a fault. Unless the run is in check mode, the same play runs in check mode first."""
+    @rule(run=runs(now_and_then), again=st.booleans())
+    def undisturbed(self, run: Run, again: bool = False) -> None:
+        """Run without a fault. Unless the run is in check mode, the same play runs in check mode first. If it runs
+        again, it changes nothing."""
         if run.check:
             self._operate(run)
-        else:
-            self._operate_checked(run)
+        elif not self._operate_checked(run).failure and again and "cmk_key_new_version" not in run.settings:
+            self._operate(run, play=self._world.prepared(self._possible(run), beside=True), changes=False)
 
     @rule(run=runs(never), meddling=meddlings())
     def disturbed(self, run: Run, meddling: Meddling) -> None:
         self._operate(run, meddling)
 
+    @rule(run=st.one_of(*moves(never), runs(never)), then=st.one_of(*removals(never), runs(never)))
+    def one_after_the_other(self, run: Run, then: Run) -> None:
+        """Two tasks or roles of a run. The reads of the second one may be older than the writes of the first."""
+        self._operate(run, then=then)
+
     @rule(run=runs(never), beside=besides())
     def side_by_side(self, run: Run, beside: Beside) -> None:
-        """Two concurrent controllers, or two concurrent hosts of a run, as with `strategy: free` or forks."""
+        """Two or three concurrent controllers, or concurrent hosts of a run, as with `strategy: free` or forks."""
         if beside.same_run:
-            other = next(one for one in ACCOUNTS if one != run.account)
-            second = replace(run, account=other, way=IN_PROCESS)
-            self._operate(replace(run, way=IN_PROCESS), replace(beside, run=second))
+            others = [one for one in ACCOUNTS if one != run.account][: len(beside.runs)]
+            hosts = tuple(replace(run, account=other, way=IN_PROCESS) for other in others)
+            self._operate(replace(run, way=IN_PROCESS), replace(beside, runs=hosts))
         else:
             self._operate(run, beside)
 
@@ -256,7 +291,7 @@ class Operators(RuleBasedStateMachine):
         """The run with the default margin, unless Batch does not need previous versions."""
         return run if self._behavior.get("previous_version_needed", "0") == "0" else _with_margin(run)
 
-    def _operate_checked(self, run: Run) -> None:
+    def _operate_checked(self, run: Run) -> Played:
         """Run the play in check mode and then without, by two controllers, as two calls of `ansible-playbook` do."""
         run = self._possible(run)
         if self._behavior.get("read_lag", "0") != "0":
@@ -268,7 +303,9 @@ class Operators(RuleBasedStateMachine):
         deleted = self._world.deleted_vaults()
         may_succeed = self._world.service.has_unnoticed_loss(run.account)
         since = self._control.last
-        check = played(plays[0])
+        checks: list[Played] = []
+        self._wire.scheduled(_only, {"check": lambda: checks.append(played(plays[0]))})
+        [check] = checks
         if currently_in_test_context():
             note(f"check: {brief(check.report)}")
         assert written(self._world.service, since) == []
@@ -286,27 +323,35 @@ class Operators(RuleBasedStateMachine):
         until = first if recovers or run.way == AS_MODULE else None
         drawn[f"check: {_kind(check)}{'' if until is None else ', first change compared'}"] += 1
         assert_came_true(check, came[0], until, with_diff=not recovers, may_succeed=may_succeed)
+        return came[0]
 
     def _operate(
-        self, run: Run, meddling: Meddling | Beside | None = None, play: Callable[[], Report] | None = None
+        self,
+        run: Run,
+        meddling: Meddling | Beside | None = None,
+        play: Callable[[], Report] | None = None,
+        *,
+        then: Run | None = None,
+        changes: bool = True,
     ) -> None:
         run = self._possible(run)
-        if isinstance(meddling, Beside):
-            meddling = replace(meddling, run=self._possible(meddling.run))
-        elif meddling is not None and isinstance(meddling.what, Run):
-            meddling = replace(meddling, what=self._possible(meddling.what))
         _count(run, meddling)
+        if isinstance(meddling, Meddling) and isinstance(meddling.what, Run):
+            meddling = Beside((meddling.what,), (meddling.at,), same_run=False)
+        if isinstance(meddling, Beside):
+            meddling = replace(meddling, runs=tuple(map(self._possible, meddling.runs)))
         before = self._world.usable()
         reports: list[Report] = []
         play = play or self._world.prepared(run)
+        plays = [play] if then is None else [play, self._world.prepared(self._possible(then))]
         since = self._control.last
         try:
             if isinstance(meddling, Beside):
-                second = self._world.prepared(meddling.run, beside=not meddling.same_run)
-                self._wire.interleaved(meddling.order, lambda: reports.append(play()), lambda: reports.append(second()))
+                others = [self._world.prepared(one, beside=not meddling.same_run) for one in meddling.runs]
+                self._wire.interleaved(meddling.order, [partial(_add, reports, one) for one in (play, *others)])
             else:
-                with self._meddled(meddling, run, reports), suppress(Killed):
-                    reports.append(play())
+                with self._meddled(meddling, run), suppress(Killed):
+                    self._wire.scheduled(_only, {"run": lambda: reports.extend(one() for one in plays)})
         finally:
             if meddling is not None:
                 self._control.call("DELETE", "/faults")
@@ -323,18 +368,17 @@ class Operators(RuleBasedStateMachine):
         assert self._others.are_untouched()
         if not run.check:
             self._world.assert_reported(reports)
-        if meddling is None:
+        if meddling is None and then is None:
             (report,) = reports
             if currently_in_test_context():
                 event(f"{run.what}: {report.get('code', 'failed') if report.get('failed') else 'ok'}")
             assert not writes or (not run.check and (report.get("changed") or report.get("failed"))), writes
+            assert changes or not (report.get("failed") or report.get("changed")), report
 
-    def _meddled(self, meddling: Meddling | None, run: Run, reports: list[Report]) -> AbstractContextManager[None]:
+    def _meddled(self, meddling: Meddling | None, run: Run) -> AbstractContextManager[None]:
         if meddling is None:
             return nullcontext()
         what = meddling.what
-        if isinstance(what, Run):
-            return self._wire.meddled(meddling.at, lambda: reports.append(self._world.prepared(what, beside=True)()))
         vault, key = run.key or self._world.key_of(run.account) or FIRST_KEY
         acts: dict[str, Callable[[], None]] = {
             KILLED: self._wire.kill,
@@ -344,6 +388,15 @@ class Operators(RuleBasedStateMachine):
             **{name: lambda: self._control.behavior(**REFUSED[what]) for name in REFUSED},
         }
         return self._wire.meddled(meddling.at, acts.get(what) or (lambda: self._control.fault(**FAULTS[what]())))
+
+
+def _add(reports: list[Report], play: Callable[[], Report]) -> None:
+    reports.append(play())
+
+
+def _only(names: list[str], _last: str) -> str:
+    [name] = names
+    return name
 
 
 def _kind(check: Played) -> str:
@@ -424,7 +477,7 @@ FAILED: dict[str, tuple[dict[str, str], list[tuple[str, dict[str, Any]]]]] = {
         [
             ("undisturbed", {"run": Run("revert", "account2")}),
             ("incident", {"incident": "delete", "account": "account1", "key": None}),
-            ("undisturbed", {"run": Run("keyvault_cmk_key", "account1", KEYS[1], {"state": "disabled"})}),
+            ("undisturbed", {"run": Run("keyvault_cmk_key_state", "account1", KEYS[1], {"state": "disabled"})}),
         ],
     ),
     "an account is moved from a key before Batch notices its loss": (

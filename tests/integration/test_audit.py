@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -121,7 +121,7 @@ def version_disabled(service: Service, principal: str) -> None:
 
 def version_expired(service: Service, principal: str) -> None:
     soon = service.key().properties.created_on.timestamp() + 40 * DAY
-    service.keys().update_key_properties("key1", expires_on=datetime.fromtimestamp(soon, timezone.utc))
+    service.keys().update_key_properties("key1", expires_on=datetime.fromtimestamp(soon, UTC))
     service.sandbox.control.advance(41 * DAY)
 
 
@@ -242,7 +242,7 @@ def test_all_reports_agree_on_a_follower_whose_previous_version_expires(runner: 
     def reported() -> list[bool | None]:
         """Whether the account is available, by each report. Only the report of an unknown value names the version."""
         rotated = done(runner.another().role("rotate", VARS))
-        info = done(runner.another().module("batch_encryption_info", {**ACCOUNT, "diagnose": True}))
+        info = done(runner.another().module("batch_encryption_diagnosis", ACCOUNT))
         account = audited(runner, pools=True)
         for told in (rotated["warnings"], info.get("warnings", []), account["unknown"]):
             assert (f"{version} has expired" in str(told)) is (info["available"] is None), told
@@ -401,13 +401,13 @@ def test_a_vault_is_missing_only_if_its_name_is_available(
     sign_in(service, monkeypatch, [give(service, service.sandbox.subscription, READS - lacks)])
 
     account = audited(runner)
-    diagnosis = runner.another().module("batch_encryption_info", {**ACCOUNT, "diagnose": True})
+    diagnosis = runner.another().module("batch_encryption_diagnosis", ACCOUNT)
     recovery = runner.another().module(
-        "batch_encryption_info", {**ACCOUNT, "allowed_repairs": ["vault", "network", "key", "access"]}
+        "batch_encryption_diagnosis", {**ACCOUNT, "allowed_repairs": ["vault", "network", "key", "access"]}
     )
 
     assert found(account) == [finding or "not_read"]
-    assert [cause["name"] for cause in diagnosis["diagnosis"]["causes"]] == ([finding] if finding else [])
+    assert [cause["name"] for cause in diagnosis["causes"]] == ([finding] if finding else [])
     if finding is None:
         assert (account["state"], recovery["code"]) == ("unknown", "permission_denied")
         for message in (account["unknown"]["deleted_vault"], *diagnosis["warnings"], recovery["msg"]):

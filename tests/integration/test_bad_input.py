@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Ansible, Run, Task, fails, here, task
+from harness import Ansible, Run, Task, fails, here, key, task
 from service import GROUP, Service
 
 NOWHERE = "11111111-2222-3333-4444-555555555555"
@@ -37,10 +37,6 @@ def vault(title: str, **options: Any) -> dict[str, Any]:
 
 def access(title: str, **options: Any) -> dict[str, Any]:
     return task(title, "keyvault_cmk_access", **{"vault_name": "vault-one", **options})
-
-
-def key(title: str, **options: Any) -> dict[str, Any]:
-    return task(title, "keyvault_cmk_key", **{"vault_name": "vault-one", "name": "key1", **options})
 
 
 def reported(run: Run, title: str, code: str, option: str | None = None, value: Any = None) -> Task:
@@ -74,7 +70,7 @@ MALFORMED = [
     (key("duration", expires_in="90 days"), "expires_in", "90 days"),
     (key("no time", max_version_age="P0D"), "max_version_age", "P0D"),
     (key("policy", rotation_policy={"expiry_time": "P1Y"}), "rotation_policy", None),
-    (key("version", version="0" * 32), "version", "0" * 32),
+    (key("version", state="absent", version="0" * 32), "version", "0" * 32),
     (account("patience", wait_timeout=-1), "wait_timeout", -1),
     (key("elliptic", key_type="EC"), "key_type", "EC"),
     (key("small", key_size=1024), "key_size", 1024),

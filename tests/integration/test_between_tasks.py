@@ -113,11 +113,11 @@ def test_a_key_with_a_new_version_is_disabled_again(runner: OneProcess, service:
     service.on_key()
     service.point(None)
     disable = {**KEY1, "state": "disabled", "in_use": "keep", "unused_for": "P0D"}
-    assert runner.module("keyvault_cmk_key", disable)["changed"]
+    assert runner.module("keyvault_cmk_key_state", disable)["changed"]
     service.sandbox.control.advance(1)
     # Creates a new version, which is enabled.
     assert runner.module("keyvault_cmk_key", {**KEY1, "enable": True, "new_version": True})["changed"]
-    assert runner.module("keyvault_cmk_key", disable)["changed"]
+    assert runner.module("keyvault_cmk_key_state", disable)["changed"]
     assert service.enabled() == [False, False]
 
 
@@ -129,7 +129,7 @@ def test_a_restored_key_is_reported_with_in_use_keep(runner: OneProcess, service
         service.disable()
     else:
         service.keys().begin_delete_key("key1").wait()
-    result = runner.module("keyvault_cmk_key", {**KEY1, "state": state, "in_use": "keep"})
+    result = runner.module("keyvault_cmk_key_state", {**KEY1, "state": state, "in_use": "keep"})
 
     assert (result.get("failed"), result["changed"]) == (None, True), result
     assert service.enabled() == [True]
@@ -186,7 +186,7 @@ def test_provision_rejects_an_identity_name_before_creating_resources(ansible: A
         ("keyvault_cmk_access", "account_name", {"vault_name": "vault-one", "account_resource_group": GROUP}),
         ("keyvault_cmk_access", "key_identifier", {"account_name": "account1", "account_resource_group": GROUP}),
         ("keyvault_cmk_key", "used_by_account", {**KEY1, "account_resource_group": GROUP, "new_version": True}),
-        ("keyvault_cmk_key", "unused_for", {**KEY1, "state": "disabled"}),
+        ("keyvault_cmk_key_state", "unused_for", {**KEY1, "state": "disabled"}),
         (
             "batch_encryption",
             "previous_key",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -155,7 +155,7 @@ def due(world: World) -> Variables:
 
 def expired(world: World) -> Variables:
     now = world.service.sandbox.control.call("GET", "/clock")["time"]
-    world.on_key(expires_on=datetime.fromtimestamp(now + DAY, timezone.utc))
+    world.on_key(expires_on=datetime.fromtimestamp(now + DAY, UTC))
     world.service.sandbox.control.advance(2 * DAY)
     return {}
 
@@ -402,7 +402,9 @@ def test_registered_results_can_be_passed_on(runner: OneProcess, service: Servic
             )
             for account in accounts
         ]
-        disabled = run("keyvault_cmk_key", vault_name="vault-one", name="key1", state="enabled", version=key["version"])
+        disabled = run(
+            "keyvault_cmk_key_state", vault_name="vault-one", name="key1", state="enabled", version=key["version"]
+        )
         return [vault, key, *accounts, *granted, *moved, disabled]
 
     predicted = made(check=True)

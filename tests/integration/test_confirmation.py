@@ -320,7 +320,7 @@ def test_recovery_is_waited_for(ansible: Ansible, service: Service, way: str) ->
             fails(to_key("Microsoft's", None)),
             advance("ten minutes later", service.sandbox, 601),
             # Must not use the values that previous tasks cached ten minutes ago.
-            task("found", "batch_encryption_info", resource_group=GROUP, account_name="account1", diagnose=True),
+            task("found", "batch_encryption_diagnosis", resource_group=GROUP, account_name="account1"),
             to_key("same key again", identifier),
         ],
         way=way,
@@ -396,7 +396,7 @@ def test_writes_without_effect(ansible: Ansible, service: Service, way: str) -> 
             fails(task("policy", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal, **soon)),
             fails(task("role", "keyvault_cmk_access", vault_name="by-roles", principal_id=principal, **soon)),
             fails(task("version", "keyvault_cmk_key", **on_vault, new_version=True)),
-            fails(task("disabled", "keyvault_cmk_key", **on_vault, state="disabled")),
+            fails(task("disabled", "keyvault_cmk_key_state", **on_vault, state="disabled")),
         ],
         way=way,
     )

@@ -16,6 +16,14 @@ from typing import Any
 import pytest
 from harness import Ansible, short, writes
 from meddling import REALISTIC, SETTLED, Wire
+from moments import (
+    checks_name_of_account,
+    checks_name_of_vault,
+    creates_account,
+    creates_vault,
+    moves_account,
+    reads_account,
+)
 from one_process import OneProcess
 from role_runs import VARS, holdings
 from sandbox_client import Control
@@ -52,26 +60,6 @@ def is_of_vault(url: str) -> bool:
     return url.partition("?")[0].endswith("/vaults/vault-one")
 
 
-def is_put_of_vault(request: Any) -> bool:
-    return request.method == "PUT" and is_of_vault(request.url)
-
-
-def is_check_of_vault(request: Any) -> bool:
-    return request.method == "POST" and "Microsoft.KeyVault/checkNameAvailability" in request.url
-
-
-def is_put_of_account(request: Any) -> bool:
-    return request.method == "PUT" and request.url.partition("?")[0].endswith("/batchAccounts/account1")
-
-
-def is_check_of_account(request: Any) -> bool:
-    return request.method == "POST" and "Microsoft.Batch/locations" in request.url
-
-
-def is_switch_of_account2(request: Any) -> bool:
-    return request.method == "PATCH" and "/batchAccounts/account2" in request.url
-
-
 def policies(service: Service) -> dict[str, list[str]]:
     entries = service.vault()["properties"]["accessPolicies"]
     return {one["objectId"]: sorted(one["permissions"]["keys"]) for one in entries}
@@ -106,7 +94,7 @@ def test_a_vault_created_concurrently_is_not_replaced(
     runner: OneProcess, wire: Wire, service: Service, mode: str
 ) -> None:
     wanted = {"cmk_vault_authorization": mode}
-    report = both(runner, wire, service, is_check_of_vault, variables(**wanted), variables("account2", **wanted))
+    report = both(runner, wire, service, checks_name_of_vault, variables(**wanted), variables("account2", **wanted))
 
     assert report["changed_steps"]["vault"] is False
     assert service.is_available("account1")
@@ -122,7 +110,7 @@ def test_access_is_restored_after_a_vault_is_replaced(
 ) -> None:
     """The first run's PUT is slow, and arrives after the second run has ended."""
     own = variables(cmk_vault_authorization=first)
-    both(runner, wire, service, is_put_of_vault, own, variables("account2", cmk_vault_authorization=second))
+    both(runner, wire, service, creates_vault(), own, variables("account2", cmk_vault_authorization=second))
 
     assert service.is_available("account1")
     assert service.vault()["properties"]["enableRbacAuthorization"] == (first == "rbac")
@@ -143,7 +131,7 @@ def test_access_is_restored_although_the_response_to_the_replacement_is_lost(
         service.sandbox.control.fault(match=put, skip=1, times=1, answer=REFUSED)
 
     module = {"resource_group": GROUP, "name": "vault-one", "authorization": "access_policy"}
-    with wire.meddled(is_put_of_vault, meanwhile):
+    with wire.meddled(creates_vault(), meanwhile):
         report = succeeded(runner.module("keyvault_cmk_vault", module))
 
     assert service.account_id("account2") in report["warnings"][0]
@@ -158,7 +146,7 @@ def test_a_vault_that_somebody_creates_while_azure_lets_the_creation_wait(
         service.sandbox.control.fault(match={"method": "PUT", "path": VAULT}, times=1, answer=BUSY)
 
     wanted = {"resource_group": GROUP, "name": "vault-one", "location": LOCATION, "wait_timeout": 300}
-    with wire.meddled(is_put_of_vault, meanwhile):
+    with wire.meddled(creates_vault(), meanwhile):
         report = succeeded(runner.module("keyvault_cmk_vault", wanted))
 
     assert report["changed"] is False
@@ -202,25 +190,29 @@ def test_a_key_that_the_run_has_deleted_in_a_vault_that_it_has_created(runner: O
     key = {"vault_name": "vault-one", "name": "key1"}
     succeeded(runner.module("keyvault_cmk_vault", {"resource_group": GROUP, "name": "vault-one"}))
     succeeded(runner.module("keyvault_cmk_key", key))
-    succeeded(runner.module("keyvault_cmk_key", {**key, "state": "absent", "force": True}))
+    succeeded(runner.module("keyvault_cmk_key_state", {**key, "state": "absent", "force": True}))
 
     assert runner.module("keyvault_cmk_key", key)["code"] == "key_soft_deleted"
 
 
 @pytest.mark.parametrize(
-    ("options", "is_recovered"),
-    [({}, False), ({"recover": True}, True), ({"state": "recovered"}, True)],
+    ("module", "options", "is_recovered"),
+    [
+        ("keyvault_cmk_key", {}, False),
+        ("keyvault_cmk_key", {"recover": True}, True),
+        ("keyvault_cmk_key_state", {"state": "recovered"}, True),
+    ],
     ids=["without recover", "with recover", "recovered"],
 )
 def test_a_key_that_another_tool_has_deleted_in_a_new_vault(
-    runner: OneProcess, service: Service, options: dict[str, Any], is_recovered: bool
+    runner: OneProcess, service: Service, module: str, options: dict[str, Any], is_recovered: bool
 ) -> None:
     created = {"resource_group": GROUP, "name": "vault-one", "authorization": "access_policy"}
     succeeded(runner.module("keyvault_cmk_vault", created))
     service.make_key()
     service.keys().begin_delete_key("key1").wait()
 
-    report = runner.module("keyvault_cmk_key", {"vault_name": "vault-one", "name": "key1", **options})
+    report = runner.module(module, {"vault_name": "vault-one", "name": "key1", **options})
 
     if is_recovered:
         assert succeeded(report)["changed"]
@@ -234,7 +226,7 @@ def test_a_restored_setting_is_reported(runner: OneProcess, wire: Wire, service:
     def meanwhile() -> None:
         succeeded(runner.another().role("provision", variables("account2")))
 
-    with wire.meddled(is_put_of_vault, meanwhile):
+    with wire.meddled(creates_vault(), meanwhile):
         report = succeeded(runner.module("keyvault_cmk_vault", module))
 
     (warning,) = report["warnings"]
@@ -248,7 +240,7 @@ def test_access_is_restored_after_a_lost_response(runner: OneProcess, wire: Wire
         succeeded(runner.another().role("provision", variables("account2")))
         service.sandbox.control.fault(match={"method": "PUT", "path": VAULT}, drop="after", times=5)
 
-    with wire.meddled(is_put_of_vault, meanwhile):
+    with wire.meddled(creates_vault(), meanwhile):
         report = runner.role("provision", variables())
     assert report["failed"]
     assert service.is_available("account2")
@@ -258,7 +250,7 @@ def test_access_that_is_replaced_just_before_the_switch(runner: OneProcess, wire
     """The account loses its access before it uses a key of the vault, so its own run has to detect the loss."""
     service.make_vault()
     service.sandbox.control.timing(**REALISTIC)
-    with wire.meddled(is_switch_of_account2, service.make_vault):
+    with wire.meddled(moves_account("account2"), service.make_vault):
         report = runner.role("provision", variables("account2"))
     service.sandbox.control.advance(SETTLED)
 
@@ -281,7 +273,7 @@ def test_an_account_that_somebody_creates_just_before_keeps_its_key(
     def meanwhile() -> None:
         succeeded(runner.another().role("provision", variables()))
 
-    with wire.meddled(is_check_of_account, meanwhile):
+    with wire.meddled(checks_name_of_account, meanwhile):
         report = succeeded(runner.module("batch_account_identity", MODULE))
 
     assert report["changed"] is False
@@ -303,7 +295,7 @@ def test_an_account_that_a_slow_request_replaces_is_available(
         asked = {"cmk_identity_id": identity[theirs]} if identity[theirs] else {}
         succeeded(runner.another().role("provision", variables(**asked)))
 
-    with wire.meddled(is_put_of_account, meanwhile):
+    with wire.meddled(creates_account(), meanwhile):
         runner.module("batch_account_identity", {**MODULE, "identity_id": identity[ours]})
     service.sandbox.control.advance(SETTLED)
 
@@ -320,7 +312,7 @@ def test_an_account_that_somebody_creates_just_before_keeps_its_identity(
     def meanwhile() -> None:
         succeeded(runner.another().role("provision", variables(cmk_identity_id=service.identity_id())))
 
-    with wire.meddled(is_check_of_account, meanwhile):
+    with wire.meddled(checks_name_of_account, meanwhile):
         report = runner.role("provision", variables())
 
     assert report["failed"], report
@@ -363,22 +355,38 @@ def test_an_account_that_somebody_creates_while_azure_lets_the_creation_wait(
         theirs_with_key(service)
         service.sandbox.control.fault(match={"method": "PUT", "path": ACCOUNT}, times=1, answer=BUSY)
 
-    with wire.meddled(is_put_of_account, meanwhile):
+    with wire.meddled(creates_account(), meanwhile):
         report = succeeded(runner.module("batch_account_identity", ours))
 
     assert report["changed"] is False
     assert_theirs(service)
 
 
-def is_get_of_account(request: Any) -> bool:
-    return request.method == "GET" and request.url.partition("?")[0].endswith("/batchAccounts/account1")
-
-
 REFUSED = {"status": 400, "body": {"error": {"code": "KeyVaultAccessDenied", "message": "The key, says the test."}}}
 FORBIDDEN = {"status": 403, "body": {"error": {"code": "RequestDisallowedByPolicy", "message": "No, says the test."}}}
 
 
-@pytest.mark.parametrize("is_it", [is_get_of_account, is_check_of_account], ids=["read", "check of the name"])
+def test_a_late_read_shows_the_account_of_others_that_the_creation_has_replaced(
+    runner: OneProcess, wire: Wire, service: Service
+) -> None:
+    """The first read after the creation is older, and shows the account with another identity and without a key."""
+    options = ours_with_key(service)
+
+    def meanwhile() -> None:
+        identities = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id("identity2"): {}}}
+        before = service.make_account(identity=identities)
+        answer = {"status": 200, "body": before}
+        service.sandbox.control.fault(match={"method": "GET", "path": ACCOUNT}, times=1, answer=answer)
+
+    with wire.meddled(creates_account(), meanwhile):
+        report = succeeded(runner.module("batch_account_identity", options))
+
+    assert report["key_identifier"] == options["key_identifier"] == service.encryption()
+    assert list(report["identity"]["user_assigned_identities"]) == [options["identity_id"]]
+    assert service.is_available()
+
+
+@pytest.mark.parametrize("is_it", [reads_account(), checks_name_of_account], ids=["read", "check of the name"])
 def test_a_creation_that_ends_before_its_request_leaves_an_account_of_others_on_its_key(
     runner: OneProcess, wire: Wire, service: Service, is_it: Callable[[Any], bool]
 ) -> None:
@@ -406,7 +414,7 @@ def test_a_creation_that_is_refused_leaves_an_account_of_others_on_its_key(
         theirs_with_key(service, identity)
         service.sandbox.control.fault(match=match, answer=answer, times=1 if answer is REFUSED else 9)
 
-    with wire.meddled(is_put_of_account, meanwhile):
+    with wire.meddled(creates_account(), meanwhile):
         report = runner.module("batch_account_identity", options)
 
     assert report["changed"] is False
@@ -426,7 +434,7 @@ def test_a_refused_creation_is_reported_although_the_account_cannot_be_read(
         control.fault(match={"method": "PUT", "path": ACCOUNT}, answer=FORBIDDEN, times=9)
         control.fault(match={"method": "GET", "path": ACCOUNT}, answer=REFUSED, times=None)
 
-    with wire.meddled(is_put_of_account, meanwhile):
+    with wire.meddled(creates_account(), meanwhile):
         report = runner.module("batch_account_identity", MODULE)
 
     assert (report["changed"], report["code"]) == (False, "permission_denied"), report
@@ -442,7 +450,7 @@ def test_an_account_created_by_others_after_a_refused_creation_is_kept(
     checks = count()
 
     def is_second_check(request: Any) -> bool:
-        return is_check_of_account(request) and next(checks) == 1
+        return checks_name_of_account(request) and next(checks) == 1
 
     with wire.meddled(is_second_check, lambda: theirs_with_key(service, identity)):
         report = runner.module("batch_account_identity", options)
@@ -460,7 +468,7 @@ def test_an_account_that_somebody_creates_just_before_in_another_region(
     options = ours_with_key(service)
     if not with_key:
         options["key_identifier"] = None
-    with wire.meddled(is_check_of_account, lambda: theirs_with_key(service, location="northeurope")):
+    with wire.meddled(checks_name_of_account, lambda: theirs_with_key(service, location="northeurope")):
         report = succeeded(runner.module("batch_account_identity", options))
 
     assert report["changed"] is False

@@ -18,8 +18,6 @@ from service import GROUP, LOCATION, Service
 SLOW = 2
 ACCOUNT = {"resource_group": GROUP, "account_name": "account1"}
 VAULT = {"resource_group": GROUP, "name": "vault-one"}
-NEWEST_VERSION = r"/keys/key1/?\?"
-ACCESS = {"vault_resource_group": GROUP, "vault_name": "vault-one", "account_name": "account1"}
 
 
 @pytest.mark.parametrize(
@@ -33,18 +31,11 @@ ACCESS = {"vault_resource_group": GROUP, "vault_name": "vault-one", "account_nam
             id="a new vault",
         ),
         pytest.param(
-            "keyvault_cmk_access",
-            {**ACCESS, "account_resource_group": GROUP},
-            ("GET", "batchAccounts/account1"),
-            ["/vaults/vault-one", "/roleAssignments"],
-            id="access of an account that the run has read",
-        ),
-        pytest.param(
             "batch_encryption",
             {**ACCOUNT, "key_source": "microsoft_keyvault"},
-            ("GET", "batchAccounts/account1"),
-            ["/keys/key1/", "/roleAssignments"],
-            id="the key of an account that the run has read",
+            ("GET", "/keys/key1/"),
+            ["/vaults/vault-one"],
+            id="a key and its vault",
         ),
     ],
 )
@@ -70,21 +61,6 @@ def test_reads_begin_while_another_response_is_slow(
     before = _responded_before(path, control.requests(since))
     for part in early:
         assert any(part in url for url in before), (part, before)
-
-
-def test_a_deleted_key_is_looked_for_early_in_a_new_vault(runner: OneProcess, service: Service) -> None:
-    """In a new vault, the key is most probably missing, and then a deleted key of its name matters."""
-    created = runner.module("keyvault_cmk_vault", VAULT)
-    assert created["changed"], created
-    control = service.sandbox.control
-    since = control.last
-    control.fault(match={"method": "GET", "path": NEWEST_VERSION}, delay=SLOW, times=1)
-
-    report = runner.module("keyvault_cmk_key", {"vault_name": "vault-one", "name": "key1"})
-    assert report["changed"], report
-
-    before = _responded_before(NEWEST_VERSION, control.requests(since))
-    assert any("/deletedkeys/key1?" in url for url in before), before
 
 
 def test_the_time_of_an_account_is_read_with_its_document(runner: OneProcess, service: Service) -> None:

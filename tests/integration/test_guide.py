@@ -153,7 +153,7 @@ def test_the_last_section_of_the_guide_recovers_an_account(ansible: Ansible, ser
     service.disable()
     assert not service.is_available()
     run = ansible.play(sections()["9"], vars=NAMES)
-    [cause] = run["Show it"]["account.diagnosis.causes"]
+    [cause] = run["Show it"]["account.causes"]
     assert (cause["name"], cause["repair"]) == ("version_unusable", "key")
     assert [one.name for one in run.changed] == ["Make the version usable again"]
     assert service.is_available()

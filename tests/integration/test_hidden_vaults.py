@@ -62,11 +62,11 @@ def audited(runner: OneProcess) -> tuple[dict[str, Any], list[str]]:
 
 @pytest.mark.usefixtures("caller")
 def test_a_vault_that_is_not_listed(service: Service, runner: OneProcess) -> None:
-    info = done(runner.module("batch_encryption_info", {**ON_ACCOUNT, "diagnose": True}))
+    info = done(runner.module("batch_encryption_diagnosis", ON_ACCOUNT))
 
     assert info["available"] is not False
-    assert info["diagnosis"]["causes"] == []
-    statuses = {check["status"] for check in info["diagnosis"]["preflight"]}
+    assert info["causes"] == []
+    statuses = {check["status"] for check in info["preflight"]}
     assert "failed" not in statuses
     account, findings = audited(runner)
     assert VAULT_READ in account["unknown"]["vault"]
@@ -81,11 +81,11 @@ def test_a_deleted_vault_that_is_not_listed(service: Service, runner: OneProcess
     service.delete_vault()
     since = service.sandbox.control.last
 
-    info = done(runner.module("batch_encryption_info", {**ON_ACCOUNT, "diagnose": True}))
+    info = done(runner.module("batch_encryption_diagnosis", ON_ACCOUNT))
     failed = runner.another().role("recover", VARS)
 
     assert info["available"] is False
-    assert "vault_missing" not in [cause["name"] for cause in info["diagnosis"]["causes"]]
+    assert "vault_missing" not in [cause["name"] for cause in info["causes"]]
     assert failed.get("failed"), failed
     assert "purged" not in failed["msg"]
     account, findings = audited(runner)
@@ -101,7 +101,7 @@ def test_a_key_of_a_vault_that_is_not_listed_stays(service: Service, runner: One
     since = service.sandbox.control.last
 
     failed = runner.module(
-        "keyvault_cmk_key", {"vault_name": "vault-one", "name": "unused", "state": state, "unused_for": "P0D"}
+        "keyvault_cmk_key_state", {"vault_name": "vault-one", "name": "unused", "state": state, "unused_for": "P0D"}
     )
 
     assert failed.get("code") == "users_unknown", failed

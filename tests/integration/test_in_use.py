@@ -6,21 +6,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from callers import give, sign_in
 from cases import DISABLE
-from harness import Ansible, Task, advance, checked, fails, moment, task
+from harness import Ansible, Task, advance, checked, fails, key, moment, task
 from meddling import Wire
+from moments import changes_version
 from one_process import OneProcess
 from role_runs import VARS
 from service import DAY, ENCRYPTION_USER, GROUP, OFFICER, Service
-
-
-def key(title: str, **options: Any) -> dict[str, Any]:
-    return task(title, "keyvault_cmk_key", **{"vault_name": "vault-one", "name": "key1", **options})
 
 
 def in_use(one: Task, *accounts: str) -> None:
@@ -139,7 +136,7 @@ def test_follower_of_a_newest_version_that_batch_cannot_use(
     service.sandbox.control.advance(8 * DAY)
     assert service.is_available()
     failure = runner.module(
-        "keyvault_cmk_key",
+        "keyvault_cmk_key_state",
         {"vault_name": "vault-one", "name": "key1", "state": "disabled", "version": first.version},
     )
     assert service.is_available(), failure
@@ -210,7 +207,7 @@ def test_access_is_kept_until_the_margin_of_the_last_account_ends(
     control, both = service.sandbox.control, [service.account_id(), service.account_id("account2")]
     refused = revoked(runner, shared)
     kept = revoked(runner, shared, in_use="keep")
-    now = datetime.fromtimestamp(control.call("GET", "/clock")["time"], timezone.utc)
+    now = datetime.fromtimestamp(control.call("GET", "/clock")["time"], UTC)
 
     assert (refused["code"], sorted(refused["accounts"])) == ("recently_used", both), refused
     assert (kept["changed"], sorted(kept["in_use_by"])) == (False, both), kept
@@ -494,7 +491,7 @@ def test_the_access_of_a_pool_is_not_read_if_force_decides(runner: OneProcess, s
     since = service.sandbox.control.last
     disable = {"vault_name": "vault-one", "name": "key1", "version": first[-32:], "state": "disabled", "force": True}
 
-    assert runner.module("keyvault_cmk_key", disable)["changed"]
+    assert runner.module("keyvault_cmk_key_state", disable)["changed"]
 
     asked = [one["url"] for one in service.sandbox.control.requests(since)]
     assert [url for url in asked if "/pools" in url]
@@ -513,8 +510,8 @@ def test_a_key_that_a_pool_of_another_account_uses(runner: OneProcess, service: 
     service.sandbox.control.advance(8 * DAY)
     ours = {"vault_name": "vault-one", "name": "key1"}
     refusals = {
-        "version": runner.module("keyvault_cmk_key", {**ours, "state": "disabled", "version": first[-32:]}),
-        "key": runner.module("keyvault_cmk_key", {**ours, "state": "absent"}),
+        "version": runner.module("keyvault_cmk_key_state", {**ours, "state": "disabled", "version": first[-32:]}),
+        "key": runner.module("keyvault_cmk_key_state", {**ours, "state": "absent"}),
         "vault": runner.module("keyvault_cmk_vault", {"resource_group": GROUP, "name": "vault-one", "state": "absent"}),
     }
     for what, report in refusals.items():
@@ -523,7 +520,7 @@ def test_a_key_that_a_pool_of_another_account_uses(runner: OneProcess, service: 
     # The pool cannot have the system-assigned identity of another account.
     access = {"vault_name": "vault-one", "principal_id": principal, "state": "absent"}
     assert runner.module("keyvault_cmk_access", access)["changed"]
-    assert runner.module("keyvault_cmk_key", {**ours, "state": "disabled", "version": service.key().id[-32:]})[
+    assert runner.module("keyvault_cmk_key_state", {**ours, "state": "disabled", "version": service.key().id[-32:]})[
         "changed"
     ]
 
@@ -539,8 +536,8 @@ def test_a_pool_created_while_its_key_is_disabled(runner: OneProcess, service: S
         encrypts_its_disks(service, first)
 
     key = {"vault_name": "vault-one", "name": "key1", "state": "disabled", "version": first[-32:]}
-    with wire.meddled(lambda request: request.method == "PATCH" and "/keys/" in request.url, comes):
-        report = runner.module("keyvault_cmk_key", key)
+    with wire.meddled(changes_version, comes):
+        report = runner.module("keyvault_cmk_key_state", key)
 
     assert report["code"] == "in_use", report
     assert service.key(version=first[-32:]).properties.enabled
@@ -555,9 +552,9 @@ def test_pools_of_an_unavailable_account(runner: OneProcess, service: Service) -
     service.sandbox.control.advance(8 * DAY)
     key = {"vault_name": "vault-one", "name": "spare", "version": spare}
 
-    refused = runner.module("keyvault_cmk_key", {**key, "state": "disabled"})
-    kept = runner.module("keyvault_cmk_key", {**key, "state": "disabled", "in_use": "keep"})
-    forced = runner.module("keyvault_cmk_key", {**key, "state": "disabled", "force": True})
+    refused = runner.module("keyvault_cmk_key_state", {**key, "state": "disabled"})
+    kept = runner.module("keyvault_cmk_key_state", {**key, "state": "disabled", "in_use": "keep"})
+    forced = runner.module("keyvault_cmk_key_state", {**key, "state": "disabled", "force": True})
 
     account = service.account_id()
     assert (refused["code"], refused["accounts"]) == ("in_use", [account]), refused

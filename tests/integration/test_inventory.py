@@ -708,9 +708,7 @@ def test_deleted_resource_group(ansible: Ansible, service: Service, role: str) -
     assert run.rc == 0, run.output
     assert "LEFT ALONE: localhost: " in run.output
     failed = ansible.playbook(f"azbatch.cmk.{role}", extra_vars={**gone, **names})
-    # The role recover begins with a report, and reports no account for a missing resource group.
-    code = "account_not_found" if role == "recover" else "resource_group_not_found"
-    assert failed.failed[0].get("code") == code
+    assert failed.failed[0].get("code") == "resource_group_not_found"
     assert "cmk_resource_group" in failed.failed[0]["msg"]
 
 

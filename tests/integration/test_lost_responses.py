@@ -104,6 +104,6 @@ def test_a_key_is_deleted(runner: OneProcess, service: Service, lost: str) -> No
     service.sandbox.control.fault(match={"method": "DELETE", "path": "/keys/spare"}, times=1, **LOST[lost])
 
     wanted = {"vault_name": "vault-one", "name": "spare", "state": "absent", "unused_for": "P0D"}
-    made = done(runner.module("keyvault_cmk_key", wanted))
+    made = done(runner.module("keyvault_cmk_key_state", wanted))
 
     assert made["changed"] is True

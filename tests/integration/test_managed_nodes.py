@@ -86,12 +86,19 @@ def whole_job(group: str = GROUP, account: str = "account1", vault: str = "vault
             key_identifier="{{ key.key_identifier }}",
         ),
         task("info", "batch_encryption_info", **named),
+        task("diagnosis", "batch_encryption_diagnosis", **named),
+        task("key state", "keyvault_cmk_key_state", vault_name=vault, name="key1", state="enabled"),
         task("audit", "batch_encryption_audit", pools=True),
     ]
 
 
-ACCOUNT_MODULES = {"batch_account_identity", "batch_encryption", "batch_encryption_info"}
-VAULT_MODULES = {"keyvault_cmk_vault", "keyvault_cmk_access", "keyvault_cmk_key"}
+ACCOUNT_MODULES = {
+    "batch_account_identity",
+    "batch_encryption",
+    "batch_encryption_diagnosis",
+    "batch_encryption_info",
+}
+VAULT_MODULES = {"keyvault_cmk_vault", "keyvault_cmk_access", "keyvault_cmk_key", "keyvault_cmk_key_state"}
 
 
 def test_every_module_but_the_audit_has_a_query() -> None:
@@ -152,7 +159,7 @@ def test_resources_that_are_missing_or_deleted_or_fail_are_no_nodes(ansible: Ans
     key = {"vault_name": "vault-one", "name": "key1"}
     successful = [
         task("info", "batch_encryption_info", **missing),
-        task("absent key", "keyvault_cmk_key", **key, state="absent"),
+        task("absent key", "keyvault_cmk_key_state", **key, state="absent"),
         {**task("secret", "keyvault_cmk_vault", resource_group=GROUP, name="vault-one"), "no_log": True},
     ]
     failed = [

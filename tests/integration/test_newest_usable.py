@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from one_process import OneProcess
@@ -21,7 +21,7 @@ NIGHT = {**VARS, "cmk_key_max_version_age": "P90D", "cmk_unused_versions": "disa
 def stage(service: Service, days: int) -> str:
     """Create a version that is valid in some days, a minute before and after other changes."""
     service.sandbox.control.advance(60)
-    now = datetime.fromtimestamp(service.sandbox.control.call("GET", "/clock")["time"], timezone.utc)
+    now = datetime.fromtimestamp(service.sandbox.control.call("GET", "/clock")["time"], UTC)
     made = service.keys().create_rsa_key("key1", not_before=now + timedelta(days=days))
     service.sandbox.control.advance(60)
     return str(made.properties.version)

@@ -147,7 +147,7 @@ def test_a_version_that_somebody_disables_long_after_accounts_left_it(
             if change:
                 service.change_account(name, tags={"owner": "me"})
             names = {"resource_group": GROUP, "account_name": name}
-            info = done(runner.another().module("batch_encryption_info", {**names, "diagnose": True}))
+            info = done(runner.another().module("batch_encryption_diagnosis", names))
             assert (info["available"], info["repairs"], info.get("warnings")) == (True, [], None), name
         audit = done(runner.another().module("batch_encryption_audit", {"return_accounts": True, "pools": True}))
         assert {one["available"] for one in audit["accounts"]} == {True}

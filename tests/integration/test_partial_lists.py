@@ -210,11 +210,11 @@ def test_a_vault_in_a_subscription_that_the_caller_does_not_see(
     assert failure.get("code") == "users_unknown", failure
     assert service.encryption() is None
     for wanted in ({"state": "disabled"}, {"state": "absent"}):
-        failure = runner.module("keyvault_cmk_key", {**key, **wanted, "unused_for": "P0D"})
+        failure = runner.module("keyvault_cmk_key_state", {**key, **wanted, "unused_for": "P0D"})
         assert failure.get("code") == "users_unknown", failure
         assert "vault-far" in failure["msg"]
     assert is_available(service.sandbox, account)
-    assert runner.module("keyvault_cmk_key", {**key, "state": "disabled", "force": True})["changed"] is True
+    assert runner.module("keyvault_cmk_key_state", {**key, "state": "disabled", "force": True})["changed"] is True
 
 
 def test_everything_that_can_be_revoked_disabled_or_deleted(
@@ -229,9 +229,9 @@ def test_everything_that_can_be_revoked_disabled_or_deleted(
     vault = {"resource_group": GROUP, "name": "vault-one"}
     assert runner.module("keyvault_cmk_key", {**key, "rotation_policy": policy})["changed"] is True
     acts = [
-        ("keyvault_cmk_key", {**key, "state": "disabled"}),
-        ("keyvault_cmk_key", {**key, "state": "absent"}),
-        ("keyvault_cmk_key", {**key, "state": "disabled", "version": old}),
+        ("keyvault_cmk_key_state", {**key, "state": "disabled"}),
+        ("keyvault_cmk_key_state", {**key, "state": "absent"}),
+        ("keyvault_cmk_key_state", {**key, "state": "disabled", "version": old}),
         ("keyvault_cmk_key", {**key, "remove_rotation_policy": True}),
         ("keyvault_cmk_access", {"vault_name": "vault-one", "principal_id": principal, "state": "absent"}),
         ("keyvault_cmk_vault", {**vault, "state": "absent"}),
@@ -242,7 +242,7 @@ def test_everything_that_can_be_revoked_disabled_or_deleted(
         refused(service, lambda module=module, wanted=wanted: runner.module(module, wanted))
     assert is_available(service.sandbox, account)
 
-    forced = runner.module("keyvault_cmk_key", {**acts[2][1], "force": True})
+    forced = runner.module("keyvault_cmk_key_state", {**acts[2][1], "force": True})
     assert forced["changed"] is True
     assert any(service.sandbox.subscription in warning for warning in forced["warnings"])
     assert not is_available(service.sandbox, account)
@@ -251,7 +251,7 @@ def test_everything_that_can_be_revoked_disabled_or_deleted(
 def test_known_users_are_named_first(runner: OneProcess, service: Service, caller: dict[str, Any]) -> None:
     share_a_key(service, ["account1", "account2"])
 
-    failure = runner.module("keyvault_cmk_key", {"vault_name": "vault-one", "name": "key1", "state": "absent"})
+    failure = runner.module("keyvault_cmk_key_state", {"vault_name": "vault-one", "name": "key1", "state": "absent"})
 
     assert failure["code"] == "in_use"
     assert sorted(failure["accounts"]) == [service.account_id("account1"), service.account_id("account2")]
@@ -345,7 +345,7 @@ def test_a_subscription_whose_list_of_accounts_fails(runner: OneProcess, service
     )
 
     key = {"vault_name": "vault-one", "name": "key1", "state": "disabled", "unused_for": "P0D"}
-    failure = runner.module("keyvault_cmk_key", key)
+    failure = runner.module("keyvault_cmk_key_state", key)
     assert failure["code"] == "users_unknown"
     [unlisted] = failure["unlisted"]
     assert (unlisted["scope"], unlisted["action"]) == (f"/subscriptions/{second}", None)

@@ -67,12 +67,12 @@ def test_an_account_whose_vault_is_moved_into_a_perimeter(runner: OneProcess, se
     secure(service)
     assert service.is_available() is is_open
 
-    info = runner.module("batch_encryption_info", {**ACCOUNT, "diagnose": True})
+    info = runner.module("batch_encryption_diagnosis", ACCOUNT)
     audit = runner.module("batch_encryption_audit", {"pools": True, "return_accounts": True})
     unasked = runner.module("batch_encryption_audit", {"return_accounts": True})
     recovery = runner.role("recover", {**VARS, "cmk_wait_timeout": 10})
 
-    causes = [cause["name"] for cause in info["diagnosis"]["causes"]]
+    causes = [cause["name"] for cause in info["causes"]]
     # The caller is outside the perimeter and cannot read the key, and a list of pools alone proves nothing.
     assert (info["available"], causes) == ((None, []) if is_open else (False, ["network_closed"])), info
     [found] = audit["accounts"]

@@ -157,7 +157,9 @@ def recovered(runner: OneProcess, version: str, *, is_refused: bool) -> dict[str
         assert not report["changed"]
         assert f"/{version}, state: enabled)" in said
         vault_and_key = {"vault_name": VARS["cmk_vault_name"], "name": VARS["cmk_key_name"]}
-        done(runner.another().module("keyvault_cmk_key", {**vault_and_key, "version": version, "state": "enabled"}))
+        done(
+            runner.another().module("keyvault_cmk_key_state", {**vault_and_key, "version": version, "state": "enabled"})
+        )
     return report
 
 

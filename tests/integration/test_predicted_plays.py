@@ -51,8 +51,8 @@ def test_two_new_versions_are_passed_on(runner: OneProcess, service: Service) ->
         runner,
         new,
         new,
-        ("keyvault_cmk_key", lambda made: {"key_identifier": made[0]["key_identifier"], "state": "disabled"}),
-        ("keyvault_cmk_key", lambda made: {"key_identifier": made[1]["key_identifier"], "state": "enabled"}),
+        ("keyvault_cmk_key_state", lambda made: {"key_identifier": made[0]["key_identifier"], "state": "disabled"}),
+        ("keyvault_cmk_key_state", lambda made: {"key_identifier": made[1]["key_identifier"], "state": "enabled"}),
     )
 
     assert [one["changed"] for one in done] == [True, True, True, False]

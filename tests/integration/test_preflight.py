@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import copy
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -105,12 +105,12 @@ def disabled_newest_version(service: Service, vault: str, principal: str) -> str
 
 def expired(service: Service, vault: str, principal: str) -> str:
     fit(service, vault, principal)
-    return service.make_key("key1", vault, expires_on=datetime.now(timezone.utc) - timedelta(days=1)).id
+    return service.make_key("key1", vault, expires_on=datetime.now(UTC) - timedelta(days=1)).id
 
 
 def not_yet_valid(service: Service, vault: str, principal: str) -> str:
     fit(service, vault, principal)
-    return service.make_key("key1", vault, not_before=datetime.now(timezone.utc) + timedelta(days=400)).id
+    return service.make_key("key1", vault, not_before=datetime.now(UTC) + timedelta(days=400)).id
 
 
 def elliptic_curve(service: Service, vault: str, principal: str) -> str:
@@ -159,7 +159,7 @@ def closed_to_azure(service: Service, vault: str, principal: str) -> str:
 
 def everything_at_once(service: Service, vault: str, principal: str) -> str:
     service.make_vault(vault, properties={"enablePurgeProtection": None})
-    past = datetime.now(timezone.utc) - timedelta(days=1)
+    past = datetime.now(UTC) - timedelta(days=1)
     identifier = service.keys(vault).create_ec_key("curve", expires_on=past, enabled=False).id
     assert identifier
     return identifier

@@ -8,7 +8,7 @@ version that an account needs, and an account that has lost such a version is ne
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from one_process import OneProcess
@@ -127,7 +127,7 @@ def test_an_account_that_lacks_only_a_previous_version(service: Service, runner:
 
     assert (report["changed"], report["available"]) == (False, None)
     assert any(f"key_identifier: {first.id}, state: enabled" in one for one in report["warnings"])
-    done(runner.another().module("keyvault_cmk_key", {"key_identifier": first.id, "state": "enabled"}))
+    done(runner.another().module("keyvault_cmk_key_state", {"key_identifier": first.id, "state": "enabled"}))
     assert service.is_available()
 
 
@@ -170,7 +170,7 @@ def test_a_follower_whose_newest_version_cannot_be_used(service: Service, runner
     if unusable == "disabled":
         service.disable(version=newest.properties.version)
     else:
-        later = datetime.fromtimestamp(control.call("GET", "/clock")["time"], timezone.utc) + timedelta(days=3)
+        later = datetime.fromtimestamp(control.call("GET", "/clock")["time"], UTC) + timedelta(days=3)
         service.keys().update_key_properties("key1", newest.properties.version, not_before=later)
     assert service.is_available()
     for pools in (True, False):
@@ -260,7 +260,7 @@ def test_a_version_that_an_account_has_just_left(
     if pools == "200":
         # Only the user knows whether the version was disabled because it was leaked.
         assert any(f"key_identifier: {lost}, state: enabled" in one for one in report["warnings"])
-        done(runner.another().module("keyvault_cmk_key", {"key_identifier": lost, "state": "enabled"}))
+        done(runner.another().module("keyvault_cmk_key_state", {"key_identifier": lost, "state": "enabled"}))
     assert service.is_available()
 
 

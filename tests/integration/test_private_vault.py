@@ -82,11 +82,11 @@ def test_whether_the_account_is_available_is_not_known(
 def test_recover_restores_the_exception_for_batch(runner: OneProcess, service: Service, first: str) -> None:
     close(service, bypass="None")
     assert not service.is_available()
-    info = runner.module("batch_encryption_info", {**ACCOUNT, "diagnose": True})
+    info = runner.module("batch_encryption_diagnosis", ACCOUNT)
 
     role(runner, "recover")
 
-    assert [cause["name"] for cause in info["diagnosis"]["causes"]] == ["network_closed"]
+    assert [cause["name"] for cause in info["causes"]] == ["network_closed"]
     assert service.vault()["properties"]["networkAcls"]["bypass"] == "AzureServices"
     assert service.vault()["properties"]["publicNetworkAccess"] == "Disabled"
     assert service.is_available()

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from harness import Ansible, task
 from meddling import Killed, Wire
+from moments import after_all, changes_access_policies, changes_version
 from one_process import OneProcess
 from role_runs import VARS, second_account
 from service import DAY, GROUP, Service
@@ -77,12 +78,12 @@ def two_keys(service: Service, lag: str) -> tuple[str, str]:
 
 
 REMOVALS: dict[str, tuple[str, Report]] = {
-    "disabled": ("keyvault_cmk_key", {**KEY1, "state": "disabled", "in_use": "keep"}),
+    "disabled": ("keyvault_cmk_key_state", {**KEY1, "state": "disabled", "in_use": "keep"}),
     "disabled without a margin": (
-        "keyvault_cmk_key",
+        "keyvault_cmk_key_state",
         {**KEY1, "state": "disabled", "in_use": "keep", "unused_for": "P0D"},
     ),
-    "deleted": ("keyvault_cmk_key", {**KEY1, "state": "absent", "in_use": "keep"}),
+    "deleted": ("keyvault_cmk_key_state", {**KEY1, "state": "absent", "in_use": "keep"}),
 }
 WAYS = {"in process": (False, False), "moved by a module": (True, False), "removed by a module": (False, True)}
 
@@ -344,7 +345,7 @@ def test_what_was_removed_although_it_is_used_is_a_failure(
     runner: OneProcess, service: Service, two_keys: tuple[str, str]
 ) -> None:
     service.point(two_keys[0])
-    report = runner.module("keyvault_cmk_key", {**KEY1, "state": "disabled"})
+    report = runner.module("keyvault_cmk_key_state", {**KEY1, "state": "disabled"})
     assert (report["code"], report["restored"]) == ("in_use", True), report
     assert service.account_id() in report["msg"]
     assert "Therefore the key was enabled again" in report["msg"]
@@ -387,7 +388,7 @@ def test_an_account_that_visits_a_version_during_the_removal(
         service.point(old)
         service.point(new)
 
-    with wire.meddled(lambda request: request.method == "PATCH" and "/keys/" in request.url, visit):
+    with wire.meddled(changes_version, visit):
         report = done(runner.module("keyvault_cmk_unused_versions", KEY1))
     assert report["in_use_by"] == [service.account_id()]
     assert service.enabled() == [True, True]
@@ -405,7 +406,7 @@ def test_access_of_an_account_that_visits_a_key_during_the_revocation(
         service.point(first)
         service.point(None)
 
-    with wire.meddled(lambda request: "/accessPolicies/" in request.url, visit):
+    with wire.meddled(changes_access_policies, visit):
         report = runner.module(
             "keyvault_cmk_access", {"vault_name": "vault-one", "principal_id": principal, "state": "absent"}
         )
@@ -435,14 +436,7 @@ def test_a_killed_run_is_completed_by_the_next(
 ) -> None:
     """As late as that may be. There is nothing to wait for if the removal is older than any read."""
     service.point(two_versions[0])
-    disabled: list[Any] = []
-
-    def is_later(request: Any) -> bool:
-        is_disabling = request.method == "PATCH" and "/keys/" in request.url
-        disabled.extend([request] if is_disabling else [])
-        return bool(disabled) and not is_disabling
-
-    with suppress(Killed), wire.meddled(is_later, wire.kill):
+    with suppress(Killed), wire.meddled(after_all(changes_version), wire.kill):
         runner.another().module("keyvault_cmk_unused_versions", KEY1)
     assert service.enabled() == [False, True]
     service.sandbox.control.advance(after)
@@ -724,14 +718,13 @@ def test_a_time_that_cannot_be_read_is_now(runner: OneProcess, service: Service,
     assert (report["in_use_by"], bool(report["kept_until"])) == ([service.account_id()], True)
 
 
-@pytest.mark.parametrize("diagnose", [True, False])
+@pytest.mark.parametrize("report", ["batch_encryption_info", "batch_encryption_diagnosis"])
 def test_a_report_names_the_key_that_the_run_has_set(
-    runner: OneProcess, service: Service, two_keys: tuple[str, str], diagnose: bool
+    runner: OneProcess, service: Service, two_keys: tuple[str, str], report: str
 ) -> None:
     first, _second = two_keys
     done(runner.module("batch_encryption", move(first)))
-    info = {"resource_group": GROUP, "account_name": "account1", "diagnose": diagnose}
-    assert done(runner.module("batch_encryption_info", info))["key_identifier"] == first
+    assert done(runner.module(report, {"resource_group": GROUP, "account_name": "account1"}))["key_identifier"] == first
     done(runner.module("batch_encryption", move(None)))
     audit = done(runner.module("batch_encryption_audit", {"resource_group": GROUP, "return_accounts": True}))
     [account] = audit["accounts"]

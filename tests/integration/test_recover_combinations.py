@@ -11,7 +11,7 @@ import itertools
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -42,7 +42,7 @@ EVERY_RIGHT = frozenset({*ACTIONS, *DATA_ACTIONS, DELETED})
 
 
 def now(service: Service) -> datetime:
-    return datetime.fromtimestamp(service.sandbox.control.call("GET", "/clock")["time"], timezone.utc)
+    return datetime.fromtimestamp(service.sandbox.control.call("GET", "/clock")["time"], UTC)
 
 
 def expire(service: Service) -> None:

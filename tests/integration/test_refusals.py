@@ -8,12 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import Ansible, advance, checked, fails, task
+from harness import Ansible, advance, checked, fails, key, task
 from service import DAY, GROUP, OFFICER, Service
-
-
-def key(title: str, **options: Any) -> dict[str, Any]:
-    return task(title, "keyvault_cmk_key", **{"vault_name": "vault-one", "name": "key1", **options})
 
 
 def vault(title: str, **options: Any) -> dict[str, Any]:

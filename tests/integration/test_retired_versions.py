@@ -7,7 +7,7 @@ with any release of the SDK."""
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,7 +19,7 @@ from service import Service
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import gateway
 
-MARCH = datetime(2027, 3, 1, tzinfo=timezone.utc).timestamp()
+MARCH = datetime(2027, 3, 1, tzinfo=UTC).timestamp()
 
 
 KEY_VAULT = "microsoft.keyvault"

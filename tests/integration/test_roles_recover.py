@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -41,7 +41,7 @@ def delete_key(service: Service) -> None:
 
 
 def expire(service: Service) -> None:
-    soon = datetime.now(timezone.utc) + timedelta(hours=1)
+    soon = datetime.now(UTC) + timedelta(hours=1)
     service.keys().update_key_properties("key1", expires_on=soon)
     service.sandbox.control.advance(DAY)
 
@@ -287,7 +287,11 @@ def test_a_vault_that_was_moved_to_another_tenant(roles: RolesRunner, service: S
     service.change_vault(properties={"tenantId": other["tenant_id"], "accessPolicies": []})
     assert not service.is_available()
     refused(
-        run_role(roles, "recover"), DIAGNOSIS, "vault_in_other_tenant", "Move the vault back", "Nothing was changed"
+        run_role(roles, "recover"),
+        DIAGNOSIS,
+        "vault_in_other_tenant",
+        "Move the vault back",
+        "This task changed nothing",
     )
 
 
@@ -324,7 +328,7 @@ def test_a_repair_that_is_not_allowed(roles: RolesRunner, service: Service) -> N
     service.on_key()
     service.disable()
     run = run_role(roles, "recover", cmk_recover_repairs=["access"])
-    refused(run, DIAGNOSIS, "key", "is disabled", "Nothing was changed")
+    refused(run, DIAGNOSIS, "key", "is disabled", "This task changed nothing")
     assert not service.is_available()
 
 

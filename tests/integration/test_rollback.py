@@ -6,13 +6,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from cases import AT_ONCE, CLOSED
 from meddling import REALISTIC, SETTLED, Wire
+from moments import (
+    Moment,
+    after,
+    changes_access_policies,
+    changes_vault,
+    confirms_move,
+    creates_vault,
+    deletes,
+    lists_pools,
+    lists_versions_of_key1,
+    moves_account,
+    reads_account,
+)
 from one_process import OneProcess
 from operators import FIRST_KEY, RBAC_VAULT, Run, World, done
 from role_runs import VARS
@@ -32,28 +44,12 @@ RECOVERY = {"method": "PUT", "path": "/vaults/"}
 RECOVERED = 2 * REALISTIC["batch_recovery"]
 
 
-def is_delete(request: Any) -> bool:
-    return bool(request.method == "DELETE")
-
-
-def is_switch(request: Any) -> bool:
-    return request.method == "PATCH" and "/batchAccounts/" in request.url
-
-
-def is_read(method: str, url: str) -> bool:
-    return method == "GET" and "/batchAccounts/account1?" in url
-
-
-def is_read_of_version(request: Any) -> bool:
-    return request.method == "GET" and re.search(r"/keys/key1/[0-9a-f]{32}\b", request.url) is not None
-
-
 def is_look_after(refusals: int, service: Service) -> Callable[[Any], bool]:
     """A function that is true for a read of the account after Batch has refused that many switches."""
     since = service.sandbox.control.last
 
     def is_it(request: Any) -> bool:
-        asked = service.sandbox.control.requests(since) if is_read(request.method, request.url) else []
+        asked = service.sandbox.control.requests(since) if reads_account()(request) else []
         return [one["status"] >= 400 for one in asked if one["method"] == "PATCH"] == [True] * refusals
 
     return is_it
@@ -64,10 +60,6 @@ def since_switch(service: Service) -> list[dict[str, Any]]:
     asked = service.sandbox.control.requests()
     last = max(n for n, one in enumerate(asked) if one["method"] == "PATCH" and "/batchAccounts/" in one["url"])
     return asked[last:]
-
-
-def is_new_vault(request: Any) -> bool:
-    return request.method == "PUT" and "/vaults/new-vault?" in request.url
 
 
 @pytest.fixture
@@ -87,9 +79,9 @@ def is_available(service: Service, name: str = "account1") -> bool:
 @pytest.mark.parametrize(
     ("what", "fault"),
     [
-        ("keyvault_cmk_key", {"match": DELETED_KEY, **BUSY}),
-        ("keyvault_cmk_key", {"match": DELETED_KEY, **UNREACHABLE}),
-        ("keyvault_cmk_key", {"match": ACCOUNTS, **EMPTY}),
+        ("keyvault_cmk_key_state", {"match": DELETED_KEY, **BUSY}),
+        ("keyvault_cmk_key_state", {"match": DELETED_KEY, **UNREACHABLE}),
+        ("keyvault_cmk_key_state", {"match": ACCOUNTS, **EMPTY}),
         ("keyvault_cmk_vault", {"match": DELETED_VAULTS, **EMPTY}),
         ("keyvault_cmk_vault", {"match": DELETED_VAULTS, **BUSY}),
         ("keyvault_cmk_vault", {"match": RECOVERY, **BUSY}),
@@ -108,13 +100,13 @@ def test_an_account_starts_to_use_a_resource_during_its_deletion(
     identifier = service.encryption()
     done(world.prepared(Run("revert", "account1", key))())
     service.sandbox.control.timing(**REALISTIC)
-    at_once = {"unused_for": "P0D"} if what == "keyvault_cmk_key" else {}
+    at_once = {"unused_for": "P0D"} if what == "keyvault_cmk_key_state" else {}
 
     def comes() -> None:
         service.point(identifier)
         service.sandbox.control.fault(**fault)
 
-    with wire.meddled(is_delete, comes):
+    with wire.meddled(deletes, comes):
         report = world.prepared(Run(what, "account1", key, {"state": "absent", **at_once}))()
     assert report["failed"]
     assert report["restored"] is True
@@ -138,7 +130,7 @@ def test_a_read_after_a_switch_is_out_of_date(world: World, wire: Wire, service:
         reads = {"method": "GET", "path": "/batchAccounts/account1[?]"}
         service.sandbox.control.fault(match=reads, times=times, answer=old)
 
-    with wire.meddled(is_switch, revoked):
+    with wire.meddled(moves_account(), revoked):
         report = world.prepared(Run("switch", "account1", None, {"to": OTHER_KEY}))()
     assert report["code"] == "preflight_failed"
     assert report["restored"] is True
@@ -150,7 +142,7 @@ def test_somebody_else_moves_the_account_after_the_switch_was_read(world: World,
     """Another user moves the account to a newer version, and disables the version of the run before the run lists the
     versions again. The run has the account from before the move, so the rollback has to read the account again."""
     done(world.prepared(Run("provision", "account1", FIRST_KEY))())
-    first, newer = service.encryption(), list[str]()
+    newer: list[str] = []
 
     def others() -> None:
         switched = since_switch(service)[0]["body"]["properties"]["encryption"]["keyVaultProperties"]["keyIdentifier"]
@@ -158,10 +150,7 @@ def test_somebody_else_moves_the_account_after_the_switch_was_read(world: World,
         service.point(newer[0])
         service.disable(version=switched.rpartition("/")[2])
 
-    def is_list_after_switch(request: Any) -> bool:
-        return request.method == "GET" and "/keys/key1/versions" in request.url and service.encryption() != first
-
-    with wire.meddled(is_list_after_switch, others):
+    with wire.meddled(after(moves_account(), lists_versions_of_key1), others):
         report = world.prepared(Run("rotate", "account1", None, {"cmk_key_new_version": True}))()
     assert report.get("failed_checks") == ["key_enabled"], report
     assert [service.encryption()] == newer
@@ -214,7 +203,7 @@ def test_somebody_else_adds_a_network_rule_while_azure_lets_the_repair_wait(
         service.change_vault(properties={"networkAcls": {**CLOSED, "ipRules": rules}})
         service.sandbox.control.fault(match={"method": "PATCH", "path": "/vaults/vault-one"}, times=1, answer=THROTTLED)
 
-    with wire.meddled(lambda request: request.method == "PATCH" and "/vaults/vault-one" in request.url, others):
+    with wire.meddled(changes_vault(), others):
         done(world.prepared(Run("recover", "account1"))())
     rules = service.vault()["properties"]["networkAcls"]
     assert [rule["value"] for rule in rules["ipRules"]] == ["127.0.0.1/32", "10.1.2.3/32"]
@@ -233,7 +222,7 @@ def test_somebody_else_uses_a_key_while_azure_lets_the_change_of_the_identity_wa
         service.point(identifier)
         service.sandbox.control.fault(match={"method": "PATCH", "path": "/batchAccounts/"}, times=1, answer=THROTTLED)
 
-    with wire.meddled(is_switch, others):
+    with wire.meddled(moves_account(), others):
         report = run()
     assert report["code"] == "identity_in_use", report
     assert service.encryption() == identifier
@@ -243,13 +232,13 @@ def test_somebody_else_uses_a_key_while_azure_lets_the_change_of_the_identity_wa
 @pytest.mark.parametrize(
     ("read", "is_lost", "after_switch"),
     [
-        pytest.param("/pools", False, "/pools", id="confirmation"),
-        pytest.param("/pools", True, "/pools", id="confirmation of a lost account"),
-        pytest.param(r"/batchAccounts/account1(?:\?|$)", True, "/keys/key1/versions", id="rollback"),
+        pytest.param("/pools", False, lists_pools, id="confirmation"),
+        pytest.param("/pools", True, lists_pools, id="confirmation of a lost account"),
+        pytest.param(r"/batchAccounts/account1(?:\?|$)", True, lists_versions_of_key1, id="rollback"),
     ],
 )
 def test_a_switch_is_confirmed_or_rolled_back_although_a_read_is_throttled(
-    world: World, wire: Wire, service: Service, read: str, is_lost: bool, after_switch: str
+    world: World, wire: Wire, service: Service, read: str, is_lost: bool, after_switch: Moment
 ) -> None:
     """Azure requires a wait that is longer than wait_timeout. If the task did not wait, it could neither confirm the
     change nor roll it back."""
@@ -265,13 +254,7 @@ def test_a_switch_is_confirmed_or_rolled_back_although_a_read_is_throttled(
         if is_lost:
             service.disable("key1", vault=RBAC_VAULT)
 
-    switches: list[Any] = []
-
-    def is_read_after_switch(request: Any) -> bool:
-        switches.extend([request] if is_switch(request) else [])
-        return bool(switches) and request.method == "GET" and after_switch in request.url
-
-    with wire.meddled(is_read_after_switch, others):
+    with wire.meddled(after(moves_account(), after_switch), others):
         report = world.prepared(Run("switch", "account1", None, {"to": OTHER_KEY, "cmk_wait_timeout": 30}))()
     assert service.encryption() == (first if is_lost else wanted), report
     assert report.get("restored") == (True if is_lost else None), report
@@ -296,7 +279,7 @@ def test_access_is_restored_although_a_list_is_throttled(
         service.point(key, "account2")
         service.sandbox.control.fault(match={"method": "GET", "path": read}, times=1, answer=BRIEFLY_THROTTLED)
 
-    with wire.meddled(lambda request: request.method == "PUT" and "accessPolicies" in request.url, others):
+    with wire.meddled(changes_access_policies, others):
         report = runner.role("revert", {**VARS, "cmk_wait_timeout": 1, "cmk_revert_access": "revoke", **AT_ONCE})
     assert service.is_safe("account2"), report
 
@@ -315,7 +298,7 @@ def test_the_previous_version_is_disabled_before_the_rollback_writes_it(
     acts = [lambda: service.revoke(principal, RBAC_VAULT), lambda: service.disable(version=first.rpartition("/")[2])]
 
     def before_a_switch(request: Any) -> bool:
-        if is_switch(request) and acts:
+        if moves_account()(request) and acts:
             acts.pop(0)()
         return False
 
@@ -336,11 +319,8 @@ def test_a_rollback_is_refused_and_the_new_key_can_be_used(world: World, wire: W
         service.disable(version=first.rpartition("/")[2])
         service.sandbox.control.fault(match={"method": "GET", "path": "/pools"}, **BUSY)
 
-    def is_after_switch(request: Any) -> bool:
-        return request.method == "GET" and "/pools" in request.url and service.encryption() != first
-
     run = world.prepared(Run("rotate", "account1", None, {"cmk_key_new_version": True}))
-    with wire.meddled(is_after_switch, others):
+    with wire.meddled(confirms_move(), others):
         report = run()
     assert report["code"] == "service_unavailable", report
     assert report["restored"] is False
@@ -367,7 +347,7 @@ def test_the_previous_key_is_used_through_one_of_two_identities(world: World, wi
         for principal in (one, other):
             service.revoke(principal, RBAC_VAULT)
 
-    with wire.meddled(is_switch, revoked):
+    with wire.meddled(moves_account(), revoked):
         report = world.prepared(Run("switch", "account1", None, {"cmk_new_key_identifier": new}))()
     assert report["failed_checks"] == ["access_granted"], report
     assert report["restored"] is True
@@ -394,7 +374,7 @@ def test_a_rollback_is_refused_after_a_switch_that_was_not_confirmed(
         service.sandbox.control.fault(match={"method": "GET", "path": access}, **BUSY)
 
     run = world.prepared(Run("switch", "account1", None, {"to": (vault, "key2")}))
-    with wire.meddled(is_switch, taken_back):
+    with wire.meddled(moves_account(), taken_back):
         report = run()
     assert report["code"] == "service_unavailable", report
     assert report["current_state"]["key_source"] == "microsoft_batch", report
@@ -425,7 +405,7 @@ def test_two_controllers_create_a_vault(
         service.sandbox.control.fault(match={"path": path}, **fault)
 
     first = run("account1", authorization)
-    with wire.meddled(is_new_vault, other):
+    with wire.meddled(creates_vault("new-vault"), other):
         first()
     assert is_available(service, "account2")
 
@@ -438,18 +418,13 @@ def test_no_read_shows_the_undone_change_after_a_rollback(
     _, version = service.on_key()
     service.sandbox.control.advance(DAY)
     service.sandbox.control.behavior(read_lag="60")
-    switches: list[Any] = []
-
-    def is_confirmation(request: Any) -> bool:
-        switches.extend([request] if is_switch(request) else [])
-        return bool(switches) and "/pools" in request.url
 
     def end() -> None:
         if ends == "interrupted":
             raise KeyboardInterrupt
         service.sandbox.control.fault(match={"method": "GET", "path": "/pools"}, **{**BUSY, "times": 4})
 
-    with wire.meddled(is_confirmation, end):
+    with wire.meddled(confirms_move(), end):
         report = runner.role("revert", {**VARS, "cmk_wait_timeout": 600})
 
     assert report["code"] == ("interrupted" if ends == "interrupted" else "service_unavailable")

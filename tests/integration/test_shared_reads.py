@@ -18,8 +18,8 @@ from operators import done
 from sandbox_client import LOGIN
 from service import DAY, GROUP, Service
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure import cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 
 VAULT = {"resource_group": GROUP, "name": "vault-one"}
 KEY = {"vault_name": "vault-one", "name": "key1"}
@@ -53,7 +53,7 @@ def by_hand(service: Service, principal: str) -> dict[str, tuple[str, dict[str, 
     identifier = str(service.encryption())
     return {
         "vault": ("keyvault_cmk_vault", VAULT, service.delete_vault),
-        "key": ("keyvault_cmk_key", {**KEY, "state": "enabled"}, service.disable),
+        "key": ("keyvault_cmk_key_state", {**KEY, "state": "enabled"}, service.disable),
         "access": ("keyvault_cmk_access", access(principal), lambda: service.revoke(principal)),
         "account": ("batch_encryption", move(service, identifier), lambda: service.point(None)),
     }
@@ -64,7 +64,7 @@ def test_the_second_task_reads_a_change_after_the_first_task(
     runner: OneProcess, service: Service, principal: str, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """An earlier task of the play may have changed the resource with another tool."""
-    monkeypatch.setattr(cache, "_LIST_THRESHOLD", 0)
+    monkeypatch.setattr(refs, "LISTED_FROM", 1)
     module, options, change = by_hand(service, principal)[what]
     for _host in range(2):
         assert runner.module(module, options, task="first")["changed"] is False
@@ -79,7 +79,7 @@ def test_the_second_task_reads_a_change_after_the_first_task(
 def test_hosts_of_a_task_share_reads(
     runner: OneProcess, service: Service, principal: str, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr(cache, "_LIST_THRESHOLD", 0)
+    monkeypatch.setattr(refs, "LISTED_FROM", 1)
     module, options, _change = by_hand(service, principal)[what]
     # In the first minutes after a change of the key, the time of the account matters too.
     service.sandbox.control.advance(DAY)
@@ -97,7 +97,7 @@ def test_a_host_sees_the_change_of_another_host(
     runner: OneProcess, service: Service, principal: str, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """Also if it was made for the same task."""
-    monkeypatch.setattr(cache, "_LIST_THRESHOLD", 0)
+    monkeypatch.setattr(refs, "LISTED_FROM", 1)
     module, options, change = by_hand(service, principal)[what]
     change()
 
@@ -109,7 +109,7 @@ def test_a_host_sees_the_change_of_another_host(
 def test_a_lost_account_is_found_although_the_list_shows_the_wanted_key(
     runner: OneProcess, service: Service, principal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "_LIST_THRESHOLD", 0)
+    monkeypatch.setattr(refs, "LISTED_FROM", 1)
     _module, options, _change = by_hand(service, principal)["account"]
     assert runner.module("batch_encryption", options, task="first")["available"] is True
     service.disable()
@@ -123,7 +123,7 @@ def test_a_change_is_decided_by_the_accounts_own_read(
     runner: OneProcess, service: Service, principal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody moves the account to a newer version after the run has listed the accounts."""
-    monkeypatch.setattr(cache, "_LIST_THRESHOLD", 0)
+    monkeypatch.setattr(refs, "LISTED_FROM", 1)
     first = str(service.encryption())
     wanted = service.make_key("key2").id
     options = {**move(service, wanted), "previous_key": "vault-one/key1"}
@@ -161,7 +161,7 @@ def test_a_refusal_is_not_decided_by_what_another_host_has_read(runner: OneProce
 @pytest.mark.parametrize(
     ("module", "options", "code"),
     [
-        ("keyvault_cmk_key", {**KEY, "state": "enabled"}, "key_not_found"),
+        ("keyvault_cmk_key_state", {**KEY, "state": "enabled"}, "key_not_found"),
         ("keyvault_cmk_access", {**access(NOBODY), "vault_name": "vault-two"}, "vault_not_found"),
     ],
 )

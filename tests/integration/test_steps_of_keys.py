@@ -9,12 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import Ansible, advance, checked, four_steps, task, two_steps
+from harness import Ansible, advance, checked, four_steps, key, task, two_steps
 from service import DAY, GROUP, Service
-
-
-def key(title: str, **options: Any) -> dict[str, Any]:
-    return task(title, "keyvault_cmk_key", **{"vault_name": "vault-one", "name": "key1", **options})
 
 
 def test_key(ansible: Ansible, service: Service, way: str) -> None:

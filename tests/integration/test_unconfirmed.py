@@ -8,15 +8,17 @@ change, even in a run with many accounts."""
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
 import pytest
 from cases import DISABLE
 from meddling import REALISTIC, SETTLED, Wire
+from moments import creates_account, moves_account
 from one_process import OneProcess
 from operators import FIRST_KEY, RBAC_VAULT, USER_ASSIGNED, Report, Run, World, done
 from role_runs import QUARTER
 from service import GROUP, Service
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 
 POOLS_READ = "Microsoft.Batch/batchAccounts/pools/read"
 KEY2 = ("vault-one", "key2")
@@ -175,7 +177,7 @@ def test_access_that_is_revoked_just_before_the_last_of_many_switches(
     principal = service.account("account1")["identity"]["principalId"]
     assert principal != identity
 
-    with wire.meddled(is_switch, lambda: service.revoke(principal, vault)):
+    with wire.meddled(moves_account(), lambda: service.revoke(principal, vault)):
         report = switch(runner, "account1", identifier)
 
     assert report["code"] == "preflight_failed", report
@@ -191,10 +193,6 @@ def switch(runner: OneProcess, account: str, identifier: str) -> Report:
     return runner.module("batch_encryption", {**arguments, "key_identifier": identifier})
 
 
-def is_switch(request: Any) -> bool:
-    return request.method == "PATCH" and "/batchAccounts/account1" in request.url
-
-
 @pytest.mark.parametrize("vault", ["vault-one", RBAC_VAULT])
 def test_access_that_is_revoked_while_an_account_is_created_with_its_key(
     runner: OneProcess, wire: Wire, service: Service, vault: str
@@ -208,11 +206,8 @@ def test_access_that_is_revoked_while_an_account_is_created_with_its_key(
     service.sandbox.control.timing(**{**REALISTIC, "batch_create": 0})
     service.sandbox.control.advance(SETTLED)
 
-    def is_creation(request: Any) -> bool:
-        return request.method == "PUT" and f"/batchAccounts/{USER_ASSIGNED}" in request.url
-
     prepared = world.prepared(Run("provision", USER_ASSIGNED, (vault, "key1")))
-    with wire.meddled(is_creation, lambda: service.revoke(principal, vault)):
+    with wire.meddled(creates_account(USER_ASSIGNED), lambda: service.revoke(principal, vault)):
         report = prepared()
 
     assert report["code"] == "preflight_failed", report
@@ -231,17 +226,34 @@ def test_access_revoked_during_a_slow_creation(runner: OneProcess, wire: Wire, s
     service.sandbox.control.timing(**REALISTIC)
     service.sandbox.control.advance(SETTLED)
 
-    def is_creation(request: Any) -> bool:
-        return request.method == "PUT" and f"/batchAccounts/{USER_ASSIGNED}" in request.url
-
     prepared = world.prepared(Run("provision", USER_ASSIGNED))
-    with wire.meddled(is_creation, lambda: service.revoke(principal)):
+    with wire.meddled(creates_account(USER_ASSIGNED), lambda: service.revoke(principal)):
         report = prepared()
 
     assert report["code"] == "preflight_failed", report
     assert report["failed_checks"] == ["access_granted"]
     assert report["restored"] is False
     assert "azbatch.cmk.keyvault_cmk_access" in report["remedy"]
+
+
+def test_access_that_is_revoked_after_the_task_has_listed_all_assignments(
+    runner: OneProcess, wire: Wire, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With many accounts, a task looks for its role in the list for all principals, also to confirm the move."""
+    monkeypatch.setattr(refs, "LISTED_FROM", 1)
+    service.make_vault(RBAC_VAULT, rbac=True)
+    key = service.make_key(vault=RBAC_VAULT).id
+    principal = service.make_account()["identity"]["principalId"]
+    service.grant(principal, RBAC_VAULT)
+    service.sandbox.control.timing(**REALISTIC)
+    service.sandbox.control.advance(SETTLED)
+
+    with wire.meddled(moves_account(), lambda: service.revoke(principal, RBAC_VAULT)):
+        report = switch(runner, "account1", key)
+
+    assert report["failed_checks"] == ["access_granted"], report
+    service.sandbox.control.advance(SETTLED)
+    assert service.is_safe()
 
 
 def test_a_role_that_is_replaced_during_the_run(runner: OneProcess, wire: Wire, service: Service) -> None:
@@ -258,7 +270,7 @@ def test_a_role_that_is_replaced_during_the_run(runner: OneProcess, wire: Wire, 
         service.revoke(principal, RBAC_VAULT)
         service.assign(principal, service.vault_id(RBAC_VAULT), officer)
 
-    with wire.meddled(is_switch, swap):
+    with wire.meddled(moves_account(), swap):
         report = switch(runner, "account1", service.key(vault=RBAC_VAULT).id)
     assert report.get("changed"), report
     assert service.is_available()

@@ -14,7 +14,7 @@ from one_process import OneProcess
 from role_runs import QUARTER, VARS, results, wrote
 from service import DAY, Service
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure import cache
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 
 FORCE = {"cmk_key_new_version": True}
 DUE = {"cmk_key_max_version_age": "P90D"}
@@ -87,7 +87,7 @@ def test_an_account_that_another_controller_has_just_moved(
 ) -> None:
     """The run has listed the accounts and read the key a moment before. Both versions can be used, and the next run
     moves the account to the newest version."""
-    monkeypatch.setattr(cache, "_LIST_THRESHOLD", 0)
+    monkeypatch.setattr(refs, "LISTED_FROM", 1)
     on_one_key(service, "account1", "account2")
     rotate(runner, "account1")
     newer = newer_by_hand(service, "account2")

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from harness import BIN, Ansible, Run, Task, task
 from meddling import REALISTIC, Wire
+from moments import confirms_move
 from one_process import OneProcess
 from role_runs import VARS, second_account
 from service import DAY, GROUP, OFFICER, Service
@@ -37,7 +38,7 @@ def by_another_tool(module: str, **options: Any) -> dict[str, Any]:
 
 
 TOOLS = {
-    "disables": ("keyvault_cmk_key", {**KEY1, "state": "disabled", "force": True}),
+    "disables": ("keyvault_cmk_key_state", {**KEY1, "state": "disabled", "force": True}),
     "revokes": (
         "keyvault_cmk_access",
         {
@@ -198,8 +199,8 @@ def test_users_of_a_key_are_not_shown_to_another_caller(runner: OneProcess, serv
     made = service.sandbox.control.principal("other", roles=[])
     other = replace(runner, connection={"client_id": made["client_id"], "secret": made["secret"]})
     options = {**KEY1, "state": "disabled", "in_use": "keep"}
-    assert runner.module("keyvault_cmk_key", options)["in_use_by"] == [service.account_id()]
-    refused = other.module("keyvault_cmk_key", options)
+    assert runner.module("keyvault_cmk_key_state", options)["in_use_by"] == [service.account_id()]
+    refused = other.module("keyvault_cmk_key_state", options)
     assert refused.get("failed"), refused
     assert service.account_id() not in str(refused)
 
@@ -236,17 +237,6 @@ POOLS_FAIL = {
 }
 
 
-def confirmation_of_a_move() -> Callable[[Any], bool]:
-    """Whether a request lists pools after the account was moved."""
-    switched: list[Any] = []
-
-    def is_confirmation(request: Any) -> bool:
-        switched.extend([request] if request.method == "PATCH" else [])
-        return bool(switched) and "/pools" in request.url
-
-    return is_confirmation
-
-
 def test_a_failed_run_does_not_undo_the_switch_of_another_run(runner: OneProcess, service: Service, wire: Wire) -> None:
     """Both move the account to the same key. The reads of the first run fail after its switch."""
     service.on_key()
@@ -258,7 +248,7 @@ def test_a_failed_run_does_not_undo_the_switch_of_another_run(runner: OneProcess
         reports.append(runner.another().module("batch_encryption", options))
         service.sandbox.control.fault(**POOLS_FAIL)
 
-    with wire.meddled(confirmation_of_a_move(), act):
+    with wire.meddled(confirms_move(), act):
         failed = runner.module("batch_encryption", options)
 
     assert not reports[0].get("failed"), reports
@@ -281,7 +271,7 @@ def test_a_failed_run_goes_back_if_the_account_cannot_use_the_key(
         service.disable("key2")
         service.sandbox.control.fault(**POOLS_FAIL)
 
-    with wire.meddled(confirmation_of_a_move(), act):
+    with wire.meddled(confirms_move(), act):
         failed = runner.module("batch_encryption", options)
 
     assert (failed["failed"], failed["restored"]) == (True, True), failed

@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ class Kit:
             print(f"[{number}/{len(left)}, about {_time(minutes)} left] {experiment.question}", flush=True)
             self._perform(experiment, place, state)
             minutes -= experiment.minutes
-        found = result.write(self._folder, EXPERIMENTS, state.outcomes, f"{datetime.now(timezone.utc):%Y-%m-%d}")
+        found = result.write(self._folder, EXPERIMENTS, state.outcomes, f"{datetime.now(UTC):%Y-%m-%d}")
         print(f"The result is in {self._folder / result.PAGE}.")
         self._end(state)
         return 0 if not found["without_result"] else 1

@@ -10,7 +10,7 @@ import html
 import re
 import uuid
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import requests
@@ -193,7 +193,7 @@ def refusal(sandbox: Sandbox, key_identifier: str) -> str:
 
 
 def later(control: Control, seconds: float) -> datetime:
-    return datetime.fromtimestamp(control.call("GET", "/clock")["time"] + seconds, timezone.utc)
+    return datetime.fromtimestamp(control.call("GET", "/clock")["time"] + seconds, UTC)
 
 
 def disable(vault: Vault, key: KeyVaultKey) -> None:

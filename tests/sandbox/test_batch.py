@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,7 +45,7 @@ def moment_of(etag: str) -> datetime:
     found = re.fullmatch(r'"0x([0-9A-F]{15})"', etag)
     assert found
     ticks = int(found[1], 16)
-    return datetime(1, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=ticks // 10)
+    return datetime(1, 1, 1, tzinfo=UTC) + timedelta(microseconds=ticks // 10)
 
 
 # With the SDK

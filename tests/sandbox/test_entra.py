@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def certificate(key: rsa.RSAPrivateKey = KEY, days: int = 30) -> bytes:
     """The certificate is cached, because its times, and therefore its thumbprint, depend on the second of its
     creation."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "somebody")])
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     made = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def private_jwk() -> dict[str, str]:
 def seconds(moment: str) -> float:
     found = re.fullmatch(r"(.{19}\.\d{6})\dZ", moment)
     assert found
-    return datetime.fromisoformat(found[1]).replace(tzinfo=timezone.utc).timestamp()
+    return datetime.fromisoformat(found[1]).replace(tzinfo=UTC).timestamp()
 
 
 # Handshakes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -54,7 +54,7 @@ def delete(sandbox: Sandbox, name: str = "Vault-One") -> None:
 def test_older_versions_are_refused_after_their_retirement(sandbox: Sandbox, control: Control) -> None:
     """The retirement is on 27 February 2027, by the sandbox's clock."""
     control.behavior(retired_versions="refused")
-    day = datetime(2027, 2, 27, tzinfo=timezone.utc).timestamp()
+    day = datetime(2027, 2, 27, tzinfo=UTC).timestamp()
     left = day - control.call("GET", "/clock")["time"]
     assert sandbox.arm("PUT", vault_path(sandbox), OLD, vault_body(sandbox, accessPolicies=[])).ok is (left > 0)
     control.advance(max(0, left))

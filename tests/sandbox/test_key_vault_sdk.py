@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -75,7 +75,7 @@ def test_a_key_is_created_changed_and_deleted(client: KeyClient) -> None:
     assert made.properties.recovery_level == "Recoverable+Purgeable"
     assert client.get_key("key1").id == made.id
     assert client.get_key("key1", made.properties.version).key.n == made.key.n
-    expiry = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(days=30)
+    expiry = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)
     changed = client.update_key_properties("key1", expires_on=expiry, enabled=False)
     assert (changed.properties.expires_on, changed.properties.enabled) == (expiry, False)
     rotated = client.rotate_key("key1")

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.preflight import Evidence
@@ -188,7 +188,7 @@ def deleted_vault(*, protected: bool = True, tags: dict[str, str] | None = None)
 def assignment(
     role: str, scope: str, *, principal: str = PRINCIPAL, name: str = "an-assignment", age: int = 30 * DAY
 ) -> dict[str, Any]:
-    made = datetime.fromtimestamp(NOW - age, timezone.utc)
+    made = datetime.fromtimestamp(NOW - age, UTC)
     return {
         "properties": {
             "roleDefinitionId": f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Authorization"

@@ -79,7 +79,7 @@ def certificate(folder: Path, password: bytes | None = None) -> tuple[str, str]:
     """The paths of a self-signed certificate of 127.0.0.1 and of its key."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     made = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -20,6 +20,7 @@ from threading import Barrier, Thread
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import Driver
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Gateway
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import transport
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
@@ -69,7 +70,8 @@ def read_keys() -> list[str]:
     """Read the key and its versions in several threads. Returns the errors."""
     given = {"auth_source": "msi", "cloud_environment": "AzureCloud", "wait_timeout": 600}
     session = Session({**dict.fromkeys(CONNECTION), **given})
-    keys: Any = Keys(session, Gateway(session), *[None] * 4)  # type: ignore[arg-type]
+    gateway, others = Gateway(session), dict[str, Any](visible=None, access=None)
+    keys = Keys(session, Driver(session, gateway), gateway, **others)
     errors = []
 
     def read(call: Any, key: KeyIdentifier) -> None:
@@ -100,7 +102,7 @@ def read_in_a_fork() -> bool:
 if __name__ == "__main__":
     importlib.import_module("azure.keyvault.keys")
     Session.credential = Credential()  # type: ignore[assignment]
-    Session._transport = transport(adapter)
+    Session._transport = transport(adapter)  # type: ignore[method-assign]
     sys.setswitchinterval(1e-5)
     builtins.hasattr = with_pauses
     failed = [read_in_a_fork() for _process in range(PROCESSES)].count(False)

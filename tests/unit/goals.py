@@ -18,6 +18,7 @@ from ansible_collections.azbatch.cmk.plugins.modules import (
     batch_encryption,
     keyvault_cmk_access,
     keyvault_cmk_key,
+    keyvault_cmk_key_state,
     keyvault_cmk_unused_versions,
 )
 
@@ -38,8 +39,10 @@ def access_goal(**options: Any) -> access_goal_module.Goal:
 
 
 def key_goal(**options: Any) -> key_goal_module.Goal:
-    given = {"vault_name": "myvault", "name": "batch", "extend_expired_by": None, **options}
-    return key_goal_module.desired(options_of(keyvault_cmk_key, **given))
+    given = {"vault_name": "myvault", "name": "batch", **options}
+    if "state" in options:
+        return key_goal_module.in_state(options_of(keyvault_cmk_key_state, **given))
+    return key_goal_module.present(options_of(keyvault_cmk_key, **given))
 
 
 def unused_goal(**options: Any) -> key_goal_module.Goal:

@@ -2,19 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The access to a key is read again after an account was switched to the key."""
+"""The access to a key is read again after an account was switched to the key. Since when accounts have access."""
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from azure_table import Table, place, task_of
 from documents import (
     CALLER,
     CRYPTO_OFFICER,
@@ -24,107 +23,81 @@ from documents import (
     GROUP_OF_PEOPLE,
     KEY,
     NOW,
+    OLD,
     OTHER,
     PRINCIPAL,
-    TENANT,
+    SUBSCRIPTION,
     VAULT_ID,
     account,
     assignment,
     definition,
     key,
+    listed,
     policy,
     system_assigned,
-    user_assigned,
     vault,
 )
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import JUST_NOW, RECENTLY, Cache, NotBefore
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.preflight import Evidence
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier, role_guid
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.client import Access
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.document import item_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.evidence import EvidenceReader
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.visible import HandledAccounts, VisibleAccounts
 
 CUSTOM = "aaaaaaaa-0000-0000-0000-000000000001"
 ACTIONS = [f"Microsoft.KeyVault/vaults/keys/{name}" for name in ("read", "wrap/action", "unwrap/action")]
+IDENTIFIER = parse_key_identifier(KEY, "key_identifier")
+SCOPE = f"{VAULT_ID}/keys/batch"
+VAULT, VAULTS = refs.vault(VAULT_ID), refs.vaults_of(SUBSCRIPTION)
+VERSIONS = refs.versions_of(IDENTIFIER)
+# The assignments of all principals, and of one principal.
+EVERYONE, OF_ONE = refs.assignments_at(SCOPE), refs.assignments_of(SCOPE, PRINCIPAL)
+CUSTOM_ROLE = refs.role(VAULT_ID, CUSTOM)
 
 
-class Azure:
-    """A vault with one key, role assignments, and the reads that are refused (`denied`). `asked` has the reads."""
+class Azure(Table):
+    """A vault with one key and role assignments, for all of which there are setters."""
 
-    def __init__(self, *policies: dict[str, Any], roles: tuple[dict[str, Any], ...] = (), rbac: bool = False) -> None:
-        self.vault: dict[str, Any] | None = vault(*policies, rbac=rbac)
-        self.assigned = list(roles)
-        self.definitions_of = {**DEFINITIONS, CUSTOM: definition((ACTIONS, []))}
-        self.denied: set[str] = set()
-        self.asked: list[str] = []
-        self.key = key()
-        self.cache = Cache(RunFiles(None), lambda: "me")
-        self.now = NOW
+    def __init__(self, *policies: dict[str, Any], roles: Sequence[dict[str, Any]] = (), rbac: bool = False) -> None:
+        super().__init__(now=NOW)
+        self.has_vault({**vault(*policies, rbac=rbac), "systemData": {"lastModifiedAt": "2020-01-01T00:00:00Z"}})
+        self.has_roles(*roles)
+        self.has_key(key())
+        for guid, role in {**DEFINITIONS, CUSTOM: definition((ACTIONS, []))}.items():
+            self[refs.role(VAULT_ID, guid)] = {"name": guid, "properties": role}
 
-    def _read(self, what: str, value: Any) -> Any:
-        self.asked.append(what)
-        if what in self.denied:
-            raise Denied(f"You may not read the {what}.")
-        return copy.deepcopy(value)
+    def has_vault(self, now: Any) -> None:
+        """The vault; None if it was deleted."""
+        self.update({VAULT: now, VAULTS: now if isinstance(now, CmkError) else [now] if now else []})
 
-    def _get(self, kind: str, what: str, value: Any, not_before: NotBefore) -> Any:
-        return self.cache.get(lambda: self._read(what, value), kind, what, not_before=not_before)
+    def has_key(self, *bundles: dict[str, Any]) -> None:
+        """The versions of the key, the newest last; none if it was deleted."""
+        self.update(
+            {refs.key(IDENTIFIER): bundles[-1] if bundles else None, VERSIONS: [listed(one) for one in bundles]}
+        )
 
-    def at(self, _vault: str, not_before: NotBefore) -> Any:
-        return self._get("vault", "vault", self.vault, not_before)
-
-    def find(self, name: str, _group: str | None, not_before: NotBefore) -> Any:
-        return self.at(name, not_before)
-
-    def bundle(self, _key: Any, not_before: NotBefore) -> Any:
-        return self._get("key", "key", self.key, not_before)
-
-    def versions(self, _key: Any, not_before: NotBefore) -> Any:
-        return self._get("key", "versions", [item_of(self.key)] if self.key else [], not_before)
-
-    def assignments(self, _scope: str, principal: str, not_before: NotBefore = JUST_NOW) -> Any:
-        """The assignments of a principal, including those of its groups."""
-        whose = {principal.lower(), GROUP_OF_PEOPLE}
-        found = [one for one in self.assigned if one["properties"]["principalId"].lower() in whose]
-        return self._get("access", f"assignments of {principal}", found, not_before)
-
-    def recent_assignments(self, scope: str, principal: str) -> Any:
-        return self.assignments(scope, principal, RECENTLY)
-
-    def assignments_of_role(self, _scope: str, not_before: NotBefore) -> Any:
-        found: dict[str, list[Any]] = {}
-        for one in self.assigned:
-            if role_guid(one["properties"]["roleDefinitionId"]) == ENCRYPTION_USER:
-                found.setdefault(one["properties"]["principalId"].lower(), []).append(one)
-        return self._get("access", "assignments", found, not_before)
-
-    def all_assignments(self, _scope: str) -> Any:
-        return self._read("all assignments", self.assigned)
-
-    def definitions(self, _scope: str, guids: list[str], _not_before: NotBefore = JUST_NOW) -> Any:
-        return self._read("definitions", {guid: self.definitions_of[guid] for guid in guids}) if guids else {}
+    def has_roles(self, *assigned: dict[str, Any]) -> None:
+        """The list of all assignments does not show the roles that a principal has as a member of a group."""
+        whose = {PRINCIPAL, GROUP_OF_PEOPLE}
+        of_one = [one for one in assigned if one["properties"]["principalId"].lower() in whose]
+        self.update({EVERYONE: list(assigned), OF_ONE: of_one})
 
 
-def task(azure: Azure, folder: Path | None = None) -> EvidenceReader:
-    azure.cache = Cache(RunFiles(str(folder) if folder else None), lambda: "me")
-    session: Any = SimpleNamespace(
-        cache=azure.cache, vault_subscription_id="subscription", caller={"tenant_id": TENANT}
-    )
-    service: Any = azure
-    return EvidenceReader(session, service, service, service)
+def reader(azure: Azure, folder: Path | None = None) -> EvidenceReader:
+    task = task_of(azure, folder)
+    return EvidenceReader(task.session, task.driver)
 
 
 def before(evidence: EvidenceReader) -> Evidence:
-    return evidence.of_account(account(identity=system_assigned()), parse_key_identifier(KEY, "key_identifier"))
+    return evidence.of_account(account(identity=system_assigned()), IDENTIFIER)  # type: ignore[arg-type]
 
 
 def read_again(azure: Azure, change: Callable[[], None] = lambda: None) -> list[str]:
     """The checks that fail after the switch. Before the switch, none fails."""
-    evidence = task(azure)
+    evidence = reader(azure)
     first = before(evidence)
     assert preflight.failed_checks(first) == []
     change()
@@ -136,28 +109,40 @@ def by_policy() -> Azure:
     return Azure(policy(), policy(OTHER))
 
 
-def by_role(role: str = ENCRYPTION_USER, principal: str = PRINCIPAL) -> Azure:
-    assigned = assignment(role, VAULT_ID, principal=principal)
+def role_of(principal: str, role: str = ENCRYPTION_USER, **fields: Any) -> dict[str, Any]:
+    assigned = assignment(role, VAULT_ID, principal=principal, **fields)
     if principal == GROUP_OF_PEOPLE:
         assigned["properties"]["principalType"] = "Group"
-    return Azure(roles=(assigned,), rbac=True)
+    return assigned
+
+
+def by_role(role: str = ENCRYPTION_USER, principal: str = PRINCIPAL) -> Azure:
+    return Azure(roles=(role_of(principal, role),), rbac=True)
+
+
+BOTH_MODELS = pytest.mark.parametrize("make", [by_policy, by_role], ids=["policy", "role"])
 
 
 @pytest.mark.parametrize(
-    "azure", [by_policy(), by_role(), by_role(CRYPTO_OFFICER)], ids=["policy", "role", "other role"]
+    ("azure", "access"),
+    [
+        pytest.param(by_policy(), [VAULT], id="policy"),
+        # One list for all tasks of the run.
+        pytest.param(by_role(), [EVERYONE], id="role"),
+        pytest.param(by_role(principal=PRINCIPAL.upper()), [EVERYONE], id="in another letter case"),
+        pytest.param(by_role(CRYPTO_OFFICER), [EVERYONE, OF_ONE], id="other role"),
+        pytest.param(by_role(principal=GROUP_OF_PEOPLE), [EVERYONE, OF_ONE], id="role of a group"),
+    ],
 )
-def test_unchanged_access_passes(azure: Azure) -> None:
+def test_unchanged_access_passes(azure: Azure, access: list[Any]) -> None:
     assert read_again(azure) == []
-    assert azure.asked, "it was read again"
+    assert sorted(azure.asked) == sorted(map(place, [VERSIONS, *access]))
 
 
 def test_a_policy_that_was_removed_meanwhile() -> None:
     azure = by_policy()
 
-    def remove() -> None:
-        azure.vault = vault(policy(OTHER))
-
-    assert read_again(azure, remove) == ["access_granted"]
+    assert read_again(azure, lambda: azure.has_vault(vault(policy(OTHER)))) == ["access_granted"]
 
 
 @pytest.mark.parametrize("role", [ENCRYPTION_USER, CRYPTO_OFFICER])
@@ -165,76 +150,108 @@ def test_a_policy_that_was_removed_meanwhile() -> None:
 def test_a_role_that_was_removed_meanwhile(role: str, principal: str) -> None:
     azure = by_role(role, principal)
 
-    assert read_again(azure, azure.assigned.clear) == ["access_granted"]
-
-
-def test_a_role_of_a_group_counts() -> None:
-    assert read_again(by_role(principal=GROUP_OF_PEOPLE)) == []
+    assert read_again(azure, azure.has_roles) == ["access_granted"]
 
 
 @pytest.mark.parametrize("role", [CUSTOM, CRYPTO_OFFICER])
 def test_another_role_in_place_of_the_first(role: str) -> None:
     azure = by_role()
 
-    def replace() -> None:
-        azure.assigned[:] = [assignment(role, VAULT_ID)]
-
-    assert read_again(azure, replace) == []
+    assert read_again(azure, lambda: azure.has_roles(role_of(PRINCIPAL, role))) == []
 
 
 def test_another_role_that_cannot_be_read_grants_nothing() -> None:
     azure = by_role()
+    azure[CUSTOM_ROLE] = Denied("You may not read the role.")
 
-    def replace() -> None:
-        azure.assigned[:] = [assignment(CUSTOM, VAULT_ID)]
-        azure.denied.add("definitions")
-
-    assert read_again(azure, replace) == ["access_granted"]
+    assert read_again(azure, lambda: azure.has_roles(role_of(PRINCIPAL, CUSTOM))) == ["access_granted"]
 
 
 def test_an_additional_role_does_not_reduce_access() -> None:
     azure = by_role()
+    azure[CUSTOM_ROLE] = Denied("You may not read the role.")
+    both = role_of(PRINCIPAL), role_of(PRINCIPAL, CUSTOM, name="another")
 
-    def add() -> None:
-        azure.assigned.append(assignment(CUSTOM, VAULT_ID, name="another"))
-        azure.denied.add("definitions")
-
-    assert read_again(azure, add) == []
+    assert read_again(azure, lambda: azure.has_roles(*both)) == []
 
 
-@pytest.mark.parametrize(("azure", "denied"), [(by_policy(), "vault"), (by_role(), "assignments")])
-def test_access_that_cannot_be_read_any_more_is_an_error(azure: Azure, denied: str) -> None:
+@pytest.mark.parametrize(("azure", "denied"), [(by_policy(), VAULT), (by_role(), EVERYONE)], ids=["policy", "role"])
+def test_access_that_cannot_be_read_any_more_is_an_error(azure: Azure, denied: Any) -> None:
     with pytest.raises(Denied):
-        read_again(azure, lambda: azure.denied.add(denied))
+        read_again(azure, lambda: azure.update({denied: Denied("You may not read it.")}))
 
 
 def test_a_vault_that_was_deleted_meanwhile_is_an_error() -> None:
     azure = by_policy()
 
-    def delete() -> None:
-        azure.vault = None
-
-    with pytest.raises(NotFound):
-        read_again(azure, delete)
+    with pytest.raises(NotFound) as failed:
+        read_again(azure, lambda: azure.has_vault(None))
+    assert failed.value.code == "vault_not_found"
 
 
-@pytest.mark.parametrize(
-    ("azure", "denied"), [(by_policy(), "vault"), (by_role(), f"assignments of {PRINCIPAL}")], ids=["vault", "roles"]
-)
-def test_access_that_could_not_be_read_before_is_not_read_again(azure: Azure, denied: str) -> None:
-    azure.denied.add(denied)
-    evidence = task(azure)
+@pytest.mark.parametrize(("azure", "denied"), [(by_policy(), VAULTS), (by_role(), OF_ONE)], ids=["vault", "roles"])
+def test_access_that_could_not_be_read_before_is_not_read_again(azure: Azure, denied: Any) -> None:
+    azure[denied] = Denied("You may not read it.")
+    evidence = reader(azure)
+    first = before(evidence)
+    assert isinstance(first.vault, CmkError) or isinstance(first.assignments, CmkError)
+    azure.asked.clear()
+
+    assert evidence.with_access_now(first, time.monotonic()) == first
+    assert azure.asked == [place(VERSIONS)]
+
+
+@BOTH_MODELS
+def test_a_key_that_could_not_be_read_before_is_not_read_again(make: Callable[[], Azure]) -> None:
+    azure = make()
+    azure[refs.key(IDENTIFIER)] = Denied("You may not read it.")
+    evidence = reader(azure)
     first = before(evidence)
     azure.asked.clear()
 
     assert evidence.with_access_now(first, time.monotonic()) == first
-    assert {*azure.asked} <= {"versions", "vault"} - {denied}
-    assert isinstance(first.vault, CmkError) or isinstance(first.assignments, CmkError)
+    assert azure.asked == [place(EVERYONE if make is by_role else VAULT)]
 
 
-@pytest.mark.parametrize("azure", [by_policy(), by_role()], ids=["policy", "role"])
-def test_tasks_share_a_read_that_began_after_their_switches(azure: Azure, tmp_path: Path) -> None:
-    one, other = task(azure, tmp_path), task(azure, tmp_path)
+def test_neither_key_nor_access_is_read_again_if_neither_could_be_read_before() -> None:
+    azure = by_policy()
+    azure.update(dict.fromkeys([refs.key(IDENTIFIER), VAULTS], Denied("You may not read it.")))
+    evidence = reader(azure)
+    first = before(evidence)
+    azure.asked.clear()
+
+    assert evidence.with_access_now(first, time.monotonic()) == first
+    assert azure.asked == []
+
+
+def test_if_versions_cannot_be_listed_the_key_is_read_again() -> None:
+    azure = by_policy()
+    azure[VERSIONS] = Denied("You may not list them.")
+    evidence = reader(azure)
+    first = before(evidence)
+    azure[refs.key(IDENTIFIER)] = key(enabled=False)
+
+    assert preflight.failed_checks(evidence.with_access_now(first, time.monotonic())) == ["key_enabled"]
+
+
+def test_a_vault_that_was_not_found_before_is_not_read_again() -> None:
+    azure = by_policy()
+    azure.has_vault(None)
+    azure[refs.permissions_at(f"/subscriptions/{SUBSCRIPTION}")] = [{"actions": ["*/read"]}]
+    evidence = reader(azure)
+    first = before(evidence)
+    assert first.vault is None
+    azure.has_vault(vault())
+    azure.asked.clear()
+
+    assert evidence.with_access_now(first, time.monotonic()) == first
+    assert azure.asked == [place(VERSIONS)]
+
+
+@BOTH_MODELS
+def test_tasks_share_a_read_that_began_after_their_switches(make: Callable[[], Azure], tmp_path: Path) -> None:
+    azure = make()
+    one, other = reader(azure, tmp_path), reader(azure, tmp_path)
     first, second = before(one), before(other)
     azure.asked.clear()
 
@@ -242,43 +259,89 @@ def test_tasks_share_a_read_that_began_after_their_switches(azure: Azure, tmp_pa
     one.with_access_now(first, switched)
     other.with_access_now(second, switched)
 
+    assert azure.asked
     assert len(azure.asked) == len({*azure.asked})
 
 
-@pytest.mark.parametrize("azure", [by_policy(), by_role()], ids=["policy", "role"])
-def test_no_task_uses_a_read_that_began_before_its_switch(azure: Azure, tmp_path: Path) -> None:
-    one, other = task(azure, tmp_path), task(azure, tmp_path)
+@BOTH_MODELS
+def test_no_task_uses_a_read_that_began_before_its_switch(make: Callable[[], Azure], tmp_path: Path) -> None:
+    azure = make()
+    one, other = reader(azure, tmp_path), reader(azure, tmp_path)
     first, second = before(one), before(other)
     one.with_access_now(first, time.monotonic())
 
-    azure.vault = vault(rbac=bool(azure.assigned))
-    azure.assigned.clear()
+    azure.has_vault(vault(rbac=make is by_role))
+    azure.has_roles()
 
     again = other.with_access_now(second, time.monotonic())
     assert preflight.failed_checks(again) == ["access_granted"]
 
 
-def test_a_revocation_that_was_noticed_is_noticed_by_the_next_tasks_too(tmp_path: Path) -> None:
-    azure = by_policy()
-    evidence = task(azure, tmp_path)
+@BOTH_MODELS
+def test_access_may_be_read_earlier_than_the_key(make: Callable[[], Azure]) -> None:
+    """If the account used the key before, a revocation has found the account all the time."""
+    azure = make()
+    evidence = reader(azure)
+    first, began = before(evidence), time.monotonic()
+    evidence.with_access_now(first, began)
+    azure.asked.clear()
+
+    evidence.with_access_now(first, time.monotonic(), access_since=began)
+
+    assert azure.asked == [place(VERSIONS)]
+
+
+@BOTH_MODELS
+def test_a_revocation_that_was_noticed_is_noticed_by_the_next_tasks_too(
+    make: Callable[[], Azure], tmp_path: Path
+) -> None:
+    azure = make()
+    evidence = reader(azure, tmp_path)
     first = before(evidence)
-    azure.vault = vault()
+    # Found by a search, the vault is from now on read where it is.
+    before(reader(azure, tmp_path))
+    azure.has_vault(vault(rbac=make is by_role))
+    azure.has_roles()
+    assert preflight.failed_checks(before(reader(azure, tmp_path))) == preflight.failed_checks(first) == []
+
     evidence.with_access_now(first, time.monotonic())
 
-    assert preflight.failed_checks(before(task(azure, tmp_path))) == ["access_granted"]
+    assert preflight.failed_checks(before(reader(azure, tmp_path))) == ["access_granted"]
 
 
-@pytest.mark.parametrize("azure", [by_policy(), by_role()], ids=["policy", "role"])
+def test_a_revocation_that_was_noticed_makes_reads_of_other_accounts_out_of_date(tmp_path: Path) -> None:
+    azure = by_role()
+    of_other = refs.assignments_of(SCOPE, OTHER)
+    azure[of_other] = [role_of(OTHER)]
+    another: Any = account("another", identity=system_assigned(OTHER))
+    first = before(reader(azure, tmp_path))
+    assert preflight.failed_checks(reader(azure, tmp_path).of_account(another, IDENTIFIER)) == []
+
+    azure.has_roles()
+    azure[of_other] = []
+    reader(azure, tmp_path).with_access_now(first, time.monotonic())
+
+    assert preflight.failed_checks(reader(azure, tmp_path).of_account(another, IDENTIFIER)) == ["access_granted"]
+
+
+@BOTH_MODELS
 @pytest.mark.parametrize(
     ("changed", "fails"),
-    [(key(exp=NOW + 1800), "key_not_expired"), (key(enabled=False), "key_enabled"), (None, "key_exists")],
+    [
+        pytest.param([key(exp=NOW + 1800)], "key_not_expired", id="expires soon"),
+        pytest.param([key(enabled=False)], "key_enabled", id="disabled"),
+        pytest.param([key(), key(OLD, created=NOW, enabled=False)], "key_enabled", id="new disabled version"),
+        pytest.param([key(OLD, enabled=False)], "key_enabled", id="other version only"),
+        pytest.param([], "key_exists", id="deleted"),
+    ],
 )
-def test_a_key_that_changed_meanwhile(azure: Azure, changed: dict[str, Any] | None, fails: str) -> None:
+def test_a_key_that_changed_meanwhile(make: Callable[[], Azure], changed: list[dict[str, Any]], fails: str) -> None:
     """Batch accepts a key that expires soon, and another task of the run may have read the key before its expiry
     was set."""
-    evidence = task(azure)
+    azure = make()
+    evidence = reader(azure)
     first = before(evidence)
-    azure.key = changed
+    azure.has_key(*changed)
 
     now = evidence.with_access_now(first, time.monotonic())
     assert fails in preflight.failed_checks(preflight.lasting(now))
@@ -286,71 +349,51 @@ def test_a_key_that_changed_meanwhile(azure: Azure, changed: dict[str, Any] | No
 
 def test_access_by_roles_counts_in_a_vault_that_changed_to_them() -> None:
     azure = by_policy()
-    evidence = task(azure)
+    evidence = reader(azure)
     first = before(evidence)
-    azure.vault = vault(rbac=True)
+    azure.has_vault(vault(rbac=True))
     assert preflight.failed_checks(evidence.with_access_now(first, time.monotonic())) == ["access_granted"]
-    azure.assigned = by_role().assigned
+    azure.has_roles(role_of(PRINCIPAL))
     assert preflight.failed_checks(evidence.with_access_now(first, time.monotonic())) == []
 
 
-def test_a_vault_that_was_not_found_before_is_not_read_again() -> None:
-    azure = by_policy()
-    azure.vault = None
-    evidence = task(azure)
-    first = before(evidence)
-
-    assert evidence.with_access_now(first, time.monotonic()) == first
-
-
-def test_an_unreadable_key_is_returned_as_an_error() -> None:
-    azure = by_policy()
-    azure.denied.add("key")
-
-    first = before(task(azure))
-
-    assert isinstance(first.bundle, Denied)
-    assert first.now == NOW
-
-
-@pytest.mark.parametrize(
-    ("identity", "tenant"),
-    [
-        (system_assigned(), TENANT),
-        ({**system_assigned(), "tenantId": OTHER}, OTHER),
-        (user_assigned(one=OTHER), TENANT),
-    ],
-    ids=["its own", "another", "not returned"],
-)
-def test_the_tenant_of_an_account(identity: dict[str, Any], tenant: str) -> None:
-    key_identifier = parse_key_identifier(KEY, "key_identifier")
-
-    assert task(by_policy()).of_account(account(identity=identity), key_identifier).tenant_id == tenant
-
-
-def test_cached_data_is_read_again_after_batch_refuses_the_key(tmp_path: Path) -> None:
+def test_the_evidence_is_read_again_after_batch_refuses_the_key(tmp_path: Path) -> None:
     azure = Azure(policy())
-    evidence = task(azure, tmp_path)
+    evidence = reader(azure, tmp_path)
     first = before(evidence)
-    azure.key = key(enabled=False)
+    azure.has_key(key(enabled=False))
 
     assert before(evidence) == first
-    assert preflight.failed_checks(evidence.refreshed(first)) == ["key_enabled"]
+    with pytest.raises(Refused) as failed:
+        evidence.require_usable(first)
+    assert failed.value.facts["failed_checks"] == ["key_enabled"]
+
+
+@pytest.mark.parametrize("rollback", [False, True])
+def test_a_key_that_expires_soon_is_usable_for_a_rollback_only(rollback: bool) -> None:
+    azure = Azure(policy())
+    evidence = reader(azure)
+    first = before(evidence)
+    azure.has_key(key(exp=NOW + 1800))
+
+    if rollback:
+        evidence.require_usable(first, rollback=True)
+    else:
+        with pytest.raises(Refused, match="key_not_expired"):
+            evidence.require_usable(first)
 
 
 # Accounts that have access to a key, with the time since when
 
 
-def since_when(azure: Azure, **principals: str) -> dict[str, float]:
+def since_when(azure: Azure, **principals: str | None) -> dict[str, float]:
     """By the name of an account, its seconds of access; -inf if they are not known. `principals` are the principals of
     accounts that use other keys, by account. The account `user` uses the key."""
-    azure.vault = {**(azure.vault or {}), "systemData": {"lastModifiedAt": "2020-01-01T00:00:00Z"}}
-    users = {**{name: ([one], False) for name, one in principals.items()}, "user": ([OTHER], True)}
-    service: Any = azure
-    access = Access(service, service, service, service, service, service)
-    access.all_assignments = azure.all_assignments  # type: ignore[method-assign]
-    access.definitions = azure.definitions  # type: ignore[method-assign, assignment]
-    found = access.since_when(parse_key_identifier(KEY, "key_identifier"), users, NOW)
+    task = task_of(azure)
+    visible = VisibleAccounts(task.session, task.driver, HandledAccounts(task.session.files))
+    users: dict[str, Any] = {name: (one and [one], False) for name, one in principals.items()}
+    access = Access(task.session, task.driver, task.gateway, visible)
+    found = access.since_when(IDENTIFIER, {**users, "user": ([OTHER], True)}, NOW)
     return {name: NOW - since for name, since in found.items()}
 
 
@@ -360,7 +403,21 @@ def test_accounts_that_have_access_by_a_role() -> None:
     # An account that uses the key counts also without access.
     assert since_when(azure, one=PRINCIPAL, none=CALLER["object_id"]) == {"one": 30 * DAY, "user": -inf}
     # One list for all accounts.
-    assert azure.asked == ["vault", "all assignments"]
+    assert azure.asked == [place(VAULTS), place(EVERYONE)]
+
+
+def test_role_assignments_are_read_for_each_check_although_the_vault_is_not() -> None:
+    azure = by_role()
+    task = task_of(azure)
+    visible = VisibleAccounts(task.session, task.driver, HandledAccounts(task.session.files))
+    access = Access(task.session, task.driver, task.gateway, visible)
+    users = {"one": ([PRINCIPAL], False)}
+
+    assert access.since_when(IDENTIFIER, users, NOW) == {"one": NOW - 30 * DAY}
+    azure.has_roles()
+    assert access.since_when(IDENTIFIER, users, NOW) == {}
+    # The vault was found by a search.
+    assert azure.asked == [place(VAULTS), place(EVERYONE), place(VAULT), place(EVERYONE)]
 
 
 def test_access_by_a_policy_began_with_the_last_change_of_the_vault() -> None:
@@ -381,9 +438,32 @@ def test_access_that_has_no_time(azure: Azure, names: set[str]) -> None:
     assert since_when(azure, one=PRINCIPAL, none=CALLER["object_id"]) == dict.fromkeys(names, -inf)
 
 
-@pytest.mark.parametrize("hidden", ["vault", "all assignments", "definitions"])
-def test_if_access_cannot_be_read_each_account_counts(hidden: str) -> None:
+@pytest.mark.parametrize(("azure", "rbac"), [(by_policy(), False), (by_role(), True)], ids=["policy", "role"])
+def test_access_in_a_vault_whose_last_change_has_no_time(azure: Azure, rbac: bool) -> None:
+    azure.has_vault(vault(policy(), rbac=rbac))
+
+    assert since_when(azure, one=PRINCIPAL) == dict.fromkeys(("one", "user"), -inf)
+
+
+def test_an_account_whose_principals_are_not_known_may_have_access_at_any_time() -> None:
+    assert since_when(by_role(), one=PRINCIPAL, unknown=None) == {"one": 30 * DAY, "unknown": -inf, "user": -inf}
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [pytest.param(VAULTS, id="vault"), pytest.param(EVERYONE, id="assignments"), pytest.param(CUSTOM_ROLE, id="role")],
+)
+@pytest.mark.parametrize("reason", [Denied("403"), NotFound("404")])
+def test_if_access_cannot_be_read_each_account_counts(hidden: Any, reason: CmkError) -> None:
     azure = by_role(CUSTOM)
-    azure.denied.add(hidden)
+    azure[hidden] = reason
 
     assert since_when(azure, one=PRINCIPAL, none=CALLER["object_id"]) == dict.fromkeys(("one", "none", "user"), -inf)
+
+
+def test_if_the_vault_is_in_no_subscription_of_the_caller_each_account_counts() -> None:
+    azure = by_policy()
+    azure.has_vault(None)
+    azure[refs.permissions_at(f"/subscriptions/{SUBSCRIPTION}")] = [{"actions": ["*/read"]}]
+
+    assert since_when(azure, one=PRINCIPAL) == dict.fromkeys(("one", "user"), -inf)

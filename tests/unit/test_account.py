@@ -40,7 +40,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Step
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import account as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import plan as account_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.goal import AccountWrites

@@ -2,30 +2,26 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""When the client of Batch accounts waits, writes and retries."""
+"""When the client of Batch accounts reads, waits, writes and retries."""
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from clocks import Clock, clock_of
-from documents import account
+from azure_table import Several, Table, TableGateway, place, task_of
+from clocks import Clock
+from documents import SUBSCRIPTION, VAULT_ID, account, account_id, evidence, key, listed, policy, vault
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import creation as creation_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import driver as driver_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import journal as journal_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import rate_limit as rate_limit_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.resources import Resources
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.visible import HandledAccounts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Operation
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -36,110 +32,30 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     TimedOut,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import client as accounts_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.client import Accounts
-
-pytest.importorskip("azure.core")
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.evidence import EvidenceReader
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.visible import HandledAccounts
 
 GROUP, NAME = "rg-batch", "mybatch"
+ID = account_id(NAME)
+ACCOUNT, POOLS = refs.account(ID), refs.first_pools_of(ID)
+IN_GROUP = refs.accounts_of(SUBSCRIPTION, GROUP)
+PERMISSIONS = refs.permissions_at(f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}")
+PROVIDER = refs.provider(SUBSCRIPTION, "Microsoft.Batch")
+NAME_CHECK = refs.name_check(f"{PROVIDER.id}/locations/westeurope", "Microsoft.Batch/batchAccounts", NAME)
+PUT, PATCH, POLL = f"PUT {ID}", f"PATCH {ID}", f"POLL {ID}"
+
 MAY_LIST_POOLS = [{"actions": ["Microsoft.Batch/batchAccounts/pools/read"], "notActions": []}]
 MAY_READ_ACCOUNTS = [{"actions": ["Microsoft.Batch/batchAccounts/read"], "notActions": []}]
 DENIED = Denied("You may not list them.", azure={"code": "AuthorizationFailed", "message": "You may not list them."})
-BODY = {"location": "westeurope"}
-
-
-class Azure:
-    """The responses of Azure: the items of each list one after the other, and then always the last item. Errors are
-    raised."""
-
-    def __init__(
-        self,
-        *,
-        reads: tuple[Any, ...] = (None,),
-        listed: tuple[Any, ...] = ([],),
-        free: tuple[Any, ...] = ({},),
-        permissions: Any = (),
-        pools: tuple[Any, ...] = (None,),
-    ) -> None:
-        self._answers = {"read": list(reads), "listed": list(listed), "free": list(free), "pools": list(pools)}
-        self._permissions = permissions
-        self.asked: list[str] = []
-        self.written: list[str] = []
-        self.journal = Journal(RunFiles(None), SentWrites())
-        # The error with which Azure refuses the first write, and the error after Azure has accepted the first write.
-        self.refuses_first: BaseException | None = None
-        self.fails_first: CmkError | None = None
-
-    def given(self, kind: str) -> Any:
-        self.asked.append(kind)
-        answers = self._answers[kind]
-        given = answers.pop(0) if len(answers) > 1 else answers[0]
-        if isinstance(given, CmkError):
-            raise given
-        return given
-
-    # The methods of gateway.Gateway.
-    def answer(self, _what: str, _ref: str) -> Answer:
-        return Answer(self.given("read"))
-
-    def list(self, _what: str, ref: str) -> Any:
-        if not ref.endswith("/permissions"):
-            return self.given("listed")
-        if isinstance(self._permissions, CmkError):
-            raise self._permissions
-        return self._permissions
-
-    def get(self, _what: str, ref: str) -> Any:
-        if ref.endswith("/pools"):
-            return self.given("pools")
-        self.asked.append("regions")
-        return {"resourceTypes": []}
-
-    def ask(self, _what: str, _ref: str, _body: Any) -> Any:
-        return self.given("free")
-
-    def write(self, _what: str, method: str, ref: str, body: Any, *, if_late: Any = None, undoes: bool = False) -> None:
-        with self.journal.writing(method, ref, body, undoes=undoes):
-            self.written.append({"PUT": "create", "PATCH": "update"}[method])
-            refusal, self.refuses_first = self.refuses_first, None
-            if refusal:
-                raise refusal
-
-    begin = write
-
-    def finish(self, _what: str, _poller: Any) -> bool:
-        failure, self.fails_first = self.fails_first, None
-        if failure:
-            raise failure
-        return True
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = clock_of(session_module, monkeypatch)
-    monkeypatch.setattr(accounts_module, "time", clock)
-    monkeypatch.setattr(creation_module, "time", clock)
-    return clock
-
-
-@pytest.fixture
-def client(clock: Clock) -> Callable[[Azure], Accounts]:
-    def make(azure: Azure) -> Accounts:
-        session = Session({"wait_timeout": 60})
-        session.__dict__.update(subscription_id="subscription", fingerprint="me")
-        session.journal = azure.journal
-        others: Any = None
-        gateway: Any = azure
-        resources = Resources(session, gateway)
-        return Accounts(session, gateway, resources, others, others, HandledAccounts(RunFiles(None)))
-
-    return make
-
-
-Make = Callable[[Azure], Accounts]
 FREE, TAKEN = {"nameAvailable": True}, {"nameAvailable": False, "reason": "AlreadyExists"}
+BODY = {"location": "westeurope"}
+NOT_YET = Rejected(
+    "The key is not accessible.", azure={"code": "KeyVaultAccessDenied", "message": "The key is not accessible."}
+)
+INVALID = Rejected("No.", azure={"code": "InvalidRequestBody", "message": "No."})
 
 
 def state(provisioning_state: str) -> dict[str, Any]:
@@ -151,154 +67,193 @@ def state(provisioning_state: str) -> dict[str, Any]:
 DONE, CREATING, DELETING = state("Succeeded"), state("Creating"), state("Deleting")
 
 
-def test_an_account_with_an_available_name_is_created(client: Make) -> None:
-    azure = Azure(free=(FREE,))
-    client(azure).create(GROUP, NAME, BODY)
+class Azure(Table):
+    """A subscription without the account, and a key that the account may use."""
 
-    assert azure.written == ["create"]
+    def __init__(self, documents: dict[Any, Any] | None = None) -> None:
+        super().__init__({PROVIDER: {"resourceTypes": []}, POOLS: [], NAME_CHECK: FREE})
+        self.update({refs.vault(VAULT_ID): vault(policy()), refs.key(evidence().key): key()})
+        self.update({refs.versions_of(evidence().key): [listed(key())], **(documents or {})})
+
+    def write(self, method: str, ref: str, body: Any) -> Any:
+        response = super().write(method, ref, body)
+        if isinstance(response, BaseException):
+            raise response
+        return response
+
+    @property
+    def methods(self) -> list[str]:
+        return [method for method, _ref, _body in self.written]
 
 
-def test_an_account_that_appears_is_not_replaced(client: Make) -> None:
-    azure = Azure(free=(TAKEN,), reads=(None, None, DONE))
-    with pytest.raises(PlanOutdated, match=NAME):
-        client(azure).create(GROUP, NAME, BODY)
+class LongRunning(TableGateway):
+    """The entry `"POLL id"` is the end of a long-running operation, by default a success."""
 
-    assert azure.written == []
+    def begin(self, what: str, method: str, ref: str, body: Any = None, *, if_late: Any = None) -> Operation:
+        return Operation(method, ref, self.write(what, method, ref, body))
+
+    def finish(self, _what: str, operation: Operation) -> bool:
+        with self._session.journal.changing(operation.method, operation.ref):
+            return bool(self._table.read(place(f"POLL {operation.ref}"), True))
 
 
-def test_a_taken_name_is_refused_after_the_timeout(client: Make, clock: Clock) -> None:
-    azure = Azure(free=(TAKEN,))
-    began = clock.now
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock(tick=0.0001)
+    modules = accounts_module, creation_module, driver_module, journal_module, rate_limit_module, session_module
+    for module in modules:
+        monkeypatch.setattr(module, "time", clock)
+    return clock
 
-    with pytest.raises(Refused) as failed:
-        client(azure).create(GROUP, NAME, BODY)
 
-    assert failed.value.code == "account_name_taken"
-    assert clock.now - began == pytest.approx(60)
-    assert azure.written == []
+def client(azure: Azure, folder: Path | None = None, subscription: str = SUBSCRIPTION) -> Accounts:
+    session, driver, _gateway = task_of(azure, folder, subscription=subscription)
+    gateway: Any = LongRunning(azure, session)
+    return Accounts(session, driver, gateway, EvidenceReader(session, driver), HandledAccounts(session.files))
 
 
 def to_create(**others: Any) -> Any:
-    """The goal of a creation, with a key whose evidence is not read in these tests."""
-    given = {"present": True, "leaves_key": False, "location": "westeurope", "key": "a key", "identity_id": "id"}
+    """The goal of a creation without a key."""
+    given = {"present": True, "leaves_key": False, "location": "westeurope", "key": None}
     return SimpleNamespace(group=GROUP, name=NAME, **{**given, **others})
 
 
-def test_before_a_creation_an_account_that_is_listed_is_waited_for(client: Make) -> None:
-    azure = Azure(reads=(None, None, DONE), listed=([account(NAME.upper())],))
-
-    observed = client(azure).read(to_create())
-    shown = {"account": DONE, "regions": None, "confirmed": None, "created_in": None}
-    assert observed == {**shown, "creation_failed": False}
+# Reads
 
 
 @pytest.mark.parametrize(
     ("pools", "creation_failed"),
     [
-        pytest.param(None, False, id="pools are listed"),
+        pytest.param([], False, id="pools are listed"),
         pytest.param(Rejected("Batch refuses.", azure={"code": "AccountCreationFailed"}), True, id="Batch refuses"),
         pytest.param(DENIED, False, id="the caller may not list them"),
     ],
 )
 def test_the_state_failed_alone_does_not_show_that_the_creation_failed(
-    client: Make, pools: CmkError | None, creation_failed: bool
+    clock: Clock, pools: Any, creation_failed: bool
 ) -> None:
-    azure = Azure(reads=(state("Failed"),), pools=(pools,))
+    azure = Azure({ACCOUNT: state("Failed"), POOLS: pools})
 
-    assert client(azure).read(to_create(key=None))["creation_failed"] is creation_failed
+    assert client(azure).read(to_create())["creation_failed"] is creation_failed
 
 
 @pytest.mark.parametrize("others", [{"present": False}, {"leaves_key": True}], ids=["deletion", "rollback"])
-def test_lists_are_not_read_if_nothing_is_created(client: Make, others: dict[str, Any]) -> None:
-    azure = Azure(listed=([account(NAME)],))
+def test_lists_are_not_read_if_nothing_is_created(clock: Clock, others: dict[str, Any]) -> None:
+    azure = Azure({IN_GROUP: [DONE]})
 
     assert client(azure).read(to_create(**others))["account"] is None
-    assert azure.asked == ["read"]
+    assert azure.asked == [place(ACCOUNT)]
 
 
 @pytest.mark.parametrize("under_way", [CREATING, DELETING])
-def test_a_running_operation_is_waited_for(client: Make, under_way: dict[str, Any]) -> None:
-    azure = Azure(reads=(under_way, under_way, DONE))
+def test_a_running_operation_is_waited_for(clock: Clock, under_way: dict[str, Any]) -> None:
+    azure, began = Azure({ACCOUNT: Several(under_way, under_way, DONE)}), clock.now
 
     assert client(azure).settled(GROUP, NAME) == DONE
-    assert azure.asked == ["read"] * 3
+    assert azure.asked == [place(ACCOUNT)] * 3
+    assert clock.now - began == pytest.approx(3, abs=0.1)
 
 
-def test_an_endless_operation_fails_and_names_wait_timeout(client: Make, clock: Clock) -> None:
+def test_an_endless_operation_fails_and_names_wait_timeout(clock: Clock) -> None:
     began = clock.now
 
     with pytest.raises(TimedOut) as failed:
-        client(Azure(reads=(CREATING,))).settled(GROUP, NAME)
+        client(Azure({ACCOUNT: CREATING})).settled(GROUP, NAME)
 
-    assert clock.now - began == pytest.approx(60)
+    assert clock.now - began == pytest.approx(60, abs=0.1)
     assert (failed.value.facts["option"], failed.value.facts["value"]) == ("wait_timeout", 60)
 
 
-def look(accounts: Accounts) -> dict[str, Any] | None:
-    return accounts.existing(GROUP, NAME)
+@pytest.mark.parametrize(
+    ("reads", "in_group", "found"),
+    [
+        pytest.param(Several(None, None, DONE), [account(NAME.upper())], DONE, id="listed in another letter case"),
+        pytest.param(None, [account("another")], None, id="not listed"),
+        pytest.param(None, Several([DONE], [DONE], []), None, id="listed no more"),
+        # Nothing is created here, so it is safe to believe the read.
+        pytest.param(None, DENIED, None, id="the caller may not list accounts"),
+        pytest.param(Several(CREATING, CREATING, DONE), [], DONE, id="its creation has finished"),
+    ],
+)
+def test_a_read_may_be_out_of_date(clock: Clock, reads: Any, in_group: Any, found: dict[str, Any] | None) -> None:
+    azure = Azure({ACCOUNT: reads, IN_GROUP: in_group})
 
-
-def test_a_listed_account_exists_although_a_read_misses_it(client: Make) -> None:
-    azure = Azure(reads=(None, None, DONE), listed=([account(NAME.upper())],))
-
-    assert look(client(azure)) == DONE
-
-
-def test_an_account_that_is_not_listed_does_not_exist(client: Make) -> None:
-    assert look(client(Azure(listed=([account("another")],)))) is None
-
-
-def test_without_the_right_to_list_accounts_a_read_decides(client: Make) -> None:
-    assert look(client(Azure(listed=(DENIED,)))) is None
+    assert client(azure).existing(GROUP, NAME) == found
 
 
 @pytest.mark.parametrize("code", ["resource_group_not_found", "subscription_not_found"])
-def test_a_missing_group_or_subscription_is_an_error(client: Make, code: str) -> None:
-    accounts = client(Azure(reads=(NotFound("There is none.", code=code),)))
+def test_a_missing_group_or_subscription_is_an_error(clock: Clock, code: Any) -> None:
+    azure = Azure({ACCOUNT: NotFound("There is none.", code=code)})
 
     with pytest.raises(NotFound) as missing:
-        look(accounts)
+        client(azure).existing(GROUP, NAME)
     assert missing.value.code == code
 
 
-@pytest.mark.parametrize(("shown", "waits"), [("Creating", 60), ("Deleting", 0)])
+@pytest.mark.parametrize(("shown", "waits"), [(CREATING, 60), (DELETING, 0)], ids=["created", "deleted"])
 def test_an_account_that_is_being_created_or_deleted_is_refused(
-    client: Make, clock: Clock, shown: str, waits: int
+    clock: Clock, shown: dict[str, Any], waits: int
 ) -> None:
     """A read may be out of date and show a creation that has finished."""
     began = clock.now
 
     with pytest.raises(Refused) as refused:
-        look(client(Azure(reads=(state(shown),))))
+        client(Azure({ACCOUNT: shown})).existing(GROUP, NAME)
     assert refused.value.code == "account_under_way"
-    assert clock.now - began == pytest.approx(waits)
-
-
-def test_an_account_whose_creation_has_finished_is_shown_later(client: Make) -> None:
-    assert look(client(Azure(reads=(CREATING, CREATING, DONE)))) == DONE
+    assert clock.now - began == pytest.approx(waits, abs=0.1)
 
 
 @pytest.mark.parametrize(
-    ("permissions", "asked"),
+    ("permissions", "reads_pools"),
     [
-        pytest.param(MAY_LIST_POOLS, [], id="may list pools"),
-        pytest.param(MAY_READ_ACCOUNTS, ["pools"], id="may read accounts alone"),
-        pytest.param([], ["pools"], id="nothing"),
-        pytest.param(DENIED, ["pools"], id="may not read permissions"),
+        pytest.param(MAY_LIST_POOLS, False, id="may list pools"),
+        pytest.param(MAY_READ_ACCOUNTS, True, id="may read accounts alone"),
+        pytest.param([], True, id="nothing"),
+        pytest.param(DENIED, True, id="may not read permissions"),
     ],
 )
 def test_pools_are_listed_before_a_change_unless_permissions_allow_the_list(
-    client: Make, permissions: Any, asked: list[str]
+    clock: Clock, permissions: Any, reads_pools: bool
 ) -> None:
-    azure = Azure(permissions=permissions, pools=(DENIED,))
+    azure = Azure({PERMISSIONS: permissions, POOLS: DENIED})
 
     refused = client(azure).unavailable_reason_before_change(GROUP, NAME)
 
-    assert azure.asked == asked
-    assert (refused is DENIED) is bool(asked)
+    assert azure.asked == [place(PERMISSIONS), place(POOLS)][: 1 + reads_pools]
+    assert (refused is not None) is reads_pools
+    assert refused is None or refused.msg == DENIED.msg
 
 
-def retry_until_accepted(accounts: Accounts, clock: Clock, *answers: CmkError | None, look: Any = lambda: None) -> int:
+def test_each_list_of_the_pools_is_from_azure(clock: Clock) -> None:
+    accounts = client(Azure({POOLS: Several([], NOT_YET, [])}))
+
+    reasons = [accounts.unavailable_reason(GROUP, NAME) for _time in range(3)]
+
+    assert [reason and reason.msg for reason in reasons] == [None, NOT_YET.msg, None]
+
+
+def test_accounts_of_one_name_in_two_subscriptions_are_two(clock: Clock, tmp_path: Path) -> None:
+    """Names of accounts are unique only within a region, and the tasks of a run share their reads."""
+    azure = Azure({ACCOUNT: DONE})
+
+    assert client(azure, tmp_path).existing(GROUP, NAME) == DONE
+    assert client(azure, tmp_path, "99999999-1111-2222-3333-444444444444").existing(GROUP, NAME) is None
+
+
+# Changes
+
+
+@pytest.mark.parametrize("response", [None, DELETING], ids=["without a document", "with the document"])
+def test_reads_before_a_change_are_not_used_after_it(clock: Clock, response: dict[str, Any] | None) -> None:
+    azure = Azure({ACCOUNT: Several(CREATING, DONE), PATCH: response})
+    accounts = client(azure)
+
+    assert [accounts.get(GROUP, NAME) for _time in range(2)] == [CREATING] * 2
+    accounts.update(GROUP, NAME, {"properties": {}})
+    assert accounts.get(GROUP, NAME) == (response or DONE)
+
+
+def retry_until_accepted(clock: Clock, *answers: CmkError | None, look: Callable[[], None] = lambda: None) -> int:
     """The number of writes."""
     left, writes = list(answers), 0
 
@@ -309,90 +264,96 @@ def retry_until_accepted(accounts: Accounts, clock: Clock, *answers: CmkError | 
         if answer is not None:
             raise answer
 
-    accounts.retry_until_accepted(write, clock.now + 60, "Batch to accept the key", look)
+    client(Azure()).retry_until_accepted(write, clock.now + 60, "Batch to accept the key", look)
     return writes
 
 
-NOT_YET = Rejected(
-    "The key is not accessible.", azure={"code": "KeyVaultAccessDenied", "message": "The key is not accessible."}
-)
+def test_a_key_change_is_retried_until_batch_accepts_it(clock: Clock) -> None:
+    assert retry_until_accepted(clock, NOT_YET, NOT_YET, None) == 3
 
 
-def test_a_key_change_is_retried_until_batch_accepts_it(client: Make, clock: Clock) -> None:
-    assert retry_until_accepted(client(Azure()), clock, NOT_YET, NOT_YET, None) == 3
-
-
-def test_a_key_that_is_refused_to_the_end_is_a_failure(client: Make, clock: Clock) -> None:
+def test_a_key_that_is_refused_to_the_end_is_a_failure(clock: Clock) -> None:
     began = clock.now
 
     with pytest.raises(Rejected) as failed:
-        retry_until_accepted(client(Azure()), clock, NOT_YET)
+        retry_until_accepted(clock, NOT_YET)
 
     assert failed.value is NOT_YET
-    assert clock.now - began == pytest.approx(60)
+    assert clock.now - began == pytest.approx(60, abs=0.1)
 
 
-def test_a_permanently_invalid_request_is_not_retried(client: Make, clock: Clock) -> None:
+def test_a_permanently_invalid_request_is_not_retried(clock: Clock) -> None:
     began = clock.now
 
     with pytest.raises(Rejected):
-        retry_until_accepted(
-            client(Azure()), clock, Rejected("No.", azure={"code": "InvalidRequestBody", "message": "No."})
-        )
+        retry_until_accepted(clock, INVALID)
 
-    assert clock.now == began
+    assert clock.now == pytest.approx(began, abs=0.1)
 
 
-KEYED = {"key": "of the account"}
+def test_a_key_that_turns_out_to_be_unusable_is_not_waited_for(clock: Clock) -> None:
+    began = clock.now
+
+    def look_again() -> None:
+        raise Refused("Access was revoked.")
+
+    with pytest.raises(Refused):
+        retry_until_accepted(clock, NOT_YET, look=look_again)
+
+    assert clock.now == pytest.approx(began, abs=0.1)
 
 
-def creating(azure: Azure, client: Make) -> Accounts:
-    accounts, evidence = client(azure), SimpleNamespace()
-    evidence.require_usable, evidence.with_access_now = lambda _evidence: None, lambda *_given, **_options: {}
-    accounts._evidence = evidence  # type: ignore[assignment]
-    return accounts
+# Creations
 
 
-def test_an_account_that_a_failed_creation_left_behind_is_waited_for(client: Make, clock: Clock) -> None:
+def test_an_account_that_a_failed_creation_left_behind_is_waited_for(clock: Clock) -> None:
     """This task has created the account, so the plan is not outdated."""
-    azure = Azure(free=(FREE, TAKEN), reads=(None, DONE))
-    azure.fails_first = NOT_YET
-    accounts = creating(azure, client)
+    azure = Azure({NAME_CHECK: Several(FREE, TAKEN), ACCOUNT: DONE, POLL: Several(NOT_YET, True)})
+    accounts = client(azure)
 
-    accounts.create(GROUP, NAME, BODY, evidence=KEYED)  # type: ignore[arg-type]
+    accounts.create(GROUP, NAME, BODY, evidence=evidence())
 
-    assert azure.written == ["create"]
-    assert accounts.confirmed(GROUP, NAME) == {}
+    assert azure.methods == ["PUT"]
+    confirmed = accounts.confirmed(GROUP, NAME)
+    assert confirmed is not None
+    assert confirmed.key == evidence().key
     assert accounts.read(to_create(leaves_key=True))["created_in"] == "westeurope"
 
 
-def test_a_refused_creation_is_tried_again(client: Make, clock: Clock) -> None:
-    azure = Azure(free=(FREE,), reads=(None,))
-    azure.refuses_first = NOT_YET
+def test_a_refused_creation_is_tried_again(clock: Clock) -> None:
+    azure = Azure({PUT: Several(NOT_YET, None)})
 
-    creating(azure, client).create(GROUP, NAME, BODY, evidence=KEYED)  # type: ignore[arg-type]
+    client(azure).create(GROUP, NAME, BODY, evidence=evidence())
 
-    assert azure.written == ["create", "create"]
+    assert azure.methods == ["PUT", "PUT"]
+
+
+def test_a_creation_whose_key_was_disabled_meanwhile_is_not_tried_again(clock: Clock) -> None:
+    azure = Azure({PUT: NOT_YET, refs.key(evidence().key): key(enabled=False)})
+
+    with pytest.raises(Refused) as refused:
+        client(azure).create(GROUP, NAME, BODY, evidence=evidence())
+
+    assert refused.value.facts["failed_checks"] == ["key_enabled"]
+    assert azure.methods == ["PUT"]
 
 
 @pytest.mark.parametrize("shown", [None, DONE], ids=["at the next look", "at once"])
 def test_an_account_that_appears_while_a_creation_is_refused_is_not_this_tasks(
-    client: Make, clock: Clock, shown: dict[str, Any] | None
+    clock: Clock, shown: dict[str, Any] | None
 ) -> None:
-    azure = Azure(free=(FREE, TAKEN), reads=(shown, DONE))
-    azure.refuses_first = NOT_YET
-    accounts = creating(azure, client)
+    azure = Azure({NAME_CHECK: Several(FREE, TAKEN), ACCOUNT: Several(shown, DONE), PUT: Several(NOT_YET, None)})
+    accounts = client(azure)
 
     with pytest.raises(PlanOutdated):
-        accounts.create(GROUP, NAME, BODY, evidence=KEYED)  # type: ignore[arg-type]
+        accounts.create(GROUP, NAME, BODY, evidence=evidence())
 
-    assert azure.written == ["create"]
+    assert azure.methods == ["PUT"]
     assert accounts.read(to_create(leaves_key=True))["created_in"] is None
 
 
-def test_a_creation_that_is_refused_because_the_account_exists_is_planned_again(client: Make) -> None:
-    azure = Azure(free=(FREE,), reads=(DONE,))
-    azure.refuses_first = Rejected("Elsewhere.", azure={"code": "InvalidResourceLocation"})
+def test_a_creation_that_is_refused_because_the_account_exists_is_planned_again(clock: Clock) -> None:
+    azure = Azure({ACCOUNT: DONE, PUT: Rejected("Elsewhere.", azure={"code": "InvalidResourceLocation"})})
 
     with pytest.raises(PlanOutdated):
         client(azure).create(GROUP, NAME, BODY)
@@ -401,8 +362,8 @@ def test_a_creation_that_is_refused_because_the_account_exists_is_planned_again(
 @pytest.mark.parametrize(
     ("error", "reads", "created_in"),
     [
-        (Rejected("No.", azure={"code": "InvalidRequestBody"}), None, None),
-        (Rejected("No.", azure={"code": "InvalidRequestBody"}), DENIED, None),
+        (INVALID, None, None),
+        (INVALID, DENIED, None),
         (DENIED, DONE, None),
         (NotFound("There is no such group."), None, None),
         (Unavailable("The response was lost."), None, "westeurope"),
@@ -410,84 +371,13 @@ def test_a_creation_that_is_refused_because_the_account_exists_is_planned_again(
     ],
 )
 def test_a_failed_request_may_have_created_the_account(
-    client: Make, error: BaseException, reads: Any, created_in: str | None
+    clock: Clock, error: BaseException, reads: Any, created_in: str | None
 ) -> None:
-    azure = Azure(free=(FREE,), reads=(reads,))
-    azure.refuses_first = error
+    azure = Azure({ACCOUNT: reads, PUT: error})
     accounts = client(azure)
 
     with pytest.raises(type(error)):
         accounts.create(GROUP, NAME, BODY)
 
-    azure.refuses_first, azure._answers["read"] = None, [DONE]
-    goal = SimpleNamespace(group=GROUP, name=NAME, leaves_key=True, present=True)
-    assert accounts.read(goal)["created_in"] == created_in
-
-
-def test_a_key_that_turns_out_to_be_unusable_is_not_waited_for(client: Make, clock: Clock) -> None:
-    began = clock.now
-
-    def look_again() -> None:
-        raise Refused("Access was revoked.")
-
-    with pytest.raises(Refused):
-        retry_until_accepted(client(Azure()), clock, NOT_YET, look=look_again)
-
-    assert clock.now == began
-
-
-def test_reads_before_a_change_are_not_used_after_it(client: Make) -> None:
-    azure = Azure(reads=(CREATING, DONE))
-    accounts = client(azure)
-
-    assert accounts.get(GROUP, NAME) == CREATING
-    assert accounts.get(GROUP, NAME) == CREATING
-    accounts.update(GROUP, NAME, {"properties": {}})
-    assert accounts.get(GROUP, NAME) == DONE
-
-
-def test_an_interrupt_is_raised_after_the_cache_is_cleared(client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise a rollback would read the cached account from before the change, and write nothing."""
-    accounts = client(Azure(reads=(CREATING, DONE)))
-    accounts.get(GROUP, NAME)
-    forget = Cache.forget
-
-    def interrupted(cache: Cache, *kinds: str) -> None:
-        signal.raise_signal(signal.SIGTERM)
-        forget(cache, *kinds)
-
-    monkeypatch.setattr(Cache, "forget", interrupted)
-    with pytest.raises(Interrupted), interrupts.raised():
-        accounts.update(GROUP, NAME, {"properties": {}})
-
-    assert accounts.get(GROUP, NAME) == DONE
-
-
-def test_an_interrupt_is_raised_after_the_cached_vault_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    session = Session({"wait_timeout": 60})
-    session.__dict__.update(fingerprint="me")
-    session.cache.get(lambda: "before", "vault", "v")
-    forget = Cache.forget
-
-    def interrupted(cache: Cache, *kinds: str) -> None:
-        signal.raise_signal(signal.SIGTERM)
-        forget(cache, *kinds)
-
-    monkeypatch.setattr(Cache, "forget", interrupted)
-    with pytest.raises(Interrupted), interrupts.raised(), session.changing("vault"):
-        pass
-
-    assert session.cache.get(lambda: "after", "vault", "v") == "after"
-
-
-def test_accounts_of_one_name_in_two_subscriptions_are_two(client: Make, tmp_path: Path) -> None:
-    """Names of accounts are unique only within a region, and the tasks of a run share their reads."""
-    azure = Azure(reads=(DONE, None))
-    first, second = client(azure), client(azure)
-    for accounts, subscription in ((first, "one"), (second, "two")):
-        session = accounts._session
-        session.__dict__.update(subscription_id=subscription, files=RunFiles(str(tmp_path)))
-        session.cache = Cache(session.files, lambda: "me")
-
-    assert look(first) == DONE
-    assert look(second) is None
+    azure[ACCOUNT] = DONE
+    assert accounts.read(to_create(leaves_key=True))["created_in"] == created_in

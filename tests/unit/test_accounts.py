@@ -12,7 +12,7 @@ import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import version
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as document
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._accounts import messages
 
 KEY = "https://myvault.vault.azure.net/keys/batch"
@@ -30,9 +30,9 @@ def moved(name: str, used: str = OLD, uses: str = NEW, *, check: bool = False, *
 
 
 def found(name: str, cause: str | None = None, available: bool | None = False, **of: Any) -> dict[str, Any]:
-    """The result of batch_encryption_info."""
+    """The result of batch_encryption_diagnosis."""
     state = {"exists": True, "name": name, "key_identifier": NEW, "provisioning_state": "Succeeded", **of}
-    state |= {"available": available, "diagnosis": {"causes": [{"name": cause}]} if cause else None}
+    state |= {"available": available, "causes": [{"name": cause}] if cause else []}
     return Outcome(False, state, state).summarized(document.survey_summary(name, state)).result()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Rejected, Unavailable
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import (
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import (
     availability,
     is_refused,
     why_unavailable,

@@ -11,14 +11,32 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from documents import NEEDED, OTHER, PRINCIPAL, account, policy, system_assigned, vault, visible
+from azure_table import Several, Table, TableGateway, task_of
+from clocks import Clock, clock_of
+from documents import (
+    KEY,
+    NEEDED,
+    OTHER,
+    PRINCIPAL,
+    SUBSCRIPTION,
+    VAULT_ID,
+    account,
+    policy,
+    system_assigned,
+    vault,
+)
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.creation import require_missing, until_shown
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import creation as creation_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import driver as driver_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import journal as journal_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import rate_limit as rate_limit_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.creation import (
+    is_name_free,
+    require_missing,
+    until_shown,
+)
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Operation
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import is_free
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -28,39 +46,21 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     TimedOut,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.client import Access
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.client import Vaults
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.visible import HandledAccounts, VisibleAccounts
 
 TAKEN = Refused("Taken.", code="vault_name_taken")
+VAULT, VAULTS = refs.vault(VAULT_ID), refs.vaults_of(SUBSCRIPTION, "rg-keys")
 
 
-class Session:
-    """Counts waits instead of sleeping: each retry counts as one second."""
-
-    subscription_id = "subscription"
-
-    def __init__(self, wait_timeout: int = 600) -> None:
-        self.wait_timeout = wait_timeout
-        self.asked = 0
-        self.waited = 0.0
-        self.cache = Cache(RunFiles(None), lambda: "me")
-        self.journal = Journal(RunFiles(None), SentWrites())
-        self.predicts = False
-        self.warnings: list[str] = []
-
-    def poll_until(self, ask: Callable[[], CmkError | None], deadline: float, _waiting_for: str) -> CmkError | None:
-        import time
-
-        left = round(deadline - time.monotonic())
-        while (complaint := ask()) is not None:
-            self.asked += 1
-            if self.asked > left:
-                return complaint
-        return None
-
-    def changing(self, *_what: str) -> Any:
-        return nullcontext()
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = clock_of(session_module, monkeypatch, tick=0.001)
+    for module in (creation_module, driver_module, journal_module, rate_limit_module):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
 def returning(*values: Any) -> Callable[[], Any]:
@@ -88,144 +88,194 @@ def returning(*values: Any) -> Callable[[], Any]:
         pytest.param([Unavailable("Busy."), True], [False], False, id="busy once"),
     ],
 )
-def test_a_resource_that_exists_by_now_is_not_created(free: list[Any], shown: list[Any], exists: bool) -> None:
+def test_a_resource_that_exists_by_now_is_not_created(
+    clock: Clock, free: list[Any], shown: list[Any], exists: bool
+) -> None:
+    session = task_of(Table()).session
     with pytest.raises(PlanOutdated, match="vault v was created by somebody else") if exists else nullcontext():
-        require_missing(Session(), "vault v", TAKEN, is_free=returning(*free), is_shown=returning(*shown))
+        require_missing(session, "vault v", TAKEN, is_free=returning(*free), is_shown=returning(*shown))
 
 
-def test_a_taken_name_is_refused_after_a_wait() -> None:
-    session = Session()
+@pytest.mark.parametrize(("wait_timeout", "waits"), [(600, 60), (3, 3)])
+def test_a_taken_name_is_refused_after_a_wait(clock: Clock, wait_timeout: int, waits: int) -> None:
+    session, began = task_of(Table(), wait_timeout=wait_timeout).session, clock.now
     with pytest.raises(Refused) as refused:
         require_missing(session, "vault v", TAKEN, is_free=returning(False), is_shown=returning(False))
 
     assert refused.value is TAKEN
-    assert 50 < session.asked < 70
-
-
-def test_no_longer_than_the_task_may_wait() -> None:
-    session = Session(wait_timeout=3)
-    with pytest.raises(Refused):
-        require_missing(session, "vault v", TAKEN, is_free=returning(False), is_shown=returning(False))
-
-    assert session.asked <= 4
+    assert clock.now - began == pytest.approx(waits, abs=0.1)
 
 
 @pytest.mark.parametrize("error", [Unavailable("Busy."), Rejected("No.", azure={})])
-def test_a_name_that_cannot_be_checked_is_not_used(error: CmkError) -> None:
+def test_a_name_that_cannot_be_checked_is_not_used(clock: Clock, error: CmkError) -> None:
+    session = task_of(Table()).session
     with pytest.raises(type(error)):
-        require_missing(Session(), "vault v", TAKEN, is_free=returning(error), is_shown=returning(False))
+        require_missing(session, "vault v", TAKEN, is_free=returning(error), is_shown=returning(False))
 
 
 @pytest.mark.parametrize("is_check", [True, False], ids=["check", "apply"])
-def test_check_mode_says_that_a_name_may_be_taken(is_check: bool) -> None:
+@pytest.mark.parametrize("is_denied", [True, False])
+def test_check_mode_says_that_a_name_may_be_taken(clock: Clock, is_check: bool, is_denied: bool) -> None:
     """The caller may not check names, so a check does not know whether the run will be refused."""
-    session = Session()
-    session.predicts = is_check
-    for denied in (True, False):
-        session.warnings.clear()
-        free = returning(Denied("Not allowed.") if denied else True)
-        require_missing(session, "vault v", TAKEN, is_free=free, is_shown=returning(False))
+    session = task_of(Table(), predicts=is_check).session
+    free = returning(Denied("Not allowed.") if is_denied else True)
+    require_missing(session, "vault v", TAKEN, is_free=free, is_shown=returning(False))
 
-        warned = ["the name of the vault v" in one and "Not allowed." in one for one in session.warnings]
-        assert warned == ([True] if is_check and denied else [])
+    warned = ["the name of the vault v" in one and "Not allowed." in one for one in session.warnings]
+    assert warned == ([True] if is_check and is_denied else [])
 
 
-def test_a_listed_resource_is_waited_for() -> None:
-    session = Session()
-    until_shown(session, "vault v", is_shown=returning(False, False, True), is_listed=returning(True))
-    assert session.asked == 2
+@pytest.mark.parametrize(
+    ("shown", "listed", "is_shown"),
+    [
+        pytest.param(Several(None, None, vault()), [vault()], True, id="shown in the end"),
+        pytest.param(None, Several([vault()], [vault()], []), False, id="listed no more"),
+    ],
+)
+def test_a_listed_resource_is_waited_for(clock: Clock, shown: Any, listed: Any, is_shown: bool) -> None:
+    """Each look reads from Azure."""
+    table = Table({VAULT: shown, VAULTS: listed})
+    session, driver, _gateway = task_of(table)
+    driver.get(VAULTS)
 
-    until_shown(session, "vault v", is_shown=returning(False), is_listed=returning(True, False))
+    until_shown(
+        session,
+        driver,
+        "vault v",
+        is_shown=lambda: driver.get(VAULT) is not None,
+        is_listed=lambda: bool(driver.get(VAULTS)),
+    )
 
+    assert table.reads_of(VAULT) == (3 if is_shown else 2)
+
+
+def test_a_listed_resource_that_no_read_shows_is_not_created_a_second_time(clock: Clock) -> None:
+    session, driver, _gateway = task_of(Table(), wait_timeout=5)
     with pytest.raises(TimedOut) as failed:
-        until_shown(Session(5), "vault v", is_shown=returning(False), is_listed=returning(True))
+        until_shown(session, driver, "vault v", is_shown=returning(False), is_listed=returning(True))
     assert failed.value.facts["option"] == "wait_timeout"
+
+
+PROVIDER, VAULT_TYPE = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.KeyVault", "Microsoft.KeyVault/vaults"
+NAME = refs.name_check(PROVIDER, VAULT_TYPE, "myvault")
+
+
+@pytest.mark.parametrize(
+    ("said", "free"),
+    [
+        ({"nameAvailable": True}, True),
+        ({"nameAvailable": False, "reason": "AlreadyExists"}, False),
+        # An invalid name counts as available: the creation reports the reason.
+        ({"nameAvailable": False, "reason": "Invalid"}, True),
+    ],
+)
+def test_availability_of_a_name(said: dict[str, Any], free: bool) -> None:
+    assert is_name_free(task_of(Table({NAME: said})).driver, PROVIDER, VAULT_TYPE, "myvault") is free
+
+
+def test_a_name_is_checked_each_time(clock: Clock) -> None:
+    """Another task or user may take the name."""
+    table = Table({NAME: Several({"nameAvailable": True}, {"nameAvailable": False, "reason": "AlreadyExists"})})
+    driver = task_of(table).driver
+
+    assert [is_name_free(driver, PROVIDER, VAULT_TYPE, "myvault") for _time in range(2)] == [True, False]
 
 
 # A vault that is created by another task or user at the same time
 
-ON_KEY = "https://MYVAULT.vault.azure.net/keys/batch"
-
-
-class Azure:
-    """The service for vaults, with Key Vault and Batch accounts in memory."""
-
-    def __init__(self, document: dict[str, Any], *accounts: dict[str, Any], is_free: bool = True) -> None:
-        self.document = document
-        self.writes: list[str] = []
-        self.fails: BaseException | None = None
-        # Whether the run has noted that the vault is new.
-        self.is_noted = False
-        # The times in the response to the creation.
-        self.times = {"createdAt": "2026-06-01T10:00:00.123Z", "lastModifiedAt": "2026-06-01T10:00:07.456Z"}
-        everything: Any = self
-        self.service = Vaults(Session(1), everything, everything, everything, everything, everything)
-        self._accounts = accounts
-        self._is_free = is_free
-
-    # The methods of gateway.Gateway.
-
-    def begin(self, _what: str, _method: str, ref: str, *_request: Any, if_late: Any = None) -> Operation:
-        self.writes.append("put")
-        if self.fails:
-            raise self.fails
-        return Operation(ref, {**self.document, "systemData": self.times})
-
-    def finish(self, _what: str, _operation: Operation) -> bool:
-        return True
-
-    steps_to_grant = Access.steps_to_grant
-
-    def create(self, **properties: Any) -> None:
-        self.service.create("rg-keys", "myvault", {"location": "westeurope", "properties": properties})
-
-    # Reads of other services: vaults, visible accounts, and access.
-
-    def is_name_free(self, _name: str) -> bool:
-        return self._is_free
-
-    def note_creation(self, _name: str) -> None:
-        self.is_noted = True
-
-    def get(self, _group: str, _name: str) -> dict[str, Any]:
-        return self.document
-
-    def everywhere(self) -> dict[str, Any]:
-        return visible(*self._accounts)
-
-    def read(self, goal: Any) -> dict[str, Any]:
-        return {"vault": self.document, "principal_id": goal.principal_id, "assignments": [], "definitions": {}}
-
-    def set_policy(self, vault_id: str, operation: str, entry: dict[str, Any]) -> None:
-        self.writes.append(f"{operation} {entry['objectId']}")
-        self.document["properties"]["accessPolicies"].append(entry)
-
-    def assign(self, scope: str, name: str, role: str, principal: str) -> None:
-        self.writes.append(f"assign {scope.rpartition('/vaults/')[2]} {principal}")
-
-
-USER = account("user", key=ON_KEY, identity=system_assigned(PRINCIPAL))
+READS_ACCOUNTS = {"actions": ["Microsoft.Batch/batchAccounts/read"], "notActions": []}
+USER = account("user", key=f"{KEY.replace('myvault', 'MYVAULT')}", identity=system_assigned(PRINCIPAL))
 ELSEWHERE = account("elsewhere", key="https://other.vault.azure.net/keys/batch", identity=system_assigned(OTHER))
 ON_NONE = account("none", identity=system_assigned(OTHER))
 
 
-def after(azure: Azure) -> dict[str, Any]:
-    class Goal:
-        group, name, created, present = "rg-keys", "myvault", True, True
+class Azure(Table):
+    """Azure with Batch accounts. Each write takes effect. A creation leaves the vault as in `document`."""
 
-    return azure.service.read(Goal)
+    def __init__(self, document: dict[str, Any], *accounts: dict[str, Any], is_free: bool = True) -> None:
+        super().__init__(
+            {
+                refs.accounts_of(SUBSCRIPTION): list(accounts),
+                refs.permissions_at(f"/subscriptions/{SUBSCRIPTION}"): [READS_ACCOUNTS],
+                NAME: {"nameAvailable": is_free, "reason": None if is_free else "AlreadyExists"},
+            }
+        )
+        self.document = document
+        # The times in the response to the creation. These show that the vault existed before.
+        self.times = {"createdAt": "2026-06-01T10:00:00.123Z", "lastModifiedAt": "2026-06-01T10:00:07.456Z"}
+        # The creation takes effect, but its response is lost.
+        self.fails: BaseException | None = None
+
+    @property
+    def writes(self) -> list[str]:
+        return [f"{method} {ref.removeprefix(VAULT_ID)}" for method, ref, _body in self.written]
+
+    @property
+    def policies(self) -> list[Any]:
+        entries: list[Any] = self.document["properties"]["accessPolicies"]
+        return entries
+
+    def write(self, method: str, ref: str, body: Any) -> Any:
+        super().write(method, ref, body)
+        self[VAULT] = self.document
+        if "/accessPolicies/" in ref:
+            self.policies.extend(body["properties"]["accessPolicies"])
+        elif "/roleAssignments/" not in ref and self.fails:
+            raise self.fails
+        return {**self.document, "systemData": self.times}
 
 
-def test_accounts_on_a_new_vault_get_access() -> None:
+class LongRunning(TableGateway):
+    """A long-running operation ends at once."""
+
+    def begin(self, what: str, method: str, ref: str, body: Any = None, *, if_late: Any = None) -> Operation:
+        return Operation(method, ref, self.write(what, method, ref, body))
+
+    def finish(self, _what: str, _operation: Operation) -> bool:
+        return True
+
+
+class Task:
+    """A task that creates the vault."""
+
+    def __init__(self, azure: Azure) -> None:
+        session, driver, _gateway = task_of(azure, wait_timeout=1)
+        gateway: Any = LongRunning(azure, session)
+        visible = VisibleAccounts(session, driver, HandledAccounts(session.files))
+        self.service = Vaults(session, driver, gateway, visible, Access(session, driver, gateway, visible))
+
+    def create(self, name: str = "myvault", **properties: Any) -> None:
+        self.service.create("rg-keys", name, {"location": "westeurope", "properties": properties})
+
+    def read(self) -> Any:
+        class Goal:
+            group, name, created, present = "rg-keys", "myvault", True, True
+
+        return self.service.read(Goal)
+
+
+@pytest.mark.parametrize("name", ["myvault", "MyVault"])
+def test_accounts_on_a_new_vault_get_access(name: str) -> None:
+    """The names of vaults are case-insensitive."""
     azure = Azure(vault(), USER, ELSEWHERE, ON_NONE)
+    task = Task(azure)
 
-    azure.create()
+    task.create(name)
 
-    assert azure.writes == ["put", f"add {PRINCIPAL}"]
-    assert azure.document["properties"]["accessPolicies"][0]["permissions"]["keys"] == NEEDED
-    assert (after(azure)["restored"], after(azure)["without_access"]) == ([USER["id"]], [])
-    azure.document["properties"]["accessPolicies"].clear()
-    assert after(azure)["without_access"] == [USER["id"]]
+    assert [one.lower() for one in azure.writes][1:] == ["put /accesspolicies/add"]
+    [entry] = azure.policies
+    assert (entry["objectId"], entry["permissions"]["keys"]) == (PRINCIPAL, NEEDED)
+    assert (task.read()["restored"], task.read()["without_access"]) == ([USER["id"]], [])
+
+
+def test_accounts_that_lost_their_access_again_are_reported() -> None:
+    azure = Azure(vault(), USER)
+    task = Task(azure)
+    task.create()
+    azure.policies.clear()
+    task.service.forget()
+
+    assert task.read()["without_access"] == [USER["id"]]
 
 
 @pytest.mark.parametrize(
@@ -240,49 +290,30 @@ def test_access_is_granted_again_unless_the_vault_is_new(times: dict[str, str], 
     azure = Azure(vault(), USER)
     azure.times = times
 
-    azure.create()
+    Task(azure).create()
 
-    assert azure.writes == ["put", f"add {PRINCIPAL}"][: 1 + restored]
-    assert azure.is_noted is not bool(restored)
-
-
-def test_vault_names_are_case_insensitive() -> None:
-    azure = Azure(vault(), USER)
-
-    azure.service.create("rg-keys", "MyVault", {"location": "westeurope", "properties": {}})
-
-    assert azure.writes == ["put", f"add {PRINCIPAL}"]
-
-
-@pytest.mark.parametrize(
-    ("said", "free"),
-    [
-        ({"nameAvailable": True}, True),
-        ({"nameAvailable": False, "reason": "AlreadyExists"}, False),
-        # An invalid name counts as available: the creation reports the reason.
-        ({"nameAvailable": False, "reason": "Invalid"}, True),
-    ],
-)
-def test_availability_of_a_name(said: dict[str, Any], free: bool) -> None:
-    assert is_free(said) is free
+    assert azure.writes == ["PUT ", "PUT /accessPolicies/add"][: 1 + restored]
 
 
 def test_accounts_on_a_new_vault_that_uses_roles_get_a_role() -> None:
     azure = Azure(vault(rbac=True), USER)
 
-    azure.create()
+    Task(azure).create()
 
-    assert azure.writes == ["put", f"assign myvault/keys/batch {PRINCIPAL}"]
+    _put, (_method, ref, body) = azure.written
+    assert ref.startswith(f"{VAULT_ID}/keys/batch/providers/Microsoft.Authorization/roleAssignments/")
+    assert body["properties"]["principalId"] == PRINCIPAL
 
 
 @pytest.mark.parametrize("accounts", [(USER,), (ELSEWHERE, ON_NONE), ()], ids=["has access", "elsewhere", "none"])
 def test_existing_access_is_not_granted_again(accounts: tuple[Any, ...]) -> None:
     azure = Azure(vault(policy(PRINCIPAL)), *accounts)
+    task = Task(azure)
 
-    azure.create()
+    task.create()
 
-    assert azure.writes == ["put"]
-    assert after(azure)["restored"] == []
+    assert azure.writes == ["PUT "]
+    assert task.read()["restored"] == []
 
 
 @pytest.mark.parametrize("failure", [Unavailable("The response was lost."), KeyboardInterrupt(), KeyError("x")])
@@ -291,16 +322,17 @@ def test_access_is_restored_whatever_ends_the_creation(failure: BaseException) -
     azure.fails = failure
 
     with pytest.raises(type(failure)):
-        azure.create()
+        Task(azure).create()
 
-    assert azure.writes == ["put", f"add {PRINCIPAL}"]
+    assert azure.writes == ["PUT ", "PUT /accessPolicies/add"]
 
 
 def test_a_vault_that_exists_now_is_not_changed() -> None:
     azure = Azure(vault(), USER, is_free=False)
+    azure[VAULT] = azure.document
 
     with pytest.raises(PlanOutdated):
-        azure.create()
+        Task(azure).create()
 
     assert azure.writes == []
 
@@ -308,6 +340,6 @@ def test_a_vault_that_exists_now_is_not_changed() -> None:
 def test_a_deleted_vault_has_its_name_and_is_recovered() -> None:
     azure = Azure(vault(), USER, is_free=False)
 
-    azure.create(createMode="recover")
+    Task(azure).create(createMode="recover")
 
-    assert azure.writes == ["put"]
+    assert azure.writes == ["PUT "]

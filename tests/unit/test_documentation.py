@@ -28,13 +28,13 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import MA
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import errors
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import account as account_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import vault as vault_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import disabled as key_disabled
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import document as vault_document
 from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_unused_versions
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_names import passed_on
 
@@ -145,6 +145,7 @@ def test_top_level_return_values_state_when_they_are_returned(name: str) -> None
 
 ANSWERS = {"account": account(identity=system_assigned()), "unavailable_reason": None, "diagnosis": None}
 UNGRANTED = {"vault": vault(), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
+KEY_RETURNED = key_document.describe(observed_key(key()))
 # The return values of a module for a resource that exists, without those of a failure.
 RETURNED = {
     "batch_account_identity": {**account_document.describe(account()), "preflight": []},
@@ -153,13 +154,15 @@ RETURNED = {
         **{"available": True, "preflight": [], "previous_key_identifier": None},
     },
     "batch_encryption_audit": {**audit.describe(report(), [], [], {}), "accounts": []},
+    "batch_encryption_diagnosis": encryption_survey.diagnosis(ANSWERS),
     "batch_encryption_info": encryption_survey.survey(ANSWERS),
     "keyvault_cmk_access": {
         **access_plan.describe(access_goal(), UNGRANTED["vault"], UNGRANTED),
         **{"principals": [], "in_use_by": [], "kept_until": None, "confirmed": True},
     },
-    "keyvault_cmk_key": {
-        **key_document.describe(observed_key(key())),
+    "keyvault_cmk_key": KEY_RETURNED,
+    "keyvault_cmk_key_state": {
+        **{name: value for name, value in KEY_RETURNED.items() if name != "rotation_policy"},
         **key_disabled.report({}),
         **{"confirmed": True},
     },
@@ -254,6 +257,14 @@ def test_examples_show_every_connection_option() -> None:
     assert set(CONNECTION) == {option for name in MODULES for one in examples(name) for option in one} & set(CONNECTION)
 
 
+# The functions that check the options of the modules of one resource.
+GOALS = {
+    "keyvault_cmk_key": "present",
+    "keyvault_cmk_key_state": "in_state",
+    "keyvault_cmk_unused_versions": "unused",
+}
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_accepts_its_examples(name: str) -> None:
     goals = [one for attribute, one in vars(module(name)).items() if attribute.endswith("_goal")]
@@ -261,8 +272,7 @@ def test_a_module_accepts_its_examples(name: str) -> None:
         validated = ArgumentSpecValidator({**CONNECTION, **module(name).ARGUMENTS}).validate(example)
         assert validated.error_messages == [], example
         for goal in goals:
-            check = goal.unused if name == "keyvault_cmk_unused_versions" else goal.desired
-            check(validated.validated_parameters)
+            getattr(goal, GOALS.get(name, "desired"))(validated.validated_parameters)
 
 
 @pytest.mark.parametrize("name", MODULES)

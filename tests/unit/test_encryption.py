@@ -42,8 +42,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge, predicted
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import NotShown
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import NotShown
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.goal import MODES, EncryptionWrites
@@ -387,7 +387,7 @@ def test_an_account_is_moved_from_the_named_key_only(on: str | None, asked: str 
     assert (refused.value.facts["option"], refused.value.facts["key_identifier"]) == ("previous_key", on)
     assert all(
         part in str(refused.value)
-        for part in (on or "a Microsoft-managed key", "BATCH", "MyVault", "Nothing was changed.")
+        for part in (on or "a Microsoft-managed key", "BATCH", "MyVault", "This task changed nothing.")
     )
 
 
@@ -654,8 +654,7 @@ def test_the_current_state_of_an_account_is_described(on: str | None, available:
 
 def test_survey_of_no_account() -> None:
     assert encryption_survey.survey({"account": None, "unavailable_reason": None, "diagnosis": None}) == {
-        "exists": False,
-        "repairs": [],
+        "exists": False
     }
 
 
@@ -673,19 +672,31 @@ def test_survey_of_an_account(unavailable_reason: CmkError | None) -> None:
     assert surveyed["principal_ids"] == [PRINCIPAL, OTHER]
     assert surveyed["available"] is (unavailable_reason is None)
     assert surveyed["unavailable_reason"] == (unavailable_reason.msg if unavailable_reason else None)
-    assert (surveyed["diagnosis"], surveyed["repairs"]) == (None, [])
 
 
-def test_survey_with_a_diagnosis() -> None:
+@pytest.mark.parametrize(("unavailable_reason", "available"), [(None, True), (UNAVAILABLE, False)])
+def test_diagnosis_of_an_account_on_a_microsoft_managed_key(
+    unavailable_reason: CmkError | None, available: bool
+) -> None:
+    found = encryption_survey.diagnosis(
+        {"account": account(), "unavailable_reason": unavailable_reason, "diagnosis": None}
+    )
+
+    assert (found["key_identifier"], found["causes"], found["repairs"]) == (None, [], [])
+    assert (found["available"], found["recoverable"]) == (available, available)
+
+
+def test_diagnosis_of_an_account() -> None:
     disabled = key(enabled=False)
     found = diagnosed(PINNED_NEW, disabled, bundle=disabled, vault=vault())
 
-    surveyed = encryption_survey.survey(
+    diagnosis = encryption_survey.diagnosis(
         {"account": account(key=PINNED_NEW), "unavailable_reason": UNAVAILABLE, "diagnosis": found}
     )
 
-    assert surveyed["repairs"] == ["key", "access"]
-    assert surveyed["diagnosis"]["key_identifiers"] == [PINNED_NEW]
+    assert diagnosis["repairs"] == ["key", "access"]
+    assert diagnosis["key_identifiers"] == [PINNED_NEW]
+    assert (diagnosis["available"], diagnosis["recoverable"]) == (False, True)
 
 
 def test_survey_of_an_account_with_unknown_availability() -> None:

@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from azure_table import Several, Table, place, task_of
+from clocks import Clock
 from documents import (
     DAY,
     KEY,
@@ -18,122 +19,132 @@ from documents import (
     NEW,
     NOW,
     OLD,
+    SUBSCRIPTION,
+    VAULT_ID,
     account,
-    diagnosed,
+    account_id,
     evidence,
     key,
+    listed,
+    policy,
     system_assigned,
+    vault,
 )
 from goals import encryption_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import driver as driver_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import journal as journal_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import rate_limit as rate_limit_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.versions import REPLACED_BEFORE_EXPIRY
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
-    Denied,
     PlanOutdated,
     Refused,
     Rejected,
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier, parse_key_identifier
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import availability
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import availability
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.client import Access
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import client as accounts_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.client import Accounts
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import client as encryption_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.client import Encryption
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.client import Keys
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.evidence import EvidenceReader
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.visible import HandledAccounts, VisibleAccounts
 
 PINNED_OLD, PINNED_MIDDLE, PINNED_NEW = (f"{KEY}/{version}" for version in (OLD, MIDDLE, NEW))
 CREATED = {OLD: NOW - 200 * DAY, MIDDLE: NOW - 100 * DAY, NEW: NOW - 10 * DAY}
+ACCOUNT, POOLS = refs.account(account_id()), refs.first_pools_of(account_id())
+VAULT, VAULTS = refs.vault(VAULT_ID), refs.vaults_of(SUBSCRIPTION)
+PERMISSIONS = refs.permissions_at(f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-batch")
+MAY_LIST_POOLS = {"actions": ["Microsoft.Batch/batchAccounts/pools/read"], "notActions": []}
+PATCH = f"PATCH {account_id()}"
+NOT_YET = Rejected("No access.", azure={"code": "KeyVaultAccessDenied", "message": "No access."})
+NO_KEY = Rejected("No key.", azure={"code": "KeyVaultKeyNotAccessible", "message": "No key."})
+INVALID = Rejected("Not this key.", azure={"code": "InvalidRequestBody", "message": "Not this key."})
 
 
-class Services:
-    """The services of an account that uses `used`, and of the versions of its key. Versions in `hidden` cannot be
-    read."""
-
-    def __init__(self, used: str | None, *hidden: str, confirmed: Any = None) -> None:
-        self.document = account(key=used, identity=system_assigned())
-        self.hidden = hidden
-        self.confirmed_evidence = confirmed
-        self.asked: list[str] = []
-
-    def existing(self, _group: str, _name: str) -> Any:
-        return self.document
-
-    def get(self, _group: str, _name: str) -> Any:
-        return self.document
-
-    def listed(self, _group: str, _name: str) -> Any:
-        return None
-
-    def ref(self, _group: str, _name: str) -> str:
-        return "account"
-
-    def unavailable_reason(self, _group: str, _name: str) -> None:
-        self.asked.append("unavailable_reason")
-
-    def is_confirmed(self, _group: str, _name: str) -> bool:
-        return self.confirmed_evidence is not None
-
-    def of_key_in_use(self, account: Any, used: KeyIdentifier, *, is_report: bool) -> dict[str, Any]:
-        self.asked.append(f"evidence of {used}")
-        return {
-            "evidence": evidence(str(used)),
-            "deleted_vault": None,
-            "versions": None,
-            "missing_identities": [],
-        }
-
-    def unavailable_reason_before_change(self, _group: str, _name: str) -> None:
-        self.asked.append("unavailable_reason before a change")
-
-    def confirmed(self, _group: str, _name: str) -> Any:
-        return self.confirmed_evidence
-
-    def of_account(self, _account: Any, wanted: KeyIdentifier, group: str | None) -> Any:
-        self.asked.append(f"evidence of {wanted} in {group}")
-        return evidence(str(wanted))
-
-    def bundle(self, wanted: KeyIdentifier) -> dict[str, Any] | None:
-        self.asked.append(f"version {wanted.version}")
-        if wanted.version in self.hidden:
-            raise Denied("You may not.")
-        created = CREATED.get(str(wanted.version))
-        return key(str(wanted.version), created=created) if created else None
-
-    def read(self, identifier: str | None, **options: Any) -> dict[str, Any]:
-        services: Any = self
-        found = Encryption(session_of(), services, services, services, services)
-        return found.read(encryption_goal(identifier, previous_key="any", **options))
+def identifier_of(value: str) -> KeyIdentifier:
+    return parse_key_identifier(value, "key_identifier")
 
 
-def session_of(files: RunFiles | None = None, **more: Any) -> Any:
-    files = files or RunFiles(None)
-    given = {"wait_timeout": 0, "predicts": False, "subscription_id": "s", "fingerprint": "me", **more}
-    return SimpleNamespace(files=files, journal=Journal(files, SentWrites()), **given)
+def key_of(value: str) -> str:
+    """The place of a key or version in the table."""
+    return place(refs.key(identifier_of(value)))
 
 
-def changed(services: Services, identifier: str | None, **options: Any) -> bool:
-    read = services.read(identifier, **options)
-    return encryption_plan.plan(encryption_goal(identifier, previous_key="any", **options), read).changed
+class Azure(Table):
+    """An account that uses `used`, and three versions of its key, which it may use."""
+
+    def __init__(self, used: str | None, documents: dict[Any, Any] | None = None) -> None:
+        super().__init__({VAULT: vault(policy()), VAULTS: [vault(policy())], POOLS: []}, now=NOW)
+        self[PERMISSIONS] = [MAY_LIST_POOLS]
+        self.versions = {name: key(name, created=created) for name, created in CREATED.items()}
+        self.move(used)
+        self.show()
+        self.update(documents or {})
+
+    def move(self, used: str | None) -> None:
+        self[ACCOUNT] = account(key=used, identity=system_assigned())
+
+    def change(self, version: str, **fields: Any) -> None:
+        self.versions[version] = key(version, **{"created": CREATED[version], **fields})
+        self.show()
+
+    def show(self) -> None:
+        self.update({f"{KEY}/{name}": one for name, one in self.versions.items()})
+        self.update({KEY: self.versions[NEW], f"{KEY}/versions": [*map(listed, self.versions.values())]})
+
+
+def service_of(azure: Azure, folder: Path | None = None) -> Encryption:
+    session, driver, gateway = task_of(azure, folder)
+    handled = HandledAccounts(session.files)
+    visible = VisibleAccounts(session, driver, handled)
+    reader = EvidenceReader(session, driver)
+    accounts = Accounts(session, driver, gateway, reader, handled)
+    keys = Keys(session, driver, gateway, visible, Access(session, driver, gateway, visible))
+    return Encryption(session, driver, accounts, reader, keys)
+
+
+def goal_of(identifier: str | None, **options: Any) -> Any:
+    return encryption_goal(identifier, previous_key="any", **options)
+
+
+def read(azure: Azure, identifier: str | None, **options: Any) -> Any:
+    return service_of(azure).read(goal_of(identifier, **options))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock(tick=0.0001)
+    modules = accounts_module, driver_module, encryption_module, journal_module, rate_limit_module, session_module
+    for module in modules:
+        monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
 @pytest.mark.parametrize(
-    ("identifier", "options", "asked"),
+    ("identifier", "options", "checked"),
     [
         (PINNED_NEW, {}, PINNED_NEW),
         (PINNED_NEW, {"version_mode": "follow"}, KEY),
         (KEY, {"vault_resource_group": "rg-keys"}, KEY),
     ],
 )
-def test_preflight_checks_the_key_that_is_set(identifier: str, options: dict[str, Any], asked: str) -> None:
-    services = Services(None)
-    services.read(identifier, **options)
+def test_preflight_checks_the_key_that_is_set(identifier: str, options: dict[str, Any], checked: str) -> None:
+    """The vault is in the named resource group, and is searched for only if there is no name."""
+    azure = Azure(None)
 
-    group = options.get("vault_resource_group")
-    assert services.asked == ["unavailable_reason before a change", f"evidence of {asked} in {group}"]
+    found = read(azure, identifier, **options)
+
+    assert (str(found["evidence"].key), found["evidence"].vault) == (checked, vault(policy()))
+    assert place(POOLS) not in azure.asked
+    assert (place(VAULTS) in azure.asked) is ("vault_resource_group" not in options)
 
 
 @pytest.mark.parametrize(
@@ -148,17 +159,13 @@ def test_preflight_checks_the_key_that_is_set(identifier: str, options: dict[str
 )
 def test_an_account_leaves_a_version_that_expires(left: int | None, wanted: int | None, moves: bool) -> None:
     """Also if the account is to keep its version."""
-    expiry = {MIDDLE: left, NEW: wanted}
-    services = Services(PINNED_MIDDLE)
+    azure = Azure(PINNED_MIDDLE)
+    for version, ends in ((MIDDLE, left), (NEW, wanted)):
+        azure.change(version, **({} if ends is None else {"exp": NOW + ends}))
 
-    def bundle(version: KeyIdentifier) -> dict[str, Any]:
-        ends = expiry[str(version.version)]
-        return key(str(version.version), created=NOW - DAY, **({} if ends is None else {"exp": NOW + ends}))
+    found = read(azure, PINNED_NEW, version_mode="keep")
 
-    services.bundle = bundle  # type: ignore[method-assign, assignment]
-    services.now = NOW  # type: ignore[attr-defined]
-
-    assert changed(services, PINNED_NEW, version_mode="keep") is moves
+    assert encryption_plan.plan(goal_of(PINNED_NEW, version_mode="keep"), found).changed is moves
 
 
 @pytest.mark.parametrize(
@@ -168,10 +175,14 @@ def test_an_account_leaves_a_version_that_expires(left: int | None, wanted: int 
 def test_availability_is_read_for_an_account_that_uses_its_key(
     used: str | None, identifier: str | None, options: dict[str, Any]
 ) -> None:
-    services = Services(used)
+    """Batch is asked, and the key is judged too."""
+    azure = Azure(used)
 
-    assert "evidence" not in services.read(identifier, **options)
-    assert services.asked == ["unavailable_reason", *([f"evidence of {used}"] if used else [])]
+    assert "evidence" not in read(azure, identifier, **options)
+    assert azure.reads_of(POOLS) == 1
+    assert {one for one in azure.asked if one.startswith(KEY)} == (
+        {key_of(used), place(f"{KEY}/versions")} if used else set()
+    )
 
 
 @pytest.mark.parametrize(
@@ -185,211 +196,182 @@ def test_availability_is_read_for_an_account_that_uses_its_key(
 def test_confirmation_includes_the_access_read_after_the_change(
     identifier: str, mode: str, used: str, confirmed: str, counts: bool
 ) -> None:
-    services = Services(used, confirmed=evidence(confirmed))
+    """The key is read again only if the access that was read after the change is that to another version."""
+    azure = Azure(used)
+    service = service_of(azure)
+    move(service, used, checked=confirmed)
 
-    assert ("evidence" in services.read(identifier, version_mode=mode)) is counts
+    found = service.read(goal_of(identifier, version_mode=mode))
+
+    assert str(found["evidence"].key) == used
+    assert (key_of(used) in azure.asked) is not counts
 
 
 def test_no_further_reads_for_a_missing_account() -> None:
-    services = Services(None)
-    services.document = None  # type: ignore[assignment]
+    azure = Azure(None, {ACCOUNT: None})
 
-    assert services.read(PINNED_NEW)["account"] is None
-    assert services.asked == []
-
-
-def key_identifier(value: str) -> KeyIdentifier:
-    return parse_key_identifier(value, "key_identifier")
+    assert read(azure, PINNED_NEW)["account"] is None
+    assert azure.asked == [place(ACCOUNT), place(refs.accounts_of(SUBSCRIPTION, "rg-batch"))]
 
 
 # Batch refuses a key
 
 
-def refused_once(
-    refreshed: dict[str, Any],
-    *,
-    moved_to: str | None = PINNED_OLD,
-    shown: bool = True,
-    even_if_unavailable: bool = False,
-) -> list[str]:
-    """The reads of a switch after Batch has refused it, with the given state of the key and the account."""
-    asked: list[str] = []
-
-    def retry_until_accepted(write: Any, *_more: Any, look: Any) -> None:
-        with pytest.raises(Rejected):
-            write()
-        look()
-        write()
-
-    def update(*_body: Any, if_late: Any, undoes: bool) -> None:
-        assert undoes is even_if_unavailable
-        asked.append("update")
-        if asked.count("update") == 1:
-            raise Rejected("Azure reports: no.")
-
-    def require_usable(_evidence: Any, *, rollback: bool) -> None:
-        assert rollback is even_if_unavailable
-        asked.append("evidence")
-        preflight.require(refreshed)
-
-    def get(_group: str, _name: str, not_before: float | None = None) -> dict[str, Any] | None:
-        # The cache of the task may be older, which does not matter for the availability.
-        if not_before:
-            asked.append("account")
-        return account(key=moved_to, identity=system_assigned()) if shown else None
-
-    accounts: Any = SimpleNamespace(retry_until_accepted=retry_until_accepted, update=update, get=get)
-    accounts.listed = lambda *_place: None
-    accounts.ref = lambda *_place: "account"
-    accounts.unavailable_reason = lambda *_place: asked.append("unavailable_reason")
-    accounts.is_confirmed = lambda *_place: False
-    accounts.confirm_key = lambda *_arguments, **_options: None
-    seen = {"evidence": evidence(PINNED_OLD), "deleted_vault": None, "versions": None, "missing_identities": []}
-    diagnosis: Any = SimpleNamespace(of_key_in_use=lambda *_key, is_report: seen)
-    accounts.forget_one = lambda *_place: asked.append("forget")
-    session = session_of()
-    reader: Any = SimpleNamespace(
-        require_usable=require_usable,
-    )
-    keys: Any = SimpleNamespace(now=NOW, versions=lambda *_key: [])
-    service = Encryption(session, accounts, reader, diagnosis, keys)
+def move(service: Encryption, to: str = PINNED_NEW, *, checked: str | None = None, undoes: bool = False) -> None:
+    """Move the account from PINNED_OLD to a key, or with `undoes` back to the key. By default, that key is checked."""
     service.set_encryption(
         "rg-batch",
         "mybatch",
-        {"properties": account(key=PINNED_NEW)["properties"]},
-        previous=key_identifier(PINNED_OLD),
-        evidence=evidence(PINNED_NEW),
-        even_if_unavailable=even_if_unavailable,
+        {"properties": account(key=to)["properties"]},
+        previous=identifier_of(PINNED_OLD),
+        evidence=evidence(checked or to),
+        even_if_unavailable=undoes,
     )
-    return asked
+
+
+IN_BOTH_DIRECTIONS = pytest.mark.parametrize("undoes", [False, True], ids=["a change", "a rollback"])
 
 
 @pytest.mark.parametrize("moved_to", [None, KEY, PINNED_MIDDLE])
-@pytest.mark.parametrize("even_if_unavailable", [False, True])
+@IN_BOTH_DIRECTIONS
 def test_an_account_that_others_move_while_batch_refuses_its_key_stays_there(
-    moved_to: str | None, even_if_unavailable: bool
+    clock: Clock, moved_to: str | None, undoes: bool
 ) -> None:
+    azure = Azure(moved_to, {PATCH: NOT_YET})
+
     with pytest.raises(PlanOutdated):
-        refused_once(evidence(PINNED_NEW), moved_to=moved_to, even_if_unavailable=even_if_unavailable)
+        move(service_of(azure), undoes=undoes)
+    assert len(azure.written) == 1
 
 
-def test_a_key_that_batch_refuses_is_checked_again() -> None:
+def test_an_account_that_others_move_after_it_was_judged_stays_there(clock: Clock) -> None:
+    """The account is read just before the request is sent again."""
+    used, moved = (account(key=one, identity=system_assigned()) for one in (PINNED_OLD, PINNED_MIDDLE))
+    azure = Azure(None, {ACCOUNT: Several(used, moved), PATCH: NOT_YET})
+
+    with pytest.raises(PlanOutdated):
+        move(service_of(azure))
+    assert len(azure.written) == 1
+
+
+@IN_BOTH_DIRECTIONS
+def test_a_key_that_batch_refuses_is_checked_again(clock: Clock, undoes: bool) -> None:
     """The key may have been disabled after a task of the run read it. In that case, retries are useless."""
+    azure = Azure(PINNED_OLD, {PATCH: NOT_YET})
+    service = service_of(azure)
+    service.read(goal_of(PINNED_NEW))
+    azure.change(NEW, enabled=False)
+
     with pytest.raises(Refused) as failed:
-        refused_once(evidence(PINNED_NEW, bundle=key(enabled=False)))
+        move(service, undoes=undoes)
     assert failed.value.facts["failed_checks"] == ["key_enabled"]
+    assert len(azure.written) == 1
 
 
-@pytest.mark.parametrize("seen", [{}, {"shown": False}, {"moved_to": PINNED_NEW}], ids=str)
-def test_a_key_that_is_usable_is_offered_again(seen: dict[str, Any]) -> None:
+@pytest.mark.parametrize("shown", [PINNED_OLD, PINNED_NEW, "no account"])
+@IN_BOTH_DIRECTIONS
+def test_a_key_that_is_usable_is_offered_again(clock: Clock, shown: str, undoes: bool) -> None:
     """Also if a read does not show the account for a moment, or if an earlier request took effect."""
-    looked = ["unavailable_reason", "evidence", "account"]
-    assert refused_once(evidence(PINNED_NEW), **seen) == ["update", *looked, "update"]
+    azure = Azure(shown, {PATCH: Several(NOT_YET, None)})
+    if shown == "no account":
+        azure[ACCOUNT] = None
+
+    move(service_of(azure), undoes=undoes)
+
+    assert len(azure.written) == 2
 
 
-def test_a_rollback_goes_on_although_the_account_is_not_available() -> None:
-    asked = refused_once(evidence(PINNED_NEW), even_if_unavailable=True)
-    assert asked == ["update", "evidence", "account", "update", "forget"]
+@IN_BOTH_DIRECTIONS
+def test_a_rollback_goes_on_although_the_account_is_not_available(clock: Clock, undoes: bool) -> None:
+    azure = Azure(PINNED_OLD, {PATCH: Several(NOT_YET, None), POOLS: Several(NO_KEY, [])})
+
+    if undoes:
+        move(service_of(azure), undoes=True)
+    else:
+        with pytest.raises(CmkError) as failed:
+            move(service_of(azure))
+        assert failed.value.code == "account_unavailable"
+    assert len(azure.written) == 1 + undoes
 
 
-def test_a_rollback_to_a_key_that_somebody_has_disabled_is_not_repeated() -> None:
-    with pytest.raises(Refused):
-        refused_once(evidence(PINNED_NEW, bundle=key(enabled=False)), even_if_unavailable=True)
-
-
-def after_failure(failure: CmkError) -> tuple[Encryption, Services]:
-    """A task whose change of the account to PINNED_NEW has failed, and its services. The account uses PINNED_OLD."""
-
-    session = session_of()
-
-    def update(*_body: Any, **_options: Any) -> None:
-        with session.journal.writing("PATCH", "account", {}, undoes=False):
-            raise failure
-
-    services: Any = Services(PINNED_OLD)
-    services.retry_until_accepted = lambda write, *_more, **_look: write()
-    services.update = update
-    service = Encryption(session, *[services] * 4)
+def after_failure(failure: CmkError) -> tuple[Encryption, Azure]:
+    """A task whose change of the account to PINNED_NEW has failed. The account uses PINNED_OLD."""
+    azure = Azure(PINNED_OLD, {PATCH: failure})
+    service = service_of(azure)
     with pytest.raises(type(failure)):
-        service.set_encryption("rg-batch", "mybatch", {}, previous=None, evidence=None, even_if_unavailable=False)
-    services.asked.clear()
-    return service, services
+        move(service)
+    azure.asked.clear()
+    return service, azure
 
 
 @pytest.mark.parametrize(
     ("failure", "writes"),
-    [(Unavailable("No response."), True), (PlanOutdated("It was moved."), False), (Rejected("Not this key."), False)],
+    [(Unavailable("No response."), True), (PlanOutdated("It was moved."), False), (INVALID, False)],
 )
 def test_a_rollback_writes_if_the_change_may_have_taken_effect(failure: CmkError, writes: bool) -> None:
     """Also if a read shows the previous key, because the read may be older than the change."""
-    service, _services = after_failure(failure)
-    goal = encryption_goal(PINNED_NEW, previous_key="any")
+    service, _azure = after_failure(failure)
+    goal = goal_of(PINNED_NEW)
     rollback = encryption_plan.plan(goal, service.read(goal)).rollback_goal
 
     assert encryption_plan.plan(rollback, service.read(rollback)).changed is writes
 
 
-@pytest.mark.parametrize(("failure", "judged"), [(Rejected("Not this key."), True), (Unavailable("None."), False)])
+@pytest.mark.parametrize(("failure", "judged"), [(INVALID, True), (Unavailable("None."), False)])
 def test_after_a_refused_change_the_key_in_use_is_judged_too(failure: CmkError, judged: bool) -> None:
     """Batch may have refused the change because the account has lost its key."""
-    service, services = after_failure(failure)
-    service.read(encryption_goal(PINNED_NEW, previous_key="any"))
+    service, azure = after_failure(failure)
+    service.read(goal_of(PINNED_NEW))
 
-    assert (f"evidence of {PINNED_OLD}" in services.asked) is judged
+    assert (key_of(PINNED_OLD) in azure.asked) is judged
 
 
 # A list of the pools as a proof
 
 
 @pytest.mark.parametrize(
-    ("earlier", "available"),
+    ("earlier", "repaired", "available"),
     [
-        pytest.param(None, None, id="nothing is known"),
-        pytest.param(
-            Rejected("No key.", azure={"code": "KeyVaultKeyNotAccessible"}), True, id="Batch refuses the list"
-        ),
-        pytest.param("listed", None, id="Batch lists the pools although the key is lost"),
+        pytest.param(None, 5, None, id="nothing is known"),
+        pytest.param(NO_KEY, 5, True, id="Batch refuses the list"),
+        pytest.param([], 5, None, id="Batch lists the pools although the key is lost"),
+        pytest.param(None, DAY, True, id="nothing is known, and the repair was a day ago"),
+        pytest.param([], DAY, None, id="Batch lists the pools although the key is lost, and the time may be wrong"),
     ],
 )
-def test_a_list_of_the_pools_after_a_repair(tmp_path: Path, earlier: Any, available: bool | None) -> None:
-    """Somebody has enabled the version a moment ago. `earlier` is what a task of the run has seen before."""
-    disabled, enabled = key(OLD, enabled=False), key(OLD, updated=NOW - 5)
-    services: Any = Services(PINNED_OLD)
+def test_a_list_of_the_pools_after_a_repair(
+    tmp_path: Path, earlier: Any, repaired: int, available: bool | None
+) -> None:
+    """Somebody has enabled the version. `earlier` is what a task of the run has seen before."""
+    azure = Azure(PINNED_OLD)
 
-    def survey(bundle: dict[str, Any], pools: CmkError | None) -> bool | None:
-        services.unavailable_reason = lambda *_place: pools
-        read = {**diagnosed(PINNED_OLD, bundle, bundle=bundle), "account_changed_at": None}
-        services.of_key_in_use = lambda *_key, is_report: read
-        files = RunFiles(str(tmp_path))
-        session = session_of(files, cache=Cache(files, lambda: "me"), task_began=0)
-        found = Encryption(session, *[services] * 4).survey("rg-batch", "mybatch", diagnose=False)
+    def survey(pools: Any, **fields: Any) -> bool | None:
+        azure[POOLS] = pools
+        azure.change(OLD, **fields)
+        found = service_of(azure, tmp_path).survey("rg-batch", "mybatch", diagnose=False)
         return availability(found["unavailable_reason"])
 
     if earlier is not None:
-        assert survey(disabled, None if earlier == "listed" else earlier) is False
-    assert survey(enabled, None) is available
+        assert survey(earlier, enabled=False) is False
+    assert survey([], updated=NOW - repaired) is available
 
 
 @pytest.mark.parametrize("is_repaired", [False, True])
 def test_batch_is_asked_again_after_a_repair(tmp_path: Path, is_repaired: bool) -> None:
     """Its refusal names one cause. After the repair of that cause, it may name another one."""
     refusals = [Rejected(name, azure={"code": "KeyVaultKeyNotAccessible"}) for name in ("first", "second")]
-    services: Any = Services(PINNED_OLD)
-    services.unavailable_reason = lambda *_place: refusals.pop(0)
-    files = RunFiles(str(tmp_path))
-    lost = diagnosed(PINNED_OLD, bundle=key(OLD, enabled=False))
-    symptoms: Any = SimpleNamespace(read=lambda *_account: lost, of_key_in_use=lambda *_key, is_report: lost)
+    azure = Azure(PINNED_OLD, {POOLS: Several(*refusals)})
+    azure.change(OLD, enabled=False)
 
     def survey() -> tuple[str, Any]:
         """What Batch refuses, by a task of the run."""
-        session = session_of(files, cache=Cache(files, lambda: "me"), task_began=0)
-        found = Encryption(session, services, services, symptoms, services).survey("g", "mybatch", diagnose=True)
+        found = service_of(azure, tmp_path).survey("rg-batch", "mybatch", diagnose=True)
         reason = found["unavailable_reason"]
         assert reason is not None
         return reason.msg, reason.facts["azure"]["code"]
 
     assert survey() == ("first", "KeyVaultKeyNotAccessible")
     if is_repaired:
-        Cache(files, lambda: "me").changed("key")
+        task_of(azure, tmp_path).session.journal.mark("key")
 
     assert survey() == ("second" if is_repaired else "first", "KeyVaultKeyNotAccessible")

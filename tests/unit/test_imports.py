@@ -155,7 +155,7 @@ KEPT = {
     f"{U}_core/reconcile.py": "from .plan import Plan",
     f"{U}_module.py": "from ansible.module_utils.basic import AnsibleModule\nfrom . import _azure",
     f"{U}_resources/vault/client.py": "from ..access.client import Access",
-    f"{U}_resources/access/client.py": "from ..vault.reads import VaultReads",
+    f"{U}_resources/access/client.py": "from ..visible import VisibleAccounts",
     "plugins/modules/key.py": f"from {COLLECTION}.plugins.module_utils._module import run",
     "sandbox/src/azure_sandbox/__init__.py": "",
     "sandbox/src/azure_sandbox/app.py": "from . import clock\nfrom .batch.rules import check",

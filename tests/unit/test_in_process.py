@@ -15,7 +15,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +31,7 @@ from ansible.playbook.play_context import PlayContext
 from ansible.playbook.task import Task
 from ansible.plugins.loader import become_loader, connection_loader
 from ansible.template import Templar
+from azure_table import Table, task_of
 from documents import account, identity_id
 from goals import options_of
 
@@ -40,15 +40,17 @@ from ansible_collections.azbatch.cmk.plugins.action import (
     batch_encryption,
     keyvault_cmk_access,
     keyvault_cmk_key,
+    keyvault_cmk_key_state,
     keyvault_cmk_unused_versions,
     keyvault_cmk_vault,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import run_store
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import RECENTLY, Cache
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, _hash
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Rule
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import MANUAL, CmkError, MissingSdk
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, SentWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import MESSAGES
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _in_process
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import noted
@@ -172,7 +174,7 @@ class Speaking(keyvault_cmk_key.ActionModule):
 
 def refused_in_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **keywords: Any) -> dict[str, Any]:
     monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
-    args = {"vault_name": "myvault", "name": "batch", "state": "recovered"}
+    args = {"vault_name": "myvault", "name": "batch", "recover": True}
     return run(action=Speaking, args=args, variables={"cmk_in_process": False}, **keywords)
 
 
@@ -245,20 +247,10 @@ def test_a_vault_is_locked_while_a_module_that_changes_it_runs(handed_over: list
     assert handed_over == [{"new_version": None, "locked": True, "other": False}]
 
 
-def test_a_vault_may_be_named_by_a_key(handed_over: list[dict[str, Any]]) -> None:
-    by_key = {"vault_name": None, "name": None, "key_identifier": "https://MyVault.vault.azure.net/keys/batch"}
-    rotate(args=by_key)
-    rotate(args={**by_key, "new_version": True})
-
-    assert handed_over == [{"new_version": wanted, "locked": True, "other": False} for wanted in (None, True)]
-
-
 @pytest.mark.parametrize(
     "args",
     [
-        pytest.param({"vault_name": None}, id="no vault"),
         pytest.param({"vault_name": "v"}, id="a malformed name"),
-        pytest.param({"key_identifier": "https://myvault.vault.azure.net/keys/batch"}, id="two ways to name a key"),
         pytest.param({"max_version_age": "soon"}, id="a malformed duration"),
     ],
 )
@@ -403,13 +395,16 @@ def test_a_lost_result_counts_as_done_and_as_not_done(
 
 
 def test_a_module_in_a_separate_process_ends_the_reads_of_all_callers(switched: type[Switch], tmp_path: Path) -> None:
-    caches = [Cache(RunFiles(str(tmp_path)), lambda caller=caller: caller) for caller in ("me", "you")]  # type: ignore[misc]
-    for cache in caches:
-        cache.keep("before", time.monotonic(), "account a")
+    read = refs.dated_account(ACCOUNT_ID)
+    table = Table({read: account()})
+    tasks = [task_of(table, tmp_path, caller=caller) for caller in ("me", "you")]
+    for one in tasks:
+        one.driver.get(read, Rule.RECENT)
+    table[read] = moved = account(key=WANTED)
     switch()
 
-    for cache in caches:
-        assert cache.get(lambda: "after", "account a", not_before=RECENTLY) == "after"
+    for one in tasks:
+        assert one.driver.get(read, Rule.RECENT) == moved
 
 
 def test_the_journal_is_in_no_result(switched: type[Switch], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,8 +462,8 @@ PRINCIPAL_ID = {"principal_id": "abcdef01-7777-8888-9999-000000000000"}
     ("module", "options"),
     [
         (keyvault_cmk_key, {"vault_name": "MyVault", "name": "batch"}),
-        (keyvault_cmk_key, {"key_identifier": IDENTIFIER}),
-        (keyvault_cmk_key, {"key_identifier": f"{IDENTIFIER}/{'a' * 32}", "state": "disabled"}),
+        (keyvault_cmk_key_state, {"vault_name": "MyVault", "name": "batch", "state": "enabled"}),
+        (keyvault_cmk_key_state, {"key_identifier": f"{IDENTIFIER}/{'a' * 32}", "state": "disabled"}),
         (keyvault_cmk_unused_versions, {"vault_name": "MyVault", "name": "batch"}),
         (keyvault_cmk_unused_versions, {"key_identifier": IDENTIFIER}),
         (keyvault_cmk_access, {"vault_name": "MyVault", **PRINCIPAL_ID}),
@@ -496,8 +491,7 @@ def test_the_lock_is_that_of_the_vault(module: ModuleType, options: dict[str, An
 def test_the_accounts_of_a_run_share_a_forced_version_of_a_key(options: dict[str, Any], shared: str | None) -> None:
     module = keyvault_cmk_key.ActionModule.module
 
-    for named in ({"vault_name": "MyVault", "name": "Batch"}, {"key_identifier": IDENTIFIER}):
-        assert module.forced_version(options_of(module, **named, **options)) == shared
+    assert module.forced_version(options_of(module, vault_name="MyVault", name="Batch", **options)) == shared
 
 
 # Hosts that run a task at the same time

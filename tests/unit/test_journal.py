@@ -7,18 +7,22 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
+from azure_table import Table, task_of
 from clocks import Clock, clock_of
 from documents import (
     KEY,
     NEW,
     OLD,
     PRINCIPAL,
+    VAULT_ID,
     account,
     account_id,
     identity_id,
@@ -30,6 +34,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure import journal 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal, WriteOutcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import usage
+from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Ref, Rule
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Denied,
     NotFound,
@@ -38,10 +44,23 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of, parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import MAX_READ_DELAY, SentWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 
 ACCOUNT = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Batch/batchAccounts/A"
+LOST = Unavailable("The response was lost.")
+KEY_SCOPE = f"{VAULT_ID}/keys/batch"
 ON_KEY: dict[str, Any] = {"properties": {"encryption": {"keySource": "Microsoft.KeyVault"}}}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return clock_of(journal_module, monkeypatch)
+
+
+def alone() -> Journal:
+    return Journal(RunFiles(None), SentWrites())
 
 
 def write(journal: Journal, error: BaseException | None = None, body: Any = None, *, undoes: bool = False) -> None:
@@ -63,7 +82,7 @@ def write(journal: Journal, error: BaseException | None = None, body: Any = None
     ],
 )
 def test_outcome_of_a_write(error: BaseException | None, outcome: WriteOutcome, may_have_taken_effect: bool) -> None:
-    journal = Journal(RunFiles(None), SentWrites())
+    journal = alone()
 
     write(journal, error)
 
@@ -76,7 +95,7 @@ def test_outcome_of_a_write(error: BaseException | None, outcome: WriteOutcome, 
 
 
 def test_a_refused_write_leaves_the_write_before_it_in_effect() -> None:
-    journal = Journal(RunFiles(None), SentWrites())
+    journal = alone()
 
     write(journal)
     write(journal, Rejected("Not this key."), undoes=True)
@@ -97,26 +116,110 @@ def test_a_refused_write_whose_first_try_was_lost_may_have_taken_effect() -> Non
     assert list(journal.written_lately()) == [ACCOUNT.lower()]
 
 
+# What was read before a write is out of date
+
+
+KINDS = ("account", "another account", "accounts of a group", "vault", "key", "access", "role", "permissions")
+NAMES = {
+    "account": refs.account_kind(ACCOUNT),
+    "another account": refs.account_kind(account_id("another")),
+    "accounts of a group": refs.accounts_of("s", "g").kind,
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "ref", "changed"),
+    [
+        pytest.param("PATCH", ACCOUNT, {"account", "accounts of a group"}, id="an account"),
+        pytest.param("PATCH", ACCOUNT.upper(), {"account", "accounts of a group"}, id="in another letter case"),
+        pytest.param("PUT", f"{VAULT_ID}/accessPolicies/add", {"vault"}, id="an access policy"),
+        # A vault that is recovered has keys, and assigned roles.
+        pytest.param("PUT", VAULT_ID, {"vault", "key", "access", "role"}, id="a vault is created"),
+        # The caller may read now what the caller could not read before.
+        pytest.param("PATCH", VAULT_ID, set(KINDS), id="a vault is changed"),
+        pytest.param("DELETE", VAULT_ID, set(KINDS), id="a vault is deleted"),
+        pytest.param("POST", f"{KEY}/create", {"key"}, id="a version"),
+        pytest.param(
+            "PUT",
+            f"{KEY_SCOPE}/providers/Microsoft.Authorization/roleAssignments/a",
+            {"access"},
+            id="a role assignment",
+        ),
+    ],
+)
+@pytest.mark.parametrize("error", [None, Rejected("No."), LOST, KeyboardInterrupt()])
+def test_what_a_write_makes_out_of_date(
+    method: str, ref: str, changed: set[str], error: BaseException | None, tmp_path: Path
+) -> None:
+    """For all tasks of the run, whatever the outcome of the write is."""
+    writer, other = (Journal(RunFiles(str(tmp_path)), SentWrites()) for _task in range(2))
+    before = time.monotonic()
+    with suppress(BaseException), writer.writing(method, ref, {}, undoes=False):
+        if error:
+            raise error
+
+    for journal in (writer, other):
+        assert {one for one in KINDS if journal.is_written_since(before, NAMES.get(one, one))} == changed
+    assert {one for one in KINDS if writer.has_changed(NAMES.get(one, one))} == changed
+    assert not any(other.has_changed(NAMES.get(one, one)) for one in KINDS)
+    assert not writer.is_written_since(time.monotonic(), *(NAMES.get(one, one) for one in changed))
+
+
+def test_a_read_that_began_before_the_response_is_out_of_date(clock: Clock) -> None:
+    journal = alone()
+    with journal.writing("POST", f"{KEY}/create", {}, undoes=False):
+        clock.now += 10
+
+    assert journal.readable_since("key", 0.0) > clock.now
+    assert journal.readable_since("vault", 5.0) == pytest.approx(5.0)
+
+
+def test_a_read_during_a_long_running_operation_is_out_of_date_at_its_end(clock: Clock) -> None:
+    journal = alone()
+    with journal.writing("PUT", VAULT_ID, {}, undoes=False):
+        pass
+    with suppress(Unavailable), journal.changing("PUT", VAULT_ID):
+        clock.now += 600
+        raise LOST
+
+    assert journal.readable_since("vault", 0.0) > clock.now
+
+
+@pytest.mark.parametrize(
+    ("ref", "written"), [(refs.dated_account(account_id()), account_id()), (refs.vault(VAULT_ID), VAULT_ID)]
+)
+def test_an_interrupt_is_raised_after_reads_before_the_write_are_out_of_date(
+    ref: Ref[Any], written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a rollback would use the state before the change, and write nothing."""
+    table = Table({ref: {"state": "before"}})
+    task = task_of(table)
+    task.driver.get(ref)
+    table[ref] = {"state": "after"}
+    locked = RunFiles.locked
+
+    def interrupted(files: RunFiles, *name: str) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return locked(files, *name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFiles, "locked", interrupted)
+        with pytest.raises(Interrupted), interrupts.raised(), task.session.journal.changing("PATCH", written):
+            pass
+
+    assert task.driver.get(ref, Rule.RECENT) == {"state": "after"}
+
+
 # Writes of the run to Batch accounts
 
 
 POOL, VAULT = f"{ACCOUNT}/pools/p", "/subscriptions/s/resourceGroups/g/providers/Microsoft.KeyVault/vaults/v"
-LOST = Unavailable("The response was lost.")
 TO_KEY, TO_OTHER = (
     {"properties": {"encryption": {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": key}}}}
     for key in (KEY, f"{KEY}2")
 )
 TO_BATCH = {"properties": {"encryption": {"keySource": "Microsoft.Batch"}}}
 TO_IDENTITY = {"identity": {"type": "UserAssigned", "userAssignedIdentities": {identity_id(): {}}}}
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return clock_of(journal_module, monkeypatch)
-
-
-def alone() -> Journal:
-    return Journal(RunFiles(None), SentWrites())
 
 
 def listed(key: str | None = None, identity: dict[str, Any] | None = None) -> Any:
@@ -254,7 +357,8 @@ def test_a_read_may_be_older_than_the_last_write_of_the_run(
         write(journal, error, body)
 
     assert journal.may_hide_write(listed(shown)) is may_hide
-    assert not journal.may_hide_write(account("another", key=shown))
+    another: Any = account("another", key=shown)
+    assert not journal.may_hide_write(another)
 
 
 def test_the_time_of_a_written_account_is_not_known() -> None:

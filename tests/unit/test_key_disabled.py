@@ -30,8 +30,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, NotFound, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step, step
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import disabled
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import KeyWrites
 

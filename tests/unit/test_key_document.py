@@ -15,7 +15,7 @@ from goals import rotation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,18 @@ def test_previous_version_is_found_by_creation_time(
     assert key_document.previous_version(versions, current) == previous
 
 
+# Only the other versions are listed.
+OTHERS = "others"
+
+
 @pytest.mark.parametrize(
     ("used_is", "listed_too", "wins"),
     [
         pytest.param(-1, True, False, id="older"),
         pytest.param(0, True, False, id="of the same second: Key Vault shows which is the newest"),
         pytest.param(1, True, True, id="newer"),
+        pytest.param(1, OTHERS, True, id="newer, and a list that is out of date"),
+        pytest.param(-1, OTHERS, False, id="older, and a list that is out of date"),
         pytest.param(1, False, True, id="newer, and versions cannot be listed"),
         pytest.param(-1, False, False, id="older, and versions cannot be listed"),
         pytest.param(None, True, False, id="missing"),
@@ -156,11 +162,11 @@ def test_previous_version_is_found_by_creation_time(
     ],
 )
 def test_the_newest_version_is_not_older_than_the_version_in_use(
-    used_is: int | None, listed_too: bool, wins: bool
+    used_is: int | None, listed_too: bool | str, wins: bool
 ) -> None:
     newest = key(NEW, created=NOW)
     used = None if used_is is None else key(MIDDLE, created=NOW + used_is)
-    versions = [listed(one) for one in (newest, used) if one]
+    versions = [listed(one) for one in (newest, used) if one and (one is newest or listed_too is not OTHERS)]
     reads: list[str] = []
 
     def read(version: str) -> Any:
@@ -169,7 +175,7 @@ def test_the_newest_version_is_not_older_than_the_version_in_use(
 
     found = key_document.newest_known(newest, versions if listed_too else None, MIDDLE, read)
     assert found is (used if wins else newest)
-    assert reads == ([] if listed_too and not wins else [MIDDLE])
+    assert reads == ([] if listed_too is True and used and not wins else [MIDDLE])
 
 
 @pytest.mark.parametrize(

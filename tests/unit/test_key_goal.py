@@ -63,21 +63,17 @@ def test_supported_types_and_sizes(key_type: str, key_size: int) -> None:
         ({"expires_in": "P0D"}, "invalid_option", "expires_in"),
         ({"expires_in": "P18D"}, "invalid_option", "expires_in"),
         ({"max_version_age": "PT0S"}, "invalid_option", "max_version_age"),
-        ({"vault_name": None}, "invalid_option", "vault_name"),
-        ({"name": None}, "invalid_option", "name"),
-        ({"key_identifier": KEY}, "invalid_option", "vault_name"),
-        ({"vault_name": None, "key_identifier": KEY}, "invalid_option", "name"),
-        ({**BY_IDENTIFIER, "version": OLD}, "invalid_option", "version"),
-        ({**BY_IDENTIFIER, "key_identifier": "batch"}, "invalid_option", "key_identifier"),
-        ({**BY_IDENTIFIER, "state": "disabled", "version": OLD}, "invalid_option", "version"),
-        ({**BY_IDENTIFIER, "key_identifier": f"{KEY}/{OLD}"}, "invalid_option", "key_identifier"),
         ({"used_by_account": "mybatch"}, "invalid_option", "account_resource_group"),
-        (
-            {"used_by_account": "mybatch", "account_resource_group": "rg-batch", "state": "disabled"},
-            "invalid_option",
-            "used_by_account",
-        ),
-        ({"unused_for": "soon"}, "invalid_option", "unused_for"),
+        ({"state": "enabled", "vault_name": None}, "invalid_option", "vault_name"),
+        ({"state": "enabled", "name": None}, "invalid_option", "name"),
+        ({"state": "enabled", "key_identifier": KEY}, "invalid_option", "vault_name"),
+        ({"state": "enabled", "vault_name": None, "key_identifier": KEY}, "invalid_option", "name"),
+        ({**BY_IDENTIFIER, "state": "enabled", "key_identifier": "batch"}, "invalid_option", "key_identifier"),
+        ({**BY_IDENTIFIER, "state": "disabled", "version": OLD}, "invalid_option", "version"),
+        ({**BY_IDENTIFIER, "state": "absent", "key_identifier": f"{KEY}/{OLD}"}, "invalid_option", "key_identifier"),
+        ({"state": "disabled", "unused_for": "soon"}, "invalid_option", "unused_for"),
+        ({"state": "enabled", "extend_expired_by": "soon"}, "invalid_option", "extend_expired_by"),
+        ({"state": "disabled", "extend_expired_by": "P30D"}, "invalid_option", "extend_expired_by"),
     ],
 )
 def test_option_is_refused(options: dict[str, Any], code: str, option: str) -> None:
@@ -88,7 +84,7 @@ def test_option_is_refused(options: dict[str, Any], code: str, option: str) -> N
     assert refused.value.facts["option"] == option
 
 
-@pytest.mark.parametrize("state", ["present", "absent", "recovered"])
+@pytest.mark.parametrize("state", ["absent", "recovered"])
 def test_a_version_is_only_for_disabling_and_enabling(state: str) -> None:
     with pytest.raises(InvalidOption) as refused:
         key_goal(state=state, version=OLD)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Plan, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import TAG
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.document import TAG
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import KeyWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.plan import recovered_first
 

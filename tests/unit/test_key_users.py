@@ -2,35 +2,32 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The accounts and pools that are read before a key or a version is disabled or deleted, and before access is revoked.
-
-Key Vault's SDK reads a key from an HTTP adapter in memory.
-"""
+"""The accounts and pools that are read before a key is disabled or deleted, and before access to it is revoked."""
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Sequence
-from email.utils import formatdate
-from types import SimpleNamespace
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
+from azure_table import Table, place, task_of
 from documents import (
     DAY,
+    ENCRYPTION_USER,
     KEY,
     MIDDLE,
     NEW,
     NOW,
     OLD,
+    PRINCIPAL,
+    SUBSCRIPTION,
+    VAULT_ID,
     account,
     account_id,
-    disk,
+    assignment,
     key,
     listed,
-    not_listed,
     policy,
     rotation_policy,
     system_assigned,
@@ -38,110 +35,107 @@ from documents import (
 )
 from goals import access_goal, key_goal, unused_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Gateway
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import transport
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.client import Access
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.client import Keys
-
-pytest.importorskip("azure.keyvault.keys")
-requests = pytest.importorskip("requests")
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.visible import HandledAccounts, VisibleAccounts
 
 CREATED = {OLD: NOW - 200 * DAY, MIDDLE: NOW - 100 * DAY, NEW: NOW - 30 * DAY}
+IDENTIFIER = parse_key_identifier(KEY, "key_identifier")
+READER = [{"actions": ["*/read"]}]
+OF_SUBSCRIPTION = refs.accounts_of(SUBSCRIPTION)
+ASSIGNMENTS = refs.assignments_at(f"{VAULT_ID}/keys/batch")
+NO_RIGHT = Denied("You may not list pools.", azure={"code": "AuthorizationFailed"})
+# The principals of the accounts by their names.
+PRINCIPALS = {
+    name: f"abcdef1{number}-7777-8888-9999-000000000000"
+    for number, name in enumerate(("mybatch", "elsewhere", "user", "pools"))
+}
 
 
-class KeyVault(requests.adapters.BaseAdapter):  # type: ignore[name-defined, misc]
-    """A key with three versions. `disabled` are versions that are disabled."""
-
-    def __init__(self, *disabled: str) -> None:
-        super().__init__()
-        self.versions = {
-            version: key(version, created=created, updated=created, enabled=version not in disabled)
-            for version, created in CREATED.items()
-        }
-
-    def send(self, request: Any, *_args: Any, **_options: Any) -> Any:
-        answer = requests.Response()
-        answer.status_code, answer.request, answer.url = 200, request, request.url
-        answer.headers.update({"Content-Type": "application/json", "Date": formatdate(NOW, usegmt=True)})
-        answer.raw = io.BytesIO(json.dumps(self._read(urlsplit(request.url).path.strip("/").split("/"))).encode())
-        return answer
-
-    def _read(self, path: Sequence[str]) -> Any:
-        what = path[2] if len(path) > 2 else NEW
-        if what == "versions":
-            return {"value": [listed(one) for one in self.versions.values()]}
-        return rotation_policy(timeAfterCreate="P90D") if what == "rotationpolicy" else self.versions[what]
-
-    def close(self) -> None:
-        pass
-
-
-class Credential:
-    def get_token(self, *_scopes: str, **_options: Any) -> Any:
-        from azure.core.credentials import AccessToken
-
-        return AccessToken("token", 2**31)
-
-
-class Users:
-    """The accounts and pools. `ages` are the seconds since an account was changed, by its name; None if that is not
-    known. Accounts in `access` have access to the key. `asked` has what was read."""
+class Users(Table):
+    """The accounts and pools, and a key with three versions. `ages` are the seconds since an account was changed, by
+    its name; None if that is not known. Accounts in `access` have access to the key, and had it long ago. `pools` are
+    the pools of the account `pools`. `hidden` are subscriptions whose accounts cannot be listed."""
 
     def __init__(
         self,
         *accounts: dict[str, Any],
         ages: dict[str, Any] | None = None,
         access: Sequence[str] = (),
-        disks: Sequence[dict[str, Any]] = (),
+        pools: Any = None,
         hidden: Sequence[str] = (),
-        unlisted_pools: bool = False,
     ) -> None:
-        self.accounts, self.access, self.pools, self.hidden = accounts, access, disks, hidden
-        self.ages = ages or {}
-        self.unlisted_pools = unlisted_pools
-        self.asked: list[str] = []
+        super().__init__(now=NOW)
+        listed_accounts = [*accounts, *([account("pools")] if pools else [])]
+        known = {"systemData": {"lastModifiedAt": "2020-01-01T00:00:00Z"}}
+        self.update(
+            {
+                refs.SUBSCRIPTIONS: [{"subscriptionId": one} for one in (SUBSCRIPTION, *hidden)],
+                **{refs.accounts_of(one): Denied("403") for one in hidden},
+                refs.permissions_at(f"/subscriptions/{SUBSCRIPTION}"): READER,
+                OF_SUBSCRIPTION: listed_accounts,
+                refs.pools_of(account_id("pools")): pools,
+                refs.vaults_of(SUBSCRIPTION): [{**vault(rbac=True), **known}],
+                ASSIGNMENTS: [
+                    assignment(ENCRYPTION_USER, VAULT_ID, principal=PRINCIPALS[name], age=400 * DAY) for name in access
+                ],
+            }
+        )
+        for one in listed_accounts:
+            age = (ages or {}).get(one["name"], 30 * DAY)
+            self[refs.dated_account(one["id"])] = Answer(one, NOW, None if age is None else NOW - age)
 
-    def everywhere(self) -> dict[str, Any]:
-        self.asked.append("accounts")
-        return {"accounts": list(self.accounts), "unlisted": [not_listed(scope) for scope in self.hidden]}
+    def has_key(self, *disabled: str) -> None:
+        """A key with three versions, of which these are disabled."""
+        versions = [
+            key(version, created=created, updated=created, enabled=version not in disabled)
+            for version, created in CREATED.items()
+        ]
+        self.update({one["key"]["kid"]: one for one in versions})
+        self.update(
+            {
+                refs.key(IDENTIFIER): versions[-1],
+                refs.versions_of(IDENTIFIER): [listed(one) for one in versions],
+                refs.rotation_policy_of(IDENTIFIER): rotation_policy(timeAfterCreate="P90D"),
+            }
+        )
 
-    def disks(self, _accounts: Any) -> Any:
-        self.asked.append("pools")
-        return self.pools, [not_listed("/pools")] if self.unlisted_pools else []
+    @property
+    def users_asked(self) -> list[str]:
+        """The lists of accounts, the access, the names of accounts whose times were read, and the pools, which are read
+        together."""
 
-    def unseen(self, _vault: str) -> list[Any]:
-        return []
+        def each() -> Iterator[str]:
+            for one in self.asked:
+                if one == place(OF_SUBSCRIPTION):
+                    yield "accounts"
+                elif one == place(ASSIGNMENTS):
+                    yield "access"
+                elif one.endswith("/pools"):
+                    yield "pools"
+                elif "/batchaccounts/" in one:
+                    yield one.rpartition("/")[2]
 
-    def find(self, _name: str, _group: str | None) -> Any:
-        return vault(policy())
-
-    def probably_has_no_keys(self, _vault: str) -> bool:
-        return False
-
-    def since_when(self, _key: Any, accounts: Any, _now: float) -> dict[str, float]:
-        self.asked.append("access")
-        return {account_id(name): 0.0 for name in self.access if account_id(name) in accounts}
-
-    def changed_at(self, accounts: Sequence[dict[str, Any]]) -> tuple[dict[str, float | None], float]:
-        ages = {one["id"]: self.ages.get(one["name"], 30 * DAY) for one in accounts}
-        self.asked += [one["name"] for one in accounts]
-        return {name: None if age is None else NOW - age for name, age in ages.items()}, NOW
+        return [name for name, _reads in groupby(each())]
 
 
-def plan(users: Any, *disabled: str, goal: Any = None, **options: Any) -> Plan:
-    given = {"auth_source": "msi", "cloud_environment": "AzureCloud", "wait_timeout": 600}
-    session = Session({**dict.fromkeys(CONNECTION), **given})
-    # Instead of the cached properties.
-    session.__dict__.update(credential=Credential(), _transport=transport(lambda _to_azure: KeyVault(*disabled)))
-    keys = Keys(session, Gateway(session), users, users, users, users)
+def clients(users: Users) -> tuple[Keys, Access]:
+    task = task_of(users)
+    visible = VisibleAccounts(task.session, task.driver, HandledAccounts(task.session.files))
+    access = Access(task.session, task.driver, task.gateway, visible)
+    return Keys(task.session, task.driver, task.gateway, visible, access), access
+
+
+def plan(users: Users, *disabled: str, goal: Any = None, **options: Any) -> Plan[Any]:
+    users.has_key(*disabled)
+    keys, _access = clients(users)
     wanted = goal or key_goal(**options)
     return key_plan.plan(wanted, keys.read(wanted))
 
@@ -151,7 +145,21 @@ DELETED = {"state": "absent", "in_use": "keep"}
 
 
 def on(used: str | None, name: str = "mybatch") -> dict[str, Any]:
-    return account(name, key=used, identity=system_assigned())
+    return account(name, key=used, identity=system_assigned(PRINCIPALS.get(name, PRINCIPAL)))
+
+
+def pool(used: str) -> dict[str, Any]:
+    """A pool with disks that use the key."""
+    disks = {"customerManagedKey": {"keyUrl": used}}
+    return {
+        "id": f"{account_id('pools')}/pools/pool",
+        "name": "pool",
+        "properties": {
+            "lastModified": "2020-01-01T00:00:00Z",
+            "deploymentConfiguration": {"virtualMachineConfiguration": {"diskEncryptionConfiguration": disks}},
+        },
+        "identity": {"userAssignedIdentities": {"id": {"principalId": PRINCIPALS["pools"]}}},
+    }
 
 
 PINNED, ELSEWHERE = on(f"{KEY}/{NEW}"), on(f"{KEY}2", "elsewhere")
@@ -190,14 +198,14 @@ def test_an_account_that_has_no_access_cannot_have_left_the_key() -> None:
     users = Users(PINNED, ELSEWHERE, ages={"elsewhere": DAY}, access=("mybatch",))
 
     assert plan(users, **DISABLED).changed
-    assert users.asked == ["accounts", "access", "mybatch", "pools"]
+    assert users.users_asked == ["accounts", "access", "mybatch", "pools"]
 
 
 def test_an_account_that_uses_another_key_does_not_count_for_unused_versions() -> None:
     users = Users(PINNED, ELSEWHERE, ages={"elsewhere": DAY}, access=BOTH)
 
     assert plan(users, goal=unused_goal()).changed
-    assert users.asked == ["accounts", "access", "mybatch", "pools"]
+    assert users.users_asked == ["accounts", "access", "mybatch", "pools"]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +238,7 @@ def test_only_what_decides_is_read(
 ) -> None:
     plan(users, *disabled, **options)
 
-    assert users.asked == asked
+    assert users.users_asked == asked
 
 
 @pytest.mark.parametrize(
@@ -247,7 +255,7 @@ def test_only_what_decides_is_read(
         ),
         pytest.param(Users(on(f"{KEY}/{MIDDLE}")), True, ["accounts"], id="uses the version"),
         pytest.param(
-            Users(disks=[disk("pool", f"{KEY}/{MIDDLE}")]),
+            Users(pools=[pool(f"{KEY}/{MIDDLE}")]),
             True,
             # The access of the pool's principal is read after the list of pools.
             ["accounts", "access", "pools", "access"],
@@ -264,18 +272,34 @@ def test_the_second_check_reads_the_same_again(users: Users, is_undone: bool, as
         assert refused.value.code == "in_use"
     else:
         assert not plan(users, MIDDLE, goal=first.goal).changed
-    assert users.asked == asked
+    assert users.users_asked == asked
 
 
 @pytest.mark.parametrize("options", [DISABLED, DELETED])
 def test_pools_count(options: dict[str, Any]) -> None:
-    pool = disk("pool", f"{KEY}/{MIDDLE}")
+    one = pool(f"{KEY}/{MIDDLE}")
 
-    assert plan(Users(disks=[pool]), **options).report["in_use_by"] == [pool["id"]]
-    for hidden in (Users(hidden=["/subscriptions/hidden"]), Users(unlisted_pools=True)):
-        with pytest.raises(Refused) as refused:
-            plan(hidden, **options)
-        assert refused.value.code == "users_unknown"
+    assert plan(Users(pools=[one]), **options).report["in_use_by"] == [one["id"]]
+
+
+@pytest.mark.parametrize("options", [DISABLED, DELETED])
+@pytest.mark.parametrize("hidden", [{"hidden": ["hidden"]}, {"pools": NO_RIGHT}], ids=["accounts", "pools"])
+def test_users_that_cannot_be_listed_are_unknown(options: dict[str, Any], hidden: dict[str, Any]) -> None:
+    with pytest.raises(Refused) as refused:
+        plan(Users(**hidden), **options)
+    assert refused.value.code == "users_unknown"
+
+
+@pytest.mark.parametrize("found", [[], Denied("403")], ids=["no vault", "not readable"])
+@pytest.mark.parametrize("options", [DISABLED, DELETED])
+def test_users_of_a_vault_that_cannot_be_read_are_unknown(options: dict[str, Any], found: Any) -> None:
+    """They may be in the subscription of the vault."""
+    users = Users()
+    users[refs.vaults_of(SUBSCRIPTION)] = found
+
+    with pytest.raises(Refused, match="myvault") as refused:
+        plan(users, **options)
+    assert refused.value.code == "users_unknown"
 
 
 def test_unused_versions() -> None:
@@ -290,11 +314,10 @@ def test_unused_versions() -> None:
 # Access
 
 
-def revoke(users: Any, **options: Any) -> Plan:
+def revoke(users: Users, **options: Any) -> Plan[Any]:
+    users[refs.vaults_of(SUBSCRIPTION)] = [vault(policy())]
     goal = access_goal(state="absent", in_use="keep", **options)
-    session: Any = SimpleNamespace(cache=Cache(RunFiles(None), lambda: "me"))
-    access = Access(session, SimpleNamespace(), users, SimpleNamespace(), users, users)  # type: ignore[arg-type]
-    return access_plan.plan(goal, access.read(goal))
+    return access_plan.plan(goal, clients(users)[1].read(goal))
 
 
 MANAGED = on(None, "managed")
@@ -310,7 +333,7 @@ def test_access_of_an_account_that_was_changed_inside_the_margin(age: float | No
 
     assert (kept.changed, kept.report["kept_until"]) == (kept_until is None, kept_until)
     # Only accounts that have the principal.
-    assert users.asked == ["accounts", "pools", "managed"]
+    assert users.users_asked == ["accounts", "pools", "managed"]
     assert kept.report["in_use_by"] == ([account_id("managed")] if kept_until else [])
 
 
@@ -318,4 +341,4 @@ def test_access_that_is_revoked_by_force_needs_no_times() -> None:
     users = Users(MANAGED, ages={"managed": DAY})
 
     assert revoke(users, force=True).changed
-    assert users.asked == ["accounts", "pools"]
+    assert users.users_asked == ["accounts", "pools"]

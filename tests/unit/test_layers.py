@@ -17,33 +17,31 @@ from sources import ROOT, UTILS, Import, Source, below_utils, sources, written
 # The first pattern that matches the name of a module below module_utils determines its layer.
 LAYERS = {
     r"_core\..+": "core",
-    r"_resources\.\w+\.document": "document",
-    # The rotation policy is a separate document of Key Vault.
-    r"_resources\.key\.rotation_policy": "document",
+    # Packages, which are empty, and the interface to Ansible.
+    r"_(?!cloud)\w+|_resources\.\w+(?<!visible)|_documents\.effects": "top",
+    r"_documents\..+": "document",
+    r"_azure\..+": "azure",
     r"_checks\..+": "check",
+    r"_questions\..+": "question",
     # What reads and changes Azure, or the run's store.
-    r"_resources\.\w+\.(client|overlay|reads)": "client",
-    r"_resources\.(key\.(evidence|newest)|encryption\.fleet)": "client",
+    r"_resources\.(visible|\w+\.client|key\.(evidence|newest)|encryption\.fleet)": "client",
     # What the tasks of a run share about a key, in the run's store.
     r"_resources\.key\.forced_versions": "shared",
     r"_resources\.\w+\.\w+": "plan",
     "_cloud": "composition root",
-    r"_azure\..+": "azure",
     r"_audit\..+": "audit",
-    # Packages, which are empty.
-    r"_\w+|_resources\.\w+": "top",
 }
 PURE = {"core", "document", "check"}
-# The layers that each layer may import. Modules of `plan` only from the same resource. No import closes a circle
-# (test_imports.py), so clients have an order.
+# The layers that each layer may import, from the bottom to the top. Modules of `plan` only from the same resource.
 MAY_IMPORT = {
     "core": {"core"},
     "document": {"core", "document"},
+    "azure": {"core", "document", "azure"},
     "check": PURE,
+    "question": {*PURE, "question"},
     "plan": {*PURE, "plan"},
-    "azure": {*PURE, "azure"},
-    "client": {*PURE, "azure", "plan", "client", "shared"},
     "shared": {*PURE, "azure", "plan"},
+    "client": {*PURE, "azure", "question", "plan", "shared", "client"},
     "composition root": {*PURE, "azure", "client"},
     "audit": {*PURE, "audit"},
 }
@@ -107,13 +105,20 @@ def test_every_file_is_in_a_layer() -> None:
     assert [util for util, name in layers.items() if name == "unknown"] == []
 
 
+def test_imports_point_down() -> None:
+    order = list(MAY_IMPORT)
+
+    for own, targets in MAY_IMPORT.items():
+        assert max(map(order.index, targets)) <= order.index(own)
+
+
 def test_each_resource_has_the_same_files() -> None:
     folder = ROOT / "plugins" / "module_utils" / "_resources"
     resources = sorted(path for path in folder.iterdir() if path.name != "__pycache__" and path.is_dir())
 
     assert [path.name for path in resources] == ["access", "account", "encryption", "key", "vault"]
     for path in resources:
-        assert {"goal.py", "document.py", "plan.py", "client.py"} <= {file.name for file in path.iterdir()}
+        assert {"goal.py", "plan.py", "client.py"} <= {file.name for file in path.iterdir()}
 
 
 def test_packages_are_empty() -> None:
@@ -134,12 +139,14 @@ BREACHES = [
     (f"{U}_core/plan.py", "from ansible.module_utils.basic import env_fallback"),
     (f"{U}_core/reconcile.py", "from .._checks import usage"),
     (f"{U}_core/reconcile.py", "from .._cloud import Cloud"),
-    (f"{U}_core/reconcile.py", "def late():\n    from .._resources.key.document import describe"),
+    (f"{U}_core/reconcile.py", "def late():\n    from .._documents.key import describe"),
     (f"{U}_checks/preflight.py", "from .._resources.key import plan"),
     (f"{U}_checks/preflight.py", "from .._resources.key.goal import Goal"),
     (f"{U}_checks/preflight.py", "from .._azure import sdk"),
-    (f"{R}key/document.py", "from .goal import Goal"),
-    (f"{R}key/document.py", "from ..._checks import usage"),
+    (f"{U}_documents/key.py", "from .._resources.key.goal import Goal"),
+    (f"{U}_documents/key.py", "from .._checks import usage"),
+    (f"{U}_documents/effects/key.py", "from ..._azure.predictions import Predictions"),
+    (f"{U}_azure/journal.py", "from .._checks import usage"),
     (f"{R}key/plan.py", "from ..vault.goal import Goal"),
     (f"{R}key/plan.py", "from ..vault import plan"),
     (f"{R}key/plan.py", "from .client import Keys"),
@@ -150,9 +157,12 @@ BREACHES = [
     (f"{R}vault/client.py", "from ..access.plan import plan"),
     (f"{R}key/newest.py", "from azure.core import exceptions"),
     (f"{R}key/client.py", "import azure.core"),
-    (f"{U}_azure/visible.py", "from .._resources.key.client import Keys"),
-    (f"{U}_azure/visible.py", "from .._resources.key.plan import plan"),
-    (f"{U}_azure/visible.py", "from ansible.module_utils.basic import AnsibleModule"),
+    (f"{U}_azure/driver.py", "from .._resources.key.client import Keys"),
+    (f"{U}_azure/driver.py", "from .._resources.key.plan import plan"),
+    (f"{U}_azure/driver.py", "from .._questions import vaults"),
+    (f"{U}_questions/vaults.py", "from .._azure.driver import Driver"),
+    (f"{U}_questions/vaults.py", "from .._resources.vault.client import Vaults"),
+    (f"{U}_azure/gateway.py", "from ansible.module_utils.basic import AnsibleModule"),
     (f"{U}_cloud.py", "from ._resources.key.plan import plan"),
     (f"{U}_audit/rules.py", "from .._resources.key.client import Keys"),
     (f"{U}_audit/rules.py", "from .._azure import sdk"),
@@ -177,16 +187,17 @@ def test_a_breach_is_found(tmp_path: Path, path: str, code: str) -> None:
 ALLOWED = {
     f"{U}_core/plan.py": "import dataclasses\nfrom .errors import CmkError",
     f"{U}_core/errors.py": "'''ansible and azure are only words here.'''",
-    f"{U}_checks/preflight.py": "from .._resources.vault import document\nfrom .usage import guard",
-    f"{R}key/document.py": "from ..vault.document import url\nfrom . import rotation_policy",
-    f"{R}key/plan.py": "from ..vault import document\nfrom . import present\nfrom ..._checks import usage",
+    f"{U}_checks/preflight.py": "from .._documents import vault\nfrom .usage import guard",
+    f"{U}_documents/key.py": "from .vault import url\nfrom . import rotation_policy",
+    f"{R}key/plan.py": "from ..._documents import vault\nfrom . import present\nfrom ..._checks import usage",
     f"{R}key/client.py": "from .goal import Goal\nfrom ..._azure import sdk",
     f"{U}_azure/gateway.py": "def send():\n    import azure.core",
-    f"{R}access/client.py": "from ..vault.reads import VaultReads",
+    f"{R}access/client.py": "from ..._questions import vaults\nfrom ..visible import VisibleAccounts",
+    f"{U}_questions/vaults.py": "from .._documents.access import allows\nfrom .._documents import refs",
     f"{R}key/newest.py": "from .forced_versions import ForcedVersions\nfrom ..._azure.session import Session",
     f"{U}_cloud.py": "from ._resources.vault.client import Vaults\nfrom ._azure.session import Session",
     f"{U}_azure/warm_up.py": "def warm_up():\n    import requests\n    from msal import application",
-    f"{U}_audit/rules.py": "from .._resources.vault import document\nfrom . import report",
+    f"{U}_audit/rules.py": "from .._documents import vault\nfrom . import report",
     f"{U}_module.py": "from ansible.module_utils.basic import AnsibleModule\nfrom ._cloud import Cloud",
     "plugins/modules/batch_encryption_audit.py": f"from {UTILS}._audit import audit",
     "plugins/modules/key.py": f"from {UTILS}._resources.key import plan as key_plan",

@@ -10,72 +10,108 @@ from __future__ import annotations
 
 import fcntl
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
-from types import SimpleNamespace
+from threading import Barrier, Lock
 from typing import Any
 
 import pytest
-from documents import DAY, NOW, key, listed, observed_key
+from azure_table import Table, task_of
+from documents import DAY, KEY, NOW, key, listed
 from goals import key_goal
-from plain_service import Plain
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, _hash
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, _hash, vault_lock
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import NotConverged, Rejected
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import TAG
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.client import Access
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.document import TAG, newest_known
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.client import Keys
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.newest import Newest
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.visible import HandledAccounts, VisibleAccounts
 
-DUE, FORCED = {"max_version_age": "P90D"}, {"new_version": True}
+DUE: dict[str, Any] = {"max_version_age": "P90D"}
+FORCED: dict[str, Any] = {"new_version": True}
+IDENTIFIER = parse_key_identifier(KEY, "key_identifier")
+NEWEST, VERSIONS = refs.key(IDENTIFIER), refs.versions_of(IDENTIFIER)
 
 
 def version(number: int) -> str:
     return f"{number:032x}"
 
 
-class KeyVault:
+class KeyVault(Table):
     """A key whose first version is older than 90 days, and its new versions."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(now=NOW)
         self.folder = folder
-        self.versions = [key(version(1), created=NOW - 100 * DAY)]
-        self.reads = 0
         self.takes = 0.0
-        # The number of versions that a replica of the vault does not show yet.
-        self.lag = 0
         self.refuses = False
+        # How many versions a replica of the vault does not show yet, as the newest one and in the list.
+        self._hidden = 0, 0
+        self._lock = Lock()
+        self.versions = [key(version(1), created=NOW - 100 * DAY)]
+        self._show()
 
     @property
     def count(self) -> int:
         return len(self.versions)
 
+    def hide(self, newest: int, in_list: int | None = None) -> None:
+        self._hidden = newest, newest if in_list is None else in_list
+        self._show()
+
+    def reads(self) -> int:
+        return self.reads_of(NEWEST)
+
     def add(self, *, created: int | None = None, tags: Any = None) -> None:
         """Create a version, like another task or user."""
         made = NOW - DAY + self.count if created is None else created
         self.versions.append(key(version(self.count + 1), created=made, tags=tags))
+        self._show()
+
+    def _show(self) -> None:
+        newest, in_list = (max(1, self.count - hidden) for hidden in self._hidden)
+        self[NEWEST] = self.versions[newest - 1]
+        self[VERSIONS] = [listed(one) for one in self.versions[:in_list]]
+        self.update({f"{KEY}/{version(number)}": one for number, one in enumerate(self.versions, 1)})
+
+    def read(self, where: str, otherwise: Any) -> Any:
+        with self._lock:
+            found = super().read(where, otherwise)
+        # The duration of the response.
+        time.sleep(self.takes)
+        return found
+
+    def write(self, method: str, ref: str, body: Any) -> Any:
+        with self._lock:
+            assert (method, ref) == ("POST", f"{KEY}/create")
+            if self.refuses:
+                raise Rejected("No.")
+            self.add(created=NOW - 60 + self.count, tags=body.get("tags"))
+            return self.versions[-1]
 
     def task(self, used: int | None = None, caller: str = "me", began: float | None = None, **wanted: Any) -> int:
         """The version that a host's task for an account returns. The playbook's task `began` now by default."""
         return self.number(self.look(used, caller, began, **wanted))
 
     def look(self, used: int | None = None, caller: str = "me", began: float | None = None, **wanted: Any) -> Outcome:
-        files = RunFiles(str(self.folder))
-        session: Any = SimpleNamespace(files=files, cache=Cache(files, lambda: caller), run=files.run)
+        session, driver, gateway = task_of(self, self.folder, caller=caller, wait_timeout=0)
         session.task_began = time.monotonic() if began is None else began
-        keys: Any = Keys(self, session)
+        visible = VisibleAccounts(session, driver, HandledAccounts(session.files))
+        keys = Keys(session, driver, gateway, visible, Access(session, driver, gateway, visible))
 
         def make(goal: key_goal_module.Goal) -> Outcome:
             assert self.is_locked()
             return converge(goal, keys, key_plan)
 
-        return Newest(session, keys).version(key_goal(**wanted), version(used) if used else None, make)
+        return Newest(session, driver, keys).version(key_goal(**wanted), version(used) if used else None, make)
 
     @staticmethod
     def number(outcome: Outcome) -> int:
@@ -88,37 +124,6 @@ class KeyVault:
             except BlockingIOError:
                 return True
         return False
-
-
-class Keys(Plain):
-    """The service of one task, which caches its reads until `forget` is called."""
-
-    def __init__(self, vault: KeyVault, session: Any) -> None:
-        self.vault = vault
-        self.session = session
-
-    def read(self, goal: key_goal_module.Goal) -> dict[str, Any]:
-        shown = self.session.cache.get(self._shown, "key")
-        newest = shown[-1]
-        if goal.at_least:
-            newest = newest_known(newest, [listed(one) for one in self.vault.versions], goal.at_least, self._named)
-        return {**observed_key(*shown), "key": newest}
-
-    def _shown(self) -> list[dict[str, Any]]:
-        shown = self.vault.versions[: max(1, self.vault.count - self.vault.lag)]
-        self.vault.reads += 1
-        # The duration of the response.
-        time.sleep(self.vault.takes)
-        return shown
-
-    def _named(self, name: str) -> Mapping[str, Any]:
-        return next(one for one in self.vault.versions if one["key"]["kid"].endswith(name))
-
-    def create(self, body: Mapping[str, Any], **_key: Any) -> None:
-        if self.vault.refuses:
-            raise Rejected("No.")
-        self.vault.add(created=NOW - 60 + self.vault.count, tags=body.get("tags"))
-        self.session.cache.changed("key")
 
 
 @pytest.fixture
@@ -146,6 +151,19 @@ def test_one_of_several_callers_makes_the_version(vault: KeyVault) -> None:
         came_to = list(tasks.map(lambda number: vault.task(used=1, caller=f"caller{number}", **DUE), range(4)))
 
     assert (vault.count, came_to) == (2, [2] * 4)
+
+
+def test_a_task_that_has_waited_for_the_lock_reads_again(vault: KeyVault) -> None:
+    """Another run has created the version meanwhile."""
+    with ThreadPoolExecutor(1) as tasks, vault_lock(RunFiles(str(vault.folder)), "myvault"):
+        waiting = tasks.submit(vault.task, 1, **DUE)
+        deadline = time.monotonic() + 10
+        while not vault.reads() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        vault.add()
+
+    assert (waiting.result(), vault.count) == (2, 2)
 
 
 def test_a_version_that_is_not_due_is_not_made(vault: KeyVault) -> None:
@@ -201,7 +219,7 @@ def test_hosts_of_a_task_share_a_read(vault: KeyVault) -> None:
     for _host in range(3):
         assert vault.task(used=1, began=began) == 1
 
-    assert vault.reads == 1
+    assert vault.reads() == 1
 
 
 def test_an_account_on_a_newer_version_than_the_shared_one_stays_there(vault: KeyVault) -> None:
@@ -217,16 +235,17 @@ def test_an_account_on_another_version_gets_the_newest_as_it_is_now(vault: KeyVa
     vault.task(1, **wanted)
     for _version in range(5):
         vault.add(created=NOW - 20 + vault.count)
-    newest, reads = vault.count, vault.reads
+    newest, reads = vault.count, vault.reads()
 
     assert vault.task(newest - 1, **wanted) == newest
-    assert vault.reads > reads
+    assert vault.reads() > reads
     assert vault.task(newest, **wanted) == newest
 
 
-def test_an_account_on_a_version_that_the_vault_does_not_show_yet_stays_there(vault: KeyVault) -> None:
+@pytest.mark.parametrize("in_list", [0, 1], ids=["the list shows it", "the list does not show it either"])
+def test_an_account_on_a_version_that_the_vault_does_not_show_yet_stays_there(vault: KeyVault, in_list: int) -> None:
     vault.add()
-    vault.lag = 1
+    vault.hide(1, in_list)
 
     assert vault.task(used=2) == 2
     assert vault.task(1) == 1
@@ -246,7 +265,7 @@ def test_tasks_that_wait_share_a_read(vault: KeyVault) -> None:
     with ThreadPoolExecutor(6) as tasks:
         assert set(tasks.map(task, range(6))) == {2}
 
-    assert vault.reads == 1
+    assert vault.reads() == 1
 
 
 def test_newest_version_is_read_again_for_each_task_of_the_playbook(vault: KeyVault) -> None:
@@ -267,17 +286,17 @@ def test_another_caller_reads_again_after_a_forced_version(vault: KeyVault) -> N
 def test_a_forced_version_is_made_after_the_newest_as_it_is_now(vault: KeyVault) -> None:
     outcome = vault.look(1, **FORCED)
 
-    assert vault.reads == 2
+    assert vault.reads() == 2
     assert outcome.before["version"] == version(1)
     assert outcome.after["previous_version"] == version(1)
 
 
 def test_a_version_that_is_never_shown_counts(vault: KeyVault) -> None:
-    vault.lag = 1
+    vault.hide(1)
     with pytest.raises(NotConverged) as failed:
         vault.look(**FORCED)
     assert failed.value.facts["applied"] == ["create"]
-    vault.lag = 0
+    vault.hide(0)
 
     assert vault.task(**FORCED) == 2
     assert vault.count == 2

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Refused, Unavailable
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, SentWrites
 
 CONNECTION = {
     **dict.fromkeys(("subscription_id", "tenant", "client_id", "secret", "x509_certificate_path", "profile")),
@@ -108,9 +108,9 @@ def test_a_change_is_checked_again_after_a_task_in_another_process(tmp_path: Pat
     """It may have enabled the version."""
     maker = Maker(tmp_path)
     assert [maker.task().changed for _task in range(2)] == [True, False]
-    Cache(RunFiles(str(tmp_path)), str).changed("vault")
+    Journal(RunFiles(str(tmp_path)), SentWrites()).mark("vault")
     assert not maker.task().changed
-    Cache(RunFiles(str(tmp_path)), str).changed()
+    Journal(RunFiles(str(tmp_path)), SentWrites()).mark()
 
     assert maker.task().changed
 

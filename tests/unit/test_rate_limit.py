@@ -9,17 +9,19 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from azure_table import Table, task_of
 from clocks import Clock, clock_of
+from documents import account, account_id
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure import cache as cache_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import driver as driver_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import rate_limit
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.rate_limit import Bucket, Buckets, Patience, bucket_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
@@ -29,6 +31,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Re
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 
 ARM = "https://management.azure.com/subscriptions/S-1"
 CHECK_NAME = f"{ARM}/providers/Microsoft.KeyVault/checkNameAvailability?api-version=1"
@@ -308,7 +311,7 @@ def test_the_waits_of_a_request_together_are_no_longer_than_the_task_may_take(cl
 
 
 def date(seconds: float) -> str:
-    return format_datetime(datetime.now(timezone.utc) + timedelta(seconds=seconds), usegmt=True)
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
 
 
 def test_a_date_in_retry_after(clock: Clock) -> None:
@@ -389,15 +392,21 @@ def test_in_check_mode_a_task_does_not_wait_longer(is_check: bool) -> None:
 
 def test_a_read_begins_after_its_wait(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks that change something during the wait share the read."""
-    monkeypatch.setattr(cache_module, "time", rate_limit.time)
+    monkeypatch.setattr(driver_module, "time", clock)
     paced = Paced(clock)
     for _request in range(500):
         paced.buckets.acquire(READS)
     began = clock.now
 
+    class Busy(Table):
+        def read(self, where: str, otherwise: Any) -> Any:
+            paced.send()
+            return super().read(where, otherwise)
+
+    read = refs.account(account_id())
+    table = Busy({read: account()})
     for _task in range(2):
-        cache = cache_module.Cache(RunFiles(str(tmp_path)), lambda: "me")
-        assert cache.get(lambda: paced.send().status_code, "account", not_before=began + 5) == 200
+        assert task_of(table, tmp_path).driver.get(read, began + 5) == account()
     assert len(paced.azure.asked) == 1
 
 

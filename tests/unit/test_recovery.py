@@ -13,7 +13,7 @@ from documents import KEY, NEW, NOW, VAULT_ID, account, diagnosed, key, policy, 
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.recovery import require_recoverable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Rejected, Unavailable
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.document import NotShown, availability
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import NotShown, availability
 
 ALL = ("vault", "network", "key", "access")
 LOST = Rejected("Batch refuses.", azure={"code": "KeyVaultKeyNotAccessible"})
@@ -38,7 +38,7 @@ def unusable(reason: CmkError | None = LOST, **more: Any) -> dict[str, Any]:
 
 def refused(observed: dict[str, Any], allowed: tuple[str, ...] = ALL, *, pools_show: bool = False) -> CmkError:
     with pytest.raises(CmkError) as failed:
-        require_recoverable(observed, allowed, pools_show=pools_show)
+        require_recoverable("mybatch", observed, allowed, pools_show=pools_show)
     return failed.value
 
 
@@ -56,7 +56,7 @@ def refused(observed: dict[str, Any], allowed: tuple[str, ...] = ALL, *, pools_s
     ],
 )
 def test_an_account_that_the_allowed_repairs_recover(observed: dict[str, Any], allowed: tuple[str, ...]) -> None:
-    require_recoverable(observed, allowed, pools_show=False)
+    require_recoverable("mybatch", observed, allowed, pools_show=False)
 
     for missing in allowed:
         failure = refused(observed, tuple(one for one in ALL if one != missing))
@@ -73,7 +73,7 @@ def test_an_account_that_the_allowed_repairs_recover(observed: dict[str, Any], a
     ],
 )
 def test_a_cause_that_hides_other_causes_has_a_warning(observed: dict[str, Any], warned: bool) -> None:
-    warnings = require_recoverable(observed, ALL, pools_show=False)
+    warnings = require_recoverable("mybatch", observed, ALL, pools_show=False)
 
     assert ["more repairs may" in warning for warning in warnings] == [True] * warned
 
@@ -91,7 +91,7 @@ def test_an_account_that_nothing_recovers(observed: dict[str, Any]) -> None:
 
     assert failure.code == "not_recoverable"
     assert failure.facts["causes"][0]["name"] in failure.msg
-    assert failure.msg.endswith("Nothing was changed.")
+    assert failure.msg.endswith("This task changed nothing.")
 
 
 def test_all_reasons_are_reported() -> None:
@@ -132,7 +132,7 @@ def test_a_blocked_caller_may_wait_for_a_repair_of_others_that_the_pools_confirm
     observed = survey(vault=recent, bundle=BLOCKED, versions=None)
 
     if is_confirmed:
-        assert require_recoverable(observed, ALL, pools_show=True) == ()
+        assert require_recoverable("mybatch", observed, ALL, pools_show=True) == ()
     else:
         assert refused(observed, pools_show=False).code == "network_denied"
 
@@ -148,13 +148,13 @@ def test_an_unavailable_account_without_a_cause(changed_at: str, is_refused: boo
         failure = refused(observed)
         assert (failure.code, "no cause was found" in failure.msg) == ("account_unavailable", True)
     else:
-        assert require_recoverable(observed, ALL, pools_show=False) == ()
+        assert require_recoverable("mybatch", observed, ALL, pools_show=False) == ()
 
 
 def test_an_account_that_may_be_unavailable_is_repaired() -> None:
     doubtful = NotShown(["The version is disabled."])
 
-    require_recoverable(unusable(doubtful), ALL, pools_show=False)
+    require_recoverable("mybatch", unusable(doubtful), ALL, pools_show=False)
     assert "may not be available" in refused(unusable(doubtful), ()).msg
 
 
@@ -165,8 +165,8 @@ def test_availability_that_the_caller_may_not_read() -> None:
 
 
 def test_an_available_account_is_not_repaired() -> None:
-    assert require_recoverable(survey(None), ALL, pools_show=False) == ()
-    (warning,) = require_recoverable(survey(None, vault=vault()), (), pools_show=False)
+    assert require_recoverable("mybatch", survey(None), ALL, pools_show=False) == ()
+    (warning,) = require_recoverable("mybatch", survey(None, vault=vault()), (), pools_show=False)
 
     assert all(part in warning for part in ("access_missing", "so nothing is repaired"))
 
@@ -176,6 +176,6 @@ def test_an_account_on_a_microsoft_managed_key(reason: CmkError | None) -> None:
     observed = {"account": account(), "unavailable_reason": reason, "diagnosis": None}
 
     if reason is None:
-        assert require_recoverable(observed, ALL, pools_show=False) == ()
+        assert require_recoverable("mybatch", observed, ALL, pools_show=False) == ()
     else:
         assert refused(observed).code == "account_unavailable"

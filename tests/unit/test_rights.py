@@ -6,36 +6,29 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
-from documents import VAULT_ID, policy, vault
+from azure_table import Several, Table, task_of
+from documents import SUBSCRIPTION, VAULT_ID, policy, vault
 from plain_service import Plain
+from sources import ROOT
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.cache import Cache
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks.rights import Needed
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step, step
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Needed, Plan, step
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.access import allows
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.client import CallerRights
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.document import allows
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.goal import AccessWrites
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.goal import AccountWrites
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.goal import EncryptionWrites
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import KeyWrites
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.goal import VaultWrites
 
 READ = "Microsoft.Batch/batchAccounts/read"
 
 
-def permission(*actions: str, but: tuple[str, ...] = (), data: bool = False) -> dict[str, Any]:
+def permission(*actions: str, but: tuple[str, ...] = (), data: bool = False) -> Any:
     granted, excepted = ("dataActions", "notDataActions") if data else ("actions", "notActions")
     return {"actions": [], "notActions": [], "dataActions": [], "notDataActions": [], granted: actions, excepted: but}
 
@@ -63,7 +56,7 @@ def permission(*actions: str, but: tuple[str, ...] = (), data: bool = False) -> 
         pytest.param([{"actions": None}, {"actions": [READ], "notActions": None}], True, id="nulls"),
     ],
 )
-def test_an_action(permissions: list[dict[str, Any]], allowed: bool) -> None:
+def test_an_action(permissions: Any, allowed: bool) -> None:
     assert allows(permissions, READ) is allowed
 
 
@@ -77,9 +70,11 @@ def test_a_data_action() -> None:
 
 # Before a plan's first step
 
-SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
-GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg"
+IN_SUBSCRIPTION = f"/subscriptions/{SUBSCRIPTION}"
+GROUP = f"{IN_SUBSCRIPTION}/resourceGroups/rg"
 ACCOUNT = f"{GROUP}/providers/Microsoft.Batch/batchAccounts/mybatch"
+VAULT_GROUP = f"{IN_SUBSCRIPTION}/resourceGroups/rg-keys"
+SCOPES = {"group": GROUP, "account": ACCOUNT, "vault_group": VAULT_GROUP, "vault_scope": VAULT_ID}
 WRITE = "Microsoft.Batch/batchAccounts/write"
 CREATE = "Microsoft.KeyVault/vaults/keys/create/action"
 POOLS = "Microsoft.Batch/batchAccounts/pools/read"
@@ -87,44 +82,28 @@ SET = [*rights.to_set_encryption("rg", "mybatch")]
 MAKE_KEY = rights.to_use_key("create", "myvault")
 
 
-class Resources:
-    """The caller's permissions at each scope; an error if they cannot be read."""
-
-    def __init__(self, **allowed: Any) -> None:
-        self.allowed = allowed
-
-    def permissions(self, scope: str) -> Any:
-        name = {GROUP: "group", ACCOUNT: "account"}.get(scope, "vault_scope")
-        found = self.allowed.get(name, [])
-        if isinstance(found, CmkError):
-            raise found
-        return found
-
-
-class Session:
-    subscription_id = SUBSCRIPTION
-
-    def __init__(self, *, predicts: bool) -> None:
-        self.cache = Cache(RunFiles(None), lambda: "me")
-        self.predicts = predicts
+def azure(found: Any = None, **allowed: Any) -> Table:
+    """`found` is the vault, or the error if vaults cannot be listed. `allowed` has the caller's permissions at SCOPES,
+    or the error if they cannot be read."""
+    listed = found if isinstance(found, CmkError) else [found] if found else []
+    table = Table(
+        {
+            refs.vaults_of(SUBSCRIPTION): listed,
+            refs.groups_of(SUBSCRIPTION): [{"name": "rg"}],
+            refs.permissions_at(IN_SUBSCRIPTION): [permission("*/read")],
+        }
+    )
+    table.update({refs.permissions_at(SCOPES[name]): permissions for name, permissions in allowed.items()})
+    return table
 
 
-class Vaults:
-    def __init__(self, found: Any = None) -> None:
-        self.found = found
-
-    def find(self, _name: str, _group: Any, _not_before: Any) -> Any:
-        if isinstance(self.found, CmkError):
-            raise self.found
-        return self.found
-
-    def get(self, _group: str, _name: str) -> Any:
-        return self.found
+def rights_of(table: Table, folder: Path | None = None, *, predicts: bool = False) -> CallerRights:
+    task = task_of(table, folder, predicts=predicts)
+    return CallerRights(task.session, task.driver)
 
 
-def require(*needed: Needed, vault: Any = None, predicts: bool = False, **allowed: Any) -> tuple[str, ...]:
-    session = Session(predicts=predicts)
-    return CallerRights(session, Resources(**allowed), Vaults(vault)).require(needed)  # type: ignore[arg-type]
+def require(*needed: Needed, found: Any = None, predicts: bool = False, **allowed: Any) -> tuple[str, ...]:
+    return rights_of(azure(found, **allowed), predicts=predicts).require(needed)
 
 
 def lacks(action: str, *needed: Needed, **options: Any) -> None:
@@ -153,17 +132,17 @@ def test_a_right_at_the_group_or_at_the_resource_is_enough() -> None:
 def test_unreadable_permissions_do_not_refuse() -> None:
     require(*SET, group=Denied("no"), account=Denied("no"))
     require(*SET, group=[], account=NotFound("none"))
-    require(MAKE_KEY, vault=Denied("no"))
-    require(MAKE_KEY, vault=None)
+    require(MAKE_KEY, found=Denied("no"))
+    require(MAKE_KEY, found=None)
 
 
 def test_writes_of_several_resources_need_their_rights() -> None:
-    lacks(CREATE, *SET, MAKE_KEY, vault=vault(rbac=True), group=[permission(WRITE, POOLS)])
+    lacks(CREATE, *SET, MAKE_KEY, found=vault(rbac=True), group=[permission(WRITE, POOLS)])
 
 
 def test_keys_by_role() -> None:
-    lacks(CREATE, MAKE_KEY, vault=vault(rbac=True), vault_scope=[permission("*")])
-    require(MAKE_KEY, vault=vault(rbac=True), vault_scope=[permission(CREATE, data=True)])
+    lacks(CREATE, MAKE_KEY, found=vault(rbac=True), vault_scope=[permission("*")])
+    require(MAKE_KEY, found=vault(rbac=True), vault_scope=[permission(CREATE, data=True)])
 
 
 @pytest.mark.parametrize(
@@ -174,82 +153,69 @@ def test_keys_by_policy(permissions: list[str], missing: bool) -> None:
     document = vault(policy("a-group", keys=permissions))
 
     if missing:
-        lacks("the key permission create", MAKE_KEY, vault=document)
+        lacks("the key permission create", MAKE_KEY, found=document)
     else:
-        require(MAKE_KEY, vault=document)
+        require(MAKE_KEY, found=document)
 
 
-AT = {"group": "rg", "name": "mybatch"}
-KEY = {"vault": "v", "name": "key"}
 ASSIGNMENTS = "Microsoft.Authorization/roleAssignments"
 KEYS = "Microsoft.KeyVault/vaults/keys"
-EACH_WRITE = [
-    (account_goal, step(AccountWrites.create, **AT, body={"properties": {"encryption": {}}}), WRITE),
-    (account_goal, step(AccountWrites.update, **AT, body={}), WRITE),
-    (account_goal, step(AccountWrites.delete, **AT), "Microsoft.Batch/batchAccounts/delete"),
-    (
-        encryption_goal,
-        step(EncryptionWrites.set_encryption, **AT, body={}, evidence=None, even_if_unavailable=False),
-        WRITE,
-    ),
-    (vault_goal, step(VaultWrites.create, **AT, body={}), "Microsoft.KeyVault/vaults/write"),
-    (vault_goal, step(VaultWrites.update, **AT, body={}), "Microsoft.KeyVault/vaults/write"),
-    (vault_goal, step(VaultWrites.delete, **AT), "Microsoft.KeyVault/vaults/delete"),
-    (vault_goal, step(VaultWrites.restore_access, **AT), "Microsoft.KeyVault/vaults/write"),
-    (
-        access_goal,
-        step(AccessWrites.set_policy, vault_id=VAULT_ID, operation="add", entry={}),
-        "Microsoft.KeyVault/vaults/accessPolicies/write",
-    ),
-    (
-        access_goal,
-        step(AccessWrites.assign, scope=VAULT_ID, name="", role="", principal=""),
-        f"{ASSIGNMENTS}/write",
-    ),
-    (
-        access_goal,
-        step(AccessWrites.unassign, assignment_id=f"{VAULT_ID}/providers/{ASSIGNMENTS}/1"),
-        f"{ASSIGNMENTS}/delete",
-    ),
-    (key_goal, step(KeyWrites.create, **KEY, body={}), CREATE),
-    (key_goal, step(KeyWrites.update, **KEY, version="1", body={}), f"{KEYS}/update/action"),
-    (key_goal, step(KeyWrites.delete, **KEY), f"{KEYS}/delete"),
-    (key_goal, step(KeyWrites.recover, **KEY), f"{KEYS}/recover/action"),
-    (
-        key_goal,
-        step(KeyWrites.set_rotation_policy, **KEY, policy={}),
-        "Microsoft.KeyVault/vaults/keyrotationpolicies/write",
-    ),
+EACH_WRITE: list[tuple[Sequence[Needed], str]] = [
+    (rights.to_create_account("rg"), WRITE),
+    ([rights.to_change_account("rg", "mybatch")], WRITE),
+    ([rights.to_delete_account("rg", "mybatch")], "Microsoft.Batch/batchAccounts/delete"),
+    (rights.to_set_encryption("rg", "mybatch"), WRITE),
+    ([rights.to_create_vault("rg")], "Microsoft.KeyVault/vaults/write"),
+    ([rights.to_change_vault("rg", "myvault")], "Microsoft.KeyVault/vaults/write"),
+    ([rights.to_delete_vault("rg", "myvault")], "Microsoft.KeyVault/vaults/delete"),
+    ([rights.to_change_policies(VAULT_ID)], "Microsoft.KeyVault/vaults/accessPolicies/write"),
+    ([rights.to_assign_role(VAULT_ID)], f"{ASSIGNMENTS}/write"),
+    ([rights.to_unassign_role(f"{VAULT_ID}/providers/{ASSIGNMENTS}/1")], f"{ASSIGNMENTS}/delete"),
+    ([rights.to_use_key("create", "myvault")], CREATE),
+    ([rights.to_use_key("update", "myvault")], f"{KEYS}/update/action"),
+    ([rights.to_use_key("delete", "myvault")], f"{KEYS}/delete"),
+    ([rights.to_use_key("recover", "myvault")], f"{KEYS}/recover/action"),
+    ([rights.to_use_key("setrotationpolicy", "myvault")], "Microsoft.KeyVault/vaults/keyrotationpolicies/write"),
 ]
-# This write needs no rights, because it only waits.
-WAITS = {EncryptionWrites.wait_until_available}
 
 
 def needs(action: str, *needed: Needed, found: Any = None) -> None:
     """Check that the rights require this action, and otherwise only reads."""
-    lacks(action, *needed, vault=found)
+    lacks(action, *needed, found=found)
     held = permission(action, data="/keys/" in action or "keyrotation" in action)
     reads = permission("*/read"), permission("*/read", data=True)
-    require(*needed, vault=found, group=[held, *reads], vault_scope=[held, *reads])
+    require(*needed, found=found, group=[held, *reads], vault_group=[held, *reads])
 
 
-@pytest.mark.parametrize(("writes", "step", "action"), EACH_WRITE, ids=lambda one: getattr(one, "name", None))
-def test_each_step_requires_its_action(writes: Any, step: Step[Any], action: str) -> None:
-    needs(action, *writes.NEEDED.by([step]), found=vault(rbac=True))
+@pytest.mark.parametrize(("needed", "action"), EACH_WRITE)
+def test_each_write_requires_its_action(needed: Sequence[Needed], action: str) -> None:
+    needs(action, *needed, found=vault(rbac=True))
 
 
-@pytest.mark.parametrize("protocol", [AccessWrites, AccountWrites, EncryptionWrites, KeyWrites, VaultWrites])
-def test_the_rights_of_each_write_are_known(protocol: type) -> None:
-    writes = {value for name, value in vars(protocol).items() if not name.startswith("_") and name != "read"}
+def functions_with_steps() -> Iterator[tuple[str, ast.FunctionDef]]:
+    for path in sorted((ROOT / "plugins/module_utils/_resources").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and "step" in map(called, ast.walk(node)):
+                yield path.name, node
 
-    assert writes
-    assert writes - WAITS <= {step.write for _writes, step, _action in EACH_WRITE}
+
+def called(node: ast.AST) -> str:
+    """The name of the function or method that the node calls."""
+    of = node.func if isinstance(node, ast.Call) else None
+    return of.id if isinstance(of, ast.Name) else of.attr if isinstance(of, ast.Attribute) else ""
+
+
+def test_each_step_names_its_rights() -> None:
+    found = [(file, one) for file, one in functions_with_steps() if not one.name.startswith("test")]
+
+    assert len(found) > 10
+    assert [f"{file}: {one.name}" for file, one in found if "needing" not in map(called, ast.walk(one))] == []
 
 
 def test_assigning_an_identity_requires_its_right() -> None:
     identity = f"{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/one"
-    body = {"identity": {"userAssignedIdentities": {identity: {}}}}
-    needed = account_goal.NEEDED.by([step(AccountWrites.update, **AT, body=body)])
+    body: dict[str, Any] = {"identity": {"userAssignedIdentities": {identity: {}}}}
+    needed = [rights.to_change_account("rg", "mybatch"), *rights.to_assign_identities(body)]
 
     lacks("Microsoft.ManagedIdentity/userAssignedIdentities/assign/action", *needed, group=[permission(WRITE)])
 
@@ -264,18 +230,65 @@ SEES = [*SET, rights.to_see_access("myvault", None)]
 
 
 def test_right_to_read_access_is_required_before_a_new_version() -> None:
-    may = {"group": [permission(WRITE, POOLS)]}
+    may: dict[str, Any] = {"group": [permission(WRITE, POOLS)]}
 
-    lacks(f"{ASSIGNMENTS}/read", *SEES, vault=vault(rbac=True), **may)
-    lacks("Microsoft.KeyVault/vaults/read", *SEES, vault=vault(), **may)
-    lacks("Microsoft.KeyVault/vaults/read", *SEES, vault=Denied("no"), **may)
-    require(*SEES, vault=None, **may)
+    lacks(f"{ASSIGNMENTS}/read", *SEES, found=vault(rbac=True), **may)
+    lacks("Microsoft.KeyVault/vaults/read", *SEES, found=vault(), **may)
+    lacks("Microsoft.KeyVault/vaults/read", *SEES, found=Denied("no"), **may)
+    require(*SEES, found=None, **may)
     with pytest.raises(Denied, match=r"KeyVault/vaults/read at the key vault \w+\. Nor may you see groups\. Grant"):
-        require(*SEES, vault=Denied("Nor may you see groups."), **may)
+        require(*SEES, found=Denied("Nor may you see groups."), **may)
 
 
-def test_waiting_needs_no_right() -> None:
-    assert [*encryption_goal.NEEDED.by([step(EncryptionWrites.wait_until_available, **AT)])] == []
+def test_rights_that_were_granted_meanwhile_are_found() -> None:
+    """Another task of the run may have read the permissions before."""
+    table = azure(group=Several([], [permission(WRITE, POOLS)]))
+
+    assert rights_of(table).require(SET) == ()
+    with pytest.raises(Denied):
+        rights_of(azure(group=[])).require(SET)
+
+
+def test_a_vault_that_is_no_longer_hidden_is_found() -> None:
+    table = azure(group=[permission(WRITE, POOLS)], vault_group=[permission("*/read")])
+    table[refs.vaults_of(SUBSCRIPTION)] = Several(Denied("no"), [vault(rbac=True)])
+
+    assert rights_of(table).require(SEES) == ()
+
+
+def test_tasks_share_the_permissions_at_a_resource_group(tmp_path: Path) -> None:
+    table = azure(group=[permission(WRITE, POOLS)])
+    for name in ("mybatch", "another"):
+        rights_of(table, tmp_path).require([*rights.to_set_encryption("rg", name)])
+
+    assert table.asked == [f"{GROUP}/providers/Microsoft.Authorization/permissions".lower()]
+
+
+def test_a_vault_is_looked_for_in_its_resource_group_and_once() -> None:
+    table = azure(vault_scope=[permission("*/read"), permission("*", data=True)])
+    table[refs.vault(VAULT_ID)] = vault(rbac=True)
+
+    rights_of(table).require([rights.to_see_access("myvault", "rg-keys"), MAKE_KEY])
+
+    assert table.reads_of(refs.vault(VAULT_ID)) == 1
+    assert table.reads_of(refs.vaults_of(SUBSCRIPTION)) == 0
+
+
+def test_missing_rights_are_listed_without_an_error() -> None:
+    found = rights_of(azure(vault(rbac=True), group=[permission(WRITE)])).missing([*SET, MAKE_KEY])
+
+    assert found == (f"The caller lacks {POOLS} at {ACCOUNT}.", f"The caller lacks {CREATE} at {VAULT_ID}.")
+
+
+def test_all_missing_rights_are_in_the_error() -> None:
+    with pytest.raises(Denied) as denied:
+        require(*SET, MAKE_KEY, found=vault(rbac=True))
+
+    assert denied.value.facts["missing_rights"] == [
+        {"action": WRITE, "scope": ACCOUNT},
+        {"action": POOLS, "scope": ACCOUNT},
+        {"action": CREATE, "scope": VAULT_ID},
+    ]
 
 
 # Before the first write
@@ -293,20 +306,20 @@ class Service(Plain):
 
 
 class Planner:
-    def plan(self, goal: Any, observed: Any) -> Plan:
-        return Plan(goal, {}, {}, () if observed else (step(Service.write),))
+    def plan(self, goal: Any, observed: Any) -> Plan[Any]:
+        return Plan(goal, {}, {}, () if observed else (step(Service.write).needing(MAKE_KEY),))
 
 
 def test_rights_are_checked_before_the_first_write() -> None:
     service = Service()
 
-    def refuse(steps: Any) -> None:
-        assert (list(steps), service.written) == ([step(Service.write)], [])
+    def refuse(needed: Sequence[Needed]) -> tuple[str, ...]:
+        assert (list(needed), service.written) == ([MAKE_KEY], [])
         raise Denied("no")
 
     with pytest.raises(Denied):
         converge(None, service, Planner(), rights=refuse)
     assert service.written == []
-    done = converge(None, service, Planner(), rights=lambda _steps: ("it lacks",))
+    done = converge(None, service, Planner(), rights=lambda _needed: ("it lacks",))
     assert (done.changed, done.warnings) == (True, ("it lacks",))
     assert not converge(None, service, Planner(), rights=refuse).changed

@@ -262,10 +262,10 @@ def test_unused_versions_are_disabled_on_request_after_the_account_was_moved() -
             "switch",
             {"cmk_new_key_identifier": ELSEWHERE, "cmk_disable_key": KEY},
             "__switch_previous",
-            "keyvault_cmk_key",
+            "keyvault_cmk_key_state",
         ),
-        ("revert", {"cmk_revert_key": "disable"}, "__revert_key", "keyvault_cmk_key"),
-        ("revert", {"cmk_revert_key": "delete"}, "__revert_key", "keyvault_cmk_key"),
+        ("revert", {"cmk_revert_key": "disable"}, "__revert_key", "keyvault_cmk_key_state"),
+        ("revert", {"cmk_revert_key": "delete"}, "__revert_key", "keyvault_cmk_key_state"),
         ("revert", {"cmk_revert_access": "revoke"}, "__revert_access", "keyvault_cmk_access"),
     ],
 )
@@ -313,8 +313,8 @@ def test_a_switch_from_any_key() -> None:
 def test_the_key_that_accounts_have_left_is_disabled_if_it_is_named() -> None:
     run = switch(cmk_disable_key=KEY)
 
-    assert run.modules[2:] == ["keyvault_cmk_key"]
-    key = run.options("keyvault_cmk_key")
+    assert run.modules[2:] == ["keyvault_cmk_key_state"]
+    key = run.options("keyvault_cmk_key_state")
     assert (key["key_identifier"], key["state"], key["in_use"], key["unused_for"]) == (KEY, "disabled", "keep", "P7D")
 
 
@@ -345,8 +345,8 @@ def test_key_and_access_are_kept_by_default() -> None:
 def test_key_and_access_are_removed_last_unless_accounts_may_use_them(asked: str, state: str) -> None:
     run = revert(cmk_revert_key=asked, cmk_revert_access="revoke", cmk_unused_for="P2D")
 
-    assert run.modules == ["batch_encryption", "keyvault_cmk_key", "keyvault_cmk_access"]
-    key, access = run.options("keyvault_cmk_key"), run.options("keyvault_cmk_access")
+    assert run.modules == ["batch_encryption", "keyvault_cmk_key_state", "keyvault_cmk_access"]
+    key, access = run.options("keyvault_cmk_key_state"), run.options("keyvault_cmk_access")
     assert (key["state"], key["in_use"], key["name"], key["unused_for"]) == (state, "keep", "batch", "P2D")
     assert (access["state"], access["in_use"], access["account_name"]) == ("absent", "keep", "mybatch")
     assert access["unused_for"] == "P2D"
@@ -358,19 +358,17 @@ DIAGNOSED: dict[str, Any] = {
     "key_identifier": PINNED_OLD,
     "vault_name": "myvault",
     "key_name": "batch",
-    "diagnosis": {
-        "vault": {"subscription_id": "s", "resource_group": "rg-keys", "name": "myvault"},
-        "causes": [],
-        "key_identifiers": [PINNED_OLD, PINNED_NEW],
-    },
+    "vault": {"subscription_id": "s", "resource_group": "rg-keys", "name": "myvault"},
+    "causes": [],
+    "key_identifiers": [PINNED_OLD, PINNED_NEW],
 }
-INFO = "batch_encryption_info"
+DIAGNOSIS = "batch_encryption_diagnosis"
 WAIT = "batch_encryption"
 
 
 def recover(*repairs: str, **asked: Any) -> Run:
     causes = [{"name": "key_deleted"}] if "key" in repairs else []
-    found = {**DIAGNOSED, "repairs": list(repairs), "diagnosis": {**DIAGNOSED["diagnosis"], "causes": causes}}
+    found = {**DIAGNOSED, "repairs": list(repairs), "causes": causes}
     returns: Any = dict.fromkeys(("__recover_before", "__recover_in_vault", "__recover_in_key"), found)
     return Run("recover", returns, **asked)
 
@@ -378,18 +376,21 @@ def recover(*repairs: str, **asked: Any) -> Run:
 @pytest.mark.parametrize(
     ("repairs", "modules"),
     [
-        ((), [INFO, WAIT]),
-        (("vault",), [INFO, "keyvault_cmk_vault", INFO, WAIT]),
-        (("network",), [INFO, "keyvault_cmk_vault", INFO, WAIT]),
-        (("key",), [INFO, "keyvault_cmk_key", INFO, "keyvault_cmk_key", "keyvault_cmk_key", WAIT]),
-        (("access",), [INFO, "keyvault_cmk_access", WAIT]),
+        ((), [DIAGNOSIS, WAIT]),
+        (("vault",), [DIAGNOSIS, "keyvault_cmk_vault", DIAGNOSIS, WAIT]),
+        (("network",), [DIAGNOSIS, "keyvault_cmk_vault", DIAGNOSIS, WAIT]),
+        (
+            ("key",),
+            [DIAGNOSIS, "keyvault_cmk_key_state", DIAGNOSIS, "keyvault_cmk_key_state", "keyvault_cmk_key_state", WAIT],
+        ),
+        (("access",), [DIAGNOSIS, "keyvault_cmk_access", WAIT]),
     ],
 )
 def test_a_diagnosis_follows_each_repair_that_may_show_more(repairs: tuple[str, ...], modules: list[str]) -> None:
     run = recover(*repairs, cmk_recover_repairs=["key"])
 
     assert run.modules == modules
-    assert all(options["allowed_repairs"] == ["key"] for module, options in run.tasks if module == INFO)
+    assert all(options["allowed_repairs"] == ["key"] for module, options in run.tasks if module == DIAGNOSIS)
     wait = run.options(WAIT)
     assert (wait["key_identifier"], wait["version_mode"], wait["wait_until_available"]) == (PINNED_OLD, "keep", True)
 
@@ -402,4 +403,6 @@ def test_the_versions_that_the_account_needs_are_enabled() -> None:
 
 
 def test_an_account_without_a_key_is_not_waited_for() -> None:
-    assert Run("recover", {"__recover_before": {"exists": False, "repairs": []}}).modules == [INFO]
+    found = {**DIAGNOSED, "key_identifier": None, "key_identifiers": [], "repairs": []}
+
+    assert Run("recover", {"__recover_before": found}).modules == [DIAGNOSIS]

@@ -12,7 +12,7 @@ import pytest
 from documents import rotation_policy
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import rotation_policy as key_rotation_policy
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import rotation_policy as key_rotation_policy
 
 
 def policy_of(**options: str) -> dict[str, str | None]:

@@ -292,6 +292,20 @@ def test_messages_of_the_sdks_are_not_shown(
     assert "secret" not in "".join(capfd.readouterr())
 
 
+def test_blocks_without_a_log_may_overlap(caplog: pytest.LogCaptureFixture) -> None:
+    """A thread may still request a token after the end of its task."""
+    task, thread = azure_sdk.unlogged(), azure_sdk.unlogged()
+    with caplog.at_level(logging.DEBUG):
+        task.__enter__()
+        thread.__enter__()
+        task.__exit__(None, None, None)
+        logging.getLogger("azure.identity").info("secret")
+        thread.__exit__(None, None, None)
+        logging.getLogger("azure.identity").info("seen later")
+
+    assert [record.message for record in caplog.records] == ["seen later"]
+
+
 def test_warming_up_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert warm_up() is None

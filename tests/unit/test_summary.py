@@ -15,11 +15,11 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import version
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import and_text, used_by_text
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import document as access_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import document as account_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import document as encryption_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import document as key_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import document as vault_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import access as access_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import account as account_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import vault as vault_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import plan as vault_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.goal import Goal as VaultGoal
 
@@ -72,7 +72,7 @@ def test_encryption_of_an_account_that_does_not_exist() -> None:
         ({"available": True}, f"mybatch uses {S2} {WHERE} and is available."),
         ({"available": None}, f"mybatch uses {S2} {WHERE} and its availability is not known."),
         (
-            {"available": False, "diagnosis": {"causes": [{"name": "key_deleted"}, {"name": "access_missing"}]}},
+            {"available": False, "causes": [{"name": "key_deleted"}, {"name": "access_missing"}]},
             f"mybatch uses {S2} {WHERE} and is not available: key_deleted, access_missing.",
         ),
         (
@@ -85,7 +85,6 @@ def test_survey(found: dict[str, Any], expected: str) -> None:
     found = {
         "exists": True,
         "key_identifier": V2,
-        "diagnosis": None,
         "provisioning_state": "Succeeded",
         **found,
     }

@@ -16,8 +16,8 @@ from plain_service import Plain
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, InvalidOption, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import DISABLED_TAG, kept_summary
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.document import DISABLED_TAG, kept_summary
 
 UNLISTED = ("/subscriptions/hidden",)
 
@@ -58,15 +58,16 @@ def staged(valid_from: int) -> dict[str, Any]:
         pytest.param(three_versions(pinned(), mybatch=None), "P0D", [MIDDLE, OLD], [], id="no margin"),
         pytest.param(three_versions(pinned(OLD)), "P0D", [MIDDLE], [OLD], id="no margin, and in use"),
         pytest.param(three_versions(newest_is=7 * DAY), "P7D", [MIDDLE, OLD], [], id="replaced before the margin"),
-        # Not a candidate, so it is not reported as kept.
-        pytest.param(three_versions(newest_is=6 * DAY), "P7D", [OLD], [], id="replaced inside the margin"),
+        pytest.param(three_versions(newest_is=6 * DAY), "P7D", [OLD], [MIDDLE], id="replaced inside the margin"),
         pytest.param(three_versions(newest_is=6 * DAY), "P6D", [MIDDLE, OLD], [], id="replaced, a shorter margin"),
-        pytest.param(three_versions(pinned(None), newest_is=6 * DAY), "P7D", [], [OLD], id="follows a recent version"),
+        pytest.param(
+            three_versions(pinned(None), newest_is=6 * DAY), "P7D", [], [MIDDLE, OLD], id="follows a recent version"
+        ),
         pytest.param(three_versions(disabled=(MIDDLE,)), "P7D", [OLD], [], id="disabled already"),
         pytest.param(three_versions(disabled=(NEW,)), "P7D", [OLD], [], id="newest disabled"),
         pytest.param(three_versions(pinned(None), disabled=(NEW,)), "P7D", [], [OLD], id="follows, newest disabled"),
         pytest.param(staged(NOW + DAY), "P7D", [OLD], [], id="newest valid later"),
-        pytest.param(staged(NOW - DAY), "P7D", [OLD], [], id="newest valid since a day"),
+        pytest.param(staged(NOW - DAY), "P7D", [OLD], [MIDDLE], id="newest valid since a day"),
         pytest.param(staged(NOW - 7 * DAY), "P7D", [MIDDLE, OLD], [], id="newest valid since the margin"),
         pytest.param(
             three_versions(account("gone", key=f"{KEY}2"), left=("gone",), gone=None),
@@ -107,6 +108,16 @@ def test_versions_that_are_disabled_and_kept(
         assert set(plan.before["enabled_versions"]) - set(plan.after["enabled_versions"]) == set(disabled)
 
 
+def test_a_version_that_was_replaced_a_day_ago_is_reported_with_the_end_of_the_margin() -> None:
+    kept = retire(three_versions(pinned(), newest_is=DAY, disabled=(OLD,)))
+
+    assert (kept.report["in_use_by"], kept.report["kept_until"]) == ([], "2026-06-03T20:26:40Z")
+    assert kept_summary("myvault", "batch", kept.report) == (
+        f"Version {MIDDLE[:8]}… of key batch in vault myvault stays enabled until 2026-06-03T20:26:40Z, because Batch "
+        "may need it."
+    )
+
+
 def test_kept_versions_are_reported_with_their_users_and_the_end_of_the_margin() -> None:
     moved = retire(three_versions(pinned(), pinned(name="two"), mybatch=3 * DAY, two=5 * DAY))
     used = retire(three_versions(pinned(), pinned(OLD, "two"), mybatch=3 * DAY))
@@ -127,8 +138,8 @@ def test_a_version_that_accounts_have_left_is_reported_with_the_end_of_the_margi
 
     assert (kept.report["in_use_by"], kept.report["kept_until"]) == ([], "2026-06-01T20:26:40Z")
     assert kept_summary("myvault", "batch", kept.report) == (
-        f"Version {OLD[:8]}… of key batch in vault myvault stays enabled until 2026-06-01T20:26:40Z, because accounts "
-        "that have left it may need it."
+        f"Version {OLD[:8]}… of key batch in vault myvault stays enabled until 2026-06-01T20:26:40Z, because Batch "
+        "may need it."
     )
     (warning,) = retire(updated(OLD, 3 * DAY), "P0D").warnings
     assert "accounts that have left it" in warning

@@ -35,6 +35,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._checks.versions impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import UNKNOWN_IDENTITY
 
 OTHER_KEY = "https://myvault.vault.azure.net/keys/other"
 OTHER_VAULT = "https://vault2.vault.azure.net/keys/batch"
@@ -229,7 +230,7 @@ def test_accounts_that_reach_a_vault_as_a_principal(
 
 
 # A write of the run may have changed the identity, and its response was lost.
-BY_UNKNOWN = account("unknown", key=KEY, identity={"type": usage.UNKNOWN_IDENTITY})
+BY_UNKNOWN = account("unknown", key=KEY, identity={"type": UNKNOWN_IDENTITY})
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, NotFound, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Step
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import document as vault_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import vault as vault_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import plan as vault_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.goal import VaultWrites

@@ -23,7 +23,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._checks.versions impor
     versions_of,
     versions_possibly_in_use,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.document import version_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import version_of
 
 NAMES = {"O": OLD, "M": MIDDLE, "N": NEW}
 LETTERS = {version: letter for letter, version in NAMES.items()}

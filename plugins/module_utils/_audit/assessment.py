@@ -22,11 +22,11 @@ from .._core.documents import Account, Identity, KeyBundle, Pool, Vault
 from .._core.duration import instant
 from .._core.errors import CmkError, Unavailable
 from .._core.ids import KeyIdentifier, key_of, place_of
-from .._resources.account import document as account_document
-from .._resources.encryption import document as encryption_document
-from .._resources.key import rotation_policy as key_rotation_policy
-from .._resources.key.document import identifier_of, is_usable, item_of, size_of, version_of, why_unusable
-from .._resources.vault import document as vault_document
+from .._documents import account as account_document
+from .._documents import encryption as encryption_document
+from .._documents import rotation_policy as key_rotation_policy
+from .._documents import vault as vault_document
+from .._documents.key import identifier_of, is_usable, item_of, size_of, version_of, why_unusable
 
 DAY = 86400
 

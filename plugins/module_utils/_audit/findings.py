@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .._core.duration import instant, moment
-from .._resources.account import document as account_document
-from .._resources.vault import document as vault_document
+from .._documents import account as account_document
+from .._documents import vault as vault_document
 from . import causes
 from .assessment import Assessment, Newer
 from .policy import Policy

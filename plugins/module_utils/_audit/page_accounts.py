@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
-from .._resources.account.document import UNDER_WAY
+from .._documents.account import UNDER_WAY
 from .findings import AT_RISK, BREAKS_RULES, CHANGING, OK, STATES, UNKNOWN
 from .page_text import count, day
 from .rules import SEVERITIES

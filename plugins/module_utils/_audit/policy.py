@@ -13,7 +13,7 @@ import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any
 
@@ -130,7 +130,7 @@ def _exemption(wanted: Mapping[str, Any]) -> Exemption:
     if not wanted["reason"].strip():
         raise InvalidOption("exceptions", wanted, "its reason is empty.", "Set it to the reason of the exception.")
     try:
-        begins = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=timezone.utc)
+        begins = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
         problem = f"its expires_on, {day!r}, is not a date."
         raise InvalidOption("exceptions", wanted, problem, "Use for example 2027-03-31.") from None

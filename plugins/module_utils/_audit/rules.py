@@ -63,7 +63,7 @@ _LOST = "The account cannot be recovered; delete the account and create it again
 _EMPTY_POOL = "while the pool has no nodes, or create the pool again."
 
 RULES: dict[str, Rule] = {
-    # Causes why an account cannot use its key. The diagnosis of batch_encryption_info has the same names.
+    # Causes why an account cannot use its key. The module batch_encryption_diagnosis has the same names.
     "account_unavailable": Rule(
         CRITICAL,
         KEY,

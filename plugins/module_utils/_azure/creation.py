@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 from .._core.concurrent import value_or_error
 from .._core.errors import CmkError, Denied, PlanOutdated, Refused, TimedOut
-from . import sdk
-from .gateway import Gateway
+from .._documents.refs import is_free, name_check
+from .driver import Driver
 from .session import Session
 
 # How long to wait until a read shows a resource whose name is taken. If the resource of another customer has the
@@ -26,6 +26,7 @@ _APPEARS_WITHIN_SECONDS = 60
 
 def until_shown(
     session: Session,
+    driver: Driver,
     resource: str,
     *,
     is_shown: Callable[[], bool],
@@ -40,7 +41,7 @@ def until_shown(
     wait = session.wait_timeout
 
     def hidden() -> TimedOut | None:
-        session.cache.forget()
+        driver.forget()
         if is_shown() or not is_listed():
             return None
         return TimedOut(
@@ -55,11 +56,10 @@ def until_shown(
         raise failure
 
 
-def is_name_free(gateway: Gateway, provider: str, resource_type: str, name: str) -> bool:
-    """Whether the name is available. `provider` is the id of a resource provider, in a subscription or a location."""
-    body = {"name": name, "type": resource_type}
-    what = f"check whether the name {name} is available"
-    return sdk.is_free(gateway.ask(what, f"{provider}/checkNameAvailability", body))
+def is_name_free(driver: Driver, scope: str, resource_type: str, name: str) -> bool:
+    """Whether the name is available. `scope` is a resource provider, in a subscription or a location."""
+    said = driver.get(name_check(scope, resource_type, name), time.monotonic())
+    return said is not None and is_free(said)
 
 
 def require_missing(
@@ -104,6 +104,6 @@ def _unknown_name(resource: str, denied: Denied) -> str:
 
 def outdated(resource: str) -> PlanOutdated:
     return PlanOutdated(
-        f"The {resource} was created by somebody else just before this task would have created it. Nothing was "
-        "changed. Run the task again."
+        f"The {resource} was created by somebody else just before this task would have created it. This task "
+        "changed nothing. Run the task again."
     )

@@ -137,7 +137,12 @@ class SharedTokens:
         others, self._scopes = set(self._scopes).difference(scopes), ()
         for scope in others:
             if self._files.load("token", self._caller, scope) is None:
-                unawaited(self.get_token_info, scope)
+                unawaited(self._fetch_unlogged, scope)
+
+    def _fetch_unlogged(self, scope: str) -> None:
+        # The task may end before.
+        with azure_sdk.unlogged():
+            self.get_token_info(scope)
 
     def _fetch(self, *scopes: str, **options: Any) -> Any:
         sdk = azure_sdk.load("azure-core").exceptions

@@ -42,6 +42,7 @@ class Answer(NamedTuple):
 class Operation:
     """A long-running operation on a resource, with the poller of Azure's SDK."""
 
+    method: str
     ref: str
     # The document in the first response, None if that is empty.
     document: Any
@@ -51,24 +52,25 @@ class Operation:
 
 
 class Provider(NamedTuple):
-    package: str
-    client: str
     # Stated in each request, because the defaults of the SDKs' releases differ.
     api_version: str
+    # The client with the pipeline. The pipeline of Batch serves all other providers, because the
+    # pipelines of Resource Manager are alike.
+    package: str = "azure-mgmt-batch"
+    client: str = "BatchManagementClient"
 
 
 # By the namespace of the resource provider in lower case.
 _PROVIDERS = {
     # The first version that shows the key of a pool's disks.
-    "microsoft.batch": Provider("azure-mgmt-batch", "BatchManagementClient", "2025-06-01"),
+    "microsoft.batch": Provider("2025-06-01"),
     # Older versions retire on 27 February 2027.
-    "microsoft.keyvault": Provider("azure-mgmt-keyvault", "KeyVaultManagementClient", "2026-02-01"),
-    "microsoft.authorization": Provider("azure-mgmt-authorization", "AuthorizationManagementClient", "2022-04-01"),
-    "microsoft.managedidentity": Provider("azure-mgmt-msi", "ManagedServiceIdentityClient", "2023-01-31"),
+    "microsoft.keyvault": Provider("2026-02-01", "azure-mgmt-keyvault", "KeyVaultManagementClient"),
+    "microsoft.authorization": Provider("2022-04-01"),
+    "microsoft.managedidentity": Provider("2023-01-31"),
 }
-# Subscriptions, resource groups and resource providers belong to Resource Manager itself, for which the collection
-# uses no SDK.
-_RESOURCES = Provider("azure-mgmt-authorization", "AuthorizationManagementClient", "2021-04-01")
+# Subscriptions, resource groups and resource providers belong to Resource Manager itself.
+_RESOURCES = Provider("2021-04-01")
 _SUBSCRIPTIONS_API = "2022-12-01"
 _LOCKS_API = "2020-05-01"
 _UNREACHABLE: Code = "vault_unreachable"
@@ -160,15 +162,15 @@ class Gateway:
             poller = LROPoller(self._client(ref), began, lambda answer: answer, polling)
             first = began.http_response
             write.document = first.json() if first.text() else None
-            return Operation(ref, write.document, poller)
+            return Operation(method, ref, write.document, poller)
 
     def finish(self, what: str, operation: Operation) -> bool:
         """Wait for a long-running operation. Raises TimedOut after wait_timeout. Returns False if Azure has accepted
         the request, but does not show the new resource yet."""
         from azure.core.exceptions import HttpResponseError
 
-        timeout, poller = self._session.wait_timeout, operation.poller
-        with sdk.translated(what):
+        timeout, poller, journal = self._session.wait_timeout, operation.poller, self._session.journal
+        with sdk.translated(what), journal.changing(operation.method, operation.ref):
             try:
                 poller.wait(timeout)
             except HttpResponseError as error:
@@ -186,7 +188,7 @@ class Gateway:
         # Without a poll, it is the response to the write, or None after a deletion.
         if last is not None and last.http_request.method == "GET" and last.http_response.text():
             operation.polled = last.http_response.json()
-            self._session.journal.made(operation.ref, operation.polled)
+            journal.made(operation.ref, operation.polled)
         return True
 
     def _translated(self, what: str, ref: str) -> AbstractContextManager[None]:
@@ -224,15 +226,16 @@ class Gateway:
                     raise
                 failure.__cause__ = error
                 return failure
+            self._resolved.add(name)
             return None
 
-        with self._resolving:
-            made_at = self._session.journal.vault_made_at(name) or 0.0
-            deadline = made_at + self._session.wait_timeout
-            failure = self._session.poll_until(unresolved, deadline, f"the name of the key vault {name} to resolve")
+        if unresolved() is not None:
+            with self._resolving:
+                made_at = self._session.journal.vault_made_at(name) or 0.0
+                deadline = made_at + self._session.wait_timeout
+                failure = self._session.poll_until(unresolved, deadline, f"the name of the key vault {name} to resolve")
             if failure is not None:
                 raise failure.__cause__ or failure
-            self._resolved.add(name)
         return answers[0]
 
     def _sent_now(

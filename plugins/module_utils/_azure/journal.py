@@ -18,17 +18,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
+from math import inf, nextafter
 from typing import Any, NamedTuple, cast
 
-from .._checks.usage import UNKNOWN_IDENTITY
+from .._core import interrupts
 from .._core.documents import Account
 from .._core.errors import Denied, NotFound, PlanOutdated, Rejected
 from .._core.ids import KeyIdentifier, key_of
 from .._core.plan import MAX_READ_DELAY, SentWrites
+from .._documents.account import UNKNOWN_IDENTITY
+from .._documents.refs import ANY_KIND, kinds_changed
 from .run_store import RunFiles
 
 _ACCOUNTS = "/providers/microsoft.batch/batchaccounts/"
-_WRITES, _REMOVALS, _VAULTS = "writes to accounts", "removals", "vaults"
+_WRITES, _REMOVALS, _VAULTS, _KEPT = "writes to accounts", "removals", "vaults", "values are kept"
 # The writes are in several files, so that adding one does not read and write all of them.
 _FILES = 64
 _PROPERTIES = ("encryption", "keyVaultReference", "provisioningState")
@@ -79,6 +82,11 @@ class Journal:
         self._files = files
         self._sent = sent
         self._writes: dict[str, list[Write]] = {}
+        # When this task has last changed a kind, also if the run's store cannot be written.
+        self._changed: dict[str, float] = {}
+        # The name of the time in which the store has kept all values.
+        self._era: str | None = None
+        self._is_kept()
 
     def of(self, ref: str) -> Sequence[Write]:
         """The writes of this task to the resource."""
@@ -110,7 +118,8 @@ class Journal:
         self._writes.setdefault(ref.lower(), []).append(write)
         self._note(ref, write)
         try:
-            yield write
+            with self.changing(method, ref):
+                yield write
         except (Denied, NotFound, PlanOutdated, Rejected) as refused:
             # An SDK sends a write again if there was no response, or a server error. The first try may have taken
             # effect, whatever the last try says.
@@ -121,6 +130,50 @@ class Journal:
             raise
         write.outcome, write.answered_at = WriteOutcome.ACCEPTED, time.monotonic()
         self._note(ref, write)
+
+    # What was read before a write is out of date
+
+    @contextmanager
+    def changing(self, method: str, ref: str) -> Iterator[None]:
+        """At the end of the block, also if it fails, what was read before is out of date."""
+        try:
+            yield
+        finally:
+            # A rollback must not use what was read before the change, so an interrupt waits here.
+            with interrupts.deferred():
+                self.mark(*kinds_changed(method, ref))
+
+    def mark(self, *kinds: str) -> None:
+        """The run has changed resources of these kinds, or of all kinds: no earlier read of any task serves."""
+        for kind in kinds or (ANY_KIND,):
+            with self._files.locked("written", kind):
+                self._changed[kind] = now = time.monotonic()
+                self._files.store(now, "written", kind)
+
+    def has_changed(self, kind: str) -> bool:
+        """Whether this task has changed resources of this kind."""
+        return kind in self._changed or ANY_KIND in self._changed
+
+    def readable_since(self, kind: str, at: float) -> float:
+        """The earliest time, after `at`, at which a read may have begun that the run's last write to this kind has not
+        made out of date. If the times of writes may be lost, because the disk is full, that is now."""
+        written = self._written(kind) if self._is_kept() else time.monotonic()
+        return nextafter(max(at, written), inf)
+
+    def _is_kept(self) -> bool:
+        """Whether the store has kept all values since this was last asked. A store that is full removes them. Another
+        task may have stored values since."""
+        before, self._era = self._era, self._files.first(uuid.uuid4().hex, _KEPT)
+        return self._era == before
+
+    def is_written_since(self, at: float, *kinds: str) -> bool:
+        """Whether the run has changed resources of these kinds since then; without kinds, whether a task has changed
+        something that is not known here."""
+        return any(self._written(kind) > at for kind in kinds or (ANY_KIND,))
+
+    def _written(self, kind: str) -> float:
+        kinds = kind, ANY_KIND
+        return max(max(self._files.load("written", one) or 0.0, self._changed.get(one, 0.0)) for one in kinds)
 
     # Writes of the run to Batch accounts
 

@@ -19,17 +19,38 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from .._core import interrupts
 from .._core.errors import Unavailable
 from .._core.plan import SentWrites
 from . import sdk
-from .cache import request_sent
 from .run_store import RunFiles
+
+T = TypeVar("T")
+# The times of the requests of a read.
+_times: ContextVar[list[float] | None] = ContextVar("_times", default=None)
+
+
+def timed(read: Callable[[], T]) -> tuple[T, float]:
+    """The value of `read`, and when its first request was sent (time.monotonic())."""
+    began, times = time.monotonic(), list[float]()
+    token = _times.set(times)
+    try:
+        value = read()
+    finally:
+        _times.reset(token)
+    return value, min(times, default=began)
+
+
+def _note(at: float) -> None:
+    times = _times.get()
+    if times is not None:
+        times.append(at)
 
 
 @dataclass(frozen=True)
@@ -208,7 +229,7 @@ def policy(buckets: Buckets, patience: Patience, sent: SentWrites) -> Any:
             # The SDKs pass the options of a long-running operation also to the reads that poll its status.
             if if_late and not is_read(method, url) and time.monotonic() - asked_at > _LATE_SECONDS:
                 if_late()
-            request_sent()
+            _note(time.monotonic())
             response = self._send(request)
             asked = _retry_after(retries, response)
             if bucket is not None:

@@ -127,6 +127,17 @@ class RunFiles:
             return False
         return True
 
+    def first(self, value: Any, *name: str) -> Any:
+        """The value that a task of the run has stored first under this name, which is `value` if there is none."""
+        kept = self.load(*name)
+        if kept is None:
+            with self.locked(*name):
+                kept = self.load(*name)
+                if kept is None:
+                    self.store(value, *name)
+                    return value
+        return kept
+
     def _file(self, folder: Path, name: tuple[str, ...], *, is_note: bool) -> Path:
         return folder / f"{self._hash(name)}.{'note' if is_note else 'json'}"
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
+from threading import Lock
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,8 +36,6 @@ FLOORS = {
     "azure-mgmt-batch": ("azure.mgmt.batch", "17.3.0"),
     "azure-mgmt-keyvault": ("azure.mgmt.keyvault", "10.3.1"),
     "azure-keyvault-keys": ("azure.keyvault.keys", "4.10.0"),
-    "azure-mgmt-authorization": ("azure.mgmt.authorization", "4.0.0"),
-    "azure-mgmt-msi": ("azure.mgmt.msi", "7.0.0"),
 }
 # The error code of a request that a lock of Azure Resource Manager forbids.
 LOCKED = "ScopeLocked"
@@ -55,6 +54,12 @@ _FORBIDDEN: dict[str, tuple[Code, str, str]] = {
     ),
 }
 _LOGGERS = ("azure", "msal", "urllib3", "requests")
+# Without any handler, Python writes warnings to the standard error.
+_NOWHERE = logging.NullHandler()
+_LOGGERS_LOCK = Lock()
+# The number of blocks of `unlogged` that have begun and not ended, and how the loggers were before the first of them.
+_unlogged = 0
+_propagated: dict[str, bool] = {}
 
 
 @cache
@@ -75,20 +80,25 @@ def load(package: str) -> ModuleType:
 def unlogged() -> Iterator[None]:
     """Discard the log entries of the SDKs during the block. They contain requests, even if the task has `no_log`,
     and Ansible's log records the entries of all libraries in its process. Other code may log with the same
-    libraries before and after the block."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    before = [logger.propagate for logger in loggers]
-    # Without any handler, Python writes warnings to the standard error.
-    nowhere = logging.NullHandler()
-    for logger in loggers:
-        logger.propagate = False
-        logger.addHandler(nowhere)
+    libraries before and after the block. Blocks of several threads may overlap: the last one to end restores the
+    loggers."""
+    global _unlogged
+    with _LOGGERS_LOCK:
+        if not _unlogged:
+            for logger in map(logging.getLogger, _LOGGERS):
+                _propagated[logger.name] = logger.propagate
+                logger.propagate = False
+                logger.addHandler(_NOWHERE)
+        _unlogged += 1
     try:
         yield
     finally:
-        for logger, propagate in zip(loggers, before, strict=True):
-            logger.propagate = propagate
-            logger.removeHandler(nowhere)
+        with _LOGGERS_LOCK:
+            _unlogged -= 1
+            if not _unlogged:
+                for logger in map(logging.getLogger, _LOGGERS):
+                    logger.propagate = _propagated.pop(logger.name)
+                    logger.removeHandler(_NOWHERE)
 
 
 def _missing(package: str, problem: str, found: str | None = None) -> MissingSdk:
@@ -129,11 +139,6 @@ def renewal(credential: Any) -> Any:
             return response
 
     return Renewal()
-
-
-def is_free(said: Mapping[str, Any]) -> bool:
-    """Whether a name is available. An invalid name counts as available, because the creation refuses it."""
-    return bool(said["nameAvailable"]) or said.get("reason") != "AlreadyExists"
 
 
 _MISSING_ABOVE: dict[str, tuple[Code, str, str]] = {
@@ -255,6 +260,8 @@ def _reported(message: str) -> str:
 def _denied(what: str, service: Mapping[str, Any], said: str) -> CmkError:
     if service["inner_code"] in ("ForbiddenByFirewall", "ForbiddenByConnection"):
         remedy = "Run the task from a network that the vault's firewall allows, or add this network to the firewall."
+        if service["inner_code"] == "ForbiddenByConnection":
+            remedy = "Run the task from a network with a private endpoint of the vault, or allow public access to it."
         return Denied(f"Could not {what}. {said} {remedy}", code="network_denied", remedy=remedy, azure=service)
     if service["code"] == "RequestDisallowedByPolicy":
         remedy = (

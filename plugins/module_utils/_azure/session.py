@@ -9,18 +9,15 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
-from .._core import interrupts
 from .._core.errors import CmkError, InvalidOption, Unavailable
 from .._core.plan import SentWrites
 from . import credentials, rate_limit, sdk
-from .cache import Cache
 from .credentials import Environment, environment_of
 from .journal import Journal
 from .run_store import RunFiles
@@ -61,7 +58,6 @@ class Session:
         self.predicts = predicts
         # In check mode, predicts that the operations which a task waits for are complete.
         self.complete_operations: Callable[[], None] = lambda: None
-        self.cache = Cache(self.files, lambda: self.fingerprint)
         self.notify = notify
         # What this session notes for itself.
         self._own = RunFiles(None)
@@ -97,12 +93,7 @@ class Session:
         change that an earlier task of this host has made, with whatever tool."""
         if self._task is None:
             return self.began_at
-        name = ("task", self._task)
-        began: float | None = self.files.load(*name)
-        if began is None:
-            with self.files.locked(*name):
-                began = self.files.load(*name) or self.began_at
-                self.files.store(began, *name)
+        began: float = self.files.first(self.began_at, "task", self._task)
         return began
 
     @cached_property
@@ -200,16 +191,6 @@ class Session:
         said = credentials.claims(token)
         return {"object_id": said["oid"], "tenant_id": said["tid"]}
 
-    @contextmanager
-    def changing(self, *kinds: str) -> Iterator[None]:
-        """After a write, also if it fails, make cached data of these kinds, or of all kinds, out of date."""
-        try:
-            yield
-        finally:
-            # A rollback must not use data from before the change, so an interrupt waits here.
-            with interrupts.deferred():
-                self.cache.changed(*kinds)
-
     def poll_until(self, ask: Callable[[], CmkError | None], deadline: float, waiting_for: str) -> CmkError | None:
         """Call `ask` at growing intervals until it returns None or the deadline has passed. Returns its last result.
 
@@ -230,62 +211,6 @@ class Session:
             time.sleep(min(pause, left))
             pause = min(pause * 2, _LONGEST_PAUSE)
         return None
-
-
-class Polled:
-    """Base class of services that poll after a change until Azure shows the change."""
-
-    _session: Session
-
-    @property
-    def warnings(self) -> Sequence[str]:
-        return self._session.warnings
-
-    @property
-    def sent(self) -> SentWrites:
-        return self._session.sent
-
-    def read(self, goal: Any) -> Any:
-        raise NotImplementedError
-
-    def glance(self, goal: Any) -> Any:
-        """The result of `read`, also from what other hosts have read for the same task of the playbook. None if that is
-        not enough to find out whether there is something to do."""
-        if self.takes_away(goal):
-            return None
-        cache = self._session.cache
-        cache.has_shared = False
-        with cache.shared_since(self._session.task_began):
-            return self.read(goal)
-
-    def takes_away(self, goal: Any) -> bool:
-        """Whether the task deletes, disables or revokes something. It decides by what it reads itself."""
-        return not goal.present
-
-    @property
-    def has_shared(self) -> bool:
-        """Whether `glance` has used what another task has read."""
-        return self._session.cache.has_shared
-
-    def forget(self) -> None:
-        """All later reads are from Azure, not from the task's cache."""
-        self._session.cache.forget()
-
-    # The time until which `until_shown` polls even if `wait_timeout` has passed. 0.0: there is no such time.
-    _polls_until = 0.0
-
-    def until_shown(self, look: Callable[[], CmkError | None], at_least_until: float = 0.0) -> CmkError | None:
-        """Call `look` until it returns None, or until `wait_timeout` and the time `at_least_until` have passed, and
-        return its last result. All calls but the first read from Azure, not from the task's cache."""
-        session, calls = self._session, itertools.count()
-
-        def look_again() -> CmkError | None:
-            if next(calls):
-                self.forget()
-            return look()
-
-        deadline = max(time.monotonic() + session.wait_timeout, self._polls_until, at_least_until)
-        return session.poll_until(look_again, deadline, "Azure to show the change")
 
 
 def _reason(complaint: CmkError) -> str:

@@ -19,10 +19,10 @@ from .._core.documents import Account, DeletedVault, KeyBundle, KeyItem
 from .._core.duration import instant, moment
 from .._core.errors import CmkError, Denied
 from .._core.ids import KeyIdentifier, place_of
-from .._resources.access.document import ROLE_SECONDS
-from .._resources.account.document import is_unavailable
-from .._resources.key.document import item_of, version_of, why_unusable
-from .._resources.vault.document import is_in_perimeter
+from .._documents.access import ROLE_SECONDS
+from .._documents.account import is_unavailable
+from .._documents.key import item_of, version_of, why_unusable
+from .._documents.vault import is_in_perimeter
 from . import preflight, rights
 from .preflight import FAILED, Check, Evidence, access_since, failed_checks, has_access
 from .versions import KeyVersions, User, is_key_usable, margin_ends, versions_of, versions_possibly_in_use
@@ -99,6 +99,7 @@ def describe(observed: Symptoms) -> dict[str, Any]:
             {"name": cause.name, "evidence": cause.evidence, "remedy": cause.remedy, "repair": cause.repair}
             for cause in found
         ],
+        "repairs": repairs(observed),
         "recoverable": all(cause.repair for cause in _to_repair(observed)),
         "unknown": [str(error) for error in unread(observed)],
         "vault": _place(evidence, observed),
@@ -386,7 +387,7 @@ def _listed(observed: Symptoms) -> Sequence[KeyItem] | None:
 def _may_need(version: KeyIdentifier) -> str:
     return (
         "Batch may still need it. Only if the account becomes unavailable, make that version usable with "
-        f"azbatch.cmk.recover, or with azbatch.cmk.keyvault_cmk_key (key_identifier: {version}, state: enabled)."
+        f"azbatch.cmk.recover, or with azbatch.cmk.keyvault_cmk_key_state (key_identifier: {version}, state: enabled)."
     )
 
 
@@ -438,7 +439,7 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Symptoms)
     if deleted is not None:
         purged = instant(deleted.get("scheduledPurgeDate")) if isinstance(deleted, Mapping) else None
         text = f"The key {key.name} was deleted; it can be recovered{f' until {purged}' if purged else ''}."
-        remedy = "Recover the key (azbatch.cmk.keyvault_cmk_key, state: recovered)."
+        remedy = "Recover the key (azbatch.cmk.keyvault_cmk_key_state, state: recovered)."
         yield Cause("key_deleted", text, remedy, "key", deadline=purged)
     elif evidence.bundle is None:
         what = f"version {key.version} of the key {key.name}" if _listed(observed) else f"key {key.name}"
@@ -450,7 +451,7 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Symptoms)
         yield Cause("version_missing", f"{text} Batch reports: {_said(observed)}", _RESTORE)
     unusable = _unusable(evidence, observed)
     if unusable:
-        remedy = "Enable the version, or extend its validity (azbatch.cmk.keyvault_cmk_key, state: enabled)."
+        remedy = "Enable the version, or extend its validity (azbatch.cmk.keyvault_cmk_key_state, state: enabled)."
         yield Cause("version_unusable", " ".join(unusable.values()), remedy, "key")
     if _needs_other_version(evidence, observed):
         return

@@ -4,7 +4,7 @@
 
 """The evidence on the key of one of many accounts. Pure: sends no requests.
 
-_resources/encryption/fleet.py describes the data. If data could not be read, its value is the error with the reason.
+_questions/fleet.py describes the data. If data could not be read, its value is the error with the reason.
 
 This module util is private to the collection.
 """
@@ -17,8 +17,8 @@ from typing import Any
 from .._core.documents import Account, RoleAssignment
 from .._core.errors import CmkError, Unavailable
 from .._core.ids import KeyIdentifier, principals_of
-from .._resources.access.document import NEEDED
-from .._resources.access.document import granted as granted_by
+from .._documents.access import NEEDED
+from .._documents.access import granted as granted_by
 from .diagnosis import Symptoms
 from .preflight import Evidence
 

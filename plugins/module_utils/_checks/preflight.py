@@ -20,9 +20,9 @@ from .._core.documents import Identity, KeyBundle, RoleAssignment, RoleDefinitio
 from .._core.duration import instant, moment
 from .._core.errors import CmkError, Refused, numbered
 from .._core.ids import KeyIdentifier
-from .._resources.access import document as access_document
-from .._resources.key import document as key_document
-from .._resources.vault import document as vault_document
+from .._documents import access as access_document
+from .._documents import key as key_document
+from .._documents import vault as vault_document
 
 OK, FAILED, UNKNOWN = "ok", "failed", "unknown"
 

@@ -14,21 +14,18 @@ from copy import copy
 from typing import Any
 
 from .._core.errors import AccountUnavailable, CmkError, Denied, Refused
-from .._resources.account import document as account_document
+from .._documents import account as account_document
 from . import diagnosis as account_diagnosis
 from .diagnosis import Surveyed, Symptoms
 
 
-def require_recoverable(observed: Surveyed, allowed: Sequence[str], *, pools_show: bool) -> tuple[str, ...]:
+def require_recoverable(name: str, observed: Surveyed, allowed: Sequence[str], *, pools_show: bool) -> tuple[str, ...]:
     """Raise an error with all reasons if these repairs cannot make the account available. Returns warnings.
 
-    `observed` is a survey of the account with a diagnosis (Encryption.survey). `pools_show` is whether Batch has
+    `observed` is a survey of the account `name` with a diagnosis (Encryption.survey). `pools_show` is whether Batch has
     refused to list the pools of the account before, so that a list shows that a repair of the run has helped.
     """
-    account, unavailable = observed["account"], observed["unavailable_reason"]
-    if account is None:
-        return ()
-    name = account["name"]
+    unavailable = observed["unavailable_reason"]
     available, diagnosis = account_document.availability(unavailable), observed["diagnosis"]
     if isinstance(unavailable, Denied) and available is None:
         raise account_document.availability_unknown(name, unavailable)
@@ -50,7 +47,7 @@ def require_recoverable(observed: Surveyed, allowed: Sequence[str], *, pools_sho
         # A copy, because the task may read the same error again from its cache.
         refusal = copy(refusals[0])
         state = "is not available" if available is False else "may not be available"
-        refusal.msg = f"The Batch account {name} {state}. {message} Nothing was changed."
+        refusal.msg = f"The Batch account {name} {state}. {message} This task changed nothing."
         refusal.facts = {**refusal.facts, "causes": causes}
         raise refusal
     return tuple(_HIDES[one["name"]] for one in causes if one["name"] in _HIDES)
@@ -70,8 +67,8 @@ def _no_cause(name: str, unavailable: CmkError) -> AccountUnavailable:
         "Otherwise fix the problem that Batch reports."
     )
     return AccountUnavailable(
-        f"The Batch account {name} is not available, and no cause was found. {unavailable.msg} {remedy} Nothing was "
-        "changed.",
+        f"The Batch account {name} is not available, and no cause was found. {unavailable.msg} {remedy} This task "
+        "changed nothing.",
         remedy=remedy,
     )
 

@@ -2,22 +2,19 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The rights that this collection needs, and the rights of each kind of write.
+"""The rights that this collection needs.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
 from .._core.documents import Vault
-from .._core.plan import Step
-from .._resources.account.document import POOLS_READ
-
-P = ParamSpec("P")
+from .._core.plan import Needed, Right, VaultRight
+from .._documents.account import POOLS_READ
 
 READ_ACCOUNTS = "Microsoft.Batch/batchAccounts/read"
 READ_PERMISSIONS = "Microsoft.Authorization/permissions/read"
@@ -41,66 +38,15 @@ KEY_ACTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Right:
-    """A right that a write needs: an action at the resource id `scope`. A scope from `in_group` is in the task's own
-    subscription."""
-
-    action: str
-    scope: str
-
-
-@dataclass(frozen=True)
-class VaultRight:
-    """A right at the vault of this name. With Azure RBAC it is `action`. With access policies it is the key
-    permission `permission` or, if that is not set, the action `policy_action`."""
-
-    action: str
-    vault: str
-    permission: str | None = None
-    policy_action: str | None = None
-    # The resource group in which the vault is searched for first.
-    looked_for_in: str | None = None
-    # Whether the right is missing if the caller may not read the vault.
-    reads_vault: bool = False
-
-
-Needed: TypeAlias = "Right | VaultRight"
-Write = Callable[..., None]
-
-
-class NeededRights:
-    """The rights that each write of a resource needs."""
-
-    def __init__(self) -> None:
-        self._by_write: dict[Write, Callable[..., Iterable[Needed]]] = {}
-
-    def of(
-        self, write: Callable[Concatenate[Any, P], None]
-    ) -> Callable[[Callable[P, Iterable[Needed]]], Callable[P, Iterable[Needed]]]:
-        """A decorator for a function that takes the arguments of the write and returns the rights of the write."""
-
-        def keep(rights: Callable[P, Iterable[Needed]]) -> Callable[P, Iterable[Needed]]:
-            self._by_write[write] = rights
-            return rights
-
-        return keep
-
-    def by(self, steps: Iterable[Step[Any]]) -> Iterator[Needed]:
-        """The rights that the steps need."""
-        for step in steps:
-            yield from self._by_write[step.write](**step.arguments)
-
-
 def in_group(group: str, resource: str | None = None) -> str:
     """The scope of a resource group, or of a resource (`TYPE/NAME`) in it."""
     return f"/resourceGroups/{group}{f'/providers/{resource}' if resource else ''}"
 
 
-def to_create_account(group: str) -> Iterator[Needed]:
-    yield Right(f"{_ACCOUNTS}/write", in_group(group))
+def to_create_account(group: str) -> tuple[Needed, ...]:
     # The long-running creation is polled.
-    yield Right(f"{_ACCOUNTS}/operationResults/read", in_group(group))
+    actions = f"{_ACCOUNTS}/write", f"{_ACCOUNTS}/operationResults/read"
+    return tuple(Right(action, in_group(group)) for action in actions)
 
 
 def to_confirm_creation(group: str) -> Right:
@@ -116,18 +62,17 @@ def to_delete_account(group: str, name: str) -> Right:
     return Right(f"{_ACCOUNTS}/delete", in_group(group, f"{_ACCOUNTS}/{name}"))
 
 
-def to_assign_identities(body: Mapping[str, Any]) -> Iterator[Needed]:
+def to_assign_identities(body: Mapping[str, Any]) -> tuple[Needed, ...]:
     """The rights for the user-assigned identities in the body of a request that writes an account."""
-    for identity in body.get("identity", {}).get("userAssignedIdentities", {}):
-        yield Right(f"{_IDENTITIES}/assign/action", identity)
-        # The principal of the identity is read, because access is granted to it.
-        yield Right(f"{_IDENTITIES}/read", identity)
+    # The principal of the identity is read, because access is granted to it.
+    actions = f"{_IDENTITIES}/assign/action", f"{_IDENTITIES}/read"
+    assigned = body.get("identity", {}).get("userAssignedIdentities", {})
+    return tuple(Right(action, identity) for identity in assigned for action in actions)
 
 
-def to_set_encryption(group: str, name: str) -> Iterator[Needed]:
-    yield to_change_account(group, name)
+def to_set_encryption(group: str, name: str) -> tuple[Needed, ...]:
     # The list of pools confirms the change.
-    yield Right(POOLS_READ, in_group(group, f"{_ACCOUNTS}/{name}"))
+    return to_change_account(group, name), Right(POOLS_READ, in_group(group, f"{_ACCOUNTS}/{name}"))
 
 
 def to_see_access(vault: str, vault_group: str | None) -> VaultRight:

@@ -23,14 +23,12 @@ from .._core.duration import instant
 from .._core.errors import CmkError, Refused
 from .._core.ids import KeyIdentifier, is_pool, key_of, place_of, principals_of, read_key_identifier
 from .._core.plan import Plan, W
-from .._resources.account.document import POOLS_READ
-from .._resources.key.document import updated_at, version_of
+from .._documents.account import POOLS_READ, UNKNOWN_IDENTITY
+from .._documents.key import updated_at, version_of
 from .rights import READ_ACCOUNTS, READ_PERMISSIONS
 from .versions import KeyVersions, User, margin_ends, versions_possibly_in_use
 
 _FORCE = "set O(force=true) if such accounts may lose their key"
-# The type of an account's identity if it is not known which one a write of the run has given it.
-UNKNOWN_IDENTITY = "Unknown"
 
 
 class Unlisted(TypedDict):

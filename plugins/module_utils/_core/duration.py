@@ -11,7 +11,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from .errors import InvalidOption
 
@@ -68,7 +68,7 @@ def instant(timestamp: float | None) -> str | None:
     """Seconds since 1970 as 2026-11-24T12:00:00Z."""
     if timestamp is None:
         return None
-    return datetime.fromtimestamp(timestamp, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def moment(text: str | None) -> float | None:
@@ -76,4 +76,4 @@ def moment(text: str | None) -> float | None:
     if not text:
         return None
     # The time may have seven decimal places of a second, which Python cannot parse.
-    return datetime.fromisoformat(text[:19]).replace(tzinfo=timezone.utc).timestamp()
+    return datetime.fromisoformat(text[:19]).replace(tzinfo=UTC).timestamp()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from . import placeholders
 from .errors import CmkError
@@ -56,14 +56,47 @@ W = TypeVar("W", bound=Service)
 
 
 @dataclass(frozen=True)
+class Right:
+    """A right that a write needs: an action at the resource id `scope`. A scope from `rights.in_group` is in the task's
+    own subscription."""
+
+    action: str
+    scope: str
+
+
+@dataclass(frozen=True)
+class VaultRight:
+    """A right at the vault of this name. With Azure RBAC it is `action`. With access policies it is the key permission
+    `permission` or, if that is not set, the action `policy_action`."""
+
+    action: str
+    vault: str
+    permission: str | None = None
+    policy_action: str | None = None
+    # The resource group in which the vault is searched for first.
+    looked_for_in: str | None = None
+    # Whether the right is missing if the caller may not read the vault.
+    reads_vault: bool = False
+
+
+Needed: TypeAlias = "Right | VaultRight"
+
+
+@dataclass(frozen=True)
 class Step(Generic[W]):
-    """One write with its arguments. The write is a method of the protocol that the resource's service implements.
+    """One write with its arguments, and the rights that it needs. The write is a method of the protocol that the
+    resource's service implements.
 
     Create it with the function `step`, so that mypy checks the arguments.
     """
 
     write: Callable[Concatenate[W, ...], None]
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    # They follow from the write and its arguments.
+    rights: tuple[Needed, ...] = field(default=(), compare=False)
+
+    def needing(self, *rights: Needed) -> Step[W]:
+        return replace(self, rights=rights)
 
     @property
     def name(self) -> str:
@@ -102,6 +135,11 @@ class Plan(Generic[W]):
     @property
     def changed(self) -> bool:
         return bool(self.steps)
+
+    @property
+    def rights(self) -> list[Needed]:
+        """The rights that the steps need."""
+        return [right for step in self.steps for right in step.rights]
 
     def unchanged(self) -> Outcome:
         """The outcome of a plan without steps."""

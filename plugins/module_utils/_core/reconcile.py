@@ -19,7 +19,7 @@ from . import interrupts
 from .concurrent import map_concurrent
 from .errors import CmkError, Denied, NotConverged, NotFound, PlanOutdated, Refused, Unavailable
 from .interrupts import as_failure
-from .plan import MAX_READ_DELAY, Outcome, Plan, Removed, Service, Step, W
+from .plan import MAX_READ_DELAY, Needed, Outcome, Plan, Removed, Service, W
 
 
 class Planner(Protocol[W]):
@@ -55,7 +55,7 @@ _NOT_RETRIED = (
     "subscription_not_found",
 )
 # Refuses the steps if the caller lacks a right, or returns warnings.
-Rights = Callable[[Sequence[Step[W]]], tuple[str, ...]]
+Rights = Callable[[Sequence[Needed]], tuple[str, ...]]
 
 
 def converge(
@@ -64,7 +64,7 @@ def converge(
     planner: Planner[W],
     *,
     before_change: Check = lambda: None,
-    rights: Rights[W] = lambda _steps: (),
+    rights: Rights = lambda _needed: (),
 ) -> Outcome:
     """Read, plan, apply and confirm. If a change fails or is interrupted, the previous setting is restored if the
     plan has a goal for that.
@@ -81,11 +81,11 @@ def converge(
         return _converge(goal, service, planner, before_change, rights)
 
 
-def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, rights: Rights[W]) -> Outcome:
+def _converge(goal: Any, service: W, planner: Planner[W], before_change: Check, rights: Rights) -> Outcome:
     todo = _first_plan(goal, service, planner)
     if not todo.changed:
         return todo.unchanged()
-    checks: tuple[Callable[[], Any], ...] = (before_change, lambda: rights(todo.steps))
+    checks: tuple[Callable[[], Any], ...] = (before_change, lambda: rights(todo.rights))
     _nothing, lacking = map_concurrent(lambda check: check(), checks).values()
     todo = replace(todo, warnings=(*todo.warnings, *lacking))
     applied: list[str] = []

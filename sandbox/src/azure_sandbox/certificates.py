@@ -10,7 +10,7 @@ import os
 import ssl
 import tempfile
 from collections import OrderedDict
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -73,7 +73,7 @@ class Authority:
     def make(cls) -> Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name("azure-sandbox throw-away CA")
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
@@ -118,7 +118,7 @@ class Authority:
         return context
 
     def _issue(self, host: str) -> x509.Certificate:
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         authority_id = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         return (
             x509.CertificateBuilder()

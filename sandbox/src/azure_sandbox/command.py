@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from .environment import IN_THE_WAY, NAMES, user_of
@@ -133,7 +133,10 @@ def _count(text: str) -> int:
 
 def _position(text: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
-    changed(DEFAULT, {name: value})
+    try:
+        changed(DEFAULT, {name: value})
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return name, value
 
 
@@ -335,7 +338,7 @@ def _record(parsed: argparse.Namespace) -> int:
 
     recorder = Recorder(parsed.to, os.environ)
     try:
-        with InThread(recorder), recorder.into(parsed.name or f"{datetime.now(timezone.utc):%Y-%m-%dT%H%M%SZ}") as path:
+        with InThread(recorder), recorder.into(parsed.name or f"{datetime.now(UTC):%Y-%m-%dT%H%M%SZ}") as path:
             status = _run_command(command, {**_own_environment(), **recorder.environment})
     except RecordingProblem as problem:
         print(f"azure-sandbox: {problem}", file=sys.stderr)

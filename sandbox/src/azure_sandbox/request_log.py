@@ -10,7 +10,7 @@ import json
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -75,7 +75,7 @@ class Entry:
         return ENTRY_BYTES + len(self.url) + len(self.host) + len(self.body)
 
     def document(self) -> dict[str, Any]:
-        moment = datetime.fromtimestamp(self.time, timezone.utc)
+        moment = datetime.fromtimestamp(self.time, UTC)
         return {
             "number": self.number,
             "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),

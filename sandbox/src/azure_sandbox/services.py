@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.responses import Response
@@ -30,7 +30,7 @@ from .shared.web import Call
 for _module in (resources, batch, managed_identity, authorization):
     providers.add(_module.PROVIDER, _module.API_VERSIONS, _module.ROUTES)
 # On 27 February 2027, UTC (https://learn.microsoft.com/azure/key-vault/general/access-control-default).
-_retirement = providers.Retirement(datetime(2027, 2, 27, tzinfo=timezone.utc).timestamp(), "2026-02-01")
+_retirement = providers.Retirement(datetime(2027, 2, 27, tzinfo=UTC).timestamp(), "2026-02-01")
 providers.add(key_vault.PROVIDER, key_vault.API_VERSIONS, key_vault.ROUTES, _retirement)
 
 

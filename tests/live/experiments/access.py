@@ -6,14 +6,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from azure_sandbox.shared.behavior import POSITIONS
 
 from ..experiment import Experiment, Outcome
 from ..lab import Identity, Lab, measured
 
-_RETIREMENT = datetime(2027, 2, 27, tzinfo=timezone.utc)
+_RETIREMENT = datetime(2027, 2, 27, tzinfo=UTC)
 _RETIRED = "2023-07-01"
 _STEP = 5
 

@@ -81,7 +81,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -207,6 +207,6 @@ def _vault(name: str) -> str | None:
 def _expires(seconds: Any) -> str | None:
     """The time in seconds since 1970, which is a number or a string, as text. None if there is none."""
     try:
-        return datetime.fromtimestamp(int(seconds), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (TypeError, ValueError, OverflowError, OSError):
         return None

@@ -373,7 +373,7 @@ class _Token:
                 session.get(self._keys_url, raise_for_status=True) as response,
             ):
                 found = self._jwt.PyJWKSet.from_dict(await response.json(content_type=None))
-        except (ClientError, TimeoutError, asyncio.TimeoutError, ValueError, self._jwt.PyJWTError) as error:
+        except (ClientError, TimeoutError, ValueError, self._jwt.PyJWTError) as error:
             logger.warning("The keys of the tenant at %s cannot be read: %s", self._keys_url, error)
             raise _Unavailable("The keys of the tenant cannot be read.") from None
         return {str(key.key_id): key for key in found.keys}

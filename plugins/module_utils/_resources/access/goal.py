@@ -2,20 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The goal of azbatch.cmk.keyvault_cmk_access, the data that its plan depends on, and the writes of its steps,
-with the rights that each of them needs.
+"""The goal of azbatch.cmk.keyvault_cmk_access, the data that its plan depends on, and the writes of its steps.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypedDict, TypeVar
 
-from ..._checks import rights, usage
-from ..._checks.rights import Needed, NeededRights
+from ..._checks import usage
 from ..._core.documents import AccessPolicy, Account, RoleAssignment, RoleDefinitionProperties, Vault
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption, Problems, Refused
@@ -32,8 +30,6 @@ from ..._core.ids import (
 from ..._core.plan import Service
 
 T = TypeVar("T")
-
-NEEDED = NeededRights()
 
 
 @dataclass(frozen=True)
@@ -144,18 +140,3 @@ class AccessWrites(Service, Protocol):
 
     def unassign(self, *, assignment_id: str) -> None:
         """Delete a role assignment."""
-
-
-@NEEDED.of(AccessWrites.set_policy)
-def _set_policy(*, vault_id: str, **_rest: object) -> Iterator[Needed]:
-    yield rights.to_change_policies(vault_id)
-
-
-@NEEDED.of(AccessWrites.assign)
-def _assign(*, scope: str, **_rest: object) -> Iterator[Needed]:
-    yield rights.to_assign_role(scope)
-
-
-@NEEDED.of(AccessWrites.unassign)
-def _unassign(*, assignment_id: str) -> Iterator[Needed]:
-    yield rights.to_unassign_role(assignment_id)

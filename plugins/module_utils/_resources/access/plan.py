@@ -16,14 +16,24 @@ from math import inf
 from typing import Any
 
 from ..._checks import usage
+from ..._checks.rights import to_assign_role, to_change_policies, to_unassign_role
 from ..._checks.versions import MARGIN_SECONDS
 from ..._core.documents import AccessPolicy, RoleAssignment, RoleAssignmentProperties, Vault
 from ..._core.duration import instant, moment
 from ..._core.errors import Refused
 from ..._core.ids import role_guid, same_id
 from ..._core.plan import Plan, Removed, Step, step
-from ..vault import document as vault_document
-from .document import NEEDED, ROLE_ID, ROLE_SECONDS, granted, key_permissions, needed_among, policy_of, scope_of
+from ..._documents import vault as vault_document
+from ..._documents.access import (
+    NEEDED,
+    ROLE_ID,
+    ROLE_SECONDS,
+    granted,
+    key_permissions,
+    needed_among,
+    policy_of,
+    scope_of,
+)
 from .goal import AccessWrites, Goal, Observed
 
 Steps = tuple[Step[AccessWrites], ...]
@@ -191,7 +201,8 @@ def _policy_step(
         "objectId": principal,
         "permissions": {**policy.get("permissions", {}), "keys": keys},
     }
-    return step(AccessWrites.set_policy, vault_id=vault["id"], operation=operation, entry=entry)
+    write = step(AccessWrites.set_policy, vault_id=vault["id"], operation=operation, entry=entry)
+    return write.needing(to_change_policies(vault["id"]))
 
 
 def _role_steps(goal: Goal, vault: Vault, observed: Observed, principal: str) -> tuple[Steps, list[str]]:
@@ -202,9 +213,14 @@ def _role_steps(goal: Goal, vault: Vault, observed: Observed, principal: str) ->
         if has == set(NEEDED):
             return (), sorted(NEEDED)
         name = str(uuid.uuid5(_NAMESPACE, f"{scope}|{principal}|{ROLE_ID}".lower()))
-        return (step(AccessWrites.assign, scope=scope, name=name, role=ROLE_ID, principal=principal),), sorted(NEEDED)
+        assign = step(AccessWrites.assign, scope=scope, name=name, role=ROLE_ID, principal=principal)
+        return (assign.needing(to_assign_role(scope)),), sorted(NEEDED)
     left = _without_own(assignments, scope, principal)
-    steps = tuple(step(AccessWrites.unassign, assignment_id=a["id"]) for a in assignments if a not in left)
+    steps = tuple(
+        step(AccessWrites.unassign, assignment_id=a["id"]).needing(to_unassign_role(a["id"]))
+        for a in assignments
+        if a not in left
+    )
     return steps, sorted(granted(vault, principal, goal.key_name, left, definitions))
 
 

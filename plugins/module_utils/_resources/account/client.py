@@ -10,23 +10,21 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from ..._azure import sdk
-from ..._azure.cache import JUST_NOW, NotBefore
 from ..._azure.creation import is_name_free, outdated, require_missing, until_shown
+from ..._azure.driver import Driver
 from ..._azure.gateway import Gateway
 from ..._azure.journal import WriteOutcome
-from ..._azure.resources import Identities, Resources, account_kind
-from ..._azure.session import Polled, Session
-from ..._azure.visible import HandledAccounts
+from ..._azure.polled import Polled
+from ..._azure.session import Session
 from ..._checks.preflight import Evidence, failed_checks, lasting
-from ..._core import interrupts
-from ..._core.concurrent import in_background, map_concurrent, value_or_error
+from ..._core.concurrent import in_background, value_or_error
+from ..._core.docs import Docs, Freshness, Rule
 from ..._core.documents import Account
 from ..._core.errors import (
     AccountUnavailable,
@@ -40,9 +38,13 @@ from ..._core.errors import (
 )
 from ..._core.ids import key_of, place_of
 from ..._core.plan import MAX_READ_DELAY
-from ..access.document import allows
+from ..._documents import refs
+from ..._documents.access import allows
+from ..._documents.account import POOLS_READ, UNDER_WAY, availability, availability_unknown, is_failed, name_taken
+from ..._questions import identities, users
+from ..._questions.regions import of_type
 from ..key.evidence import EvidenceReader
-from .document import POOLS_READ, UNDER_WAY, availability, availability_unknown, is_failed, name_taken
+from ..visible import HandledAccounts
 from .goal import Observed
 from .readiness import require_ready
 
@@ -59,16 +61,14 @@ class Accounts(Polled):
     def __init__(
         self,
         session: Session,
+        driver: Driver,
         gateway: Gateway,
-        resources: Resources,
-        identities: Identities,
         evidence: EvidenceReader,
         handled: HandledAccounts,
     ) -> None:
         self._session = session
+        self._driver = driver
         self._gateway = gateway
-        self._resources = resources
-        self._identities = identities
         self._evidence = evidence
         self._handled = handled
         self._journal = session.journal
@@ -83,19 +83,13 @@ class Accounts(Polled):
             "creation_failed": failed,
         }
         if (account is None or failed) and goal.present and not goal.leaves_key:
-            self.expect_change(goal.group)
-            reads: dict[str, Callable[[], Any]] = {
-                "listed": lambda: self._is_listed(goal.group, goal.name),
-                "regions": lambda: self._resources.regions("Microsoft.Batch", "batchAccounts"),
-                **({} if goal.location else {"group": lambda: self._resources.group(goal.group)}),
-            }
-            found: Any = map_concurrent(lambda name: reads[name](), reads)
-            is_listed = found.pop("listed")
-            observed.update(found)
-            if is_listed and account is None:
+            own = self._session.subscription_id
+            observed.update(self._driver.solve(partial(_for_creation, goal=goal, subscription=own)))
+            if account is None and self._is_listed(goal.group, goal.name):
                 observed["account"] = account = self._await(goal.group, goal.name)
             if (account is None or failed) and goal.key is not None:
-                identity = self._identities.get(goal.identity_id)["properties"]
+                question = partial(identities.get, identity_id=goal.identity_id)
+                identity = self._driver.solve(question)["properties"]
                 principals = (identity["principalId"],)
                 observed["evidence"] = self._evidence.gather(
                     goal.key, goal.vault_group, principals, identity["tenantId"]
@@ -103,26 +97,17 @@ class Accounts(Polled):
         observed["confirmed"] = self.confirmed(goal.group, goal.name)
         return observed
 
-    def get(self, group: str, name: str, not_before: NotBefore = JUST_NOW) -> Account | None:
-        if self._session.cache.shares and (listed := self.listed(group, name)):
-            return listed
-
-        def read() -> Account | None:
-            account: Account | None = self._resources.account_with_times(self.ref(group, name)).document
-            if account is not None:
-                self._handled.add(account["id"])
-            return account
-
-        return self._session.cache.get(read, self._kind(group, name), not_before=not_before)
+    def get(self, group: str, name: str, fresh: Freshness = Rule.OWN) -> Account | None:
+        account = self._driver.get(refs.account(self.ref(group, name)), fresh)
+        if account is not None:
+            self._handled.add(account["id"])
+        return account
 
     def listed(self, group: str, name: str) -> Account | None:
         """The account as a host has listed it for the same task of the playbook, a few seconds ago at most. None if the
         run reads few accounts, if this task has changed the account, or if an operation on it is running."""
-        if self._journal.of(self.ref(group, name)):
-            return None
-        with self._session.cache.shared_since(self._session.task_began):
-            listed: Account | None = self._session.cache.one_of_many(self._listed, *self._name(group, name))
-        return listed if listed and listed["properties"].get("provisioningState") not in UNDER_WAY else None
+        with self._driver.glancing(self._session.task_began):
+            return self._driver.listed(refs.account(self.ref(group, name)))
 
     def existing(self, group: str, name: str) -> Account | None:
         """The account, read from Azure. Raises an error if the account is being created or deleted. If a read does not
@@ -139,45 +124,12 @@ class Accounts(Polled):
 
     def changed_at(self, account: Account) -> float | None:
         """When the account was changed; None if that is not known."""
-        changed = value_or_error(partial(self._resources.changed_at, account), CmkError)
-        known = None if isinstance(changed, CmkError) else changed
-        return self._session.journal.dated({account["id"]: known})[account["id"]]
-
-    def _listed(self) -> dict[str, Account]:
-        """The accounts of the subscription. Empty if the caller may not list them: then each account is read
-        separately."""
-        try:
-            listed = self._resources.accounts(self._session.subscription_id)
-        except Denied:
-            return {}
-        return {self._name(place_of(one["id"])[1], one["name"])[0]: one for one in listed}
-
-    def recent(self, group: str, name: str) -> Account | None:
-        """The account as a task of the run has read it some seconds ago, to begin other reads early. None if no task
-        has."""
-        account: Account | None = self._session.cache.recent(self._kind(group, name))
-        return account
-
-    def _kind(self, group: str, name: str) -> str:
-        return account_kind(self.ref(group, name))
+        changed, _now = self._driver.solve(partial(users.changed_at, accounts=[account]))
+        return self._journal.dated(changed)[account["id"]]
 
     def forget_one(self, group: str, name: str) -> None:
         """Later reads of the account are from Azure."""
-        self._session.cache.forget(self._kind(group, name))
-
-    def _name(self, group: str, name: str) -> tuple[str, str, str]:
-        """The cache names of the account and of its subscription's accounts."""
-        return f"{group}/{name}".lower(), "accounts", self._session.subscription_id.lower()
-
-    @contextmanager
-    def _changing(self, group: str, name: str) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            # A rollback must not use data from before the change, so an interrupt waits here.
-            with interrupts.deferred():
-                self._session.cache.changed_one(*self._name(group, name))
-                self._session.cache.changed("listed", self._kind(group, name))
+        self._driver.forget(refs.account_kind(self.ref(group, name)))
 
     def settled(self, group: str, name: str) -> Account | None:
         """The account after its current operation has finished. An interrupted run may have begun the operation."""
@@ -217,22 +169,21 @@ class Accounts(Polled):
         """Whether the account is listed. Azure is eventually consistent: a listed account exists even if a read
         does not find it."""
 
-        return name.lower() in self._session.cache.get(
-            lambda: self._names_in(group), "listed", self._session.subscription_id, group.lower()
-        )
+        return name.lower() in self._names_in(group, Rule.OWN)
 
-    def _names_in(self, group: str) -> list[str]:
-        listed = self._resources.accounts(self._session.subscription_id, group)
-        return [account["name"].lower() for account in listed]
+    def _names_in(self, group: str, fresh: Freshness) -> list[str]:
+        listed = self._driver.get(refs.accounts_of(self._session.subscription_id, group), fresh)
+        return [account["name"].lower() for account in listed or ()]
 
     def _await(self, group: str, name: str) -> Account | None:
         """Wait until a read finds the account, or until the account is no longer listed. Returns the account or
         None."""
         until_shown(
             self._session,
+            self._driver,
             f"Batch account {name}",
             is_shown=lambda: self.get(group, name) is not None,
-            is_listed=lambda: name.lower() in self._names_in(group),
+            is_listed=lambda: name.lower() in self._names_in(group, time.monotonic()),
         )
         return self.settled(group, name)
 
@@ -245,7 +196,7 @@ class Accounts(Polled):
 
     def _is_name_free(self, location: str, name: str) -> bool:
         provider = f"/subscriptions/{self._session.subscription_id}/providers/Microsoft.Batch/locations/{location}"
-        return is_name_free(self._gateway, provider, "Microsoft.Batch/batchAccounts", name)
+        return is_name_free(self._driver, provider, "Microsoft.Batch/batchAccounts", name)
 
     def create(self, group: str, name: str, body: Mapping[str, Any], *, evidence: Evidence | None = None) -> None:
         """Create the account. `evidence` is the evidence on the key in the body, if there is a key. In that case,
@@ -293,8 +244,7 @@ class Accounts(Polled):
     def _put(self, group: str, name: str, body: Mapping[str, Any], if_late: Callable[[], None]) -> None:
         what, ref = f"create the Batch account {name}", self.ref(group, name)
         try:
-            with self._changing(group, name):
-                self._gateway.finish(what, self._gateway.begin(what, "PUT", ref, body, if_late=if_late))
+            self._gateway.finish(what, self._gateway.begin(what, "PUT", ref, body, if_late=if_late))
         except (Denied, NotFound, PlanOutdated, Rejected) as refused:
             put = self._journal.last(ref)
             if put and put.outcome is WriteOutcome.ACCEPTED:
@@ -357,21 +307,18 @@ class Accounts(Polled):
             if "identity" in body and "properties" in body and key_of(self.get(group, name)):
                 raise PlanOutdated(
                     f"The Batch account {name} was moved to a key by somebody else while this task waited to change "
-                    "its identity. Nothing was changed. Run the task again."
+                    "its identity. This task changed nothing. Run the task again."
                 )
 
         what = f"change the Batch account {name}"
-        with self._changing(group, name):
-            account = self._gateway.write(
-                what, "PATCH", self.ref(group, name), body, if_late=if_late or require_no_key, undoes=undoes
-            )
+        ref = self.ref(group, name)
+        account = self._gateway.write(what, "PATCH", ref, body, if_late=if_late or require_no_key, undoes=undoes)
         if account is not None:
-            self._session.cache.keep(account, time.monotonic(), self._kind(group, name))
+            self._driver.keep(refs.account(ref), account)
 
     def delete(self, group: str, name: str) -> None:
         what = f"delete the Batch account {name}"
-        with self._changing(group, name):
-            self._gateway.finish(what, self._gateway.begin(what, "DELETE", self.ref(group, name)))
+        self._gateway.finish(what, self._gateway.begin(what, "DELETE", self.ref(group, name)))
 
     def confirm_key(
         self, group: str, name: str, deadline: float, evidence: Evidence | None, *, is_new: bool = True
@@ -439,14 +386,10 @@ class Accounts(Polled):
         if self.is_confirmed(group, name):
             return None
         try:
-            self._gateway.get(f"list the pools of the Batch account {name}", f"{self.ref(group, name)}/pools")
+            self._driver.get(refs.first_pools_of(self.ref(group, name)), time.monotonic())
         except (Denied, Rejected) as error:
             return error
         return None
-
-    def expect_change(self, group: str) -> None:
-        """Begin to read the permissions, which are checked before a change."""
-        in_background(self._resources.permissions_in, group)
 
     def unavailable_reason_before_change(self, group: str, name: str) -> CmkError | None:
         """The same before a change. The change must not begin if it could not be confirmed.
@@ -455,15 +398,24 @@ class Accounts(Polled):
         permissions at the resource group, which the tasks of a run share, are enough for all accounts of the group. If
         they do not include the right, the pools are listed. If the permissions are wrong, the change is rolled back.
         """
-        permissions = self._resources.permissions_in(group)
+        scope = f"/subscriptions/{self._session.subscription_id}/resourceGroups/{group}"
+        permissions = value_or_error(partial(self._driver.get, refs.permissions_at(scope), Rule.RECENT), CmkError)
         if not isinstance(permissions, CmkError) and allows(permissions, POOLS_READ):
             return None
         return self.unavailable_reason(group, name)
 
     def ref(self, group: str, name: str) -> str:
         """The id of the account."""
-        place = f"/subscriptions/{self._session.subscription_id}/resourceGroups/{group}"
-        return f"{place}/providers/Microsoft.Batch/batchAccounts/{name}"
+        return refs.account_id(self._session.subscription_id, group, name)
+
+
+def _for_creation(docs: Docs, goal: Any, subscription: str) -> Observed:
+    """What a creation depends on, besides the key. The permissions are read too, because they are checked next."""
+    regions, place = refs.provider(subscription, "Microsoft.Batch"), refs.group(subscription, goal.group)
+    docs.want(refs.accounts_of(subscription, goal.group), fresh=Rule.OWN)
+    docs.want(refs.permissions_at(place.id), regions, *(() if goal.location else (place,)))
+    found: Observed = {"regions": of_type(docs, regions, "batchAccounts")}
+    return found if goal.location else {**found, "group": docs.get(place) or {}}
 
 
 def _state(account: Account | None) -> str | None:

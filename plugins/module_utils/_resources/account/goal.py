@@ -2,21 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The goal of azbatch.cmk.batch_account_identity, the data that its plan depends on, and the writes of its steps,
-with the rights that each of them needs.
+"""The goal of azbatch.cmk.batch_account_identity, the data that its plan depends on, and the writes of its steps.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
 
-from ..._checks import rights
 from ..._checks.preflight import Evidence
-from ..._checks.rights import Needed, NeededRights
 from ..._core.documents import Account
 from ..._core.errors import Problems
 from ..._core.ids import (
@@ -28,9 +25,7 @@ from ..._core.ids import (
     parse_user_assigned_id,
 )
 from ..._core.plan import Service
-from .document import SYSTEM_ASSIGNED, USER_ASSIGNED
-
-NEEDED = NeededRights()
+from ..._documents.account import SYSTEM_ASSIGNED, USER_ASSIGNED
 
 
 @dataclass(frozen=True)
@@ -116,22 +111,3 @@ class AccountWrites(Service, Protocol):
 
     def delete(self, *, group: str, name: str) -> None:
         """Delete an account."""
-
-
-@NEEDED.of(AccountWrites.create)
-def _create(*, group: str, body: Mapping[str, Any], **_rest: object) -> Iterator[Needed]:
-    yield from rights.to_create_account(group)
-    yield from rights.to_assign_identities(body)
-    if "keyVaultProperties" in body["properties"]["encryption"]:
-        yield rights.to_confirm_creation(group)
-
-
-@NEEDED.of(AccountWrites.update)
-def _update(*, group: str, name: str, body: Mapping[str, Any]) -> Iterator[Needed]:
-    yield rights.to_change_account(group, name)
-    yield from rights.to_assign_identities(body)
-
-
-@NEEDED.of(AccountWrites.delete)
-def _delete(*, group: str, name: str) -> Iterator[Needed]:
-    yield rights.to_delete_account(group, name)

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..._checks import preflight, regions
+from ..._checks import preflight, regions, rights
 from ..._core.documents import Account, Identity
 from ..._core.errors import Refused
 from ..._core.ids import key_of, same_id
-from ..._core.plan import Plan, step
-from .document import TYPES, describe, describe_identity, encryption_body, is_failed
+from ..._core.plan import Plan, Step, step
+from ..._documents.account import TYPES, describe, describe_identity, encryption_body, is_failed
 from .goal import AccountWrites, Goal, Observed
 
 
@@ -30,7 +30,7 @@ def plan(goal: Goal, observed: Observed) -> Plan[AccountWrites]:
             goal,
             before,
             describe(None),
-            (step(AccountWrites.delete, group=goal.group, name=goal.name),) if account else (),
+            (_delete(goal),) if account else (),
         )
     if goal.leaves_key:
         return _without_key(goal, account, before, observed["created_in"])
@@ -54,7 +54,7 @@ def plan(goal: Goal, observed: Observed) -> Plan[AccountWrites]:
         replace(goal, adopt_existing=True, force=True),
         before,
         after,
-        (step(AccountWrites.update, group=goal.group, name=goal.name, body=body),),
+        (_update(goal, body),),
         (*_elsewhere(goal, account), *_risked_key(account)),
     )
 
@@ -84,14 +84,16 @@ def _creation(goal: Goal, observed: Observed) -> Plan[AccountWrites]:
         "key_identifier": str(goal.key) if goal.key else None,
         "tags": tags,
     }
+    # A read that is older than the creation may show an account of others that this creation has replaced.
+    created = replace(goal, adopt_existing=True, force=True)
     if goal.key is None:
-        return Plan(goal, before, after, (step(AccountWrites.create, group=goal.group, name=goal.name, body=body),))
+        return Plan(created, before, after, (_create(goal, body),))
     checks = preflight.require_for_change(observed["evidence"])
     return Plan(
-        goal,
+        created,
         before,
         after,
-        (step(AccountWrites.create, group=goal.group, name=goal.name, body=body, evidence=observed["evidence"]),),
+        (_create(goal, body, observed["evidence"]),),
         warnings=preflight.warnings(checks),
         rollback_goal=replace(goal, leaves_key=True),
         report={"preflight": preflight.describe(checks)},
@@ -111,11 +113,11 @@ def _without_key(
         return Plan(goal, before, before)
     body: dict[str, Any] = {"properties": {"encryption": encryption_body(None)}}
     after = {**before, "key_source": "microsoft_batch", "key_identifier": None}
-    write = step(AccountWrites.update, group=goal.group, name=goal.name, body=body)
+    write = _update(goal, body)
     if is_failed(account):
         # The creation has failed, so it is repeated without the key.
         body = {"location": account["location"], "identity": _identity_body(goal), **body}
-        write = step(AccountWrites.create, group=goal.group, name=goal.name, body=body)
+        write = _create(goal, body)
     return Plan(goal, before, after, (write,))
 
 
@@ -202,3 +204,22 @@ def _identity_body(goal: Goal, kept: Iterable[str] = ()) -> Identity:
     if goal.identity_id is None:
         return {"type": "SystemAssigned"}
     return {"type": "UserAssigned", "userAssignedIdentities": {name: {} for name in (*kept, str(goal.identity_id))}}
+
+
+def _create(goal: Goal, body: Mapping[str, Any], evidence: preflight.Evidence | None = None) -> Step[AccountWrites]:
+    write = step(AccountWrites.create, group=goal.group, name=goal.name, body=body)
+    if evidence is not None:
+        write = step(AccountWrites.create, group=goal.group, name=goal.name, body=body, evidence=evidence)
+    has_key = "keyVaultProperties" in body["properties"]["encryption"]
+    confirms = (rights.to_confirm_creation(goal.group),) if has_key else ()
+    return write.needing(*rights.to_create_account(goal.group), *rights.to_assign_identities(body), *confirms)
+
+
+def _update(goal: Goal, body: Mapping[str, Any]) -> Step[AccountWrites]:
+    write = step(AccountWrites.update, group=goal.group, name=goal.name, body=body)
+    return write.needing(rights.to_change_account(goal.group, goal.name), *rights.to_assign_identities(body))
+
+
+def _delete(goal: Goal) -> Step[AccountWrites]:
+    write = step(AccountWrites.delete, group=goal.group, name=goal.name)
+    return write.needing(rights.to_delete_account(goal.group, goal.name))

@@ -15,7 +15,7 @@ from ..._core.concurrent import value_or_error
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Refused
 from ..._core.plan import Outcome, SentWrites
-from .document import UNDER_WAY, is_failed
+from ..._documents.account import UNDER_WAY, is_failed
 
 # The errors that replace the error of a task.
 _CODES = ("account_unavailable", "account_failed", "account_under_way")

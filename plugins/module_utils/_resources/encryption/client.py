@@ -18,21 +18,22 @@ from functools import partial
 from math import inf
 from typing import Any, cast
 
-from ..._azure.cache import JUST_NOW, RECENTLY, NotBefore
+from ..._azure.driver import Driver
 from ..._azure.journal import WriteOutcome
+from ..._azure.polled import Polled
 from ..._azure.run_store import vault_lock
-from ..._azure.session import Polled, Session
+from ..._azure.session import Session
 from ..._checks.diagnosis import Surveyed, Symptoms, is_unread, lost_after_change, lost_key
 from ..._checks.preflight import Evidence, access_since, for_rollback
-from ..._checks.rights import Needed, to_use_key
+from ..._checks.rights import to_use_key
 from ..._checks.versions import REPLACED_BEFORE_EXPIRY, User, updated_when_left, versions_of
 from ..._core.concurrent import in_background, value_or_error
+from ..._core.docs import Freshness, Rule
 from ..._core.documents import Account
 from ..._core.errors import CmkError, Denied, NotConverged, NotFound, PlanOutdated, Rejected, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
-from ..._core.plan import MAX_READ_DELAY
-from ..account.client import Accounts
-from ..account.document import (
+from ..._core.plan import MAX_READ_DELAY, Needed
+from ..._documents.account import (
     KeyUnusable,
     NotShown,
     availability,
@@ -41,10 +42,11 @@ from ..account.document import (
     require_known,
     why_unavailable,
 )
+from ..._documents.encryption import account_unavailable, versions_not_kept
+from ..._documents.key import identifier_of, updated_at, version_of
+from ..account.client import Accounts
 from ..key.client import Keys
-from ..key.document import identifier_of, updated_at, version_of
-from ..key.evidence import EvidenceReader, SymptomReader
-from .document import account_unavailable, versions_not_kept
+from ..key.evidence import EvidenceReader
 from .goal import FOLLOW, KEEP, PIN, UPDATE, Goal, Observed
 from .survey import survey_warnings
 
@@ -54,18 +56,13 @@ _JUST_UPDATED_SECONDS = 60
 
 class Encryption(Polled):
     def __init__(
-        self,
-        session: Session,
-        accounts: Accounts,
-        evidence: EvidenceReader,
-        symptoms: SymptomReader,
-        keys: Keys,
+        self, session: Session, driver: Driver, accounts: Accounts, evidence: EvidenceReader, keys: Keys
     ) -> None:
         self._session = session
+        self._driver = driver
         self._keys = keys
         self._accounts = accounts
         self._evidence = evidence
-        self._symptoms = symptoms
         self._journal = session.journal
         # Why the version that the account has left cannot be used, although Batch may still need it.
         self._previous_lost: NotShown | None = None
@@ -77,8 +74,7 @@ class Encryption(Polled):
         if goal.key is None or goal.mode == FOLLOW:
             return goal
         if goal.mode != PIN:
-            self._expect(goal)
-            with self._session.cache.shared_since(self._session.task_began):
+            with self._driver.glancing(self._session.task_began):
                 has = key_of(self._accounts.existing(goal.group, goal.account))
             if has is None:
                 return goal
@@ -86,12 +82,6 @@ class Encryption(Polled):
                 return replace(goal, key=goal.key.versionless)
         newest = None if goal.key.version else self._keys.newest_usable(goal.key)
         return replace(goal, key=identifier_of(newest)) if newest else goal
-
-    def _expect(self, goal: Goal) -> None:
-        """While the account is read, read what a change of the account probably needs."""
-        recent = self._accounts.recent(goal.group, goal.account)
-        if goal.target and recent and not goal.is_satisfied_by(recent):
-            self._evidence.expect(recent, goal.target, goal.vault_group)
 
     def _may_be_moved(self, group: str, name: str) -> bool:
         """Whether a request of this task may have moved the account to another key, and was not undone."""
@@ -146,18 +136,17 @@ class Encryption(Polled):
     def glance(self, goal: Any) -> Observed | None:
         """If the run's list of accounts, the key, its vault and its access show that there is nothing to do, and that
         Batch can use the key, neither the account nor its pools are read."""
-        self._session.cache.has_shared = False
+        self._driver.has_shared = False
         if goal.patient:
             return None
-        self._expect(goal)
-        with self._session.cache.shared_since(self._session.task_began):
+        with self._driver.glancing(self._session.task_began):
             account = self._accounts.existing(goal.group, goal.account)
             if account is None or is_failed(account) or not goal.is_satisfied_by(account):
                 return None
             if self._journal.may_hide_write(account) or self._expires_soon(account, goal):
                 return None
             key = key_of(account)
-            if key and any(lost_key(self._symptoms.of_key_in_use(account, key, is_report=True))):
+            if key and any(lost_key(self._evidence.of_key_in_use(account, key, is_report=True))):
                 return None
         return {"account": account, "unavailable_reason": None}
 
@@ -194,13 +183,13 @@ class Encryption(Polled):
     def survey(self, group: str, name: str, *, diagnose: bool) -> Surveyed:
         """The account, the reason if it is not available, and with `diagnose` the data of the diagnosis. Other hosts
         may have read them for the same task of the playbook."""
-        with self._session.cache.shared_since(self._session.task_began):
+        with self._driver.glancing(self._session.task_began):
             account = self._accounts.get(group, name)
         if account and self._journal.may_hide_write(account):
             account = self._shown(group, name)
-        with self._session.cache.shared_since(self._session.task_began):
+        with self._driver.glancing(self._session.task_began):
             key = key_of(account) if account and diagnose else None
-            found = self._symptoms.read(account, key) if account and key else None
+            found = self._evidence.symptoms(account, key) if account and key else None
             reason = self._surveyed_reason(group, name, found) if account else None
         if found:
             found = {**found, "available": availability(reason), "unavailable_reason": reason}
@@ -224,7 +213,7 @@ class Encryption(Polled):
     def _surveyed_reason(self, group: str, name: str, found: Symptoms | None) -> CmkError | None:
         lost = lost_key(found)[0] if found else []
         seen = self._seen(group, name)
-        if lost and seen and not self._session.cache.is_written_since(seen["at"], "vault", "key", "access"):
+        if lost and seen and not self._journal.is_written_since(seen["at"], "vault", "key", "access"):
             # The run has asked Batch already, and has repaired nothing since.
             refusal = seen["refusal"]
             return Rejected(refusal["msg"], **refusal["facts"]) if refusal else KeyUnusable(lost, pools_listed=True)
@@ -301,7 +290,7 @@ class Encryption(Polled):
         `unnoticed_repairs`."""
         account = self._accounts.listed(group, name) or self._accounts.get(group, name)
         key = key_of(account)
-        return self._symptoms.of_key_in_use(account, key, is_report=is_report) if account and key else None
+        return self._evidence.of_key_in_use(account, key, is_report=is_report) if account and key else None
 
     def _require_unmoved(self, group: str, name: str, expected: Sequence[KeyIdentifier | None]) -> None:
         """Raise PlanOutdated if another task or user has moved the account while Batch refused the key, or while a
@@ -328,7 +317,7 @@ class Encryption(Polled):
             self._accounts.wait_until_available(name, time.monotonic() + self._session.wait_timeout, not_available)
         except Unavailable as failure:
             with suppress(CmkError):
-                self._session.cache.forget()
+                self._driver.forget()
                 for warning in survey_warnings(self.survey(group, name, diagnose=True)):
                     failure.add(warning)
             raise
@@ -403,13 +392,13 @@ class Encryption(Polled):
         if account is None or has is None or (goal.target and has.same_key(goal.target)):
             return
         try:
-            if not self._to_update(account, has, RECENTLY):
+            if not self._to_update(account, has, Rule.RECENT):
                 return
             lacks = missing([to_use_key("update", has.vault)]) if self._session.predicts else ()
             if lacks:
                 raise Denied(" ".join(lacks))
             with vault_lock(self._session.files, has.vault):
-                for version in self._to_update(account, has, JUST_NOW):
+                for version in self._to_update(account, has, Rule.OWN):
                     self._keys.touch(replace(has, version=version))
         except (Denied, Rejected) as refused:
             self._session.warnings.append(versions_not_kept(goal.account, has, refused))
@@ -420,9 +409,9 @@ class Encryption(Polled):
                 raise
             self._session.warnings.append(versions_not_kept(goal.account, has, unreachable))
 
-    def _to_update(self, account: Account, has: KeyIdentifier, not_before: NotBefore) -> list[str]:
+    def _to_update(self, account: Account, has: KeyIdentifier, fresh: Freshness) -> list[str]:
         """The versions to be updated (`updated_when_left`). Another host may have updated some a moment ago."""
-        items, newest = self._keys.versions(has, not_before), self._keys.bundle(has.versionless, RECENTLY)
+        items, newest = self._keys.versions(has, fresh), self._keys.bundle(has.versionless, Rule.RECENT)
         if newest is None:
             return []
         versions = versions_of(newest, items, self._keys.now)

@@ -2,21 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The goal of azbatch.cmk.batch_encryption, the data that its plan depends on, and the writes of its steps,
-with the rights that each of them needs.
+"""The goal of azbatch.cmk.batch_encryption, the data that its plan depends on, and the writes of its steps.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
 
-from ..._checks import rights
 from ..._checks.preflight import Evidence
-from ..._checks.rights import Needed, NeededRights
 from ..._core.documents import Account
 from ..._core.errors import CmkError, InvalidOption, Problems
 from ..._core.ids import (
@@ -28,9 +25,8 @@ from ..._core.ids import (
     parse_key_identifier,
 )
 from ..._core.plan import Service
-from .document import BATCH, KEY_VAULT
+from ..._documents.encryption import BATCH, KEY_VAULT
 
-NEEDED = NeededRights()
 # How an account that uses a customer-managed key keeps or changes whether it follows the latest version.
 KEEP, UPDATE, PIN, FOLLOW = MODES = ("keep", "update", "pin", "follow")
 ANY = "any"
@@ -161,13 +157,3 @@ class EncryptionWrites(Service, Protocol):
 
     def wait_until_available(self, *, group: str, name: str) -> None:
         """Wait until the account is available."""
-
-
-@NEEDED.of(EncryptionWrites.set_encryption)
-def _set_encryption(*, group: str, name: str, **_rest: object) -> Iterator[Needed]:
-    yield from rights.to_set_encryption(group, name)
-
-
-@NEEDED.of(EncryptionWrites.wait_until_available)
-def _wait_until_available(**_rest: object) -> Iterator[Needed]:
-    yield from ()

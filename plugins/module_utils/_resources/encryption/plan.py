@@ -14,11 +14,12 @@ from dataclasses import replace
 from typing import Any
 
 from ..._checks import preflight
+from ..._checks.rights import to_set_encryption
 from ..._core.errors import CmkError, Refused, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
 from ..._core.plan import Plan, step
-from ..account import document as account_document
-from .document import account_unavailable, describe, describe_key
+from ..._documents import account as account_document
+from ..._documents.encryption import account_unavailable, describe, describe_key
 from .goal import ANY, FOLLOW, PIN, UPDATE, EncryptionWrites, Goal, Observed
 
 
@@ -62,7 +63,7 @@ def plan(goal: Goal, observed: Observed) -> Plan[EncryptionWrites]:
         previous=has,
         evidence=observed.get("evidence"),
         even_if_unavailable=goal.undoes is not None,
-    )
+    ).needing(*to_set_encryption(goal.group, goal.account))
     mode = FOLLOW if has and has.version is None else PIN
     previous = Goal(goal.group, goal.account, has, None, mode=mode, previous=ANY, undoes=goal)
     return Plan(
@@ -99,8 +100,8 @@ def _on_another_key(goal: Goal, has: KeyIdentifier | None) -> Refused:
             "Correct the names of the vault and the key, or set O(previous_key) to the key that the account may leave."
         )
     return Refused(
-        f"The Batch account {goal.account} uses {has or 'a Microsoft-managed key'}, not {wanted}. Nothing was changed. "
-        f"{remedy}",
+        f"The Batch account {goal.account} uses {has or 'a Microsoft-managed key'}, not {wanted}. This task changed "
+        f"nothing. {remedy}",
         code="account_on_another_key",
         option="previous_key",
         value="/".join(goal.previous) if isinstance(goal.previous, tuple) else goal.previous,

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The return value of azbatch.cmk.batch_encryption_info.
+"""The return values of azbatch.cmk.batch_encryption_info and azbatch.cmk.batch_encryption_diagnosis.
 
 This module util is private to the collection.
 """
@@ -12,12 +12,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..._checks import diagnosis as account_diagnosis
-from ..._checks.diagnosis import Surveyed, Symptoms
+from ..._checks.diagnosis import Surveyed
 from ..._core.documents import Account
 from ..._core.errors import Denied, Unavailable
 from ..._core.ids import key_of, principals_of
-from ..account import document as account_document
-from .document import describe
+from ..._documents import account as account_document
+from ..._documents.encryption import describe
 
 
 def described(account: Account | None) -> dict[str, Any]:
@@ -36,26 +36,49 @@ def described(account: Account | None) -> dict[str, Any]:
 
 
 def survey(observed: Surveyed) -> dict[str, Any]:
-    """The module's return value."""
+    """The return value of batch_encryption_info."""
     account: Account | None = observed["account"]
     if account is None:
-        return {"exists": False, "repairs": []}
-    reason, diagnosis = observed["unavailable_reason"], observed["diagnosis"]
+        return {"exists": False}
+    reason = observed["unavailable_reason"]
     available = account_document.availability(reason)
     return {
         **described(account),
         "provisioning_state": account["properties"].get("provisioningState"),
         "available": available,
         "unavailable_reason": str(reason) if reason and available is False else None,
-        "diagnosis": _diagnosed(account, diagnosis) if diagnosis else None,
-        "repairs": account_diagnosis.repairs(diagnosis) if diagnosis else [],
     }
 
 
-def _diagnosed(account: Account, diagnosis: Symptoms) -> dict[str, Any]:
-    """The diagnosis. No repair of a key makes up for an operation on the account that has failed."""
-    described = account_diagnosis.describe(diagnosis)
-    return {**described, "recoverable": described["recoverable"] and not account_document.is_failed(account)}
+# The parts of batch_encryption_info that batch_encryption_diagnosis returns too.
+_OF_INFO = (
+    "exists",
+    "id",
+    "name",
+    "provisioning_state",
+    "available",
+    "unavailable_reason",
+    "key_identifier",
+    "vault_name",
+    "key_name",
+)
+
+
+def diagnosis(observed: Surveyed) -> dict[str, Any]:
+    """The return value of batch_encryption_diagnosis, for an account that exists."""
+    surveyed, symptoms = survey(observed), observed["diagnosis"]
+    found = account_diagnosis.describe(symptoms) if symptoms else _of_no_key(surveyed["available"])
+    # No repair of a key makes up for an operation on the account that has failed.
+    recoverable = found["recoverable"] and not account_document.is_failed(observed["account"])
+    return {**{name: surveyed[name] for name in _OF_INFO}, **found, "recoverable": recoverable}
+
+
+def _of_no_key(available: bool | None) -> dict[str, Any]:
+    """The diagnosis of an account that uses a Microsoft-managed key."""
+    lists: dict[str, list[str]] = {
+        name: [] for name in ("causes", "repairs", "unknown", "key_identifiers", "preflight")
+    }
+    return {**lists, "recoverable": available is True, "vault": None}
 
 
 def survey_warnings(observed: Surveyed) -> tuple[str, ...]:

@@ -16,22 +16,19 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..._azure.cache import JUST_NOW, RECENTLY, NotBefore
+from ..._azure.driver import Driver
 from ..._azure.gateway import Gateway
-from ..._azure.resources import Resources
-from ..._azure.session import Polled, Session
-from ..._azure.visible import VisibleAccounts
+from ..._azure.polled import Polled
+from ..._azure.session import Session
 from ..._checks import usage
 from ..._core.concurrent import in_background, value_or_error
+from ..._core.docs import Freshness, Ref, Rule
 from ..._core.documents import Account, KeyBundle, KeyItem, RotationPolicy, Vault
 from ..._core.errors import CmkError, Denied, NotFound, TimedOut, Unavailable
 from ..._core.ids import KeyIdentifier, key_in_vault, key_of, read_key_identifier
 from ..._core.plan import Removed
-from ..access.client import Access
-from ..vault.document import HSM
-from ..vault.reads import VaultReads
-from . import disabled
-from .document import (
+from ..._documents import refs
+from ..._documents.key import (
     CONFIRMED,
     newest_known,
     newest_usable,
@@ -40,55 +37,52 @@ from .document import (
     version_of,
     was_disabled_as_unused,
 )
+from ..._documents.vault import HSM
+from ..._questions import vaults
+from ..._questions.evidence import deleted_key
+from ..access.client import Access
+from ..visible import VisibleAccounts
+from . import disabled
 from .goal import Observed
 
 
 class Keys(Polled):
     def __init__(
-        self,
-        session: Session,
-        gateway: Gateway,
-        visible: VisibleAccounts,
-        resources: Resources,
-        vaults: VaultReads,
-        access: Access,
+        self, session: Session, driver: Driver, gateway: Gateway, visible: VisibleAccounts, access: Access
     ) -> None:
         self._session = session
+        self._driver = driver
         self._gateway = gateway
         self._visible = visible
-        self._resources = resources
-        self._vaults = vaults
         self._access = access
         # The time by Key Vault's clock, because the times of keys are by that clock. Until the first response, the
         # local time.
         self.now = time.time()
 
     def read(self, goal: Any) -> Observed:
-        url = self._url(goal.vault)
-        listed = in_background(self._versions, url, goal.name)
-        is_new = self._vaults.probably_has_no_keys(goal.vault)
-        deleted = in_background(self._deleted, url, goal.name) if is_new else None
+        named = self.identifier(goal.vault, goal.name)
+        listed = in_background(self._versions, named)
         try:
-            key = self._read(url, goal.name, "")
+            key = self.bundle(named)
         except Unavailable as unreachable:
             self._require_not_deleted(goal.vault, unreachable)
             raise
         versions: list[KeyItem] | None = listed.result() if key else []
+        read = partial(self._version, named)
         if key and goal.state in ("present", "retired"):
-            read = partial(self._read, url, goal.name)
             key = newest_usable(key, versions, self.now, read, counts_disabled=goal.enable)
         agreed = version_for(goal.new_version_for, key, versions, self.now) if key else None
         for known in (goal.at_least, agreed):
             if key and known:
-                key = newest_known(key, versions, known, lambda one: self._read(url, goal.name, one))
-        policy = self._policy(url, goal.name) if key and goal.looks_at_policy else None
+                key = newest_known(key, versions, known, read)
+        policy = self._driver.get(refs.rotation_policy_of(named)) if key and goal.looks_at_policy else None
         observed: Observed = {
-            "identifier": KeyIdentifier(goal.vault.lower(), self._session.environment.vault_suffix, goal.name),
+            "identifier": named,
             "key": key,
-            "named": self._read(url, goal.name, goal.version) if key and goal.version else None,
+            "named": read(goal.version) if key and goal.version else None,
             "versions": versions,
             "policy": policy,
-            "deleted": None if key else deleted.result() if deleted else self._deleted(url, goal.name),
+            "deleted": None if key else self.deleted(named),
             "vault": self._of_hsm_key(goal) if not key else None,
             "times": usage.Times(),
             "now": self.now,
@@ -97,15 +91,18 @@ class Keys(Polled):
             observed = self._with_users(goal, observed)
         return observed
 
+    def identifier(self, vault: str, name: str) -> KeyIdentifier:
+        return KeyIdentifier(vault.lower(), self._session.environment.vault_suffix, name)
+
     def removed_earlier(self, goal: Any) -> Removed | None:
         """What was disabled or deleted, but not confirmed: by this task, or by a run that has ended before it has asked
         again."""
-        url = self._url(goal.vault)
-        key = self._read(url, goal.name, "")
+        named = self.identifier(goal.vault, goal.name)
+        key = self.bundle(named)
         observed: Observed = {
             "key": key,
-            "versions": self._versions(url, goal.name) if key else None,
-            "deleted": None if key or goal.state != "absent" else self._deleted(url, goal.name),
+            "versions": self._versions(named) if key else None,
+            "deleted": None if key or goal.state != "absent" else self.deleted(named),
             "now": self.now,
         }
         found = disabled.unconfirmed(goal, observed)
@@ -114,7 +111,7 @@ class Keys(Polled):
     def confirm(self, removed: Removed) -> None:
         """Set the tag of the disabled versions, so that no later run asks again. If that fails, a later run asks."""
         goal = removed.goal
-        for item in (goal.taken_away and self._versions(self._url(goal.vault), goal.name)) or ():
+        for item in (goal.taken_away and self._versions(self.identifier(goal.vault, goal.name))) or ():
             if version_of(item) in goal.taken_away and was_disabled_as_unused(item):
                 tags = tags_of_change(item["tags"], CONFIRMED)
                 with suppress(CmkError):
@@ -124,7 +121,8 @@ class Keys(Polled):
         """The host of a deleted vault does not respond. If the vault was deleted, that is the error."""
         if unreachable.code != "vault_unreachable":
             return
-        deleted = self._vaults.find_deleted(vault, is_unreachable=True)
+        name, own = vault.lower(), self._session.subscription_id
+        deleted = self._driver.solve(partial(vaults.deleted, names={name}, unreachable={name}, own=own))[name]
         if isinstance(deleted, Mapping):
             until = deleted["properties"].get("scheduledPurgeDate")
             remedy = (
@@ -141,10 +139,13 @@ class Keys(Polled):
         """The vault in which a key of an HSM is to be created, if the caller can read it."""
         if goal.key_type != HSM:
             return None
-        found: Vault | CmkError | None = value_or_error(
-            partial(self._vaults.find, goal.vault, None, RECENTLY), CmkError
-        )
+        found = self._vault(goal.vault)
         return None if isinstance(found, CmkError) else found
+
+    def _vault(self, name: str) -> Vault | CmkError | None:
+        question = partial(vaults.find, name=name, subscription=self._session.vault_subscription_id, group=None)
+        found: Vault | CmkError | None = value_or_error(partial(self._driver.solve, question, Rule.RECENT), CmkError)
+        return found
 
     def _with_users(self, goal: Any, observed: Observed) -> Observed:
         """Add the accounts and pools that may use the key, and the times that show which versions they may use.
@@ -154,7 +155,7 @@ class Keys(Polled):
         the same is read again.
         """
         found = self._visible.everywhere()
-        accounts, unseen = found["accounts"], self._vaults.unseen(goal.vault)
+        accounts, unseen = found["accounts"], vaults.unseen(self._vault(goal.vault), goal.vault)
         settled = usage.Times(changed_at={account["id"]: 0.0 for account in accounts})
         visible: usage.Visible = {"accounts": accounts, "disks": [], "unlisted": [*found["unlisted"], *unseen]}
         observed = {**observed, "visible": visible, "times": settled}
@@ -170,7 +171,7 @@ class Keys(Polled):
             observed["visible"] = {**visible, "disks": disks, "unlisted": [*visible["unlisted"], *unlisted]}
         if may_be_free and depends_on_times and goal.state != "absent":
             # An account that is not listed with the key any more has updated its version before it has left.
-            observed["versions"] = self._versions(self._url(goal.vault), goal.name, time.monotonic())
+            observed["versions"] = self._versions(observed["identifier"], time.monotonic())
         return observed
 
     def _times(self, key: KeyIdentifier, accounts: Sequence[Account], *, may_have_left: bool) -> usage.Times:
@@ -199,9 +200,15 @@ class Keys(Polled):
         since = self._access.since_when(key, pools, self.now) if pools else {}
         return replace(times, access_since={**times.access_since, **since})
 
-    def bundle(self, key: KeyIdentifier, not_before: NotBefore = JUST_NOW) -> KeyBundle | None:
+    def bundle(self, key: KeyIdentifier, fresh: Freshness = Rule.OWN) -> KeyBundle | None:
         """The key version or, if the identifier has no version, the newest version; None if it does not exist."""
-        return self._read(key.vault_url, key.name, key.version or "", not_before)
+        read = self._driver.read(refs.key(key), fresh)
+        self.now = read.now or time.time()
+        bundle: KeyBundle | None = read.value
+        return bundle
+
+    def _version(self, key: KeyIdentifier, version: str) -> KeyBundle | None:
+        return self.bundle(replace(key, version=version))
 
     def newest_usable(self, key: KeyIdentifier) -> KeyBundle | None:
         """The newest version of the key that is enabled and valid now, or the newest version if there is none; None if
@@ -209,18 +216,22 @@ class Keys(Polled):
         newest = self.bundle(key.versionless)
         if newest is None:
             return None
-        read = partial(self._read, key.vault_url, key.name)
-        return newest_usable(newest, self.versions(key), self.now, read, counts_disabled=False)
+        return newest_usable(newest, self.versions(key), self.now, partial(self._version, key), counts_disabled=False)
 
-    def versions(self, key: KeyIdentifier, not_before: NotBefore = JUST_NOW) -> list[KeyItem]:
+    def versions(self, key: KeyIdentifier, fresh: Freshness = Rule.OWN) -> list[KeyItem]:
         """All versions of the key."""
-        return self._all_versions(key.vault_url, key.name, not_before)
+        return self._driver.get(refs.versions_of(key), fresh) or []
 
-    def rotation_policy(self, key: KeyIdentifier) -> RotationPolicy:
-        return self._policy(key.vault_url, key.name)
+    def _versions(self, key: KeyIdentifier, fresh: Freshness = Rule.OWN) -> list[KeyItem] | None:
+        """All versions; None if the caller may read the key but not list its versions."""
+        try:
+            return self.versions(key, fresh)
+        except Denied:
+            return None
 
     def deleted(self, key: KeyIdentifier) -> KeyBundle | None:
-        return self._deleted(key.vault_url, key.name)
+        found: KeyBundle | None = self._driver.solve(partial(deleted_key, key=key), time.monotonic())
+        return found
 
     def restorations(self, vault: str, name: str) -> int:
         """How often tasks of the run have created, enabled or recovered the key or a version of it."""
@@ -234,46 +245,42 @@ class Keys(Polled):
     def create(self, vault: str, name: str, body: Mapping[str, Any]) -> None:
         """Create a key, or a new version of an existing key."""
         self._count_restoration(vault, name)
-        self._write(f"create a version of the key {name} in {vault}", "POST", f"{self._ref(vault, name)}/create", body)
+        self._gateway.write(
+            f"create a version of the key {name} in {vault}", "POST", f"{self._ref(vault, name)}/create", body
+        )
 
     def update(self, vault: str, name: str, version: str, body: Mapping[str, Any]) -> None:
         if body.get("attributes", {}).get("enabled"):
             self._count_restoration(vault, name)
-        self._write(f"change the key {name} in {vault}", "PATCH", f"{self._ref(vault, name)}/{version}", body)
+        self._gateway.write(f"change the key {name} in {vault}", "PATCH", f"{self._ref(vault, name)}/{version}", body)
 
     def touch(self, key: KeyIdentifier) -> None:
         """Update an enabled version without a change."""
         body = {"attributes": {"enabled": True}}
         what = f"update version {key.version} of the key {key.name} in {key.vault} without a change"
-        self._write(what, "PATCH", f"{self._ref(key.vault, key.name)}/{key.version}", body)
+        self._gateway.write(what, "PATCH", f"{self._ref(key.vault, key.name)}/{key.version}", body)
 
     def set_rotation_policy(self, vault: str, name: str, policy: RotationPolicy) -> None:
         what = f"set the rotation policy of the key {name} in {vault}"
-        self._write(what, "PUT", f"{self._ref(vault, name)}/rotationpolicy", policy)
+        self._gateway.write(what, "PUT", f"{self._ref(vault, name)}/rotationpolicy", policy)
 
     def delete(self, vault: str, name: str) -> None:
-        with self._session.changing("key"):
-            self._gateway.write(f"delete the key {name} in {vault}", "DELETE", self._ref(vault, name))
-            self._await("deletion", name, f"{self._url(vault)}/deletedkeys/{name}")
+        self._gateway.write(f"delete the key {name} in {vault}", "DELETE", self._ref(vault, name))
+        self._await("deletion", name, refs.deleted_key(self.identifier(vault, name)))
 
     def recover(self, vault: str, name: str) -> None:
         self._count_restoration(vault, name)
-        with self._session.changing("key"):
-            ref = f"{self._url(vault)}/deletedkeys/{name}/recover"
-            self._gateway.write(f"recover the key {name} in {vault}", "POST", ref)
-            self._await("recovery", name, self._ref(vault, name))
+        key = self.identifier(vault, name)
+        self._gateway.write(f"recover the key {name} in {vault}", "POST", f"{refs.deleted_key(key).id}/recover")
+        self._await("recovery", name, refs.key(key))
 
-    def _write(self, what: str, method: str, ref: str, body: Mapping[str, Any]) -> None:
-        with self._session.changing("key"):
-            self._gateway.write(what, method, ref, body)
-
-    def _await(self, what: str, name: str, ref: str) -> None:
+    def _await(self, what: str, name: str, ref: Ref[KeyBundle]) -> None:
         """Wait until a read shows the result of the operation. If the caller may not read it, the operation has ended:
         until then, Key Vault reports that it is missing."""
 
         def not_shown() -> TimedOut | None:
             with suppress(Denied):
-                if self._gateway.find(f"read the key {name}", ref) is None:
+                if self._driver.get(ref, time.monotonic()) is None:
                     return TimedOut(
                         f"The {what} of the key {name} was not finished in {wait} s. Run the task again.",
                         option="wait_timeout",
@@ -288,60 +295,5 @@ class Keys(Polled):
         if failure is not None:
             raise failure
 
-    def _read(self, url: str, name: str, version: str, not_before: NotBefore = JUST_NOW) -> KeyBundle | None:
-        def read() -> tuple[KeyBundle, float] | None:
-            """The key, with the time of the read by Key Vault's clock."""
-            at = time.monotonic()
-            answer = self._gateway.answer(f"read the key {name} in {url}", _ref(url, name, version))
-            self.now = answer.at or time.time()
-            if answer.document is None:
-                return None
-            found = answer.document, self.now
-            if not version:
-                # The next read of the newest version may name its version.
-                own = answer.document["key"]["kid"].rpartition("/")[2].lower()
-                self._session.cache.keep(found, at, "key", url, name.lower(), own)
-            return found
-
-        found = self._session.cache.get(read, "key", url, name.lower(), version.lower(), not_before=not_before)
-        if found is None:
-            return None
-        bundle, self.now = found
-        return bundle
-
-    def _versions(self, url: str, name: str, not_before: NotBefore = JUST_NOW) -> list[KeyItem] | None:
-        """All versions; None if the caller may read the key but not list its versions."""
-        try:
-            return self._all_versions(url, name, not_before)
-        except Denied:
-            return None
-
-    def _all_versions(self, url: str, name: str, not_before: NotBefore = JUST_NOW) -> list[KeyItem]:
-        def read() -> list[KeyItem]:
-            return self._gateway.list(f"list the versions of the key {name} in {url}", f"{_ref(url, name)}/versions")
-
-        return self._session.cache.get(read, "key", url, name.lower(), "versions", not_before=not_before)
-
-    def _policy(self, url: str, name: str) -> RotationPolicy:
-        what = f"read the rotation policy of the key {name} in {url}"
-        policy: RotationPolicy = self._gateway.get(what, f"{_ref(url, name)}/rotationpolicy")
-        return policy
-
-    def _deleted(self, url: str, name: str) -> KeyBundle | None:
-        try:
-            found: KeyBundle | None = self._gateway.find(
-                f"look for a deleted key {name} in {url}", f"{url}/deletedkeys/{name}"
-            )
-        except Denied:
-            return None
-        return found
-
     def _ref(self, vault: str, name: str) -> str:
-        return _ref(self._url(vault), name)
-
-    def _url(self, vault: str) -> str:
-        return f"https://{vault.lower()}.{self._session.environment.vault_suffix}"
-
-
-def _ref(url: str, name: str, version: str = "") -> str:
-    return f"{url}/keys/{name}/{version}".rstrip("/")
+        return str(self.identifier(vault, name))

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..._checks import usage
+from ..._checks.rights import to_use_key
 from ..._checks.usage import Users
 from ..._checks.versions import MARGIN_SECONDS, versions_of
 from ..._core.documents import KeyBundle, KeyItem
@@ -21,7 +22,7 @@ from ..._core.duration import instant
 from ..._core.errors import Denied
 from ..._core.ids import KeyIdentifier
 from ..._core.plan import MAX_READ_DELAY, Plan, Removed, Step, step
-from .document import ENABLED_AGAIN, identifier_of, tags_of_change, version_of, was_disabled_as_unused
+from ..._documents.key import ENABLED_AGAIN, identifier_of, tags_of_change, version_of, was_disabled_as_unused
 from .goal import Goal, KeyWrites, Observed, key_not_found, key_soft_deleted, version_not_found
 
 _KEEP = "leave out this task (in the role rotate, set cmk_unused_versions: keep)"
@@ -56,6 +57,18 @@ def users(goal: Goal, observed: Observed, margin: float) -> dict[str, Users]:
     return {
         version: usage.users_of_version(visible, replace(identifier, version=version), versions, times, margin)
         for version in found
+    }
+
+
+def _replaced_lately(goal: Goal, key: KeyBundle, items: Sequence[KeyItem], now: float) -> dict[str, Users]:
+    """In the state `retired`, the enabled versions that were replaced less than `unused_for` ago. It is not known yet
+    who uses them then."""
+    if goal.state != "retired":
+        return {}
+    return {
+        version_of(item): Users([], since + goal.unused_for)
+        for item, since in versions_of(key, items, now).replaced
+        if since > now - goal.unused_for and item["attributes"]["enabled"]
     }
 
 
@@ -95,10 +108,10 @@ def plan_disabled(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> 
     if goal.state == "retired" and not goal.force:
         usage.require_whole(visible, "disable unused versions", _KEEP)
     of_each = users(goal, observed, goal.unused_for)
+    kept: dict[str, Users] = {}
     if goal.taken_away is None and goal.keeps_used:
-        kept = {version: found for version, found in of_each.items() if found.exist}
-    else:
-        kept = {}
+        kept = _replaced_lately(goal, observed["key"], items, observed["now"])
+        kept |= {version: found for version, found in of_each.items() if found.exist}
     versions = [version for version in of_each if version not in kept]
     if not versions and goal.taken_away is None:
         return _unchanged(goal, before, kept, usage.pools_unknown(usage.together(kept.values()).ids, visible))
@@ -138,7 +151,8 @@ def report(kept: Mapping[str, Users], disabled: Sequence[str] = ()) -> dict[str,
 
 def _guard(goal: Goal, visible: usage.Visible, of_each: Mapping[str, Users]) -> tuple[str, ...]:
     """Refuse to disable versions that may be in use. With `force`, return warnings."""
-    what, used = f"disable {_subject(goal)}", usage.together(of_each.values())
+    verb = "delete" if goal.state == "absent" else "disable"
+    what, used = f"{verb} {_subject(goal)}", usage.together(of_each.values())
     if used.until is not None and not goal.force and goal.taken_away is None:
         raise usage.recently_used(what, used.ids, used.until)
     return usage.guard(used.ids, visible, what, force=goal.force)
@@ -173,7 +187,8 @@ def _set_enabled(goal: Goal, version: str, item: KeyItem | None, now: float, *, 
     disabled = ENABLED_AGAIN if to else str(instant(now))
     if item is not None and (tags := tags_of_change(item.get("tags", {}), disabled)) is not None:
         body["tags"] = tags
-    return step(KeyWrites.update, vault=goal.vault, name=goal.name, version=version, body=body)
+    update = step(KeyWrites.update, vault=goal.vault, name=goal.name, version=version, body=body)
+    return update.needing(to_use_key("update", goal.vault))
 
 
 def removed(goal: Goal, versions: Sequence[str], at: float) -> Removed:
@@ -211,7 +226,8 @@ def plan_absent(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Pl
         return _unchanged(goal, before, {"": found}, usage.pools_unknown(found.ids, visible))
     warnings = _guard(goal, visible, {"": found})
     after = {"exists": False, "soft_deleted": True}
-    steps = (step(KeyWrites.delete, vault=goal.vault, name=goal.name),) if key else ()
+    delete = step(KeyWrites.delete, vault=goal.vault, name=goal.name).needing(to_use_key("delete", goal.vault))
+    steps = (delete,) if key else ()
     if goal.taken_away is None and not goal.force and goal.unused_for < MARGIN_SECONDS:
         within = usage.users_of_key(visible, identifier, observed["times"], now, MARGIN_SECONDS)
         warnings += usage.cut_short(f"the key {goal.name}", within.ids)

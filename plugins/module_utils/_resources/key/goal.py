@@ -2,48 +2,46 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The goal of azbatch.cmk.keyvault_cmk_key, the data that its plan depends on, and the writes of its steps,
-with the rights that each of them needs.
+"""The goals of the modules that manage keys, the data that their plans depend on, and the writes of their steps.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
 
-from ..._checks import rights, usage
-from ..._checks.rights import Needed, NeededRights
+from ..._checks import usage
 from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
 from ..._core.documents import KeyBundle, KeyItem, RotationPolicy, Vault
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption, NotFound, Problems, Refused
 from ..._core.ids import KeyIdentifier, check_account_name, check_key_name, check_vault_name, parse_key_identifier
 from ..._core.plan import Service
-from . import rotation_policy as key_rotation_policy
-from .document import LONGEST, SIZES, TYPES
-
-NEEDED = NeededRights()
+from ..._documents import rotation_policy as key_rotation_policy
+from ..._documents.key import LONGEST, SIZES, TYPES
 
 
 @dataclass(frozen=True)
 class Goal:
     vault: str
     name: str
+    # One of those of keyvault_cmk_key_state, or `present`, `retired` (unused versions are disabled), or `enabled_again`
+    # for a rollback.
     state: str
-    version: str | None
-    key_type: str | None
-    key_size: int | None
-    expires_in: int | None
+    version: str | None = None
+    key_type: str | None = None
+    key_size: int | None = None
+    expires_in: int | None = None
     # The time from now for which an expired version becomes valid again, in seconds.
-    extend_expired_by: int | None
-    rotation_policy: Mapping[str, str] | None
-    remove_rotation_policy: bool
-    max_version_age: int | None
-    new_version: bool
-    force: bool
+    extend_expired_by: int | None = None
+    rotation_policy: Mapping[str, str] | None = None
+    remove_rotation_policy: bool = False
+    max_version_age: int | None = None
+    new_version: bool = False
+    force: bool = False
     # The purpose of a forced version. Runs that force a version for the same purpose share the version.
     new_version_for: str | None = None
     # Whether a disabled version may be enabled. A person may have disabled it to revoke the key.
@@ -91,19 +89,13 @@ class Goal:
         return self.remove_rotation_policy and key_rotation_policy.rotates(policy)
 
 
-def desired(params: Mapping[str, Any]) -> Goal:
+def present(params: Mapping[str, Any]) -> Goal:
+    """The goal of azbatch.cmk.keyvault_cmk_key."""
     key_type, key_size, problems = params["key_type"], params["key_size"], Problems()
     if key_type is not None and key_type not in TYPES:
         problems.add("key_type", key_type, "Batch supports only RSA keys.", "Use RSA or RSA-HSM.")
     if key_size is not None and key_size not in SIZES:
         problems.add("key_size", key_size, "Batch does not support this size.", "Use 2048, 3072 or 4096.")
-    state = params["state"]
-    key = problems.of(_named, params, problems)
-    if key and key.version and state not in ("disabled", "enabled"):
-        option = "version" if params["version"] else "key_identifier"
-        problems.add(
-            option, params[option], f"a version has no meaning with O(state={state}).", "Leave out the version."
-        )
     if params["used_by_account"] and not params["account_resource_group"]:
         problems.add(
             "account_resource_group",
@@ -111,22 +103,48 @@ def desired(params: Mapping[str, Any]) -> Goal:
             "O(used_by_account) requires it.",
             "Set it to the resource group of the Batch account.",
         )
-    if params["used_by_account"] is not None and state != "present":
-        problems.add(
-            "used_by_account",
-            params["used_by_account"],
-            f"it has no meaning with O(state={state}).",
-            "Leave out O(used_by_account).",
-        )
     if params["used_by_account"] is not None:
         problems.of(check_account_name, params["used_by_account"], "used_by_account")
     if params["rotation_policy"] and params["remove_rotation_policy"]:
         problems.add("remove_rotation_policy", True, "it contradicts O(rotation_policy).", "Leave out one of the two.")
+    vault = problems.of(check_vault_name, params["vault_name"], "vault_name")
+    name = problems.of(check_key_name, params["name"], "name")
     expires_in = problems.of(_expires_in, params["expires_in"])
-    extend_expired_by = problems.of(seconds, params["extend_expired_by"], "extend_expired_by")
     rotation_policy = problems.of(key_rotation_policy.checked, params["rotation_policy"])
     max_version_age = problems.of(seconds, params["max_version_age"], "max_version_age")
     new_version_for = problems.of(_purpose, params["new_version_for"])
+    problems.refuse()
+    return Goal(
+        vault=vault,
+        name=name,
+        state="present",
+        key_type=key_type,
+        key_size=key_size,
+        expires_in=expires_in,
+        rotation_policy=rotation_policy,
+        remove_rotation_policy=params["remove_rotation_policy"],
+        max_version_age=max_version_age,
+        new_version=params["new_version"],
+        new_version_for=new_version_for,
+        force=params["force"],
+        enable=params["enable"],
+        recover=params["recover"],
+    )
+
+
+def in_state(params: Mapping[str, Any]) -> Goal:
+    """The goal of azbatch.cmk.keyvault_cmk_key_state."""
+    state, problems = params["state"], Problems()
+    key = problems.of(_named, params, problems)
+    if key and key.version and state not in ("disabled", "enabled"):
+        option = "version" if params["version"] else "key_identifier"
+        problems.add(
+            option, params[option], f"a version has no meaning with O(state={state}).", "Leave out the version."
+        )
+    extended = params["extend_expired_by"]
+    if extended is not None and state != "enabled":
+        problems.add("extend_expired_by", extended, f"it has no meaning with O(state={state}).", "Leave it out.")
+    extend_expired_by = problems.of(seconds, "P30D" if extended is None else extended, "extend_expired_by")
     unused_for = problems.of(seconds, params["unused_for"], "unused_for", or_none=True)
     problems.refuse()
     return Goal(
@@ -135,25 +153,15 @@ def desired(params: Mapping[str, Any]) -> Goal:
         state=state,
         version=key.version,
         identifier=params["key_identifier"],
-        key_type=key_type,
-        key_size=key_size,
-        expires_in=expires_in,
         extend_expired_by=extend_expired_by,
-        rotation_policy=rotation_policy,
-        remove_rotation_policy=params["remove_rotation_policy"],
-        max_version_age=max_version_age,
-        new_version=params["new_version"],
-        new_version_for=new_version_for,
         force=params["force"],
-        enable=params["enable"],
         keeps_used=params["in_use"] == "keep",
         unused_for=unused_for or 0,
-        recover=params["recover"],
     )
 
 
 def unused(params: Mapping[str, Any]) -> Goal:
-    """The goal that unused versions of the key are disabled (azbatch.cmk.keyvault_cmk_unused_versions)."""
+    """The goal of azbatch.cmk.keyvault_cmk_unused_versions."""
     problems = Problems()
     key = problems.of(_named, {**params, "version": None}, problems)
     if key and key.version:
@@ -164,15 +172,6 @@ def unused(params: Mapping[str, Any]) -> Goal:
         vault=key.vault,
         name=key.name,
         state="retired",
-        version=None,
-        key_type=None,
-        key_size=None,
-        expires_in=None,
-        extend_expired_by=None,
-        rotation_policy=None,
-        remove_rotation_policy=False,
-        max_version_age=None,
-        new_version=False,
         force=params["force"],
         identifier=params["key_identifier"],
         keeps_used=True,
@@ -222,9 +221,8 @@ def _named(params: Mapping[str, Any], problems: Problems) -> KeyIdentifier:
 
 def key_soft_deleted(goal: Goal) -> Refused:
     option = "recover" if goal.state == "present" else "state"
-    remedy = (
-        f"Set {'O(recover=true)' if option == 'recover' else 'O(state=recovered)'} to recover it, or use another name."
-    )
+    set_to = "O(recover=true)" if option == "recover" else "O(state=recovered)"
+    remedy = f"Set {set_to} to recover it, or use another name."
     return Refused(
         f"The key {goal.name} in the vault {goal.vault} was deleted, and the vault keeps its name. {remedy}",
         code="key_soft_deleted",
@@ -306,30 +304,3 @@ class KeyWrites(Service, Protocol):
 
     def recover(self, *, vault: str, name: str) -> None:
         """Recover a deleted key."""
-
-
-@NEEDED.of(KeyWrites.create)
-def _create(*, vault: str, **_rest: object) -> Iterator[Needed]:
-    yield rights.to_use_key("create", vault)
-
-
-@NEEDED.of(KeyWrites.update)
-def _update(*, vault: str, **_rest: object) -> Iterator[Needed]:
-    yield rights.to_use_key("update", vault)
-
-
-@NEEDED.of(KeyWrites.set_rotation_policy)
-def _set_rotation_policy(*, vault: str, **_rest: object) -> Iterator[Needed]:
-    yield rights.to_use_key("setrotationpolicy", vault)
-    # A read of the policy confirms the change.
-    yield rights.to_use_key("getrotationpolicy", vault)
-
-
-@NEEDED.of(KeyWrites.delete)
-def _delete(*, vault: str, **_rest: object) -> Iterator[Needed]:
-    yield rights.to_use_key("delete", vault)
-
-
-@NEEDED.of(KeyWrites.recover)
-def _recover(*, vault: str, **_rest: object) -> Iterator[Needed]:
-    yield rights.to_use_key("recover", vault)

@@ -12,10 +12,10 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
-from ..._azure.cache import RECENTLY
+from ..._azure.driver import Driver
 from ..._azure.run_store import vault_lock
 from ..._azure.session import Session
 from ..._core.errors import CmkError
@@ -31,8 +31,9 @@ Make = Callable[[Goal], Outcome]
 
 
 class Newest:
-    def __init__(self, session: Session, keys: Keys) -> None:
+    def __init__(self, session: Session, driver: Driver, keys: Keys) -> None:
         self._session = session
+        self._driver = driver
         self._keys = keys
         self._forced = ForcedVersions(session.files)
 
@@ -69,28 +70,12 @@ class Newest:
             return outcome
 
     def _known(self, goal: Goal, make: Make) -> Outcome:
-        """The key from a cached read of the run, after the run's last write to a key; or the outcome of this task if
-        this task has read the key."""
-        own: list[Outcome] = []
-
-        def read() -> dict[str, Any]:
-            own.append(self._now(goal, make))
-            return dict(own[0].after)
-
-        # The cache is separate for each principal. With this value in the name, a read before the run's forced version
-        # is not used for any principal.
-        forced = self._forced.is_made(key_in_vault(goal.vault, goal.name))
-        with self._session.cache.shared_since(self._session.task_began):
-            kept = self._session.cache.get(read, "key", "newest", repr(goal), str(forced), not_before=RECENTLY)
-        return own[0] if own else Outcome(False, kept, kept)
-
-    def _now(self, goal: Goal, make: Make) -> Outcome:
-        """The key, read from Key Vault now. Only if there is something to change, wait for the lock of the vault,
-        and read again."""
-        self._session.cache.forget("key")
-        plan = key_plan.plan(goal, self._keys.read(goal))
-        if not plan.changed:
-            return plan.unchanged()
+        """The key as a host has read it for the same task of the playbook, if there is nothing to change. Otherwise
+        wait for the lock of the vault, and read again."""
+        with suppress(CmkError), self._driver.glancing(self._session.task_began):
+            plan = key_plan.plan(goal, self._keys.read(goal))
+            if not plan.changed:
+                return plan.unchanged()
         with vault_lock(self._session.files, goal.vault):
-            self._session.cache.forget("key")
+            self._driver.forget("key")
             return make(goal)

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..._core.plan import Outcome, Plan
+from ..._documents.key import describe
 from . import disabled, present
-from .document import describe
 from .goal import Goal, KeyWrites, Observed
 
 

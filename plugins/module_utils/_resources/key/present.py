@@ -15,14 +15,14 @@ from dataclasses import replace
 from typing import Any
 
 from ..._checks import usage
+from ..._checks.rights import to_use_key
 from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
 from ..._core.documents import KeyAttributes, KeyBundle, RotationPolicy
 from ..._core.duration import instant
 from ..._core.errors import Refused
 from ..._core.plan import Plan, Step, step
-from ..vault.document import require_sku_for
-from . import rotation_policy
-from .document import (
+from ..._documents import rotation_policy
+from ..._documents.key import (
     MOST_TAGS,
     OPERATIONS,
     SIZES,
@@ -38,6 +38,7 @@ from .document import (
     version_for,
     version_of,
 )
+from ..._documents.vault import require_sku_for
 from .goal import Goal, KeyWrites, Observed, key_disabled, key_not_found, key_soft_deleted, version_not_found
 
 Steps = tuple[Step[KeyWrites], ...]
@@ -84,7 +85,9 @@ def _recovery(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan
 
 
 def _set_policy(goal: Goal, policy: RotationPolicy) -> Step[KeyWrites]:
-    return step(KeyWrites.set_rotation_policy, vault=goal.vault, name=goal.name, policy=policy)
+    write = step(KeyWrites.set_rotation_policy, vault=goal.vault, name=goal.name, policy=policy)
+    # A read of the policy confirms the change.
+    return write.needing(to_use_key("setrotationpolicy", goal.vault), to_use_key("getrotationpolicy", goal.vault))
 
 
 def _is_due(goal: Goal, observed: Observed) -> bool:
@@ -145,7 +148,8 @@ def _new_version(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> t
         "enabled_versions": None,
         "previous_version": previous_version(observed["versions"], None) or before.get("version"),
     }
-    return (step(KeyWrites.create, vault=goal.vault, name=goal.name, body=body),), after
+    create = step(KeyWrites.create, vault=goal.vault, name=goal.name, body=body)
+    return (create.needing(to_use_key("create", goal.vault)),), after
 
 
 def _previous_expires(goal: Goal, observed: Observed) -> tuple[str, ...]:
@@ -188,7 +192,7 @@ def repaired(
     if not body:
         return (), after
     update = step(KeyWrites.update, vault=goal.vault, name=goal.name, version=before["version"], body=body)
-    return (update,), after
+    return (update.needing(to_use_key("update", goal.vault)),), after
 
 
 def _rotation_guard(goal: Goal, observed: Observed) -> tuple[str, ...]:
@@ -254,7 +258,8 @@ def plan_recovered(goal: Goal, observed: Observed, before: Mapping[str, Any]) ->
     deleted: KeyBundle | None = observed["deleted"]
     if deleted is None:
         raise key_not_found(goal)
-    steps = [step(KeyWrites.recover, vault=goal.vault, name=goal.name)]
+    recover = step(KeyWrites.recover, vault=goal.vault, name=goal.name)
+    steps = [recover.needing(to_use_key("recover", goal.vault))]
     if goal.taken_away is None:
         steps.append(_touch(goal, deleted))
     return Plan(goal, before, {"exists": True, "soft_deleted": False}, tuple(steps))
@@ -264,4 +269,5 @@ def _touch(goal: Goal, deleted: KeyBundle) -> Step[KeyWrites]:
     """Update the newest version without a change. Azure does not show when a key was recovered, but it shows when a
     version was updated: since when Batch can use the newest version, and accounts can be moved to it."""
     body = {"attributes": {"enabled": deleted["attributes"]["enabled"]}}
-    return step(KeyWrites.update, vault=goal.vault, name=goal.name, version=version_of(deleted["key"]), body=body)
+    update = step(KeyWrites.update, vault=goal.vault, name=goal.name, version=version_of(deleted["key"]), body=body)
+    return update.needing(to_use_key("update", goal.vault))

@@ -17,15 +17,16 @@ from ..._core.plan import Outcome
 from ..._core.reconcile import Removal, converge, unless_used
 from . import disabled
 from . import plan as key_plan
-from .goal import NEEDED, Goal
+from .goal import Goal
 
 
 def remove(goal: Goal, cloud: Any, *, later: bool) -> Outcome:
     """Disable or delete what the goal names, if nothing may use it. With `later`, a later task confirms that."""
 
     def make() -> Outcome:
-        rights = cloud.rights.of(NEEDED)
-        return unless_used(lambda: converge(goal, cloud.keys, key_plan, rights=rights), keeps_used=goal.keeps_used)
+        return unless_used(
+            lambda: converge(goal, cloud.keys, key_plan, rights=cloud.rights.require), keeps_used=goal.keeps_used
+        )
 
     def once() -> Outcome:
         if not goal.keeps_used:

@@ -15,45 +15,47 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from ..._azure.creation import require_missing, until_shown
+from ..._azure.creation import is_name_free, require_missing, until_shown
+from ..._azure.driver import Driver
 from ..._azure.gateway import Gateway
-from ..._azure.resources import Resources
-from ..._azure.session import Polled, Session
-from ..._azure.visible import VisibleAccounts
+from ..._azure.polled import Polled
+from ..._azure.session import Session
 from ..._checks import usage
 from ..._core import interrupts
-from ..._core.concurrent import in_background, map_concurrent, value_or_error
+from ..._core.concurrent import in_background
+from ..._core.docs import Docs, Freshness, Rule
 from ..._core.documents import Vault
 from ..._core.errors import CmkError, NotFound, PlanOutdated, Rejected, Unavailable
 from ..._core.ids import key_of, principals_of
 from ..._core.plan import Step
+from ..._documents import refs
+from ..._documents.vault import is_unchanged_since_creation, name_taken
+from ..._questions import vaults
+from ..._questions.regions import of_type
 from ..access.client import Access
-from .document import is_unchanged_since_creation, name_taken
+from ..visible import VisibleAccounts
 from .goal import Observed
-from .reads import VaultReads, vault_ref
 
 
 class Vaults(Polled):
     def __init__(
         self,
         session: Session,
+        driver: Driver,
         gateway: Gateway,
-        resources: Resources,
         visible: VisibleAccounts,
-        reads: VaultReads,
         access: Access,
     ) -> None:
         self._session = session
+        self._driver = driver
         self._gateway = gateway
-        self._resources = resources
         self._visible = visible
-        self._reads = reads
         self._access = access
         # By name of a vault that this task has created, the ids of the accounts whose access had to be granted again.
         self._restored: dict[str, list[str]] = {}
 
     def read(self, goal: Any) -> Observed:
-        vault = self._reads.get(goal.group, goal.name)
+        vault = self.get(goal.group, goal.name)
         observed: Observed = {"vault": vault, "deleted": None}
         if not goal.present:
             return {**observed, "visible": self._visible.read()} if vault or goal.taken_away else observed
@@ -61,45 +63,41 @@ class Vaults(Polled):
             if goal.created:
                 observed["restored"], observed["without_access"] = self._after_creation(goal)
             return observed
-        # The creation needs the permissions next.
-        in_background(self._resources.permissions_in, goal.group)
-        # These reads are independent, and each is a round trip to Azure.
-        reads: dict[str, Callable[[], Any]] = {
-            "free": lambda: value_or_error(partial(self._reads.is_name_free, goal.name), CmkError),
-            "regions": lambda: self._resources.regions("Microsoft.KeyVault", "vaults"),
-            **({} if goal.location else {"group": lambda: self._resources.group(goal.group)}),
-        }
+        own = self._session.subscription_id
         observed["caller"] = self._session.caller
-        found: Any = map_concurrent(lambda name: reads[name](), reads)
-        is_free = found.pop("free") is True
+        is_free, found = self._driver.solve(partial(_for_creation, goal=goal, subscription=own))
         observed.update(found)
         if not is_free:
-            deleted = in_background(self._reads.deleted_here, goal.name, self._session.subscription_id)
-            if self._is_listed(goal.group, goal.name):
+            question = partial(vaults.deleted_here, name=goal.name, subscription=own)
+            deleted = in_background(self._driver.solve, question)
+            if goal.name.lower() in self._names_in(goal.group, Rule.OWN):
                 observed["vault"] = self._await(goal.group, goal.name)
             observed["deleted"] = deleted.result()
         return observed
 
-    def _is_listed(self, group: str, name: str) -> bool:
-        """Whether the vault is listed. Azure is eventually consistent: a listed vault exists even if a read does
-        not find it."""
+    def get(self, group: str, name: str) -> Vault | None:
+        """The vault in the task's own subscription."""
+        return self._driver.get(refs.vault(self._ref(group, name)))
 
-        return name.lower() in self._session.cache.get(
-            lambda: self._names_in(group), "vault", "listed", self._session.subscription_id, group.lower()
-        )
+    def _ref(self, group: str, name: str) -> str:
+        return refs.vault_id(self._session.subscription_id, group, name)
 
-    def _names_in(self, group: str) -> list[str]:
-        return list(self._reads.listed(self._session.subscription_id, group))
+    def _names_in(self, group: str, fresh: Freshness) -> list[str]:
+        """The names of the vaults that are listed. Azure is eventually consistent: a listed vault exists even if a read
+        does not find it."""
+        listed = self._driver.get(refs.vaults_of(self._session.subscription_id, group), fresh)
+        return [vault["name"].lower() for vault in listed or ()]
 
     def _await(self, group: str, name: str) -> Vault | None:
         """Wait until a read finds the vault, or until the vault is no longer listed. Returns the vault or None."""
         until_shown(
             self._session,
+            self._driver,
             f"key vault {name}",
-            is_shown=lambda: self._reads.get(group, name) is not None,
-            is_listed=lambda: name.lower() in self._names_in(group),
+            is_shown=lambda: self.get(group, name) is not None,
+            is_listed=lambda: name.lower() in self._names_in(group, time.monotonic()),
         )
-        return self._reads.get(group, name)
+        return self.get(group, name)
 
     def create(self, group: str, name: str, body: Mapping[str, Any]) -> None:
         """Create a vault or, according to the body, recover a deleted vault.
@@ -112,13 +110,15 @@ class Vaults(Polled):
             self._put(group, name, body)
             return
 
+        provider = f"/subscriptions/{self._session.subscription_id}/providers/Microsoft.KeyVault"
+
         def require_still_missing() -> None:
             require_missing(
                 self._session,
                 f"key vault {name}",
                 name_taken(name),
-                is_free=lambda: self._reads.is_name_free(name),
-                is_shown=lambda: self._reads.get(group, name) is not None,
+                is_free=lambda: is_name_free(self._driver, provider, "Microsoft.KeyVault/vaults", name),
+                is_shown=lambda: self.get(group, name) is not None,
             )
 
         require_still_missing()
@@ -129,38 +129,32 @@ class Vaults(Polled):
             with suppress(CmkError):
                 self.restore_access(group, name)
             raise
-        # The next step reads the vault.
-        in_background(self._reads.get, group, name)
-        if is_new:
-            self._reads.note_creation(name)
-        else:
+        if not is_new:
             self.restore_access(group, name)
 
     def _put(self, group: str, name: str, body: Mapping[str, Any], if_late: Callable[[], None] | None = None) -> bool:
         """Returns whether the response shows that the request has created the vault, and has not replaced a vault."""
-        what, ref = f"create the key vault {name}", vault_ref(self._session.subscription_id, group, name)
-        # After the recovery of a vault, cached data of keys and access is out of date too.
-        with self._session.changing("vault", "key", "access", "role"):
-            try:
-                creation = self._gateway.begin(what, "PUT", ref, body, if_late=if_late)
-            except (PlanOutdated, Rejected):
-                if self._session.journal.is_in_doubt(ref) and self._reads.get(group, name):
-                    # An earlier try of the request has created the vault.
-                    self._session.journal.note_vault(name)
-                    return False
-                raise
-            if not self._gateway.finish(what, creation):
-                is_shown = partial(self._is_created, group, name)
-                until_shown(self._session, f"key vault {name}", is_shown=is_shown, so_far="was created")
+        what, ref = f"create the key vault {name}", self._ref(group, name)
+        try:
+            creation = self._gateway.begin(what, "PUT", ref, body, if_late=if_late)
+        except (PlanOutdated, Rejected):
+            if self._session.journal.is_in_doubt(ref) and self.get(group, name):
+                # An earlier try of the request has created the vault.
+                self._session.journal.note_vault(name)
+                return False
+            raise
+        if not self._gateway.finish(what, creation):
+            is_shown = partial(self._is_created, group, name)
+            until_shown(self._session, self._driver, f"key vault {name}", is_shown=is_shown, so_far="was created")
         self._session.journal.note_vault(name)
         if creation.polled is not None:
             # The poll has read the vault after the write.
-            self._reads.keep(creation.polled, time.monotonic())
+            self._driver.keep(refs.vault(ref), creation.polled)
         return is_unchanged_since_creation(creation.document)
 
     def _is_created(self, group: str, name: str) -> bool:
         """Whether a read shows the vault, and its creation has ended."""
-        vault = self._reads.get(group, name)
+        vault = self.get(group, name)
         return vault is not None and vault["properties"].get("provisioningState", "Succeeded") == "Succeeded"
 
     def _restore_access_once(self, group: str, name: str) -> None:
@@ -181,7 +175,7 @@ class Vaults(Polled):
             except (NotFound, Unavailable) as failure:
                 if failure.code == "throttled":
                     raise
-                self._session.cache.forget()
+                self._driver.forget()
                 return failure
             return None
 
@@ -221,20 +215,30 @@ class Vaults(Polled):
         rules = body["properties"].get("networkAcls")
 
         def require_same_rules() -> None:
-            self._session.cache.forget("vault")
-            vault = self._reads.get(group, name) if rules else None
+            self._driver.forget("vault")
+            vault = self.get(group, name) if rules else None
             if vault and {**vault["properties"].get("networkAcls", {}), "bypass": rules["bypass"]} != rules:
                 raise PlanOutdated(
                     f"The network rules of the key vault {name} were changed by somebody else just before this task "
-                    "would have changed them. Nothing was changed. Run the task again."
+                    "would have changed them. This task changed nothing. Run the task again."
                 )
 
         require_same_rules()
-        ref = vault_ref(self._session.subscription_id, group, name)
-        with self._session.changing():
-            self._gateway.write(f"change the key vault {name}", "PATCH", ref, body, if_late=require_same_rules)
+        ref = self._ref(group, name)
+        self._gateway.write(f"change the key vault {name}", "PATCH", ref, body, if_late=require_same_rules)
 
     def delete(self, group: str, name: str) -> None:
-        with self._session.changing():
-            ref = vault_ref(self._session.subscription_id, group, name)
-            self._gateway.write(f"delete the key vault {name}", "DELETE", ref)
+        self._gateway.write(f"delete the key vault {name}", "DELETE", self._ref(group, name))
+
+
+def _for_creation(docs: Docs, goal: Any, subscription: str) -> tuple[bool, Observed]:
+    """Whether the name of the vault is available, and what a creation depends on. The permissions are read too, because
+    they are checked next."""
+    regions, place = refs.provider(subscription, "Microsoft.KeyVault"), refs.group(subscription, goal.group)
+    name = vaults.name_check(subscription, goal.name)
+    docs.want(name, refs.permissions_at(place.id), regions, *(() if goal.location else (place,)))
+    found: Observed = {"regions": of_type(docs, regions, "vaults")}
+    if not goal.location:
+        found["group"] = docs.get(place) or {}
+    said = docs.known(name)
+    return isinstance(said, Mapping) and refs.is_free(said), found

@@ -2,27 +2,23 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The goal of azbatch.cmk.keyvault_cmk_vault, the data that its plan depends on, and the writes of its steps,
-with the rights that each of them needs.
+"""The goal of azbatch.cmk.keyvault_cmk_vault, the data that its plan depends on, and the writes of its steps.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
 
-from ..._checks import rights, usage
-from ..._checks.rights import Needed, NeededRights
+from ..._checks import usage
 from ..._core.documents import DeletedVault, Vault
 from ..._core.errors import Problems
 from ..._core.ids import check_tags, check_vault_name
 from ..._core.plan import Service
-from .document import HSM, PREMIUM
-
-NEEDED = NeededRights()
+from ..._documents.vault import HSM, PREMIUM
 
 
 @dataclass(frozen=True)
@@ -120,23 +116,3 @@ class VaultWrites(Service, Protocol):
 
     def restore_access(self, *, group: str, name: str) -> None:
         """Restore the access to a recovered vault."""
-
-
-@NEEDED.of(VaultWrites.create)
-def _create(*, group: str, **_rest: object) -> Iterator[Needed]:
-    yield rights.to_create_vault(group)
-
-
-@NEEDED.of(VaultWrites.update)
-def _update(*, group: str, name: str, **_rest: object) -> Iterator[Needed]:
-    yield rights.to_change_vault(group, name)
-
-
-@NEEDED.of(VaultWrites.delete)
-def _delete(*, group: str, name: str) -> Iterator[Needed]:
-    yield rights.to_delete_vault(group, name)
-
-
-@NEEDED.of(VaultWrites.restore_access)
-def _restore_access(*, group: str, name: str) -> Iterator[Needed]:
-    yield rights.to_change_vault(group, name)

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..._checks import regions, usage
+from ..._checks import regions, rights, usage
 from ..._checks.preflight import IN_PERIMETER, OPEN_PERIMETER
 from ..._core.documents import AccessPolicy, DeletedVault, Vault
 from ..._core.errors import Refused
 from ..._core.plan import Plan, Removed, Step, step
 from ..._core.summary import changed_values
-from .document import (
+from ..._documents.vault import (
     RBAC,
     authorization_of,
     describe,
@@ -102,7 +102,8 @@ def _deletion(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan
     visible = observed["visible"]
     users = usage.in_vault(visible, goal.name)
     warnings = usage.guard(users, visible, f"delete the vault {goal.name}", force=goal.force)
-    steps = (step(VaultWrites.delete, group=goal.group, name=goal.name),) if observed["vault"] else ()
+    delete = step(VaultWrites.delete, group=goal.group, name=goal.name)
+    steps = (delete.needing(rights.to_delete_vault(goal.group, goal.name)),) if observed["vault"] else ()
     return usage.removal(Plan(goal, before, describe(None), steps, warnings), _back(goal))
 
 
@@ -224,12 +225,15 @@ def _refuse_other_authorization(goal: Goal, vault: Vault) -> None:
 
 
 def _create(goal: Goal, body: Mapping[str, Any]) -> Step[VaultWrites]:
-    return step(VaultWrites.create, group=goal.group, name=goal.name, body=body)
+    write = step(VaultWrites.create, group=goal.group, name=goal.name, body=body)
+    return write.needing(rights.to_create_vault(goal.group))
 
 
 def _update(goal: Goal, properties: Mapping[str, Any]) -> Step[VaultWrites]:
-    return step(VaultWrites.update, group=goal.group, name=goal.name, body={"properties": properties})
+    write = step(VaultWrites.update, group=goal.group, name=goal.name, body={"properties": properties})
+    return write.needing(rights.to_change_vault(goal.group, goal.name))
 
 
 def _restore_access(goal: Goal) -> Step[VaultWrites]:
-    return step(VaultWrites.restore_access, group=goal.group, name=goal.name)
+    write = step(VaultWrites.restore_access, group=goal.group, name=goal.name)
+    return write.needing(rights.to_change_vault(goal.group, goal.name))

@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
 from .account import MICROSOFT_BATCH, MICROSOFT_KEY_VAULT, Account, Identity, Pool
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # 0001-01-01 to 1970-01-01, in .NET ticks of 100 ns.
 _TICKS_AT_EPOCH = 621_355_968_000_000_000
 

@@ -7,13 +7,13 @@
 from __future__ import annotations
 
 import uuid
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from ..shared.web import AzureError
 
 
 def entra_error(status: int, error: str, number: int, text: str) -> AzureError:
-    now = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%SZ}"
+    now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%SZ}"
     trace, correlation = str(uuid.uuid4()), str(uuid.uuid4())
     return AzureError(
         status,

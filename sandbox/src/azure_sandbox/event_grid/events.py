@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from ..shared import timing
@@ -67,4 +67,4 @@ class Event:
 
 def iso(moment: float) -> str:
     """A time in seconds since 1970-01-01 UTC, as Azure writes it."""
-    return timing.iso(datetime.fromtimestamp(moment, timezone.utc))
+    return timing.iso(datetime.fromtimestamp(moment, UTC))

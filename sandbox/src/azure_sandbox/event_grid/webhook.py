@@ -186,7 +186,7 @@ async def _send(subscription: Subscription, method: str, headers: Mapping[str, s
     # The task that waits for the response can be canceled, so a slow webhook does not delay the end of the sandbox.
     try:
         return await asyncio.wait_for(exchange(), RESPONSE_SECONDS)
-    except asyncio.TimeoutError as error:
+    except TimeoutError as error:
         raise Unreachable(f"the endpoint did not respond within {RESPONSE_SECONDS:g} seconds") from error
     except httpx.HTTPError as error:
         raise Unreachable(f"the request to the endpoint failed: {error}") from error

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from .vault import AccessPolicy, NetworkRules, Vault
@@ -101,7 +101,7 @@ def deleted_vault(shown: Vault, purge_date: datetime) -> dict[str, Any]:
         "vaultId": shown.id,
         "location": shown.location,
         "tags": shown.tags,
-        "deletionDate": _second(datetime.fromtimestamp(shown.deleted_at or 0, timezone.utc)),
+        "deletionDate": _second(datetime.fromtimestamp(shown.deleted_at or 0, UTC)),
         "scheduledPurgeDate": _second(purge_date),
     }
     if shown.purge_protection:
@@ -131,4 +131,4 @@ def _second(moment: datetime) -> str:
 
 def _blank(moment: float) -> str:
     """Format a time with a blank instead of the T."""
-    return f"{datetime.fromtimestamp(moment, timezone.utc):%Y-%m-%d %H:%M:%SZ}"
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%SZ}"

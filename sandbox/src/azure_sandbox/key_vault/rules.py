@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from ..authorization.rules import RoleAssignment
@@ -136,7 +136,7 @@ class Vaults:
 
     def purge_date(self, vault: Vault) -> datetime:
         assert vault.deleted_at is not None
-        return datetime.fromtimestamp(int(vault.deleted_at), timezone.utc) + timedelta(days=vault.retention_days)
+        return datetime.fromtimestamp(int(vault.deleted_at), UTC) + timedelta(days=vault.retention_days)
 
     def why_not_available(self, name: str) -> tuple[str, str] | None:
         """Why a name is not available: a reason and a message; None if the name is available."""

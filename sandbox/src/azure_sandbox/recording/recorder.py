@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,7 @@ class Recorder:
         path = request.scope.get("raw_path", request.scope["path"].encode()).decode("latin-1")
         url = f"https://{host}{path}{f'?{query}' if query else ''}"
         headers = {name: value for name, value in request.headers.items() if name not in _OF_CONNECTION}
-        began, started = datetime.now(timezone.utc), time.monotonic()
+        began, started = datetime.now(UTC), time.monotonic()
         try:
             answer = self._session().request(
                 request.method, url, data=content, headers=headers, allow_redirects=False, timeout=ANSWER_SECONDS

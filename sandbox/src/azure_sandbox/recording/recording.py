@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -80,7 +80,7 @@ class Recording:
         for member, claim in (("tenant", "tid"), ("principal", "oid")):
             if claim in claims:
                 interaction[member] = self._placeholders.text(str(claims[claim]))
-        interaction["began"] = began.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        interaction["began"] = began.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         interaction["seconds"] = round(seconds, 3)
         line = json.dumps(interaction, ensure_ascii=False)
         self._secrets.require_none(line, self._placeholders.replaced)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 
 class Clock:
@@ -23,7 +23,7 @@ class Clock:
         return time.time() + self._advanced
 
     def now(self) -> datetime:
-        return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=self.time())
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=self.time())
 
     def iso(self, fraction_digits: int = 7) -> str:
         return iso(self.now(), fraction_digits)

@@ -124,7 +124,7 @@ class Azure:
     def has(self, path: str, body: Any, status: int = 200) -> None:
         """Azure has the document, from now on also for this task."""
         self.holds[path.lower()] = (status, body)
-        self.cloud._reads._known.clear()
+        self.gateway._known.clear()
 
     def get(self, ref: str) -> Any:
         """The document, or the status of the error."""
@@ -199,7 +199,7 @@ def test_a_write_that_is_not_known_is_refused(azure: Azure, method: str, ref: st
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "POST"])
 def test_in_check_mode_the_gateway_sends_no_write(azure: Azure, method: str) -> None:
-    """Not even that of an overlay which tries to."""
+    """Not even a write without an effect on documents."""
     gateway = Gateway(azure.cloud._session)
 
     with pytest.raises(AssertionError, match="sends no write"):
@@ -387,6 +387,18 @@ def test_an_operation_that_a_task_waits_for_is_complete(azure: Azure, state: str
     assert states() == ([after] * 2 if after else [])
 
 
+def test_a_completed_operation_does_not_undo_a_later_change(azure: Azure) -> None:
+    azure.has(f"{ACCOUNTS}/there", account(provisioningState="Creating"))
+    azure.has(f"{ACCOUNTS}/there/pools", {"value": []})
+    azure.get(f"{ACCOUNTS}/there")
+    azure.cloud._session.complete_operations()
+
+    azure.write("PATCH", f"{ACCOUNTS}/there", {"tags": {"a": "b"}})
+    azure.cloud._session.complete_operations()
+
+    assert azure.get(f"{ACCOUNTS}/there")["tags"] == {"a": "b"}
+
+
 # Vaults
 
 
@@ -437,7 +449,10 @@ def test_a_vault_that_is_changed_and_deleted(azure: Azure) -> None:
 def test_a_vault_that_is_recovered(azure: Azure, authorization: str | None) -> None:
     """The vault has the requested keys, and no role assignments."""
     deleted = {"vaultId": f"{VAULTS}/vault", "location": "westeurope", "purgeProtectionEnabled": True}
-    azure.has(f"{DELETED}/deletedVaults", {"value": [{"name": "other"}, {"name": "vault", "properties": deleted}]})
+    listed = [
+        {"id": f"{DELETED}/locations/westeurope/deletedVaults/{name}", "name": name} for name in ("other", "vault")
+    ]
+    azure.has(f"{DELETED}/deletedVaults", {"value": [listed[0], {**listed[1], "properties": deleted}]})
     azure.has(VAULTS, {"value": []})
     azure.has(f"{GROUP}/{ROLES}", {"value": [assignment("above", "p", GROUP)]})
     azure.cloud.resolved({"name": "vault", "authorization": authorization})
@@ -451,6 +466,23 @@ def test_a_vault_that_is_recovered(azure: Azure, authorization: str | None) -> N
     assert azure.ids(VAULTS) == ["vault"]
     assert azure.get(f"{KEYS}/keys/key/{V2}")["attributes"]["enabled"] is True
     assert azure.ids(f"{VAULTS}/vault/{ROLES}") == ["above"]
+
+
+def test_a_vault_that_is_deleted_and_recovered_has_its_keys_but_no_role_assignments(with_key: Azure) -> None:
+    azure = with_key
+    azure.has(f"{VAULTS}/vault", vault())
+    azure.has(f"{VAULTS}/vault/{ROLES}", {"value": [assignment("own", "p")]})
+    azure.has(f"{GROUP}/{ROLES}", {"value": [assignment("above", "p", GROUP)]})
+    azure.has(f"{DELETED}/deletedVaults", {"value": []})
+    assert azure.ids(f"{VAULTS}/vault/{ROLES}") == ["own"]
+
+    azure.write("DELETE", f"{VAULTS}/vault")
+    azure.write("PUT", f"{VAULTS}/vault", {"properties": {"createMode": "recover"}})
+
+    assert azure.get(f"{VAULTS}/vault") == vault()
+    assert azure.ids(f"{VAULTS}/vault/{ROLES}") == ["above"]
+    assert azure.get(f"{KEYS}/keys/key") == bundle(V2, NOW)
+    assert azure.ids(f"{KEYS}/keys/key/versions") == [V1, V2]
 
 
 @pytest.mark.parametrize(
@@ -581,6 +613,8 @@ def test_a_deleted_key_and_its_recovery(with_key: Azure) -> None:
 
     with_key.write("POST", f"{KEYS}/deletedkeys/key/recover")
     assert with_key.get(f"{KEYS}/keys/key")["key"] == bundle(V2)["key"]
+    assert with_key.get(f"{KEYS}/keys/key/{V1}") == bundle()
+    assert with_key.ids(f"{KEYS}/keys/key/versions") == [V1, V2]
     assert with_key.get(f"{KEYS}/deletedkeys/key") == 404
 
 

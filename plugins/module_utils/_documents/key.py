@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..._core.documents import JsonWebKey, KeyBundle, KeyItem
-from ..._core.duration import instant, moment
-from ..._core.ids import KeyIdentifier, read_key_identifier
-from ..._core.summary import and_text, changed_values, used_by_text, version_text
-from ..vault.document import HSM
+from .._core.documents import JsonWebKey, KeyBundle, KeyItem
+from .._core.duration import instant, moment
+from .._core.ids import KeyIdentifier, read_key_identifier
+from .._core.summary import and_text, changed_values, used_by_text, version_text
 from . import rotation_policy
+from .vault import HSM
 
 # The keys that Batch supports (learn.microsoft.com, "Configure customer-managed keys for your Azure Batch account").
 TYPES = ("RSA", HSM)
@@ -120,7 +120,7 @@ def kept_summary(vault: str, name: str, report: Mapping[str, Any]) -> str:
     what = f"{and_text(versions)} of {key}" if versions else key
     verb = ("stay" if len(versions) > 1 else "stays") + " enabled" if versions else "was not deleted"
     until = f" until {report['kept_until']}" if report["kept_until"] else ""
-    reason = used_by_text(users) if users else "because accounts that have left it may need it"
+    reason = used_by_text(users) if users else f"because Batch may need {'them' if len(versions) > 1 else 'it'}"
     return f"{what[0].upper()}{what[1:]} {verb}{until}, {reason}."
 
 
@@ -220,9 +220,7 @@ def newest_known(
     """The newest version in the response of Key Vault, or the version that an account uses if that was created
     later: a replica of the vault may not have it yet. `read` returns the document of a version."""
     created = newest["attributes"]["created"]
-    if versions is not None and not any(
-        version_of(v) == used and v["attributes"]["created"] > created for v in versions
-    ):
+    if any(version_of(one) == used and one["attributes"]["created"] <= created for one in versions or ()):
         return newest
     named = read(used)
     return named if named is not None and named["attributes"]["created"] > created else newest

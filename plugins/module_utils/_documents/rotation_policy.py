@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..._core.documents import LifetimeAction, LifetimeTrigger, RotationPolicy, RotationPolicyAttributes
-from ..._core.duration import iso, seconds
-from ..._core.errors import InvalidOption
+from .._core.documents import LifetimeAction, LifetimeTrigger, RotationPolicy, RotationPolicyAttributes
+from .._core.duration import iso, seconds
+from .._core.errors import InvalidOption
 
 # learn.microsoft.com, "Configure cryptographic key auto-rotation in Azure Key Vault": a version is valid for 28
 # days or more. It is rotated 7 days or more after its creation, and 7 days or more before it expires. In seconds.

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..._core.documents import Account
-from ..._core.errors import AccountUnavailable, CmkError, Refused
-from ..._core.ids import KeyIdentifier, key_of, read_key_identifier
-from ..._core.summary import key_text, version_text
-from ..account.document import FAILED
+from .._core.documents import Account
+from .._core.errors import AccountUnavailable, CmkError, Refused
+from .._core.ids import KeyIdentifier, key_of, read_key_identifier
+from .._core.summary import key_text, version_text
+from .account import FAILED
 
 KEY_VAULT = "microsoft_keyvault"
 BATCH = "microsoft_batch"
@@ -75,8 +75,9 @@ def _previous(used: str | None, uses: str | None) -> str:
 
 
 def survey_summary(name: str, found: Mapping[str, Any], *, count: int = 1) -> str:
-    """One line for a person. `found` is the return value of azbatch.cmk.batch_encryption_info, for one account or for
-    `count` accounts with these values, which `name` names together."""
+    """One line for a person. `found` is the return value of azbatch.cmk.batch_encryption_info or
+    azbatch.cmk.batch_encryption_diagnosis, for one account or for `count` accounts with these values, which `name`
+    names together."""
     if not found["exists"]:
         return f"There is no Batch account {name}."
     verb, they_are, their = ("uses", "is", "its") if count == 1 else ("use", "are", "their")
@@ -85,7 +86,7 @@ def survey_summary(name: str, found: Mapping[str, Any], *, count: int = 1) -> st
         return f"{uses}."
     not_known = f"{their} availability is not known"
     state = {True: f"{they_are} available", False: f"{they_are} not available", None: not_known}[found["available"]]
-    causes = ", ".join(cause["name"] for cause in (found["diagnosis"] or {}).get("causes", ()))
+    causes = ", ".join(cause["name"] for cause in found.get("causes", ()))
     failed = found["provisioning_state"] == FAILED
     operation = f" {their.capitalize()} last operation has failed (provisioning state Failed)." if failed else ""
     return f"{uses} and {state}{f': {causes}' if causes else ''}.{operation}"
@@ -113,8 +114,7 @@ def account_unavailable(name: str, key: KeyIdentifier | None, unavailable_reason
     remedy = "Fix the problem that Azure reports."
     if key:
         remedy = (
-            "Recover it with the role azbatch.cmk.recover, or find out why with azbatch.cmk.batch_encryption_info "
-            "(diagnose: true)."
+            "Recover it with the role azbatch.cmk.recover, or find out why (azbatch.cmk.batch_encryption_diagnosis)."
         )
     return AccountUnavailable(
         f"The Batch account {name} is not available: {unavailable_reason.msg} It uses "

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..._core.documents import (
+from .._core.documents import (
     Account,
     AssignedIdentity,
     Disk,
@@ -22,10 +22,12 @@ from ..._core.documents import (
     Pool,
     VirtualMachineConfiguration,
 )
-from ..._core.errors import CmkError, Denied, NotFound, Refused, Rejected, Unavailable
-from ..._core.ids import KeyIdentifier, key_of
-from ..._core.summary import key_text
+from .._core.errors import CmkError, Denied, NotFound, Refused, Rejected, Unavailable
+from .._core.ids import KeyIdentifier, key_of
+from .._core.summary import key_text
 
+# The type of an account's identity if it is not known which one a write of the run has given it.
+UNKNOWN_IDENTITY = "Unknown"
 SYSTEM_ASSIGNED = "system_assigned"
 USER_ASSIGNED = "user_assigned"
 TYPES = {SYSTEM_ASSIGNED: "SystemAssigned", USER_ASSIGNED: "UserAssigned"}

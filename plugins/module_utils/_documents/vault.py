@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..._core.documents import SystemData, Vault
-from ..._core.errors import NotFound, Refused
+from .._core.documents import SystemData, Vault
+from .._core.errors import NotFound, Refused
 
 RBAC = "rbac"
 ACCESS_POLICY = "access_policy"

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from ..._core.documents import AccessPolicy, Permission, RoleAssignment, RoleDefinitionProperties, Vault
-from ..._core.ids import role_guid, within
-from ..._core.summary import and_text
-from ..vault import document as vault_document
+from .._core.documents import AccessPolicy, Permission, RoleAssignment, RoleDefinitionProperties, Vault
+from .._core.ids import role_guid, within
+from .._core.summary import and_text
+from . import vault as vault_document
+from .refs import ROLE_ID
 
 # Permission of an access policy -> data action of a role, for the three permissions that Batch needs.
 NEEDED = {
@@ -25,7 +26,6 @@ NEEDED = {
     "wrapKey": "Microsoft.KeyVault/vaults/keys/wrap/action",
     "unwrapKey": "Microsoft.KeyVault/vaults/keys/unwrap/action",
 }
-ROLE_ID = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
 # The maximum time until Batch can use a key after a role assignment (Microsoft's documentation of Azure RBAC).
 ROLE_SECONDS = 600
 # A built-in role of Azure. Its permissions are the same everywhere, so its definition is not read.

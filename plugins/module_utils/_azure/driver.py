@@ -1,0 +1,314 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Reads the documents that questions ask for. Only this file knows how old a read may be.
+
+| rule | a read serves |
+|---|---|
+| OWN, of what is to be changed | of this task, five seconds old at most; all since a write of this task to the kind |
+| RECENT, for checks before a change | of any task of the run by this caller, twenty seconds old at most |
+| a time (time.monotonic()), such as now | of any task of the run by this caller that began then or later |
+| `glancing`, to see whether to do something | for OWN too, of any task, since the host's previous task ended |
+
+No read serves that began before the run's last write to its kind ended (journal.py). Its age is counted from its first
+request. A wait for the rate limit is before the request, so tasks that begin to wait meanwhile share the read. What is
+missing (None) is read again, because another task may be creating it.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import replace
+from threading import Lock
+from typing import Any, TypeVar
+
+from .._core.concurrent import map_concurrent
+from .._core.docs import Docs, Freshness, Member, Need, Read, Ref, Rule
+from .._core.errors import CmkError, Denied
+from .gateway import Gateway
+from .rate_limit import timed
+from .session import Session
+
+T = TypeVar("T")
+_OWN_SECONDS = 5
+_RECENT_SECONDS = 20
+_PARTS = 64
+# The time since which reads of other tasks serve too (`glancing`), also for the threads of the block.
+_glancing_since: ContextVar[float | None] = ContextVar("_glancing_since", default=None)
+Name = tuple[str, ...]
+
+
+class _Reading:
+    """A read of one thread, for which other threads of the task may wait."""
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.ended: Future[None] = Future()
+
+
+class Driver:
+    """What one caller may read is never given to another: values are stored by the caller's fingerprint."""
+
+    def __init__(self, session: Session, gateway: Gateway) -> None:
+        self._session = session
+        self._files = session.files
+        self._journal = session.journal
+        self._gateway = gateway
+        # What this task has read.
+        self._own: dict[Name, Read] = {}
+        # By kind, the time before which reads are out of date for this task (`forget`).
+        self._forgotten: dict[str, float] = {}
+        # The threads of a task may read several documents at the same time, and one document twice.
+        self._lock = Lock()
+        self._reading: dict[Name, _Reading] = {}
+        # Whether a read of another task was used since `glancing` began.
+        self.has_shared = False
+
+    # Questions
+
+    def solve(self, question: Callable[[Docs], T], fresh: Freshness = Rule.OWN) -> T:
+        """The result. The question sees one state of each document, although other tasks may read it meanwhile."""
+        # How old a read may be is counted from the beginning, however long the reads take.
+        since: dict[tuple[str, Freshness], float] = {}
+        pinned: dict[Name, tuple[Read, bool]] = {}
+        before: dict[Name, Any] = {}
+
+        def earlier(ref: Ref[Any]) -> Any:
+            # What the question itself has listed is in that list already.
+            if ref.is_list and ref.name in before:
+                return before[ref.name]
+            before[ref.name] = self._earlier(ref)
+            return before[ref.name]
+
+        def since_when(ref: Ref[Any], freshness: Freshness) -> float:
+            named = ref.kind, freshness
+            if named not in since:
+                since[named] = self._since(*named)
+            return since[named]
+
+        def find(ref: Ref[Any], freshness: Freshness) -> Read | None:
+            at, is_shared = since_when(ref, freshness), self._is_shared(freshness)
+            if ref.name not in pinned or pinned[ref.name][0].at < at or not (is_shared or pinned[ref.name][1]):
+                kept = self._kept(ref, at, is_shared)
+                if kept is None:
+                    return None
+                pinned[ref.name] = kept, kept is self._own.get(ref.name)
+            return pinned[ref.name][0]
+
+        def serve(wanted: tuple[Ref[Any], Freshness]) -> None:
+            ref, freshness = wanted
+            began = time.monotonic()
+            try:
+                read = self._read(ref, since_when(ref, freshness), freshness)
+            except CmkError as error:
+                read = Read(error, began, time.monotonic())
+            is_new = read.value is None or isinstance(read.value, CmkError)
+            pinned[ref.name] = read, is_new or read is self._own.get(ref.name)
+
+        while True:
+            try:
+                return question(Docs(find, earlier, fresh, time.time()))
+            except Need as need:
+                wanted = need.wanted
+            if len(wanted) == 1:
+                serve(wanted[0])
+            else:
+                map_concurrent(serve, wanted)
+
+    def get(self, ref: Ref[T], fresh: Freshness = Rule.OWN) -> T | None:
+        """The document; None if it is missing."""
+        value: T | None = self.read(ref, fresh).value
+        return value
+
+    def read(self, ref: Ref[Any], fresh: Freshness = Rule.OWN) -> Read:
+        """The document, with the times of its read."""
+        return self._read(ref, self._since(ref.kind, fresh), fresh)
+
+    def listed(self, ref: Ref[T]) -> T | None:
+        """The document from a list that a host has read for the same task of the playbook, a few seconds ago at most.
+        None if the run asks for few of the list's members, or if the list does not show it."""
+        since = self._since(ref.kind, Rule.RECENT)
+        member = self._one_of_many(ref)
+        read = member and self._from_list(member, since)
+        return read and read.value
+
+    def keep(self, ref: Ref[T], value: T, at: float | None = None) -> None:
+        """Keep what the response to a write, or to the poll after it, has shown."""
+        at = time.monotonic() if at is None else at
+        self._keep(ref, Read(value, at, at), is_dated=False)
+
+    # How old a read may be
+
+    @contextmanager
+    def glancing(self, at: float) -> Iterator[None]:
+        """Use what other tasks have read since then, and nothing older, to see whether to do something."""
+        token = _glancing_since.set(at)
+        try:
+            yield
+        finally:
+            _glancing_since.reset(token)
+
+    @property
+    def is_glancing(self) -> bool:
+        return _glancing_since.get() is not None
+
+    def forget(self, *kinds: str) -> None:
+        """Make what was read of these kinds, or of all kinds, out of date for this task."""
+        for kind in kinds or ("any",):
+            self._forgotten[kind] = time.monotonic()
+
+    def _is_shared(self, fresh: Freshness) -> bool:
+        return fresh is not Rule.OWN or self.is_glancing
+
+    def _since(self, kind: str, fresh: Freshness) -> float:
+        now, glancing = time.monotonic(), _glancing_since.get()
+        if not isinstance(fresh, Rule):
+            since = fresh
+        elif fresh is Rule.RECENT or glancing is not None:
+            since = max(now - _RECENT_SECONDS, glancing or 0.0)
+        else:
+            since = 0.0 if self._journal.has_changed(kind) else now - _OWN_SECONDS
+        forgotten = max(self._forgotten.get(one, 0.0) for one in (kind, "any"))
+        return max(since, self._journal.readable_since(kind, forgotten))
+
+    # Reads
+
+    def _read(self, ref: Ref[Any], since: float, fresh: Freshness) -> Read:
+        is_shared = self._is_shared(fresh)
+        while (kept := self._kept(ref, since, is_shared)) is None:
+            with self._lock:
+                under_way = self._reading.get(ref.name)
+                if under_way is None or under_way.began < since:
+                    mine = self._reading[ref.name] = _Reading(time.monotonic())
+                    break
+            # Another thread of the task reads the document.
+            wait([under_way.ended])
+        else:
+            return kept
+        try:
+            # A read that began too early, and may be slow, is not waited for.
+            waits = is_shared and under_way is None
+            with self._files.locked(self._session.fingerprint, *ref.name) if waits else nullcontext():
+                kept = self._kept(ref, since, is_shared)
+                if kept is None and is_shared and isinstance(fresh, Rule) and (member := self._one_of_many(ref)):
+                    kept = self._from_list(member, since)
+                if kept is None:
+                    asked, began = timed(lambda: self._ask(ref))
+                    kept = asked._replace(at=began, ended=time.monotonic())
+                    if kept.value is not None:
+                        self._keep(ref, kept)
+        finally:
+            with self._lock:
+                if self._reading.get(ref.name) is mine:
+                    del self._reading[ref.name]
+            mine.ended.set_result(None)
+        return kept
+
+    def _ask(self, ref: Ref[Any]) -> Read:
+        if ref.is_list:
+            return Read(self._gateway.list(ref.what, ref.id, ref.filter), 0.0, 0.0)
+        if ref.body is not None:
+            return Read(self._gateway.ask(ref.what, ref.id, ref.body), 0.0, 0.0)
+        if ref.must_exist:
+            return Read(self._gateway.get(ref.what, ref.id), 0.0, 0.0)
+        answer = self._gateway.answer(ref.what, ref.id)
+        return Read(answer.document, 0.0, 0.0, answer.at, answer.changed_at)
+
+    def _kept(self, ref: Ref[Any], since: float, is_shared: bool) -> Read | None:
+        own = self._own.get(ref.name)
+        if own is not None and own.at >= since:
+            return own
+        stored = self._stored(ref) if is_shared else None
+        if stored is None or stored.at < since:
+            return None
+        self.has_shared = True
+        return stored
+
+    def _earlier(self, ref: Ref[Any]) -> Any:
+        kept = self._own.get(ref.name) or self._stored(ref)
+        return kept and kept.value
+
+    def _keep(self, ref: Ref[Any], read: Read, *, is_dated: bool = True) -> None:
+        """Keep it for this task and for the run. A newer read stays."""
+        other = ref.also and ref.also(read.value)
+        if other and (is_dated or not other.is_dated):
+            self._keep(replace(other, also=None), read)
+        own = self._own.get(ref.name)
+        if own is not None and own.at > read.at:
+            return
+        self._own[ref.name] = read
+        if ref.keyed is None:
+            self._files.store(read, self._session.fingerprint, *ref.name)
+            return
+        parts = defaultdict[str, dict[str, list[Any]]](lambda: defaultdict(list))
+        for item in read.value:
+            name = ref.keyed(item)
+            parts[_part_of(name)][name].append(item)
+        for part in map(str, range(_PARTS)):
+            stored = {"at": read.at, "ended": read.ended, "items": parts.get(part, {})}
+            self._files.store(stored, self._session.fingerprint, *ref.name, part)
+
+    def _stored(self, ref: Ref[Any]) -> Read | None:
+        if ref.keyed is None:
+            found = self._files.load(self._session.fingerprint, *ref.name)
+            return None if found is None else Read(*found)
+        parts = [self._files.load(self._session.fingerprint, *ref.name, str(number)) for number in range(_PARTS)]
+        if not all(parts) or len({part["at"] for part in parts}) != 1:
+            return None
+        items = [item for part in parts for items in part["items"].values() for item in items]
+        return Read(items, parts[0]["at"], parts[0]["ended"])
+
+    # Members of lists
+
+    def _one_of_many(self, ref: Ref[Any]) -> Member | None:
+        """The list that has the document, if the run asks for many of its members, and the caller may read it."""
+        member = ref.member
+        if member is None or self._journal.has_changed(ref.kind):
+            return None
+        named = self._session.fingerprint, *member.of.name
+        names: list[str] = self._files.load(*named, "asked") or []
+        if member.name not in names and len(names) < member.listed_from:
+            with self._files.locked(*named, "asked"):
+                names = [*(self._files.load(*named, "asked") or []), member.name]
+                self._files.store(names, *named, "asked")
+        denied_at = self._files.load(*named, "denied")
+        is_denied = denied_at is not None and denied_at >= time.monotonic() - _RECENT_SECONDS
+        return None if is_denied or len(names) < member.listed_from else member
+
+    def _from_list(self, member: Member, since: float) -> Read | None:
+        """The document from its list, which is read unless a task of the run has read it."""
+        if (found := self._picked(member, since)) is not None:
+            return found
+        try:
+            self.read(member.of, Rule.RECENT)
+        except Denied:
+            self._files.store(time.monotonic(), self._session.fingerprint, *member.of.name, "denied")
+            return None
+        return self._picked(member, since)
+
+    def _picked(self, member: Member, since: float) -> Read | None:
+        """The document from its list, if a task of the run has read that since then."""
+        # Only the part of the list that has the document.
+        part = self._files.load(self._session.fingerprint, *member.of.name, _part_of(member.name))
+        if part is None or part["at"] < since:
+            return None
+        value = member.pick(part["items"].get(member.name, []))
+        if value is None:
+            return None
+        self.has_shared = True
+        return Read(value, part["at"], part["ended"])
+
+
+def _part_of(member: str) -> str:
+    """The part of a list that has the member. A file for each member would take long to write, and a single file long
+    to read."""
+    return str(zlib.crc32(member.encode()) % _PARTS)

@@ -1,0 +1,276 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The documents of a key and of the account's identities that preflight and the diagnosis need. Pure: asks for
+documents.
+
+If the caller may not read a document, or the service does not respond, the value is the error with the reason.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeGuard, TypeVar
+
+from .._checks.diagnosis import Symptoms, depends_on_account_change
+from .._checks.preflight import Evidence, is_unreachable, without_deleted
+from .._checks.versions import MARGIN_SECONDS
+from .._core.docs import Docs, Ref
+from .._core.documents import Account, KeyItem, RoleAssignment, Vault
+from .._core.errors import CmkError, Denied, NotFound, Unavailable
+from .._core.ids import KeyIdentifier, parse_user_assigned_id
+from .._documents import refs
+from .._documents.access import by_principal, roles_in, scope_of
+from .._documents.account import is_gone
+from .._documents.key import TYPES, ended_at, version_of
+from .._documents.vault import uses_rbac
+from . import users, vaults
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A key, and the principals and the tenant of the account that uses it. The vault is searched for in the resource
+    group first, which is in the subscription. `account` is the account in a message."""
+
+    key: KeyIdentifier
+    principals: Sequence[str]
+    tenant_id: str | None
+    subscription: str
+    group: str | None
+    account: str = "account"
+
+
+def gather(docs: Docs, wanted: Wanted) -> Evidence:
+    key, principals = wanted.key, wanted.principals
+    docs.want(refs.key(key))
+    if (place := vaults.likely(docs, key.vault, wanted.subscription, wanted.group)) is not None:
+        docs.want(place)
+        if _is_rbac(before := docs.earlier(place)):
+            docs.want(*(refs.assignments_of(scope_of(before, key.name), one) for one in principals))
+    vault = _or_reason(lambda: vaults.find(docs, key.vault, wanted.subscription, wanted.group))
+    assignments: Any = {}
+    known: Any = {}
+    if _is_rbac(vault):
+        roles = _or_reason(partial(_roles, docs, vault, key.name, principals))
+        assignments, known = (roles, {}) if isinstance(roles, CmkError) else roles
+    return Evidence(
+        key=key,
+        principals=principals,
+        tenant_id=wanted.tenant_id,
+        vault=vault,
+        bundle=_or_reason(lambda: docs.get(refs.key(key))),
+        assignments=assignments,
+        definitions=known,
+        now=_now(docs, key),
+        account=wanted.account,
+    )
+
+
+def _roles(
+    docs: Docs, vault: Vault, key_name: str, principals: Sequence[str]
+) -> tuple[dict[str, list[RoleAssignment]], dict[str, Any]]:
+    lists = {one: refs.assignments_of(scope_of(vault, key_name), one) for one in principals}
+    docs.want(*lists.values())
+    assignments = {principal: docs.items(ref) for principal, ref in lists.items()}
+    everyone = [assignment for of_one in assignments.values() for assignment in of_one]
+    return assignments, definitions(docs, vault["id"], roles_in(everyone))
+
+
+def definitions(docs: Docs, scope: str, guids: Iterable[str]) -> dict[str, Any]:
+    """The definitions of the roles with these GUIDs, by GUID in lower case."""
+    each = [refs.role(scope, guid) for guid in guids]
+    docs.want(*each)
+    return {role["name"].lower(): role["properties"] for ref in each if (role := docs.get(ref))}
+
+
+def with_access_now(docs: Docs, evidence: Evidence, since: float, access_since: float) -> Evidence:
+    """The same evidence, with the key read at `since` (time.monotonic()) or later, and the access to the key at
+    `access_since` or later. The vault grants the access if it does not use Azure RBAC.
+
+    Data that the caller could not read before is not read, because preflight has warned. If other data cannot be read
+    now, that is an error, not a warning.
+    """
+    vault, now = evidence.vault, evidence
+    reads_key = isinstance(evidence.bundle, Mapping)
+    if reads_key:
+        docs.want(refs.versions_of(evidence.key), fresh=since)
+    if vault is None or isinstance(vault, CmkError) or isinstance(evidence.assignments, CmkError):
+        return _with_key_now(docs, evidence, since) if reads_key else evidence
+    by_role = refs.assignments_at(scope_of(vault, evidence.key.name))
+    docs.want(by_role if uses_rbac(vault) else refs.vault(vault["id"]), fresh=access_since)
+    if reads_key:
+        now = _with_key_now(docs, evidence, since)
+    if not uses_rbac(vault):
+        there = docs.get(refs.vault(vault["id"]), access_since)
+        if there is None:
+            raise NotFound(
+                f"The vault {vault['id']} was deleted while an account was moved to one of its keys.",
+                code="vault_not_found",
+                remedy="Recover the vault, or use a key of another vault.",
+            )
+        now, vault = replace(now, vault=there), there
+    return _with_roles_now(docs, now, vault, access_since) if uses_rbac(vault) else now
+
+
+def _with_key_now(docs: Docs, evidence: Evidence, since: float) -> Evidence:
+    """The evidence with the version (`bundle`), if it was changed since the evidence was read. The list of versions,
+    which the tasks of a run share, shows each change."""
+    items, bundle = docs.known(refs.versions_of(evidence.key), since), evidence.bundle
+    if items and not isinstance(items, CmkError) and isinstance(bundle, Mapping):
+        version = version_of(bundle["key"])
+        newest = max(items, key=lambda item: item["attributes"]["created"])
+        item = next((one for one in items if version_of(one) == version), None)
+        is_same = item is not None and all(
+            item["attributes"].get(name) == bundle["attributes"].get(name)
+            for name in ("enabled", "updated", "nbf", "exp")
+        )
+        if is_same and (evidence.key.version or version_of(newest) == version):
+            return evidence
+    return replace(evidence, bundle=docs.get(refs.key(evidence.key), since), now=_now(docs, evidence.key, since))
+
+
+def _with_roles_now(docs: Docs, evidence: Evidence, vault: Vault, since: float) -> Evidence:
+    """Tasks that wait for the list of all assignments at the key's scope share it. The list does not show the roles
+    that a principal has as a member of a group. If a principal has no role in the list, its assignments are read
+    separately.
+    """
+    scope = scope_of(vault, evidence.key.name)
+    listed = by_principal(refs.of_role(docs.items(refs.assignments_at(scope), since)))
+    single = {one: refs.assignments_of(scope, one) for one in evidence.principals if not listed.get(one.lower())}
+    docs.want(*single.values(), fresh=since)
+    assignments = {
+        one: docs.items(single[one], since) if one in single else listed[one.lower()] for one in evidence.principals
+    }
+    # Roles that were assigned since the evidence was first read. If a definition cannot be read, the role grants
+    # nothing.
+    everyone = [assignment for of_one in assignments.values() for assignment in of_one]
+    new = sorted(set(roles_in(everyone)) - evidence.definitions.keys())
+    found = _or_reason(lambda: definitions(docs, vault["id"], new))
+    known = {} if isinstance(found, CmkError) else found
+    return replace(evidence, assignments=assignments, definitions={**evidence.definitions, **known})
+
+
+def _now(docs: Docs, key: KeyIdentifier, since: float | None = None) -> float:
+    """The time by Key Vault's clock, because the times of keys are by that clock."""
+    return docs.of(refs.key(key), since).now or docs.now
+
+
+# Whether Batch can use the key of an account
+
+
+def of_key_in_use(docs: Docs, account: Account, wanted: Wanted, *, is_report: bool) -> Symptoms:
+    """The data that shows whether Batch can use the key. For `is_report` see `unnoticed_repairs`."""
+    docs.want(refs.versions_of(wanted.key))
+    evidence = gather(docs, wanted)
+    is_lost = evidence.vault is None
+    found: Symptoms = {
+        **_of_identities(docs, account, evidence),
+        "deleted_vault": _deleted_vault(docs, wanted, is_unreachable=False) if is_lost else None,
+        "versions": _versions(docs, wanted.key) if isinstance(evidence.bundle, Mapping) else None,
+        "is_report": is_report,
+    }
+    return _with_time(docs, account, found)
+
+
+def symptoms(docs: Docs, account: Account, wanted: Wanted) -> Symptoms:
+    """The data of the diagnosis."""
+    evidence, key = gather(docs, wanted), wanted.key
+    there, unreachable = isinstance(evidence.vault, Mapping), is_unreachable(evidence.bundle)
+    versions = None if evidence.vault is None else _versions(docs, key)
+    found: Symptoms = {
+        **_of_identities(docs, account, evidence),
+        # An error if a deleted vault may exist that the caller may not read.
+        "deleted_vault": None if there else _deleted_vault(docs, wanted, is_unreachable=unreachable),
+        "deleted_key": deleted_key(docs, key) if evidence.bundle is None else None,
+        "versions": versions,
+        "unsupported": _unsupported(docs, key, versions, evidence.now),
+        "is_report": True,
+    }
+    return _with_time(docs, account, found)
+
+
+def deleted_key(docs: Docs, key: KeyIdentifier) -> Any:
+    """The deleted key; None also if the caller may not read it."""
+    found = docs.known(refs.deleted_key(key))
+    if isinstance(found, Denied):
+        return None
+    if isinstance(found, CmkError):
+        raise found
+    return found
+
+
+def _deleted_vault(docs: Docs, wanted: Wanted, *, is_unreachable: bool) -> Any:
+    names = {wanted.key.vault.lower()}
+    found = vaults.deleted(docs, names, names if is_unreachable else set(), wanted.subscription)
+    return found[wanted.key.vault.lower()]
+
+
+def _with_time(docs: Docs, account: Account, found: Symptoms) -> Symptoms:
+    """If the time of the account's last change says more about its availability, add that time. If the account was
+    changed after the key, Batch has used the key."""
+    if not depends_on_account_change(found):
+        return found
+    changed, _now = users.changed_at(docs, [account])
+    return {**found, "account_changed_at": changed[account["id"]]}
+
+
+def _versions(docs: Docs, key: KeyIdentifier) -> list[KeyItem] | CmkError | None:
+    """The versions of the key, or why they could not be listed."""
+    listed = docs.known(refs.versions_of(key))
+    if isinstance(listed, CmkError) and not isinstance(listed, Denied | Unavailable):
+        raise listed
+    return listed
+
+
+def _unsupported(docs: Docs, key: KeyIdentifier, versions: list[KeyItem] | CmkError | None, now: float) -> list[str]:
+    """The versions that became unusable inside the margin and are of a type that Batch does not support, which a list
+    of versions does not show."""
+    if versions is None or isinstance(versions, CmkError):
+        return []
+    ended = [one for one in versions if now - MARGIN_SECONDS < ended_at(one, now) <= now]
+    each = {version_of(one): refs.key(replace(key, version=version_of(one))) for one in ended}
+    docs.want(*each.values())
+    read = {name: _or_reason(partial(docs.get, ref)) for name, ref in each.items()}
+    return [name for name, one in read.items() if isinstance(one, Mapping) and one["key"]["kty"] not in TYPES]
+
+
+def _of_identities(docs: Docs, account: Account, evidence: Evidence) -> Symptoms:
+    """The user-assigned identities of the account that were deleted, and the evidence without their access."""
+    identity = account.get("identity", {})
+    assigned = identity.get("userAssignedIdentities", {})
+    each = {name: refs.identity(parse_user_assigned_id(name, "identity_id")) for name in assigned}
+    docs.want(*each.values())
+    missing = [name for name in assigned if is_gone(assigned[name], _principal_id(docs, each[name]))]
+    return {"evidence": without_deleted(evidence, identity, missing), "missing_identities": missing}
+
+
+def _principal_id(docs: Docs, ref: Ref[Any]) -> str | CmkError | None:
+    """The object id; None if there is no such identity."""
+    found = docs.known(ref)
+    if isinstance(found, NotFound) or found is None:
+        return None
+    if isinstance(found, CmkError):
+        if not isinstance(found, Denied):
+            raise found
+        return found
+    principal: str = found["properties"]["principalId"]
+    return principal
+
+
+def _is_rbac(vault: Vault | CmkError | None) -> TypeGuard[Vault]:
+    return vault is not None and not isinstance(vault, CmkError) and uses_rbac(vault)
+
+
+def _or_reason(ask: Callable[[], T]) -> T | CmkError:
+    """The value, or why the caller cannot know it: a missing right or resource, or a service that does not respond."""
+    try:
+        return ask()
+    except (Denied, NotFound, Unavailable) as reason:
+        return reason

@@ -1,0 +1,261 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The Batch accounts that the caller can read, and the keys of their pools' disks: all users of keys. No account may
+lose its key (invariant I2). Pure: asks for documents.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from itertools import chain
+from typing import TypeAlias
+
+from .._checks.rights import READ_ACCOUNTS
+from .._checks.usage import DiskKey, Listed, Unlisted
+from .._checks.versions import MARGIN_SECONDS
+from .._core.docs import Docs
+from .._core.documents import Account, Pool
+from .._core.duration import moment
+from .._core.errors import CmkError, Denied, NotFound
+from .._core.ids import is_key_identifier, key_of, place_of
+from .._documents import refs
+from .._documents.access import allows
+from .._documents.account import POOLS_READ, disk_encryption, is_failed, is_unavailable
+
+# By subscription, its accounts, or the error if they could not be listed.
+Lists: TypeAlias = Mapping[str, "list[Account] | CmkError"]
+_READ_SUBSCRIPTIONS = "Microsoft.Resources/subscriptions/read"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The ids of accounts, in lower case, that exist whatever a list shows: `handled`, which tasks of the run have
+    read, and `listed`, which an earlier list of this task had."""
+
+    handled: Collection[str] = ()
+    listed: Collection[str] = ()
+
+
+def everywhere(docs: Docs, own: str, seen: Seen) -> Listed:
+    """The accounts of all subscriptions, those of the task's own subscription first."""
+    docs.want(refs.SUBSCRIPTIONS, refs.accounts_of(own))
+    named, unlisted = docs.known(refs.SUBSCRIPTIONS), []
+    if isinstance(named, CmkError):
+        unlisted.append(not_listed("/subscriptions", str(named), _READ_SUBSCRIPTIONS))
+    listed = [] if named is None or isinstance(named, CmkError) else [one["subscriptionId"] for one in named]
+    found = _of(docs, _lists(docs, [own, *(one for one in listed if one.lower() != own.lower())]), seen)
+    return {"accounts": found["accounts"], "unlisted": unlisted + found["unlisted"]}
+
+
+def of_subscriptions(docs: Docs, subscriptions: Sequence[str], own: str | None, seen: Seen) -> Listed:
+    """The accounts of these subscriptions, by default of all subscriptions that the caller can read.
+
+    If Azure lists no subscription for the caller, the task's own subscription is used, if it is known.
+
+    If the accounts of no subscription can be listed, and no reason is a missing right, the first error is raised.
+    """
+    named = subscriptions or [one["subscriptionId"] for one in docs.items(refs.SUBSCRIPTIONS)] or ([own] if own else [])
+    if not named:
+        none = not_listed("/subscriptions", "Azure lists no subscription for the caller.", _READ_SUBSCRIPTIONS)
+        return {"accounts": [], "unlisted": [none]}
+    lists = _lists(docs, named)
+    if subscriptions:
+        lists = {one: _naming_list(of) for one, of in lists.items()}
+    failures = [listed for listed in lists.values() if isinstance(listed, CmkError)]
+    if len(failures) == len(lists) and not any(isinstance(one, Denied) for one in failures):
+        raise failures[0]
+    return _of(docs, lists, seen)
+
+
+def _lists(docs: Docs, subscriptions: Sequence[str]) -> Lists:
+    docs.want(*map(refs.accounts_of, subscriptions))
+    return {one: _items(docs.known(refs.accounts_of(one))) for one in subscriptions}
+
+
+def _items(listed: list[Account] | CmkError | None) -> list[Account] | CmkError:
+    return listed if isinstance(listed, CmkError) else listed or []
+
+
+def _of(docs: Docs, lists: Lists, seen: Seen) -> Listed:
+    """The accounts of the lists, and the scopes that may have more accounts (`unlisted`)."""
+    after = max(docs.of(refs.accounts_of(one)).ended for one in lists)
+    whole = [one for one, listed in lists.items() if not isinstance(listed, CmkError)]
+    docs.want(*(refs.permissions_at(f"/subscriptions/{one}") for one in whole), fresh=after)
+    gaps = {one: gap for one in lists if (gap := _gap(docs, one, lists[one], after))}
+    found = [*chain.from_iterable(of for of in lists.values() if not isinstance(of, CmkError))]
+    for name in gaps:
+        found += _more(docs, name, lists[name], seen.handled)
+    names, listed_in = {one["id"].lower() for one in found}, {one.lower() for one in whole}
+    # A list may be incomplete for a moment. Deleted accounts are not found.
+    found += _each(docs, [one for one in seen.listed if one not in names and one.split("/")[2] in listed_in])
+    accounts = {account["id"].lower(): account for account in found}
+    return {"accounts": list(accounts.values()), "unlisted": list(gaps.values())}
+
+
+def _gap(docs: Docs, subscription: str, listed: list[Account] | CmkError, after: float) -> Unlisted | None:
+    """The reason why the list may not have all accounts of the subscription; None if it has all of them.
+
+    Azure may respond with HTTP status 200 and only the accounts that the caller may read; this is not documented. The
+    permissions are read after the list, because a role assignment of the caller may end during the run.
+    """
+    scope = f"/subscriptions/{subscription}"
+    if isinstance(listed, CmkError):
+        return not_listed(scope, str(listed), READ_ACCOUNTS if isinstance(listed, Denied) else None)
+    permissions = docs.known(refs.permissions_at(scope), after)
+    if isinstance(permissions, CmkError):
+        return not_listed(scope, f"The list may be incomplete. {permissions}", READ_ACCOUNTS)
+    if not allows(permissions or (), READ_ACCOUNTS):
+        lacks = f"The list may be incomplete, because the caller lacks {READ_ACCOUNTS} at this scope."
+        return not_listed(scope, lacks, READ_ACCOUNTS)
+    return None
+
+
+def _more(docs: Docs, subscription: str, listed: list[Account] | CmkError, handled: Collection[str]) -> list[Account]:
+    """Further accounts of a subscription whose list is incomplete: the accounts of this run and, if the subscription's
+    list is refused, the lists of its resource groups."""
+    own = [one for one in handled if one.split("/")[2] == subscription.lower()]
+    found = [] if isinstance(listed, CmkError) else listed
+    if isinstance(listed, Denied):
+        groups = docs.known(refs.groups_of(subscription))
+        names = [] if groups is None or isinstance(groups, CmkError) else [one["name"].lower() for one in groups]
+        named = dict.fromkeys([*names, *(place_of(one)[1].lower() for one in own)])
+        lists = [refs.accounts_of(subscription, group) for group in named]
+        docs.want(*lists)
+        read = map(docs.known, lists)
+        found = [account for of in read if not isinstance(of, CmkError) for account in of or ()]
+    known = {one["id"].lower() for one in found}
+    more = _each(docs, [one for one in own if one not in known])
+    return [*found, *more] if isinstance(listed, Denied) else more
+
+
+def _each(docs: Docs, ids: Iterable[str]) -> list[Account]:
+    """Those of the accounts that exist and can be read."""
+    each = [refs.account(one) for one in ids]
+    docs.want(*each)
+    return [one for one in map(docs.known, each) if one is not None and not isinstance(one, CmkError)]
+
+
+def _naming_list(listed: list[Account] | CmkError) -> list[Account] | CmkError:
+    """The accounts. An error about the subscription names the option `subscriptions`, which lists the subscription."""
+    if not isinstance(listed, CmkError) or listed.facts.get("option") != "subscription_id":
+        return listed
+    remedy = listed.facts["remedy"]
+    named = remedy.replace("O(subscription_id)", "O(subscriptions)")
+    error = copy(listed)
+    error.msg = listed.msg.replace(remedy, named)
+    error.facts = {**listed.facts, "option": "subscriptions", "remedy": named}
+    return error
+
+
+def not_listed(scope: str, reason: str, action: str | None) -> Unlisted:
+    return {"scope": scope, "reason": reason, "action": action}
+
+
+# When accounts were changed
+
+
+def changed_at(docs: Docs, accounts: Iterable[Account]) -> tuple[dict[str, float | None], float]:
+    """When the accounts were changed, by their ids, from the headers of the responses: the document of an account has
+    no times. None if a time could not be read: the account may have been changed just now. And the latest time of the
+    responses; without one, the local time."""
+    by_id = {account["id"]: account for account in accounts}
+    docs.want(*map(refs.dated_account, by_id))
+    return {name: _changed_at(docs, account) for name, account in by_id.items()}, docs.now
+
+
+def _changed_at(docs: Docs, account: Account) -> float | None:
+    """Not known if the document with the time shows another key than the account: one of the two reads is out of
+    date."""
+    read = docs.of(refs.dated_account(account["id"]))
+    if isinstance(read.value, CmkError):
+        return None
+    is_same = str(key_of(read.value) or "").lower() == str(key_of(account) or "").lower()
+    return read.changed_at if is_same else None
+
+
+# The keys of pools
+
+
+def disks(docs: Docs, accounts: Iterable[Account], recently: Collection[str]) -> tuple[list[DiskKey], list[Unlisted]]:
+    """The keys of all pools of the accounts, and the subscriptions in which the caller may not list pools. `recently`
+    are the ids of accounts, in lower case, that the run has written lately, so that their times are not known."""
+    # An account that is being created has no pools, and is not available yet.
+    made = {one["id"]: one for one in accounts if one["properties"].get("provisioningState") != "Creating"}
+    docs.want(*map(refs.pools_of, made))
+    found, denied = list[DiskKey](), list[Unlisted]()
+    for name, account in made.items():
+        pools = _pools(docs, name)
+        if not isinstance(pools, CmkError):
+            found += [disk for pool in pools for disk in _keys(pool)]
+        elif isinstance(pools, Denied) and not is_unavailable(pools):
+            denied.append(not_listed(name, str(pools), POOLS_READ))
+        elif not (is_unavailable(pools) and is_failed(account) and _is_settled(docs, account, recently)):
+            # Its pools may use any key. That keeps the keys, but does not stop the rotation of other accounts. If its
+            # creation has failed, it counts for its own key only: otherwise no version would ever end.
+            found.append(_unknown(name))
+    return found, _by_subscription(denied)
+
+
+def _is_settled(docs: Docs, account: Account, recently: Collection[str]) -> bool:
+    """Whether the account was last changed before the margin."""
+    at = None if account["id"].lower() in recently else _changed_at(docs, account)
+    return at is not None and docs.now - at >= MARGIN_SECONDS
+
+
+def _pools(docs: Docs, account_id: str) -> list[Pool] | CmkError:
+    read = docs.of(refs.pools_of(account_id))
+    if isinstance(read.value, NotFound):
+        # Azure is eventually consistent: for a moment, it may not find an account that exists.
+        account = docs.of(refs.account(account_id))
+        if account.value is None or isinstance(account.value, NotFound):
+            return []
+        if read.at < account.ended:
+            read = docs.of(refs.pools_of(account_id), account.ended)
+    return read.value if isinstance(read.value, CmkError) else read.value or []
+
+
+def _keys(pool: Pool) -> list[DiskKey]:
+    # A disk encryption set is a resource of Azure Compute. It has its own key, which the document of a pool does
+    # not show.
+    if '"diskEncryptionSet"' in json.dumps(pool["properties"]):
+        return [_unknown(pool["id"])]
+    own = disk_encryption(pool).get("customerManagedKey") or {}
+    if not own.get("keyUrl"):
+        return []
+    if not is_key_identifier(own["keyUrl"]):
+        return [_unknown(pool["id"])]
+    assigned = pool.get("identity", {}).get("userAssignedIdentities", {})
+    reference = (own.get("identityReference") or {}).get("resourceId", "").lower()
+    named = [value for name, value in assigned.items() if name.lower() == reference]
+    principals = [value.get("principalId") for value in named or assigned.values()]
+    return [
+        {
+            "id": pool["id"],
+            "key": own["keyUrl"],
+            "changed_at": moment(pool["properties"].get("lastModified")),
+            "follows_latest": bool(own.get("rotationToLatestKeyVersionEnabled")),
+            "principals": [one for one in principals if one] if all(principals) and principals else None,
+        }
+    ]
+
+
+def _unknown(resource_id: str) -> DiskKey:
+    return {"id": resource_id, "key": None, "changed_at": None, "follows_latest": False, "principals": None}
+
+
+def _by_subscription(failures: Sequence[Unlisted]) -> list[Unlisted]:
+    """The missing right, reported once for each subscription with the first reason."""
+    denied: dict[str, list[Unlisted]] = {}
+    for one in failures:
+        denied.setdefault(f"/subscriptions/{place_of(one['scope'])[0]}", []).append(one)
+    return [
+        {"scope": scope, "reason": f"{len(of_scope)} of the accounts: {of_scope[0]['reason']}", "action": POOLS_READ}
+        for scope, of_scope in denied.items()
+    ]

@@ -1,0 +1,143 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Random sequences of plays, faults and changes by other tools (`simulator`), and sequences that have failed once.
+
+`make test` tries the same sequences each time. SEQUENCES=N tries N other sequences; with SEED, they are those of a
+previous run. LINE='...' plays one sequence. A failure prints the shortened sequence, which is a line for `KNOWN`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from local_azure import LocalAzure, installed
+from meddling import Wire
+from one_process import compile_once
+from sequences import Chances, Sequence, parsed, shorter
+from simulator import FAULTS, Failed, Simulation
+
+SEQUENCES = int(os.environ.get("SEQUENCES", "0"))
+SEED = int(os.environ.get("SEED") or (random.randrange(2**32) if SEQUENCES else 1))
+SHARDS = 4
+# How many shorter sequences are tried after a failure.
+SHORTENED = 200
+
+# A poller runs in a thread, which raises the end of the process as well.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
+# By the repair without which the line fails.
+KNOWN = {
+    "an account that the run has moved is in no list yet": "read_lag=60 late_reads=lists ; a1: old(k1) retire!(k1)",
+    "an account that a separate process of the run has moved is in no list yet": (
+        "read_lag=60 late_reads=lists ; a1 in modules: old(k1) retire!(k1)"
+    ),
+    "an account that the run has moved and moved back may need the version": (
+        "read_lag=60 late_reads=first ; a1: old(k1) new(k1) retire(k1)"
+    ),
+    "a read shows the wanted key, which the run has replaced": "read_lag=60 late_reads=first ; a1: new(k2) new(k1)",
+    "another tool has moved an account to a version just before it is disabled": (
+        "read_lag=60 ; tool move a1 old(k1) ; a2: retire(k1)"
+    ),
+    "a run is killed before it has asked again for users of a disabled version": (
+        "read_lag=60 ; tool move a1 old(k1) ; a2: retire(k1) !killed@after_version"
+    ),
+    "another tool moves an account to a version and back while it is disabled": (
+        "previous_version_needed=86400 ; a2: retire(k1) !tool visit a1 old(k1)@changes_version"
+    ),
+    "a pool is created on a version after an earlier task has listed the pools": (
+        "a2: retire_later(k2) retire(k1) !tool pool a1 old(k1)@task2"
+    ),
+    "an account leaves a version before another run lists the accounts": (
+        "tool move a1 old(k1) ; wait 2592000 ; a2: retire(k1) | a1: new(k2) @lists_accounts"
+    ),
+    "an account has left a version for another key": (
+        "tool move a1 old(k1) ; wait 2592000 ; a1: new(k2) ; a2: retire(k1)"
+    ),
+    "a second wave uses reads of the first": "a1>a2: new(k1) !tool disable a1 (k1)@a2",
+    "reads show the previous key after a move that is rolled back": (
+        "read_lag=60 late_reads=all ; a1: new(k2) !interrupted@confirms"
+    ),
+    "reads show the previous key after a move without a response": (
+        "read_lag=60 late_reads=all ; a1: new(k2) !dropped after again and again@moves"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Iterator[tuple[LocalAzure, Simulation]]:
+    # In memory if possible, because the tasks of a run store many small files.
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    azure = LocalAzure()
+    with installed(azure):
+        azure.begin()
+        simulation = Simulation(azure, folder / "run")
+    yield azure, simulation
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def simulation(prepared: tuple[LocalAzure, Simulation], monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulation]:
+    azure, simulation = prepared
+    compile_once(monkeypatch)
+    for name, value in azure.sandbox.environment.items():
+        monkeypatch.setenv(name, value)
+    simulation.wire = Wire(monkeypatch)
+    with installed(azure):
+        yield simulation
+
+
+def failure(simulation: Simulation, sequence: Sequence) -> str:
+    try:
+        simulation.play(sequence)
+    except Failed as failed:
+        return str(failed)
+    return ""
+
+
+def shortest(simulation: Simulation, sequence: Sequence, oracle: str) -> Sequence:
+    """A shorter sequence for which the same promise is broken."""
+    left = SHORTENED
+    found: Sequence | None = sequence
+    while found is not None:
+        sequence, found = found, None
+        for one in shorter(sequence):
+            left -= 1
+            if left > 0 and failure(simulation, one).startswith(oracle):
+                found = one
+                break
+    return sequence
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known(simulation: Simulation, name: str) -> None:
+    assert failure(simulation, parsed(KNOWN[name])) == "", f"LINE='{KNOWN[name]}'"
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_random(simulation: Simulation, shard: int) -> None:
+    chances = Chances(SEED * SHARDS + shard, FAULTS)
+    for _number in range((SEQUENCES or 120) // SHARDS):
+        sequence = chances.sequence()
+        said = failure(simulation, sequence)
+        if said:
+            short = shortest(simulation, sequence, said[:2])
+            pytest.fail(f"LINE='{short}'\n{failure(simulation, short)}\nSEED={SEED}, LINE='{sequence}'\n{said}")
+
+
+def test_a_sequence_is_written_in_one_line() -> None:
+    chances = Chances(SEED, FAULTS)
+    for sequence in (chances.sequence() for _number in range(100)):
+        assert parsed(str(sequence)) == sequence
+
+
+@pytest.mark.skipif("LINE" not in os.environ, reason="plays the sequence in LINE")
+def test_line(simulation: Simulation) -> None:
+    assert failure(simulation, parsed(os.environ["LINE"])) == ""

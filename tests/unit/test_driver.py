@@ -1,0 +1,1170 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""How old a document may be, which tasks share a read, and how a question gets its documents.
+
+The rules are in the docstring of driver.py. Most tests use a clock in memory, and the files of a run.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
+from math import inf
+from pathlib import Path
+from threading import Barrier
+from typing import Any, NamedTuple
+
+import pytest
+from azure_table import Several, Table, Task, task_of
+from clocks import Clock
+from documents import (
+    CRYPTO_OFFICER,
+    ENCRYPTION_USER,
+    KEY,
+    NEW,
+    NOW,
+    OTHER,
+    PRINCIPAL,
+    SUBSCRIPTION,
+    VAULT_ID,
+    account,
+    account_id,
+    assignment,
+    key,
+    vault,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import driver as driver_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import journal as journal_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import polled as polled_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import rate_limit as rate_limit_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import run_store as run_store_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.polled import Polled
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background, value_or_error
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Freshness, Ref, Rule
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
+    CmkError,
+    Denied,
+    NotConverged,
+    Unavailable,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+
+OWN, RECENT = Rule.OWN, Rule.RECENT
+ACCOUNT = refs.account(account_id())
+VAULT = refs.vault(VAULT_ID)
+NEWEST = refs.key(parse_key_identifier(KEY, "key_identifier"))
+# A document without a list, and which no other document includes.
+POOLS = refs.first_pools_of(account_id())
+BOOK: Ref[Any] = Ref("book", "/books/atlas", "read the atlas")
+MAP: Ref[Any] = Ref("map", "/maps/europe", "read the map")
+
+
+class Busy(Table):
+    """`during` is called while a document is read: its response is from before the call."""
+
+    during: Callable[[str], object] = staticmethod(lambda _place: None)
+
+    def read(self, where: str, otherwise: Any) -> Any:
+        try:
+            return super().read(where, otherwise)
+        finally:
+            self.during(where)
+
+
+def use(clock: Clock, patch: pytest.MonkeyPatch) -> Clock:
+    """Use the clock for reads, writes and waits."""
+    for module in (driver_module, journal_module, polled_module, rate_limit_module, session_module):
+        patch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return use(Clock(tick=0.001), monkeypatch)
+
+
+@pytest.fixture
+def table(clock: Clock) -> Busy:
+    return Busy({BOOK: {"pages": 1}, MAP: {"scale": 1}})
+
+
+def fill_the_disk(patch: pytest.MonkeyPatch) -> None:
+    """No value can be written. A lock is an empty file, so the tasks can lock."""
+
+    def opened(path: str, flags: int) -> int:
+        if path.endswith(".lock"):
+            return os.open(path, flags, 0o600)
+        return os.open("/dev/full", flags & ~os.O_TRUNC)
+
+    patch.setattr(run_store_module, "_private", opened)
+
+
+# The age of a document
+
+
+class Seen(NamedTuple):
+    """A read of a document: when, and by which task and caller."""
+
+    at: float
+    task: int
+    caller: str
+
+
+class Witness(Table):
+    """The table of one task. Each document names its own read."""
+
+    def __init__(self, clock: Clock, task: int, caller: str) -> None:
+        super().__init__()
+        self._clock = clock
+        self._task = task
+        self._caller = caller
+        self.reads = 0
+
+    def read(self, where: str, otherwise: Any) -> Any:
+        self.reads += 1
+        return {"seen": [self._clock.now, self._task, self._caller], "key": {"kid": f"{KEY}/{NEW}"}}
+
+
+class Reads(NamedTuple):
+    """A task reads a document. `fresh` is a rule, or a number of seconds before now."""
+
+    task: int
+    name: str
+    fresh: Rule | float
+    # The time since which reads of other tasks serve (Driver.glancing), in seconds before now.
+    glancing: float | None = None
+    solves: bool = False
+
+
+class Writes(NamedTuple):
+    task: int
+    method: str
+    ref: str
+    changed: Sequence[str]
+
+
+class Forgets(NamedTuple):
+    task: int
+    names: Sequence[str]
+
+
+class Waits(NamedTuple):
+    seconds: float
+
+
+CALLERS = ("me", "me", "you")
+DOCUMENTS: dict[str, Ref[Any]] = {"pools": POOLS, "vault": VAULT, "key": NEWEST}
+ALL = tuple(DOCUMENTS)
+WRITES = (
+    ("PATCH", account_id(), ("pools",)),
+    ("PATCH", account_id("another"), ()),
+    ("PUT", f"{VAULT_ID}/accessPolicies/add", ("vault",)),
+    ("PUT", VAULT_ID, ("vault", "key")),
+    # A change of the rules of a vault may let the caller read what the caller could not read before.
+    ("PATCH", VAULT_ID, ALL),
+    ("POST", f"{KEY}/create", ("key",)),
+)
+TASKS = st.integers(0, len(CALLERS) - 1)
+READS = st.builds(
+    Reads,
+    TASKS,
+    st.sampled_from(ALL),
+    st.one_of(st.sampled_from(Rule), st.sampled_from([0.0, 3.0, 30.0])),
+    st.sampled_from([None, None, 2.0, 15.0, 60.0]),
+    st.booleans(),
+)
+STEPS = st.one_of(
+    READS,
+    st.builds(lambda task, write: Writes(task, *write), TASKS, st.sampled_from(WRITES)),
+    st.builds(Forgets, TASKS, st.sampled_from([("vault",), ALL])),
+    st.builds(Waits, st.sampled_from([1.0, 4.0, 6.0, 14.0, 21.0])),
+)
+
+
+class Run:
+    """The tasks of a run, and the rules of freshness."""
+
+    def __init__(self, folder: str, clock: Clock) -> None:
+        self._clock = clock
+        self._tables = [Witness(clock, number, caller) for number, caller in enumerate(CALLERS)]
+        self._tasks = [
+            task_of(table, Path(folder), caller=caller) for table, caller in zip(self._tables, CALLERS, strict=True)
+        ]
+        self._reads: list[tuple[str, Seen]] = []
+        # When the run has last written a document, and when a task has forgotten it.
+        self._written: dict[str, float] = {}
+        self._forgotten: dict[tuple[int, str], float] = {}
+        # The documents that a task has written.
+        self._changed: set[tuple[int, str]] = set()
+        # Whether the disk is full, so that tasks share nothing.
+        self.is_full = False
+
+    def take(self, step: Any) -> None:
+        if isinstance(step, Waits):
+            self._clock.now += step.seconds
+        elif isinstance(step, Forgets):
+            kinds = () if step.names is ALL else [DOCUMENTS[name].kind for name in step.names]
+            self._tasks[step.task].driver.forget(*kinds)
+            self._forgotten |= dict.fromkeys([(step.task, name) for name in step.names], self._clock.now)
+        elif isinstance(step, Writes):
+            self._tasks[step.task].gateway.write("change it", step.method, step.ref, {})
+            self._written |= dict.fromkeys(step.changed, self._clock.now)
+            self._changed |= {(step.task, name) for name in step.changed}
+        else:
+            self._check(step)
+
+    def _check(self, step: Reads) -> None:
+        table, asked_at = self._tables[step.task], self._clock.now
+        before = table.reads
+        found = self._read(step)
+        is_read = table.reads > before
+        is_own = step.fresh is OWN and step.glancing is None
+
+        assert found.caller == CALLERS[step.task]
+        assert found.task == step.task or not is_own
+        assert found.at >= self._oldest(step, asked_at)
+        if self.is_full:
+            return
+        # A document is read only if no earlier read serves.
+        earlier = [
+            seen.at
+            for name, seen in self._reads
+            if name == step.name and seen.caller == found.caller and (seen.task == step.task or not is_own)
+        ]
+        assert is_read is (max(earlier, default=-inf) < self._oldest(step, self._clock.now))
+        if is_read:
+            self._reads.append((step.name, found))
+
+    def _read(self, step: Reads) -> Seen:
+        driver, ref = self._tasks[step.task].driver, DOCUMENTS[step.name]
+        now = self._clock.now
+        fresh: Freshness = step.fresh if isinstance(step.fresh, Rule) else now - step.fresh
+        with nullcontext() if step.glancing is None else driver.glancing(now - step.glancing):
+            found = driver.solve(lambda docs: docs.get(ref, fresh)) if step.solves else driver.get(ref, fresh)
+        assert found is not None
+        return Seen(*found["seen"])
+
+    def _oldest(self, step: Reads, now: float) -> float:
+        """The earliest time at which a read that serves may have begun."""
+        named = step.task, step.name
+        out_of_date = max(self._written.get(step.name, 0.0), self._forgotten.get(named, 0.0))
+        if isinstance(step.fresh, float):
+            return max(out_of_date, now - step.fresh)
+        if step.glancing is not None:
+            return max(out_of_date, now - min(20, step.glancing))
+        if step.fresh is RECENT:
+            return max(out_of_date, now - 20)
+        return out_of_date if named in self._changed else max(out_of_date, now - 5)
+
+
+@contextmanager
+def run_with_a_clock() -> Iterator[tuple[Run, pytest.MonkeyPatch]]:
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        yield Run(folder, use(Clock(tick=0.0001), patch)), patch
+
+
+@given(st.lists(STEPS, min_size=15, max_size=50))
+@settings(max_examples=150)
+def test_no_document_is_older_than_asked_and_no_read_is_superfluous(steps: list[Any]) -> None:
+    with run_with_a_clock() as (run, _patch):
+        for step in steps:
+            run.take(step)
+
+
+@given(st.lists(STEPS, min_size=5, max_size=20), st.lists(STEPS, min_size=10, max_size=30))
+@settings(max_examples=100)
+def test_with_a_full_disk_no_document_is_older_than_asked(steps: list[Any], more: list[Any]) -> None:
+    with run_with_a_clock() as (run, patch):
+        for step in steps:
+            run.take(step)
+        fill_the_disk(patch)
+        run.is_full = True
+        for step in more:
+            run.take(step)
+
+
+@pytest.mark.parametrize("fresh", [OWN, RECENT])
+@pytest.mark.parametrize("writer", [0, 1], ids=["by the task", "by another task"])
+def test_a_write_counts_although_the_disk_is_full(fresh: Rule, writer: int) -> None:
+    with run_with_a_clock() as (run, patch):
+        run.take(Reads(0, "vault", fresh))
+        fill_the_disk(patch)
+        run.is_full = True
+        run.take(Writes(writer, "PUT", f"{VAULT_ID}/accessPolicies/add", ("vault",)))
+        run.take(Reads(0, "vault", fresh))
+
+
+@pytest.mark.parametrize("fresh", [OWN, RECENT])
+def test_a_write_counts_although_the_disk_was_full_for_a_moment(fresh: Rule) -> None:
+    """Meanwhile, another task has stored values again."""
+    with run_with_a_clock() as (run, patch):
+        run.take(Reads(0, "vault", fresh))
+        with patch.context() as moment:
+            fill_the_disk(moment)
+            run.is_full = True
+            run.take(Writes(1, "PUT", f"{VAULT_ID}/accessPolicies/add", ("vault",)))
+        run.take(Reads(1, "pools", fresh))
+        run.take(Reads(0, "vault", fresh))
+
+
+# One document, and the reads of it
+
+
+def test_a_document_is_read_once_in_five_seconds(table: Busy, clock: Clock) -> None:
+    task = task_of(table)
+
+    assert [task.driver.get(BOOK) for _time in range(3)] == [{"pages": 1}] * 3
+    clock.now += 4
+    task.driver.get(BOOK)
+    assert table.reads_of(BOOK) == 1
+    clock.now += 1
+    task.driver.get(BOOK)
+    assert table.reads_of(BOOK) == 2
+
+
+def test_tasks_share_a_read_for_twenty_seconds(table: Busy, clock: Clock, tmp_path: Path) -> None:
+    def read() -> Any:
+        return task_of(table, tmp_path).driver.get(BOOK, RECENT)
+
+    assert read() == {"pages": 1}
+    table[BOOK] = {"pages": 2}
+    clock.now += 19
+    assert read() == {"pages": 1}
+    clock.now += 1
+    assert read() == {"pages": 2}
+
+
+@pytest.mark.parametrize("fresh", [OWN, RECENT, 0.0], ids=str)
+@pytest.mark.parametrize("solves", [False, True])
+def test_a_missing_document_is_read_each_time(table: Busy, tmp_path: Path, fresh: Freshness, solves: bool) -> None:
+    """Another task may be creating it."""
+    table[BOOK] = None
+    for number in range(1, 4):
+        driver = task_of(table, tmp_path).driver
+        found = driver.solve(lambda docs: docs.get(BOOK, fresh)) if solves else driver.get(BOOK, fresh)
+        assert (found, table.reads_of(BOOK)) == (None, number)
+
+
+@pytest.mark.parametrize("fresh", [OWN, RECENT, 0.0], ids=str)
+@pytest.mark.parametrize("solves", [False, True])
+def test_an_error_is_given_to_no_other_task_or_question(
+    table: Busy, tmp_path: Path, fresh: Freshness, solves: bool
+) -> None:
+    table[BOOK] = Several(Denied("You may not."), Unavailable("No response."), {"pages": 1})
+
+    def read(task: Task) -> Any:
+        return task.driver.solve(lambda docs: docs.get(BOOK, fresh)) if solves else task.driver.get(BOOK, fresh)
+
+    task = task_of(table, tmp_path)
+    for error in (Denied, Unavailable):
+        with pytest.raises(error):
+            read(task)
+    assert read(task_of(table, tmp_path)) == {"pages": 1}
+
+
+def test_an_empty_list_is_kept(table: Busy) -> None:
+    task = task_of(table)
+
+    assert [task.driver.get(refs.SUBSCRIPTIONS) for _time in range(3)] == [[]] * 3
+    assert table.reads_of(refs.SUBSCRIPTIONS) == 1
+
+
+@pytest.mark.parametrize("other", ["another caller", "another run", "no run"])
+@pytest.mark.parametrize("fresh", [RECENT, 0.0], ids=str)
+def test_others_share_no_read(table: Busy, tmp_path: Path, other: str, fresh: Freshness) -> None:
+    (tmp_path / "another").mkdir()
+    folder = {"another caller": tmp_path, "another run": tmp_path / "another", "no run": None}[other]
+    task_of(table, tmp_path).driver.get(BOOK, fresh)
+    table[BOOK] = Denied("You may not.")
+
+    with pytest.raises(Denied):
+        task_of(table, folder, caller="you" if other == "another caller" else "me").driver.get(BOOK, fresh)
+
+
+@pytest.mark.parametrize("fresh", [OWN, RECENT])
+@pytest.mark.parametrize(("kinds", "reads"), [((), 2), (("book",), 2), (("map", "book"), 2), (("map",), 1)], ids=str)
+@pytest.mark.parametrize("how", ["forget", "write", "write of another caller"])
+def test_what_is_out_of_date_is_read_again(
+    table: Busy, tmp_path: Path, fresh: Rule, kinds: tuple[str, ...], reads: int, how: str
+) -> None:
+    task, other = task_of(table, tmp_path), task_of(table, tmp_path, caller="you")
+    out_of_date = {
+        "forget": task.driver.forget,
+        "write": task.session.journal.mark,
+        "write of another caller": other.session.journal.mark,
+    }[how]
+    for _time in range(2):
+        task.driver.get(BOOK, fresh)
+    out_of_date(*kinds)
+    for _time in range(2):
+        task.driver.get(BOOK, fresh)
+
+    assert table.reads_of(BOOK) == reads
+
+
+def test_a_read_in_the_very_moment_of_a_write_is_out_of_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(Clock(), monkeypatch)
+    table = Table({BOOK: "before"})
+    task = task_of(table, tmp_path)
+    task.driver.get(BOOK)
+    table[BOOK] = "after"
+    task_of(table, tmp_path).session.journal.mark("book")
+
+    assert task.driver.get(BOOK) == "after"
+    assert task_of(table, tmp_path).driver.get(BOOK, RECENT) == "after"
+
+
+@pytest.mark.parametrize(("fresh", "seconds"), [(OWN, 6), (RECENT, 21)])
+def test_the_age_of_a_read_is_counted_from_its_beginning(
+    table: Busy, clock: Clock, tmp_path: Path, fresh: Rule, seconds: float
+) -> None:
+    def pass_time(_place: str) -> None:
+        clock.now += seconds
+
+    table.during, task = pass_time, task_of(table, tmp_path)
+    for _time in range(2):
+        task.driver.get(BOOK, fresh)
+
+    assert table.reads_of(BOOK) == 2
+
+
+@pytest.mark.parametrize("fresh", [OWN, RECENT])
+def test_a_read_that_a_write_has_overtaken_is_out_of_date(table: Busy, tmp_path: Path, fresh: Rule) -> None:
+    """The read may not show the write of the other task."""
+    task, writer = task_of(table, tmp_path), task_of(table, tmp_path)
+
+    def write(_place: str) -> None:
+        table[BOOK] = {"pages": 2}
+        writer.session.journal.mark("book")
+
+    table.during = write
+    assert task.driver.get(BOOK, fresh) == {"pages": 1}
+    assert task.driver.get(BOOK, fresh) == {"pages": 2}
+
+
+def test_a_wait_for_the_rate_limit_is_before_the_read(table: Busy, clock: Clock, tmp_path: Path) -> None:
+    """Tasks that change something during the wait share the read, and those that change something later do not."""
+    changes: list[float] = []
+
+    def throttled(_place: str) -> None:
+        clock.now += 10
+        changes.append(clock.monotonic())
+        rate_limit_module._note(clock.monotonic())
+        changes.append(clock.monotonic())
+
+    table.during = throttled
+    began = clock.monotonic()
+    task_of(table, tmp_path).driver.get(BOOK, began)
+    table[BOOK] = {"pages": 2}
+
+    assert task_of(table, tmp_path).driver.get(BOOK, changes[0]) == {"pages": 1}
+    assert task_of(table, tmp_path).driver.get(BOOK, changes[1]) == {"pages": 2}
+
+
+def test_a_list_is_as_old_as_its_first_page(table: Busy, clock: Clock, tmp_path: Path) -> None:
+    pages: list[float] = []
+
+    def read_pages(_place: str) -> None:
+        for _page in range(3):
+            clock.now += 1
+            pages.append(clock.monotonic())
+            rate_limit_module._note(pages[-1])
+
+    table.during = read_pages
+
+    assert task_of(table, tmp_path).driver.read(BOOK).at == pages[0]
+
+
+@pytest.mark.parametrize(("kind", "pages"), [("book", 1), ("map", 2)])
+def test_after_its_write_a_task_uses_its_reads_until_it_forgets_them(
+    table: Busy, clock: Clock, kind: str, pages: int
+) -> None:
+    """A wait for the rate limit, before the change is confirmed, may take a minute."""
+    task = task_of(table)
+    task.session.journal.mark(kind)
+    task.driver.get(BOOK)
+    table[BOOK] = {"pages": 2}
+    clock.now += 60
+
+    assert task.driver.get(BOOK) == {"pages": pages}
+    task.driver.forget("book")
+    assert task.driver.get(BOOK) == {"pages": 2}
+
+
+def test_a_forgotten_document_is_forgotten_for_the_task_alone(table: Busy, tmp_path: Path) -> None:
+    task_of(table, tmp_path).driver.get(BOOK, RECENT)
+    waiting, other = task_of(table, tmp_path), task_of(table, tmp_path)
+    waiting.driver.forget()
+    table[BOOK] = {"pages": 2}
+
+    assert other.driver.get(BOOK, RECENT) == {"pages": 1}
+    assert waiting.driver.get(BOOK, RECENT) == {"pages": 2}
+
+
+# To find out whether something has to be changed, reads of other tasks serve too
+
+
+def test_a_glance_uses_reads_of_other_tasks_since_a_time(table: Busy, clock: Clock, tmp_path: Path) -> None:
+    task_of(table, tmp_path).driver.get(BOOK)
+    between = clock.monotonic()
+    task_of(table, tmp_path).driver.get(MAP)
+    table.update({BOOK: {"pages": 2}, MAP: {"scale": 2}})
+    task = task_of(table, tmp_path)
+
+    with task.driver.glancing(between):
+        assert task.driver.get(BOOK) == {"pages": 2}
+        shared = [task.driver.has_shared]
+        assert task.driver.get(MAP) == {"scale": 1}
+        shared.append(task.driver.has_shared)
+    assert shared == [False, True]
+    # The change itself is planned from the reads of the task.
+    assert task.driver.get(MAP) == {"scale": 2}
+
+
+def test_a_glance_binds_the_reads_that_begin_in_its_block(table: Busy, clock: Clock, tmp_path: Path) -> None:
+    task_of(table, tmp_path).driver.get(BOOK, RECENT)
+    table[BOOK] = {"pages": 2}
+    task, begins = task_of(table, tmp_path), threading.Event()
+
+    def read() -> Any:
+        assert begins.wait(10)
+        return task.driver.get(BOOK, RECENT)
+
+    early = in_background(read)
+    with task.driver.glancing(clock.monotonic()):
+        begins.set()
+        assert early.result(10) == {"pages": 1}
+        assert in_background(read).result(10) == {"pages": 2}
+
+
+def test_a_change_is_looked_for_in_azure(table: Busy, clock: Clock) -> None:
+    """Only the first look may use an earlier read, which is from after the change."""
+    task = task_of(table)
+    service = Polled()
+    service._session, service._driver = task.session, task.driver
+
+    def look() -> CmkError | None:
+        found = task.driver.get(BOOK)
+        table[BOOK] = {"pages": 2}
+        return NotConverged("It does not show.") if found == {"pages": 1} else None
+
+    task.driver.get(BOOK)
+    assert service.until_shown(look) is None
+    assert table.reads_of(BOOK) == 2
+
+
+# Threads, and tasks that wait for each other
+
+
+class Gate:
+    """Lets a read begin, and holds its response."""
+
+    def __init__(self) -> None:
+        self.begun, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, _place: str) -> None:
+        self.begun.set()
+        assert self.opened.wait(30)
+
+
+@pytest.mark.parametrize("fresh", [OWN, RECENT])
+def test_threads_of_a_task_share_a_read(fresh: Rule) -> None:
+    table, gate = Busy({BOOK: {"pages": 1}}), Gate()
+    table.during, task = gate, task_of(table)
+    with ThreadPoolExecutor(4) as threads:
+        found = [threads.submit(task.driver.get, BOOK, fresh) for _thread in range(4)]
+        assert gate.begun.wait(10)
+        gate.opened.set()
+
+    assert [one.result() for one in found] == [{"pages": 1}] * 4
+    assert table.reads_of(BOOK) == 1
+
+
+@pytest.mark.parametrize("response", [None, Denied("You may not.")], ids=["missing", "an error"])
+def test_a_thread_that_waits_reads_again_what_is_missing_or_failed(response: Any) -> None:
+    table, gate = Busy({BOOK: Several(response, {"pages": 1})}), Gate()
+    table.during, task = gate, task_of(table)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(value_or_error, lambda: task.driver.get(BOOK))
+        assert gate.begun.wait(10)
+        second = threads.submit(task.driver.get, BOOK)
+        time.sleep(0.05)
+        gate.opened.set()
+
+    assert isinstance(first.result(), type(response))
+    assert second.result() == {"pages": 1}
+
+
+def test_tasks_that_wait_for_the_same_document_share_the_next_read(tmp_path: Path) -> None:
+    """Twenty tasks cost two reads: one that has begun too early, and the next one."""
+    table, gate, together = Busy({BOOK: 1}), Gate(), Barrier(21)
+    table.during = gate
+
+    def late(_number: int) -> Any:
+        since = time.monotonic()
+        together.wait(30)
+        return task_of(table, tmp_path).driver.get(BOOK, since)
+
+    with ThreadPoolExecutor(21) as threads:
+        early = threads.submit(task_of(table, tmp_path).driver.get, BOOK, time.monotonic())
+        assert gate.begun.wait(10)
+        waiting = [threads.submit(late, number) for number in range(20)]
+        table[BOOK] = 2
+        together.wait(30)
+        gate.opened.set()
+
+    assert early.result() == 1
+    assert [one.result() for one in waiting] == [2] * 20
+    assert table.reads_of(BOOK) == 2
+
+
+def test_tasks_that_may_use_a_read_under_way_wait_for_it(tmp_path: Path) -> None:
+    table, gate, together = Busy({BOOK: 1}), Gate(), Barrier(6)
+    table.during = gate
+
+    def read(_number: int) -> Any:
+        task = task_of(table, tmp_path)
+        together.wait(30)
+        return task.driver.get(BOOK, RECENT)
+
+    with ThreadPoolExecutor(6) as threads:
+        waiting = [threads.submit(read, number) for number in range(6)]
+        assert gate.begun.wait(10)
+        gate.opened.set()
+
+    assert [one.result() for one in waiting] == [1] * 6
+    assert table.reads_of(BOOK) == 1
+
+
+@pytest.mark.parametrize("fresh", [OWN, RECENT, "now"])
+def test_a_slow_read_that_began_too_early_is_not_waited_for(tmp_path: Path, fresh: Any) -> None:
+    """Otherwise one slow request would delay a rollback."""
+    table, gate = Busy({BOOK: "slow"}), Gate()
+    table.during, task = gate, task_of(table, tmp_path)
+    with ThreadPoolExecutor(1) as threads:
+        slow = threads.submit(task.driver.get, BOOK, time.monotonic())
+        assert gate.begun.wait(10)
+        table.during = lambda _place: None
+        task.driver.forget()
+        table[BOOK] = "fast"
+        assert task.driver.get(BOOK, time.monotonic() if fresh == "now" else fresh) == "fast"
+        gate.opened.set()
+    assert slow.result() == "slow"
+
+    # The slow read has the older document.
+    table[BOOK] = "again"
+    assert task.driver.get(BOOK) == "fast"
+
+
+# Questions
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_all_that_is_wanted_is_read_at_once(count: int) -> None:
+    wanted = [Ref[Any]("book", f"/books/{number}", "read a book") for number in range(count)]
+    table, together, asked = Busy({ref: ref.id for ref in wanted}), Barrier(count), 0
+    table.during = lambda _place: together.wait(10)
+
+    def question(docs: Docs) -> list[Any]:
+        nonlocal asked
+        asked += 1
+        docs.want(*wanted)
+        return [docs.get(ref) for ref in wanted]
+
+    assert task_of(table).driver.solve(question) == [ref.id for ref in wanted]
+    assert (asked, len(table.asked)) == (2, count)
+
+
+def test_what_is_known_is_not_read_again(table: Busy) -> None:
+    task = task_of(table)
+    task.driver.get(BOOK)
+
+    def question(docs: Docs) -> Any:
+        docs.want(BOOK, MAP)
+        return docs.get(MAP)
+
+    assert task.driver.solve(question) == {"scale": 1}
+    assert (table.reads_of(BOOK), table.reads_of(MAP)) == (1, 1)
+
+
+def test_an_error_of_a_document_that_is_only_wanted_is_no_failure(table: Busy) -> None:
+    table[BOOK] = Denied("You may not.")
+
+    def question(docs: Docs) -> Any:
+        docs.want(BOOK)
+        return docs.get(MAP)
+
+    assert task_of(table).driver.solve(question) == {"scale": 1}
+
+
+def test_a_question_without_documents_reads_nothing(table: Busy) -> None:
+    def question(docs: Docs) -> int:
+        docs.want(BOOK)
+        return 7
+
+    assert task_of(table).driver.solve(question) == 7
+    assert table.asked == []
+
+
+def test_the_forms_of_a_document(table: Busy) -> None:
+    missing, refused = Ref[Any]("book", "/none", "read it"), Ref[Any]("book", "/refused", "read it")
+    denied = Denied("You may not.")
+    table[refused] = denied
+    driver = task_of(table).driver
+
+    assert driver.solve(lambda docs: (docs.get(BOOK), docs.known(BOOK))) == ({"pages": 1}, {"pages": 1})
+    assert driver.solve(lambda docs: (docs.get(missing), docs.known(missing), docs.items(missing))) == (None, None, [])
+    assert str(driver.solve(lambda docs: docs.known(refused))) == str(denied)
+    for ask in (Docs.get, Docs.items):
+        with pytest.raises(Denied):
+            driver.solve(lambda docs, ask=ask: ask(docs, refused))  # type: ignore[misc]
+
+
+def test_a_question_that_catches_all_exceptions_gets_its_documents(table: Busy) -> None:
+    def question(docs: Docs) -> Any:
+        try:
+            return docs.get(BOOK)
+        except Exception:
+            return "caught"
+
+    assert task_of(table).driver.solve(question) == {"pages": 1}
+
+
+def test_a_bug_in_a_read_is_raised(table: Busy) -> None:
+    def fail(_place: str) -> None:
+        raise KeyError("x")
+
+    table.during = fail
+    with pytest.raises(KeyError):
+        task_of(table).driver.solve(lambda docs: docs.known(BOOK))
+
+
+@pytest.mark.parametrize("response", [{"pages": 1}, None, Denied("You may not.")], ids=["there", "missing", "error"])
+@pytest.mark.parametrize("fresh", [OWN, RECENT])
+def test_a_question_sees_one_state_of_a_document(
+    table: Busy, clock: Clock, tmp_path: Path, response: Any, fresh: Rule
+) -> None:
+    """Also if another task changes the document, and reads it, while the question needs minutes for other
+    documents."""
+    table[BOOK] = Several(response, {"pages": 2})
+    task, other, seen = task_of(table, tmp_path), task_of(table, tmp_path), []
+
+    def meanwhile(place: str) -> None:
+        if place == MAP.id:
+            clock.now += 120
+            other.session.journal.mark("book")
+            other.driver.get(BOOK, RECENT)
+
+    def question(docs: Docs) -> Any:
+        seen.append(docs.known(BOOK))
+        docs.get(MAP)
+        return docs.known(BOOK)
+
+    table.during = meanwhile
+    seen.append(task.driver.solve(question, fresh))
+
+    assert len(seen) == 3
+    assert {str(one) for one in seen} == {str(response)}
+    # The next question sees the new state.
+    assert task.driver.solve(lambda docs: docs.known(BOOK), fresh) == {"pages": 2}
+
+
+@pytest.mark.parametrize("response", [{"pages": 1}, None, Denied("You may not.")], ids=["there", "missing", "error"])
+@pytest.mark.parametrize("first", [OWN, RECENT])
+def test_a_question_that_asks_for_a_later_read_gets_it(table: Busy, clock: Clock, response: Any, first: Rule) -> None:
+    """For example, the permissions that show whether a list is complete are read after the list has ended."""
+    table[BOOK] = Several(response, {"pages": 2})
+
+    def question(docs: Docs) -> tuple[Any, Any]:
+        docs.want(BOOK, fresh=first)
+        listed = docs.of(MAP)
+        return docs.known(BOOK, first), docs.known(BOOK, listed.ended)
+
+    assert task_of(table).driver.solve(question)[1] == {"pages": 2}
+
+
+@pytest.mark.parametrize("response", [None, Denied("You may not."), {"pages": 1}], ids=["missing", "error", "there"])
+def test_a_response_is_as_old_as_its_request(table: Busy, clock: Clock, response: Any) -> None:
+    """A read that began too early does not serve, whatever its response is."""
+    table[BOOK] = Several(response, {"pages": 2})
+
+    def pass_time(_place: str) -> None:
+        clock.now += 10
+
+    def question(docs: Docs) -> Any:
+        docs.known(BOOK)
+        return docs.known(BOOK, began + 5)
+
+    table.during, began = pass_time, clock.monotonic()
+    assert task_of(table).driver.solve(question) == {"pages": 2}
+
+
+def test_what_is_to_be_changed_is_read_by_the_task_itself(table: Busy, tmp_path: Path) -> None:
+    """Also if a check in the same question has used the read of another task."""
+    task_of(table, tmp_path).driver.get(BOOK)
+    table[BOOK] = {"pages": 2}
+
+    def question(docs: Docs) -> tuple[Any, Any]:
+        return docs.get(BOOK, RECENT), docs.get(BOOK, OWN)
+
+    assert task_of(table, tmp_path).driver.solve(question)[1] == {"pages": 2}
+
+
+def test_the_time_of_a_question_is_that_of_the_latest_response(clock: Clock) -> None:
+    table = Table({BOOK: Answer({"pages": 1}, NOW - 5.0), MAP: Answer({}, NOW, NOW - 60.0)})
+    driver = task_of(table).driver
+
+    def question(docs: Docs) -> tuple[float | None, float]:
+        docs.get(BOOK)
+        return docs.of(MAP).changed_at, docs.now
+
+    assert driver.solve(question) == (NOW - 60.0, NOW)
+    assert driver.solve(lambda docs: docs.now) == pytest.approx(clock.now, abs=1)
+
+
+# What was read, and what a response to a write has shown
+
+
+def test_what_the_run_has_read_at_any_time(table: Busy, clock: Clock, tmp_path: Path) -> None:
+    task = task_of(table, tmp_path)
+    assert task.driver.solve(lambda docs: docs.earlier(BOOK)) is None
+    task.driver.get(BOOK)
+    clock.now += 3600
+    task.session.journal.mark()
+
+    for one in (task, task_of(table, tmp_path)):
+        assert one.driver.solve(lambda docs: docs.earlier(BOOK)) == {"pages": 1}
+    assert task_of(table, tmp_path, caller="you").driver.solve(lambda docs: docs.earlier(BOOK)) is None
+    assert table.reads_of(BOOK) == 1
+
+
+def test_the_response_to_a_write_serves_as_a_read(table: Busy, clock: Clock, tmp_path: Path) -> None:
+    task = task_of(table, tmp_path)
+    task.session.journal.mark("book")
+    task.driver.keep(BOOK, {"pages": 2})
+
+    assert task.driver.get(BOOK) == {"pages": 2}
+    assert task_of(table, tmp_path).driver.get(BOOK, RECENT) == {"pages": 2}
+    assert table.reads_of(BOOK) == 0
+
+
+def test_an_older_value_does_not_replace_a_newer_read(table: Busy, clock: Clock) -> None:
+    began, task = clock.monotonic(), task_of(table)
+    task.driver.get(BOOK)
+    task.driver.keep(BOOK, {"pages": 0}, began)
+
+    assert task.driver.get(BOOK) == {"pages": 1}
+
+
+def test_a_read_of_the_newest_version_is_that_of_the_version(clock: Clock) -> None:
+    table = Table({NEWEST: key(NEW)})
+    driver = task_of(table).driver
+
+    assert driver.get(NEWEST) == driver.get(refs.key(parse_key_identifier(f"{KEY}/{NEW}", "key_identifier")))
+    assert len(table.asked) == 1
+
+
+def test_a_read_of_an_account_has_its_times_too(clock: Clock) -> None:
+    """The response to a write has no time of the last change."""
+    table = Table({ACCOUNT: Answer(account(), NOW, NOW - 60.0)})
+    dated = refs.dated_account(account_id())
+    task = task_of(table)
+    task.driver.get(ACCOUNT)
+    assert task.driver.read(dated).changed_at == NOW - 60.0
+    assert len(table.asked) == 1
+
+    task.driver.forget()
+    task.driver.keep(ACCOUNT, account())
+    assert task.driver.get(ACCOUNT) == account()
+    assert task.driver.read(dated).changed_at == NOW - 60.0
+    assert len(table.asked) == 2
+
+
+def test_a_vault_that_the_run_has_read_is_known_by_its_name(clock: Clock, tmp_path: Path) -> None:
+    task_of(Table({VAULT: vault()}), tmp_path).driver.get(VAULT)
+
+    found = task_of(Table(), tmp_path).driver.solve(lambda docs: docs.earlier(refs.seen_vault("MyVault")))
+    assert found == vault()
+
+
+# Members of lists
+
+ACCOUNTS = refs.accounts_of(SUBSCRIPTION)
+
+
+class Fleet(Busy):
+    """The accounts of a subscription."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.put(*map(account, names))
+
+    def put(self, *accounts: Any) -> None:
+        self.update({refs.account(one["id"]): one for one in accounts})
+        self[ACCOUNTS] = list(accounts)
+
+    def lists(self) -> int:
+        return self.reads_of(ACCOUNTS)
+
+    def singles(self) -> int:
+        return len(self.asked) - self.lists()
+
+
+NAMES = [f"Account{number}" for number in range(40)]
+
+
+def one_of(table: Table, folder: Path, name: str, fresh: Freshness = RECENT, caller: str = "me") -> Any:
+    return task_of(table, folder, caller=caller).driver.get(refs.account(account_id(name)), fresh)
+
+
+@pytest.fixture
+def fleet(clock: Clock, tmp_path: Path) -> Fleet:
+    """A run that has read four accounts, so that from now on the accounts are listed."""
+    fleet = Fleet(*NAMES)
+    for name in NAMES[:4]:
+        one_of(fleet, tmp_path, name)
+    assert (fleet.singles(), fleet.lists()) == (4, 0)
+    fleet.asked.clear()
+    return fleet
+
+
+def test_few_accounts_are_read_one_by_one_and_many_are_listed(fleet: Fleet, tmp_path: Path) -> None:
+    for name in NAMES[4:]:
+        assert one_of(fleet, tmp_path, name) == account(name)
+    assert (fleet.singles(), fleet.lists()) == (0, 1)
+
+
+def test_an_account_that_is_read_again_does_not_count_twice(clock: Clock, tmp_path: Path) -> None:
+    fleet = Fleet("one")
+    for _time in range(6):
+        one_of(fleet, tmp_path, "one")
+        clock.now += 30
+    assert (fleet.singles(), fleet.lists()) == (6, 0)
+
+
+@pytest.mark.parametrize("fresh", [OWN, 0.0], ids=str)
+def test_an_account_that_is_to_be_changed_is_not_read_from_the_list(
+    fleet: Fleet, tmp_path: Path, fresh: Freshness
+) -> None:
+    one_of(fleet, tmp_path, NAMES[5])
+    fleet.asked.clear()
+    one_of(fleet, tmp_path, NAMES[6], fresh)
+
+    assert (fleet.singles(), fleet.lists()) == (1, 0)
+
+
+def test_a_glance_reads_the_list(fleet: Fleet, clock: Clock, tmp_path: Path) -> None:
+    task = task_of(fleet, tmp_path)
+    with task.driver.glancing(clock.monotonic()):
+        assert task.driver.get(refs.account(account_id(NAMES[6]))) == account(NAMES[6])
+    assert (fleet.singles(), fleet.lists()) == (0, 1)
+    # The list of an earlier task of the playbook does not serve.
+    with task.driver.glancing(clock.monotonic()):
+        task.driver.get(refs.account(account_id(NAMES[7])))
+    assert fleet.lists() == 2
+
+
+def test_the_account_that_hosts_have_listed(fleet: Fleet, tmp_path: Path) -> None:
+    """None before the run reads many accounts, and for an account that the list does not show."""
+    few = Fleet(NAMES[0])
+    assert task_of(few).driver.listed(refs.account(account_id(NAMES[0]))) is None
+    assert few.asked == []
+
+    assert task_of(fleet, tmp_path).driver.listed(refs.account(account_id(NAMES[5]))) == account(NAMES[5])
+    assert task_of(fleet, tmp_path).driver.listed(refs.account(account_id("another"))) is None
+    assert (fleet.singles(), fleet.lists()) == (0, 1)
+
+
+@pytest.mark.parametrize("caller", ["me", "you"])
+def test_an_account_that_the_run_has_changed_is_read_separately(fleet: Fleet, tmp_path: Path, caller: str) -> None:
+    """A change by each caller counts. The list is not read again, because it serves for the other accounts."""
+    name = NAMES[5]
+    one_of(fleet, tmp_path, name)
+    task_of(fleet, tmp_path, caller=caller).gateway.write("change it", "PATCH", account_id(name), {})
+    fleet[refs.account(account_id(name))] = changed = account(name, key=KEY)
+
+    assert one_of(fleet, tmp_path, name) == changed
+    assert one_of(fleet, tmp_path, NAMES[6]) == account(NAMES[6])
+    assert (fleet.singles(), fleet.lists()) == (1, 1)
+
+
+def test_an_account_that_the_task_has_changed_is_read_separately(fleet: Fleet, clock: Clock, tmp_path: Path) -> None:
+    """Also if another task has listed the accounts since: a list may lag behind the write."""
+    task, ref = task_of(fleet, tmp_path), refs.account(account_id(NAMES[5]))
+    task.gateway.write("change it", "PATCH", ref.id, {})
+    fleet[ref] = changed = account(NAMES[5], key=KEY)
+    one_of(fleet, tmp_path, NAMES[6])
+
+    with task.driver.glancing(clock.now - 10):
+        assert task.driver.listed(ref) is None
+        assert task.driver.get(ref) == changed
+
+
+def test_a_list_that_a_change_has_overtaken_shows_the_account_no_more(fleet: Fleet, tmp_path: Path) -> None:
+    """Like the read of a single document: a task that asked before the change may get the account as it was."""
+    name, writer = NAMES[5], task_of(fleet, tmp_path)
+
+    def change(place: str) -> None:
+        if place == ACCOUNTS.id.lower():
+            writer.gateway.write("change it", "PATCH", account_id(name), {})
+            fleet[refs.account(account_id(name))] = account(name, key=KEY)
+
+    fleet.during = change
+    one_of(fleet, tmp_path, name)
+    assert one_of(fleet, tmp_path, name) == account(name, key=KEY)
+    assert fleet.lists() == 1
+
+
+def test_an_account_that_was_changed_is_read_from_a_later_list(fleet: Fleet, clock: Clock, tmp_path: Path) -> None:
+    task_of(fleet, tmp_path).gateway.write("change it", "PATCH", account_id(NAMES[5]), {})
+    clock.now += 21
+
+    assert one_of(fleet, tmp_path, NAMES[5]) == account(NAMES[5])
+    assert (fleet.singles(), fleet.lists()) == (0, 1)
+
+
+def test_an_account_that_the_list_does_not_show_is_read(fleet: Fleet, tmp_path: Path) -> None:
+    """A list may lag behind a creation."""
+    fleet[refs.account(account_id("another"))] = account("another")
+
+    assert one_of(fleet, tmp_path, "another") == account("another")
+    assert one_of(fleet, tmp_path, "none") is None
+    assert (fleet.singles(), fleet.lists()) == (2, 1)
+
+
+def test_an_account_with_a_running_operation_is_read(fleet: Fleet, tmp_path: Path) -> None:
+    """The list may be older than the end of the operation."""
+    creating = account(NAMES[5])
+    creating["properties"]["provisioningState"] = "Creating"
+    fleet[ACCOUNTS] = [creating]
+
+    assert one_of(fleet, tmp_path, NAMES[5]) == account(NAMES[5])
+
+
+def test_a_caller_who_may_not_list_reads_one_by_one(fleet: Fleet, clock: Clock, tmp_path: Path) -> None:
+    """The list is requested again after some seconds, because the right may have been granted."""
+    fleet[ACCOUNTS] = Denied("You may not.")
+    for name in NAMES[4:8]:
+        assert one_of(fleet, tmp_path, name) == account(name)
+    assert (fleet.singles(), fleet.lists()) == (4, 1)
+
+    clock.now += 21
+    one_of(fleet, tmp_path, NAMES[8])
+    assert fleet.lists() == 2
+
+
+def test_another_failure_of_the_list_is_raised(fleet: Fleet, tmp_path: Path) -> None:
+    fleet[ACCOUNTS] = Unavailable("No response.")
+
+    with pytest.raises(Unavailable):
+        one_of(fleet, tmp_path, NAMES[5])
+
+
+def test_each_caller_lists_what_that_caller_may_see(fleet: Fleet, tmp_path: Path) -> None:
+    one_of(fleet, tmp_path, NAMES[5])
+    fleet[refs.account(account_id(NAMES[5]))] = Denied("You may not.")
+    with pytest.raises(Denied):
+        one_of(fleet, tmp_path, NAMES[5], caller="you")
+
+
+def test_a_large_list_is_stored_in_parts(fleet: Fleet, tmp_path: Path) -> None:
+    """Another task reads it as a whole too."""
+    task_of(fleet, tmp_path).driver.get(ACCOUNTS)
+    found = task_of(fleet, tmp_path).driver.get(ACCOUNTS, RECENT)
+
+    assert found is not None
+    assert sorted(one["name"] for one in found) == sorted(NAMES)
+    assert fleet.lists() == 1
+
+
+@pytest.mark.parametrize("is_lost", [True, False], ids=["lost", "of an earlier read"])
+def test_a_large_list_of_which_a_part_is_not_stored_is_read_again(
+    fleet: Fleet, clock: Clock, tmp_path: Path, is_lost: bool
+) -> None:
+    """For example, the task was killed while it stored the list."""
+    files = set(tmp_path.glob("*.json"))
+    task_of(fleet, tmp_path).driver.get(ACCOUNTS)
+    parts = set(tmp_path.glob("*.json")) - files
+    assert len(parts) > 1
+    part = parts.pop()
+    earlier = part.read_text()
+    task_of(fleet, tmp_path).driver.get(ACCOUNTS, clock.monotonic())
+    if is_lost:
+        part.unlink()
+    else:
+        part.write_text(earlier)
+
+    found = task_of(fleet, tmp_path).driver.get(ACCOUNTS, RECENT)
+
+    assert found is not None
+    assert len(found) == len(NAMES)
+    assert fleet.lists() == 3
+
+
+SCOPE = f"{VAULT_ID}/keys/batch"
+
+
+@pytest.mark.parametrize(
+    ("listed", "single"),
+    [
+        pytest.param([assignment(ENCRYPTION_USER, SCOPE)], 0, id="the role"),
+        pytest.param([assignment(CRYPTO_OFFICER, SCOPE)], 1, id="another role"),
+        pytest.param([assignment(ENCRYPTION_USER, SCOPE, principal=OTHER)], 1, id="another principal"),
+    ],
+)
+def test_a_list_of_role_assignments_serves_a_principal_with_the_role(
+    clock: Clock, tmp_path: Path, listed: list[Any], single: int
+) -> None:
+    """The list does not show the roles of the groups of a principal."""
+    own, everyone = refs.assignments_of(SCOPE, PRINCIPAL), refs.assignments_at(SCOPE)
+    table = Table({everyone: listed, own: [assignment(ENCRYPTION_USER, SCOPE, name="of a group")]})
+    for number in range(refs.LISTED_FROM - 1):
+        task_of(table, tmp_path).driver.get(refs.assignments_of(SCOPE, f"other{number}"), RECENT)
+
+    found = task_of(table, tmp_path).driver.get(own, RECENT)
+
+    assert found == (table[own] if single else listed)
+    assert (table.reads_of(everyone), table.reads_of(own)) == (1, single)
+
+
+# A full disk
+
+
+@pytest.mark.parametrize("fresh", [OWN, RECENT, 0.0], ids=str)
+def test_a_full_disk_makes_a_run_slower_and_not_different(
+    table: Busy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: Freshness
+) -> None:
+    task_of(table, tmp_path).driver.get(BOOK, RECENT)
+    fill_the_disk(monkeypatch)
+    table[BOOK] = {"pages": 2}
+    writer = task_of(table, tmp_path)
+    writer.session.journal.mark("book")
+
+    for number in (2, 3):
+        assert task_of(table, tmp_path).driver.get(BOOK, fresh) == {"pages": 2}
+        assert table.reads_of(BOOK) == number
+
+
+def test_with_a_full_disk_all_accounts_are_read_one_by_one(
+    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_the_disk(monkeypatch)
+    fleet = Fleet(*NAMES)
+    for name in NAMES:
+        assert one_of(fleet, tmp_path, name) == account(name)
+    assert (fleet.singles(), fleet.lists()) == (len(NAMES), 0)

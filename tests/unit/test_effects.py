@@ -1,0 +1,445 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The effects of writes in check mode, as tables of documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._core import placeholders
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.effects import account, key, role_assignment, vault
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.effects.write import (
+    HIDDEN,
+    NEW,
+    Effect,
+    Facts,
+    Prediction,
+    Refusal,
+    Write,
+    is_listed,
+)
+
+SUBSCRIPTION = "/subscriptions/11111111-2222-3333-4444-555555555555"
+GROUP = f"{SUBSCRIPTION}/resourceGroups/Mine"
+ACCOUNT = f"{GROUP}/providers/Microsoft.Batch/batchAccounts/one"
+VAULT = f"{GROUP}/providers/Microsoft.KeyVault/vaults/one"
+DELETED_VAULT = f"{SUBSCRIPTION}/providers/Microsoft.KeyVault/locations/westeurope/deletedVaults/one"
+ASSIGNMENT = f"{VAULT}/providers/Microsoft.Authorization/roleAssignments/guid"
+KEY, DELETED_KEY = "https://one.vault.azure.net/keys/Key", "https://one.vault.azure.net/deletedkeys/Key"
+VERSION = "1" * 32
+FIRST, SECOND = (f"{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{n}" for n in ("first", "second"))
+NOW = 1_800_000_000
+TODAY, IN_A_WEEK = "2027-01-15T08:00:00Z", "2027-01-22T08:00:00Z"
+
+DOCUMENTS = {
+    GROUP.lower(): {"id": GROUP},
+    FIRST.lower(): {"properties": {"principalId": "p1", "clientId": "c1", "tenantId": "t"}},
+}
+FACTS = Facts(
+    now=NOW + 0.5,
+    find=lambda ref: DOCUMENTS.get(ref.lower()),
+    list=lambda _ref: [],
+    vault=lambda _name: None,
+    caller=lambda: {"object_id": "me", "tenant_id": "mine"},
+    vault_suffix=lambda: "vault.azure.net",
+    number=lambda _kind: 1,
+    placeholder=lambda placeholder: placeholder,
+    with_policies=(),
+)
+Documents = dict[str, Any]
+
+
+def predicted(effect: Effect, ref: str, before: Any, body: Mapping[str, Any], **facts: Any) -> list[Prediction]:
+    return [*effect(Write(ref, before, body, replace(FACTS, **facts)))]
+
+
+def after(effect: Effect, ref: str, before: Any, body: Mapping[str, Any], **facts: Any) -> Documents:
+    """The documents after the write, by their refs. None is a deleted resource."""
+    return {one.ref: one.document if one.exists else None for one in predicted(effect, ref, before, body, **facts)}
+
+
+def refusal(effect: Effect, ref: str, before: Any, body: Mapping[str, Any], **facts: Any) -> tuple[int, str]:
+    with pytest.raises(Refusal) as refused:
+        after(effect, ref, before, body, **facts)
+    return refused.value.status, refused.value.code
+
+
+# Batch accounts
+
+
+def batch(identity: Mapping[str, Any] | None = None, tags: Any = None, **properties: Any) -> Documents:
+    properties = {"provisioningState": "Succeeded", "encryption": {"keySource": "Microsoft.Batch"}, **properties}
+    document = {"id": ACCOUNT, "location": "westeurope", "identity": identity or {"type": "None"}}
+    return {**document, **({"tags": tags} if tags else {}), "properties": properties}
+
+
+PRINCIPAL = placeholders.principal("one", "Mine", 1)
+SYSTEM = {"type": "SystemAssigned"}
+ASSIGNED = {**SYSTEM, "principalId": "p", "tenantId": "t"}
+ENCRYPTED = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": KEY}}
+
+
+def user(*names: str, **ids: Any) -> Documents:
+    return {"type": "UserAssigned", "userAssignedIdentities": dict.fromkeys(names, ids)}
+
+
+@pytest.mark.parametrize(
+    ("before", "body", "expected"),
+    [
+        (batch(), {}, batch()),
+        (batch(tags={"a": "b"}), {"tags": {"c": "d"}}, batch(tags={"c": "d"})),
+        (batch(), {"properties": {"encryption": ENCRYPTED}}, batch(encryption=ENCRYPTED)),
+        (batch(publicNetworkAccess="Disabled"), {"tags": {}}, {**batch(publicNetworkAccess="Disabled"), "tags": {}}),
+        (batch(provisioningState="Failed"), {}, batch()),
+        # Identities
+        (batch(), {"identity": SYSTEM}, batch({**SYSTEM, "principalId": PRINCIPAL, "tenantId": "mine"})),
+        (batch(ASSIGNED), {"identity": SYSTEM}, batch(ASSIGNED)),
+        (batch(ASSIGNED), {"identity": user(FIRST)}, batch(user(FIRST, principalId="p1", clientId="c1"))),
+        (
+            batch(user(FIRST.lower(), SECOND, principalId="p")),
+            {"identity": user(FIRST)},
+            batch(
+                {
+                    "type": "UserAssigned",
+                    "userAssignedIdentities": {
+                        SECOND: {"principalId": "p"},
+                        FIRST: {"principalId": "p1", "clientId": "c1"},
+                    },
+                }
+            ),
+        ),
+        (batch(ASSIGNED), {"identity": {"type": "None"}}, batch({"type": "None"})),
+    ],
+)
+@pytest.mark.parametrize("effect", [account.put, account.patch])
+def test_a_change_of_an_account(effect: Effect, before: Documents, body: Documents, expected: Documents) -> None:
+    assert after(effect, ACCOUNT, before, body) == {ACCOUNT: expected}
+
+
+def denied(_ref: str) -> Any:
+    raise Denied("No.")
+
+
+@pytest.mark.parametrize(("find", "group"), [(FACTS.find, "Mine"), (denied, "MINE")])
+def test_a_new_account(find: Any, group: str) -> None:
+    ref = ACCOUNT.replace("Mine", "MINE")
+    body = {"location": "West Europe", "identity": SYSTEM, "properties": {"encryption": ENCRYPTED}}
+
+    [one] = predicted(account.put, ref, None, body, find=find)
+
+    assert (one.ref, one.exists, one.contents) == (ACCOUNT.replace("Mine", group), True, NEW)
+    assert (one.document["id"], one.document["name"], one.document["location"]) == (one.ref, "one", "westeurope")
+    assert placeholders.is_placeholder(one.document["identity"]["principalId"])
+    assert one.document["properties"]["provisioningState"] == "Succeeded"
+    assert one.document["properties"]["encryption"] == ENCRYPTED
+
+
+def test_a_deleted_account() -> None:
+    assert after(account.delete, ACCOUNT, batch(), {}) == {ACCOUNT: None}
+    assert after(account.delete, ACCOUNT, None, {}) == {}
+
+
+# Key vaults
+
+
+def key_vault(policies: Any = (), *, tags: Any = None, **properties: Any) -> Documents:
+    always = {"tenantId": "t", "sku": {"name": "standard"}, "accessPolicies": [*policies]}
+    document = {"id": VAULT, "name": "one", "location": "westeurope", "properties": {**always, **properties}}
+    return {**document, **({"tags": tags} if tags else {})}
+
+
+def deleted_vault(**properties: Any) -> Documents:
+    properties = {"vaultId": VAULT, "location": "westeurope", **properties}
+    return {"id": DELETED_VAULT, "name": "one", "type": "Microsoft.KeyVault/deletedVaults", "properties": properties}
+
+
+TIMES = {"systemData": {"lastModifiedAt": TODAY}}
+NEEDED = {"tenantId": "t", "sku": {"name": "premium"}}
+SENT = {"location": "West Europe", "properties": NEEDED}
+RECOVER = {"location": "West Europe", "properties": {**NEEDED, "createMode": "recover"}}
+
+
+@pytest.mark.parametrize(
+    ("before", "body", "expected"),
+    [
+        (key_vault(tags={"a": "b"}), {"properties": {}}, key_vault(tags={"a": "b"})),
+        (key_vault(tags={"a": "b"}), {"properties": {}, "tags": {"c": "d"}}, key_vault(tags={"c": "d"})),
+        (
+            {**key_vault(), **TIMES},
+            {"properties": {"enablePurgeProtection": True}},
+            key_vault(enablePurgeProtection=True),
+        ),
+    ],
+)
+@pytest.mark.parametrize("effect", [vault.put, vault.patch])
+def test_a_change_of_a_vault(effect: Effect, before: Documents, body: Documents, expected: Documents) -> None:
+    assert after(effect, VAULT, before, body) == {VAULT: expected}
+
+
+def test_a_new_vault() -> None:
+    [one] = predicted(vault.put, VAULT, None, {**SENT, "tags": {"a": "b"}})
+
+    properties = one.document["properties"]
+    assert (one.ref, one.contents, one.document["tags"]) == (VAULT, NEW, {"a": "b"})
+    assert (one.document["location"], properties["sku"]) == ("westeurope", {"name": "premium"})
+    assert properties["vaultUri"] == "https://one.vault.azure.net/"
+    assert (properties["enableRbacAuthorization"], properties["softDeleteRetentionInDays"]) == (True, 90)
+    assert one.document["systemData"] == {"createdAt": TODAY, "lastModifiedAt": TODAY}
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_a_deleted_vault(protected: bool) -> None:
+    protection = {"enablePurgeProtection": True} if protected else {}
+    before = key_vault(softDeleteRetentionInDays=7, tags={"a": "b"}, **protection)
+
+    found = after(vault.delete, VAULT, before, {})
+
+    properties = {"tags": {"a": "b"}, "deletionDate": TODAY, "scheduledPurgeDate": IN_A_WEEK}
+    shown = {"purgeProtectionEnabled": True} if protected else {}
+    assert found == {VAULT: None, DELETED_VAULT: deleted_vault(**properties, **shown)}
+    assert after(vault.delete, VAULT, None, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("deleted", "facts", "expected"),
+    [
+        ({}, {}, {"enableRbacAuthorization": True, "accessPolicies": []}),
+        ({"purgeProtectionEnabled": True}, {}, {"enableRbacAuthorization": True, "enablePurgeProtection": True}),
+        (
+            {},
+            {"with_policies": {"one"}},
+            {
+                "enableRbacAuthorization": False,
+                "accessPolicies": [{"objectId": "me", "permissions": {"keys": ["all"]}}],
+            },
+        ),
+    ],
+)
+def test_a_recovered_vault(deleted: Documents, facts: Documents, expected: Documents) -> None:
+    """Azure does not show the contents of a deleted vault. It is recovered where it was."""
+    listed = [{**deleted_vault(), "name": "other"}, deleted_vault(**deleted)]
+    ref = VAULT.replace("Mine", "another")
+
+    one, gone = predicted(vault.put, ref, None, {**RECOVER, "tags": {"c": "d"}}, list=lambda _ref: listed, **facts)
+
+    assert (one.ref, one.document["id"], one.contents, one.document["tags"]) == (VAULT, VAULT, HIDDEN, {"c": "d"})
+    assert one.document["properties"].items() >= expected.items()
+    assert (gone.ref, gone.exists) == (DELETED_VAULT, False)
+
+
+def test_a_vault_whose_deletion_was_predicted_is_recovered_as_it_was() -> None:
+    before, *_deleted = predicted(vault.delete, VAULT, {**key_vault(tags={"a": "b"}), **TIMES}, {})
+    facts = {"list": lambda _ref: [deleted_vault()], "vault": lambda _name: before}
+
+    assert after(vault.put, VAULT, None, RECOVER, **facts) == {VAULT: key_vault(tags={"a": "b"}), DELETED_VAULT: None}
+
+
+def policy(holder: str, *keys: str, secrets: Any = (), application: str | None = None) -> Documents:
+    permissions = {"keys": [*keys], **({"secrets": [*secrets]} if secrets else {})}
+    return {"objectId": holder, "permissions": permissions, **({"applicationId": application} if application else {})}
+
+
+@pytest.mark.parametrize(
+    ("operation", "sent", "expected"),
+    [
+        ("add", [policy("ONE", "WRAPKEY", "get")], [policy("one", "get", "WRAPKEY"), policy("two", "get")]),
+        ("add", [policy("three", "get")], [policy("one", "get"), policy("two", "get"), policy("three", "get")]),
+        (
+            "add",
+            [policy("one", "wrapKey", secrets=["get"])],
+            [policy("one", "get", "wrapKey", secrets=["get"]), policy("two", "get")],
+        ),
+        (
+            "add",
+            [policy("one", "wrapKey", application="app")],
+            [policy("one", "get"), policy("two", "get"), policy("one", "wrapKey", application="app")],
+        ),
+        ("replace", [policy("ONE", "list")], [policy("ONE", "list"), policy("two", "get")]),
+        ("remove", [policy("ONE", "GET")], [policy("two", "get")]),
+        ("remove", [policy("one", "list")], [policy("one", "get"), policy("two", "get")]),
+        ("remove", [policy("three", "get")], [policy("one", "get"), policy("two", "get")]),
+        ("remove", [policy("one", "get", application="app")], [policy("one", "get"), policy("two", "get")]),
+        ("remove", [policy("one", "get"), policy("two", "get")], []),
+    ],
+)
+def test_access_policies(operation: str, sent: list[Documents], expected: list[Documents]) -> None:
+    before, body = key_vault([policy("one", "get"), policy("two", "get")]), {"properties": {"accessPolicies": sent}}
+
+    assert after(partial(vault.set_policies, operation), VAULT, before, body) == {VAULT: key_vault(expected)}
+
+
+# Role assignments
+
+
+def assignment(scope: str = VAULT, principal: str = "p") -> Documents:
+    return {"id": f"{scope}/x", "properties": {"scope": scope, "principalId": principal}}
+
+
+def test_a_role_assignment() -> None:
+    properties = {"principalId": "p", "roleDefinitionId": "r"}
+
+    [found] = after(role_assignment.put, ASSIGNMENT, None, {"properties": properties}).values()
+
+    assert (found["id"], found["name"], found["properties"]) == (ASSIGNMENT, "guid", {"scope": VAULT, **properties})
+    assert after(role_assignment.delete, ASSIGNMENT, assignment(), {}) == {ASSIGNMENT: None}
+    assert after(role_assignment.delete, ASSIGNMENT, None, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("document", "scope", "filter", "expected"),
+    [
+        (assignment(), VAULT, "", True),
+        (assignment(), VAULT.upper(), "atScope()", True),
+        (assignment(), f"{VAULT}/keys/Key", "atScope()", True),
+        (assignment(), f"{VAULT}s", "atScope()", False),
+        (assignment(), GROUP, "", True),
+        (assignment(), GROUP, "atScope()", False),
+        (assignment(principal="P"), VAULT, "atScope() and assignedTo('p')", True),
+        (assignment(), VAULT, "atScope() and assignedTo('q')", False),
+        (batch(), GROUP, "", True),
+        (batch(), SUBSCRIPTION.upper(), "", True),
+        (batch(), f"{GROUP}s", "", False),
+        (deleted_vault(), SUBSCRIPTION, "", True),
+    ],
+)
+def test_lists_have_documents(document: Documents, scope: str, filter: str, expected: bool) -> None:
+    assert is_listed(document, scope, filter) is expected
+
+
+# Keys
+
+
+def bundle(version: str = VERSION, *, operations: Any = ("wrapKey",), tags: Any = None, **attributes: Any) -> Documents:
+    document = {
+        "key": {"kid": f"{KEY}/{version}", "kty": "RSA", "key_ops": [*operations]},
+        "attributes": {"enabled": True, "created": NOW - 9, **attributes},
+    }
+    return {**document, **({"tags": tags} if tags else {})}
+
+
+@pytest.mark.parametrize(
+    ("before", "created", "level"),
+    [
+        (None, NOW, "Recoverable"),
+        (bundle(), NOW, "Recoverable"),
+        (bundle(created=NOW), NOW + 1, "Recoverable"),
+        (bundle(created=NOW + 5, recoveryLevel="Recoverable+Purgeable"), NOW + 6, "Recoverable+Purgeable"),
+    ],
+)
+def test_a_new_version(before: Documents | None, created: int, level: str) -> None:
+    """It is newer than the version before it."""
+    attributes = {"enabled": False, "exp": NOW + 99, "nbf": None}
+    body = {"kty": "RSA", "key_size": 3072, "key_ops": ["wrapKey"], "attributes": attributes, "tags": {"a": "b"}}
+
+    [(ref, found)] = after(key.create, KEY, before, body).items()
+
+    assert (ref, found["key"]["kid"]) == (f"{KEY}/{placeholders.version('one', 'Key', 1)}",) * 2
+    assert (found["key"]["kty"], found["key"]["key_ops"], len(found["key"]["n"])) == ("RSA", ["wrapKey"], 512)
+    times = {"created": created, "updated": created}
+    assert found["attributes"] == {"enabled": False, "exp": NOW + 99, **times, "recoveryLevel": level}
+    assert found["tags"] == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("protection", "level"), [({}, "Recoverable+Purgeable"), ({"enablePurgeProtection": True}, "Recoverable")]
+)
+def test_the_recovery_level_of_a_key_in_a_predicted_vault(protection: Documents, level: str) -> None:
+    facts = {"vault": lambda _name: Prediction(VAULT, key_vault(**protection))}
+
+    [found] = after(key.create, KEY, None, {"kty": "RSA"}, **facts).values()
+
+    assert found["attributes"]["recoveryLevel"] == level
+    assert "tags" not in found
+
+
+@pytest.mark.parametrize(
+    ("before", "body", "expected"),
+    [
+        (bundle(), {}, bundle(updated=NOW)),
+        (bundle(exp=5), {"attributes": {"enabled": False, "exp": None}}, bundle(enabled=False, exp=5, updated=NOW)),
+        (bundle(), {"key_ops": ["get"], "tags": None}, bundle(operations=["get"], updated=NOW)),
+        (bundle(tags={"a": "b"}), {"tags": {"c": "d"}}, bundle(tags={"c": "d"}, updated=NOW)),
+    ],
+)
+def test_a_changed_version(before: Documents, body: Documents, expected: Documents) -> None:
+    assert after(key.update, f"{KEY}/{VERSION}", before, body) == {f"{KEY}/{VERSION}": expected}
+
+
+def test_a_rotation_policy() -> None:
+    ref = f"{KEY}/rotationpolicy"
+    action = {"trigger": {"timeAfterCreate": "P90D", "timeBeforeExpiry": None}, "action": {"type": "Rotate"}}
+    body = {"lifetimeActions": [action], "attributes": {"expiryTime": None}}
+
+    [found] = after(key.set_rotation_policy, ref, key.default_policy("its own id"), body).values()
+
+    kept = {"trigger": {"timeAfterCreate": "P90D"}, "action": {"type": "Rotate"}}
+    assert found == {"id": "its own id", "lifetimeActions": [kept], "attributes": {}}
+
+
+def test_a_deleted_key_and_its_recovery() -> None:
+    before = bundle(tags={"a": "b"})
+
+    deleted = after(key.delete, KEY, before, {})
+
+    assert deleted[KEY] is None
+    assert deleted[DELETED_KEY].items() >= {**before, "deletedDate": NOW, "recoveryId": DELETED_KEY}.items()
+    assert after(key.recover, DELETED_KEY, deleted[DELETED_KEY], {}) == {KEY: before, DELETED_KEY: None}
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("", bundle(enabled=False)),
+        (VERSION, bundle(enabled=False)),
+        ("2" * 32, bundle("2" * 32, enabled=True)),
+    ],
+)
+def test_a_version_that_azure_does_not_show(version: str, expected: Documents) -> None:
+    assert key.assumed(bundle(enabled=False), version) == expected
+
+
+def test_a_key_that_azure_does_not_show() -> None:
+    found = key.usable(KEY, NOW)
+
+    assert placeholders.is_placeholder(found["key"]["kid"].rpartition("/")[2])
+    assert found["attributes"]["enabled"]
+    assert {"wrapKey", "unwrapKey"} <= {*found["key"]["key_ops"]}
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("effect", "ref", "before", "body", "expected"),
+    [
+        (account.patch, ACCOUNT, None, {}, (404, "ResourceNotFound")),
+        (account.put, ACCOUNT.replace("Mine", "gone"), None, SENT, (404, "ResourceGroupNotFound")),
+        (account.patch, ACCOUNT, batch(), {"identity": user(SECOND)}, (404, "ResourceNotFound")),
+        (vault.patch, VAULT, None, {}, (404, "ResourceNotFound")),
+        (vault.put, VAULT, None, RECOVER, (404, "DeletedVaultNotFound")),
+        (partial(vault.set_policies, "add"), VAULT, None, {}, (404, "ResourceNotFound")),
+        (role_assignment.put, ASSIGNMENT, assignment(), {}, (409, "RoleAssignmentExists")),
+        (key.update, f"{KEY}/{VERSION}", None, {}, (404, "KeyNotFound")),
+        (key.set_rotation_policy, f"{KEY}/rotationpolicy", None, {}, (404, "KeyNotFound")),
+        (key.delete, KEY, None, {}, (404, "KeyNotFound")),
+        (key.recover, DELETED_KEY, None, {}, (404, "KeyNotFound")),
+    ],
+)
+def test_requests_that_azure_refuses(
+    effect: Effect, ref: str, before: Any, body: Documents, expected: tuple[int, str]
+) -> None:
+    assert refusal(effect, ref, before, body) == expected
+
+
+def test_a_deleted_key_is_not_created_again() -> None:
+    find = {DELETED_KEY: bundle()}.get
+
+    assert refusal(key.create, KEY, None, {"kty": "RSA"}, find=find) == (409, "Conflict")

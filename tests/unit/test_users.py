@@ -1,0 +1,540 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The users of keys: the Batch accounts that the caller can read, the scopes that may have more, and pools' disks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+from azure_table import Several, Table, place, task_of
+from documents import DAY, KEY, NOW, account
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import Listed, Unlisted
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Ref
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
+    CmkError,
+    Denied,
+    NotFound,
+    Rejected,
+    Unavailable,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from ansible_collections.azbatch.cmk.plugins.module_utils._questions import users
+from ansible_collections.azbatch.cmk.plugins.module_utils._questions.users import Seen
+
+OWN, OTHER = "own", "other"
+READ = "Microsoft.Batch/batchAccounts/read"
+POOLS_READ = "Microsoft.Batch/batchAccounts/pools/read"
+READER = [{"actions": ["*/read"], "notActions": []}]
+NONE = Seen()
+
+
+def of(subscription: str, name: str, group: str = "group1", **properties: Any) -> dict[str, Any]:
+    made = account(name)
+    made["properties"].update(properties)
+    return {**made, "id": refs.account_id(subscription, group, name)}
+
+
+def permissions(subscription: str) -> Ref[Any]:
+    return refs.permissions_at(f"/subscriptions/{subscription}")
+
+
+def azure(documents: Mapping[Any, Any] | None = None, *accounts: dict[str, Any], now: float | None = None) -> Table:
+    """Two subscriptions, in which the caller may read everything, with an account each. `accounts` are those of the
+    task's own subscription instead."""
+    table = Table(
+        {
+            refs.SUBSCRIPTIONS: [{"subscriptionId": one} for one in (OWN, OTHER)],
+            refs.accounts_of(OWN): list(accounts) or [of(OWN, "one")],
+            refs.accounts_of(OTHER): [of(OTHER, "two")],
+            permissions(OWN): READER,
+            permissions(OTHER): READER,
+        },
+        now=now,
+    )
+    table.update(documents or {})
+    return table
+
+
+def everywhere(table: Table, seen: Seen = NONE) -> Listed:
+    return task_of(table).driver.solve(partial(users.everywhere, own=OWN, seen=seen))
+
+
+def of_subscriptions(
+    table: Table, seen: Seen = NONE, subscriptions: Sequence[str] = (), own: str | None = OWN
+) -> Listed:
+    question = partial(users.of_subscriptions, subscriptions=subscriptions, own=own, seen=seen)
+    return task_of(table).driver.solve(question)
+
+
+Look = Callable[..., Listed]
+
+
+@pytest.fixture(params=[everywhere, of_subscriptions], ids=lambda question: question.__name__)
+def look(request: pytest.FixtureRequest) -> Look:
+    """The two questions have the same result if the accounts of any subscription can be listed."""
+    found: Look = request.param
+    return found
+
+
+def names(found: Listed) -> list[str]:
+    return sorted(one["id"].rpartition("/")[2] for one in found["accounts"])
+
+
+def gap(found: Listed) -> Unlisted:
+    [only] = found["unlisted"]
+    return only
+
+
+# Lists of accounts
+
+
+def test_a_list_is_complete_if_the_caller_may_read_the_accounts_of_the_subscription(look: Look) -> None:
+    found = look(azure())
+
+    assert names(found) == ["one", "two"]
+    assert found["unlisted"] == []
+
+
+def test_a_list_may_be_incomplete_if_the_caller_may_read_only_some_accounts(look: Look) -> None:
+    found = look(azure({permissions(OTHER): [{"actions": ["Microsoft.Batch/*/pools/read"]}]}))
+
+    assert names(found) == ["one", "two"]
+    assert (gap(found)["scope"], gap(found)["action"]) == (f"/subscriptions/{OTHER}", READ)
+
+
+@pytest.mark.parametrize("reason", [Denied("no"), NotFound("none"), Unavailable("busy"), Rejected("odd")])
+def test_a_list_may_be_incomplete_if_the_callers_permissions_are_unknown(look: Look, reason: CmkError) -> None:
+    found = look(azure({permissions(OTHER): reason}))
+
+    assert names(found) == ["one", "two"]
+    assert (gap(found)["scope"], gap(found)["action"]) == (f"/subscriptions/{OTHER}", READ)
+    assert reason.msg in gap(found)["reason"]
+
+
+@pytest.mark.parametrize("question", [everywhere, of_subscriptions])
+def test_the_permissions_are_read_after_the_lists(question: Look) -> None:
+    """A role assignment of the caller may end while the lists are read."""
+    table = azure()
+    question(table)
+    lists = [table.asked.index(place(refs.accounts_of(one))) for one in (OWN, OTHER)]
+
+    assert max(lists) < min(table.asked.index(place(permissions(one))) for one in (OWN, OTHER))
+
+
+def test_permissions_that_were_read_before_the_lists_are_read_again() -> None:
+    table = azure({permissions(OWN): Several(READER, [])})
+    task = task_of(table)
+    task.driver.get(permissions(OWN))
+
+    found = task.driver.solve(partial(users.everywhere, own=OWN, seen=NONE))
+
+    assert gap(found)["scope"] == f"/subscriptions/{OWN}"
+
+
+@pytest.mark.parametrize(
+    ("reason", "action"),
+    [
+        pytest.param(Denied("403"), READ, id="403"),
+        pytest.param(NotFound("404"), None, id="404"),
+        pytest.param(Rejected("409"), None, id="409"),
+        pytest.param(Unavailable("500"), None, id="500"),
+        pytest.param(CmkError("401", code="authentication_failed"), None, id="401"),
+    ],
+)
+def test_a_subscription_that_cannot_be_listed_hides_no_other(look: Look, reason: CmkError, action: str | None) -> None:
+    table = azure({refs.accounts_of(OTHER): reason})
+    found = look(table)
+
+    assert names(found) == ["one"]
+    assert gap(found) == {"scope": f"/subscriptions/{OTHER}", "reason": reason.msg, "action": action}
+    assert table.reads_of(permissions(OTHER)) == 0
+    # Without a missing right, the lists of the resource groups would fail too.
+    assert table.reads_of(refs.groups_of(OTHER)) == isinstance(reason, Denied)
+
+
+def test_the_resource_groups_are_listed_if_the_list_of_the_subscription_is_refused(look: Look) -> None:
+    found = look(
+        azure(
+            {
+                refs.accounts_of(OWN): Denied("403"),
+                refs.accounts_of(OTHER): [],
+                refs.groups_of(OWN): [{"name": "Group1"}, {"name": "group2"}],
+                refs.accounts_of(OWN, "group1"): [of(OWN, "one")],
+                refs.accounts_of(OWN, "group2"): NotFound("The resource group was deleted."),
+            }
+        )
+    )
+
+    assert names(found) == ["one"]
+    assert gap(found)["scope"] == f"/subscriptions/{OWN}"
+
+
+@pytest.mark.parametrize("reason", [Denied("403"), Unavailable("500")])
+def test_accounts_of_the_run_are_read_if_their_list_is_refused(look: Look, reason: CmkError) -> None:
+    mine, gone, hidden, listed = (
+        of(*one)["id"].lower() for one in ((OWN, "mine"), (OWN, "gone"), (OWN, "hidden"), (OTHER, "two"))
+    )
+    table = azure(
+        {
+            refs.accounts_of(OWN): reason,
+            refs.accounts_of(OWN, "group1"): Denied("403"),
+            refs.account(mine): of(OWN, "mine"),
+            refs.account(hidden): Denied("403"),
+        }
+    )
+
+    found = look(table, Seen(handled=[mine, gone, hidden, listed]))
+
+    assert names(found) == ["mine", "two"]
+    assert gap(found)["scope"] == f"/subscriptions/{OWN}"
+    assert (table.reads_of(refs.account(gone)), table.reads_of(refs.account(listed))) == (1, 0)
+
+
+@pytest.mark.parametrize("groups", [Denied("403"), [], [{"name": "GROUP1"}]], ids=["not readable", "none", "listed"])
+def test_the_resource_groups_of_accounts_of_the_run_are_listed(look: Look, groups: Any) -> None:
+    mine = of(OWN, "mine")["id"]
+    table = azure(
+        {
+            refs.accounts_of(OWN): Denied("403"),
+            refs.accounts_of(OTHER): [],
+            refs.groups_of(OWN): groups,
+            refs.accounts_of(OWN, "group1"): [{**of(OWN, "mine"), "id": mine.upper()}, of(OWN, "neighbour")],
+        }
+    )
+
+    assert [one.lower() for one in names(look(table, Seen(handled=[mine.lower()])))] == ["mine", "neighbour"]
+    assert (table.reads_of(refs.accounts_of(OWN, "group1")), table.reads_of(refs.account(mine))) == (1, 0)
+
+
+def test_an_account_of_the_run_is_read_if_the_list_may_be_incomplete(look: Look) -> None:
+    mine, listed = of(OWN, "mine"), of(OWN, "listed")
+    table = azure(
+        {
+            refs.SUBSCRIPTIONS: [{"subscriptionId": OWN.upper()}],
+            refs.accounts_of(OWN): [listed],
+            permissions(OWN): [],
+            refs.account(mine["id"]): mine,
+        }
+    )
+
+    assert names(look(table, Seen(handled=[mine["id"].lower(), listed["id"].lower()]))) == ["listed", "mine"]
+    assert table.reads_of(refs.account(listed["id"])) == 0
+
+
+def test_an_account_of_the_run_that_a_complete_list_does_not_have_was_deleted(look: Look) -> None:
+    mine = of(OWN, "mine")
+    table = azure({refs.account(mine["id"]): mine})
+
+    assert names(look(table, Seen(handled=[mine["id"].lower()]))) == ["one", "two"]
+    assert table.reads_of(refs.account(mine["id"])) == 0
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        pytest.param(of(OWN, "earlier"), ["earlier", "one", "two"], id="not listed for a moment"),
+        pytest.param(None, ["one", "two"], id="deleted"),
+        pytest.param(Denied("403"), ["one", "two"], id="not readable any more"),
+    ],
+)
+def test_an_account_of_an_earlier_list_is_read_if_a_list_does_not_have_it(
+    look: Look, now: Any, expected: list[str]
+) -> None:
+    """A list may be incomplete for a moment."""
+    earlier, listed = (of(OWN, name)["id"].lower() for name in ("earlier", "one"))
+    table = azure({refs.account(earlier): now})
+
+    assert names(look(table, Seen(listed=[earlier, listed]))) == expected
+    assert (table.reads_of(refs.account(earlier)), table.reads_of(refs.account(listed))) == (1, 0)
+
+
+def test_subscriptions_that_cannot_be_listed_count_as_unlisted() -> None:
+    found = everywhere(azure({refs.SUBSCRIPTIONS: Unavailable("busy")}))
+
+    assert names(found) == ["one"]
+    assert (gap(found)["scope"], gap(found)["reason"]) == ("/subscriptions", "busy")
+    with pytest.raises(Unavailable, match="busy"):
+        of_subscriptions(azure({refs.SUBSCRIPTIONS: Unavailable("busy")}))
+
+
+@pytest.mark.parametrize("listed", [[], [OTHER], [OTHER, OWN.upper()]])
+def test_the_subscription_of_the_task_is_listed_once_and_first(listed: list[str]) -> None:
+    table = azure({refs.SUBSCRIPTIONS: [{"subscriptionId": one} for one in listed]})
+    assert [one["name"] for one in everywhere(table)["accounts"]] == ["one", "two"][: 1 + (OTHER in listed)]
+
+    table[refs.accounts_of(OWN)] = Denied("403")
+    assert gap(everywhere(table))["scope"] == f"/subscriptions/{OWN}"
+
+
+def test_if_azure_lists_no_subscription_an_inventory_has_the_subscription_of_the_task() -> None:
+    """An audit must not report that all accounts are compliant."""
+    found = of_subscriptions(azure({refs.SUBSCRIPTIONS: [], refs.accounts_of(OWN): Denied("403")}))
+
+    assert (names(found), gap(found)["scope"]) == ([], f"/subscriptions/{OWN}")
+
+
+def test_if_azure_lists_no_subscription_and_none_is_known_nothing_is_listed() -> None:
+    found = of_subscriptions(azure({refs.SUBSCRIPTIONS: []}), own=None)
+
+    assert found["accounts"] == []
+    assert (gap(found)["scope"], gap(found)["action"]) == ("/subscriptions", "Microsoft.Resources/subscriptions/read")
+
+
+def test_only_the_named_subscriptions_are_listed() -> None:
+    table = azure()
+
+    assert names(of_subscriptions(table, subscriptions=[OTHER])) == ["two"]
+    assert table.reads_of(refs.SUBSCRIPTIONS, refs.accounts_of(OWN)) == 0
+
+
+@pytest.mark.parametrize(("subscriptions", "option"), [([OWN], "subscriptions"), ([], "subscription_id")])
+def test_an_error_of_a_named_subscription_names_the_option_that_lists_it(subscriptions: list[str], option: str) -> None:
+    remedy = "Correct O(subscription_id)."
+    unknown = NotFound(f"Azure does not know it. {remedy}", option="subscription_id", remedy=remedy)
+    table = azure({refs.SUBSCRIPTIONS: [{"subscriptionId": OWN}], refs.accounts_of(OWN): unknown})
+
+    with pytest.raises(NotFound) as failed:
+        of_subscriptions(table, subscriptions=subscriptions)
+    assert failed.value.msg == f"Azure does not know it. Correct O({option})."
+    assert failed.value.facts == {"option": option, "remedy": f"Correct O({option})."}
+
+
+def test_an_error_of_a_named_subscription_that_names_no_option() -> None:
+    found = of_subscriptions(azure({refs.accounts_of(OWN): Denied("403")}), subscriptions=[OWN, OTHER])
+
+    assert names(found) == ["two"]
+    assert gap(found)["reason"] == "403"
+
+
+def test_an_inventory_of_nothing_but_failures_fails() -> None:
+    nothing = {refs.accounts_of(OWN): NotFound("404"), refs.accounts_of(OTHER): Unavailable("500")}
+    with pytest.raises(NotFound):
+        of_subscriptions(azure(nothing))
+
+    assert len(everywhere(azure(nothing))["unlisted"]) == 2
+    refused = of_subscriptions(azure({**nothing, refs.accounts_of(OWN): Denied("403")}))
+    assert len(refused["unlisted"]) == 2
+
+
+# The keys of pools' disks
+
+ONE, TWO = (of(subscription, name)["id"] for subscription, name in ((OWN, "one"), (OTHER, "two")))
+
+
+def disks(table: Table, *accounts: Any, recently: Collection[str] = ()) -> tuple[list[Any], list[Any]]:
+    """The keys of the pools of these accounts, by default of one account."""
+    given: Any = accounts or [of(OWN, "one")]
+    question = partial(users.disks, accounts=given, recently=recently)
+    return task_of(table).driver.solve(question)
+
+
+def pool(
+    key: str | None = None, *, latest: bool | None = None, identity: Any = None, uses: str | None = None
+) -> dict[str, Any]:
+    """`uses` is the assigned identity that reads the key."""
+    own: Any = {"keyUrl": key, "rotationToLatestKeyVersionEnabled": latest} if key else None
+    if uses:
+        own["identityReference"] = {"resourceId": uses}
+    encryption = {"targets": ["OsDisk"], "customerManagedKey": own}
+    machine = {"virtualMachineConfiguration": {"diskEncryptionConfiguration": encryption}}
+    body = {"id": f"{ONE}/pools/pool1", "name": "pool1", "properties": {"deploymentConfiguration": machine}}
+    return {**body, **({"identity": {"userAssignedIdentities": identity}} if identity else {})}
+
+
+@pytest.mark.parametrize(
+    ("pools", "expected"),
+    [
+        pytest.param([], [], id="no pools"),
+        pytest.param([{"id": "1", "name": "1", "properties": {}}], [], id="a pool without a configuration"),
+        pytest.param([pool()], [], id="a key of the platform"),
+        pytest.param(
+            [pool("https://v.vault.azure.net/keys/k")],
+            [("https://v.vault.azure.net/keys/k", False, None)],
+            id="identity not returned",
+        ),
+        pytest.param([pool("k")], [(None, False, None)], id="no identifier of a key"),
+        pytest.param(
+            [{**pool(), "properties": {"osDisk": {"managedDisk": {"diskEncryptionSet": {"id": "d"}}}}}],
+            [(None, False, None)],
+            id="a disk encryption set",
+        ),
+        pytest.param(
+            [pool("https://v.vault.azure.net/keys/k/1", latest=True, identity={"a": {"principalId": "p"}})],
+            [("https://v.vault.azure.net/keys/k/1", True, ["p"])],
+            id="follows",
+        ),
+        pytest.param(
+            [pool("https://v.vault.azure.net/keys/k", identity={"a": {"principalId": "p"}, "b": {}})],
+            [("https://v.vault.azure.net/keys/k", False, None)],
+            id="one principal is not returned",
+        ),
+        pytest.param(
+            [pool("https://v.vault.azure.net/keys/k", identity={"a": {}, "One": {"principalId": "p"}}, uses="ONE")],
+            [("https://v.vault.azure.net/keys/k", False, ["p"])],
+            id="one of two identities",
+        ),
+        pytest.param(
+            [pool("https://v.vault.azure.net/keys/k", identity={"a": {"principalId": "p"}}, uses="gone")],
+            [("https://v.vault.azure.net/keys/k", False, ["p"])],
+            id="an identity that is not assigned",
+        ),
+    ],
+)
+def test_keys_of_pools(pools: Any, expected: Any) -> None:
+    found, unlisted = disks(Table({refs.pools_of(ONE): pools}))
+
+    assert unlisted == []
+    assert [(one["key"], one["follows_latest"], one["principals"]) for one in found] == expected
+
+
+@pytest.mark.parametrize(("shown", "changed_at"), [("2026-05-28T20:26:40Z", NOW), (None, None)])
+def test_the_time_of_the_last_change_of_a_pool(shown: str | None, changed_at: float | None) -> None:
+    changed = pool(KEY)
+    changed["properties"]["lastModified"] = shown
+
+    found, _unlisted = disks(Table({refs.pools_of(ONE): [changed]}))
+
+    assert [one["changed_at"] for one in found] == [changed_at]
+
+
+NO_KEY = Denied("The key is disabled.", azure={"code": "Forbidden"})
+
+
+def test_an_account_without_its_key_may_have_pools_with_any_key() -> None:
+    long_ago = Answer(of(OWN, "one"), NOW, NOW - 100 * DAY)
+    found, unlisted = disks(Table({refs.pools_of(ONE): NO_KEY, refs.dated_account(ONE): long_ago}, now=NOW))
+
+    assert [(one["id"], one["key"], one["principals"]) for one in found] == [(ONE, None, None)]
+    assert unlisted == []
+
+
+@pytest.mark.parametrize(
+    ("changed_at", "recently", "counts"),
+    [
+        pytest.param(NOW - 8 * DAY, [], False, id="before the margin"),
+        pytest.param(NOW - 6 * DAY, [], True, id="inside the margin"),
+        pytest.param(None, [], True, id="time not known"),
+        pytest.param(NOW - 8 * DAY, [ONE.lower()], True, id="written by the run"),
+    ],
+)
+def test_pools_of_an_account_whose_creation_has_failed(
+    changed_at: float | None, recently: list[str], counts: bool
+) -> None:
+    """If it was changed long ago, the account counts for its own key only: otherwise no version would ever end."""
+    failed = of(OWN, "one", provisioningState="Failed")
+    table = Table({refs.pools_of(ONE): NO_KEY, refs.dated_account(ONE): Answer(failed, NOW, changed_at)}, now=NOW)
+
+    found, unlisted = disks(table, failed, recently=recently)
+
+    assert [one["id"] for one in found] == [ONE] * counts
+    assert unlisted == []
+
+
+def test_pools_that_cannot_be_listed_are_reported_once_for_each_subscription() -> None:
+    denied = Denied("No.", azure={"code": "AuthorizationFailed"})
+    accounts = of(OWN, "one"), of(OWN, "more"), of(OTHER, "two")
+    table = Table(
+        {
+            refs.pools_of(ONE): denied,
+            refs.pools_of(accounts[1]["id"]): denied,
+            refs.pools_of(TWO): Unavailable("500"),
+        }
+    )
+
+    found, unlisted = disks(table, *accounts)
+
+    assert unlisted == [{"scope": f"/subscriptions/{OWN}", "reason": "2 of the accounts: No.", "action": POOLS_READ}]
+    # Without a missing right, the pools of this account only may use any key.
+    assert [(one["id"], one["key"]) for one in found] == [(TWO, None)]
+
+
+@pytest.mark.parametrize(
+    ("there", "pools", "keys"),
+    [
+        pytest.param(None, Several(NotFound("404")), [], id="was deleted"),
+        pytest.param(NotFound("404"), Several(NotFound("404")), [], id="was deleted with its resource group"),
+        pytest.param(of(OWN, "one"), Several(NotFound("404"), [pool(KEY)]), [KEY], id="was not found at once"),
+        pytest.param(of(OWN, "one"), Several(NotFound("404"), []), [], id="was not found at once, and has no pools"),
+        pytest.param(of(OWN, "one"), Several(NotFound("404")), [None], id="exists without its pools"),
+        pytest.param(Unavailable("500"), Several(NotFound("404")), [None], id="may exist"),
+    ],
+)
+def test_pools_of_an_account_that_is_not_found(there: Any, pools: Several, keys: list[str | None]) -> None:
+    """For a moment, Azure may not find an account that exists."""
+    found, unlisted = disks(Table({refs.pools_of(ONE): pools, refs.account(ONE): there}))
+
+    assert [one["key"] for one in found] == keys
+    assert unlisted == []
+
+
+def test_pools_of_an_account_in_creation_are_not_listed() -> None:
+    table = Table({refs.pools_of(ONE): [pool(KEY)]})
+
+    assert disks(table, of(OWN, "one", provisioningState="Creating")) == ([], [])
+    assert table.asked == []
+
+
+def test_pools_of_an_account_that_is_listed_and_written_are_listed_once() -> None:
+    table = Table({refs.pools_of(ONE): [pool(KEY)]})
+
+    found, _unlisted = disks(table, of(OWN, "one"), of(OWN, "one"))
+
+    assert [one["key"] for one in found] == [KEY]
+    assert table.asked == [place(refs.pools_of(ONE))]
+
+
+# When accounts were changed
+
+
+UPPER = KEY.upper().replace("HTTPS", "https")
+
+
+def read_of(changed_at: float | None, at: float | None, key: str | None) -> Answer:
+    return Answer(account("one", key=key), at, changed_at)
+
+
+@pytest.mark.parametrize(
+    ("listed_key", "response", "changed_at"),
+    [
+        pytest.param(KEY, read_of(50.0, 100.0, KEY), 50.0, id="the same key"),
+        pytest.param(KEY, read_of(50.0, 100.0, UPPER), 50.0, id="in another letter case"),
+        pytest.param(UPPER, read_of(50.0, 100.0, KEY), 50.0, id="listed in another letter case"),
+        pytest.param(None, read_of(50.0, 100.0, None), 50.0, id="no key"),
+        pytest.param(KEY, read_of(50.0, 100.0, f"{KEY}2"), None, id="another key: one of the two is out of date"),
+        pytest.param(KEY, read_of(50.0, 100.0, None), None, id="no key any more"),
+        pytest.param(None, read_of(50.0, 100.0, KEY), None, id="a key meanwhile"),
+        pytest.param(KEY, read_of(None, 100.0, KEY), None, id="a response without the time"),
+        pytest.param(KEY, Answer(None, 100.0), None, id="deleted"),
+        pytest.param(KEY, Unavailable("500"), None, id="not readable"),
+    ],
+)
+def test_when_an_account_was_changed(listed_key: str | None, response: Any, changed_at: float | None) -> None:
+    listed: Any = account("one", key=listed_key)
+    task = task_of(Table({refs.dated_account(listed["id"]): response}))
+
+    found, now = task.driver.solve(partial(users.changed_at, accounts=[listed]))
+
+    assert found == {listed["id"]: changed_at}
+    if isinstance(response, CmkError):
+        # The local time.
+        assert abs(now - time.time()) < 60
+    else:
+        assert now == 100.0
+
+
+def test_the_time_of_the_check_is_that_of_the_latest_response() -> None:
+    listed: list[Any] = [of(OWN, name) for name in ("one", "two", "three")]
+    times = dict(zip([one["id"] for one in listed], [100.0, 300.0, None], strict=True))
+    table = Table({refs.dated_account(name): Answer(account(), at, 50.0) for name, at in times.items()})
+
+    assert task_of(table).driver.solve(partial(users.changed_at, accounts=listed))[1] == 300.0
+    # Without a response, it is the local time.
+    assert abs(task_of(table).driver.solve(partial(users.changed_at, accounts=[]))[1] - time.time()) < 60

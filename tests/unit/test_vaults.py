@@ -1,0 +1,400 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Where a vault, or a deleted vault, is."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from azure_table import Several, Table, place, task_of
+from documents import deleted_vault
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Ref, Rule
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
+    CmkError,
+    Denied,
+    NotFound,
+    Rejected,
+    Unavailable,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from ansible_collections.azbatch.cmk.plugins.module_utils._questions import vaults
+
+T = TypeVar("T")
+OWN, OTHER = "own", "other"
+READER = [{"actions": ["*/read"]}]
+
+
+def of(subscription: str, name: str, group: str = "group1") -> dict[str, Any]:
+    return {"id": refs.vault_id(subscription, group, name), "name": name}
+
+
+MINE: Any = of(OWN, "Mine")
+THEIRS: Any = of(OTHER, "theirs")
+
+
+def permissions(subscription: str) -> Ref[Any]:
+    return refs.permissions_at(f"/subscriptions/{subscription}")
+
+
+def azure(documents: Mapping[Any, Any] | None = None) -> Table:
+    """Two subscriptions, in which the caller may read everything, with a vault each."""
+    table = Table({refs.SUBSCRIPTIONS: [{"subscriptionId": one} for one in (OWN, OTHER)]})
+    for subscription, vault in ((OWN, MINE), (OTHER, THEIRS)):
+        table.update(
+            {refs.vaults_of(subscription): [vault], refs.vault(vault["id"]): vault, permissions(subscription): READER}
+        )
+    table.update(documents or {})
+    return table
+
+
+def ask(table: Table, question: Callable[[Docs], T]) -> T:
+    return task_of(table, subscription=OWN).driver.solve(question)
+
+
+def find(table: Table, name: str, group: str | None = None) -> Any:
+    return ask(table, partial(vaults.find, name=name, subscription=OWN, group=group))
+
+
+# Vaults
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "expected", "asked"),
+    [
+        pytest.param("Mine", "group1", MINE, [refs.vault(MINE["id"])], id="in the resource group"),
+        pytest.param(
+            "MINE",
+            "group2",
+            MINE,
+            [refs.vault(refs.vault_id(OWN, "group2", "mine")), refs.vaults_of(OWN)],
+            id="in another resource group",
+        ),
+        pytest.param("mine", None, MINE, [refs.vaults_of(OWN)], id="in the subscription"),
+        pytest.param(
+            "theirs",
+            None,
+            THEIRS,
+            [refs.vaults_of(OWN), refs.SUBSCRIPTIONS, refs.vaults_of(OTHER)],
+            id="in another subscription",
+        ),
+        pytest.param(
+            "none",
+            None,
+            None,
+            [refs.vaults_of(OWN), refs.SUBSCRIPTIONS, refs.vaults_of(OTHER), permissions(OWN), permissions(OTHER)],
+            id="no such vault",
+        ),
+    ],
+)
+def test_where_a_vault_is_found(name: str, group: str | None, expected: Any, asked: Sequence[Any]) -> None:
+    table = azure()
+
+    assert find(table, name, group) == expected
+    assert sorted(table.asked) == sorted(map(place, asked))
+
+
+@pytest.mark.parametrize("listed", [[], [OWN.upper(), OTHER]])
+def test_a_subscription_is_searched_once(listed: list[str]) -> None:
+    table = azure({refs.SUBSCRIPTIONS: [{"subscriptionId": one} for one in listed]})
+
+    assert find(table, "none") is None
+    assert table.reads_of(refs.vaults_of(OWN)) == 1
+    assert table.reads_of(refs.vaults_of(OTHER)) == (OTHER in listed)
+
+
+@pytest.mark.parametrize(
+    ("there", "table"),
+    [
+        pytest.param(MINE, azure(), id="in the subscription"),
+        pytest.param(THEIRS, azure(), id="in another subscription"),
+        pytest.param(
+            MINE,
+            azure(
+                {
+                    refs.vaults_of(OWN): Denied("403"),
+                    refs.groups_of(OWN): [{"name": "group1"}],
+                    refs.vaults_of(OWN, "group1"): [MINE],
+                }
+            ),
+            id="in a resource group of a subscription that cannot be listed",
+        ),
+    ],
+)
+def test_a_vault_that_a_task_of_the_run_has_found_is_read_where_it_is(there: Any, table: Table, tmp_path: Path) -> None:
+    """The names of vaults are unique in Azure."""
+    question = partial(vaults.find, name=there["name"], subscription=OWN, group="group9")
+    assert task_of(table, tmp_path, subscription=OWN).driver.solve(question) == there
+    table.asked.clear()
+
+    assert task_of(table, tmp_path, subscription=OWN).driver.solve(question, time.monotonic()) == there
+    assert table.asked == [place(refs.vault(there["id"]))]
+
+
+def test_a_vault_that_the_run_has_read_is_read_where_it_is(tmp_path: Path) -> None:
+    table = azure()
+    task_of(table, tmp_path).driver.get(refs.vault(THEIRS["id"]))
+    table.asked.clear()
+
+    task = task_of(table, tmp_path, subscription=OWN)
+    assert task.driver.solve(partial(vaults.find, name="theirs", subscription=OWN, group="group1")) == THEIRS
+    assert table.asked == [place(refs.vault(THEIRS["id"]))]
+
+
+def test_a_vault_that_was_moved_or_deleted_is_searched_for(tmp_path: Path) -> None:
+    table = azure()
+    driver = task_of(table, tmp_path, subscription=OWN).driver
+    driver.get(refs.vault(THEIRS["id"]))
+    moved = of(OWN, "theirs")
+    table.update({refs.vault(THEIRS["id"]): None, refs.vaults_of(OWN): [moved], refs.vaults_of(OTHER): []})
+
+    question = partial(vaults.find, name="theirs", subscription=OWN, group=None)
+    assert driver.solve(question, time.monotonic()) == moved
+    table[refs.vaults_of(OWN)] = []
+    assert driver.solve(question, time.monotonic()) is None
+
+
+@pytest.mark.parametrize("reason", [Denied("403"), Unavailable("500"), Rejected("409")])
+def test_an_error_of_the_resource_group_is_raised(reason: CmkError) -> None:
+    with pytest.raises(type(reason)):
+        find(azure({refs.vault(MINE["id"]): reason}), "Mine", "group1")
+
+
+def test_a_vault_is_found_with_rights_on_its_resource_group() -> None:
+    refused = azure(
+        {
+            refs.vaults_of(OWN): Denied("403"),
+            refs.groups_of(OWN): [{"name": "group1"}, {"name": "group2"}],
+            refs.vaults_of(OWN, "group1"): [MINE],
+            refs.vaults_of(OWN, "group2"): Denied("403"),
+        }
+    )
+
+    assert find(refused, "mine") == MINE
+    assert find(refused, "theirs") == THEIRS
+    with pytest.raises(Denied, match="403"):
+        find(refused, "another")
+
+
+@pytest.mark.parametrize("documents", [{}, {refs.vaults_of(OWN): Unavailable("500")}])
+def test_resource_groups_are_searched_only_if_the_list_of_the_subscription_is_refused(documents: Any) -> None:
+    table = azure({refs.vaults_of(OWN): [], refs.groups_of(OWN): [{"name": "group1"}], **documents})
+    table[refs.vaults_of(OWN, "group1")] = [MINE]
+
+    if documents:
+        with pytest.raises(Unavailable) as failed:
+            find(table, "mine")
+        assert failed.value.msg == "500"
+    else:
+        assert find(table, "mine") is None
+    assert table.reads_of(refs.groups_of(OWN), refs.vaults_of(OWN, "group1")) == 0
+
+
+@pytest.mark.parametrize(
+    ("groups", "hint"),
+    [([], True), ([{"name": "group1"}], False), (Denied("No groups."), False)],
+    ids=["none", "one", "not readable"],
+)
+def test_a_refused_search_says_whether_the_caller_can_read_a_resource_group(groups: Any, hint: bool) -> None:
+    table = azure({refs.vaults_of(OWN): Denied("403"), refs.groups_of(OWN): groups})
+
+    for _search in range(2):
+        with pytest.raises(Denied) as refused:
+            find(table, "another")
+        assert refused.value.msg.count("can read no resource group either") == hint
+
+
+@pytest.mark.parametrize(
+    ("given", "reason", "why"),
+    [
+        pytest.param([{"actions": ["Microsoft.Batch/*"]}], Denied, "The caller lacks", id="no right"),
+        pytest.param([], Denied, "The caller lacks", id="no role"),
+        pytest.param(Denied("403"), Denied, "403", id="permissions cannot be read"),
+        pytest.param(NotFound("404"), Denied, "404", id="permissions are not found"),
+        pytest.param(Unavailable("500"), Unavailable, "500", id="permissions cannot be read now"),
+    ],
+)
+@pytest.mark.parametrize("subscription", [OWN, OTHER])
+def test_a_list_of_vaults_that_may_be_incomplete(
+    subscription: str, given: Any, reason: type[CmkError], why: str
+) -> None:
+    """Azure may list only what the caller may read, so a vault that is not listed is unknown."""
+    table = azure({permissions(subscription): given})
+
+    assert find(table, "mine") == MINE
+    assert find(table, "theirs") == THEIRS
+    with pytest.raises(reason, match=rf"/subscriptions/{subscription} may be incomplete. {why}"):
+        find(table, "another")
+    found = ask(table, partial(vaults.named, names={"mine", "another"}, subscriptions=[OWN]))
+    assert found["mine"] == MINE
+    assert isinstance(found["another"], reason)
+
+
+@pytest.mark.parametrize("refused", [OWN, OTHER])
+@pytest.mark.parametrize("subscriptions", [[OWN], [OWN, OTHER]])
+def test_a_vault_may_be_in_a_subscription_that_cannot_be_listed(refused: str, subscriptions: list[str]) -> None:
+    table = azure({refs.vaults_of(refused): Denied("403")})
+
+    found = ask(table, partial(vaults.named, names={"mine", "theirs", "another"}, subscriptions=subscriptions))
+
+    hidden = {name for name, one in found.items() if isinstance(one, Denied)}
+    assert hidden == {"another", "mine" if refused == OWN else "theirs"}
+
+
+def test_permissions_that_were_read_before_the_lists_are_read_again() -> None:
+    """A role of the caller may end during the run."""
+    table = azure({permissions(OWN): Several(READER, [])})
+    driver = task_of(table, subscription=OWN).driver
+    driver.get(permissions(OWN))
+
+    with pytest.raises(Denied):
+        driver.solve(partial(vaults.find, name="another", subscription=OWN, group=None), Rule.RECENT)
+
+
+def test_if_the_subscriptions_cannot_be_listed_a_vault_is_unknown() -> None:
+    table = azure({refs.SUBSCRIPTIONS: Unavailable("500")})
+
+    assert find(table, "mine") == MINE
+    with pytest.raises(Unavailable):
+        find(table, "theirs")
+
+
+def test_vaults_of_several_names_are_read_from_the_same_lists() -> None:
+    table = azure()
+
+    found = ask(table, partial(vaults.named, names={"mine", "theirs", "none"}, subscriptions=[OWN, OTHER]))
+
+    assert found == {"mine": MINE, "theirs": THEIRS, "none": None}
+    assert table.reads_of(refs.vaults_of(OWN), refs.vaults_of(OTHER)) == 2
+
+
+def test_permissions_are_read_only_for_a_vault_that_is_not_listed() -> None:
+    table = azure()
+
+    assert ask(table, partial(vaults.named, names={"mine", "theirs"}, subscriptions=[OWN]))["theirs"] == THEIRS
+    assert table.reads_of(permissions(OWN), permissions(OTHER)) == 0
+
+
+@pytest.mark.parametrize(
+    ("found", "reasons"),
+    [
+        pytest.param(MINE, [], id="found"),
+        pytest.param(None, ["The role Reader at the subscription is sufficient"], id="in no subscription"),
+        pytest.param(Denied("403"), ["403"], id="hidden"),
+    ],
+)
+def test_accounts_in_the_subscription_of_a_vault_that_cannot_be_read(found: Any, reasons: list[str]) -> None:
+    """They may use its keys."""
+    unlisted = vaults.unseen(found, "mine")
+
+    assert [one["scope"] for one in unlisted] == ["the subscription of the key vault mine"] * len(reasons)
+    assert all(reason in one["reason"] for reason, one in zip(reasons, unlisted, strict=True))
+
+
+# Deleted vaults
+
+GONE: Any = {**deleted_vault(), "name": "Gone"}
+FREE, TAKEN = {"nameAvailable": True}, {"nameAvailable": False, "reason": "AlreadyExists"}
+
+
+def deleted(table: Table, *names: str, unreachable: Sequence[str] = (), own: str | None = OWN) -> dict[str, Any]:
+    return ask(table, partial(vaults.deleted, names={*names}, unreachable={*unreachable}, own=own))
+
+
+@pytest.mark.parametrize("subscription", [OWN, OTHER])
+def test_a_deleted_vault_in_any_subscription_of_the_caller(subscription: str) -> None:
+    table = azure({refs.deleted_vaults_of(subscription): [GONE]})
+
+    assert deleted(table, "gone", "another", unreachable=["gone"]) == {"gone": GONE, "another": None}
+    # The name of a vault that was found says nothing more.
+    assert table.reads_of(*(vaults.name_check(one, "gone") for one in (OWN, OTHER))) == 0
+
+
+@pytest.mark.parametrize(("own", "found"), [(OWN, GONE), (None, None)])
+def test_azure_may_not_list_the_subscription_of_the_task(own: str | None, found: Any) -> None:
+    table = azure({refs.SUBSCRIPTIONS: [{"subscriptionId": OTHER}], refs.deleted_vaults_of(OWN): [GONE]})
+
+    assert deleted(table, "gone", own=own) == {"gone": found}
+
+
+def test_without_a_name_nothing_is_read() -> None:
+    table = azure()
+
+    assert deleted(table) == {}
+    assert table.asked == []
+
+
+def test_a_list_of_deleted_vaults_that_cannot_be_read_hides_no_other() -> None:
+    table = azure({refs.deleted_vaults_of(OWN): Denied("403"), refs.deleted_vaults_of(OTHER): [GONE]})
+
+    assert deleted(table, "gone", "another") == {"gone": GONE, "another": None}
+
+
+CHECKS = {one: vaults.name_check(one, "gone") for one in (OWN, OTHER)}
+
+
+@pytest.mark.parametrize(
+    ("documents", "reason", "words"),
+    [
+        pytest.param({CHECKS[OWN]: FREE}, None, "", id="the name is available"),
+        pytest.param({CHECKS[OWN]: {"nameAvailable": False, "reason": "AccountNameInvalid"}}, None, "", id="invalid"),
+        pytest.param({CHECKS[OWN]: TAKEN}, Denied, "its name is taken", id="the name is taken"),
+        pytest.param({CHECKS[OWN]: Denied("403"), CHECKS[OTHER]: FREE}, None, "", id="checked in another subscription"),
+        pytest.param(
+            {CHECKS[OWN]: Denied("403"), CHECKS[OTHER]: Denied("Not there.")},
+            Denied,
+            "may exist or be recoverable .* Not there.",
+            id="no right to check",
+        ),
+        pytest.param({CHECKS[OWN]: Unavailable("500")}, Unavailable, "500 Try again", id="cannot be checked now"),
+        pytest.param(
+            {refs.deleted_vaults_of(OTHER): Denied("No list."), CHECKS[OWN]: TAKEN}, Denied, "No list.", id="no list"
+        ),
+        pytest.param(
+            {refs.deleted_vaults_of(OTHER): Denied("No list."), CHECKS[OWN]: FREE},
+            None,
+            "",
+            id="no list, but available",
+        ),
+        pytest.param(
+            {refs.deleted_vaults_of(OTHER): Unavailable("500"), CHECKS[OWN]: TAKEN},
+            Unavailable,
+            "500 Try again",
+            id="cannot be listed now",
+        ),
+    ],
+)
+def test_a_vault_that_no_list_has_and_whose_host_does_not_respond(
+    documents: Any, reason: type[CmkError] | None, words: str
+) -> None:
+    """It may exist in a subscription that the caller cannot read."""
+    found = deleted(azure(documents), "gone", unreachable=["gone"])["gone"]
+
+    assert isinstance(found, reason or type(None))
+    if found is not None:
+        assert re.search(words, found.msg)
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"), [([{**GONE, "name": "x"}, GONE], GONE), ([], None), (Denied("403"), None)]
+)
+def test_a_deleted_vault_of_one_subscription(listed: Any, expected: Any) -> None:
+    table = azure({refs.deleted_vaults_of(OWN): listed})
+
+    assert ask(table, partial(vaults.deleted_here, name="GONE", subscription=OWN)) == expected
+
+
+def test_a_deleted_vault_of_one_subscription_that_cannot_be_read_now() -> None:
+    with pytest.raises(Unavailable):
+        ask(
+            azure({refs.deleted_vaults_of(OWN): Unavailable("500")}),
+            partial(vaults.deleted_here, name="gone", subscription=OWN),
+        )
