@@ -25,6 +25,8 @@ from azure_sandbox.key_vault_keys import documents as key_documents
 from azure_sandbox.key_vault_keys import http as key_vault_keys
 from azure_sandbox.key_vault_keys.material import base64url
 from azure_sandbox.managed_identity import http as managed_identity
+from azure_sandbox.policy_insights import http as policy_insights
+from azure_sandbox.resource_graph import http as resource_graph
 from azure_sandbox.resource_manager import http as resource_manager
 from azure_sandbox.server import Sandbox as Server
 from azure_sandbox.shared.web import Route
@@ -54,6 +56,8 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "version": ("@version@", "@curve-version@"),
 }
 
+HERE = "providers/Microsoft.Authorization"
+POLICIES = f"{HERE}/policyDefinitions"
 ROLE_ID = f"/{SUBSCRIPTION}/providers/Microsoft.Authorization/roleDefinitions/"
 STORAGE_ID = f"/{GROUP}/providers/Microsoft.Storage/storageAccounts/storage1"
 ENCRYPTION = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": "@key@"}}
@@ -183,6 +187,44 @@ BODIES: dict[str, tuple[Any, ...]] = {
             }
         ),
     ),
+    "PUT /policyAssignments/{name}": (
+        {
+            "properties": {
+                "displayName": "Keys",
+                "policyDefinitionId": f"/{POLICIES}/99e9ccd8-3db9-4592-b0d1-14b1715a4d8a",
+                "parameters": {"effect": {"value": "Audit"}},
+                "nonComplianceMessages": [{"message": "a"}],
+                "metadata": {},
+            }
+        },
+    ),
+    "PUT /policyExemptions/{name}": (
+        {
+            "properties": {
+                "policyAssignmentId": f"/{GROUP}/{HERE}/policyAssignments/keys",
+                "exemptionCategory": "Waiver",
+            }
+        },
+    ),
+    "POST /checkPolicyRestrictions": (
+        {
+            "resourceDetails": {
+                "resourceContent": {"type": "Microsoft.Batch/batchAccounts", "properties": {"encryption": {}}},
+                "apiVersion": VERSION,
+            },
+            "pendingFields": [{"field": "Microsoft.Batch/batchAccounts/encryption.keySource", "values": ["a"]}],
+            "includeAuditEffect": True,
+        },
+    ),
+    "POST /providers/Microsoft.ResourceGraph/resources": (
+        {"query": "resources | project id", "subscriptions": ["@subscription@"]},
+        {
+            "query": "resources | union batchresources | where properties contains 'a' or type in~ ('b') | order by id",
+            "managementGroups": ["@tenant@"],
+            "options": {"$top": 1, "$skip": 1, "resultFormat": "table"},
+        },
+    ),
+    "POST /other-resources": ({"id": STORAGE_ID, "location": "westeurope", "properties": {"encryption": {}}},),
     "POST /clock/advance": ({"seconds": 60},),
     "PATCH /behavior": ({"subscription_list": "denied"},),
     "PATCH /timing": ({"batch_create": 3, "throttling": True, "role_propagation": 0.5, "retry_after": 2},),
@@ -220,6 +262,8 @@ VERSIONS = {
     "Microsoft.KeyVault": NEW,
     "Microsoft.ManagedIdentity": "2023-01-31",
     "Microsoft.Authorization": "2022-04-01",
+    "Microsoft.PolicyInsights": "2024-10-01",
+    "Microsoft.ResourceGraph": "2024-04-01",
 }
 
 
@@ -233,7 +277,15 @@ MANAGEMENT = Plane(
         *resource_manager.PUBLIC_ROUTES,
         *(
             route
-            for module in (resource_manager, batch_routes, key_vault, authorization, managed_identity)
+            for module in (
+                resource_manager,
+                batch_routes,
+                key_vault,
+                authorization,
+                managed_identity,
+                policy_insights,
+                resource_graph,
+            )
             for route in module.ROUTES
         ),
     ),

@@ -34,6 +34,8 @@ HEADERS = (
     "content-type",
     "www-authenticate",
     "x-ms-failure-cause",
+    "x-ms-user-quota-remaining",
+    "x-ms-user-quota-resets-after",
 )
 OTHERS = "<others>"
 _MASKS = {

@@ -145,7 +145,7 @@ def examples(share: float) -> Any:
 
 # Attributes that are not compared: caches, and the results of Batch's checks of its keys.
 UNSEEN = {
-    *("world", "_world", "throttle", "key_vault_throttle", "_revoked"),
+    *("world", "_world", "throttle", "key_vault_throttle", "_revoked", "_windows"),
     *("lost", "back_at", "unusable_since", "version", "wrapped"),
 }
 

@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
+import requests
 from batch_calls import VERSION, account_path, create, stopped_at_the_gateway
 from key_vault_calls import NEW, ROLES, make_vault, vault_path
 from sandbox_client import Sandbox
@@ -37,8 +39,19 @@ def changed(sandbox: Sandbox, what: str) -> tuple[int, str]:
     response = sandbox.arm(method, path, version, None if method == "DELETE" else body)
     if response.ok:
         return response.status_code, ""
-    codes = {409: "ScopeLocked", 403: "RequestDisallowedByPolicy"}
-    return response.status_code, stopped_at_the_gateway(response, response.status_code, codes[response.status_code])
+    if response.status_code == 403:
+        return 403, denial(response)["message"]
+    return response.status_code, stopped_at_the_gateway(response, 409, "ScopeLocked")
+
+
+def denial(response: requests.Response) -> dict[str, Any]:
+    """The error of a request that a policy has denied."""
+    assert response.status_code == 403, response.text
+    error: dict[str, Any] = response.json()["error"]
+    assert error["code"] == "RequestDisallowedByPolicy"
+    assert list(error) == ["code", "target", "message", "additionalInfo"]
+    assert response.headers["x-ms-failure-cause"] == "gateway"
+    return error
 
 
 @pytest.fixture

@@ -23,11 +23,13 @@ SERVICES = [
     "entra",
     "resource_manager",
     "authorization",
+    "policy_insights",
     "managed_identity",
     "event_grid",
     "key_vault",
     "key_vault_keys",
     "batch",
+    "resource_graph",
 ]
 # Requests pass this layer before they reach a service of Resource Manager. It checks the caller's rights.
 GATEWAY = {"resource_manager.frame", "resource_manager.http"}

@@ -39,6 +39,9 @@ READING_POSTS = frozenset(
         "verify",
         "backup",
         "release",
+        "checkpolicyrestrictions",
+        # A query of Resource Graph
+        "resources",
     }
 )
 WRITING_SERVICES = frozenset({"resource_manager", "key_vault_keys"})

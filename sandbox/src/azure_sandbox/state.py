@@ -27,7 +27,7 @@ LOCK = "lock"
 # The names of files that are still being written start with this prefix.
 NEW = f".{FILE}."
 # The version of the file format. A file of another version is refused.
-FORMAT = 10
+FORMAT = 11
 
 
 class StateProblem(Exception):

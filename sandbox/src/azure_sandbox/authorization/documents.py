@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .governance import Lock, PolicyAssignment
+from .governance import Exemption, Lock
+from .policies import PolicyAssignment
 from .roles import Permission, RoleDefinition
 from .rules import RoleAssignment
 
@@ -57,10 +58,30 @@ def lock(one: Lock) -> dict[str, Any]:
 
 
 def policy_assignment(one: PolicyAssignment) -> dict[str, Any]:
+    sent = dict(one.properties)
+    changed = {"createdBy": one.created_by, "createdOn": one.created_on, "updatedBy": None, "updatedOn": None}
+    by = {"By": one.created_by_application, "ByType": "Application", "At": one.created_on}
+    system = {f"{action}{name}": value for action in ("created", "lastModified") for name, value in by.items()}
+    return {
+        "properties": {
+            "policyDefinitionId": sent.pop("policyDefinitionId", None),
+            "scope": one.scope,
+            **sent,
+            "metadata": {**(sent.get("metadata") or {}), **changed},
+            "enforcementMode": sent.get("enforcementMode", "Default"),
+        },
+        "id": one.id,
+        "type": "Microsoft.Authorization/policyAssignments",
+        "name": one.name,
+        "systemData": system,
+    }
+
+
+def policy_exemption(one: Exemption) -> dict[str, Any]:
     return {
         "properties": one.properties,
-        "id": f"{one.scope}{_PROVIDER}/policyAssignments/{one.name}",
-        "type": "Microsoft.Authorization/policyAssignments",
+        "id": one.id,
+        "type": "Microsoft.Authorization/policyExemptions",
         "name": one.name,
     }
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ..resource_manager.rules import Resources
 from ..shared import world as shared
-from ..shared.errors import disallowed_by_policy, scope_locked
-from . import errors
-from .rules import covers, subscription_in
+from ..shared.errors import gateway_refusal, scope_locked
+from ..shared.world import Principal
+from . import errors, policies
+from .policies import Policy, PolicyAssignment, Violation
+from .rules import Authorization, covers, subscription_in
 
 READ_ONLY, CAN_NOT_DELETE = "ReadOnly", "CanNotDelete"
-# The built-in policy "Azure Batch account should use customer-managed keys to encrypt data". Its effect is a parameter.
-KEY_POLICY = "99e9ccd8-3db9-4592-b0d1-14b1715a4d8a"
 # Position of a switch -> type of the resources.
 _TYPES = {"accounts": "Microsoft.Batch/batchAccounts", "vaults": "Microsoft.KeyVault/vaults"}
 _RESOURCES = {
@@ -28,7 +28,9 @@ _RESOURCES = {
 }
 _CHANGES = ("PUT", "PATCH")
 # These are separate resources, which neither a lock nor a denial of accounts covers.
-_SEPARATE = re.compile(r"/providers/microsoft\.authorization/(?:locks|policyassignments)/", re.IGNORECASE)
+_SEPARATE = re.compile(
+    r"/providers/microsoft\.authorization/(?:locks|policyassignments|policyexemptions)/", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -39,20 +41,22 @@ class Lock:
 
 
 @dataclass(frozen=True)
-class PolicyAssignment:
+class Exemption:
     scope: str
     name: str
     properties: dict[str, Any]
 
     @property
-    def denies(self) -> bool:
-        """Whether it denies accounts without a customer-managed key, which is the only policy that is emulated."""
-        effect = ((self.properties.get("parameters") or {}).get("effect") or {}).get("value")
-        definition = str(self.properties.get("policyDefinitionId", ""))
-        return effect == "Deny" and definition.lower().endswith(f"/{KEY_POLICY}")
+    def id(self) -> str:
+        return f"{self.scope}/providers/Microsoft.Authorization/policyExemptions/{self.name}"
+
+    def is_for(self, assignment: PolicyAssignment, resource: str) -> bool:
+        named = str(self.properties.get("policyAssignmentId", ""))
+        return named.lower() == assignment.id.lower() and covers(self.scope, resource)
 
 
 class World(shared.World, Protocol):
+    authorization: Authorization
     resources: Resources
 
 
@@ -62,6 +66,9 @@ class Governance:
     # By scope and name in lower case.
     _locks: dict[tuple[str, str], Lock] = field(default_factory=dict)
     _assignments: dict[tuple[str, str], PolicyAssignment] = field(default_factory=dict)
+    # Deleted assignments that Azure still applies.
+    _removed: list[PolicyAssignment] = field(default_factory=list)
+    _exemptions: dict[tuple[str, str], Exemption] = field(default_factory=dict)
 
     # Locks
 
@@ -87,12 +94,61 @@ class Governance:
 
     # Policies
 
-    def put_assignment(self, scope: str, name: str, properties: dict[str, Any]) -> PolicyAssignment:
-        assignment = self._assignments[scope.lower(), name.lower()] = PolicyAssignment(scope, name, properties)
+    def put_assignment(self, scope: str, name: str, properties: dict[str, Any], by: Principal) -> PolicyAssignment:
+        clock = self.world.clock
+        self.delete_assignment(scope, name)
+        assignment = self._assignments[scope.lower(), name.lower()] = PolicyAssignment(
+            scope, name, properties, clock.iso(), by.object_id, by.app_id, clock.time() + self._lag
+        )
         return assignment
 
     def delete_assignment(self, scope: str, name: str) -> PolicyAssignment | None:
-        return self._assignments.pop((scope.lower(), name.lower()), None)
+        gone = self._assignments.pop((scope.lower(), name.lower()), None)
+        if gone is not None:
+            now = self.world.clock.time()
+            self._removed = [one for one in self._removed if one.is_effective(now)]
+            self._removed.append(replace(gone, effective_until=now + self._lag))
+        return gone
+
+    def put_exemption(self, scope: str, name: str, properties: dict[str, Any]) -> Exemption:
+        exemption = self._exemptions[scope.lower(), name.lower()] = Exemption(scope, name, properties)
+        return exemption
+
+    def delete_exemption(self, scope: str, name: str) -> bool:
+        """Returns whether the exemption existed."""
+        return self._exemptions.pop((scope.lower(), name.lower()), None) is not None
+
+    @property
+    def _lag(self) -> int:
+        return int(self.world.behavior.policy_lag)
+
+    def _effective(self, scope: str) -> list[PolicyAssignment]:
+        """The assignments that Azure applies at a scope now."""
+        now = self.world.clock.time()
+        found = [one for one in (*self._assignments.values(), *self._removed) if one.is_effective(now)]
+        kind = _TYPES.get(self.world.behavior.policy_denial)
+        if kind is not None:
+            found.append(_denial_of(kind, self.world.resources.tenant_of(subscription_in(scope))))
+        return [one for one in found if one.own_policy or covers(one.scope, scope)]
+
+    def restrictions(
+        self, caller: Principal, scope: str, content: dict[str, Any], *, audit: bool
+    ) -> list[tuple[PolicyAssignment, Policy]]:
+        """The assignments at a scope that a check of a resource shows to the caller, with their definitions."""
+        position = self.world.behavior.policy_check_scopes
+        may_read = self.world.authorization.reader(caller)
+        return [
+            (one, policy)
+            for one in self._effective(scope)
+            if (policy := _policy_of(one, content.get("type")))
+            and (one.effect == "Deny" or (audit and one.effect == "Audit"))
+            and position != "none"
+            and (position == "all" or may_read(_READ_ASSIGNMENTS, one.scope))
+            and not (self.world.behavior.policy_check_exemptions == "honored" and self._is_exempt(one, scope))
+        ]
+
+    def _is_exempt(self, assignment: PolicyAssignment, resource: str) -> bool:
+        return any(one.is_for(assignment, resource) for one in self._exemptions.values())
 
     # Both
 
@@ -100,17 +156,17 @@ class Governance:
         """Remove everything at the scope and below, because its resource group is deleted."""
         self._locks = {key: lock for key, lock in self._locks.items() if not covers(scope, lock.scope)}
         self._assignments = {key: one for key, one in self._assignments.items() if not covers(scope, one.scope)}
+        self._exemptions = {key: one for key, one in self._exemptions.items() if not covers(scope, one.scope)}
 
-    def check(self, method: str, path: str, body: dict[str, Any]) -> None:
+    def check(self, caller: Principal, method: str, path: str, body: dict[str, Any]) -> None:
         """Check a request that changes something, which may be for a child resource. Raises AzureError."""
         if _SEPARATE.search(path):
             return
         locked = self._locked(method, path)
         if locked:
             raise scope_locked(path, "delete" if method == "DELETE" else "write", locked)
-        denied = self._denied(path, body) if method in _CHANGES else ""
-        if denied:
-            raise disallowed_by_policy(denied.rpartition("/")[2])
+        if method in _CHANGES:
+            self._check_policies(caller, method, path, body)
 
     def _locked(self, method: str, path: str) -> str:
         """The scope whose lock refuses the request; empty if there is none."""
@@ -124,22 +180,63 @@ class Governance:
             return _resource(path, *_RESOURCES) if method == "DELETE" else ""
         return _resource(path, position)
 
-    def _denied(self, path: str, body: dict[str, Any]) -> str:
-        """The resource that a policy denies to change; empty if there is none."""
+    def _check_policies(self, caller: Principal, method: str, path: str, body: dict[str, Any]) -> None:
+        violations = [*self._violations(method, path, body)]
+        if not violations:
+            return
+        may_read = self.world.authorization.reader(caller)
+        shows_details = all(may_read(_READ_ASSIGNMENTS, one.assignment.scope) for one in violations)
+        name = (_resource(path, *_RESOURCES) or path).rpartition("/")[2]
+        raise gateway_refusal(403, policies.denial(name, violations, shows_details=shows_details))
+
+    def _violations(self, method: str, path: str, body: dict[str, Any]) -> Iterator[Violation]:
+        """The policies that deny a change of a resource."""
         if "/roleassignments/" in path.lower():
             # A role assignment is a separate resource, which the denial does not cover.
-            return ""
-        account = _resource(path, "accounts")
-        properties = body.get("properties")
-        encryption = properties.get("encryption") if isinstance(properties, dict) else None
-        has_key = isinstance(encryption, dict) and encryption.get("keySource") == "Microsoft.KeyVault"
-        if (
-            account
-            and not has_key
-            and any(one.denies and covers(one.scope, path) for one in self._assignments.values())
-        ):
-            return account
-        return _resource(path, self.world.behavior.policy_denial)
+            return
+        merges = method == "PATCH" and self.world.behavior.policy_patch == "merged"
+        content = _merged(self.world.resources.properties(path), body) if merges else body
+        kind = _type_of(path)
+        for one in self._effective(path):
+            if one.own_policy is not None and _resource(path, self.world.behavior.policy_denial):
+                yield Violation(one, one.own_policy)
+            elif (policy := _policy_of(one, kind)) and one.effect == "Deny" and not self._is_exempt(one, path):
+                value = policy.value(content)
+                if policy.denies(value, one.parameters) and not _recovers(body):
+                    yield Violation(one, policy, value)
+
+
+_READ_ASSIGNMENTS = "Microsoft.Authorization/policyAssignments/read"
+
+
+def _denial_of(kind: str, tenant_id: str) -> PolicyAssignment:
+    """The policy of the switch `policy_denial`, which is assigned to the management group of the tenant."""
+    policy = Policy("00000000-0000-4000-8000-000000000000", f"No changes of {kind}", kind)
+    scope = f"/providers/Microsoft.Management/managementGroups/{tenant_id}"
+    return PolicyAssignment(scope, "sandbox", {}, own_policy=policy)
+
+
+def _policy_of(assignment: PolicyAssignment, kind: Any) -> Policy | None:
+    """The definition of an assignment, if it is for resources of the type."""
+    policy = assignment.policy
+    return policy if policy and str(kind).lower() == policy.resource_type.lower() else None
+
+
+def _type_of(path: str) -> str:
+    """The type of the resource in a path."""
+    namespace, *parts = path.rpartition("/providers/")[2].split("/")
+    return "/".join([namespace, *parts[0::2]])
+
+
+def _recovers(body: dict[str, Any]) -> bool:
+    """Whether the request recovers a deleted vault, which the policies for vaults exempt."""
+    properties = body.get("properties")
+    return isinstance(properties, dict) and str(properties.get("createMode")).lower() == "recover"
+
+
+def _merged(current: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    properties = body.get("properties")
+    return {**body, "properties": {**current, **(properties if isinstance(properties, dict) else {})}}
 
 
 def _level(position: str, resource_type: str) -> str | None:

@@ -100,7 +100,19 @@ class Authorization:
         self._lag = ReadLag(self.world)
 
     def allows(self, principal: Principal, action: str, scope: str) -> bool:
-        return any(self._roles[held.role].allows(action) for held in self._held(principal, scope))
+        return self.reader(principal)(action, scope)
+
+    def reader(self, principal: Principal) -> Callable[[str, str], bool]:
+        """Whether the principal may perform an action at a scope: a function for many actions and scopes, which
+        searches the principal's assignments only."""
+        own = self._own(principal)
+        return lambda action, scope: any(
+            covers(held.scope, scope) and self._roles[held.role].allows(action) for held in own
+        )
+
+    def reaches(self, principal: Principal, scope: str) -> bool:
+        """Whether the principal has a role at the scope, above it or below it."""
+        return any(covers(held.scope, scope) or covers(scope, held.scope) for held in self._own(principal))
 
     def listed(self, principal: Principal, action: str, subscription: str) -> Callable[[str], bool]:
         """Whether the list of a subscription has the resource of an id, by the action that reads it (switch
@@ -243,8 +255,12 @@ class Authorization:
             raise errors.role_has_assignments()
         return self._roles.pop(role.guid)
 
+    def _own(self, principal: Principal) -> list[RoleAssignment]:
+        wanted = principal.object_id.lower()
+        return [held for held in self._assignments.values() if held.principal_id.lower() == wanted]
+
     def _held(self, principal: Principal, scope: str) -> list[RoleAssignment]:
-        return [held for held in self._assignments.values() if self._reaches(held, principal, scope)]
+        return [held for held in self._own(principal) if covers(held.scope, scope)]
 
     @staticmethod
     def _reaches(held: RoleAssignment, principal: Principal, scope: str) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 
 from .account import MICROSOFT_BATCH, MICROSOFT_KEY_VAULT, Account, Identity, Pool
 
+# The newest API version
+NEWEST = "2026-08-01"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # 0001-01-01 to 1970-01-01, in .NET ticks of 100 ns.
 _TICKS_AT_EPOCH = 621_355_968_000_000_000

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..shared.operations import Operation, Operations
+from ..shared.read_lag import ReadLag
 from . import account_settings, errors
-from .account import Account, Identity, Pool
+from .account import Account, Identity, Key, Pool
 from .identity import user_assigned
 from .key_check import KeyIdentifier
 from .world import World
@@ -29,6 +30,8 @@ def deletion(account: Account, pool: str) -> str:
 class Pools:
     world: World
     _operations: Operations[Any]
+    # Of accounts, whose pools are part of their state.
+    _lag: ReadLag[Key, Account]
 
     def all(self, account: Account) -> list[Pool]:
         """The pools, sorted by name."""
@@ -55,6 +58,7 @@ class Pools:
             raise errors.invalid_body("properties is not an object")
         identity = self._identity(account, document)
         self._require_disk_key(properties, identity)
+        self._lag.note(account.key, account)
         pool = Pool(name, properties, identity, previous.created if previous else now, now)
         account.pools[name.lower()] = pool
         return pool
@@ -65,6 +69,7 @@ class Pools:
         if pool is None:
             return None
         if pool.gone_at is None:
+            self._lag.note(account.key, account)
             pool.gone_at = self.world.clock.time() + self.world.timing.pool_delete
         return self._operations.start(None, pool.gone_at - self.world.clock.time(), deletion(account, name))
 

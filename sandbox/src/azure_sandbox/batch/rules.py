@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..key_vault.grants import Grants
 from ..resource_manager.rules import Resource
 from ..shared.clouds import BATCH_DOMAIN
 from ..shared.errors import location_required, location_unavailable, resource_not_found
 from ..shared.operations import Operation, Operations
-from ..shared.read_lag import ReadLag
+from ..shared.read_lag import ReadLag, graph_lag
 from ..shared.resource import CANARY, REGIONS, tidy_location
-from . import errors, identity, key_times
+from . import documents, errors, identity, key_times
 from .account import (
     AVAILABLE,
     IN_PROGRESS,
@@ -73,7 +74,7 @@ class BatchAccounts:
     def __post_init__(self) -> None:
         self._lag = ReadLag(self.world)
         self._operations = Operations(self.world)
-        self.pools = Pools(self.world, self._operations)
+        self.pools = Pools(self.world, self._operations, self._lag)
 
     # Reading
 
@@ -103,6 +104,20 @@ class BatchAccounts:
         for account in self._register:
             if account.subscription.lower() == subscription.lower():
                 yield Resource(account.id, account.name, TYPE, account.location, account.tags)
+
+    def in_graph(self, subscription: str) -> list[Account]:
+        """The accounts of a subscription with their pools as Resource Graph shows them."""
+        self._bury()
+        current = {account.key: account for account in self._register}
+        shown = self._lag.all(current, graph_lag(self.world.behavior))
+        return [account for account in shown if account.subscription.lower() == subscription.lower()]
+
+    def properties(self, resource_id: str) -> dict[str, Any] | None:
+        account = self.by_id(resource_id)
+        if account is None:
+            return None
+        found: dict[str, Any] = documents.account_document(account, self.state(account), documents.NEWEST)["properties"]
+        return found
 
     def drop(self, resource: Resource) -> None:
         account = self.by_id(resource.id)

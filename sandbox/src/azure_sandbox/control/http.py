@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -20,6 +21,8 @@ from ..entra import assertions
 from ..entra.rules import FederatedCredential, Principal
 from ..faults import BadFault
 from ..key_vault.grants import Grants
+from ..resource_graph.query import COLUMNS
+from ..resource_graph.rows import INVISIBLE
 from ..sandbox import Sandbox
 from ..shared.behavior import changed
 from ..shared.timing import Timing
@@ -163,6 +166,48 @@ def post_subscription(sandbox: Sandbox, call: Call[Any]) -> Response:
     group = seed.add_subscription(sandbox.world, reading.needed(call.json, "name"), holder.object_id)
     described = {"subscription_id": group.subscription, "resource_group": group.name, "location": group.location}
     return answer({**described, "tenant_id": holder.tenant_id}, 201)
+
+
+# Resources of services that the sandbox does not have
+
+_RESOURCE_MEMBERS = frozenset(COLUMNS) - {"name", "type", "tenantId", "subscriptionId", "resourceGroup"}
+_RESOURCE_ID = re.compile(
+    r"/subscriptions/([^/]+)/resourceGroups/([^/]+)/providers/([^/]+)((?:/[^/]+/[^/]+)+)", re.IGNORECASE
+)
+
+
+def get_other_resources(sandbox: Sandbox, call: Call[Any]) -> Response:
+    return answer({"resources": sandbox.world.resource_graph.added()})
+
+
+def post_other_resource(sandbox: Sandbox, call: Call[Any]) -> Response:
+    document = call.json
+    if unknown := sorted(set(document) - _RESOURCE_MEMBERS):
+        raise reading.bad_request(f"unknown name {unknown[0]}; valid names: {', '.join(sorted(_RESOURCE_MEMBERS))}")
+    for name in ("location", "kind", "managedBy"):
+        reading.text(document, name)
+    for name in ("properties", "tags"):
+        if not isinstance(document.get(name) or {}, dict):
+            raise reading.bad_request(f"{name} must be an object")
+    found = _RESOURCE_ID.fullmatch(reading.needed(document, "id"))
+    if found is None:
+        raise reading.bad_request("id must be the id of a resource in a resource group")
+    subscription, group, namespace, parts = found.groups()
+    if sandbox.world.resources.group(subscription, group) is None:
+        raise reading.bad_request(f"there is no resource group {group} in the subscription {subscription}")
+    kind = "/".join([namespace, *parts.split("/")[1::2]])
+    if kind.lower() in INVISIBLE:
+        raise reading.bad_request(f"Resource Graph has no rows of the type {kind}")
+    added = {**document, "name": parts.rpartition("/")[2], "type": kind}
+    sandbox.world.resource_graph.add(added)
+    return answer(added, 201)
+
+
+def delete_other_resource(sandbox: Sandbox, call: Call[Any]) -> Response:
+    resource_id = call.query("id")
+    if not sandbox.world.resource_graph.remove(resource_id):
+        raise reading.not_found(f"the resource {resource_id} was not added")
+    return answer({})
 
 
 def expire_tokens(sandbox: Sandbox, call: Call[Any]) -> Response:

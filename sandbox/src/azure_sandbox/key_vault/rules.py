@@ -18,7 +18,7 @@ from ..event_grid.rules import EventGrid
 from ..resource_manager.rules import Resource
 from ..shared.errors import location_required, location_unavailable, other_location
 from ..shared.operations import Operation, Operations
-from ..shared.read_lag import ReadLag
+from ..shared.read_lag import ReadLag, graph_lag
 from ..shared.resource import CANARY, REGIONS, read_tags, tidy_location
 from ..shared.world import Principal
 from . import access, documents, errors, request
@@ -110,6 +110,13 @@ class Vaults:
         for vault in self.list(subscription):
             yield Resource(vault.id, vault.name, TYPE, vault.location, vault.tags)
 
+    def properties(self, resource_id: str) -> dict[str, Any] | None:
+        vault = self.by_name(resource_id.rpartition("/")[2])
+        if vault is None or vault.id.lower() != resource_id.lower():
+            return None
+        found: dict[str, Any] = documents.vault(vault, registering=self.is_registering(vault))["properties"]
+        return found
+
     def drop(self, resource: Resource) -> None:
         if (vault := self.by_name(resource.name)) is not None:
             self.delete(vault)
@@ -117,6 +124,11 @@ class Vaults:
     def listed(self, subscription: str, group: str | None = None) -> builtins.list[Vault]:
         """The vaults as a list returns them."""
         return [vault for vault in self._lag.all(self._live) if vault.is_in(subscription, group)]
+
+    def in_graph(self, subscription: str) -> builtins.list[Vault]:
+        """The vaults of a subscription as Resource Graph shows them."""
+        shown = self._lag.all(self._live, graph_lag(self.world.behavior))
+        return [vault for vault in shown if vault.is_in(subscription, None)]
 
     def live_and_deleted(self) -> tuple[builtins.list[Vault], builtins.list[Vault]]:
         """The live and the deleted vaults of all subscriptions. Unlike other reads, it does not purge any vault."""

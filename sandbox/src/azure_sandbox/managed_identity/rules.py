@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..entra.rules import Directory
 from ..resource_manager.rules import Resource, Resources
@@ -59,6 +59,12 @@ class Identities:
     def contents(self, subscription: str) -> Iterator[Resource]:
         for one in self.list(subscription):
             yield Resource(one.id, one.name, TYPE, one.location, one.tags)
+
+    def properties(self, resource_id: str) -> dict[str, Any] | None:
+        one = self.get(resource_id)
+        if one is None:
+            return None
+        return {"tenantId": one.tenant_id, "principalId": one.principal_id, "clientId": one.client_id}
 
     def drop(self, resource: Resource) -> None:
         self.delete(resource.id)

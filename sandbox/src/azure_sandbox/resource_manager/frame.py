@@ -69,8 +69,9 @@ async def _handle(call: Call) -> Response:
     _check_subscription(call, provider)
     throttling.check(call)
     _check_permission(call, route, path)
-    if method in _CHANGING:
-        call.world.governance.check(method, path, call.json if method in ("PUT", "PATCH") else {})
+    if method in _CHANGING and not route.action.endswith("/read"):
+        assert call.caller is not None
+        call.world.governance.check(call.caller, method, path, call.json if method in ("PUT", "PATCH") else {})
     _check_group(call, provider)
     return await call_handler(route, call)
 
@@ -230,12 +231,14 @@ _REGION = "westeurope"
 def _add_headers(call: Call, response: Response) -> None:
     """Add the headers of all responses of Resource Manager. Headers that the handler has set do not change."""
     present = {name for name, _ in response.raw_headers}
-    for name, value in _headers(call, gateway=FAILURE_CAUSE.encode() in present):
+    gateway = FAILURE_CAUSE.encode() in present
+    has_limits = any(name.startswith(b"x-ms-ratelimit-remaining-tenant-") for name in present)
+    for name, value in _headers(call, gateway=gateway, has_limits=has_limits):
         if (encoded := name.encode()) not in present:
             response.raw_headers.append((encoded, value.encode("latin-1")))
 
 
-def _headers(call: Call, *, gateway: bool) -> Iterator[tuple[str, str]]:
+def _headers(call: Call, *, gateway: bool, has_limits: bool) -> Iterator[tuple[str, str]]:
     yield from _FIXED_HEADERS
     correlation = str(uuid.uuid4())
     # In the gateway's own responses, both ids are the same.
@@ -251,7 +254,8 @@ def _headers(call: Call, *, gateway: bool) -> Iterator[tuple[str, str]]:
         if own.isascii() and own.isprintable():
             yield "x-ms-client-request-id", own
     if call.caller is not None:
-        yield from throttling.remaining(call)
+        if not has_limits:
+            yield from throttling.remaining(call)
         if not gateway:
             who = f"tenantId={call.caller.tenant_id},objectId={call.caller.object_id}"
             yield "x-ms-operation-identifier", f"{who}/{_REGION}/{correlation}"

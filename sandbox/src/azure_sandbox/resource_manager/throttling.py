@@ -62,14 +62,16 @@ class World(shared.World, Protocol):
 Call = web.Call[World]
 
 
-def _kind(method: str) -> str:
-    return {"GET": "reads", "HEAD": "reads", "DELETE": "deletes"}.get(method, "writes")
+def _kind(call: Call) -> str:
+    if call.route is not None and call.route.action.endswith("/read"):
+        return "reads"
+    return {"GET": "reads", "HEAD": "reads", "DELETE": "deletes"}.get(call.request.method, "writes")
 
 
 def check(call: Call) -> None:
     if not call.world.timing.throttling or call.caller is None:
         return
-    kind, subscription = _kind(call.request.method), call.path.get("subscription", "")
+    kind, subscription = _kind(call), call.path.get("subscription", "")
     key = (kind, subscription.lower(), call.caller.object_id)
     wait = call.world.throttle.take(key, LIMITS[kind], call.world.clock.time())
     if wait:
@@ -79,7 +81,7 @@ def check(call: Call) -> None:
 def remaining(call: Call) -> Iterator[tuple[str, str]]:
     """The headers with the remaining numbers of requests, of the caller and of all callers: names and values."""
     assert call.caller is not None
-    kind, subscription = _kind(call.request.method), call.path.get("subscription", "").lower()
+    kind, subscription = _kind(call), call.path.get("subscription", "").lower()
     own, everybody = (kind, subscription, call.caller.object_id), (kind, subscription, EVERYBODY)
     throttle = call.world.throttle
     left = throttle.left(own, LIMITS[kind]) if call.world.timing.throttling else RECORDED_LIMITS[kind] - 1

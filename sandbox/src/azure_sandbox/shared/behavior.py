@@ -61,11 +61,33 @@ class Behavior:
     follower_delay: str = _switch("86400", "3600", "0")
     # How many seconds Batch still needs the previous version after an account changes to another version of the key.
     previous_version_needed: str = _switch("86400", "600", "0")
+    # Whether the rows of Resource Graph show the encryption of Batch accounts and the disk encryption of pools.
+    graph_encryption: str = _switch("hidden", "shown")
+    # Seconds until Resource Graph shows a write. With a delay, a client finds nothing that was created recently, so the
+    # default is the easiest position.
+    graph_lag: str = _switch("0", "600", "never")
+    # The response of Resource Graph if the caller has no role in any subscription of the query: 400
+    # NoValidSubscriptionsInQueryRequest, or 403 AccessDenied.
+    graph_no_scope: str = _switch("400", "403")
+    # To whom Resource Graph shows the row of a subscription: to a caller with a role at any scope in it, or only to a
+    # caller who may read the subscription itself.
+    graph_subscription_row: str = _switch("any_role", "reader")
     # The resources that have a ReadOnly lock; `deletions`: accounts and vaults have a CanNotDelete lock. There are no
     # locks and no denying policies by default, because nearly all requests would fail.
     resource_lock: str = _switch("none", "accounts", "vaults", "deletions")
     # The resources whose changes an Azure Policy denies.
     policy_denial: str = _switch("none", "accounts", "vaults")
+    # The policies that a check of restrictions shows: those of all scopes, none, or those whose scope the caller may
+    # read. Azure's responses have shown assignments of management groups, and have lacked others that then denied a
+    # request.
+    policy_check_scopes: str = _switch("readable", "all", "none")
+    # Whether a check of restrictions also shows policies from which the resource is exempt.
+    policy_check_exemptions: str = _switch("ignored", "honored")
+    # Seconds until an assignment of a policy, or its deletion, takes effect for requests and for checks of
+    # restrictions. The default is the easiest position, because a denial is announced by nothing.
+    policy_lag: str = _switch("0", "60", "1800")
+    # Whether a policy evaluates the body of a PATCH, or the resource as the PATCH would leave it.
+    policy_patch: str = _switch("bare", "merged")
 
 
 DEFAULT = Behavior()

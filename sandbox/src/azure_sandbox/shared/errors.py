@@ -6,17 +6,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from .web import AzureError
 
 FAILURE_CAUSE = "x-ms-failure-cause"
 
 
+def gateway_refusal(status: int, error: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> AzureError:
+    return AzureError(status, {"error": error}, {FAILURE_CAUSE: "gateway", **(headers or {})})
+
+
 def gateway_error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> AzureError:
-    return AzureError(
-        status, {"error": {"code": code, "message": message}}, {FAILURE_CAUSE: "gateway", **(headers or {})}
-    )
+    return gateway_refusal(status, {"code": code, "message": message}, headers)
 
 
 def _listed(names: Collection[str]) -> str:
@@ -103,14 +106,6 @@ def scope_locked(scope: str, operation: str, locked: str) -> AzureError:
         "ScopeLocked",
         f"The scope '{scope}' cannot perform {operation} operation because following scope(s) are locked: '{locked}'. "
         "Please remove the lock and try again.",
-    )
-
-
-def disallowed_by_policy(name: str) -> AzureError:
-    return gateway_error(
-        403,
-        "RequestDisallowedByPolicy",
-        f"Resource '{name}' was disallowed by policy. Policy identifiers: '[]'.",
     )
 
 

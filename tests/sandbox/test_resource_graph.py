@@ -1,0 +1,478 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Resource Graph: queries, the rows that a caller can read, pages, the quota, and rows that lag behind writes."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+import requests
+from batch_calls import batch, create, user_assigned_identity
+from key_vault_calls import make_vault
+from sandbox_client import Control, Sandbox
+
+from azure_sandbox.resource_graph.query import BadQuery, Row, read
+from azure_sandbox.resource_graph.rules import QUERIES
+
+VERSION = "2024-04-01"
+KEY = "https://vault-one.vault.azure.net/keys/key1"
+VAULT_ID = "/providers/Microsoft.KeyVault/vaults/vault-one"
+# Resources of other services that use the vault, by the type, each in another spelling, and one that does not.
+OTHERS: dict[str, dict[str, Any]] = {
+    "Microsoft.Storage/storageAccounts": {
+        "encryption": {
+            "keyvaultproperties": {"keyvaulturi": "HTTPS://VAULT-ONE.VAULT.AZURE.NET:443", "keyname": "key1"}
+        }
+    },
+    "Microsoft.Compute/diskEncryptionSets": {"activeKey": {"keyUrl": f"{KEY}/0123456789abcdef0123456789abcdef"}},
+    "Microsoft.DocumentDB/databaseAccounts": {"keyVaultKeyUri": KEY},
+    "Microsoft.MachineLearningServices/workspaces": {"keyVault": VAULT_ID},
+    "Microsoft.Sql/servers": {"keyId": "https://vault-two.vault.azure.net/keys/key1/0123456789abcdef0123456789abcdef"},
+}
+USERS = f"""
+resources
+| union batchresources
+| extend text = tolower(tostring(properties))
+| where text contains 'vault-one.vault.azure.net' or text contains '{VAULT_ID.lower()}'
+| where type != 'microsoft.keyvault/vaults'
+| project id, name, type, location, resourceGroup, subscriptionId, properties
+| order by id asc
+"""
+SUBSCRIPTIONS = (
+    "resourcecontainers | where type =~ 'Microsoft.Resources/subscriptions' | project id, name, subscriptionId"
+)
+
+
+def ask(sandbox: Sandbox, query: str, session: requests.Session | None = None, **body: Any) -> requests.Response:
+    path = "/providers/Microsoft.ResourceGraph/resources"
+    return sandbox.arm("POST", path, VERSION, {"query": query, **body}, session)
+
+
+def rows(sandbox: Sandbox, query: str, session: requests.Session | None = None, **body: Any) -> list[dict[str, Any]]:
+    response = ask(sandbox, query, session, **body)
+    assert response.status_code == 200, response.text
+    found: list[dict[str, Any]] = response.json()["data"]
+    return found
+
+
+def names(sandbox: Sandbox, query: str, session: requests.Session | None = None) -> list[str]:
+    return [row["name"] for row in rows(sandbox, query, session)]
+
+
+def add(sandbox: Sandbox, kind: str, name: str, properties: dict[str, Any], group: str = "") -> dict[str, Any]:
+    resource_id = f"{group or sandbox.group}/providers/{kind}/{name}"
+    document = {"id": resource_id, "location": "westeurope", "properties": properties}
+    added: dict[str, Any] = sandbox.control.call("POST", "/other-resources", document, 201)
+    return added
+
+
+def refusal(response: requests.Response) -> tuple[int, str, list[str]]:
+    """The status, the code and the codes of the details."""
+    error = response.json()["error"]
+    assert f"correlationId = {response.headers['x-ms-correlation-request-id']}." in error["message"]
+    return response.status_code, error["code"], [detail["code"] for detail in error["details"]]
+
+
+@pytest.fixture
+def users(sandbox: Sandbox) -> list[str]:
+    """Resources of the sandbox and of other services. Returns the types of those that refer to the vault, in the order
+    of their ids."""
+    make_vault(sandbox)
+    identity = user_assigned_identity(sandbox)
+    create(sandbox, "account1", identity={"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}})
+    for number, (kind, properties) in enumerate(OTHERS.items()):
+        add(sandbox, kind, f"other{number}", properties)
+    return sorted(kind.lower() for kind in OTHERS if "Sql" not in kind)
+
+
+def test_one_query_finds_all_users_of_a_vault(sandbox: Sandbox, users: list[str]) -> None:
+    found = rows(sandbox, USERS)
+
+    assert [row["type"] for row in found] == users
+    for row in found:
+        assert row["resourceGroup"] == "rg-sandbox"
+        assert row["subscriptionId"] == sandbox.subscription_id
+        assert row["id"].startswith(sandbox.group)
+        assert row["properties"] in OTHERS.values()
+
+
+DISK_KEY = {
+    "deploymentConfiguration": {"virtualMachineConfiguration": {"diskEncryptionConfiguration": {"targets": []}}}
+}
+
+
+@pytest.mark.parametrize(("position", "shown"), [("hidden", [None, None]), ("shown", ["Microsoft.Batch", []])])
+def test_encryption_of_batch_in_rows(sandbox: Sandbox, position: str, shown: list[Any]) -> None:
+    sandbox.control.behavior(graph_encryption=position)
+    create(sandbox)
+    assert batch(sandbox, "PUT", "account1", {"properties": {"vmSize": "a", **DISK_KEY}}, "/pools/pool1").ok
+
+    [account] = rows(
+        sandbox, "where type =~ 'microsoft.batch/batchaccounts' | project x = properties.encryption.keySource"
+    )
+    machine = "properties.deploymentConfiguration.virtualMachineConfiguration"
+    [pool] = rows(sandbox, f"batchresources | project name, x = {machine}['diskEncryptionConfiguration'].targets")
+
+    assert [account["x"], pool["x"]] == shown
+    assert pool["name"] == "pool1"
+    assert batch(sandbox, "DELETE", "account1", below="/pools/pool1").ok
+    assert rows(sandbox, "batchresources") == []
+
+
+def test_all_columns_of_a_row(sandbox: Sandbox) -> None:
+    vault = make_vault(sandbox)
+
+    assert rows(sandbox, "resources") == [
+        {
+            "id": vault["id"],
+            "name": "Vault-One",
+            "type": "microsoft.keyvault/vaults",
+            "tenantId": sandbox.tenant_id,
+            "kind": "",
+            "location": "westeurope",
+            "resourceGroup": "rg-sandbox",
+            "subscriptionId": sandbox.subscription_id,
+            "managedBy": "",
+            "sku": None,
+            "plan": None,
+            "properties": vault["properties"],
+            "tags": {},
+            "identity": None,
+            "zones": None,
+            "extendedLocation": None,
+        }
+    ]
+
+
+def test_table_format(sandbox: Sandbox) -> None:
+    make_vault(sandbox)
+    document = ask(sandbox, "project name, properties.sku.name", options={"resultFormat": "table"}).json()
+
+    assert document["data"] == {
+        "columns": [{"name": "name", "type": "string"}, {"name": "properties_sku_name", "type": "object"}],
+        "rows": [["Vault-One", "standard"]],
+    }
+
+
+# Rights
+
+
+@pytest.mark.parametrize(
+    ("scope", "shown"),
+    [
+        ("", ["other0", "other1", "other2"]),
+        ("/resourceGroups/rg-sandbox", ["other0", "other1"]),
+        ("/resourceGroups/rg-sandbox/providers/Microsoft.Sql/servers/other1", ["other1"]),
+    ],
+)
+def test_rows_that_the_caller_cannot_read_are_missing(sandbox: Sandbox, scope: str, shown: list[str]) -> None:
+    second = f"{sandbox.subscription}/resourceGroups/rg-second"
+    assert sandbox.arm("PUT", second, "2022-09-01", {"location": "westeurope"}).ok
+    for name, group in (("other0", ""), ("other1", ""), ("other2", second)):
+        add(sandbox, "Microsoft.Sql/servers", name, {}, group)
+    reader = sandbox.control.principal(roles=[{"role": "Reader", "scope": f"{sandbox.subscription}{scope}"}])
+    session = sandbox.bearer(client_id=reader["client_id"], secret=reader["secret"])
+
+    found = ask(sandbox, "project id, name | order by id asc", session).json()
+
+    assert [row["name"] for row in found["data"]] == shown
+    assert (found["totalRecords"], found["resultTruncated"]) == (len(shown), "false")
+    for position, expected in (("any_role", 1), ("reader", 0 if scope else 1)):
+        sandbox.control.behavior(graph_subscription_row=position)
+        assert len(rows(sandbox, SUBSCRIPTIONS, session)) == expected
+
+
+def test_a_role_without_the_right_to_read_shows_no_row(sandbox: Sandbox, users: list[str]) -> None:
+    scope = sandbox.subscription
+    operator = sandbox.control.principal(roles=[{"role": "Azure Batch Account Contributor", "scope": scope}])
+    session = sandbox.bearer(client_id=operator["client_id"], secret=operator["secret"])
+
+    assert names(sandbox, "project name", session) == ["account1"]
+    assert names(sandbox, USERS, session) == []
+
+
+def test_subscriptions_without_resources_have_a_row_too(sandbox: Sandbox, control: Control) -> None:
+    second = control.call("POST", "/subscriptions", {"name": "second"}, 201)["subscription_id"]
+    control.call("POST", "/tenants", {"name": "elsewhere"}, 201)
+
+    assert {row["subscriptionId"] for row in rows(sandbox, SUBSCRIPTIONS)} == {sandbox.subscription_id, second}
+    assert [row["subscriptionId"] for row in rows(sandbox, SUBSCRIPTIONS, subscriptions=[second])] == [second]
+
+
+@pytest.mark.parametrize(
+    ("position", "expected"),
+    [
+        ("400", (400, "BadRequest", ["NoValidSubscriptionsInQueryRequest"])),
+        ("403", (403, "AccessDenied", ["AccessDenied"])),
+    ],
+)
+def test_a_caller_without_any_role_is_refused(
+    sandbox: Sandbox, position: str, expected: tuple[int, str, list[str]]
+) -> None:
+    sandbox.control.behavior(graph_no_scope=position)
+    stranger = sandbox.control.principal()
+    session = sandbox.bearer(client_id=stranger["client_id"], secret=stranger["secret"])
+
+    assert refusal(ask(sandbox, "project id", session)) == expected
+    assert refusal(ask(sandbox, "project id", session, subscriptions=[sandbox.subscription_id])) == expected
+    assert ask(sandbox, "project id").ok
+
+
+# Pages
+
+
+@pytest.fixture
+def five(sandbox: Sandbox) -> list[str]:
+    for number in range(5):
+        add(sandbox, "Microsoft.Sql/servers", f"other{number}", {})
+    return [f"other{number}" for number in range(5)]
+
+
+def pages(sandbox: Sandbox, query: str) -> list[list[str]]:
+    found, options = [], {"$top": 2}
+    while options:
+        document = ask(sandbox, query, options=options).json()
+        found.append([row["name"] for row in document["data"]])
+        assert (document["totalRecords"], document["count"]) == (5, len(found[-1]))
+        assert document["resultTruncated"] == "false"
+        options = {"$skipToken": document["$skipToken"]} if "$skipToken" in document else {}
+    return found
+
+
+def test_pages(sandbox: Sandbox, five: list[str]) -> None:
+    assert pages(sandbox, "project id, name | order by id asc") == [five[:2], five[2:4], five[4:]]
+
+
+def test_pages_without_an_order_repeat_and_omit_rows(sandbox: Sandbox, five: list[str]) -> None:
+    assert pages(sandbox, "project id, name") == [five[:2], [five[2], five[1]], [five[0]]]
+
+
+@pytest.mark.parametrize("query", ["project name | order by name asc", "distinct id, name | order by id asc"])
+def test_rows_without_ids_have_one_page(sandbox: Sandbox, five: list[str], query: str) -> None:
+    document = ask(sandbox, query, options={"$top": 2}).json()
+
+    assert [row["name"] for row in document["data"]] == five[:2]
+    assert document["resultTruncated"] == "true"
+    assert "$skipToken" not in document
+
+
+@pytest.mark.parametrize(
+    "document", [b"", b"[]", b"{}", json.dumps({"MaxRows": "1", "RowsToSkip": 1}).encode(), b'{"MaxRows": 0}']
+)
+def test_an_invalid_token_is_refused(sandbox: Sandbox, five: list[str], document: bytes) -> None:
+    token = base64.b64encode(document).decode() or "?"
+
+    response = ask(sandbox, "project id", options={"$skipToken": token})
+
+    assert refusal(response) == (400, "BadRequest", ["InvalidSkipToken"])
+
+
+def test_a_response_that_is_too_large_is_refused(sandbox: Sandbox) -> None:
+    for number in range(3):
+        add(sandbox, "Microsoft.Sql/servers", f"other{number}", {"text": "x" * 6_000_000})
+
+    assert refusal(ask(sandbox, "project id, properties")) == (400, "BadRequest", ["ResponsePayloadTooLarge"])
+    assert len(rows(sandbox, "project id, properties", options={"$top": 2})) == 2
+    assert len(rows(sandbox, "where properties contains 'xx' | project id")) == 3
+
+
+# Quota
+
+
+def test_quota(sandbox: Sandbox, control: Control) -> None:
+    """The response is that of recordings/next/go-2023-02-resource-graph-throttled."""
+    control.timing(throttling=True)
+    responses = [ask(sandbox, "project id") for _ in range(QUERIES + 1)]
+    while (refused := responses[-1]).ok:
+        # The queries have taken more than five seconds.
+        responses.append(ask(sandbox, "project id"))
+
+    remaining = [response.headers["x-ms-user-quota-remaining"] for response in responses[-QUERIES - 1 :]]
+    assert remaining == [*map(str, range(QUERIES - 1, -1, -1)), "0"]
+    assert refusal(refused) == (429, "RateLimiting", ["RateLimiting"])
+    assert refused.headers["retry-after"] == "2"
+    assert refused.headers["x-ms-user-quota-remaining"] == "0"
+    other = control.principal(roles=[{"role": "Reader", "scope": sandbox.subscription}])
+    assert ask(sandbox, "project id", sandbox.bearer(client_id=other["client_id"], secret=other["secret"])).ok
+    control.advance(5)
+    assert ask(sandbox, "project id").headers["x-ms-user-quota-remaining"] == "14"
+
+
+def test_without_throttling_there_is_no_quota(sandbox: Sandbox) -> None:
+    assert {ask(sandbox, "project id").headers["x-ms-user-quota-remaining"] for _ in range(20)} == {"14"}
+
+
+# Late rows
+
+
+@pytest.mark.parametrize(("position", "shown_after"), [("600", 600), ("never", None)])
+def test_rows_lag_behind_writes(sandbox: Sandbox, control: Control, position: str, shown_after: float | None) -> None:
+    create(sandbox, "account1", tags={"number": "1"})
+    server = add(sandbox, "Microsoft.Sql/servers", "other0", {"keyId": "1"})
+    control.behavior(graph_lag=position)
+    before = rows(sandbox, "union batchresources | order by id asc")
+
+    assert batch(sandbox, "PATCH", "account1", {"tags": {"number": "2"}}).ok
+    assert batch(sandbox, "PUT", "account1", {"properties": {"vmSize": "a"}}, "/pools/pool1").ok
+    create(sandbox, "account2")
+    make_vault(sandbox)
+    add(sandbox, "Microsoft.Sql/servers", "other0", {"keyId": "2"})
+    control.advance(300)
+    assert rows(sandbox, "union batchresources | order by id asc") == before
+    # Reads of Resource Manager do not lag.
+    assert batch(sandbox, "GET", "account1").json()["tags"] == {"number": "2"}
+
+    control.advance(600)
+    after = rows(sandbox, "union batchresources | order by id asc")
+    if shown_after is None:
+        assert after == before
+        return
+    assert [row["name"] for row in after] == ["account1", "pool1", "account2", "Vault-One", "other0"]
+    assert (after[0]["tags"], after[-1]["properties"]) == ({"number": "2"}, {"keyId": "2"})
+    control.call("DELETE", f"/other-resources?id={server['id']}")
+    assert "other0" in names(sandbox, "project name")
+    control.advance(600)
+    assert "other0" not in names(sandbox, "project name")
+
+
+# Resources of other services
+
+
+def test_other_resources_are_listed_and_deleted_with_their_group(sandbox: Sandbox, control: Control) -> None:
+    group = f"{sandbox.subscription}/resourceGroups/rg-second"
+    assert sandbox.arm("PUT", group, "2022-09-01", {"location": "westeurope"}).ok
+    add(sandbox, "Microsoft.ElasticSan/elasticSans/san1/volumegroups", "group1", {}, group)
+
+    listed = sandbox.arm("GET", f"{group}/resources", "2022-09-01").json()["value"]
+
+    assert [(one["name"], one["type"]) for one in listed] == [
+        ("group1", "Microsoft.ElasticSan/elasticSans/volumegroups")
+    ]
+    assert names(sandbox, "elasticsanresources") == ["group1"]
+    assert names(sandbox, "resources") == []
+    assert sandbox.arm("DELETE", group, "2022-09-01").ok
+    assert control.call("GET", "/other-resources") == {"resources": []}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"id": "/subscriptions/x"},
+        {"id": "{subscription}/resourceGroups/none/providers/Microsoft.Sql/servers/a"},
+        {"id": "{group}/providers/Microsoft.Sql/servers/a/encryptionProtector/current"},
+        {"id": "{group}/providers/Microsoft.Sql/servers/a", "type": "x"},
+        {"id": "{group}/providers/Microsoft.Sql/servers/a", "properties": "x"},
+        {"id": "{group}/providers/Microsoft.Sql/servers/a", "location": 1},
+    ],
+)
+def test_invalid_other_resource_is_refused(sandbox: Sandbox, wrong: dict[str, Any]) -> None:
+    text = json.dumps(wrong).replace("{subscription}", sandbox.subscription).replace("{group}", sandbox.group)
+
+    sandbox.control.call("POST", "/other-resources", json.loads(text), 400)
+
+    assert sandbox.control.call("DELETE", "/other-resources?id=x", status=404)
+
+
+# The language
+
+TABLES: dict[str, list[Row]] = {
+    "resources": [
+        {"id": "1", "name": "One", "type": "a/b", "properties": {"x": {"y": "Deep"}, "list": ["é"]}, "tags": None},
+        {"id": "2", "name": "Two", "type": "a/c", "properties": {}, "tags": {"k": "v"}},
+        {"id": "3", "name": "it's", "type": "a/c", "properties": None, "tags": None},
+    ],
+    "batchresources": [{"id": "4", "name": "Pool", "type": "a/b/p", "properties": {"x": 1}}],
+    "resourcecontainers": [{"id": "5", "name": "Sub", "type": "s"}],
+    "elasticsanresources": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("", ""),
+        ("where name == 'One'", "1"),
+        ("where name == 'one'", ""),
+        ('Resources | where name =~ "ONE" // a comment', "1"),
+        ("where name != 'One' and type !~ 'A/B'", "23"),
+        ("where name == 'it\\'s'", "3"),
+        ("where name == @'it' or name == \"it's\"", "3"),
+        ("where properties contains 'deep'", "1"),
+        ('where tostring(properties) contains \'{"x":{"y":"Deep"},"list":["é"]}\'', "1"),
+        ("where tolower(tostring(properties)) !contains 'DEEP'", "23"),
+        ("where properties.x.y == 'Deep'", "1"),
+        ("where properties['x']['y'] =~ 'deep'", "1"),
+        ("where name startswith 't' or type endswith '/B'", "12"),
+        ("where type in ('a/b', 'x')", "1"),
+        ("where type in ('A/B')", ""),
+        ("where type in~ ('A/B') or name !in ('One', 'Two')", "13"),
+        ("where type !in~ ('A/B')", "23"),
+        ("where isempty(tags)", "13"),
+        ("where isnotempty(tags) or not(type == 'a/b' or name == 'Two')", "23"),
+        ("where (type == 'a/b' or type == 'a/c') and (name == 'Two')", "2"),
+        ("extend kind = tolower(name) | where kind == 'two' | project id, name", "2"),
+        ("order by type desc, id", "321"),
+        ("sort by name asc | take 2", "12"),
+        ("order by id | limit 1", "3"),
+        ("union batchresources", "1234"),
+        ("resources | where id == '1' | union batchresources, (resourcecontainers | where type == 's')", "145"),
+        ("resources | union (batchresources | union resourcecontainers) | where id != '2'", "1345"),
+        ("elasticsanresources", ""),
+    ],
+)
+def test_queries(query: str, ids: str) -> None:
+    assert "".join(row["id"] for row in read(query or "elasticsanresources").run(TABLES.__getitem__)) == ids
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "position"),
+    [
+        ("resources |", "ParserFailure", (1, 11)),
+        ("resources\n| where name =", "ParserFailure", (2, 13)),
+        ("where name == 'a", "ParserFailure", (1, 14)),
+        ("where (name == 'a'", "ParserFailure", (1, 18)),
+        ("where name in 'a'", "ParserFailure", (1, 14)),
+        ("project id, ", "ParserFailure", (1, 12)),
+        ("limit x", "ParserFailure", (1, 6)),
+        ("resources resources", "ParserFailure", (1, 10)),
+        ("'a'", "ParserFailure", (1, 0)),
+        ("where ;", "ParserFailure", (1, 6)),
+        ("wherever | project id", "DisallowedLogicalTableName", None),
+        ("resources | union other", "DisallowedLogicalTableName", None),
+        ("project other", "SemanticError", None),
+        ("project Name", "SemanticError", None),
+        ("distinct other", "SemanticError", None),
+        ("project id | order by name", "SemanticError", None),
+        ("resources | summarize count()", "NotInSandbox", None),
+        ("resources | union kind=inner batchresources", "DisallowedLogicalTableName", None),
+        ("where name matches 'a'", "NotInSandbox", None),
+        ("where name has 'a'", "NotInSandbox", None),
+        ("where split(name) == 'a'", "NotInSandbox", None),
+        ("where tolower(properties) == 'a'", "NotInSandbox", None),
+        ("extend tolower(name)", "NotInSandbox", None),
+        ("order by properties", "NotInSandbox", None),
+        ("resources" + " | union batchresources" * 4, "NotInSandbox", None),
+        (f"where {'(' * 1000}name == 'a'{')' * 1000}", "NotInSandbox", None),
+    ],
+)
+def test_other_queries_are_refused(query: str, code: str, position: tuple[int, int] | None) -> None:
+    with pytest.raises(BadQuery) as raised:
+        read(query)
+
+    detail = raised.value.detail
+    assert detail["code"] == code
+    if position is not None:
+        assert (detail["line"], detail["characterPositionInLine"]) == position
+
+
+def test_refused_query(sandbox: Sandbox) -> None:
+    assert refusal(ask(sandbox, "project other")) == (400, "BadRequest", ["InvalidQuery", "SemanticError"])
+    assert refusal(ask(sandbox, "")) == (400, "BadRequest", ["EmptyQuery"])
+    for scope in ({"subscriptions": ["x"]}, {"subscriptions": [sandbox.subscription_id], "managementGroups": ["x"]}):
+        assert refusal(ask(sandbox, "project id", **scope))[:2] == (400, "BadRequest")
