@@ -31,6 +31,16 @@ NOT_ASKED = {
     "graph_no_scope": "It needs a second caller without any role. The caller of the experiments has roles.",
     "graph_subscription_row": "It needs a second caller who can read one resource group only.",
     "perimeter": "The rules of a network security perimeter belong to its owner.",
+    **dict.fromkeys(
+        (
+            "permission_model_delay",
+            "permission_model_refusal",
+            "permission_model_right",
+            "policies_after_change",
+            "policies_of_rbac_vault",
+        ),
+        "No experiment changes the permission model of a vault yet.",
+    ),
     "policy_check_exemptions": "No experiment checks the restrictions by policies yet.",
     "policy_check_scopes": "No experiment checks the restrictions by policies yet.",
     "policy_denial": "The owner of a subscription decides what is denied. `policy` records how a denial looks.",

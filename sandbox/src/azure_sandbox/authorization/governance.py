@@ -96,6 +96,8 @@ class Governance:
 
     def put_assignment(self, scope: str, name: str, properties: dict[str, Any], by: Principal) -> PolicyAssignment:
         clock = self.world.clock
+        if not all(isinstance(properties.get(member) or {}, dict) for member in ("metadata", "parameters")):
+            raise errors.invalid_request("The metadata and the parameters of a policy assignment are objects.")
         self.delete_assignment(scope, name)
         assignment = self._assignments[scope.lower(), name.lower()] = PolicyAssignment(
             scope, name, properties, clock.iso(), by.object_id, by.app_id, clock.time() + self._lag

@@ -114,6 +114,13 @@ class Authorization:
         """Whether the principal has a role at the scope, above it or below it."""
         return any(covers(held.scope, scope) or covers(scope, held.scope) for held in self._own(principal))
 
+    def allows_unconditionally(self, principal: Principal, scope: str, *actions: str) -> bool:
+        """Whether one role assignment without a condition allows all of the actions."""
+        return any(
+            not held.condition and all(self._roles[held.role].allows(action) for action in actions)
+            for held in self._held(principal, scope)
+        )
+
     def listed(self, principal: Principal, action: str, subscription: str) -> Callable[[str], bool]:
         """Whether the list of a subscription has the resource of an id, by the action that reads it (switch
         `subscription_list`). Raises AzureError if the list is refused."""

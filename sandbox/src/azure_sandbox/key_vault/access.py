@@ -75,7 +75,7 @@ class VaultAccess:
     def permit(self, vault: Vault, principal: Principal, permission: str, key_name: str) -> RoleAssignment | None:
         """Check that the caller has the permission. Returns the role assignment that allows the operation, or None if
         the vault uses access policies. Raises KeyVaultDenied."""
-        if not vault.rbac:
+        if not vault.rbac_at(self.world.clock.time()):
             self._permit_by_policy(vault, principal, permission)
             return None
         action = DATA_ACTIONS[permission]

@@ -18,7 +18,7 @@ def vault(shown: Vault, *, registering: bool, just_created: bool = False) -> dic
         "id": shown.id,
         "name": shown.name,
         "type": "Microsoft.KeyVault/vaults",
-        "location": shown.location,
+        "location": shown.sent_location,
         "tags": shown.tags,
         "systemData": {
             "createdBy": shown.created_by,

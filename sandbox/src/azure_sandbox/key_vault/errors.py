@@ -56,6 +56,25 @@ def retention_is_set() -> AzureError:
     return bad_request('The property "softDeleteRetentionInDays" has been set already and it can\'t be modified.')
 
 
+def model_change_refused(object_id: str, vault_id: str) -> AzureError:
+    resource = vault_id.replace("/resourceGroups/", "/resourcegroups/")
+    return _error(
+        400,
+        "InsufficientPermissions",
+        "Caller is not allowed to change permission model. For more information on how to change the permissions model"
+        f" follow this link: https://go.microsoft.com/fwlink/?linkid=2155160. Details: oid={object_id};"
+        f" action=Microsoft.Authorization/roleAssignments/write; resource={resource}; decision=NotAllowed; ",
+    )
+
+
+def internal_error() -> AzureError:
+    return _error(500, "InternalServerError", "Internal Server Error")
+
+
+def uses_azure_rbac(name: str) -> AzureError:
+    return bad_request(f"The vault '{name}' uses Azure RBAC. Its access policies cannot be changed.")
+
+
 def name_not_valid(name: str) -> AzureError:
     return _error(400, "VaultNameNotValid", NAME_NOT_VALID.format(name=name))
 

@@ -57,11 +57,12 @@ class Grants:
 
     def allowed(self, vault: Vault, permission: str, key_name: str) -> frozenset[str]:
         """The object ids, in lower case, of the principals to which `VaultAccess.permit` gives the permission."""
-        scope = f"{vault.id}/keys/{key_name}".lower() if vault.rbac else vault.id.lower()
+        rbac = vault.rbac_at(self.now)
+        scope = f"{vault.id}/keys/{key_name}".lower() if rbac else vault.id.lower()
         known = (scope, permission)
         if known not in self._allowed:
             self._allowed[known] = (
-                self._by_role(scope, permission) if vault.rbac else frozenset(self._by_policy(vault, permission))
+                self._by_role(scope, permission) if rbac else frozenset(self._by_policy(vault, permission))
             )
         return self._allowed[known]
 

@@ -59,12 +59,22 @@ def _show_all(call: Call, vaults: list[Vault]) -> Response:
     return answer(page(call, vaults, document, ends_empty=True), headers=_HEADERS)
 
 
+def _check_change(call: Call, vault: Vault | None) -> None:
+    """Check that the caller may change the permission model of an existing vault."""
+    assert call.caller is not None
+    if vault is not None:
+        sent = request.mapping(call.json.get("properties"), "properties")
+        call.world.vaults.check_change(call.caller, vault, sent)
+
+
 def put(call: Call) -> Response:
+    path = call.path
+    _check_change(call, call.world.vaults.find(path["subscription"], path["group"], path["vault"]))
     cloud = clouds.by_management_host(call.host) or clouds.PUBLIC
     order = Order(
-        call.path["subscription"],
-        call.path["group"],
-        call.path["vault"],
+        path["subscription"],
+        path["group"],
+        path["vault"],
         call.json,
         call.api_version,
         cloud.vault_suffix,
@@ -81,6 +91,7 @@ def get(call: Call) -> Response:
 
 def patch(call: Call) -> Response:
     vault = _vault(call)
+    _check_change(call, vault)
     call.world.vaults.patch(vault, call.json, _by(call))
     return _show(call, vault)
 

@@ -29,6 +29,8 @@ __all__ = ["KeyVaultDenied", "Order", "Vault", "Vaults"]
 
 
 TYPE = "Microsoft.KeyVault/vaults"
+_WRITE = f"{TYPE}/write"
+_ASSIGN = "Microsoft.Authorization/roleAssignments/write"
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,17 @@ class Vaults:
         vault.tags = named_tags
         return vault, False
 
+    def check_change(self, caller: Principal, vault: Vault, properties: dict[str, Any]) -> None:
+        """Check that the caller may change the permission model, if the properties change it. Raises AzureError."""
+        wanted, position = properties.get("enableRbacAuthorization"), self.world.behavior.permission_model_right
+        if not isinstance(wanted, bool) or wanted == vault.rbac or position == "vaults_write":
+            return
+        actions = [_ASSIGN, _WRITE] if position == "owner" else [_ASSIGN]
+        if not self.world.authorization.allows_unconditionally(caller, vault.id, *actions):
+            if self.world.behavior.permission_model_refusal == "500":
+                raise errors.internal_error()
+            raise errors.model_change_refused(caller.object_id, vault.id)
+
     def patch(self, vault: Vault, document: dict[str, Any], by: str) -> None:
         changes = request.fields(request.mapping(document.get("properties"), "properties"), vault)
         named_tags = read_tags(document.get("tags"))
@@ -202,6 +215,8 @@ class Vaults:
             vault.tags = named_tags
 
     def change_policies(self, vault: Vault, operation: str, named: builtins.list[AccessPolicy], by: str) -> None:
+        if vault.rbac and self.world.behavior.policies_of_rbac_vault == "refused":
+            raise errors.uses_azure_rbac(vault.name)
         change = {"add": _with, "replace": _with_instead, "remove": _without}[operation]
         policies = {policy.holder: policy for policy in vault.access_policies}
         for policy in named:
@@ -266,6 +281,7 @@ class Vaults:
             tags=order.tags,
             rbac_setting=True if rbac_by_default else None,
             created_by=order.by,
+            sent_location=order.document["location"],
             created_at=self.world.clock.iso(3),
             dns_ready_at=self.world.clock.time() + self.world.timing.vault_dns,
         )
@@ -299,17 +315,23 @@ class Vaults:
         self._lag.note(vault.name.lower(), previous)
         access_before = (vault.access_policies, vault.rbac)
         policies = changes.pop("access_policies", None)
+        delay = 0
+        if previous is not None and changes.get("rbac_setting", vault.rbac) != vault.rbac:
+            delay = int(self.world.behavior.permission_model_delay)
+            if not vault.rbac and self.world.behavior.policies_after_change == "dropped":
+                policies = []
+            vault.change_model(self.world.clock.time(), delay)
         for name, value in changes.items():
             setattr(vault, name, value)
         if policies is not None:
-            self._set_policies(vault, policies)
+            self._set_policies(vault, policies, delay)
         vault.modified_by, vault.modified_at = by, self.world.clock.iso(3)
         if previous is not None and (vault.access_policies, vault.rbac) != access_before:
             data = documents.event_data(vault)
             self.world.event_grid.publish(ACCESS_POLICY_CHANGED, vault.id, vault.name, data, self.world.clock.time())
 
-    def _set_policies(self, vault: Vault, policies: builtins.list[AccessPolicy]) -> None:
-        vault.set_policies(policies, self.world.clock.time(), self.world.timing.policy_propagation)
+    def _set_policies(self, vault: Vault, policies: builtins.list[AccessPolicy], delay: float) -> None:
+        vault.set_policies(policies, self.world.clock.time(), max(delay, self.world.timing.policy_propagation))
 
     def _settle(self) -> None:
         """Complete the purges of deleted vaults, and purge deleted vaults whose retention period has ended."""

@@ -68,6 +68,8 @@ class Vault:
     created_at: str = ""
     modified_by: str = ""
     modified_at: str = ""
+    # As in the request that created the vault, for example `West Europe`.
+    sent_location: str = ""
     # From this time on, the vault is registered in the DNS.
     dns_ready_at: float = 0
     # From this time on, the host name resolves for callers. For Batch, it resolves from `dns_ready_at` on.
@@ -75,6 +77,9 @@ class Vault:
     deleted_at: float | None = None
     # Identifies the keys of this vault. A later vault of the same name has another uid.
     uid: str = field(default_factory=lambda: uuid.uuid4().hex)
+    # The permission models that the data plane applies, each with its start time, if the model was changed. True: Azure
+    # RBAC.
+    effective_models: list[tuple[float, bool]] = field(default_factory=list)
     # The lists of access policies that the data plane applies, each with its start time. The vault shows the last list.
     effective_policies: list[tuple[float, list[AccessPolicy]]] = field(default_factory=list)
 
@@ -94,6 +99,15 @@ class Vault:
     def rbac(self) -> bool:
         return bool(self.rbac_setting)
 
+    def rbac_at(self, now: float) -> bool:
+        """Whether the data plane applies role assignments."""
+        return next((rbac for since, rbac in reversed(self.effective_models) if since <= now), self.rbac)
+
+    def change_model(self, now: float, delay: float) -> None:
+        """Change the permission model to the other one. The data plane applies it after the delay."""
+        self.effective_models = [(0, self.rbac_at(now)), (now + delay, not self.rbac)]
+        self.rbac_setting = not self.rbac
+
     @property
     def recovery_level(self) -> str:
         level = "Recoverable" if self.retention_days >= 90 else "CustomizedRecoverable"
@@ -104,8 +118,10 @@ class Vault:
         return effective[-1] if effective else []
 
     def changes(self) -> Iterator[float]:
-        """The times at which the vault is in the DNS, and at which the data plane applies access policies."""
+        """The times at which the vault is in the DNS, and at which the data plane applies access policies and a
+        permission model."""
         yield self.dns_ready_at
+        yield from (since for since, _rbac in self.effective_models)
         yield from (since for since, _policies in self.effective_policies)
 
     def set_policies(self, policies: list[AccessPolicy], now: float, delay: float) -> None:

@@ -19,6 +19,7 @@ from ..managed_identity.rules import TYPE as IDENTITY
 from ..managed_identity.rules import Identities
 from ..resource_manager.rules import Resources, Subscription
 from ..shared import world as shared
+from ..shared.resource import tidy_location
 from .query import COLUMNS, Row
 
 _SUBSCRIPTIONS = "Microsoft.Resources/subscriptions"
@@ -48,7 +49,7 @@ class World(shared.World, Protocol):
 
 
 def row(subscription: Subscription, document: dict[str, Any]) -> Row:
-    """The row of a resource, from its document in Resource Manager. Types and names of groups are in lower case."""
+    """The row of a resource, from its document in Resource Manager, with a normalized type, location and group."""
     parts = document["id"].split("/")
     found: Row = {
         **{name: None if kind == "object" else "" for name, kind in COLUMNS.items()},
@@ -57,7 +58,7 @@ def row(subscription: Subscription, document: dict[str, Any]) -> Row:
         "subscriptionId": subscription.id,
         "resourceGroup": parts[4].lower() if len(parts) > 4 else "",
     }
-    return {**found, "type": found["type"].lower()}
+    return {**found, "type": found["type"].lower(), "location": tidy_location(found["location"])}
 
 
 def resources(world: World, subscription: Subscription) -> Iterator[Row]:

@@ -57,6 +57,18 @@ class Behavior:
     # Seconds until the host name of a vault resolves for callers, after the vault was created or recovered. It depends
     # on resolvers outside Azure, so the default is the easiest position.
     vault_name_delay: str = _switch("0", "10", "120")
+    # The roles that allow a caller to change the permission model of a vault: one role that may write vaults and assign
+    # roles (Owner), any roles that together may do both, or any role that may write vaults.
+    permission_model_right: str = _switch("owner", "unrestricted", "vaults_write")
+    # The status with which a change of the permission model is refused.
+    permission_model_refusal: str = _switch("400", "500")
+    # Seconds until the data plane applies a change of the permission model. It is reported to be immediate, so the
+    # default is the easiest position.
+    permission_model_delay: str = _switch("0", "60", "600")
+    # Whether a vault loses its access policies when it changes to Azure RBAC.
+    policies_after_change: str = _switch("dropped", "kept")
+    # Whether the access policies of a vault that uses Azure RBAC can be changed one by one.
+    policies_of_rbac_vault: str = _switch("accepted", "refused")
     # The age of a key version, in seconds, at which accounts that follow the latest version start to use it.
     follower_delay: str = _switch("86400", "3600", "0")
     # How many seconds Batch still needs the previous version after an account changes to another version of the key.

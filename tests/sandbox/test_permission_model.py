@@ -1,0 +1,182 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The permission model of a vault, there and back: who may change it, when it takes effect, and what happens to the
+access policies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from key_vault_calls import (
+    CRYPTO_OFFICER,
+    NEW,
+    OLD,
+    assign,
+    data,
+    error,
+    make_vault,
+    message,
+    policy,
+    put_vault,
+    read_vault,
+    vault_body,
+    vault_path,
+)
+from sandbox_client import Control, Sandbox
+
+CONTRIBUTOR, ASSIGNER = "Key Vault Contributor", "User Access Administrator"
+
+
+@pytest.fixture
+def reader(control: Control) -> dict[str, Any]:
+    """A principal whose access is by an access policy of the vault only."""
+    return control.principal("reader")
+
+
+@pytest.fixture
+def vault(sandbox: Sandbox, reader: dict[str, Any]) -> dict[str, Any]:
+    policies = [policy(sandbox, reader["object_id"], "get", "list")]
+    return make_vault(sandbox, version=OLD, accessPolicies=policies)
+
+
+def change(sandbox: Sandbox, *, rbac: bool, who: dict[str, Any] | None = None, method: str = "PATCH") -> Any:
+    other = {"client_id": who["client_id"], "secret": who["secret"]} if who else {}
+    body = {"properties": {"enableRbacAuthorization": rbac}}
+    if method == "PUT":
+        body = vault_body(sandbox, enableRbacAuthorization=rbac, accessPolicies=[])
+    return sandbox.arm(method, vault_path(sandbox), NEW, body, sandbox.bearer(**other))
+
+
+def may_list(sandbox: Sandbox, who: dict[str, Any]) -> bool:
+    return data(sandbox, "GET", "/keys", who=who).ok
+
+
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+@pytest.mark.parametrize(
+    ("position", "roles", "is_allowed"),
+    [
+        ("owner", ["Owner"], True),
+        ("owner", [CONTRIBUTOR, ASSIGNER], False),
+        ("unrestricted", [CONTRIBUTOR, ASSIGNER], True),
+        ("unrestricted", [CONTRIBUTOR], False),
+        ("vaults_write", [CONTRIBUTOR], True),
+    ],
+)
+def test_right_to_change_the_model(
+    sandbox: Sandbox, vault: dict[str, Any], position: str, roles: list[str], is_allowed: bool, method: str
+) -> None:
+    sandbox.control.behavior(permission_model_right=position)
+    grants = [{"role": role, "scope": sandbox.subscription} for role in roles]
+    somebody = sandbox.control.principal(roles=grants)
+
+    for rbac in (True, False):
+        response = change(sandbox, rbac=rbac, who=somebody, method=method)
+        assert response.ok is is_allowed
+        if not is_allowed:
+            assert error(response)[:2] == (400, "InsufficientPermissions")
+            assert f"oid={somebody['object_id']}; action=Microsoft.Authorization/roleAssignments/write" in message(
+                response
+            )
+            assert f"resource={vault['id'].replace('resourceGroups', 'resourcegroups')}; " in message(response)
+            assert read_vault(sandbox) == vault
+            assert change(sandbox, rbac=rbac).ok
+            vault = read_vault(sandbox)
+        # A request that does not change the model needs no such right.
+        assert change(sandbox, rbac=rbac, who=somebody, method=method).ok
+        vault = read_vault(sandbox)
+
+
+def test_refusal_as_an_internal_error(sandbox: Sandbox, vault: dict[str, Any]) -> None:
+    sandbox.control.behavior(permission_model_refusal="500")
+    somebody = sandbox.control.principal(roles=[{"role": CONTRIBUTOR, "scope": sandbox.subscription}])
+
+    assert error(change(sandbox, rbac=True, who=somebody))[:2] == (500, "InternalServerError")
+    assert read_vault(sandbox) == vault
+
+
+def test_role_assignment_with_a_condition_does_not_count(sandbox: Sandbox, vault: dict[str, Any]) -> None:
+    sandbox.control.behavior(permission_model_right="unrestricted")
+    somebody = sandbox.control.principal(roles=[{"role": CONTRIBUTOR, "scope": sandbox.subscription}])
+    owner = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635"
+    path = f"{sandbox.group}/providers/Microsoft.Authorization/roleAssignments/11111111-0000-4000-8000-000000000001"
+    body = {
+        "roleDefinitionId": f"/providers/Microsoft.Authorization/roleDefinitions/{owner}",
+        "principalId": somebody["object_id"],
+        "condition": "true",
+        "conditionVersion": "2.0",
+    }
+    assert sandbox.arm("PUT", path, "2022-04-01", {"properties": body}).ok
+    assert change(sandbox, rbac=True, who=somebody).status_code == 400
+
+    unrestricted = {**body, "condition": None, "conditionVersion": None}
+    assert sandbox.arm("PUT", path, "2022-04-01", {"properties": unrestricted}).ok
+    assert change(sandbox, rbac=True, who=somebody).ok
+
+
+@pytest.mark.parametrize(("position", "is_kept"), [("dropped", False), ("kept", True)])
+def test_access_policies_there_and_back(
+    sandbox: Sandbox, vault: dict[str, Any], reader: dict[str, Any], position: str, is_kept: bool
+) -> None:
+    sandbox.control.behavior(policies_after_change=position)
+    policies = vault["properties"]["accessPolicies"]
+    assert may_list(sandbox, reader)
+
+    assert change(sandbox, rbac=True).json()["properties"]["accessPolicies"] == (policies if is_kept else [])
+    assert not may_list(sandbox, reader)
+    assert change(sandbox, rbac=False).json()["properties"]["accessPolicies"] == (policies if is_kept else [])
+    assert may_list(sandbox, reader) is is_kept
+
+
+def test_role_assignment_before_the_change_has_no_effect_until_then(
+    sandbox: Sandbox, vault: dict[str, Any], control: Control
+) -> None:
+    officer = control.principal("officer")
+    assert assign(sandbox, vault["id"], CRYPTO_OFFICER, officer["object_id"]).ok
+    assert not may_list(sandbox, officer)
+
+    assert change(sandbox, rbac=True).ok
+    assert may_list(sandbox, officer)
+
+
+@pytest.mark.parametrize("position", ["60", "600"])
+def test_data_plane_applies_the_change_late(
+    sandbox: Sandbox, vault: dict[str, Any], reader: dict[str, Any], control: Control, position: str
+) -> None:
+    control.behavior(permission_model_delay=position, policies_after_change="kept")
+    officer = control.principal("officer")
+    assert assign(sandbox, vault["id"], CRYPTO_OFFICER, officer["object_id"]).ok
+
+    def access() -> tuple[bool, bool]:
+        return may_list(sandbox, reader), may_list(sandbox, officer)
+
+    for rbac in (True, False):
+        before = access()
+        assert before == (rbac, not rbac)
+        assert change(sandbox, rbac=rbac).json()["properties"]["enableRbacAuthorization"] is rbac
+        assert access() == before
+        control.advance(int(position))
+        assert access() == (not rbac, rbac)
+
+
+@pytest.mark.parametrize(("position", "status"), [("accepted", 200), ("refused", 400)])
+def test_access_policies_of_a_vault_with_azure_rbac(
+    sandbox: Sandbox, reader: dict[str, Any], position: str, status: int
+) -> None:
+    sandbox.control.behavior(policies_of_rbac_vault=position)
+    make_vault(sandbox)
+    body = {"properties": {"accessPolicies": [policy(sandbox, reader["object_id"], "list")]}}
+
+    assert sandbox.arm("PUT", f"{vault_path(sandbox)}/accessPolicies/add", NEW, body).status_code == status
+    assert not may_list(sandbox, reader)
+
+
+def test_new_vault_needs_no_right_to_assign_roles(sandbox: Sandbox) -> None:
+    somebody = sandbox.control.principal(roles=[{"role": CONTRIBUTOR, "scope": sandbox.subscription}])
+    session = sandbox.bearer(client_id=somebody["client_id"], secret=somebody["secret"])
+    body = vault_body(sandbox, enableRbacAuthorization=False, accessPolicies=[])
+
+    assert sandbox.arm("PUT", vault_path(sandbox), NEW, body, session).ok
+    assert put_vault(sandbox, accessPolicies=[]).ok
