@@ -219,7 +219,7 @@ BODIES: dict[str, tuple[Any, ...]] = {
     "POST /providers/Microsoft.ResourceGraph/resources": (
         {"query": "resources | project id", "subscriptions": ["@subscription@"]},
         {
-            "query": "resources | union batchresources | where properties contains 'a' or type in~ ('b') | order by id",
+            "query": "union resourcecontainers | where properties contains 'a' or type in~ ('b') | order by id",
             "managementGroups": ["@tenant@"],
             "options": {"$top": 1, "$skip": 1, "resultFormat": "table"},
         },

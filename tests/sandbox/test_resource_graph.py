@@ -36,13 +36,13 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 USERS = f"""
 resources
-| union batchresources
 | extend text = tolower(tostring(properties))
 | where text contains 'vault-one.vault.azure.net' or text contains '{VAULT_ID.lower()}'
 | where type != 'microsoft.keyvault/vaults'
 | project id, name, type, location, resourceGroup, subscriptionId, properties
 | order by id asc
 """
+ALL = "union batchresources | order by id asc"
 SUBSCRIPTIONS = (
     "resourcecontainers | where type =~ 'Microsoft.Resources/subscriptions' | project id, name, subscriptionId"
 )
@@ -314,8 +314,8 @@ def test_without_throttling_there_is_no_quota(sandbox: Sandbox) -> None:
 def test_rows_lag_behind_writes(sandbox: Sandbox, control: Control, position: str, shown_after: float | None) -> None:
     create(sandbox, "account1", tags={"number": "1"})
     server = add(sandbox, "Microsoft.Sql/servers", "other0", {"keyId": "1"})
-    control.behavior(graph_lag=position)
-    before = rows(sandbox, "union batchresources | order by id asc")
+    control.behavior(graph_lag=position, graph_union="any")
+    before = rows(sandbox, ALL)
 
     assert batch(sandbox, "PATCH", "account1", {"tags": {"number": "2"}}).ok
     assert batch(sandbox, "PUT", "account1", {"properties": {"vmSize": "a"}}, "/pools/pool1").ok
@@ -323,12 +323,12 @@ def test_rows_lag_behind_writes(sandbox: Sandbox, control: Control, position: st
     make_vault(sandbox)
     add(sandbox, "Microsoft.Sql/servers", "other0", {"keyId": "2"})
     control.advance(300)
-    assert rows(sandbox, "union batchresources | order by id asc") == before
+    assert rows(sandbox, ALL) == before
     # Reads of Resource Manager do not lag.
     assert batch(sandbox, "GET", "account1").json()["tags"] == {"number": "2"}
 
     control.advance(600)
-    after = rows(sandbox, "union batchresources | order by id asc")
+    after = rows(sandbox, ALL)
     if shown_after is None:
         assert after == before
         return
@@ -427,7 +427,29 @@ TABLES: dict[str, list[Row]] = {
     ],
 )
 def test_queries(query: str, ids: str) -> None:
-    assert "".join(row["id"] for row in read(query or "elasticsanresources").run(TABLES.__getitem__)) == ids
+    assert (
+        "".join(row["id"] for row in read(query or "elasticsanresources", any_union=True).run(TABLES.__getitem__))
+        == ids
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("resources | union resources", "123123"),
+        ("union resourcecontainers", "1235"),
+        ("resourcecontainers | union (resources | where id == '2')", "52"),
+        ("resources | union batchresources", ""),
+        ("batchresources | union resourcecontainers", ""),
+        ("resources | union resourcecontainers, resources", ""),
+    ],
+)
+def test_documented_unions(query: str, ids: str) -> None:
+    if ids:
+        assert "".join(row["id"] for row in read(query).run(TABLES.__getitem__)) == ids
+    else:
+        with pytest.raises(BadQuery):
+            read(query)
 
 
 @pytest.mark.parametrize(
@@ -463,7 +485,7 @@ def test_queries(query: str, ids: str) -> None:
 )
 def test_other_queries_are_refused(query: str, code: str, position: tuple[int, int] | None) -> None:
     with pytest.raises(BadQuery) as raised:
-        read(query)
+        read(query, any_union=True)
 
     detail = raised.value.detail
     assert detail["code"] == code

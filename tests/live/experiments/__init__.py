@@ -31,6 +31,7 @@ NOT_ASKED = {
     "graph_no_scope": "It needs a second caller without any role. The caller of the experiments has roles.",
     "graph_subscription_row": "It needs a second caller who can read one resource group only.",
     "perimeter": "The rules of a network security perimeter belong to its owner.",
+    "graph_union": "No experiment queries Resource Graph yet.",
     **dict.fromkeys(
         (
             "permission_model_delay",

@@ -30,6 +30,8 @@ _NAMES = (
 COLUMNS = {name: "object" if name in _OBJECTS else "string" for name in _NAMES}
 # https://learn.microsoft.com/azure/governance/resource-graph/concepts/query-language#supported-tabulartop-level-operators
 MOST_UNION_LEGS = 3
+# The only tables that `union` combines by documentation.
+_COMBINED = {"resources", "resourcecontainers"}
 DEEPEST = 64
 # What the recorded ParserFailure has, whatever is missing.
 _EXPECTED = "Ǐ"
@@ -91,9 +93,9 @@ class Query:
         return [{name: row.get(name) for name in self.columns} for row in rows]
 
 
-def read(text: str) -> Query:
-    """Parse a query. Raises BadQuery."""
-    parser = _Parser(text)
+def read(text: str, *, any_union: bool = False) -> Query:
+    """Parse a query. `any_union`: `union` can combine any tables. Raises BadQuery."""
+    parser = _Parser(text, any_union=any_union)
     query = parser.query()
     if parser.next.kind != "end":
         parser.fail()
@@ -144,8 +146,9 @@ _FUNCTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
 
 
 class _Parser:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, any_union: bool) -> None:
         self._text = text
+        self._any_union = any_union
         self._tokens = [*self._split(), *[_Token("end", "<EOF>", len(text))] * 2]
         self._at = 0
         self._legs = 0
@@ -221,7 +224,7 @@ class _Parser:
     def _table(self) -> str:
         name = self._word()
         if name.lower() not in TABLES:
-            raise BadQuery("DisallowedLogicalTableName", f"Table {name} is invalid, unsupported or disallowed.")
+            raise _disallowed(name)
         return name.lower()
 
     def _operator(self, query: Query) -> None:
@@ -299,9 +302,9 @@ class _Parser:
         query.steps.append(lambda rows, _tables: rows[:most])
 
     def _union(self, query: Query) -> None:
-        columns, legs = query.columns, [self._leg()]
-        while self._skip(","):
-            legs.append(self._leg())
+        columns, legs = query.columns, [self._leg(query)]
+        while self._any_union and self._skip(","):
+            legs.append(self._leg(query))
 
         def union(rows: list[Row], tables: Tables) -> list[Row]:
             return rows + [row for leg in legs for row in leg.run(tables)]
@@ -311,14 +314,17 @@ class _Parser:
             columns = {**columns, **leg.columns}
         query.columns, query.is_ordered = columns, False
 
-    def _leg(self) -> Query:
+    def _leg(self, query: Query) -> Query:
         self._legs += 1
         if self._legs > MOST_UNION_LEGS:
             raise _not_here(f"A query with more than {MOST_UNION_LEGS} union legs")
-        if not self._skip("("):
-            return Query(self._table())
-        leg = self.query()
-        self._need(")")
+        if self._skip("("):
+            leg = self.query()
+            self._need(")")
+        else:
+            leg = Query(self._table())
+        if not self._any_union and leg.table != query.table and {leg.table, query.table} != _COMBINED:
+            raise _disallowed(leg.table)
         return leg
 
     _OPERATORS: ClassVar[dict[str, Callable[[_Parser, Query], None]]] = {
@@ -453,6 +459,10 @@ def _computed(made: dict[str, _Expression], row: Row) -> Row:
 
 def _sorted(rows: list[Row], name: str, is_ascending: bool) -> list[Row]:
     return sorted(rows, key=lambda row: text_of(row.get(name)), reverse=not is_ascending)
+
+
+def _disallowed(table: str) -> BadQuery:
+    return BadQuery("DisallowedLogicalTableName", f"Table {table} is invalid, unsupported or disallowed.")
 
 
 def _not_here(what: str) -> BadQuery:

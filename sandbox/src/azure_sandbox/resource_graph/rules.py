@@ -117,7 +117,7 @@ class ResourceGraph:
     def page(self, principal: Principal, request: Request) -> Page:
         """One page of the rows that the caller may read; other rows are missing. Raises Refused."""
         try:
-            query = read(request.query)
+            query = read(request.query, any_union=self.world.behavior.graph_union == "any")
         except BadQuery as problem:
             raise errors.invalid_query(problem.detail) from problem
         searched = self._searched(principal, request.subscriptions)

@@ -84,6 +84,9 @@ class Behavior:
     # To whom Resource Graph shows the row of a subscription: to a caller with a role at any scope in it, or only to a
     # caller who may read the subscription itself.
     graph_subscription_row: str = _switch("any_role", "reader")
+    # The tables that `union` combines in a query of Resource Graph: `resources` and `resourcecontainers` only, as its
+    # documentation says, or any.
+    graph_union: str = _switch("documented", "any")
     # The resources that have a ReadOnly lock; `deletions`: accounts and vaults have a CanNotDelete lock. There are no
     # locks and no denying policies by default, because nearly all requests would fail.
     resource_lock: str = _switch("none", "accounts", "vaults", "deletions")
