@@ -25,6 +25,7 @@ from azure_sandbox.key_vault_keys import documents as key_documents
 from azure_sandbox.key_vault_keys import http as key_vault_keys
 from azure_sandbox.key_vault_keys.material import base64url
 from azure_sandbox.managed_identity import http as managed_identity
+from azure_sandbox.monitor import http as monitor
 from azure_sandbox.policy_insights import http as policy_insights
 from azure_sandbox.resource_graph import http as resource_graph
 from azure_sandbox.resource_manager import http as resource_manager
@@ -47,6 +48,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "account": ("account1", "account2", "newaccount"),
     "vault": ("vault-one", "vault-two", "vault-gone", "vault-new"),
     "identity": ("identity1", "identity-new"),
+    "workspace": ("workspace1", "workspace-new"),
     "location": ("westeurope", "West Europe"),
     "operation": ("add", "replace", "remove", "@operation@"),
     "name": (NEW_GUID, GUID, OTHER_GUID, "pool1"),
@@ -198,6 +200,25 @@ BODIES: dict[str, tuple[Any, ...]] = {
             }
         },
     ),
+    "PUT /diagnosticSettings/{name}": (
+        {
+            "properties": {
+                "workspaceId": f"/{GROUP}/providers/Microsoft.OperationalInsights/workspaces/workspace1",
+                "logs": [{"categoryGroup": "audit", "enabled": True}],
+                "logAnalyticsDestinationType": "Dedicated",
+            }
+        },
+    ),
+    "PUT /workspaces/{workspace}": (
+        {
+            "location": "westeurope",
+            "tags": {"a": "b"},
+            "properties": {
+                "retentionInDays": 30,
+                "features": {"enableLogAccessUsingOnlyResourcePermissions": False},
+            },
+        },
+    ),
     "PUT /policyExemptions/{name}": (
         {
             "properties": {
@@ -262,6 +283,8 @@ VERSIONS = {
     "Microsoft.KeyVault": NEW,
     "Microsoft.ManagedIdentity": "2023-01-31",
     "Microsoft.Authorization": "2022-04-01",
+    "Microsoft.Insights": "2021-05-01-preview",
+    "Microsoft.OperationalInsights": "2023-09-01",
     "Microsoft.PolicyInsights": "2024-10-01",
     "Microsoft.ResourceGraph": "2024-04-01",
 }
@@ -275,6 +298,7 @@ MANAGEMENT = Plane(
     MANAGEMENT_HOST,
     (
         *resource_manager.PUBLIC_ROUTES,
+        *monitor.WORKSPACE_ROUTES,
         *(
             route
             for module in (
@@ -283,6 +307,7 @@ MANAGEMENT = Plane(
                 key_vault,
                 authorization,
                 managed_identity,
+                monitor,
                 policy_insights,
                 resource_graph,
             )

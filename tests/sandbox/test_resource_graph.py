@@ -16,8 +16,9 @@ from batch_calls import batch, create, user_assigned_identity
 from key_vault_calls import make_vault
 from sandbox_client import Control, Sandbox
 
-from azure_sandbox.resource_graph.query import BadQuery, Row, read
+from azure_sandbox.resource_graph.query import BadQuery, read
 from azure_sandbox.resource_graph.rules import QUERIES
+from azure_sandbox.shared.kql import Row
 
 VERSION = "2024-04-01"
 KEY = "https://vault-one.vault.azure.net/keys/key1"
@@ -434,6 +435,20 @@ def test_queries(query: str, ids: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("summarize count() by type", [("a/b", 1), ("a/c", 2)]),
+        ("where id != '1' | summarize last = max(id), min(name) by type", [("a/c", "3", "Two")]),
+        ("elasticsanresources | summarize n = count()", [(0,)]),
+        ("elasticsanresources | summarize n = count() by type", []),
+    ],
+)
+def test_aggregates(query: str, expected: list[tuple[object, ...]]) -> None:
+    found = [tuple(row.values()) for row in read(query).run(TABLES.__getitem__)]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
     ("query", "ids"),
     [
         ("resources | union resources", "123123"),
@@ -471,7 +486,9 @@ def test_documented_unions(query: str, ids: str) -> None:
         ("project Name", "SemanticError", None),
         ("distinct other", "SemanticError", None),
         ("project id | order by name", "SemanticError", None),
-        ("resources | summarize count()", "NotInSandbox", None),
+        ("resources | join resources", "NotInSandbox", None),
+        ("summarize max(properties)", "NotInSandbox", None),
+        ("resources | summarize n = avg(id)", "NotInSandbox", None),
         ("resources | union kind=inner batchresources", "DisallowedLogicalTableName", None),
         ("where name matches 'a'", "NotInSandbox", None),
         ("where name has 'a'", "NotInSandbox", None),

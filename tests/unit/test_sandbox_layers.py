@@ -26,6 +26,7 @@ SERVICES = [
     "policy_insights",
     "managed_identity",
     "event_grid",
+    "monitor",
     "key_vault",
     "key_vault_keys",
     "batch",

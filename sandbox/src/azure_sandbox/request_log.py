@@ -40,6 +40,8 @@ READING_POSTS = frozenset(
         "backup",
         "release",
         "checkpolicyrestrictions",
+        # A query of logs
+        "logs",
         # A query of Resource Graph
         "resources",
     }

@@ -30,6 +30,9 @@ NOT_ASKED = {
     "graph_lag": "No experiment queries Resource Graph yet.",
     "graph_no_scope": "It needs a second caller without any role. The caller of the experiments has roles.",
     "graph_subscription_row": "It needs a second caller who can read one resource group only.",
+    **dict.fromkeys(
+        ("log_batch", "log_delay", "log_identity", "log_start"), "No experiment reads the logs of a vault yet."
+    ),
     "perimeter": "The rules of a network security perimeter belong to its owner.",
     "graph_union": "No experiment queries Resource Graph yet.",
     **dict.fromkeys(

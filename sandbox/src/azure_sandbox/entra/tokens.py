@@ -156,7 +156,13 @@ def _verify(pem: bytes, token: str) -> Mapping[str, Any]:
 
 
 # Every tenant has these audiences, although the sandbox does not emulate the services.
-OTHER_AUDIENCES = ("https://graph.microsoft.com", "https://graph.windows.net", "https://batch.core.windows.net")
+LOG_ANALYTICS = "https://api.loganalytics.io"
+OTHER_AUDIENCES = (
+    "https://graph.microsoft.com",
+    "https://graph.windows.net",
+    "https://batch.core.windows.net",
+    LOG_ANALYTICS,
+)
 
 
 def is_audience(resource: str, cloud: Cloud | None) -> bool:

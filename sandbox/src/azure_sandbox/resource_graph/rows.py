@@ -17,10 +17,12 @@ from ..key_vault import documents as key_vault
 from ..key_vault.rules import Vaults
 from ..managed_identity.rules import TYPE as IDENTITY
 from ..managed_identity.rules import Identities
+from ..monitor.rules import Monitor
 from ..resource_manager.rules import Resources, Subscription
 from ..shared import world as shared
+from ..shared.kql import Row
 from ..shared.resource import tidy_location
-from .query import COLUMNS, Row
+from .query import COLUMNS
 
 _SUBSCRIPTIONS = "Microsoft.Resources/subscriptions"
 _GROUPS = f"{_SUBSCRIPTIONS}/resourceGroups"
@@ -44,6 +46,7 @@ class World(shared.World, Protocol):
     authorization: Authorization
     batch: BatchAccounts
     identities: Identities
+    monitor: Monitor
     resources: Resources
     vaults: Vaults
 
@@ -72,6 +75,8 @@ def resources(world: World, subscription: Subscription) -> Iterator[Row]:
     for one in world.identities.list(subscription.id):
         described = {"id": one.id, "name": one.name, "type": IDENTITY, "location": one.location, "tags": one.tags}
         yield row(subscription, {**described, "properties": world.identities.properties(one.id)})
+    for workspace in world.monitor.contents(subscription.id):
+        yield row(subscription, {**workspace.document(), "properties": world.monitor.properties(workspace.id)})
 
 
 def pools(world: World, subscription: Subscription) -> Iterator[Row]:

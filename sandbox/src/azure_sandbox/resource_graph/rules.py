@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..resource_manager.rules import Resource, Subscription
+from ..shared.kql import Query, Row
 from ..shared.read_lag import ReadLag, graph_lag
 from ..shared.world import Principal
 from . import errors, rows
-from .query import BadQuery, Query, Row, read
+from .query import BadQuery, read
 from .rows import World
 
 # https://learn.microsoft.com/azure/governance/resource-graph/concepts/guidance-for-throttled-requests
@@ -117,7 +118,8 @@ class ResourceGraph:
     def page(self, principal: Principal, request: Request) -> Page:
         """One page of the rows that the caller may read; other rows are missing. Raises Refused."""
         try:
-            query = read(request.query, any_union=self.world.behavior.graph_union == "any")
+            any_union = self.world.behavior.graph_union == "any"
+            query = read(request.query, any_union=any_union, now=self.world.clock.time())
         except BadQuery as problem:
             raise errors.invalid_query(problem.detail) from problem
         searched = self._searched(principal, request.subscriptions)
