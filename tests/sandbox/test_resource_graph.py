@@ -102,6 +102,17 @@ def test_one_query_finds_all_users_of_a_vault(sandbox: Sandbox, users: list[str]
         assert row["properties"] in OTHERS.values()
 
 
+def test_one_query_has_the_users_and_the_subscriptions(sandbox: Sandbox, users: list[str]) -> None:
+    second = sandbox.control.call("POST", "/subscriptions", {"name": "second"}, 201)["subscription_id"]
+    query = USERS.replace("| order by id asc", f"| union ({SUBSCRIPTIONS}) | order by id asc")
+
+    found = rows(sandbox, query)
+
+    without_type = [row["subscriptionId"] for row in found if row["type"] is None]
+    assert sorted(without_type) == sorted([sandbox.subscription_id, second])
+    assert [row["type"] for row in found if row["type"] is not None] == users
+
+
 DISK_KEY = {
     "deploymentConfiguration": {"virtualMachineConfiguration": {"diskEncryptionConfiguration": {"targets": []}}}
 }
