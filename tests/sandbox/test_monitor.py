@@ -392,6 +392,8 @@ TABLES: dict[str, list[dict[str, Any]]] = {
         ("A | where n < 3", [1]),
         ("A | where n >= 1 and n <= 20", [1, 20]),
         ("A | where n > 3 or toint(o.x) == 5", [1, 20]),
+        ("A | where isnotempty(n) | order by n desc", [20, 1]),
+        ("union A, B | where isnotempty(n) | order by n asc", [1, 3, 20]),
         ("union A, B | where n < 20", [1, 3]),
         ("union isfuzzy=true (A | where n == 1), (Missing | where x == (1)), Other, B", [1, 3]),
         ("union isfuzzy=false A, B | where n == 3", [3]),

@@ -149,6 +149,11 @@ def _alike(one: Any, other: Any) -> bool:
     return text_of(one).lower() == text_of(other).lower()
 
 
+def _rank(value: Any) -> tuple[float, str]:
+    """Numbers are sorted before texts."""
+    return (value, "") if isinstance(value, (int, float)) else (float("inf"), text_of(value))
+
+
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "==": _same,
     "!=": lambda one, other: not _same(one, other),
@@ -182,8 +187,8 @@ _FUNCTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
 # The type of the result (empty: that of the argument), and the function.
 _AGGREGATES: dict[str, tuple[str, Callable[[list[Any]], Any]]] = {
     "count": ("integer", len),
-    "max": ("", lambda values: max((one for one in values if one is not None), default=None)),
-    "min": ("", lambda values: min((one for one in values if one is not None), default=None)),
+    "max": ("", lambda values: max((one for one in values if one is not None), key=_rank, default=None)),
+    "min": ("", lambda values: min((one for one in values if one is not None), key=_rank, default=None)),
 }
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
@@ -596,4 +601,4 @@ def _computed(made: dict[str, _Expression], row: Row) -> Row:
 
 
 def _sorted(rows: list[Row], name: str, is_ascending: bool) -> list[Row]:
-    return sorted(rows, key=lambda row: text_of(row.get(name)), reverse=not is_ascending)
+    return sorted(rows, key=lambda row: _rank(row.get(name)), reverse=not is_ascending)
