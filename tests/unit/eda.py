@@ -102,6 +102,7 @@ def certificate(folder: Path, password: bytes | None = None) -> tuple[str, str]:
 @dataclass
 class Webhook:
     url: str
+    port: int
     queue: asyncio.Queue[Any]
     session: aiohttp.ClientSession
 
@@ -128,26 +129,36 @@ def free_port() -> int:
         return port
 
 
+async def is_listening(port: int) -> bool:
+    try:
+        _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
 @contextlib.asynccontextmanager
-async def webhook(queue: asyncio.Queue[Any] | None = None, **args: Any) -> AsyncIterator[Webhook]:
-    """The event source, running on a loopback address, by default with SECRET."""
+async def webhook(
+    queue: asyncio.Queue[Any] | None = None, seconds: float | None = None, **args: Any
+) -> AsyncIterator[Webhook]:
+    """The event source, running on a loopback address, by default with SECRET. `seconds` limits each connection."""
     port = free_port()
     queue = queue or asyncio.Queue()
     authenticated = {"secret", "token_audience", "allow_unauthenticated"} & set(args)
     options = {"host": "127.0.0.1", "port": port, **({} if authenticated else {"secret": SECRET}), **args}
-    running = asyncio.create_task(plugin("event_source", "event_grid")["main"](queue, options))
+    main = plugin("event_source", "event_grid")["main"]
+    if seconds:
+        main.__globals__["CONNECTION_SECONDS"] = seconds
+    running = asyncio.create_task(main(queue, options))
     try:
-        while True:
+        while not await is_listening(port):
             if running.done():
                 running.result()
-            with contextlib.suppress(OSError):
-                _reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.close()
-                break
             await asyncio.sleep(0.01)
         scheme = "https" if args.get("certfile") else "http"
         async with aiohttp.ClientSession() as session:
-            yield Webhook(f"{scheme}://127.0.0.1:{port}", queue, session)
+            yield Webhook(f"{scheme}://127.0.0.1:{port}", port, queue, session)
     finally:
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):

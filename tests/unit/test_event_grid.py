@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
 import json
 import logging
 import ssl
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -21,7 +24,18 @@ import pytest
 import yaml
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
-from eda import SECRET, Webhook, certificate, cloud_event, event, free_port, plugin, webhook
+from eda import (
+    PLUGINS,
+    SECRET,
+    Webhook,
+    certificate,
+    cloud_event,
+    event,
+    free_port,
+    is_listening,
+    plugin,
+    webhook,
+)
 
 TENANT = "99999999-8888-7777-6666-555555555555"
 EVENT_GRID = "4962773b-9cdb-44cf-a8bf-237846a00ab7"
@@ -163,6 +177,15 @@ def test_a_body_that_is_too_large_is_refused() -> None:
     during(use)
 
 
+@pytest.mark.parametrize("body", [gzip.compress(json.dumps(event()).encode()), b"not compressed"])
+def test_a_compressed_body_is_refused(body: bytes) -> None:
+    async def use(running: Webhook) -> None:
+        assert await running.post(body, headers={"Content-Encoding": "gzip"}) == (400, "The body is not JSON.")
+        assert await running.events(0) == []
+
+    during(use)
+
+
 def test_a_full_queue_makes_event_grid_repeat_the_request() -> None:
     """As in ansible-rulebook, the queue of the rules has one place."""
 
@@ -178,6 +201,109 @@ def test_a_full_queue_makes_event_grid_repeat_the_request() -> None:
         assert (await running.post(batch))[0] == 200
 
     during(use, queue=asyncio.Queue(1))
+
+
+# Connections without a request or without the secret
+
+
+REQUEST = b"POST / HTTP/1.1\r\nHost: a\r\n"
+AUTHENTICATED = REQUEST + f"X-Event-Secret: {SECRET}\r\nContent-Length: 100\r\n\r\n".encode()
+# The beginning of a TLS record of 512 bytes with a ClientHello.
+CLIENT_HELLO = b"\x16\x03\x01\x02\x00\x01"
+
+
+@pytest.mark.parametrize(
+    ("tls", "sent"),
+    [(True, b""), (True, REQUEST), (True, AUTHENTICATED + b"[{"), (False, b""), (False, CLIENT_HELLO)],
+    ids=["no-request", "headers", "body", "no-handshake", "handshake"],
+)
+def test_a_connection_that_does_not_end_is_closed(tmp_path: Path, tls: bool, sent: bytes) -> None:
+    certfile, keyfile = certificate(tmp_path)
+    trusted = ssl.create_default_context(cafile=certfile) if tls else None
+
+    async def use(running: Webhook) -> None:
+        # On a slow machine, the handshake itself may take too long.
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(20):
+                reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=trusted)
+                writer.write(sent)
+                assert await reader.read() == b""
+
+    during(use, certfile=certfile, keyfile=keyfile, seconds=1)
+
+
+def test_a_connection_ends_with_its_response() -> None:
+    async def use(running: Webhook) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(REQUEST + b"Content-Length: 2\r\n\r\n[]" + REQUEST)
+        responses = await asyncio.wait_for(reader.read(), 20)
+        assert responses.startswith(b"HTTP/1.1 401 ")
+        assert responses.count(b"HTTP/1.1") == responses.count(b"Connection: close") == 1
+
+    during(use)
+
+
+def test_a_large_body_without_the_secret_is_refused() -> None:
+    async def use(running: Webhook) -> None:
+        headers = {"aeg-event-type": "SubscriptionValidation"}
+        large = [{**VALIDATION, "subject": "x" * 20_000}]
+        assert (await running.post(large, headers=headers, secret=None))[0] == 413
+        assert (await running.post(large, headers=headers))[0] == 200
+
+    during(use)
+
+
+# The event source with fewer files than connections are opened. Its queue prints the ids of the events.
+FEW_FILES = """
+import asyncio, json, resource, runpy, sys
+
+class Printing(asyncio.Queue):
+    async def put(self, item):
+        print(item["payload"]["id"], flush=True)
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+asyncio.run(runpy.run_path(sys.argv[1])["main"](Printing(), json.loads(sys.argv[2])))
+"""
+
+
+@pytest.mark.parametrize("completes_handshake", [True, False])
+def test_events_are_accepted_while_strangers_hold_connections(tmp_path: Path, completes_handshake: bool) -> None:
+    certfile, keyfile = certificate(tmp_path)
+    trusted = ssl.create_default_context(cafile=certfile)
+    port = free_port()
+    options = {"host": "127.0.0.1", "port": port, "certfile": certfile, "keyfile": keyfile, "secret": SECRET}
+    source = PLUGINS / "event_source" / "event_grid.py"
+
+    async def stranger() -> asyncio.StreamWriter:
+        _reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusted if completes_handshake else None)
+        if not completes_handshake:
+            writer.write(CLIENT_HELLO)
+        return writer
+
+    async def scenario() -> None:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", FEW_FILES, str(source), json.dumps(options)), stdout=asyncio.subprocess.PIPE
+        )
+        running = Webhook(f"https://127.0.0.1:{port}", port, asyncio.Queue(), aiohttp.ClientSession())
+        held = []
+        try:
+            # Less than the time after which asyncio ends a handshake.
+            async with asyncio.timeout(40), running.session:
+                while not await is_listening(port):
+                    await asyncio.sleep(0.1)
+                for number in range(400):
+                    held.append(await stranger())
+                    if number % 50 == 49:
+                        assert (await running.post(event(id=str(number)), ssl=trusted))[0] == 200
+                        assert process.stdout
+                        assert await process.stdout.readline() == f"{number}\n".encode()
+        finally:
+            process.kill()
+            await process.wait()
+            for writer in held:
+                writer.close()
+
+    asyncio.run(scenario())
 
 
 # Secrets

@@ -15,11 +15,13 @@ description:
     validation event. In the CloudEvents schema, the handshake is an OPTIONS request.
   - Each event of a request is one event of the rulebook, with the keys C(payload) and C(meta). C(payload) is the event
     as Event Grid sent it. C(meta.endpoint) is the path of the request, C(meta.headers) has the headers of Event Grid.
-  - A request with a wrong secret or token gets status 401, and a body that contains no event gets status 400. Event
-    Grid does not repeat such requests. If too many events wait for the rules, or a token cannot be checked now, a
-    request gets status 503, and Event Grid repeats the request later.
+  - A request with a wrong secret or token gets status 401, and a body that contains no event or is compressed gets
+    status 400. Event Grid does not repeat such requests. If too many events wait for the rules, or a token cannot be
+    checked now, a request gets status 503, and Event Grid repeats the request later.
   - The secret, the token and the query of a request are never part of an event or a log message.
   - A handshake without a secret or token is completed too, because a handshake delivers no event.
+  - Anybody can open connections. Therefore a connection ends after one response, and after 30 seconds in any case. The
+    webhook keeps at most 200 connections open. If there are more, it closes the oldest one.
 requirements:
   - aiohttp
   - PyJWT with cryptography, for O(token_audience)
@@ -108,10 +110,12 @@ EXAMPLES = r"""
 """
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import json
 import logging
+import socket
 import ssl
 import time
 from collections.abc import Mapping
@@ -125,6 +129,12 @@ logger = logging.getLogger(__name__)
 
 # Event Grid sends at most 1 MB in a request.
 MAX_BODY_BYTES = 2 * 1024 * 1024
+# A handshake has a single event, which Microsoft documents with less than 1 kB.
+MAX_HANDSHAKE_BYTES = 16 * 1024
+# Event Grid waits at most 30 seconds for a response.
+CONNECTION_SECONDS = 30
+# Each connection needs a file, of usually 1024, and with TLS about 0.3 MB.
+MAX_CONNECTIONS = 200
 # Event Grid sends at most 5000 events in a request.
 MAX_WAITING_EVENTS = 10_000
 MIN_SECRET_LENGTH = 16
@@ -176,14 +186,19 @@ async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
     webhook = _Webhook(waiting, _authentication(settings))
     application.router.add_post("/{path:.*}", webhook.receive)
     application.router.add_route("OPTIONS", "/{path:.*}", webhook.allow)
-    # The access log would contain the query.
-    runner = web.AppRunner(application, access_log=None)
+    application.on_response_prepare.append(_end_connection)
+    runner = web.AppRunner(application)
     await runner.setup()
+    tasks: list[asyncio.Task[None]] = []
     try:
-        await web.TCPSite(runner, settings.host, settings.port, ssl_context=tls).start()
+        assert runner.server is not None
+        connections = _Connections(runner.server, tls)
+        tasks += [asyncio.create_task(connections.accept(one)) for one in _listeners(settings.host, settings.port)]
         while True:
             await queue.put(await waiting.get())
     finally:
+        for task in tasks:
+            task.cancel()
         await runner.cleanup()
 
 
@@ -267,6 +282,97 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
             f"The certificate in {files} cannot be loaded: {error}. Check certfile, keyfile and password."
         ) from None
     return context
+
+
+# Connections
+
+
+def _listeners(host: str, port: int) -> list[socket.socket]:
+    """A listening socket for each address of the host."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listeners = [socket.create_server(address[:2], family=family, backlog=128) for family, _, _, _, address in found]
+    for listener in listeners:
+        listener.setblocking(False)
+    return listeners
+
+
+class _Connection(web.RequestHandler):
+    """The HTTP protocol of a connection, which also knows whether the connection was closed."""
+
+    def __init__(self, server: web.Server) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            # The log would contain the query.
+            access_log=None,  # type: ignore[arg-type]
+            # aiohttp would decompress the body of a request without the secret too, which takes much longer than
+            # sending the body.
+            auto_decompress=False,
+        )
+        self.closed = asyncio.Event()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.closed.set()
+
+
+class _Connections:
+    """Accepts connections, and limits their number and their duration.
+
+    asyncio limits no number of connections, and aiohttp limits no time of headers and bodies. If there are too many
+    connections, the oldest one is closed. The connection of a sender that has the secret is too short to become the
+    oldest one.
+    """
+
+    def __init__(self, server: web.Server, tls: ssl.SSLContext | None) -> None:
+        self._server = server
+        self._tls = tls
+        # The tasks of the open connections, the oldest first.
+        self._open: dict[asyncio.Task[None], None] = {}
+
+    async def accept(self, listener: socket.socket) -> None:
+        """Accept the connections of a listening socket until the source ends."""
+        try:
+            while True:
+                try:
+                    connection, _peer = await asyncio.get_running_loop().sock_accept(listener)
+                except OSError as error:
+                    logger.warning("A connection cannot be accepted: %s", error)
+                    await asyncio.sleep(1)
+                    continue
+                if len(self._open) >= MAX_CONNECTIONS:
+                    self._end(next(iter(self._open)))
+                task = asyncio.create_task(self._serve(connection))
+                self._open[task] = None
+                task.add_done_callback(lambda ended: self._open.pop(ended, None))
+                # If connections wait, sock_accept returns at once. Other tasks must run too.
+                await asyncio.sleep(0)
+        finally:
+            listener.close()
+            for task in [*self._open]:
+                self._end(task)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        del self._open[task]
+        task.cancel()
+
+    async def _serve(self, connection: socket.socket) -> None:
+        """Serve a connection until one end or the time limit closes it."""
+        protocol = _Connection(self._server)
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(CONNECTION_SECONDS):
+                transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: protocol, connection, ssl=self._tls
+                )
+                try:
+                    await protocol.closed.wait()
+                finally:
+                    transport.abort()
+
+
+async def _end_connection(_request: web.Request, response: web.StreamResponse) -> None:
+    response.force_close()
+    response.headers["Connection"] = "close"
 
 
 # Authentication
@@ -414,7 +520,8 @@ class _Webhook:
         if missing and request.headers.get("aeg-event-type") != "SubscriptionValidation":
             return _refusal(request, 401, missing)
         try:
-            events = _events(await request.read())
+            bounded = request.clone(client_max_size=MAX_HANDSHAKE_BYTES) if missing else request
+            events = _events(await bounded.read())
         except ValueError as reason:
             return _refusal(request, 400, str(reason))
         if len(events) == 1 and _text(events[0], "eventType").lower() == VALIDATION.lower():
