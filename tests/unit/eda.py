@@ -115,10 +115,13 @@ class Webhook:
             return response.status, await response.text()
 
     async def events(self, count: int) -> list[Any]:
-        """The next events of the rulebook. There must be no more."""
-        found = [await asyncio.wait_for(self.queue.get(), 5) for _number in range(count)]
+        """The next events that the rulebook receives. There must be no more."""
+        found: list[Any] = []
+        while len(found) < count:
+            found += (await asyncio.wait_for(self.queue.get(), 5))["payload"]
         await asyncio.sleep(0.05)
         assert self.queue.empty()
+        assert len(found) == count
         return found
 
 
@@ -140,16 +143,15 @@ async def is_listening(port: int) -> bool:
 
 @contextlib.asynccontextmanager
 async def webhook(
-    queue: asyncio.Queue[Any] | None = None, seconds: float | None = None, **args: Any
+    queue: asyncio.Queue[Any] | None = None, limits: dict[str, float] | None = None, **args: Any
 ) -> AsyncIterator[Webhook]:
-    """The event source, running on a loopback address, by default with SECRET. `seconds` limits each connection."""
+    """The event source, running on a loopback address, by default with SECRET. It does not wait for further events."""
     port = free_port()
     queue = queue or asyncio.Queue()
     authenticated = {"secret", "token_audience", "allow_unauthenticated"} & set(args)
     options = {"host": "127.0.0.1", "port": port, **({} if authenticated else {"secret": SECRET}), **args}
     main = plugin("event_source", "event_grid")["main"]
-    if seconds:
-        main.__globals__["CONNECTION_SECONDS"] = seconds
+    main.__globals__.update({"QUIET_SECONDS": 0, **(limits or {})})
     running = asyncio.create_task(main(queue, options))
     try:
         while not await is_listening(port):

@@ -28,15 +28,21 @@ PLAIN = {
     "expires": "2019-05-28T22:21:42Z",
     "subscription": SUBSCRIPTION,
     "resource_group": "rg-keys",
-    "meta": {},
 }
 
 
 @pytest.fixture
 def main() -> Callable[[Any], Any]:
-    """The filter, with a new memory."""
+    """The filter, with a new memory. Returns the single event of an event of the rulebook."""
     function: Callable[[Any], Any] = plugin("event_filter", "key_vault")["main"]
-    return function
+
+    def single(given: Any) -> Any:
+        if not (found := function(given)):
+            return []
+        [only] = found["events"]
+        return only
+
+    return single
 
 
 def lower(one: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +79,7 @@ def test_both_schemas_in_all_forms_become_the_same_event(
 def test_events_of_all_sources_become_the_same_event(
     main: Callable[[Any], Any], wrap: Callable[[dict[str, Any]], Any]
 ) -> None:
-    assert main(wrap(event())) == {**PLAIN, "meta": {"endpoint": "/"}}
+    assert main(wrap(event())) == PLAIN
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,7 @@ def test_kinds_of_events_of_a_key(main: Callable[[Any], Any], what: str, kind: s
 def test_a_changed_policy_names_the_vault(main: Callable[[Any], Any], data: Any) -> None:
     found = main(event("VaultAccessPolicyChanged", data=data))
 
-    names = ("id", "time", "vault", "subscription", "resource_group", "meta")
+    names = ("id", "time", "vault", "subscription", "resource_group")
     assert found == {"kind": "access_policy_changed", **{name: PLAIN[name] for name in names}}
 
 
@@ -175,20 +181,28 @@ def test_the_memory_is_bounded(main: Callable[[Any], Any]) -> None:
     assert main(event(id="0")) == {**PLAIN, "id": "0"}
 
 
-def test_an_array_becomes_several_events_with_their_own_metadata(main: Callable[[Any], Any]) -> None:
+def test_the_events_of_an_array_become_one_event_for_each_kind() -> None:
     """ansible-rulebook adds a UUID to the metadata of each event, unless the metadata has one."""
-    source = {"payload": [event(id="1"), event("SecretExpired"), event(id="1"), event(id="2")], "meta": {"a": 1}}
+    main = plugin("event_filter", "key_vault")["main"]
+    data = {**DATA, "Id": DATA["Id"].replace("batch-cmk", "Other")}
+    same = [event(id="1"), event("SecretExpired"), event(id="1"), event(id="2")]
+    policy = event("VaultAccessPolicyChanged", id="3")
 
-    first, second = main(source)
+    first, second = main({"payload": [*same, policy, event(id="4", data=data)], "meta": {"a": 1}})
 
-    assert [first["id"], second["id"]] == ["1", "2"]
+    assert (first["kind"], first["hosts"]) == ("new_version", "key_kv_one__batch_cmk:key_kv_one__other")
+    assert [one["id"] for one in first["events"]] == ["1", "2", "4"]
+    assert (second["kind"], second["hosts"]) == ("access_policy_changed", "vault_kv_one")
     first["meta"]["uuid"] = "x"
     assert second["meta"] == {"a": 1}
 
 
-def test_an_event_cannot_limit_the_hosts_of_the_playbook(main: Callable[[Any], Any]) -> None:
+@pytest.mark.parametrize("place", ["payload", "body"])
+def test_an_event_cannot_limit_the_hosts_of_the_playbook(place: str) -> None:
     """ansible-rulebook limits a playbook to meta.hosts."""
-    assert main({"payload": event(), "meta": {"hosts": "other", "uuid": "x"}})["meta"] == {"uuid": "x"}
+    main = plugin("event_filter", "key_vault")["main"]
+
+    assert main({place: event(), "meta": {"hosts": "other", "uuid": "x"}})["meta"] == {"uuid": "x"}
 
 
 JSON = st.recursive(
@@ -211,5 +225,6 @@ def test_no_event_ends_the_source(one: Any, data: Any) -> None:
 def test_fields_are_documented() -> None:
     documented = yaml.safe_load(plugin("event_filter", "key_vault")["RETURN"])
 
-    assert documented.keys() == PLAIN.keys()
+    assert documented.keys() == plugin("event_filter", "key_vault")["main"](event()).keys()
+    assert documented["events"]["contains"].keys() == PLAIN.keys()
     assert set(documented["kind"]["choices"]) == set(plugin("event_filter", "key_vault")["KINDS"].values())

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
-short_description: Turn events of Azure Key Vault into plain events
+short_description: Turn events of Azure Key Vault into events for rules
 description:
-  - An event filter plugin of ansible-rulebook that turns each event of Azure Key Vault about a key or an access policy
-    into one plain event, and drops all other events. The fields are at the top level of the event, see RETURN.
+  - An event filter plugin of ansible-rulebook for the events of Azure Key Vault about a key or an access policy. All
+    other events are dropped.
+  - The events of an array become one event of the rulebook for each kind, so that one playbook runs for all of them.
+    See RETURN.
   - The filter accepts the Event Grid schema and the CloudEvents schema, single events and arrays. The events may be at
     the top level, below C(payload) (azbatch.cmk.event_grid, event streams of Ansible Automation Platform), or below
     C(body) (azure.azcollection.azure_service_bus and azure.azcollection.azure_event_hub).
@@ -37,41 +39,55 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-id:
-  description: Id of the event. Absent if the event has none.
-  type: str
 kind:
   description: What happened.
   type: str
   choices: [new_version, near_expiry, expired, access_policy_changed]
-time:
-  description: When the event happened, as Azure sent it. Absent if the event has no time.
+hosts:
+  description:
+    - Pattern of the hosts of the inventory azbatch.cmk.batch_accounts that the events concern. The hosts are the
+      accounts that use one of the keys, and for C(access_policy_changed) a key of one of the vaults.
   type: str
-vault:
-  description: Name of the vault.
-  type: str
-vault_url:
-  description: URL of the vault. Absent for C(access_policy_changed).
-  type: str
-key:
-  description: Name of the key. Absent for C(access_policy_changed).
-  type: str
-version:
-  description: Version of the key. Absent for C(access_policy_changed).
-  type: str
-key_identifier:
-  description: Key identifier without version. Absent for C(access_policy_changed).
-  type: str
-expires:
-  description: When the version expires, in UTC. Absent if the version does not expire.
-  type: str
-  sample: "2027-01-31T00:00:00Z"
-subscription:
-  description: Id of the vault's subscription. Absent if the event does not name the resource id of the vault.
-  type: str
-resource_group:
-  description: Name of the vault's resource group. Absent if the event does not name the resource id of the vault.
-  type: str
+  sample: key_kv_one__batch_cmk:key_kv_one__other
+events:
+  description: The events, at least one.
+  type: list
+  elements: dict
+  contains:
+    id:
+      description: Id of the event. Absent if the event has none.
+      type: str
+    kind:
+      description: As above.
+      type: str
+    time:
+      description: When the event happened, as Azure sent it. Absent if the event has no time.
+      type: str
+    vault:
+      description: Name of the vault.
+      type: str
+    vault_url:
+      description: URL of the vault. Absent for C(access_policy_changed).
+      type: str
+    key:
+      description: Name of the key. Absent for C(access_policy_changed).
+      type: str
+    version:
+      description: Version of the key. Absent for C(access_policy_changed).
+      type: str
+    key_identifier:
+      description: Key identifier without version. Absent for C(access_policy_changed).
+      type: str
+    expires:
+      description: When the version expires, in UTC. Absent if the version does not expire.
+      type: str
+      sample: "2027-01-31T00:00:00Z"
+    subscription:
+      description: Id of the vault's subscription. Absent if the event does not name the resource id of the vault.
+      type: str
+    resource_group:
+      description: Name of the vault's resource group. Absent if the event does not name the resource id of the vault.
+      type: str
 meta:
   description: The metadata of the source, without C(hosts), which would limit the hosts of the playbook.
   type: dict
@@ -114,16 +130,23 @@ _known: dict[tuple[str, str], None] = {}
 
 
 def main(event: Any) -> dict[str, Any] | list[dict[str, Any]]:
-    """Turn an event of a source into plain events.
+    """Combine the events in an event of a source, by their kind.
 
-    Returns one plain event, or a list of them if there are none or several. ansible-rulebook puts each item of a list
-    into the rules. Never raises an exception, because an exception would end the source.
+    Returns one event, or a list of them if there are none or several. ansible-rulebook puts each item of a list into
+    the rules. Never raises an exception, because an exception would end the source.
     """
     meta = event.get("meta") if isinstance(event, Mapping) else None
     passed = {name: value for name, value in meta.items() if name != "hosts"} if isinstance(meta, Mapping) else {}
-    # Each event gets its own meta, because ansible-rulebook adds a UUID to it.
-    plain = [{**one, "meta": dict(passed)} for one in map(_plain, _documents(event)) if one and _is_new(one)]
-    return plain[0] if len(plain) == 1 else plain
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for one in map(_plain, _documents(event)):
+        if one and _is_new(one):
+            kinds.setdefault(one["kind"], []).append(one)
+    combined = [
+        # Each event gets its own meta, because ansible-rulebook adds a UUID to it.
+        {"kind": kind, "hosts": ":".join(dict.fromkeys(map(_group, events))), "events": events, "meta": dict(passed)}
+        for kind, events in kinds.items()
+    ]
+    return combined[0] if len(combined) == 1 else combined
 
 
 def _documents(event: Any) -> Iterator[Mapping[str, Any]]:
@@ -167,6 +190,12 @@ def _plain(document: Mapping[str, Any]) -> dict[str, Any] | None:
     plain["id"] = _matching(_ID, _text(document, "id"))
     plain["time"] = _matching(_TIME, _text(document, "eventTime") or _text(document, "time"))
     return {name: value for name, value in plain.items() if value is not None}
+
+
+def _group(plain: Mapping[str, Any]) -> str:
+    """The group of the inventory with the accounts that use the key, or a key of the vault if the event has no key."""
+    group = f"key_{plain['vault']}__{plain['key']}" if "key" in plain else f"vault_{plain['vault']}"
+    return group.lower().replace("-", "_")
 
 
 def _is_new(plain: Mapping[str, Any]) -> bool:

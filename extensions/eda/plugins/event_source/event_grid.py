@@ -13,8 +13,9 @@ description:
   - An event source plugin of ansible-rulebook that receives events of Azure Event Grid through a webhook. It completes
     the handshake that Event Grid requires before it delivers events. In the Event Grid schema, the handshake is a
     validation event. In the CloudEvents schema, the handshake is an OPTIONS request.
-  - Each event of a request is one event of the rulebook, with the keys C(payload) and C(meta). C(payload) is the event
-    as Event Grid sent it. C(meta.endpoint) is the path of the request, C(meta.headers) has the headers of Event Grid.
+  - The events of a few seconds are one event of the rulebook, so that one playbook runs for all of them. Its key
+    C(payload) is a list of the events as Event Grid sent them. The list ends when no event has arrived for 2 seconds,
+    or after 10 seconds.
   - A request with a wrong secret or token gets status 401, and a body that contains no event or is compressed gets
     status 400. Event Grid does not repeat such requests. If too many events wait for the rules, or a token cannot be
     checked now, a request gets status 503, and Event Grid repeats the request later.
@@ -137,6 +138,9 @@ CONNECTION_SECONDS = 30
 MAX_CONNECTIONS = 200
 # Event Grid sends at most 5000 events in a request.
 MAX_WAITING_EVENTS = 10_000
+# Events that arrive together are one event of the rulebook. A script may cause an event every second.
+QUIET_SECONDS = 2
+COLLECT_SECONDS = 10
 MIN_SECRET_LENGTH = 16
 # The keys of a tenant are read again if a token names an unknown key, but not more often, because anybody can send such
 # tokens.
@@ -146,11 +150,6 @@ CLOCK_SKEW_SECONDS = 60
 RETRY_AFTER_SECONDS = 30
 
 VALIDATION = "Microsoft.EventGrid.SubscriptionValidationEvent"
-# Headers of Event Grid that events contain. Other headers may contain secrets, also of reverse proxies.
-PASSED_HEADERS = (
-    *("Content-Type", "aeg-event-type", "aeg-subscription-name", "aeg-delivery-count"),
-    *("aeg-data-version", "aeg-metadata-version", "aeg-output-event-id"),
-)
 
 
 @dataclass(frozen=True)
@@ -176,8 +175,8 @@ class Settings:
 async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
     """Receive events until the rulebook ends.
 
-    Puts a dictionary with `payload` and `meta` into the queue for each event. Raises ValueError with one line for each
-    wrong option.
+    Puts dictionaries with a list of events, `payload`, into the queue. Raises ValueError with one line for each wrong
+    option.
     """
     settings = checked(args)
     tls = _tls(settings)
@@ -195,11 +194,24 @@ async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
         connections = _Connections(runner.server, tls)
         tasks += [asyncio.create_task(connections.accept(one)) for one in _listeners(settings.host, settings.port)]
         while True:
-            await queue.put(await waiting.get())
+            await queue.put({"payload": await _collected(waiting)})
     finally:
         for task in tasks:
             task.cancel()
         await runner.cleanup()
+
+
+async def _collected(waiting: asyncio.Queue[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The next event, and those that arrive together with it."""
+    events = [await waiting.get()]
+    clock = asyncio.get_running_loop().time
+    end = clock() + COLLECT_SECONDS
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(QUIET_SECONDS) as limit:
+            while len(events) < MAX_WAITING_EVENTS:
+                events.append(await waiting.get())
+                limit.reschedule(min(clock() + QUIET_SECONDS, end))
+    return events
 
 
 def checked(args: Mapping[str, Any]) -> Settings:
@@ -534,10 +546,8 @@ class _Webhook:
         # A single request is always accepted if no other event waits.
         if not self._waiting.empty() and self._waiting.qsize() + len(events) > MAX_WAITING_EVENTS:
             return _later(request, f"{self._waiting.qsize()} events wait for the rules.")
-        headers = {name: request.headers[name] for name in PASSED_HEADERS if name in request.headers}
         for event in events:
-            meta = {"endpoint": request.path, "headers": dict(headers)}
-            self._waiting.put_nowait({"payload": event, "meta": meta})
+            self._waiting.put_nowait(event)
         return web.Response()
 
 
