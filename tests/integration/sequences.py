@@ -20,7 +20,7 @@ The line begins with positions of switches. Its steps are separated by semicolon
 - Instead of the number of a request, a moment of the simulator has the meaning of the request (`@lists_accounts`). It
   does not change if tasks send other requests.
 - `?checked`: the play runs in check mode first, which has to predict its tasks. `?again`: it runs a second time, and
-  must not change anything then.
+  must not change anything then. `?succeeds`: the same, and the play must not fail.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Play:
     # `@7`, `@r7` or empty: the first run that can proceed.
     order: str = ""
     events: tuple[Event, ...] = ()
-    # `?checked`, `?again` or empty.
+    # `?checked`, `?again`, `?succeeds` or empty.
     oracle: str = ""
 
     def __str__(self) -> str:
@@ -188,22 +188,27 @@ _SELDOM = [
     if name not in (*_ALWAYS, "resource_lock", "policy_denial", "perimeter", "retired_versions")
     for position in positions[1:]
 ]
-_MOVES = ["old"] * 4 + ["new"] * 4 + ["follow", "microsoft"]
+_MOVES = ["old"] * 4 + ["new"] * 4 + ["pin", "follow", "microsoft"]
 _REMOVALS = (
     *(["retire"] * 6 + ["retire_later"] * 2 + ["disable_kept"] * 3 + ["disable_kept_later", "disable", "delete_kept"]),
-    "revoke",
+    *("revoke", "delete_vault"),
 )
-_ROLES = ["rotate", "rotate", "switch", "revert", "provision", "recover"]
+_ROLES = (
+    *"rotate rotate rotate_by_age switch switch revert revert_deleting".split(),
+    *"provision provision_following recover".split(),
+)
 _MORE = ["info", "info", "version", "enable", "restore", "grant", "identity"]
-_WAITS = [0, 0, 0, 0, 3, 30, 70, 200, 7 * HOUR, 8 * DAY]
+_WAITS = [0, 0, 0, 0, 3, 30, 70, 200, 7 * HOUR, 8 * DAY, 8 * DAY, 91 * DAY]
 _TOOLS = ["move {} old({})"] * 4 + ["move {} new({})"] * 2 + ["visit {} old({})"] * 3 + ["pool {} old({})"] * 3
 _TOOLS += ["make_version {} ({})", "revert {} ({})"]
 _INCIDENTS = (
-    "firewall disable disable_all expire delete restore revoke close_vault delete_vault interrupt_access".split()
+    *"firewall disable disable_all expire expire_in_time delete restore revoke close_vault delete_vault".split(),
+    *("interrupt_access", "delete_account"),
 )
 _ENDS = ["killed", "killed", "interrupted", "folder gone"]
 _MOMENTS = "lists_accounts changes_version changes_version after_version moves confirms task2 task3 a1 a2".split()
 _KEYS = ["k1"] * 6 + ["k2"] * 2 + ["r1"] * 2 + ["n1"]
+_ACCOUNTS = [*[["a1", "a2"]] * 4, *[["a2", "a3"], ["a1", "a3"]] * 2, ["a1", "a4"], ["a3", "a5"]]
 _CALLERS = ["resource group only", "reader", "without pools", "without lists", "other"]
 
 
@@ -218,7 +223,7 @@ class Chances:
     def sequence(self) -> Sequence:
         chances = self._random
         self._key = chances.choice(_KEYS[:-1])
-        self._accounts = chances.choice([["a1", "a2"], ["a1", "a2"], ["a2", "a3"], ["a1", "a3"], ["a1", "a4"]])
+        self._accounts = chances.choice(_ACCOUNTS)
         switches = {name: chances.choice(positions) for name, positions in _ALWAYS.items()}
         if chances.random() < 0.25:
             switches.update([chances.choice(_SELDOM)])
@@ -235,9 +240,10 @@ class Chances:
 
     def _tool(self) -> Tool:
         chances = self._random
-        if chances.random() < 0.3:
-            return Tool(f"{chances.choice(_INCIDENTS)} {self._account()} ({self._some_key()})")
-        return Tool(self._change())
+        return Tool(self._incident() if chances.random() < 0.3 else self._change())
+
+    def _incident(self) -> str:
+        return f"{self._random.choice(_INCIDENTS)} {self._account()} ({self._some_key()})"
 
     def _change(self) -> str:
         return self._random.choice(_TOOLS).format(self._account(), self._some_key())
@@ -266,7 +272,8 @@ class Chances:
             what = chances.choice(self._faults) if chances.random() < 0.75 else chances.choice(_ENDS)
             events = [Event(what, self._at())]
         elif kind < 0.55:
-            events = [Event(f"tool {self._change()}", self._at())]
+            what = self._incident() if chances.random() < 0.2 else self._change()
+            events = [Event(f"tool {what}", self._at())]
         elif len(runs) == len(first.hosts) == 1:
             oracle = chances.choice(["", "?checked", "?again"])
         return Play(tuple(runs), order, tuple(events), oracle)

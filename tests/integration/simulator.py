@@ -46,7 +46,9 @@ from azure_sandbox.shared.behavior import POSITIONS
 from azure_sandbox.world import World as AzureWorld
 
 Result = dict[str, Any]
-NAMES = {"a1": "account1", "a2": "account2", "a3": "account3", "a4": "account4"}
+NAMES = {f"a{number}": f"account{number}" for number in range(1, 6)}
+# The accounts that have a user-assigned identity, or get one with their creation. a4 and a5 do not exist at first.
+WITH_USER_ASSIGNED = ("account3", "account5")
 KEYS = {"k1": FIRST_KEY, "k2": ("vault-one", "key2"), "r1": (RBAC_VAULT, "key1"), "n1": ("vault-new", "key1")}
 # After this time, in seconds, all changes of access are in effect.
 IN_EFFECT = 700
@@ -54,14 +56,28 @@ IN_EFFECT = 700
 SETTLED = 3600 + 1800
 MARGIN = 7 * DAY
 EARLY = 1.5
+# Reads of a run are cached for so many seconds.
+CACHED = 20
 _SLOW_SECONDS = 40
+# Azure is eventually consistent: the first reads do not find an existing resource.
+_FALSE_404 = {
+    "match": {"method": "GET", "path": r"/(batchAccounts|vaults)/[^/?]+(\?|$)"},
+    "answer": {"status": 404, "body": {"error": {"code": "ResourceNotFound", "message": "It was not found."}}},
+}
 _RETRY_LATE = {"answer": {"status": 429, "headers": {"Retry-After": "30"}, "body": {"error": {"code": "Busy"}}}}
 FAULTS: dict[str, dict[str, Any]] = {
     **DISTURBANCES,
     "slow": {"delay": _SLOW_SECONDS},
     "throttled for 30 s": _RETRY_LATE,
+    "false 404": _FALSE_404,
+    "two false 404s": {**_FALSE_404, "times": 2},
 }
-ENDS = ("killed", "interrupted", "folder gone")
+# Locks and policies that somebody adds during the play and removes after it.
+REFUSALS = {
+    f"{switch} {position}": {switch: position}
+    for switch in ("resource_lock", "policy_denial")
+    for position in POSITIONS[switch][1:]
+}
 # The run's principal may lack a right, so the play may fail again.
 _ALL_RIGHTS = (OWNER, "other")
 
@@ -75,6 +91,7 @@ MODULES: dict[str, tuple[str, Result]] = {
     "old": ("batch_encryption", {"previous_key": "any"}),
     "new": ("batch_encryption", {"previous_key": "any"}),
     "follow": ("batch_encryption", {"previous_key": "any", "version_mode": "follow"}),
+    "pin": ("batch_encryption", {"previous_key": "any", "version_mode": "pin"}),
     "microsoft": ("batch_encryption", {"key_source": "microsoft_batch"}),
     "info": ("batch_encryption_info", {}),
     "version": ("keyvault_cmk_key", {"new_version": True}),
@@ -89,6 +106,28 @@ MODULES: dict[str, tuple[str, Result]] = {
     "grant": ("keyvault_cmk_access", {}),
     "revoke": ("keyvault_cmk_access", {"state": "absent"}),
     "identity": ("batch_account_identity", {"adopt_existing": True}),
+    "delete_vault": ("keyvault_cmk_vault", {"state": "absent"}),
+}
+# The roles by the verbs of the sequences, with their variables besides the names of the resources.
+ROLES: dict[str, tuple[str, Result]] = {
+    "provision": ("provision", {"cmk_previous_key": "any"}),
+    "provision_following": (
+        "provision",
+        {
+            "cmk_previous_key": "any",
+            "cmk_key_version_mode": "follow",
+            "cmk_key_expires_in": "P400D",
+            "cmk_key_enable": True,
+            "cmk_vault_recover": True,
+        },
+    ),
+    "rotate": ("rotate", {"cmk_key_new_version": True, "cmk_unused_versions": "disable"}),
+    "rotate_by_age": ("rotate", {"cmk_key_max_version_age": "P90D", "cmk_unused_versions": "disable"}),
+    "switch": ("switch", {}),
+    "leave": ("revert", {}),
+    "revert": ("revert", {"cmk_revert_key": "disable", "cmk_revert_access": "revoke"}),
+    "revert_deleting": ("revert", {"cmk_revert_key": "delete"}),
+    "recover": ("recover", {}),
 }
 # The requests before which something happens, by their meaning.
 MOMENTS: dict[str, Callable[[], moments.Moment]] = {
@@ -101,8 +140,10 @@ MOMENTS: dict[str, Callable[[], moments.Moment]] = {
     "creates_account": lambda: moments.creates_account("account4"),
 }
 # Tasks that disable, delete and revoke nothing.
-_KEEPING = "old new follow microsoft info version grant provision recover".split()
-ROLES = ("provision", "rotate", "switch", "revert", "recover")
+_KEEPING = (
+    *"old new pin follow microsoft info version grant".split(),
+    *("provision", "provision_following", "leave", "recover"),
+)
 
 
 class Failed(AssertionError):
@@ -384,7 +425,7 @@ class Simulation:
             self._require_kept(before, play)
         if checked:
             self._require_predicted(checked, hosts[0])
-        ends = [event for event in play.events if event.what in ENDS or event.what in FAULTS]
+        ends = [event for event in play.events if not event.what.startswith("tool ")]
         if ends and len(play.runs) == len(play.runs[0].hosts) == 1 and play.runs[0].caller in _ALL_RIGHTS:
             self._require_converges(play, snapshot, before)
         elif ends and is_killed and removes:
@@ -392,18 +433,33 @@ class Simulation:
             self._require_kept(before, play)
         # As long as lists show an account with the key that it has left, the key stays.
         is_late = removes and self._lag > 0
-        if play.oracle == "?again" and self._is_repeatable(play) and not is_late and _first_failure(hosts) is None:
+        must_succeed = play.oracle == "?succeeds"
+        if must_succeed:
+            self._require_success(hosts)
+        if must_succeed or (
+            play.oracle == "?again" and self._is_repeatable(play) and not is_late and _first_failure(hosts) is None
+        ):
             self._azure.sleep(SETTLED)
             [again] = self._run(play)
             for name, result in again.results:
                 if result.get("failed") or result.get("changed"):
                     raise Failed(f"5. a second run of {play}: {name}: {_brief(result)}")
 
+    def _require_success(self, hosts: list[Host]) -> None:
+        """Each host has succeeded, and its account is available."""
+        if failed := _first_failure(hosts):
+            raise Failed(f"5. {failed}")
+        self._azure.sleep(SETTLED)
+        for host in hosts:
+            account = self._true_account(NAMES[host.name.partition(".")[2]])
+            if account is None or self._azure.world.batch.health(account).kind != AVAILABLE:
+                raise Failed(f"5. {host.name} has succeeded, and the account is not available")
+
     @staticmethod
     def _is_repeatable(play: Play) -> bool:
         tasks = play.runs[0].tasks
         verbs = [task.verb for task in tasks]
-        return len(tasks) == 1 and "version" not in verbs and "rotate" not in verbs and play.runs[0].caller == OWNER
+        return len(tasks) == 1 and not {"version", "rotate"} & set(verbs) and play.runs[0].caller == OWNER
 
     def _require_kept(self, before: Mapping[str, tuple[bool, bool]], play: Play) -> None:
         after = self._usable_at_last()
@@ -494,6 +550,7 @@ class Simulation:
             self.wire.scheduled(choose if others and play.order else order, calls, before)
         finally:
             self._azure.server.faults.clear()
+            self._azure.sandbox.control.behavior(resource_lock="none", policy_denial="none")
             self._service.sign_in_again()
             self._azure.sandbox.tokens.clear()
         return [host for of_run in hosts for host in of_run]
@@ -508,6 +565,8 @@ class Simulation:
                 shutil.rmtree(host.controller.tokens, ignore_errors=True)
             elif what in FAULTS:
                 self._azure.sandbox.control.fault(**FAULTS[what])
+            elif what in REFUSALS:
+                self._azure.sandbox.control.behavior(**REFUSALS[what])
             else:
                 self._change(what.removeprefix("tool "))
 
@@ -561,7 +620,7 @@ class Simulation:
         if task.verb in ROLES:
             with unscheduled():
                 variables = self._variables(task, account)
-            return controller.role(task.verb, variables, check=check, record=record)
+            return controller.role(ROLES[task.verb][0], variables, check=check, record=record)
         with unscheduled():
             module, options = self._options(task, account)
         result = controller.module(module, {"wait_timeout": WAIT, **options}, check=check, task=controller.moment())
@@ -571,7 +630,8 @@ class Simulation:
 
     def _variables(self, task: Task, account: str) -> Result:
         used = self._place(self._true_key(account))
-        vault, key = KEYS[task.key] if task.verb == "provision" else used or FIRST_KEY
+        role, more = ROLES[task.verb]
+        vault, key = KEYS[task.key] if role == "provision" else used or FIRST_KEY
         variables: Result = {
             "cmk_resource_group": GROUP,
             "cmk_location": LOCATION,
@@ -581,20 +641,15 @@ class Simulation:
             "cmk_key_name": key,
             "cmk_wait_timeout": WAIT,
             **({"cmk_unused_for": "P0D"} if task.at_once else {}),
+            **more,
         }
-        if account == ACCOUNTS[-1]:
+        if account in WITH_USER_ASSIGNED:
             variables["cmk_identity_id"] = self._service.identity_id()
         if task.at_once:
             self._cut_short.add(_versionless((vault, key)))
-        if task.verb == "rotate":
-            variables |= {"cmk_key_new_version": True, "cmk_unused_versions": "disable"}
-        if task.verb == "switch":
+        if role == "switch":
             variables |= {"cmk_new_key_identifier": self._identifier(KEYS[task.key], "new")}
             variables |= {"cmk_disable_key": _versionless((vault, key))} if (vault, key) != KEYS[task.key] else {}
-        if task.verb == "revert":
-            variables |= {"cmk_revert_key": "disable", "cmk_revert_access": "revoke"}
-        if task.verb == "provision":
-            variables |= {"cmk_previous_key": "any"}
         return variables
 
     def _options(self, task: Task, account: str) -> tuple[str, Result]:
@@ -613,6 +668,7 @@ class Simulation:
                 "name": account,
                 "identity_id": self._service.identity_id("identity2"),
             },
+            "keyvault_cmk_vault": {"resource_group": GROUP, "name": vault},
         }
         removes = options.get("state") in ("disabled", "absent") or module == "keyvault_cmk_unused_versions"
         at_once = _at_once(task) if removes else {}
@@ -682,7 +738,11 @@ class Simulation:
             raise Failed(f"{where}: the account used {[one.key for one in possible]}")
         last = self._true_account(account)
         is_now = last is not None and self._azure.world.batch.health(last).kind == AVAILABLE
-        if state.get("available") is True and not any(one.is_usable for one in possible):
+        # Reads may not show yet that others have taken the key away. If the task has not moved the account, it may use
+        # what the run has read a moment ago.
+        window = self._lag if any(at >= host.began for at in own) else max(self._lag, CACHED)
+        is_hidden = window and any(at >= host.began - window for by, at in self._changed_by.items() if by != run)
+        if state.get("available") is True and not (is_hidden or any(one.is_usable for one in possible)):
             raise Failed(f"{where}: the account cannot use its key")
         if state.get("available") is True and not (is_now or any(one.is_available for one in possible)):
             raise Failed(f"{where}: the account is not available")

@@ -22,11 +22,12 @@ from local_azure import LocalAzure, installed
 from meddling import Wire
 from one_process import compile_once
 from sequences import Chances, Sequence, parsed, shorter
-from simulator import FAULTS, Failed, Simulation
+from simulator import FAULTS, REFUSALS, Failed, Simulation
 
 SEQUENCES = int(os.environ.get("SEQUENCES", "0"))
 SEED = int(os.environ.get("SEED") or (random.randrange(2**32) if SEQUENCES else 1))
 SHARDS = 4
+EVENTS = [*FAULTS, *REFUSALS]
 # How many shorter sequences are tried after a failure.
 SHORTENED = 200
 
@@ -123,17 +124,19 @@ def test_known(simulation: Simulation, name: str) -> None:
 
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_random(simulation: Simulation, shard: int) -> None:
-    chances = Chances(SEED * SHARDS + shard, FAULTS)
-    for _number in range((SEQUENCES or 120) // SHARDS):
+    chances = Chances(SEED * SHARDS + shard, EVENTS)
+    each = (SEQUENCES or 120) // SHARDS
+    for number in range(each * shard + 1, each * (shard + 1) + 1):
         sequence = chances.sequence()
         said = failure(simulation, sequence)
         if said:
             short = shortest(simulation, sequence, said[:2])
-            pytest.fail(f"LINE='{short}'\n{failure(simulation, short)}\nSEED={SEED}, LINE='{sequence}'\n{said}")
+            found = f"LINE='{short}'\n{failure(simulation, short)}"
+            pytest.fail(f"sequence {number}: {found}\nSEED={SEED}, LINE='{sequence}'\n{said}")
 
 
 def test_a_sequence_is_written_in_one_line() -> None:
-    chances = Chances(SEED, FAULTS)
+    chances = Chances(SEED, EVENTS)
     for sequence in (chances.sequence() for _number in range(100)):
         assert parsed(str(sequence)) == sequence
 
