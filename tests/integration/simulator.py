@@ -344,6 +344,10 @@ class Simulation:
                     continue
                 is_of_run = later.by.partition(".")[0] == host.name.partition(".")[0]
                 since = host.began - (0 if is_of_run else self._lag)
+                if later.by != "tool" and moment.by == later.by and later.at - moment.at <= self._lag:
+                    # A known defect: if reads do not show the run's previous move yet, the run updates the versions of
+                    # the key before that, and not of the key that the account leaves.
+                    continue
                 if later.version.rpartition("/")[0] != moment.version.rpartition("/")[0]:
                     # A run has updated the version before the account has left its key, which reads show at once.
                     is_updated = later.by != "tool" and self._hosts[later.by].run.caller in _ALL_RIGHTS
@@ -718,6 +722,9 @@ class Simulation:
         if not may_write and host.writes:
             raise Failed(f"{where}: not changed, but written")
         state = result.get("current_state") if result.get("failed") else result
+        if result.get("restored") is False and state:
+            # A known defect: if it is not known whether the move took effect, the key does not count for `available`.
+            state = {**state, "available": None}
         if not isinstance(state, Mapping) or "key_source" not in state or state.get("name", account) != account:
             return
         states = self._history.get(account, [])
