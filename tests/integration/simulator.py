@@ -675,6 +675,7 @@ class Simulation:
             "keyvault_cmk_vault": {"resource_group": GROUP, "name": vault},
         }
         removes = options.get("state") in ("disabled", "absent") or module == "keyvault_cmk_unused_versions"
+        removes = removes and module != "keyvault_cmk_vault"
         at_once = _at_once(task) if removes else {}
         if at_once:
             self._cut_short.add(_versionless((vault, key)))
@@ -749,7 +750,9 @@ class Simulation:
         # what the run has read a moment ago.
         window = self._lag if any(at >= host.began for at in own) else max(self._lag, CACHED)
         is_hidden = window and any(at >= host.began - window for by, at in self._changed_by.items() if by != run)
-        if state.get("available") is True and not (is_hidden or any(one.is_usable for one in possible)):
+        if state.get("available") is True and not (
+            is_hidden or any(one.is_usable or self._is_cut_short(one) for one in possible)
+        ):
             raise Failed(f"{where}: the account cannot use its key")
         if state.get("available") is True and not (is_now or any(one.is_available for one in possible)):
             raise Failed(f"{where}: the account is not available")

@@ -24,6 +24,8 @@ from one_process import compile_once
 from sequences import Chances, Sequence, parsed, shorter
 from simulator import FAULTS, REFUSALS, Failed, Simulation
 
+from azure_sandbox.shared.behavior import POSITIONS
+
 SEQUENCES = int(os.environ.get("SEQUENCES", "0"))
 SEED = int(os.environ.get("SEED") or (random.randrange(2**32) if SEQUENCES else 1))
 SHARDS = 4
@@ -70,6 +72,40 @@ KNOWN = {
         "read_lag=60 late_reads=all ; a1: new(k2) !dropped after again and again@moves"
     ),
 }
+
+# The main jobs, which succeed in each position of each switch.
+JOBS = {
+    "a system-assigned identity": (
+        "a1: provision(r1) ?succeeds ; wait 7862400 ; a1: rotate_by_age ?succeeds ; wait 7862400 ; "
+        "a1: rotate_by_age ?succeeds ; a1: switch(k2) ?succeeds ; a1: recover ?succeeds ; a1: leave ?succeeds"
+    ),
+    "a user-assigned identity": (
+        "a3: provision(k2) ?succeeds ; wait 7862400 ; a3: rotate_by_age ?succeeds ; wait 7862400 ; "
+        "a3: rotate_by_age ?succeeds ; a3: switch(r1) ?succeeds ; a3: recover ?succeeds ; a3: leave ?succeeds"
+    ),
+    "accounts that follow their key": (
+        "a1: provision_following(k2) ?succeeds ; wait 7862400 ; a1: rotate_by_age ?succeeds ; wait 7862400 ; "
+        "a1: rotate_by_age ?succeeds ; a1: switch(r1) ?succeeds ; a1: leave ?succeeds"
+    ),
+    "a new account": "a4: provision(n1) ?succeeds",
+    "a new account with a user-assigned identity": "a5: provision(n1) ?succeeds",
+    "a further identity": "a3: leave ?succeeds ; a3: identity ?succeeds",
+    "a disabled version": "tool disable a1 (k1) ; wait 5400 ; a1: recover ?succeeds",
+    "a deleted key": "tool delete a1 (k1) ; wait 5400 ; a1: recover ?succeeds",
+    "a deleted vault": "tool delete_vault a1 (k1) ; wait 5400 ; a1: recover ?succeeds",
+    "revoked access": "tool revoke a1 (k1) ; wait 5400 ; a1: recover ?succeeds",
+    "revoked roles": "tool revoke a3 (r1) ; wait 5400 ; a3: recover ?succeeds",
+}
+# Not those with which nearly every job fails, or the creation of an account.
+SWITCHES = [
+    "",
+    *(
+        f"{name}={position}"
+        for name, positions in POSITIONS.items()
+        if name not in ("resource_lock", "policy_denial", "account_quota")
+        for position in positions[1:]
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +156,14 @@ def shortest(simulation: Simulation, sequence: Sequence, oracle: str) -> Sequenc
 @pytest.mark.parametrize("name", KNOWN)
 def test_known(simulation: Simulation, name: str) -> None:
     assert failure(simulation, parsed(KNOWN[name])) == "", f"LINE='{KNOWN[name]}'"
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+@pytest.mark.slow(every=4)
+def test_jobs(simulation: Simulation, switch: str) -> None:
+    for line in JOBS.values():
+        line = f"{switch} ; {line}" if switch else line
+        assert failure(simulation, parsed(line)) == "", f"LINE='{line}'"
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
