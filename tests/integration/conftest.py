@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from cases import PROOF_OF_ALL
 from harness import WAYS, Ansible, comparable, short
 from meddling import Wire, keep_connections, pass_time
 from one_process import OneProcess, Roles, compile_once
-from operators import DRAWN
 from packaging.version import Version
 from sandbox_client import Control, Sandbox, shared
 from service import Service, reset
@@ -106,17 +104,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.when == "call":
         item.stash[_PASSED] = report.passed
     return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how often the random sequences contained each kind of run."""
-    drawn: Counter[str] = Counter()
-    for report in terminalreporter.getreports("passed"):
-        for name, value in report.user_properties:
-            if name == DRAWN:
-                drawn.update(value)
-    for name, times in sorted(drawn.items()):
-        terminalreporter.write_line(f"{times:6} {name}")
 
 
 _Results = list[dict[str, tuple[str, object]]]

@@ -2,18 +2,16 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Makes changes between two requests of a run in this process, interleaves two runs, and replaces waits by a clock that
-advances at once."""
+"""Makes changes between two requests of a run in this process, and replaces waits by a clock that advances at once."""
 
 from __future__ import annotations
 
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from math import inf
 from typing import Any
 
 import pytest
@@ -108,24 +106,6 @@ class Wire:
             self._scheduler.run(runs)
         finally:
             self._scheduler = None
-
-    def interleaved(self, order: Sequence[int], runs: Sequence[Callable[[], None]]) -> None:
-        """Execute runs concurrently. The first sends `order[0]` requests, then the second sends `order[1]`, and so on,
-        and after the last run the first one again. After the last number, the next run continues to its end."""
-        left: float = 0
-        numbers, active = iter(order), -1
-
-        def before(_run: str, _request: Any) -> None:
-            nonlocal left
-            left -= 1
-
-        def choose(names: list[str], _last: str) -> str:
-            nonlocal active, left
-            if left <= 0:
-                left, active = next(numbers, inf), (active + 1) % len(runs)
-            return str(active) if str(active) in names else names[0]
-
-        self.scheduled(choose, {str(number): run for number, run in enumerate(runs)}, before)
 
 
 def keep_connections(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from azure.core.exceptions import AzureError
@@ -26,8 +26,6 @@ VAULTS = ("vault-one", RBAC_VAULT)
 ACCOUNTS = ["account1", "account2", USER_ASSIGNED]
 WAIT = 900
 
-# The property of a test's report that counts what its random sequences contained.
-DRAWN = "drawn"
 OWNER = "owner"
 _POOLS_READ = "Microsoft.Batch/batchAccounts/pools/read"
 _KEY_OFFICER = "Key Vault Crypto Officer"
@@ -40,8 +38,6 @@ CALLERS: dict[str, tuple[str, list[str], list[str]]] = {
     "other": ("subscription", ["Owner", _KEY_OFFICER], OFFICER),
     "without lists": ("resources", ["Owner", _KEY_OFFICER], [one for one in OFFICER if one != "list"]),
 }
-IN_PROCESS, AS_MODULE = "in process", "as a module"
-
 Report = dict[str, Any]
 
 
@@ -61,9 +57,6 @@ class Run:
     key: tuple[str, str] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     check: bool = False
-    # The caller of the run (CALLERS), and the way to run its modules.
-    caller: str = OWNER
-    way: str = IN_PROCESS
 
 
 class World:
@@ -83,12 +76,10 @@ class World:
         `beside`: the run is from another controller, which shares no files with the previous runs.
         """
         runner = self._runner.another() if beside else self._runner
-        runner = replace(runner, connection=self.connection(run.caller), as_module=run.way == AS_MODULE)
         vault, key = run.key or self.key_of(run.account) or FIRST_KEY
         settings = dict(run.settings)
         if run.what not in ROLE_NAMES:
-            uses = self._identified(settings.pop("uses"), vault, key) if "uses" in settings else {}
-            arguments = {"wait_timeout": WAIT, **self._named(run, vault, key), **uses, **settings}
+            arguments = {"wait_timeout": WAIT, **self._named(run, vault, key), **settings}
 
             def module(record: Record = unrecorded) -> Report:
                 result = runner.module(run.what, arguments, check=run.check)
@@ -143,31 +134,9 @@ class World:
         assert response.ok, response.text
         return guid
 
-    def deleted_vaults(self) -> set[str]:
-        return {vault.name for vault in self.service.vaults.vaults.list_deleted()}
-
     def usable(self) -> set[str]:
         """The accounts that are available and whose key Batch can use, whether or not it has noticed a loss."""
         return {name for name in self.service.accounts() if self.service.is_safe(name)}
-
-    def assert_reported(self, reports: Iterable[Report]) -> None:
-        """Check that, for each account in the reports, at least one report has the account's current state."""
-        by_account: dict[str, list[Report]] = {}
-        for report in (one.get("moved", one) for one in reports):
-            if "key_source" in report:
-                by_account.setdefault(_account_of(report), []).append(report)
-        for of_account in by_account.values():
-            assert any(self._holds(one) for one in of_account), of_account
-
-    def _holds(self, report: Report) -> bool:
-        account = _account_of(report)
-        if account not in self.service.accounts():
-            return not report["exists"]
-        available = report.get("available")
-        # `available` is null if the caller lacks the permission to check the account. Batch may notice late that it
-        # cannot use a key.
-        is_true = available is None or available == self.service.is_safe(account)
-        return is_true and report["key_identifier"] == self.service.encryption(account)
 
     def key_of(self, account: str) -> tuple[str, str] | None:
         identifier = self.service.encryption(account) if account in self.service.accounts() else None
@@ -183,20 +152,6 @@ class World:
         except AzureError:
             return f"https://{vault}.vault.azure.net/keys/{key}"
         return found
-
-    def _identified(self, uses: str, vault: str, key: str) -> dict[str, Any]:
-        """The options of batch_encryption for a Microsoft-managed key, or for the latest, the newest or the oldest
-        version of the key."""
-        if uses == "microsoft":
-            return {"key_source": "microsoft_batch"}
-        identifier = self.newest(vault, key)
-        if uses == "latest":
-            identifier = f"https://{vault}.vault.azure.net/keys/{key}"
-        elif uses == "oldest":
-            # A key that does not exist has no versions.
-            with suppress(AzureError, IndexError):
-                identifier = self.service.versions(key, vault=vault)[0].id
-        return {"key_source": "microsoft_keyvault", "key_identifier": identifier}
 
     def principal(self, account: str) -> str:
         if account not in self.service.accounts():
@@ -225,18 +180,5 @@ class World:
         return named[run.what]
 
 
-def _account_of(report: Report) -> str:
-    """The account's name, which is `account` in a role's report and `name` in a module's result."""
-    name: str = report["account"] if "account" in report else report["name"]
-    return name
-
-
 # By whether an account is to follow its key.
 MODES = {True: "follow", False: "pin"}
-
-
-def brief(report: Report) -> str:
-    if report.get("failed"):
-        return f"failed: {report.get('code')}: {report['msg']}"
-    steps = [step for step, changed in report.get("changed_steps", {}).items() if changed]
-    return f"changed: {report['changed']} {steps} {report.get('key_identifier')}"

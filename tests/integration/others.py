@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Permissions of other users, which runs must not remove, and changes that other users make between runs."""
+"""Permissions of other users, which runs must not remove, and changes that other users make."""
 
 from __future__ import annotations
 
@@ -24,19 +24,6 @@ class Others:
         # vault-one uses access policies.
         self._service.set_policy("add", self._service.policy(STRANGER, "get", "list", "sign"))
         self._service.change_vault(tags={"owner": "others"})
-        self._made = self._service.vault()["systemData"]["createdAt"]
-
-    def are_untouched(self) -> bool:
-        vaults = [vault.name for vault in self._service.vaults.vaults.list_by_subscription()]
-        # A deleted vault is purged later, and then there may be a new vault of the same name without these settings.
-        if "vault-one" not in vaults or self._service.vault()["systemData"]["createdAt"] != self._made:
-            return True
-        permissions = self._service.permissions(STRANGER)
-        return (
-            permissions is not None
-            and sorted(permissions["keys"]) == ["get", "list", "sign"]
-            and (self._service.vault()["tags"] == {"owner": "others"})
-        )
 
     def disable(self, _account: str, vault: str, key: str) -> None:
         self._service.disable(key, vault=vault)
@@ -58,20 +45,6 @@ class Others:
 
     def make_version(self, _account: str, vault: str, key: str) -> None:
         self._service.make_key(key, vault)
-
-    def disable_unused(self, _account: str, vault: str, key: str) -> None:
-        """Disable the versions that no account uses. Does nothing if Batch may still need the version that an account
-        used before, or if reads may not show yet which version an account uses."""
-        service = self._world.service
-        behavior = service.sandbox.control.call("GET", "/behavior")
-        if (behavior["previous_version_needed"], behavior["read_lag"]) != ("0", "0"):
-            return
-        used = {service.encryption(name) or "" for name in service.accounts()}
-        pinned = {identifier.rpartition("/")[2] for identifier in used}
-        is_followed = any(identifier.endswith(f"/{key}") for identifier in used)
-        for version in [] if is_followed else service.versions(key, vault):
-            if version.version not in pinned:
-                service.disable(key, version.version, vault)
 
     def restore(self, account: str, vault: str, key: str) -> None:
         with suppress(AzureError):
@@ -95,17 +68,8 @@ class Others:
     def close_vault(self, _account: str, vault: str, _key: str) -> None:
         self._service.change_vault(vault, properties={"networkAcls": {"bypass": "None", "defaultAction": "Allow"}})
 
-    def change_account(self, account: str, vault: str, key: str) -> None:
-        self._service.point(self._world.newest(vault, key), account)
-
     def delete_account(self, account: str, _vault: str, _key: str) -> None:
         self._service.batch.batch_account.begin_delete(GROUP, account).wait()
-
-    def sleep_a_day(self, _account: str, _vault: str, _key: str) -> None:
-        self._service.sandbox.control.advance(25 * 3600)
-
-    def sleep_a_quarter(self, _account: str, _vault: str, _key: str) -> None:
-        self._service.sandbox.control.advance(91 * DAY + 1234)
 
 
 def _possibly(method: Callable[[Others, str, str, str], None]) -> Callable[[Others, str, str, str], None]:
@@ -118,13 +82,10 @@ def _possibly(method: Callable[[Others, str, str, str], None]) -> Callable[[Othe
     return happens
 
 
-# Changes that another user may make at any time, and after which every account can still use its key.
-HARMLESS = {name: _possibly(getattr(Others, name)) for name in ("make_version", "disable_unused")}
 INCIDENTS = {
     name: _possibly(getattr(Others, name))
     for name in (
         *("disable", "disable_all", "expire", "expire_in_time", "delete", "make_version", "restore", "revoke"),
-        *("interrupt_access", "delete_vault", "close_vault", "change_account", "delete_account"),
-        *("sleep_a_day", "sleep_a_quarter"),
+        *("interrupt_access", "delete_vault", "close_vault", "delete_account"),
     )
 }

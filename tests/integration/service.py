@@ -89,11 +89,6 @@ class Service:
         found = self._in_sandbox(name)
         return found is not None and found["available"] and not found["key_unusable_reason"]
 
-    def has_unnoticed_loss(self, name: str = "account1") -> bool:
-        """Whether the account is available only because Batch has not noticed yet that it cannot use the key."""
-        found = self._in_sandbox(name)
-        return found is not None and found["available"] and bool(found["key_unusable_reason"])
-
     def _in_sandbox(self, name: str) -> dict[str, Any] | None:
         accounts = self.sandbox.control.call("GET", "/accounts")["accounts"]
         return next((one for one in accounts if one["id"] == self.account_id(name)), None)

@@ -19,17 +19,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from callers import give, sign_in
-from cases import (
-    AT_ONCE,
-    CLOSED,
-    DISABLE,
-    PROOF_OF_ALL,
-    a_lost_version,
-    an_identity,
-    an_old_version,
-    another_vault,
-    nothing,
-)
+from cases import AT_ONCE, CLOSED, DISABLE, PROOF_OF_ALL
 from harness import writes
 from one_process import OneProcess
 from predictions import WOULD_BE_REFUSED
@@ -97,6 +87,37 @@ class Playbook:
             *(f"above {one}" for one in self.above),
             *(f"the key permission {one}" for one in self.permissions),
         ]
+
+
+def nothing(_service: Service) -> dict[str, Any]:
+    return {"cmk_vault_authorization": "access_policy"}
+
+
+def an_identity(service: Service) -> dict[str, Any]:
+    service.make_identity()
+    return {"cmk_vault_authorization": "rbac", "cmk_identity_id": service.identity_id()}
+
+
+def an_old_version(service: Service) -> dict[str, Any]:
+    """The account uses the second version. Nothing uses the first version any more. The run disables both."""
+    service.on_key()
+    service.point(service.make_key().id)
+    service.sandbox.control.advance(QUARTER)
+    return {"cmk_key_max_version_age": "P90D", **DISABLE}
+
+
+def another_vault(service: Service) -> dict[str, Any]:
+    _, first = service.on_key(rbac=True)
+    service.make_vault("vault-two", rbac=True)
+    other = service.make_key("other", "vault-two").id
+    return {"cmk_new_key_identifier": other, "cmk_disable_key": first.rpartition("/")[0], **AT_ONCE}
+
+
+def a_lost_version(service: Service) -> dict[str, Any]:
+    principal, _ = service.on_key(rbac=True)
+    service.disable()
+    service.revoke(principal)
+    return {}
 
 
 def an_old_version_by_role(service: Service) -> dict[str, Any]:

@@ -71,7 +71,53 @@ KNOWN = {
     "reads show the previous key after a move without a response": (
         "read_lag=60 late_reads=all ; a1: new(k2) !dropped after again and again@moves"
     ),
+    "access is revoked before the account is moved, and Batch notices that later": (
+        "timing=realistic ; a1: switch(k2) | a1: revert! @moves"
+    ),
+    "roles are revoked before the account is moved, and Batch notices that later": (
+        "timing=realistic ; a3: switch(k2) ; a3: switch(r1) | a3: revert! @moves"
+    ),
+    "a creation resets the key that another run has set": (
+        "read_lag=60 ; a4: provision(n1) | a4: provision(n1) @creates_account"
+    ),
+    "a vault that was purged in time is created again": (
+        "tool delete_vault a1 (k1) ; wait 7862400 ; a1: provision(k1) ?checked"
+    ),
+    "an account whose loss Batch has not noticed leaves its deleted key": (
+        "pools_without_key=200 ; tool delete a1 (k1) ; a1: revert ?checked"
+    ),
+    "a key is recovered by a caller who may not list its versions": (
+        "tool delete a1 (k1) ; wait 5400 ; a1 as without lists: recover ?checked"
+    ),
+    "a vault is created by a caller who cannot see that a deleted vault has the name": (
+        "subscription_list=denied ; a1+a2: leave ; tool delete_vault a1 (k1) ; wait 5400 ; "
+        "a3 as resource group only: provision(k1) ?checked"
+    ),
+    "a key is disabled in the vault of a key that an account has lost": (
+        "a2: leave ; tool delete a1 (k1) ; wait 5400 ; a1: disable(k2) ?checked"
+    ),
+    "an account is moved from a key before Batch notices its loss": (
+        "tool delete a1 (k1) ; a1: provision(k2) ?checked"
+    ),
 }
+# Two runs of which the second begins and ends between any two requests of the first.
+PAIRS = [
+    "a4: provision(n1) | a4: provision(n1)",
+    "a4: provision(n1) | a4: provision(k2)",
+    "a4: provision(n1) | a5: provision(n1)",
+    "a1: rotate | a1: rotate",
+    "a1: rotate! | a1: rotate!",
+    "a1: rotate! | a2: rotate!",
+    "a1: switch!(k2) | a1: switch!(r1)",
+    "a1: switch!(k2) | a2: provision(k1)",
+    "a1: revert_deleting! | a2: provision(k1)",
+    "a1: revert! | a2: provision(k1)",
+    "a1: revert! | a1: provision(k1)",
+    "a3: revert! | a3: provision(r1)",
+    "a1: delete_vault(n1) | a1: provision(n1)",
+    "a3: identity | a3: provision(k2)",
+    "a1: disable!(k2) | a2: provision(k2)",
+]
 
 # The main jobs, which succeed in each position of each switch.
 JOBS = {
@@ -156,6 +202,13 @@ def shortest(simulation: Simulation, sequence: Sequence, oracle: str) -> Sequenc
 @pytest.mark.parametrize("name", KNOWN)
 def test_known(simulation: Simulation, name: str) -> None:
     assert failure(simulation, parsed(KNOWN[name])) == "", f"LINE='{KNOWN[name]}'"
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_pairs(simulation: Simulation, pair: str) -> None:
+    for at in range(0, 50, 1 if SEQUENCES else 10):
+        line = f"{pair} @{at}"
+        assert failure(simulation, parsed(line)) == "", f"LINE='{line}'"
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
