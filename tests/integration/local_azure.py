@@ -55,12 +55,13 @@ class _Sandbox(Sandbox):
     """Keeps no token for longer than some minutes."""
 
     def token(self, *arguments: str, **options: str) -> str:
-        if self._kept_until < time.time():
+        # The clock may also have been set back, to the beginning of a sequence.
+        if not 0 <= time.time() - self._since < 600:
             self.tokens.clear()
-            self._kept_until = time.time() + 600
+            self._since = time.time()
         return super().token(*arguments, **options)
 
-    _kept_until = 0.0
+    _since = 0.0
 
 
 @dataclass

@@ -271,7 +271,8 @@ class Chances:
         kind = chances.random()
         if kind < 0.3:
             what = chances.choice(self._faults) if chances.random() < 0.75 else chances.choice(_ENDS)
-            events = [Event(what, self._at())]
+            at = chances.choice(["moves", "confirms", "changes_version"]) if chances.random() < 0.4 else self._at()
+            events = [Event(what, at)]
         elif kind < 0.55:
             # No guarantee holds if somebody takes the key away during a run, and no read shows that.
             is_incident = not self._reads_lag and chances.random() < 0.4
@@ -285,7 +286,7 @@ class Chances:
         chances = self._random
         hosts = (self._account(),) if chances.random() < 0.6 else tuple(self._accounts)
         caller = OWNER if chances.random() < 0.9 else chances.choice(_CALLERS)
-        as_modules = len(hosts) == 1 and chances.random() < 0.15
+        as_modules = len(hosts) == 1 and chances.random() < 0.2
         kind = chances.random()
         if kind < 0.25:
             tasks = [self._task(chances.choice(_ROLES))]

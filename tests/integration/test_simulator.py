@@ -29,7 +29,8 @@ from azure_sandbox.shared.behavior import POSITIONS
 SEQUENCES = int(os.environ.get("SEQUENCES", "0"))
 SEED = int(os.environ.get("SEED") or (random.randrange(2**32) if SEQUENCES else 1))
 SHARDS = 4
-EVENTS = [*FAULTS, *REFUSALS]
+# More often those after which the run does not know whether its change took effect.
+EVENTS = [*FAULTS, *REFUSALS, *[name for name in FAULTS if "after" in name or "although" in name] * 4]
 # How many shorter sequences are tried after a failure.
 SHORTENED = 200
 
