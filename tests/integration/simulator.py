@@ -761,7 +761,7 @@ class Simulation:
             is_hidden or any(one.is_usable or self._is_cut_short(one) for one in possible)
         ):
             raise Failed(f"{where}: the account cannot use its key")
-        if state.get("available") is True and not (is_now or any(one.is_available for one in possible)):
+        if state.get("available") is True and not (is_hidden or is_now or any(one.is_available for one in possible)):
             raise Failed(f"{where}: the account is not available")
         if state.get("available") is False and is_now and all(one.is_usable and one.is_available for one in possible):
             raise Failed(f"{where}: the account is available")
