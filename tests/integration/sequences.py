@@ -189,6 +189,7 @@ _SELDOM = [
     for position in positions[1:]
 ]
 _MOVES = ["old"] * 4 + ["new"] * 4 + ["pin", "follow", "microsoft"]
+_MOVES_BEFORE_REMOVAL = [["old"], *[["old", "new"], ["old", "microsoft"]] * 2, ["microsoft", "old"], ["follow"]]
 _REMOVALS = (
     *(["retire"] * 6 + ["retire_later"] * 2 + ["disable_kept"] * 3 + ["disable_kept_later", "disable", "delete_kept"]),
     *("revoke", "delete_vault"),
@@ -292,7 +293,7 @@ class Chances:
             tasks = [self._task(chances.choice(_ROLES))]
         elif kind < 0.5:
             # Moves of an account, and then a removal.
-            moves = chances.choice([["old"], ["old", "new"], ["old", "new"], ["microsoft", "old"], ["follow"]])
+            moves = chances.choice(_MOVES_BEFORE_REMOVAL)
             removal = Task(chances.choice(_REMOVALS), self._key, chances.random() < 0.2)
             tasks = [*(Task(move, self._key) for move in moves), removal]
         else:
