@@ -170,7 +170,7 @@ def _run(text: str) -> Run:
 
 # Random sequences
 
-_LAGS = ["0", "5", "60", "60", "60", "180"]
+_LAGS = ["0", "0", "5", "60", "60", "180"]
 # Switches that are in a random position in each sequence, and those of which a few are in another position.
 _ALWAYS = {
     "read_lag": _LAGS,
