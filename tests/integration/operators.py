@@ -14,7 +14,6 @@ from typing import Any
 
 from azure.core.exceptions import AzureError
 from one_process import ROLE_NAMES, OneProcess
-from predictions import Record, unrecorded
 from service import DAY, GROUP, LOCATION, OFFICER, Service
 
 # The account with a user-assigned identity. Other accounts have a system-assigned identity.
@@ -69,9 +68,9 @@ class World:
             service.make_vault(vault, rbac=vault == RBAC_VAULT)
         self._connections: dict[str, Mapping[str, str]] = {OWNER: {}}
 
-    def prepared(self, run: Run, *, beside: bool = False) -> Callable[..., Report]:
+    def prepared(self, run: Run, *, beside: bool = False) -> Callable[[], Report]:
         """A function that runs the role or module with arguments from the current state of the accounts, and returns
-        its report. The function takes an optional `Record`.
+        its report.
 
         `beside`: the run is from another controller, which shares no files with the previous runs.
         """
@@ -79,14 +78,8 @@ class World:
         vault, key = run.key or self.key_of(run.account) or FIRST_KEY
         settings = dict(run.settings)
         if run.what not in ROLE_NAMES:
-            arguments = {"wait_timeout": WAIT, **self._named(run, vault, key), **settings}
-
-            def module(record: Record = unrecorded) -> Report:
-                result = runner.module(run.what, arguments, check=run.check)
-                record(run.what, result)
-                return result
-
-            return module
+            arguments = {"wait_timeout": WAIT, **self._named(run), **settings}
+            return lambda: runner.module(run.what, arguments, check=run.check)
         if "to" in settings:
             settings["cmk_new_key_identifier"] = self.newest(*settings.pop("to"))
         if run.account == USER_ASSIGNED:
@@ -101,7 +94,7 @@ class World:
             "cmk_wait_timeout": WAIT,
             **settings,
         }
-        return lambda record=unrecorded: runner.role(run.what, variables, check=run.check, record=record)
+        return lambda: runner.role(run.what, variables, check=run.check)
 
     def connection(self, caller: str) -> Mapping[str, str]:
         """Connection options by which a task signs in as a principal with the permissions of that caller."""
@@ -161,16 +154,10 @@ class World:
         found: str = identity.get("principalId") or next((one["principalId"] for one in users), self._own_user)
         return found
 
-    def _named(self, run: Run, vault: str, key: str) -> dict[str, Any]:
+    def _named(self, run: Run) -> dict[str, Any]:
         """The options that name the resource of a module's run."""
         named = {
-            "batch_encryption": {"resource_group": GROUP, "account_name": run.account},
             "batch_encryption_info": {"resource_group": GROUP, "account_name": run.account},
-            "keyvault_cmk_unused_versions": {"vault_name": vault, "name": key},
-            "keyvault_cmk_key": {"vault_name": vault, "name": key},
-            "keyvault_cmk_key_state": {"vault_name": vault, "name": key},
-            "keyvault_cmk_vault": {"resource_group": GROUP, "name": vault},
-            "keyvault_cmk_access": {"vault_name": vault, "principal_id": self.principal(run.account)},
             "batch_account_identity": {
                 "resource_group": GROUP,
                 "name": run.account,

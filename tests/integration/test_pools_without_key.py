@@ -239,14 +239,6 @@ def test_check_mode_of_a_move_that_batch_would_refuse(runner: OneProcess, servic
     assert "is available" not in run["msg"].replace("It is available within ten minutes", "")
 
 
-def test_provision_of_an_account_without_its_key(runner: OneProcess, service: Service, position: str) -> None:
-    lose(service, "disabled")
-
-    report = runner.role("provision", {**VARS, "cmk_identity_id": service.identity_id()})
-
-    assert report.get("failed"), report
-
-
 @pytest.mark.parametrize("fault", ["disabled", "key deleted", "access revoked", "firewall closed"])
 @pytest.mark.slow(every=3)
 def test_an_account_with_a_slow_recovery(runner: OneProcess, service: Service, position: str, fault: str) -> None:
