@@ -72,6 +72,9 @@ KNOWN = {
     "reads show the previous key after a move without a response": (
         "read_lag=60 late_reads=all ; a1: new(k2) !dropped after again and again@moves"
     ),
+    "a pool of an account whose pools Batch does not list uses a version": (
+        "pools_without_key=409 ; tool pool a3 old(k1) ; tool revoke a3 (r1) ; wait 2592000 ; a1: retire(k1)"
+    ),
     "access is revoked before the account is moved, and Batch notices that later": (
         "timing=realistic ; a1: switch(k2) | a1: revert! @moves"
     ),
