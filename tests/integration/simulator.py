@@ -344,9 +344,9 @@ class Simulation:
                     continue
                 is_of_run = later.by.partition(".")[0] == host.name.partition(".")[0]
                 since = host.began - (0 if is_of_run else self._lag)
-                if later.by != "tool" and moment.by == later.by and later.at - moment.at <= self._lag:
-                    # A known defect: if reads do not show the run's previous move yet, the run updates the versions of
-                    # the key before that, and not of the key that the account leaves.
+                if later.by != "tool" and later.at - moment.at <= self._lag:
+                    # If reads do not show the previous move yet, the run updates the versions of the key before that,
+                    # and not of the key that the account leaves. A known defect if that move was by the same run.
                     continue
                 if later.version.rpartition("/")[0] != moment.version.rpartition("/")[0]:
                     # A run has updated the version before the account has left its key, which reads show at once.
