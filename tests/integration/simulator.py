@@ -474,7 +474,10 @@ class Simulation:
         for name, (_own, was) in before.items():
             during = [one for one in self._history[name] if one.at >= self._play_began]
             by_tool = any(one.by == "tool" and not one.is_usable for one in during)
-            if not was or name not in after or by_tool:
+            # No read may show yet that another tool has taken away the key to which a run moves the account.
+            is_hidden = self._lag and self._changed_by.get("tool", 0) >= self._play_began - self._lag
+            moved = any(one.is_own_change and one.by != "tool" and not one.is_usable for one in during)
+            if not was or name not in after or by_tool or (is_hidden and moved):
                 continue
             own, whole = after[name]
             last = replace(self._history[name][-1], is_own_usable=own)
