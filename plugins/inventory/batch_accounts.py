@@ -182,7 +182,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         folder = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
         begin_run(folder)
         with unlogged():
-            listed = Cloud(connection, folder).visible.listed(wanted)
+            listed = Cloud(connection, folder).listed(wanted)
         return {**listed, "accounts": _inventory.interleaved(map(_inventory.record, listed["accounts"]))}
 
     def _warn(self, found: Mapping[str, Any]) -> None:

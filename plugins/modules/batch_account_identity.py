@@ -220,17 +220,17 @@ code:
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import VERSION_MODE
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import account as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import decide as account_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import plan as account_plan
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
@@ -250,7 +250,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    outcome = converge(account_goal.desired(params), cloud.accounts, account_plan, rights=cloud.rights.require)
+    goal = account_goal.desired(params)
+    outcome = cloud.changes.ensure(partial(account_decide.decide, goal=goal, facts=cloud.facts))
     return outcome.summarized(account_document.summary(params["name"], outcome.before, outcome.after))
 
 

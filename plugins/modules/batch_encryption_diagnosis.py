@@ -198,12 +198,11 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.recovery import require_recoverable
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_account_name
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import required
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import require_ready, required
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import readiness
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -215,15 +214,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     group, name = params["resource_group"], check_account_name(params["account_name"], "account_name")
-    # Whether Batch refused to list the pools when an earlier task of the run asked, for example before a repair.
-    shown_before = cloud.encryption.pools_show_availability(group, name)
-    observed = cloud.encryption.survey(group, name, diagnose=True)
+    observed = cloud.survey(group, name, diagnose=True)
     account = required(observed["account"], group, name)
     allowed: list[str] | None = params["allowed_repairs"]
     warnings: tuple[str, ...] = ()
     if allowed is not None:
-        readiness.require_ready(account)
-        warnings = require_recoverable(name, observed, allowed, pools_show=shown_before)
+        require_ready(account)
+        warnings = require_recoverable(name, observed, allowed)
     described = encryption_survey.diagnosis(observed)
     outcome = Outcome(False, described, described, (*encryption_survey.survey_warnings(observed), *warnings))
     return outcome.summarized(encryption_document.survey_summary(name, described))

@@ -148,9 +148,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import NotFound
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_account_name
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
@@ -164,11 +164,11 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     group, name = params["resource_group"], check_account_name(params["account_name"], "account_name")
     try:
-        observed = cloud.encryption.survey(group, name, diagnose=False)
+        observed = cloud.survey(group, name, diagnose=False)
     except NotFound as gone:
         if gone.code != "resource_group_not_found":
             raise
-        observed = {"account": None, "unavailable_reason": None, "diagnosis": None}
+        observed = {"account": None, "unavailable_reason": None, "diagnosis": None, "was_refused": False}
     described = encryption_survey.survey(observed)
     outcome = Outcome(False, described, described, encryption_survey.survey_warnings(observed))
     return outcome.summarized(encryption_document.survey_summary(name, described))

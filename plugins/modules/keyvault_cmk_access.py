@@ -242,20 +242,14 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome, together
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import Account
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import MAX_READ_DELAY, Outcome, together
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import (
-    Removal,
-    converge,
-    predicted,
-    unless_used,
-)
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import used_by_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import access as access_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import required
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_resource_group": {"type": "str"},
@@ -277,43 +271,19 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    goal = access_goal.desired(params)
-    group, account = params["account_resource_group"], params["account_name"]
+    goal, facts = access_goal.desired(params), cloud.facts
+    account = params["account_name"]
 
     def make(goal: access_goal.Goal) -> Outcome:
-        return unless_used(
-            lambda: converge(goal, cloud.access, access_plan, rights=cloud.rights.require),
-            keeps_used=goal.keeps_used,
-        )
+        decide, revoked = partial(access_decide.decide, goal=goal, facts=facts), access_decide.removal(goal, facts)
+        return cloud.changes.ensure(decide) if goal.present else cloud.changes.removed(decide, revoked)
 
-    def confirmed(goal: access_goal.Goal, outcome: Outcome) -> Outcome:
-        named = goal.vault.lower(), outcome.after["principal_id"].lower(), (goal.key_name or "").casefold()
-        removal = Removal(
-            ("access", *named),
-            goal.vault,
-            cloud.access,
-            access_plan,
-            partial(access_plan.revoked, goal),
-            goal.keeps_used,
-            # Key Vault refuses a disabled key at once, but a revocation takes effect minutes later. Until then, another
-            # run that does not see the revocation can move an account to the key.
-            delay=2 * MAX_READ_DELAY,
-        )
-        is_later = params["confirm"] == "later"
-        return cloud.confirmed(outcome, removal, later=is_later, is_noted=cloud.are_notes_kept)
-
-    with cloud.locked(goal.vault):
-        goals = [goal]
-        if account:
-            listed = cloud.accounts.listed(group, account) if goal.present else None
-            found = listed or cloud.accounts.existing(group, account)
-            goals = access_goal.of_account(
-                goal, required(found, group, account, options=("account_name", "account_resource_group"))
-            )
+    with cloud.changes.locked(goal.vault):
+        goals = access_goal.of_account(goal, _account(params, cloud, goal)) if account else [goal]
         if len(goals) > 1:
             # All goals are checked before the first change.
             for one in goals:
-                predicted(one, cloud.access, access_plan)
+                cloud.driver.solve(partial(access_decide.decide, goal=one, facts=facts))
         outcomes, failures = [], list[CmkError]()
         for wanted in goals:
             try:
@@ -324,14 +294,21 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     if not goal.present and not goal.force:
         # What was revoked is confirmed, whatever has failed for another identity of the account.
         for index, made in enumerate(outcomes):
+            revoked, is_later = access_decide.removal(goals[index], facts), params["confirm"] == "later"
             try:
-                outcomes[index] = confirmed(goals[index], made)
+                outcomes[index] = cloud.changes.confirmed(made, revoked, later=is_later, is_noted=cloud.are_notes_kept)
             except CmkError as failure:
                 failures.append(failure)
     if failures:
         raise failures[0]
     summary = " ".join(_summary(one) for one in outcomes)
     return together(outcomes).summarized(summary or f"{account} has no identity, and no access.")
+
+
+def _account(params: Mapping[str, Any], cloud: Cloud, goal: access_goal.Goal) -> Account:
+    options = "account_name", "account_resource_group"
+    group, name = params["account_resource_group"], params["account_name"]
+    return cloud.account(group, name, options=options, is_glance=goal.present)
 
 
 def _summary(outcome: Outcome) -> str:

@@ -278,24 +278,21 @@ code:
   sample: in_use
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_in_vault, key_of
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Needed, Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Needed, Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import required
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import readiness
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import decide as key_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -318,50 +315,33 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = key_goal.present(params)
     group, account = params["account_resource_group"], params["used_by_account"]
     if account:
-        return readiness.explained(
-            partial(_for_account, goal, group, account, cloud),
-            cloud.sent,
-            partial(cloud.accounts.get, group, account),
-            partial(cloud.encryption.require_available, group, account),
-        )
-    with cloud.locked(goal.vault):
-        return _described(goal, key_plan.recovered_first(goal, lambda one: _make(one, cloud)))
+        return cloud.explained(partial(_for_account, goal, group, account, cloud), group, account)
+    return _described(goal, key_decide.recovered_first(goal, lambda one: _make(one, cloud)))
 
 
 def _for_account(goal: Goal, group: str, name: str, cloud: Cloud) -> Outcome:
     """The key for an account that uses it. Nothing is changed if the account does not use the key, or, if there is
     something to change, is not available."""
-    account = cloud.accounts.listed(group, name)
-    if account is None or not goal.names(key_of(account)):
-        account = cloud.accounts.existing(group, name)
-    used = encryption_document.required_key(
-        required(account, group, name, options=("used_by_account", "account_resource_group")), goal.vault, goal.name
-    )
+    account = partial(cloud.account, group, name, options=("used_by_account", "account_resource_group"))
+    seen = account(is_glance=True)
+    if not goal.names(key_of(seen)):
+        seen = account(is_glance=False)
+    used = encryption_document.required_key(seen, goal.vault, goal.name)
     # An account that is pinned to a version has to be moved to the new version. Without the rights for that, no version
     # is created.
     to_move = [*rights.to_set_encryption(group, name), rights.to_see_access(used.vault, group)] if used.version else []
-
-    def require_available() -> None:
-        cloud.encryption.require_available(group, name)
-
-    def make(goal: Goal) -> Outcome:
-        # A forced version always is a change, so what a change requires is read concurrently with the key.
-        asked = in_background(require_available).result if goal.new_version else require_available
-        return _make(goal, cloud, later=lambda: to_move, before_change=asked)
-
-    return _described(goal, cloud.newest.version(goal, used.version, make))
+    # The version that the run forces is shared. Its tag shows that, even if the notes of the run are lost.
+    purpose = goal.new_version_for or cloud.facts.run if goal.new_version else None
+    goal = replace(goal, at_least=used.version, is_shared=True, new_version_for=purpose)
+    require_available = partial(cloud.require_available, group, name)
+    return _described(goal, _make(goal, cloud, later=to_move, before_change=require_available))
 
 
 def _make(
-    goal: Goal,
-    cloud: Cloud,
-    later: Callable[[], Iterable[Needed]] = tuple,
-    before_change: Callable[[], None] = lambda: None,
+    goal: Goal, cloud: Cloud, later: Sequence[Needed] = (), before_change: Callable[[], None] = lambda: None
 ) -> Outcome:
-    def require(needed: Iterable[Needed]) -> tuple[str, ...]:
-        return cloud.rights.require([*needed, *later()])
-
-    return converge(goal, cloud.keys, key_plan, before_change=before_change, rights=require)
+    decide = partial(key_decide.decide, goal=goal, facts=cloud.facts)
+    return cloud.changes.ensure(decide, lock=goal.vault, later=later, before_change=before_change)
 
 
 def _described(goal: Goal, outcome: Outcome) -> Outcome:
@@ -371,14 +351,6 @@ def _described(goal: Goal, outcome: Outcome) -> Outcome:
 def exclusive(params: Mapping[str, Any]) -> str:
     """The name of the vault whose lock a task of the run holds, on whatever host the task runs."""
     return key_goal.present(params).vault
-
-
-def forced_version(params: Mapping[str, Any]) -> str | None:
-    """The name under which a run notes a version that the task forces for an account."""
-    if not (params["new_version"] and params["used_by_account"]):
-        return None
-    goal = key_goal.present(params)
-    return key_in_vault(goal.vault, goal.name)
 
 
 def main() -> None:

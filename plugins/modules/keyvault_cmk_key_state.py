@@ -290,17 +290,17 @@ code:
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NAMED_KEY, UNUSED
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import decide as key_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.removal import remove
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import removal as key_removal
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     **NAMED_KEY,
@@ -315,11 +315,14 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = key_goal.in_state(params)
+    decide = partial(key_decide.decide, goal=goal, facts=cloud.facts)
     if goal.disables_or_deletes:
-        outcome = remove(goal, cloud, later=params["confirm"] == "later")
+        removal, later = key_removal.removal(goal, cloud.facts), params["confirm"] == "later"
+        outcome = cloud.changes.remove(decide, removal, later=later)
+        # A deleted key that was recovered has no versions in the report.
+        outcome = replace(outcome, report={**key_removal.report({}), **outcome.report})
     else:
-        with cloud.locked(goal.vault):
-            outcome = converge(goal, cloud.keys, key_plan, rights=cloud.rights.require)
+        outcome = cloud.changes.ensure(decide, lock=goal.vault)
     kept = key_document.kept_summary(goal.vault, goal.name, outcome.report)
     changed = key_document.summary(goal.vault, goal.name, outcome.before, outcome.after)
     shown = replace(outcome, before=_shown(outcome.before), after=_shown(outcome.after))

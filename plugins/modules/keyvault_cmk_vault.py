@@ -265,11 +265,13 @@ from functools import partial
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import Removal, converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.goal import Goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import decide as vault_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import plan as vault_plan
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
@@ -290,18 +292,17 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    goal = vault_goal.desired(params)
+    goal, facts = vault_goal.desired(params), cloud.facts
 
-    def make() -> Outcome:
-        return converge(goal, cloud.vaults, vault_plan, rights=cloud.rights.require)
+    def grant(docs: Docs, group: str, vault: str, key: str, principal: str) -> Change:
+        return access_decide.decide(docs, Goal(group, vault, True, principal, None, key, force=False), facts)
 
-    with cloud.locked(goal.name):
-        outcome = make()
-    if outcome.removed:
-        name, of = ("vault", goal.name.lower()), partial(vault_plan.deleted, goal)
-        removal = Removal(name, goal.name, cloud.vaults, vault_plan, of, keeps_used=False)
-        outcome = cloud.confirmed(outcome, removal, later=False)
-    return outcome.summarized(vault_plan.summary(goal, outcome.before, outcome.after))
+    decide = partial(vault_decide.decide, goal=goal, facts=facts, grant=grant)
+    if goal.present:
+        outcome = cloud.changes.ensure(decide, lock=goal.name)
+    else:
+        outcome = cloud.changes.remove(decide, vault_decide.removal(goal, facts, grant))
+    return outcome.summarized(vault_decide.summary(goal, outcome.before, outcome.after))
 
 
 def exclusive(params: Mapping[str, Any]) -> str:

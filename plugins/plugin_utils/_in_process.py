@@ -33,12 +33,11 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.secrets import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import warm_up
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts, placeholders
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import settled, value_or_error
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused, documented
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import JOURNAL, MESSAGES
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import LeftAlone
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import CLEAN_UP, STATS, flag, sets_stats
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
@@ -199,26 +198,20 @@ class InProcessAction(ActionBase):
             return self._execute_noted(task_vars, set_key and (self._account_id(params, *set_key[:2]), set_key[2]))
         files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
         with vault_lock(files, vault):
-            forced = asked("forced_version")
-            if forced is None or self._task.check_mode:
-                return self._execute_noted(task_vars)
-            purpose = params["new_version_for"] or files.run
-            return ForcedVersions(files).around(
-                forced, lambda force: self._execute_noted(task_vars, new_version=force, new_version_for=purpose)
-            )
+            return self._execute_noted(task_vars)
 
     def _execute_noted(
-        self, task_vars: dict[str, Any], sets: tuple[str, KeyIdentifier | None] | None = None, **options: Any
+        self, task_vars: dict[str, Any], sets: tuple[str, KeyIdentifier | None] | None = None
     ) -> dict[str, Any]:
         """Run the module, and merge what it has written with the journal of the run. `sets` is the account and the key
         that it may set. If the module returns nothing, that counts as done and as not done."""
         if self._task.check_mode:
-            return self._execute(task_vars, **options)
+            return self._execute(task_vars)
         files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
         journal = Journal(files, SentWrites())
         token = journal.expect(*sets) if sets else ""
         try:
-            ran = self._execute(task_vars, **options, **{JOURNAL: journal.handed_over()})
+            ran = self._execute(task_vars, **{JOURNAL: journal.handed_over()})
             written = ran.pop(JOURNAL, None)
             if written is not None:
                 journal.merge(written)

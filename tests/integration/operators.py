@@ -78,7 +78,7 @@ class World:
         vault, key = run.key or self.key_of(run.account) or FIRST_KEY
         settings = dict(run.settings)
         if run.what not in ROLE_NAMES:
-            arguments = {"wait_timeout": WAIT, **self._named(run), **settings}
+            arguments = {"wait_timeout": WAIT, **self._named(run, vault, key), **settings}
             return lambda: runner.module(run.what, arguments, check=run.check)
         if "to" in settings:
             settings["cmk_new_key_identifier"] = self.newest(*settings.pop("to"))
@@ -154,9 +154,11 @@ class World:
         found: str = identity.get("principalId") or next((one["principalId"] for one in users), self._own_user)
         return found
 
-    def _named(self, run: Run) -> dict[str, Any]:
+    def _named(self, run: Run, vault: str, key: str) -> dict[str, Any]:
         """The options that name the resource of a module's run."""
         named = {
+            "keyvault_cmk_key_state": {"vault_name": vault, "name": key},
+            "keyvault_cmk_vault": {"resource_group": GROUP, "name": vault},
             "batch_encryption_info": {"resource_group": GROUP, "account_name": run.account},
             "batch_account_identity": {
                 "resource_group": GROUP,

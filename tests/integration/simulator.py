@@ -344,9 +344,9 @@ class Simulation:
                     continue
                 is_of_run = later.by.partition(".")[0] == host.name.partition(".")[0]
                 since = host.began - (0 if is_of_run else self._lag)
-                if later.by != "tool" and later.at - moment.at <= self._lag:
-                    # If reads do not show the previous move yet, the run updates the versions of the key before that,
-                    # and not of the key that the account leaves. A known defect if that move was by the same run.
+                if later.by != "tool" and not _same_run(moment, later) and later.at - moment.at <= self._lag:
+                    # Reads do not show the move by somebody else yet, so the run updates the versions of the key before
+                    # that.
                     continue
                 if later.version.rpartition("/")[0] != moment.version.rpartition("/")[0]:
                     # A run has updated the version before the account has left its key, which reads show at once.
@@ -730,9 +730,6 @@ class Simulation:
         if not may_write and host.writes:
             raise Failed(f"{where}: not changed, but written")
         state = result.get("current_state") if result.get("failed") else result
-        if result.get("restored") is False and state:
-            # A known defect: if it is not known whether the move took effect, the key does not count for `available`.
-            state = {**state, "available": None}
         if not isinstance(state, Mapping) or "key_source" not in state or state.get("name", account) != account:
             return
         states = self._history.get(account, [])
@@ -861,6 +858,10 @@ def _order(order: str) -> Callable[[list[str], str], str]:
         return others[0]
 
     return first_for_some_stops
+
+
+def _same_run(one: Moment, other: Moment) -> bool:
+    return one.by.partition(".")[0] == other.by.partition(".")[0]
 
 
 def _usable(check: KeyCheck, account: Account) -> tuple[bool, bool]:

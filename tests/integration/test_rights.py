@@ -491,7 +491,7 @@ def test_an_inventory_reports_failed_lists(
     sign_in(service, monkeypatch, [give(service, sandbox.subscription, actions)])
     connection = ArgumentSpecValidator(CONNECTION).validate({}).validated_parameters
 
-    seen = Cloud(connection, str(runner.tokens)).visible.listed([])
+    seen = Cloud(connection, str(runner.tokens)).listed([])
 
     messages = [not_listed(one) for one in seen["unlisted"]]
     assert all(right in one for one in messages), messages

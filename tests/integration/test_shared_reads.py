@@ -18,7 +18,7 @@ from operators import done
 from sandbox_client import LOGIN
 from service import DAY, GROUP, Service
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 
 VAULT = {"resource_group": GROUP, "name": "vault-one"}
@@ -208,15 +208,15 @@ def test_hosts_that_move_accounts_to_a_key_share_reads(runner: OneProcess, servi
 @pytest.fixture
 def while_it_waits(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
     """Sets what happens after the next task has begun, while it waits for the lock of its vault."""
-    locked = Cloud.locked
+    locked = Executor.locked
 
     def set_(act: Callable[[], None]) -> None:
-        def wait(cloud: Cloud, vault: str) -> Any:
-            monkeypatch.setattr(Cloud, "locked", locked)
+        def wait(executor: Executor, vault: str) -> Any:
+            monkeypatch.setattr(Executor, "locked", locked)
             act()
-            return locked(cloud, vault)
+            return locked(executor, vault)
 
-        monkeypatch.setattr(Cloud, "locked", wait)
+        monkeypatch.setattr(Executor, "locked", wait)
 
     return set_
 

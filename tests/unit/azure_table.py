@@ -15,18 +15,24 @@ assert table.asked == [place(refs.account(ACCOUNT))]
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
 
-from documents import CALLER, SUBSCRIPTION
+from documents import CALLER, DAY, NOW, SUBSCRIPTION, listed
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import Driver
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer, Gateway
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer, Gateway, Operation
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.preflight import Evidence
+from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Ref
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotFound
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, NotFound, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.access import scope_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._questions import rights
 
 Place: TypeAlias = "Ref[Any] | str"
 # A question that does not end fails its test.
@@ -51,9 +57,9 @@ class Several:
 
 
 class Table:
-    """The documents, by their refs or ids. A value may be a document, a list, an `Answer` with its times, an error,
-    which is raised, or `Several` of these. A document that is not in the table, or that is None, is missing. A list
-    that is not in the table is empty.
+    """The documents, by their refs or ids. A value may be a document, a list, an `Answer` with its times, an error or
+    an interrupt, which is raised, or `Several` of these. A document that is not in the table, or that is None, is
+    missing. A list that is not in the table is empty.
 
     `asked` has the places of the reads and `written` the writes, in their order. `now` is the time of the responses in
     seconds since 1970.
@@ -94,14 +100,16 @@ class Table:
         value = self._documents.get(where, otherwise)
         if isinstance(value, Several):
             value = value.next()
-        if isinstance(value, CmkError):
+        if isinstance(value, BaseException):
             raise copy.copy(value)
         return copy.deepcopy(value)
 
 
 class TableGateway:
     """The methods of gateway.Gateway for one task. A write is noted in the table and in the task's journal, and changes
-    no document. Its response is the entry `"METHOD id"`, None if there is no such entry."""
+    no document. Its response is the entry `"METHOD id"`, None if there is no such entry. The entry `"POLL id"` is the
+    end of a long-running operation: the document that the poll shows, True (the default) for none, and False if Azure
+    does not show the new resource yet."""
 
     def __init__(self, table: Table, session: Session) -> None:
         self._table = table
@@ -130,9 +138,45 @@ class TableGateway:
     def write(
         self, _what: str, method: str, ref: str, body: Any = None, *, undoes: bool = False, **_options: Any
     ) -> Any:
+        sent = self._session.sent
         with self._session.journal.writing(method, ref, body, undoes=undoes) as write:
-            write.document = self._table.write(method, ref, body)
+            try:
+                write.document = self._table.write(method, ref, body)
+            except Unavailable:
+                sent.in_doubt += 1
+                raise
+        sent.accepted += 1
         return write.document
+
+    def begin(self, what: str, method: str, ref: str, body: Any = None, **options: Any) -> Operation:
+        return Operation(method, ref, self.write(what, method, ref, body, **options))
+
+    def finish(self, _what: str, operation: Operation) -> bool:
+        with self._session.journal.changing(operation.method, operation.ref):
+            found = self._table.read(place(f"POLL {operation.ref}"), True)
+        operation.polled = found if isinstance(found, dict) else None
+        return bool(found)
+
+
+def documents_of(found: Evidence) -> dict[Any, Any]:
+    """The entries from which preflight reads this evidence."""
+    key, vault, bundle = found.key, found.vault, found.bundle
+    entries: dict[Any, Any] = {
+        refs.permissions_at(f"/subscriptions/{SUBSCRIPTION}"): [{"actions": ["*"], "notActions": []}],
+        refs.vaults_of(SUBSCRIPTION): [vault] if isinstance(vault, Mapping) else vault,
+        refs.key(key): bundle,
+        refs.versions_of(key): [listed(dict(bundle))] if isinstance(bundle, Mapping) else bundle,
+    }
+    if isinstance(vault, Mapping):
+        entries[refs.vault(vault["id"])] = vault
+        scope, given = scope_of(vault, key.name), found.assignments
+        for principal in found.principals:
+            of_one = given.get(principal, []) if isinstance(given, Mapping) else given
+            entries[refs.assignments_of(scope, principal)] = entries[refs.assignments_at(scope)] = of_one
+        entries |= {
+            refs.role(vault["id"], guid): {"name": guid, "properties": role} for guid, role in found.definitions.items()
+        }
+    return entries
 
 
 class Task(NamedTuple):
@@ -153,7 +197,16 @@ def task_of(
 ) -> Task:
     """A task of a run, which reads the table. Tasks with the same `folder` are of the same run. `caller` is a managed
     identity. For `predicts` and `task` see Session."""
-    connection = {
+    connection = _connection(caller, subscription, wait_timeout)
+    session = Session(connection, str(folder) if folder else None, predicts=predicts, task=task)
+    # Instead of the claims of a token.
+    session.caller = CALLER
+    gateway = cast(Gateway, TableGateway(table, session))
+    return Task(session, Driver(session, gateway), gateway)
+
+
+def _connection(caller: str, subscription: str | None, wait_timeout: int) -> dict[str, Any]:
+    return {
         **dict.fromkeys(CONNECTION),
         "auth_source": "msi",
         "client_id": caller,
@@ -161,8 +214,33 @@ def task_of(
         "subscription_id": subscription,
         "wait_timeout": wait_timeout,
     }
-    session = Session(connection, str(folder) if folder else None, predicts=predicts, task=task)
-    # Instead of the claims of a token.
-    session.caller = CALLER
-    gateway = cast(Gateway, TableGateway(table, session))
-    return Task(session, Driver(session, gateway), gateway)
+
+
+def executor_of(task: Task) -> Executor:
+    return Executor(task.session, task.driver, task.gateway, rights.missing)
+
+
+def cloud_of(table: Table, folder: Path | None = None, *, task: str | None = None) -> Cloud:
+    """What a module gets for a task that reads and writes the table."""
+    cloud = Cloud(_connection("me", SUBSCRIPTION, 60), str(folder) if folder else None, task=task)
+    cloud._session.caller = CALLER
+    cloud.__dict__["_gateway"] = TableGateway(table, cloud._session)
+    return cloud
+
+
+def listing(*accounts: dict[str, Any], hidden: Collection[str] = (), **ages: float | None) -> dict[Any, Any]:
+    """The documents that list these accounts in the task's own subscription, in which the caller may read everything.
+
+    `hidden` are other subscriptions, whose accounts the caller may not list. `ages` are the seconds since accounts were
+    last changed, by their names; None if that is not known. By default, they were changed long ago.
+    """
+    found: dict[Any, Any] = {
+        refs.SUBSCRIPTIONS: [{"subscriptionId": one} for one in (SUBSCRIPTION, *hidden)],
+        refs.accounts_of(SUBSCRIPTION): list(accounts),
+        refs.permissions_at(f"/subscriptions/{SUBSCRIPTION}"): [{"actions": ["*/read"]}],
+        **{refs.accounts_of(one): Denied("The list was refused.") for one in hidden},
+    }
+    for one in accounts:
+        age = ages.get(one["name"], 999 * DAY)
+        found[refs.dated_account(one["id"])] = Answer(one, NOW, None if age is None else NOW - age)
+    return found

@@ -33,3 +33,11 @@ def clock_of(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *, tick: float
     clock = Clock(tick)
     monkeypatch.setattr(module, "time", clock)
     return clock
+
+
+def clock_of_all(monkeypatch: pytest.MonkeyPatch, *, tick: float = 1e-4) -> Clock:
+    """Replace the monotonic clock and the pauses of all modules."""
+    clock = Clock(tick)
+    monkeypatch.setattr("time.monotonic", clock.monotonic)
+    monkeypatch.setattr("time.sleep", clock.sleep)
+    return clock

@@ -292,25 +292,6 @@ def observed_key(*bundles: dict[str, Any], **others: Any) -> dict[str, Any]:
     }
 
 
-def three_versions(
-    *accounts: dict[str, Any],
-    newest_is: float = 10 * DAY,
-    disabled: tuple[str, ...] = (),
-    unlisted: tuple[str, ...] = (),
-    disks: tuple[dict[str, Any], ...] = (),
-    **ages: Any,
-) -> dict[str, Any]:
-    """The documents of a key with three versions. The newest was created `newest_is` seconds ago. For `ages` see
-    `times`."""
-    created = {OLD: newest_is + 200 * DAY, MIDDLE: newest_is + 100 * DAY, NEW: newest_is}
-    bundles = [
-        key(name, created=int(NOW - age), updated=int(NOW - age), enabled=name not in disabled)
-        for name, age in created.items()
-    ]
-    seen = visible(*accounts, unlisted=unlisted, disks=disks)
-    return observed_key(*bundles, visible=seen, times=times(*accounts, **ages))
-
-
 def evidence(identifier: str = KEY, **others: Any) -> Evidence:
     """The evidence of preflight, by default of a key that Batch can use."""
     given: dict[str, Any] = {

@@ -26,7 +26,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import tran
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import answering
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.client import Keys
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 
 PROCESSES, THREADS = 10, 4
 # A key for each thread, because a read of the same key would be shared.
@@ -70,18 +70,16 @@ def read_keys() -> list[str]:
     """Read the key and its versions in several threads. Returns the errors."""
     given = {"auth_source": "msi", "cloud_environment": "AzureCloud", "wait_timeout": 600}
     session = Session({**dict.fromkeys(CONNECTION), **given})
-    gateway, others = Gateway(session), dict[str, Any](visible=None, access=None)
-    keys = Keys(session, Driver(session, gateway), gateway, **others)
-    errors = []
+    driver, errors = Driver(session, Gateway(session)), []
 
-    def read(call: Any, key: KeyIdentifier) -> None:
+    def read(ref: Any, key: KeyIdentifier) -> None:
         try:
-            call(key)
+            driver.get(ref(key))
         except BaseException as error:
             errors.append(repr(error))
 
-    calls = [keys.versions, keys.bundle] * (THREADS // 2)
-    threads = [Thread(target=read, args=one) for one in zip(calls, KEYS, strict=True)]
+    kinds = [refs.versions_of, refs.key] * (THREADS // 2)
+    threads = [Thread(target=read, args=one) for one in zip(kinds, KEYS, strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:

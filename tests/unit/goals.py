@@ -12,9 +12,11 @@ from typing import Any
 from documents import PRINCIPAL
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal_module
 from ansible_collections.azbatch.cmk.plugins.modules import (
+    batch_account_identity,
     batch_encryption,
     keyvault_cmk_access,
     keyvault_cmk_key,
@@ -31,6 +33,11 @@ def options_of(module: ModuleType, **given: Any) -> dict[str, Any]:
     assert not unknown, unknown
     defaults = {name: option.get("default") for name, option in module.ARGUMENTS.items()}
     return {"subscription_id": None, **defaults, **given}
+
+
+def account_goal(**options: Any) -> account_goal_module.Goal:
+    given = {"resource_group": "rg-batch", "name": "mybatch", **options}
+    return account_goal_module.desired(options_of(batch_account_identity, **given))
 
 
 def access_goal(**options: Any) -> access_goal_module.Goal:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import SentWrites
 
 
 class Plain:

@@ -2,14 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The plan for the access of a principal to a key, with access policies and with Azure RBAC."""
+"""What is decided on the access of a principal to keys, with access policies and with Azure RBAC."""
 
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import Any
 
 import pytest
+from access_table import azure, confirmed, decided
+from azure_table import Table, task_of
 from documents import (
     CRYPTO_OFFICER,
     DAY,
@@ -18,7 +21,6 @@ from documents import (
     GROUP_OF_PEOPLE,
     KEY,
     NEEDED,
-    NOW,
     OLD,
     OTHER,
     PRINCIPAL,
@@ -32,43 +34,31 @@ from documents import (
     identity_id,
     policy,
     system_assigned,
-    times,
     user_assigned,
     vault,
-    visible,
 )
 from goals import access_goal as goal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, NotFound, Refused
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import MAX_READ_DELAY, Change, Needed, Removal
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
+    Denied,
+    InvalidOption,
+    NotFound,
+    Refused,
+    Rejected,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.goal import AccessWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.decide import _ALL
 
 KEY_ID = f"{VAULT_ID}/keys/batch"
-ALL_BUT_NEEDED = set(access_plan._ALL) - set(NEEDED)
-
-
-def seen(
-    document: dict[str, Any] | None,
-    *assignments: dict[str, Any],
-    definitions: dict[str, Any] | None = None,
-    accounts: dict[str, Any] | None = None,
-    principal: str = PRINCIPAL,
-    **ages: Any,
-) -> dict[str, Any]:
-    """`ages` are the seconds since accounts were changed (`times`)."""
-    return {
-        "vault": document,
-        "principal_id": principal,
-        "assignments": list(assignments),
-        "definitions": DEFINITIONS if definitions is None else definitions,
-        "visible": accounts or visible(),
-        "times": times(**ages),
-        "now": NOW,
-    }
+ALL_BUT_NEEDED = set(_ALL) - set(NEEDED)
+HIDDEN = ("hidden",)
 
 
 # The goal
@@ -161,7 +151,7 @@ def test_malformed_option_is_refused(options: dict[str, Any], code: str) -> None
 @pytest.mark.parametrize("state", ["present", "absent"])
 def test_a_missing_vault_is_an_error(state: str) -> None:
     with pytest.raises(NotFound) as failed:
-        access_plan.plan(goal(state=state), seen(None))
+        decided(goal(state=state), azure(None))
 
     assert failed.value.code == "vault_not_found"
 
@@ -169,11 +159,14 @@ def test_a_missing_vault_is_an_error(state: str) -> None:
 # A vault that uses access policies
 
 
-def only_step(plan: Plan) -> dict[str, Any]:
-    [step] = plan.steps
-    assert step.write == AccessWrites.set_policy
-    assert step.arguments["vault_id"] == VAULT_ID
-    return dict(step.arguments)
+def written(change: Change) -> tuple[str, dict[str, Any]]:
+    """The operation on the access policies of the vault, and the entry."""
+    [request] = change.requests
+    assert (request.name, request.method) == ("set_policy", "PUT")
+    place, _, operation = request.ref.rpartition("/accessPolicies/")
+    [entry] = (request.body or {})["properties"]["accessPolicies"]
+    assert place == VAULT_ID
+    return operation, entry
 
 
 @pytest.mark.parametrize(
@@ -187,11 +180,11 @@ def only_step(plan: Plan) -> dict[str, Any]:
     ],
 )
 def test_existing_permissions_are_not_granted_again(permissions: list[str]) -> None:
-    plan = access_plan.plan(goal(), seen(vault(policy(keys=permissions))))
+    change = decided(goal(), azure(vault(policy(keys=permissions))))
 
-    assert not plan.changed
-    assert plan.after == plan.before
-    assert plan.before["granted"] == NEEDED
+    assert not change.requests
+    assert change.after == change.before
+    assert change.before["granted"] == NEEDED
 
 
 @pytest.mark.parametrize(
@@ -210,34 +203,32 @@ def test_existing_permissions_are_not_granted_again(permissions: list[str]) -> N
     ],
 )
 def test_missing_permissions_are_added_to_its_own_entry(entries: list[dict[str, Any]], permissions: list[str]) -> None:
-    plan = access_plan.plan(goal(), seen(vault(*entries)))
+    change = decided(goal(), azure(vault(*entries)))
 
-    step = only_step(plan)
-    assert step["operation"] == "add"
-    assert step["entry"]["objectId"] == PRINCIPAL
-    assert step["entry"]["tenantId"] == TENANT
-    assert "applicationId" not in step["entry"]
-    assert step["entry"]["permissions"]["keys"] == permissions
-    assert plan.after == {**plan.before, "granted": NEEDED}
+    operation, entry = written(change)
+    assert (operation, entry["objectId"], entry["tenantId"]) == ("add", PRINCIPAL, TENANT)
+    assert "applicationId" not in entry
+    assert entry["permissions"]["keys"] == permissions
+    assert change.after == {**change.before, "granted": NEEDED}
 
 
 def test_other_kinds_of_permissions_are_kept() -> None:
     entry = policy(keys=["list"], secrets=["get"], certificates=["get", "list"], storage=["get"])
 
-    step = only_step(access_plan.plan(goal(), seen(vault(entry))))
+    _operation, sent = written(decided(goal(), azure(vault(entry))))
 
-    assert step["entry"]["permissions"] == {**entry["permissions"], "keys": ["list", *NEEDED]}
+    assert sent["permissions"] == {**entry["permissions"], "keys": ["list", *NEEDED]}
 
 
 def test_letter_case_of_the_principal_does_not_matter() -> None:
-    assert not access_plan.plan(goal(), seen(vault(policy(PRINCIPAL.upper())))).changed
+    assert not decided(goal(), azure(vault(policy(PRINCIPAL.upper())))).requests
 
 
 def test_key_name_has_no_effect() -> None:
-    plan = access_plan.plan(goal(key_name="batch"), seen(vault(policy())))
+    change = decided(goal(key_name="batch"), azure(vault(policy())))
 
-    assert not plan.changed
-    assert plan.before["scope"] == VAULT_ID
+    assert not change.requests
+    assert change.before["scope"] == VAULT_ID
 
 
 @pytest.mark.parametrize(
@@ -250,10 +241,10 @@ def test_key_name_has_no_effect() -> None:
     ],
 )
 def test_revoking_permissions_that_are_missing_changes_nothing(entries: list[dict[str, Any]]) -> None:
-    plan = access_plan.plan(goal(state="absent"), seen(vault(*entries)))
+    change = decided(goal(state="absent"), azure(vault(*entries)))
 
-    assert not plan.changed
-    assert plan.before["granted"] == plan.after["granted"] == []
+    assert not change.requests
+    assert change.before["granted"] == change.after["granted"] == []
 
 
 @pytest.mark.parametrize(
@@ -261,12 +252,10 @@ def test_revoking_permissions_that_are_missing_changes_nothing(entries: list[dic
     [policy(), policy(keys=["get"]), policy(keys=["WrapKey"]), policy(keys=NEEDED, secrets=[], certificates=[])],
 )
 def test_entry_that_holds_nothing_else_is_removed(entry: dict[str, Any]) -> None:
-    plan = access_plan.plan(goal(state="absent"), seen(vault(policy(OTHER), entry)))
+    change = decided(goal(state="absent"), azure(vault(policy(OTHER), entry)))
 
-    step = only_step(plan)
-    assert step["operation"] == "remove"
-    assert step["entry"] == entry
-    assert plan.after["granted"] == []
+    assert written(change) == ("remove", entry)
+    assert change.after["granted"] == []
 
 
 @pytest.mark.parametrize(
@@ -280,20 +269,18 @@ def test_entry_that_holds_nothing_else_is_removed(entry: dict[str, Any]) -> None
     ],
 )
 def test_other_permissions_of_an_entry_are_kept(entry: dict[str, Any], left: list[str]) -> None:
-    plan = access_plan.plan(goal(state="absent"), seen(vault(entry)))
+    change = decided(goal(state="absent"), azure(vault(entry)))
 
-    step = only_step(plan)
-    assert step["operation"] == "replace"
-    assert step["entry"] == {**entry, "permissions": {**entry["permissions"], "keys": left}}
-    assert plan.after["granted"] == []
+    assert written(change) == ("replace", {**entry, "permissions": {**entry["permissions"], "keys": left}})
+    assert change.after["granted"] == []
 
 
 @pytest.mark.parametrize("every", ["all", "All"])
 def test_a_part_of_all_permissions_is_revoked(every: str) -> None:
-    step = only_step(access_plan.plan(goal(state="absent"), seen(vault(policy(keys=[every])))))
+    operation, entry = written(decided(goal(state="absent"), azure(vault(policy(keys=[every])))))
 
-    assert step["operation"] == "replace"
-    assert set(step["entry"]["permissions"]["keys"]) == ALL_BUT_NEEDED
+    assert operation == "replace"
+    assert set(entry["permissions"]["keys"]) == ALL_BUT_NEEDED
 
 
 # A vault that uses Azure RBAC
@@ -314,16 +301,16 @@ def test_a_part_of_all_permissions_is_revoked(every: str) -> None:
 )
 @pytest.mark.parametrize("role", [ENCRYPTION_USER, CRYPTO_OFFICER])
 def test_an_existing_role_is_not_assigned_again(scope: str, key_name: str | None, role: str) -> None:
-    plan = access_plan.plan(goal(key_name=key_name), seen(vault(rbac=True), assignment(role, scope)))
+    change = decided(goal(key_name=key_name), azure(vault(rbac=True), assignment(role, scope)))
 
-    assert not plan.changed
-    assert plan.before["granted"] == NEEDED
+    assert not change.requests
+    assert change.before["granted"] == NEEDED
 
 
 def test_a_role_of_a_group_of_the_principal_counts() -> None:
     inherited = assignment(ENCRYPTION_USER, VAULT_ID, principal=GROUP_OF_PEOPLE)
 
-    assert not access_plan.plan(goal(), seen(vault(rbac=True), inherited)).changed
+    assert not decided(goal(), azure(vault(rbac=True), inherited)).requests
 
 
 READ, WRAP, UNWRAP = (f"Microsoft.KeyVault/vaults/keys/{name}" for name in ("read", "wrap/action", "unwrap/action"))
@@ -354,10 +341,18 @@ def test_permissions_granted_by_roles(roles: list[dict[str, Any]], granted: list
     guids = [str(uuid.UUID(int=number)) for number in range(len(roles))]
     assigned = [assignment(guid.upper(), VAULT_ID) for guid in guids]
 
-    plan = access_plan.plan(goal(), seen(vault(rbac=True), *assigned, definitions=dict(zip(guids, roles, strict=True))))
+    change = decided(goal(), azure(vault(rbac=True), *assigned, definitions=dict(zip(guids, roles, strict=True))))
 
-    assert plan.before["granted"] == granted
-    assert plan.changed is (granted != NEEDED)
+    assert change.before["granted"] == granted
+    assert bool(change.requests) is (granted != NEEDED)
+
+
+def assigned_role(change: Change) -> tuple[str, str, Any]:
+    """The scope, the name and the properties of the assignment."""
+    [request] = change.requests
+    assert (request.name, request.method) == ("assign", "PUT")
+    scope, _, name = request.ref.rpartition("/providers/Microsoft.Authorization/roleAssignments/")
+    return scope, name, (request.body or {})["properties"]
 
 
 @pytest.mark.parametrize(
@@ -369,44 +364,51 @@ def test_permissions_granted_by_roles(roles: list[dict[str, Any]], granted: list
     ],
 )
 def test_role_is_assigned_at_the_vault(assigned: list[dict[str, Any]]) -> None:
-    plan = access_plan.plan(goal(), seen(vault(rbac=True), *assigned))
+    change = decided(goal(), azure(vault(rbac=True), *assigned))
 
-    [step] = plan.steps
-    assert step.write == AccessWrites.assign
-    assert step.arguments["scope"] == VAULT_ID
-    assert step.arguments["role"] == ENCRYPTION_USER
-    assert step.arguments["principal"] == PRINCIPAL
-    assert plan.before["granted"] == []
-    assert plan.after == {**plan.before, "granted": NEEDED}
+    scope, _name, properties = assigned_role(change)
+    assert scope == VAULT_ID
+    assert properties == {
+        "roleDefinitionId": f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Authorization/roleDefinitions/"
+        f"{ENCRYPTION_USER}",
+        "principalId": PRINCIPAL,
+        "principalType": "ServicePrincipal",
+    }
+    assert change.before["granted"] == []
+    assert change.after == {**change.before, "granted": NEEDED}
 
 
 def test_role_is_assigned_at_the_key() -> None:
-    plan = access_plan.plan(
-        goal(key_name="batch"), seen(vault(rbac=True), assignment(ENCRYPTION_USER, f"{VAULT_ID}/keys/b"))
-    )
+    table = azure(vault(rbac=True), assignment(ENCRYPTION_USER, f"{VAULT_ID}/keys/b"))
 
-    [step] = plan.steps
-    assert step.arguments["scope"] == plan.before["scope"] == KEY_ID
+    change = decided(goal(key_name="batch"), table)
+
+    assert assigned_role(change)[0] == change.before["scope"] == KEY_ID
 
 
-def name_of_assignment(*, vault_name: str = VAULT_ID, principal: str = PRINCIPAL, key_name: str | None = None) -> str:
-    document = {**vault(rbac=True), "id": vault_name}
-    [step] = access_plan.plan(goal(key_name=key_name), seen(document, principal=principal)).steps
-    return str(uuid.UUID(step.arguments["name"]))
+def name_of_assignment(*, vault_id: str = VAULT_ID, principal: str = PRINCIPAL, key_name: str | None = None) -> str:
+    table = azure({**vault(rbac=True), "id": vault_id}, principal=principal)
+    change = decided(goal(key_name=key_name, principal_id=principal), table)
+    return str(uuid.UUID(assigned_role(change)[1]))
 
 
 def test_name_of_an_assignment_depends_on_scope_and_principal_only() -> None:
     names = [name_of_assignment(), name_of_assignment(principal=OTHER), name_of_assignment(key_name="batch")]
 
     assert len(set(names)) == 3
-    assert names[0] == name_of_assignment(vault_name=VAULT_ID.upper(), principal=PRINCIPAL.upper())
+    assert names[0] == name_of_assignment(vault_id=VAULT_ID.upper(), principal=PRINCIPAL.upper())
+
+
+def unassigned(change: Change) -> list[str]:
+    """The ids of the role assignments that are deleted."""
+    assert all((one.name, one.method, one.body) == ("unassign", "DELETE", None) for one in change.requests)
+    return [one.ref for one in change.requests]
 
 
 OWN = assignment(ENCRYPTION_USER, VAULT_ID, name="own")
 AT_KEY = assignment(ENCRYPTION_USER, KEY_ID, name="key")
 READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
 OF_GROUP = assignment(ENCRYPTION_USER, VAULT_ID, principal=GROUP_OF_PEOPLE, name="group")
-SHOUTED = assignment(ENCRYPTION_USER.upper(), f"{VAULT_ID.upper()}/", principal=PRINCIPAL.upper(), name="own")
 OFFICER = assignment(CRYPTO_OFFICER, VAULT_ID, name="officer")
 
 
@@ -430,40 +432,48 @@ OFFICER = assignment(CRYPTO_OFFICER, VAULT_ID, name="officer")
 def test_only_its_own_assignment_is_deleted(
     assigned: list[dict[str, Any]], removed: list[str], left: list[str]
 ) -> None:
-    plan = access_plan.plan(goal(state="absent"), seen(vault(rbac=True), *assigned))
+    change = decided(goal(state="absent"), azure(vault(rbac=True), *assigned))
 
     ids = {item["id"] for item in assigned if item["name"] in removed}
-    assert {step.arguments["assignment_id"] for step in plan.steps} == ids
-    assert {step.write for step in plan.steps} <= {AccessWrites.unassign}
-    assert plan.after["granted"] == left
-    assert [", ".join(left) in warning for warning in plan.warnings] == ([True] if left else [])
+    assert set(unassigned(change)) == ids
+    assert change.after["granted"] == left
+    assert [", ".join(left) in warning for warning in change.warnings] == ([True] if left else [])
 
 
 def test_assignment_of_a_group_that_it_is_in_is_not_deleted() -> None:
-    plan = access_plan.plan(goal(state="absent"), seen(vault(rbac=True), OWN, OF_GROUP))
+    change = decided(goal(state="absent"), azure(vault(rbac=True), OWN, OF_GROUP))
 
-    assert [step.arguments["assignment_id"] for step in plan.steps] == [OWN["id"]]
-    assert plan.after["granted"] == NEEDED
-    assert [f"role assignments at {VAULT_ID}." in warning for warning in plan.warnings] == [True]
+    assert unassigned(change) == [OWN["id"]]
+    assert change.after["granted"] == NEEDED
+    assert [f"role assignments at {VAULT_ID}." in warning for warning in change.warnings] == [True]
 
 
 def test_assignment_at_the_vault_is_not_deleted_for_a_key() -> None:
-    plan = access_plan.plan(goal(state="absent", key_name="batch"), seen(vault(rbac=True), OWN, AT_KEY))
+    change = decided(goal(state="absent", key_name="batch"), azure(vault(rbac=True), OWN, AT_KEY))
 
-    assert [step.arguments["assignment_id"] for step in plan.steps] == [AT_KEY["id"]]
-    assert plan.after["granted"] == NEEDED
-    assert [f"role assignments at {VAULT_ID}." in warning for warning in plan.warnings] == [True]
+    assert unassigned(change) == [AT_KEY["id"]]
+    assert change.after["granted"] == NEEDED
+    assert [f"role assignments at {VAULT_ID}." in warning for warning in change.warnings] == [True]
 
 
 # The guard
 
 USER = account("user", key=f"{KEY}/{'d' * 32}", identity=system_assigned())
-BY_POLICY = seen(vault(policy()), accounts=visible(USER, unlisted=("/subscriptions/hidden",)))
-BY_ROLE = seen(vault(rbac=True), OWN, accounts=visible(USER))
+# It has the principal, and may have left a key of the vault.
+LEFT = account("user", identity=system_assigned())
+BY_POLICY = azure(vault(policy()), accounts=(USER,), hidden=HIDDEN)
+BY_ROLE = azure(vault(rbac=True), OWN, accounts=(USER,))
+
+
+def refused(options: dict[str, Any], table: Table) -> dict[str, Any]:
+    """The code and the facts of the refusal to revoke the access."""
+    with pytest.raises(Refused) as failed:
+        decided(goal(state="absent", **options), table)
+    return {"code": failed.value.code, **failed.value.facts}
 
 
 @pytest.mark.parametrize(
-    ("state", "options"),
+    ("table", "options"),
     [
         pytest.param(BY_POLICY, {}, id="by policy"),
         pytest.param(BY_POLICY, {"key_name": "other"}, id="by policy, which knows no single key"),
@@ -472,17 +482,14 @@ BY_ROLE = seen(vault(rbac=True), OWN, accounts=visible(USER))
         pytest.param(BY_ROLE, {"principal_id": PRINCIPAL.upper()}, id="by role, in another letter case"),
     ],
 )
-def test_access_in_use_is_not_revoked(state: dict[str, Any], options: dict[str, str]) -> None:
-    wanted = goal(state="absent", **options)
+def test_access_in_use_is_not_revoked(table: Table, options: dict[str, str]) -> None:
+    found = refused(options, table)
 
-    with pytest.raises(Refused) as refused:
-        access_plan.plan(wanted, {**state, "principal_id": wanted.principal_id})
-
-    assert refused.value.code == "in_use"
-    assert refused.value.facts["accounts"] == [account_id("user")]
+    assert (found["code"], found["accounts"]) == ("in_use", [account_id("user")])
 
 
 UNDATED = {**OWN, "properties": {name: value for name, value in OWN["properties"].items() if name != "createdOn"}}
+AT_KEY_ONLY: dict[str, Any] = {"state": "absent", "key_name": "batch"}
 
 
 @pytest.mark.parametrize(
@@ -490,7 +497,7 @@ UNDATED = {**OWN, "properties": {name: value for name, value in OWN["properties"
     [
         pytest.param(OWN, True, id="a role at the vault"),
         pytest.param(OFFICER, True, id="a role with more permissions"),
-        pytest.param(assignment(READER, VAULT_ID), False, id="a role of which nothing is known"),
+        pytest.param(assignment(READER, VAULT_ID), False, id="a role without the permissions"),
         pytest.param(assignment(ENCRYPTION_USER, VAULT_ID, age=599), False, id="a role that may not be in effect yet"),
         pytest.param(assignment(ENCRYPTION_USER, VAULT_ID, age=601), True, id="a role that is in effect"),
         pytest.param(UNDATED, False, id="a role of unknown age"),
@@ -498,62 +505,137 @@ UNDATED = {**OWN, "properties": {name: value for name, value in OWN["properties"
     ],
 )
 def test_a_role_in_use_is_revoked_only_if_another_role_keeps_access(other: dict[str, Any], is_revoked: bool) -> None:
-    state = seen(vault(rbac=True), AT_KEY, other, accounts=visible(USER, unlisted=("/subscriptions/hidden",)))
-
-    def revoke() -> Plan:
-        return access_plan.plan(goal(state="absent", key_name="batch"), state)
-
-    if is_revoked:
-        assert [step.arguments["assignment_id"] for step in revoke().steps] == [AT_KEY["id"]]
-    else:
-        with pytest.raises(Refused):
-            revoke()
-
-
-def test_access_is_granted_again_if_the_role_that_kept_it_was_deleted_meanwhile() -> None:
-    """The second check of a revocation."""
-    first = access_plan.plan(
-        goal(state="absent", key_name="batch"), seen(vault(rbac=True), AT_KEY, OWN, accounts=visible(USER))
+    table = azure(
+        vault(rbac=True),
+        AT_KEY,
+        other,
+        definitions={**DEFINITIONS, READER: definition()},
+        accounts=(USER,),
+        hidden=HIDDEN,
     )
 
+    if is_revoked:
+        assert unassigned(decided(goal(**AT_KEY_ONLY), table)) == [AT_KEY["id"]]
+        # The accounts do not matter.
+        assert table.reads_of(refs.accounts_of(SUBSCRIPTION)) == 0
+    else:
+        with pytest.raises(Refused):
+            decided(goal(**AT_KEY_ONLY), table)
+
+
+def test_until_another_role_is_in_effect_the_access_is_kept_on_request() -> None:
+    table = azure(
+        vault(rbac=True), AT_KEY, assignment(ENCRYPTION_USER, VAULT_ID, age=599, name="new"), accounts=(USER,)
+    )
+    when = "2026-05-28T20:26:41Z"
+
+    found = refused({"key_name": "batch"}, table)
+    assert (found["code"], found["kept_until"], found["accounts"]) == ("recently_used", when, [account_id("user")])
+    kept = decided(goal(**AT_KEY_ONLY, in_use="keep"), table)
+    assert (kept.requests, kept.report) == ((), {"in_use_by": [account_id("user")], "kept_until": when})
+    assert unassigned(decided(goal(**AT_KEY_ONLY, force=True), table)) == [AT_KEY["id"]]
+
+
+def test_after_a_revocation_the_role_that_keeps_access_must_still_be_assigned() -> None:
+    wanted = goal(**AT_KEY_ONLY)
+    first = decided(wanted, azure(vault(rbac=True), AT_KEY, OWN, accounts=(USER,)))
+
+    assert first.removed == ()
+    assert not confirmed(wanted, first, azure(vault(rbac=True), UNDATED, accounts=(USER,))).requests
     with pytest.raises(Refused):
-        access_plan.plan(first.goal, seen(vault(rbac=True), accounts=visible(USER)))
-    assert first.if_refused == goal(key_name="batch")
+        confirmed(wanted, first, azure(vault(rbac=True), accounts=(USER,)))
 
 
 def test_forced_revocation_names_the_accounts_that_lose_the_key() -> None:
-    plan = access_plan.plan(goal(state="absent", force=True), BY_POLICY)
+    BY_POLICY.asked.clear()
+    change = decided(goal(state="absent", force=True), BY_POLICY)
 
-    assert plan.changed
-    assert account_id("user") in plan.warnings[0]
-    assert "/subscriptions/hidden" in plan.warnings[1]
+    assert written(change) == ("remove", policy())
+    # Users that appear later do not matter either.
+    assert (change.removed, change.confirm) == (None, None)
+    assert account_id("user") in change.warnings[0]
+    assert "/subscriptions/hidden" in change.warnings[1]
+    assert BY_POLICY.reads_of(refs.dated_account(account_id("user"))) == 0
 
 
 @pytest.mark.parametrize(
-    "state",
+    "table",
     [
-        pytest.param(seen(vault(), accounts=visible(USER)), id="nothing to revoke"),
+        pytest.param(azure(vault(), accounts=(USER,)), id="nothing to revoke"),
         pytest.param(
-            seen(vault(policy()), accounts=visible(account(key=KEY, identity=system_assigned(OTHER)))), id="others only"
+            azure(vault(policy()), accounts=(account(key=KEY, identity=system_assigned(OTHER)),)), id="others only"
         ),
     ],
 )
-def test_a_revocation_that_affects_no_account_has_no_warning(state: dict[str, Any]) -> None:
-    assert access_plan.plan(goal(state="absent"), state).warnings == ()
+def test_a_revocation_that_affects_no_account_has_no_warning(table: Table) -> None:
+    assert decided(goal(state="absent"), table).warnings == ()
 
 
 def test_access_to_an_unused_key_is_revoked() -> None:
     at_key = assignment(ENCRYPTION_USER, f"{VAULT_ID}/keys/other")
-    state = seen(vault(rbac=True), at_key, accounts=visible(USER))
 
-    assert access_plan.plan(goal(state="absent", key_name="other"), state).changed
+    change = decided(goal(state="absent", key_name="other"), azure(vault(rbac=True), at_key, accounts=(USER,)))
+
+    assert unassigned(change) == [at_key["id"]]
+
+
+@pytest.mark.parametrize("has_own", [False, True], ids=["user-assigned", "system-assigned"])
+def test_pools_that_may_have_the_principal_are_listed(has_own: bool) -> None:
+    """No pool of another account can have the system-assigned identity of an account."""
+    mine = account("mine", identity=system_assigned() if has_own else user_assigned(one=PRINCIPAL))
+    table = azure(vault(policy()), accounts=(mine, account("other")))
+
+    assert decided(goal(state="absent"), table).requests
+    assert (table.reads_of(refs.pools_of(mine["id"])), table.reads_of(refs.pools_of(account_id("other")))) == (
+        1,
+        not has_own,
+    )
+    table[refs.pools_of(mine["id"])] = Rejected("The key is disabled.")
+    assert refused({}, table)["code"] == "in_use"
+    table[refs.pools_of(mine["id"])] = Denied("You may not.", azure={"code": "AuthorizationFailed"})
+    assert refused({}, table)["code"] == "users_unknown"
+
+
+def test_users_are_read_for_each_decision() -> None:
+    table, wanted = azure(vault(policy())), goal(state="absent")
+    task = task_of(table)
+    question = partial(access_decide.decide, goal=wanted, facts=Facts(task.session))
+    assert task.driver.solve(question).requests
+
+    table[refs.accounts_of(SUBSCRIPTION)] = [USER]
+    with pytest.raises(Refused):
+        task.driver.solve(question)
+
+
+def test_the_time_of_an_account_that_the_run_has_written_is_not_known() -> None:
+    """The read of the time may be older than the write."""
+    task = task_of(azure(vault(policy()), accounts=(LEFT,)))
+    with task.session.journal.writing("PATCH", LEFT["id"], {"identity": LEFT["identity"]}, undoes=False):
+        pass
+
+    with pytest.raises(Refused) as failed:
+        task.driver.solve(partial(access_decide.decide, goal=goal(state="absent"), facts=Facts(task.session)))
+    assert (failed.value.code, failed.value.facts["accounts"]) == ("recently_used", [account_id("user")])
+
+
+@pytest.mark.parametrize(
+    ("state", "table", "right"),
+    [
+        pytest.param("present", azure(vault()), rights.to_change_policies(VAULT_ID), id="policy"),
+        pytest.param("absent", azure(vault(policy())), rights.to_change_policies(VAULT_ID), id="policy removed"),
+        pytest.param("present", azure(vault(rbac=True)), rights.to_assign_role(VAULT_ID), id="role"),
+        pytest.param("absent", azure(vault(rbac=True), OWN), rights.to_unassign_role(OWN["id"]), id="role removed"),
+    ],
+)
+def test_the_right_that_a_change_needs(state: str, table: Table, right: Needed) -> None:
+    assert decided(goal(state=state), table).rights == [right]
 
 
 # Return values
 
 
 def test_description() -> None:
-    assert access_plan.describe(goal(key_name="batch"), vault(rbac=True), seen(vault(rbac=True), OWN)) == {
+    assert decided(goal(key_name="batch"), azure(vault(rbac=True), OWN)).before == {
         "vault_id": VAULT_ID,
         "vault_uri": "https://myvault.vault.azure.net",
         "authorization": "rbac",
@@ -563,9 +645,18 @@ def test_description() -> None:
     }
 
 
+@pytest.mark.parametrize(("state", "operation"), [("present", "add"), ("absent", "remove")])
+def test_access_policy_is_changed_where_its_vault_is(state: str, operation: str) -> None:
+    """The vault may be in another subscription than the task."""
+    elsewhere = VAULT_ID.replace(SUBSCRIPTION, "99999999-1111-2222-3333-444444444444")
+    change = decided(goal(state=state), azure({**vault(policy(keys=["get"])), "id": elsewhere}))
+
+    assert [one.ref for one in change.requests] == [f"{elsewhere}/accessPolicies/{operation}"]
+
+
 # With any other entries
 
-PERMISSIONS = st.lists(st.sampled_from([*access_plan._ALL, "all", "Get", "WRAPKEY"]), unique=True, max_size=6)
+PERMISSIONS = st.lists(st.sampled_from([*_ALL, "all", "Get", "WRAPKEY"]), unique=True, max_size=6)
 ENTRIES = st.lists(
     st.builds(
         policy,
@@ -584,25 +675,28 @@ def is_own(entry: dict[str, Any]) -> bool:
     return entry["objectId"].lower() == PRINCIPAL and "applicationId" not in entry
 
 
-def as_azure_does(entries: list[dict[str, Any]], step: Step) -> list[dict[str, Any]]:
-    others = [entry for entry in entries if not is_own(entry)]
-    return others if step.arguments["operation"] == "remove" else [*others, step.arguments["entry"]]
+def as_azure_does(entries: list[dict[str, Any]], operation: str, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    others = [one for one in entries if not is_own(one)]
+    return others if operation == "remove" else [*others, entry]
 
 
 @given(ENTRIES, st.sampled_from(["present", "absent"]))
-def test_only_its_own_entry_is_touched_and_the_second_plan_is_empty(entries: list[dict[str, Any]], state: str) -> None:
+def test_only_its_own_entry_is_touched_and_the_second_run_changes_nothing(
+    entries: list[dict[str, Any]], state: str
+) -> None:
     before = next(filter(is_own, entries), policy(keys=[]))
-    plan = access_plan.plan(goal(state=state), seen(vault(*entries)))
+    change = decided(goal(state=state), azure(vault(*entries)))
 
     after = entries
-    for step in plan.steps:
-        assert is_own(step.arguments["entry"])
-        after = as_azure_does(entries, step)
-    again = access_plan.plan(plan.goal, seen(vault(*after)))
+    if change.requests:
+        operation, sent = written(change)
+        assert is_own(sent)
+        after = as_azure_does(entries, operation, sent)
+    again = decided(goal(state=state), azure(vault(*after)))
 
     assert [entry for entry in after if not is_own(entry)] == [entry for entry in entries if not is_own(entry)]
-    assert not again.changed
-    assert again.before == plan.after
+    assert not again.requests
+    assert again.before == change.after
     assert again.before["granted"] == (NEEDED if state == "present" else [])
     own = next(filter(is_own, after), policy(keys=[]))
     assert own["permissions"].get("secrets", []) == before["permissions"].get("secrets", [])
@@ -614,127 +708,150 @@ def test_only_its_own_entry_is_touched_and_the_second_plan_is_empty(entries: lis
 
 
 @pytest.mark.parametrize(
-    "document",
+    "shown",
     [
-        pytest.param(seen(vault(policy())), id="policy"),
-        pytest.param(seen(vault(rbac=True), assignment(ENCRYPTION_USER, VAULT_ID)), id="role"),
+        pytest.param((vault(policy()),), id="policy"),
+        pytest.param((vault(rbac=True), assignment(ENCRYPTION_USER, VAULT_ID)), id="role"),
     ],
 )
-def test_access_in_use_is_kept_on_request(document: dict[str, Any]) -> None:
-    used = {**document, "visible": visible(account("user", key=KEY, identity=system_assigned()))}
+def test_access_in_use_is_kept_on_request(shown: Any) -> None:
+    used, unused = azure(*shown, accounts=(USER,)), azure(*shown)
     wanted = goal(state="absent", in_use="keep")
 
-    kept = access_plan.plan(wanted, used)
+    kept = decided(wanted, used)
 
     report = {"in_use_by": [account_id("user")], "kept_until": None}
-    assert (kept.changed, kept.warnings, kept.report) == (False, (), report)
+    assert (kept.requests, kept.warnings, kept.report) == ((), (), report)
     assert kept.before == kept.after
-    with pytest.raises(Refused) as refused:
-        access_plan.plan(goal(state="absent"), used)
-    assert refused.value.facts["accounts"] == [account_id("user")]
-    forced = access_plan.plan(goal(state="absent", force=True), used)
-    assert (forced.changed, forced.report) == (True, report)
+    assert refused({}, used)["accounts"] == [account_id("user")]
+    forced = decided(goal(state="absent", force=True), used)
+    assert (len(forced.requests), forced.report) == (1, report)
     # Unused access is revoked. If an account starts to use it meanwhile, the task fails and restores the access.
-    revoked = access_plan.plan(wanted, document)
-    assert (revoked.changed, revoked.report) == (True, {"in_use_by": [], "kept_until": None})
-    with pytest.raises(Refused) as refused:
-        access_plan.plan(revoked.goal, used)
-    assert refused.value.code == "in_use"
+    revoked = decided(wanted, unused)
+    assert (len(revoked.requests), revoked.report) == (1, {"in_use_by": [], "kept_until": None})
+    with pytest.raises(Refused) as failed:
+        confirmed(wanted, revoked, used)
+    assert failed.value.code == "in_use"
 
 
 def test_access_that_may_be_in_use_is_an_error_also_with_keep() -> None:
-    hidden = seen(vault(policy()), accounts=visible(unlisted=("/subscriptions/hidden",)))
-    with pytest.raises(Refused) as refused:
-        access_plan.plan(goal(state="absent", in_use="keep"), hidden)
-
-    assert refused.value.code == "users_unknown"
+    assert refused({"in_use": "keep"}, azure(vault(policy()), hidden=HIDDEN))["code"] == "users_unknown"
 
 
 def test_revoking_missing_access_changes_nothing() -> None:
     """The accounts are not listed."""
-    plan = access_plan.plan(goal(state="absent"), {**seen(vault()), "visible": None})
+    table = azure(vault(), accounts=(USER,))
+    change = decided(goal(state="absent"), table)
 
-    assert (plan.changed, plan.report) == (False, {"in_use_by": [], "kept_until": None})
+    assert (change.requests, change.report) == ((), {"in_use_by": [], "kept_until": None})
+    assert table.reads_of(refs.accounts_of(SUBSCRIPTION)) == 0
 
 
-RECENT = {"left": ("user",), "user": 3 * DAY}
 WHEN = "2026-06-01T20:26:40Z"
 
 
 @pytest.mark.parametrize("document", [vault(policy()), vault(rbac=True)], ids=["policy", "role"])
 @pytest.mark.parametrize(
-    ("unused_for", "ages", "is_kept"),
+    ("unused_for", "identity", "age", "is_kept"),
     [
-        pytest.param("P7D", RECENT, True, id="changed inside the margin"),
-        pytest.param("P7D", {**RECENT, "user": 7 * DAY}, False, id="changed outside the margin"),
-        pytest.param("P7D", {"user": 3 * DAY}, False, id="another principal"),
-        pytest.param("P3D", RECENT, False, id="changed outside a shorter margin"),
-        pytest.param("P0D", {**RECENT, "user": None}, False, id="at once"),
+        pytest.param("P7D", system_assigned(), 3 * DAY, True, id="changed inside the margin"),
+        pytest.param("P7D", system_assigned(), 7 * DAY, False, id="changed outside the margin"),
+        pytest.param("P7D", system_assigned(OTHER), 3 * DAY, False, id="another principal"),
+        pytest.param("P3D", system_assigned(), 3 * DAY, False, id="changed outside a shorter margin"),
+        pytest.param("P0D", system_assigned(), None, False, id="at once"),
     ],
 )
 def test_access_of_an_account_that_may_have_left_a_key_of_the_vault(
-    document: dict[str, Any], unused_for: str, ages: dict[str, Any], is_kept: bool
+    document: dict[str, Any], unused_for: str, identity: dict[str, Any], age: float | None, is_kept: bool
 ) -> None:
-    state = seen(document, OWN, accounts=visible(account("user", identity=system_assigned())), **ages)
-    options = {"state": "absent", "unused_for": unused_for}
+    table = azure(document, OWN, accounts=(account("user", identity=identity),), user=age)
+    options = {"unused_for": unused_for}
 
-    kept = access_plan.plan(goal(**options, in_use="keep"), state)
+    kept = decided(goal(state="absent", **options, in_use="keep"), table)
 
-    assert kept.changed is not is_kept
+    assert bool(kept.requests) is not is_kept
     expected = ([account_id("user")], WHEN) if is_kept else ([], None)
     assert (kept.report["in_use_by"], kept.report["kept_until"]) == expected
     if not is_kept:
-        assert access_plan.plan(goal(**options), state).steps == kept.steps
+        assert decided(goal(state="absent", **options), table).requests == kept.requests
         return
-    with pytest.raises(Refused) as refused:
-        access_plan.plan(goal(**options), state)
-    assert (refused.value.code, refused.value.facts["kept_until"]) == ("recently_used", WHEN)
-    assert refused.value.facts["accounts"] == [account_id("user")]
+    found = refused(options, table)
+    assert (found["code"], found["kept_until"], found["accounts"]) == ("recently_used", WHEN, [account_id("user")])
 
 
 def test_a_revocation_inside_the_margin_has_one_warning() -> None:
-    def warnings(unused_for: str, **ages: Any) -> tuple[str, ...]:
-        return access_plan.plan(goal(state="absent", unused_for=unused_for), seen(vault(policy()), **ages)).warnings
+    def warnings(unused_for: str, age: float) -> tuple[str, ...]:
+        table = azure(vault(policy()), accounts=(LEFT,), user=age)
+        return decided(goal(state="absent", unused_for=unused_for), table).warnings
 
-    (warning,) = warnings("P2D", **RECENT)
+    (warning,) = warnings("P2D", 3 * DAY)
     assert ("O(unused_for) is shorter" in warning, account_id("user") in warning) == (True, True)
-    assert warnings("P2D", **{**RECENT, "user": 7 * DAY}) == ()
-    assert warnings("P7D", **{**RECENT, "user": 7 * DAY}) == ()
+    assert warnings("P2D", 7 * DAY) == ()
+    assert warnings("P7D", 7 * DAY) == ()
 
 
 @pytest.mark.parametrize(
-    ("ages", "is_undone"),
+    ("accounts", "age", "is_undone"),
     [
-        pytest.param(RECENT, False, id="changed before the margin"),
-        pytest.param({"left": ("user",), "user": DAY}, True, id="changed meanwhile"),
-        pytest.param({"left": ("user",), "user": None}, True, id="changed at an unknown time"),
-        pytest.param({}, False, id="no account has the principal"),
+        pytest.param((LEFT,), 3 * DAY, False, id="changed before the margin"),
+        pytest.param((LEFT,), DAY, True, id="changed meanwhile"),
+        pytest.param((LEFT,), None, True, id="changed at an unknown time"),
+        pytest.param((USER,), 3 * DAY, True, id="uses the access"),
+        pytest.param((), None, False, id="no account has the principal"),
     ],
 )
-def test_the_second_check_asks_the_same_question(ages: dict[str, Any], is_undone: bool) -> None:
+def test_after_a_revocation_the_same_is_asked(accounts: Any, age: float | None, is_undone: bool) -> None:
     """An account that was moved away meanwhile may have used the access until then."""
-    revoked = access_plan.plan(goal(state="absent", unused_for="P2D"), seen(vault(policy()), **RECENT))
+    wanted = goal(state="absent", unused_for="P2D")
+    revoked = decided(wanted, azure(vault(policy()), accounts=(LEFT,), user=3 * DAY))
+    now = azure(vault(), accounts=accounts, user=age)
 
     if not is_undone:
-        assert not access_plan.plan(revoked.goal, seen(vault(), **ages)).changed
+        assert not confirmed(wanted, revoked, now).requests
         return
-    with pytest.raises(Refused) as refused:
-        access_plan.plan(revoked.goal, seen(vault(), **ages))
-    assert (refused.value.code, refused.value.facts["accounts"]) == ("in_use", [account_id("user")])
+    with pytest.raises(Refused) as failed:
+        confirmed(wanted, revoked, now)
+    assert (failed.value.code, failed.value.facts["accounts"]) == ("in_use", [account_id("user")])
+
+
+def test_after_a_revocation_an_account_that_was_listed_before_is_read() -> None:
+    """A list may be incomplete for a moment."""
+    wanted = goal(state="absent")
+    revoked = decided(wanted, azure(vault(policy()), accounts=(LEFT,)))
+    now = azure(vault())
+    now[refs.account(USER["id"])] = USER
+
+    with pytest.raises(Refused) as failed:
+        confirmed(wanted, revoked, now)
+    assert failed.value.facts["accounts"] == [account_id("user")]
 
 
 @pytest.mark.parametrize("options", [{}, {"key_name": "batch"}], ids=["vault", "key"])
-def test_the_goals_after_a_revocation(options: dict[str, Any]) -> None:
-    """The first requires that no account uses the access, the second grants it."""
-    removed = access_plan.revoked(goal(state="absent", **options), (), 5.0)
-    user = visible(account("user", key=KEY, identity=system_assigned()))
+def test_a_revocation_that_is_confirmed_later(options: dict[str, Any]) -> None:
+    """It requires that no account uses the access. Otherwise, the access is granted again."""
+    wanted = goal(state="absent", **options)
+    task = task_of(azure(vault()))
+    removal = access_decide.removal(wanted, Facts(task.session))
 
-    assert removed.at == 5.0
-    assert not access_plan.plan(removed.goal, seen(vault())).changed
-    assert access_plan.plan(removed.back, seen(vault())).changed
+    assert not task.driver.solve(removal.unused(())).requests
     with pytest.raises(Refused):
-        access_plan.plan(removed.goal, seen(vault(), accounts=user))
+        task_of(azure(vault(), accounts=(USER,))).driver.solve(removal.unused(()))
+    assert written(task.driver.solve(removal.back(())))[0] == "add"
+
+
+def test_a_revocation_is_noted_by_its_vault_principal_and_key() -> None:
+    def removal(**options: Any) -> Removal:
+        return access_decide.removal(goal(**options), Facts(task_of(azure(None)).session))
+
+    others = [{"vault_name": "another"}, {"principal_id": OTHER}, {"key_name": "batch"}]
+    assert len({removal().name, *(removal(**one).name for one in others)}) == 4
+    assert removal().name == removal(principal_id=PRINCIPAL.upper(), vault_name="MyVault").name
+    assert (removal().keeps_used, removal(in_use="keep").keeps_used) == (False, True)
+    # A revocation takes effect some minutes later.
+    assert removal().delay > MAX_READ_DELAY
 
 
 def test_access_that_is_granted_reports_no_users() -> None:
-    assert access_plan.plan(goal(), seen(vault())).report == {}
+    change = decided(goal(), azure(vault()))
+
+    assert (change.report, change.removed) == ({}, None)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
-from azure_table import Table, place, task_of
+from azure_table import Table, Task, place, task_of
 from documents import (
     CALLER,
     CRYPTO_OFFICER,
@@ -38,14 +39,13 @@ from documents import (
     vault,
 )
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.preflight import Evidence
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.client import Access
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.evidence import EvidenceReader
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.visible import HandledAccounts, VisibleAccounts
+from ansible_collections.azbatch.cmk.plugins.module_utils._questions import access, evidence
 
 CUSTOM = "aaaaaaaa-0000-0000-0000-000000000001"
 ACTIONS = [f"Microsoft.KeyVault/vaults/keys/{name}" for name in ("read", "wrap/action", "unwrap/action")]
@@ -86,23 +86,27 @@ class Azure(Table):
         self.update({EVERYONE: list(assigned), OF_ONE: of_one})
 
 
-def reader(azure: Azure, folder: Path | None = None) -> EvidenceReader:
-    task = task_of(azure, folder)
-    return EvidenceReader(task.session, task.driver)
+def before(task: Task, owner: Any = None) -> Evidence:
+    mine: Any = owner or account(identity=system_assigned())
+    wanted = evidence.of_account(mine, IDENTIFIER, Facts(task.session))
+    return task.driver.solve(partial(evidence.certain, wanted=wanted))
 
 
-def before(evidence: EvidenceReader) -> Evidence:
-    return evidence.of_account(account(identity=system_assigned()), IDENTIFIER)  # type: ignore[arg-type]
+def now(task: Task, first: Evidence, since: float | None = None, access_since: float | None = None) -> Evidence:
+    """The evidence after a switch at the time `since`, by default now."""
+    at = time.monotonic() if since is None else since
+    access = at if access_since is None else access_since
+    return task.driver.solve(partial(evidence.with_access_now, evidence=first, since=at, access_since=access))
 
 
 def read_again(azure: Azure, change: Callable[[], None] = lambda: None) -> list[str]:
     """The checks that fail after the switch. Before the switch, none fails."""
-    evidence = reader(azure)
-    first = before(evidence)
+    task = task_of(azure)
+    first = before(task)
     assert preflight.failed_checks(first) == []
     change()
     azure.asked.clear()
-    return preflight.failed_checks(evidence.with_access_now(first, time.monotonic()))
+    return preflight.failed_checks(now(task, first))
 
 
 def by_policy() -> Azure:
@@ -139,10 +143,17 @@ def test_unchanged_access_passes(azure: Azure, access: list[Any]) -> None:
     assert sorted(azure.asked) == sorted(map(place, [VERSIONS, *access]))
 
 
-def test_a_policy_that_was_removed_meanwhile() -> None:
+@pytest.mark.parametrize("hides_key", [False, True])
+def test_a_policy_that_was_removed_meanwhile(hides_key: bool) -> None:
     azure = by_policy()
+    if hides_key:
+        azure[refs.key(IDENTIFIER)] = Denied("You may not read it.")
+    task = task_of(azure)
+    first = before(task)
+    task.driver.get(VAULT)
+    azure.has_vault(vault(policy(OTHER)))
 
-    assert read_again(azure, lambda: azure.has_vault(vault(policy(OTHER)))) == ["access_granted"]
+    assert preflight.failed_checks(now(task, first)) == ["access_granted"]
 
 
 @pytest.mark.parametrize("role", [ENCRYPTION_USER, CRYPTO_OFFICER])
@@ -192,12 +203,12 @@ def test_a_vault_that_was_deleted_meanwhile_is_an_error() -> None:
 @pytest.mark.parametrize(("azure", "denied"), [(by_policy(), VAULTS), (by_role(), OF_ONE)], ids=["vault", "roles"])
 def test_access_that_could_not_be_read_before_is_not_read_again(azure: Azure, denied: Any) -> None:
     azure[denied] = Denied("You may not read it.")
-    evidence = reader(azure)
-    first = before(evidence)
+    task = task_of(azure)
+    first = before(task)
     assert isinstance(first.vault, CmkError) or isinstance(first.assignments, CmkError)
     azure.asked.clear()
 
-    assert evidence.with_access_now(first, time.monotonic()) == first
+    assert now(task, first) == first
     assert azure.asked == [place(VERSIONS)]
 
 
@@ -205,59 +216,59 @@ def test_access_that_could_not_be_read_before_is_not_read_again(azure: Azure, de
 def test_a_key_that_could_not_be_read_before_is_not_read_again(make: Callable[[], Azure]) -> None:
     azure = make()
     azure[refs.key(IDENTIFIER)] = Denied("You may not read it.")
-    evidence = reader(azure)
-    first = before(evidence)
+    task = task_of(azure)
+    first = before(task)
     azure.asked.clear()
 
-    assert evidence.with_access_now(first, time.monotonic()) == first
+    assert now(task, first) == first
     assert azure.asked == [place(EVERYONE if make is by_role else VAULT)]
 
 
 def test_neither_key_nor_access_is_read_again_if_neither_could_be_read_before() -> None:
     azure = by_policy()
     azure.update(dict.fromkeys([refs.key(IDENTIFIER), VAULTS], Denied("You may not read it.")))
-    evidence = reader(azure)
-    first = before(evidence)
+    task = task_of(azure)
+    first = before(task)
     azure.asked.clear()
 
-    assert evidence.with_access_now(first, time.monotonic()) == first
+    assert now(task, first) == first
     assert azure.asked == []
 
 
 def test_if_versions_cannot_be_listed_the_key_is_read_again() -> None:
     azure = by_policy()
     azure[VERSIONS] = Denied("You may not list them.")
-    evidence = reader(azure)
-    first = before(evidence)
+    task = task_of(azure)
+    first = before(task)
     azure[refs.key(IDENTIFIER)] = key(enabled=False)
 
-    assert preflight.failed_checks(evidence.with_access_now(first, time.monotonic())) == ["key_enabled"]
+    assert preflight.failed_checks(now(task, first)) == ["key_enabled"]
 
 
 def test_a_vault_that_was_not_found_before_is_not_read_again() -> None:
     azure = by_policy()
     azure.has_vault(None)
     azure[refs.permissions_at(f"/subscriptions/{SUBSCRIPTION}")] = [{"actions": ["*/read"]}]
-    evidence = reader(azure)
-    first = before(evidence)
+    task = task_of(azure)
+    first = before(task)
     assert first.vault is None
     azure.has_vault(vault())
     azure.asked.clear()
 
-    assert evidence.with_access_now(first, time.monotonic()) == first
+    assert now(task, first) == first
     assert azure.asked == [place(VERSIONS)]
 
 
 @BOTH_MODELS
 def test_tasks_share_a_read_that_began_after_their_switches(make: Callable[[], Azure], tmp_path: Path) -> None:
     azure = make()
-    one, other = reader(azure, tmp_path), reader(azure, tmp_path)
+    one, other = task_of(azure, tmp_path), task_of(azure, tmp_path)
     first, second = before(one), before(other)
     azure.asked.clear()
 
     switched = time.monotonic()
-    one.with_access_now(first, switched)
-    other.with_access_now(second, switched)
+    now(one, first, switched)
+    now(other, second, switched)
 
     assert azure.asked
     assert len(azure.asked) == len({*azure.asked})
@@ -266,62 +277,28 @@ def test_tasks_share_a_read_that_began_after_their_switches(make: Callable[[], A
 @BOTH_MODELS
 def test_no_task_uses_a_read_that_began_before_its_switch(make: Callable[[], Azure], tmp_path: Path) -> None:
     azure = make()
-    one, other = reader(azure, tmp_path), reader(azure, tmp_path)
+    one, other = task_of(azure, tmp_path), task_of(azure, tmp_path)
     first, second = before(one), before(other)
-    one.with_access_now(first, time.monotonic())
+    now(one, first)
 
     azure.has_vault(vault(rbac=make is by_role))
     azure.has_roles()
 
-    again = other.with_access_now(second, time.monotonic())
-    assert preflight.failed_checks(again) == ["access_granted"]
+    assert preflight.failed_checks(now(other, second)) == ["access_granted"]
 
 
 @BOTH_MODELS
 def test_access_may_be_read_earlier_than_the_key(make: Callable[[], Azure]) -> None:
     """If the account used the key before, a revocation has found the account all the time."""
     azure = make()
-    evidence = reader(azure)
-    first, began = before(evidence), time.monotonic()
-    evidence.with_access_now(first, began)
+    task = task_of(azure)
+    first, began = before(task), time.monotonic()
+    now(task, first, began)
     azure.asked.clear()
 
-    evidence.with_access_now(first, time.monotonic(), access_since=began)
+    now(task, first, access_since=began)
 
     assert azure.asked == [place(VERSIONS)]
-
-
-@BOTH_MODELS
-def test_a_revocation_that_was_noticed_is_noticed_by_the_next_tasks_too(
-    make: Callable[[], Azure], tmp_path: Path
-) -> None:
-    azure = make()
-    evidence = reader(azure, tmp_path)
-    first = before(evidence)
-    # Found by a search, the vault is from now on read where it is.
-    before(reader(azure, tmp_path))
-    azure.has_vault(vault(rbac=make is by_role))
-    azure.has_roles()
-    assert preflight.failed_checks(before(reader(azure, tmp_path))) == preflight.failed_checks(first) == []
-
-    evidence.with_access_now(first, time.monotonic())
-
-    assert preflight.failed_checks(before(reader(azure, tmp_path))) == ["access_granted"]
-
-
-def test_a_revocation_that_was_noticed_makes_reads_of_other_accounts_out_of_date(tmp_path: Path) -> None:
-    azure = by_role()
-    of_other = refs.assignments_of(SCOPE, OTHER)
-    azure[of_other] = [role_of(OTHER)]
-    another: Any = account("another", identity=system_assigned(OTHER))
-    first = before(reader(azure, tmp_path))
-    assert preflight.failed_checks(reader(azure, tmp_path).of_account(another, IDENTIFIER)) == []
-
-    azure.has_roles()
-    azure[of_other] = []
-    reader(azure, tmp_path).with_access_now(first, time.monotonic())
-
-    assert preflight.failed_checks(reader(azure, tmp_path).of_account(another, IDENTIFIER)) == ["access_granted"]
 
 
 @BOTH_MODELS
@@ -329,6 +306,8 @@ def test_a_revocation_that_was_noticed_makes_reads_of_other_accounts_out_of_date
     ("changed", "fails"),
     [
         pytest.param([key(exp=NOW + 1800)], "key_not_expired", id="expires soon"),
+        pytest.param([key(nbf=NOW + 1800)], "key_not_expired", id="not valid yet"),
+        pytest.param([key(updated=NOW, key_ops=["sign"])], "key_ops_wrap_unwrap", id="other operations"),
         pytest.param([key(enabled=False)], "key_enabled", id="disabled"),
         pytest.param([key(), key(OLD, created=NOW, enabled=False)], "key_enabled", id="new disabled version"),
         pytest.param([key(OLD, enabled=False)], "key_enabled", id="other version only"),
@@ -339,48 +318,41 @@ def test_a_key_that_changed_meanwhile(make: Callable[[], Azure], changed: list[d
     """Batch accepts a key that expires soon, and another task of the run may have read the key before its expiry
     was set."""
     azure = make()
-    evidence = reader(azure)
-    first = before(evidence)
+    task = task_of(azure)
+    first = before(task)
     azure.has_key(*changed)
 
-    now = evidence.with_access_now(first, time.monotonic())
-    assert fails in preflight.failed_checks(preflight.lasting(now))
+    assert fails in preflight.failed_checks(preflight.lasting(now(task, first)))
 
 
 def test_access_by_roles_counts_in_a_vault_that_changed_to_them() -> None:
     azure = by_policy()
-    evidence = reader(azure)
-    first = before(evidence)
+    task = task_of(azure)
+    first = before(task)
     azure.has_vault(vault(rbac=True))
-    assert preflight.failed_checks(evidence.with_access_now(first, time.monotonic())) == ["access_granted"]
+    assert preflight.failed_checks(now(task, first)) == ["access_granted"]
     azure.has_roles(role_of(PRINCIPAL))
-    assert preflight.failed_checks(evidence.with_access_now(first, time.monotonic())) == []
+    assert preflight.failed_checks(now(task, first)) == []
 
 
-def test_the_evidence_is_read_again_after_batch_refuses_the_key(tmp_path: Path) -> None:
-    azure = Azure(policy())
-    evidence = reader(azure, tmp_path)
-    first = before(evidence)
+@BOTH_MODELS
+def test_after_batch_refuses_the_key_the_evidence_is_read_again_where_it_was_found(
+    make: Callable[[], Azure], tmp_path: Path
+) -> None:
+    azure = make()
+    first = before(task_of(azure, tmp_path))
     azure.has_key(key(enabled=False))
+    task = task_of(azure, tmp_path)
+    # What another task has read serves.
+    assert before(task) == first
+    azure.asked.clear()
 
-    assert before(evidence) == first
-    with pytest.raises(Refused) as failed:
-        evidence.require_usable(first)
-    assert failed.value.facts["failed_checks"] == ["key_enabled"]
+    again = evidence.of(first, Facts(task.session))
+    found = task.driver.solve(lambda docs: evidence.gather(docs.fresh(), again))
 
-
-@pytest.mark.parametrize("rollback", [False, True])
-def test_a_key_that_expires_soon_is_usable_for_a_rollback_only(rollback: bool) -> None:
-    azure = Azure(policy())
-    evidence = reader(azure)
-    first = before(evidence)
-    azure.has_key(key(exp=NOW + 1800))
-
-    if rollback:
-        evidence.require_usable(first, rollback=True)
-    else:
-        with pytest.raises(Refused, match="key_not_expired"):
-            evidence.require_usable(first)
+    assert preflight.failed_checks(found) == ["key_enabled"]
+    assert (found.vault, found.principals, found.account) == (first.vault, first.principals, first.account)
+    assert (azure.reads_of(VAULT), azure.reads_of(VAULTS)) == (1, 0)
 
 
 # Accounts that have access to a key, with the time since when
@@ -389,12 +361,14 @@ def test_a_key_that_expires_soon_is_usable_for_a_rollback_only(rollback: bool) -
 def since_when(azure: Azure, **principals: str | None) -> dict[str, float]:
     """By the name of an account, its seconds of access; -inf if they are not known. `principals` are the principals of
     accounts that use other keys, by account. The account `user` uses the key."""
-    task = task_of(azure)
-    visible = VisibleAccounts(task.session, task.driver, HandledAccounts(task.session.files))
     users: dict[str, Any] = {name: (one and [one], False) for name, one in principals.items()}
-    access = Access(task.session, task.driver, task.gateway, visible)
-    found = access.since_when(IDENTIFIER, {**users, "user": ([OTHER], True)}, NOW)
+    found = _since_when(task_of(azure), {**users, "user": ([OTHER], True)})
     return {name: NOW - since for name, since in found.items()}
+
+
+def _since_when(task: Task, users: dict[str, Any]) -> dict[str, float]:
+    question = partial(access.since_when, key=IDENTIFIER, vaults_in=SUBSCRIPTION, users=users, now=NOW)
+    return task.driver.solve(question)
 
 
 def test_accounts_that_have_access_by_a_role() -> None:
@@ -409,15 +383,14 @@ def test_accounts_that_have_access_by_a_role() -> None:
 def test_role_assignments_are_read_for_each_check_although_the_vault_is_not() -> None:
     azure = by_role()
     task = task_of(azure)
-    visible = VisibleAccounts(task.session, task.driver, HandledAccounts(task.session.files))
-    access = Access(task.session, task.driver, task.gateway, visible)
     users = {"one": ([PRINCIPAL], False)}
 
-    assert access.since_when(IDENTIFIER, users, NOW) == {"one": NOW - 30 * DAY}
+    assert _since_when(task, users) == {"one": NOW - 30 * DAY}
     azure.has_roles()
-    assert access.since_when(IDENTIFIER, users, NOW) == {}
-    # The vault was found by a search.
-    assert azure.asked == [place(VAULTS), place(EVERYONE), place(VAULT), place(EVERYONE)]
+    for _check in range(2):
+        assert _since_when(task, users) == {}
+    # The vault was found by a search, and is then read once where it is.
+    assert azure.asked == [*map(place, [VAULTS, EVERYONE, VAULT, EVERYONE, EVERYONE])]
 
 
 def test_access_by_a_policy_began_with_the_last_change_of_the_vault() -> None:

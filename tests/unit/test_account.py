@@ -6,15 +6,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import pytest
+from azure_table import Table, Task, documents_of, place, task_of
 from documents import (
     KEY,
     NEW,
     OLD,
     OTHER,
     PRINCIPAL,
+    SUBSCRIPTION,
     TENANT,
     account,
     account_id,
@@ -26,44 +31,73 @@ from documents import (
     user_assigned,
     vault,
 )
-from goals import options_of
+from goals import account_goal as goal
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Request
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
+    AccountUnavailable,
     CmkError,
     Denied,
     InvalidOption,
     NotFound,
+    PlanOutdated,
     Refused,
     Rejected,
+    Unavailable,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_user_assigned_id
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Step
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import account as account_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import plan as account_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.goal import AccountWrites
-from ansible_collections.azbatch.cmk.plugins.modules import batch_account_identity
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import decide as account_decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.goal import Goal
 
 ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"
+ACCOUNT, POOLS = refs.account(account_id()), refs.first_pools_of(account_id())
+REFUSED = Rejected("Batch refuses.", azure={"code": "AccountCreationFailed"})
+ON_MICROSOFT_KEY = {"properties": {"encryption": {"keySource": "Microsoft.Batch"}}}
 
 
-def goal(**options: Any) -> account_goal.Goal:
-    given = {"resource_group": "rg-batch", "name": "mybatch", **options}
-    return account_goal.desired(options_of(batch_account_identity, **given))
+def table_of(
+    document: dict[str, Any] | None = None, *, pools: Any = None, group: str = "northeurope", **others: Any
+) -> Table:
+    """The account, and the first page of its pools. `others` are the regions of Batch, and the evidence on the key."""
+    types = [{"resourceType": "batchAccounts", "locations": others.get("regions", [])}]
+    ids = [parse_user_assigned_id(identity_id(name), "identity_id") for name in ("id-batch", "one", "two")]
+    return Table(
+        {
+            ACCOUNT: document,
+            POOLS: pools or [],
+            refs.group(SUBSCRIPTION, "rg-batch"): {"location": group},
+            refs.provider(SUBSCRIPTION, "Microsoft.Batch"): {"resourceTypes": types},
+            **{refs.identity(one): {"properties": {"principalId": PRINCIPAL, "tenantId": TENANT}} for one in ids},
+            **documents_of(others.get("evidence", evidence())),
+        }
+    )
 
 
-def seen(document: dict[str, Any] | None = None, **others: Any) -> dict[str, Any]:
-    return {"account": document, "group": {"location": "northeurope"}, "creation_failed": False, **others}
+def decided(wanted: Goal, seen: Table | Task) -> Change:
+    task = seen if isinstance(seen, Task) else task_of(seen)
+    return task.driver.solve(partial(account_decide.decide, goal=wanted, facts=Facts(task.session)))
 
 
-def update(**body: Any) -> Step:
-    return Step(AccountWrites.update, {"group": "rg-batch", "name": "mybatch", "body": body})
+def confirmed(change: Change, seen: Table) -> Change:
+    """The decision after the change."""
+    assert change.confirm is not None
+    return task_of(seen, wait_timeout=0).driver.solve(change.confirm)
 
 
-def create(**body: Any) -> Step:
-    return Step(AccountWrites.create, {"group": "rg-batch", "name": "mybatch", "body": body})
+def only(change: Change, method: str) -> Request:
+    """The only request of the change, which is for the account."""
+    [request] = change.requests
+    assert (request.method, request.ref) == (method, account_id())
+    assert request.rights
+    # The response to a PATCH is the document. All others are long-running operations.
+    assert (request.operation, bool(request.shows)) == ((False, True) if method == "PATCH" else (True, False))
+    return request
 
 
 def with_ids(*names: str) -> dict[str, Any]:
@@ -144,44 +178,47 @@ def test_unknown_availability_names_the_right() -> None:
     ],
 )
 def test_account_is_created(options: dict[str, Any], body: dict[str, Any]) -> None:
-    plan = account_plan.plan(goal(**options), seen())
+    change = decided(goal(**options), table_of())
 
     # The key source is sent, so that an account which is created at the same time does not keep a key that it
     # cannot use.
-    assert plan.steps == (create(**body, properties={"encryption": {"keySource": "Microsoft.Batch"}}),)
-    assert plan.before == {"exists": False}
-    assert plan.after["exists"] is True
-    assert plan.after["name"] == "mybatch"
-    assert plan.after["location"] == body["location"]
-    assert plan.after["key_source"] == "microsoft_batch"
-    assert plan.after["key_identifier"] is None
-    assert "id" not in plan.after
-    assert plan.report == {}
+    assert only(change, "PUT").body == {**body, **ON_MICROSOFT_KEY}
+    assert change.before == {"exists": False}
+    assert change.after["exists"] is True
+    assert change.after["name"] == "mybatch"
+    assert change.after["location"] == body["location"]
+    assert change.after["key_source"] == "microsoft_batch"
+    assert change.after["key_identifier"] is None
+    assert "id" not in change.after
+    assert change.report == {}
 
 
 def test_the_group_is_not_read_if_a_region_is_set() -> None:
-    assert account_plan.plan(goal(location="westeurope"), {"account": None}).changed
+    table = table_of()
+
+    assert decided(goal(location="westeurope"), table).requests
+    assert place(refs.group(SUBSCRIPTION, "rg-batch")) not in table.asked
 
 
 @pytest.mark.parametrize("identifier", [KEY, f"{KEY}/{NEW}"], ids=["follows", "pinned"])
 def test_account_is_created_with_a_key_that_passed_preflight(identifier: str) -> None:
     wanted = goal(identity_id=identity_id(), key_identifier=identifier)
 
-    plan = account_plan.plan(wanted, seen(evidence=evidence()))
+    change = decided(wanted, table_of(evidence=evidence(identifier)))
 
     encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": identifier}}
-    (step,) = plan.steps
-    assert step.write == AccountWrites.create
-    assert step.arguments["body"] == {
+    assert only(change, "PUT").body == {
         "location": "northeurope",
         "identity": with_ids("id-batch"),
         "properties": {"encryption": encryption},
     }
-    assert step.arguments["evidence"] == evidence()
-    assert plan.after["key_source"] == "microsoft_keyvault"
-    assert plan.after["key_identifier"] == identifier
-    assert {check["status"] for check in plan.report["preflight"]} == {"ok"}
-    assert plan.warnings == ()
+    # The caller has to find out whether the account is available.
+    [pools] = set(change.rights) - set(decided(goal(identity_id=identity_id()), table_of()).rights)
+    assert pools.action == "Microsoft.Batch/batchAccounts/pools/read"
+    assert change.after["key_source"] == "microsoft_keyvault"
+    assert change.after["key_identifier"] == identifier
+    assert {check["status"] for check in change.report["preflight"]} == {"ok"}
+    assert change.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -198,152 +235,183 @@ def test_an_account_may_be_created_as_one_that_follows_its_key(
     identifier: str | None, mode: str, created: str | None
 ) -> None:
     wanted = goal(identity_id=identity_id(), key_identifier=identifier, version_mode=mode)
-    plan = account_plan.plan(wanted, seen(evidence=evidence()))
+    change = decided(wanted, table_of(evidence=evidence(created or KEY)))
 
-    assert plan.after["key_identifier"] == created
+    assert change.after["key_identifier"] == created
 
 
-def created_account(on: str | None = KEY, **read: Any) -> dict[str, Any]:
-    """The account after it was created with its key, and the state of that key at that time."""
-    document = account(key=on, identity=user_assigned(**{"id-batch": PRINCIPAL}))
-    return seen(document, created_in=document["location"], confirmed=evidence(**read) if read else None)
+ON_KEY = {"identity_id": identity_id(), "key_identifier": KEY}
+
+
+def created(on: str | None = KEY, **others: Any) -> dict[str, Any]:
+    """The account after its creation with a key. `others` are its identity, and properties."""
+    identity = others.pop("identity", user_assigned(**{"id-batch": PRINCIPAL}))
+    document = account(key=on, identity=identity, tags={"team": "one"})
+    document["properties"].update(others)
+    return document
+
+
+def failed(on: str | None = KEY, **others: Any) -> dict[str, Any]:
+    """The account after its last operation has failed."""
+    return created(on, provisioningState="Failed", **others)
+
+
+def put_back(
+    document: dict[str, Any] | None, sent_in: str | None = "westeurope", error: CmkError | None = None
+) -> tuple[Change, str]:
+    """The rollback of a creation with a key after a request for this location, and its description. `error` is the
+    response to the request."""
+    table = table_of()
+    task = task_of(table)
+    change = decided(goal(**ON_KEY), task)
+    if sent_in:
+        with suppress(CmkError), task.session.journal.writing("PUT", account_id(), {"location": sent_in}, undoes=False):
+            if error:
+                raise error
+    table[ACCOUNT] = document
+    [undo] = change.undo
+    back = task.driver.solve(undo)
+    assert all(one.undoes for one in back.requests)
+    return back, change.undone(back.before)
 
 
 def test_access_that_was_revoked_while_the_account_was_created() -> None:
-    wanted = goal(identity_id=identity_id(), key_identifier=KEY)
-    rollback = account_plan.plan(wanted, seen(evidence=evidence())).rollback_goal
+    change = decided(goal(**ON_KEY), table_of())
 
+    assert not confirmed(change, table_of(created())).requests
     with pytest.raises(Refused) as refused:
-        account_plan.plan(wanted, created_account(vault=vault(policy(OTHER))))
-
+        confirmed(change, table_of(created(), evidence=evidence(vault=vault(policy(OTHER)))))
     assert refused.value.facts["failed_checks"] == ["access_granted"]
-    back = account_plan.plan(rollback, created_account())
-    assert back.steps == (update(properties={"encryption": {"keySource": "Microsoft.Batch"}}),)
-    assert not account_plan.plan(rollback, created_account(None)).changed
-    assert "a Microsoft-managed key" in rollback.described(account_plan.plan(rollback, created_account(None)).before)
 
 
-def failed(on: str | None = KEY, *, is_creation: bool = True, **properties: Any) -> dict[str, Any]:
-    """An account whose last operation has failed."""
-    document = account(key=on, identity=user_assigned(**{"id-batch": PRINCIPAL}), tags={"team": "one"})
-    document["properties"].update({"provisioningState": "Failed", **properties})
-    return seen(document, evidence=evidence(), created_in=document["location"], creation_failed=is_creation)
+def test_an_account_that_is_not_available_after_its_creation_is_waited_for() -> None:
+    change = decided(goal(**ON_KEY), table_of())
+
+    with pytest.raises(AccountUnavailable, match=REFUSED.msg):
+        confirmed(change, table_of(created(), pools=REFUSED))
+
+
+def test_the_rollback_of_a_creation_removes_the_key() -> None:
+    back, said = put_back(created())
+
+    assert only(back, "PATCH").body == ON_MICROSOFT_KEY
+    assert f"uses {KEY} now" in said
+    back, said = put_back(created(None))
+    assert not back.requests
+    assert "uses a Microsoft-managed key now" in said
 
 
 @pytest.mark.parametrize("on", [KEY, None])
 def test_a_creation_that_has_failed_is_repeated(on: str | None) -> None:
-    plan = account_plan.plan(goal(identity_id=identity_id(), key_identifier=KEY), failed(on))
+    change = decided(goal(**ON_KEY), table_of(failed(on), pools=REFUSED))
 
-    (step,) = plan.steps
-    assert step.write == AccountWrites.create
-    assert step.arguments["body"]["location"] == "westeurope"
-    assert step.arguments["body"]["tags"] == {"team": "one"}
-    assert plan.before == {"exists": False}
-    assert plan.after["key_identifier"] == KEY
+    body = only(change, "PUT").body
+    assert body is not None
+    assert body["location"] == "westeurope"
+    assert body["tags"] == {"team": "one"}
+    assert change.before == {"exists": False}
+    assert change.after["key_identifier"] == KEY
+
+
+DENIED = Denied("You may not list them.", azure={"code": "AuthorizationFailed"})
 
 
 @pytest.mark.parametrize(
-    ("wanted", "observed"),
+    ("wanted", "document", "pools"),
     [
-        pytest.param(KEY, failed(is_creation=False), id="an account that Batch lists pools of"),
-        pytest.param(KEY, failed(ELSEWHERE), id="on another key"),
-        pytest.param(None, failed(KEY), id="on a key that is not requested"),
-        pytest.param(KEY, failed(autoStorage={"storageAccountId": "/storage"}), id="with storage"),
-        pytest.param(KEY, failed(publicNetworkAccess="Disabled"), id="closed to the network"),
+        pytest.param(KEY, failed(), [], id="an account that Batch lists pools of"),
+        pytest.param(KEY, failed(), DENIED, id="the caller may not list its pools"),
+        pytest.param(KEY, created(), REFUSED, id="not failed"),
+        pytest.param(KEY, failed(ELSEWHERE), REFUSED, id="on another key"),
+        pytest.param(None, failed(KEY), REFUSED, id="on a key that is not requested"),
+        pytest.param(KEY, failed(autoStorage={"storageAccountId": "/storage"}), REFUSED, id="with storage"),
+        pytest.param(KEY, failed(publicNetworkAccess="Disabled"), REFUSED, id="closed to the network"),
+        pytest.param(
+            KEY,
+            failed(identity=user_assigned(**{"id-batch": PRINCIPAL, "id-other": OTHER})),
+            REFUSED,
+            id="with two identities",
+        ),
     ],
 )
-def test_a_request_that_would_replace_something_is_not_repeated(wanted: str | None, observed: dict[str, Any]) -> None:
-    assert not account_plan.plan(goal(identity_id=identity_id(), key_identifier=wanted), observed).changed
+def test_a_request_that_would_replace_something_is_not_repeated(
+    wanted: str | None, document: dict[str, Any], pools: Any
+) -> None:
+    seen = table_of(document, pools=pools)
+
+    assert not decided(goal(identity_id=identity_id(), key_identifier=wanted), seen).requests
 
 
-def test_an_account_with_two_identities_keeps_both() -> None:
-    observed = failed()
-    observed["account"]["identity"] = user_assigned(**{"id-batch": PRINCIPAL, "id-other": OTHER})
-
-    assert not account_plan.plan(goal(identity_id=identity_id(), key_identifier=KEY), observed).changed
-
-
-def test_a_creation_that_has_failed_with_another_identity_is_left() -> None:
+@pytest.mark.parametrize(("on", "code"), [(KEY, "identity_in_use"), (None, "identity_differs")])
+def test_a_creation_that_has_failed_with_another_identity_is_left(on: str | None, code: str) -> None:
     with pytest.raises(Refused) as refused:
-        account_plan.plan(goal(key_identifier=None), failed())
-    assert refused.value.code == "identity_in_use"
+        decided(goal(key_identifier=None), table_of(failed(on), pools=REFUSED))
+    assert refused.value.code == code
 
 
 def test_the_rollback_of_a_creation_that_has_failed_repeats_it_without_the_key() -> None:
-    wanted = goal(identity_id=identity_id(), key_identifier=KEY)
-    back = account_plan.plan(wanted, seen(evidence=evidence())).rollback_goal
+    back, _said = put_back(failed())
 
-    plan = account_plan.plan(back, failed())
-
-    (step,) = plan.steps
-    assert step.write == AccountWrites.create
-    assert step.arguments["body"] == {
-        "location": "westeurope",
-        "identity": with_ids("id-batch"),
-        "properties": {"encryption": {"keySource": "Microsoft.Batch"}},
-    }
-
-
-@pytest.mark.parametrize("on", [None, ELSEWHERE], ids=["Microsoft's", "another key"])
-def test_rollback_keeps_an_account_that_was_moved_after_its_creation(on: str | None) -> None:
-    rollback = account_plan.plan(
-        goal(identity_id=identity_id(), key_identifier=KEY), seen(evidence=evidence())
-    ).rollback_goal
-
-    assert not account_plan.plan(rollback, created_account(on)).changed
-    assert not account_plan.plan(rollback, seen(None, created_in="westeurope")).changed
-    creating = created_account()
-    creating["account"]["properties"]["provisioningState"] = "Creating"
-    assert not account_plan.plan(rollback, creating).changed
+    assert only(back, "PUT").body == {"location": "westeurope", "identity": with_ids("id-batch"), **ON_MICROSOFT_KEY}
 
 
 @pytest.mark.parametrize(
-    "others",
+    "document",
     [
-        pytest.param({"created_in": None}, id="nothing was sent, or it was refused"),
-        pytest.param({"created_in": "northeurope"}, id="in another location"),
-        pytest.param({"identity": user_assigned(**{"id-other": PRINCIPAL})}, id="with another identity"),
-        pytest.param({"identity": system_assigned(PRINCIPAL)}, id="with another kind of identity"),
+        pytest.param(None, id="missing"),
+        pytest.param(created(None), id="on a Microsoft-managed key"),
+        pytest.param(created(ELSEWHERE), id="on another key"),
+        pytest.param(created(provisioningState="Creating"), id="still being created"),
+        pytest.param(created(identity=user_assigned(**{"id-other": PRINCIPAL})), id="with another identity"),
+        pytest.param(created(identity=system_assigned()), id="with another kind of identity"),
     ],
 )
-def test_rollback_of_a_creation_keeps_the_key_of_other_accounts(others: dict[str, Any]) -> None:
-    rollback = account_plan.plan(
-        goal(identity_id=identity_id(), key_identifier=KEY), seen(evidence=evidence())
-    ).rollback_goal
-    theirs = created_account()
-    theirs["account"]["identity"] = others.pop("identity", theirs["account"]["identity"])
+def test_the_rollback_of_a_creation_keeps_the_key_of_another_account(document: dict[str, Any] | None) -> None:
+    back, _said = put_back(document)
 
-    assert account_plan.plan(rollback, created_account()).changed
-    assert not account_plan.plan(rollback, {**theirs, **others}).changed
+    assert not back.requests
+
+
+@pytest.mark.parametrize(
+    ("sent_in", "error", "is_own"),
+    [
+        pytest.param("West Europe", None, True, id="accepted"),
+        pytest.param("westeurope", Unavailable("The response was lost."), True, id="no response"),
+        pytest.param("westeurope", REFUSED, False, id="refused"),
+        pytest.param("westeurope", PlanOutdated("Created by somebody else."), False, id="not sent"),
+        pytest.param("northeurope", None, False, id="in another location"),
+        pytest.param(None, None, False, id="nothing was sent"),
+    ],
+)
+def test_the_rollback_changes_only_an_account_that_a_request_of_the_task_may_have_created(
+    sent_in: str | None, error: CmkError | None, is_own: bool
+) -> None:
+    back, _said = put_back(created(), sent_in, error)
+
+    assert bool(back.requests) is is_own
 
 
 def test_account_is_not_created_with_a_key_that_fails_preflight() -> None:
-    wanted = goal(identity_id=identity_id(), key_identifier=KEY)
-
     with pytest.raises(Refused) as refused:
-        account_plan.plan(wanted, seen(evidence=evidence(bundle=key(enabled=False), vault=vault())))
+        decided(goal(**ON_KEY), table_of(evidence=evidence(bundle=key(enabled=False), vault=vault())))
 
     assert refused.value.code == "preflight_failed"
     assert refused.value.facts["failed_checks"] == ["key_enabled", "access_granted"]
 
 
 def test_a_preflight_check_that_is_unknown_is_a_warning() -> None:
-    wanted = goal(identity_id=identity_id(), key_identifier=KEY)
-    denied = CmkError("You may not.", code="permission_denied")
+    change = decided(goal(**ON_KEY), table_of(evidence=evidence(bundle=Denied("You may not."))))
 
-    plan = account_plan.plan(wanted, seen(evidence=evidence(bundle=denied)))
-
-    assert plan.changed
-    assert any("key_enabled" in warning and "You may not." in warning for warning in plan.warnings)
+    assert change.requests
+    assert any("key_enabled" in warning and "You may not." in warning for warning in change.warnings)
 
 
 @pytest.mark.parametrize("hidden", ["vault", "assignments"])
 def test_an_account_is_not_created_with_a_key_whose_access_cannot_be_read(hidden: str) -> None:
-    denied = CmkError("You may not.", code="permission_denied")
-    read = evidence(**{"vault": vault(rbac=True), hidden: denied})
+    read = evidence(**{"vault": vault(rbac=True), hidden: Denied("You may not.")})
 
     with pytest.raises(Refused) as refused:
-        account_plan.plan(goal(identity_id=identity_id(), key_identifier=KEY), seen(evidence=read))
+        decided(goal(**ON_KEY), table_of(evidence=read))
 
     assert refused.value.code == "access_unknown"
     assert "You may not." in str(refused.value)
@@ -369,28 +437,28 @@ def test_an_account_is_not_created_with_a_key_whose_access_cannot_be_read(hidden
 def test_an_account_with_the_identity_is_not_changed(options: dict[str, Any], identity: dict[str, Any]) -> None:
     document = account(identity=identity, tags={"owner": "me"})
 
-    plan = account_plan.plan(goal(**options), seen(document))
+    change = decided(goal(**options), table_of(document))
 
-    assert not plan.changed
-    assert plan.warnings == ()
-    assert plan.before == plan.after == account_document.describe(document)
+    assert not change.requests
+    assert change.warnings == ()
+    assert change.before == change.after == account_document.describe(document)
 
 
 @pytest.mark.parametrize("identity", [system_assigned(), user_assigned(one=PRINCIPAL)], ids=["kept", "changed"])
 def test_an_account_in_another_region_is_reported(identity: dict[str, Any]) -> None:
-    plan = account_plan.plan(goal(location="northeurope", adopt_existing=True), seen(account(identity=identity)))
+    change = decided(goal(location="northeurope", adopt_existing=True), table_of(account(identity=identity)))
 
-    assert any("westeurope" in warning and "northeurope" in warning for warning in plan.warnings)
+    assert any("westeurope" in warning and "northeurope" in warning for warning in change.warnings)
 
 
 @pytest.mark.parametrize("options", [{"location": "atlantis"}, {}], ids=["asked for", "of the group"])
 def test_a_region_without_batch_is_refused(options: dict[str, Any]) -> None:
-    observed = seen(group={"location": "atlantis"}, regions=["West Europe", "North Europe"])
+    table = table_of(group="atlantis", regions=["West Europe", "North Europe"])
     with pytest.raises(InvalidOption) as refused:
-        account_plan.plan(goal(**options), observed)
+        decided(goal(**options), table)
 
     assert refused.value.code == "location_not_available"
-    assert account_plan.plan(goal(location="westeurope"), observed).changed
+    assert decided(goal(location="westeurope"), table).requests
 
 
 @pytest.mark.parametrize(
@@ -406,10 +474,10 @@ def test_a_region_without_batch_is_refused(options: dict[str, Any]) -> None:
 def test_the_key_of_an_existing_account_is_not_changed_and_a_warning_is_given(on: str | None, warned: bool) -> None:
     wanted = goal(identity_id=identity_id("one"), key_identifier=f"{KEY}/{NEW}")
 
-    plan = account_plan.plan(wanted, seen(account(key=on, identity=user_assigned(one=PRINCIPAL))))
+    change = decided(wanted, table_of(account(key=on, identity=user_assigned(one=PRINCIPAL))))
 
-    assert not plan.changed
-    assert any("azbatch.cmk.batch_encryption" in warning for warning in plan.warnings) is warned
+    assert not change.requests
+    assert any("azbatch.cmk.batch_encryption" in warning for warning in change.warnings) is warned
 
 
 WITHOUT = account()
@@ -435,7 +503,7 @@ USER_ON_KEY = account(key=KEY, identity=user_assigned(one=PRINCIPAL))
 )
 def test_change_of_identity_is_refused(options: dict[str, Any], document: dict[str, Any], code: str) -> None:
     with pytest.raises(Refused) as refused:
-        account_plan.plan(goal(**options), seen(document))
+        decided(goal(**options), table_of(document))
 
     assert refused.value.code == code
     assert plain(refused.value.facts["remedy"])
@@ -443,7 +511,7 @@ def test_change_of_identity_is_refused(options: dict[str, Any], document: dict[s
 
 def test_refusal_names_the_account_that_would_lose_its_key() -> None:
     with pytest.raises(Refused) as refused:
-        account_plan.plan(goal(adopt_existing=True), seen(USER_ON_KEY))
+        decided(goal(adopt_existing=True), table_of(USER_ON_KEY))
 
     assert refused.value.facts["accounts"] == [account_id()]
     assert KEY in str(refused.value)
@@ -467,7 +535,7 @@ def test_refusal_names_the_identity_of_the_account(
     options: dict[str, Any], document: dict[str, Any], advice: str
 ) -> None:
     with pytest.raises(Refused) as refused:
-        account_plan.plan(goal(**options), seen(document))
+        decided(goal(**options), table_of(document))
 
     assert advice in str(refused.value)
     assert plain(refused.value.facts["remedy"]).startswith(advice)
@@ -488,38 +556,61 @@ def test_refusal_names_the_identity_of_the_account(
     ],
 )
 def test_identity_is_adopted(options: dict[str, Any], document: dict[str, Any], identity: dict[str, Any]) -> None:
-    plan = account_plan.plan(goal(adopt_existing=True, **options), seen(document))
+    change = decided(goal(adopt_existing=True, **options), table_of(document))
 
     # If the account uses a Microsoft-managed key, the request contains the key source.
-    said = {} if document is USER_ON_KEY else {"properties": {"encryption": {"keySource": "Microsoft.Batch"}}}
-    assert plan.steps == (update(identity=identity, **said),)
-    assert {**plan.before, "identity": None} == {**plan.after, "identity": None}
+    said = {} if document is USER_ON_KEY else ON_MICROSOFT_KEY
+    assert only(change, "PATCH").body == {"identity": identity, **said}
+    assert {**change.before, "identity": None} == {**change.after, "identity": None}
+    assert any("may lose it" in one for one in change.warnings) is (document is USER_ON_KEY)
 
 
 def test_a_read_that_is_out_of_date_after_a_change_of_the_identity_is_not_refused() -> None:
     """Another run had moved the account to a key, before the change took effect."""
-    plan = account_plan.plan(goal(identity_id=identity_id("one"), adopt_existing=True), seen(SYSTEM))
+    change = decided(goal(identity_id=identity_id("one"), adopt_existing=True), table_of(SYSTEM))
 
-    assert account_plan.plan(plan.goal, seen(SYSTEM_ON_KEY)).changed
-    assert account_plan.plan(plan.goal, seen(WITHOUT)).changed
+    assert confirmed(change, table_of(SYSTEM_ON_KEY)).requests
+    assert confirmed(change, table_of(WITHOUT)).requests
+
+
+@pytest.mark.parametrize(
+    ("document", "now", "is_refused"),
+    [
+        pytest.param(SYSTEM, SYSTEM_ON_KEY, True, id="moved to a key meanwhile"),
+        pytest.param(SYSTEM, SYSTEM, False, id="still on a Microsoft-managed key"),
+        pytest.param(SYSTEM_ON_KEY, SYSTEM_ON_KEY, False, id="on a key already, forced"),
+    ],
+)
+def test_a_delayed_change_of_the_identity_is_not_sent_if_the_account_was_moved_to_a_key(
+    document: dict[str, Any], now: dict[str, Any], is_refused: bool
+) -> None:
+    wanted = goal(identity_id=identity_id("one"), adopt_existing=True, force=True)
+    guard = only(decided(wanted, table_of(document)), "PATCH").guard
+    assert guard is not None
+
+    with pytest.raises(PlanOutdated) if is_refused else nullcontext():
+        task_of(table_of(now)).driver.solve(guard)
 
 
 # Deletion
 
 
 def test_account_is_deleted() -> None:
-    plan = account_plan.plan(goal(state="absent"), seen(SYSTEM_ON_KEY))
+    change = decided(goal(state="absent"), table_of(SYSTEM_ON_KEY))
 
-    assert plan.steps == (Step(AccountWrites.delete, {"group": "rg-batch", "name": "mybatch"}),)
-    assert plan.before["exists"] is True
-    assert plan.after == {"exists": False}
+    assert only(change, "DELETE").body is None
+    assert change.before["exists"] is True
+    assert change.after == {"exists": False}
 
 
 def test_deleting_a_missing_account_changes_nothing() -> None:
-    plan = account_plan.plan(goal(state="absent"), {"account": None})
+    table = table_of()
 
-    assert not plan.changed
-    assert plan.before == plan.after == {"exists": False}
+    change = decided(goal(state="absent"), table)
+
+    assert not change.requests
+    assert change.before == change.after == {"exists": False}
+    assert table.asked == [place(ACCOUNT)]
 
 
 # Return values
@@ -578,10 +669,9 @@ def test_required_account() -> None:
 # From any state
 
 
-def as_azure_does(document: dict[str, Any] | None, step: Step) -> dict[str, Any] | None:
-    if step.write == AccountWrites.delete:
+def as_azure_does(document: dict[str, Any] | None, body: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if body is None:
         return None
-    body = step.arguments["body"]
     identity = dict(body["identity"])
     if identity["type"] == "SystemAssigned":
         identity = system_assigned()
@@ -617,16 +707,16 @@ def test_second_plan_is_empty_and_the_first_predicted_its_state(
     assume(options["identity_id"] or not options["key_identifier"])
     wanted = goal(**options)
     try:
-        first = account_plan.plan(wanted, seen(document, evidence=evidence()))
+        first = decided(wanted, table_of(document))
     except Refused:
         assert not (options["adopt_existing"] and options["force"])
         return
 
-    for step in first.steps:
-        document = as_azure_does(document, step)
-    second = account_plan.plan(first.goal, seen(document))
+    for request in first.requests:
+        document = as_azure_does(document, request.body)
+    second = confirmed(first, table_of(document)) if first.confirm else decided(wanted, table_of(document))
 
-    assert not second.changed
+    assert not second.requests
     assert second.before["exists"] is (options["state"] == "present")
     for name in ("exists", "name", "location", "key_source", "key_identifier"):
         assert second.before.get(name) == first.after.get(name)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import version
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as document
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._accounts import messages
 

@@ -6,20 +6,20 @@
 
 from __future__ import annotations
 
-import time
+from functools import partial
+from threading import Event
 from typing import Any
 
 import pytest
-from azure_table import Several, Table, place, task_of
-from clocks import Clock
-from documents import KEY, OTHER, VAULT_ID, account_id, evidence, key, listed, policy, vault
+from azure_table import Several, Table, Task, place, task_of
+from clocks import Clock, clock_of_all
+from documents import KEY, OTHER, VAULT_ID, account, account_id, evidence, key, listed, policy, vault
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Rejected, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Refused, Rejected, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.client import Accounts
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.evidence import EvidenceReader
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.visible import HandledAccounts
+from ansible_collections.azbatch.cmk.plugins.module_utils._questions import health
 
 UNAVAILABLE = Rejected(
     "The key cannot be read.", azure={"code": "KeyVaultKeyNotAccessible", "message": "The key cannot be read."}
@@ -29,17 +29,12 @@ NOT_ALLOWED = Denied(
 )
 POOLS, VAULT = refs.pools_of(account_id()), refs.vault(VAULT_ID)
 HAS_ACCESS, HAS_NONE = vault(policy()), vault(policy(OTHER))
-GOOD, REVOKED = evidence(vault=HAS_ACCESS), evidence(vault=HAS_NONE)
-AT = ("rg-batch", "mybatch")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """A clock that hardly advances, except in `sleep`."""
-    clock = Clock(tick=1e-6)
-    monkeypatch.setattr(time, "monotonic", clock.monotonic)
-    monkeypatch.setattr(time, "sleep", clock.sleep)
-    return clock
+    return clock_of_all(monkeypatch, tick=1e-6)
 
 
 def azure(pools: Any = (), found: Any = None) -> Table:
@@ -48,24 +43,25 @@ def azure(pools: Any = (), found: Any = None) -> Table:
     return Table({POOLS: [] if pools == () else pools, VAULT: found or HAS_ACCESS, versions: [listed(key())]})
 
 
-def confirm(table: Table, known: Any = GOOD, **options: Any) -> Accounts:
-    """The clients of a task that has just moved the account to the key."""
-    task = task_of(table, wait_timeout=60)
-    reader, handled = EvidenceReader(task.session, task.driver), HandledAccounts(task.session.files)
-    accounts = Accounts(task.session, task.driver, task.gateway, reader, handled)
-    accounts.update(*AT, {})
-    accounts.confirm_key(*AT, time.monotonic() + 60, known, **options)
-    return accounts
+def confirm(table: Table, task: Task | None = None, **options: Any) -> None:
+    """A task has just moved the account to the key."""
+    task = task or task_of(table, wait_timeout=60)
+    given = {"used": evidence(vault=HAS_ACCESS), **options}
+    task.driver.solve(partial(health.confirmed, facts=Facts(task.session), account=account(key=KEY), **given))
 
 
-@pytest.mark.usefixtures("clock")
+def refused(table: Table, **options: Any) -> Any:
+    with pytest.raises(Refused) as failed:
+        confirm(table, **options)
+    assert failed.value.code == "preflight_failed"
+    return failed.value.facts["failed_checks"]
+
+
 @pytest.mark.parametrize("before", [0, 1, 4])
 def test_the_task_waits_until_the_account_is_available(before: int) -> None:
     table = azure(Several(*[UNAVAILABLE] * before, []))
-    accounts = confirm(table)
+    confirm(table)
 
-    assert accounts.confirmed(*AT) == GOOD
-    assert accounts.is_confirmed(*AT)
     assert table.reads_of(POOLS) == before + 1
 
 
@@ -79,7 +75,6 @@ def test_an_account_that_stays_unavailable_is_a_failure_after_the_timeout(clock:
     assert clock.now - began == pytest.approx(60, abs=0.1)
 
 
-@pytest.mark.usefixtures("clock")
 def test_without_the_right_to_list_pools_nothing_is_confirmed() -> None:
     with pytest.raises(Denied) as failed:
         confirm(azure(NOT_ALLOWED))
@@ -88,33 +83,56 @@ def test_without_the_right_to_list_pools_nothing_is_confirmed() -> None:
     assert failed.value.facts["action"] == "Microsoft.Batch/batchAccounts/pools/read"
 
 
-@pytest.mark.usefixtures("clock")
 def test_revoked_access_is_found_although_the_account_is_still_available() -> None:
-    assert confirm(azure(found=HAS_NONE)).confirmed(*AT) == REVOKED
+    assert refused(azure(found=HAS_NONE)) == ["access_granted"]
 
 
-@pytest.mark.usefixtures("clock")
-@pytest.mark.parametrize(("polls", "found"), [(4, GOOD), (5, REVOKED)], ids=["15 s", "31 s"])
-def test_access_is_read_again_after_a_long_wait(polls: int, found: Any) -> None:
-    table = azure(Several(*[UNAVAILABLE] * polls, []), Several(HAS_ACCESS, HAS_NONE))
+def test_access_that_is_revoked_during_the_wait_is_found() -> None:
+    assert refused(azure(Several(UNAVAILABLE, []), Several(HAS_ACCESS, HAS_NONE))) == ["access_granted"]
 
-    assert confirm(table).confirmed(*AT) == found
+
+class Slow(Table):
+    """A list of pools takes `seconds`, such as that of a throttled caller. Meanwhile, the vault is read."""
+
+    def __init__(self, table: Table, clock: Clock, seconds: float) -> None:
+        self.__dict__.update(table.__dict__)
+        self._clock = clock
+        self._seconds = seconds
+        self._reads_vault = Event()
+
+    def read(self, where: str, otherwise: Any) -> Any:
+        found = super().read(where, otherwise)
+        if where == place(VAULT):
+            self._reads_vault.set()
+        elif where == place(POOLS):
+            assert self._reads_vault.wait(30)
+            self._clock.now += self._seconds
+        return found
+
+
+@pytest.mark.parametrize(("seconds", "is_read_again"), [(15, False), (31, True)])
+def test_access_is_read_again_after_a_slow_list(clock: Clock, seconds: float, is_read_again: bool) -> None:
+    table = Slow(azure(found=Several(HAS_ACCESS, HAS_NONE)), clock, seconds)
+
+    if is_read_again:
+        assert refused(table) == ["access_granted"]
+    else:
+        confirm(table)
 
 
 def test_an_account_whose_access_was_revoked_is_not_waited_for(clock: Clock) -> None:
+    """It will not become available, and soon Batch refuses to move it to another key."""
     began = clock.now
 
-    assert confirm(azure(UNAVAILABLE, HAS_NONE)).confirmed(*AT) == REVOKED
+    assert refused(azure(UNAVAILABLE, HAS_NONE)) == ["access_granted"]
     assert clock.now - began < 0.1
 
 
-@pytest.mark.usefixtures("clock")
 def test_access_that_cannot_be_read_again_is_a_failure() -> None:
     with pytest.raises(Denied, match="vault"):
         confirm(azure(found=Denied("You may not read the vault.")))
 
 
-@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(("is_new", "reads"), [(True, 2), (False, 1)])
 def test_access_to_a_key_that_the_account_used_before_may_have_been_read_since_the_task_began(
     is_new: bool, reads: int
@@ -122,44 +140,15 @@ def test_access_to_a_key_that_the_account_used_before_may_have_been_read_since_t
     """A run that revokes access has found that account all the time."""
     table = azure()
     task = task_of(table)
-    reader, handled = EvidenceReader(task.session, task.driver), HandledAccounts(task.session.files)
-    accounts = Accounts(task.session, task.driver, task.gateway, reader, handled)
     task.driver.get(VAULT)
-    accounts.update(*AT, {})
 
-    accounts.confirm_key(*AT, time.monotonic() + 60, GOOD, is_new=is_new)
+    confirm(table, task, is_new=is_new)
 
-    assert accounts.confirmed(*AT) == GOOD
     assert table.reads_of(VAULT) == reads
 
 
-@pytest.mark.usefixtures("clock")
 def test_an_account_without_a_customer_managed_key_needs_no_access() -> None:
     table = azure()
-    accounts = confirm(table, None)
+    confirm(table, used=None)
 
-    assert (accounts.is_confirmed(*AT), accounts.confirmed(*AT)) == (True, None)
     assert table.asked == [place(POOLS)]
-
-
-@pytest.mark.usefixtures("clock")
-def test_another_change_of_the_account_ends_its_confirmation() -> None:
-    accounts = confirm(azure())
-    accounts.update(*AT, {"properties": {}})
-
-    assert (accounts.is_confirmed(*AT), accounts.confirmed(*AT)) == (False, None)
-
-
-@pytest.mark.usefixtures("clock")
-def test_a_confirmed_account_is_not_checked_again_and_another_one_is() -> None:
-    table = azure()
-    another = refs.pools_of(account_id("another"))
-    accounts = confirm(table)
-
-    assert accounts.unavailable_reason(*AT) is None
-    assert table.reads_of(POOLS) == 1
-    table[another] = UNAVAILABLE
-    reason = accounts.unavailable_reason("rg-batch", "another")
-    assert reason is not None
-    assert reason.msg == UNAVAILABLE.msg
-    assert table.reads_of(another) == 1

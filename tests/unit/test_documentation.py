@@ -9,7 +9,9 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
@@ -17,7 +19,8 @@ from typing import Any, get_args
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from documents import PRINCIPAL, account, identity_id, key, observed_key, system_assigned, vault
+from azure_table import Table, task_of
+from documents import NOW, PRINCIPAL, VAULT_ID, account, identity_id, key, system_assigned, vault
 from fleets import report
 from goals import access_goal
 
@@ -26,15 +29,17 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONN
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import MANUAL
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import errors
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import account as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import vault as vault_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import disabled as key_disabled
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import removal as key_removal
 from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_unused_versions
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_names import passed_on
 
@@ -143,9 +148,19 @@ def test_top_level_return_values_state_when_they_are_returned(name: str) -> None
     assert [key for key, said in yaml.safe_load(module(name).RETURN).items() if not said.get("returned")] == []
 
 
-ANSWERS = {"account": account(identity=system_assigned()), "unavailable_reason": None, "diagnosis": None}
-UNGRANTED = {"vault": vault(), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
-KEY_RETURNED = key_document.describe(observed_key(key()))
+ANSWERS = {
+    **{"account": account(identity=system_assigned()), "unavailable_reason": None},
+    **{"diagnosis": None, "was_refused": False},
+}
+KEY_RETURNED = key_document.describe(key(), [], None, NOW)
+
+
+def access_returned() -> Mapping[str, Any]:
+    task = task_of(Table({refs.vault(VAULT_ID): vault()}))
+    goal = replace(access_goal(), group="rg-keys")
+    return task.driver.solve(partial(access_decide.decide, goal=goal, facts=Facts(task.session))).before
+
+
 # The return values of a module for a resource that exists, without those of a failure.
 RETURNED = {
     "batch_account_identity": {**account_document.describe(account()), "preflight": []},
@@ -157,18 +172,18 @@ RETURNED = {
     "batch_encryption_diagnosis": encryption_survey.diagnosis(ANSWERS),
     "batch_encryption_info": encryption_survey.survey(ANSWERS),
     "keyvault_cmk_access": {
-        **access_plan.describe(access_goal(), UNGRANTED["vault"], UNGRANTED),
+        **access_returned(),
         **{"principals": [], "in_use_by": [], "kept_until": None, "confirmed": True},
     },
     "keyvault_cmk_key": KEY_RETURNED,
     "keyvault_cmk_key_state": {
         **{name: value for name, value in KEY_RETURNED.items() if name != "rotation_policy"},
-        **key_disabled.report({}),
+        **key_removal.report({}),
         **{"confirmed": True},
     },
     "keyvault_cmk_unused_versions": {
         **dict.fromkeys(keyvault_cmk_unused_versions.SHOWN),
-        **key_disabled.report({}),
+        **key_removal.report({}),
         **{"confirmed": True},
     },
     "keyvault_cmk_vault": {**vault_document.describe(vault()), "confirmed": True},

@@ -45,18 +45,14 @@ from hypothesis import strategies as st
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import driver as driver_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import journal as journal_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure import polled as polled_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import rate_limit as rate_limit_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import run_store as run_store_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.polled import Polled
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background, value_or_error
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Freshness, Ref, Rule
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Freshness, Ref, Rule, Wait
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
-    CmkError,
     Denied,
-    NotConverged,
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
@@ -86,7 +82,7 @@ class Busy(Table):
 
 def use(clock: Clock, patch: pytest.MonkeyPatch) -> Clock:
     """Use the clock for reads, writes and waits."""
-    for module in (driver_module, journal_module, polled_module, rate_limit_module, session_module):
+    for module in (driver_module, journal_module, rate_limit_module, session_module):
         patch.setattr(module, "time", clock)
     return clock
 
@@ -552,20 +548,37 @@ def test_a_glance_binds_the_reads_that_begin_in_its_block(table: Busy, clock: Cl
         assert in_background(read).result(10) == {"pages": 2}
 
 
-def test_a_change_is_looked_for_in_azure(table: Busy, clock: Clock) -> None:
-    """Only the first look may use an earlier read, which is from after the change."""
+# Waits
+
+
+def test_a_question_that_waits_is_asked_again_with_new_reads(table: Busy, clock: Clock) -> None:
     task = task_of(table)
-    service = Polled()
-    service._session, service._driver = task.session, task.driver
+    table[BOOK] = Several({"pages": 1}, {"pages": 1}, {"pages": 2})
 
-    def look() -> CmkError | None:
-        found = task.driver.get(BOOK)
-        table[BOOK] = {"pages": 2}
-        return NotConverged("It does not show.") if found == {"pages": 1} else None
+    def question(docs: Docs) -> Any:
+        found = docs.get(BOOK)
+        if found == {"pages": 1}:
+            raise Wait(Unavailable("It is short."), "a longer book")
+        return found
 
-    task.driver.get(BOOK)
-    assert service.until_shown(look) is None
-    assert table.reads_of(BOOK) == 2
+    assert task.driver.solve(question) == {"pages": 2}
+    assert table.reads_of(BOOK) == 3
+
+
+@pytest.mark.parametrize(("waits", "reads"), [(True, 5), (False, 1)])
+def test_a_question_that_waits_too_long_is_its_complaint(table: Busy, clock: Clock, waits: bool, reads: int) -> None:
+    task = task_of(table)
+
+    def question(docs: Docs) -> Any:
+        docs.get(BOOK)
+        raise Wait(Unavailable("It is short."), "a longer book", 10)
+
+    began = clock.now
+    with pytest.raises(Unavailable):
+        task.driver.solve(question, waits=waits)
+
+    assert (clock.now - began >= 10) is waits
+    assert table.reads_of(BOOK) == reads
 
 
 # Threads, and tasks that wait for each other
@@ -979,17 +992,6 @@ def test_a_glance_reads_the_list(fleet: Fleet, clock: Clock, tmp_path: Path) -> 
     assert fleet.lists() == 2
 
 
-def test_the_account_that_hosts_have_listed(fleet: Fleet, tmp_path: Path) -> None:
-    """None before the run reads many accounts, and for an account that the list does not show."""
-    few = Fleet(NAMES[0])
-    assert task_of(few).driver.listed(refs.account(account_id(NAMES[0]))) is None
-    assert few.asked == []
-
-    assert task_of(fleet, tmp_path).driver.listed(refs.account(account_id(NAMES[5]))) == account(NAMES[5])
-    assert task_of(fleet, tmp_path).driver.listed(refs.account(account_id("another"))) is None
-    assert (fleet.singles(), fleet.lists()) == (0, 1)
-
-
 @pytest.mark.parametrize("caller", ["me", "you"])
 def test_an_account_that_the_run_has_changed_is_read_separately(fleet: Fleet, tmp_path: Path, caller: str) -> None:
     """A change by each caller counts. The list is not read again, because it serves for the other accounts."""
@@ -1011,7 +1013,6 @@ def test_an_account_that_the_task_has_changed_is_read_separately(fleet: Fleet, c
     one_of(fleet, tmp_path, NAMES[6])
 
     with task.driver.glancing(clock.now - 10):
-        assert task.driver.listed(ref) is None
         assert task.driver.get(ref) == changed
 
 

@@ -2,130 +2,82 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The reads of an account before its key is changed, and after Batch has refused the change."""
+"""The reads of an account before its key is changed, and after Batch has refused the change. What is changed first."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from azure_table import Several, Table, place, task_of
-from clocks import Clock
+from azure_table import Several, Task, cloud_of, executor_of, place, task_of
+from clocks import Clock, clock_of_all
 from documents import (
     DAY,
+    DEFINITIONS,
+    ENCRYPTION_USER,
     KEY,
     MIDDLE,
     NEW,
     NOW,
     OLD,
+    OTHER,
+    PRINCIPAL,
     SUBSCRIPTION,
     VAULT_ID,
     account,
-    account_id,
-    evidence,
-    key,
-    listed,
-    policy,
+    assignment,
     system_assigned,
+    user_assigned,
     vault,
+)
+from encryption_table import (
+    ACCOUNT,
+    ELSEWHERE,
+    NO_KEY,
+    NOT_YET,
+    PATCH,
+    PINNED_MIDDLE,
+    PINNED_NEW,
+    PINNED_OLD,
+    POOLS,
+    VAULTS,
+    Azure,
+    decided,
+    keys_set_by,
+    place_of_key,
+    solved,
 )
 from goals import encryption_goal
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure import driver as driver_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure import journal as journal_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure import rate_limit as rate_limit_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import Surveyed
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.versions import REPLACED_BEFORE_EXPIRY
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
+    NotFound,
     PlanOutdated,
     Refused,
     Rejected,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier, parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import availability
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.client import Access
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import client as accounts_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.client import Accounts
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import client as encryption_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.client import Encryption
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.client import Keys
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.evidence import EvidenceReader
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.visible import HandledAccounts, VisibleAccounts
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.decide import left
 
-PINNED_OLD, PINNED_MIDDLE, PINNED_NEW = (f"{KEY}/{version}" for version in (OLD, MIDDLE, NEW))
-CREATED = {OLD: NOW - 200 * DAY, MIDDLE: NOW - 100 * DAY, NEW: NOW - 10 * DAY}
-ACCOUNT, POOLS = refs.account(account_id()), refs.first_pools_of(account_id())
-VAULT, VAULTS = refs.vault(VAULT_ID), refs.vaults_of(SUBSCRIPTION)
-PERMISSIONS = refs.permissions_at(f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-batch")
-MAY_LIST_POOLS = {"actions": ["Microsoft.Batch/batchAccounts/pools/read"], "notActions": []}
-PATCH = f"PATCH {account_id()}"
-NOT_YET = Rejected("No access.", azure={"code": "KeyVaultAccessDenied", "message": "No access."})
-NO_KEY = Rejected("No key.", azure={"code": "KeyVaultKeyNotAccessible", "message": "No key."})
 INVALID = Rejected("Not this key.", azure={"code": "InvalidRequestBody", "message": "Not this key."})
-
-
-def identifier_of(value: str) -> KeyIdentifier:
-    return parse_key_identifier(value, "key_identifier")
-
-
-def key_of(value: str) -> str:
-    """The place of a key or version in the table."""
-    return place(refs.key(identifier_of(value)))
-
-
-class Azure(Table):
-    """An account that uses `used`, and three versions of its key, which it may use."""
-
-    def __init__(self, used: str | None, documents: dict[Any, Any] | None = None) -> None:
-        super().__init__({VAULT: vault(policy()), VAULTS: [vault(policy())], POOLS: []}, now=NOW)
-        self[PERMISSIONS] = [MAY_LIST_POOLS]
-        self.versions = {name: key(name, created=created) for name, created in CREATED.items()}
-        self.move(used)
-        self.show()
-        self.update(documents or {})
-
-    def move(self, used: str | None) -> None:
-        self[ACCOUNT] = account(key=used, identity=system_assigned())
-
-    def change(self, version: str, **fields: Any) -> None:
-        self.versions[version] = key(version, **{"created": CREATED[version], **fields})
-        self.show()
-
-    def show(self) -> None:
-        self.update({f"{KEY}/{name}": one for name, one in self.versions.items()})
-        self.update({KEY: self.versions[NEW], f"{KEY}/versions": [*map(listed, self.versions.values())]})
-
-
-def service_of(azure: Azure, folder: Path | None = None) -> Encryption:
-    session, driver, gateway = task_of(azure, folder)
-    handled = HandledAccounts(session.files)
-    visible = VisibleAccounts(session, driver, handled)
-    reader = EvidenceReader(session, driver)
-    accounts = Accounts(session, driver, gateway, reader, handled)
-    keys = Keys(session, driver, gateway, visible, Access(session, driver, gateway, visible))
-    return Encryption(session, driver, accounts, reader, keys)
 
 
 def goal_of(identifier: str | None, **options: Any) -> Any:
     return encryption_goal(identifier, previous_key="any", **options)
 
 
-def read(azure: Azure, identifier: str | None, **options: Any) -> Any:
-    return service_of(azure).read(goal_of(identifier, **options))
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock(tick=0.0001)
-    modules = accounts_module, driver_module, encryption_module, journal_module, rate_limit_module, session_module
-    for module in modules:
-        monkeypatch.setattr(module, "time", clock)
-    return clock
+    return clock_of_all(monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -140,9 +92,10 @@ def test_preflight_checks_the_key_that_is_set(identifier: str, options: dict[str
     """The vault is in the named resource group, and is searched for only if there is no name."""
     azure = Azure(None)
 
-    found = read(azure, identifier, **options)
+    change = decided(goal_of(identifier, **options), azure)
 
-    assert (str(found["evidence"].key), found["evidence"].vault) == (checked, vault(policy()))
+    assert {one["status"] for one in change.report["preflight"]} == {"ok"}
+    assert place_of_key(checked) in azure.asked
     assert place(POOLS) not in azure.asked
     assert (place(VAULTS) in azure.asked) is ("vault_resource_group" not in options)
 
@@ -163,9 +116,9 @@ def test_an_account_leaves_a_version_that_expires(left: int | None, wanted: int 
     for version, ends in ((MIDDLE, left), (NEW, wanted)):
         azure.change(version, **({} if ends is None else {"exp": NOW + ends}))
 
-    found = read(azure, PINNED_NEW, version_mode="keep")
+    change = decided(goal_of(PINNED_NEW, version_mode="keep"), azure)
 
-    assert encryption_plan.plan(goal_of(PINNED_NEW, version_mode="keep"), found).changed is moves
+    assert keys_set_by(change) == [PINNED_NEW] * moves
 
 
 @pytest.mark.parametrize(
@@ -178,60 +131,40 @@ def test_availability_is_read_for_an_account_that_uses_its_key(
     """Batch is asked, and the key is judged too."""
     azure = Azure(used)
 
-    assert "evidence" not in read(azure, identifier, **options)
+    assert not decided(goal_of(identifier, **options), azure).requests
     assert azure.reads_of(POOLS) == 1
     assert {one for one in azure.asked if one.startswith(KEY)} == (
-        {key_of(used), place(f"{KEY}/versions")} if used else set()
+        {place_of_key(used), place(f"{KEY}/versions")} if used else set()
     )
-
-
-@pytest.mark.parametrize(
-    ("identifier", "mode", "used", "confirmed", "counts"),
-    [
-        (PINNED_NEW, "update", PINNED_NEW, PINNED_NEW, True),
-        (PINNED_NEW, "follow", KEY, KEY, True),
-        (PINNED_NEW, "update", PINNED_NEW, PINNED_OLD, False),
-    ],
-)
-def test_confirmation_includes_the_access_read_after_the_change(
-    identifier: str, mode: str, used: str, confirmed: str, counts: bool
-) -> None:
-    """The key is read again only if the access that was read after the change is that to another version."""
-    azure = Azure(used)
-    service = service_of(azure)
-    move(service, used, checked=confirmed)
-
-    found = service.read(goal_of(identifier, version_mode=mode))
-
-    assert str(found["evidence"].key) == used
-    assert (key_of(used) in azure.asked) is not counts
 
 
 def test_no_further_reads_for_a_missing_account() -> None:
     azure = Azure(None, {ACCOUNT: None})
 
-    assert read(azure, PINNED_NEW)["account"] is None
+    with pytest.raises(NotFound):
+        decided(goal_of(PINNED_NEW), azure)
     assert azure.asked == [place(ACCOUNT), place(refs.accounts_of(SUBSCRIPTION, "rg-batch"))]
 
 
 # Batch refuses a key
 
 
-def move(service: Encryption, to: str = PINNED_NEW, *, checked: str | None = None, undoes: bool = False) -> None:
-    """Move the account from PINNED_OLD to a key, or with `undoes` back to the key. By default, that key is checked."""
-    service.set_encryption(
-        "rg-batch",
-        "mybatch",
-        {"properties": account(key=to)["properties"]},
-        previous=identifier_of(PINNED_OLD),
-        evidence=evidence(checked or to),
-        even_if_unavailable=undoes,
-    )
+def change_of(*, undoes: bool = False) -> Change:
+    """The move of the account from PINNED_OLD to PINNED_NEW or, with `undoes`, the rollback of the opposite move."""
+    if not undoes:
+        return decided(goal_of(PINNED_NEW), Azure(PINNED_OLD))
+    move = decided(goal_of(PINNED_OLD), Azure(PINNED_NEW))
+    return solved(move.undo[0], Azure(PINNED_OLD))
+
+
+def send(azure: Azure, task: Task | None = None, *, undoes: bool = False) -> None:
+    executor_of(task or task_of(azure)).send(change_of(undoes=undoes).requests, [])
 
 
 IN_BOTH_DIRECTIONS = pytest.mark.parametrize("undoes", [False, True], ids=["a change", "a rollback"])
 
 
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("moved_to", [None, KEY, PINNED_MIDDLE])
 @IN_BOTH_DIRECTIONS
 def test_an_account_that_others_move_while_batch_refuses_its_key_stays_there(
@@ -240,68 +173,109 @@ def test_an_account_that_others_move_while_batch_refuses_its_key_stays_there(
     azure = Azure(moved_to, {PATCH: NOT_YET})
 
     with pytest.raises(PlanOutdated):
-        move(service_of(azure), undoes=undoes)
+        send(azure, undoes=undoes)
     assert len(azure.written) == 1
 
 
-def test_an_account_that_others_move_after_it_was_judged_stays_there(clock: Clock) -> None:
+@pytest.mark.usefixtures("clock")
+def test_an_account_that_others_move_after_it_was_judged_stays_there() -> None:
     """The account is read just before the request is sent again."""
     used, moved = (account(key=one, identity=system_assigned()) for one in (PINNED_OLD, PINNED_MIDDLE))
     azure = Azure(None, {ACCOUNT: Several(used, moved), PATCH: NOT_YET})
 
     with pytest.raises(PlanOutdated):
-        move(service_of(azure))
+        send(azure)
     assert len(azure.written) == 1
 
 
+@pytest.mark.usefixtures("clock")
 @IN_BOTH_DIRECTIONS
-def test_a_key_that_batch_refuses_is_checked_again(clock: Clock, undoes: bool) -> None:
+def test_a_key_that_batch_refuses_is_checked_again(undoes: bool) -> None:
     """The key may have been disabled after a task of the run read it. In that case, retries are useless."""
     azure = Azure(PINNED_OLD, {PATCH: NOT_YET})
-    service = service_of(azure)
-    service.read(goal_of(PINNED_NEW))
+    task = task_of(azure)
+    decided(goal_of(PINNED_NEW), azure, task)
     azure.change(NEW, enabled=False)
 
     with pytest.raises(Refused) as failed:
-        move(service, undoes=undoes)
+        send(azure, task, undoes=undoes)
     assert failed.value.facts["failed_checks"] == ["key_enabled"]
     assert len(azure.written) == 1
 
 
-@pytest.mark.parametrize("shown", [PINNED_OLD, PINNED_NEW, "no account"])
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("shown", [PINNED_OLD, PINNED_NEW, None])
 @IN_BOTH_DIRECTIONS
-def test_a_key_that_is_usable_is_offered_again(clock: Clock, shown: str, undoes: bool) -> None:
+def test_a_key_that_is_usable_is_offered_again(shown: str | None, undoes: bool) -> None:
     """Also if a read does not show the account for a moment, or if an earlier request took effect."""
-    azure = Azure(shown, {PATCH: Several(NOT_YET, None)})
-    if shown == "no account":
-        azure[ACCOUNT] = None
+    azure = Azure(shown or PINNED_OLD, {PATCH: Several(NOT_YET, None)})
+    if shown is None:
+        azure.update({refs.accounts_of(SUBSCRIPTION, "rg-batch"): [account()], ACCOUNT: Several(None, azure[ACCOUNT])})
 
-    move(service_of(azure), undoes=undoes)
+    send(azure, undoes=undoes)
 
     assert len(azure.written) == 2
 
 
+@pytest.mark.usefixtures("clock")
 @IN_BOTH_DIRECTIONS
-def test_a_rollback_goes_on_although_the_account_is_not_available(clock: Clock, undoes: bool) -> None:
+def test_a_rollback_goes_on_although_the_account_is_not_available(undoes: bool) -> None:
     azure = Azure(PINNED_OLD, {PATCH: Several(NOT_YET, None), POOLS: Several(NO_KEY, [])})
 
     if undoes:
-        move(service_of(azure), undoes=True)
+        send(azure, undoes=True)
     else:
         with pytest.raises(CmkError) as failed:
-            move(service_of(azure))
+            send(azure)
         assert failed.value.code == "account_unavailable"
     assert len(azure.written) == 1 + undoes
 
 
-def after_failure(failure: CmkError) -> tuple[Encryption, Azure]:
-    """A task whose change of the account to PINNED_NEW has failed. The account uses PINNED_OLD."""
+@pytest.mark.usefixtures("clock")
+def test_a_rollback_is_repeated_if_one_identity_has_access() -> None:
+    azure = Azure(PINNED_OLD, {PATCH: Several(NOT_YET, None)})
+    azure.identity = user_assigned(one=PRINCIPAL, two=OTHER)
+    move = decided(goal_of(PINNED_OLD), Azure(PINNED_NEW))
+    azure.move(PINNED_OLD)
+    task = task_of(azure)
+    request = solved(move.undo[0], azure).requests
+
+    executor_of(task).send(request, [])
+    assert len(azure.written) == 2
+
+
+@IN_BOTH_DIRECTIONS
+def test_the_account_is_read_after_a_rollback(undoes: bool) -> None:
+    """Later runs must not read the undone change. After a change, its response is as good as a read."""
+    azure = Azure(PINNED_OLD)
+    task = task_of(azure)
+    send(azure, task, undoes=undoes)
+
+    task.driver.get(ACCOUNT)
+    assert azure.reads_of(ACCOUNT) == undoes
+
+
+def test_a_rollback_that_azure_has_accepted_is_not_written_again() -> None:
+    azure = Azure(PINNED_OLD)
+    task = task_of(azure)
+    change = decided(goal_of(PINNED_NEW), azure, task)
+    executor_of(task).send(change.requests, [])
+    executor_of(task).send(solved(change.undo[0], azure, task).requests, [])
+
+    assert azure.written_keys == [PINNED_NEW, PINNED_OLD]
+    assert solved(change.undo[0], azure, task).requests == ()
+
+
+def after_failure(failure: CmkError) -> tuple[Change, Azure, Task]:
+    """A task whose change of the account to PINNED_NEW has failed. Reads show PINNED_OLD."""
     azure = Azure(PINNED_OLD, {PATCH: failure})
-    service = service_of(azure)
+    azure.on_write = lambda _key: None
+    task = task_of(azure)
+    change = decided(goal_of(PINNED_NEW), azure, task)
     with pytest.raises(type(failure)):
-        move(service)
+        executor_of(task).send(change.requests, [])
     azure.asked.clear()
-    return service, azure
+    return change, azure, task
 
 
 @pytest.mark.parametrize(
@@ -310,23 +284,26 @@ def after_failure(failure: CmkError) -> tuple[Encryption, Azure]:
 )
 def test_a_rollback_writes_if_the_change_may_have_taken_effect(failure: CmkError, writes: bool) -> None:
     """Also if a read shows the previous key, because the read may be older than the change."""
-    service, _azure = after_failure(failure)
-    goal = goal_of(PINNED_NEW)
-    rollback = encryption_plan.plan(goal, service.read(goal)).rollback_goal
+    change, azure, task = after_failure(failure)
 
-    assert encryption_plan.plan(rollback, service.read(rollback)).changed is writes
+    assert keys_set_by(solved(change.undo[0], azure, task)) == [PINNED_OLD] * writes
 
 
 @pytest.mark.parametrize(("failure", "judged"), [(INVALID, True), (Unavailable("None."), False)])
 def test_after_a_refused_change_the_key_in_use_is_judged_too(failure: CmkError, judged: bool) -> None:
     """Batch may have refused the change because the account has lost its key."""
-    service, azure = after_failure(failure)
-    service.read(goal_of(PINNED_NEW))
+    _change, azure, task = after_failure(failure)
+    decided(goal_of(PINNED_NEW), azure, task)
 
-    assert (key_of(PINNED_OLD) in azure.asked) is judged
+    assert (place_of_key(PINNED_OLD) in azure.asked) is judged
 
 
 # A list of the pools as a proof
+
+
+def surveyed(azure: Azure, run: Path, *, diagnose: bool = False) -> Surveyed:
+    """What a task of the run reports of the account."""
+    return cloud_of(azure, run).survey("rg-batch", "mybatch", diagnose=diagnose)
 
 
 @pytest.mark.parametrize(
@@ -336,7 +313,6 @@ def test_after_a_refused_change_the_key_in_use_is_judged_too(failure: CmkError, 
         pytest.param(NO_KEY, 5, True, id="Batch refuses the list"),
         pytest.param([], 5, None, id="Batch lists the pools although the key is lost"),
         pytest.param(None, DAY, True, id="nothing is known, and the repair was a day ago"),
-        pytest.param([], DAY, None, id="Batch lists the pools although the key is lost, and the time may be wrong"),
     ],
 )
 def test_a_list_of_the_pools_after_a_repair(
@@ -348,30 +324,105 @@ def test_a_list_of_the_pools_after_a_repair(
     def survey(pools: Any, **fields: Any) -> bool | None:
         azure[POOLS] = pools
         azure.change(OLD, **fields)
-        found = service_of(azure, tmp_path).survey("rg-batch", "mybatch", diagnose=False)
-        return availability(found["unavailable_reason"])
+        return availability(surveyed(azure, tmp_path)["unavailable_reason"])
 
     if earlier is not None:
         assert survey(earlier, enabled=False) is False
     assert survey([], updated=NOW - repaired) is available
 
 
-@pytest.mark.parametrize("is_repaired", [False, True])
-def test_batch_is_asked_again_after_a_repair(tmp_path: Path, is_repaired: bool) -> None:
+@pytest.mark.usefixtures("clock")
+def test_a_survey_waits_until_a_read_shows_the_key_that_the_run_has_set(tmp_path: Path) -> None:
+    azure = Azure(PINNED_OLD)
+    before, after = azure[ACCOUNT], account(key=PINNED_NEW, identity=system_assigned())
+    send(azure, task_of(azure, tmp_path))
+    azure[ACCOUNT] = Several(before, before, after)
+
+    assert surveyed(azure, tmp_path)["account"] == after
+
+
+def test_batch_is_asked_in_each_survey(tmp_path: Path) -> None:
     """Its refusal names one cause. After the repair of that cause, it may name another one."""
     refusals = [Rejected(name, azure={"code": "KeyVaultKeyNotAccessible"}) for name in ("first", "second")]
     azure = Azure(PINNED_OLD, {POOLS: Several(*refusals)})
-    azure.change(OLD, enabled=False)
 
-    def survey() -> tuple[str, Any]:
-        """What Batch refuses, by a task of the run."""
-        found = service_of(azure, tmp_path).survey("rg-batch", "mybatch", diagnose=True)
-        reason = found["unavailable_reason"]
-        assert reason is not None
-        return reason.msg, reason.facts["azure"]["code"]
+    assert [str(surveyed(azure, tmp_path, diagnose=True)["unavailable_reason"]) for _task in range(2)] == [
+        "first",
+        "second",
+    ]
 
-    assert survey() == ("first", "KeyVaultKeyNotAccessible")
-    if is_repaired:
-        task_of(azure, tmp_path).session.journal.mark("key")
 
-    assert survey() == ("second" if is_repaired else "first", "KeyVaultKeyNotAccessible")
+# The versions that the account leaves
+
+
+def left_by(azure: Azure, to: str | None = ELSEWHERE, *, ago: float = 0, folder: Path | None = None) -> list[str]:
+    """The versions that are updated without a change before the account moves to a key. The account was changed `ago`
+    seconds ago."""
+    azure[ACCOUNT] = Answer(azure[ACCOUNT], NOW, NOW - ago)
+    task = task_of(azure, folder)
+    change = solved(partial(left, goal=goal_of(to), facts=Facts(task.session)), azure, task)
+    for one in change.requests:
+        assert (one.method, one.body) == ("PATCH", {"attributes": {"enabled": True}})
+    return [one.ref for one in change.requests]
+
+
+@pytest.mark.parametrize(
+    ("used", "ago", "updated"),
+    [
+        pytest.param(PINNED_OLD, 30 * DAY, [PINNED_OLD], id="its version"),
+        pytest.param(PINNED_OLD, DAY, [PINNED_MIDDLE, PINNED_OLD], id="all versions that it may use after a change"),
+        pytest.param(PINNED_NEW, 30 * DAY, [], id="the newest version"),
+        pytest.param(KEY, 30 * DAY, [], id="it follows the key for long"),
+        pytest.param(None, 30 * DAY, [], id="no key"),
+    ],
+)
+@pytest.mark.parametrize("to", [ELSEWHERE, None], ids=["to another key", "to a Microsoft-managed key"])
+def test_versions_that_an_account_leaves_are_updated(
+    used: str | None, ago: float, updated: list[str], to: str | None
+) -> None:
+    assert left_by(Azure(used), to, ago=ago) == updated
+
+
+def test_nothing_is_updated_if_the_account_stays_on_its_key() -> None:
+    azure = Azure(PINNED_OLD)
+
+    assert left_by(azure, PINNED_NEW) == []
+    assert not any(one.startswith(KEY) for one in azure.asked)
+
+
+@pytest.mark.parametrize(("age", "updated"), [(59, []), (61, [PINNED_OLD])])
+def test_a_version_that_another_host_has_just_updated_is_not_updated(age: int, updated: list[str]) -> None:
+    azure = Azure(PINNED_OLD)
+    azure.change(OLD, updated=NOW - age)
+
+    assert left_by(azure, ago=30 * DAY) == updated
+
+
+def test_an_account_that_the_run_has_changed_may_use_each_version(tmp_path: Path) -> None:
+    """Reads may show an older time of its last change."""
+    azure = Azure(PINNED_NEW)
+    move = decided(goal_of(PINNED_OLD), azure).requests
+    executor_of(task_of(azure, tmp_path)).send(move, [])
+
+    assert left_by(azure, ago=30 * DAY, folder=tmp_path) == [PINNED_MIDDLE, PINNED_OLD]
+
+
+@pytest.mark.parametrize(("age", "updated"), [(30 * DAY, []), (DAY, [PINNED_MIDDLE, PINNED_OLD])])
+def test_an_account_may_use_older_versions_if_it_has_its_access_since_lately(age: int, updated: list[str]) -> None:
+    azure = Azure(KEY)
+    azure.has_vault(vault(rbac=True))
+    azure.update(
+        {
+            refs.assignments_of(f"{VAULT_ID}/keys/batch", PRINCIPAL): [assignment(ENCRYPTION_USER, VAULT_ID, age=age)],
+            refs.role(VAULT_ID, ENCRYPTION_USER): {"name": ENCRYPTION_USER, "properties": DEFINITIONS[ENCRYPTION_USER]},
+        }
+    )
+
+    assert left_by(azure, ago=30 * DAY) == updated
+
+
+def test_an_account_follows_a_new_version_inside_the_margin() -> None:
+    azure = Azure(KEY)
+    azure.change(NEW, created=NOW - DAY)
+
+    assert left_by(azure, ago=30 * DAY) == [PINNED_MIDDLE, PINNED_OLD]

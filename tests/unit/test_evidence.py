@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from azure_table import Several, Table, place, task_of
+from azure_table import Several, Table, Task, place, task_of
 from documents import (
     CRYPTO_OFFICER,
     DAY,
@@ -43,6 +44,7 @@ from documents import (
     vault,
 )
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import Symptoms
@@ -56,8 +58,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier, parse_user_assigned_id
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from ansible_collections.azbatch.cmk.plugins.module_utils._questions import evidence as questions
 from ansible_collections.azbatch.cmk.plugins.module_utils._questions import vaults
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.evidence import EvidenceReader
 
 FOLLOWED, PINNED = (parse_key_identifier(one, "key_identifier") for one in (KEY, f"{KEY}/{NEW}"))
 SCOPE = f"{VAULT_ID}/keys/batch"
@@ -96,13 +98,13 @@ def azure(documents: Mapping[Any, Any] | None = None, *bundles: dict[str, Any], 
     return table
 
 
-def reader(table: Table, folder: Path | None = None) -> EvidenceReader:
-    task = task_of(table, folder)
-    return EvidenceReader(task.session, task.driver)
+def evidence(table: Table, *, owner: Any = MINE, group: str | None = None, folder: Path | None = None) -> Evidence:
+    return evidence_of(task_of(table, folder), owner=owner, group=group)
 
 
-def evidence(table: Table, *, owner: Any = MINE, group: str | None = None) -> Evidence:
-    return reader(table).of_account(owner, FOLLOWED, group)
+def evidence_of(task: Task, *, owner: Any = MINE, used: Any = FOLLOWED, group: str | None = None) -> Evidence:
+    wanted = questions.of_account(owner, used, Facts(task.session), group)
+    return task.driver.solve(partial(questions.certain, wanted=wanted))
 
 
 # The evidence on a key
@@ -195,23 +197,31 @@ def test_the_time_is_that_of_key_vault() -> None:
     assert evidence(table).now == NOW - 100.0
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_what_another_task_has_read_serves_unless_a_check_fails(fails: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("before", "fails"),
+    [
+        pytest.param(key(), False, id="usable"),
+        pytest.param(key(enabled=False), True, id="disabled"),
+        pytest.param(key(exp=NOW + 1800), True, id="expires soon"),
+    ],
+)
+def test_what_another_task_has_read_serves_unless_a_check_fails(before: Any, fails: bool, tmp_path: Path) -> None:
     """The other task may have read it before a repair."""
-    before, repaired = key(enabled=not fails), key(tags={"repaired": "true"})
-    table = azure({refs.key(FOLLOWED): Several(before, before, repaired) if fails else Several(before, repaired)})
-    for _task in range(2):
-        found = reader(table, tmp_path).of_account(MINE, FOLLOWED)
+    repaired = key(tags={"repaired": "true"})
+    table = azure({refs.key(FOLLOWED): Several(before, repaired)})
+    first, second = (evidence(table, folder=tmp_path) for _task in range(2))
 
-    assert found.bundle == (repaired if fails else before)
+    assert first.bundle == before
+    assert second.bundle == (repaired if fails else before)
 
 
 def test_if_a_check_fails_for_another_task_of_the_wave_nothing_is_read_again(tmp_path: Path) -> None:
     table = azure({refs.key(FOLLOWED): key(enabled=False)})
+    evidence(table, folder=tmp_path)
     task = task_of(table, tmp_path)
 
     with task.driver.glancing(0.0):
-        found = EvidenceReader(task.session, task.driver).of_account(MINE, FOLLOWED)
+        found = evidence_of(task)
 
     assert preflight.failed_checks(found) == ["key_enabled"]
     assert table.reads_of(refs.key(FOLLOWED)) == 1
@@ -224,7 +234,7 @@ def test_many_principals_are_read_from_one_list(tmp_path: Path) -> None:
         table[refs.assignments_of(SCOPE, one)] = [assignment(ENCRYPTION_USER, VAULT_ID, principal=one)]
 
     for one in principals:
-        found = reader(table, tmp_path).of_account(account(identity=system_assigned(one)), FOLLOWED)  # type: ignore[arg-type]
+        found = evidence(table, owner=account(identity=system_assigned(one)), folder=tmp_path)
         assert found.assignments == {one: [assignment(ENCRYPTION_USER, VAULT_ID, principal=one)]}
 
     assert table.reads_of(EVERYONE) == 1
@@ -234,12 +244,21 @@ def test_many_principals_are_read_from_one_list(tmp_path: Path) -> None:
 # The data of the diagnosis
 
 
-def symptoms(table: Table, *, owner: Any = MINE, used: Any = FOLLOWED) -> Symptoms:
-    return reader(table).symptoms(owner, used)
+def symptoms(table: Table, *, owner: Any = MINE, used: Any = FOLLOWED, folder: Path | None = None) -> Symptoms:
+    return _symptoms(questions.symptoms, table, owner, used, folder)
 
 
-def of_key_in_use(table: Table, *, owner: Any = MINE, used: Any = FOLLOWED, is_report: bool = False) -> Symptoms:
-    return reader(table).of_key_in_use(owner, used, is_report=is_report)
+def of_key_in_use(
+    table: Table, *, owner: Any = MINE, used: Any = FOLLOWED, is_report: bool = False, folder: Path | None = None
+) -> Symptoms:
+    return _symptoms(partial(questions.of_key_in_use, is_report=is_report), table, owner, used, folder)
+
+
+def _symptoms(question: Any, table: Table, owner: Any, used: Any, folder: Path | None) -> Symptoms:
+    task = task_of(table, folder)
+    wanted = questions.of_account(owner, used, Facts(task.session))
+    found: Symptoms = task.driver.solve(partial(question, account=owner, wanted=wanted))
+    return found
 
 
 BOTH = pytest.mark.parametrize("ask", [symptoms, of_key_in_use], ids=["diagnosis", "key in use"])
@@ -425,20 +444,23 @@ def test_an_error_that_says_nothing_about_an_identity_is_raised(ask: Any) -> Non
 
 
 @BOTH
-def test_a_deleted_identity_is_no_reason_to_read_again(ask: Any) -> None:
+def test_a_deleted_identity_is_no_reason_to_read_again(ask: Any, tmp_path: Path) -> None:
     """No read repairs the identity."""
-    only = user_assigned(one=PRINCIPAL)
-    table = azure({ONE: None})
-    ask(table, owner=account(identity=only))
+    only, bare = user_assigned(one=PRINCIPAL), vault()
+    table = azure({ONE: None, VAULTS: [bare], VAULT: bare})
+    for _task in range(2):
+        ask(table, owner=account(identity=only), folder=tmp_path)
 
     assert table.reads_of(refs.key(FOLLOWED)) == 1
 
 
 @BOTH
 def test_symptoms_are_read_again_if_a_check_fails(ask: Any, tmp_path: Path) -> None:
+    """Another task may have read them before a repair."""
     table = azure({refs.key(FOLLOWED): Several(key(enabled=False), key())})
+    ask(table, folder=tmp_path)
 
-    assert ask(table)["evidence"].bundle == key()
+    assert ask(table, folder=tmp_path)["evidence"].bundle == key()
 
 
 # When the account was changed
@@ -487,10 +509,12 @@ def test_the_evidence_of_a_pinned_account_is_of_its_version() -> None:
     old = key(OLD, created=NOW - 50 * DAY)
     pinned = parse_key_identifier(f"{KEY}/{OLD}", "key_identifier")
     table = azure(None, old, key())
-    read = reader(table)
-    found = read.of_account(MINE, pinned)
+    task = task_of(table)
+    found = evidence_of(task, used=pinned)
 
     assert found.bundle == old
     # A newer version does not matter for that account.
-    assert read.with_access_now(found, time.monotonic()) == found
+    since = time.monotonic()
+    again = partial(questions.with_access_now, evidence=found, since=since, access_since=since)
+    assert task.driver.solve(again) == found
     assert table.reads_of(refs.key(pinned)) == 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from access_table import azure, decided
 from documents import (
     ENCRYPTION_USER,
     KEY,
@@ -21,7 +22,6 @@ from documents import (
     assignment,
     evidence,
     key,
-    listed_users,
     policy,
     system_assigned,
     vault,
@@ -38,7 +38,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Rejected,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
 
 
 def without(document: dict[str, Any], *path: str) -> dict[str, Any]:
@@ -101,11 +100,10 @@ ALL_OTHERS = {
 
 def test_revoking_from_all_permissions_keeps_the_others() -> None:
     """`all` means every key permission except purge (Key Vault, "Assign an access policy")."""
-    observed = {"vault": vault(policy(keys=["all"])), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
-    plan = access_plan.plan(access_goal(state="absent"), {**observed, **listed_users()})
+    [request] = decided(access_goal(state="absent"), azure(vault(policy(keys=["all"])))).requests
 
-    [step] = plan.steps
-    assert set(step.arguments["entry"]["permissions"]["keys"]) == ALL_OTHERS
+    [entry] = (request.body or {})["properties"]["accessPolicies"]
+    assert set(entry["permissions"]["keys"]) == ALL_OTHERS
 
 
 @pytest.mark.parametrize(
@@ -128,11 +126,10 @@ def test_which_refusal_to_list_pools_means_that_the_account_is_unavailable(
 @pytest.mark.parametrize("principal", [PRINCIPAL, PRINCIPAL.upper()])
 def test_the_letter_case_of_a_principal_does_not_hide_its_role(principal: str) -> None:
     own = assignment(ENCRYPTION_USER, VAULT_ID, principal=principal)
-    observed = {"vault": vault(rbac=True), "principal_id": PRINCIPAL, "assignments": [own], "definitions": {}}
 
-    plan = access_plan.plan(access_goal(state="absent"), {**observed, **listed_users()})
+    change = decided(access_goal(state="absent"), azure(vault(rbac=True), own))
 
-    assert [step.arguments["assignment_id"] for step in plan.steps] == [own["id"]]
+    assert [request.ref for request in change.requests] == [own["id"]]
 
 
 def test_an_account_without_an_identity_uses_no_access() -> None:

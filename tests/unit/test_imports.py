@@ -134,7 +134,7 @@ BROKEN = [
     (sandbox_and_plugins_are_independent, "sandbox/src/azure_sandbox/x.py", f"from {COLLECTION}.plugins import y"),
     (check_mode_stays_at_the_edge, "plugins/modules/key.py", "if not module.check_mode:\n    pass"),
     (check_mode_stays_at_the_edge, "plugins/action/key.py", "x = 1 if task['check_mode'] else 2"),
-    (check_mode_stays_at_the_edge, f"{U}_core/reconcile.py", "def converge(goal, *, check_mode): ..."),
+    (check_mode_stays_at_the_edge, f"{U}_core/docs.py", "def solve(goal, *, check_mode): ..."),
 ]
 
 
@@ -152,10 +152,10 @@ def test_a_breach_is_found(tmp_path: Path, rule: Rule, path: str, code: str) -> 
 
 KEPT = {
     f"{U}_core/errors.py": "'''AnsibleModule is only a word here.'''",
-    f"{U}_core/reconcile.py": "from .plan import Plan",
+    f"{U}_core/changes.py": "from .docs import Docs",
     f"{U}_module.py": "from ansible.module_utils.basic import AnsibleModule\nfrom . import _azure",
-    f"{U}_resources/vault/client.py": "from ..access.client import Access",
-    f"{U}_resources/access/client.py": "from ..visible import VisibleAccounts",
+    f"{U}_resources/vault/decide.py": "from .goal import Goal",
+    f"{U}_resources/access/decide.py": "from ..._questions import users",
     "plugins/modules/key.py": f"from {COLLECTION}.plugins.module_utils._module import run",
     "sandbox/src/azure_sandbox/__init__.py": "",
     "sandbox/src/azure_sandbox/app.py": "from . import clock\nfrom .batch.rules import check",
@@ -173,14 +173,14 @@ def test_circular_imports_are_found(tmp_path: Path) -> None:
     found = written(
         tmp_path,
         {
-            f"{U}_resources/key/plan.py": "from ..._core.plan import Plan",
-            f"{U}_core/plan.py": f"from {COLLECTION}.plugins.module_utils._core import ids",
-            f"{U}_core/ids.py": "def late():\n    from .._resources.key.plan import plan",
+            f"{U}_resources/key/decide.py": "from ..._core.changes import Change",
+            f"{U}_core/changes.py": f"from {COLLECTION}.plugins.module_utils._core import ids",
+            f"{U}_core/ids.py": "def late():\n    from .._resources.key.decide import decide",
         },
     )
 
     assert set(cycle(found)) == {
-        f"plugins.module_utils.{module}" for module in ("_resources.key.plan", "_core.plan", "_core.ids")
+        f"plugins.module_utils.{module}" for module in ("_resources.key.decide", "_core.changes", "_core.ids")
     }
 
 

@@ -47,9 +47,9 @@ from ansible_collections.azbatch.cmk.plugins.action import (
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import run_store
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, _hash
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome, SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Rule
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import MANUAL, CmkError, MissingSdk
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import MESSAGES
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _in_process
@@ -198,18 +198,23 @@ def test_the_traceback_of_a_bug_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_pa
 # The locks that the action plugin holds while the module runs in a separate process
 
 
+FORCED = "forced version myvault/batch"
+
+
 class Rotation(keyvault_cmk_key.ActionModule):
-    """Replaces the module in a separate process: records its options, and whether the vaults are locked."""
+    """Replaces the module in a separate process: records whether the vaults are locked, and whether the run has forced
+    a version. Then it notes that it has."""
 
     seen: ClassVar[list[dict[str, Any]]] = []
-    purposes: ClassVar[list[str | None]] = []
-    outcome: ClassVar[dict[str, Any]] = {}
 
     def _execute_module(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        forces = kwargs["module_args"].get("new_version")
-        self.purposes.append(kwargs["module_args"].get("new_version_for"))
-        self.seen.append({"new_version": forces, "locked": is_locked("myvault"), "other": is_locked("vault2")})
-        return {"changed": bool(forces), **self.outcome}
+        journal = Journal(RunFiles(None), SentWrites())
+        handed = kwargs["module_args"].get("_journal")
+        journal.merge(handed or {})
+        noted = {"has_forced": journal.noted_at(FORCED) is not None, "run": handed and handed["run"]}
+        self.seen.append({"locked": is_locked("myvault"), "other": is_locked("vault2"), **noted})
+        journal.note(FORCED)
+        return {"changed": True, "_journal": journal.handed_over()}
 
 
 def is_locked(vault: str) -> bool:
@@ -226,7 +231,6 @@ def is_locked(vault: str) -> bool:
 def handed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
     monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
     monkeypatch.setattr(Rotation, "seen", [])
-    monkeypatch.setattr(Rotation, "purposes", [])
     return Rotation.seen
 
 
@@ -244,7 +248,7 @@ def rotate(account: str = "mybatch", **keywords: Any) -> dict[str, Any]:
 def test_a_vault_is_locked_while_a_module_that_changes_it_runs(handed_over: list[dict[str, Any]]) -> None:
     rotate()
 
-    assert handed_over == [{"new_version": None, "locked": True, "other": False}]
+    assert [(one["locked"], one["other"]) for one in handed_over] == [(True, False)]
 
 
 @pytest.mark.parametrize(
@@ -257,12 +261,10 @@ def test_a_vault_is_locked_while_a_module_that_changes_it_runs(handed_over: list
 def test_options_that_a_module_refuses_are_left_to_the_module(
     handed_over: list[dict[str, Any]], args: dict[str, Any]
 ) -> None:
-    """The module reports the error. Nothing is changed, so the next task creates the forced version."""
-    rotate(args={"new_version": True, **args})
+    """The module reports the error."""
+    rotate(args=args)
 
-    assert [one["new_version"] for one in handed_over] == [True]
-    rotate(args={"new_version": True})
-    assert handed_over[-1]["new_version"] is True
+    assert len(handed_over) == 1
 
 
 @pytest.mark.parametrize("wrong", [{"rotation_policy": "P90D"}, {"colour": "blue"}])
@@ -271,28 +273,20 @@ def test_a_module_is_not_started_with_wrong_arguments(handed_over: list[dict[str
     assert handed_over == []
 
 
-@pytest.mark.parametrize("wanted", [True, "yes", "true"])
-def test_modules_share_a_forced_version(handed_over: list[dict[str, Any]], wanted: Any) -> None:
+def test_modules_know_that_the_run_has_forced_a_version(handed_over: list[dict[str, Any]], tmp_path: Path) -> None:
+    """And they know the name of the run, which is the purpose of the version by default."""
     for name in ("one", "two", "two"):
-        rotate(name, args={"new_version": wanted})
+        rotate(name)
 
-    assert [one["new_version"] for one in handed_over] == [True, False, False]
-
-
-@pytest.mark.parametrize("wanted", [None, "leak 7"])
-def test_a_forced_version_has_a_purpose(handed_over: list[dict[str, Any]], tmp_path: Path, wanted: str | None) -> None:
-    """By default the name of the run, so that another process of the run finds the version."""
-    rotate(args={"new_version": True, "new_version_for": wanted})
-
-    assert handed_over
-    assert Rotation.purposes == [wanted or tmp_path.name]
+    assert [one["has_forced"] for one in handed_over] == [False, True, True]
+    assert {one["run"] for one in handed_over} == {tmp_path.name}
 
 
 def test_a_module_in_check_mode_counts_as_nothing(handed_over: list[dict[str, Any]]) -> None:
     for name, check_mode in (("one", True), ("two", False)):
-        rotate(name, args={"new_version": True}, check_mode=check_mode)
+        rotate(name, check_mode=check_mode)
 
-    assert [one["new_version"] for one in handed_over] == [True, True]
+    assert [one["has_forced"] for one in handed_over] == [False, False]
 
 
 def test_a_task_in_the_background_cannot_lock_a_vault(handed_over: list[dict[str, Any]]) -> None:
@@ -478,20 +472,6 @@ PRINCIPAL_ID = {"principal_id": "abcdef01-7777-8888-9999-000000000000"}
 def test_the_lock_is_that_of_the_vault(module: ModuleType, options: dict[str, Any]) -> None:
     """In any letter case: the name of the lock is in lower case."""
     assert module.ActionModule.module.exclusive(options_of(module.ActionModule.module, **options)).lower() == "myvault"
-
-
-@pytest.mark.parametrize(
-    ("options", "shared"),
-    [
-        ({"new_version": True, "used_by_account": "One", "account_resource_group": "RG"}, "myvault/batch"),
-        ({"new_version": True}, None),
-        ({"used_by_account": "one", "account_resource_group": "rg"}, None),
-    ],
-)
-def test_the_accounts_of_a_run_share_a_forced_version_of_a_key(options: dict[str, Any], shared: str | None) -> None:
-    module = keyvault_cmk_key.ActionModule.module
-
-    assert module.forced_version(options_of(module, vault_name="MyVault", name="Batch", **options)) == shared
 
 
 # Hosts that run a task at the same time

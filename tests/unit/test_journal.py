@@ -35,8 +35,10 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import usage
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import MAX_READ_DELAY, SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Ref, Rule
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
+    CmkError,
     Denied,
     NotFound,
     PlanOutdated,
@@ -45,7 +47,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of, parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import MAX_READ_DELAY, SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 
 ACCOUNT = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Batch/batchAccounts/A"
@@ -114,6 +115,28 @@ def test_a_refused_write_whose_first_try_was_lost_may_have_taken_effect() -> Non
 
     assert journal.of(ACCOUNT)[0].outcome is WriteOutcome.UNKNOWN
     assert list(journal.written_lately()) == [ACCOUNT.lower()]
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "is_noted"),
+    [
+        ("PUT", None, True),
+        ("PUT", Unavailable("The response was lost."), True),
+        ("PUT", Rejected("Not here."), False),
+        ("PATCH", None, False),
+    ],
+)
+def test_a_vault_that_the_run_may_have_created_is_noted(
+    method: str, error: BaseException | None, is_noted: bool
+) -> None:
+    """Its host name may not resolve yet."""
+    journal = alone()
+
+    with suppress(CmkError), journal.writing(method, VAULT_ID, {}, undoes=False):
+        if error:
+            raise error
+
+    assert (journal.vault_made_at("MyVault") is not None) is is_noted
 
 
 # What was read before a write is out of date

@@ -2,58 +2,55 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Plans to disable, delete and recover keys, and accounts that must not lose their key."""
+"""Keys are disabled, deleted and recovered, and accounts must not lose their key."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from documents import (
-    DAY,
-    KEY,
-    MIDDLE,
-    NEW,
-    NOW,
-    OLD,
-    account,
-    account_id,
-    deleted_key,
-    key,
-    observed_key,
-    three_versions,
-    visible,
-)
+from azure_table import Table, task_of
+from clocks import clock_of
+from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, account_id, deleted_key, key
 from goals import key_goal
+from key_table import IDENTIFIER, VERSIONS, KeyTable, confirmed, decided, sent, solved, three_versions, update
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Removal
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, NotFound, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
+    Denied,
+    NotFound,
+    Refused,
+    TimedOut,
+    Unavailable,
+)
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan, Step, step
-from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import disabled
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import KeyWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import DISABLED_TAG
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import removal
 
-UNLISTED = ("/subscriptions/hidden",)
-
-
-def disable(observed: dict[str, Any], version: str | None = None, *, force: bool = False) -> Plan:
-    return key_plan.plan(key_goal(state="disabled", version=version, force=force), observed)
+ALL = (OLD, MIDDLE, NEW)
+TAGGED = {DISABLED_TAG: "2026-05-28T20:26:40Z"}
+DELETE = ("DELETE", "/keys/batch", None)
+RECOVER = ("POST", "/deletedkeys/batch/recover", None)
 
 
-def delete(observed: dict[str, Any], *, force: bool = False) -> Plan:
-    return key_plan.plan(key_goal(state="absent", force=force), observed)
+def disable(table: KeyTable, version: str | None = None, *, force: bool = False) -> Change:
+    return decided(table, key_goal(state="disabled", version=version, force=force))
 
 
-def update(enabled: bool, *names: str, **more: Any) -> tuple[Step, ...]:
-    body = {"attributes": {"enabled": enabled}, **more}
-    return tuple(step(KeyWrites.update, vault="myvault", name="batch", version=name, body=body) for name in names)
+def delete(table: KeyTable, *, force: bool = False) -> Change:
+    return decided(table, key_goal(state="absent", force=force))
 
 
-def off(*names: str) -> tuple[Step, ...]:
+def off(*names: str) -> list[Any]:
     """Each version is disabled and gets the tag with the time."""
-    return update(False, *names, tags={key_document.DISABLED_TAG: "2026-05-28T20:26:40Z"})
+    return [update(name, attributes={"enabled": False}, tags=TAGGED) for name in names]
+
+
+def removal_of(**options: Any) -> Removal:
+    return removal.removal(key_goal(**options), Facts(task_of(Table()).session))
 
 
 def accounts_of(refused: pytest.ExceptionInfo[Refused]) -> list[str]:
@@ -65,52 +62,52 @@ def accounts_of(refused: pytest.ExceptionInfo[Refused]) -> list[str]:
 
 
 def test_one_version_is_disabled() -> None:
-    plan = disable(three_versions(), OLD)
+    change = disable(three_versions(), OLD)
 
-    assert plan.steps == off(OLD)
-    assert plan.after == {**plan.before, "enabled_versions": sorted([MIDDLE, NEW])}
-    assert plan.warnings == ()
+    assert sent(change) == off(OLD)
+    assert change.after == {**change.before, "enabled_versions": sorted([MIDDLE, NEW])}
+    assert (change.warnings, change.removed) == ((), (OLD,))
 
 
 def test_newest_version_is_disabled() -> None:
-    plan = disable(three_versions(), NEW)
+    change = disable(three_versions(), NEW)
 
-    assert plan.steps == off(NEW)
-    assert plan.after["enabled"] is False
-    assert plan.after["enabled_versions"] == sorted([OLD, MIDDLE])
+    assert sent(change) == off(NEW)
+    assert change.after["enabled"] is False
+    assert change.after["enabled_versions"] == sorted([OLD, MIDDLE])
 
 
 def test_all_versions_are_disabled() -> None:
-    plan = disable(three_versions(disabled=(MIDDLE,)))
+    change = disable(three_versions(disabled=(MIDDLE,)))
 
-    assert {step.arguments["version"] for step in plan.steps} == {OLD, NEW}
-    assert plan.after["enabled"] is False
-    assert plan.after["enabled_versions"] == []
+    assert sent(change) == off(NEW, OLD)
+    assert change.after["enabled"] is False
+    assert change.after["enabled_versions"] == []
 
 
 @pytest.mark.parametrize(
     ("version", "disabled"),
     [
         pytest.param(OLD, (OLD,), id="the version"),
-        pytest.param(None, (OLD, MIDDLE, NEW), id="all"),
+        pytest.param(None, ALL, id="all"),
     ],
 )
 def test_a_disabled_version_is_not_changed_although_it_is_in_use(
     version: str | None, disabled: tuple[str, ...]
 ) -> None:
-    plan = disable(three_versions(account(key=f"{KEY}/{OLD}"), disabled=disabled), version)
+    change = disable(three_versions(account(key=f"{KEY}/{OLD}"), disabled=disabled), version)
 
-    assert not plan.changed
-    assert plan.before == plan.after
+    assert not change.requests
+    assert change.before == change.after
 
 
-def assert_refused_if(in_use: bool, observed: dict[str, Any], version: str | None) -> str:
+def assert_refused_if(in_use: bool, table: KeyTable, version: str | None) -> str:
     """The message of the refusal, which names the account; empty if nothing is refused."""
     if not in_use:
-        assert disable(observed, version).changed
+        assert disable(table, version).requests
         return ""
     with pytest.raises(Refused) as refused:
-        disable(observed, version)
+        disable(table, version)
     assert accounts_of(refused) == ["mybatch"]
     return str(refused.value)
 
@@ -130,19 +127,17 @@ def assert_refused_if(in_use: bool, observed: dict[str, Any], version: str | Non
     ],
 )
 def test_version_in_use_is_not_disabled(key_of_account: str | None, version: str | None, in_use: bool) -> None:
-    observed = three_versions(account(key=key_of_account))
+    message = assert_refused_if(in_use, three_versions(account(key=key_of_account)), version)
 
-    message = assert_refused_if(in_use, observed, version)
     assert not in_use or (f"version {version}" in message) is (version is not None)
 
 
 def test_a_previous_version_of_a_follower_is_in_use_while_batch_cannot_use_the_newest() -> None:
     """`versions_possibly_in_use` has the other cases."""
     bundles = [key(OLD, created=NOW - 200 * DAY), key(NEW, key_ops=["sign", "verify"])]
-    observed = observed_key(*bundles, visible=visible(account(key=KEY)))
 
     with pytest.raises(Refused) as refused:
-        disable(observed, OLD)
+        disable(KeyTable(*bundles, accounts=[account(key=KEY)]), OLD)
     assert accounts_of(refused) == ["mybatch"]
 
 
@@ -155,7 +150,7 @@ def test_missing_version_cannot_be_disabled() -> None:
 
 def test_versions_that_may_not_be_listed() -> None:
     with pytest.raises(Denied) as denied:
-        disable({**three_versions(), "versions": None}, OLD)
+        disable(three_versions().having(VERSIONS, Denied("403")), OLD)
 
     assert denied.value.code == "permission_denied"
     assert "list" in str(denied.value)
@@ -163,14 +158,14 @@ def test_versions_that_may_not_be_listed() -> None:
 
 def test_missing_key_cannot_be_disabled() -> None:
     with pytest.raises(NotFound) as failed:
-        disable(observed_key())
+        disable(KeyTable())
 
     assert failed.value.code == "key_not_found"
 
 
 def test_a_deleted_key_cannot_be_disabled() -> None:
     with pytest.raises(Refused) as failed:
-        disable(observed_key(deleted=deleted_key()))
+        disable(KeyTable(deleted=deleted_key()))
 
     assert failed.value.code == "key_soft_deleted"
     assert plain(failed.value.facts["remedy"]) == "Set state: recovered to recover it, or use another name."
@@ -180,15 +175,16 @@ def test_a_deleted_key_cannot_be_disabled() -> None:
 
 
 def test_key_is_deleted() -> None:
-    plan = delete(three_versions())
+    change = delete(three_versions())
 
-    assert plan.steps == (Step(KeyWrites.delete, {"vault": "myvault", "name": "batch"}),)
-    assert plan.after == {"exists": False, "soft_deleted": True}
+    assert sent(change) == [DELETE]
+    assert change.after == {"exists": False, "soft_deleted": True}
+    assert change.removed == ()
 
 
 @pytest.mark.parametrize("deleted", [None, deleted_key()])
 def test_missing_key_is_not_deleted(deleted: dict[str, Any] | None) -> None:
-    assert not delete(observed_key(deleted=deleted)).changed
+    assert not delete(KeyTable(deleted=deleted)).requests
 
 
 @pytest.mark.parametrize("used", [KEY, f"{KEY}/{OLD}", f"{KEY}/{NEW}", f"{KEY}/{'d' * 32}"])
@@ -214,69 +210,71 @@ def test_a_version_in_use_is_kept_on_request(options: dict[str, Any], used: str)
     in_use = three_versions(account("one", key=used), account("two"), account("three", key=used))
     users = [account_id("one"), account_id("three")]
 
-    kept = key_plan.plan(key_goal(**options, in_use="keep"), in_use)
+    kept = decided(in_use, key_goal(**options, in_use="keep"))
 
-    assert (kept.changed, kept.warnings) == (False, ())
-    assert kept.before == kept.after == key_document.describe(in_use)
+    assert (kept.requests, kept.warnings) == ((), ())
+    assert kept.before == kept.after == recover(in_use).before
     assert (kept.report["in_use_by"], kept.report["kept_until"]) == (users, None)
     # By default the task is refused, and force removes the version.
     with pytest.raises(Refused) as refused:
-        key_plan.plan(key_goal(**options), in_use)
+        decided(in_use, key_goal(**options))
     assert refused.value.facts["accounts"] == users
-    forced = key_plan.plan(key_goal(**options, force=True), in_use)
-    assert (forced.changed, forced.report["in_use_by"]) == (True, [])
+    forced = decided(in_use, key_goal(**options, force=True))
+    # The users may lose the key, so they are not asked for again.
+    assert (bool(forced.requests), forced.report["in_use_by"], forced.removed) == (True, [], None)
     assert all(user in forced.warnings[0] for user in users)
 
 
 @pytest.mark.parametrize(("options", "used"), KEEP)
 def test_an_unused_version_is_removed_also_with_keep(options: dict[str, Any], used: str) -> None:
-    plan = key_plan.plan(key_goal(**options, in_use="keep"), three_versions(account("two")))
+    change = decided(three_versions(account("two")), key_goal(**options, in_use="keep"))
 
-    assert plan.changed
-    assert (plan.report["in_use_by"], plan.report["kept_until"]) == ([], None)
+    assert change.requests
+    assert (change.report["in_use_by"], change.report["kept_until"]) == ([], None)
 
 
 @pytest.mark.parametrize(("options", "used"), KEEP)
 def test_a_version_that_may_be_in_use_is_an_error_also_with_keep(options: dict[str, Any], used: str) -> None:
     with pytest.raises(Refused) as refused:
-        key_plan.plan(key_goal(**options, in_use="keep"), three_versions(unlisted=UNLISTED))
+        decided(three_versions(hidden=["hidden"]), key_goal(**options, in_use="keep"))
 
     assert refused.value.code == "users_unknown"
 
 
+def after(options: dict[str, Any], *accounts: dict[str, Any], **others: Any) -> KeyTable:
+    """The key after it was disabled or deleted."""
+    if options["state"] == "absent":
+        return KeyTable(deleted=deleted_key(), accounts=accounts, **others)
+    return three_versions(*accounts, disabled=ALL, **others)
+
+
 @pytest.mark.parametrize(("options", "used"), KEEP)
 def test_a_key_that_an_account_starts_to_use_is_restored_also_with_keep(options: dict[str, Any], used: str) -> None:
-    """In the second check, the version is already disabled or deleted, and `in_use: keep` has no effect."""
-    plan = key_plan.plan(key_goal(**options, in_use="keep"), three_versions())
-    gone = three_versions(account("newcomer", key=used), disabled=(OLD, MIDDLE, NEW))
-    if options["state"] == "absent":
-        gone = observed_key(deleted=deleted_key(), visible=visible(account("newcomer", key=used)))
+    """In the confirmation, the version is already disabled or deleted, and `in_use: keep` has no effect."""
+    change = decided(three_versions(), key_goal(**options, in_use="keep"))
 
     with pytest.raises(Refused) as refused:
-        key_plan.plan(plan.goal, gone)
+        confirmed(after(options, account("newcomer", key=used)), change)
 
     assert accounts_of(refused) == ["newcomer"]
 
 
 @pytest.mark.parametrize("act", [disable, delete])
 def test_a_forced_change_names_the_accounts_that_lose_the_key_and_the_unlisted_scopes(act: Any) -> None:
-    plan = act(three_versions(account(key=KEY), unlisted=UNLISTED), force=True)
+    change = act(three_versions(account(key=KEY), hidden=["hidden"]), force=True)
 
-    assert plan.changed
-    assert account_id() in plan.warnings[0]
-    assert UNLISTED[0] in plan.warnings[1]
+    assert change.requests
+    assert account_id() in change.warnings[0]
+    assert "/subscriptions/hidden" in change.warnings[1]
 
 
-def test_second_plan_is_empty() -> None:
-    for first, after in (
-        (disable(three_versions(), OLD), three_versions(disabled=(OLD,))),
-        (disable(three_versions()), three_versions(disabled=(OLD, MIDDLE, NEW))),
-        (delete(three_versions()), observed_key(deleted=deleted_key())),
-    ):
-        second = key_plan.plan(first.goal, after)
+@pytest.mark.parametrize(("options", "used"), KEEP)
+def test_a_removal_is_confirmed_by_the_state_that_it_predicted(options: dict[str, Any], used: str) -> None:
+    change = decided(three_versions(), key_goal(**options))
+    gone = three_versions(disabled=(OLD,)) if "version" in options else after(options)
 
-        assert not second.changed
-        assert second.before == first.after
+    assert not confirmed(gone, change).requests
+    assert confirmed(gone, change).before == change.after
 
 
 # Inside the margin
@@ -291,9 +289,9 @@ WITHIN: list[Any] = [
 ]
 
 
-def moved(used: str, age: float | None) -> dict[str, Any]:
+def moved(used: str, age: float | None, *others: dict[str, Any]) -> KeyTable:
     """The account `moved`, which was moved to a key `age` seconds ago."""
-    return three_versions(account("moved", key=used), moved=age, left=("moved",) if used == f"{KEY}2" else ())
+    return three_versions(account("moved", key=used), *others, moved=age, left=["moved"])
 
 
 @pytest.mark.parametrize(("options", "used"), WITHIN)
@@ -309,41 +307,38 @@ def moved(used: str, age: float | None) -> dict[str, Any]:
 def test_a_version_stays_enabled_until_the_margin_of_its_users_ends(
     options: dict[str, Any], used: str, unused_for: str, age: float | None, until: str | None
 ) -> None:
-    given, observed = {**options, "unused_for": unused_for}, moved(used, age)
+    given, table = {**options, "unused_for": unused_for}, moved(used, age)
 
-    kept = key_plan.plan(key_goal(**given, in_use="keep"), observed)
+    kept = decided(table, key_goal(**given, in_use="keep"))
 
-    assert (kept.changed, kept.report["kept_until"]) == (until is None, until)
+    assert (bool(kept.requests), kept.report["kept_until"]) == (until is None, until)
     assert kept.report["in_use_by"] == ([account_id("moved")] if until else [])
     if until is None:
-        assert key_plan.plan(key_goal(**given), observed).steps == kept.steps
+        assert sent(decided(table, key_goal(**given))) == sent(kept)
         return
     with pytest.raises(Refused) as refused:
-        key_plan.plan(key_goal(**given), observed)
+        decided(table, key_goal(**given))
     assert (refused.value.code, refused.value.facts["kept_until"]) == ("recently_used", until)
     assert refused.value.facts["accounts"] == [account_id("moved")]
-    assert key_plan.plan(key_goal(**given, force=True), observed).changed
+    assert decided(table, key_goal(**given, force=True)).requests
 
 
 @pytest.mark.parametrize(("options", "used"), WITHIN)
 def test_a_change_inside_the_margin_has_one_warning(options: dict[str, Any], used: str) -> None:
     wanted = key_goal(**options, unused_for="P2D")
 
-    (warning,) = key_plan.plan(wanted, moved(used, 3 * DAY)).warnings
+    (warning,) = decided(moved(used, 3 * DAY), wanted).warnings
 
     assert ("Batch may need" in warning, account_id("moved") in warning) == (True, True)
-    assert key_plan.plan(wanted, moved(used, 7 * DAY)).warnings == ()
+    assert decided(moved(used, 7 * DAY), wanted).warnings == ()
 
 
 @pytest.mark.parametrize(("options", "used"), WITHIN)
 def test_an_account_that_uses_the_key_now_has_no_end(options: dict[str, Any], used: str) -> None:
-    observed = moved(used, 3 * DAY)
-    observed["visible"]["accounts"].append(account("user", key=f"{KEY}/{OLD}"))
-
     with pytest.raises(Refused) as refused:
-        key_plan.plan(key_goal(**options), observed)
+        decided(moved(used, 3 * DAY, account("user", key=f"{KEY}/{OLD}")), key_goal(**options))
 
-    assert set(accounts_of(refused)) == {"user", "moved"}
+    assert "user" in accounts_of(refused)
 
 
 @pytest.mark.parametrize(("options", "used"), WITHIN)
@@ -356,29 +351,25 @@ def test_an_account_that_uses_the_key_now_has_no_end(options: dict[str, Any], us
         pytest.param("P0D", 0, False, id="no margin"),
     ],
 )
-def test_the_second_check_asks_the_same_question(
+def test_the_confirmation_asks_the_same_question(
     options: dict[str, Any], used: str, unused_for: str, age: float | None, is_undone: bool
 ) -> None:
     """An account that was moved away meanwhile may have used the key until then."""
-    plan = key_plan.plan(key_goal(**options, unused_for=unused_for), moved(used, 7 * DAY))
-    gone = {**moved(used, age), "versions": three_versions(disabled=(OLD, MIDDLE, NEW))["versions"]}
-    if options["state"] == "absent":
-        gone |= {"key": None, "deleted": deleted_key()}
+    change = decided(moved(used, 7 * DAY), key_goal(**options, unused_for=unused_for))
+    gone = after(options, account("moved", key=used), moved=age, left=["moved"])
 
     if not is_undone:
-        assert not key_plan.plan(plan.goal, gone).changed
+        assert not confirmed(gone, change).requests
         return
     with pytest.raises(Refused) as refused:
-        key_plan.plan(plan.goal, gone)
+        confirmed(gone, change)
     assert accounts_of(refused) == ["moved"]
 
 
 # What was disabled or deleted shortly before
 
-TAGGED = {key_document.DISABLED_TAG: "2026-05-28T20:26:40Z"}
 
-
-def with_ages(**ages: float) -> dict[str, Any]:
+def with_ages(**ages: float) -> KeyTable:
     """A key whose versions `old` and `middle` were disabled as unused so many seconds ago."""
     names = {"old": OLD, "middle": MIDDLE}
     bundles = [
@@ -387,19 +378,19 @@ def with_ages(**ages: float) -> dict[str, Any]:
             enabled=False,
             created=NOW - 300 * DAY,
             updated=int(NOW - age),
-            tags={key_document.DISABLED_TAG: str(instant(NOW - age))},
+            tags={DISABLED_TAG: str(instant(NOW - age))},
         )
         for name, age in ages.items()
     ]
-    return observed_key(*bundles, key(NEW))
+    return KeyTable(*bundles, key(NEW))
 
 
-def deleted_ago(seconds: float) -> dict[str, Any]:
-    return observed_key(deleted={**deleted_key(), "deletedDate": int(NOW - seconds)})
+def deleted_ago(seconds: float, *bundles: dict[str, Any]) -> KeyTable:
+    return KeyTable(*bundles, deleted={**deleted_key(), "deletedDate": int(NOW - seconds)})
 
 
 @pytest.mark.parametrize(
-    ("options", "observed", "found"),
+    ("options", "table", "expected"),
     [
         pytest.param({}, with_ages(old=10, middle=20), ([MIDDLE, OLD], 10), id="two versions, the last one counts"),
         pytest.param({}, with_ages(old=10, middle=99 * DAY), ([MIDDLE, OLD], 10), id="versions of two runs"),
@@ -407,102 +398,140 @@ def deleted_ago(seconds: float) -> dict[str, Any]:
         pytest.param({}, with_ages(), None, id="nothing is disabled"),
         pytest.param({"version": MIDDLE}, with_ages(old=10, middle=20), ([MIDDLE], 20), id="of the named version"),
         pytest.param({"version": NEW}, with_ages(old=10), None, id="another version is named"),
-        pytest.param({}, {**with_ages(old=10), "versions": None}, None, id="versions cannot be listed"),
+        pytest.param({}, with_ages(old=10).having(VERSIONS, Denied("403")), None, id="versions cannot be listed"),
         pytest.param(
-            {}, observed_key(key(OLD, enabled=False, updated=NOW - 10), key(NEW)), None, id="disabled by another tool"
+            {}, KeyTable(key(OLD, enabled=False, updated=NOW - 10), key(NEW)), None, id="disabled by another tool"
         ),
-        pytest.param({}, observed_key(key(OLD, updated=NOW, tags=TAGGED), key(NEW)), None, id="enabled again"),
-        pytest.param({}, observed_key(), None, id="no key"),
+        pytest.param({}, KeyTable(key(OLD, updated=NOW, tags=TAGGED), key(NEW)), None, id="enabled again"),
+        pytest.param({}, KeyTable(), None, id="no key"),
         pytest.param({"state": "absent"}, deleted_ago(179), ([], 179), id="deleted"),
         pytest.param({"state": "absent"}, deleted_ago(180), None, id="deleted, too old"),
-        pytest.param({"state": "absent"}, observed_key(), None, id="no deleted key"),
-        pytest.param(
-            {"state": "absent"}, {**deleted_ago(10), "key": key()}, None, id="deleted, and recovered or created again"
-        ),
+        pytest.param({"state": "absent"}, KeyTable(), None, id="no deleted key"),
+        pytest.param({"state": "absent"}, deleted_ago(10, key()), None, id="deleted, and recovered or created again"),
     ],
 )
 def test_what_was_disabled_or_deleted_and_not_confirmed(
-    options: dict[str, Any], observed: dict[str, Any], found: tuple[list[str], float] | None
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    table: KeyTable,
+    expected: tuple[list[str], float] | None,
 ) -> None:
-    wanted = key_goal(**{"state": "disabled", **options})
+    """The versions, and how many seconds ago that was."""
+    clock = clock_of(removal, monkeypatch)
+    earlier = removal_of(**{"state": "disabled", **options}).earlier
+    assert earlier is not None
 
-    assert disabled.unconfirmed(wanted, observed) == found
+    found = solved(table, earlier)
+
+    assert (found and (list(found[0]), clock.now - found[1])) == expected
+
+
+def test_a_forced_removal_is_not_asked_about_later() -> None:
+    assert removal_of(state="disabled", force=True).earlier is None
+
+
+@pytest.mark.parametrize("in_use", ["keep", "fail"])
+def test_a_version_that_turns_out_to_be_in_use_is_kept_on_request(in_use: str) -> None:
+    assert removal_of(state="disabled", in_use=in_use).keeps_used is (in_use == "keep")
+
+
+def test_the_tags_of_versions_show_that_nothing_uses_them() -> None:
+    """Versions of others stay as they are, and versions that were enabled meanwhile."""
+    table, wanted = with_ages(old=10, middle=20), removal_of(state="disabled").confirmed
+    assert wanted is not None
+
+    assert sent(solved(table, wanted([OLD, NEW]))) == [update(OLD, tags={DISABLED_TAG: "confirmed"})]
 
 
 @pytest.mark.parametrize(
     ("options", "versions", "restores"),
     [
-        pytest.param({"state": "disabled"}, [OLD, MIDDLE], "enabled_again", id="versions"),
-        pytest.param({"state": "absent"}, [], "recovered", id="key"),
+        pytest.param({"state": "disabled"}, [OLD, MIDDLE], ["update", "update"], id="versions"),
+        pytest.param({"state": "absent"}, [], ["recover"], id="key"),
     ],
 )
-def test_the_goals_after_a_removal(options: dict[str, Any], versions: list[str], restores: str) -> None:
+def test_the_decisions_after_a_removal(options: dict[str, Any], versions: list[str], restores: list[str]) -> None:
     """The first requires that nothing uses it, the second restores it."""
-    removed = disabled.removed(key_goal(**options), versions, 5.0)
-    after = three_versions(disabled=(OLD, MIDDLE))
-    if options["state"] == "absent":
-        after = observed_key(deleted=deleted_key(), visible=visible())
+    removed = removal_of(**options)
 
-    assert removed.at == 5.0
-    assert not key_plan.plan(removed.goal, after).changed
-    assert removed.back.state == restores
-    assert [step.name for step in key_plan.plan(removed.back, after).steps] == (
-        ["update"] * len(versions) or ["recover"]
-    )
-    used = account("newcomer", key=f"{KEY}/{OLD}")
-    after["visible"]["accounts"].append(used)
+    assert not solved(after(options), removed.unused(versions)).requests
+    assert [one.name for one in solved(after(options), removed.back(versions)).requests] == restores
     with pytest.raises(Refused) as refused:
-        key_plan.plan(removed.goal, after)
+        solved(after(options, account("newcomer", key=f"{KEY}/{OLD}")), removed.unused(versions))
     assert accounts_of(refused) == ["newcomer"]
 
 
 @pytest.mark.parametrize("tags", [None, {"team": "a"}], ids=["no tags", "other tags"])
 def test_the_tag_of_a_version_that_is_enabled_again(tags: dict[str, str] | None) -> None:
-    observed = observed_key(key(OLD, enabled=False, tags={**(tags or {}), **TAGGED}), key(NEW))
-    back = disabled.removed(key_goal(state="disabled"), [OLD], 0.0).back
+    table = KeyTable(key(OLD, enabled=False, tags={**(tags or {}), **TAGGED}), key(NEW))
 
-    assert key_plan.plan(back, observed).steps == update(
-        True, OLD, tags={**(tags or {}), key_document.DISABLED_TAG: "enabled again"}
-    )
+    back = solved(table, removal_of(state="disabled").back([OLD]))
+
+    assert sent(back) == [
+        update(OLD, attributes={"enabled": True}, tags={**(tags or {}), DISABLED_TAG: "enabled again"})
+    ]
+
+
+# Operations of Key Vault that take some time
+
+
+@pytest.mark.parametrize(
+    ("found", "error"),
+    [
+        pytest.param({"deleted": deleted_key(), "recovered": key()}, None, id="finished"),
+        pytest.param({"deleted": None, "recovered": None}, TimedOut, id="not finished"),
+        pytest.param({"deleted": Denied("403"), "recovered": Denied("403")}, None, id="not readable"),
+        pytest.param({"deleted": Unavailable("503"), "recovered": Unavailable("503")}, Unavailable, id="no response"),
+    ],
+)
+@pytest.mark.parametrize("is_deletion", [True, False], ids=["deletion", "recovery"])
+def test_a_deletion_or_recovery_is_waited_for(found: dict[str, Any], error: Any, is_deletion: bool) -> None:
+    change = delete(three_versions()) if is_deletion else recover(KeyTable(deleted=deleted_key()))
+    table = Table({refs.deleted_key(IDENTIFIER): found["deleted"], refs.key(IDENTIFIER): found["recovered"]})
+
+    def shown() -> Any:
+        return task_of(table).driver.solve(change.requests[0].shown, waits=False)
+
+    if error is None:
+        shown()
+        return
+    with pytest.raises(error):
+        shown()
 
 
 # Recovered
 
 
-RECOVER = Step(KeyWrites.recover, {"vault": "myvault", "name": "batch"})
-
-
-def recover(observed: dict[str, Any]) -> Plan:
-    return key_plan.plan(key_goal(state="recovered"), observed)
+def recover(table: KeyTable) -> Change:
+    return decided(table, key_goal(state="recovered"))
 
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_deleted_key_is_recovered(enabled: bool) -> None:
     """The update changes nothing, but dates the recovery."""
-    plan = recover(observed_key(deleted={**deleted_key(), **key(enabled=enabled)}))
+    change = recover(KeyTable(deleted={**deleted_key(), **key(enabled=enabled)}))
 
-    assert plan.steps == (RECOVER, *update(enabled, NEW))
-    assert plan.before == {"exists": False, "soft_deleted": True}
-    assert plan.after == {"exists": True, "soft_deleted": False}
-    assert not key_plan.plan(plan.goal, three_versions()).changed
+    assert sent(change) == [RECOVER, update(NEW, attributes={"enabled": enabled})]
+    assert change.before == {"exists": False, "soft_deleted": True}
+    assert change.after == {"exists": True, "soft_deleted": False}
+    assert not confirmed(three_versions(), change).requests
 
 
 def test_a_key_that_is_restored_a_moment_after_its_deletion_is_only_recovered() -> None:
-    plan = delete(three_versions())
-    restored = key_plan.plan(plan.if_refused, observed_key(deleted=deleted_key()))
+    back = solved(KeyTable(deleted=deleted_key()), removal_of(state="absent").back([]))
 
-    assert restored.steps == (RECOVER,)
+    assert sent(back) == [RECOVER]
 
 
 def test_an_existing_key_is_not_changed() -> None:
-    plan = recover(three_versions(disabled=(NEW,)))
+    change = recover(three_versions(disabled=(NEW,)))
 
-    assert not plan.changed
-    assert plan.before == plan.after
+    assert not change.requests
+    assert change.before == change.after
 
 
 def test_a_key_that_never_existed_cannot_be_recovered() -> None:
     with pytest.raises(NotFound) as failed:
-        recover(observed_key())
+        recover(KeyTable())
 
     assert failed.value.code == "key_not_found"

@@ -10,7 +10,7 @@ import base64
 from typing import Any
 
 import pytest
-from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, deleted_key, key, listed, observed_key, rotation_policy
+from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, key, listed, rotation_policy
 from goals import rotation
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,22 +18,28 @@ from hypothesis import strategies as st
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
 
 
-@pytest.mark.parametrize(
-    ("deleted", "soft_deleted"), [(None, False), (deleted_key(), True)], ids=["never created", "deleted"]
-)
-def test_missing_key_is_described_without_properties(deleted: dict[str, Any] | None, soft_deleted: bool) -> None:
-    assert key_document.describe(observed_key(deleted=deleted)) == {"exists": False, "soft_deleted": soft_deleted}
+def describe(*bundles: dict[str, Any], policy: Any = None, are_listed: bool = True) -> dict[str, Any]:
+    """The newest version is the last one."""
+    items: Any = [listed(one) for one in bundles] if are_listed else None
+    return key_document.describe(bundles[-1], items, policy, NOW)
+
+
+@pytest.mark.parametrize("is_deleted", [False, True], ids=["never created", "deleted"])
+def test_missing_key_is_described_without_properties(is_deleted: bool) -> None:
+    described = key_document.describe(None, [], None, NOW, is_deleted=is_deleted)
+
+    assert described == {"exists": False, "soft_deleted": is_deleted}
 
 
 def test_key_is_described() -> None:
-    observed = observed_key(
+    described = describe(
         key(OLD, created=NOW - 100 * DAY),
         key(MIDDLE, created=NOW - 50 * DAY, enabled=False),
         key(NEW, size=3072, created=NOW - DAY, exp=NOW + DAY, key_ops=["sign", "wrapKey"]),
         policy=rotation_policy(timeAfterCreate="P90D"),
     )
 
-    assert key_document.describe(observed) == {
+    assert described == {
         "exists": True,
         "soft_deleted": False,
         "key_identifier": f"{KEY}/{NEW}",
@@ -57,7 +63,7 @@ def test_fields_that_key_vault_leaves_out() -> None:
     bundle = key()
     del bundle["key"]["key_ops"]
 
-    described = key_document.describe(observed_key(bundle))
+    described = describe(bundle)
 
     assert described["key_ops"] == []
     assert described["expires_on"] is None
@@ -94,7 +100,7 @@ def test_the_newest_version_that_can_be_used(bundles: list[Any], counts_disabled
 
 
 def test_a_version_that_is_valid_later_is_named() -> None:
-    described = key_document.describe({**observed_key(OLDER, STAGED), "key": OLDER})
+    described = describe(STAGED, OLDER)
 
     assert described["staged_versions"] == [{"version": NEW, "valid_from": "2026-05-29T20:26:40Z"}]
     summary = key_document.summary("myvault", "batch", described, described)
@@ -105,7 +111,7 @@ def test_a_version_that_is_valid_later_is_named() -> None:
 
 
 def test_versions_that_may_not_be_listed() -> None:
-    described = key_document.describe(observed_key(key(), versions=None))
+    described = describe(key(), are_listed=False)
 
     assert described["previous_version"] is None
     assert described["enabled_versions"] == []

@@ -2,41 +2,63 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Plans for usable keys: repair a version, or create a new version if rotation is due."""
+"""Decisions for usable keys: a version is repaired or, if rotation is due, a new version is created."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from documents import DAY, KEY, NEW, NOW, OLD, account, deleted_key, key, listed, observed_key, rotation_policy, visible
+from documents import (
+    DAY,
+    KEY,
+    NEW,
+    NOW,
+    OLD,
+    SUBSCRIPTION,
+    account,
+    deleted_key,
+    deleted_vault,
+    key,
+    rotation_policy,
+    vault,
+)
 from goals import key_goal, rotation
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from key_table import ACCOUNTS, IDENTIFIER, VERSIONS, KeyTable, confirmed, create, decided, sent, update
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
+    CmkError,
+    Denied,
+    InvalidOption,
+    Refused,
+    Unavailable,
+)
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Plan, Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import TAG
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import KeyWrites
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.plan import recovered_first
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import recovered_first
 
 WRAP = ["wrapKey", "unwrapKey"]
 NEWEST = "d" * 32
+RECOVER = ("POST", "/deletedkeys/batch/recover", None)
 
 
-def plan(bundle: dict[str, Any] | None, **options: Any) -> Plan:
-    observed = observed_key(bundle) if bundle else observed_key()
-    return key_plan.plan(key_goal(**options), observed)
+def make(*bundles: dict[str, Any], **options: Any) -> Change:
+    """The change of a key with these versions."""
+    return decided(KeyTable(*bundles), key_goal(**options))
 
 
-def create(**body: Any) -> Step:
-    return Step(KeyWrites.create, {"vault": "myvault", "name": "batch", "body": body})
+def body_of(change: Change) -> Any:
+    """The body of the only request."""
+    [request] = change.requests
+    return request.body
 
 
-def update(**body: Any) -> Step:
-    return Step(KeyWrites.update, {"vault": "myvault", "name": "batch", "version": NEW, "body": body})
+def set_policy(**body: Any) -> tuple[str, str, Any]:
+    return "PUT", "/keys/batch/rotationpolicy", body
 
 
 # A key that does not exist
@@ -46,7 +68,6 @@ def update(**body: Any) -> Step:
     ("options", "body"),
     [
         pytest.param({}, {}, id="defaults"),
-        pytest.param({"key_type": "RSA-HSM"}, {"kty": "RSA-HSM"}, id="type"),
         pytest.param({"key_size": 4096}, {"key_size": 4096}, id="size"),
         pytest.param(
             {"expires_in": "P1Y"}, {"attributes": {"enabled": True, "exp": NOW + 365 * DAY}}, id="expiry from now on"
@@ -55,10 +76,10 @@ def update(**body: Any) -> Step:
     ],
 )
 def test_key_is_created(options: dict[str, Any], body: dict[str, Any]) -> None:
-    made = plan(None, **options)
+    made = make(**options)
 
     default = {"kty": "RSA", "key_size": 2048, "key_ops": WRAP, "attributes": {"enabled": True}}
-    assert made.steps == (create(**{**default, **body}),)
+    assert sent(made) == [create(**{**default, **body})]
     assert made.before == {"exists": False, "soft_deleted": False}
     assert made.after["exists"] is True
     assert made.after["enabled"] is True
@@ -67,9 +88,28 @@ def test_key_is_created(options: dict[str, Any], body: dict[str, Any]) -> None:
     assert made.after["key_identifier"] is made.after["version"] is made.after["created_on"] is None
 
 
+@pytest.mark.parametrize(
+    ("found", "is_refused"),
+    [
+        pytest.param([vault(sku={"name": "standard"})], True, id="standard"),
+        pytest.param([vault(sku={"name": "Premium"})], False, id="premium"),
+        pytest.param(Denied("403"), False, id="not readable"),
+    ],
+)
+def test_a_key_of_an_hsm_is_created_unless_the_vault_is_of_another_sku(found: Any, is_refused: bool) -> None:
+    table = KeyTable().having(refs.vaults_of(SUBSCRIPTION), found)
+
+    if is_refused:
+        with pytest.raises(Refused) as refused:
+            decided(table, key_goal(key_type="RSA-HSM"))
+        assert refused.value.code == "vault_not_premium"
+        return
+    assert body_of(decided(table, key_goal(key_type="RSA-HSM")))["kty"] == "RSA-HSM"
+
+
 def test_name_of_a_deleted_key_is_not_used_again() -> None:
     with pytest.raises(Refused) as refused:
-        key_plan.plan(key_goal(), observed_key(deleted=deleted_key()))
+        decided(KeyTable(deleted=deleted_key()), key_goal())
 
     assert refused.value.code == "key_soft_deleted"
     assert refused.value.facts["option"] == "recover"
@@ -77,21 +117,20 @@ def test_name_of_a_deleted_key_is_not_used_again() -> None:
 
 
 def test_a_deleted_key_is_recovered_with_the_option_recover() -> None:
-    planned = key_plan.plan(key_goal(recover=True), observed_key(deleted=deleted_key()))
+    change = decided(KeyTable(deleted=deleted_key()), key_goal(recover=True))
 
-    recover = Step(KeyWrites.recover, {"vault": "myvault", "name": "batch"})
-    assert planned.steps == (recover, update(attributes={"enabled": True}))
-    assert (planned.before["soft_deleted"], planned.after) == (True, {"exists": True, "soft_deleted": False})
+    assert sent(change) == [RECOVER, update(NEW, attributes={"enabled": True})]
+    assert (change.before["soft_deleted"], change.after) == (True, {"exists": True, "soft_deleted": False})
     # A recovered version that is not usable yet does not make the recovery unconfirmed.
-    assert not key_plan.plan(planned.goal, observed_key(key(enabled=False))).changed
+    assert not confirmed(KeyTable(key(enabled=False)), change).requests
 
 
 @pytest.mark.parametrize("recover", [True, False])
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_key_that_was_not_deleted_is_treated_as_without_recovery(recover: bool, exists: bool) -> None:
-    observed = observed_key(key(enabled=exists)) if exists else observed_key()
+    bundles = [key(key_ops=[])] if exists else []
 
-    assert key_plan.plan(key_goal(recover=recover), observed).steps == key_plan.plan(key_goal(), observed).steps
+    assert sent(make(*bundles, recover=recover)) == sent(make(*bundles)) != []
 
 
 DELETED = {"exists": False, "soft_deleted": True}
@@ -149,9 +188,9 @@ def test_a_recovered_key_is_read_again(first: Outcome, recover: bool, calls: int
     ],
 )
 def test_a_usable_key_is_not_changed(options: dict[str, Any], bundle: dict[str, Any]) -> None:
-    made = plan(bundle, **options)
+    made = make(bundle, **options)
 
-    assert not made.changed
+    assert not made.requests
     assert made.before == made.after
     assert made.before["version"] == NEW
 
@@ -175,9 +214,9 @@ def test_a_usable_key_is_not_changed(options: dict[str, Any], bundle: dict[str, 
     ],
 )
 def test_new_version_is_made_when_it_is_due(options: dict[str, Any], bundle: dict[str, Any]) -> None:
-    made = plan(bundle, **options)
+    made = make(bundle, **options)
 
-    assert made.steps == (create(kty="RSA", key_size=2048, key_ops=WRAP, attributes={"enabled": True}),)
+    assert sent(made) == [create(kty="RSA", key_size=2048, key_ops=WRAP, attributes={"enabled": True})]
     assert made.after["previous_version"] == NEW
     assert made.after["version"] is made.after["key_identifier"] is made.after["created_on"] is None
     assert made.after["versionless_identifier"] == KEY
@@ -187,40 +226,35 @@ def test_new_version_is_made_when_it_is_due(options: dict[str, Any], bundle: dic
 def test_a_new_version_has_the_properties_of_the_previous_version() -> None:
     previous = key(kty="RSA-HSM", size=4096, key_ops=["sign", "unwrapKey"], tags={"owner": "me"}, exp=NOW - DAY)
 
-    assert plan(previous).steps == (
+    assert sent(make(previous)) == [
         create(
             kty="RSA-HSM",
             key_size=4096,
             key_ops=["sign", "unwrapKey", "wrapKey"],
             attributes={"enabled": True},
             tags={"owner": "me"},
-        ),
-    )
+        )
+    ]
 
 
 def test_new_version_may_have_another_size() -> None:
-    [step] = plan(key(size=2048), new_version=True, key_size=4096, expires_in="P1Y").steps
+    body = body_of(make(key(size=2048), new_version=True, key_size=4096, expires_in="P1Y"))
 
-    assert step.arguments["body"]["key_size"] == 4096
-    assert step.arguments["body"]["attributes"]["exp"] == NOW + 365 * DAY
+    assert (body["key_size"], body["attributes"]["exp"]) == (4096, NOW + 365 * DAY)
 
 
 def test_any_newer_version_satisfies_new_version() -> None:
-    wanted = key_goal(new_version=True)
     previous, newer = key(OLD, created=NOW - DAY), key(NEW, created=NOW)
 
-    first = key_plan.plan(wanted, observed_key(previous))
+    change = make(previous, new_version=True)
 
-    assert first.goal.new_version is False
-    assert not key_plan.plan(first.goal, observed_key(previous, newer)).changed
+    assert not confirmed(KeyTable(previous, newer), change).requests
     # The service has accepted the request, but still returns the previous version.
-    assert key_plan.plan(first.goal, observed_key(previous)).changed
+    assert confirmed(KeyTable(previous), change).requests
 
 
 def test_new_version_is_satisfied_by_the_first_version() -> None:
-    first = key_plan.plan(key_goal(new_version=True), observed_key())
-
-    assert not key_plan.plan(first.goal, observed_key(key(created=NOW))).changed
+    assert not confirmed(KeyTable(key(created=NOW)), make(new_version=True)).requests
 
 
 # A version that is forced for a purpose
@@ -240,46 +274,61 @@ MADE = {"owner": "me", TAG: "CHG1"}
             MADE,
             id="disabled since",
         ),
-        pytest.param(
-            [key(OLD, created=NOW - 60, tags=MADE), key(NEW, created=NOW - 9, enabled=False)],
-            {TAG: "CHG1"},
-            id="made, and a newer one that is disabled",
-        ),
         pytest.param([key(created=NOW - 7 * DAY + 1, tags=MADE)], None, id="made"),
         pytest.param(
             [key(OLD, created=NOW - 60, tags=MADE), key(NEW, created=NOW - 9)], None, id="made, and a newer one"
         ),
+        pytest.param(
+            [key(OLD, created=NOW - 60, tags=MADE), key(NEW, created=NOW - 9, enabled=False)],
+            None,
+            id="made, and a newer one that is disabled",
+        ),
     ],
 )
 def test_a_version_is_forced_once_for_a_purpose(bundles: list[dict[str, Any]], tags: dict[str, str] | None) -> None:
-    made = key_plan.plan(key_goal(**FORCED), observed_key(*bundles))
+    made = make(*bundles, **FORCED)
 
-    assert [step.arguments["body"]["tags"] for step in made.steps] == ([tags] if tags else [])
+    assert [one.body and one.body["tags"] for one in made.requests] == ([tags] if tags else [])
     assert made.warnings == ()
     # If the versions cannot be listed, the newest version decides.
     if len(bundles) == 1:
-        assert key_plan.plan(key_goal(**FORCED), observed_key(*bundles, versions=None)).changed is made.changed
+        unlisted = decided(KeyTable(*bundles).having(VERSIONS, Denied("403")), key_goal(**FORCED))
+        assert sent(unlisted) == sent(made)
+
+
+def test_a_forced_version_counts_although_only_the_list_shows_it() -> None:
+    previous, forced = key(OLD, created=NOW - DAY), key(NEW, created=NOW - 60, tags=MADE)
+
+    change = decided(KeyTable(previous, forced).having(refs.key(IDENTIFIER), previous), key_goal(**FORCED))
+
+    assert (change.requests, change.before["version"]) == ((), NEW)
+
+
+def test_a_version_that_was_forced_does_not_count_if_a_disabled_one_is_enabled() -> None:
+    bundles = key(OLD, created=NOW - 60, tags=MADE), key(NEW, created=NOW - 9, enabled=False)
+
+    assert body_of(make(*bundles, **FORCED, enable=True))["tags"] == {TAG: "CHG1"}
 
 
 def test_a_version_that_is_due_is_made_although_one_was_forced_for_the_same_purpose() -> None:
     """The version that is due has no tag of the purpose."""
-    expired = plan(key(created=NOW - DAY, exp=NOW, tags=MADE), **FORCED)
+    expired = make(key(created=NOW - DAY, exp=NOW, tags=MADE), **FORCED)
 
-    assert expired.steps[0].arguments["body"]["tags"] == {"owner": "me"}
-    assert "tags" not in plan(key(tags={TAG: "CHG1"}), new_version=True).steps[0].arguments["body"]
+    assert body_of(expired)["tags"] == {"owner": "me"}
+    assert "tags" not in body_of(make(key(tags={TAG: "CHG1"}), new_version=True))
 
 
 @pytest.mark.parametrize(("count", "has_room"), [(14, True), (15, False)])
 def test_no_tag_of_others_is_lost(count: int, has_room: bool) -> None:
     others = {f"tag{number}": "theirs" for number in range(count)}
-    made = plan(key(tags={**others, **({TAG: "CHG0"} if has_room else {})}), **FORCED)
+    made = make(key(tags={**others, **({TAG: "CHG0"} if has_room else {})}), **FORCED)
 
-    assert made.steps[0].arguments["body"]["tags"] == {**others, **({TAG: "CHG1"} if has_room else {})}
+    assert body_of(made)["tags"] == {**others, **({TAG: "CHG1"} if has_room else {})}
     assert ["15 tags" in warning for warning in made.warnings] == ([] if has_room else [True])
 
 
 def test_a_purpose_without_force_means_nothing() -> None:
-    assert not plan(key(), new_version_for="CHG1").changed
+    assert not make(key(), new_version_for="CHG1").requests
     assert key_goal(new_version_for="").new_version_for is None
     with pytest.raises(InvalidOption) as refused:
         key_goal(new_version_for="x" * 257)
@@ -317,15 +366,15 @@ def test_a_purpose_without_force_means_nothing() -> None:
 def test_version_is_repaired_and_nothing_else_is_sent(
     options: dict[str, Any], bundle: dict[str, Any], body: dict[str, Any], after: dict[str, Any]
 ) -> None:
-    made = plan(bundle, **options)
+    made = make(bundle, **options)
 
-    assert made.steps == (update(**body),)
+    assert sent(made) == [update(NEW, **body)]
     assert {name: made.after[name] for name in after} == after
     assert made.after["version"] == NEW
 
 
 def test_check_mode_predicts_the_enabled_versions() -> None:
-    assert plan(key(enabled=False), enable=True).after["enabled_versions"] == [NEW]
+    assert make(key(enabled=False), enable=True).after["enabled_versions"] == [NEW]
 
 
 DISABLED = key(created=NOW - 20 * DAY, enabled=False)
@@ -333,54 +382,85 @@ OLDER = key(OLD, created=NOW - 40 * DAY)
 
 
 @pytest.mark.parametrize(
-    ("observed", "options", "code"),
+    ("table", "options", "code"),
     [
-        pytest.param(observed_key(DISABLED), {}, "key_disabled", id="the only version"),
-        pytest.param(observed_key(DISABLED), {"new_version": True}, "key_disabled", id="the whole key, forced"),
-        pytest.param(observed_key(DISABLED), {"max_version_age": "P1D"}, "key_disabled", id="the whole key, too old"),
+        pytest.param(KeyTable(DISABLED), {}, "key_disabled", id="the only version"),
+        pytest.param(KeyTable(DISABLED), {"new_version": True}, "key_disabled", id="the whole key, forced"),
+        pytest.param(KeyTable(DISABLED), {"max_version_age": "P1D"}, "key_disabled", id="the whole key, too old"),
         pytest.param(
-            observed_key(key(OLD, created=NOW - 40 * DAY, enabled=False), DISABLED),
+            KeyTable(key(OLD, created=NOW - 40 * DAY, enabled=False), DISABLED),
             {"new_version": True},
             "key_disabled",
             id="all versions",
         ),
         pytest.param(
-            observed_key(OLDER, DISABLED, versions=None), {"new_version": True}, "key_disabled", id="not to be listed"
+            KeyTable(OLDER, DISABLED).having(VERSIONS, Denied("403")),
+            {"new_version": True},
+            "key_disabled",
+            id="not to be listed",
         ),
-        pytest.param(observed_key(OLDER, DISABLED), {"new_version": True}, None, id="one version, forced"),
-        pytest.param(observed_key(OLDER, DISABLED), {"max_version_age": "P1D"}, None, id="one version, too old"),
-        pytest.param(observed_key(DISABLED), {"enable": True}, None, id="asked for"),
-        pytest.param(observed_key(DISABLED), {"enable": True, "new_version": True}, None, id="asked for, forced"),
+        pytest.param(KeyTable(DISABLED), {"enable": True}, None, id="asked for"),
+        pytest.param(KeyTable(DISABLED), {"enable": True, "new_version": True}, None, id="asked for, forced"),
     ],
 )
 def test_a_disabled_key_is_enabled_only_with_cmk_key_enable(
-    observed: dict[str, Any], options: dict[str, Any], code: str | None
+    table: KeyTable, options: dict[str, Any], code: str | None
 ) -> None:
     if code is None:
-        assert key_plan.plan(key_goal(**options), observed).changed
+        assert decided(table, key_goal(**options)).requests
         return
     with pytest.raises(Refused) as refused:
-        key_plan.plan(key_goal(**options), observed)
+        decided(table, key_goal(**options))
 
     assert refused.value.code == code
     assert refused.value.facts["option"] == "enable"
     assert "enable: true" in plain(refused.value.facts["remedy"])
 
 
+@pytest.mark.parametrize(
+    ("options", "is_made"),
+    [
+        pytest.param({"new_version": True}, True, id="forced"),
+        pytest.param({"max_version_age": "P30D"}, True, id="too old"),
+        pytest.param({}, False, id="not due"),
+    ],
+)
+def test_if_only_the_newest_version_is_disabled_the_version_before_it_counts(
+    options: dict[str, Any], is_made: bool
+) -> None:
+    made = make(OLDER, DISABLED, **options)
+
+    assert ([one.name for one in made.requests], made.before["version"]) == (["create"] * is_made, OLD)
+
+
 @pytest.mark.parametrize("options", [{"new_version": True}, {"max_version_age": "P19D"}])
 def test_an_expiry_in_the_past_is_allowed_if_a_new_version_is_due(options: dict[str, Any]) -> None:
-    [step] = plan(key(created=NOW - 20 * DAY), expires_in="P20D", **options).steps
+    made = make(key(created=NOW - 20 * DAY), expires_in="P20D", **options)
 
-    assert step.arguments["body"]["attributes"]["exp"] == NOW + 20 * DAY
+    assert body_of(made)["attributes"]["exp"] == NOW + 20 * DAY
 
 
 def test_a_key_whose_only_version_is_valid_later_gets_a_version_that_can_be_used() -> None:
-    [step] = plan(key(nbf=NOW + DAY)).steps
-
-    assert step.write is KeyWrites.create
+    assert [one.name for one in make(key(nbf=NOW + DAY)).requests] == ["create"]
 
 
 # A key that cannot be made usable
+
+
+def test_versions_that_cannot_be_listed_for_now() -> None:
+    with pytest.raises(Unavailable):
+        decided(KeyTable(key()).having(VERSIONS, Unavailable("503")), key_goal())
+
+
+@pytest.mark.parametrize(("is_deleted", "code"), [(True, "vault_deleted"), (False, "vault_unreachable")])
+def test_a_deleted_vault_is_the_error_if_its_host_does_not_respond(is_deleted: bool, code: str) -> None:
+    table = KeyTable().having(refs.key(IDENTIFIER), Unavailable("No host.", code="vault_unreachable"))
+    table[refs.deleted_vaults_of(SUBSCRIPTION)] = [deleted_vault()] if is_deleted else []
+
+    with pytest.raises(CmkError) as failed:
+        decided(table, key_goal())
+
+    assert failed.value.code == code
 
 
 @pytest.mark.parametrize("options", [{}, {"new_version": True}, {"max_version_age": "P1D"}])
@@ -390,7 +470,7 @@ def test_a_key_whose_only_version_is_valid_later_gets_a_version_that_can_be_used
 )
 def test_key_of_another_type_is_refused(options: dict[str, Any], kty: str, asked: str | None) -> None:
     with pytest.raises(Refused) as refused:
-        plan(key(kty=kty), key_type=asked, **options)
+        make(key(kty=kty), key_type=asked, **options)
 
     assert refused.value.code == "key_type_differs"
     assert kty in str(refused.value)
@@ -399,7 +479,7 @@ def test_key_of_another_type_is_refused(options: dict[str, Any], kty: str, asked
 @pytest.mark.parametrize(("has", "asked"), [(2048, 3072), (4096, 2048)])
 def test_version_of_another_size_is_refused_unless_a_new_one_is_due(has: int, asked: int) -> None:
     with pytest.raises(Refused) as refused:
-        plan(key(size=has), key_size=asked)
+        make(key(size=has), key_size=asked)
 
     assert refused.value.code == "key_size_differs"
     assert refused.value.facts["value"] == asked
@@ -412,62 +492,52 @@ def test_version_of_another_size_is_refused_unless_a_new_one_is_due(has: int, as
 def test_rotation_policy_of_a_new_key() -> None:
     wanted = rotation(time_before_expiry="P30D", expiry_time="P1Y")
 
-    created, policy = plan(None, rotation_policy=wanted).steps
+    created, policy = sent(make(rotation_policy=wanted))
 
-    assert created.write == KeyWrites.create
-    assert policy == Step(
-        KeyWrites.set_rotation_policy,
-        {
-            "vault": "myvault",
-            "name": "batch",
-            "policy": {
-                "lifetimeActions": [{"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Rotate"}}],
-                "attributes": {"expiryTime": "P1Y"},
-            },
-        },
+    assert created[:2] == create()[:2]
+    assert policy == set_policy(
+        lifetimeActions=[{"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Rotate"}}],
+        attributes={"expiryTime": "P1Y"},
     )
 
 
 def test_rotation_policy_is_changed_and_its_notification_kept() -> None:
-    previous = rotation_policy(timeBeforeExpiry="P10D")
+    table = KeyTable(key(), policy=rotation_policy(timeBeforeExpiry="P10D"))
     wanted = rotation(time_after_create="P90D")
 
-    made = key_plan.plan(key_goal(rotation_policy=wanted), observed_key(key(), policy=previous))
+    made = decided(table, key_goal(rotation_policy=wanted))
 
-    [step] = made.steps
-    assert step.write == KeyWrites.set_rotation_policy
-    assert [action["action"]["type"] for action in step.arguments["policy"]["lifetimeActions"]] == ["Rotate", "Notify"]
+    assert sent(made) == [set_policy(**body_of(made))]
+    assert [action["action"]["type"] for action in body_of(made)["lifetimeActions"]] == ["Rotate", "Notify"]
     assert made.before["rotation_policy"] == rotation(time_before_expiry="P10D")
     assert made.after["rotation_policy"] == wanted
 
 
 def test_an_equal_rotation_policy_is_not_changed() -> None:
-    observed = observed_key(key(), policy=rotation_policy(timeAfterCreate="P90D"))
+    table = KeyTable(key(), policy=rotation_policy(timeAfterCreate="P90D"))
 
-    assert not key_plan.plan(key_goal(rotation_policy=rotation(time_after_create="P90D")), observed).changed
+    assert not decided(table, key_goal(rotation_policy=rotation(time_after_create="P90D"))).requests
 
 
 # From any state
 
 
-def as_azure_does(observed: dict[str, Any], steps: tuple[Step, ...]) -> dict[str, Any]:
-    """The state after the steps, two seconds after they were planned."""
-    bundles = [observed["key"]] if observed["key"] else []
-    policy = observed["policy"]
-    for step in steps:
-        arguments = step.arguments
-        if step.write == KeyWrites.create:
-            body = arguments["body"]
+def as_azure_does(bundle: dict[str, Any] | None, policy: dict[str, Any] | None, change: Change) -> KeyTable:
+    """The key after the requests, two seconds after they were decided."""
+    bundles = [bundle] if bundle else []
+    for one in change.requests:
+        body: Any = one.body
+        if one.name == "create":
             fields = {**body["attributes"], "key_ops": body["key_ops"], "created": NOW + 1}
             bundles.append(key(NEWEST, kty=body["kty"], size=body["key_size"], **fields))
-        elif step.write == KeyWrites.update:
-            body, last = arguments["body"], bundles[-1]
+        elif one.name == "update":
+            last = bundles[-1]
             attributes = {**last["attributes"], **body.get("attributes", {})}
             operations = body.get("key_ops", last["key"]["key_ops"])
             bundles[-1] = {**last, "attributes": attributes, "key": {**last["key"], "key_ops": operations}}
         else:
-            policy = arguments["policy"]
-    return {**observed, "key": bundles[-1], "versions": list(map(listed, bundles)), "policy": policy, "now": NOW + 2}
+            policy = body
+    return KeyTable(*bundles, policy=policy, now=NOW + 2)
 
 
 BUNDLES = st.builds(
@@ -483,7 +553,7 @@ EXPIRING = st.builds(
     BUNDLES,
     st.integers(NOW - 10 * DAY, NOW + 400 * DAY),
 )
-POLICIES = st.sampled_from([rotation_policy(), rotation_policy(timeAfterCreate="P90D"), None])
+POLICIES = st.sampled_from([rotation_policy(), rotation_policy(timeAfterCreate="P90D")])
 OPTIONS = st.fixed_dictionaries(
     {
         "key_type": st.sampled_from([None, "RSA", "RSA-HSM"]),
@@ -497,39 +567,33 @@ OPTIONS = st.fixed_dictionaries(
 
 
 def falls_due_meanwhile(bundle: dict[str, Any]) -> bool:
-    """Whether a version expires, or becomes too old, between the two plans, so that the second plan correctly has a
-    step."""
+    """Whether a version expires, or becomes too old, between the two decisions, so that the second correctly has a
+    request."""
     created = bundle["attributes"]["created"]
     moments = [bundle["attributes"].get("exp", 0), *(created + days * DAY for days in (30, 90, 365))]
     return any(NOW <= moment <= NOW + 2 for moment in moments)
 
 
 @given(st.none() | BUNDLES | EXPIRING, POLICIES, OPTIONS)
-def test_second_plan_is_empty_and_the_first_predicted_its_state(
+def test_a_second_decision_has_no_requests_and_the_first_predicted_its_state(
     bundle: dict[str, Any] | None, policy: dict[str, Any] | None, options: dict[str, Any]
 ) -> None:
     assume(not bundle or not falls_due_meanwhile(bundle))
-    observed = {**(observed_key(bundle) if bundle else observed_key()), "policy": policy}
     try:
-        first = key_plan.plan(key_goal(**options), observed)
+        first = decided(KeyTable(*([bundle] if bundle else []), policy=policy), key_goal(**options))
     except Refused:
         return
 
-    second = key_plan.plan(first.goal, as_azure_does(observed, first.steps))
+    second = confirmed(as_azure_does(bundle, policy, first), first)
 
-    assert not second.changed
+    assert not second.requests
     for name in ("exists", "key_type", "key_size", "key_ops", "enabled", "previous_version"):
         assert second.before[name] == first.after.get(name)
-    if first.changed and options["rotation_policy"]:
+    if first.requests and options["rotation_policy"]:
         assert second.before["rotation_policy"] == first.after["rotation_policy"] == options["rotation_policy"]
 
 
 # The users of the key
-
-
-def in_use(bundle: dict[str, Any], *accounts: dict[str, Any], policy: Any = None, **options: Any) -> Plan:
-    observed = observed_key(bundle, visible=visible(*accounts), policy=policy)
-    return key_plan.plan(key_goal(**options), observed)
 
 
 PINNED, FOLLOWS = account("pinned", key=f"{KEY}/{NEW}"), account("follows", key=KEY)
@@ -538,34 +602,34 @@ PINNED, FOLLOWS = account("pinned", key=f"{KEY}/{NEW}"), account("follows", key=
 @pytest.mark.parametrize("expires", [{}, {"exp": NOW + 300 * DAY}], ids=["never", "later"])
 def test_the_expiry_of_a_version_that_exists_is_never_brought_forward(expires: dict[str, int]) -> None:
     """The users of the key do not matter, so they are not listed."""
-    plan = key_plan.plan(key_goal(expires_in="P20D"), observed_key(key(**expires), visible=None))
+    table = KeyTable(key(**expires), accounts=[PINNED])
 
-    assert not plan.changed
+    assert not decided(table, key_goal(expires_in="P20D")).requests
     # A new version has the requested expiry.
-    made = key_plan.plan(key_goal(expires_in="P20D", new_version=True), observed_key(key(**expires), visible=None))
-    [step] = made.steps
-    assert step.arguments["body"]["attributes"]["exp"] == NOW + 20 * DAY
-    # The plan without a step is confirmed by the same state.
-    assert not key_plan.plan(plan.goal, observed_key(key(**expires))).changed
+    made = decided(table, key_goal(expires_in="P20D", new_version=True))
+    assert body_of(made)["attributes"]["exp"] == NOW + 20 * DAY
+    assert table.reads_of(ACCOUNTS) == 0
 
 
 def test_rotation_policy_is_not_removed_if_accounts_follow_the_key() -> None:
-    rotates = rotation_policy(timeAfterCreate="P90D")
+    def remove(*accounts: dict[str, Any], rotates: bool = True) -> Change:
+        policy = rotation_policy(**({"timeAfterCreate": "P90D"} if rotates else {}))
+        return decided(KeyTable(key(), accounts=accounts, policy=policy), key_goal(remove_rotation_policy=True))
+
     with pytest.raises(Refused) as refused:
-        in_use(key(), PINNED, FOLLOWS, policy=rotates, remove_rotation_policy=True)
+        remove(PINNED, FOLLOWS)
     assert [name.rsplit("/", 1)[-1] for name in refused.value.facts["accounts"]] == ["follows"]
 
-    plan = in_use(key(), PINNED, policy=rotates, remove_rotation_policy=True)
-    [step] = plan.steps
-    assert step.write == KeyWrites.set_rotation_policy
-    assert [action["action"]["type"] for action in step.arguments["policy"]["lifetimeActions"]] == ["Notify"]
-    assert plan.before["rotation_policy"]["time_after_create"] == "P90D"
-    assert plan.after["rotation_policy"]["time_after_create"] is None
-    assert not in_use(key(), FOLLOWS, policy=rotation_policy(), remove_rotation_policy=True).changed
+    change = remove(PINNED)
+    assert sent(change) == [set_policy(**body_of(change))]
+    assert [action["action"]["type"] for action in body_of(change)["lifetimeActions"]] == ["Notify"]
+    assert change.before["rotation_policy"]["time_after_create"] == "P90D"
+    assert change.after["rotation_policy"]["time_after_create"] is None
+    assert not remove(FOLLOWS, rotates=False).requests
 
 
 @pytest.mark.parametrize(
-    ("left", "steps", "warnings"),
+    ("left", "names", "warnings"),
     [
         (9 * DAY + 1, [], 0),
         (9 * DAY, ["create"], 0),
@@ -574,9 +638,9 @@ def test_rotation_policy_is_not_removed_if_accounts_follow_the_key() -> None:
         (0, ["create"], 0),
     ],
 )
-def test_a_version_is_replaced_nine_days_before_it_expires(left: int, steps: list[str], warnings: int) -> None:
+def test_a_version_is_replaced_nine_days_before_it_expires(left: int, names: list[str], warnings: int) -> None:
     """Accounts may need the previous version for seven days after that."""
-    made = key_plan.plan(key_goal(), observed_key(key(created=NOW - 90 * DAY, exp=NOW + left)))
+    made = make(key(created=NOW - 90 * DAY, exp=NOW + left))
 
-    assert [step.name for step in made.steps] == steps
+    assert [one.name for one in made.requests] == names
     assert ["Set a later expiry" in warning for warning in made.warnings] == [True] * warnings

@@ -18,35 +18,35 @@ from sources import ROOT, UTILS, Import, Source, below_utils, sources, written
 LAYERS = {
     r"_core\..+": "core",
     # Packages, which are empty, and the interface to Ansible.
-    r"_(?!cloud)\w+|_resources\.\w+(?<!visible)|_documents\.effects": "top",
+    r"_(?!cloud)\w+|_resources\.\w+|_documents\.effects": "top",
     r"_documents\..+": "document",
+    # What decisions know of a run besides documents.
+    r"_azure\.(facts|journal)": "facts",
     r"_azure\..+": "azure",
     r"_checks\..+": "check",
     r"_questions\..+": "question",
-    # What reads and changes Azure, or the run's store.
-    r"_resources\.(visible|\w+\.client|key\.(evidence|newest)|encryption\.fleet)": "client",
-    # What the tasks of a run share about a key, in the run's store.
-    r"_resources\.key\.forced_versions": "shared",
-    r"_resources\.\w+\.\w+": "plan",
+    r"_resources\.key\.requests": "request",
+    r"_resources\.\w+\.\w+": "decision",
     "_cloud": "composition root",
     r"_audit\..+": "audit",
 }
 PURE = {"core", "document", "check"}
-# The layers that each layer may import, from the bottom to the top. Modules of `plan` only from the same resource.
+# The layers that each layer may import, from the bottom to the top. Decisions only from the same resource.
 MAY_IMPORT = {
     "core": {"core"},
     "document": {"core", "document"},
-    "azure": {"core", "document", "azure"},
+    "azure": {"core", "document", "azure", "facts"},
+    "facts": {"core", "document", "azure", "facts"},
     "check": PURE,
-    "question": {*PURE, "question"},
-    "plan": {*PURE, "plan"},
-    "shared": {*PURE, "azure", "plan"},
-    "client": {*PURE, "azure", "question", "plan", "shared", "client"},
-    "composition root": {*PURE, "azure", "client"},
+    "question": {*PURE, "facts", "question"},
+    "request": {*PURE, "facts", "request"},
+    "decision": {*PURE, "facts", "question", "request", "decision"},
+    "composition root": {*PURE, "azure", "facts", "question"},
     "audit": {*PURE, "audit"},
 }
-# Other packages than the standard library. A `document` or `plan` that needs one is in the wrong layer.
-KNOW_AZURE = {"azure"}
+# Other packages than the standard library. A document or a decision that needs one is in the wrong
+# layer.
+KNOW_AZURE = {"azure", "facts"}
 SDKS = {"azure", "msal", "msal_extensions"}
 # requests and urllib3 send what the SDKs send; the exceptions of requests are read once before Ansible forks.
 BESIDE_SDKS = {"requests", "urllib3"}
@@ -88,13 +88,11 @@ def breaches(source: Source, known: set[str]) -> Iterator[str]:
         elif layer(util) == "audit" and own != "audit":
             if str(source.path) not in REPORTS:
                 yield f"{where}: imports {one.name}: only the modules that report may import the audit"
-        elif layer(util) == "client" and own not in ("client", "composition root"):
-            yield f"{where}: imports {one.name}: only clients and _cloud.py may import clients"
         elif own in MAY_IMPORT:
             target = layer(util)
             if target not in MAY_IMPORT[own]:
                 yield f"{where}: imports {one.name}: {own} may not import {target}"
-            elif target == "plan" and resource(util) != resource(source.util):
+            elif target == "decision" and resource(util) != resource(source.util):
                 yield f"{where}: imports {one.name}, which belongs to another resource"
 
 
@@ -109,16 +107,17 @@ def test_imports_point_down() -> None:
     order = list(MAY_IMPORT)
 
     for own, targets in MAY_IMPORT.items():
-        assert max(map(order.index, targets)) <= order.index(own)
+        # The journal is part of the session.
+        assert max(map(order.index, targets - {"facts"})) <= order.index(own)
 
 
 def test_each_resource_has_the_same_files() -> None:
     folder = ROOT / "plugins" / "module_utils" / "_resources"
-    resources = sorted(path for path in folder.iterdir() if path.name != "__pycache__" and path.is_dir())
+    resources = sorted(path for path in folder.iterdir() if path.name not in ("__pycache__", "__init__.py"))
 
     assert [path.name for path in resources] == ["access", "account", "encryption", "key", "vault"]
     for path in resources:
-        assert {"goal.py", "plan.py", "client.py"} <= {file.name for file in path.iterdir()}
+        assert {"goal.py", "decide.py"} <= {file.name for file in path.iterdir()}
 
 
 def test_packages_are_empty() -> None:
@@ -135,40 +134,37 @@ def test_every_import_is_allowed() -> None:
 U = "plugins/module_utils/"
 R = f"{U}_resources/"
 BREACHES = [
-    (f"{U}_core/plan.py", "import yaml"),
-    (f"{U}_core/plan.py", "from ansible.module_utils.basic import env_fallback"),
-    (f"{U}_core/reconcile.py", "from .._checks import usage"),
-    (f"{U}_core/reconcile.py", "from .._cloud import Cloud"),
-    (f"{U}_core/reconcile.py", "def late():\n    from .._documents.key import describe"),
-    (f"{U}_checks/preflight.py", "from .._resources.key import plan"),
+    (f"{U}_core/changes.py", "import yaml"),
+    (f"{U}_core/changes.py", "from ansible.module_utils.basic import env_fallback"),
+    (f"{U}_core/docs.py", "from .._checks import usage"),
+    (f"{U}_core/docs.py", "from .._cloud import Cloud"),
+    (f"{U}_core/docs.py", "def late():\n    from .._documents.key import describe"),
+    (f"{U}_checks/preflight.py", "from .._resources.key import decide"),
     (f"{U}_checks/preflight.py", "from .._resources.key.goal import Goal"),
     (f"{U}_checks/preflight.py", "from .._azure import sdk"),
     (f"{U}_documents/key.py", "from .._resources.key.goal import Goal"),
     (f"{U}_documents/key.py", "from .._checks import usage"),
     (f"{U}_documents/effects/key.py", "from ..._azure.predictions import Predictions"),
     (f"{U}_azure/journal.py", "from .._checks import usage"),
-    (f"{R}key/plan.py", "from ..vault.goal import Goal"),
-    (f"{R}key/plan.py", "from ..vault import plan"),
-    (f"{R}key/plan.py", "from .client import Keys"),
-    (f"{R}key/plan.py", "from .newest import Newest"),
-    (f"{R}key/plan.py", "from ..._azure.session import Session"),
-    (f"{R}key/plan.py", "def late():\n    from azure.core import exceptions"),
-    (f"{R}key/plan.py", "from ansible_collections.azbatch.cmk.plugins.plugin_utils import _in_process"),
-    (f"{R}vault/client.py", "from ..access.plan import plan"),
-    (f"{R}key/newest.py", "from azure.core import exceptions"),
-    (f"{R}key/client.py", "import azure.core"),
-    (f"{U}_azure/driver.py", "from .._resources.key.client import Keys"),
-    (f"{U}_azure/driver.py", "from .._resources.key.plan import plan"),
+    (f"{R}key/decide.py", "from ..vault.goal import Goal"),
+    (f"{R}key/decide.py", "from ..vault import decide"),
+    (f"{R}key/decide.py", "from ..._azure.session import Session"),
+    (f"{R}key/decide.py", "from ..._azure.driver import Driver"),
+    (f"{R}key/decide.py", "from ..._azure.executor import Executor"),
+    (f"{R}key/decide.py", "def late():\n    from azure.core import exceptions"),
+    (f"{R}key/decide.py", "from ansible_collections.azbatch.cmk.plugins.plugin_utils import _in_process"),
+    (f"{R}key/requests.py", "from ..._questions import users"),
+    (f"{U}_azure/driver.py", "from .._resources.key.decide import decide"),
     (f"{U}_azure/driver.py", "from .._questions import vaults"),
+    (f"{U}_azure/executor.py", "from .._questions import rights"),
     (f"{U}_questions/vaults.py", "from .._azure.driver import Driver"),
-    (f"{U}_questions/vaults.py", "from .._resources.vault.client import Vaults"),
+    (f"{U}_questions/vaults.py", "from .._resources.vault.decide import decide"),
     (f"{U}_azure/gateway.py", "from ansible.module_utils.basic import AnsibleModule"),
-    (f"{U}_cloud.py", "from ._resources.key.plan import plan"),
-    (f"{U}_audit/rules.py", "from .._resources.key.client import Keys"),
+    (f"{U}_cloud.py", "from ._resources.key.decide import decide"),
+    (f"{U}_audit/rules.py", "from .._azure.driver import Driver"),
     (f"{U}_audit/rules.py", "from .._azure import sdk"),
     (f"{U}_checks/usage.py", "from .._audit import rules"),
     ("plugins/modules/batch_encryption.py", f"from {UTILS}._audit import rules"),
-    ("plugins/modules/batch_encryption.py", f"from {UTILS}._resources.key.client import Keys"),
     ("plugins/modules/batch_encryption.py", "from azure.identity import DefaultAzureCredential"),
     ("plugins/inventory/all.py", "import importlib\nimportlib.import_module('msal')"),
     ("plugins/action/key.py", "__import__('azure.core')"),
@@ -185,22 +181,21 @@ def test_a_breach_is_found(tmp_path: Path, path: str, code: str) -> None:
 
 
 ALLOWED = {
-    f"{U}_core/plan.py": "import dataclasses\nfrom .errors import CmkError",
+    f"{U}_core/changes.py": "import dataclasses\nfrom .errors import CmkError",
     f"{U}_core/errors.py": "'''ansible and azure are only words here.'''",
     f"{U}_checks/preflight.py": "from .._documents import vault\nfrom .usage import guard",
     f"{U}_documents/key.py": "from .vault import url\nfrom . import rotation_policy",
-    f"{R}key/plan.py": "from ..._documents import vault\nfrom . import present\nfrom ..._checks import usage",
-    f"{R}key/client.py": "from .goal import Goal\nfrom ..._azure import sdk",
+    f"{R}key/decide.py": "from ..._documents import vault\nfrom . import present\nfrom ..._questions import users",
+    f"{R}key/present.py": "from .goal import Goal\nfrom ..._azure.facts import Facts\nfrom . import requests",
+    f"{R}encryption/decide.py": "from ..key.requests import touch\nfrom ..._azure.journal import WriteOutcome",
     f"{U}_azure/gateway.py": "def send():\n    import azure.core",
-    f"{R}access/client.py": "from ..._questions import vaults\nfrom ..visible import VisibleAccounts",
     f"{U}_questions/vaults.py": "from .._documents.access import allows\nfrom .._documents import refs",
-    f"{R}key/newest.py": "from .forced_versions import ForcedVersions\nfrom ..._azure.session import Session",
-    f"{U}_cloud.py": "from ._resources.vault.client import Vaults\nfrom ._azure.session import Session",
+    f"{U}_cloud.py": "from ._questions import rights\nfrom ._azure.session import Session",
     f"{U}_azure/warm_up.py": "def warm_up():\n    import requests\n    from msal import application",
     f"{U}_audit/rules.py": "from .._documents import vault\nfrom . import report",
     f"{U}_module.py": "from ansible.module_utils.basic import AnsibleModule\nfrom ._cloud import Cloud",
     "plugins/modules/batch_encryption_audit.py": f"from {UTILS}._audit import audit",
-    "plugins/modules/key.py": f"from {UTILS}._resources.key import plan as key_plan",
+    "plugins/modules/key.py": f"from {UTILS}._resources.key import decide as key_decide",
 }
 
 

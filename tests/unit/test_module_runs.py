@@ -2,20 +2,22 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""How modules run their plans: with a lock, for an account, once in a run or in each task."""
+"""How modules make their changes: under a lock, for an account, and with a confirmation of what they remove."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import encryption_table
 import pytest
+from azure_table import cloud_of, listing
+from clocks import Clock, clock_of_all
 from documents import (
     DAY,
-    DEFINITIONS,
     KEY,
     MIDDLE,
     NEW,
@@ -23,190 +25,127 @@ from documents import (
     OLD,
     OTHER,
     PRINCIPAL,
+    SUBSCRIPTION,
+    VAULT_ID,
     account,
     account_id,
     deleted_key,
-    evidence,
     key,
-    listed_users,
-    observed_key,
+    listed,
     policy,
     system_assigned,
     user_assigned,
-    vault,
 )
-from goals import options_of
-from plain_service import plain
+from encryption_table import ACCOUNT, ELSEWHERE, NO_KEY, PERMISSIONS, PINNED_NEW, PINNED_OLD, POOLS
+from goals import encryption_options, options_of
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, NotFound, Refused, Unavailable
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome, Removed, SentWrites
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import Removal
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import MAX_READ_DELAY, Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
+    CmkError,
+    Denied,
+    NotFound,
+    Refused,
+    Unavailable,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import TAG
 from ansible_collections.azbatch.cmk.plugins.modules import (
+    batch_encryption,
     keyvault_cmk_access,
     keyvault_cmk_key,
     keyvault_cmk_key_state,
     keyvault_cmk_unused_versions,
 )
 
-PINNED_OLD, PINNED_NEW = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
-CREATE_KEY = "Microsoft.KeyVault/vaults/keys/create/action"
-MOVE = ["Microsoft.Batch/batchAccounts/write", "Microsoft.Batch/batchAccounts/pools/read"]
+IDENTIFIER = parse_key_identifier(KEY, "key_identifier")
+OTHER_KEY = f"{KEY}2"
+DELETED = refs.deleted_key(IDENTIFIER)
+# The permissions of the caller as an access policy.
+OFFICER = policy("abcdef05-7777-8888-9999-000000000000", ["create", "delete", "update"])
+# The lock that is held.
+_lock: list[str] = []
 
 
-@dataclass
-class Cloud:
-    """The services in memory. `did` has the writes, each with the lock that was held."""
+class Azure(encryption_table.Azure):
+    """The accounts of the caller are one account, which was changed `age` seconds ago, or none. Writes of the key and
+    of its vault take effect. `did` has them, each with the lock that was held."""
 
-    predicts = False
-    account: dict[str, Any] | None = None
-    vault: dict[str, Any] = field(default_factory=vault)
-    versions: dict[str, dict[str, Any]] = field(
-        default_factory=lambda: {
-            OLD: key(OLD, created=NOW - 200 * DAY),
-            MIDDLE: key(MIDDLE, created=NOW - 100 * DAY),
-            NEW: key(NEW, created=NOW - 50 * DAY),
-        }
-    )
-    unavailable: bool = False
-    did: list[tuple[str, ...]] = field(default_factory=list)
-    lock: str | None = None
-    shared: list[str] = field(default_factory=list)
-    newest_of: list[str | None] = field(default_factory=list)
-    # The account in the run's list.
-    listed: Any = None
-    # The seconds since the account was changed.
-    age: float = 30 * DAY
-    # What an earlier run has disabled or deleted.
-    earlier: Any = None
-    # The removals that were confirmed, and whether a later task has to confirm them.
-    confirmations: list[tuple[Removal, bool]] = field(default_factory=list)
-    earlier_confirmed: list[Any] = field(default_factory=list)
-    are_notes_kept = True
-    # The actions whose rights were checked.
-    checked: list[str] = field(default_factory=list)
-    sent: SentWrites = field(default_factory=SentWrites)
+    def __init__(self, found: dict[str, Any] | None = None, *, age: float = 30 * DAY) -> None:
+        self.did: list[tuple[str, ...]] = []
+        self._age = age
+        super().__init__(None)
+        self.grant(policy())
+        self.use(found)
+        self.update(
+            {
+                refs.permissions_at(refs.group(SUBSCRIPTION, "rg-keys").id): [{"actions": ["*"]}],
+                OTHER_KEY: key(name="batch2"),
+                f"{OTHER_KEY}/versions": [listed(key(name="batch2"))],
+            }
+        )
 
-    # The run
+    def use(self, found: dict[str, Any] | None) -> None:
+        self.update({ACCOUNT: None, **listing(*([found] if found else []), mybatch=self._age)})
+
+    def move(self, used: str | None) -> None:
+        super().move(used)
+        self.use(on(used))
+
+    def grant(self, *policies: dict[str, Any]) -> None:
+        super().grant(OFFICER, *policies)
+        # When the vault was last changed.
+        for one in (self[encryption_table.VAULT], self[encryption_table.VAULTS][0]):
+            one["systemData"] = {"lastModifiedAt": "2020-01-01T00:00:00Z"}
+
+    def _apply(self, ref: str, body: Any) -> None:
+        match urlsplit(ref).path.split("/")[-2:]:
+            case ["batch", "create"]:
+                self._did("create")
+                made = key("f" * 32, created=NOW)
+                versions = [*self[f"{KEY}/versions"], listed(made)]
+                self.update({KEY: made, made["key"]["kid"]: made, f"{KEY}/versions": versions})
+            case ["keys", "batch"]:
+                self._did("delete")
+                self.update({KEY: None, f"{KEY}/versions": [], DELETED: deleted_key()})
+            case ["batch", version] if "attributes" in body:
+                self._did("update", version)
+                self.change(version, **body["attributes"], updated=NOW, tags=body.get("tags"))
+            case ["accessPolicies", operation]:
+                [entry] = body["properties"]["accessPolicies"]
+                self._did(operation, entry["objectId"])
+                has = self[encryption_table.VAULT]["properties"]["accessPolicies"][1:]
+                others = [one for one in has if one["objectId"] != entry["objectId"]]
+                self.grant(*others, *([] if operation == "remove" else [entry]))
+            case _:
+                super()._apply(ref, body)
+
+    def _did(self, *what: str) -> None:
+        self.did.append((*what, *_lock))
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Another task must be able to change the vault while a task waits, so no lock is held then."""
+    clock = clock_of_all(monkeypatch)
+
+    def sleep(seconds: float) -> None:
+        assert not _lock
+        clock.sleep(seconds)
 
     @contextmanager
-    def locked(self, name: str) -> Iterator[None]:
-        assert self.lock is None
-        self.lock = name.lower()
+    def locked(_executor: Executor, vault: str) -> Iterator[None]:
+        assert not _lock
+        _lock.append(vault.lower())
         try:
             yield
         finally:
-            self.lock = None
+            _lock.clear()
 
-    def run_once(self, make: Callable[[], Outcome], *name: str) -> Outcome:
-        assert self.lock
-        self.shared += name
-        return make()
-
-    def confirmed(
-        self, outcome: Outcome, removal: Removal, *, later: bool, earlier: Any = None, is_noted: bool = True
-    ) -> Outcome:
-        """Another task must be able to change the vault while this task waits."""
-        assert not self.lock
-        self.confirmations.append((removal, later))
-        self.earlier_confirmed.append(earlier)
-        return replace(outcome, removed=None, report={**outcome.report, "confirmed": not later})
-
-    @property
-    def newest(self) -> Any:
-        def version(goal: Any, used: Any, make: Callable[[Any], Outcome]) -> Outcome:
-            self.newest_of.append(used)
-            return make(goal)
-
-        return SimpleNamespace(version=version)
-
-    @property
-    def rights(self) -> Any:
-        def require(needed: Any) -> tuple[str, ...]:
-            self.checked += [right.action for right in needed]
-            return ()
-
-        return SimpleNamespace(require=require, of=lambda needed: lambda steps: require(needed.by(steps)))
-
-    # Services
-
-    @property
-    def accounts(self) -> Any:
-        def listed(_group: str, _name: str) -> Any:
-            return self.listed
-
-        def existing(_group: str, _name: str) -> Any:
-            return self.account
-
-        return SimpleNamespace(
-            existing=existing,
-            get=existing,
-            listed=listed,
-            recent=lambda _group, _name: None,
-            expect_change=lambda _group: None,
-        )
-
-    @property
-    def encryption(self) -> Any:
-        def require_available(group: str, name: str) -> None:
-            assert (group, name) == ("rg-batch", "mybatch")
-            if self.unavailable:
-                raise Unavailable("No.", code="account_unavailable")
-
-        def read(_goal: Any) -> dict[str, Any]:
-            return {"account": self.account, "unavailable_reason": None, "evidence": evidence()}
-
-        def set_encryption(*, body: dict[str, Any], **_more: Any) -> None:
-            self.did.append(("set_encryption",))
-            identifier = body["properties"]["encryption"].get("keyVaultProperties", {}).get("keyIdentifier")
-            self.account = account(key=identifier, identity=system_assigned())
-
-        return plain(require_available=require_available, read=read, set_encryption=set_encryption)
-
-    @property
-    def keys(self) -> Any:
-        def read(_goal: Any) -> dict[str, Any]:
-            deleted = None if self.versions else deleted_key()
-            return observed_key(*self.versions.values(), deleted=deleted, **self._users())
-
-        def delete(vault: str, name: str) -> None:
-            self.did.append(("delete", str(self.lock)))
-            self.versions = {}
-
-        def update(vault: str, name: str, version: str, body: dict[str, Any]) -> None:
-            self.did.append(("update", version, str(self.lock)))
-            attributes = self.versions[version]["attributes"]
-            self.versions[version] = {**self.versions[version], "attributes": {**attributes, **body["attributes"]}}
-
-        def create(**_arguments: Any) -> None:
-            self.did.append(("create", str(self.lock)))
-            self.versions["f" * 32] = key("f" * 32, created=NOW)
-
-        return plain(
-            read=read,
-            update=update,
-            create=create,
-            delete=delete,
-            restorations=lambda _vault, _name: 0,
-            removed_earlier=lambda _goal: self.earlier,
-            confirm=lambda _removed: None,
-        )
-
-    def _users(self) -> dict[str, Any]:
-        return listed_users(*([self.account] if self.account else []), mybatch=self.age)
-
-    @property
-    def access(self) -> Any:
-        def read(goal: Any) -> dict[str, Any]:
-            found = {"vault": self.vault, "principal_id": goal.principal_id, "assignments": []}
-            return {**found, "definitions": DEFINITIONS, **self._users()}
-
-        def set_policy(vault_id: str, operation: str, entry: dict[str, Any]) -> None:
-            self.did.append((operation, entry["objectId"], str(self.lock)))
-            properties = self.vault["properties"]
-            others = [one for one in properties["accessPolicies"] if one["objectId"] != entry["objectId"]]
-            properties["accessPolicies"] = others if operation == "remove" else [*others, dict(entry)]
-
-        return plain(read=read, set_policy=set_policy, expect=lambda _goal, _principals: None)
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr(Executor, "locked", locked)
+    return clock
 
 
 def on(used: str | None, identity: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -216,98 +155,221 @@ def on(used: str | None, identity: dict[str, Any] | None = None) -> dict[str, An
 # A key
 
 
-def run_key(cloud: Any, **options: Any) -> Outcome:
+def run_key(azure: Azure, folder: Path | None = None, *, task: str | None = None, **options: Any) -> Outcome:
     module = keyvault_cmk_key_state if "state" in options else keyvault_cmk_key
-    return module.run(options_of(module, **options), cloud)
+    return module.run(options_of(module, **options), cloud_of(azure, folder, task=task))
 
 
 BY_NAME = {"vault_name": "MyVault", "name": "batch"}
 FOR_ACCOUNT = {**BY_NAME, "used_by_account": "mybatch", "account_resource_group": "rg-batch"}
+CREATED = [("create", "myvault")]
 
 
 def test_a_key_is_changed_under_the_lock_of_its_vault() -> None:
-    cloud = Cloud()
+    azure = Azure()
 
-    assert run_key(cloud, **BY_NAME, new_version=True).changed
-    assert cloud.did == [("create", "myvault")]
-    assert (cloud.checked, cloud.shared, cloud.newest_of) == ([CREATE_KEY], [], [])
+    assert run_key(azure, **BY_NAME, new_version=True).changed
+    assert azure.did == CREATED
 
 
 def test_a_version_of_a_key_is_disabled_under_its_lock() -> None:
-    cloud = Cloud()
+    azure = Azure()
 
-    assert run_key(cloud, key_identifier=PINNED_OLD, state="disabled").changed
-    assert cloud.did == [("update", OLD, "myvault")]
-
-
-@pytest.mark.parametrize("options", [{}, {"new_version": True}, {"max_version_age": "P1D"}], ids=str)
-@pytest.mark.parametrize(("used", "version"), [(PINNED_OLD, OLD), (KEY, None)])
-def test_the_newest_version_for_an_account_is_that_of_the_run(
-    options: dict[str, Any], used: str, version: str | None
-) -> None:
-    cloud = Cloud(on(used))
-    run_key(cloud, **FOR_ACCOUNT, **options)
-
-    assert cloud.newest_of == [version]
-    # An account that follows the key is not moved to the new version.
-    move = [*MOVE, "Microsoft.Authorization/roleAssignments/read"] if version else []
-    assert cloud.checked == ([CREATE_KEY, *move] if options else [])
+    assert run_key(azure, key_identifier=PINNED_OLD, state="disabled").changed
+    assert azure.did[0] == ("update", OLD, "myvault")
 
 
-@pytest.mark.parametrize("listed", [on(f"{KEY}2"), on(None), None])
-def test_an_account_that_is_listed_on_another_key_is_read(listed: Any) -> None:
-    """The list of the run may be some seconds old."""
-    cloud = Cloud(on(PINNED_OLD))
-    cloud.listed = listed
+@pytest.mark.parametrize("wanted", [None, "leak 7"])
+def test_the_accounts_of_a_run_share_a_forced_version(tmp_path: Path, wanted: str | None) -> None:
+    """Its purpose is a tag. By default, that is the name of the run."""
+    azure = Azure(on(KEY))
+    tasks = [run_key(azure, tmp_path, **FOR_ACCOUNT, new_version=True, new_version_for=wanted) for _host in range(2)]
 
-    run_key(cloud, **FOR_ACCOUNT)
+    assert [one.changed for one in tasks] == [True, False]
+    assert azure.did == CREATED
+    assert azure.written[0][2]["tags"] == {TAG: wanted or tmp_path.name}
 
-    assert cloud.newest_of == [OLD]
+
+@pytest.mark.parametrize("lacks", ["write", "pools/read"])
+@pytest.mark.parametrize(("used", "is_refused"), [(PINNED_OLD, True), (KEY, False)])
+def test_a_version_is_created_only_if_the_account_can_be_moved_to_it(lacks: str, used: str, is_refused: bool) -> None:
+    """An account that follows the key is not moved to the new version."""
+    azure = Azure(on(used))
+    azure[PERMISSIONS] = [{"actions": ["*"], "notActions": [f"Microsoft.Batch/batchAccounts/{lacks}"]}]
+
+    if not is_refused:
+        assert run_key(azure, **FOR_ACCOUNT, new_version=True).changed
+        return
+    with pytest.raises(Denied) as refused:
+        run_key(azure, **FOR_ACCOUNT, new_version=True)
+    assert refused.value.facts["action"] == f"Microsoft.Batch/batchAccounts/{lacks}"
+    assert azure.did == []
+
+
+@pytest.mark.parametrize("shown", [on(OTHER_KEY), on(None)])
+def test_an_account_that_another_host_has_read_on_another_key_is_read(tmp_path: Path, shown: Any) -> None:
+    """That read may be some seconds old."""
+    azure = Azure(shown)
+    with pytest.raises(Refused):
+        run_key(azure, tmp_path, task="a task", **FOR_ACCOUNT)
+    azure.use(on(PINNED_OLD))
+
+    assert not run_key(azure, tmp_path, task="a task", **FOR_ACCOUNT).changed
 
 
 @pytest.mark.parametrize(
     ("found", "code"),
     [
         (on(None), "account_not_on_cmk"),
-        (on(f"{KEY}2"), "account_on_another_key"),
+        (on(OTHER_KEY), "account_on_another_key"),
         (on("https://vault2.vault.azure.net/keys/batch"), "account_on_another_key"),
         (None, "account_not_found"),
     ],
 )
 def test_no_version_is_made_for_an_account_that_is_not_on_the_key(found: Any, code: str) -> None:
-    cloud = Cloud(found)
+    azure = Azure(found)
     with pytest.raises(CmkError) as failed:
-        run_key(cloud, **FOR_ACCOUNT, new_version=True)
+        run_key(azure, **FOR_ACCOUNT, new_version=True)
 
     assert failed.value.code == code
-    assert (cloud.did, cloud.newest_of) == ([], [])
+    assert azure.did == []
 
 
 def test_key_of_an_unavailable_account_gets_no_version() -> None:
-    cloud = Cloud(on(PINNED_NEW), unavailable=True)
+    azure = Azure(on(PINNED_NEW))
+    azure[POOLS] = NO_KEY
     with pytest.raises(Unavailable):
-        run_key(cloud, **FOR_ACCOUNT, new_version=True)
-    assert cloud.did == []
+        run_key(azure, **FOR_ACCOUNT, new_version=True)
+    assert azure.did == []
+    azure[POOLS] = Denied("You may not.", azure={"code": "AuthorizationFailed"})
+    with pytest.raises(Denied) as refused:
+        run_key(azure, **FOR_ACCOUNT, new_version=True)
+    assert (refused.value.code, azure.did) == ("availability_unknown", [])
     # The availability is not checked if there is nothing to change, or if no account is named.
-    assert not run_key(cloud, **FOR_ACCOUNT).changed
-    assert run_key(cloud, **BY_NAME, new_version=True).changed
+    assert not run_key(azure, **FOR_ACCOUNT).changed
+    assert run_key(azure, **BY_NAME, new_version=True).changed
 
 
-def test_a_version_that_is_kept_is_checked_once_in_a_run() -> None:
-    options = {"key_identifier": PINNED_OLD, "state": "disabled", "in_use": "keep"}
-    cloud = Cloud(on(PINNED_OLD))
-    outcome = run_key(cloud, **options)
+def test_a_version_that_is_in_use_is_kept_or_refused() -> None:
+    azure, options = Azure(on(PINNED_OLD)), {"key_identifier": PINNED_OLD, "state": "disabled"}
+    outcome = run_key(azure, **options, in_use="keep")
 
     assert (outcome.changed, outcome.report["in_use_by"]) == (False, [account_id()])
-    assert len(cloud.shared) == 1
-    # The name contains all options, so that a task with other options does not use the result.
-    other = Cloud(on(PINNED_OLD))
-    run_key(other, **options, unused_for="P1D")
-    assert other.shared != cloud.shared
-    # By default, each task fails.
     with pytest.raises(Refused):
-        run_key(other, **{**options, "in_use": "fail"})
-    assert len(other.shared) == 1
+        run_key(azure, **options)
+    assert azure.did == []
+
+
+# A refusal that an account explains
+
+
+@pytest.mark.parametrize(
+    ("state", "pools", "code"),
+    [
+        pytest.param("Succeeded", NO_KEY, "account_unavailable", id="not available"),
+        pytest.param("Failed", [], "account_failed", id="failed"),
+        pytest.param("Succeeded", [], "key_type_differs", id="available"),
+        pytest.param(
+            "Succeeded",
+            Denied("You may not.", azure={"code": "AuthorizationFailed"}),
+            "key_type_differs",
+            id="its availability is not known",
+        ),
+    ],
+)
+def test_a_refusal_of_the_key_names_the_state_of_the_account(state: str, pools: Any, code: str) -> None:
+    found = on(PINNED_OLD)
+    found["properties"]["provisioningState"] = state
+    azure = Azure(found)
+    azure[POOLS] = pools
+
+    with pytest.raises(CmkError) as failed:
+        run_key(azure, **FOR_ACCOUNT, key_type="RSA-HSM")
+    assert failed.value.code == code
+    assert azure.did == []
+
+
+def test_an_error_that_does_not_concern_the_account_is_not_explained() -> None:
+    azure = Azure(on(PINNED_OLD))
+    azure.update({POOLS: NO_KEY, KEY: Unavailable("Too many requests.", code="throttled")})
+
+    with pytest.raises(Unavailable) as failed:
+        run_key(azure, **FOR_ACCOUNT)
+    assert failed.value.code == "throttled"
+
+
+def test_a_failure_after_a_write_is_not_explained() -> None:
+    """The change is the reason why the account is not available."""
+    azure = Azure(on(PINNED_OLD))
+
+    def lose(used: str | None) -> None:
+        azure.grant()
+        azure.use(on(used))
+        azure[POOLS] = NO_KEY
+
+    azure.on_write = lose
+    with pytest.raises(CmkError) as failed:
+        batch_encryption.run(encryption_options(PINNED_NEW), cloud_of(azure))
+    assert failed.value.code == "preflight_failed"
+    assert azure.written_keys == [PINNED_NEW, None]
+
+
+def test_a_wait_that_has_ended_too_early_names_the_causes_that_are_hidden() -> None:
+    azure = Azure(on(PINNED_OLD))
+    azure.update({POOLS: NO_KEY, PINNED_OLD: Denied("You may not read the key.")})
+
+    with pytest.raises(Unavailable) as failed:
+        batch_encryption.run(encryption_options(PINNED_OLD, wait_until_available=True), cloud_of(azure))
+    assert "was not available for 60 s" in failed.value.msg
+    assert "Not all possible causes could be checked. You may not read the key." in failed.value.msg
+
+
+@pytest.mark.parametrize(("task", "reads"), [("a task", 1), ("another task", 2)])
+def test_hosts_of_a_task_share_a_survey(tmp_path: Path, task: str, reads: int) -> None:
+    """Except the pools, which show whether the account is available now."""
+    azure = Azure(on(PINNED_NEW))
+    for name in ("a task", task):
+        cloud = cloud_of(azure, tmp_path, task=name)
+        assert cloud.survey("rg-batch", "mybatch", diagnose=False)["unavailable_reason"] is None
+
+    assert azure.reads_of(refs.account(account_id())) == reads
+    assert azure.reads_of(POOLS) == 2
+
+
+def test_the_pools_of_an_account_that_uses_its_key_are_not_listed() -> None:
+    azure = Azure(on(PINNED_NEW))
+
+    assert not batch_encryption.run(encryption_options(PINNED_NEW), cloud_of(azure)).changed
+    assert azure.reads_of(POOLS) == 0
+
+
+# The versions that an account leaves
+
+
+@pytest.mark.parametrize(
+    "failure", [None, Denied("You may not."), Unavailable("The host is unknown.", code="vault_unreachable")]
+)
+def test_an_account_is_moved_whether_or_not_its_version_can_be_updated_first(failure: CmkError | None) -> None:
+    azure = Azure(on(PINNED_OLD))
+    azure[f"PATCH {PINNED_OLD}"] = failure
+    cloud = cloud_of(azure)
+
+    outcome = batch_encryption.run(encryption_options(ELSEWHERE, previous_key="any", version_mode="follow"), cloud)
+
+    assert [ref for _method, ref, _body in azure.written] == [PINNED_OLD, account_id()]
+    assert azure.did == ([] if isinstance(failure, Denied) else [("update", OLD, "myvault")])
+    assert outcome.after["key_identifier"] == ELSEWHERE
+    warnings = [one for one in outcome.warnings if "could not be updated without a change" in one]
+    assert len(warnings) == (failure is not None)
+
+
+def test_an_account_is_not_moved_if_key_vault_fails() -> None:
+    azure = Azure(on(PINNED_OLD))
+    azure[f"PATCH {PINNED_OLD}"] = Unavailable("HTTP status 500.")
+
+    with pytest.raises(Unavailable):
+        batch_encryption.run(encryption_options(ELSEWHERE, previous_key="any"), cloud_of(azure))
+    assert azure.written_keys == []
 
 
 # What is disabled, deleted or revoked is confirmed
@@ -315,104 +377,85 @@ def test_a_version_that_is_kept_is_checked_once_in_a_run() -> None:
 
 @pytest.mark.parametrize("confirm", ["now", "later"])
 @pytest.mark.parametrize(
-    ("options", "name"),
+    "options",
     [
-        pytest.param({"key_identifier": PINNED_OLD, "state": "disabled"}, ("disabled", OLD), id="version"),
-        pytest.param({**BY_NAME, "state": "disabled"}, ("disabled", ""), id="key"),
-        pytest.param({**BY_NAME, "state": "absent"}, ("absent", ""), id="deleted key"),
+        pytest.param({"key_identifier": PINNED_OLD, "state": "disabled"}, id="version"),
+        pytest.param({**BY_NAME, "state": "disabled"}, id="key"),
+        pytest.param({**BY_NAME, "state": "absent"}, id="deleted key"),
     ],
 )
 def test_a_removal_of_a_key_is_confirmed_without_the_lock(
-    options: dict[str, Any], name: tuple[str, str], confirm: str
+    tmp_path: Path, clock: Clock, options: dict[str, Any], confirm: str
 ) -> None:
-    cloud = Cloud()
+    azure, began = Azure(), clock.now
 
-    outcome = run_key(cloud, **options, confirm=confirm)
+    outcome = run_key(azure, tmp_path, **options, confirm=confirm)
 
     assert outcome.changed
     assert outcome.report["confirmed"] is (confirm == "now")
-    [(removal, later)] = cloud.confirmations
-    assert (removal.name, removal.vault.lower(), later) == (
-        ("key", "myvault/batch", *name),
-        "myvault",
-        confirm == "later",
-    )
-    assert removal.keeps_used is False
+    assert (clock.now - began >= MAX_READ_DELAY) is (confirm == "now")
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_a_removal_of_an_earlier_run_is_confirmed_without_force(force: bool) -> None:
+def test_a_removal_of_an_earlier_run_is_confirmed_without_force(tmp_path: Path, clock: Clock, force: bool) -> None:
     """The earlier run may have ended before it has asked again."""
-    earlier = Removed("goal", "back", 5.0)
-    cloud = Cloud(earlier=earlier)
+    azure, options = Azure(), {**BY_NAME, "state": "disabled"}
+    (tmp_path / "earlier").mkdir()
+    run_key(azure, tmp_path / "earlier", **options, confirm="later")
+    began = clock.now
 
-    run_key(cloud, **BY_NAME, state="disabled", force=force)
+    outcome = run_key(azure, **options, force=force)
 
-    assert cloud.earlier_confirmed == [None if force else earlier]
+    assert not outcome.changed
+    assert (clock.now - began > MAX_READ_DELAY / 2) is not force
 
 
 @pytest.mark.parametrize("options", [{"new_version": True}, {"state": "enabled"}], ids=str)
 def test_nothing_is_confirmed_if_nothing_may_be_removed(options: dict[str, Any]) -> None:
-    cloud = Cloud()
-
-    outcome = run_key(cloud, **BY_NAME, **options)
-
-    assert ("confirmed" in outcome.report, cloud.confirmations) == (False, [])
+    assert "confirmed" not in run_key(Azure(), **BY_NAME, **options).report
 
 
 # Unused versions
 
 
-def run_unused(cloud: Any, **options: Any) -> Outcome:
-    return keyvault_cmk_unused_versions.run(options_of(keyvault_cmk_unused_versions, **{**BY_NAME, **options}), cloud)
+def run_unused(azure: Azure, **options: Any) -> Outcome:
+    given = options_of(keyvault_cmk_unused_versions, **{**BY_NAME, **options})
+    return keyvault_cmk_unused_versions.run(given, cloud_of(azure))
 
 
 def test_unused_versions_are_disabled_under_the_lock_and_confirmed_without_it() -> None:
-    cloud = Cloud(on(PINNED_NEW))
-    outcome = run_unused(cloud)
+    azure = Azure(on(PINNED_NEW))
+    outcome = run_unused(azure)
 
-    assert cloud.did == [("update", MIDDLE, "myvault"), ("update", OLD, "myvault")]
+    assert azure.did[:2] == [("update", MIDDLE, "myvault"), ("update", OLD, "myvault")]
     assert (outcome.changed, outcome.report["disabled_versions"]) == (True, [MIDDLE, OLD])
     assert outcome.before["enabled_versions"] == sorted([OLD, MIDDLE, NEW])
     assert outcome.after["enabled_versions"] == [NEW]
+    assert outcome.report["confirmed"] is True
     assert outcome.report["summary"].startswith("Disabled version ")
-    [(removal, later)] = cloud.confirmations
-    assert (removal.name, later, removal.keeps_used) == (("key", "myvault/batch", "retired", ""), False, True)
-
-
-def test_unused_versions_are_disabled_once_for_a_key_and_a_run() -> None:
-    first, second, third = Cloud(on(PINNED_NEW)), Cloud(on(PINNED_NEW)), Cloud(on(PINNED_NEW))
-    run_unused(first)
-    run_unused(second)
-    run_unused(third, unused_for="P1D")
-
-    assert len(first.shared) == 1
-    assert first.shared == second.shared
-    # A task with another margin does not use the outcome.
-    assert first.shared != third.shared
 
 
 def test_versions_that_stay_enabled_are_in_the_summary() -> None:
-    outcome = run_unused(Cloud(on(PINNED_NEW), age=DAY))
+    outcome = run_unused(Azure(on(PINNED_NEW), age=DAY))
 
     assert (outcome.changed, outcome.report["kept_versions"]) == (False, [MIDDLE, OLD])
     assert "stay enabled until 2026-06-03T20:26:40Z" in outcome.report["summary"]
 
 
 def test_the_summary_of_a_key_without_unused_versions() -> None:
-    cloud = Cloud()
-    run_unused(cloud)
-    outcome = run_unused(cloud)
+    azure = Azure()
+    run_unused(azure)
+    outcome = run_unused(azure)
 
-    assert (outcome.changed, len(cloud.did)) == (False, 2)
+    assert (outcome.changed, len(azure.did)) == (False, 2)
     assert outcome.report["summary"] == "No unused version of the key batch in vault MyVault is enabled."
 
 
 # Access
 
 
-def run_access(cloud: Any, **options: Any) -> Outcome:
-    return keyvault_cmk_access.run(options_of(keyvault_cmk_access, **options), cloud)
+def run_access(azure: Azure, folder: Path | None = None, **options: Any) -> Outcome:
+    return keyvault_cmk_access.run(options_of(keyvault_cmk_access, **options), cloud_of(azure, folder))
 
 
 OF_ACCOUNT = {"key_identifier": KEY, "account_name": "mybatch", "account_resource_group": "rg-batch"}
@@ -420,62 +463,70 @@ TWO = user_assigned(one=PRINCIPAL, two=OTHER)
 
 
 def test_access_is_granted_to_all_identities_of_an_account_under_one_lock() -> None:
-    cloud = Cloud(on(None, TWO))
-    outcome = run_access(cloud, **OF_ACCOUNT)
+    azure = Azure(on(None, TWO))
+    azure.grant()
+    outcome = run_access(azure, **OF_ACCOUNT)
 
-    assert cloud.did == [("add", PRINCIPAL, "myvault"), ("add", OTHER, "myvault")]
+    assert azure.did == [("add", PRINCIPAL, "myvault"), ("add", OTHER, "myvault")]
     assert [one["principal_id"] for one in outcome.after["principals"]] == [PRINCIPAL, OTHER]
-    assert cloud.checked == ["Microsoft.KeyVault/vaults/accessPolicies/write"] * 2
     assert "in_use_by" not in outcome.report
-    assert not run_access(cloud, **OF_ACCOUNT).changed
+    assert not run_access(azure, **OF_ACCOUNT).changed
+
+
+def test_access_needs_the_right_to_change_access_policies() -> None:
+    azure = Azure()
+    azure.update({one: [] for one in map(refs.permissions_at, (refs.group(SUBSCRIPTION, "rg-keys").id, VAULT_ID))})
+
+    with pytest.raises(Denied) as refused:
+        run_access(azure, vault_name="MyVault", principal_id=OTHER)
+    assert refused.value.facts["action"] == "Microsoft.KeyVault/vaults/accessPolicies/write"
+    assert azure.did == []
 
 
 def test_one_principal_returns_a_flat_result() -> None:
-    cloud = Cloud()
-    outcome = run_access(cloud, vault_name="MyVault", principal_id=OTHER)
+    azure = Azure()
+    outcome = run_access(azure, vault_name="MyVault", principal_id=OTHER)
 
-    assert cloud.did == [("add", OTHER, "myvault")]
+    assert azure.did == [("add", OTHER, "myvault")]
     assert "principals" not in outcome.after
 
 
-def test_access_of_each_identity_is_revoked_or_kept() -> None:
-    cloud = Cloud(on(f"{KEY}/{NEW}", system_assigned()), vault=vault(policy(), policy(OTHER)))
-    kept = run_access(cloud, **OF_ACCOUNT, state="absent", in_use="keep")
-    assert (kept.changed, kept.report["in_use_by"], cloud.did) == (False, [account_id()], [])
+def test_access_of_each_identity_is_revoked_or_kept(tmp_path: Path) -> None:
+    azure = Azure(on(PINNED_NEW))
+    azure.grant(policy(), policy(OTHER))
+    kept = run_access(azure, tmp_path, **OF_ACCOUNT, state="absent", in_use="keep")
+    assert (kept.changed, kept.report["in_use_by"], azure.did) == (False, [account_id()], [])
     with pytest.raises(Refused):
-        run_access(cloud, **OF_ACCOUNT, state="absent")
+        run_access(azure, **OF_ACCOUNT, state="absent")
 
-    cloud.account = on(None, TWO)
-    cloud.confirmations.clear()
-    outcome = run_access(cloud, **OF_ACCOUNT, state="absent", in_use="keep", confirm="later")
+    azure.use(on(None, TWO))
+    outcome = run_access(azure, tmp_path, **OF_ACCOUNT, state="absent", in_use="keep", confirm="later")
     assert (outcome.changed, outcome.report["confirmed"]) == (True, False)
-    assert cloud.did == [("remove", PRINCIPAL, "myvault"), ("remove", OTHER, "myvault")]
-    assert [(removal.name, later) for removal, later in cloud.confirmations] == [
-        (("access", "myvault", principal, ""), True) for principal in (PRINCIPAL, OTHER)
-    ]
+    assert azure.did == [("remove", PRINCIPAL, "myvault"), ("remove", OTHER, "myvault")]
 
 
 @pytest.mark.parametrize(
-    ("options", "confirms"),
+    ("options", "confirmed"),
     [
         pytest.param({"state": "absent"}, True, id="revoked"),
-        pytest.param({"state": "absent", "force": True}, False, id="revoked by force"),
-        pytest.param({"state": "present"}, False, id="granted"),
+        pytest.param({"state": "absent", "force": True}, None, id="revoked by force"),
+        pytest.param({"state": "present"}, None, id="granted"),
     ],
 )
-def test_a_revocation_is_confirmed(options: dict[str, Any], confirms: bool) -> None:
-    cloud = Cloud(vault=vault(policy(OTHER)))
+def test_a_revocation_is_confirmed(options: dict[str, Any], confirmed: bool | None, clock: Clock) -> None:
+    azure, began = Azure(), clock.now
+    azure.grant(policy(OTHER))
 
-    outcome = run_access(cloud, vault_name="MyVault", principal_id=OTHER, **options)
+    outcome = run_access(azure, vault_name="MyVault", principal_id=OTHER, **options)
 
-    assert len(cloud.confirmations) == confirms
-    assert ("confirmed" in outcome.report) is confirms
+    assert outcome.report.get("confirmed") is confirmed
+    assert (clock.now - began >= 2 * MAX_READ_DELAY) is (confirmed is True)
 
 
 def test_access_of_a_missing_account_is_an_error() -> None:
     with pytest.raises(NotFound):
-        run_access(Cloud(), **OF_ACCOUNT)
-    without = Cloud(account())
+        run_access(Azure(), **OF_ACCOUNT)
+    without = Azure(account())
     with pytest.raises(Refused):
         run_access(without, **OF_ACCOUNT)
     assert run_access(without, **OF_ACCOUNT, state="absent").after == {"principals": []}

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The newest version of a key. The tasks of a run share reads of it, but never use a version that is out of date.
 
-The tests use the real plans, a key in memory, and the files of a run.
+The tests use the real decisions, a key in memory, and the files of a run.
 """
 
 from __future__ import annotations
@@ -11,34 +11,30 @@ from __future__ import annotations
 import fcntl
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Barrier, Lock
 from typing import Any
 
 import pytest
-from azure_table import Table, task_of
+from azure_table import Table, executor_of, place, task_of
 from documents import DAY, KEY, NOW, key, listed
 from goals import key_goal
+from key_table import IDENTIFIER, VERSIONS
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, _hash, vault_lock
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import NotConverged, Rejected
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import TAG
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.client import Access
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.client import Keys
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.forced_versions import ForcedVersions
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.newest import Newest
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.visible import HandledAccounts, VisibleAccounts
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import requests
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import decide
 
 DUE: dict[str, Any] = {"max_version_age": "P90D"}
 FORCED: dict[str, Any] = {"new_version": True}
-IDENTIFIER = parse_key_identifier(KEY, "key_identifier")
-NEWEST, VERSIONS = refs.key(IDENTIFIER), refs.versions_of(IDENTIFIER)
+NEWEST = refs.key(IDENTIFIER)
 
 
 def version(number: int) -> str:
@@ -92,6 +88,7 @@ class KeyVault(Table):
     def write(self, method: str, ref: str, body: Any) -> Any:
         with self._lock:
             assert (method, ref) == ("POST", f"{KEY}/create")
+            assert self.is_locked()
             if self.refuses:
                 raise Rejected("No.")
             self.add(created=NOW - 60 + self.count, tags=body.get("tags"))
@@ -101,17 +98,24 @@ class KeyVault(Table):
         """The version that a host's task for an account returns. The playbook's task `began` now by default."""
         return self.number(self.look(used, caller, began, **wanted))
 
-    def look(self, used: int | None = None, caller: str = "me", began: float | None = None, **wanted: Any) -> Outcome:
-        session, driver, gateway = task_of(self, self.folder, caller=caller, wait_timeout=0)
-        session.task_began = time.monotonic() if began is None else began
-        visible = VisibleAccounts(session, driver, HandledAccounts(session.files))
-        keys = Keys(session, driver, gateway, visible, Access(session, driver, gateway, visible))
-
-        def make(goal: key_goal_module.Goal) -> Outcome:
-            assert self.is_locked()
-            return converge(goal, keys, key_plan)
-
-        return Newest(session, driver, keys).version(key_goal(**wanted), version(used) if used else None, make)
+    def look(
+        self,
+        used: int | None = None,
+        caller: str = "me",
+        began: float | None = None,
+        *,
+        for_account: bool = True,
+        **wanted: Any,
+    ) -> Outcome:
+        """What the module keyvault_cmk_key does for an account that uses this version of the key, or for no account."""
+        task = task_of(self, self.folder, caller=caller, wait_timeout=0)
+        task.session.task_began = time.monotonic() if began is None else began
+        facts, goal = Facts(task.session), key_goal(**wanted)
+        if for_account:
+            purpose = goal.new_version_for or facts.run if goal.new_version else None
+            at_least = version(used) if used else None
+            goal = replace(goal, at_least=at_least, is_shared=True, new_version_for=purpose)
+        return executor_of(task).ensure(partial(decide, goal=goal, facts=facts), lock=goal.vault)
 
     @staticmethod
     def number(outcome: Outcome) -> int:
@@ -132,6 +136,24 @@ def vault(tmp_path: Path) -> KeyVault:
 
 
 EACH_REQUEST = pytest.mark.parametrize("wanted", [DUE, FORCED], ids=["due", "forced"])
+
+
+def test_a_version_that_another_task_makes_meanwhile_is_returned(
+    vault: KeyVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task has read the key before, and finds then that the run has made the forced version."""
+    read, journal = vault.read, task_of(vault, vault.folder).session.journal
+
+    def read_before(where: str, otherwise: Any) -> Any:
+        found = read(where, otherwise)
+        if where == place(NEWEST) and vault.count == 1:
+            vault.add()
+            journal.note(requests.made_version(IDENTIFIER))
+        return found
+
+    monkeypatch.setattr(vault, "read", read_before)
+
+    assert (vault.task(1, **FORCED), vault.count) == (2, 2)
 
 
 @EACH_REQUEST
@@ -182,6 +204,17 @@ def test_a_second_forced_rotation_of_the_run_makes_no_version(vault: KeyVault) -
         assert (again.changed, vault.number(again), vault.count) == (False, 2, 2)
 
 
+def test_each_task_without_an_account_makes_a_forced_version(vault: KeyVault) -> None:
+    vault.look(**FORCED)
+
+    assert [vault.number(vault.look(for_account=False, **FORCED)) for _task in range(2)] == [3, 4]
+
+
+def test_a_due_version_does_not_serve_a_forced_one(vault: KeyVault) -> None:
+    assert vault.task(1, **DUE) == 2
+    assert vault.task(2, **FORCED) == 3
+
+
 @pytest.mark.parametrize(("purpose", "tag"), [(None, "run"), ("change 7", "change 7")], ids=["by default", "named"])
 def test_a_forced_version_is_tagged_with_its_purpose(vault: KeyVault, purpose: str | None, tag: str) -> None:
     """By default, the purpose is the run."""
@@ -206,6 +239,23 @@ def test_another_run_makes_another_forced_version(vault: KeyVault, tmp_path: Pat
     vault.folder.mkdir()
 
     assert vault.task(1, **FORCED) == 3
+
+
+def test_a_forced_version_counts_for_tasks_in_other_processes(vault: KeyVault, tmp_path: Path) -> None:
+    """They have another folder, and the journal is handed over."""
+    here, there = vault.folder, tmp_path / "there"
+    there.mkdir()
+
+    def hand_over(source: Path, target: Path) -> None:
+        task_of(vault, target).session.journal.merge(task_of(vault, source).session.journal.handed_over())
+
+    hand_over(here, there)
+    vault.folder = there
+    assert vault.look(1, **FORCED).changed
+    hand_over(there, here)
+    vault.folder = here
+    assert not vault.look(1, **FORCED).changed
+    assert vault.count == 2
 
 
 def test_a_forced_version_serves_a_due_one(vault: KeyVault) -> None:
@@ -286,7 +336,8 @@ def test_another_caller_reads_again_after_a_forced_version(vault: KeyVault) -> N
 def test_a_forced_version_is_made_after_the_newest_as_it_is_now(vault: KeyVault) -> None:
     outcome = vault.look(1, **FORCED)
 
-    assert vault.reads() == 2
+    # Before the task holds the lock, then, and after the change.
+    assert vault.reads() == 3
     assert outcome.before["version"] == version(1)
     assert outcome.after["previous_version"] == version(1)
 
@@ -312,6 +363,6 @@ def test_a_version_that_was_not_made_does_not_count(vault: KeyVault) -> None:
 
 
 def test_a_forced_version_of_another_key_does_not_count(vault: KeyVault) -> None:
-    ForcedVersions(RunFiles(str(vault.folder))).made("myvault/another")
+    task_of(vault, vault.folder).session.journal.note(requests.made_version(replace(IDENTIFIER, name="another")))
 
     assert vault.look(**FORCED).changed

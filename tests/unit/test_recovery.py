@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from documents import KEY, NEW, NOW, VAULT_ID, account, diagnosed, key, policy, vault
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import Surveyed
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.recovery import require_recoverable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Rejected, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import NotShown, availability
@@ -25,20 +26,27 @@ DELETED_VAULT = {"properties": {"vaultId": VAULT_ID, "scheduledPurgeDate": "2026
 GONE: dict[str, Any] = {"vault": None, "bundle": UNREACHABLE, "versions": None}
 
 
-def survey(reason: CmkError | None = LOST, *versions: dict[str, Any], **problems: Any) -> dict[str, Any]:
+def survey(
+    reason: CmkError | None = LOST, *versions: dict[str, Any], was_refused: bool = False, **problems: Any
+) -> Surveyed:
     """An account that is pinned to the version NEW, and its problems."""
     found = diagnosed(f"{KEY}/{NEW}", *versions, **problems)
     found |= {"available": availability(reason), "unavailable_reason": reason, "is_report": True}
-    return {"account": account(key=f"{KEY}/{NEW}"), "unavailable_reason": reason, "diagnosis": found}
+    return {
+        "account": account(key=f"{KEY}/{NEW}"),
+        "unavailable_reason": reason,
+        "diagnosis": found,
+        "was_refused": was_refused,
+    }
 
 
-def unusable(reason: CmkError | None = LOST, **more: Any) -> dict[str, Any]:
+def unusable(reason: CmkError | None = LOST, **more: Any) -> Surveyed:
     return survey(reason, DISABLED, bundle=DISABLED, **more)
 
 
-def refused(observed: dict[str, Any], allowed: tuple[str, ...] = ALL, *, pools_show: bool = False) -> CmkError:
+def refused(observed: Surveyed, allowed: tuple[str, ...] = ALL) -> CmkError:
     with pytest.raises(CmkError) as failed:
-        require_recoverable("mybatch", observed, allowed, pools_show=pools_show)
+        require_recoverable("mybatch", observed, allowed)
     return failed.value
 
 
@@ -55,8 +63,8 @@ def refused(observed: dict[str, Any], allowed: tuple[str, ...] = ALL, *, pools_s
         pytest.param(survey(vault=CLOSED, bundle=BLOCKED, versions=None), ("network",), id="blocked by the firewall"),
     ],
 )
-def test_an_account_that_the_allowed_repairs_recover(observed: dict[str, Any], allowed: tuple[str, ...]) -> None:
-    require_recoverable("mybatch", observed, allowed, pools_show=False)
+def test_an_account_that_the_allowed_repairs_recover(observed: Surveyed, allowed: tuple[str, ...]) -> None:
+    require_recoverable("mybatch", observed, allowed)
 
     for missing in allowed:
         failure = refused(observed, tuple(one for one in ALL if one != missing))
@@ -72,8 +80,8 @@ def test_an_account_that_the_allowed_repairs_recover(observed: dict[str, Any], a
         pytest.param(unusable(), False, id="version disabled"),
     ],
 )
-def test_a_cause_that_hides_other_causes_has_a_warning(observed: dict[str, Any], warned: bool) -> None:
-    warnings = require_recoverable("mybatch", observed, ALL, pools_show=False)
+def test_a_cause_that_hides_other_causes_has_a_warning(observed: Surveyed, warned: bool) -> None:
+    warnings = require_recoverable("mybatch", observed, ALL)
 
     assert ["more repairs may" in warning for warning in warnings] == [True] * warned
 
@@ -86,7 +94,7 @@ def test_a_cause_that_hides_other_causes_has_a_warning(observed: dict[str, Any],
         pytest.param(survey(bundle=None, versions=[]), id="key purged"),
     ],
 )
-def test_an_account_that_nothing_recovers(observed: dict[str, Any]) -> None:
+def test_an_account_that_nothing_recovers(observed: Surveyed) -> None:
     failure = refused(observed)
 
     assert failure.code == "not_recoverable"
@@ -124,17 +132,17 @@ def test_a_blocked_caller_cannot_repair_the_key() -> None:
     assert refused(observed).code == "network_denied"
 
 
-@pytest.mark.parametrize(("pools_show", "is_confirmed"), [(True, True), (False, False)])
+@pytest.mark.parametrize("was_refused", [True, False])
 def test_a_blocked_caller_may_wait_for_a_repair_of_others_that_the_pools_confirm(
-    pools_show: bool, is_confirmed: bool
+    was_refused: bool,
 ) -> None:
     recent = {**vault(policy()), "systemData": {"lastModifiedAt": "2026-05-28T20:26:00Z"}}
-    observed = survey(vault=recent, bundle=BLOCKED, versions=None)
+    observed = survey(was_refused=was_refused, vault=recent, bundle=BLOCKED, versions=None)
 
-    if is_confirmed:
-        assert require_recoverable("mybatch", observed, ALL, pools_show=True) == ()
+    if was_refused:
+        assert require_recoverable("mybatch", observed, ALL) == ()
     else:
-        assert refused(observed, pools_show=False).code == "network_denied"
+        assert refused(observed).code == "network_denied"
 
 
 @pytest.mark.parametrize(
@@ -148,13 +156,13 @@ def test_an_unavailable_account_without_a_cause(changed_at: str, is_refused: boo
         failure = refused(observed)
         assert (failure.code, "no cause was found" in failure.msg) == ("account_unavailable", True)
     else:
-        assert require_recoverable("mybatch", observed, ALL, pools_show=False) == ()
+        assert require_recoverable("mybatch", observed, ALL) == ()
 
 
 def test_an_account_that_may_be_unavailable_is_repaired() -> None:
     doubtful = NotShown(["The version is disabled."])
 
-    require_recoverable("mybatch", unusable(doubtful), ALL, pools_show=False)
+    require_recoverable("mybatch", unusable(doubtful), ALL)
     assert "may not be available" in refused(unusable(doubtful), ()).msg
 
 
@@ -165,17 +173,17 @@ def test_availability_that_the_caller_may_not_read() -> None:
 
 
 def test_an_available_account_is_not_repaired() -> None:
-    assert require_recoverable("mybatch", survey(None), ALL, pools_show=False) == ()
-    (warning,) = require_recoverable("mybatch", survey(None, vault=vault()), (), pools_show=False)
+    assert require_recoverable("mybatch", survey(None), ALL) == ()
+    (warning,) = require_recoverable("mybatch", survey(None, vault=vault()), ())
 
     assert all(part in warning for part in ("access_missing", "so nothing is repaired"))
 
 
 @pytest.mark.parametrize("reason", [None, LOST])
 def test_an_account_on_a_microsoft_managed_key(reason: CmkError | None) -> None:
-    observed = {"account": account(), "unavailable_reason": reason, "diagnosis": None}
+    observed: Surveyed = {"account": account(), "unavailable_reason": reason, "diagnosis": None, "was_refused": False}
 
     if reason is None:
-        assert require_recoverable("mybatch", observed, ALL, pools_show=False) == ()
+        assert require_recoverable("mybatch", observed, ALL) == ()
     else:
         assert refused(observed).code == "account_unavailable"

@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azure_table import Several, Table, task_of
+from azure_table import Several, Table, executor_of, task_of
 from documents import SUBSCRIPTION, VAULT_ID, policy, vault
-from plain_service import Plain
 from sources import ROOT
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Needed, Outcome, Request
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Needed, Plan, step
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.access import allows
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.client import CallerRights
 
 READ = "Microsoft.Batch/batchAccounts/read"
 
@@ -68,7 +67,7 @@ def test_a_data_action() -> None:
     assert not allows([permission("*", but=("*/wrap/action",), data=True)], wrap, data=True)
 
 
-# Before a plan's first step
+# Before the first request
 
 IN_SUBSCRIPTION = f"/subscriptions/{SUBSCRIPTION}"
 GROUP = f"{IN_SUBSCRIPTION}/resourceGroups/rg"
@@ -97,13 +96,12 @@ def azure(found: Any = None, **allowed: Any) -> Table:
     return table
 
 
-def rights_of(table: Table, folder: Path | None = None, *, predicts: bool = False) -> CallerRights:
-    task = task_of(table, folder, predicts=predicts)
-    return CallerRights(task.session, task.driver)
+def rights_of(table: Table, folder: Path | None = None, *, predicts: bool = False) -> Executor:
+    return executor_of(task_of(table, folder, predicts=predicts))
 
 
 def require(*needed: Needed, found: Any = None, predicts: bool = False, **allowed: Any) -> tuple[str, ...]:
-    return rights_of(azure(found, **allowed), predicts=predicts).require(needed)
+    return rights_of(azure(found, **allowed), predicts=predicts).require_rights(needed)
 
 
 def lacks(action: str, *needed: Needed, **options: Any) -> None:
@@ -192,24 +190,23 @@ def test_each_write_requires_its_action(needed: Sequence[Needed], action: str) -
     needs(action, *needed, found=vault(rbac=True))
 
 
-def functions_with_steps() -> Iterator[tuple[str, ast.FunctionDef]]:
+def requests_in_code() -> Iterator[tuple[str, ast.Call]]:
     for path in sorted((ROOT / "plugins/module_utils/_resources").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef) and "step" in map(called, ast.walk(node)):
-                yield path.name, node
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Request":
+                yield f"{path.parent.name}/{path.name}, line {node.lineno}", node
 
 
-def called(node: ast.AST) -> str:
-    """The name of the function or method that the node calls."""
-    of = node.func if isinstance(node, ast.Call) else None
-    return of.id if isinstance(of, ast.Name) else of.attr if isinstance(of, ast.Attribute) else ""
+def test_each_request_that_is_sent_names_its_rights() -> None:
+    method, needed = map(list(Request.__dataclass_fields__).index, ("method", "rights"))
+    sent = [
+        (where, len(call.args) > needed or "rights" in [one.arg for one in call.keywords])
+        for where, call in requests_in_code()
+        if not (isinstance(call.args[method], ast.Constant) and call.args[method].value == "")
+    ]
 
-
-def test_each_step_names_its_rights() -> None:
-    found = [(file, one) for file, one in functions_with_steps() if not one.name.startswith("test")]
-
-    assert len(found) > 10
-    assert [f"{file}: {one.name}" for file, one in found if "needing" not in map(called, ast.walk(one))] == []
+    assert len(sent) > 10
+    assert [where for where, has_rights in sent if not has_rights] == []
 
 
 def test_assigning_an_identity_requires_its_right() -> None:
@@ -244,22 +241,30 @@ def test_rights_that_were_granted_meanwhile_are_found() -> None:
     """Another task of the run may have read the permissions before."""
     table = azure(group=Several([], [permission(WRITE, POOLS)]))
 
-    assert rights_of(table).require(SET) == ()
+    assert rights_of(table).require_rights(SET) == ()
     with pytest.raises(Denied):
-        rights_of(azure(group=[])).require(SET)
+        rights_of(azure(group=[])).require_rights(SET)
+
+
+def test_an_access_policy_that_was_added_meanwhile_is_found(tmp_path: Path) -> None:
+    table = azure()
+    table[refs.vault(VAULT_ID)] = Several(vault(), vault(policy("a-group", keys=["create"])))
+    task_of(table, tmp_path).driver.get(refs.vault(VAULT_ID))
+
+    assert rights_of(table, tmp_path).require_rights([MAKE_KEY]) == ()
 
 
 def test_a_vault_that_is_no_longer_hidden_is_found() -> None:
     table = azure(group=[permission(WRITE, POOLS)], vault_group=[permission("*/read")])
     table[refs.vaults_of(SUBSCRIPTION)] = Several(Denied("no"), [vault(rbac=True)])
 
-    assert rights_of(table).require(SEES) == ()
+    assert rights_of(table).require_rights(SEES) == ()
 
 
 def test_tasks_share_the_permissions_at_a_resource_group(tmp_path: Path) -> None:
     table = azure(group=[permission(WRITE, POOLS)])
     for name in ("mybatch", "another"):
-        rights_of(table, tmp_path).require([*rights.to_set_encryption("rg", name)])
+        rights_of(table, tmp_path).require_rights([*rights.to_set_encryption("rg", name)])
 
     assert table.asked == [f"{GROUP}/providers/Microsoft.Authorization/permissions".lower()]
 
@@ -268,14 +273,14 @@ def test_a_vault_is_looked_for_in_its_resource_group_and_once() -> None:
     table = azure(vault_scope=[permission("*/read"), permission("*", data=True)])
     table[refs.vault(VAULT_ID)] = vault(rbac=True)
 
-    rights_of(table).require([rights.to_see_access("myvault", "rg-keys"), MAKE_KEY])
+    rights_of(table).require_rights([rights.to_see_access("myvault", "rg-keys"), MAKE_KEY])
 
     assert table.reads_of(refs.vault(VAULT_ID)) == 1
     assert table.reads_of(refs.vaults_of(SUBSCRIPTION)) == 0
 
 
 def test_missing_rights_are_listed_without_an_error() -> None:
-    found = rights_of(azure(vault(rbac=True), group=[permission(WRITE)])).missing([*SET, MAKE_KEY])
+    found = rights_of(azure(vault(rbac=True), group=[permission(WRITE)])).lacking_rights([*SET, MAKE_KEY])
 
     assert found == (f"The caller lacks {POOLS} at {ACCOUNT}.", f"The caller lacks {CREATE} at {VAULT_ID}.")
 
@@ -291,35 +296,24 @@ def test_all_missing_rights_are_in_the_error() -> None:
     ]
 
 
-# Before the first write
+@pytest.mark.parametrize("of_next", [False, True], ids=["of the request", "of the next task"])
+def test_rights_are_checked_before_the_first_write(of_next: bool) -> None:
+    """The caller may not create keys."""
+    needed = (MAKE_KEY,)
+    request = Request("create", "create a key", "POST", f"{VAULT_ID}/keys/one/create", {}, () if of_next else needed)
 
+    def ensure(table: Table, *, predicts: bool = False) -> Outcome:
+        def decide(_docs: Docs) -> Change:
+            return Change({}, {}, () if table.written else (request,))
 
-class Service(Plain):
-    def __init__(self) -> None:
-        self.written: list[str] = []
+        return executor_of(task_of(table, predicts=predicts)).ensure(decide, later=needed if of_next else ())
 
-    def read(self, _goal: Any) -> Any:
-        return len(self.written)
-
-    def write(self) -> None:
-        self.written.append("write")
-
-
-class Planner:
-    def plan(self, goal: Any, observed: Any) -> Plan[Any]:
-        return Plan(goal, {}, {}, () if observed else (step(Service.write).needing(MAKE_KEY),))
-
-
-def test_rights_are_checked_before_the_first_write() -> None:
-    service = Service()
-
-    def refuse(needed: Sequence[Needed]) -> tuple[str, ...]:
-        assert (list(needed), service.written) == ([MAKE_KEY], [])
-        raise Denied("no")
-
+    table = azure(vault(rbac=True))
     with pytest.raises(Denied):
-        converge(None, service, Planner(), rights=refuse)
-    assert service.written == []
-    done = converge(None, service, Planner(), rights=lambda _needed: ("it lacks",))
-    assert (done.changed, done.warnings) == (True, ("it lacks",))
-    assert not converge(None, service, Planner(), rights=refuse).changed
+        ensure(table)
+    assert table.written == []
+    done = ensure(table, predicts=True)
+    assert (done.changed, len(table.written)) == (True, 1)
+    assert [CREATE in warning for warning in done.warnings] == [True]
+    # Without a request, no right is needed.
+    assert not ensure(table).changed

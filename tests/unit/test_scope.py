@@ -9,7 +9,6 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from test_once import CONNECTION
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import no_response, service_error
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
@@ -24,6 +23,12 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 
+CONNECTION = {
+    **dict.fromkeys(("subscription_id", "tenant", "client_id", "secret", "x509_certificate_path", "profile")),
+    "auth_source": "env",
+    "cloud_environment": "AzureCloud",
+    "wait_timeout": 1,
+}
 GROUP = "/subscriptions/s/resourceGroups/rg"
 ACCOUNT = f"{GROUP}/providers/Microsoft.Batch/batchAccounts/mybatch"
 VAULT = f"{GROUP}/providers/Microsoft.KeyVault/vaults/myvault"

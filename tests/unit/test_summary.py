@@ -9,18 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import KEY, NEW, OLD, PRINCIPAL, account, key, observed_key, system_assigned, user_assigned, vault
+from documents import KEY, NEW, NOW, OLD, PRINCIPAL, account, key, listed, system_assigned, user_assigned, vault
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import version
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import and_text, used_by_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import access as access_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import account as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import vault as vault_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import plan as vault_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import decide as vault_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.goal import Goal as VaultGoal
 
 V1, V2 = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
@@ -142,12 +142,12 @@ SAFE = f"the key vault myvault in {VAULT['location']} with soft delete and purge
 def test_vault(recover: bool, before: dict[str, Any], after: dict[str, Any], expected: str) -> None:
     goal = VaultGoal("rg", "myvault", None, None, "standard", 90, recover, False, True, False)
 
-    assert vault_plan.summary(goal, before, after) == expected
+    assert vault_decide.summary(goal, before, after) == expected
 
 
 NO_KEY = {"exists": False, "soft_deleted": False}
 DELETED_KEY = {"exists": False, "soft_deleted": True}
-KEY_1, KEY_2 = key_document.describe(observed_key(key(OLD))), key_document.describe(observed_key(key(NEW)))
+KEY_1, KEY_2 = (key_document.describe(one, [listed(one)], None, NOW) for one in (key(OLD), key(NEW)))
 UNKNOWN = {**KEY_1, "version": None}
 
 

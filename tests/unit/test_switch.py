@@ -2,67 +2,209 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""An account that is switched to a key while another task or user switches it to another key."""
+"""An account is moved to a key, the move is confirmed, and a move that failed is rolled back."""
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
-from documents import KEY, NEW, OLD, account, evidence, system_assigned
-from plain_service import Plain
+from azure_table import executor_of, task_of
+from clocks import Clock, clock_of_all
+from documents import DAY, KEY, MIDDLE, NOW, OTHER, policy
+from encryption_table import (
+    ACCOUNT,
+    ELSEWHERE,
+    PATCH,
+    PINNED_MIDDLE,
+    PINNED_NEW,
+    PINNED_OLD,
+    POOLS,
+    Azure,
+)
+from goals import encryption_goal
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import MAX_READ_DELAY, Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Rejected, Unavailable
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import plan as encryption_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.decide import decide, glance
 
-BEFORE, WANTED, THEIRS = f"{KEY}/{OLD}", f"{KEY}/{NEW}", "https://vault2.vault.azure.net/keys/batch"
-
-
-class Batch(Plain):
-    """An account that uses a key. With `moved_to`, another task moves the account after the first write, which
-    fails."""
-
-    def __init__(self, on: str | None, *, moved_to: tuple[str | None, ...] = (), unavailable_on: str = "") -> None:
-        self.on = on
-        self.writes: list[str | None] = []
-        self._moved_to = moved_to
-        self._unavailable_on = unavailable_on
-
-    def read(self, goal: Any) -> dict[str, Any]:
-        unavailable = Rejected("No key.", azure={"code": "KeyVaultKeyNotAccessible"})
-        return {
-            "account": account(key=self.on, identity=system_assigned()),
-            "unavailable_reason": unavailable if self.on == self._unavailable_on else None,
-            "evidence": evidence(),
-        }
-
-    def set_encryption(self, group: str, name: str, body: dict[str, Any], **_more: Any) -> None:
-        wanted = body["properties"]["encryption"].get("keyVaultProperties", {}).get("keyIdentifier")
-        self.writes.append(wanted)
-        self.on = wanted
-        if self._moved_to:
-            (self.on,), self._moved_to = self._moved_to, ()
-            raise Unavailable("There is no response.")
+THEIRS = ELSEWHERE
+WAIT_SECONDS = 60
+FAILING = Unavailable("Batch fails.", azure={"status": 500, "code": "InternalServerError", "message": "Batch fails."})
+NO_RESPONSE = Unavailable("There is no response.")
 
 
-def switch(batch: Batch) -> CmkError:
-    goal = encryption_goal.Goal("rg-batch", "mybatch", parse_key_identifier(WANTED, "key_identifier"), None)
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return clock_of_all(monkeypatch)
+
+
+def switch(azure: Azure, to: str | None = PINNED_NEW, *, folder: Path | None = None, **options: Any) -> Outcome:
+    """A task moves the account to a key."""
+    task = task_of(azure, folder, wait_timeout=WAIT_SECONDS)
+    given = {"goal": encryption_goal(to, **{"previous_key": "any", **options}), "facts": Facts(task.session)}
+    return executor_of(task).ensure(partial(decide, **given), glance=partial(glance, **given))
+
+
+def failed_switch(azure: Azure, to: str | None = PINNED_NEW, **options: Any) -> CmkError:
     with pytest.raises(CmkError) as failed:
-        converge(goal, batch, encryption_plan)
+        switch(azure, to, **options)
     return failed.value
+
+
+@pytest.mark.parametrize("previous", [None, PINNED_OLD, KEY])
+def test_switch_is_made_and_confirmed(previous: str | None) -> None:
+    azure = Azure(previous)
+
+    outcome = switch(azure, version_mode="pin")
+
+    assert azure.written_keys == [PINNED_NEW]
+    assert outcome.changed
+    assert outcome.after["key_identifier"] == PINNED_NEW
+    assert outcome.report["previous_key_identifier"] == previous
+    assert not switch(azure).changed
+    assert azure.written_keys == [PINNED_NEW]
+
+
+def test_a_switch_that_azure_accepts_and_does_not_show_is_a_failure(clock: Clock) -> None:
+    """The PATCH of a client without the encryption in it would be accepted too."""
+    azure, began = Azure(PINNED_OLD), clock.now
+    azure.on_write = lambda _key: None
+
+    failure = failed_switch(azure)
+
+    assert failure.code == "not_confirmed"
+    # The previous setting is written, because the reads may be older than the change.
+    assert azure.written_keys == [PINNED_NEW, PINNED_OLD]
+    assert clock.now - began > MAX_READ_DELAY
+
+
+@pytest.mark.parametrize("previous", [None, PINNED_OLD, KEY])
+def test_a_switch_of_an_account_that_becomes_unavailable_is_rolled_back(previous: str | None, clock: Clock) -> None:
+    azure, began = Azure(previous, unavailable_on=PINNED_NEW), clock.now
+
+    failure = failed_switch(azure, version_mode="pin")
+
+    assert azure.written_keys == [PINNED_NEW, previous]
+    assert azure.used == previous
+    assert failure.code == "account_unavailable"
+    assert failure.facts["restored"] is True
+    assert failure.facts["current_state"]["key_identifier"] == previous
+    # A read has shown the undone change, so the rollback is believed at once.
+    assert clock.now - began == pytest.approx(WAIT_SECONDS, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("previous", "ends"),
+    [
+        pytest.param(None, None, id="from Microsoft's"),
+        pytest.param(ELSEWHERE, ELSEWHERE, id="from a key that is still there"),
+        pytest.param(PINNED_OLD, None, id="from a key that is gone too"),
+    ],
+)
+def test_access_that_was_revoked_meanwhile(previous: str | None, ends: str | None) -> None:
+    """Batch still accepts the key. The account is moved to its previous key or, if that key may not be used either,
+    to a Microsoft-managed key."""
+    azure = Azure(previous)
+
+    def revoke(used: str | None) -> None:
+        azure.grant(policy(OTHER))
+        azure.move(used)
+
+    azure.on_write = revoke
+    # Preflight has read the same document as the confirmation, unless the account used the key before.
+    group = None if previous == PINNED_OLD else "rg-keys"
+    failure = failed_switch(azure, version_mode="pin", vault_resource_group=group)
+
+    assert azure.written_keys == [PINNED_NEW, ends]
+    assert failure.code == "preflight_failed"
+    assert failure.facts["failed_checks"] == ["access_granted"]
+    assert failure.facts["restored"] is (ends == previous)
+    assert failure.facts["current_state"]["key_identifier"] == ends
+    assert f"uses {ends or 'a Microsoft-managed key'} now" in str(failure)
+
+
+def test_a_rollback_after_which_the_account_is_not_available_is_a_failure() -> None:
+    """The account has lost its previous key too."""
+    azure = Azure(PINNED_OLD)
+
+    def lose(used: str | None) -> None:
+        azure.unavailable_on = used
+        azure.move(used)
+
+    azure.on_write = lose
+    failure = failed_switch(azure)
+
+    assert azure.written_keys == [PINNED_NEW, PINNED_OLD]
+    assert failure.facts["restored"] is False
+    assert failure.facts["restore_failure"]["code"] == "account_unavailable"
+    assert failure.facts["current_state"]["key_identifier"] == PINNED_OLD
+
+
+def test_refused_switch_leaves_the_account_where_it_was() -> None:
+    azure = Azure(PINNED_OLD, {PATCH: Rejected("Azure reports: no.", azure={"code": "InvalidRequestBody"})})
+
+    failure = failed_switch(azure)
+
+    assert azure.written_keys == [PINNED_NEW]
+    assert failure.facts["applied"] == []
+    assert failure.facts["restored"] is True
+    assert failure.facts["current_state"]["key_identifier"] == PINNED_OLD
+
+
+def test_a_decision_preflights_and_writes_nothing() -> None:
+    azure = Azure(None)
+    task = task_of(azure)
+    question = partial(decide, goal=encryption_goal(KEY), facts=Facts(task.session))
+
+    change = executor_of(task).decided(question)
+
+    assert azure.written == []
+    assert change.requests
+    assert change.report["preflight"]
+
+
+def test_a_lost_previous_version_is_a_warning_after_the_change() -> None:
+    """Batch may still need the version that the account has left."""
+    azure = Azure(PINNED_MIDDLE)
+
+    def disable(used: str | None) -> None:
+        azure.change(MIDDLE, enabled=False)
+        azure.move(used)
+
+    azure.on_write = disable
+    outcome = switch(azure)
+
+    assert (outcome.changed, outcome.after["available"]) == (True, None)
+    assert MIDDLE in outcome.warnings[0]
+
+
+# Another task or user moves the account
+
+
+def others_move_after_a_lost_response(to: str | None, **options: Any) -> Azure:
+    """The first write takes effect, and its response is lost. Then another task moves the account to a key."""
+    azure = Azure(PINNED_OLD, {PATCH: NO_RESPONSE}, **options)
+
+    def move(_used: str | None) -> None:
+        azure.move(to)
+        azure.on_write = azure.move
+        azure[PATCH] = None
+
+    azure.on_write = move
+    return azure
 
 
 @pytest.mark.parametrize("moved_to", [THEIRS, None, KEY], ids=["another key", "Microsoft-managed", "follows"])
 def test_a_rollback_leaves_the_account_where_somebody_else_has_moved_it(moved_to: str | None) -> None:
-    batch = Batch(BEFORE, moved_to=(moved_to,))
+    azure = others_move_after_a_lost_response(moved_to)
 
-    failure = switch(batch)
+    failure = failed_switch(azure)
 
-    assert (batch.on, batch.writes) == (moved_to, [WANTED])
+    assert (azure.used, azure.written_keys) == (moved_to, [PINNED_NEW])
     assert failure.facts["restored"] is False
     assert failure.facts["current_state"]["key_identifier"] == moved_to
 
@@ -70,25 +212,101 @@ def test_a_rollback_leaves_the_account_where_somebody_else_has_moved_it(moved_to
 @pytest.mark.parametrize("available", [True, False])
 def test_an_account_stays_on_the_key_of_a_failed_switch_if_it_is_available(available: bool) -> None:
     """The switch took effect although its response was lost. Another run may have made the same switch."""
-    batch = Batch(BEFORE, moved_to=(WANTED,), unavailable_on="" if available else WANTED)
+    azure = others_move_after_a_lost_response(PINNED_NEW, unavailable_on="" if available else PINNED_NEW)
 
-    failure = switch(batch)
+    failure = failed_switch(azure)
 
-    assert (batch.on, batch.writes) == ((WANTED, [WANTED]) if available else (BEFORE, [WANTED, BEFORE]))
+    expected = (PINNED_NEW, [PINNED_NEW]) if available else (PINNED_OLD, [PINNED_NEW, PINNED_OLD])
+    assert (azure.used, azure.written_keys) == expected
     assert failure.code == "service_unavailable"
     assert failure.facts["restored"] is not available
-    assert failure.facts["current_state"]["key_identifier"] == batch.on
+    assert failure.facts["current_state"]["key_identifier"] == azure.used
     assert ("stays" in failure.msg) is available
 
 
+def test_a_switch_begins_again_if_another_task_has_moved_the_account_since_it_was_read() -> None:
+    """Batch refuses the first try, and then the account has moved."""
+    azure = Azure(PINNED_OLD)
+    refusal = Rejected("No access.", azure={"code": "KeyVaultAccessDenied", "message": "No access."})
+    azure[PATCH] = refusal
+    reads = azure.read
+
+    def read(where: str, otherwise: Any) -> Any:
+        if azure.written and azure[PATCH] is refusal:
+            azure.move(PINNED_MIDDLE)
+            azure[PATCH] = None
+        return reads(where, otherwise)
+
+    azure.read = read  # type: ignore[method-assign]
+    outcome = switch(azure)
+
+    assert azure.written_keys == [PINNED_NEW, PINNED_NEW]
+    assert outcome.report["previous_key_identifier"] == PINNED_MIDDLE
+
+
+# Accounts that are not available
+
+
 def test_an_unavailable_account_is_waited_for_only_with_the_option() -> None:
-    batch = Batch(WANTED, unavailable_on=WANTED)
+    azure = Azure(PINNED_NEW, unavailable_on=PINNED_NEW)
+    azure.grant()
 
-    assert switch(batch).code == "account_unavailable"
-    assert batch.writes == []
+    assert failed_switch(azure).code == "account_unavailable"
+    assert azure.written == []
 
 
-def test_an_account_on_a_microsoft_managed_key_is_described() -> None:
-    surveyed = encryption_survey.survey({"account": account(), "unavailable_reason": None, "diagnosis": None})
+@pytest.mark.parametrize("is_repaired", [True, False])
+def test_an_account_whose_key_was_repaired_is_waited_for(clock: Clock, is_repaired: bool) -> None:
+    azure, began = Azure(PINNED_NEW, unavailable_on=PINNED_NEW), clock.now
+    reads = azure.read
 
-    assert (surveyed["vault_name"], surveyed["key_name"], surveyed["key_identifier"]) == (None, None, None)
+    def read(where: str, otherwise: Any) -> Any:
+        # Batch may respond with server errors as long as it cannot use the key.
+        if clock.now > began + 10:
+            azure[POOLS] = FAILING
+        if is_repaired and clock.now > began + 20:
+            azure[POOLS] = []
+        return reads(where, otherwise)
+
+    azure.read = read  # type: ignore[method-assign]
+    if not is_repaired:
+        assert failed_switch(azure, wait_until_available=True).code == "account_unavailable"
+        assert clock.now - began == pytest.approx(WAIT_SECONDS, abs=1)
+        return
+    outcome = switch(azure, wait_until_available=True)
+    assert (outcome.changed, outcome.before["available"], outcome.after["available"]) == (True, False, True)
+    assert azure.written == []
+
+
+def test_nothing_is_read_of_an_account_that_a_list_shows_on_its_key() -> None:
+    """The glance needs the key, its vault and its access, and neither the account's pools nor its permissions."""
+    azure = Azure(PINNED_NEW)
+
+    assert not switch(azure).changed
+    assert azure.reads_of(ACCOUNT) == 1
+    assert azure.reads_of(POOLS) == 0
+
+
+def test_the_pools_of_an_account_are_listed_if_its_last_operation_has_failed() -> None:
+    azure = Azure(PINNED_NEW)
+    azure[ACCOUNT]["properties"]["provisioningState"] = "Failed"
+
+    assert not switch(azure).changed
+    assert azure.reads_of(POOLS) == 1
+
+
+def test_a_version_that_expires_soon_is_left_although_versions_are_kept() -> None:
+    azure = Azure(PINNED_MIDDLE)
+    azure.change(MIDDLE, exp=NOW + DAY)
+
+    assert switch(azure, version_mode="keep").after["key_identifier"] == PINNED_NEW
+
+
+def test_a_key_is_set_again_if_the_run_has_set_another_key_since(tmp_path: Path) -> None:
+    """The read that shows the wanted key may be older than that write."""
+    azure = Azure(PINNED_OLD)
+    switch(azure, folder=tmp_path)
+    azure.move(PINNED_OLD)
+
+    assert switch(azure, PINNED_OLD, folder=tmp_path).changed
+    assert azure.written_keys == [PINNED_NEW, PINNED_OLD]

@@ -6,47 +6,51 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
-from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, account_id, disk, key, observed_key, three_versions
+from azure_table import executor_of, task_of
+from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, account_id, key, listed
 from goals import unused_goal
-from plain_service import Plain
+from key_table import ACCOUNTS, IDENTIFIER, VERSIONS, KeyTable, confirmed, decided, pool, sent, three_versions, update
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, InvalidOption, Refused
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.reconcile import converge
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import DISABLED_TAG, kept_summary
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.removal import removal
 
-UNLISTED = ("/subscriptions/hidden",)
+HIDDEN = {"hidden": ["hidden"]}
 
 
-def retire(observed: dict[str, Any], unused_for: str = "P7D", **options: Any) -> Plan:
-    return key_plan.plan(unused_goal(unused_for=unused_for, **options), observed)
+def retire(table: KeyTable, unused_for: str = "P7D", **options: Any) -> Change:
+    return decided(table, unused_goal(unused_for=unused_for, **options))
 
 
 def pinned(version: str | None = NEW, name: str = "mybatch") -> dict[str, Any]:
     return account(name, key=f"{KEY}/{version}" if version else KEY)
 
 
-def updated(version: str, ago: int) -> dict[str, Any]:
+def updated(version: str, ago: int) -> KeyTable:
     """Three versions. An account that has left the key has updated this version some seconds ago."""
-    observed = three_versions()
-    for one in observed["versions"]:
+    table = three_versions()
+    for one in table[VERSIONS]:
         if one["kid"].endswith(version):
             one["attributes"]["updated"] = NOW - ago
-    return observed
+    return table
 
 
-def staged(valid_from: int) -> dict[str, Any]:
+def staged(valid_from: int) -> KeyTable:
     """Three versions. The newest was created ten days ago, and is valid from this time on."""
     older = [key(OLD, created=NOW - 90 * DAY), key(MIDDLE, created=NOW - 60 * DAY)]
-    return observed_key(*older, key(NEW, nbf=valid_from))
+    return KeyTable(*older, key(NEW, nbf=valid_from))
 
 
 @pytest.mark.parametrize(
-    ("observed", "unused_for", "disabled", "kept"),
+    ("table", "unused_for", "disabled", "kept"),
     [
         pytest.param(three_versions(), "P7D", [MIDDLE, OLD], [], id="no account"),
         pytest.param(three_versions(pinned()), "P7D", [MIDDLE, OLD], [], id="pinned to the newest"),
@@ -70,42 +74,49 @@ def staged(valid_from: int) -> dict[str, Any]:
         pytest.param(staged(NOW - DAY), "P7D", [OLD], [MIDDLE], id="newest valid since a day"),
         pytest.param(staged(NOW - 7 * DAY), "P7D", [MIDDLE, OLD], [], id="newest valid since the margin"),
         pytest.param(
-            three_versions(account("gone", key=f"{KEY}2"), left=("gone",), gone=None),
+            three_versions(account("gone", key=f"{KEY}2"), left=["gone"], gone=None),
             "P7D",
-            [],
             [MIDDLE, OLD],
-            id="an account that may have left the key at an unknown time",
+            [],
+            id="an account on another key",
         ),
         pytest.param(updated(OLD, 6 * DAY), "P7D", [MIDDLE], [OLD], id="updated inside the margin"),
         pytest.param(updated(OLD, 7 * DAY), "P7D", [MIDDLE, OLD], [], id="updated before the margin"),
         pytest.param(updated(OLD, 0), "P0D", [MIDDLE, OLD], [], id="just updated, no margin"),
+        pytest.param(three_versions(pools=[pool(f"{KEY}/{OLD}")]), "P7D", [MIDDLE], [OLD], id="pool on a version"),
         pytest.param(
-            three_versions(disks=(disk("pool", f"{KEY}/{OLD}"),)), "P7D", [MIDDLE], [OLD], id="pool on a version"
-        ),
-        pytest.param(
-            three_versions(disks=(disk("pool", f"{KEY}/{NEW}", changed_at=NOW - DAY),)),
+            three_versions(pools=[pool(f"{KEY}/{NEW}", changed_at="2026-05-27T20:26:40Z")]),
             "P7D",
             [],
             [MIDDLE, OLD],
-            id="pool that was changed",
+            id="pool that was changed a day ago",
         ),
-        pytest.param(three_versions(disks=(disk("lost", None),)), "P0D", [], [MIDDLE, OLD], id="unknown pools"),
-        pytest.param(observed_key(key()), "P0D", [], [], id="the only version"),
-        pytest.param(observed_key(), "P7D", [], [], id="no key"),
+        pytest.param(three_versions(account("lost"), lost=["lost"]), "P0D", [], [MIDDLE, OLD], id="unknown pools"),
+        pytest.param(
+            KeyTable(
+                key(OLD, created=NOW - 90 * DAY), key(MIDDLE, kty="EC", created=NOW - 60 * DAY), key(enabled=False)
+            ),
+            "P7D",
+            [],
+            [],
+            id="newest disabled, and Batch cannot use the version before it",
+        ),
+        pytest.param(KeyTable(key()), "P0D", [], [], id="the only version"),
+        pytest.param(KeyTable(), "P7D", [], [], id="no key"),
     ],
 )
 def test_versions_that_are_disabled_and_kept(
-    observed: dict[str, Any], unused_for: str, disabled: list[str], kept: list[str]
+    table: KeyTable, unused_for: str, disabled: list[str], kept: list[str]
 ) -> None:
-    plan = retire(observed, unused_for)
+    change = retire(table, unused_for)
 
-    assert [step.arguments["version"] for step in plan.steps] == disabled
     body = {"attributes": {"enabled": False}, "tags": {DISABLED_TAG: "2026-05-28T20:26:40Z"}}
-    assert all(step.arguments["body"] == body for step in plan.steps)
-    assert (plan.report["disabled_versions"], plan.report["kept_versions"]) == (disabled, kept)
-    assert bool(plan.report["in_use_by"] or plan.report["kept_until"]) is bool(kept)
+    assert sent(change) == [update(version, **body) for version in disabled]
+    assert (change.report["disabled_versions"], change.report["kept_versions"]) == (disabled, kept)
+    assert bool(change.report["in_use_by"] or change.report["kept_until"]) is bool(kept)
+    assert change.removed == (tuple(disabled) if disabled else None)
     if disabled:
-        assert set(plan.before["enabled_versions"]) - set(plan.after["enabled_versions"]) == set(disabled)
+        assert set(change.before["enabled_versions"]) - set(change.after["enabled_versions"]) == set(disabled)
 
 
 def test_a_version_that_was_replaced_a_day_ago_is_reported_with_the_end_of_the_margin() -> None:
@@ -150,21 +161,19 @@ def test_versions_of_the_same_second() -> None:
     bundles = [key(OLD, created=NOW - 9 * DAY), key(MIDDLE, created=NOW - 9 * DAY)]
 
     for newest, other in (bundles, bundles[::-1]):
-        observed = {**observed_key(*bundles), "key": newest}
-        assert retire(observed).report["disabled_versions"] == [other["key"]["kid"].rpartition("/")[2]]
+        table = KeyTable(*bundles).having(refs.key(IDENTIFIER), newest)
+        assert retire(table).report["disabled_versions"] == [other["key"]["kid"].rpartition("/")[2]]
 
 
 def test_accounts_that_cannot_be_listed() -> None:
-    hidden = three_versions(unlisted=UNLISTED)
-
     with pytest.raises(Refused) as refused:
-        retire(hidden)
+        retire(three_versions(**HIDDEN))
     assert refused.value.code == "users_unknown"
     assert "cmk_unused_versions: keep" in refused.value.facts["remedy"]
 
-    forced = retire(hidden, force=True)
+    forced = retire(three_versions(**HIDDEN), force=True)
     assert forced.report["disabled_versions"] == [MIDDLE, OLD]
-    assert any(UNLISTED[0] in warning for warning in forced.warnings)
+    assert any("/subscriptions/hidden" in warning for warning in forced.warnings)
 
 
 def test_a_version_in_use_stays_enabled_also_with_force() -> None:
@@ -173,7 +182,7 @@ def test_a_version_in_use_stays_enabled_also_with_force() -> None:
 
 def test_versions_that_cannot_be_listed() -> None:
     with pytest.raises(Denied) as denied:
-        retire({**three_versions(), "versions": None})
+        retire(three_versions().having(VERSIONS, Denied("403")))
 
     assert denied.value.code == "permission_denied"
 
@@ -187,44 +196,48 @@ def test_a_shorter_margin_has_a_warning_only_if_it_matters() -> None:
     assert retire(recent, "P7D").warnings == ()
 
 
-class Keys(Plain):
-    """A key. The account `newcomer` begins to use the version OLD after the first version was disabled."""
+class Changing(KeyTable):
+    """A key with three versions. The account `newcomer` begins to use the version OLD after the first write."""
 
-    def __init__(self) -> None:
-        self.disabled: set[str] = set()
-        self.writes: list[tuple[str, bool]] = []
-
-    def read(self, _goal: Any) -> dict[str, Any]:
-        newcomers = [pinned(OLD, "newcomer")] if self.writes else []
-        return three_versions(pinned(), *newcomers, disabled=tuple(self.disabled))
-
-    def update(self, version: str, body: dict[str, Any], **_key: str) -> None:
-        enabled = body["attributes"]["enabled"]
-        self.writes.append((version, enabled))
-        self.disabled = self.disabled - {version} if enabled else self.disabled | {version}
+    def write(self, method: str, ref: str, body: Any) -> Any:
+        super().write(method, ref, body)
+        bundle = self[ref]
+        bundle["attributes"]["enabled"] = body["attributes"]["enabled"]
+        self[VERSIONS] = [listed(self[one["kid"]]) for one in self[VERSIONS]]
+        self[ACCOUNTS] = [pinned(OLD, "newcomer")]
+        return bundle
 
 
 def test_versions_are_enabled_again_if_an_account_begins_to_use_one_of_them() -> None:
-    keys: Any = Keys()
+    bundles = [key(one, created=NOW - age * DAY) for one, age in ((OLD, 90), (MIDDLE, 60), (NEW, 30))]
+    table, goal = Changing(*bundles), unused_goal()
+
+    def ensure() -> Outcome:
+        task = task_of(table)
+        facts = Facts(task.session)
+        return executor_of(task).ensure(partial(decide, goal=goal, facts=facts), removal=removal(goal, facts))
 
     with pytest.raises(Refused) as refused:
-        converge(unused_goal(), keys, key_plan)
+        ensure()
 
     assert (refused.value.code, refused.value.facts["accounts"]) == ("in_use", [account_id("newcomer")])
     assert refused.value.facts["restored"] is True
-    assert keys.writes == [(MIDDLE, False), (OLD, False), (MIDDLE, True), (OLD, True)]
-    # The next plan keeps the version of the account.
-    assert converge(unused_goal(), keys, key_plan).report["kept_versions"] == [OLD]
+    assert [(ref.removeprefix(f"{KEY}/"), body["attributes"]["enabled"]) for _method, ref, body in table.written] == [
+        (MIDDLE, False),
+        (OLD, False),
+        (MIDDLE, True),
+        (OLD, True),
+    ]
+    # The next task keeps the version of the account, and the version that the account may have used before.
+    assert ensure().report["kept_versions"] == [MIDDLE, OLD]
 
 
-def test_a_second_plan_disables_nothing() -> None:
-    first = retire(three_versions())
-    after = three_versions(disabled=(OLD, MIDDLE))
+def test_a_second_task_disables_nothing() -> None:
+    first, after = retire(three_versions()), three_versions(disabled=(OLD, MIDDLE))
 
-    assert not retire(after).changed
-    # The second check.
-    assert not key_plan.plan(first.goal, after).changed
-    assert key_plan.plan(first.goal, after).before == first.after
+    assert not retire(after).requests
+    assert not confirmed(after, first).requests
+    assert confirmed(after, first).before == first.after
 
 
 @pytest.mark.parametrize(
@@ -235,23 +248,18 @@ def test_a_second_plan_disables_nothing() -> None:
         pytest.param(
             three_versions(pinned(), disabled=(OLD, MIDDLE), mybatch=None), ["mybatch"], id="moved at an unknown time"
         ),
-        pytest.param(
-            three_versions(account("gone", key=f"{KEY}2"), disabled=(OLD, MIDDLE), left=("gone",), gone=DAY),
-            ["gone"],
-            id="has left the key meanwhile",
-        ),
         pytest.param(three_versions(pinned(None), disabled=(OLD, MIDDLE)), [], id="follows"),
     ],
 )
-def test_the_second_check_asks_the_same_question(after: dict[str, Any], users: list[str]) -> None:
+def test_the_confirmation_asks_the_same_question(after: KeyTable, users: list[str]) -> None:
     """Also about accounts that may have used a version inside the margin."""
     first = retire(three_versions(pinned()))
 
     if not users:
-        assert not key_plan.plan(first.goal, after).changed
+        assert not confirmed(after, first).requests
         return
     with pytest.raises(Refused) as refused:
-        key_plan.plan(first.goal, after)
+        confirmed(after, first)
     assert refused.value.code == "in_use"
     assert refused.value.facts["accounts"] == [account_id(name) for name in users]
 

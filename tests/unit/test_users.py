@@ -2,21 +2,24 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The users of keys: the Batch accounts that the caller can read, the scopes that may have more, and pools' disks."""
+"""The users of keys: the Batch accounts that the caller can read, as listed and as the run has written them, the scopes
+that may have more accounts, and pools' disks."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
-from azure_table import Several, Table, place, task_of
+from azure_table import Several, Table, Task, place, task_of
 from documents import DAY, KEY, NOW, account
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import Listed, Unlisted
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import Listed, Unlisted, Visible
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Ref
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
@@ -25,15 +28,14 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Rejected,
     Unavailable,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._questions import users
-from ansible_collections.azbatch.cmk.plugins.module_utils._questions.users import Seen
 
 OWN, OTHER = "own", "other"
 READ = "Microsoft.Batch/batchAccounts/read"
 POOLS_READ = "Microsoft.Batch/batchAccounts/pools/read"
 READER = [{"actions": ["*/read"], "notActions": []}]
-NONE = Seen()
 
 
 def of(subscription: str, name: str, group: str = "group1", **properties: Any) -> dict[str, Any]:
@@ -63,15 +65,32 @@ def azure(documents: Mapping[Any, Any] | None = None, *accounts: dict[str, Any],
     return table
 
 
-def everywhere(table: Table, seen: Seen = NONE) -> Listed:
-    return task_of(table).driver.solve(partial(users.everywhere, own=OWN, seen=seen))
+def task_in(table: Table, folder: Path | None = None) -> Task:
+    return task_of(table, folder, subscription=OWN)
 
 
-def of_subscriptions(
-    table: Table, seen: Seen = NONE, subscriptions: Sequence[str] = (), own: str | None = OWN
-) -> Listed:
-    question = partial(users.of_subscriptions, subscriptions=subscriptions, own=own, seen=seen)
-    return task_of(table).driver.solve(question)
+def everywhere(table: Table, known: Collection[str] = ()) -> Listed:
+    return _everywhere(task_in(table), known)
+
+
+def _everywhere(task: Task, known: Collection[str] = ()) -> Listed:
+    return task.driver.solve(partial(users.everywhere, facts=Facts(task.session), known=known))
+
+
+def visible(task: Task, asked_at: float | None = None) -> Visible:
+    facts = Facts(task.session)
+    return task.driver.solve(lambda docs: users.visible(docs.fresh(), facts), asked_at=asked_at)
+
+
+def of_subscriptions(table: Table, subscriptions: Sequence[str] = (), own: str | None = OWN) -> Listed:
+    question = partial(users.of_subscriptions, subscriptions=subscriptions, own=own)
+    return task_in(table).driver.solve(question)
+
+
+def written(task: Task, ref: str, body: Any) -> None:
+    """A write of this task that Azure has accepted."""
+    with task.session.journal.writing("PATCH", ref, body, undoes=False):
+        pass
 
 
 Look = Callable[..., Listed]
@@ -130,13 +149,10 @@ def test_the_permissions_are_read_after_the_lists(question: Look) -> None:
 
 
 def test_permissions_that_were_read_before_the_lists_are_read_again() -> None:
-    table = azure({permissions(OWN): Several(READER, [])})
-    task = task_of(table)
+    task = task_in(azure({refs.SUBSCRIPTIONS: [], permissions(OWN): Several(READER, [])}))
     task.driver.get(permissions(OWN))
 
-    found = task.driver.solve(partial(users.everywhere, own=OWN, seen=NONE))
-
-    assert gap(found)["scope"] == f"/subscriptions/{OWN}"
+    assert gap(_everywhere(task))["scope"] == f"/subscriptions/{OWN}"
 
 
 @pytest.mark.parametrize(
@@ -177,66 +193,6 @@ def test_the_resource_groups_are_listed_if_the_list_of_the_subscription_is_refus
     assert gap(found)["scope"] == f"/subscriptions/{OWN}"
 
 
-@pytest.mark.parametrize("reason", [Denied("403"), Unavailable("500")])
-def test_accounts_of_the_run_are_read_if_their_list_is_refused(look: Look, reason: CmkError) -> None:
-    mine, gone, hidden, listed = (
-        of(*one)["id"].lower() for one in ((OWN, "mine"), (OWN, "gone"), (OWN, "hidden"), (OTHER, "two"))
-    )
-    table = azure(
-        {
-            refs.accounts_of(OWN): reason,
-            refs.accounts_of(OWN, "group1"): Denied("403"),
-            refs.account(mine): of(OWN, "mine"),
-            refs.account(hidden): Denied("403"),
-        }
-    )
-
-    found = look(table, Seen(handled=[mine, gone, hidden, listed]))
-
-    assert names(found) == ["mine", "two"]
-    assert gap(found)["scope"] == f"/subscriptions/{OWN}"
-    assert (table.reads_of(refs.account(gone)), table.reads_of(refs.account(listed))) == (1, 0)
-
-
-@pytest.mark.parametrize("groups", [Denied("403"), [], [{"name": "GROUP1"}]], ids=["not readable", "none", "listed"])
-def test_the_resource_groups_of_accounts_of_the_run_are_listed(look: Look, groups: Any) -> None:
-    mine = of(OWN, "mine")["id"]
-    table = azure(
-        {
-            refs.accounts_of(OWN): Denied("403"),
-            refs.accounts_of(OTHER): [],
-            refs.groups_of(OWN): groups,
-            refs.accounts_of(OWN, "group1"): [{**of(OWN, "mine"), "id": mine.upper()}, of(OWN, "neighbour")],
-        }
-    )
-
-    assert [one.lower() for one in names(look(table, Seen(handled=[mine.lower()])))] == ["mine", "neighbour"]
-    assert (table.reads_of(refs.accounts_of(OWN, "group1")), table.reads_of(refs.account(mine))) == (1, 0)
-
-
-def test_an_account_of_the_run_is_read_if_the_list_may_be_incomplete(look: Look) -> None:
-    mine, listed = of(OWN, "mine"), of(OWN, "listed")
-    table = azure(
-        {
-            refs.SUBSCRIPTIONS: [{"subscriptionId": OWN.upper()}],
-            refs.accounts_of(OWN): [listed],
-            permissions(OWN): [],
-            refs.account(mine["id"]): mine,
-        }
-    )
-
-    assert names(look(table, Seen(handled=[mine["id"].lower(), listed["id"].lower()]))) == ["listed", "mine"]
-    assert table.reads_of(refs.account(listed["id"])) == 0
-
-
-def test_an_account_of_the_run_that_a_complete_list_does_not_have_was_deleted(look: Look) -> None:
-    mine = of(OWN, "mine")
-    table = azure({refs.account(mine["id"]): mine})
-
-    assert names(look(table, Seen(handled=[mine["id"].lower()]))) == ["one", "two"]
-    assert table.reads_of(refs.account(mine["id"])) == 0
-
-
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
@@ -245,15 +201,22 @@ def test_an_account_of_the_run_that_a_complete_list_does_not_have_was_deleted(lo
         pytest.param(Denied("403"), ["one", "two"], id="not readable any more"),
     ],
 )
-def test_an_account_of_an_earlier_list_is_read_if_a_list_does_not_have_it(
-    look: Look, now: Any, expected: list[str]
-) -> None:
+def test_an_account_of_an_earlier_list_is_read_if_a_list_does_not_have_it(now: Any, expected: list[str]) -> None:
     """A list may be incomplete for a moment."""
     earlier, listed = (of(OWN, name)["id"].lower() for name in ("earlier", "one"))
     table = azure({refs.account(earlier): now})
 
-    assert names(look(table, Seen(listed=[earlier, listed]))) == expected
+    assert names(everywhere(table, [earlier, listed])) == expected
     assert (table.reads_of(refs.account(earlier)), table.reads_of(refs.account(listed))) == (1, 0)
+
+
+def test_an_account_of_an_earlier_list_is_not_read_if_its_subscription_is_not_listed() -> None:
+    """The subscription counts as unlisted."""
+    one = of(OWN, "one")["id"].lower()
+    table = azure({refs.accounts_of(OWN): Denied("403")})
+
+    assert gap(everywhere(table, [one]))["scope"] == f"/subscriptions/{OWN}"
+    assert table.reads_of(refs.account(one)) == 0
 
 
 def test_subscriptions_that_cannot_be_listed_count_as_unlisted() -> None:
@@ -291,7 +254,8 @@ def test_if_azure_lists_no_subscription_and_none_is_known_nothing_is_listed() ->
 def test_only_the_named_subscriptions_are_listed() -> None:
     table = azure()
 
-    assert names(of_subscriptions(table, subscriptions=[OTHER])) == ["two"]
+    for own in (OWN, None):
+        assert names(of_subscriptions(table, subscriptions=[OTHER], own=own)) == ["two"]
     assert table.reads_of(refs.SUBSCRIPTIONS, refs.accounts_of(OWN)) == 0
 
 
@@ -324,16 +288,92 @@ def test_an_inventory_of_nothing_but_failures_fails() -> None:
     assert len(refused["unlisted"]) == 2
 
 
-# The keys of pools' disks
+# Accounts that the run has written
 
+TO_KEY = {
+    "properties": {"encryption": {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": KEY}}}
+}
 ONE, TWO = (of(subscription, name)["id"] for subscription, name in ((OWN, "one"), (OTHER, "two")))
 
 
-def disks(table: Table, *accounts: Any, recently: Collection[str] = ()) -> tuple[list[Any], list[Any]]:
+def test_accounts_are_as_listed_and_as_the_run_has_written_them() -> None:
+    """Azure may show an account as it was before the write, or not list it."""
+    task, new = task_in(azure()), refs.account_id(OWN, "group1", "new")
+    written(task, TWO, TO_KEY)
+    written(task, new, TO_KEY)
+
+    found = [(one["id"], key_of(one) and str(key_of(one))) for one in _everywhere(task)["accounts"]]
+
+    # In the same order for all hosts.
+    expected = [(new.lower(), KEY), (ONE.lower(), None), (TWO.lower(), None), (TWO.lower(), KEY)]
+    assert [(name.lower(), key) for name, key in found] == expected
+
+
+def test_a_report_has_the_accounts_as_listed() -> None:
+    task = task_in(azure())
+    written(task, TWO, TO_KEY)
+
+    found = task.driver.solve(partial(users.of_subscriptions, subscriptions=(), own=OWN))
+    assert names(found) == ["one", "two"]
+
+
+def test_the_pools_of_an_account_are_listed_once_although_it_is_listed_and_written() -> None:
+    table = azure()
+    task = task_in(table)
+    written(task, ONE, TO_KEY)
+
+    found = visible(task)
+
+    assert [one["id"] for one in found["accounts"]] == [ONE, ONE, TWO]
+    assert table.reads_of(refs.pools_of(ONE)) == 1
+
+
+# All users
+
+
+def test_accounts_pools_and_missing_rights_are_read_together() -> None:
+    denied = Denied("No.", azure={"code": "AuthorizationFailed"})
+    table = azure({refs.SUBSCRIPTIONS: Denied("No."), refs.pools_of(ONE): denied}, of(OWN, "one"), of(OWN, "more"))
+
+    found = visible(task_in(table))
+
+    assert (names(found), found["disks"]) == (["more", "one"], [])
+    assert [one["scope"] for one in found["unlisted"]] == ["/subscriptions", f"/subscriptions/{OWN}"]
+
+
+def test_checks_after_the_same_time_share_their_reads(tmp_path: Path) -> None:
+    """Tasks that wait until no list can be older than a change."""
+    table, asked_at = azure(), time.monotonic()
+    for _task in range(2):
+        visible(task_in(table, tmp_path), asked_at)
+    assert len(table.asked) == len({*table.asked})
+
+    once = sorted(table.asked)
+    table.asked.clear()
+    visible(task_in(table, tmp_path), time.monotonic())
+    assert sorted(table.asked) == once
+
+
+def test_when_the_last_list_was_received() -> None:
+    task = task_in(azure())
+    facts = Facts(task.session)
+
+    ended = task.driver.solve(lambda docs: users.listed_until(docs, facts))
+
+    assert ended == max(task.driver.read(refs.accounts_of(one)).ended for one in (OWN, OTHER))
+
+
+# The keys of pools' disks
+
+
+def disks(table: Table, *accounts: Any) -> tuple[list[Any], list[Any]]:
     """The keys of the pools of these accounts, by default of one account."""
+    return _disks(task_in(table), *accounts)
+
+
+def _disks(task: Task, *accounts: Any) -> tuple[list[Any], list[Any]]:
     given: Any = accounts or [of(OWN, "one")]
-    question = partial(users.disks, accounts=given, recently=recently)
-    return task_of(table).driver.solve(question)
+    return task.driver.solve(partial(users.disks, facts=Facts(task.session), accounts=given))
 
 
 def pool(
@@ -417,22 +457,25 @@ def test_an_account_without_its_key_may_have_pools_with_any_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed_at", "recently", "counts"),
+    ("changed_at", "is_written", "counts"),
     [
-        pytest.param(NOW - 8 * DAY, [], False, id="before the margin"),
-        pytest.param(NOW - 6 * DAY, [], True, id="inside the margin"),
-        pytest.param(None, [], True, id="time not known"),
-        pytest.param(NOW - 8 * DAY, [ONE.lower()], True, id="written by the run"),
+        pytest.param(NOW - 8 * DAY, False, False, id="before the margin"),
+        pytest.param(NOW - 6 * DAY, False, True, id="inside the margin"),
+        pytest.param(None, False, True, id="time not known"),
+        pytest.param(NOW - 8 * DAY, True, True, id="written by the run"),
     ],
 )
 def test_pools_of_an_account_whose_creation_has_failed(
-    changed_at: float | None, recently: list[str], counts: bool
+    changed_at: float | None, is_written: bool, counts: bool
 ) -> None:
     """If it was changed long ago, the account counts for its own key only: otherwise no version would ever end."""
     failed = of(OWN, "one", provisioningState="Failed")
     table = Table({refs.pools_of(ONE): NO_KEY, refs.dated_account(ONE): Answer(failed, NOW, changed_at)}, now=NOW)
+    task = task_in(table)
+    if is_written:
+        written(task, ONE, TO_KEY)
 
-    found, unlisted = disks(table, failed, recently=recently)
+    found, unlisted = _disks(task, failed)
 
     assert [one["id"] for one in found] == [ONE] * counts
     assert unlisted == []
@@ -482,15 +525,6 @@ def test_pools_of_an_account_in_creation_are_not_listed() -> None:
     assert table.asked == []
 
 
-def test_pools_of_an_account_that_is_listed_and_written_are_listed_once() -> None:
-    table = Table({refs.pools_of(ONE): [pool(KEY)]})
-
-    found, _unlisted = disks(table, of(OWN, "one"), of(OWN, "one"))
-
-    assert [one["key"] for one in found] == [KEY]
-    assert table.asked == [place(refs.pools_of(ONE))]
-
-
 # When accounts were changed
 
 
@@ -520,21 +554,4 @@ def test_when_an_account_was_changed(listed_key: str | None, response: Any, chan
     listed: Any = account("one", key=listed_key)
     task = task_of(Table({refs.dated_account(listed["id"]): response}))
 
-    found, now = task.driver.solve(partial(users.changed_at, accounts=[listed]))
-
-    assert found == {listed["id"]: changed_at}
-    if isinstance(response, CmkError):
-        # The local time.
-        assert abs(now - time.time()) < 60
-    else:
-        assert now == 100.0
-
-
-def test_the_time_of_the_check_is_that_of_the_latest_response() -> None:
-    listed: list[Any] = [of(OWN, name) for name in ("one", "two", "three")]
-    times = dict(zip([one["id"] for one in listed], [100.0, 300.0, None], strict=True))
-    table = Table({refs.dated_account(name): Answer(account(), at, 50.0) for name, at in times.items()})
-
-    assert task_of(table).driver.solve(partial(users.changed_at, accounts=listed))[1] == 300.0
-    # Without a response, it is the local time.
-    assert abs(task_of(table).driver.solve(partial(users.changed_at, accounts=[]))[1] - time.time()) < 60
+    assert task.driver.solve(partial(users.changed_at, accounts=[listed])) == {listed["id"]: changed_at}

@@ -7,82 +7,97 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
+from access_table import azure
+from azure_table import Table, task_of
 from documents import (
     DAY,
     ENCRYPTION_USER,
+    KEY,
     NEW,
     NOW,
     OLD,
-    PRINCIPAL,
     VAULT_ID,
     account,
     assignment,
     key,
+    listed,
     not_listed,
-    observed_key,
     policy,
     rotation_policy,
-    times,
     vault,
-    visible,
 )
 from goals import access_goal, key_goal
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import usage
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import plan as access_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import plan as key_plan
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import decide as key_decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import decide as vault_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import plan as vault_plan
 
 HIDDEN = "/subscriptions/hidden"
-SOMEWHERE = visible(account("elsewhere", key="https://other.vault.azure.net/keys/other"), unlisted=(HIDDEN,))
-Act = Callable[[Any, bool], Plan]
+IDENTIFIER = parse_key_identifier(KEY, "key_identifier")
+VERSIONS = [key(OLD, created=NOW - 100 * DAY), key(NEW)]
+BY_POLICY = (vault(policy()),)
+BY_ROLE = (vault(rbac=True), assignment(ENCRYPTION_USER, VAULT_ID))
+# The vault with its role assignments, and the decision, with or without `force`.
+Act = tuple[tuple[dict[str, Any], ...], Callable[[bool], Any]]
 
 
 def of_key(**options: Any) -> Act:
-    def act(seen: Any, force: bool) -> Plan:
-        bundles = [key(OLD, created=NOW - 100 * DAY), key(NEW)]
-        observed = observed_key(*bundles, visible=seen, policy=rotation_policy(timeAfterCreate="P90D"))
-        return key_plan.plan(key_goal(**options, force=force), observed)
-
-    return act
+    return BY_ROLE, lambda force: partial(key_decide.decide, goal=key_goal(**options, force=force))
 
 
-def access(document: dict[str, Any], *assignments: dict[str, Any]) -> Act:
-    def act(seen: Any, force: bool) -> Plan:
-        observed = {"vault": document, "principal_id": PRINCIPAL, "assignments": assignments, "definitions": {}}
-        accounts = {"visible": seen, "times": times(*seen["accounts"]), "now": NOW}
-        return access_plan.plan(access_goal(state="absent", force=force), {**observed, **accounts})
-
-    return act
+def of_access(*shown: dict[str, Any]) -> Act:
+    return shown, lambda force: partial(access_decide.decide, goal=access_goal(state="absent", force=force))
 
 
-def vault_deleted(seen: Any, force: bool) -> Plan:
+def of_vault(force: bool) -> Any:
     goal = vault_goal.Goal("rg-keys", "myvault", None, None, "standard", 90, False, False, present=False, force=force)
-    return vault_plan.plan(goal, {"vault": vault(), "deleted": None, "visible": seen})
+    return partial(vault_decide.decide, goal=goal, grant=lambda *_all: Change({}, {}))
 
 
-ACTS = {
+ACTS: dict[str, Act] = {
     "key disabled": of_key(state="disabled"),
     "key deleted": of_key(state="absent"),
     "version disabled": of_key(state="disabled", version=OLD),
     "rotation policy removed": of_key(remove_rotation_policy=True),
-    "access revoked, policy": access(vault(policy())),
-    "access revoked, role": access(vault(rbac=True), assignment(ENCRYPTION_USER, VAULT_ID)),
-    "vault deleted": vault_deleted,
+    "access revoked, policy": of_access(*BY_POLICY),
+    "access revoked, role": of_access(*BY_ROLE),
+    "vault deleted": (BY_ROLE, of_vault),
 }
+
+
+def table_of(act: Act, *, is_whole: bool) -> Table:
+    """The only account that is listed uses another key. Unless the list is whole, there are accounts in HIDDEN."""
+    elsewhere = account("elsewhere", key="https://other.vault.azure.net/keys/other")
+    table = azure(*act[0], accounts=(elsewhere,), hidden=() if is_whole else ("hidden",))
+    table.update({one["key"]["kid"]: one for one in VERSIONS})
+    table[refs.key(IDENTIFIER)] = VERSIONS[-1]
+    table[refs.versions_of(IDENTIFIER)] = [listed(one) for one in VERSIONS]
+    table[refs.rotation_policy_of(IDENTIFIER)] = rotation_policy(timeAfterCreate="P90D")
+    return table
+
+
+def decided(act: Act, *, is_whole: bool = False, force: bool = False) -> Change:
+    task = task_of(table_of(act, is_whole=is_whole))
+    change: Change = task.driver.solve(partial(act[1](force), facts=Facts(task.session)))
+    return change
 
 
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
 def test_resource_counts_as_in_use_if_accounts_could_not_be_listed(act: Act) -> None:
     with pytest.raises(Refused) as refused:
-        act(SOMEWHERE, False)
+        decided(act)
 
     assert refused.value.code == "users_unknown"
     assert refused.value.facts["unlisted"] == [not_listed(HIDDEN)]
@@ -93,39 +108,29 @@ def test_resource_counts_as_in_use_if_accounts_could_not_be_listed(act: Act) -> 
 
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
 def test_a_forced_removal_has_a_warning(act: Act) -> None:
-    plan = act(SOMEWHERE, True)
+    change = decided(act, force=True)
 
-    assert plan.steps
-    assert any(HIDDEN in warning and "The list was refused." in warning for warning in plan.warnings)
+    assert change.requests
+    assert any(HIDDEN in warning and "The list was refused." in warning for warning in change.warnings)
 
 
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
 def test_resource_is_removed_if_all_accounts_could_be_listed(act: Act) -> None:
-    plan = act({**SOMEWHERE, "unlisted": []}, False)
+    change = decided(act, is_whole=True)
 
-    assert plan.steps
-    assert plan.warnings == ()
+    assert change.requests
+    assert change.warnings == ()
 
 
 @pytest.mark.parametrize("name", [name for name in ACTS if "policy removed" not in name])
 def test_after_the_change_too(name: str) -> None:
     """If accounts can no longer be listed after the change, that counts like an account that uses the key."""
-    planned = ACTS[name]({**SOMEWHERE, "unlisted": []}, False)
-    planner = access_plan if "access" in name else vault_plan if "vault" in name else key_plan
-    gone: dict[str, Any] = {"visible": SOMEWHERE, "times": times(), "now": NOW}
-    if planner is key_plan:
-        gone = observed_key(key(OLD, enabled=False), key(NEW, enabled=False), **gone)
-    elif planner is access_plan:
-        empty = {"vault": vault(rbac="role" in name), "principal_id": PRINCIPAL, "assignments": [], "definitions": {}}
-        gone = {**empty, **gone}
-    else:
-        gone = {"vault": None, "deleted": None, **gone}
+    change = decided(ACTS[name], is_whole=True)
 
+    assert change.removed is not None
     with pytest.raises(Refused) as refused:
-        planner.plan(planned.goal, gone)
-
+        task_of(table_of(ACTS[name], is_whole=False)).driver.solve(change.confirm)  # type: ignore[arg-type]
     assert refused.value.code == "users_unknown"
-    assert planned.if_refused is not None
 
 
 def test_a_scope_without_a_missing_right_needs_none_granted() -> None:

@@ -2,54 +2,117 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Plans for vaults that meet the requirements of Batch."""
+"""Vaults that meet the requirements of Batch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
-from documents import CALLER, OTHER, TENANT, VAULT_ID, account, account_id, deleted_vault, policy, vault, visible
+from azure_table import Table, listing, task_of
+from documents import (
+    CALLER,
+    OTHER,
+    SUBSCRIPTION,
+    TENANT,
+    VAULT_ID,
+    account,
+    account_id,
+    deleted_vault,
+    policy,
+    vault,
+)
+from goals import options_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, NotFound, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Decide, Removal
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
+    InvalidOption,
+    NotFound,
+    PlanOutdated,
+    Refused,
+    TimedOut,
+)
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.plan import Step
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import vault as vault_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._questions.vaults import name_check
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import decide as vault_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import plan as vault_plan
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.goal import VaultWrites
+from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_vault
 
 
 def goal(**options: Any) -> vault_goal.Goal:
-    params = {
-        "resource_group": "rg-keys",
-        "name": "myvault",
-        "location": None,
-        "authorization": None,
-        "sku": None,
-        "key_type": None,
-        "public_network_access": "enabled",
-        "retention_days": 90,
-        "recover": False,
-        "trusted_services": False,
-        "state": "present",
-        "force": False,
-        "tags": None,
-        **options,
-    }
-    return vault_goal.desired(params)
+    given = {"resource_group": "rg-keys", "name": "myvault", **options}
+    return vault_goal.desired(options_of(keyvault_cmk_vault, **given))
 
 
-def seen(document: dict[str, Any] | None = None, **others: Any) -> dict[str, Any]:
-    if document is not None:
-        return {"vault": document, "deleted": None}
-    return {"vault": None, "deleted": None, "caller": CALLER, "group": {"location": "northeurope"}, **others}
+def table_of(
+    document: dict[str, Any] | None = None,
+    *accounts: dict[str, Any],
+    deleted: dict[str, Any] | None = None,
+    group: str = "northeurope",
+    regions: list[str] | None = None,
+    hidden: tuple[str, ...] = (),
+) -> Table:
+    """The vault, or the deleted vault, and the accounts. `regions` are those of Key Vault, and `hidden` are
+    subscriptions whose accounts the caller may not list."""
+    types = [{"resourceType": "vaults", "locations": regions or []}]
+    return Table(
+        {
+            refs.vault(VAULT_ID): document,
+            name_check(SUBSCRIPTION, "myvault"): {
+                "nameAvailable": not (document or deleted),
+                "reason": "AlreadyExists",
+            },
+            refs.deleted_vaults_of(SUBSCRIPTION): [deleted] if deleted else [],
+            refs.group(SUBSCRIPTION, "rg-keys"): {"location": group},
+            refs.provider(SUBSCRIPTION, "Microsoft.KeyVault"): {"resourceTypes": types},
+            **listing(*accounts, hidden=hidden),
+        }
+    )
 
 
-def step(write: Any, **body: Any) -> Step[VaultWrites]:
-    return Step(write, {"group": "rg-keys", "name": "myvault", "body": body})
+def no_grant(_docs: Docs, *_access: str) -> Change:
+    raise AssertionError
+
+
+def decided(wanted: vault_goal.Goal, seen: Table) -> Change:
+    task = task_of(seen)
+    question = partial(vault_decide.decide, goal=wanted, facts=Facts(task.session), grant=no_grant)
+    return task.driver.solve(question)
+
+
+def solved(question: Decide | None, seen: Table) -> Change:
+    assert question is not None
+    return task_of(seen).driver.solve(question)
+
+
+def removal(**options: Any) -> Removal:
+    facts = Facts(task_of(Table()).session)
+    return vault_decide.removal(goal(state="absent", **options), facts, no_grant)
+
+
+def sent(change: Change) -> list[tuple[str, Any]]:
+    """The methods and bodies of the requests, which are for the vault."""
+    assert {one.ref for one in change.requests} <= {VAULT_ID}
+    assert all(one.rights for one in change.requests)
+    assert all(bool(one.creates) is (one.method == "PUT") for one in change.requests)
+    return [(one.method, one.body) for one in change.requests]
+
+
+def properties_of(change: Change) -> dict[str, Any]:
+    """The properties in the only request, which creates the vault."""
+    [(method, body)] = sent(change)
+    assert method == "PUT"
+    properties: dict[str, Any] = body["properties"]
+    return properties
 
 
 # The goal
@@ -93,32 +156,28 @@ def test_a_tag_that_is_no_text_is_refused(tags: dict[str, Any]) -> None:
 
 def test_only_a_new_vault_gets_the_tags() -> None:
     tagged = goal(tags={"owner": "ops"})
-    plan = vault_plan.plan(tagged, seen())
+    change = decided(tagged, table_of())
 
-    assert plan.steps[0].arguments["body"]["tags"] == plan.after["tags"] == {"owner": "ops"}
-    assert not vault_plan.plan(tagged, seen(vault())).changed
+    [(_method, body)] = sent(change)
+    assert body["tags"] == change.after["tags"] == {"owner": "ops"}
+    assert not decided(tagged, table_of(vault())).requests
 
 
 def test_vault_is_created_with_roles_and_without_anybodys_policy() -> None:
-    plan = vault_plan.plan(goal(), seen())
+    change = decided(goal(), table_of())
 
-    assert plan.steps == (
-        step(
-            VaultWrites.create,
-            location="northeurope",
-            properties={
-                "tenantId": TENANT,
-                "sku": {"family": "A", "name": "standard"},
-                "enableSoftDelete": True,
-                "softDeleteRetentionInDays": 90,
-                "enablePurgeProtection": True,
-                "enableRbacAuthorization": True,
-                "accessPolicies": [],
-            },
-        ),
-    )
-    assert plan.before == {"exists": False}
-    assert plan.after == {
+    properties = {
+        "tenantId": TENANT,
+        "sku": {"family": "A", "name": "standard"},
+        "enableSoftDelete": True,
+        "softDeleteRetentionInDays": 90,
+        "enablePurgeProtection": True,
+        "enableRbacAuthorization": True,
+        "accessPolicies": [],
+    }
+    assert sent(change) == [("PUT", {"location": "northeurope", "properties": properties})]
+    assert change.before == {"exists": False}
+    assert change.after == {
         "exists": True,
         "name": "myvault",
         "location": "northeurope",
@@ -134,32 +193,42 @@ def test_vault_is_created_with_roles_and_without_anybodys_policy() -> None:
     }
 
 
-def test_new_vault_without_public_network_access() -> None:
-    plan = vault_plan.plan(goal(public_network_access="disabled"), seen())
+@pytest.mark.parametrize(
+    ("document", "is_shown"), [(None, False), (vault(provisioningState="RegisteringDns"), False), (vault(), True)]
+)
+def test_a_creation_ends_once_a_read_shows_the_vault(document: dict[str, Any] | None, is_shown: bool) -> None:
+    [request] = decided(goal(), table_of()).requests
+    assert request.shown is not None
 
-    properties = plan.steps[0].arguments["body"]["properties"]
+    with nullcontext() if is_shown else pytest.raises(TimedOut):
+        task_of(table_of(document), wait_timeout=0).driver.solve(request.shown)
+
+
+def test_new_vault_without_public_network_access() -> None:
+    change = decided(goal(public_network_access="disabled"), table_of())
+
+    properties = properties_of(change)
     assert properties["publicNetworkAccess"] == "Disabled"
     assert (properties["networkAcls"]["bypass"], properties["networkAcls"]["defaultAction"]) == (
         "AzureServices",
         "Deny",
     )
-    assert (plan.after["public_network_access"], plan.after["trusted_services"]) == ("disabled", True)
-    assert "network_denied" in plan.warnings[0]
+    assert (change.after["public_network_access"], change.after["trusted_services"]) == ("disabled", True)
+    assert "network_denied" in change.warnings[0]
 
 
 def test_public_network_access_of_an_existing_vault_is_not_changed() -> None:
-    assert not vault_plan.plan(goal(public_network_access="disabled"), seen(vault())).changed
+    assert not decided(goal(public_network_access="disabled"), table_of(vault())).requests
     closed = vault(publicNetworkAccess="Disabled")
-    assert not vault_plan.plan(goal(), seen(closed)).changed
-    assert vault_plan.plan(goal(), seen(closed)).before["public_network_access"] == "disabled"
+    assert not decided(goal(), table_of(closed)).requests
+    assert decided(goal(), table_of(closed)).before["public_network_access"] == "disabled"
 
 
 def test_new_vault_has_the_properties_of_the_task() -> None:
     wanted = goal(location="westeurope", authorization="rbac", sku="premium", retention_days=7)
 
-    [created] = vault_plan.plan(wanted, {"vault": None, "deleted": None, "caller": CALLER}).steps
+    [(_method, body)] = sent(decided(wanted, table_of()))
 
-    body = created.arguments["body"]
     assert body["location"] == "westeurope"
     assert body["properties"]["sku"] == {"family": "A", "name": "premium"}
     assert body["properties"]["softDeleteRetentionInDays"] == 7
@@ -176,9 +245,9 @@ def test_new_vault_has_the_properties_of_the_task() -> None:
     ],
 )
 def test_sku_of_a_new_vault(options: dict[str, Any], sku: str) -> None:
-    plan = vault_plan.plan(goal(**options), seen())
+    change = decided(goal(**options), table_of())
 
-    assert plan.steps[0].arguments["body"]["properties"]["sku"]["name"] == plan.after["sku"] == sku
+    assert properties_of(change)["sku"]["name"] == change.after["sku"] == sku
 
 
 def test_a_standard_vault_for_keys_of_an_hsm_is_refused() -> None:
@@ -188,22 +257,36 @@ def test_a_standard_vault_for_keys_of_an_hsm_is_refused() -> None:
 
     unprotected = vault(enablePurgeProtection=None)
     with pytest.raises(Refused) as refused:
-        vault_plan.plan(goal(key_type="RSA-HSM"), seen(unprotected))
+        decided(goal(key_type="RSA-HSM"), table_of(unprotected))
     assert (refused.value.code, refused.value.facts["option"]) == ("vault_not_premium", "key_type")
-    assert vault_plan.plan(goal(key_type="RSA"), seen(unprotected)).changed
-    assert not vault_plan.plan(goal(key_type="RSA-HSM"), seen(vault(sku={"name": "Premium"}))).changed
+    assert decided(goal(key_type="RSA"), table_of(unprotected)).requests
+    assert not decided(goal(key_type="RSA-HSM"), table_of(vault(sku={"name": "Premium"}))).requests
 
 
 def test_the_rollback_of_a_deletion_recovers_a_standard_vault() -> None:
-    back = vault_plan.deleted(goal(key_type="RSA-HSM", state="absent"), (), 0.0).back
+    back = removal(key_type="RSA-HSM").back(())
 
-    assert not vault_plan.plan(back, seen(vault())).changed
+    assert not solved(back, table_of(vault())).requests
+
+
+@pytest.mark.parametrize("protected", [True, False])
+def test_the_rollback_of_a_deletion_also_restores_the_access(protected: bool) -> None:
+    """The deletion of the vault has deleted its role assignments."""
+    change = solved(removal().back(()), table_of(deleted=deleted_vault(protected=protected)))
+
+    names = [one.name for one in change.requests]
+    assert names == ["create", *([] if protected else ["update"]), "restore_access"]
+    assert change.requests[0].body["properties"]["createMode"] == "recover"
+
+
+def test_the_rollback_of_a_deletion_creates_no_vault_instead_of_the_deleted_one() -> None:
+    """Azure may not show the deleted vault yet. A new vault would not have its keys."""
+    with pytest.raises(NotFound):
+        solved(removal().back(()), table_of())
 
 
 def test_creator_of_a_vault_with_access_policies_may_manage_its_keys_and_not_purge_them() -> None:
-    [created] = vault_plan.plan(goal(authorization="access_policy"), seen()).steps
-
-    properties = created.arguments["body"]["properties"]
+    properties = properties_of(decided(goal(authorization="access_policy"), table_of()))
     [entry] = properties["accessPolicies"]
     assert properties["enableRbacAuthorization"] is False
     assert entry["objectId"] == CALLER["object_id"]
@@ -218,7 +301,7 @@ def test_creator_of_a_vault_with_access_policies_may_manage_its_keys_and_not_pur
 
 def test_deleted_vault_is_refused() -> None:
     with pytest.raises(Refused) as refused:
-        vault_plan.plan(goal(), seen(deleted=deleted_vault()))
+        decided(goal(), table_of(deleted=deleted_vault()))
 
     assert refused.value.code == "vault_soft_deleted"
     assert refused.value.facts["option"] == "recover"
@@ -228,28 +311,22 @@ def test_deleted_vault_is_refused() -> None:
 def test_deleted_vault_is_recovered_where_it_was_and_protected(protected: bool) -> None:
     deleted = deleted_vault(protected=protected, tags={"owner": "me"})
 
-    plan = vault_plan.plan(goal(recover=True, location="westeurope"), seen(deleted=deleted))
+    change = decided(goal(recover=True, location="westeurope"), table_of(deleted=deleted))
 
-    recovered = step(
-        VaultWrites.create,
-        location="northeurope",
-        tags={"owner": "me"},
-        properties={
-            "createMode": "recover",
-            "tenantId": TENANT,
-            "sku": {"family": "A", "name": "standard"},
-            "accessPolicies": [],
-        },
-    )
-    protect = step(VaultWrites.update, properties={"enablePurgeProtection": True})
-    assert plan.steps == ((recovered,) if protected else (recovered, protect))
-    assert plan.after["purge_protection"] is True
+    properties = {
+        "createMode": "recover",
+        "tenantId": TENANT,
+        "sku": {"family": "A", "name": "standard"},
+        "accessPolicies": [],
+    }
+    recover = ("PUT", {"location": "northeurope", "tags": {"owner": "me"}, "properties": properties})
+    protect = ("PATCH", {"properties": {"enablePurgeProtection": True}})
+    assert sent(change) == [recover, *([] if protected else [protect])]
+    assert change.after["purge_protection"] is True
 
 
 def test_recover_has_no_effect_if_nothing_was_deleted() -> None:
-    [created] = vault_plan.plan(goal(recover=True), seen()).steps
-
-    assert "createMode" not in created.arguments["body"]["properties"]
+    assert "createMode" not in properties_of(decided(goal(recover=True), table_of()))
 
 
 # A vault that exists
@@ -273,10 +350,10 @@ def test_recover_has_no_effect_if_nothing_was_deleted() -> None:
     ],
 )
 def test_a_vault_that_batch_accepts_is_not_changed(options: dict[str, Any], document: dict[str, Any]) -> None:
-    plan = vault_plan.plan(goal(**options), seen(document))
+    change = decided(goal(**options), table_of(document))
 
-    assert not plan.changed
-    assert plan.before == plan.after == vault_document.describe(document)
+    assert not change.requests
+    assert change.before == change.after == vault_document.describe(document)
 
 
 @pytest.mark.parametrize(
@@ -291,10 +368,10 @@ def test_a_vault_that_batch_accepts_is_not_changed(options: dict[str, Any], docu
     ],
 )
 def test_vault_update_contains_only_missing_protection(document: dict[str, Any], changes: dict[str, Any]) -> None:
-    plan = vault_plan.plan(goal(), seen(document))
+    change = decided(goal(), table_of(document))
 
-    assert plan.steps == (step(VaultWrites.update, properties=changes),)
-    assert plan.after == {**plan.before, "purge_protection": True, "soft_delete": True}
+    assert sent(change) == [("PATCH", {"properties": changes})]
+    assert change.after == {**change.before, "purge_protection": True, "soft_delete": True}
 
 
 @pytest.mark.parametrize(
@@ -307,7 +384,7 @@ def test_vault_update_contains_only_missing_protection(document: dict[str, Any],
 )
 def test_other_authorization_is_refused(asked: str, document: dict[str, Any]) -> None:
     with pytest.raises(Refused) as refused:
-        vault_plan.plan(goal(authorization=asked), seen(document))
+        decided(goal(authorization=asked), table_of(document))
 
     assert refused.value.code == "vault_authorization_differs"
     assert refused.value.facts["value"] == asked
@@ -315,39 +392,20 @@ def test_other_authorization_is_refused(asked: str, document: dict[str, Any]) ->
 
 @pytest.mark.parametrize("options", [{"location": "atlantis"}, {}], ids=["asked for", "of the group"])
 def test_a_region_without_key_vault_is_refused(options: dict[str, Any]) -> None:
-    observed = seen(group={"location": "atlantis"}, regions=["West Europe", "North Europe"])
+    table = table_of(group="atlantis", regions=["West Europe", "North Europe"])
     with pytest.raises(InvalidOption) as refused:
-        vault_plan.plan(goal(**options), observed)
+        decided(goal(**options), table)
 
     assert refused.value.code == "location_not_available"
-    assert vault_plan.plan(goal(location="westeurope"), observed).changed
+    assert decided(goal(location="westeurope"), table).requests
 
 
 @pytest.mark.parametrize("purge_protection", [True, None], ids=["kept", "changed"])
 def test_a_vault_in_another_region_is_reported(purge_protection: bool | None) -> None:
-    plan = vault_plan.plan(goal(location="northeurope"), seen(vault(enablePurgeProtection=purge_protection)))
+    change = decided(goal(location="northeurope"), table_of(vault(enablePurgeProtection=purge_protection)))
 
-    assert any("westeurope" in warning and "northeurope" in warning for warning in plan.warnings)
-    assert vault_plan.plan(goal(location="West Europe"), seen(vault())).warnings == ()
-
-
-# After its creation
-
-
-def test_a_creation_is_done_once_accounts_on_the_vault_have_access() -> None:
-    wanted = vault_plan.plan(goal(), seen()).goal
-    assert wanted.created
-    document = seen(vault(enablePurgeProtection=True))
-
-    confirmed = vault_plan.plan(wanted, {**document, "restored": ["an account"], "without_access": []})
-    missing = vault_plan.plan(wanted, {**document, "restored": ["an account"], "without_access": ["an account"]})
-    alone = vault_plan.plan(wanted, {**document, "restored": [], "without_access": []})
-
-    assert not confirmed.changed
-    assert "an account" in confirmed.warnings[0]
-    assert [one.name for one in missing.steps] == ["restore_access"]
-    assert not alone.changed
-    assert alone.warnings == ()
+    assert any("westeurope" in warning and "northeurope" in warning for warning in change.warnings)
+    assert decided(goal(location="West Europe"), table_of(vault())).warnings == ()
 
 
 # The firewall
@@ -358,11 +416,11 @@ CLOSED = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "192.
 
 def test_trusted_services_are_allowed_and_other_rules_kept() -> None:
     document = vault(enablePurgeProtection=True, networkAcls=CLOSED)
-    plan = vault_plan.plan(goal(trusted_services=True), seen(document))
+    change = decided(goal(trusted_services=True), table_of(document))
 
-    assert plan.steps == (step(VaultWrites.update, properties={"networkAcls": {**CLOSED, "bypass": "AzureServices"}}),)
-    assert (plan.before["trusted_services"], plan.after["trusted_services"]) == (False, True)
-    assert not vault_plan.plan(goal(), seen(document)).changed
+    assert sent(change) == [("PATCH", {"properties": {"networkAcls": {**CLOSED, "bypass": "AzureServices"}}})]
+    assert (change.before["trusted_services"], change.after["trusted_services"]) == (False, True)
+    assert not decided(goal(), table_of(document)).requests
 
 
 @pytest.mark.parametrize(
@@ -371,7 +429,24 @@ def test_trusted_services_are_allowed_and_other_rules_kept() -> None:
 def test_an_open_firewall_is_left_alone(rules: dict[str, Any]) -> None:
     document = vault(enablePurgeProtection=True, networkAcls=rules)
 
-    assert not vault_plan.plan(goal(trusted_services=True), seen(document)).changed
+    assert not decided(goal(trusted_services=True), table_of(document)).requests
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_refused"),
+    [
+        pytest.param(CLOSED, False, id="as they were"),
+        pytest.param({**CLOSED, "bypass": "AzureServices"}, False, id="already changed"),
+        pytest.param({**CLOSED, "ipRules": []}, True, id="changed meanwhile"),
+    ],
+)
+def test_rules_that_somebody_else_has_changed_are_not_replaced(rules: dict[str, Any], is_refused: bool) -> None:
+    [request] = decided(goal(trusted_services=True), table_of(vault(networkAcls=CLOSED))).requests
+    assert request.guard is not None
+    assert request.guard_first
+
+    with pytest.raises(PlanOutdated) if is_refused else nullcontext():
+        task_of(table_of(vault(networkAcls=rules))).driver.solve(request.guard)
 
 
 # Deleted
@@ -382,25 +457,61 @@ ELSEWHERE = account("elsewhere", key="https://other.vault.azure.net/keys/batch")
 
 
 def test_a_vault_is_deleted() -> None:
-    plan = vault_plan.plan(goal(state="absent"), {**seen(vault()), "visible": visible(ELSEWHERE, account())})
+    change = decided(goal(state="absent"), table_of(vault(), ELSEWHERE, account()))
 
-    assert plan.steps == (Step(VaultWrites.delete, {"group": "rg-keys", "name": "myvault"}),)
-    assert plan.after == {"exists": False}
-    assert not vault_plan.plan(goal(state="absent"), seen()).changed
+    assert sent(change) == [("DELETE", None)]
+    assert change.after == {"exists": False}
+    assert change.removed == ()
+    assert not decided(goal(state="absent"), table_of()).requests
 
 
 def test_a_vault_in_use_is_not_deleted_unless_by_force() -> None:
-    state = {**seen(vault()), "visible": visible(USER, ELSEWHERE, unlisted=("/subscriptions/hidden",))}
+    table = table_of(vault(), USER, ELSEWHERE, hidden=("hidden",))
     with pytest.raises(Refused) as refused:
-        vault_plan.plan(goal(state="absent"), state)
+        decided(goal(state="absent"), table)
 
     assert refused.value.code == "in_use"
     assert refused.value.facts["accounts"] == [account_id("user")]
     assert refused.value.facts["unlisted"][0]["scope"] == "/subscriptions/hidden"
 
-    plan = vault_plan.plan(goal(state="absent", force=True), state)
-    assert plan.changed
-    assert account_id("user") in plan.warnings[0]
+    change = decided(goal(state="absent", force=True), table)
+    assert sent(change) == [("DELETE", None)]
+    assert account_id("user") in change.warnings[0]
+    # Its users do not matter.
+    assert change.removed is None
+
+
+def test_the_users_of_a_vault_are_read_again_before_its_deletion() -> None:
+    table = table_of(vault())
+    task = task_of(table)
+    assert task.driver.get(refs.accounts_of(SUBSCRIPTION)) == []
+    table[refs.accounts_of(SUBSCRIPTION)] = [USER]
+
+    with pytest.raises(Refused):
+        task.driver.solve(
+            partial(vault_decide.decide, goal=goal(state="absent"), facts=Facts(task.session), grant=no_grant)
+        )
+
+
+def test_a_vault_whose_users_cannot_be_listed_is_not_deleted() -> None:
+    with pytest.raises(Refused) as refused:
+        decided(goal(state="absent"), table_of(vault(), hidden=("hidden",)))
+    assert refused.value.code == "users_unknown"
+
+
+def test_an_account_that_is_moved_to_a_deleted_vault_refuses_the_deletion() -> None:
+    change = decided(goal(state="absent"), table_of(vault(), ELSEWHERE))
+    moved = account("elsewhere", key=USER["properties"]["encryption"]["keyVaultProperties"]["keyIdentifier"])
+    unlisted = table_of(None)
+    unlisted[refs.account(moved["id"])] = moved
+
+    assert not solved(change.confirm, table_of(None, ELSEWHERE)).requests
+    # Its list may be incomplete for a moment.
+    for table in (table_of(None, USER), unlisted):
+        with pytest.raises(Refused):
+            solved(change.confirm, table)
+    with pytest.raises(Refused):
+        solved(removal().unused(()), table_of(None, USER))
 
 
 # Return values
@@ -462,11 +573,12 @@ def test_required_vault() -> None:
 # From any state
 
 
-def as_azure_does(state: dict[str, Any], document: dict[str, Any] | None, done: Step) -> dict[str, Any]:
-    body = done.arguments["body"]
+def as_azure_does(
+    document: dict[str, Any] | None, deleted: dict[str, Any] | None, body: Mapping[str, Any]
+) -> dict[str, Any]:
     properties = body["properties"]
-    if properties.get("createMode") == "recover":
-        protected = state["deleted"]["properties"].get("purgeProtectionEnabled")
+    if deleted and properties.get("createMode") == "recover":
+        protected = deleted["properties"].get("purgeProtectionEnabled")
         return {**vault(enablePurgeProtection=protected), "location": body["location"], "tags": body["tags"]}
     if document is None:
         return {**vault(**properties), "location": body["location"]}
@@ -479,35 +591,36 @@ DOCUMENTS = st.builds(
     enablePurgeProtection=st.sampled_from([None, True]),
     enableSoftDelete=st.sampled_from([None, True, False]),
 )
+# The vault, and the deleted vault.
 STATES = st.one_of(
-    st.builds(seen, DOCUMENTS),
-    st.just(seen()),
-    st.sampled_from([seen(deleted=deleted_vault()), seen(deleted=deleted_vault(protected=False))]),
+    st.tuples(DOCUMENTS, st.none()),
+    st.tuples(st.none(), st.sampled_from([None, deleted_vault(), deleted_vault(protected=False)])),
 )
 
 
 @given(STATES, st.sampled_from([None, "access_policy"]), st.booleans())
 def test_second_plan_is_empty_and_the_first_predicted_its_state(
-    state: dict[str, Any], authorization: str | None, recover: bool
+    state: tuple[dict[str, Any] | None, dict[str, Any] | None], authorization: str | None, recover: bool
 ) -> None:
+    (document, deleted), wanted = state, goal(authorization=authorization, recover=recover)
     try:
-        first = vault_plan.plan(goal(authorization=authorization, recover=recover), state)
+        first = decided(wanted, table_of(document, deleted=deleted))
     except Refused:
         return
 
-    document = state["vault"]
-    for done in first.steps:
-        document = as_azure_does(state, document, done)
-    second = vault_plan.plan(first.goal, seen(document))
+    for _method, body in sent(first):
+        document = as_azure_does(document, deleted, body)
+    second = decided(wanted, table_of(document))
 
-    assert not second.changed
+    assert not second.requests
     assert {name: second.before[name] for name in first.after} == first.after
 
 
 def test_the_permission_model_of_a_deleted_vault_is_read_after_its_recovery() -> None:
-    first = vault_plan.plan(goal(authorization="rbac", recover=True), seen(deleted=deleted_vault()))
+    wanted = goal(authorization="rbac", recover=True)
 
+    assert decided(wanted, table_of(deleted=deleted_vault())).requests
     with pytest.raises(Refused) as refused:
-        vault_plan.plan(first.goal, seen(vault()))
+        decided(wanted, table_of(vault()))
 
     assert refused.value.code == "vault_authorization_differs"

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .._checks.usage import not_listed
+from .._core.changes import Outcome
 from .._core.errors import InvalidOption, Refused
-from .._core.plan import Outcome
 from . import files
 from .comparison import compared
 from .options import POLICY, SCOPE, scope
@@ -40,7 +40,7 @@ def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
         )
     previous = files.read(params["compare_with"], "compare_with", FORMAT) if params["compare_with"] else None
     folder = files.prepared(params["folder"]) if params["folder"] and writes else None
-    report = whole(cloud.fleet.read(where), rules, asked)
+    report = whole(cloud.fleet(where), rules, asked)
     report["comparison"] = compared(previous, report) if previous else None
     written = files.write(report, folder, name, params["formats"]) if folder else {}
     may_fail = params["fail_on"] != "never"

@@ -32,7 +32,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from .._core.concurrent import map_concurrent
-from .._core.docs import Docs, Freshness, Member, Need, Read, Ref, Rule
+from .._core.docs import Docs, Freshness, Member, Need, Read, Ref, Rule, Wait
 from .._core.errors import CmkError, Denied
 from .gateway import Gateway
 from .rate_limit import timed
@@ -75,8 +75,46 @@ class Driver:
 
     # Questions
 
-    def solve(self, question: Callable[[Docs], T], fresh: Freshness = Rule.OWN) -> T:
-        """The result. The question sees one state of each document, although other tasks may read it meanwhile."""
+    def solve(
+        self,
+        question: Callable[[Docs], T],
+        fresh: Freshness = Rule.OWN,
+        *,
+        asked_at: float | None = None,
+        waits: bool = True,
+    ) -> T:
+        """The result. The question sees one state of each document, although other tasks may read it meanwhile.
+        `asked_at` is when it was asked (time.monotonic()), by default now. If it raises Wait, it is asked again;
+        without `waits`, its complaint is raised."""
+        try:
+            return self._solved(question, fresh, asked_at)
+        except Wait as wait:
+            first = wait
+        if not waits:
+            raise first.complaint
+        answers, complaints = list[T](), [first.complaint]
+
+        def complaint() -> CmkError | None:
+            if complaints:
+                return complaints.pop()
+            self.forget()
+            try:
+                answers.append(self._solved(question, fresh, asked_at))
+            except Wait as again:
+                return again.complaint
+            return None
+
+        seconds = self._session.wait_timeout if first.seconds is None else first.seconds
+        failure = self._session.poll_until(complaint, time.monotonic() + seconds, first.waiting_for)
+        if failure is not None:
+            raise failure
+        return answers[0]
+
+    def _solved(self, question: Callable[[Docs], T], fresh: Freshness, asked_at: float | None) -> T:
+        glancing = _glancing_since.get()
+        began = time.monotonic()
+        if asked_at is None:
+            asked_at = began if glancing is None else max(glancing, began - _RECENT_SECONDS)
         # How old a read may be is counted from the beginning, however long the reads take.
         since: dict[tuple[str, Freshness], float] = {}
         pinned: dict[Name, tuple[Read, bool]] = {}
@@ -116,7 +154,7 @@ class Driver:
 
         while True:
             try:
-                return question(Docs(find, earlier, fresh, time.time()))
+                return question(Docs(find, earlier, fresh, time.time(), asked_at, began))
             except Need as need:
                 wanted = need.wanted
             if len(wanted) == 1:
@@ -132,14 +170,6 @@ class Driver:
     def read(self, ref: Ref[Any], fresh: Freshness = Rule.OWN) -> Read:
         """The document, with the times of its read."""
         return self._read(ref, self._since(ref.kind, fresh), fresh)
-
-    def listed(self, ref: Ref[T]) -> T | None:
-        """The document from a list that a host has read for the same task of the playbook, a few seconds ago at most.
-        None if the run asks for few of the list's members, or if the list does not show it."""
-        since = self._since(ref.kind, Rule.RECENT)
-        member = self._one_of_many(ref)
-        read = member and self._from_list(member, since)
-        return read and read.value
 
     def keep(self, ref: Ref[T], value: T, at: float | None = None) -> None:
         """Keep what the response to a write, or to the poll after it, has shown."""

@@ -151,12 +151,13 @@ class Gateway:
         body: Mapping[str, Any] | None = None,
         *,
         if_late: Callable[[], None] | None = None,
+        undoes: bool = False,
     ) -> Operation:
         """The same for a long-running operation, for which `finish` waits."""
         from azure.core.polling import LROPoller
         from azure.mgmt.core.polling.arm_polling import ARMPolling
 
-        with self._session.journal.writing(method, ref, body, undoes=False) as write, self._translated(what, ref):
+        with self._session.journal.writing(method, ref, body, undoes=undoes) as write, self._translated(what, ref):
             began = self._sent(method, ref, body=body, if_late=if_late, _return_pipeline_response=True)
             polling = ARMPolling(_POLLING_SECONDS, lro_options={"final-state-via": "location"})
             poller = LROPoller(self._client(ref), began, lambda answer: answer, polling)

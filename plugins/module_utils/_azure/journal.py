@@ -10,6 +10,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 import zlib
@@ -22,16 +23,17 @@ from math import inf, nextafter
 from typing import Any, NamedTuple, cast
 
 from .._core import interrupts
+from .._core.changes import MAX_READ_DELAY, SentWrites
 from .._core.documents import Account
 from .._core.errors import Denied, NotFound, PlanOutdated, Rejected
 from .._core.ids import KeyIdentifier, key_of
-from .._core.plan import MAX_READ_DELAY, SentWrites
 from .._documents.account import UNKNOWN_IDENTITY
 from .._documents.refs import ANY_KIND, kinds_changed
 from .run_store import RunFiles
 
 _ACCOUNTS = "/providers/microsoft.batch/batchaccounts/"
-_WRITES, _REMOVALS, _VAULTS, _KEPT = "writes to accounts", "removals", "vaults", "values are kept"
+_VAULT = re.compile(r"/providers/microsoft\.keyvault/vaults/([^/]+)$", re.IGNORECASE)
+_WRITES, _REMOVALS, _NOTES, _KEPT = "writes to accounts", "removals", "notes", "values are kept"
 # The writes are in several files, so that adding one does not read and write all of them.
 _FILES = 64
 _PROPERTIES = ("encryption", "keyVaultReference", "provisioningState")
@@ -128,6 +130,9 @@ class Journal:
                 write.outcome = WriteOutcome.REFUSED if is_sent else WriteOutcome.NOT_SENT
                 self.forget(ref, write.token)
             raise
+        finally:
+            if write.may_have_taken_effect:
+                self._note_vault_of(write, ref)
         write.outcome, write.answered_at = WriteOutcome.ACCEPTED, time.monotonic()
         self._note(ref, write)
 
@@ -183,6 +188,7 @@ class Journal:
         if write is not None and write.outcome is WriteOutcome.ACCEPTED:
             write.document = document
             self._note(ref, write)
+            self._note_vault_of(write, ref)
 
     def expect(self, ref: str, key: KeyIdentifier | None) -> str:
         """Note that a task in another process may set this key. Returns the token for `forget`."""
@@ -292,20 +298,27 @@ class Journal:
         found: list[dict[str, Any]] = self._files.load(_REMOVALS, is_note=True) or []
         return found
 
-    # Vaults that the run has created or recovered
+    # What the run has done once for all tasks
 
-    def note_vault(self, name: str, at: float | None = None) -> None:
-        """Note that a task of the run has created or recovered the vault at this time (time.monotonic()), by default
-        now: its host name may not resolve yet."""
-        with self._files.locked(_VAULTS):
-            self._files.store({**self._vaults(), name.lower(): at or time.monotonic()}, _VAULTS)
+    def note(self, name: str, at: float | None = None) -> None:
+        """Note that the run has done this at this time (time.monotonic()), by default now."""
+        with self._files.locked(_NOTES):
+            self._files.store({**self._notes(), name: at or time.monotonic()}, _NOTES)
+
+    def noted_at(self, name: str) -> float | None:
+        return self._notes().get(name)
+
+    def _notes(self) -> dict[str, float]:
+        found: dict[str, float] = self._files.load(_NOTES) or {}
+        return found
 
     def vault_made_at(self, name: str) -> float | None:
-        return self._vaults().get(name.lower())
+        """When the run has created or recovered the vault: its host name may not resolve yet."""
+        return self.noted_at(f"made vault {name.lower()}")
 
-    def _vaults(self) -> dict[str, float]:
-        found: dict[str, float] = self._files.load(_VAULTS) or {}
-        return found
+    def _note_vault_of(self, write: Write, ref: str) -> None:
+        if write.method == "PUT" and (vault := _VAULT.search(ref)):
+            self.note(f"made vault {vault[1].lower()}")
 
     # Tasks in other processes
 
@@ -321,11 +334,11 @@ class Journal:
             if entry["token"] not in without
         ]
         removals = [{**one, "age": now - one["at"]} for one in self._removals() if one["token"] not in without]
-        vaults = [{"name": name, "age": now - at} for name, at in self._vaults().items()]
         return {
             "writes": writes,
             "removals": removals,
-            "vaults": vaults,
+            "notes": [{"name": name, "age": now - at} for name, at in self._notes().items()],
+            "run": self._files.run,
             "are_kept": self._files.store(True, "are kept"),
         }
 
@@ -335,8 +348,8 @@ class Journal:
         for one in handed.get("writes", ()):
             tokens.add(one["token"])
             self._replace(one["ref"], partial(_with, new=_aged(one, now)))
-        for one in handed.get("vaults", ()):
-            self.note_vault(one["name"], now - one["age"])
+        for one in handed.get("notes", ()):
+            self.note(one["name"], now - one["age"])
         if handed.get("removals"):
             with self._files.locked(_REMOVALS):
                 notes = self._removals()

@@ -15,8 +15,8 @@ from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
+from .._core.changes import SentWrites
 from .._core.errors import CmkError, InvalidOption, Unavailable
-from .._core.plan import SentWrites
 from . import credentials, rate_limit, sdk
 from .credentials import Environment, environment_of
 from .journal import Journal
@@ -65,6 +65,8 @@ class Session:
         self.warnings: list[str] = []
         self.sent = SentWrites()
         self.journal = Journal(self.files, self.sent)
+        # A name of the run that all its tasks know, also without its folder. None if the task is alone.
+        self.run: str | None = self._shared.run if handed is None else handed["run"]
         self._handed: set[str] = set()
         if handed is not None:
             self.files.are_passed_on = handed["are_kept"]
@@ -77,11 +79,6 @@ class Session:
     @cached_property
     def _options(self) -> Mapping[str, Any]:
         return credentials.completed(self._connection)
-
-    @property
-    def run(self) -> str | None:
-        """A name of the run that all its tasks know, also without its folder. None if the task is alone."""
-        return self._shared.run
 
     def written(self) -> dict[str, Any]:
         """What this task has written, for the tasks of the run that do not share its store (Journal.handed_over)."""

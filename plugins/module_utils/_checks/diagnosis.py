@@ -85,6 +85,8 @@ class Surveyed(TypedDict):
     unavailable_reason: CmkError | None
     # Without a diagnosis, or without a customer-managed key, None.
     diagnosis: Symptoms | None
+    # Whether Batch has refused to list the pools of the account when an earlier task of the run asked.
+    was_refused: bool
 
 
 def describe(observed: Symptoms) -> dict[str, Any]:

@@ -10,7 +10,6 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 from typing import Any
 
 from .._core.errors import AccountUnavailable, CmkError, Denied, Refused
@@ -19,11 +18,11 @@ from . import diagnosis as account_diagnosis
 from .diagnosis import Surveyed, Symptoms
 
 
-def require_recoverable(name: str, observed: Surveyed, allowed: Sequence[str], *, pools_show: bool) -> tuple[str, ...]:
+def require_recoverable(name: str, observed: Surveyed, allowed: Sequence[str]) -> tuple[str, ...]:
     """Raise an error with all reasons if these repairs cannot make the account available. Returns warnings.
 
-    `observed` is a survey of the account `name` with a diagnosis (Encryption.survey). `pools_show` is whether Batch has
-    refused to list the pools of the account before, so that a list shows that a repair of the run has helped.
+    `observed` is a survey of the account `name` with a diagnosis. If Batch has refused to list the pools of the account
+    before, a list shows that a repair of the run has helped.
     """
     unavailable = observed["unavailable_reason"]
     available, diagnosis = account_document.availability(unavailable), observed["diagnosis"]
@@ -38,18 +37,16 @@ def require_recoverable(name: str, observed: Surveyed, allowed: Sequence[str], *
     if available:
         return _about_to_be_lost(name, causes)
     may_recover = account_diagnosis.may_recover(diagnosis)
-    unread = list(_unread(diagnosis, repairs, is_confirmed_later=pools_show and may_recover))
+    unread = list(_unread(diagnosis, repairs, is_confirmed_later=observed["was_refused"] and may_recover))
     if unavailable and available is False and not (causes or repairs or unread or may_recover):
         raise _no_cause(name, unavailable)
     refusals = [*_not_repaired(causes, repairs, allowed), *unread]
     if refusals:
         message = " ".join([*(one["evidence"] for one in causes if one["repair"]), *(one.msg for one in refusals)])
-        # A copy, because the task may read the same error again from its cache.
-        refusal = copy(refusals[0])
-        state = "is not available" if available is False else "may not be available"
-        refusal.msg = f"The Batch account {name} {state}. {message} This task changed nothing."
-        refusal.facts = {**refusal.facts, "causes": causes}
-        raise refusal
+        first, state = refusals[0], "is not available" if available is False else "may not be available"
+        raise first.extended(
+            msg=f"The Batch account {name} {state}. {message} This task changed nothing.", causes=causes
+        )
     return tuple(_HIDES[one["name"]] for one in causes if one["name"] in _HIDES)
 
 

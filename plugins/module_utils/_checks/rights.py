@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .._core.changes import Needed, Right, VaultRight
 from .._core.documents import Vault
-from .._core.plan import Needed, Right, VaultRight
 from .._documents.account import POOLS_READ
 
 READ_ACCOUNTS = "Microsoft.Batch/batchAccounts/read"
@@ -117,8 +117,3 @@ def is_in_no_policy(vault: Vault, permission: str) -> bool:
     granted = (entry.get("permissions", {}).get("keys") or [] for entry in entries)
     lower = {name.lower() for names in granted for name in names}
     return not lower & {permission.lower(), "all"}
-
-
-def lacking(action: str, scope: str) -> str:
-    """A sentence that names the missing right."""
-    return f"The caller lacks {action} at {scope}."

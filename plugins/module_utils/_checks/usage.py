@@ -14,15 +14,14 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
 from .._core.documents import Account
 from .._core.duration import instant
 from .._core.errors import CmkError, Refused
 from .._core.ids import KeyIdentifier, is_pool, key_of, place_of, principals_of, read_key_identifier
-from .._core.plan import Plan, W
 from .._documents.account import POOLS_READ, UNKNOWN_IDENTITY
 from .._documents.key import updated_at, version_of
 from .rights import READ_ACCOUNTS, READ_PERMISSIONS
@@ -70,7 +69,7 @@ class Visible(Listed):
 
 class Users(NamedTuple):
     """The accounts and pools that may use a key or a version of it. An account that has left a version is not known,
-    but it has updated the version (Encryption.keep_versions)."""
+    but it has updated the version (encryption/decide.py)."""
 
     ids: list[str]
     # If they may use it only because of the margin: when the margin ends, in seconds since 1970. None if one of them
@@ -332,18 +331,6 @@ def cut_short(what: str, ids: Iterable[str], *, others: bool = False) -> tuple[s
         f"Batch may need {what} for seven days after accounts have last used it, but O(unused_for) is shorter. These "
         f"may lose their key: {names}.",
     )
-
-
-def removal(plan: Plan[W], back: Any, taken_away: Any = True) -> Plan[W]:
-    """Add the second check to a plan that disables, deletes or revokes something, unless `force` allows that
-    accounts lose their key.
-
-    `back` is the goal that undoes the change. `taken_away` marks the goal of the second check: the resource that no
-    account may use.
-    """
-    if plan.goal.force:
-        return plan
-    return replace(plan, goal=replace(plan.goal, taken_away=taken_away), if_refused=back)
 
 
 def _in_use(what: str, users: list[str], visible: Visible) -> CmkError:

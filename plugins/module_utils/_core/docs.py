@@ -13,6 +13,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -95,8 +96,21 @@ class Need(BaseException):
         self.wanted = list(wanted)
 
 
+class Wait(BaseException):
+    """A decision that depends on a change which Azure does not show yet. It is decided again, at growing intervals,
+    until it is made. After `seconds` (by default `wait_timeout`), the error `complaint` is raised. `waiting_for`
+    completes the line "Waiting for ..."."""
+
+    def __init__(self, complaint: CmkError, waiting_for: str, seconds: float | None = None) -> None:
+        super().__init__()
+        self.complaint = complaint
+        self.waiting_for = waiting_for
+        self.seconds = seconds
+
+
 class Docs:
-    """`find` returns the read of a document if it is recent enough; `earlier` what the run had read before."""
+    """`find` returns the read of a document if it is recent enough; `earlier` what the run had read before. `asked_at`
+    is when the question was asked (time.monotonic()), `began` when it was asked in this task."""
 
     def __init__(
         self,
@@ -104,13 +118,23 @@ class Docs:
         earlier: Callable[[Ref[Any]], Any],
         freshness: Freshness,
         local_now: float,
+        asked_at: float = 0.0,
+        began: float = 0.0,
     ) -> None:
         self._find = find
         self._earlier = earlier
         self._freshness = freshness
         self._local_now = local_now
+        self.asked_at = asked_at
+        self.began = began
         self._wanted: dict[tuple[str, ...], tuple[Ref[Any], Freshness]] = {}
         self._times = list[float]()
+
+    def fresh(self, freshness: Freshness | None = None) -> Docs:
+        """The same documents, as fresh as this by default: read since the question was asked, or later."""
+        other = copy(self)
+        other._freshness = self.asked_at if freshness is None else freshness
+        return other
 
     def want(self, *refs: Ref[Any], fresh: Freshness | None = None) -> None:
         """Read these together with the next document that has to be read."""

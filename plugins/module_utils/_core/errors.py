@@ -117,10 +117,20 @@ class CmkError(Exception):
     def __str__(self) -> str:
         return plain(self.msg)
 
-    def add(self, sentence: str) -> None:
-        """Add a sentence to the message, such as the outcome of a rollback."""
-        end = "" if self.msg.endswith((".", "!", "?")) else "."
-        self.msg = f"{self.msg}{end} {sentence}"
+    def extended(
+        self, *sentences: str, msg: str | None = None, is_of_account: bool | None = None, **facts: Any
+    ) -> CmkError:
+        """The error with another message, or with more sentences, such as the outcome of a rollback, and with more
+        facts."""
+        more = type(self).__new__(type(self))
+        more.__dict__.update(self.__dict__)
+        more.msg = self.msg if msg is None else msg
+        for sentence in sentences:
+            more.msg += f"{'' if more.msg.endswith(('.', '!', '?')) else '.'} {sentence}"
+        more.args, more.facts = (more.msg,), {**self.facts, **facts}
+        more.is_of_account = self.is_of_account if is_of_account is None else is_of_account
+        more.__cause__, more.__traceback__ = self.__cause__, self.__traceback__
+        return more
 
     def result(self) -> dict[str, Any]:
         scope = {"scope": "account"} if self.is_of_account else {}
@@ -248,6 +258,14 @@ class PlanOutdated(CmkError):
 
     code: Code = "plan_outdated"
     is_of_account = True
+
+
+def created_by_others(resource: str) -> PlanOutdated:
+    """`resource` is its kind and name."""
+    return PlanOutdated(
+        f"The {resource} was created by somebody else just before this task would have created it. This task "
+        "changed nothing. Run the task again."
+    )
 
 
 class MissingSdk(CmkError):

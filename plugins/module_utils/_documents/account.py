@@ -105,16 +105,19 @@ class KeyUnusable(Unavailable):
 class NotShown(CmkError):
     """The reason why it is not known whether an account is available, although its pools can be listed."""
 
-    def __init__(self, unknown: Sequence[str]) -> None:
+    def __init__(self, unknown: Sequence[str], *, is_unread: bool = False) -> None:
         told = "Batch lists the pools of the account, and may do so although the account has lost its key."
         super().__init__(f"{told} {' '.join(unknown)}")
         # Whether data that would show it could not be read. Otherwise, Azure does not show it.
-        self.is_unread = False
+        self.is_unread = is_unread
 
 
-def why_unavailable(pools: CmkError | None, lost: Sequence[str], unknown: Sequence[str]) -> CmkError | None:
+def why_unavailable(
+    pools: CmkError | None, lost: Sequence[str], unknown: Sequence[str], *, is_unread: bool = False
+) -> CmkError | None:
     """Why the account is not available, or why that is not known. `pools` is the error of a list of its pools, or
-    None. `lost` are the reasons why Batch cannot use the key, and `unknown` the reasons why that is not known.
+    None. `lost` are the reasons why Batch cannot use the key, and `unknown` the reasons why that is not known
+    (`is_unread`: because data could not be read).
 
     It is not documented whether Batch lists the pools of an account that has lost its key. Therefore neither a list
     nor an error of the service (HTTP status 429 or 5xx) is proof, but a refusal is proof.
@@ -123,7 +126,7 @@ def why_unavailable(pools: CmkError | None, lost: Sequence[str], unknown: Sequen
         return pools
     if lost:
         return KeyUnusable(lost, pools_listed=pools is None)
-    return pools or (NotShown(unknown) if unknown else None)
+    return pools or (NotShown(unknown, is_unread=is_unread) if unknown else None)
 
 
 def is_refused(reason: CmkError | None) -> bool:
@@ -230,6 +233,22 @@ def is_gone(assigned: AssignedIdentity, principal_id: str | CmkError | None) -> 
     if isinstance(principal_id, CmkError):
         return False
     return principal_id is None or principal_id.lower() != assigned.get("principalId", principal_id).lower()
+
+
+def require_ready(account: Account | None) -> None:
+    """Raise an error if the account is being created or deleted, or if its last operation has failed."""
+    name = account["name"] if account else ""
+    state = account["properties"].get("provisioningState") if account else None
+    if state in UNDER_WAY:
+        remedy = "Wait until that has finished."
+        raise Refused(f"The Batch account {name} {UNDER_WAY[state]}. {remedy}", code="account_under_way", remedy=remedy)
+    if is_failed(account):
+        remedy = "If its creation has failed, run the role azbatch.cmk.provision again, or delete the account."
+        raise Refused(
+            f"The last operation on the Batch account {name} has failed (provisioning state Failed). {remedy}",
+            code="account_failed",
+            remedy=remedy,
+        )
 
 
 def is_failed(account: Account | None) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .._core.documents import JsonWebKey, KeyBundle, KeyItem
+from .._core.documents import JsonWebKey, KeyBundle, KeyItem, RotationPolicy
 from .._core.duration import instant, moment
 from .._core.ids import KeyIdentifier, read_key_identifier
 from .._core.summary import and_text, changed_values, used_by_text, version_text
@@ -42,13 +42,18 @@ MOST_TAGS, LONGEST = 15, 256
 _COUNTS_FOR_SECONDS = 7 * 24 * 3600
 
 
-def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
-    """The module's return value."""
-    key: KeyBundle | None = observed["key"]
+def describe(
+    key: KeyBundle | None,
+    versions: Sequence[KeyItem] | None,
+    policy: RotationPolicy | None,
+    now: float,
+    *,
+    is_deleted: bool = False,
+) -> dict[str, Any]:
+    """The module's return value. `now` is by Key Vault's clock."""
     if key is None:
-        return {"exists": False, "soft_deleted": observed["deleted"] is not None}
-    identifier = identifier_of(key)
-    attributes, versions = key["attributes"], observed["versions"]
+        return {"exists": False, "soft_deleted": is_deleted}
+    identifier, attributes = identifier_of(key), key["attributes"]
     return {
         "exists": True,
         "soft_deleted": False,
@@ -67,9 +72,9 @@ def describe(observed: Mapping[str, Any]) -> dict[str, Any]:
         "staged_versions": [
             {"version": version_of(one), "valid_from": instant(one["attributes"]["nbf"])}
             for one in sorted(versions or (), key=lambda one: one["attributes"]["created"])
-            if is_staged(one, observed["now"]) and one["attributes"]["created"] >= attributes["created"]
+            if is_staged(one, now) and one["attributes"]["created"] >= attributes["created"]
         ],
-        "rotation_policy": rotation_policy.describe(observed["policy"]),
+        "rotation_policy": rotation_policy.describe(policy),
     }
 
 
@@ -111,7 +116,7 @@ def _summary(key: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> s
 
 def kept_summary(vault: str, name: str, report: Mapping[str, Any]) -> str:
     """One line for a person about versions that stay enabled, or a key that was not deleted, because it may be in use;
-    empty if there are none. `report` is from disabled.py."""
+    empty if there are none. `report` is from removal.py."""
     users = report.get("in_use_by")
     if not users and not report.get("kept_until"):
         return ""

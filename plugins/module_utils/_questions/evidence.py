@@ -17,13 +17,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeGuard, TypeVar
 
+from .._azure.facts import Facts
 from .._checks.diagnosis import Symptoms, depends_on_account_change
-from .._checks.preflight import Evidence, is_unreachable, without_deleted
+from .._checks.preflight import Evidence, failed_checks, is_unreachable, lasting, without_deleted
 from .._checks.versions import MARGIN_SECONDS
-from .._core.docs import Docs, Ref
+from .._core.docs import Docs, Ref, Rule
 from .._core.documents import Account, KeyItem, RoleAssignment, Vault
 from .._core.errors import CmkError, Denied, NotFound, Unavailable
-from .._core.ids import KeyIdentifier, parse_user_assigned_id
+from .._core.ids import KeyIdentifier, parse_user_assigned_id, place_of, principals_of
 from .._documents import refs
 from .._documents.access import by_principal, roles_in, scope_of
 from .._documents.account import is_gone
@@ -45,6 +46,35 @@ class Wanted:
     subscription: str
     group: str | None
     account: str = "account"
+
+
+def of_account(account: Account, key: KeyIdentifier, facts: Facts, vault_group: str | None = None) -> Wanted:
+    """A key that the account uses or is about to use. The vault is often in the resource group of the account, so that
+    group is searched first."""
+    subscription, group, _name = place_of(account["id"])
+    identity, near = account.get("identity", {}), group if subscription.lower() == facts.vaults_in.lower() else None
+    # The document of an account has the tenant only with a system-assigned identity. It is always the caller's tenant.
+    tenant = identity.get("tenantId") or facts.caller["tenant_id"]
+    name = f"Batch account {account['name']}"
+    return Wanted(key, principals_of(identity), tenant, facts.vaults_in, vault_group or near, name)
+
+
+def of(evidence: Evidence, facts: Facts) -> Wanted:
+    """The same key and principals."""
+    vault = evidence.vault
+    place, group, _name = place_of(vault["id"]) if isinstance(vault, Mapping) else (facts.vaults_in, None, "")
+    return Wanted(evidence.key, evidence.principals, evidence.tenant_id, place, group, evidence.account)
+
+
+def certain(docs: Docs, wanted: Wanted) -> Evidence:
+    """The evidence. If a check fails, what earlier tasks have read is read again, because they may have read it before
+    a repair."""
+    return _certain(docs, partial(gather, wanted=wanted), lambda found: found)
+
+
+def _certain(docs: Docs, question: Callable[[Docs], T], evidence_in: Callable[[T], Evidence]) -> T:
+    found = question(docs.fresh(Rule.RECENT))
+    return question(docs.fresh()) if failed_checks(lasting(evidence_in(found))) else found
 
 
 def gather(docs: Docs, wanted: Wanted) -> Evidence:
@@ -167,6 +197,11 @@ def _now(docs: Docs, key: KeyIdentifier, since: float | None = None) -> float:
 
 def of_key_in_use(docs: Docs, account: Account, wanted: Wanted, *, is_report: bool) -> Symptoms:
     """The data that shows whether Batch can use the key. For `is_report` see `unnoticed_repairs`."""
+    question = partial(_of_key_in_use, account=account, wanted=wanted, is_report=is_report)
+    return _certain(docs, question, lambda found: found["evidence"])
+
+
+def _of_key_in_use(docs: Docs, account: Account, wanted: Wanted, *, is_report: bool) -> Symptoms:
     docs.want(refs.versions_of(wanted.key))
     evidence = gather(docs, wanted)
     is_lost = evidence.vault is None
@@ -181,6 +216,10 @@ def of_key_in_use(docs: Docs, account: Account, wanted: Wanted, *, is_report: bo
 
 def symptoms(docs: Docs, account: Account, wanted: Wanted) -> Symptoms:
     """The data of the diagnosis."""
+    return _certain(docs, partial(_symptoms, account=account, wanted=wanted), lambda found: found["evidence"])
+
+
+def _symptoms(docs: Docs, account: Account, wanted: Wanted) -> Symptoms:
     evidence, key = gather(docs, wanted), wanted.key
     there, unreachable = isinstance(evidence.vault, Mapping), is_unreachable(evidence.bundle)
     versions = None if evidence.vault is None else _versions(docs, key)
@@ -217,8 +256,7 @@ def _with_time(docs: Docs, account: Account, found: Symptoms) -> Symptoms:
     changed after the key, Batch has used the key."""
     if not depends_on_account_change(found):
         return found
-    changed, _now = users.changed_at(docs, [account])
-    return {**found, "account_changed_at": changed[account["id"]]}
+    return {**found, "account_changed_at": users.changed_at(docs, [account])[account["id"]]}
 
 
 def _versions(docs: Docs, key: KeyIdentifier) -> list[KeyItem] | CmkError | None:

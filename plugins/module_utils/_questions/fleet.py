@@ -14,9 +14,11 @@ from collections.abc import Mapping, Sequence, Set
 from itertools import chain
 from typing import Any
 
+from .._azure.facts import Facts
 from .._checks.diagnosis import depends_on_account_change
 from .._checks.one_of_many import FleetData, observed_of
 from .._checks.preflight import is_unreachable
+from .._checks.usage import Listed
 from .._core.docs import Docs
 from .._core.documents import Account, KeyBundle, ManagedIdentity, RoleAssignment
 from .._core.errors import CmkError, Denied, NotFound
@@ -26,6 +28,20 @@ from .._documents.access import by_principal, roles_in, scope_of
 from .._documents.key import identifier_of
 from .._documents.vault import uses_rbac
 from . import users, vaults
+from .health import require_shown
+
+
+def listed(docs: Docs, scope: Any, facts: Facts, own: str | None) -> Listed:
+    """The accounts of the scope (_audit.options). `own` is the task's own subscription, if it is known. Waits until
+    lists show the keys that the run has set, or until no list can be older than these writes."""
+    if scope.group is None:
+        found = users.of_subscriptions(docs, scope.subscriptions, own)
+    else:
+        named = scope.account and scope.account.lower()
+        of_group = docs.items(refs.accounts_of(facts.subscription, scope.group))
+        found = {"accounts": [one for one in of_group if not named or one["name"].lower() == named], "unlisted": []}
+    require_shown(facts, found["accounts"], "the keys of this run in lists")
+    return found
 
 
 def read(docs: Docs, accounts: Sequence[Account], tenant_id: str, *, with_pools: bool) -> dict[str, Any]:
@@ -115,8 +131,7 @@ def _changed_at(
         if (key := key_of(account))
         and depends_on_account_change(observed_of(account, key, fleet), judges_repairs=judges_repairs)
     ]
-    changed_at, _now = users.changed_at(docs, doubtful)
-    return {name.lower(): at for name, at in changed_at.items()}
+    return {name.lower(): at for name, at in users.changed_at(docs, doubtful).items()}
 
 
 def _grants(

@@ -16,7 +16,8 @@ from .._core.ids import UserAssignedId
 from .._documents import refs
 
 
-def get(docs: Docs, identity_id: UserAssignedId) -> ManagedIdentity:
+def get(docs: Docs, identity_id: UserAssignedId | None) -> ManagedIdentity:
+    assert identity_id is not None
     identity = docs.get(refs.identity(identity_id))
     if identity is None:
         raise NotFound(

@@ -11,24 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from .._checks.rights import VAULTS, in_group, is_in_no_policy
+from .._core.changes import Missing, Needed, Right, VaultRight
 from .._core.docs import Docs
 from .._core.documents import Vault
 from .._core.errors import CmkError, Denied
-from .._core.plan import Needed, Right, VaultRight
 from .._documents import refs
 from .._documents.access import allows
 from .._documents.vault import uses_rbac
 from . import vaults
-
-
-class Missing(NamedTuple):
-    """The actions and their scopes, and why vaults could not be found, which may be for a right too."""
-
-    rights: Sequence[tuple[str, str]]
-    hidden: Sequence[str]
 
 
 def missing(docs: Docs, needed: Sequence[Needed], own: str, vaults_in: str) -> Missing:

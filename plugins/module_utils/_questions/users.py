@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass
 from itertools import chain
 from typing import TypeAlias
 
+from .._azure.facts import Facts
 from .._checks.rights import READ_ACCOUNTS
-from .._checks.usage import DiskKey, Listed, Unlisted
+from .._checks.usage import DiskKey, Listed, Unlisted, Visible
 from .._checks.versions import MARGIN_SECONDS
 from .._core.docs import Docs
 from .._core.documents import Account, Pool
@@ -34,27 +33,44 @@ Lists: TypeAlias = Mapping[str, "list[Account] | CmkError"]
 _READ_SUBSCRIPTIONS = "Microsoft.Resources/subscriptions/read"
 
 
-@dataclass(frozen=True)
-class Seen:
-    """The ids of accounts, in lower case, that exist whatever a list shows: `handled`, which tasks of the run have
-    read, and `listed`, which an earlier list of this task had."""
-
-    handled: Collection[str] = ()
-    listed: Collection[str] = ()
+def visible(docs: Docs, facts: Facts, known: Collection[str] = ()) -> Visible:
+    """All accounts with the keys of their pools' disks, for `usage.guard`. For `known` see `everywhere`."""
+    found = everywhere(docs, facts, known)
+    keys, unlisted = disks(docs, facts, found["accounts"])
+    return {"accounts": found["accounts"], "disks": keys, "unlisted": [*found["unlisted"], *unlisted]}
 
 
-def everywhere(docs: Docs, own: str, seen: Seen) -> Listed:
-    """The accounts of all subscriptions, those of the task's own subscription first."""
+def everywhere(docs: Docs, facts: Facts, known: Collection[str] = ()) -> Listed:
+    """The accounts of all subscriptions, those of the task's own subscription first. `known` are the ids of accounts,
+    in lower case, that an earlier list of this task had: a list may be incomplete for a moment.
+
+    An account that the run has written within the longest read delay is among them as listed and as written, because
+    Azure may show it as it was before."""
+    names, unlisted = _subscriptions(docs, facts.subscription)
+    found = _of(docs, _lists(docs, names), known)
+    accounts = facts.journal.with_written(found["accounts"])
+    # In the same order for all hosts, so that their messages are the same.
+    accounts.sort(key=lambda one: (one["id"].split("/")[2].lower() != facts.subscription.lower(), one["id"].lower()))
+    return {"accounts": accounts, "unlisted": unlisted + found["unlisted"]}
+
+
+def listed_until(docs: Docs, facts: Facts) -> float:
+    """When the last list of `everywhere` was received (time.monotonic())."""
+    names, _unlisted = _subscriptions(docs, facts.subscription)
+    return max(docs.of(refs.accounts_of(one)).ended for one in names)
+
+
+def _subscriptions(docs: Docs, own: str) -> tuple[list[str], list[Unlisted]]:
+    """The task's own subscription, and the others that the caller can read."""
     docs.want(refs.SUBSCRIPTIONS, refs.accounts_of(own))
-    named, unlisted = docs.known(refs.SUBSCRIPTIONS), []
+    named = docs.known(refs.SUBSCRIPTIONS)
     if isinstance(named, CmkError):
-        unlisted.append(not_listed("/subscriptions", str(named), _READ_SUBSCRIPTIONS))
-    listed = [] if named is None or isinstance(named, CmkError) else [one["subscriptionId"] for one in named]
-    found = _of(docs, _lists(docs, [own, *(one for one in listed if one.lower() != own.lower())]), seen)
-    return {"accounts": found["accounts"], "unlisted": unlisted + found["unlisted"]}
+        return [own], [not_listed("/subscriptions", str(named), _READ_SUBSCRIPTIONS)]
+    listed = [one["subscriptionId"] for one in named or ()]
+    return [own, *(one for one in listed if one.lower() != own.lower())], []
 
 
-def of_subscriptions(docs: Docs, subscriptions: Sequence[str], own: str | None, seen: Seen) -> Listed:
+def of_subscriptions(docs: Docs, subscriptions: Sequence[str], own: str | None) -> Listed:
     """The accounts of these subscriptions, by default of all subscriptions that the caller can read.
 
     If Azure lists no subscription for the caller, the task's own subscription is used, if it is known.
@@ -71,7 +87,7 @@ def of_subscriptions(docs: Docs, subscriptions: Sequence[str], own: str | None, 
     failures = [listed for listed in lists.values() if isinstance(listed, CmkError)]
     if len(failures) == len(lists) and not any(isinstance(one, Denied) for one in failures):
         raise failures[0]
-    return _of(docs, lists, seen)
+    return _of(docs, lists, ())
 
 
 def _lists(docs: Docs, subscriptions: Sequence[str]) -> Lists:
@@ -83,7 +99,7 @@ def _items(listed: list[Account] | CmkError | None) -> list[Account] | CmkError:
     return listed if isinstance(listed, CmkError) else listed or []
 
 
-def _of(docs: Docs, lists: Lists, seen: Seen) -> Listed:
+def _of(docs: Docs, lists: Lists, known: Collection[str]) -> Listed:
     """The accounts of the lists, and the scopes that may have more accounts (`unlisted`)."""
     after = max(docs.of(refs.accounts_of(one)).ended for one in lists)
     whole = [one for one, listed in lists.items() if not isinstance(listed, CmkError)]
@@ -91,10 +107,10 @@ def _of(docs: Docs, lists: Lists, seen: Seen) -> Listed:
     gaps = {one: gap for one in lists if (gap := _gap(docs, one, lists[one], after))}
     found = [*chain.from_iterable(of for of in lists.values() if not isinstance(of, CmkError))]
     for name in gaps:
-        found += _more(docs, name, lists[name], seen.handled)
+        found += _more(docs, name, lists[name])
     names, listed_in = {one["id"].lower() for one in found}, {one.lower() for one in whole}
-    # A list may be incomplete for a moment. Deleted accounts are not found.
-    found += _each(docs, [one for one in seen.listed if one not in names and one.split("/")[2] in listed_in])
+    # Deleted accounts are not found.
+    found += _each(docs, [one for one in known if one not in names and one.split("/")[2] in listed_in])
     accounts = {account["id"].lower(): account for account in found}
     return {"accounts": list(accounts.values()), "unlisted": list(gaps.values())}
 
@@ -117,22 +133,16 @@ def _gap(docs: Docs, subscription: str, listed: list[Account] | CmkError, after:
     return None
 
 
-def _more(docs: Docs, subscription: str, listed: list[Account] | CmkError, handled: Collection[str]) -> list[Account]:
-    """Further accounts of a subscription whose list is incomplete: the accounts of this run and, if the subscription's
-    list is refused, the lists of its resource groups."""
-    own = [one for one in handled if one.split("/")[2] == subscription.lower()]
-    found = [] if isinstance(listed, CmkError) else listed
-    if isinstance(listed, Denied):
-        groups = docs.known(refs.groups_of(subscription))
-        names = [] if groups is None or isinstance(groups, CmkError) else [one["name"].lower() for one in groups]
-        named = dict.fromkeys([*names, *(place_of(one)[1].lower() for one in own)])
-        lists = [refs.accounts_of(subscription, group) for group in named]
-        docs.want(*lists)
-        read = map(docs.known, lists)
-        found = [account for of in read if not isinstance(of, CmkError) for account in of or ()]
-    known = {one["id"].lower() for one in found}
-    more = _each(docs, [one for one in own if one not in known])
-    return [*found, *more] if isinstance(listed, Denied) else more
+def _more(docs: Docs, subscription: str, listed: list[Account] | CmkError) -> list[Account]:
+    """If the subscription's list is refused, the accounts of its resource groups that the caller can list."""
+    if not isinstance(listed, Denied):
+        return []
+    groups = docs.known(refs.groups_of(subscription))
+    names = [] if groups is None or isinstance(groups, CmkError) else [one["name"].lower() for one in groups]
+    lists = [refs.accounts_of(subscription, group) for group in names]
+    docs.want(*lists)
+    read = map(docs.known, lists)
+    return [account for of in read if not isinstance(of, CmkError) for account in of or ()]
 
 
 def _each(docs: Docs, ids: Iterable[str]) -> list[Account]:
@@ -148,10 +158,7 @@ def _naming_list(listed: list[Account] | CmkError) -> list[Account] | CmkError:
         return listed
     remedy = listed.facts["remedy"]
     named = remedy.replace("O(subscription_id)", "O(subscriptions)")
-    error = copy(listed)
-    error.msg = listed.msg.replace(remedy, named)
-    error.facts = {**listed.facts, "option": "subscriptions", "remedy": named}
-    return error
+    return listed.extended(msg=listed.msg.replace(remedy, named), option="subscriptions", remedy=named)
 
 
 def not_listed(scope: str, reason: str, action: str | None) -> Unlisted:
@@ -161,13 +168,12 @@ def not_listed(scope: str, reason: str, action: str | None) -> Unlisted:
 # When accounts were changed
 
 
-def changed_at(docs: Docs, accounts: Iterable[Account]) -> tuple[dict[str, float | None], float]:
+def changed_at(docs: Docs, accounts: Iterable[Account]) -> dict[str, float | None]:
     """When the accounts were changed, by their ids, from the headers of the responses: the document of an account has
-    no times. None if a time could not be read: the account may have been changed just now. And the latest time of the
-    responses; without one, the local time."""
+    no times. None if a time could not be read: the account may have been changed just now."""
     by_id = {account["id"]: account for account in accounts}
     docs.want(*map(refs.dated_account, by_id))
-    return {name: _changed_at(docs, account) for name, account in by_id.items()}, docs.now
+    return {name: _changed_at(docs, account) for name, account in by_id.items()}
 
 
 def _changed_at(docs: Docs, account: Account) -> float | None:
@@ -183,9 +189,10 @@ def _changed_at(docs: Docs, account: Account) -> float | None:
 # The keys of pools
 
 
-def disks(docs: Docs, accounts: Iterable[Account], recently: Collection[str]) -> tuple[list[DiskKey], list[Unlisted]]:
-    """The keys of all pools of the accounts, and the subscriptions in which the caller may not list pools. `recently`
-    are the ids of accounts, in lower case, that the run has written lately, so that their times are not known."""
+def disks(docs: Docs, facts: Facts, accounts: Iterable[Account]) -> tuple[list[DiskKey], list[Unlisted]]:
+    """The keys of all pools of the accounts, and the subscriptions in which the caller may not list pools."""
+    # The times of accounts that the run has written lately are not known.
+    recently = facts.journal.written_lately()
     # An account that is being created has no pools, and is not available yet.
     made = {one["id"]: one for one in accounts if one["properties"].get("provisioningState") != "Creating"}
     docs.want(*map(refs.pools_of, made))

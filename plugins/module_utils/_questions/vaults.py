@@ -10,7 +10,6 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from copy import copy
 
 from .._checks import usage
 from .._checks.rights import READ_ACCOUNTS, READ_DELETED_VAULTS, VAULTS
@@ -110,8 +109,7 @@ def _seen_in(docs: Docs, subscription: str) -> tuple[dict[str, Vault], CmkError 
     if isinstance(groups, CmkError):
         return {}, listed
     if isinstance(listed, Denied) and not groups:
-        listed = copy(listed)
-        listed.add(
+        listed = listed.extended(
             "The caller can read no resource group either (Microsoft.Resources/subscriptions/resourceGroups/read)."
         )
     lists = [refs.vaults_of(subscription, one["name"]) for one in groups or ()]

@@ -2,19 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The goal of azbatch.cmk.keyvault_cmk_access, the data that its plan depends on, and the writes of its steps.
+"""The goal of azbatch.cmk.keyvault_cmk_access.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypedDict, TypeVar
+from typing import Any, TypeVar
 
-from ..._checks import usage
-from ..._core.documents import AccessPolicy, Account, RoleAssignment, RoleDefinitionProperties, Vault
+from ..._core.documents import Account
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption, Problems, Refused
 from ..._core.ids import (
@@ -27,7 +26,6 @@ from ..._core.ids import (
     parse_user_assigned_id,
     principals_of,
 )
-from ..._core.plan import Service
 
 T = TypeVar("T")
 
@@ -47,14 +45,8 @@ class Goal:
     keeps_used: bool = False
     # The time for which access stays granted after an account was changed that may have used it, in seconds.
     unused_for: int = 0
-    # Access was revoked: the second check requires that no account needs it (see usage.py).
+    # Access was revoked: the decision requires that no account needs it (usage.py).
     taken_away: bool = False
-
-    def described(self, _current: Mapping[str, Any]) -> str:
-        """A sentence on the state after the rollback."""
-        return (
-            "Therefore the access was granted again. Batch may need twenty minutes until these accounts are available."
-        )
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
@@ -117,26 +109,3 @@ def _require_one(params: Mapping[str, Any], *options: str) -> None:
             f"Leave out all but one of {' and '.join(f'O({one})' for one in given)}." if given else "Set one of them."
         )
         raise InvalidOption(option, params[option], f"exactly one of {listed} is required.", remedy)
-
-
-class Observed(TypedDict, total=False):
-    vault: Vault | None
-    principal_id: str
-    assignments: Sequence[RoleAssignment]
-    # By the GUID of the role.
-    definitions: Mapping[str, RoleDefinitionProperties]
-    # Before access is revoked: the accounts that may use it, and when they were changed. `now` is by Azure's clock.
-    visible: usage.Visible
-    times: usage.Times
-    now: float
-
-
-class AccessWrites(Service, Protocol):
-    def set_policy(self, *, vault_id: str, operation: str, entry: AccessPolicy) -> None:
-        """Add, replace or remove an access policy."""
-
-    def assign(self, *, scope: str, name: str, role: str, principal: str) -> None:
-        """Create a role assignment."""
-
-    def unassign(self, *, assignment_id: str) -> None:
-        """Delete a role assignment."""

@@ -2,19 +2,17 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The goal of azbatch.cmk.batch_account_identity, the data that its plan depends on, and the writes of its steps.
+"""The goal of azbatch.cmk.batch_account_identity.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypedDict
+from typing import Any
 
-from ..._checks.preflight import Evidence
-from ..._core.documents import Account
 from ..._core.errors import Problems
 from ..._core.ids import (
     KeyIdentifier,
@@ -24,7 +22,6 @@ from ..._core.ids import (
     parse_key_identifier,
     parse_user_assigned_id,
 )
-from ..._core.plan import Service
 from ..._documents.account import SYSTEM_ASSIGNED, USER_ASSIGNED
 
 
@@ -42,19 +39,10 @@ class Goal:
     force: bool
     # Of a new account.
     tags: Mapping[str, str] = field(default_factory=dict)
-    # Whether this is the rollback of an account's creation with this key: the account is moved to a
-    # Microsoft-managed key.
-    leaves_key: bool = False
 
     @property
     def identity_type(self) -> str:
         return USER_ASSIGNED if self.identity_id else SYSTEM_ASSIGNED
-
-    def described(self, current: Mapping[str, Any]) -> str:
-        """A sentence on the state after the rollback."""
-        if not current["exists"]:
-            return "The account does not exist."
-        return f"The account exists and uses {current['key_identifier'] or 'a Microsoft-managed key'} now."
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
@@ -86,28 +74,3 @@ def desired(params: Mapping[str, Any]) -> Goal:
         force=params["force"],
         tags=tags,
     )
-
-
-class Observed(TypedDict, total=False):
-    account: Account | None
-    # The location of the account if this task may have created it.
-    created_in: str | None
-    creation_failed: bool
-    # If the account is missing: the regions that have accounts, and the resource group if its location is needed.
-    regions: Sequence[str] | None
-    group: Mapping[str, Any]
-    # On the key of an account that is to be created.
-    evidence: Evidence
-    # The same, read after this task has set the key.
-    confirmed: Evidence | None
-
-
-class AccountWrites(Service, Protocol):
-    def create(self, *, group: str, name: str, body: Mapping[str, Any], evidence: Evidence | None = None) -> None:
-        """Create an account."""
-
-    def update(self, *, group: str, name: str, body: Mapping[str, Any]) -> None:
-        """Change an account."""
-
-    def delete(self, *, group: str, name: str) -> None:
-        """Delete an account."""

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The goal of azbatch.cmk.batch_encryption, the data that its plan depends on, and the writes of its steps.
+"""The goal of azbatch.cmk.batch_encryption.
 
 This module util is private to the collection.
 """
@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypedDict
+from typing import Any
 
-from ..._checks.preflight import Evidence
 from ..._core.documents import Account
-from ..._core.errors import CmkError, InvalidOption, Problems
+from ..._core.errors import InvalidOption, Problems
 from ..._core.ids import (
     KeyIdentifier,
     check_account_name,
@@ -24,7 +23,6 @@ from ..._core.ids import (
     key_of,
     parse_key_identifier,
 )
-from ..._core.plan import Service
 from ..._documents.encryption import BATCH, KEY_VAULT
 
 # How an account that uses a customer-managed key keeps or changes whether it follows the latest version.
@@ -41,11 +39,8 @@ class Goal:
     vault_group: str | None
     # Whether to wait if the account uses the key and is not available.
     patient: bool = False
-    # Whether the account follows the latest version of the key (`for_account`).
+    # Whether the account follows the latest version of the key.
     mode: str = UPDATE
-    # If this is the rollback of a failed change: the goal of that change. A rollback is tried even if the account
-    # is not available. It changes nothing if another task or user has moved the account meanwhile.
-    undoes: Goal | None = None
     # The vault and the name of the only customer-managed key that the account may use before the change, or ANY. None:
     # no other key than the wanted one.
     previous: tuple[str, str] | str | None = None
@@ -67,11 +62,6 @@ class Goal:
             return self.mode != PIN
         return self.mode != FOLLOW and (self.mode == KEEP or self.key.same(has))
 
-    def leaves_alone(self, account: Account) -> bool:
-        """Whether nothing is changed: the account meets the goal or, in a rollback, another task or user has moved
-        it."""
-        return self.is_satisfied_by(account) or (self.undoes is not None and not self.undoes.has_set(account))
-
     def has_set(self, account: Account) -> bool:
         """Whether the account uses exactly the key identifier that this goal sets."""
         has, target = key_of(account), self.target
@@ -82,12 +72,6 @@ class Goal:
         if isinstance(self.previous, tuple):
             return key is not None and key.is_named(*self.previous)
         return key is None or self.key is None or self.previous == ANY or self.key.same_key(key)
-
-    def described(self, current: Mapping[str, Any]) -> str:
-        """A sentence on the state of the account after a rollback."""
-        on = current["key_identifier"] or "a Microsoft-managed key"
-        state = {True: "is available", False: "is not available", None: "its availability is not known"}
-        return f"The account uses {on} now and {state[current['available']]}."
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
@@ -127,33 +111,3 @@ def _previous(value: str) -> tuple[str, str] | str:
     except InvalidOption:
         remedy = f"Use VAULT/KEY, a key identifier, or {ANY}."
         raise InvalidOption("previous_key", value, "this names no key.", remedy) from None
-
-
-class Observed(TypedDict, total=False):
-    """For the plan. Without `expires_soon` and `may_be_stale`, both are false."""
-
-    account: Account | None
-    # Why the account is not available, or why that is not known.
-    unavailable_reason: CmkError | None
-    # Whether the version that the account would keep expires soon.
-    expires_soon: bool
-    # Whether the read of the account may be older than a write of the run.
-    may_be_stale: bool
-    evidence: Evidence
-
-
-class EncryptionWrites(Service, Protocol):
-    def set_encryption(
-        self,
-        *,
-        group: str,
-        name: str,
-        body: Mapping[str, Any],
-        previous: KeyIdentifier | None,
-        evidence: Evidence | None,
-        even_if_unavailable: bool,
-    ) -> None:
-        """Change the encryption of an account, and wait until Batch has accepted the key."""
-
-    def wait_until_available(self, *, group: str, name: str) -> None:
-        """Wait until the account is available."""

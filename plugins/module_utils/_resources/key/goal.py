@@ -2,24 +2,22 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The goals of the modules that manage keys, the data that their plans depend on, and the writes of their steps.
+"""The goals of the modules that manage keys.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypedDict
+from typing import Any
 
-from ..._checks import usage
 from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
-from ..._core.documents import KeyBundle, KeyItem, RotationPolicy, Vault
+from ..._core.documents import RotationPolicy
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption, NotFound, Problems, Refused
 from ..._core.ids import KeyIdentifier, check_account_name, check_key_name, check_vault_name, parse_key_identifier
-from ..._core.plan import Service
 from ..._documents import rotation_policy as key_rotation_policy
 from ..._documents.key import LONGEST, SIZES, TYPES
 
@@ -41,6 +39,8 @@ class Goal:
     remove_rotation_policy: bool = False
     max_version_age: int | None = None
     new_version: bool = False
+    # Whether the tasks of a run share the forced version.
+    is_shared: bool = False
     force: bool = False
     # The purpose of a forced version. Runs that force a version for the same purpose share the version.
     new_version_for: str | None = None
@@ -50,8 +50,8 @@ class Goal:
     recover: bool = False
     # The goal after a new version was requested: the newest version must differ from this version.
     other_than: str | None = None
-    # The versions that were disabled; empty if the key was deleted. The second check requires that no account uses them
-    # (see usage.py).
+    # The versions that were disabled; empty if the key was deleted. The decision requires that no account uses them
+    # (usage.py).
     taken_away: tuple[str, ...] | None = None
     # In a rollback, the versions that are enabled again.
     again: tuple[str, ...] = ()
@@ -63,11 +63,6 @@ class Goal:
     keeps_used: bool = False
     # The time for which a key or a version that was replaced or used stays enabled, in seconds.
     unused_for: int = MARGIN_SECONDS
-
-    def described(self, _current: Mapping[str, Any]) -> str:
-        """A sentence on the state after the rollback."""
-        done = "enabled again" if self.again else "recovered"
-        return f"Therefore the key was {done}. Batch may need ten minutes until these accounts are available."
 
     def names(self, key: KeyIdentifier | None) -> bool:
         """Whether the identifier names this key, regardless of the version."""
@@ -268,39 +263,3 @@ def key_not_found(goal: Goal) -> NotFound:
         value=goal.identifier or goal.name,
         remedy=remedy,
     )
-
-
-class Observed(TypedDict, total=False):
-    identifier: KeyIdentifier
-    # The newest version, or the version that the goal takes as the newest.
-    key: KeyBundle | None
-    # The version that the goal names.
-    named: KeyBundle | None
-    # None if the caller may not list them.
-    versions: Sequence[KeyItem] | None
-    policy: RotationPolicy | None
-    deleted: KeyBundle | None
-    # The vault of a key of an HSM that is to be created.
-    vault: Vault | None
-    # Who may use the key, if something may be taken away.
-    visible: usage.Visible
-    times: usage.Times
-    # By Key Vault's clock, in seconds since 1970.
-    now: float
-
-
-class KeyWrites(Service, Protocol):
-    def create(self, *, vault: str, name: str, body: Mapping[str, Any]) -> None:
-        """Create a key, or a version of the key."""
-
-    def update(self, *, vault: str, name: str, version: str, body: Mapping[str, Any]) -> None:
-        """Change the attributes of a version."""
-
-    def set_rotation_policy(self, *, vault: str, name: str, policy: RotationPolicy) -> None:
-        """Replace the rotation policy of a key."""
-
-    def delete(self, *, vault: str, name: str) -> None:
-        """Delete a key. It can be recovered."""
-
-    def recover(self, *, vault: str, name: str) -> None:
-        """Recover a deleted key."""

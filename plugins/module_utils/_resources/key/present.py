@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Plans a usable key: its newest version is repaired or, if rotation is due, a new version is created. Plans to make a
-named version usable again, and to recover a deleted key.
+"""Decides how a key becomes usable: its newest version is repaired or, if rotation is due, a new version is created.
+How a named version becomes usable again, and how a deleted key is recovered. Pure: asks for documents.
 
 This module util is private to the collection.
 """
@@ -12,23 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from ..._azure.facts import Facts
 from ..._checks import usage
-from ..._checks.rights import to_use_key
 from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
-from ..._core.documents import KeyAttributes, KeyBundle, RotationPolicy
+from ..._core.changes import Change, Request
+from ..._core.docs import Docs
+from ..._core.documents import KeyAttributes, KeyBundle
 from ..._core.duration import instant
 from ..._core.errors import Refused
-from ..._core.plan import Plan, Step, step
-from ..._documents import rotation_policy
+from ..._documents import refs, rotation_policy
 from ..._documents.key import (
     MOST_TAGS,
     OPERATIONS,
     SIZES,
     TAG,
     TYPES,
-    describe,
     identifier_of,
     is_staged,
     item_of,
@@ -39,60 +40,60 @@ from ..._documents.key import (
     version_of,
 )
 from ..._documents.vault import require_sku_for
-from .goal import Goal, KeyWrites, Observed, key_disabled, key_not_found, key_soft_deleted, version_not_found
+from . import requests
+from .goal import Goal, key_disabled, key_not_found, key_soft_deleted, version_not_found
+from .seen import Seen, look, with_users
 
-Steps = tuple[Step[KeyWrites], ...]
+Requests = tuple[Request, ...]
 
 
-def plan_present(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[KeyWrites]:
-    key: KeyBundle | None = observed["key"]
-    if key is None and observed["deleted"]:
-        return _recovery(goal, observed, before)
-    warnings: tuple[str, ...] = ()
-    if goal.new_version and key and version_for(goal.new_version_for, key, observed["versions"], observed["now"]):
+def decide_present(docs: Docs, goal: Goal, facts: Facts) -> Change:
+    seen = look(docs, goal, facts)
+    forced = requests.made_version(seen.identifier)
+    made_at = facts.journal.noted_at(forced) if goal.is_shared else None
+    if made_at is not None:
         goal = replace(goal, new_version=False)
-    is_due = _is_due(goal, observed)
+        if docs.of(refs.key(seen.identifier)).at < made_at:
+            # Another task has made the version since this task has read the key.
+            seen = look(docs.fresh(made_at), goal, facts)
+    key, before = seen.key, seen.described
+    if key is None and seen.deleted:
+        if not goal.recover:
+            raise key_soft_deleted(goal)
+        # Further changes can be decided only after the recovery, because Azure shows no versions before.
+        return decide_recovered(docs, replace(goal, state="recovered"), facts)
+    warnings: tuple[str, ...] = ()
+    if goal.new_version and key and version_for(goal.new_version_for, key, seen.versions, seen.now):
+        goal = replace(goal, new_version=False)
+    is_due = _is_due(goal, seen)
     _refuse_to_enable(goal, key, before, is_due=is_due)
     if key is None or is_due:
-        steps, after = _new_version(goal, observed, before)
-        warnings += _previous_expires(goal, observed)
+        writes, after = _new_version(goal, seen, before, forced)
+        warnings += _previous_expires(goal, seen)
     else:
         _refuse_other_family(goal, key)
         _refuse_other_size(goal, key)
-        steps, after = repaired(goal, key, before, {})
-    has_policy = observed["policy"]
+        writes, after = repaired(seen, key, before, {})
+    has_policy = seen.policy
     if has_policy is not None and goal.stops_rotation(has_policy):
-        warnings += _rotation_guard(goal, observed)
+        seen = with_users(docs, goal, seen, facts, lambda _goal, _seen: True)
+        warnings += _rotation_guard(goal, seen)
         policy = rotation_policy.without_rotation(has_policy)
-        steps = (*steps, _set_policy(goal, policy))
+        writes = (*writes, requests.set_rotation_policy(seen.identifier, policy))
         after = {**after, "rotation_policy": rotation_policy.describe(policy)}
     if goal.rotation_policy is not None and before.get("rotation_policy") != goal.rotation_policy:
-        policy = rotation_policy.body(goal.rotation_policy, observed["policy"])
-        steps = (*steps, _set_policy(goal, policy))
+        policy = rotation_policy.body(goal.rotation_policy, seen.policy)
+        writes = (*writes, requests.set_rotation_policy(seen.identifier, policy))
         after = {**after, "rotation_policy": dict(goal.rotation_policy)}
     if goal.new_version:
-        if goal.new_version_for and TAG not in steps[0].arguments["body"].get("tags", {}):
+        if goal.new_version_for and TAG not in (writes[0].body or {}).get("tags", {}):
             warnings += (_no_room_for_tag(goal),)
         goal = replace(goal, new_version=False, other_than=before.get("version"))
-    return Plan(goal, before, after, steps, warnings)
+    return Change(before, after, writes, warnings, confirm=partial(decide_present, goal=goal, facts=facts))
 
 
-def _recovery(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[KeyWrites]:
-    if not goal.recover:
-        raise key_soft_deleted(goal)
-    # Further changes can be planned only after the recovery, because Azure shows no versions before.
-    return plan_recovered(replace(goal, state="recovered"), observed, before)
-
-
-def _set_policy(goal: Goal, policy: RotationPolicy) -> Step[KeyWrites]:
-    write = step(KeyWrites.set_rotation_policy, vault=goal.vault, name=goal.name, policy=policy)
-    # A read of the policy confirms the change.
-    return write.needing(to_use_key("setrotationpolicy", goal.vault), to_use_key("getrotationpolicy", goal.vault))
-
-
-def _is_due(goal: Goal, observed: Observed) -> bool:
-    key: KeyBundle | None = observed["key"]
-    now: float = observed["now"]
+def _is_due(goal: Goal, seen: Seen) -> bool:
+    key, now = seen.key, seen.now
     if key is None:
         return True
     attributes = key["attributes"]
@@ -111,17 +112,17 @@ def _refuse_to_enable(goal: Goal, key: KeyBundle | None, before: Mapping[str, An
         raise key_disabled(goal, before["version"])
 
 
-def _new_version(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> tuple[Steps, Any]:
+def _new_version(goal: Goal, seen: Seen, before: Mapping[str, Any], forced: str) -> tuple[Requests, Any]:
     """Create a key, or a new version. Options that are not set have the values of the previous version."""
-    previous: KeyBundle | None = observed["key"]
+    previous = seen.key
     if previous is not None:
         _refuse_other_family(goal, previous)
-    elif observed["vault"]:
-        require_sku_for(goal.key_type, observed["vault"])
+    elif seen.vault:
+        require_sku_for(goal.key_type, seen.vault)
     operations = list(previous["key"].get("key_ops", [])) if previous else []
     attributes: dict[str, Any] = {"enabled": True}
     if goal.expires_in is not None:
-        attributes["exp"] = int(observed["now"] + goal.expires_in)
+        attributes["exp"] = int(seen.now + goal.expires_in)
     body: dict[str, Any] = {
         "kty": goal.key_type or (previous["key"]["kty"] if previous else "RSA"),
         "key_size": goal.key_size or (size_of(previous) if previous else SIZES[0]),
@@ -146,17 +147,15 @@ def _new_version(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> t
         "version": None,
         "created_on": None,
         "enabled_versions": None,
-        "previous_version": previous_version(observed["versions"], None) or before.get("version"),
+        "previous_version": previous_version(seen.versions, None) or before.get("version"),
     }
-    create = step(KeyWrites.create, vault=goal.vault, name=goal.name, body=body)
-    return (create.needing(to_use_key("create", goal.vault)),), after
+    return (requests.create(seen.identifier, body, noted=forced if goal.new_version else ""),), after
 
 
-def _previous_expires(goal: Goal, observed: Observed) -> tuple[str, ...]:
+def _previous_expires(goal: Goal, seen: Seen) -> tuple[str, ...]:
     """The warning that the previous version expires when accounts may still need it."""
-    previous: KeyBundle | None = observed["key"]
+    previous, now = seen.key, seen.now
     expires = previous["attributes"].get("exp") if previous else None
-    now: float = observed["now"]
     if previous is None or expires is None or not now < expires < now + MARGIN_SECONDS:
         return ()
     return (
@@ -175,8 +174,8 @@ def _no_room_for_tag(goal: Goal) -> str:
 
 
 def repaired(
-    goal: Goal, key: KeyBundle, before: Mapping[str, Any], times: Mapping[str, int]
-) -> tuple[Steps, Mapping[str, Any]]:
+    seen: Seen, key: KeyBundle, before: Mapping[str, Any], times: Mapping[str, int]
+) -> tuple[Requests, Mapping[str, Any]]:
     """Enable the version, allow the operations that Batch needs, and set the times of its validity."""
     attributes: dict[str, Any] = dict(times)
     after = dict(before)
@@ -191,16 +190,14 @@ def repaired(
         body["key_ops"] = after["key_ops"] = [*before["key_ops"], *missing]
     if not body:
         return (), after
-    update = step(KeyWrites.update, vault=goal.vault, name=goal.name, version=before["version"], body=body)
-    return (update.needing(to_use_key("update", goal.vault)),), after
+    return (requests.update(seen.identifier, before["version"], body),), after
 
 
-def _rotation_guard(goal: Goal, observed: Observed) -> tuple[str, ...]:
+def _rotation_guard(goal: Goal, seen: Seen) -> tuple[str, ...]:
     """Refuse to remove the rotation policy if accounts or pools follow the key: they would keep a version until it
     expires."""
-    versionless, visible = observed["identifier"].versionless, observed["visible"]
-    users = usage.following(visible, versionless)
-    return usage.guard(users, visible, f"remove the rotation policy of the key {goal.name}", force=goal.force)
+    users = usage.following(seen.visible, seen.identifier.versionless)
+    return usage.guard(users, seen.visible, f"remove the rotation policy of the key {goal.name}", force=goal.force)
 
 
 def _refuse_other_family(goal: Goal, key: KeyBundle) -> None:
@@ -231,16 +228,17 @@ def _refuse_other_size(goal: Goal, key: KeyBundle) -> None:
     )
 
 
-def plan_enabled(goal: Goal, observed: Observed, _newest: Mapping[str, Any]) -> Plan[KeyWrites]:
-    if observed["key"] is None:
-        raise key_soft_deleted(goal) if observed["deleted"] else key_not_found(goal)
-    version: KeyBundle | None = observed["named"] if goal.version else observed["key"]
+def decide_enabled(docs: Docs, goal: Goal, facts: Facts) -> Change:
+    seen = look(docs, goal, facts)
+    if seen.key is None:
+        raise key_soft_deleted(goal) if seen.deleted else key_not_found(goal)
+    version = seen.named if goal.version else seen.key
     if version is None:
         raise version_not_found(goal)
     # The returned state is that of the named version, not of the newest version.
-    before = describe({**observed, "key": version})
-    steps, after = repaired(goal, version, before, _validity(goal, version["attributes"], observed["now"]))
-    return Plan(goal, before, after, steps)
+    before = replace(seen, key=version).described
+    writes, after = repaired(seen, version, before, _validity(goal, version["attributes"], seen.now))
+    return Change(before, after, writes)
 
 
 def _validity(goal: Goal, attributes: KeyAttributes, now: float) -> dict[str, int]:
@@ -252,22 +250,18 @@ def _validity(goal: Goal, attributes: KeyAttributes, now: float) -> dict[str, in
     return times
 
 
-def plan_recovered(goal: Goal, observed: Observed, before: Mapping[str, Any]) -> Plan[KeyWrites]:
-    if observed["key"] is not None:
-        return Plan(goal, before, before)
-    deleted: KeyBundle | None = observed["deleted"]
+def decide_recovered(docs: Docs, goal: Goal, facts: Facts) -> Change:
+    seen = look(docs, goal, facts)
+    before, deleted = seen.described, seen.deleted
+    if seen.key is not None:
+        return Change(before, before)
     if deleted is None:
         raise key_not_found(goal)
-    recover = step(KeyWrites.recover, vault=goal.vault, name=goal.name)
-    steps = [recover.needing(to_use_key("recover", goal.vault))]
+    writes = [requests.recover(seen.identifier, facts)]
     if goal.taken_away is None:
-        steps.append(_touch(goal, deleted))
-    return Plan(goal, before, {"exists": True, "soft_deleted": False}, tuple(steps))
-
-
-def _touch(goal: Goal, deleted: KeyBundle) -> Step[KeyWrites]:
-    """Update the newest version without a change. Azure does not show when a key was recovered, but it shows when a
-    version was updated: since when Batch can use the newest version, and accounts can be moved to it."""
-    body = {"attributes": {"enabled": deleted["attributes"]["enabled"]}}
-    update = step(KeyWrites.update, vault=goal.vault, name=goal.name, version=version_of(deleted["key"]), body=body)
-    return update.needing(to_use_key("update", goal.vault))
+        # The time of this update shows since when Batch can use the newest version, and accounts can be moved to it.
+        enabled = deleted["attributes"]["enabled"]
+        writes.append(requests.touch(seen.identifier, version_of(deleted["key"]), enabled=enabled))
+    # A key that was recovered before it is changed further.
+    confirm = partial(decide_recovered, goal=goal, facts=facts)
+    return Change(before, {"exists": True, "soft_deleted": False}, tuple(writes), confirm=confirm)

@@ -2,22 +2,19 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The goal of azbatch.cmk.keyvault_cmk_vault, the data that its plan depends on, and the writes of its steps.
+"""The goal of azbatch.cmk.keyvault_cmk_vault.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypedDict
+from typing import Any
 
-from ..._checks import usage
-from ..._core.documents import DeletedVault, Vault
 from ..._core.errors import Problems
 from ..._core.ids import check_tags, check_vault_name
-from ..._core.plan import Service
 from ..._documents.vault import HSM, PREMIUM
 
 
@@ -40,23 +37,13 @@ class Goal:
     key_type: str | None = None
     # Of a new vault.
     tags: Mapping[str, str] = field(default_factory=dict)
-    # In a deletion: the vault was deleted, and the second check requires that no account needs it (see usage.py).
+    # In a deletion: the vault was deleted, and the decision requires that no account needs it (usage.py).
     # In the rollback: the vault is recovered because an account needs it.
     taken_away: bool = False
-    # Whether this task has created the vault. If another task or user created it at the same time, Batch accounts
-    # may lack access.
-    created: bool = False
 
     @property
     def sku_of_new(self) -> str:
         return self.sku or (PREMIUM if self.key_type == HSM else "standard")
-
-    def described(self, _current: Mapping[str, Any]) -> str:
-        """A sentence on the state after the rollback."""
-        return (
-            "Therefore the vault was recovered. The Batch accounts whose key is in the vault were granted access "
-            "again. Other role assignments at the vault were deleted: assign these roles again."
-        )
 
 
 def desired(params: Mapping[str, Any]) -> Goal:
@@ -88,31 +75,3 @@ def desired(params: Mapping[str, Any]) -> Goal:
         force=params["force"],
         tags=tags,
     )
-
-
-class Observed(TypedDict, total=False):
-    vault: Vault | None
-    deleted: DeletedVault | None
-    visible: usage.Visible
-    # If the vault is missing: the regions that have vaults, the resource group if its location is needed, and the
-    # ids of the caller.
-    regions: Sequence[str] | None
-    group: Mapping[str, Any]
-    caller: Mapping[str, str]
-    # After the creation: the ids of the accounts whose access was granted again, and of those that still lack it.
-    restored: Sequence[str]
-    without_access: Sequence[str]
-
-
-class VaultWrites(Service, Protocol):
-    def create(self, *, group: str, name: str, body: Mapping[str, Any]) -> None:
-        """Create a vault, or recover a deleted vault."""
-
-    def update(self, *, group: str, name: str, body: Mapping[str, Any]) -> None:
-        """Change a vault."""
-
-    def delete(self, *, group: str, name: str) -> None:
-        """Delete a vault. It can be recovered."""
-
-    def restore_access(self, *, group: str, name: str) -> None:
-        """Restore the access to a recovered vault."""

@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A planned change, its steps, the write requests that a task has sent, and the outcome of a task.
+"""What a decision returns: the change of a resource as a list of requests, and how it is confirmed and undone. The
+outcome of a task.
 
 This module util is private to the collection.
 """
@@ -11,48 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 from . import placeholders
-from .errors import CmkError
+from .docs import Docs, Ref
 
-P = ParamSpec("P")
 # No read of Azure is out of date by more seconds. An assumption: Microsoft documents no limit.
 MAX_READ_DELAY = 180
-
-
-class Service(Protocol):
-    """Reads and writes a resource. The writes are methods of a protocol of the resource (in its `goal.py`)."""
-
-    @property
-    def warnings(self) -> Sequence[str]:
-        """The warnings of its writes."""
-
-    @property
-    def sent(self) -> SentWrites:
-        """The writes that the task has sent."""
-
-    @property
-    def has_shared(self) -> bool:
-        """Whether `glance` has used what another task has read."""
-
-    def read(self, goal: Any) -> Any:
-        """The observed state."""
-
-    def glance(self, goal: Any) -> Any:
-        """What `read` returns, also from reads of other tasks. None if that is not enough to find out whether there is
-        something to do."""
-
-    def forget(self) -> None:
-        """All later reads are from Azure."""
-
-    def until_shown(self, look: Callable[[], CmkError | None], at_least_until: float = 0.0) -> CmkError | None:
-        """Call `look` until it returns None, or until a timeout and this time (time.monotonic()) have passed. Returns
-        its last result. All calls but the first read from Azure."""
-
-
-# The writes that the steps of a plan use. A service that has these and more can apply the steps.
-W = TypeVar("W", bound=Service)
 
 
 @dataclass(frozen=True)
@@ -82,90 +48,124 @@ class VaultRight:
 Needed: TypeAlias = "Right | VaultRight"
 
 
-@dataclass(frozen=True)
-class Step(Generic[W]):
-    """One write with its arguments, and the rights that it needs. The write is a method of the protocol that the
-    resource's service implements.
+class Missing(NamedTuple):
+    """The actions that the caller lacks with their scopes, and why vaults could not be found, which may be for a right
+    too."""
 
-    Create it with the function `step`, so that mypy checks the arguments.
-    """
-
-    write: Callable[Concatenate[W, ...], None]
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    # They follow from the write and its arguments.
-    rights: tuple[Needed, ...] = field(default=(), compare=False)
-
-    def needing(self, *rights: Needed) -> Step[W]:
-        return replace(self, rights=rights)
-
-    @property
-    def name(self) -> str:
-        return self.write.__name__
-
-    def apply(self, service: W) -> None:
-        # The method of the protocol has no body, so the service's method of the same name is called.
-        getattr(service, self.name)(**self.arguments)
-
-
-def step(write: Callable[Concatenate[W, P], None], *_keywords_only: P.args, **arguments: P.kwargs) -> Step[W]:
-    """The step that calls `write` with these arguments. The methods of the protocols accept only keyword arguments."""
-    return Step(write, arguments)
+    rights: Sequence[tuple[str, str]]
+    hidden: Sequence[str]
 
 
 @dataclass(frozen=True)
-class Plan(Generic[W]):
-    """The difference between the observed state and the goal.
+class Request:
+    """A write, with the rights that it needs. `name` is its name in results, `what` the write as an infinitive for
+    errors. Without a `method`, nothing is sent, and only `shown` is waited for.
 
-    `before` and `after` have the shape of the module's return value. `goal` is the desired state, without options
-    such as `new_version` that would change the resource in each run, so that a plan after the steps is empty.
-    `rollback_goal` is the previous state, for resources that are restored if a change fails. `if_refused` is the
-    goal if there is no `rollback_goal` or the rollback to it fails, and a check refuses the change. `report` has
-    further values of the result.
+    `guard` raises an error if the write is not wanted any more. It is asked before a repetition and after a delay, and
+    with `guard_first` also before the first try. In check mode, what it returns are warnings. `retries` is asked after
+    a refusal that may end by itself: it raises an error if the refusal will not end. `waiting_for` completes "Waiting
+    for ...".
+
+    `operation` is whether the write is a long-running operation. `shown` waits until a read shows an effect that the
+    response does not show. `shows` is the document in the response. `creates` is the resource that a PUT creates, and
+    would replace if somebody else has created it. `follow_up` decides the requests that only the document in the
+    response allows (None if there was no response), and is asked again until it decides none. `noted` is a name under
+    which the run notes that the write was accepted. `undoes` is whether it restores the setting before an earlier
+    write.
     """
 
-    goal: Any
+    name: str
+    what: str
+    method: str
+    ref: str
+    body: Mapping[str, Any] | None = None
+    rights: tuple[Needed, ...] = ()
+    guard: Callable[[Docs], Sequence[str] | None] | None = None
+    guard_first: bool = False
+    retries: Callable[[Docs], object] | None = None
+    waiting_for: str = ""
+    operation: bool = False
+    shown: Callable[[Docs], object] | None = None
+    shows: Ref[Any] | None = None
+    creates: Ref[Any] | None = None
+    follow_up: Callable[[Docs, Any], Change] | None = None
+    noted: str = ""
+    undoes: bool = False
+
+
+@dataclass(frozen=True)
+class Change:
+    """The difference between what documents show and the goal: no requests if there is none.
+
+    `before` and `after` have the shape of the module's return value. `report` has further values of the result.
+    `confirm` decides once more after the requests, and finds no difference if Azure shows the change; by default, the
+    same decision. If it raises an error, the change is undone.
+
+    `undo` are decisions that restore the previous state, in their order: each is taken if the one before could not be
+    carried out, or is refused. `undone` describes the state after that in a sentence.
+
+    `removed` is what the change disables, deletes or revokes: the versions of a key, or an empty sequence. None if it
+    removes nothing, or if the users of what it removes do not matter. See Removal.
+    """
+
     before: Mapping[str, Any]
     after: Mapping[str, Any]
-    steps: tuple[Step[W], ...] = ()
+    requests: tuple[Request, ...] = ()
     warnings: tuple[str, ...] = ()
-    rollback_goal: Any = None
-    if_refused: Any = None
     report: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def changed(self) -> bool:
-        return bool(self.steps)
+    confirm: Decide | None = None
+    undo: tuple[Decide, ...] = ()
+    undone: Callable[[Mapping[str, Any]], str] = lambda _current: ""
+    removed: Sequence[str] | None = None
 
     @property
     def rights(self) -> list[Needed]:
-        """The rights that the steps need."""
-        return [right for step in self.steps for right in step.rights]
+        return [right for request in self.requests for right in request.rights]
 
     def unchanged(self) -> Outcome:
-        """The outcome of a plan without steps."""
+        """The outcome of a change without requests."""
         return Outcome(False, self.before, self.after, self.warnings, self.report)
 
 
-@dataclass(frozen=True)
-class Removed:
-    """What a task has disabled, deleted or revoked. `goal` requires that nothing uses it, `back` restores it. `at` is
-    the time of the last response (time.monotonic())."""
+Decide: TypeAlias = Callable[[Docs], Change]
 
-    goal: Any
-    back: Any
-    at: float
+
+@dataclass(frozen=True)
+class Removal:
+    """Something that a task disables, deletes or revokes. Azure cannot do that on condition, so users are asked for
+    again after it.
+
+    `name` is its name for later tasks of the run, `vault` the vault whose lock is held. `unused` requires, of the
+    removed versions, that nothing uses what was removed; `back` restores it, which the sentence `restored` says. With
+    `keeps_used`, what is in use is kept. `confirmed` notes in Azure that nothing uses what was removed. `earlier` finds
+    what was removed by a run that may have ended before it has asked for users again, and when (time.monotonic()).
+    `delay` is the time in seconds after which the lists of Azure show each user that has not seen the removal.
+    """
+
+    name: tuple[str, ...]
+    vault: str
+    unused: Callable[[Sequence[str]], Decide]
+    back: Callable[[Sequence[str]], Decide]
+    restored: str
+    keeps_used: bool
+    confirmed: Callable[[Sequence[str]], Decide] | None = None
+    earlier: Callable[[Docs], tuple[Sequence[str], float] | None] | None = None
+    delay: float = MAX_READ_DELAY
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a task. `removed` is what has to be asked for again once reads can be trusted."""
+    """The result of a task. `removed` is what was removed (Change), with the time of the last response
+    (time.monotonic()): its users have to be asked for again once reads can be trusted. `unused` is the decision that
+    has confirmed the removal, which knows the accounts that were listed before."""
 
     changed: bool
     before: Mapping[str, Any]
     after: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
-    removed: Removed | None = None
+    removed: tuple[Sequence[str], float] | None = None
+    unused: Decide | None = None
 
     def summarized(self, summary: str) -> Outcome:
         """The outcome with a one-line summary."""

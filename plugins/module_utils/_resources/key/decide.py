@@ -2,7 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Plans keys that Batch can use: type RSA, a supported size, enabled, with wrapKey and unwrapKey, not too old.
+"""Decides how a key that Batch can use is ensured: type RSA, a supported size, enabled, with wrapKey and unwrapKey, not
+too old. How keys and versions are enabled, disabled, deleted and recovered.
 
 This module util is private to the collection.
 """
@@ -11,23 +12,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..._core.plan import Outcome, Plan
-from ..._documents.key import describe
-from . import disabled, present
-from .goal import Goal, KeyWrites, Observed
+from ..._azure.facts import Facts
+from ..._core.changes import Change, Outcome
+from ..._core.docs import Docs
+from .goal import Goal
+from .present import decide_enabled, decide_present, decide_recovered
+from .removal import decide_absent, decide_disabled
+
+_BY_STATE: dict[str, Callable[[Docs, Goal, Facts], Change]] = {
+    "present": decide_present,
+    "enabled": decide_enabled,
+    "disabled": decide_disabled,
+    "retired": decide_disabled,
+    "absent": decide_absent,
+    "recovered": decide_recovered,
+}
 
 
-def plan(goal: Goal, observed: Observed) -> Plan[KeyWrites]:
-    by_state = {
-        "present": present.plan_present,
-        "enabled": present.plan_enabled,
-        "enabled_again": disabled.plan_enabled_again,
-        "disabled": disabled.plan_disabled,
-        "retired": disabled.plan_disabled,
-        "absent": disabled.plan_absent,
-        "recovered": present.plan_recovered,
-    }
-    return by_state[goal.state](goal, observed, describe(observed))
+def decide(docs: Docs, goal: Goal, facts: Facts) -> Change:
+    return _BY_STATE[goal.state](docs, goal, facts)
 
 
 def recovered_first(goal: Goal, ensure: Callable[[Goal], Outcome]) -> Outcome:

@@ -1,0 +1,675 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Carries out what a decision has decided: the caller's rights, the requests, the confirmation, and the rollback.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from .._core import interrupts
+from .._core.changes import MAX_READ_DELAY, Change, Decide, Missing, Needed, Outcome, Removal, Request
+from .._core.concurrent import map_concurrent, value_or_error
+from .._core.docs import Docs, Rule
+from .._core.errors import (
+    CmkError,
+    Denied,
+    NotConverged,
+    NotFound,
+    PlanOutdated,
+    Refused,
+    Rejected,
+    Unavailable,
+    created_by_others,
+)
+from .._core.interrupts import as_failure
+from . import sdk
+from .driver import Driver
+from .gateway import Gateway
+from .journal import WriteOutcome
+from .run_store import vault_lock
+from .session import Session
+
+# Errors that end a rollback at once: the rollback has already waited, Azure requires a wait longer than the
+# timeout, or another task or user has deleted the resource.
+_NOT_RETRIED = (
+    "account_unavailable",
+    "throttled",
+    "account_not_found",
+    "resource_group_not_found",
+    "subscription_not_found",
+)
+# Refusals that no wait ends.
+_FOR_GOOD = (
+    *("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyValue", "InvalidRequestContent"),
+    *(sdk.LOCKED, sdk.QUOTA_EXCEEDED),
+)
+# The pauses, in seconds, between the questions whether something uses what was removed. After them, one question at the
+# end is enough.
+_PAUSES = (15.0, 30.0, 60.0)
+
+
+FollowUp = Callable[[Docs, Any], Change]
+FindMissing = Callable[[Docs, Sequence[Needed], str, str], Missing]
+
+
+class Executor:
+    """`find_missing` decides which rights the caller lacks."""
+
+    def __init__(self, session: Session, driver: Driver, gateway: Gateway, find_missing: FindMissing) -> None:
+        self._session = session
+        self._driver = driver
+        self._gateway = gateway
+        self._journal = session.journal
+        self._find_missing = find_missing
+        # The settings that reads have shown since the requests of the change.
+        self._read = list[Mapping[str, Any]]()
+
+    def ensure(
+        self,
+        decide: Decide,
+        *,
+        glance: Callable[[Docs], Change | None] | None = None,
+        before_change: Callable[[], object] = lambda: None,
+        later: Sequence[Needed] = (),
+        removal: Removal | None = None,
+        lock: str | None = None,
+    ) -> Outcome:
+        """Decide, send the requests and confirm the change. If the change fails or is interrupted, it is undone.
+
+        `glance` decides from what other hosts have read for the same task that there is nothing to do, by default as
+        `decide` does; None if it cannot. `before_change` is called if there is something to change, and raises an error
+        if the change must not begin. `later` are rights that the next task needs. `lock` is the vault whose lock is
+        held during a change, which is decided again then. If another task or user has created the resource or moved the
+        account since it was read, the change is decided a second time.
+        """
+        began, todo = time.monotonic(), self._glanced(glance or decide)
+        if todo is not None and not todo.requests:
+            return todo.unchanged()
+        with nullcontext() if lock is None else self.locked(lock):
+            if lock is not None:
+                # Another task or run may have made the change while this task waited for the lock.
+                todo = self._driver.solve(decide, time.monotonic())
+            elif todo is None:
+                todo = self._driver.solve(decide, asked_at=began)
+            try:
+                return self._ensure(todo, decide, before_change, later, removal)
+            except PlanOutdated as outdated:
+                if outdated.facts.get("applied"):
+                    raise
+                todo = self._driver.solve(decide)
+                return self._ensure(todo, decide, before_change, later, removal)
+
+    def _glanced(self, glance: Callable[[Docs], Change | None]) -> Change | None:
+        """The change, as what other hosts have read for the same task shows it. None if the task has to read itself:
+        before a change or a refusal."""
+        self._driver.has_shared = False
+        try:
+            with self._driver.glancing(self._session.task_began):
+                seen = self._driver.solve(glance)
+        except CmkError:
+            if not self._driver.has_shared:
+                raise
+            return None
+        return None if seen and seen.requests and self._driver.has_shared else seen
+
+    def _ensure(
+        self,
+        todo: Change,
+        decide: Decide,
+        before_change: Callable[[], object],
+        later: Sequence[Needed],
+        removal: Removal | None,
+    ) -> Outcome:
+        if not todo.requests:
+            return todo.unchanged()
+        todo = _with_removal(todo, removal)
+        require_rights = partial(self.require_rights, [*todo.rights, *later])
+        checks: tuple[Callable[[], Any], ...] = before_change, require_rights
+        lacking = map_concurrent(lambda check: check(), checks)[require_rights]
+        applied = list[str]()
+        self._read = []
+        with interrupts.raised():
+            try:
+                self.send(todo.requests, applied)
+                sent_at = time.monotonic()
+                # A removal counts as confirmed only after the longest read delay, whatever the timeout is.
+                at_least_until = sent_at + MAX_READ_DELAY if todo.removed is not None else 0.0
+                latest = self._confirmed(todo.confirm or decide, at_least_until)
+            except BaseException as ended:
+                # In check mode, where missing rights are only warnings: the change also fails for a caller who has
+                # them.
+                failure = as_failure(ended).extended(*lacking, applied=applied)
+                if isinstance(failure, PlanOutdated) and not applied:
+                    # Nothing was written, so there is nothing to restore.
+                    raise failure from failure.__cause__
+                try:
+                    with interrupts.deferred():
+                        failure = self._undone(todo, decide, failure)
+                except BaseException as interrupt:
+                    # A signal that was deferred during the rollback. The rollback has ended.
+                    failure.__cause__ = interrupt
+                raise failure from failure.__cause__
+        warnings = dict.fromkeys((*todo.warnings, *lacking, *latest.warnings, *self._session.warnings))
+        taken = None if todo.removed is None else (todo.removed, sent_at)
+        unused = None if taken is None else todo.confirm
+        return Outcome(True, todo.before, latest.before, tuple(warnings), todo.report, taken, unused)
+
+    def decided(self, decide: Decide) -> Change:
+        """The change that `ensure` would make. Raises the same refusals as `ensure`."""
+        return self._driver.solve(decide)
+
+    # Rights
+
+    def require_rights(self, needed: Iterable[Needed]) -> tuple[str, ...]:
+        """Raise Denied if the permissions show that the caller lacks one of the rights.
+
+        In check mode, return the missing rights as warnings, because another caller may make the change.
+        """
+        rights = list(needed)
+        found = self._missing(rights)
+        if found.rights:
+            # The rights may have been granted since another task of the run read the permissions.
+            self._driver.forget("permissions", "vault")
+            found = self._missing(rights)
+        missing = found.rights
+        if missing and not self._session.predicts:
+            action, scope = missing[0]
+            # The error of a vault that was not found also names the right that would show the vault.
+            hidden = [f" {one}" for one in found.hidden]
+            remedy = f"Grant the caller a role (or access policy) that allows {action} at {scope}."
+            raise Denied(
+                f"The change was not started. {' '.join(_lacking(*one) for one in missing)}{''.join(hidden)} {remedy}",
+                action=action,
+                missing_rights=[{"action": action, "scope": scope} for action, scope in missing],
+                remedy=remedy,
+            )
+        return tuple(f"{_lacking(*one)} A run by this caller would be refused." for one in missing)
+
+    def lacking_rights(self, needed: Iterable[Needed]) -> tuple[str, ...]:
+        """A sentence for each of the rights that the caller lacks, as far as the permissions show that."""
+        return tuple(_lacking(*one) for one in self._missing(list(needed)).rights)
+
+    def _missing(self, needed: Sequence[Needed]) -> Missing:
+        own, vaults_in = self._session.subscription_id, self._session.vault_subscription_id
+        return self._driver.solve(lambda docs: self._find_missing(docs, needed, own, vaults_in), Rule.RECENT)
+
+    # Requests
+
+    def send(self, requests: Sequence[Request], applied: list[str]) -> None:
+        """Send the requests, one after the other. Adds the names of those that were accepted to `applied`."""
+        for one in requests:
+            accepted = self._session.sent.accepted
+            try:
+                self._send(one)
+            except BaseException:
+                # A request may be accepted, and then its effect may fail.
+                if self._session.sent.accepted > accepted:
+                    applied.append(one.name)
+                raise
+            applied.append(one.name)
+
+    def _send(self, one: Request) -> None:
+        """Repeat the request while Azure refuses it for a reason that may end by itself. Access that was granted a
+        moment ago may not have reached Batch yet, so that Batch refuses the key."""
+        tries = itertools.count()
+
+        def refusal() -> CmkError | None:
+            try:
+                self._try(one, is_repetition=next(tries) > 0)
+            except Rejected as refused:
+                if one.retries is None or refused.facts["azure"]["code"] in _FOR_GOOD:
+                    raise
+                self._driver.solve(one.retries, time.monotonic())
+                return refused
+            return None
+
+        refused = self._session.poll_until(refusal, self._deadline, one.waiting_for)
+        if refused is not None:
+            raise refused
+
+    @property
+    def _deadline(self) -> float:
+        return time.monotonic() + self._session.wait_timeout
+
+    def _try(self, one: Request, *, is_repetition: bool) -> None:
+        try:
+            if is_repetition or one.guard_first:
+                self._require_wanted(one)
+            document = self._write(one)
+        except BaseException as failure:
+            if not self._is_created(one, failure):
+                # The request may have reached Azure, whatever the error is.
+                if one.follow_up and any(write.may_have_taken_effect for write in self._journal.of(one.ref)):
+                    with suppress(CmkError):
+                        self._follow_up(one, one.follow_up, None)
+                raise
+            document = None
+        if one.follow_up:
+            self._follow_up(one, one.follow_up, document)
+
+    def _require_wanted(self, one: Request) -> None:
+        warnings = one.guard and self._driver.solve(one.guard, time.monotonic())
+        if self._session.predicts:
+            self._session.warnings.extend(warnings or ())
+
+    def _write(self, one: Request) -> Any:
+        """The document in the response."""
+        arguments = one.what, one.method, one.ref, one.body
+        if_late = partial(self._require_wanted, one)
+        if not one.method:
+            document = shown = None
+            is_finished = False
+        elif not one.operation:
+            document = shown = self._gateway.write(*arguments, if_late=if_late, undoes=one.undoes)
+            is_finished = False
+        else:
+            operation = self._gateway.begin(*arguments, if_late=if_late, undoes=one.undoes)
+            is_finished = self._gateway.finish(one.what, operation)
+            # The poll has read the resource after the write.
+            document, shown = operation.document, operation.polled
+        if one.noted:
+            self._journal.note(one.noted)
+        if one.shown is not None and not is_finished:
+            self._driver.solve(one.shown, time.monotonic())
+        if one.shows is not None and shown is not None:
+            self._driver.keep(one.shows, shown)
+        return document
+
+    def _is_created(self, one: Request, refused: BaseException) -> bool:
+        """Whether an earlier try of the request has created the resource. Raises PlanOutdated if somebody else has."""
+        if one.creates is None or not isinstance(refused, Denied | NotFound | PlanOutdated | Rejected):
+            return False
+        last, creates = self._journal.last(one.ref), one.creates
+        if isinstance(refused, PlanOutdated):
+            return any(write.may_have_taken_effect for write in self._journal.of(one.ref))
+        if last is None or last.outcome is WriteOutcome.ACCEPTED:
+            return False
+        exists = isinstance(value_or_error(lambda: self._driver.get(creates, time.monotonic()), CmkError), Mapping)
+        if exists and isinstance(refused, Rejected) and not self._journal.is_in_doubt(one.ref):
+            # Azure refuses, for example, a different location of an existing account.
+            raise created_by_others(one.what.removeprefix("create the ")) from refused
+        return exists and self._journal.is_in_doubt(one.ref)
+
+    def _follow_up(self, one: Request, follow_up: FollowUp, document: Any) -> None:
+        """Send what follows from the response until nothing is left to do, and again while Azure does not respond: the
+        next run may not see any more that it is needed."""
+
+        def obstacle() -> CmkError | None:
+            try:
+                change = self._driver.solve(lambda docs: follow_up(docs, document))
+                self.send(change.requests, [])
+            except (NotFound, Unavailable) as failure:
+                if failure.code == "throttled":
+                    raise
+                self._driver.forget()
+                return failure
+            self._session.warnings.extend(change.warnings)
+            if not change.requests:
+                return None
+            self._driver.forget()
+            return _not_shown(change)
+
+        with interrupts.deferred():
+            failure = self._session.poll_until(obstacle, self._deadline, one.waiting_for)
+        if failure is not None:
+            raise failure
+
+    # Confirmation
+
+    def _confirmed(self, decide: Decide, at_least_until: float = 0.0) -> Change:
+        """The decision after the requests, once Azure shows the change. Azure is eventually consistent. Polls until
+        `wait_timeout` and the time `at_least_until` have passed. A refusal is raised at once."""
+        latest, missing = self._shown(decide, at_least_until)
+        if missing is not None:
+            raise missing
+        return latest
+
+    def _shown(
+        self,
+        decide: Decide,
+        at_least_until: float,
+        previous: Mapping[str, Any] | None = None,
+        hidden_until: float = 0.0,
+    ) -> tuple[Change, CmkError | None]:
+        """The last decision, and the error that describes the difference if the timeout has passed.
+
+        After a rollback, reads that are out of date show first the `previous` setting, then the undone change, and at
+        last the rollback. Therefore the previous setting is not believed until the undone change was read, or until no
+        read can be that old (`hidden_until`)."""
+        found = list[Change]()
+
+        def look() -> CmkError | None:
+            found.clear()
+            try:
+                found.append(self._driver.solve(decide))
+            except (NotFound, NotConverged) as missing:
+                return missing
+            self._read.append(_setting(found[0].before))
+            if found[0].requests:
+                return _not_shown(found[0])
+            is_hidden = previous is not None and all(one == _setting(previous) for one in self._read)
+            return _rollback_not_shown() if is_hidden and time.monotonic() < hidden_until else None
+
+        missing = self._until_shown(look, at_least_until)
+        if not found:
+            raise missing or AssertionError
+        return found[0], missing
+
+    def _until_shown(self, look: Callable[[], CmkError | None], at_least_until: float) -> CmkError | None:
+        """Call `look` until it returns None, or until `wait_timeout` and the time `at_least_until` have passed. Returns
+        its last result. All calls but the first read from Azure."""
+        calls = itertools.count()
+
+        def look_again() -> CmkError | None:
+            if next(calls):
+                self._driver.forget()
+            return look()
+
+        return self._session.poll_until(look_again, max(self._deadline, at_least_until), "Azure to show the change")
+
+    # The rollback
+
+    def _undone(self, todo: Change, decide: Decide, failure: CmkError) -> CmkError:
+        """The failure, with the outcome of the rollback."""
+        is_removal = todo.removed is not None
+        for number, back in enumerate(todo.undo):
+            if number or is_removal:
+                must_go, failure = self._must_go(todo, decide, failure)
+            else:
+                must_go, failure = self._may_not_stay(todo, decide, failure)
+            if not must_go:
+                break
+            is_complete = len(failure.facts["applied"]) == len(todo.requests)
+            removed_at = time.monotonic() if is_removal and is_complete else None
+            is_done, failure = self._put_back(back, todo, failure, removed_at)
+            if is_done:
+                if todo.removed:
+                    failure = failure.extended(restored_versions=list(todo.removed))
+                break
+        if not self._session.sent.is_abandoned:
+            return failure
+        doubted = failure.extended(
+            "The task did not wait any longer for the response to its request. The request may still take effect. Wait "
+            "ten minutes before you run the task again."
+        )
+        return doubted.extended(restored=False) if "restored" in failure.facts else doubted
+
+    def _may_not_stay(self, todo: Change, decide: Decide, failure: CmkError) -> tuple[bool, CmkError]:
+        """Whether a change has to be undone: if it has not taken effect, or cannot be used. Otherwise it stays,
+        although the task fails: another run may have made the same change and confirmed it. The current state is
+        added."""
+        if isinstance(failure, Refused):
+            return True, failure
+        try:
+            current = self._read_again(todo.confirm or decide)
+        except Exception:
+            return True, failure
+        if current.requests or not current.before.get("available"):
+            return True, failure
+        said = f"The change took effect, and stays. {todo.undone(current.before)}"
+        return False, failure.extended(said, restored=False, current_state=dict(current.before))
+
+    def _must_go(self, todo: Change, decide: Decide, failure: CmkError) -> tuple[bool, CmkError]:
+        """Whether the confirmation refuses the change, even if the change has failed before for another reason. If it
+        does not, the current state of a setting is added."""
+        if isinstance(failure, Refused):
+            return True, failure
+        try:
+            current = self._read_again(todo.confirm or decide)
+        except Exception as ended:
+            found = as_failure(ended)
+            # If a setting could be neither confirmed nor rolled back, it stays, unless a check refuses it.
+            return todo.removed is not None or isinstance(found, Refused), failure.extended(found.msg)
+        if todo.removed is not None:
+            return False, failure
+        return False, failure.extended(todo.undone(current.before), current_state=dict(current.before))
+
+    def _read_again(self, decide: Decide) -> Change:
+        """Decide from Azure, because another task or user may have changed the resource. A rollback must not undo that
+        change."""
+        self._driver.forget()
+        current = self._driver.solve(decide, waits=False)
+        self._read.append(_setting(current.before))
+        return current
+
+    def _put_back(
+        self, back: Decide, todo: Change, failure: CmkError, removed_at: float | None
+    ) -> tuple[bool, CmkError]:
+        """Restore the previous state by a decision, so that the rollback is also checked in advance, and writes nothing
+        if nothing has changed. Returns whether it was completed, and the failure with the resulting state."""
+        applied = failure.facts["applied"]
+        try:
+            sent = self._write_back(back, removed_at)
+            hidden_until = 0.0
+            if removed_at is not None:
+                at_least_until = time.monotonic() + MAX_READ_DELAY
+            else:
+                at_least_until = hidden_until = self._hidden_until(sent)
+            current, _missing = self._shown(sent.confirm or back, at_least_until, todo.before, hidden_until)
+        except Exception as ended:
+            obstacle = as_failure(ended)
+            said = [f"Restoring the previous setting also failed: {obstacle.msg}"]
+            said += ["Azure had accepted the change, so it may be in effect."] if applied else []
+            return False, failure.extended(*said, restored=False, restore_failure=obstacle.result())
+        restored = not current.requests if todo.removed is not None else current.before == todo.before
+        said = ["The change was rolled back."] if restored and applied else []
+        said.append(todo.undone(current.before))
+        return True, failure.extended(*said, restored=restored, current_state=dict(current.before))
+
+    def _hidden_until(self, sent: Change) -> float:
+        """Until when reads may still be older than the change that was undone: 0.0 if a read has shown that change."""
+        lately = time.monotonic() - MAX_READ_DELAY
+        is_accepted = any(
+            write.outcome is WriteOutcome.ACCEPTED and not write.undoes and write.answered_at > lately
+            for one in sent.requests
+            for write in self._journal.of(one.ref)
+        )
+        return time.monotonic() + MAX_READ_DELAY if is_accepted else 0.0
+
+    def _write_back(self, back: Decide, removed_at: float | None) -> Change:
+        """Write the previous setting. Repeat that while Azure does not respond, or does not show the resource: a key
+        that is being deleted can be recovered only once its deletion is complete. If the run has certainly removed
+        something (`removed_at`), a read that shows the previous setting may be out of date. Therefore wait until a read
+        shows the removal, or until no read is out of date: then somebody else has restored the setting."""
+        sent = list[Change]()
+
+        def attempt() -> CmkError | None:
+            began = time.monotonic()
+            try:
+                self._driver.forget()
+                change = self._driver.solve(back)
+                self._read.append(_setting(change.before))
+                if removed_at is not None and not change.requests and began < removed_at + MAX_READ_DELAY:
+                    return _removal_not_shown()
+                sent.append(change)
+                self.send(change.requests, [])
+            except (NotFound, PlanOutdated, Unavailable) as obstacle:
+                if obstacle.code in _NOT_RETRIED:
+                    raise
+                return obstacle
+            return None
+
+        obstacle = self._until_shown(attempt, 0.0 if removed_at is None else removed_at + MAX_READ_DELAY)
+        if obstacle is not None:
+            raise obstacle
+        return sent[-1]
+
+    # Removals
+
+    def remove(self, decide: Decide, removal: Removal, *, later: bool = False) -> Outcome:
+        """Ensure a removal, and confirm that nothing uses what was removed (`confirmed`)."""
+        with self.locked(removal.vault):
+            outcome = self.removed(decide, removal)
+        return self.confirmed(outcome, removal, later=later)
+
+    def removed(self, decide: Decide, removal: Removal) -> Outcome:
+        """Ensure a removal under the lock of its vault. If accounts began to use meanwhile what was removed, so that it
+        was restored, that is a failure. If what is used has to be kept, it is an outcome with a warning."""
+        try:
+            return self.ensure(decide, removal=removal)
+        except CmkError as failure:
+            if not removal.keeps_used:
+                raise
+            return kept(failure)
+
+    def locked(self, vault: str) -> AbstractContextManager[None]:
+        """A lock that is held while a task changes the vault, its keys or the access to them."""
+        return vault_lock(self._session.files, vault)
+
+    def confirmed(
+        self,
+        outcome: Outcome,
+        removal: Removal,
+        *,
+        later: bool,
+        is_noted: bool = True,
+    ) -> Outcome:
+        """The outcome of a removal, after it was confirmed that nothing uses what was removed. Lists of Azure may be
+        out of date, so that is asked until no list can be older than the removal. The removal is noted meanwhile, so
+        that no other task of the run reports it as confirmed. With `later`, it stays noted for a later task, unless
+        there is nothing to wait for.
+
+        Without `is_noted`, the notes of the run are lost.
+        """
+        journal, removed = self._journal, outcome.removed
+        is_kept = self._session.predicts or removed is None or journal.note_removal(removal.name, *removed)
+        noted = journal.removals(removal.name)
+        earlier = None if removal.earlier is None else self._driver.solve(removal.earlier)
+        pending = [*((one.versions, one.at) for one in noted), *(one for one in (removed, earlier) if one is not None)]
+        if not is_noted and not pending and not later and not outcome.report.get("in_use_by"):
+            pending = [((), time.monotonic())]
+        if self._session.predicts or not pending:
+            return _reported(outcome, confirmed=not pending)
+        versions = list(dict.fromkeys(version for of_one, _at in pending for version in of_one))
+        at = max(at for _versions, at in pending)
+        if later and is_kept and at + removal.delay > time.monotonic():
+            return _reported(outcome, confirmed=False)
+        try:
+            is_own = removed is not None and set(versions) == set(removed[0])
+            unused = outcome.unused if is_own and outcome.unused else removal.unused(versions)
+            self._require_unused(removal, unused, versions, at)
+        except CmkError as failure:
+            journal.end_removals(noted)
+            if not removal.keeps_used:
+                raise
+            undone = kept(failure)
+            return _reported(replace(undone, warnings=(*outcome.warnings, *undone.warnings)), confirmed=True)
+        journal.end_removals(noted)
+        if removal.confirmed is not None:
+            # If that fails, a later run asks again.
+            with suppress(CmkError):
+                self.send(self._driver.solve(removal.confirmed(versions)).requests, [])
+        return _reported(outcome, confirmed=True)
+
+    def _require_unused(self, removal: Removal, unused: Decide, versions: Sequence[str], at: float) -> None:
+        """Ask again whether something uses what was removed. If something does, or if that cannot be found out, undo
+        the removal and raise the error. After an interrupt, ask once."""
+        todo = Change({}, {}, confirm=unused, undone=lambda _current: removal.restored, removed=versions)
+        with interrupts.raised():
+            try:
+                self._ask_until_shown(unused, at, removal.delay)
+            except BaseException as ended:
+                failure = as_failure(ended).extended(applied=[])
+                try:
+                    with interrupts.deferred(), self.locked(removal.vault):
+                        must_go, failure = self._must_go(todo, unused, failure)
+                        if must_go:
+                            is_done, failure = self._put_back(removal.back(versions), todo, failure, at)
+                            if is_done and versions:
+                                failure = failure.extended(restored_versions=list(versions))
+                except BaseException as interrupt:
+                    failure.__cause__ = interrupt
+                raise failure from failure.__cause__
+
+    def _ask_until_shown(self, unused: Decide, at: float, delay: float) -> None:
+        """Ask until the reads have begun after the delay since `at`. The last question shares its reads with those of
+        other tasks that confirm their removals."""
+        pauses, shown_at = itertools.chain(_PAUSES, itertools.repeat(MAX_READ_DELAY)), at + delay
+
+        def used(asked_at: float) -> CmkError | None:
+            self._driver.forget()
+            try:
+                self._driver.solve(unused, asked_at=asked_at)
+            except (Denied, NotFound, NotConverged, Unavailable) as unread:
+                return unread
+            return None
+
+        while (left := shown_at - time.monotonic()) > 0:
+            self._session.notify(f"Waiting until no list of Azure is out of date ({delay - left:.0f} of {delay:.0f} s)")
+            time.sleep(min(next(pauses), left))
+            if time.monotonic() < shown_at:
+                used(time.monotonic())
+        unread = self._session.poll_until(
+            partial(used, shown_at), self._deadline, "Azure to show who uses what was removed"
+        )
+        if unread is not None:
+            raise unread
+
+
+def kept(failure: CmkError) -> Outcome:
+    """The outcome if accounts began to use what the task has removed, so that the removal was undone. Raises other
+    errors. The removal is not tried again: reads may still show the state before the accounts were moved."""
+    facts = failure.facts
+    if failure.code != "in_use" or not facts.get("restored"):
+        raise failure
+    report = {"in_use_by": [*facts["accounts"], *facts["pools"]], "kept_until": None}
+    if facts.get("restored_versions") is not None:
+        report |= {"kept_versions": facts["restored_versions"], "disabled_versions": []}
+    return Outcome(False, facts["current_state"], facts["current_state"], (failure.msg,), report)
+
+
+def _with_removal(todo: Change, removal: Removal | None) -> Change:
+    if removal is None or todo.removed is None:
+        return todo
+    return replace(
+        todo,
+        confirm=todo.confirm or removal.unused(todo.removed),
+        undo=(removal.back(todo.removed),),
+        undone=lambda _current: removal.restored,
+    )
+
+
+def _lacking(action: str, scope: str) -> str:
+    return f"The caller lacks {action} at {scope}."
+
+
+def _not_shown(latest: Change) -> CmkError:
+    return NotConverged(
+        "Azure accepted the change, but a later read does not show it. Run the task again. If the task fails in the "
+        "same way, see `missing` for the difference.",
+        missing={"before": dict(latest.before), "after": dict(latest.after)},
+    )
+
+
+def _setting(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state without the availability, which is not read from the same document."""
+    return {name: value for name, value in state.items() if name != "available"}
+
+
+def _rollback_not_shown() -> CmkError:
+    return NotConverged(
+        "Azure accepted the rollback, but later reads do not show it yet. For some minutes, they may show the undone "
+        "change. Wait ten minutes before you run the task again."
+    )
+
+
+def _removal_not_shown() -> CmkError:
+    return NotConverged(
+        "Azure accepted the change, but later reads do not show it, so it is not known whether the previous setting "
+        "was restored. Run azbatch.cmk.recover for the accounts."
+    )
+
+
+def _reported(outcome: Outcome, *, confirmed: bool) -> Outcome:
+    return replace(outcome, removed=None, unused=None, report={**outcome.report, "confirmed": confirmed})

@@ -1,0 +1,321 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Decides how a principal gets or loses access to a vault's keys for customer-managed encryption (get, wrapKey and
+unwrapKey), by an access policy or a role assignment. Pure: asks for documents.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import inf
+from typing import Any
+
+from ..._azure.facts import Facts
+from ..._checks import usage
+from ..._checks.rights import to_assign_role, to_change_policies, to_unassign_role
+from ..._checks.versions import MARGIN_SECONDS
+from ..._core.changes import MAX_READ_DELAY, Change, Removal, Request
+from ..._core.docs import Docs
+from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinitionProperties, Vault
+from ..._core.duration import instant, moment
+from ..._core.errors import Refused
+from ..._core.ids import place_of, role_guid, same_id
+from ..._documents import refs
+from ..._documents import vault as vault_document
+from ..._documents.access import (
+    NEEDED,
+    ROLE_ID,
+    ROLE_SECONDS,
+    granted,
+    key_permissions,
+    needed_among,
+    policy_of,
+    roles_in,
+    scope_of,
+)
+from ..._questions import identities, users, vaults
+from ..._questions.evidence import definitions
+from .goal import Goal
+
+# A time, in seconds since 1970, after every time of Azure.
+_ANY_TIME = 1e12
+
+# The permissions that `all` includes. It does not include purge, which has to be granted by name.
+_ALL = (
+    *("get", "list", "update", "create", "import", "delete", "recover", "backup", "restore", "encrypt"),
+    *("decrypt", "wrapKey", "unwrapKey", "sign", "verify", "release", "rotate"),
+    *("getrotationpolicy", "setrotationpolicy"),
+)
+# The namespace for the names of role assignments. The name depends only on scope, principal and role, so a rerun of
+# an interrupted run finds its assignment.
+_NAMESPACE = uuid.UUID("0f6bd5a5-4c0e-5b8d-9d59-3f8d1d2f5a77")
+
+
+@dataclass(frozen=True)
+class _Holder:
+    """A principal, the vault of the goal, and what is assigned to the principal there."""
+
+    goal: Goal
+    vault: Vault
+    principal: str
+    assignments: Sequence[RoleAssignment]
+    # By the GUID of the role.
+    definitions: Mapping[str, RoleDefinitionProperties]
+
+    @property
+    def by_role(self) -> bool:
+        return vault_document.uses_rbac(self.vault)
+
+    @property
+    def key_name(self) -> str | None:
+        """The only key to which access is granted. An access policy is for all keys."""
+        return self.goal.key_name if self.by_role else None
+
+    @property
+    def scope(self) -> str:
+        return scope_of(self.vault, self.key_name)
+
+    def has(self, assignments: Sequence[RoleAssignment] | None = None) -> set[str]:
+        """The permissions, with these assignments only."""
+        given = self.assignments if assignments is None else assignments
+        return granted(self.vault, self.principal, self.goal.key_name, given, self.definitions)
+
+    @property
+    def others(self) -> list[RoleAssignment]:
+        """The assignments except that of this collection: directly to the principal, and not to a group, at the
+        scope."""
+
+        def is_own(one: RoleAssignment) -> bool:
+            properties = one["properties"]
+            is_direct = properties["principalId"].lower() == self.principal.lower()
+            is_role = role_guid(properties["roleDefinitionId"]) == ROLE_ID
+            return is_direct and is_role and same_id(properties["scope"], self.scope)
+
+        return [one for one in self.assignments if not is_own(one)]
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The module's return value."""
+        return {
+            "vault_id": self.vault["id"],
+            "vault_uri": vault_document.url(self.vault),
+            "authorization": vault_document.authorization_of(self.vault),
+            "principal_id": self.principal,
+            "scope": self.scope,
+            "granted": sorted(self.has()),
+        }
+
+
+def decide(docs: Docs, goal: Goal, facts: Facts, known: Collection[str] = ()) -> Change:
+    """`known` are the ids of accounts that were listed before (users.everywhere)."""
+    holder = _holder(docs, goal, facts)
+    return _granting(holder) if goal.present else _revoking(docs, holder, facts, known)
+
+
+def removal(goal: Goal, facts: Facts) -> Removal:
+    """The access that is revoked."""
+    principal = (goal.principal_id or str(goal.identity_id)).lower()
+    return Removal(
+        ("access", goal.vault.lower(), principal, (goal.key_name or "").casefold()),
+        goal.vault,
+        unused=lambda _versions: partial(decide, goal=replace(goal, taken_away=True), facts=facts),
+        back=lambda _versions: partial(decide, goal=replace(goal, present=True), facts=facts),
+        restored="Therefore the access was granted again. Batch may need twenty minutes until these accounts are "
+        "available.",
+        keeps_used=goal.keeps_used,
+        # Key Vault refuses a disabled key at once, but a revocation takes effect minutes later. Until then, another
+        # run that does not see the revocation can move an account to the key.
+        delay=2 * MAX_READ_DELAY,
+    )
+
+
+def _holder(docs: Docs, goal: Goal, facts: Facts) -> _Holder:
+    if (place := vaults.likely(docs, goal.vault, facts.vaults_in, goal.group)) is not None:
+        docs.want(place)
+    principal = goal.principal_id or identities.get(docs, goal.identity_id)["properties"]["principalId"]
+    found = vaults.find(docs, goal.vault, facts.vaults_in, goal.group)
+    vault = vault_document.required(found, goal.vault, goal.group, goal.identifier)
+    if not vault_document.uses_rbac(vault):
+        return _Holder(goal, vault, principal, (), {})
+    assignments = docs.items(refs.assignments_of(scope_of(vault, goal.key_name), principal))
+    return _Holder(goal, vault, principal, assignments, definitions(docs, vault["id"], roles_in(assignments)))
+
+
+# Grant
+
+
+def _granting(holder: _Holder) -> Change:
+    before, missing = holder.described, set(NEEDED) - holder.has()
+    after = {**before, "granted": sorted(NEEDED)}
+    if not missing:
+        return Change(before, after)
+    if holder.by_role:
+        return Change(before, after, (_assign(holder),))
+    policy = policy_of(holder.vault, holder.principal)
+    # The whole entry is sent, so that the result is the same whether Azure merges or replaces an added entry.
+    keys = [*key_permissions(policy), *sorted(missing)]
+    return Change(before, after, (_set_policy(holder, "add", policy, keys),))
+
+
+def _assign(holder: _Holder) -> Request:
+    scope, principal = holder.scope, holder.principal
+    properties = {
+        "roleDefinitionId": f"/subscriptions/{place_of(holder.vault['id'])[0]}/providers/Microsoft.Authorization"
+        f"/roleDefinitions/{ROLE_ID}",
+        "principalId": principal,
+        # Without this, Azure looks up the principal, and the request may fail if a new principal is not replicated yet.
+        "principalType": "ServicePrincipal",
+    }
+    name = uuid.uuid5(_NAMESPACE, f"{scope}|{principal}|{ROLE_ID}".lower())
+    return Request(
+        "assign",
+        f"assign a role to {principal} on {scope}",
+        "PUT",
+        f"{refs.assignments_at(scope).id}/{name}",
+        {"properties": properties},
+        (to_assign_role(scope),),
+    )
+
+
+def _set_policy(holder: _Holder, operation: str, policy: AccessPolicy, keys: list[str]) -> Request:
+    """Add, replace or remove the access policy of the principal. Other policies are not changed."""
+    vault = holder.vault
+    entry: AccessPolicy = {
+        "tenantId": vault["properties"]["tenantId"],
+        "objectId": holder.principal,
+        "permissions": {**policy.get("permissions", {}), "keys": keys},
+    }
+    return Request(
+        "set_policy",
+        f"change an access policy of the key vault {place_of(vault['id'])[2]}",
+        "PUT",
+        f"{vault['id']}/accessPolicies/{operation}",
+        {"properties": {"accessPolicies": [entry]}},
+        (to_change_policies(vault["id"]),),
+    )
+
+
+# Revoke
+
+
+def _revoking(docs: Docs, holder: _Holder, facts: Facts, known: Collection[str]) -> Change:
+    goal, before = holder.goal, holder.described
+    requests, left = _unassign(holder) if holder.by_role else _remove_policy(holder)
+    after, warnings = {**before, "granted": left}, _still_granted(holder, left)
+    report = {"in_use_by": list[str](), "kept_until": None}
+    change = Change(before, after, requests, warnings, report, removed=None if goal.force else ())
+    if not (requests or goal.taken_away):
+        return change
+    redundant_at = _redundant_at(holder) if holder.by_role else inf
+    if redundant_at < inf:
+        # The time of its response: `docs.now`.
+        docs.get(refs.vault(holder.vault["id"]))
+    if redundant_at <= (_ANY_TIME if goal.taken_away else docs.now):
+        return change
+    visible, times = _users(docs.fresh(), holder, facts, known)
+    if not goal.force:
+        listed, revoked = [one["id"].lower() for one in visible["accounts"]], replace(goal, taken_away=True)
+        change = replace(change, confirm=partial(decide, goal=revoked, facts=facts, known=listed))
+    using = usage.through_principal(visible, goal.vault, holder.principal, holder.key_name)
+    recent = usage.recently_left(times, docs.now, goal.unused_for)
+    what = f"revoke the access of {holder.principal} to {goal.vault}"
+    if goal.taken_away:
+        # After the revocation, an account that was changed meanwhile may have used the access.
+        using = list(dict.fromkeys([*using, *recent]))
+    elif goal.keeps_used and (using or recent):
+        until: float | None = None if using else max(recent.values())
+        if using and redundant_at < _ANY_TIME:
+            until = redundant_at
+        kept = {"in_use_by": using or list(recent), "kept_until": instant(until)}
+        return Change(before, before, (), usage.pools_unknown(using, visible), kept)
+    elif using and redundant_at < _ANY_TIME and not goal.force:
+        raise _not_redundant_yet(holder.scope, using, redundant_at)
+    elif recent and not using:
+        raise usage.recently_used(what, list(recent), max(recent.values()))
+    guarded = usage.guard(using, visible, what, force=goal.force)
+    if goal.unused_for < MARGIN_SECONDS:
+        within = usage.recently_left(times, docs.now, MARGIN_SECONDS)
+        guarded += usage.cut_short(f"the access of {holder.principal}", within)
+    return replace(change, warnings=(*guarded, *warnings), report={**report, "in_use_by": using})
+
+
+def _users(docs: Docs, holder: _Holder, facts: Facts, known: Collection[str]) -> tuple[usage.Visible, usage.Times]:
+    """The accounts and pools that may use the access, and when the accounts were changed. No pool of another account
+    can have the system-assigned identity of an account, so only the pools of that account are listed for it."""
+    found = users.everywhere(docs, facts, known)
+    holders = usage.with_principal(found, holder.principal)
+    held = [one for one in found["accounts"] if one["id"] in holders]
+    counted = [] if holder.goal.force else held
+    docs.want(*(refs.dated_account(one["id"]) for one in counted))
+    is_of_one = usage.is_system_assigned(found, holder.principal)
+    disks, unlisted = users.disks(docs, facts, held if is_of_one else found["accounts"])
+    changed_at = facts.journal.dated(users.changed_at(docs, counted))
+    visible: usage.Visible = {**found, "disks": disks, "unlisted": [*found["unlisted"], *unlisted]}
+    return visible, usage.Times(changed_at, {}, list(changed_at))
+
+
+def _unassign(holder: _Holder) -> tuple[tuple[Request, ...], list[str]]:
+    own = [one["id"] for one in holder.assignments if one not in holder.others]
+    requests = (
+        Request("unassign", f"delete the role assignment {one}", "DELETE", one, rights=(to_unassign_role(one),))
+        for one in own
+    )
+    return tuple(requests), sorted(holder.has(holder.others))
+
+
+def _remove_policy(holder: _Holder) -> tuple[tuple[Request, ...], list[str]]:
+    policy = policy_of(holder.vault, holder.principal)
+    has = key_permissions(policy)
+    if not needed_among(has):
+        return (), []
+    # `all` is replaced by the permissions that it includes, so that some of them can be removed.
+    named = list(_ALL) if "all" in {permission.lower() for permission in has} else has
+    kept = [permission for permission in named if not needed_among([permission])]
+    others = any(policy["permissions"].get(kind) for kind in ("secrets", "certificates", "storage"))
+    if kept or others:
+        return (_set_policy(holder, "replace", policy, kept),), []
+    return (_set_policy(holder, "remove", policy, has),), []
+
+
+def _still_granted(holder: _Holder, permissions: list[str]) -> tuple[str, ...]:
+    """The warning that the principal still has permissions although the role assignment of this task is deleted."""
+    if not permissions:
+        return ()
+    scopes = {one["properties"]["scope"] for one in holder.others if holder.has([one])}
+    return (
+        f"The principal {holder.principal} still has {', '.join(permissions)}, because of role assignments at "
+        f"{', '.join(sorted(scopes))}. Delete these role assignments to revoke the access.",
+    )
+
+
+def _redundant_at(holder: _Holder) -> float:
+    """From when on the principal certainly keeps all permissions without its role assignment at this scope: by roles
+    that were assigned to the principal itself, and have taken effect then. _ANY_TIME if it is not known when they were
+    assigned, infinite if they do not grant all permissions. When a principal became a member of a group is not
+    known. After the revocation, it is only required that these roles are still assigned."""
+    own = [one for one in holder.others if one["properties"]["principalId"].lower() == holder.principal.lower()]
+    in_effect = {one["id"]: (moment(one["properties"].get("createdOn")) or _ANY_TIME) + ROLE_SECONDS for one in own}
+    for time in sorted(in_effect.values()):
+        if holder.has([one for one in own if in_effect[one["id"]] <= time]) == set(NEEDED):
+            return min(time, _ANY_TIME)
+    return inf
+
+
+def _not_redundant_yet(scope: str, users: Sequence[str], until: float) -> Refused:
+    remedy = "Run the task again after that time."
+    return Refused(
+        f"Refused to delete the role assignment at {scope} before {instant(until)}. Another role assignment grants the "
+        f"same permissions, but is so recent that it may not be in effect before that time. These accounts and pools "
+        f"use the access: {', '.join(users)}. {remedy}",
+        code="recently_used",
+        kept_until=instant(until),
+        accounts=list(users),
+        remedy=remedy,
+    )

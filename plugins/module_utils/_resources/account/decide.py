@@ -1,0 +1,317 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Decides how a Batch account with the identity that customer-managed keys need is created, changed and deleted. Pure:
+asks for documents.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ..._azure.facts import Facts
+from ..._checks import preflight, regions, rights
+from ..._core.changes import Change, Request
+from ..._core.docs import Docs
+from ..._core.documents import Account, Identity
+from ..._core.errors import PlanOutdated, Refused
+from ..._core.ids import key_of, same_id
+from ..._documents import refs
+from ..._documents.account import (
+    TYPES,
+    availability,
+    describe,
+    describe_identity,
+    encryption_body,
+    is_failed,
+    name_taken,
+)
+from ..._questions import accounts, creation, evidence, health, identities
+from ..._questions.regions import of_type
+from .goal import Goal
+
+
+def decide(docs: Docs, goal: Goal, facts: Facts) -> Change:
+    account = accounts.settled(docs, facts, goal.group, goal.name)
+    before = describe(account)
+    if not goal.present:
+        return Change(before, describe(None), (_delete(goal, facts),) if account else ())
+    if account is None:
+        return _creation(docs, goal, facts, None)
+    if _creation_failed(docs, account) and _may_be_created_again(goal, account):
+        return _creation(docs, goal, facts, account)
+    if _has_identity(goal, account):
+        return Change(before, before, warnings=(*_elsewhere(goal, account), *_unheeded_key(goal, account)))
+    _refuse_unwanted_adoption(goal, account)
+    # It is not documented whether a PATCH of Batch adds user-assigned identities or replaces them, so all are sent.
+    identity = _identity_body(goal, kept=account.get("identity", {}).get("userAssignedIdentities", {}))
+    body: dict[str, Any] = {"identity": identity}
+    if key_of(account) is None:
+        # The Microsoft-managed key is sent too. Another task or user may move the account to a key at this moment.
+        # Without the key source, the account would keep that key but lose the identity that may use it.
+        body["properties"] = {"encryption": encryption_body(None)}
+    return Change(
+        before,
+        {**before, "identity": describe_identity(identity)},
+        (replace(_update(goal, facts, body), guard=partial(_require_no_key, goal=goal, facts=facts, body=body)),),
+        (*_elsewhere(goal, account), *_risked_key(account)),
+        confirm=_changed(goal, facts),
+    )
+
+
+def _changed(goal: Goal, facts: Facts) -> Any:
+    """The decision after a change. A read that is out of date may show a state for which `decide` would refuse the
+    goal, or an account of others that a creation has replaced."""
+    return partial(decide, goal=replace(goal, adopt_existing=True, force=True), facts=facts)
+
+
+def _creation_failed(docs: Docs, account: Account | None) -> bool:
+    """Whether the creation of the account has failed. The state Failed is not enough: the account must also be
+    unavailable."""
+    if account is None or not is_failed(account):
+        return False
+    return availability(health.pools_reason(docs, account["id"])) is False
+
+
+def _creation(docs: Docs, goal: Goal, facts: Facts, failed: Account | None) -> Change:
+    """Create the account, or repeat a creation that has failed: a refused key may leave an account in that state."""
+    own, resource = facts.subscription, f"Batch account {goal.name}"
+    place, provider = refs.group(own, goal.group), refs.provider(own, "Microsoft.Batch")
+    # The permissions are read too, because they are checked next.
+    docs.want(refs.accounts_of(own, goal.group), refs.permissions_at(place.id), provider)
+    if not goal.location:
+        docs.want(place)
+    if failed is None:
+        accounts.require_unlisted(docs, facts, goal.group, goal.name)
+    location = failed["location"] if failed else goal.location or (docs.get(place) or {})["location"]
+    regions.require_available(location, of_type(docs, provider, "batchAccounts"), f"The {resource}")
+    # The key source is always sent. Another task or user may create the account with a key at this moment. Without
+    # the key source, the account would keep that key but lose the identity that may use it.
+    body: dict[str, Any] = {
+        "location": location,
+        "identity": _identity_body(goal),
+        "properties": {"encryption": encryption_body(goal.key)},
+    }
+    tags = {**goal.tags, **(failed.get("tags") or {} if failed else {})}
+    if tags:
+        body["tags"] = tags
+    after = {
+        **describe(None),
+        "exists": True,
+        "name": goal.name,
+        "location": location,
+        "identity": describe_identity(body["identity"]),
+        "key_source": "microsoft_keyvault" if goal.key else "microsoft_batch",
+        "key_identifier": str(goal.key) if goal.key else None,
+        "tags": tags,
+    }
+    request = _put(goal, facts, body)
+    if goal.key is None:
+        return Change(describe(None), after, (request,), confirm=_changed(goal, facts))
+    identity = identities.get(docs, goal.identity_id)["properties"]
+    principals, tenant = (identity["principalId"],), identity["tenantId"]
+    wanted = evidence.Wanted(goal.key, principals, tenant, facts.vaults_in, goal.vault_group)
+    found = evidence.certain(docs, wanted)
+    checks = preflight.require_for_change(found)
+    again = replace(request, retries=partial(_require_usable, wanted=evidence.of(found, facts)))
+    return Change(
+        describe(None),
+        after,
+        (replace(again, waiting_for=f"Batch to accept the key of the {resource}"),),
+        preflight.warnings(checks),
+        {"preflight": preflight.describe(checks)},
+        confirm=partial(_created, goal=goal, facts=facts, used=found),
+        undo=(partial(_without_key, goal=goal, facts=facts),),
+        undone=_described,
+    )
+
+
+def _require_usable(docs: Docs, wanted: evidence.Wanted) -> None:
+    """Batch has refused the key, which may have been disabled since it was read. Otherwise the request would be
+    repeated until the timeout."""
+    preflight.require(preflight.lasting(evidence.gather(docs.fresh(), wanted)))
+
+
+def _created(docs: Docs, goal: Goal, facts: Facts, used: preflight.Evidence) -> Change:
+    """The decision after the creation with a key: the account is available, and may use the key."""
+    account = accounts.settled(docs, facts, goal.group, goal.name)
+    if account is not None and not is_failed(account):
+        health.confirmed(docs, facts, account, used, how="created with it")
+    return decide(docs, replace(goal, adopt_existing=True, force=True), facts)
+
+
+def _described(current: Mapping[str, Any]) -> str:
+    """A sentence on the state after the rollback."""
+    if not current["exists"]:
+        return "The account does not exist."
+    return f"The account exists and uses {current['key_identifier'] or 'a Microsoft-managed key'} now."
+
+
+def _without_key(docs: Docs, goal: Goal, facts: Facts) -> Change:
+    """The rollback of a creation. If the account is still being created, nothing is changed, and the next run finds the
+    account. The account of another task or user keeps its key."""
+    ref = accounts.ref_of(facts, goal.group, goal.name)
+    account = docs.get(ref)
+    before, key = describe(account), key_of(account)
+    if account is None or not key or not key.same(goal.key) or account["properties"]["provisioningState"] == "Creating":
+        return Change(before, before)
+    # Whether this task may have created the account, in that location.
+    made = (
+        one.body["location"] for one in facts.journal.of(ref.id) if one.method == "PUT" and one.may_have_taken_effect
+    )
+    is_own = any(regions.normalized(one) == regions.normalized(account["location"]) for one in made)
+    if not (is_own and _has_identity(goal, account)):
+        return Change(before, before)
+    body: dict[str, Any] = {"properties": {"encryption": encryption_body(None)}}
+    after = {**before, "key_source": "microsoft_batch", "key_identifier": None}
+    write = _update(goal, facts, body)
+    if is_failed(account):
+        # The creation has failed, so it is repeated without the key.
+        write = _put(goal, facts, {"location": account["location"], "identity": _identity_body(goal), **body})
+    return Change(before, after, (replace(write, undoes=True),))
+
+
+def _may_be_created_again(goal: Goal, account: Account) -> bool:
+    """Whether a PUT may repeat the creation. A PUT replaces the account, so the account must have no settings that
+    the request does not have."""
+    key, properties = key_of(account), account["properties"]
+    keeps_key = key is None or (goal.key is not None and key.same(goal.key))
+    has_storage = bool(properties.get("autoStorage"))
+    is_open = properties.get("publicNetworkAccess", "Enabled") == "Enabled"
+    has_others = len(account.get("identity", {}).get("userAssignedIdentities", {})) > 1
+    return _has_identity(goal, account) and keeps_key and is_open and not has_storage and not has_others
+
+
+def _has_identity(goal: Goal, account: Account) -> bool:
+    identity = account.get("identity", {})
+    if identity.get("type") != TYPES[goal.identity_type]:
+        return False
+    wanted = str(goal.identity_id) if goal.identity_id else None
+    return wanted is None or any(same_id(wanted, name) for name in identity.get("userAssignedIdentities", {}))
+
+
+def _refuse_unwanted_adoption(goal: Goal, account: Account) -> None:
+    identity = describe_identity(account.get("identity", {}))
+    if identity["type"] == "none" and not goal.adopt_existing:
+        raise Refused(
+            f"The Batch account {goal.name} exists and has no identity. Azure's guide says that customer-managed keys "
+            "are for accounts that were created with an identity. Create another account, or set "
+            "O(adopt_existing=true) to give this one an identity.",
+            code="account_without_identity",
+            option="adopt_existing",
+            remedy="Create another account, or set O(adopt_existing=true).",
+        )
+    keep = _to_keep(identity)
+    if key_of(account) and not goal.force:
+        remedy = f"{keep}, or move the account to a Microsoft-managed key first, or set O(force=true)."
+        raise Refused(
+            f"The Batch account {goal.name} accesses its key {key_of(account)} with its {identity['type']} identity. "
+            f"With another identity, the account may lose that key. {remedy}",
+            code="identity_in_use",
+            accounts=[account["id"]],
+            option="identity_id",
+            remedy=remedy,
+        )
+    if identity["type"] != "none" and not goal.adopt_existing:
+        raise Refused(
+            f"The Batch account {goal.name} exists with a {identity['type']} identity, not the requested identity. "
+            f"{keep}, or set O(adopt_existing=true) to change it.",
+            code="identity_differs",
+            option="identity_id",
+            remedy=f"{keep}, or set O(adopt_existing=true).",
+        )
+
+
+def _to_keep(identity: Mapping[str, Any]) -> str:
+    """How the task keeps the identity of the account."""
+    names = list(identity["user_assigned_identities"])
+    if not names:
+        return "Leave out O(identity_id) to keep it"
+    return f"Set O(identity_id) to {' or '.join(names)} to keep it"
+
+
+def _risked_key(account: Account) -> tuple[str, ...]:
+    key = key_of(account)
+    if key is None:
+        return ()
+    return (f"The identity of {account['id']} is changed although the account uses {key} and may lose it.",)
+
+
+def _elsewhere(goal: Goal, account: Account) -> tuple[str, ...]:
+    return regions.difference(f"The Batch account {goal.name}", account["location"], goal.location)
+
+
+def _unheeded_key(goal: Goal, account: Account) -> tuple[str, ...]:
+    if goal.key is None or goal.key.same_key(key_of(account)):
+        return ()
+    return (
+        f"The Batch account {goal.name} exists already, so this task does not change its key "
+        "(azbatch.cmk.batch_encryption changes it).",
+    )
+
+
+def _identity_body(goal: Goal, kept: Iterable[str] = ()) -> Identity:
+    if goal.identity_id is None:
+        return {"type": "SystemAssigned"}
+    return {"type": "UserAssigned", "userAssignedIdentities": {name: {} for name in (*kept, str(goal.identity_id))}}
+
+
+def _put(goal: Goal, facts: Facts, body: Mapping[str, Any]) -> Request:
+    """Create the account. If the account exists now, nothing is written, because a PUT would replace the account of
+    another task or user."""
+    has_key = "keyVaultProperties" in body["properties"]["encryption"]
+    confirms = (rights.to_confirm_creation(goal.group),) if has_key else ()
+    ref = accounts.ref_of(facts, goal.group, goal.name)
+    return Request(
+        "create",
+        f"create the Batch account {goal.name}",
+        "PUT",
+        ref.id,
+        body,
+        (*rights.to_create_account(goal.group), *rights.to_assign_identities(body), *confirms),
+        guard=partial(_require_missing, goal=goal, facts=facts, location=body["location"]),
+        guard_first=True,
+        operation=True,
+        creates=ref,
+    )
+
+
+def _require_missing(docs: Docs, goal: Goal, facts: Facts, location: str) -> tuple[str, ...]:
+    ref = accounts.ref_of(facts, goal.group, goal.name)
+    provider = f"/subscriptions/{facts.subscription}/providers/Microsoft.Batch/locations/{location}"
+    name = refs.name_check(provider, "Microsoft.Batch/batchAccounts", goal.name)
+    resource, taken = f"Batch account {goal.name}", name_taken(goal.name)
+    try:
+        return creation.require_missing(docs, resource, ref, name, taken, facts.wait_timeout)
+    except PlanOutdated:
+        if not _creation_failed(docs, docs.get(ref)):
+            raise
+        return ()
+
+
+def _update(goal: Goal, facts: Facts, body: Mapping[str, Any]) -> Request:
+    needed = rights.to_change_account(goal.group, goal.name), *rights.to_assign_identities(body)
+    ref = accounts.ref_of(facts, goal.group, goal.name)
+    what = f"change the Batch account {goal.name}"
+    return Request("update", what, "PATCH", ref.id, body, needed, shows=ref)
+
+
+def _require_no_key(docs: Docs, goal: Goal, facts: Facts, body: Mapping[str, Any]) -> None:
+    """A delayed change of the identity is not sent if another task or user has meanwhile moved the account to a key."""
+    if "properties" in body and key_of(docs.get(accounts.ref_of(facts, goal.group, goal.name))):
+        raise PlanOutdated(
+            f"The Batch account {goal.name} was moved to a key by somebody else while this task waited to change "
+            "its identity. This task changed nothing. Run the task again."
+        )
+
+
+def _delete(goal: Goal, facts: Facts) -> Request:
+    needed = (rights.to_delete_account(goal.group, goal.name),)
+    ref, what = accounts.ref_of(facts, goal.group, goal.name), f"delete the Batch account {goal.name}"
+    return Request("delete", what, "DELETE", ref.id, rights=needed, operation=True)

@@ -1,0 +1,379 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Decides how a Batch account is moved to another key, how the move is confirmed, and how it is rolled back. Pure: asks
+for documents.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from math import inf
+from typing import Any
+
+from ..._azure.facts import Facts
+from ..._azure.journal import WriteOutcome
+from ..._checks import preflight
+from ..._checks.diagnosis import lost_after_change, lost_key
+from ..._checks.preflight import Evidence, access_since
+from ..._checks.rights import to_set_encryption
+from ..._checks.versions import REPLACED_BEFORE_EXPIRY, User, updated_when_left, versions_of
+from ..._core.changes import Change, Request
+from ..._core.docs import Docs, Rule
+from ..._core.documents import Account, KeyBundle
+from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Refused, Unavailable
+from ..._core.ids import KeyIdentifier, key_of
+from ..._documents import account as account_document
+from ..._documents import refs
+from ..._documents.account import NotShown, availability, is_failed, require_known, required
+from ..._documents.encryption import account_unavailable, describe, describe_key, versions_not_kept
+from ..._documents.key import identifier_of, newest_usable, updated_at, version_of
+from ..._questions import accounts, evidence, health, users
+from ..key.requests import touch
+from .goal import ANY, FOLLOW, KEEP, PIN, UPDATE, Goal
+
+# In seconds. Time enough for the hosts of a wave to share an update.
+_JUST_UPDATED_SECONDS = 60
+_NO_PREVIOUS: Mapping[str, Any] = {"previous_key_identifier": None}
+
+
+def glance(docs: Docs, goal: Goal, facts: Facts) -> Change | None:
+    """If the run's list of accounts, the key, its vault and its access show that there is nothing to do, and that Batch
+    can use the key, neither the account nor its pools are read."""
+    if goal.patient:
+        return None
+    account = accounts.existing(docs, facts, goal.group, goal.account)
+    if account is None or is_failed(account) or facts.journal.may_hide_write(account):
+        return None
+    wanted = _wanted(docs, goal, account)
+    if not wanted.is_satisfied_by(account) or _expires_soon(docs, wanted, account):
+        return None
+    key = key_of(account)
+    if key and any(
+        lost_key(evidence.of_key_in_use(docs, account, evidence.of_account(account, key, facts), is_report=True))
+    ):
+        return None
+    before = {**describe(account), "available": True}
+    return Change(before, before, report=_NO_PREVIOUS)
+
+
+def decide(docs: Docs, goal: Goal, facts: Facts) -> Change:
+    account = required(accounts.existing(docs, facts, goal.group, goal.account), goal.group, goal.account)
+    goal = _wanted(docs, goal, account)
+    if _expires_soon(docs, goal, account):
+        goal = replace(goal, mode=UPDATE)
+    # If a read shows the wanted key, the read may be older than a write of this run that has set another key, so the
+    # wanted key is written anyway.
+    leaves_alone = goal.is_satisfied_by(account) and not facts.journal.may_hide_write(account)
+    if goal.target and not leaves_alone:
+        docs.want(refs.key(goal.target), fresh=Rule.RECENT)
+    reason = _reason(docs, facts, account, leaves_alone=leaves_alone)
+    available = availability(reason)
+    before = {**describe(account), "available": available}
+    is_failing = available is None and isinstance(reason, Unavailable)
+    if (available is False or is_failing) and goal.patient and goal.is_satisfied_by(account):
+        return _waiting(goal, facts, account, before, health.without_key(account, reason))
+    if reason and (is_failing or (available is None and (goal.patient or not leaves_alone))):
+        require_known(goal.account, reason)
+    if reason and available is False:
+        raise account_unavailable(goal.account, key_of(account), reason)
+    if leaves_alone:
+        return _unchanged(goal, before, reason)
+    return _move(docs, goal, facts, account, before)
+
+
+def _wanted(docs: Docs, goal: Goal, account: Account) -> Goal:
+    """The goal with the key identifier for this account: one that uses a customer-managed key keeps whether it follows
+    the latest version of its key, unless the mode says otherwise. An account that is pinned to a version is pinned to
+    the newest version that can be used, if the goal names none."""
+    if goal.key is None or goal.mode == FOLLOW:
+        return goal
+    if goal.mode != PIN:
+        has = key_of(account)
+        if has is None:
+            return goal
+        if has.version is None:
+            return replace(goal, key=goal.key.versionless)
+    newest = None if goal.key.version else _newest_usable(docs, goal.key)
+    return replace(goal, key=identifier_of(newest)) if newest else goal
+
+
+def _newest_usable(docs: Docs, key: KeyIdentifier) -> KeyBundle | None:
+    """The newest version of the key that is enabled and valid now, or the newest version if there is none; None if the
+    key does not exist."""
+    docs.want(refs.key(key.versionless), refs.versions_of(key))
+    newest = docs.get(refs.key(key.versionless))
+    if newest is None:
+        return None
+
+    def read(version: str) -> KeyBundle | None:
+        return docs.get(refs.key(replace(key, version=version)))
+
+    return newest_usable(newest, docs.items(refs.versions_of(key)), _now(docs, key), read, counts_disabled=False)
+
+
+def _now(docs: Docs, key: KeyIdentifier) -> float:
+    """The time by Key Vault's clock, because the times of keys are by that clock."""
+    return docs.of(refs.key(key.versionless)).now or docs.now
+
+
+def _expires_soon(docs: Docs, goal: Goal, account: Account) -> bool:
+    """Whether the account would keep a version that expires within REPLACED_BEFORE_EXPIRY, and before the wanted
+    version."""
+    has = key_of(account)
+    if goal.mode != KEEP or goal.target is None or has is None or has.version is None:
+        return False
+    if not has.same_key(goal.key) or has.same(goal.key):
+        return False
+    docs.want(refs.key(has), refs.key(goal.target), refs.key(has.versionless))
+    bundles = [docs.known(refs.key(key)) for key in (has, goal.target)]
+    expires, wanted = (one["attributes"].get("exp") if isinstance(one, Mapping) else None for one in bundles)
+    return expires is not None and expires <= _now(docs, has) + REPLACED_BEFORE_EXPIRY and (wanted or inf) > expires
+
+
+def _reason(docs: Docs, facts: Facts, account: Account, *, leaves_alone: bool) -> CmkError | None:
+    """Why the account is not available. Batch refuses to change an unavailable account, so before a change, less is
+    read; but a refusal may mean that the key was lost."""
+    was_refused = any(write.outcome is WriteOutcome.REFUSED for write in facts.journal.of(account["id"]))
+    if leaves_alone or was_refused:
+        return health.unavailable_reason(docs, facts, account)
+    return health.reason_before_change(docs, account)
+
+
+def _unchanged(goal: Goal, before: Mapping[str, Any], reason: CmkError | None) -> Change:
+    warnings: tuple[str, ...] = ()
+    if reason is not None and before["available"] is None:
+        if goal.requires_readable:
+            account_document.require_readable(goal.account, reason)
+        warnings = (account_document.availability_warning(goal.account, reason),)
+    return Change(before, before, (), warnings, _NO_PREVIOUS)
+
+
+# The versions that the account leaves
+
+
+def left(docs: Docs, goal: Goal, facts: Facts) -> Change:
+    """Before the account leaves its key, the versions that it may use are updated without a change, unless no version
+    is newer. Azure shows no trace of an account that has left a key. A version that was updated inside the margin is
+    not disabled (`usage.users_of_version`)."""
+    account = accounts.existing(docs, facts, goal.group, goal.account)
+    if account is None:
+        return Change({}, {})
+    # A read may not show yet to which keys the run has moved the account.
+    lately, has = facts.journal.written_lately().get(account["id"].lower(), []), key_of(account)
+    used = {key.versionless.folded: key for key in (*lately, has) if key and not (goal.key and key.same_key(goal.key))}
+    docs.want(*map(refs.versions_of, used.values()))
+    writes = [write for key in used.values() for write in _updates(docs, facts, account, key)]
+    return Change({}, {}, tuple(writes))
+
+
+def _updates(docs: Docs, facts: Facts, account: Account, has: KeyIdentifier) -> list[Request]:
+    """The updates of the versions of this key that the account may use."""
+    items, newest = docs.items(refs.versions_of(has)), docs.get(refs.key(has.versionless), Rule.RECENT)
+    if newest is None:
+        return []
+    versions = versions_of(newest, items, _now(docs, has))
+    if not updated_when_left(versions, User(has.version, None, inf)):
+        return []
+    since = 0.0
+    if has.version is None:
+        since = access_since(evidence.certain(docs, evidence.of_account(account, has, facts)))
+    changed_at = facts.journal.dated(users.changed_at(docs, [account]))[account["id"]]
+    found = updated_when_left(versions, User(has.version, changed_at, since))
+    # Another host may have updated some a moment ago.
+    recent = {version_of(item) for item in items if updated_at(item) > versions.now - _JUST_UPDATED_SECONDS}
+    return [touch(has.versionless, version) for version in found if version not in recent]
+
+
+def not_kept(docs: Docs, goal: Goal, facts: Facts, reason: CmkError) -> str:
+    """The warning that these versions could not be updated."""
+    has = key_of(docs.get(accounts.ref_of(facts, goal.group, goal.account)))
+    return versions_not_kept(goal.account, has, reason) if has else str(reason)
+
+
+# Wait for a key that was repaired
+
+
+def _waiting(goal: Goal, facts: Facts, account: Account, before: Mapping[str, Any], noted: str) -> Change:
+    def available(docs: Docs) -> None:
+        reason = health.unavailable_reason(docs, facts, account)
+        # Batch may respond with server errors as long as it cannot use the key.
+        if reason is not None and (availability(reason) is False or isinstance(reason, Unavailable)):
+            raise health.wait_until_available(facts, goal.account, reason)
+
+    what = f"wait for the Batch account {goal.account}"
+    wait = Request("wait_until_available", what, "", account["id"], shown=available, noted=noted)
+    return Change(before, {**before, "available": True}, (wait,))
+
+
+# Move
+
+
+def _move(docs: Docs, goal: Goal, facts: Facts, account: Account, before: Mapping[str, Any]) -> Change:
+    has = key_of(account)
+    if not goal.allows_previous(has):
+        raise _on_another_key(goal, has)
+    used, checks = None, tuple[preflight.Check, ...]()
+    if goal.target:
+        used = evidence.certain(docs, evidence.of_account(account, goal.target, facts, goal.vault_group))
+        checks = preflight.require_for_change(used)
+    return Change(
+        before,
+        {**before, **describe_key(goal.target), "available": True},
+        (_request(goal, facts, account, used),),
+        preflight.warnings(checks),
+        {"preflight": preflight.describe(checks), "previous_key_identifier": str(has) if has else None},
+        confirm=partial(_confirmed, goal=goal, facts=facts, previous=has, used=used),
+        # If neither the new nor the previous key may be used, the account would become unavailable. A
+        # Microsoft-managed key is always usable.
+        undo=tuple(partial(_back, undone=goal, facts=facts, key=key) for key in dict.fromkeys((has, None))),
+        undone=_described,
+    )
+
+
+def _request(goal: Goal, facts: Facts, account: Account, used: Evidence | None, *, undoes: bool = False) -> Request:
+    """Set the key. Repeated until Batch accepts the key."""
+    name = goal.account
+    return Request(
+        "set_encryption",
+        f"change the Batch account {name}",
+        "PATCH",
+        account["id"],
+        {"properties": {"encryption": account_document.encryption_body(goal.target)}},
+        to_set_encryption(goal.group, name),
+        guard=partial(_require_unmoved, account=account, target=goal.target),
+        retries=partial(_require_usable, goal=goal, facts=facts, used=used, undoes=undoes),
+        waiting_for=f"Batch to accept the new encryption setting of the Batch account {name}",
+        # Later runs must not read the undone change, so reads have to show the rollback.
+        shows=None if undoes else refs.account(account["id"]),
+        undoes=undoes,
+    )
+
+
+def _require_unmoved(docs: Docs, account: Account, target: KeyIdentifier | None) -> None:
+    """Another task or user may have moved the account while Batch refused the key, or while a rate limit delayed the
+    request."""
+    now = docs.get(refs.account(account["id"]))
+    has, previous = key_of(now), key_of(account)
+    if now is None or any(has.same(one) if has else one is None for one in (previous, target)):
+        return
+    raise PlanOutdated(
+        f"The Batch account {account['name']} was moved to {has or 'a Microsoft-managed key'} by somebody else while "
+        "this task waited to change its key. It stays there. Run the task again."
+    )
+
+
+def _require_usable(docs: Docs, goal: Goal, facts: Facts, used: Evidence | None, undoes: bool) -> None:
+    """Batch has refused the key, which may have been disabled since it was read. A rollback is tried even if the
+    account is not available, because the setting to be undone may have made it unavailable."""
+    if not undoes:
+        health.require_available(docs, facts, goal.group, goal.account)
+    if used is not None:
+        found = evidence.gather(docs.fresh(), evidence.of(used, facts))
+        preflight.require(preflight.for_rollback(found) if undoes else preflight.lasting(found))
+
+
+def _confirmed(docs: Docs, goal: Goal, facts: Facts, previous: KeyIdentifier | None, used: Evidence | None) -> Change:
+    """The decision after the move: the account uses the key and is available, and Batch may still use the key."""
+    account = required(accounts.existing(docs, facts, goal.group, goal.account), goal.group, goal.account)
+    before = {**describe(account), "available": True}
+    if not goal.has_set(account):
+        request = _request(goal, facts, account, used)
+        before["available"] = None
+        return Change(before, {**before, **describe_key(goal.target)}, (request,))
+    is_same_key = previous is not None and used is not None and previous.same_key(used.key)
+    if is_same_key and previous:
+        docs.want(refs.versions_of(previous), fresh=docs.asked_at)
+    health.confirmed(docs, facts, account, used, is_new=not is_same_key)
+    # Batch may still need the version that the account has left, and may have lost it a moment before the move.
+    items = docs.known(refs.versions_of(previous), docs.asked_at) if is_same_key and previous else None
+    if previous and used and isinstance(items, list):
+        lost = lost_after_change(previous, used.key, items, _now(docs, previous))
+        if lost:
+            return _unchanged(goal, {**before, "available": None}, NotShown([lost]))
+    return _unchanged(goal, before, None)
+
+
+def _described(current: Mapping[str, Any]) -> str:
+    """A sentence on the state of the account after a rollback."""
+    on = current["key_identifier"] or "a Microsoft-managed key"
+    state = {True: "is available", False: "is not available", None: "its availability is not known"}
+    return f"The account uses {on} now and {state[current['available']]}."
+
+
+def _on_another_key(goal: Goal, has: KeyIdentifier | None) -> Refused:
+    if isinstance(goal.previous, tuple):
+        vault, name = goal.previous
+        wanted, remedy = f"the key {name} in {vault}", "Correct the names of the vault and the key."
+    else:
+        # The wanted key may be a typing error.
+        wanted = f"the key {goal.key.versionless if goal.key else ''}"
+        remedy = (
+            "Correct the names of the vault and the key, or set O(previous_key) to the key that the account may leave."
+        )
+    return Refused(
+        f"The Batch account {goal.account} uses {has or 'a Microsoft-managed key'}, not {wanted}. This task changed "
+        f"nothing. {remedy}",
+        code="account_on_another_key",
+        option="previous_key",
+        value="/".join(goal.previous) if isinstance(goal.previous, tuple) else goal.previous,
+        key_identifier=str(has or "") or None,
+        remedy=remedy,
+    )
+
+
+# The rollback
+
+
+def _back(docs: Docs, undone: Goal, facts: Facts, key: KeyIdentifier | None) -> Change:
+    """The account returns to this key, unless another task or user has moved it."""
+    mode = FOLLOW if key and key.version is None else PIN
+    goal = Goal(undone.group, undone.account, key, None, mode=mode, previous=ANY)
+    account = required(accounts.existing(docs, facts, goal.group, goal.account), goal.group, goal.account)
+    is_back, is_moved = goal.is_satisfied_by(account), not undone.has_set(account)
+    # If Azure may have accepted the change, a read that shows the previous key may be out of date.
+    write = facts.journal.last_effect(account["id"])
+    may_stay = write is not None and not (write.undoes and write.outcome is WriteOutcome.ACCEPTED)
+    if (is_back and not may_stay) or (is_moved and not is_back):
+        return _kept(docs, facts, account)
+    used, checks = None, tuple[preflight.Check, ...]()
+    if key:
+        used = preflight.for_rollback(evidence.certain(docs, evidence.of_account(account, key, facts)))
+        checks = preflight.require(used)
+    before = {**describe(account), "available": None}
+    return Change(
+        before,
+        {**before, **describe_key(goal.target)},
+        (_request(goal, facts, account, used, undoes=True),),
+        preflight.warnings(checks),
+        confirm=partial(_confirmed_back, goal=goal, undone=undone, facts=facts, used=used),
+    )
+
+
+def _kept(docs: Docs, facts: Facts, account: Account) -> Change:
+    """The account is not changed."""
+    before = {**describe(account), "available": availability(health.unavailable_reason(docs, facts, account))}
+    return Change(before, before)
+
+
+def _confirmed_back(docs: Docs, goal: Goal, undone: Goal, facts: Facts, used: Evidence | None) -> Change:
+    """The decision after the rollback. It is complete even if some data cannot be read, because there is no other key
+    to move the account to."""
+    account = required(accounts.existing(docs, facts, goal.group, goal.account), goal.group, goal.account)
+    before = {**describe(account), "available": True}
+    if undone.has_set(account) and not goal.is_satisfied_by(account):
+        request = _request(goal, facts, account, used, undoes=True)
+        before["available"] = None
+        return Change(before, {**before, **describe_key(goal.target)}, (request,))
+    if not goal.is_satisfied_by(account):
+        return _kept(docs, facts, account)
+    try:
+        health.confirmed(docs, facts, account, used, is_rollback=True)
+    except (Denied, NotFound, Unavailable):
+        return _kept(docs, facts, account)
+    return Change(before, before)

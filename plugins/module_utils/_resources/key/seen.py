@@ -1,0 +1,195 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the documents of a key and of its users show. Pure: asks for documents.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..._azure.facts import Facts
+from ..._checks import usage
+from ..._core.docs import Docs, Rule
+from ..._core.documents import Account, KeyBundle, KeyItem, RotationPolicy, Vault
+from ..._core.errors import CmkError, Denied, NotFound
+from ..._core.ids import KeyIdentifier, key_of, read_key_identifier
+from ..._documents import key as key_document
+from ..._documents import refs
+from ..._documents.key import newest_known, newest_usable, version_for
+from ..._documents.vault import HSM
+from ..._questions import access, users, vaults
+from ..._questions.evidence import deleted_key
+from .goal import Goal
+
+NOBODY: usage.Visible = {"accounts": [], "disks": [], "unlisted": []}
+
+
+@dataclass(frozen=True)
+class Seen:
+    identifier: KeyIdentifier
+    # The newest version, or the version that the goal takes as the newest.
+    key: KeyBundle | None
+    # None if the caller may not list them.
+    versions: Sequence[KeyItem] | None
+    # By Key Vault's clock, in seconds since 1970, because the times of keys are by that clock.
+    now: float
+    # The version that the goal names.
+    named: KeyBundle | None = None
+    policy: RotationPolicy | None = None
+    deleted: KeyBundle | None = None
+    # The vault of a key of an HSM that is to be created.
+    vault: Vault | None = None
+    # Who may use the key, if something may be taken away.
+    visible: usage.Visible = field(default_factory=lambda: NOBODY)
+    times: usage.Times = field(default_factory=usage.Times)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The return value of the modules."""
+        return key_document.describe(
+            self.key, self.versions, self.policy, self.now, is_deleted=self.deleted is not None
+        )
+
+
+def identifier(goal: Goal, facts: Facts) -> KeyIdentifier:
+    return KeyIdentifier(goal.vault.lower(), facts.vault_suffix, goal.name)
+
+
+def look(docs: Docs, goal: Goal, facts: Facts) -> Seen:
+    """The key without its users."""
+    named = identifier(goal, facts)
+    docs.want(refs.key(named), refs.versions_of(named))
+    if goal.looks_at_policy:
+        docs.want(refs.rotation_policy_of(named))
+    key = _newest(docs, named, facts)
+    now = docs.of(refs.key(named)).now or docs.now
+    if key is None:
+        deleted = deleted_key(docs.fresh(), named)
+        return Seen(named, None, [], now, deleted=deleted, vault=_of_hsm_key(docs, goal, facts))
+
+    def read(version: str) -> KeyBundle | None:
+        return docs.get(refs.key(replace(named, version=version)))
+
+    versions = _versions(docs, named)
+    if goal.state in ("present", "retired"):
+        key = newest_usable(key, versions, now, read, counts_disabled=goal.enable)
+    agreed = version_for(goal.new_version_for, key, versions, now)
+    for known in (goal.at_least, agreed):
+        if known:
+            key = newest_known(key, versions, known, read)
+    policy = docs.get(refs.rotation_policy_of(named)) if goal.looks_at_policy else None
+    return Seen(named, key, versions, now, named=read(goal.version) if goal.version else None, policy=policy)
+
+
+def _newest(docs: Docs, named: KeyIdentifier, facts: Facts) -> KeyBundle | None:
+    """The newest version. The host of a deleted vault does not respond: if the vault was deleted, that is the error."""
+    found = docs.known(refs.key(named))
+    if not isinstance(found, CmkError):
+        return found
+    if found.code == "vault_unreachable":
+        name = named.vault
+        deleted = vaults.deleted(docs, {name}, {name}, facts.subscription)[name]
+        if isinstance(deleted, Mapping):
+            until = deleted["properties"].get("scheduledPurgeDate")
+            remedy = (
+                "Recover the accounts that use its keys with the role azbatch.cmk.recover, or the vault with "
+                "azbatch.cmk.keyvault_cmk_vault (recover: true)."
+            )
+            text = f"The key vault {name} was deleted, and can be recovered until {until}. {remedy}"
+            raise NotFound(text, code="vault_deleted", remedy=remedy) from found
+    raise found
+
+
+def _versions(docs: Docs, key: KeyIdentifier, since: float | None = None) -> list[KeyItem] | None:
+    """All versions; None if the caller may read the key but not list its versions."""
+    found = docs.known(refs.versions_of(key), since)
+    if isinstance(found, Denied):
+        return None
+    if isinstance(found, CmkError):
+        raise found
+    return found or []
+
+
+def _of_hsm_key(docs: Docs, goal: Goal, facts: Facts) -> Vault | None:
+    """The vault in which a key of an HSM is to be created, if the caller can read it."""
+    found = _vault(docs, goal, facts) if goal.key_type == HSM else None
+    return None if isinstance(found, CmkError) else found
+
+
+def _vault(docs: Docs, goal: Goal, facts: Facts) -> Vault | CmkError | None:
+    try:
+        return vaults.find(docs.fresh(Rule.RECENT), goal.vault, facts.vaults_in, None)
+    except CmkError as hidden:
+        return hidden
+
+
+def with_users(
+    docs: Docs,
+    goal: Goal,
+    seen: Seen,
+    facts: Facts,
+    may_be_free: Callable[[Goal, Seen], bool],
+    known: Collection[str] = (),
+) -> Seen:
+    """Add the accounts and pools that may use the key, and the times that show which versions they may use.
+
+    The accounts are listed first. Their times, which need a request for each account, are read only if no account
+    certainly uses what is to be disabled or deleted (`may_be_free`), and the pools only if no account may use it. After
+    the change, the same is read again.
+    """
+    now = docs.fresh()
+    found = users.everywhere(now, facts, known)
+    accounts, unseen = found["accounts"], vaults.unseen(_vault(docs, goal, facts), goal.vault)
+    settled = usage.Times(changed_at={account["id"]: 0.0 for account in accounts})
+    unlisted = [*found["unlisted"], *unseen]
+    seen = replace(seen, visible={"accounts": accounts, "disks": [], "unlisted": unlisted}, times=settled)
+    is_removal = goal.taken_away is not None or goal.disables_or_deletes
+    depends_on_times = is_removal and not goal.force
+    is_free = not goal.disables_or_deletes or may_be_free(goal, seen)
+    if is_free and depends_on_times:
+        seen = replace(seen, times=_times(now, seen, facts, accounts, may_have_left=goal.state != "retired"))
+        is_free = may_be_free(goal, seen)
+    if is_free:
+        disks, denied = users.disks(now, facts, accounts)
+        times = _with_pools(now, seen, facts, disks) if depends_on_times else seen.times
+        visible: usage.Visible = {"accounts": accounts, "disks": disks, "unlisted": [*unlisted, *denied]}
+        seen = replace(seen, visible=visible, times=times)
+    if is_free and depends_on_times and goal.state != "absent":
+        # An account that is not listed with the key any more has updated its version before it has left.
+        seen = replace(seen, versions=_versions(docs, seen.identifier, users.listed_until(now, facts)))
+    return seen
+
+
+def _times(docs: Docs, seen: Seen, facts: Facts, accounts: Sequence[Account], *, may_have_left: bool) -> usage.Times:
+    """When the accounts were changed that use the key and, with `may_have_left`, those that have access to it; and
+    since when they have access."""
+    key = seen.identifier
+    uses = {one["id"] for one in accounts if key.same_key(key_of(one))}
+    # The access that the run has granted may not be shown yet.
+    lately = facts.journal.written_lately()
+    left = {one["id"] for one in accounts if any(map(key.same_key, lately.get(one["id"].lower(), ())))}
+    counted = accounts if may_have_left else [one for one in accounts if one["id"] in uses | left]
+    named = {one["id"]: (usage.principals(one), one["id"] in uses | left) for one in counted}
+    since = access.since_when(docs, key, facts.vaults_in, named, seen.now)
+    asked = [account for account in accounts if account["id"] in since]
+    changed_at = facts.journal.dated(users.changed_at(docs, asked))
+    left_key = [name for name in changed_at if name not in uses and may_have_left]
+    return usage.Times(changed_at, since, left_key)
+
+
+def _with_pools(docs: Docs, seen: Seen, facts: Facts, disks: Sequence[usage.DiskKey]) -> usage.Times:
+    """The times, with those since when the pools have access that use the key."""
+    used = ((disk, disk["key"]) for disk in disks)
+    pools = {
+        disk["id"]: (disk["principals"], True)
+        for disk, name in used
+        if name and read_key_identifier(name).same_key(seen.identifier)
+    }
+    since = access.since_when(docs, seen.identifier, facts.vaults_in, pools, seen.now) if pools else {}
+    return replace(seen.times, access_since={**seen.times.access_since, **since})

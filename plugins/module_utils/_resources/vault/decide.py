@@ -1,0 +1,358 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Decides how a vault that meets the requirements of Batch is created, changed, recovered and deleted. Pure: asks for
+documents.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeAlias
+
+from ..._azure.facts import Facts
+from ..._checks import regions, rights, usage
+from ..._checks.preflight import IN_PERIMETER, OPEN_PERIMETER
+from ..._core.changes import Change, Removal, Request
+from ..._core.docs import Docs, Ref
+from ..._core.documents import AccessPolicy, DeletedVault, Vault
+from ..._core.errors import PlanOutdated, Refused, Unavailable
+from ..._core.ids import key_of, principals_of
+from ..._core.summary import changed_values
+from ..._documents import refs
+from ..._documents.vault import (
+    RBAC,
+    authorization_of,
+    describe,
+    is_in_perimeter,
+    is_unchanged_since_creation,
+    lets_azure_services_in,
+    name_taken,
+    require_sku_for,
+    required,
+)
+from ..._questions import creation, users, vaults
+from ..._questions.regions import of_type
+from .goal import Goal
+
+# In a vault with access policies, not even the creator has permissions on keys. These are the permissions that the
+# modules of this collection need. Purge is not one of them.
+CREATOR_KEY_PERMISSIONS = (
+    "get",
+    "list",
+    "create",
+    "update",
+    "delete",
+    "recover",
+    "getrotationpolicy",
+    "setrotationpolicy",
+)
+
+
+# Decides the requests that grant an identity access to a key: by the names of the resource group, the vault and the
+# key, and the object id of the identity.
+Grant: TypeAlias = Callable[[Docs, str, str, str, str], Change]
+
+
+def decide(docs: Docs, goal: Goal, facts: Facts, grant: Grant, known: Collection[str] = ()) -> Change:
+    """`known` are the ids of accounts that were listed before (users.everywhere)."""
+    own = facts.subscription
+    vault = docs.get(refs.vault(refs.vault_id(own, goal.group, goal.name)))
+    if not goal.present:
+        return _deletion(docs, goal, facts, grant, vault, known)
+    if vault is None:
+        return _missing(docs, goal, facts, grant)
+    _refuse_other_authorization(goal, vault)
+    if not goal.taken_away:
+        require_sku_for(goal.key_type, vault)
+    before, properties = describe(vault), vault["properties"]
+    changes: dict[str, Any] = {} if properties.get("enablePurgeProtection") else {"enablePurgeProtection": True}
+    if not properties.get("enableSoftDelete", True):
+        changes["enableSoftDelete"] = True
+    after = {**before, "purge_protection": True, "soft_delete": True}
+    if goal.trusted_services and not lets_azure_services_in(vault):
+        # All rules are sent, because Azure resets rules that are missing in the request.
+        changes["networkAcls"] = {**properties.get("networkAcls", {}), "bypass": "AzureServices"}
+        after["trusted_services"] = True
+    warnings = regions.difference(f"The key vault {goal.name}", vault["location"], goal.location)
+    if goal.trusted_services and is_in_perimeter(vault):
+        warnings += (f"The key vault {goal.name} may block Batch. {IN_PERIMETER} {OPEN_PERIMETER}",)
+    if not changes:
+        return Change(before, before, warnings=warnings)
+    return Change(before, after, (_update(goal, facts, changes),), warnings)
+
+
+def removal(goal: Goal, facts: Facts, grant: Grant) -> Removal:
+    """The vault that is deleted."""
+    deleted = replace(goal, taken_away=True)
+    recovered = replace(goal, present=True, recover=True, taken_away=True)
+    return Removal(
+        ("vault", goal.name.lower()),
+        goal.name,
+        unused=lambda _versions: partial(decide, goal=deleted, facts=facts, grant=grant),
+        back=lambda _versions: partial(decide, goal=recovered, facts=facts, grant=grant),
+        restored="Therefore the vault was recovered. The Batch accounts whose key is in the vault were granted access "
+        "again. Other role assignments at the vault were deleted: assign these roles again.",
+        keeps_used=False,
+    )
+
+
+def summary(goal: Goal, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """One line for a person. `before` and `after` are return values of the module."""
+    vault = f"key vault {goal.name}"
+    if not after["exists"]:
+        if not before["exists"]:
+            return f"There is no {vault}."
+        return f"Deleted the {vault}. It can be recovered for {before['retention_days']} days."
+    if before == after:
+        return f"The {vault} in {after['location']} has soft delete and purge protection."
+    if before["exists"]:
+        return f"Changed the {vault}: {changed_values(before, after)}."
+    # In check mode, the state does not show whether a deleted vault is recovered.
+    made = "Recovered or created" if goal.recover else "Created"
+    return f"{made} the {vault} in {after['location']} with soft delete and purge protection."
+
+
+def _missing(docs: Docs, goal: Goal, facts: Facts, grant: Grant) -> Change:
+    """A read does not show the vault. Azure is eventually consistent: a listed vault exists nevertheless."""
+    own, name = facts.subscription, vaults.name_check(facts.subscription, goal.name)
+    place = refs.group(own, goal.group)
+    # The permissions are read too, because they are checked next.
+    docs.want(name, refs.permissions_at(place.id), refs.provider(own, "Microsoft.KeyVault"))
+    if not goal.location:
+        docs.want(place)
+    said = docs.known(name)
+    if not (isinstance(said, Mapping) and refs.is_free(said)):
+        in_group = refs.vaults_of(own, goal.group)
+        docs.want(in_group, refs.deleted_vaults_of(own))
+        if goal.name.lower() in [one["name"].lower() for one in docs.items(in_group)]:
+            raise creation.not_shown(f"key vault {goal.name}", facts.wait_timeout)
+        if (deleted := vaults.deleted_here(docs, goal.name, own)) is not None:
+            return _recovery(goal, facts, grant, deleted)
+    if goal.taken_away:
+        # In a rollback, Azure does not show the deleted vault yet. A new vault would not have its keys.
+        required(None, goal.name, goal.group)
+    return _creation(docs, goal, facts, grant)
+
+
+def _deletion(
+    docs: Docs, goal: Goal, facts: Facts, grant: Grant, vault: Vault | None, known: Collection[str]
+) -> Change:
+    before = describe(vault)
+    if vault is None and not goal.taken_away:
+        return Change(before, before)
+    visible = users.visible(docs.fresh(), facts, known)
+    warnings = usage.guard(
+        usage.in_vault(visible, goal.name), visible, f"delete the vault {goal.name}", force=goal.force
+    )
+    what, needed = f"delete the key vault {goal.name}", rights.to_delete_vault(goal.group, goal.name)
+    delete = Request("delete", what, "DELETE", _ref(goal, facts).id, rights=(needed,))
+    listed, deleted = [one["id"].lower() for one in visible["accounts"]], replace(goal, taken_away=True)
+    confirm = None if goal.force else partial(decide, goal=deleted, facts=facts, grant=grant, known=listed)
+    return Change(
+        before,
+        describe(None),
+        (delete,) if vault else (),
+        warnings,
+        confirm=confirm,
+        removed=None if goal.force else (),
+    )
+
+
+def _recovery(goal: Goal, facts: Facts, grant: Grant, vault: DeletedVault) -> Change:
+    if not goal.recover:
+        remedy = "Set O(recover=true) to recover it, or use another name."
+        raise Refused(
+            f"The vault {goal.name} was deleted, and Azure keeps its name and its keys. {remedy}",
+            code="vault_soft_deleted",
+            option="recover",
+            value=False,
+            remedy=remedy,
+        )
+    deleted = vault["properties"]
+    body = {
+        "location": deleted["location"],
+        # Azure restores everything but the tags, which it reads from this request.
+        "tags": deleted.get("tags", {}),
+        "properties": {
+            "createMode": "recover",
+            "tenantId": facts.caller["tenant_id"],
+            "sku": {"family": "A", "name": goal.sku_of_new},
+            "accessPolicies": [],
+        },
+    }
+    after = {"exists": True, "name": goal.name, "location": deleted["location"], "purge_protection": True}
+    writes = [_put(goal, facts, body)]
+    if not deleted.get("purgeProtectionEnabled"):
+        writes.append(_update(goal, facts, {"enablePurgeProtection": True}))
+    if goal.taken_away:
+        # The deletion of the vault has deleted its role assignments.
+        again = partial(_restoring, goal=goal, facts=facts, grant=grant)
+        what, needed = f"restore the access to the key vault {goal.name}", rights.to_change_vault(goal.group, goal.name)
+        restore = Request("restore_access", what, "", _ref(goal, facts).id, rights=(needed,), follow_up=again)
+        writes.append(replace(restore, waiting_for=_restored(goal)))
+    return Change(describe(None), after, tuple(writes))
+
+
+def _creation(docs: Docs, goal: Goal, facts: Facts, grant: Grant) -> Change:
+    own, resource = facts.subscription, f"key vault {goal.name}"
+    location = goal.location or (docs.get(refs.group(own, goal.group)) or {})["location"]
+    known = of_type(docs, refs.provider(own, "Microsoft.KeyVault"), "vaults")
+    regions.require_available(location, known, f"The {resource}")
+    caller = facts.caller
+    authorization = goal.authorization or RBAC
+    properties = {
+        "tenantId": caller["tenant_id"],
+        "sku": {"family": "A", "name": goal.sku_of_new},
+        "enableSoftDelete": True,
+        "softDeleteRetentionInDays": goal.retention_days,
+        "enablePurgeProtection": True,
+        # Always sent, because the default depends on the API version.
+        "enableRbacAuthorization": authorization == RBAC,
+        "accessPolicies": [] if authorization == RBAC else [_creator_policy(caller)],
+    }
+    after: dict[str, Any] = {
+        "exists": True,
+        "name": goal.name,
+        "location": location,
+        "tenant_id": caller["tenant_id"],
+        "sku": goal.sku_of_new,
+        "authorization": authorization,
+        "soft_delete": True,
+        "purge_protection": True,
+        "retention_days": goal.retention_days,
+        "public_network_access": "enabled" if goal.is_public else "disabled",
+        "trusted_services": True,
+        "tags": goal.tags,
+    }
+    warnings: tuple[str, ...] = ()
+    if not goal.is_public:
+        # Batch is a trusted service.
+        rules = {"bypass": "AzureServices", "defaultAction": "Deny", "ipRules": [], "virtualNetworkRules": []}
+        properties |= {"publicNetworkAccess": "Disabled", "networkAcls": rules}
+        warnings = (
+            f"The new key vault {goal.name} has no public network access. Batch can use its keys. All other callers "
+            "need a private endpoint of the vault to read or change keys. Without one, tasks that read or change "
+            "keys fail with network_denied.",
+        )
+    body = {"location": location, "properties": properties, **({"tags": goal.tags} if goal.tags else {})}
+    request = replace(
+        _put(goal, facts, body),
+        guard=partial(
+            creation.require_missing,
+            resource=resource,
+            ref=_ref(goal, facts),
+            name=vaults.name_check(own, goal.name),
+            taken=name_taken(goal.name),
+            wait_timeout=facts.wait_timeout,
+        ),
+        guard_first=True,
+        follow_up=partial(_restoring, goal=goal, facts=facts, grant=grant),
+    )
+    return Change(describe(None), after, (request,), warnings)
+
+
+def _restoring(docs: Docs, document: Vault | None, goal: Goal, facts: Facts, grant: Grant) -> Change:
+    """A PUT replaces the access policies and tags of a vault that exists. If the response does not show that the
+    request has created the vault, the access of Batch accounts whose key is in the vault is granted again."""
+    if is_unchanged_since_creation(document):
+        return Change({}, {})
+    visible, writes, restored = users.everywhere(docs.fresh(), facts), list[Request](), list[str]()
+    for account in visible["accounts"]:
+        key = key_of(account)
+        if key is None or key.vault != goal.name.lower():
+            continue
+        for principal in principals_of(account.get("identity", {})):
+            if missing := grant(docs, goal.group, goal.name, key.name, principal).requests:
+                writes += missing
+                restored.append(account["id"])
+    # If no right is missing, a further try may succeed.
+    unlisted = [usage.not_listed(one) for one in visible["unlisted"] if one["action"] is None]
+    if unlisted and not writes:
+        raise Unavailable(" ".join(unlisted))
+    if not writes:
+        return Change({}, {})
+    warning = (
+        f"Somebody else created the key vault {goal.name} at the same time, and its access policies and tags were "
+        f"replaced. Access was granted again to the identities of {', '.join(dict.fromkeys(restored))}. Permissions of "
+        "other principals, and tags, may be missing."
+    )
+    return Change({}, {}, tuple(writes), (warning,))
+
+
+def _creator_policy(caller: Mapping[str, str]) -> AccessPolicy:
+    return {
+        "tenantId": caller["tenant_id"],
+        "objectId": caller["object_id"],
+        "permissions": {"keys": list(CREATOR_KEY_PERMISSIONS), "secrets": [], "certificates": []},
+    }
+
+
+def _refuse_other_authorization(goal: Goal, vault: Vault) -> None:
+    has = authorization_of(vault)
+    if goal.authorization in (None, has):
+        return
+    raise Refused(
+        f"The vault {goal.name} uses the permission model {has}, not {goal.authorization}. A change would revoke the "
+        f"access of all principals. Set O(authorization={has}), or leave it out, or use another vault.",
+        code="vault_authorization_differs",
+        option="authorization",
+        value=goal.authorization,
+        remedy=f"Set O(authorization={has}), or leave it out, or use another vault.",
+    )
+
+
+def _ref(goal: Goal, facts: Facts) -> Ref[Vault]:
+    return refs.vault(refs.vault_id(facts.subscription, goal.group, goal.name))
+
+
+def _restored(goal: Goal) -> str:
+    return f"access to the keys of the key vault {goal.name} to be restored"
+
+
+def _put(goal: Goal, facts: Facts, body: Mapping[str, Any]) -> Request:
+    """Create the vault or, according to the body, recover the deleted vault."""
+    ref = _ref(goal, facts)
+    return Request(
+        "create",
+        f"create the key vault {goal.name}",
+        "PUT",
+        ref.id,
+        body,
+        (rights.to_create_vault(goal.group),),
+        waiting_for=_restored(goal),
+        operation=True,
+        shown=partial(_require_shown, goal=goal, facts=facts),
+        shows=ref,
+        creates=ref,
+    )
+
+
+def _require_shown(docs: Docs, goal: Goal, facts: Facts) -> None:
+    """A read shows the vault, and its creation has ended."""
+    vault = docs.get(_ref(goal, facts))
+    if vault is None or vault["properties"].get("provisioningState", "Succeeded") != "Succeeded":
+        raise creation.not_shown(f"key vault {goal.name}", facts.wait_timeout, "was created")
+
+
+def _update(goal: Goal, facts: Facts, properties: Mapping[str, Any]) -> Request:
+    what, needed = f"change the key vault {goal.name}", rights.to_change_vault(goal.group, goal.name)
+    guard = partial(_require_same_rules, goal=goal, facts=facts, rules=properties.get("networkAcls"))
+    body = {"properties": properties}
+    return Request("update", what, "PATCH", _ref(goal, facts).id, body, (needed,), guard=guard, guard_first=True)
+
+
+def _require_same_rules(docs: Docs, goal: Goal, facts: Facts, rules: Mapping[str, Any] | None) -> None:
+    """Network rules in the request replace the rules of the vault. If another task or user has changed the rules since
+    they were read, nothing is written."""
+    vault = docs.get(_ref(goal, facts)) if rules else None
+    if vault and rules and {**vault["properties"].get("networkAcls", {}), "bypass": rules["bypass"]} != rules:
+        raise PlanOutdated(
+            f"The network rules of the key vault {goal.name} were changed by somebody else just before this task "
+            "would have changed them. This task changed nothing. Run the task again."
+        )

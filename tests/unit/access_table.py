@@ -1,0 +1,53 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A table with a vault and the access of a principal to its keys, and decisions that read the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from azure_table import Table, listing, task_of
+from documents import DEFINITIONS, NOW, PRINCIPAL, SUBSCRIPTION
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.goal import Goal
+
+
+def azure(
+    document: dict[str, Any] | None,
+    *assignments: dict[str, Any],
+    definitions: Mapping[str, Any] = DEFINITIONS,
+    principal: str = PRINCIPAL,
+    accounts: tuple[dict[str, Any], ...] = (),
+    **others: Any,
+) -> Table:
+    """A vault, and the role assignments of the principal that apply to the vault or one of its keys. `definitions` are
+    the assigned roles, by their GUIDs. For `accounts` and `others` see `azure_table.listing`."""
+    table = Table({refs.vaults_of(SUBSCRIPTION): [document] if document else []}, now=NOW)
+    table.update(listing(*accounts, **others))
+    if document:
+        name = document["id"]
+        table[refs.vault(name)] = document
+        table.update({refs.role(name, guid): {"name": guid, "properties": one} for guid, one in definitions.items()})
+        for scope in (name, f"{name}/keys/batch", f"{name}/keys/other"):
+            table[refs.assignments_of(scope, principal)] = list(assignments)
+    return table
+
+
+def decided(goal: Goal, table: Table) -> Change:
+    """The change that a task decides."""
+    task = task_of(table)
+    return task.driver.solve(partial(access_decide.decide, goal=goal, facts=Facts(task.session)))
+
+
+def confirmed(goal: Goal, change: Change, table: Table) -> Change:
+    """The decision after a revocation, which has no requests if the table shows the change."""
+    task = task_of(table)
+    return task.driver.solve(change.confirm or access_decide.removal(goal, Facts(task.session)).unused(()))

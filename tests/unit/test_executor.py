@@ -1,0 +1,991 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Changes are sent, confirmed and undone, with a resource of this test: a shelf of books."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from azure_table import Table, task_of
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import executor as executor_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor, kept
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer, Gateway
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import (
+    MAX_READ_DELAY,
+    Change,
+    Decide,
+    Missing,
+    Needed,
+    Outcome,
+    Removal,
+    Request,
+    Right,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Ref, Wait
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
+    CmkError,
+    Denied,
+    NotConverged,
+    NotFound,
+    PlanOutdated,
+    Refused,
+    Rejected,
+    Unavailable,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted, as_failure, pass_on
+
+SHELF: Ref[dict[str, Any]] = Ref("any", "/shelf", "read the shelf")
+READERS: Ref[dict[str, Any]] = Ref("readers", "/readers", "list the readers")
+RIGHT = Right("Shelf/write", "/shelf")
+POLLS = 5
+
+
+@pytest.fixture(autouse=True)
+def signals_that_end() -> Iterator[None]:
+    """Handle SIGINT as in a terminal. A shell without job control starts background processes with SIGINT ignored."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+class Shelf:
+    """The gateway to the shelf. `reads` and `writes` are called before a read or a write, and may raise an error or
+    change something. A read shows the `stale` books as often as they are repeated there."""
+
+    def __init__(self, *books: str) -> None:
+        self.books = set(books)
+        self.available: bool | None = None
+        self.readers: list[str] = []
+        self.stale: list[set[str]] = []
+        self.did: list[str] = []
+        self.reads: list[Callable[[], object]] = []
+        self.writes: Callable[[str, str], object] = lambda _method, _book: None
+        self.after: Callable[[str, str], object] = lambda _method, _book: None
+        self.session: Session
+
+    def answer(self, _what: str, ref: str) -> Answer:
+        if ref == READERS.id:
+            return Answer({"readers": list(self.readers)})
+        self.did.append("read")
+        if self.reads:
+            self.reads.pop(0)()
+        books = self.stale.pop(0) if self.stale else self.books
+        return Answer({"books": sorted(books), "available": self.available})
+
+    def write(self, _what: str, method: str, ref: str, body: Any = None, *, undoes: bool = False, **_more: Any) -> Any:
+        with self.session.journal.writing(method, ref, body, undoes=undoes):
+            book = ref.rpartition("/")[2]
+            self.did.append({"POST": "add", "DELETE": "remove"}[method])
+            self.writes(method, book)
+            self.session.sent.accepted += 1
+            (self.books.add if method == "POST" else self.books.discard)(book)
+            self.after(method, book)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The books that the shelf must have and, if it is `exact`, no others. `undo` is whether a failure is undone."""
+
+    books: frozenset[str]
+    exact: bool = False
+    undo: bool = False
+
+
+def goal(*books: str, **options: bool) -> Goal:
+    return Goal(frozenset(books), **options)
+
+
+def put(book: str, **options: Any) -> Request:
+    return Request("add", f"add {book}", "POST", f"/shelf/{book}", rights=(RIGHT,), **options)
+
+
+def remove(book: str) -> Request:
+    return Request("remove", f"remove {book}", "DELETE", f"/shelf/{book}", rights=(RIGHT,))
+
+
+def described(current: Mapping[str, Any]) -> str:
+    return f"{len(current['books'])} books are on the shelf."
+
+
+def decide(docs: Docs, goal: Goal) -> Change:
+    """The books are added in alphabetical order."""
+    found = docs.get(SHELF) or {}
+    has, more = set(found["books"]), {} if found["available"] is None else {"available": found["available"]}
+    if "forbidden" in goal.books - has:
+        raise Refused("That book is not wanted here.", code="in_use")
+    missing = sorted(goal.books - has)
+    requests = [put(book) for book in missing]
+    if goal.exact:
+        requests += [remove(book) for book in sorted(has - goal.books)]
+    return Change(
+        {"books": sorted(has), **more},
+        {"books": sorted(has | goal.books), **more},
+        tuple(requests),
+        tuple(f"{book} is heavy." for book in missing if book == "atlas"),
+        {"shelf": "upper"} if requests else {},
+        undo=(partial(decide, goal=Goal(frozenset(has), exact=True)),) if goal.undo else (),
+        undone=described,
+    )
+
+
+class Task(Executor):
+    """A task that reads and writes the shelf, and polls without a pause. `lacks` are missing rights."""
+
+    def __init__(
+        self, shelf: Shelf, folder: Path | None = None, *, lacks: Sequence[Right] = (), **options: Any
+    ) -> None:
+        session = task_of(Table(), folder, **options).session
+        shelf.session = session
+        session.poll_until = self._poll  # type: ignore[method-assign]
+        self.polled = list[str]()
+        self.asked = list[Needed]()
+        self.lacks = lacks
+        gateway = cast(Gateway, shelf)
+        super().__init__(session, executor_module.Driver(session, gateway), gateway, self._find)
+
+    def _find(self, _docs: Docs, needed: Sequence[Needed], _own: str, _vaults_in: str) -> Missing:
+        self.asked += needed
+        return Missing([(one.action, one.scope) for one in self.lacks], [])
+
+    def _poll(self, ask: Callable[[], CmkError | None], _deadline: float, waiting_for: str) -> CmkError | None:
+        complaint = None
+        for _time in range(POLLS):
+            complaint = ask()
+            if complaint is None:
+                return None
+            self.polled.append(waiting_for)
+        return complaint
+
+
+def run(wanted: Goal, shelf: Shelf, **options: Any) -> Outcome:
+    return Task(shelf).ensure(partial(decide, goal=wanted), **options)
+
+
+def fails(wanted: Goal, shelf: Shelf, kind: type[CmkError] = CmkError, **options: Any) -> CmkError:
+    with pytest.raises(kind) as failed:
+        run(wanted, shelf, **options)
+    return failed.value
+
+
+def refusing(*books: str, method: str = "POST", error: type[CmkError] = Rejected) -> Callable[[str, str], None]:
+    def refuse(sent: str, book: str) -> None:
+        if sent == method and book in books:
+            raise error(f"{book} is nailed.", azure={"code": "Nailed"})
+
+    return refuse
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def fail(*_arguments: Any) -> None:
+        raise error
+
+    return fail
+
+
+def nothing(*_arguments: Any) -> None:
+    pass
+
+
+# A change
+
+
+def test_a_goal_that_is_met_needs_one_read() -> None:
+    shelf = Shelf("atlas", "novel")
+
+    assert run(goal("novel"), shelf) == Outcome(False, {"books": ["atlas", "novel"]}, {"books": ["atlas", "novel"]})
+    assert shelf.did == ["read"]
+
+
+def test_a_change_is_written_and_read_again() -> None:
+    shelf = Shelf()
+
+    outcome = run(goal("novel", "atlas"), shelf)
+
+    assert shelf.did == ["read", "add", "add", "read"]
+    expected = Outcome(True, {"books": []}, {"books": ["atlas", "novel"]}, ("atlas is heavy.",), {"shelf": "upper"})
+    assert outcome == expected
+
+
+def test_the_result_is_the_state_that_was_read_and_not_the_prediction() -> None:
+    shelf = Shelf()
+    shelf.after = lambda _method, _book: shelf.books.add("somebody's own")
+
+    assert run(goal("novel"), shelf).after == {"books": ["novel", "somebody's own"]}
+
+
+def test_a_refusal_before_the_first_write_names_no_requests() -> None:
+    shelf = Shelf()
+
+    failed = fails(goal("atlas", "forbidden"), shelf, Refused)
+
+    assert failed.result() == {"msg": "That book is not wanted here.", "code": "in_use", "scope": "account"}
+    assert shelf.did == ["read"]
+
+
+def test_an_unconfirmed_change_is_a_failure() -> None:
+    shelf = Shelf()
+    shelf.after = lambda _method, book: shelf.books.discard("novel")
+
+    failed = fails(goal("atlas", "novel"), shelf, NotConverged)
+
+    assert shelf.did == ["read", "add", "add", *["read"] * POLLS]
+    assert failed.facts == {
+        "missing": {"before": {"books": ["atlas"]}, "after": {"books": ["atlas", "novel"]}},
+        "applied": ["add", "add"],
+    }
+
+
+def test_a_failure_has_the_requests_that_were_applied_before() -> None:
+    shelf = Shelf()
+    shelf.writes = refusing("novel")
+
+    failed = fails(goal("atlas", "novel", "poem"), shelf, Rejected)
+
+    assert failed.facts["applied"] == ["add"]
+    assert shelf.books == {"atlas"}
+
+
+def test_a_change_begins_only_if_its_requirement_holds() -> None:
+    shelf = Shelf("novel")
+
+    fails(goal("atlas"), shelf, Denied, before_change=raising(Denied("There is no power.")))
+    assert shelf.books == {"novel"}
+    # If there is nothing to change, the requirement is not checked.
+    assert not run(goal("novel"), shelf, before_change=raising(Denied("There is no power."))).changed
+
+
+def test_the_change_is_decided_again_once_the_lock_is_held(tmp_path: Path) -> None:
+    shelf = Shelf()
+    task = Task(shelf, tmp_path, task="one")
+    with_lock = partial(task.ensure, partial(decide, goal=goal("novel")), lock="vault")
+
+    def others(_vault: str) -> Any:
+        shelf.books.add("novel")
+        shelf.session.journal.mark()
+        return executor_module.nullcontext()
+
+    task.locked = others  # type: ignore[method-assign]
+
+    assert not with_lock().changed
+    assert shelf.did == ["read", "read"]
+
+
+# Rights
+
+
+def test_a_missing_right_refuses_the_change() -> None:
+    shelf = Shelf()
+    task, later = Task(shelf, lacks=[RIGHT]), Right("Other/write", "/other")
+
+    with pytest.raises(Denied) as denied:
+        task.ensure(partial(decide, goal=goal("novel")), later=[later])
+
+    assert denied.value.facts["missing_rights"] == [{"action": "Shelf/write", "scope": "/shelf"}]
+    assert "applied" not in denied.value.facts
+    assert task.asked[:2] == [RIGHT, later]
+    assert shelf.books == set()
+
+
+def test_a_failure_names_the_rights_that_only_a_check_has_warned_of() -> None:
+    """In check mode, a missing right is a warning, which a result without warnings would not show."""
+    shelf = Shelf()
+    shelf.writes = refusing("novel")
+    task = Task(shelf, lacks=[RIGHT], predicts=True)
+
+    with pytest.raises(Rejected) as failed:
+        task.ensure(partial(decide, goal=goal("novel")))
+
+    said = "The caller lacks Shelf/write at /shelf. A run by this caller would be refused."
+    assert str(failed.value) == f"novel is nailed. {said}"
+
+
+# Somebody else changes the resource
+
+
+def outdated_by(*books: str) -> tuple[Shelf, list[str]]:
+    """Before a book is added, somebody else adds one of these."""
+    shelf, others = Shelf(), list(books)
+
+    def come(_method: str, _book: str) -> None:
+        if others:
+            shelf.books.add(others.pop(0))
+            raise PlanOutdated("Somebody else was here.")
+
+    shelf.writes = come
+    return shelf, others
+
+
+def test_resource_of_a_concurrent_creation_is_not_reported_as_changed() -> None:
+    shelf, _others = outdated_by("atlas")
+
+    assert not run(goal("atlas"), shelf).changed
+
+
+def test_after_somebody_else_created_a_resource_the_change_is_decided_again() -> None:
+    shelf, _others = outdated_by("novel")
+
+    done = run(goal("atlas"), shelf)
+
+    assert done.changed
+    assert done.before == {"books": ["novel"]}
+
+
+def test_a_decision_that_is_outdated_twice_is_a_failure_without_rollback() -> None:
+    shelf, _others = outdated_by("novel", "poems")
+
+    failed = fails(goal("fable", "atlas", undo=True), shelf, PlanOutdated)
+
+    assert failed.facts == {"applied": []}
+    assert "remove" not in shelf.did
+
+
+def test_a_decision_that_is_outdated_after_a_write_is_rolled_back() -> None:
+    shelf = Shelf()
+    shelf.writes = refusing("fable", error=PlanOutdated)
+
+    failed = fails(goal("fable", "atlas", undo=True), shelf, PlanOutdated)
+
+    assert failed.facts["applied"] == ["add"]
+    assert shelf.books == set()
+
+
+# Interruptions
+
+
+class TaskTimeoutError(BaseException):
+    """An exception with the name of Ansible's exception."""
+
+    timeout = 3
+
+
+@pytest.mark.parametrize(
+    ("ended", "code"),
+    [
+        pytest.param(raising(KeyError("spine")), "internal_error", id="bug"),
+        pytest.param(raising(KeyboardInterrupt()), "interrupted", id="interrupt"),
+        pytest.param(raising(TaskTimeoutError()), "timed_out", id="timeout"),
+        pytest.param(lambda *_call: signal.raise_signal(signal.SIGTERM), "interrupted", id="signal"),
+    ],
+)
+def test_a_change_that_is_interrupted_is_rolled_back(ended: Callable[..., None], code: str) -> None:
+    handler, shelf = signal.getsignal(signal.SIGTERM), Shelf("atlas")
+
+    def once(method: str, book: str) -> None:
+        shelf.after = nothing
+        ended(method, book)
+
+    shelf.after = once
+    failed = fails(goal("fable", "novel", undo=True), shelf)
+
+    assert shelf.books == {"atlas"}
+    assert failed.code == code
+    assert failed.facts["restored"] is True
+    assert failed.facts["current_state"] == {"books": ["atlas"]}
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+@pytest.mark.parametrize("is_abandoned", [True, False])
+def test_an_abandoned_request_may_still_take_effect(is_abandoned: bool) -> None:
+    shelf = Shelf("atlas")
+
+    def end(_method: str, _book: str) -> None:
+        shelf.writes = nothing
+        shelf.session.sent.is_abandoned |= is_abandoned
+        raise TaskTimeoutError
+
+    shelf.writes = end
+    failed = fails(goal("fable", "novel", undo=True), shelf)
+
+    assert failed.facts["applied"] == []
+    assert failed.facts["restored"] is not is_abandoned
+    assert ("may still take effect" in str(failed)) is is_abandoned
+    assert failed.facts["timedout"] == {"period": 3}
+
+
+def test_a_second_signal_waits_for_the_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ansible sends two signals to a worker, one right after the other."""
+
+    def interrupted_again(ended: BaseException) -> CmkError:
+        signal.raise_signal(signal.SIGINT)
+        return as_failure(ended)
+
+    monkeypatch.setattr(executor_module, "as_failure", interrupted_again)
+    shelf = Shelf("atlas")
+
+    def once(_method: str, _book: str) -> None:
+        shelf.after = nothing
+        signal.raise_signal(signal.SIGTERM)
+
+    shelf.after = once
+    with pytest.raises(KeyboardInterrupt):
+        run(goal("fable", "novel", undo=True), shelf)
+
+    assert shelf.books == {"atlas"}
+
+
+def stuck(*books: str) -> Shelf:
+    """The shelf with an atlas. Reads do not show that the novel was added."""
+    shelf = Shelf("atlas", *books)
+    shelf.after = lambda _method, _book: shelf.books.discard("novel")
+    return shelf
+
+
+def test_a_signal_does_not_end_the_rollback() -> None:
+    """The signal ends the process after the rollback."""
+    shelf = stuck()
+    shelf.writes = lambda method, _book: signal.raise_signal(signal.SIGINT) if method == "DELETE" else None
+
+    failed = fails(goal("fable", "novel", undo=True), shelf, NotConverged)
+
+    assert shelf.books == {"atlas"}
+    assert failed.facts["restored"] is True
+    assert isinstance(failed.__cause__, Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pass_on(failed)
+
+
+# Azure is eventually consistent
+
+
+def missing(shelf: Shelf, times: int) -> None:
+    shelf.reads = [raising(NotFound("There is no shelf."))] * times
+
+
+def stale(shelf: Shelf, times: int) -> None:
+    shelf.stale = [{"atlas"}] * times
+
+
+@pytest.mark.parametrize("hidden", [stale, missing])
+def test_a_change_is_polled_until_azure_shows_it(hidden: Callable[[Shelf, int], None]) -> None:
+    shelf = Shelf("atlas")
+    shelf.after = lambda _method, book: hidden(shelf, 2) if book == "novel" else None
+
+    assert run(goal("novel", "fable", undo=True), shelf).after == {"books": ["atlas", "fable", "novel"]}
+    assert "remove" not in shelf.did
+
+
+@pytest.mark.parametrize(("hidden", "code"), [(stale, "not_confirmed"), (missing, "not_found")])
+def test_a_change_that_never_shows_is_a_failure(hidden: Callable[[Shelf, int], None], code: str) -> None:
+    shelf = Shelf("atlas")
+    shelf.after = lambda method, book: hidden(shelf, POLLS) if (method, book) == ("POST", "novel") else None
+
+    failed = fails(goal("novel", "fable", undo=True), shelf)
+
+    assert failed.code == code
+    assert failed.facts["applied"] == ["add", "add"]
+    assert shelf.books == {"atlas"}
+
+
+def test_a_refusal_counts_at_once() -> None:
+    shelf = Shelf("atlas")
+
+    def come(method: str, book: str) -> None:
+        if (method, book) == ("POST", "novel"):
+            shelf.reads = [raising(Refused("Somebody reads it.", code="in_use"))]
+
+    shelf.after = come
+    fails(goal("novel", "fable", undo=True), shelf, Refused)
+
+    assert shelf.books == {"atlas"}
+    assert shelf.did[:4] == ["read", "add", "add", "read"]
+
+
+def test_a_wait_of_the_confirmation_does_not_delay_the_rollback() -> None:
+    """A decision that waits has waited already when the change has failed."""
+    shelf = Shelf("atlas")
+    task = Task(shelf)
+
+    def confirm(docs: Docs) -> Change:
+        docs.get(SHELF)
+        raise Wait(Unavailable("It is dark."), "the light")
+
+    change = partial(decide, goal=goal("novel", undo=True))
+    with pytest.raises(Unavailable) as failed:
+        task.ensure(lambda docs: replace(change(docs), confirm=confirm))
+
+    assert failed.value.facts["restored"] is True
+    assert task.polled.count("the light") == POLLS
+
+
+# The rollback
+
+
+def test_a_failed_change_is_rolled_back() -> None:
+    shelf = stuck()
+
+    failed = fails(goal("fable", "novel", undo=True), shelf, NotConverged)
+
+    assert shelf.books == {"atlas"}
+    assert failed.facts["applied"] == ["add", "add"]
+    assert failed.facts["restored"] is True
+    assert failed.facts["current_state"] == {"books": ["atlas"]}
+    assert str(failed).endswith("The change was rolled back. 1 books are on the shelf.")
+
+
+def test_a_rollback_reads_the_current_state() -> None:
+    """Another task may have changed the resource since."""
+    shelf = Shelf("atlas")
+
+    def add(_method: str, book: str) -> None:
+        if book == "poem":
+            # Another task removes the book at once.
+            shelf.books.discard("novel")
+            raise Rejected("poem is nailed.", azure={"code": "Nailed"})
+
+    shelf.writes = add
+    fails(goal("fable", "novel", "poem", undo=True), shelf, Rejected)
+
+    # The book that does not exist any more is not removed again.
+    assert shelf.did.count("remove") == 1
+
+
+def test_a_rollback_that_is_outdated_is_decided_again() -> None:
+    shelf = stuck()
+
+    def taken(method: str, book: str) -> None:
+        if method == "DELETE" and book in shelf.books:
+            shelf.books.discard(book)
+            raise PlanOutdated("Somebody else was here.")
+
+    shelf.writes = taken
+    failed = fails(goal("fable", "novel", undo=True), shelf, NotConverged)
+
+    assert failed.facts["restored"] is True
+    assert shelf.books == {"atlas"}
+
+
+def test_a_rollback_is_not_believed_while_reads_may_be_older_than_the_change() -> None:
+    """Reads that are out of date show first the previous setting, then the undone change, and at last the rollback."""
+    shelf = Shelf("atlas")
+
+    def come(method: str, _book: str) -> None:
+        if method == "POST":
+            # No read shows the change before it is undone.
+            shelf.reads, shelf.stale = [raising(Denied("It is dark."))] * 2, [{"atlas"}]
+        else:
+            shelf.stale = [{"atlas"}, {"atlas", "novel"}]
+
+    shelf.after = come
+    change = partial(decide, goal=goal("novel", undo=True))
+    again = partial(decide, goal=goal("atlas", exact=True))
+
+    def back(docs: Docs) -> Change:
+        # A read that shows the previous setting may be older than the change.
+        return replace(again(docs), requests=(remove("novel"),), confirm=again)
+
+    with pytest.raises(Denied) as failed:
+        Task(shelf).ensure(lambda docs: replace(change(docs), undo=(back,)))
+
+    assert failed.value.facts["restored"] is True
+    # After the removal: the previous setting, the undone change, and the rollback.
+    assert shelf.did[shelf.did.index("remove") + 1 :] == ["read"] * 3
+
+
+def test_without_an_applied_request_nothing_is_rolled_back() -> None:
+    shelf = Shelf("atlas")
+    shelf.writes = refusing("fable")
+
+    failed = fails(goal("fable", undo=True), shelf, Rejected)
+
+    assert failed.facts["applied"] == []
+    assert (failed.facts["restored"], failed.facts["current_state"]) == (True, {"books": ["atlas"]})
+    assert "remove" not in shelf.did
+    assert "rolled back" not in str(failed)
+
+
+def test_a_failed_rollback_is_reported_with_the_first_failure() -> None:
+    shelf = stuck()
+    shelf.writes = refusing("fable", method="DELETE")
+
+    failed = fails(goal("fable", "novel", undo=True), shelf, NotConverged)
+
+    assert failed.facts["restored"] is False
+    assert failed.facts["restore_failure"]["msg"] == "fable is nailed."
+    assert "current_state" not in failed.facts
+    assert str(failed).endswith(
+        "Restoring the previous setting also failed: fable is nailed. "
+        "Azure had accepted the change, so it may be in effect."
+    )
+
+
+def test_a_bug_in_the_rollback_does_not_hide_the_failure() -> None:
+    shelf = stuck()
+    shelf.writes = lambda method, book: raising(KeyError(book))() if method == "DELETE" else None
+
+    failed = fails(goal("fable", "novel", undo=True), shelf, NotConverged)
+
+    assert failed.facts["restored"] is False
+    assert failed.facts["restore_failure"]["code"] == "internal_error"
+
+
+def test_a_rollback_is_confirmed() -> None:
+    shelf = stuck()
+    shelf.after = lambda _method, _book: shelf.books.add("fable") or shelf.books.discard("novel")
+
+    failed = fails(goal("fable", "novel", undo=True), shelf, NotConverged)
+
+    assert failed.facts["restored"] is False
+    assert failed.facts["current_state"] == {"books": ["atlas", "fable"]}
+
+
+@pytest.mark.parametrize("failure", [Denied, Refused])
+def test_without_a_rollback_nothing_is_undone(failure: type[CmkError]) -> None:
+    shelf = Shelf()
+    shelf.after = lambda _method, _book: setattr(shelf, "reads", [raising(failure("It is dark."))])
+
+    assert "restored" not in fails(goal("novel"), shelf).facts
+    assert shelf.books == {"novel"}
+
+
+@pytest.mark.parametrize(
+    ("failure", "available", "stays"),
+    [
+        pytest.param(Unavailable, True, True, id="available"),
+        pytest.param(Denied, True, True, id="another error"),
+        pytest.param(Refused, True, False, id="refused"),
+        pytest.param(Unavailable, False, False, id="unavailable"),
+        pytest.param(Unavailable, None, False, id="not known"),
+    ],
+)
+def test_a_change_that_took_effect_stays_if_the_resource_is_available(
+    failure: type[CmkError], available: bool | None, stays: bool
+) -> None:
+    shelf = Shelf()
+    shelf.available = available
+
+    def dark(method: str, _book: str) -> None:
+        if method == "POST":
+            shelf.reads = [raising(failure("It is dark."))]
+
+    shelf.after = dark
+    failed = fails(goal("novel", undo=True), shelf, failure)
+
+    assert ("novel" in shelf.books) is stays
+    assert failed.facts["restored"] is not stays
+    assert ("The change took effect, and stays." in str(failed)) is stays
+    assert failed.facts["current_state"]["books"] == (["novel"] if stays else [])
+
+
+def with_fallback(docs: Docs) -> Change:
+    """The novel is added. If it cannot be removed after a failure, a fable is added."""
+    change = decide(docs, goal("novel"))
+    ways = partial(decide, goal=goal(exact=True)), partial(decide, goal=goal("fable"))
+    return replace(change, undo=ways)
+
+
+@pytest.mark.parametrize("found", [Refused, Denied, Unavailable])
+@pytest.mark.parametrize("is_stuck", [True, False], ids=["stuck", "free"])
+def test_the_second_rollback_is_for_a_refused_change_that_cannot_be_undone(
+    found: type[CmkError], is_stuck: bool
+) -> None:
+    """If a change was neither confirmed nor rolled back, it stays, unless the confirmation refuses it."""
+    shelf = Shelf()
+    shelf.writes = refusing("novel", method="DELETE") if is_stuck else nothing
+    change = with_fallback
+
+    def confirm(docs: Docs) -> Change:
+        docs.get(SHELF)
+        raise found("It is dark.")
+
+    with pytest.raises(found) as failed:
+        Task(shelf).ensure(lambda docs: replace(change(docs), confirm=confirm))
+
+    if not is_stuck:
+        assert shelf.books == set()
+    else:
+        assert shelf.books == ({"novel", "fable"} if found is Refused else {"novel"})
+    assert failed.value.facts["restored"] is not is_stuck
+
+
+# Requests
+
+
+def test_a_request_is_repeated_while_its_refusal_may_end() -> None:
+    shelf, refusals, asked = Shelf(), [1, 2], list[str]()
+
+    def refuse(_method: str, _book: str) -> None:
+        if refusals:
+            refusals.pop()
+            raise Rejected("Not yet.", azure={"code": "NotYet"})
+
+    shelf.writes = refuse
+    request = put("novel", retries=lambda _docs: asked.append("retries"), guard=lambda _docs: asked.append("guard"))
+    Task(shelf).send([request], applied := [])
+
+    assert asked == ["retries", "guard", "retries", "guard"]
+    assert (shelf.books, applied) == ({"novel"}, ["add"])
+
+
+@pytest.mark.parametrize("code", ["InvalidRequestBody", "ScopeLocked"])
+def test_a_refusal_that_no_wait_ends_is_raised_at_once(code: str) -> None:
+    shelf = Shelf()
+    shelf.writes = raising(Rejected("Never.", azure={"code": code}))
+
+    with pytest.raises(Rejected):
+        Task(shelf).send([put("novel", retries=nothing)], [])
+
+    assert shelf.did == ["add"]
+
+
+def test_a_request_that_is_not_wanted_any_more_is_not_repeated() -> None:
+    shelf = Shelf()
+    shelf.writes = raising(Rejected("Not yet.", azure={"code": "NotYet"}))
+
+    with pytest.raises(PlanOutdated):
+        Task(shelf).send([put("novel", retries=nothing, guard=raising(PlanOutdated("Somebody was here.")))], [])
+
+    assert shelf.did == ["add"]
+
+
+def test_the_guard_of_a_request_can_be_asked_first() -> None:
+    shelf = Shelf()
+
+    with pytest.raises(PlanOutdated):
+        Task(shelf).send([put("novel", guard=raising(PlanOutdated("It is here.")), guard_first=True)], [])
+
+    assert shelf.did == []
+
+
+def test_a_run_notes_a_request_that_was_accepted(tmp_path: Path) -> None:
+    shelf = Shelf()
+    shelf.writes = refusing("poem")
+    task = Task(shelf, tmp_path)
+
+    task.send([put("novel", noted="a novel")], [])
+    with pytest.raises(Rejected):
+        task.send([put("poem", noted="a poem")], [])
+
+    later = task_of(Table(), tmp_path).session.journal
+    assert (later.noted_at("a novel") is None, later.noted_at("a poem") is None) == (False, True)
+
+
+# Removals
+
+
+def unused(docs: Docs, book: str) -> Change:
+    """The book is removed. No reader may have it."""
+    readers = (docs.get(READERS, docs.asked_at) or {})["readers"]
+    change = decide(docs, goal(*(one for one in (docs.get(SHELF) or {})["books"] if one != book), exact=True))
+    if readers:
+        raise Refused(f"In use by {readers}.", code="in_use", accounts=list(readers), pools=[])
+    return replace(change, removed=("spine",), report={"in_use_by": []})
+
+
+def removing(book: str, *, keeps_used: bool = False, delay: float = 0.0, **options: Any) -> tuple[Decide, Removal]:
+    decision = partial(unused, book=book)
+    removal = Removal(
+        ("book", book),
+        "vault",
+        unused=lambda _versions: decision,
+        back=lambda _versions: partial(decide, goal=goal(book)),
+        restored=f"Therefore {book} was put back.",
+        keeps_used=keeps_used,
+        delay=delay,
+        **options,
+    )
+    return decision, removal
+
+
+def comes_with(shelf: Shelf, *readers: str) -> None:
+    """After the removal, the book has these readers."""
+
+    def come(method: str, _book: str) -> None:
+        shelf.readers = list(readers) if method == "DELETE" else []
+
+    shelf.after = come
+
+
+def test_a_removal_is_undone_if_somebody_uses_what_was_removed() -> None:
+    shelf = Shelf("novel")
+    comes_with(shelf, "a newcomer")
+
+    with pytest.raises(Refused) as failed:
+        Task(shelf).remove(*removing("novel"))
+
+    assert shelf.books == {"novel"}
+    assert failed.value.facts["restored"] is True
+    assert failed.value.facts["restored_versions"] == ["spine"]
+    assert failed.value.msg.endswith("The change was rolled back. Therefore novel was put back.")
+
+
+def test_what_is_used_is_kept_with_a_warning() -> None:
+    shelf = Shelf("novel")
+    comes_with(shelf, "a newcomer")
+
+    outcome = Task(shelf).remove(*removing("novel", keeps_used=True))
+
+    assert (outcome.changed, shelf.books) == (False, {"novel"})
+    assert outcome.report == {
+        "in_use_by": ["a newcomer"],
+        "kept_until": None,
+        "kept_versions": ["spine"],
+        "disabled_versions": [],
+        "confirmed": True,
+    }
+
+
+@pytest.mark.parametrize("failed_with", [Unavailable, Denied])
+def test_a_removal_whose_users_cannot_be_found_out_is_undone(failed_with: type[CmkError]) -> None:
+    shelf = Shelf("novel")
+
+    def dark(method: str, _book: str) -> None:
+        if method == "DELETE":
+            shelf.reads = [raising(failed_with("It is dark."))] * 2
+
+    shelf.after = dark
+    with pytest.raises(failed_with) as failed:
+        Task(shelf).remove(*removing("novel"))
+
+    assert (failed.value.facts["restored"], shelf.books) == (True, {"novel"})
+
+
+def test_a_removal_that_is_not_used_stays_although_its_confirmation_has_failed() -> None:
+    shelf = Shelf("novel")
+    shelf.after = lambda _method, _book: setattr(shelf, "reads", [raising(Denied("It is dark."))])
+
+    with pytest.raises(Denied) as failed:
+        Task(shelf).remove(*removing("novel"))
+
+    assert ("restored" in failed.value.facts, shelf.books) == (False, set())
+
+
+@pytest.mark.parametrize(("times", "restored"), [(0, True), (2, True), (4, True), (5, False)])
+def test_a_removal_is_undone_although_reads_lag(times: int, restored: bool) -> None:
+    """A read that shows the previous setting does not show the removal yet, so it is no proof."""
+    shelf = Shelf("novel")
+
+    def come(method: str, _book: str) -> None:
+        if method == "DELETE":
+            shelf.readers, shelf.stale = ["a newcomer"], [set[str](), *[{"novel"}] * times]
+
+    shelf.after = come
+    with pytest.raises(Refused) as failed:
+        Task(shelf).remove(*removing("novel"))
+
+    assert failed.value.facts["restored"] is restored
+    assert shelf.books == ({"novel"} if restored else set())
+
+
+def test_a_removal_is_confirmed_after_the_longest_read_delay() -> None:
+    """Lists of Azure may be out of date, so the users are asked for again."""
+    shelf = Shelf("novel")
+    confirmed = list[Sequence[str]]()
+    task = Task(shelf)
+    decision, removal = removing("novel", delay=0.3, confirmed=lambda versions: confirmed.append(versions) or decision)
+    asked = list[float]()
+    began = time.monotonic()
+
+    def note(docs: Docs) -> Change:
+        asked.append(docs.asked_at)
+        return decision(docs)
+
+    outcome = task.remove(note, replace(removal, unused=lambda _versions: note))
+
+    assert outcome.report["confirmed"] is True
+    assert asked[-1] >= began + 0.3
+    assert confirmed == [["spine"]]
+
+
+def test_a_user_that_appears_before_the_delay_ends_the_wait() -> None:
+    shelf = Shelf("novel")
+    task = Task(shelf)
+    decision, removal = removing("novel", delay=30.0)
+
+    def come(docs: Docs) -> Change:
+        shelf.readers = ["a newcomer"]
+        return decision(docs)
+
+    outcome = task.removed(decision, removal)
+    shelf.session.notify = nothing
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(executor_module.time, "sleep", nothing)
+        with pytest.raises(Refused) as failed:
+            task.confirmed(replace(outcome, unused=come), removal, later=False)
+
+    assert (failed.value.facts["restored"], shelf.books) == (True, {"novel"})
+
+
+def test_an_interrupt_of_the_wait_asks_once_more() -> None:
+    shelf = Shelf("novel")
+    task = Task(shelf)
+    decision, removal = removing("novel", delay=30.0)
+    outcome = task.removed(decision, removal)
+    shelf.readers = ["a newcomer"]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(executor_module.time, "sleep", raising(KeyboardInterrupt()))
+        with pytest.raises(CmkError) as failed:
+            task.confirmed(outcome, removal, later=False)
+
+    assert failed.value.code == "interrupted"
+    assert shelf.books == {"novel"}
+
+
+@pytest.mark.parametrize(("age", "restored"), [(MAX_READ_DELAY, True), (0, False)], ids=["old", "new"])
+def test_what_somebody_else_has_restored_is_believed_once_no_read_is_out_of_date(age: float, restored: bool) -> None:
+    shelf = Shelf("novel")
+    shelf.readers = ["a newcomer"]
+    _decision, removal = removing("novel")
+    outcome = Outcome(True, {}, {}, removed=(("spine",), time.monotonic() - age))
+
+    with pytest.raises(Refused) as failed:
+        Task(shelf).confirmed(outcome, removal, later=False)
+
+    assert failed.value.facts["restored"] is restored
+
+
+def test_a_later_task_of_the_run_confirms_a_removal(tmp_path: Path) -> None:
+    shelf = Shelf("novel")
+    decision, removal = removing("novel", delay=0.3)
+
+    first = Task(shelf, tmp_path).remove(decision, removal, later=True)
+    # Another host does not report it as confirmed.
+    second = Task(shelf, tmp_path).remove(decision, removal, later=True)
+    last = Task(shelf, tmp_path).remove(decision, removal)
+
+    assert [one.report["confirmed"] for one in (first, second, last)] == [False, False, True]
+    assert [one.changed for one in (first, second, last)] == [True, False, False]
+    assert shelf.session.journal.removals(removal.name) == []
+
+
+def test_a_removal_of_a_run_that_has_ended_too_early_is_confirmed() -> None:
+    shelf = Shelf()
+    shelf.readers = ["a newcomer"]
+    _decision, removal = removing("novel", earlier=lambda _docs: (["spine"], time.monotonic()))
+
+    with pytest.raises(Refused):
+        Task(shelf).confirmed(Outcome(False, {}, {}), removal, later=False)
+
+    assert shelf.books == {"novel"}
+
+
+def in_use(**facts: Any) -> Refused:
+    current = {"current_state": {"books": []}, "accounts": ["a newcomer"], "pools": ["its pool"]}
+    return Refused("In use.", code="in_use", **{**current, **facts})
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        pytest.param(in_use(restored=False), id="not restored"),
+        pytest.param(in_use(), id="refused before the removal"),
+        pytest.param(Refused("No.", code="users_unknown", restored=True), id="refused for another reason"),
+        pytest.param(Denied("No.", restored=True), id="failed"),
+    ],
+)
+def test_only_what_was_restored_is_kept(failure: CmkError) -> None:
+    with pytest.raises(CmkError) as failed:
+        kept(failure)
+    assert failed.value is failure
+    assert kept(in_use(restored=True)).report == {"in_use_by": ["a newcomer", "its pool"], "kept_until": None}
