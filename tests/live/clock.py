@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+import requests
+
 
 class Clock(Protocol):
     def now(self) -> float:
@@ -24,3 +26,20 @@ class RealClock:
 
     def wait(self, seconds: float) -> None:
         time.sleep(seconds)
+
+
+class SandboxClock:
+    """The clock of a sandbox, which a wait advances."""
+
+    def __init__(self, url: str) -> None:
+        """`url` is the address of the control API."""
+        self._url = url
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def now(self) -> float:
+        return float(self._session.get(f"{self._url}/clock", timeout=30).json()["time"])
+
+    def wait(self, seconds: float) -> None:
+        body = {"seconds": seconds}
+        self._session.post(f"{self._url}/clock/advance", json=body, timeout=30).raise_for_status()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,16 @@ from azure_sandbox.recording.recorder import Recorder, RecordingProblem
 from azure_sandbox.running import InThread
 
 from . import cleaning, result, rights
-from .azure import GROUPS, MANAGEMENT, Azure, Credential, NoResponse, Refused
+from .azure import GROUPS, MANAGEMENT, Azure, Credential, Disturbed, NoResponse, NoResult
 from .clock import Clock, RealClock
-from .experiment import Experiment, Length, Outcome
+from .experiment import Experiment, Length
 from .experiments import EXPERIMENTS, job
-from .lab import RETENTION_DAYS, Lab, Place, random_name
+from .lab import RETENTION_DAYS, Bounds, Lab, Place, random_name
 from .state import State
 
 FOLDER = Path("live")
+# How often an experiment begins again in a run if Azure has disturbed it.
+_ROUNDS = 3
 
 
 def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) -> int:
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
                 return kit.clean()
             wanted = _wanted(parsed.length, parsed.only, has_job=not parsed.without_job)
             return kit.run(wanted, parsed.location, asks=not parsed.yes)
-    except (NoResponse, Refused, RecordingProblem) as problem:
+    except (NoResponse, NoResult, RecordingProblem) as problem:
         print(f"{problem} Run it again to continue, or `make live-clean` to delete everything.", file=sys.stderr)
         return 1
 
@@ -72,6 +74,8 @@ class Kit:
         self, recorder: Recorder, credential: Credential, subscription: str, folder: Path, clock: Clock
     ) -> None:
         self._recorder = recorder
+        # With these environment variables, the requests of a command are recorded.
+        self._environment = recorder.environment
         self._credential = credential
         self._folder = folder
         self._clock = clock
@@ -79,7 +83,7 @@ class Kit:
         session.trust_env = False
         session.proxies = {"https": recorder.environment["HTTPS_PROXY"]}
         session.verify = recorder.environment["REQUESTS_CA_BUNDLE"]
-        self._azure = Azure(session, credential, subscription)
+        self._azure = Azure(session, credential, subscription, clock)
 
     def clean(self) -> int:
         names = cleaning.clean(self._azure, self._clock)
@@ -100,7 +104,9 @@ class Kit:
                 print(f"  az provider register --wait --namespace {provider}", file=sys.stderr)
             return 1
         state = State.load(self._folder)
-        left = self._allowed([one for one in experiments if one.name not in state.outcomes], state, location)
+        left = [one for one in experiments if not _is_complete(state.outcomes.get(one.name))]
+        free = rights.free_accounts(self._azure, state.location or location, state.group)
+        left = self._allowed(left, free, state.location or location)
         self._announce(left, state.location or location)
         if asks and input("Continue? [y/N] ").strip().lower() not in ("y", "yes"):
             return 1
@@ -108,17 +114,16 @@ class Kit:
         minutes = sum(one.minutes for one in left)
         for number, experiment in enumerate(left, 1):
             print(f"[{number}/{len(left)}, about {_time(minutes)} left] {experiment.question}", flush=True)
-            self._perform(experiment, place, state)
+            self._perform(experiment, place, state, free)
             minutes -= experiment.minutes
         found = result.write(self._folder, EXPERIMENTS, state.outcomes, f"{datetime.now(UTC):%Y-%m-%d}")
         print(f"The result is in {self._folder / result.PAGE}.")
         self._end(state)
         return 0 if not found["without_result"] else 1
 
-    def _allowed(self, experiments: Sequence[Experiment], state: State, location: str) -> list[Experiment]:
+    @staticmethod
+    def _allowed(experiments: Sequence[Experiment], free: int, where: str) -> list[Experiment]:
         """The experiments without those that need more accounts than the quota allows."""
-        where = state.location or location
-        free = rights.free_accounts(self._azure, where, state.group)
         for one in experiments:
             if one.accounts > free:
                 print(
@@ -154,35 +159,70 @@ class Kit:
         caller_type = "ServicePrincipal" if claims.get("idtyp", "app") == "app" else "User"
         return Place(state.group, state.location, claims["tid"], claims["oid"], caller_type)
 
-    def _perform(self, experiment: Experiment, place: Place, state: State) -> None:
-        """Run an experiment, or continue it. If it is interrupted, it is continued by the next run."""
+    def _perform(self, experiment: Experiment, place: Place, state: State, free: int) -> None:
+        """Run an experiment, or continue it. Without a result, or if it is interrupted, the next run continues it."""
         name = experiment.name
-        state.starts[name] = state.starts.get(name, 0) + 1
-        state.save()
-        found = {
-            switch: tuple(positions)
-            for outcome in state.outcomes.values()
-            for switch, positions in outcome.get("consistent", {}).items()
-        }
-        memory = state.memories.setdefault(name, {})
-        lab = Lab(self._azure, self._clock, place, memory, state.save, found, self._recorder.environment)
-        if not memory:
-            # The quota of a region can be low, so those of the previous experiment are not kept.
-            lab.delete_accounts()
-        recording = f"live-{name}-{state.starts[name]}"
+        answers = state.answers.setdefault(name, {})
+        for _ in range(_ROUNDS):
+            state.starts[name] = state.starts.get(name, 0) + 1
+            state.save()
+            memory = state.memories.setdefault(name, {})
+            lab = Lab(
+                self._azure,
+                self._clock,
+                place,
+                memory,
+                answers,
+                state.save,
+                _known(state),
+                free,
+                self._environment,
+                self._folder,
+            )
+            kept, is_disturbed = self._performed(experiment, lab, f"live-{name}-{state.starts[name]}", not memory)
+            recordings = [f"live-{name}-{start}.json" for start in range(1, state.starts[name] + 1)]
+            kept["recordings"] = [one for one in recordings if (self._folder / one).exists()]
+            state.outcomes[name] = kept
+            state.memories.pop(name, None)
+            state.save()
+            if not is_disturbed:
+                return
+
+    def _performed(self, experiment: Experiment, lab: Lab, recording: str, is_new: bool) -> tuple[dict[str, Any], bool]:
+        """The outcome, and whether the experiment should begin again because Azure has disturbed it."""
+        failure: NoResult | None = None
+        outcome: dict[str, Any] = {}
         try:
+            if is_new:
+                # The quota of a region can be low, so those of the previous experiment are not kept.
+                lab.delete_accounts()
             with self._recorder.into(recording):
-                outcome: Outcome = experiment.run(lab)
-            kept: dict[str, Any] = self._recorder.public(outcome.document())
-            print(f"  {kept['seen']}", flush=True)
-        except Refused as refused:
-            kept = self._recorder.public({"failed": str(refused)})
-            print(f"  No result: {kept['failed']}", flush=True)
-        recordings = [f"live-{name}-{start}.json" for start in range(1, state.starts[name] + 1)]
-        kept["recordings"] = [one for one in recordings if (self._folder / one).exists()]
-        state.outcomes[name] = kept
-        state.memories.pop(name, None)
-        state.save()
+                outcome = experiment.run(lab).document()
+        except NoResult as error:
+            failure = error
+            outcome = {"failed": str(error)}
+        outcome["details"] = {**lab.answers, **outcome.get("details", {})}
+        outcome["unanswered"] = {case: str(reason) for case, reason in lab.unanswered.items()}
+        kept: dict[str, Any] = self._recorder.public(outcome)
+        print(f"  No result: {kept['failed']}" if failure else f"  {kept['seen']}", flush=True)
+        for case, reason in kept["unanswered"].items():
+            print(f"  No result for {case}: {reason}", flush=True)
+        reasons = [*lab.unanswered.values(), *([failure] if failure else [])]
+        return kept, any(isinstance(one, Disturbed) for one in reasons)
+
+
+def _is_complete(outcome: Mapping[str, Any] | None) -> bool:
+    return outcome is not None and "failed" not in outcome and not outcome["unanswered"]
+
+
+def _known(state: State) -> dict[str, Bounds]:
+    """By switch whose positions are times, the time that was measured."""
+    known: dict[str, Bounds] = {}
+    for outcome in state.outcomes.values():
+        for switch, (after, within) in outcome.get("seconds", {}).items():
+            times = [float(position) for position in outcome["consistent"][switch]] or [after, within or after]
+            known[switch] = min(times), max(times)
+    return known
 
 
 def _time(minutes: float) -> str:

@@ -6,12 +6,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from .lab import Lab
+from azure_sandbox.shared.behavior import POSITIONS
+
+from .lab import Lab, Span
 
 
 class Length(Enum):
@@ -33,16 +36,24 @@ class Outcome:
     consistent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     # By name in `/timing`, the duration that was measured, in seconds.
     timing: Mapping[str, float] = field(default_factory=dict)
-    # By request, what Azure did.
+    # By request, what Azure did, beside the cases of the experiment.
     details: Mapping[str, str] = field(default_factory=dict)
+    # By switch whose positions are times, the time that was measured.
+    spans: Mapping[str, Span] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        consistent = {switch: [*positions] for switch, positions in self.consistent.items()}
+        consistent = dict(self.consistent)
+        for switch, span in self.spans.items():
+            consistent[switch] = span.explained_by(POSITIONS[switch])
         return {
             "seen": self.seen,
-            "consistent": consistent,
+            "consistent": {switch: [*positions] for switch, positions in consistent.items()},
             "timing": dict(self.timing),
             "details": dict(self.details),
+            "seconds": {
+                switch: [span.after, span.within if math.isfinite(span.within) else None]
+                for switch, span in self.spans.items()
+            },
         }
 
 

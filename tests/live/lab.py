@@ -9,11 +9,28 @@ from __future__ import annotations
 import random
 import string
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
-from .azure import BATCH, BATCH_DATA, IDENTITIES, ROLES, VAULTS, Azure, NoResponse, Refused, Response
+from azure_sandbox.shared.behavior import POSITIONS
+
+from .azure import (
+    BATCH,
+    BATCH_DATA,
+    IDENTITIES,
+    KEYS,
+    ROLES,
+    VAULTS,
+    Azure,
+    Disturbed,
+    NoResponse,
+    NoResult,
+    Response,
+    Unavailable,
+)
 from .clock import Clock
 
 CRYPTO_OFFICER = "14b46e9e-c2b7-41b4-b07b-48a6ebf60603"
@@ -32,7 +49,27 @@ FUTURE = 4_000_000_000
 # A user-assigned identity: its id, and its principal.
 Identity = dict[str, str]
 
+# The codes of an error in Azure itself that can be what Batch says without a key: it is the same each time.
+_INTERNAL = ("InternalError", "InternalServerError")
+
 Value = TypeVar("Value")
+# A time of at least and at most so many seconds.
+Bounds = tuple[float, float]
+# When a change was sent, and when Azure had responded.
+Moment = list[float]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Something was noticed for the first time after more than `after` and at most `within` seconds, which is infinite
+    if the experiment was too short."""
+
+    after: float
+    within: float
+
+    def explained_by(self, positions: Sequence[str]) -> tuple[str, ...]:
+        """The positions (seconds) in this span. Clocks and requests may differ by a second."""
+        return tuple(one for one in positions if self.after - 1 <= float(one) <= self.within + 1)
 
 
 @dataclass(frozen=True)
@@ -48,6 +85,21 @@ class Place:
     caller_type: str
 
 
+@dataclass(frozen=True)
+class Trial:
+    """The creation of an account."""
+
+    put: Response
+    # The last response to the operation.
+    end: Response
+    # The state of the account that was left; empty if there was none.
+    state: str
+
+    @property
+    def left(self) -> str:
+        return f"an account in the state {self.state}" if self.state else "no account"
+
+
 def vault_of(kid: str) -> str:
     """The name of the vault of a key."""
     return kid.removeprefix("https://").partition(".")[0]
@@ -59,7 +111,8 @@ def random_name(prefix: str) -> str:
 
 
 class Lab:
-    """`memory` is what the experiment has noted, and `save` stores it. It survives the end of the process."""
+    """`memory` has the resources of the experiment, and `answers` what Azure said to its cases. `save` stores both, so
+    that they survive the end of the process. The answers survive the resource group too."""
 
     def __init__(
         self,
@@ -67,18 +120,28 @@ class Lab:
         clock: Clock,
         place: Place,
         memory: dict[str, Any],
+        answers: dict[str, str],
         save: Callable[[], None],
-        found: Mapping[str, tuple[str, ...]],
+        known: Mapping[str, Bounds],
+        free_accounts: int,
         environment: Mapping[str, str],
+        folder: Path,
     ) -> None:
         self.azure = azure
         self.clock = clock
         self.place = place
         self.group = f"{azure.subscription}/resourceGroups/{place.group}"
-        # By switch, the positions that earlier experiments have found.
-        self.found = found
+        # By switch, the time that earlier experiments have found.
+        self._known = known
+        # How many Batch accounts the experiment may have at once.
+        self.free_accounts = free_accounts
         # With these environment variables, the requests of a command are recorded.
         self.environment = environment
+        # For files that are only for the caller.
+        self.folder = folder
+        self.answers = answers
+        # By case without a result, the reason.
+        self.unanswered: dict[str, NoResult] = {}
         self._memory = memory
         self._save = save
 
@@ -90,9 +153,40 @@ class Lab:
         value: Value = self._memory[name]
         return value
 
+    def note(self, name: str, value: Any) -> None:
+        """Replace the result of `once`."""
+        self._memory[name] = value
+        self._save()
+
+    def forget(self, name: str) -> None:
+        """Let `once` make this again."""
+        self._memory.pop(name, None)
+        self._save()
+
     def knows(self, name: str) -> bool:
         """Whether `once` has a result of this name."""
         return name in self._memory
+
+    def each(self, what: str, names: Iterable[str], make: Callable[[str], Value]) -> dict[str, Value]:
+        """By name, the result of `once`. A name without a result is left out. Then the next run asks again."""
+        made = {}
+        for name in names:
+            try:
+                made[name] = self.once(f"{what}, {name}", partial(make, name))
+            except NoResult as reason:
+                self.unanswered[f"{what}, {name}"] = reason
+        return made
+
+    def case(self, name: str, ask: Callable[[], str]) -> str:
+        """What Azure said, or an empty text if the case has no result. Then the next run asks again."""
+        if name not in self.answers:
+            try:
+                self.answers[name] = ask()
+            except NoResult as reason:
+                self.unanswered[name] = reason
+                return ""
+            self._save()
+        return self.answers[name]
 
     # Identities and access
 
@@ -128,17 +222,25 @@ class Lab:
 
     # Vaults and keys
 
-    def vault(
+    def vault(self, *principals: str, **settings: Any) -> str:
+        """The name of a new vault, which is ready. The parameters are those of `put_vault`."""
+        name = random_name("kv")
+        self.put_vault(name, *principals, **settings)
+        self.until(lambda: self.is_ready(name), f"The vault {name} is ready")
+        self.until(lambda: self.resolves(name), f"The name of the vault {name} resolves")
+        return name
+
+    def put_vault(
         self,
+        name: str,
         *principals: str,
         roles: bool = False,
         is_protected: bool = True,
         sku: str = "standard",
         location: str | None = None,
-    ) -> str:
-        """The name of a new vault, by default with purge protection. The caller and the principals can use its keys by
+    ) -> None:
+        """Begin to create a vault, by default with purge protection. The caller and the principals can use its keys by
         access policies. With `roles`, the vault uses Azure RBAC, and nobody has a role."""
-        name = random_name("kv")
         properties: dict[str, Any] = {
             "tenantId": self.place.tenant,
             "sku": {"family": "A", "name": sku},
@@ -150,22 +252,15 @@ class Lab:
         }
         body = {"location": location or self.place.location, "properties": properties}
         self.azure.arm("PUT", self.vault_path(name), VAULTS, body).required()
-        self.until(lambda: self._state_of_vault(name) == "Succeeded", f"The vault {name} is ready")
-        self.until(lambda: self._resolves(name), f"The name of the vault {name} resolves")
-        return name
 
-    def _resolves(self, vault: str) -> bool:
+    def resolves(self, vault: str) -> bool:
         """Whether the data plane of a new vault responds. Its name can be missing in the DNS for some time."""
-        try:
-            self.azure.vault("GET", vault, "/keys")
-        except NoResponse:
-            return False
-        return True
+        return self.azure.responds(f"https://{vault}.vault.azure.net/keys?api-version={KEYS}")
 
-    def _state_of_vault(self, name: str) -> str:
-        """The state of a vault; empty if no read shows the vault yet."""
-        response = self.azure.arm("GET", self.vault_path(name), VAULTS)
-        return str(response.required()["properties"]["provisioningState"]) if response.status != 404 else ""
+    def is_ready(self, vault: str) -> bool:
+        """Whether the creation of a vault has ended. At first, reads may not show the vault."""
+        response = self.azure.arm("GET", self.vault_path(vault), VAULTS)
+        return response.status != 404 and response.required()["properties"]["provisioningState"] == "Succeeded"
 
     def admit(self, vault: str, principal: str) -> None:
         """Add an access policy of the principal."""
@@ -184,7 +279,10 @@ class Lab:
         self.azure.arm("PATCH", self.vault_path(vault), VAULTS, {"properties": {"networkAcls": rules}}).required()
 
     def delete_vault(self, vault: str) -> None:
-        self.azure.arm("DELETE", self.vault_path(vault), VAULTS).required()
+        deleted = self.azure.arm("DELETE", self.vault_path(vault), VAULTS)
+        if deleted.status != 404:
+            # Otherwise an earlier attempt has deleted it.
+            deleted.required()
 
     def recover_vault(self, vault: str) -> None:
         properties = {
@@ -194,7 +292,7 @@ class Lab:
         }
         body = {**self._located(), "properties": {**properties, "accessPolicies": []}}
         self.azure.arm("PUT", self.vault_path(vault), VAULTS, body).required()
-        self.until(lambda: self._state_of_vault(vault) == "Succeeded", f"The vault {vault} is recovered")
+        self.until(lambda: self.is_ready(vault), f"The vault {vault} is recovered")
 
     def use_roles(self, vault: str) -> None:
         """Change the vault from access policies to Azure RBAC."""
@@ -227,7 +325,10 @@ class Lab:
         self.azure.vault("PATCH", vault_of(kid), path, {"key_ops": operations}).required()
 
     def delete_key(self, kid: str) -> None:
-        self.azure.vault("DELETE", vault_of(kid), f"/keys/{kid.split('/')[-2]}").required()
+        deleted = self.azure.vault("DELETE", vault_of(kid), f"/keys/{kid.split('/')[-2]}")
+        if deleted.status != 404:
+            # Otherwise an earlier attempt has deleted it.
+            deleted.required()
 
     def recover_key(self, kid: str) -> None:
         name = kid.split("/")[-2]
@@ -248,15 +349,23 @@ class Lab:
         """The name of a new account that uses the key."""
         name = self.account(identity=self.assigned(identity))
         # The principal of a new identity may not be everywhere yet.
-        self.until(lambda: self.change(name, properties=self.encryption(kid)).ok, f"Batch accepts the key of {name}")
+        move = partial(self.change, name, properties=self.encryption(kid))
+        self.until(lambda: move().checked().ok, f"Batch accepts the key of {name}")
         return name
 
-    def created(self, **body: Any) -> Response:
-        """The last response to the creation of an account, which is deleted then."""
+    def tried(self, *codes: str, **body: Any) -> Trial:
+        """Create an account, and delete what is left of it. Raises NoResult if the creation is refused for another
+        reason than its request, except with one of the codes."""
         name = random_name("ba")
-        response = self.ended(self.azure.arm("PUT", self.account_path(name), BATCH, {**self._located(), **body}))
-        self.delete_account(name)
-        return response
+        with self.azure.undisturbed():
+            put = self.azure.arm("PUT", self.account_path(name), BATCH, {**self._located(), **body})
+        end = self.ended(put)
+        self.settle()
+        left = self.azure.arm("GET", self.account_path(name), BATCH)
+        state = left.required()["properties"]["provisioningState"] if left.status != 404 else ""
+        if state:
+            self.delete_account(name)
+        return Trial(put.checked(*codes), end.checked(*codes), state)
 
     def delete_account(self, account: str) -> Response:
         """The last response."""
@@ -280,18 +389,34 @@ class Lab:
         """The properties of an account that uses the key."""
         return {"encryption": {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": kid}}}
 
-    def uses(self, account: str) -> dict[str, Response]:
-        """Operations that need the account's key, with the responses."""
+    def uses(self, account: str) -> dict[str, Callable[[], Response]]:
+        """Requests that need the account's key."""
         path = self.account_path(account)
         return {
-            "list the pools": self.azure.arm("GET", f"{path}/pools", BATCH),
-            "list the keys": self.azure.arm("POST", f"{path}/listKeys", BATCH),
-            "change the tags": self.change(account, tags={"probe": "1"}),
+            "list the keys": partial(self.azure.arm, "POST", f"{path}/listKeys", BATCH),
+            "change the tags": partial(self.change, account, tags={"probe": "1"}),
+            "list the pools": partial(self.azure.arm, "GET", f"{path}/pools", BATCH),
         }
 
-    def is_refused(self, account: str) -> bool:
-        """Whether Batch refuses one of them."""
-        return not all(response.ok for response in self.uses(account).values())
+    def refusal(self, account: str) -> str:
+        """The first of these requests that Batch refuses because of the account, and how; empty if it refuses none."""
+        for what, request in self.uses(account).items():
+            response = self.without_key(request)
+            if not response.ok:
+                return f"{what}: {response.what}"
+        return ""
+
+    def without_key(self, request: Callable[[], Response]) -> Response:
+        """The response to a request that may need a key. Raises NoResult if the response is not about the account."""
+        try:
+            response = request().checked()
+        except Unavailable as unavailable:
+            if unavailable.response.code in _INTERNAL:
+                return unavailable.response
+            raise
+        if response.status == 404:
+            raise NoResult(f"{response.request}: {response.what}")
+        return response
 
     def data_plane(self, account: str) -> str:
         """What the list of pools in the data plane of the account gives."""
@@ -331,57 +456,103 @@ class Lab:
         while response.status == 202:
             where = self.azure.next_of(response)
             if where is None or self.clock.now() > began + PATIENCE:
-                raise Refused(f"{response.request}: the operation has no end.")
-            self.clock.wait(float(response.headers.get("retry-after", 10)))
+                raise NoResult(f"{response.request}: the operation has no end.")
+            self.clock.wait(response.retry_after)
             response = self.azure.send("GET", where)
         return response
 
     def finished(self, response: Response) -> None:
-        """Wait until an operation has ended. Raises Refused if it fails."""
+        """Wait until an operation has ended. Raises NoResult if it fails."""
         response.required()
         self.ended(response).required()
 
-    def until(self, condition: Callable[[], bool], what: str, *, step: float = 5) -> float:
-        """Wait until the condition is true, and return how long that took, in seconds. Raises Refused."""
-        seconds = self.first(condition, limit=PATIENCE, step=step)
-        if seconds is None:
-            raise Refused(f"{what}: not within {PATIENCE} seconds.")
-        return seconds
+    def until(self, condition: Callable[[], bool], what: str, *, step: float = 5) -> None:
+        """Wait until the condition is true. Raises NoResult."""
+        now = self.clock.now()
+        if self.first(condition, [now, now], limit=PATIENCE, step=step) is None:
+            raise NoResult(f"{what}: not within {PATIENCE} seconds.")
 
-    def first(
-        self, condition: Callable[[], bool], *, limit: float, step: float, began: float | None = None
-    ) -> float | None:
-        """How many seconds after `began` (default: now) the condition was true for the first time; None if not within
-        the limit."""
-        began = self.clock.now() if began is None else began
-        while not condition():
-            if self.clock.now() - began > limit:
+    def first(self, condition: Callable[[], bool], change: Moment, *, limit: float, step: float) -> Span | None:
+        """When the condition was true for the first time, in seconds after the change; None if not within the limit.
+        While Azure does not respond to the question, nothing is known."""
+        sent, done = change
+        after = 0.0
+        while True:
+            asked = self.clock.now()
+            try:
+                if condition():
+                    return Span(after, self.clock.now() - sent)
+                after = max(asked - done, 0.0)
+            except Disturbed:
+                pass
+            if self.clock.now() - sent > limit:
                 return None
             self.clock.wait(step)
-        return self.clock.now() - began
+
+    def first_times(
+        self,
+        what: str,
+        changes: Mapping[str, Moment],
+        found: Callable[[str], str],
+        *,
+        limit: float,
+        step: float,
+    ) -> dict[str, tuple[Span | None, str]]:
+        """By name, when something was found for the first time after the change of that name, and what; None if not
+        within the limit. The names are asked together, because each of them may take hours. A name without a result is
+        left out."""
+        left = [name for name in changes if not self.knows(f"{what}, {name}")]
+        began = self.clock.now()
+        while left:
+            for name in [*left]:
+                sent, done = changes[name]
+                after: float = self.once(f"{what}, not before, {name}", float)
+                asked = self.clock.now()
+                try:
+                    answer = found(name)
+                except Disturbed:
+                    # Nothing is known about this moment.
+                    continue
+                except NoResult as reason:
+                    self.unanswered[f"{what}, {name}"] = reason
+                    left.remove(name)
+                    continue
+                if answer or asked - sent > limit:
+                    self.note(f"{what}, {name}", [after, self.clock.now() - sent, answer])
+                    left.remove(name)
+                else:
+                    self.note(f"{what}, not before, {name}", max(asked - done, 0.0))
+            if left and self.clock.now() - began > 2 * limit:
+                raise NoResult(f"{what}: Azure did not respond within {limit:.0f} s.")
+            if left:
+                self.clock.wait(step)
+        known = {name: self.once(f"{what}, {name}", list[Any]) for name in changes if self.knows(f"{what}, {name}")}
+        return {name: (Span(*one[:2]) if one[2] else None, one[2]) for name, one in known.items()}
+
+    def timed(self, change: Callable[[], object]) -> Moment:
+        """When a change was made."""
+        sent = self.clock.now()
+        change()
+        return [sent, self.clock.now()]
+
+    def precisely(self, change: Callable[[], object]) -> Moment:
+        """When a change was made that is compared with seconds. Raises Disturbed if a request had to be sent again."""
+        with self.azure.undisturbed():
+            return self.timed(change)
 
     def wait_until(self, time: float) -> None:
         if time > self.clock.now():
             self.clock.wait(time - self.clock.now())
 
+    def bounds(self, switch: str) -> Bounds:
+        """The time that earlier experiments have found for a switch, or all its positions."""
+        times = [float(position) for position in POSITIONS[switch]]
+        return self._known.get(switch, (min(times), max(times)))
+
     def wait_for_roles(self) -> None:
         """Wait until the data plane applies an earlier role assignment."""
-        self.clock.wait(max(map(float, self.found.get("role_delay") or ("600",))) + 60)
+        self.clock.wait(self.bounds("role_delay")[1] + 60)
 
     def settle(self) -> None:
         """Wait until reads show earlier changes."""
-        self.clock.wait(max(map(float, self.found.get("read_lag") or ("120",))) + 5)
-
-    def timed(self, change: Callable[[], object]) -> float:
-        """The time of a change."""
-        change()
-        return self.clock.now()
-
-
-def measured(positions: Sequence[str], seconds: float | None, step: float) -> tuple[str, ...]:
-    """The positions (seconds) that explain that something was first found after `seconds`, and not one step before.
-    None: it was not found within the limit."""
-    if seconds is None:
-        return ()
-    # Requests take some seconds too.
-    return tuple(one for one in positions if seconds - step - 10 <= float(one) <= seconds + 1)
+        self.clock.wait(self.bounds("read_lag")[1] + 5)

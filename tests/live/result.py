@@ -30,24 +30,38 @@ def result(experiments: Sequence[Experiment], outcomes: Mapping[str, Mapping[str
         if outcome is None:
             continue
         for switch, positions in outcome.get("consistent", {}).items():
+            span = outcome["seconds"].get(switch)
             switches[switch] = {
                 "position": positions[0] if len(positions) == 1 else None,
                 "consistent": positions,
-                "contradiction": not positions,
+                "contradiction": not positions and span is None,
+                # After more than the first and at most the second number, which is null if that was not measured.
+                "seconds": span,
                 "seen": outcome["seen"],
                 "recordings": outcome["recordings"],
             }
         for name, seconds in outcome.get("timing", {}).items():
             timing[name] = {"seconds": round(seconds, 1), "recordings": outcome["recordings"]}
-    behavior = {switch: found["position"] for switch, found in switches.items() if found["position"] is not None}
+    without = {name: reasons for name, one in outcomes.items() if (reasons := _without_result(one))}
     return {
         "made": made,
-        "behavior": behavior,
+        "behavior": {switch: one["position"] for switch, one in switches.items() if one["position"] is not None},
+        # By switch whose positions do not have the measured time, this time in seconds.
+        "seconds": {
+            switch: round(one["seconds"][1], 1)
+            for switch, one in switches.items()
+            if not one["consistent"] and one["seconds"] is not None and one["seconds"][1] is not None
+        },
         "switches": switches,
         "timing": timing,
-        "without_result": {name: one["failed"] for name, one in outcomes.items() if "failed" in one},
+        "without_result": without,
         "not_asked": {name: reason for name, reason in NOT_ASKED.items() if name not in switches},
     }
+
+
+def _without_result(outcome: Mapping[str, Any]) -> dict[str, str]:
+    """By case, or for the whole experiment, the reason why there is no result."""
+    return {**({"experiment": outcome["failed"]} if "failed" in outcome else {}), **outcome["unanswered"]}
 
 
 def write(
@@ -77,7 +91,9 @@ def page(experiments: Sequence[Experiment], outcomes: Mapping[str, Mapping[str, 
         outcome = outcomes.get(experiment.name)
         if outcome is not None:
             lines += [f"## {experiment.question}", "", experiment.steps, "", _answer(outcome), ""]
-            lines += [*(f"- {what}: {said}" for what, said in outcome.get("details", {}).items()), ""]
+            lines += [f"- {what}: {said}" for what, said in outcome["details"].items()]
+            lines += [f"- {what}: **no result.** {reason}" for what, reason in outcome["unanswered"].items()]
+            lines += [""]
     lines += [
         "## Assumptions of the sandbox about Batch",
         "",
@@ -100,6 +116,9 @@ def _measured(found: Mapping[str, Any], switch: str) -> str:
         return str(found["not_asked"].get(switch, "not measured yet"))
     if one["contradiction"]:
         return "**no position explains what was found**"
+    if not one["consistent"]:
+        after, within = one["seconds"]
+        return f"more than {after:.0f} s" if within is None else f"{within:.0f} s, which is no position"
     return " or ".join(f"`{position}`" for position in one["consistent"])
 
 

@@ -24,7 +24,10 @@ class State:
     outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
     # By experiment, how often it was begun: each time has a separate recording.
     starts: dict[str, int] = field(default_factory=dict)
+    # By experiment, its resources. They end with the resource group.
     memories: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # By experiment and case, what Azure said. It is not asked again.
+    answers: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path) -> State:

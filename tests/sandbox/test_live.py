@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import random
 import re
@@ -21,6 +22,9 @@ import pytest
 from fidelity_page import documents, labels, name, rows
 from live.assumptions import ASSUMPTIONS
 from live.experiments import EXPERIMENTS, NOT_ASKED
+from live.experiments.loss import common
+from live.experiments.versions import explanation
+from live.lab import Bounds, Span
 from sandbox_client import Sandbox, plain_environment, serving
 
 from azure_sandbox.shared.behavior import POSITIONS
@@ -28,7 +32,7 @@ from azure_sandbox.shared.timing import Timing
 
 ROOT = Path(__file__).resolve().parents[2]
 # The switches that the experiments of each length measure.
-SHORT = ("identities_on_put", "new_principal", "read_lag", "refused_creation", "role_delay")
+SHORT = ("identities_on_put", "new_principal", "read_lag", "refused_creation", "role_delay", "vault_name_delay")
 HOURS = (*SHORT, "key_loss_noticed", "pools_without_key")
 DAYS = (*HOURS, "follower_delay", "previous_version_needed")
 # Runs `python -m live` with the clock of the sandbox: a wait advances it.
@@ -36,8 +40,8 @@ DAYS = (*HOURS, "follower_delay", "previous_version_needed")
 # that text in its address.
 PROGRAM = """
 import os, sys
-from sandbox_client import Control
 from live.azure import Azure
+from live.clock import SandboxClock
 from live.command import main
 
 send, left = Azure.send, [int(os.environ.get("KILLED_AFTER", "-1"))]
@@ -51,15 +55,7 @@ def counted(self, *request):
 
 Azure.send = counted
 
-class SandboxClock:
-    def __init__(self, control):
-        self._control = control
-    def now(self):
-        return self._control.call("GET", "/clock")["time"]
-    def wait(self, seconds):
-        self._control.advance(seconds)
-
-sys.exit(main(sys.argv[2:], clock=SandboxClock(Control(sys.argv[1]))))
+sys.exit(main(sys.argv[2:], clock=SandboxClock(sys.argv[1])))
 """
 
 
@@ -170,17 +166,160 @@ def test_the_main_job_runs_and_is_recorded(azure: Sandbox, tmp_path: Path, job: 
     assert len({key["keyVaultProperties"]["keyIdentifier"] for key in keys if "keyVaultProperties" in key}) == 3
 
 
-def test_a_response_that_no_position_explains_is_a_contradiction(azure: Sandbox, tmp_path: Path) -> None:
-    body = {"error": {"code": "Teapot", "message": "No."}}
-    refusal = {"match": {"method": "PUT", "path": "roleAssignments"}, "answer": {"status": 418, "body": body}}
-    azure.control.call("POST", "/faults", {**refusal, "times": None})
+def refusal(status: int, code: str, **headers: str) -> dict[str, Any]:
+    return {"status": status, "headers": headers, "body": {"error": {"code": code, "message": "No."}}}
 
-    done = live(azure, tmp_path, "run", "--yes", "--only", "new_principal")
+
+def test_what_no_position_and_no_time_explains_is_a_contradiction(azure: Sandbox, tmp_path: Path) -> None:
+    # Azure accepts the change of the identities, and makes none.
+    accepted = {"status": 200, "body": {}}
+    azure.control.fault(match={"method": "PATCH", "path": "batchAccounts"}, answer=accepted, times=None)
+
+    done = live(azure, tmp_path, "run", "--yes", "--only", "identities_on_put")
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert result(tmp_path)["switches"]["new_principal"]["contradiction"] is True
-    assert "new_principal" not in result(tmp_path)["behavior"]
+    assert result(tmp_path)["switches"]["identities_on_put"]["contradiction"] is True
+    assert "identities_on_put" not in result(tmp_path)["behavior"]
     assert "**no position explains what was found**" in (tmp_path / "RESULT.md").read_text()
+
+
+def test_a_refusal_for_another_reason_is_no_result_and_is_asked_again(azure: Sandbox, tmp_path: Path) -> None:
+    only = [part for name in ("new_principal", "refused_creation", "read_lag") for part in ("--only", name)]
+    azure.control.fault(match={"method": "PUT", "path": "roleAssignments"}, answer=refusal(418, "Teapot"), times=None)
+    azure.control.behavior(policy_denial="accounts", refused_creation="no_account")
+
+    done = live(azure, tmp_path, "run", "--yes", *only)
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert result(tmp_path)["switches"] == {}
+    reasons = {name: one["experiment"] for name, one in result(tmp_path)["without_result"].items()}
+    assert "418 Teapot" in reasons["new_principal"]
+    assert "RequestDisallowedByPolicy" in reasons["refused_creation"]
+    assert "RequestDisallowedByPolicy" in reasons["read_lag"]
+
+    azure.control.call("DELETE", "/faults")
+    azure.control.behavior(policy_denial="none")
+    done = live(azure, tmp_path, "run", "--yes", *only)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_found(result(tmp_path), {"new_principal": "unknown", "refused_creation": "no_account", "read_lag": "0"})
+
+
+def test_a_refusal_discards_no_other_case_of_its_experiment(azure: Sandbox, tmp_path: Path) -> None:
+    denied = refusal(403, "RequestDisallowedByPolicy")
+    azure.control.fault(match={"method": "POST", "path": "regenerateKeys"}, answer=denied)
+
+    done = live(azure, tmp_path, "run", "--yes", "--only", "refused_requests")
+
+    assert done.returncode == 1
+    [case] = result(tmp_path)["without_result"]["refused_requests"]
+    assert case == "a regeneration without keyName"
+    page = (tmp_path / "RESULT.md").read_text()
+    assert "- a missing pool: 404 PoolNotFound" in page
+    assert f"- {case}: **no result.**" in page
+    # Only the missing case is asked again.
+    first = azure.control.last
+    done = live(azure, tmp_path, "run", "--yes", "--only", "refused_requests")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"- {case}: 400" in (tmp_path / "RESULT.md").read_text()
+    assert not [one for one in azure.control.requests(first) if one["url"].split("?")[0].endswith("/pools/missing")]
+
+
+DISTURBED = {
+    "identities_on_put": "merged",
+    "new_principal": "known",
+    "read_lag": "60",
+    "refused_creation": "no_account",
+    "role_delay": "60",
+}
+
+
+# One response at each place of the run, also in the cleaning.
+@pytest.mark.parametrize("skip", range(4, 120, 3))
+@pytest.mark.slow(every=10)
+def test_a_request_that_azure_throttles_or_fails_to_process_changes_no_position(
+    azure: Sandbox, tmp_path: Path, skip: int
+) -> None:
+    azure.control.behavior(**DISTURBED)
+    throttled = refusal(429, "TooManyRequests", **{"Retry-After": "3"})
+    azure.control.fault(skip=skip, answer=refusal(503, "ServiceUnavailable") if skip % 2 else throttled)
+
+    done = live(azure, tmp_path, "run", "--yes", *(part for name in DISTURBED for part in ("--only", name)))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_found(result(tmp_path), DISTURBED)
+    assert groups(azure) == []
+
+
+def test_requests_that_azure_never_processes_give_no_result(azure: Sandbox, tmp_path: Path) -> None:
+    unavailable = refusal(503, "ServiceUnavailable")
+    azure.control.fault(match={"method": "PUT", "path": "batchAccounts"}, answer=unavailable, times=None)
+
+    done = live(azure, tmp_path, "run", "--yes", "--only", "refused_creation", "--only", "read_lag")
+
+    assert done.returncode == 1
+    assert result(tmp_path)["switches"] == {}
+    assert result(tmp_path)["without_result"].keys() == {"refused_creation", "read_lag"}
+
+
+def test_a_time_between_two_positions_is_the_result(azure: Sandbox, tmp_path: Path) -> None:
+    azure.control.timing(role_propagation=37)
+
+    done = live(azure, tmp_path, "run", "--yes", "--only", "role_delay")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = result(tmp_path)
+    assert found["switches"]["role_delay"]["contradiction"] is False
+    assert "role_delay" not in found["behavior"]
+    assert 37 <= found["seconds"]["role_delay"] <= 42
+    assert re.search(
+        r"\| `role_delay` \| `0` \| [34]\d s, which is no position \|", (tmp_path / "RESULT.md").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("span", "positions"),
+    [
+        (Span(0, 0.2), ("0",)),
+        (Span(55, 60.1), ("60",)),
+        (Span(59.5, 64), ("60",)),
+        (Span(0, 70), ("0", "60")),
+        (Span(10, 40), ()),
+    ],
+)
+def test_positions_explain_a_span(span: Span, positions: tuple[str, ...]) -> None:
+    assert span.explained_by(("0", "60", "600")) == positions
+
+
+@pytest.mark.parametrize(
+    ("spans", "time"),
+    [
+        ((Span(540, 600), Span(560, 620)), Span(560, 600)),
+        # Batch notices one kind of loss at once, and another after ten minutes.
+        ((Span(0, 5), Span(540, 600)), Span(540, 600)),
+    ],
+)
+def test_spans_of_several_accounts_have_one_time(spans: tuple[Span, ...], time: Span) -> None:
+    assert common(spans) == time
+
+
+FIVE_MINUTES, TWO_HOURS, A_DAY = (300.0, 310.0), (7200.0, 7210.0), (93600.0, 93610.0)
+
+
+@pytest.mark.parametrize(
+    ("lost", "needed", "time"),
+    [
+        ({FIVE_MINUTES: False, TWO_HOURS: False, A_DAY: False}, (0.0, 0.0), Span(0, 910)),
+        ({FIVE_MINUTES: True, TWO_HOURS: False, A_DAY: False}, (0.0, 0.0), Span(900, 7810)),
+        # A follower needs the previous version for an hour after it has followed.
+        ({FIVE_MINUTES: True, TWO_HOURS: True, A_DAY: False}, (3600.0, 3600.0), Span(4200, 90610)),
+        # A time that is longer than the experiment, and results that no time explains.
+        ({FIVE_MINUTES: True, TWO_HOURS: True, A_DAY: True}, (0.0, 0.0), Span(94200, math.inf)),
+        ({FIVE_MINUTES: False, TWO_HOURS: False, A_DAY: True}, (0.0, 0.0), None),
+    ],
+)
+def test_the_time_for_which_a_version_is_needed(lost: dict[Bounds, bool], needed: Bounds, time: Span | None) -> None:
+    assert explanation(lost, (600.0, 600.0), needed) == time
 
 
 def test_all_missing_rights_are_named_at_once(azure: Sandbox, tmp_path: Path) -> None:
@@ -210,14 +349,31 @@ def test_an_experiment_that_needs_more_accounts_than_the_quota_allows_is_left_ou
     azure: Sandbox, tmp_path: Path
 ) -> None:
     azure.control.behavior(account_quota="3")
+    taken = f"{azure.group}/providers/Microsoft.Batch/batchAccounts/others"
+    assert azure.arm("PUT", taken, "2025-06-01", {"location": "westeurope"}).ok
 
-    done = live(azure, tmp_path, "run", "--yes", "--class", "hours", "--only", "key_loss", "--only", "read_lag")
+    done = live(azure, tmp_path, "run", "--yes", "--class", "hours", "--only", "weaknesses", "--only", "read_lag")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert (
-        "key_loss is left out: it needs 7 Batch accounts at once, and the quota of westeurope allows 3" in done.stdout
+        "weaknesses is left out: it needs 3 Batch accounts at once, and the quota of westeurope allows 2" in done.stdout
     )
     assert result(tmp_path)["switches"].keys() == {"read_lag"}
+
+
+def test_accounts_lose_their_key_one_after_the_other_if_the_quota_is_low(azure: Sandbox, tmp_path: Path) -> None:
+    azure.control.behavior(account_quota="3", key_loss_noticed="600", pools_without_key="409")
+    for other in ("others1", "others2"):
+        taken = f"{azure.group}/providers/Microsoft.Batch/batchAccounts/{other}"
+        assert azure.arm("PUT", taken, "2025-06-01", {"location": "westeurope"}).ok
+
+    done = live(azure, tmp_path, "run", "--yes", "--class", "hours", "--only", "key_loss")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_found(result(tmp_path), {"key_loss_noticed": "600", "pools_without_key": "409"})
+    assert (
+        "first: list the keys: 409 KeyVaultKeyNotAccessible" in result(tmp_path)["switches"]["key_loss_noticed"]["seen"]
+    )
 
 
 # After each request of the run, from the first read to the last read of the cleaning.
@@ -247,7 +403,7 @@ def test_cleaning_removes_the_lock_of_a_killed_run(azure: Sandbox, tmp_path: Pat
 def test_cleaning_leaves_nothing_behind_and_touches_nothing_else(azure: Sandbox, tmp_path: Path) -> None:
     others = {"location": "westeurope", "tags": {"azbatch-live": "no"}}
     azure.arm("PUT", f"{azure.subscription}/resourcegroups/others", "2022-09-01", others)
-    azure.control.fault(drop="before", times=None, match={"method": "PATCH"})
+    azure.control.fault(drop="before", times=None, match={"path": "batchAccounts/"})
     interrupted = live(azure, tmp_path, "run", "--yes", "--only", "read_lag")
     assert "Run it again to continue, or `make live-clean`" in interrupted.stderr
     azure.control.call("DELETE", "/faults")

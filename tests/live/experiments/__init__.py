@@ -52,7 +52,6 @@ NOT_ASKED = {
     "policy_patch": "`policy` records how a PATCH is denied, with and without a key.",
     "resource_lock": "The owner of a subscription decides what is locked. `locks` records how a refusal looks.",
     "subscription_list": "It needs a second caller who cannot read all accounts. The caller of the experiments can.",
-    "vault_name_delay": "It depends on the resolvers of the caller's network.",
     "group_delete": "The group is deleted after the last experiment.",
     "retry_after": "Every recording of an operation that takes time has it.",
     "pool_delete": "A pool needs a virtual machine image, which the experiments do not choose.",

@@ -6,14 +6,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from azure_sandbox.shared.behavior import POSITIONS
 
-from ..azure import BATCH, VAULTS
+from ..azure import BATCH, VAULTS, Response
 from ..experiment import Experiment, Outcome
-from ..lab import Lab, measured, random_name
+from ..lab import Lab, random_name
 
 _LIMIT, _COUNTED = "x-ms-ratelimit-remaining-", 3
 
@@ -21,15 +22,14 @@ _LIMIT, _COUNTED = "x-ms-ratelimit-remaining-", 3
 def identities_on_put(lab: Lab) -> Outcome:
     first, second = lab.once("first", lab.identity), lab.once("second", lab.identity)
     account = lab.once("account", lambda: lab.account(identity=lab.assigned(first)))
-    response = lab.change(account, identity=lab.assigned(second))
-    response.required()
+    lab.change(account, identity=lab.assigned(second)).required()
     lab.settle()
     has = [name.lower() for name in lab.read(account)["identity"]["userAssignedIdentities"]]
     if has == [second["id"].lower()]:
         return Outcome("The second identity has replaced the first.", {"identities_on_put": ("replaced",)})
     if sorted(has) == sorted(one["id"].lower() for one in (first, second)):
         return Outcome("The account has both identities.", {"identities_on_put": ("merged",)})
-    return Outcome(f"The account has the identities {', '.join(has) or 'none'}.", {"identities_on_put": ()})
+    return Outcome(f"The account has {len(has)} identities, among them not the second.", {"identities_on_put": ()})
 
 
 def refused_creation(lab: Lab) -> Outcome:
@@ -37,41 +37,79 @@ def refused_creation(lab: Lab) -> Outcome:
     # Without access for the identity.
     vault = lab.once("vault", lab.vault)
     kid = lab.once("key", lambda: lab.key(vault))
-    name = lab.once("account", lambda: random_name("ba"))
-    body = {"location": lab.place.location, "identity": lab.assigned(identity), "properties": lab.encryption(kid)}
-    put = lab.azure.arm("PUT", lab.account_path(name), BATCH, body)
-    if not put.ok:
-        return Outcome(f"The PUT was refused: {put.what}.", {"refused_creation": ("at_once",)})
-    end = lab.ended(put)
-    lab.settle()
-    left = lab.azure.arm("GET", lab.account_path(name), BATCH)
-    if left.status == 404:
-        return Outcome(
-            f"The operation ended with {end.what} and left no account.", {"refused_creation": ("no_account",)}
-        )
-    state = left.required()["properties"]["provisioningState"]
-    seen = f"The operation ended with {end.what} and left an account in the state {state}."
-    return Outcome(seen, {"refused_creation": ("failed_account",) if state == "Failed" else ()})
+    body = {"identity": lab.assigned(identity), "properties": lab.encryption(kid)}
+    tried = lab.tried(**body)
+    # The refusal means the key only if the same request succeeds with access to the key.
+    lab.admit(vault, identity["principal"])
+    lab.until(lambda: lab.tried(**body).end.ok, "The creation succeeds with access to the key", step=30)
+    if not tried.put.ok:
+        return Outcome(f"The PUT was refused: {tried.put.what}.", {"refused_creation": ("at_once",)})
+    seen = f"The operation ended with {tried.end.what} and left {tried.left}."
+    position = {"": "no_account", "Failed": "failed_account"}.get(tried.state)
+    return Outcome(seen, {"refused_creation": (position,) if position and not tried.end.ok else ()})
 
 
 def read_lag(lab: Lab) -> Outcome:
     account = lab.once("account", lab.account)
     value = random_name("t")
-    lab.change(account, tags={"probe": value}).required()
-    seconds = lab.first(lambda: lab.read(account).get("tags") == {"probe": value}, limit=300, step=1)
-    seen = f"A read showed the change after {seconds:.0f} s." if seconds is not None else "No read showed the change."
-    return Outcome(seen, {"read_lag": measured(POSITIONS["read_lag"], seconds, 1)})
+    change = lab.precisely(lambda: lab.change(account, tags={"probe": value}).required())
+    # An Azure Policy may add tags.
+    span = lab.first(lambda: lab.read(account).get("tags", {}).get("probe") == value, change, limit=300, step=1)
+    if span is None:
+        return Outcome("No read showed the change for 300 s.", {"read_lag": ()})
+    return Outcome(f"A read showed the change after {span.within:.0f} s.", spans={"read_lag": span})
+
+
+def list_lag(lab: Lab) -> Outcome:
+    """When lists show that an account uses another key."""
+    identity = lab.once("identity", lab.identity)
+    kid = lab.once("key", lambda: lab.key(lab.vault(identity["principal"])))
+    account = lab.once("account", lambda: lab.account(identity=lab.assigned(identity)))
+    move = partial(lab.change, account, properties=lab.encryption(kid))
+    change = lab.precisely(lambda: move().required())
+    lists = {
+        "the resource group": lab.accounts_path,
+        "the subscription": f"{lab.azure.subscription}/providers/Microsoft.Batch/batchAccounts",
+    }
+    found = lab.first_times(
+        "shown",
+        dict.fromkeys(lists, change),
+        lambda what: "the key" if _lists_key(lab, lists[what], account) else "",
+        limit=600,
+        step=1,
+    )
+    return Outcome(
+        " ".join(
+            f"The list of {what} did not show the key within 600 s."
+            if span is None
+            else f"The list of {what} showed the key after {span.within:.0f} s."
+            for what, (span, _) in found.items()
+        )
+    )
+
+
+def _lists_key(lab: Lab, path: str, account: str) -> bool:
+    """Whether a list of accounts shows that the account uses a customer-managed key."""
+    page = lab.azure.arm("GET", path, BATCH).required()
+    while True:
+        for one in page["value"]:
+            if one["name"] == account:
+                return bool(one["properties"]["encryption"]["keySource"] == "Microsoft.KeyVault")
+        if "nextLink" not in page:
+            return False
+        page = lab.azure.send("GET", page["nextLink"]).required()
 
 
 def life(lab: Lab) -> Outcome:
-    account, began = random_name("ba"), lab.clock.now()
-    lab.finished(lab.azure.arm("PUT", lab.account_path(account), BATCH, {"location": lab.place.location}))
-    created = lab.clock.now()
+    account = random_name("ba")
+    path = lab.account_path(account)
+    began, created = lab.precisely(
+        lambda: lab.finished(lab.azure.arm("PUT", path, BATCH, {"location": lab.place.location}))
+    )
     lab.settle()
-    headers = lab.azure.arm("GET", lab.account_path(account), BATCH).headers
-    deleting = lab.clock.now()
-    lab.finished(lab.azure.arm("DELETE", lab.account_path(account), BATCH))
-    timing = {"batch_create": created - began, "batch_delete": lab.clock.now() - deleting}
+    headers = lab.azure.arm("GET", path, BATCH).headers
+    deleting, deleted = lab.precisely(lambda: lab.finished(lab.azure.arm("DELETE", path, BATCH)))
+    timing = {"batch_create": created - began, "batch_delete": deleted - deleting}
     names = ("ETag", "Last-Modified", *(name for name in headers if name.lower().startswith("x-ms-ratelimit")))
     shown = ", ".join(f"{name}: {headers[name]}" for name in names if name in headers)
     return Outcome(f"Headers of a read: {shown}.", timing=timing)
@@ -82,7 +120,7 @@ def one_patch(lab: Lab) -> Outcome:
     vault = lab.once("vault", lambda: lab.vault(identity["principal"]))
     kid = lab.once("key", lambda: lab.key(vault))
     account = lab.once("account", lab.account)
-    response = lab.change(account, identity=lab.assigned(identity), properties=lab.encryption(kid))
+    response = lab.change(account, identity=lab.assigned(identity), properties=lab.encryption(kid)).checked()
     lab.settle()
     shown = lab.read(account)["properties"]["encryption"]
     agrees = response.ok and response.document["properties"]["encryption"] == shown
@@ -98,12 +136,15 @@ def changes(lab: Lab) -> Outcome:
     kid = lab.once("key", lambda: lab.key(lab.vault(first["principal"], second["principal"])))
     account = lab.once("account", lambda: lab.account(identity=lab.assigned(first, second), tags={"a": "1"}))
 
-    def after(**body: Any) -> str:
-        response = lab.change(account, **body)
+    def shown(response: Response) -> str:
         lab.settle()
-        return f"{response.said}; then {_shown(lab, account)}"
+        return f"{response.checked().said}; then {_shown(lab, account)}"
 
-    found = {
+    def after(**body: Any) -> Callable[[], str]:
+        return lambda: shown(lab.change(account, **body))
+
+    # In this order, because each change begins with what the previous one has left.
+    cases = {
         "PATCH with other tags": after(tags={"b": "2"}),
         "PATCH with the tags null": after(tags=None),
         "PATCH with the tags {}": after(tags={}),
@@ -113,11 +154,12 @@ def changes(lab: Lab) -> Outcome:
             identity={"type": "UserAssigned", "userAssignedIdentities": {second["id"]: None}}
         ),
     }
-    put = lab.azure.arm("PUT", lab.account_path(account), BATCH, {"location": lab.place.location})
-    lab.settle()
-    found["PUT with the location only"] = f"{put.said}; then {_shown(lab, account)}"
-    found["PATCH without an identity"] = after(identity={"type": "None"})
-    return Outcome("Changed an account, and read it after each change.", details=found)
+    put = partial(lab.azure.arm, "PUT", lab.account_path(account), BATCH, {"location": lab.place.location})
+    cases["PUT with the location only"] = lambda: shown(put())
+    cases["PATCH without an identity"] = after(identity={"type": "None"})
+    for what, ask in cases.items():
+        lab.case(what, ask)
+    return Outcome("Changed an account, and read it after each change.")
 
 
 def _shown(lab: Lab, account: str) -> str:
@@ -134,21 +176,22 @@ def conditional_requests(lab: Lab) -> Outcome:
     shown = lab.azure.arm("GET", path, BATCH)
     etag = shown.headers.get("etag", "")
 
-    def sent(method: str, header: str, value: str) -> str:
+    def sent(method: str, header: str, value: str) -> Callable[[], str]:
         body = {"tags": {"probe": value}} if method == "PATCH" else None
-        return lab.azure.arm(method, path, BATCH, body, {header: value}).said
+        return lambda: lab.azure.arm(method, path, BATCH, body, {header: value}).checked().said
 
-    found = {
-        "GET, If-None-Match: the ETag": sent("GET", "If-None-Match", etag),
-        "PATCH, If-Match: another ETag": sent("PATCH", "If-Match", '"0x1"'),
-        "PATCH, If-Match: the ETag": sent("PATCH", "If-Match", etag),
-        "PATCH, If-Match: the ETag before that": sent("PATCH", "If-Match", etag),
-    }
-    changed = lab.change(account, tags={"probe": "3"})
+    # The second PATCH with the ETag tells something only after the first.
+    with lab.azure.undisturbed():
+        lab.case("GET, If-None-Match: the ETag", sent("GET", "If-None-Match", etag))
+        lab.case("PATCH, If-Match: another ETag", sent("PATCH", "If-Match", '"0x1"'))
+        if lab.case("PATCH, If-Match: the ETag", sent("PATCH", "If-Match", etag)):
+            lab.case("PATCH, If-Match: the ETag before that", sent("PATCH", "If-Match", etag))
+        changed = lab.change(account, tags={"probe": "3"}).checked()
     again = lab.azure.arm("GET", path, BATCH)
-    for header in ("ETag", "Last-Modified"):
-        values = f"{changed.headers.get(header)} in the response, {again.headers.get(header)} in the next read"
-        found[f"{header} of a PATCH"] = values
+    found = {
+        f"{one} of a PATCH": f"{changed.headers.get(one)} in the response, {again.headers.get(one)} in the next read"
+        for one in ("ETag", "Last-Modified")
+    }
     return Outcome("Sent requests with conditions.", details=found)
 
 
@@ -164,15 +207,18 @@ def rate_limits(lab: Lab) -> Outcome:
         "change the tags": partial(lab.change, account, tags={"probe": "1"}),
         "read the vault": partial(lab.azure.arm, "GET", lab.vault_path(vault), VAULTS),
     }
-    found = {}
     for what, request in requests.items():
-        counts: dict[str, list[str]] = {}
-        for _ in range(_COUNTED):
-            for name, value in request().headers.items():
-                if name.lower().startswith(_LIMIT):
-                    counts.setdefault(name.lower().removeprefix(_LIMIT), []).append(value)
-        found[what] = "; ".join(f"{name}: {', '.join(values)}" for name, values in counts.items())
-    return Outcome(f"The counters of {_COUNTED} requests of each kind, one after the other.", details=found)
+        lab.case(what, partial(_counters, request))
+    return Outcome(f"The counters of {_COUNTED} requests of each kind, one after the other.")
+
+
+def _counters(request: Callable[[], Response]) -> str:
+    counts: dict[str, list[str]] = {}
+    for _ in range(_COUNTED):
+        for name, value in request().checked().headers.items():
+            if name.lower().startswith(_LIMIT):
+                counts.setdefault(name.lower().removeprefix(_LIMIT), []).append(value)
+    return "; ".join(f"{name}: {', '.join(values)}" for name, values in counts.items()) or "no counters"
 
 
 EXPERIMENTS = (
@@ -185,6 +231,14 @@ EXPERIMENTS = (
         switches={"read_lag": {one: f"after {one} s" for one in POSITIONS["read_lag"]}},
     ),
     Experiment(
+        "list_lag",
+        "How soon do lists of accounts show that an account uses another key?",
+        "Move an account to a key, and list the accounts of the resource group and of the subscription every second.",
+        list_lag,
+        minutes=3,
+        cost="a vault, a key: less than a cent",
+    ),
+    Experiment(
         "identities_on_put",
         "Do the user-assigned identities of a PATCH replace those of the account?",
         "Create an account with an identity, send a PATCH with another identity, and read the account.",
@@ -195,7 +249,7 @@ EXPERIMENTS = (
     Experiment(
         "refused_creation",
         "What is left of a creation with a key that Batch cannot use?",
-        "Create an account with the key of a vault in which its identity has no access.",
+        "Create an account with the key of a vault in which its identity has no access, and again with access.",
         refused_creation,
         minutes=2,
         switches={

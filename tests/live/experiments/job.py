@@ -12,7 +12,7 @@ import subprocess
 from functools import partial
 from typing import Any
 
-from ..azure import Refused
+from ..azure import NoResult
 from ..experiment import Experiment, Outcome
 from ..lab import CRYPTO_OFFICER, KEY, RETENTION_DAYS, Lab, random_name
 
@@ -68,7 +68,11 @@ def _played(lab: Lab, playbook: str, variables: dict[str, Any]) -> str:
         check=False,
     )
     if done.returncode:
-        raise Refused(f"The playbook {playbook} ended with {done.returncode}: {done.stdout[-2000:]}")
+        # The output may name resources of others, so it is only for the caller.
+        log = lab.folder / f"{playbook}.log"
+        log.touch(0o600)
+        log.write_text(done.stdout, encoding="utf-8")
+        raise NoResult(f"The playbook {playbook} ended with {done.returncode}. Its output is in {log.name}.")
     return "done"
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from ..azure import BATCH, Response
+from ..azure import NoResult
 from ..experiment import Experiment, Length, Outcome
-from ..lab import EXPIRED, FUTURE, KEY, Identity, Lab, random_name
+from ..lab import EXPIRED, FUTURE, KEY, PATIENCE, Identity, Lab, random_name
 
 
 def _vault(lab: Lab, identity: Identity) -> str:
@@ -60,37 +60,33 @@ _UNUSABLE: Mapping[str, Callable[[Lab, Identity], str]] = {
 
 def refused_keys(lab: Lab) -> Outcome:
     identity = lab.once("identity", lab.identity)
+    kids = {problem: partial(lab.once, problem, partial(make, lab, identity)) for problem, make in _UNUSABLE.items()}
     account = lab.once("account", lambda: lab.account(identity=lab.assigned(identity)))
-    found = {}
-    for problem, make in _UNUSABLE.items():
-        kid = lab.once(problem, partial(make, lab, identity))
-        found[f"PATCH, {problem}"] = lab.once(f"PATCH {problem}", partial(_patched, lab, account, kid))
-        found[f"creation, {problem}"] = lab.once(f"creation {problem}", partial(_created, lab, identity, kid))
+    for problem, kid in kids.items():
+        lab.case(f"PATCH, {problem}", partial(_patched, lab, account, kid))
     left = lab.read(account)["properties"]["encryption"]["keySource"]
-    taken = [what for what, said in found.items() if said.startswith("2")]
+    # The quota of a region can be one account.
+    lab.forget("account")
+    lab.delete_accounts()
+    for problem, kid in kids.items():
+        lab.case(f"creation, {problem}", partial(_created, lab, identity, kid))
+    taken = [what for what, said in lab.answers.items() if said.startswith("2")]
     return Outcome(
-        f"The account has the key source {left} after all PATCHes. Accepted: {', '.join(taken) or 'nothing'}.",
-        details=found,
+        f"The account has the key source {left} after all PATCHes. Accepted: {', '.join(taken) or 'nothing'}."
     )
 
 
-def _patched(lab: Lab, account: str, kid: str) -> str:
-    response = lab.change(account, properties=lab.encryption(kid))
+def _patched(lab: Lab, account: str, kid: Callable[[], str]) -> str:
+    response = lab.change(account, properties=lab.encryption(kid())).checked()
     if response.ok:
         # So that the next PATCH begins with a Microsoft-managed key too.
         lab.change(account, properties={"encryption": {"keySource": "Microsoft.Batch"}}).required()
     return response.said
 
 
-def _created(lab: Lab, identity: Identity, kid: str) -> str:
-    name = random_name("ba")
-    body = {"location": lab.place.location, "identity": lab.assigned(identity), "properties": lab.encryption(kid)}
-    end = lab.ended(lab.azure.arm("PUT", lab.account_path(name), BATCH, body))
-    left = lab.azure.arm("GET", lab.account_path(name), BATCH)
-    if not left.ok:
-        return f"{end.said}; no account is left"
-    lab.delete_account(name)
-    return f"{end.said}; an account in the state {left.document['properties']['provisioningState']} is left"
+def _created(lab: Lab, identity: Identity, kid: Callable[[], str]) -> str:
+    tried = lab.tried(identity=lab.assigned(identity), properties=lab.encryption(kid()))
+    return f"{tried.end.said}; {tried.left} is left"
 
 
 def which_identity(lab: Lab) -> Outcome:
@@ -98,28 +94,29 @@ def which_identity(lab: Lab) -> Outcome:
     first, second = lab.once("first", lab.identity), lab.once("second", lab.identity)
     kid = lab.once("key", lambda: lab.key(lab.vault(second["principal"])))
 
-    def moved(*identities: Identity) -> Response:
+    def moved(*identities: Identity) -> str:
         account = lab.account(**({"identity": lab.assigned(*identities)} if identities else {}))
         response = lab.change(account, properties=lab.encryption(kid))
         lab.delete_account(account)
-        return response
+        return response.checked().said
 
-    found = {
-        "access for the second identity of the request": moved(first, second).said,
-        "access for the first identity of the request": moved(second, first).said,
-        "no identity": moved().said,
-    }
-    account = lab.once("account", lambda: lab.account(identity=lab.assigned(second)))
-    lab.delete_identity(second)
-    found["deleted identity"] = lab.change(account, properties=lab.encryption(kid)).said
-    return Outcome("Moved accounts with these identities to a key.", details=found)
+    def moved_without_identity() -> str:
+        account = lab.account(identity=lab.assigned(second))
+        lab.delete_identity(second)
+        return lab.change(account, properties=lab.encryption(kid)).checked().said
+
+    lab.case("access for the second identity of the request", partial(moved, first, second))
+    lab.case("access for the first identity of the request", partial(moved, second, first))
+    lab.case("no identity", moved)
+    lab.case("deleted identity", moved_without_identity)
+    return Outcome("Moved accounts with these identities to a key.")
 
 
 def _unusual(make: Callable[[Lab, Identity], str], lab: Lab) -> Outcome:
     identity = lab.once("identity", lab.identity)
     kid = lab.once("key", partial(make, lab, identity))
     account = lab.once("account", lambda: lab.account(identity=lab.assigned(identity)))
-    response = lab.change(account, properties=lab.encryption(kid))
+    response = lab.change(account, properties=lab.encryption(kid)).checked()
     return Outcome(f"A PATCH with the key: {response.said}.")
 
 
@@ -136,12 +133,19 @@ def deletion(lab: Lab) -> Outcome:
     vault = lab.once("vault", lab.vault)
     kid = lab.key(vault, random_name("k"))
     name = kid.split("/")[-2]
-    lab.delete_key(kid)
-    deleted = lab.until(lambda: lab.azure.vault("GET", vault, f"/deletedkeys/{name}").ok, "the key is deleted", step=2)
-    lab.azure.vault("POST", vault, f"/deletedkeys/{name}/recover").required()
-    back = lab.until(lambda: lab.azure.vault("GET", vault, f"/keys/{name}").ok, "the key is recovered", step=2)
+    recover = partial(lab.azure.vault, "POST", vault, f"/deletedkeys/{name}/recover")
+    deleted = _time(lab, lambda: lab.delete_key(kid), f"/deletedkeys/{name}", vault)
+    back = _time(lab, lambda: recover().required(), f"/keys/{name}", vault)
     seen = f"The deletion took {deleted:.0f} s, the recovery {back:.0f} s."
     return Outcome(seen, timing={"key_delete": deleted, "key_recover": back})
+
+
+def _time(lab: Lab, change: Callable[[], object], path: str, vault: str) -> float:
+    """How many seconds after a change of the vault it has what the path names."""
+    span = lab.first(lambda: lab.azure.vault("GET", vault, path).ok, lab.precisely(change), limit=PATIENCE, step=2)
+    if span is None:
+        raise NoResult(f"GET {path}: not within {PATIENCE} seconds.")
+    return span.within
 
 
 EXPERIMENTS = (
@@ -151,7 +155,6 @@ EXPERIMENTS = (
         f"Move an account to a key, and create an account with the key, for: {', '.join(_UNUSABLE)}.",
         refused_keys,
         minutes=12,
-        accounts=2,
         cost="three vaults with keys: some cents",
     ),
     Experiment(

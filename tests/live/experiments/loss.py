@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial, reduce
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from azure_sandbox.shared.behavior import POSITIONS
 
 from ..experiment import Experiment, Length, Outcome
-from ..lab import EXPIRED, FUTURE, Identity, Lab, measured, vault_of
+from ..lab import EXPIRED, FUTURE, Identity, Lab, Moment, Span, vault_of
 
 STEP = 60
 # The longest time until Batch notices that it cannot use the key, with some reserve, in seconds.
@@ -52,129 +52,115 @@ _WAYS: Mapping[str, tuple[Callable[[Lab, str, str], object], Callable[[Lab, str,
 
 
 def loss(lab: Lab) -> Outcome:
+    """The ways in which an account loses its key, as many at once as there may be accounts."""
+    sentences: list[str] = []
+    noticed: list[Span] = []
+    back: list[float] = []
+    ways = [*_WAYS]
+    while ways:
+        some, ways = ways[: lab.free_accounts], ways[lab.free_accounts :]
+        sentences += _lost(lab, some, noticed, back)
+    answers = [lab.answers.get(f"After {way}: list the pools") for way in _WAYS]
+    statuses = {answer.partition(" ")[0] for answer in answers if answer}
+    positions = {"pools_without_key": tuple(one for one in _POOLS if statuses == {one})} if statuses else {}
+    timing = {"batch_recovery": max(back)} if back else {}
+    if not noticed:
+        return Outcome(" ".join(sentences), {**positions, "key_loss_noticed": ()}, timing)
+    return Outcome(" ".join(sentences), positions, timing, spans={"key_loss_noticed": common(noticed)})
+
+
+def common(spans: Sequence[Span]) -> Span:
+    """The time that explains all of these, or the longest if none does."""
+    after, within = max(one.after for one in spans), min(one.within for one in spans)
+    return Span(after, within if after < within else max(one.within for one in spans))
+
+
+def _lost(lab: Lab, ways: Sequence[str], noticed: list[Span], back: list[float]) -> list[str]:
+    """Take the key away from an account in each of the ways, and give the key back. Adds when Batch noticed the loss,
+    and how long Batch needed to recover. Returns a sentence for each way."""
     identity = lab.once("identity", lab.identity)
     principal = identity["principal"]
-    accounts: dict[str, tuple[str, str]] = {}
-    for way in _WAYS:
-        kid = lab.once(f"key, {way}", lambda: lab.key(lab.vault(principal)))
-        accounts[way] = (kid, lab.once(f"account, {way}", partial(lab.account_on_key, kid, identity)))
-    for way, (kid, _account) in accounts.items():
-        lab.once(f"lost, {way}", partial(lab.timed, partial(_WAYS[way][0], lab, kid, principal)))
-    noticed = _first_times(lab, "noticed", accounts, NOTICED_WITHIN, STEP, lab.is_refused)
-    refusals = {
-        way: lab.once(f"refusals, {way}", partial(_refusals, lab, account))
-        for way, (_kid, account) in accounts.items()
-        if noticed[way] is not None
-    }
-    for way, (kid, _account) in accounts.items():
-        lab.once(f"restored, {way}", partial(lab.timed, partial(_WAYS[way][1], lab, kid, principal)))
-    back = _first_times(lab, "back", accounts, _RECOVERED_WITHIN, 30, lambda account: not lab.is_refused(account))
-    statuses = {one["list the pools"].partition(" ")[0] for one in refusals.values()}
-    positions = (set(measured(_NOTICED, seconds, STEP)) for seconds in noticed.values())
-    common = reduce(set.intersection, positions)
-    known = [seconds for seconds in back.values() if seconds is not None]
-    return Outcome(
-        " ".join(_sentence(way, noticed[way], back[way]) for way in accounts),
-        {
-            "key_loss_noticed": tuple(one for one in _NOTICED if one in common),
-            "pools_without_key": tuple(one for one in _POOLS if statuses == {one}),
-        },
-        {"batch_recovery": max(known)} if known else {},
-        {f"After {way}: {what}": said for way, one in refusals.items() for what, said in one.items()},
-    )
+    kids = lab.each("key", ways, lambda _: lab.key(lab.vault(principal)))
+    accounts = lab.each("account", kids, lambda way: lab.account_on_key(kids[way], identity))
+    lost = lab.each("lost", accounts, lambda way: lab.timed(partial(_WAYS[way][0], lab, kids[way], principal)))
+    refused = _noticed(lab, accounts, lost)
+    unavailable = {way: accounts[way] for way, (span, _) in refused.items() if span is not None}
+    for way, account in unavailable.items():
+        _ask_without_key(lab, way, account)
+    restored = lab.each("restored", lost, lambda way: lab.timed(partial(_WAYS[way][1], lab, kids[way], principal)))
+    changes = {way: restored[way] for way in unavailable if way in restored}
+
+    def works(way: str) -> str:
+        return "" if lab.refusal(accounts[way]) else "everything"
+
+    available = lab.first_times("back", changes, works, limit=_RECOVERED_WITHIN, step=30)
+    if len(ways) < len(_WAYS):
+        lab.delete_accounts()
+    noticed += [span for span, _ in refused.values() if span is not None]
+    back += [span.within for span, _ in available.values() if span is not None]
+    return [_sentence(way, *refused[way], available.get(way, (None, ""))[0]) for way in refused]
 
 
 def weaknesses(lab: Lab) -> Outcome:
     """Changes after which an account may still have its key."""
-    identities = {way: lab.once(f"identity, {way}", lab.identity) for way in _WEAKNESSES}
-    accounts: dict[str, tuple[str, str]] = {}
-    for way, identity in identities.items():
-        kid = lab.once(f"key, {way}", partial(_key_for, lab, identity))
-        accounts[way] = (kid, lab.once(f"account, {way}", partial(lab.account_on_key, kid, identity)))
-    found = {
-        way: lab.once(f"done, {way}", partial(_WEAKNESSES[way], lab, *accounts[way], identities[way]))
-        for way in accounts
-    }
-    noticed = _first_times(lab, "noticed", accounts, NOTICED_WITHIN, STEP, lab.is_refused)
-    for way, (_kid, account) in accounts.items():
-        seconds = noticed[way]
-        found[f"After {way}"] = (
-            f"Batch refused nothing within {NOTICED_WITHIN // 3600} hours"
-            if seconds is None
-            else f"Batch refused something after {seconds:.0f} s: {_refusals(lab, account)}"
-        )
-    return Outcome("Watched accounts after such changes.", details=found)
+    identities = lab.each("identity", _WEAKNESSES, lambda _: lab.identity())
+    kids = lab.each("key", identities, lambda way: lab.key(lab.vault(identities[way]["principal"])))
+    accounts = lab.each("account", kids, lambda way: lab.account_on_key(kids[way], identities[way]))
+
+    def weaken(way: str) -> Moment:
+        return lab.timed(lambda: _WEAKNESSES[way](lab, kids[way], accounts[way], identities[way]))
+
+    done = lab.each("done", accounts, weaken)
+    refused = _noticed(lab, accounts, done)
+    for way, (span, _first) in refused.items():
+        if span is not None:
+            _ask_without_key(lab, way, accounts[way])
+    return Outcome(" ".join(_sentence(way, *one, None) for way, one in refused.items()))
 
 
-def _key_for(lab: Lab, identity: Identity) -> str:
-    return lab.key(lab.vault(identity["principal"]))
+def _remove_identity(lab: Lab, account: str) -> None:
+    # Batch may refuse this, which is the answer.
+    change = partial(lab.change, account, identity={"type": "None"})
+    lab.case("PATCH without the identity", lambda: change().checked().said)
 
 
-def _take_wrap(lab: Lab, kid: str, _account: str, _identity: Identity) -> str:
-    lab.allow(kid, "unwrapKey")
-    return "done"
-
-
-def _remove_identity(lab: Lab, _kid: str, account: str, _identity: Identity) -> str:
-    return lab.change(account, identity={"type": "None"}).said
-
-
-def _delete_identity(lab: Lab, _kid: str, _account: str, identity: Identity) -> str:
-    lab.delete_identity(identity)
-    return "done"
-
-
-_WEAKNESSES = {
-    "the operation wrapKey was taken from the key": _take_wrap,
-    "the identity was removed from the account": _remove_identity,
-    "the identity was deleted": _delete_identity,
+_WEAKNESSES: Mapping[str, Callable[[Lab, str, str, Identity], object]] = {
+    "the operation wrapKey was taken from the key": lambda lab, kid, _account, _identity: lab.allow(kid, "unwrapKey"),
+    "the identity was removed from the account": lambda lab, _kid, account, _identity: _remove_identity(lab, account),
+    "the identity was deleted": lambda lab, _kid, _account, identity: lab.delete_identity(identity),
 }
 
 
-def _first_times(
-    lab: Lab,
-    what: str,
-    accounts: Mapping[str, tuple[str, str]],
-    limit: float,
-    step: float,
-    condition: Callable[[str], bool],
-) -> dict[str, float | None]:
-    """By the way, after how many seconds the condition was true for the account; None if not within the limit. The
-    accounts are asked together, because each of them may take hours."""
-    began = lab.once(f"{what}, began", lab.clock.now)
-    while True:
-        for way, (_kid, account) in accounts.items():
-            if not lab.knows(f"{what}, {way}") and condition(account):
-                lab.once(f"{what}, {way}", lambda: lab.clock.now() - began)
-        left = [way for way in accounts if not lab.knows(f"{what}, {way}")]
-        if not left or lab.clock.now() - began > limit:
-            return {way: None if way in left else lab.once(f"{what}, {way}", lambda: 0.0) for way in accounts}
-        lab.clock.wait(step)
+def _noticed(
+    lab: Lab, accounts: Mapping[str, str], changes: Mapping[str, Moment]
+) -> dict[str, tuple[Span | None, str]]:
+    """By the way, when Batch refused something after the change, and what it refused first."""
+    return lab.first_times("noticed", changes, lambda way: lab.refusal(accounts[way]), limit=NOTICED_WITHIN, step=STEP)
 
 
-def _refusals(lab: Lab, account: str) -> dict[str, str]:
-    """The responses to requests, refused and accepted ones."""
-    state = lab.read(account)["properties"]["provisioningState"]
-    said = {what: response.said for what, response in lab.uses(account).items()}
-    return {**said, "list the pools in the data plane": lab.data_plane(account), "state in a read": state}
+def _ask_without_key(lab: Lab, way: str, account: str) -> None:
+    """How Batch responds to requests for an account whose loss it has noticed."""
+    for what, request in lab.uses(account).items():
+        lab.case(f"After {way}: {what}", lambda request=request: lab.without_key(request).said)  # type: ignore[misc]
+    lab.case(f"After {way}: list the pools in the data plane", partial(lab.data_plane, account))
+    lab.case(f"After {way}: state in a read", lambda: str(lab.read(account)["properties"]["provisioningState"]))
 
 
-def _sentence(way: str, noticed: float | None, back: float | None) -> str:
+def _sentence(way: str, noticed: Span | None, first: str, back: Span | None) -> str:
     if noticed is None:
         return f"After {way}, Batch refused nothing within {NOTICED_WITHIN // 3600} hours."
-    again = "was not available within an hour" if back is None else f"was available again after {back:.0f} s"
-    return f"After {way}, Batch noticed it after {noticed:.0f} s. With the key, the account {again}."
+    seen = f"After {way}, Batch refused something after {noticed.within:.0f} s, first: {first}."
+    return seen if back is None else f"{seen} With the key, the account was available again after {back.within:.0f} s."
 
 
 EXPERIMENTS = (
     Experiment(
         "key_loss",
         "How soon does Batch notice that it cannot use a key, how does it respond then, and how soon does it recover?",
-        "Take the key away from seven accounts, each in another way. Ask every minute until Batch refuses something, "
-        "and give the keys back.",
+        "Take the key away from seven accounts, each in another way, as many at once as the quota allows. Ask every "
+        "minute until Batch refuses something, and give the keys back.",
         loss,
         minutes=190,
-        accounts=len(_WAYS),
         length=Length.HOURS,
         switches={
             "key_loss_noticed": {one: f"after {one} s" for one in _NOTICED},

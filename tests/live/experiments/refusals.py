@@ -37,7 +37,7 @@ def refused_requests(lab: Lab) -> Outcome:
         return partial(lab.azure.arm, "PUT", lab.account_path(name), BATCH, body)
 
     missing = lab.identity_path(random_name("id"))
-    requests = {
+    requests: dict[str, Callable[[], Response]] = {
         "a PATCH of poolAllocationMode": patch(properties={"poolAllocationMode": "UserSubscription"}),
         "keySource Microsoft.Batch with a key": encryption(keySource="Microsoft.Batch", keyVaultProperties=keys),
         "keySource Microsoft.KeyVault without a key": encryption(keySource="Microsoft.KeyVault"),
@@ -71,35 +71,47 @@ def refused_requests(lab: Lab) -> Outcome:
         "a deletion of a missing account": partial(lab.azure.arm, "DELETE", lab.account_path(random_name("ba")), BATCH),
         "a PATCH of a missing account": partial(lab.change, random_name("ba"), tags={}),
     }
-    found = {what: lab.once(what, lambda request=request: request().said) for what, request in requests.items()}  # type: ignore[misc]
+    for what, request in requests.items():
+        lab.case(what, partial(_said, request))
     lab.change(account, properties={"allowedAuthenticationModes": ["AAD"]}).required()
-    found["the keys of an account that allows only Entra ID"] = send("POST", "/listKeys")().said
-    accepted = [what for what, said in found.items() if said.startswith("2")]
-    return Outcome(f"Accepted: {', '.join(accepted) or 'nothing'}.", details=found)
+    lab.case("the keys of an account that allows only Entra ID", partial(_said, send("POST", "/listKeys")))
+    accepted = [what for what, said in lab.answers.items() if said.startswith("2")]
+    return Outcome(f"Accepted: {', '.join(accepted) or 'nothing'}.")
+
+
+def _said(request: Callable[[], Response]) -> str:
+    return request().checked().said
 
 
 def changing_accounts(lab: Lab) -> Outcome:
     """Requests to an account that is created or deleted."""
     name = random_name("ba")
-    created = lab.azure.arm("PUT", lab.account_path(name), BATCH, {"location": lab.place.location})
-    found = {f"{what} during the creation": said for what, said in _probed(lab, name).items()}
+    with lab.azure.undisturbed():
+        created = lab.azure.arm("PUT", lab.account_path(name), BATCH, {"location": lab.place.location}).checked()
+        _probe(lab, name, "during the creation")
     lab.finished(created)
     lab.settle()
-    deleted = lab.azure.arm("DELETE", lab.account_path(name), BATCH)
-    found |= {f"{what} during the deletion": said for what, said in _probed(lab, name).items()}
+    with lab.azure.undisturbed():
+        deleted = lab.azure.arm("DELETE", lab.account_path(name), BATCH).checked()
+        _probe(lab, name, "during the deletion")
     lab.finished(deleted)
-    found["GET after the deletion"] = lab.azure.arm("GET", lab.account_path(name), BATCH).said
-    return Outcome("Sent requests to an account while it was created and deleted.", details=found)
+    lab.case("GET after the deletion", partial(_said, partial(lab.azure.arm, "GET", lab.account_path(name), BATCH)))
+    return Outcome("Sent requests to an account while it was created and deleted.")
 
 
-def _probed(lab: Lab, name: str) -> dict[str, str]:
-    read = lab.azure.arm("GET", lab.account_path(name), BATCH)
-    state = read.document["properties"]["provisioningState"] if read.ok else ""
-    return {
-        "GET": f"{read.said} {state}".strip(),
-        "PATCH": lab.change(name, tags={"probe": "1"}).said,
-        "list of pools": lab.azure.arm("GET", f"{lab.account_path(name)}/pools", BATCH).said,
-    }
+def _probe(lab: Lab, name: str, when: str) -> None:
+    path = lab.account_path(name)
+    change = partial(lab.change, name, tags={"probe": "1"})
+
+    def read() -> str:
+        response = lab.azure.arm("GET", path, BATCH).checked()
+        state = response.document["properties"]["provisioningState"] if response.ok else ""
+        return f"{response.said} {state}".strip()
+
+    lab.case(f"GET {when}", read)
+    # That another operation is in progress is the answer here.
+    lab.case(f"PATCH {when}", lambda: change().checked("AccountOperationInProgress").said)
+    lab.case(f"list of pools {when}", partial(_said, partial(lab.azure.arm, "GET", f"{path}/pools", BATCH)))
 
 
 EXPERIMENTS = (

@@ -13,66 +13,81 @@ from functools import partial
 from azure_sandbox.shared.behavior import POSITIONS
 
 from ..experiment import Experiment, Length, Outcome
-from ..lab import Identity, Lab, vault_of
+from ..lab import Bounds, Identity, Lab, Moment, Span, vault_of
 from .loss import NOTICED_WITHIN
 
 _HOUR, _DAY = 3600, 86400
 # How long after the change the previous version is disabled, in seconds. None is the sum of two positions.
 _PROBES = (300, 2 * _HOUR, 26 * _HOUR)
-_NOTICED = POSITIONS["key_loss_noticed"]
 _NEEDED = POSITIONS["previous_version_needed"]
 _FOLLOWED = POSITIONS["follower_delay"]
 
 
 def previous_version_needed(lab: Lab) -> Outcome:
     def move(account: str, vault: str) -> None:
-        lab.change(account, properties=lab.encryption(lab.key(vault))).required()
+        kid = lab.key(vault)
+        lab.change(account, properties=lab.encryption(kid)).required()
 
-    lost = _lost(lab, move, follows=False)
-    positions = tuple(
-        needed
-        for needed in _NEEDED
-        if any(
-            _explains(float(needed), float(noticed), lost) for noticed in lab.found.get("key_loss_noticed") or _NOTICED
-        )
-    )
-    return Outcome(_seen(lost), {"previous_version_needed": positions})
+    return _outcome(lab, "previous_version_needed", move, follows=False)
 
 
 def follower_delay(lab: Lab) -> Outcome:
     def rotate(_account: str, vault: str) -> None:
         lab.key(vault)
 
-    lost = _lost(lab, rotate, follows=True)
-    positions = tuple(
-        followed
-        for followed in _FOLLOWED
-        if any(
-            _explains(float(followed) + float(needed), float(noticed), lost)
-            for noticed in lab.found.get("key_loss_noticed") or _NOTICED
-            for needed in lab.found.get("previous_version_needed") or _NEEDED
-        )
+    return _outcome(lab, "follower_delay", rotate, follows=True)
+
+
+def _outcome(lab: Lab, switch: str, change: Callable[[str, str], None], *, follows: bool) -> Outcome:
+    lost = _lost(lab, change, follows=follows)
+    seen = " ".join(
+        f"The previous version was disabled {after / _HOUR:.1f} h after the change: the account "
+        f"{'lost its key' if is_lost else 'stayed available'}."
+        for (after, _), is_lost in lost.items()
     )
-    return Outcome(_seen(lost), {"follower_delay": positions})
+    # A follower needs the previous version after it has followed, too.
+    needed = lab.bounds("previous_version_needed") if follows else (0.0, 0.0)
+    span = explanation(lost, lab.bounds("key_loss_noticed"), needed)
+    return Outcome(seen, {switch: ()}) if span is None else Outcome(seen, spans={switch: span})
 
 
-def _lost(lab: Lab, change: Callable[[str, str], None], *, follows: bool) -> Mapping[float, bool]:
-    """By the seconds between the change and the moment at which the previous version was disabled, whether the account
-    lost its key. The moment may be later than planned if the changes of the other accounts took long."""
+def explanation(lost: Mapping[Bounds, bool], noticed: Bounds, needed: Bounds) -> Span | None:
+    """The time that explains which accounts lost their key when the previous version was disabled that long after the
+    change: those whose time had not passed when Batch `noticed` it, with the time for which the version is `needed`
+    after that. None if no time explains this."""
+    after = max((at_least + noticed[0] - needed[1] for (at_least, _), is_lost in lost.items() if is_lost), default=0.0)
+    within = min(
+        (at_most + noticed[1] - needed[0] for (_, at_most), is_lost in lost.items() if not is_lost), default=0.0
+    )
+    return Span(max(after, 0.0), within) if after < within else None
+
+
+def _lost(lab: Lab, change: Callable[[str, str], None], *, follows: bool) -> Mapping[Bounds, bool]:
+    """By the seconds between the change and the moment at which the previous version was disabled, at least and at
+    most, whether the account lost its key. The moment may be later than planned if the changes of the other accounts
+    took long."""
     identity = lab.once("identity", lab.identity)
     changed = {}
     for probe in _PROBES:
         kid, account = _account(lab, probe, identity, follows=follows)
         changed[probe] = lab.once(f"changed {probe}", partial(lab.timed, partial(change, account, vault_of(kid))))
-    lost = dict[float, bool]()
+    disabled: dict[int, Moment] = {}
+    noticed: dict[str, bool] = {}
     for probe in _PROBES:
         kid, account = _account(lab, probe, identity, follows=follows)
-        lab.wait_until(changed[probe] + probe)
-        began = lab.once(f"disabled {probe}", partial(lab.timed, partial(lab.enable, kid, enabled=False)))
-        refuses = partial(lab.is_refused, account)
-        noticed = partial(lab.first, refuses, limit=NOTICED_WITHIN, step=600, began=began)
-        lost[began - changed[probe]] = lab.once(f"noticed {probe}", noticed) is not None
-    return lost
+        lab.wait_until(changed[probe][0] + probe)
+        disabled[probe] = lab.once(f"disabled {probe}", partial(lab.timed, partial(lab.enable, kid, enabled=False)))
+        is_lost = partial(_is_lost, lab, account, disabled[probe])
+        noticed |= lab.each("lost", [str(probe)], lambda _, is_lost=is_lost: is_lost())  # type: ignore[misc]
+    return {
+        (disabled[probe][0] - changed[probe][1], disabled[probe][1] - changed[probe][0]): noticed[str(probe)]
+        for probe in _PROBES
+        if str(probe) in noticed
+    }
+
+
+def _is_lost(lab: Lab, account: str, disabled: Moment) -> bool:
+    return lab.first(lambda: bool(lab.refusal(account)), disabled, limit=NOTICED_WITHIN, step=600) is not None
 
 
 def _account(lab: Lab, probe: int, identity: Identity, *, follows: bool) -> tuple[str, str]:
@@ -81,20 +96,6 @@ def _account(lab: Lab, probe: int, identity: Identity, *, follows: bool) -> tupl
     kid = lab.once(f"key {probe}", partial(lab.key, vault))
     used = kid.rpartition("/")[0] if follows else kid
     return kid, lab.once(f"account {probe}", partial(lab.account_on_key, used, identity))
-
-
-def _explains(needed: float, noticed: float, lost: Mapping[float, bool]) -> bool:
-    """Whether this explains what was measured: an account needs its previous version for a time after the change, and
-    Batch notices a loss after a time. In seconds."""
-    return all((needed > probe + noticed) == is_lost for probe, is_lost in lost.items())
-
-
-def _seen(lost: Mapping[float, bool]) -> str:
-    return " ".join(
-        f"The previous version was disabled {after / _HOUR:.1f} h after the change: the account "
-        f"{'lost its key' if is_lost else 'stayed available'}."
-        for after, is_lost in lost.items()
-    )
 
 
 EXPERIMENTS = (
