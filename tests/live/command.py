@@ -18,7 +18,7 @@ import requests
 from azure.identity import DefaultAzureCredential
 
 from azure_sandbox.recording.placeholders import claims_of
-from azure_sandbox.recording.recorder import Recorder, RecordingProblem
+from azure_sandbox.recording.recorder import RecordingProblem
 from azure_sandbox.running import InThread
 
 from . import cleaning, result, rights
@@ -27,6 +27,7 @@ from .clock import Clock, RealClock
 from .experiment import Experiment, Length
 from .experiments import EXPERIMENTS, job
 from .lab import RETENTION_DAYS, Bounds, Lab, Place, random_name
+from .recording import OwnRecorder
 from .state import State
 
 FOLDER = Path("live")
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
     if not subscription:
         print("AZURE_SUBSCRIPTION_ID is not set. Set it to the id of the subscription.", file=sys.stderr)
         return 2
-    recorder = Recorder(parsed.to, os.environ)
+    texts = " ".join(f"{one.question} {one.steps}" for one in EXPERIMENTS)
+    recorder = OwnRecorder(parsed.to, os.environ, subscription, texts)
     try:
         with InThread(recorder):
             kit = Kit(recorder, DefaultAzureCredential(), subscription, parsed.to, clock or RealClock())
@@ -71,7 +73,7 @@ def _wanted(length: Length, only: Sequence[str], *, has_job: bool) -> list[Exper
 
 class Kit:
     def __init__(
-        self, recorder: Recorder, credential: Credential, subscription: str, folder: Path, clock: Clock
+        self, recorder: OwnRecorder, credential: Credential, subscription: str, folder: Path, clock: Clock
     ) -> None:
         self._recorder = recorder
         # With these environment variables, the requests of a command are recorded.
@@ -153,6 +155,7 @@ class Kit:
             state.group, state.location = random_name(cleaning.PREFIX), location
             # Before the group is created, so that a run that is killed is found again.
             state.save()
+        self._recorder.ground.group = state.group
         body = {"location": state.location, "tags": {cleaning.TAG: "experiments of azbatch.cmk"}}
         path = f"{self._azure.subscription}/resourcegroups/{state.group}"
         self._azure.arm("PUT", path, GROUPS, body).required()
@@ -193,22 +196,33 @@ class Kit:
         failure: NoResult | None = None
         outcome: dict[str, Any] = {}
         try:
-            if is_new:
-                # The quota of a region can be low, so those of the previous experiment are not kept.
-                lab.delete_accounts()
             with self._recorder.into(recording):
+                if is_new:
+                    # The quota of a region can be low, so those of the previous experiment are not kept.
+                    lab.delete_accounts()
                 outcome = experiment.run(lab).document()
         except NoResult as error:
             failure = error
             outcome = {"failed": str(error)}
         outcome["details"] = {**lab.answers, **outcome.get("details", {})}
         outcome["unanswered"] = {case: str(reason) for case, reason in lab.unanswered.items()}
-        kept: dict[str, Any] = self._recorder.public(outcome)
-        print(f"  No result: {kept['failed']}" if failure else f"  {kept['seen']}", flush=True)
+        kept = self._public(outcome)
+        print(f"  No result: {kept['failed']}" if "failed" in kept else f"  {kept['seen']}", flush=True)
         for case, reason in kept["unanswered"].items():
             print(f"  No result for {case}: {reason}", flush=True)
         reasons = [*lab.unanswered.values(), *([failure] if failure else [])]
         return kept, any(isinstance(one, Disturbed) for one in reasons)
+
+    def _public(self, outcome: Mapping[str, Any]) -> dict[str, Any]:
+        """The outcome without names and ids, which are not published."""
+        if self._recorder.left_out:
+            print(f"  {self._recorder.left_out} requests are not recorded, because they would name others.", flush=True)
+            self._recorder.left_out = 0
+        try:
+            kept: dict[str, Any] = self._recorder.public(outcome)
+        except RecordingProblem as problem:
+            kept = {"failed": f"The result is not published: {problem}", "details": {}, "unanswered": {}}
+        return kept
 
 
 def _is_complete(outcome: Mapping[str, Any] | None) -> bool:

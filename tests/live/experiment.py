@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -50,10 +49,7 @@ class Outcome:
             "consistent": {switch: [*positions] for switch, positions in consistent.items()},
             "timing": dict(self.timing),
             "details": dict(self.details),
-            "seconds": {
-                switch: [span.after, span.within if math.isfinite(span.within) else None]
-                for switch, span in self.spans.items()
-            },
+            "seconds": {switch: span.document() for switch, span in self.spans.items()},
         }
 
 

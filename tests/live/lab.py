@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import string
 import uuid
@@ -66,6 +67,9 @@ class Span:
 
     after: float
     within: float
+
+    def document(self) -> list[float | None]:
+        return [self.after, self.within if math.isfinite(self.within) else None]
 
     def explained_by(self, positions: Sequence[str]) -> tuple[str, ...]:
         """The positions (seconds) in this span. Clocks and requests may differ by a second."""

@@ -4,9 +4,9 @@
 
 """Recordings of the experiments with Azure (docs/developers/live.md), and their comparison with the sandbox.
 
-The folder `contributed` has the recordings, and RESULT.json with the measured positions of the switches. A recording
-begins with an empty resource group. Its requests are sent to a sandbox in their order, with its clock: values that only
-Azure can assign are replaced by those of the sandbox as soon as a response has them.
+The folder `contributed` has the recordings, and RESULT.json with the measured positions of the switches. The first
+recording of a resource group begins with an empty one. The requests are sent to a sandbox in their order, with its
+clock: values that only Azure can assign are replaced by those of the sandbox as soon as a response has them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from live.recording import Ground
 from sandbox_client import VAULT_SCOPE, Sandbox
+
+from azure_sandbox.redaction import HIDDEN
 
 FOLDER = Path(__file__).with_name("contributed")
 # What differs in each run: ids, versions, times, and the lines of an error message that contain them.
@@ -44,47 +47,57 @@ def cases(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
     }
 
 
-class Replay:
-    def __init__(self, sandbox: Sandbox, recording: Path) -> None:
-        self._sandbox = sandbox
-        self._interactions = interactions(recording)
-        # By the value in the recording, the value in the sandbox.
-        self._known: dict[str, str] = {}
+def in_order(folder: Path = FOLDER) -> dict[str, list[Path]]:
+    """The recordings, by the resource group that they have in common, in the order in which they were made."""
+    found: dict[str, list[Path]] = {}
+    for recording in sorted(folder.glob("live-*.json"), key=lambda one: interactions(one)[0]["began"]):
+        found.setdefault(_group(recording), []).append(recording)
+    return found
 
-    def differences(self) -> Iterator[str]:
+
+def _group(recording: Path) -> str:
+    """The path of the resource group of a recording."""
+    paths = (urlsplit(one["url"]).path.split("/") for one in interactions(recording))
+    return next("/".join(path[:5]) for path in paths if len(path) > 4 and path[3].lower() == "resourcegroups")
+
+
+class Replay:
+    """Sends the requests of recordings that have a resource group in common, one recording after the other."""
+
+    def __init__(self, sandbox: Sandbox, group: str) -> None:
+        self._sandbox = sandbox
+        _, _, subscription, _, name = group.split("/")
+        self._ground = Ground(sandbox.subscription_id, "")
+        self._ground.group = name
+        # By the value in a recording, the value in the sandbox.
+        self._known = {subscription.lower(): sandbox.subscription_id}
+        principals = sandbox.control.call("GET", "/principals")["principals"]
+        self._operator = next(one["object_id"] for one in principals if one["name"] == "operator")
+        path = f"{sandbox.subscription}/resourceGroups/{name}"
+        assert sandbox.arm("PUT", path, "2022-09-01", {"location": "westeurope"}).ok
+        self._before: datetime | None = None
+
+    def differences(self, recording: Path) -> Iterator[str]:
         """What the sandbox does differently, a line for each difference."""
-        self._prepare()
-        before: datetime | None = None
         ended: set[str] = set()
-        for number, one in enumerate(self._interactions):
+        for number, one in enumerate(interactions(recording)):
+            if "principal" in one:
+                self._known |= {one["tenant"]: self._sandbox.tenant_id, one["principal"]: self._operator}
             began = datetime.fromisoformat(one["began"].replace("Z", "+00:00"))
-            if before is not None:
-                self._sandbox.control.advance(max(0.0, (began - before).total_seconds()))
-            before = began
+            if self._before is not None:
+                self._sandbox.control.advance(max(0.0, (began - self._before).total_seconds()))
+            self._before = began
             if one["url"] in ended:
                 # Azure needed more polls than the sandbox.
                 continue
             yield from (f"#{number} {one['method']}: {line}" for line in self._compared(one, ended))
-
-    def _prepare(self) -> None:
-        """Create the resource group of the recording."""
-        paths = [urlsplit(one["url"]).path.split("/") for one in self._interactions]
-        placed = next(path for path in paths if len(path) > 4 and path[3].lower() == "resourcegroups")
-        self._known[placed[2].lower()] = self._sandbox.subscription_id
-        principals = self._sandbox.control.call("GET", "/principals")["principals"]
-        operator = next(one for one in principals if one["name"] == "operator")
-        for one in self._interactions:
-            if "principal" in one:
-                self._known |= {one["tenant"]: self._sandbox.tenant_id, one["principal"]: operator["object_id"]}
-        body = {"location": "westeurope"}
-        path = f"{self._sandbox.subscription}/resourceGroups/{placed[4]}"
-        assert self._sandbox.arm("PUT", path, "2022-09-01", body).ok
 
     def _compared(self, one: dict[str, Any], ended: set[str]) -> Iterator[str]:
         host = urlsplit(one["url"]).hostname or ""
         session = self._sandbox.bearer(VAULT_SCOPE) if host.endswith(".vault.azure.net") else self._sandbox.bearer()
         url, body = self._own(one["url"]), self._own(one.get("body"))
         response = session.request(one["method"], url, json=body, timeout=30)
+        self._ground.has(url, json.dumps(body).encode())
         if one["status"] == 202 and response.status_code in (200, 201, 204):
             # The operation has ended earlier.
             ended.add(one["headers"].get("location", ""))
@@ -99,7 +112,7 @@ class Replay:
         if "location" in one["headers"] and "location" in own:
             self._known[one["headers"]["location"].lower()] = own["location"]
         if "answer" in one:
-            yield from self._value("body", one["answer"], response.json())
+            yield from self._value("body", one["answer"], self._ground.own(response.json()))
 
     def _value(self, place: str, recorded: Any, own: Any) -> Iterator[str]:
         if isinstance(recorded, dict) and isinstance(own, dict):
@@ -113,15 +126,20 @@ class Replay:
         elif isinstance(recorded, list) and isinstance(own, list):
             if len(recorded) != len(own):
                 yield f"{place} has {len(own)} items instead of {len(recorded)}"
-            for number, (first, second) in enumerate(zip(recorded, own, strict=False)):
+            for number, (first, second) in enumerate(zip(recorded, self._ordered(own, recorded), strict=False)):
                 yield from self._value(f"{place}[{number}]", first, second)
         elif isinstance(recorded, str) and isinstance(own, str):
             pairs = zip(_ASSIGNED.findall(recorded), _ASSIGNED.findall(own), strict=False)
             self._known |= {first.lower(): second for first, second in pairs}
-            if _masked(recorded) != _masked(own):
+            if not _agrees(recorded, own):
                 yield f"{place} is {own!r} instead of {recorded!r}"
         elif recorded != own and not (_is_time(recorded) and _is_time(own)):
             yield f"{place} is {own!r} instead of {recorded!r}"
+
+    def _ordered(self, items: list[Any], recorded: list[Any]) -> list[Any]:
+        """The items in the order of the recorded ones with the same ids: Key Vault sorts versions by random ids."""
+        order = {self._own(_id(one)).lower(): number for number, one in enumerate(recorded) if _id(one)}
+        return sorted(items, key=lambda one: order.get(_id(one).lower(), 0))
 
     def _own(self, value: Any) -> Any:
         if isinstance(value, dict):
@@ -135,9 +153,20 @@ class Replay:
         )
 
 
+def _id(item: Any) -> str:
+    """The id of an item of a list; empty if it has none."""
+    return str(item.get("kid") or item.get("id") or "") if isinstance(item, dict) else ""
+
+
 def _is_time(value: Any) -> bool:
     """Whether it is a time in seconds since 1970."""
     return isinstance(value, int) and value >= 10**9
+
+
+def _agrees(recorded: str, own: str) -> bool:
+    """Whether two texts are equal except for what differs in each run, and what the recorder has hidden."""
+    known = map(re.escape, _masked(recorded).split(HIDDEN))
+    return re.fullmatch(".*".join(known), _masked(own), re.DOTALL) is not None
 
 
 def _masked(text: str) -> str:

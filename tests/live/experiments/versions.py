@@ -7,6 +7,7 @@ whether the account loses its key: the account does so only if it still needs th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -55,11 +56,10 @@ def explanation(lost: Mapping[Bounds, bool], noticed: Bounds, needed: Bounds) ->
     """The time that explains which accounts lost their key when the previous version was disabled that long after the
     change: those whose time had not passed when Batch `noticed` it, with the time for which the version is `needed`
     after that. None if no time explains this."""
-    after = max((at_least + noticed[0] - needed[1] for (at_least, _), is_lost in lost.items() if is_lost), default=0.0)
-    within = min(
-        (at_most + noticed[1] - needed[0] for (_, at_most), is_lost in lost.items() if not is_lost), default=0.0
-    )
-    return Span(max(after, 0.0), within) if after < within else None
+    passed = [at_least + noticed[0] - needed[1] for (at_least, _), is_lost in lost.items() if is_lost]
+    not_passed = [at_most + noticed[1] - needed[0] for (_, at_most), is_lost in lost.items() if not is_lost]
+    after, within = max([0.0, *passed]), min([math.inf, *not_passed])
+    return Span(after, within) if after < within else None
 
 
 def _lost(lab: Lab, change: Callable[[str, str], None], *, follows: bool) -> Mapping[Bounds, bool]:

@@ -1,0 +1,155 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The recordings of the experiments with Azure: only the resource group of the experiments is in them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from estate import OTHERS, furnish
+from live.recording import OTHER, Ground, LastCheck, OwnPlaceholders
+from sandbox_client import serving
+from test_live import live
+
+from azure_sandbox.recording.secrets import SecretFound
+from azure_sandbox.redaction import HIDDEN
+
+SUBSCRIPTION, TENANT = "5f3c1bde-3a55-4cf4-9f63-0b6e4fd7a111", "9d1c2b3a-77aa-4b4b-8c8c-1234567890ab"
+GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/azbatch-live-x1"
+OTHER_GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/contoso-prod"
+
+
+@pytest.fixture
+def ground() -> Ground:
+    made = Ground(SUBSCRIPTION, "Create an account and read it.")
+    made.group = "azbatch-live-x1"
+    return made
+
+
+@pytest.fixture
+def placeholders(ground: Ground) -> OwnPlaceholders:
+    made = OwnPlaceholders(b"key", ground)
+    claims = {"upn": "jane@contoso.com", "tid": TENANT}
+    made.learn(f"e30.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.x")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("url", "is_recorded"),
+    [
+        (f"https://management.azure.com{GROUP}", True),
+        (f"https://management.azure.com{GROUP}/providers/Microsoft.Batch/batchAccounts?api-version=1", True),
+        (f"https://management.azure.com{GROUP}1/providers/Microsoft.Batch/batchAccounts", False),
+        (f"https://management.azure.com{OTHER_GROUP}/providers/Microsoft.Batch/batchAccounts/finance", False),
+        (f"https://management.azure.com/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Batch/batchAccounts", False),
+        (f"https://management.azure.com/subscriptions/{TENANT}/resourceGroups/azbatch-live-x1", False),
+        ("https://management.azure.com/subscriptions?api-version=2022-12-01", False),
+        ("https://kvown.vault.azure.net/keys/cmk", True),
+        ("https://finance-keys.vault.azure.net/keys/cmk", False),
+        (f"https://management.azure.com/subscriptions/{SUBSCRIPTION}/deletedVaults/kvown", True),
+        ("https://login.microsoftonline.com/contoso.com/oauth2/v2.0/token", False),
+    ],
+)
+def test_requests_about_the_resource_group_are_recorded(ground: Ground, url: str, is_recorded: bool) -> None:
+    vault = f"https://management.azure.com{GROUP}/providers/Microsoft.KeyVault/vaults/kvown/accessPolicies/add"
+    assert ground.has(vault, b"{}")
+    assert ground.has(url, b"") is is_recorded
+
+
+@pytest.mark.parametrize(
+    ("document", "kept"),
+    [
+        # Role assignments of the subscription are in the list of a vault.
+        (
+            {"value": [{"id": f"{GROUP}/providers/a"}, {"id": f"/subscriptions/{SUBSCRIPTION}/providers/b"}]},
+            {"value": [{"id": f"{GROUP}/providers/a"}]},
+        ),
+        ({"value": [{"id": f"{OTHER_GROUP}/providers/a"}, {"kid": "https://kv"}]}, {"value": [{"kid": "https://kv"}]}),
+        # A policy has added a tag.
+        ({"tags": {"probe": "1", "CostCenter": "4711"}}, {"tags": {"probe": "1"}}),
+        # Rows of Resource Graph.
+        (
+            {"resultTruncated": "false", "data": [{"id": f"{GROUP}/a"}, {"name": "finance"}]},
+            {"resultTruncated": "false", "data": [{"id": f"{GROUP}/a"}]},
+        ),
+        (
+            {"error": {"code": "RequestDisallowedByPolicy", "message": "denied by 'Contoso: keys'"}},
+            {"error": {"code": "RequestDisallowedByPolicy", "message": HIDDEN}},
+        ),
+    ],
+)
+def test_a_response_says_nothing_about_others(ground: Ground, document: Any, kept: Any) -> None:
+    assert ground.has(
+        f"https://management.azure.com{GROUP}/providers/Microsoft.Batch/batchAccounts/a", b'{"tags": {"probe": "1"}}'
+    )
+    assert ground.own(document) == kept
+
+
+def test_a_denial_by_the_policy_of_the_experiments_is_kept(ground: Ground) -> None:
+    assigned = f"{GROUP}/providers/Microsoft.Authorization/policyAssignments/azbatch-live"
+    denial = {"error": {"code": "RequestDisallowedByPolicy", "message": f"denied by '{assigned}'"}}
+    assert ground.own(denial) == denial
+
+
+IN_BASE64 = base64.b64encode(json.dumps({"next": f"{OTHER_GROUP}/a", "tenant": TENANT}).encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        (f"{OTHER_GROUP}/providers/Microsoft.KeyVault/vaults/finance-keys is locked", ("contoso-prod", "finance-keys")),
+        ("/providers/Microsoft.Management/managementGroups/contoso-mg/providers/x", ("contoso-mg",)),
+        (
+            f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Authorization/policyAssignments/deny-all",
+            ("deny-all", SUBSCRIPTION),
+        ),
+        (f"https://management.azure.com/a?$skiptoken={IN_BASE64}", (IN_BASE64,)),
+        (f"continue at page/{IN_BASE64}", (IN_BASE64,)),
+        ("https://portal.Contoso.com/users/jane@contoso.com", ("contoso.com",)),
+        ("from 2a02:8070:a1b2::17", ("2a02:8070:a1b2::17",)),
+        (f"kv{TENANT} and {TENANT.replace('-', '')}", (TENANT.replace("-", ""),)),
+    ],
+)
+def test_a_text_says_nothing_about_others(
+    ground: Ground, placeholders: OwnPlaceholders, text: str, hidden: tuple[str, ...]
+) -> None:
+    kept = placeholders.text(text)
+    assert [one for one in hidden if one.lower() in kept.lower()] == []
+    # Without the placeholders, the last check finds it.
+    check = LastCheck({}, ground)
+    ground.others |= {"contoso-prod", "finance-keys", "contoso-mg", "deny-all"}
+    check.require_none(kept, placeholders.replaced)
+    with pytest.raises(SecretFound):
+        check.require_none(text, {*placeholders.replaced, TENANT, SUBSCRIPTION})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{GROUP}/providers/Microsoft.Authorization/policyAssignments/azbatch-live",
+        "https://kvown.vault.azure.net/keys/cmk/0123456789abcdef0123456789abcdef",
+        "at 10:15:30, 2001:db8::1 and ::1",
+        f"/resourceGroups/{OTHER}",
+    ],
+)
+def test_a_text_about_the_resource_group_is_kept(placeholders: OwnPlaceholders, text: str) -> None:
+    assert placeholders.text(text) == text.replace(SUBSCRIPTION, placeholders.text(SUBSCRIPTION))
+
+
+@pytest.mark.slow(every=2)
+@pytest.mark.parametrize("job", ["job_system_assigned_access_policy", "job_user_assigned_rbac"])
+def test_nothing_about_others_is_in_any_file(tmp_path: Path, job: str) -> None:
+    with serving() as azure:
+        furnish(azure)
+        done = live(azure, tmp_path, "run", "--yes", "--only", "refused_keys", "--only", "policy_delay", "--only", job)
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = [file for file in tmp_path.iterdir() if file.name not in ("state.json", ".placeholder-key")]
+    assert len(files) == 5
+    found = [(file.name, other) for file in files for other in OTHERS if other in file.read_text().lower()]
+    assert found == []
