@@ -7,32 +7,39 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import logging
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import requests
+from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import DefaultAzureCredential
 
 from azure_sandbox.recording.placeholders import claims_of
 from azure_sandbox.recording.recorder import RecordingProblem
-from azure_sandbox.running import InThread
+from azure_sandbox.running import InThread, Options, Running
 
 from . import cleaning, result, rights
 from .azure import GROUPS, MANAGEMENT, Azure, Credential, Disturbed, NoResponse, NoResult
-from .clock import Clock, RealClock
+from .clock import Clock, RealClock, SandboxClock
 from .experiment import Experiment, Length
 from .experiments import EXPERIMENTS, job
 from .lab import RETENTION_DAYS, Bounds, Lab, Place, random_name
 from .recording import OwnRecorder
-from .state import State
+from .requests import Requests
+from .state import State, locked
 
 FOLDER = Path("live")
 # How often an experiment begins again in a run if Azure has disturbed it.
 _ROUNDS = 3
+_AGAIN = "Run it again to continue, or `make live-clean` to delete everything."
 
 
 def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) -> int:
@@ -46,23 +53,59 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
     parser.add_argument("--only", action="append", default=[], metavar="EXPERIMENT")
     parser.add_argument("--without-job", action="store_true", help="leave out the main job of the collection")
     parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--dry-run", action="store_true", help="print the requests, and send none to Azure")
     parsed = parser.parse_args(arguments)
+    # Without a sign-in, and before the name of a new vault resolves, they would print many lines.
+    for name in ("azure", "azure_sandbox"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    wanted = _wanted(parsed.length, parsed.only, has_job=not parsed.without_job)
+    if parsed.dry_run:
+        return _dry_run(wanted, parsed.location)
     subscription = os.environ.get("AZURE_SUBSCRIPTION_ID", "")
     if not subscription:
         print("AZURE_SUBSCRIPTION_ID is not set. Set it to the id of the subscription.", file=sys.stderr)
         return 2
-    texts = " ".join(f"{one.question} {one.steps}" for one in EXPERIMENTS)
-    recorder = OwnRecorder(parsed.to, os.environ, subscription, texts)
     try:
-        with InThread(recorder):
+        with locked(parsed.to), InThread(_recorder(parsed.to, subscription, Requests())) as recorder:
             kit = Kit(recorder, DefaultAzureCredential(), subscription, parsed.to, clock or RealClock())
             if parsed.action == "clean":
-                return kit.clean()
-            wanted = _wanted(parsed.length, parsed.only, has_job=not parsed.without_job)
+                return kit.clean(asks=not parsed.yes)
             return kit.run(wanted, parsed.location, asks=not parsed.yes)
-    except (NoResponse, NoResult, RecordingProblem) as problem:
-        print(f"{problem} Run it again to continue, or `make live-clean` to delete everything.", file=sys.stderr)
-        return 1
+    except BlockingIOError:
+        problem = f"Another run uses the folder {parsed.to}. Wait until it ends, or use another folder with --to."
+    except EOFError:
+        problem = "There is no terminal to ask at. Set YES=1 if the command may start without a question."
+    except KeyboardInterrupt:
+        problem = f"Interrupted. {_AGAIN}"
+    except ClientAuthenticationError:
+        problem = "Nobody is signed in to Azure. Sign in, for example with `az login`, and run it again."
+    except (NoResponse, NoResult, RecordingProblem) as error:
+        problem = f"{error} {_AGAIN}"
+    print(problem, file=sys.stderr)
+    return 1
+
+
+def _recorder(folder: Path, subscription: str, sent: Requests) -> OwnRecorder:
+    texts = " ".join(f"{one.question} {one.steps}" for one in EXPERIMENTS)
+    return OwnRecorder(folder, os.environ, subscription, texts, sent.note)
+
+
+def _dry_run(wanted: Sequence[Experiment], location: str) -> int:
+    """Print the requests that the experiments send, after running them in a sandbox."""
+    print("These requests are sent, if Azure responds as the sandbox does. Running the experiments in a sandbox ...")
+    sent = Requests()
+    with tempfile.TemporaryDirectory() as folder, InThread(Running(Options())) as sandbox:
+        for name in ("https_proxy", "http_proxy", "no_proxy"):
+            os.environ.pop(name, None)
+        os.environ.update(sandbox.environment)
+        recorder = _recorder(Path(folder), os.environ["AZURE_SUBSCRIPTION_ID"], sent)
+        output = io.StringIO()
+        with InThread(recorder), contextlib.redirect_stdout(output):
+            subscription = os.environ["AZURE_SUBSCRIPTION_ID"]
+            kit = Kit(recorder, DefaultAzureCredential(), subscription, Path(folder), SandboxClock(sandbox.url))
+            status = kit.run(wanted, location, asks=False)
+    print(output.getvalue() if status else sent.text(wanted), end="")
+    return status
 
 
 def _wanted(length: Length, only: Sequence[str], *, has_job: bool) -> list[Experiment]:
@@ -87,11 +130,35 @@ class Kit:
         session.verify = recorder.environment["REQUESTS_CA_BUNDLE"]
         self._azure = Azure(session, credential, subscription, clock)
 
-    def clean(self) -> int:
-        names = cleaning.clean(self._azure, self._clock)
-        State(self._folder).remove()
-        print(f"Deleted: {', '.join(names) or 'nothing, because nothing was left'}.")
-        return 0
+    def clean(self, *, asks: bool) -> int:
+        """Delete the resource group of this folder and, if the caller agrees, those of other runs."""
+        state = State.load(self._folder)
+        found = [*cleaning.groups(self._azure)]
+        own = [state.group] if state.group else []
+        others = [name for name in found if name not in own]
+        if own and asks and not _agrees(f"Delete the resource group {own[0]} of this folder?"):
+            own = []
+        if asks:
+            question = "of another run, which may still be in progress?"
+            own += [name for name in others if _agrees(f"Delete the resource group {name} {question}")]
+        if not found and not own:
+            print("There is nothing to delete.")
+        left = {name: self._deleted(name) for name in own}
+        if state.group in own and not left[state.group]:
+            State(self._folder).remove()
+        for name in set(others) - set(own):
+            print(f"{name} of another run is left.")
+        return 1 if any(left.values()) else 0
+
+    def _deleted(self, name: str) -> str:
+        """Delete a resource group. Returns why it is left; empty if it is not."""
+        print(f"Deleting the resource group {name} ...", flush=True)
+        reason = cleaning.delete(self._azure, self._clock, name)
+        if reason:
+            print(f"The resource group {name} is left: {reason}. Delete it with `make live-clean`.", file=sys.stderr)
+        else:
+            print(f"The resource group {name} does not exist any more.")
+        return reason
 
     def run(self, experiments: Sequence[Experiment], location: str, *, asks: bool) -> int:
         lacking = rights.missing(self._azure)
@@ -110,7 +177,7 @@ class Kit:
         free = rights.free_accounts(self._azure, state.location or location, state.group)
         left = self._allowed(left, free, state.location or location)
         self._announce(left, state.location or location)
-        if asks and input("Continue? [y/N] ").strip().lower() not in ("y", "yes"):
+        if asks and not _agrees("Continue?"):
             return 1
         place = self._place(state, location)
         minutes = sum(one.minutes for one in left)
@@ -120,8 +187,8 @@ class Kit:
             minutes -= experiment.minutes
         found = result.write(self._folder, EXPERIMENTS, state.outcomes, f"{datetime.now(UTC):%Y-%m-%d}")
         print(f"The result is in {self._folder / result.PAGE}.")
-        self._end(state)
-        return 0 if not found["without_result"] else 1
+        is_left = self._end(state)
+        return 1 if found["without_result"] or is_left else 0
 
     @staticmethod
     def _allowed(experiments: Sequence[Experiment], free: int, where: str) -> list[Experiment]:
@@ -134,11 +201,15 @@ class Kit:
                 )
         return [one for one in experiments if one.accounts <= free]
 
-    def _end(self, state: State) -> None:
-        """Delete the resources. The outcomes are kept for a later run of longer experiments."""
-        cleaning.clean(self._azure, self._clock)
-        state.group, state.memories = "", {}
+    def _end(self, state: State) -> bool:
+        """Delete the resources, and return whether some are left. The outcomes are kept for a later run of longer
+        experiments."""
+        reason = self._deleted(state.group)
+        if not reason:
+            state.group = ""
+        state.memories = {}
         state.save()
+        return bool(reason)
 
     def _announce(self, experiments: Sequence[Experiment], location: str) -> None:
         print(f"The experiments create a resource group {cleaning.PREFIX}... in {location}, and in it:")
@@ -223,6 +294,10 @@ class Kit:
         except RecordingProblem as problem:
             kept = {"failed": f"The result is not published: {problem}", "details": {}, "unanswered": {}}
         return kept
+
+
+def _agrees(question: str) -> bool:
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _is_complete(outcome: Mapping[str, Any] | None) -> bool:

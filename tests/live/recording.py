@@ -11,6 +11,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -268,7 +269,7 @@ def _words(text: str) -> set[str]:
 
 class OwnRecorder(Recorder):
     """Records the requests that are about the resource group of the experiments, and leaves out all others. `sent` is
-    called with the method and the address of each request."""
+    called with the name of the recording, if there is one, and the method and the address of each request."""
 
     def __init__(
         self,
@@ -276,20 +277,30 @@ class OwnRecorder(Recorder):
         environment: Mapping[str, str],
         subscription: str,
         texts: str,
-        sent: Callable[[str, str], None] = lambda _method, _url: None,
+        sent: Callable[[str, str, str], None],
     ) -> None:
         super().__init__(folder, environment)
         self.ground = Ground(subscription, texts)
         self._secrets = LastCheck(environment, self.ground)
         self._sent = sent
+        self._name = ""
         # How many requests of the current recording could not be written.
         self.left_out = 0
 
-    async def start(self) -> Recorder:
+    async def start(self) -> OwnRecorder:
         await super().start()
         self._own = OwnPlaceholders(key_of(self._folder), self.ground)
         self._placeholders = self._own
         return self
+
+    @contextmanager
+    def into(self, name: str) -> Iterator[Path]:
+        self._name = name
+        try:
+            with super().into(name) as path:
+                yield path
+        finally:
+            self._name = ""
 
     def _record(
         self,
@@ -301,7 +312,7 @@ class OwnRecorder(Recorder):
         seconds: float,
     ) -> None:
         with self._lock:
-            self._sent(request.method, url)
+            self._sent(self._name, request.method, url)
             claims = self._learn(request, url, content, answer)
             document = _json(answer.content)
             if not self.ground.has(url, content):

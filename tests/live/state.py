@@ -6,13 +6,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 FILE = "state.json"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let only one process use the folder. Raises BlockingIOError if another one does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 @dataclass

@@ -12,6 +12,7 @@ import math
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +26,9 @@ from live.experiments import EXPERIMENTS, NOT_ASKED
 from live.experiments.loss import common
 from live.experiments.versions import explanation
 from live.lab import Bounds, Span
-from sandbox_client import Sandbox, plain_environment, serving
+from live.requests import Requests
+from live.state import locked
+from sandbox_client import Sandbox, heed_signals, plain_environment, serving
 
 from azure_sandbox.shared.behavior import POSITIONS
 from azure_sandbox.shared.timing import Timing
@@ -65,17 +68,22 @@ def azure() -> Iterator[Sandbox]:
         yield sandbox
 
 
-def live(azure: Sandbox, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def command(azure: Sandbox, folder: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", PROGRAM, azure.url, arguments[0], "--to", str(folder), *arguments[1:]]
+
+
+def environment(azure: Sandbox) -> dict[str, str]:
+    paths = (ROOT / "tests", ROOT / "tests" / "sandbox", ROOT / "sandbox" / "src")
+    return {**plain_environment(), **azure.environment, "PYTHONPATH": os.pathsep.join(map(str, paths))}
+
+
+def live(
+    azure: Sandbox, folder: Path, *arguments: str, answers: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, azure.url, arguments[0], "--to", str(folder), *arguments[1:]],
-        env={
-            **plain_environment(),
-            **azure.environment,
-            "PYTHONPATH": os.pathsep.join(
-                map(str, (ROOT / "tests", ROOT / "tests" / "sandbox", ROOT / "sandbox" / "src"))
-            ),
-            **environment,
-        },
+        command(azure, folder, *arguments),
+        env={**environment(azure), **variables},
+        input=answers,
         capture_output=True,
         text=True,
         timeout=1200,
@@ -377,7 +385,7 @@ def test_accounts_lose_their_key_one_after_the_other_if_the_quota_is_low(azure: 
 
 
 # After each request of the run, from the first read to the last read of the cleaning.
-@pytest.mark.parametrize("after", range(1, 28))
+@pytest.mark.parametrize("after", range(1, 27))
 @pytest.mark.slow(every=6)
 def test_a_killed_run_is_continued_and_cleaned(azure: Sandbox, tmp_path: Path, after: int) -> None:
     only = ("--only", "identities_on_put", "--only", "new_principal")
@@ -390,36 +398,166 @@ def test_a_killed_run_is_continued_and_cleaned(azure: Sandbox, tmp_path: Path, a
     assert groups(azure) == []
 
 
-def test_cleaning_removes_the_lock_of_a_killed_run(azure: Sandbox, tmp_path: Path) -> None:
-    assert live(azure, tmp_path, "run", "--yes", "--only", "locks", KILLED_AT="/locks/").returncode == -9
-    assert len(groups(azure)) == 1
+def interrupted(azure: Sandbox, folder: Path) -> str:
+    """The resource group that a killed run has left."""
+    before = groups(azure)
+    assert live(azure, folder, "run", "--yes", "--only", "locks", KILLED_AT="/locks/").returncode == -9
+    [group] = {*groups(azure)} - {*before}
+    return group
 
-    done = live(azure, tmp_path, "clean")
+
+def test_cleaning_removes_the_lock_of_a_killed_run_and_waits(azure: Sandbox, tmp_path: Path) -> None:
+    group = interrupted(azure, tmp_path)
+    # The removal of the lock takes time, and so does the deletion of the group.
+    deletion = {"method": "DELETE", "path": f"/{group}$"}
+    azure.control.fault(match=deletion, answer=refusal(409, "ScopeLocked"), times=3)
+    azure.control.timing(group_delete=200)
+
+    done = live(azure, tmp_path, "clean", "--yes")
 
     assert done.returncode == 0, done.stderr
+    assert f"The resource group {group} does not exist any more." in done.stdout
     assert groups(azure) == []
 
 
-def test_cleaning_leaves_nothing_behind_and_touches_nothing_else(azure: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize("action", ["run", "clean"])
+def test_what_is_left_is_named(azure: Sandbox, tmp_path: Path, action: str) -> None:
+    group = interrupted(azure, tmp_path) if action == "clean" else ""
+    azure.control.fault(
+        match={"method": "DELETE", "path": "resourcegroups/[^/]*$"}, answer=refusal(409, "ScopeLocked"), times=None
+    )
+
+    done = live(azure, tmp_path, action, "--yes", *(("--only", "read_lag") if action == "run" else ()))
+
+    assert done.returncode == 1
+    [left] = groups(azure)
+    assert left == (group or left)
+    assert f"The resource group {left} is left: 409 ScopeLocked No." in done.stderr
+    # It is not forgotten.
+    azure.control.call("DELETE", "/faults")
+    assert live(azure, tmp_path, "clean", "--yes").returncode == 0
+    assert groups(azure) == []
+
+
+def test_a_run_deletes_only_what_it_has_created(azure: Sandbox, tmp_path: Path) -> None:
     others = {"location": "westeurope", "tags": {"azbatch-live": "no"}}
     azure.arm("PUT", f"{azure.subscription}/resourcegroups/others", "2022-09-01", others)
-    azure.control.fault(drop="before", times=None, match={"path": "batchAccounts/"})
-    interrupted = live(azure, tmp_path, "run", "--yes", "--only", "read_lag")
-    assert "Run it again to continue, or `make live-clean`" in interrupted.stderr
-    azure.control.call("DELETE", "/faults")
-    assert len(groups(azure)) == 2
+    theirs = interrupted(azure, tmp_path / "theirs")
 
-    done = live(azure, tmp_path, "clean")
+    done = live(azure, tmp_path / "mine", "run", "--yes", "--only", "read_lag")
 
     assert done.returncode == 0, done.stderr
-    assert groups(azure) == ["others"]
+    assert {*groups(azure)} == {"others", theirs}
+    mine = interrupted(azure, tmp_path / "mine")
+    done = live(azure, tmp_path / "mine", "clean", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert f"{theirs} of another run is left." in done.stdout
+    assert {*groups(azure)} == {"others", theirs}
+    assert mine not in groups(azure)
+
+
+def test_cleaning_lists_the_groups_of_other_runs_and_asks(azure: Sandbox, tmp_path: Path) -> None:
+    theirs, mine = interrupted(azure, tmp_path / "theirs"), interrupted(azure, tmp_path / "mine")
+
+    refused = live(azure, tmp_path / "mine", "clean", answers="n\nn\n")
+    assert refused.returncode == 0
+    assert {*groups(azure)} == {theirs, mine}
+
+    done = live(azure, tmp_path / "mine", "clean", answers="y\ny\n")
+
+    assert done.returncode == 0, done.stderr
+    assert f"Delete the resource group {mine} of this folder?" in done.stdout
+    assert f"Delete the resource group {theirs} of another run, which may still be in progress?" in done.stdout
+    assert groups(azure) == []
+
+
+def test_a_run_that_gets_no_response_can_be_continued(azure: Sandbox, tmp_path: Path) -> None:
+    azure.control.fault(drop="before", times=None, match={"path": "batchAccounts/"})
+
+    done = live(azure, tmp_path, "run", "--yes", "--only", "read_lag")
+
+    assert done.returncode == 1
+    assert one_line(done).endswith("Run it again to continue, or `make live-clean` to delete everything.")
+    assert len(groups(azure)) == 1
+    azure.control.call("DELETE", "/faults")
+    assert live(azure, tmp_path, "run", "--yes", "--only", "read_lag").returncode == 0
+    assert groups(azure) == []
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """What a command has printed to the standard error."""
+    [line] = done.stderr.splitlines()
+    return line
+
+
+def test_a_sign_in_that_is_missing_is_one_line(azure: Sandbox, tmp_path: Path) -> None:
+    nobody = {"AZURE_CLIENT_SECRET": "", "PATH": "", "AZURE_TOKEN_CREDENTIALS": "AzureCliCredential"}
+    done = live(azure, tmp_path, "run", "--yes", **nobody)
+    assert done.returncode == 1
+    assert "`az login`" in one_line(done)
+
+
+def test_a_question_without_a_terminal_is_one_line(azure: Sandbox, tmp_path: Path) -> None:
+    done = live(azure, tmp_path, "run")
+    assert done.returncode == 1
+    assert "YES=1" in one_line(done)
+    assert groups(azure) == []
+
+
+def test_an_answer_that_is_no_creates_nothing(azure: Sandbox, tmp_path: Path) -> None:
+    done = live(azure, tmp_path, "run", answers="n\n")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert groups(azure) == []
+
+
+def test_an_interrupt_is_one_line(azure: Sandbox, tmp_path: Path) -> None:
+    azure.control.fault(match={"method": "PUT", "path": "batchAccounts"}, delay=3)
+    arguments = command(azure, tmp_path, "run", "--yes", "--only", "read_lag")
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        arguments, env=environment(azure), stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_signals
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("[1/1"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert error.splitlines() == ["Interrupted. Run it again to continue, or `make live-clean` to delete everything."]
+
+
+def test_two_runs_cannot_use_the_same_folder(azure: Sandbox, tmp_path: Path) -> None:
+    with locked(tmp_path):
+        done = live(azure, tmp_path, "run", "--yes")
+    assert done.returncode == 1
+    assert one_line(done).startswith(f"Another run uses the folder {tmp_path}.")
+
+
+def test_a_dry_run_prints_the_requests_and_sends_none(azure: Sandbox, tmp_path: Path) -> None:
+    last = azure.control.last
+    done = live(azure, tmp_path, "run", "--dry-run", "--only", "locks", "--only", "new_principal")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert azure.control.last == last
+    assert "DELETE management.azure.com/subscriptions/{id}/resourcegroups/{group}\n" in done.stdout
+    lock = "/batchAccounts/{account}/providers/Microsoft.Authorization/locks/azbatch-live"
+    assert re.search(rf"  PUT \S+{re.escape(lock)} \(2 times\)\n", done.stdout)
+    # What a run sends is in the list.
+    printed = Requests()
+    assert live(azure, tmp_path, "run", "--yes", "--only", "locks", "--only", "new_principal").returncode == 0
+    for one in azure.control.requests(last):
+        if "login." not in one["url"]:
+            printed.note("", one["method"], one["url"])
+    sent = {line.partition(" (")[0] for line in printed.text([]).splitlines()[1:]}
+    assert sent - {line.partition(" (")[0] for line in done.stdout.splitlines()} == set()
 
 
 def test_no_secret_is_in_any_file(azure: Sandbox, tmp_path: Path) -> None:
     only = ("account_life", "new_principal", "refused_requests", "changing_accounts")
     live(azure, tmp_path, "run", "--yes", *(part for name in only for part in ("--only", name)))
     assert "LinkedInvalidPropertyId" in (tmp_path / "RESULT.md").read_text()
-    files = [file for file in tmp_path.iterdir() if file.name not in ("state.json", ".placeholder-key")]
+    files = [file for file in tmp_path.iterdir() if file.name not in ("state.json", ".placeholder-key", ".lock")]
     assert len(files) >= 4
     for file in files:
         text = file.read_text().lower()
