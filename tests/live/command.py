@@ -20,7 +20,7 @@ from typing import Any
 
 import requests
 from azure.core.exceptions import ClientAuthenticationError
-from azure.identity import DefaultAzureCredential
+from azure.identity import ClientAssertionCredential, DefaultAzureCredential
 
 from azure_sandbox.recording.placeholders import claims_of
 from azure_sandbox.recording.recorder import RecordingProblem
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
         return 2
     try:
         with locked(parsed.to), InThread(_recorder(parsed.to, subscription, Requests())) as recorder:
-            kit = Kit(recorder, DefaultAzureCredential(), subscription, parsed.to, clock or RealClock())
+            kit = Kit(recorder, _credential(), subscription, parsed.to, clock or RealClock())
             if parsed.action == "clean":
                 return kit.clean(asks=not parsed.yes)
             return kit.run(wanted, parsed.location, asks=not parsed.yes)
@@ -83,6 +83,15 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
         problem = f"{error} {_AGAIN}"
     print(problem, file=sys.stderr)
     return 1
+
+
+def _credential() -> Credential:
+    file = os.environ.get("AZURE_FEDERATED_TOKEN_FILE")
+    if not file:
+        return DefaultAzureCredential()
+    # DefaultAzureCredential reads the file every ten minutes, but a token of GitHub is valid for five.
+    tenant, client = os.environ["AZURE_TENANT_ID"], os.environ["AZURE_CLIENT_ID"]
+    return ClientAssertionCredential(tenant, client, Path(file).read_text)
 
 
 def _recorder(folder: Path, subscription: str, sent: Requests) -> OwnRecorder:
