@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fnmatch
 import io
 import logging
 import os
@@ -30,7 +31,7 @@ from . import cleaning, result, rights
 from .azure import GROUPS, MANAGEMENT, Azure, Credential, Disturbed, NoResponse, NoResult
 from .clock import Clock, RealClock, SandboxClock
 from .experiment import Experiment, Length
-from .experiments import EXPERIMENTS, job
+from .experiments import EXPERIMENTS
 from .lab import RETENTION_DAYS, Bounds, Lab, Place, random_name
 from .recording import OwnRecorder
 from .requests import Requests
@@ -51,14 +52,14 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
     parser.add_argument("--location", default="westeurope")
     parser.add_argument("--to", type=Path, default=FOLDER, metavar="FOLDER", help="(default: %(default)s)")
     parser.add_argument("--only", action="append", default=[], metavar="EXPERIMENT")
-    parser.add_argument("--without-job", action="store_true", help="leave out the main job of the collection")
+    parser.add_argument("--without", action="append", default=[], metavar="EXPERIMENT", help="with wildcards")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--dry-run", action="store_true", help="print the requests, and send none to Azure")
     parsed = parser.parse_args(arguments)
     # Without a sign-in, and before the name of a new vault resolves, they would print many lines.
     for name in ("azure", "azure_sandbox"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    wanted = _wanted(parsed.length, parsed.only, has_job=not parsed.without_job)
+    wanted = _wanted(parsed.length, parsed.only, parsed.without)
     if parsed.dry_run:
         return _dry_run(wanted, parsed.location)
     subscription = os.environ.get("AZURE_SUBSCRIPTION_ID", "")
@@ -117,10 +118,14 @@ def _dry_run(wanted: Sequence[Experiment], location: str) -> int:
     return status
 
 
-def _wanted(length: Length, only: Sequence[str], *, has_job: bool) -> list[Experiment]:
+def _wanted(length: Length, only: Sequence[str], without: Sequence[str]) -> list[Experiment]:
     lengths = [*Length][: [*Length].index(length) + 1]
-    wanted = EXPERIMENTS if has_job else [one for one in EXPERIMENTS if one not in job.EXPERIMENTS]
-    return [one for one in wanted if one.length in lengths and (not only or one.name in only)]
+
+    def matches(name: str, patterns: Sequence[str]) -> bool:
+        return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+    named = (one for one in EXPERIMENTS if (not only or matches(one.name, only)) and not matches(one.name, without))
+    return [one for one in named if one.length in lengths]
 
 
 class Kit:

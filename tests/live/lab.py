@@ -268,14 +268,17 @@ class Lab:
 
     def admit(self, vault: str, principal: str) -> None:
         """Add an access policy of the principal."""
-        body = {"properties": {"accessPolicies": self._policies(principal)}}
-        self.azure.arm("PUT", f"{self.vault_path(vault)}/accessPolicies/add", VAULTS, body).required()
+        self.put_policies(vault, "add", principal).required()
+
+    def put_policies(self, vault: str, operation: str, principal: str) -> Response:
+        """Add or remove the access policy of the principal."""
+        policies = [one for one in self._policies(principal) if one["objectId"] == principal]
+        body = {"properties": {"accessPolicies": policies}}
+        return self.azure.arm("PUT", f"{self.vault_path(vault)}/accessPolicies/{operation}", VAULTS, body)
 
     def dismiss(self, vault: str, principal: str) -> None:
         """Remove the access policy of the principal."""
-        [policy] = [one for one in self._policies(principal) if one["objectId"] == principal]
-        body = {"properties": {"accessPolicies": [policy]}}
-        self.azure.arm("PUT", f"{self.vault_path(vault)}/accessPolicies/remove", VAULTS, body).required()
+        self.put_policies(vault, "remove", principal).required()
 
     def open_vault(self, vault: str, *, is_open: bool) -> None:
         """Open or close the vault's firewall, for Microsoft's services too."""
@@ -298,9 +301,9 @@ class Lab:
         self.azure.arm("PUT", self.vault_path(vault), VAULTS, body).required()
         self.until(lambda: self.is_ready(vault), f"The vault {vault} is recovered")
 
-    def use_roles(self, vault: str) -> None:
-        """Change the vault from access policies to Azure RBAC."""
-        body = {"properties": {"enableRbacAuthorization": True}}
+    def use_roles(self, vault: str, *, roles: bool = True) -> None:
+        """Change the vault from access policies to Azure RBAC, or back."""
+        body = {"properties": {"enableRbacAuthorization": roles}}
         self.azure.arm("PATCH", self.vault_path(vault), VAULTS, body).required()
 
     def _policies(self, *principals: str) -> list[dict[str, Any]]:

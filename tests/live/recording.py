@@ -160,7 +160,9 @@ class Ground:
         return kept
 
     def _is_of_others(self, item: Any) -> bool:
-        path = item.get("id", "") if isinstance(item, dict) else ""
+        # An evaluation of Azure Policy has no id of its own.
+        policy = item.get("policyInfo") or item.get("policy") or {} if isinstance(item, dict) else {}
+        path = (item.get("id") or policy.get("policyAssignmentId") or "") if isinstance(item, dict) else ""
         is_other = isinstance(path, str) and path.startswith("/") and not self.owns(path)
         if is_other:
             self.note_others(item)

@@ -26,6 +26,7 @@ NEEDED = (
     "Microsoft.KeyVault/vaults/read",
     "Microsoft.KeyVault/vaults/write",
     "Microsoft.KeyVault/vaults/delete",
+    "Microsoft.KeyVault/vaults/accessPolicies/write",
     "Microsoft.ManagedIdentity/userAssignedIdentities/read",
     "Microsoft.ManagedIdentity/userAssignedIdentities/write",
     "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action",
@@ -36,6 +37,7 @@ NEEDED = (
     "Microsoft.Authorization/locks/delete",
     "Microsoft.Authorization/policyAssignments/write",
     "Microsoft.Authorization/policyAssignments/delete",
+    "Microsoft.PolicyInsights/checkPolicyRestrictions/read",
 )
 
 

@@ -23,6 +23,8 @@ import pytest
 from fidelity_page import documents, labels, name, rows
 from live.assumptions import ASSUMPTIONS
 from live.experiments import EXPERIMENTS, NOT_ASKED
+from live.experiments.accounts import shown_in_graph
+from live.experiments.governance import restrictions
 from live.experiments.loss import common
 from live.experiments.versions import explanation
 from live.lab import Bounds, Span
@@ -127,8 +129,13 @@ def groups(azure: Sandbox) -> list[str]:
     return [group["name"] for group in listed if group["name"] != "rg-sandbox"]
 
 
+# Azure has more operations than the sandbox.
+NOT_IN_SANDBOX = re.compile("NotInSandbox|InvalidResourceNamespace")
+
+
 def assert_found(found: dict[str, Any], hidden: dict[str, str]) -> None:
-    assert found["without_result"] == {}
+    reasons = [reason for cases in found["without_result"].values() for reason in cases.values()]
+    assert [reason for reason in reasons if not NOT_IN_SANDBOX.search(reason)] == []
     for switch, position in hidden.items():
         consistent = found["switches"][switch]["consistent"]
         assert position in consistent, (switch, position, found["switches"][switch])
@@ -143,9 +150,9 @@ def test_the_positions_of_an_unknown_sandbox_are_found(azure: Sandbox, tmp_path:
     # As low as in many subscriptions.
     azure.control.behavior(**hidden, account_quota="3")
 
-    done = live(azure, tmp_path, "run", "--yes", "--without-job")
+    done = live(azure, tmp_path, "run", "--yes", "--without", "job_*")
 
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
     assert_found(result(tmp_path), hidden)
     assert groups(azure) == []
 
@@ -156,9 +163,9 @@ def test_the_positions_that_take_days_are_found(azure: Sandbox, tmp_path: Path, 
     hidden = {switch: random.Random(f"{seed} {switch}").choice(POSITIONS[switch]) for switch in DAYS}
     azure.control.behavior(**hidden)
 
-    done = live(azure, tmp_path, "run", "--yes", "--without-job", "--class", "days")
+    done = live(azure, tmp_path, "run", "--yes", "--without", "job_*", "--class", "days")
 
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
     assert_found(result(tmp_path), hidden)
 
 
@@ -309,6 +316,65 @@ def test_positions_explain_a_span(span: Span, positions: tuple[str, ...]) -> Non
 )
 def test_spans_of_several_accounts_have_one_time(spans: tuple[Span, ...], time: Span) -> None:
     assert common(spans) == time
+
+
+KID = "https://kv1.vault.azure.net/keys/cmk/1"
+OWN, OTHERS = (f"/subscriptions/s/{name}/providers/Microsoft.Authorization/policyAssignments/a" for name in "gh")
+
+
+@pytest.mark.parametrize(
+    ("properties", "shown"),
+    [
+        ([], {"the account": "", "its key": ""}),
+        ([{}], {"the account": "no properties", "its key": ""}),
+        ([{"poolQuota": 20, "accountEndpoint": "a"}], {"the account": "accountEndpoint, poolQuota", "its key": ""}),
+        (
+            [{"encryption": {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": KID.upper()}}}],
+            {"the account": "encryption", "its key": KID.upper()},
+        ),
+        (
+            [{"encryption": {"keySource": "Microsoft.KeyVault", "keyVaultProperties": None}}],
+            {"the account": "encryption", "its key": ""},
+        ),
+    ],
+)
+def test_what_resource_graph_shows_of_an_account(properties: list[Any], shown: dict[str, str]) -> None:
+    assert shown_in_graph([{"id": "/a", "properties": one} for one in properties], KID) == shown
+
+
+def evaluation(assignment: str) -> dict[str, Any]:
+    """From the specification of Microsoft.PolicyInsights 2024-10-01."""
+    return {
+        "policyInfo": {"policyDefinitionId": "/d", "policyAssignmentId": assignment},
+        "evaluationResult": "NonCompliant",
+        "effectDetails": {"policyEffect": "Deny"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"fieldRestrictions": [], "contentEvaluationResult": {"policyEvaluations": []}}, ""),
+        ({"contentEvaluationResult": {"policyEvaluations": [evaluation(OTHERS)]}}, ""),
+        ({"contentEvaluationResult": {"policyEvaluations": [evaluation(OWN.upper())]}}, "NonCompliant Deny"),
+        (
+            {
+                "fieldRestrictions": [
+                    {
+                        "field": "Microsoft.Batch/batchAccounts/encryption.keySource",
+                        "restrictions": [
+                            {"result": "Deny", "values": ["Microsoft.Batch"], "policy": {"policyAssignmentId": OWN}},
+                            {"result": "Deny", "values": ["x"], "policy": {"policyAssignmentId": OTHERS}},
+                        ],
+                    }
+                ]
+            },
+            "Microsoft.Batch/batchAccounts/encryption.keySource: Deny Microsoft.Batch",
+        ),
+    ],
+)
+def test_what_check_policy_restrictions_says_about_an_assignment(document: dict[str, Any], said: str) -> None:
+    assert restrictions(document, OWN) == said
 
 
 FIVE_MINUTES, TWO_HOURS, A_DAY = (300.0, 310.0), (7200.0, 7210.0), (93600.0, 93610.0)

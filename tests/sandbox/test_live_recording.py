@@ -78,6 +78,11 @@ def test_requests_about_the_resource_group_are_recorded(ground: Ground, url: str
             {"resultTruncated": "false", "data": [{"id": f"{GROUP}/a"}, {"name": "finance"}]},
             {"resultTruncated": "false", "data": [{"id": f"{GROUP}/a"}]},
         ),
+        # An assignment of the subscription.
+        (
+            {"policyEvaluations": [{"policyInfo": {"policyAssignmentId": f"/subscriptions/{SUBSCRIPTION}/a"}}]},
+            {"policyEvaluations": []},
+        ),
         (
             {"error": {"code": "RequestDisallowedByPolicy", "message": "denied by 'Contoso: keys'"}},
             {"error": {"code": "RequestDisallowedByPolicy", "message": HIDDEN}},

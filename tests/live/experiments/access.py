@@ -11,7 +11,7 @@ from functools import partial
 
 from azure_sandbox.shared.behavior import POSITIONS
 
-from ..azure import NoResult
+from ..azure import VAULTS, NoResult
 from ..experiment import Experiment, Outcome
 from ..lab import PATIENCE, Identity, Lab, Span, random_name
 
@@ -68,6 +68,40 @@ def _without_access(lab: Lab) -> tuple[Identity, str, str, str]:
     vault = lab.once("vault", lab.vault)
     kid = lab.once("key", lambda: lab.key(vault))
     return identity, vault, kid, lab.once("account", lambda: lab.account(identity=lab.assigned(identity)))
+
+
+def permission_model(lab: Lab) -> Outcome:
+    """A vault with access policies is changed to Azure RBAC and back."""
+    identity = lab.once("identity", lab.identity)
+    vault = lab.once("vault", lambda: lab.vault(identity["principal"]))
+    kid = lab.once("key", lambda: lab.key(vault))
+    account = lab.once("account", lambda: lab.account(identity=lab.assigned(identity)))
+
+    def policies() -> str:
+        lab.settle()
+        document = lab.azure.arm("GET", lab.vault_path(vault), VAULTS).required()
+        return f"the vault shows {len(document['properties'].get('accessPolicies') or ())} access policies"
+
+    def is_usable() -> bool:
+        if usable := _accepts(lab, account, kid):
+            lab.change(account, properties={"encryption": {"keySource": "Microsoft.Batch"}}).required()
+        return usable
+
+    def added() -> str:
+        return lab.put_policies(vault, "add", identity["principal"]).checked().said
+
+    lab.case("before", policies)
+    sentences = []
+    for roles, what in ((True, "to Azure RBAC"), (False, "back to access policies")):
+        change = lab.once(f"changed {what}", lambda roles=roles: lab.timed(lambda: lab.use_roles(vault, roles=roles)))  # type: ignore[misc]
+        span = lab.first(lambda roles=roles: is_usable() != roles, change, limit=1500, step=_STEP)  # type: ignore[misc]
+        effect = "Batch could not use the key" if roles else "Batch could use the key again"
+        when = "not within 25 minutes" if span is None else f"after {span.within:.0f} s"
+        sentences.append(f"Changed {what}: {effect} {when}.")
+        lab.case(f"after the change {what}", policies)
+        if roles:
+            lab.case("an access policy is added to a vault that uses Azure RBAC", added)
+    return Outcome(" ".join(sentences))
 
 
 def vault_creation(lab: Lab) -> Outcome:
@@ -129,6 +163,14 @@ EXPERIMENTS = (
         policy_delay,
         minutes=3,
         durations=("policy_propagation",),
+        cost="a vault, a key: less than a cent",
+    ),
+    Experiment(
+        "permission_model",
+        "Does a vault keep its access policies when it changes to Azure RBAC and back, and how soon does that apply?",
+        "Change a vault with access policies to Azure RBAC and back, and move an account to its key every 5 s.",
+        permission_model,
+        minutes=15,
         cost="a vault, a key: less than a cent",
     ),
     Experiment(

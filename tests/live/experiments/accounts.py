@@ -6,16 +6,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from azure_sandbox.shared.behavior import POSITIONS
 
-from ..azure import BATCH, VAULTS, Response
+from ..azure import BATCH, RESOURCE_GRAPH, VAULTS, Response
 from ..experiment import Experiment, Outcome
 from ..lab import Lab, random_name
 
+_GRAPH_WITHIN = 1800
 _LIMIT, _COUNTED = "x-ms-ratelimit-remaining-", 3
 
 
@@ -98,6 +99,48 @@ def _lists_key(lab: Lab, path: str, account: str) -> bool:
         if "nextLink" not in page:
             return False
         page = lab.azure.send("GET", page["nextLink"]).required()
+
+
+def resource_graph(lab: Lab) -> Outcome:
+    identity = lab.once("identity", lab.identity)
+    kid = lab.once("key", lambda: lab.key(lab.vault(identity["principal"])))
+
+    def create() -> str:
+        return lab.once("account", lambda: lab.account(identity=lab.assigned(identity)))
+
+    made = lab.once("made", lambda: lab.timed(create))
+    account = create()
+    move = partial(lab.change, account, properties=lab.encryption(kid))
+    changes = {"the account": made, "its key": lab.once("moved", lambda: lab.timed(lambda: move().required()))}
+    shown = partial(_in_graph, lab, account, kid)
+    found = lab.first_times("graph", changes, lambda what: shown()[what], limit=_GRAPH_WITHIN, step=5)
+    lab.case("properties", lambda: shown()["the account"])
+    return Outcome(
+        " ".join(
+            f"Resource Graph did not show {what} within {_GRAPH_WITHIN // 60} minutes."
+            if span is None
+            else f"Resource Graph showed {what} after {span.within:.0f} s."
+            for what, (span, _) in found.items()
+        )
+    )
+
+
+def _in_graph(lab: Lab, account: str, kid: str) -> dict[str, str]:
+    """What Resource Graph shows of the account: the names of its properties, and its key; empty if it shows nothing."""
+    subscription = lab.azure.subscription.rpartition("/")[2]
+    query = f"resources | where resourceGroup =~ '{lab.place.group}' and name =~ '{account}' | project id, properties"
+    body = {"subscriptions": [subscription], "query": query}
+    rows = lab.azure.arm("POST", "/providers/Microsoft.ResourceGraph/resources", RESOURCE_GRAPH, body).required()[
+        "data"
+    ]
+    return shown_in_graph(rows, kid)
+
+
+def shown_in_graph(rows: Sequence[Mapping[str, Any]], kid: str) -> dict[str, str]:
+    properties: Mapping[str, Any] = rows[0].get("properties") or {} if rows else {}
+    key = ((properties.get("encryption") or {}).get("keyVaultProperties") or {}).get("keyIdentifier") or ""
+    names = ", ".join(sorted(properties)) or "no properties"
+    return {"the account": names if rows else "", "its key": key if key.lower() == kid.lower() else ""}
 
 
 def life(lab: Lab) -> Outcome:
@@ -236,6 +279,14 @@ EXPERIMENTS = (
         "Move an account to a key, and list the accounts of the resource group and of the subscription every second.",
         list_lag,
         minutes=3,
+        cost="a vault, a key: less than a cent",
+    ),
+    Experiment(
+        "resource_graph",
+        "What does Resource Graph show of an account and its key, and how soon?",
+        "Create an account, move it to a key, and query Resource Graph every 5 s until it shows them.",
+        resource_graph,
+        minutes=10,
         cost="a vault, a key: less than a cent",
     ),
     Experiment(

@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
-from ..azure import LOCKS, POLICIES, Response
+from ..azure import BATCH, LOCKS, POLICIES, RESTRICTIONS, Response
 from ..experiment import Experiment, Length, Outcome
 from ..lab import Lab
 
@@ -18,6 +19,7 @@ _KEY_POLICY = "/providers/Microsoft.Authorization/policyDefinitions/99e9ccd8-3db
 _HERE = "providers/Microsoft.Authorization"
 _DENIED = "RequestDisallowedByPolicy"
 _POLICY_WITHIN = 2700
+_NOTHING = "it does not name the assignment"
 
 
 def locks(lab: Lab) -> Outcome:
@@ -53,15 +55,57 @@ def policy(lab: Lab) -> Outcome:
     body = {"properties": {"policyDefinitionId": _KEY_POLICY, "parameters": parameters}}
     assign = partial(lab.azure.arm, "PUT", assignment, POLICIES, body)
     assigned = lab.once("assigned", lambda: lab.timed(lambda: assign().required()))
-    span = lab.first(lambda: change().checked(_DENIED).code == _DENIED, assigned, limit=_POLICY_WITHIN, step=60)
     encrypted = {"identity": lab.assigned(identity), "properties": lab.encryption(kid)}
+
+    def expected(**body: Any) -> str:
+        """What Azure Policy says about the creation of an account."""
+        content = {"type": "Microsoft.Batch/batchAccounts", "location": lab.place.location, **body}
+        asked = {"resourceDetails": {"resourceContent": content, "apiVersion": BATCH}}
+        path = f"{lab.group}/providers/Microsoft.PolicyInsights/checkPolicyRestrictions"
+        return restrictions(lab.azure.arm("POST", path, RESTRICTIONS, asked).required(), assignment)
+
+    asked = {
+        "a change of the tags is denied": lambda: _DENIED if change().checked(_DENIED).code == _DENIED else "",
+        "checkPolicyRestrictions names the assignment": expected,
+    }
+    found = lab.first_times(
+        "policy", dict.fromkeys(asked, assigned), lambda what: asked[what](), limit=_POLICY_WITHIN, step=60
+    )
     lab.case("creation without a key", lambda: lab.tried(_DENIED).end.said)
     lab.case("creation with a key", lambda: lab.tried(_DENIED, **encrypted).end.said)
     lab.case("PATCH with a key", partial(_said, partial(lab.change, account, **encrypted), _DENIED))
+    lab.case("checkPolicyRestrictions without a key", lambda: expected() or _NOTHING)
+    lab.case("checkPolicyRestrictions with a key", lambda: expected(**encrypted) or _NOTHING)
     lab.azure.arm("DELETE", assignment, POLICIES).required()
-    if span is None:
-        return Outcome(f"Azure accepted changes for {_POLICY_WITHIN // 60} minutes.")
-    return Outcome(f"Azure denied a change of the tags {span.within:.0f} s after the assignment.")
+    return Outcome(
+        " ".join(
+            f"Not within {_POLICY_WITHIN // 60} minutes: {what}."
+            if span is None
+            else f"{span.within:.0f} s after the assignment, {what}."
+            for what, (span, _) in found.items()
+        )
+    )
+
+
+def restrictions(document: Mapping[str, Any], assignment: str) -> str:
+    """What a response of checkPolicyRestrictions says about the assignment; empty if it does not name it."""
+
+    def names(policy: Mapping[str, Any]) -> bool:
+        return str(policy.get("policyAssignmentId", "")).lower() == assignment.lower()
+
+    evaluations = (document.get("contentEvaluationResult") or {}).get("policyEvaluations") or ()
+    said = [
+        f"{one.get('evaluationResult')} {(one.get('effectDetails') or {}).get('policyEffect', '')}".strip()
+        for one in evaluations
+        if names(one.get("policyInfo") or {})
+    ]
+    said += [
+        f"{field.get('field')}: {one.get('result')} {', '.join(map(str, one.get('values') or ()))}".strip()
+        for field in document.get("fieldRestrictions") or ()
+        for one in field.get("restrictions") or ()
+        if names(one.get("policy") or {})
+    ]
+    return "; ".join(said)
 
 
 EXPERIMENTS = (
@@ -74,8 +118,9 @@ EXPERIMENTS = (
     ),
     Experiment(
         "policy",
-        "What does an Azure Policy deny that requires customer-managed keys, and how?",
-        "Assign the policy to the resource group, and change an account every minute until that is denied.",
+        "What does an Azure Policy deny that requires customer-managed keys, and does Azure say so before?",
+        "Assign the policy to the resource group, change an account every minute until that is denied, and ask "
+        "checkPolicyRestrictions what the policy denies.",
         policy,
         minutes=45,
         accounts=2,

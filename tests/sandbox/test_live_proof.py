@@ -1,0 +1,106 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The experiments with Azure in a subscription as companies have them: Azure throttles and fails, policies deny, and
+there are accounts of others. No position is wrong, nothing is left, and nothing about others is in any file."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from estate import OTHERS, furnish
+from sandbox_client import Sandbox, serving
+from test_live import DAYS, NOT_IN_SANDBOX, groups, live, refusal, result
+
+from azure_sandbox.shared.behavior import POSITIONS
+
+# One request in this many is disturbed.
+DISTURBED = 20
+REQUESTS = 8000
+# The built-in policy that denies accounts without a customer-managed key.
+KEY_POLICY = "/providers/Microsoft.Authorization/policyDefinitions/99e9ccd8-3db9-4592-b0d1-14b1715a4d8a"
+DISTURBANCES = (
+    *(refusal(429, "TooManyRequests", **{"Retry-After": seconds}) for seconds in ("1", "5", "20")),
+    *(refusal(503, "ServiceUnavailable") for _ in range(3)),
+    # Of a policy that was assigned at that moment.
+    refusal(403, "RequestDisallowedByPolicy"),
+)
+
+
+def disturb(azure: Sandbox, chance: random.Random) -> None:
+    for skip in range(REQUESTS):
+        if chance.random() < 1 / DISTURBED:
+            match = {"host": "management|vault|batch"}
+            azure.control.fault(match=match, skip=skip, answer=chance.choice(DISTURBANCES))
+
+
+def deny(azure: Sandbox, seed: int) -> str:
+    """Let policies of the subscription deny something. Returns the path of the assignment, if there is one."""
+    kind = ("none", "vaults", "accounts", "accounts without a key")[seed % 4]
+    if kind != "accounts without a key":
+        azure.control.behavior(policy_denial=kind)
+        return ""
+    assignment = f"{azure.subscription}/providers/Microsoft.Authorization/policyAssignments/contoso-deny"
+    properties = {"policyDefinitionId": KEY_POLICY, "parameters": {"effect": {"value": "Deny"}}}
+    assert azure.arm("PUT", assignment, "2022-06-01", {"properties": properties}).ok
+    return assignment
+
+
+def others(azure: Sandbox) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = azure.control.call("GET", "/accounts")["accounts"]
+    return [one for one in found if "contoso" in one["id"].lower()]
+
+
+def wrong(found: dict[str, Any], hidden: dict[str, str]) -> dict[str, Any]:
+    """The switches whose result does not have the position of the sandbox."""
+    return {name: one for name, one in found["switches"].items() if hidden[name] not in one["consistent"]}
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.slow
+def test_no_position_is_wrong_and_nothing_is_left_or_told(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    hidden = {switch: chance.choice(POSITIONS[switch]) for switch in DAYS}
+    arguments = ("run", "--yes", "--class", "days", "--without", "job_system*", "--without", "*_access_policy")
+    with serving() as azure:
+        azure.control.behavior(**hidden)
+        furnish(azure)
+        before, theirs = groups(azure), others(azure)
+        assignment = deny(azure, seed)
+        disturb(azure, chance)
+
+        disturbed = live(azure, tmp_path, *arguments)
+
+        faults = azure.control.call("GET", "/faults")["faults"]
+        applied = sum(fault["applied"] for fault in faults)
+        first = result(tmp_path)
+        assert wrong(first, hidden) == {}
+        assert (groups(azure), others(azure)) == (before, theirs)
+        assert disturbed.stderr == ""
+
+        azure.control.call("DELETE", "/faults")
+        azure.control.behavior(policy_denial="none")
+        if assignment:
+            assert azure.arm("DELETE", assignment, "2022-06-01").ok
+        calm = live(azure, tmp_path, *arguments)
+        hosts = (azure.secret, azure.tenant_id, azure.client_id, azure.subscription_id)
+
+    # The next run asks what has no result, and only that.
+    second = result(tmp_path)
+    assert calm.stderr == ""
+    assert second["switches"].keys() == {*DAYS, "vault_name_delay"} & {*hidden}
+    assert wrong(second, hidden) == {}
+    reasons = [reason for cases in second["without_result"].values() for reason in cases.values()]
+    assert [reason for reason in reasons if not NOT_IN_SANDBOX.search(reason)] == []
+    private = ("state.json", ".placeholder-key", ".lock")
+    files = [one for one in tmp_path.iterdir() if one.name not in private and one.suffix != ".log"]
+    found = [(one.name, word) for one in files for word in (*OTHERS, *hosts) if word.lower() in one.read_text().lower()]
+    assert found == []
+    print(
+        f"seed {seed}: {applied} requests disturbed; {len(first['switches'])} switches measured at once, "
+        f"{len(second['switches'])} after the next run; {len(files)} files searched"
+    )
