@@ -133,11 +133,12 @@ bench: $(SETUP)  ## benchmarks, compared with the Azure CLI and azure.azcollecti
 
 # CLASS is short (an hour), hours or days. YES=1 does not ask, DRY_RUN=1 prints the requests only. ARGS are further options, see docs/developers/live.md.
 .PHONY: live live-clean
+IN_GITHUB := $(if $(ACTIONS_ID_TOKEN_REQUEST_URL),tests/live/with-github-token)
 live: $(SETUP)  ## experiments with a real Azure subscription, which measure what is not documented
-	PYTHONPATH=tests python -m live run --class $(or $(CLASS),short) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run) $(ARGS)
+	PYTHONPATH=tests $(IN_GITHUB) python -m live run --class $(or $(CLASS),short) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run) $(ARGS)
 
 live-clean: $(SETUP)  ## delete what `make live` has created
-	PYTHONPATH=tests python -m live clean $(if $(YES),--yes) $(ARGS)
+	PYTHONPATH=tests $(IN_GITHUB) python -m live clean $(if $(YES),--yes) $(ARGS)
 
 # Each worker has a separate sandbox, so the tests of a file may run in different workers.
 .PHONY: fuzz

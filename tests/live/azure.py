@@ -78,7 +78,7 @@ class NoResponse(Exception):
 
 
 class NoResult(Exception):
-    """The question has no answer in this run: Azure has refused a request for a reason that is not part of the
+    """The experiment has no result in this run: Azure has refused a request for a reason that is not part of the
     question. The next run asks again."""
 
 
@@ -219,7 +219,7 @@ class Azure:
         raise Unavailable(response)
 
     def responds(self, url: str) -> bool:
-        """Whether a host responds at all. Raises Unavailable if its response comes from elsewhere."""
+        """Whether a host responds at all. Raises Unavailable if Azure does not process the request."""
         try:
             response = self._sent("GET", url, None, {})
         except NoResponse:

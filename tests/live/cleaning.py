@@ -34,8 +34,7 @@ def groups(azure: Azure) -> Iterator[str]:
 
 
 def delete(azure: Azure, clock: Clock, name: str) -> str:
-    """Delete a resource group, and wait until Azure says that it does not exist. Returns why it is left; empty if it is
-    not."""
+    """Delete a resource group, and wait until it does not exist. Returns why it is left; empty if it is not."""
     path = f"{azure.subscription}/resourcegroups/{name}"
     began = clock.now()
     accepted = False

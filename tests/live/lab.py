@@ -50,7 +50,7 @@ FUTURE = 4_000_000_000
 # A user-assigned identity: its id, and its principal.
 Identity = dict[str, str]
 
-# The codes of an error in Azure itself that can be what Batch says without a key: it is the same each time.
+# The codes of an error in Azure itself that can be the response of Batch without a key: it is the same each time.
 _INTERNAL = ("InternalError", "InternalServerError")
 
 Value = TypeVar("Value")
@@ -115,8 +115,8 @@ def random_name(prefix: str) -> str:
 
 
 class Lab:
-    """`memory` has the resources of the experiment, and `answers` what Azure said to its cases. `save` stores both, so
-    that they survive the end of the process. The answers survive the resource group too."""
+    """`memory` has the resources of the experiment, and `answers` the results of its cases. `save` stores both, so
+    that they survive the end of the process. The latter survive the resource group too."""
 
     def __init__(
         self,

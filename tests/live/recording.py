@@ -85,7 +85,7 @@ def _names(document: Any) -> Iterator[str]:
 
 
 class Ground:
-    """Tells the resource group of the experiments from everything else of the caller."""
+    """Distinguishes the resource group of the experiments from all other resources of the caller."""
 
     def __init__(self, subscription: str, texts: str) -> None:
         """`texts` are those of the experiments, whose words are no names of others."""
@@ -160,7 +160,7 @@ class Ground:
         return kept
 
     def _is_of_others(self, item: Any) -> bool:
-        # An evaluation of Azure Policy has no id of its own.
+        # An evaluation of Azure Policy has only the id of its assignment.
         policy = item.get("policyInfo") or item.get("policy") or {} if isinstance(item, dict) else {}
         path = (item.get("id") or policy.get("policyAssignmentId") or "") if isinstance(item, dict) else ""
         is_other = isinstance(path, str) and path.startswith("/") and not self.owns(path)

@@ -570,7 +570,7 @@ def test_a_question_without_a_terminal_is_one_line(azure: Sandbox, tmp_path: Pat
     assert groups(azure) == []
 
 
-def test_an_answer_that_is_no_creates_nothing(azure: Sandbox, tmp_path: Path) -> None:
+def test_a_run_that_is_not_confirmed_creates_nothing(azure: Sandbox, tmp_path: Path) -> None:
     done = live(azure, tmp_path, "run", answers="n\n")
     assert (done.returncode, done.stderr) == (1, "")
     assert groups(azure) == []

@@ -111,6 +111,8 @@ def vault_creation(lab: Lab) -> Outcome:
     found = lab.first_times(
         "vault", dict.fromkeys(asked, created), lambda what: "yes" if asked[what](name) else "", limit=PATIENCE, step=1
     )
+    if len(found) < len(asked):
+        raise NoResult("The creation of the vault could not be watched.")
     ready, resolves = found["ready"][0], found["resolves"][0]
     if ready is None:
         raise NoResult(f"The vault was not ready within {PATIENCE} s.")

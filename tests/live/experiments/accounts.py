@@ -223,7 +223,7 @@ def conditional_requests(lab: Lab) -> Outcome:
         body = {"tags": {"probe": value}} if method == "PATCH" else None
         return lambda: lab.azure.arm(method, path, BATCH, body, {header: value}).checked().said
 
-    # The second PATCH with the ETag tells something only after the first.
+    # The second PATCH with the ETag has a result only after the first.
     with lab.azure.undisturbed():
         lab.case("GET, If-None-Match: the ETag", sent("GET", "If-None-Match", etag))
         lab.case("PATCH, If-Match: another ETag", sent("PATCH", "If-Match", '"0x1"'))

@@ -118,7 +118,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         "policy",
-        "What does an Azure Policy deny that requires customer-managed keys, and does Azure say so before?",
+        "What does an Azure Policy deny that requires customer-managed keys, and does checkPolicyRestrictions show it?",
         "Assign the policy to the resource group, change an account every minute until that is denied, and ask "
         "checkPolicyRestrictions what the policy denies.",
         policy,

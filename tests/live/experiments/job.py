@@ -51,7 +51,7 @@ def _job(identity: str, authorization: str, lab: Lab) -> Outcome:
     lab.once("disabled", lambda: lab.enable(other, enabled=False))
     account["cmk_key_name"] = "other"
     play("recover")
-    play("audit", cmk_audit_pools=True, cmk_audit_formats=[])
+    play("audit", cmk_audit_pools=True, cmk_audit_formats=[], cmk_audit_folder=str(lab.folder.resolve()))
     play("revert")
     return Outcome("The playbooks provision, rotate, switch, recover, audit and revert succeeded.")
 

@@ -11,6 +11,7 @@ from functools import partial
 
 from azure_sandbox.shared.behavior import POSITIONS
 
+from ..azure import NoResult
 from ..experiment import Experiment, Length, Outcome
 from ..lab import EXPIRED, FUTURE, Identity, Lab, Moment, Span, vault_of
 
@@ -60,6 +61,8 @@ def loss(lab: Lab) -> Outcome:
     while ways:
         some, ways = ways[: lab.free_accounts], ways[lab.free_accounts :]
         sentences += _lost(lab, some, noticed, back)
+    if not sentences:
+        raise NoResult("No account has lost its key.")
     answers = [lab.answers.get(f"After {way}: list the pools") for way in _WAYS]
     statuses = {answer.partition(" ")[0] for answer in answers if answer}
     positions = {"pools_without_key": tuple(one for one in _POOLS if statuses == {one})} if statuses else {}
@@ -119,7 +122,7 @@ def weaknesses(lab: Lab) -> Outcome:
 
 
 def _remove_identity(lab: Lab, account: str) -> None:
-    # Batch may refuse this, which is the answer.
+    # Batch may refuse this, which is a result too.
     change = partial(lab.change, account, identity={"type": "None"})
     lab.case("PATCH without the identity", lambda: change().checked().said)
 

@@ -109,7 +109,7 @@ def _probe(lab: Lab, name: str, when: str) -> None:
         return f"{response.said} {state}".strip()
 
     lab.case(f"GET {when}", read)
-    # That another operation is in progress is the answer here.
+    # Here, it is a result that another operation is in progress.
     lab.case(f"PATCH {when}", lambda: change().checked("AccountOperationInProgress").said)
     lab.case(f"list of pools {when}", partial(_said, partial(lab.azure.arm, "GET", f"{path}/pools", BATCH)))
 

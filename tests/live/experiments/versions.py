@@ -13,6 +13,7 @@ from functools import partial
 
 from azure_sandbox.shared.behavior import POSITIONS
 
+from ..azure import NoResult
 from ..experiment import Experiment, Length, Outcome
 from ..lab import Bounds, Identity, Lab, Moment, Span, vault_of
 from .loss import NOTICED_WITHIN
@@ -41,6 +42,8 @@ def follower_delay(lab: Lab) -> Outcome:
 
 def _outcome(lab: Lab, switch: str, change: Callable[[str, str], None], *, follows: bool) -> Outcome:
     lost = _lost(lab, change, follows=follows)
+    if not lost:
+        raise NoResult("No previous version was disabled.")
     seen = " ".join(
         f"The previous version was disabled {after / _HOUR:.1f} h after the change: the account "
         f"{'lost its key' if is_lost else 'stayed available'}."
