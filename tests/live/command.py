@@ -108,10 +108,9 @@ def _dry_run(wanted: Sequence[Experiment], location: str) -> int:
         for name in ("https_proxy", "http_proxy", "no_proxy"):
             os.environ.pop(name, None)
         os.environ.update(sandbox.environment)
-        recorder = _recorder(Path(folder), os.environ["AZURE_SUBSCRIPTION_ID"], sent)
+        subscription = os.environ["AZURE_SUBSCRIPTION_ID"]
         output = io.StringIO()
-        with InThread(recorder), contextlib.redirect_stdout(output):
-            subscription = os.environ["AZURE_SUBSCRIPTION_ID"]
+        with InThread(_recorder(Path(folder), subscription, sent)) as recorder, contextlib.redirect_stdout(output):
             kit = Kit(recorder, DefaultAzureCredential(), subscription, Path(folder), SandboxClock(sandbox.url))
             status = kit.run(wanted, location, asks=False)
     print(output.getvalue() if status else sent.text(wanted), end="")
@@ -147,20 +146,19 @@ class Kit:
     def clean(self, *, asks: bool) -> int:
         """Delete the resource group of this folder and, if the caller agrees, those of other runs."""
         state = State.load(self._folder)
-        found = [*cleaning.groups(self._azure)]
-        own = [state.group] if state.group else []
-        others = [name for name in found if name not in own]
-        if own and asks and not _agrees(f"Delete the resource group {own[0]} of this folder?"):
-            own = []
-        if asks:
-            question = "of another run, which may still be in progress?"
-            own += [name for name in others if _agrees(f"Delete the resource group {name} {question}")]
-        if not found and not own:
+        own = {state.group} - {""}
+        others = {*cleaning.groups(self._azure)} - own
+        wanted = [
+            name
+            for name in (*own, *sorted(others))
+            if (_agrees(f"Delete the resource group {name} {_whose(name in own)}?") if asks else name in own)
+        ]
+        if not own and not others:
             print("There is nothing to delete.")
-        left = {name: self._deleted(name) for name in own}
-        if state.group in own and not left[state.group]:
+        left = {name: self._deleted(name) for name in wanted}
+        if own <= {*wanted} and not any(left[name] for name in own):
             State(self._folder).remove()
-        for name in set(others) - set(own):
+        for name in sorted(others - {*wanted}):
             print(f"{name} of another run is left.")
         return 1 if any(left.values()) else 0
 
@@ -308,6 +306,10 @@ class Kit:
         except RecordingProblem as problem:
             kept = {"failed": f"The result is not published: {problem}", "details": {}, "unanswered": {}}
         return kept
+
+
+def _whose(is_own: bool) -> str:
+    return "of this folder" if is_own else "of another run, which may still be in progress"
 
 
 def _agrees(question: str) -> bool:

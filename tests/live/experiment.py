@@ -17,7 +17,7 @@ from .lab import Lab, Span
 
 
 class Length(Enum):
-    """How long the experiments of this length take together: at most an hour, some hours, or some days."""
+    """How long the experiments of this length take together: at most two hours, some hours, or some days."""
 
     SHORT = "short"
     HOURS = "hours"

@@ -56,13 +56,19 @@ _GOVERNANCE = re.compile(
     rf"(?:policy(?:Assignments|Definitions|SetDefinitions|Exemptions)|locks){_SLASH})({_NAME})",
     re.IGNORECASE,
 )
+# Those of resource groups and management groups, of resources, and of what is below a resource.
+_NAMES = re.compile(
+    r"/(?:resourceGroups|managementGroups)/([^/]+)|/providers/[^/]+/(?!managementGroups/)[^/]+/([^/]+)(?:/(?!providers/)[^/]+/([^/]+))?",
+    re.IGNORECASE,
+)
 _GUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.IGNORECASE)
 _UNDASHED = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])", re.IGNORECASE)
+_WORD = re.compile(r"[\w-]+")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f.]{0,15}(?![\w:])", re.IGNORECASE)
 # Base64, also in URLs. A shorter text has no id.
 _BASE64 = re.compile(r"[\w+/-]{32,}={0,2}|[\w+/-]{24,}(?:=|%3D){1,2}", re.ASCII)
 _SKIP_TOKEN = re.compile(r"(\$?skiptoken(?:=|%3D))[^&\s\"']{8,}", re.IGNORECASE)
-_PEOPLE = ("email", "preferred_username", "unique_name", "upn")
+_DOMAIN_OF_ADDRESS = re.compile(r"[\w.+-]@([\w-]+(?:\.[\w-]+)+)")
 # A shorter name could be a part of any text.
 _SHORTEST_NAME = 6
 
@@ -78,10 +84,8 @@ def _names(document: Any) -> Iterator[str]:
         for item in document:
             yield from _names(item)
     elif isinstance(document, str) and document.startswith("/"):
-        segments = document.split("/")
-        if len(segments) > 4 and segments[3].lower() == "resourcegroups":
-            yield segments[4]
-        yield from segments[8::2]
+        for found in _NAMES.findall(document):
+            yield from filter(None, found)
 
 
 class Ground:
@@ -141,6 +145,12 @@ class Ground:
             if len(name) >= _SHORTEST_NAME and not _GUID.fullmatch(name) and name.lower() not in self._own:
                 self.others.add(name.lower())
 
+    def names_others(self, text: str) -> bool:
+        """Whether a text has one of these names, except words that the experiments use too."""
+        lower = text.lower()
+        names = self.others - self.vocabulary
+        return bool(_words(lower) & names) or any(name in lower for name in names if not _WORD.fullmatch(name))
+
     def own(self, document: Any) -> Any:
         """A response without what it says about others: items of lists, tags that a policy added, and policies."""
         if isinstance(document, list):
@@ -199,17 +209,15 @@ class OwnPlaceholders(Placeholders):
 
     def learn(self, token: str) -> dict[str, Any]:
         claims = super().learn(token)
-        for claim in _PEOPLE:
-            domain = str(claims.get(claim, "")).rpartition("@")[2].lower()
-            if "." in domain and not domain.endswith("example.com"):
-                self._domains.add(domain)
-        self.note_ids(" ".join(map(str, claims.values())))
+        self.note(" ".join(map(str, claims.values())))
         return claims
 
-    def note_ids(self, text: str) -> None:
-        """Remember the ids in a text, so that they are replaced where they have no dashes."""
+    def note(self, text: str) -> None:
+        """Remember ids, so that they are replaced where they have no dashes, and the domains of people."""
         ids = (one for one in _GUID.findall(text) if self._guid(one) != one)
         self._undashed |= {one.replace("-", "").lower() for one in ids}
+        domains = (one.lower() for one in _DOMAIN_OF_ADDRESS.findall(text))
+        self._domains |= {one for one in domains if not one.endswith("example.com")}
 
     def _text(self, text: str, public: Collection[str]) -> str:
         text = self._ground.text(text)
@@ -250,11 +258,10 @@ class LastCheck(Secrets):
     def require_none(self, text: str, others: Iterable[str] = ()) -> None:
         known = {*others}
         known |= {one.replace("-", "") for one in known if _GUID.fullmatch(one)}
-        super().require_none(text, known)
-        for found in _BASE64.findall(text):
-            super().require_none(_decoded(found), known)
-        if _words(text) & self._ground.others - self._ground.vocabulary:
-            raise SecretFound("the recording would contain the name of a resource of others")
+        for one in (text, *map(_decoded, _BASE64.findall(text))):
+            super().require_none(one, known)
+            if self._ground.names_others(one):
+                raise SecretFound("the recording would contain the name of a resource of others")
 
 
 def _decoded(text: str) -> str:
@@ -266,7 +273,7 @@ def _decoded(text: str) -> str:
 
 
 def _words(text: str) -> set[str]:
-    return {*re.findall(r"[\w-]+", text.lower())}
+    return {*_WORD.findall(text.lower())}
 
 
 class OwnRecorder(Recorder):
@@ -324,7 +331,7 @@ class OwnRecorder(Recorder):
                 return
             self.ground.note_operation(answer.headers)
             kept = answer.content if document is None else json.dumps(self.ground.own(document)).encode()
-            self._own.note_ids(" ".join((url, content.decode("utf-8", "ignore"), kept.decode("utf-8", "ignore"))))
+            self._own.note(" ".join((url, content.decode("utf-8", "ignore"), kept.decode("utf-8", "ignore"))))
             try:
                 self._recording.add(
                     request.method,

@@ -134,6 +134,24 @@ def test_a_text_says_nothing_about_others(
         check.require_none(text, {*placeholders.replaced, TENANT, SUBSCRIPTION})
 
 
+def test_the_last_check_knows_the_names_of_others(ground: Ground) -> None:
+    policy = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Authorization/policyAssignments/deny-all"
+    vault = f"{OTHER_GROUP}/providers/Microsoft.KeyVault/vaults/finance-keys/privateEndpointConnections/to-hamburg"
+    group = (
+        "/providers/Microsoft.Management/managementGroups/contoso-mg/providers/Microsoft.Authorization/locks/nothing"
+    )
+    ground.note_others([{"id": policy, "displayName": "Contoso: keys only"}, {"id": vault}, {"id": group}])
+    assert ground.others == {
+        "deny-all", "contoso: keys only", "contoso-prod", "finance-keys", "to-hamburg", "contoso-mg", "nothing"
+    }  # fmt: skip
+    check = LastCheck({}, ground)
+    for name in ground.others:
+        for text in (f"denied by {name}.", base64.b64encode(f"the vault named {name} in a token".encode()).decode()):
+            with pytest.raises(SecretFound):
+                check.require_none(text)
+    check.require_none("An account of the experiments, and a read of it.")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -154,6 +172,7 @@ def test_nothing_about_others_is_in_any_file(tmp_path: Path, job: str) -> None:
         furnish(azure)
         done = live(azure, tmp_path, "run", "--yes", "--only", "refused_keys", "--only", "policy_delay", "--only", job)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "not recorded" not in done.stdout
     files = [file for file in tmp_path.iterdir() if file.name not in ("state.json", ".placeholder-key", ".lock")]
     assert len(files) == 5
     found = [(file.name, other) for file in files for other in OTHERS if other in file.read_text().lower()]
