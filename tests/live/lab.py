@@ -73,7 +73,14 @@ class Span:
 
     def explained_by(self, positions: Sequence[str]) -> tuple[str, ...]:
         """The positions (seconds) in this span. Clocks and requests may differ by a second."""
-        return tuple(one for one in positions if self.after - 1 <= float(one) <= self.within + 1)
+        times = (one for one in positions if one.isdecimal())
+        return tuple(one for one in times if self.after - 1 <= float(one) <= self.within + 1)
+
+
+def common(spans: Sequence[Span]) -> Span:
+    """The time that explains all of these, or the longest if none does."""
+    after, within = max(one.after for one in spans), min(one.within for one in spans)
+    return Span(after, within if after < within else max(one.within for one in spans))
 
 
 @dataclass(frozen=True)

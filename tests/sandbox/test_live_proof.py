@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from estate import OTHERS, furnish
 from sandbox_client import Sandbox, serving
-from test_live import DAYS, NOT_IN_SANDBOX, groups, live, refusal, result
+from test_live import DAYS, groups, live, refusal, result
 
 from azure_sandbox.shared.behavior import POSITIONS
 
@@ -88,16 +88,18 @@ def test_no_position_is_wrong_and_nothing_is_left_or_published(tmp_path: Path, s
         azure.control.behavior(policy_denial="none")
         if assignment:
             assert azure.arm("DELETE", assignment, "2022-06-01").ok
+        # A policy applies for some time after it was deleted.
+        azure.control.advance(1800)
         calm = live(azure, tmp_path, *arguments)
         hosts = (azure.secret, azure.tenant_id, azure.client_id, azure.subscription_id)
 
     # The next run asks what has no result, and only that.
     second = result(tmp_path)
     assert calm.stderr == ""
-    assert second["switches"].keys() == {*hidden}
+    unknown = {"graph_encryption"} if hidden["graph_lag"] == "never" else set()
+    assert second["switches"].keys() == {*hidden} - unknown
     assert wrong(second, hidden) == {}
-    reasons = [reason for cases in second["without_result"].values() for reason in cases.values()]
-    assert [reason for reason in reasons if not NOT_IN_SANDBOX.search(reason)] == []
+    assert second["without_result"] == {}
     private = ("state.json", ".placeholder-key", ".lock")
     files = [one for one in tmp_path.iterdir() if one.name not in private and one.suffix != ".log"]
     found = [(one.name, word) for one in files for word in (*OTHERS, *hosts) if word.lower() in one.read_text().lower()]

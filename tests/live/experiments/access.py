@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -13,7 +14,7 @@ from azure_sandbox.shared.behavior import POSITIONS
 
 from ..azure import VAULTS, NoResult
 from ..experiment import Experiment, Outcome
-from ..lab import PATIENCE, Identity, Lab, Span, random_name
+from ..lab import PATIENCE, Identity, Lab, Span, common, random_name
 
 _RETIREMENT = datetime(2027, 2, 27, tzinfo=UTC)
 _RETIRED = "2023-07-01"
@@ -77,31 +78,49 @@ def permission_model(lab: Lab) -> Outcome:
     kid = lab.once("key", lambda: lab.key(vault))
     account = lab.once("account", lambda: lab.account(identity=lab.assigned(identity)))
 
-    def policies() -> str:
+    def policies() -> int:
         lab.settle()
         document = lab.azure.arm("GET", lab.vault_path(vault), VAULTS).required()
-        return f"the vault shows {len(document['properties'].get('accessPolicies') or ())} access policies"
+        return len(document["properties"].get("accessPolicies") or ())
 
     def is_usable() -> bool:
         if usable := _accepts(lab, account, kid):
             lab.change(account, properties={"encryption": {"keySource": "Microsoft.Batch"}}).required()
         return usable
 
-    def added() -> str:
-        return lab.put_policies(vault, "add", identity["principal"]).checked().said
+    before = lab.once("before", policies)
+    refused = _changed_model(lab, vault, lambda: not is_usable(), roles=True)
+    left = lab.once("left", policies)
+    added = "an access policy is added to a vault that uses Azure RBAC"
+    lab.case(added, lambda: lab.put_policies(vault, "add", identity["principal"]).checked().said)
+    accepted = {"2": "accepted", "4": "refused"}.get(lab.answers.get(added, "")[:1])
+    seen = f"Changed to Azure RBAC: Batch could not use the key {_when(refused)}, "
+    seen += f"and the vault showed {left} of {before} access policies."
+    usable = None
+    if left == before:
+        usable = _changed_model(lab, vault, is_usable, roles=False)
+        seen += f" Changed back: Batch could use the key {_when(usable)}."
+    spans = [one for one in (refused, usable) if one is not None]
+    return Outcome(
+        seen,
+        {
+            # Azure may keep some, which no position explains.
+            "policies_after_change": {before: ("kept",), 0: ("dropped",)}.get(left, ()),
+            **({"policies_of_rbac_vault": (accepted,)} if accepted else {}),
+            **({} if spans else {"permission_model_delay": ()}),
+        },
+        spans={"permission_model_delay": common(spans)} if spans else {},
+    )
 
-    lab.case("before", policies)
-    sentences = []
-    for roles, what in ((True, "to Azure RBAC"), (False, "back to access policies")):
-        change = lab.once(f"changed {what}", lambda roles=roles: lab.timed(lambda: lab.use_roles(vault, roles=roles)))  # type: ignore[misc]
-        span = lab.first(lambda roles=roles: is_usable() != roles, change, limit=1500, step=_STEP)  # type: ignore[misc]
-        effect = "Batch could not use the key" if roles else "Batch could use the key again"
-        when = "not within 25 minutes" if span is None else f"after {span.within:.0f} s"
-        sentences.append(f"Changed {what}: {effect} {when}.")
-        lab.case(f"after the change {what}", policies)
-        if roles:
-            lab.case("an access policy is added to a vault that uses Azure RBAC", added)
-    return Outcome(" ".join(sentences))
+
+def _changed_model(lab: Lab, vault: str, applies: Callable[[], bool], *, roles: bool) -> Span | None:
+    """When a change of the permission model of a vault applies."""
+    change = lab.once(f"roles {roles}", lambda: lab.timed(lambda: lab.use_roles(vault, roles=roles)))
+    return lab.first(applies, change, limit=1500, step=_STEP)
+
+
+def _when(span: Span | None) -> str:
+    return "not within 25 minutes" if span is None else f"after {span.within:.0f} s"
 
 
 def vault_creation(lab: Lab) -> Outcome:
@@ -173,6 +192,11 @@ EXPERIMENTS = (
         "Change a vault with access policies to Azure RBAC and back, and move an account to its key every 5 s.",
         permission_model,
         minutes=15,
+        switches={
+            "permission_model_delay": {one: f"after {one} s" for one in POSITIONS["permission_model_delay"]},
+            "policies_after_change": {"dropped": "the vault has none", "kept": "the vault has them"},
+            "policies_of_rbac_vault": {"accepted": "a policy can be added", "refused": "it cannot"},
+        },
         cost="a vault, a key: less than a cent",
     ),
     Experiment(

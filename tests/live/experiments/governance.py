@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from azure_sandbox.shared.behavior import POSITIONS
+
 from ..azure import BATCH, LOCKS, POLICIES, RESTRICTIONS, Response
 from ..experiment import Experiment, Length, Outcome
 from ..lab import Lab
@@ -19,6 +21,9 @@ _KEY_POLICY = "/providers/Microsoft.Authorization/policyDefinitions/99e9ccd8-3db
 _HERE = "providers/Microsoft.Authorization"
 _DENIED = "RequestDisallowedByPolicy"
 _POLICY_WITHIN = 2700
+# A change that the policy denies, and a change of an account that complies.
+_CHANGE = "a change of the tags of an account without a key is denied"
+_TAGS = "PATCH of the tags of an account with a key"
 _NOTHING = "it does not name the assignment"
 
 
@@ -47,6 +52,7 @@ def policy(lab: Lab) -> Outcome:
     account = lab.once("account", lab.account)
     identity = lab.once("identity", lab.identity)
     kid = lab.once("key", lambda: lab.key(lab.vault(identity["principal"])))
+    on_key = lab.once("account on a key", lambda: lab.account_on_key(kid, identity))
     change = partial(lab.change, account, tags={"probe": "1"})
     # Otherwise a policy of the subscription would be measured.
     change().checked().required()
@@ -56,6 +62,7 @@ def policy(lab: Lab) -> Outcome:
     assign = partial(lab.azure.arm, "PUT", assignment, POLICIES, body)
     assigned = lab.once("assigned", lambda: lab.timed(lambda: assign().required()))
     encrypted = {"identity": lab.assigned(identity), "properties": lab.encryption(kid)}
+    named = "checkPolicyRestrictions names the assignment"
 
     def expected(**body: Any) -> str:
         """What Azure Policy says about the creation of an account."""
@@ -65,26 +72,35 @@ def policy(lab: Lab) -> Outcome:
         return restrictions(lab.azure.arm("POST", path, RESTRICTIONS, asked).required(), assignment)
 
     asked = {
-        "a change of the tags is denied": lambda: _DENIED if change().checked(_DENIED).code == _DENIED else "",
-        "checkPolicyRestrictions names the assignment": expected,
+        _CHANGE: lambda: _DENIED if change().checked(_DENIED).code == _DENIED else "",
+        named: expected,
     }
     found = lab.first_times(
-        "policy", dict.fromkeys(asked, assigned), lambda what: asked[what](), limit=_POLICY_WITHIN, step=60
+        "policy", dict.fromkeys(asked, assigned), lambda what: asked[what](), limit=_POLICY_WITHIN, step=30
     )
     lab.case("creation without a key", lambda: lab.tried(_DENIED).end.said)
     lab.case("creation with a key", lambda: lab.tried(_DENIED, **encrypted).end.said)
     lab.case("PATCH with a key", partial(_said, partial(lab.change, account, **encrypted), _DENIED))
+    lab.case(_TAGS, partial(_said, partial(lab.change, on_key, tags={"probe": "2"}), _DENIED))
     lab.case("checkPolicyRestrictions without a key", lambda: expected() or _NOTHING)
     lab.case("checkPolicyRestrictions with a key", lambda: expected(**encrypted) or _NOTHING)
     lab.azure.arm("DELETE", assignment, POLICIES).required()
-    return Outcome(
-        " ".join(
-            f"Not within {_POLICY_WITHIN // 60} minutes: {what}."
-            if span is None
-            else f"{span.within:.0f} s after the assignment, {what}."
-            for what, (span, _) in found.items()
-        )
+    seen = " ".join(
+        f"Not within {_POLICY_WITHIN // 60} minutes: {what}."
+        if span is None
+        else f"{span.within:.0f} s after the assignment, {what}."
+        for what, (span, _) in found.items()
     )
+    denied = found.get(_CHANGE, (None, ""))[0]
+    if denied is None:
+        return Outcome(seen)
+    positions: dict[str, tuple[str, ...]] = {}
+    if patched := lab.answers.get(_TAGS):
+        positions["policy_patch"] = ("bare",) if _DENIED in patched else ("merged",) if patched[0] == "2" else ()
+    if named in found:
+        # The caller can read all policies of the resource group.
+        positions["policy_check_scopes"] = ("none",) if found[named][0] is None else ("readable", "all")
+    return Outcome(seen, positions, spans={"policy_lag": denied})
 
 
 def restrictions(document: Mapping[str, Any], assignment: str) -> str:
@@ -119,11 +135,19 @@ EXPERIMENTS = (
     Experiment(
         "policy",
         "What does an Azure Policy deny that requires customer-managed keys, and does checkPolicyRestrictions show it?",
-        "Assign the policy to the resource group, change an account every minute until that is denied, and ask "
+        "Assign the policy to the resource group, change an account every 30 s until that is denied, and ask "
         "checkPolicyRestrictions what the policy denies.",
         policy,
         minutes=45,
-        accounts=2,
+        accounts=3,
+        switches={
+            "policy_lag": {one: f"after {one} s" for one in POSITIONS["policy_lag"]},
+            "policy_patch": {"bare": "tags of an account with a key cannot be changed", "merged": "they can"},
+            "policy_check_scopes": {
+                "none": "checkPolicyRestrictions does not name the policy",
+                **dict.fromkeys(("readable", "all"), "it names a policy that the caller can read"),
+            },
+        },
         length=Length.HOURS,
         cost="a vault, a key: less than a cent",
     ),

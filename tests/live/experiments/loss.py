@@ -13,7 +13,7 @@ from azure_sandbox.shared.behavior import POSITIONS
 
 from ..azure import NoResult
 from ..experiment import Experiment, Length, Outcome
-from ..lab import EXPIRED, FUTURE, Identity, Lab, Moment, Span, vault_of
+from ..lab import EXPIRED, FUTURE, Identity, Lab, Moment, Span, common, vault_of
 
 STEP = 60
 # The longest time until Batch notices that it cannot use the key, with some reserve, in seconds.
@@ -70,12 +70,6 @@ def loss(lab: Lab) -> Outcome:
     if not noticed:
         return Outcome(" ".join(sentences), {**positions, "key_loss_noticed": ()}, timing)
     return Outcome(" ".join(sentences), positions, timing, spans={"key_loss_noticed": common(noticed)})
-
-
-def common(spans: Sequence[Span]) -> Span:
-    """The time that explains all of these, or the longest if none does."""
-    after, within = max(one.after for one in spans), min(one.within for one in spans)
-    return Span(after, within if after < within else max(one.within for one in spans))
 
 
 def _lost(lab: Lab, ways: Sequence[str], noticed: list[Span], back: list[float]) -> list[str]:
