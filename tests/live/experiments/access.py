@@ -14,7 +14,7 @@ from azure_sandbox.shared.behavior import POSITIONS
 
 from ..azure import VAULTS, NoResult
 from ..experiment import Experiment, Outcome
-from ..lab import PATIENCE, Identity, Lab, Span, common, random_name
+from ..lab import PATIENCE, Lab, Span, common, random_name
 
 _RETIREMENT = datetime(2027, 2, 27, tzinfo=UTC)
 _RETIRED = "2023-07-01"
@@ -36,9 +36,16 @@ def new_principal(lab: Lab) -> Outcome:
 
 
 def role_delay(lab: Lab) -> Outcome:
-    # The caller creates the key in an open vault, which then changes to Azure RBAC.
-    identity, vault, kid, account = _without_access(lab)
+    # The caller creates the key in a vault with access policies, which then changes to Azure RBAC.
+    identity = lab.once("identity", lab.identity)
+    vault = lab.once("vault", lambda: lab.vault(identity["principal"]))
+    kid = lab.once("key", lambda: lab.key(vault))
+    account = lab.once("account", lambda: lab.account(identity=lab.assigned(identity)))
+    usable = partial(_is_usable, lab, account, kid)
+    lab.once("usable", lambda: lab.until(usable, "Batch can use the key"))
     lab.once("roles", lambda: lab.use_roles(vault))
+    # That change takes time too.
+    lab.once("applied", lambda: lab.until(lambda: not usable(), "The vault applies Azure RBAC"))
     assign = partial(lab.assign, lab.vault_path(vault), identity["principal"])
     assigned = lab.once("assigned", lambda: lab.timed(lambda: assign().required()))
     span = lab.first(partial(_accepts, lab, account, kid), assigned, limit=1500, step=_STEP)
@@ -49,7 +56,11 @@ def role_delay(lab: Lab) -> Outcome:
 
 
 def policy_delay(lab: Lab) -> Outcome:
-    identity, vault, kid, account = _without_access(lab)
+    identity = lab.once("identity", lab.identity)
+    # Without access for the identity.
+    vault = lab.once("vault", lab.vault)
+    kid = lab.once("key", lambda: lab.key(vault))
+    account = lab.once("account", lambda: lab.account(identity=lab.assigned(identity)))
     lab.case("a key without access", lambda: lab.change(account, properties=lab.encryption(kid)).checked().said)
     admitted = lab.once("admitted", lambda: lab.timed(lambda: lab.admit(vault, identity["principal"])))
     span = lab.first(partial(_accepts, lab, account, kid), admitted, limit=PATIENCE, step=_STEP)
@@ -63,12 +74,11 @@ def _accepts(lab: Lab, account: str, kid: str) -> bool:
     return lab.change(account, properties=lab.encryption(kid)).checked().ok
 
 
-def _without_access(lab: Lab) -> tuple[Identity, str, str, str]:
-    """An identity, a vault and a key to which it has no access, and an account with the identity."""
-    identity = lab.once("identity", lab.identity)
-    vault = lab.once("vault", lab.vault)
-    kid = lab.once("key", lambda: lab.key(vault))
-    return identity, vault, kid, lab.once("account", lambda: lab.account(identity=lab.assigned(identity)))
+def _is_usable(lab: Lab, account: str, kid: str) -> bool:
+    """Whether the account can change to the key. Then it changes back."""
+    if usable := _accepts(lab, account, kid):
+        lab.change(account, properties={"encryption": {"keySource": "Microsoft.Batch"}}).required()
+    return usable
 
 
 def permission_model(lab: Lab) -> Outcome:
@@ -83,24 +93,21 @@ def permission_model(lab: Lab) -> Outcome:
         document = lab.azure.arm("GET", lab.vault_path(vault), VAULTS).required()
         return len(document["properties"].get("accessPolicies") or ())
 
-    def is_usable() -> bool:
-        if usable := _accepts(lab, account, kid):
-            lab.change(account, properties={"encryption": {"keySource": "Microsoft.Batch"}}).required()
-        return usable
-
+    usable = partial(_is_usable, lab, account, kid)
+    lab.once("usable", lambda: lab.until(usable, "Batch can use the key"))
     before = lab.once("before", policies)
-    refused = _changed_model(lab, vault, lambda: not is_usable(), roles=True)
+    refused = _changed_model(lab, vault, lambda: not usable(), roles=True)
     left = lab.once("left", policies)
     added = "an access policy is added to a vault that uses Azure RBAC"
     lab.case(added, lambda: lab.put_policies(vault, "add", identity["principal"]).checked().said)
     accepted = {"2": "accepted", "4": "refused"}.get(lab.answers.get(added, "")[:1])
     seen = f"Changed to Azure RBAC: Batch could not use the key {_when(refused)}, "
     seen += f"and the vault showed {left} of {before} access policies."
-    usable = None
+    back = None
     if left == before:
-        usable = _changed_model(lab, vault, is_usable, roles=False)
-        seen += f" Changed back: Batch could use the key {_when(usable)}."
-    spans = [one for one in (refused, usable) if one is not None]
+        back = _changed_model(lab, vault, usable, roles=False)
+        seen += f" Changed back: Batch could use the key {_when(back)}."
+    spans = [one for one in (refused, back) if one is not None]
     return Outcome(
         seen,
         {
