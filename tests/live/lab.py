@@ -77,6 +77,11 @@ class Span:
         return tuple(one for one in times if self.after - 1 <= float(one) <= self.within + 1)
 
 
+def longer_than(seconds: float) -> Span:
+    """Something was not noticed within this time."""
+    return Span(seconds, math.inf)
+
+
 def common(spans: Sequence[Span]) -> Span:
     """The time that explains all of these, or the longest if none does."""
     after, within = max(one.after for one in spans), min(one.within for one in spans)
@@ -493,14 +498,16 @@ class Lab:
         after = 0.0
         while True:
             asked = self.clock.now()
+            is_late = asked - sent > limit
             try:
                 if condition():
                     return Span(after, self.clock.now() - sent)
                 after = max(asked - done, 0.0)
+                if is_late:
+                    return None
             except Disturbed:
-                pass
-            if self.clock.now() - sent > limit:
-                return None
+                if asked - sent > 2 * limit:
+                    raise
             self.clock.wait(step)
 
     def first_times(

@@ -14,7 +14,7 @@ from azure_sandbox.shared.behavior import POSITIONS
 
 from ..azure import VAULTS, NoResult
 from ..experiment import Experiment, Outcome
-from ..lab import PATIENCE, Lab, Span, common, random_name
+from ..lab import PATIENCE, Lab, Span, common, longer_than, random_name
 
 _RETIREMENT = datetime(2027, 2, 27, tzinfo=UTC)
 _RETIRED = "2023-07-01"
@@ -50,7 +50,7 @@ def role_delay(lab: Lab) -> Outcome:
     assigned = lab.once("assigned", lambda: lab.timed(lambda: assign().required()))
     span = lab.first(partial(_accepts, lab, account, kid), assigned, limit=1500, step=_STEP)
     if span is None:
-        return Outcome("Batch could not use the key after 25 minutes.", {"role_delay": ()})
+        return Outcome("Batch could not use the key after 25 minutes.", spans={"role_delay": longer_than(1500)})
     seen = f"Batch accepted the key {span.within:.0f} s after the assignment."
     return Outcome(seen, timing={"role_propagation": span.within}, spans={"role_delay": span})
 
@@ -114,9 +114,8 @@ def permission_model(lab: Lab) -> Outcome:
             # Azure may keep some, which no position explains.
             "policies_after_change": {before: ("kept",), 0: ("dropped",)}.get(left, ()),
             **({"policies_of_rbac_vault": (accepted,)} if accepted else {}),
-            **({} if spans else {"permission_model_delay": ()}),
         },
-        spans={"permission_model_delay": common(spans)} if spans else {},
+        spans={"permission_model_delay": common(spans) if spans else longer_than(1500)},
     )
 
 
@@ -145,7 +144,7 @@ def vault_creation(lab: Lab) -> Outcome:
     timing = {"vault_dns": ready.within}
     if resolves is None:
         seen = f"The vault was ready after {ready.within:.0f} s. Its name did not resolve within {PATIENCE} s."
-        return Outcome(seen, {"vault_name_delay": ()}, timing)
+        return Outcome(seen, timing=timing, spans={"vault_name_delay": longer_than(PATIENCE)})
     seen = f"The vault was ready after {ready.within:.0f} s, and its name resolved after {resolves.within:.0f} s."
     # A read shows late that the vault is ready.
     ready_after = max(ready.after - lab.bounds("read_lag")[1], 0.0)

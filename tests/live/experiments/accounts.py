@@ -14,7 +14,7 @@ from azure_sandbox.shared.behavior import POSITIONS
 
 from ..azure import BATCH, RESOURCE_GRAPH, VAULTS, NoResult, Response
 from ..experiment import Experiment, Outcome
-from ..lab import Lab, random_name
+from ..lab import Lab, longer_than, random_name
 
 _GRAPH_WITHIN = 1800
 _LIMIT, _COUNTED = "x-ms-ratelimit-remaining-", 3
@@ -57,7 +57,7 @@ def read_lag(lab: Lab) -> Outcome:
     # An Azure Policy may add tags.
     span = lab.first(lambda: lab.read(account).get("tags", {}).get("probe") == value, change, limit=300, step=1)
     if span is None:
-        return Outcome("No read showed the change for 300 s.", {"read_lag": ()})
+        return Outcome("No read showed the change for 300 s.", spans={"read_lag": longer_than(300)})
     return Outcome(f"A read showed the change after {span.within:.0f} s.", spans={"read_lag": span})
 
 
@@ -126,15 +126,17 @@ def resource_graph(lab: Lab) -> Outcome:
     if combined:
         positions["graph_union"] = ("any",) if combined.startswith("2") else ("documented",)
 
-    def shown() -> Mapping[str, Any]:
-        data = rows(f"resources | {ours} | project id, tags, properties").required()["data"]
-        return data[0] if data and (data[0].get("tags") or {}).get("probe") == moved else {}
+    row: dict[str, Any] = {}
 
-    span = lab.first(lambda: bool(shown()), change, limit=_GRAPH_WITHIN, step=15)
+    def is_shown() -> bool:
+        found = rows(f"resources | {ours} | project id, tags, properties").required()["data"]
+        row.update(found[0] if found else {})
+        return (row.get("tags") or {}).get("probe") == moved
+
+    span = lab.first(is_shown, change, limit=_GRAPH_WITHIN, step=15)
     if span is None:
         seen = f"Resource Graph did not show the change of an account within {_GRAPH_WITHIN // 60} minutes."
         return Outcome(seen, {**positions, "graph_lag": ("never",)})
-    row = shown()
     lab.case("properties", lambda: ", ".join(sorted(row["properties"])))
     encryption = shown_encryption(row["properties"], kid)
     if encryption:

@@ -12,9 +12,9 @@ from typing import Any
 
 from azure_sandbox.shared.behavior import POSITIONS
 
-from ..azure import BATCH, LOCKS, POLICIES, RESTRICTIONS, Response
+from ..azure import BATCH, LOCKS, POLICIES, RESTRICTIONS, NoResult, Response
 from ..experiment import Experiment, Length, Outcome
-from ..lab import Lab
+from ..lab import Lab, longer_than
 
 # The built-in policy "Azure Batch account should use customer-managed keys to encrypt data".
 _KEY_POLICY = "/providers/Microsoft.Authorization/policyDefinitions/99e9ccd8-3db9-4592-b0d1-14b1715a4d8a"
@@ -91,9 +91,11 @@ def policy(lab: Lab) -> Outcome:
         else f"{span.within:.0f} s after the assignment, {what}."
         for what, (span, _) in found.items()
     )
-    denied = found.get(_CHANGE, (None, ""))[0]
+    if _CHANGE not in found:
+        raise NoResult(f"It is not known since when {_CHANGE}.")
+    denied = found[_CHANGE][0]
     if denied is None:
-        return Outcome(seen)
+        return Outcome(seen, spans={"policy_lag": longer_than(_POLICY_WITHIN)})
     positions: dict[str, tuple[str, ...]] = {}
     if patched := lab.answers.get(_TAGS):
         positions["policy_patch"] = ("bare",) if _DENIED in patched else ("merged",) if patched[0] == "2" else ()

@@ -13,7 +13,7 @@ from azure_sandbox.shared.behavior import POSITIONS
 
 from ..azure import NoResult
 from ..experiment import Experiment, Length, Outcome
-from ..lab import EXPIRED, FUTURE, Identity, Lab, Moment, Span, common, vault_of
+from ..lab import EXPIRED, FUTURE, Identity, Lab, Moment, Span, common, longer_than, vault_of
 
 STEP = 60
 # The longest time until Batch notices that it cannot use the key, with some reserve, in seconds.
@@ -67,9 +67,8 @@ def loss(lab: Lab) -> Outcome:
     statuses = {answer.partition(" ")[0] for answer in answers if answer}
     positions = {"pools_without_key": tuple(one for one in _POOLS if statuses == {one})} if statuses else {}
     timing = {"batch_recovery": max(back)} if back else {}
-    if not noticed:
-        return Outcome(" ".join(sentences), {**positions, "key_loss_noticed": ()}, timing)
-    return Outcome(" ".join(sentences), positions, timing, spans={"key_loss_noticed": common(noticed)})
+    span = common(noticed) if noticed else longer_than(NOTICED_WITHIN)
+    return Outcome(" ".join(sentences), positions, timing, spans={"key_loss_noticed": span})
 
 
 def _lost(lab: Lab, ways: Sequence[str], noticed: list[Span], back: list[float]) -> list[str]:
