@@ -141,6 +141,13 @@ def groups(azure: Sandbox) -> list[str]:
     return [group["name"] for group in listed if group["name"] != "rg-sandbox"]
 
 
+def occupy(azure: Sandbox, *names: str) -> None:
+    """Create accounts of others."""
+    for one in names:
+        path = f"{azure.group}/providers/Microsoft.Batch/batchAccounts/{one}"
+        assert azure.arm("PUT", path, "2025-06-01", {"location": "westeurope"}).ok
+
+
 def assert_found(found: dict[str, Any], hidden: dict[str, str]) -> None:
     assert found["without_result"] == {}
     for switch, position in hidden.items():
@@ -157,7 +164,8 @@ def assert_found(found: dict[str, Any], hidden: dict[str, str]) -> None:
 @pytest.mark.slow(every=3)
 def test_the_positions_of_an_unknown_sandbox_are_found(azure: Sandbox, tmp_path: Path, seed: int) -> None:
     hidden = {switch: random.Random(f"{seed} {switch}").choice(POSITIONS[switch]) for switch in SHORT}
-    # As low as in many subscriptions.
+    # One account is left in the quota.
+    occupy(azure, "others1", "others2")
     azure.control.behavior(**hidden, account_quota="3")
 
     done = live(azure, tmp_path, "run", "--yes", "--without", "job_*")
@@ -429,8 +437,7 @@ def test_an_experiment_that_needs_more_accounts_than_the_quota_allows_is_left_ou
     azure: Sandbox, tmp_path: Path
 ) -> None:
     azure.control.behavior(account_quota="3")
-    taken = f"{azure.group}/providers/Microsoft.Batch/batchAccounts/others"
-    assert azure.arm("PUT", taken, "2025-06-01", {"location": "westeurope"}).ok
+    occupy(azure, "others")
 
     done = live(azure, tmp_path, "run", "--yes", "--class", "hours", "--only", "weaknesses", "--only", "read_lag")
 
@@ -443,9 +450,7 @@ def test_an_experiment_that_needs_more_accounts_than_the_quota_allows_is_left_ou
 
 def test_accounts_lose_their_key_one_after_the_other_if_the_quota_is_low(azure: Sandbox, tmp_path: Path) -> None:
     azure.control.behavior(account_quota="3", key_loss_noticed="600", pools_without_key="409")
-    for other in ("others1", "others2"):
-        taken = f"{azure.group}/providers/Microsoft.Batch/batchAccounts/{other}"
-        assert azure.arm("PUT", taken, "2025-06-01", {"location": "westeurope"}).ok
+    occupy(azure, "others1", "others2")
 
     done = live(azure, tmp_path, "run", "--yes", "--class", "hours", "--only", "key_loss")
 
