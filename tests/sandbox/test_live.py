@@ -397,16 +397,20 @@ FIVE_MINUTES, TWO_HOURS, A_DAY = (300.0, 310.0), (7200.0, 7210.0), (93600.0, 936
 @pytest.mark.parametrize(
     ("lost", "needed", "time"),
     [
-        ({FIVE_MINUTES: False, TWO_HOURS: False, A_DAY: False}, (0.0, 0.0), Span(0, 910)),
-        ({FIVE_MINUTES: True, TWO_HOURS: False, A_DAY: False}, (0.0, 0.0), Span(900, 7810)),
+        ({FIVE_MINUTES: False, TWO_HOURS: False, A_DAY: False}, None, Span(0, 910)),
+        ({FIVE_MINUTES: True, TWO_HOURS: False, A_DAY: False}, None, Span(900, 7810)),
         # A follower needs the previous version for an hour after it has followed.
-        ({FIVE_MINUTES: True, TWO_HOURS: True, A_DAY: False}, (3600.0, 3600.0), Span(4200, 90610)),
+        ({FIVE_MINUTES: True, TWO_HOURS: True, A_DAY: False}, (3600.0, 3600.0), Span(4200, 93610)),
+        # A follower whose version is disabled before it has followed may never follow.
+        ({FIVE_MINUTES: True, TWO_HOURS: False, A_DAY: False}, (0.0, 0.0), Span(300, 7810)),
         # A time that is longer than the experiment, and results that no time explains.
-        ({FIVE_MINUTES: True, TWO_HOURS: True, A_DAY: True}, (0.0, 0.0), Span(94200, math.inf)),
-        ({FIVE_MINUTES: False, TWO_HOURS: False, A_DAY: True}, (0.0, 0.0), None),
+        ({FIVE_MINUTES: True, TWO_HOURS: True, A_DAY: True}, None, Span(94200, math.inf)),
+        ({FIVE_MINUTES: False, TWO_HOURS: False, A_DAY: True}, None, None),
     ],
 )
-def test_the_time_for_which_a_version_is_needed(lost: dict[Bounds, bool], needed: Bounds, time: Span | None) -> None:
+def test_the_time_for_which_a_version_is_needed(
+    lost: dict[Bounds, bool], needed: Bounds | None, time: Span | None
+) -> None:
     assert explanation(lost, (600.0, 600.0), needed) == time
 
 

@@ -34,8 +34,12 @@ DISTURBANCES = (
 def disturb(azure: Sandbox, chance: random.Random) -> None:
     for skip in range(REQUESTS):
         if chance.random() < 1 / DISTURBED:
-            match = {"host": "management|vault|batch"}
-            azure.control.fault(match=match, skip=skip, answer=chance.choice(DISTURBANCES))
+            answer = chance.choice(DISTURBANCES)
+            # A policy denies changes only.
+            change = (
+                {"method": chance.choice(("PUT", "PATCH")), "path": "/providers/"} if answer["status"] == 403 else {}
+            )
+            azure.control.fault(match={"host": "management|vault|batch", **change}, skip=skip, answer=answer)
 
 
 def deny(azure: Sandbox, seed: int) -> str:

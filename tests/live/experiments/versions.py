@@ -49,20 +49,26 @@ def _outcome(lab: Lab, switch: str, change: Callable[[str, str], None], *, follo
         f"{'lost its key' if is_lost else 'stayed available'}."
         for (after, _), is_lost in lost.items()
     )
-    # A follower needs the previous version after it has followed, too.
-    needed = lab.bounds("previous_version_needed") if follows else (0.0, 0.0)
+    needed = lab.bounds("previous_version_needed") if follows else None
     span = explanation(lost, lab.bounds("key_loss_noticed"), needed)
     return Outcome(seen, {switch: ()}) if span is None else Outcome(seen, spans={switch: span})
 
 
-def explanation(lost: Mapping[Bounds, bool], noticed: Bounds, needed: Bounds) -> Span | None:
+def explanation(lost: Mapping[Bounds, bool], noticed: Bounds, needed: Bounds | None) -> Span | None:
     """The time that explains which accounts lost their key when the previous version was disabled that long after the
-    change: those whose time had not passed when Batch `noticed` it, with the time for which the version is `needed`
-    after that. None if no time explains this."""
-    passed = [at_least + noticed[0] - needed[1] for (at_least, _), is_lost in lost.items() if is_lost]
-    not_passed = [at_most + noticed[1] - needed[0] for (_, at_most), is_lost in lost.items() if not is_lost]
-    after, within = max([0.0, *passed]), min([math.inf, *not_passed])
-    return Span(after, within) if after < within else None
+    change: those whose time had not passed when Batch `noticed` it. A follower has `needed`, for which it also needs the
+    previous version after it has followed. If its version was disabled before, it may follow or not. None if no time
+    explains this."""
+    least, most = needed or (0.0, 0.0)
+    passed, not_passed = [0.0], [math.inf]
+    for (at_least, at_most), is_lost in lost.items():
+        if is_lost:
+            after = at_least + noticed[0] - most
+            passed.append(after if needed is None else min(after, at_least))
+        else:
+            within = at_most + noticed[1] - least
+            not_passed.append(within if needed is None else max(within, at_most))
+    return Span(max(passed), min(not_passed)) if max(passed) < min(not_passed) else None
 
 
 def _lost(lab: Lab, change: Callable[[str, str], None], *, follows: bool) -> Mapping[Bounds, bool]:
