@@ -56,9 +56,9 @@ def _outcome(lab: Lab, switch: str, change: Callable[[str, str], None], *, follo
 
 def explanation(lost: Mapping[Bounds, bool], noticed: Bounds, needed: Bounds | None) -> Span | None:
     """The time that explains which accounts lost their key when the previous version was disabled that long after the
-    change: those whose time had not passed when Batch `noticed` it. A follower has `needed`, for which it also needs the
-    previous version after it has followed. If its version was disabled before, it may follow or not. None if no time
-    explains this."""
+    change: those whose time had not passed when Batch `noticed` it. A follower has `needed`, for which it also needs
+    the previous version after it has followed. If its version was disabled before, it may follow or not. None if no
+    time explains this."""
     least, most = needed or (0.0, 0.0)
     passed, not_passed = [0.0], [math.inf]
     for (at_least, at_most), is_lost in lost.items():
