@@ -36,10 +36,10 @@ def disturb(azure: Sandbox, chance: random.Random) -> None:
         if chance.random() < 1 / DISTURBED:
             answer = chance.choice(DISTURBANCES)
             # A policy denies changes only.
-            change = (
-                {"method": chance.choice(("PUT", "PATCH")), "path": "/providers/"} if answer["status"] == 403 else {}
-            )
-            azure.control.fault(match={"host": "management|vault|batch", **change}, skip=skip, answer=answer)
+            match = {"host": "management|vault|batch"}
+            if answer["status"] == 403:
+                match |= {"method": chance.choice(("PUT", "PATCH")), "path": "/providers/"}
+            azure.control.fault(match=match, skip=skip, answer=answer)
 
 
 def deny(azure: Sandbox, seed: int) -> str:
@@ -83,12 +83,12 @@ def test_no_position_is_wrong_and_nothing_is_left_or_published(tmp_path: Path, s
 
         faults = azure.control.call("GET", "/faults")["faults"]
         applied = sum(fault["applied"] for fault in faults)
+        azure.control.call("DELETE", "/faults")
         first = result(tmp_path)
         assert wrong(first, hidden) == {}
         assert (groups(azure), others(azure)) == (before, theirs)
         assert disturbed.stderr == ""
 
-        azure.control.call("DELETE", "/faults")
         azure.control.behavior(policy_denial="none")
         if assignment:
             assert azure.arm("DELETE", assignment, "2022-06-01").ok
