@@ -648,7 +648,20 @@ def test_no_secret_is_in_any_file(azure: Sandbox, tmp_path: Path) -> None:
 
 def test_a_sandbox_takes_the_measured_positions(tmp_path: Path) -> None:
     file = tmp_path / "RESULT.json"
-    file.write_text(json.dumps({"behavior": {"read_lag": "5", "new_principal": "known"}}))
+    measured = {"behavior": {"read_lag": "5", "new_principal": "known"}, "seconds": {"role_delay": 37.4}}
+    file.write_text(json.dumps(measured))
     with serving("--behavior-file", str(file), "--behavior", "read_lag=60") as sandbox:
         behavior = sandbox.control.call("GET", "/behavior")
-    assert (behavior["read_lag"], behavior["new_principal"]) == ("60", "known")
+    assert (behavior["read_lag"], behavior["new_principal"], behavior["role_delay"]) == ("60", "known", "37.4")
+
+
+def test_a_sandbox_with_the_measured_times_has_the_same_result(azure: Sandbox, tmp_path: Path) -> None:
+    azure.control.behavior(role_delay="37.5", read_lag="12.5")
+    only = ("--only", "role_delay", "--only", "read_lag")
+    assert live(azure, tmp_path / "first", "run", "--yes", *only).returncode == 0
+    with serving("--behavior-file", str(tmp_path / "first" / "RESULT.json")) as other:
+        assert live(other, tmp_path / "second", "run", "--yes", *only).returncode == 0
+    first, second = (result(tmp_path / name)["seconds"] for name in ("first", "second"))
+    assert first["read_lag"] == pytest.approx(13, abs=1.5)
+    assert second["role_delay"] == pytest.approx(first["role_delay"], abs=5.5)
+    assert second["read_lag"] == pytest.approx(first["read_lag"], abs=1.5)

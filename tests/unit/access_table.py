@@ -23,19 +23,20 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.goal
 def azure(
     document: dict[str, Any] | None,
     *assignments: dict[str, Any],
-    definitions: Mapping[str, Any] = DEFINITIONS,
+    definitions: Mapping[str, Any] | None = None,
     principal: str = PRINCIPAL,
     accounts: tuple[dict[str, Any], ...] = (),
     **others: Any,
 ) -> Table:
     """A vault, and the role assignments of the principal that apply to the vault or one of its keys. `definitions` are
-    the assigned roles, by their GUIDs. For `accounts` and `others` see `azure_table.listing`."""
+    the assigned roles, by their GUIDs (by default DEFINITIONS). For `accounts` and `others` see `azure_table.listing`."""
+    assigned = DEFINITIONS if definitions is None else definitions
     table = Table({refs.vaults_of(SUBSCRIPTION): [document] if document else []}, now=NOW)
     table.update(listing(*accounts, **others))
     if document:
         name = document["id"]
         table[refs.vault(name)] = document
-        table.update({refs.role(name, guid): {"name": guid, "properties": one} for guid, one in definitions.items()})
+        table.update({refs.role(name, guid): {"name": guid, "properties": one} for guid, one in assigned.items()})
         for scope in (name, f"{name}/keys/batch", f"{name}/keys/other"):
             table[refs.assignments_of(scope, principal)] = list(assignments)
     return table

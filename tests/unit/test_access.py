@@ -163,7 +163,7 @@ def written(change: Change) -> tuple[str, dict[str, Any]]:
     """The operation on the access policies of the vault, and the entry."""
     [request] = change.requests
     assert (request.name, request.method) == ("set_policy", "PUT")
-    place, _, operation = request.ref.rpartition("/accessPolicies/")
+    place, _separator, operation = request.ref.rpartition("/accessPolicies/")
     [entry] = (request.body or {})["properties"]["accessPolicies"]
     assert place == VAULT_ID
     return operation, entry
@@ -351,7 +351,7 @@ def assigned_role(change: Change) -> tuple[str, str, Any]:
     """The scope, the name and the properties of the assignment."""
     [request] = change.requests
     assert (request.name, request.method) == ("assign", "PUT")
-    scope, _, name = request.ref.rpartition("/providers/Microsoft.Authorization/roleAssignments/")
+    scope, _separator, name = request.ref.rpartition("/providers/Microsoft.Authorization/roleAssignments/")
     return scope, name, (request.body or {})["properties"]
 
 

@@ -425,14 +425,14 @@ GRANTED = "PUT /accessPolicies/add"
 class Azure(Table):
     """Azure with Batch accounts. Each write takes effect. A creation leaves the vault as in `document`."""
 
-    def __init__(self, document: dict[str, Any], *accounts: dict[str, Any], name: Any = FREE) -> None:
+    def __init__(self, document: dict[str, Any], *accounts: dict[str, Any], name: Any = None) -> None:
         super().__init__(
             {
                 refs.provider(SUBSCRIPTION, "Microsoft.KeyVault"): {"resourceTypes": []},
                 refs.accounts_of(SUBSCRIPTION): list(accounts),
                 refs.permissions_at(f"/subscriptions/{SUBSCRIPTION}"): [READS_ACCOUNTS],
                 refs.permissions_at(refs.group(SUBSCRIPTION, "rg-keys").id): [{"actions": ["*"], "notActions": []}],
-                VAULT_NAME: name,
+                VAULT_NAME: FREE if name is None else name,
             }
         )
         self.document = document

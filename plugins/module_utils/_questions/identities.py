@@ -16,8 +16,7 @@ from .._core.ids import UserAssignedId
 from .._documents import refs
 
 
-def get(docs: Docs, identity_id: UserAssignedId | None) -> ManagedIdentity:
-    assert identity_id is not None
+def get(docs: Docs, identity_id: UserAssignedId) -> ManagedIdentity:
     identity = docs.get(refs.identity(identity_id))
     if identity is None:
         raise NotFound(

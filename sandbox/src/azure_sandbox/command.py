@@ -141,9 +141,11 @@ def _position(text: str) -> tuple[str, str]:
 
 
 def _positions(path: str) -> list[tuple[str, str]]:
-    """The measured positions in a file of the experiments with Azure."""
+    """The measured positions, and times between them, in a file of the experiments with Azure."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))["behavior"]
+        measured = json.loads(Path(path).read_text(encoding="utf-8"))
+        times = {name: str(seconds) for name, seconds in measured.get("seconds", {}).items()}
+        found = {**measured["behavior"], **times}
         changed(DEFAULT, found)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise argparse.ArgumentTypeError(f"{path} has no measured positions ({error})") from error

@@ -302,7 +302,7 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 def _listeners(host: str, port: int) -> list[socket.socket]:
     """A listening socket for each address of the host."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    listeners = [socket.create_server(address[:2], family=family, backlog=128) for family, _, _, _, address in found]
+    listeners = [socket.create_server(one[-1][:2], family=one[0], backlog=128) for one in found]
     for listener in listeners:
         listener.setblocking(False)
     return listeners
@@ -373,7 +373,7 @@ class _Connections:
         protocol = _Connection(self._server)
         with contextlib.suppress(OSError):
             async with asyncio.timeout(CONNECTION_SECONDS):
-                transport, _ = await asyncio.get_running_loop().connect_accepted_socket(
+                transport, _protocol = await asyncio.get_running_loop().connect_accepted_socket(
                     lambda: protocol, connection, ssl=self._tls
                 )
                 try:

@@ -139,7 +139,9 @@ def removal(goal: Goal, facts: Facts) -> Removal:
 def _holder(docs: Docs, goal: Goal, facts: Facts) -> _Holder:
     if (place := vaults.likely(docs, goal.vault, facts.vaults_in, goal.group)) is not None:
         docs.want(place)
-    principal = goal.principal_id or identities.get(docs, goal.identity_id)["properties"]["principalId"]
+    principal = goal.principal_id or ""
+    if goal.identity_id is not None:
+        principal = identities.get(docs, goal.identity_id)["properties"]["principalId"]
     found = vaults.find(docs, goal.vault, facts.vaults_in, goal.group)
     vault = vault_document.required(found, goal.vault, goal.group, goal.identifier)
     if not vault_document.uses_rbac(vault):

@@ -112,7 +112,8 @@ def _creation(docs: Docs, goal: Goal, facts: Facts, failed: Account | None) -> C
         "tags": tags,
     }
     request = _put(goal, facts, body)
-    if goal.key is None:
+    # A key requires a user-assigned identity.
+    if goal.key is None or goal.identity_id is None:
         return Change(describe(None), after, (request,), confirm=_changed(goal, facts))
     identity = identities.get(docs, goal.identity_id)["properties"]
     principals, tenant = (identity["principalId"],), identity["tenantId"]

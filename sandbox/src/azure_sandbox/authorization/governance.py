@@ -121,8 +121,8 @@ class Governance:
         return self._exemptions.pop((scope.lower(), name.lower()), None) is not None
 
     @property
-    def _lag(self) -> int:
-        return int(self.world.behavior.policy_lag)
+    def _lag(self) -> float:
+        return float(self.world.behavior.policy_lag)
 
     def _effective(self, scope: str) -> list[PolicyAssignment]:
         """The assignments that Azure applies at a scope now."""

@@ -312,7 +312,7 @@ class Authorization:
     @property
     def _effective_at(self) -> float:
         """When the data plane applies what is changed now."""
-        delay = max(self.world.timing.role_propagation, int(self.world.behavior.role_delay))
+        delay = max(self.world.timing.role_propagation, float(self.world.behavior.role_delay))
         return self.world.clock.time() + delay
 
     def _is_stranger(self, principal_id: str, tenant_id: str, *, trusted: bool) -> bool:

@@ -75,13 +75,13 @@ class KeyUse(KeyCheck):
             return ""
         base, _, in_use = version.rpartition("/")
         later = [*dropwhile(lambda one: one.version != in_use, versions)][1:]
-        latest = self.world.clock.time() - int(self.world.behavior.follower_delay)
+        latest = self.world.clock.time() - float(self.world.behavior.follower_delay)
         old_enough = [one.version for one in later if one.created <= latest]
         return f"{base}/{old_enough[-1]}" if old_enough else ""
 
     def _still_needed(self, before: Protection, version: str) -> list[PreviousVersion]:
         """The versions of the same key that Batch still needs after a change to `version`."""
-        lasts = int(self.world.behavior.previous_version_needed)
+        lasts = float(self.world.behavior.previous_version_needed)
         left = PreviousVersion(before.version, self.world.clock.time() + lasts)
         key = version.rpartition("/")[0]
         needed = [*self._previous(before), *([left] if lasts else ())]

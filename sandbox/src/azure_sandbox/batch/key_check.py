@@ -51,7 +51,7 @@ class KeyIdentifier:
 
 
 def delays(world: World) -> Delays:
-    return Delays(int(world.behavior.key_loss_noticed), world.timing.batch_recovery)
+    return Delays(float(world.behavior.key_loss_noticed), world.timing.batch_recovery)
 
 
 @dataclass

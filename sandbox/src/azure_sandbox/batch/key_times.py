@@ -43,5 +43,5 @@ def _of_key(world: World, vault_name: str, key_name: str) -> Iterator[float]:
     if key is None:
         return
     yield from key.changes()
-    follower_delay = int(world.behavior.follower_delay)
+    follower_delay = float(world.behavior.follower_delay)
     yield from (version.created + follower_delay for version in key.versions)

@@ -285,7 +285,7 @@ class Vaults:
             created_at=self.world.clock.iso(3),
             dns_ready_at=self.world.clock.time() + self.world.timing.vault_dns,
         )
-        vault.name_resolves_at = vault.dns_ready_at + int(self.world.behavior.vault_name_delay)
+        vault.name_resolves_at = vault.dns_ready_at + float(self.world.behavior.vault_name_delay)
         self._change(vault, changes, order.by)
         vault.modified_at = vault.created_at
         self._live[vault.name.lower()] = vault
@@ -297,7 +297,7 @@ class Vaults:
             raise errors.nothing_to_recover()
         vault.tags = order.tags
         vault.deleted_at = None
-        vault.name_resolves_at = self.world.clock.time() + int(self.world.behavior.vault_name_delay)
+        vault.name_resolves_at = self.world.clock.time() + float(self.world.behavior.vault_name_delay)
         del self._deleted[vault.name.lower()]
         self._change(vault, {}, order.by)
         self._live[vault.name.lower()] = vault
@@ -315,9 +315,9 @@ class Vaults:
         self._lag.note(vault.name.lower(), previous)
         access_before = (vault.access_policies, vault.rbac)
         policies = changes.pop("access_policies", None)
-        delay = 0
+        delay = 0.0
         if previous is not None and changes.get("rbac_setting", vault.rbac) != vault.rbac:
-            delay = int(self.world.behavior.permission_model_delay)
+            delay = float(self.world.behavior.permission_model_delay)
             if not vault.rbac and self.world.behavior.policies_after_change == "dropped":
                 policies = []
             vault.change_model(self.world.clock.time(), delay)

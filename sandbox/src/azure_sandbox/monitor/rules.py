@@ -154,7 +154,7 @@ class Monitor:
         for setting in self.settings(vault_id):
             workspace = self._workspaces.get(setting.workspace_id)
             # Azure does not record the events of the first minutes.
-            is_active = now >= setting.created + int(self.world.behavior.log_start)
+            is_active = now >= setting.created + float(self.world.behavior.log_start)
             if workspace is not None and setting.has_audit_events and is_active:
                 made, table = event(), setting.table
                 row = (made.audit_log if table == AUDIT_LOGS else made.diagnostics)(workspace.customer_id)
@@ -185,7 +185,7 @@ class Monitor:
     def _shown(self, workspace: Workspace) -> Iterator[tuple[str, Row]]:
         """The rows that have arrived and that are not older than the retention period."""
         now = self.world.clock.time()
-        latest, oldest = now - int(self.world.behavior.log_delay), now - workspace.retention_days * _DAY
+        latest, oldest = now - float(self.world.behavior.log_delay), now - workspace.retention_days * _DAY
         return ((table, row) for table, at, row in workspace.rows if oldest < at <= latest)
 
     def query(self, text: str, rows: Sequence[tuple[str, Row]], since: str, until: str) -> tuple[Query, list[Row]]:

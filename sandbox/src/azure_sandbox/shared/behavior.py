@@ -11,13 +11,15 @@ the comment on the switch says otherwise.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
-def _switch(default: str, *others: str) -> str:
-    """A field with its allowed values in the metadata `positions`, the default first."""
-    switch: str = field(default=default, metadata={"positions": (default, *others)})
+def _switch(default: str, *others: str, is_time: bool = False) -> str:
+    """A field with its allowed values in the metadata `positions`, the default first. A time also allows each other
+    number of seconds, because experiments with Azure measure times between the positions."""
+    switch: str = field(default=default, metadata={"positions": (default, *others), "is_time": is_time})
     return switch
 
 
@@ -36,14 +38,14 @@ class Behavior:
     pools_without_key: str = _switch("200", "409", "403", "500")
     # How many seconds Batch continues to use the data-encryption key that it has unwrapped before, after it has lost
     # the key. If Batch can use the key again within this time, it has not noticed the loss.
-    key_loss_noticed: str = _switch("3600", "600", "0")
+    key_loss_noticed: str = _switch("3600", "600", "0", is_time=True)
     # Whether the user-assigned identities of a PUT or a PATCH replace those of the account, or are added to them.
     identities_on_put: str = _switch("replaced", "merged")
     # Whether a role assignment without principalType finds a managed identity that was created in the last 60 s.
     new_principal: str = _switch("unknown", "known")
     # Seconds until the data plane applies a new or a deleted role assignment, if the timing `role_propagation` is not
     # longer. The default is the easiest position, because with the others nearly every job takes minutes.
-    role_delay: str = _switch("0", "60", "600")
+    role_delay: str = _switch("0", "60", "600", is_time=True)
     # How Batch refuses to create an account if it cannot use the key, or if the quota is exceeded: the operation fails
     # and leaves an account in the state Failed, the operation fails and leaves no account, or the PUT is refused.
     refused_creation: str = _switch("failed_account", "no_account", "at_once")
@@ -53,10 +55,10 @@ class Behavior:
     account_quota: str = _switch("50", "3")
     # Seconds until reads and lists of Resource Manager show a write. Recordings show writes at once, so the default is
     # the easiest position here.
-    read_lag: str = _switch("0", "5", "60", "180")
+    read_lag: str = _switch("0", "5", "60", "180", is_time=True)
     # Seconds until the host name of a vault resolves for callers, after the vault was created or recovered. It depends
     # on resolvers outside Azure, so the default is the easiest position.
-    vault_name_delay: str = _switch("0", "10", "120")
+    vault_name_delay: str = _switch("0", "10", "120", is_time=True)
     # The roles that allow a caller to change the permission model of a vault: one role that may write vaults and assign
     # roles (Owner), any roles that together may do both, or any role that may write vaults.
     permission_model_right: str = _switch("owner", "unrestricted", "vaults_write")
@@ -64,20 +66,20 @@ class Behavior:
     permission_model_refusal: str = _switch("400", "500")
     # Seconds until the data plane applies a change of the permission model. It is reported to be immediate, so the
     # default is the easiest position.
-    permission_model_delay: str = _switch("0", "60", "600")
+    permission_model_delay: str = _switch("0", "60", "600", is_time=True)
     # Whether a vault loses its access policies when it changes to Azure RBAC.
     policies_after_change: str = _switch("dropped", "kept")
     # Whether the access policies of a vault that uses Azure RBAC can be changed one by one.
     policies_of_rbac_vault: str = _switch("accepted", "refused")
     # The age of a key version, in seconds, at which accounts that follow the latest version start to use it.
-    follower_delay: str = _switch("86400", "3600", "0")
+    follower_delay: str = _switch("86400", "3600", "0", is_time=True)
     # How many seconds Batch still needs the previous version after an account changes to another version of the key.
-    previous_version_needed: str = _switch("86400", "600", "0")
+    previous_version_needed: str = _switch("86400", "600", "0", is_time=True)
     # Whether the rows of Resource Graph show the encryption of Batch accounts and the disk encryption of pools.
     graph_encryption: str = _switch("hidden", "shown")
     # Seconds until Resource Graph shows a write. With a delay, a client finds nothing that was created recently, so the
     # default is the easiest position.
-    graph_lag: str = _switch("0", "600", "never")
+    graph_lag: str = _switch("0", "600", "never", is_time=True)
     # The response of Resource Graph if the caller has no role in any subscription of the query: 400
     # NoValidSubscriptionsInQueryRequest, or 403 AccessDenied.
     graph_no_scope: str = _switch("400", "403")
@@ -88,9 +90,9 @@ class Behavior:
     # documentation says, or any.
     graph_union: str = _switch("documented", "any")
     # Seconds until the logs of a vault can be queried.
-    log_delay: str = _switch("600", "180", "0")
+    log_delay: str = _switch("600", "180", "0", is_time=True)
     # How many seconds after the creation of a diagnostic setting no events are recorded.
-    log_start: str = _switch("300", "0")
+    log_start: str = _switch("300", "0", is_time=True)
     # Whether the logs of a vault show that Batch wraps and unwraps with a key when an account changes to it.
     log_batch: str = _switch("hidden", "shown")
     # Whether the logs show the resource that a managed identity belongs to.
@@ -108,13 +110,15 @@ class Behavior:
     policy_check_exemptions: str = _switch("ignored", "honored")
     # Seconds until an assignment of a policy, or its deletion, takes effect for requests and for checks of
     # restrictions. The default is the easiest position, because a denial is announced by nothing.
-    policy_lag: str = _switch("0", "60", "1800")
+    policy_lag: str = _switch("0", "60", "1800", is_time=True)
     # Whether a policy evaluates the body of a PATCH, or the resource as the PATCH would leave it.
     policy_patch: str = _switch("bare", "merged")
 
 
 DEFAULT = Behavior()
 POSITIONS: Mapping[str, tuple[str, ...]] = {one.name: one.metadata["positions"] for one in dataclasses.fields(Behavior)}
+TIMES = frozenset(one.name for one in dataclasses.fields(Behavior) if one.metadata["is_time"])
+_SECONDS = re.compile(r"\d{1,9}(\.\d{1,3})?", re.ASCII)
 
 
 def changed(behavior: Behavior, wanted: Mapping[str, object]) -> Behavior:
@@ -122,6 +126,8 @@ def changed(behavior: Behavior, wanted: Mapping[str, object]) -> Behavior:
     for name, position in wanted.items():
         if name not in POSITIONS:
             raise ValueError(f"unknown name {name}; valid names: {', '.join(POSITIONS)}")
-        if position not in POSITIONS[name]:
-            raise ValueError(f"{name} must be one of {', '.join(POSITIONS[name])}")
+        is_time = name in TIMES and isinstance(position, str) and _SECONDS.fullmatch(position) is not None
+        if position not in POSITIONS[name] and not is_time:
+            also = ", or a number of seconds" if name in TIMES else ""
+            raise ValueError(f"{name} must be one of {', '.join(POSITIONS[name])}{also}")
     return dataclasses.replace(behavior, **wanted)  # type: ignore[arg-type]

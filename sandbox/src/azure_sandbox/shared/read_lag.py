@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 def graph_lag(behavior: Behavior) -> float:
     """Seconds until Resource Graph shows a write."""
-    return float("inf") if behavior.graph_lag == "never" else int(behavior.graph_lag)
+    return float("inf") if behavior.graph_lag == "never" else float(behavior.graph_lag)
 
 
 @dataclass
@@ -30,8 +30,8 @@ class ReadLag(Generic[K, T]):
     _before: dict[K, list[tuple[float, T | None]]] = field(default_factory=dict)
 
     @property
-    def _seconds(self) -> int:
-        return int(self.world.behavior.read_lag)
+    def _seconds(self) -> float:
+        return float(self.world.behavior.read_lag)
 
     @property
     def _kept_seconds(self) -> float:
