@@ -29,7 +29,7 @@ def azure(
     **others: Any,
 ) -> Table:
     """A vault, and the role assignments of the principal that apply to the vault or one of its keys. `definitions` are
-    the assigned roles, by their GUIDs (by default DEFINITIONS). For `accounts` and `others` see `azure_table.listing`."""
+    the assigned roles by their GUIDs, by default DEFINITIONS. For `accounts` and `others` see `azure_table.listing`."""
     assigned = DEFINITIONS if definitions is None else definitions
     table = Table({refs.vaults_of(SUBSCRIPTION): [document] if document else []}, now=NOW)
     table.update(listing(*accounts, **others))
