@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from typing import Any
 
@@ -96,11 +96,9 @@ class Cloud:
     def account(self, group: str, name: str, *, options: tuple[str, str], is_glance: bool) -> Account:
         """The account. Raises an error if it does not exist, or is being created or deleted. With `is_glance`, other
         hosts may have read it for the same task. `options` are the options of its name and its resource group."""
-        question = partial(accounts.existing, facts=self.facts, group=group, name=name)
-        if not is_glance:
-            return required(self.driver.solve(question), group, name, options=options)
-        with self.driver.glancing(self._session.task_began):
-            return required(self.driver.solve(question), group, name, options=options)
+        with self.driver.glancing(self._session.task_began) if is_glance else nullcontext():
+            found = self.driver.solve(partial(accounts.existing, facts=self.facts, group=group, name=name))
+        return required(found, group, name, options=options)
 
     def require_available(self, group: str, name: str) -> None:
         """Raise an error if the account is not available, or if that is not known."""

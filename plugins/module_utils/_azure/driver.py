@@ -187,17 +187,13 @@ class Driver:
         finally:
             _glancing_since.reset(token)
 
-    @property
-    def is_glancing(self) -> bool:
-        return _glancing_since.get() is not None
-
     def forget(self, *kinds: str) -> None:
         """Make what was read of these kinds, or of all kinds, out of date for this task."""
         for kind in kinds or ("any",):
             self._forgotten[kind] = time.monotonic()
 
     def _is_shared(self, fresh: Freshness) -> bool:
-        return fresh is not Rule.OWN or self.is_glancing
+        return fresh is not Rule.OWN or _glancing_since.get() is not None
 
     def _since(self, kind: str, fresh: Freshness) -> float:
         now, glancing = time.monotonic(), _glancing_since.get()
