@@ -14,12 +14,14 @@ from tables import Result, Wanted, times
 
 ACCOUNTS = 1000
 BY_AZ = 50
-# Resource Manager's rate limits for a principal in a subscription: the bucket size, and tokens per second.
-WRITES, READS = (200, 10), (250, 25)
+# Resource Manager's rate limit for a principal's writes in a subscription: the bucket size, and tokens per second.
+WRITES = (200, 10)
 SLOWER, SLOWER_CHECK, THROTTLED = 1.25, 1.5, 0.05
 DISABLE = ("-e", "cmk_unused_versions=disable")
-# Before a version is disabled, each account is read once more, and its pools are listed once more.
-MOST_READS, MOST_READS_TO_DISABLE, MOST_READS_IN_CHECK = 2.2, 4.3, 3
+# After a move, the access to the key is read again, once for about three of the five hosts that run at the same time.
+# Before a version is disabled, each account is read and its pools are listed; after that, and once no list can be out
+# of date, the same is asked again.
+MOST_READS, MOST_READS_TO_DISABLE, MOST_READS_IN_CHECK = 2.5, 6.5, 3
 
 
 def main(bench: Bench) -> Result:
@@ -38,27 +40,24 @@ def main(bench: Bench) -> Result:
             assert response.ok, response.text
         disabling = rotate(bench, sandbox, *DISABLE)
         disabled = [_disabled(sandbox)]
-        # The version that the accounts have left is unused after seven days.
+        # For seven days after a move, an account may use any version.
         sandbox.control.advance(8 * DAY)
         night = play(bench, sandbox, "rotate", *AGED, *DISABLE)
         disabled.append(_disabled(sandbox))
-        month = rotate(bench, sandbox, *DISABLE)
     with serving(*options) as sandbox:
         give_each_its_identity(sandbox)
         own = rotate(bench, sandbox)
     rotations = {
         "azbatch.cmk": plain,
-        "azbatch.cmk, unused versions are disabled": month,
+        "azbatch.cmk, unused versions are disabled": disabling,
         "azbatch.cmk, an identity for each account": own,
     }
     rows: dict[str, Run] = {
         **rotations,
-        "azbatch.cmk, a version is disabled": disabling,
-        "azbatch.cmk, the version that the accounts left is disabled": night,
+        "azbatch.cmk, a week later: three versions are disabled": night,
         "azbatch.cmk --check": predicted,
     }
     bound, ours = _bound(accounts, WRITES), plain.cost.seconds
-    for_reads = _bound(disabling.traffic.reads, READS)
     return Result(
         (
             f"{accounts} accounts",
@@ -81,14 +80,13 @@ def main(bench: Bench) -> Result:
                 for name, run in rotations.items()
                 for one in (_within(name, run, SLOWER, bound), *_wanted(name, run, accounts, MOST_READS))
             ),
-            _within("a version is disabled, with the bound of its reads", disabling, SLOWER, for_reads),
-            *_wanted("a version is disabled", disabling, accounts, MOST_READS_TO_DISABLE),
+            *_wanted("three versions are disabled", night, accounts, MOST_READS_TO_DISABLE),
             _within("azbatch.cmk --check", predicted, SLOWER_CHECK, bound),
             *_wanted("azbatch.cmk --check", predicted, accounts, MOST_READS_IN_CHECK),
             Wanted(
-                "both runs have disabled what was unused, also the version that was never used",
-                f"{disabled}",
-                disabled == [1, 3],
+                "a week after the rotation, all old versions are disabled, also those that were never used",
+                f"{disabled[0]} in the night of the rotation, {disabled[1]} a week later",
+                disabled == [0, 3],
             ),
         ],
     )

@@ -384,14 +384,6 @@ def test_a_read_may_be_older_than_the_last_write_of_the_run(
     assert not journal.may_hide_write(another)
 
 
-def test_the_time_of_a_written_account_is_not_known() -> None:
-    """The read may be older than the write."""
-    journal, other = alone(), account_id("other")
-    write(journal, body=TO_KEY)
-
-    assert journal.dated({ACCOUNT: 5.0, other: 6.0}) == {ACCOUNT: None, other: 6.0}
-
-
 def test_a_write_counts_for_the_longest_read_delay(clock: Clock) -> None:
     journal = alone()
     write(journal, body=TO_KEY)
@@ -401,7 +393,6 @@ def test_a_write_counts_for_the_longest_read_delay(clock: Clock) -> None:
         assert (journal.written_lately() != {}) is counts
         assert (journal.with_written([]) != []) is counts
         assert journal.may_hide_write(listed()) is counts
-        assert journal.dated({ACCOUNT: 5.0}) == {ACCOUNT: None if counts else 5.0}
 
 
 def test_the_delay_begins_with_the_response(clock: Clock) -> None:

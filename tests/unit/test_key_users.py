@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterator
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -267,6 +268,19 @@ def test_unused_versions() -> None:
 
     assert disabled.report["disabled_versions"] == [MIDDLE, OLD]
     assert kept.report["kept_versions"] == [MIDDLE, OLD]
+
+
+def test_an_account_that_the_run_has_moved_counts_as_changed_now_without_a_read(tmp_path: Path) -> None:
+    """A read may not show the change."""
+    table = three_versions(PINNED, mybatch=10 * DAY)
+    task, later = task_of(table, tmp_path), task_of(table, tmp_path)
+    with task.session.journal.writing("PATCH", account_id(), {"properties": {"encryption": {}}}, undoes=False):
+        pass
+
+    kept = later.driver.solve(partial(key_decide.decide, goal=unused_goal(), facts=Facts(later.session)))
+
+    assert kept.report["kept_versions"] == [MIDDLE, OLD]
+    assert users_asked(table) == ["accounts", "access"]
 
 
 # Access

@@ -260,7 +260,7 @@ class Driver:
         return stored
 
     def _earlier(self, ref: Ref[Any]) -> Any:
-        kept = self._own.get(ref.name) or self._stored(ref)
+        kept = self._own.get(ref.name) or self._stored(ref) or (ref.member and self._picked(ref.member, 0.0))
         return kept and kept.value
 
     def _keep(self, ref: Ref[Any], read: Read, *, is_dated: bool = True) -> None:

@@ -54,9 +54,8 @@ _FOR_GOOD = (
     *("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyValue", "InvalidRequestContent"),
     *(sdk.LOCKED, sdk.QUOTA_EXCEEDED),
 )
-# The pauses, in seconds, between the questions whether something uses what was removed. After them, one question at the
-# end is enough.
-_PAUSES = (15.0, 30.0, 60.0)
+# In seconds, between the lines that show how long a task still waits.
+_PROGRESS_SECONDS = 30.0
 
 
 FollowUp = Callable[[Docs, Any], Change]
@@ -578,7 +577,7 @@ class Executor:
         todo = Change({}, {}, confirm=unused, undone=lambda _current: removal.restored, removed=versions)
         with interrupts.raised():
             try:
-                self._ask_until_shown(unused, at, removal.delay)
+                self._ask_when_shown(unused, at, removal.delay)
             except BaseException as ended:
                 failure = as_failure(ended).extended(applied=[])
                 try:
@@ -592,27 +591,23 @@ class Executor:
                     failure.__cause__ = interrupt
                 raise failure from failure.__cause__
 
-    def _ask_until_shown(self, unused: Decide, at: float, delay: float) -> None:
-        """Ask until the reads have begun after the delay since `at`. The last question shares its reads with those of
-        other tasks that confirm their removals."""
-        pauses, shown_at = itertools.chain(_PAUSES, itertools.repeat(MAX_READ_DELAY)), at + delay
+    def _ask_when_shown(self, unused: Decide, at: float, delay: float) -> None:
+        """Wait until no read can be older than the delay after `at`, and ask. The question shares its reads with those
+        of other tasks that confirm their removals."""
+        shown_at = at + delay
 
-        def used(asked_at: float) -> CmkError | None:
+        def used() -> CmkError | None:
             self._driver.forget()
             try:
-                self._driver.solve(unused, asked_at=asked_at)
+                self._driver.solve(unused, asked_at=shown_at)
             except (Denied, NotFound, NotConverged, Unavailable) as unread:
                 return unread
             return None
 
         while (left := shown_at - time.monotonic()) > 0:
             self._session.notify(f"Waiting until no list of Azure is out of date ({delay - left:.0f} of {delay:.0f} s)")
-            time.sleep(min(next(pauses), left))
-            if time.monotonic() < shown_at:
-                used(time.monotonic())
-        unread = self._session.poll_until(
-            partial(used, shown_at), self._deadline, "Azure to show who uses what was removed"
-        )
+            time.sleep(min(_PROGRESS_SECONDS, left))
+        unread = self._session.poll_until(used, self._deadline, "Azure to show who uses what was removed")
         if unread is not None:
             raise unread
 

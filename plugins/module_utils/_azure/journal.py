@@ -221,11 +221,6 @@ class Journal:
             for ref, entries in self._all_lately().items()
         }
 
-    def dated(self, changed_at: Mapping[str, float | None]) -> dict[str, float | None]:
-        """When accounts were changed, by their ids: not known for an account that the run has written within the
-        longest read delay, because the read may not show that."""
-        return {name: None if self._lately(name) else at for name, at in changed_at.items()}
-
     def may_hide_write(self, account: Account) -> bool:
         """Whether a read of the account may be older than the run's last write of its key: it shows another key.
         Another task or user may also have moved the account since."""

@@ -176,6 +176,14 @@ def changed_at(docs: Docs, accounts: Iterable[Account]) -> dict[str, float | Non
     return {name: _changed_at(docs, account) for name, account in by_id.items()}
 
 
+def dated(docs: Docs, facts: Facts, accounts: Sequence[Account]) -> dict[str, float | None]:
+    """The same, but not known of an account that the run has written within the longest read delay: a read may not show
+    that, so none is sent."""
+    lately = facts.journal.written_lately()
+    times = changed_at(docs, [account for account in accounts if account["id"].lower() not in lately])
+    return {account["id"]: times.get(account["id"]) for account in accounts}
+
+
 def _changed_at(docs: Docs, account: Account) -> float | None:
     """Not known if the document with the time shows another key than the account: one of the two reads is out of
     date."""
@@ -191,8 +199,6 @@ def _changed_at(docs: Docs, account: Account) -> float | None:
 
 def disks(docs: Docs, facts: Facts, accounts: Iterable[Account]) -> tuple[list[DiskKey], list[Unlisted]]:
     """The keys of all pools of the accounts, and the subscriptions in which the caller may not list pools."""
-    # The times of accounts that the run has written lately are not known.
-    recently = facts.journal.written_lately()
     # An account that is being created has no pools, and is not available yet.
     made = {one["id"]: one for one in accounts if one["properties"].get("provisioningState") != "Creating"}
     docs.want(*map(refs.pools_of, made))
@@ -203,16 +209,16 @@ def disks(docs: Docs, facts: Facts, accounts: Iterable[Account]) -> tuple[list[D
             found += [disk for pool in pools for disk in _keys(pool)]
         elif isinstance(pools, Denied) and not is_unavailable(pools):
             denied.append(not_listed(name, str(pools), POOLS_READ))
-        elif not (is_unavailable(pools) and is_failed(account) and _is_settled(docs, account, recently)):
+        elif not (is_unavailable(pools) and is_failed(account) and _is_settled(docs, facts, account)):
             # Its pools may use any key. That keeps the keys, but does not stop the rotation of other accounts. If its
             # creation has failed, it counts for its own key only: otherwise no version would ever end.
             found.append(_unknown(name))
     return found, _by_subscription(denied)
 
 
-def _is_settled(docs: Docs, account: Account, recently: Collection[str]) -> bool:
+def _is_settled(docs: Docs, facts: Facts, account: Account) -> bool:
     """Whether the account was last changed before the margin."""
-    at = None if account["id"].lower() in recently else _changed_at(docs, account)
+    at = dated(docs, facts, [account])[account["id"]]
     return at is not None and docs.now - at >= MARGIN_SECONDS
 
 

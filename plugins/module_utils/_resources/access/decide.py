@@ -255,10 +255,9 @@ def _users(docs: Docs, holder: _Holder, facts: Facts, known: Collection[str]) ->
     holders = usage.with_principal(found, holder.principal)
     held = [one for one in found["accounts"] if one["id"] in holders]
     counted = [] if holder.goal.force else held
-    docs.want(*(refs.dated_account(one["id"]) for one in counted))
+    changed_at = users.dated(docs, facts, counted)
     is_of_one = usage.is_system_assigned(found, holder.principal)
     disks, unlisted = users.disks(docs, facts, held if is_of_one else found["accounts"])
-    changed_at = facts.journal.dated(users.changed_at(docs, counted))
     visible: usage.Visible = {**found, "disks": disks, "unlisted": [*found["unlisted"], *unlisted]}
     return visible, usage.Times(changed_at, {}, list(changed_at))
 

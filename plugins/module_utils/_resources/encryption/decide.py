@@ -47,6 +47,9 @@ def glance(docs: Docs, goal: Goal, facts: Facts) -> Change | None:
     can use the key, neither the account nor its pools are read."""
     if goal.patient:
         return None
+    earlier = docs.earlier(accounts.ref_of(facts, goal.group, goal.account))
+    if earlier is not None and not _wanted(docs, goal, earlier).is_satisfied_by(earlier):
+        return None
     account = accounts.existing(docs, facts, goal.group, goal.account)
     if account is None or is_failed(account) or facts.journal.may_hide_write(account):
         return None
@@ -183,7 +186,7 @@ def _updates(docs: Docs, facts: Facts, account: Account, has: KeyIdentifier) -> 
     since = 0.0
     if has.version is None:
         since = access_since(evidence.certain(docs, evidence.of_account(account, has, facts)))
-    changed_at = facts.journal.dated(users.changed_at(docs, [account]))[account["id"]]
+    changed_at = users.dated(docs, facts, [account])[account["id"]]
     found = updated_when_left(versions, User(has.version, changed_at, since))
     # Another host may have updated some a moment ago.
     recent = {version_of(item) for item in items if updated_at(item) > versions.now - _JUST_UPDATED_SECONDS}
@@ -293,7 +296,7 @@ def _confirmed(docs: Docs, goal: Goal, facts: Facts, previous: KeyIdentifier | N
     # Batch may still need the version that the account has left, and may have lost it a moment before the move.
     items = docs.known(refs.versions_of(previous), docs.asked_at) if is_same_key and previous else None
     if previous and used and isinstance(items, list):
-        lost = lost_after_change(previous, used.key, items, _now(docs, previous))
+        lost = lost_after_change(previous, used.key, items, used.now)
         if lost:
             return _unchanged(goal, {**before, "available": None}, NotShown([lost]))
     return _unchanged(goal, before, None)
