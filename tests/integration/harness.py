@@ -304,7 +304,7 @@ def assert_predicted(predicted: Any, came: Any, where: str) -> None:
     """Check a prediction, except values that are known only after the change. A time of expiry may
     differ by the time between the check and the run."""
     if isinstance(predicted, Mapping):
-        assert set(predicted) == set(came), where
+        assert set(predicted) == set(came), f"{where}: {predicted}, {came}"
         for name, value in predicted.items():
             assert_predicted(value, came[name], f"{where}.{name}")
     elif isinstance(predicted, list) and KNOWN.search(json.dumps(predicted)):

@@ -250,4 +250,6 @@ def test_a_sequence_is_written_in_one_line() -> None:
 
 @pytest.mark.skipif("LINE" not in os.environ, reason="plays the sequence in LINE")
 def test_line(simulation: Simulation) -> None:
-    assert failure(simulation, parsed(os.environ["LINE"])) == ""
+    said = failure(simulation, parsed(os.environ["LINE"]))
+    print(said)
+    assert said == ""
