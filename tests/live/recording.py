@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -21,7 +20,7 @@ import requests
 from starlette.requests import Request
 
 from azure_sandbox.recording.placeholders import Placeholders, key_of
-from azure_sandbox.recording.recorder import Recorder, RecordingProblem
+from azure_sandbox.recording.recorder import Recorder
 from azure_sandbox.recording.secrets import SecretFound, Secrets
 from azure_sandbox.redaction import HIDDEN
 
@@ -311,45 +310,19 @@ class OwnRecorder(Recorder):
         finally:
             self._name = ""
 
-    def _record(
-        self,
-        request: Request,
-        url: str,
-        content: bytes,
-        answer: requests.Response,
-        began: datetime,
-        seconds: float,
-    ) -> None:
-        with self._lock:
-            self._sent(self._name, request.method, url)
-            claims = self._learn(request, url, content, answer)
-            document = _json(answer.content)
-            if not self.ground.has(url, content):
-                self.ground.note_others(document)
-                return
-            if self._recording is None or self._problem is not None:
-                return
-            self.ground.note_operation(answer.headers)
-            kept = answer.content if document is None else json.dumps(self.ground.own(document)).encode()
-            self._own.note(" ".join((url, content.decode("utf-8", "ignore"), kept.decode("utf-8", "ignore"))))
-            try:
-                self._recording.add(
-                    request.method,
-                    url,
-                    content,
-                    request.headers.get("content-type", ""),
-                    answer.status_code,
-                    answer.headers,
-                    kept,
-                    claims=claims,
-                    began=began,
-                    seconds=seconds,
-                )
-                self.count += 1
-            except SecretFound:
-                self.left_out += 1
-            except OSError as error:
-                self._problem = RecordingProblem(f"nothing is recorded after {self.count} requests: {error}")
+    def _kept(self, request: Request, url: str, content: bytes, answer: requests.Response) -> bytes | None:
+        self._sent(self._name, request.method, url)
+        document = _json(answer.content)
+        if not self.ground.has(url, content):
+            self.ground.note_others(document)
+            return None
+        self.ground.note_operation(answer.headers)
+        kept = answer.content if document is None else json.dumps(self.ground.own(document)).encode()
+        self._own.note(" ".join((url, content.decode("utf-8", "ignore"), kept.decode("utf-8", "ignore"))))
+        return kept
+
+    def _leave_out(self, error: SecretFound) -> None:
+        self.left_out += 1
 
 
 def _json(content: bytes) -> Any:

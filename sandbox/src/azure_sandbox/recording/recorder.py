@@ -199,7 +199,8 @@ class Recorder:
     ) -> None:
         with self._lock:
             claims = self._learn(request, url, content, answer)
-            if self._recording is None or self._problem is not None:
+            kept = self._kept(request, url, content, answer)
+            if kept is None or self._recording is None or self._problem is not None:
                 return
             try:
                 self._recording.add(
@@ -209,16 +210,29 @@ class Recorder:
                     request.headers.get("content-type", ""),
                     answer.status_code,
                     answer.headers,
-                    answer.content,
+                    kept,
                     claims=claims,
                     began=began,
                     seconds=seconds,
                 )
-            except (SecretFound, OSError) as error:
-                # The requests go on, because a job that stops in the middle would leave more behind.
-                self._problem = RecordingProblem(f"nothing is recorded after {self.count} requests: {error}")
-                return
-            self.count += 1
+            except SecretFound as error:
+                self._leave_out(error)
+            except OSError as error:
+                self._end(error)
+            else:
+                self.count += 1
+
+    def _kept(self, request: Request, url: str, content: bytes, answer: requests.Response) -> bytes | None:
+        """The body of the response as it is recorded; None if the request is not recorded."""
+        return answer.content
+
+    def _leave_out(self, error: SecretFound) -> None:
+        """A request is not recorded, because the recording would contain a secret."""
+        self._end(error)
+
+    def _end(self, error: Exception) -> None:
+        # The requests go on, because a job that stops in the middle would leave more behind.
+        self._problem = RecordingProblem(f"nothing is recorded after {self.count} requests: {error}")
 
     def _learn(self, request: Request, url: str, content: bytes, answer: requests.Response) -> dict[str, Any]:
         """Note the secrets and the names in a request and its response. Returns the claims of the request's token."""
