@@ -19,9 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import requests
 from azure.core.exceptions import ClientAuthenticationError
-from azure.identity import ClientAssertionCredential, DefaultAzureCredential
+from azure.identity import DefaultAzureCredential
 
 from azure_sandbox.recording.placeholders import claims_of
 from azure_sandbox.recording.recorder import RecordingProblem
@@ -29,6 +28,7 @@ from azure_sandbox.running import InThread, Options, Running
 
 from . import cleaning, result, rights
 from .azure import GROUPS, MANAGEMENT, Azure, Credential, Disturbed, NoResponse, NoResult
+from .caller import credential, session_through
 from .clock import Clock, RealClock, SandboxClock
 from .experiment import Experiment, Length
 from .experiments import EXPERIMENTS
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
         return 2
     try:
         with locked(parsed.to), InThread(_recorder(parsed.to, subscription, Requests())) as recorder:
-            kit = Kit(recorder, _credential(), subscription, parsed.to, clock or RealClock())
+            kit = Kit(recorder, credential(), subscription, parsed.to, clock or RealClock())
             if parsed.action == "clean":
                 return kit.clean(asks=not parsed.yes)
             return kit.run(wanted, parsed.location, asks=not parsed.yes)
@@ -84,15 +84,6 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
         problem = f"{error} {_AGAIN}"
     print(problem, file=sys.stderr)
     return 1
-
-
-def _credential() -> Credential:
-    file = os.environ.get("AZURE_FEDERATED_TOKEN_FILE")
-    if not file:
-        return DefaultAzureCredential()
-    # DefaultAzureCredential reads the file every ten minutes, but a token of GitHub is valid for five.
-    tenant, client = os.environ["AZURE_TENANT_ID"], os.environ["AZURE_CLIENT_ID"]
-    return ClientAssertionCredential(tenant, client, Path(file).read_text)
 
 
 def _recorder(folder: Path, subscription: str, sent: Requests) -> OwnRecorder:
@@ -137,11 +128,7 @@ class Kit:
         self._credential = credential
         self._folder = folder
         self._clock = clock
-        session = requests.Session()
-        session.trust_env = False
-        session.proxies = {"https": recorder.environment["HTTPS_PROXY"]}
-        session.verify = recorder.environment["REQUESTS_CA_BUNDLE"]
-        self._azure = Azure(session, credential, subscription, clock)
+        self._azure = Azure(session_through(recorder.environment), credential, subscription, clock)
 
     def clean(self, *, asks: bool) -> int:
         """Delete the resource group of this folder and, if the caller agrees, those of other runs."""

@@ -166,7 +166,7 @@ def test_a_text_about_the_resource_group_is_kept(placeholders: OwnPlaceholders, 
 
 
 @pytest.mark.slow(every=2)
-@pytest.mark.parametrize("job", ["job_system_assigned_access_policy", "job_user_assigned_rbac"])
+@pytest.mark.parametrize("job", ["job_unused_versions", "job_provision_user_assigned_rbac"])
 def test_nothing_about_others_is_in_any_file(tmp_path: Path, job: str) -> None:
     with serving() as azure:
         furnish(azure)

@@ -118,7 +118,7 @@ def test_a_run_and_its_playbooks_sign_in_with_renewed_tokens(github: GitHub, tmp
         )
         whom = {"object_id": runner["object_id"]}
         github.issue = lambda: str(azure.control.call("POST", "/federated-token", whom)["token"])
-        job = "job_system_assigned_access_policy"
+        job = "job_rotate"
         done = subprocess.run(
             [RENEW, *command(azure, tmp_path / "live", "run", "--yes", "--only", "read_lag", "--only", job)],
             env={**signed_out(azure, runner), **github.environment(tmp_path / "token")},
