@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import logging
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -19,8 +21,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies, select_proxy
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -251,7 +256,27 @@ class Recorder:
         return claims
 
 
-def _refusal(host: str, port: int) -> Refusal | None:
+async def _refusal(host: str, port: int) -> Refusal | None:
     if port != 443:
         return Refusal("502 Bad Gateway", f"{host}:{port} is not recorded: only the port 443 is.\n")
-    return None
+    # Otherwise a client that waits until the name of a new vault resolves would get a response of the recorder.
+    problem = await asyncio.to_thread(_unreachable, host)
+    return Refusal("502 Bad Gateway", f"{host} cannot be reached: {problem}\n") if problem else None
+
+
+def _unreachable(host: str) -> str:
+    """Why no connection to a host can be opened, directly or through the proxy of the environment; empty if one can."""
+    url = f"https://{host}"
+    proxy = select_proxy(url, get_environ_proxies(url))
+    try:
+        if proxy is None:
+            socket.create_connection((host, 443), ANSWER_SECONDS).close()
+        elif proxy.startswith("http://"):
+            parts = urlsplit(proxy)
+            tunnel = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_SECONDS)
+            tunnel.set_tunnel(host, 443, HTTPAdapter().proxy_headers(proxy))
+            with contextlib.closing(tunnel):
+                tunnel.connect()
+    except OSError as error:
+        return str(error)
+    return ""
