@@ -79,6 +79,8 @@ class Recorder:
         self._threads = threading.local()
         self._stack = contextlib.ExitStack()
         self._proxy: Proxy | None = None
+        # The hosts that could be reached.
+        self._reached: set[str] = set()
         # The environment variables for a command whose requests are recorded.
         self.environment: dict[str, str] = {}
         # How many requests are recorded.
@@ -95,7 +97,7 @@ class Recorder:
             self._stack.callback(shutil.rmtree, directory, ignore_errors=True)
             authority = Authority.make()
             certificate = str(authority.save_certificate(directory))
-            self._proxy = Proxy(self, authority.context, _refusal)
+            self._proxy = Proxy(self, authority.context, self._refusal)
             url = f"http://127.0.0.1:{await self._proxy.start(0)}"
         except BaseException:
             self._stack.close()
@@ -149,6 +151,17 @@ class Recorder:
 
     # A request
 
+    async def _refusal(self, host: str, port: int) -> Refusal | None:
+        if port != 443:
+            return Refusal("502 Bad Gateway", f"{host}:{port} is not recorded: only the port 443 is.\n")
+        if host not in self._reached:
+            # Otherwise a client that waits until the name of a new vault resolves would get a response of the recorder.
+            problem = await asyncio.to_thread(unreachable, host)
+            if problem:
+                return Refusal("502 Bad Gateway", f"{host} cannot be reached: {problem}\n")
+            self._reached.add(host)
+        return None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
@@ -174,6 +187,7 @@ class Recorder:
             )
         except requests.RequestException as error:
             logger.warning("%s %s: %s", request.method, host, error)
+            self._reached.discard(host)
             return PlainTextResponse(f"{host} did not respond: {type(error).__name__}\n", 502, {NO_RESPONSE: "true"})
         seconds = time.monotonic() - started
         self._record(request, url, content, answer, began, seconds)
@@ -256,15 +270,7 @@ class Recorder:
         return claims
 
 
-async def _refusal(host: str, port: int) -> Refusal | None:
-    if port != 443:
-        return Refusal("502 Bad Gateway", f"{host}:{port} is not recorded: only the port 443 is.\n")
-    # Otherwise a client that waits until the name of a new vault resolves would get a response of the recorder.
-    problem = await asyncio.to_thread(_unreachable, host)
-    return Refusal("502 Bad Gateway", f"{host} cannot be reached: {problem}\n") if problem else None
-
-
-def _unreachable(host: str) -> str:
+def unreachable(host: str) -> str:
     """Why no connection to a host can be opened, directly or through the proxy of the environment; empty if one can."""
     url = f"https://{host}"
     proxy = select_proxy(url, get_environ_proxies(url))
