@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
     parser.add_argument("--to", type=Path, default=FOLDER, metavar="FOLDER", help="(default: %(default)s)")
     parser.add_argument("--only", action="append", default=[], metavar="EXPERIMENT")
     parser.add_argument("--without", action="append", default=[], metavar="EXPERIMENT", help="with wildcards")
+    parser.add_argument("--again", action="store_true", help="run also what has a result")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--dry-run", action="store_true", help="print the requests, and send none to Azure")
     parsed = parser.parse_args(arguments)
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
             kit = Kit(recorder, credential(), subscription, parsed.to, clock or RealClock())
             if parsed.action == "clean":
                 return kit.clean(asks=not parsed.yes)
-            return kit.run(wanted, parsed.location, asks=not parsed.yes)
+            return kit.run(wanted, parsed.location, asks=not parsed.yes, again=parsed.again)
     except BlockingIOError:
         problem = f"Another run uses the folder {parsed.to}. Wait until it ends, or use another folder with --to."
     except EOFError:
@@ -159,7 +160,7 @@ class Kit:
             print(f"The resource group {name} does not exist any more.")
         return reason
 
-    def run(self, experiments: Sequence[Experiment], location: str, *, asks: bool) -> int:
+    def run(self, experiments: Sequence[Experiment], location: str, *, asks: bool, again: bool = False) -> int:
         lacking = rights.missing(self._azure)
         if lacking:
             print("The caller lacks these rights at the subscription:", *lacking, sep="\n  ", file=sys.stderr)
@@ -172,6 +173,8 @@ class Kit:
                 print(f"  az provider register --wait --namespace {provider}", file=sys.stderr)
             return 1
         state = State.load(self._folder)
+        if again:
+            state.forget(one.name for one in experiments)
         left = [one for one in experiments if not _is_complete(state.outcomes.get(one.name))]
         free = rights.free_accounts(self._azure, state.location or location, state.group)
         left = self._allowed(left, free, state.location or location)
