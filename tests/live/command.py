@@ -229,7 +229,7 @@ class Kit:
             # Before the group is created, so that a run that is killed is found again.
             state.save()
         self._recorder.ground.group = state.group
-        body = {"location": state.location, "tags": {cleaning.TAG: "experiments of azbatch.cmk"}}
+        body = {"location": state.location, "tags": cleaning.TAGS}
         path = f"{self._azure.subscription}/resourcegroups/{state.group}"
         self._azure.arm("PUT", path, GROUPS, body).required()
         caller_type = "ServicePrincipal" if claims.get("idtyp", "app") == "app" else "User"
