@@ -68,12 +68,12 @@ EXPERIMENTS = (
             minutes=minutes,
         )
         for identity in ("system_assigned", "user_assigned")
-        for authorization, title, minutes in (("access_policy", "access policies", 5), ("rbac", "Azure RBAC", 15))
+        for authorization, title, minutes in (("access_policy", "access policies", 4), ("rbac", "Azure RBAC", 8))
     ),
-    _experiment("rotate", "test_rotate", "move an account to a new version of its key", 5),
+    _experiment("rotate", "test_rotate", "move an account to a new version of its key", 4),
     _experiment("unused_versions", "test_unused_versions", "disable the versions that nothing uses", 8),
-    _experiment("switch", "test_switch", "move an account to a key in another vault", 15),
-    _experiment("recover", "test_recover", "recover an account whose key was disabled", 15),
-    _experiment("revert", "test_revert", "move an account to a Microsoft-managed key", 5),
-    _experiment("audit", "test_audit", "report the state of an account", 5),
+    _experiment("switch", "test_switch", "move an account to a key in another vault", 8),
+    _experiment("recover", "test_recover", "recover an account whose key was disabled", 12),
+    _experiment("revert", "test_revert", "move an account to a Microsoft-managed key", 4),
+    _experiment("audit", "test_audit", "report the state of an account", 3),
 )
