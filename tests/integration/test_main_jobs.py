@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from cases import DISABLE
-from live.lab import KEY, random_name
+from live.lab import KEY, RETENTION_DAYS, random_name
 from role_runs import result, steps
 from worlds import World, wrote
 
@@ -32,8 +32,9 @@ def test_provision(world: World, identity: str, authorization: str) -> None:
     name, vault = random_name("ba"), random_name("kv")
     wanted = {
         **world.account(name, vault),
-        **world.new,
+        "cmk_location": world.lab.place.location,
         "cmk_vault_authorization": authorization,
+        "cmk_vault_retention_days": RETENTION_DAYS,
     }
     if identity == "user_assigned":
         wanted["cmk_identity_id"] = world.lab.identity()["id"]

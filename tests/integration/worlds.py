@@ -19,7 +19,7 @@ from harness import Ansible, Run
 from live.azure import Azure
 from live.caller import credential, session_through
 from live.clock import SandboxClock, clock_at
-from live.lab import CRYPTO_OFFICER, KEY, RETENTION_DAYS, Lab, Place
+from live.lab import CRYPTO_OFFICER, KEY, Lab, Place
 from one_process import RolesRunner
 from role_runs import things
 from sandbox_client import Control, Sandbox, plain_environment
@@ -51,11 +51,6 @@ class World:
     def assert_available(self, account: str) -> None:
         """Check that Batch does what needs the account's key. It may need minutes after a repair."""
         self.lab.until(lambda: not self.lab.refusal(account), f"The account {account} is available")
-
-    @property
-    def new(self) -> dict[str, Any]:
-        """Variables of resources that a role creates."""
-        return {"cmk_location": self.lab.place.location, "cmk_vault_retention_days": RETENTION_DAYS}
 
     def account(self, name: str, vault: str) -> dict[str, Any]:
         """Variables of a role."""
