@@ -326,10 +326,10 @@ class OwnRecorder(Recorder):
             document = {"last": len(self._log), "requests": self._log[since:]}
         await JSONResponse(document)(scope, receive, send)
 
-    def _kept(self, request: Request, url: str, content: bytes, answer: requests.Response) -> bytes | None:
-        self._sent(self._name, request.method, url)
+    def _kept(self, method: str, url: str, content: bytes, answer: requests.Response) -> bytes | None:
+        self._sent(self._name, method, url)
         is_own = self.ground.has(url, content)
-        self._log.append(_log_entry(len(self._log) + 1, request.method, url, answer.status_code, is_own=is_own))
+        self._log.append(_log_entry(len(self._log) + 1, method, url, answer.status_code, is_own=is_own))
         document = _json(answer.content)
         if not is_own:
             self.ground.note_others(document)

@@ -23,6 +23,7 @@ _FILE = "tests/integration/test_main_jobs.py"
 
 
 def _tested(test: str, lab: Lab) -> Outcome:
+    """Run a test in another process. Each playbook and each wait of the test has a limit."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder, "place.json")
         place.write_text(json.dumps(lab.document()), encoding="utf-8")

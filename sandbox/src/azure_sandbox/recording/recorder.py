@@ -218,7 +218,7 @@ class Recorder:
     ) -> None:
         with self._lock:
             claims = self._learn(request, url, content, answer)
-            kept = self._kept(request, url, content, answer)
+            kept = self._kept(request.method, url, content, answer)
             if kept is None or self._recording is None or self._problem is not None:
                 return
             try:
@@ -241,7 +241,7 @@ class Recorder:
             else:
                 self.count += 1
 
-    def _kept(self, request: Request, url: str, content: bytes, answer: requests.Response) -> bytes | None:
+    def _kept(self, method: str, url: str, content: bytes, answer: requests.Response) -> bytes | None:
         """The body of the response as it is recorded; None if the request is not recorded."""
         return answer.content
 
