@@ -236,7 +236,9 @@ class Connection(asyncio.Protocol):
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
             )
         except Exception as error:  # the client does not trust the CA, does not use TLS, or closed the connection
-            logger.warning("TLS with the client of %s failed: %s", host, error)
+            # A client may only have tried whether a tunnel can be opened.
+            if not isinstance(error, ConnectionResetError):
+                logger.warning("TLS with the client of %s failed: %s", host, error)
             transport.abort()
             return
         finally:
