@@ -319,6 +319,22 @@ def test_a_request_that_azure_throttles_or_fails_to_process_changes_no_position(
     assert groups(azure) == []
 
 
+def test_an_account_that_loses_its_key_between_two_changes_measures_nothing_more(
+    azure: Sandbox, tmp_path: Path
+) -> None:
+    hidden = {"permission_model_delay": "60", "policies_after_change": "kept", "policies_of_rbac_vault": "refused"}
+    azure.control.behavior(**hidden)
+    lost = refusal(409, "KeyVaultKeyNotAccessible")
+    # After the change to Azure RBAC, the account has changed to the key and cannot change back.
+    azure.control.fault(match={"method": "PATCH", "path": "batchAccounts"}, skip=3, answer=lost)
+
+    done = live(azure, tmp_path, "run", "--yes", "--only", "permission_model")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "No result: The account lost its key between two changes." in done.stdout
+    assert_found(result(tmp_path), hidden)
+
+
 def test_requests_that_azure_never_processes_give_no_result(azure: Sandbox, tmp_path: Path) -> None:
     unavailable = refusal(503, "ServiceUnavailable")
     azure.control.fault(match={"method": "PUT", "path": "batchAccounts"}, answer=unavailable, times=None)
