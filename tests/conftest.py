@@ -50,6 +50,15 @@ if not importable():  # ansible-test has its own finder
     sys.path.insert(0, path)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--on-azure",
+        type=Path,
+        metavar="FILE",
+        help="run tests with the mark on_azure in Azure; only an experiment of `make live` makes the file",
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Apply `slow(every=N)`: of a test with several cases, all but every Nth case are slow."""

@@ -19,6 +19,7 @@ from one_process import OneProcess, Roles, compile_once
 from packaging.version import Version
 from sandbox_client import Control, Sandbox, shared
 from service import Service, reset
+from worlds import World, in_sandbox, on_azure
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +66,15 @@ def assert_nothing_unknown(sandbox: Sandbox) -> None:
 def service(sandbox: Sandbox) -> Service:
     """The sandbox through Azure's SDKs."""
     return Service(sandbox)
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    """The sandbox or, with --on-azure, Azure."""
+    place: Path | None = request.config.getoption("--on-azure", None)
+    if place is not None:
+        return on_azure(place, tmp_path)
+    return in_sandbox(request.getfixturevalue("sandbox"), request.getfixturevalue("roles"), tmp_path)
 
 
 @pytest.fixture

@@ -284,7 +284,7 @@ class Service:
         return ManagedServiceIdentityClient(*self._who, **self._through)
 
     def keys(self, vault: str = "vault-one") -> KeyClient:
-        return KeyClient(f"https://{vault}.vault.azure.net", self._credential, **self._through)
+        return KeyClient(f"https://{vault}.vault.azure.net", self.credential, **self._through)
 
     @cached_property
     def _through(self) -> dict[str, Any]:
@@ -294,13 +294,13 @@ class Service:
         return {"proxies": proxies, "connection_verify": bundle, "retry_total": 0, "use_env_settings": False}
 
     @cached_property
-    def _credential(self) -> ClientSecretCredential:
+    def credential(self) -> ClientSecretCredential:
         own = self.sandbox
         return ClientSecretCredential(own.tenant_id, own.client_id, own.secret, **self._through)
 
     @property
     def _who(self) -> tuple[ClientSecretCredential, str]:
-        return self._credential, self.sandbox.subscription_id
+        return self.credential, self.sandbox.subscription_id
 
     def _arm(self, method: str, path: str, version: str, body: Any = None) -> Any:
         response = self.sandbox.arm(method, path, version, body)

@@ -12,6 +12,8 @@ from .azure import GROUPS, LOCKS, Azure
 from .clock import Clock
 
 TAG = "azbatch-live"
+# Of each group.
+TAGS = {TAG: "experiments of azbatch.cmk"}
 PREFIX = "azbatch-live-"
 # How long a deletion may take, and how long Azure may refuse to begin it, in seconds: the removal of a lock takes time.
 _PATIENCE = 3600

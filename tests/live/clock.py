@@ -13,6 +13,9 @@ import requests
 
 
 class Clock(Protocol):
+    # The address of the sandbox whose time it is; empty for the real time.
+    url: str
+
     def now(self) -> float:
         """Seconds since 1970-01-01 UTC."""
 
@@ -21,6 +24,8 @@ class Clock(Protocol):
 
 
 class RealClock:
+    url = ""
+
     def now(self) -> float:
         return time.time()
 
@@ -33,13 +38,18 @@ class SandboxClock:
 
     def __init__(self, url: str) -> None:
         """`url` is the address of the control API."""
-        self._url = url
+        self.url = url
         self._session = requests.Session()
         self._session.trust_env = False
 
     def now(self) -> float:
-        return float(self._session.get(f"{self._url}/clock", timeout=30).json()["time"])
+        return float(self._session.get(f"{self.url}/clock", timeout=30).json()["time"])
 
     def wait(self, seconds: float) -> None:
         body = {"seconds": seconds}
-        self._session.post(f"{self._url}/clock/advance", json=body, timeout=30).raise_for_status()
+        self._session.post(f"{self.url}/clock/advance", json=body, timeout=30).raise_for_status()
+
+
+def clock_at(url: str) -> Clock:
+    """The clock with this `url`."""
+    return SandboxClock(url) if url else RealClock()

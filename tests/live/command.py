@@ -19,9 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import requests
 from azure.core.exceptions import ClientAuthenticationError
-from azure.identity import ClientAssertionCredential, DefaultAzureCredential
+from azure.identity import DefaultAzureCredential
 
 from azure_sandbox.recording.placeholders import claims_of
 from azure_sandbox.recording.recorder import RecordingProblem
@@ -29,6 +28,7 @@ from azure_sandbox.running import InThread, Options, Running
 
 from . import cleaning, result, rights
 from .azure import GROUPS, MANAGEMENT, Azure, Credential, Disturbed, NoResponse, NoResult
+from .caller import credential, session_through
 from .clock import Clock, RealClock, SandboxClock
 from .experiment import Experiment, Length
 from .experiments import EXPERIMENTS
@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
     parser.add_argument("--to", type=Path, default=FOLDER, metavar="FOLDER", help="(default: %(default)s)")
     parser.add_argument("--only", action="append", default=[], metavar="EXPERIMENT")
     parser.add_argument("--without", action="append", default=[], metavar="EXPERIMENT", help="with wildcards")
+    parser.add_argument("--again", action="store_true", help="run also what has a result")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--dry-run", action="store_true", help="print the requests, and send none to Azure")
     parsed = parser.parse_args(arguments)
@@ -68,10 +69,10 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
         return 2
     try:
         with locked(parsed.to), InThread(_recorder(parsed.to, subscription, Requests())) as recorder:
-            kit = Kit(recorder, _credential(), subscription, parsed.to, clock or RealClock())
+            kit = Kit(recorder, credential(), subscription, parsed.to, clock or RealClock())
             if parsed.action == "clean":
                 return kit.clean(asks=not parsed.yes)
-            return kit.run(wanted, parsed.location, asks=not parsed.yes)
+            return kit.run(wanted, parsed.location, asks=not parsed.yes, again=parsed.again)
     except BlockingIOError:
         problem = f"Another run uses the folder {parsed.to}. Wait until it ends, or use another folder with --to."
     except EOFError:
@@ -84,15 +85,6 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
         problem = f"{error} {_AGAIN}"
     print(problem, file=sys.stderr)
     return 1
-
-
-def _credential() -> Credential:
-    file = os.environ.get("AZURE_FEDERATED_TOKEN_FILE")
-    if not file:
-        return DefaultAzureCredential()
-    # DefaultAzureCredential reads the file every ten minutes, but a token of GitHub is valid for five.
-    tenant, client = os.environ["AZURE_TENANT_ID"], os.environ["AZURE_CLIENT_ID"]
-    return ClientAssertionCredential(tenant, client, Path(file).read_text)
 
 
 def _recorder(folder: Path, subscription: str, sent: Requests) -> OwnRecorder:
@@ -137,11 +129,7 @@ class Kit:
         self._credential = credential
         self._folder = folder
         self._clock = clock
-        session = requests.Session()
-        session.trust_env = False
-        session.proxies = {"https": recorder.environment["HTTPS_PROXY"]}
-        session.verify = recorder.environment["REQUESTS_CA_BUNDLE"]
-        self._azure = Azure(session, credential, subscription, clock)
+        self._azure = Azure(session_through(recorder.environment), credential, subscription, clock)
 
     def clean(self, *, asks: bool) -> int:
         """Delete the resource group of this folder and, if the caller agrees, those of other runs."""
@@ -172,7 +160,7 @@ class Kit:
             print(f"The resource group {name} does not exist any more.")
         return reason
 
-    def run(self, experiments: Sequence[Experiment], location: str, *, asks: bool) -> int:
+    def run(self, experiments: Sequence[Experiment], location: str, *, asks: bool, again: bool = False) -> int:
         lacking = rights.missing(self._azure)
         if lacking:
             print("The caller lacks these rights at the subscription:", *lacking, sep="\n  ", file=sys.stderr)
@@ -185,6 +173,8 @@ class Kit:
                 print(f"  az provider register --wait --namespace {provider}", file=sys.stderr)
             return 1
         state = State.load(self._folder)
+        if again:
+            state.forget(one.name for one in experiments)
         left = [one for one in experiments if not _is_complete(state.outcomes.get(one.name))]
         free = rights.free_accounts(self._azure, state.location or location, state.group)
         left = self._allowed(left, free, state.location or location)
@@ -239,7 +229,7 @@ class Kit:
             # Before the group is created, so that a run that is killed is found again.
             state.save()
         self._recorder.ground.group = state.group
-        body = {"location": state.location, "tags": {cleaning.TAG: "experiments of azbatch.cmk"}}
+        body = {"location": state.location, "tags": cleaning.TAGS}
         path = f"{self._azure.subscription}/resourcegroups/{state.group}"
         self._azure.arm("PUT", path, GROUPS, body).required()
         caller_type = "ServicePrincipal" if claims.get("idtyp", "app") == "app" else "User"

@@ -11,7 +11,7 @@ import random
 import string
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,7 +43,7 @@ KEY = "cmk"
 RETENTION_DAYS = 7
 NEEDED = ("get", "wrapKey", "unwrapKey")
 # What the caller does with keys.
-CALLER = ("get", "list", "create", "update", "delete", "recover")
+CALLER = ("get", "list", "create", "update", "delete", "recover", "getrotationpolicy")
 EXPIRED = 1_000_000_000
 FUTURE = 4_000_000_000
 
@@ -160,6 +160,16 @@ class Lab:
         self.unanswered: dict[str, NoResult] = {}
         self._memory = memory
         self._save = save
+
+    def document(self) -> dict[str, Any]:
+        """What another process needs to work in the same resource group (`in_another_process`), a JSON value."""
+        return {"place": asdict(self.place), "known": self._known, "clock": self.clock.url}
+
+    @classmethod
+    def in_another_process(cls, azure: Azure, clock: Clock, document: Mapping[str, Any], folder: Path) -> Lab:
+        """A lab without a memory. `document` is that of the lab of the experiment."""
+        place = Place(**document["place"])
+        return cls(azure, clock, place, {}, {}, lambda: None, document["known"], 1, {}, folder)
 
     def once(self, name: str, make: Callable[[], Value]) -> Value:
         """The result of `make`, a JSON value. `make` is not called again if the process ends and starts again."""

@@ -12,18 +12,20 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import requests
 from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from azure_sandbox.recording.placeholders import Placeholders, key_of
-from azure_sandbox.recording.recorder import Recorder, RecordingProblem
+from azure_sandbox.recording.recorder import Recorder
 from azure_sandbox.recording.secrets import SecretFound, Secrets
 from azure_sandbox.redaction import HIDDEN
+from azure_sandbox.request_log import is_write
 
 OTHER = "(other)"
 # The name of the locks and policy assignments of the experiments.
@@ -278,7 +280,10 @@ def _words(text: str) -> set[str]:
 
 class OwnRecorder(Recorder):
     """Records the requests that are about the resource group of the experiments, and leaves out all others. `sent` is
-    called with the name of the recording, if there is one, and the method and the address of each request."""
+    called with the name of the recording, if there is one, and the method and the address of each request.
+
+    As the control API of a sandbox, `GET /requests?since=N` has the requests after number N, with the fields of their
+    log that a test needs (`_log_entry`)."""
 
     def __init__(
         self,
@@ -292,6 +297,7 @@ class OwnRecorder(Recorder):
         self.ground = Ground(subscription, texts)
         self._secrets = LastCheck(environment, self.ground)
         self._sent = sent
+        self._log: list[dict[str, Any]] = []
         self._name = ""
         # How many requests of the current recording could not be written.
         self.left_out = 0
@@ -311,45 +317,45 @@ class OwnRecorder(Recorder):
         finally:
             self._name = ""
 
-    def _record(
-        self,
-        request: Request,
-        url: str,
-        content: bytes,
-        answer: requests.Response,
-        began: datetime,
-        seconds: float,
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["state"].get("tunnel_host") or scope["path"] != "/requests":
+            await super().__call__(scope, receive, send)
+            return
+        since = int(Request(scope).query_params.get("since", "0"))
         with self._lock:
-            self._sent(self._name, request.method, url)
-            claims = self._learn(request, url, content, answer)
-            document = _json(answer.content)
-            if not self.ground.has(url, content):
-                self.ground.note_others(document)
-                return
-            if self._recording is None or self._problem is not None:
-                return
-            self.ground.note_operation(answer.headers)
-            kept = answer.content if document is None else json.dumps(self.ground.own(document)).encode()
-            self._own.note(" ".join((url, content.decode("utf-8", "ignore"), kept.decode("utf-8", "ignore"))))
-            try:
-                self._recording.add(
-                    request.method,
-                    url,
-                    content,
-                    request.headers.get("content-type", ""),
-                    answer.status_code,
-                    answer.headers,
-                    kept,
-                    claims=claims,
-                    began=began,
-                    seconds=seconds,
-                )
-                self.count += 1
-            except SecretFound:
-                self.left_out += 1
-            except OSError as error:
-                self._problem = RecordingProblem(f"nothing is recorded after {self.count} requests: {error}")
+            document = {"last": len(self._log), "requests": self._log[since:]}
+        await JSONResponse(document)(scope, receive, send)
+
+    def _kept(self, method: str, url: str, content: bytes, answer: requests.Response) -> bytes | None:
+        self._sent(self._name, method, url)
+        is_own = self.ground.has(url, content)
+        self._log.append(_log_entry(len(self._log) + 1, method, url, answer.status_code, is_own=is_own))
+        document = _json(answer.content)
+        if not is_own:
+            self.ground.note_others(document)
+            return None
+        self.ground.note_operation(answer.headers)
+        kept = answer.content if document is None else json.dumps(self.ground.own(document)).encode()
+        self._own.note(" ".join((url, content.decode("utf-8", "ignore"), kept.decode("utf-8", "ignore"))))
+        return kept
+
+    def _leave_out(self, error: SecretFound) -> None:
+        self.left_out += 1
+
+
+def _log_entry(number: int, method: str, url: str, status: int, *, is_own: bool) -> dict[str, Any]:
+    """A request without its query. Everybody on this host can read it, so the address of others is not in it."""
+    parts = urlsplit(url)
+    service = "key_vault_keys" if (parts.hostname or "").endswith(".vault.azure.net") else ""
+    service = "resource_manager" if parts.hostname == _MANAGEMENT else service
+    return {
+        "number": number,
+        "method": method,
+        "url": f"https://{parts.netloc}{unquote(parts.path)}" if is_own else OTHER,
+        "status": status,
+        "service": service,
+        "write": is_write(service, method, parts.path, status, known=True),
+    }
 
 
 def _json(content: bytes) -> Any:

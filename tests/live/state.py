@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +54,12 @@ class State:
         with open(temporary, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             json.dump(kept, file)
         os.replace(temporary, self.folder / FILE)
+
+    def forget(self, experiments: Iterable[str]) -> None:
+        """Let these experiments begin again as if they had never run."""
+        for name in experiments:
+            for kept in (self.outcomes, self.memories, self.answers):
+                kept.pop(name, None)
 
     def remove(self) -> None:
         (self.folder / FILE).unlink(missing_ok=True)

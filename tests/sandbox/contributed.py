@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from live.cleaning import TAGS
 from live.recording import Ground
-from sandbox_client import VAULT_SCOPE, Sandbox
+from sandbox_client import MANAGEMENT, VAULT_SCOPE, Sandbox
 
 from azure_sandbox.redaction import HIDDEN
 
@@ -73,8 +74,9 @@ class Replay:
         self._known = {subscription.lower(): sandbox.subscription_id}
         principals = sandbox.control.call("GET", "/principals")["principals"]
         self._operator = next(one["object_id"] for one in principals if one["name"] == "operator")
-        path = f"{sandbox.subscription}/resourceGroups/{name}"
-        assert sandbox.arm("PUT", path, "2022-09-01", {"location": "westeurope"}).ok
+        path, body = f"{sandbox.subscription}/resourceGroups/{name}", {"location": "westeurope", "tags": TAGS}
+        self._ground.has(f"{MANAGEMENT}{path}", json.dumps(body).encode())
+        assert sandbox.arm("PUT", path, "2022-09-01", body).ok
         self._before: datetime | None = None
 
     def differences(self, recording: Path) -> Iterator[str]:

@@ -187,16 +187,51 @@ def test_the_positions_that_take_days_are_found(azure: Sandbox, tmp_path: Path, 
     assert_found(result(tmp_path), hidden)
 
 
-@pytest.mark.parametrize("job", [one.name for one in EXPERIMENTS if one.name.startswith("job_")])
-@pytest.mark.slow(every=4)
-def test_the_main_job_runs_and_is_recorded(azure: Sandbox, tmp_path: Path, job: str) -> None:
+JOBS = [one for one in EXPERIMENTS if one.name.startswith("job_")]
+
+
+# The sandbox plays Azure for the tests, as it does for the experiments.
+@pytest.mark.parametrize("job", [one.name for one in JOBS])
+@pytest.mark.slow(every=len(JOBS))
+def test_an_integration_test_passes_in_azure_and_is_recorded(azure: Sandbox, tmp_path: Path, job: str) -> None:
+    azure.control.behavior(**{one: random.Random(f"{job} {one}").choice(POSITIONS[one]) for one in DAYS})
+
     done = live(azure, tmp_path, "run", "--yes", "--only", job)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    recorded = json.loads((tmp_path / f"live-{job}-1.json").read_text())["interactions"]
-    keys = [one["body"]["properties"]["encryption"] for one in recorded if "encryption" in str(one.get("body"))]
-    assert [key["keySource"] for key in keys][-1] == "Microsoft.Batch"
-    assert len({key["keyVaultProperties"]["keyIdentifier"] for key in keys if "keyVaultProperties" in key}) == 3
+    assert f"passed.** Recordings: live-{job}-1.json." in (tmp_path / "RESULT.md").read_text()
+    assert groups(azure) == []
+
+
+def test_each_test_with_the_mark_is_an_experiment() -> None:
+    listed = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "on_azure", "tests/integration"]
+    found = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True).stdout
+    marked = [line for line in found.splitlines() if "::" in line]
+    assert marked == [f"tests/integration/test_main_jobs.py::{one.steps.split()[-1][:-1]}" for one in JOBS]
+
+
+def test_an_integration_test_that_fails_is_no_result_and_runs_again(azure: Sandbox, tmp_path: Path) -> None:
+    azure.control.fault(match={"path": "rotationpolicy"}, answer=refusal(403, "Forbidden"), times=None)
+
+    done = live(azure, tmp_path, "run", "--yes", "--only", "job_audit")
+
+    assert (done.returncode, done.stderr) == (1, "")
+    [reason] = result(tmp_path)["without_result"]["job_audit"].values()
+    assert reason == "The test test_audit has failed. Its output is in test_audit.log."
+    log = tmp_path / "test_audit.log"
+    assert "test_main_jobs.py::test_audit - AssertionError" in log.read_text()
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert groups(azure) == []
+    azure.control.call("DELETE", "/faults")
+    assert live(azure, tmp_path, "run", "--yes", "--only", "job_audit").returncode == 0
+    assert result(tmp_path)["without_result"] == {}
+
+
+def test_what_has_a_result_runs_again_on_request(azure: Sandbox, tmp_path: Path) -> None:
+    for again, recordings in (((), 1), ((), 1), (("--again",), 2)):
+        done = live(azure, tmp_path, "run", "--yes", "--only", "new_principal", *again)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len([*tmp_path.glob("live-new_principal-*.json")]) == recordings
 
 
 def refusal(status: int, code: str, **headers: str) -> dict[str, Any]:
@@ -282,6 +317,22 @@ def test_a_request_that_azure_throttles_or_fails_to_process_changes_no_position(
     assert done.returncode == 0, done.stdout + done.stderr
     assert_found(result(tmp_path), DISTURBED)
     assert groups(azure) == []
+
+
+def test_an_account_that_loses_its_key_between_two_changes_measures_nothing_more(
+    azure: Sandbox, tmp_path: Path
+) -> None:
+    hidden = {"permission_model_delay": "60", "policies_after_change": "kept", "policies_of_rbac_vault": "refused"}
+    azure.control.behavior(**hidden)
+    lost = refusal(409, "KeyVaultKeyNotAccessible")
+    # After the change to Azure RBAC, the account has changed to the key and cannot change back.
+    azure.control.fault(match={"method": "PATCH", "path": "batchAccounts"}, skip=3, answer=lost)
+
+    done = live(azure, tmp_path, "run", "--yes", "--only", "permission_model")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "No result: The account lost its key between two changes." in done.stdout
+    assert_found(result(tmp_path), hidden)
 
 
 def test_requests_that_azure_never_processes_give_no_result(azure: Sandbox, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox_client import COMMAND, Sandbox, plain_environment, serving
+from sandbox_client import COMMAND, TOKEN, Sandbox, plain_environment, serving
 
 from azure_sandbox.recording.placeholders import Placeholders, key_of
+from azure_sandbox.recording.recorder import unreachable
 from azure_sandbox.recording.secrets import SecretFound, Secrets
 
 # Signs in, lists the accounts, reads a key and the shared keys of an account, and sends a tag with `VALUE`.
@@ -107,7 +109,7 @@ def test_no_secret_and_no_id_is_in_a_file(azure: Sandbox, tmp_path: Path) -> Non
     ):
         assert hidden
         assert hidden.lower() not in text
-    assert "eyj" not in text, "no token"
+    assert TOKEN.search(file.read_text()) is None
     signed_in = next(one for one in interactions(tmp_path, file.stem) if one["url"].endswith("/oauth2/v2.0/token"))
     assert set(signed_in) == {"method", "url", "status", "began", "seconds"}
 
@@ -149,6 +151,21 @@ def test_a_host_that_is_not_trusted_is_not_recorded(azure: Sandbox, tmp_path: Pa
     )
     assert "502 management.azure.com did not respond: SSLError" in done.stdout
     assert not (tmp_path / "one.json").exists()
+
+
+def test_a_name_that_does_not_resolve_has_no_response(azure: Sandbox, tmp_path: Path) -> None:
+    """A run that has created a vault waits until its name resolves."""
+    program = "import requests; requests.get('https://missing.vault.azure.net/keys')"
+    done = record(azure, tmp_path, "--name", "one", "--", sys.executable, "-c", program)
+    assert "Tunnel connection failed: 502 Bad Gateway" in done.stderr
+    assert not (tmp_path / "one.json").exists()
+
+
+def test_a_host_is_reached_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in {*os.environ} - {*plain_environment()}:
+        monkeypatch.delenv(name)
+    # Nothing listens at the port 443.
+    assert "refused" in unreachable("localhost")
 
 
 def test_a_recording_is_not_replaced(azure: Sandbox, tmp_path: Path) -> None:

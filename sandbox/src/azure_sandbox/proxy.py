@@ -13,7 +13,7 @@ import logging
 import re
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +112,7 @@ class Proxy:
         self,
         app: Callable[..., Any],
         context_for: Callable[[str], ssl.SSLContext],
-        refusal_for: Callable[[str, int], Refusal | None],
+        refusal_for: Callable[[str, int], Awaitable[Refusal | None]],
     ) -> None:
         self.context_for = context_for
         self.refusal_for = refusal_for
@@ -211,21 +211,21 @@ class Connection(asyncio.Protocol):
         if found is None or rest:
             self._refuse(Refusal("400 Bad Request", "Only CONNECT HOST:PORT is expected, without data after the head."))
             return
-        host, port = found[1].decode().lower(), int(found[2])
-        refusal = self._proxy.refusal_for(host, port)
-        if refusal is not None:
-            self._refuse(refusal)
-            return
         assert self._transport is not None
         self._decide()
         # No byte of the handshake may be read before start_tls has taken over the transport.
         self._transport.pause_reading()
-        self._transport.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        task = asyncio.get_running_loop().create_task(self._tunnel(self._transport, host))
+        tunnel = self._tunnel(self._transport, found[1].decode().lower(), int(found[2]))
+        task = asyncio.get_running_loop().create_task(tunnel)
         self._proxy.tasks.add(task)
         task.add_done_callback(self._proxy.tasks.discard)
 
-    async def _tunnel(self, transport: asyncio.Transport, host: str) -> None:
+    async def _tunnel(self, transport: asyncio.Transport, host: str, port: int) -> None:
+        refusal = await self._proxy.refusal_for(host, port)
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        transport.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         protocol = self._proxy.http(host)
         try:
             secure = await asyncio.get_running_loop().start_tls(
@@ -236,7 +236,9 @@ class Connection(asyncio.Protocol):
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
             )
         except Exception as error:  # the client does not trust the CA, does not use TLS, or closed the connection
-            logger.warning("TLS with the client of %s failed: %s", host, error)
+            # A client may only have tried whether a tunnel can be opened.
+            if not isinstance(error, ConnectionResetError):
+                logger.warning("TLS with the client of %s failed: %s", host, error)
             transport.abort()
             return
         finally:

@@ -83,7 +83,7 @@ class Sandbox:
         # Not cached: to find a service takes 2 microseconds, and clients can send any number of host names.
         return self._own_hosts.get(host) or (service_of(host) if len(host) <= HOST_LIMIT else None)
 
-    def refusal(self, host: str, port: int) -> Refusal | None:
+    async def refusal(self, host: str, port: int) -> Refusal | None:
         """The response with which the proxy refuses a tunnel to a host; None if it opens the tunnel."""
         service = self.service(host)
         if service is None or service.scheme != "https" or port != 443:

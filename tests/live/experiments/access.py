@@ -12,7 +12,7 @@ from functools import partial
 
 from azure_sandbox.shared.behavior import POSITIONS
 
-from ..azure import VAULTS, NoResult
+from ..azure import VAULTS, Disturbed, NoResult
 from ..experiment import Experiment, Outcome
 from ..lab import PATIENCE, Lab, Span, common, longer_than, random_name
 
@@ -46,6 +46,7 @@ def role_delay(lab: Lab) -> Outcome:
     lab.once("roles", lambda: lab.use_roles(vault))
     # That change takes time too.
     lab.once("applied", lambda: lab.until(lambda: not usable(), "The vault applies Azure RBAC"))
+    _require_available(lab)
     assign = partial(lab.assign, lab.vault_path(vault), identity["principal"])
     assigned = lab.once("assigned", lambda: lab.timed(lambda: assign().required()))
     span = lab.first(partial(_accepts, lab, account, kid), assigned, limit=1500, step=_STEP)
@@ -76,9 +77,21 @@ def _accepts(lab: Lab, account: str, kid: str) -> bool:
 
 def _is_usable(lab: Lab, account: str, kid: str) -> bool:
     """Whether the account can change to the key. Then it changes back."""
-    if usable := _accepts(lab, account, kid):
-        lab.change(account, properties={"encryption": {"keySource": "Microsoft.Batch"}}).required()
-    return usable
+    if not _accepts(lab, account, kid):
+        return False
+    back = lab.change(account, properties={"encryption": {"keySource": "Microsoft.Batch"}})
+    if back.code == "KeyVaultKeyNotAccessible":
+        lab.note("lost", True)
+        return False
+    back.required()
+    return True
+
+
+def _require_available(lab: Lab) -> None:
+    """Begin again if the access ended between the two changes of `_is_usable`. Batch may need time until such an
+    account accepts a key again, and that would be measured too."""
+    if lab.knows("lost"):
+        raise Disturbed("The account lost its key between two changes.")
 
 
 def permission_model(lab: Lab) -> Outcome:
@@ -105,6 +118,7 @@ def permission_model(lab: Lab) -> Outcome:
     seen += f"and the vault showed {left} of {before} access policies."
     back = None
     if left == before:
+        _require_available(lab)
         back = _changed_model(lab, vault, usable, roles=False)
         seen += f" Changed back: Batch could use the key {_when(back)}."
     spans = [one for one in (refused, back) if one is not None]

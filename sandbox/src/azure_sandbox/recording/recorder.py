@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import logging
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -19,8 +21,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies, select_proxy
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -74,6 +79,8 @@ class Recorder:
         self._threads = threading.local()
         self._stack = contextlib.ExitStack()
         self._proxy: Proxy | None = None
+        # The hosts that could be reached.
+        self._reached: set[str] = set()
         # The environment variables for a command whose requests are recorded.
         self.environment: dict[str, str] = {}
         # How many requests are recorded.
@@ -90,7 +97,7 @@ class Recorder:
             self._stack.callback(shutil.rmtree, directory, ignore_errors=True)
             authority = Authority.make()
             certificate = str(authority.save_certificate(directory))
-            self._proxy = Proxy(self, authority.context, _refusal)
+            self._proxy = Proxy(self, authority.context, self._refusal)
             url = f"http://127.0.0.1:{await self._proxy.start(0)}"
         except BaseException:
             self._stack.close()
@@ -144,6 +151,17 @@ class Recorder:
 
     # A request
 
+    async def _refusal(self, host: str, port: int) -> Refusal | None:
+        if port != 443:
+            return Refusal("502 Bad Gateway", f"{host}:{port} is not recorded: only the port 443 is.\n")
+        if host not in self._reached:
+            # Otherwise a client that waits until the name of a new vault resolves would get a response of the recorder.
+            problem = await asyncio.to_thread(unreachable, host)
+            if problem:
+                return Refusal("502 Bad Gateway", f"{host} cannot be reached: {problem}\n")
+            self._reached.add(host)
+        return None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
@@ -169,6 +187,7 @@ class Recorder:
             )
         except requests.RequestException as error:
             logger.warning("%s %s: %s", request.method, host, error)
+            self._reached.discard(host)
             return PlainTextResponse(f"{host} did not respond: {type(error).__name__}\n", 502, {NO_RESPONSE: "true"})
         seconds = time.monotonic() - started
         self._record(request, url, content, answer, began, seconds)
@@ -199,7 +218,8 @@ class Recorder:
     ) -> None:
         with self._lock:
             claims = self._learn(request, url, content, answer)
-            if self._recording is None or self._problem is not None:
+            kept = self._kept(request.method, url, content, answer)
+            if kept is None or self._recording is None or self._problem is not None:
                 return
             try:
                 self._recording.add(
@@ -209,16 +229,29 @@ class Recorder:
                     request.headers.get("content-type", ""),
                     answer.status_code,
                     answer.headers,
-                    answer.content,
+                    kept,
                     claims=claims,
                     began=began,
                     seconds=seconds,
                 )
-            except (SecretFound, OSError) as error:
-                # The requests go on, because a job that stops in the middle would leave more behind.
-                self._problem = RecordingProblem(f"nothing is recorded after {self.count} requests: {error}")
-                return
-            self.count += 1
+            except SecretFound as error:
+                self._leave_out(error)
+            except OSError as error:
+                self._end(error)
+            else:
+                self.count += 1
+
+    def _kept(self, method: str, url: str, content: bytes, answer: requests.Response) -> bytes | None:
+        """The body of the response as it is recorded; None if the request is not recorded."""
+        return answer.content
+
+    def _leave_out(self, error: SecretFound) -> None:
+        """A request is not recorded, because the recording would contain a secret."""
+        self._end(error)
+
+    def _end(self, error: Exception) -> None:
+        # The requests go on, because a job that stops in the middle would leave more behind.
+        self._problem = RecordingProblem(f"nothing is recorded after {self.count} requests: {error}")
 
     def _learn(self, request: Request, url: str, content: bytes, answer: requests.Response) -> dict[str, Any]:
         """Note the secrets and the names in a request and its response. Returns the claims of the request's token."""
@@ -237,7 +270,19 @@ class Recorder:
         return claims
 
 
-def _refusal(host: str, port: int) -> Refusal | None:
-    if port != 443:
-        return Refusal("502 Bad Gateway", f"{host}:{port} is not recorded: only the port 443 is.\n")
-    return None
+def unreachable(host: str) -> str:
+    """Why no connection to a host can be opened, directly or through the proxy of the environment; empty if one can."""
+    url = f"https://{host}"
+    proxy = select_proxy(url, get_environ_proxies(url))
+    try:
+        if proxy is None:
+            socket.create_connection((host, 443), ANSWER_SECONDS).close()
+        elif proxy.startswith("http://"):
+            parts = urlsplit(proxy)
+            tunnel = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_SECONDS)
+            tunnel.set_tunnel(host, 443, HTTPAdapter().proxy_headers(proxy))
+            with contextlib.closing(tunnel):
+                tunnel.connect()
+    except OSError as error:
+        return str(error)
+    return ""
