@@ -79,6 +79,7 @@ options:
     default: false
 extends_documentation_fragment:
   - azbatch.cmk.unused
+  - azbatch.cmk.vault_users
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -136,6 +137,13 @@ EXAMPLES = r"""
     state: absent
     in_use: keep
     unused_for: P14D
+
+- name: Revoke the access of a user-assigned identity to a vault that only Batch accounts use
+  azbatch.cmk.keyvault_cmk_access:
+    vault_name: myvault
+    identity_id: "{{ batch_identity_id }}"
+    state: absent
+    vault_used_by: batch
 
 - name: Revoke the access now, and let a later task with confirm=now confirm that no account needs it
   azbatch.cmk.keyvault_cmk_access:
@@ -240,7 +248,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import Account
@@ -266,6 +274,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
     "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
     **UNUSED,
+    **VAULT_USERS,
     "force": {"type": "bool", "default": False},
 }
 

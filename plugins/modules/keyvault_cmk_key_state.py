@@ -74,6 +74,7 @@ options:
     default: false
 extends_documentation_fragment:
   - azbatch.cmk.unused
+  - azbatch.cmk.vault_users
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -116,6 +117,13 @@ EXAMPLES = r"""
     vault_name: myvault
     name: batch
     state: absent
+
+- name: Delete a key of a vault that only Batch accounts use
+  azbatch.cmk.keyvault_cmk_key_state:
+    vault_name: myvault
+    name: batch
+    state: absent
+    vault_used_by: batch
 
 - name: Disable several keys, and wait once for all of them
   azbatch.cmk.keyvault_cmk_key_state:
@@ -293,7 +301,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NAMED_KEY, UNUSED
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NAMED_KEY, UNUSED, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
@@ -309,6 +317,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "extend_expired_by": {"type": "str"},
     "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
     **UNUSED,
+    **VAULT_USERS,
     "force": {"type": "bool", "default": False},
 }
 

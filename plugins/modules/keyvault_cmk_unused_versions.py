@@ -45,6 +45,7 @@ options:
     default: false
 extends_documentation_fragment:
   - azbatch.cmk.unused
+  - azbatch.cmk.vault_users
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -77,6 +78,12 @@ EXAMPLES = r"""
   azbatch.cmk.keyvault_cmk_unused_versions:
     key_identifier: https://myvault.vault.azure.net/keys/batch
     unused_for: P0D
+
+- name: Disable the unused versions of a key in a vault that only Batch accounts use
+  azbatch.cmk.keyvault_cmk_unused_versions:
+    vault_name: myvault
+    name: batch
+    vault_used_by: batch
 
 - name: Disable unused versions with a profile of the credential file
   azbatch.cmk.keyvault_cmk_unused_versions:
@@ -170,7 +177,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NAMED_KEY, UNUSED
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NAMED_KEY, UNUSED, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
@@ -182,6 +189,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     **NAMED_KEY,
     **UNUSED,
+    **VAULT_USERS,
     "force": {"type": "bool", "default": False},
 }
 # What is returned of the key.

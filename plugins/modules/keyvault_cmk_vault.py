@@ -96,6 +96,7 @@ options:
     type: bool
     default: false
 extends_documentation_fragment:
+  - azbatch.cmk.vault_users
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -151,11 +152,18 @@ EXAMPLES = r"""
     name: myvault
     public_network_access: disabled
 
-- name: Delete a vault if no account uses its keys
+- name: Delete a vault if no resource of any service uses the vault
   azbatch.cmk.keyvault_cmk_vault:
     resource_group: rg-keys
     name: myvault
     state: absent
+
+- name: Delete a vault that only Batch accounts use, if no account uses its keys
+  azbatch.cmk.keyvault_cmk_vault:
+    resource_group: rg-keys
+    name: myvault
+    state: absent
+    vault_used_by: batch
 
 - name: Create a vault in another subscription, with the managed identity of the machine
   azbatch.cmk.keyvault_cmk_vault:
@@ -264,6 +272,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
@@ -288,6 +297,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "trusted_services": {"type": "bool", "default": False},
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
     "force": {"type": "bool", "default": False},
+    **VAULT_USERS,
 }
 
 

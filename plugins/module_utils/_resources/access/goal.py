@@ -43,6 +43,8 @@ class Goal:
     identifier: str | None = None
     # Leave the access as it is if Batch accounts use it.
     keeps_used: bool = False
+    # Only Batch uses the vault, so Azure Resource Graph is not asked for resources of other services.
+    only_batch: bool = False
     # The time for which access stays granted after an account was changed that may have used it, in seconds.
     unused_for: int = 0
     # Access was revoked: the decision requires that no account needs it (usage.py).
@@ -80,6 +82,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         force=params["force"],
         identifier=params["key_identifier"],
         keeps_used=params["in_use"] == "keep",
+        only_batch=params["vault_used_by"] == "batch",
         unused_for=unused_for or 0,
     )
 

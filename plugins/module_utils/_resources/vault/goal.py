@@ -40,6 +40,8 @@ class Goal:
     # In a deletion: the vault was deleted, and the decision requires that no account needs it (usage.py).
     # In the rollback: the vault is recovered because an account needs it.
     taken_away: bool = False
+    # Only Batch uses the vault, so Azure Resource Graph is not asked for resources of other services.
+    only_batch: bool = False
 
     @property
     def sku_of_new(self) -> str:
@@ -73,5 +75,6 @@ def desired(params: Mapping[str, Any]) -> Goal:
         trusted_services=params["trusted_services"],
         present=params["state"] == "present",
         force=params["force"],
+        only_batch=params["vault_used_by"] == "batch",
         tags=tags,
     )
