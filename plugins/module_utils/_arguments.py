@@ -87,7 +87,7 @@ NAMED_KEY: dict[str, dict[str, Any]] = {
 
 # Doc fragment azbatch.cmk.vault_users.
 VAULT_USERS: dict[str, dict[str, Any]] = {
-    "vault_used_by": {"type": "str", "default": "any", "choices": ["any", "batch"]},
+    "vault_used_by": {"type": "str", "default": "any", "choices": ["any", "visible", "batch"]},
 }
 # Doc fragment azbatch.cmk.unused.
 UNUSED: dict[str, dict[str, Any]] = {

@@ -78,11 +78,13 @@ class Visible(Listed):
     services: list[KeyUse]
 
 
-# What Azure Resource Graph does not show. Source: Microsoft's list of the tables and types of Azure Resource Graph.
+# The services that use a vault (option `vault_used_by`): all of them, those that Azure Resource Graph shows, or Batch.
+ANY, VISIBLE, BATCH = "any", "visible", "batch"
+# Source: Microsoft's list of the tables and types of Azure Resource Graph.
 NOT_SHOWN = (
     "Azure Resource Graph does not show encryption protectors of SQL, encryption scopes of storage accounts, volume "
     "groups of Elastic SAN and search indexes. Make sure that none of them uses what is disabled, deleted or revoked. "
-    "Set O(vault_used_by=batch) if only Batch accounts and their pools use the vault."
+    "If none of them uses the vault, set O(vault_used_by=visible)."
 )
 READ_ALL = "*/read"
 # The scope of what could not be found at all.
@@ -355,6 +357,11 @@ def recently_used(what: str, ids: Sequence[str], until: float) -> Refused:
         option="unused_for",
         remedy=remedy,
     )
+
+
+def not_shown(vault_used_by: str) -> tuple[str, ...]:
+    """The warning about users that nothing shows."""
+    return (NOT_SHOWN,) if vault_used_by == ANY else ()
 
 
 def cut_short(what: str, ids: Iterable[str], *, others: bool = False) -> tuple[str, ...]:

@@ -246,7 +246,7 @@ def _revoking(docs: Docs, holder: _Holder, facts: Facts, known: Collection[str])
         within = usage.recently_left(times, docs.now, MARGIN_SECONDS)
         guarded += usage.cut_short(f"the access of {holder.principal}", within)
     if _asks_services(holder, visible):
-        guarded += (usage.NOT_SHOWN,)
+        guarded += usage.not_shown(goal.vault_used_by)
     return replace(change, warnings=(*guarded, *warnings), report={**report, "in_use_by": using})
 
 
@@ -272,7 +272,7 @@ def _asks_services(holder: _Holder, found: usage.Listed) -> bool:
     """Whether resources of other services can have the identity. Azure Resource Graph confirms nothing, so they are not
     asked for after the revocation."""
     is_of_one = usage.is_system_assigned(found, holder.principal)
-    return not (is_of_one or holder.goal.only_batch or holder.goal.taken_away)
+    return not (is_of_one or holder.goal.vault_used_by == usage.BATCH or holder.goal.taken_away)
 
 
 def _unassign(holder: _Holder) -> tuple[tuple[Request, ...], list[str]]:

@@ -106,7 +106,7 @@ def has_unused(goal: Goal, seen: Seen) -> bool:
 def _with_services(docs: Docs, goal: Goal, seen: Seen, facts: Facts) -> Seen:
     """Add the resources of other services that use the vault. They are asked for before something is disabled or
     deleted. They confirm nothing, so not after that."""
-    if goal.only_batch or goal.taken_away is not None:
+    if goal.vault_used_by == usage.BATCH or goal.taken_away is not None:
         return seen
     # A refusal names all users.
     is_named = not goal.keeps_used and (goal.state == "absent" or bool(candidates(goal, seen)))
@@ -193,7 +193,7 @@ def _guard(goal: Goal, visible: usage.Visible, of_each: Mapping[str, Users]) -> 
     if used.until is not None and not goal.force and goal.taken_away is None:
         raise usage.recently_used(what, used.ids, used.until)
     warnings = usage.guard(used.ids, visible, what, force=goal.force)
-    return warnings if goal.only_batch or goal.taken_away is not None else (*warnings, usage.NOT_SHOWN)
+    return warnings if goal.taken_away is not None else (*warnings, *usage.not_shown(goal.vault_used_by))
 
 
 def _subject(goal: Goal) -> str:
