@@ -64,9 +64,10 @@ options:
     choices: [present, absent]
   in_use:
     description:
-      - What to do with O(state=absent) if a Batch account or the disks of a pool need these permissions to use their
-        key.
-      - V(fail) fails the task. V(keep) keeps the permissions, and RV(in_use_by) names the accounts and pools.
+      - What to do with O(state=absent) if a Batch account, the disks of a pool or a resource of another service need
+        these permissions to use their key.
+      - V(fail) fails the task. V(keep) keeps the permissions, and RV(in_use_by) names the users.
+      - No resource of another service can have the system-assigned identity of an account.
       - An account that has the principal also counts as a user until O(unused_for) after its last change, because the
         account may have left a key of the vault. RV(kept_until) is the end of that time.
     type: str
@@ -205,7 +206,7 @@ granted:
   elements: str
   sample: [get, unwrapKey, wrapKey]
 in_use_by:
-  description: Ids of the Batch accounts and pools for which the permissions were kept, with O(in_use=keep).
+  description: Ids of the Batch accounts, pools and resources for which the permissions were kept, with O(in_use=keep).
   returned: success, with O(state=absent)
   type: list
   elements: str

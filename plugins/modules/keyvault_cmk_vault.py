@@ -31,7 +31,8 @@ options:
       - V(absent) deletes the vault. Azure keeps the deleted vault for its retention period.
       - Unless O(force) is set, V(absent) fails while the vault holds the key of a Batch account that the caller can
         read, while such an account refers to the vault because its pools are in the user's subscription
-        (C(keyVaultReference)), or while a pool of such an account encrypts its disks with a key of the vault.
+        (C(keyVaultReference)), while a pool of such an account encrypts its disks with a key of the vault, or while a
+        resource of another service refers to the vault, also to its secrets or certificates.
     type: str
     default: present
     choices: [present, absent]
