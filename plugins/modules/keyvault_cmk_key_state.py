@@ -48,8 +48,8 @@ options:
     type: str
   in_use:
     description:
-      - With O(state=disabled) and O(state=absent), what to do if Batch accounts, the disks of pools or resources of other
-        services may use the key or the version.
+      - With O(state=disabled) and O(state=absent), what to do if Batch accounts, the disks of pools or resources of
+        other services may use the key or the version.
       - V(fail) fails the task. V(keep) keeps the key or the version unchanged. RV(in_use_by) then names the users, and
         RV(kept_until) the time when they no longer count as users.
       - An account that is pinned to another version counts as a user of O(version) until O(unused_for) after its last

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from callers import give, sign_in
-from harness import writes
+from harness import Ansible, writes
 from one_process import OneProcess
 from role_runs import VARS
 from service import DAY, GROUP, Service
@@ -240,3 +240,34 @@ def test_tasks_of_a_run_share_one_query_a_vault(runner: OneProcess, service: Ser
     assert [bool(one["disabled_versions"]) for one in found] == [True, True, True], found
     assert used
     assert queries(service, since) == 1
+
+
+# The playbook `users`
+
+
+def test_the_playbook_users(ansible: Ansible, service: Service, versions: list[str], tmp_path: Path) -> None:
+    """A storage account, a disk encryption set, an SQL server and a Cosmos DB account on the vault."""
+    for name in NAMES:
+        uses(service, name, versions[0] if name != "cosmos" else versions[0].rpartition("/")[0])
+    since = service.sandbox.control.last
+
+    wanted = {"cmk_users_folder": str(tmp_path), "cmk_vault_name": "vault-one", "cmk_vault_used_by": "any"}
+    run = ansible.playbook("azbatch.cmk.users", extra_vars=wanted)
+
+    assert run.rc == 0, run.output
+    assert writes(service.sandbox.control.requests(since)) == []
+    assert queries(service, since) == 1
+    report = json.loads((tmp_path / "cmk-users.json").read_text())
+    [key] = report["keys"]
+    assert {one["type"]: one["version"] for one in key["users"]} == {
+        "microsoft.batch/batchaccounts": versions[2][-32:],
+        "microsoft.compute/diskencryptionsets": versions[0][-32:],
+        "microsoft.documentdb/databaseaccounts": None,
+        "microsoft.sql/servers": versions[0][-32:],
+        "microsoft.storage/storageaccounts": versions[0][-32:],
+    }
+    assert [one["may_be_disabled"] for one in key["versions"]] == [False, True, False]
+    assert key["reason"] == report["reason"]
+    assert "1 Batch account" in report["reason"]
+    page = (tmp_path / "cmk-users.html").read_text()
+    assert "storage account storage" in page

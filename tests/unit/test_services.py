@@ -17,6 +17,7 @@ from documents import (
     KEY,
     MIDDLE,
     NEW,
+    NOW,
     OLD,
     OTHER,
     PRINCIPAL,
@@ -34,16 +35,19 @@ from key_table import KeyTable, decided, three_versions
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import NOT_SHOWN
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import counted
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.access import allows_all_reads
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key_references import Reference, references
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import survey as key_survey
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import decide as vault_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
-from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_vault
+from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_users, keyvault_cmk_vault
 
 URL = "https://myvault.vault.azure.net"
 GRAPH = refs.referring_to("myvault")
@@ -401,3 +405,106 @@ def test_a_query_that_failed(error: Exception) -> None:
     assert refused.value.code == "users_unknown"
     assert "Not all users of the vault in Azure Resource Graph could be found: A" in refused.value.msg
     assert "Run the task again once they can be listed, or set O(vault_used_by=batch)" in refused.value.msg
+
+
+# The report
+
+
+def survey(seen: Table, **options: Any) -> dict[str, Any]:
+    given = options_of(keyvault_cmk_users, vault_name="MyVault", **options)
+    task = task_of(seen)
+    return task.driver.solve(partial(key_survey.survey, asked=key_survey.asked(given), facts=Facts(task.session)))
+
+
+def versions(found: dict[str, Any]) -> dict[str, Any]:
+    [key] = found["keys"]
+    return {one["version"]: (one["may_be_disabled_from"], one["reason"]) for one in key["versions"]}
+
+
+NOT_REPLACED = (None, "No newer version can be used.")
+FREE = (instant(NOW), "Nothing uses it.")
+
+
+@pytest.mark.parametrize(
+    ("rows", "newest_is", "expected"),
+    [
+        pytest.param([], 10, {NEW: NOT_REPLACED, MIDDLE: FREE, OLD: FREE}, id="free"),
+        pytest.param(
+            THREE,
+            10,
+            {NEW: NOT_REPLACED, MIDDLE: FREE, OLD: (None, "1 storage account and 1 disk encryption set use it.")},
+            id="in use",
+        ),
+        pytest.param(
+            [],
+            6,
+            {
+                NEW: NOT_REPLACED,
+                MIDDLE: (instant(NOW + DAY), "A newer version has replaced it only recently."),
+                OLD: FREE,
+            },
+            id="replaced lately",
+        ),
+        pytest.param(
+            [storage(None)],
+            6,
+            {
+                NEW: NOT_REPLACED,
+                MIDDLE: (
+                    instant(NOW + DAY),
+                    "1 storage account may need it until then, because of a change within the margin.",
+                ),
+                OLD: (
+                    instant(NOW + DAY),
+                    "1 storage account may need it until then, because of a change within the margin.",
+                ),
+            },
+            id="follower",
+        ),
+    ],
+)
+def test_report_of_versions(rows: Any, newest_is: int, expected: dict[str, Any]) -> None:
+    found = survey(table(*rows, newest_is=newest_is * DAY), name="batch")
+
+    assert versions(found) == expected
+    assert found["keys"][0]["reason"] == f"{counted([account()['id'], *(one['id'] for one in rows)])} {_use(rows)} it."
+    removed = disabled(decided(table(*rows, newest_is=newest_is * DAY), unused_goal(**ANY)))
+    assert {one["version"] for one in found["keys"][0]["versions"] if one["may_be_disabled"]} == set(removed)
+
+
+def _use(rows: Any) -> str:
+    return "use" if rows else "uses"
+
+
+def test_report_of_a_vault() -> None:
+    """All keys of the vault, and those that something uses although they cannot be read."""
+    rows = [storage(OLD), row("x/y", {"keyId": f"{URL}/keys/lost/{OLD}"}), row("x/z", {"keyVault": VAULT_ID})]
+    seen = table(*rows)
+    seen[refs.keys_of(URL)] = [{"kid": KEY, "attributes": {}}]
+    seen[f"{URL}/keys/lost"] = Denied("No.")
+
+    found = survey(seen)
+
+    assert [(one["name"], one["exists"], one["unknown"]) for one in found["keys"]] == [
+        ("batch", True, None),
+        ("lost", None, "No."),
+    ]
+    assert (found["may_be_deleted"], len(found["in_use_by"])) == (False, 4)
+    users = {one["name"]: (one["version"], one["follows_latest"]) for one in found["keys"][0]["users"]}
+    assert users == {"mybatch": (NEW, False), "storage account other": (OLD, False)}
+    assert key_survey.lines(found) == [
+        "Vault myvault: 1 Batch account, 1 storage account, 1 resource of the type x/y and 1 resource of the type x/z "
+        "use it.",
+        "Key batch: 1 Batch account and 1 storage account use it.",
+        "Version bbbbbbbb… of key batch has to stay enabled: No newer version can be used.",
+        "Version aaaaaaaa… of key batch may be disabled now: Nothing uses it.",
+        "Version cccccccc… of key batch has to stay enabled: 1 storage account uses it.",
+        "Key lost: No.",
+    ]
+
+
+def test_report_if_users_are_not_known() -> None:
+    found = survey(table().having(GRAPH, Denied("Access is denied.")), name="batch")
+
+    assert versions(found)[OLD] == (None, "Not all users are known.")
+    assert (found["may_be_deleted"], [one["scope"] for one in found["unlisted"]]) == (False, ["Azure Resource Graph"])

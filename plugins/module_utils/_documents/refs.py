@@ -208,6 +208,11 @@ def _own_version(bundle: KeyBundle) -> Ref[KeyBundle]:
     return key(read_key_identifier(bundle["key"]["kid"]))
 
 
+def keys_of(vault_url: str) -> Ref[list[KeyItem]]:
+    """The keys of a vault, each without its versions."""
+    return Ref("key", f"{vault_url}/keys", f"list the keys in {vault_url}", is_list=True)
+
+
 def versions_of(key: KeyIdentifier) -> Ref[list[KeyItem]]:
     what = f"list the versions of the key {key.name} in {key.vault_url}"
     return Ref("key", f"{key.versionless}/versions", what, is_list=True)

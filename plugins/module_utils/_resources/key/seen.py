@@ -193,3 +193,9 @@ def _with_pools(docs: Docs, seen: Seen, facts: Facts, disks: Sequence[usage.KeyU
     }
     since = access.since_when(docs, seen.identifier, facts.vaults_in, pools, seen.now) if pools else {}
     return replace(seen.times, access_since={**seen.times.access_since, **since})
+
+
+def times_of(docs: Docs, seen: Seen, facts: Facts) -> usage.Times:
+    """The times of all accounts and pools that use the key, and of the accounts that have access to it."""
+    with_accounts = _times(docs, seen, facts, seen.visible["accounts"], may_have_left=True)
+    return _with_pools(docs, replace(seen, times=with_accounts), facts, seen.visible["disks"])
