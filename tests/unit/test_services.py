@@ -452,11 +452,11 @@ FREE = (instant(NOW), "Nothing uses it.")
                 NEW: NOT_REPLACED,
                 MIDDLE: (
                     instant(NOW + DAY),
-                    "1 storage account may need it until then, because of a change within the margin.",
+                    "1 storage account may need it until then, because of a recent change.",
                 ),
                 OLD: (
                     instant(NOW + DAY),
-                    "1 storage account may need it until then, because of a change within the margin.",
+                    "1 storage account may need it until then, because of a recent change.",
                 ),
             },
             id="follower",
@@ -467,6 +467,7 @@ def test_report_of_versions(rows: Any, newest_is: int, expected: dict[str, Any])
     found = survey(table(*rows, newest_is=newest_is * DAY), name="batch")
 
     assert versions(found) == expected
+    assert found["keys"][0]["versions"][0]["in_use_by"][0] == account()["id"]
     assert found["keys"][0]["reason"] == f"{counted([account()['id'], *(one['id'] for one in rows)])} {_use(rows)} it."
     removed = disabled(decided(table(*rows, newest_is=newest_is * DAY), unused_goal(**ANY)))
     assert {one["version"] for one in found["keys"][0]["versions"] if one["may_be_disabled"]} == set(removed)

@@ -20,6 +20,8 @@ Report = Mapping[str, Any]
 # Each cell of a card on a narrow screen shows its head.
 _CARDS = """
 main h2 { overflow-wrap: anywhere }
+h3 { margin: 1rem 0 .25rem }
+tbody th small { max-width: none }
 tbody td:nth-child(n) { min-width: 0 }
 @media screen and (max-width: 48rem) {
   .cards td[data-head]::before { content: attr(data-head) }
@@ -96,6 +98,6 @@ def _table(label: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> s
         for first, *rest in rows
     )
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{label}"><table class="cards">'
+        f'<h3>{label}</h3><div class="wide" tabindex="0" role="region" aria-label="{label}"><table class="cards">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )

@@ -27,7 +27,6 @@ from ..._core.summary import counted, user_text, version_text
 from ..._documents import refs
 from ..._documents.key import is_staged, version_of
 from ..._questions import services, users, vaults
-from . import removal
 from .goal import Goal
 from .seen import Seen, look, times_of
 
@@ -105,8 +104,7 @@ def _uses(visible: Visible) -> list[usage.KeyUse]:
 
 
 def _key(docs: Docs, asked: Asked, facts: Facts, name: str, visible: Visible) -> dict[str, Any]:
-    # Without a margin, each version that was replaced is a candidate.
-    goal = Goal(asked.vault, name, "retired", unused_for=0, keeps_used=True)
+    goal = Goal(asked.vault, name, "retired")
     named = KeyIdentifier(asked.vault, facts.vault_suffix, name)
     named_users = _users(visible, named)
     found = {"name": name, "key_identifier": str(named), "users": named_users, "unknown": None}
@@ -128,7 +126,7 @@ def _key(docs: Docs, asked: Asked, facts: Facts, name: str, visible: Visible) ->
     return {
         **found,
         "exists": True,
-        "versions": _versions(goal, asked, seen),
+        "versions": _versions(asked, seen, named_users),
         **_judged(of_key, 0, seen.now, visible),
     }
 
@@ -156,29 +154,36 @@ def _user(resource_id: str, used: KeyIdentifier | None, follows: bool) -> dict[s
     }
 
 
-def _versions(goal: Goal, asked: Asked, seen: Seen) -> list[dict[str, Any]]:
-    """The newest first."""
+def _versions(asked: Asked, seen: Seen, named: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The newest first. `named` are the users that name the key."""
     assert seen.key is not None
     versions = versions_of(seen.key, seen.versions or (), seen.now)
     replaced = {version_of(item): since for item, since in versions.replaced}
-    of_each = removal.users(goal, seen, asked.unused_for)
-    return [
-        {
-            "version": version_of(item),
-            "enabled": item["attributes"]["enabled"],
-            "created_on": instant(item["attributes"]["created"]),
-            **_of_version(item, replaced.get(version_of(item)), of_each.get(version_of(item)), asked, seen),
-        }
-        for item in versions.newest_first
-    ]
+    found = []
+    for item in versions.newest_first:
+        name = version_of(item)
+        of_one = replace(seen.identifier, version=name)
+        using = usage.users_of_version(seen.visible, of_one, versions, seen.times, asked.unused_for)
+        pinned = [one["id"] for one in named if one["version"] == name]
+        judged = _of_version(item, replaced.get(name), using, pinned, asked, seen)
+        created = instant(item["attributes"]["created"])
+        found.append({"version": name, "enabled": item["attributes"]["enabled"], "created_on": created, **judged})
+    return found
 
 
-def _of_version(item: KeyItem, since: float | None, found: Users | None, asked: Asked, seen: Seen) -> dict[str, Any]:
+def _of_version(
+    item: KeyItem, since: float | None, found: Users, pinned: Sequence[str], asked: Asked, seen: Seen
+) -> dict[str, Any]:
     if not item["attributes"]["enabled"]:
-        return _state([], "It is disabled.")
-    if found is None or since is None:
-        return _state([], "It is not valid yet." if is_staged(item, seen.now) else "No newer version can be used.")
-    return _judged(found, since + asked.unused_for, seen.now, seen.visible)
+        return _state(found.ids, "It is disabled.")
+    if since is None:
+        newest = "It is not valid yet." if is_staged(item, seen.now) else "No newer version can be used."
+        return _state(found.ids, newest)
+    judged = _judged(found, since + asked.unused_for, seen.now, seen.visible)
+    if pinned and found.until is None and not seen.visible["unlisted"]:
+        # Those that follow the key are not named as its certain users.
+        return {**judged, "reason": _in_use(pinned)}
+    return judged
 
 
 def _judged(found: Users, kept_until: float, now: float, visible: Visible) -> dict[str, Any]:
@@ -194,7 +199,7 @@ def _judged(found: Users, kept_until: float, now: float, visible: Visible) -> di
     if (found.until or 0) < kept_until:
         return _state(found.ids, "A newer version has replaced it only recently.", until, now)
     who = f"{counted(found.ids)} may need it until then" if found.ids else "An account that has left it may need it"
-    return _state(found.ids, f"{who}, because of a change within the margin.", until, now)
+    return _state(found.ids, f"{who}, because of a recent change.", until, now)
 
 
 def _state(ids: Sequence[str], reason: str, at: float | None = None, now: float = 0) -> dict[str, Any]:
