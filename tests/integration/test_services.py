@@ -204,6 +204,18 @@ def test_a_query_that_fails(runner: OneProcess, service: Service, versions: list
     assert runner.another().module("keyvault_cmk_unused_versions", forced)["changed"] is True
 
 
+def test_a_throttled_query_is_repeated(runner: OneProcess, service: Service, versions: list[str]) -> None:
+    busy = {"error": {"code": "RateLimiting", "message": "Client application has been throttled."}}
+    service.sandbox.control.fault(
+        match={"method": "POST", "path": "/providers/Microsoft.ResourceGraph/resources"},
+        times=2,
+        answer={"status": 429, "headers": {"Retry-After": "0"}, "body": busy},
+    )
+
+    assert runner.another().role("rotate", DISABLE)["changed"] is True
+    assert enabled(service, versions) == [False, False, True]
+
+
 @pytest.mark.parametrize("position", ["documented", "any"])
 def test_rows_that_lag_never_restore_a_version(
     runner: OneProcess, service: Service, versions: list[str], position: str

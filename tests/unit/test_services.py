@@ -32,6 +32,7 @@ from documents import (
 from goals import access_goal, key_goal, options_of, unused_goal
 from key_table import KeyTable, decided, three_versions
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit import users_page
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import NOT_SHOWN
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
@@ -238,6 +239,7 @@ def test_principals_of_a_resource(identity: Any, principals: list[str] | None) -
     ("actions", "excepted", "allowed"),
     [
         (["*/read"], [], True),
+        (["*/Read"], None, True),
         (["*"], ["Microsoft.Authorization/*/Delete", "Microsoft.Compute/galleries/share/action"], True),
         (["*"], ["Microsoft.Sql/*"], False),
         (["*/read"], ["Microsoft.Sql/servers/read"], False),
@@ -245,7 +247,9 @@ def test_principals_of_a_resource(identity: Any, principals: list[str] | None) -
         ([], [], False),
     ],
 )
-def test_rights_that_prove_that_nothing_is_left_out(actions: list[str], excepted: list[str], allowed: bool) -> None:
+def test_rights_that_prove_that_nothing_is_left_out(
+    actions: list[str], excepted: list[str] | None, allowed: bool
+) -> None:
     assert allows_all_reads([{"actions": actions, "notActions": excepted}]) is allowed
 
 
@@ -509,3 +513,16 @@ def test_report_if_users_are_not_known() -> None:
 
     assert versions(found)[OLD] == (None, "Not all users are known.")
     assert (found["may_be_deleted"], [one["scope"] for one in found["unlisted"]]) == (False, ["Azure Resource Graph"])
+
+
+def test_page_of_the_report() -> None:
+    """Text of Azure is escaped, and the page loads nothing."""
+    seen = table(storage(OLD), row("x/y", {"keyId": f"{URL}/keys/lost/{OLD}"}, name="<i>"))
+    page = users_page.as_page(survey(seen))
+
+    assert "<h2>Key batch</h2><p>1 Batch account and 1 storage account use it.</p>" in page
+    assert '<span class="mark ok">now</span>' in page
+    assert "default-src 'none'" in page
+    assert "<b>x/y &lt;i&gt;</b>" in page
+    hidden = users_page.as_page(survey(table().having(GRAPH, Denied("<u>Denied.</u>"))))
+    assert '<p class="warning">Azure Resource Graph: &lt;u&gt;Denied.&lt;/u&gt;</p>' in hidden

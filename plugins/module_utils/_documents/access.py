@@ -112,7 +112,7 @@ def allows(permissions: Iterable[Permission], action: str, *, data: bool = False
 def allows_all_reads(permissions: Iterable[Permission]) -> bool:
     """Whether one of the permissions allows to read every resource."""
     return any(
-        not {"*", "*/read"}.isdisjoint(one.get("actions") or ())
+        _matches(one.get("actions"), "Any.Provider/anything/read")
         and not any(excepted.lower().endswith(("*", "/read")) for excepted in one.get("notActions") or ())
         for one in permissions
     )
