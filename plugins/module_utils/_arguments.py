@@ -85,6 +85,10 @@ NAMED_KEY: dict[str, dict[str, Any]] = {
     "key_identifier": {"type": "str", "no_log": False},
 }
 
+# Doc fragment azbatch.cmk.vault_users.
+VAULT_USERS: dict[str, dict[str, Any]] = {
+    "vault_used_by": {"type": "str", "default": "any", "choices": ["any", "visible", "batch"]},
+}
 # Doc fragment azbatch.cmk.unused.
 UNUSED: dict[str, dict[str, Any]] = {
     "unused_for": {"type": "str", "default": "P7D"},

@@ -64,9 +64,10 @@ options:
     choices: [present, absent]
   in_use:
     description:
-      - What to do with O(state=absent) if a Batch account or the disks of a pool need these permissions to use their
-        key.
-      - V(fail) fails the task. V(keep) keeps the permissions, and RV(in_use_by) names the accounts and pools.
+      - What to do with O(state=absent) if a Batch account, the disks of a pool or a resource of another service need
+        these permissions to use their key.
+      - V(fail) fails the task. V(keep) keeps the permissions, and RV(in_use_by) names the users.
+      - No resource of another service can have the system-assigned identity of an account.
       - An account that has the principal also counts as a user until O(unused_for) after its last change, because the
         account may have left a key of the vault. RV(kept_until) is the end of that time.
     type: str
@@ -79,6 +80,7 @@ options:
     default: false
 extends_documentation_fragment:
   - azbatch.cmk.unused
+  - azbatch.cmk.vault_users
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -136,6 +138,13 @@ EXAMPLES = r"""
     state: absent
     in_use: keep
     unused_for: P14D
+
+- name: Revoke the access of a user-assigned identity to a vault that only Batch accounts use
+  azbatch.cmk.keyvault_cmk_access:
+    vault_name: myvault
+    identity_id: "{{ batch_identity_id }}"
+    state: absent
+    vault_used_by: batch
 
 - name: Revoke the access now, and let a later task with confirm=now confirm that no account needs it
   azbatch.cmk.keyvault_cmk_access:
@@ -197,7 +206,7 @@ granted:
   elements: str
   sample: [get, unwrapKey, wrapKey]
 in_use_by:
-  description: Ids of the Batch accounts and pools for which the permissions were kept, with O(in_use=keep).
+  description: Ids of the Batch accounts, pools and resources for which the permissions were kept, with O(in_use=keep).
   returned: success, with O(state=absent)
   type: list
   elements: str
@@ -240,7 +249,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import Account
@@ -266,6 +275,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
     "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
     **UNUSED,
+    **VAULT_USERS,
     "force": {"type": "bool", "default": False},
 }
 

@@ -10,8 +10,8 @@ module: keyvault_cmk_key_state
 short_description: Enable, disable, delete or recover a key, or one of its versions
 description:
   - Ensures that a key or a version is enabled, disabled, deleted or recovered. No version is created.
-  - Unless O(force) is set, the module does not disable or delete a key or a version that a Batch account or a pool may
-    use, as far as the caller can read the accounts and pools. Keys are never purged.
+  - Unless O(force) is set, the module does not disable or delete a key or a version that a Batch account, a pool or a
+    resource of another service may use, as far as the caller can read them. Keys are never purged.
 version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -48,10 +48,10 @@ options:
     type: str
   in_use:
     description:
-      - With O(state=disabled) and O(state=absent), what to do if Batch accounts or the disks of pools may use the key
-        or the version.
-      - V(fail) fails the task. V(keep) keeps the key or the version unchanged. RV(in_use_by) then names the accounts
-        and pools, and RV(kept_until) the time when they no longer count as users.
+      - With O(state=disabled) and O(state=absent), what to do if Batch accounts, the disks of pools or resources of
+        other services may use the key or the version.
+      - V(fail) fails the task. V(keep) keeps the key or the version unchanged. RV(in_use_by) then names the users, and
+        RV(kept_until) the time when they no longer count as users.
       - An account that is pinned to another version counts as a user of O(version) until O(unused_for) after its last
         change. An account that follows the latest version counts as a user of an older version until it could use the
         newest version for O(unused_for).
@@ -74,6 +74,7 @@ options:
     default: false
 extends_documentation_fragment:
   - azbatch.cmk.unused
+  - azbatch.cmk.vault_users
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -116,6 +117,13 @@ EXAMPLES = r"""
     vault_name: myvault
     name: batch
     state: absent
+
+- name: Delete a key of a vault that only Batch accounts use
+  azbatch.cmk.keyvault_cmk_key_state:
+    vault_name: myvault
+    name: batch
+    state: absent
+    vault_used_by: batch
 
 - name: Disable several keys, and wait once for all of them
   azbatch.cmk.keyvault_cmk_key_state:
@@ -218,14 +226,14 @@ kept_versions:
   sample: []
 in_use_by:
   description:
-    - Ids of the Batch accounts and pools for which the key or versions were kept.
+    - Ids of the Batch accounts, pools and resources of other services for which the key or versions were kept.
   returned: success, with O(state=disabled) or O(state=absent)
   type: list
   elements: str
   sample: []
 kept_until:
   description:
-    - When the accounts and pools in RV(in_use_by) no longer count as users, in UTC.
+    - When the resources in RV(in_use_by) no longer count as users, in UTC.
     - Null if nothing is kept, if one of them uses the key or the version now, or if that time is not known.
   returned: success, with O(state=disabled) or O(state=absent); failure with code
     V(recently_used)
@@ -293,7 +301,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NAMED_KEY, UNUSED
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NAMED_KEY, UNUSED, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
@@ -309,6 +317,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "extend_expired_by": {"type": "str"},
     "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
     **UNUSED,
+    **VAULT_USERS,
     "force": {"type": "bool", "default": False},
 }
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: keyvault_cmk_unused_versions
-short_description: Disable versions of a key that no Batch account uses any more
+short_description: Disable versions of a key that nothing uses any more
 description:
   - Ensures that each version of a key is disabled that is older than the newest version that can be used, was replaced
-    at least O(unused_for) ago, and that no Batch account and no pool may use.
-  - A version that accounts or pools may use stays enabled. RV(in_use_by) names them, except accounts that have left the
+    at least O(unused_for) ago, and that no Batch account, no pool and no resource of another service may use.
+  - A version that one of them may use stays enabled. RV(in_use_by) names them, except accounts that have left the
     key.
   - An account that is pinned to another version may use a version until O(unused_for) after its last change. An account
     that follows the latest version may use an older version until it could use the newest version for O(unused_for).
@@ -21,8 +21,10 @@ description:
   - An unavailable account does not list its pools. Until the account is recovered or deleted, its pools count as users
     of every key, or in the state C(Failed) for seven days after its last change. A pool with a disk encryption set also
     counts as a user of every key, because the key of the set is not read.
-  - The module changes nothing and fails with the code V(users_unknown) if not all accounts and pools can be listed,
-    unless O(force) is set.
+  - A resource of another service that is pinned to a version uses that version. One that follows the latest version may
+    use an older version until it could use the newest version for O(unused_for).
+  - The module changes nothing and fails with the code V(users_unknown) if not all users can be listed, unless O(force)
+    is set.
   - The module sets the tag C(azbatch-cmk-disabled) on a version that it disables, unless the version already has 15
     tags. The tag is the time, and C(confirmed) once it is confirmed that nothing uses the version. If a task ends
     before that, the next task for the key completes the check.
@@ -45,6 +47,7 @@ options:
     default: false
 extends_documentation_fragment:
   - azbatch.cmk.unused
+  - azbatch.cmk.vault_users
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -77,6 +80,12 @@ EXAMPLES = r"""
   azbatch.cmk.keyvault_cmk_unused_versions:
     key_identifier: https://myvault.vault.azure.net/keys/batch
     unused_for: P0D
+
+- name: Disable the unused versions of a key in a vault that only Batch accounts use
+  azbatch.cmk.keyvault_cmk_unused_versions:
+    vault_name: myvault
+    name: batch
+    vault_used_by: batch
 
 - name: Disable unused versions with a profile of the credential file
   azbatch.cmk.keyvault_cmk_unused_versions:
@@ -132,14 +141,14 @@ kept_versions:
   elements: str
   sample: []
 in_use_by:
-  description: Ids of the Batch accounts and pools for which versions were kept.
+  description: Ids of the Batch accounts, pools and resources of other services for which versions were kept.
   returned: success
   type: list
   elements: str
   sample: []
 kept_until:
   description:
-    - When the accounts and pools in RV(in_use_by) no longer count as users, and O(unused_for) has passed since the
+    - When the resources in RV(in_use_by) no longer count as users, and O(unused_for) has passed since the
       versions were replaced, in UTC. Accounts that use a version then keep it enabled.
     - Null if nothing is kept, if one of them uses the version now, or if that time is not known.
   returned: success
@@ -170,7 +179,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NAMED_KEY, UNUSED
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NAMED_KEY, UNUSED, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
@@ -182,6 +191,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     **NAMED_KEY,
     **UNUSED,
+    **VAULT_USERS,
     "force": {"type": "bool", "default": False},
 }
 # What is returned of the key.

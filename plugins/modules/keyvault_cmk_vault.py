@@ -31,7 +31,8 @@ options:
       - V(absent) deletes the vault. Azure keeps the deleted vault for its retention period.
       - Unless O(force) is set, V(absent) fails while the vault holds the key of a Batch account that the caller can
         read, while such an account refers to the vault because its pools are in the user's subscription
-        (C(keyVaultReference)), or while a pool of such an account encrypts its disks with a key of the vault.
+        (C(keyVaultReference)), while a pool of such an account encrypts its disks with a key of the vault, or while a
+        resource of another service refers to the vault, also to its secrets or certificates.
     type: str
     default: present
     choices: [present, absent]
@@ -96,6 +97,7 @@ options:
     type: bool
     default: false
 extends_documentation_fragment:
+  - azbatch.cmk.vault_users
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -151,11 +153,18 @@ EXAMPLES = r"""
     name: myvault
     public_network_access: disabled
 
-- name: Delete a vault if no account uses its keys
+- name: Delete a vault if no resource of any service uses the vault
   azbatch.cmk.keyvault_cmk_vault:
     resource_group: rg-keys
     name: myvault
     state: absent
+
+- name: Delete a vault that only Batch accounts use, if no account uses its keys
+  azbatch.cmk.keyvault_cmk_vault:
+    resource_group: rg-keys
+    name: myvault
+    state: absent
+    vault_used_by: batch
 
 - name: Create a vault in another subscription, with the managed identity of the machine
   azbatch.cmk.keyvault_cmk_vault:
@@ -264,6 +273,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
@@ -288,6 +298,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "trusted_services": {"type": "bool", "default": False},
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
     "force": {"type": "bool", "default": False},
+    **VAULT_USERS,
 }
 
 

@@ -206,16 +206,15 @@ class Task:
         return self
 
 
+# POST requests that change nothing.
+_ASKS = re.compile("/checkNameAvailability|/Microsoft.ResourceGraph/")
+
+
 def writes(requests: Sequence[Mapping[str, Any]]) -> list[Any]:
     """The write requests, including those that Azure rejected. The log's field `write` does not include those."""
     services = ("resource_manager", "key_vault_keys")
     asks = ("GET", "HEAD", "CONNECT")
-    # checkNameAvailability is a POST, but changes nothing.
-    return [
-        r
-        for r in requests
-        if r["service"] in services and r["method"] not in asks and "/checkNameAvailability" not in r["url"]
-    ]
+    return [r for r in requests if r["service"] in services and r["method"] not in asks and not _ASKS.search(r["url"])]
 
 
 def short(requests: Sequence[Mapping[str, Any]]) -> list[str]:

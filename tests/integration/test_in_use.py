@@ -55,7 +55,7 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
         fails(key("all", state="disabled")),
         fails(key("delete", state="absent")),
         fails(checked(key("delete", state="absent"))),
-        key("third", state="disabled", version=versions[2]),
+        key("third", state="disabled", version=versions[2], vault_used_by="visible"),
         key("third again", state="disabled", version=versions[2]),
         key("other", name="other", state="absent"),
     ]
@@ -104,7 +104,7 @@ def test_follower(ansible: Ansible, service: Service, way: str) -> None:
             fails(key("old, within seven days", state="disabled", version=old)),
             advance("eight days in all", service.sandbox, 2 * DAY),
             fails(key("new", state="disabled", version=new)),
-            key("old, after seven days", state="disabled", version=old),
+            key("old, after seven days", state="disabled", version=old, vault_used_by="visible"),
             fails(key("new, after that", state="disabled", version=new)),
             fails(key("all", state="disabled")),
             fails(key("gone", state="absent")),
@@ -340,7 +340,7 @@ def test_accounts_that_cannot_be_listed_count_as_users(ansible: Ansible, service
         times=None,
         answer={"status": 403, "body": {"error": {"code": "AuthorizationFailed", "message": "No."}}},
     )
-    wanted = {"state": "disabled", "version": version}
+    wanted = {"state": "disabled", "version": version, "vault_used_by": "visible"}
     run = ansible.play([fails(key("disabled", **wanted)), key("by force", **wanted, force=True)], way=way)
     [unlisted] = run["disabled"].refused("users_unknown")["unlisted"]
     assert unlisted["scope"] == service.sandbox.subscription
@@ -516,7 +516,7 @@ def test_a_key_that_a_pool_of_another_account_uses(runner: OneProcess, service: 
     }
     for what, report in refusals.items():
         assert (report["code"], report["accounts"], report["pools"]) == ("in_use", [], [pool]), what
-        assert "pools use it" in report["msg"]
+        assert "because 1 pool uses it" in report["msg"]
     # The pool cannot have the system-assigned identity of another account.
     access = {"vault_name": "vault-one", "principal_id": principal, "state": "absent"}
     assert runner.module("keyvault_cmk_access", access)["changed"]
@@ -581,7 +581,7 @@ def test_pools_that_the_caller_may_not_list(
     roles = [{"role": "Owner", "scope": sandbox.group}, give(service, sandbox.subscription, listing)]
     who = sign_in(service, monkeypatch, roles)
     service.set_policy("add", service.policy(who, *OFFICER))
-    report = runner.another().role("rotate", {**VARS, **DISABLE})
+    report = runner.another().role("rotate", {**VARS, **DISABLE, "cmk_vault_used_by": "batch"})
     assert report["code"] == "users_unknown", report
     [unlisted] = report["unlisted"]
     assert (unlisted["scope"], unlisted["action"]) == (sandbox.subscription, f"{listing[0][:-5]}/pools/read")

@@ -40,10 +40,15 @@ _MOST_READS = 100
 
 
 def place(ref: Place, filter: str | None = None, name: str | None = None) -> str:
-    """The name of an entry: the id in lower case, with the filter of a list, or the name in the body of a question."""
+    """The name of an entry: the id in lower case, with the filter of a list, or what the body of a question has."""
     if isinstance(ref, Ref):
-        return place(ref.id, ref.filter, str(ref.body["name"]) if ref.body else None)
+        return place(ref.id, ref.filter, _asked(ref.body))
     return f"{ref}{f'?{filter}' if filter else ''}{f'#{name}' if name else ''}".lower()
+
+
+def _asked(body: Mapping[str, Any] | None) -> str | None:
+    """The name in the body of a question, or the query."""
+    return str(body.get("name") or body["query"]) if body else None
 
 
 class Several:
@@ -133,7 +138,10 @@ class TableGateway:
         return self._table.read(place(ref, filter), [])
 
     def ask(self, _what: str, ref: str, body: Mapping[str, Any]) -> Any:
-        return self._table.read(place(ref, name=str(body["name"])), None)
+        return self._table.read(place(ref, name=_asked(body)), None)
+
+    def query(self, _what: str, ref: str, body: Mapping[str, Any]) -> Any:
+        return self._table.read(place(ref, name=_asked(body)), [])
 
     def write(
         self, _what: str, method: str, ref: str, body: Any = None, *, undoes: bool = False, **_options: Any

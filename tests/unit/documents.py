@@ -82,12 +82,16 @@ def account(
 
 
 def visible(
-    *accounts: dict[str, Any], unlisted: tuple[str, ...] = (), disks: tuple[dict[str, Any], ...] = ()
+    *accounts: dict[str, Any],
+    unlisted: tuple[str, ...] = (),
+    disks: tuple[dict[str, Any], ...] = (),
+    services: tuple[dict[str, Any], ...] = (),
 ) -> dict[str, Any]:
-    """`unlisted` are scopes that the caller may not list, `disks` are results of `disk`."""
+    """`unlisted` are scopes that the caller may not list, `disks` and `services` are results of `disk`."""
     return {
         "accounts": list(accounts),
         "disks": list(disks),
+        "services": list(services),
         "unlisted": [not_listed(scope) for scope in unlisted],
     }
 

@@ -24,6 +24,8 @@ from ansible_collections.azbatch.cmk.plugins.modules import (
     keyvault_cmk_unused_versions,
 )
 
+# Most tests are about Batch. The resources of other services are in test_services.py.
+_ONLY_BATCH = {"vault_used_by": "batch"}
 ACCOUNT = {"resource_group": "rg-batch", "account_name": "mybatch"}
 
 
@@ -41,20 +43,20 @@ def account_goal(**options: Any) -> account_goal_module.Goal:
 
 
 def access_goal(**options: Any) -> access_goal_module.Goal:
-    given = {"vault_name": "myvault", "principal_id": PRINCIPAL, **options}
+    given = {"vault_name": "myvault", "principal_id": PRINCIPAL, **_ONLY_BATCH, **options}
     return access_goal_module.desired(options_of(keyvault_cmk_access, **given))
 
 
 def key_goal(**options: Any) -> key_goal_module.Goal:
     given = {"vault_name": "myvault", "name": "batch", **options}
     if "state" in options:
-        return key_goal_module.in_state(options_of(keyvault_cmk_key_state, **given))
+        return key_goal_module.in_state(options_of(keyvault_cmk_key_state, **{**_ONLY_BATCH, **given}))
     return key_goal_module.present(options_of(keyvault_cmk_key, **given))
 
 
 def unused_goal(**options: Any) -> key_goal_module.Goal:
     """The goal that unused versions of the key are disabled."""
-    given = {"vault_name": "myvault", "name": "batch", **options}
+    given = {"vault_name": "myvault", "name": "batch", **_ONLY_BATCH, **options}
     return key_goal_module.unused(options_of(keyvault_cmk_unused_versions, **given))
 
 

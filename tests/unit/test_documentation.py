@@ -40,6 +40,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._documents import vaul
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import removal as key_removal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import survey as key_survey
 from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_unused_versions
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_names import passed_on
 
@@ -161,6 +162,12 @@ def access_returned() -> Mapping[str, Any]:
     return task.driver.solve(partial(access_decide.decide, goal=goal, facts=Facts(task.session))).before
 
 
+def users_returned() -> Mapping[str, Any]:
+    task = task_of(Table())
+    asked = key_survey.Asked("myvault", None, "batch", 0)
+    return task.driver.solve(partial(key_survey.survey, asked=asked, facts=Facts(task.session)))
+
+
 # The return values of a module for a resource that exists, without those of a failure.
 RETURNED = {
     "batch_account_identity": {**account_document.describe(account()), "preflight": []},
@@ -186,6 +193,7 @@ RETURNED = {
         **key_removal.report({}),
         **{"confirmed": True},
     },
+    "keyvault_cmk_users": {**users_returned(), "lines": [], "files": {}},
     "keyvault_cmk_vault": {**vault_document.describe(vault()), "confirmed": True},
 }
 # By role, the module whose result is the result of the role.
@@ -196,9 +204,12 @@ RESULT_OF = {
     "revert": "batch_encryption",
     "rotate": "batch_encryption",
     "switch": "batch_encryption",
+    "users": "keyvault_cmk_users",
 }
+# The roles that only report, on localhost, and the module lists the accounts.
+REPORTS = ("audit", "users")
 INCLUDE, IMPORT = "ansible.builtin.include_tasks", "ansible.builtin.import_tasks"
-AT_MOST = {"audit": 1, "provision": 6, "recover": 9, "revert": 5, "rotate": 4, "switch": 4}
+AT_MOST = {"audit": 1, "provision": 6, "recover": 9, "revert": 5, "rotate": 4, "switch": 4, "users": 1}
 # The roles whose playbooks move all accounts before they disable or delete keys and revoke access.
 MOVES = ["revert", "rotate", "switch"]
 FAILURES = {"code", "accounts", "restored", "restored_versions", "applied", "current_state", "restore_failure"}
@@ -473,7 +484,7 @@ def test_role_uses_documented_options(role: str) -> None:
         assert set(given) <= set(options), name
         assert {option for option, said in options.items() if said.get("required")} <= set(given), name
         assert "subscription_id" in given, name
-        assert role == "audit" or "wait_timeout" in given, name
+        assert role in REPORTS or "wait_timeout" in given, name
         for option, value in given.items():
             assert is_template(value) or value in options[option].get("choices", [value]), option
 
@@ -527,7 +538,7 @@ def tables_of_variables(role: str) -> dict[str, list[str]]:
     return {title: re.findall(r"`(cmk_\w+)`", names) for title, names in first.items()}
 
 
-JOBS = [role for role in ROLES if role != "audit"]
+JOBS = [role for role in ROLES if role not in REPORTS]
 
 
 @pytest.mark.parametrize("role", JOBS)
@@ -577,8 +588,7 @@ def test_playbook_is_its_role(file: Path) -> None:
     assert {one["name"] for one in roles} == {f"azbatch.cmk.{file.stem}"}
     # All waves move their accounts before keys are disabled, so that all keys wait at the same time.
     assert [one.get("tasks_from") for one in roles] == (["move", "clean_up"] if file.stem in MOVES else [None])
-    # The audit runs on localhost, because the module lists the accounts.
-    hosts = "localhost" if file.stem == "audit" else "{{ lookup('azbatch.cmk.play_keyword', 'hosts') }}"
+    hosts = "localhost" if file.stem in REPORTS else "{{ lookup('azbatch.cmk.play_keyword', 'hosts') }}"
     later = ["{{ lookup('azbatch.cmk.play_keyword', 'clean_up') }}"] * (file.stem in MOVES)
     assert [play["hosts"] for play in own] == [hosts, *later]
     assert ["serial" in play for play in own[1:]] == [False] * len(later)

@@ -259,6 +259,8 @@ class Run:
         out_of_date = max(self._written.get(step.name, 0.0), self._forgotten.get(named, 0.0))
         if isinstance(step.fresh, float):
             return max(out_of_date, now - step.fresh)
+        if step.fresh is Rule.RUN:
+            return max(out_of_date, now - 600)
         if step.glancing is not None:
             return max(out_of_date, now - min(20, step.glancing))
         if step.fresh is RECENT:

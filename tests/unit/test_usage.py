@@ -351,7 +351,7 @@ def test_guard_reports_pools_and_accounts() -> None:
 
     assert refused.value.facts["accounts"] == [PINNED_OLD["id"], UNKNOWN["id"]]
     assert refused.value.facts["pools"] == [ON_OLD["id"]]
-    assert "Batch accounts and pools use it" in str(refused.value)
+    assert "because 2 Batch accounts and 1 pool use it" in str(refused.value)
     assert f"these may use any key: {UNKNOWN['id']}." in str(refused.value)
 
 

@@ -30,7 +30,7 @@ from documents import (
     rotation_policy,
     vault,
 )
-from goals import access_goal, key_goal
+from goals import access_goal, key_goal, options_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import usage
@@ -43,6 +43,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access impo
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import decide as key_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import decide as vault_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
+from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_vault
 
 HIDDEN = "/subscriptions/hidden"
 IDENTIFIER = parse_key_identifier(KEY, "key_identifier")
@@ -62,7 +63,8 @@ def of_access(*shown: dict[str, Any]) -> Act:
 
 
 def of_vault(force: bool) -> Any:
-    goal = vault_goal.Goal("rg-keys", "myvault", None, None, "standard", 90, False, False, present=False, force=force)
+    given = {"state": "absent", "force": force, "vault_used_by": "batch"}
+    goal = vault_goal.desired(options_of(keyvault_cmk_vault, resource_group="rg-keys", name="myvault", **given))
     return partial(vault_decide.decide, goal=goal, grant=lambda *_all: Change({}, {}))
 
 

@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from .._core.errors import CmkError, InvalidOption
 from .csv_rows import as_csv
@@ -30,7 +30,8 @@ def as_json(report: Report) -> str:
 
 
 # By format, the suffix of the file name, and the function that returns the text.
-FORMATS: dict[str, tuple[str, Callable[[Report], str]]] = {
+Formats: TypeAlias = Mapping[str, tuple[str, Callable[[Report], str]]]
+FORMATS: Formats = {
     "json": (".json", as_json),
     "csv": (".csv", as_csv),
     "junit": (".junit.xml", as_junit),
@@ -51,11 +52,13 @@ def prepared(folder: str) -> Path:
     return path
 
 
-def write(report: Report, folder: Path, name: str, formats: Iterable[str]) -> dict[str, str]:
-    """Write the report, and return the paths by format."""
+def write(
+    report: Report, folder: Path, name: str, formats: Iterable[str], known: Formats | None = None
+) -> dict[str, str]:
+    """Write the report, and return the paths by format. `known` are the formats of the report."""
     paths = {}
     for one in formats:
-        suffix, text_of = FORMATS[one]
+        suffix, text_of = (known or FORMATS)[one]
         path = folder / f"{name}{suffix}"
         try:
             _replace(path, text_of(report))

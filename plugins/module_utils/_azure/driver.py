@@ -8,6 +8,7 @@
 |---|---|
 | OWN, of what is to be changed | of this task, five seconds old at most; all since a write of this task to the kind |
 | RECENT, for checks before a change | of any task of the run by this caller, twenty seconds old at most |
+| RUN, of Azure Resource Graph, which lags behind for minutes | of any task of the run, ten minutes old at most |
 | a time (time.monotonic()), such as now | of any task of the run by this caller that began then or later |
 | `glancing`, to see whether to do something | for OWN too, of any task, since the host's previous task ended |
 
@@ -41,6 +42,7 @@ from .session import Session
 T = TypeVar("T")
 _OWN_SECONDS = 5
 _RECENT_SECONDS = 20
+_RUN_SECONDS = 600
 _PARTS = 64
 # The time since which reads of other tasks serve too (`glancing`), also for the threads of the block.
 _glancing_since: ContextVar[float | None] = ContextVar("_glancing_since", default=None)
@@ -199,6 +201,8 @@ class Driver:
         now, glancing = time.monotonic(), _glancing_since.get()
         if not isinstance(fresh, Rule):
             since = fresh
+        elif fresh is Rule.RUN:
+            since = now - _RUN_SECONDS
         elif fresh is Rule.RECENT or glancing is not None:
             since = max(now - _RECENT_SECONDS, glancing or 0.0)
         else:
@@ -240,6 +244,8 @@ class Driver:
         return kept
 
     def _ask(self, ref: Ref[Any]) -> Read:
+        if ref.is_list and ref.body is not None:
+            return Read(self._gateway.query(ref.what, ref.id, ref.body), 0.0, 0.0)
         if ref.is_list:
             return Read(self._gateway.list(ref.what, ref.id, ref.filter), 0.0, 0.0)
         if ref.body is not None:

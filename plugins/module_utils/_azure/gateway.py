@@ -68,6 +68,7 @@ _PROVIDERS = {
     "microsoft.keyvault": Provider("2026-02-01", "azure-mgmt-keyvault", "KeyVaultManagementClient"),
     "microsoft.authorization": Provider("2022-04-01"),
     "microsoft.managedidentity": Provider("2023-01-31"),
+    "microsoft.resourcegraph": Provider("2024-04-01"),
 }
 # Subscriptions, resource groups and resource providers belong to Resource Manager itself.
 _RESOURCES = Provider("2021-04-01")
@@ -102,6 +103,20 @@ class Gateway:
         """The document. Raises NotFound if the resource is missing."""
         with self._translated(what, ref):
             return self._sent("GET", ref).json()
+
+    def query(self, what: str, ref: str, body: Mapping[str, Any]) -> list[Any]:
+        """The rows of all pages of a query of Azure Resource Graph. Raises an error if rows are missing."""
+        rows, options = list[Any](), dict(body["options"])
+        with self._translated(what, ref):
+            while True:
+                page = self._sent("POST", ref, body={**body, "options": options}).json()
+                rows += page["data"]
+                if "$skipToken" not in page:
+                    break
+                options["$skipToken"] = page["$skipToken"]
+        if len({row["id"] for row in rows}) < page["totalRecords"] or page["resultTruncated"] == "true":
+            raise Unavailable(f"Could not {what}: Azure Resource Graph has not returned all rows. Run the task again.")
+        return rows
 
     def list(self, what: str, ref: str, filter: str | None = None) -> list[Any]:
         """The items of all pages of a list."""

@@ -83,7 +83,10 @@ _OWN_WAIT_SECONDS = 60
 # that request, the change can be neither confirmed nor rolled back. The longest rate limits of Azure are per hour.
 _AFTER_WRITE_SECONDS = 3600
 # POST requests that only read.
-_ASKS = re.compile(r"/providers/Microsoft\.(?:Batch/locations/[^/]+|KeyVault)/checkNameAvailability", re.IGNORECASE)
+_ASKS = re.compile(
+    r"/providers/Microsoft\.(?:(?:Batch/locations/[^/]+|KeyVault)/checkNameAvailability|ResourceGraph/resources)$",
+    re.IGNORECASE,
+)
 _READ, _WRITE, _DELETE = (250, 25.0), (200, 10.0), (200, 10.0)
 _SUBSCRIPTION = re.compile(r"^https://(management\.[^/]+)/subscriptions/([^/?]+)", re.IGNORECASE)
 _NEW_VERSION = re.compile(r"^https://([^/]+)/keys/[^/]+/(?:create|rotate)\b", re.IGNORECASE)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The Batch accounts and pools that use a key (invariant I2).
+"""The Batch accounts, pools and resources of other services that use a key (invariant I2).
 
 Azure has no request that disables or deletes a key only if the key is unused. An account may begin to use the key
 between the check and the change. Therefore the accounts are checked again after the change, and the change is
@@ -21,7 +21,16 @@ from typing import NamedTuple, TypedDict
 from .._core.documents import Account
 from .._core.duration import instant
 from .._core.errors import CmkError, Refused
-from .._core.ids import KeyIdentifier, is_pool, key_of, place_of, principals_of, read_key_identifier
+from .._core.ids import (
+    KeyIdentifier,
+    is_of_batch,
+    is_pool,
+    key_of,
+    place_of,
+    principals_of,
+    read_key_identifier,
+)
+from .._core.summary import counted
 from .._documents.account import POOLS_READ, UNKNOWN_IDENTITY
 from .._documents.key import updated_at, version_of
 from .rights import READ_ACCOUNTS, READ_PERMISSIONS
@@ -46,30 +55,45 @@ class Listed(TypedDict):
     unlisted: list[Unlisted]
 
 
-class DiskKey(TypedDict):
-    """The key that a pool encrypts its disks with."""
+class KeyUse(TypedDict):
+    """A key that a pool encrypts its disks with, or that a resource of another service uses."""
 
-    # The id of the pool. The id of the account, if Batch does not list its pools, for example because the account is
-    # not available.
+    # The id of the pool or of the resource. The id of the account, if Batch does not list its pools, for example
+    # because the account is not available.
     id: str
     # None if the key is not known and may be any key: of an unavailable account, or of a disk encryption set.
     key: str | None
     # When the pool was last changed, in seconds since 1970; None if that is not known.
     changed_at: float | None
     follows_latest: bool
-    # The principals of the pool's identities. None if they are not known and may be any principals.
+    # The principals of the identities. None if they are not known and may be any principals.
     principals: list[str] | None
 
 
 class Visible(Listed):
-    """The Batch accounts with the keys of their pools' disks: all users of keys."""
+    """All users of keys: the Batch accounts with the keys of their pools' disks, and the resources of other services,
+    as far as the question is about a vault and they were asked for."""
 
-    disks: list[DiskKey]
+    disks: list[KeyUse]
+    services: list[KeyUse]
+
+
+# The services that use a vault (option `vault_used_by`): all of them, those that Azure Resource Graph shows, or Batch.
+ANY, VISIBLE, BATCH = "any", "visible", "batch"
+# Source: Microsoft's list of the tables and types of Azure Resource Graph.
+NOT_SHOWN = (
+    "Azure Resource Graph does not show encryption protectors of SQL, encryption scopes of storage accounts, volume "
+    "groups of Elastic SAN and search indexes. Make sure that none of them uses what is disabled, deleted or revoked. "
+    "If none of them uses the vault, set O(vault_used_by=visible)."
+)
+READ_ALL = "*/read"
+# The scope of what could not be found at all.
+GRAPH = "Azure Resource Graph"
 
 
 class Users(NamedTuple):
-    """The accounts and pools that may use a key or a version of it. An account that has left a version is not known,
-    but it has updated the version (encryption/decide.py)."""
+    """The accounts, pools and other resources that may use a key or a version of it. An account that has left a
+    version is not known, but it has updated the version (encryption/decide.py)."""
 
     ids: list[str]
     # If they may use it only because of the margin: when the margin ends, in seconds since 1970. None if one of them
@@ -137,7 +161,7 @@ def users_of_version(visible: Visible, key: KeyIdentifier, versions: KeyVersions
         name, used = account["id"], key_of(account)
         user = User(used.version if used else None, times.changed_at.get(name), times.access_since.get(name, 0))
         add(name, user)
-    for disk in visible["disks"]:
+    for disk in _beside_accounts(visible):
         if disk["key"] is None:
             users[disk["id"]] = None
             continue
@@ -167,17 +191,19 @@ def _users(visible: Visible, uses: Callable[[KeyIdentifier | None], bool]) -> li
 
 
 def _pools(visible: Visible, uses: Callable[[KeyIdentifier], bool], principal: str | None = None) -> list[str]:
-    """The ids of the pools for whose key `uses` is true and, if `principal` is set, that access the key as this
-    principal."""
+    """The ids of the pools and resources of other services for whose key `uses` is true and, if `principal` is set,
+    that access the key as this principal."""
 
-    def may_use(disk: DiskKey) -> bool:
-        if disk["key"] is None:
-            return True
+    def may_use(disk: KeyUse) -> bool:
         holders = disk["principals"]
         is_holder = principal is None or holders is None or principal.lower() in map(str.lower, holders)
-        return is_holder and uses(read_key_identifier(disk["key"]))
+        return is_holder and (disk["key"] is None or uses(read_key_identifier(disk["key"])))
 
-    return [disk["id"] for disk in visible["disks"] if may_use(disk)]
+    return [disk["id"] for disk in _beside_accounts(visible) if may_use(disk)]
+
+
+def _beside_accounts(visible: Visible) -> list[KeyUse]:
+    return [*visible["disks"], *visible["services"]]
 
 
 def following(visible: Visible, key: KeyIdentifier) -> list[str]:
@@ -212,6 +238,10 @@ def through_principal(visible: Visible, vault: str, principal: str, key_name: st
         return key_name is None or key.name.casefold() == key_name.casefold()
 
     holders = with_principal(visible, principal)
+    if not holders:
+        # A resource without an identity reads the key as an application of its service.
+        others: list[KeyUse] = [{**one, "principals": one["principals"] or None} for one in visible["services"]]
+        visible = {**visible, "services": others}
     accounts = [one["id"] for one in visible["accounts"] if one["id"] in holders and is_reached(key_of(one))]
     return list(dict.fromkeys([*accounts, *_pools(visible, is_reached, principal)]))
 
@@ -248,28 +278,25 @@ def guard(users: list[str], visible: Visible, what: str, *, force: bool) -> tupl
         raise _in_use(what, users, visible)
     if not force:
         require_whole(visible, what, _FORCE)
-    names = ", ".join(users)
-    warnings = (
-        (f"These {_kinds(users)} may lose their key, because O(force) allows to {what}: {names}.",) if users else ()
-    )
-    return (*warnings, *pools_unknown(users, visible), *map(not_listed, visible["unlisted"]))
+    unknown = (*pools_unknown(users, visible), *map(not_listed, visible["unlisted"]))
+    if not users:
+        return unknown
+    return (f"{counted(users)} may lose their key, because O(force) allows to {what}: {', '.join(users)}.", *unknown)
 
 
 def pools_unknown(users: Sequence[str], visible: Visible) -> tuple[str, ...]:
-    """The warning that names the users whose keys are not known, so that they may use any key."""
-    unknown = {disk["id"] for disk in visible["disks"] if disk["key"] is None}
-    names = ", ".join(user for user in users if user in unknown)
-    if not names:
-        return ()
-    return (
-        f"The keys of pools are not known, so these may use any key: {names}. Batch does not list the pools of an "
-        "unavailable account: recover it, or delete it. If Batch had an error, run the task again. The key of a disk "
-        "encryption set is not read.",
+    """The warnings that name the users whose keys are not known, so that they may use any key."""
+    pools, others = (
+        ", ".join(user for user in users if user in {one["id"] for one in of if one["key"] is None})
+        for of in (visible["disks"], visible["services"])
     )
-
-
-def _kinds(users: Sequence[str]) -> str:
-    return "Batch accounts and pools" if any(map(is_pool, users)) else "Batch accounts"
+    of_pools = (
+        f"The keys of pools are not known, so these may use any key: {pools}. Batch does not list the pools of an "
+        "unavailable account: recover it, or delete it. If Batch had an error, run the task again. The key of a disk "
+        "encryption set is not read."
+    )
+    of_others = f"Azure Resource Graph does not show which key of the vault these use, so it may be any: {others}."
+    return (*([of_pools] if pools else []), *([of_others] if others else []))
 
 
 def require_whole(visible: Listed, what: str, otherwise: str) -> None:
@@ -278,14 +305,17 @@ def require_whole(visible: Listed, what: str, otherwise: str) -> None:
     unlisted = visible["unlisted"]
     if not unlisted:
         return
-    rights = {one["scope"]: _rights_to_list(one["action"]) for one in unlisted if one["action"]}
-    missing = [
-        f"{right} at {', '.join(s for s in rights if rights[s] == right)}" for right in sorted(set(rights.values()))
-    ]
+    rights: dict[str, list[str]] = {}
+    for one in unlisted:
+        if one["action"]:
+            rights.setdefault(_rights_to_list(one["action"]), []).append(one["scope"])
+    missing = [f"{right} at {', '.join(rights[right])}" for right in sorted(rights)]
     grant = f"Grant the caller {' and '.join(missing)}" if missing else "Run the task again once they can be listed"
-    remedy = f"{grant}, or {otherwise}."
+    only_batch = ", or set O(vault_used_by=batch) if only Batch accounts and their pools use the vault"
+    remedy = f"{grant}{only_batch if any(map(_is_of_services, unlisted)) else ''}, or {otherwise}."
+    users = "resources" if all(map(_is_of_services, unlisted)) else "accounts"
     raise Refused(
-        f"Refused to {what}, because accounts that use it may exist. {' '.join(map(not_listed, unlisted))} {remedy}",
+        f"Refused to {what}, because {users} that use it may exist. {' '.join(map(not_listed, unlisted))} {remedy}",
         code="users_unknown",
         unlisted=list(unlisted),
         remedy=remedy,
@@ -294,11 +324,19 @@ def require_whole(visible: Listed, what: str, otherwise: str) -> None:
 
 def not_listed(unlisted: Unlisted) -> str:
     """A sentence that names the scope and the reason."""
+    if _is_of_services(unlisted):
+        return f"Not all users of the vault in {unlisted['scope']} could be found: {unlisted['reason']}"
     what = "pools" if unlisted["action"] == POOLS_READ else "Batch accounts"
     return f"Not all {what} of {unlisted['scope']} could be listed: {unlisted['reason']}"
 
 
+def _is_of_services(unlisted: Unlisted) -> bool:
+    return unlisted["scope"] == GRAPH or unlisted["action"] == READ_ALL
+
+
 def _rights_to_list(action: str) -> str:
+    if action == READ_ALL:
+        return f"{READ_ALL} (the role Reader)"
     return action if action == POOLS_READ else f"{READ_ACCOUNTS} and {READ_PERMISSIONS}"
 
 
@@ -308,7 +346,7 @@ def recently_used(what: str, ids: Sequence[str], until: float) -> Refused:
         "Run the task again after that time. If the key is leaked, set O(unused_for=P0D). Accounts that still need it "
         "may then lose their key."
     )
-    why = f"These accounts and pools were changed so recently that Batch may still need it: {', '.join(ids)}."
+    why = f"These were changed, or could use a new version, so recently that they may still need it: {', '.join(ids)}."
     if not ids:
         why = "It was updated so recently that Batch may still need it for an account that has left it."
     return Refused(
@@ -319,6 +357,11 @@ def recently_used(what: str, ids: Sequence[str], until: float) -> Refused:
         option="unused_for",
         remedy=remedy,
     )
+
+
+def not_shown(vault_used_by: str) -> tuple[str, ...]:
+    """The warning about users that nothing shows."""
+    return (NOT_SHOWN,) if vault_used_by == ANY else ()
 
 
 def cut_short(what: str, ids: Iterable[str], *, others: bool = False) -> tuple[str, ...]:
@@ -336,13 +379,17 @@ def cut_short(what: str, ids: Iterable[str], *, others: bool = False) -> tuple[s
 def _in_use(what: str, users: list[str], visible: Visible) -> CmkError:
     names, unlisted = ", ".join(users), visible["unlisted"]
     more = "".join(f" {one}" for one in (*pools_unknown(users, visible), *map(not_listed, unlisted)))
+    others = [user for user in users if not is_of_batch(user)]
+    move = "Switch the accounts to another key first (azbatch.cmk.switch)" if len(others) < len(users) else ""
+    other = "Give the resources of other services another key first" if others else ""
+    moves = ". ".join(filter(None, (move, other)))
     return Refused(
-        f"Refused to {what}, because these {_kinds(users)} use it: {names}. Switch the accounts to another key "
-        "first (azbatch.cmk.switch); if the vault is to be deleted, to a key in another vault. Or set "
-        f"O(force=true) if the accounts may lose their key.{more}",
+        f"Refused to {what}, because {counted(users)} {'uses' if len(users) == 1 else 'use'} it: {names}. {moves}; if "
+        f"the vault is to be deleted, in another vault. Or set O(force=true) if they may lose their key.{more}",
         code="in_use",
-        accounts=[user for user in users if not is_pool(user)],
+        accounts=[user for user in users if is_of_batch(user) and not is_pool(user)],
         pools=[user for user in users if is_pool(user)],
+        resources=others,
         unlisted=list(unlisted),
-        remedy="Switch the accounts to another key, or set O(force=true).",
+        remedy=f"{moves}, or set O(force=true).",
     )

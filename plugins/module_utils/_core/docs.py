@@ -12,6 +12,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ class Rule(Enum):
 
     OWN = "own"
     RECENT = "recent"
+    RUN = "run"
 
 
 # A rule, or the time (time.monotonic()) at which the read began, or later.
@@ -48,7 +50,8 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Ref(Generic[T_co]):
-    """A document of Azure, a list of documents (`is_list`), or the response to a question (`body`).
+    """A document of Azure, a list of documents (`is_list`), or the response to a question (`body`), which may be a
+    list too.
 
     `kind` is what a write of the run makes out of date. `what` is the read as an infinitive, for errors. If a document
     that `must_exist` is missing, that is an error. One that `is_dated` has the times of its response, which a list and
@@ -70,7 +73,7 @@ class Ref(Generic[T_co]):
 
     @cached_property
     def name(self) -> tuple[str, ...]:
-        asked = str(self.body["name"]) if self.body else ""
+        asked = json.dumps(self.body) if self.body else ""
         form = "list" if self.is_list else "dated" if self.is_dated else ""
         return self.kind, self.id.lower(), self.filter.lower(), asked.lower(), form
 

@@ -14,7 +14,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 # Batch accounts
 
@@ -345,3 +345,21 @@ class ManagedIdentity(TypedDict):
 
     id: str
     properties: ManagedIdentityProperties
+
+
+# Azure Resource Graph
+
+
+class _GraphRowAlways(TypedDict):
+    id: str
+    name: str
+    # In lower case.
+    type: str
+    subscriptionId: str
+    properties: dict[str, Any]
+
+
+class GraphRow(_GraphRowAlways, total=False):
+    """A resource of any service."""
+
+    identity: Identity | None

@@ -217,10 +217,18 @@ def place_of(resource_id: str) -> tuple[str, str, str]:
     return parts[2], parts[4], parts[8]
 
 
+def type_of(resource_id: str) -> str:
+    """The type of a resource, such as `microsoft.batch/batchaccounts/pools`."""
+    namespace, *parts = resource_id.lower().rpartition("/providers/")[2].split("/")
+    return "/".join([namespace, *parts[::2]])
+
+
 def is_pool(resource_id: str) -> bool:
-    """Whether the id of a Batch account or pool is the id of a pool."""
-    # A resource group may be called `pools`, so the number of parts decides: the name of an account is the ninth part.
-    return len(resource_id.split("/")) > 9
+    return type_of(resource_id) == "microsoft.batch/batchaccounts/pools"
+
+
+def is_of_batch(resource_id: str) -> bool:
+    return type_of(resource_id).startswith("microsoft.batch/")
 
 
 def within(scope: str, resource_id: str) -> bool:

@@ -9,15 +9,41 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .ids import read_key_identifier
+from .ids import read_key_identifier, type_of
 from .placeholders import is_placeholder
 
 # The number of characters of a version in a summary, enough to distinguish versions.
 _SHORT = 8
 _MOST_NAMES = 3
+# The names of types of resources that use keys.
+_TYPES = {
+    "microsoft.batch/batchaccounts": "Batch account",
+    "microsoft.batch/batchaccounts/pools": "pool",
+    "microsoft.cognitiveservices/accounts": "AI services account",
+    "microsoft.compute/diskencryptionsets": "disk encryption set",
+    "microsoft.compute/disks": "disk",
+    "microsoft.containerregistry/registries": "container registry",
+    "microsoft.containerservice/managedclusters": "Kubernetes cluster",
+    "microsoft.databricks/workspaces": "Databricks workspace",
+    "microsoft.datafactory/factories": "data factory",
+    "microsoft.dbformysql/flexibleservers": "MySQL server",
+    "microsoft.dbforpostgresql/flexibleservers": "PostgreSQL server",
+    "microsoft.documentdb/databaseaccounts": "Cosmos DB account",
+    "microsoft.eventhub/namespaces": "Event Hubs namespace",
+    "microsoft.machinelearningservices/workspaces": "Machine Learning workspace",
+    "microsoft.operationalinsights/clusters": "Log Analytics cluster",
+    "microsoft.recoveryservices/vaults": "Recovery Services vault",
+    "microsoft.servicebus/namespaces": "Service Bus namespace",
+    "microsoft.sql/managedinstances": "SQL managed instance",
+    "microsoft.sql/servers": "SQL server",
+    "microsoft.sql/servers/databases": "SQL database",
+    "microsoft.storage/storageaccounts": "storage account",
+    "microsoft.synapse/workspaces": "Synapse workspace",
+}
 
 
 def version_text(version: str | None) -> str:
@@ -55,15 +81,27 @@ def and_text(words: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _user(resource_id: str) -> str:
-    """The name of an account; of a pool, also that of its account."""
-    account, pools, pool = resource_id.partition("/pools/")
-    name = account.rsplit("/", 1)[-1]
-    return f"pool {pool} of {name}" if pools else name
+def counted(ids: Iterable[str]) -> str:
+    """The numbers of resources by their types, such as "2 Batch accounts, 1 pool and 1 storage account"."""
+    return and_text(_number(kind, number) for kind, number in Counter(map(type_of, ids)).items())
+
+
+def _number(kind: str, number: int) -> str:
+    name, of_type = _TYPES.get(kind, "resource"), "" if kind in _TYPES else f" of the type {kind}"
+    plural = f"{name[:-1]}ies" if name.endswith("ry") else f"{name}s"
+    return f"{number} {name if number == 1 else plural}{of_type}"
+
+
+def user_text(resource_id: str) -> str:
+    """The name of a Batch account; of a pool, also that of its account; of another resource, also its type."""
+    name, kind = resource_id.rsplit("/", 1)[-1], type_of(resource_id)
+    if kind == "microsoft.batch/batchaccounts/pools":
+        return f"pool {name} of {resource_id.split('/')[-3]}"
+    return name if kind == "microsoft.batch/batchaccounts" else f"{_TYPES.get(kind, kind)} {name}"
 
 
 def used_by_text(users: Sequence[str]) -> str:
-    """Why a resource was kept: the names of at most three of the accounts and pools (ids) that use it."""
-    names = [_user(one) for one in users]
+    """Why a resource was kept: the names of at most three of the resources (ids) that use it."""
+    names = [user_text(one) for one in users]
     shown = [*names[:_MOST_NAMES], f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else names
     return f"because of possible use by {and_text(shown)}"

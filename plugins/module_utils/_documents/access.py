@@ -109,6 +109,15 @@ def allows(permissions: Iterable[Permission], action: str, *, data: bool = False
     return any(_matches(granted, action) and not _matches(excepted, action) for granted, excepted in parts)
 
 
+def allows_all_reads(permissions: Iterable[Permission]) -> bool:
+    """Whether one of the permissions allows to read every resource."""
+    return any(
+        _matches(one.get("actions"), "Any.Provider/anything/read")
+        and not any(excepted.lower().endswith(("*", "/read")) for excepted in one.get("notActions") or ())
+        for one in permissions
+    )
+
+
 def _matches(patterns: Iterable[str] | None, action: str) -> bool:
     return any(_pattern(pattern).fullmatch(action) for pattern in patterns or ())
 

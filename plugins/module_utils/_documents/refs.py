@@ -16,6 +16,7 @@ from .._core.docs import Member, Ref
 from .._core.documents import (
     Account,
     DeletedVault,
+    GraphRow,
     KeyBundle,
     KeyItem,
     ManagedIdentity,
@@ -33,6 +34,7 @@ _ACCOUNTS = "providers/Microsoft.Batch/batchAccounts"
 _VAULTS = "providers/Microsoft.KeyVault/vaults"
 _IDENTITIES = "providers/Microsoft.ManagedIdentity/userAssignedIdentities"
 _ASSIGNMENTS = "providers/Microsoft.Authorization/roleAssignments"
+_GRAPH = "/providers/Microsoft.ResourceGraph/resources"
 # The built-in role Key Vault Crypto Service Encryption User.
 ROLE_ID = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
 # From this number of accounts or principals on, a run reads their list. A page of a list has about a hundred.
@@ -173,6 +175,24 @@ def vaults_of(subscription: str, group: str | None = None) -> Ref[list[Vault]]:
     return Ref("vault", vault_id(subscription, group), what, is_list=True)
 
 
+def referring_to(vault: str) -> Ref[list[GraphRow]]:
+    """The resources of other services that refer to the vault, whose name is in lower case. In all subscriptions that
+    the caller can read, without those that the caller may not read. The properties of services differ, so all of them
+    are searched.
+
+    Batch is left out: it lists its accounts and pools itself. Source: the reference of the operation Resources, and the
+    article "Working with large Azure resource data sets"."""
+    query = f"""resources
+| where not(type startswith 'microsoft.batch/') and type != 'microsoft.keyvault/vaults'
+| extend text = tostring(properties)
+| where text contains '{vault}.vault.' or text contains '/providers/microsoft.keyvault/vaults/{vault}'
+| project id, name, type, subscriptionId, identity, properties
+| order by id asc"""
+    # A response of more than 16 MiB is refused.
+    body = {"query": query, "options": {"resultFormat": "objectArray", "$top": 100}}
+    return Ref("graph", _GRAPH, f"find the resources that use the key vault {vault}", body=body, is_list=True)
+
+
 def deleted_vaults_of(subscription: str) -> Ref[list[DeletedVault]]:
     path = f"/subscriptions/{subscription}/providers/Microsoft.KeyVault/deletedVaults"
     return Ref("vault", path, f"list the deleted key vaults of the subscription {subscription}", is_list=True)
@@ -186,6 +206,11 @@ def key(identifier: KeyIdentifier) -> Ref[KeyBundle]:
 
 def _own_version(bundle: KeyBundle) -> Ref[KeyBundle]:
     return key(read_key_identifier(bundle["key"]["kid"]))
+
+
+def keys_of(vault_url: str) -> Ref[list[KeyItem]]:
+    """The keys of a vault, each without its versions."""
+    return Ref("key", f"{vault_url}/keys", f"list the keys in {vault_url}", is_list=True)
 
 
 def versions_of(key: KeyIdentifier) -> Ref[list[KeyItem]]:

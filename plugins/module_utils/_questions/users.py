@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from .._azure.facts import Facts
 from .._checks.rights import READ_ACCOUNTS
-from .._checks.usage import DiskKey, Listed, Unlisted, Visible
+from .._checks.usage import KeyUse, Listed, Unlisted, Visible
 from .._checks.versions import MARGIN_SECONDS
 from .._core.docs import Docs
 from .._core.documents import Account, Pool
@@ -37,7 +37,7 @@ def visible(docs: Docs, facts: Facts, known: Collection[str] = ()) -> Visible:
     """All accounts with the keys of their pools' disks, for `usage.guard`. For `known` see `everywhere`."""
     found = everywhere(docs, facts, known)
     keys, unlisted = disks(docs, facts, found["accounts"])
-    return {"accounts": found["accounts"], "disks": keys, "unlisted": [*found["unlisted"], *unlisted]}
+    return {"accounts": found["accounts"], "disks": keys, "services": [], "unlisted": [*found["unlisted"], *unlisted]}
 
 
 def everywhere(docs: Docs, facts: Facts, known: Collection[str] = ()) -> Listed:
@@ -46,7 +46,7 @@ def everywhere(docs: Docs, facts: Facts, known: Collection[str] = ()) -> Listed:
 
     An account that the run has written within the longest read delay is among them as listed and as written, because
     Azure may show it as it was before."""
-    names, unlisted = _subscriptions(docs, facts.subscription)
+    names, unlisted = searched(docs, facts.subscription)
     found = _of(docs, _lists(docs, names), known)
     accounts = facts.journal.with_written(found["accounts"])
     # In the same order for all hosts, so that their messages are the same.
@@ -56,11 +56,11 @@ def everywhere(docs: Docs, facts: Facts, known: Collection[str] = ()) -> Listed:
 
 def listed_until(docs: Docs, facts: Facts) -> float:
     """When the last list of `everywhere` was received (time.monotonic())."""
-    names, _unlisted = _subscriptions(docs, facts.subscription)
+    names, _unlisted = searched(docs, facts.subscription)
     return max(docs.of(refs.accounts_of(one)).ended for one in names)
 
 
-def _subscriptions(docs: Docs, own: str) -> tuple[list[str], list[Unlisted]]:
+def searched(docs: Docs, own: str) -> tuple[list[str], list[Unlisted]]:
     """The task's own subscription, and the others that the caller can read."""
     docs.want(refs.SUBSCRIPTIONS, refs.accounts_of(own))
     named = docs.known(refs.SUBSCRIPTIONS)
@@ -197,12 +197,12 @@ def _changed_at(docs: Docs, account: Account) -> float | None:
 # The keys of pools
 
 
-def disks(docs: Docs, facts: Facts, accounts: Iterable[Account]) -> tuple[list[DiskKey], list[Unlisted]]:
+def disks(docs: Docs, facts: Facts, accounts: Iterable[Account]) -> tuple[list[KeyUse], list[Unlisted]]:
     """The keys of all pools of the accounts, and the subscriptions in which the caller may not list pools."""
     # An account that is being created has no pools, and is not available yet.
     made = {one["id"]: one for one in accounts if one["properties"].get("provisioningState") != "Creating"}
     docs.want(*map(refs.pools_of, made))
-    found, denied = list[DiskKey](), list[Unlisted]()
+    found, denied = list[KeyUse](), list[Unlisted]()
     for name, account in made.items():
         pools = _pools(docs, name)
         if not isinstance(pools, CmkError):
@@ -234,7 +234,7 @@ def _pools(docs: Docs, account_id: str) -> list[Pool] | CmkError:
     return read.value if isinstance(read.value, CmkError) else read.value or []
 
 
-def _keys(pool: Pool) -> list[DiskKey]:
+def _keys(pool: Pool) -> list[KeyUse]:
     # A disk encryption set is a resource of Azure Compute. It has its own key, which the document of a pool does
     # not show.
     if '"diskEncryptionSet"' in json.dumps(pool["properties"]):
@@ -259,7 +259,7 @@ def _keys(pool: Pool) -> list[DiskKey]:
     ]
 
 
-def _unknown(resource_id: str) -> DiskKey:
+def _unknown(resource_id: str) -> KeyUse:
     return {"id": resource_id, "key": None, "changed_at": None, "follows_latest": False, "principals": None}
 
 

@@ -40,7 +40,7 @@ from ..._documents.access import (
     roles_in,
     scope_of,
 )
-from ..._questions import identities, users, vaults
+from ..._questions import identities, services, users, vaults
 from ..._questions.evidence import definitions
 from .goal import Goal
 
@@ -245,6 +245,8 @@ def _revoking(docs: Docs, holder: _Holder, facts: Facts, known: Collection[str])
     if goal.unused_for < MARGIN_SECONDS:
         within = usage.recently_left(times, docs.now, MARGIN_SECONDS)
         guarded += usage.cut_short(f"the access of {holder.principal}", within)
+    if _asks_services(holder, visible):
+        guarded += usage.not_shown(goal.vault_used_by)
     return replace(change, warnings=(*guarded, *warnings), report={**report, "in_use_by": using})
 
 
@@ -258,8 +260,18 @@ def _users(docs: Docs, holder: _Holder, facts: Facts, known: Collection[str]) ->
     changed_at = users.dated(docs, facts, counted)
     is_of_one = usage.is_system_assigned(found, holder.principal)
     disks, unlisted = users.disks(docs, facts, held if is_of_one else found["accounts"])
-    visible: usage.Visible = {**found, "disks": disks, "unlisted": [*found["unlisted"], *unlisted]}
+    unlisted = [*found["unlisted"], *unlisted]
+    visible: usage.Visible = {**found, "disks": disks, "services": [], "unlisted": unlisted}
+    if _asks_services(holder, found):
+        visible, _ids = services.beside(docs, facts, holder.goal.vault, visible)
     return visible, usage.Times(changed_at, {}, list(changed_at))
+
+
+def _asks_services(holder: _Holder, found: usage.Listed) -> bool:
+    """Whether resources of other services can have the identity. Azure Resource Graph confirms nothing, so they are not
+    asked for after the revocation."""
+    is_of_one = usage.is_system_assigned(found, holder.principal)
+    return not (is_of_one or holder.goal.vault_used_by == usage.BATCH or holder.goal.taken_away)
 
 
 def _unassign(holder: _Holder) -> tuple[tuple[Request, ...], list[str]]:

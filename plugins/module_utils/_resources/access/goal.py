@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from ..._checks.usage import ANY
 from ..._core.documents import Account
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption, Problems, Refused
@@ -43,6 +44,8 @@ class Goal:
     identifier: str | None = None
     # Leave the access as it is if Batch accounts use it.
     keeps_used: bool = False
+    # The services that use the vault (usage.py).
+    vault_used_by: str = ANY
     # The time for which access stays granted after an account was changed that may have used it, in seconds.
     unused_for: int = 0
     # Access was revoked: the decision requires that no account needs it (usage.py).
@@ -80,6 +83,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         force=params["force"],
         identifier=params["key_identifier"],
         keeps_used=params["in_use"] == "keep",
+        vault_used_by=params["vault_used_by"],
         unused_for=unused_for or 0,
     )
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..._checks.usage import ANY
 from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
 from ..._core.documents import RotationPolicy
 from ..._core.duration import seconds
@@ -61,6 +62,8 @@ class Goal:
     identifier: str | None = None
     # Leave the key or version as it is if Batch accounts use it.
     keeps_used: bool = False
+    # The services that use the vault (usage.py).
+    vault_used_by: str = ANY
     # The time for which a key or a version that was replaced or used stays enabled, in seconds.
     unused_for: int = MARGIN_SECONDS
 
@@ -151,6 +154,7 @@ def in_state(params: Mapping[str, Any]) -> Goal:
         extend_expired_by=extend_expired_by,
         force=params["force"],
         keeps_used=params["in_use"] == "keep",
+        vault_used_by=params["vault_used_by"],
         unused_for=unused_for or 0,
     )
 
@@ -170,6 +174,7 @@ def unused(params: Mapping[str, Any]) -> Goal:
         force=params["force"],
         identifier=params["key_identifier"],
         keeps_used=True,
+        vault_used_by=params["vault_used_by"],
         unused_for=unused_for or 0,
     )
 

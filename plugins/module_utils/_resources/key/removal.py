@@ -34,6 +34,7 @@ from ..._documents.key import (
     version_of,
     was_disabled_as_unused,
 )
+from ..._questions import services
 from . import requests
 from .goal import Goal, key_not_found, key_soft_deleted, version_not_found
 from .present import decide_recovered
@@ -102,6 +103,18 @@ def has_unused(goal: Goal, seen: Seen) -> bool:
     return any(not found.exist for found in users(goal, seen, goal.unused_for).values())
 
 
+def _with_services(docs: Docs, goal: Goal, seen: Seen, facts: Facts) -> Seen:
+    """Add the resources of other services that use the vault. They are asked for before something is disabled or
+    deleted. They confirm nothing, so not after that."""
+    if goal.vault_used_by == usage.BATCH or goal.taken_away is not None:
+        return seen
+    # A refusal names all users.
+    is_named = not goal.keeps_used and (goal.state == "absent" or bool(candidates(goal, seen)))
+    is_due = is_named or has_unused(goal, seen)
+    visible, _ids = services.beside(docs.fresh(), facts, goal.vault, seen.visible, is_due=is_due)
+    return replace(seen, visible=visible)
+
+
 def decide_disabled(docs: Docs, goal: Goal, facts: Facts, known: Collection[str] = ()) -> Change:
     """Disable the key or the named version or, in the state `retired`, all unused versions. `known` are the ids of
     accounts that were listed before (users.everywhere)."""
@@ -119,7 +132,7 @@ def decide_disabled(docs: Docs, goal: Goal, facts: Facts, known: Collection[str]
     if goal.version and goal.version not in map(version_of, seen.versions):
         raise version_not_found(goal)
     # Also if there is nothing to disable, so that a missing right shows before there is.
-    seen = with_users(docs, goal, seen, facts, has_unused, known)
+    seen = _with_services(docs, goal, with_users(docs, goal, seen, facts, has_unused, known), facts)
     visible, items = seen.visible, seen.versions or ()
     if goal.state == "retired" and not goal.force:
         usage.require_whole(visible, "disable unused versions", _KEEP)
@@ -179,7 +192,8 @@ def _guard(goal: Goal, visible: usage.Visible, of_each: Mapping[str, Users]) -> 
     what, used = f"{verb} {_subject(goal)}", usage.together(of_each.values())
     if used.until is not None and not goal.force and goal.taken_away is None:
         raise usage.recently_used(what, used.ids, used.until)
-    return usage.guard(used.ids, visible, what, force=goal.force)
+    warnings = usage.guard(used.ids, visible, what, force=goal.force)
+    return warnings if goal.taken_away is not None else (*warnings, *usage.not_shown(goal.vault_used_by))
 
 
 def _subject(goal: Goal) -> str:
@@ -220,7 +234,7 @@ def decide_absent(docs: Docs, goal: Goal, facts: Facts, known: Collection[str] =
     before = seen.described
     if seen.key is None and goal.taken_away is None:
         return _unchanged(before, {})
-    seen = with_users(docs, goal, seen, facts, has_unused, known)
+    seen = _with_services(docs, goal, with_users(docs, goal, seen, facts, has_unused, known), facts)
     visible, now = seen.visible, seen.now
     found = usage.users_of_key(visible, seen.identifier, seen.times, now, goal.unused_for)
     if found.ids and goal.keeps_used and goal.taken_away is None:

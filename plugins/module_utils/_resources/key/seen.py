@@ -27,7 +27,7 @@ from ..._questions import access, users, vaults
 from ..._questions.evidence import deleted_key
 from .goal import Goal
 
-NOBODY: usage.Visible = {"accounts": [], "disks": [], "unlisted": []}
+NOBODY: usage.Visible = {"accounts": [], "disks": [], "services": [], "unlisted": []}
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,8 @@ def with_users(
     accounts, unseen = found["accounts"], vaults.unseen(_vault(docs, goal, facts), goal.vault)
     settled = usage.Times(changed_at={account["id"]: 0.0 for account in accounts})
     unlisted = [*found["unlisted"], *unseen]
-    seen = replace(seen, visible={"accounts": accounts, "disks": [], "unlisted": unlisted}, times=settled)
+    visible: usage.Visible = {**NOBODY, "accounts": accounts, "unlisted": unlisted}
+    seen = replace(seen, visible=visible, times=settled)
     is_removal = goal.taken_away is not None or goal.disables_or_deletes
     depends_on_times = is_removal and not goal.force
     is_free = not goal.disables_or_deletes or may_be_free(goal, seen)
@@ -158,8 +159,7 @@ def with_users(
     if is_free:
         disks, denied = users.disks(now, facts, accounts)
         times = _with_pools(now, seen, facts, disks) if depends_on_times else seen.times
-        visible: usage.Visible = {"accounts": accounts, "disks": disks, "unlisted": [*unlisted, *denied]}
-        seen = replace(seen, visible=visible, times=times)
+        seen = replace(seen, visible={**visible, "disks": disks, "unlisted": [*unlisted, *denied]}, times=times)
     if is_free and depends_on_times and goal.state != "absent":
         # An account that is not listed with the key any more has updated its version before it has left.
         seen = replace(seen, versions=_versions(docs, seen.identifier, users.listed_until(now, facts)))
@@ -183,7 +183,7 @@ def _times(docs: Docs, seen: Seen, facts: Facts, accounts: Sequence[Account], *,
     return usage.Times(changed_at, since, left_key)
 
 
-def _with_pools(docs: Docs, seen: Seen, facts: Facts, disks: Sequence[usage.DiskKey]) -> usage.Times:
+def _with_pools(docs: Docs, seen: Seen, facts: Facts, disks: Sequence[usage.KeyUse]) -> usage.Times:
     """The times, with those since when the pools have access that use the key."""
     used = ((disk, disk["key"]) for disk in disks)
     pools = {
@@ -193,3 +193,9 @@ def _with_pools(docs: Docs, seen: Seen, facts: Facts, disks: Sequence[usage.Disk
     }
     since = access.since_when(docs, seen.identifier, facts.vaults_in, pools, seen.now) if pools else {}
     return replace(seen.times, access_since={**seen.times.access_since, **since})
+
+
+def times_of(docs: Docs, seen: Seen, facts: Facts) -> usage.Times:
+    """The times of all accounts and pools that use the key, and of the accounts that have access to it."""
+    with_accounts = _times(docs, seen, facts, seen.visible["accounts"], may_have_left=True)
+    return _with_pools(docs, replace(seen, times=with_accounts), facts, seen.visible["disks"])

@@ -36,7 +36,7 @@ from ..._documents.vault import (
     require_sku_for,
     required,
 )
-from ..._questions import creation, users, vaults
+from ..._questions import creation, services, users, vaults
 from ..._questions.regions import of_type
 from .goal import Goal
 
@@ -146,10 +146,15 @@ def _deletion(
     before = describe(vault)
     if vault is None and not goal.taken_away:
         return Change(before, before)
-    visible = users.visible(docs.fresh(), facts, known)
-    warnings = usage.guard(
-        usage.in_vault(visible, goal.name), visible, f"delete the vault {goal.name}", force=goal.force
-    )
+    visible, referring = users.visible(docs.fresh(), facts, known), list[str]()
+    asks = not (goal.vault_used_by == usage.BATCH or goal.taken_away)
+    if asks:
+        visible, referring = services.beside(docs.fresh(), facts, goal.name, visible)
+    using = list(dict.fromkeys([*usage.in_vault(visible, goal.name), *referring]))
+    what = f"delete the vault {goal.name}"
+    warnings = usage.guard(using, visible, what, force=goal.force)
+    if asks:
+        warnings += usage.not_shown(goal.vault_used_by)
     what, needed = f"delete the key vault {goal.name}", rights.to_delete_vault(goal.group, goal.name)
     delete = Request("delete", what, "DELETE", _ref(goal, facts).id, rights=(needed,))
     listed, deleted = [one["id"].lower() for one in visible["accounts"]], replace(goal, taken_away=True)

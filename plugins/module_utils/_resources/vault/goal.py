@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..._checks.usage import ANY
 from ..._core.errors import Problems
 from ..._core.ids import check_tags, check_vault_name
 from ..._documents.vault import HSM, PREMIUM
@@ -40,6 +41,8 @@ class Goal:
     # In a deletion: the vault was deleted, and the decision requires that no account needs it (usage.py).
     # In the rollback: the vault is recovered because an account needs it.
     taken_away: bool = False
+    # The services that use the vault (usage.py).
+    vault_used_by: str = ANY
 
     @property
     def sku_of_new(self) -> str:
@@ -73,5 +76,6 @@ def desired(params: Mapping[str, Any]) -> Goal:
         trusted_services=params["trusted_services"],
         present=params["state"] == "present",
         force=params["force"],
+        vault_used_by=params["vault_used_by"],
         tags=tags,
     )

@@ -1,0 +1,285 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Resources of other services on the vault: a storage account, a disk encryption set, an SQL server and a Cosmos DB
+account. They keep what they use, whatever the caller's rights are and however Azure Resource Graph responds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from callers import give, sign_in
+from harness import Ansible, writes
+from one_process import OneProcess
+from role_runs import VARS
+from service import DAY, GROUP, Service
+
+DISABLE = {**VARS, "cmk_unused_versions": "disable", "cmk_vault_used_by": "any"}
+DEFINITIONS = Path(__file__).resolve().parents[2] / "examples" / "roles"
+NOT_SHOWN = "Azure Resource Graph does not show encryption protectors of SQL"
+NAMES = {
+    "storage": "Microsoft.Storage/storageAccounts",
+    "disks": "Microsoft.Compute/diskEncryptionSets",
+    "sql": "Microsoft.Sql/servers",
+    "cosmos": "Microsoft.DocumentDB/databaseAccounts",
+}
+
+
+def uses(service: Service, name: str, identifier: str, group: str = "") -> str:
+    """Add a resource of another service that uses the key. Returns its id."""
+    vault, _, key = identifier.partition("/keys/")
+    parts = [*key.split("/"), ""]
+    properties = {
+        "storage": {
+            "encryption": {
+                "keyvaultproperties": {"keyvaulturi": f"{vault.upper()}/", "keyname": parts[0], "keyversion": parts[1]}
+            }
+        },
+        "disks": {"activeKey": {"keyUrl": identifier, "sourceVault": {"id": service.vault_id()}}},
+        "sql": {"keyId": f"{vault}:443/keys/{key}"},
+        "cosmos": {"keyVaultKeyUri": identifier},
+    }[name]
+    resource = f"{group or service.sandbox.group}/providers/{NAMES[name]}/{name}"
+    document = {"id": resource, "location": "westeurope", "properties": properties}
+    service.sandbox.control.call("POST", "/other-resources", document, 201)
+    return resource
+
+
+def queries(service: Service, since: int) -> int:
+    return sum("/Microsoft.ResourceGraph/" in one["url"] for one in service.sandbox.control.requests(since))
+
+
+@pytest.fixture(params=[False, True], ids=["access policies", "Azure RBAC"])
+def versions(request: pytest.FixtureRequest, service: Service) -> list[str]:
+    """The account uses the third version of its key. Nothing of Batch uses the first two."""
+    _principal, first = service.on_key(rbac=request.param)
+    second, third = service.make_key().id, service.make_key().id
+    service.point(third)
+    service.sandbox.control.advance(8 * DAY)
+    return [first, second, third]
+
+
+def enabled(service: Service, versions: list[str]) -> list[bool]:
+    return [bool(service.key(version=one[-32:]).properties.enabled) for one in versions]
+
+
+def test_a_rotation_keeps_versions_that_other_services_use(
+    runner: OneProcess, service: Service, versions: list[str]
+) -> None:
+    used = [uses(service, "storage", versions[0]), uses(service, "cosmos", versions[0][:-33])]
+    since = service.sandbox.control.last
+
+    predicted = runner.another().role("rotate", DISABLE, check=True)
+    assert queries(service, since) == 1
+    assert writes(service.sandbox.control.requests(since)) == []
+    report = runner.another().role("rotate", DISABLE)
+
+    assert report["changed_steps"] == predicted["changed_steps"]
+    assert report["key_kept_for"] == predicted["key_kept_for"] == used[:1]
+    assert enabled(service, versions) == [True, False, True]
+    assert [one for one in report["warnings"] if one.startswith(NOT_SHOWN)]
+    # Nothing is due any more.
+    service.sandbox.control.call("DELETE", f"/other-resources?id={used[0]}")
+    uses(service, "storage", versions[2])
+    assert runner.another().role("rotate", DISABLE)["changed"] is True
+    since = service.sandbox.control.last
+    assert runner.another().role("rotate", DISABLE)["changed"] is False
+    assert queries(service, since) == 0
+    assert enabled(service, versions) == [False, False, True]
+
+
+def test_followers_keep_all_versions_inside_the_margin(
+    runner: OneProcess, service: Service, versions: list[str]
+) -> None:
+    cosmos = uses(service, "cosmos", versions[0].rpartition("/")[0])
+    newest = service.make_key().id
+    service.sandbox.control.advance(6 * DAY)
+
+    report = runner.another().role("rotate", {**DISABLE, "cmk_key_version_mode": "keep"})
+    assert report["changed_steps"]["unused_disabled"] is False, report
+    assert report["key_kept_for"] == [cosmos]
+    service.sandbox.control.advance(2 * DAY)
+    keep = {**DISABLE, "cmk_key_version_mode": "keep"}
+    assert runner.another().role("rotate", keep)["changed_steps"]["unused_disabled"] is True
+    assert enabled(service, [*versions, newest]) == [False, False, True, True]
+
+
+def test_removals_are_refused_by_name(runner: OneProcess, service: Service, versions: list[str]) -> None:
+    used = [uses(service, name, versions[0]) for name in ("storage", "disks", "sql")]
+    key = {"vault_name": "vault-one", "name": "key1"}
+    vault = {"resource_group": GROUP, "name": "vault-one", "state": "absent"}
+    for module, wanted in (
+        ("keyvault_cmk_key_state", {**key, "state": "disabled", "version": versions[0][-32:]}),
+        ("keyvault_cmk_key_state", {**key, "state": "disabled"}),
+        ("keyvault_cmk_key_state", {**key, "state": "absent"}),
+        ("keyvault_cmk_vault", vault),
+    ):
+        for check in (True, False):
+            since = service.sandbox.control.last
+            refused = runner.another().module(module, wanted, check=check)
+            assert (refused["code"], sorted(refused["resources"])) == ("in_use", sorted(used)), refused
+            assert "1 storage account" in refused["msg"]
+            assert "1 SQL server" in refused["msg"]
+            assert "1 disk encryption set" in refused["msg"]
+            assert queries(service, since) == 1
+            assert writes(service.sandbox.control.requests(since)) == []
+    kept = runner.another().module(
+        "keyvault_cmk_key_state", {**key, "state": "disabled", "version": versions[0][-32:], "in_use": "keep"}
+    )
+    assert (kept["changed"], sorted(kept["in_use_by"])) == (False, sorted(used))
+    unused = {**key, "state": "disabled", "version": versions[1][-32:]}
+    assert runner.another().module("keyvault_cmk_key_state", unused)["changed"] is True
+
+
+def test_revert_keeps_the_key_but_not_the_access(runner: OneProcess, service: Service, versions: list[str]) -> None:
+    """No other resource has the system-assigned identity of the account."""
+    disks = uses(service, "disks", versions[2])
+    wanted = {**DISABLE, "cmk_revert_key": "disable", "cmk_revert_access": "revoke"}
+    assert runner.another().role("revert", wanted)["changed"] is True
+    service.sandbox.control.advance(8 * DAY)
+
+    report = runner.another().role("revert", wanted)
+
+    assert report["changed_steps"] == {"encryption": False, "key": False, "access": True}, report
+    assert report["key_kept_for"] == [disks]
+    assert all(enabled(service, versions))
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["Batch only", "with Reader"])
+def test_callers_with_the_documented_roles(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
+    """Those of rotate.json and subscription.json, in a vault with Azure RBAC. The resource is in another group."""
+    _principal, first = service.on_key(rbac=True)
+    service.point(service.make_key().id)
+    sandbox = service.sandbox
+    sandbox.control.advance(8 * DAY)
+    elsewhere = f"{sandbox.subscription}/resourceGroups/elsewhere"
+    assert sandbox.arm("PUT", elsewhere, "2021-04-01", {"location": "westeurope"}).ok
+    storage = uses(service, "storage", first, elsewhere)
+    rotate, above = (json.loads((DEFINITIONS / f"{one}.json").read_text()) for one in ("rotate", "subscription"))
+    allowed = [one for one in above["Actions"] if others or one != "*/read"]
+    roles = [
+        give(service, sandbox.group, rotate["Actions"], rotate["DataActions"]),
+        give(service, sandbox.subscription, allowed),
+    ]
+    sign_in(service, monkeypatch, roles)
+
+    report = runner.another().role("rotate", DISABLE)
+    if others:
+        assert (report["changed"], report["key_kept_for"]) == (False, [storage])
+        return
+    assert report["code"] == "users_unknown", report
+    assert [(one["scope"], one["action"]) for one in report["unlisted"]] == [(sandbox.subscription, "*/read")]
+    assert "cmk_vault_used_by" in json.dumps(report) or "vault_used_by" in report["msg"]
+    since = sandbox.control.last
+    assert runner.another().role("rotate", {**DISABLE, "cmk_vault_used_by": "batch"})["changed"] is True
+    assert queries(service, since) == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 403, "body": {"error": {"code": "AccessDenied", "message": "Access is denied."}}},
+        {"status": 400, "body": {"error": {"code": "BadRequest", "message": "No."}}},
+        {"status": 500, "body": {"error": {"code": "Odd", "message": "Something is odd."}}},
+    ],
+    ids=["refused", "bad request", "failing"],
+)
+def test_a_query_that_fails(runner: OneProcess, service: Service, versions: list[str], answer: dict[str, Any]) -> None:
+    service.sandbox.control.fault(
+        match={"method": "POST", "path": "/providers/Microsoft.ResourceGraph/resources"}, times=None, answer=answer
+    )
+
+    report = runner.another().role("rotate", DISABLE)
+
+    assert report["code"] == "users_unknown", report
+    assert [one["scope"] for one in report["unlisted"]] == ["Azure Resource Graph"]
+    assert all(enabled(service, versions))
+    forced = {"vault_name": "vault-one", "name": "key1", "force": True}
+    assert runner.another().module("keyvault_cmk_unused_versions", forced)["changed"] is True
+
+
+def test_a_throttled_query_is_repeated(runner: OneProcess, service: Service, versions: list[str]) -> None:
+    busy = {"error": {"code": "RateLimiting", "message": "Client application has been throttled."}}
+    service.sandbox.control.fault(
+        match={"method": "POST", "path": "/providers/Microsoft.ResourceGraph/resources"},
+        times=2,
+        answer={"status": 429, "headers": {"Retry-After": "0"}, "body": busy},
+    )
+
+    assert runner.another().role("rotate", DISABLE)["changed"] is True
+    assert enabled(service, versions) == [False, False, True]
+
+
+@pytest.mark.parametrize("position", ["documented", "any"])
+def test_rows_that_lag_never_restore_a_version(
+    runner: OneProcess, service: Service, versions: list[str], position: str
+) -> None:
+    """The storage account has left the version, and Azure Resource Graph shows that later. The Batch accounts decide
+    about the confirmation."""
+    service.sandbox.control.behavior(graph_lag="600", graph_union=position)
+    uses(service, "storage", versions[0])
+    service.sandbox.control.advance(700)
+    uses(service, "storage", versions[2])
+    assert runner.another().role("rotate", DISABLE)["key_kept_for"]
+    service.sandbox.control.advance(700)
+
+    assert runner.another().role("rotate", DISABLE)["changed"] is True
+    assert enabled(service, versions) == [False, False, True]
+
+
+def test_tasks_of_a_run_share_one_query_a_vault(runner: OneProcess, service: Service) -> None:
+    """Three keys of one vault, whose unused versions are disabled in one run."""
+    service.on_key()
+    keys = ("key1", "key2", "key3")
+    for name in keys:
+        service.make_key(name)
+        service.make_key(name)
+    service.sandbox.control.advance(8 * DAY)
+    used = uses(service, "disks", service.key("key2").id.rpartition("/")[0])
+    since = service.sandbox.control.last
+
+    found = [
+        runner.module("keyvault_cmk_unused_versions", {"vault_name": "vault-one", "name": name, "confirm": "later"})
+        for name in keys
+    ]
+
+    assert [bool(one["disabled_versions"]) for one in found] == [True, True, True], found
+    assert used
+    assert queries(service, since) == 1
+
+
+# The playbook `users`
+
+
+def test_the_playbook_users(ansible: Ansible, service: Service, versions: list[str], tmp_path: Path) -> None:
+    """A storage account, a disk encryption set, an SQL server and a Cosmos DB account on the vault."""
+    for name in NAMES:
+        uses(service, name, versions[0] if name != "cosmos" else versions[0].rpartition("/")[0])
+    since = service.sandbox.control.last
+
+    wanted = {"cmk_users_folder": str(tmp_path), "cmk_vault_name": "vault-one", "cmk_vault_used_by": "any"}
+    run = ansible.playbook("azbatch.cmk.users", extra_vars=wanted)
+
+    assert run.rc == 0, run.output
+    assert writes(service.sandbox.control.requests(since)) == []
+    assert queries(service, since) == 1
+    report = json.loads((tmp_path / "cmk-users.json").read_text())
+    [key] = report["keys"]
+    assert {one["type"]: one["version"] for one in key["users"]} == {
+        "microsoft.batch/batchaccounts": versions[2][-32:],
+        "microsoft.compute/diskencryptionsets": versions[0][-32:],
+        "microsoft.documentdb/databaseaccounts": None,
+        "microsoft.sql/servers": versions[0][-32:],
+        "microsoft.storage/storageaccounts": versions[0][-32:],
+    }
+    assert [one["may_be_disabled"] for one in key["versions"]] == [False, True, False]
+    assert key["reason"] == report["reason"]
+    assert "1 Batch account" in report["reason"]
+    page = (tmp_path / "cmk-users.html").read_text()
+    assert "storage account storage" in page

@@ -1,0 +1,528 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Resources of other services that use a vault, as Azure Resource Graph shows them: the keys in their properties, what
+is kept and refused because of them, and when they are asked for."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+from azure_table import Table, listing, task_of
+from documents import (
+    DAY,
+    KEY,
+    MIDDLE,
+    NEW,
+    NOW,
+    OLD,
+    OTHER,
+    PRINCIPAL,
+    SUBSCRIPTION,
+    VAULT_ID,
+    account,
+    policy,
+    system_assigned,
+    user_assigned,
+    vault,
+)
+from goals import access_goal, key_goal, options_of, unused_goal
+from key_table import KeyTable, decided, three_versions
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit import users_page
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import NOT_SHOWN
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Refused, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import counted
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.access import allows_all_reads
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key_references import Reference, references
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import survey as key_survey
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import decide as vault_decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
+from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_users, keyvault_cmk_vault
+
+URL = "https://myvault.vault.azure.net"
+GRAPH = refs.referring_to("myvault")
+ANY = {"vault_used_by": "any"}
+
+
+def row(kind: str, properties: dict[str, Any], identity: dict[str, Any] | None = None, name: str = "other") -> Any:
+    return {
+        "id": f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-other/providers/{kind}/{name}",
+        "name": name,
+        "type": kind.lower(),
+        "subscriptionId": SUBSCRIPTION,
+        "properties": properties,
+        "identity": identity,
+    }
+
+
+def storage(version: str | None, **more: Any) -> Any:
+    key = {"keyvaulturi": f"{URL}/", "keyname": "batch", **({"keyversion": version} if version else {})}
+    return row("Microsoft.Storage/storageAccounts", {"encryption": {"keyvaultproperties": key}}, **more)
+
+
+def parts(version: str | None = OLD, uri: str = URL) -> dict[str, Any]:
+    return {"keyVaultUri": uri, "keyName": "batch", "keyVersion": version}
+
+
+OLD_KEY = f"{KEY}/{OLD}"
+PINNED, FOLLOWS, BOTH = {OLD}, {None}, {OLD, None}
+# By the service: the type, the properties, and the versions of the key `batch`.
+SERVICES: dict[str, tuple[str, dict[str, Any], set[str | None]]] = {
+    "storage, pinned": ("storage/storageaccounts", storage(OLD)["properties"], PINNED),
+    "storage, follows": (
+        "storage/storageaccounts",
+        {
+            "encryption": {
+                "keySource": "Microsoft.Keyvault",
+                "keyvaultproperties": {
+                    "keyvaulturi": "HTTPS://MYVAULT.VAULT.AZURE.NET:443",
+                    "keyname": "BATCH",
+                    "keyversion": "",
+                    "currentVersionedKeyIdentifier": OLD_KEY,
+                },
+            }
+        },
+        BOTH,
+    ),
+    "disk encryption set": (
+        "compute/diskencryptionsets",
+        {
+            "activeKey": {"keyUrl": OLD_KEY, "sourceVault": {"id": VAULT_ID}},
+            "previousKeys": [{"keyUrl": f"{KEY}/{MIDDLE}"}],
+            "rotationToLatestKeyVersionEnabled": False,
+        },
+        {OLD, MIDDLE},
+    ),
+    "disk encryption set, follows": (
+        "compute/diskencryptionsets",
+        {"activeKey": {"keyUrl": OLD_KEY}, "rotationToLatestKeyVersionEnabled": True},
+        BOTH,
+    ),
+    "disk": (
+        "compute/disks",
+        {"encryptionSettingsCollection": {"encryptionSettings": [{"keyEncryptionKey": {"keyUrl": OLD_KEY}}]}},
+        PINNED,
+    ),
+    "SQL server": ("sql/servers", {"keyId": OLD_KEY}, PINNED),
+    "SQL database": ("sql/servers/databases", {"keys": {OLD_KEY: {"type": "AzureKeyVault"}}}, PINNED),
+    "Cosmos DB": ("documentdb/databaseaccounts", {"keyVaultKeyUri": KEY}, FOLLOWS),
+    "Event Hubs": ("eventhub/namespaces", {"encryption": {"keyVaultProperties": [parts(), parts(None)]}}, BOTH),
+    "container registry": (
+        "containerregistry/registries",
+        {"encryption": {"keyVaultProperties": {"keyIdentifier": KEY, "versionedKeyIdentifier": OLD_KEY}}},
+        BOTH,
+    ),
+    "AI services": ("cognitiveservices/accounts", {"encryption": {"keyVaultProperties": parts()}}, PINNED),
+    "data factory": (
+        "datafactory/factories",
+        {"encryption": {"vaultBaseUrl": URL, "keyName": "batch", "keyVersion": OLD}},
+        PINNED,
+    ),
+    "Databricks": (
+        "databricks/workspaces",
+        {"parameters": {"encryption": {"value": {"keyvaulturi": URL, "KeyName": "batch", "keyversion": OLD}}}},
+        PINNED,
+    ),
+    "Databricks, managed services": (
+        "databricks/workspaces",
+        {"encryption": {"entities": {"managedServices": {"keyVaultProperties": parts()}}}},
+        PINNED,
+    ),
+    "Synapse": (
+        "synapse/workspaces",
+        {"encryption": {"cmk": {"key": {"name": "default", "keyVaultUrl": KEY}}}},
+        FOLLOWS,
+    ),
+    "Synapse, name beside the vault": (
+        "synapse/workspaces",
+        {"encryption": {"cmk": {"key": {"name": "batch", "keyVaultUrl": URL}}}},
+        FOLLOWS,
+    ),
+    "PostgreSQL": ("dbforpostgresql/flexibleservers", {"dataEncryption": {"primaryKeyURI": OLD_KEY}}, PINNED),
+    "Log Analytics": ("operationalinsights/clusters", {"keyVaultProperties": parts("")}, FOLLOWS),
+    "NetApp": (
+        "netapp/netappaccounts",
+        {"encryption": {"keyVaultProperties": {**parts(None), "keyVaultResourceId": VAULT_ID}}},
+        FOLLOWS,
+    ),
+    "Kubernetes": (
+        "containerservice/managedclusters",
+        {"securityProfile": {"azureKeyVaultKms": {"keyId": OLD_KEY, "keyVaultResourceId": VAULT_ID}}},
+        PINNED,
+    ),
+    "Machine Learning": (
+        "machinelearningservices/workspaces",
+        {
+            "keyVault": VAULT_ID,
+            "encryption": {"keyVaultProperties": {"keyVaultArmId": VAULT_ID.upper(), "keyIdentifier": OLD_KEY}},
+        },
+        PINNED,
+    ),
+    "HDInsight": (
+        "hdinsight/clusters",
+        {"diskEncryptionProperties": {"vaultUri": f"{URL}:443/", "keyName": "batch", "keyVersion": OLD.upper()}},
+        PINNED,
+    ),
+    "Load Testing": ("loadtestservice/loadtests", {"encryption": {"keyUrl": f"{OLD_KEY}/"}}, PINNED),
+    "Redis Enterprise": (
+        "cache/redisenterprise",
+        {"encryption": {"customerManagedKeyEncryption": {"keyEncryptionKeyUrl": OLD_KEY}}},
+        PINNED,
+    ),
+    "another cloud": ("sql/servers", {"keyId": f"https://myvault.vault.azure.cn/keys/Batch/{OLD}"}, PINNED),
+    "id of the key": ("sql/servers", {"keyId": f"{VAULT_ID}/keys/batch/versions/{OLD}"}, PINNED),
+}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_key_in_the_properties_of_a_service(service: str) -> None:
+    kind, properties, versions = SERVICES[service]
+
+    found = references(row(f"Microsoft.{kind}", properties), "MyVault")
+
+    assert found is not None
+    assert {(one.name, one.version) for one in found.keys} == {("batch", version) for version in versions}
+
+
+@pytest.mark.parametrize(
+    ("kind", "properties", "keys"),
+    [
+        pytest.param("sql/servers", {"keyId": "https://vault2.vault.azure.net/keys/batch"}, None, id="another vault"),
+        pytest.param(
+            "sql/servers", {"keyId": "https://not-myvault.vault.azure.net/keys/batch"}, None, id="longer name"
+        ),
+        pytest.param("x/y", {"vault": f"{VAULT_ID}2"}, None, id="longer id"),
+        pytest.param("network/privateendpoints", {"links": [{"id": VAULT_ID}]}, None, id="private endpoint"),
+        pytest.param("network/applicationgateways", {"secretId": f"{URL}/secrets/tls/1"}, [], id="secret"),
+        pytest.param("machinelearningservices/workspaces", {"keyVault": VAULT_ID}, [], id="its own vault"),
+        pytest.param("x/y", {"encryption": {"vault": URL}}, [Reference(None, None)], id="unknown form of encryption"),
+        pytest.param("x/y", {"encryption": [{"source": {"id": VAULT_ID}}]}, [Reference(None, None)], id="id only"),
+        pytest.param("x/y", {}, None, id="nothing"),
+    ],
+)
+def test_other_references(kind: str, properties: dict[str, Any], keys: list[Reference] | None) -> None:
+    """A resource may use the vault, but no key of it."""
+    found = references(row(f"Microsoft.{kind}", properties), "myvault")
+
+    assert (found and found.keys) == keys
+
+
+@pytest.mark.parametrize(
+    ("identity", "principals"),
+    [
+        (None, []),
+        ({"type": "None"}, []),
+        (system_assigned(), [PRINCIPAL]),
+        (user_assigned(one=PRINCIPAL, two=OTHER), [PRINCIPAL, OTHER]),
+        ({"type": "UserAssigned", "userAssignedIdentities": {"one": {}}}, None),
+    ],
+)
+def test_principals_of_a_resource(identity: Any, principals: list[str] | None) -> None:
+    found = references(storage(OLD, identity=identity), "myvault")
+
+    assert found is not None
+    assert found.principals == principals
+
+
+@pytest.mark.parametrize(
+    ("actions", "excepted", "allowed"),
+    [
+        (["*/read"], [], True),
+        (["*/Read"], None, True),
+        (["*"], ["Microsoft.Authorization/*/Delete", "Microsoft.Compute/galleries/share/action"], True),
+        (["*"], ["Microsoft.Sql/*"], False),
+        (["*/read"], ["Microsoft.Sql/servers/read"], False),
+        (["Microsoft.Batch/batchAccounts/read", "Microsoft.Storage/*/read"], [], False),
+        ([], [], False),
+    ],
+)
+def test_rights_that_prove_that_nothing_is_left_out(
+    actions: list[str], excepted: list[str] | None, allowed: bool
+) -> None:
+    assert allows_all_reads([{"actions": actions, "notActions": excepted}]) is allowed
+
+
+# Versions that are disabled
+
+
+def table(*rows: Any, **others: Any) -> KeyTable:
+    return three_versions(account(key=f"{KEY}/{NEW}"), **others).having(GRAPH, list(rows))
+
+
+def disabled(change: Change) -> list[str]:
+    return [one.ref.rpartition("/")[2] for one in change.requests]
+
+
+@pytest.mark.parametrize(
+    ("rows", "newest_is", "kept"),
+    [
+        pytest.param([], 10, [], id="no resource"),
+        pytest.param([], 6, [MIDDLE], id="replaced inside the margin"),
+        pytest.param([storage(OLD)], 10, [OLD], id="pinned"),
+        pytest.param([storage(None)], 10, [], id="follows"),
+        pytest.param([storage(None)], 6, [MIDDLE, OLD], id="follows, inside the margin"),
+        pytest.param([row("x/y", {"encryption": {"vault": URL}})], 10, [MIDDLE, OLD], id="unknown key"),
+        pytest.param([row("x/y", {"keyVault": VAULT_ID})], 10, [], id="no key"),
+        pytest.param([row("x/y", {"keyId": f"{URL}/keys/other/{OLD}"})], 10, [], id="another key"),
+    ],
+)
+def test_versions_that_resources_of_other_services_use_are_kept(rows: Any, newest_is: int, kept: list[str]) -> None:
+    change = decided(table(*rows, newest_is=newest_is * DAY), unused_goal(**ANY))
+
+    assert sorted(change.report["kept_versions"]) == sorted(kept)
+    assert sorted(disabled(change)) == sorted({OLD, MIDDLE} - set(kept))
+    assert change.report["in_use_by"] == ([one["id"] for one in rows] if kept else [])
+    assert (NOT_SHOWN in change.warnings) is bool(change.requests)
+
+
+def test_one_query_and_none_if_nothing_is_to_be_disabled() -> None:
+    due, kept = table(), three_versions(account(key=KEY), newest_is=6 * DAY)
+
+    assert disabled(decided(due, unused_goal(**ANY))) == [MIDDLE, OLD]
+    assert due.reads_of(GRAPH) == 1
+    assert not decided(kept, unused_goal(**ANY)).requests
+    assert kept.reads_of(GRAPH) == 0
+    only_batch = table(storage(OLD))
+    assert disabled(decided(only_batch, unused_goal())) == [MIDDLE, OLD]
+    assert only_batch.reads_of(GRAPH) == 0
+
+
+def test_the_confirmation_asks_only_batch() -> None:
+    seen = table()
+    change = decided(seen, unused_goal(**ANY))
+    seen[GRAPH] = [storage(OLD)]
+
+    assert change.confirm is not None
+    task = task_of(seen)
+    assert task.driver.solve(change.confirm).warnings == ()
+    assert seen.reads_of(GRAPH) == 1
+
+
+def test_tasks_of_a_run_share_the_query(tmp_path: Any) -> None:
+    seen = table()
+    for _ in range(3):
+        task = task_of(seen, tmp_path)
+        task.driver.solve(partial(decide, goal=unused_goal(**ANY), facts=Facts(task.session)))
+
+    assert seen.reads_of(GRAPH) == 1
+
+
+# Refusals
+
+THREE = [storage(OLD), row("Microsoft.Compute/diskEncryptionSets", {"activeKey": {"keyUrl": OLD_KEY}})]
+
+
+@pytest.mark.parametrize("state", ["disabled", "absent"])
+def test_a_removal_is_refused_by_name(state: str) -> None:
+    seen = table(*THREE, storage(OLD, name="second"))
+
+    with pytest.raises(Refused) as refused:
+        decided(seen, key_goal(state=state, **ANY))
+
+    assert refused.value.code == "in_use"
+    assert "because 1 Batch account, 2 storage accounts and 1 disk encryption set use it: " in refused.value.msg
+    assert refused.value.facts["resources"] == [THREE[0]["id"], THREE[1]["id"], storage(OLD, name="second")["id"]]
+    assert len(refused.value.facts["accounts"]) == 1
+    forced = decided(seen, key_goal(state=state, force=True, **ANY))
+    assert any("may lose their key, because O(force)" in one for one in forced.warnings)
+
+
+def test_a_vault_that_is_used_without_a_key() -> None:
+    seen = Table({**listing(), refs.vault(VAULT_ID): vault(), GRAPH: [row("x/y", {"keyVault": VAULT_ID})]})
+    given = {"resource_group": "rg-keys", "name": "myvault", "state": "absent"}
+    goal = vault_goal.desired(options_of(keyvault_cmk_vault, **given))
+    task = task_of(seen)
+
+    with pytest.raises(Refused, match="1 resource of the type x/y uses it"):
+        task.driver.solve(lambda docs: vault_decide.decide(docs, goal, Facts(task.session), lambda *_: Change({}, {})))
+
+
+@pytest.mark.parametrize(
+    ("principal", "identity", "reads", "used"),
+    [
+        pytest.param(PRINCIPAL, system_assigned(PRINCIPAL), 0, False, id="system-assigned identity of an account"),
+        pytest.param(PRINCIPAL, user_assigned(one=PRINCIPAL), 1, True, id="user-assigned identity of both"),
+        pytest.param(OTHER, user_assigned(one=OTHER), 1, False, id="another user-assigned identity"),
+        pytest.param(OTHER, system_assigned(PRINCIPAL), 1, True, id="no identity of Batch"),
+    ],
+)
+def test_access_that_resources_of_other_services_use(
+    principal: str, identity: dict[str, Any], reads: int, used: bool
+) -> None:
+    """Cosmos DB has no identity here: it reads the key as its own application, which may be a principal that no Batch
+    account has."""
+    rows = [storage(OLD, identity=user_assigned(one=PRINCIPAL)), row("x/y", {"keyVaultKeyUri": KEY}, name="cosmos")]
+    seen = Table({**listing(account(identity=identity)), refs.vaults_of(SUBSCRIPTION): [vault(policy(principal))]})
+    seen.update({refs.vault(VAULT_ID): vault(policy(principal)), GRAPH: rows})
+    goal = access_goal(state="absent", principal_id=principal, **ANY)
+    task = task_of(seen)
+    decision = partial(access_decide.decide, goal=goal, facts=Facts(task.session))
+
+    if used:
+        with pytest.raises(Refused) as refused:
+            task.driver.solve(decision)
+        assert refused.value.code == "in_use"
+    else:
+        assert task.driver.solve(decision).requests
+    assert seen.reads_of(GRAPH) == reads
+
+
+# Users that are not known
+
+
+@pytest.mark.parametrize("used", [KEY, f"{KEY}/{NEW}"], ids=["nothing to disable", "due"])
+def test_rows_may_be_missing(used: str) -> None:
+    """As with the right to list accounts, a missing right is an error also while nothing is to be disabled."""
+    seen = three_versions(account(key=used), newest_is=6 * DAY)
+    seen[refs.permissions_at(f"/subscriptions/{SUBSCRIPTION}")] = [
+        {"actions": ["Microsoft.Batch/batchAccounts/read", "Microsoft.Batch/batchAccounts/pools/read"]}
+    ]
+
+    with pytest.raises(Refused) as refused:
+        decided(seen, unused_goal(**ANY))
+
+    assert refused.value.code == "users_unknown"
+    assert plain(refused.value.msg).endswith(
+        f"Grant the caller */read (the role Reader) at /subscriptions/{SUBSCRIPTION}, or set vault_used_by: batch if "
+        "only Batch accounts and their pools use the vault, or leave out this task (in the role rotate, set "
+        "cmk_unused_versions: keep)."
+    )
+    assert decided(seen, unused_goal(vault_used_by="batch")).before["exists"]
+
+
+@pytest.mark.parametrize("error", [Denied("Access is denied."), Unavailable("Azure is busy.", code="throttled")])
+def test_a_query_that_failed(error: Exception) -> None:
+    with pytest.raises(Refused) as refused:
+        decided(table().having(GRAPH, error), unused_goal(**ANY))
+
+    assert refused.value.code == "users_unknown"
+    assert "Not all users of the vault in Azure Resource Graph could be found: A" in refused.value.msg
+    assert "Run the task again once they can be listed, or set O(vault_used_by=batch)" in refused.value.msg
+
+
+# The report
+
+
+def survey(seen: Table, **options: Any) -> dict[str, Any]:
+    given = options_of(keyvault_cmk_users, vault_name="MyVault", **options)
+    task = task_of(seen)
+    return task.driver.solve(partial(key_survey.survey, asked=key_survey.asked(given), facts=Facts(task.session)))
+
+
+def versions(found: dict[str, Any]) -> dict[str, Any]:
+    [key] = found["keys"]
+    return {one["version"]: (one["may_be_disabled_from"], one["reason"]) for one in key["versions"]}
+
+
+NOT_REPLACED = (None, "No newer version can be used.")
+FREE = (instant(NOW), "Nothing uses it.")
+
+
+@pytest.mark.parametrize(
+    ("rows", "newest_is", "expected"),
+    [
+        pytest.param([], 10, {NEW: NOT_REPLACED, MIDDLE: FREE, OLD: FREE}, id="free"),
+        pytest.param(
+            THREE,
+            10,
+            {NEW: NOT_REPLACED, MIDDLE: FREE, OLD: (None, "1 storage account and 1 disk encryption set use it.")},
+            id="in use",
+        ),
+        pytest.param(
+            [],
+            6,
+            {
+                NEW: NOT_REPLACED,
+                MIDDLE: (instant(NOW + DAY), "A newer version has replaced it only recently."),
+                OLD: FREE,
+            },
+            id="replaced lately",
+        ),
+        pytest.param(
+            [storage(None)],
+            6,
+            {
+                NEW: NOT_REPLACED,
+                MIDDLE: (
+                    instant(NOW + DAY),
+                    "1 storage account may need it until then, because of a recent change.",
+                ),
+                OLD: (
+                    instant(NOW + DAY),
+                    "1 storage account may need it until then, because of a recent change.",
+                ),
+            },
+            id="follower",
+        ),
+    ],
+)
+def test_report_of_versions(rows: Any, newest_is: int, expected: dict[str, Any]) -> None:
+    found = survey(table(*rows, newest_is=newest_is * DAY), name="batch")
+
+    assert versions(found) == expected
+    assert found["keys"][0]["versions"][0]["in_use_by"][0] == account()["id"]
+    assert found["keys"][0]["reason"] == f"{counted([account()['id'], *(one['id'] for one in rows)])} {_use(rows)} it."
+    removed = disabled(decided(table(*rows, newest_is=newest_is * DAY), unused_goal(**ANY)))
+    assert {one["version"] for one in found["keys"][0]["versions"] if one["may_be_disabled"]} == set(removed)
+
+
+def _use(rows: Any) -> str:
+    return "use" if rows else "uses"
+
+
+def test_report_of_a_vault() -> None:
+    """All keys of the vault, and those that something uses although they cannot be read."""
+    rows = [storage(OLD), row("x/y", {"keyId": f"{URL}/keys/lost/{OLD}"}), row("x/z", {"keyVault": VAULT_ID})]
+    seen = table(*rows)
+    seen[refs.keys_of(URL)] = [{"kid": KEY, "attributes": {}}]
+    seen[f"{URL}/keys/lost"] = Denied("No.")
+
+    found = survey(seen)
+
+    assert [(one["name"], one["exists"], one["unknown"]) for one in found["keys"]] == [
+        ("batch", True, None),
+        ("lost", None, "No."),
+    ]
+    assert (found["may_be_deleted"], len(found["in_use_by"])) == (False, 4)
+    users = {one["name"]: (one["version"], one["follows_latest"]) for one in found["keys"][0]["users"]}
+    assert users == {"mybatch": (NEW, False), "storage account other": (OLD, False)}
+    assert key_survey.lines(found) == [
+        "Vault myvault: 1 Batch account, 1 storage account, 1 resource of the type x/y and 1 resource of the type x/z "
+        "use it.",
+        "Key batch: 1 Batch account and 1 storage account use it.",
+        "Version bbbbbbbb… of key batch has to stay enabled: No newer version can be used.",
+        "Version aaaaaaaa… of key batch may be disabled now: Nothing uses it.",
+        "Version cccccccc… of key batch has to stay enabled: 1 storage account uses it.",
+        "Key lost: No.",
+    ]
+
+
+def test_report_if_users_are_not_known() -> None:
+    found = survey(table().having(GRAPH, Denied("Access is denied.")), name="batch")
+
+    assert versions(found)[OLD] == (None, "Not all users are known.")
+    assert (found["may_be_deleted"], [one["scope"] for one in found["unlisted"]]) == (False, ["Azure Resource Graph"])
+
+
+def test_page_of_the_report() -> None:
+    """Text of Azure is escaped, and the page loads nothing."""
+    seen = table(storage(OLD), row("x/y", {"keyId": f"{URL}/keys/lost/{OLD}"}, name="<i>"))
+    page = users_page.as_page(survey(seen))
+
+    assert "<h2>Key batch</h2><p>1 Batch account and 1 storage account use it.</p>" in page
+    assert '<span class="mark ok">now</span>' in page
+    assert "default-src 'none'" in page
+    assert "<b>x/y &lt;i&gt;</b>" in page
+    hidden = users_page.as_page(survey(table().having(GRAPH, Denied("<u>Denied.</u>"))))
+    assert '<p class="warning">Azure Resource Graph: &lt;u&gt;Denied.&lt;/u&gt;</p>' in hidden
