@@ -61,6 +61,8 @@ class Goal:
     identifier: str | None = None
     # Leave the key or version as it is if Batch accounts use it.
     keeps_used: bool = False
+    # The id of the account that may lose its key. All other users count.
+    canary: str | None = None
     # The time for which a key or a version that was replaced or used stays enabled, in seconds.
     unused_for: int = MARGIN_SECONDS
 

@@ -1,0 +1,510 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Decides the drill of a canary, an account that is the only user of its key: how the key is taken from the account
+until Batch refuses the account, and how all that was changed is restored. Pure: asks for documents.
+
+A list of pools does not show that an account has lost its key. Batch refuses to change such an account, so the account
+is updated without a change.
+
+This module util is private to the collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from ..._azure.facts import Facts
+from ..._checks import rights, usage
+from ..._core.changes import MAX_READ_DELAY, Change, Probe, Request, Right
+from ..._core.docs import Docs
+from ..._core.documents import Account, KeyItem, Vault
+from ..._core.duration import instant, moment
+from ..._core.errors import (
+    AccountUnavailable,
+    CmkError,
+    NotFound,
+    PlanOutdated,
+    Refused,
+    TimedOut,
+)
+from ..._core.ids import KeyIdentifier, key_of, principals_of, read_key_identifier
+from ..._documents import refs
+from ..._documents import vault as vault_document
+from ..._documents.account import is_unavailable, require_ready, required
+from ..._documents.drill import CLOSE_FIREWALL, DISABLE_KEY, REVOKE_ACCESS, Drill, of_vault, tags_with
+from ..._documents.key import DISABLED_TAG, was_disabled_as_unused
+from ..._questions import accounts, health, users, vaults
+from .goal import Goal
+
+# Refusals of an update that have other reasons than the key.
+_NOT_OF_KEY = ("ScopeLocked", "RequestDisallowedByPolicy", "AccountOperationInProgress")
+# The tag of a version has the time of Key Vault's clock, and that of the vault the time of another clock.
+_CLOCKS_DIFFER_SECONDS = 60
+_NOT_ALONE = ("in_use", "recently_used", "users_unknown")
+
+
+@dataclass(frozen=True)
+class Others:
+    """The decisions of other resources. `disable` and `revoke` raise an error if another account or pool than the
+    canary (its id) may use the key or the principal's access. After the change, they ask that again for the versions
+    that were disabled, or with True for the access that was revoked."""
+
+    disable: Callable[[Docs, KeyIdentifier, str, Sequence[str] | None], Change]
+    enable: Callable[[Docs, KeyIdentifier, Sequence[str]], Change]
+    revoke: Callable[[Docs, KeyIdentifier, str, str, bool], Change]
+    grant: Callable[[Docs, KeyIdentifier, str], Change]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A canary, its key and its vault."""
+
+    account: Account
+    key: KeyIdentifier
+    vault: Vault
+
+    @property
+    def id(self) -> str:
+        return self.account["id"]
+
+    @property
+    def principals(self) -> tuple[str, ...]:
+        return principals_of(self.account.get("identity", {}))
+
+    def described(self, *, lost: bool) -> dict[str, Any]:
+        """The module's return value. `lost` is whether what the drill takes away is missing."""
+        return {**_described(self.account), "vault_id": self.vault["id"], "lost": lost}
+
+
+def decide(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
+    by_state = {"lost": _lost, "recovered": _recovered, "ended": _ended}
+    return by_state[goal.state](docs, goal, facts, others)
+
+
+def of_account(docs: Docs, goal: Goal, facts: Facts) -> Drill | None:
+    """The drill of the account that is not finished."""
+    return _own(_place(docs, goal, facts))
+
+
+def _described(account: Account) -> dict[str, Any]:
+    key = key_of(account)
+    return {"exists": True, "id": account["id"], "name": account["name"], "key_identifier": str(key) if key else None}
+
+
+def _place(docs: Docs, goal: Goal, facts: Facts) -> _Place | None:
+    """None if the account uses a Microsoft-managed key."""
+    account = required(accounts.existing(docs, facts, goal.group, goal.name), goal.group, goal.name)
+    key = key_of(account)
+    if key is None:
+        return None
+    found = vaults.find(docs, key.vault, facts.vaults_in, goal.group)
+    if found is None:
+        remedy = "Recover the vault with the role azbatch.cmk.recover."
+        raise NotFound(
+            f"The key vault {key.vault} of the Batch account {goal.name} was not found. {remedy}",
+            code="vault_not_found",
+            remedy=remedy,
+        )
+    return _Place(account, key, found)
+
+
+def _own(place: _Place | None) -> Drill | None:
+    drill = of_vault(place.vault) if place else None
+    return drill if place and drill and drill.is_of(place.id) else None
+
+
+# The key is taken from the account
+
+
+def _lost(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
+    place = _place(docs, goal, facts)
+    if place is None:
+        remedy = "Move it to a customer-managed key first, with azbatch.cmk.provision."
+        raise Refused(
+            f"The Batch account {goal.name} uses a Microsoft-managed key, so it cannot lose its key. {remedy}",
+            code="account_not_on_cmk",
+            remedy=remedy,
+        )
+    require_ready(place.account)
+    if (other := of_vault(place.vault)) is not None:
+        raise _under_way(place, other)
+    health.require_available(docs, facts, goal.group, goal.name)
+    _refuse_own_pools(docs, place, facts, goal.kind)
+    taken = _only_user(goal, lambda: _taken(docs, place, goal, facts, others))
+    drill = Drill(
+        goal.kind,
+        place.id,
+        str(place.key.versionless),
+        str(instant(docs.now)),
+        facts.caller["object_id"],
+    )
+    properties = _firewall(place.vault, "None") if goal.kind == CLOSE_FIREWALL else {}
+    mark = _tag(place.vault, drill, "begin", properties)
+    said = list[CmkError]()
+    refused = Probe(partial(_is_refusal, said=said), _not_refused(goal, facts), until_refused=True)
+    watch = _Watch(place, goal, facts, others, [one.ref for one in (mark, *taken)], taken)
+    requests = (
+        # Shows that Batch accepts the request as long as the account has its key.
+        _probe(place.account, goal),
+        replace(mark, rights=(*mark.rights, *_rights_to_restore(place, goal))),
+        *taken,
+        replace(
+            _probe(place.account, goal, refused),
+            guard=watch.require,
+            waiting_for=f"Batch to refuse the Batch account {goal.name}",
+        ),
+        _record(place.vault, "that Batch refused the account", partial(_with_refusal, said=said)),
+    )
+    return Change(
+        place.described(lost=False),
+        place.described(lost=True),
+        requests,
+        confirm=partial(_is_lost, goal=goal, facts=facts),
+        undo=(partial(_given_back, goal=goal, facts=facts, others=others),),
+        undone=lambda _current: (
+            f"If the drill has begun, azbatch.cmk.recover ends it for the Batch account {goal.name}."
+        ),
+    )
+
+
+def _taken(docs: Docs, place: _Place, goal: Goal, facts: Facts, others: Others) -> tuple[Request, ...]:
+    """The requests that take the key from the account, without that which also changes the vault's tags. Raises an
+    error if others use the key, the access or, if its firewall is closed, the vault."""
+    disabled = others.disable(docs, place.key, place.id, None).requests
+    if goal.kind == DISABLE_KEY:
+        if any("tags" not in (one.body or {}) for one in disabled):
+            remedy = f"Remove a tag from the versions of the key {place.key.name}."
+            raise Refused(
+                f"The drill sets the tag {DISABLED_TAG} of each version that it disables, to enable the same versions "
+                f"again. A version has no room for it. {remedy}",
+                code="drill_refused",
+                remedy=remedy,
+            )
+        return disabled
+    if goal.kind == REVOKE_ACCESS:
+        changes = [others.revoke(docs, place.key, one, place.id, False) for one in place.principals]
+        left = [warning for one in changes for warning in one.warnings if one.after["granted"]]
+        if left:
+            remedy = f"Set O(kind={DISABLE_KEY})."
+            raise Refused(
+                "The role recover restores access to the vault only, and this drill would not take the key from the "
+                f"account. {' '.join(left)} {remedy}",
+                code="drill_refused",
+                option="kind",
+                value=goal.kind,
+                remedy=remedy,
+            )
+        return tuple(request for one in changes for request in one.requests)
+    if problem := _why_not_closable(place.vault):
+        remedy = f"Set O(kind={DISABLE_KEY})."
+        raise Refused(
+            f"The drill cannot close the firewall of the vault {place.vault['name']}: {problem} {remedy}",
+            code="drill_refused",
+            option="kind",
+            value=goal.kind,
+            remedy=remedy,
+        )
+    _require_only_account_of_vault(docs, place, facts)
+    return ()
+
+
+def _require_only_account_of_vault(docs: Docs, place: _Place, facts: Facts) -> None:
+    now, name = docs.fresh(), place.vault["name"]
+    listed = usage.without(users.everywhere(now, facts), place.id)
+    disks, unlisted = users.disks(now, facts, listed["accounts"])
+    visible: usage.Visible = {**listed, "disks": disks, "unlisted": [*listed["unlisted"], *unlisted]}
+    usage.guard(usage.in_vault(visible, name), visible, f"close the firewall of the vault {name}", force=False)
+
+
+def _refuse_own_pools(docs: Docs, place: _Place, facts: Facts, kind: str) -> None:
+    """The account's own pools are other users: their disks may need the key although the account does not."""
+    disks, _unlisted = users.disks(docs, facts, [place.account])
+
+    def may_use(key: str | None) -> bool:
+        used = None if key is None else read_key_identifier(key)
+        return used is None or (used.vault == place.key.vault if kind == CLOSE_FIREWALL else used.same_key(place.key))
+
+    using = [one["id"] for one in disks if may_use(one["key"])]
+    if using:
+        raise _not_alone(place.account["name"], kind, f"These pools may use it: {', '.join(using)}.", pools=using)
+
+
+def _only_user(goal: Goal, ask: Callable[[], Any]) -> Any:
+    try:
+        return ask()
+    except Refused as refusal:
+        facts = refusal.facts
+        if refusal.code not in _NOT_ALONE:
+            raise
+        users = [*facts.get("accounts", ()), *facts.get("pools", ())]
+        reasons = [f"These accounts and pools use it, or may use it: {', '.join(users)}."] if users else []
+        if facts.get("kept_until"):
+            reasons.append(f"They count as users until {facts['kept_until']}.")
+        reasons += map(usage.not_listed, facts.get("unlisted", ()))
+        kept = {name: facts[name] for name in ("accounts", "pools", "unlisted", "kept_until") if name in facts}
+        raise _not_alone(goal.name, goal.kind, " ".join(reasons), code=refusal.code, **kept) from refusal
+
+
+def _not_alone(name: str, kind: str, reasons: str, *, code: Any = "in_use", **facts: Any) -> Refused:
+    what = "vault" if kind == CLOSE_FIREWALL else "key"
+    remedy = f"Use a Batch account with a {what} of its own for drills."
+    return Refused(
+        f"The drill was not started, because the Batch account {name} is not certainly the only user of its {what}. "
+        f"{reasons} {remedy}",
+        code=code,
+        remedy=remedy,
+        **facts,
+    )
+
+
+def _under_way(place: _Place, other: Drill) -> Refused:
+    name = other.account.rpartition("/")[2]
+    remedy = f"Run azbatch.cmk.recover for the Batch account {name}, which ends the drill, and then this task again."
+    return Refused(
+        f"The drill was not started, because the drill of the Batch account {name} in the vault "
+        f"{place.vault['name']}, which began at {other.started_at}, is not finished. {remedy}",
+        code="drill_under_way",
+        remedy=remedy,
+    )
+
+
+class _Watch:
+    """Asks again whether others use what was taken away, until each list shows users that have not seen the change. If
+    others do, the drill ends, and all is restored."""
+
+    def __init__(
+        self, place: _Place, goal: Goal, facts: Facts, others: Others, refs: Sequence[str], taken: Sequence[Request]
+    ) -> None:
+        self._place, self._goal, self._facts, self._others, self._refs = place, goal, facts, others, refs
+        # A revocation takes effect late.
+        self._seconds = MAX_READ_DELAY * (2 if goal.kind == REVOKE_ACCESS else 1)
+        self._versions = [one.ref.rpartition("/")[2] for one in taken] if goal.kind == DISABLE_KEY else None
+        self._is_over = False
+
+    def require(self, docs: Docs) -> None:
+        _require_same_tags(docs, self._place.account)
+        if not self._is_over:
+            _only_user(self._goal, lambda: self._ask(docs))
+            writes = [write for ref in self._refs if (write := self._facts.journal.last(ref))]
+            taken_at = max((write.answered_at for write in writes), default=docs.asked_at)
+            self._is_over = docs.asked_at >= taken_at + self._seconds
+
+    def _ask(self, docs: Docs) -> None:
+        place, others = self._place, self._others
+        if self._goal.kind == CLOSE_FIREWALL:
+            # The caller may no longer be allowed to read the key.
+            _require_only_account_of_vault(docs, place, self._facts)
+            return
+        others.disable(docs, place.key, place.id, self._versions)
+        if self._goal.kind == REVOKE_ACCESS:
+            for principal in place.principals:
+                others.revoke(docs, place.key, principal, place.id, True)
+
+
+def _is_lost(docs: Docs, goal: Goal, facts: Facts) -> Change:
+    """The decision after the requests."""
+    place = _place(docs, goal, facts)
+    if place is None:
+        raise PlanOutdated(f"The Batch account {goal.name} was moved to a Microsoft-managed key during the drill.")
+    drill = _own(place)
+    is_lost = drill is not None and drill.refused_at is not None
+    missing = () if is_lost else (_probe(place.account, goal),)
+    return Change(place.described(lost=is_lost), place.described(lost=True), missing)
+
+
+def _not_refused(goal: Goal, facts: Facts) -> CmkError:
+    remedy = "Batch may notice a loss later: set O(wait_timeout) to a longer time."
+    return TimedOut(
+        f"Batch did not refuse the Batch account {goal.name} within {facts.wait_timeout} s. {remedy}",
+        option="wait_timeout",
+        value=facts.wait_timeout,
+        remedy=remedy,
+    )
+
+
+# The account is recovered
+
+
+def _recovered(docs: Docs, goal: Goal, facts: Facts, _others: Others) -> Change:
+    """Wait until Batch accepts changes of the account, and record when it did."""
+    place = _place(docs, goal, facts)
+    drill = _own(place)
+    if place is None or drill is None or drill.recovered_at:
+        return _unchanged(docs, goal, facts, place)
+    requests = (
+        _accepted(place, goal, facts),
+        _record(place.vault, "that Batch accepts changes of the account", _with_recovery),
+    )
+    before = place.described(lost=True)
+    return Change(before, {**before, "lost": False}, requests)
+
+
+def _ended(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
+    """Restore what the drill has changed, wait until Batch accepts changes of the account, and end the drill."""
+    place = _place(docs, goal, facts)
+    drill = _own(place)
+    if place is None or drill is None:
+        return _unchanged(docs, goal, facts, place)
+    back = _restoring(docs, place, drill, others)
+    before = place.described(lost=bool(back))
+    requests = (*back, _accepted(place, goal, facts), _tag(place.vault, None, "end"))
+    return Change(before, {**before, "lost": False}, requests)
+
+
+def _unchanged(docs: Docs, goal: Goal, facts: Facts, place: _Place | None) -> Change:
+    account = required(accounts.existing(docs, facts, goal.group, goal.name), goal.group, goal.name)
+    before = place.described(lost=False) if place else {**_described(account), "vault_id": None, "lost": False}
+    return Change(before, before)
+
+
+def _given_back(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
+    """Restore what the drill has changed, without a wait, because an interrupt may have ended the task. The tags stay,
+    so that a later run waits for the account and ends the drill."""
+    place = _place(docs, goal, facts)
+    drill = _own(place)
+    if place is None or drill is None:
+        return _unchanged(docs, goal, facts, place)
+    back = [replace(one, undoes=True) for one in _restoring(docs, place, drill, others)]
+    return Change(place.described(lost=bool(back)), place.described(lost=False), tuple(back))
+
+
+def _restoring(docs: Docs, place: _Place, drill: Drill, others: Others) -> tuple[Request, ...]:
+    key = read_key_identifier(drill.key)
+    if drill.kind == DISABLE_KEY:
+        versions = [*_disabled_by(drill, docs.items(refs.versions_of(key)))]
+        return others.enable(docs, key, versions).requests if versions else ()
+    if drill.kind == REVOKE_ACCESS:
+        return tuple(request for one in place.principals for request in others.grant(docs, key, one).requests)
+    if vault_document.lets_azure_services_in(place.vault):
+        return ()
+    return (_tag(place.vault, drill, "restore_firewall", _firewall(place.vault, "AzureServices")),)
+
+
+def _disabled_by(drill: Drill, items: Iterable[KeyItem]) -> Iterator[str]:
+    """The versions that the drill has disabled, as their tags show."""
+    began = (moment(drill.started_at) or 0) - _CLOCKS_DIFFER_SECONDS
+    for item in items:
+        if was_disabled_as_unused(item) and (moment(item["tags"][DISABLED_TAG]) or 0) >= began:
+            yield str(item["kid"]).rpartition("/")[2]
+
+
+# Requests
+
+
+def _probe(account: Account, goal: Goal, probe: Probe | None = None) -> Request:
+    """Update the account without a change."""
+    what = f"update the Batch account {goal.name} without a change"
+    body = {"tags": account.get("tags") or {}}
+    needed = (rights.to_change_account(goal.group, goal.name),)
+    guard = partial(_require_same_tags, account=account)
+    return Request("update_account", what, "PATCH", account["id"], body, needed, guard=guard, probe=probe)
+
+
+def _accepted(place: _Place, goal: Goal, facts: Facts) -> Request:
+    remedy = "Run azbatch.cmk.recover for the account, which ends the drill."
+    complaint = AccountUnavailable(
+        f"Batch still refuses changes of the Batch account {goal.name} after {facts.wait_timeout} s. {remedy}",
+        remedy=remedy,
+    )
+    probe = _probe(place.account, goal, Probe(partial(_is_refusal, said=[]), complaint))
+    return replace(probe, waiting_for=f"Batch to accept changes of the Batch account {goal.name}")
+
+
+def _is_refusal(error: CmkError, said: list[CmkError]) -> bool:
+    """Whether Batch refuses the account because of its key. Notes the refusal in `said`."""
+    code = str(error.facts.get("azure", {}).get("code"))
+    is_refusal = is_unavailable(error) and code not in _NOT_OF_KEY
+    said += [error] if is_refusal else []
+    return is_refusal
+
+
+def _require_same_tags(docs: Docs, account: Account) -> None:
+    found = docs.get(refs.account(account["id"]))
+    if found is not None and (found.get("tags") or {}) != (account.get("tags") or {}):
+        raise PlanOutdated(f"The tags of the Batch account {account['name']} were changed during the drill.")
+
+
+def _tag(vault: Vault, drill: Drill | None, name: str, properties: Mapping[str, Any] | None = None) -> Request:
+    """Set the tags of the drill, or remove them, and change properties of the vault in the same request."""
+    body = {"tags": tags_with(vault, drill), **({"properties": properties} if properties else {})}
+    guard = partial(_require_same_vault, vault=vault, properties=properties or {})
+    needed = (Right(f"{rights.VAULTS}/write", vault["id"]),)
+    what = f"set the tags of the drill at the key vault {vault['name']}"
+    return Request(name, what, "PATCH", vault["id"], body, needed, guard=guard, guard_first=True)
+
+
+def _require_same_vault(docs: Docs, vault: Vault, properties: Mapping[str, Any]) -> None:
+    """Tags and network rules in a request replace those of the vault. If somebody else has changed them since they were
+    read, nothing is written."""
+    found = docs.get(refs.vault(vault["id"]))
+    is_same = found is not None and (found.get("tags") or {}) == (vault.get("tags") or {})
+    if (
+        found is None
+        or not is_same
+        or (properties and found["properties"].get("networkAcls") != vault["properties"].get("networkAcls"))
+    ):
+        raise PlanOutdated(
+            f"The tags or the network rules of the key vault {vault['name']} were changed by somebody else just before "
+            "this task would have changed them. Run the task again."
+        )
+
+
+def _record(vault: Vault, what: str, add: Callable[[Docs, Drill], Drill]) -> Request:
+    """Record an event of the drill in the vault's tags, with the time at which it happened."""
+
+    def follow_up(docs: Docs, _document: Any) -> Change:
+        # Read now, because the response has the time.
+        docs = docs.fresh(docs.began)
+        found = docs.get(refs.vault(vault["id"]))
+        drill = of_vault(found) if found else None
+        if found is None or drill is None:
+            raise PlanOutdated(f"Somebody has removed the tags of the drill at the key vault {vault['name']}.")
+        added = add(docs, drill)
+        return Change({}, {}, () if added == drill else (_tag(found, added, "record"),))
+
+    return Request(
+        "record", f"record {what}", "", vault["id"], follow_up=follow_up, waiting_for=f"Azure to show {what}"
+    )
+
+
+def _with_refusal(docs: Docs, drill: Drill, said: Sequence[CmkError]) -> Drill:
+    azure = said[-1].facts.get("azure", {}) if said else {}
+    refusal = f"{azure.get('status')} {azure.get('code')}"
+    return drill if drill.refused_at else replace(drill, refused_at=str(instant(docs.now)), refusal=refusal)
+
+
+def _with_recovery(docs: Docs, drill: Drill) -> Drill:
+    # When Batch has made the update, by its own clock.
+    changed_at = docs.of(refs.dated_account(drill.account)).changed_at
+    return drill if drill.recovered_at else replace(drill, recovered_at=str(instant(changed_at or docs.now)))
+
+
+def _why_not_closable(vault: Vault) -> str:
+    """Why the drill cannot close the firewall for Batch only; empty if it can."""
+    if vault_document.is_in_perimeter(vault):
+        return "a network security perimeter controls the access instead."
+    if vault_document.allows_all_networks(vault):
+        return "the vault allows all networks, so a closed firewall would also shut out the caller and others."
+    return ""
+
+
+def _firewall(vault: Vault, bypass: str) -> dict[str, Any]:
+    """All rules are sent, because Azure resets rules that are missing in the request."""
+    return {"networkAcls": {**vault["properties"].get("networkAcls", {}), "bypass": bypass}}
+
+
+def _rights_to_restore(place: _Place, goal: Goal) -> tuple[Right, ...]:
+    """The rights that only the restoring needs."""
+    if goal.kind != REVOKE_ACCESS:
+        return ()
+    vault = place.vault
+    return (
+        rights.to_assign_role(vault["id"])
+        if vault_document.uses_rbac(vault)
+        else rights.to_change_policies(vault["id"]),
+    )
