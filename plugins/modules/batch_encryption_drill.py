@@ -191,11 +191,11 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyId
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import drill as drill_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.goal import Goal as AccessGoal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill import decide as drill_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill import goal as drill_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import removal as key_removal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal as KeyGoal
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
@@ -227,15 +227,15 @@ def _others(facts: Facts) -> drill_decide.Others:
 
     def disable(docs: Docs, key: KeyIdentifier, canary: str, disabled: Sequence[str] | None) -> Change:
         taken_away = None if disabled is None else tuple(disabled)
-        goal = key_goal.Goal(key.vault, key.name, "disabled", canary=canary, taken_away=taken_away)
+        goal = KeyGoal(key.vault, key.name, "disabled", canary=canary, taken_away=taken_away)
         return key_removal.decide_disabled(docs, goal, facts)
 
     def enable(docs: Docs, key: KeyIdentifier, versions: Sequence[str]) -> Change:
-        goal = key_goal.Goal(key.vault, key.name, "enabled_again", again=tuple(versions))
+        goal = KeyGoal(key.vault, key.name, "enabled_again", again=tuple(versions))
         return key_removal.decide_enabled_again(docs, goal, facts)
 
-    def access(key: KeyIdentifier, principal: str, *, present: bool, **more: Any) -> access_goal.Goal:
-        return access_goal.Goal(None, key.vault, present, principal, None, None, force=False, **more)
+    def access(key: KeyIdentifier, principal: str, *, present: bool, **more: Any) -> AccessGoal:
+        return AccessGoal(None, key.vault, present, principal, None, None, force=False, **more)
 
     def revoke(docs: Docs, key: KeyIdentifier, principal: str, canary: str, is_revoked: bool) -> Change:
         more = {"canary": canary, "unused_for": MARGIN_SECONDS, "taken_away": is_revoked}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cases import CLOSED
 from harness import Ansible, Run
-from role_runs import holdings, second_account, wrote
+from role_runs import holdings, wrote
 from service import Service
 
 VARS = {

@@ -181,7 +181,7 @@ def _taken(docs: Docs, place: _Place, goal: Goal, facts: Facts, others: Others) 
             remedy = f"Remove a tag from the versions of the key {place.key.name}."
             raise Refused(
                 f"The drill sets the tag {DISABLED_TAG} of each version that it disables, to enable the same versions "
-                f"again. A version has no room for it. {remedy}",
+                f"again. A version already has the most tags that Key Vault allows. {remedy}",
                 code="drill_refused",
                 remedy=remedy,
             )
@@ -252,7 +252,7 @@ def _only_user(goal: Goal, ask: Callable[[], Any]) -> Any:
 
 def _not_alone(name: str, kind: str, reasons: str, *, code: Any = "in_use", **facts: Any) -> Refused:
     what = "vault" if kind == CLOSE_FIREWALL else "key"
-    remedy = f"Use a Batch account with a {what} of its own for drills."
+    remedy = f"Use a Batch account with a separate {what} for drills."
     return Refused(
         f"The drill was not started, because the Batch account {name} is not certainly the only user of its {what}. "
         f"{reasons} {remedy}",
