@@ -268,6 +268,62 @@ def test_recover_ends_a_drill_that_was_not_finished(
     assert service.is_safe()
 
 
+@pytest.mark.parametrize("rbac", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("noticed", ["0", "600"])
+@pytest.mark.slow(every=4)
+def test_reads_that_lag(runner: OneProcess, service: Service, kind: str, rbac: bool, noticed: str) -> None:
+    before = canary(service, rbac=rbac)
+    control = service.sandbox.control
+    control.behavior(pools_without_key="200", key_loss_noticed=noticed, read_lag="60")
+    lost = module(runner, "lost", kind=kind)
+    assert int(noticed) <= lost["drill"]["seconds_until_refused"] < int(noticed) + 35
+    control.advance(60)
+    assert module(runner, "ended")["drill"]["refused_at"] == lost["drill"]["refused_at"]
+    control.advance(60)
+    assert state(service) == before
+    assert service.is_safe()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupt_while_reads_lag(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """That reads still show the key, the access or the firewall as before does not show that nothing is missing."""
+    canary(service)
+    service.sandbox.control.behavior(pools_without_key="200", key_loss_noticed="3600", read_lag="60")
+    sleep, sleeps = time.sleep, list[float]()
+
+    def interrupted(seconds: float) -> None:
+        if seconds >= 1 and not sleeps:
+            sleeps.append(seconds)
+            raise Interrupted(signal.SIGINT)
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", interrupted)
+    assert module(runner, "lost", kind=kind)["code"] == "interrupted"
+    assert service.is_safe()
+
+
+def test_another_run_ends_the_drill(runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a nightly run of recover for all accounts."""
+    canary(service)
+    service.sandbox.control.behavior(pools_without_key="200", key_loss_noticed="3600")
+    sleep, other = time.sleep, runner.another()
+    ended = list[dict[str, Any]]()
+
+    def passing(seconds: float) -> None:
+        sleep(seconds)
+        if seconds >= 30 and not ended:
+            ended.append({})
+            ended[0] = module(other, "ended")
+
+    monkeypatch.setattr(time, "sleep", passing)
+    assert module(runner, "lost")["code"] == "plan_outdated"
+    assert ended[0]["changed"]
+    assert service.is_safe()
+
+
 def test_a_user_that_lists_show_late(runner: OneProcess, service: Service) -> None:
     """The drill ends as soon as a list shows the other account."""
     canary(service)

@@ -13,6 +13,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +22,7 @@ from typing import Any
 from ..._azure.facts import Facts
 from ..._checks import rights, usage
 from ..._core.changes import MAX_READ_DELAY, Change, Probe, Request, Right
-from ..._core.docs import Docs
+from ..._core.docs import Docs, Wait
 from ..._core.documents import Account, KeyItem, Vault
 from ..._core.duration import instant, moment
 from ..._core.errors import (
@@ -145,9 +146,9 @@ def _lost(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
     )
     properties = _firewall(place.vault, "None") if goal.kind == CLOSE_FIREWALL else {}
     mark = _tag(place.vault, drill, "begin", properties)
-    said = list[CmkError]()
-    refused = Probe(partial(_is_refusal, said=said), _not_refused(goal, facts), until_refused=True)
-    watch = _Watch(place, goal, facts, others, [one.ref for one in (mark, *taken)], taken)
+    said = _Said()
+    refused = Probe(said.is_refusal, _not_refused(goal, facts), until_refused=True)
+    removal = _Removal(place, goal, facts, others, drill, [mark.ref, *(one.ref for one in taken)])
     requests = (
         # Shows that Batch accepts the request as long as the account has its key.
         _probe(place.account, goal),
@@ -155,7 +156,7 @@ def _lost(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
         *taken,
         replace(
             _probe(place.account, goal, refused),
-            guard=watch.require,
+            guard=removal.require_wanted,
             waiting_for=f"Batch to refuse the Batch account {goal.name}",
         ),
         _record(place.vault, "that Batch refused the account", partial(_with_refusal, said=said)),
@@ -165,7 +166,7 @@ def _lost(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
         place.described(lost=True),
         requests,
         confirm=partial(_is_lost, goal=goal, facts=facts),
-        undo=(partial(_given_back, goal=goal, facts=facts, others=others),),
+        undo=(removal.given_back,),
         undone=lambda _current: (
             f"If the drill has begun, azbatch.cmk.recover ends it for the Batch account {goal.name}."
         ),
@@ -273,37 +274,62 @@ def _under_way(place: _Place, other: Drill) -> Refused:
     )
 
 
-class _Watch:
-    """Asks again whether others use what was taken away, until each list shows users that have not seen the change. If
-    others do, the drill ends, and all is restored."""
+class _Removal:
+    """What a task has taken from the account. `refs` are the resources that it writes for that."""
 
     def __init__(
-        self, place: _Place, goal: Goal, facts: Facts, others: Others, refs: Sequence[str], taken: Sequence[Request]
+        self, place: _Place, goal: Goal, facts: Facts, others: Others, drill: Drill, refs: Sequence[str]
     ) -> None:
-        self._place, self._goal, self._facts, self._others, self._refs = place, goal, facts, others, refs
+        self._place, self._goal, self._facts, self._others, self._drill = place, goal, facts, others, drill
+        self._refs = refs
         # A revocation takes effect late.
         self._seconds = MAX_READ_DELAY * (2 if goal.kind == REVOKE_ACCESS else 1)
-        self._versions = [one.ref.rpartition("/")[2] for one in taken] if goal.kind == DISABLE_KEY else None
-        self._is_over = False
+        self._is_asked_late = self._is_given_back = False
 
-    def require(self, docs: Docs) -> None:
-        _require_same_tags(docs, self._place.account)
-        if not self._is_over:
-            _only_user(self._goal, lambda: self._ask(docs))
-            writes = [write for ref in self._refs if (write := self._facts.journal.last(ref))]
-            taken_at = max((write.answered_at for write in writes), default=docs.asked_at)
-            self._is_over = docs.asked_at >= taken_at + self._seconds
+    @property
+    def _at(self) -> float | None:
+        """When it was taken away (time.monotonic()), or may have been. None if nothing was."""
+        writes = [self._facts.journal.last_effect(ref) for ref in self._refs]
+        return max((write.answered_at for write in writes if write), default=None)
 
-    def _ask(self, docs: Docs) -> None:
-        place, others = self._place, self._others
-        if self._goal.kind == CLOSE_FIREWALL:
+    def require_wanted(self, docs: Docs) -> None:
+        """Asked before each further update. Raises an error if others use what was taken away, until each list shows
+        users that have not seen the change, or if another run has ended the drill. Then all is restored."""
+        place, at = self._place, self._at
+        _require_same_tags(docs, place.account)
+        if at is None or docs.asked_at < at + MAX_READ_DELAY:
+            is_ended = False
+        else:
+            found = docs.get(refs.vault(place.vault["id"]))
+            is_ended = found is None or of_vault(found) != self._drill
+        if is_ended:
+            raise PlanOutdated(f"Another run has ended the drill of the Batch account {self._goal.name}.")
+        if not self._is_asked_late:
+            _only_user(self._goal, lambda: self._require_unused(docs))
+            self._is_asked_late = at is not None and docs.asked_at >= at + self._seconds
+
+    def _require_unused(self, docs: Docs) -> None:
+        place, others, kind = self._place, self._others, self._goal.kind
+        if kind == CLOSE_FIREWALL:
             # The caller may no longer be allowed to read the key.
             _require_only_account_of_vault(docs, place, self._facts)
             return
-        others.disable(docs, place.key, place.id, self._versions)
-        if self._goal.kind == REVOKE_ACCESS:
+        versions = [one.rpartition("/")[2] for one in self._refs[1:]] if kind == DISABLE_KEY else None
+        others.disable(docs, place.key, place.id, versions)
+        if kind == REVOKE_ACCESS:
             for principal in place.principals:
                 others.revoke(docs, place.key, principal, place.id, True)
+
+    def given_back(self, docs: Docs) -> Change:
+        """Restore it without a wait for the account, because an interrupt may have ended the task. The tags stay, so
+        that a later run waits for the account and ends the drill. A read that does not show the change yet does not
+        show that there is nothing to restore."""
+        place = _place(docs, self._goal, self._facts) or self._place
+        back = [replace(one, undoes=True) for one in _restoring(docs, place, self._drill, self._others)]
+        if not back and not self._is_given_back and self._at and docs.asked_at < self._at + MAX_READ_DELAY:
+            raise NotFound(f"Azure does not show yet what the drill of {self._goal.name} has changed.")
+        self._is_given_back |= bool(back)
+        return Change(place.described(lost=bool(back)), place.described(lost=False), tuple(back))
 
 
 def _is_lost(docs: Docs, goal: Goal, facts: Facts) -> Change:
@@ -352,7 +378,8 @@ def _ended(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
         return _unchanged(docs, goal, facts, place)
     back = _restoring(docs, place, drill, others)
     before = place.described(lost=bool(back))
-    requests = (*back, _accepted(place, goal, facts), _tag(place.vault, None, "end"))
+    end = _record(place.vault, "that the drill has ended", None)
+    requests = (*back, _accepted(place, goal, facts), end)
     return Change(before, {**before, "lost": False}, requests)
 
 
@@ -360,17 +387,6 @@ def _unchanged(docs: Docs, goal: Goal, facts: Facts, place: _Place | None) -> Ch
     account = required(accounts.existing(docs, facts, goal.group, goal.name), goal.group, goal.name)
     before = place.described(lost=False) if place else {**_described(account), "vault_id": None, "lost": False}
     return Change(before, before)
-
-
-def _given_back(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
-    """Restore what the drill has changed, without a wait, because an interrupt may have ended the task. The tags stay,
-    so that a later run waits for the account and ends the drill."""
-    place = _place(docs, goal, facts)
-    drill = _own(place)
-    if place is None or drill is None:
-        return _unchanged(docs, goal, facts, place)
-    back = [replace(one, undoes=True) for one in _restoring(docs, place, drill, others)]
-    return Change(place.described(lost=bool(back)), place.described(lost=False), tuple(back))
 
 
 def _restoring(docs: Docs, place: _Place, drill: Drill, others: Others) -> tuple[Request, ...]:
@@ -411,16 +427,23 @@ def _accepted(place: _Place, goal: Goal, facts: Facts) -> Request:
         f"Batch still refuses changes of the Batch account {goal.name} after {facts.wait_timeout} s. {remedy}",
         remedy=remedy,
     )
-    probe = _probe(place.account, goal, Probe(partial(_is_refusal, said=[]), complaint))
+    probe = _probe(place.account, goal, Probe(_Said().is_refusal, complaint))
     return replace(probe, waiting_for=f"Batch to accept changes of the Batch account {goal.name}")
 
 
-def _is_refusal(error: CmkError, said: list[CmkError]) -> bool:
-    """Whether Batch refuses the account because of its key. Notes the refusal in `said`."""
-    code = str(error.facts.get("azure", {}).get("code"))
-    is_refusal = is_unavailable(error) and code not in _NOT_OF_KEY
-    said += [error] if is_refusal else []
-    return is_refusal
+class _Said:
+    """The refusal of an update, and when it was (time.monotonic())."""
+
+    def __init__(self) -> None:
+        self.refusal, self.at = "", 0.0
+
+    def is_refusal(self, error: CmkError) -> bool:
+        """Whether Batch refuses the account because of its key."""
+        azure = error.facts.get("azure", {})
+        if not is_unavailable(error) or azure.get("code") in _NOT_OF_KEY:
+            return False
+        self.refusal, self.at = f"{azure.get('status')} {azure.get('code')}", time.monotonic()
+        return True
 
 
 def _require_same_tags(docs: Docs, account: Account) -> None:
@@ -454,34 +477,38 @@ def _require_same_vault(docs: Docs, vault: Vault, properties: Mapping[str, Any])
         )
 
 
-def _record(vault: Vault, what: str, add: Callable[[Docs, Drill], Drill]) -> Request:
-    """Record an event of the drill in the vault's tags, with the time at which it happened."""
+def _record(vault: Vault, what: str, add: Callable[[Docs, Drill], Drill] | None) -> Request:
+    """Record an event of the drill in the vault's tags, with the time at which it happened. Without `add`, remove the
+    tags of the drill."""
+    added = list[Drill]()
 
     def follow_up(docs: Docs, _document: Any) -> Change:
         # Read now, because the response has the time.
         docs = docs.fresh(docs.began)
         found = docs.get(refs.vault(vault["id"]))
         drill = of_vault(found) if found else None
-        if found is None or drill is None:
-            raise PlanOutdated(f"Somebody has removed the tags of the drill at the key vault {vault['name']}.")
-        added = add(docs, drill)
-        return Change({}, {}, () if added == drill else (_tag(found, added, "record"),))
+        if found and add is None:
+            return Change({}, {}, (_tag(found, None, "end"),) if drill else ())
+        if found is None or drill is None or add is None:
+            complaint = PlanOutdated(f"Somebody has removed the tags of the drill at the key vault {vault['name']}.")
+            raise Wait(complaint, f"Azure to show the tags of the key vault {vault['name']}", MAX_READ_DELAY)
+        if not added:
+            added.append(add(docs, drill))
+        return Change({}, {}, () if added[0] == drill else (_tag(found, added[0], "record"),))
 
-    return Request(
-        "record", f"record {what}", "", vault["id"], follow_up=follow_up, waiting_for=f"Azure to show {what}"
-    )
+    waiting_for = f"Azure to show {what}"
+    return Request("record", f"record {what}", "", vault["id"], follow_up=follow_up, waiting_for=waiting_for)
 
 
-def _with_refusal(docs: Docs, drill: Drill, said: Sequence[CmkError]) -> Drill:
-    azure = said[-1].facts.get("azure", {}) if said else {}
-    refusal = f"{azure.get('status')} {azure.get('code')}"
-    return drill if drill.refused_at else replace(drill, refused_at=str(instant(docs.now)), refusal=refusal)
+def _with_refusal(docs: Docs, drill: Drill, said: _Said) -> Drill:
+    # Azure may have shown the tags only some time after the refusal.
+    return replace(drill, refused_at=str(instant(docs.now - (docs.began - said.at))), refusal=said.refusal)
 
 
 def _with_recovery(docs: Docs, drill: Drill) -> Drill:
     # When Batch has made the update, by its own clock.
     changed_at = docs.of(refs.dated_account(drill.account)).changed_at
-    return drill if drill.recovered_at else replace(drill, recovered_at=str(instant(changed_at or docs.now)))
+    return replace(drill, recovered_at=str(instant(changed_at or docs.now)))
 
 
 def _why_not_closable(vault: Vault) -> str:
