@@ -11,9 +11,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from callers import give, sign_in
 from cases import CLOSED
 from harness import Ansible, Run, kill, until, writes
 from one_process import OneProcess, RolesRunner
@@ -22,6 +24,7 @@ from service import DAY, GROUP, Service
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
 
+ROOT = Path(__file__).resolve().parents[2]
 VARS = {"cmk_resource_group": GROUP, "cmk_account_name": "account1", "cmk_drill_canary": "account1"}
 KINDS = ("disable_key", "revoke_access", "close_firewall")
 # Batch notices a loss late, and lists the pools of an account without its key.
@@ -347,6 +350,50 @@ def test_an_error_of_the_service_is_no_refusal(runner: OneProcess, service: Serv
     service.sandbox.control.fault(match=probes, skip=1, answer=busy, times=12)
     found = module(runner, "lost")
     assert found["drill"]["seconds_until_refused"] >= 600
+
+
+# Rights
+
+DEFINITION = json.loads((ROOT / "examples" / "roles" / "drill.json").read_text(encoding="utf-8"))
+SUBSCRIPTION = json.loads((ROOT / "examples" / "roles" / "subscription.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(every=3)
+def test_the_documented_rights_are_enough(
+    runner: OneProcess, roles: RolesRunner, service: Service, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    canary(service, rbac=True)
+    scope = service.sandbox.subscription
+    own = give(service, service.sandbox.group, DEFINITION["Actions"], DEFINITION["DataActions"])
+    sign_in(service, monkeypatch, [own, give(service, scope, SUBSCRIPTION["Actions"])])
+    before = state(service)
+    assert module(runner, "lost", kind=kind)["drill"]["refused_at"]
+    assert play_role(roles, "recover").rc == 0
+    assert state(service) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "right"),
+    [
+        ("disable_key", "Microsoft.KeyVault/vaults/write"),
+        ("disable_key", "Microsoft.Batch/batchAccounts/write"),
+        ("disable_key", "Microsoft.KeyVault/vaults/keys/update/action"),
+        # Only the restoring needs it.
+        ("revoke_access", "Microsoft.Authorization/roleAssignments/write"),
+    ],
+)
+def test_without_a_right(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, kind: str, right: str
+) -> None:
+    canary(service, rbac=True)
+    actions, data = ([one for one in DEFINITION[name] if one != right] for name in ("Actions", "DataActions"))
+    own = give(service, service.sandbox.group, actions, data)
+    sign_in(service, monkeypatch, [own, give(service, service.sandbox.subscription, SUBSCRIPTION["Actions"])])
+    since = service.sandbox.control.last
+    failure = module(runner, "lost", kind=kind)
+    assert (failure["code"], failure["action"]) == ("permission_denied", right), failure
+    assert writes(service.sandbox.control.requests(since)) == []
 
 
 # Processes that end
