@@ -104,9 +104,10 @@ def test_a_drill(ansible: Ansible, service: Service, kind: str, rbac: bool) -> N
 
 @pytest.mark.slow
 def test_a_second_drill(ansible: Ansible, service: Service) -> None:
+    """The modules of the second one run as separate processes."""
     before = canary(service)
-    for _ in range(2):
-        assert drill(ansible).rc == 0
+    for in_process in (True, False):
+        assert drill(ansible, cmk_in_process=in_process).rc == 0
         service.sandbox.control.advance(60)
     assert [report["passed"] for report in reports(ansible)] == [True, True]
     assert state(service) == before

@@ -25,14 +25,7 @@ from ..._core.changes import MAX_READ_DELAY, Change, Probe, Request, Right
 from ..._core.docs import Docs, Wait
 from ..._core.documents import Account, KeyItem, Vault
 from ..._core.duration import instant, moment
-from ..._core.errors import (
-    AccountUnavailable,
-    CmkError,
-    NotFound,
-    PlanOutdated,
-    Refused,
-    TimedOut,
-)
+from ..._core.errors import AccountUnavailable, CmkError, NotFound, PlanOutdated, Refused, TimedOut
 from ..._core.ids import KeyIdentifier, key_of, principals_of, read_key_identifier
 from ..._documents import refs
 from ..._documents import vault as vault_document
@@ -148,7 +141,7 @@ def _lost(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
     mark = _tag(place.vault, drill, "begin", properties)
     said = _Said()
     refused = Probe(said.is_refusal, _not_refused(goal, facts), until_refused=True)
-    removal = _Removal(place, goal, facts, others, drill, [mark.ref, *(one.ref for one in taken)])
+    removal = _Removal(place, goal, facts, others, drill, [one.ref for one in taken] or [mark.ref])
     requests = (
         # Shows that Batch accepts the request as long as the account has its key.
         _probe(place.account, goal),
@@ -189,8 +182,9 @@ def _taken(docs: Docs, place: _Place, goal: Goal, facts: Facts, others: Others) 
         return disabled
     if goal.kind == REVOKE_ACCESS:
         changes = [others.revoke(docs, place.key, one, place.id, False) for one in place.principals]
+        requests = tuple(request for one in changes for request in one.requests)
         left = [warning for one in changes for warning in one.warnings if one.after["granted"]]
-        if left:
+        if left or not requests:
             remedy = f"Set O(kind={DISABLE_KEY})."
             raise Refused(
                 "The role recover restores access to the vault only, and this drill would not take the key from the "
@@ -200,7 +194,7 @@ def _taken(docs: Docs, place: _Place, goal: Goal, facts: Facts, others: Others) 
                 value=goal.kind,
                 remedy=remedy,
             )
-        return tuple(request for one in changes for request in one.requests)
+        return requests
     if problem := _why_not_closable(place.vault):
         remedy = f"Set O(kind={DISABLE_KEY})."
         raise Refused(
@@ -255,7 +249,7 @@ def _not_alone(name: str, kind: str, reasons: str, *, code: Any = "in_use", **fa
     what = "vault" if kind == CLOSE_FIREWALL else "key"
     remedy = f"Use a Batch account with a separate {what} for drills."
     return Refused(
-        f"The drill was not started, because the Batch account {name} is not certainly the only user of its {what}. "
+        f"Refused the drill of the Batch account {name}, because it is not certainly the only user of its {what}. "
         f"{reasons} {remedy}",
         code=code,
         remedy=remedy,
@@ -314,7 +308,7 @@ class _Removal:
             # The caller may no longer be allowed to read the key.
             _require_only_account_of_vault(docs, place, self._facts)
             return
-        versions = [one.rpartition("/")[2] for one in self._refs[1:]] if kind == DISABLE_KEY else None
+        versions = [one.rpartition("/")[2] for one in self._refs] if kind == DISABLE_KEY else None
         others.disable(docs, place.key, place.id, versions)
         if kind == REVOKE_ACCESS:
             for principal in place.principals:
