@@ -35,10 +35,10 @@ def desired(params: Mapping[str, Any]) -> Goal:
                 problems.add(option, None, "O(state=lost) requires it.", f"Set O({option}).")
         if params["canary"] and params["canary"].lower() != name.lower():
             problems.add(
-                "canary",
-                params["canary"],
-                f"the Batch account is {name}. A drill makes the account unavailable.",
-                f"If {name} may be unavailable, repeat its name.",
+                "account_name",
+                name,
+                f"O(canary) is {params['canary']!r}, and a drill makes the account unavailable.",
+                f"If {name} may be unavailable, repeat its name in O(canary).",
             )
     problems.refuse()
     return Goal(params["resource_group"], name, params["state"], params["kind"] or "")
