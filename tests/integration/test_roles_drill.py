@@ -113,6 +113,7 @@ def test_a_second_drill(ansible: Ansible, service: Service) -> None:
     assert state(service) == before
 
 
+@pytest.mark.slow
 def test_recover_may_not_make_the_repair(ansible: Ansible, service: Service) -> None:
     """The drill shows that, fails, and restores the key nevertheless."""
     before = canary(service)
@@ -204,6 +205,7 @@ def another_drill(service: Service) -> None:
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )
+@pytest.mark.slow(every=4)
 def test_refused_before_the_first_write(
     runner: OneProcess, service: Service, prepare: Callable[[Service], None], options: dict[str, str], code: str
 ) -> None:
@@ -227,6 +229,7 @@ def test_other_keys_of_the_vault_have_other_users(runner: OneProcess, service: S
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(every=3)
 def test_a_loss_that_batch_does_not_notice_in_time(runner: OneProcess, service: Service, kind: str) -> None:
     before = canary(service)
     service.sandbox.control.behavior(pools_without_key="200", key_loss_noticed="3600")
@@ -260,6 +263,7 @@ def test_an_interrupt_restores_the_key(runner: OneProcess, service: Service, mon
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(every=3)
 def test_recover_ends_a_drill_that_was_not_finished(
     runner: OneProcess, roles: RolesRunner, service: Service, kind: str
 ) -> None:
@@ -275,7 +279,7 @@ def test_recover_ends_a_drill_that_was_not_finished(
 @pytest.mark.parametrize("rbac", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("noticed", ["0", "600"])
-@pytest.mark.slow(every=4)
+@pytest.mark.slow(every=12)
 def test_reads_that_lag(runner: OneProcess, service: Service, kind: str, rbac: bool, noticed: str) -> None:
     before = canary(service, rbac=rbac)
     control = service.sandbox.control
@@ -290,6 +294,7 @@ def test_reads_that_lag(runner: OneProcess, service: Service, kind: str, rbac: b
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(every=3)
 def test_an_interrupt_while_reads_lag(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -309,6 +314,7 @@ def test_an_interrupt_while_reads_lag(
     assert service.is_safe()
 
 
+@pytest.mark.slow
 def test_another_run_ends_the_drill(runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as a nightly run of recover for all accounts."""
     canary(service)
@@ -342,6 +348,7 @@ def test_a_user_that_lists_show_late(runner: OneProcess, service: Service) -> No
     assert service.is_safe("account2")
 
 
+@pytest.mark.slow
 def test_an_error_of_the_service_is_no_refusal(runner: OneProcess, service: Service) -> None:
     canary(service)
     service.sandbox.control.behavior(**HARD)
@@ -384,6 +391,7 @@ def test_the_documented_rights_are_enough(
         ("revoke_access", "Microsoft.Authorization/roleAssignments/write"),
     ],
 )
+@pytest.mark.slow(every=4)
 def test_without_a_right(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, kind: str, right: str
 ) -> None:
