@@ -997,11 +997,11 @@ def test_only_what_was_restored_is_kept(failure: CmkError) -> None:
 
 def probe(*, until_refused: bool) -> Request:
     asked = Probe(lambda error: error.facts["azure"]["code"] == "Nailed", CmkError("Too late."), until_refused)
-    return put("atlas", probe=asked, waiting_for="an answer")
+    return put("atlas", probe=asked, waiting_for="a response")
 
 
 @pytest.mark.parametrize(
-    ("until_refused", "answers", "sent"),
+    ("until_refused", "responses", "sent"),
     [
         (True, [None, None, "Nailed"], 3),
         (False, ["Nailed", "Nailed", None], 3),
@@ -1015,17 +1015,17 @@ def probe(*, until_refused: bool) -> Request:
         (False, ["Locked"], "Locked"),
     ],
 )
-def test_a_probe_is_repeated(until_refused: bool, answers: list[str | None], sent: int | str) -> None:
-    shelf, left = Shelf(), list(answers)
+def test_a_probe_is_repeated(until_refused: bool, responses: list[str | None], sent: int | str) -> None:
+    shelf, left = Shelf(), list(responses)
 
-    def answer(_method: str, _book: str) -> None:
+    def respond(_method: str, _book: str) -> None:
         said = left.pop(0)
         if said == "busy":
             raise Unavailable("Busy.")
         if said:
             raise Rejected(said, azure={"code": said})
 
-    shelf.writes = answer
+    shelf.writes = respond
     task = Task(shelf)
     if isinstance(sent, int):
         task.send([probe(until_refused=until_refused)], [])
