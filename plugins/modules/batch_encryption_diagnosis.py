@@ -181,6 +181,12 @@ key_identifiers:
   type: list
   elements: str
   sample: [https://myvault.vault.azure.net/keys/batch/0123456789abcdef0123456789abcdef]
+unfinished_drill:
+  description:
+    - The drill of the account that has not ended, as in M(azbatch.cmk.batch_encryption_drill); null if there is none.
+  returned: success
+  type: dict
+  sample: null
 preflight:
   description: All checks, as in M(azbatch.cmk.batch_encryption), each with name, status, evidence and remedy.
   returned: success

@@ -24,7 +24,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Cm
 LEFT_ALONE_FAILS = "cmk_left_alone_fails"
 VARIABLES = (
     *("cmk_hosts", "cmk_hosts_required", "cmk_serial", "cmk_max_fail_percentage"),
-    *("cmk_set_stats", "cmk_in_process", LEFT_ALONE_FAILS, "cmk_report_file"),
+    *("cmk_set_stats", "cmk_in_process", LEFT_ALONE_FAILS, "cmk_report_file", "cmk_drill_folder"),
 )
 # A variable of the collection's playbooks with the name of the variable for the next node of a workflow.
 STATS = "__stats"

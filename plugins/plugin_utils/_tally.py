@@ -15,6 +15,7 @@ from typing import Any
 
 # The word for a host that a role has changed.
 _DONE = {
+    "azbatch.cmk.drill": "drilled",
     "azbatch.cmk.provision": "provisioned",
     "azbatch.cmk.recover": "recovered",
     "azbatch.cmk.revert": "reverted",

@@ -27,12 +27,14 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core import placehold
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill import goal as drill_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
 from ansible_collections.azbatch.cmk.plugins.modules import (
     batch_account_identity,
     batch_encryption,
+    batch_encryption_drill,
     keyvault_cmk_access,
     keyvault_cmk_key,
     keyvault_cmk_key_state,
@@ -63,6 +65,7 @@ _PLACEHOLDERS = {"key_identifier": f"https://unknown.vault.azure.net/keys/unknow
 _CHECKED: dict[str, tuple[Mapping[str, Any], Callable[[Mapping[str, Any]], Any]]] = {
     "azbatch.cmk.batch_account_identity": (batch_account_identity.ARGUMENTS, account_goal.desired),
     "azbatch.cmk.batch_encryption": (batch_encryption.ARGUMENTS, encryption_goal.desired),
+    "azbatch.cmk.batch_encryption_drill": (batch_encryption_drill.ARGUMENTS, drill_goal.desired),
     "azbatch.cmk.keyvault_cmk_access": (keyvault_cmk_access.ARGUMENTS, access_goal.desired),
     "azbatch.cmk.keyvault_cmk_key": (keyvault_cmk_key.ARGUMENTS, key_goal.present),
     "azbatch.cmk.keyvault_cmk_key_state": (keyvault_cmk_key_state.ARGUMENTS, key_goal.in_state),

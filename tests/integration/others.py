@@ -12,8 +12,14 @@ from datetime import UTC, datetime, timedelta
 
 from azure.core.exceptions import AzureError
 from operators import World
-from service import DAY, GROUP
+from service import DAY, GROUP, Service
 
+SERVICES = {
+    "storage": "Microsoft.Storage/storageAccounts",
+    "disks": "Microsoft.Compute/diskEncryptionSets",
+    "sql": "Microsoft.Sql/servers",
+    "cosmos": "Microsoft.DocumentDB/databaseAccounts",
+}
 STRANGER = "0a1b2c3d-0000-4000-8000-00000000cafe"
 
 
@@ -89,3 +95,23 @@ INCIDENTS = {
         *("interrupt_access", "delete_vault", "close_vault", "delete_account"),
     )
 }
+
+
+def uses(service: Service, name: str, identifier: str, group: str = "") -> str:
+    """Add a resource of another service that uses the key. Returns its id."""
+    vault, _, key = identifier.partition("/keys/")
+    parts = [*key.split("/"), ""]
+    properties = {
+        "storage": {
+            "encryption": {
+                "keyvaultproperties": {"keyvaulturi": f"{vault.upper()}/", "keyname": parts[0], "keyversion": parts[1]}
+            }
+        },
+        "disks": {"activeKey": {"keyUrl": identifier, "sourceVault": {"id": service.vault_id()}}},
+        "sql": {"keyId": f"{vault}:443/keys/{key}"},
+        "cosmos": {"keyVaultKeyUri": identifier},
+    }[name]
+    resource = f"{group or service.sandbox.group}/providers/{SERVICES[name]}/{name}"
+    document = {"id": resource, "location": "westeurope", "properties": properties}
+    service.sandbox.control.call("POST", "/other-resources", document, 201)
+    return resource

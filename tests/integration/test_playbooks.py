@@ -406,12 +406,13 @@ def test_wrong_variables_are_reported_at_once(ansible: Ansible, service: Service
     """The run fails before its first request to Azure."""
     choice = {
         "audit": "cmk_audit_fail_on",
+        "drill": "cmk_drill_kind",
         "provision": "cmk_vault_authorization",
         "rotate": "cmk_unused_versions",
         "revert": "cmk_revert_key",
     }
     # Only the role switch reads the identifier, which it requires.
-    other = {"cmk_new_key_identifier": "https://vault-two.vault.azure.net/keys/key1"}
+    other = {"cmk_new_key_identifier": "https://vault-two.vault.azure.net/keys/key1", "cmk_drill_canary": "account1"}
     chosen = choice.get(playbook)
     wanted = {**VARS, **other, **({chosen: "perhaps"} if chosen else {})}
     wanted.pop("cmk_account_name")

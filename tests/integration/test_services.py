@@ -15,38 +15,13 @@ import pytest
 from callers import give, sign_in
 from harness import Ansible, writes
 from one_process import OneProcess
+from others import SERVICES, uses
 from role_runs import VARS
 from service import DAY, GROUP, Service
 
 DISABLE = {**VARS, "cmk_unused_versions": "disable", "cmk_vault_used_by": "any"}
 DEFINITIONS = Path(__file__).resolve().parents[2] / "examples" / "roles"
 NOT_SHOWN = "Azure Resource Graph does not show encryption protectors of SQL"
-NAMES = {
-    "storage": "Microsoft.Storage/storageAccounts",
-    "disks": "Microsoft.Compute/diskEncryptionSets",
-    "sql": "Microsoft.Sql/servers",
-    "cosmos": "Microsoft.DocumentDB/databaseAccounts",
-}
-
-
-def uses(service: Service, name: str, identifier: str, group: str = "") -> str:
-    """Add a resource of another service that uses the key. Returns its id."""
-    vault, _, key = identifier.partition("/keys/")
-    parts = [*key.split("/"), ""]
-    properties = {
-        "storage": {
-            "encryption": {
-                "keyvaultproperties": {"keyvaulturi": f"{vault.upper()}/", "keyname": parts[0], "keyversion": parts[1]}
-            }
-        },
-        "disks": {"activeKey": {"keyUrl": identifier, "sourceVault": {"id": service.vault_id()}}},
-        "sql": {"keyId": f"{vault}:443/keys/{key}"},
-        "cosmos": {"keyVaultKeyUri": identifier},
-    }[name]
-    resource = f"{group or service.sandbox.group}/providers/{NAMES[name]}/{name}"
-    document = {"id": resource, "location": "westeurope", "properties": properties}
-    service.sandbox.control.call("POST", "/other-resources", document, 201)
-    return resource
 
 
 def queries(service: Service, since: int) -> int:
@@ -259,7 +234,7 @@ def test_tasks_of_a_run_share_one_query_a_vault(runner: OneProcess, service: Ser
 
 def test_the_playbook_users(ansible: Ansible, service: Service, versions: list[str], tmp_path: Path) -> None:
     """A storage account, a disk encryption set, an SQL server and a Cosmos DB account on the vault."""
-    for name in NAMES:
+    for name in SERVICES:
         uses(service, name, versions[0] if name != "cosmos" else versions[0].rpartition("/")[0])
     since = service.sandbox.control.last
 

@@ -177,6 +177,10 @@ RETURNED = {
     },
     "batch_encryption_audit": {**audit.describe(report(), [], [], {}), "accounts": []},
     "batch_encryption_diagnosis": encryption_survey.diagnosis(ANSWERS),
+    "batch_encryption_drill": {
+        **{name: value for name, value in encryption_survey.survey(ANSWERS).items() if name in ("id", "name")},
+        **dict.fromkeys(("exists", "key_identifier", "vault_id", "lost", "drill")),
+    },
     "batch_encryption_info": encryption_survey.survey(ANSWERS),
     "keyvault_cmk_access": {
         **access_returned(),
@@ -199,6 +203,7 @@ RETURNED = {
 # By role, the module whose result is the result of the role.
 RESULT_OF = {
     "audit": "batch_encryption_audit",
+    "drill": "batch_encryption_drill",
     "provision": "batch_encryption",
     "recover": "batch_encryption",
     "revert": "batch_encryption",
@@ -209,7 +214,8 @@ RESULT_OF = {
 # The roles that only report, on localhost, and the module lists the accounts.
 REPORTS = ("audit", "users")
 INCLUDE, IMPORT = "ansible.builtin.include_tasks", "ansible.builtin.import_tasks"
-AT_MOST = {"audit": 1, "provision": 6, "recover": 9, "revert": 5, "rotate": 4, "switch": 4, "users": 1}
+ROLE = "ansible.builtin.include_role"
+AT_MOST = {"audit": 1, "drill": 5, "provision": 6, "recover": 10, "revert": 5, "rotate": 4, "switch": 4, "users": 1}
 # The roles whose playbooks move all accounts before they disable or delete keys and revoke access.
 MOVES = ["revert", "rotate", "switch"]
 FAILURES = {"code", "accounts", "restored", "restored_versions", "applied", "current_state", "restore_failure"}
@@ -393,12 +399,11 @@ def test_defaults_of_a_role_are_those_that_are_documented(role: str) -> None:
 
 def passed_options(role: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The variables of the role that its tasks pass on, each with the option of the module."""
-    for file in sorted((ROOT / "roles" / role / "tasks").glob("*.yml")):
-        for task in load(file):
-            for action in (name for name in task if name.startswith("azbatch.cmk.")):
-                options = {**CONNECTION, **module(action.rpartition(".")[2]).ARGUMENTS}
-                for option, variable in passed_on(task, action).items():
-                    yield variable, options[option]
+    for task in tasks_of(role):
+        for action in (name for name in task if name.startswith("azbatch.cmk.")):
+            options = {**CONNECTION, **module(action.rpartition(".")[2]).ARGUMENTS}
+            for option, variable in passed_on(task, action).items():
+                yield variable, options[option]
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -468,8 +473,8 @@ def tasks_of(role: str) -> Iterator[dict[str, Any]]:
     """All tasks of a role, including those in blocks."""
     left = [task for file in (ROOT / "roles" / role / "tasks").glob("*.yml") for task in load(file)]
     while left:
-        task = left.pop()
-        left += task.get("block", [])
+        task = left.pop(0)
+        left = [*task.get("block", []), *task.get("always", []), *left]
         yield task
 
 
@@ -494,6 +499,12 @@ def test_role_is_laid_out_like_the_others(role: str) -> None:
     folder = ROOT / "roles" / role
 
     main = load(folder / "tasks" / "main.yml")
+    # The role drill restores also after a failure.
+    blocks = [one for one in main if "block" in one]
+    main = [one for one in main if one not in blocks] + [
+        task for one in blocks for task in (*one["block"], *one["always"]) if ROLE not in task
+    ]
+    assert len(blocks) == (1 if role == "drill" else 0)
     imported = [task[IMPORT] for task in main if IMPORT in task]
     tasks = [task for task in main if IMPORT not in task]
     tasks += [task for file in imported for task in load(folder / "tasks" / file)]

@@ -28,6 +28,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import (
     Missing,
     Needed,
     Outcome,
+    Probe,
     Removal,
     Request,
     Right,
@@ -989,3 +990,47 @@ def test_only_what_was_restored_is_kept(failure: CmkError) -> None:
         kept(failure)
     assert failed.value is failure
     assert kept(in_use(restored=True)).report == {"in_use_by": ["a newcomer", "its pool"], "kept_until": None}
+
+
+# A request that only finds out whether Azure accepts it
+
+
+def probe(*, until_refused: bool) -> Request:
+    asked = Probe(lambda error: error.facts["azure"]["code"] == "Nailed", CmkError("Too late."), until_refused)
+    return put("atlas", probe=asked, waiting_for="a response")
+
+
+@pytest.mark.parametrize(
+    ("until_refused", "responses", "sent"),
+    [
+        (True, [None, None, "Nailed"], 3),
+        (False, ["Nailed", "Nailed", None], 3),
+        # An error of the service says nothing.
+        (True, [None, "busy", "Nailed"], 3),
+        (False, ["busy", None], 2),
+        (True, [None] * POLLS, "Too late."),
+        (False, ["Nailed"] * POLLS, "Too late. Nailed"),
+        # Another refusal ends it.
+        (True, [None, "Locked"], "Locked"),
+        (False, ["Locked"], "Locked"),
+    ],
+)
+def test_a_probe_is_repeated(until_refused: bool, responses: list[str | None], sent: int | str) -> None:
+    shelf, left = Shelf(), list(responses)
+
+    def respond(_method: str, _book: str) -> None:
+        said = left.pop(0)
+        if said == "busy":
+            raise Unavailable("Busy.")
+        if said:
+            raise Rejected(said, azure={"code": said})
+
+    shelf.writes = respond
+    task = Task(shelf)
+    if isinstance(sent, int):
+        task.send([probe(until_refused=until_refused)], [])
+        assert shelf.did == ["add"] * sent
+        return
+    with pytest.raises(CmkError) as ended:
+        task.send([probe(until_refused=until_refused)], [])
+    assert ended.value.msg == sent

@@ -115,7 +115,7 @@ def test_each_resource_has_the_same_files() -> None:
     folder = ROOT / "plugins" / "module_utils" / "_resources"
     resources = sorted(path for path in folder.iterdir() if path.name not in ("__pycache__", "__init__.py"))
 
-    assert [path.name for path in resources] == ["access", "account", "encryption", "key", "vault"]
+    assert [path.name for path in resources] == ["access", "account", "drill", "encryption", "key", "vault"]
     for path in resources:
         assert {"goal.py", "decide.py"} <= {file.name for file in path.iterdir()}
 

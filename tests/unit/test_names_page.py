@@ -10,7 +10,7 @@ from names_page import options, variables
 
 # What the options of a role's variable are named in the module, without the words for the resource: `cmk_key_enable` is
 # the option `enable` of a key.
-RESOURCES = ("cmk_key_", "cmk_vault_", "cmk_audit_", "cmk_users_", "cmk_recover_", "cmk_")
+RESOURCES = ("cmk_key_", "cmk_vault_", "cmk_audit_", "cmk_users_", "cmk_recover_", "cmk_drill_", "cmk_")
 # A variable that names a resource is passed on to each module that needs the resource.
 OF_RESOURCES = {"cmk_account_name", "cmk_key_name", "cmk_vault_name", "cmk_resource_group", "cmk_vault_resource_group"}
 # A role switches to one key, and may disable another one. The repairs are those that the role may make.

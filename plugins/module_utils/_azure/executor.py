@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from .._core import interrupts
-from .._core.changes import MAX_READ_DELAY, Change, Decide, Missing, Needed, Outcome, Removal, Request
+from .._core.changes import MAX_READ_DELAY, Change, Decide, Missing, Needed, Outcome, Probe, Removal, Request
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.docs import Docs, Rule
 from .._core.errors import (
@@ -233,7 +233,23 @@ class Executor:
                 return refused
             return None
 
-        refused = self._session.poll_until(refusal, self._deadline, one.waiting_for)
+        def probed(probe: Probe) -> CmkError | None:
+            try:
+                self._try(one, is_repetition=next(tries) > 0)
+            except (Denied, Rejected) as refused:
+                if not probe.is_refusal(refused):
+                    raise
+                said = probe.complaint.extended(refused.msg, azure=refused.facts.get("azure"))
+                return None if probe.until_refused else said
+            except Unavailable as unknown:
+                # Azure has neither accepted nor refused it.
+                if unknown.code == "throttled":
+                    raise
+                return probe.complaint.extended(unknown.msg)
+            return probe.complaint if probe.until_refused else None
+
+        ask = partial(probed, one.probe) if one.probe else refusal
+        refused = self._session.poll_until(ask, self._deadline, one.waiting_for)
         if refused is not None:
             raise refused
 

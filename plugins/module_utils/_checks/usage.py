@@ -126,6 +126,12 @@ class Times:
     may_have_left: Collection[str] = ()
 
 
+def without(listed: Listed, canary: str | None) -> Listed:
+    """The accounts except the canary (its id), which may lose its key."""
+    kept = [one for one in listed["accounts"] if one["id"].lower() != (canary or "").lower()]
+    return {"accounts": kept, "unlisted": listed["unlisted"]}
+
+
 def accounts_on_key(visible: Listed, key: KeyIdentifier) -> list[Account]:
     """The accounts that use any version of this key."""
     return [account for account in visible["accounts"] if key.same_key(key_of(account))]

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from . import placeholders
 from .docs import Docs, Ref
+from .errors import CmkError
 
 # No read of Azure is out of date by more seconds. An assumption: Microsoft documents no limit.
 MAX_READ_DELAY = 180
@@ -57,6 +58,16 @@ class Missing(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Probe:
+    """How a request that changes nothing is repeated: until Azure refuses it (`until_refused`), or until Azure accepts
+    it. `is_refusal` is whether an error is the refusal. `complaint` is the error after the timeout."""
+
+    is_refusal: Callable[[CmkError], bool]
+    complaint: CmkError
+    until_refused: bool = False
+
+
+@dataclass(frozen=True)
 class Request:
     """A write, with the rights that it needs. `name` is its name in results, `what` the write as an infinitive for
     errors. Without a `method`, nothing is sent, and only `shown` is waited for.
@@ -71,7 +82,7 @@ class Request:
     would replace if somebody else has created it. `follow_up` decides the requests that only the document in the
     response allows (None if there was no response), and is asked again until it decides none. `noted` is a name under
     which the run notes that the write was accepted. `undoes` is whether it restores the setting before an earlier
-    write.
+    write. `probe` is set if the request only finds out whether Azure accepts it.
     """
 
     name: str
@@ -91,6 +102,7 @@ class Request:
     follow_up: Callable[[Docs, Any], Change] | None = None
     noted: str = ""
     undoes: bool = False
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,8 @@ Code = Literal[
     # Refused to protect an account
     "not_recoverable",
     "repair_not_allowed",
+    "drill_refused",
+    "drill_under_way",
     "preflight_failed",
     "in_use",
     "users_unknown",

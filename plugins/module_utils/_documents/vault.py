@@ -66,9 +66,13 @@ def authorization_of(vault: Vault) -> str:
 
 def lets_azure_services_in(vault: Vault) -> bool:
     """Whether the firewall allows Batch, because it allows trusted Microsoft services or all addresses."""
-    rules = _network_rules(vault)
-    trusted = "azureservices" in rules.get("bypass", "AzureServices").lower()
-    return trusted or (_is_public(vault) and rules.get("defaultAction", "Allow") == "Allow")
+    trusted = "azureservices" in _network_rules(vault).get("bypass", "AzureServices").lower()
+    return trusted or allows_all_networks(vault)
+
+
+def allows_all_networks(vault: Vault) -> bool:
+    """Whether the firewall allows all addresses."""
+    return _is_public(vault) and _network_rules(vault).get("defaultAction", "Allow") == "Allow"
 
 
 def is_in_perimeter(vault: Vault) -> bool:

@@ -253,12 +253,13 @@ def _revoking(docs: Docs, holder: _Holder, facts: Facts, known: Collection[str])
 def _users(docs: Docs, holder: _Holder, facts: Facts, known: Collection[str]) -> tuple[usage.Visible, usage.Times]:
     """The accounts and pools that may use the access, and when the accounts were changed. No pool of another account
     can have the system-assigned identity of an account, so only the pools of that account are listed for it."""
-    found = users.everywhere(docs, facts, known)
+    everyone = users.everywhere(docs, facts, known)
+    found = usage.without(everyone, holder.goal.canary)
     holders = usage.with_principal(found, holder.principal)
     held = [one for one in found["accounts"] if one["id"] in holders]
     counted = [] if holder.goal.force else held
     changed_at = users.dated(docs, facts, counted)
-    is_of_one = usage.is_system_assigned(found, holder.principal)
+    is_of_one = usage.is_system_assigned(everyone, holder.principal)
     disks, unlisted = users.disks(docs, facts, held if is_of_one else found["accounts"])
     unlisted = [*found["unlisted"], *unlisted]
     visible: usage.Visible = {**found, "disks": disks, "services": [], "unlisted": unlisted}

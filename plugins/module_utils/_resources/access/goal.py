@@ -48,6 +48,8 @@ class Goal:
     vault_used_by: str = ANY
     # The time for which access stays granted after an account was changed that may have used it, in seconds.
     unused_for: int = 0
+    # The id of the account that may lose its key. All other users count.
+    canary: str | None = None
     # Access was revoked: the decision requires that no account needs it (usage.py).
     taken_away: bool = False
 

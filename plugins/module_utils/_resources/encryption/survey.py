@@ -9,14 +9,16 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..._checks import diagnosis as account_diagnosis
-from ..._checks.diagnosis import Surveyed
+from ..._checks.diagnosis import Surveyed, Symptoms
 from ..._core.documents import Account
 from ..._core.errors import Denied, Unavailable
 from ..._core.ids import key_of, principals_of
 from ..._documents import account as account_document
+from ..._documents import drill as drill_document
 from ..._documents.encryption import describe
 
 
@@ -70,7 +72,14 @@ def diagnosis(observed: Surveyed) -> dict[str, Any]:
     found = account_diagnosis.describe(symptoms) if symptoms else _of_no_key(surveyed["available"])
     # No repair of a key makes up for an operation on the account that has failed.
     recoverable = found["recoverable"] and not account_document.is_failed(observed["account"])
-    return {**{name: surveyed[name] for name in _OF_INFO}, **found, "recoverable": recoverable}
+    own = {"recoverable": recoverable, "unfinished_drill": _unfinished_drill(surveyed["id"], symptoms)}
+    return {**{name: surveyed[name] for name in _OF_INFO}, **found, **own}
+
+
+def _unfinished_drill(account_id: str, symptoms: Symptoms | None) -> dict[str, Any] | None:
+    vault = symptoms["evidence"].vault if symptoms else None
+    drill = drill_document.of_vault(vault) if isinstance(vault, Mapping) else None
+    return drill_document.describe(drill if drill and drill.is_of(account_id) else None)
 
 
 def _of_no_key(available: bool | None) -> dict[str, Any]:

@@ -64,6 +64,8 @@ class Goal:
     keeps_used: bool = False
     # The services that use the vault (usage.py).
     vault_used_by: str = ANY
+    # The id of the account that may lose its key. All other users count.
+    canary: str | None = None
     # The time for which a key or a version that was replaced or used stays enabled, in seconds.
     unused_for: int = MARGIN_SECONDS
 

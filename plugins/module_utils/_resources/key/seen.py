@@ -144,7 +144,7 @@ def with_users(
     the change, the same is read again.
     """
     now = docs.fresh()
-    found = users.everywhere(now, facts, known)
+    found = usage.without(users.everywhere(now, facts, known), goal.canary)
     accounts, unseen = found["accounts"], vaults.unseen(_vault(docs, goal, facts), goal.vault)
     settled = usage.Times(changed_at={account["id"]: 0.0 for account in accounts})
     unlisted = [*found["unlisted"], *unseen]

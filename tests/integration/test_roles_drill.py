@@ -1,0 +1,463 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The drill: each kind by its playbook, refusals, and drills that fail or end in the middle."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from callers import give, sign_in
+from cases import CLOSED
+from harness import Ansible, Run, kill, until, writes
+from one_process import OneProcess, RolesRunner
+from others import uses
+from role_runs import holdings, play_role, second_account, wrote
+from service import DAY, GROUP, Service
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
+
+ROOT = Path(__file__).resolve().parents[2]
+VARS = {"cmk_resource_group": GROUP, "cmk_account_name": "account1", "cmk_drill_canary": "account1"}
+KINDS = ("disable_key", "revoke_access", "close_firewall")
+# Batch notices a loss late, and lists the pools of an account without its key.
+HARD = {"pools_without_key": "200", "key_loss_noticed": "600"}
+OPEN_TO_BATCH = {**CLOSED, "bypass": "AzureServices"}
+
+
+def drill(ansible: Ansible, **variables: Any) -> Run:
+    check = variables.pop("check", False)
+    return ansible.playbook("azbatch.cmk.drill", extra_vars={**VARS, **variables}, check=check)
+
+
+def canary(service: Service, *, rbac: bool = False) -> dict[str, Any]:
+    """account1 follows key1, which has two versions, in a vault with a firewall. Returns the state of Azure."""
+    service.on_key(rbac=rbac, follow=True)
+    service.make_key()
+    service.change_vault(properties={"networkAcls": OPEN_TO_BATCH}, tags={"owner": "ops"})
+    return state(service)
+
+
+def state(service: Service) -> dict[str, Any]:
+    """All accounts, vaults, keys and role assignments. A version without tags may have an empty object."""
+    found = holdings(service)
+    for one in found["keys"]["vault-one"].get("key1", ()):
+        one["tags"] = one["tags"] or None
+    return found
+
+
+def reports(ansible: Ansible) -> list[dict[str, Any]]:
+    """The reports for machines, the earliest first. Each has a report for people beside it."""
+    files = sorted((ansible.folder / "cmk-drill").glob("*.json"))
+    for file in files:
+        passed = "passed" if json.loads(file.read_text())["passed"] else "not passed"
+        assert file.with_suffix(".md").read_text().startswith(f"# Drill of account1: {passed}\n")
+    return [json.loads(file.read_text()) for file in files]
+
+
+@pytest.mark.parametrize(
+    ("kind", "rbac"),
+    [
+        ("disable_key", True),
+        *(
+            pytest.param(kind, rbac, marks=pytest.mark.slow)
+            for kind in KINDS
+            for rbac in (False, True)
+            if (kind, rbac) != ("disable_key", True)
+        ),
+    ],
+)
+def test_a_drill(ansible: Ansible, service: Service, kind: str, rbac: bool) -> None:
+    before = canary(service, rbac=rbac)
+    service.sandbox.control.behavior(**HARD)
+    predicted = drill(ansible, cmk_drill_kind=kind, check=True)
+    assert predicted.rc == 0, predicted.output
+    assert wrote(predicted) == []
+    assert reports(ansible) == []
+
+    run = drill(ansible, cmk_drill_kind=kind)
+    assert run.rc == 0, run.output
+    assert service.is_safe()
+    assert state(service) == before
+    [report] = reports(ansible)
+    assert report["passed"]
+    assert (report["kind"], report["account_id"]) == (kind, service.account_id())
+    assert report["key_identifier"] == "https://vault-one.vault.azure.net/keys/key1"
+    assert report["started_by"] == service.operator
+    assert report["refusal"] == "409 KeyVaultKeyNotAccessible"
+    assert 600 <= report["seconds_until_refused"] < 660
+    assert 0 <= report["seconds_until_recovered"] < 60
+    # What the check has predicted is what the run has changed.
+    names = [
+        one.name for one in run if one.get("changed") and "drill" in one.full_name and one.action != "include_role"
+    ]
+    ours = [name for name in names if "report" not in name and name != "Ensure the folder"]
+    assert ours == [one.name for one in predicted if one.get("changed") and "drill" in one.full_name]
+
+
+@pytest.mark.slow
+def test_a_second_drill(ansible: Ansible, service: Service) -> None:
+    """The modules of the second one run as separate processes."""
+    before = canary(service)
+    for in_process in (True, False):
+        assert drill(ansible, cmk_in_process=in_process).rc == 0
+        service.sandbox.control.advance(60)
+    assert [report["passed"] for report in reports(ansible)] == [True, True]
+    assert state(service) == before
+
+
+@pytest.mark.slow
+def test_recover_may_not_make_the_repair(ansible: Ansible, service: Service) -> None:
+    """The drill shows that, fails, and restores the key nevertheless."""
+    before = canary(service)
+    run = drill(ansible, cmk_recover_repairs=["network"])
+    assert run.rc != 0
+    assert [one["code"] for one in run.failed] == ["repair_not_allowed"]
+    assert state(service) == before
+    assert service.is_safe()
+    [report] = reports(ansible)
+    assert (report["passed"], report["recovered_at"]) == (False, None)
+    assert report["refused_at"]
+
+
+# The module
+
+
+def module(runner: OneProcess, state: str, **options: Any) -> dict[str, Any]:
+    given = {"canary": "account1", "kind": "disable_key"} if state == "lost" else {}
+    account = {"resource_group": GROUP, "account_name": "account1", "state": state, "wait_timeout": 7200}
+    return dict(runner.module("batch_encryption_drill", {**account, **given, **options}))
+
+
+def wrong_name(_service: Service) -> None:
+    """The account is the canary of nobody."""
+
+
+def not_on_a_key(service: Service) -> None:
+    service.point(None)
+
+
+def unavailable(service: Service) -> None:
+    for version in service.versions():
+        service.disable(version=version.version)
+
+
+def another_user(service: Service) -> None:
+    second_account(service, "https://vault-one.vault.azure.net/keys/key1")
+
+
+def a_user_that_has_left(service: Service) -> None:
+    another_user(service)
+    service.point(None, "account2")
+
+
+def a_pool(service: Service) -> None:
+    identity = service.make_identity()
+    service.grant(identity["properties"]["principalId"])
+    key = {"keyUrl": service.key().id, "identityReference": {"resourceId": identity["id"]}}
+    disks = {"targets": ["OsDisk"], "customerManagedKey": key}
+    service.make_pool(
+        "pool1",
+        identity={"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}},
+        deploymentConfiguration={"virtualMachineConfiguration": {"diskEncryptionConfiguration": disks}},
+    )
+
+
+def another_key_of_the_vault(service: Service) -> None:
+    second_account(service, service.make_key("other").id)
+    # Until then, the account may have left key1.
+    service.sandbox.control.advance(8 * DAY)
+
+
+def a_storage_account(service: Service) -> None:
+    uses(service, "storage", service.key().id)
+
+
+def a_storage_account_on_another_key(service: Service) -> None:
+    uses(service, "storage", service.make_key("other").id)
+
+
+def open_to_all(service: Service) -> None:
+    service.change_vault(properties={"networkAcls": {**OPEN_TO_BATCH, "defaultAction": "Allow"}})
+
+
+def access_from_above(service: Service) -> None:
+    service.assign(service.account()["identity"]["principalId"], service.sandbox.group)
+
+
+def another_drill(service: Service) -> None:
+    tags = {"kind": "disable_key", "account": service.account_id("account2"), "key": "https://x/keys/key2"}
+    service.change_vault(tags={f"azbatch-cmk-drill-{name}": value for name, value in tags.items()})
+
+
+@pytest.mark.parametrize(
+    ("prepare", "options", "code"),
+    [
+        (wrong_name, {"canary": "account2"}, "invalid_option"),
+        (not_on_a_key, {}, "account_not_on_cmk"),
+        (unavailable, {}, "account_unavailable"),
+        *((another_user, {"kind": kind}, "in_use") for kind in KINDS),
+        (a_user_that_has_left, {}, "recently_used"),
+        (a_pool, {}, "in_use"),
+        (another_key_of_the_vault, {"kind": "close_firewall"}, "in_use"),
+        *((a_storage_account, {"kind": kind}, "in_use") for kind in KINDS),
+        (a_storage_account_on_another_key, {"kind": "close_firewall"}, "in_use"),
+        (open_to_all, {"kind": "close_firewall"}, "drill_refused"),
+        (access_from_above, {"kind": "revoke_access"}, "drill_refused"),
+        (another_drill, {}, "drill_under_way"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else None,
+)
+@pytest.mark.slow(every=4)
+def test_refused_before_the_first_write(
+    runner: OneProcess, service: Service, prepare: Callable[[Service], None], options: dict[str, str], code: str
+) -> None:
+    canary(service, rbac=prepare is access_from_above)
+    service.sandbox.control.advance(8 * DAY)
+    prepare(service)
+    since = service.sandbox.control.last
+    for check in (True, False):
+        given = {"canary": "account1", "kind": "disable_key", **options}
+        account = {"resource_group": GROUP, "account_name": "account1", "state": "lost"}
+        failure = runner.module("batch_encryption_drill", {**account, **given}, check=check)
+        assert failure.get("code") == code, failure
+    assert writes(service.sandbox.control.requests(since)) == []
+
+
+def test_other_keys_of_the_vault_have_other_users(runner: OneProcess, service: Service) -> None:
+    canary(service)
+    another_key_of_the_vault(service)
+    a_storage_account_on_another_key(service)
+    assert module(runner, "lost")["drill"]["refused_at"]
+    assert service.is_available("account2")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(every=3)
+def test_a_loss_that_batch_does_not_notice_in_time(runner: OneProcess, service: Service, kind: str) -> None:
+    before = canary(service)
+    service.sandbox.control.behavior(pools_without_key="200", key_loss_noticed="3600")
+    failure = module(runner, "lost", kind=kind, wait_timeout=120)
+    assert (failure["code"], failure["restored"]) == ("timed_out", True)
+    assert service.is_safe()
+    # The tags stay, so that a later run confirms that the account works.
+    assert module(runner, "ended")["drill"]["passed"] is False
+    assert state(service) == before
+    assert module(runner, "ended")["changed"] is False
+
+
+def test_an_interrupt_restores_the_key(runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = canary(service)
+    service.sandbox.control.behavior(**HARD)
+    sleep = time.sleep
+    sleeps = list[float]()
+
+    def interrupted(seconds: float) -> None:
+        if seconds >= 8 and not sleeps:
+            sleeps.append(seconds)
+            raise Interrupted(signal.SIGINT)
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", interrupted)
+    failure = module(runner, "lost")
+    assert (failure["code"], failure["restored"]) == ("interrupted", True)
+    assert service.is_safe()
+    assert module(runner, "ended")["changed"]
+    assert state(service) == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(every=3)
+def test_recover_ends_a_drill_that_was_not_finished(
+    runner: OneProcess, roles: RolesRunner, service: Service, kind: str
+) -> None:
+    before = canary(service)
+    assert module(runner, "lost", kind=kind)["drill"]["refused_at"]
+    assert not service.is_available()
+    runner.forget()
+    play_role(roles, "recover")
+    assert state(service) == before
+    assert service.is_safe()
+
+
+@pytest.mark.parametrize("rbac", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("noticed", ["0", "600"])
+@pytest.mark.slow(every=12)
+def test_reads_that_lag(runner: OneProcess, service: Service, kind: str, rbac: bool, noticed: str) -> None:
+    before = canary(service, rbac=rbac)
+    control = service.sandbox.control
+    control.behavior(pools_without_key="200", key_loss_noticed=noticed, read_lag="60")
+    lost = module(runner, "lost", kind=kind)
+    assert int(noticed) <= lost["drill"]["seconds_until_refused"] < int(noticed) + 35
+    control.advance(60)
+    assert module(runner, "ended")["drill"]["refused_at"] == lost["drill"]["refused_at"]
+    control.advance(60)
+    assert state(service) == before
+    assert service.is_safe()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(every=3)
+def test_an_interrupt_while_reads_lag(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """That reads still show the key, the access or the firewall as before does not show that nothing is missing."""
+    canary(service)
+    service.sandbox.control.behavior(pools_without_key="200", key_loss_noticed="3600", read_lag="60")
+    sleep, sleeps = time.sleep, list[float]()
+
+    def interrupted(seconds: float) -> None:
+        if seconds >= 1 and not sleeps:
+            sleeps.append(seconds)
+            raise Interrupted(signal.SIGINT)
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", interrupted)
+    assert module(runner, "lost", kind=kind)["code"] == "interrupted"
+    assert service.is_safe()
+
+
+@pytest.mark.slow
+def test_another_run_ends_the_drill(runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a nightly run of recover for all accounts."""
+    canary(service)
+    service.sandbox.control.behavior(pools_without_key="200", key_loss_noticed="3600")
+    sleep, other = time.sleep, runner.another()
+    ended = list[dict[str, Any]]()
+
+    def passing(seconds: float) -> None:
+        sleep(seconds)
+        if seconds >= 30 and not ended:
+            ended.append({})
+            ended[0] = module(other, "ended")
+
+    monkeypatch.setattr(time, "sleep", passing)
+    assert module(runner, "lost")["code"] == "plan_outdated"
+    assert ended[0]["changed"]
+    assert service.is_safe()
+
+
+def test_a_user_that_lists_show_late(runner: OneProcess, service: Service) -> None:
+    """The drill ends as soon as a list shows the other account."""
+    canary(service)
+    account = service.make_account("account2")
+    service.grant(account["identity"]["principalId"])
+    service.sandbox.control.advance(8 * DAY)
+    service.sandbox.control.behavior(pools_without_key="200", key_loss_noticed="3600", read_lag="60")
+    service.point("https://vault-one.vault.azure.net/keys/key1", "account2")
+    failure = module(runner, "lost")
+    assert failure["code"] in ("in_use", "recently_used"), failure
+    assert service.enabled() == [True, True]
+    assert service.is_safe("account2")
+
+
+@pytest.mark.slow
+def test_an_error_of_the_service_is_no_refusal(runner: OneProcess, service: Service) -> None:
+    canary(service)
+    service.sandbox.control.behavior(**HARD)
+    busy = {"status": 503, "body": {"error": {"code": "ServiceUnavailable", "message": "Busy."}}}
+    # The first update shows that Batch accepts it.
+    probes = {"method": "PATCH", "path": "/batchAccounts/account1"}
+    service.sandbox.control.fault(match=probes, skip=1, answer=busy, times=12)
+    found = module(runner, "lost")
+    assert found["drill"]["seconds_until_refused"] >= 600
+
+
+# Rights
+
+DEFINITION = json.loads((ROOT / "examples" / "roles" / "drill.json").read_text(encoding="utf-8"))
+SUBSCRIPTION = json.loads((ROOT / "examples" / "roles" / "subscription.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(every=3)
+def test_the_documented_rights_are_enough(
+    runner: OneProcess, roles: RolesRunner, service: Service, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    canary(service, rbac=True)
+    scope = service.sandbox.subscription
+    own = give(service, service.sandbox.group, DEFINITION["Actions"], DEFINITION["DataActions"])
+    sign_in(service, monkeypatch, [own, give(service, scope, SUBSCRIPTION["Actions"])])
+    before = state(service)
+    assert module(runner, "lost", kind=kind)["drill"]["refused_at"]
+    assert play_role(roles, "recover").rc == 0
+    assert state(service) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "right"),
+    [
+        ("disable_key", "Microsoft.KeyVault/vaults/write"),
+        ("disable_key", "Microsoft.Batch/batchAccounts/write"),
+        ("disable_key", "Microsoft.KeyVault/vaults/keys/update/action"),
+        # Only the restoring needs it.
+        ("revoke_access", "Microsoft.Authorization/roleAssignments/write"),
+    ],
+)
+@pytest.mark.slow(every=4)
+def test_without_a_right(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, kind: str, right: str
+) -> None:
+    canary(service, rbac=True)
+    actions, data = ([one for one in DEFINITION[name] if one != right] for name in ("Actions", "DataActions"))
+    own = give(service, service.sandbox.group, actions, data)
+    sign_in(service, monkeypatch, [own, give(service, service.sandbox.subscription, SUBSCRIPTION["Actions"])])
+    since = service.sandbox.control.last
+    failure = module(runner, "lost", kind=kind)
+    assert (failure["code"], failure["action"]) == ("permission_denied", right), failure
+    assert writes(service.sandbox.control.requests(since)) == []
+
+
+# Processes that end
+
+
+def started(ansible: Ansible, **variables: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        ansible.arguments("azbatch.cmk.drill", extra_vars={**VARS, **variables}),
+        # The clock of the test does not advance by itself.
+        env=ansible.environment(ANSIBLE_CALLBACKS_ENABLED=None, TEST_CLOCK=None),
+        cwd=ansible.folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle(ansible: Ansible, service: Service) -> None:
+    before = canary(service)
+    service.sandbox.control.behavior(**HARD)
+    process = started(ansible)
+    until(lambda: service.enabled() == [False, False])
+    kill(process.pid)
+    process.communicate()
+    service.sandbox.control.advance(600)
+    assert not service.is_available()
+    run = drill(ansible)
+    assert run.rc == 0, run.output
+    assert state(service) == before
+    assert [report["passed"] for report in reports(ansible)] == [False, True]
+
+
+@pytest.mark.slow
+def test_interrupted_in_the_middle(ansible: Ansible, service: Service) -> None:
+    canary(service)
+    service.sandbox.control.behavior(**HARD)
+    process = started(ansible)
+    until(lambda: service.enabled() == [False, False])
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=120)[0].decode()
+    assert process.returncode != 0, output
+    until(lambda: service.enabled() == [True, True])
+    assert service.is_safe()

@@ -1,0 +1,167 @@
+# Copyright (c) 2026, the azbatch.cmk authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The options of a drill, the tags of a vault that describe it, its report, and what counts as a refusal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from documents import KEY, account_id, vault
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Rejected, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import drill as drill_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.drill import KINDS, Drill, of_vault, tags_with
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill.decide import _disabled_by, _Said
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill.goal import desired
+
+BEGUN = Drill("disable_key", account_id(), KEY, "2026-02-01T12:00:00Z", "an object id")
+REFUSED = replace(BEGUN, refused_at="2026-02-01T12:20:05Z", refusal="409 KeyVaultKeyNotAccessible")
+RECOVERED = replace(REFUSED, recovered_at="2026-02-01T12:21:00Z")
+OTHERS = {"owner": "operations", "azbatch-cmk": "a tag of a person"}
+
+
+# The goal
+
+
+def options(**given: Any) -> dict[str, Any]:
+    known = {"resource_group": "rg-batch", "account_name": "mybatch", "state": "lost"}
+    return {**known, "kind": "disable_key", "canary": "mybatch", **given}
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        ({}, None),
+        ({"canary": "MyBatch"}, None),
+        ({"state": "ended", "kind": None, "canary": None}, None),
+        ({"state": "recovered", "canary": "other"}, None),
+        ({"canary": None}, "canary"),
+        ({"canary": ""}, "canary"),
+        ({"canary": "other"}, "account_name"),
+        ({"kind": None}, "kind"),
+        ({"account_name": "no-name"}, "account_name"),
+    ],
+)
+def test_only_the_named_canary_loses_its_key(given: dict[str, Any], wrong: str | None) -> None:
+    if wrong is None:
+        assert desired(options(**given)).name == "mybatch"
+        return
+    with pytest.raises(CmkError) as refused:
+        desired(options(**given))
+    assert refused.value.code == "invalid_option"
+    assert wrong in {refused.value.facts["option"], *(one["option"] for one in refused.value.facts.get("problems", ()))}
+
+
+# The tags
+
+
+@pytest.mark.parametrize("drill", [BEGUN, REFUSED, RECOVERED])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_tags_describe_the_drill(drill: Drill, kind: str) -> None:
+    drill = replace(drill, kind=kind)
+    tagged = {**vault(), "tags": tags_with({**vault(), "tags": OTHERS}, drill)}
+
+    assert of_vault(tagged) == drill
+    assert OTHERS.items() <= tagged["tags"].items()
+    # Tags of an earlier drill go, and those of others stay.
+    assert tags_with(tagged, BEGUN) == {**OTHERS, **BEGUN.tags}
+    assert tags_with(tagged, None) == OTHERS
+
+
+def test_values_of_tags_are_short_enough() -> None:
+    long = replace(RECOVERED, account=f"/subscriptions/{'1' * 36}/resourceGroups/{'g' * 90}/providers/Microsoft.Batch")
+    assert all(len(value) <= 256 for value in long.tags.values())
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"kind": ""}, {"kind": "purge"}, {"account": ""}, {"key": ""}], ids=lambda one: str(one)
+)
+def test_incomplete_tags_are_no_drill(changed: dict[str, str]) -> None:
+    tags = {name: value for name, value in BEGUN.tags.items() if changed}
+    tags |= {f"azbatch-cmk-drill-{name}": value for name, value in changed.items()}
+    assert of_vault({**vault(), "tags": tags}) is None
+
+
+def test_a_drill_is_that_of_an_account() -> None:
+    assert BEGUN.is_of(account_id().upper())
+    assert not BEGUN.is_of(account_id("other"))
+
+
+# The report
+
+
+@pytest.mark.parametrize(
+    ("drill", "until_refused", "until_recovered", "passed"),
+    [
+        (BEGUN, None, None, False),
+        (REFUSED, 1205, None, False),
+        (RECOVERED, 1205, 55, True),
+        (replace(BEGUN, recovered_at="2026-02-01T12:21:00Z"), None, None, False),
+        # The clocks of two services, and a tag that somebody has changed.
+        (replace(RECOVERED, refused_at="2026-02-01T11:59:59Z"), 0, 1261, True),
+        (replace(RECOVERED, started_at="yesterday"), None, 55, True),
+    ],
+)
+def test_the_report(drill: Drill, until_refused: int | None, until_recovered: int | None, passed: bool) -> None:
+    report = drill_document.describe(drill) or {}
+
+    assert (report["seconds_until_refused"], report["seconds_until_recovered"]) == (until_refused, until_recovered)
+    assert report["passed"] is passed
+
+
+def test_the_summary() -> None:
+    def summary(drill: Drill | None) -> str:
+        return drill_document.summary("mybatch", drill_document.describe(drill))
+
+    began = "Drill of mybatch: the key was disabled at 2026-02-01T12:00:00Z."
+    assert summary(None) == "There is no unfinished drill of mybatch."
+    assert summary(BEGUN) == began
+    assert summary(REFUSED) == f"{began} Batch refused the account 1205 s later."
+    assert summary(RECOVERED).endswith("55 s after that, Batch accepted changes of the account again.")
+
+
+# What the drill has disabled
+
+
+def item(version: str, *, enabled: bool, updated: int, tag: str | None) -> Any:
+    attributes = {"enabled": enabled, "created": 0, "updated": updated}
+    return {"kid": f"{KEY}/{version}", "attributes": attributes, "tags": {"azbatch-cmk-disabled": tag} if tag else {}}
+
+
+def test_only_versions_that_the_drill_has_disabled_are_enabled() -> None:
+    began = 1769947200  # 2026-02-01T12:00:00Z
+    items = [
+        item("by-the-drill", enabled=False, updated=began + 2, tag="2026-02-01T12:00:01Z"),
+        item("enabled-since", enabled=True, updated=began + 9, tag="2026-02-01T12:00:01Z"),
+        item("before", enabled=False, updated=began - 3600, tag="2026-02-01T11:00:00Z"),
+        item("confirmed", enabled=False, updated=began + 2, tag="confirmed"),
+        item("by-somebody", enabled=False, updated=began + 60, tag=None),
+    ]
+    assert [*_disabled_by(BEGUN, items)] == ["by-the-drill"]
+
+
+# The refusal
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "is_refusal"),
+    [
+        (Rejected, 409, "KeyVaultKeyNotAccessible", True),
+        (Denied, 403, "Forbidden", True),
+        (Denied, 403, "AuthorizationFailed", False),
+        (Denied, 403, "RequestDisallowedByPolicy", False),
+        (Rejected, 409, "ScopeLocked", False),
+        (Rejected, 409, "AccountOperationInProgress", False),
+        (Unavailable, 503, "ServiceUnavailable", False),
+        (Unavailable, 429, "TooManyRequests", False),
+    ],
+)
+def test_only_a_loss_of_the_key_is_a_refusal(error: type[CmkError], status: int, code: str, is_refusal: bool) -> None:
+    said = _Said()
+
+    assert said.is_refusal(error("No.", azure={"status": status, "code": code})) is is_refusal
+    assert said.refusal == (f"{status} {code}" if is_refusal else "")
