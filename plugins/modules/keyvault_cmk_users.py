@@ -162,7 +162,8 @@ keys:
           description: Type of the resource in lower case.
           type: str
         version:
-          description: The version to which the resource is pinned; null if it follows the latest version.
+          description: The version to which the resource is pinned, or that it shows as its current version although it
+            follows the latest version. Otherwise null.
           type: str
         follows_latest:
           description: Whether the resource follows the latest version.

@@ -208,6 +208,26 @@ def test_rows_that_lag_never_restore_a_version(
     assert enabled(service, versions) == [False, False, True]
 
 
+def test_all_pages_of_the_rows_count(runner: OneProcess, service: Service) -> None:
+    """120 resources have a secret of the vault. The storage account is on the second page."""
+    _principal, first = service.on_key()
+    service.point(service.make_key().id)
+    service.sandbox.control.advance(8 * DAY)
+    for number in range(120):
+        resource = f"{service.sandbox.group}/providers/Microsoft.Automation/automationAccounts/a{number}"
+        document = {
+            "id": resource,
+            "location": "westeurope",
+            "properties": {"url": f"{first.partition('/keys')[0]}/secrets/a"},
+        }
+        service.sandbox.control.call("POST", "/other-resources", document, 201)
+    storage = uses(service, "storage", first)
+    since = service.sandbox.control.last
+
+    assert runner.role("rotate", DISABLE)["key_kept_for"] == [storage]
+    assert queries(service, since) == 2
+
+
 def test_tasks_of_a_run_share_one_query_a_vault(runner: OneProcess, service: Service) -> None:
     """Three keys of one vault, whose unused versions are disabled in one run."""
     service.on_key()

@@ -114,7 +114,7 @@ class Gateway:
                 if "$skipToken" not in page:
                     break
                 options["$skipToken"] = page["$skipToken"]
-        if len({row["id"] for row in rows}) < page["totalRecords"] or page["resultTruncated"] == "true":
+        if len({row["id"] for row in rows}) < page.get("totalRecords", 0) or page.get("resultTruncated") == "true":
             raise Unavailable(f"Could not {what}: Azure Resource Graph has not returned all rows. Run the task again.")
         return rows
 

@@ -132,15 +132,18 @@ def _key(docs: Docs, asked: Asked, facts: Facts, name: str, visible: Visible) ->
 
 
 def _users(visible: Visible, key: KeyIdentifier) -> list[dict[str, Any]]:
-    """The users that name the key, or any key, each with its version."""
+    """The users that name the key, or any key, each with its version. A resource may follow the key, and show the
+    version that it uses now."""
     found = [_user(one["id"], key_of(one), False) for one in usage.accounts_on_key(visible, key)]
     for use in _uses(visible):
         used = read_key_identifier(use["key"]) if use["key"] else None
         if used is None or used.same_key(key):
-            found.append(
-                {**_user(use["id"], used, use["follows_latest"]), "changed_on": instant(use["changed_at"] or None)}
-            )
-    return found
+            changed = {"changed_on": instant(use["changed_at"] or None)}
+            found.append({**_user(use["id"], used, use["follows_latest"]), **changed})
+    following = {one["id"] for one in found if one["follows_latest"]}
+    pinned = {one["id"] for one in found if one["version"]}
+    shown = [one for one in found if one["version"] or one["id"] not in pinned]
+    return [{**one, "follows_latest": one["id"] in following} for one in shown]
 
 
 def _user(resource_id: str, used: KeyIdentifier | None, follows: bool) -> dict[str, Any]:
@@ -212,7 +215,8 @@ def _state(ids: Sequence[str], reason: str, at: float | None = None, now: float 
 
 
 def _in_use(ids: Sequence[str]) -> str:
-    return f"{counted(ids)} {'uses' if len(set(ids)) == 1 else 'use'} it." if ids else ""
+    each = dict.fromkeys(ids)
+    return f"{counted(each)} {'uses' if len(each) == 1 else 'use'} it." if each else ""
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:
