@@ -135,10 +135,17 @@ class Cloud:
 
     def fleet(self, scope: Any) -> dict[str, Any]:
         """The accounts of the scope (_audit.options), and what their keys depend on (_questions/fleet.py)."""
+        since = time.monotonic()
         question = partial(fleet.listed, scope=scope, facts=self.facts, own=self._subscription)
-        listed = self.driver.solve(question, time.monotonic())
-        tenant = self._session.caller["tenant_id"]
-        read = partial(fleet.read, accounts=listed["accounts"], tenant_id=tenant, with_pools=scope.pools)
+        listed = self.driver.solve(question, since)
+        read = partial(
+            fleet.read,
+            accounts=listed["accounts"],
+            tenant_id=self._session.caller["tenant_id"],
+            since=since,
+            with_pools=scope.pools,
+            vault_used_by=scope.vault_used_by,
+        )
         return {**self.driver.solve(read, time.monotonic()), "unlisted": listed["unlisted"]}
 
     def listed(self, subscriptions: Sequence[str]) -> Listed:

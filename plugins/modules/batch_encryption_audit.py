@@ -15,6 +15,7 @@ description:
     never as compliant.
   - The number of requests depends on the number of subscriptions, vaults and keys. The number of accounts matters only
     for lists of more than one page and for O(pools).
+  - Lists the resources of other services that use the vaults, such as storage accounts (O(vault_used_by)).
 version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -51,8 +52,22 @@ options:
         that this task replaces.
       - If the file does not exist, the module returns a warning.
     type: path
+  vault_used_by:
+    description:
+      - Which services use the vaults.
+      - With V(any) and V(visible), the reports have the resources of all services that use a vault of the accounts,
+        with one query of Azure Resource Graph for twenty vaults. If the caller lacks the right C(*/read) at a
+        subscription, or if a query fails, the reports have the resources that were found, and the reason why others
+        may be missing. The task does not fail, and no finding depends on these resources.
+      - Azure Resource Graph does not show encryption protectors of SQL, encryption scopes of storage accounts, volume
+        groups of Elastic SAN and search indexes. With V(any), the page says so. V(visible) is like V(any) without that
+        note.
+      - With V(batch), no query is made.
+    type: str
+    default: any
+    choices: [any, visible, batch]
   return_accounts:
-    description: Return RV(accounts). The value is large if there are many accounts.
+    description: Return RV(accounts) and RV(vaults). The values are large if there are many accounts.
     type: bool
     default: false
   fail_on:
@@ -70,6 +85,7 @@ extends_documentation_fragment:
   - azbatch.cmk.attributes
 seealso:
   - module: azbatch.cmk.batch_encryption_info
+  - module: azbatch.cmk.keyvault_cmk_users
 """
 
 EXAMPLES = r"""
@@ -133,6 +149,14 @@ EXAMPLES = r"""
     pools: true
     return_accounts: true
 
+- name: Report on the accounts of two subscriptions, whose vaults no other service uses
+  azbatch.cmk.batch_encryption_audit:
+    subscriptions:
+      - 11111111-2222-3333-4444-555555555555
+      - 66666666-7777-8888-9999-000000000000
+    vault_used_by: batch
+    folder: reports
+
 - name: Report on all accounts of a national cloud, with a user-assigned managed identity of the machine
   azbatch.cmk.batch_encryption_audit:
     folder: reports
@@ -179,6 +203,37 @@ accounts:
           remedy: "Rotate: create a new version and move the account to it."
           deadline: null
           accepted: false
+vaults:
+  description:
+    - The vaults of the accounts, each with the resources of other services that use the vault.
+    - RV(vaults[].resources) is null if no resource was found and not all are known. RV(vaults[].unknown) is the reason
+      why resources may be missing, and null if none are missing.
+  returned: success, and failure because of O(fail_on), with O(return_accounts=true)
+  type: list
+  elements: dict
+  contains:
+    vault_name:
+      description: Name of the vault, in lower case.
+      type: str
+    resources:
+      description: The resources, each with its C(id), C(name), C(type) and C(keys). A resource without keys uses the
+        vault otherwise, for example a secret.
+      type: list
+      elements: dict
+    unknown:
+      description: Why not all resources may be known.
+      type: str
+  sample:
+    - vault_name: myvault
+      resources:
+        - id: /subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/rg/providers/Microsoft.Sql/servers/sql1
+          name: SQL server sql1
+          type: microsoft.sql/servers
+          keys:
+            - name: batch
+              version: 0123456789abcdef0123456789abcdef
+              follows_latest: false
+      unknown: null
 files:
   description: Paths of the reports by format; empty without O(folder) and in check mode.
   returned: success, and failure because of O(fail_on)
@@ -241,6 +296,7 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit, files, options
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import SEVERITIES
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
@@ -250,6 +306,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 ARGUMENTS: dict[str, dict[str, Any]] = {
     **options.SCOPE,
     **options.POLICY,
+    **VAULT_USERS,
     "folder": {"type": "path"},
     "name": {"type": "str", "default": "cmk-audit"},
     "formats": {"type": "list", "elements": "str", "choices": list(files.FORMATS), "default": list(files.FORMATS)},

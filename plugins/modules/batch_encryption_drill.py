@@ -69,6 +69,7 @@ EXAMPLES = r"""
     canary: mycanary
     kind: disable_key
     state: lost
+    vault_used_by: batch
     wait_timeout: 7200
 
 - name: Recover the account

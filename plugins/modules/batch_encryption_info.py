@@ -34,6 +34,7 @@ extends_documentation_fragment:
 seealso:
   - module: azbatch.cmk.batch_encryption
   - module: azbatch.cmk.batch_encryption_diagnosis
+  - module: azbatch.cmk.keyvault_cmk_users
 """
 
 EXAMPLES = r"""

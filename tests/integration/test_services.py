@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from callers import give, sign_in
 from harness import Ansible, writes
@@ -21,6 +22,12 @@ from service import DAY, GROUP, Service
 
 DISABLE = {**VARS, "cmk_unused_versions": "disable", "cmk_vault_used_by": "any"}
 DEFINITIONS = Path(__file__).resolve().parents[2] / "examples" / "roles"
+SCHEMA = DEFINITIONS.parents[1] / "docs" / "audit.schema.json"
+# What the audit reads, without the resources of other services.
+AUDITED = [
+    *("Microsoft.Authorization/*/read", "Microsoft.Batch/*/read", "Microsoft.KeyVault/*/read"),
+    *("Microsoft.Resources/subscriptions/read", "Microsoft.ManagedIdentity/*/read"),
+]
 NOT_SHOWN = "Azure Resource Graph does not show encryption protectors of SQL"
 
 
@@ -278,3 +285,68 @@ def test_the_playbook_users(ansible: Ansible, service: Service, versions: list[s
     assert "1 Batch account" in report["reason"]
     page = (tmp_path / "cmk-users.html").read_text()
     assert "storage account storage" in page
+
+
+# The audit
+
+
+def audited(runner: OneProcess, tmp_path: Path, **options: Any) -> dict[str, Any]:
+    """The JSON report, which has to be valid by its schema."""
+    found = runner.another().role(
+        "audit", {"cmk_audit_folder": str(tmp_path), **{f"cmk_{name}": value for name, value in options.items()}}
+    )
+    assert found["changed"] is False, found
+    report: dict[str, Any] = json.loads((tmp_path / "cmk-audit.json").read_text())
+    jsonschema.validate(report, json.loads(SCHEMA.read_text()))
+    return report
+
+
+def test_the_audit_lists_the_resources_of_each_vault(
+    runner: OneProcess, service: Service, versions: list[str], tmp_path: Path
+) -> None:
+    """No finding depends on them, and with `batch` no query is made."""
+    key = versions[0].rpartition("/")[0]
+    used = {name: uses(service, name, key if name == "cosmos" else versions[0]) for name in SERVICES}
+    since = service.sandbox.control.last
+
+    report = audited(runner, tmp_path, vault_used_by="any")
+
+    assert queries(service, since) == 1
+    [vault] = report["vaults"]
+    assert (vault["vault_name"], vault["unknown"]) == ("vault-one", None)
+    pinned = {"name": "key1", "version": versions[0][-32:], "follows_latest": False}
+    follows = {"name": "key1", "version": None, "follows_latest": True}
+    assert {one["id"]: one["keys"] for one in vault["resources"]} == {
+        id_: [follows if name == "cosmos" else pinned] for name, id_ in used.items()
+    }
+    assert "storage account storage" in (tmp_path / "cmk-audit.html").read_text()
+    since = service.sandbox.control.last
+    batch = audited(runner, tmp_path, vault_used_by="batch")
+    assert queries(service, since) == 0
+    assert batch["vaults"][0]["resources"] is None
+    assert [one["findings"] for one in batch["accounts"]] == [one["findings"] for one in report["accounts"]]
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["without */read", "with a query that fails"])
+def test_the_audit_of_resources_that_may_be_missing(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, others: bool
+) -> None:
+    """The report never says that nobody uses the vault. The audit is not incomplete, and does not fail."""
+    _principal, first = service.on_key(rbac=True)
+    uses(service, "storage", first)
+    reads = json.loads((DEFINITIONS / "subscription.json").read_text())["Actions"]
+    if others:
+        match = {"method": "POST", "path": "/providers/Microsoft.ResourceGraph/resources"}
+        denied = {"status": 403, "body": {"error": {"code": "AccessDenied", "message": "Access is denied."}}}
+        service.sandbox.control.fault(match=match, times=None, answer=denied)
+    else:
+        role = give(service, service.sandbox.subscription, [*AUDITED, *(one for one in reads if one != "*/read")])
+        sign_in(service, monkeypatch, [role, {"role": "Key Vault Reader", "scope": service.sandbox.subscription}])
+
+    report = audited(runner, tmp_path, vault_used_by="any", audit_fail_on="high")
+
+    [vault] = report["vaults"]
+    assert vault["resources"] is None
+    assert ("find the resources" if others else "may lack */read") in vault["unknown"]
+    assert report["unlisted"] == []
+    assert "Not known for 1 vault (vault-one)" in (tmp_path / "cmk-audit.html").read_text()

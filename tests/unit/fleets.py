@@ -29,6 +29,7 @@ from documents import (
     vault,
 )
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import options
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.policy import policy as parsed
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.report import whole
@@ -38,7 +39,7 @@ GRANT = assignment(ENCRYPTION_USER, f"{VAULT_ID}/keys/batch")
 
 def asked(**given: Any) -> dict[str, Any]:
     """The options of an audit, with their defaults."""
-    specs = {**options.SCOPE, **options.POLICY}
+    specs = {**options.SCOPE, **options.POLICY, **VAULT_USERS}
     return {name: given.get(name, spec.get("default")) for name, spec in specs.items()}
 
 
@@ -57,6 +58,7 @@ def seen(*accounts: Mapping[str, Any], **others: Any) -> dict[str, Any]:
         "identities": {},
         "changed_at": {},
         "pools": {},
+        "other_users": {"myvault": {"resources": [], "unknown": None}},
         "subscription_names": {SUBSCRIPTION: "Research"},
         "tenant_id": TENANT,
         "now": NOW,

@@ -150,7 +150,10 @@ def test_lost_keys_are_last_and_have_their_own_heading(
         page.goto(file.as_uri())
 
         expect(page.locator("h2").filter(visible=True)).to_have_text(
-            ["What to do first", "Lost keys and accounts", "Accounts", "Statistics of all accounts"]
+            [
+                *("What to do first", "Lost keys and accounts", "Accounts"),
+                *("Other services that use the vaults", "Statistics of all accounts"),
+            ]
         )
         first, last = (page.locator(f"#{one}").get_by_role("heading", level=3) for one in ("findings", "lost"))
         expect(first).to_have_text(["low A newer version of the key exists and the account does not use it"])
@@ -453,6 +456,58 @@ def test_changes_since_an_earlier_report(view: browser.View, tmp_path: Path) -> 
     expect(changes).to_contain_text("Closed findingsnewer_version_unused (low): 2 accounts (mybatch, two)")
     expect(changes).to_contain_text("Added accounts1 account (another)")
     expect(changes).to_contain_text("state was non-compliant and is ok: 2 accounts (mybatch, two)")
+
+
+def others(count: int = 1) -> dict[str, Any]:
+    """Vaults with a user, without one, and with users that are not known."""
+    keys = [
+        {"name": "batch", "version": NEW, "follows_latest": True},
+        {"name": "batch", "version": None, "follows_latest": True},
+        {"name": None, "version": None, "follows_latest": False},
+    ]
+    resource = {"id": "/subscriptions/1/storage", "name": f"storage account <i>{MARKUP}", "type": "x/y", "keys": keys}
+    secret = {**resource, "name": "app", "keys": []}
+    found: dict[str, Any] = {
+        "myvault": {"resources": [resource] * count + [secret], "unknown": None},
+        "free": {"resources": [], "unknown": None},
+        **{name: {"resources": None, "unknown": "The caller may lack <u>*/read</u>."} for name in ("hid1", "hid2")},
+    }
+    return found
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_other_services_that_use_the_vaults(chromium: Browser, tmp_path: Path, width: int) -> None:
+    with browser.viewing(chromium, width=width) as view:
+        page = shown(view, fleets.report(fleets.on(), other_users=others()), tmp_path)
+        section = page.locator("section").filter(has_text="Other services that use the vaults")
+
+        expect(section).to_contain_text("Not known for 2 vaults (hid1, hid2): The caller may lack <u>*/read</u>.")
+        expect(section).to_contain_text("No resource of another service uses 1 vault (free).")
+        expect(section).to_contain_text("encryption protectors of SQL")
+        rows = section.locator("tbody tr")
+        assert [one.locator("td").all_text_contents() for one in rows.all()] == [
+            ["myvault", "batch", f"{NEW}, follows the latest"],
+            ["myvault", "batch", "the latest"],
+            ["myvault", "not known", "not known"],
+            ["myvault", "none", "none"],
+        ]
+        expect(rows.first).to_contain_text(f"<i>{MARKUP}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert view.complaints == []
+
+
+def test_many_resources_of_other_services(tmp_path: Path) -> None:
+    page = as_page(fleets.report(fleets.on(), other_users=others(100)))
+
+    assert "<p>The JSON report has 101 more.</p>" in page
+
+
+@pytest.mark.parametrize(("used_by", "is_shown", "has_note"), [("visible", True, False), ("batch", False, False)])
+def test_other_services_that_are_not_asked_for(used_by: str, is_shown: bool, has_note: bool) -> None:
+    page = as_page(fleets.report(fleets.on(), by={"vault_used_by": used_by}))
+
+    assert ("Other services that use the vaults" in page) is is_shown
+    assert ("encryption protectors of SQL" in page) is has_note
 
 
 @pytest.mark.parametrize("text", [MARKUP, QUOTED], ids=["markup", "quoted"])

@@ -175,7 +175,7 @@ RETURNED = {
         **encryption_document.describe(account()),
         **{"available": True, "preflight": [], "previous_key_identifier": None},
     },
-    "batch_encryption_audit": {**audit.describe(report(), [], [], {}), "accounts": []},
+    "batch_encryption_audit": {**audit.describe(report(), [], [], {}), "accounts": [], "vaults": []},
     "batch_encryption_diagnosis": encryption_survey.diagnosis(ANSWERS),
     "batch_encryption_drill": {
         **{name: value for name, value in encryption_survey.survey(ANSWERS).items() if name in ("id", "name")},
@@ -534,8 +534,8 @@ def test_the_manual_of_a_role_lists_its_return_values_or_names_their_list(role: 
     documented_names = {name for names, _meaning in rows for name in re.findall(r"`(\w+)`", names)}
 
     if documented_names:
-        # The accounts are returned only on request, and the role does not request them.
-        assert documented_names == {*RETURNED[RESULT_OF[role]], "summary", "changed"} - {"accounts"}
+        # The accounts and vaults are returned only on request, and the role does not request them.
+        assert documented_names == {*RETURNED[RESULT_OF[role]], "summary", "changed"} - {"accounts", "vaults"}
     else:
         assert f"`ansible-doc azbatch.cmk.{RESULT_OF[role]}`" in result
     assert f"ansible-doc -t role azbatch.cmk.{role}" in manual

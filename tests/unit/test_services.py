@@ -43,6 +43,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import c
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.access import allows_all_reads
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key_references import Reference, references
+from ansible_collections.azbatch.cmk.plugins.module_utils._questions import services
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import survey as key_survey
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import decide
@@ -535,3 +536,89 @@ def test_page_of_the_report() -> None:
     assert "<b>x/y &lt;i&gt;</b>" in page
     hidden = users_page.as_page(survey(table().having(GRAPH, Denied("<u>Denied.</u>"))))
     assert '<p class="warning">Azure Resource Graph: &lt;u&gt;Denied.&lt;/u&gt;</p>' in hidden
+
+
+# The report on many vaults
+
+
+def others(seen: Table, *vaults: str) -> Any:
+    question = partial(services.of_vaults, vaults=vaults or ["myvault"], since=0.0)
+    return task_of(seen).driver.solve(question)
+
+
+def used(name: str | None, version: str | None, follows: bool = False) -> dict[str, Any]:
+    return {"name": name, "version": version, "follows_latest": follows}
+
+
+@pytest.mark.parametrize(
+    ("resource", "keys"),
+    [
+        pytest.param(storage(OLD), [used("batch", OLD)], id="pinned"),
+        pytest.param(storage(None), [used("batch", None, True)], id="follows"),
+        pytest.param(
+            row("x/y", SERVICES["storage, follows"][1]), [used("batch", OLD, True)], id="follows, shows its version"
+        ),
+        pytest.param(
+            row("x/y", SERVICES["disk encryption set"][1]), [used("batch", OLD), used("batch", MIDDLE)], id="two"
+        ),
+        pytest.param(row("x/y", {"encryption": {"vault": URL}}), [used(None, None)], id="unknown key"),
+        pytest.param(row("x/y", {"keyVault": VAULT_ID}), [], id="no key"),
+    ],
+)
+def test_resources_of_a_vault(resource: Any, keys: list[Any]) -> None:
+    found = others(Table({**listing(), GRAPH: [resource]}))["myvault"]
+
+    [one] = found["resources"]
+    assert (one["id"], found["unknown"]) == (resource["id"], None)
+    assert sorted(one["keys"], key=str) == sorted(keys, key=str)
+
+
+BATCH_ONLY = [{"actions": ["Microsoft.Batch/*/read"]}]
+PERMISSIONS = refs.permissions_at(f"/subscriptions/{SUBSCRIPTION}")
+
+
+@pytest.mark.parametrize(
+    ("documents", "is_known", "reason"),
+    [
+        pytest.param({}, True, None, id="nobody"),
+        pytest.param({PERMISSIONS: BATCH_ONLY}, False, "may lack */read at /subscriptions/", id="no right"),
+        pytest.param({PERMISSIONS: Denied("No.")}, False, "may lack */read at /subscriptions/", id="hidden rights"),
+        pytest.param({GRAPH: Denied("No.")}, False, "No.", id="refused"),
+        pytest.param({refs.SUBSCRIPTIONS: Denied("No.")}, False, "No.", id="unknown subscriptions"),
+        pytest.param({refs.SUBSCRIPTIONS: []}, False, "Azure lists no subscription", id="no subscription"),
+    ],
+)
+def test_resources_that_may_be_missing_are_never_nobody(documents: Any, is_known: bool, reason: str | None) -> None:
+    found = others(Table({**listing(), **documents}))["myvault"]
+
+    assert found["resources"] == ([] if is_known else None)
+    assert reason in found["unknown"] if reason else found["unknown"] is None
+
+
+def test_resources_that_were_found_although_others_may_be_missing() -> None:
+    found = others(Table({**listing(), PERMISSIONS: BATCH_ONLY, GRAPH: [storage(OLD)]}))["myvault"]
+
+    assert [one["name"] for one in found["resources"]] == ["storage account other"]
+    assert "may lack */read" in found["unknown"]
+
+
+def test_one_query_for_twenty_vaults() -> None:
+    """If a query fails, the vaults of the others are known. A name that is not that of a vault is in no query."""
+    names = [f"vault{number:03}" for number in range(45)]
+    parts = [refs.referring_to(*names[at : at + 20]) for at in (0, 20, 40)]
+    uses = row("x/y", {"a": "https://vault001.vault.azure.net/keys/k", "b": "https://vault019.vault.azure.net/keys/k"})
+    seen = Table({**listing(), parts[0]: [uses], parts[1]: Denied("No.")})
+
+    found = others(seen, *names, "it's")
+
+    assert [seen.reads_of(part) for part in parts] == [1, 1, 1]
+    assert [name for name, one in found.items() if one["resources"]] == ["vault001", "vault019"]
+    assert [name for name, one in found.items() if one["unknown"]] == ["it's", *names[20:40]]
+    assert others(Table(listing()), "it's")["it's"]["unknown"] == "This is not the name of a key vault."
+
+
+def test_without_a_vault_nothing_is_read() -> None:
+    seen = Table(listing())
+
+    assert task_of(seen).driver.solve(partial(services.of_vaults, vaults=[], since=0.0)) == {}
+    assert seen.asked == []

@@ -32,7 +32,7 @@ _MOST_LINES = 100
 
 def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
     """Run an audit and write its reports. Invalid options and folders are refused before any data is read."""
-    asked = {name: params[name] for name in (*SCOPE, *POLICY)}
+    asked = {name: params[name] for name in (*SCOPE, *POLICY, "vault_used_by")}
     rules, where, name = policy(params), scope(params), params["name"]
     if not _NAME.fullmatch(name):
         raise InvalidOption(
@@ -48,7 +48,7 @@ def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
     hidden = unseen(report)
     returned = describe(report, grave, hidden, written)
     if params["return_accounts"]:
-        returned["accounts"] = report["accounts"]
+        returned |= {"accounts": report["accounts"], "vaults": report["vaults"]}
     warnings = tuple(_warnings(report, rules, params, previous))
     if may_fail and (grave or hidden):
         result = {**returned, **({"warnings": list(warnings)} if warnings else {})}

@@ -64,6 +64,7 @@ class Scope:
     group: str | None
     account: str | None
     pools: bool
+    vault_used_by: str
 
 
 def scope(params: Mapping[str, Any]) -> Scope:
@@ -79,4 +80,5 @@ def scope(params: Mapping[str, Any]) -> Scope:
         group,
         check_account_name(account, "account_name") if account else None,
         params["pools"],
+        params["vault_used_by"],
     )

@@ -23,6 +23,7 @@ from .page_assets import SCRIPT, STYLE
 from .page_charts import Bar, ages, bars, expiries, timeline
 from .page_findings import findings
 from .page_text import count, names, prose
+from .page_vaults import others
 from .report import unseen
 from .rules import SEVERITIES
 
@@ -39,6 +40,7 @@ def as_page(report: Report) -> str:
         findings(report),
         _comparison(report["comparison"]),
         table(report),
+        others(report),
         _charts(report),
         _exceptions(report),
     )

@@ -139,7 +139,7 @@ code { font-family: ui-monospace, monospace; font-size: .9em }
   .total { flex-basis: 100% }
   .finding li { grid-template-columns: 1fr }
 }
-/* Cards: each account, and each accepted finding, is a list of its values. */
+/* Cards: each row of a table is a list of its values. */
 @media screen and (max-width: 48rem) {
   .cards, .cards tbody, .cards tbody tr { display: block }
   .cards thead { position: absolute; left: -999rem }
@@ -149,6 +149,7 @@ code { font-family: ui-monospace, monospace; font-size: .9em }
   .cards tbody th { display: block; font-size: 1rem }
   .cards tbody td > * { grid-column: 2; min-width: 0; overflow-wrap: anywhere }
   .cards td::before { color: var(--soft); grid-row: 1 / span 9 }
+  .cards td[data-head]::before { content: attr(data-head) }
   #accounts td:nth-child(2)::before { content: "Subscription" }
   #accounts td:nth-child(3)::before { content: "Region" }
   #accounts td:nth-child(4)::before { content: "State" }

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Text of the report's page: human-readable dates, numbers and names, with all text from Azure escaped.
+"""Text of a report's page: human-readable dates, numbers, names and tables, with all text from Azure escaped.
 
 This module util is private to the collection.
 """
@@ -47,3 +47,20 @@ def count(amount: int, noun: str) -> str:
 def names(of: Sequence[str]) -> str:
     shown = escape(", ".join(of[:_MOST_NAMES]))
     return f"{shown} and {len(of) - _MOST_NAMES:,} more" if len(of) > _MOST_NAMES else shown
+
+
+def cards(label: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of HTML cells; on a narrow screen, a card for each row, in which each cell shows its head."""
+    if not rows:
+        return ""
+    head = "".join(f'<th scope="col">{one}</th>' for one in heads)
+    body = "".join(
+        f'<tr><th scope="row">{first}</th>'
+        + "".join(f'<td data-head="{name}"><div>{cell}</div></td>' for name, cell in zip(heads[1:], rest, strict=True))
+        + "</tr>"
+        for first, *rest in rows
+    )
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{label}"><table class="cards">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )

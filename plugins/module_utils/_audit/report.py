@@ -43,6 +43,7 @@ def whole(fleet: FleetData, policy: Policy, options: Mapping[str, Any]) -> dict[
         "rules": _rules(accounts),
         "causes": causes(accounts),
         "accounts": accounts,
+        "vaults": [{"vault_name": name, **of} for name, of in fleet["other_users"].items()],
         "unused_exceptions": _unused(accounts, policy),
     }
 

@@ -14,18 +14,14 @@ from html import escape
 from typing import Any
 
 from .page_assets import STYLE
-from .page_text import day, prose
+from .page_text import cards, day, prose
 
 Report = Mapping[str, Any]
-# Each cell of a card on a narrow screen shows its head.
-_CARDS = """
+_TABLES = """
 main h2 { overflow-wrap: anywhere }
 h3 { margin: 1rem 0 .25rem }
 tbody th small { max-width: none }
 tbody td:nth-child(n) { min-width: 0 }
-@media screen and (max-width: 48rem) {
-  .cards td[data-head]::before { content: attr(data-head) }
-}
 """
 
 
@@ -36,7 +32,7 @@ def as_page(report: Report) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}{_CARDS}</style></head>\n"
+        f"<title>{title}</title><style>{STYLE}{_TABLES}</style></head>\n"
         f"<body><header><h1>{title}</h1>{_warnings(report)}"
         f'<p class="soft">{prose(report["generated_on"])}. {escape(report["reason"])}</p></header>'
         f"<main>{''.join(map(_key, report['keys'])) or '<p>The vault has no key.</p>'}</main></body></html>\n"
@@ -88,16 +84,4 @@ def _when(version: Report) -> str:
 
 
 def _table(label: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return ""
-    head = "".join(f'<th scope="col">{one}</th>' for one in heads)
-    body = "".join(
-        f'<tr><th scope="row">{first}</th>'
-        + "".join(f'<td data-head="{name}"><div>{cell}</div></td>' for name, cell in zip(heads[1:], rest, strict=True))
-        + "</tr>"
-        for first, *rest in rows
-    )
-    return (
-        f'<h3>{label}</h3><div class="wide" tabindex="0" role="region" aria-label="{label}"><table class="cards">'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    return f"<h3>{label}</h3>{cards(label, heads, rows)}" if rows else ""

@@ -175,22 +175,27 @@ def vaults_of(subscription: str, group: str | None = None) -> Ref[list[Vault]]:
     return Ref("vault", vault_id(subscription, group), what, is_list=True)
 
 
-def referring_to(vault: str) -> Ref[list[GraphRow]]:
-    """The resources of other services that refer to the vault, whose name is in lower case. In all subscriptions that
-    the caller can read, without those that the caller may not read. The properties of services differ, so all of them
-    are searched.
+def referring_to(*vaults: str) -> Ref[list[GraphRow]]:
+    """The resources of other services that refer to one of the vaults, whose names are in lower case. In all
+    subscriptions that the caller can read, without those that the caller may not read. The properties of services
+    differ, so all of them are searched.
 
     Batch is left out: it lists its accounts and pools itself. Source: the reference of the operation Resources, and the
     article "Working with large Azure resource data sets"."""
+    searched = " or ".join(
+        f"text contains '{vault}.vault.' or text contains '/providers/microsoft.keyvault/vaults/{vault}'"
+        for vault in vaults
+    )
     query = f"""resources
 | where not(type startswith 'microsoft.batch/') and type != 'microsoft.keyvault/vaults'
 | extend text = tostring(properties)
-| where text contains '{vault}.vault.' or text contains '/providers/microsoft.keyvault/vaults/{vault}'
+| where {searched}
 | project id, name, type, subscriptionId, identity, properties
 | order by id asc"""
     # A response of more than 16 MiB is refused.
     body = {"query": query, "options": {"resultFormat": "objectArray", "$top": 100}}
-    return Ref("graph", _GRAPH, f"find the resources that use the key vault {vault}", body=body, is_list=True)
+    named = f"the key vault {vaults[0]}" if len(vaults) == 1 else f"{len(vaults)} key vaults"
+    return Ref("graph", _GRAPH, f"find the resources that use {named}", body=body, is_list=True)
 
 
 def deleted_vaults_of(subscription: str) -> Ref[list[DeletedVault]]:

@@ -18,7 +18,7 @@ from .._azure.facts import Facts
 from .._checks.diagnosis import depends_on_account_change
 from .._checks.one_of_many import FleetData, observed_of
 from .._checks.preflight import is_unreachable
-from .._checks.usage import Listed
+from .._checks.usage import BATCH, Listed
 from .._core.docs import Docs
 from .._core.documents import Account, KeyBundle, ManagedIdentity, RoleAssignment
 from .._core.errors import CmkError, Denied, NotFound
@@ -27,7 +27,7 @@ from .._documents import refs
 from .._documents.access import by_principal, roles_in, scope_of
 from .._documents.key import identifier_of
 from .._documents.vault import uses_rbac
-from . import users, vaults
+from . import services, users, vaults
 from .health import require_shown
 
 
@@ -44,9 +44,11 @@ def listed(docs: Docs, scope: Any, facts: Facts, own: str | None) -> Listed:
     return found
 
 
-def read(docs: Docs, accounts: Sequence[Account], tenant_id: str, *, with_pools: bool) -> dict[str, Any]:
+def read(
+    docs: Docs, accounts: Sequence[Account], tenant_id: str, since: float, *, with_pools: bool, vault_used_by: str
+) -> dict[str, Any]:
     """The names of versions and keys are their identifiers in lower case. If a document could not be read, the value is
-    the error. If it does not exist, the value is None."""
+    the error. If it does not exist, the value is None. `since` is when the audit began (time.monotonic())."""
     used = {key.folded: key for key in map(key_of, accounts) if key}
     keys = {key.versionless.folded: key.versionless for key in used.values()}
     docs.want(refs.SUBSCRIPTIONS, *map(refs.key, keys.values()))
@@ -73,7 +75,8 @@ def read(docs: Docs, accounts: Sequence[Account], tenant_id: str, *, with_pools:
     fleet["changed_at"] = _changed_at(docs, accounts, fleet, judges_repairs=with_pools)
     pools = {account["id"].lower(): refs.pools_of(account["id"]) for account in accounts} if with_pools else {}
     docs.want(*pools.values())
-    return {**fleet, "pools": {name: docs.known(ref) for name, ref in pools.items()}}
+    others = services.not_asked(names) if vault_used_by == BATCH else services.of_vaults(docs, names, since)
+    return {**fleet, "other_users": others, "pools": {name: docs.known(ref) for name, ref in pools.items()}}
 
 
 def _subscription_names(docs: Docs) -> dict[str, str | None]:

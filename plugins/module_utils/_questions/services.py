@@ -14,15 +14,33 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, TypedDict
+
 from .._azure.facts import Facts
 from .._checks.usage import GRAPH, READ_ALL, KeyUse, Unlisted, Visible
 from .._core.docs import Docs, Rule
 from .._core.errors import CmkError
-from .._core.ids import KeyIdentifier
+from .._core.ids import KeyIdentifier, type_of
+from .._core.summary import and_text, user_text
 from .._documents import refs
 from .._documents.access import allows_all_reads
 from .._documents.key_references import Reference, References, references
 from .users import listed_until, not_listed, searched
+
+# The number of vaults in a query, and of subscriptions in a reason.
+_MOST_VAULTS, _MOST_NAMES = 20, 3
+_VAULT_NAME = re.compile(r"[a-z0-9-]+")
+
+
+class OtherUsers(TypedDict):
+    """The resources of other services that use a vault: each with its `id`, `name` and `type`, and its `keys`. None if
+    none was found, and not all are known. `unknown` is why not all may be known; None if they are."""
+
+    resources: list[dict[str, Any]] | None
+    unknown: str | None
 
 
 def beside(docs: Docs, facts: Facts, vault: str, visible: Visible, *, is_due: bool = True) -> tuple[Visible, list[str]]:
@@ -65,3 +83,72 @@ def _use(found: References, key: Reference, vault: KeyIdentifier) -> KeyUse:
         "follows_latest": key.name is not None and key.version is None,
         "principals": found.principals,
     }
+
+
+# Reports on many vaults
+
+
+def of_vaults(docs: Docs, vaults: Iterable[str], since: float) -> dict[str, OtherUsers]:
+    """The resources of other services that use each vault, with one query for twenty vaults. `vaults` are names in
+    lower case. The permissions of the caller count from `since` on (time.monotonic())."""
+    names = sorted(vaults)
+    valid = [name for name in names if _VAULT_NAME.fullmatch(name)]
+    parts = [valid[at : at + _MOST_VAULTS] for at in range(0, len(valid), _MOST_VAULTS)]
+    docs.want(*(refs.referring_to(*part) for part in parts), fresh=Rule.RUN)
+    hidden = _hidden(docs, since) if parts else None
+    found = {name: _shown([], "This is not the name of a key vault.") for name in names}
+    for part in parts:
+        rows = docs.known(refs.referring_to(*part), Rule.RUN)
+        if isinstance(rows, CmkError):
+            found |= {name: _shown([], str(rows)) for name in part}
+            continue
+        # Most rows are about one of the vaults only.
+        texts = [(row, json.dumps(row["properties"]).lower()) for row in rows or ()]
+        for name in part:
+            uses = [references(row, name) for row, text in texts if name in text]
+            found[name] = _shown([_described(one) for one in uses if one], hidden)
+    return found
+
+
+def not_asked(vaults: Iterable[str]) -> dict[str, OtherUsers]:
+    reason = "Only Batch accounts were read, because vault_used_by is batch."
+    return {name: _shown([], reason) for name in sorted(vaults)}
+
+
+def _shown(resources: list[dict[str, Any]], unknown: str | None) -> OtherUsers:
+    return {"resources": None if unknown and not resources else resources, "unknown": unknown}
+
+
+def _hidden(docs: Docs, since: float) -> str | None:
+    """Why rows may be missing; None if the caller may read everything in each subscription."""
+    listed = docs.known(refs.SUBSCRIPTIONS)
+    if isinstance(listed, CmkError):
+        return str(listed)
+    scopes = [f"/subscriptions/{one['subscriptionId']}" for one in listed or ()]
+    if not scopes:
+        return "Azure lists no subscription for the caller."
+    docs.want(*map(refs.permissions_at, scopes), fresh=since)
+    lacking = [scope for scope in scopes if not _reads_all(docs, scope, since)]
+    if not lacking:
+        return None
+    shown = [*lacking[:_MOST_NAMES], *([f"{len(lacking) - _MOST_NAMES} more"] if len(lacking) > _MOST_NAMES else [])]
+    return f"Resources may be missing, because the caller may lack {READ_ALL} at {and_text(shown)}."
+
+
+def _reads_all(docs: Docs, scope: str, since: float) -> bool:
+    permissions = docs.known(refs.permissions_at(scope), since)
+    return not isinstance(permissions, CmkError) and allows_all_reads(permissions or ())
+
+
+def _described(found: References) -> dict[str, Any]:
+    """The resource with its keys. None of them if it uses the vault otherwise. A key without a name may be any key."""
+    names = dict.fromkeys(one.name for one in found.keys)
+    keys = [one for name in names for one in _versions(name, [key for key in found.keys if key.name == name])]
+    return {"id": found.id, "name": user_text(found.id), "type": type_of(found.id), "keys": keys}
+
+
+def _versions(name: str | None, of_key: Sequence[Reference]) -> list[dict[str, Any]]:
+    """A resource may follow the latest version, and show the version that it uses now."""
+    follows = name is not None and any(one.version is None for one in of_key)
+    versions = [one.version for one in of_key if one.version] or [None]
+    return [{"name": name, "version": one, "follows_latest": follows} for one in versions]
