@@ -150,5 +150,6 @@ def _described(found: References) -> dict[str, Any]:
 def _versions(name: str | None, of_key: Sequence[Reference]) -> list[dict[str, Any]]:
     """A resource may follow the latest version, and show the version that it uses now."""
     follows = name is not None and any(one.version is None for one in of_key)
-    versions = [one.version for one in of_key if one.version] or [None]
+    pinned = [one for one in of_key if one.version]
+    versions = [one.version for one in pinned or of_key[:1]]
     return [{"name": name, "version": one, "follows_latest": follows} for one in versions]
