@@ -97,7 +97,7 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem }
 th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
 th b { overflow-wrap: anywhere }
 tbody th { font-weight: 400; min-width: 9rem }
-tbody th small { max-width: 14rem; overflow-wrap: break-word }
+#rows th small { max-width: 14rem; overflow-wrap: break-word }
 tbody td:nth-child(2) { min-width: 6rem; overflow-wrap: anywhere }
 tbody td:nth-child(5) { min-width: 16.75rem; overflow-wrap: anywhere }
 td small { font-size: .75rem }

@@ -20,7 +20,6 @@ Report = Mapping[str, Any]
 _TABLES = """
 main h2 { overflow-wrap: anywhere }
 h3 { margin: 1rem 0 .25rem }
-tbody th small { max-width: none }
 tbody td:nth-child(n) { min-width: 0 }
 """
 
