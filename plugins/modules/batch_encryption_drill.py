@@ -68,6 +68,7 @@ EXAMPLES = r"""
     account_name: mycanary
     canary: mycanary
     kind: disable_key
+    vault_used_by: batch
     state: lost
     wait_timeout: 7200
 

@@ -28,7 +28,7 @@ OTHERS = {"owner": "operations", "azbatch-cmk": "a tag of a person"}
 
 
 def options(**given: Any) -> dict[str, Any]:
-    known = {"resource_group": "rg-batch", "account_name": "mybatch", "state": "lost"}
+    known = {"resource_group": "rg-batch", "account_name": "mybatch", "state": "lost", "vault_used_by": "any"}
     return {**known, "kind": "disable_key", "canary": "mybatch", **given}
 
 
