@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, cast
 
 from .._core import interrupts
 from .._core.changes import MAX_READ_DELAY, SentWrites
-from .._core.documents import Account
+from .._core.documents import Account, Identity
 from .._core.errors import Denied, NotFound, PlanOutdated, Rejected
 from .._core.ids import KeyIdentifier, key_of
 from .._documents.account import UNKNOWN_IDENTITY
@@ -239,6 +239,14 @@ class Journal:
         written = key_of(cast(Account, setting[-1]["body"]))
         return str(written or "").lower() != str(key_of(account) or "").lower()
 
+    def may_hide_identity(self, account: Account) -> bool:
+        """Whether a read of the account may be older than the run's last write of its identity."""
+        written = [one for one in self._lately(account["id"]) if one["is_known"] and "identity" in one["body"]]
+        if not written:
+            return False
+        shown = (written[-1]["document"] or {}).get("identity") or written[-1]["body"]["identity"]
+        return _names_in(shown) != _names_in(account.get("identity", {}))
+
     def _note(self, ref: str, write: Write) -> None:
         if _ACCOUNTS in ref.lower() and ref.count("/") == 8:
             parts = {name: write.body[name] for name in ("identity", "properties") if name in write.body}
@@ -381,6 +389,11 @@ def _needed(document: Any) -> Any:
     return {name: document[name] for name in ("id", "location", "identity") if name in document} | {
         "properties": properties
     }
+
+
+def _names_in(identity: Identity) -> tuple[str, set[str]]:
+    """The type of the identity, and the ids of the user-assigned identities."""
+    return identity.get("type", "None"), {name.lower() for name in identity.get("userAssignedIdentities", {})}
 
 
 def _with(entries: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:

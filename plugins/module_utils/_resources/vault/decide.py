@@ -276,7 +276,8 @@ def _restoring(docs: Docs, document: Vault | None, goal: Goal, facts: Facts, gra
     unlisted = [usage.not_listed(one) for one in visible["unlisted"] if one["action"] is None]
     if unlisted and not writes:
         raise Unavailable(" ".join(unlisted))
-    if not writes and docs.began < (facts.journal.vault_made_at(goal.name) or 0.0) + MAX_READ_DELAY:
+    made_at = None if goal.taken_away else facts.journal.vault_made_at(goal.name)
+    if not writes and made_at is not None and docs.began < made_at + MAX_READ_DELAY:
         complaint = NotConverged(f"Lists of Azure may not show yet which accounts use the key vault {goal.name}.")
         raise Wait(complaint, f"lists of Azure to show who uses the key vault {goal.name}", MAX_READ_DELAY + 60)
     if not writes:
