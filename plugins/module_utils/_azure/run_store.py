@@ -41,7 +41,7 @@ _ERA = ("values are kept",)
 
 
 class Era(NamedTuple):
-    """The time in which the store has kept all values. A store that cannot keep a value removes all others. `lost_at` is
+    """The time in which the store has kept all values: if it cannot keep a value, it removes all others. `lost_at` is
     when the first task after that has noticed the loss (time.monotonic()), None if nothing was lost since the run
     began."""
 
@@ -146,7 +146,7 @@ class RunFiles:
 
     def begin(self) -> None:
         """Called before the first task of a run."""
-        self.store(Era(uuid.uuid4().hex, None), *_ERA)
+        self.first(Era(uuid.uuid4().hex, None), *_ERA)
 
     def first(self, value: Any, *name: str) -> Any:
         """The value that a task of the run has stored first under this name, which is `value` if there is none."""

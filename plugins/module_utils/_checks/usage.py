@@ -241,11 +241,12 @@ def principals(account: Account) -> tuple[str, ...] | None:
     return principals_of(identity) if is_known else None
 
 
-def guard(users: list[str], visible: Visible, what: str, *, force: bool) -> tuple[str, ...]:
+def guard(users: list[str], visible: Visible, what: str, *, force: bool, until: float | None = None) -> tuple[str, ...]:
     """Refuse a change after which an account or a pool, also one that could not be listed, may lose its key. With
-    `force`, return warnings that name the users and the scopes. `what` is the change as an infinitive."""
+    `force`, return warnings that name the users and the scopes. `what` is the change as an infinitive. `until` is when
+    the margin of the users ends that have left the key, None if one of them uses it."""
     if users and not force:
-        raise _in_use(what, users, visible)
+        raise _in_use(what, users, visible, until)
     if not force:
         require_whole(visible, what, _FORCE)
     names = ", ".join(users)
@@ -333,16 +334,23 @@ def cut_short(what: str, ids: Iterable[str], *, others: bool = False) -> tuple[s
     )
 
 
-def _in_use(what: str, users: list[str], visible: Visible) -> CmkError:
+def _in_use(what: str, users: list[str], visible: Visible, until: float | None) -> CmkError:
     names, unlisted = ", ".join(users), visible["unlisted"]
     more = "".join(f" {one}" for one in (*pools_unknown(users, visible), *map(not_listed, unlisted)))
+    why, remedy = "use it", "Switch the accounts to another key, or set O(force=true)."
+    steps = (
+        "Switch the accounts to another key first (azbatch.cmk.switch); if the vault is to be deleted, to a key in "
+        "another vault. Or set O(force=true) if the accounts may lose their key."
+    )
+    if until is not None:
+        why = "were changed so recently that Batch may still need it"
+        steps = remedy = f"Run the task again after {instant(until)}."
     return Refused(
-        f"Refused to {what}, because these {_kinds(users)} use it: {names}. Switch the accounts to another key "
-        "first (azbatch.cmk.switch); if the vault is to be deleted, to a key in another vault. Or set "
-        f"O(force=true) if the accounts may lose their key.{more}",
+        f"Refused to {what}, because these {_kinds(users)} {why}: {names}. {steps}{more}",
         code="in_use",
+        kept_until=instant(until),
         accounts=[user for user in users if not is_pool(user)],
         pools=[user for user in users if is_pool(user)],
         unlisted=list(unlisted),
-        remedy="Switch the accounts to another key, or set O(force=true).",
+        remedy=remedy,
     )

@@ -179,7 +179,7 @@ def _guard(goal: Goal, visible: usage.Visible, of_each: Mapping[str, Users]) -> 
     what, used = f"{verb} {_subject(goal)}", usage.together(of_each.values())
     if used.until is not None and not goal.force and goal.taken_away is None:
         raise usage.recently_used(what, used.ids, used.until)
-    return usage.guard(used.ids, visible, what, force=goal.force)
+    return usage.guard(used.ids, visible, what, force=goal.force, until=used.until)
 
 
 def _subject(goal: Goal) -> str:
