@@ -192,7 +192,7 @@ def _guard(goal: Goal, visible: usage.Visible, of_each: Mapping[str, Users]) -> 
     what, used = f"{verb} {_subject(goal)}", usage.together(of_each.values())
     if used.until is not None and not goal.force and goal.taken_away is None:
         raise usage.recently_used(what, used.ids, used.until)
-    warnings = usage.guard(used.ids, visible, what, force=goal.force)
+    warnings = usage.guard(used.ids, visible, what, force=goal.force, until=used.until)
     return warnings if goal.taken_away is not None else (*warnings, *usage.not_shown(goal.vault_used_by))
 
 
