@@ -70,6 +70,18 @@ def staged(valid_from: int) -> KeyTable:
         pytest.param(three_versions(disabled=(MIDDLE,)), "P7D", [OLD], [], id="disabled already"),
         pytest.param(three_versions(disabled=(NEW,)), "P7D", [OLD], [], id="newest disabled"),
         pytest.param(three_versions(pinned(None), disabled=(NEW,)), "P7D", [], [OLD], id="follows, newest disabled"),
+        pytest.param(
+            three_versions(newest_is=DAY, disabled=(MIDDLE,)), "P7D", [], [OLD], id="next disabled, newest recent"
+        ),
+        pytest.param(
+            KeyTable(
+                key(OLD, created=NOW - 90 * DAY), key(MIDDLE, created=NOW - 60 * DAY, nbf=NOW + 900 * DAY), key(NEW)
+            ),
+            "P7D",
+            [OLD],
+            [],
+            id="next valid much later, newest usable",
+        ),
         pytest.param(staged(NOW + DAY), "P7D", [OLD], [], id="newest valid later"),
         pytest.param(staged(NOW - DAY), "P7D", [OLD], [MIDDLE], id="newest valid since a day"),
         pytest.param(staged(NOW - 7 * DAY), "P7D", [MIDDLE, OLD], [], id="newest valid since the margin"),
