@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Messages about many accounts: accounts with the same values share one message.
+"""Messages about many accounts and keys: those with the same values share one message.
 
 This plugin util is private to the collection.
 """
@@ -30,6 +30,17 @@ def messages(results: Iterable[Mapping[str, Any]], prefix: str | None = None) ->
         if "summary" in one:
             alike.setdefault(one["summary"].replace(one.get("name", ""), "", 1), []).append(one)
     return [_message(together, prefix, is_all=len(alike) == 1) for together in alike.values()]
+
+
+def unused_messages(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The summaries of results of keyvault_cmk_unused_versions, one for all keys that have no older enabled version."""
+    by_kept: dict[bool, list[str]] = {True: [], False: []}
+    for one in results:
+        by_kept[bool(one["changed"] or one["kept_versions"])].append(one["summary"])
+    nothing = by_kept[False]
+    if len(nothing) > 1:
+        nothing = [f"No unused version of {len(nothing)} {'other ' if by_kept[True] else ''}keys is enabled."]
+    return [*by_kept[True], *nothing]
 
 
 def _message(results: Sequence[Mapping[str, Any]], prefix: str | None, *, is_all: bool) -> str:
