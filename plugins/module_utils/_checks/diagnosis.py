@@ -366,7 +366,7 @@ def doubtful_versions(observed: Symptoms) -> str:
     unusable = _unusable_of(_possible(evidence, observed), evidence)
     if not unusable or _is_usable(evidence, observed) is False:
         return ""
-    return f"{' '.join(unusable.values())} {_may_need(replace(evidence.key, version=next(iter(unusable))))}"
+    return f"{' '.join(unusable.values())} {_may_need(*(replace(evidence.key, version=one) for one in unusable))}"
 
 
 def lost_after_change(left: KeyIdentifier, target: KeyIdentifier, items: Sequence[KeyItem], now: float) -> str | None:
@@ -386,9 +386,12 @@ def _listed(observed: Symptoms) -> Sequence[KeyItem] | None:
     return None if isinstance(versions, CmkError) else versions
 
 
-def _may_need(version: KeyIdentifier) -> str:
+def _may_need(version: KeyIdentifier, *more: KeyIdentifier) -> str:
+    only = "Only if the account becomes unavailable, make"
+    if more:
+        return f"Batch may still need them. {only} them usable with azbatch.cmk.recover."
     return (
-        "Batch may still need it. Only if the account becomes unavailable, make that version usable with "
+        f"Batch may still need it. {only} that version usable with "
         f"azbatch.cmk.recover, or with azbatch.cmk.keyvault_cmk_key_state (key_identifier: {version}, state: enabled)."
     )
 
