@@ -32,6 +32,12 @@ def messages(results: Iterable[Mapping[str, Any]], prefix: str | None = None) ->
     return [_message(together, prefix, is_all=len(alike) == 1) for together in alike.values()]
 
 
+def shown(results: Iterable[Mapping[str, Any]], hosts: int) -> list[Mapping[str, Any]]:
+    """The results that a play of this number of hosts shows: of several hosts, the changes, and the accounts whose
+    availability is not known, because Ansible shows their equal warnings once."""
+    return [one for one in results if one and (hosts == 1 or one.get("changed") or one.get("available", True) is None)]
+
+
 def unused_messages(results: Iterable[Mapping[str, Any]]) -> list[str]:
     """The summaries of results of keyvault_cmk_unused_versions, one for all keys that have no older enabled version."""
     by_kept: dict[bool, list[str]] = {True: [], False: []}
@@ -55,7 +61,7 @@ def _together(results: Sequence[Mapping[str, Any]], *, is_all: bool) -> str:
     names, after = [one["name"] for one in results], _resolved(results[0])
     is_survey = "causes" in after
     # Who repairs some of the accounts has to know which ones they are.
-    needs_names = is_survey and after["available"] is not True and not is_all
+    needs_names = after["available"] is not True and not (is_survey and is_all)
     name = _named(names, needs_names=needs_names)
     if is_survey:
         return document.survey_summary(name, after, count=len(names))

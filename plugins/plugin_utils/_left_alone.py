@@ -69,6 +69,10 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
 
     def _run(self, tmp: str | None, task_vars: dict[str, Any] | None, files: RunFiles, host: str) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
+        if "warnings" in result and len((task_vars or {})["ansible_play_hosts_all"]) > 1:
+            # Ansible shows equal warnings once. The playbook shows the names of the accounts.
+            named = f"the Batch account {self._account()} "
+            result["warnings"] = [str(one).replace(named, "the account ") for one in result["warnings"]]
         if not result.get("failed") or result.get("scope") != "account":
             return result
         remedy = result.get("remedy") or ""
