@@ -10,7 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, TypedDict
@@ -350,6 +350,12 @@ def _is_refused(observed: Symptoms) -> bool:
 def _others_unusable(evidence: Evidence, observed: Symptoms) -> dict[str, str]:
     """The unusable versions that the account may use beside its own version, each with the reason."""
     return _unusable_of(_possible(evidence, observed)[1:], evidence)
+
+
+def possibly_lost(observed: Symptoms) -> Collection[str]:
+    """The unusable versions that the account may use, whenever it was last changed."""
+    evidence: Evidence = observed["evidence"]
+    return _unusable_of(_possible(evidence, {**observed, "account_changed_at": None}), evidence)
 
 
 def doubtful_versions(observed: Symptoms) -> str:
