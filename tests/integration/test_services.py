@@ -265,7 +265,7 @@ def test_the_playbook_users(ansible: Ansible, service: Service, versions: list[s
     assert writes(service.sandbox.control.requests(since)) == []
     assert queries(service, since) == 1
     report = json.loads((tmp_path / "cmk-users.json").read_text())
-    [key] = report["keys"]
+    [key] = report["vault_keys"]
     assert {one["type"]: one["version"] for one in key["users"]} == {
         "microsoft.batch/batchaccounts": versions[2][-32:],
         "microsoft.compute/diskencryptionsets": versions[0][-32:],

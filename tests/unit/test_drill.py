@@ -78,7 +78,7 @@ def test_values_of_tags_are_short_enough() -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{}, {"kind": ""}, {"kind": "purge"}, {"account": ""}, {"key": ""}], ids=lambda one: str(one)
+    "changed", [{}, {"kind": ""}, {"kind": "purge"}, {"account": ""}, {"key": ""}], ids=str
 )
 def test_incomplete_tags_are_no_drill(changed: dict[str, str]) -> None:
     tags = {name: value for name, value in BEGUN.tags.items() if changed}

@@ -15,6 +15,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from .._azure.facts import Facts
+from .._checks import usage
 from .._checks.usage import GRAPH, READ_ALL, KeyUse, Unlisted, Visible
 from .._core.docs import Docs, Rule
 from .._core.errors import CmkError
@@ -38,6 +39,14 @@ def beside(docs: Docs, facts: Facts, vault: str, visible: Visible, *, is_due: bo
     found = [one for row in rows or () if (one := references(row, name)) is not None]
     uses = [_use(one, key, KeyIdentifier(name, facts.vault_suffix, "")) for one in found for key in one.keys]
     return {**visible, "services": uses, "unlisted": unlisted}, [one.id for one in found]
+
+
+def of_vault(docs: Docs, facts: Facts, vault: str, visible: Visible, *, asks: bool) -> tuple[Visible, list[str]]:
+    """All users of keys, and the ids of those that use the vault. Without `asks`, only those of Batch count."""
+    referring = list[str]()
+    if asks:
+        visible, referring = beside(docs, facts, vault, visible)
+    return visible, list(dict.fromkeys([*usage.in_vault(visible, vault), *referring]))
 
 
 def _not_covered(docs: Docs, facts: Facts) -> list[Unlisted]:

@@ -146,11 +146,9 @@ def _deletion(
     before = describe(vault)
     if vault is None and not goal.taken_away:
         return Change(before, before)
-    visible, referring = users.visible(docs.fresh(), facts, known), list[str]()
+    now = docs.fresh()
     asks = not (goal.vault_used_by == usage.BATCH or goal.taken_away)
-    if asks:
-        visible, referring = services.beside(docs.fresh(), facts, goal.name, visible)
-    using = list(dict.fromkeys([*usage.in_vault(visible, goal.name), *referring]))
+    visible, using = services.of_vault(now, facts, goal.name, users.visible(now, facts, known), asks=asks)
     what = f"delete the vault {goal.name}"
     warnings = usage.guard(using, visible, what, force=goal.force)
     if asks:
