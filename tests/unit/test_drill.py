@@ -77,9 +77,7 @@ def test_values_of_tags_are_short_enough() -> None:
     assert all(len(value) <= 256 for value in long.tags.values())
 
 
-@pytest.mark.parametrize(
-    "changed", [{}, {"kind": ""}, {"kind": "purge"}, {"account": ""}, {"key": ""}], ids=str
-)
+@pytest.mark.parametrize("changed", [{}, {"kind": ""}, {"kind": "purge"}, {"account": ""}, {"key": ""}], ids=str)
 def test_incomplete_tags_are_no_drill(changed: dict[str, str]) -> None:
     tags = {name: value for name, value in BEGUN.tags.items() if changed}
     tags |= {f"azbatch-cmk-drill-{name}": value for name, value in changed.items()}

@@ -472,7 +472,10 @@ def test_report_of_versions(rows: Any, newest_is: int, expected: dict[str, Any])
 
     assert versions(found) == expected
     assert found["vault_keys"][0]["versions"][0]["in_use_by"][0] == account()["id"]
-    assert found["vault_keys"][0]["reason"] == f"{counted([account()['id'], *(one['id'] for one in rows)])} {_use(rows)} it."
+    assert (
+        found["vault_keys"][0]["reason"]
+        == f"{counted([account()['id'], *(one['id'] for one in rows)])} {_use(rows)} it."
+    )
     removed = disabled(decided(table(*rows, newest_is=newest_is * DAY), unused_goal(**ANY)))
     assert {one["version"] for one in found["vault_keys"][0]["versions"] if one["may_be_disabled"]} == set(removed)
 
