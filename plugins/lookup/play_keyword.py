@@ -109,13 +109,15 @@ class LookupModule(LookupBase):  # type: ignore[misc]
                 # Without an account, the role reports that cmk_hosts is not set.
                 is_named = not keywords.is_blank(given.get("cmk_account_name"))
                 is_for_localhost = is_named and keywords.is_blank(value_of("cmk_hosts"))
+                extra = load_extra_vars(self._loader).get("cmk_account_name")  # type: ignore[arg-type] # Ansible sets it
                 if is_for_localhost and any(host != "localhost" for host in listed):
+                    # Together, they would be refused for several hosts.
+                    first = "" if keywords.is_blank(extra) else "remove the extra variable cmk_account_name, and "
                     Display().warning(
                         f"cmk_hosts is not set, so the play runs only on localhost, and not on the {len(listed)} hosts "
-                        "of the inventory. Set cmk_hosts to a pattern, such as all."
+                        f"of the inventory. To use them, {first}set cmk_hosts to a pattern, such as all."
                     )
                 pattern = keywords.hosts(value_of("cmk_hosts"), limit, required=required, matching=matching)
-                extra = load_extra_vars(self._loader).get("cmk_account_name")  # type: ignore[arg-type] # Ansible sets it
                 keywords.require_own_account(extra, pattern, limit, matching)
                 return [pattern]
             if keyword == "serial":

@@ -36,6 +36,8 @@ from ._questions import accounts, evidence, fleet, health, rights, users
 
 # Refusals that say that an account is not ready for a change.
 _NOT_READY = ("account_unavailable", "account_failed", "account_under_way")
+# Refusals whose cause is not that the account is not available.
+_ON_ANOTHER_KEY = ("account_on_another_key", "account_not_on_cmk")
 
 
 class Cloud:
@@ -106,7 +108,8 @@ class Cloud:
 
     def explained(self, make: Callable[[], Outcome], group: str, name: str) -> Outcome:
         """The outcome of `make`. If `make` is refused before its first write, and the account is not ready, the error
-        says that: the cause of the refusal, such as a disabled key, may be why the account is not available."""
+        says that: the cause of the refusal, such as a disabled key, may be why the account is not available. If the
+        account uses another key than the task expects, the error says both."""
         sent = self._session.sent
         before = sent.accepted + sent.in_doubt
         try:
@@ -120,6 +123,8 @@ class Cloud:
                 if reason is not None and reason.code == refusal.code:
                     break
                 if reason is not None and reason.code in _NOT_READY:
+                    if refusal.code in _ON_ANOTHER_KEY:
+                        raise refusal.extended(reason.msg) from refusal.__cause__
                     raise reason from refusal
             raise
 

@@ -216,8 +216,8 @@ vaults:
       description: Name of the vault, in lower case.
       type: str
     resources:
-      description: The resources, each with its C(id), C(name), C(type) and C(keys). A resource without keys uses the
-        vault otherwise, for example a secret.
+      description: The resources, each with its C(id), C(name), C(type) and C(used_keys). If C(used_keys) is empty, the
+        resource uses the vault otherwise, for example a secret.
       type: list
       elements: dict
     unknown:
@@ -229,7 +229,7 @@ vaults:
         - id: /subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/rg/providers/Microsoft.Sql/servers/sql1
           name: SQL server sql1
           type: microsoft.sql/servers
-          keys:
+          used_keys:
             - name: batch
               version: 0123456789abcdef0123456789abcdef
               follows_latest: false

@@ -68,8 +68,8 @@ EXAMPLES = r"""
     account_name: mycanary
     canary: mycanary
     kind: disable_key
-    state: lost
     vault_used_by: batch
+    state: lost
     wait_timeout: 7200
 
 - name: Recover the account

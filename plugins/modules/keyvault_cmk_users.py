@@ -63,7 +63,7 @@ EXAMPLES = r"""
 
 - name: Show the versions that may be disabled now
   ansible.builtin.debug:
-    msg: "{{ users['keys'] | map(attribute='versions') | flatten | selectattr('may_be_disabled') }}"
+    msg: "{{ users.vault_keys | map(attribute='versions') | flatten | selectattr('may_be_disabled') }}"
 
 - name: Write a page and a JSON file on one key
   azbatch.cmk.keyvault_cmk_users:
@@ -128,7 +128,7 @@ reason:
   returned: success
   type: str
   sample: 2 Batch accounts and 1 storage account use it.
-keys:
+vault_keys:
   description: The keys of the vault.
   returned: success
   type: list

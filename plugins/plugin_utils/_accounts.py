@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Messages about many accounts: accounts with the same values share one message.
+"""Messages about many accounts and keys: those with the same values share one message.
 
 This plugin util is private to the collection.
 """
@@ -32,6 +32,23 @@ def messages(results: Iterable[Mapping[str, Any]], prefix: str | None = None) ->
     return [_message(together, prefix, is_all=len(alike) == 1) for together in alike.values()]
 
 
+def shown(results: Iterable[Mapping[str, Any]], hosts: int) -> list[Mapping[str, Any]]:
+    """The results that a play of this number of hosts shows: of several hosts, the changes, and the accounts whose
+    availability is not known, because Ansible shows their equal warnings once."""
+    return [one for one in results if one and (hosts == 1 or one.get("changed") or one.get("available", True) is None)]
+
+
+def unused_messages(results: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The summaries of results of keyvault_cmk_unused_versions, one for all keys that have no older enabled version."""
+    by_kept: dict[bool, list[str]] = {True: [], False: []}
+    for one in results:
+        by_kept[bool(one["changed"] or one["kept_versions"])].append(one["summary"])
+    nothing = by_kept[False]
+    if len(nothing) > 1:
+        nothing = [f"No unused version of {len(nothing)} {'other ' if by_kept[True] else ''}keys is enabled."]
+    return [*by_kept[True], *nothing]
+
+
 def _message(results: Sequence[Mapping[str, Any]], prefix: str | None, *, is_all: bool) -> str:
     first = results[0]
     text = first["summary"].removeprefix(_PREDICTED)
@@ -44,7 +61,7 @@ def _together(results: Sequence[Mapping[str, Any]], *, is_all: bool) -> str:
     names, after = [one["name"] for one in results], _resolved(results[0])
     is_survey = "causes" in after
     # Who repairs some of the accounts has to know which ones they are.
-    needs_names = is_survey and after["available"] is not True and not is_all
+    needs_names = after["available"] is not True and not (is_survey and is_all)
     name = _named(names, needs_names=needs_names)
     if is_survey:
         return document.survey_summary(name, after, count=len(names))

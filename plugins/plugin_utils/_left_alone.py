@@ -33,7 +33,9 @@ _NOTES, _CANARY = "left alone", "canary"
 # The modules that change an account. Reports and shared resources may be tasks of several hosts.
 _CHANGES = (".batch_encryption", ".batch_account_identity")
 # The parts of a reason that differ between accounts with the same cause: identifiers, and versions.
-_OF_ONE_ACCOUNT = re.compile(r"https://\S+|/subscriptions/\S+|\b[0-9a-f]{32}\b|\b[0-9a-f-]{36}\b")
+_OF_ONE_ACCOUNT = re.compile(r"/subscriptions/\S+|\b[0-9a-f]{32}\b|\b[0-9a-f-]{36}\b")
+# A key as messages name it: as an identifier, or with the address of its vault.
+_KEY = re.compile(r"(?:the key (?P<name>[\w-]+) in )?https://(?P<vault>[^/\s]+)(?:/keys/(?P<key>[\w-]+)\S*)?")
 
 
 class LeftAlone(ActionBase):  # type: ignore[misc]
@@ -67,6 +69,10 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
 
     def _run(self, tmp: str | None, task_vars: dict[str, Any] | None, files: RunFiles, host: str) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
+        if "warnings" in result and len((task_vars or {})["ansible_play_hosts_all"]) > 1:
+            # Ansible shows equal warnings once. The playbook shows the names of the accounts.
+            named = f"the Batch account {self._account()} "
+            result["warnings"] = [str(one).replace(named, "the account ") for one in result["warnings"]]
         if not result.get("failed") or result.get("scope") != "account":
             return result
         remedy = result.get("remedy") or ""
@@ -139,9 +145,16 @@ def lines(
     """A line for each cause. `groups` are the groups of the inventory with their hosts."""
     causes: dict[tuple[str, str], list[Mapping[str, str]]] = {}
     for one in notes:
-        text = re.sub(rf"\b{re.escape(one['account'])}\b", "", one["reason"]) if one["account"] else one["reason"]
-        causes.setdefault((one["code"], _OF_ONE_ACCOUNT.sub("", text)), []).append(one)
+        causes.setdefault((one["code"], _cause(one)), []).append(one)
     return [_line(code, together, groups, inventories) for (code, _text), together in causes.items()]
+
+
+def _cause(one: Mapping[str, str]) -> str:
+    """The reason without what differs between accounts with the same cause."""
+    text = re.sub(rf"\b{re.escape(one['account'])}\b", "", one["reason"]) if one["account"] else one["reason"]
+    # The cause is in the vault, such as its firewall, unless the reason names a version.
+    text = _KEY.sub(r"\g<name> \g<key> \g<vault>" if "version" in text.lower() else r"\g<vault>", text)
+    return _OF_ONE_ACCOUNT.sub("", text)
 
 
 def links(notes: Sequence[Mapping[str, str]]) -> list[str]:

@@ -117,7 +117,7 @@ class LocalAzure:
         with self._turn:
             if host != f"127.0.0.1:{PORT}":
                 self.now += REQUEST_SECONDS
-                if url.scheme == "https" and self.server.refusal(host, 443) is not None:
+                if url.scheme == "https" and _completed(self.server.refusal(host, 443)) is not None:
                     raise _proxy_error(request)
             number = self.server.log.last
             try:
@@ -201,10 +201,11 @@ def _bytes(value: Any) -> bytes:
     return value.encode("latin-1") if isinstance(value, str) else bytes(value)
 
 
-def _completed(coroutine: Any) -> None:
-    """Run a coroutine that waits for nothing."""
-    with pytest.raises(StopIteration):
+def _completed(coroutine: Any) -> Any:
+    """Run a coroutine that waits for nothing. Returns its result."""
+    with pytest.raises(StopIteration) as ended:
         coroutine.send(None)
+    return ended.value.value
 
 
 @cache

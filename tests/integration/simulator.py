@@ -240,6 +240,7 @@ class Simulation:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700)
         self._history, self._cut_short, self._changed_by = {}, set(), {}
+        self._without_notes = set[str]()
         self._hosts, self._numbers = {}, count(1)
         self._service.sign_in_again()
         switches = {name: at for name, at in sequence.switches.items() if name in POSITIONS}
@@ -574,6 +575,7 @@ class Simulation:
         with unscheduled():
             if what == "folder gone":
                 shutil.rmtree(host.controller.tokens, ignore_errors=True)
+                self._without_notes.add(host.name.partition(".")[0])
             elif what in FAULTS:
                 self._azure.sandbox.control.fault(**FAULTS[what])
             elif what in REFUSALS:
@@ -737,7 +739,9 @@ class Simulation:
         # After a change by the run, older states are false. A known defect: the state in a failure is that of a read
         # which may be older than the change of an earlier task.
         own = [one.at for one in states if one.is_own_change and one.by.partition(".")[0] == run]
-        own = [at for at in own if at >= host.began or not result.get("failed")]
+        # A run that has lost its notes does not know either what its earlier tasks have changed.
+        is_noted = not result.get("failed") and run not in self._without_notes
+        own = [at for at in own if at >= host.began or is_noted]
         since = max([host.began - self._lag, *own])
         earlier = [one for one in states if one.at <= since][-1:]
         possible = [*earlier, *(one for one in states if one.at > since)]
@@ -815,7 +819,9 @@ class Simulation:
         names = {self._true_principal(name).lower(): name for name in NAMES.values()}
         for account in self._azure.world.batch.existing():
             key = self._true_key(account.name)
-            found[account.name] = self._place(key), bool(key) and "/" not in (key or "").rpartition("/keys/")[2]
+            follows = bool(key) and "/" not in (key or "").rpartition("/keys/")[2]
+            # While a read shows that the account follows its key, a task that sets a version lets it follow.
+            found[account.name] = self._place(key), follows and not self._lag
         grants = Grants(self._azure.world)
         for vault_name, name in KEYS.values():
             vault = self._azure.world.vaults.by_name(vault_name)

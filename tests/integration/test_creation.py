@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -136,6 +137,22 @@ def test_access_is_restored_although_the_response_to_the_replacement_is_lost(
 
     assert service.account_id("account2") in report["warnings"][0]
     assert service.is_available("account2")
+
+
+def test_a_caller_who_cannot_list_accounts_is_warned_of_a_replacement(runner: OneProcess, service: Service) -> None:
+    """The response to the PUT is lost, so the vault may be that of another user."""
+    sandbox = service.sandbox
+    who = sandbox.control.principal("of the group", roles=[{"role": "Owner", "scope": sandbox.group}])
+    caller = replace(runner, connection={"client_id": who["client_id"], "secret": who["secret"]})
+    sandbox.control.fault(match={"method": "PUT", "path": VAULT}, drop="after")
+    sandbox.control.fault(match={"method": "PUT", "path": VAULT}, skip=1, answer=REFUSED)
+
+    module = {"resource_group": GROUP, "name": "vault-one", "authorization": "access_policy"}
+    report = succeeded(caller.module("keyvault_cmk_vault", module))
+
+    [warning] = report["warnings"]
+    assert "Somebody else may have created the key vault vault-one" in warning
+    assert f"Not all Batch accounts of {sandbox.subscription} could be listed" in warning
 
 
 def test_a_vault_that_somebody_creates_while_azure_lets_the_creation_wait(

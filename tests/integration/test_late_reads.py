@@ -14,7 +14,7 @@ import pytest
 from harness import writes
 from one_process import OneProcess
 from operators import done
-from service import DAY, GROUP, Service
+from service import DAY, GROUP, LOCATION, Service
 
 
 def to_key(identifier: str) -> dict[str, Any]:
@@ -72,3 +72,27 @@ def test_somebody_has_moved_the_account_back(
     sent = writes(service.sandbox.control.requests(since))
     assert [one["method"] for one in sent] == (["PATCH"] if is_written else [])
     assert service.encryption() == keys[0]
+
+
+@pytest.mark.parametrize("lag", ["5", "180"])
+def test_reads_show_the_identity_before_the_role_has_changed_it(runner: OneProcess, service: Service, lag: str) -> None:
+    """The previous identity has no access to the key."""
+    service.make_account(identity={"type": "SystemAssigned"})
+    service.make_identity()
+    service.sandbox.control.behavior(read_lag=lag)
+    variables = {
+        "cmk_resource_group": GROUP,
+        "cmk_location": LOCATION,
+        "cmk_account_name": "account1",
+        "cmk_vault_name": "vault-one",
+        "cmk_key_name": "key1",
+        "cmk_identity_id": service.identity_id(),
+        "cmk_adopt_existing": True,
+    }
+
+    report = done(runner.role("provision", variables))
+
+    assert report["changed_steps"]["account"], report
+    time.sleep(DAY)
+    assert service.encryption() == service.key().id
+    assert service.is_available()

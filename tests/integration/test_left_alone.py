@@ -248,3 +248,23 @@ def test_a_lock_of_all_accounts_is_one_cause(ansible: Ansible, service: Service)
     assert re.match(r"3 hosts \(account\d, account\d, account\d\) for the same cause \(resource_locked\)\.", line)
     assert "Remove the lock" in line
     assert {service.encryption(name) for name in READY} == {first}
+
+
+def test_accounts_whose_availability_is_not_known_share_a_warning(ansible: Ansible, service: Service) -> None:
+    """They follow a key whose newest version somebody has disabled, and may use the version before it."""
+    first = on_an_old_version(service)
+    for name in READY:
+        service.point(first.rpartition("/")[0], name)
+    service.sandbox.control.behavior(follower_delay="86400", pools_without_key="200")
+    service.make_key()
+    service.sandbox.control.advance(60)
+    service.disable()
+    hosts = {name: {"cmk_account_name": name} for name in READY}
+    wanted = {"cmk_hosts": "accounts", "cmk_serial": "100%"}
+
+    run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=inventory(ansible, hosts))
+
+    assert run.rc == 0, run.output
+    assert all(one["available"] is None for one in run if one.name == "Move the account to the key")
+    assert run.output.count("Whether the account is available is not known. Batch lists") == 1, run.output
+    assert "account1, account2 and account3 use the latest version of key key1" in run.output

@@ -491,8 +491,9 @@ def test_an_inventory_that_is_not_used_is_a_warning(ansible: Ansible, service: S
     wanted = {**VARS, **({"cmk_hosts": hosts} if hosts else {})}
     run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=of_hosts(ansible, "account1"))
 
-    is_told = "runs only on localhost, and not on the 1 hosts of the inventory" in " ".join(run.output.split())
-    assert is_told is (hosts is None)
+    output = " ".join(run.output.split())
+    assert ("runs only on localhost, and not on the 1 hosts of the inventory" in output) is (hosts is None)
+    assert ("remove the extra variable cmk_account_name, and set cmk_hosts" in output) is (hosts is None)
 
 
 def test_a_playbook_for_the_hosts_of_the_inventory_says_that_cmk_hosts_is_not_set(

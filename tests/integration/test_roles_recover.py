@@ -426,3 +426,25 @@ def test_a_disabled_version_of_another_type_stays_disabled(roles: RolesRunner, s
     assert result(run)["available"] is True
     assert service.is_available()
     assert [one.version for one in service.versions() if not one.enabled] == [elliptic]
+
+
+def test_a_version_of_another_type_that_was_disabled_long_ago_stays_disabled(
+    roles: RolesRunner, service: Service
+) -> None:
+    """The newest version is disabled, so the account may use each older version."""
+    service.on_key(follow=True)
+    service.sandbox.control.advance(60)
+    elliptic = service.keys().create_ec_key("key1").properties.version
+    assert elliptic is not None
+    service.sandbox.control.advance(60)
+    service.disable(version=elliptic)
+    service.make_key()
+    service.sandbox.control.advance(30 * DAY)
+    service.disable()
+    assert not service.is_available()
+
+    run = recover(roles)
+
+    assert result(run)["available"] is True
+    assert service.is_available()
+    assert [one.version for one in service.versions() if not one.enabled] == [elliptic]

@@ -272,7 +272,7 @@ def test_the_playbook_users(ansible: Ansible, service: Service, versions: list[s
     assert writes(service.sandbox.control.requests(since)) == []
     assert queries(service, since) == 1
     report = json.loads((tmp_path / "cmk-users.json").read_text())
-    [key] = report["keys"]
+    [key] = report["vault_keys"]
     assert {one["type"]: one["version"] for one in key["users"]} == {
         "microsoft.batch/batchaccounts": versions[2][-32:],
         "microsoft.compute/diskencryptionsets": versions[0][-32:],
@@ -316,7 +316,7 @@ def test_the_audit_lists_the_resources_of_each_vault(
     assert (vault["vault_name"], vault["unknown"]) == ("vault-one", None)
     pinned = {"name": "key1", "version": versions[0][-32:], "follows_latest": False}
     follows = {"name": "key1", "version": None, "follows_latest": True}
-    assert {one["id"]: one["keys"] for one in vault["resources"]} == {
+    assert {one["id"]: one["used_keys"] for one in vault["resources"]} == {
         id_: [follows if name == "cosmos" else pinned] for name, id_ in used.items()
     }
     assert "storage account storage" in (tmp_path / "cmk-audit.html").read_text()

@@ -78,6 +78,16 @@ KNOWN = {
     "reads show the previous key after a move without a response": (
         "read_lag=60 late_reads=all ; a1: new(k2) !dropped after again and again@moves"
     ),
+    "no list shows yet whose access the creation of a vault has removed": (
+        "read_lag=60 ; a1: provision(n1) | a2: provision(n1) @creates_vault"
+    ),
+    "the run cannot store that it has moved an account": (
+        "read_lag=180 late_reads=all ; a1: old(k1) retire(k1) !folder gone@task2"
+    ),
+    "reads show a third key after a rollback": (
+        "read_lag=180 late_reads=some ; tool move a1 old(k2) ; wait 7 ; "
+        "a1: revert(k2) !dropped after again and again@moves"
+    ),
     "a pool of an account whose pools Batch does not list uses a version": (
         "pools_without_key=409 ; tool pool a3 old(k1) ; tool revoke a3 (r1) ; wait 2592000 ; a1: retire(k1)"
     ),

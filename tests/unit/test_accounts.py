@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import version
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as document
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._accounts import messages
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._accounts import messages, shown, unused_messages
 
 KEY = "https://myvault.vault.azure.net/keys/batch"
 OLD, OTHER, NEW = (f"{KEY}/{digit * 32}" for digit in "123")
@@ -94,3 +94,35 @@ def test_accounts_that_do_not_exist() -> None:
     missing = {"exists": False, "summary": "There is no Batch account a.", "diff": {"before": {}, "after": {}}}
 
     assert messages([missing]) == [missing["summary"]]
+
+
+def test_of_several_hosts_changes_and_unknown_accounts_are_shown() -> None:
+    quiet, changed, unknown = moved("a", NEW), moved("b"), moved("c", NEW, available=None)
+    results = [quiet, changed, unknown, {}, {"skipped": True, "changed": False}]
+
+    assert shown(results, 5) == [changed, unknown]
+    assert shown([quiet, {}], 1) == [quiet]
+
+
+def test_accounts_whose_availability_is_not_known_are_named() -> None:
+    unknown = [moved(name, NEW, available=None) for name in "abcd"]
+
+    assert messages(unknown) == [
+        f"4 accounts (a, b, c, d) use version 33333333… {WHERE}. Whether the accounts are available is not known."
+    ]
+
+
+def test_keys_without_an_older_enabled_version_share_a_message() -> None:
+    def unused(name: str, *kept: str, changed: bool = False) -> dict[str, Any]:
+        return {"changed": changed, "kept_versions": [*kept], "summary": f"Message of {name}."}
+
+    nothing = [unused("a"), unused("b")]
+
+    assert unused_messages(nothing) == ["No unused version of 2 keys is enabled."]
+    assert unused_messages(nothing[:1]) == ["Message of a."]
+    assert unused_messages([unused("a"), unused("c", OLD)]) == ["Message of c.", "Message of a."]
+    assert unused_messages([*nothing, unused("c", OLD), unused("d", changed=True)]) == [
+        "Message of c.",
+        "Message of d.",
+        "No unused version of 2 other keys is enabled.",
+    ]

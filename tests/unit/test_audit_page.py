@@ -465,8 +465,9 @@ def others(count: int = 1) -> dict[str, Any]:
         {"name": "batch", "version": None, "follows_latest": True},
         {"name": None, "version": None, "follows_latest": False},
     ]
-    resource = {"id": "/subscriptions/1/storage", "name": f"storage account <i>{MARKUP}", "type": "x/y", "keys": keys}
-    secret = {**resource, "name": "app", "keys": []}
+    name = f"storage account <i>{MARKUP}"
+    resource = {"id": "/subscriptions/1/storage", "name": name, "type": "x/y", "used_keys": keys}
+    secret = {**resource, "name": "app", "used_keys": []}
     found: dict[str, Any] = {
         "myvault": {"resources": [resource] * count + [secret], "unknown": None},
         "free": {"resources": [], "unknown": None},

@@ -318,6 +318,13 @@ def test_availability_by_the_versions_that_the_account_may_use(
     assert [unknown in reason and "state: enabled" in reason for reason in reasons] == [True] * (unknown is not None)
 
 
+def test_several_versions_that_batch_may_need_are_all_named() -> None:
+    _lost, (unknown,) = diagnosis.lost_key(versions(f"{KEY}/{OLD}", NEW, MIDDLE))
+
+    assert f"Version {NEW} is disabled. Version {MIDDLE} is disabled. Batch may still need them." in unknown
+    assert unknown.endswith("make them usable with azbatch.cmk.recover.")
+
+
 def test_a_pinned_account_has_lost_its_key_with_its_version() -> None:
     lost, _unknown = diagnosis.lost_key(versions(f"{KEY}/{NEW}", NEW))
 

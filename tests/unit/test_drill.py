@@ -28,7 +28,7 @@ OTHERS = {"owner": "operations", "azbatch-cmk": "a tag of a person"}
 
 
 def options(**given: Any) -> dict[str, Any]:
-    known = {"resource_group": "rg-batch", "account_name": "mybatch", "state": "lost"}
+    known = {"resource_group": "rg-batch", "account_name": "mybatch", "state": "lost", "vault_used_by": "any"}
     return {**known, "kind": "disable_key", "canary": "mybatch", **given}
 
 
@@ -77,9 +77,7 @@ def test_values_of_tags_are_short_enough() -> None:
     assert all(len(value) <= 256 for value in long.tags.values())
 
 
-@pytest.mark.parametrize(
-    "changed", [{}, {"kind": ""}, {"kind": "purge"}, {"account": ""}, {"key": ""}], ids=lambda one: str(one)
-)
+@pytest.mark.parametrize("changed", [{}, {"kind": ""}, {"kind": "purge"}, {"account": ""}, {"key": ""}], ids=str)
 def test_incomplete_tags_are_no_drill(changed: dict[str, str]) -> None:
     tags = {name: value for name, value in BEGUN.tags.items() if changed}
     tags |= {f"azbatch-cmk-drill-{name}": value for name, value in changed.items()}

@@ -381,16 +381,17 @@ def test_an_error_that_says_nothing_about_a_deleted_key_is_raised() -> None:
     [
         pytest.param(NOW - DAY, "EC", [OLD], id="another type, ended inside the margin"),
         pytest.param(NOW - 8 * DAY, "EC", [], id="ended before the margin"),
+        pytest.param(NOW - 19 * DAY, "EC", [OLD], id="ended long ago, and the account may have used it"),
         pytest.param(NOW - DAY, "RSA", [], id="RSA"),
     ],
 )
 def test_unusable_versions_of_a_type_that_batch_does_not_support(ended: int, kty: str, expected: list[str]) -> None:
     """A list of versions does not show their types."""
     old = key(OLD, kty=kty, created=NOW - 50 * DAY, updated=ended, enabled=False)
-    table = azure(None, old, key())
+    table = azure(None, old, key(created=NOW - 20 * DAY, updated=NOW - 20 * DAY))
 
     assert symptoms(table)["unsupported"] == expected
-    assert table.reads_of(f"{KEY}/{OLD}") == (ended > NOW - 7 * DAY)
+    assert table.reads_of(f"{KEY}/{OLD}") == (ended != NOW - 8 * DAY)
 
 
 def test_an_unusable_version_that_cannot_be_read_may_be_supported() -> None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 from azure_table import Table, task_of
-from clocks import Clock, clock_of
+from clocks import Clock, clock_of, clock_of_all
 from documents import (
     KEY,
     NEW,
@@ -450,6 +451,77 @@ def test_notes_in_memory_can_be_passed_on() -> None:
     journal = Journal(files, SentWrites())
     assert journal.note_removal(NAME, [], 5.0)
     assert journal.handed_over()["are_kept"]
+
+
+# A store that may have lost writes
+
+
+@pytest.fixture
+def every_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return clock_of_all(monkeypatch)
+
+
+def test_reads_show_what_a_lost_store_had(every_clock: Clock, tmp_path: Any) -> None:
+    clock = every_clock
+    RunFiles(str(tmp_path)).begin()
+    assert Journal(RunFiles(str(tmp_path)), SentWrites()).shown_at == 0.0
+
+    shutil.rmtree(tmp_path)
+    clock.now += 10
+    lost_at = clock.now
+    journal = Journal(RunFiles(str(tmp_path)), SentWrites())
+    clock.now += 10
+
+    # The task does not wait for longer although no value can be stored.
+    assert journal.shown_at == pytest.approx(lost_at + MAX_READ_DELAY, abs=1)
+    assert journal.handed_over()["lost_for"] == pytest.approx(10, abs=1)
+
+
+def test_a_task_in_another_process_knows_what_the_run_has_lost(clock: Clock) -> None:
+    journal = alone()
+    assert journal.shown_at == 0.0
+
+    journal.merge({"lost_for": 10.0})
+    assert journal.shown_at == pytest.approx(clock.now - 10 + MAX_READ_DELAY)
+
+
+def test_a_store_that_was_full_for_a_moment_has_lost_writes(every_clock: Clock, tmp_path: Any) -> None:
+    """A store that cannot keep a value removes all others."""
+    clock = every_clock
+    RunFiles(str(tmp_path)).begin()
+    for stored in tmp_path.glob("*.json"):
+        stored.unlink()
+
+    assert Journal(RunFiles(str(tmp_path)), SentWrites()).shown_at > clock.now
+    clock.now += MAX_READ_DELAY + 1
+    assert Journal(RunFiles(str(tmp_path)), SentWrites()).shown_at < clock.now
+
+
+# The identity of an account
+
+
+SYSTEM: Any = {"type": "SystemAssigned"}
+OF_USER: Any = {"type": "UserAssigned", "userAssignedIdentities": {"/subscriptions/s/one": {}}}
+
+
+@pytest.mark.parametrize(
+    ("written", "shown", "later", "is_hidden"),
+    [
+        pytest.param(OF_USER, SYSTEM, 0, True, id="before the write"),
+        pytest.param(OF_USER, OF_USER, 0, False, id="after the write"),
+        pytest.param(OF_USER, SYSTEM, MAX_READ_DELAY + 1, False, id="long after the write"),
+        pytest.param(None, SYSTEM, 0, False, id="the write did not change the identity"),
+    ],
+)
+def test_a_read_may_be_older_than_the_write_of_the_identity(
+    clock: Clock, written: Any, shown: Any, later: int, is_hidden: bool
+) -> None:
+    journal, body = alone(), {"properties": {}, **({"identity": written} if written else {})}
+    with journal.writing("PATCH", account_id(), body, undoes=False):
+        pass
+    clock.now += later
+
+    assert journal.may_hide_identity(account(identity=shown)) is is_hidden
 
 
 # Tasks in other processes

@@ -55,6 +55,39 @@ def test_the_command_names_the_smallest_group_of_a_key_or_a_vault(hosts: list[st
     assert line.rpartition("cmk_hosts=")[2] == pattern
 
 
+def test_the_keys_of_a_vault_share_a_cause_of_the_vault() -> None:
+    def closed(host: str, vault: str, key: str) -> dict[str, str]:
+        uses = f"It uses https://{vault}.vault.azure.net/keys/{key}/{host[-1] * 32}."
+        return note(host, reason=f"The Batch account {host} is not available: The firewall blocks Batch. {uses}")
+
+    found = said(closed("a1", "vault1", "key1"), closed("other", "vault1", "key2"), closed("b1", "vault2", "key1"))
+
+    assert len(found) == 2
+    assert found[0].startswith("2 hosts (a1, other) for the same cause")
+    assert found[1].startswith("b1: ")
+
+
+def test_keys_that_the_network_hides_share_a_cause() -> None:
+    def hidden(host: str, vault: str, key: str) -> dict[str, str]:
+        where = f"the key {key} in https://{vault}.vault.azure.net"
+        return note(host, "network_denied", f"Could not read {where}. Azure reports: (Forbidden). Use another network.")
+
+    found = said(hidden("a1", "vault1", "key1"), hidden("other", "vault1", "key2"), hidden("b1", "vault2", "key1"))
+
+    assert len(found) == 2
+    assert found[0].startswith("2 hosts (a1, other) for the same cause")
+
+
+def test_versions_of_two_keys_are_two_causes() -> None:
+    disabled = note("a1")
+    other = note("other", reason=note("other")["reason"].replace("key1", "key2"))
+
+    assert [line.rpartition("cmk_hosts=")[2] for line in said(disabled, note("a2"), other)] == [
+        "key_vault1__key1",
+        "other",
+    ]
+
+
 def test_other_causes_are_other_lines() -> None:
     locked = note("a2", "resource_locked", "Could not change a2: a lock. Remove the lock.", "Remove the lock.")
     purged = note("a3", reason="The Batch account a3 is not available: the key was purged.")

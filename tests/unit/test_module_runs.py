@@ -289,6 +289,16 @@ def test_a_refusal_of_the_key_names_the_state_of_the_account(state: str, pools: 
     assert azure.did == []
 
 
+def test_the_refusal_of_an_account_on_another_key_says_that_it_is_not_available_either() -> None:
+    azure = Azure(on(OTHER_KEY))
+    azure[POOLS] = NO_KEY
+
+    with pytest.raises(Refused) as refused:
+        run_key(azure, **FOR_ACCOUNT, new_version=True)
+    assert refused.value.code == "account_on_another_key"
+    assert "is not available" in refused.value.msg
+
+
 def test_an_error_that_does_not_concern_the_account_is_not_explained() -> None:
     azure = Azure(on(PINNED_OLD))
     azure.update({POOLS: NO_KEY, KEY: Unavailable("Too many requests.", code="throttled")})

@@ -312,7 +312,7 @@ def test_the_confirmation_asks_only_batch() -> None:
 
 def test_tasks_of_a_run_share_the_query(tmp_path: Any) -> None:
     seen = table()
-    for _ in range(3):
+    for _task in range(3):
         task = task_of(seen, tmp_path)
         task.driver.solve(partial(decide, goal=unused_goal(**ANY), facts=Facts(task.session)))
 
@@ -422,7 +422,7 @@ def survey(seen: Table, **options: Any) -> dict[str, Any]:
 
 
 def versions(found: dict[str, Any]) -> dict[str, Any]:
-    [key] = found["keys"]
+    [key] = found["vault_keys"]
     return {one["version"]: (one["may_be_disabled_from"], one["reason"]) for one in key["versions"]}
 
 
@@ -472,10 +472,13 @@ def test_report_of_versions(rows: Any, newest_is: int, expected: dict[str, Any])
     found = survey(table(*rows, newest_is=newest_is * DAY), name="batch")
 
     assert versions(found) == expected
-    assert found["keys"][0]["versions"][0]["in_use_by"][0] == account()["id"]
-    assert found["keys"][0]["reason"] == f"{counted([account()['id'], *(one['id'] for one in rows)])} {_use(rows)} it."
+    assert found["vault_keys"][0]["versions"][0]["in_use_by"][0] == account()["id"]
+    assert (
+        found["vault_keys"][0]["reason"]
+        == f"{counted([account()['id'], *(one['id'] for one in rows)])} {_use(rows)} it."
+    )
     removed = disabled(decided(table(*rows, newest_is=newest_is * DAY), unused_goal(**ANY)))
-    assert {one["version"] for one in found["keys"][0]["versions"] if one["may_be_disabled"]} == set(removed)
+    assert {one["version"] for one in found["vault_keys"][0]["versions"] if one["may_be_disabled"]} == set(removed)
 
 
 def _use(rows: Any) -> str:
@@ -491,12 +494,12 @@ def test_report_of_a_vault() -> None:
 
     found = survey(seen)
 
-    assert [(one["name"], one["exists"], one["unknown"]) for one in found["keys"]] == [
+    assert [(one["name"], one["exists"], one["unknown"]) for one in found["vault_keys"]] == [
         ("batch", True, None),
         ("lost", None, "No."),
     ]
     assert (found["may_be_deleted"], len(found["in_use_by"])) == (False, 4)
-    users = {one["name"]: (one["version"], one["follows_latest"]) for one in found["keys"][0]["users"]}
+    users = {one["name"]: (one["version"], one["follows_latest"]) for one in found["vault_keys"][0]["users"]}
     assert users == {"mybatch": (NEW, False), "storage account other": (OLD, False)}
     assert key_survey.lines(found) == [
         "Vault myvault: 1 Batch account, 1 storage account, 1 resource of the type x/y and 1 resource of the type x/z "
@@ -513,7 +516,7 @@ def test_report_of_a_resource_that_follows_the_key_and_shows_its_version() -> No
     kind, properties, _versions = SERVICES["storage, follows"]
     found = survey(table(row(f"Microsoft.{kind}", properties)), name="batch")
 
-    users = [(one["name"], one["version"], one["follows_latest"]) for one in found["keys"][0]["users"]]
+    users = [(one["name"], one["version"], one["follows_latest"]) for one in found["vault_keys"][0]["users"]]
     assert users == [("mybatch", NEW, False), ("storage account other", OLD, True)]
     assert versions(found)[OLD] == (None, "1 storage account uses it.")
 
@@ -570,7 +573,7 @@ def test_resources_of_a_vault(resource: Any, keys: list[Any]) -> None:
 
     [one] = found["resources"]
     assert (one["id"], found["unknown"]) == (resource["id"], None)
-    assert sorted(one["keys"], key=str) == sorted(keys, key=str)
+    assert sorted(one["used_keys"], key=str) == sorted(keys, key=str)
 
 
 BATCH_ONLY = [{"actions": ["Microsoft.Batch/*/read"]}]

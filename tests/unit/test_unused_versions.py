@@ -34,9 +34,9 @@ def pinned(version: str | None = NEW, name: str = "mybatch") -> dict[str, Any]:
     return account(name, key=f"{KEY}/{version}" if version else KEY)
 
 
-def updated(version: str, ago: int) -> KeyTable:
+def updated(version: str, ago: int, **more: Any) -> KeyTable:
     """Three versions. An account that has left the key has updated this version some seconds ago."""
-    table = three_versions()
+    table = three_versions(**more)
     for one in table[VERSIONS]:
         if one["kid"].endswith(version):
             one["attributes"]["updated"] = NOW - ago
@@ -70,6 +70,18 @@ def staged(valid_from: int) -> KeyTable:
         pytest.param(three_versions(disabled=(MIDDLE,)), "P7D", [OLD], [], id="disabled already"),
         pytest.param(three_versions(disabled=(NEW,)), "P7D", [OLD], [], id="newest disabled"),
         pytest.param(three_versions(pinned(None), disabled=(NEW,)), "P7D", [], [OLD], id="follows, newest disabled"),
+        pytest.param(
+            three_versions(newest_is=DAY, disabled=(MIDDLE,)), "P7D", [], [OLD], id="next disabled, newest recent"
+        ),
+        pytest.param(
+            KeyTable(
+                key(OLD, created=NOW - 90 * DAY), key(MIDDLE, created=NOW - 60 * DAY, nbf=NOW + 900 * DAY), key(NEW)
+            ),
+            "P7D",
+            [OLD],
+            [],
+            id="next valid much later, newest usable",
+        ),
         pytest.param(staged(NOW + DAY), "P7D", [OLD], [], id="newest valid later"),
         pytest.param(staged(NOW - DAY), "P7D", [OLD], [MIDDLE], id="newest valid since a day"),
         pytest.param(staged(NOW - 7 * DAY), "P7D", [MIDDLE, OLD], [], id="newest valid since the margin"),
@@ -127,6 +139,12 @@ def test_a_version_that_was_replaced_a_day_ago_is_reported_with_the_end_of_the_m
         f"Version {MIDDLE[:8]}… of key batch in vault myvault stays enabled until 2026-06-03T20:26:40Z, because Batch "
         "may need it."
     )
+
+
+def test_a_version_that_was_replaced_and_updated_is_reported_with_the_later_end() -> None:
+    kept = retire(updated(MIDDLE, DAY, newest_is=3 * DAY, disabled=(OLD,)))
+
+    assert (kept.report["kept_versions"], kept.report["kept_until"]) == ([MIDDLE], "2026-06-03T20:26:40Z")
 
 
 def test_kept_versions_are_reported_with_their_users_and_the_end_of_the_margin() -> None:

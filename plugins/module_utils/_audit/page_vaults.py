@@ -58,7 +58,7 @@ def _rows(vault: str, resource: Record) -> list[list[str]]:
     title = f"<b>{escape(resource['name'])}</b><small>{escape(resource['id'])}</small>"
     return [
         [title, escape(vault), escape(one["name"] or "not known"), escape(_version(one))]
-        for one in resource["keys"] or [_NO_KEY]
+        for one in resource["used_keys"] or [_NO_KEY]
     ]
 
 

@@ -34,7 +34,7 @@ def as_page(report: Report) -> str:
         f"<title>{title}</title><style>{STYLE}{_TABLES}</style></head>\n"
         f"<body><header><h1>{title}</h1>{_warnings(report)}"
         f'<p class="soft">{prose(report["generated_on"])}. {escape(report["reason"])}</p></header>'
-        f"<main>{''.join(map(_key, report['keys'])) or '<p>The vault has no key.</p>'}</main></body></html>\n"
+        f"<main>{''.join(map(_key, report['vault_keys'])) or '<p>The vault has no key.</p>'}</main></body></html>\n"
     )
 
 

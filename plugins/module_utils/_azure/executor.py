@@ -634,7 +634,7 @@ def kept(failure: CmkError) -> Outcome:
     facts = failure.facts
     if failure.code != "in_use" or not facts.get("restored"):
         raise failure
-    report = {"in_use_by": [*facts["accounts"], *facts["pools"]], "kept_until": None}
+    report = {"in_use_by": [*facts["accounts"], *facts["pools"]], "kept_until": facts.get("kept_until")}
     if facts.get("restored_versions") is not None:
         report |= {"kept_versions": facts["restored_versions"], "disabled_versions": []}
     return Outcome(False, facts["current_state"], facts["current_state"], (failure.msg,), report)

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, cast
 
 from .._core import interrupts
 from .._core.changes import MAX_READ_DELAY, SentWrites
-from .._core.documents import Account
+from .._core.documents import Account, Identity
 from .._core.errors import Denied, NotFound, PlanOutdated, Rejected
 from .._core.ids import KeyIdentifier, key_of
 from .._documents.account import UNKNOWN_IDENTITY
@@ -33,7 +33,7 @@ from .run_store import RunFiles
 
 _ACCOUNTS = "/providers/microsoft.batch/batchaccounts/"
 _VAULT = re.compile(r"/providers/microsoft\.keyvault/vaults/([^/]+)$", re.IGNORECASE)
-_WRITES, _REMOVALS, _NOTES, _KEPT = "writes to accounts", "removals", "notes", "values are kept"
+_WRITES, _REMOVALS, _NOTES = "writes to accounts", "removals", "notes"
 # The writes are in several files, so that adding one does not read and write all of them.
 _FILES = 64
 _PROPERTIES = ("encryption", "keyVaultReference", "provisioningState")
@@ -86,9 +86,9 @@ class Journal:
         self._writes: dict[str, list[Write]] = {}
         # When this task has last changed a kind, also if the run's store cannot be written.
         self._changed: dict[str, float] = {}
-        # The name of the time in which the store has kept all values.
-        self._era: str | None = None
-        self._is_kept()
+        self._era = files.era()
+        # When the store was noticed to have lost writes of earlier tasks (time.monotonic()).
+        self._lost_at = self._era.lost_at
 
     def of(self, ref: str) -> Sequence[Write]:
         """The writes of this task to the resource."""
@@ -168,8 +168,17 @@ class Journal:
     def _is_kept(self) -> bool:
         """Whether the store has kept all values since this was last asked. A store that is full removes them. Another
         task may have stored values since."""
-        before, self._era = self._era, self._files.first(uuid.uuid4().hex, _KEPT)
+        before, self._era = self._era, self._files.era()
         return self._era == before
+
+    @property
+    def shown_at(self) -> float:
+        """When reads show all that the run has written before this task (time.monotonic()). 0.0 if the journal has
+        that. If the store may have lost it, because the disk was full, that is after the longest read delay."""
+        era = self._files.era()
+        if self._lost_at is None and era != self._era:
+            self._lost_at = era.lost_at
+        return 0.0 if self._lost_at is None else self._lost_at + MAX_READ_DELAY
 
     def is_written_since(self, at: float, *kinds: str) -> bool:
         """Whether the run has changed resources of these kinds since then; without kinds, whether a task has changed
@@ -229,6 +238,14 @@ class Journal:
             return False
         written = key_of(cast(Account, setting[-1]["body"]))
         return str(written or "").lower() != str(key_of(account) or "").lower()
+
+    def may_hide_identity(self, account: Account) -> bool:
+        """Whether a read of the account may be older than the run's last write of its identity."""
+        written = [one for one in self._lately(account["id"]) if one["is_known"] and "identity" in one["body"]]
+        if not written:
+            return False
+        shown = (written[-1]["document"] or {}).get("identity") or written[-1]["body"]["identity"]
+        return _names_in(shown) != _names_in(account.get("identity", {}))
 
     def _note(self, ref: str, write: Write) -> None:
         if _ACCOUNTS in ref.lower() and ref.count("/") == 8:
@@ -335,11 +352,14 @@ class Journal:
             "notes": [{"name": name, "age": now - at} for name, at in self._notes().items()],
             "run": self._files.run,
             "are_kept": self._files.store(True, "are kept"),
+            "lost_for": None if self._lost_at is None else now - self._lost_at,
         }
 
     def merge(self, handed: Mapping[str, Any]) -> set[str]:
         """Add what a task in another process has handed over. Returns the tokens of the entries."""
         now, tokens = time.monotonic(), set()
+        if handed.get("lost_for") is not None:
+            self._lost_at = now - handed["lost_for"]
         for one in handed.get("writes", ()):
             tokens.add(one["token"])
             self._replace(one["ref"], partial(_with, new=_aged(one, now)))
@@ -369,6 +389,11 @@ def _needed(document: Any) -> Any:
     return {name: document[name] for name in ("id", "location", "identity") if name in document} | {
         "properties": properties
     }
+
+
+def _names_in(identity: Identity) -> tuple[str, set[str]]:
+    """The type of the identity, and the ids of the user-assigned identities."""
+    return identity.get("type", "None"), {name.lower() for name in identity.get("userAssignedIdentities", {})}
 
 
 def _with(entries: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:

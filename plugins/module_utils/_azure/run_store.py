@@ -24,11 +24,12 @@ import socket
 import stat
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # The names of the files of this module, and of the folder that Ansible creates for a run: its process id and eight
 # random characters.
@@ -36,6 +37,16 @@ _OURS = re.compile(r"[0-9a-f]{64}\.(?:json|note|lock|[0-9]+-[0-9]+)")
 _RUN = re.compile(r"ansible-local-([0-9]+)[a-z0-9_]{8}")
 _POLL_SECONDS = 0.05
 _PREDICTIONS = ("predictions",)
+_ERA = ("values are kept",)
+
+
+class Era(NamedTuple):
+    """The time in which the store has kept all values: if it cannot keep a value, it removes all others. `lost_at` is
+    when the first task after that has noticed the loss (time.monotonic()), None if nothing was lost since the run
+    began."""
+
+    name: str
+    lost_at: float | None
 
 
 class RunFiles:
@@ -127,6 +138,16 @@ class RunFiles:
             return False
         return True
 
+    def era(self) -> Era:
+        """The current era. If no value can be stored, each call returns a new one."""
+        is_of_run = self._folder is not None and not self._prefix
+        lost_at = time.monotonic() if is_of_run else None
+        return Era(*self.first(Era(uuid.uuid4().hex, lost_at), *_ERA))
+
+    def begin(self) -> None:
+        """Called before the first task of a run."""
+        self.first(Era(uuid.uuid4().hex, None), *_ERA)
+
     def first(self, value: Any, *name: str) -> Any:
         """The value that a task of the run has stored first under this name, which is `value` if there is none."""
         kept = self.load(*name)
@@ -177,6 +198,7 @@ def begin_run(folder: str) -> None:
     with contextlib.suppress(OSError):
         # The descriptor stays open until this process and the workers that it forks have ended.
         fcntl.flock(_open_folder(folder), fcntl.LOCK_SH)
+    RunFiles(folder).begin()
     with contextlib.suppress(OSError):
         for other in Path(folder).parent.iterdir():
             run = _RUN.fullmatch(other.name)

@@ -10,7 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, TypedDict
@@ -352,6 +352,12 @@ def _others_unusable(evidence: Evidence, observed: Symptoms) -> dict[str, str]:
     return _unusable_of(_possible(evidence, observed)[1:], evidence)
 
 
+def possibly_lost(observed: Symptoms) -> Collection[str]:
+    """The unusable versions that the account may use, whenever it was last changed."""
+    evidence: Evidence = observed["evidence"]
+    return _unusable_of(_possible(evidence, {**observed, "account_changed_at": None}), evidence)
+
+
 def doubtful_versions(observed: Symptoms) -> str:
     """Why it is not known whether the account has lost a version that it may use; empty if it has not."""
     evidence: Evidence = observed["evidence"]
@@ -366,7 +372,7 @@ def doubtful_versions(observed: Symptoms) -> str:
     unusable = _unusable_of(_possible(evidence, observed), evidence)
     if not unusable or _is_usable(evidence, observed) is False:
         return ""
-    return f"{' '.join(unusable.values())} {_may_need(replace(evidence.key, version=next(iter(unusable))))}"
+    return f"{' '.join(unusable.values())} {_may_need(*(replace(evidence.key, version=one) for one in unusable))}"
 
 
 def lost_after_change(left: KeyIdentifier, target: KeyIdentifier, items: Sequence[KeyItem], now: float) -> str | None:
@@ -386,9 +392,12 @@ def _listed(observed: Symptoms) -> Sequence[KeyItem] | None:
     return None if isinstance(versions, CmkError) else versions
 
 
-def _may_need(version: KeyIdentifier) -> str:
+def _may_need(version: KeyIdentifier, *more: KeyIdentifier) -> str:
+    only = "Only if the account becomes unavailable, make"
+    if more:
+        return f"Batch may still need them. {only} them usable with azbatch.cmk.recover."
     return (
-        "Batch may still need it. Only if the account becomes unavailable, make that version usable with "
+        f"Batch may still need it. {only} that version usable with "
         f"azbatch.cmk.recover, or with azbatch.cmk.keyvault_cmk_key_state (key_identifier: {version}, state: enabled)."
     )
 

@@ -280,11 +280,12 @@ def principals(account: Account) -> tuple[str, ...] | None:
     return principals_of(identity) if is_known else None
 
 
-def guard(users: list[str], visible: Visible, what: str, *, force: bool) -> tuple[str, ...]:
+def guard(users: list[str], visible: Visible, what: str, *, force: bool, until: float | None = None) -> tuple[str, ...]:
     """Refuse a change after which an account or a pool, also one that could not be listed, may lose its key. With
-    `force`, return warnings that name the users and the scopes. `what` is the change as an infinitive."""
+    `force`, return warnings that name the users and the scopes. `what` is the change as an infinitive. `until` is when
+    the margin of the users ends that have left the key, None if one of them uses it."""
     if users and not force:
-        raise _in_use(what, users, visible)
+        raise _in_use(what, users, visible, until)
     if not force:
         require_whole(visible, what, _FORCE)
     unknown = (*pools_unknown(users, visible), *map(not_listed, visible["unlisted"]))
@@ -385,20 +386,27 @@ def cut_short(what: str, ids: Iterable[str], *, others: bool = False) -> tuple[s
     )
 
 
-def _in_use(what: str, users: list[str], visible: Visible) -> CmkError:
+def _in_use(what: str, users: list[str], visible: Visible, until: float | None) -> CmkError:
     names, unlisted = ", ".join(users), visible["unlisted"]
     more = "".join(f" {one}" for one in (*pools_unknown(users, visible), *map(not_listed, unlisted)))
     others = [user for user in users if not is_of_batch(user)]
     move = "Switch the accounts to another key first (azbatch.cmk.switch)" if len(others) < len(users) else ""
     other = "Give the resources of other services another key first" if others else ""
     moves = ". ".join(filter(None, (move, other)))
+    why, remedy = "uses it" if len(users) == 1 else "use it", f"{moves}, or set O(force=true)."
+    steps = (
+        f"{moves}; if the vault is to be deleted, in another vault. Or set O(force=true) if they may lose their key."
+    )
+    if until is not None:
+        why = "changed so recently that it may still be needed"
+        steps = remedy = f"Run the task again after {instant(until)}."
     return Refused(
-        f"Refused to {what}, because {counted(users)} {'uses' if len(users) == 1 else 'use'} it: {names}. {moves}; if "
-        f"the vault is to be deleted, in another vault. Or set O(force=true) if they may lose their key.{more}",
+        f"Refused to {what}, because {counted(users)} {why}: {names}. {steps}{more}",
         code="in_use",
+        kept_until=instant(until),
         accounts=[user for user in users if is_of_batch(user) and not is_pool(user)],
         pools=[user for user in users if is_pool(user)],
         resources=others,
         unlisted=list(unlisted),
-        remedy=f"{moves}, or set O(force=true).",
+        remedy=remedy,
     )

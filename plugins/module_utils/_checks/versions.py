@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import dropwhile, pairwise
 from math import inf
 
 from .._core.documents import KeyBundle, KeyItem
@@ -51,12 +50,17 @@ class KeyVersions:
     @cached_property
     def replaced(self) -> list[tuple[KeyItem, float]]:
         """The versions that are older than the newest usable version, and not valid later. The newest first, each with
-        the time since when the next version could be used, in seconds since 1970."""
-        usable = list(dropwhile(lambda one: why_unusable(one, self.now), self.newest_first))
-        if usable and version_of(usable[0]) in self.unfit:
-            return []
-        pairs = ((older, _valid_since(newer)) for newer, older in pairwise(usable))
-        return [(older, since) for older, since in pairs if not is_staged(older, self.now)]
+        the time since when the next usable version could be used, in seconds since 1970."""
+        found: list[tuple[KeyItem, float]] = []
+        since: float | None = None
+        for item in self.newest_first:
+            if since is not None and not is_staged(item, self.now):
+                found.append((item, since))
+            if not why_unusable(item, self.now):
+                if version_of(item) in self.unfit:
+                    return []
+                since = _valid_since(item)
+        return found
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, TypeGuard, TypeVar
 
 from .._azure.facts import Facts
-from .._checks.diagnosis import Symptoms, depends_on_account_change
+from .._checks.diagnosis import Symptoms, depends_on_account_change, possibly_lost
 from .._checks.preflight import Evidence, failed_checks, is_unreachable, lasting, without_deleted
 from .._checks.versions import MARGIN_SECONDS
 from .._core.docs import Docs, Ref, Rule
@@ -229,10 +229,9 @@ def _symptoms(docs: Docs, account: Account, wanted: Wanted) -> Symptoms:
         "deleted_vault": None if there else _deleted_vault(docs, wanted, is_unreachable=unreachable),
         "deleted_key": deleted_key(docs, key) if evidence.bundle is None else None,
         "versions": versions,
-        "unsupported": _unsupported(docs, key, versions, evidence.now),
         "is_report": True,
     }
-    return _with_time(docs, account, found)
+    return _with_time(docs, account, {**found, "unsupported": _unsupported(docs, key, found)})
 
 
 def deleted_key(docs: Docs, key: KeyIdentifier) -> Any:
@@ -267,12 +266,14 @@ def _versions(docs: Docs, key: KeyIdentifier) -> list[KeyItem] | CmkError | None
     return listed
 
 
-def _unsupported(docs: Docs, key: KeyIdentifier, versions: list[KeyItem] | CmkError | None, now: float) -> list[str]:
-    """The versions that became unusable inside the margin and are of a type that Batch does not support, which a list
-    of versions does not show."""
+def _unsupported(docs: Docs, key: KeyIdentifier, found: Symptoms) -> list[str]:
+    """The unusable versions of a type that Batch does not support, which a list of versions does not show: of those
+    that became unusable inside the margin, and of those that the account may use."""
+    versions, now = found["versions"], found["evidence"].now
     if versions is None or isinstance(versions, CmkError):
         return []
-    ended = [one for one in versions if now - MARGIN_SECONDS < ended_at(one, now) <= now]
+    possible = possibly_lost(found)
+    ended = [one for one in versions if now - MARGIN_SECONDS < ended_at(one, now) <= now or version_of(one) in possible]
     each = {version_of(one): refs.key(replace(key, version=version_of(one))) for one in ended}
     docs.want(*each.values())
     read = {name: _or_reason(partial(docs.get, ref)) for name, ref in each.items()}

@@ -194,9 +194,11 @@ def survey(docs: Docs, facts: Facts, group: str, name: str, *, diagnose: bool) -
 
 
 def require_shown(facts: Facts, read: list[Account], what: str) -> None:
-    """Wait until the accounts show the keys that the run has set, or until no read can be older than that."""
-    hidden = [one["name"] for one in read if facts.journal.may_hide_write(one)]
+    """Wait until the accounts show the keys and identities that the run has set, or until no read can be older than
+    that."""
+    journal = facts.journal
+    hidden = [one["name"] for one in read if journal.may_hide_write(one) or journal.may_hide_identity(one)]
     if hidden:
-        complaint = NotConverged(f"Azure does not show yet which key this run has set: {', '.join(hidden)}.")
+        complaint = NotConverged(f"Azure does not show yet what this run has set: {', '.join(hidden)}.")
         # By then, the writes are so old that they hide nothing.
         raise Wait(complaint, f"Azure to show {what}", MAX_READ_DELAY + 60)

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
 from .._azure.facts import Facts
+from .._checks import usage
 from .._checks.usage import GRAPH, READ_ALL, KeyUse, Unlisted, Visible
 from .._core.docs import Docs, Rule
 from .._core.errors import CmkError
@@ -36,8 +37,8 @@ _VAULT_NAME = re.compile(r"[a-z0-9-]+")
 
 
 class OtherUsers(TypedDict):
-    """The resources of other services that use a vault: each with its `id`, `name` and `type`, and its `keys`. None if
-    none was found, and not all are known. `unknown` is why not all may be known; None if they are."""
+    """The resources of other services that use a vault, as a report shows them (`_described`). None if none was found,
+    and not all are known. `unknown` is why not all may be known; None if they are."""
 
     resources: list[dict[str, Any]] | None
     unknown: str | None
@@ -56,6 +57,14 @@ def beside(docs: Docs, facts: Facts, vault: str, visible: Visible, *, is_due: bo
     found = [one for row in rows or () if (one := references(row, name)) is not None]
     uses = [_use(one, key, KeyIdentifier(name, facts.vault_suffix, "")) for one in found for key in one.keys]
     return {**visible, "services": uses, "unlisted": unlisted}, [one.id for one in found]
+
+
+def of_vault(docs: Docs, facts: Facts, vault: str, visible: Visible, *, asks: bool) -> tuple[Visible, list[str]]:
+    """All users of keys, and the ids of those that use the vault. Without `asks`, only those of Batch count."""
+    referring = list[str]()
+    if asks:
+        visible, referring = beside(docs, facts, vault, visible)
+    return visible, list(dict.fromkeys([*usage.in_vault(visible, vault), *referring]))
 
 
 def _not_covered(docs: Docs, facts: Facts) -> list[Unlisted]:
@@ -144,7 +153,7 @@ def _described(found: References) -> dict[str, Any]:
     """The resource with its keys. None of them if it uses the vault otherwise. A key without a name may be any key."""
     names = dict.fromkeys(one.name for one in found.keys)
     keys = [one for name in names for one in _versions(name, [key for key in found.keys if key.name == name])]
-    return {"id": found.id, "name": user_text(found.id), "type": type_of(found.id), "keys": keys}
+    return {"id": found.id, "name": user_text(found.id), "type": type_of(found.id), "used_keys": keys}
 
 
 def _versions(name: str | None, of_key: Sequence[Reference]) -> list[dict[str, Any]]:

@@ -19,10 +19,11 @@ from .._azure.facts import Facts
 from .._checks.rights import READ_ACCOUNTS
 from .._checks.usage import KeyUse, Listed, Unlisted, Visible
 from .._checks.versions import MARGIN_SECONDS
-from .._core.docs import Docs
+from .._core.changes import MAX_READ_DELAY
+from .._core.docs import Docs, Wait
 from .._core.documents import Account, Pool
 from .._core.duration import moment
-from .._core.errors import CmkError, Denied, NotFound
+from .._core.errors import CmkError, Denied, NotConverged, NotFound
 from .._core.ids import is_key_identifier, key_of, place_of
 from .._documents import refs
 from .._documents.access import allows
@@ -45,13 +46,22 @@ def everywhere(docs: Docs, facts: Facts, known: Collection[str] = ()) -> Listed:
     in lower case, that an earlier list of this task had: a list may be incomplete for a moment.
 
     An account that the run has written within the longest read delay is among them as listed and as written, because
-    Azure may show it as it was before."""
+    Azure may show it as it was before. If the run may have lost its notes of that, waits until lists show it."""
+    if docs.began < facts.journal.shown_at:
+        raise Wait(_writes_lost(), "lists of Azure to show what this run has changed", MAX_READ_DELAY + 60)
     names, unlisted = searched(docs, facts.subscription)
     found = _of(docs, _lists(docs, names), known)
     accounts = facts.journal.with_written(found["accounts"])
     # In the same order for all hosts, so that their messages are the same.
     accounts.sort(key=lambda one: (one["id"].split("/")[2].lower() != facts.subscription.lower(), one["id"].lower()))
     return {"accounts": accounts, "unlisted": unlisted + found["unlisted"]}
+
+
+def _writes_lost() -> CmkError:
+    return NotConverged(
+        "Lists of Azure may not show yet which accounts this run has changed, and the run could not store that: the "
+        "temporary folder of Ansible is full, read-only or was removed. Repair it, and run the task again."
+    )
 
 
 def listed_until(docs: Docs, facts: Facts) -> float:

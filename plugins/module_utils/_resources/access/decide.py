@@ -228,11 +228,11 @@ def _revoking(docs: Docs, holder: _Holder, facts: Facts, known: Collection[str])
     using = usage.through_principal(visible, goal.vault, holder.principal, holder.key_name)
     recent = usage.recently_left(times, docs.now, goal.unused_for)
     what = f"revoke the access of {holder.principal} to {goal.vault}"
+    until = None if using else max(recent.values(), default=None)
     if goal.taken_away:
         # After the revocation, an account that was changed meanwhile may have used the access.
         using = list(dict.fromkeys([*using, *recent]))
     elif goal.keeps_used and (using or recent):
-        until: float | None = None if using else max(recent.values())
         if using and redundant_at < _ANY_TIME:
             until = redundant_at
         kept = {"in_use_by": using or list(recent), "kept_until": instant(until)}
@@ -241,7 +241,7 @@ def _revoking(docs: Docs, holder: _Holder, facts: Facts, known: Collection[str])
         raise _not_redundant_yet(holder.scope, using, redundant_at)
     elif recent and not using:
         raise usage.recently_used(what, list(recent), max(recent.values()))
-    guarded = usage.guard(using, visible, what, force=goal.force)
+    guarded = usage.guard(using, visible, what, force=goal.force, until=until)
     if goal.unused_for < MARGIN_SECONDS:
         within = usage.recently_left(times, docs.now, MARGIN_SECONDS)
         guarded += usage.cut_short(f"the access of {holder.principal}", within)

@@ -214,14 +214,12 @@ def _taken(docs: Docs, place: _Place, goal: Goal, facts: Facts, others: Others) 
 
 def _require_only_user_of_vault(docs: Docs, place: _Place, facts: Facts, used_by: str) -> None:
     """Azure Resource Graph confirms nothing, so after the change, `used_by` is Batch."""
-    now, name, referring = docs.fresh(), place.vault["name"], list[str]()
+    now, name = docs.fresh(), place.vault["name"]
     listed = usage.without(users.everywhere(now, facts), place.id)
     disks, unlisted = users.disks(now, facts, listed["accounts"])
     unlisted = [*listed["unlisted"], *unlisted]
     visible: usage.Visible = {**listed, "disks": disks, "services": [], "unlisted": unlisted}
-    if used_by != usage.BATCH:
-        visible, referring = services.beside(now, facts, name, visible)
-    using = list(dict.fromkeys([*usage.in_vault(visible, name), *referring]))
+    visible, using = services.of_vault(now, facts, name, visible, asks=used_by != usage.BATCH)
     usage.guard(using, visible, f"close the firewall of the vault {name}", force=False)
 
 

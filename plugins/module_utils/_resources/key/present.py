@@ -208,7 +208,7 @@ def _refuse_other_family(goal: Goal, key: KeyBundle) -> None:
         remedy = f"Use another name, or set O(key_type={has})."
         what = f"The key {goal.name} exists with the type {has}, not {goal.key_type}."
     else:
-        remedy = "If it was created by mistake, disable it: then an older version counts. If not, use another name."
+        remedy = "If it was created by mistake, disable it: then an older version counts. If not, use another key."
         version = version_of(key["key"])
         what = f"Version {version}, the newest of the key {goal.name}, has the type {has}, which Batch cannot use."
     raise Refused(f"{what} {remedy}", code="key_type_differs", option="key_type", value=goal.key_type, remedy=remedy)

@@ -31,6 +31,7 @@ from ..._documents.key import (
     ENABLED_AGAIN,
     identifier_of,
     tags_of_change,
+    updated_at,
     version_of,
     was_disabled_as_unused,
 )
@@ -82,7 +83,7 @@ def _replaced_lately(goal: Goal, seen: Seen) -> dict[str, Users]:
     if goal.state != "retired" or seen.key is None:
         return {}
     return {
-        version_of(item): Users([], since + goal.unused_for)
+        version_of(item): Users([], max(since, updated_at(item)) + goal.unused_for)
         for item, since in versions_of(seen.key, seen.versions or (), seen.now).replaced
         if since > seen.now - goal.unused_for and item["attributes"]["enabled"]
     }
@@ -192,7 +193,7 @@ def _guard(goal: Goal, visible: usage.Visible, of_each: Mapping[str, Users]) -> 
     what, used = f"{verb} {_subject(goal)}", usage.together(of_each.values())
     if used.until is not None and not goal.force and goal.taken_away is None:
         raise usage.recently_used(what, used.ids, used.until)
-    warnings = usage.guard(used.ids, visible, what, force=goal.force)
+    warnings = usage.guard(used.ids, visible, what, force=goal.force, until=used.until)
     return warnings if goal.taken_away is not None else (*warnings, *usage.not_shown(goal.vault_used_by))
 
 

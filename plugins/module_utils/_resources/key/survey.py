@@ -74,7 +74,7 @@ def survey(docs: Docs, asked: Asked, facts: Facts) -> dict[str, Any]:
         "in_use_by": using,
         "may_be_deleted": is_whole and not using,
         "reason": _in_use(using) if using else _NOTHING if is_whole else _UNKNOWN,
-        "keys": [_key(docs, asked, facts, one, visible) for one in names],
+        "vault_keys": [_key(docs, asked, facts, one, visible) for one in names],
         "unlisted": visible["unlisted"],
         "not_listed": str(listed) if isinstance(listed, CmkError) else None,
     }
@@ -159,7 +159,8 @@ def _user(resource_id: str, used: KeyIdentifier | None, follows: bool) -> dict[s
 
 def _versions(asked: Asked, seen: Seen, named: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The newest first. `named` are the users that name the key."""
-    assert seen.key is not None
+    if seen.key is None:
+        return []
     versions = versions_of(seen.key, seen.versions or (), seen.now)
     replaced = {version_of(item): since for item, since in versions.replaced}
     found = []
@@ -222,7 +223,7 @@ def _in_use(ids: Sequence[str]) -> str:
 def lines(found: Mapping[str, Any]) -> list[str]:
     """The report as lines for a person."""
     shown = [f"Vault {found['vault_name']}: {found['reason']}"]
-    for key in found["keys"]:
+    for key in found["vault_keys"]:
         shown.append(f"Key {key['name']}: {key['unknown'] or key['reason']}")
         shown += [_line(key["name"], one) for one in key["versions"] if one["enabled"]]
     return shown

@@ -18,10 +18,10 @@ from typing import Any, TypeAlias
 from ..._azure.facts import Facts
 from ..._checks import regions, rights, usage
 from ..._checks.preflight import IN_PERIMETER, OPEN_PERIMETER
-from ..._core.changes import Change, Removal, Request
-from ..._core.docs import Docs, Ref
+from ..._core.changes import MAX_READ_DELAY, Change, Removal, Request
+from ..._core.docs import Docs, Ref, Wait
 from ..._core.documents import AccessPolicy, DeletedVault, Vault
-from ..._core.errors import PlanOutdated, Refused, Unavailable
+from ..._core.errors import NotConverged, PlanOutdated, Refused, Unavailable
 from ..._core.ids import key_of, principals_of
 from ..._core.summary import changed_values
 from ..._documents import refs
@@ -146,11 +146,9 @@ def _deletion(
     before = describe(vault)
     if vault is None and not goal.taken_away:
         return Change(before, before)
-    visible, referring = users.visible(docs.fresh(), facts, known), list[str]()
+    now = docs.fresh()
     asks = not (goal.vault_used_by == usage.BATCH or goal.taken_away)
-    if asks:
-        visible, referring = services.beside(docs.fresh(), facts, goal.name, visible)
-    using = list(dict.fromkeys([*usage.in_vault(visible, goal.name), *referring]))
+    visible, using = services.of_vault(now, facts, goal.name, users.visible(now, facts, known), asks=asks)
     what = f"delete the vault {goal.name}"
     warnings = usage.guard(using, visible, what, force=goal.force)
     if asks:
@@ -264,7 +262,8 @@ def _creation(docs: Docs, goal: Goal, facts: Facts, grant: Grant) -> Change:
 
 def _restoring(docs: Docs, document: Vault | None, goal: Goal, facts: Facts, grant: Grant) -> Change:
     """A PUT replaces the access policies and tags of a vault that exists. If the response does not show that the
-    request has created the vault, the access of Batch accounts whose key is in the vault is granted again."""
+    request has created the vault, the access of Batch accounts whose key is in the vault is granted again. Lists may
+    not show yet that another run has moved an account to the vault, so they are read until they show that."""
     if is_unchanged_since_creation(document):
         return Change({}, {})
     visible, writes, restored = users.everywhere(docs.fresh(), facts), list[Request](), list[str]()
@@ -280,14 +279,29 @@ def _restoring(docs: Docs, document: Vault | None, goal: Goal, facts: Facts, gra
     unlisted = [usage.not_listed(one) for one in visible["unlisted"] if one["action"] is None]
     if unlisted and not writes:
         raise Unavailable(" ".join(unlisted))
+    made_at = None if goal.taken_away else facts.journal.vault_made_at(goal.name)
+    if not writes and made_at is not None and docs.began < made_at + MAX_READ_DELAY:
+        complaint = NotConverged(f"Lists of Azure may not show yet which accounts use the key vault {goal.name}.")
+        raise Wait(complaint, f"lists of Azure to show who uses the key vault {goal.name}", MAX_READ_DELAY + 60)
     if not writes:
-        return Change({}, {})
+        return Change({}, {}, (), _not_restored(goal, visible))
     warning = (
         f"Somebody else created the key vault {goal.name} at the same time, and its access policies and tags were "
         f"replaced. Access was granted again to the identities of {', '.join(dict.fromkeys(restored))}. Permissions of "
         "other principals, and tags, may be missing."
     )
     return Change({}, {}, tuple(writes), (warning,))
+
+
+def _not_restored(goal: Goal, visible: usage.Listed) -> tuple[str, ...]:
+    """The warning that accounts may have lost access, because the caller may not list them."""
+    if not visible["unlisted"]:
+        return ()
+    return (
+        f"Somebody else may have created the key vault {goal.name} at the same time. Then its access policies and tags "
+        f"were replaced. {' '.join(map(usage.not_listed, visible['unlisted']))} If other accounts use keys of the "
+        "vault, grant them access again (azbatch.cmk.provision).",
+    )
 
 
 def _creator_policy(caller: Mapping[str, str]) -> AccessPolicy:
