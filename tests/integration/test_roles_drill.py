@@ -63,18 +63,9 @@ def reports(ansible: Ansible) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in files]
 
 
-@pytest.mark.parametrize(
-    ("kind", "rbac"),
-    [
-        ("disable_key", True),
-        *(
-            pytest.param(kind, rbac, marks=pytest.mark.slow)
-            for kind in KINDS
-            for rbac in (False, True)
-            if (kind, rbac) != ("disable_key", True)
-        ),
-    ],
-)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rbac", [False, True])
+@pytest.mark.slow
 def test_a_drill(ansible: Ansible, service: Service, kind: str, rbac: bool) -> None:
     before = canary(service, rbac=rbac)
     service.sandbox.control.behavior(**HARD)
