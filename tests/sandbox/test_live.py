@@ -210,6 +210,7 @@ def test_each_test_with_the_mark_is_an_experiment() -> None:
     assert marked == [f"tests/integration/test_main_jobs.py::{one.steps.split()[-1][:-1]}" for one in JOBS]
 
 
+@pytest.mark.slow
 def test_an_integration_test_that_fails_is_no_result_and_runs_again(azure: Sandbox, tmp_path: Path) -> None:
     azure.control.fault(match={"path": "rotationpolicy"}, answer=refusal(403, "Forbidden"), times=None)
 
