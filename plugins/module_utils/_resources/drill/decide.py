@@ -466,12 +466,12 @@ def _require_same_vault(docs: Docs, vault: Vault, properties: Mapping[str, Any])
     """Tags and network rules in a request replace those of the vault. If somebody else has changed them since they were
     read, nothing is written."""
     found = docs.get(refs.vault(vault["id"]))
-    is_same = found is not None and (found.get("tags") or {}) == (vault.get("tags") or {})
-    if (
-        found is None
-        or not is_same
-        or (properties and found["properties"].get("networkAcls") != vault["properties"].get("networkAcls"))
-    ):
+    is_same = (
+        found is not None
+        and (found.get("tags") or {}) == (vault.get("tags") or {})
+        and (not properties or found["properties"].get("networkAcls") == vault["properties"].get("networkAcls"))
+    )
+    if not is_same:
         raise PlanOutdated(
             f"The tags or the network rules of the key vault {vault['name']} were changed by somebody else just before "
             "this task would have changed them. Run the task again."

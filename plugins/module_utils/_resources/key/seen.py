@@ -118,13 +118,14 @@ def _versions(docs: Docs, key: KeyIdentifier, since: float | None = None) -> lis
 
 def _of_hsm_key(docs: Docs, goal: Goal, facts: Facts) -> Vault | None:
     """The vault in which a key of an HSM is to be created, if the caller can read it."""
-    found = _vault(docs, goal, facts) if goal.key_type == HSM else None
+    found = vault_of(docs.fresh(Rule.RECENT), goal.vault, facts) if goal.key_type == HSM else None
     return None if isinstance(found, CmkError) else found
 
 
-def _vault(docs: Docs, goal: Goal, facts: Facts) -> Vault | CmkError | None:
+def vault_of(docs: Docs, name: str, facts: Facts) -> Vault | CmkError | None:
+    """The vault, None if there is none, or why the caller cannot read it."""
     try:
-        return vaults.find(docs.fresh(Rule.RECENT), goal.vault, facts.vaults_in, None)
+        return vaults.find(docs, name, facts.vaults_in, None)
     except CmkError as hidden:
         return hidden
 
@@ -145,7 +146,10 @@ def with_users(
     """
     now = docs.fresh()
     found = usage.without(users.everywhere(now, facts, known), goal.canary)
-    accounts, unseen = found["accounts"], vaults.unseen(_vault(docs, goal, facts), goal.vault)
+    accounts, unseen = (
+        found["accounts"],
+        vaults.unseen(vault_of(docs.fresh(Rule.RECENT), goal.vault, facts), goal.vault),
+    )
     settled = usage.Times(changed_at={account["id"]: 0.0 for account in accounts})
     unlisted = [*found["unlisted"], *unseen]
     visible: usage.Visible = {**NOBODY, "accounts": accounts, "unlisted": unlisted}

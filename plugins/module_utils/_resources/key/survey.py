@@ -19,7 +19,7 @@ from ..._checks import usage
 from ..._checks.usage import Users, Visible
 from ..._checks.versions import versions_of
 from ..._core.docs import Docs
-from ..._core.documents import KeyItem, Vault
+from ..._core.documents import KeyItem
 from ..._core.duration import instant, seconds
 from ..._core.errors import CmkError, Problems
 from ..._core.ids import KeyIdentifier, check_key_name, check_vault_name, key_of, read_key_identifier, type_of
@@ -28,7 +28,7 @@ from ..._documents import refs
 from ..._documents.key import is_staged, version_of
 from ..._questions import services, users, vaults
 from .goal import Goal
-from .seen import Seen, look, times_of
+from .seen import Seen, look, times_of, vault_of
 
 _NOTHING = "Nothing uses it."
 _UNKNOWN = "Not all users are known."
@@ -55,17 +55,16 @@ def asked(params: Mapping[str, Any]) -> Asked:
 
 def survey(docs: Docs, asked: Asked, facts: Facts) -> dict[str, Any]:
     """The return value of keyvault_cmk_users."""
-    visible, referring = users.visible(docs, facts), list[str]()
-    unseen = vaults.unseen(_vault(docs, asked, facts), asked.vault)
+    visible = users.visible(docs, facts)
+    unseen = vaults.unseen(vault_of(docs, asked.vault, facts), asked.vault)
     visible = {**visible, "unlisted": [*visible["unlisted"], *unseen]}
-    if asked.vault_used_by != usage.BATCH:
-        visible, referring = services.beside(docs, facts, asked.vault, visible)
+    asks = asked.vault_used_by != usage.BATCH
+    visible, using = services.of_vault(docs, facts, asked.vault, visible, asks=asks)
     named = KeyIdentifier(asked.vault, facts.vault_suffix, "")
     listed = docs.known(refs.keys_of(named.vault_url)) if asked.name is None else []
     names = [asked.name] if asked.name else sorted({*_listed(listed), *_used(visible, asked.vault)})
     each = [replace(named, name=one) for one in names]
     docs.want(*map(refs.key, each), *map(refs.versions_of, each))
-    using = list(dict.fromkeys([*usage.in_vault(visible, asked.vault), *referring]))
     is_whole = not visible["unlisted"]
     return {
         "vault_name": asked.vault,
@@ -78,13 +77,6 @@ def survey(docs: Docs, asked: Asked, facts: Facts) -> dict[str, Any]:
         "unlisted": visible["unlisted"],
         "not_listed": str(listed) if isinstance(listed, CmkError) else None,
     }
-
-
-def _vault(docs: Docs, asked: Asked, facts: Facts) -> Vault | CmkError | None:
-    try:
-        return vaults.find(docs, asked.vault, facts.vaults_in, None)
-    except CmkError as hidden:
-        return hidden
 
 
 def _listed(keys: Sequence[KeyItem] | CmkError | None) -> list[str]:
