@@ -17,12 +17,16 @@ CLOSED = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "127.
 DISABLE = {"cmk_unused_versions": "disable", "cmk_unused_for": "P0D"}
 AT_ONCE = {"cmk_unused_for": "P0D"}
 BUSY = {"error": {"code": "Busy", "message": "Try again."}}
+# After these responses the SDKs try again at once. Without the header, they wait for 12 s until they give up.
+_SOON = {"retry-after-ms": "1"}
+FAILING = {"status": 500, "headers": _SOON, "body": BUSY}
+UNAVAILABLE = {"status": 503, "headers": _SOON, "body": BUSY}
 # Faults of the sandbox, by name.
 _ONCE: dict[str, dict[str, Any]] = {
     "throttled": {"answer": {"status": 429, "headers": {"Retry-After": "1"}, "body": BUSY}},
-    "500": {"answer": {"status": 500, "body": BUSY}},
-    "503": {"answer": {"status": 503, "body": BUSY}},
-    "500 although it took effect": {"answer": {"status": 500, "body": BUSY}, "handled": True},
+    "500": {"answer": FAILING},
+    "503": {"answer": UNAVAILABLE},
+    "500 although it took effect": {"answer": FAILING, "handled": True},
     "dropped before": {"drop": "before"},
     "dropped after": {"drop": "after"},
     "cut off": {"truncate": 5},

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cases import FAILING
 from harness import Ansible, Run
 from role_runs import QUARTER, VARS, results, wrote
 from service import DAY, Service
@@ -191,8 +192,7 @@ def test_accounts_are_rotated_in_waves(ansible: Ansible, service: Service) -> No
 @pytest.mark.slow(every=2)
 def test_a_canary_that_fails_stops_the_rest(ansible: Ansible, service: Service, playbook: str) -> None:
     first = on_one_key(service)
-    busy = {"status": 500, "body": {"error": {"code": "Busy", "message": "Try again."}}}
-    service.sandbox.control.fault(match={"method": "PATCH", "path": "batchAccounts"}, times=50, answer=busy)
+    service.sandbox.control.fault(match={"method": "PATCH", "path": "batchAccounts"}, times=50, answer=FAILING)
     run = play_all(ansible, playbook, cmk_key_new_version=True)
     assert run.rc != 0
     assert {one.host for one in run} == {"account1"}, run.output
@@ -208,8 +208,7 @@ def test_the_first_account_that_can_be_changed_is_the_canary(
     first = on_one_key(service)
     service.sandbox.control.advance(QUARTER)
     service.revoke(service.account("account1")["identity"]["principalId"])
-    busy = {"status": 500, "body": {"error": {"code": "Busy", "message": "Try again."}}}
-    service.sandbox.control.fault(match={"method": "PATCH", "path": "batchAccounts"}, times=50, answer=busy)
+    service.sandbox.control.fault(match={"method": "PATCH", "path": "batchAccounts"}, times=50, answer=FAILING)
     run = play_all(ansible, "rotate", cmk_key_max_version_age="P90D", cmk_serial=serial)
     assert run.rc != 0
     codes = {one.host: one.get("code") for one in run.failed}
@@ -226,8 +225,7 @@ def test_the_first_account_that_can_be_changed_is_the_canary(
 def test_failures_that_are_allowed_need_no_canary(ansible: Ansible, service: Service) -> None:
     on_one_key(service)
     service.sandbox.control.advance(QUARTER)
-    busy = {"status": 500, "body": {"error": {"code": "Busy", "message": "Try again."}}}
-    service.sandbox.control.fault(match={"method": "PATCH", "path": "batchAccounts/account1"}, times=50, answer=busy)
+    service.sandbox.control.fault(match={"method": "PATCH", "path": "batchAccounts/account1"}, times=50, answer=FAILING)
     wanted = {"cmk_key_max_version_age": "P90D", "cmk_serial": "100%", "cmk_max_fail_percentage": 100}
     run = play_all(ansible, "rotate", **wanted)
     assert {one.host for one in run.failed} == {"account1"}

@@ -11,12 +11,12 @@ import re
 from typing import Any
 
 import pytest
+from cases import FAILING
 from harness import Ansible, Run
 from role_runs import QUARTER
 from service import Service
 from test_playbooks import ACCOUNTS, on_one_key, play_all
 
-BUSY = {"status": 500, "body": {"error": {"code": "Busy", "message": "Try again."}}}
 SHOWN = {"ANSIBLE_SHOW_CUSTOM_STATS": "1"}
 IN_AWX = {"awx_job_id": 1, "tower_job_id": 1}
 CHANGED, UNCHANGED = {"changed": True, "finished": True}, {"changed": False, "finished": True}
@@ -67,7 +67,8 @@ def test_accounts_and_new_versions_of_all_waves(ansible: Ansible, service: Servi
 def test_a_wave_that_stops_the_play(ansible: Ansible, service: Service) -> None:
     """The result includes the changed account of the wave, although no task runs after the wave."""
     on_one_key(service)
-    service.sandbox.control.fault(match={"method": "PATCH", "path": "/batchAccounts/account2"}, times=None, answer=BUSY)
+    patch = {"method": "PATCH", "path": "/batchAccounts/account2"}
+    service.sandbox.control.fault(match=patch, times=None, answer=FAILING)
     progress = {"ANSIBLE_CALLBACKS_ENABLED": "recorder,azbatch.cmk.progress"}
     wanted = {"cmk_key_new_version": True, "cmk_serial": [1, 1, 1]}
     run = play(ansible, "rotate", environment=progress, **wanted)
