@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from ._checks.usage import Listed
 from ._core import placeholders
 from ._core.changes import Outcome
 from ._core.concurrent import value_or_error
+from ._core.docs import Rule
 from ._core.documents import Account
 from ._core.errors import CmkError
 from ._core.ids import key_of
@@ -98,8 +99,8 @@ class Cloud:
     def account(self, group: str, name: str, *, options: tuple[str, str], is_glance: bool) -> Account:
         """The account. Raises an error if it does not exist, or is being created or deleted. With `is_glance`, other
         hosts may have read it for the same task. `options` are the options of its name and its resource group."""
-        with self.driver.glancing(self._session.task_began) if is_glance else nullcontext():
-            found = self.driver.solve(partial(accounts.existing, facts=self.facts, group=group, name=name))
+        question = partial(accounts.existing, facts=self.facts, group=group, name=name)
+        found = self.driver.solve(question, Rule.GLANCE if is_glance else Rule.OWN)
         return required(found, group, name, options=options)
 
     def require_available(self, group: str, name: str) -> None:
@@ -131,9 +132,8 @@ class Cloud:
     def survey(self, group: str, name: str, *, diagnose: bool) -> health.Surveyed:
         """The account with its state (health.survey). Other hosts may have read it for the same task of the
         playbook."""
-        with self.driver.glancing(self._session.task_began):
-            question = partial(health.survey, facts=self.facts, group=group, name=name, diagnose=diagnose)
-            found = self.driver.solve(question)
+        question = partial(health.survey, facts=self.facts, group=group, name=name, diagnose=diagnose)
+        found = self.driver.solve(question, Rule.GLANCE)
         if found["account"] and (name := health.without_key(found["account"], found["unavailable_reason"])):
             self.facts.journal.note(name)
         return found

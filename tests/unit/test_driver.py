@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from math import inf
 from pathlib import Path
 from threading import Barrier
@@ -49,7 +49,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure import rate_lim
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import run_store as run_store_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import in_background, value_or_error
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import value_or_error
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Freshness, Ref, Rule, Wait
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Denied,
@@ -140,7 +140,7 @@ class Reads(NamedTuple):
     task: int
     name: str
     fresh: Rule | float
-    # The time since which reads of other tasks serve (Driver.glancing), in seconds before now.
+    # If the task only wants to see whether to do something: when the host's previous task ended, in seconds before now.
     glancing: float | None = None
     solves: bool = False
 
@@ -178,7 +178,7 @@ READS = st.builds(
     Reads,
     TASKS,
     st.sampled_from(ALL),
-    st.one_of(st.sampled_from(Rule), st.sampled_from([0.0, 3.0, 30.0])),
+    st.sampled_from([OWN, RECENT, Rule.RUN, 0.0, 3.0, 30.0]),
     st.sampled_from([None, None, 2.0, 15.0, 60.0]),
     st.booleans(),
 )
@@ -245,10 +245,13 @@ class Run:
             self._reads.append((step.name, found))
 
     def _read(self, step: Reads) -> Seen:
-        driver, ref = self._tasks[step.task].driver, DOCUMENTS[step.name]
+        (session, driver, _), ref = self._tasks[step.task], DOCUMENTS[step.name]
         now = self._clock.now
         fresh: Freshness = step.fresh if isinstance(step.fresh, Rule) else now - step.fresh
-        with nullcontext() if step.glancing is None else driver.glancing(now - step.glancing):
+        if step.glancing is not None:
+            session.task_began = now - step.glancing
+            found = driver.solve(lambda docs: docs.get(ref, None if fresh is OWN else fresh), Rule.GLANCE)
+        else:
             found = driver.solve(lambda docs: docs.get(ref, fresh)) if step.solves else driver.get(ref, fresh)
         assert found is not None
         return Seen(*found["seen"])
@@ -524,30 +527,14 @@ def test_a_glance_uses_reads_of_other_tasks_since_a_time(table: Busy, clock: Clo
     table.update({BOOK: {"pages": 2}, MAP: {"scale": 2}})
     task = task_of(table, tmp_path)
 
-    with task.driver.glancing(between):
-        assert task.driver.get(BOOK) == {"pages": 2}
-        shared = [task.driver.has_shared]
-        assert task.driver.get(MAP) == {"scale": 1}
-        shared.append(task.driver.has_shared)
+    task.session.task_began = between
+    assert task.driver.get(BOOK, Rule.GLANCE) == {"pages": 2}
+    shared = [task.driver.has_shared]
+    assert task.driver.get(MAP, Rule.GLANCE) == {"scale": 1}
+    shared.append(task.driver.has_shared)
     assert shared == [False, True]
     # The change itself is planned from the reads of the task.
     assert task.driver.get(MAP) == {"scale": 2}
-
-
-def test_a_glance_binds_the_reads_that_begin_in_its_block(table: Busy, clock: Clock, tmp_path: Path) -> None:
-    task_of(table, tmp_path).driver.get(BOOK, RECENT)
-    table[BOOK] = {"pages": 2}
-    task, begins = task_of(table, tmp_path), threading.Event()
-
-    def read() -> Any:
-        assert begins.wait(10)
-        return task.driver.get(BOOK, RECENT)
-
-    early = in_background(read)
-    with task.driver.glancing(clock.monotonic()):
-        begins.set()
-        assert early.result(10) == {"pages": 1}
-        assert in_background(read).result(10) == {"pages": 2}
 
 
 # Waits
@@ -985,12 +972,12 @@ def test_an_account_that_is_to_be_changed_is_not_read_from_the_list(
 
 def test_a_glance_reads_the_list(fleet: Fleet, clock: Clock, tmp_path: Path) -> None:
     task = task_of(fleet, tmp_path)
-    with task.driver.glancing(clock.monotonic()):
-        assert task.driver.get(refs.account(account_id(NAMES[6]))) == account(NAMES[6])
+    task.session.task_began = clock.monotonic()
+    assert task.driver.get(refs.account(account_id(NAMES[6])), Rule.GLANCE) == account(NAMES[6])
     assert (fleet.singles(), fleet.lists()) == (0, 1)
     # The list of an earlier task of the playbook does not serve.
-    with task.driver.glancing(clock.monotonic()):
-        task.driver.get(refs.account(account_id(NAMES[7])))
+    task.session.task_began = clock.monotonic()
+    task.driver.get(refs.account(account_id(NAMES[7])), Rule.GLANCE)
     assert fleet.lists() == 2
 
 
@@ -1014,8 +1001,8 @@ def test_an_account_that_the_task_has_changed_is_read_separately(fleet: Fleet, c
     fleet[ref] = changed = account(NAMES[5], key=KEY)
     one_of(fleet, tmp_path, NAMES[6])
 
-    with task.driver.glancing(clock.now - 10):
-        assert task.driver.get(ref) == changed
+    task.session.task_began = clock.now - 10
+    assert task.driver.get(ref, Rule.GLANCE) == changed
 
 
 def test_a_list_that_a_change_has_overtaken_shows_the_account_no_more(fleet: Fleet, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import Symptoms
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.preflight import Evidence
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Rule
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -220,8 +221,9 @@ def test_if_a_check_fails_for_another_task_of_the_wave_nothing_is_read_again(tmp
     evidence(table, folder=tmp_path)
     task = task_of(table, tmp_path)
 
-    with task.driver.glancing(0.0):
-        found = evidence_of(task)
+    task.session.task_began = 0.0
+    wanted = questions.of_account(MINE, FOLLOWED, Facts(task.session))
+    found = task.driver.solve(partial(questions.certain, wanted=wanted), Rule.GLANCE)
 
     assert preflight.failed_checks(found) == ["key_enabled"]
     assert table.reads_of(refs.key(FOLLOWED)) == 1

@@ -10,7 +10,8 @@
 | RECENT, for checks before a change | of any task of the run by this caller, twenty seconds old at most |
 | RUN, of Azure Resource Graph, which lags behind for minutes | of any task of the run, ten minutes old at most |
 | a time (time.monotonic()), such as now | of any task of the run by this caller that began then or later |
-| `glancing`, to see whether to do something | for OWN too, of any task, since the host's previous task ended |
+| GLANCE, to see whether to do something | of any task of the run by this caller since the host's previous task ended, \
+twenty seconds old at most |
 
 No read serves that began before the run's last write to its kind ended (journal.py). Its age is counted from its first
 request. A wait for the rate limit is before the request, so tasks that begin to wait meanwhile share the read. What is
@@ -24,10 +25,9 @@ from __future__ import annotations
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, wait
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
+from contextlib import nullcontext
 from dataclasses import replace
 from threading import Lock
 from typing import Any, TypeVar
@@ -44,8 +44,6 @@ _OWN_SECONDS = 5
 _RECENT_SECONDS = 20
 _RUN_SECONDS = 600
 _PARTS = 64
-# The time since which reads of other tasks serve too (`glancing`), also for the threads of the block.
-_glancing_since: ContextVar[float | None] = ContextVar("_glancing_since", default=None)
 Name = tuple[str, ...]
 
 
@@ -72,7 +70,7 @@ class Driver:
         # The threads of a task may read several documents at the same time, and one document twice.
         self._lock = Lock()
         self._reading: dict[Name, _Reading] = {}
-        # Whether a read of another task was used since `glancing` began.
+        # Whether a read of another task was used, for those who set it to False before.
         self.has_shared = False
 
     # Questions
@@ -113,10 +111,10 @@ class Driver:
         return answers[0]
 
     def _solved(self, question: Callable[[Docs], T], fresh: Freshness, asked_at: float | None) -> T:
-        glancing = _glancing_since.get()
         began = time.monotonic()
+        glances = fresh is Rule.GLANCE
         if asked_at is None:
-            asked_at = began if glancing is None else max(glancing, began - _RECENT_SECONDS)
+            asked_at = self._glanced_since(began) if glances else began
         # How old a read may be is counted from the beginning, however long the reads take.
         since: dict[tuple[str, Freshness], float] = {}
         pinned: dict[Name, tuple[Read, bool]] = {}
@@ -129,6 +127,9 @@ class Driver:
             before[ref.name] = self._earlier(ref)
             return before[ref.name]
 
+        def no_older(freshness: Freshness) -> Freshness:
+            return Rule.GLANCE if glances and freshness is Rule.RECENT else freshness
+
         def since_when(ref: Ref[Any], freshness: Freshness) -> float:
             named = ref.kind, freshness
             if named not in since:
@@ -136,7 +137,8 @@ class Driver:
             return since[named]
 
         def find(ref: Ref[Any], freshness: Freshness) -> Read | None:
-            at, is_shared = since_when(ref, freshness), self._is_shared(freshness)
+            freshness = no_older(freshness)
+            at, is_shared = since_when(ref, freshness), freshness is not Rule.OWN
             if ref.name not in pinned or pinned[ref.name][0].at < at or not (is_shared or pinned[ref.name][1]):
                 kept = self._kept(ref, at, is_shared)
                 if kept is None:
@@ -145,7 +147,7 @@ class Driver:
             return pinned[ref.name][0]
 
         def serve(wanted: tuple[Ref[Any], Freshness]) -> None:
-            ref, freshness = wanted
+            ref, freshness = wanted[0], no_older(wanted[1])
             began = time.monotonic()
             try:
                 read = self._read(ref, since_when(ref, freshness), freshness)
@@ -180,40 +182,33 @@ class Driver:
 
     # How old a read may be
 
-    @contextmanager
-    def glancing(self, at: float) -> Iterator[None]:
-        """Use what other tasks have read since then, and nothing older, to see whether to do something."""
-        token = _glancing_since.set(at)
-        try:
-            yield
-        finally:
-            _glancing_since.reset(token)
-
     def forget(self, *kinds: str) -> None:
         """Make what was read of these kinds, or of all kinds, out of date for this task."""
         for kind in kinds or ("any",):
             self._forgotten[kind] = time.monotonic()
 
-    def _is_shared(self, fresh: Freshness) -> bool:
-        return fresh is not Rule.OWN or _glancing_since.get() is not None
-
     def _since(self, kind: str, fresh: Freshness) -> float:
-        now, glancing = time.monotonic(), _glancing_since.get()
+        now = time.monotonic()
         if not isinstance(fresh, Rule):
             since = fresh
         elif fresh is Rule.RUN:
             since = now - _RUN_SECONDS
-        elif fresh is Rule.RECENT or glancing is not None:
-            since = max(now - _RECENT_SECONDS, glancing or 0.0)
+        elif fresh is Rule.RECENT:
+            since = now - _RECENT_SECONDS
+        elif fresh is Rule.GLANCE:
+            since = self._glanced_since(now)
         else:
             since = 0.0 if self._journal.has_changed(kind) else now - _OWN_SECONDS
         forgotten = max(self._forgotten.get(one, 0.0) for one in (kind, "any"))
         return max(since, self._journal.readable_since(kind, forgotten))
 
+    def _glanced_since(self, now: float) -> float:
+        return max(now - _RECENT_SECONDS, self._session.task_began)
+
     # Reads
 
     def _read(self, ref: Ref[Any], since: float, fresh: Freshness) -> Read:
-        is_shared = self._is_shared(fresh)
+        is_shared = fresh is not Rule.OWN
         while (kept := self._kept(ref, since, is_shared)) is None:
             with self._lock:
                 under_way = self._reading.get(ref.name)
@@ -230,7 +225,7 @@ class Driver:
             with self._files.locked(self._session.fingerprint, *ref.name) if waits else nullcontext():
                 kept = self._kept(ref, since, is_shared)
                 if kept is None and is_shared and isinstance(fresh, Rule) and (member := self._one_of_many(ref)):
-                    kept = self._from_list(member, since)
+                    kept = self._from_list(member, since, fresh)
                 if kept is None:
                     asked, began = timed(lambda: self._ask(ref))
                     kept = asked._replace(at=began, ended=time.monotonic())
@@ -316,12 +311,12 @@ class Driver:
         is_denied = denied_at is not None and denied_at >= time.monotonic() - _RECENT_SECONDS
         return None if is_denied or len(names) < member.listed_from else member
 
-    def _from_list(self, member: Member, since: float) -> Read | None:
+    def _from_list(self, member: Member, since: float, fresh: Rule) -> Read | None:
         """The document from its list, which is read unless a task of the run has read it."""
         if (found := self._picked(member, since)) is not None:
             return found
         try:
-            self.read(member.of, Rule.RECENT)
+            self.read(member.of, fresh)
         except Denied:
             self._files.store(time.monotonic(), self._session.fingerprint, *member.of.name, "denied")
             return None

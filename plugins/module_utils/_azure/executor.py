@@ -114,8 +114,7 @@ class Executor:
         before a change or a refusal."""
         self._driver.has_shared = False
         try:
-            with self._driver.glancing(self._session.task_began):
-                seen = self._driver.solve(glance)
+            seen = self._driver.solve(glance, Rule.GLANCE)
         except CmkError:
             if not self._driver.has_shared:
                 raise

@@ -30,6 +30,7 @@ class Rule(Enum):
     """How old a read may be (see driver.py)."""
 
     OWN = "own"
+    GLANCE = "glance"
     RECENT = "recent"
     RUN = "run"
 
