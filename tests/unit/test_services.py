@@ -181,6 +181,9 @@ SERVICES: dict[str, tuple[str, dict[str, Any], set[str | None]]] = {
         {"encryption": {"customerManagedKeyEncryption": {"keyEncryptionKeyUrl": OLD_KEY}}},
         PINNED,
     ),
+    "version beside the key": ("x/y", {"encryption": {"keyUri": KEY, "keyVersion": OLD}}, BOTH),
+    "rotation as text": ("x/y", {"keyUrl": OLD_KEY, "autoKeyRotation": "Enabled"}, BOTH),
+    "Event Grid topic": ("eventgrid/topics", {"encryption": {"keyEncryptionKeyUrl": OLD_KEY}}, PINNED),
     "another cloud": ("sql/servers", {"keyId": f"https://myvault.vault.azure.cn/keys/Batch/{OLD}"}, PINNED),
     "id of the key": ("sql/servers", {"keyId": f"{VAULT_ID}/keys/batch/versions/{OLD}"}, PINNED),
 }
@@ -209,6 +212,14 @@ def test_a_key_in_the_properties_of_a_service(service: str) -> None:
         pytest.param("machinelearningservices/workspaces", {"keyVault": VAULT_ID}, [], id="its own vault"),
         pytest.param("x/y", {"encryption": {"vault": URL}}, [Reference(None, None)], id="unknown form of encryption"),
         pytest.param("x/y", {"encryption": [{"source": {"id": VAULT_ID}}]}, [Reference(None, None)], id="id only"),
+        *(
+            pytest.param("x/y", {"encryption": {**parts(), part: value}}, [Reference(None, None)], id=f"{part} {value}")
+            for part in ("keyName", "keyVersion")
+            for value in (["batch"], {"value": "batch"}, 5, "batch/1")
+        ),
+        pytest.param("x/y", {"keyId": f"{KEY}/latest"}, [Reference(None, None)], id="no version of Key Vault"),
+        pytest.param("eventgrid/systemtopics", {"source": VAULT_ID}, None, id="events of the vault"),
+        pytest.param("insights/scheduledqueryrules", {"query": f"id == '{KEY}'"}, None, id="alert"),
         pytest.param("x/y", {}, None, id="nothing"),
     ],
 )
