@@ -7,6 +7,7 @@ is kept and refused because of them, and when they are asked for."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from documents import (
     SUBSCRIPTION,
     VAULT_ID,
     account,
+    account_id,
     policy,
     system_assigned,
     user_assigned,
@@ -361,23 +363,26 @@ def test_a_vault_that_is_used_without_a_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("principal", "identity", "reads", "used"),
+    ("principal", "identity", "reads", "used", "canary"),
     [
-        pytest.param(PRINCIPAL, system_assigned(PRINCIPAL), 0, False, id="system-assigned identity of an account"),
-        pytest.param(PRINCIPAL, user_assigned(one=PRINCIPAL), 1, True, id="user-assigned identity of both"),
-        pytest.param(OTHER, user_assigned(one=OTHER), 1, False, id="another user-assigned identity"),
-        pytest.param(OTHER, system_assigned(PRINCIPAL), 1, True, id="no identity of Batch"),
+        pytest.param(PRINCIPAL, system_assigned(PRINCIPAL), 0, False, None, id="system-assigned identity of an account"),
+        pytest.param(PRINCIPAL, user_assigned(one=PRINCIPAL), 1, True, None, id="user-assigned identity of both"),
+        pytest.param(OTHER, user_assigned(one=OTHER), 1, False, None, id="another user-assigned identity"),
+        pytest.param(OTHER, system_assigned(PRINCIPAL), 1, True, None, id="no identity of Batch"),
+        pytest.param(PRINCIPAL, system_assigned(PRINCIPAL), 0, False, account_id(), id="system-assigned, of the canary"),
+        pytest.param(OTHER, user_assigned(one=OTHER), 1, False, account_id(), id="user-assigned, of the canary"),
+        pytest.param(PRINCIPAL, user_assigned(one=PRINCIPAL), 1, True, account_id(), id="of the canary and of another"),
     ],
 )
 def test_access_that_resources_of_other_services_use(
-    principal: str, identity: dict[str, Any], reads: int, used: bool
+    principal: str, identity: dict[str, Any], reads: int, used: bool, canary: str | None
 ) -> None:
     """Cosmos DB has no identity here: it reads the key as its own application, which may be a principal that no Batch
     account has."""
     rows = [storage(OLD, identity=user_assigned(one=PRINCIPAL)), row("x/y", {"keyVaultKeyUri": KEY}, name="cosmos")]
     seen = Table({**listing(account(identity=identity)), refs.vaults_of(SUBSCRIPTION): [vault(policy(principal))]})
     seen.update({refs.vault(VAULT_ID): vault(policy(principal)), GRAPH: rows})
-    goal = access_goal(state="absent", principal_id=principal, **ANY)
+    goal = replace(access_goal(state="absent", principal_id=principal, **ANY), canary=canary)
     task = task_of(seen)
     decision = partial(access_decide.decide, goal=goal, facts=Facts(task.session))
 

@@ -238,6 +238,12 @@ def _refers_to(account: Account, vault: str) -> bool:
     return reference is not None and place_of(reference["id"])[2].lower() == vault.lower()
 
 
+def with_applications(services: Iterable[KeyUse]) -> list[KeyUse]:
+    """The same for a principal that is not known to be an identity: a resource without an identity reads the key as an
+    application of its service."""
+    return [{**one, "principals": one["principals"] or None} for one in services]
+
+
 def through_principal(visible: Visible, vault: str, principal: str, key_name: str | None) -> list[str]:
     """The ids of the accounts and pools that access a key of this vault as this principal."""
 
@@ -247,10 +253,6 @@ def through_principal(visible: Visible, vault: str, principal: str, key_name: st
         return key_name is None or key.name.casefold() == key_name.casefold()
 
     holders = with_principal(visible, principal)
-    if not holders:
-        # A resource without an identity reads the key as an application of its service.
-        others: list[KeyUse] = [{**one, "principals": one["principals"] or None} for one in visible["services"]]
-        visible = {**visible, "services": others}
     accounts = [one["id"] for one in visible["accounts"] if one["id"] in holders and is_reached(key_of(one))]
     return list(dict.fromkeys([*accounts, *_pools(visible, is_reached, principal)]))
 
