@@ -184,6 +184,17 @@ def access_from_above(service: Service) -> None:
     service.assign(service.account()["identity"]["principalId"], service.sandbox.group)
 
 
+def an_identity_without_access(service: Service) -> None:
+    one, two = service.make_identity("one"), service.make_identity("two")
+    service.grant(one["properties"]["principalId"])
+    own = {"type": "UserAssigned", "userAssignedIdentities": {one["id"]: {}, two["id"]: {}}}
+    service.change_account(identity=own)
+
+
+def a_policy_with_all(service: Service) -> None:
+    service.set_policy("replace", service.policy(service.account()["identity"]["principalId"], "all"))
+
+
 def another_drill(service: Service) -> None:
     tags = {"kind": "disable_key", "account": service.account_id("account2"), "key": "https://x/keys/key2"}
     service.change_vault(tags={f"azbatch-cmk-drill-{name}": value for name, value in tags.items()})
@@ -202,7 +213,10 @@ def another_drill(service: Service) -> None:
         *((a_storage_account, {"kind": kind}, "in_use") for kind in KINDS),
         (a_storage_account_on_another_key, {"kind": "close_firewall"}, "in_use"),
         (open_to_all, {"kind": "close_firewall"}, "drill_refused"),
-        (access_from_above, {"kind": "revoke_access"}, "drill_refused"),
+        *(
+            (prepare, {"kind": "revoke_access"}, "drill_refused")
+            for prepare in (access_from_above, an_identity_without_access, a_policy_with_all)
+        ),
         (another_drill, {}, "drill_under_way"),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
@@ -223,11 +237,12 @@ def test_refused_before_the_first_write(
     assert writes(service.sandbox.control.requests(since)) == []
 
 
-def test_other_keys_of_the_vault_have_other_users(runner: OneProcess, service: Service) -> None:
+@pytest.mark.parametrize("kind", ["disable_key", "revoke_access"])
+def test_other_keys_of_the_vault_have_other_users(runner: OneProcess, service: Service, kind: str) -> None:
     canary(service)
     another_key_of_the_vault(service)
     a_storage_account_on_another_key(service)
-    assert module(runner, "lost")["drill"]["refused_at"]
+    assert module(runner, "lost", kind=kind)["drill"]["refused_at"]
     assert service.is_available("account2")
 
 
@@ -382,6 +397,22 @@ def test_the_documented_rights_are_enough(
     assert module(runner, "lost", kind=kind)["drill"]["refused_at"]
     assert play_role(roles, "recover").rc == 0
     assert state(service) == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow(every=3)
+def test_without_all_reads(runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """The message names the right, and what to set if no other service uses the vault."""
+    canary(service, rbac=True)
+    own = give(service, service.sandbox.group, DEFINITION["Actions"], DEFINITION["DataActions"])
+    above = [one for one in SUBSCRIPTION["Actions"] if one != "*/read"]
+    sign_in(service, monkeypatch, [own, give(service, service.sandbox.subscription, above)])
+    failure = module(runner, "lost", kind=kind)
+    assert failure["code"] == "users_unknown"
+    scope = f"*/read (the role Reader) at {service.sandbox.subscription}"
+    assert scope in failure["remedy"]
+    assert "vault_used_by=batch" in failure["remedy"]
+    assert "separate" not in failure["remedy"]
 
 
 @pytest.mark.parametrize(

@@ -317,14 +317,7 @@ def require_whole(visible: Listed, what: str, otherwise: str) -> None:
     unlisted = visible["unlisted"]
     if not unlisted:
         return
-    rights: dict[str, list[str]] = {}
-    for one in unlisted:
-        if one["action"]:
-            rights.setdefault(_rights_to_list(one["action"]), []).append(one["scope"])
-    missing = [f"{right} at {', '.join(rights[right])}" for right in sorted(rights)]
-    grant = f"Grant the caller {' and '.join(missing)}" if missing else "Run the task again once they can be listed"
-    only_batch = ", or set O(vault_used_by=batch) if only Batch accounts and their pools use the vault"
-    remedy = f"{grant}{only_batch if any(map(_is_of_services, unlisted)) else ''}, or {otherwise}."
+    remedy = remedy_for(unlisted, f", or {otherwise}")
     users = "resources" if all(map(_is_of_services, unlisted)) else "accounts"
     raise Refused(
         f"Refused to {what}, because {users} that use it may exist. {' '.join(map(not_listed, unlisted))} {remedy}",
@@ -332,6 +325,18 @@ def require_whole(visible: Listed, what: str, otherwise: str) -> None:
         unlisted=list(unlisted),
         remedy=remedy,
     )
+
+
+def remedy_for(unlisted: Sequence[Unlisted], otherwise: str = "") -> str:
+    """How all users can be found. `otherwise` is a further alternative."""
+    rights: dict[str, list[str]] = {}
+    for one in unlisted:
+        if one["action"]:
+            rights.setdefault(_rights_to_list(one["action"]), []).append(one["scope"])
+    missing = [f"{right} at {', '.join(rights[right])}" for right in sorted(rights)]
+    grant = f"Grant the caller {' and '.join(missing)}" if missing else "Run the task again once they can be listed"
+    only_batch = ", or set O(vault_used_by=batch) if only Batch accounts and their pools use the vault"
+    return f"{grant}{only_batch if any(map(_is_of_services, unlisted)) else ''}{otherwise}."
 
 
 def not_listed(unlisted: Unlisted) -> str:
