@@ -287,6 +287,27 @@ def test_the_playbook_users(ansible: Ansible, service: Service, versions: list[s
     assert "storage account storage" in page
 
 
+def test_the_report_is_as_of_azures_clock_and_names_what_is_not_shown(runner: OneProcess, service: Service) -> None:
+    """The clock of the sandbox is ahead of that of the controller."""
+    service.on_key()
+    service.sandbox.control.advance(8 * DAY)
+    since = service.sandbox.control.call("GET", "/clock")["now"]
+
+    for used_by in ("any", "visible", "batch"):
+        found = runner.another().module("keyvault_cmk_users", {"vault_name": "vault-one", "vault_used_by": used_by})
+        assert found["generated_on"] >= since[:19]
+        assert any(NOT_SHOWN in one for one in found.get("warnings", [])) is (used_by == "any")
+
+
+@pytest.mark.parametrize("name", ["", "..", "../report", "folder/report"])
+def test_the_name_of_a_report_has_no_folder(runner: OneProcess, service: Service, tmp_path: Path, name: str) -> None:
+    since = service.sandbox.control.last
+    wanted = {"vault_name": "vault-one", "folder": str(tmp_path / "reports"), "report_name": name}
+    refused = runner.module("keyvault_cmk_users", wanted)
+    assert (refused["code"], refused["option"]) == ("invalid_option", "report_name")
+    assert (service.sandbox.control.last, list(tmp_path.glob("*.json"))) == (since, [])
+
+
 # The audit
 
 

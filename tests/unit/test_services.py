@@ -371,9 +371,7 @@ def test_a_vault_that_is_used_without_a_key() -> None:
         pytest.param(PRINCIPAL, user_assigned(one=PRINCIPAL), 1, True, None, id="user-assigned identity of both"),
         pytest.param(OTHER, user_assigned(one=OTHER), 1, False, None, id="another user-assigned identity"),
         pytest.param(OTHER, system_assigned(PRINCIPAL), 1, True, None, id="no identity of Batch"),
-        pytest.param(
-            PRINCIPAL, system_assigned(PRINCIPAL), 0, False, account_id(), id="system-assigned of canary"
-        ),
+        pytest.param(PRINCIPAL, system_assigned(PRINCIPAL), 0, False, account_id(), id="system-assigned of canary"),
         pytest.param(OTHER, user_assigned(one=OTHER), 1, False, account_id(), id="user-assigned of canary"),
         pytest.param(PRINCIPAL, user_assigned(one=PRINCIPAL), 1, True, account_id(), id="of the canary and of another"),
     ],
