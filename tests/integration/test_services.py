@@ -198,6 +198,43 @@ def test_a_throttled_query_is_repeated(runner: OneProcess, service: Service, ver
     assert enabled(service, versions) == [False, False, True]
 
 
+@pytest.mark.parametrize("lost", [{"drop": "before"}, {"drop": "after"}, {"truncate": 30}], ids=str)
+@pytest.mark.slow(every=3)
+def test_a_lost_query_is_repeated(
+    runner: OneProcess, service: Service, versions: list[str], lost: dict[str, Any]
+) -> None:
+    match = {"method": "POST", "path": "/providers/Microsoft.ResourceGraph/resources"}
+    service.sandbox.control.fault(match=match, **lost)
+
+    assert runner.another().role("rotate", DISABLE)["changed"] is True
+    assert enabled(service, versions) == [False, False, True]
+
+
+@pytest.mark.parametrize("token", [None, ""])
+def test_a_token_without_a_value_is_no_further_page(
+    runner: OneProcess, service: Service, versions: list[str], token: str | None
+) -> None:
+    page = {"totalRecords": 0, "count": 0, "data": [], "resultTruncated": "false", "$skipToken": token}
+    match = {"method": "POST", "path": "/providers/Microsoft.ResourceGraph/resources"}
+    service.sandbox.control.fault(match=match, times=3, answer={"status": 200, "body": page})
+    since = service.sandbox.control.last
+
+    assert runner.another().role("rotate", DISABLE)["changed"] is True
+    assert queries(service, since) == 1
+
+
+@pytest.mark.parametrize("truncated", ["true", True])
+def test_rows_that_were_left_out(
+    runner: OneProcess, service: Service, versions: list[str], truncated: str | bool
+) -> None:
+    page = {"totalRecords": 0, "count": 0, "data": [], "resultTruncated": truncated}
+    match = {"method": "POST", "path": "/providers/Microsoft.ResourceGraph/resources"}
+    service.sandbox.control.fault(match=match, times=None, answer={"status": 200, "body": page})
+
+    assert runner.another().role("rotate", DISABLE)["code"] == "users_unknown"
+    assert all(enabled(service, versions))
+
+
 @pytest.mark.parametrize("position", ["documented", "any"])
 def test_rows_that_lag_never_restore_a_version(
     runner: OneProcess, service: Service, versions: list[str], position: str

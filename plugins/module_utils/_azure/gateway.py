@@ -277,6 +277,9 @@ class Gateway:
         if method == "GET" and self._is_in_vault(ref):
             # A vault that does not exist has no host, so more retries are useless.
             options["retry_connect"] = 1
+        if method == "POST" and is_read(method, ref):
+            # The SDKs repeat no POST after a lost connection.
+            options["retry_on_methods"] = ["POST"]
         request = HttpRequest(method, url, params={**stated, **(params or {})}, json=body)
         answer = client.send_request(request, **options)
         response = getattr(answer, "http_response", answer)
