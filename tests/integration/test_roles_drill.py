@@ -90,7 +90,7 @@ def test_a_drill(ansible: Ansible, service: Service, kind: str, rbac: bool) -> N
     names = [
         one.name for one in run if one.get("changed") and "drill" in one.full_name and one.action != "include_role"
     ]
-    ours = [name for name in names if "report" not in name and name != "Ensure the folder"]
+    ours = [name for name in names if "report" not in name]
     assert ours == [one.name for one in predicted if one.get("changed") and "drill" in one.full_name]
 
 
@@ -117,6 +117,28 @@ def test_recover_may_not_make_the_repair(ansible: Ansible, service: Service) -> 
     [report] = reports(ansible)
     assert (report["passed"], report["recovered_at"]) == (False, None)
     assert report["refused_at"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("cmk_recover_repairs", ["magic"]),
+        ("cmk_recover_extend_expired_by", "soon"),
+        ("cmk_drill_folder", "/proc/nowhere"),
+        ("cmk_drill_canary", ""),
+    ],
+)
+@pytest.mark.slow(every=4)
+def test_wrong_variables_are_refused_first(ansible: Ansible, service: Service, variable: str, value: Any) -> None:
+    """Also those of the role recover, which the drill runs once the account has lost its key."""
+    canary(service)
+    since = service.sandbox.control.last
+    run = drill(ansible, **{variable: value})
+    assert run.rc != 0, run.output
+    assert writes(service.sandbox.control.requests(since)) == []
+    [failed] = run.failed
+    assert variable in f"{failed.name} {failed.get('msg')}"
+    assert "unknown" not in failed.get("msg")
 
 
 # The module
