@@ -12,7 +12,7 @@ description:
   - Reports the Batch accounts, pools and resources of other services that use a vault, each with its version of the
     key, and from when on each version may be disabled, by the rules of M(azbatch.cmk.keyvault_cmk_unused_versions).
   - Changes nothing in Azure. It needs the permissions to list keys and their versions, and to read all users
-    (O(vault_used_by)).
+    (O(vault_used_by)). With O(vault_used_by=any), a warning names the users that Azure Resource Graph does not show.
 version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -36,7 +36,7 @@ options:
         necessary. By default, and in check mode, no file is written.
     type: path
   report_name:
-    description: Name of the files without a suffix.
+    description: Name of the files, without a folder and without a suffix.
     type: str
     default: cmk-users
   formats:
@@ -254,7 +254,7 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import files, users_page
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import not_listed
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import not_listed, not_shown
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
@@ -278,7 +278,8 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     found = cloud.driver.solve(partial(survey.survey, asked=asked, facts=cloud.facts), time.monotonic())
     written = files.write(found, folder, params["report_name"], params["formats"], FORMATS) if folder else {}
     shown = {**found, "lines": survey.lines(found), "files": written}
-    warnings = (*map(not_listed, found["unlisted"]), *([found["not_listed"]] if found["not_listed"] else []))
+    hidden = [found["not_listed"]] if found["not_listed"] else []
+    warnings = (*map(not_listed, found["unlisted"]), *hidden, *not_shown(asked.vault_used_by))
     return Outcome(False, shown, shown, warnings).summarized(shown["lines"][0])
 
 

@@ -56,7 +56,7 @@ class RoleVariables(VariableChecks):
             tasks = [task for block in self._task._role.get_task_blocks() for task in tasks_in(block)]
             # The first task of a role that uses a module of this collection has no condition.
             is_first = tasks[0].name == self._task.name
-            problems = self._problems(role, [*tasks[1:], *self._later_play(tasks)], defaults) if is_first else []
+            problems = self._problems(role, [*tasks[1:], *self._elsewhere(tasks)], defaults) if is_first else []
             if problems:
                 failure = several(problems).result() if len(problems) > 1 else problems[0]
                 return self._with_warnings({"failed": True, **failure}, role, task_vars or {})

@@ -72,6 +72,8 @@ _CHECKED: dict[str, tuple[Mapping[str, Any], Callable[[Mapping[str, Any]], Any]]
     "azbatch.cmk.keyvault_cmk_unused_versions": (keyvault_cmk_unused_versions.ARGUMENTS, key_goal.unused),
     "azbatch.cmk.keyvault_cmk_vault": (keyvault_cmk_vault.ARGUMENTS, vault_goal.desired),
 }
+# The roles that a role includes, after it has changed something.
+_INCLUDED = {"azbatch.cmk.drill": ("recover",)}
 _KNOWS_TRUST = "trusted_as_template" in signature(DataLoader.load_from_file).parameters
 
 
@@ -91,15 +93,20 @@ class VariableChecks(ActionBase):  # type: ignore[misc]
             arguments=arguments,
         )
 
-    def _later_play(self, tasks: Sequence[Any]) -> list[Any]:
-        """The last tasks of the role, if a later play of the playbook runs them."""
-        file = Path(self._task._role._role_path, "tasks", "clean_up.yml")
-        if not file.exists():
-            return []
+    def _elsewhere(self, tasks: Sequence[Any]) -> list[Any]:
+        """The last tasks of the role, if a later play runs them, and the tasks of a role that the role includes."""
+        own = Path(self._task._role._role_path)
+        included = [own.parent / one / "tasks" / "main.yml" for one in _INCLUDED.get(self._task._role.get_name(), ())]
         # Since ansible-core 2.19, only trusted texts are templates.
         trusted: dict[str, Any] = {"trusted_as_template": True} if _KNOWS_TRUST else {}
-        loaded = self._loader.load_from_file(str(file), **trusted)
-        last = [Task.load(one, role=self._task._role, loader=self._loader) for one in loaded]
+        loaded = [
+            one
+            for file in (own / "tasks" / "clean_up.yml", *included)
+            if file.exists()
+            for one in self._loader.load_from_file(str(file), **trusted)
+        ]
+        ours = [one for one in loaded if any(str(name).startswith("azbatch.cmk.") for name in one)]
+        last = [Task.load(one, role=self._task._role, loader=self._loader) for one in ours]
         names = {task.name for task in tasks}
         return [task for task in last if task.name not in names]
 
@@ -122,7 +129,10 @@ class VariableChecks(ActionBase):  # type: ignore[misc]
                 values[option] = known[option, str(template)]
             later.append((task, values))
         # By variable, its first problem.
-        found = self._wrong_variables(SPECIFICATIONS[role], [(self._task, own), *later])
+        specification = dict(SPECIFICATIONS[role])
+        for one in _INCLUDED.get(role, ()):
+            specification = {**SPECIFICATIONS[f"azbatch.cmk.{one}"], **specification}
+        found = self._wrong_variables(specification, [(self._task, own), *later])
         wrong = frozenset(found)
         problems: list[dict[str, Any]] = []
         for task, values in later:

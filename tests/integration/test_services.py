@@ -198,6 +198,43 @@ def test_a_throttled_query_is_repeated(runner: OneProcess, service: Service, ver
     assert enabled(service, versions) == [False, False, True]
 
 
+@pytest.mark.parametrize("lost", [{"drop": "before"}, {"drop": "after"}, {"truncate": 30}], ids=str)
+@pytest.mark.slow(every=3)
+def test_a_lost_query_is_repeated(
+    runner: OneProcess, service: Service, versions: list[str], lost: dict[str, Any]
+) -> None:
+    match = {"method": "POST", "path": "/providers/Microsoft.ResourceGraph/resources"}
+    service.sandbox.control.fault(match=match, **lost)
+
+    assert runner.another().role("rotate", DISABLE)["changed"] is True
+    assert enabled(service, versions) == [False, False, True]
+
+
+@pytest.mark.parametrize("token", [None, ""])
+def test_a_token_without_a_value_is_no_further_page(
+    runner: OneProcess, service: Service, versions: list[str], token: str | None
+) -> None:
+    page = {"totalRecords": 0, "count": 0, "data": [], "resultTruncated": "false", "$skipToken": token}
+    match = {"method": "POST", "path": "/providers/Microsoft.ResourceGraph/resources"}
+    service.sandbox.control.fault(match=match, times=3, answer={"status": 200, "body": page})
+    since = service.sandbox.control.last
+
+    assert runner.another().role("rotate", DISABLE)["changed"] is True
+    assert queries(service, since) == 1
+
+
+@pytest.mark.parametrize("truncated", ["true", True])
+def test_rows_that_were_left_out(
+    runner: OneProcess, service: Service, versions: list[str], truncated: str | bool
+) -> None:
+    page = {"totalRecords": 0, "count": 0, "data": [], "resultTruncated": truncated}
+    match = {"method": "POST", "path": "/providers/Microsoft.ResourceGraph/resources"}
+    service.sandbox.control.fault(match=match, times=None, answer={"status": 200, "body": page})
+
+    assert runner.another().role("rotate", DISABLE)["code"] == "users_unknown"
+    assert all(enabled(service, versions))
+
+
 @pytest.mark.parametrize("position", ["documented", "any"])
 def test_rows_that_lag_never_restore_a_version(
     runner: OneProcess, service: Service, versions: list[str], position: str
@@ -285,6 +322,27 @@ def test_the_playbook_users(ansible: Ansible, service: Service, versions: list[s
     assert "1 Batch account" in report["reason"]
     page = (tmp_path / "cmk-users.html").read_text()
     assert "storage account storage" in page
+
+
+def test_the_report_is_as_of_azures_clock_and_names_what_is_not_shown(runner: OneProcess, service: Service) -> None:
+    """The clock of the sandbox is ahead of that of the controller."""
+    service.on_key()
+    service.sandbox.control.advance(8 * DAY)
+    since = service.sandbox.control.call("GET", "/clock")["now"]
+
+    for used_by in ("any", "visible", "batch"):
+        found = runner.another().module("keyvault_cmk_users", {"vault_name": "vault-one", "vault_used_by": used_by})
+        assert found["generated_on"] >= since[:19]
+        assert any(NOT_SHOWN in one for one in found.get("warnings", [])) is (used_by == "any")
+
+
+@pytest.mark.parametrize("name", ["", "..", "../report", "folder/report"])
+def test_the_name_of_a_report_has_no_folder(runner: OneProcess, service: Service, tmp_path: Path, name: str) -> None:
+    since = service.sandbox.control.last
+    wanted = {"vault_name": "vault-one", "folder": str(tmp_path / "reports"), "report_name": name}
+    refused = runner.module("keyvault_cmk_users", wanted)
+    assert (refused["code"], refused["option"]) == ("invalid_option", "report_name")
+    assert (service.sandbox.control.last, list(tmp_path.glob("*.json"))) == (since, [])
 
 
 # The audit

@@ -41,7 +41,7 @@ def options(**given: Any) -> dict[str, Any]:
         ({"state": "recovered", "canary": "other"}, None),
         ({"canary": None}, "canary"),
         ({"canary": ""}, "canary"),
-        ({"canary": "other"}, "account_name"),
+        ({"canary": "other"}, "canary"),
         ({"kind": None}, "kind"),
         ({"account_name": "no-name"}, "account_name"),
     ],
@@ -135,6 +135,7 @@ def test_only_versions_that_the_drill_has_disabled_are_enabled() -> None:
     items = [
         item("by-the-drill", enabled=False, updated=began + 2, tag="2026-02-01T12:00:01Z"),
         item("enabled-since", enabled=True, updated=began + 9, tag="2026-02-01T12:00:01Z"),
+        item("just-before", enabled=False, updated=began - 1, tag="2026-02-01T11:59:59Z"),
         item("before", enabled=False, updated=began - 3600, tag="2026-02-01T11:00:00Z"),
         item("confirmed", enabled=False, updated=began + 2, tag="confirmed"),
         item("by-somebody", enabled=False, updated=began + 60, tag=None),

@@ -283,7 +283,8 @@ def test_a_bucket_that_is_larger_than_documented_fills_up_to_its_size(clock: Clo
     ("headers", "times"),
     [
         ({"Retry-After": "1"}, range(9)),
-        ({"Retry-After": "0"}, [0] * 9),
+        # For example for ever, so it must not be asked again at once.
+        ({"Retry-After": "0"}, [0, 1, 3, 7, 15, 31, 61, 91, 121]),
         ({"Retry-After": "soon"}, [0, 1, 3, 7, 15, 31, 61, 91, 121]),
         ({}, [0, 1, 3, 7, 15, 31, 61, 91, 121]),
     ],
@@ -327,7 +328,7 @@ def test_a_date_that_has_passed(clock: Clock) -> None:
     paced = Paced(clock, (429, {"Retry-After": date(-3600)}))
     paced.send()
 
-    assert paced.azure.asked == [0, pytest.approx(0.04)]
+    assert paced.azure.asked == [0, pytest.approx(1, abs=0.1)]
     assert paced.lines == []
 
 

@@ -7,6 +7,7 @@ is kept and refused because of them, and when they are asked for."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from documents import (
     SUBSCRIPTION,
     VAULT_ID,
     account,
+    account_id,
     policy,
     system_assigned,
     user_assigned,
@@ -181,6 +183,9 @@ SERVICES: dict[str, tuple[str, dict[str, Any], set[str | None]]] = {
         {"encryption": {"customerManagedKeyEncryption": {"keyEncryptionKeyUrl": OLD_KEY}}},
         PINNED,
     ),
+    "version beside the key": ("x/y", {"encryption": {"keyUri": KEY, "keyVersion": OLD}}, BOTH),
+    "rotation as text": ("x/y", {"keyUrl": OLD_KEY, "autoKeyRotation": "Enabled"}, BOTH),
+    "Event Grid topic": ("eventgrid/topics", {"encryption": {"keyEncryptionKeyUrl": OLD_KEY}}, PINNED),
     "another cloud": ("sql/servers", {"keyId": f"https://myvault.vault.azure.cn/keys/Batch/{OLD}"}, PINNED),
     "id of the key": ("sql/servers", {"keyId": f"{VAULT_ID}/keys/batch/versions/{OLD}"}, PINNED),
 }
@@ -209,6 +214,14 @@ def test_a_key_in_the_properties_of_a_service(service: str) -> None:
         pytest.param("machinelearningservices/workspaces", {"keyVault": VAULT_ID}, [], id="its own vault"),
         pytest.param("x/y", {"encryption": {"vault": URL}}, [Reference(None, None)], id="unknown form of encryption"),
         pytest.param("x/y", {"encryption": [{"source": {"id": VAULT_ID}}]}, [Reference(None, None)], id="id only"),
+        *(
+            pytest.param("x/y", {"encryption": {**parts(), part: value}}, [Reference(None, None)], id=f"{part} {value}")
+            for part in ("keyName", "keyVersion")
+            for value in (["batch"], {"value": "batch"}, 5, "batch/1")
+        ),
+        pytest.param("x/y", {"keyId": f"{KEY}/latest"}, [Reference(None, None)], id="no version of Key Vault"),
+        pytest.param("eventgrid/systemtopics", {"source": VAULT_ID}, None, id="events of the vault"),
+        pytest.param("insights/scheduledqueryrules", {"query": f"id == '{KEY}'"}, None, id="alert"),
         pytest.param("x/y", {}, None, id="nothing"),
     ],
 )
@@ -350,23 +363,28 @@ def test_a_vault_that_is_used_without_a_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("principal", "identity", "reads", "used"),
+    ("principal", "identity", "reads", "used", "canary"),
     [
-        pytest.param(PRINCIPAL, system_assigned(PRINCIPAL), 0, False, id="system-assigned identity of an account"),
-        pytest.param(PRINCIPAL, user_assigned(one=PRINCIPAL), 1, True, id="user-assigned identity of both"),
-        pytest.param(OTHER, user_assigned(one=OTHER), 1, False, id="another user-assigned identity"),
-        pytest.param(OTHER, system_assigned(PRINCIPAL), 1, True, id="no identity of Batch"),
+        pytest.param(
+            PRINCIPAL, system_assigned(PRINCIPAL), 0, False, None, id="system-assigned identity of an account"
+        ),
+        pytest.param(PRINCIPAL, user_assigned(one=PRINCIPAL), 1, True, None, id="user-assigned identity of both"),
+        pytest.param(OTHER, user_assigned(one=OTHER), 1, False, None, id="another user-assigned identity"),
+        pytest.param(OTHER, system_assigned(PRINCIPAL), 1, True, None, id="no identity of Batch"),
+        pytest.param(PRINCIPAL, system_assigned(PRINCIPAL), 0, False, account_id(), id="system-assigned of canary"),
+        pytest.param(OTHER, user_assigned(one=OTHER), 1, False, account_id(), id="user-assigned of canary"),
+        pytest.param(PRINCIPAL, user_assigned(one=PRINCIPAL), 1, True, account_id(), id="of the canary and of another"),
     ],
 )
 def test_access_that_resources_of_other_services_use(
-    principal: str, identity: dict[str, Any], reads: int, used: bool
+    principal: str, identity: dict[str, Any], reads: int, used: bool, canary: str | None
 ) -> None:
     """Cosmos DB has no identity here: it reads the key as its own application, which may be a principal that no Batch
     account has."""
     rows = [storage(OLD, identity=user_assigned(one=PRINCIPAL)), row("x/y", {"keyVaultKeyUri": KEY}, name="cosmos")]
     seen = Table({**listing(account(identity=identity)), refs.vaults_of(SUBSCRIPTION): [vault(policy(principal))]})
     seen.update({refs.vault(VAULT_ID): vault(policy(principal)), GRAPH: rows})
-    goal = access_goal(state="absent", principal_id=principal, **ANY)
+    goal = replace(access_goal(state="absent", principal_id=principal, **ANY), canary=canary)
     task = task_of(seen)
     decision = partial(access_decide.decide, goal=goal, facts=Facts(task.session))
 

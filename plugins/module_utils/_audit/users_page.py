@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from .._checks.usage import ANY, BATCH, NOT_IN_GRAPH
 from .page_assets import STYLE
 from .page_text import cards, day, prose
 
@@ -41,7 +42,8 @@ def as_page(report: Report) -> str:
 def _warnings(report: Report) -> str:
     hidden = [f"{one['scope']}: {one['reason']}" for one in report["unlisted"]]
     hidden += [report["not_listed"]] if report["not_listed"] else []
-    if report["vault_used_by"] == "batch":
+    hidden += [NOT_IN_GRAPH] if report["vault_used_by"] == ANY else []
+    if report["vault_used_by"] == BATCH:
         hidden.append("Only Batch accounts and their pools were read.")
     return "".join(f'<p class="warning">{escape(one)}</p>' for one in hidden)
 

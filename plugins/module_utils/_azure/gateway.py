@@ -111,10 +111,11 @@ class Gateway:
             while True:
                 page = self._sent("POST", ref, body={**body, "options": options}).json()
                 rows += page["data"]
-                if "$skipToken" not in page:
+                if not page.get("$skipToken"):
                     break
                 options["$skipToken"] = page["$skipToken"]
-        if len({row["id"] for row in rows}) < page.get("totalRecords", 0) or page.get("resultTruncated") == "true":
+        is_truncated = str(page.get("resultTruncated")).lower() == "true"
+        if len({row["id"] for row in rows}) < (page.get("totalRecords") or 0) or is_truncated:
             raise Unavailable(f"Could not {what}: Azure Resource Graph has not returned all rows. Run the task again.")
         return rows
 
@@ -276,6 +277,9 @@ class Gateway:
         if method == "GET" and self._is_in_vault(ref):
             # A vault that does not exist has no host, so more retries are useless.
             options["retry_connect"] = 1
+        if method == "POST" and is_read(method, ref):
+            # The SDKs repeat no POST after a lost connection.
+            options["retry_on_methods"] = ["POST"]
         request = HttpRequest(method, url, params={**stated, **(params or {})}, json=body)
         answer = client.send_request(request, **options)
         response = getattr(answer, "http_response", answer)

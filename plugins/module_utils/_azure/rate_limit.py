@@ -70,7 +70,7 @@ class Level(NamedTuple):
 # Requests of other tasks of the run that a reported number does not include yet.
 _IN_FLIGHT = 20
 _NOTIFIED_SECONDS = 5
-# The longest pause after a status 429 without the header Retry-After, which Key Vault does not send.
+# The longest pause after a status 429 without the header Retry-After, which Key Vault does not send, or with 0 seconds.
 _LONGEST_PAUSE = 30
 # An option of the SDKs' writes: a function that is called if rate limits or retries delay the request by more than
 # _LATE_SECONDS. The function raises an error if the request must not be sent any more.
@@ -191,7 +191,8 @@ def _until_admitted(
         response, asked = ask()
         if response.http_response.status_code != 429:
             return response, asked, waited
-        pause = min(2.0**number, _LONGEST_PAUSE) if asked is None else asked
+        # A header with 0 seconds would make the task repeat the request for ever.
+        pause = asked or min(2.0 ** min(number, 5), _LONGEST_PAUSE)
         patience.accept(pause, f"{reason} (HTTP 429)", waited=waited)
         time.sleep(pause)
         waited += pause

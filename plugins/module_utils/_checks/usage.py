@@ -238,6 +238,12 @@ def _refers_to(account: Account, vault: str) -> bool:
     return reference is not None and place_of(reference["id"])[2].lower() == vault.lower()
 
 
+def with_applications(services: Iterable[KeyUse]) -> list[KeyUse]:
+    """The same for a principal that is not known to be an identity: a resource without an identity reads the key as an
+    application of its service."""
+    return [{**one, "principals": one["principals"] or None} for one in services]
+
+
 def through_principal(visible: Visible, vault: str, principal: str, key_name: str | None) -> list[str]:
     """The ids of the accounts and pools that access a key of this vault as this principal."""
 
@@ -247,10 +253,6 @@ def through_principal(visible: Visible, vault: str, principal: str, key_name: st
         return key_name is None or key.name.casefold() == key_name.casefold()
 
     holders = with_principal(visible, principal)
-    if not holders:
-        # A resource without an identity reads the key as an application of its service.
-        others: list[KeyUse] = [{**one, "principals": one["principals"] or None} for one in visible["services"]]
-        visible = {**visible, "services": others}
     accounts = [one["id"] for one in visible["accounts"] if one["id"] in holders and is_reached(key_of(one))]
     return list(dict.fromkeys([*accounts, *_pools(visible, is_reached, principal)]))
 
@@ -315,14 +317,7 @@ def require_whole(visible: Listed, what: str, otherwise: str) -> None:
     unlisted = visible["unlisted"]
     if not unlisted:
         return
-    rights: dict[str, list[str]] = {}
-    for one in unlisted:
-        if one["action"]:
-            rights.setdefault(_rights_to_list(one["action"]), []).append(one["scope"])
-    missing = [f"{right} at {', '.join(rights[right])}" for right in sorted(rights)]
-    grant = f"Grant the caller {' and '.join(missing)}" if missing else "Run the task again once they can be listed"
-    only_batch = ", or set O(vault_used_by=batch) if only Batch accounts and their pools use the vault"
-    remedy = f"{grant}{only_batch if any(map(_is_of_services, unlisted)) else ''}, or {otherwise}."
+    remedy = remedy_for(unlisted, f", or {otherwise}")
     users = "resources" if all(map(_is_of_services, unlisted)) else "accounts"
     raise Refused(
         f"Refused to {what}, because {users} that use it may exist. {' '.join(map(not_listed, unlisted))} {remedy}",
@@ -330,6 +325,18 @@ def require_whole(visible: Listed, what: str, otherwise: str) -> None:
         unlisted=list(unlisted),
         remedy=remedy,
     )
+
+
+def remedy_for(unlisted: Sequence[Unlisted], otherwise: str = "") -> str:
+    """How all users can be found. `otherwise` is a further alternative."""
+    rights: dict[str, list[str]] = {}
+    for one in unlisted:
+        if one["action"]:
+            rights.setdefault(_rights_to_list(one["action"]), []).append(one["scope"])
+    missing = [f"{right} at {', '.join(rights[right])}" for right in sorted(rights)]
+    grant = f"Grant the caller {' and '.join(missing)}" if missing else "Run the task again once they can be listed"
+    only_batch = ", or set O(vault_used_by=batch) if only Batch accounts and their pools use the vault"
+    return f"{grant}{only_batch if any(map(_is_of_services, unlisted)) else ''}{otherwise}."
 
 
 def not_listed(unlisted: Unlisted) -> str:

@@ -30,7 +30,9 @@ _ID = re.compile(
 )
 # Parts of the names of properties with settings of encryption.
 _ENCRYPTION = re.compile(r"encrypt|cmk|customermanaged|keyvaultproperties|activekey", re.IGNORECASE)
-# Resources that refer to a vault, and lose nothing if the vault is deleted.
+# Key Vault's names of keys and of versions.
+_NAME, _VERSION = re.compile(r"[a-z0-9-]{1,127}", re.IGNORECASE), re.compile(r"[0-9a-f]{32}", re.IGNORECASE)
+# Resources that refer to a vault, and lose nothing if the vault is deleted, unless they are encrypted with a key of it.
 _NO_USERS = (
     "microsoft.alertsmanagement/",
     "microsoft.eventgrid/",
@@ -62,14 +64,13 @@ class References(NamedTuple):
 
 def references(row: GraphRow, vault: str) -> References | None:
     """What the resource uses of the vault of this name; None if it uses nothing of it."""
-    if row["type"].lower().startswith(_NO_USERS):
-        return None
     found = list(_found(row["properties"], vault.lower(), ()))
+    if row["type"].lower().startswith(_NO_USERS):
+        found = [one for one in found if _ENCRYPTION.search(one[2])]
     if not found:
         return None
-    follows = any(_follows(row["properties"]))
-    keys = {Reference(name.casefold(), version and version.lower()) for name, version, _path in found if name}
-    if follows:
+    keys = {_reference(name, version) for name, version, _path in found if name}
+    if any(_follows(row["properties"])):
         keys |= {one._replace(version=None) for one in keys}
     # A vault without a key beside one with a key says nothing more. It may be an unknown form of encryption otherwise.
     if not keys and any(name is None and _ENCRYPTION.search(path) for name, _version, path in found):
@@ -77,7 +78,19 @@ def references(row: GraphRow, vault: str) -> References | None:
     return References(row["id"], sorted(keys, key=str), _principals(row.get("identity")))
 
 
-def _found(value: Any, vault: str, path: tuple[str, ...]) -> Iterator[tuple[str | None, str | None, str]]:
+def _reference(name: Any, version: Any) -> Reference:
+    """A name or a version that is none of Key Vault may mean any key."""
+    name, version = (one.strip() if isinstance(one, str) else one for one in (name, version))
+    if not _is(_NAME, name) or (version and not _is(_VERSION, version)):
+        return Reference(None, None)
+    return Reference(name.casefold(), version.lower() if version else None)
+
+
+def _is(pattern: re.Pattern[str], value: Any) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _found(value: Any, vault: str, path: tuple[str, ...]) -> Iterator[tuple[Any, Any, str]]:
     """The references to the vault, each with the name of the key, its version, and the names of the properties in which
     it is. The name is empty for a secret or a certificate, and None if there is no name."""
     if isinstance(value, Mapping):
@@ -87,7 +100,7 @@ def _found(value: Any, vault: str, path: tuple[str, ...]) -> Iterator[tuple[str 
             where = (*path, str(name))
             for text in (str(name), one) if isinstance(one, str) else (str(name),):
                 for key, version in _read(text, vault):
-                    yield _with_parts(key, version, parts, ".".join(where))
+                    yield from _with_parts(key, version, parts, ".".join(where))
             if not isinstance(one, str):
                 yield from _found(one, vault, where)
     elif isinstance(value, list):
@@ -107,18 +120,20 @@ def _read(text: str, vault: str) -> Iterator[tuple[str | None, str | None]]:
 
 def _with_parts(
     name: str | None, version: str | None, parts: Mapping[str, Any], path: str
-) -> tuple[str | None, str | None, str]:
+) -> Iterator[tuple[Any, Any, str]]:
     """The reference, with the name and the version of the key in the properties beside it."""
     if name is None and (beside := parts.get("keyname") or (_ENCRYPTION.search(path) and parts.get("name"))):
-        return str(beside), parts.get("keyversion") or None, path
-    return name, version, path
+        name, version = beside, parts.get("keyversion")
+    yield name, version, path
+    if name and not version and (beside := parts.get("keyversion")):
+        yield name, beside, path
 
 
 def _follows(value: Any) -> Iterator[bool]:
     """Whether a property says that the resource moves to new versions, although it names a version."""
     if isinstance(value, Mapping):
         for name, one in value.items():
-            yield one is True and "rotat" in str(name).lower()
+            yield "rotat" in str(name).lower() and str(one).lower() in ("true", "enabled")
             yield from _follows(one)
     elif isinstance(value, list):
         for one in value:

@@ -221,7 +221,7 @@ def _revoking(docs: Docs, holder: _Holder, facts: Facts, known: Collection[str])
         docs.get(refs.vault(holder.vault["id"]))
     if redundant_at <= (_ANY_TIME if goal.taken_away else docs.now):
         return change
-    visible, times = _users(docs.fresh(), holder, facts, known)
+    visible, times, asks = _users(docs.fresh(), holder, facts, known)
     if not goal.force:
         listed, revoked = [one["id"].lower() for one in visible["accounts"]], replace(goal, taken_away=True)
         change = replace(change, confirm=partial(decide, goal=revoked, facts=facts, known=listed))
@@ -245,14 +245,18 @@ def _revoking(docs: Docs, holder: _Holder, facts: Facts, known: Collection[str])
     if goal.unused_for < MARGIN_SECONDS:
         within = usage.recently_left(times, docs.now, MARGIN_SECONDS)
         guarded += usage.cut_short(f"the access of {holder.principal}", within)
-    if _asks_services(holder, visible):
+    if asks:
         guarded += usage.not_shown(goal.vault_used_by)
     return replace(change, warnings=(*guarded, *warnings), report={**report, "in_use_by": using})
 
 
-def _users(docs: Docs, holder: _Holder, facts: Facts, known: Collection[str]) -> tuple[usage.Visible, usage.Times]:
-    """The accounts and pools that may use the access, and when the accounts were changed. No pool of another account
-    can have the system-assigned identity of an account, so only the pools of that account are listed for it."""
+def _users(
+    docs: Docs, holder: _Holder, facts: Facts, known: Collection[str]
+) -> tuple[usage.Visible, usage.Times, bool]:
+    """The accounts, pools and other resources that may use the access, when the accounts were changed, and whether
+    resources of other services were asked for. No other resource can have the system-assigned identity of an account,
+    so only the pools of that account are listed for it. Azure Resource Graph confirms nothing, so it is not asked after
+    the revocation."""
     everyone = users.everywhere(docs, facts, known)
     found = usage.without(everyone, holder.goal.canary)
     holders = usage.with_principal(found, holder.principal)
@@ -263,16 +267,12 @@ def _users(docs: Docs, holder: _Holder, facts: Facts, known: Collection[str]) ->
     disks, unlisted = users.disks(docs, facts, held if is_of_one else found["accounts"])
     unlisted = [*found["unlisted"], *unlisted]
     visible: usage.Visible = {**found, "disks": disks, "services": [], "unlisted": unlisted}
-    if _asks_services(holder, found):
+    asks = not (is_of_one or holder.goal.vault_used_by == usage.BATCH or holder.goal.taken_away)
+    if asks:
         visible, _ids = services.beside(docs, facts, holder.goal.vault, visible)
-    return visible, usage.Times(changed_at, {}, list(changed_at))
-
-
-def _asks_services(holder: _Holder, found: usage.Listed) -> bool:
-    """Whether resources of other services can have the identity. Azure Resource Graph confirms nothing, so they are not
-    asked for after the revocation."""
-    is_of_one = usage.is_system_assigned(found, holder.principal)
-    return not (is_of_one or holder.goal.vault_used_by == usage.BATCH or holder.goal.taken_away)
+        if not usage.with_principal(everyone, holder.principal):
+            visible = {**visible, "services": usage.with_applications(visible["services"])}
+    return visible, usage.Times(changed_at, {}, list(changed_at)), asks
 
 
 def _unassign(holder: _Holder) -> tuple[tuple[Request, ...], list[str]]:

@@ -27,6 +27,7 @@ from ..._core.documents import Account, KeyItem, Vault
 from ..._core.duration import instant, moment
 from ..._core.errors import AccountUnavailable, CmkError, NotFound, PlanOutdated, Refused, TimedOut
 from ..._core.ids import KeyIdentifier, key_of, principals_of, read_key_identifier
+from ..._documents import access as access_document
 from ..._documents import refs
 from ..._documents import vault as vault_document
 from ..._documents.account import is_unavailable, require_ready, required
@@ -37,8 +38,6 @@ from .goal import Goal
 
 # Refusals of an update that have other reasons than the key.
 _NOT_OF_KEY = ("ScopeLocked", "RequestDisallowedByPolicy", "AccountOperationInProgress")
-# The tag of a version has the time of Key Vault's clock, and that of the vault the time of another clock.
-_CLOCKS_DIFFER_SECONDS = 60
 _NOT_ALONE = ("in_use", "recently_used", "users_unknown")
 # The users in the facts of these refusals.
 _USERS = ("accounts", "pools", "resources")
@@ -137,7 +136,7 @@ def _lost(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
         goal.kind,
         place.id,
         str(place.key.versionless),
-        str(instant(docs.now)),
+        _started_at(docs, taken),
         facts.caller["object_id"],
     )
     properties = _firewall(place.vault, "None") if goal.kind == CLOSE_FIREWALL else {}
@@ -170,6 +169,12 @@ def _lost(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
     )
 
 
+def _started_at(docs: Docs, taken: Sequence[Request]) -> str:
+    """The time in the tags of the versions that the drill disables (`_disabled_by`), by Key Vault's clock."""
+    tags = (one.body.get("tags", {}) for one in taken if one.body)
+    return next((of_one[DISABLED_TAG] for of_one in tags if DISABLED_TAG in of_one), str(instant(docs.now)))
+
+
 def _taken(docs: Docs, place: _Place, goal: Goal, facts: Facts, others: Others) -> tuple[Request, ...]:
     """The requests that take the key from the account, without that which also changes the vault's tags. Raises an
     error if others use the key, the access or, if its firewall is closed, the vault."""
@@ -184,32 +189,37 @@ def _taken(docs: Docs, place: _Place, goal: Goal, facts: Facts, others: Others) 
                 remedy=remedy,
             )
         return disabled
+    changes, problem, what = list[Change](), _why_not_closable(place.vault), "close the firewall of"
     if goal.kind == REVOKE_ACCESS:
         changes = [others.revoke(docs, place.key, one, place.id, goal.vault_used_by, False) for one in place.principals]
-        requests = tuple(request for one in changes for request in one.requests)
-        left = [warning for one in changes for warning in one.warnings if one.after["granted"]]
-        if left or not requests:
-            remedy = f"Set O(kind={DISABLE_KEY})."
-            raise Refused(
-                "The role recover restores access to the vault only, and this drill would not take the key from the "
-                f"account. {' '.join(left)} {remedy}",
-                code="drill_refused",
-                option="kind",
-                value=goal.kind,
-                remedy=remedy,
-            )
-        return requests
-    if problem := _why_not_closable(place.vault):
+        problem, what = _why_not_restorable(place, changes), "revoke the access to"
+    if problem:
         remedy = f"Set O(kind={DISABLE_KEY})."
         raise Refused(
-            f"The drill cannot close the firewall of the vault {place.vault['name']}: {problem} {remedy}",
+            f"The drill cannot {what} the vault {place.vault['name']}: {problem} {remedy}",
             code="drill_refused",
             option="kind",
             value=goal.kind,
             remedy=remedy,
         )
-    _require_only_user_of_vault(docs, place, facts, goal.vault_used_by)
-    return ()
+    if goal.kind == CLOSE_FIREWALL:
+        _require_only_user_of_vault(docs, place, facts, goal.vault_used_by)
+    return tuple(request for one in changes for request in one.requests)
+
+
+def _why_not_restorable(place: _Place, changes: Sequence[Change]) -> str:
+    """Why access that was revoked could not be restored as it was, or would not be missing; empty if it can. The role
+    recover grants all identities exactly the access that Batch needs, to the vault."""
+    left = [warning for one in changes if one.after["granted"] for warning in one.warnings]
+    if left:
+        return " ".join(left)
+    for principal, change in zip(place.principals, changes, strict=True):
+        if not change.requests or set(change.before["granted"]) != set(access_document.NEEDED):
+            return f"the identity {principal} lacks get, wrapKey or unwrapKey there, which the restoring would grant."
+        permissions = access_document.key_permissions(access_document.policy_of(place.vault, principal))
+        if not vault_document.uses_rbac(place.vault) and "all" in map(str.lower, permissions):
+            return f"the access policy of {principal} has the permission all, which would be replaced by other names."
+    return "" if changes else "the account has no identity."
 
 
 def _require_only_user_of_vault(docs: Docs, place: _Place, facts: Facts, used_by: str) -> None:
@@ -249,12 +259,15 @@ def _only_user(goal: Goal, ask: Callable[[], Any]) -> Any:
             reasons.append(f"They count as users until {facts['kept_until']}.")
         reasons += map(usage.not_listed, facts.get("unlisted", ()))
         kept = {name: facts[name] for name in (*_USERS, "unlisted", "kept_until") if name in facts}
-        raise _not_alone(goal.name, goal.kind, " ".join(reasons), code=refusal.code, **kept) from refusal
+        remedy = usage.remedy_for(facts["unlisted"]) if refusal.code == "users_unknown" else None
+        raise _not_alone(goal.name, goal.kind, " ".join(reasons), remedy, code=refusal.code, **kept) from refusal
 
 
-def _not_alone(name: str, kind: str, reasons: str, *, code: Any = "in_use", **facts: Any) -> Refused:
+def _not_alone(
+    name: str, kind: str, reasons: str, remedy: str | None = None, *, code: Any = "in_use", **facts: Any
+) -> Refused:
     what = "vault" if kind == CLOSE_FIREWALL else "key"
-    remedy = f"Use a Batch account with a separate {what} for drills."
+    remedy = remedy or f"Use a Batch account with a separate {what} for drills."
     return Refused(
         f"Refused the drill of the Batch account {name}, because it is not certainly the only user of its {what}. "
         f"{reasons} {remedy}",
@@ -404,7 +417,7 @@ def _restoring(docs: Docs, place: _Place, drill: Drill, others: Others) -> tuple
 
 def _disabled_by(drill: Drill, items: Iterable[KeyItem]) -> Iterator[str]:
     """The versions that the drill has disabled, as their tags show."""
-    began = (moment(drill.started_at) or 0) - _CLOCKS_DIFFER_SECONDS
+    began = moment(drill.started_at) or 0
     for item in items:
         if was_disabled_as_unused(item) and (moment(item["tags"][DISABLED_TAG]) or 0) >= began:
             yield str(item["kid"]).rpartition("/")[2]

@@ -10,6 +10,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -49,6 +50,8 @@ def asked(params: Mapping[str, Any]) -> Asked:
     if name is not None:
         problems.of(check_key_name, name, "name")
     unused_for = problems.of(seconds, params["unused_for"], "unused_for", or_none=True)
+    if re.search(r"^$|^\.+$|[/\0]", params["report_name"]):
+        problems.add("report_name", params["report_name"], "this is not the name of a file.", "Leave out the folder.")
     problems.refuse()
     return Asked(vault.lower(), name, params["vault_used_by"], unused_for or 0)
 
@@ -65,15 +68,16 @@ def survey(docs: Docs, asked: Asked, facts: Facts) -> dict[str, Any]:
     names = [asked.name] if asked.name else sorted({*_listed(listed), *_used(visible, asked.vault)})
     each = [replace(named, name=one) for one in names]
     docs.want(*map(refs.key, each), *map(refs.versions_of, each))
-    is_whole = not visible["unlisted"]
+    is_whole, reports = not visible["unlisted"], [_key(docs, asked, facts, one, visible) for one in names]
     return {
         "vault_name": asked.vault,
         "vault_used_by": asked.vault_used_by,
+        # By Azure's clock, once the keys were read.
         "generated_on": instant(docs.now),
         "in_use_by": using,
         "may_be_deleted": is_whole and not using,
         "reason": _in_use(using) if using else _NOTHING if is_whole else _UNKNOWN,
-        "vault_keys": [_key(docs, asked, facts, one, visible) for one in names],
+        "vault_keys": reports,
         "unlisted": visible["unlisted"],
         "not_listed": str(listed) if isinstance(listed, CmkError) else None,
     }
