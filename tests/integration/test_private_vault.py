@@ -83,9 +83,12 @@ def test_recover_restores_the_exception_for_batch(runner: OneProcess, service: S
     close(service, bypass="None")
     assert not service.is_available()
     info = runner.module("batch_encryption_diagnosis", ACCOUNT)
+    rotated = role(runner, "rotate")
 
     role(runner, "recover")
 
+    assert rotated["code"] == "account_unavailable", rotated
+    assert "recover from a network that it allows" in rotated["msg"]
     assert [cause["name"] for cause in info["causes"]] == ["network_closed"]
     assert service.vault()["properties"]["networkAcls"]["bypass"] == "AzureServices"
     assert service.vault()["properties"]["publicNetworkAccess"] == "Disabled"

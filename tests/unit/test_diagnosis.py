@@ -325,6 +325,13 @@ def test_several_versions_that_batch_may_need_are_all_named() -> None:
     assert unknown.endswith("make them usable with azbatch.cmk.recover.")
 
 
+@IDENTIFIERS
+def test_the_account_has_never_used_a_version_of_another_type(identifier: str) -> None:
+    observed = {**versions(identifier, MIDDLE), "unsupported": [MIDDLE]}
+
+    assert diagnosis.lost_key(observed) == ([], [])
+
+
 def test_a_pinned_account_has_lost_its_key_with_its_version() -> None:
     lost, _unknown = diagnosis.lost_key(versions(f"{KEY}/{NEW}", NEW))
 
@@ -445,7 +452,8 @@ def test_a_version_that_the_account_has_just_left(
         *(read_key_identifier(one) for one in (f"{KEY}/{left}", identifier)), items, NOW
     )
 
-    assert (found is None) if reason is None else (found is not None and reason in found)
+    assert [*found] == ([] if reason is None else [reason])
+    assert all(one in text and "state: enabled" in text for one, text in found.items())
 
 
 NOT_LISTED = Denied("No permission to list keys.")

@@ -55,7 +55,9 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Refused,
     Unavailable,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import read_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import KeyUnusable
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.goal import MODES
 
@@ -195,6 +197,13 @@ def test_an_unavailable_account_is_not_changed(on: str | None, asked: str | None
     assert failed.value.facts["key_identifier"] == on
     assert NO_KEY.msg in str(failed.value)
     assert f"It uses {on or 'a Microsoft-managed key'}." in str(failed.value)
+
+
+def test_the_key_of_an_unavailable_account_is_named_once() -> None:
+    used = read_key_identifier(PINNED_OLD)
+    reason = KeyUnusable([f"There is no key version {PINNED_OLD}."], pools_listed=True)
+
+    assert str(encryption_document.account_unavailable("mybatch", used, reason)).count(PINNED_OLD) == 1
 
 
 @pytest.mark.parametrize("asked", [PINNED_NEW, None])

@@ -290,6 +290,7 @@ def test_a_usable_key_in_use(is_report: bool) -> None:
         "missing_identities": [],
         "deleted_vault": None,
         "versions": [listed(key())],
+        "unsupported": [],
         "is_report": is_report,
     }
     assert sorted(table.asked) == sorted(map(place, [NEARBY, VAULTS, refs.key(FOLLOWED), VERSIONS]))
@@ -394,6 +395,22 @@ def test_unusable_versions_of_a_type_that_batch_does_not_support(ended: int, kty
 
     assert symptoms(table)["unsupported"] == expected
     assert table.reads_of(f"{KEY}/{OLD}") == (ended != NOW - 8 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("ended", "expected"),
+    [
+        pytest.param(NOW - 3600, [OLD], id="the account may have used the version"),
+        pytest.param(NOW - 30 * DAY, [], id="ended long before the account was changed"),
+    ],
+)
+def test_only_the_types_of_versions_that_the_account_may_use_are_read(ended: int, expected: list[str]) -> None:
+    """The account was changed a day ago."""
+    old = key(OLD, kty="EC", created=NOW - 50 * DAY, updated=ended, enabled=False)
+    table = azure(None, old, key(created=NOW - 40 * DAY, updated=NOW - 40 * DAY))
+
+    assert of_key_in_use(table, used=PINNED)["unsupported"] == expected
+    assert table.reads_of(f"{KEY}/{OLD}") == len(expected)
 
 
 def test_an_unusable_version_that_cannot_be_read_may_be_supported() -> None:

@@ -352,7 +352,7 @@ def test_guard_reports_pools_and_accounts() -> None:
     assert refused.value.facts["accounts"] == [PINNED_OLD["id"], UNKNOWN["id"]]
     assert refused.value.facts["pools"] == [ON_OLD["id"]]
     assert "because 2 Batch accounts and 1 pool use it" in str(refused.value)
-    assert f"these may use any key: {UNKNOWN['id']}." in str(refused.value)
+    assert "these may use any key: unavailable." in str(refused.value)
 
 
 def test_rights_to_list_accounts_and_to_list_pools_are_reported_separately() -> None:
@@ -384,14 +384,14 @@ def test_guard_refuses_and_names_the_accounts_that_would_lose_the_key() -> None:
     assert refused.value.facts["accounts"] == users
     assert refused.value.facts["unlisted"] == [not_listed(SUBSCRIPTION)]
     assert SUBSCRIPTION in str(refused.value)
-    assert all(user in str(refused.value) for user in users)
+    assert "use it: one, two." in str(refused.value)
     assert "delete the key batch" in str(refused.value)
 
 
 def test_a_forced_change_names_the_affected_accounts() -> None:
     users, unlisted = usage.guard([account_id("one")], visible(unlisted=(SUBSCRIPTION,)), "delete the key", force=True)
 
-    assert account_id("one") in users
+    assert users.endswith(": one.")
     assert SUBSCRIPTION in unlisted
 
 
@@ -407,5 +407,5 @@ def test_the_refusal_inside_the_margin_names_its_end() -> None:
 def test_a_change_inside_the_margin_has_a_warning_that_names_the_users() -> None:
     (warning,) = usage.cut_short("the key batch", [account_id("one"), account_id("two")])
 
-    assert all(part in warning for part in ("Batch may need the key batch", account_id("one"), account_id("two")))
+    assert all(part in warning for part in ("Batch may need the key batch", "may lose their key: one, two."))
     assert usage.cut_short("the key batch", []) == ()

@@ -67,7 +67,7 @@ class Symptoms(TypedDict, total=False):
     deleted_vault: DeletedVault | CmkError | None
     deleted_key: KeyBundle | CmkError | None
     versions: Sequence[KeyItem] | CmkError | None
-    # The unusable versions of a type that Batch does not support.
+    # The unusable versions of a type that Batch does not support. The account has never used them.
     unsupported: Sequence[str]
     # The user-assigned identities of the account that were deleted.
     missing_identities: Sequence[str]
@@ -321,9 +321,9 @@ def _possible(evidence: Evidence, observed: Symptoms) -> list[KeyItem]:
     by_version = {version_of(item): item for item in items or ()}
     if isinstance(bundle, Mapping):
         by_version[version_of(bundle["key"])] = item_of(bundle)
-    return [
-        by_version[one] for one in versions_possibly_in_use(versions, _user(evidence, observed)) if one in by_version
-    ]
+    own, *others = versions_possibly_in_use(versions, _user(evidence, observed)) or [""]
+    unsupported = observed.get("unsupported", ())
+    return [by_version[one] for one in (own, *others) if one in by_version and (one == own or one not in unsupported)]
 
 
 def _unusable_of(items: Sequence[KeyItem], evidence: Evidence) -> dict[str, str]:
@@ -353,9 +353,9 @@ def _others_unusable(evidence: Evidence, observed: Symptoms) -> dict[str, str]:
 
 
 def possibly_lost(observed: Symptoms) -> Collection[str]:
-    """The unusable versions that the account may use, whenever it was last changed."""
+    """The unusable versions that the account may use."""
     evidence: Evidence = observed["evidence"]
-    return _unusable_of(_possible(evidence, {**observed, "account_changed_at": None}), evidence)
+    return _unusable_of(_possible(evidence, observed), evidence)
 
 
 def doubtful_versions(observed: Symptoms) -> str:
@@ -375,15 +375,18 @@ def doubtful_versions(observed: Symptoms) -> str:
     return f"{' '.join(unusable.values())} {_may_need(*(replace(evidence.key, version=one) for one in unusable))}"
 
 
-def lost_after_change(left: KeyIdentifier, target: KeyIdentifier, items: Sequence[KeyItem], now: float) -> str | None:
-    """Why Batch cannot use a version that an account may need, which was moved a moment ago from `left` to `target`,
-    another version of the key; None if Batch can."""
+def lost_after_change(
+    left: KeyIdentifier, target: KeyIdentifier, items: Sequence[KeyItem], now: float
+) -> dict[str, str]:
+    """The unusable versions that an account may need, which was moved a moment ago from `left` to `target`, another
+    version of the key; each with the reason."""
     possible = versions_possibly_in_use(KeyVersions(items, now), User(target.version, now))
-    for item in items:
-        version, reason = version_of(item), why_unusable(item, now)
-        if reason and version in (left.version, *possible):
-            return f"{reason} {_may_need(replace(left, version=version))}"
-    return None
+    reasons = {version_of(item): why_unusable(item, now) for item in items}
+    return {
+        version: f"{reason} {_may_need(replace(left, version=version))}"
+        for version, reason in reasons.items()
+        if reason and version in (left.version, *possible)
+    }
 
 
 def _listed(observed: Symptoms) -> Sequence[KeyItem] | None:

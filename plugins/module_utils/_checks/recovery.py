@@ -16,6 +16,7 @@ from .._core.errors import AccountUnavailable, CmkError, Denied, Refused
 from .._documents import account as account_document
 from . import diagnosis as account_diagnosis
 from .diagnosis import Surveyed, Symptoms
+from .preflight import OK
 
 
 def require_recoverable(name: str, observed: Surveyed, allowed: Sequence[str]) -> tuple[str, ...]:
@@ -42,7 +43,8 @@ def require_recoverable(name: str, observed: Surveyed, allowed: Sequence[str]) -
         raise _no_cause(name, unavailable)
     refusals = [*_not_repaired(causes, repairs, allowed), *unread]
     if refusals:
-        message = " ".join([*(one["evidence"] for one in causes if one["repair"]), *(one.msg for one in refusals)])
+        evidence = (one["evidence"] for one in causes if one["repair"])
+        message = " ".join([*evidence, *(one.msg for one in refusals), *_lets_batch_in(refusals, described)])
         first, state = refusals[0], "is not available" if available is False else "may not be available"
         raise first.extended(
             msg=f"The Batch account {name} {state}. {message} This task changed nothing.", causes=causes
@@ -107,6 +109,14 @@ def _not_repaired(
             value=list(allowed),
             remedy=remedy,
         )
+
+
+def _lets_batch_in(refusals: Sequence[CmkError], described: Mapping[str, Any]) -> Iterator[str]:
+    """The firewall blocks the caller, but not Batch. An earlier task of the role may have repaired the firewall."""
+    if any(one.code == "network_denied" for one in refusals):
+        network = next(one for one in described["preflight"] if one["name"] == "network_open_to_batch")
+        if network["status"] == OK:
+            yield network["evidence"]
 
 
 def _unread(diagnosis: Symptoms, repairs: Sequence[str], *, is_confirmed_later: bool) -> Iterator[CmkError]:

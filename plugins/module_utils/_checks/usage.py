@@ -30,7 +30,7 @@ from .._core.ids import (
     principals_of,
     read_key_identifier,
 )
-from .._core.summary import counted
+from .._core.summary import counted, users_text
 from .._documents.account import POOLS_READ, UNKNOWN_IDENTITY
 from .._documents.key import updated_at, version_of
 from .rights import READ_ACCOUNTS, READ_PERMISSIONS
@@ -293,13 +293,13 @@ def guard(users: list[str], visible: Visible, what: str, *, force: bool, until: 
     unknown = (*pools_unknown(users, visible), *map(not_listed, visible["unlisted"]))
     if not users:
         return unknown
-    return (f"{counted(users)} may lose their key, because O(force) allows to {what}: {', '.join(users)}.", *unknown)
+    return (f"{counted(users)} may lose their key, because O(force) allows to {what}: {users_text(users)}.", *unknown)
 
 
 def pools_unknown(users: Sequence[str], visible: Visible) -> tuple[str, ...]:
     """The warnings that name the users whose keys are not known, so that they may use any key."""
     pools, others = (
-        ", ".join(user for user in users if user in {one["id"] for one in of if one["key"] is None})
+        users_text(user for user in users if user in {one["id"] for one in of if one["key"] is None})
         for of in (visible["disks"], visible["services"])
     )
     of_pools = (
@@ -363,7 +363,7 @@ def recently_used(what: str, ids: Sequence[str], until: float) -> Refused:
         "Run the task again after that time. If the key is leaked, set O(unused_for=P0D). Accounts that still need it "
         "may then lose their key."
     )
-    why = f"These were changed, or could use a new version, so recently that they may still need it: {', '.join(ids)}."
+    why = f"These were changed, or could use a new version, so recently that they may still need it: {users_text(ids)}."
     if not ids:
         why = "It was updated so recently that Batch may still need it for an account that has left it."
     return Refused(
@@ -384,7 +384,7 @@ def not_shown(vault_used_by: str) -> tuple[str, ...]:
 def cut_short(what: str, ids: Iterable[str], *, others: bool = False) -> tuple[str, ...]:
     """The warning that `what` is disabled, deleted or revoked inside the margin, because `unused_for` is shorter.
     `others` is whether accounts that are not known may need it too."""
-    names = ", ".join([*ids, *(["accounts that have left it"] if others else [])])
+    names = ", ".join(filter(None, [users_text(ids), "accounts that have left it" if others else ""]))
     if not names:
         return ()
     return (
@@ -394,7 +394,7 @@ def cut_short(what: str, ids: Iterable[str], *, others: bool = False) -> tuple[s
 
 
 def _in_use(what: str, users: list[str], visible: Visible, until: float | None) -> CmkError:
-    names, unlisted = ", ".join(users), visible["unlisted"]
+    names, unlisted = users_text(users), visible["unlisted"]
     more = "".join(f" {one}" for one in (*pools_unknown(users, visible), *map(not_listed, unlisted)))
     others = [user for user in users if not is_of_batch(user)]
     move = "Switch the accounts to another key first (azbatch.cmk.switch)" if len(others) < len(users) else ""

@@ -100,6 +100,11 @@ def user_text(resource_id: str) -> str:
     return name if kind == "microsoft.batch/batchaccounts" else f"{_TYPES.get(kind, kind)} {name}"
 
 
+def users_text(ids: Iterable[str]) -> str:
+    """The names of resources (`user_text`). Results have their ids."""
+    return ", ".join(map(user_text, ids))
+
+
 def used_by_text(users: Sequence[str]) -> str:
     """Why a resource was kept: the names of at most three of the resources (ids) that use it."""
     names = [user_text(one) for one in users]

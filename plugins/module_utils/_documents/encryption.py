@@ -110,15 +110,20 @@ def versions_not_kept(name: str, left: KeyIdentifier, reason: CmkError) -> str:
     )
 
 
-def account_unavailable(name: str, key: KeyIdentifier | None, unavailable_reason: CmkError) -> AccountUnavailable:
+def account_unavailable(
+    name: str, key: KeyIdentifier | None, unavailable_reason: CmkError, *, is_blocked: bool = False
+) -> AccountUnavailable:
+    """The error of a change. `is_blocked` is whether the firewall of the vault blocks the caller."""
     remedy = "Fix the problem that Azure reports."
     if key:
         remedy = (
             "Recover it with the role azbatch.cmk.recover, or find out why (azbatch.cmk.batch_encryption_diagnosis)."
         )
+    # The reason may name the key already.
+    uses = "" if key and str(key) in unavailable_reason.msg else f"It uses {key or 'a Microsoft-managed key'}. "
+    network = "The vault's firewall blocks the caller: recover from a network that it allows. " if is_blocked else ""
     return AccountUnavailable(
-        f"The Batch account {name} is not available: {unavailable_reason.msg} It uses "
-        f"{key or 'a Microsoft-managed key'}. {remedy}",
+        f"The Batch account {name} is not available: {unavailable_reason.msg} {uses}{network}{remedy}",
         key_identifier=str(key or "") or None,
         remedy=remedy,
     )

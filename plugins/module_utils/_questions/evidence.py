@@ -211,7 +211,9 @@ def _of_key_in_use(docs: Docs, account: Account, wanted: Wanted, *, is_report: b
         "versions": _versions(docs, wanted.key) if isinstance(evidence.bundle, Mapping) else None,
         "is_report": is_report,
     }
-    return _with_time(docs, account, found)
+    found = _with_time(docs, account, found)
+    # Only of versions in doubt, because many accounts ask that.
+    return {**found, "unsupported": _unsupported(docs, wanted.key, found)}
 
 
 def symptoms(docs: Docs, account: Account, wanted: Wanted) -> Symptoms:
@@ -231,7 +233,10 @@ def _symptoms(docs: Docs, account: Account, wanted: Wanted) -> Symptoms:
         "versions": versions,
         "is_report": True,
     }
-    return _with_time(docs, account, {**found, "unsupported": _unsupported(docs, key, found)})
+    whenever: Symptoms = {**found, "account_changed_at": None}
+    # Batch may name a version that it needs for a move.
+    found["unsupported"] = _unsupported(docs, key, whenever, ended_for=MARGIN_SECONDS)
+    return _with_time(docs, account, found)
 
 
 def deleted_key(docs: Docs, key: KeyIdentifier) -> Any:
@@ -266,18 +271,23 @@ def _versions(docs: Docs, key: KeyIdentifier) -> list[KeyItem] | CmkError | None
     return listed
 
 
-def _unsupported(docs: Docs, key: KeyIdentifier, found: Symptoms) -> list[str]:
+def _unsupported(docs: Docs, key: KeyIdentifier, found: Symptoms, *, ended_for: float = 0) -> list[str]:
     """The unusable versions of a type that Batch does not support, which a list of versions does not show: of those
-    that became unusable inside the margin, and of those that the account may use."""
+    that the account may use, and of those that have been unusable for less than `ended_for` seconds."""
     versions, now = found["versions"], found["evidence"].now
     if versions is None or isinstance(versions, CmkError):
         return []
     possible = possibly_lost(found)
-    ended = [one for one in versions if now - MARGIN_SECONDS < ended_at(one, now) <= now or version_of(one) in possible]
-    each = {version_of(one): refs.key(replace(key, version=version_of(one))) for one in ended}
+    ended = [one for one in versions if now - ended_for < ended_at(one, now) <= now or version_of(one) in possible]
+    return unsupported(docs, key, map(version_of, ended))
+
+
+def unsupported(docs: Docs, key: KeyIdentifier, versions: Iterable[str]) -> list[str]:
+    """Those of the versions that have a type that Batch does not support, so that no account has ever used them."""
+    each = {version: refs.key(replace(key, version=version)) for version in versions}
     docs.want(*each.values())
-    read = {name: _or_reason(partial(docs.get, ref)) for name, ref in each.items()}
-    return [name for name, one in read.items() if isinstance(one, Mapping) and one["key"]["kty"] not in TYPES]
+    read = {version: _or_reason(partial(docs.get, ref)) for version, ref in each.items()}
+    return [version for version, one in read.items() if isinstance(one, Mapping) and one["key"]["kty"] not in TYPES]
 
 
 def _of_identities(docs: Docs, account: Account, evidence: Evidence) -> Symptoms:

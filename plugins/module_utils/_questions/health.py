@@ -115,7 +115,10 @@ def require_available(docs: Docs, facts: Facts, group: str, name: str) -> None:
     if reason is not None and availability(reason) is None:
         require_known(name, reason)
     elif reason is not None:
-        raise account_unavailable(name, key_of(account), reason)
+        key = key_of(account)
+        read = docs.fresh(Rule.RECENT).known(refs.key(key)) if key else None
+        is_blocked = isinstance(read, CmkError) and read.code == "network_denied"
+        raise account_unavailable(name, key, reason, is_blocked=is_blocked)
 
 
 # After a change of the key

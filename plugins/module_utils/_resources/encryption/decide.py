@@ -297,8 +297,9 @@ def _confirmed(docs: Docs, goal: Goal, facts: Facts, previous: KeyIdentifier | N
     items = docs.known(refs.versions_of(previous), docs.asked_at) if is_same_key and previous else None
     if previous and used and isinstance(items, list):
         lost = lost_after_change(previous, used.key, items, used.now)
-        if lost:
-            return _unchanged(goal, {**before, "available": None}, NotShown([lost]))
+        never_used = evidence.unsupported(docs, previous, lost)
+        if doubts := [reason for version, reason in lost.items() if version not in never_used]:
+            return _unchanged(goal, {**before, "available": None}, NotShown(doubts[:1]))
     return _unchanged(goal, before, None)
 
 
