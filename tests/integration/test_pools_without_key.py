@@ -131,7 +131,7 @@ def test_other_accounts_are_rotated(runner: OneProcess, service: Service, positi
     else:
         assert service.enabled() == [True, True, True]
         (warning,) = report["warnings"]
-        assert "/account2." in warning
+        assert ": account2." in warning
 
 
 def without_access(service: Service) -> str:

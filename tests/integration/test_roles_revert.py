@@ -151,7 +151,7 @@ def test_key_disabled_and_access_revoked_at_once(roles: RolesRunner, service: Se
         for task in (KEY, ACCESS):
             (warning,) = one[task].warnings
             assert "Batch may need" in warning
-            assert service.account_id() in warning
+            assert "may lose their key: account1" in warning
     assert service.enabled() == [False]
     assert not is_granted(service, principal)
     assert service.is_available()

@@ -342,7 +342,15 @@ def test_a_follower_may_have_lost_its_key_with_the_newest_version() -> None:
     lost, (unknown,) = diagnosis.lost_key(versions(KEY, NEW))
 
     assert lost == []
-    assert f"Version {NEW} is disabled. The account may use an older version." in unknown
+    assert f"Version {NEW} is disabled. The account may use an older version. Create a new version" in unknown
+
+
+def test_no_new_version_is_needed_before_a_version_is_valid() -> None:
+    staged = key(NEW, created=NOW - DAY, nbf=NOW + DAY)
+
+    _lost, unknown = diagnosis.lost_key(diagnosed(KEY, key(OLD, created=NOW - 30 * DAY), staged, bundle=staged))
+
+    assert unknown == [f"Version {NEW} is not valid yet. The account may use an older version."]
 
 
 @IDENTIFIERS

@@ -214,6 +214,13 @@ def test_a_shorter_margin_has_a_warning_only_if_it_matters() -> None:
     assert retire(recent, "P7D").warnings == ()
 
 
+@pytest.mark.parametrize(("version", "is_pinned"), [(None, False), (NEW, True)])
+def test_a_shorter_margin_is_safer_for_pinned_accounts(version: str | None, is_pinned: bool) -> None:
+    (warning,) = retire(three_versions(pinned(version), newest_is=2 * DAY, mybatch=DAY), "P1D").warnings
+
+    assert ("Pin accounts that follow the latest version first" in warning) is not is_pinned
+
+
 class Changing(KeyTable):
     """A key with three versions. The account `newcomer` begins to use the version OLD after the first write."""
 

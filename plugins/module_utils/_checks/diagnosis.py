@@ -21,13 +21,14 @@ from .._core.errors import CmkError, Denied
 from .._core.ids import KeyIdentifier, place_of
 from .._documents.access import ROLE_SECONDS
 from .._documents.account import is_unavailable
-from .._documents.key import item_of, version_of, why_unusable
+from .._documents.key import is_staged, item_of, version_of, why_unusable
 from .._documents.vault import is_in_perimeter
 from . import preflight, rights
 from .preflight import FAILED, Check, Evidence, access_since, failed_checks, has_access
 from .versions import KeyVersions, User, is_key_usable, margin_ends, versions_of, versions_possibly_in_use
 
 _LOST = "The account cannot be recovered and can only be deleted (azbatch.cmk.batch_account_identity, state: absent)."
+_NEW_VERSION = "Create a new version with azbatch.cmk.rotate (cmk_key_new_version: true)."
 _RESTORE = f"Restore a backup of the key if there is one. Without a backup, {_LOST[0].lower()}{_LOST[1:]}"
 # Batch uses wrapKey only when the key of an account is set.
 _NEEDED_IN_USE = ("get", "unwrapKey")
@@ -215,7 +216,9 @@ def lost_key(observed: Symptoms) -> tuple[list[str], list[str]]:
         if _is_usable(evidence, observed) is False:
             lost.append(own)
         elif own:
-            unknown.append(f"{own} The account may use an older version.")
+            # A version that is valid later has a purpose.
+            remedy = "" if is_staged(item_of(evidence.bundle), evidence.now) else f" {_NEW_VERSION}"
+            unknown.append(f"{own} The account may use an older version.{remedy}")
         elif doubtful := doubtful_versions(observed):
             unknown.append(doubtful)
     elif isinstance(evidence.bundle, CmkError):

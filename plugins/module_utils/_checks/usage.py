@@ -320,7 +320,8 @@ def require_whole(visible: Listed, what: str, otherwise: str) -> None:
     remedy = remedy_for(unlisted, f", or {otherwise}")
     users = "resources" if all(map(_is_of_services, unlisted)) else "accounts"
     raise Refused(
-        f"Refused to {what}, because {users} that use it may exist. {' '.join(map(not_listed, unlisted))} {remedy}",
+        f"Refused to {what}, because not all {users} that may be affected are known. "
+        f"{' '.join(map(not_listed, unlisted))} {remedy}",
         code="users_unknown",
         unlisted=list(unlisted),
         remedy=remedy,

@@ -41,6 +41,7 @@ from .goal import Goal, key_not_found, key_soft_deleted, version_not_found
 from .present import decide_recovered
 from .seen import Seen, look, with_users
 
+_PIN = "Pin accounts that follow the latest version first (in the role rotate, set cmk_key_version_mode: pin)."
 _KEEP = "leave out this task (in the role rotate, set cmk_unused_versions: keep)"
 
 
@@ -211,7 +212,10 @@ def _cut_short(goal: Goal, seen: Seen, versions: Sequence[str]) -> tuple[str, ..
     of_each = users(goal, seen, MARGIN_SECONDS)
     within = usage.together(found for version, found in of_each.items() if version in versions)
     has_left = within.exist and not within.ids
-    return usage.cut_short(f"{_subject(goal)} ({', '.join(versions)})", within.ids, others=has_left)
+    warnings = usage.cut_short(f"{_subject(goal)} ({', '.join(versions)})", within.ids, others=has_left)
+    # Batch may not move them to the newest version any more. A pinned account has been moved.
+    is_followed = not set(within.ids).isdisjoint(usage.following(seen.visible, seen.identifier))
+    return tuple(f"{one} {_PIN}" for one in warnings) if is_followed else warnings
 
 
 def decide_enabled_again(docs: Docs, goal: Goal, facts: Facts) -> Change:
