@@ -130,8 +130,8 @@ class VariableChecks(ActionBase):  # type: ignore[misc]
             later.append((task, values))
         # By variable, its first problem.
         specification = dict(SPECIFICATIONS[role])
-        for one in _INCLUDED.get(role, ()):
-            specification = {**SPECIFICATIONS[f"azbatch.cmk.{one}"], **specification}
+        for included in _INCLUDED.get(role, ()):
+            specification = {**SPECIFICATIONS[f"azbatch.cmk.{included}"], **specification}
         found = self._wrong_variables(specification, [(self._task, own), *later])
         wrong = frozenset(found)
         problems: list[dict[str, Any]] = []
