@@ -337,24 +337,30 @@ def test_tasks_of_a_run_share_the_query(tmp_path: Any) -> None:
 THREE = [storage(OLD), row("Microsoft.Compute/diskEncryptionSets", {"activeKey": {"keyUrl": OLD_KEY}})]
 
 
+USED_BY = pytest.mark.parametrize("used_by", ["any", "visible"])
+
+
+@USED_BY
 @pytest.mark.parametrize("state", ["disabled", "absent"])
-def test_a_removal_is_refused_by_name(state: str) -> None:
+def test_a_removal_is_refused_by_name(state: str, used_by: str) -> None:
     seen = table(*THREE, storage(OLD, name="second"))
 
     with pytest.raises(Refused) as refused:
-        decided(seen, key_goal(state=state, **ANY))
+        decided(seen, key_goal(state=state, vault_used_by=used_by))
 
     assert refused.value.code == "in_use"
     assert "because 1 Batch account, 2 storage accounts and 1 disk encryption set use it: " in refused.value.msg
     assert refused.value.facts["resources"] == [THREE[0]["id"], THREE[1]["id"], storage(OLD, name="second")["id"]]
     assert len(refused.value.facts["accounts"]) == 1
-    forced = decided(seen, key_goal(state=state, force=True, **ANY))
+    forced = decided(seen, key_goal(state=state, force=True, vault_used_by=used_by))
     assert any("may lose their key, because O(force)" in one for one in forced.warnings)
+    assert (NOT_SHOWN in forced.warnings) is (used_by == "any")
 
 
-def test_a_vault_that_is_used_without_a_key() -> None:
+@USED_BY
+def test_a_vault_that_is_used_without_a_key(used_by: str) -> None:
     seen = Table({**listing(), refs.vault(VAULT_ID): vault(), GRAPH: [row("x/y", {"keyVault": VAULT_ID})]})
-    given = {"resource_group": "rg-keys", "name": "myvault", "state": "absent"}
+    given = {"resource_group": "rg-keys", "name": "myvault", "state": "absent", "vault_used_by": used_by}
     goal = vault_goal.desired(options_of(keyvault_cmk_vault, **given))
     task = task_of(seen)
 
@@ -362,6 +368,7 @@ def test_a_vault_that_is_used_without_a_key() -> None:
         task.driver.solve(lambda docs: vault_decide.decide(docs, goal, Facts(task.session), lambda *_: Change({}, {})))
 
 
+@USED_BY
 @pytest.mark.parametrize(
     ("principal", "identity", "reads", "used", "canary"),
     [
@@ -377,14 +384,14 @@ def test_a_vault_that_is_used_without_a_key() -> None:
     ],
 )
 def test_access_that_resources_of_other_services_use(
-    principal: str, identity: dict[str, Any], reads: int, used: bool, canary: str | None
+    principal: str, identity: dict[str, Any], reads: int, used: bool, canary: str | None, used_by: str
 ) -> None:
     """Cosmos DB has no identity here: it reads the key as its own application, which may be a principal that no Batch
     account has."""
     rows = [storage(OLD, identity=user_assigned(one=PRINCIPAL)), row("x/y", {"keyVaultKeyUri": KEY}, name="cosmos")]
     seen = Table({**listing(account(identity=identity)), refs.vaults_of(SUBSCRIPTION): [vault(policy(principal))]})
     seen.update({refs.vault(VAULT_ID): vault(policy(principal)), GRAPH: rows})
-    goal = replace(access_goal(state="absent", principal_id=principal, **ANY), canary=canary)
+    goal = replace(access_goal(state="absent", principal_id=principal, vault_used_by=used_by), canary=canary)
     task = task_of(seen)
     decision = partial(access_decide.decide, goal=goal, facts=Facts(task.session))
 
