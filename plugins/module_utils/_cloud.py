@@ -72,11 +72,12 @@ class Cloud:
     @contextmanager
     def task(self) -> Iterator[None]:
         """The block of a task. A failure concerns the run, and not only an account, if the task may have changed the
-        account."""
+        account, or could not restore what it has changed."""
         try:
             yield
         except CmkError as failure:
-            if failure.is_of_account and self._session.journal.may_have_changed_account:
+            is_changed = self._session.journal.may_have_changed_account or "restore_failure" in failure.facts
+            if failure.is_of_account and is_changed:
                 raise failure.extended(is_of_account=False) from failure.__cause__
             raise
         finally:

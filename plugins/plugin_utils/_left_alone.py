@@ -27,8 +27,8 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import 
     left_alone_fails,
 )
 
-# A variable of the plays that change accounts in waves.
-WAVES = "__waves"
+# A variable of the plays that leave accounts alone.
+LEAVES_ALONE = "__leaves_alone"
 _NOTES, _CANARY = "left alone", "canary"
 # The modules that change an account. Reports and shared resources may be tasks of several hosts.
 _CHANGES = (".batch_encryption", ".batch_account_identity")
@@ -96,7 +96,7 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
     def _leaves_alone(self, task_vars: Mapping[str, Any]) -> bool:
         """Whether the play leaves accounts alone. If its only host would be left alone, and would then fail the run,
         the task fails instead."""
-        if WAVES not in task_vars:
+        if LEAVES_ALONE not in task_vars:
             return False
         fails = left_alone_fails(self._templar.template(task_vars.get(LEFT_ALONE_FAILS)))
         return len(task_vars["ansible_play_hosts_all"]) > 1 or not fails

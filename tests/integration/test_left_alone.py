@@ -17,6 +17,7 @@ from harness import Ansible, Run, task
 from role_runs import QUARTER, VARS, wrote
 from service import GROUP, Service
 
+DENIED = {"status": 403, "body": {"error": {"code": "AccessDenied", "message": "Access is denied."}}}
 READY = ("account1", "account2", "account3")
 # The account -> why it is not ready.
 UNREADY = {
@@ -268,3 +269,28 @@ def test_accounts_whose_availability_is_not_known_share_a_warning(ansible: Ansib
     assert all(one["available"] is None for one in run if one.name == "Move the account to the key")
     assert run.output.count("Whether the account is available is not known. Batch lists") == 1, run.output
     assert "account1, account2 and account3 use the latest version of key key1" in run.output
+
+
+def test_keys_whose_users_are_not_known_share_a_line(ansible: Ansible, service: Service) -> None:
+    """The accounts of all keys are moved before. No version is disabled."""
+    service.make_vault()
+    keys = {"account1": "key1", "account2": "key2"}
+    for account, key in keys.items():
+        service.grant(service.make_account(account)["identity"]["principalId"])
+        service.make_key(key)
+        service.point(str(service.make_key(key).id), account)
+    service.sandbox.control.advance(QUARTER)
+    service.sandbox.control.fault(match={"method": "POST", "path": "ResourceGraph"}, times=None, answer=DENIED)
+    hosts = {account: {"cmk_account_name": account, "cmk_key_name": key} for account, key in keys.items()}
+    wanted = {"cmk_hosts": "accounts", "cmk_unused_versions": "disable", "cmk_vault_used_by": "any"}
+
+    run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=inventory(ansible, hosts))
+
+    assert run.rc != 0
+    [line] = left_alone(run)
+    assert line.startswith(
+        "2 hosts (account1, account2) for the same cause (users_unknown). For example, account1: Refused to disable "
+        "unused versions of the key key1, because "
+    )
+    assert run.output.count("Refused to disable") == 1, run.output
+    assert [one.enabled for key in keys.values() for one in service.versions(key)] == [True] * 4

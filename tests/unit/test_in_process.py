@@ -929,7 +929,7 @@ def waves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def refused(host: str = "a", hosts: tuple[str, ...] = ("a", "b"), **variables: Any) -> dict[str, Any]:
     names = {"inventory_hostname": host, "ansible_play_hosts_all": list(hosts), "__stats": "cmk_rotate_result"}
     args = {**REVERT, "account_name": f"account{host}"}
-    return run(action=Refusing, args=args, variables={"__waves": True, **names, **variables})
+    return run(action=Refusing, args=args, variables={"__leaves_alone": True, **names, **variables})
 
 
 def test_an_account_is_left_alone(waves: Path) -> None:

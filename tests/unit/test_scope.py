@@ -85,3 +85,9 @@ def test_a_failure_after_a_write(ref: str, refusal: CmkError | None, is_of_accou
     with pytest.raises(Refused) as failed:
         fail()
     assert (failed.value.result().get("scope") == "account") is is_of_account
+
+
+def test_a_failure_that_left_something_taken_away() -> None:
+    with pytest.raises(Refused) as failed, Cloud(CONNECTION).task():
+        raise Refused("In use.", restore_failure={"msg": "Busy."})
+    assert "scope" not in failed.value.result()

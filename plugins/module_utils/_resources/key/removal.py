@@ -137,7 +137,7 @@ def decide_disabled(docs: Docs, goal: Goal, facts: Facts, known: Collection[str]
     seen = _with_services(docs, goal, with_users(docs, goal, seen, facts, has_unused, known), facts)
     visible, items = seen.visible, seen.versions or ()
     if goal.state == "retired" and not goal.force:
-        usage.require_whole(visible, "disable unused versions", _KEEP)
+        usage.require_whole(visible, f"disable {_subject(goal)}", _KEEP)
     of_each = users(goal, seen, goal.unused_for)
     kept: dict[str, Users] = {}
     if goal.taken_away is None and goal.keeps_used:
