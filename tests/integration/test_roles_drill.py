@@ -172,16 +172,26 @@ def a_user_that_has_left(service: Service) -> None:
     service.point(None, "account2")
 
 
-def a_pool(service: Service) -> None:
+def a_pool(service: Service, key: str = "key1") -> None:
     identity = service.make_identity()
     service.grant(identity["properties"]["principalId"])
-    key = {"keyUrl": service.key().id, "identityReference": {"resourceId": identity["id"]}}
-    disks = {"targets": ["OsDisk"], "customerManagedKey": key}
+    key_of_disks = service.key(key).id
+    own = {"keyUrl": key_of_disks, "identityReference": {"resourceId": identity["id"]}}
+    disks = {"targets": ["OsDisk"], "customerManagedKey": own}
     service.make_pool(
         "pool1",
         identity={"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}},
         deploymentConfiguration={"virtualMachineConfiguration": {"diskEncryptionConfiguration": disks}},
     )
+
+
+def a_pool_on_another_key(service: Service) -> None:
+    service.make_key("other")
+    a_pool(service, "other")
+
+
+def as_many_tags_as_allowed(service: Service) -> None:
+    service.keys().update_key_properties("key1", tags={f"tag{number}": "a" for number in range(15)})
 
 
 def another_key_of_the_vault(service: Service) -> None:
@@ -231,6 +241,8 @@ def another_drill(service: Service) -> None:
         *((another_user, {"kind": kind}, "in_use") for kind in KINDS),
         (a_user_that_has_left, {}, "recently_used"),
         (a_pool, {}, "in_use"),
+        (a_pool_on_another_key, {"kind": "close_firewall"}, "in_use"),
+        (as_many_tags_as_allowed, {}, "drill_refused"),
         (another_key_of_the_vault, {"kind": "close_firewall"}, "in_use"),
         *((a_storage_account, {"kind": kind}, "in_use") for kind in KINDS),
         (a_storage_account_on_another_key, {"kind": "close_firewall"}, "in_use"),
@@ -266,6 +278,16 @@ def test_other_keys_of_the_vault_have_other_users(runner: OneProcess, service: S
     a_storage_account_on_another_key(service)
     assert module(runner, "lost", kind=kind)["drill"]["refused_at"]
     assert service.is_available("account2")
+
+
+@pytest.mark.slow
+def test_access_policies_do_not_count_with_azure_rbac(runner: OneProcess, service: Service) -> None:
+    canary(service, rbac=True)
+    a_policy_with_all(service)
+    before = state(service)
+    assert module(runner, "lost", kind="revoke_access")["drill"]["refused_at"]
+    assert module(runner, "ended")["changed"]
+    assert state(service) == before
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -371,6 +393,26 @@ def test_another_run_ends_the_drill(runner: OneProcess, service: Service, monkey
     monkeypatch.setattr(time, "sleep", passing)
     assert module(runner, "lost")["code"] == "plan_outdated"
     assert ended[0]["changed"]
+    assert service.is_safe()
+
+
+def test_tags_of_the_account_that_somebody_changes_stay(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each update of the drill has all tags of the account."""
+    canary(service)
+    service.sandbox.control.behavior(pools_without_key="200", key_loss_noticed="3600")
+    sleep, changed = time.sleep, list[bool]()
+
+    def passing(seconds: float) -> None:
+        sleep(seconds)
+        if seconds >= 30 and not changed:
+            changed.append(True)
+            service.change_account(tags={"owner": "somebody"})
+
+    monkeypatch.setattr(time, "sleep", passing)
+    assert module(runner, "lost")["code"] == "plan_outdated"
+    assert service.account()["tags"] == {"owner": "somebody"}
     assert service.is_safe()
 
 
