@@ -18,6 +18,7 @@ import pytest
 from callers import give, sign_in
 from cases import CLOSED
 from harness import Ansible, Run, kill, until, writes
+from meddling import Wire
 from one_process import OneProcess, RolesRunner
 from others import uses
 from role_runs import holdings, play_role, second_account, wrote
@@ -269,6 +270,35 @@ def test_refused_before_the_first_write(
         failure = runner.module("batch_encryption_drill", {**account, **given}, check=check)
         assert failure.get("code") == code, failure
     assert writes(service.sandbox.control.requests(since)) == []
+
+
+@pytest.mark.parametrize("changed", ["tags", "rules"])
+@pytest.mark.slow(every=2)
+def test_changes_of_the_vault_by_others_stay(runner: OneProcess, service: Service, wire: Wire, changed: str) -> None:
+    """Somebody changes the vault after the drill has read it."""
+    canary(service)
+    rules = {**OPEN_TO_BATCH, "ipRules": [*OPEN_TO_BATCH.get("ipRules", []), {"value": "203.0.113.7/32"}]}
+    wanted = {"tags": {"owner": "somebody"}} if changed == "tags" else {"properties": {"networkAcls": rules}}
+
+    def is_update(request: Any) -> bool:
+        return request.method == "PATCH" and "/batchAccounts/" in request.url
+
+    with wire.meddled(is_update, lambda: service.change_vault(**wanted)):
+        assert module(runner, "lost", kind="close_firewall")["code"] == "plan_outdated"
+    assert service.is_safe()
+    vault = service.vault()
+    assert vault["tags"] == {"owner": "somebody" if changed == "tags" else "ops"}
+    addresses = [one["value"] for one in vault["properties"]["networkAcls"]["ipRules"]]
+    assert ("203.0.113.7/32" in addresses) is (changed == "rules")
+
+
+def test_the_drill_of_another_account_is_not_ended(runner: OneProcess, service: Service) -> None:
+    canary(service)
+    another_drill(service)
+    tags = service.vault()["tags"]
+    for drill_state in ("recovered", "ended"):
+        assert module(runner, drill_state)["changed"] is False
+    assert service.vault()["tags"] == tags
 
 
 @pytest.mark.parametrize("kind", ["disable_key", "revoke_access"])
