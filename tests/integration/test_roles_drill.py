@@ -292,6 +292,18 @@ def test_changes_of_the_vault_by_others_stay(runner: OneProcess, service: Servic
     assert ("203.0.113.7/32" in addresses) is (changed == "rules")
 
 
+def test_the_recovery_is_recorded_once(runner: OneProcess, service: Service) -> None:
+    canary(service)
+    module(runner, "lost")
+    for version in service.versions():
+        service.keys().update_key_properties("key1", version.version, enabled=True)
+    first = module(runner, "recovered")
+    service.sandbox.control.advance(60)
+    second = module(runner, "recovered")
+    assert (first["changed"], second["changed"]) == (True, False)
+    assert first["drill"]["recovered_at"] == second["drill"]["recovered_at"]
+
+
 def test_the_drill_of_another_account_is_not_ended(runner: OneProcess, service: Service) -> None:
     canary(service)
     another_drill(service)
