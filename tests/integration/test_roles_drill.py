@@ -18,6 +18,7 @@ import pytest
 from callers import give, sign_in
 from cases import CLOSED
 from harness import Ansible, Run, kill, until, writes
+from meddling import Wire
 from one_process import OneProcess, RolesRunner
 from others import uses
 from role_runs import holdings, play_role, second_account, wrote
@@ -172,16 +173,26 @@ def a_user_that_has_left(service: Service) -> None:
     service.point(None, "account2")
 
 
-def a_pool(service: Service) -> None:
+def a_pool(service: Service, key: str = "key1") -> None:
     identity = service.make_identity()
     service.grant(identity["properties"]["principalId"])
-    key = {"keyUrl": service.key().id, "identityReference": {"resourceId": identity["id"]}}
-    disks = {"targets": ["OsDisk"], "customerManagedKey": key}
+    key_of_disks = service.key(key).id
+    own = {"keyUrl": key_of_disks, "identityReference": {"resourceId": identity["id"]}}
+    disks = {"targets": ["OsDisk"], "customerManagedKey": own}
     service.make_pool(
         "pool1",
         identity={"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}},
         deploymentConfiguration={"virtualMachineConfiguration": {"diskEncryptionConfiguration": disks}},
     )
+
+
+def a_pool_on_another_key(service: Service) -> None:
+    service.make_key("other")
+    a_pool(service, "other")
+
+
+def as_many_tags_as_allowed(service: Service) -> None:
+    service.keys().update_key_properties("key1", tags={f"tag{number}": "a" for number in range(15)})
 
 
 def another_key_of_the_vault(service: Service) -> None:
@@ -231,6 +242,8 @@ def another_drill(service: Service) -> None:
         *((another_user, {"kind": kind}, "in_use") for kind in KINDS),
         (a_user_that_has_left, {}, "recently_used"),
         (a_pool, {}, "in_use"),
+        (a_pool_on_another_key, {"kind": "close_firewall"}, "in_use"),
+        (as_many_tags_as_allowed, {}, "drill_refused"),
         (another_key_of_the_vault, {"kind": "close_firewall"}, "in_use"),
         *((a_storage_account, {"kind": kind}, "in_use") for kind in KINDS),
         (a_storage_account_on_another_key, {"kind": "close_firewall"}, "in_use"),
@@ -259,6 +272,47 @@ def test_refused_before_the_first_write(
     assert writes(service.sandbox.control.requests(since)) == []
 
 
+@pytest.mark.parametrize("changed", ["tags", "rules"])
+@pytest.mark.slow(every=2)
+def test_changes_of_the_vault_by_others_stay(runner: OneProcess, service: Service, wire: Wire, changed: str) -> None:
+    """Somebody changes the vault after the drill has read it."""
+    canary(service)
+    rules = {**OPEN_TO_BATCH, "ipRules": [*OPEN_TO_BATCH.get("ipRules", []), {"value": "203.0.113.7/32"}]}
+    wanted = {"tags": {"owner": "somebody"}} if changed == "tags" else {"properties": {"networkAcls": rules}}
+
+    def is_update(request: Any) -> bool:
+        return request.method == "PATCH" and "/batchAccounts/" in request.url
+
+    with wire.meddled(is_update, lambda: service.change_vault(**wanted)):
+        assert module(runner, "lost", kind="close_firewall")["code"] == "plan_outdated"
+    assert service.is_safe()
+    vault = service.vault()
+    assert vault["tags"] == {"owner": "somebody" if changed == "tags" else "ops"}
+    addresses = [one["value"] for one in vault["properties"]["networkAcls"]["ipRules"]]
+    assert ("203.0.113.7/32" in addresses) is (changed == "rules")
+
+
+def test_the_recovery_is_recorded_once(runner: OneProcess, service: Service) -> None:
+    canary(service)
+    module(runner, "lost")
+    for version in service.versions():
+        service.keys().update_key_properties("key1", version.version, enabled=True)
+    first = module(runner, "recovered")
+    service.sandbox.control.advance(60)
+    second = module(runner, "recovered")
+    assert (first["changed"], second["changed"]) == (True, False)
+    assert first["drill"]["recovered_at"] == second["drill"]["recovered_at"]
+
+
+def test_the_drill_of_another_account_is_not_ended(runner: OneProcess, service: Service) -> None:
+    canary(service)
+    another_drill(service)
+    tags = service.vault()["tags"]
+    for drill_state in ("recovered", "ended"):
+        assert module(runner, drill_state)["changed"] is False
+    assert service.vault()["tags"] == tags
+
+
 @pytest.mark.parametrize("kind", ["disable_key", "revoke_access"])
 def test_other_keys_of_the_vault_have_other_users(runner: OneProcess, service: Service, kind: str) -> None:
     canary(service)
@@ -266,6 +320,16 @@ def test_other_keys_of_the_vault_have_other_users(runner: OneProcess, service: S
     a_storage_account_on_another_key(service)
     assert module(runner, "lost", kind=kind)["drill"]["refused_at"]
     assert service.is_available("account2")
+
+
+@pytest.mark.slow
+def test_access_policies_do_not_count_with_azure_rbac(runner: OneProcess, service: Service) -> None:
+    canary(service, rbac=True)
+    a_policy_with_all(service)
+    before = state(service)
+    assert module(runner, "lost", kind="revoke_access")["drill"]["refused_at"]
+    assert module(runner, "ended")["changed"]
+    assert state(service) == before
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -371,6 +435,26 @@ def test_another_run_ends_the_drill(runner: OneProcess, service: Service, monkey
     monkeypatch.setattr(time, "sleep", passing)
     assert module(runner, "lost")["code"] == "plan_outdated"
     assert ended[0]["changed"]
+    assert service.is_safe()
+
+
+def test_tags_of_the_account_that_somebody_changes_stay(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each update of the drill has all tags of the account."""
+    canary(service)
+    service.sandbox.control.behavior(pools_without_key="200", key_loss_noticed="3600")
+    sleep, changed = time.sleep, list[bool]()
+
+    def passing(seconds: float) -> None:
+        sleep(seconds)
+        if seconds >= 30 and not changed:
+            changed.append(True)
+            service.change_account(tags={"owner": "somebody"})
+
+    monkeypatch.setattr(time, "sleep", passing)
+    assert module(runner, "lost")["code"] == "plan_outdated"
+    assert service.account()["tags"] == {"owner": "somebody"}
     assert service.is_safe()
 
 

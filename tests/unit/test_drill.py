@@ -7,15 +7,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from documents import KEY, account_id, vault
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Request
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Rejected, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import drill as drill_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.drill import KINDS, Drill, of_vault, tags_with
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill.decide import _disabled_by, _Said
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill.decide import (
+    _disabled_by,
+    _Said,
+    _started_at,
+)
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill.goal import desired
 
 BEGUN = Drill("disable_key", account_id(), KEY, "2026-02-01T12:00:00Z", "an object id")
@@ -141,6 +147,15 @@ def test_only_versions_that_the_drill_has_disabled_are_enabled() -> None:
         item("by-somebody", enabled=False, updated=began + 60, tag=None),
     ]
     assert [*_disabled_by(BEGUN, items)] == ["by-the-drill"]
+
+
+def test_a_drill_began_at_the_time_in_the_tags_of_its_versions() -> None:
+    """Otherwise, the clock of another service would decide which versions the drill has disabled."""
+    docs: Any = SimpleNamespace(now=1769947260)
+    tags = {"azbatch-cmk-disabled": "2026-02-01T12:00:00Z"}
+
+    assert _started_at(docs, [Request("update", "", "PATCH", KEY, {"tags": tags})]) == "2026-02-01T12:00:00Z"
+    assert _started_at(docs, [Request("unassign", "", "DELETE", KEY)]) == "2026-02-01T12:01:00Z"
 
 
 # The refusal

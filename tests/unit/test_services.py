@@ -551,6 +551,8 @@ def test_report_if_users_are_not_known() -> None:
 
     assert versions(found)[OLD] == (None, "Not all users are known.")
     assert (found["may_be_deleted"], [one["scope"] for one in found["unlisted"]]) == (False, ["Azure Resource Graph"])
+    no_account = survey(three_versions().having(GRAPH, Denied("Access is denied.")), name="batch")
+    assert (no_account["in_use_by"], no_account["may_be_deleted"]) == ([], False)
 
 
 def test_page_of_the_report() -> None:

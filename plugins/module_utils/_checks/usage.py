@@ -239,8 +239,8 @@ def _refers_to(account: Account, vault: str) -> bool:
 
 
 def with_applications(services: Iterable[KeyUse]) -> list[KeyUse]:
-    """The same for a principal that is not known to be an identity: a resource without an identity reads the key as an
-    application of its service."""
+    """The uses of keys, for a principal that no Batch account has: a resource without an identity reads the key as an
+    application of its service, which may be that principal."""
     return [{**one, "principals": one["principals"] or None} for one in services]
 
 
