@@ -240,11 +240,12 @@ def installed(azure: LocalAzure) -> Iterator[None]:
     def shown(lag: ReadLag[Any, Any], key: Any, current: Any) -> Any:
         return _shown(lag, key, current) if azure.is_late("single") else current
 
-    def listed(lag: ReadLag[Any, Any], current: Mapping[Any, Any]) -> list[Any]:
-        if not azure.is_late("lists"):
+    def listed(lag: ReadLag[Any, Any], current: Mapping[Any, Any], seconds: float | None = None) -> list[Any]:
+        # Azure Resource Graph (`seconds`) is always late.
+        if seconds is None and not azure.is_late("lists"):
             return list(current.values())
         keys = dict.fromkeys([*current, *lag._before])
-        return [one for key in keys if (one := _shown(lag, key, current.get(key))) is not None]
+        return [one for key in keys if (one := _shown(lag, key, current.get(key), seconds)) is not None]
 
     def monotonic() -> float:
         azure.now += TICK_SECONDS

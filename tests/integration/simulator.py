@@ -802,6 +802,8 @@ class Simulation:
                     snapshot[1],
                     pickle.loads(snapshot[2]),
                 )
+                # A version that the run has created does not exist here.
+                self._given = {}
                 for seconds in (late, SETTLED):
                     self._azure.sleep(seconds)
                     alone = self._run(Play(play.runs))
