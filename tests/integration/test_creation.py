@@ -91,6 +91,7 @@ def both(
 
 
 @pytest.mark.parametrize("mode", ["access_policy", "rbac"])
+@pytest.mark.slow(every=2)
 def test_a_vault_created_concurrently_is_not_replaced(
     runner: OneProcess, wire: Wire, service: Service, mode: str
 ) -> None:

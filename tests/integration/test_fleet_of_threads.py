@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from batch_calls import VERSION
 from harness import Ansible
 from key_vault_calls import data
@@ -31,6 +32,7 @@ sys.setswitchinterval(1e-5)
 """
 
 
+@pytest.mark.slow
 def test_threads_of_each_process_read_keys_at_the_same_time(tmp_path: Path) -> None:
     """No account fails, the run creates one version, and all accounts use this version."""
     with serving("--accounts-on-key", str(ACCOUNTS)) as sandbox:

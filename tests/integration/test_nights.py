@@ -117,7 +117,7 @@ def test_a_maximum_age_of_a_day(nights: Nights) -> None:
     assert nights.enabled() == [*[False] * (len(versions) - 1), True]
 
 
-@pytest.mark.slow(every=3)
+@pytest.mark.slow
 def test_a_rotation_policy_that_is_as_short_as_the_margin(nights: Nights, service: Service) -> None:
     policy = {"expiry_time": "P28D", "time_after_create": "P7D"}
     nights.night(cmk_key_rotation_policy=policy)

@@ -222,6 +222,7 @@ def test_switch_of_two_hosts(ansible: Ansible, service: Service, lag: str) -> No
     assert service.enabled() == [True]
 
 
+@pytest.mark.slow(every=2)
 def test_provision_and_revert_in_one_play(ansible: Ansible, service: Service, lag: str) -> None:
     """One account is created with the key, and another one reverted that has left it."""
     service.make_identity()

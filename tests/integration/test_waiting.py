@@ -63,6 +63,7 @@ def test_a_short_wait_that_is_given_as_a_date(ansible: Ansible, service: Service
 
 
 @pytest.mark.parametrize("host", ["management", "login"])
+@pytest.mark.slow(every=2)
 def test_ten_seconds_of_throttling(ansible: Ansible, service: Service, control: Control, host: str) -> None:
     """The SDKs give up at the fourth response."""
     service.on_key()
