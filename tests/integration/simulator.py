@@ -345,6 +345,9 @@ class Simulation:
                     continue
                 is_of_run = later.by.partition(".")[0] == host.name.partition(".")[0]
                 since = host.began - (0 if is_of_run else self._lag)
+                if not is_of_run and moment.at > since:
+                    # No read shows that the account was moved there during the task, and away again.
+                    continue
                 if later.by != "tool" and not _same_run(moment, later) and later.at - moment.at <= self._lag:
                     # Reads do not show the move by somebody else yet, so the run updates the versions of the key before
                     # that.

@@ -39,7 +39,7 @@ from ..._questions import services
 from . import requests
 from .goal import Goal, key_not_found, key_soft_deleted, version_not_found
 from .present import decide_recovered
-from .seen import Seen, look, with_users
+from .seen import Seen, look, with_latest_versions, with_users
 
 _PIN = "Pin accounts that follow the latest version first (in the role rotate, set cmk_key_version_mode: pin)."
 _KEEP = "leave out this task (in the role rotate, set cmk_unused_versions: keep)"
@@ -135,6 +135,9 @@ def decide_disabled(docs: Docs, goal: Goal, facts: Facts, known: Collection[str]
         raise version_not_found(goal)
     # Also if there is nothing to disable, so that a missing right shows before there is.
     seen = _with_services(docs, goal, with_users(docs, goal, seen, facts, has_unused, known), facts)
+    if not goal.force and has_unused(goal, seen):
+        # Last, so that as little time as possible passes until a version is disabled.
+        seen = with_latest_versions(docs, seen, facts)
     visible, items = seen.visible, seen.versions or ()
     if goal.state == "retired" and not goal.force:
         usage.require_whole(visible, f"disable {_subject(goal)}", _KEEP)

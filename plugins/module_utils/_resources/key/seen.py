@@ -164,10 +164,13 @@ def with_users(
         disks, denied = users.disks(now, facts, accounts)
         times = _with_pools(now, seen, facts, disks) if depends_on_times else seen.times
         seen = replace(seen, visible={**visible, "disks": disks, "unlisted": [*unlisted, *denied]}, times=times)
-    if is_free and depends_on_times and goal.state != "absent":
-        # An account that is not listed with the key any more has updated its version before it has left.
-        seen = replace(seen, versions=_versions(docs, seen.identifier, users.listed_until(now, facts)))
     return seen
+
+
+def with_latest_versions(docs: Docs, seen: Seen, facts: Facts) -> Seen:
+    """The versions as they were after the accounts were listed: an account that is not listed with the key any more has
+    updated its version before it has left."""
+    return replace(seen, versions=_versions(docs, seen.identifier, users.listed_until(docs.fresh(), facts)))
 
 
 def _times(docs: Docs, seen: Seen, facts: Facts, accounts: Sequence[Account], *, may_have_left: bool) -> usage.Times:
