@@ -47,7 +47,7 @@ def options(**given: Any) -> dict[str, Any]:
         ({"state": "recovered", "canary": "other"}, None),
         ({"canary": None}, "canary"),
         ({"canary": ""}, "canary"),
-        ({"canary": "other"}, "canary"),
+        ({"canary": "other"}, "account_name"),
         ({"kind": None}, "kind"),
         ({"account_name": "no-name"}, "account_name"),
     ],
