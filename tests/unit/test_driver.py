@@ -245,7 +245,7 @@ class Run:
             self._reads.append((step.name, found))
 
     def _read(self, step: Reads) -> Seen:
-        (session, driver, _), ref = self._tasks[step.task], DOCUMENTS[step.name]
+        (session, driver, _gateway), ref = self._tasks[step.task], DOCUMENTS[step.name]
         now = self._clock.now
         fresh: Freshness = step.fresh if isinstance(step.fresh, Rule) else now - step.fresh
         if step.glancing is not None:

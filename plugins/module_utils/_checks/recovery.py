@@ -114,9 +114,8 @@ def _not_repaired(
 def _lets_batch_in(refusals: Sequence[CmkError], described: Mapping[str, Any]) -> Iterator[str]:
     """The firewall blocks the caller, but not Batch. An earlier task of the role may have repaired the firewall."""
     if any(one.code == "network_denied" for one in refusals):
-        network = next(one for one in described["preflight"] if one["name"] == "network_open_to_batch")
-        if network["status"] == OK:
-            yield network["evidence"]
+        checks = (one for one in described["preflight"] if one["name"] == "network_open_to_batch")
+        yield from (one["evidence"] for one in checks if one["status"] == OK)
 
 
 def _unread(diagnosis: Symptoms, repairs: Sequence[str], *, is_confirmed_later: bool) -> Iterator[CmkError]:
