@@ -745,6 +745,9 @@ class Simulation:
         # A run that has lost its notes does not know either what its earlier tasks have changed.
         is_noted = not result.get("failed") and run not in self._without_notes
         own = [at for at in own if at >= host.began or is_noted]
+        if self._lag and "restore_failure" in result:
+            # The state may be older than the change that could not be undone.
+            own = []
         since = max([host.began - self._lag, *own])
         earlier = [one for one in states if one.at <= since][-1:]
         possible = [*earlier, *(one for one in states if one.at > since)]
