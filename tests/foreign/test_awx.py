@@ -30,7 +30,7 @@ AZURE = {
 }
 # AWX finds playbooks by such a line.
 PLAYBOOK = re.compile(r"^\s*-?\s*(hosts|ansible\.builtin\.import_playbook):", re.MULTILINE)
-NAMES = ["provision", "canary", "rotate", "switch", "revert", "recover", "audit"]
+NAMES = ["provision", "canary", "rotate", "switch", "revert", "recover", "audit", "drill"]
 # Each run has about thirty tasks, each of which starts a process.
 SECONDS = 300
 
