@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from .._checks.usage import ANY, BATCH, NOT_IN_GRAPH
+from .._checks.usage import ANY, BATCH, NOT_IN_GRAPH, ONLY_BATCH
 from .page_assets import STYLE
 from .page_text import cards, day, prose
 
@@ -44,7 +44,7 @@ def _warnings(report: Report) -> str:
     hidden += [report["not_listed"]] if report["not_listed"] else []
     hidden += [NOT_IN_GRAPH] if report["vault_used_by"] == ANY else []
     if report["vault_used_by"] == BATCH:
-        hidden.append("Only Batch accounts and their pools were read.")
+        hidden.append(ONLY_BATCH)
     return "".join(f'<p class="warning">{escape(one)}</p>' for one in hidden)
 
 

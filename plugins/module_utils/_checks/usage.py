@@ -80,6 +80,7 @@ class Visible(Listed):
 
 # The services that use a vault (option `vault_used_by`): all of them, those that Azure Resource Graph shows, or Batch.
 ANY, VISIBLE, BATCH = "any", "visible", "batch"
+ONLY_BATCH = "Only Batch accounts and their pools were read."
 # Source: Microsoft's list of the tables and types of Azure Resource Graph.
 NOT_IN_GRAPH = (
     "Azure Resource Graph does not show encryption protectors of SQL, encryption scopes of storage accounts, volume "

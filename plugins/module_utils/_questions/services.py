@@ -120,7 +120,7 @@ def of_vaults(docs: Docs, vaults: Iterable[str], since: float) -> dict[str, Othe
 
 
 def not_asked(vaults: Iterable[str]) -> dict[str, OtherUsers]:
-    return {name: _shown([], "Only Batch accounts and their pools were read.") for name in sorted(vaults)}
+    return {name: _shown([], usage.ONLY_BATCH) for name in sorted(vaults)}
 
 
 def _shown(resources: list[dict[str, Any]], unknown: str | None) -> OtherUsers:

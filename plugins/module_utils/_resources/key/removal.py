@@ -105,15 +105,15 @@ def has_unused(goal: Goal, seen: Seen) -> bool:
     return any(not found.exist for found in users(goal, seen, goal.unused_for).values())
 
 
-def _with_services(docs: Docs, goal: Goal, seen: Seen, facts: Facts) -> Seen:
+def _with_services(docs: Docs, goal: Goal, seen: Seen, facts: Facts, *, is_unused: bool) -> Seen:
     """Add the resources of other services that use the vault. They are asked for before something is disabled or
-    deleted. They confirm nothing, so not after that."""
+    deleted. They confirm nothing, so not after that. `is_unused` is whether Batch uses something no more
+    (`has_unused`)."""
     if goal.vault_used_by == usage.BATCH or goal.taken_away is not None:
         return seen
     # A refusal names all users.
     is_named = not goal.keeps_used and (goal.state == "absent" or bool(candidates(goal, seen)))
-    is_due = is_named or has_unused(goal, seen)
-    visible, _ids = services.beside(docs.fresh(), facts, goal.vault, seen.visible, is_due=is_due)
+    visible, _ids = services.beside(docs.fresh(), facts, goal.vault, seen.visible, is_due=is_named or is_unused)
     return replace(seen, visible=visible)
 
 
@@ -134,8 +134,10 @@ def decide_disabled(docs: Docs, goal: Goal, facts: Facts, known: Collection[str]
     if goal.version and goal.version not in map(version_of, seen.versions):
         raise version_not_found(goal)
     # Also if there is nothing to disable, so that a missing right shows before there is.
-    seen = _with_services(docs, goal, with_users(docs, goal, seen, facts, has_unused, known), facts)
-    if not goal.force and has_unused(goal, seen):
+    seen = with_users(docs, goal, seen, facts, has_unused, known)
+    is_unused = has_unused(goal, seen)
+    seen = _with_services(docs, goal, seen, facts, is_unused=is_unused)
+    if is_unused and not goal.force:
         # Last, so that as little time as possible passes until a version is disabled.
         seen = with_latest_versions(docs, seen, facts)
     visible, items = seen.visible, seen.versions or ()
@@ -242,7 +244,8 @@ def decide_absent(docs: Docs, goal: Goal, facts: Facts, known: Collection[str] =
     before = seen.described
     if seen.key is None and goal.taken_away is None:
         return _unchanged(before, {})
-    seen = _with_services(docs, goal, with_users(docs, goal, seen, facts, has_unused, known), facts)
+    seen = with_users(docs, goal, seen, facts, has_unused, known)
+    seen = _with_services(docs, goal, seen, facts, is_unused=has_unused(goal, seen))
     visible, now = seen.visible, seen.now
     found = usage.users_of_key(visible, seen.identifier, seen.times, now, goal.unused_for)
     if found.ids and goal.keeps_used and goal.taken_away is None:

@@ -146,10 +146,8 @@ def with_users(
     """
     now = docs.fresh()
     found = usage.without(users.everywhere(now, facts, known), goal.canary)
-    accounts, unseen = (
-        found["accounts"],
-        vaults.unseen(vault_of(docs.fresh(Rule.RECENT), goal.vault, facts), goal.vault),
-    )
+    accounts = found["accounts"]
+    unseen = vaults.unseen(vault_of(docs.fresh(Rule.RECENT), goal.vault, facts), goal.vault)
     settled = usage.Times(changed_at={account["id"]: 0.0 for account in accounts})
     unlisted = [*found["unlisted"], *unseen]
     visible: usage.Visible = {**NOBODY, "accounts": accounts, "unlisted": unlisted}
