@@ -21,6 +21,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, link_to
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import read_key_identifier
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import (
     LEFT_ALONE_FAILS,
     STATS,
@@ -48,7 +49,7 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
         host = (task_vars or {}).get("inventory_hostname", "")
         files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
         if (other := self._other_host(files, host)) is not None:
-            return {"failed": True, "changed": False, **_of_other_host(self._account(), host, other).result()}
+            return {"failed": True, "changed": False, **_of_other_host(self._name(), host, other).result()}
         if not self._leaves_alone(task_vars or {}):
             return dict(super().run(tmp, task_vars))
         play = self._task.get_play()
@@ -71,7 +72,7 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         if "warnings" in result and len((task_vars or {})["ansible_play_hosts_all"]) > 1:
             # Ansible shows equal warnings once. The playbook shows the names of the accounts.
-            named = f"the Batch account {self._account()} "
+            named = f"the Batch account {self._name()} "
             result["warnings"] = [str(one).replace(named, "the account ") for one in result["warnings"]]
         if not result.get("failed") or result.get("scope") != "account":
             return result
@@ -79,7 +80,7 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
         note = {
             "host": host,
             "playbook": (task_vars or {}).get(STATS, ""),
-            "account": self._account(),
+            "name": self._name(),
             "code": result["code"],
             "reason": result["msg"],
             "remedy": remedy,
@@ -101,16 +102,18 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
         fails = left_alone_fails(self._templar.template(task_vars.get(LEFT_ALONE_FAILS)))
         return len(task_vars["ansible_play_hosts_all"]) > 1 or not fails
 
-    def _account(self) -> str:
+    def _name(self) -> str:
+        """The name of the account that the task changes, or of the key."""
         args = self._task.args
-        return str(args.get("account_name") or args.get("used_by_account") or args.get("name") or "")
+        name = args.get("account_name") or args.get("used_by_account") or args.get("name")
+        return str(name or read_key_identifier(str(args.get("key_identifier") or "")).name)
 
     def _other_host(self, files: RunFiles, host: str) -> str | None:
         """The host of the play that has changed the account of this task before, if it is another one."""
         if not str(self._task.action).endswith(_CHANGES):
             return None
         args = {"subscription_id": None, **self._task.args}
-        account = self._account_id(args, str(args.get("resource_group")), self._account()).lower()
+        account = self._account_id(args, str(args.get("resource_group")), self._name()).lower()
         first: str = files.first(
             host, "changed by", self._task.get_play().get_path(), str(args.get("profile")), account
         )
@@ -133,7 +136,7 @@ def _not_started(failed: str) -> CmkError:
 
 
 def noted(files: RunFiles) -> list[dict[str, str]]:
-    """The accounts that the run has left alone: `host`, `playbook`, `account`, `code`, `reason` and `remedy` of
+    """The accounts that the run has left alone: `host`, `playbook`, `name`, `code`, `reason` and `remedy` of
     each."""
     found: list[dict[str, str]] = files.load(_NOTES, is_note=True) or []
     return found
@@ -151,7 +154,7 @@ def lines(
 
 def _cause(one: Mapping[str, str]) -> str:
     """The reason without what differs between accounts with the same cause."""
-    text = re.sub(rf"\b{re.escape(one['account'])}\b", "", one["reason"]) if one["account"] else one["reason"]
+    text = re.sub(rf"\b{re.escape(one['name'])}\b", "", one["reason"]) if one["name"] else one["reason"]
     # The cause is in the vault, such as its firewall, unless the reason names a version.
     text = _KEY.sub(r"\g<name> \g<key> \g<vault>" if "version" in text.lower() else r"\g<vault>", text)
     return _OF_ONE_ACCOUNT.sub("", text)

@@ -271,26 +271,49 @@ def test_accounts_whose_availability_is_not_known_share_a_warning(ansible: Ansib
     assert "account1, account2 and account3 use the latest version of key key1" in run.output
 
 
-def test_keys_whose_users_are_not_known_share_a_line(ansible: Ansible, service: Service) -> None:
-    """The accounts of all keys are moved before. No version is disabled."""
+KEYS = "https://vault-one.vault.azure.net/keys"
+# The playbook -> what it may not do to each key, and its variables.
+CLEAN_UPS: dict[str, tuple[str, dict[str, str]]] = {
+    "rotate": ("disable unused versions of the key key1", {"cmk_unused_versions": "disable"}),
+    "switch": (
+        "disable the key key1",
+        {
+            "cmk_new_key_identifier": f"{KEYS}/new-{{{{ cmk_key_name }}}}",
+            "cmk_disable_key": f"{KEYS}/{{{{ cmk_key_name }}}}",
+        },
+    ),
+    "revert": ("disable the key key1", {"cmk_revert_key": "disable", "cmk_revert_access": "revoke"}),
+}
+
+
+@pytest.mark.parametrize("playbook", CLEAN_UPS)
+def test_keys_whose_users_are_not_known_share_a_line(ansible: Ansible, service: Service, playbook: str) -> None:
+    """The accounts of all keys are moved before. No version and no key is disabled, and no access revoked."""
+    refused, variables = CLEAN_UPS[playbook]
     service.make_vault()
     keys = {"account1": "key1", "account2": "key2"}
+    principals, before, hosts = [], {}, {}
     for account, key in keys.items():
-        service.grant(service.make_account(account)["identity"]["principalId"])
+        principals.append(service.make_account(account)["identity"]["principalId"])
+        service.grant(principals[-1])
         service.make_key(key)
-        service.point(str(service.make_key(key).id), account)
+        before[account] = str(service.make_key(key).id)
+        service.point(before[account], account)
+        hosts[account] = {"cmk_account_name": account, "cmk_key_name": key}
+        service.make_key(f"new-{key}")
     service.sandbox.control.advance(QUARTER)
     service.sandbox.control.fault(match={"method": "POST", "path": "ResourceGraph"}, times=None, answer=DENIED)
-    hosts = {account: {"cmk_account_name": account, "cmk_key_name": key} for account, key in keys.items()}
-    wanted = {"cmk_hosts": "accounts", "cmk_unused_versions": "disable", "cmk_vault_used_by": "any"}
+    wanted = {"cmk_hosts": "accounts", "cmk_vault_used_by": "any", "cmk_unused_for": "P0D", **variables}
 
-    run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=inventory(ansible, hosts))
+    run = ansible.playbook(f"azbatch.cmk.{playbook}", extra_vars=wanted, arguments=inventory(ansible, hosts))
 
     assert run.rc != 0
     [line] = left_alone(run)
     assert line.startswith(
-        "2 hosts (account1, account2) for the same cause (users_unknown). For example, account1: Refused to disable "
-        "unused versions of the key key1, because "
+        "2 hosts (account1, account2) for the same cause (users_unknown). For example, account1: Refused to "
+        f"{refused}, because "
     )
-    assert run.output.count("Refused to disable") == 1, run.output
+    assert run.output.count("Refused to ") == 1, run.output
+    assert all(service.encryption(account) != version for account, version in before.items()) or playbook == "rotate"
     assert [one.enabled for key in keys.values() for one in service.versions(key)] == [True] * 4
+    assert all(service.permissions(one) for one in principals)

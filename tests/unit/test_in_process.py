@@ -937,7 +937,7 @@ def test_an_account_is_left_alone(waves: Path) -> None:
 
     assert refused() == {"changed": False, "left_alone": left_alone}
     [note] = noted(RunFiles(str(waves)))
-    assert (note["host"], note["account"], note["playbook"]) == ("a", "accounta", "cmk_rotate_result")
+    assert (note["host"], note["name"], note["playbook"]) == ("a", "accounta", "cmk_rotate_result")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ GROUPS = {
 
 def note(host: str, code: str = "account_unavailable", reason: str = "", remedy: str = "Recover it.") -> dict[str, str]:
     reason = reason or f"The Batch account {host} is not available: version {KEY}/{host[-1] * 32} is disabled. {remedy}"
-    return {"host": host, "playbook": "cmk_rotate_result", "account": host, "code": code, "reason": reason} | {
+    return {"host": host, "playbook": "cmk_rotate_result", "name": host, "code": code, "reason": reason} | {
         "remedy": remedy
     }
 
