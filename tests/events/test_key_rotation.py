@@ -93,15 +93,23 @@ def test_events_are_repeated_until_the_receiver_is_available(
     settled(rulebook, runs=1)
 
 
-def test_events_of_other_keys_do_not_delay_an_account(rulebook: Rulebook, service: Service) -> None:
-    """Other applications use the vault too. One playbook runs for all events that arrive together."""
+@pytest.mark.parametrize("names", [None, ["key1", "batch-*"]])
+def test_events_of_other_keys_do_not_delay_an_account(
+    rulebook: Rulebook, service: Service, names: list[str] | None
+) -> None:
+    """Other applications use the vault too. One playbook runs for all events that arrive together, and none for the
+    events of keys that the variable does not name."""
+    rulebook.variables = {"cmk_event_key_names": names} if names else {}
     on_one_key(service)
     version = service.make_key().id
     rulebook.start()
     rulebook.subscribe()
 
     keys = "https://vault-one.vault.azure.net/keys"
-    others = (f"{keys}/other{number}/{number:032x}" for number in range(500))
+    others = [f"{keys}/other{number}/{number:032x}" for number in range(500)]
+    if names:
+        _post(rulebook, service, "KeyNewVersionCreated", *others)
+        settled(rulebook, runs=0)
     _post(rulebook, service, "KeyNewVersionCreated", *others, version)
     until(lambda: are_on(service, version), lambda: rulebook.output)
 
@@ -199,14 +207,19 @@ def _post(rulebook: Rulebook, service: Service, what: str, *identifiers: str) ->
     """Send events of key versions as Event Grid does."""
     events = [
         {
-            "id": f"event-{number}",
+            "id": identifier,
             "topic": service.vault_id(),
             "subject": "key1",
             "eventType": f"Microsoft.KeyVault.{what}",
             "eventTime": "2026-01-01T00:00:00Z",
-            "data": {"Id": identifier, "VaultName": "vault-one", "ObjectType": "Key"},
+            "data": {
+                "Id": identifier,
+                "VaultName": "vault-one",
+                "ObjectType": "Key",
+                "ObjectName": identifier.split("/")[4],
+            },
         }
-        for number, identifier in enumerate(identifiers)
+        for identifier in identifiers
     ]
     session = requests.Session()
     session.trust_env = False

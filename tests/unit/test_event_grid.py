@@ -132,6 +132,20 @@ def test_events_that_arrive_together_are_one_event_of_the_rulebook() -> None:
     during(use, limits={"QUIET_SECONDS": 600, "COLLECT_SECONDS": 5})
 
 
+@pytest.mark.parametrize("make", [event, cloud_event])
+def test_events_of_other_keys_are_accepted_and_dropped(make: Callable[..., dict[str, Any]]) -> None:
+    def of(key: str | None) -> dict[str, Any]:
+        return make(id=str(key), data={"VaultName": "kv-one", "ObjectName ": key})
+
+    async def use(running: Webhook) -> None:
+        assert (await running.post([of("other"), of("batch"), of("Batch-2"), of("data"), of(None)]))[0] == 200
+        assert (await running.post([of("my-batch-1")]))[0] == 200
+
+        assert await running.events(3) == [of("Batch-2"), of("data"), of(None)]
+
+    during(use, key_names=["batch-*", "DAT?"])
+
+
 def test_events_have_no_headers_and_no_query() -> None:
     async def use(running: Webhook) -> None:
         await running.post(event(), path="/keys?code=abc", headers={"X-Original-URL": "/?code=abc"})
@@ -549,6 +563,7 @@ def start(**args: Any) -> None:
         ({"allow_unauthenticated": True, "secret": SECRET}, ["allow_unauthenticated contradicts secret"]),
         ({"allow_unauthenticated": "yes"}, ["allow_unauthenticated is neither true nor false"]),
         ({"token_issuers": "a", "token_audience": "a", "token_tenant": "a"}, ["token_issuers is not a list"]),
+        ({"key_names": [1], "secret": SECRET}, ["key_names is not a list of strings"]),
         ({"hosts": "0.0.0.0", "port": 0, "host": 1}, ["hosts is not an option", "port is not", "host is not a string"]),
     ],
 )

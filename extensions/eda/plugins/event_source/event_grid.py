@@ -87,6 +87,12 @@ options:
       - Address of the keys that sign the tokens (JWKS). The default is the address of the tenant in the public cloud.
         For another cloud, set this option and O(token_issuers).
     type: str
+  key_names:
+    description:
+      - Names of keys, with V(*) and V(?) as in names of files. The webhook accepts and drops the events of other keys.
+        By default, it passes on the events of all keys. Events that concern no single key are always passed on.
+    type: list
+    elements: str
   allow_unauthenticated:
     description:
       - Accept requests without a secret and without a token. Only for trials, if O(host) is a loopback address.
@@ -121,6 +127,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -169,6 +176,7 @@ class Settings:
     token_application: str = "4962773b-9cdb-44cf-a8bf-237846a00ab7"
     token_issuers: list[str] = field(default_factory=list)
     token_keys_url: str | None = None
+    key_names: list[str] = field(default_factory=list)
     allow_unauthenticated: bool = False
 
 
@@ -182,7 +190,7 @@ async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
     tls = _tls(settings)
     waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     application = web.Application(client_max_size=MAX_BODY_BYTES)
-    webhook = _Webhook(waiting, _authentication(settings))
+    webhook = _Webhook(waiting, _authentication(settings), settings.key_names)
     application.router.add_post("/{path:.*}", webhook.receive)
     application.router.add_route("OPTIONS", "/{path:.*}", webhook.allow)
     application.on_response_prepare.append(_end_connection)
@@ -228,10 +236,12 @@ def checked(args: Mapping[str, Any]) -> Settings:
         problems.append("port is not a number from 1 to 65535.")
     if not isinstance(given.get("allow_unauthenticated", False), bool):
         problems.append("allow_unauthenticated is neither true nor false.")
-    issuers = given.get("token_issuers", [])
-    if not isinstance(issuers, list) or not all(isinstance(one, str) for one in issuers):
-        problems.append("token_issuers is not a list of strings.")
-    others = sorted(known - {"port", "allow_unauthenticated", "token_issuers"})
+    lists = ("key_names", "token_issuers")
+    for name in lists:
+        values = given.get(name, [])
+        if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
+            problems.append(f"{name} is not a list of strings.")
+    others = sorted(known - {"port", "allow_unauthenticated", *lists})
     # The message does not contain the value, because it may be a secret.
     problems += [
         f"{name} is not a string. If a variable contains only digits, put the value in quotes twice: \"'12'\"."
@@ -501,9 +511,12 @@ class _Token:
 
 
 class _Webhook:
-    def __init__(self, waiting: asyncio.Queue[dict[str, Any]], authentication: _Secret | _Token | None) -> None:
+    def __init__(
+        self, waiting: asyncio.Queue[dict[str, Any]], authentication: _Secret | _Token | None, key_names: list[str]
+    ) -> None:
         self._waiting = waiting
         self._authentication = authentication
+        self._key_names = [one.lower() for one in key_names]
 
     async def allow(self, request: web.Request) -> web.Response:
         """The handshake of CloudEvents.
@@ -537,18 +550,23 @@ class _Webhook:
         except ValueError as reason:
             return _refusal(request, 400, str(reason))
         if len(events) == 1 and _text(events[0], "eventType").lower() == VALIDATION.lower():
-            code = _validation_code(events[0])
+            code = _text(_data(events[0]), "validationCode")
             if not code:
                 return _refusal(request, 400, "The validation event has no validationCode.")
             return web.json_response({"validationResponse": code})
         if missing:
             return _refusal(request, 401, missing)
+        events = [one for one in events if self._is_wanted(one)]
         # A single request is always accepted if no other event waits.
         if not self._waiting.empty() and self._waiting.qsize() + len(events) > MAX_WAITING_EVENTS:
             return _later(request, f"{self._waiting.qsize()} events wait for the rules.")
         for event in events:
             self._waiting.put_nowait(event)
         return web.Response()
+
+    def _is_wanted(self, event: Mapping[str, Any]) -> bool:
+        key = _text(_data(event), "ObjectName").lower()
+        return not key or not self._key_names or any(fnmatchcase(key, one) for one in self._key_names)
 
 
 def _events(body: bytes) -> list[dict[str, Any]]:
@@ -577,9 +595,9 @@ def _text(event: Mapping[str, Any], name: str) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _validation_code(event: Mapping[str, Any]) -> str:
+def _data(event: Mapping[str, Any]) -> dict[str, Any]:
     data = next((value for key, value in event.items() if key.strip().lower() == "data"), None)
-    return _text(data, "validationCode") if isinstance(data, dict) else ""
+    return data if isinstance(data, dict) else {}
 
 
 def _refusal(request: web.Request, status: int, reason: str) -> web.Response:
