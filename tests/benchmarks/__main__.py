@@ -23,6 +23,7 @@ import life
 import listing
 import nights
 import rotation
+import slices
 from measuring import Bench
 from tables import with_section
 
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "rotation": rotation,
     "nights": nights,
     "growth": growth,
+    "slices": slices,
     "listing": listing,
     "audit": audit,
 }

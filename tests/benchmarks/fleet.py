@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import operator
 import threading
 import uuid
 from collections.abc import Iterator
@@ -34,6 +37,9 @@ class Run:
     traffic: Traffic
     # The peak memory of the sandbox, in bytes.
     sandbox_peak: int
+
+    def __add__(self, other: Run) -> Run:
+        return Run(self.cost + other.cost, self.traffic + other.traffic, max(self.sandbox_peak, other.sandbox_peak))
 
 
 @dataclass(frozen=True)
@@ -66,13 +72,16 @@ def play(bench: Bench, sandbox: Sandbox, playbook: str, *arguments: str) -> Run:
     return Run(cost, Traffic.after(sandbox, before), peak)
 
 
-def rotate(bench: Bench, sandbox: Sandbox, *arguments: str) -> Rotation:
-    """Run the playbook rotate for all accounts. Their key versions are 31 days old, and the maximum age is 30 days.
-    `arguments` are added to the command."""
+def rotate(bench: Bench, sandbox: Sandbox, *arguments: str, slices: int = 1) -> Rotation:
+    """Run the playbook rotate for all accounts, in one run or in slices one after the other. Their key versions are 31
+    days old, and the maximum age is 30 days. `arguments` are added to the command."""
     sandbox.control.advance(31 * DAY)
     with _no_limits(sandbox):
         keys_before = {account["id"]: _key_of(account) for account in _accounts(sandbox)}
-    run = play(bench, sandbox, "rotate", *AGED, *arguments)
+    size = math.ceil(len(keys_before) / slices)
+    limits = [(f"--limit=all[{first}:{first + size - 1}]",) for first in range(0, len(keys_before), size)]
+    runs = [play(bench, sandbox, "rotate", *AGED, *arguments, *limit) for limit in (limits if slices > 1 else [()])]
+    run = functools.reduce(operator.add, runs)
     with _no_limits(sandbox):
         rotation = Rotation(
             run.cost, run.traffic, run.sandbox_peak, len(keys_before), list(_behind(sandbox, keys_before))

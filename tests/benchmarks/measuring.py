@@ -119,6 +119,9 @@ class Traffic:
     reads: int
     throttled: int
 
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(self.requests + other.requests, self.reads + other.reads, self.throttled + other.throttled)
+
     @classmethod
     def after(cls, sandbox: Sandbox, number: int) -> Traffic:
         """The requests after the request with that number."""

@@ -57,7 +57,7 @@ def main(bench: Bench) -> Result:
         "azbatch.cmk, a week later: three versions are disabled": night,
         "azbatch.cmk --check": predicted,
     }
-    bound, ours = _bound(accounts, WRITES), plain.cost.seconds
+    bound, ours = lower_bound(accounts), plain.cost.seconds
     return Result(
         (
             f"{accounts} accounts",
@@ -70,19 +70,19 @@ def main(bench: Bench) -> Result:
             "429s",
         ),
         [
-            ("lower bound", *_ratios(bound, bound, ours), f"{bound:.0f}", "", str(accounts), "", "0"),
+            ("lower bound", *ratios(bound, bound, ours), f"{bound:.0f}", "", str(accounts), "", "0"),
             *((name, *_row(run, accounts, bound, ours)) for name, run in rows.items()),
-            (f"az in a loop, extrapolated from {by_az}", *_ratios(az, bound, ours), f"{az:.0f}", "", "", "", ""),
+            (f"az in a loop, extrapolated from {by_az}", *ratios(az, bound, ours), f"{az:.0f}", "", "", "", ""),
         ],
         [
             *(
                 one
                 for name, run in rotations.items()
-                for one in (_within(name, run, SLOWER, bound), *_wanted(name, run, accounts, MOST_READS))
+                for one in (_within(name, run, SLOWER, bound), *wanted(name, run, accounts, MOST_READS))
             ),
-            *_wanted("three versions are disabled", night, accounts, MOST_READS_TO_DISABLE),
+            *wanted("three versions are disabled", night, accounts, MOST_READS_TO_DISABLE),
             _within("azbatch.cmk --check", predicted, SLOWER_CHECK, bound),
-            *_wanted("azbatch.cmk --check", predicted, accounts, MOST_READS_IN_CHECK),
+            *wanted("azbatch.cmk --check", predicted, accounts, MOST_READS_IN_CHECK),
             Wanted(
                 "a week after the rotation, all old versions are disabled, also those that were never used",
                 f"{disabled[0]} in the night of the rotation, {disabled[1]} a week later",
@@ -92,10 +92,10 @@ def main(bench: Bench) -> Result:
     )
 
 
-def _bound(requests: float, limit: tuple[int, int]) -> float:
-    """The seconds that the requests take at least."""
-    at_once, a_second = limit
-    return max(0, requests - at_once) / a_second
+def lower_bound(writes: float) -> float:
+    """The seconds that the writes take at least."""
+    at_once, a_second = WRITES
+    return max(0, writes - at_once) / a_second
 
 
 def _disabled(sandbox: Sandbox) -> int:
@@ -106,7 +106,7 @@ def _disabled(sandbox: Sandbox) -> int:
 def _row(run: Run, accounts: int, bound: float, ours: float) -> tuple[str, ...]:
     cost, traffic = run.cost, run.traffic
     return (
-        *_ratios(cost.seconds, bound, ours),
+        *ratios(cost.seconds, bound, ours),
         f"{cost.seconds:.0f}",
         f"{cost.processor_seconds:.0f}",
         str(traffic.requests),
@@ -123,7 +123,7 @@ def _within(name: str, run: Run, most: float, bound: float) -> Wanted:
     )
 
 
-def _wanted(name: str, run: Run, accounts: int, most_reads: float) -> list[Wanted]:
+def wanted(name: str, run: Run, accounts: int, most_reads: float) -> list[Wanted]:
     share, reads = run.traffic.throttled / run.traffic.requests, run.traffic.reads / accounts
     failures = run.failures if isinstance(run, Rotation) else f"ansible-playbook ended with {run.cost.status}"
     failed = run.failed if isinstance(run, Rotation) else run.cost.status != 0
@@ -136,7 +136,7 @@ def _wanted(name: str, run: Run, accounts: int, most_reads: float) -> list[Wante
     ]
 
 
-def _ratios(seconds: float, bound: float, ours: float) -> tuple[str, str]:
+def ratios(seconds: float, bound: float, ours: float) -> tuple[str, str]:
     # A small trial may be below the rate limit.
     return times(seconds, bound) if bound else "-", times(seconds, ours)
 

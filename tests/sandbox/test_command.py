@@ -406,6 +406,13 @@ def test_accounts() -> None:
         assert len(sandbox.arm("GET", url + query, VERSION).json()["value"]) == 120
 
 
+def test_accounts_of_one_subscription() -> None:
+    with serving("--accounts-on-key", "1001", "--one-subscription") as sandbox:
+        (subscription,) = sandbox.arm("GET", "/subscriptions", VERSION).json()["value"]
+        last = f"{subscription['id']}/resourceGroups/batch-020/providers/Microsoft.Batch/batchAccounts/batch01000"
+        assert sandbox.arm("GET", last, VERSION).ok
+
+
 def test_accounts_on_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each thousand accounts share a key and a vault. If the key is lost, only these accounts are unavailable."""
     with serving("--realistic", "--accounts-on-key", "1001", "--behavior", "key_loss_noticed=0") as sandbox:

@@ -110,6 +110,9 @@ def _common_options() -> argparse.ArgumentParser:
     accounts.add_argument(
         "--accounts-on-key", type=_count, default=0, metavar="N", help="the same, with a customer-managed key"
     )
+    options.add_argument(
+        "--one-subscription", action="store_true", help="create all these accounts in one subscription"
+    )
     return options
 
 
@@ -164,6 +167,7 @@ def _options(parsed: argparse.Namespace) -> Options:
         parsed.latency / 1000,
         parsed.accounts or parsed.accounts_on_key,
         on_key=parsed.accounts_on_key > 0,
+        one_subscription=parsed.one_subscription,
         behavior=_behavior([*parsed.behavior_file, *parsed.behavior]),
     )
 

@@ -35,6 +35,8 @@ class Options:
     accounts: int = 0
     # Whether these accounts use a customer-managed key.
     on_key: bool = False
+    # Otherwise, each thousand accounts are in a separate subscription.
+    one_subscription: bool = False
     behavior: Behavior = DEFAULT
 
 
@@ -98,7 +100,13 @@ class Running:
         timing = REALISTIC if options.realistic else QUICK
         saved = state.load(self._state_dir) if self._state_dir is not None else None
         if saved is None:
-            world = seed.new_world(timing, options.accounts, on_key=options.on_key, behavior=options.behavior)
+            world = seed.new_world(
+                timing,
+                options.accounts,
+                on_key=options.on_key,
+                one_subscription=options.one_subscription,
+                behavior=options.behavior,
+            )
             return Sandbox(world, latency=options.latency)
         saved.world.timing = timing
         saved.world.behavior = options.behavior

@@ -32,7 +32,12 @@ IDENTITY = "id-sandbox"
 
 
 def new_world(
-    timing: Timing = QUICK, accounts: int = 0, *, on_key: bool = False, behavior: Behavior = DEFAULT
+    timing: Timing = QUICK,
+    accounts: int = 0,
+    *,
+    on_key: bool = False,
+    one_subscription: bool = False,
+    behavior: Behavior = DEFAULT,
 ) -> World:
     world = World(timing, behavior)
     world.operator = operator = _operator(world, world.directory.tenant_id, "Sandbox (not Azure)")
@@ -43,11 +48,12 @@ def new_world(
     )
     operator.machine_object_id = machine.object_id
     _grant(world, operator.subscription_id, machine)
-    for number in range(2, math.ceil(accounts / SEEDED_PER_SUBSCRIPTION) + 1):
+    per_subscription = max(accounts, 1) if one_subscription else SEEDED_PER_SUBSCRIPTION
+    for number in range(2, math.ceil(accounts / per_subscription) + 1):
         add_subscription(world, f"Sandbox {number} (not Azure)", operator.object_id)
     subscriptions = [subscription.id for subscription in world.resources.subscriptions()] if on_key else []
     settings = {id_: _on_key(world, id_, f"kv-sandbox-{number}") for number, id_ in enumerate(subscriptions, 1)}
-    world.batch.seed(accounts, settings)
+    world.batch.seed(accounts, per_subscription, settings)
     return world
 
 

@@ -288,14 +288,14 @@ class BatchAccounts:
 
     # Initial accounts
 
-    def seed(self, count: int, settings_by_subscription: Mapping[str, AccountSettings]) -> None:
+    def seed(self, count: int, per_subscription: int, settings_by_subscription: Mapping[str, AccountSettings]) -> None:
         """Create `count` accounts, spread over the subscriptions and their resource groups. They use Microsoft-managed
         keys, unless `settings_by_subscription` has settings for the accounts of the subscription."""
         resources = self.world.resources
         subscriptions = resources.subscriptions()
         now = self.world.clock.time()
         for number in range(count):
-            subscription = subscriptions[number // SEEDED_PER_SUBSCRIPTION].id
+            subscription = subscriptions[number // per_subscription].id
             location = SEED_LOCATIONS[number // SEEDED_PER_GROUP % len(SEED_LOCATIONS)]
             group = f"batch-{number // SEEDED_PER_GROUP:03d}"
             if number % SEEDED_PER_GROUP == 0:
