@@ -103,7 +103,7 @@ unit sandbox-test integration molecule:
 
 .PHONY: test
 test: $(SETUP)  ## all targets above without slow tests, the fast ones first; each change must pass
-	$(MAKE) --no-print-directory --jobs --output-sync lint sanity galaxy docs $(BROWSER)
+	$(MAKE) --no-print-directory --jobs=$(shell nproc) --output-sync sanity lint galaxy docs $(BROWSER)
 	pytest $(PYTEST_FLAGS)
 
 .PHONY: slow

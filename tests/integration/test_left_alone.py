@@ -134,6 +134,7 @@ def test_accounts_that_are_not_ready_do_not_stop_a_rotation(ansible: Ansible, se
 
 
 @pytest.mark.parametrize("role", ["switch", "revert"])
+@pytest.mark.slow(every=2)
 def test_accounts_that_are_not_ready_do_not_stop_other_changes(ansible: Ansible, service: Service, role: str) -> None:
     furnished(service)
     wanted = {"cmk_new_key_identifier": str(service.make_key("key3").id)} if role == "switch" else {}

@@ -90,6 +90,7 @@ def test_hosts_that_have_lost_the_same(ansible: Ansible, service: Service, lost:
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow(every=2)
 def test_hosts_that_share_a_key_have_one_rotation_policy(ansible: Ansible, service: Service, way: str) -> None:
     """Otherwise the hosts would replace each other's policy in every run."""
     hosts = HOSTS[:2]

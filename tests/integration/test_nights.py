@@ -104,7 +104,7 @@ def test_versions_of_a_run_that_was_killed_before_it_moved_an_account(nights: Ni
     assert nights.enabled() == [False, False, True]
 
 
-@pytest.mark.slow(every=3)
+@pytest.mark.slow
 def test_a_maximum_age_of_a_day(nights: Nights) -> None:
     for _night in range(12):
         nights.night(cmk_key_max_version_age="P1D")
@@ -159,7 +159,7 @@ def test_a_version_that_somebody_disables_long_after_accounts_left_it(
 
 
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=6)
 def test_a_loss_long_after_a_rotation_is_repaired(
     nights: Nights, service: Service, runner: OneProcess, follow: bool
 ) -> None:

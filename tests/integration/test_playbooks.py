@@ -201,6 +201,7 @@ def test_a_canary_that_fails_stops_the_rest(ansible: Ansible, service: Service, 
 
 
 @pytest.mark.parametrize("serial", [[1, 10], "100%"])
+@pytest.mark.slow(every=2)
 def test_the_first_account_that_can_be_changed_is_the_canary(
     ansible: Ansible, service: Service, serial: object
 ) -> None:

@@ -238,6 +238,7 @@ def blanks(role: str, blank: str | None) -> dict[str, Any]:
 
 @pytest.mark.parametrize("blank", ["", None], ids=["empty", "null"])
 @pytest.mark.parametrize("in_process", [True, False] if PROOF_OF_ALL else [True])
+@pytest.mark.slow(every=2)
 def test_blank_variables_use_their_defaults(
     ansible: Ansible, service: Service, blank: str | None, in_process: bool
 ) -> None:

@@ -72,6 +72,7 @@ def test_settings_of_new_resources(roles: RolesRunner, service: Service) -> None
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow(every=2)
 def test_the_name_of_a_new_vault_resolves_late(ansible: Ansible, service: Service, way: str) -> None:
     service.sandbox.control.behavior(vault_name_delay="10")
     run = play_role(ansible, "provision", cmk_wait_timeout=60, cmk_in_process=way == "in_process")
@@ -135,6 +136,7 @@ def in_second_subscription(service: Service) -> str:
 
 
 @pytest.mark.parametrize("identity", IDENTITIES)
+@pytest.mark.slow(every=2)
 def test_a_vault_in_another_subscription(ansible: Ansible, service: Service, identity: str) -> None:
     second = in_second_subscription(service)
     if identity == "user_assigned":
@@ -175,6 +177,7 @@ def test_a_wrong_place_of_the_vault_is_named(
     refused(run, VAULT, f"Correct {named}")
 
 
+@pytest.mark.slow
 def test_a_key_of_an_hsm_without_a_sku_of_the_vault(ansible: Ansible, service: Service) -> None:
     """A standard vault with purge protection could neither have the key nor be deleted for its retention period."""
     hsm = {"cmk_key_type": "RSA-HSM", "cmk_vault_name": "vault-two"}

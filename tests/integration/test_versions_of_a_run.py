@@ -352,9 +352,9 @@ WITH_BECOME = [
 @pytest.mark.parametrize(
     ("become", "environment", "settings"),
     [
-        *(WITH_BECOME if PROOF_OF_ALL else WITH_BECOME[:1]),
         pytest.param(None, STRATEGY_FREE, FORCE, id="in process, free, forced"),
         pytest.param(None, {}, DUE, id="in process, due"),
+        *(WITH_BECOME if PROOF_OF_ALL else WITH_BECOME[:1]),
     ],
 )
 @pytest.mark.slow(every=3)

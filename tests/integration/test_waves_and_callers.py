@@ -92,6 +92,7 @@ def test_a_second_wave_reads_again(ansible: Ansible, service: Service, key: str,
 
 
 @pytest.mark.parametrize("how", TOOLS)
+@pytest.mark.slow(every=3)
 def test_hosts_that_do_not_wait_for_each_other_read_again(
     ansible: Ansible, service: Service, key: str, how: str
 ) -> None:
@@ -107,6 +108,7 @@ def test_hosts_that_do_not_wait_for_each_other_read_again(
 
 
 @pytest.mark.parametrize("how", TOOLS)
+@pytest.mark.slow(every=3)
 def test_a_handler_that_is_notified_twice_reads_again(ansible: Ansible, service: Service, key: str, how: str) -> None:
     module, options = TOOLS[how]
     notify = {"ansible.builtin.command": "true", "notify": "key"}

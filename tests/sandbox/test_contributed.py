@@ -43,6 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return recorded(folder, "--without", "job_*", new_principal="known", identities_on_put="merged")
 
 
+@pytest.mark.slow
 def test_recordings_agree_with_a_sandbox_that_has_the_measured_positions(made: Path) -> None:
     [group] = in_order(made)
     assert len(in_order(made)[group]) > 15

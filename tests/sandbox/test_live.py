@@ -161,7 +161,7 @@ def assert_found(found: dict[str, Any], hidden: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.slow(every=3)
+@pytest.mark.slow
 def test_the_positions_of_an_unknown_sandbox_are_found(azure: Sandbox, tmp_path: Path, seed: int) -> None:
     hidden = {switch: random.Random(f"{seed} {switch}").choice(POSITIONS[switch]) for switch in SHORT}
     # One account is left in the quota.
@@ -305,7 +305,7 @@ DISTURBED = {
 
 # One response at each place of the run, also in the cleaning.
 @pytest.mark.parametrize("skip", range(4, 120, 3))
-@pytest.mark.slow(every=10)
+@pytest.mark.slow(every=39)
 def test_a_request_that_azure_throttles_or_fails_to_process_changes_no_position(
     azure: Sandbox, tmp_path: Path, skip: int
 ) -> None:

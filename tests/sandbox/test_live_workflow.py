@@ -108,6 +108,7 @@ def test_the_status_of_the_command_is_kept(github: GitHub, tmp_path: Path) -> No
     assert subprocess.run([RENEW, "bash", "-c", "exit 7"], env=variables, timeout=60, check=False).returncode == 7
 
 
+@pytest.mark.slow
 def test_a_run_and_its_playbooks_sign_in_with_renewed_tokens(github: GitHub, tmp_path: Path) -> None:
     with serving() as azure:
         scope = azure.subscription

@@ -660,6 +660,7 @@ def test_the_page_is_readable_without_scripts(chromium: Browser, some: dict[str,
         expect(page.locator("#newer_version_unused .names")).to_contain_text("more")
 
 
+@pytest.mark.slow
 def test_ten_thousand_accounts_stay_responsive(view: browser.View, tmp_path: Path) -> None:
     """Measures the processor time of the page's thread, so that other processes do not count, and compares it with
     an empty page."""
