@@ -336,6 +336,19 @@ def test_the_report_is_as_of_azures_clock_and_names_what_is_not_shown(runner: On
         assert any(NOT_SHOWN in one for one in found.get("warnings", [])) is (used_by == "any")
 
 
+def test_a_wrong_subscription_is_refused(runner: OneProcess, service: Service) -> None:
+    """A removal, and the report of users."""
+    service.on_key()
+    wrong = {"vault_name": "vault-one", "subscription_id": "99999999-8888-7777-6666-555555555555"}
+    for module, options in {
+        "keyvault_cmk_users": {},
+        "keyvault_cmk_key_state": {"name": "key1", "state": "disabled"},
+    }.items():
+        failure = runner.another().module(module, {**wrong, **options})
+        assert (failure["code"], failure["option"]) == ("subscription_not_found", "subscription_id")
+    assert service.enabled() == [True]
+
+
 @pytest.mark.parametrize("name", ["", "..", "../report", "folder/report"])
 def test_the_name_of_a_report_has_no_folder(runner: OneProcess, service: Service, tmp_path: Path, name: str) -> None:
     since = service.sandbox.control.last

@@ -46,11 +46,17 @@ def everywhere(docs: Docs, facts: Facts, known: Collection[str] = ()) -> Listed:
     in lower case, that an earlier list of this task had: a list may be incomplete for a moment.
 
     An account that the run has written within the longest read delay is among them as listed and as written, because
-    Azure may show it as it was before. If the run may have lost its notes of that, waits until lists show it."""
+    Azure may show it as it was before. If the run may have lost its notes of that, waits until lists show it.
+
+    Raises the error if the task's own subscription does not exist."""
     if docs.began < facts.journal.shown_at:
         raise Wait(_writes_lost(), "lists of Azure to show what this run has changed", MAX_READ_DELAY + 60)
     names, unlisted = searched(docs, facts.subscription)
-    found = _of(docs, _lists(docs, names), known)
+    lists = _lists(docs, names)
+    own = lists[names[0]]
+    if isinstance(own, CmkError) and own.code == "subscription_not_found":
+        raise own
+    found = _of(docs, lists, known)
     accounts = facts.journal.with_written(found["accounts"])
     # In the same order for all hosts, so that their messages are the same.
     accounts.sort(key=lambda one: (one["id"].split("/")[2].lower() != facts.subscription.lower(), one["id"].lower()))
