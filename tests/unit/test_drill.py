@@ -47,7 +47,7 @@ def options(**given: Any) -> dict[str, Any]:
         ({"state": "recovered", "canary": "other"}, None),
         ({"canary": None}, "canary"),
         ({"canary": ""}, "canary"),
-        ({"canary": "other"}, "account_name"),
+        ({"canary": "other"}, "canary"),
         ({"kind": None}, "kind"),
         ({"account_name": "no-name"}, "account_name"),
     ],

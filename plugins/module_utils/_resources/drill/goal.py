@@ -38,9 +38,9 @@ def desired(params: Mapping[str, Any]) -> Goal:
                 problems.add(option, None, "O(state=lost) requires it.", f"Set O({option}).")
         if params["canary"] and params["canary"].lower() != name.lower():
             problems.add(
-                "account_name",
-                name,
-                f"O(canary) is {params['canary']!r}, and a drill makes the account unavailable.",
+                "canary",
+                params["canary"],
+                f"O(account_name) is {name!r}, and a drill makes the account unavailable.",
                 f"If {name} may be unavailable, repeat its name in O(canary).",
             )
     problems.refuse()
