@@ -201,7 +201,7 @@ _ROLES = (
 _MORE = ["info", "info", "version", "enable", "restore", "grant", "identity"]
 _WAITS = [0, 0, 0, 0, 3, 30, 70, 200, 7 * HOUR, 8 * DAY, 8 * DAY, 91 * DAY]
 _TOOLS = ["move {} old({})"] * 4 + ["move {} new({})"] * 2 + ["visit {} old({})"] * 3 + ["pool {} old({})"] * 3
-_TOOLS += ["make_version {} ({})", "revert {} ({})"]
+_TOOLS += ["make_version {} ({})", "revert {} ({})", *["service {} old({})"] * 2]
 _INCIDENTS = (
     *"firewall disable disable_all expire expire_in_time delete restore revoke close_vault delete_vault".split(),
     *("interrupt_access", "delete_account"),

@@ -33,7 +33,7 @@ from local_azure import LocalAzure
 from meddling import REALISTIC, Killed, Wire
 from one_process import OneProcess
 from operators import ACCOUNTS, FIRST_KEY, RBAC_VAULT, WAIT, World
-from others import INCIDENTS, STRANGER, Others
+from others import INCIDENTS, STRANGER, Others, uses
 from predictions import Played, assert_came_true
 from scheduler import current_run, unscheduled, wait_until
 from sequences import DAY, OWNER, TOGETHER, WAVES, Play, Run, Sequence, Task, Tool, Wait
@@ -43,6 +43,7 @@ from azure_sandbox.batch.account import AVAILABLE, Account
 from azure_sandbox.batch.key_check import KeyCheck
 from azure_sandbox.key_vault.grants import Grants
 from azure_sandbox.shared.behavior import POSITIONS
+from azure_sandbox.shared.read_lag import graph_lag
 from azure_sandbox.world import World as AzureWorld
 
 Result = dict[str, Any]
@@ -56,6 +57,8 @@ IN_EFFECT = 700
 SETTLED = 3600 + 1800
 MARGIN = 7 * DAY
 EARLY = 1.5
+# The resource of another service, which uses a version of a key after the tool `service`.
+OTHER = "other service"
 # Reads of a run are cached for so many seconds.
 CACHED = 20
 _SLOW_SECONDS = 40
@@ -152,7 +155,8 @@ class Failed(AssertionError):
 
 @dataclass(frozen=True)
 class Moment:
-    """The state of an account or a pool from a time on. `by` is the run and host that has changed something then."""
+    """The state of an account, of a pool or of a resource of another service from a time on. `by` is the run and host
+    that has changed something then."""
 
     at: float
     # The key identifier in lower case; None: a Microsoft-managed key; empty: there is no such account.
@@ -291,6 +295,9 @@ class Simulation:
                 for name, identifier, can in _pools(later, account):
                     is_own = url.lower().endswith(f"/pools/{name.rpartition('/')[2].lower()}")
                     found[name] = Moment(now, identifier, can, can, identifier, can, by, is_own)
+            if (identifier := _of_other(later)) is not None:
+                can = _is_enabled(later, identifier)
+                found[OTHER] = Moment(now, identifier, can, can, identifier, can, by, url == OTHER)
         for name in self._history.keys() - found.keys():
             found[name] = Moment(now, "", False, False, "", False, by, False)
         for name, moment in found.items():
@@ -327,7 +334,11 @@ class Simulation:
                 continue
             last = next((one for one in reversed(states[:-1]) if one.is_own_change), states[0])
             is_of_run = last.by.partition(".")[0] == run.partition(".")[0]
-            if last.at <= host.began - (0 if is_of_run else self._lag):
+            since = host.began - (0 if is_of_run else self._lag)
+            if name == OTHER:
+                # A run asks Azure Resource Graph once.
+                since = self._play_began - graph_lag(self._azure.world.behavior)
+            if last.at <= since:
                 self._broken.append(
                     f"{method} {url} of {run} takes the key of {name} away, which {last.by} has changed "
                     f"{host.began - last.at:.1f} s before the task"
@@ -340,7 +351,7 @@ class Simulation:
         if method != "PATCH" or b'"enabled":false' not in body or _versionless_of(url.lower()) in self._cut_short:
             return
         for name, states in self._history.items():
-            for moment, later in pairwise(states):
+            for moment, later in pairwise(states if name != OTHER else []):
                 if moment.version != url.lower() or not later.is_own_change or later.version == moment.version:
                     continue
                 is_of_run = later.by.partition(".")[0] == host.name.partition(".")[0]
@@ -414,6 +425,9 @@ class Simulation:
                 disk = {"targets": ["OsDisk"], "customerManagedKey": {"keyUrl": self._identifier(where, which)}}
                 machine = {"virtualMachineConfiguration": {"diskEncryptionConfiguration": disk}}
                 self._service.make_pool("pool1", account, deploymentConfiguration=machine)
+            elif name == "service":
+                uses(self._service, "cosmos", self._identifier(where, which))
+                self._look("tool", OTHER)
             else:
                 INCIDENTS[name](self._others, account, *where)
 
@@ -898,6 +912,12 @@ def _pools(world: AzureWorld, account: Account) -> list[tuple[str, str, bool]]:
     """The names of the pools whose disks have a key, the identifiers of the keys, and whether each can be used."""
     found = [(pool.name, _key_of_pool(pool.properties).lower()) for pool in account.pools.values()]
     return [(f"{account.name}/{name}", key, _is_enabled(world, key)) for name, key in found if key]
+
+
+def _of_other(world: AzureWorld) -> str | None:
+    """The identifier of the version that the resource of another service uses."""
+    found = [str(one["properties"]["keyVaultKeyUri"]).lower() for one in world.resource_graph.added()]
+    return found[0] if found else None
 
 
 def _is_enabled(world: AzureWorld, identifier: str) -> bool:
