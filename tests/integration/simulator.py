@@ -644,7 +644,9 @@ class Simulation:
             for one in result.get("results", [result]):
                 if not one.get("skipped"):
                     self._require_true(host, f"{task}: {name}", one, account, check)
-                    host.results.append((f"{len(host.results)} {task} {name}", one))
+                    named = f"{task} {name}"
+                    number = sum(known.startswith(f"{named} ") for known, _result in host.results)
+                    host.results.append((f"{named} {number}", one))
             next_step()
 
         if task.verb in ROLES:
