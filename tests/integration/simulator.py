@@ -5,7 +5,8 @@
 """Plays a sequence (`sequences`) against a sandbox in this process, and checks after each play:
 
 1. No account or pool that was available is on a key that it cannot use when its run has ended. And no task takes the
-   key away from an account that used it, as far as the task could know, not even for a moment.
+   key away from an account, or from a resource of another service, that used it, as far as the task could know, not
+   even for a moment.
 2. Each result is true: the state of the account, whether it is available, and whether something was changed.
 3. After a fault or the end of a process, the same play has the result of a play without it.
 4. Check mode predicts the tasks of the play.
