@@ -299,9 +299,9 @@ class Simulation:
                 for name, identifier, can in _pools(later, account):
                     is_own = url.lower().endswith(f"/pools/{name.rpartition('/')[2].lower()}")
                     found[name] = Moment(now, identifier, can, can, identifier, can, by, is_own)
-            if (identifier := _of_other(later)) is not None:
-                can = _is_enabled(later, identifier)
-                found[OTHER] = Moment(now, identifier, can, can, identifier, can, by, url == OTHER)
+            if (used := _of_other(later)) is not None:
+                can = _is_enabled(later, used)
+                found[OTHER] = Moment(now, used, can, can, used, can, by, url == OTHER)
         for name in self._history.keys() - found.keys():
             found[name] = Moment(now, "", False, False, "", False, by, False)
         for name, moment in found.items():

@@ -420,6 +420,8 @@ def test_no_read_shows_the_undone_change_after_a_rollback(
     service.sandbox.control.behavior(read_lag="60")
 
     def end() -> None:
+        # Later, reads show the undone change for so many seconds.
+        service.sandbox.control.advance(10)
         if ends == "interrupted":
             raise KeyboardInterrupt
         service.sandbox.control.fault(match={"method": "GET", "path": "/pools"}, **{**BUSY, "times": 4})
