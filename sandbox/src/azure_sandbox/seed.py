@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 from .batch.account_settings import AccountSettings, EncryptionSettings, IdentitySettings
-from .batch.rules import SEEDED_PER_SUBSCRIPTION
 from .entra.rules import Principal
 from .environment import Operator
 from .key_vault.rules import Order
@@ -27,6 +26,7 @@ LOCATION = "westeurope"
 RESOURCE_GROUP = "rg-sandbox"
 SECRET_SECONDS = 2 * 365 * 86400
 ROLES = ("Owner", "Key Vault Crypto Officer")
+PER_SUBSCRIPTION = 1000
 KEY = "batch-cmk"
 IDENTITY = "id-sandbox"
 
@@ -48,7 +48,7 @@ def new_world(
     )
     operator.machine_object_id = machine.object_id
     _grant(world, operator.subscription_id, machine)
-    per_subscription = max(accounts, 1) if one_subscription else SEEDED_PER_SUBSCRIPTION
+    per_subscription = max(accounts, 1) if one_subscription else PER_SUBSCRIPTION
     for number in range(2, math.ceil(accounts / per_subscription) + 1):
         add_subscription(world, f"Sandbox {number} (not Azure)", operator.object_id)
     subscriptions = [subscription.id for subscription in world.resources.subscriptions()] if on_key else []

@@ -51,7 +51,6 @@ Work = Operation[Failure | None]
 
 SEED_LOCATIONS = ("westeurope", "northeurope", "eastus", "westus2")
 SEEDED_PER_GROUP = 50
-SEEDED_PER_SUBSCRIPTION = 1000
 
 
 def _required(account: Account | None, name: str, group: str) -> Account:
