@@ -212,7 +212,7 @@ TROUBLES = {
 
 @pytest.mark.parametrize("is_canary", [True, False])
 @pytest.mark.parametrize("code", TROUBLES)
-@pytest.mark.slow(every=2)
+@pytest.mark.slow(every=4)
 def test_the_trouble_of_one_account_stops_no_other(
     ansible: Ansible, service: Service, code: str, is_canary: bool
 ) -> None:

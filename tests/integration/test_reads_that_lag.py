@@ -249,6 +249,7 @@ def test_provision_and_revert_in_one_play(ansible: Ansible, service: Service, la
     assert principal
 
 
+@pytest.mark.slow(every=2)
 def test_a_module_whose_result_is_lost(ansible: Ansible, service: Service, two_versions: tuple[str, str]) -> None:
     """Ansible's timeout ends the task, but not the process of the module, which moves the account."""
     old, _new = two_versions
@@ -356,6 +357,7 @@ def test_what_was_removed_although_it_is_used_is_a_failure(
 @pytest.mark.parametrize("wait_timeout", [30, 900])
 @pytest.mark.parametrize("ago", [0, 5, 55])
 @pytest.mark.parametrize("rbac", [True, False])
+@pytest.mark.slow(every=4)
 def test_access_of_an_account_that_others_have_moved_back(
     runner: OneProcess, service: Service, lag: str, rbac: bool, ago: int, wait_timeout: int
 ) -> None:

@@ -226,13 +226,13 @@ def test_known(simulation: Simulation, name: str) -> None:
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_pairs(simulation: Simulation, pair: str) -> None:
-    for at in range(0, 50, 1 if SEQUENCES else 10):
+    for at in range(0, 50, 1 if SEQUENCES else 17):
         line = f"{pair} @{at}"
         assert failure(simulation, parsed(line)) == "", f"LINE='{line}'"
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-@pytest.mark.slow(every=8)
+@pytest.mark.slow(every=20)
 def test_jobs(simulation: Simulation, switch: str) -> None:
     for line in JOBS.values():
         line = f"{switch} ; {line}" if switch else line
