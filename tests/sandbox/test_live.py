@@ -519,7 +519,7 @@ def test_accounts_lose_their_key_one_after_the_other_if_the_quota_is_low(azure: 
 
 # After each request of the run, from the first read to the last read of the cleaning.
 @pytest.mark.parametrize("after", range(1, 27))
-@pytest.mark.slow(every=5)
+@pytest.mark.slow(every=15)
 def test_a_killed_run_is_continued_and_cleaned(azure: Sandbox, tmp_path: Path, after: int) -> None:
     only = ("--only", "identities_on_put", "--only", "new_principal")
     assert live(azure, tmp_path, "run", "--yes", *only, KILLED_AFTER=str(after)).returncode == -9
