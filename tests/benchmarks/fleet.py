@@ -28,6 +28,15 @@ AGED = ("-e", "cmk_key_max_version_age=P30D")
 SUBSCRIPTIONS = "2022-09-01"
 IDENTITIES = "2023-01-31"
 KEY = "batch-cmk"
+MESSAGE = """
+- hosts: all
+  gather_facts: false
+  strategy: linear
+  serial: [1, 10, 25%]
+  tasks:
+    - ansible.builtin.debug:
+        msg: Hello
+"""
 _threads = threading.local()
 
 
@@ -70,6 +79,15 @@ def play(bench: Bench, sandbox: Sandbox, playbook: str, *arguments: str) -> Run:
     # Before the log is read, because a read of the log needs memory of the sandbox.
     peak = peak_of(sandbox)
     return Run(cost, Traffic.after(sandbox, before), peak)
+
+
+def message(bench: Bench, sandbox: Sandbox) -> Cost:
+    """Run a playbook that only prints a message for each account. It shows the speed of the machine."""
+    playbook = bench.folder / "message.yml"
+    playbook.write_text(MESSAGE)
+    cost = bench.measured([ANSIBLE_PLAYBOOK, "-i", bench.inventory(), playbook], bench.ansible(sandbox))
+    print(f"a message for each account: {cost.seconds:.1f} s", flush=True)
+    return cost
 
 
 def rotate(bench: Bench, sandbox: Sandbox, *arguments: str, slices: int = 1) -> Rotation:

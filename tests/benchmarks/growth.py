@@ -9,29 +9,20 @@ For comparison, the cost of a playbook whose only task prints a message.
 
 from __future__ import annotations
 
-from fleet import Rotation, rotate
-from measuring import ANSIBLE_PLAYBOOK, Bench
-from sandbox_client import Sandbox, serving
+from fleet import Rotation, message, rotate
+from measuring import Bench
+from sandbox_client import serving
 from tables import Result, Wanted, mebibytes, times
 
 # The allowed cost of an additional account among thousands, relative to an additional account among hundreds.
 STEEPER = 1.2
-MESSAGE = """
-- hosts: all
-  gather_facts: false
-  strategy: linear
-  serial: [1, 10, 25%]
-  tasks:
-    - ansible.builtin.debug:
-        msg: Hello
-"""
 
 
 def main(bench: Bench) -> Result:
     runs, messages = [], []
     for accounts in bench.growing:
         with serving("--accounts-on-key", str(accounts)) as sandbox:
-            messages.append((accounts, _message(bench, sandbox)))
+            messages.append((accounts, message(bench, sandbox).seconds))
             runs.append(rotate(bench, sandbox))
     return Result(
         (
@@ -62,15 +53,6 @@ def _row(run: Rotation, largest: Rotation) -> tuple[str, ...]:
         mebibytes(run.cost.peak),
         mebibytes(run.sandbox_peak),
     )
-
-
-def _message(bench: Bench, sandbox: Sandbox) -> float:
-    """The wall time of a playbook that prints a message for each account, in seconds."""
-    playbook = bench.folder / "message.yml"
-    playbook.write_text(MESSAGE)
-    cost = bench.measured([ANSIBLE_PLAYBOOK, "-i", bench.inventory(), playbook], bench.ansible(sandbox))
-    print(f"a message for each account: {cost.seconds:.1f} s", flush=True)
-    return cost.seconds
 
 
 def linear(curve: list[tuple[int, float]], messages: list[tuple[int, float]]) -> Wanted:
