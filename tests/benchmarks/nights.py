@@ -29,9 +29,9 @@ class Limit:
 
 LIMITS = {
     "provision again: nothing to do": Limit(3),
-    "rotate: nothing is due": Limit(0.2, 5.5),
+    "rotate: nothing is due": Limit(0.2, 7),
     "switch to a different key": Limit(3),
-    "recover: the key was disabled": Limit(4, 15),
+    "recover: the key was disabled": Limit(4, 18),
     "revert": Limit(2.5),
 }
 
