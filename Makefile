@@ -101,6 +101,7 @@ molecule: $(SETUP)  ## the molecule scenarios against the sandbox
 unit sandbox-test integration molecule:
 	pytest $(PYTEST_FLAGS) -m "" $(tests)
 
+# sanity takes longest, so it begins first.
 .PHONY: test
 test: $(SETUP)  ## all targets above without slow tests, the fast ones first; each change must pass
 	$(MAKE) --no-print-directory --jobs=$(shell nproc) --output-sync sanity lint galaxy docs $(BROWSER)

@@ -70,9 +70,9 @@ def main(bench: Bench) -> Result:
             "429s",
         ),
         [
-            ("lower bound", *ratios(bound, bound, ours), f"{bound:.0f}", "", str(accounts), "", "0"),
-            *((name, *_row(run, accounts, bound, ours)) for name, run in rows.items()),
-            (f"az in a loop, extrapolated from {by_az}", *ratios(az, bound, ours), f"{az:.0f}", "", "", "", ""),
+            ("lower bound", *_ratios(bound, bound, ours), f"{bound:.0f}", "", str(accounts), "", "0"),
+            *((name, *row(run, accounts, bound, ours)) for name, run in rows.items()),
+            (f"az in a loop, extrapolated from {by_az}", *_ratios(az, bound, ours), f"{az:.0f}", "", "", "", ""),
         ],
         [
             *(
@@ -103,10 +103,10 @@ def _disabled(sandbox: Sandbox) -> int:
     return [one["attributes"]["enabled"] for one in versions].count(False)
 
 
-def _row(run: Run, accounts: int, bound: float, ours: float) -> tuple[str, ...]:
+def row(run: Run, accounts: int, bound: float, ours: float) -> tuple[str, ...]:
     cost, traffic = run.cost, run.traffic
     return (
-        *ratios(cost.seconds, bound, ours),
+        *_ratios(cost.seconds, bound, ours),
         f"{cost.seconds:.0f}",
         f"{cost.processor_seconds:.0f}",
         str(traffic.requests),
@@ -136,7 +136,7 @@ def wanted(name: str, run: Run, accounts: int, most_reads: float) -> list[Wanted
     ]
 
 
-def ratios(seconds: float, bound: float, ours: float) -> tuple[str, str]:
+def _ratios(seconds: float, bound: float, ours: float) -> tuple[str, str]:
     # A small trial may be below the rate limit.
     return times(seconds, bound) if bound else "-", times(seconds, ours)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fleet import Rotation, rotate
 from measuring import MOST_ACCOUNTS, Bench
-from rotation import MOST_READS, lower_bound, ratios, wanted
+from rotation import MOST_READS, lower_bound, row, wanted
 from sandbox_client import serving
 from tables import Result, mebibytes
 
@@ -21,6 +21,7 @@ def main(bench: Bench) -> Result:
         "one run": _rotation(bench, accounts, 1),
         f"{SLICES} slices, one after the other": _rotation(bench, accounts, SLICES),
     }
+    bound, whole = lower_bound(accounts), runs["one run"].cost.seconds
     return Result(
         (
             f"{accounts} accounts",
@@ -28,12 +29,12 @@ def main(bench: Bench) -> Result:
             "times one run",
             "wall, s",
             "processor, s",
-            "requests an account",
+            "requests",
             "Resource Manager's reads an account",
-            "peak of ansible-playbook, MiB",
             "429s",
+            "peak of ansible-playbook, MiB",
         ),
-        [(name, *_row(run, runs["one run"])) for name, run in runs.items()],
+        [(name, *row(run, accounts, bound, whole), mebibytes(run.cost.peak)) for name, run in runs.items()],
         [one for name, run in runs.items() for one in wanted(name, run, accounts, MOST_READS)],
     )
 
@@ -41,16 +42,3 @@ def main(bench: Bench) -> Result:
 def _rotation(bench: Bench, accounts: int, slices: int) -> Rotation:
     with serving("--realistic", "--accounts-on-key", str(accounts), "--one-subscription") as sandbox:
         return rotate(bench, sandbox, slices=slices)
-
-
-def _row(run: Rotation, whole: Rotation) -> tuple[str, ...]:
-    cost, traffic = run.cost, run.traffic
-    return (
-        *ratios(cost.seconds, lower_bound(run.accounts), whole.cost.seconds),
-        f"{cost.seconds:.0f}",
-        f"{cost.processor_seconds:.0f}",
-        f"{traffic.requests / run.accounts:.1f}",
-        f"{traffic.reads / run.accounts:.2f}",
-        mebibytes(cost.peak),
-        str(traffic.throttled),
-    )
