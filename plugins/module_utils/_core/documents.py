@@ -14,7 +14,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 # Batch accounts
 
@@ -57,18 +57,15 @@ class AccountProperties(TypedDict, total=False):
     keyVaultReference: KeyVaultReference
 
 
-class _AccountAlways(TypedDict):
+class Account(TypedDict):
+    """A Batch account."""
+
     id: str
     name: str
     location: str
     properties: AccountProperties
-
-
-class Account(_AccountAlways, total=False):
-    """A Batch account."""
-
-    identity: Identity
-    tags: dict[str, str] | None
+    identity: NotRequired[Identity]
+    tags: NotRequired[dict[str, str] | None]
 
 
 class IdentityReference(TypedDict, total=False):
@@ -124,16 +121,13 @@ class PoolProperties(TypedDict, total=False):
     deploymentConfiguration: DeploymentConfiguration
 
 
-class _PoolAlways(TypedDict):
+class Pool(TypedDict):
+    """A pool of a Batch account."""
+
     id: str
     name: str
     properties: PoolProperties
-
-
-class Pool(_PoolAlways, total=False):
-    """A pool of a Batch account."""
-
-    identity: Identity
+    identity: NotRequired[Identity]
 
 
 # Key vaults
@@ -166,27 +160,17 @@ class Sku(TypedDict):
     name: str
 
 
-class _VaultPropertiesAlways(TypedDict):
+class VaultProperties(TypedDict):
     tenantId: str
     sku: Sku
     vaultUri: str
-
-
-class VaultProperties(_VaultPropertiesAlways, total=False):
-    accessPolicies: list[AccessPolicy]
-    enableRbacAuthorization: bool | None
-    enableSoftDelete: bool
-    enablePurgeProtection: bool
-    softDeleteRetentionInDays: int
-    networkAcls: NetworkAcls
-    publicNetworkAccess: str
-
-
-class _VaultAlways(TypedDict):
-    id: str
-    name: str
-    location: str
-    properties: VaultProperties
+    accessPolicies: NotRequired[list[AccessPolicy]]
+    enableRbacAuthorization: NotRequired[bool | None]
+    enableSoftDelete: NotRequired[bool]
+    enablePurgeProtection: NotRequired[bool]
+    softDeleteRetentionInDays: NotRequired[int]
+    networkAcls: NotRequired[NetworkAcls]
+    publicNetworkAccess: NotRequired[str]
 
 
 class SystemData(TypedDict, total=False):
@@ -194,22 +178,23 @@ class SystemData(TypedDict, total=False):
     lastModifiedAt: str
 
 
-class Vault(_VaultAlways, total=False):
+class Vault(TypedDict):
     """A key vault."""
 
-    tags: dict[str, str]
-    systemData: SystemData
+    id: str
+    name: str
+    location: str
+    properties: VaultProperties
+    tags: NotRequired[dict[str, str]]
+    systemData: NotRequired[SystemData]
 
 
-class _DeletedVaultPropertiesAlways(TypedDict):
+class DeletedVaultProperties(TypedDict):
     vaultId: str
     location: str
-
-
-class DeletedVaultProperties(_DeletedVaultPropertiesAlways, total=False):
-    scheduledPurgeDate: str
-    purgeProtectionEnabled: bool
-    tags: dict[str, str]
+    scheduledPurgeDate: NotRequired[str]
+    purgeProtectionEnabled: NotRequired[bool]
+    tags: NotRequired[dict[str, str]]
 
 
 class DeletedVault(TypedDict):
@@ -233,40 +218,31 @@ class KeyAttributes(TypedDict, total=False):
     recoveryLevel: str
 
 
-class _JsonWebKeyAlways(TypedDict):
+class JsonWebKey(TypedDict):
     kid: str
     kty: str
-
-
-class JsonWebKey(_JsonWebKeyAlways, total=False):
-    key_ops: list[str]
+    key_ops: NotRequired[list[str]]
     # The modulus, in base64 without padding.
-    n: str
+    n: NotRequired[str]
 
 
-class _KeyBundleAlways(TypedDict):
-    key: JsonWebKey
-    attributes: KeyAttributes
-
-
-class KeyBundle(_KeyBundleAlways, total=False):
+class KeyBundle(TypedDict):
     """A version of a key. A deleted key has the same fields, and the times of its deletion and of its purge in seconds
     since 1970."""
 
-    tags: dict[str, str]
-    deletedDate: int
-    scheduledPurgeDate: int
-
-
-class _KeyItemAlways(TypedDict):
-    kid: str
+    key: JsonWebKey
     attributes: KeyAttributes
+    tags: NotRequired[dict[str, str]]
+    deletedDate: NotRequired[int]
+    scheduledPurgeDate: NotRequired[int]
 
 
-class KeyItem(_KeyItemAlways, total=False):
+class KeyItem(TypedDict):
     """A version in a list of versions."""
 
-    tags: dict[str, str]
+    kid: str
+    attributes: KeyAttributes
+    tags: NotRequired[dict[str, str]]
 
 
 class LifetimeTrigger(TypedDict, total=False):
@@ -306,15 +282,12 @@ class Permission(TypedDict, total=False):
     notDataActions: list[str] | None
 
 
-class _RoleAssignmentPropertiesAlways(TypedDict):
+class RoleAssignmentProperties(TypedDict):
     scope: str
     roleDefinitionId: str
     principalId: str
-
-
-class RoleAssignmentProperties(_RoleAssignmentPropertiesAlways, total=False):
-    principalType: str
-    createdOn: str
+    principalType: NotRequired[str]
+    createdOn: NotRequired[str]
 
 
 class RoleAssignment(TypedDict):
@@ -350,16 +323,13 @@ class ManagedIdentity(TypedDict):
 # Azure Resource Graph
 
 
-class _GraphRowAlways(TypedDict):
+class GraphRow(TypedDict):
+    """A resource of any service."""
+
     id: str
     name: str
     # In lower case.
     type: str
     subscriptionId: str
     properties: dict[str, Any]
-
-
-class GraphRow(_GraphRowAlways, total=False):
-    """A resource of any service."""
-
-    identity: Identity | None
+    identity: NotRequired[Identity | None]
