@@ -1058,6 +1058,23 @@ def test_a_caller_who_may_not_list_reads_one_by_one(fleet: Fleet, clock: Clock, 
     assert fleet.lists() == 2
 
 
+def test_a_list_that_takes_long_is_read_seldom(fleet: Fleet, clock: Clock, tmp_path: Path) -> None:
+    """All hosts wait for it, and it is out of date soon."""
+
+    def take_long(place: str) -> None:
+        clock.now += 30 * (place == ACCOUNTS.id.lower())
+
+    fleet.during = take_long
+    for name in NAMES[4:30]:
+        assert one_of(fleet, tmp_path, name) == account(name)
+        clock.now += 1
+    assert (fleet.singles(), fleet.lists()) == (25, 1)
+
+    clock.now += 600
+    one_of(fleet, tmp_path, NAMES[31])
+    assert fleet.lists() == 2
+
+
 def test_another_failure_of_the_list_is_raised(fleet: Fleet, tmp_path: Path) -> None:
     fleet[ACCOUNTS] = Unavailable("No response.")
 

@@ -329,7 +329,8 @@ def set_by(journal: Journal, ref: str, key: str) -> dict[str, Any]:
 
 
 def keys_set() -> dict[str, list[str]]:
-    return {ref: list(map(str, keys)) for ref, keys in journal_of_run().written_lately().items()}
+    lately = journal_of_run().written_lately([ACCOUNT_ID])
+    return {name: list(map(str, keys)) for name, keys in lately.items()}
 
 
 @pytest.fixture
@@ -363,7 +364,7 @@ def test_the_run_knows_the_writes_of_a_module_in_a_separate_process(
 
     result = switch()
 
-    assert keys_set() == {ACCOUNT_ID.lower(): [WANTED]}
+    assert keys_set() == {ACCOUNT_ID: [WANTED]}
     assert journal_of_run().may_hide_write({**account("mybatch"), "id": ACCOUNT_ID})  # type: ignore[typeddict-item]
     assert "_journal" not in json.dumps(result)
 
@@ -372,8 +373,8 @@ def test_the_run_knows_the_writes_of_a_module_in_a_separate_process(
     ("outcome", "keys"),
     [
         pytest.param({"_journal": {"writes": [], "removals": []}}, {}, id="nothing was written"),
-        pytest.param({"failed": True, "msg": "No response."}, {ACCOUNT_ID.lower(): [WANTED]}, id="no journal"),
-        pytest.param(None, {ACCOUNT_ID.lower(): [WANTED]}, id="no result"),
+        pytest.param({"failed": True, "msg": "No response."}, {ACCOUNT_ID: [WANTED]}, id="no journal"),
+        pytest.param(None, {ACCOUNT_ID: [WANTED]}, id="no result"),
     ],
 )
 def test_a_lost_result_counts_as_done_and_as_not_done(

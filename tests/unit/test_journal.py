@@ -93,7 +93,7 @@ def test_outcome_of_a_write(error: BaseException | None, outcome: WriteOutcome, 
     assert last.outcome is outcome
     assert (journal.last_effect(ACCOUNT) is last) is may_have_taken_effect
     # Other tasks of the run have to know only a write that may have taken effect.
-    assert (journal.written_lately() != {}) is may_have_taken_effect
+    assert (journal.written_lately([ACCOUNT]) != {}) is may_have_taken_effect
 
 
 def test_a_refused_write_leaves_the_write_before_it_in_effect() -> None:
@@ -115,7 +115,7 @@ def test_a_refused_write_whose_first_try_was_lost_may_have_taken_effect() -> Non
         raise Rejected("Not this key.")
 
     assert journal.of(ACCOUNT)[0].outcome is WriteOutcome.UNKNOWN
-    assert list(journal.written_lately()) == [ACCOUNT.lower()]
+    assert list(journal.written_lately([ACCOUNT])) == [ACCOUNT]
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_the_tasks_of_a_run_know_the_keys_that_the_run_has_set(tmp_path: Any) ->
     write(first, body=TO_KEY)
     write(first, body={"identity": {"type": "SystemAssigned"}})
 
-    assert {name: list(map(str, keys)) for name, keys in second.written_lately().items()} == {ACCOUNT.lower(): [KEY]}
+    assert {name: list(map(str, keys)) for name, keys in second.written_lately([ACCOUNT]).items()} == {ACCOUNT: [KEY]}
     assert second.of(ACCOUNT) == ()
 
 
@@ -285,7 +285,8 @@ def test_writes_of_keys_and_identities_of_accounts_are_noted(method: str, ref: s
     with journal.writing(method, ref, body, undoes=False):
         pass
 
-    assert list(journal.written_lately()) == [ACCOUNT.lower()] * is_noted
+    assert list(journal.written_lately([ACCOUNT])) == [ACCOUNT] * is_noted
+    assert len(journal.with_written([])) == is_noted
 
 
 @pytest.mark.parametrize(
@@ -391,7 +392,7 @@ def test_a_write_counts_for_the_longest_read_delay(clock: Clock) -> None:
 
     for age, counts in ((MAX_READ_DELAY - 1, True), (MAX_READ_DELAY, False)):
         clock.now = 1000.0 + age
-        assert (journal.written_lately() != {}) is counts
+        assert (journal.written_lately([ACCOUNT]) != {}) is counts
         assert (journal.with_written([]) != []) is counts
         assert journal.may_hide_write(listed()) is counts
 
@@ -402,7 +403,7 @@ def test_the_delay_begins_with_the_response(clock: Clock) -> None:
         clock.now += MAX_READ_DELAY / 2
 
     clock.now += MAX_READ_DELAY - 1
-    assert journal.written_lately() != {}
+    assert journal.written_lately([ACCOUNT]) != {}
 
 
 # What the run has disabled, deleted or revoked
@@ -569,7 +570,7 @@ def test_nothing_is_merged_from_a_task_without_writes() -> None:
 
     assert journal.merge({}) == set()
     assert journal.merge(journal.handed_over()) == set()
-    assert journal.written_lately() == {}
+    assert journal.written_lately([ACCOUNT]) == {}
 
 
 @pytest.mark.parametrize(("key", "expected"), [(KEY, KEY), (f"{KEY}/{OLD}", f"{KEY}/{OLD}"), (None, None)])
@@ -582,4 +583,4 @@ def test_a_task_in_another_process_is_expected_to_set_a_key(key: str | None, exp
     assert keys_in(journal.with_written([before])) == [f"{KEY}/{NEW}", expected]
     assert not journal.may_hide_write(before)
     journal.forget(ACCOUNT, token)
-    assert journal.written_lately() == {}
+    assert journal.written_lately([ACCOUNT]) == {}

@@ -44,6 +44,10 @@ _OWN_SECONDS = 5
 _RECENT_SECONDS = 20
 _RUN_SECONDS = 600
 _PARTS = 64
+# All hosts wait for a list of documents that they need. If its read takes longer than this, they read their documents
+# alone until so many times as long have passed.
+_LONG_SECONDS = 5
+_PAUSE = 20
 Name = tuple[str, ...]
 
 
@@ -254,8 +258,8 @@ class Driver:
         own = self._own.get(ref.name)
         if own is not None and own.at >= since:
             return own
-        stored = self._stored(ref) if is_shared else None
-        if stored is None or stored.at < since:
+        stored = self._stored(ref, since) if is_shared else None
+        if stored is None:
             return None
         self.has_shared = True
         return stored
@@ -284,20 +288,24 @@ class Driver:
             stored = {"at": read.at, "ended": read.ended, "items": parts.get(part, {})}
             self._files.store(stored, self._session.fingerprint, *ref.name, part)
 
-    def _stored(self, ref: Ref[Any]) -> Read | None:
+    def _stored(self, ref: Ref[Any], since: float = 0.0) -> Read | None:
         if ref.keyed is None:
             found = self._files.load(self._session.fingerprint, *ref.name)
-            return None if found is None else Read(*found)
-        parts = [self._files.load(self._session.fingerprint, *ref.name, str(number)) for number in range(_PARTS)]
-        if not all(parts) or len({part["at"] for part in parts}) != 1:
-            return None
+            return None if found is None or found[1] < since else Read(*found)
+        parts = list[Any]()
+        # A list that is too old, or incomplete, is not loaded as a whole.
+        for number in range(_PARTS):
+            parts.append(self._files.load(self._session.fingerprint, *ref.name, str(number)))
+            if not parts[-1] or parts[-1]["at"] < since or parts[-1]["at"] != parts[0]["at"]:
+                return None
         items = [item for part in parts for items in part["items"].values() for item in items]
         return Read(items, parts[0]["at"], parts[0]["ended"])
 
     # Members of lists
 
     def _one_of_many(self, ref: Ref[Any]) -> Member | None:
-        """The list that has the document, if the run asks for many of its members, and the caller may read it."""
+        """The list that has the document, if the run asks for many of its members, the caller may read it, and that
+        does not take long."""
         member = ref.member
         if member is None or self._journal.has_changed(ref.kind):
             return None
@@ -307,19 +315,27 @@ class Driver:
             with self._files.locked(*named, "asked"):
                 names = [*(self._files.load(*named, "asked") or []), member.name]
                 self._files.store(names, *named, "asked")
-        denied_at = self._files.load(*named, "denied")
-        is_denied = denied_at is not None and denied_at >= time.monotonic() - _RECENT_SECONDS
-        return None if is_denied or len(names) < member.listed_from else member
+        is_paused = (self._files.load(*named, "paused until") or 0.0) > time.monotonic()
+        return None if is_paused or len(names) < member.listed_from else member
 
     def _from_list(self, member: Member, since: float, fresh: Rule) -> Read | None:
         """The document from its list, which is read unless a task of the run has read it."""
         if (found := self._picked(member, since)) is not None:
             return found
-        try:
-            self.read(member.of, fresh)
-        except Denied:
-            self._files.store(time.monotonic(), self._session.fingerprint, *member.of.name, "denied")
-            return None
+        named = self._session.fingerprint, *member.of.name
+        # Those who wait for the list load only its part with their document.
+        with self._files.locked(*named, "read for a member"):
+            if (found := self._picked(member, since)) is not None:
+                return found
+            began = time.monotonic()
+            try:
+                self.read(member.of, fresh)
+            except Denied:
+                self._files.store(began + _RECENT_SECONDS, *named, "paused until")
+                return None
+            took = time.monotonic() - began
+            if took > _LONG_SECONDS:
+                self._files.store(began + took * _PAUSE, *named, "paused until")
         return self._picked(member, since)
 
     def _picked(self, member: Member, since: float) -> Read | None:

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import partial
+from functools import cache, partial
 from math import inf, nextafter
 from typing import Any, NamedTuple, cast
 
@@ -222,12 +222,15 @@ class Journal:
         ]
         return [*listed, *more]
 
-    def written_lately(self) -> dict[str, list[KeyIdentifier]]:
-        """The accounts, by their ids in lower case, that the run has written within the longest read delay, with the
-        keys that it has set."""
+    def written_lately(self, ids: Iterable[str]) -> dict[str, list[KeyIdentifier]]:
+        """Those of these accounts that the run has written within the longest read delay, with the keys that it has
+        set."""
+        load = cache(self._load)
+        lately = {one: load(self._file(one)).get(one.lower(), ()) for one in ids}
         return {
-            ref: [key for entry in entries if (key := key_of(cast(Account, entry["body"])))]
-            for ref, entries in self._all_lately().items()
+            one: [key for entry in entries if (key := key_of(cast(Account, entry["body"])))]
+            for one, entries in lately.items()
+            if entries
         }
 
     def may_hide_write(self, account: Account) -> bool:

@@ -195,8 +195,8 @@ def changed_at(docs: Docs, accounts: Iterable[Account]) -> dict[str, float | Non
 def dated(docs: Docs, facts: Facts, accounts: Sequence[Account]) -> dict[str, float | None]:
     """The same, but not known of an account that the run has written within the longest read delay: a read may not show
     that, so none is sent."""
-    lately = facts.journal.written_lately()
-    times = changed_at(docs, [account for account in accounts if account["id"].lower() not in lately])
+    lately = facts.journal.written_lately(account["id"] for account in accounts)
+    times = changed_at(docs, [account for account in accounts if account["id"] not in lately])
     return {account["id"]: times.get(account["id"]) for account in accounts}
 
 

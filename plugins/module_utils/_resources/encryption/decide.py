@@ -168,8 +168,9 @@ def left(docs: Docs, goal: Goal, facts: Facts) -> Change:
     if account is None:
         return Change({}, {})
     # A read may not show yet to which keys the run has moved the account.
-    lately, has = facts.journal.written_lately().get(account["id"].lower(), []), key_of(account)
-    used = {key.versionless.folded: key for key in (*lately, has) if key and not (goal.key and key.same_key(goal.key))}
+    lately = facts.journal.written_lately([account["id"]])
+    keys = (*lately.get(account["id"], ()), key_of(account))
+    used = {key.versionless.folded: key for key in keys if key and not (goal.key and key.same_key(goal.key))}
     docs.want(*map(refs.versions_of, used.values()))
     writes = [write for key in used.values() for write in _updates(docs, facts, account, key)]
     return Change({}, {}, tuple(writes))
