@@ -17,7 +17,6 @@ import tempfile
 from pathlib import Path
 
 import audit
-import growth
 import host_task
 import life
 import listing
@@ -35,7 +34,6 @@ BENCHMARKS = {
     "life": life,
     "rotation": rotation,
     "nights": nights,
-    "growth": growth,
     "slices": slices,
     "listing": listing,
     "audit": audit,

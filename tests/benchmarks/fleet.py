@@ -20,7 +20,7 @@ from typing import Any
 import requests
 from batch_calls import VERSION
 from key_vault_calls import ENCRYPTION_USER, ROLES, data
-from measuring import ANSIBLE_PLAYBOOK, Bench, Cost, Traffic, peak_of
+from measuring import ANSIBLE_PLAYBOOK, Bench, Cost, Traffic
 from sandbox_client import MANAGEMENT, Sandbox
 
 DAY = 86400
@@ -44,11 +44,9 @@ _threads = threading.local()
 class Run:
     cost: Cost
     traffic: Traffic
-    # The peak memory of the sandbox, in bytes.
-    sandbox_peak: int
 
     def __add__(self, other: Run) -> Run:
-        return Run(self.cost + other.cost, self.traffic + other.traffic, max(self.sandbox_peak, other.sandbox_peak))
+        return Run(self.cost + other.cost, self.traffic + other.traffic)
 
 
 @dataclass(frozen=True)
@@ -76,16 +74,15 @@ def play(bench: Bench, sandbox: Sandbox, playbook: str, *arguments: str) -> Run:
     before = sandbox.control.last
     cost = bench.measured(command, bench.ansible(sandbox), may_fail=True)
     print(f"{playbook} {' '.join(arguments)}: {cost.seconds:.1f} s, ended with {cost.status}", flush=True)
-    # Before the log is read, because a read of the log needs memory of the sandbox.
-    peak = peak_of(sandbox)
-    return Run(cost, Traffic.after(sandbox, before), peak)
+    return Run(cost, Traffic.after(sandbox, before))
 
 
-def message(bench: Bench, sandbox: Sandbox) -> Cost:
-    """Run a playbook that only prints a message for each account. It shows the speed of the machine."""
+def message(bench: Bench, sandbox: Sandbox, *arguments: str) -> Cost:
+    """Run a playbook that only prints a message for each account. It shows the speed of the machine. `arguments` are
+    added to the command."""
     playbook = bench.folder / "message.yml"
     playbook.write_text(MESSAGE)
-    cost = bench.measured([ANSIBLE_PLAYBOOK, "-i", bench.inventory(), playbook], bench.ansible(sandbox))
+    cost = bench.measured([ANSIBLE_PLAYBOOK, "-i", bench.inventory(), playbook, *arguments], bench.ansible(sandbox))
     print(f"a message for each account: {cost.seconds:.1f} s", flush=True)
     return cost
 
@@ -97,15 +94,17 @@ def rotate(bench: Bench, sandbox: Sandbox, *arguments: str, slices: int = 1) -> 
     with _no_limits(sandbox):
         keys_before = {account["id"]: _key_of(account) for account in _accounts(sandbox)}
     size = math.ceil(len(keys_before) / slices)
-    limits = [(f"--limit=all[{first}:{first + size - 1}]",) for first in range(0, len(keys_before), size)]
-    runs = [play(bench, sandbox, "rotate", *AGED, *arguments, *limit) for limit in (limits if slices > 1 else [()])]
+    limits = [[limit_to(size, first)] if slices > 1 else [] for first in range(0, len(keys_before), size)]
+    runs = [play(bench, sandbox, "rotate", *AGED, *arguments, *limit) for limit in limits]
     run = functools.reduce(operator.add, runs)
     with _no_limits(sandbox):
-        rotation = Rotation(
-            run.cost, run.traffic, run.sandbox_peak, len(keys_before), list(_behind(sandbox, keys_before))
-        )
+        rotation = Rotation(run.cost, run.traffic, len(keys_before), list(_behind(sandbox, keys_before)))
     print(f"{rotation.accounts} accounts: failed {rotation.failures}", flush=True)
     return rotation
+
+
+def limit_to(accounts: int, first: int = 0) -> str:
+    return f"--limit=all[{first}:{first + accounts - 1}]"
 
 
 def give_each_its_identity(sandbox: Sandbox) -> None:

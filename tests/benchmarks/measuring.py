@@ -131,10 +131,3 @@ class Traffic:
         answered = [entry for entry in entries if entry["service"] != "unknown"]
         reads = sum(entry["method"] == "GET" and entry["host"].startswith("management.") for entry in answered)
         return cls(len(answered), reads, sum(entry["status"] == 429 for entry in answered))
-
-
-def peak_of(sandbox: Sandbox) -> int:
-    """The peak memory of the sandbox, in bytes."""
-    with open(f"/proc/{sandbox.process.pid}/status") as file:
-        (line,) = (line for line in file if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
