@@ -63,7 +63,7 @@ def found(account: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "following"])
 @pytest.mark.parametrize("rbac", [False, True], ids=["access_policy", "rbac"])
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=6)
 def test_compliant_accounts(ansible: Ansible, service: Service, rbac: bool, follow: bool) -> None:
     service.on_key(rbac=rbac, follow=follow)
     service.make_account("account2")
@@ -153,7 +153,7 @@ LOST: dict[str, Callable[[Service, str], None]] = {
 
 
 @pytest.mark.parametrize("finding", LOST)
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=6)
 def test_an_account_that_lost_its_key(ansible: Ansible, service: Service, finding: str) -> None:
     """The audit detects the loss without a request to the account, and reports it first."""
     principal, _ = service.on_key(rbac=True)
@@ -516,6 +516,7 @@ def test_rights_to_read_are_enough(ansible: Ansible, service: Service) -> None:
     assert (account["access"], account["version_enabled"], account["available"]) == ("granted", True, True)
 
 
+@pytest.mark.slow(every=2)
 @pytest.mark.parametrize("fail_on", ["never", "high"])
 def test_unreadable_items_are_unknown_and_not_compliant(ansible: Ansible, service: Service, fail_on: str) -> None:
     """The screen, the exit status and the reports agree on that."""
@@ -582,6 +583,7 @@ def test_an_exception_applies_until_it_expires(ansible: Ansible, service: Servic
     assert "matches no finding" in exception
 
 
+@pytest.mark.slow(every=2)
 @pytest.mark.parametrize("way", WAYS)
 def test_warnings_are_shown_although_a_finding_fails_the_task(ansible: Ansible, service: Service, way: str) -> None:
     service.on_key()
@@ -666,6 +668,7 @@ def test_two_reports_are_compared(ansible: Ansible, service: Service) -> None:
     assert [one["finding"] for one in report(ansible)["comparison"]["closed"]] == ["access_missing"]
 
 
+@pytest.mark.slow(every=2)
 @pytest.mark.parametrize("fail_on", ["never", "critical"])
 def test_a_caller_without_any_role(ansible: Ansible, service: Service, fail_on: str) -> None:
     """A gate that could read nothing must not be open."""
@@ -686,6 +689,7 @@ def test_a_caller_without_any_role(ansible: Ansible, service: Service, fail_on: 
     assert "No open findings." not in page
 
 
+@pytest.mark.slow(every=2)
 @pytest.mark.parametrize("fail_on", ["never", "critical"])
 def test_a_vault_that_the_caller_cannot_read(ansible: Ansible, service: Service, fail_on: str) -> None:
     service.on_key()

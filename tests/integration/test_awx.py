@@ -241,6 +241,7 @@ def test_a_canary_and_slices_rotate_each_account_once(awx: Awx, service: Service
         assert service.sandbox.secret not in output
 
 
+@pytest.mark.slow
 def test_after_a_failure_the_workflow_recovers_accounts(awx: Awx, service: Service) -> None:
     """The account has lost its access. The canary leaves it alone, and the rotation fails. A key that somebody has
     disabled stays disabled."""

@@ -297,7 +297,7 @@ def test_one_token_for_each_audience(ansible: Ansible, service: Service) -> None
 @pytest.mark.parametrize(
     ("way", "skip"), [*(("in_process", skip) for skip in range(0, 10, 3)), ("module", 3)], indirect=["way"]
 )
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=6)
 def test_a_token_that_expires_during_the_run(ansible: Ansible, service: Service, skip: int, way: str) -> None:
     """Azure ends a token before its expiry, which the run cannot know. Requests are repeated with their body."""
     vault = task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault1")
@@ -360,7 +360,7 @@ def test_token_files_are_private(ansible: Ansible, service: Service) -> None:
 
 
 @pytest.mark.parametrize(("way", "name"), SECRET_TRIALS)
-@pytest.mark.slow(every=6)
+@pytest.mark.slow(every=12)
 def test_no_secret_is_shown(
     ansible: Ansible, service: Service, reader: dict[str, Any], sources: dict[str, Source], way: str, name: str
 ) -> None:

@@ -325,7 +325,7 @@ def test_a_caller_without_readable_accounts(ansible: Ansible, service: Service) 
         ([{"exclude": "cmk_key_identifier is none"}], []),
     ],
 )
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=6)
 def test_filters(ansible: Ansible, service: Service, filters: list[Any], hosts: list[str] | str) -> None:
     service.make_account("account1")
     service.make_account("account2", tags={"team": "blue"})
@@ -543,7 +543,7 @@ MALFORMED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", MALFORMED)
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=12)
 def test_malformed(ansible: Ansible, service: Service, case: str) -> None:
     service.make_account()
     options, words = MALFORMED[case]
@@ -595,7 +595,7 @@ def test_listing_that_fails(ansible: Ansible, service: Service, failure: str) ->
 
 
 @pytest.mark.parametrize("name", ["throttled", "503", "dropped before", "token expired"])
-@pytest.mark.slow(every=2)
+@pytest.mark.slow(every=4)
 def test_listing_with_a_transient_fault(ansible: Ansible, service: Service, name: str) -> None:
     service.make_account()
     service.sandbox.control.fault(match=_LISTS, **DISTURBANCES[name])

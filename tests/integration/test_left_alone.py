@@ -153,6 +153,7 @@ def test_recover_repairs_an_account_without_key_and_leaves_the_others_alone(ansi
     assert service.is_available("broken")
 
 
+@pytest.mark.slow
 def test_the_command_in_the_report_recovers_the_account(ansible: Ansible, service: Service) -> None:
     furnished(service)
     [broken] = [line for line in left_alone(play(ansible, "rotate")) if line.startswith("broken: ")]
@@ -212,7 +213,7 @@ TROUBLES = {
 
 @pytest.mark.parametrize("is_canary", [True, False])
 @pytest.mark.parametrize("code", TROUBLES)
-@pytest.mark.slow(every=4)
+@pytest.mark.slow(every=12)
 def test_the_trouble_of_one_account_stops_no_other(
     ansible: Ansible, service: Service, code: str, is_canary: bool
 ) -> None:

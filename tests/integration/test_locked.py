@@ -33,7 +33,7 @@ RUNS = {
 @pytest.mark.parametrize("refusal", REFUSALS)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=6)
 def test_a_change_that_is_forbidden(runner: OneProcess, service: Service, run: Run, target: str, refusal: str) -> None:
     world = World(service, runner)
     done(world.prepared(Run("provision", "account1", FIRST_KEY))())

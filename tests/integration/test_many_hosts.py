@@ -20,6 +20,7 @@ from service import GROUP, NEEDED, Service
 HOSTS = [f"host{number}" for number in range(8)]
 
 
+@pytest.mark.slow(every=2)
 @pytest.mark.parametrize("strategy", ["linear", "free"])
 def test_side_by_side(ansible: Ansible, service: Service, strategy: str) -> None:
     """Eight hosts, each with an account, get access policies in one vault at the same time. No grant is lost."""
@@ -56,6 +57,7 @@ def test_side_by_side(ansible: Ansible, service: Service, strategy: str) -> None
     assert_one_token_for_each_audience(run.requests)
 
 
+@pytest.mark.slow(every=2)
 @pytest.mark.parametrize("lost", ["vault", "key"])
 def test_hosts_that_have_lost_the_same(ansible: Ansible, service: Service, lost: str) -> None:
     """One host repairs the vault or the key. Each host finds what its own account needs after that."""

@@ -27,6 +27,7 @@ def stage(service: Service, days: int) -> str:
     return str(made.properties.version)
 
 
+@pytest.mark.slow(every=2)
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
 def test_nights_until_a_staged_version_is_valid(runner: OneProcess, service: Service, follow: bool) -> None:
     """No night fails, versions end, and the account is moved on the date."""

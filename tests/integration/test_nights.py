@@ -94,7 +94,7 @@ def test_two_slices_that_each_made_a_version(nights: Nights) -> None:
     assert nights.enabled() == [False, False, True]
 
 
-@pytest.mark.slow(every=3)
+@pytest.mark.slow
 def test_versions_of_a_run_that_was_killed_before_it_moved_an_account(nights: Nights, service: Service) -> None:
     for _killed in range(2):
         service.make_key()
@@ -177,6 +177,7 @@ def test_a_loss_long_after_a_rotation_is_repaired(
     assert nights.enabled() == [False, True]
 
 
+@pytest.mark.slow
 def test_a_version_that_recover_has_enabled_stays_enabled_for_the_margin(service: Service, runner: OneProcess) -> None:
     """Somebody disables the previous version before followers have adopted the newest one, and they lose their key.
     After the repair, Batch needs time to adopt the newest version."""

@@ -87,7 +87,7 @@ def refused(service: Service, run: Run, moved: int = 0) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("check", [True, False], ids=["check", "run"])
-@pytest.mark.slow(every=2)
+@pytest.mark.slow(every=4)
 def test_twelve_accounts_share_a_key(runner: OneProcess, service: Service, caller: dict[str, Any], check: bool) -> None:
     identifier = share_a_key(service, NAMES)
     service.sandbox.control.advance(QUARTER)

@@ -223,6 +223,7 @@ def test_the_first_account_that_can_be_changed_is_the_canary(
     assert sorted(wrote(again)[-2:]) == ["PATCH account account2", "PATCH account account3"], again.output
 
 
+@pytest.mark.slow
 def test_failures_that_are_allowed_need_no_canary(ansible: Ansible, service: Service) -> None:
     on_one_key(service)
     service.sandbox.control.advance(QUARTER)
@@ -323,6 +324,7 @@ def test_progress_is_shown(ansible: Ansible, service: Service) -> None:
     assert len(re.findall("^PROGRESS: ", run.output, re.M)) > len(list(run)) / 2
 
 
+@pytest.mark.slow
 def test_the_accounts_of_a_wave_that_stops_are_shown_without_any_setting(ansible: Ansible, service: Service) -> None:
     first = on_one_key(service)
     wave = {"cmk_serial": [1, 1, 1], "own": {"account2": {"cmk_wait_timeout": -1}}}
@@ -400,7 +402,7 @@ def test_a_wrong_repair_is_reported_before_the_first_request(ansible: Ansible, s
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
-@pytest.mark.slow(every=2)
+@pytest.mark.slow(every=8)
 def test_wrong_variables_are_reported_at_once(ansible: Ansible, service: Service, playbook: str) -> None:
     """The run fails before its first request to Azure."""
     choice = {

@@ -64,7 +64,7 @@ def lose(service: Service, fault: str) -> None:
 
 
 @pytest.mark.parametrize("fault", LOST)
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=12)
 def test_an_account_without_its_key(runner: OneProcess, service: Service, position: str, fault: str) -> None:
     """Until the role recover repairs the key, each run fails or reports that the availability is unknown."""
     lose(service, fault)
@@ -163,6 +163,7 @@ def recovered(runner: OneProcess, version: str, *, is_refused: bool) -> dict[str
     return report
 
 
+@pytest.mark.slow(every=4)
 def test_a_follower_that_had_no_access_when_a_version_was_created(
     runner: OneProcess, service: Service, position: str
 ) -> None:
@@ -240,7 +241,7 @@ def test_check_mode_of_a_move_that_batch_would_refuse(runner: OneProcess, servic
 
 
 @pytest.mark.parametrize("fault", ["disabled", "key deleted", "access revoked", "firewall closed"])
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=12)
 def test_an_account_with_a_slow_recovery(runner: OneProcess, service: Service, position: str, fault: str) -> None:
     """The role recover waits if Batch shows when the account is available. Otherwise it reports that the availability
     is unknown."""

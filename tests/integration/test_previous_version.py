@@ -30,6 +30,7 @@ def world(request: pytest.FixtureRequest, service: Service, runner: OneProcess) 
     return World(service, runner)
 
 
+@pytest.mark.slow(every=4)
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
 def test_a_previous_version_is_disabled_when_no_account_needs_it(world: World, service: Service, follow: bool) -> None:
     control = service.sandbox.control
@@ -131,6 +132,7 @@ def test_an_account_that_lacks_only_a_previous_version(service: Service, runner:
     assert service.is_available()
 
 
+@pytest.mark.slow(every=4)
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
 @pytest.mark.parametrize("pools", ["200", "409"])
 def test_a_leaked_version_that_was_disabled_stays_disabled(
@@ -184,7 +186,7 @@ def test_a_follower_whose_newest_version_cannot_be_used(service: Service, runner
 
 
 @pytest.mark.parametrize("cause", ["role", "access policy", "firewall", "deleted key"])
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=12)
 def test_a_follower_that_could_not_use_the_key_when_a_version_was_created(
     world: World, service: Service, cause: str
 ) -> None:

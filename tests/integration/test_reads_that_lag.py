@@ -188,6 +188,7 @@ def test_a_version_that_another_caller_of_the_run_has_set(
     assert service.sandbox.control.requests(since, writes=True) == []
 
 
+@pytest.mark.slow(every=2)
 def test_switch_of_two_hosts(ansible: Ansible, service: Service, lag: str) -> None:
     """account1 is moved to the key that account2 has left long ago."""
     _principal, first = service.on_key()
@@ -311,6 +312,7 @@ def test_a_key_that_others_have_just_set(
     assert service.is_safe()
 
 
+@pytest.mark.slow(every=2)
 def test_no_host_confirms_what_another_host_has_to_undo(
     ansible: Ansible, service: Service, two_keys: tuple[str, str]
 ) -> None:
@@ -432,6 +434,7 @@ def test_a_run_that_ends_before_the_confirmation_is_completed_by_the_next(
     assert service.is_safe()
 
 
+@pytest.mark.slow(every=4)
 @pytest.mark.parametrize("confirm", ["now", "later"])
 @pytest.mark.parametrize("after", [0, 240, 1800])
 def test_a_killed_run_is_completed_by_the_next(

@@ -115,7 +115,7 @@ def test_all_invalid_variables_are_reported_before_the_first_task(ansible: Ansib
         ),
     ],
 )
-@pytest.mark.slow(every=2)
+@pytest.mark.slow(every=4)
 def test_a_wrong_value_leads_to_the_variable_that_was_set(
     ansible: Ansible, service: Service, role: str, wrong: dict[str, str], code: str, variable: str | None, remedy: str
 ) -> None:
@@ -186,6 +186,7 @@ def test_hosts_that_do_not_exist_are_an_error(ansible: Ansible, service: Service
     assert ansible.playbook(name, extra_vars={"cmk_hosts": "acounts"}, arguments=limited).rc != 0
 
 
+@pytest.mark.slow(every=2)
 @pytest.mark.parametrize(
     ("pattern", "required", "succeeds"),
     [("canaries[0]", None, False), ("account2", "", False), ("canaries[0]", False, True), ("account2", "false", True)],
@@ -274,7 +275,7 @@ def test_a_previous_key_identifier_of_blanks_is_not_set(runner: OneProcess, serv
 
 
 @pytest.mark.parametrize("role", ["provision", "rotate", "switch", "revert", "recover"])
-@pytest.mark.slow(every=2)
+@pytest.mark.slow(every=6)
 def test_missing_variables_are_named(ansible: Ansible, service: Service, role: str) -> None:
     run = ansible.playbook(f"azbatch.cmk.{role}")
 
@@ -397,7 +398,7 @@ def role_in_a_play(ansible: Ansible, role: str, **wanted: Any) -> Run:
         ),
     ],
 )
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=6)
 def test_a_wrong_variable_is_one_line(
     ansible: Ansible, service: Service, role: str, wrong: dict[str, Any], said: str
 ) -> None:
@@ -442,6 +443,7 @@ def test_cmk_serial_accepts_a_string(ansible: Ansible, service: Service) -> None
         assert "Traceback" not in run.output
 
 
+@pytest.mark.slow(every=2)
 @pytest.mark.parametrize(
     ("variable", "value"),
     [

@@ -103,6 +103,7 @@ def test_the_name_of_a_recovered_vault_resolves_late(roles: RolesRunner, service
     assert service.encryption() == identifier
 
 
+@pytest.mark.slow
 def test_a_vault_without_public_network_access(ansible: Ansible, service: Service) -> None:
     closed = {"cmk_vault_public_network_access": "disabled", "cmk_vault_authorization": "access_policy"}
     predicted = play_role(ansible, "provision", check=True, **closed)
@@ -137,26 +138,26 @@ def in_second_subscription(service: Service) -> str:
 
 @pytest.mark.parametrize("identity", IDENTITIES)
 @pytest.mark.slow(every=2)
-def test_a_vault_in_another_subscription(ansible: Ansible, service: Service, identity: str) -> None:
+def test_a_vault_in_another_subscription(roles: RolesRunner, service: Service, identity: str) -> None:
     second = in_second_subscription(service)
     if identity == "user_assigned":
         service.make_identity()
     there = {"cmk_vault_subscription_id": second, "cmk_vault_resource_group": "rg-keys"}
-    predicted = provision(ansible, service, identity, check=True, **there)
-    run = provision(ansible, service, identity, **there)
+    predicted = provision(roles, service, identity, check=True, **there)
+    run = provision(roles, service, identity, **there)
     assert steps(predicted) == steps(run)
     (vault,) = (one["url"] for one in run.writes if re.search(r"/vaults/vault-one(\?|$)", one["url"]))
     assert f"/subscriptions/{second}/resourceGroups/rg-keys/" in vault
     assert service.encryption() == service.key().id
     assert service.is_available()
-    unchanged(provision(ansible, service, identity, **there))
+    unchanged(provision(roles, service, identity, **there))
     # Without the list of vaults, which may be out of date.
     assert not [one for one in run.requests if one["url"].partition("?")[0].endswith("/vaults")]
 
-    rotated = play_role(ansible, "rotate", cmk_key_new_version=True, cmk_unused_versions="keep", **there)
+    rotated = play_role(roles, "rotate", cmk_key_new_version=True, cmk_unused_versions="keep", **there)
     assert steps(rotated) == ["key", "encryption"]
     leave = {"cmk_revert_access": "revoke", "cmk_unused_for": "P0D"}
-    reverted = play_role(ansible, "revert", **leave, **there)
+    reverted = play_role(roles, "revert", **leave, **there)
     assert "access" in steps(reverted)
     assert service.encryption() is None
 

@@ -66,6 +66,7 @@ LOSSES: dict[str, tuple[Loss, list[str], list[str]]] = {
 }
 
 
+@pytest.mark.slow(every=3)
 @pytest.mark.parametrize(
     ("loss", "rbac", "follow"),
     [

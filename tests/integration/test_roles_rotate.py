@@ -325,7 +325,7 @@ def test_a_version_stays_enabled_while_in_use(roles: RolesRunner, service: Servi
     ],
     ids=["maximum age", "rotation policy"],
 )
-@pytest.mark.slow(every=2)
+@pytest.mark.slow
 def test_versions_that_are_created_more_often_than_the_margin(
     ansible: Ansible, service: Service, option: str, often: dict[str, Any], rarely: dict[str, Any]
 ) -> None:

@@ -163,6 +163,7 @@ def test_callers_with_the_documented_roles(
     assert queries(service, since) == 0
 
 
+@pytest.mark.slow(every=2)
 @pytest.mark.parametrize(
     "answer",
     [
@@ -235,6 +236,7 @@ def test_rows_that_were_left_out(
     assert all(enabled(service, versions))
 
 
+@pytest.mark.slow(every=2)
 @pytest.mark.parametrize("position", ["documented", "any"])
 def test_rows_that_lag_never_restore_a_version(
     runner: OneProcess, service: Service, versions: list[str], position: str

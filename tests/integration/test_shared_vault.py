@@ -112,7 +112,8 @@ class Vault:
         assert all(map(self.service.is_safe, self.used)), [one for one in self.used if not self.service.is_safe(one)]
 
 
-@pytest.mark.parametrize("nights", [12, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("nights", [12, 200])
 def test_versions_end_although_other_accounts_of_the_vault_are_changed(
     service: Service, runner: OneProcess, nights: int
 ) -> None:

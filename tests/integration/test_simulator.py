@@ -232,7 +232,7 @@ def test_pairs(simulation: Simulation, pair: str) -> None:
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-@pytest.mark.slow(every=20)
+@pytest.mark.slow(every=60)
 def test_jobs(simulation: Simulation, switch: str) -> None:
     for line in JOBS.values():
         line = f"{switch} ; {line}" if switch else line
@@ -242,7 +242,7 @@ def test_jobs(simulation: Simulation, switch: str) -> None:
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_random(simulation: Simulation, shard: int) -> None:
     chances = Chances(SEED * SHARDS + shard, EVENTS)
-    each = (SEQUENCES or 80) // SHARDS
+    each = (SEQUENCES or 40) // SHARDS
     for number in range(each * shard + 1, each * (shard + 1) + 1):
         sequence = chances.sequence()
         said = failure(simulation, sequence)

@@ -53,7 +53,7 @@ def rotating(disk: Path, damage: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=6)
 def test_two_accounts_are_rotated_with_an_unusable_temporary_folder(
     ansible: Ansible, service: Service, control: Control, disk: Path, damage: str
 ) -> None:

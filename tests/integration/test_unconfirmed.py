@@ -66,6 +66,7 @@ def become_blind(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AZURE_CLIENT_SECRET", raising=False)
 
 
+@pytest.mark.slow(every=4)
 @pytest.mark.parametrize("check", [False, True], ids=["run", "check mode"])
 @pytest.mark.parametrize("change", EACH_CHANGE)
 def test_a_change_that_could_not_be_confirmed(hidden: World, service: Service, change: str, check: bool) -> None:
@@ -150,7 +151,7 @@ def test_an_account_is_not_created_without_permission_to_list_pools(hidden: Worl
 
 @pytest.mark.parametrize("vault", ["vault-one", RBAC_VAULT])
 @pytest.mark.parametrize("accounts", [12, 40])
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=6)
 def test_access_that_is_revoked_just_before_the_last_of_many_switches(
     runner: OneProcess, wire: Wire, service: Service, accounts: int, vault: str
 ) -> None:

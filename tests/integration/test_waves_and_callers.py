@@ -83,6 +83,7 @@ def assert_noticed(found: Task, how: str) -> None:
         assert (found.failed, found.get("code")) == (True, "account_unavailable"), str(found)
 
 
+@pytest.mark.slow(every=3)
 @pytest.mark.parametrize("how", TOOLS)
 def test_a_second_wave_reads_again(ansible: Ansible, service: Service, key: str, how: str) -> None:
     module, options = TOOLS[how]

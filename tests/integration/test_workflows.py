@@ -35,6 +35,7 @@ def play(ansible: Ansible, playbook: str, **options: Any) -> Run:
     return play_all(ansible, playbook, environment=environment, **{**IN_AWX, **options})
 
 
+@pytest.mark.slow
 def test_accounts_and_new_versions_of_all_waves(ansible: Ansible, service: Service) -> None:
     """The play continues although an account fails. The next run changes the remaining account."""
     first = on_one_key(service)
@@ -157,6 +158,7 @@ def test_statistics_outside_of_awx(ansible: Ansible, service: Service) -> None:
     assert passed_on(run)["cmk_provision_result"]["accounts"] == accounts, run.output
 
 
+@pytest.mark.slow
 def test_an_audit(ansible: Ansible, service: Service) -> None:
     """An audit passes on its result even if a finding makes it fail. It does not pass on a result that it received."""
     service.on_key()

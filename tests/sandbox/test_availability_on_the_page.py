@@ -110,6 +110,7 @@ LOSSES: dict[str, tuple[Loss, str]] = {
 }
 
 
+@pytest.mark.slow(every=3)
 @pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "following"])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_page_agrees_with_batch(vault: Vault, control: Control, loss: str, versioned: bool) -> None:
@@ -120,6 +121,7 @@ def test_the_page_agrees_with_batch(vault: Vault, control: Control, loss: str, v
     assert expected in reason(vault.sandbox)
 
 
+@pytest.mark.slow(every=3)
 @pytest.mark.parametrize("loss", [None, *LOSSES])
 @pytest.mark.parametrize("is_open", [True, False])
 def test_the_page_agrees_with_batch_about_several_identities(

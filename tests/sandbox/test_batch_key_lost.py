@@ -117,6 +117,7 @@ def state(sandbox: Sandbox) -> tuple[bool, bool]:
     return account["available"], not account["key_unusable_reason"]
 
 
+@pytest.mark.slow(every=4)
 @pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "following"])
 @pytest.mark.parametrize("cause", LOSSES)
 @pytest.mark.parametrize("noticed", [3600, 600])

@@ -43,6 +43,7 @@ def subscriptions(full: Sandbox, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [one["subscriptionId"] for one in listed]
 
 
+@pytest.mark.slow
 def test_accounts_are_spread_over_subscriptions(subscriptions: list[str]) -> None:
     credential = DefaultAzureCredential()
     found: Counter[str] = Counter()

@@ -88,6 +88,7 @@ def test_run_lets_a_program_use_azure() -> None:
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
 
 
+@pytest.mark.slow(every=4)
 @pytest.mark.parametrize(
     ("what", "status"),
     [
@@ -259,6 +260,7 @@ class Rogue(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow(every=4)
 @pytest.mark.parametrize(
     "changes",
     [
@@ -332,6 +334,7 @@ def test_a_port_that_is_taken(running_sandbox: Sandbox) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow(every=4)
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -481,6 +484,7 @@ def has_group(sandbox: Sandbox, name: str) -> bool:
     return sandbox.arm("GET", f"{sandbox.subscription}/resourceGroups/{name}", VERSION).ok
 
 
+@pytest.mark.slow(every=2)
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGHUP, 0), (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_write_before_the_end_is_saved(tmp_path: Path, number: signal.Signals, status: int) -> None:
     first = started("--state-dir", str(tmp_path))
@@ -609,7 +613,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ["world.pickle", "ca.pem", "ca-key.pem", "lock"])
 @pytest.mark.parametrize(("change", "reason"), [*CHANGES, (linked, "is a symbolic link")])
-@pytest.mark.slow(every=3)
+@pytest.mark.slow(every=12)
 def test_a_file_that_others_could_have_written_is_refused(
     kept: Path, tmp_path: Path, name: str, change: Callable[[Path], None], reason: str
 ) -> None:

@@ -57,6 +57,7 @@ def test_recordings_of_the_main_job_agree_with_a_sandbox(tmp_path: Path) -> None
     assert differences(tmp_path, group) == {}
 
 
+@pytest.mark.slow(every=2)
 @pytest.mark.parametrize("name", ["identities_on_put", "new_principal"])
 def test_a_recording_differs_from_a_sandbox_with_another_position(made: Path, name: str) -> None:
     [group] = in_order(made)

@@ -228,6 +228,7 @@ def test_an_integration_test_that_fails_is_no_result_and_runs_again(azure: Sandb
     assert result(tmp_path)["without_result"] == {}
 
 
+@pytest.mark.slow
 def test_what_has_a_result_runs_again_on_request(azure: Sandbox, tmp_path: Path) -> None:
     for again, recordings in (((), 1), ((), 1), (("--again",), 2)):
         done = live(azure, tmp_path, "run", "--yes", "--only", "new_principal", *again)
@@ -239,6 +240,7 @@ def refusal(status: int, code: str, **headers: str) -> dict[str, Any]:
     return {"status": status, "headers": headers, "body": {"error": {"code": code, "message": "No."}}}
 
 
+@pytest.mark.slow
 def test_what_no_position_and_no_time_explains_is_a_contradiction(azure: Sandbox, tmp_path: Path) -> None:
     # Azure accepts the change of the identities, and makes none.
     accepted = {"status": 200, "body": {}}
@@ -252,6 +254,7 @@ def test_what_no_position_and_no_time_explains_is_a_contradiction(azure: Sandbox
     assert "**no position explains what was found**" in (tmp_path / "RESULT.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_refusal_for_another_reason_is_no_result_and_is_asked_again(azure: Sandbox, tmp_path: Path) -> None:
     only = [part for name in ("new_principal", "refused_creation", "read_lag") for part in ("--only", name)]
     azure.control.fault(match={"method": "PUT", "path": "roleAssignments"}, answer=refusal(418, "Teapot"), times=None)
@@ -274,6 +277,7 @@ def test_a_refusal_for_another_reason_is_no_result_and_is_asked_again(azure: San
     assert_found(result(tmp_path), {"new_principal": "unknown", "refused_creation": "no_account", "read_lag": "0"})
 
 
+@pytest.mark.slow
 def test_a_refusal_discards_no_other_case_of_its_experiment(azure: Sandbox, tmp_path: Path) -> None:
     denied = refusal(403, "RequestDisallowedByPolicy")
     azure.control.fault(match={"method": "POST", "path": "regenerateKeys"}, answer=denied)
@@ -305,7 +309,7 @@ DISTURBED = {
 
 # One response at each place of the run, also in the cleaning.
 @pytest.mark.parametrize("skip", range(4, 120, 3))
-@pytest.mark.slow(every=39)
+@pytest.mark.slow
 def test_a_request_that_azure_throttles_or_fails_to_process_changes_no_position(
     azure: Sandbox, tmp_path: Path, skip: int
 ) -> None:
@@ -320,6 +324,7 @@ def test_a_request_that_azure_throttles_or_fails_to_process_changes_no_position(
     assert groups(azure) == []
 
 
+@pytest.mark.slow
 def test_an_account_that_loses_its_key_between_two_changes_measures_nothing_more(
     azure: Sandbox, tmp_path: Path
 ) -> None:
@@ -336,6 +341,7 @@ def test_an_account_that_loses_its_key_between_two_changes_measures_nothing_more
     assert_found(result(tmp_path), hidden)
 
 
+@pytest.mark.slow
 def test_requests_that_azure_never_processes_give_no_result(azure: Sandbox, tmp_path: Path) -> None:
     unavailable = refusal(503, "ServiceUnavailable")
     azure.control.fault(match={"method": "PUT", "path": "batchAccounts"}, answer=unavailable, times=None)
@@ -347,6 +353,7 @@ def test_requests_that_azure_never_processes_give_no_result(azure: Sandbox, tmp_
     assert result(tmp_path)["without_result"].keys() == {"refused_creation", "read_lag"}
 
 
+@pytest.mark.slow
 def test_a_time_between_two_positions_is_the_result(azure: Sandbox, tmp_path: Path) -> None:
     azure.control.timing(role_propagation=37)
 
@@ -489,6 +496,7 @@ def test_resource_providers_that_are_not_registered_are_named(azure: Sandbox, tm
     assert groups(azure) == []
 
 
+@pytest.mark.slow
 def test_an_experiment_that_needs_more_accounts_than_the_quota_allows_is_left_out(
     azure: Sandbox, tmp_path: Path
 ) -> None:
@@ -504,6 +512,7 @@ def test_an_experiment_that_needs_more_accounts_than_the_quota_allows_is_left_ou
     assert result(tmp_path)["switches"].keys() == {"read_lag"}
 
 
+@pytest.mark.slow
 def test_accounts_lose_their_key_one_after_the_other_if_the_quota_is_low(azure: Sandbox, tmp_path: Path) -> None:
     azure.control.behavior(account_quota="3", key_loss_noticed="600", pools_without_key="409")
     occupy(azure, "others1", "others2")
@@ -519,7 +528,7 @@ def test_accounts_lose_their_key_one_after_the_other_if_the_quota_is_low(azure: 
 
 # After each request of the run, from the first read to the last read of the cleaning.
 @pytest.mark.parametrize("after", range(1, 27))
-@pytest.mark.slow(every=15)
+@pytest.mark.slow(every=30)
 def test_a_killed_run_is_continued_and_cleaned(azure: Sandbox, tmp_path: Path, after: int) -> None:
     only = ("--only", "identities_on_put", "--only", "new_principal")
     assert live(azure, tmp_path, "run", "--yes", *only, KILLED_AFTER=str(after)).returncode == -9
@@ -539,6 +548,7 @@ def interrupted(azure: Sandbox, folder: Path) -> str:
     return group
 
 
+@pytest.mark.slow
 def test_cleaning_removes_the_lock_of_a_killed_run_and_waits(azure: Sandbox, tmp_path: Path) -> None:
     group = interrupted(azure, tmp_path)
     # The removal of the lock takes time, and so does the deletion of the group.
@@ -553,6 +563,7 @@ def test_cleaning_removes_the_lock_of_a_killed_run_and_waits(azure: Sandbox, tmp
     assert groups(azure) == []
 
 
+@pytest.mark.slow(every=2)
 @pytest.mark.parametrize("action", ["run", "clean"])
 def test_what_is_left_is_named(azure: Sandbox, tmp_path: Path, action: str) -> None:
     group = interrupted(azure, tmp_path) if action == "clean" else ""
@@ -707,6 +718,7 @@ def test_a_sandbox_takes_the_measured_positions(tmp_path: Path) -> None:
     assert (behavior["read_lag"], behavior["new_principal"], behavior["role_delay"]) == ("60", "known", "37.4")
 
 
+@pytest.mark.slow
 def test_a_sandbox_with_the_measured_times_has_the_same_result(azure: Sandbox, tmp_path: Path) -> None:
     azure.control.behavior(role_delay="37.5", read_lag="12.5")
     only = ("--only", "role_delay", "--only", "read_lag")

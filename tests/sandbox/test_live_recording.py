@@ -191,7 +191,7 @@ def test_the_log_has_the_requests_and_no_name_of_others(tmp_path: Path) -> None:
             assert (found, log.last) == ([("PUT", "ba1", True), ("PUT", OTHER, True)], 3)
 
 
-@pytest.mark.slow(every=2)
+@pytest.mark.slow
 @pytest.mark.parametrize("job", ["job_unused_versions", "job_provision_user_assigned_rbac"])
 def test_nothing_about_others_is_in_any_file(tmp_path: Path, job: str) -> None:
     with serving() as azure:
