@@ -58,7 +58,9 @@ lint: $(SETUP)  ## style, types, YAML, documentation, changelog, workflows, shel
 	mypy
 	yamllint --strict .
 	ansible-lint --offline
-	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=all --disallow-unknown-collection-refs .
+	@# A second time if it fails: it takes the path of its temporary folder, a random name, for a link if that ends with _.
+	docs() { antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=all \
+		--disallow-unknown-collection-refs .; }; docs || docs
 	antsibull-changelog lint
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
