@@ -838,6 +838,10 @@ class Simulation:
                         return
         finally:
             self._azure.server.world, self._azure.now, self._history = kept
+        moves = [task for task in play.runs[0].tasks if MODULES.get(task.verb, ("",))[0] == "batch_encryption"]
+        if self._lag and len(moves) > 1:
+            # The second move may follow the key because reads show that the account did so before the first move.
+            return
         raise Failed(f"3. {play}, a second time: {after} {_first_failure(again)}; without the fault: {expected}")
 
     def _end_state(self) -> dict[str, Any]:
