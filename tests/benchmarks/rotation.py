@@ -16,7 +16,8 @@ ACCOUNTS = 1000
 BY_AZ = 50
 # Resource Manager's rate limit for a principal's writes in a subscription: the bucket size, and tokens per second.
 WRITES = (200, 10)
-SLOWER, SLOWER_CHECK, THROTTLED = 1.25, 1.5, 0.05
+# On a slow machine, the processors limit the times, of azbatch.cmk and of `az`.
+MOST_OF_AZ, THROTTLED = 0.35, 0.05
 DISABLE = ("-e", "cmk_unused_versions=disable")
 # After a move, the access to the key is read again, once for about three of the five hosts that run at the same time.
 # Before a version is disabled, each account is read and its pools are listed; after that, and once no list can be out
@@ -78,10 +79,10 @@ def main(bench: Bench) -> Result:
             *(
                 one
                 for name, run in rotations.items()
-                for one in (_within(name, run, SLOWER, bound), *wanted(name, run, accounts, MOST_READS))
+                for one in (_faster(name, run, az), *wanted(name, run, accounts, MOST_READS))
             ),
             *wanted("three versions are disabled", night, accounts, MOST_READS_TO_DISABLE),
-            _within("azbatch.cmk --check", predicted, SLOWER_CHECK, bound),
+            _faster("azbatch.cmk --check", predicted, az),
             *wanted("azbatch.cmk --check", predicted, accounts, MOST_READS_IN_CHECK),
             Wanted(
                 "a week after the rotation, all old versions are disabled, also those that were never used",
@@ -115,11 +116,11 @@ def row(run: Run, accounts: int, bound: float, ours: float) -> tuple[str, ...]:
     )
 
 
-def _within(name: str, run: Run, most: float, bound: float) -> Wanted:
+def _faster(name: str, run: Run, az: float) -> Wanted:
     return Wanted(
-        f"{name}: at most {most} times the lower bound",
-        f"{run.cost.seconds:.0f} s; {most} times the lower bound is {most * bound:.0f} s",
-        run.cost.seconds <= most * bound,
+        f"{name}: at most {MOST_OF_AZ} times the time of az",
+        f"{times(run.cost.seconds, az)} times",
+        run.cost.seconds <= MOST_OF_AZ * az,
     )
 
 
