@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One account's trouble does not stop the others (invariant I9). In the playbooks that change accounts in waves, a task
+"""One account's trouble does not stop the others. In the playbooks that change accounts in waves, a task
 that fails for its account's own trouble, and has not changed the account, leaves the account alone: it succeeds, the
 next tasks of the play are skipped for the host, and the end of the run shows the causes.
 

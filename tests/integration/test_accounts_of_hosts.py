@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a host reports of its account is true of that account (invariant I10): two hosts never change one account."""
+"""What a host reports of its account is true of that account: two hosts never change one account."""
 
 from __future__ import annotations
 

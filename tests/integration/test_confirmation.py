@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Invariant I4: a task reports a change only if a later read shows the change, and rolls back a switch that fails."""
+"""A task reports a change only if a later read shows the change, and rolls back a switch that fails."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_a_rollback_that_fails(ansible: Ansible, service: Service, way: str) -> 
 
 
 def test_a_rollback_is_preflighted(ansible: Ansible, service: Service) -> None:
-    """Invariant I1 also applies to a rollback: no rollback to a key that was disabled meanwhile."""
+    """Also in a rollback: no rollback to a key that was disabled meanwhile."""
     service.on_key()
     second = service.make_key("other").id
     service.sandbox.control.fault(match={"path": f"{ACCOUNT}/pools"}, times=None, answer=REFUSAL)
@@ -434,7 +434,7 @@ def test_busy(ansible: Ansible, service: Service) -> None:
 
 
 def test_a_slow_creation(ansible: Ansible, service: Service) -> None:
-    """A creation that does not end within `wait_timeout` is an error. A rerun succeeds (invariant I5)."""
+    """A creation that does not end within `wait_timeout` is an error. A rerun succeeds."""
     service.sandbox.control.timing(batch_create=1000)
     account = task("account", "batch_account_identity", resource_group=GROUP, name="account1", wait_timeout=2)
     began = time.monotonic()

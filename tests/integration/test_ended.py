@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Invariant I5: if a timeout or a signal ends a task during a switch, the task first reads whether the account can use
+"""If a timeout or a signal ends a task during a switch, the task first reads whether the account can use
 the key. If not, it restores the account's previous key."""
 
 from __future__ import annotations

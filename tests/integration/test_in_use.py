@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Invariant I2: a resource that a Batch account uses is not disabled, deleted or revoked without `force: true`."""
+"""A resource that a Batch account uses is not disabled, deleted or revoked without `force: true`."""
 
 from __future__ import annotations
 

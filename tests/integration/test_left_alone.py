@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One account's trouble is that account's (invariant I9): accounts that were not ready before the run are left alone
+"""One account's trouble is that account's: accounts that were not ready before the run are left alone
 and reported at its end, and the others are changed."""
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """A creation or a deletion takes effect, and the task does not get its response. The SDK sends the request again, and
-the task reports its own change (invariant I4)."""
+the task reports its own change."""
 
 from __future__ import annotations
 

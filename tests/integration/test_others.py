@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Invariant I3: runs keep the settings and permissions of others. The tests compare whole resources before and after a
+"""Runs keep the settings and permissions of others. The tests compare whole resources before and after a
 run."""
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Invariant I2: if the caller cannot list all Batch accounts, a run does not revoke, disable or delete what an unlisted
+"""If the caller cannot list all Batch accounts, a run does not revoke, disable or delete what an unlisted
 account may use. Azure may filter the list or refuse it with 403."""
 
 from __future__ import annotations

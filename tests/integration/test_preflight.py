@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Invariant I1: an account is never moved to a key that Batch cannot use."""
+"""An account is never moved to a key that Batch cannot use."""
 
 from __future__ import annotations
 

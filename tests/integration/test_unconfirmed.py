@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Invariant I4: if a run cannot confirm a change, it does not begin the change. It reads the access again after each
+"""If a run cannot confirm a change, it does not begin the change. It reads the access again after each
 change, even in a run with many accounts."""
 
 from __future__ import annotations

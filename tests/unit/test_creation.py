@@ -464,8 +464,8 @@ class Azure(Table):
                 self.policies.clear()
         elif "/roleAssignments/" in ref:
             scope = ref.partition("/providers/Microsoft.Authorization")[0]
-            role = {"name": refs.ROLE_ID, "properties": {"permissions": [{"dataActions": ["*"]}]}}
-            self[refs.role(VAULT_ID, refs.ROLE_ID)] = role
+            role = {"name": refs.ENCRYPTION_USER, "properties": {"permissions": [{"dataActions": ["*"]}]}}
+            self[refs.role(VAULT_ID, refs.ENCRYPTION_USER)] = role
             assigned = {"id": ref, "properties": {**body["properties"], "scope": scope}}
             self[refs.assignments_of(scope, body["properties"]["principalId"])] = [assigned]
         elif self.fails:

@@ -168,6 +168,11 @@ CLOSED = {"defaultAction": "Deny", "bypass": "None", "ipRules": [], "virtualNetw
         ("network_open_to_batch", "ok", of_vault(publicNetworkAccess=None)),
         ("network_open_to_batch", "ok", of_vault(networkAcls={**CLOSED, "bypass": "AzureServices"})),
         ("network_open_to_batch", "ok", of_vault(networkAcls={**CLOSED, "defaultAction": "Allow"})),
+        (
+            "network_open_to_batch",
+            "ok",
+            of_vault(publicNetworkAccess="enabled", networkAcls={**CLOSED, "defaultAction": "allow"}),
+        ),
         ("network_open_to_batch", "ok", of_vault(publicNetworkAccess="Disabled")),
         ("network_open_to_batch", "failed", of_vault(networkAcls=CLOSED)),
         (
@@ -177,6 +182,7 @@ CLOSED = {"defaultAction": "Deny", "bypass": "None", "ipRules": [], "virtualNetw
         ),
         ("network_open_to_batch", "unknown", {"vault": DENIED}),
         ("network_open_to_batch", "unknown", of_vault(publicNetworkAccess="SecuredByPerimeter")),
+        ("network_open_to_batch", "unknown", of_vault(publicNetworkAccess="securedByPerimeter")),
     ],
 )
 def test_check(name: str, status: str, read: dict[str, Any]) -> None:

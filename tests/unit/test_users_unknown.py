@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""If accounts could not be listed, nothing that they may use is disabled, deleted or revoked (invariant I2)."""
+"""If accounts could not be listed, nothing that they may use is disabled, deleted or revoked."""
 
 from __future__ import annotations
 

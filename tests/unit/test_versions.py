@@ -58,6 +58,7 @@ def possible(of: KeyVersions, one: User, margin: float = MARGIN_SECONDS) -> str:
 
 
 def test_the_margin_is_seven_days_and_expiring_versions_are_replaced_before_it() -> None:
+    """The documentation has these times too."""
     assert (MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY) == (7 * DAY, 9 * DAY)
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The checks before an account is moved to a key (invariant I1). Pure: sends no requests.
+"""The checks before an account is moved to a key. Pure: sends no requests.
 
 If data could not be read, its value is the error with the reason, and its checks are `unknown`.
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The Batch accounts, pools and resources of other services that use a key (invariant I2).
+"""The Batch accounts, pools and resources of other services that use a key.
 
 Azure has no request that disables or deletes a key only if the key is unused. An account may begin to use the key
 between the check and the change. Therefore the accounts are checked again after the change, and the change is

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which versions of a key an account or a pool may use (invariant I2). Pure: sends no requests.
+"""Which versions of a key an account or a pool may use. Pure: sends no requests.
 
 Microsoft documents neither how soon Batch adopts a new version, nor for how long it needs a previous one. No code
 makes assumptions about that. Instead, a margin covers every plausible value.
@@ -22,7 +22,8 @@ from .._documents.key import ended_at, is_fit, is_staged, usable_since, version_
 
 MARGIN_SECONDS = 7 * 24 * 3600
 # A version that expires within this time is replaced. The previous version has to stay valid for the margin after that,
-# and a nightly run may be delayed by a day, or fail once.
+# and a nightly run may be delayed by a day, or fail once. The options `expires_in` and
+# `rotation_policy` allow only versions that live longer.
 REPLACED_BEFORE_EXPIRY = MARGIN_SECONDS + 2 * 24 * 3600
 
 

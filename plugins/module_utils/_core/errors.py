@@ -209,7 +209,7 @@ def numbered(sentences: Sequence[str]) -> str:
 
 
 class Refused(CmkError):
-    """This collection refuses the change because an account may lose its key (invariants I1 and I2)."""
+    """This collection refuses the change because an account may lose its key."""
 
     is_of_account = True
 
@@ -249,7 +249,7 @@ class TimedOut(CmkError):
 
 
 class NotConverged(CmkError):
-    """The service has accepted the change, but a later read does not show it (invariant I4)."""
+    """The service has accepted the change, but a later read does not show it."""
 
     code: Code = "not_confirmed"
 

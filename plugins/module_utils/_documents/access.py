@@ -18,7 +18,7 @@ from .._core.documents import AccessPolicy, Permission, RoleAssignment, RoleDefi
 from .._core.ids import role_guid, within
 from .._core.summary import and_text
 from . import vault as vault_document
-from .refs import ROLE_ID
+from .refs import ENCRYPTION_USER
 
 # Permission of an access policy -> data action of a role, for the three permissions that Batch needs.
 NEEDED = {
@@ -29,7 +29,9 @@ NEEDED = {
 # The maximum time until Batch can use a key after a role assignment (Microsoft's documentation of Azure RBAC).
 ROLE_SECONDS = 600
 # A built-in role of Azure. Its permissions are the same everywhere, so its definition is not read.
-KNOWN_ROLES: dict[str, RoleDefinitionProperties] = {ROLE_ID: {"permissions": [{"dataActions": list(NEEDED.values())}]}}
+KNOWN_ROLES: dict[str, RoleDefinitionProperties] = {
+    ENCRYPTION_USER: {"permissions": [{"dataActions": list(NEEDED.values())}]}
+}
 
 
 def summary(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -35,8 +35,8 @@ _VAULTS = "providers/Microsoft.KeyVault/vaults"
 _IDENTITIES = "providers/Microsoft.ManagedIdentity/userAssignedIdentities"
 _ASSIGNMENTS = "providers/Microsoft.Authorization/roleAssignments"
 _GRAPH = "/providers/Microsoft.ResourceGraph/resources"
-# The built-in role Key Vault Crypto Service Encryption User.
-ROLE_ID = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
+# The built-in role that this collection assigns, Key Vault Crypto Service Encryption User.
+ENCRYPTION_USER = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
 # From this number of accounts or principals on, a run reads their list. A page of a list has about a hundred.
 LISTED_FROM = 5
 ANY_KIND = "any"
@@ -254,16 +254,19 @@ def assignments_at(scope: str) -> Ref[list[RoleAssignment]]:
 
 def assignments_of(scope: str, principal: str) -> Ref[list[RoleAssignment]]:
     """The role assignments of a principal that apply to the scope, including those of its groups. From the list of all
-    principals only if it has the role that Batch needs there, because it may have a role as a member of a group."""
+    principals only if ENCRYPTION_USER is assigned to it there, because it may have a role as a member of a group."""
 
-    member = Member(assignments_at(scope), principal.lower(), LISTED_FROM, lambda items: of_role(items) or None)
+    def pick(found: Iterable[RoleAssignment]) -> list[RoleAssignment] | None:
+        return encryption_users(found) or None
+
+    member = Member(assignments_at(scope), principal.lower(), LISTED_FROM, pick)
     what, filter = f"list the role assignments of {principal} on {scope}", f"atScope() and assignedTo('{principal}')"
     return Ref("access", f"{scope}/{_ASSIGNMENTS}", what, filter, is_list=True, member=member)
 
 
-def of_role(assignments: Iterable[RoleAssignment]) -> list[RoleAssignment]:
-    """Those of the role that Batch needs."""
-    return [one for one in assignments if role_guid(one["properties"]["roleDefinitionId"]) == ROLE_ID]
+def encryption_users(assignments: Iterable[RoleAssignment]) -> list[RoleAssignment]:
+    """Those of ENCRYPTION_USER. Other roles are left out."""
+    return [one for one in assignments if role_guid(one["properties"]["roleDefinitionId"]) == ENCRYPTION_USER]
 
 
 def role(scope: str, guid: str) -> Ref[RoleDefinition]:

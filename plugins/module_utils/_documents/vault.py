@@ -41,7 +41,7 @@ def describe(vault: Vault | None) -> dict[str, Any]:
         "soft_delete": properties.get("enableSoftDelete", True),
         "purge_protection": properties.get("enablePurgeProtection", False),
         "retention_days": properties.get("softDeleteRetentionInDays", 90),
-        "public_network_access": _PUBLIC.get(str(properties.get("publicNetworkAccess", "Enabled")).lower()),
+        "public_network_access": _PUBLIC.get(_public_access(vault)),
         "trusted_services": lets_azure_services_in(vault),
         "tags": vault.get("tags", {}),
     }
@@ -72,12 +72,13 @@ def lets_azure_services_in(vault: Vault) -> bool:
 
 def allows_all_networks(vault: Vault) -> bool:
     """Whether the firewall allows all addresses."""
-    return _is_public(vault) and _network_rules(vault).get("defaultAction", "Allow") == "Allow"
+    is_open = _network_rules(vault).get("defaultAction", "Allow").lower() == "allow"
+    return is_open and _public_access(vault) == "enabled"
 
 
 def is_in_perimeter(vault: Vault) -> bool:
     """Whether a network security perimeter controls access, instead of trusted services and the vault's own rules."""
-    return bool(vault["properties"].get("publicNetworkAccess") == "SecuredByPerimeter")
+    return _public_access(vault) == "securedbyperimeter"
 
 
 def _network_rules(vault: Vault) -> Mapping[str, Any]:
@@ -85,8 +86,9 @@ def _network_rules(vault: Vault) -> Mapping[str, Any]:
     return rules
 
 
-def _is_public(vault: Vault) -> bool:
-    return bool(vault["properties"].get("publicNetworkAccess", "Enabled") == "Enabled")
+def _public_access(vault: Vault) -> str:
+    # Azure may return the letter case of the request that has set it.
+    return (vault["properties"].get("publicNetworkAccess") or "Enabled").lower()
 
 
 def url(vault: Vault) -> str:

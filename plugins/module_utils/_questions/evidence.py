@@ -172,7 +172,7 @@ def _with_roles_now(docs: Docs, evidence: Evidence, vault: Vault, since: float) 
     separately.
     """
     scope = scope_of(vault, evidence.key.name)
-    listed = by_principal(refs.of_role(docs.items(refs.assignments_at(scope), since)))
+    listed = by_principal(refs.encryption_users(docs.items(refs.assignments_at(scope), since)))
     single = {one: refs.assignments_of(scope, one) for one in evidence.principals if not listed.get(one.lower())}
     docs.want(*single.values(), fresh=since)
     assignments = {

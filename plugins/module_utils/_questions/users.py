@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """The Batch accounts that the caller can read, and the keys of their pools' disks: all users of keys. No account may
-lose its key (invariant I2). Pure: asks for documents.
+lose its key. Pure: asks for documents.
 
 This module util is private to the collection.
 """

@@ -30,8 +30,8 @@ from ..._core.ids import place_of, role_guid, same_id
 from ..._documents import refs
 from ..._documents import vault as vault_document
 from ..._documents.access import (
+    ENCRYPTION_USER,
     NEEDED,
-    ROLE_ID,
     ROLE_SECONDS,
     granted,
     key_permissions,
@@ -95,7 +95,7 @@ class _Holder:
         def is_own(one: RoleAssignment) -> bool:
             properties = one["properties"]
             is_direct = properties["principalId"].lower() == self.principal.lower()
-            is_role = role_guid(properties["roleDefinitionId"]) == ROLE_ID
+            is_role = role_guid(properties["roleDefinitionId"]) == ENCRYPTION_USER
             return is_direct and is_role and same_id(properties["scope"], self.scope)
 
         return [one for one in self.assignments if not is_own(one)]
@@ -170,12 +170,12 @@ def _assign(holder: _Holder) -> Request:
     scope, principal = holder.scope, holder.principal
     properties = {
         "roleDefinitionId": f"/subscriptions/{place_of(holder.vault['id'])[0]}/providers/Microsoft.Authorization"
-        f"/roleDefinitions/{ROLE_ID}",
+        f"/roleDefinitions/{ENCRYPTION_USER}",
         "principalId": principal,
         # Without this, Azure looks up the principal, and the request may fail if a new principal is not replicated yet.
         "principalType": "ServicePrincipal",
     }
-    name = uuid.uuid5(_NAMESPACE, f"{scope}|{principal}|{ROLE_ID}".lower())
+    name = uuid.uuid5(_NAMESPACE, f"{scope}|{principal}|{ENCRYPTION_USER}".lower())
     return Request(
         "assign",
         f"assign a role to {principal} on {scope}",

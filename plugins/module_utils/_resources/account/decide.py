@@ -61,14 +61,14 @@ def decide(docs: Docs, goal: Goal, facts: Facts) -> Change:
         {**before, "identity": describe_identity(identity)},
         (replace(_update(goal, facts, body), guard=partial(_require_no_key, goal=goal, facts=facts, body=body)),),
         (*_elsewhere(goal, account), *_risked_key(account)),
-        confirm=_changed(goal, facts),
+        confirm=partial(_confirmed, goal=goal, facts=facts),
     )
 
 
-def _changed(goal: Goal, facts: Facts) -> Any:
+def _confirmed(docs: Docs, goal: Goal, facts: Facts) -> Change:
     """The decision after a change. A read that is out of date may show a state for which `decide` would refuse the
     goal, or an account of others that a creation has replaced."""
-    return partial(decide, goal=replace(goal, adopt_existing=True, force=True), facts=facts)
+    return decide(docs, replace(goal, adopt_existing=True, force=True), facts)
 
 
 def _creation_failed(docs: Docs, account: Account | None) -> bool:
@@ -114,7 +114,7 @@ def _creation(docs: Docs, goal: Goal, facts: Facts, failed: Account | None) -> C
     request = _put(goal, facts, body)
     # A key requires a user-assigned identity.
     if goal.key is None or goal.identity_id is None:
-        return Change(describe(None), after, (request,), confirm=_changed(goal, facts))
+        return Change(describe(None), after, (request,), confirm=partial(_confirmed, goal=goal, facts=facts))
     identity = identities.get(docs, goal.identity_id)["properties"]
     principals, tenant = (identity["principalId"],), identity["tenantId"]
     wanted = evidence.Wanted(goal.key, principals, tenant, facts.vaults_in, goal.vault_group)
@@ -127,7 +127,7 @@ def _creation(docs: Docs, goal: Goal, facts: Facts, failed: Account | None) -> C
         (replace(again, waiting_for=f"Batch to accept the key of the {resource}"),),
         preflight.warnings(checks),
         {"preflight": preflight.describe(checks)},
-        confirm=partial(_created, goal=goal, facts=facts, used=found),
+        confirm=partial(_confirmed_with_key, goal=goal, facts=facts, used=found),
         undo=(partial(_without_key, goal=goal, facts=facts),),
         undone=_described,
     )
@@ -139,12 +139,12 @@ def _require_usable(docs: Docs, wanted: evidence.Wanted) -> None:
     preflight.require(preflight.lasting(evidence.gather(docs.fresh(), wanted)))
 
 
-def _created(docs: Docs, goal: Goal, facts: Facts, used: preflight.Evidence) -> Change:
+def _confirmed_with_key(docs: Docs, goal: Goal, facts: Facts, used: preflight.Evidence) -> Change:
     """The decision after the creation with a key: the account is available, and may use the key."""
     account = accounts.settled(docs, facts, goal.group, goal.name)
     if account is not None and not is_failed(account):
         health.confirmed(docs, facts, account, used, how="created with it")
-    return decide(docs, replace(goal, adopt_existing=True, force=True), facts)
+    return _confirmed(docs, goal, facts)
 
 
 def _described(current: Mapping[str, Any]) -> str:

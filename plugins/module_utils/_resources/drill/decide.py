@@ -130,7 +130,7 @@ def _lost(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
     if (other := of_vault(place.vault)) is not None:
         raise _under_way(place, other)
     health.require_available(docs, facts, goal.group, goal.name)
-    _refuse_own_pools(docs, place, facts, goal.kind)
+    _refuse_own_pools_on_key(docs, place, facts, goal.kind)
     taken = _only_user(goal, lambda: _taken(docs, place, goal, facts, others))
     drill = Drill(
         goal.kind,
@@ -143,7 +143,7 @@ def _lost(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
     mark = _tag(place.vault, drill, "begin", properties)
     said = _Said()
     refused = Probe(said.is_refusal, _not_refused(goal, facts), until_refused=True)
-    removal = _Removal(place, goal, facts, others, drill, [one.ref for one in taken] or [mark.ref])
+    taken_key = _TakenKey(place, goal, facts, others, drill, [one.ref for one in taken] or [mark.ref])
     requests = (
         # Shows that Batch accepts the request as long as the account has its key.
         _probe(place.account, goal),
@@ -151,7 +151,7 @@ def _lost(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
         *taken,
         replace(
             _probe(place.account, goal, refused),
-            guard=removal.require_wanted,
+            guard=taken_key.require_wanted,
             waiting_for=f"Batch to refuse the Batch account {goal.name}",
         ),
         _record(place.vault, "that Batch refused the account", partial(_with_refusal, said=said)),
@@ -161,8 +161,8 @@ def _lost(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
         place.described(lost=True),
         requests,
         usage.not_shown(goal.vault_used_by),
-        confirm=partial(_is_lost, goal=goal, facts=facts),
-        undo=(removal.given_back,),
+        confirm=partial(_confirmed, goal=goal, facts=facts),
+        undo=(taken_key.given_back,),
         undone=lambda _current: (
             f"If the drill has begun, azbatch.cmk.recover ends it for the Batch account {goal.name}."
         ),
@@ -233,7 +233,7 @@ def _require_only_user_of_vault(docs: Docs, place: _Place, facts: Facts, used_by
     usage.guard(using, visible, f"close the firewall of the vault {name}", force=False)
 
 
-def _refuse_own_pools(docs: Docs, place: _Place, facts: Facts, kind: str) -> None:
+def _refuse_own_pools_on_key(docs: Docs, place: _Place, facts: Facts, kind: str) -> None:
     """The account's own pools are other users: their disks may need the key although the account does not."""
     disks, _unlisted = users.disks(docs, facts, [place.account])
 
@@ -253,8 +253,8 @@ def _only_user(goal: Goal, ask: Callable[[], Any]) -> Any:
         facts = refusal.facts
         if refusal.code not in _NOT_ALONE:
             raise
-        users = [user for kind in _USERS for user in facts.get(kind, ())]
-        reasons = [f"These use it, or may use it: {', '.join(users)}."] if users else []
+        using = [user for kind in _USERS for user in facts.get(kind, ())]
+        reasons = [f"These use it, or may use it: {', '.join(using)}."] if using else []
         if facts.get("kept_until"):
             reasons.append(f"They count as users until {facts['kept_until']}.")
         reasons += map(usage.not_listed, facts.get("unlisted", ()))
@@ -288,7 +288,7 @@ def _under_way(place: _Place, other: Drill) -> Refused:
     )
 
 
-class _Removal:
+class _TakenKey:
     """What a task has taken from the account. `refs` are the resources that it writes for that."""
 
     def __init__(
@@ -346,7 +346,7 @@ class _Removal:
         return Change(place.described(lost=bool(back)), place.described(lost=False), tuple(back))
 
 
-def _is_lost(docs: Docs, goal: Goal, facts: Facts) -> Change:
+def _confirmed(docs: Docs, goal: Goal, facts: Facts) -> Change:
     """The decision after the requests."""
     place = _place(docs, goal, facts)
     if place is None:

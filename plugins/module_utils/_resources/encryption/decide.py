@@ -170,9 +170,9 @@ def left(docs: Docs, goal: Goal, facts: Facts) -> Change:
     # A read may not show yet to which keys the run has moved the account.
     lately = facts.journal.written_lately([account["id"]])
     keys = (*lately.get(account["id"], ()), key_of(account))
-    used = {key.versionless.folded: key for key in keys if key and not (goal.key and key.same_key(goal.key))}
-    docs.want(*map(refs.versions_of, used.values()))
-    writes = [write for key in used.values() for write in _updates(docs, facts, account, key)]
+    leaves = {key.versionless.folded: key for key in keys if key and not (goal.key and key.same_key(goal.key))}
+    docs.want(*map(refs.versions_of, leaves.values()))
+    writes = [write for key in leaves.values() for write in _updates(docs, facts, account, key)]
     return Change({}, {}, tuple(writes))
 
 

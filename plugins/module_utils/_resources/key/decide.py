@@ -2,8 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Decides how a key that Batch can use is ensured: type RSA, a supported size, enabled, with wrapKey and unwrapKey, not
-too old. How keys and versions are enabled, disabled, deleted and recovered.
+"""The decision for each state of a key. present.py: a key that Batch can use exists and is not too old; keys and
+versions are enabled and recovered. removal.py: they are disabled and deleted. Its rollback and the drill enable
+versions again without this table.
 
 This module util is private to the collection.
 """

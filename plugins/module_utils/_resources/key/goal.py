@@ -187,8 +187,9 @@ def _expires_in(duration: str | None) -> int | None:
         raise InvalidOption(
             "expires_in",
             duration,
-            "a version is replaced nine days before it expires, because Batch may need it for seven days after that.",
-            "Use more than 18 days, for example P1Y.",
+            f"a version is replaced {REPLACED_BEFORE_EXPIRY // 86400} days before it expires, because Batch may need "
+            "it for seven days after that.",
+            f"Use more than {2 * REPLACED_BEFORE_EXPIRY // 86400} days, for example P1Y.",
         )
     return length
 

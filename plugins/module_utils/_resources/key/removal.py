@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Decides which keys and versions that no account or pool may use are disabled or deleted (invariant I2). Pure: asks
+"""Decides which keys and versions that no account or pool may use are disabled or deleted. Pure: asks
 for documents.
 
 This module util is private to the collection.

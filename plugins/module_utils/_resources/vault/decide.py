@@ -68,6 +68,7 @@ def decide(docs: Docs, goal: Goal, facts: Facts, grant: Grant, known: Collection
     if vault is None:
         return _missing(docs, goal, facts, grant)
     _refuse_other_authorization(goal, vault)
+    # A rollback recovers the vault as it was.
     if not goal.taken_away:
         require_sku_for(goal.key_type, vault)
     before, properties = describe(vault), vault["properties"]

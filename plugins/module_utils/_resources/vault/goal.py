@@ -25,8 +25,9 @@ class Goal:
     name: str
     location: str | None
     authorization: str | None
-    # None: the default of a new vault.
+    # Of a new vault. None: the default.
     sku: str | None
+    # Of a new vault.
     retention_days: int
     recover: bool
     trusted_services: bool
