@@ -191,8 +191,13 @@ class VariableChecks(ActionBase):  # type: ignore[misc]
             found = error.facts.get("problems", [error.result()])
         else:
             return []
-        # A value that is not known yet is not wrong.
-        problems = [one for one in found if one.get("value") != _placeholder(str(one.get("option")))]
+        # A value that is not known yet is not wrong, and nothing is wrong because it differs from such a value.
+        not_known = [*{_placeholder(option) for option in specification}]
+        problems = [
+            one
+            for one in found
+            if one.get("value") not in not_known and not any(repr(text) in one["msg"] for text in not_known)
+        ]
         shown = self._names(task, arguments)
         return [shown.in_result(problem, options) for problem in problems]
 
