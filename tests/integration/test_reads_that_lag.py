@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from moments import after_all, changes_access_policies, changes_version
 from one_process import OneProcess
 from role_runs import VARS, second_account
 from service import DAY, GROUP, Service
+
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor
 
 KEY1 = {"vault_name": "vault-one", "name": "key1"}
 # The longest time, in seconds, for which reads may be out of date, and some seconds for the requests.
@@ -277,6 +280,45 @@ def test_no_key_is_set_in_the_background(ansible: Ansible, service: Service, mod
     background = {"async": 60, "poll": 1}
     run = ansible.play([{**task("key", module, **options), **background, "_fails": True}])
     run["key"].refused("invalid_option")
+
+
+@pytest.mark.parametrize("lag", ["180"])
+@pytest.mark.parametrize("slow", ["/permissions", "/keys/key1"])
+def test_a_slow_request_between_a_read_and_the_decision(
+    runner: OneProcess, service: Service, wire: Wire, two_versions: tuple[str, str], slow: str
+) -> None:
+    """The account is read within three minutes after a move, and the task decides after them. The read shows the
+    version that is wanted, and that the run has replaced."""
+    old, new = two_versions
+    done(runner.module("batch_encryption", move(old)))
+    time.sleep(DELAY - 10)
+    with wire.meddled(lambda request: slow in request.url, lambda: time.sleep(15)):
+        report = done(runner.module("batch_encryption", move(new)))
+    assert report["changed"]
+    time.sleep(DELAY)
+    assert service.encryption() == new
+
+
+@pytest.mark.parametrize("lag", ["60"])
+def test_a_store_that_loses_its_values_while_a_task_waits_for_the_vault(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, two_versions: tuple[str, str]
+) -> None:
+    """The disk is full for a moment, and another task cannot store a value."""
+    old, _new = two_versions
+    done(runner.module("batch_encryption", move(old)))
+    locked = Executor.locked
+
+    def wait(executor: Executor, vault: str) -> Any:
+        for one in Path(runner.tokens).glob("*.json"):
+            one.unlink()
+        monkeypatch.setattr(Executor, "locked", locked)
+        return locked(executor, vault)
+
+    monkeypatch.setattr(Executor, "locked", wait)
+    report = done(runner.module("keyvault_cmk_unused_versions", {**KEY1, "unused_for": "P0D"}))
+    assert report["in_use_by"] == [service.account_id()]
+    assert service.enabled() == [True, True]
+    assert not [one for one in report.get("warnings", []) if "enabled again" in one]
 
 
 # What others did

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
@@ -218,7 +219,7 @@ def test_a_header_without_a_time_is_no_error(headers: dict[str, Any], moment: fl
 
 
 def written_by(azure: Azure, *, principal: str | None = None) -> list[Any]:
-    found = azure.session.journal.with_written([])
+    found = azure.session.journal.with_written([], time.monotonic())
     return [one for one in found if principal is None or one["identity"].get("principalId") == principal]
 
 

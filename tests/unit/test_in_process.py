@@ -15,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -329,7 +330,7 @@ def set_by(journal: Journal, ref: str, key: str) -> dict[str, Any]:
 
 
 def keys_set() -> dict[str, list[str]]:
-    lately = journal_of_run().written_lately([ACCOUNT_ID])
+    lately = journal_of_run().written_lately([ACCOUNT_ID], time.monotonic())
     return {name: list(map(str, keys)) for name, keys in lately.items()}
 
 
@@ -365,7 +366,7 @@ def test_the_run_knows_the_writes_of_a_module_in_a_separate_process(
     result = switch()
 
     assert keys_set() == {ACCOUNT_ID: [WANTED]}
-    assert journal_of_run().may_hide_write({**account("mybatch"), "id": ACCOUNT_ID})  # type: ignore[typeddict-item]
+    assert journal_of_run().may_hide_write({**account("mybatch"), "id": ACCOUNT_ID}, time.monotonic())  # type: ignore[typeddict-item]
     assert "_journal" not in json.dumps(result)
 
 
@@ -386,7 +387,7 @@ def test_a_lost_result_counts_as_done_and_as_not_done(
         switch()
 
     assert keys_set() == keys
-    assert not journal_of_run().may_hide_write({**account("mybatch"), "id": ACCOUNT_ID})  # type: ignore[typeddict-item]
+    assert not journal_of_run().may_hide_write({**account("mybatch"), "id": ACCOUNT_ID}, time.monotonic())  # type: ignore[typeddict-item]
 
 
 def test_a_module_in_a_separate_process_ends_the_reads_of_all_callers(switched: type[Switch], tmp_path: Path) -> None:

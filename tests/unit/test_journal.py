@@ -93,7 +93,7 @@ def test_outcome_of_a_write(error: BaseException | None, outcome: WriteOutcome, 
     assert last.outcome is outcome
     assert (journal.last_effect(ACCOUNT) is last) is may_have_taken_effect
     # Other tasks of the run have to know only a write that may have taken effect.
-    assert (journal.written_lately([ACCOUNT]) != {}) is may_have_taken_effect
+    assert (journal.written_lately([ACCOUNT], time.monotonic()) != {}) is may_have_taken_effect
 
 
 def test_a_refused_write_leaves_the_write_before_it_in_effect() -> None:
@@ -115,7 +115,7 @@ def test_a_refused_write_whose_first_try_was_lost_may_have_taken_effect() -> Non
         raise Rejected("Not this key.")
 
     assert journal.of(ACCOUNT)[0].outcome is WriteOutcome.UNKNOWN
-    assert list(journal.written_lately([ACCOUNT])) == [ACCOUNT]
+    assert list(journal.written_lately([ACCOUNT], time.monotonic())) == [ACCOUNT]
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,9 @@ def test_the_tasks_of_a_run_know_the_keys_that_the_run_has_set(tmp_path: Any) ->
     write(first, body=TO_KEY)
     write(first, body={"identity": {"type": "SystemAssigned"}})
 
-    assert {name: list(map(str, keys)) for name, keys in second.written_lately([ACCOUNT]).items()} == {ACCOUNT: [KEY]}
+    assert {
+        name: list(map(str, keys)) for name, keys in second.written_lately([ACCOUNT], time.monotonic()).items()
+    } == {ACCOUNT: [KEY]}
     assert second.of(ACCOUNT) == ()
 
 
@@ -285,8 +287,8 @@ def test_writes_of_keys_and_identities_of_accounts_are_noted(method: str, ref: s
     with journal.writing(method, ref, body, undoes=False):
         pass
 
-    assert list(journal.written_lately([ACCOUNT])) == [ACCOUNT] * is_noted
-    assert len(journal.with_written([])) == is_noted
+    assert list(journal.written_lately([ACCOUNT], time.monotonic())) == [ACCOUNT] * is_noted
+    assert len(journal.with_written([], time.monotonic())) == is_noted
 
 
 @pytest.mark.parametrize(
@@ -308,13 +310,13 @@ def test_an_account_is_as_listed_and_as_it_may_have_been_written(writes: list[An
     for body, error in writes:
         write(journal, error, body)
 
-    first, *more = journal.with_written([before])
+    first, *more = journal.with_written([before], time.monotonic())
 
     assert first is before
     assert keys_in(more) == written
     assert all((one["id"], one["identity"]) == (ACCOUNT, before["identity"]) for one in more)
     # An account that was not listed is among them too.
-    assert keys_in(journal.with_written([])) == written
+    assert keys_in(journal.with_written([], time.monotonic())) == written
 
 
 def test_an_account_is_written_with_the_identity_of_the_response() -> None:
@@ -322,7 +324,7 @@ def test_an_account_is_written_with_the_identity_of_the_response() -> None:
     with journal.writing("PATCH", ACCOUNT, TO_IDENTITY, undoes=False) as noted:
         noted.document = listed(KEY, given)
 
-    _listed, written = journal.with_written([listed()])
+    _listed, written = journal.with_written([listed()], time.monotonic())
 
     assert written["identity"] == given
     assert usage.principals(written) == (PRINCIPAL,)
@@ -333,7 +335,7 @@ def test_the_principals_of_a_lost_response_are_not_known(is_listed: bool) -> Non
     journal = alone()
     write(journal, LOST, TO_IDENTITY)
 
-    written = journal.with_written([listed()] if is_listed else [])[-1]
+    written = journal.with_written([listed()] if is_listed else [], time.monotonic())[-1]
 
     assert usage.principals(written) is None
     assert usage.with_principal({"accounts": [written], "unlisted": []}, PRINCIPAL) == [written["id"]]
@@ -345,7 +347,7 @@ def test_the_document_of_a_long_running_creation_counts() -> None:
 
     journal.made(ACCOUNT, listed(KEY, given))
 
-    [written] = journal.with_written([])
+    [written] = journal.with_written([], time.monotonic())
     assert (written["identity"], keys_in([written])) == (given, [KEY])
 
 
@@ -355,7 +357,7 @@ def test_a_deleted_account_is_not_listed_as_written() -> None:
     with journal.writing("DELETE", ACCOUNT, None, undoes=False):
         pass
 
-    assert journal.with_written([]) == []
+    assert journal.with_written([], time.monotonic()) == []
 
 
 @pytest.mark.parametrize(
@@ -381,9 +383,9 @@ def test_a_read_may_be_older_than_the_last_write_of_the_run(
     for body, error in writes:
         write(journal, error, body)
 
-    assert journal.may_hide_write(listed(shown)) is may_hide
+    assert journal.may_hide_write(listed(shown), time.monotonic()) is may_hide
     another: Any = account("another", key=shown)
-    assert not journal.may_hide_write(another)
+    assert not journal.may_hide_write(another, time.monotonic())
 
 
 def test_a_write_counts_for_the_longest_read_delay(clock: Clock) -> None:
@@ -392,9 +394,9 @@ def test_a_write_counts_for_the_longest_read_delay(clock: Clock) -> None:
 
     for age, counts in ((MAX_READ_DELAY - 1, True), (MAX_READ_DELAY, False)):
         clock.now = 1000.0 + age
-        assert (journal.written_lately([ACCOUNT]) != {}) is counts
-        assert (journal.with_written([]) != []) is counts
-        assert journal.may_hide_write(listed()) is counts
+        assert (journal.written_lately([ACCOUNT], clock.now) != {}) is counts
+        assert (journal.with_written([], clock.now) != []) is counts
+        assert journal.may_hide_write(listed(), clock.now) is counts
 
 
 def test_the_delay_begins_with_the_response(clock: Clock) -> None:
@@ -403,7 +405,30 @@ def test_the_delay_begins_with_the_response(clock: Clock) -> None:
         clock.now += MAX_READ_DELAY / 2
 
     clock.now += MAX_READ_DELAY - 1
-    assert journal.written_lately([ACCOUNT]) != {}
+    assert journal.written_lately([ACCOUNT], clock.now) != {}
+
+
+def test_the_delay_without_a_response_begins_with_the_last_try(clock: Clock) -> None:
+    journal = alone()
+    with suppress(Unavailable), journal.writing("PATCH", ACCOUNT, TO_KEY, undoes=False):
+        clock.now += MAX_READ_DELAY - 1
+        raise Unavailable("No response.")
+
+    clock.now += MAX_READ_DELAY - 1
+    assert journal.written_lately([ACCOUNT], clock.now) != {}
+
+
+def test_a_write_counts_as_long_as_the_read_may_be_older(clock: Clock) -> None:
+    """A task may wait for slow requests between its read of the account and its decision. Meanwhile, other tasks of the
+    run note their writes."""
+    journal = alone()
+    write(journal, body=TO_KEY)
+    read_at = clock.now + MAX_READ_DELAY - 1
+    clock.now += 20 * 60
+    write(journal, body={"identity": {"type": "None"}})
+
+    assert journal.may_hide_write(listed(), read_at)
+    assert not journal.may_hide_write(listed(), read_at + 1)
 
 
 # What the run has disabled, deleted or revoked
@@ -478,6 +503,20 @@ def test_reads_show_what_a_lost_store_had(every_clock: Clock, tmp_path: Any) -> 
     assert journal.handed_over()["lost_for"] == pytest.approx(10, abs=1)
 
 
+def test_who_has_noticed_a_loss_by_a_read_waits_too(every_clock: Clock, tmp_path: Any) -> None:
+    """And no kind of reads from before serves."""
+    clock = every_clock
+    RunFiles(str(tmp_path)).begin()
+    journal = Journal(RunFiles(str(tmp_path)), SentWrites())
+    for stored in tmp_path.glob("*.json"):
+        stored.unlink()
+    lost_at = clock.now
+
+    assert journal.readable_since("account", 0.0) >= lost_at
+    assert journal.readable_since("key", 0.0) >= lost_at
+    assert journal.shown_at > clock.now
+
+
 def test_a_task_in_another_process_knows_what_the_run_has_lost(clock: Clock) -> None:
     journal = alone()
     assert journal.shown_at == 0.0
@@ -522,7 +561,7 @@ def test_a_read_may_be_older_than_the_write_of_the_identity(
         pass
     clock.now += later
 
-    assert journal.may_hide_identity(account(identity=shown)) is is_hidden
+    assert journal.may_hide_identity(account(identity=shown), clock.now) is is_hidden
 
 
 # Tasks in other processes
@@ -539,15 +578,15 @@ def test_a_task_in_another_process_knows_what_the_run_has_written(clock: Clock) 
     clock.now += 5000
     tokens = elsewhere.merge(handed)
 
-    assert keys_in(elsewhere.with_written([])) == [KEY]
+    assert keys_in(elsewhere.with_written([], clock.now)) == [KEY]
     assert [(list(one.versions), one.at) for one in elsewhere.removals(NAME)] == [(["one"], clock.now - 100)]
     # It returns only what it has written itself.
     returned = elsewhere.handed_over(without=tokens)
     assert (returned["writes"], returned["removals"]) == ([], [])
     clock.now += MAX_READ_DELAY - 101
-    assert elsewhere.may_hide_write(listed())
+    assert elsewhere.may_hide_write(listed(), clock.now)
     clock.now += 1
-    assert not elsewhere.may_hide_write(listed())
+    assert not elsewhere.may_hide_write(listed(), clock.now)
 
 
 def test_the_run_knows_what_a_task_in_another_process_has_written() -> None:
@@ -561,7 +600,7 @@ def test_the_run_knows_what_a_task_in_another_process_has_written() -> None:
     for _time in range(2):
         here.merge(returned)
         # The last write counts, and nothing is added twice.
-        assert keys_in(here.with_written([])) == [f"{KEY}2"]
+        assert keys_in(here.with_written([], time.monotonic())) == [f"{KEY}2"]
         assert len(here.removals(NAME)) == 1
 
 
@@ -570,7 +609,7 @@ def test_nothing_is_merged_from_a_task_without_writes() -> None:
 
     assert journal.merge({}) == set()
     assert journal.merge(journal.handed_over()) == set()
-    assert journal.written_lately([ACCOUNT]) == {}
+    assert journal.written_lately([ACCOUNT], time.monotonic()) == {}
 
 
 @pytest.mark.parametrize(("key", "expected"), [(KEY, KEY), (f"{KEY}/{OLD}", f"{KEY}/{OLD}"), (None, None)])
@@ -580,7 +619,7 @@ def test_a_task_in_another_process_is_expected_to_set_a_key(key: str | None, exp
 
     token = journal.expect(ACCOUNT, parse_key_identifier(key, "key_identifier") if key else None)
 
-    assert keys_in(journal.with_written([before])) == [f"{KEY}/{NEW}", expected]
-    assert not journal.may_hide_write(before)
+    assert keys_in(journal.with_written([before], time.monotonic())) == [f"{KEY}/{NEW}", expected]
+    assert not journal.may_hide_write(before, time.monotonic())
     journal.forget(ACCOUNT, token)
-    assert journal.written_lately([ACCOUNT]) == {}
+    assert journal.written_lately([ACCOUNT], time.monotonic()) == {}

@@ -34,6 +34,8 @@ from .run_store import RunFiles
 _ACCOUNTS = "/providers/microsoft.batch/batchaccounts/"
 _VAULT = re.compile(r"/providers/microsoft\.keyvault/vaults/([^/]+)$", re.IGNORECASE)
 _WRITES, _REMOVALS, _NOTES = "writes to accounts", "removals", "notes"
+# A task may have to wait that long between a read and its decision, because of a rate limit. In seconds.
+_LONGEST_DECISION = 3600
 # The writes are in several files, so that adding one does not read and write all of them.
 _FILES = 64
 _PROPERTIES = ("encryption", "keyVaultReference", "provisioningState")
@@ -89,6 +91,8 @@ class Journal:
         self._era = files.era()
         # When the store was noticed to have lost writes of earlier tasks (time.monotonic()).
         self._lost_at = self._era.lost_at
+        # When this task has last noticed that.
+        self._noticed_at = 0.0
 
     def of(self, ref: str) -> Sequence[Write]:
         """The writes of this task to the resource."""
@@ -132,6 +136,8 @@ class Journal:
             raise
         finally:
             if write.may_have_taken_effect:
+                # The time of the last try.
+                self._note(ref, write)
                 self._note_vault_of(write, ref)
         write.outcome, write.answered_at = WriteOutcome.ACCEPTED, time.monotonic()
         self._note(ref, write)
@@ -162,22 +168,23 @@ class Journal:
     def readable_since(self, kind: str, at: float) -> float:
         """The earliest time, after `at`, at which a read may have begun that the run's last write to this kind has not
         made out of date. If the times of writes may be lost, because the disk is full, that is now."""
-        written = self._written(kind) if self._is_kept() else time.monotonic()
-        return nextafter(max(at, written), inf)
+        self._notice_loss()
+        return nextafter(max(at, self._written(kind), self._noticed_at), inf)
 
-    def _is_kept(self) -> bool:
-        """Whether the store has kept all values since this was last asked. A store that is full removes them. Another
-        task may have stored values since."""
+    def _notice_loss(self) -> None:
+        """Note whether the store has lost values. A store that is full removes them. Another task may have stored some
+        since."""
         before, self._era = self._era, self._files.era()
-        return self._era == before
+        if self._era != before:
+            self._noticed_at = time.monotonic()
+            if self._lost_at is None:
+                self._lost_at = self._era.lost_at
 
     @property
     def shown_at(self) -> float:
         """When reads show all that the run has written before this task (time.monotonic()). 0.0 if the journal has
         that. If the store may have lost it, because the disk was full, that is after the longest read delay."""
-        era = self._files.era()
-        if self._lost_at is None and era != self._era:
-            self._lost_at = era.lost_at
+        self._notice_loss()
         return 0.0 if self._lost_at is None else self._lost_at + MAX_READ_DELAY
 
     def is_written_since(self, at: float, *kinds: str) -> bool:
@@ -189,7 +196,8 @@ class Journal:
         kinds = kind, ANY_KIND
         return max(max(self._files.load("written", one) or 0.0, self._changed.get(one, 0.0)) for one in kinds)
 
-    # Writes of the run to Batch accounts
+    # Writes of the run to Batch accounts. `read_since` is when the earliest read has begun that may not show them
+    # (`Docs.read_since`): between a read and the question, a task may wait for slow requests.
 
     def made(self, ref: str, document: Mapping[str, Any]) -> None:
         """Note the document that a long-running operation of this task has made."""
@@ -210,22 +218,22 @@ class Journal:
     def forget(self, ref: str, token: str) -> None:
         self._replace(ref, lambda entries: [one for one in entries if one["token"] != token])
 
-    def with_written(self, listed: Sequence[Account]) -> list[Account]:
+    def with_written(self, listed: Sequence[Account], read_since: float) -> list[Account]:
         """The accounts, and each account again as the run has written it within the longest read delay: Azure may show
         the account as it was before. If it is not known whether a write has taken effect, both states are among
         them."""
         by_id = {one["id"].lower(): one for one in listed}
         more = [
             _written(by_id.get(ref), ref, entry)
-            for ref, entries in self._all_lately().items()
+            for ref, entries in self._all_lately(read_since).items()
             for entry in _possible(entries)
         ]
         return [*listed, *more]
 
-    def written_lately(self, ids: Iterable[str]) -> dict[str, list[KeyIdentifier]]:
+    def written_lately(self, ids: Iterable[str], read_since: float) -> dict[str, list[KeyIdentifier]]:
         """Those of these accounts that the run has written within the longest read delay, with the keys that it has
         set."""
-        load = cache(self._load)
+        load = cache(partial(self._load, read_since=read_since))
         lately = {one: load(self._file(one)).get(one.lower(), ()) for one in ids}
         return {
             one: [key for entry in entries if (key := key_of(cast(Account, entry["body"])))]
@@ -233,18 +241,22 @@ class Journal:
             if entries
         }
 
-    def may_hide_write(self, account: Account) -> bool:
+    def may_hide_write(self, account: Account, read_since: float) -> bool:
         """Whether a read of the account may be older than the run's last write of its key: it shows another key.
         Another task or user may also have moved the account since."""
-        setting = [one for one in self._lately(account["id"]) if one["is_known"] and "properties" in one["body"]]
+        setting = [
+            one for one in self._lately(account["id"], read_since) if one["is_known"] and "properties" in one["body"]
+        ]
         if not setting:
             return False
         written = key_of(cast(Account, setting[-1]["body"]))
         return str(written or "").lower() != str(key_of(account) or "").lower()
 
-    def may_hide_identity(self, account: Account) -> bool:
+    def may_hide_identity(self, account: Account, read_since: float) -> bool:
         """Whether a read of the account may be older than the run's last write of its identity."""
-        written = [one for one in self._lately(account["id"]) if one["is_known"] and "identity" in one["body"]]
+        written = [
+            one for one in self._lately(account["id"], read_since) if one["is_known"] and "identity" in one["body"]
+        ]
         if not written:
             return False
         shown = (written[-1]["document"] or {}).get("identity") or written[-1]["body"]["identity"]
@@ -268,18 +280,19 @@ class Journal:
     def _replace(self, ref: str, change: Any) -> None:
         file = self._file(ref)
         with self._files.locked(*file):
-            found = self._load(file)
+            found = self._load(file, time.monotonic() - _LONGEST_DECISION)
             found[ref.lower()] = change(found.get(ref.lower(), []))
             self._files.store({name: entries for name, entries in found.items() if entries}, *file)
 
-    def _lately(self, ref: str) -> list[dict[str, Any]]:
-        return self._load(self._file(ref)).get(ref.lower(), [])
+    def _lately(self, ref: str, read_since: float) -> list[dict[str, Any]]:
+        return self._load(self._file(ref), read_since).get(ref.lower(), [])
 
-    def _all_lately(self) -> dict[str, list[dict[str, Any]]]:
-        return {ref: of for number in range(_FILES) for ref, of in self._load((_WRITES, str(number))).items()}
+    def _all_lately(self, read_since: float) -> dict[str, list[dict[str, Any]]]:
+        files = ((_WRITES, str(number)) for number in range(_FILES))
+        return {ref: of for file in files for ref, of in self._load(file, read_since).items()}
 
-    def _load(self, file: tuple[str, str]) -> dict[str, list[dict[str, Any]]]:
-        since = time.monotonic() - MAX_READ_DELAY
+    def _load(self, file: tuple[str, str], read_since: float) -> dict[str, list[dict[str, Any]]]:
+        since = read_since - MAX_READ_DELAY
         found: dict[str, list[dict[str, Any]]] = self._files.load(*file) or {}
         lately = {ref: [one for one in entries if one["at"] > since] for ref, entries in found.items()}
         return {ref: entries for ref, entries in lately.items() if entries}
@@ -344,7 +357,7 @@ class Journal:
         now = time.monotonic()
         writes = [
             {**entry, "ref": ref, "age": now - entry["at"]}
-            for ref, entries in self._all_lately().items()
+            for ref, entries in self._all_lately(now - _LONGEST_DECISION).items()
             for entry in entries
             if entry["token"] not in without
         ]

@@ -45,7 +45,7 @@ def existing(docs: Docs, facts: Facts, group: str, name: str) -> Account | None:
             raise Wait(under_way, _waiting_for(name), seconds) from None
     if state in UNDER_WAY:
         require_ready(account)
-    _require_identity_shown(facts, account)
+    _require_identity_shown(docs, facts, account)
     return account
 
 
@@ -61,14 +61,14 @@ def settled(docs: Docs, facts: Facts, group: str, name: str) -> Account | None:
             is_of_account=True,
         )
         raise Wait(complaint, _waiting_for(name))
-    _require_identity_shown(facts, account)
+    _require_identity_shown(docs, facts, account)
     return account
 
 
-def _require_identity_shown(facts: Facts, account: Account | None) -> None:
+def _require_identity_shown(docs: Docs, facts: Facts, account: Account | None) -> None:
     """Wait until a read shows the identity that the run has given to the account, or until no read can be older than
     that: another identity may have no access to the key."""
-    if account is not None and facts.journal.may_hide_identity(account):
+    if account is not None and facts.journal.may_hide_identity(account, docs.read_since):
         name = account["name"]
         complaint = NotConverged(f"Azure does not show yet which identity this run has given to the account {name}.")
         raise Wait(complaint, f"Azure to show the identity of the Batch account {name}", MAX_READ_DELAY + 60)

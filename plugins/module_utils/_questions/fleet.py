@@ -40,7 +40,7 @@ def listed(docs: Docs, scope: Any, facts: Facts, own: str | None) -> Listed:
         named = scope.account and scope.account.lower()
         of_group = docs.items(refs.accounts_of(facts.subscription, scope.group))
         found = {"accounts": [one for one in of_group if not named or one["name"].lower() == named], "unlisted": []}
-    require_shown(facts, found["accounts"], "the keys of this run in lists")
+    require_shown(docs, facts, found["accounts"], "the keys of this run in lists")
     return found
 
 

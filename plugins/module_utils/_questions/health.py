@@ -185,7 +185,7 @@ def survey(docs: Docs, facts: Facts, group: str, name: str, *, diagnose: bool) -
     account = docs.get(accounts.ref_of(facts, group, name))
     if account is None:
         return {"account": None, "unavailable_reason": None, "diagnosis": None, "was_refused": False}
-    require_shown(facts, [account], f"the key of the Batch account {name}")
+    require_shown(docs, facts, [account], f"the key of the Batch account {name}")
     key, was_refused = key_of(account), facts.journal.noted_at(f"{_REFUSED} {account['id'].lower()}") is not None
     wanted = key and evidence.of_account(account, key, facts)
     docs.want(refs.first_pools_of(account["id"]), fresh=docs.began)
@@ -196,11 +196,13 @@ def survey(docs: Docs, facts: Facts, group: str, name: str, *, diagnose: bool) -
     return {"account": account, "unavailable_reason": reason, "diagnosis": found, "was_refused": was_refused}
 
 
-def require_shown(facts: Facts, read: list[Account], what: str) -> None:
+def require_shown(docs: Docs, facts: Facts, read: list[Account], what: str) -> None:
     """Wait until the accounts show the keys and identities that the run has set, or until no read can be older than
     that."""
-    journal = facts.journal
-    hidden = [one["name"] for one in read if journal.may_hide_write(one) or journal.may_hide_identity(one)]
+    journal, since = facts.journal, docs.read_since
+    hidden = [
+        one["name"] for one in read if journal.may_hide_write(one, since) or journal.may_hide_identity(one, since)
+    ]
     if hidden:
         complaint = NotConverged(f"Azure does not show yet what this run has set: {', '.join(hidden)}.")
         # By then, the writes are so old that they hide nothing.

@@ -57,7 +57,7 @@ def everywhere(docs: Docs, facts: Facts, known: Collection[str] = ()) -> Listed:
     if isinstance(own, CmkError) and own.code == "subscription_not_found":
         raise own
     found = _of(docs, lists, known)
-    accounts = facts.journal.with_written(found["accounts"])
+    accounts = facts.journal.with_written(found["accounts"], docs.read_since)
     # In the same order for all hosts, so that their messages are the same.
     accounts.sort(key=lambda one: (one["id"].split("/")[2].lower() != facts.subscription.lower(), one["id"].lower()))
     return {"accounts": accounts, "unlisted": unlisted + found["unlisted"]}
@@ -195,7 +195,7 @@ def changed_at(docs: Docs, accounts: Iterable[Account]) -> dict[str, float | Non
 def dated(docs: Docs, facts: Facts, accounts: Sequence[Account]) -> dict[str, float | None]:
     """The same, but not known of an account that the run has written within the longest read delay: a read may not show
     that, so none is sent."""
-    lately = facts.journal.written_lately(account["id"] for account in accounts)
+    lately = facts.journal.written_lately((account["id"] for account in accounts), docs.read_since)
     times = changed_at(docs, [account for account in accounts if account["id"] not in lately])
     return {account["id"]: times.get(account["id"]) for account in accounts}
 

@@ -51,7 +51,7 @@ def glance(docs: Docs, goal: Goal, facts: Facts) -> Change | None:
     if earlier is not None and not _wanted(docs, goal, earlier).is_satisfied_by(earlier):
         return None
     account = accounts.existing(docs, facts, goal.group, goal.account)
-    if account is None or is_failed(account) or facts.journal.may_hide_write(account):
+    if account is None or is_failed(account) or facts.journal.may_hide_write(account, docs.read_since):
         return None
     wanted = _wanted(docs, goal, account)
     if not wanted.is_satisfied_by(account) or _expires_soon(docs, wanted, account):
@@ -72,7 +72,7 @@ def decide(docs: Docs, goal: Goal, facts: Facts) -> Change:
         goal = replace(goal, mode=UPDATE)
     # If a read shows the wanted key, the read may be older than a write of this run that has set another key, so the
     # wanted key is written anyway.
-    leaves_alone = goal.is_satisfied_by(account) and not facts.journal.may_hide_write(account)
+    leaves_alone = goal.is_satisfied_by(account) and not facts.journal.may_hide_write(account, docs.read_since)
     if goal.target and not leaves_alone:
         docs.want(refs.key(goal.target), fresh=Rule.RECENT)
     reason = _reason(docs, facts, account, leaves_alone=leaves_alone)
@@ -168,7 +168,7 @@ def left(docs: Docs, goal: Goal, facts: Facts) -> Change:
     if account is None:
         return Change({}, {})
     # A read may not show yet to which keys the run has moved the account.
-    lately = facts.journal.written_lately([account["id"]])
+    lately = facts.journal.written_lately([account["id"]], docs.read_since)
     keys = (*lately.get(account["id"], ()), key_of(account))
     leaves = {key.versionless.folded: key for key in keys if key and not (goal.key and key.same_key(goal.key))}
     docs.want(*map(refs.versions_of, leaves.values()))
@@ -372,7 +372,7 @@ def _confirmed_back(docs: Docs, goal: Goal, undone: Goal, facts: Facts, used: Ev
     account = required(accounts.existing(docs, facts, goal.group, goal.account), goal.group, goal.account)
     before = {**describe(account), "available": True}
     # A read that shows a third key may be older than the rollback, as long as Azure may not show that.
-    is_old = undone.has_set(account) or facts.journal.may_hide_write(account)
+    is_old = undone.has_set(account) or facts.journal.may_hide_write(account, docs.read_since)
     if is_old and not goal.is_satisfied_by(account):
         request = _request(goal, facts, account, used, undoes=True)
         before["available"] = None

@@ -177,7 +177,7 @@ def _times(docs: Docs, seen: Seen, facts: Facts, accounts: Sequence[Account], *,
     key = seen.identifier
     uses = {one["id"] for one in accounts if key.same_key(key_of(one))}
     # The access that the run has granted may not be shown yet.
-    lately = facts.journal.written_lately(one["id"] for one in accounts)
+    lately = facts.journal.written_lately((one["id"] for one in accounts), docs.read_since)
     left = {name for name, keys in lately.items() if any(map(key.same_key, keys))}
     counted = accounts if may_have_left else [one for one in accounts if one["id"] in uses | left]
     named = {one["id"]: (usage.principals(one), one["id"] in uses | left) for one in counted}
