@@ -9,12 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._accounts import messages, shown, unused_messages
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._accounts import (
+    after_removal,
+    messages,
+    shown,
+    unused_messages,
+)
 
 
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "azbatch_cmk_after_removal": after_removal,
             "azbatch_cmk_messages": messages,
             "azbatch_cmk_shown": shown,
             "azbatch_cmk_unused_messages": unused_messages,

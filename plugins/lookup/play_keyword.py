@@ -125,7 +125,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
             # Ansible sets its constants at run time, so mypy does not know them.
             files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
             if keyword in ("left_alone", "clean_up"):
-                by_value = files.load(keywords.CLEAN_UP) or {}
+                by_value = files.load(keywords.CLEAN_UP, is_note=True) or {}
                 hosts = [one["host"] for one in noted(files)] if keyword == "left_alone" else list(by_value.values())
                 return [hosts or ["!all"]]
             if keyword == "left_alone_fails":

@@ -218,6 +218,11 @@ confirmed:
   returned: success, with O(state=absent), without O(force)
   type: bool
   sample: true
+restored:
+  description: Whether the task has restored the permissions that this run had removed, because something uses them.
+  returned: success, with O(in_use=keep), if they were restored
+  type: bool
+  sample: true
 kept_until:
   description:
     - When the accounts in RV(in_use_by) no longer count as users, in UTC.

@@ -231,6 +231,12 @@ in_use_by:
   type: list
   elements: str
   sample: []
+restored:
+  description: Whether the task has restored the key or the versions that this run had removed, because something uses
+    them.
+  returned: success, with O(in_use=keep), if they were restored
+  type: bool
+  sample: true
 kept_until:
   description:
     - When the resources in RV(in_use_by) no longer count as users, in UTC.

@@ -146,6 +146,11 @@ in_use_by:
   type: list
   elements: str
   sample: []
+restored:
+  description: Whether the task has restored the versions that this run had removed, because something uses them.
+  returned: success, if they were restored
+  type: bool
+  sample: true
 kept_until:
   description:
     - When the resources in RV(in_use_by) no longer count as users, and O(unused_for) has passed since the

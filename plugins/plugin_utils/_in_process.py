@@ -56,6 +56,10 @@ test_loader.get("skipped")
 gc.freeze()
 gc.enable()
 begin_run(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
+_NOT_CLEANED_UP = (
+    "The temporary folder of Ansible is full, read-only or was removed. Therefore this run does not disable or revoke "
+    "what the accounts have left. Repair the folder, and run the playbook again."
+)
 _HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 # The strategies with which all hosts of a wave begin a task after the previous task of each of them has ended.
 _IN_STEP = ("linear", "ansible.builtin.linear", "debug", "ansible.builtin.debug")
@@ -142,7 +146,7 @@ class InProcessAction(ActionBase):
         if not self._task.check_mode and (result.get("changed") or result.get("failed")):
             RunFiles(constants.DEFAULT_LOCAL_TMP).end_predictions()  # type: ignore[attr-defined]
 
-    def _note_clean_up(self, result: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
+    def _note_clean_up(self, result: dict[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Note for the next play of the playbook that the host's account is on its key, so that the key that it has
         left may be disabled. One host is sufficient for all hosts with the same value."""
         if self.module.__name__.endswith(".batch_encryption") and CLEAN_UP in task_vars and not result.get("failed"):
@@ -150,10 +154,13 @@ class InProcessAction(ActionBase):
             files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
             # The first of the hosts in the order of the play, so that a check and the run name the same host.
             order, host = task_vars["ansible_play_hosts_all"].index, task_vars["inventory_hostname"]
-            if value and order((files.load(CLEAN_UP) or {}).get(value, host)) >= order(host):
+            if value and order((files.load(CLEAN_UP, is_note=True) or {}).get(value, host)) >= order(host):
                 with files.locked(CLEAN_UP):
-                    noted = files.load(CLEAN_UP) or {}
-                    files.store({**noted, value: min(noted.get(value, host), host, key=order)}, CLEAN_UP)
+                    noted = files.load(CLEAN_UP, is_note=True) or {}
+                    first = min(noted.get(value, host), host, key=order)
+                    is_noted = files.store({**noted, value: first}, CLEAN_UP, is_note=True)
+                if not is_noted:
+                    result["warnings"] = [*result.get("warnings", ()), _NOT_CLEANED_UP]
 
     def _pass_on(self, result: dict[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Pass the changes of the task to the next node of a workflow, because no task runs after a wave that stops the

@@ -430,3 +430,45 @@ def test_wrong_variables_are_reported_at_once(ansible: Ansible, service: Service
     # These roles do not require the name of an account.
     required = {"cmk_account_name": "cmk_account_name is not set. Set cmk_account_name: name of the Batch account."}
     assert problems == ({} if playbook in ("audit", "users") else required)
+
+
+@pytest.mark.parametrize("playbook", ["switch", "rotate", "revert"])
+@pytest.mark.slow(every=3)
+def test_what_was_enabled_again_is_not_shown_as_disabled(ansible: Ansible, service: Service, playbook: str) -> None:
+    """Another tool has just moved an account to the version. No list shows that until three minutes later."""
+    old = on_one_key(service)
+    outsider = service.make_account("outsider")
+    service.grant(outsider["identity"]["principalId"])
+    other = service.make_key("key2" if playbook == "switch" else "key1").id
+    for name in ACCOUNTS:
+        service.point(None if playbook == "revert" else other, name)
+    service.sandbox.control.advance(8 * DAY)
+    service.sandbox.control.behavior(read_lag="170", key_loss_noticed="3600", pools_without_key="200")
+    newest = str(service.key("key1").id)
+    used = newest if playbook == "revert" else old
+    service.point(used, "outsider")
+    options = {
+        "rotate": {"cmk_key_max_version_age": "P90D", "cmk_unused_versions": "disable"},
+        "switch": {"cmk_new_key_identifier": other.rpartition("/")[0], "cmk_disable_key": old.rpartition("/")[0]},
+        "revert": {"cmk_revert_key": "disable"},
+    }[playbook]
+    run = done_by_all(ansible, playbook, cmk_unused_for="P0D", **options)
+
+    assert wrote(run).count("PATCH key vault-one key1") >= 2
+    assert all(service.enabled())
+    assert "Disabled version" not in run.output
+    assert "is disabled: version" not in run.output
+    assert "outsider" in run.output
+    assert "enabled again" in run.output
+
+
+def test_one_account_does_not_stop_the_others_with_any_errors_fatal(ansible: Ansible, service: Service) -> None:
+    """A setting of ansible.cfg."""
+    on_one_key(service)
+    for name in ACCOUNTS[1:]:
+        service.revoke(service.account(name)["identity"]["principalId"])
+    own = {"account1": {"cmk_wait_timeout": -1}}
+    run = play_all(ansible, "recover", own=own, environment={"ANSIBLE_ANY_ERRORS_FATAL": "True"})
+
+    assert run.rc != 0
+    assert all(service.is_available(name) for name in ACCOUNTS)

@@ -611,6 +611,8 @@ def test_playbooks_use_the_linear_strategy(file: Path) -> None:
     """With the strategy linear, a task with run_once also runs once."""
     own = [play for play in load(file) if "ansible.builtin.import_playbook" not in play]
     assert {play["strategy"] for play in own} == {"linear"}
+    # A setting of ansible.cfg must not let one host stop the others.
+    assert {play["any_errors_fatal"] for play in own if play["hosts"] != "localhost"} <= {False}
 
 
 # Codes of errors

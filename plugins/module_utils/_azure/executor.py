@@ -633,7 +633,8 @@ def kept(failure: CmkError) -> Outcome:
     facts = failure.facts
     if failure.code != "in_use" or not facts.get("restored"):
         raise failure
-    report = {"in_use_by": [*facts["accounts"], *facts["pools"]], "kept_until": facts.get("kept_until")}
+    users = [*facts["accounts"], *facts["pools"]]
+    report = {"in_use_by": users, "kept_until": facts.get("kept_until"), "restored": True}
     if facts.get("restored_versions") is not None:
         report |= {"kept_versions": facts["restored_versions"], "disabled_versions": []}
     return Outcome(False, facts["current_state"], facts["current_state"], (failure.msg,), report)

@@ -229,8 +229,8 @@ def _together(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Lists of several reports together. Whether something holds for all. Of other values the greatest, such as the
     latest time."""
     combined: dict[str, Any] = {}
-    for name in reports[0] if reports else ():
-        values = [report[name] for report in reports]
+    for name in dict.fromkeys(name for report in reports for name in report):
+        values = [report[name] for report in reports if name in report]
         if isinstance(values[0], list):
             combined[name] = [one for value in values for one in value]
         elif isinstance(values[0], bool):
