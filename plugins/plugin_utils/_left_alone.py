@@ -37,6 +37,7 @@ _CHANGES = (".batch_encryption", ".batch_account_identity")
 _OF_ONE_ACCOUNT = re.compile(r"/subscriptions/\S+|\b[0-9a-f]{32}\b|\b[0-9a-f-]{36}\b")
 # A key as messages name it: as an identifier, or with the address of its vault.
 _KEY = re.compile(r"(?:the key (?P<name>[\w-]+) in )?https://(?P<vault>[^/\s]+)(?:/keys/(?P<key>[\w-]+)\S*)?")
+_VAULT = re.compile(r"\b(?:(?:key )?vault|key) [\w-]+")
 
 
 class LeftAlone(ActionBase):  # type: ignore[misc]
@@ -157,6 +158,9 @@ def _cause(one: Mapping[str, str]) -> str:
     text = re.sub(rf"\b{re.escape(one['name'])}\b", "", one["reason"]) if one["name"] else one["reason"]
     # The cause is in the vault, such as its firewall, unless the reason names a version.
     text = _KEY.sub(r"\g<name> \g<key> \g<vault>" if "version" in text.lower() else r"\g<vault>", text)
+    if one["code"] == "users_unknown":
+        # The cause is in what lists the users of all vaults.
+        text = _VAULT.sub("", text)
     return _OF_ONE_ACCOUNT.sub("", text)
 
 

@@ -78,6 +78,17 @@ def test_keys_that_the_network_hides_share_a_cause() -> None:
     assert found[0].startswith("2 hosts (a1, other) for the same cause")
 
 
+def test_vaults_whose_users_cannot_be_listed_share_a_cause() -> None:
+    def unknown(host: str, vault: str) -> dict[str, str]:
+        reason = (
+            f"Refused to disable the key key-{vault}: Could not find who uses the key vault {vault}: Azure is busy."
+        )
+        return note(host, "users_unknown", reason)
+
+    [line] = said(unknown("a1", "vault1"), unknown("b1", "vault2"))
+    assert line.startswith("2 hosts (a1, b1) for the same cause (users_unknown)")
+
+
 def test_versions_of_two_keys_are_two_causes() -> None:
     disabled = note("a1")
     other = note("other", reason=note("other")["reason"].replace("key1", "key2"))
