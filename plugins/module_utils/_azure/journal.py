@@ -357,7 +357,7 @@ class Journal:
         now = time.monotonic()
         writes = [
             {**entry, "ref": ref, "age": now - entry["at"]}
-            for ref, entries in self._all_lately(now - _LONGEST_DECISION).items()
+            for ref, entries in self._all_lately(now).items()
             for entry in entries
             if entry["token"] not in without
         ]
