@@ -833,6 +833,7 @@ def test_what_is_used_is_kept_with_a_warning() -> None:
         "kept_versions": ["spine"],
         "disabled_versions": [],
         "confirmed": True,
+        "restored": True,
     }
 
 
@@ -989,7 +990,8 @@ def test_only_what_was_restored_is_kept(failure: CmkError) -> None:
     with pytest.raises(CmkError) as failed:
         kept(failure)
     assert failed.value is failure
-    assert kept(in_use(restored=True)).report == {"in_use_by": ["a newcomer", "its pool"], "kept_until": None}
+    users = ["a newcomer", "its pool"]
+    assert kept(in_use(restored=True)).report == {"in_use_by": users, "kept_until": None, "restored": True}
 
 
 # A request that only finds out whether Azure accepts it

@@ -38,6 +38,7 @@ _WRITES, _REMOVALS, _NOTES = "writes to accounts", "removals", "notes"
 _LONGEST_DECISION = 3600
 # The writes are in several files, so that adding one does not read and write all of them.
 _FILES = 64
+_REFUSALS = (Denied, NotFound, PlanOutdated, Rejected)
 _PROPERTIES = ("encryption", "keyVaultReference", "provisioningState")
 
 
@@ -126,18 +127,19 @@ class Journal:
         try:
             with self.changing(method, ref):
                 yield write
-        except (Denied, NotFound, PlanOutdated, Rejected) as refused:
+        except BaseException as failure:
             # An SDK sends a write again if there was no response, or a server error. The first try may have taken
             # effect, whatever the last try says.
-            if self._sent.in_doubt == in_doubt:
-                is_sent = not isinstance(refused, PlanOutdated)
+            if isinstance(failure, _REFUSALS) and self._sent.in_doubt == in_doubt:
+                is_sent = not isinstance(failure, PlanOutdated)
                 write.outcome = WriteOutcome.REFUSED if is_sent else WriteOutcome.NOT_SENT
                 self.forget(ref, write.token)
+            else:
+                # The time of the last try.
+                self._note(ref, write)
             raise
         finally:
             if write.may_have_taken_effect:
-                # The time of the last try.
-                self._note(ref, write)
                 self._note_vault_of(write, ref)
         write.outcome, write.answered_at = WriteOutcome.ACCEPTED, time.monotonic()
         self._note(ref, write)
