@@ -57,8 +57,9 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--dry-run", action="store_true", help="print the requests, and send none to Azure")
     parsed = parser.parse_args(arguments)
-    # Without a sign-in, and before the name of a new vault resolves, they would print many lines.
-    for name in ("azure", "azure_sandbox"):
+    # They would print many lines without a sign-in, before the name of a new vault resolves, and if an interrupt ends a
+    # request.
+    for name in ("azure", "azure_sandbox", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     wanted = _wanted(parsed.length, parsed.only, parsed.without)
     if parsed.dry_run:

@@ -543,7 +543,7 @@ def test_a_host_whose_account_is_on_its_key_is_noted(
         given = {**hosts, "__clean_up": "v/k", **variables}
         plugin._note_clean_up(outcome, {name: value for name, value in given.items() if value is not None})
 
-    assert (RunFiles(str(tmp_path)).load("__clean_up") or {}) == noted
+    assert (RunFiles(str(tmp_path)).load("__clean_up", is_note=True) or {}) == noted
 
 
 # The run in process
