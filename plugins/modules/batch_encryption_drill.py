@@ -229,26 +229,32 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
 def _others(facts: Facts) -> drill_decide.Others:
     """The decisions of the modules for keys and access."""
 
-    def disable(docs: Docs, key: KeyIdentifier, canary: str, used_by: str, disabled: Sequence[str] | None) -> Change:
-        taken_away = None if disabled is None else tuple(disabled)
-        goal = KeyGoal(key.vault, key.name, "disabled", canary=canary, vault_used_by=used_by, taken_away=taken_away)
+    def disable(docs: Docs, key: KeyIdentifier, canary: str, used_by: str) -> Change:
+        goal = KeyGoal(key.vault, key.name, "disabled", canary=canary, vault_used_by=used_by)
         return key_removal.decide_disabled(docs, goal, facts)
 
+    def key_unused(docs: Docs, key: KeyIdentifier, canary: str, versions: Sequence[str]) -> Change:
+        goal = KeyGoal(key.vault, key.name, "disabled", canary=canary)
+        return key_removal.still_unused(docs, goal, facts, versions)
+
     def enable(docs: Docs, key: KeyIdentifier, versions: Sequence[str]) -> Change:
-        goal = KeyGoal(key.vault, key.name, "enabled_again", again=tuple(versions))
-        return key_removal.decide_enabled_again(docs, goal, facts)
+        goal = KeyGoal(key.vault, key.name, "enabled_again")
+        return key_removal.decide_enabled_again(docs, goal, facts, versions)
 
     def access(key: KeyIdentifier, principal: str, *, present: bool, **more: Any) -> AccessGoal:
-        return AccessGoal(None, key.vault, present, principal, None, None, force=False, **more)
+        return AccessGoal(None, key.vault, present, principal, None, None, False, unused_for=MARGIN_SECONDS, **more)
 
-    def revoke(docs: Docs, key: KeyIdentifier, principal: str, canary: str, used_by: str, is_revoked: bool) -> Change:
-        more = {"canary": canary, "vault_used_by": used_by, "unused_for": MARGIN_SECONDS, "taken_away": is_revoked}
-        return access_decide.decide(docs, access(key, principal, present=False, **more), facts)
+    def revoke(docs: Docs, key: KeyIdentifier, principal: str, canary: str, used_by: str) -> Change:
+        goal = access(key, principal, present=False, canary=canary, vault_used_by=used_by)
+        return access_decide.decide(docs, goal, facts)
+
+    def access_unused(docs: Docs, key: KeyIdentifier, principal: str, canary: str) -> Change:
+        return access_decide.still_unused(docs, access(key, principal, present=False, canary=canary), facts)
 
     def grant(docs: Docs, key: KeyIdentifier, principal: str) -> Change:
         return access_decide.decide(docs, access(key, principal, present=True), facts)
 
-    return drill_decide.Others(disable, enable, revoke, grant)
+    return drill_decide.Others(disable, key_unused, enable, revoke, access_unused, grant)
 
 
 def main() -> None:

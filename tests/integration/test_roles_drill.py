@@ -472,6 +472,23 @@ def test_a_user_that_lists_show_late(runner: OneProcess, service: Service) -> No
     assert service.is_safe("account2")
 
 
+def test_a_user_of_the_access_that_lists_show_late(runner: OneProcess, service: Service) -> None:
+    """It uses another key with the identity of the canary."""
+    canary(service)
+    shared = service.make_identity()
+    service.grant(shared["properties"]["principalId"])
+    identity = {"type": "UserAssigned", "userAssignedIdentities": {shared["id"]: {}}}
+    service.change_account(identity=identity)
+    service.make_account("account2", identity=identity)
+    other = service.make_key("other").id
+    service.sandbox.control.advance(8 * DAY)
+    service.sandbox.control.behavior(pools_without_key="200", key_loss_noticed="3600", read_lag="60")
+    service.point(other, "account2")
+    failure = module(runner, "lost", kind="revoke_access")
+    assert failure["code"] in ("in_use", "recently_used"), failure
+    assert (failure["restored"], service.is_available("account2")) == (True, True)
+
+
 @pytest.mark.slow
 def test_an_error_of_the_service_is_no_refusal(runner: OneProcess, service: Service) -> None:
     canary(service)

@@ -366,6 +366,8 @@ def test_a_vault_that_is_used_without_a_key(used_by: str) -> None:
 
     with pytest.raises(Refused, match="1 resource of the type x/y uses it"):
         task.driver.solve(lambda docs: vault_decide.decide(docs, goal, Facts(task.session), lambda *_: Change({}, {})))
+    # The confirmation asks only Batch.
+    assert not task.driver.solve(lambda docs: vault_decide.still_unused(docs, goal, Facts(task.session))).warnings
 
 
 @USED_BY

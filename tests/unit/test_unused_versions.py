@@ -268,6 +268,7 @@ def test_a_second_task_disables_nothing() -> None:
 @pytest.mark.parametrize(
     ("after", "users"),
     [
+        pytest.param(KeyTable(), [], id="somebody has deleted the key"),
         pytest.param(three_versions(pinned(), disabled=(OLD, MIDDLE)), [], id="moved before the margin"),
         pytest.param(three_versions(pinned(), disabled=(OLD, MIDDLE), mybatch=DAY), ["mybatch"], id="moved meanwhile"),
         pytest.param(

@@ -113,10 +113,9 @@ class _Holder:
         }
 
 
-def decide(docs: Docs, goal: Goal, facts: Facts, known: Collection[str] = ()) -> Change:
-    """`known` are the ids of accounts that were listed before (users.everywhere)."""
+def decide(docs: Docs, goal: Goal, facts: Facts) -> Change:
     holder = _holder(docs, goal, facts)
-    return _granting(holder) if goal.present else _revoking(docs, holder, facts, known)
+    return _granting(holder) if goal.present else _revoking(docs, holder, facts)
 
 
 def removal(goal: Goal, facts: Facts) -> Removal:
@@ -125,7 +124,7 @@ def removal(goal: Goal, facts: Facts) -> Removal:
     return Removal(
         ("access", goal.vault.lower(), principal, (goal.key_name or "").casefold()),
         goal.vault,
-        unused=lambda _versions: partial(decide, goal=replace(goal, taken_away=True), facts=facts),
+        unused=lambda _versions: partial(still_unused, goal=goal, facts=facts),
         back=lambda _versions: partial(decide, goal=replace(goal, present=True), facts=facts),
         restored="Therefore the access was granted again. Batch may need twenty minutes until these accounts are "
         "available.",
@@ -207,56 +206,80 @@ def _set_policy(holder: _Holder, operation: str, policy: AccessPolicy, keys: lis
 # Revoke
 
 
-def _revoking(docs: Docs, holder: _Holder, facts: Facts, known: Collection[str]) -> Change:
-    goal, before = holder.goal, holder.described
-    requests, left = _unassign(holder) if holder.by_role else _remove_policy(holder)
-    after, warnings = {**before, "granted": left}, _still_granted(holder, left)
-    report = {"in_use_by": list[str](), "kept_until": None}
-    change = Change(before, after, requests, warnings, report, removed=None if goal.force else ())
-    if not (requests or goal.taken_away):
+def _revoking(docs: Docs, holder: _Holder, facts: Facts) -> Change:
+    goal, change = holder.goal, _revocation(holder)
+    if not change.requests:
         return change
-    redundant_at = _redundant_at(holder) if holder.by_role else inf
+    redundant_at = _redundant_at(holder)
     if redundant_at < inf:
         # The time of its response: `docs.now`.
         docs.get(refs.vault(holder.vault["id"]))
-    if redundant_at <= (_ANY_TIME if goal.taken_away else docs.now):
+    if redundant_at <= docs.now:
         return change
-    visible, times, asks = _users(docs.fresh(), holder, facts, known)
-    if not goal.force:
-        listed, revoked = [one["id"].lower() for one in visible["accounts"]], replace(goal, taken_away=True)
-        change = replace(change, confirm=partial(decide, goal=revoked, facts=facts, known=listed))
+    visible, times, asks = _users(docs.fresh(), holder, facts, goal.vault_used_by)
     using = usage.through_principal(visible, goal.vault, holder.principal, holder.key_name)
     recent = usage.recently_left(times, docs.now, goal.unused_for)
-    what = f"revoke the access of {holder.principal} to {goal.vault}"
     until = None if using else max(recent.values(), default=None)
-    if goal.taken_away:
-        # After the revocation, an account that was changed meanwhile may have used the access.
-        using = list(dict.fromkeys([*using, *recent]))
-    elif goal.keeps_used and (using or recent):
+    if goal.keeps_used and (using or recent):
         if using and redundant_at < _ANY_TIME:
             until = redundant_at
         kept = {"in_use_by": using or list(recent), "kept_until": instant(until)}
-        return Change(before, before, (), usage.pools_unknown(using, visible), kept)
-    elif using and redundant_at < _ANY_TIME and not goal.force:
+        return Change(change.before, change.before, (), usage.pools_unknown(using, visible), kept)
+    if using and redundant_at < _ANY_TIME and not goal.force:
         raise _not_redundant_yet(holder.scope, using, redundant_at)
-    elif recent and not using:
-        raise usage.recently_used(what, list(recent), max(recent.values()))
-    guarded = usage.guard(using, visible, what, force=goal.force, until=until)
+    if recent and not using:
+        raise usage.recently_used(_what(holder), list(recent), max(recent.values()))
+    warnings = usage.guard(using, visible, _what(holder), force=goal.force, until=until)
     if goal.unused_for < MARGIN_SECONDS:
         within = usage.recently_left(times, docs.now, MARGIN_SECONDS)
-        guarded += usage.cut_short(f"the access of {holder.principal}", within)
+        warnings += usage.cut_short(f"the access of {holder.principal}", within)
     if asks:
-        guarded += usage.not_shown(goal.vault_used_by)
-    return replace(change, warnings=(*guarded, *warnings), report={**report, "in_use_by": using})
+        warnings += usage.not_shown(goal.vault_used_by)
+    known = [one["id"].lower() for one in visible["accounts"]]
+    return replace(
+        change,
+        warnings=(*warnings, *change.warnings),
+        report={**change.report, "in_use_by": using},
+        confirm=None if goal.force else partial(still_unused, goal=goal, facts=facts, known=known),
+    )
+
+
+def still_unused(docs: Docs, goal: Goal, facts: Facts, known: Collection[str] = ()) -> Change:
+    """Require that no account or pool needs the access that was revoked. There is a request left if Azure does not show
+    the revocation. `known` are the ids of accounts that were listed before (users.everywhere). Azure Resource Graph
+    confirms nothing, so it is not asked."""
+    holder = _holder(docs, goal, facts)
+    change = _revocation(holder)
+    # The other roles had taken effect before the revocation. They only have to be assigned still.
+    if _redundant_at(holder) < inf:
+        return change
+    visible, times, _asks = _users(docs.fresh(), holder, facts, usage.BATCH, known)
+    using = usage.through_principal(visible, goal.vault, holder.principal, holder.key_name)
+    recent = usage.recently_left(times, docs.now, goal.unused_for)
+    until = None if using else max(recent.values(), default=None)
+    # An account that was changed meanwhile may have used the access.
+    warnings = usage.guard([*dict.fromkeys([*using, *recent])], visible, _what(holder), force=goal.force, until=until)
+    return replace(change, warnings=(*warnings, *change.warnings))
+
+
+def _revocation(holder: _Holder) -> Change:
+    before = holder.described
+    requests, left = _unassign(holder) if holder.by_role else _remove_policy(holder)
+    after, warnings = {**before, "granted": left}, _still_granted(holder, left)
+    report = {"in_use_by": list[str](), "kept_until": None}
+    return Change(before, after, requests, warnings, report, removed=None if holder.goal.force else ())
+
+
+def _what(holder: _Holder) -> str:
+    return f"revoke the access of {holder.principal} to {holder.goal.vault}"
 
 
 def _users(
-    docs: Docs, holder: _Holder, facts: Facts, known: Collection[str]
+    docs: Docs, holder: _Holder, facts: Facts, vault_used_by: str, known: Collection[str] = ()
 ) -> tuple[usage.Visible, usage.Times, bool]:
     """The accounts, pools and other resources that may use the access, when the accounts were changed, and whether
     resources of other services were asked for. No other resource can have the system-assigned identity of an account,
-    so only the pools of that account are listed for it. Azure Resource Graph confirms nothing, so it is not asked after
-    the revocation."""
+    so only the pools of that account are listed for it."""
     everyone = users.everywhere(docs, facts, known)
     found = usage.without(everyone, holder.goal.canary)
     holders = usage.with_principal(found, holder.principal)
@@ -267,7 +290,7 @@ def _users(
     disks, unlisted = users.disks(docs, facts, held if is_of_one else found["accounts"])
     unlisted = [*found["unlisted"], *unlisted]
     visible: usage.Visible = {**found, "disks": disks, "services": [], "unlisted": unlisted}
-    asks = not (is_of_one or holder.goal.vault_used_by == usage.BATCH or holder.goal.taken_away)
+    asks = not (is_of_one or vault_used_by == usage.BATCH)
     if asks:
         visible, _ids = services.beside(docs, facts, holder.goal.vault, visible)
         if not usage.with_principal(everyone, holder.principal):
@@ -313,7 +336,7 @@ def _redundant_at(holder: _Holder) -> float:
     """From when on the principal certainly keeps all permissions without its role assignment at this scope: by roles
     that were assigned to the principal itself, and have taken effect then. _ANY_TIME if it is not known when they were
     assigned, infinite if they do not grant all permissions. When a principal became a member of a group is not
-    known. After the revocation, it is only required that these roles are still assigned."""
+    known."""
     own = [one for one in holder.others if one["properties"]["principalId"].lower() == holder.principal.lower()]
     in_effect = {one["id"]: (moment(one["properties"].get("createdOn")) or _ANY_TIME) + ROLE_SECONDS for one in own}
     for time in sorted(in_effect.values()):

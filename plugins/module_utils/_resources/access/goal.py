@@ -50,8 +50,6 @@ class Goal:
     unused_for: int = 0
     # The id of the account that may lose its key. All other users count.
     canary: str | None = None
-    # Access was revoked: the decision requires that no account needs it (usage.py).
-    taken_away: bool = False
 
 
 def desired(params: Mapping[str, Any]) -> Goal:

@@ -46,13 +46,14 @@ _USERS = ("accounts", "pools", "resources")
 @dataclass(frozen=True)
 class Others:
     """The decisions of other resources. `disable` and `revoke` raise an error if another account or pool than the
-    canary (its id) may use the key or the principal's access, or a resource of the services that use the vault. After
-    the change, they ask that again for the versions that were disabled, or with True for the access that was
-    revoked."""
+    canary (its id) may use the key or the principal's access, or a resource of the services that use the vault.
+    `key_unused` and `access_unused` raise it after the change, and do not ask for other services."""
 
-    disable: Callable[[Docs, KeyIdentifier, str, str, Sequence[str] | None], Change]
+    disable: Callable[[Docs, KeyIdentifier, str, str], Change]
+    key_unused: Callable[[Docs, KeyIdentifier, str, Sequence[str]], Change]
     enable: Callable[[Docs, KeyIdentifier, Sequence[str]], Change]
-    revoke: Callable[[Docs, KeyIdentifier, str, str, str, bool], Change]
+    revoke: Callable[[Docs, KeyIdentifier, str, str, str], Change]
+    access_unused: Callable[[Docs, KeyIdentifier, str, str], Change]
     grant: Callable[[Docs, KeyIdentifier, str], Change]
 
 
@@ -178,7 +179,7 @@ def _started_at(docs: Docs, taken: Sequence[Request]) -> str:
 def _taken(docs: Docs, place: _Place, goal: Goal, facts: Facts, others: Others) -> tuple[Request, ...]:
     """The requests that take the key from the account, without that which also changes the vault's tags. Raises an
     error if others use the key, the access or, if its firewall is closed, the vault."""
-    disabled = others.disable(docs, place.key, place.id, goal.vault_used_by, None).requests
+    disabled = others.disable(docs, place.key, place.id, goal.vault_used_by).requests
     if goal.kind == DISABLE_KEY:
         if any("tags" not in (one.body or {}) for one in disabled):
             remedy = f"Remove a tag from the versions of the key {place.key.name}."
@@ -191,7 +192,7 @@ def _taken(docs: Docs, place: _Place, goal: Goal, facts: Facts, others: Others) 
         return disabled
     changes, problem, what = list[Change](), _why_not_closable(place.vault), "close the firewall of"
     if goal.kind == REVOKE_ACCESS:
-        changes = [others.revoke(docs, place.key, one, place.id, goal.vault_used_by, False) for one in place.principals]
+        changes = [others.revoke(docs, place.key, one, place.id, goal.vault_used_by) for one in place.principals]
         problem, what = _why_not_restorable(place, changes), "revoke the access to"
     if problem:
         remedy = f"Set O(kind={DISABLE_KEY})."
@@ -328,11 +329,11 @@ class _TakenKey:
             # The caller may no longer be allowed to read the key.
             _require_only_user_of_vault(docs, place, self._facts, usage.BATCH)
             return
-        versions = [one.rpartition("/")[2] for one in self._refs] if kind == DISABLE_KEY else None
-        others.disable(docs, place.key, place.id, usage.BATCH, versions)
+        versions = [one.rpartition("/")[2] for one in self._refs] if kind == DISABLE_KEY else []
+        others.key_unused(docs, place.key, place.id, versions)
         if kind == REVOKE_ACCESS:
             for principal in place.principals:
-                others.revoke(docs, place.key, principal, place.id, usage.BATCH, True)
+                others.access_unused(docs, place.key, principal, place.id)
 
     def given_back(self, docs: Docs) -> Change:
         """Restore it without a wait for the account, because an interrupt may have ended the task. The tags stay, so

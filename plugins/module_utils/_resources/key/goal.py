@@ -51,11 +51,6 @@ class Goal:
     recover: bool = False
     # The goal after a new version was requested: the newest version must differ from this version.
     other_than: str | None = None
-    # The versions that were disabled; empty if the key was deleted. The decision requires that no account uses them
-    # (usage.py).
-    taken_away: tuple[str, ...] | None = None
-    # In a rollback, the versions that are enabled again.
-    again: tuple[str, ...] = ()
     # The version that an account uses. A version that was created earlier does not count as the newest version.
     at_least: str | None = None
     # The option `key_identifier`.
@@ -84,6 +79,11 @@ class Goal:
     @property
     def disables_or_deletes(self) -> bool:
         return self.state in ("absent", "disabled", "retired")
+
+    @property
+    def takes_whole_key(self) -> bool:
+        """Whether no version of the key can be used any more."""
+        return self.state == "absent" or (self.state == "disabled" and self.version is None)
 
     def stops_rotation(self, policy: RotationPolicy | None) -> bool:
         return self.remove_rotation_policy and key_rotation_policy.rotates(policy)

@@ -76,7 +76,7 @@ def decide_present(docs: Docs, goal: Goal, facts: Facts) -> Change:
         writes, after = repaired(seen, key, before, {})
     has_policy = seen.policy
     if has_policy is not None and goal.stops_rotation(has_policy):
-        seen = with_users(docs, goal, seen, facts, lambda _goal, _seen: True)
+        seen = with_users(docs, goal, seen, facts, lambda _seen: True)
         warnings += _rotation_guard(goal, seen)
         policy = rotation_policy.without_rotation(has_policy)
         writes = (*writes, requests.set_rotation_policy(seen.identifier, policy))
@@ -250,7 +250,7 @@ def _validity(goal: Goal, attributes: KeyAttributes, now: float) -> dict[str, in
     return times
 
 
-def decide_recovered(docs: Docs, goal: Goal, facts: Facts) -> Change:
+def decide_recovered(docs: Docs, goal: Goal, facts: Facts, *, is_rollback: bool = False) -> Change:
     seen = look(docs, goal, facts)
     before, deleted = seen.described, seen.deleted
     if seen.key is not None:
@@ -258,7 +258,7 @@ def decide_recovered(docs: Docs, goal: Goal, facts: Facts) -> Change:
     if deleted is None:
         raise key_not_found(goal)
     writes = [requests.recover(seen.identifier, facts)]
-    if goal.taken_away is None:
+    if not is_rollback:
         # The time of this update shows since when Batch can use the newest version, and accounts can be moved to it.
         enabled = deleted["attributes"]["enabled"]
         writes.append(requests.touch(seen.identifier, version_of(deleted["key"]), enabled=enabled))

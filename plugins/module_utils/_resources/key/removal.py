@@ -29,7 +29,6 @@ from ..._core.ids import key_in_vault
 from ..._documents.key import (
     CONFIRMED,
     ENABLED_AGAIN,
-    identifier_of,
     tags_of_change,
     updated_at,
     version_of,
@@ -45,14 +44,74 @@ _PIN = "Pin accounts that follow the latest version first (in the role rotate, s
 _KEEP = "leave out this task (in the role rotate, set cmk_unused_versions: keep)"
 
 
-def candidates(goal: Goal, seen: Seen) -> list[str]:
+# Before the removal
+
+
+def decide_disabled(docs: Docs, goal: Goal, facts: Facts) -> Change:
+    """Disable the key or the named version or, in the state `retired`, all unused versions."""
+    seen = _with_versions(docs, goal, facts)
+    if seen.key is None:
+        return _unchanged(seen, {})
+    found = _candidates(goal, seen)
+    # Also if nothing can be disabled, so that a missing right shows before something can.
+    seen = with_users(docs, goal, seen, facts, lambda seen: _has_unused(_users(goal, seen, found, goal.unused_for)))
+    is_unused = _has_unused(_users(goal, seen, found, goal.unused_for))
+    seen = _with_services(docs, goal, seen, facts, is_due=is_unused or (bool(found) and not goal.keeps_used))
+    if is_unused and not goal.force:
+        # Last, so that as little time as possible passes until a version is disabled.
+        seen = with_latest_versions(docs, seen, facts)
+        found = _candidates(goal, seen)
+    if goal.state == "retired" and not goal.force:
+        usage.require_whole(seen.visible, f"disable {_subject(goal)}", _KEEP)
+    of_each, kept = _users(goal, seen, found, goal.unused_for), dict[str, Users]()
+    if goal.keeps_used:
+        kept = _replaced_lately(goal, seen) | {version: one for version, one in of_each.items() if one.exist}
+    versions = [version for version in found if version not in kept]
+    if not versions:
+        return _unchanged(seen, kept)
+    warnings = _guard(goal, seen, usage.together(of_each[version] for version in versions))
+    warnings += _cut_short(goal, seen, versions)
+    return _removed(_removing(goal, seen, facts, versions, warnings, kept), goal, seen, facts, versions)
+
+
+def decide_absent(docs: Docs, goal: Goal, facts: Facts) -> Change:
+    """Delete the key."""
+    seen = look(docs, goal, facts)
+    if seen.key is None:
+        return _unchanged(seen, {})
+    seen = with_users(docs, goal, seen, facts, lambda seen: not _users_of_key(seen, goal.unused_for).exist)
+    is_due = not goal.keeps_used or not _users_of_key(seen, goal.unused_for).exist
+    seen = _with_services(docs, goal, seen, facts, is_due=is_due)
+    used = _users_of_key(seen, goal.unused_for)
+    if used.exist and goal.keeps_used:
+        return _unchanged(seen, {"": used})
+    warnings = _guard(goal, seen, used)
+    if not goal.force and goal.unused_for < MARGIN_SECONDS:
+        warnings += usage.cut_short(f"the key {goal.name}", _users_of_key(seen, MARGIN_SECONDS).ids)
+    return _removed(_removing(goal, seen, facts, (), warnings), goal, seen, facts, ())
+
+
+def _with_versions(docs: Docs, goal: Goal, facts: Facts) -> Seen:
+    """The key with its versions. A key that was deleted is an error, except in the state `retired`."""
+    seen = look(docs, goal, facts)
+    if seen.key is None and goal.state != "retired":
+        raise key_soft_deleted(goal) if seen.deleted else key_not_found(goal)
+    if seen.versions is None:
+        raise Denied(
+            f"The versions of the key {goal.name} could not be listed, because the caller lacks the permission to "
+            "list keys. Grant the permission (Key Vault Crypto Officer, or `list` in the access policy).",
+        )
+    if goal.version and goal.version not in map(version_of, seen.versions):
+        raise version_not_found(goal)
+    return seen
+
+
+def _candidates(goal: Goal, seen: Seen) -> list[str]:
     """The enabled versions that the goal disables if they are unused. An unused version of the state `retired` is older
     than the newest version that Batch can use, and was replaced at least `unused_for` ago."""
-    if goal.taken_away:
-        return list(goal.taken_away)
-    if seen.key is None or seen.versions is None or goal.state not in ("disabled", "retired"):
+    if seen.key is None:
         return []
-    versions = versions_of(seen.key, seen.versions, seen.now)
+    versions = versions_of(seen.key, seen.versions or (), seen.now)
     if goal.state == "retired":
         found = [item for item, since in versions.replaced if since <= seen.now - goal.unused_for]
     else:
@@ -60,22 +119,24 @@ def candidates(goal: Goal, seen: Seen) -> list[str]:
     return [version_of(item) for item in found if item["attributes"]["enabled"]]
 
 
-def users(goal: Goal, seen: Seen, margin: float) -> dict[str, Users]:
-    """The users of each candidate. If the whole key is disabled, the users of the key are users of each version."""
-    found = candidates(goal, seen)
-    if seen.key is None or not found:
-        return {}
-    identifier = identifier_of(seen.key).versionless
-    if goal.state == "disabled" and goal.version is None:
-        return dict.fromkeys(found, usage.users_of_key(seen.visible, identifier, seen.times, seen.now, margin))
-    items = [_as_before(item, goal.taken_away or ()) for item in seen.versions or ()]
-    versions = versions_of(seen.key, items, seen.now)
+def _users(goal: Goal, seen: Seen, versions: Collection[str], margin: float) -> dict[str, Users]:
+    """The users of each of these versions. If the whole key is disabled or deleted, the users of the key are users of
+    each version."""
+    if seen.key is None or goal.takes_whole_key:
+        return dict.fromkeys(versions, _users_of_key(seen, margin))
+    known = versions_of(seen.key, seen.versions or (), seen.now)
     return {
-        version: usage.users_of_version(
-            seen.visible, replace(identifier, version=version), versions, seen.times, margin
-        )
-        for version in found
+        one: usage.users_of_version(seen.visible, replace(seen.identifier, version=one), known, seen.times, margin)
+        for one in versions
     }
+
+
+def _users_of_key(seen: Seen, margin: float) -> Users:
+    return usage.users_of_key(seen.visible, seen.identifier, seen.times, seen.now, margin)
+
+
+def _has_unused(of_each: Mapping[str, Users]) -> bool:
+    return any(not found.exist for found in of_each.values())
 
 
 def _replaced_lately(goal: Goal, seen: Seen) -> dict[str, Users]:
@@ -90,95 +151,18 @@ def _replaced_lately(goal: Goal, seen: Seen) -> dict[str, Users]:
     }
 
 
-def _as_before(item: KeyItem, disabled: Sequence[str]) -> KeyItem:
-    """The version as it was before the task has disabled it, because the confirmation asks the same question."""
-    if version_of(item) not in disabled:
-        return item
-    attributes = item["attributes"]
-    return {**item, "attributes": {**attributes, "enabled": True, "updated": attributes["created"]}}
-
-
-def has_unused(goal: Goal, seen: Seen) -> bool:
-    """Whether something would be disabled or deleted, as far as the visible accounts and pools show."""
-    if goal.state == "absent":
-        return not usage.users_of_key(seen.visible, seen.identifier, seen.times, seen.now, goal.unused_for).ids
-    return any(not found.exist for found in users(goal, seen, goal.unused_for).values())
-
-
-def _with_services(docs: Docs, goal: Goal, seen: Seen, facts: Facts, *, is_unused: bool) -> Seen:
-    """Add the resources of other services that use the vault. They are asked for before something is disabled or
-    deleted. They confirm nothing, so not after that. `is_unused` is whether Batch uses something no more
-    (`has_unused`)."""
-    if goal.vault_used_by == usage.BATCH or goal.taken_away is not None:
+def _with_services(docs: Docs, goal: Goal, seen: Seen, facts: Facts, *, is_due: bool) -> Seen:
+    """Add the resources of other services that use the vault. That is due if something would be disabled or deleted,
+    or if a refusal names all users."""
+    if goal.vault_used_by == usage.BATCH:
         return seen
-    # A refusal names all users.
-    is_named = not goal.keeps_used and (goal.state == "absent" or bool(candidates(goal, seen)))
-    visible, _ids = services.beside(docs.fresh(), facts, goal.vault, seen.visible, is_due=is_named or is_unused)
+    visible, _ids = services.beside(docs.fresh(), facts, goal.vault, seen.visible, is_due=is_due)
     return replace(seen, visible=visible)
 
 
-def decide_disabled(docs: Docs, goal: Goal, facts: Facts, known: Collection[str] = ()) -> Change:
-    """Disable the key or the named version or, in the state `retired`, all unused versions. `known` are the ids of
-    accounts that were listed before (users.everywhere)."""
-    seen = look(docs, goal, facts)
-    before = seen.described
-    if seen.key is None:
-        if goal.state == "retired":
-            return _unchanged(before, {})
-        raise key_soft_deleted(goal) if seen.deleted else key_not_found(goal)
-    if seen.versions is None:
-        raise Denied(
-            f"The versions of the key {goal.name} could not be listed, because the caller lacks the permission to "
-            "list keys. Grant the permission (Key Vault Crypto Officer, or `list` in the access policy).",
-        )
-    if goal.version and goal.version not in map(version_of, seen.versions):
-        raise version_not_found(goal)
-    # Also if there is nothing to disable, so that a missing right shows before there is.
-    seen = with_users(docs, goal, seen, facts, has_unused, known)
-    is_unused = has_unused(goal, seen)
-    seen = _with_services(docs, goal, seen, facts, is_unused=is_unused)
-    if is_unused and not goal.force:
-        # Last, so that as little time as possible passes until a version is disabled.
-        seen = with_latest_versions(docs, seen, facts)
-    visible, items = seen.visible, seen.versions or ()
-    if goal.state == "retired" and not goal.force:
-        usage.require_whole(visible, f"disable {_subject(goal)}", _KEEP)
-    of_each = users(goal, seen, goal.unused_for)
-    kept: dict[str, Users] = {}
-    if goal.taken_away is None and goal.keeps_used:
-        kept = _replaced_lately(goal, seen)
-        kept |= {version: found for version, found in of_each.items() if found.exist}
-    versions = [version for version in of_each if version not in kept]
-    if not versions and goal.taken_away is None:
-        return _unchanged(before, kept, usage.pools_unknown(usage.together(kept.values()).ids, visible))
-    warnings = _guard(goal, visible, {version: of_each[version] for version in versions})
-    enabled = {version_of(item): item for item in items if item["attributes"]["enabled"]}
-    writes = (_set_enabled(seen, one, enabled[one], to=False) for one in versions if one in enabled)
-    left = [version for version in before["enabled_versions"] if version not in versions]
-    after = {**before, "enabled": before["version"] in left, "enabled_versions": left}
-    warnings += _cut_short(goal, seen, versions)
-    return Change(
-        before,
-        after,
-        tuple(writes),
-        warnings,
-        report(kept, versions),
-        confirm=_again(decide_disabled, replace(goal, taken_away=tuple(versions)), facts, visible),
-        removed=None if goal.force else tuple(versions),
-    )
-
-
-def _again(decide: Any, goal: Goal, facts: Facts, visible: usage.Listed) -> Decide | None:
-    """The decision after the removal, which knows the accounts that were listed before. With `force`, users do not
-    matter."""
-    if goal.force:
-        return None
-    listed = [one["id"].lower() for one in visible["accounts"]]
-    return partial(decide, goal=goal, facts=facts, known=listed)
-
-
-def _unchanged(before: Mapping[str, Any], kept: Mapping[str, Users], warnings: tuple[str, ...] = ()) -> Change:
-    return Change(before, before, (), warnings, report(kept))
+def _unchanged(seen: Seen, kept: Mapping[str, Users]) -> Change:
+    warnings = usage.pools_unknown(usage.together(kept.values()).ids, seen.visible)
+    return Change(seen.described, seen.described, (), warnings, report(kept))
 
 
 def report(kept: Mapping[str, Users], disabled: Sequence[str] = ()) -> dict[str, Any]:
@@ -193,14 +177,16 @@ def report(kept: Mapping[str, Users], disabled: Sequence[str] = ()) -> dict[str,
     }
 
 
-def _guard(goal: Goal, visible: usage.Visible, of_each: Mapping[str, Users]) -> tuple[str, ...]:
-    """Refuse to disable versions that may be in use. With `force`, return warnings."""
-    verb = "delete" if goal.state == "absent" else "disable"
-    what, used = f"{verb} {_subject(goal)}", usage.together(of_each.values())
-    if used.until is not None and not goal.force and goal.taken_away is None:
-        raise usage.recently_used(what, used.ids, used.until)
-    warnings = usage.guard(used.ids, visible, what, force=goal.force, until=used.until)
-    return warnings if goal.taken_away is not None else (*warnings, *usage.not_shown(goal.vault_used_by))
+def _guard(goal: Goal, seen: Seen, used: Users) -> tuple[str, ...]:
+    """Refuse to remove what may be in use. With `force`, return warnings."""
+    if used.until is not None and not goal.force:
+        raise usage.recently_used(_what(goal), used.ids, used.until)
+    warnings = usage.guard(used.ids, seen.visible, _what(goal), force=goal.force, until=used.until)
+    return (*warnings, *usage.not_shown(goal.vault_used_by))
+
+
+def _what(goal: Goal) -> str:
+    return f"{'delete' if goal.state == 'absent' else 'disable'} {_subject(goal)}"
 
 
 def _subject(goal: Goal) -> str:
@@ -212,10 +198,9 @@ def _subject(goal: Goal) -> str:
 def _cut_short(goal: Goal, seen: Seen, versions: Sequence[str]) -> tuple[str, ...]:
     """The warning that versions are disabled earlier than Batch may allow, because `unused_for` is shorter than the
     margin."""
-    if goal.taken_away or goal.force or goal.unused_for >= MARGIN_SECONDS:
+    if goal.force or goal.unused_for >= MARGIN_SECONDS:
         return ()
-    of_each = users(goal, seen, MARGIN_SECONDS)
-    within = usage.together(found for version, found in of_each.items() if version in versions)
+    within = usage.together(_users(goal, seen, versions, MARGIN_SECONDS).values())
     has_left = within.exist and not within.ids
     warnings = usage.cut_short(f"{_subject(goal)} ({', '.join(versions)})", within.ids, others=has_left)
     # Batch may not move them to the newest version any more. A pinned account has been moved.
@@ -223,10 +208,72 @@ def _cut_short(goal: Goal, seen: Seen, versions: Sequence[str]) -> tuple[str, ..
     return tuple(f"{one} {_PIN}" for one in warnings) if is_followed else warnings
 
 
-def decide_enabled_again(docs: Docs, goal: Goal, facts: Facts) -> Change:
+def _removing(
+    goal: Goal,
+    seen: Seen,
+    facts: Facts,
+    versions: Sequence[str],
+    warnings: tuple[str, ...],
+    kept: Mapping[str, Users] | None = None,
+) -> Change:
+    """The change that disables these versions, or deletes the key."""
+    before = seen.described
+    if goal.state == "absent":
+        delete = (requests.delete(seen.identifier, facts),) if seen.key else ()
+        return Change(before, {"exists": False, "soft_deleted": True}, delete, warnings, report({}))
+    enabled = {version_of(item): item for item in seen.versions or () if item["attributes"]["enabled"]}
+    writes = (_set_enabled(seen, one, enabled[one], to=False) for one in versions if one in enabled)
+    left = [version for version in before["enabled_versions"] if version not in versions]
+    after = {**before, "enabled": before["version"] in left, "enabled_versions": left}
+    return Change(before, after, tuple(writes), warnings, report(kept or {}, versions))
+
+
+def _removed(change: Change, goal: Goal, seen: Seen, facts: Facts, versions: Sequence[str]) -> Change:
+    """The change with its confirmation, which knows the accounts that were listed before. With `force`, users do not
+    matter."""
+    if goal.force:
+        return change
+    known = [one["id"].lower() for one in seen.visible["accounts"]]
+    confirm = partial(still_unused, goal=goal, facts=facts, versions=tuple(versions), known=known)
+    return replace(change, confirm=confirm, removed=tuple(versions))
+
+
+# After the removal
+
+
+def still_unused(docs: Docs, goal: Goal, facts: Facts, versions: Sequence[str], known: Collection[str] = ()) -> Change:
+    """Require that no account or pool uses the `versions` that were disabled, or the key that was deleted. There is a
+    request left if Azure does not show the removal. `known` are the ids of accounts that were listed before
+    (users.everywhere). Azure Resource Graph confirms nothing, so it is not asked."""
+    is_deletion = goal.state == "absent"
+    seen = look(docs, goal, facts) if is_deletion else _with_versions(docs, goal, facts)
+    if seen.key is None and not is_deletion:
+        return _unchanged(seen, {})
+
+    def used(seen: Seen) -> dict[str, Users]:
+        before = replace(seen, versions=[_as_before(item, versions) for item in seen.versions or ()])
+        # A deletion has no versions.
+        return _users(goal, before, versions or [""], goal.unused_for)
+
+    seen = with_users(docs, goal, seen, facts, lambda seen: _has_unused(used(seen)), known)
+    found = usage.together(used(seen).values())
+    warnings = usage.guard(found.ids, seen.visible, _what(goal), force=goal.force, until=found.until)
+    return _removing(goal, seen, facts, versions, warnings)
+
+
+def _as_before(item: KeyItem, disabled: Sequence[str]) -> KeyItem:
+    """The version as it was before the task has disabled it, because the confirmation asks the same question."""
+    if version_of(item) not in disabled:
+        return item
+    attributes = item["attributes"]
+    return {**item, "attributes": {**attributes, "enabled": True, "updated": attributes["created"]}}
+
+
+def decide_enabled_again(docs: Docs, goal: Goal, facts: Facts, versions: Sequence[str]) -> Change:
+    """The rollback."""
     seen = look(docs, goal, facts)
     before, by_version = seen.described, {version_of(item): item for item in seen.versions or ()}
-    missing = [version for version in goal.again if version not in before["enabled_versions"]]
+    missing = [version for version in versions if version not in before["enabled_versions"]]
     return Change(before, before, tuple(_set_enabled(seen, one, by_version.get(one), to=True) for one in missing))
 
 
@@ -238,56 +285,22 @@ def _set_enabled(seen: Seen, version: str, item: KeyItem | None, *, to: bool) ->
     return requests.update(seen.identifier, version, body)
 
 
-def decide_absent(docs: Docs, goal: Goal, facts: Facts, known: Collection[str] = ()) -> Change:
-    """Delete the key. For `known` see `decide_disabled`."""
-    seen = look(docs, goal, facts)
-    before = seen.described
-    if seen.key is None and goal.taken_away is None:
-        return _unchanged(before, {})
-    seen = with_users(docs, goal, seen, facts, has_unused, known)
-    seen = _with_services(docs, goal, seen, facts, is_unused=has_unused(goal, seen))
-    visible, now = seen.visible, seen.now
-    found = usage.users_of_key(visible, seen.identifier, seen.times, now, goal.unused_for)
-    if found.ids and goal.keeps_used and goal.taken_away is None:
-        return _unchanged(before, {"": found}, usage.pools_unknown(found.ids, visible))
-    warnings = _guard(goal, visible, {"": found})
-    if goal.taken_away is None and not goal.force and goal.unused_for < MARGIN_SECONDS:
-        within = usage.users_of_key(visible, seen.identifier, seen.times, now, MARGIN_SECONDS)
-        warnings += usage.cut_short(f"the key {goal.name}", within.ids)
-    return Change(
-        before,
-        {"exists": False, "soft_deleted": True},
-        (requests.delete(seen.identifier, facts),) if seen.key else (),
-        warnings,
-        report({}),
-        confirm=_again(decide_absent, replace(goal, taken_away=()), facts, visible),
-        removed=None if goal.force else (),
-    )
-
-
-# The confirmation
-
-
 def removal(goal: Goal, facts: Facts) -> Removal:
     """The versions that are disabled, or the key that is deleted."""
     is_deletion = goal.state == "absent"
-    decide = decide_absent if is_deletion else decide_disabled
-
-    def unused(versions: Sequence[str]) -> Decide:
-        return partial(decide, goal=replace(goal, taken_away=tuple(versions)), facts=facts)
 
     def back(versions: Sequence[str]) -> Decide:
         if is_deletion:
-            return partial(decide_recovered, goal=replace(goal, state="recovered", taken_away=()), facts=facts)
-        again = replace(goal, state="enabled_again", again=tuple(versions))
-        return partial(decide_enabled_again, goal=again, facts=facts)
+            return partial(decide_recovered, goal=replace(goal, state="recovered"), facts=facts, is_rollback=True)
+        again = replace(goal, state="enabled_again")
+        return partial(decide_enabled_again, goal=again, facts=facts, versions=versions)
 
     done = "recovered" if is_deletion else "enabled again"
     return Removal(
         ("key", key_in_vault(goal.vault, goal.name), goal.state, goal.version or ""),
         goal.vault,
-        unused,
-        back,
+        unused=lambda versions: partial(still_unused, goal=goal, facts=facts, versions=versions),
+        back=back,
         restored=f"Therefore the key was {done}. Batch may need ten minutes until these accounts are available.",
         keeps_used=goal.keeps_used,
         confirmed=None

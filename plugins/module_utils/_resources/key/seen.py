@@ -135,7 +135,7 @@ def with_users(
     goal: Goal,
     seen: Seen,
     facts: Facts,
-    may_be_free: Callable[[Goal, Seen], bool],
+    may_be_free: Callable[[Seen], bool],
     known: Collection[str] = (),
 ) -> Seen:
     """Add the accounts and pools that may use the key, and the times that show which versions they may use.
@@ -152,12 +152,11 @@ def with_users(
     unlisted = [*found["unlisted"], *unseen]
     visible: usage.Visible = {**NOBODY, "accounts": accounts, "unlisted": unlisted}
     seen = replace(seen, visible=visible, times=settled)
-    is_removal = goal.taken_away is not None or goal.disables_or_deletes
-    depends_on_times = is_removal and not goal.force
-    is_free = not goal.disables_or_deletes or may_be_free(goal, seen)
+    depends_on_times = goal.disables_or_deletes and not goal.force
+    is_free = not goal.disables_or_deletes or may_be_free(seen)
     if is_free and depends_on_times:
         seen = replace(seen, times=_times(now, seen, facts, accounts, may_have_left=goal.state != "retired"))
-        is_free = may_be_free(goal, seen)
+        is_free = may_be_free(seen)
     if is_free:
         disks, denied = users.disks(now, facts, accounts)
         times = _with_pools(now, seen, facts, disks) if depends_on_times else seen.times

@@ -59,17 +59,15 @@ CREATOR_KEY_PERMISSIONS = (
 Grant: TypeAlias = Callable[[Docs, str, str, str, str], Change]
 
 
-def decide(docs: Docs, goal: Goal, facts: Facts, grant: Grant, known: Collection[str] = ()) -> Change:
-    """`known` are the ids of accounts that were listed before (users.everywhere)."""
-    own = facts.subscription
-    vault = docs.get(refs.vault(refs.vault_id(own, goal.group, goal.name)))
+def decide(docs: Docs, goal: Goal, facts: Facts, grant: Grant) -> Change:
+    vault = docs.get(_ref(goal, facts))
     if not goal.present:
-        return _deletion(docs, goal, facts, grant, vault, known)
+        return _deletion(docs, goal, facts, vault)
     if vault is None:
         return _missing(docs, goal, facts, grant)
     _refuse_other_authorization(goal, vault)
     # A rollback recovers the vault as it was.
-    if not goal.taken_away:
+    if not goal.is_rollback:
         require_sku_for(goal.key_type, vault)
     before, properties = describe(vault), vault["properties"]
     changes: dict[str, Any] = {} if properties.get("enablePurgeProtection") else {"enablePurgeProtection": True}
@@ -90,12 +88,11 @@ def decide(docs: Docs, goal: Goal, facts: Facts, grant: Grant, known: Collection
 
 def removal(goal: Goal, facts: Facts, grant: Grant) -> Removal:
     """The vault that is deleted."""
-    deleted = replace(goal, taken_away=True)
-    recovered = replace(goal, present=True, recover=True, taken_away=True)
+    recovered = replace(goal, present=True, recover=True, is_rollback=True)
     return Removal(
         ("vault", goal.name.lower()),
         goal.name,
-        unused=lambda _versions: partial(decide, goal=deleted, facts=facts, grant=grant),
+        unused=lambda _versions: partial(still_unused, goal=goal, facts=facts),
         back=lambda _versions: partial(decide, goal=recovered, facts=facts, grant=grant),
         restored="Therefore the vault was recovered. The Batch accounts whose key is in the vault were granted access "
         "again. Other role assignments at the vault were deleted: assign these roles again.",
@@ -135,37 +132,45 @@ def _missing(docs: Docs, goal: Goal, facts: Facts, grant: Grant) -> Change:
             raise creation.not_shown(f"key vault {goal.name}", facts.wait_timeout)
         if (deleted := vaults.deleted_here(docs, goal.name, own)) is not None:
             return _recovery(goal, facts, grant, deleted)
-    if goal.taken_away:
-        # In a rollback, Azure does not show the deleted vault yet. A new vault would not have its keys.
+    if goal.is_rollback:
+        # Azure does not show the deleted vault yet. A new vault would not have its keys.
         required(None, goal.name, goal.group)
     return _creation(docs, goal, facts, grant)
 
 
-def _deletion(
-    docs: Docs, goal: Goal, facts: Facts, grant: Grant, vault: Vault | None, known: Collection[str]
-) -> Change:
+def _deletion(docs: Docs, goal: Goal, facts: Facts, vault: Vault | None) -> Change:
     before = describe(vault)
-    if vault is None and not goal.taken_away:
+    if vault is None:
         return Change(before, before)
-    now = docs.fresh()
-    asks = not (goal.vault_used_by == usage.BATCH or goal.taken_away)
-    visible, using = services.of_vault(now, facts, goal.name, users.visible(now, facts, known), asks=asks)
-    what = f"delete the vault {goal.name}"
-    warnings = usage.guard(using, visible, what, force=goal.force)
+    change, known = _deleting(docs.fresh(), goal, facts, vault, goal.vault_used_by)
+    if goal.force:
+        return change
+    return replace(change, confirm=partial(still_unused, goal=goal, facts=facts, known=known), removed=())
+
+
+def still_unused(docs: Docs, goal: Goal, facts: Facts, known: Collection[str] = ()) -> Change:
+    """Require that nobody uses the vault that was deleted. There is a request left if Azure does not show the deletion.
+    `known` are the ids of accounts that were listed before (users.everywhere). Azure Resource Graph confirms nothing,
+    so it is not asked."""
+    vault = docs.get(_ref(goal, facts))
+    change, _listed = _deleting(docs.fresh(), goal, facts, vault, usage.BATCH, known)
+    return change
+
+
+def _deleting(
+    docs: Docs, goal: Goal, facts: Facts, vault: Vault | None, used_by: str, known: Collection[str] = ()
+) -> tuple[Change, list[str]]:
+    """The change, and the ids of the listed accounts. Raises an error if somebody of the services `used_by` uses the
+    vault."""
+    asks = used_by != usage.BATCH
+    visible, using = services.of_vault(docs, facts, goal.name, users.visible(docs, facts, known), asks=asks)
+    warnings = usage.guard(using, visible, f"delete the vault {goal.name}", force=goal.force)
     if asks:
-        warnings += usage.not_shown(goal.vault_used_by)
+        warnings += usage.not_shown(used_by)
     what, needed = f"delete the key vault {goal.name}", rights.to_delete_vault(goal.group, goal.name)
     delete = Request("delete", what, "DELETE", _ref(goal, facts).id, rights=(needed,))
-    listed, deleted = [one["id"].lower() for one in visible["accounts"]], replace(goal, taken_away=True)
-    confirm = None if goal.force else partial(decide, goal=deleted, facts=facts, grant=grant, known=listed)
-    return Change(
-        before,
-        describe(None),
-        (delete,) if vault else (),
-        warnings,
-        confirm=confirm,
-        removed=None if goal.force else (),
-    )
+    change = Change(describe(vault), describe(None), (delete,) if vault else (), warnings)
+    return change, [one["id"].lower() for one in visible["accounts"]]
 
 
 def _recovery(goal: Goal, facts: Facts, grant: Grant, vault: DeletedVault) -> Change:
@@ -194,7 +199,7 @@ def _recovery(goal: Goal, facts: Facts, grant: Grant, vault: DeletedVault) -> Ch
     writes = [_put(goal, facts, body)]
     if not deleted.get("purgeProtectionEnabled"):
         writes.append(_update(goal, facts, {"enablePurgeProtection": True}))
-    if goal.taken_away:
+    if goal.is_rollback:
         # The deletion of the vault has deleted its role assignments.
         again = partial(_restoring, goal=goal, facts=facts, grant=grant)
         what, needed = f"restore the access to the key vault {goal.name}", rights.to_change_vault(goal.group, goal.name)
@@ -280,7 +285,7 @@ def _restoring(docs: Docs, document: Vault | None, goal: Goal, facts: Facts, gra
     unlisted = [usage.not_listed(one) for one in visible["unlisted"] if one["action"] is None]
     if unlisted and not writes:
         raise Unavailable(" ".join(unlisted))
-    made_at = None if goal.taken_away else facts.journal.vault_made_at(goal.name)
+    made_at = None if goal.is_rollback else facts.journal.vault_made_at(goal.name)
     if not writes and made_at is not None and docs.began < made_at + MAX_READ_DELAY:
         complaint = NotConverged(f"Lists of Azure may not show yet which accounts use the key vault {goal.name}.")
         raise Wait(complaint, f"lists of Azure to show who uses the key vault {goal.name}", MAX_READ_DELAY + 60)

@@ -39,9 +39,8 @@ class Goal:
     key_type: str | None = None
     # Of a new vault.
     tags: Mapping[str, str] = field(default_factory=dict)
-    # In a deletion: the vault was deleted, and the decision requires that no account needs it (usage.py).
-    # In the rollback: the vault is recovered because an account needs it.
-    taken_away: bool = False
+    # The rollback of a deletion: the vault is recovered because an account needs it.
+    is_rollback: bool = False
     # The services that use the vault (usage.py).
     vault_used_by: str = ANY
 
