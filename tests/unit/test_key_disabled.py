@@ -257,6 +257,8 @@ def test_a_key_that_an_account_starts_to_use_is_restored_also_with_keep(options:
         confirmed(after(options, account("newcomer", key=used)), change)
 
     assert accounts_of(refused) == ["newcomer"]
+    done = "deleted" if options["state"] == "absent" else "disabled"
+    assert f"the key batch {done}, because 1 Batch account uses it" in refused.value.msg
 
 
 @pytest.mark.parametrize("act", [disable, delete])

@@ -508,7 +508,7 @@ def test_an_account_that_is_moved_to_a_deleted_vault_refuses_the_deletion() -> N
     assert not solved(change.confirm, table_of(None, ELSEWHERE)).requests
     # Its list may be incomplete for a moment.
     for table in (table_of(None, USER), unlisted):
-        with pytest.raises(Refused):
+        with pytest.raises(Refused, match="Refused to keep the vault myvault deleted, because 1 Batch account uses it"):
             solved(change.confirm, table)
     with pytest.raises(Refused):
         solved(removal().unused(()), table_of(None, USER))

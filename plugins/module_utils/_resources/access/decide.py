@@ -219,17 +219,17 @@ def _revoking(docs: Docs, holder: _Holder, facts: Facts) -> Change:
     visible, times, asks = _users(docs.fresh(), holder, facts, goal.vault_used_by)
     using = usage.through_principal(visible, goal.vault, holder.principal, holder.key_name)
     recent = usage.recently_left(times, docs.now, goal.unused_for)
-    until = None if using else max(recent.values(), default=None)
+    what, until = f"revoke the access of {holder.principal} to {goal.vault}", max(recent.values(), default=None)
     if goal.keeps_used and (using or recent):
-        if using and redundant_at < _ANY_TIME:
-            until = redundant_at
+        if using:
+            until = redundant_at if redundant_at < _ANY_TIME else None
         kept = {"in_use_by": using or list(recent), "kept_until": instant(until)}
         return Change(change.before, change.before, (), usage.pools_unknown(using, visible), kept)
     if using and redundant_at < _ANY_TIME and not goal.force:
         raise _not_redundant_yet(holder.scope, using, redundant_at)
-    if recent and not using:
-        raise usage.recently_used(_what(holder), list(recent), max(recent.values()))
-    warnings = usage.guard(using, visible, _what(holder), force=goal.force, until=until)
+    if until is not None and not using:
+        raise usage.recently_used(what, list(recent), until)
+    warnings = usage.guard(using, visible, what, force=goal.force)
     if goal.unused_for < MARGIN_SECONDS:
         within = usage.recently_left(times, docs.now, MARGIN_SECONDS)
         warnings += usage.cut_short(f"the access of {holder.principal}", within)
@@ -258,7 +258,9 @@ def still_unused(docs: Docs, goal: Goal, facts: Facts, known: Collection[str] = 
     recent = usage.recently_left(times, docs.now, goal.unused_for)
     until = None if using else max(recent.values(), default=None)
     # An account that was changed meanwhile may have used the access.
-    warnings = usage.guard([*dict.fromkeys([*using, *recent])], visible, _what(holder), force=goal.force, until=until)
+    using = [*dict.fromkeys([*using, *recent])]
+    what = f"keep the access of {holder.principal} to {goal.vault} revoked"
+    warnings = usage.guard(using, visible, what, force=goal.force, until=until)
     return replace(change, warnings=(*warnings, *change.warnings))
 
 
@@ -268,10 +270,6 @@ def _revocation(holder: _Holder) -> Change:
     after, warnings = {**before, "granted": left}, _still_granted(holder, left)
     report = {"in_use_by": list[str](), "kept_until": None}
     return Change(before, after, requests, warnings, report, removed=None if holder.goal.force else ())
-
-
-def _what(holder: _Holder) -> str:
-    return f"revoke the access of {holder.principal} to {holder.goal.vault}"
 
 
 def _users(

@@ -257,7 +257,9 @@ def still_unused(docs: Docs, goal: Goal, facts: Facts, versions: Sequence[str], 
 
     seen = with_users(docs, goal, seen, facts, lambda seen: _has_unused(used(seen)), known)
     found = usage.together(used(seen).values())
-    warnings = usage.guard(found.ids, seen.visible, _what(goal), force=goal.force, until=found.until)
+    what = f"keep {'versions of ' if versions and not goal.takes_whole_key else ''}the key {goal.name} "
+    what += "deleted" if is_deletion else "disabled"
+    warnings = usage.guard(found.ids, seen.visible, what, force=goal.force, until=found.until)
     return _removing(goal, seen, facts, versions, warnings)
 
 

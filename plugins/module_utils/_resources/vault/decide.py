@@ -142,7 +142,8 @@ def _deletion(docs: Docs, goal: Goal, facts: Facts, vault: Vault | None) -> Chan
     before = describe(vault)
     if vault is None:
         return Change(before, before)
-    change, known = _deleting(docs.fresh(), goal, facts, vault, goal.vault_used_by)
+    what = f"delete the vault {goal.name}"
+    change, known = _deleting(docs.fresh(), goal, facts, vault, what, goal.vault_used_by)
     if goal.force:
         return change
     return replace(change, confirm=partial(still_unused, goal=goal, facts=facts, known=known), removed=())
@@ -153,18 +154,18 @@ def still_unused(docs: Docs, goal: Goal, facts: Facts, known: Collection[str] = 
     `known` are the ids of accounts that were listed before (users.everywhere). Azure Resource Graph confirms nothing,
     so it is not asked."""
     vault = docs.get(_ref(goal, facts))
-    change, _listed = _deleting(docs.fresh(), goal, facts, vault, usage.BATCH, known)
-    return change
+    what = f"keep the vault {goal.name} deleted"
+    return _deleting(docs.fresh(), goal, facts, vault, what, usage.BATCH, known)[0]
 
 
 def _deleting(
-    docs: Docs, goal: Goal, facts: Facts, vault: Vault | None, used_by: str, known: Collection[str] = ()
+    docs: Docs, goal: Goal, facts: Facts, vault: Vault | None, what: str, used_by: str, known: Collection[str] = ()
 ) -> tuple[Change, list[str]]:
-    """The change, and the ids of the listed accounts. Raises an error if somebody of the services `used_by` uses the
-    vault."""
+    """The change, and the ids of the listed accounts. If somebody of the services `used_by` uses the vault, `what` is
+    refused (an infinitive)."""
     asks = used_by != usage.BATCH
     visible, using = services.of_vault(docs, facts, goal.name, users.visible(docs, facts, known), asks=asks)
-    warnings = usage.guard(using, visible, f"delete the vault {goal.name}", force=goal.force)
+    warnings = usage.guard(using, visible, what, force=goal.force)
     if asks:
         warnings += usage.not_shown(used_by)
     what, needed = f"delete the key vault {goal.name}", rights.to_delete_vault(goal.group, goal.name)
