@@ -126,21 +126,24 @@ EXAMPLES = r"""
     vault_used_by: batch
 
 - name: Disable several keys, and wait once for all of them
-  azbatch.cmk.keyvault_cmk_key_state:
-    vault_name: myvault
-    name: "{{ item }}"
-    state: disabled
-    in_use: keep
-    confirm: later
-  loop: "{{ previous_keys }}"
-
-- name: Confirm that nothing uses the disabled keys
-  azbatch.cmk.keyvault_cmk_key_state:
-    vault_name: myvault
-    name: "{{ item }}"
-    state: disabled
-    in_use: keep
-  loop: "{{ previous_keys }}"
+  block:
+    - name: Disable the keys
+      azbatch.cmk.keyvault_cmk_key_state:
+        vault_name: myvault
+        name: "{{ item }}"
+        state: disabled
+        in_use: keep
+        confirm: later
+      loop: "{{ previous_keys }}"
+      register: disabled
+  always:
+    - name: Confirm that nothing uses the disabled keys
+      azbatch.cmk.keyvault_cmk_key_state:
+        vault_name: myvault
+        name: "{{ item.item }}"
+        state: disabled
+        in_use: keep
+      loop: "{{ disabled.results | selectattr('confirmed', 'defined') | rejectattr('confirmed') }}"
 
 - name: Recover a deleted key
   azbatch.cmk.keyvault_cmk_key_state:

@@ -63,18 +63,20 @@ EXAMPLES = r"""
     name: batch
 
 - name: Disable the unused versions of several keys, and wait once for all of them
-  azbatch.cmk.keyvault_cmk_unused_versions:
-    vault_name: myvault
-    name: "{{ item }}"
-    confirm: later
-  loop: "{{ batch_keys }}"
-  register: unused
-
-- name: Confirm that nothing uses the disabled versions
-  azbatch.cmk.keyvault_cmk_unused_versions:
-    vault_name: myvault
-    name: "{{ item.item }}"
-  loop: "{{ unused.results | rejectattr('confirmed') }}"
+  block:
+    - name: Disable the versions
+      azbatch.cmk.keyvault_cmk_unused_versions:
+        vault_name: myvault
+        name: "{{ item }}"
+        confirm: later
+      loop: "{{ batch_keys }}"
+      register: unused
+  always:
+    - name: Confirm that nothing uses the disabled versions
+      azbatch.cmk.keyvault_cmk_unused_versions:
+        vault_name: myvault
+        name: "{{ item.item }}"
+      loop: "{{ unused.results | selectattr('confirmed', 'defined') | rejectattr('confirmed') }}"
 
 - name: Disable a leaked version at once, after the accounts were moved to a new version
   azbatch.cmk.keyvault_cmk_unused_versions:

@@ -216,9 +216,10 @@ class InProcessAction(ActionBase):
             return self._execute(task_vars)
         files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
         journal = Journal(files, SentWrites())
+        handed = journal.handed_over()
         token = journal.expect(*sets) if sets else ""
         try:
-            ran = self._execute(task_vars, **{JOURNAL: journal.handed_over()})
+            ran = self._execute(task_vars, **{JOURNAL: handed})
             written = ran.pop(JOURNAL, None)
             if written is not None:
                 journal.merge(written)

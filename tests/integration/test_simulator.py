@@ -88,6 +88,9 @@ KNOWN = {
         "read_lag=180 late_reads=some ; tool move a1 old(k2) ; wait 7 ; "
         "a1: revert(k2) !dropped after again and again@moves"
     ),
+    "a read from before the move shows a third key during a rollback": (
+        "read_lag=60 ; tool move a1 old(k1) ; wait 59 ; a1: new(k2) !interrupted@confirms"
+    ),
     "a pool of an account whose pools Batch does not list uses a version": (
         "pools_without_key=409 ; tool pool a3 old(k1) ; tool revoke a3 (r1) ; wait 2592000 ; a1: retire(k1)"
     ),

@@ -249,8 +249,9 @@ def examples(name: str) -> list[dict[str, Any]]:
         template = re.fullmatch(r"\{\{ (.*) \}\}", given) if isinstance(given, str) else None
         return next(one for form, one in values.items() if re.fullmatch(form, template[1])) if template else given
 
-    tasks = yaml.safe_load(module(name).EXAMPLES)
-    assert all(task["name"] for task in tasks)
+    listed = yaml.safe_load(module(name).EXAMPLES)
+    tasks = [one for task in listed for one in (*task.get("block", [task]), *task.get("always", ()))]
+    assert all(task["name"] for task in (*listed, *tasks))
     own = [task[f"azbatch.cmk.{name}"] for task in tasks if f"azbatch.cmk.{name}" in task]
     return [{option: value(given) for option, given in options.items()} for options in own]
 

@@ -294,6 +294,14 @@ def test_a_removal_is_confirmed_by_a_later_task(
     assert all("confirm" not in options for options in second)
 
 
+def test_no_task_that_may_fail_is_between_a_removal_and_its_confirmation() -> None:
+    removed = {"__revert_key": {"confirmed": False}, "__revert_access": {"confirmed": False}}
+    run = Run("revert", removed, cmk_revert_key="disable", cmk_revert_access="revoke")
+
+    key, access = "keyvault_cmk_key_state", "keyvault_cmk_access"
+    assert run.modules[run.modules.index("batch_encryption") + 1 :] == [key, key, access, access]
+
+
 # Switch
 
 

@@ -246,23 +246,24 @@ class Journal:
     def may_hide_write(self, account: Account, read_since: float) -> bool:
         """Whether a read of the account may be older than the run's last write of its key: it shows another key.
         Another task or user may also have moved the account since."""
-        setting = [
-            one for one in self._lately(account["id"], read_since) if one["is_known"] and "properties" in one["body"]
-        ]
-        if not setting:
-            return False
-        written = key_of(cast(Account, setting[-1]["body"]))
-        return str(written or "").lower() != str(key_of(account) or "").lower()
+        shown = str(key_of(account) or "").lower()
+        last = self._last(account["id"], "properties", read_since)
+        return any(str(key_of(cast(Account, one["body"])) or "").lower() != shown for one in last)
 
     def may_hide_identity(self, account: Account, read_since: float) -> bool:
         """Whether a read of the account may be older than the run's last write of its identity."""
-        written = [
-            one for one in self._lately(account["id"], read_since) if one["is_known"] and "identity" in one["body"]
-        ]
-        if not written:
-            return False
-        shown = (written[-1]["document"] or {}).get("identity") or written[-1]["body"]["identity"]
-        return _names_in(shown) != _names_in(account.get("identity", {}))
+        shown = _names_in(account.get("identity", {}))
+        last = self._last(account["id"], "identity", read_since)
+        return any(
+            _names_in((one["document"] or {}).get("identity") or one["body"]["identity"]) != shown for one in last
+        )
+
+    def _last(self, ref: str, part: str, read_since: float) -> list[dict[str, Any]]:
+        """The last write of this part of the account that was accepted, and those after it that may have taken
+        effect."""
+        entries = self._load(self._file(ref), read_since).get(ref.lower(), [])
+        writes = [one for one in entries if part in one["body"]]
+        return writes[max((number for number, one in enumerate(writes) if one["is_known"]), default=0) :]
 
     def _note(self, ref: str, write: Write) -> None:
         if _ACCOUNTS in ref.lower() and ref.count("/") == 8:
@@ -285,9 +286,6 @@ class Journal:
             found = self._load(file, time.monotonic() - _LONGEST_DECISION)
             found[ref.lower()] = change(found.get(ref.lower(), []))
             self._files.store({name: entries for name, entries in found.items() if entries}, *file)
-
-    def _lately(self, ref: str, read_since: float) -> list[dict[str, Any]]:
-        return self._load(self._file(ref), read_since).get(ref.lower(), [])
 
     def _all_lately(self, read_since: float) -> dict[str, list[dict[str, Any]]]:
         files = ((_WRITES, str(number)) for number in range(_FILES))

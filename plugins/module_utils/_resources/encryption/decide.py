@@ -344,7 +344,11 @@ def _back(docs: Docs, undone: Goal, facts: Facts, key: KeyIdentifier | None) -> 
     # If Azure may have accepted the change, a read that shows the previous key may be out of date.
     write = facts.journal.last_effect(account["id"])
     may_stay = write is not None and not (write.undoes and write.outcome is WriteOutcome.ACCEPTED)
-    if (is_back and not may_stay) or (is_moved and not is_back):
+    if is_moved and not is_back:
+        # A read that shows a third key may be older than the change.
+        health.require_shown(docs, facts, [account], f"who has set the key of the Batch account {goal.account}")
+        return _kept(docs, facts, account)
+    if is_back and not may_stay:
         return _kept(docs, facts, account)
     used, checks = None, tuple[preflight.Check, ...]()
     if key:
