@@ -16,8 +16,10 @@ from typing import Any, cast
 
 import pytest
 from azure_table import Table, task_of
+from clocks import clock_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import executor as executor_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure import journal as journal_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor, kept
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer, Gateway
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
@@ -747,6 +749,27 @@ def test_a_request_that_is_not_wanted_any_more_is_not_repeated() -> None:
         Task(shelf).send([put("novel", retries=nothing, guard=raising(PlanOutdated("Somebody was here.")))], [])
 
     assert shelf.did == ["add"]
+
+
+def test_a_write_to_an_account_is_noted_when_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate limit may have delayed it, and other tasks of the run have to know it from then on."""
+    shelf, noted, clock = Shelf(), list[int](), clock_of(journal_module, monkeypatch)
+    task, sent = Task(shelf), shelf.write
+
+    def delayed(*request: Any, if_late: Callable[[], None], **options: Any) -> None:
+        def wait(_method: str, _book: str) -> None:
+            clock.now += MAX_READ_DELAY
+            if_late()
+            noted.append(len(shelf.session.journal.with_written([], clock.now)))
+
+        shelf.writes = wait
+        sent(*request, **options)
+
+    monkeypatch.setattr(shelf, "write", delayed)
+    account = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Batch/batchAccounts/mybatch"
+    task.send([Request("move", "move the account", "POST", account, {"properties": {}})], [])
+
+    assert noted == [1]
 
 
 def test_the_guard_of_a_request_can_be_asked_first() -> None:

@@ -422,6 +422,15 @@ def test_the_delay_without_a_response_begins_with_the_last_try(clock: Clock) -> 
     assert journal.written_lately([ACCOUNT], clock.now) != {}
 
 
+def test_the_delay_of_a_delayed_write_begins_when_it_is_sent(clock: Clock) -> None:
+    journal = alone()
+    with journal.writing("PATCH", ACCOUNT, TO_KEY, undoes=False):
+        clock.now += MAX_READ_DELAY
+        assert journal.with_written([], clock.now) == []
+        journal.note_again(ACCOUNT)
+        assert keys_in(journal.with_written([], clock.now)) == [KEY]
+
+
 def test_a_write_counts_as_long_as_the_read_may_be_older(clock: Clock) -> None:
     """A task may wait for slow requests between its read of the account and its decision. Meanwhile, other tasks of the
     run note their writes."""

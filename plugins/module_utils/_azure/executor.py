@@ -273,9 +273,11 @@ class Executor:
             self._follow_up(one, one.follow_up, document)
 
     def _require_wanted(self, one: Request) -> None:
+        """Asked just before the request is sent, if time has passed since it was decided."""
         warnings = one.guard and self._driver.solve(one.guard, time.monotonic())
         if self._session.predicts:
             self._session.warnings.extend(warnings or ())
+        self._journal.note_again(one.ref)
 
     def _write(self, one: Request) -> Any:
         """The document in the response."""

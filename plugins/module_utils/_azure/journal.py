@@ -144,6 +144,12 @@ class Journal:
         write.outcome, write.answered_at = WriteOutcome.ACCEPTED, time.monotonic()
         self._note(ref, write)
 
+    def note_again(self, ref: str) -> None:
+        """Note the last write once more, because it is sent only now: a rate limit has delayed it."""
+        write = self.last(ref)
+        if write is not None and write.outcome is WriteOutcome.UNKNOWN:
+            self._note(ref, write)
+
     # What was read before a write is out of date
 
     @contextmanager
