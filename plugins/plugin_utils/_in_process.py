@@ -216,6 +216,7 @@ class InProcessAction(ActionBase):
             return self._execute(task_vars)
         files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
         journal = Journal(files, SentWrites())
+        # Without what the module may set: it would doubt reads that do not show that yet.
         handed = journal.handed_over()
         token = journal.expect(*sets) if sets else ""
         try:

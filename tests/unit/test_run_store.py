@@ -13,6 +13,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,32 @@ def test_a_lock_ends_with_an_error(damaged: Path) -> None:
     for _time in range(2):
         with pytest.raises(KeyError), files.locked("name"):
             raise KeyError
+
+
+def test_a_lock_yields_whether_others_have_held_it(folder: Path) -> None:
+    waited = list[bool]()
+
+    def wait() -> None:
+        with RunFiles(str(folder)).locked("name") as may_have_waited:
+            waited.append(may_have_waited)
+
+    wait()
+    with RunFiles(str(folder)).locked("name"):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        waiting.join(0.2)
+        assert waited == [False]
+    waiting.join(60)
+    wait()
+
+    assert waited == [False, True, False]
+
+
+def test_without_the_folder_of_a_run_others_may_have_held_the_lock(folder: Path) -> None:
+    folder.rmdir()
+    for files in RunFiles(None), RunFiles(str(folder)):
+        with files.locked("name") as may_have_waited:
+            assert may_have_waited
 
 
 # Files of killed runs

@@ -95,11 +95,12 @@ class Executor:
         began, todo = time.monotonic(), self._glanced(glance or decide)
         if todo is not None and not todo.requests:
             return todo.unchanged()
-        with nullcontext() if lock is None else self.locked(lock):
-            if lock is not None:
-                # Another task or run may have made the change while this task waited for the lock.
+        with nullcontext(False) if lock is None else self.locked(lock) as may_have_waited:
+            if may_have_waited:
+                # Another task or run may have made the change meanwhile.
                 todo = self._driver.solve(decide, time.monotonic())
-            elif todo is None:
+            elif lock is not None or todo is None:
+                # What another task of the run has changed since the first decision is read again.
                 todo = self._driver.solve(decide, asked_at=began)
             try:
                 return self._ensure(todo, decide, before_change, later, removal)
@@ -539,8 +540,8 @@ class Executor:
                 raise
             return kept(failure)
 
-    def locked(self, vault: str) -> AbstractContextManager[None]:
-        """A lock that is held while a task changes the vault, its keys or the access to them."""
+    def locked(self, vault: str) -> AbstractContextManager[bool]:
+        """A lock that is held while a task changes the vault, its keys or the access to them (`RunFiles.locked`)."""
         return vault_lock(self._session.files, vault)
 
     def confirmed(

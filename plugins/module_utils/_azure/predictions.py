@@ -34,7 +34,7 @@ class Predictions:
         # For tasks without a store, whose threads share the memory.
         self._lock = threading.RLock()
 
-    def locked(self, kind: str, name: str) -> AbstractContextManager[None]:
+    def locked(self, kind: str, name: str) -> AbstractContextManager[bool]:
         """A lock that is held from the read of a document until its prediction is stored."""
         return self._files.locked("prediction of", kind, name.lower())
 

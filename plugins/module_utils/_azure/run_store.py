@@ -79,19 +79,25 @@ class RunFiles:
             self.store(number + 1, *_PREDICTIONS)
 
     @contextlib.contextmanager
-    def locked(self, *name: str) -> Iterator[None]:
-        """Hold a lock. One task of the run holds it at a time; the others wait."""
+    def locked(self, *name: str) -> Iterator[bool]:
+        """Hold a lock. One task of the run holds it at a time; the others wait. Yields whether this task may have
+        waited."""
         if self._folder is None:
-            yield
+            yield True
             return
-        path = self._folder / f"{self._hash(name)}.lock"
+        path, may_have_waited = self._folder / f"{self._hash(name)}.lock", False
         with contextlib.ExitStack() as stack:
             try:
                 lock = stack.enter_context(open(path, "w", opener=_private))
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    may_have_waited = True
+                    fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError:
+                may_have_waited = True
                 stack.enter_context(_locked_without_file(str(path)))
-            yield
+            yield may_have_waited
 
     @property
     def run(self) -> str | None:
@@ -245,6 +251,6 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def vault_lock(files: RunFiles, vault: str) -> AbstractContextManager[None]:
-    """A lock that is held while a task changes the vault, its keys or the access to them."""
+def vault_lock(files: RunFiles, vault: str) -> AbstractContextManager[bool]:
+    """A lock that is held while a task changes the vault, its keys or the access to them (`RunFiles.locked`)."""
     return files.locked("turn", vault.lower())
