@@ -536,6 +536,20 @@ def test_a_rollback_to_a_key_that_cannot_be_used_is_refused() -> None:
     assert refused.value.facts["failed_checks"] == ["key_enabled"]
 
 
+@pytest.mark.parametrize(("disabled", "available"), [(None, True), (NEW, None), (MIDDLE, True)])
+def test_after_a_rollback_batch_may_need_the_version_that_the_account_has_left(
+    disabled: str | None, available: bool | None
+) -> None:
+    """Somebody has disabled it between the move and its confirmation."""
+    back = solved(decided(goal(PINNED_NEW), seen(PINNED_OLD)).undo[0], seen(PINNED_NEW))
+    azure = seen(PINNED_OLD)
+    if disabled:
+        azure.change(disabled, enabled=False)
+
+    assert back.confirm
+    assert solved(back.confirm, azure).before["available"] is available
+
+
 def test_for_a_rollback_the_access_of_one_identity_is_enough() -> None:
     azure = seen(PINNED_OLD)
     back = decided(goal(PINNED_NEW), azure).undo[0]

@@ -294,14 +294,20 @@ def _confirmed(docs: Docs, goal: Goal, facts: Facts, previous: KeyIdentifier | N
     if is_same_key and previous:
         docs.want(refs.versions_of(previous), fresh=docs.asked_at)
     health.confirmed(docs, facts, account, used, is_new=not is_same_key)
-    # Batch may still need the version that the account has left, and may have lost it a moment before the move.
-    items = docs.known(refs.versions_of(previous), docs.asked_at) if is_same_key and previous else None
-    if previous and used and isinstance(items, list):
-        lost = lost_after_change(previous, used.key, items, used.now)
-        never_used = evidence.unsupported(docs, previous, lost)
-        if doubts := [reason for version, reason in lost.items() if version not in never_used]:
-            return _unchanged(goal, {**before, "available": None}, NotShown(doubts[:1]))
+    if doubts := _left_unusable(docs, previous, used):
+        return _unchanged(goal, {**before, "available": None}, NotShown(doubts[:1]))
     return _unchanged(goal, before, None)
+
+
+def _left_unusable(docs: Docs, left: KeyIdentifier | None, used: Evidence | None) -> list[str]:
+    """Why Batch may have lost a version of its key that it may still need, although the account has left that for
+    another version: it may have become unusable a moment before the move."""
+    if left is None or used is None or not left.same_key(used.key):
+        return []
+    items = docs.known(refs.versions_of(left), docs.asked_at)
+    lost = lost_after_change(left, used.key, items, used.now) if isinstance(items, list) else {}
+    never_used = evidence.unsupported(docs, left, lost)
+    return [reason for version, reason in lost.items() if version not in never_used]
 
 
 def _described(current: Mapping[str, Any]) -> str:
@@ -387,4 +393,6 @@ def _confirmed_back(docs: Docs, goal: Goal, undone: Goal, facts: Facts, used: Ev
         health.confirmed(docs, facts, account, used, is_rollback=True)
     except (Denied, NotFound, Unavailable):
         return _kept(docs, facts, account)
+    if _left_unusable(docs, undone.key, used):
+        before["available"] = None
     return Change(before, before)
