@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,14 +40,15 @@ def test_an_identity_that_does_not_exist() -> None:
     assert (failed.value.facts["option"], failed.value.facts["value"]) == ("identity_id", str(ONE))
 
 
-def test_an_identity_that_did_not_exist_is_read_again() -> None:
-    """Another task may be creating it."""
+def test_an_identity_that_did_not_exist_is_read_again_by_the_next_task(tmp_path: Path) -> None:
+    """Another user may have created it."""
     table = Table({refs.identity(ONE): Several(None, IDENTITY)})
-    driver, question = task_of(table).driver, partial(identities.get, identity_id=ONE)
-    with pytest.raises(NotFound):
-        driver.solve(question, Rule.RECENT)
+    first, question = task_of(table, tmp_path).driver, partial(identities.get, identity_id=ONE)
+    for _time in range(2):
+        with pytest.raises(NotFound):
+            first.solve(question, Rule.RECENT)
 
-    assert driver.solve(question, Rule.RECENT) == IDENTITY
+    assert task_of(table, tmp_path).driver.solve(question, Rule.RECENT) == IDENTITY
 
 
 @pytest.mark.parametrize("reason", [Denied("403"), Unavailable("500")])

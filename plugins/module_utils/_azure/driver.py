@@ -15,7 +15,7 @@ twenty seconds old at most |
 
 No read serves that began before the run's last write to its kind ended (journal.py). Its age is counted from its first
 request. A wait for the rate limit is before the request, so tasks that begin to wait meanwhile share the read. What is
-missing (None) is read again, because another task may be creating it.
+missing (None) is read again by each task, because another user may be creating it.
 
 This module util is private to the collection.
 """
@@ -233,8 +233,7 @@ class Driver:
                 if kept is None:
                     asked, began = timed(lambda: self._ask(ref))
                     kept = asked._replace(at=began, ended=time.monotonic())
-                    if kept.value is not None:
-                        self._keep(ref, kept)
+                    self._keep(ref, kept)
         finally:
             with self._lock:
                 if self._reading.get(ref.name) is mine:
@@ -269,14 +268,17 @@ class Driver:
         return kept and kept.value
 
     def _keep(self, ref: Ref[Any], read: Read, *, is_dated: bool = True) -> None:
-        """Keep it for this task and for the run. A newer read stays."""
-        other = ref.also and ref.also(read.value)
+        """Keep it for this task and for the run; what is missing only for this task. A newer read stays."""
+        is_missing = read.value is None
+        other = None if is_missing or ref.also is None else ref.also(read.value)
         if other and (is_dated or not other.is_dated):
             self._keep(replace(other, also=None), read)
         own = self._own.get(ref.name)
         if own is not None and own.at > read.at:
             return
         self._own[ref.name] = read
+        if is_missing:
+            return
         if ref.keyed is None:
             self._files.store(read, self._session.fingerprint, *ref.name)
             return
