@@ -89,8 +89,8 @@ class Executor:
         `glance` decides from what other hosts have read for the same task that there is nothing to do, by default as
         `decide` does; None if it cannot. `before_change` is called if there is something to change, and raises an error
         if the change must not begin. `later` are rights that the next task needs. `lock` is the vault whose lock is
-        held during a change, which is decided again then. If another task or user has created the resource or moved the
-        account since it was read, the change is decided a second time.
+        held during a change; if another task has held it, the change is decided from new reads. If another task or user
+        has created the resource or moved the account since it was read, the change is decided a second time.
         """
         began, todo = time.monotonic(), self._glanced(glance or decide)
         if todo is not None and not todo.requests:
