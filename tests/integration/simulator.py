@@ -441,8 +441,10 @@ class Simulation:
     # A play
 
     def _play(self, play: Play) -> None:
-        # The diff of a second task may begin with what reads have shown before the first task.
-        has_same_reads = self._azure.late_reads == "all" and len(play.runs[0].tasks) == 1
+        removes = not all(task.verb in _KEEPING for run in play.runs for task in run.tasks)
+        # The diff of a second task may begin with what reads have shown before the first task, and a task keeps what
+        # lists still show in use.
+        has_same_reads = self._azure.late_reads == "all" and len(play.runs[0].tasks) == 1 and not removes
         is_checked = play.oracle == "?checked" and (self._lag == 0 or has_same_reads)
         if is_checked:
             self._azure.sleep(SETTLED + REALISTIC["batch_recovery"])
@@ -453,7 +455,6 @@ class Simulation:
         checked = self._checked(play) if is_checked else None
         hosts = self._run(play)
         is_killed = any(event.what == "killed" for event in play.events)
-        removes = not all(task.verb in _KEEPING for run in play.runs for task in run.tasks)
         if not (is_killed and removes):
             self._require_kept(before, play)
         if checked:
@@ -464,8 +465,9 @@ class Simulation:
         elif ends and is_killed and removes:
             self._run(Play(play.runs))
             self._require_kept(before, play)
-        # As long as lists show an account with the key that it has left, the key stays.
-        is_late = removes and self._lag > 0
+        # As long as lists show an account with the key that it has left, the key stays. No read may show yet what
+        # another tool has done.
+        is_late = self._lag > 0 and (removes or self._has_hidden_change)
         must_succeed = play.oracle == "?succeeds"
         if must_succeed:
             self._require_success(hosts)
@@ -494,13 +496,18 @@ class Simulation:
         verbs = [task.verb for task in tasks]
         return len(tasks) == 1 and not {"version", "rotate"} & set(verbs) and play.runs[0].caller == OWNER
 
+    @property
+    def _has_hidden_change(self) -> bool:
+        """Whether reads of the play may not show what another tool has changed."""
+        return self._changed_by.get("tool", 0) >= self._play_began - self._lag
+
     def _require_kept(self, before: Mapping[str, tuple[bool, bool]], play: Play) -> None:
         after = self._usable_at_last()
         for name, (_own, was) in before.items():
             during = [one for one in self._history[name] if one.at >= self._play_began]
             by_tool = any(one.by == "tool" and not one.is_usable for one in during)
             # No read may show yet that another tool has taken away the key to which a run moves the account.
-            is_hidden = self._lag and self._changed_by.get("tool", 0) >= self._play_began - self._lag
+            is_hidden = self._lag and self._has_hidden_change
             moved = any(one.is_own_change and one.by != "tool" and not one.is_usable for one in during)
             if not was or name not in after or by_tool or (is_hidden and moved):
                 continue
@@ -525,7 +532,8 @@ class Simulation:
     def _run(self, play: Play, *, check: bool = False) -> list[Host]:
         """Run all runs of the play. Returns the hosts."""
         self._broken, self._made = [], {}
-        self._is_disturbed = any(event.what in FAULTS for event in play.events)
+        # Locks of two hosts do not exclude each other while the folder is deleted.
+        self._is_disturbed = any(event.what in (*FAULTS, "folder gone") for event in play.events)
         hosts: list[list[Host]] = []
         calls: dict[str, Callable[[], None]] = {}
         for run in play.runs:

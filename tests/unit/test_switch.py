@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from azure_table import executor_of, task_of
 from clocks import Clock, clock_of_all
-from documents import DAY, KEY, MIDDLE, NOW, OTHER, policy
+from documents import DAY, KEY, MIDDLE, NEW, NOW, OTHER, policy
 from encryption_table import (
     ACCOUNT,
     ELSEWHERE,
@@ -180,6 +180,23 @@ def test_a_lost_previous_version_is_a_warning_after_the_change() -> None:
 
     assert (outcome.changed, outcome.after["available"]) == (True, None)
     assert MIDDLE in outcome.warnings[0]
+
+
+def test_a_rollback_from_a_version_that_has_become_unusable_is_complete() -> None:
+    """Batch may still need that version, so it is not known whether the account is available."""
+    azure = Azure(PINNED_OLD)
+
+    def disable(used: str | None) -> None:
+        azure.move(used)
+        azure.change(NEW, enabled=False)
+
+    azure.on_write = disable
+    failure = failed_switch(azure)
+
+    assert azure.written_keys == [PINNED_NEW, PINNED_OLD]
+    assert failure.facts["restored"] is True
+    assert failure.facts["current_state"]["available"] is None
+    assert "The change was rolled back." in failure.msg
 
 
 # Another task or user moves the account

@@ -479,7 +479,9 @@ class Executor:
             said = [f"Restoring the previous setting also failed: {obstacle.msg}"]
             said += ["Azure had accepted the change, so it may be in effect."] if applied else []
             return False, failure.extended(*said, restored=False, restore_failure=obstacle.result())
-        restored = not current.requests if todo.removed is not None else current.before == todo.before
+        # It may not be known whether the account is available.
+        is_as_before = current.before in (todo.before, {**todo.before, "available": None})
+        restored = not current.requests if todo.removed is not None else is_as_before
         said = ["The change was rolled back."] if restored and applied else []
         said.append(todo.undone(current.before))
         return True, failure.extended(*said, restored=restored, current_state=dict(current.before))
