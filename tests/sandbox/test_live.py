@@ -94,9 +94,10 @@ def environment(azure: Sandbox) -> dict[str, str]:
 def live(
     azure: Sandbox, folder: Path, *arguments: str, answers: str = "", **variables: str
 ) -> subprocess.CompletedProcess[str]:
+    """An empty variable is removed from the environment."""
     return subprocess.run(
         command(azure, folder, *arguments),
-        env={**environment(azure), **variables},
+        env={name: value for name, value in {**environment(azure), **variables}.items() if value},
         input=answers,
         capture_output=True,
         text=True,
@@ -635,7 +636,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_a_sign_in_that_is_missing_is_one_line(azure: Sandbox, tmp_path: Path) -> None:
-    nobody = {"AZURE_CLIENT_SECRET": "", "PATH": "", "AZURE_TOKEN_CREDENTIALS": "AzureCliCredential"}
+    nobody = {"AZURE_CLIENT_SECRET": "", "PATH": str(tmp_path), "AZURE_TOKEN_CREDENTIALS": "AzureCliCredential"}
     done = live(azure, tmp_path, "run", "--yes", **nobody)
     assert done.returncode == 1
     assert "`az login`" in one_line(done)
