@@ -467,7 +467,7 @@ class Simulation:
             self._require_kept(before, play)
         # As long as lists show an account with the key that it has left, the key stays. No read may show yet what
         # another tool has done.
-        is_late = self._lag > 0 and (removes or self._has_hidden_change)
+        is_late = (removes and self._lag > 0) or self._has_hidden_change
         must_succeed = play.oracle == "?succeeds"
         if must_succeed:
             self._require_success(hosts)
@@ -499,7 +499,7 @@ class Simulation:
     @property
     def _has_hidden_change(self) -> bool:
         """Whether reads of the play may not show what another tool has changed."""
-        return self._changed_by.get("tool", 0) >= self._play_began - self._lag
+        return self._lag > 0 and self._changed_by.get("tool", 0) >= self._play_began - self._lag
 
     def _require_kept(self, before: Mapping[str, tuple[bool, bool]], play: Play) -> None:
         after = self._usable_at_last()
@@ -507,9 +507,8 @@ class Simulation:
             during = [one for one in self._history[name] if one.at >= self._play_began]
             by_tool = any(one.by == "tool" and not one.is_usable for one in during)
             # No read may show yet that another tool has taken away the key to which a run moves the account.
-            is_hidden = self._lag and self._has_hidden_change
             moved = any(one.is_own_change and one.by != "tool" and not one.is_usable for one in during)
-            if not was or name not in after or by_tool or (is_hidden and moved):
+            if not was or name not in after or by_tool or (self._has_hidden_change and moved):
                 continue
             own, whole = after[name]
             last = replace(self._history[name][-1], is_own_usable=own)
