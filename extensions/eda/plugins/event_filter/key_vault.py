@@ -110,6 +110,8 @@ KINDS = {
     "microsoft.keyvault.vaultaccesspolicychanged": "access_policy_changed",
 }
 KNOWN_IDS = 10_000
+# As in the event source event_grid.
+MAX_DEPTH = 16
 
 # Source: https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules
 _VAULT = r"(?P<vault>[A-Za-z](?:-?[A-Za-z0-9]){2,23})"
@@ -156,12 +158,23 @@ def _documents(event: Any) -> Iterator[Mapping[str, Any]]:
         body = event.get("payload", event.get("body"))
     if isinstance(body, str | bytes):
         try:
-            body = json.loads(body)
-        except (ValueError, RecursionError):
+            body = _parsed(body if isinstance(body, str) else body.decode())
+        except ValueError:
             body = None
     for one in body if isinstance(body, list) else [body]:
         if isinstance(one, Mapping):
             yield one
+
+
+def _parsed(text: str) -> Any:
+    """The JSON document. Raises ValueError if there is none, or if it has more than MAX_DEPTH levels."""
+    depth = 0
+    # The brackets outside of strings.
+    for bracket in re.findall(r"[][{}]", re.sub(r'"[^"]*"?', "", re.sub(r"(?s)\\.", "", text))):
+        depth += 1 if bracket in "[{" else -1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"It has more than {MAX_DEPTH} levels.")
+    return json.loads(text)
 
 
 def _plain(document: Mapping[str, Any]) -> dict[str, Any] | None:

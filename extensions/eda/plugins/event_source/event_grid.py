@@ -16,11 +16,12 @@ description:
   - The events of a few seconds are one event of the rulebook, so that one playbook runs for all of them. Its key
     C(payload) is a list of the events as Event Grid sent them. The list ends when no event has arrived for 2 seconds,
     or after 10 seconds.
-  - A request with a wrong secret or token gets status 401, and a body that contains no event or is compressed gets
-    status 400. Event Grid does not repeat such requests. If too many events wait for the rules, or a token cannot be
-    checked now, a request gets status 503, and Event Grid repeats the request later.
+  - A request with a wrong secret or token gets status 401. A body that contains no event, is compressed or has more
+    than 16 levels gets status 400. Event Grid does not repeat such requests. If too many events wait for the rules, or
+    a token cannot be checked now, a request gets status 503, and Event Grid repeats the request later.
   - The secret, the token and the query of a request are never part of an event or a log message.
-  - A handshake without a secret or token is completed too, because a handshake delivers no event.
+  - A handshake without a secret or token is completed too, because a handshake delivers no event. With
+    O(secret_query), a handshake must contain the secret, because Event Grid sends it to the same URL.
   - Anybody can open connections. Therefore a connection ends after one response, and after 30 seconds in any case. The
     webhook keeps at most 200 connections open. If there are more, it closes the oldest one.
 requirements:
@@ -122,6 +123,7 @@ import hmac
 import ipaddress
 import json
 import logging
+import re
 import socket
 import ssl
 import time
@@ -137,8 +139,12 @@ logger = logging.getLogger(__name__)
 
 # Event Grid sends at most 1 MB in a request.
 MAX_BODY_BYTES = 2 * 1024 * 1024
-# A handshake has a single event, which Microsoft documents with less than 1 kB.
-MAX_HANDSHAKE_BYTES = 16 * 1024
+# The only body that is read without the secret. A handshake is a single event. Microsoft's example has 0.7 kB, and the
+# longest names of a resource group, a vault and an event subscription add less than 0.5 kB.
+MAX_HANDSHAKE_BYTES = 4 * 1024
+# The values of an event in the body are at level 4 (array, event, data, value). A parser of JSON calls itself for each
+# level, and within the process of ansible-rulebook, 8,000 levels exhaust the stack and end the process.
+MAX_DEPTH = 16
 # Event Grid waits at most 30 seconds for a response.
 CONNECTION_SECONDS = 30
 # Each connection needs a file, of usually 1024, and with TLS about 0.3 MB.
@@ -189,24 +195,18 @@ async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
     settings = checked(args)
     tls = _tls(settings)
     waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    application = web.Application(client_max_size=MAX_BODY_BYTES)
     webhook = _Webhook(waiting, _authentication(settings), settings.key_names)
-    application.router.add_post("/{path:.*}", webhook.receive)
-    application.router.add_route("OPTIONS", "/{path:.*}", webhook.allow)
-    application.on_response_prepare.append(_end_connection)
-    runner = web.AppRunner(application)
-    await runner.setup()
+    server = web.Server(webhook.respond)
     tasks: list[asyncio.Task[None]] = []
     try:
-        assert runner.server is not None
-        connections = _Connections(runner.server, tls)
+        connections = _Connections(server, tls)
         tasks += [asyncio.create_task(connections.accept(one)) for one in _listeners(settings.host, settings.port)]
         while True:
             await queue.put({"payload": await _collected(waiting)})
     finally:
         for task in tasks:
             task.cancel()
-        await runner.cleanup()
+        await server.shutdown()
 
 
 async def _collected(waiting: asyncio.Queue[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -392,11 +392,6 @@ class _Connections:
                     transport.abort()
 
 
-async def _end_connection(_request: web.Request, response: web.StreamResponse) -> None:
-    response.force_close()
-    response.headers["Connection"] = "close"
-
-
 # Authentication
 
 
@@ -424,12 +419,14 @@ class _Secret:
         self._header = settings.secret_header
         self._query = settings.secret_query
 
-    async def check(self, request: web.Request) -> None:
+    async def check(self, request: web.BaseRequest) -> None:
         """Raises _Refused."""
         given = request.query.get(self._query) if self._query else request.headers.get(self._header)
+        if given is None and self._query:
+            # A handshake has the query too, because it is sent to the URL of the event subscription.
+            raise _Refused(f"The query parameter {self._query} is missing.")
         if given is None:
-            place = f"query parameter {self._query}" if self._query else f"header {self._header}"
-            raise _Missing(f"The {place} is missing.")
+            raise _Missing(f"The header {self._header} is missing.")
         if not hmac.compare_digest(given.encode(errors="surrogateescape"), self._expected):
             raise _Refused("The secret is wrong.")
 
@@ -460,12 +457,14 @@ class _Token:
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
 
-    async def check(self, request: web.Request) -> None:
+    async def check(self, request: web.BaseRequest) -> None:
         """Raises _Refused or _Unavailable."""
         scheme, _blank, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise _Missing("The header Authorization contains no bearer token.")
         try:
+            # PyJWT parses the header of a token before it checks the signature.
+            _parsed(self._jwt.utils.base64url_decode(token.partition(".")[0]))
             key = await self._key(str(self._jwt.get_unverified_header(token).get("kid")))
             claims = self._jwt.decode(
                 token,
@@ -476,8 +475,7 @@ class _Token:
                 leeway=CLOCK_SKEW_SECONDS,
                 options={"require": ["exp", "iss", "aud"]},
             )
-        except self._jwt.PyJWTError as error:
-            # The messages of PyJWT contain no part of the token but the name of its algorithm or of a claim.
+        except (self._jwt.PyJWTError, ValueError) as error:
             raise _Refused(f"The token is not valid: {type(error).__name__}.") from None
         # The claim is `appid` in version 1 of tokens, and `azp` in version 2.
         if self._application not in (claims.get("appid"), claims.get("azp")):
@@ -518,7 +516,17 @@ class _Webhook:
         self._authentication = authentication
         self._key_names = [one.lower() for one in key_names]
 
-    async def allow(self, request: web.Request) -> web.Response:
+    async def respond(self, request: web.BaseRequest) -> web.Response:
+        if request.method == "POST":
+            response = await self._receive(request)
+        elif request.method == "OPTIONS":
+            response = self._allow(request)
+        else:
+            response = _refusal(request, 405, "The method is neither POST nor OPTIONS.")
+        response.force_close()
+        return response
+
+    def _allow(self, request: web.BaseRequest) -> web.Response:
         """The handshake of CloudEvents.
 
         Source: https://github.com/cloudevents/spec/blob/v1.0/http-webhook.md, section 4.
@@ -529,7 +537,7 @@ class _Webhook:
         headers = {"WebHook-Allowed-Origin": origin, "WebHook-Allowed-Rate": "*", "Allow": "OPTIONS, POST"}
         return web.Response(headers=headers)
 
-    async def receive(self, request: web.Request) -> web.Response:
+    async def _receive(self, request: web.BaseRequest) -> web.Response:
         missing = ""
         try:
             if self._authentication:
@@ -545,8 +553,10 @@ class _Webhook:
         if missing and request.headers.get("aeg-event-type") != "SubscriptionValidation":
             return _refusal(request, 401, missing)
         try:
-            bounded = request.clone(client_max_size=MAX_HANDSHAKE_BYTES) if missing else request
+            bounded = request.clone(client_max_size=MAX_HANDSHAKE_BYTES if missing else MAX_BODY_BYTES)
             events = _events(await bounded.read())
+        except web.HTTPRequestEntityTooLarge:
+            return _refusal(request, 413, "The body is too large.")
         except ValueError as reason:
             return _refusal(request, 400, str(reason))
         if len(events) == 1 and _text(events[0], "eventType").lower() == VALIDATION.lower():
@@ -572,9 +582,9 @@ class _Webhook:
 def _events(body: bytes) -> list[dict[str, Any]]:
     """The events in the body: one, or an array of them. Raises ValueError with the reason if it has none."""
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        raise ValueError("The body is not JSON.") from None
+        document = _parsed(body)
+    except ValueError:
+        raise ValueError(f"The body is not JSON of at most {MAX_DEPTH} levels.") from None
     events = document if isinstance(document, list) else [document]
     if not events:
         raise ValueError("The body contains no event.")
@@ -589,6 +599,18 @@ def _events(body: bytes) -> list[dict[str, Any]]:
     return events
 
 
+def _parsed(body: bytes) -> Any:
+    """The JSON document. Raises ValueError if there is none, or if it has more than MAX_DEPTH levels."""
+    text = body.decode()
+    depth = 0
+    # The brackets outside of strings.
+    for bracket in re.findall(r"[][{}]", re.sub(r'"[^"]*"?', "", re.sub(r"(?s)\\.", "", text))):
+        depth += 1 if bracket in "[{" else -1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"It has more than {MAX_DEPTH} levels.")
+    return json.loads(text)
+
+
 def _text(event: Mapping[str, Any], name: str) -> str:
     """The field as text, or an empty string. Microsoft's examples and specifications differ in the case of names."""
     value = next((value for key, value in event.items() if key.strip().lower() == name.lower()), None)
@@ -600,12 +622,12 @@ def _data(event: Mapping[str, Any]) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _refusal(request: web.Request, status: int, reason: str) -> web.Response:
+def _refusal(request: web.BaseRequest, status: int, reason: str) -> web.Response:
     logger.warning("Refused a request of %s: %s", request.remote, reason)
     return web.Response(status=status, text=reason)
 
 
-def _later(request: web.Request, reason: str) -> web.Response:
+def _later(request: web.BaseRequest, reason: str) -> web.Response:
     response = _refusal(request, 503, reason)
     response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response
