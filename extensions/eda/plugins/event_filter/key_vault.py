@@ -13,7 +13,8 @@ description:
   - An event filter plugin of ansible-rulebook for the events of Azure Key Vault about a key or an access policy. All
     other events are dropped.
   - The events of an array become one event of the rulebook for each kind, so that one playbook runs for all of them.
-    See RETURN.
+    See RETURN. It names only vaults and keys, because ansible-rulebook needs seconds for the details of thousands of
+    events, and a playbook reads them from Azure.
   - The filter accepts the Event Grid schema and the CloudEvents schema, single events and arrays. The events may be at
     the top level, below C(payload) (azbatch.cmk.event_grid, event streams of Ansible Automation Platform), or below
     C(body) (azure.azcollection.azure_service_bus and azure.azcollection.azure_event_hub).
@@ -47,47 +48,18 @@ hosts:
   description:
     - Pattern of the hosts of the inventory azbatch.cmk.batch_accounts that the events concern. The hosts are the
       accounts that use one of the keys, and for C(access_policy_changed) a key of one of the vaults.
+    - A single regular expression, because Ansible evaluates each pattern of a list separately.
   type: str
-  sample: key_kv_one__batch_cmk:key_kv_one__other
-events:
-  description: The events, at least one.
+  sample: ~(key_kv_one__batch_cmk|key_kv_one__other)$
+vaults:
+  description: Names of the vaults, at least one.
   type: list
-  elements: dict
-  contains:
-    id:
-      description: Id of the event. Absent if the event has none.
-      type: str
-    kind:
-      description: As above.
-      type: str
-    time:
-      description: When the event happened, as Azure sent it. Absent if the event has no time.
-      type: str
-    vault:
-      description: Name of the vault.
-      type: str
-    vault_url:
-      description: URL of the vault. Absent for C(access_policy_changed).
-      type: str
-    key:
-      description: Name of the key. Absent for C(access_policy_changed).
-      type: str
-    version:
-      description: Version of the key. Absent for C(access_policy_changed).
-      type: str
-    key_identifier:
-      description: Key identifier without version. Absent for C(access_policy_changed).
-      type: str
-    expires:
-      description: When the version expires, in UTC. Absent if the version does not expire.
-      type: str
-      sample: "2027-01-31T00:00:00Z"
-    subscription:
-      description: Id of the vault's subscription. Absent if the event does not name the resource id of the vault.
-      type: str
-    resource_group:
-      description: Name of the vault's resource group. Absent if the event does not name the resource id of the vault.
-      type: str
+  elements: str
+keys:
+  description: Identifiers of the keys, without versions. An empty list for C(access_policy_changed).
+  type: list
+  elements: str
+  sample: ["https://kv-one.vault.azure.net/keys/batch-cmk"]
 meta:
   description: The metadata of the source, without C(hosts), which would limit the hosts of the playbook.
   type: dict
@@ -96,8 +68,8 @@ meta:
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -116,19 +88,29 @@ MAX_DEPTH = 16
 # Source: https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules
 _VAULT = r"(?P<vault>[A-Za-z](?:-?[A-Za-z0-9]){2,23})"
 _TOPIC = re.compile(
-    rf"/subscriptions/(?P<subscription>[0-9a-f-]{{36}})/resourceGroups/(?P<resource_group>[-\w.()]{{1,90}})"
-    rf"/providers/Microsoft\.KeyVault/vaults/{_VAULT}",
+    rf"/subscriptions/[0-9a-f-]{{36}}/resourceGroups/[-\w.()]{{1,90}}/providers/Microsoft\.KeyVault/vaults/{_VAULT}",
     re.IGNORECASE | re.ASCII,
 )
 _KEY = re.compile(
-    rf"(?P<vault_url>https://{_VAULT}(?:\.[a-z0-9-]+)+)/keys/(?P<key>[0-9A-Za-z-]{{1,127}})/(?P<version>[0-9a-f]{{32}})",
+    rf"(?P<vault_url>https://{_VAULT}(?:\.[a-z0-9-]+)+)/keys/(?P<key>[0-9A-Za-z-]{{1,127}})/[0-9a-f]{{32}}",
     re.IGNORECASE | re.ASCII,
 )
 _ID = re.compile(r"[\x21-\x7e]{1,256}")
-_TIME = re.compile(r"[0-9T:.Z+-]{1,40}")
 
 # The ids of earlier events, the oldest first.
 _known: dict[tuple[str, str], None] = {}
+
+
+@dataclass(frozen=True)
+class _Event:
+    kind: str
+    vault: str
+    # The identifier without version; empty for access_policy_changed.
+    key: str
+    # The group of the inventory.
+    group: str
+    # Empty if the event has none that is valid.
+    id: str
 
 
 def main(event: Any) -> dict[str, Any] | list[dict[str, Any]]:
@@ -139,16 +121,26 @@ def main(event: Any) -> dict[str, Any] | list[dict[str, Any]]:
     """
     meta = event.get("meta") if isinstance(event, Mapping) else None
     passed = {name: value for name, value in meta.items() if name != "hosts"} if isinstance(meta, Mapping) else {}
-    kinds: dict[str, list[dict[str, Any]]] = {}
+    kinds: dict[str, list[_Event]] = {}
     for one in map(_plain, _documents(event)):
         if one and _is_new(one):
-            kinds.setdefault(one["kind"], []).append(one)
+            kinds.setdefault(one.kind, []).append(one)
     combined = [
-        # Each event gets its own meta, because ansible-rulebook adds a UUID to it.
-        {"kind": kind, "hosts": ":".join(dict.fromkeys(map(_group, events))), "events": events, "meta": dict(passed)}
+        {
+            "kind": kind,
+            "hosts": f"~({'|'.join(_distinct(one.group for one in events))})$",
+            "vaults": _distinct(one.vault for one in events),
+            "keys": _distinct(one.key for one in events if one.key),
+            # Each event gets its own meta, because ansible-rulebook adds a UUID to it.
+            "meta": dict(passed),
+        }
         for kind, events in kinds.items()
     ]
     return combined[0] if len(combined) == 1 else combined
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    return [*dict.fromkeys(names)]
 
 
 def _documents(event: Any) -> Iterator[Mapping[str, Any]]:
@@ -177,8 +169,8 @@ def _parsed(text: str) -> Any:
     return json.loads(text)
 
 
-def _plain(document: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The plain event, or None if the document is not an event that this filter passes on."""
+def _plain(document: Mapping[str, Any]) -> _Event | None:
+    """The event, or None if the document is not an event that this filter passes on."""
     kind = KINDS.get(_type(document).lower())
     if kind is None:
         return None
@@ -187,35 +179,29 @@ def _plain(document: Mapping[str, Any]) -> dict[str, Any] | None:
         data = {}
     # The field has the name `topic` in the Event Grid schema, and `source` in the CloudEvents schema.
     topic = _TOPIC.fullmatch(_text(document, "topic") or _text(document, "source"))
-    plain: dict[str, Any] = {"kind": kind}
+    named = _text(data, "VaultName")
+    key = None
     if kind == "access_policy_changed":
-        plain["vault"] = topic["vault"] if topic else _vault(_text(data, "VaultName"))
-    elif key := _KEY.fullmatch(_text(data, "Id")):
-        plain |= key.groupdict()
-        plain["key_identifier"] = f"{key['vault_url']}/keys/{key['key']}"
-        plain["expires"] = _expires(_field(data, "EXP"))
-    named = {name.lower() for name in (plain.get("vault"), _text(data, "VaultName")) if name}
-    if not plain.get("vault") or len({*named, topic["vault"].lower()} if topic else named) > 1:
+        vault = topic["vault"] if topic else named if re.fullmatch(_VAULT, named) else ""
+    else:
+        key = _KEY.fullmatch(_text(data, "Id"))
+        vault = key["vault"] if key else ""
+    names = {name.lower() for name in (vault, named, topic["vault"] if topic else "") if name}
+    if not vault or len(names) > 1:
         logger.warning("Dropped an event of the type %s, because it does not name one vault and its key.", kind)
         return None
-    if topic:
-        plain |= {"subscription": topic["subscription"], "resource_group": topic["resource_group"]}
-    plain["id"] = _matching(_ID, _text(document, "id"))
-    plain["time"] = _matching(_TIME, _text(document, "eventTime") or _text(document, "time"))
-    return {name: value for name, value in plain.items() if value is not None}
+    # The accounts that use the key, or a key of the vault if the event has no key.
+    group = f"key_{vault}__{key['key']}" if key else f"vault_{vault}"
+    identifier = f"{key['vault_url']}/keys/{key['key']}" if key else ""
+    given = _text(document, "id")
+    return _Event(kind, vault, identifier, group.lower().replace("-", "_"), given if _ID.fullmatch(given) else "")
 
 
-def _group(plain: Mapping[str, Any]) -> str:
-    """The group of the inventory with the accounts that use the key, or a key of the vault if the event has no key."""
-    group = f"key_{plain['vault']}__{plain['key']}" if "key" in plain else f"vault_{plain['vault']}"
-    return group.lower().replace("-", "_")
-
-
-def _is_new(plain: Mapping[str, Any]) -> bool:
-    if "id" not in plain:
+def _is_new(event: _Event) -> bool:
+    if not event.id:
         return True
     # Ids are unique for a vault.
-    known = (plain["vault"].lower(), plain["id"])
+    known = (event.vault.lower(), event.id)
     if known in _known:
         return False
     _known[known] = None
@@ -236,19 +222,3 @@ def _field(document: Mapping[str, Any], name: str) -> Any:
 def _text(document: Mapping[str, Any], name: str) -> str:
     value = _field(document, name)
     return value.strip() if isinstance(value, str) else ""
-
-
-def _matching(pattern: re.Pattern[str], text: str) -> str | None:
-    return text if pattern.fullmatch(text) else None
-
-
-def _vault(name: str) -> str | None:
-    return name if re.fullmatch(_VAULT, name) else None
-
-
-def _expires(seconds: Any) -> str | None:
-    """The time in seconds since 1970, which is a number or a string, as text. None if there is none."""
-    try:
-        return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (TypeError, ValueError, OverflowError, OSError):
-        return None
