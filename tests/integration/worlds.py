@@ -94,7 +94,7 @@ def wrote(run: Run) -> list[str]:
 def in_sandbox(sandbox: Sandbox, roles: RolesRunner, folder: Path) -> World:
     service = Service(sandbox)
     clock = SandboxClock(sandbox.url)
-    azure = Azure(sandbox.session(), service.credential, sandbox.subscription_id, clock)
+    azure = Azure(sandbox.session(), lambda: service.credential, sandbox.subscription_id, clock)
     place = Place(GROUP, LOCATION, sandbox.tenant_id, service.operator, "ServicePrincipal")
     return World(Lab.in_another_process(azure, clock, {"place": asdict(place), "known": {}}, folder), roles)
 
@@ -103,7 +103,7 @@ def on_azure(place: Path, folder: Path) -> World:
     """The world of an experiment that has started pytest. `place` is the file with the document of its lab."""
     document = json.loads(place.read_text(encoding="utf-8"))
     clock = clock_at(document["clock"])
-    azure = Azure(session_through(os.environ), credential(), os.environ["AZURE_SUBSCRIPTION_ID"], clock)
+    azure = Azure(session_through(os.environ), credential, os.environ["AZURE_SUBSCRIPTION_ID"], clock)
     return World(Lab.in_another_process(azure, clock, document, folder), _OnAzure(_Recorder(clock.url), folder))
 
 

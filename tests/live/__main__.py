@@ -6,8 +6,19 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
-from .command import main
 
-sys.exit(main())
+def run() -> int:
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        # An interrupt during the imports ends the process, without a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from .command import main
+
+    signal.signal(signal.SIGINT, handler)
+    return main()
+
+
+sys.exit(run())

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -170,12 +170,16 @@ class Response:
 class Azure:
     """Sends requests with the caller's token. `session` sends them through the recorder.
 
-    A request is sent again if the response is 408, 429 or 5xx, or if there is none. Raises Unavailable or NoResponse if
+    A request is sent again if the response is 408, 429 or 5xx, or if there is none, and once with a new token if it is
+    401. Raises Unavailable or NoResponse if
     Azure responds no better."""
 
-    def __init__(self, session: requests.Session, credential: Credential, subscription: str, clock: Clock) -> None:
+    def __init__(
+        self, session: requests.Session, sign_in: Callable[[], Credential], subscription: str, clock: Clock
+    ) -> None:
         self._session = session
-        self._credential = credential
+        self._sign_in = sign_in
+        self._credential = sign_in()
         self._clock = clock
         self._attempts = _ATTEMPTS
         # By scope. To ask the Azure CLI for each request would take longer than the request.
@@ -204,6 +208,7 @@ class Azure:
         return self.send(method, f"https://{vault}.vault.azure.net{path}?api-version={KEYS}", body)
 
     def send(self, method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Response:
+        is_new = False
         for attempt in range(1, self._attempts + 1):
             try:
                 response = self._sent(method, url, body, headers or {})
@@ -211,6 +216,11 @@ class Azure:
                 if attempt == self._attempts:
                     raise
                 self._clock.wait(_RETRY_SECONDS)
+                continue
+            if response.status == 401 and not is_new:
+                # A credential would return the token that it has, until the token expires.
+                self._credential, is_new = self._sign_in(), True
+                self._tokens.clear()
                 continue
             if not response.is_transient:
                 return response
@@ -231,7 +241,7 @@ class Azure:
     def _sent(self, method: str, url: str, body: Any, headers: Mapping[str, str]) -> Response:
         host = urlsplit(url).hostname or ""
         scope = next((one for domain, one in _SCOPES.items() if host.endswith(domain)), f"{MANAGEMENT}/.default")
-        sent = {"Authorization": f"Bearer {self._token(scope)}", **headers}
+        sent = {"Authorization": f"Bearer {self.token(scope)}", **headers}
         try:
             response = self._session.request(method, url, json=body, headers=sent, timeout=RESPONSE_SECONDS)
         except requests.RequestException as error:
@@ -245,7 +255,7 @@ class Azure:
         request = f"{method} {urlsplit(url).path}"
         return Response(request, response.status_code, response.headers, document)
 
-    def _token(self, scope: str) -> str:
+    def token(self, scope: str = f"{MANAGEMENT}/.default") -> str:
         if scope not in self._tokens or self._tokens[scope].expires_on < time.time() + _SPARE_SECONDS:
             self._tokens[scope] = self._credential.get_token(scope)
         return str(self._tokens[scope].token)

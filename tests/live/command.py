@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from azure_sandbox.recording.recorder import RecordingProblem
 from azure_sandbox.running import InThread, Options, Running
 
 from . import cleaning, result, rights
-from .azure import GROUPS, MANAGEMENT, Azure, Credential, Disturbed, NoResponse, NoResult
+from .azure import GROUPS, Azure, Credential, Disturbed, NoResponse, NoResult
 from .caller import credential, session_through
 from .clock import Clock, RealClock, SandboxClock
 from .experiment import Experiment, Length
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock | None = None) 
         return 2
     try:
         with locked(parsed.to), InThread(_recorder(parsed.to, subscription, Requests())) as recorder:
-            kit = Kit(recorder, credential(), subscription, parsed.to, clock or RealClock())
+            kit = Kit(recorder, credential, subscription, parsed.to, clock or RealClock())
             if parsed.action == "clean":
                 return kit.clean(asks=not parsed.yes)
             return kit.run(wanted, parsed.location, asks=not parsed.yes, again=parsed.again)
@@ -104,7 +104,7 @@ def _dry_run(wanted: Sequence[Experiment], location: str) -> int:
         subscription = os.environ["AZURE_SUBSCRIPTION_ID"]
         output = io.StringIO()
         with InThread(_recorder(Path(folder), subscription, sent)) as recorder, contextlib.redirect_stdout(output):
-            kit = Kit(recorder, DefaultAzureCredential(), subscription, Path(folder), SandboxClock(sandbox.url))
+            kit = Kit(recorder, DefaultAzureCredential, subscription, Path(folder), SandboxClock(sandbox.url))
             status = kit.run(wanted, location, asks=False)
     print(output.getvalue() if status else sent.text(wanted), end="")
     return status
@@ -122,15 +122,14 @@ def _wanted(length: Length, only: Sequence[str], without: Sequence[str]) -> list
 
 class Kit:
     def __init__(
-        self, recorder: OwnRecorder, credential: Credential, subscription: str, folder: Path, clock: Clock
+        self, recorder: OwnRecorder, sign_in: Callable[[], Credential], subscription: str, folder: Path, clock: Clock
     ) -> None:
         self._recorder = recorder
         # With these environment variables, the requests of a command are recorded.
         self._environment = recorder.environment
-        self._credential = credential
         self._folder = folder
         self._clock = clock
-        self._azure = Azure(session_through(recorder.environment), credential, subscription, clock)
+        self._azure = Azure(session_through(recorder.environment), sign_in, subscription, clock)
 
     def clean(self, *, asks: bool) -> int:
         """Delete the resource group of this folder and, if the caller agrees, those of other runs."""
@@ -176,11 +175,11 @@ class Kit:
         state = State.load(self._folder)
         if again:
             state.forget(one.name for one in experiments)
-        left = [one for one in experiments if not _is_complete(state.outcomes.get(one.name))]
+        left = [one for one in experiments if not is_complete(state.outcomes.get(one.name))]
         free = rights.free_accounts(self._azure, state.location or location, state.group)
         left = self._allowed(left, free, state.location or location)
         self._announce(left, state.location or location)
-        if asks and not _agrees("Continue?"):
+        if asks and not _agrees(f"{self._signed_in()} Continue?"):
             return 1
         place = self._place(state, location)
         minutes = sum(one.minutes for one in left)
@@ -217,14 +216,28 @@ class Kit:
     def _announce(self, experiments: Sequence[Experiment], location: str) -> None:
         print(f"The experiments create a resource group {cleaning.PREFIX}... in {location}, and in it:")
         for one in experiments:
-            print(f"  {one.name}: about {_time(one.minutes)}, costs {one.cost}. {one.steps}")
+            cost = f", {one.creates}: at most {_dollars(one.cents)}" if one.cents else ""
+            print(f"  {one.name}: about {_time(one.minutes)}{cost}. {one.steps}")
         print(
-            f"In all about {_time(sum(one.minutes for one in experiments))}. Then everything is deleted. Because of "
-            f"their purge protection, the vaults stay soft-deleted for {RETENTION_DAYS} days, and cost nothing then."
+            f"In all about {_time(sum(one.minutes for one in experiments))} and at most "
+            f"{_dollars(sum(one.cents for one in experiments))}. Then everything is deleted. Because of their purge "
+            f"protection, the vaults and keys stay soft-deleted for {RETENTION_DAYS} days, and cost nothing then."
+        )
+        print(
+            "Your alerts may fire: for new role assignments, locks and policy assignments, for deleted locks, keys, "
+            "vaults and Batch accounts, for changed access policies, and in Microsoft Defender for Key Vault."
         )
 
+    def _signed_in(self) -> str:
+        """Who uses which subscription. Not printed without a question, because the output of a workflow is public."""
+        claims = claims_of(self._azure.token())
+        names = (claims.get(name) for name in ("upn", "unique_name", "preferred_username", "app_displayname", "appid"))
+        caller = " ".join(filter(None, (next(filter(None, names), ""), f"(object id {claims['oid']})")))
+        subscription = self._azure.subscription.rpartition("/")[2]
+        return f"Tenant {claims['tid']}, subscription {subscription}, caller {caller}."
+
     def _place(self, state: State, location: str) -> Place:
-        claims = claims_of(self._credential.get_token(f"{MANAGEMENT}/.default").token)
+        claims = claims_of(self._azure.token())
         if not state.group:
             state.group, state.location = random_name(cleaning.PREFIX), location
             # Before the group is created, so that a run that is killed is found again.
@@ -307,8 +320,8 @@ def _agrees(question: str) -> bool:
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
-def _is_complete(outcome: Mapping[str, Any] | None) -> bool:
-    return outcome is not None and "failed" not in outcome and not outcome["unanswered"]
+def is_complete(outcome: Mapping[str, Any] | None) -> bool:
+    return outcome is not None and not ("failed" in outcome or outcome["unanswered"] or outcome.get("not_yet"))
 
 
 def _known(state: State) -> dict[str, Bounds]:
@@ -319,6 +332,10 @@ def _known(state: State) -> dict[str, Bounds]:
             times = [float(position) for position in outcome["consistent"][switch]] or [after, within or after]
             known[switch] = min(times), max(times)
     return known
+
+
+def _dollars(cents: int) -> str:
+    return f"{cents / 100:.2f} US dollars"
 
 
 def _time(minutes: float) -> str:

@@ -37,6 +37,8 @@ class Outcome:
     timing: Mapping[str, float] = field(default_factory=dict)
     # By request, what Azure did, beside the cases of the experiment.
     details: Mapping[str, str] = field(default_factory=dict)
+    # By switch that cannot be measured yet, the reason.
+    not_yet: Mapping[str, str] = field(default_factory=dict)
     # By switch whose positions are times, the time that was measured.
     spans: Mapping[str, Span] = field(default_factory=dict)
 
@@ -49,6 +51,7 @@ class Outcome:
             "consistent": {switch: [*positions] for switch, positions in consistent.items()},
             "timing": dict(self.timing),
             "details": dict(self.details),
+            "not_yet": dict(self.not_yet),
             "seconds": {switch: span.document() for switch, span in self.spans.items()},
         }
 
@@ -68,5 +71,6 @@ class Experiment:
     durations: tuple[str, ...] = ()
     # How many Batch accounts it has at once at most. The quota of a region can be as low as one.
     accounts: int = 1
-    # What is charged for the resources.
-    cost: str = "nothing"
+    # The resources that are charged, and how many cents at most.
+    creates: str = ""
+    cents: int = 0

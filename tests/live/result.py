@@ -42,6 +42,7 @@ def result(experiments: Sequence[Experiment], outcomes: Mapping[str, Mapping[str
             }
         for name, seconds in outcome.get("timing", {}).items():
             timing[name] = {"seconds": round(seconds, 1), "recordings": outcome["recordings"]}
+    not_yet = {switch: reason for one in outcomes.values() for switch, reason in one.get("not_yet", {}).items()}
     without = {name: reasons for name, one in outcomes.items() if (reasons := _without_result(one))}
     return {
         "made": made,
@@ -55,7 +56,7 @@ def result(experiments: Sequence[Experiment], outcomes: Mapping[str, Mapping[str
         "switches": switches,
         "timing": timing,
         "without_result": without,
-        "not_asked": {name: reason for name, reason in NOT_ASKED.items() if name not in switches},
+        "not_asked": {name: reason for name, reason in {**NOT_ASKED, **not_yet}.items() if name not in switches},
     }
 
 

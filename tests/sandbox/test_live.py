@@ -21,7 +21,10 @@ from typing import Any
 
 import pytest
 from fidelity_page import documents, labels, name, rows
+from live import result as results
 from live.assumptions import ASSUMPTIONS
+from live.command import is_complete
+from live.experiment import Outcome
 from live.experiments import EXPERIMENTS, NOT_ASKED
 from live.experiments.accounts import shown_encryption
 from live.experiments.governance import restrictions
@@ -649,10 +652,37 @@ def test_a_question_without_a_terminal_is_one_line(azure: Sandbox, tmp_path: Pat
     assert groups(azure) == []
 
 
-def test_a_run_that_is_not_confirmed_creates_nothing(azure: Sandbox, tmp_path: Path) -> None:
-    done = live(azure, tmp_path, "run", answers="n\n")
+def test_the_question_says_where_who_and_what_is_left(azure: Sandbox, tmp_path: Path) -> None:
+    only = ("--only", "locks", "--only", "new_principal", "--only", "hsm_key", "--class", "hours")
+    done = live(azure, tmp_path, "run", *only, answers="n\n")
     assert (done.returncode, done.stderr) == (1, "")
     assert groups(azure) == []
+    oid = azure.control.call("GET", "/principals")["principals"][0]["object_id"]
+    said = ("at most 1.01 US dollars", "soft-deleted for 7 days", "alerts may fire: for new role assignments")
+    for one in (*said, f"Tenant {azure.tenant_id}, subscription {azure.subscription_id}, caller", f"(object id {oid})"):
+        assert one in done.stdout
+    # The output of a workflow, in which nobody is asked, is public.
+    assert azure.tenant_id not in live(azure, tmp_path, "run", "--yes", "--only", "new_principal").stdout
+
+
+@pytest.mark.parametrize("path", ["/vaults/", "/userAssignedIdentities/"])
+def test_a_token_that_azure_refuses_is_replaced(azure: Sandbox, tmp_path: Path, path: str) -> None:
+    """Also if the request is part of a measurement, which begins again."""
+    azure.control.fault(match={"method": "PUT", "path": path}, expire_tokens=True)
+
+    done = live(azure, tmp_path, "run", "--yes", "--only", "new_principal")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_found(result(tmp_path), {"new_principal": "unknown"})
+
+
+def test_a_switch_that_cannot_be_measured_yet_has_the_reason_and_is_asked_again() -> None:
+    kept = {**Outcome("Seen.", not_yet={"retired_versions": "It is early."}).document(), "unanswered": {}}
+    outcomes = {"retired_versions": {**kept, "recordings": []}}
+    found = results.result(EXPERIMENTS, outcomes, "2026-12-31")
+    page = results.page(EXPERIMENTS, outcomes, found)
+    assert "| `retired_versions` | `refused` | It is early. |" in page
+    assert not is_complete(outcomes["retired_versions"])
 
 
 def test_an_interrupt_is_one_line(azure: Sandbox, tmp_path: Path) -> None:
@@ -670,6 +700,22 @@ def test_an_interrupt_is_one_line(azure: Sandbox, tmp_path: Path) -> None:
     _, error = process.communicate(timeout=60)
     assert process.returncode == 1
     assert error.splitlines() == ["Interrupted. Run it again to continue, or `make live-clean` to delete everything."]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_imports_prints_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "azure.py").write_text(f"import os\nos.kill(os.getpid(), {number.value})\n")
+    paths = os.pathsep.join(map(str, (tmp_path, ROOT / "tests")))
+    done = subprocess.run(
+        [sys.executable, "-m", "live", "run"],
+        env={**plain_environment(), "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        preexec_fn=heed_signals,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-number, "", "")
 
 
 def test_two_runs_cannot_use_the_same_folder(azure: Sandbox, tmp_path: Path) -> None:

@@ -171,7 +171,8 @@ def retired_versions(lab: Lab) -> Outcome:
     response = lab.azure.arm("GET", lab.vault_path(vault), _RETIRED).checked()
     seen = f"A read with api-version {_RETIRED}: {response.what}."
     if lab.clock.now() < _RETIREMENT.timestamp():
-        return Outcome(f"{seen} The version retires on 27 February 2027; ask again then.")
+        reason = "the version retires on 27 February 2027; run the experiment again then"
+        return Outcome(seen, not_yet={"retired_versions": reason})
     if not response.ok and response.code not in _UNKNOWN_VERSION:
         raise NoResult(seen)
     return Outcome(seen, {"retired_versions": ("taken",) if response.ok else ("refused",)})
@@ -185,7 +186,8 @@ EXPERIMENTS = (
         new_principal,
         minutes=2,
         switches={"new_principal": {"unknown": "400 PrincipalNotFound", "known": "the assignment is accepted"}},
-        cost="a vault: less than a cent",
+        creates="a vault",
+        cents=1,
     ),
     Experiment(
         "role_delay",
@@ -195,7 +197,8 @@ EXPERIMENTS = (
         minutes=11,
         switches={"role_delay": {one: f"after {one} s" for one in POSITIONS["role_delay"]}},
         durations=("role_propagation",),
-        cost="a vault, a key: less than a cent",
+        creates="a vault, a key",
+        cents=1,
     ),
     Experiment(
         "policy_delay",
@@ -204,7 +207,8 @@ EXPERIMENTS = (
         policy_delay,
         minutes=3,
         durations=("policy_propagation",),
-        cost="a vault, a key: less than a cent",
+        creates="a vault, a key",
+        cents=1,
     ),
     Experiment(
         "permission_model",
@@ -217,7 +221,8 @@ EXPERIMENTS = (
             "policies_after_change": {"dropped": "the vault has none", "kept": "the vault has them"},
             "policies_of_rbac_vault": {"accepted": "a policy can be added", "refused": "it cannot"},
         },
-        cost="a vault, a key: less than a cent",
+        creates="a vault, a key",
+        cents=1,
     ),
     Experiment(
         "vault_creation",
@@ -227,7 +232,8 @@ EXPERIMENTS = (
         minutes=2,
         switches={"vault_name_delay": {one: f"after {one} s" for one in POSITIONS["vault_name_delay"]}},
         durations=("vault_dns",),
-        cost="a vault: less than a cent",
+        creates="a vault",
+        cents=1,
     ),
     Experiment(
         "retired_versions",
@@ -236,6 +242,7 @@ EXPERIMENTS = (
         retired_versions,
         minutes=1,
         switches={"retired_versions": {"refused": "the read is refused", "taken": "the read is accepted"}},
-        cost="a vault: less than a cent",
+        creates="a vault",
+        cents=1,
     ),
 )

@@ -290,7 +290,8 @@ EXPERIMENTS = (
         "Move an account to a key, and list the accounts of the resource group and of the subscription every second.",
         list_lag,
         minutes=3,
-        cost="a vault, a key: less than a cent",
+        creates="a vault, a key",
+        cents=1,
     ),
     Experiment(
         "resource_graph",
@@ -304,7 +305,8 @@ EXPERIMENTS = (
             "graph_encryption": {"hidden": "the row has no encryption", "shown": "the row has the key"},
             "graph_union": {"any": "a union with batchresources is accepted", "documented": "it is refused"},
         },
-        cost="a vault, a key: less than a cent",
+        creates="a vault, a key",
+        cents=1,
     ),
     Experiment(
         "identities_on_put",
@@ -327,7 +329,8 @@ EXPERIMENTS = (
                 "at_once": "the PUT is refused",
             }
         },
-        cost="a vault, a key: less than a cent",
+        creates="a vault, a key",
+        cents=1,
     ),
     Experiment(
         "account_life",
@@ -343,7 +346,8 @@ EXPERIMENTS = (
         "Create an account without identity, send the PATCH, and read the account.",
         one_patch,
         minutes=2,
-        cost="a vault, a key: less than a cent",
+        creates="a vault, a key",
+        cents=1,
     ),
     Experiment(
         "changes",
@@ -351,7 +355,8 @@ EXPERIMENTS = (
         "Change an account in several ways, and read it after each change.",
         changes,
         minutes=2,
-        cost="a vault, a key: less than a cent",
+        creates="a vault, a key",
+        cents=1,
     ),
     Experiment(
         "conditional_requests",
@@ -366,6 +371,7 @@ EXPERIMENTS = (
         "Send some requests of each kind one after the other, and compare the headers.",
         rate_limits,
         minutes=2,
-        cost="a vault: less than a cent",
+        creates="a vault",
+        cents=1,
     ),
 )

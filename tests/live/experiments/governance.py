@@ -151,6 +151,7 @@ EXPERIMENTS = (
             },
         },
         length=Length.HOURS,
-        cost="a vault, a key: less than a cent",
+        creates="a vault, a key",
+        cents=1,
     ),
 )

@@ -56,7 +56,8 @@ def _experiment(name: str, test: str, question: str, minutes: float) -> Experime
         f"Run the integration test {test}.",
         partial(_tested, test),
         minutes=minutes,
-        cost="a vault with a key: some cents",
+        creates="a vault with a key",
+        cents=3,
     )
 
 

@@ -155,7 +155,8 @@ EXPERIMENTS = (
         f"Move an account to a key, and create an account with the key, for: {', '.join(_UNUSABLE)}.",
         refused_keys,
         minutes=12,
-        cost="three vaults with keys: some cents",
+        creates="three vaults with keys",
+        cents=3,
     ),
     Experiment(
         "which_identity",
@@ -163,7 +164,8 @@ EXPERIMENTS = (
         "Move accounts to a key: with two identities of which one has access, without identity, with a deleted one.",
         which_identity,
         minutes=3,
-        cost="a vault, a key: less than a cent",
+        creates="a vault, a key",
+        cents=1,
     ),
     Experiment(
         "key_of_another_region",
@@ -171,7 +173,8 @@ EXPERIMENTS = (
         "Move an account to a key of a vault in another region.",
         partial(_unusual, _far_away),
         minutes=2,
-        cost="a vault, a key: less than a cent",
+        creates="a vault, a key",
+        cents=1,
     ),
     Experiment(
         "key_deletion",
@@ -180,7 +183,8 @@ EXPERIMENTS = (
         deletion,
         minutes=2,
         durations=("key_delete", "key_recover"),
-        cost="a vault, a key: less than a cent",
+        creates="a vault, a key",
+        cents=1,
     ),
     Experiment(
         "hsm_key",
@@ -189,6 +193,7 @@ EXPERIMENTS = (
         partial(_unusual, _in_hardware),
         minutes=2,
         length=Length.HOURS,
-        cost="a premium vault, an HSM-protected key: about a dollar",
+        creates="a premium vault, an HSM-protected key",
+        cents=100,
     ),
 )

@@ -163,7 +163,8 @@ EXPERIMENTS = (
             "pools_without_key": {one: f"the status {one}" for one in _POOLS},
         },
         durations=("batch_recovery",),
-        cost="seven vaults with a key each: some cents",
+        creates="seven vaults with a key each",
+        cents=3,
     ),
     Experiment(
         "weaknesses",
@@ -173,6 +174,7 @@ EXPERIMENTS = (
         minutes=125,
         accounts=len(_WEAKNESSES),
         length=Length.HOURS,
-        cost="three vaults with a key each: some cents",
+        creates="three vaults with a key each",
+        cents=3,
     ),
 )

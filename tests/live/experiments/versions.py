@@ -118,7 +118,8 @@ EXPERIMENTS = (
         accounts=len(_PROBES),
         length=Length.DAYS,
         switches={"previous_version_needed": {one: f"for {one} s" for one in _NEEDED}},
-        cost="three vaults with two keys each: some cents",
+        creates="three vaults with two keys each",
+        cents=3,
     ),
     Experiment(
         "follower_delay",
@@ -130,6 +131,7 @@ EXPERIMENTS = (
         accounts=len(_PROBES),
         length=Length.DAYS,
         switches={"follower_delay": {one: f"after {one} s" for one in _FOLLOWED}},
-        cost="three vaults with two keys each: some cents",
+        creates="three vaults with two keys each",
+        cents=3,
     ),
 )
