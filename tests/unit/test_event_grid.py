@@ -107,6 +107,9 @@ def test_the_handshake_of_cloud_events_is_completed() -> None:
             assert response.headers["WebHook-Allowed-Rate"] == "*"
         async with running.session.options(running.url) as response:
             assert response.status == 400
+        async with running.session.put(running.url, json=event(), headers={"X-Event-Secret": SECRET}) as response:
+            assert response.status == 405
+        assert await running.events(0) == []
 
     during(use)
 
