@@ -98,17 +98,19 @@ INCIDENTS = {
 
 
 def uses(service: Service, name: str, identifier: str, group: str = "") -> str:
-    """Add a resource of another service that uses the key. Returns its id."""
+    """Add a resource of another service that uses the key, in two services by a host of a private endpoint. Returns its
+    id."""
     vault, _, key = identifier.partition("/keys/")
+    private = vault.replace(".vault.", ".privatelink.vaultcore.")
     parts = [*key.split("/"), ""]
     properties = {
         "storage": {
             "encryption": {
-                "keyvaultproperties": {"keyvaulturi": f"{vault.upper()}/", "keyname": parts[0], "keyversion": parts[1]}
+                "keyvaultproperties": {"keyvaulturi": private.upper(), "keyname": parts[0], "keyversion": parts[1]}
             }
         },
         "disks": {"activeKey": {"keyUrl": identifier, "sourceVault": {"id": service.vault_id()}}},
-        "sql": {"keyId": f"{vault}:443/keys/{key}"},
+        "sql": {"keyId": f"{vault.replace('.vault.', '.private.')}:443/keys/{key}"},
         "cosmos": {"keyVaultKeyUri": identifier},
     }[name]
     resource = f"{group or service.sandbox.group}/providers/{SERVICES[name]}/{name}"

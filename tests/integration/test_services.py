@@ -53,6 +53,14 @@ def test_a_rotation_keeps_versions_that_other_services_use(
     runner: OneProcess, service: Service, versions: list[str]
 ) -> None:
     used = [uses(service, "storage", versions[0]), uses(service, "cosmos", versions[0][:-33])]
+    # These are texts that name a key, and use nothing.
+    for kind in ("templateSpecs", "templateSpecs/a/versions", "deploymentStacks"):
+        document = {
+            "id": f"{service.sandbox.group}/providers/Microsoft.Resources/{kind}/a",
+            "location": "westeurope",
+            "properties": {"mainTemplate": {"resources": [{"properties": {"keyId": versions[1]}}]}},
+        }
+        service.sandbox.control.call("POST", "/other-resources", document, 201)
     since = service.sandbox.control.last
 
     predicted = runner.another().role("rotate", DISABLE, check=True)
@@ -224,15 +232,20 @@ def test_a_token_without_a_value_is_no_further_page(
     assert queries(service, since) == 1
 
 
-@pytest.mark.parametrize("odd", [{"resultTruncated": "true"}, {"resultTruncated": True}, {"totalRecords": 1}], ids=str)
-def test_rows_that_were_left_out(
-    runner: OneProcess, service: Service, versions: list[str], odd: dict[str, Any]
-) -> None:
-    page = {"totalRecords": 0, "count": 0, "data": [], "resultTruncated": "false", **odd}
-    match = {"method": "POST", "path": "/providers/Microsoft.ResourceGraph/resources"}
-    service.sandbox.control.fault(match=match, times=None, answer={"status": 200, "body": page})
+def test_a_response_without_all_rows(runner: OneProcess, service: Service, versions: list[str]) -> None:
+    """Azure Resource Graph has left out rows, or its response is malformed."""
+    whole = {"totalRecords": 0, "count": 0, "data": [], "resultTruncated": "false"}
+    row = {"id": f"{service.sandbox.group}/providers/Microsoft.Sql/servers/a", "type": "a/b", "properties": {}}
+    odd = ({"resultTruncated": "true"}, {"resultTruncated": True}, {"totalRecords": 1}, {"totalRecords": "a"})
+    rows: list[Any] = [{"columns": [], "rows": []}, ["a"], *([{**row, name: 1}] for name in row)]
+    rows += [[{name: row[name] for name in row if name != missing}] for missing in row]
+    for body in (*({**whole, **one} for one in odd), *({**whole, "data": one} for one in rows), {}, [], "<html>"):
+        service.sandbox.control.call("DELETE", "/faults")
+        match = {"method": "POST", "path": "/providers/Microsoft.ResourceGraph/resources"}
+        service.sandbox.control.fault(match=match, times=None, answer={"status": 200, "body": body})
 
-    assert runner.another().role("rotate", DISABLE)["code"] == "users_unknown"
+        report = runner.another().role("rotate", DISABLE)
+        assert (report["code"], report["unlisted"][0]["scope"]) == ("users_unknown", "Azure Resource Graph"), body
     assert all(enabled(service, versions))
 
 

@@ -122,7 +122,8 @@ def test_letter_case_makes_no_other_key_or_version(other: str, same: bool, same_
     one = ids.parse_key_identifier("https://myvault.vault.azure.net/keys/batch/" + "a" * 32, "key")
     for parse in (lambda value: ids.parse_key_identifier(value, "key"), ids.read_key_identifier):
         assert (one.same(parse(other)), one.same_key(parse(other))) == (same, same_key)
-    assert not one.same_key(None)
+    private = ids.read_key_identifier("https://myvault.privatelink.vault.azure.net/keys/batch")
+    assert (one.same_key(private), one.same_key(None)) == (True, False)
 
 
 def test_unknown_identifiers_are_read() -> None:

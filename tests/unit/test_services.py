@@ -220,6 +220,17 @@ def test_a_key_in_the_properties_of_a_service(service: str) -> None:
             for value in (["batch"], {"value": "batch"}, 5, "batch/1")
         ),
         pytest.param("x/y", {"keyId": f"{KEY}/latest"}, [Reference(None, None)], id="no version of Key Vault"),
+        *(
+            pytest.param("x/y", {"id": f"https://myvault.{domain}/keys/batch"}, [Reference("batch", None)], id=domain)
+            for domain in ("vaultcore.azure.net", "privatelink.vault.azure.net", "keys.example.org:8443")
+        ),
+        pytest.param(
+            "x/y",
+            {"encryption": parts(OLD, "https://myvault.privatelink.vaultcore.azure.net")},
+            [Reference("batch", OLD)],
+            id="host of a private endpoint beside the name",
+        ),
+        pytest.param("x/y", {"blob": "https://myvault.blob.core.windows.net"}, None, id="storage account's host"),
         pytest.param("eventgrid/systemtopics", {"source": VAULT_ID}, None, id="events of the vault"),
         pytest.param("insights/scheduledqueryrules", {"query": f"id == '{KEY}'"}, None, id="alert"),
         pytest.param("x/y", {}, None, id="nothing"),

@@ -110,6 +110,8 @@ class Gateway:
         with self._translated(what, ref):
             while True:
                 page = self._sent("POST", ref, body={**body, "options": options}).json()
+                if not _is_page_of_rows(page):
+                    raise Unavailable(f"Could not {what}: the response of Azure Resource Graph is malformed.")
                 rows += page["data"]
                 if not page.get("$skipToken"):
                     break
@@ -331,6 +333,21 @@ _POLLING_SECONDS = 5
 def _provider(ref: str) -> Provider:
     found = _NAMESPACE.match(urlsplit(ref).path)
     return _PROVIDERS.get(found[1].lower(), _RESOURCES) if found else _RESOURCES
+
+
+def _is_page_of_rows(page: Any) -> bool:
+    """Whether it has what the collection reads of a page of Azure Resource Graph. A row that cannot be read may be a
+    user of a key."""
+    if not isinstance(page, Mapping) or not isinstance(page.get("data"), list):
+        return False
+    return isinstance(page.get("totalRecords") or 0, int) and all(
+        isinstance(row, Mapping)
+        and isinstance(row.get("properties"), Mapping)
+        and isinstance(row.get("type"), str)
+        and isinstance(row.get("id"), str)
+        and "/providers/" in row["id"].lower()
+        for row in page["data"]
+    )
 
 
 def _api_version(ref: str) -> str:

@@ -74,8 +74,9 @@ class KeyIdentifier:
         return other is not None and self.folded == other.folded
 
     def same_key(self, other: KeyIdentifier | None) -> bool:
-        """Whether both name the same key, regardless of the version."""
-        return other is not None and self.versionless.same(other.versionless)
+        """Whether both name the same key, regardless of the version. The host may be one of a private endpoint, which
+        begins with the name of the vault too."""
+        return other is not None and other.is_named(self.vault, self.name)
 
     def is_named(self, vault: str, name: str) -> bool:
         """Whether this is the key of that name in that vault, or a version of it."""

@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 
 from .._core.documents import GraphRow
 
+# The host of a vault may be one of its private endpoint.
 _URL = re.compile(
-    r"(?<![a-z0-9.-])(?P<vault>[a-z0-9-]+)\.vault\.[a-z0-9.-]+(?::\d+)?"
+    r"(?<![a-z0-9.-])(?P<vault>[a-z0-9-]+)\.(?P<domain>[a-z0-9.-]+)(?::\d+)?"
     r"(?:/+(?P<kind>[a-z]+)(?:/+(?P<name>[a-z0-9-]+)(?:/+(?P<version>[a-z0-9]+))?)?)?",
     re.IGNORECASE,
 )
+_OF_VAULTS = re.compile(r"(?:privatelink\.)?vault(?:core)?\.", re.IGNORECASE)
 _ID = re.compile(
     r"/providers/microsoft\.keyvault/vaults/(?P<vault>[a-z0-9-]+)"
     r"(?:/+(?P<kind>[a-z]+)(?:/+(?P<name>[a-z0-9-]+)(?:/+versions/+(?P<version>[a-z0-9]+))?)?)?",
@@ -111,11 +113,14 @@ def _found(value: Any, vault: str, path: tuple[str, ...]) -> Iterator[tuple[Any,
 
 
 def _read(text: str, vault: str) -> Iterator[tuple[str | None, str | None]]:
+    """A host outside the domains of Key Vault counts only with the path of a key."""
     for pattern in (_URL, _ID):
         for found in pattern.finditer(text):
-            if found["vault"].lower() == vault:
-                is_other = (found["kind"] or "keys").lower() != "keys"
-                yield ("", None) if is_other else (found["name"], found["version"])
+            parts = found.groupdict()
+            is_key = (parts["kind"] or "keys").lower() == "keys"
+            has_path = is_key and parts["name"] is not None
+            if parts["vault"].lower() == vault and (has_path or _OF_VAULTS.match(parts.get("domain", "vault."))):
+                yield (parts["name"], parts["version"]) if is_key else ("", None)
 
 
 def _with_parts(
@@ -143,6 +148,8 @@ def _follows(value: Any) -> Iterator[bool]:
 def _principals(identity: Any) -> list[str] | None:
     own = identity if isinstance(identity, Mapping) else {}
     assigned = own.get("userAssignedIdentities") or {}
+    if not isinstance(assigned, Mapping):
+        return None
     ids = [one.get("principalId") if isinstance(one, Mapping) else None for one in assigned.values()]
     ids += [own["principalId"]] if own.get("principalId") else []
     return [str(one) for one in ids] if all(ids) else None

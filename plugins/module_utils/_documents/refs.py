@@ -35,6 +35,8 @@ _VAULTS = "providers/Microsoft.KeyVault/vaults"
 _IDENTITIES = "providers/Microsoft.ManagedIdentity/userAssignedIdentities"
 _ASSIGNMENTS = "providers/Microsoft.Authorization/roleAssignments"
 _GRAPH = "/providers/Microsoft.ResourceGraph/resources"
+# The types that a query for the users of a vault leaves out, by their first characters.
+_NO_USERS = ("microsoft.batch/", "microsoft.resources/deploymentstacks", "microsoft.resources/templatespecs")
 # The built-in role that this collection assigns, Key Vault Crypto Service Encryption User.
 ENCRYPTION_USER = "e147488a-f6f5-4113-8e2d-b22465e65bf6"
 # From this number of accounts or principals on, a run reads their list. A page of a list has about a hundred.
@@ -180,14 +182,16 @@ def referring_to(*vaults: str) -> Ref[list[GraphRow]]:
     subscriptions that the caller can read, without those that the caller may not read. The properties of services
     differ, so all of them are searched.
 
-    Batch is left out: it lists its accounts and pools itself. Source: the reference of the operation Resources, and the
-    article "Working with large Azure resource data sets"."""
+    Batch is left out, because it lists its accounts and pools itself, and templates, because they use nothing. Source:
+    the reference of the operation Resources, and the article "Working with large Azure resource data sets"."""
     searched = " or ".join(
-        f"text contains '{vault}.vault.' or text contains '/providers/microsoft.keyvault/vaults/{vault}'"
+        f"text contains '/providers/microsoft.keyvault/vaults/{vault}' or text contains '{vault}.vault' "
+        f"or text contains '{vault}.privatelink.' or (text contains '{vault}.' and text contains '/keys/')"
         for vault in vaults
     )
+    left_out = " or ".join(f"type startswith '{one}'" for one in _NO_USERS)
     query = f"""resources
-| where not(type startswith 'microsoft.batch/') and type != 'microsoft.keyvault/vaults'
+| where not({left_out}) and type != 'microsoft.keyvault/vaults'
 | extend text = tostring(properties)
 | where {searched}
 | project id, name, type, subscriptionId, identity, properties
