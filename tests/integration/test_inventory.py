@@ -287,8 +287,9 @@ def test_subscription_that_the_caller_may_not_read(ansible: Ansible, service: Se
 
 
 def test_a_caller_with_rights_on_a_resource_group(ansible: Ansible, service: Service) -> None:
-    """Azure lists no subscription for this caller."""
+    """If Azure lists no subscription for this caller, the task's own subscription is used."""
     service.make_account()
+    service.sandbox.control.behavior(listed_subscriptions="readable")
     roles = [{"role": "Reader", "scope": service.sandbox.group}]
     reader = service.sandbox.control.principal("reader", roles=roles)
     who = {"tenant": service.sandbox.tenant_id, "client_id": reader["client_id"], "secret": reader["secret"]}

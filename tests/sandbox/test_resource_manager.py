@@ -232,6 +232,9 @@ def test_a_reader_reads(sandbox: Sandbox, control: Control) -> None:
     reader = control.principal(roles=[{"role": "Reader", "scope": sandbox.group}])
     session = sandbox.bearer(client_id=reader["client_id"], secret=reader["secret"])
     assert sandbox.arm("GET", sandbox.group, VERSION, session=session).ok
+    for position, count in (("readable", 0), ("any_role", 1)):
+        control.behavior(listed_subscriptions=position)
+        assert len(sandbox.arm("GET", "/subscriptions", "2022-12-01", session=session).json()["value"]) == count
     tags = {"location": "westeurope", "tags": {"a": "b"}}
     assert error(sandbox.arm("PUT", sandbox.group, VERSION, tags, session)) == (403, "AuthorizationFailed")
     account = f"{sandbox.group}/providers/Microsoft.Batch/batchAccounts/acct"

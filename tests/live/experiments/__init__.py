@@ -28,6 +28,7 @@ NOT_ASKED = {
     "failed_account_pools": "A pool needs a virtual machine image, which the experiments do not choose.",
     "graph_no_scope": "It needs a second caller without any role. The caller of the experiments has roles.",
     "graph_subscription_row": "It needs a second caller who can read one resource group only.",
+    "listed_subscriptions": "It needs a second caller who can read one resource group only.",
     **dict.fromkeys(
         ("log_batch", "log_delay", "log_identity", "log_start"), "No experiment reads the logs of a vault yet."
     ),

@@ -81,14 +81,20 @@ def _subscription_document(subscription: Subscription) -> dict[str, Any]:
 
 
 def list_subscriptions(call: Call) -> Response:
-    """List the subscriptions that the caller may read."""
-    readable = [
-        s for s in call.world.resources.subscriptions() if _may(call, READ_SUBSCRIPTION, f"/subscriptions/{s.id}")
-    ]
+    """List the subscriptions of the caller (switch `listed_subscriptions`)."""
+    assert call.caller is not None
+    for_any_role = call.world.behavior.listed_subscriptions == "any_role"
+
+    def is_listed(subscription: Subscription) -> bool:
+        scope = f"/subscriptions/{subscription.id}"
+        reaches = for_any_role and call.world.authorization.reaches(call.caller, scope)
+        return reaches or _may(call, READ_SUBSCRIPTION, scope)
+
+    listed = [one for one in call.world.resources.subscriptions() if is_listed(one)]
     return answer(
         {
-            "value": [_subscription_document(subscription) for subscription in readable],
-            "count": {"type": "Total", "value": len(readable)},
+            "value": [_subscription_document(subscription) for subscription in listed],
+            "count": {"type": "Total", "value": len(listed)},
         }
     )
 

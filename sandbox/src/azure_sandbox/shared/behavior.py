@@ -28,6 +28,9 @@ class Behavior:
     # The response to the list of a subscription's Batch accounts, vaults, deleted vaults or user-assigned identities if
     # the caller may not read all of them: those that the caller may read, or 403.
     subscription_list: str = _switch("filtered", "denied")
+    # The subscriptions that the list of subscriptions has: those in which the caller has a role at any scope, or only
+    # those that the caller may read.
+    listed_subscriptions: str = _switch("any_role", "readable")
     # Whether a vault's network security perimeter (publicNetworkAccess: SecuredByPerimeter) has an access rule that
     # admits Batch. The sandbox does not emulate the rule itself.
     perimeter: str = _switch("closed", "open_to_batch")
