@@ -30,7 +30,7 @@ AZURE = {
 }
 # AWX finds playbooks by such a line.
 PLAYBOOK = re.compile(r"^\s*-?\s*(hosts|ansible\.builtin\.import_playbook):", re.MULTILINE)
-NAMES = ["provision", "canary", "rotate", "switch", "revert", "recover", "audit", "drill"]
+NAMES = ["provision", "canary", "rotate", "clean_up", "switch", "revert", "recover", "audit", "drill"]
 # Each run has about thirty tasks, each of which starts a process.
 SECONDS = 300
 
@@ -94,7 +94,7 @@ def test_what_is_created(awx: Awx, run: Run) -> None:
     templates = {name: awx.named("job_templates", f"Keys: {name}") for name in NAMES}
     assert len(awx.objects["job_templates"]) == len(NAMES)
     for name, template in templates.items():
-        assert template["playbook"] == f"{'rotate' if name == 'canary' else name}.yml"
+        assert template["playbook"] == f"{'rotate' if name in ('canary', 'clean_up') else name}.yml"
         assert template["job_slice_count"] == (3 if name == "rotate" else 1)
         assert awx.associated(template, "credentials") == [credential]
         assert template["survey_enabled"] == (template["id"] in awx.surveys)
@@ -127,6 +127,18 @@ def test_what_is_created(awx: Awx, run: Run) -> None:
     (schedule,) = awx.objects["schedules"].values()
     workflow = awx.named("workflow_job_templates", "Keys: rotation with a canary")
     assert schedule["unified_job_template"] == workflow["id"]
+
+
+def test_the_clean_up_is_a_node_after_the_rotation(awx: Awx, run: Run) -> None:
+    def after_rotation() -> list[str]:
+        nodes = {one["identifier"]: one for one in awx.objects["workflow_job_template_nodes"].values()}
+        return [one["identifier"] for one in awx.associated(nodes["rotate"], "success_nodes")]
+
+    run(cmk_awx_unused_versions="disable")
+    assert after_rotation() == ["clean_up"]
+    assert changed(run(cmk_awx_unused_versions="disable")) == 0
+    run(cmk_awx_unused_versions="keep")
+    assert after_rotation() == []
 
 
 def test_the_gateway_of_ansible_automation_platform(awx: Awx, run: Run) -> None:

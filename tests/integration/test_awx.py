@@ -20,18 +20,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ansible_runner
 import pytest
 import yaml
-from awx_templates import PLAYBOOKS, SLICES, defined, job_template, job_variables
+from awx_templates import PLAYBOOKS, SETTINGS, SLICES, defined, job_template, job_variables
 from cases import BUSY
 from harness import Ansible, until, writes
 from role_runs import QUARTER, things
-from service import GROUP, Service
+from service import DAY, GROUP, Service
 
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _play_keywords as keywords
 
@@ -239,6 +239,33 @@ def test_a_canary_and_slices_rotate_each_account_once(awx: Awx, service: Service
         output = job.stdout.read()
         assert re.search(r"PROGRESS: \d rotated, \d unchanged, 0 failed", output), output
         assert service.sandbox.secret not in output
+
+
+def test_the_clean_up_is_a_job_after_the_rotation(awx: Awx, service: Service) -> None:
+    """Without the right to list all accounts, the clean-up fails, and all accounts are rotated nevertheless."""
+    on_an_old_version(service)
+    inventory, sandbox = awx.update_inventory(), service.sandbox
+    disable = json.dumps({**SETTINGS, "cmk_awx_unused_versions": "disable"})
+    nodes = {one["identifier"]: one for one in defined("__nodes", disable)}
+    assert nodes["rotate"]["related"]["success_nodes"] == [{"identifier": "clean_up"}]
+    assert {"related", "state"}.isdisjoint(nodes["clean_up"])
+    assert defined("__nodes")[-1]["state"] == "absent"
+    unused = {one["name"]: one["extra_vars"].get("cmk_unused_versions") for one in defined("__job_templates", disable)}
+    assert [unused[name] for name in ("canary", "rotate", "clean_up")] == ["keep", "keep", "disable"]
+
+    held = [{"role": role, "scope": sandbox.group} for role in ("Owner", "Key Vault Administrator")]
+    who = sandbox.control.principal("group-only", roles=held, secret_lifetime=1e9)
+    of_group = {**awx.environment, "AZURE_CLIENT_ID": who["client_id"], "AZURE_SECRET": who["secret"]}
+    team = replace(awx, environment=of_group)
+    canary = artifacts(team.job("canary", inventory))
+    rotated = artifacts(team.job("rotate", inventory, **canary))
+    assert {service.encryption(name) for name in ACCOUNTS} == {service.key().id}
+    team.job("clean_up", inventory, fails=True, **rotated)
+    assert len(service.enabled()) == 2
+
+    sandbox.control.advance(8 * DAY)
+    awx.job("clean_up", inventory, name="a week later", **rotated)
+    assert sorted(service.enabled()) == [False, True]
 
 
 @pytest.mark.slow
