@@ -89,6 +89,8 @@ NAMED_KEY: dict[str, dict[str, Any]] = {
 VAULT_USERS: dict[str, dict[str, Any]] = {
     "vault_used_by": {"type": "str", "default": "any", "choices": ["any", "visible", "batch"]},
 }
+# Doc fragment azbatch.cmk.users_in.
+USERS_IN: dict[str, dict[str, Any]] = {"users_in": {"type": "list", "elements": "str"}}
 # Doc fragment azbatch.cmk.unused.
 UNUSED: dict[str, dict[str, Any]] = {
     "unused_for": {"type": "str", "default": "P7D"},

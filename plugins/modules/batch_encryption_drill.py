@@ -56,6 +56,7 @@ extends_documentation_fragment:
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.vault_users
+  - azbatch.cmk.users_in
   - azbatch.cmk.attributes
 seealso:
   - module: azbatch.cmk.batch_encryption_diagnosis
@@ -69,6 +70,7 @@ EXAMPLES = r"""
     canary: mycanary
     kind: disable_key
     vault_used_by: batch
+    users_in: [11111111-2222-3333-4444-555555555555]
     state: lost
     wait_timeout: 7200
 
@@ -129,6 +131,12 @@ lost:
   returned: success
   type: bool
   sample: false
+subscriptions_left_out:
+  description: Ids of the subscriptions that Azure lists for the caller, and that O(users_in) leaves out.
+  returned: success, with O(state=lost)
+  type: list
+  elements: str
+  sample: []
 drill:
   description:
     - The drill of the account that has not ended or, with O(state=ended), that the task has ended. Null if there is
@@ -184,7 +192,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import VAULT_USERS
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import USERS_IN, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.versions import MARGIN_SECONDS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
@@ -207,6 +215,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "kind": {"type": "str", "choices": [*drill_document.KINDS]},
     "canary": {"type": "str"},
     **VAULT_USERS,
+    **USERS_IN,
 }
 
 

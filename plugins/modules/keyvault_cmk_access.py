@@ -81,6 +81,7 @@ options:
 extends_documentation_fragment:
   - azbatch.cmk.unused
   - azbatch.cmk.vault_users
+  - azbatch.cmk.users_in
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -145,6 +146,7 @@ EXAMPLES = r"""
     identity_id: "{{ batch_identity_id }}"
     state: absent
     vault_used_by: batch
+    users_in: [11111111-2222-3333-4444-555555555555]
 
 - name: Revoke the access now, and let a later task with confirm=now confirm that no account needs it
   azbatch.cmk.keyvault_cmk_access:
@@ -211,6 +213,12 @@ in_use_by:
   type: list
   elements: str
   sample: []
+subscriptions_left_out:
+  description: Ids of the subscriptions that Azure lists for the caller, and that O(users_in) leaves out.
+  returned: success, with O(state=absent)
+  type: list
+  elements: str
+  sample: []
 confirmed:
   description:
     - Whether it is confirmed that nothing uses the revoked access. V(false) with O(confirm=later), if a task with
@@ -254,7 +262,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED, VAULT_USERS
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED, USERS_IN, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import Account
@@ -281,6 +289,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
     **UNUSED,
     **VAULT_USERS,
+    **USERS_IN,
     "force": {"type": "bool", "default": False},
 }
 

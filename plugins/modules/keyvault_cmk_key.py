@@ -86,6 +86,7 @@ options:
     default: false
 extends_documentation_fragment:
   - azbatch.cmk.new_key
+  - azbatch.cmk.users_in
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -161,6 +162,7 @@ EXAMPLES = r"""
     vault_name: myvault
     name: batch
     remove_rotation_policy: true
+    users_in: [11111111-2222-3333-4444-555555555555]
 
 - name: Create a key with a profile of the credential file
   azbatch.cmk.keyvault_cmk_key:
@@ -283,7 +285,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY, USERS_IN
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Needed, Outcome
@@ -307,6 +309,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "new_version": {"type": "bool", "default": False},
     "new_version_for": {"type": "str"},
     "remove_rotation_policy": {"type": "bool", "default": False},
+    **USERS_IN,
     "force": {"type": "bool", "default": False},
 }
 

@@ -75,6 +75,7 @@ options:
 extends_documentation_fragment:
   - azbatch.cmk.unused
   - azbatch.cmk.vault_users
+  - azbatch.cmk.users_in
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -124,6 +125,7 @@ EXAMPLES = r"""
     name: batch
     state: absent
     vault_used_by: batch
+    users_in: [11111111-2222-3333-4444-555555555555]
 
 - name: Disable several keys, and wait once for all of them
   block:
@@ -202,6 +204,12 @@ previous_key_identifier:
   returned: success, if it exists
   type: str
   sample: https://myvault.vault.azure.net/keys/batch/fedcba9876543210fedcba9876543210
+subscriptions_left_out:
+  description: Ids of the subscriptions that Azure lists for the caller, and that O(users_in) leaves out.
+  returned: success, with O(state=disabled) or O(state=absent)
+  type: list
+  elements: str
+  sample: []
 confirmed:
   description:
     - Whether it is confirmed that nothing uses what was disabled or deleted. V(false) with O(confirm=later), if a task
@@ -310,7 +318,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NAMED_KEY, UNUSED, VAULT_USERS
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NAMED_KEY, UNUSED, USERS_IN, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
@@ -327,6 +335,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "in_use": {"type": "str", "default": "fail", "choices": ["fail", "keep"]},
     **UNUSED,
     **VAULT_USERS,
+    **USERS_IN,
     "force": {"type": "bool", "default": False},
 }
 

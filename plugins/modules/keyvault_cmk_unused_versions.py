@@ -48,6 +48,7 @@ options:
 extends_documentation_fragment:
   - azbatch.cmk.unused
   - azbatch.cmk.vault_users
+  - azbatch.cmk.users_in
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -88,6 +89,7 @@ EXAMPLES = r"""
     vault_name: myvault
     name: batch
     vault_used_by: batch
+    users_in: [11111111-2222-3333-4444-555555555555]
 
 - name: Disable unused versions with a profile of the credential file
   azbatch.cmk.keyvault_cmk_unused_versions:
@@ -161,6 +163,12 @@ kept_until:
   returned: success
   type: str
   sample: "2026-02-01T12:00:00Z"
+subscriptions_left_out:
+  description: Ids of the subscriptions that Azure lists for the caller, and that O(users_in) leaves out.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 confirmed:
   description:
     - Whether it is confirmed that nothing uses the disabled versions. V(false) with O(confirm=later), if a task with
@@ -186,7 +194,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NAMED_KEY, UNUSED, VAULT_USERS
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NAMED_KEY, UNUSED, USERS_IN, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
@@ -199,6 +207,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     **NAMED_KEY,
     **UNUSED,
     **VAULT_USERS,
+    **USERS_IN,
     "force": {"type": "bool", "default": False},
 }
 # What is returned of the key.

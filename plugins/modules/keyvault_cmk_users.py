@@ -47,6 +47,7 @@ options:
     default: [json, html]
 extends_documentation_fragment:
   - azbatch.cmk.vault_users
+  - azbatch.cmk.users_in
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -78,6 +79,7 @@ EXAMPLES = r"""
   azbatch.cmk.keyvault_cmk_users:
     vault_name: myvault
     vault_used_by: batch
+    users_in: [11111111-2222-3333-4444-555555555555]
     auth_source: cli
 """
 
@@ -235,6 +237,12 @@ unlisted:
       description: The action that the caller lacks at this scope; null if no right is missing.
       type: str
   sample: []
+subscriptions_left_out:
+  description: Ids of the subscriptions that Azure lists for the caller, and that O(users_in) leaves out.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 files:
   description: The paths of the files by format.
   returned: success
@@ -252,9 +260,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import VAULT_USERS
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import USERS_IN, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import files, users_page
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import not_listed, not_shown
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import left_out, not_listed, not_shown
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
@@ -268,6 +276,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "report_name": {"type": "str", "default": "cmk-users"},
     "formats": {"type": "list", "elements": "str", "choices": ["json", "html"], "default": ["json", "html"]},
     **VAULT_USERS,
+    **USERS_IN,
 }
 FORMATS = {"json": (".json", files.as_json), "html": (".html", users_page.as_page)}
 
@@ -279,7 +288,8 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     written = files.write(found, folder, params["report_name"], params["formats"], FORMATS) if folder else {}
     shown = {**found, "lines": survey.lines(found), "files": written}
     hidden = [found["not_listed"]] if found["not_listed"] else []
-    warnings = (*map(not_listed, found["unlisted"]), *hidden, *not_shown(asked.vault_used_by))
+    warnings = (*map(not_listed, found["unlisted"]), *hidden, *left_out(found["subscriptions_left_out"]))
+    warnings += not_shown(asked.vault_used_by)
     return Outcome(False, shown, shown, warnings).summarized(shown["lines"][0])
 
 

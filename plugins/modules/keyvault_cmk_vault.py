@@ -98,6 +98,7 @@ options:
     default: false
 extends_documentation_fragment:
   - azbatch.cmk.vault_users
+  - azbatch.cmk.users_in
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -165,6 +166,7 @@ EXAMPLES = r"""
     name: myvault
     state: absent
     vault_used_by: batch
+    users_in: [11111111-2222-3333-4444-555555555555]
 
 - name: Create a vault in another subscription, with the managed identity of the machine
   azbatch.cmk.keyvault_cmk_vault:
@@ -273,7 +275,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import VAULT_USERS
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import USERS_IN, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
@@ -299,6 +301,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
     "force": {"type": "bool", "default": False},
     **VAULT_USERS,
+    **USERS_IN,
 }
 
 

@@ -97,15 +97,17 @@ def test_a_deleted_vault_that_is_not_listed(service: Service, runner: OneProcess
 @pytest.mark.usefixtures("caller")
 @pytest.mark.parametrize("state", ["disabled", "absent"])
 def test_a_key_of_a_vault_that_is_not_listed_stays(service: Service, runner: OneProcess, state: str) -> None:
-    """Accounts of the vault's subscription may use the key, whichever that is."""
+    """Accounts of the vault's subscription may use the key, whichever that is, unless `users_in` names the
+    subscriptions of all users."""
     since = service.sandbox.control.last
+    wanted = {"vault_name": "vault-one", "name": "unused", "state": state, "unused_for": "P0D"}
 
-    failed = runner.module(
-        "keyvault_cmk_key_state", {"vault_name": "vault-one", "name": "unused", "state": state, "unused_for": "P0D"}
-    )
+    failed = runner.module("keyvault_cmk_key_state", wanted)
 
     assert failed.get("code") == "users_unknown", failed
     assert writes(service.sandbox.control.requests(since)) == []
+    named = {**wanted, "vault_used_by": "batch", "users_in": [service.sandbox.subscription_id]}
+    assert runner.another().module("keyvault_cmk_key_state", named).get("changed") is True
 
 
 @pytest.mark.usefixtures("caller")

@@ -171,6 +171,54 @@ def test_callers_with_the_documented_roles(
     assert queries(service, since) == 0
 
 
+@pytest.mark.parametrize("used_by", ["any", "batch"])
+def test_a_role_at_one_group_of_another_subscription(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, used_by: str
+) -> None:
+    """Azure lists that subscription, but the caller cannot read all users in it. `users_in` leaves it out, even if it
+    has a user."""
+    _principal, first = service.on_key(rbac=True)
+    service.point(service.make_key().id)
+    sandbox = service.sandbox
+    own = sandbox.subscription_id
+    other = sandbox.control.call("POST", "/subscriptions", {"name": "b"}, 201)["subscription_id"]
+    group = f"/subscriptions/{other}/resourceGroups/{GROUP}"
+    assert sandbox.arm("PUT", group, "2021-04-01", {"location": "westeurope"}).ok
+    uses(service, "storage", first, group)
+    rotate, above = (json.loads((DEFINITIONS / f"{one}.json").read_text()) for one in ("rotate", "subscription"))
+    roles = [
+        give(service, sandbox.group, rotate["Actions"], rotate["DataActions"]),
+        give(service, sandbox.subscription, above["Actions"]),
+        {"role": "Reader", "scope": group},
+    ]
+    sign_in(service, monkeypatch, roles)
+    sandbox.control.advance(8 * DAY)
+    wanted, key = {**DISABLE, "cmk_vault_used_by": used_by}, {"vault_name": "vault-one", "vault_used_by": used_by}
+
+    refused = runner.another().role("rotate", wanted)
+    assert (refused["code"], {one["scope"] for one in refused["unlisted"]}) == (
+        "users_unknown",
+        {f"/subscriptions/{other}"},
+    )
+    assert "users_in" in refused["remedy"]
+    assert (
+        runner.another().module("keyvault_cmk_users", key)["vault_keys"][0]["versions"][1]["may_be_disabled"] is False
+    )
+
+    narrowed = {**wanted, "cmk_users_in": [own.upper()]}
+    since = sandbox.control.last
+    for check in (True, False):
+        report = runner.another().role("rotate", narrowed, check=check)
+        assert report["changed_steps"]["unused_disabled"] is True, report
+        assert [other in one for one in report["warnings"] if "leaves out subscriptions" in one] == [True]
+    assert not [one for one in sandbox.control.requests(since) if f"/subscriptions/{other}" in one["url"]]
+    found = runner.another().module("keyvault_cmk_users", {**key, "users_in": [own]})
+    assert (found["subscriptions_left_out"], found["unlisted"]) == ([other], [])
+    assert any(other in one for one in found["warnings"])
+    again = runner.another().module("keyvault_cmk_unused_versions", {**key, "name": "key1", "users_in": [own]})
+    assert (again["changed"], again["subscriptions_left_out"]) == (False, [other])
+
+
 @pytest.mark.slow(every=2)
 @pytest.mark.parametrize(
     "answer",
@@ -361,6 +409,9 @@ def test_a_wrong_subscription_is_refused(runner: OneProcess, service: Service) -
     }.items():
         failure = runner.another().module(module, {**wrong, **options})
         assert (failure["code"], failure["option"]) == ("subscription_not_found", "subscription_id")
+        users_in = [service.sandbox.subscription_id, wrong["subscription_id"]]
+        failure = runner.another().module(module, {"vault_name": "vault-one", "users_in": users_in, **options})
+        assert (failure["code"], failure["option"]) == ("subscription_not_found", "users_in")
     assert service.enabled() == [True]
 
 

@@ -59,6 +59,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.deci
 KEY_ID = f"{VAULT_ID}/keys/batch"
 ALL_BUT_NEEDED = set(_ALL) - set(NEEDED)
 HIDDEN = ("hidden",)
+NOTHING_LEFT_OUT = {"subscriptions_left_out": list[str]()}
 
 
 # The goal
@@ -532,7 +533,10 @@ def test_until_another_role_is_in_effect_the_access_is_kept_on_request() -> None
     found = refused({"key_name": "batch"}, table)
     assert (found["code"], found["kept_until"], found["accounts"]) == ("recently_used", when, [account_id("user")])
     kept = decided(goal(**AT_KEY_ONLY, in_use="keep"), table)
-    assert (kept.requests, kept.report) == ((), {"in_use_by": [account_id("user")], "kept_until": when})
+    assert (kept.requests, kept.report) == (
+        (),
+        {"in_use_by": [account_id("user")], "kept_until": when, **NOTHING_LEFT_OUT},
+    )
     assert unassigned(decided(goal(**AT_KEY_ONLY, force=True), table)) == [AT_KEY["id"]]
 
 
@@ -720,7 +724,7 @@ def test_access_in_use_is_kept_on_request(shown: Any) -> None:
 
     kept = decided(wanted, used)
 
-    report = {"in_use_by": [account_id("user")], "kept_until": None}
+    report = {"in_use_by": [account_id("user")], "kept_until": None, **NOTHING_LEFT_OUT}
     assert (kept.requests, kept.warnings, kept.report) == ((), (), report)
     assert kept.before == kept.after
     assert refused({}, used)["accounts"] == [account_id("user")]
@@ -728,7 +732,7 @@ def test_access_in_use_is_kept_on_request(shown: Any) -> None:
     assert (len(forced.requests), forced.report) == (1, report)
     # Unused access is revoked. If an account starts to use it meanwhile, the task fails and restores the access.
     revoked = decided(wanted, unused)
-    assert (len(revoked.requests), revoked.report) == (1, {"in_use_by": [], "kept_until": None})
+    assert (len(revoked.requests), revoked.report) == (1, {"in_use_by": [], "kept_until": None, **NOTHING_LEFT_OUT})
     with pytest.raises(Refused) as failed:
         confirmed(wanted, revoked, used)
     assert failed.value.code == "in_use"
@@ -743,7 +747,7 @@ def test_revoking_missing_access_changes_nothing() -> None:
     table = azure(vault(), accounts=(USER,))
     change = decided(goal(state="absent"), table)
 
-    assert (change.requests, change.report) == ((), {"in_use_by": [], "kept_until": None})
+    assert (change.requests, change.report) == ((), {"in_use_by": [], "kept_until": None, **NOTHING_LEFT_OUT})
     assert table.reads_of(refs.accounts_of(SUBSCRIPTION)) == 0
 
 

@@ -179,23 +179,23 @@ RETURNED = {
     "batch_encryption_diagnosis": encryption_survey.diagnosis(ANSWERS),
     "batch_encryption_drill": {
         **{name: value for name, value in encryption_survey.survey(ANSWERS).items() if name in ("id", "name")},
-        **dict.fromkeys(("exists", "key_identifier", "vault_id", "lost", "drill")),
+        **dict.fromkeys(("exists", "key_identifier", "vault_id", "lost", "drill", "subscriptions_left_out")),
     },
     "batch_encryption_info": encryption_survey.survey(ANSWERS),
     "keyvault_cmk_access": {
         **access_returned(),
-        **{"principals": [], "in_use_by": [], "kept_until": None, "confirmed": True},
+        **{"principals": [], "in_use_by": [], "kept_until": None, "confirmed": True, "subscriptions_left_out": []},
     },
     "keyvault_cmk_key": KEY_RETURNED,
     "keyvault_cmk_key_state": {
         **{name: value for name, value in KEY_RETURNED.items() if name != "rotation_policy"},
         **key_removal.report({}),
-        **{"confirmed": True},
+        **{"confirmed": True, "subscriptions_left_out": []},
     },
     "keyvault_cmk_unused_versions": {
         **dict.fromkeys(keyvault_cmk_unused_versions.SHOWN),
         **key_removal.report({}),
-        **{"confirmed": True},
+        **{"confirmed": True, "subscriptions_left_out": []},
     },
     "keyvault_cmk_users": {**users_returned(), "lines": [], "files": {}},
     "keyvault_cmk_vault": {**vault_document.describe(vault()), "confirmed": True},

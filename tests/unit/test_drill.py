@@ -35,7 +35,7 @@ OTHERS = {"owner": "operations", "azbatch-cmk": "a tag of a person"}
 
 def options(**given: Any) -> dict[str, Any]:
     known = {"resource_group": "rg-batch", "account_name": "mybatch", "state": "lost", "vault_used_by": "any"}
-    return {**known, "kind": "disable_key", "canary": "mybatch", **given}
+    return {**known, "kind": "disable_key", "canary": "mybatch", "users_in": None, **given}
 
 
 @pytest.mark.parametrize(

@@ -434,8 +434,8 @@ def test_rows_may_be_missing(used: str) -> None:
     assert refused.value.code == "users_unknown"
     assert plain(refused.value.msg).endswith(
         f"Grant the caller */read (the role Reader) at /subscriptions/{SUBSCRIPTION}, or set vault_used_by: batch if "
-        "only Batch accounts and their pools use the vault, or leave out this task (in the role rotate, set "
-        "cmk_unused_versions: keep)."
+        "only Batch accounts and their pools use the vault, or set users_in to the subscriptions of all users, or "
+        "leave out this task (in the role rotate, set cmk_unused_versions: keep)."
     )
     assert decided(seen, unused_goal(vault_used_by="batch")).before["exists"]
 

@@ -365,7 +365,7 @@ def test_rights_to_list_accounts_and_to_list_pools_are_reported_separately() -> 
     assert plain(refused.value.facts["remedy"]) == (
         "Grant the caller Microsoft.Batch/batchAccounts/pools/read at /subscriptions/hidden and "
         "Microsoft.Batch/batchAccounts/read and Microsoft.Authorization/permissions/read at /subscriptions/other, "
-        "or set force: true if such accounts may lose their key."
+        "or set users_in to the subscriptions of all users, or set force: true if such accounts may lose their key."
     )
     assert "Not all pools of /subscriptions/hidden" in str(refused.value)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ from documents import (
     NEW,
     NOW,
     OLD,
+    PRINCIPAL,
+    SUBSCRIPTION,
     VAULT_ID,
     account,
     assignment,
@@ -35,15 +38,27 @@ from goals import access_goal, key_goal, options_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import usage
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill import goal as drill_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import decide as key_decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import survey
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import decide as vault_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
-from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_vault
+from ansible_collections.azbatch.cmk.plugins.modules import (
+    batch_encryption_drill,
+    keyvault_cmk_access,
+    keyvault_cmk_key,
+    keyvault_cmk_key_state,
+    keyvault_cmk_unused_versions,
+    keyvault_cmk_users,
+    keyvault_cmk_vault,
+)
 
 HIDDEN = "/subscriptions/hidden"
 IDENTIFIER = parse_key_identifier(KEY, "key_identifier")
@@ -141,4 +156,32 @@ def test_a_scope_without_a_missing_right_needs_none_granted() -> None:
     with pytest.raises(Refused) as refused:
         usage.require_whole(seen, "delete the key", "set force: true")
 
-    assert plain(refused.value.facts["remedy"]) == "Run the task again once they can be listed, or set force: true."
+    assert plain(refused.value.facts["remedy"]) == (
+        "Run the task again once they can be listed, or set users_in to the subscriptions of all users, "
+        "or set force: true."
+    )
+
+
+@pytest.mark.parametrize(
+    ("goal", "module"),
+    [
+        (access_goal_of.desired, keyvault_cmk_access),
+        (drill_goal.desired, batch_encryption_drill),
+        (key_goal_of.in_state, keyvault_cmk_key_state),
+        (key_goal_of.present, keyvault_cmk_key),
+        (key_goal_of.unused, keyvault_cmk_unused_versions),
+        (survey.asked, keyvault_cmk_users),
+        (vault_goal.desired, keyvault_cmk_vault),
+    ],
+    ids=lambda one: one.__name__.rpartition(".")[2],
+)
+def test_the_subscriptions_of_users_are_guids(goal: Callable[[Any], Any], module: ModuleType) -> None:
+    names = {"vault_name": "myvault", "name": "batch", "principal_id": PRINCIPAL, "state": "absent"}
+    names |= {"account_name": "mybatch"} if module is batch_encryption_drill else {}
+    given = {name: value for name, value in names.items() if name in module.ARGUMENTS}
+    wrong = f"/subscriptions/{SUBSCRIPTION}"
+
+    with pytest.raises(InvalidOption) as refused:
+        goal(options_of(module, **given, users_in=[SUBSCRIPTION, wrong]))
+
+    assert (refused.value.facts["option"], refused.value.facts["value"]) == ("users_in", wrong)

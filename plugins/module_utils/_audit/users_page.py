@@ -42,6 +42,8 @@ def as_page(report: Report) -> str:
 def _warnings(report: Report) -> str:
     hidden = [f"{one['scope']}: {one['reason']}" for one in report["unlisted"]]
     hidden += [report["not_listed"]] if report["not_listed"] else []
+    if report["subscriptions_left_out"]:
+        hidden.append(f"No user was searched for in the subscriptions {', '.join(report['subscriptions_left_out'])}.")
     hidden += [NOT_IN_GRAPH] if report["vault_used_by"] == ANY else []
     if report["vault_used_by"] == BATCH:
         hidden.append(ONLY_BATCH)

@@ -9,7 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from .session import Session
 
@@ -34,6 +34,11 @@ class Facts:
     def vaults_in(self) -> str:
         """The subscription in which vaults are searched for first."""
         return self._session.vault_subscription_id
+
+    @property
+    def users_in(self) -> Sequence[str]:
+        """The subscriptions of all users of keys, in lower case. Empty: all that Azure lists for the caller."""
+        return self._session.users_in
 
     @property
     def vault_suffix(self) -> str:

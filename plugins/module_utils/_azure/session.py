@@ -114,6 +114,11 @@ class Session:
         """The subscription in which vaults are searched for first."""
         return str(self._connection.get("vault_subscription_id") or self.subscription_id)
 
+    @property
+    def users_in(self) -> list[str]:
+        """The subscriptions of all users of keys, in lower case. Empty: all that Azure lists for the caller."""
+        return list(dict.fromkeys(one.lower() for one in self._connection.get("users_in") or ()))
+
     @cached_property
     def credential(self) -> Any:
         def make() -> Any:

@@ -30,12 +30,14 @@ from .._core.ids import (
     principals_of,
     read_key_identifier,
 )
-from .._core.summary import counted, users_text
+from .._core.summary import and_text, counted, users_text
 from .._documents.account import POOLS_READ, UNKNOWN_IDENTITY
 from .._documents.key import updated_at, version_of
 from .rights import READ_ACCOUNTS, READ_PERMISSIONS
 from .versions import KeyVersions, User, margin_ends, versions_possibly_in_use
 
+# The number of subscriptions in a warning.
+_MOST_NAMES = 3
 _FORCE = "set O(force=true) if such accounts may lose their key"
 
 
@@ -338,7 +340,10 @@ def remedy_for(unlisted: Sequence[Unlisted], otherwise: str = "") -> str:
     missing = [f"{right} at {', '.join(rights[right])}" for right in sorted(rights)]
     grant = f"Grant the caller {' and '.join(missing)}" if missing else "Run the task again once they can be listed"
     only_batch = ", or set O(vault_used_by=batch) if only Batch accounts and their pools use the vault"
-    return f"{grant}{only_batch if any(map(_is_of_services, unlisted)) else ''}{otherwise}."
+    elsewhere = ", or set O(users_in) to the subscriptions of all users"
+    is_narrower = any(one["scope"] != GRAPH for one in unlisted)
+    alternatives = f"{only_batch if any(map(_is_of_services, unlisted)) else ''}{elsewhere if is_narrower else ''}"
+    return f"{grant}{alternatives}{otherwise}."
 
 
 def not_listed(unlisted: Unlisted) -> str:
@@ -381,6 +386,15 @@ def recently_used(what: str, ids: Sequence[str], until: float) -> Refused:
 def not_shown(vault_used_by: str) -> tuple[str, ...]:
     """The warning about users that nothing shows."""
     return (NOT_SHOWN,) if vault_used_by == ANY else ()
+
+
+def left_out(subscriptions: Sequence[str]) -> tuple[str, ...]:
+    """The warning that these subscriptions, which the caller can list, were not searched."""
+    if not subscriptions:
+        return ()
+    more = len(subscriptions) - _MOST_NAMES
+    names = and_text([*subscriptions[:_MOST_NAMES], *([f"{more} more"] if more > 0 else [])])
+    return (f"O(users_in) leaves out subscriptions that Azure lists. Make sure that they have no user: {names}.",)
 
 
 def cut_short(what: str, ids: Iterable[str], *, others: bool = False) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -136,6 +136,11 @@ def check_key_name(value: str, option: str) -> str:
 
 def check_guid(value: str, option: str) -> str:
     return _checked(_GUID, value, option, "this is not a GUID such as 11111111-2222-3333-4444-555555555555.")
+
+
+def check_subscriptions(values: Iterable[str] | None, option: str) -> None:
+    for one in values or ():
+        check_guid(one, option)
 
 
 def check_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:

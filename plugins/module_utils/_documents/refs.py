@@ -9,7 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from .._core.docs import Member, Ref
@@ -177,10 +177,10 @@ def vaults_of(subscription: str, group: str | None = None) -> Ref[list[Vault]]:
     return Ref("vault", vault_id(subscription, group), what, is_list=True)
 
 
-def referring_to(*vaults: str) -> Ref[list[GraphRow]]:
-    """The resources of other services that refer to one of the vaults, whose names are in lower case. In all
-    subscriptions that the caller can read, without those that the caller may not read. The properties of services
-    differ, so all of them are searched.
+def referring_to(*vaults: str, subscriptions: Sequence[str] = ()) -> Ref[list[GraphRow]]:
+    """The resources of other services that refer to one of the vaults, whose names are in lower case. In these
+    subscriptions, by default in all that the caller can read, without those resources that the caller may not read. The
+    properties of services differ, so all of them are searched.
 
     Batch is left out, because it lists its accounts and pools itself, and templates, because they use nothing. Source:
     the reference of the operation Resources, and the article "Working with large Azure resource data sets"."""
@@ -197,7 +197,9 @@ def referring_to(*vaults: str) -> Ref[list[GraphRow]]:
 | project id, name, type, subscriptionId, identity, properties
 | order by id asc"""
     # A response of more than 16 MiB is refused.
-    body = {"query": query, "options": {"resultFormat": "objectArray", "$top": 100}}
+    body: dict[str, Any] = {"query": query, "options": {"resultFormat": "objectArray", "$top": 100}}
+    if subscriptions:
+        body["subscriptions"] = list(subscriptions)
     named = f"the key vault {vaults[0]}" if len(vaults) == 1 else f"{len(vaults)} key vaults"
     return Ref("graph", _GRAPH, f"find the resources that use {named}", body=body, is_list=True)
 

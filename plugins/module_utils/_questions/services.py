@@ -50,7 +50,7 @@ def beside(docs: Docs, facts: Facts, vault: str, visible: Visible, *, is_due: bo
     count, and no query is made."""
     name, unlisted = vault.lower(), [*visible["unlisted"], *_not_covered(docs, facts)]
     # One query a run and vault: Resource Graph lags behind for longer than a read of the run is kept.
-    rows = docs.known(refs.referring_to(name), Rule.RUN) if is_due else []
+    rows = docs.known(refs.referring_to(name, subscriptions=facts.users_in), Rule.RUN) if is_due else []
     if isinstance(rows, CmkError):
         unlisted.append(not_listed(GRAPH, str(rows), None))
         rows = []
@@ -71,7 +71,7 @@ def _not_covered(docs: Docs, facts: Facts) -> list[Unlisted]:
     """The subscriptions in which the caller may not read everything. The permissions are those that vouch for the lists
     of Batch accounts, so nothing more is read. A list that was refused is among the unlisted scopes already."""
     after, found = listed_until(docs, facts), list[Unlisted]()
-    for one in searched(docs, facts.subscription)[0]:
+    for one in searched(docs, facts)[0]:
         if isinstance(docs.known(refs.accounts_of(one)), CmkError):
             continue
         scope = f"/subscriptions/{one}"

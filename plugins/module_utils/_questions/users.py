@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import TypeAlias
 
 from .._azure.facts import Facts
+from .._checks import usage
 from .._checks.rights import READ_ACCOUNTS
 from .._checks.usage import KeyUse, Listed, Unlisted, Visible
 from .._checks.versions import MARGIN_SECONDS
-from .._core.changes import MAX_READ_DELAY
+from .._core.changes import MAX_READ_DELAY, Change
 from .._core.docs import Docs, Wait
 from .._core.documents import Account, Pool
 from .._core.duration import moment
@@ -48,14 +50,17 @@ def everywhere(docs: Docs, facts: Facts, known: Collection[str] = ()) -> Listed:
     An account that the run has written within the longest read delay is among them as listed and as written, because
     Azure may show it as it was before. If the run may have lost its notes of that, waits until lists show it.
 
-    Raises the error if the task's own subscription does not exist."""
+    Raises the error if the task's own subscription, or one of the option `users_in`, does not exist."""
     if docs.began < facts.journal.shown_at:
         raise Wait(_writes_lost(), "lists of Azure to show what this run has changed", MAX_READ_DELAY + 60)
-    names, unlisted = searched(docs, facts.subscription)
+    names, unlisted = searched(docs, facts)
     lists = _lists(docs, names)
-    own = lists[names[0]]
-    if isinstance(own, CmkError) and own.code == "subscription_not_found":
-        raise own
+    if facts.users_in:
+        lists = {one: _naming_list(of, "users_in") for one, of in lists.items()}
+    for one in names if facts.users_in else names[:1]:
+        named = lists[one]
+        if isinstance(named, CmkError) and named.code == "subscription_not_found":
+            raise named
     found = _of(docs, lists, known)
     accounts = facts.journal.with_written(found["accounts"], docs.read_since)
     # In the same order for all hosts, so that their messages are the same.
@@ -72,18 +77,39 @@ def _writes_lost() -> CmkError:
 
 def listed_until(docs: Docs, facts: Facts) -> float:
     """When the last list of `everywhere` was received (time.monotonic())."""
-    names, _unlisted = searched(docs, facts.subscription)
+    names, _unlisted = searched(docs, facts)
     return max(docs.of(refs.accounts_of(one)).ended for one in names)
 
 
-def searched(docs: Docs, own: str) -> tuple[list[str], list[Unlisted]]:
-    """The task's own subscription, and the others that the caller can read."""
+def searched(docs: Docs, facts: Facts) -> tuple[list[str], list[Unlisted]]:
+    """The subscriptions in which users of keys are searched for: those of the option `users_in`, by default the task's
+    own subscription and the others that Azure lists for the caller."""
+    if facts.users_in:
+        return list(facts.users_in), []
+    own = facts.subscription
     docs.want(refs.SUBSCRIPTIONS, refs.accounts_of(own))
     named = docs.known(refs.SUBSCRIPTIONS)
     if isinstance(named, CmkError):
         return [own], [not_listed("/subscriptions", str(named), _READ_SUBSCRIPTIONS)]
     listed = [one["subscriptionId"] for one in named or ()]
     return [own, *(one for one in listed if one.lower() != own.lower())], []
+
+
+def left_out(docs: Docs, facts: Facts) -> list[str]:
+    """The subscriptions that Azure lists for the caller, but the option `users_in` does not name."""
+    if not facts.users_in:
+        return []
+    listed = docs.known(refs.SUBSCRIPTIONS)
+    named = [] if listed is None or isinstance(listed, CmkError) else [one["subscriptionId"].lower() for one in listed]
+    return sorted({facts.subscription.lower(), *named} - {*facts.users_in})
+
+
+def with_left_out(docs: Docs, facts: Facts, change: Change) -> Change:
+    """The removal with a warning and a value of the result that name these subscriptions."""
+    found = left_out(docs, facts)
+    warnings = usage.left_out(found) if change.requests else ()
+    report = {**change.report, "subscriptions_left_out": found}
+    return replace(change, warnings=(*change.warnings, *warnings), report=report)
 
 
 def of_subscriptions(docs: Docs, subscriptions: Sequence[str], own: str | None) -> Listed:
@@ -99,7 +125,7 @@ def of_subscriptions(docs: Docs, subscriptions: Sequence[str], own: str | None) 
         return {"accounts": [], "unlisted": [none]}
     lists = _lists(docs, named)
     if subscriptions:
-        lists = {one: _naming_list(of) for one, of in lists.items()}
+        lists = {one: _naming_list(of, "subscriptions") for one, of in lists.items()}
     failures = [listed for listed in lists.values() if isinstance(listed, CmkError)]
     if len(failures) == len(lists) and not any(isinstance(one, Denied) for one in failures):
         raise failures[0]
@@ -168,13 +194,13 @@ def _each(docs: Docs, ids: Iterable[str]) -> list[Account]:
     return [one for one in map(docs.known, each) if one is not None and not isinstance(one, CmkError)]
 
 
-def _naming_list(listed: list[Account] | CmkError) -> list[Account] | CmkError:
-    """The accounts. An error about the subscription names the option `subscriptions`, which lists the subscription."""
+def _naming_list(listed: list[Account] | CmkError, option: str) -> list[Account] | CmkError:
+    """The accounts. An error about the subscription names the option that lists the subscription."""
     if not isinstance(listed, CmkError) or listed.facts.get("option") != "subscription_id":
         return listed
     remedy = listed.facts["remedy"]
-    named = remedy.replace("O(subscription_id)", "O(subscriptions)")
-    return listed.extended(msg=listed.msg.replace(remedy, named), option="subscriptions", remedy=named)
+    named = remedy.replace("O(subscription_id)", f"O({option})")
+    return listed.extended(msg=listed.msg.replace(remedy, named), option=option, remedy=named)
 
 
 def not_listed(scope: str, reason: str, action: str | None) -> Unlisted:

@@ -115,7 +115,7 @@ class _Holder:
 
 def decide(docs: Docs, goal: Goal, facts: Facts) -> Change:
     holder = _holder(docs, goal, facts)
-    return _granting(holder) if goal.present else _revoking(docs, holder, facts)
+    return _granting(holder) if goal.present else users.with_left_out(docs, facts, _revoking(docs, holder, facts))
 
 
 def removal(goal: Goal, facts: Facts) -> Removal:

@@ -22,6 +22,7 @@ from ..._core.ids import (
     check_account_name,
     check_guid,
     check_key_name,
+    check_subscriptions,
     check_vault_name,
     parse_key_identifier,
     parse_user_assigned_id,
@@ -65,6 +66,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
     identity = checked(parse_user_assigned_id, "identity_id")
     account = checked(check_account_name, "account_name")
     unused_for = problems.of(seconds, params["unused_for"], "unused_for", or_none=True)
+    checked(check_subscriptions, "users_in")
     if account and not params["account_resource_group"]:
         problems.add(
             "account_resource_group",

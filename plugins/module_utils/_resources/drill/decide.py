@@ -79,8 +79,9 @@ class _Place:
 
 
 def decide(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
-    by_state = {"lost": _lost, "recovered": _recovered, "ended": _ended}
-    return by_state[goal.state](docs, goal, facts, others)
+    if goal.state == "lost":
+        return users.with_left_out(docs, facts, _lost(docs, goal, facts, others))
+    return (_recovered if goal.state == "recovered" else _ended)(docs, goal, facts, others)
 
 
 def of_account(docs: Docs, goal: Goal, facts: Facts) -> Drill | None:

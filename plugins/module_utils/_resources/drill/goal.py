@@ -15,7 +15,7 @@ from typing import Any
 
 from ..._checks.usage import ANY
 from ..._core.errors import Problems
-from ..._core.ids import check_account_name
+from ..._core.ids import check_account_name, check_subscriptions
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Goal:
 def desired(params: Mapping[str, Any]) -> Goal:
     name, problems = params["account_name"], Problems()
     problems.of(check_account_name, name, "account_name")
+    problems.of(check_subscriptions, params["users_in"], "users_in")
     if params["state"] == "lost":
         for option in ("canary", "kind"):
             if not params[option]:

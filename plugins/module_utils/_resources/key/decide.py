@@ -16,6 +16,7 @@ from collections.abc import Callable
 from ..._azure.facts import Facts
 from ..._core.changes import Change, Outcome
 from ..._core.docs import Docs
+from ..._questions import users
 from .goal import Goal
 from .present import decide_enabled, decide_present, decide_recovered
 from .removal import decide_absent, decide_disabled
@@ -31,7 +32,8 @@ _BY_STATE: dict[str, Callable[[Docs, Goal, Facts], Change]] = {
 
 
 def decide(docs: Docs, goal: Goal, facts: Facts) -> Change:
-    return _BY_STATE[goal.state](docs, goal, facts)
+    change = _BY_STATE[goal.state](docs, goal, facts)
+    return users.with_left_out(docs, facts, change) if goal.disables_or_deletes else change
 
 
 def recovered_first(goal: Goal, ensure: Callable[[Goal], Outcome]) -> Outcome:

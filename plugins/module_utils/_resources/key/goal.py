@@ -18,7 +18,14 @@ from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
 from ..._core.documents import RotationPolicy
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption, NotFound, Problems, Refused
-from ..._core.ids import KeyIdentifier, check_account_name, check_key_name, check_vault_name, parse_key_identifier
+from ..._core.ids import (
+    KeyIdentifier,
+    check_account_name,
+    check_key_name,
+    check_subscriptions,
+    check_vault_name,
+    parse_key_identifier,
+)
 from ..._documents import rotation_policy as key_rotation_policy
 from ..._documents.key import LONGEST, SIZES, TYPES
 
@@ -112,6 +119,7 @@ def present(params: Mapping[str, Any]) -> Goal:
     expires_in = problems.of(_expires_in, params["expires_in"])
     rotation_policy = problems.of(key_rotation_policy.checked, params["rotation_policy"])
     max_version_age = problems.of(seconds, params["max_version_age"], "max_version_age")
+    problems.of(check_subscriptions, params["users_in"], "users_in")
     new_version_for = problems.of(_purpose, params["new_version_for"])
     problems.refuse()
     return Goal(
@@ -146,6 +154,7 @@ def in_state(params: Mapping[str, Any]) -> Goal:
         problems.add("extend_expired_by", extended, f"it has no meaning with O(state={state}).", "Leave it out.")
     extend_expired_by = problems.of(seconds, "P30D" if extended is None else extended, "extend_expired_by")
     unused_for = problems.of(seconds, params["unused_for"], "unused_for", or_none=True)
+    problems.of(check_subscriptions, params["users_in"], "users_in")
     problems.refuse()
     return Goal(
         vault=key.vault,
@@ -168,6 +177,7 @@ def unused(params: Mapping[str, Any]) -> Goal:
     if key and key.version:
         problems.add("key_identifier", params["key_identifier"], "it has a version.", "Leave out the version.")
     unused_for = problems.of(seconds, params["unused_for"], "unused_for", or_none=True)
+    problems.of(check_subscriptions, params["users_in"], "users_in")
     problems.refuse()
     return Goal(
         vault=key.vault,

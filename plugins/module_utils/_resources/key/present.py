@@ -40,6 +40,7 @@ from ..._documents.key import (
     version_of,
 )
 from ..._documents.vault import require_sku_for
+from ..._questions import users
 from . import requests
 from .goal import Goal, key_disabled, key_not_found, key_soft_deleted, version_not_found
 from .seen import Seen, look, with_users
@@ -77,7 +78,7 @@ def decide_present(docs: Docs, goal: Goal, facts: Facts) -> Change:
     has_policy = seen.policy
     if has_policy is not None and goal.stops_rotation(has_policy):
         seen = with_users(docs, goal, seen, facts, lambda _seen: True)
-        warnings += _rotation_guard(goal, seen)
+        warnings += (*_rotation_guard(goal, seen), *usage.left_out(users.left_out(docs, facts)))
         policy = rotation_policy.without_rotation(has_policy)
         writes = (*writes, requests.set_rotation_policy(seen.identifier, policy))
         after = {**after, "rotation_policy": rotation_policy.describe(policy)}
@@ -196,8 +197,8 @@ def repaired(
 def _rotation_guard(goal: Goal, seen: Seen) -> tuple[str, ...]:
     """Refuse to remove the rotation policy if accounts or pools follow the key: they would keep a version until it
     expires."""
-    users = usage.following(seen.visible, seen.identifier.versionless)
-    return usage.guard(users, seen.visible, f"remove the rotation policy of the key {goal.name}", force=goal.force)
+    following = usage.following(seen.visible, seen.identifier.versionless)
+    return usage.guard(following, seen.visible, f"remove the rotation policy of the key {goal.name}", force=goal.force)
 
 
 def _refuse_other_family(goal: Goal, key: KeyBundle) -> None:

@@ -130,6 +130,12 @@ def vault_of(docs: Docs, name: str, facts: Facts) -> Vault | CmkError | None:
         return hidden
 
 
+def unseen_vault(docs: Docs, name: str, facts: Facts) -> list[usage.Unlisted]:
+    """The subscription of the vault, if the caller cannot read it and the option `users_in` does not say where users
+    are."""
+    return [] if facts.users_in else vaults.unseen(vault_of(docs, name, facts), name)
+
+
 def with_users(
     docs: Docs,
     goal: Goal,
@@ -147,7 +153,7 @@ def with_users(
     now = docs.fresh()
     found = usage.without(users.everywhere(now, facts, known), goal.canary)
     accounts = found["accounts"]
-    unseen = vaults.unseen(vault_of(docs.fresh(Rule.RECENT), goal.vault, facts), goal.vault)
+    unseen = unseen_vault(docs.fresh(Rule.RECENT), goal.vault, facts)
     settled = usage.Times(changed_at={account["id"]: 0.0 for account in accounts})
     unlisted = [*found["unlisted"], *unseen]
     visible: usage.Visible = {**NOBODY, "accounts": accounts, "unlisted": unlisted}

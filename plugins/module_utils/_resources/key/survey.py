@@ -23,13 +23,21 @@ from ..._core.docs import Docs
 from ..._core.documents import KeyItem
 from ..._core.duration import instant, seconds
 from ..._core.errors import CmkError, Problems
-from ..._core.ids import KeyIdentifier, check_key_name, check_vault_name, key_of, read_key_identifier, type_of
+from ..._core.ids import (
+    KeyIdentifier,
+    check_key_name,
+    check_subscriptions,
+    check_vault_name,
+    key_of,
+    read_key_identifier,
+    type_of,
+)
 from ..._core.summary import counted, user_text, version_text
 from ..._documents import refs
 from ..._documents.key import is_staged, version_of
-from ..._questions import services, users, vaults
+from ..._questions import services, users
 from .goal import Goal
-from .seen import Seen, look, times_of, vault_of
+from .seen import Seen, look, times_of, unseen_vault
 
 _NOTHING = "Nothing uses it."
 _UNKNOWN = "Not all users are known."
@@ -50,6 +58,7 @@ def asked(params: Mapping[str, Any]) -> Asked:
     if name is not None:
         problems.of(check_key_name, name, "name")
     unused_for = problems.of(seconds, params["unused_for"], "unused_for", or_none=True)
+    problems.of(check_subscriptions, params["users_in"], "users_in")
     if re.search(r"^$|^\.+$|[/\0]", params["report_name"]):
         problems.add("report_name", params["report_name"], "this is not the name of a file.", "Leave out the folder.")
     problems.refuse()
@@ -59,7 +68,7 @@ def asked(params: Mapping[str, Any]) -> Asked:
 def survey(docs: Docs, asked: Asked, facts: Facts) -> dict[str, Any]:
     """The return value of keyvault_cmk_users."""
     visible = users.visible(docs, facts)
-    unseen = vaults.unseen(vault_of(docs, asked.vault, facts), asked.vault)
+    unseen = unseen_vault(docs, asked.vault, facts)
     visible = {**visible, "unlisted": [*visible["unlisted"], *unseen]}
     asks = asked.vault_used_by != usage.BATCH
     visible, using = services.of_vault(docs, facts, asked.vault, visible, asks=asks)
@@ -79,6 +88,7 @@ def survey(docs: Docs, asked: Asked, facts: Facts) -> dict[str, Any]:
         "reason": _in_use(using) if using else _NOTHING if is_whole else _UNKNOWN,
         "vault_keys": reports,
         "unlisted": visible["unlisted"],
+        "subscriptions_left_out": users.left_out(docs, facts),
         "not_listed": str(listed) if isinstance(listed, CmkError) else None,
     }
 

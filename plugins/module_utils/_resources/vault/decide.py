@@ -144,6 +144,7 @@ def _deletion(docs: Docs, goal: Goal, facts: Facts, vault: Vault | None) -> Chan
         return Change(before, before)
     what = f"delete the vault {goal.name}"
     change, known = _deleting(docs.fresh(), goal, facts, vault, what, goal.vault_used_by)
+    change = replace(change, warnings=(*change.warnings, *usage.left_out(users.left_out(docs, facts))))
     if goal.force:
         return change
     return replace(change, confirm=partial(still_unused, goal=goal, facts=facts, known=known), removed=())

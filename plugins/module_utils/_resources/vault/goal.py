@@ -15,7 +15,7 @@ from typing import Any
 
 from ..._checks.usage import ANY
 from ..._core.errors import Problems
-from ..._core.ids import check_tags, check_vault_name
+from ..._core.ids import check_subscriptions, check_tags, check_vault_name
 from ..._documents.vault import HSM, PREMIUM
 
 
@@ -61,6 +61,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
             "Use premium, or leave out O(sku).",
         )
     name = problems.of(check_vault_name, params["name"], "name")
+    problems.of(check_subscriptions, params["users_in"], "users_in")
     tags = problems.of(check_tags, params["tags"])
     problems.refuse()
     return Goal(

@@ -82,12 +82,12 @@ def _subscription_document(subscription: Subscription) -> dict[str, Any]:
 
 def list_subscriptions(call: Call) -> Response:
     """List the subscriptions of the caller (switch `listed_subscriptions`)."""
-    assert call.caller is not None
-    for_any_role = call.world.behavior.listed_subscriptions == "any_role"
+    caller, for_any_role = call.caller, call.world.behavior.listed_subscriptions == "any_role"
+    assert caller is not None
 
     def is_listed(subscription: Subscription) -> bool:
         scope = f"/subscriptions/{subscription.id}"
-        reaches = for_any_role and call.world.authorization.reaches(call.caller, scope)
+        reaches = for_any_role and call.world.authorization.reaches(caller, scope)
         return reaches or _may(call, READ_SUBSCRIPTION, scope)
 
     listed = [one for one in call.world.resources.subscriptions() if is_listed(one)]
