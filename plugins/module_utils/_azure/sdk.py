@@ -53,6 +53,20 @@ _FORBIDDEN: dict[str, tuple[Code, str, str]] = {
         "Request a higher quota, delete an account that is not needed, or use another region or subscription.",
     ),
 }
+# Codes of the HTTP status 400 that are about a resource of the account, such as its key, its identity or its access.
+# Other codes say that the request is malformed: the next account would send the same request.
+_REFUSED_FOR_ACCOUNT = frozenset(
+    (
+        "FailedIdentityOperation",
+        "ForbiddenByRbac",
+        "InsufficientPermissions",
+        "InvalidKeyVaultProperties",
+        "InvalidKeyVaultReference",
+        "PrincipalNotFound",
+        "RoleAssignmentUpdateNotPermitted",
+        "SoftDeletedVaultDoesNotExist",
+    )
+)
 _LOGGERS = ("azure", "msal", "urllib3", "requests")
 # Without any handler, Python writes warnings to the standard error.
 _NOWHERE = logging.NullHandler()
@@ -249,7 +263,8 @@ def service_error(what: str, service: Mapping[str, Any]) -> CmkError:
     if service["code"] in _FORBIDDEN:
         code, reason, remedy = _FORBIDDEN[service["code"]]
         return Rejected(f"Could not {what}: {reason}. {said} {remedy}", code=code, remedy=remedy, azure=service)
-    return Rejected(f"Could not {what}. {said}", azure=service)
+    is_of_account = status != 400 or service["code"] in _REFUSED_FOR_ACCOUNT
+    return Rejected(f"Could not {what}. {said}", is_of_account=is_of_account, azure=service)
 
 
 def _reported(message: str) -> str:
