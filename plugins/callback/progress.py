@@ -14,8 +14,8 @@ description:
   - Shows a progress line at most every O(interval) seconds, and at the end of each wave (C(serial)). The line has the
     number of hosts that are done and that failed. As soon as two hosts are done, it also has the number of hosts per
     second and the estimated remaining time.
-  - At the end of a play, a line counts the changed, unchanged and failed hosts and the new versions of keys, as in
-    C(60 rotated, 0 unchanged, 0 failed, 1 new version).
+  - At the end of a play, or of a playbook of this collection, a line counts the changed, unchanged and failed hosts and
+    the new versions of keys, as in C(60 rotated, 0 unchanged, 0 failed, 1 new version).
   - If the play stops in a wave, a line for each host of that wave shows the key that its account uses, or shows that
     the host failed.
   - For a play with a single host, nothing is shown.
@@ -52,8 +52,8 @@ from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import lines, links, noted
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import REPORT, STATS
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import lines, links, noted, play_id
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import CONTINUES, PLAYBOOK, REPORT, STATS
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import Progress, duration
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import Tally
 
@@ -67,7 +67,11 @@ class CallbackModule(CallbackBase):
     def __init__(self, display: Any = None, options: Any = None) -> None:
         super().__init__(display, options)
         self._progress: Progress | None = None
+        # Of a playbook of this collection, or of a play of another playbook.
         self._tally = Tally(0)
+        self._began = time.monotonic()
+        self._number = 0
+        self._plays: list[Any] = []
         self._play: str | None = None
         self._shown_at = time.monotonic()
         self._groups: Mapping[str, list[str]] = {}
@@ -77,30 +81,48 @@ class CallbackModule(CallbackBase):
         self._report: dict[str, dict[str, Any]] = {}
         self._playbook = ""
         self._hosts: list[str] = []
+        self._play_hosts: set[str] = set()
         self._wave: list[str] = []
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        self._plays = playbook.get_plays()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Called for each wave of a play: Ansible starts the play again for each wave."""
         variables = play.get_variable_manager().get_vars(play=play)
         self._groups, self._inventories = variables.get("groups", {}), variables.get("ansible_inventory_sources", [])
-        # The path identifies a play, because ansible-runner gives each wave its own uuid.
-        is_other = play.get_path() != self._play
-        self._end(is_last=is_other)
-        if self._progress is None or self._progress.left == 0 or is_other:
-            self._hosts = list(variables.get("ansible_play_hosts_all", []))
-            hosts = len(self._hosts)
-            self._playbook = variables.get(STATS, "")
-            templar = Templar(loader=play.get_loader(), variables=variables)
-            self._file = str(templar.template(variables.get("cmk_report_file")) or "")
-            self._play = play.get_path()
-            self._progress = Progress(hosts, time.monotonic()) if hosts > 1 else None
-            self._tally = Tally(hosts)
+        is_other = play_id(play) != self._play
+        self._end_wave(is_last=is_other)
+        if is_other:
+            self._play = play_id(play)
+            hosts = list(variables.get("ansible_play_hosts_all", []))
+            if not variables.get(CONTINUES):
+                self._end_playbook()
+                self._begin_playbook(play, variables, hosts)
+            # The play that reports accounts does nothing, also for those of earlier playbooks.
+            self._play_hosts = set() if _is_report(variables) else set(hosts)
+            self._progress = Progress(len(hosts), time.monotonic()) if len(self._play_hosts) > 1 else None
         # In a play that matches no host, Ansible sets the hosts of an earlier play.
-        known = set(self._hosts)
-        self._wave = [host for host in variables.get("ansible_play_batch", []) if host in known]
-        self._tally.begun.update(self._wave)
+        self._wave = [host for host in variables.get("ansible_play_batch", []) if host in self._play_hosts]
+        self._tally.begin_wave(self._wave)
         if self._progress is not None:
             self._progress.next_wave(len(self._wave))
+
+    def _begin_playbook(self, play: Any, variables: dict[str, Any], hosts: list[str]) -> None:
+        self._number += 1
+        files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
+        files.store({"number": self._number, "is_followed": self._is_followed(play)}, PLAYBOOK, is_note=True)
+        self._hosts, self._tally, self._began = hosts, Tally(len(hosts)), time.monotonic()
+        self._playbook = variables.get(STATS, "")
+        templar = Templar(loader=play.get_loader(), variables=variables)
+        self._file = str(templar.template(variables.get("cmk_report_file")) or "") or self._file
+
+    def _is_followed(self, play: Any) -> bool:
+        """Whether the last play of a later playbook certainly fails for the accounts that are left alone. A condition
+        or other tags may skip its tasks."""
+        later = self._plays[[play_id(one) for one in self._plays].index(play_id(play)) :]
+        reports = [one for one in later if _is_report(one.vars)]
+        return any(not one._included_conditional and {*one.tags} == {*play.tags} for one in reports[1:])
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         if self._progress is not None:
@@ -128,12 +150,13 @@ class CallbackModule(CallbackBase):
         self._through(result, failed=True)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        self._end(is_last=True)
+        self._end_wave(is_last=True)
+        self._end_playbook()
         notes = noted(RunFiles(constants.DEFAULT_LOCAL_TMP))  # type: ignore[attr-defined]
         for line in lines(notes, self._groups, self._inventories):
             # Programs may read stdout, for example with the callback plugin ansible.posix.json.
             self._display.display(f"LEFT ALONE: {line}", stderr=True)
-        if notes:
+        if links(notes):
             self._display.display(f"ABOUT THESE CAUSES: {' '.join(links(notes))}", stderr=True)
         if self._file and self._report:
             try:
@@ -145,6 +168,8 @@ class CallbackModule(CallbackBase):
         # The attributes of a result have become public with ansible-core 2.19.
         is_public = hasattr(result, "host")
         host = (result.host if is_public else result._host).get_name()
+        if host not in self._play_hosts:
+            return
         task, values = (result.task, result.result) if is_public else (result._task, result._result)
         role = task._role.get_name() if task._role else ""
         self._tally.add(host, role, str(task.action), values, failed=failed)
@@ -157,8 +182,8 @@ class CallbackModule(CallbackBase):
         if time.monotonic() - self._shown_at >= self.get_option("interval"):
             self._tell(progress)
 
-    def _end(self, *, is_last: bool) -> None:
-        """End a wave. If it was the last wave of the play, show the final counts."""
+    def _end_wave(self, *, is_last: bool) -> None:
+        """End a wave. `is_last` is whether it was the last wave of the play."""
         progress = self._progress
         if progress is None:
             self._tally.end_wave()
@@ -176,9 +201,11 @@ class CallbackModule(CallbackBase):
         else:
             self._tally.end_wave()
         self._add_to_report()
-        if progress.left == 0 or is_last:
-            took = duration(time.monotonic() - progress.began)
-            self._show(f"{self._tally.line()}, in {took}")
+
+    def _end_playbook(self) -> None:
+        """Show the final counts."""
+        if self._tally.total > 1:
+            self._show(f"{self._tally.line()}, in {duration(time.monotonic() - self._began)}")
 
     def _add_to_report(self) -> None:
         """Add the play to what earlier plays of the playbook have reported."""
@@ -207,3 +234,8 @@ class CallbackModule(CallbackBase):
 
     def _show(self, line: str) -> None:
         self._display.display(f"PROGRESS: {line}")
+
+
+def _is_report(variables: Mapping[str, Any]) -> bool:
+    """Whether the variables are those of the play that fails for the accounts that were left alone."""
+    return CONTINUES in variables and STATS not in variables

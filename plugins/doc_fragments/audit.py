@@ -100,7 +100,12 @@ options:
       finding:
         description: Id of the finding; C(docs/findings.md) lists them.
         type: str
-        required: true
+      code:
+        description:
+          - Code of an error for which the playbooks leave the account alone; C(docs/errors.md) lists them.
+          - The playbooks read the same exceptions from the variable C(cmk_exceptions). The audit ignores an item
+            without O(exceptions[].finding).
+        type: str
       accounts:
         description: Names or resource ids of accounts, with the wildcards V(*) and V(?).
         type: list

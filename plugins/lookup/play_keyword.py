@@ -21,9 +21,8 @@ options:
       - Name of the keyword. V(hosts) uses C(cmk_hosts), C(cmk_hosts_required) and the limit. V(serial) uses
         C(cmk_serial). V(max_fail_percentage) uses C(cmk_max_fail_percentage).
       - V(is_left_alone) returns whether the playbook has left the account of the host alone.
-        V(left_alone) returns the hosts whose accounts earlier plays of the run have left alone, or a pattern that
-        matches no host. V(left_alone_fails) uses C(cmk_left_alone_fails) and returns whether these accounts fail the
-        run, by default V(true).
+        V(left_alone) returns the hosts that fail the run because earlier plays have left their accounts alone, or a
+        pattern that matches no host.
       - V(set_stats) uses C(cmk_set_stats) and returns whether the run passes on its result, by default in AWX only. A
         run in check mode does not pass on its result. V(passes_on) returns whether it may pass on anything. In AWX,
         that includes the purpose of a forced version, also without the result. V(report) returns the result so far.
@@ -36,7 +35,6 @@ options:
       - max_fail_percentage
       - is_left_alone
       - left_alone
-      - left_alone_fails
       - passes_on
       - report
       - set_stats
@@ -78,17 +76,18 @@ from ansible.utils.vars import load_extra_vars
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _play_keywords as keywords
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import noted
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import failing, noted, playbook_number
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         given = variables or {}
+        # Ansible sets its constants at run time, so mypy does not know them.
+        files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
         if terms == ["is_left_alone"]:
             # Each task of each host asks this, so no options are read.
-            notes = noted(RunFiles(constants.DEFAULT_LOCAL_TMP))  # type: ignore[attr-defined]
-            here = given["inventory_hostname"], given[keywords.STATS]
-            return [here in [(one["host"], one["playbook"]) for one in notes]]
+            here = given["inventory_hostname"], playbook_number(files)
+            return [here in [(one["host"], one["playbook"]) for one in noted(files)]]
         self.set_options(direct=kwargs)
 
         def value_of(name: str) -> Any:
@@ -101,7 +100,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         try:
             [keyword] = terms
             if keyword == "hosts":
-                # The last play uses this variable. An invalid value is an error before the first change.
+                # Read only if an account is left alone. An invalid value is an error before the first change.
                 keywords.left_alone_fails(value_of(keywords.LEFT_ALONE_FAILS))
                 required = keywords.flag("cmk_hosts_required", value_of("cmk_hosts_required"), default=True)
                 limit = given.get("ansible_limit")
@@ -122,14 +121,11 @@ class LookupModule(LookupBase):  # type: ignore[misc]
                 return [pattern]
             if keyword == "serial":
                 return keywords.serial(value_of("cmk_serial"), self.get_option("default"))
-            # Ansible sets its constants at run time, so mypy does not know them.
-            files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
-            if keyword in ("left_alone", "clean_up"):
-                by_value = files.load(keywords.CLEAN_UP, is_note=True) or {}
-                hosts = [one["host"] for one in noted(files)] if keyword == "left_alone" else list(by_value.values())
-                return [hosts or ["!all"]]
-            if keyword == "left_alone_fails":
-                return [keywords.left_alone_fails(value_of(keywords.LEFT_ALONE_FAILS))]
+            if keyword == "left_alone":
+                return [failing(files) or ["!all"]]
+            if keyword == "clean_up":
+                by_value = files.load(keywords.CLEAN_UP, str(playbook_number(files)), is_note=True) or {}
+                return [list(by_value.values()) or ["!all"]]
             if keyword == "max_fail_percentage":
                 given_or_not = value_of("cmk_max_fail_percentage")
                 return [keywords.max_fail_percentage(given_or_not, self.get_option("default"))]

@@ -110,6 +110,12 @@ EXAMPLES = r"""
         accounts: [legacy*]
         reason: Moves to the new vault with the next release
         expires_on: "2027-03-31"
+      # The same list accepts errors in the playbooks.
+      - finding: not_read
+        code: network_denied
+        accounts: [batch-private]
+        reason: The job in its network rotates its key
+        expires_on: "2027-03-31"
     folder: reports
 
 - name: Require customer-managed keys of a resource group in two regions, and of some accounts of a subscription

@@ -38,7 +38,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused, documented
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import JOURNAL, MESSAGES
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import LeftAlone
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import LeftAlone, playbook_number
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import CLEAN_UP, STATS, flag, sets_stats
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import new_versions
@@ -152,13 +152,14 @@ class InProcessAction(ActionBase):
         if self.module.__name__.endswith(".batch_encryption") and CLEAN_UP in task_vars and not result.get("failed"):
             value = self._templar.template(task_vars[CLEAN_UP])
             files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
+            name = CLEAN_UP, str(playbook_number(files))
             # The first of the hosts in the order of the play, so that a check and the run name the same host.
             order, host = task_vars["ansible_play_hosts_all"].index, task_vars["inventory_hostname"]
-            if value and order((files.load(CLEAN_UP, is_note=True) or {}).get(value, host)) >= order(host):
+            if value and order((files.load(*name, is_note=True) or {}).get(value, host)) >= order(host):
                 with files.locked(CLEAN_UP):
-                    noted = files.load(CLEAN_UP, is_note=True) or {}
+                    noted = files.load(*name, is_note=True) or {}
                     first = min(noted.get(value, host), host, key=order)
-                    is_noted = files.store({**noted, value: first}, CLEAN_UP, is_note=True)
+                    is_noted = files.store({**noted, value: first}, *name, is_note=True)
                 if not is_noted:
                     result["warnings"] = [*result.get("warnings", ()), _NOT_CLEANED_UP]
 

@@ -13,20 +13,26 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible import constants
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, link_to
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, InvalidOption, link_to
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.exceptions import OPTION, Exemption, exemption
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import read_key_identifier
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import (
+    EXCEPTIONS,
     LEFT_ALONE_FAILS,
-    STATS,
+    PLAYBOOK,
+    is_blank,
     left_alone_fails,
 )
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_checks import type_error
 
 # A variable of the plays that leave accounts alone.
 LEAVES_ALONE = "__leaves_alone"
@@ -51,41 +57,67 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
         files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
         if (other := self._other_host(files, host)) is not None:
             return {"failed": True, "changed": False, **_of_other_host(self._name(), host, other).result()}
-        if not self._leaves_alone(task_vars or {}):
+        result = self._run_in_wave(tmp, task_vars or {}, files, host)
+        if self._is_change() and not (result.get("failed") or result.get("left_alone")):
+            self._end_note(files)
+        return result
+
+    def _run_in_wave(self, tmp: str | None, task_vars: dict[str, Any], files: RunFiles, host: str) -> dict[str, Any]:
+        if LEAVES_ALONE not in task_vars:
             return dict(super().run(tmp, task_vars))
+        try:
+            exceptions = read_exceptions(self._templar.template(task_vars.get(EXCEPTIONS)))
+        except CmkError as wrong:
+            return {"failed": True, "changed": False, **wrong.result()}
         play = self._task.get_play()
-        canary = _CANARY, play.get_path()
-        is_change = str(self._task.action).endswith(".batch_encryption")
-        if not is_change or play.max_fail_percentage == 100 or files.load(*canary) == "":
-            return self._run(tmp, task_vars, files, host)
+        canary = _CANARY, play_id(play)
+        if not self._is_change() or play.max_fail_percentage == 100 or files.load(*canary) == "":
+            return self._run(tmp, task_vars, files, exceptions)
         with files.locked(*canary):
             failed = files.load(*canary)
             if failed is None:
-                result = self._run(tmp, task_vars, files, host)
+                result = self._run(tmp, task_vars, files, exceptions)
                 if not result.get("left_alone"):
                     files.store(host if result.get("failed") else "", *canary)
                 return result
         if failed:
             return {"failed": True, "changed": False, **_not_started(failed).result()}
-        return self._run(tmp, task_vars, files, host)
+        return self._run(tmp, task_vars, files, exceptions)
 
-    def _run(self, tmp: str | None, task_vars: dict[str, Any] | None, files: RunFiles, host: str) -> dict[str, Any]:
+    def _run(
+        self, tmp: str | None, task_vars: dict[str, Any], files: RunFiles, exceptions: Sequence[Exemption]
+    ) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        if "warnings" in result and len((task_vars or {})["ansible_play_hosts_all"]) > 1:
+        is_only_host = len(task_vars["ansible_play_hosts_all"]) == 1
+        if "warnings" in result and not is_only_host:
             # Ansible shows equal warnings once. The playbook shows the names of the accounts.
             named = f"the Batch account {self._name()} "
             result["warnings"] = [str(one).replace(named, "the account ") for one in result["warnings"]]
         if not result.get("failed") or result.get("scope") != "account":
             return result
-        remedy = result.get("remedy") or ""
+        account = self._account_of_host(task_vars)
+        fitting = [one for one in exceptions if one.is_for(account, code=result["code"])]
+        exception = max(fitting, key=lambda one: one.ends, default=None)
+        is_accepted = exception is not None and time.time() < exception.ends
+        if exception and not is_accepted:
+            ended = f"The exception for this account ended on {exception.expires_on} ({exception.reason})."
+            result["msg"] = f"{ended} {result['msg']}"
+        fails = not is_accepted and left_alone_fails(self._templar.template(task_vars.get(LEFT_ALONE_FAILS)))
+        if fails and is_only_host:
+            return result
+        host = task_vars["inventory_hostname"]
         note = {
             "host": host,
-            "playbook": (task_vars or {}).get(STATS, ""),
+            "account": self._account(),
+            "playbook": playbook_number(files),
+            "fails": fails,
             "name": self._name(),
             "code": result["code"],
             "reason": result["msg"],
-            "remedy": remedy,
+            "remedy": result.get("remedy") or "",
         }
+        if exception and is_accepted:
+            note["accepted"] = f"accepted until {exception.expires_on} ({exception.reason})"
         with files.locked(_NOTES):
             notes = [*(one for one in noted(files) if one["host"] != host), note]
             if not files.store(notes, _NOTES, is_note=True):
@@ -95,13 +127,27 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
         warnings = {"warnings": result["warnings"]} if "warnings" in result else {}
         return {"changed": False, "left_alone": left_alone, **warnings}
 
-    def _leaves_alone(self, task_vars: Mapping[str, Any]) -> bool:
-        """Whether the play leaves accounts alone. If its only host would be left alone, and would then fail the run,
-        the task fails instead."""
-        if LEAVES_ALONE not in task_vars:
-            return False
-        fails = left_alone_fails(self._templar.template(task_vars.get(LEFT_ALONE_FAILS)))
-        return len(task_vars["ansible_play_hosts_all"]) > 1 or not fails
+    def _end_note(self, files: RunFiles) -> None:
+        """The task has succeeded, so what an earlier playbook of the run has noted about the account is over."""
+        account = self._account()
+        if any(one["account"] == account for one in noted(files)):
+            with files.locked(_NOTES):
+                files.store([one for one in noted(files) if one["account"] != account], _NOTES, is_note=True)
+
+    def _is_change(self) -> bool:
+        return str(self._task.action).endswith(".batch_encryption")
+
+    def _account(self) -> str:
+        """The id of the account that the task is for."""
+        args = {"subscription_id": None, **self._task.args}
+        group = args.get("account_resource_group") or args.get("resource_group")
+        return self._account_id(args, str(group), self._name()).lower()
+
+    def _account_of_host(self, task_vars: Mapping[str, Any]) -> dict[str, str]:
+        """The account of the variables of the roles: the task may be for a key that accounts share."""
+        names = ("cmk_subscription_id", "cmk_resource_group", "cmk_account_name")
+        subscription, group, name = (self._templar.template(task_vars.get(one)) or "" for one in names)
+        return {"name": name, "id": self._account_id({"subscription_id": subscription}, group, name)}
 
     def _name(self) -> str:
         """The name of the account that the task changes, or of the key."""
@@ -113,11 +159,8 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
         """The host of the play that has changed the account of this task before, if it is another one."""
         if not str(self._task.action).endswith(_CHANGES):
             return None
-        args = {"subscription_id": None, **self._task.args}
-        account = self._account_id(args, str(args.get("resource_group")), self._name()).lower()
-        first: str = files.first(
-            host, "changed by", self._task.get_play().get_path(), str(args.get("profile")), account
-        )
+        profile = str(self._task.args.get("profile"))
+        first: str = files.first(host, "changed by", play_id(self._task.get_play()), profile, self._account())
         return None if first == host else first
 
 
@@ -136,20 +179,53 @@ def _not_started(failed: str) -> CmkError:
     return CmkError(f"{message} {remedy}", code="canary_failed", remedy=remedy)
 
 
-def noted(files: RunFiles) -> list[dict[str, str]]:
-    """The accounts that the run has left alone: `host`, `playbook`, `name`, `code`, `reason` and `remedy` of
-    each."""
-    found: list[dict[str, str]] = files.load(_NOTES, is_note=True) or []
+def play_id(play: Any) -> str:
+    """The identity of a play in all its waves. Each import of a playbook is another play."""
+    # ansible-runner appends the number of the wave.
+    return str(play._uuid).partition("_")[0]
+
+
+def playbook_number(files: RunFiles) -> int:
+    """The number of the playbook that runs, in the order of the run."""
+    return int((files.load(PLAYBOOK, is_note=True) or {"number": 0})["number"])
+
+
+def failing(files: RunFiles) -> list[str]:
+    """The hosts that fail the run because their accounts were left alone. If another of the playbooks follows, it may
+    repair the accounts, and its last play fails. Ansible runs no later play on a failed host, and no later play at all
+    if all hosts of a play have failed."""
+    if (files.load(PLAYBOOK, is_note=True) or {"is_followed": False})["is_followed"]:
+        return []
+    return [one["host"] for one in noted(files) if one["fails"]]
+
+
+def read_exceptions(value: Any) -> list[Exemption]:
+    """The exceptions of the variable `cmk_exceptions`. Raises CmkError."""
+    if is_blank(value):
+        return []
+    if wrong := type_error(EXCEPTIONS, value, OPTION):
+        raise wrong
+    items = ArgumentSpecValidator({EXCEPTIONS: OPTION}).validate({EXCEPTIONS: value}).validated_parameters[EXCEPTIONS]
+    try:
+        return [exemption(one) for one in items]
+    except InvalidOption as wrong:
+        raise wrong.extended(msg=wrong.msg.replace("O(exceptions)", EXCEPTIONS), variable=EXCEPTIONS) from None
+
+
+def noted(files: RunFiles) -> list[dict[str, Any]]:
+    """The accounts that the run has left alone: `host`, `account` (its id), `playbook` (its number), `fails` (whether
+    this fails the run), `name`, `code`, `reason` and `remedy` of each, and `accepted` if an exception accepts it."""
+    found: list[dict[str, Any]] = files.load(_NOTES, is_note=True) or []
     return found
 
 
 def lines(
-    notes: Sequence[Mapping[str, str]], groups: Mapping[str, Sequence[str]], inventories: Sequence[str]
+    notes: Sequence[Mapping[str, Any]], groups: Mapping[str, Sequence[str]], inventories: Sequence[str]
 ) -> list[str]:
     """A line for each cause. `groups` are the groups of the inventory with their hosts."""
-    causes: dict[tuple[str, str], list[Mapping[str, str]]] = {}
+    causes: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for one in notes:
-        causes.setdefault((one["code"], _cause(one)), []).append(one)
+        causes.setdefault((one["code"], one.get("accepted") or _cause(one)), []).append(one)
     return [_line(code, together, groups, inventories) for (code, _text), together in causes.items()]
 
 
@@ -164,15 +240,17 @@ def _cause(one: Mapping[str, str]) -> str:
     return _OF_ONE_ACCOUNT.sub("", text)
 
 
-def links(notes: Sequence[Mapping[str, str]]) -> list[str]:
-    """The links to the codes of the causes."""
-    return [link_to(code) for code in sorted({one["code"] for one in notes})]
+def links(notes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The links to the codes of the causes that no exception accepts."""
+    return [link_to(code) for code in sorted({one["code"] for one in notes if "accepted" not in one})]
 
 
 def _line(
-    code: str, notes: Sequence[Mapping[str, str]], groups: Mapping[str, Sequence[str]], inventories: Sequence[str]
+    code: str, notes: Sequence[Mapping[str, Any]], groups: Mapping[str, Sequence[str]], inventories: Sequence[str]
 ) -> str:
     first, hosts = min(notes, key=lambda one: one["host"]), sorted(one["host"] for one in notes)
+    if "accepted" in first:
+        return " ".join(f"{', '.join(hosts)}: {code}, {first['accepted']}.".split())
     # The last sentence of the reason is the remedy.
     reason = f"{first['host']}: {first['reason']}"
     if code == "account_unavailable":

@@ -22,12 +22,16 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Cm
 
 # Whether the accounts that were left alone fail the run.
 LEFT_ALONE_FAILS = "cmk_left_alone_fails"
+# What is accepted of accounts until a date, as in the audit.
+EXCEPTIONS = "cmk_exceptions"
 VARIABLES = (
     *("cmk_hosts", "cmk_hosts_required", "cmk_serial", "cmk_max_fail_percentage"),
-    *("cmk_set_stats", "cmk_in_process", LEFT_ALONE_FAILS, "cmk_report_file", "cmk_drill_folder"),
+    *("cmk_set_stats", "cmk_in_process", LEFT_ALONE_FAILS, EXCEPTIONS, "cmk_report_file", "cmk_drill_folder"),
 )
 # A variable of the collection's playbooks with the name of the variable for the next node of a workflow.
 STATS = "__stats"
+# A variable of each play of a playbook that continues the play before it.
+CONTINUES = "__continues"
 # AWX gives these variables to each job.
 _OF_AWX = ("awx_job_id", "tower_job_id")
 # What the callback plugin has counted so far, for the next node of a workflow.
@@ -35,6 +39,9 @@ REPORT = "report"
 # The variable of the playbooks whose value the hosts share that need one clean-up together, and the name of the run's
 # list of one host for each value.
 CLEAN_UP = "__clean_up"
+# What the callback plugin notes about the playbook that runs: its `number`, because a playbook may be imported twice,
+# and `is_followed`, whether another playbook reports the accounts that were left alone.
+PLAYBOOK = "playbook"
 _SIZE = re.compile(r"[1-9][0-9]*%?")
 _PERCENTAGE = re.compile(r"[0-9]+(\.[0-9]+)?")
 

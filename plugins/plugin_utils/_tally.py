@@ -2,14 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The changes of a play over many hosts, in one line. Pure: uses neither Azure nor Ansible.
+"""The changes of a playbook over many hosts, in one line. Pure: uses neither Azure nor Ansible.
 
 This plugin util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +34,7 @@ _SHOWN = (
 
 @dataclass
 class Tally:
-    """The changes of one play. `total` is the number of its hosts."""
+    """The changes of one playbook. `total` is the number of hosts of its first play."""
 
     total: int
     done: str = "changed"
@@ -75,6 +75,11 @@ class Tally:
                 self.moved.add(host)
             self.versions.update(new_versions(one.get("diff")))
 
+    def begin_wave(self, hosts: Iterable[str]) -> None:
+        """Begin a wave. In a later play of the playbook, its hosts are not finished before the end of the wave."""
+        self.begun.update(hosts)
+        self.finished.difference_update(hosts)
+
     def end_wave(self) -> None:
         """End a wave in which the play has not stopped."""
         self.finished |= self.reached
@@ -92,7 +97,9 @@ class Tally:
         parts = [f"{len(self.counted)} {self.done}"]
         parts += [f"{len(others)} changed otherwise"] if others else []
         parts += [f"{len(unchanged)} unchanged"]
-        parts += [f"{len(self.left_alone)} left alone"] if self.left_alone else []
+        # An account that was moved counts as moved, also if the run may not disable the key that it has left.
+        left_alone = self.left_alone.keys() - self.changed - self.failed.keys()
+        parts += [f"{len(left_alone)} left alone"] if left_alone else []
         parts += [f"{len(self.failed)} failed"]
         parts += [f"{len(unfinished)} not finished"] if unfinished else []
         parts += [f"{missed} not started"] if missed else []

@@ -221,7 +221,7 @@ class VariableChecks(ActionBase):  # type: ignore[misc]
         found |= self._undefined(specification)
         types = {name: {**specification[name], "required": False} for name in values}
         if ArgumentSpecValidator(types).validate(values).error_messages:
-            found |= {name: _of_type(name, value, types[name]) for name, value in values.items()}
+            found |= {name: type_error(name, value, types[name]) for name, value in values.items()}
         return {name: error.result() for name, error in found.items() if error}
 
     def _undefined(self, names: Iterable[str]) -> dict[str, CmkError]:
@@ -303,7 +303,7 @@ def _without_hosts(missing: Sequence[str]) -> CmkError:
     )
 
 
-def _of_type(name: str, value: Any, option: Mapping[str, Any]) -> CmkError | None:
+def type_error(name: str, value: Any, option: Mapping[str, Any]) -> CmkError | None:
     """The error of a variable, or of a key in a variable, that has the wrong type, or a value that is not one of the
     choices."""
     if not ArgumentSpecValidator({name: option}).validate({name: value}).error_messages:
@@ -332,7 +332,7 @@ def _of_keys(name: str, given: Mapping[str, Any], keys: Mapping[str, Mapping[str
     if unknown or missing:
         problem = f"it must not have the key {unknown[0]}." if unknown else f"it lacks {', '.join(missing)}."
         return _wrong(name, given, problem, f"Use the keys {', '.join(keys)}.")
-    return next(filter(None, (_of_type(f"{name}.{key}", one, keys[key]) for key, one in given.items())), None)
+    return next(filter(None, (type_error(f"{name}.{key}", one, keys[key]) for key, one in given.items())), None)
 
 
 def _wrong(name: str, value: Any, problem: str, remedy: str) -> CmkError:

@@ -35,8 +35,9 @@ ACCOUNT = {"resource_group": "rg-sandbox", "account_name": "account1"}
 
 
 def audit(ansible: Ansible, *, check: bool = False, environment: Any = None, **options: Any) -> Run:
-    """Run the playbook, which may fail. `options` are variables of the role without the prefix cmk_audit_."""
-    given = {f"cmk_audit_{name}": value for name, value in options.items()}
+    """Run the playbook, which may fail. `options` are variables of the role without the prefix cmk_audit_, or cmk_ for
+    the exceptions."""
+    given = {f"cmk_{'' if name == 'exceptions' else 'audit_'}{name}": value for name, value in options.items()}
     run = ansible.playbook("azbatch.cmk.audit", extra_vars=given, check=check, environment=environment)
     assert run.writes == []
     assert not run.changed
@@ -535,7 +536,7 @@ def test_unreadable_items_are_unknown_and_not_compliant(ansible: Ansible, servic
         refused = run[TASK].refused("audit_incomplete")
         assert refused["msg"].startswith(f"The audit is incomplete. {incomplete} See ")
         assert "Key Vault Reader" in refused["remedy"]
-        assert "cmk_audit_exceptions" in refused["remedy"]
+        assert "cmk_exceptions" in refused["remedy"]
         assert ".json" not in refused["msg"]
     suite = ElementTree.parse(ansible.folder / "cmk-audit" / "cmk-audit.junit.xml").getroot().find("testsuite")
     assert suite is not None

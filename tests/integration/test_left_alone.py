@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 import yaml
+from cases import FAILING
 from harness import Ansible, Run, task
 from role_runs import QUARTER, VARS, wrote
 from service import GROUP, Service
 
 DENIED = {"status": 403, "body": {"error": {"code": "AccessDenied", "message": "Access is denied."}}}
+MALFORMED = {"status": 400, "body": {"error": {"code": "InvalidRequestBody", "message": "Not syntactically valid."}}}
 READY = ("account1", "account2", "account3")
 # The account -> why it is not ready.
 UNREADY = {
@@ -55,11 +57,11 @@ def inventory(ansible: Ansible, hosts: dict[str, dict[str, str]]) -> list[str]:
     return ["-i", str(ansible.write("inventory.yml", text))]
 
 
-def on_an_old_version(service: Service) -> str:
-    """Create three accounts that use a version of a quarter ago. Returns the version."""
+def on_an_old_version(service: Service, names: Collection[str] = READY) -> str:
+    """Create accounts that use a version of a quarter ago. Returns the version."""
     service.make_vault()
     first = str(service.make_key().id)
-    for name in READY:
+    for name in names:
         service.grant(service.make_account(name)["identity"]["principalId"])
         service.point(first, name)
     service.sandbox.control.advance(QUARTER)
@@ -319,3 +321,96 @@ def test_keys_whose_users_are_not_known_share_a_line(ansible: Ansible, service: 
     assert all(service.encryption(account) != version for account, version in before.items()) or playbook == "rotate"
     assert [one.enabled for key in keys.values() for one in service.versions(key)] == [True] * 4
     assert all(service.permissions(one) for one in principals)
+
+
+# Several of the playbooks in one playbook
+
+
+def imported(name: str, **variables: Any) -> dict[str, Any]:
+    return {"ansible.builtin.import_playbook": f"azbatch.cmk.{name}", "vars": variables}
+
+
+GRANT = {"vault_name": "vault-one", "account_name": "account2", "account_resource_group": GROUP}
+REPAIRS: dict[str, dict[str, Any]] = {
+    "recover": imported("recover"),
+    "a play": {"hosts": "account2", "gather_facts": False, "tasks": [task("Grant", "keyvault_cmk_access", **GRANT)]},
+}
+
+
+@pytest.mark.parametrize("repair", REPAIRS)
+@pytest.mark.slow(every=2)
+def test_an_account_that_was_repaired_is_rotated_by_the_next_import(
+    ansible: Ansible, service: Service, repair: str
+) -> None:
+    first = on_an_old_version(service)
+    service.revoke(service.account("account2")["identity"]["principalId"])
+    hosts = {name: {"cmk_account_name": name} for name in READY}
+    wanted = {"cmk_hosts": "accounts", "cmk_key_max_version_age": "P90D"}
+
+    imports = [imported("rotate"), REPAIRS[repair], imported("rotate")]
+
+    run = ansible.playbook(imports, extra_vars=wanted, arguments=inventory(ansible, hosts))
+
+    assert run.rc == 0, run.output
+    assert left_alone(run) == []
+    assert {service.encryption(name) for name in READY} == {str(service.key().id)} != {first}
+
+
+@pytest.mark.parametrize("skipped", [{"when": False}, {"tags": "recover"}], ids=str)
+def test_an_import_that_may_be_skipped_does_not_report_the_accounts_of_another(
+    ansible: Ansible, service: Service, skipped: dict[str, Any]
+) -> None:
+    on_an_old_version(service)
+    service.revoke(service.account("account2")["identity"]["principalId"])
+    hosts = {name: {"cmk_account_name": name} for name in READY}
+    arguments = [*inventory(ansible, hosts), "--skip-tags", "recover"]
+    imports = [imported("rotate"), {**imported("recover"), **skipped}]
+
+    run = ansible.playbook(imports, extra_vars={"cmk_hosts": "accounts"}, arguments=arguments)
+
+    assert run.rc != 0, run.output
+    assert len(left_alone(run)) == 1
+
+
+@pytest.mark.parametrize("answer", [FAILING, MALFORMED], ids=["a failing service", "a malformed request"])
+def test_each_import_of_a_playbook_has_its_own_canary(ansible: Ansible, service: Service, answer: Any) -> None:
+    """The accounts of both share a key, so one task disables its unused versions."""
+    groups = {"account1:account2": READY[:2], "account3:account4": ("account3", "account4")}
+    names = [name for group in groups.values() for name in group]
+    first = on_an_old_version(service, names)
+    hosts = {name: {"cmk_account_name": name} for name in names}
+    for name in names[2:]:
+        match = {"method": "PATCH", "path": f"batchAccounts/{name}"}
+        service.sandbox.control.fault(match=match, times=None, answer=answer)
+    wanted = {"cmk_key_max_version_age": "P90D", "cmk_serial": "100%", "cmk_unused_versions": "disable"}
+    imports = [imported("rotate", cmk_hosts=pattern) for pattern in groups]
+
+    run = ansible.playbook(imports, extra_vars=wanted, arguments=inventory(ansible, hosts))
+
+    assert run.rc != 0
+    assert left_alone(run) == [], run.output
+    assert {service.encryption(name) for name in names[:2]} == {str(service.key().id)}
+    assert {service.encryption(name) for name in names[2:]} == {first}
+    assert sorted(str(one.get("code")) for one in run.failed)[0] == "canary_failed", run.output
+
+
+def test_a_night_with_accounts_that_are_left_alone_has_one_result(ansible: Ansible, service: Service) -> None:
+    """Each playbook leaves an account alone, and disables unused versions in a separate play. The last play of the
+    second playbook fails for both accounts."""
+    names = [*READY, "account4"]
+    on_an_old_version(service, names)
+    for name in names[1:3]:
+        service.revoke(service.account(name)["identity"]["principalId"])
+    hosts = {name: {"cmk_account_name": name} for name in names}
+    wanted = {"cmk_key_max_version_age": "P90D", "cmk_unused_versions": "disable"}
+    imports = [imported("rotate", cmk_hosts=pattern) for pattern in ("account1:account2", "account3:account4")]
+    enabled = {"ANSIBLE_CALLBACKS_ENABLED": "recorder,azbatch.cmk.progress"}
+
+    run = ansible.playbook(imports, extra_vars=wanted, arguments=inventory(ansible, hosts), environment=enabled)
+
+    assert [one.host for one in run.failed] == ["account2", "account3"]
+    assert {one.name for one in run.failed} == {"Fail for accounts that were left alone"}
+    assert re.findall(r"^PROGRESS: (\d+ rotated.*), in ", run.output, re.M) == [
+        "1 rotated, 0 unchanged, 1 left alone, 0 failed, 1 new version",
+        "1 rotated, 0 unchanged, 1 left alone, 0 failed",
+    ]

@@ -358,8 +358,8 @@ def role_in_a_play(ansible: Ansible, role: str, **wanted: Any) -> Run:
         ),
         (
             "audit",
-            {"cmk_audit_exceptions": [{"finding": "x"}]},
-            "cmk_audit_exceptions[0] is {'finding': 'x'}: it lacks accounts, reason, expires_on. Use the keys finding,",
+            {"cmk_exceptions": [{"finding": "x"}]},
+            "cmk_exceptions[0] is {'finding': 'x'}: it lacks accounts, reason, expires_on. Use the keys finding,",
         ),
         (
             "provision",
@@ -380,20 +380,12 @@ def role_in_a_play(ansible: Ansible, role: str, **wanted: Any) -> Run:
         ("provision", {"cmk_key_size": ["a"]}, "cmk_key_size is ['a']: its type is wrong. Use an integer."),
         (
             "audit",
-            {
-                "cmk_audit_exceptions": [
-                    {"finding": "not_reed", "accounts": [], "reason": "So", "expires_on": "2027-01-01"}
-                ]
-            },
+            {"cmk_exceptions": [{"finding": "not_reed", "accounts": [], "reason": "So", "expires_on": "2027-01-01"}]},
             "Did you mean not_read?",
         ),
         (
             "audit",
-            {
-                "cmk_audit_exceptions": [
-                    {"finding": "not_read", "accounts": [], "reason": "So", "expires_on": "31.3.2027"}
-                ]
-            },
+            {"cmk_exceptions": [{"finding": "not_read", "accounts": [], "reason": "So", "expires_on": "31.3.2027"}]},
             "its expires_on, '31.3.2027', is not a date.",
         ),
     ],

@@ -76,7 +76,7 @@ class Watched(batch_encryption.ActionModule):
 
 def task_in_play(task: type[Task] = Task, strategy: str = "linear") -> Any:
     play = Play()
-    play.strategy = strategy
+    play._uuid, play.strategy = "play", strategy
     return task(block=Block(play=play))
 
 
@@ -544,7 +544,7 @@ def test_a_host_whose_account_is_on_its_key_is_noted(
         given = {**hosts, "__clean_up": "v/k", **variables}
         plugin._note_clean_up(outcome, {name: value for name, value in given.items() if value is not None})
 
-    assert (RunFiles(str(tmp_path)).load("__clean_up", is_note=True) or {}) == noted
+    assert (RunFiles(str(tmp_path)).load("__clean_up", "0", is_note=True) or {}) == noted
 
 
 # The run in process
@@ -940,7 +940,7 @@ def test_an_account_is_left_alone(waves: Path) -> None:
 
     assert refused() == {"changed": False, "left_alone": left_alone}
     [note] = noted(RunFiles(str(waves)))
-    assert (note["host"], note["name"], note["playbook"]) == ("a", "accounta", "cmk_rotate_result")
+    assert (note["host"], note["name"], note["playbook"], note["fails"]) == ("a", "accounta", 0, True)
 
 
 @pytest.mark.parametrize(
@@ -991,6 +991,59 @@ def test_the_next_host_is_the_canary_if_the_first_was_left_alone(waves: Path, mo
 
     assert [refused("b")["code"], refused("c")["code"]] == ["resource_locked", "canary_failed"]
     assert Refusing.asked == ["a", "b"]
+
+
+def exception(accounts: str, expires_on: str = "2099-12-31", code: str = "resource_locked") -> dict[str, Any]:
+    return {"code": code, "accounts": [accounts], "reason": "Locked", "expires_on": expires_on}
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "fails"),
+    [
+        pytest.param([exception("accounta")], False, id="by name"),
+        pytest.param([exception("*/resourcegroups/rg/*/accounta")], False, id="by id"),
+        pytest.param([exception("accounta", "2020-12-31"), exception("*")], False, id="one of two has not ended"),
+        pytest.param([exception("accounta", "2020-12-31")], True, id="ended"),
+        pytest.param([exception("accounta", code="account_unavailable")], True, id="another error"),
+        pytest.param([exception("accountb")], True, id="another account"),
+    ],
+)
+@pytest.mark.parametrize("hosts", [("a",), ("a", "b")])
+def test_an_exception_accepts_the_error_of_an_account(
+    waves: Path, exceptions: list[dict[str, Any]], fails: bool, hosts: tuple[str, ...]
+) -> None:
+    account = {"cmk_account_name": "accounta", "cmk_resource_group": "rg"}
+
+    result = refused(hosts=hosts, cmk_exceptions=exceptions, **account)
+
+    ended = "The exception for this account ended on 2020-12-31 (Locked). A lock."
+    if fails and len(hosts) == 1:
+        assert result["failed"]
+        assert result["msg"].startswith(ended) is (exceptions[0]["expires_on"] == "2020-12-31")
+        return
+    [note] = noted(RunFiles(str(waves)))
+    assert note["fails"] is fails
+    assert note.get("accepted") == (None if fails else "accepted until 2099-12-31 (Locked)")
+    assert note["reason"].startswith(ended) is (fails and exceptions[0]["expires_on"] == "2020-12-31")
+
+
+def test_a_wrong_exception_is_refused_before_the_module_runs(waves: Path) -> None:
+    assert refused(cmk_exceptions=[{"code": "locked"}])["variable"] == "cmk_exceptions"
+    assert Refusing.asked == []
+
+
+class Succeeding(Watched):
+    def _run_module(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        return {"changed": False}
+
+
+@pytest.mark.parametrize(("account", "left"), [("accounta", 0), ("accountb", 1)])
+def test_a_success_for_the_account_ends_its_note(waves: Path, account: str, left: int) -> None:
+    refused()
+
+    run(action=Succeeding, args={**REVERT, "account_name": account}, variables={"inventory_hostname": "a"})
+
+    assert len(noted(RunFiles(str(waves)))) == left
 
 
 @pytest.mark.parametrize("option", ["subscription_id", "profile"])

@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import lines, links
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import lines, links, read_exceptions
 
 KEY = "https://vault1.vault.azure.net/keys/key1"
 GROUPS = {
@@ -134,3 +136,42 @@ def test_the_links_of_the_causes_are_shown_once() -> None:
     found = links([note("a1"), note("a2"), note("a3", "resource_locked")])
 
     assert [link.rpartition("/")[2] for link in found] == ["errors.md#account_unavailable", "errors.md#resource_locked"]
+
+
+def test_accounts_that_an_exception_accepts_are_one_short_line() -> None:
+    accepted = {"accepted": "accepted until 2027-03-31 (Private)"}
+
+    found = said(note("a1") | accepted, note("a2"), note("a3") | accepted)
+
+    assert found[0] == "a1, a3: account_unavailable, accepted until 2027-03-31 (Private)."
+    assert found[1].startswith("a2: The Batch account")
+    assert links([note("a1") | accepted]) == []
+
+
+GOOD = {"code": "network_denied", "accounts": ["a*"], "reason": "Private", "expires_on": "2027-03-31"}
+
+
+def test_an_exception_of_the_audit_only() -> None:
+    """The playbooks do not know the names of the findings."""
+    [one] = read_exceptions([{**GOOD, "code": "", "finding": "not_read"}])
+    assert not one.is_for({"name": "a1", "id": "/a1"}, code="network_denied")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("a1", "it is not a list of dictionaries"),
+        ([{"code": "network_denied"}], "cmk_exceptions[0] is {'code': 'network_denied'}: it lacks accounts,"),
+        ([{**GOOD, "until": "2027-03-31"}], "it must not have the key until"),
+        ([{**GOOD, "code": "network_deny"}], "there is no error code 'network_deny'. Did you mean network_denied?"),
+        ([{**GOOD, "code": None}], "it has neither finding nor code"),
+        ([{**GOOD, "reason": " "}], "its reason is empty"),
+        ([{**GOOD, "expires_on": "31.3.2027"}], "its expires_on, '31.3.2027', is not a date"),
+    ],
+)
+def test_a_wrong_exception_is_refused(wrong: Any, message: str) -> None:
+    with pytest.raises(CmkError) as refused:
+        read_exceptions(wrong)
+    assert message in str(refused.value)
+    assert str(refused.value).startswith("cmk_exceptions")
+    assert (refused.value.code, refused.value.facts["variable"]) == ("invalid_option", "cmk_exceptions")

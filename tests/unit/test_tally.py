@@ -118,3 +118,20 @@ def test_accounts_that_were_left_alone_are_not_unchanged() -> None:
     tally.end_wave()
 
     assert tally.line() == "1 rotated, 1 unchanged, 1 left alone, 0 failed"
+
+
+def test_an_account_that_was_moved_counts_once() -> None:
+    """In the next play, the key that it has left may not be disabled."""
+    tally = Tally(2)
+    tally.add("moved", ROTATE, ENCRYPTION, {"changed": True}, failed=False)
+    tally.add("locked", ROTATE, ENCRYPTION, {"left_alone": {"code": "resource_locked"}}, failed=False)
+    tally.end_wave()
+    tally.begin_wave(["moved"])
+    tally.add("moved", ROTATE, KEYS, {"left_alone": {"code": "users_unknown"}}, failed=False)
+    tally.end_wave()
+
+    assert tally.line() == "1 rotated, 0 unchanged, 1 left alone, 0 failed"
+    assert tally.accounts() == {
+        "locked": {"changed": False, "finished": True, "left_alone": "resource_locked"},
+        "moved": {"changed": True, "finished": True, "left_alone": "users_unknown"},
+    }

@@ -52,7 +52,7 @@ def with_findings(assessment: Assessment, policy: Policy, now: float) -> dict[st
 
 def _finding(found: Found, record: Record, policy: Policy, now: float) -> dict[str, Any]:
     rule = RULES[found.rule]
-    fitting = (one for one in policy.exceptions if one.fits(record, found.rule))
+    fitting = (one for one in policy.exceptions if one.is_for(record, finding=found.rule))
     exception = max(fitting, key=lambda one: one.ends, default=None)
     return {
         "id": found.rule,

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .._core import exceptions
 from .._core.errors import InvalidOption
 from .._core.ids import check_account_name, check_guid
 
@@ -43,18 +44,7 @@ POLICY: dict[str, dict[str, Any]] = {
     "rbac_only": {"type": "bool", "default": False},
     "key_types": {"type": "list", "elements": "str", "choices": ["RSA", "RSA-HSM"], "default": []},
     "min_key_size": {"type": "int", "choices": [2048, 3072, 4096]},
-    "exceptions": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {
-            # A choice of Ansible would list all ids in the message of a wrong one.
-            "finding": {"type": "str", "required": True},
-            "accounts": {"type": "list", "elements": "str", "required": True},
-            "reason": {"type": "str", "required": True},
-            "expires_on": {"type": "str", "required": True},
-        },
-    },
+    "exceptions": exceptions.OPTION,
 }
 
 

@@ -9,17 +9,16 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any
 
 from .._checks.regions import normalized
-from .._core.duration import instant, seconds
+from .._core.duration import seconds
 from .._core.errors import InvalidOption
+from .._core.exceptions import Exemption, exemption, matches
 from .._core.ids import check_vault_name
 from .rules import MANUAL, RULES
 
@@ -43,7 +42,7 @@ class Selector:
         placed = all(account[name].lower() in values for name, values in self.fields.items())
         tags = {name.lower(): value for name, value in account["tags"].items()}
         tagged = all(tags.get(name.lower()) == value for name, value in self.tags.items())
-        return placed and tagged and (not self.accounts or _matches(self.accounts, account))
+        return placed and tagged and (not self.accounts or matches(self.accounts, account))
 
     def closest(self, accounts: Sequence[Mapping[str, Any]]) -> list[str]:
         """For each value that no account has, the closest value that an account has, if there is one."""
@@ -58,21 +57,6 @@ class Selector:
             for value in sorted(values - there)
             for near in get_close_matches(value, there, n=1)
         ]
-
-
-@dataclass(frozen=True)
-class Exemption:
-    finding: str
-    accounts: tuple[str, ...]
-    reason: str
-    # Seconds since 1970: the end of the last day of the exception.
-    ends: float
-
-    def fits(self, account: Mapping[str, Any], finding: str) -> bool:
-        return self.finding == finding and _matches(self.accounts, account)
-
-    def describe(self) -> dict[str, Any]:
-        return {"reason": self.reason, "expires_on": instant(self.ends)}
 
 
 @dataclass(frozen=True)
@@ -98,6 +82,7 @@ def policy(params: Mapping[str, Any]) -> Policy:
     days = params["min_days_to_expiry"]
     if days < 0:
         raise InvalidOption("min_days_to_expiry", days, "it is negative.", "Use 0 or more.")
+    accepted = [exemption(one, RULES, MANUAL) for one in params["exceptions"]]
     return Policy(
         required=tuple(_selector(one) for one in params["required"]),
         allowed_vaults=frozenset(check_vault_name(name, "allowed_vaults").lower() for name in params["allowed_vaults"]),
@@ -107,7 +92,7 @@ def policy(params: Mapping[str, Any]) -> Policy:
         rbac_only=params["rbac_only"],
         key_types=tuple(params["key_types"]),
         min_key_size=params["min_key_size"],
-        exceptions=tuple(_exemption(one) for one in params["exceptions"]),
+        exceptions=tuple(one for one in accepted if one.finding),
     )
 
 
@@ -121,27 +106,5 @@ def _selector(wanted: Mapping[str, Any]) -> Selector:
     )
 
 
-def _exemption(wanted: Mapping[str, Any]) -> Exemption:
-    finding, day = wanted["finding"], wanted["expires_on"]
-    if finding not in RULES:
-        near = get_close_matches(finding, RULES, n=1)
-        advice = f"Did you mean {near[0]}?" if near else f"See {MANUAL}."
-        raise InvalidOption("exceptions", wanted, f"there is no finding {finding!r}.", advice)
-    if not wanted["reason"].strip():
-        raise InvalidOption("exceptions", wanted, "its reason is empty.", "Set it to the reason of the exception.")
-    try:
-        begins = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError:
-        problem = f"its expires_on, {day!r}, is not a date."
-        raise InvalidOption("exceptions", wanted, problem, "Use for example 2027-03-31.") from None
-    return Exemption(finding, _lower(wanted["accounts"]), wanted["reason"], begins.timestamp() + 86400)
-
-
 def _lower(names: Sequence[Any]) -> tuple[str, ...]:
     return tuple(str(name).lower() for name in names)
-
-
-def _matches(patterns: Sequence[str], account: Mapping[str, Any]) -> bool:
-    """Whether the name or the id of the account matches a pattern with the wildcards * and ?."""
-    names = account["name"].lower(), account["id"].lower()
-    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)

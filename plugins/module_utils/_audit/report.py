@@ -144,5 +144,5 @@ def _unused(accounts: Sequence[Mapping[str, Any]], policy: Policy) -> list[dict[
     return [
         {"finding": one.finding, "accounts": list(one.accounts), **one.describe()}
         for one in policy.exceptions
-        if not any(one.fits(account, found["id"]) for account in accounts for found in account["findings"])
+        if not any(one.is_for(account, finding=found["id"]) for account in accounts for found in account["findings"])
     ]
