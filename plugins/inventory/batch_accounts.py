@@ -99,12 +99,13 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 from ansible.template import Templar
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION, ENVIRONMENT, without_empty
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import begin_run
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, begin_run
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import unlogged
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import not_listed
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, link_to
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _inventory
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import INVENTORIES
 
 # Since ansible-core 2.19, a string is a template only if it is trusted. Data from Azure is not trusted.
 _KNOWS_TRUST = hasattr(Templar, "evaluate_conditional")
@@ -139,7 +140,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             rules = _inventory.rules(self.get_option("filters"))
             found = self._found(path, cache)
         except CmkError as failure:
-            raise AnsibleParserError(f"{failure} See {link_to(failure.code)}") from None
+            message = f"{failure} See {link_to(failure.code)}"
+            _note(path, message)
+            raise AnsibleParserError(message) from None
+        _note(path, "")
         self._warn(found)
         self._populate(found["accounts"], rules)
 
@@ -247,6 +251,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 f"filters: the condition {condition!r} cannot be evaluated for the host {host}: {error}. Use "
                 "`| default('')` for variables that not every host has."
             ) from None
+
+
+def _note(path: str, failure: str) -> None:
+    """Note whether the accounts could be listed: Ansible continues without the hosts of a source that it could not
+    read."""
+    files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
+    files.store({**(files.load(INVENTORIES, is_note=True) or {}), path: failure}, INVENTORIES, is_note=True)
 
 
 def _distrusted(value: Any) -> Any:

@@ -116,7 +116,14 @@ class LookupModule(LookupBase):  # type: ignore[misc]
                         f"cmk_hosts is not set, so the play runs only on localhost, and not on the {len(listed)} hosts "
                         f"of the inventory. To use them, {first}set cmk_hosts to a pattern, such as all."
                     )
-                pattern = keywords.hosts(value_of("cmk_hosts"), limit, required=required, matching=matching)
+                wanted = value_of("cmk_hosts")
+                if not keywords.is_blank(wanted):
+                    # AWX has read the inventory before the job.
+                    may_be_empty = required or keywords.in_awx(given) or matching(keywords.pattern_of(wanted))
+                    is_empty = not may_be_empty and not given.get("groups", {}).keys() - {"all", "ungrouped"}
+                    listed_by = files.load(keywords.INVENTORIES, is_note=True) or {}
+                    keywords.require_inventory(listed_by, is_empty=is_empty)
+                pattern = keywords.hosts(wanted, limit, required=required, matching=matching)
                 keywords.require_own_account(extra, pattern, limit, matching)
                 return [pattern]
             if keyword == "serial":

@@ -42,6 +42,8 @@ CLEAN_UP = "__clean_up"
 # What the callback plugin notes about the playbook that runs: its `number`, because a playbook may be imported twice,
 # and `is_followed`, whether another playbook reports the accounts that were left alone.
 PLAYBOOK = "playbook"
+# By inventory source of this collection, why its accounts could not be listed; empty if they were listed.
+INVENTORIES = "inventories"
 _SIZE = re.compile(r"[1-9][0-9]*%?")
 _PERCENTAGE = re.compile(r"[0-9]+(\.[0-9]+)?")
 
@@ -65,9 +67,7 @@ def flag(name: str, value: Any, *, default: bool) -> bool:
 def hosts(value: Any, limit: Any, *, required: bool, matching: Callable[[str], list[str]]) -> str:
     """The pattern. If `required`, it must match a host within the limit, because Ansible skips a play without hosts
     and succeeds. `matching` returns the hosts that match a pattern."""
-    if is_blank(value):
-        value = "localhost"
-    pattern = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    pattern = pattern_of(value)
     if required and not _limited(pattern, limit, matching):
         raise WrongVariable(
             "cmk_hosts",
@@ -79,11 +79,31 @@ def hosts(value: Any, limit: Any, *, required: bool, matching: Callable[[str], l
     return pattern
 
 
+def pattern_of(value: Any) -> str:
+    if is_blank(value):
+        return "localhost"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def _limited(pattern: str, limit: Any, matching: Callable[[str], list[str]]) -> set[str]:
     """The hosts of the pattern within the limit."""
     hosts = set(matching(pattern))
     # A limit may be a file with the hosts that failed in an earlier run.
     return hosts & set(matching("all" if str(limit).startswith("@") else str(limit))) if limit else hosts
+
+
+def require_inventory(listed: Mapping[str, str], *, is_empty: bool) -> None:
+    """Raise an error if an inventory source could not be read: Ansible runs the play on the hosts of the others, or on
+    none. `listed` is the value of INVENTORIES. `is_empty` is whether the inventory has neither hosts nor groups, which
+    is right only if this collection has listed no account."""
+    for path, failure in listed.items():
+        if failure:
+            raise CmkError(f"The inventory {path} could not be read. {failure}", code="invalid_option")
+    if is_empty and not listed:
+        raise CmkError(
+            "The inventory has neither hosts nor groups, so Ansible could not read it. Correct the inventory (-i).",
+            code="invalid_option",
+        )
 
 
 def in_awx(variables: Mapping[str, Any]) -> bool:

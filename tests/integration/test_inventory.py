@@ -724,3 +724,42 @@ def test_the_inventory_and_the_modules_sign_in_with_the_same_variables(ansible: 
     account = {"resource_group": GROUP, "account_name": "account1"}
     run = ansible.play([task("look", "batch_encryption_info", **account)], environment=other)
     assert run["look"]["exists"] is True
+
+
+def play_if_there_is_a_host(ansible: Ansible, inventory: Path) -> Run:
+    wanted = {"cmk_hosts": "pinned", "cmk_hosts_required": False}
+    return ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=["-i", str(inventory)])
+
+
+def test_a_group_without_hosts_is_no_failure(ansible: Ansible, service: Service) -> None:
+    """Without an account, the inventory has no groups at all."""
+    inventory = source(ansible)
+    for _ in range(2):
+        run = play_if_there_is_a_host(ansible, inventory.file)
+        assert (run.rc, list(run)) == (0, []), run.output
+        service.make_account()
+
+
+def test_an_inventory_that_cannot_be_listed_fails_a_run_that_requires_no_host(
+    ansible: Ansible, service: Service
+) -> None:
+    """Also beside a source with hosts."""
+    folder = ansible.folder / "sources"
+    folder.mkdir()
+    (folder / "batch_accounts.yml").write_text(json.dumps({**PLUGIN, "secret": "wrong"}))
+    for _ in range(2):
+        run = play_if_there_is_a_host(ansible, folder)
+        assert run.rc != 0
+        output = " ".join(run.output.split())
+        assert f"The inventory {folder}/batch_accounts.yml could not be read. Could not " in output
+        assert "errors.md#authentication_failed" in output
+        (folder / "others.yml").write_text("pinned: {hosts: {account1: {}}}")
+
+
+def test_another_inventory_that_cannot_be_read_fails_a_run_that_requires_no_host(
+    ansible: Ansible, service: Service
+) -> None:
+    run = play_if_there_is_a_host(ansible, ansible.write("hosts.yml", "pinned: ["))
+
+    assert run.rc != 0
+    assert "The inventory has neither hosts nor groups" in " ".join(run.output.split())
