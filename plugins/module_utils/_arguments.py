@@ -57,9 +57,10 @@ def without_empty(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-# The option of each module that sets the key of an account.
+# The option of each module that sets the key of an account. Without it, the mode is `update`, with a warning if that
+# contradicts the identifier of the key.
 VERSION_MODE = {
-    "version_mode": {"type": "str", "choices": ["update", "keep", "pin", "follow"], "default": "update"},
+    "version_mode": {"type": "str", "choices": ["update", "keep", "pin", "follow"]},
 }
 # Doc fragment azbatch.cmk.new_key. The type and the size of a key are no secrets, although Ansible suspects that by
 # the names of the options.

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 from ._azure.driver import Driver
 from ._azure.executor import Executor
@@ -25,15 +25,16 @@ from ._azure.session import Session, silent
 from ._checks.preflight import KEEP_AVAILABLE, failed_checks
 from ._checks.usage import Listed
 from ._core import placeholders
-from ._core.changes import Outcome
 from ._core.concurrent import value_or_error
 from ._core.docs import Rule
 from ._core.documents import Account
 from ._core.errors import CmkError
-from ._core.ids import key_of
+from ._core.ids import check_places, key_of
 from ._documents.account import require_ready, required
 from ._documents.vault import ACCESS_POLICY
 from ._questions import accounts, evidence, fleet, health, rights, users
+
+T = TypeVar("T")
 
 # Refusals that say that an account is not ready for a change.
 _NOT_READY = ("account_unavailable", "account_failed", "account_under_way")
@@ -61,6 +62,7 @@ class Cloud:
 
     def resolved(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """The task's options. In check mode, placeholders replace texts such as `(known after apply: ...)`."""
+        check_places(params).refuse()
         if not self.predicts:
             return params
         if params.get("authorization") == ACCESS_POLICY:
@@ -108,8 +110,8 @@ class Cloud:
         """Raise an error if the account is not available, or if that is not known."""
         self.driver.solve(partial(health.require_available, facts=self.facts, group=group, name=name))
 
-    def explained(self, make: Callable[[], Outcome], group: str, name: str) -> Outcome:
-        """The outcome of `make`. If `make` is refused before its first write, and the account is not ready, the error
+    def explained(self, make: Callable[[], T], group: str, name: str) -> T:
+        """The result of `make`. If `make` is refused before its first write, and the account is not ready, the error
         says that: the cause of the refusal, such as a disabled key, may be why the account is not available. If the
         account uses another key than the task expects, the error says both."""
         sent = self._session.sent

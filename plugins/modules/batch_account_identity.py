@@ -60,7 +60,6 @@ options:
       - The values are those of M(azbatch.cmk.batch_encryption), so that one variable can be used for both modules.
     type: str
     choices: [update, keep, pin, follow]
-    default: update
   vault_resource_group:
     description:
       - Resource group of the vault that O(key_identifier) names. By default, the module searches all subscriptions that

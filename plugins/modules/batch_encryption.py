@@ -42,7 +42,8 @@ options:
     description:
       - Identifier of the key, as V(https://VAULT.vault.azure.net/keys/KEY/VERSION).
       - Without the version, the account follows the latest version of the key. Batch then uses new versions
-        automatically. See O(version_mode) for an account that already uses a customer-managed key.
+        automatically. An account that already uses a customer-managed key stays pinned or keeps following, unless
+        O(version_mode) says otherwise.
     type: str
   version_mode:
     description:
@@ -55,9 +56,9 @@ options:
       - With V(follow), the account follows the latest version, although O(key_identifier) may name one.
       - If O(key_identifier) names no version, an account that is pinned is pinned to the newest version that can be
         used.
+      - The default is V(update), with a warning if O(key_identifier) says something else than the account does.
     type: str
     choices: [update, keep, pin, follow]
-    default: update
   previous_key:
     description:
       - The only customer-managed key that the account may use before the change, as a key identifier or as
@@ -109,7 +110,7 @@ EXAMPLES = r"""
     key_source: microsoft_keyvault
     key_identifier: "{{ key.key_identifier }}"
 
-- name: Make an account follow the latest version of a key
+- name: Move an account from a Microsoft-managed key to the latest version of a key, which it follows
   azbatch.cmk.batch_encryption:
     resource_group: rg-batch
     account_name: mybatch

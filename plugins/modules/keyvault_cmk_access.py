@@ -44,6 +44,13 @@ options:
   account_resource_group:
     description: Name of the resource group of O(account_name).
     type: str
+  previous_key:
+    description:
+      - The only customer-managed key from which O(account_name) may be moved to O(key_identifier) afterwards, as a key
+        identifier or as V(VAULT/KEY), or V(any). The module fails before it grants access if the account uses neither
+        of the two keys.
+      - By default, the module does not check which key the account uses.
+    type: str
   identity_id:
     description: Resource id of a user-assigned identity, instead of O(principal_id).
     type: str
@@ -110,11 +117,12 @@ EXAMPLES = r"""
     account_name: mybatch
     account_resource_group: rg-batch
 
-- name: Grant the access, and skip an account that was deleted
+- name: Grant an account access to a different key, unless it uses another key than the one that it is to leave
   azbatch.cmk.keyvault_cmk_access:
-    key_identifier: https://myvault.vault.azure.net/keys/batch
+    key_identifier: https://othervault.vault.azure.net/keys/batch
     account_name: mybatch
     account_resource_group: rg-batch
+    previous_key: myvault/batch
 
 - name: Grant an account access to a vault in another subscription
   azbatch.cmk.keyvault_cmk_access:
@@ -265,7 +273,6 @@ from typing import Any
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED, USERS_IN, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome, together
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import Account
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import used_by_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import access as access_document
@@ -282,6 +289,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "principal_id": {"type": "str"},
     "account_name": {"type": "str"},
     "account_resource_group": {"type": "str"},
+    "previous_key": {"type": "str", "no_log": False},
     "identity_id": {"type": "str"},
     # The name of a key is no secret either.
     "key_name": {"type": "str", "no_log": False},
@@ -303,7 +311,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         return cloud.changes.ensure(decide) if goal.present else cloud.changes.removed(decide, revoked)
 
     with cloud.changes.locked(goal.vault):
-        goals = access_goal.of_account(goal, _account(params, cloud, goal)) if account else [goal]
+        goals = _goals(params, cloud, goal) if account else [goal]
         if len(goals) > 1:
             # All goals are checked before the first change.
             for one in goals:
@@ -329,10 +337,20 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     return together(outcomes).summarized(summary or f"{account} has no identity, and no access.")
 
 
-def _account(params: Mapping[str, Any], cloud: Cloud, goal: access_goal.Goal) -> Account:
-    options = "account_name", "account_resource_group"
-    group, name = params["account_resource_group"], params["account_name"]
-    return cloud.account(group, name, options=options, is_glance=goal.present)
+def _goals(params: Mapping[str, Any], cloud: Cloud, goal: access_goal.Goal) -> list[access_goal.Goal]:
+    """A goal for each identity of the account."""
+    place, options = (
+        (params["account_resource_group"], params["account_name"]),
+        ("account_name", "account_resource_group"),
+    )
+    read = partial(cloud.account, *place, options=options)
+
+    def ask() -> list[access_goal.Goal]:
+        found = read(is_glance=goal.present)
+        return access_goal.of_account(goal, found if access_goal.allows(goal, found) else read(is_glance=False))
+
+    # An account that is moved afterwards has to be ready for that.
+    return cloud.explained(ask, *place) if goal.previous else ask()
 
 
 def _summary(outcome: Outcome) -> str:

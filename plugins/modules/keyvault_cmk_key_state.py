@@ -24,7 +24,8 @@ options:
     type: str
   key_identifier:
     description:
-      - Identifier of the key, instead of O(vault_name) and O(name). If it has a version, it also replaces O(version).
+      - Identifier of the key or V(VAULT/KEY), instead of O(vault_name) and O(name). A version in the identifier also
+        replaces O(version).
     type: str
   version:
     description: The version to disable or to enable. Only valid with O(state=disabled) and O(state=enabled).

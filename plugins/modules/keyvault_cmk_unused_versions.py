@@ -39,7 +39,7 @@ options:
     description: Name of the key.
     type: str
   key_identifier:
-    description: Identifier of the key without a version, instead of O(vault_name) and O(name).
+    description: Identifier of the key without a version or V(VAULT/KEY), instead of O(vault_name) and O(name).
     type: str
   force:
     description: Disable unused versions although the accounts or pools of a subscription could not all be listed.

@@ -74,6 +74,7 @@ MALFORMED = [
     (account("patience", wait_timeout=-1), "wait_timeout", -1),
     (key("elliptic", key_type="EC"), "key_type", "EC"),
     (key("small", key_size=1024), "key_size", 1024),
+    (back("subscription", subscription_id=f"/subscriptions/{NOWHERE}"), "subscription_id", f"/subscriptions/{NOWHERE}"),
     (back("cloud", cloud_environment="AzureGermany"), "cloud_environment", "AzureGermany"),
 ]
 
@@ -103,7 +104,6 @@ def test_nonexistent_resources_and_credentials(ansible: Ansible, service: Servic
             fails(back("no group", resource_group="rg-nowhere")),
             fails(account("no group for a new one", resource_group="rg-nowhere")),
             fails(back("no subscription", subscription_id=NOWHERE)),
-            fails(back("subscription that is no guid", subscription_id="mine")),
             fails(access("no vault", vault_resource_group=GROUP, principal_id=NOWHERE)),
             fails(access("no vault anywhere", principal_id=NOWHERE)),
             fails(access("no identity", identity_id=service.identity_id("nobody"))),
@@ -119,7 +119,6 @@ def test_nonexistent_resources_and_credentials(ansible: Ansible, service: Servic
     reported(run, "no group", "resource_group_not_found", "resource_group")
     reported(run, "no group for a new one", "resource_group_not_found", "resource_group")
     reported(run, "no subscription", "subscription_not_found", "subscription_id")
-    reported(run, "subscription that is no guid", "subscription_not_found", "subscription_id")
     reported(run, "no vault", "vault_not_found", "vault_name", "vault-one")
     reported(run, "no vault anywhere", "vault_not_found", "vault_name", "vault-one")
     reported(run, "no identity", "identity_not_found", "identity_id")

@@ -203,14 +203,15 @@ def test_the_new_key_is_not_disabled_if_it_is_named_as_the_previous_key(roles: R
 
 
 def test_an_account_that_uses_neither_the_previous_nor_the_new_key(ansible: Ansible, service: Service) -> None:
-    """The account has access to the new key already. `cmk_vault_name` and `cmk_key_name` name its previous key."""
+    """`cmk_vault_name` and `cmk_key_name` name its previous key. No access to the new key is granted."""
     _, first = service.on_key()
-    other = service.make_key("other").id
+    service.make_vault("vault-two")
+    other = service.make_key("other", "vault-two").id
     for wrong in ({"cmk_key_name": "key10"}, {"cmk_vault_name": "vault-two"}):
         for check in (True, False):
             run = run_role(ansible, "switch", check=check, cmk_new_key_identifier=other, **wrong)
-            refused(run, MOVE, first, "names of the vault and the key")
-            assert run[MOVE]["code"] == "account_on_another_key"
+            refused(run, ACCESS, first, "names of the vault and the key")
+            assert run[ACCESS]["code"] == "account_on_another_key"
     assert service.encryption() == first
 
 
@@ -268,10 +269,10 @@ def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
 
 def test_names_in_another_letter_case(roles: RolesRunner, service: Service) -> None:
     """Azure accepts names in any letter case."""
-    _, first = service.on_key()
+    service.on_key()
     wanted = {
         "cmk_new_key_identifier": service.make_key("other").id.upper().replace("HTTPS", "https"),
-        "cmk_disable_key": keyless(first).upper().replace("HTTPS", "https"),
+        "cmk_disable_key": "VAULT-ONE/KEY1",
         "cmk_vault_name": "Vault-One",
         "cmk_key_name": "KEY1",
         **AT_ONCE,

@@ -65,6 +65,7 @@ NOTHING_LEFT_OUT = {"subscriptions_left_out": list[str]()}
 # The goal
 
 
+NEW_KEY = "https://vault2.vault.azure.net/keys/batch"
 OF_ACCOUNT = {"account_name": "mybatch", "account_resource_group": "rg-batch"}
 
 
@@ -83,6 +84,13 @@ OF_ACCOUNT = {"account_name": "mybatch", "account_resource_group": "rg-batch"}
         pytest.param({"vault_name": None}, "vault_name", id="no vault"),
         pytest.param({"key_identifier": KEY}, "key_identifier", id="a vault and a key"),
         pytest.param({"vault_name": None, "key_identifier": "batch"}, "key_identifier", id="a malformed key"),
+        pytest.param({"previous_key": "myvault/batch"}, "previous_key", id="a previous key without a new key"),
+        # Only the new key is wrong.
+        pytest.param(
+            {"vault_name": None, "principal_id": None, "key_identifier": "new", "previous_key": "any", **OF_ACCOUNT},
+            "key_identifier",
+            id="a malformed new key",
+        ),
     ],
 )
 def test_exactly_one_principal_and_one_vault_are_required(options: dict[str, Any], option: str) -> None:
@@ -90,6 +98,7 @@ def test_exactly_one_principal_and_one_vault_are_required(options: dict[str, Any
         goal(**options)
 
     assert refused.value.facts["option"] == option
+    assert "problems" not in refused.value.facts
 
 
 @pytest.mark.parametrize("identifier", [KEY, f"{KEY}/{OLD}", KEY.replace("myvault", "MyVault")])
@@ -106,6 +115,29 @@ def test_the_vault_can_be_named_by_a_key_identifier(identifier: str) -> None:
 def of_account(identity: dict[str, Any] | None, **options: Any) -> list[access_goal.Goal]:
     wanted = goal(principal_id=None, **OF_ACCOUNT, **options)
     return access_goal.of_account(wanted, account(identity=identity))
+
+
+@pytest.mark.parametrize(
+    ("on", "previous", "allowed"),
+    [
+        pytest.param(KEY, "myvault/batch", True, id="the previous key"),
+        pytest.param(KEY, "any", True, id="any key"),
+        pytest.param(KEY, "myvault/other", False, id="another key"),
+        pytest.param(None, "myvault/batch", False, id="a Microsoft-managed key"),
+        pytest.param(NEW_KEY, "myvault/batch", True, id="the new key already"),
+    ],
+)
+def test_no_access_for_an_account_that_is_not_moved_afterwards(on: str | None, previous: str, allowed: bool) -> None:
+    wanted = goal(principal_id=None, vault_name=None, key_identifier=NEW_KEY, previous_key=previous, **OF_ACCOUNT)
+    mine = account(identity=system_assigned(), key=on)
+
+    assert access_goal.allows(wanted, mine) is allowed
+    if allowed:
+        assert len(access_goal.of_account(wanted, mine)) == 1
+        return
+    with pytest.raises(Refused) as refused:
+        access_goal.of_account(wanted, mine)
+    assert refused.value.code == "account_on_another_key"
 
 
 @pytest.mark.parametrize("state", ["present", "absent"])

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from goals import encryption_goal as goal
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import Surveyed
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
@@ -59,6 +61,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import read_
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import KeyUnusable
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.decide import glance
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.goal import MODES
 
 UNKNOWN_KIND = f"https://myhsm.managedhsm.azure.net/keys/batch/{OLD}"
@@ -384,6 +387,29 @@ def test_the_key_identifier_that_is_set(mode: str, on: str | None, asked: str, w
     assert change.after["key_identifier"] == encryption_document.describe(account(key=wanted or on))["key_identifier"]
     # After the change, nothing is left to do.
     assert not decided(wants, seen(wanted or on)).requests
+
+
+@pytest.mark.parametrize(
+    ("on", "asked", "mode", "advised"),
+    [
+        pytest.param(PINNED_NEW, KEY, None, "follow", id="stays pinned"),
+        pytest.param(OTHER_KEY, KEY, None, "follow", id="stays pinned, to another key"),
+        pytest.param(KEY, PINNED_NEW, None, "pin", id="keeps following"),
+        pytest.param(PINNED_NEW, KEY, "update", None, id="stays pinned, as requested"),
+        pytest.param(PINNED_OLD, PINNED_NEW, None, None, id="pinned, to a version"),
+        pytest.param(KEY, KEY, None, None, id="follows, no version"),
+        pytest.param(None, KEY, None, None, id="is to follow, from a Microsoft-managed key"),
+        pytest.param(KEY, None, None, None, id="to a Microsoft-managed key"),
+    ],
+)
+def test_an_identifier_that_does_not_decide_whether_the_account_follows(
+    on: str | None, asked: str | None, mode: str | None, advised: str | None
+) -> None:
+    wants, azure = goal(asked, previous_key="any", version_mode=mode), seen(on)
+    glanced = task_of(azure).driver.solve(partial(glance, goal=wants, facts=Facts(task_of(azure).session)))
+    for change in filter(None, (decided(wants, azure), glanced)):
+        found = [one for one in change.warnings if "O(key_identifier)" in one]
+        assert [f"Set O(version_mode={advised}) to change" in one for one in found] == [True] * (advised is not None)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -182,6 +183,8 @@ def test_none_is_not_equal_to_a_key() -> None:
         (ids.check_key_name, "-1-" * 42),
         (ids.check_guid, PRINCIPAL),
         (ids.check_guid, PRINCIPAL.upper()),
+        (ids.check_group_name, "Rg-1_(a).b"),
+        (ids.check_group_name, "Gruppe-ä"),
     ],
 )
 def test_name_is_accepted(check: Callable[[str, str], str], value: str) -> None:
@@ -209,6 +212,9 @@ def test_name_is_accepted(check: Callable[[str, str], str], value: str) -> None:
         (ids.check_guid, "mybatch"),
         (ids.check_guid, PRINCIPAL.replace("-", "")),
         (ids.check_guid, f"{PRINCIPAL}0"),
+        (ids.check_subscription, "mine"),
+        (ids.check_group_name, "rg."),
+        (ids.check_group_name, "r" * 91),
     ],
 )
 def test_name_is_refused(check: Callable[[str, str], str], value: str) -> None:
@@ -218,6 +224,60 @@ def test_name_is_refused(check: Callable[[str, str], str], value: str) -> None:
     assert refused.value.code == "invalid_option"
     assert refused.value.facts["option"] == "vault_name"
     assert refused.value.facts["value"] == value
+
+
+GROUP_ID = f"/subscriptions/{PRINCIPAL}/resourceGroups/rg-batch"
+VAULT_URL = "https://myvault.vault.azure.net/"
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "remedy"),
+    [
+        (ids.check_subscription, f"/subscriptions/{PRINCIPAL}", f"Use {PRINCIPAL}."),
+        (ids.check_subscription, GROUP_ID, f"Use {PRINCIPAL}."),
+        (ids.check_subscription, f" {PRINCIPAL}/ ", f"Use {PRINCIPAL}."),
+        (ids.check_subscription, "mine", "Correct O(name)."),
+        (ids.check_group_name, f"{GROUP_ID}/", "Use rg-batch."),
+        (ids.check_group_name, "rg-batch ", "Use rg-batch."),
+        (ids.check_account_name, f"{GROUP_ID}/providers/Microsoft.Batch/batchAccounts/mybatch", "Use mybatch."),
+        (ids.check_vault_name, f"{GROUP_ID}/providers/Microsoft.KeyVault/vaults/myvault", "Use myvault."),
+        (ids.check_vault_name, VAULT_URL, "Use myvault."),
+        (ids.check_key_name, f"{VAULT_URL}keys/batch", "Use batch."),
+    ],
+)
+def test_the_name_in_an_id_is_suggested(check: Callable[[str, str], str], value: str, remedy: str) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        check(value, "name")
+
+    assert refused.value.facts["remedy"] == remedy
+
+
+@pytest.mark.parametrize(
+    ("value", "vault", "version"),
+    [
+        ("MyVault/Batch", "MyVault", None),
+        (" MyVault/Batch ", "MyVault", None),
+        (f"{VAULT_URL}keys/Batch/{VERSION}", "myvault", VERSION.lower()),
+    ],
+)
+def test_two_ways_to_name_a_key(value: str, vault: str, version: str | None) -> None:
+    key = ids.parse_key(value, "key")
+
+    assert (key.vault, key.name, key.version) == (vault, "Batch", version)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("batch", "this names no key. Use VAULT/KEY or a key identifier."),
+        ("v/batch", "'v' is no name of a vault. Correct the name of the vault."),
+        (f"myvault/batch/{VERSION}", f"'batch/{VERSION}' is no name of a key. Correct the name of the key."),
+        ("https://myvault.vault.azure.net/batch", "this is not the identifier of a key in a key vault. Use https"),
+    ],
+)
+def test_a_text_that_names_no_key(value: str, said: str) -> None:
+    with pytest.raises(InvalidOption, match=re.escape(f"key is {value!r}: {said}")):
+        ids.parse_key(value, "key")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from ansible.playbook.task import Task
 from ansible.plugins.loader import become_loader, connection_loader
 from ansible.template import Templar
 from azure_table import Table, task_of
-from documents import account, identity_id
+from documents import SUBSCRIPTION, account, identity_id
 from goals import options_of
 
 from ansible_collections.azbatch.cmk.plugins.action import (
@@ -299,7 +299,7 @@ def test_a_task_in_the_background_cannot_lock_a_vault(handed_over: list[dict[str
 
 # What a module in a separate process and the run know about writes
 
-ACCOUNT_ID = "/subscriptions/s/resourceGroups/rg-batch/providers/Microsoft.Batch/batchAccounts/mybatch"
+ACCOUNT_ID = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-batch/providers/Microsoft.Batch/batchAccounts/mybatch"
 OTHER_ID = ACCOUNT_ID.replace("mybatch", "other")
 USED, WANTED = "https://myvault.vault.azure.net/keys/used", "https://myvault.vault.azure.net/keys/wanted"
 
@@ -343,7 +343,7 @@ def switched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Switch]:
 
 
 def switch(**keywords: Any) -> dict[str, Any]:
-    args = {**ACCOUNT, "subscription_id": "s", "key_source": "microsoft_keyvault", "key_identifier": WANTED}
+    args = {**ACCOUNT, "subscription_id": SUBSCRIPTION, "key_source": "microsoft_keyvault", "key_identifier": WANTED}
     return run(action=Switch, args=args, variables={"cmk_in_process": False}, **keywords)
 
 
@@ -703,14 +703,14 @@ class Looking(Module):
 @pytest.mark.parametrize("outcome", [Outcome(True, {}, {}), CmkError("no"), KeyError("x"), KeyboardInterrupt()])
 def test_the_environment_of_a_task_ends_with_it(outcome: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The items of a loop run in one process."""
-    monkeypatch.setenv("AZURE_SUBSCRIPTION_ID", "of the base")
+    monkeypatch.setenv("AZURE_CLIENT_ID", "of the base")
     monkeypatch.delenv("AZURE_TENANT", raising=False)
     before = dict(os.environ)
     module = Looking(outcome)
     with contextlib.suppress(KeyError, KeyboardInterrupt):
-        run_around(module, {"AZURE_SUBSCRIPTION_ID": "of the item", "AZURE_TENANT": "t"})
+        run_around(module, {"AZURE_CLIENT_ID": "of the item", "AZURE_TENANT": "t"})
 
-    assert (module.seen["AZURE_SUBSCRIPTION_ID"], module.seen["AZURE_TENANT"]) == ("of the item", "t")
+    assert (module.seen["AZURE_CLIENT_ID"], module.seen["AZURE_TENANT"]) == ("of the item", "t")
     assert dict(os.environ) == before
 
 
@@ -748,7 +748,7 @@ SECRET = "correct-horse-battery"
 ACCOUNT = {"resource_group": "rg-batch", "account_name": "mybatch"}
 SWITCH = {**ACCOUNT, "key_source": "microsoft_keyvault", "key_identifier": "https://myvault.vault.azure.net/keys/batch"}
 # No case sends a request.
-SIGN_IN = {"subscription_id": "s", "tenant": "t", "client_id": "c", "auth_source": "env"}
+SIGN_IN = {"subscription_id": SUBSCRIPTION, "tenant": "t", "client_id": "c", "auth_source": "env"}
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "a missing option": (NAME, {"key_source": "microsoft_batch", "resource_group": "rg-batch"}, {}),
     "two missing options": (NAME, {"key_source": "microsoft_batch"}, {}),
@@ -761,7 +761,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "a name with a secret in it": (NAME, {**SWITCH, "secret": SECRET, "account_name": f"my {SECRET}"}, {}),
     "credentials that are missing": (NAME, {**SWITCH, **SIGN_IN}, {}),
     "a missing certificate": (NAME, {**SWITCH, **SIGN_IN, "x509_certificate_path": "~/no.pem"}, {}),
-    "a variable of the environment": (NAME, SWITCH, {"AZURE_SUBSCRIPTION_ID": "s", "AZURE_CLOUD_ENVIRONMENT": "Moon"}),
+    "a variable of the environment": (NAME, {**SWITCH, **SIGN_IN}, {"AZURE_CLOUD_ENVIRONMENT": "Moon"}),
     "a secret of the environment": (NAME, {**SWITCH, "account_name": f"my {SECRET}"}, {"AZURE_SECRET": SECRET}),
     "an option within an option": (
         "azbatch.cmk.keyvault_cmk_key",

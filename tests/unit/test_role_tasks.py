@@ -122,7 +122,7 @@ class Run:
 def test_each_role_that_returns_the_availability_can_require_that_it_is_readable(role: str) -> None:
     [move] = [task["azbatch.cmk.batch_encryption"] for task in tasks_of(role) if "azbatch.cmk.batch_encryption" in task]
 
-    assert move["require_readable"] == "{{ cmk_require_readable }}"
+    assert move["require_readable"] in ("{{ cmk_require_readable }}", "{{ cmk_require_readable | default(omit) }}")
     assert load(role, "defaults")["cmk_require_readable"] is False
 
 
@@ -188,7 +188,7 @@ def test_a_role_is_a_short_list_of_tasks_of_modules(role: str) -> None:
 
 # A template that passes on a variable or a result, or the default of a variable. The exceptions choose between two
 # values of an option.
-PASSED_ON = re.compile(r"\{\{ [\w.]+( \| default\(omit\))? \}\}(/\{\{ \w+ \}\})?")
+PASSED_ON = re.compile(r"\{\{ [\w.]+( \| default\((omit|'')\))? \}\}(/\{\{ \w+( \| default\(''\))? \}\})?")
 CHOICES = {
     "{{ __provision_key.key_identifier if cmk_identity_id | default('', true) else omit }}",
     "{{ 'absent' if cmk_revert_key == 'delete' else 'disabled' }}",

@@ -15,7 +15,7 @@ from typing import Any
 
 from .._core import exceptions
 from .._core.errors import InvalidOption
-from .._core.ids import check_account_name, check_guid
+from .._core.ids import check_account_name, check_subscription
 
 _NAMES: dict[str, Any] = {"type": "list", "elements": "str", "default": []}
 SCOPE: dict[str, dict[str, Any]] = {
@@ -66,7 +66,7 @@ def scope(params: Mapping[str, Any]) -> Scope:
     if account and not group:
         raise InvalidOption("resource_group", group, "O(account_name) requires it.", "Set it to the account's group.")
     return Scope(
-        tuple(dict.fromkeys(check_guid(one, "subscriptions").lower() for one in subscriptions)),
+        tuple(dict.fromkeys(check_subscription(one, "subscriptions").lower() for one in subscriptions)),
         group,
         check_account_name(account, "account_name") if account else None,
         params["pools"],

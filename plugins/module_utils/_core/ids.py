@@ -15,11 +15,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .documents import Account, Identity
-from .errors import InvalidOption
+from .errors import InvalidOption, Problems
 
 # The host suffixes of Key Vault in the three clouds. A managed HSM has another suffix; Batch supports only keys of
 # vaults.
 VAULT_SUFFIXES = ("vault.azure.net", "vault.usgovcloudapi.net", "vault.azure.cn")
+
+# The value of the option `previous_key` for all keys.
+ANY_KEY = "any"
 
 _MANAGEMENT_GROUP = "/providers/microsoft.management/managementgroups/"
 
@@ -35,6 +38,18 @@ _ACCOUNT_NAME = re.compile(r"[a-zA-Z0-9]{3,24}")
 _VAULT_NAME = re.compile(r"[a-zA-Z](?!.*--)[a-zA-Z0-9-]{1,22}[a-zA-Z0-9]")
 _KEY_NAME = re.compile(r"[a-zA-Z0-9-]{1,127}")
 _GUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_GROUP_NAME = re.compile(r"[-\w.()]{0,89}[-\w()]")
+# The place of a name in a resource id or a URL.
+_IN_ID = {
+    pattern: re.compile(place, re.IGNORECASE)
+    for pattern, place in (
+        (_ACCOUNT_NAME, r"/batchAccounts/([^/]+)"),
+        (_VAULT_NAME, r"(?:/vaults/|://)([^/.]+)"),
+        (_KEY_NAME, r"/keys/([^/]+)"),
+        (_GUID, r"^/?subscriptions/([^/]+)"),
+        (_GROUP_NAME, r"/resourceGroups/([^/]+)"),
+    )
+}
 _USER_ASSIGNED = re.compile(
     r"/subscriptions/(?P<subscription>[^/]+)/resourceGroups/(?P<group>[^/]+)"
     r"/providers/Microsoft\.ManagedIdentity/userAssignedIdentities/(?P<name>[^/]+)",
@@ -101,6 +116,28 @@ def parse_key_identifier(value: str, option: str) -> KeyIdentifier:
     return _key_identifier(found["vault"], found["suffix"], found["name"], found["version"])
 
 
+def parse_key(value: str, option: str, forms: str = "VAULT/KEY or a key identifier") -> KeyIdentifier:
+    """A key by its identifier, or as VAULT/KEY, then without the suffix of the vault. `forms` are the values that the
+    option accepts."""
+    if "://" in value:
+        return parse_key_identifier(value, option)
+    vault, slash, name = value.strip().partition("/")
+    for pattern, part, kind in ((_VAULT_NAME, vault, "vault"), (_KEY_NAME, name, "key")):
+        if slash and pattern.fullmatch(part) is None:
+            raise InvalidOption(option, value, f"{part!r} is no name of a {kind}.", f"Correct the name of the {kind}.")
+    if not slash:
+        raise InvalidOption(option, value, "this names no key.", f"Use {forms}.")
+    return KeyIdentifier(vault, "", name)
+
+
+def parse_previous_key(value: str, option: str) -> tuple[str, str] | str:
+    """The vault and the name of the only key that an account may leave, or `ANY_KEY`."""
+    if value.strip().lower() == ANY_KEY:
+        return ANY_KEY
+    key = parse_key(value, option, f"VAULT/KEY, a key identifier, or {ANY_KEY}")
+    return key.vault, key.name
+
+
 def read_key_identifier(value: str) -> KeyIdentifier:
     """An identifier from a response of Azure, which this collection may not accept as an option."""
     found = _ANY_KEY_IDENTIFIER.fullmatch(value)
@@ -138,9 +175,31 @@ def check_guid(value: str, option: str) -> str:
     return _checked(_GUID, value, option, "this is not a GUID such as 11111111-2222-3333-4444-555555555555.")
 
 
+def check_subscription(value: str, option: str) -> str:
+    return _checked(_GUID, value, option, "the id of a subscription is a GUID.")
+
+
 def check_subscriptions(values: Iterable[str] | None, option: str) -> None:
     for one in values or ():
-        check_guid(one, option)
+        check_subscription(one, option)
+
+
+def check_group_name(value: str, option: str) -> str:
+    problem = "a resource group's name has 1 to 90 letters, digits and characters of -_.(), and no period at its end."
+    return _checked(_GROUP_NAME, value, option, problem)
+
+
+def check_places(params: Mapping[str, Any]) -> Problems:
+    """The problems of the subscriptions and resource groups in the options of a task."""
+    problems = Problems()
+    for option, value in params.items():
+        kind = next((kind for kind in _PLACES if option.endswith(kind)), None)
+        if kind and isinstance(value, str) and value:
+            problems.of(_PLACES[kind], value, option)
+    return problems
+
+
+_PLACES = {"subscription_id": check_subscription, "resource_group": check_group_name}
 
 
 def check_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
@@ -156,7 +215,10 @@ def check_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
 
 def _checked(pattern: re.Pattern[str], value: str, option: str, problem: str) -> str:
     if pattern.fullmatch(value) is None:
-        raise InvalidOption(option, value, problem, f"Correct O({option}).")
+        found = _IN_ID[pattern].search(value)
+        name = found[1] if found else value.strip().strip("/")
+        remedy = f"Use {name}." if pattern.fullmatch(name) else f"Correct O({option})."
+        raise InvalidOption(option, value, problem, remedy)
     return value
 
 

@@ -44,6 +44,26 @@ def required_key(account: Account, vault: str, name: str) -> KeyIdentifier:
     return key
 
 
+def on_another_key(
+    account: str,
+    has: KeyIdentifier | None,
+    wanted: tuple[str, str] | str,
+    remedy: str = "Correct the names of the vault and the key.",
+) -> Refused:
+    """The refusal to move an account from the key that it uses. `wanted` is the vault and the name of the key that it
+    may leave, or the identifier of the key to move it to, which may be a typing error."""
+    key = wanted if isinstance(wanted, str) else f"{wanted[1]} in {wanted[0]}"
+    return Refused(
+        f"The Batch account {account} uses {has or 'a Microsoft-managed key'}, not the key {key}. This task changed "
+        f"nothing. {remedy}",
+        code="account_on_another_key",
+        option="previous_key",
+        value=None if isinstance(wanted, str) else "/".join(wanted),
+        key_identifier=str(has or "") or None,
+        remedy=remedy,
+    )
+
+
 def describe(account: Account) -> dict[str, Any]:
     """The module's return value."""
     return {"exists": True, "id": account["id"], "name": account["name"], **describe_key(key_of(account))}

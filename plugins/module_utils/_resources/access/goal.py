@@ -18,16 +18,20 @@ from ..._core.documents import Account
 from ..._core.duration import seconds
 from ..._core.errors import InvalidOption, Problems, Refused
 from ..._core.ids import (
+    KeyIdentifier,
     UserAssignedId,
     check_account_name,
     check_guid,
     check_key_name,
     check_subscriptions,
     check_vault_name,
+    key_of,
     parse_key_identifier,
+    parse_previous_key,
     parse_user_assigned_id,
     principals_of,
 )
+from ..._documents.encryption import on_another_key
 
 T = TypeVar("T")
 
@@ -45,6 +49,9 @@ class Goal:
     identifier: str | None = None
     # Leave the access as it is if Batch accounts use it.
     keeps_used: bool = False
+    # The key that is set on the account afterwards, and the vault and the name of the only other key that it may use.
+    key: KeyIdentifier | None = None
+    previous: tuple[str, str] | str | None = None
     # The services that use the vault (usage.py).
     vault_used_by: str = ANY
     # The time for which access stays granted after an account was changed that may have used it, in seconds.
@@ -74,6 +81,14 @@ def desired(params: Mapping[str, Any]) -> Goal:
             "O(account_name) requires it.",
             "Set it to the resource group of the account.",
         )
+    previous = checked(parse_previous_key, "previous_key")
+    if previous and not (params["key_identifier"] and params["account_name"] and params["state"] == "present"):
+        problems.add(
+            "previous_key",
+            params["previous_key"],
+            "it has a meaning only with O(key_identifier), O(account_name) and O(state=present).",
+            "Leave it out.",
+        )
     problems.refuse()
     return Goal(
         group=params["vault_resource_group"],
@@ -85,13 +100,25 @@ def desired(params: Mapping[str, Any]) -> Goal:
         force=params["force"],
         identifier=params["key_identifier"],
         keeps_used=params["in_use"] == "keep",
+        key=key,
+        previous=previous,
         vault_used_by=params["vault_used_by"],
         unused_for=unused_for or 0,
     )
 
 
+def allows(goal: Goal, account: Account) -> bool:
+    """Whether the account uses the key, or one from which it may be moved to the key."""
+    if not isinstance(goal.previous, tuple):
+        return True
+    has = key_of(account)
+    return has is not None and (has.is_named(*goal.previous) or has.same_key(goal.key))
+
+
 def of_account(goal: Goal, account: Account) -> list[Goal]:
     """A goal for each identity of a Batch account, because it is not known which identity Batch uses for the key."""
+    if isinstance(goal.previous, tuple) and not allows(goal, account):
+        raise on_another_key(account["name"], key_of(account), goal.previous)
     principals = principals_of(account.get("identity", {}))
     if not principals and goal.present:
         raise Refused(

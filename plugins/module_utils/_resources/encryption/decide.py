@@ -31,7 +31,13 @@ from ..._core.ids import KeyIdentifier, key_of
 from ..._documents import account as account_document
 from ..._documents import refs
 from ..._documents.account import NotShown, availability, is_failed, require_known, required
-from ..._documents.encryption import account_unavailable, describe, describe_key, versions_not_kept
+from ..._documents.encryption import (
+    account_unavailable,
+    describe,
+    describe_key,
+    on_another_key,
+    versions_not_kept,
+)
 from ..._documents.key import identifier_of, newest_usable, updated_at, version_of
 from ..._questions import accounts, evidence, health, users
 from ..key.requests import touch
@@ -62,12 +68,12 @@ def glance(docs: Docs, goal: Goal, facts: Facts) -> Change | None:
     ):
         return None
     before = {**describe(account), "available": True}
-    return Change(before, before, report=_NO_PREVIOUS)
+    return Change(before, before, warnings=_other_form(goal, key), report=_NO_PREVIOUS)
 
 
 def decide(docs: Docs, goal: Goal, facts: Facts) -> Change:
     account = required(accounts.existing(docs, facts, goal.group, goal.account), goal.group, goal.account)
-    goal = _wanted(docs, goal, account)
+    asked, goal = goal, _wanted(docs, goal, account)
     if _expires_soon(docs, goal, account):
         goal = replace(goal, mode=UPDATE)
     # If a read shows the wanted key, the read may be older than a write of this run that has set another key, so the
@@ -85,9 +91,21 @@ def decide(docs: Docs, goal: Goal, facts: Facts) -> Change:
         require_known(goal.account, reason)
     if reason and available is False:
         raise account_unavailable(goal.account, key_of(account), reason)
-    if leaves_alone:
-        return _unchanged(goal, before, reason)
-    return _move(docs, goal, facts, account, before)
+    change = _unchanged(goal, before, reason) if leaves_alone else _move(docs, goal, facts, account, before)
+    return replace(change, warnings=(*_other_form(asked, key_of(account)), *change.warnings))
+
+
+def _other_form(goal: Goal, has: KeyIdentifier | None) -> tuple[str, ...]:
+    """The warning that an account stays pinned or keeps following the latest version, although the identifier of the
+    key says otherwise, and no mode is given."""
+    if goal.is_mode_given or goal.key is None or has is None or (goal.key.version is None) == (has.version is None):
+        return ()
+    is_pinned = has.version is not None
+    stays, names = ("stays pinned to a", "none") if is_pinned else ("keeps following the latest", "one")
+    return (
+        f"The Batch account {goal.account} {stays} version of its key, although O(key_identifier) names {names}. Set "
+        f"O(version_mode={FOLLOW if is_pinned else PIN}) to change that, or O(version_mode={UPDATE}) to keep it.",
+    )
 
 
 def _wanted(docs: Docs, goal: Goal, account: Account) -> Goal:
@@ -319,23 +337,10 @@ def _described(current: Mapping[str, Any]) -> str:
 
 def _on_another_key(goal: Goal, has: KeyIdentifier | None) -> Refused:
     if isinstance(goal.previous, tuple):
-        vault, name = goal.previous
-        wanted, remedy = f"the key {name} in {vault}", "Correct the names of the vault and the key."
-    else:
-        # The wanted key may be a typing error.
-        wanted = f"the key {goal.key.versionless if goal.key else ''}"
-        remedy = (
-            "Correct the names of the vault and the key, or set O(previous_key) to the key that the account may leave."
-        )
-    return Refused(
-        f"The Batch account {goal.account} uses {has or 'a Microsoft-managed key'}, not {wanted}. This task changed "
-        f"nothing. {remedy}",
-        code="account_on_another_key",
-        option="previous_key",
-        value="/".join(goal.previous) if isinstance(goal.previous, tuple) else goal.previous,
-        key_identifier=str(has or "") or None,
-        remedy=remedy,
-    )
+        return on_another_key(goal.account, has, goal.previous)
+    # The wanted key may be a typing error.
+    remedy = "Correct the names of the vault and the key, or set O(previous_key) to the key that the account may leave."
+    return on_another_key(goal.account, has, str(goal.key.versionless if goal.key else ""), remedy)
 
 
 # The rollback

@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..._core.documents import Account
-from ..._core.errors import InvalidOption, Problems
+from ..._core.errors import Problems
 from ..._core.ids import (
+    ANY_KEY,
     KeyIdentifier,
     check_account_name,
-    check_key_name,
-    check_vault_name,
     key_of,
     parse_key_identifier,
+    parse_previous_key,
 )
 from ..._documents.encryption import BATCH, KEY_VAULT
 
 # How an account that uses a customer-managed key keeps or changes whether it follows the latest version.
 KEEP, UPDATE, PIN, FOLLOW = MODES = ("keep", "update", "pin", "follow")
-ANY = "any"
+ANY = ANY_KEY
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Goal:
     patient: bool = False
     # Whether the account follows the latest version of the key.
     mode: str = UPDATE
+    # Whether the task names the mode.
+    is_mode_given: bool = True
     # The vault and the name of the only customer-managed key that the account may use before the change, or ANY. None:
     # no other key than the wanted one.
     previous: tuple[str, str] | str | None = None
@@ -76,6 +78,7 @@ class Goal:
 
 def desired(params: Mapping[str, Any]) -> Goal:
     source, key, problems = params["key_source"], params["key_identifier"], Problems()
+    allowed, mode = params["previous_key"], params["version_mode"]
     if source == KEY_VAULT and not key:
         problems.add("key_identifier", key, f"O(key_source={source}) requires it.", "Set it to the key to use.")
     if source == BATCH and key:
@@ -84,7 +87,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         )
     identifier = problems.of(parse_key_identifier, key, "key_identifier") if key else None
     account = problems.of(check_account_name, params["account_name"], "account_name")
-    previous = problems.of(_previous, params["previous_key"]) if params["previous_key"] is not None else None
+    previous = None if allowed is None else problems.of(parse_previous_key, allowed, "previous_key")
     problems.refuse()
     return Goal(
         group=params["resource_group"],
@@ -92,22 +95,8 @@ def desired(params: Mapping[str, Any]) -> Goal:
         key=identifier,
         vault_group=params["vault_resource_group"],
         patient=params["wait_until_available"],
-        mode=params["version_mode"],
+        mode=mode or UPDATE,
+        is_mode_given=mode is not None,
         previous=previous,
         requires_readable=params["require_readable"],
     )
-
-
-def _previous(value: str) -> tuple[str, str] | str:
-    """`ANY`, or the vault and the name of a key."""
-    if value.strip().lower() == ANY:
-        return ANY
-    vault, _slash, name = value.strip().partition("/")
-    try:
-        if "://" in value:
-            identifier = parse_key_identifier(value, "previous_key")
-            return identifier.vault, identifier.name
-        return check_vault_name(vault, "vault_name"), check_key_name(name, "key_name")
-    except InvalidOption:
-        remedy = f"Use VAULT/KEY, a key identifier, or {ANY}."
-        raise InvalidOption("previous_key", value, "this names no key.", remedy) from None

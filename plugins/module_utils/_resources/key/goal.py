@@ -24,7 +24,7 @@ from ..._core.ids import (
     check_key_name,
     check_subscriptions,
     check_vault_name,
-    parse_key_identifier,
+    parse_key,
 )
 from ..._documents import rotation_policy as key_rotation_policy
 from ..._documents.key import LONGEST, SIZES, TYPES
@@ -229,7 +229,7 @@ def _named(params: Mapping[str, Any], problems: Problems) -> KeyIdentifier:
             raise InvalidOption(
                 option, params[option], "O(key_identifier) already names the key.", "Leave out one of the two."
             )
-    return parse_key_identifier(identifier, "key_identifier")
+    return parse_key(identifier, "key_identifier")
 
 
 def key_soft_deleted(goal: Goal) -> Refused:
