@@ -53,7 +53,13 @@ from ansible.template import Templar
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import lines, links, noted, play_id
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import CONTINUES, PLAYBOOK, REPORT, STATS
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import (
+    CONTINUES,
+    PLAYBOOK,
+    REPORT,
+    REPORT_FILE,
+    STATS,
+)
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import Progress, duration
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import Tally
 
@@ -115,7 +121,7 @@ class CallbackModule(CallbackBase):
         self._hosts, self._tally, self._began = hosts, Tally(len(hosts)), time.monotonic()
         self._playbook = variables.get(STATS, "")
         templar = Templar(loader=play.get_loader(), variables=variables)
-        self._file = str(templar.template(variables.get("cmk_report_file")) or "") or self._file
+        self._file = str(templar.template(variables.get(REPORT_FILE)) or "") or self._file
 
     def _is_followed(self, play: Any) -> bool:
         """Whether the last play of a later playbook certainly fails for the accounts that are left alone. A condition

@@ -100,8 +100,9 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         try:
             [keyword] = terms
             if keyword == "hosts":
-                # Read only if an account is left alone. An invalid value is an error before the first change.
+                # Used at the end of the run. An invalid value is an error before the first change.
                 keywords.left_alone_fails(value_of(keywords.LEFT_ALONE_FAILS))
+                keywords.require_report_folder(value_of(keywords.REPORT_FILE))
                 required = keywords.flag("cmk_hosts_required", value_of("cmk_hosts_required"), default=True)
                 limit = given.get("ansible_limit")
                 listed = given.get("groups", {}).get("all", ())

@@ -16,7 +16,12 @@ from typing import Any, NamedTuple, TypedDict
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import Account, Identity
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_guid, key_of, place_of, principals_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import (
+    check_subscription,
+    key_of,
+    place_of,
+    principals_of,
+)
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import (
     USER_ASSIGNED,
     describe_identity,
@@ -129,7 +134,7 @@ def host_name(known: Record, shared: set[str]) -> str:
 
 def checked_subscriptions(wanted: Iterable[Any]) -> list[str]:
     """The ids in lower case without duplicates. Raises InvalidOption if one is no GUID."""
-    return list(dict.fromkeys(check_guid(str(one), "subscriptions").lower() for one in wanted))
+    return list(dict.fromkeys(check_subscription(str(one), "subscriptions").lower() for one in wanted))
 
 
 def rules(filters: Iterable[Any]) -> list[Rule]:

@@ -11,8 +11,10 @@ This plugin util is private to the collection.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.common.yaml import yaml_load
@@ -24,9 +26,11 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Cm
 LEFT_ALONE_FAILS = "cmk_left_alone_fails"
 # What is accepted of accounts until a date, as in the audit.
 EXCEPTIONS = "cmk_exceptions"
+# The file of the report for programs.
+REPORT_FILE = "cmk_report_file"
 VARIABLES = (
     *("cmk_hosts", "cmk_hosts_required", "cmk_serial", "cmk_max_fail_percentage"),
-    *("cmk_set_stats", "cmk_in_process", LEFT_ALONE_FAILS, EXCEPTIONS, "cmk_report_file", "cmk_drill_folder"),
+    *("cmk_set_stats", "cmk_in_process", LEFT_ALONE_FAILS, EXCEPTIONS, REPORT_FILE, "cmk_drill_folder"),
 )
 # A variable of the collection's playbooks with the name of the variable for the next node of a workflow.
 STATS = "__stats"
@@ -117,6 +121,17 @@ def sets_stats(value: Any, variables: Mapping[str, Any]) -> bool:
 
 def left_alone_fails(value: Any) -> bool:
     return flag(LEFT_ALONE_FAILS, value, default=True)
+
+
+def require_report_folder(value: Any) -> None:
+    """Raise an error if the report of the run cannot be written to this file at the end of the run."""
+    if is_blank(value):
+        return
+    file = Path(str(value))
+    folder = file.parent
+    if file.is_dir() or not os.access(file if file.exists() else folder, os.W_OK):
+        problem = "is a folder" if file.is_dir() else f"cannot be written in the folder {folder.absolute()}"
+        raise WrongVariable(REPORT_FILE, value, problem, f"Set {REPORT_FILE} to a file in an existing folder.")
 
 
 def require_own_account(name: Any, pattern: str, limit: Any, matching: Callable[[str], list[str]]) -> None:

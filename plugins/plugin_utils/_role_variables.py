@@ -67,5 +67,6 @@ class RoleVariables(VariableChecks):
 
     def _with_warnings(self, result: dict[str, Any], role: str, task_vars: Mapping[str, Any]) -> dict[str, Any]:
         failed = bool(result.get("failed"))
-        new = _variable_warnings.about(task_vars, role, self._templar.template, failed=failed)
+        defaults = self._task._role.get_default_vars()
+        new = _variable_warnings.about(task_vars, role, defaults, self._templar.template, failed=failed)
         return {**result, "warnings": [*result.get("warnings", []), *new]} if new else result

@@ -25,6 +25,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import placeholders
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_places
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill import goal as drill_goal
@@ -49,6 +50,7 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_names import
     options_of,
     passed_on,
 )
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_relations import contradictions
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_warnings import SPECIFICATIONS
 
 # A template that uses the result of an earlier task. Its value is not known before that task.
@@ -132,7 +134,7 @@ class VariableChecks(ActionBase):  # type: ignore[misc]
         specification = dict(SPECIFICATIONS[role])
         for included in _INCLUDED.get(role, ()):
             specification = {**SPECIFICATIONS[f"azbatch.cmk.{included}"], **specification}
-        found = self._wrong_variables(specification, [(self._task, own), *later])
+        found = self._wrong_variables(role, specification, [(self._task, own), *later])
         wrong = frozenset(found)
         problems: list[dict[str, Any]] = []
         for task, values in later:
@@ -147,6 +149,8 @@ class VariableChecks(ActionBase):  # type: ignore[misc]
         first = self._problems_of(self._task, own, defaults, wrong)
         for one in (*first, *problems):
             found.setdefault(one.get("variable", one["msg"]), one)
+        # A value that is made of two variables is wrong because one of them is.
+        found = {name: one for name, one in found.items() if found.keys().isdisjoint({*name.split("/")} - {name})}
         missing = [name for name, one in found.items() if "value" not in one]
         if not missing or not self._has_hosts_not_used():
             return list(found.values())
@@ -185,12 +189,11 @@ class VariableChecks(ActionBase):  # type: ignore[misc]
             for option, one in specification.items()
             if option not in right and one["type"] == "str" and (one.get("required") or is_wrong.get(option))
         ]
+        found = [error.result() for error in check_places(right).found]
         try:
             desired({**params, **{option: _placeholder(option) for option in unknown}})
         except CmkError as error:
-            found = error.facts.get("problems", [error.result()])
-        else:
-            return []
+            found += error.facts.get("problems", [error.result()])
         # A value that is not known yet is not wrong, and nothing is wrong because it differs from such a value.
         not_known = [*{_placeholder(option) for option in specification}]
         problems = [
@@ -202,11 +205,11 @@ class VariableChecks(ActionBase):  # type: ignore[misc]
         return [shown.in_result(problem, options) for problem in problems]
 
     def _wrong_variables(
-        self, specification: Mapping[str, Mapping[str, Any]], tasks: Sequence[tuple[Any, Mapping[str, Any]]]
+        self, role: str, specification: Mapping[str, Mapping[str, Any]], tasks: Sequence[tuple[Any, Mapping[str, Any]]]
     ) -> dict[str, dict[str, Any]]:
-        """The results of the errors of the variables that are required and not set, that use an undefined variable, or
-        that have a wrong type or a value that is not one of the choices. `tasks` are tasks of the role with the values
-        of their options, which are not read a second time."""
+        """The results of the errors of the variables that are required and not set, that use an undefined variable,
+        that have a wrong type or a value that is not one of the choices, or that contradict each other. `tasks` are
+        tasks of the role with the values of their options, which are not read a second time."""
         passed: dict[str, Any] = {}
         for task, options in tasks:
             for option, variable in passed_on(task.get_ds(), str(task.action)).items():
@@ -222,6 +225,8 @@ class VariableChecks(ActionBase):  # type: ignore[misc]
         types = {name: {**specification[name], "required": False} for name in values}
         if ArgumentSpecValidator(types).validate(values).error_messages:
             found |= {name: type_error(name, value, types[name]) for name, value in values.items()}
+        for error in contradictions(role, values):
+            found.setdefault(error.facts["variable"], error)
         return {name: error.result() for name, error in found.items() if error}
 
     def _undefined(self, names: Iterable[str]) -> dict[str, CmkError]:

@@ -59,6 +59,12 @@ def _variable(template: Any) -> str | None:
     return found["name"] if found else None
 
 
+def _made_of(template: Any) -> str | None:
+    """The variables of which the template makes a value, such as `cmk_vault_name/cmk_key_name`, or its only
+    variable."""
+    return "/".join(dict.fromkeys(VARIABLE.findall(template))) or None if isinstance(template, str) else None
+
+
 @dataclass(frozen=True)
 class TaskNames:
     """The names in the messages of a task. `variables` has the variable that the message names, by option."""
@@ -90,8 +96,8 @@ def names(
     arguments: Collection[str] = (),
 ) -> TaskNames:
     """The names of a task, of which `task` is the parsed YAML. `given` are the values of all variables, and `defaults`
-    the defaults of the role. If a variable has its default, and that is another variable, the message names the other
-    one.
+    the defaults of the role. If a variable has its default, and that is made of other variables, or if the task makes
+    the value of several variables, the message names those.
 
     In a role of this collection, `role` is its name. For an option of the module (`arguments`) that the task does not
     set, the message names the variable of another role, or the module."""
@@ -99,15 +105,17 @@ def names(
     inherited = {
         option: other
         for option, variable in variables.items()
-        if (other := _variable(defaults.get(variable)))
+        if (other := _made_of(defaults.get(variable)))
         and (is_blank(given.get(variable)) or given[variable] == defaults[variable])
     }
-    used = {**variables, **inherited}
+    options = options_of(task, action)
+    joined = {option: name for option, value in options.items() if "}}/{{" in str(value) and (name := _made_of(value))}
+    used = {**joined, **variables, **inherited}
     places = {option: f" (the default of {variables[option]})" for option in inherited}
     if not role:
         return TaskNames(used, Names(used, places))
     shown, others = dict(used), _of_other_roles(role, action)
-    for option in set(arguments) - options_of(task, action).keys():
+    for option in set(arguments) - options.keys():
         shown[option], place = others.get(option, (option, action))
         places[option] = f" in {place}"
     modules = {**_MODULES, **_OF_NEW_KEY} if role == "azbatch.cmk.switch" else _MODULES

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ansible import constants
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.validation import check_type_dict
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import boolean
@@ -25,6 +26,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._documents import rota
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._inventory import Record
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import VARIABLES, is_blank
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_names import COLLECTION, VARIABLE
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_relations import without_effect
 
 _PREFIX = "cmk_"
 # The variable with the result of a role.
@@ -60,12 +62,27 @@ def _known_variables() -> frozenset[str]:
 # Read when the plugin is loaded, once in a run. In a worker, each task of each host would read the files again.
 SPECIFICATIONS = _specifications()
 KNOWN_VARIABLES = _known_variables()
+_OF_ROLES = {name: option for options in SPECIFICATIONS.values() for name, option in options.items()}
+# The similarity from which on a name is suggested, of 1. All names begin with the same prefix.
+_SIMILAR = 0.66
 
 
-def about(variables: Mapping[str, Any], role: str, template: Callable[[Any], Any], *, failed: bool) -> list[str]:
+def about(
+    variables: Mapping[str, Any],
+    role: str,
+    defaults: Mapping[str, Any],
+    template: Callable[[Any], Any],
+    *,
+    failed: bool,
+) -> list[str]:
     """The warnings about the variables of a task of the role. Each warning is returned once in a run."""
     names = {name for name in variables if name.startswith(_PREFIX)}
-    warnings = [unknown_variable(name) for name in sorted(names - KNOWN_VARIABLES)]
+    warnings = [unknown_variable(name, variables[name]) for name in sorted(names - KNOWN_VARIABLES)]
+    if not failed:
+        warnings += [
+            f"{name} is {value!r}, which has no effect in {role} without {others}."
+            for name, value, others in without_effect(variables, SPECIFICATIONS[role], defaults, template)
+        ]
     if role == "azbatch.cmk.rotate" and not failed:
         given = {name: template(variables[name]) for name in names & (RULES | _INTERVALS)}
         if not rotates({name: value for name, value in given.items() if name in RULES}):
@@ -104,14 +121,23 @@ def rotates(variables: Mapping[str, Any]) -> bool:
     return any(others.values()) or boolean(forced or False, strict=False) or unused not in (None, "", "keep")
 
 
-def unknown_variable(name: str) -> str:
-    # Result variables are not suggested, because they are no input.
-    inputs = [one[len(_PREFIX) :] for one in KNOWN_VARIABLES if not one.endswith("_result")]
-    near = get_close_matches(name[len(_PREFIX) :], inputs, n=1)
-    advice = f"Did you mean {_PREFIX}{near[0]}?" if near else "The argument specifications of the roles list them all."
+def unknown_variable(name: str, value: Any = "") -> str:
+    # Variables that are no input, those of AWX's playbook, and those that do not accept the value are not suggested.
+    inputs = [one for one in (*_OF_ROLES, *VARIABLES) if _accepts(one, value)]
+    of_word = [one for one in inputs if one.split("_")[1] == name.split("_")[1]]
+    near = next(filter(None, (get_close_matches(name, names, n=1, cutoff=_SIMILAR) for names in (of_word, inputs))), ())
+    advice = f"Did you mean {near[0]}?" if near else "The argument specifications of the roles list them all."
     return (
         f"The variable {name} has no effect: no role or playbook of azbatch.cmk has a variable of that name. {advice}"
     )
+
+
+def _accepts(name: str, value: Any) -> bool:
+    """Whether the type and the choices of the variable allow the value. A template may have any value."""
+    if name not in _OF_ROLES or is_blank(value) or "{{" in str(value):
+        return True
+    own = {part: one for part, one in _OF_ROLES[name].items() if part not in ("required", "options")}
+    return not ArgumentSpecValidator({name: own}).validate({name: value}).error_messages
 
 
 def _not_reported_yet(warnings: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,3 +121,21 @@ def test_flags(default: bool) -> None:
         keywords.WrongVariable, match=r"cmk_x is 'perhaps', which is neither true nor false. Set cmk_x to"
     ):
         keywords.flag("cmk_x", "perhaps", default=default)
+
+
+@pytest.mark.parametrize(
+    ("file", "problem"),
+    [
+        ("report.json", None),
+        ("", None),
+        ("nowhere/report.json", "cannot be written in the folder"),
+        (".", "is a folder"),
+    ],
+)
+def test_the_report_can_be_written(tmp_path: Path, file: str, problem: str | None) -> None:
+    wanted = file and str(tmp_path / file)
+    if problem is None:
+        keywords.require_report_folder(wanted)
+        return
+    with pytest.raises(keywords.WrongVariable, match=f"^cmk_report_file is '{wanted}', which {problem}"):
+        keywords.require_report_folder(wanted)

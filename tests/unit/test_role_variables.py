@@ -15,6 +15,11 @@ from ansible import constants
 
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _variable_warnings
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_checks import without_blanks
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_relations import (
+    EFFECTIVE_WITH,
+    contradictions,
+    without_effect,
+)
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_warnings import KNOWN_VARIABLES, unknown_variable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,16 +58,22 @@ def test_known_variables() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "advice"),
+    ("name", "value", "advice"),
     [
-        ("cmk_key_max_ages", "Did you mean cmk_key_max_version_age?"),
-        ("cmk_vaultname", "Did you mean cmk_vault_name?"),
-        ("cmk_zzz", "The argument specifications of the roles list them all."),
+        ("cmk_key_max_ages", "P90D", "Did you mean cmk_key_max_version_age?"),
+        ("cmk_vaultname", "kv-demo", "Did you mean cmk_vault_name?"),
+        ("cmk_vaultname", "{{ my_vault }}", "Did you mean cmk_vault_name?"),
+        ("cmk_zzz", "", "The argument specifications of the roles list them all."),
+        # Only a variable that accepts the value.
+        ("cmk_unused_versions_after", "P14D", "Did you mean cmk_unused_for?"),
+        ("cmk_unused_versions_after", "disable", "Did you mean cmk_unused_versions?"),
+        ("cmk_key_rotation_policies", 1, "The argument specifications of the roles list them all."),
+        ("cmk_host", "all", "Did you mean cmk_hosts?"),
     ],
 )
-def test_advice_on_an_unknown_variable(name: str, advice: str) -> None:
-    assert unknown_variable(name).startswith(f"The variable {name} has no effect")
-    assert unknown_variable(name).endswith(advice)
+def test_advice_on_an_unknown_variable(name: str, value: Any, advice: str) -> None:
+    assert unknown_variable(name, value).startswith(f"The variable {name} has no effect")
+    assert unknown_variable(name, value).endswith(advice)
 
 
 def test_a_warning_is_given_once_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +109,83 @@ def test_rotate_has_a_rule(variables: dict[str, Any], expected: bool) -> None:
 def test_advice_for_rotate_names_every_rule() -> None:
     assert [name for name in _variable_warnings.RULES if name not in _variable_warnings.NO_RULE] == []
     assert KNOWN_VARIABLES >= _variable_warnings.RULES
+
+
+# Variables that have an effect only together, and values that contradict each other
+
+
+PURPOSE, MARGIN = "cmk_key_new_version_for", "cmk_unused_for"
+EXTENSION, REPAIRS = "cmk_recover_extend_expired_by", "cmk_recover_repairs"
+
+
+@pytest.mark.parametrize(
+    ("role", "variables", "others"),
+    [
+        ("rotate", {PURPOSE: "CHG1"}, "cmk_key_new_version: true"),
+        ("rotate", {PURPOSE: "CHG1", "cmk_key_new_version": "no"}, "cmk_key_new_version: true"),
+        ("rotate", {PURPOSE: "CHG1", "cmk_key_new_version": "yes"}, None),
+        ("rotate", {PURPOSE: "the default"}, None),
+        ("rotate", {PURPOSE: " "}, None),
+        ("rotate", {MARGIN: "P0D"}, "cmk_unused_versions: disable"),
+        ("rotate", {MARGIN: "P0D", "cmk_unused_versions": "keep"}, "cmk_unused_versions: disable"),
+        ("rotate", {MARGIN: "P0D", "cmk_unused_versions": "disable"}, None),
+        ("switch", {MARGIN: "P0D"}, "cmk_disable_key: KEY"),
+        ("revert", {MARGIN: "P0D"}, "cmk_revert_key: disable or cmk_revert_access: revoke"),
+        ("revert", {MARGIN: "P0D", "cmk_revert_key": "delete"}, None),
+        # A file with variables of all roles.
+        ("revert", {MARGIN: "P14D", "cmk_unused_versions": "disable"}, None),
+        # The role users reports the end of this time.
+        ("users", {MARGIN: "P14D"}, None),
+        ("recover", {EXTENSION: "P9D", REPAIRS: ["access"]}, f"{REPAIRS}: key"),
+        ("recover", {EXTENSION: "P9D", REPAIRS: "vault,access"}, f"{REPAIRS}: key"),
+        ("recover", {EXTENSION: "P9D", REPAIRS: ["access", "key"]}, None),
+        ("recover", {EXTENSION: "P9D", REPAIRS: "key"}, None),
+    ],
+)
+def test_a_variable_without_effect(role: str, variables: dict[str, Any], others: str | None) -> None:
+    specification = _variable_warnings.SPECIFICATIONS[f"azbatch.cmk.{role}"]
+    found = list(without_effect(variables, specification, {PURPOSE: "the default"}, lambda value: value))
+
+    name = next(iter(variables))
+    assert found == ([(name, variables[name], others)] if others else [])
+
+
+def test_the_specifications_name_the_variables_with_which_another_has_an_effect() -> None:
+    for name, others in EFFECTIVE_WITH.items():
+        for options in _variable_warnings.SPECIFICATIONS.values():
+            if name in options:
+                described = " ".join(options[name]["description"])
+                assert [other for other in others if other in options and f"O({other}" not in described] == [], name
+
+
+NEW_KEY, OTHER_KEY = (f"https://kv-demo.vault.azure.net/keys/{name}" for name in ("new", "old"))
+VERSION = "0" * 32
+
+
+@pytest.mark.parametrize(
+    ("role", "values", "wrong"),
+    [
+        ("rotate", {"cmk_key_version_mode": "keep"}, "cmk_key_version_mode"),
+        ("rotate", {"cmk_key_version_mode": "update"}, None),
+        ("provision", {"cmk_key_version_mode": "keep"}, None),
+        ("switch", {"cmk_key_version_mode": "keep"}, None),
+        ("switch", {"cmk_disable_key": NEW_KEY.upper().replace("HTTPS", "https")}, "cmk_disable_key"),
+        ("switch", {"cmk_disable_key": "KV-demo/new"}, "cmk_disable_key"),
+        ("switch", {"cmk_disable_key": OTHER_KEY}, None),
+        ("switch", {"cmk_disable_key": "no key"}, None),
+        # An older version of the key that the account moves to.
+        ("switch", {"cmk_disable_key": f"{NEW_KEY}/{VERSION}"}, None),
+        (
+            "switch",
+            {"cmk_disable_key": f"{NEW_KEY}/{VERSION}", "cmk_new_key_identifier": f"{NEW_KEY}/{VERSION}"},
+            "cmk_disable_key",
+        ),
+    ],
+)
+def test_values_that_contradict_each_other(role: str, values: dict[str, Any], wrong: str | None) -> None:
+    found = contradictions(f"azbatch.cmk.{role}", {"cmk_new_key_identifier": NEW_KEY, **values})
+
+    assert [one.facts["variable"] for one in found] == ([wrong] if wrong else [])
 
 
 # Versions that are created more often than unused versions are disabled

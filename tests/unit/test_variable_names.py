@@ -69,6 +69,7 @@ TASK = {
     "name": "{{ cmk_key_name }}",
     "vault_resource_group": "{{ cmk_vault_resource_group }}",
     "rotation_policy": "{{ cmk_key_rotation_policy | default(omit) }}",
+    "previous_key": "{{ cmk_vault_name }}/{{ cmk_key_name }}",
     "state": "present",
 }
 DEFAULTS = {"cmk_vault_resource_group": "{{ cmk_resource_group }}"}
@@ -90,6 +91,8 @@ def of_task(role: str = "azbatch.cmk.rotate", given: Mapping[str, Any] | None = 
             "cmk_key_rotation_policy.expiry_time is 'x'.",
             "rotation_policy.expiry_time is 'x'.",
         ),
+        # The value is made of two variables.
+        ("O(previous_key) is 'x/y'.", "cmk_vault_name/cmk_key_name is 'x/y'.", "previous_key is 'x/y'."),
         # The task of the role has this option, but no variable.
         ("Set O(state=recovered).", "Set state: recovered.", "Set state: recovered."),
         # Another role has a variable for it, or no role has one.
