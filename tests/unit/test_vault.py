@@ -408,6 +408,24 @@ def test_a_vault_in_another_region_is_reported(purge_protection: bool | None) ->
     assert decided(goal(location="West Europe"), table_of(vault())).warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        pytest.param({"sku": "premium"}, "sku", id="SKU"),
+        pytest.param({"sku": "standard"}, None, id="its SKU"),
+        pytest.param({"retention_days": 7}, "retention_days", id="retention"),
+        pytest.param({"public_network_access": "disabled"}, "public_network_access", id="public network access"),
+        pytest.param({}, None, id="the defaults"),
+    ],
+)
+def test_an_option_of_a_new_vault_that_an_existing_vault_does_not_have_is_reported(
+    options: dict[str, Any], option: str | None
+) -> None:
+    warnings = decided(goal(**options), table_of(vault())).warnings
+
+    assert [one.startswith(f"O({option}) is ") for one in warnings] == [True] * (option is not None)
+
+
 # The firewall
 
 

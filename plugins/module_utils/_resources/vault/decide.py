@@ -10,7 +10,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -38,7 +38,7 @@ from ..._documents.vault import (
 )
 from ..._questions import creation, services, users, vaults
 from ..._questions.regions import of_type
-from .goal import Goal
+from .goal import RETENTION_DAYS, Goal
 
 # In a vault with access policies, not even the creator has permissions on keys. These are the permissions that the
 # modules of this collection need. Purge is not one of them.
@@ -78,12 +78,30 @@ def decide(docs: Docs, goal: Goal, facts: Facts, grant: Grant) -> Change:
         # All rules are sent, because Azure resets rules that are missing in the request.
         changes["networkAcls"] = {**properties.get("networkAcls", {}), "bypass": "AzureServices"}
         after["trusted_services"] = True
-    warnings = regions.difference(f"The key vault {goal.name}", vault["location"], goal.location)
+    warnings = (
+        *regions.difference(f"The key vault {goal.name}", vault["location"], goal.location),
+        *_only_of_new(goal, before),
+    )
     if goal.trusted_services and is_in_perimeter(vault):
         warnings += (f"The key vault {goal.name} may block Batch. {IN_PERIMETER} {OPEN_PERIMETER}",)
     if not changes:
         return Change(before, before, warnings=warnings)
     return Change(before, after, (_update(goal, facts, changes),), warnings)
+
+
+def _only_of_new(goal: Goal, before: Mapping[str, Any]) -> Iterator[str]:
+    """The warnings that an existing vault differs from options of a new one, if they are not the defaults."""
+    wanted = {
+        "sku": goal.sku,
+        "retention_days": None if goal.retention_days == RETENTION_DAYS else goal.retention_days,
+        "public_network_access": None if goal.is_public or before["public_network_access"] != "enabled" else "disabled",
+    }
+    for option, value in wanted.items():
+        if value is not None and value != before[option]:
+            yield (
+                f"O({option}) is {value!r}, but the key vault {goal.name} exists with {before[option]!r}. The value is "
+                "used only for the creation of a vault."
+            )
 
 
 def removal(goal: Goal, facts: Facts, grant: Grant) -> Removal:

@@ -18,6 +18,9 @@ from ..._core.errors import Problems
 from ..._core.ids import check_subscriptions, check_tags, check_vault_name
 from ..._documents.vault import HSM, PREMIUM
 
+# The default retention period of a new vault.
+RETENTION_DAYS = 90
+
 
 @dataclass(frozen=True)
 class Goal:
