@@ -415,6 +415,26 @@ def test_a_wrong_subscription_is_refused(runner: OneProcess, service: Service) -
     assert service.enabled() == [True]
 
 
+@pytest.mark.parametrize("vault", ["missing", "deleted", "hidden"])
+def test_the_users_of_a_vault_that_cannot_be_read(runner: OneProcess, service: Service, vault: str) -> None:
+    """A vault that exists in a subscription that the caller cannot list is not known."""
+    service.on_key()
+    if vault == "deleted":
+        service.delete_vault()
+    if vault == "hidden":
+        service.sandbox.control.fault(
+            match={"method": "GET", "path": r"/vaults(\?|$)"}, times=None, answer={"status": 200, "body": {"value": []}}
+        )
+    name = "vault-two" if vault == "missing" else "vault-one"
+    found = runner.module("keyvault_cmk_users", {"vault_name": name, "vault_used_by": "batch"})
+    if vault == "hidden":
+        assert found["reason"] == "1 Batch account uses it."
+        assert found["may_be_deleted"] is False
+        return
+    assert (found["failed"], found["code"]) == (True, {"missing": "vault_not_found"}.get(vault, "vault_deleted"))
+    assert name in found["msg"]
+
+
 @pytest.mark.parametrize("name", ["", "..", "../report", "folder/report"])
 def test_the_name_of_a_report_has_no_folder(runner: OneProcess, service: Service, tmp_path: Path, name: str) -> None:
     since = service.sandbox.control.last

@@ -296,7 +296,8 @@ def guard(users: list[str], visible: Visible, what: str, *, force: bool, until: 
     unknown = (*pools_unknown(users, visible), *map(not_listed, visible["unlisted"]))
     if not users:
         return unknown
-    return (f"{counted(users)} may lose their key, because O(force) allows to {what}: {users_text(users)}.", *unknown)
+    their = "its" if len(users) == 1 else "their"
+    return (f"{counted(users)} may lose {their} key, because O(force) allows to {what}: {users_text(users)}.", *unknown)
 
 
 def pools_unknown(users: Sequence[str], visible: Visible) -> tuple[str, ...]:

@@ -93,17 +93,23 @@ def _newest(docs: Docs, named: KeyIdentifier, facts: Facts) -> KeyBundle | None:
     if not isinstance(found, CmkError):
         return found
     if found.code == "vault_unreachable":
-        name = named.vault
-        deleted = vaults.deleted(docs, {name}, {name}, facts.subscription)[name]
-        if isinstance(deleted, Mapping):
-            until = deleted["properties"].get("scheduledPurgeDate")
-            remedy = (
-                "Recover the accounts that use its keys with the role azbatch.cmk.recover, or the vault with "
-                "azbatch.cmk.keyvault_cmk_vault (recover: true)."
-            )
-            text = f"The key vault {name} was deleted, and can be recovered until {until}. {remedy}"
-            raise NotFound(text, code="vault_deleted", remedy=remedy) from found
+        require_not_deleted(docs, named.vault, facts)
     raise found
+
+
+def require_not_deleted(docs: Docs, name: str, facts: Facts) -> CmkError | None:
+    """Raise NotFound if the vault, whose host does not respond, was deleted. None if no vault has this name, and an
+    error if one may exist that the caller cannot read."""
+    deleted = vaults.deleted(docs, {name}, {name}, facts.subscription)[name]
+    if not isinstance(deleted, Mapping):
+        return deleted
+    until = deleted["properties"].get("scheduledPurgeDate")
+    remedy = (
+        "Recover the accounts that use its keys with the role azbatch.cmk.recover, or the vault with "
+        "azbatch.cmk.keyvault_cmk_vault (recover: true)."
+    )
+    text = f"The key vault {name} was deleted, and can be recovered until {until}. {remedy}"
+    raise NotFound(text, code="vault_deleted", remedy=remedy)
 
 
 def _versions(docs: Docs, key: KeyIdentifier, since: float | None = None) -> list[KeyItem] | None:

@@ -35,9 +35,10 @@ from ..._core.ids import (
 from ..._core.summary import counted, user_text, version_text
 from ..._documents import refs
 from ..._documents.key import is_staged, version_of
+from ..._documents.vault import required
 from ..._questions import services, users
 from .goal import Goal
-from .seen import Seen, look, times_of, unseen_vault
+from .seen import Seen, look, require_not_deleted, times_of, unseen_vault, vault_of
 
 _NOTHING = "Nothing uses it."
 _UNKNOWN = "Not all users are known."
@@ -67,6 +68,9 @@ def asked(params: Mapping[str, Any]) -> Asked:
 
 def survey(docs: Docs, asked: Asked, facts: Facts) -> dict[str, Any]:
     """The return value of keyvault_cmk_users."""
+    vault = vault_of(docs, asked.vault, facts)
+    if not isinstance(vault, Mapping):
+        _require_may_exist(docs, asked.vault, facts)
     visible = users.visible(docs, facts)
     unseen = unseen_vault(docs, asked.vault, facts)
     visible = {**visible, "unlisted": [*visible["unlisted"], *unseen]}
@@ -91,6 +95,15 @@ def survey(docs: Docs, asked: Asked, facts: Facts) -> dict[str, Any]:
         "subscriptions_left_out": users.left_out(docs, facts),
         "not_listed": str(listed) if isinstance(listed, CmkError) else None,
     }
+
+
+def _require_may_exist(docs: Docs, name: str, facts: Facts) -> None:
+    """Raise NotFound if the vault, which the caller cannot read, does not exist: its host does not respond, and its
+    name is available."""
+    listed = docs.known(refs.keys_of(KeyIdentifier(name, facts.vault_suffix, "").vault_url))
+    is_unreachable = isinstance(listed, CmkError) and listed.code == "vault_unreachable"
+    if is_unreachable and require_not_deleted(docs, name, facts) is None:
+        required(None, name, None)
 
 
 def _listed(keys: Sequence[KeyItem] | CmkError | None) -> list[str]:
