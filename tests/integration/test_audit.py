@@ -58,6 +58,10 @@ def looked_at(ansible: Ansible, **options: Any) -> dict[str, dict[str, Any]]:
     return {account["name"]: account for account in report(ansible)["accounts"]}
 
 
+def shown(run: Run) -> str:
+    return " ".join(run["Show the summary, the most severe findings, and the paths of the reports"]["msg"])
+
+
 def found(account: dict[str, Any]) -> list[str]:
     return [one["id"] for one in account["findings"]]
 
@@ -660,7 +664,11 @@ def test_two_reports_are_compared(ansible: Ansible, service: Service) -> None:
         ("access", "granted", "missing"),
     }
     assert comparison["opened"][0]["finding"] == "access_missing"
+    changes = "1 new finding (access_missing of account1), 1 added account (account3), 1 removed account (account2)."
+    assert f"Since {comparison['since']}: {changes}" in shown(run)
 
+    failed = audit(ansible, compare_with=path, fail_on="critical")
+    assert "no new or closed finding." in failed[TASK]["msg"]
     service.grant(principal)
     other = audit(ansible, compare_with=path, pools=True)
     assert other[TASK].warnings == [

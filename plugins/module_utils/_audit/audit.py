@@ -18,8 +18,7 @@ from typing import Any
 from .._checks.usage import not_listed
 from .._core.changes import Outcome
 from .._core.errors import InvalidOption, Refused
-from . import files
-from .comparison import compared
+from . import comparison, files
 from .options import POLICY, SCOPE, scope
 from .policy import Policy, policy
 from .report import FORMAT, at_least, not_read, unseen, whole
@@ -41,7 +40,7 @@ def run(params: Mapping[str, Any], cloud: Any, *, writes: bool) -> Outcome:
     previous = files.read(params["compare_with"], "compare_with", FORMAT) if params["compare_with"] else None
     folder = files.prepared(params["folder"]) if params["folder"] and writes else None
     report = whole(cloud.fleet(where), rules, asked)
-    report["comparison"] = compared(previous, report) if previous else None
+    report["comparison"] = comparison.compared(previous, report) if previous else None
     written = files.write(report, folder, name, params["formats"]) if folder else {}
     may_fail = params["fail_on"] != "never"
     grave = at_least(report, params["fail_on"] if may_fail else CRITICAL)
@@ -77,7 +76,7 @@ def describe(
     """The values that are returned beside the reports. `grave` are lines of the most severe findings, and `hidden` what
     could not be read."""
     return {
-        "summary": summary(report["summary"], incomplete(report, hidden)),
+        "summary": " ".join(filter(None, (summary(report["summary"], incomplete(report, hidden)), _changes(report)))),
         "counts": report["summary"],
         "unlisted_subscriptions": report["unlisted_subscriptions"],
         "unlisted": report["unlisted"],
@@ -87,10 +86,14 @@ def describe(
     }
 
 
-def _counted(comparison: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if comparison is None:
+def _changes(report: Mapping[str, Any]) -> str:
+    return comparison.summary(report["comparison"]) if report["comparison"] else ""
+
+
+def _counted(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if found is None:
         return None
-    return {name: value if isinstance(value, str) else len(value) for name, value in comparison.items()}
+    return {name: value if isinstance(value, str) else len(value) for name, value in found.items()}
 
 
 def _failed(
@@ -101,15 +104,15 @@ def _failed(
     returned: Mapping[str, Any],
 ) -> Refused:
     unread = f"The audit is incomplete. {incomplete(report, hidden)}" if hidden else ""
-    where = _where(returned["files"])
+    where, changes = _where(returned["files"]), _changes(report)
     if not grave:
         remedy = _remedy_of_incomplete(report)
-        message = " ".join(filter(None, (unread, where, remedy)))
+        message = " ".join(filter(None, (unread, changes, where, remedy)))
         return Refused(message, code="audit_incomplete", remedy=remedy, **returned)
     kind = severity if severity == CRITICAL else f"{severity} or higher"
     found = f"{len(grave)} open {'finding' if len(grave) == 1 else 'findings'} of severity {kind}: {_some(grave)}"
     return Refused(
-        " ".join(filter(None, (found, unread, where))),
+        " ".join(filter(None, (found, changes, unread, where))),
         code="audit_failed",
         remedy="Fix the findings as the report describes, or set O(exceptions) to accept them until a date.",
         **returned,

@@ -9,10 +9,12 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from .._core.summary import some_text
 from .report import open_findings
+from .rules import SEVERITIES
 
 Report = Mapping[str, Any]
 Account = Mapping[str, Any]
@@ -38,6 +40,22 @@ def compared(previous: Report, report: Report) -> dict[str, Any]:
         "closed": [one for name in before for one in _more(before[name], after.get(name), hidden)],
         "not_compared": sorted(hidden),
     }
+
+
+def summary(found: Report) -> str:
+    """One line for a person. `found` are the differences."""
+    opened = sorted(found["opened"], key=lambda one: SEVERITIES.index(one["severity"]))
+    parts = (
+        _part("new finding", [f"{one['finding']} of {one['name']}" for one in opened]),
+        _part("closed finding", [f"{one['finding']} of {one['name']}" for one in found["closed"]]),
+        _part("added account", [one["name"] for one in found["added"]]),
+        _part("removed account", [one["name"] for one in found["removed"]]),
+    )
+    return f"Since {found['since']}: {', '.join(filter(None, parts)) or 'no new or closed finding'}."
+
+
+def _part(noun: str, names: Sequence[str]) -> str:
+    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'} ({some_text(names)})" if names else ""
 
 
 def _by_id(report: Report) -> dict[str, Account]:

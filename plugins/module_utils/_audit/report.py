@@ -15,7 +15,7 @@ from typing import Any
 
 from .._checks.usage import not_listed
 from .._core.duration import instant
-from .._core.summary import and_text
+from .._core.summary import and_text, some_text
 from .assessment import FleetData, assessed
 from .causes import causes
 from .findings import STATES, with_findings
@@ -79,8 +79,8 @@ def not_read(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _part(some: Sequence[Mapping[str, Any]], accounts: Sequence[Mapping[str, Any]]) -> str:
     """2 of 10 Batch accounts (account1, account2)."""
     names = [one["name"] for one in some]
-    shown = [*names[:_MOST_NAMES], f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else names
-    return f"{len(some)} of {len(accounts)} Batch account{'' if len(accounts) == 1 else 's'} ({and_text(shown)})"
+    total = f"{len(accounts)} Batch account{'' if len(accounts) == 1 else 's'}"
+    return f"{len(some)} of {total} ({some_text(names, _MOST_NAMES)})"
 
 
 def at_least(report: Mapping[str, Any], severity: str) -> list[str]:

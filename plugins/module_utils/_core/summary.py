@@ -107,6 +107,9 @@ def users_text(ids: Iterable[str]) -> str:
 
 def used_by_text(users: Sequence[str]) -> str:
     """Why a resource was kept: the names of at most three of the resources (ids) that use it."""
-    names = [user_text(one) for one in users]
-    shown = [*names[:_MOST_NAMES], f"{len(names) - _MOST_NAMES} more"] if len(names) > _MOST_NAMES else names
-    return f"because of possible use by {and_text(shown)}"
+    return f"because of possible use by {some_text([user_text(one) for one in users])}"
+
+
+def some_text(names: Sequence[str], most: int = _MOST_NAMES) -> str:
+    """The first names, and the number of the others."""
+    return and_text([*names[:most], f"{len(names) - most} more"] if len(names) > most else names)
