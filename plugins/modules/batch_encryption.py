@@ -77,7 +77,7 @@ options:
   require_readable:
     description:
       - Fail if it is not known whether the account is available, because the caller cannot read the pools, the vault,
-        the key or the access to it, or because a network security perimeter secures the vault.
+        the key or the access to it, or because a network security perimeter or IP rules restrict access to the vault.
       - By default, the module then succeeds with a warning, and RV(available) is null.
     type: bool
     default: false

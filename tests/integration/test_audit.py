@@ -172,6 +172,27 @@ def test_an_account_that_lost_its_key(ansible: Ansible, service: Service, findin
     assert (accounts["account1"]["available"], service.is_available()) == (None, False)
 
 
+@pytest.mark.parametrize("pools", [False, True])
+def test_an_account_that_the_ip_rules_of_its_vault_may_let_in(
+    runner: OneProcess, service: Service, pools: bool
+) -> None:
+    service.on_key()
+    close(service, "127.0.0.1", "203.0.113.0/24")
+    assert service.is_available()
+
+    found = done(runner.module("batch_encryption_audit", {"return_accounts": True, "pools": pools}))
+    [account] = found["accounts"]
+    assert (account["state"], account["available"]) == ("unknown", None)
+    assert "networkAcls.bypass" in account["unknown"]["network"]
+    info = done(runner.another().module("batch_encryption_info", ACCOUNT))
+    assert info["available"] is None
+    assert "IP addresses" in info["warnings"][0]
+    recovered = done(runner.another().role("recover", VARS))
+    assert (recovered["changed"], recovered["available"]) == (False, None)
+    moved = done(runner.another().role("rotate", {**VARS, "cmk_key_new_version": True}))
+    assert moved["changed_steps"]["encryption"]
+
+
 def test_the_audit_of_pools_finds_an_unavailable_account(ansible: Ansible, service: Service) -> None:
     principal, _ = service.on_key()
     service.revoke(principal)

@@ -135,6 +135,16 @@ def test_a_vault_that_is_not_public(roles: RolesRunner, service: Service) -> Non
     assert service.vault()["properties"]["publicNetworkAccess"] == "Disabled"
 
 
+def test_ip_rules_that_do_not_let_batch_in(roles: RolesRunner, service: Service) -> None:
+    """Batch refuses the account, and says why."""
+    service.sandbox.control.behavior(pools_without_key="409")
+    service.on_key()
+    rules = [*CLOSED["ipRules"], {"value": "198.51.100.7"}]
+    service.change_vault(properties={"networkAcls": {**CLOSED, "ipRules": rules}})
+    assert steps(recover(roles)) == ["network"]
+    assert service.is_available()
+
+
 def test_an_expired_version_is_extended_by_the_configured_duration(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     expire(service)

@@ -189,15 +189,25 @@ LET_IN = vault(
     policy(), networkAcls={"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "192.0.2.1/32"}]}
 )
 NOT_PUBLIC = vault(policy(), networkAcls=LET_IN["properties"]["networkAcls"], publicNetworkAccess="Disabled")
+LET_IN_CALLER = vault(
+    policy(), networkAcls={"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "127.0.0.1/32"}]}
+)
 CLOSED_NETWORK = {"network_closed": "network"}
+
+
+def test_batch_says_that_the_firewall_blocks_it() -> None:
+    said = says("Client address is not authorized and caller is not a trusted service.")
+    observed = diagnosed(vault=LET_IN, bundle=DISABLED, available=False, unavailable_reason=said)
+    assert causes(observed) == {**CLOSED_NETWORK, "version_unusable": "key"}
 
 
 @pytest.mark.parametrize(
     ("rules", "available", "found", "unclear"),
     [
-        pytest.param(LET_IN, None, CLOSED_NETWORK, set(), id="allowed address"),
-        pytest.param(LET_IN, True, CLOSED_NETWORK, set(), id="allowed address, and Batch has not noticed"),
-        pytest.param(LET_IN, False, CLOSED_NETWORK, set(), id="allowed address, and Batch has noticed"),
+        pytest.param(LET_IN, None, {}, {"network"}, id="allowed address, and nobody has asked"),
+        pytest.param(LET_IN, True, {}, set(), id="allowed address of Batch"),
+        pytest.param(LET_IN, False, CLOSED_NETWORK, set(), id="allowed address that is not of Batch"),
+        pytest.param(LET_IN_CALLER, None, CLOSED_NETWORK, set(), id="allowed address that no service has"),
         pytest.param(CLOSED, None, CLOSED_NETWORK, set(), id="no address"),
         pytest.param(CLOSED, True, CLOSED_NETWORK, set(), id="no address, and Batch has not noticed yet"),
         pytest.param(NOT_PUBLIC, None, CLOSED_NETWORK, set(), id="not public, so the address is of no use"),
@@ -209,10 +219,12 @@ CLOSED_NETWORK = {"network_closed": "network"}
 def test_whether_the_network_lets_batch_in(
     rules: Any, available: bool | None, found: dict[str, str], unclear: set[str]
 ) -> None:
-    """Microsoft documents that Batch passes the firewall as a trusted service. IP rules are for other callers."""
-    observed = diagnosed(vault=rules, available=available)
-    assert bool(diagnosis.lost_key(observed)[0]) is (found == CLOSED_NETWORK)
+    """Microsoft documents that Batch passes the firewall as a trusted service. IP rules may have its addresses too."""
+    reason = says("The key is not accessible.") if available is False else None
+    observed = diagnosed(vault=rules, available=available, unavailable_reason=reason)
+    assert bool(diagnosis.lost_key(observed)[0]) is (found == CLOSED_NETWORK and rules is not LET_IN)
     assert causes(observed) == found
+    assert diagnosis.repairs(observed) == ([] if available else [one for one in found.values() if one])
     assert unclear_of(observed).keys() == unclear
 
 

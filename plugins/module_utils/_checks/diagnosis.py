@@ -22,7 +22,7 @@ from .._core.ids import KeyIdentifier, place_of
 from .._documents.access import ROLE_SECONDS
 from .._documents.account import is_unavailable
 from .._documents.key import is_staged, item_of, version_of, why_unusable
-from .._documents.vault import is_in_perimeter
+from .._documents.vault import is_in_perimeter, lets_azure_services_in, may_let_azure_services_in
 from . import preflight, rights
 from .preflight import FAILED, Check, Evidence, access_since, failed_checks, has_access
 from .versions import KeyVersions, User, is_key_usable, margin_ends, versions_of, versions_possibly_in_use
@@ -42,6 +42,7 @@ _SAID_BY_BATCH = {
     "key_deleted": re.compile(r"\bkey '[^']+' was not found"),
 }
 _VERSION_NOT_FOUND = re.compile(r"\bkey '[^']+/([0-9a-f]{32})' was not found")
+_BLOCKED_BY_FIREWALL = "caller is not a trusted service"
 _ACCESSIBLE_AGAIN = "accessible again"
 # The maximum time until an account is available after Batch can use its key again (Microsoft's guide).
 _RECOVERY_SECONDS = 600
@@ -58,6 +59,9 @@ class Cause:
     is_certain: bool = True
     # The time until which it can be repaired; None if that is not limited, or not known.
     deadline: str | None = None
+
+
+_NETWORK_CLOSED = Cause("network_closed", preflight.ONLY_ADDRESSES, preflight.LET_SERVICES_IN, "network")
 
 
 class Symptoms(TypedDict, total=False):
@@ -149,7 +153,7 @@ def causes(evidence: Evidence, checks: Sequence[Check], observed: Symptoms) -> t
         return found
     if _is_in_perimeter(evidence):
         return (Cause("network_closed", preflight.IN_PERIMETER, preflight.OPEN_PERIMETER),)
-    return found
+    return (_NETWORK_CLOSED,) if _is_open_to_addresses(evidence) and _is_refused(observed) else ()
 
 
 def _causes(evidence: Evidence, checks: Sequence[Check], observed: Symptoms) -> Iterator[Cause]:
@@ -195,6 +199,8 @@ def _unclear_without_response(evidence: Evidence, observed: Symptoms, found: Seq
         problems["version"] = doubtful
     if _is_in_perimeter(evidence):
         problems["network"] = f"{preflight.IN_PERIMETER} If Batch cannot use the key: {preflight.OPEN_PERIMETER}"
+    elif _is_open_to_addresses(evidence):
+        problems["network"] = f"{preflight.ONLY_ADDRESSES} If Batch cannot use the key: {preflight.LET_SERVICES_IN}"
     return problems
 
 
@@ -416,6 +422,12 @@ def _is_in_perimeter(evidence: Evidence) -> bool:
     return isinstance(evidence.vault, Mapping) and is_in_perimeter(evidence.vault)
 
 
+def _is_open_to_addresses(evidence: Evidence) -> bool:
+    """Whether the vault's firewall lets Batch in only if its IP rules have the addresses of Batch."""
+    vault = evidence.vault
+    return isinstance(vault, Mapping) and may_let_azure_services_in(vault) and not lets_azure_services_in(vault)
+
+
 def _of_identity(evidence: Evidence, missing: Sequence[str]) -> Iterator[Cause]:
     # Batch may use any identity, so the account may be able to use one of the others.
     if not evidence.principals:
@@ -446,6 +458,8 @@ def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Symptom
     if "network_open_to_batch" in failed:
         check = failed["network_open_to_batch"]
         yield Cause("network_closed", check.evidence, check.remedy, "network")
+    elif _is_open_to_addresses(evidence) and _BLOCKED_BY_FIREWALL in _said(observed):
+        yield _NETWORK_CLOSED
 
 
 def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Symptoms) -> Iterator[Cause]:

@@ -369,17 +369,24 @@ OPEN_PERIMETER = (
     "publicNetworkAccess of the vault to another value than SecuredByPerimeter and allow trusted Microsoft services."
 )
 
+ONLY_ADDRESSES = (
+    "The vault's firewall blocks trusted Microsoft services, but allows IP addresses that may be those of Batch."
+)
+LET_SERVICES_IN = "Allow trusted Microsoft services (networkAcls.bypass: AzureServices) on the vault."
+
 
 def _network_open(vault: Vault, _evidence: Evidence) -> Judgement:
     if vault_document.is_in_perimeter(vault):
         return None, f"{IN_PERIMETER} {OPEN_PERIMETER}", ""
     is_open = vault_document.lets_azure_services_in(vault)
+    if not is_open and vault_document.may_let_azure_services_in(vault):
+        return None, f"{ONLY_ADDRESSES} {LET_SERVICES_IN}", ""
     text = (
         "The vault allows trusted Microsoft services."
         if is_open
         else "The vault's firewall blocks trusted Microsoft services."
     )
-    return is_open, text, "Allow trusted Microsoft services (networkAcls.bypass: AzureServices) on the vault."
+    return is_open, text, LET_SERVICES_IN
 
 
 _JUDGES: dict[str, Callable[[Evidence], Judgement]] = {

@@ -10,6 +10,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_network
 from typing import Any
 
 from .._core.documents import SystemData, Vault
@@ -74,6 +75,16 @@ def allows_all_networks(vault: Vault) -> bool:
     """Whether the firewall allows all addresses."""
     is_open = _network_rules(vault).get("defaultAction", "Allow").lower() == "allow"
     return is_open and _public_access(vault) == "enabled"
+
+
+def may_let_azure_services_in(vault: Vault) -> bool:
+    """Whether the firewall allows addresses that may be those of Batch."""
+    rules = _network_rules(vault).get("ipRules") or ()
+    return _public_access(vault) == "enabled" and any(not _is_loopback(rule["value"]) for rule in rules)
+
+
+def _is_loopback(address: str) -> bool:
+    return ip_network(address, strict=False).is_loopback
 
 
 def is_in_perimeter(vault: Vault) -> bool:
