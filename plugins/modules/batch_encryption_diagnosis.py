@@ -32,9 +32,11 @@ options:
       - V(vault) recovers a deleted vault. V(network) allows trusted Microsoft services in the vault's firewall. V(key)
         recovers a deleted key, and enables or extends the versions that the account may use. V(access) grants the
         account's identities access to the key.
+      - V(other_versions) enables or extends the other versions that the account may still use if it is not known whether
+        the account needs them. Somebody may have disabled such a version because it was leaked.
     type: list
     elements: str
-    choices: [vault, network, key, access]
+    choices: [vault, network, key, access, other_versions]
 extends_documentation_fragment:
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
@@ -202,6 +204,7 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import OTHER_VERSIONS
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.recovery import require_recoverable
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
@@ -214,7 +217,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
     "account_name": {"type": "str", "required": True},
-    "allowed_repairs": {"type": "list", "elements": "str", "choices": ["vault", "network", "key", "access"]},
+    "allowed_repairs": {"type": "list", "elements": "str", "choices": ["vault", "network", "key", "access", OTHER_VERSIONS]},
 }
 
 
@@ -223,6 +226,8 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     observed = cloud.survey(group, name, diagnose=True)
     account = required(observed["account"], group, name)
     allowed: list[str] | None = params["allowed_repairs"]
+    if observed["diagnosis"] and OTHER_VERSIONS in (allowed or ()):
+        observed["diagnosis"]["repairs_other_versions"] = True
     warnings: tuple[str, ...] = ()
     if allowed is not None:
         require_ready(account)

@@ -105,12 +105,21 @@ def test_recover_makes_every_version_usable_that_batch_may_need(
     assert service.is_available()
 
 
-@pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
-def test_an_account_that_lacks_only_a_previous_version(service: Service, runner: OneProcess, follow: bool) -> None:
-    """Batch lists the pools of an account that has lost its key, so it is not known whether the account needs the
-    version. No run reports that the account is available. The version may have been leaked, so recover does not make it
-    usable, but names it."""
-    service.sandbox.control.behavior(pools_without_key="200", previous_version_needed="86400")
+@pytest.mark.parametrize(
+    ("follow", "pools"),
+    [
+        pytest.param(False, "200", id="pinned-200"),
+        pytest.param(True, "200", id="follows-200"),
+        pytest.param(True, "409", id="follows-409"),
+    ],
+)
+def test_an_account_that_lacks_only_a_previous_version(
+    service: Service, runner: OneProcess, follow: bool, pools: str
+) -> None:
+    """If Batch lists the pools of an account that has lost its key, it is not known whether the account needs the
+    version. No run reports that the account is available. The version may have been leaked, so recover makes it usable
+    only if it is asked for."""
+    service.sandbox.control.behavior(pools_without_key=pools, previous_version_needed="86400")
     world = World(service, runner)
     done(world.prepared(Run("provision", "account1", FIRST_KEY, {"cmk_key_version_mode": MODES[follow]}))())
     service.sandbox.control.advance(QUARTER)
@@ -124,12 +133,17 @@ def test_an_account_that_lacks_only_a_previous_version(service: Service, runner:
     assert failed["code"] in ("account_unavailable", "rejected_by_service"), failed
     assert failed["current_state"]["available"] is not True
     assert "is available" not in failed["msg"]
-    report = done(world.prepared(Run("recover", "account1"), beside=True)())
-
-    assert (report["changed"], report["available"]) == (False, None)
-    assert any(f"key_identifier: {first.id}, state: enabled" in one for one in report["warnings"])
-    done(runner.another().module("keyvault_cmk_key_state", {"key_identifier": first.id, "state": "enabled"}))
-    assert service.is_available()
+    if pools == "200":
+        report = done(world.prepared(Run("recover", "account1"), beside=True)())
+        assert (report["changed"], report["available"]) == (False, None)
+        assert any("cmk_recover_repairs: [key, other_versions]" in one for one in report["warnings"])
+        assert any(f"key_identifier: {first.id}, state: enabled" in one for one in report["warnings"])
+    repairs = {"cmk_recover_repairs": ["key", "other_versions"]} if pools == "200" else {}
+    for _time in range(2):
+        report = done(world.prepared(Run("recover", "account1", None, repairs), beside=True)())
+        assert service.enabled() == [True, True]
+        assert service.is_available()
+    assert not report["changed"]
 
 
 @pytest.mark.slow(every=4)

@@ -334,7 +334,15 @@ def test_several_versions_that_batch_may_need_are_all_named() -> None:
     _lost, (unknown,) = diagnosis.lost_key(versions(f"{KEY}/{OLD}", NEW, MIDDLE))
 
     assert f"Version {NEW} is disabled. Version {MIDDLE} is disabled. Batch may still need them." in unknown
-    assert unknown.endswith("make them usable with azbatch.cmk.recover.")
+    assert unknown.endswith("make them usable with azbatch.cmk.recover (cmk_recover_repairs: [key, other_versions]).")
+
+
+def test_other_versions_are_repaired_only_if_that_is_asked_for() -> None:
+    observed = versions(f"{KEY}/{NEW}", MIDDLE)
+    assert causes(observed) == {}
+    asked = {**observed, "repairs_other_versions": True}
+    assert (causes(asked), diagnosis.repairs(asked)) == ({"version_unusable": "other_versions"}, ["other_versions"])
+    assert causes({**versions(f"{KEY}/{NEW}", NEW), "repairs_other_versions": True}) == {"version_unusable": "key"}
 
 
 @IDENTIFIERS

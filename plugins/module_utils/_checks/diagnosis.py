@@ -27,6 +27,8 @@ from . import preflight, rights
 from .preflight import FAILED, Check, Evidence, access_since, failed_checks, has_access
 from .versions import KeyVersions, User, is_key_usable, margin_ends, versions_of, versions_possibly_in_use
 
+# A repair that is made only if it is asked for: the versions may have been leaked.
+OTHER_VERSIONS = "other_versions"
 _LOST = "The account cannot be recovered and can only be deleted (azbatch.cmk.batch_account_identity, state: absent)."
 _NEW_VERSION = "Create a new version with azbatch.cmk.rotate (cmk_key_new_version: true)."
 _RESTORE = f"Restore a backup of the key if there is one. Without a backup, {_LOST[0].lower()}{_LOST[1:]}"
@@ -53,7 +55,7 @@ class Cause:
     name: str
     evidence: str
     remedy: str
-    # The repair: vault, network, key or access. None if this collection cannot repair the cause.
+    # The repair: vault, network, key, other_versions or access. None if this collection cannot repair the cause.
     repair: str | None = None
     # False if it is a cause only if Batch uses a certain identity of several.
     is_certain: bool = True
@@ -74,6 +76,8 @@ class Symptoms(TypedDict, total=False):
     versions: Sequence[KeyItem] | CmkError | None
     # The unusable versions of a type that Batch does not support. The account has never used them.
     unsupported: Sequence[str]
+    # Whether the versions beside its own that the account may use are repaired, even if it may not need them.
+    repairs_other_versions: bool
     # The user-assigned identities of the account that were deleted.
     missing_identities: Sequence[str]
     is_report: bool
@@ -405,12 +409,12 @@ def _listed(observed: Symptoms) -> Sequence[KeyItem] | None:
 
 
 def _may_need(version: KeyIdentifier, *more: KeyIdentifier) -> str:
-    only = "Only if the account becomes unavailable, make"
+    only, recover = "Only if the account becomes unavailable, make", "azbatch.cmk.recover (cmk_recover_repairs: [key,"
     if more:
-        return f"Batch may still need them. {only} them usable with azbatch.cmk.recover."
+        return f"Batch may still need them. {only} them usable with {recover} {OTHER_VERSIONS}])."
     return (
-        f"Batch may still need it. {only} that version usable with "
-        f"azbatch.cmk.recover, or with azbatch.cmk.keyvault_cmk_key_state (key_identifier: {version}, state: enabled)."
+        f"Batch may still need it. {only} that version usable with {recover} {OTHER_VERSIONS}]), or with "
+        f"azbatch.cmk.keyvault_cmk_key_state (key_identifier: {version}, state: enabled)."
     )
 
 
@@ -483,7 +487,8 @@ def _of_key(evidence: Evidence, failed: Mapping[str, Check], observed: Symptoms)
     unusable = _unusable(evidence, observed)
     if unusable:
         remedy = "Enable the version, or extend its validity (azbatch.cmk.keyvault_cmk_key_state, state: enabled)."
-        yield Cause("version_unusable", " ".join(unusable.values()), remedy, "key")
+        repair = "key" if _is_key_lost(evidence, observed) else OTHER_VERSIONS
+        yield Cause("version_unusable", " ".join(unusable.values()), remedy, repair)
     if _needs_other_version(evidence, observed):
         return
     if "key_ops_wrap_unwrap" in failed:
@@ -526,18 +531,24 @@ def _said_by_batch(said: str) -> Iterator[Cause]:
 
 def _unusable(evidence: Evidence, observed: Symptoms) -> dict[str, str]:
     """The unusable versions to be repaired, each with the reason. Versions other than its own are among them only if
-    Batch cannot use the key for sure: somebody may have disabled them on purpose. A version that Batch names in a
+    Batch cannot use the key for sure, or if they were asked for: somebody may have disabled them on purpose. A version that Batch names in a
     refusal is always needed: without it, Batch cannot move the account to a newer version."""
-    items, refused = _possible(evidence, observed), observed["available"] is False and _is_refused(observed)
-    if not refused and _is_usable(evidence, observed) is not False:
+    items = _possible(evidence, observed)
+    if not _is_key_lost(evidence, observed) and not observed.get("repairs_other_versions"):
         return {}
     if observed["available"]:
         items = items[:1]
-    if refused:
+    if observed["available"] is False and _is_refused(observed):
         said = _said(observed)
         items += [item for item in _listed(observed) or () if version_of(item) in said]
     unsupported = observed.get("unsupported", ())
     return _unusable_of([item for item in items if version_of(item) not in unsupported], evidence)
+
+
+def _is_key_lost(evidence: Evidence, observed: Symptoms) -> bool:
+    """Whether Batch refuses the account, or cannot use the key by the versions that the account may use."""
+    is_refused = observed["available"] is False and _is_refused(observed)
+    return is_refused or _is_usable(evidence, observed) is False
 
 
 def _needed(evidence: Evidence, observed: Symptoms) -> list[str]:
