@@ -262,6 +262,11 @@ available:
   returned: success
   type: bool
   sample: true
+available_known_from:
+  description: From when on Azure shows whether the account is available, in UTC.
+  returned: success, if RV(available) is null because of a recent repair
+  type: str
+  sample: "2026-01-31T12:10:00Z"
 preflight:
   description: The checks that were made before the account was moved to a key; empty if no check was necessary.
   returned: when the setting changes. With a failure of code V(preflight_failed), only the checks that failed

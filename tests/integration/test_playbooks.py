@@ -282,16 +282,19 @@ def test_the_allowed_number_of_failures(ansible: Ansible, service: Service) -> N
 
 def test_an_account_that_cannot_be_recovered_does_not_stop_others(ansible: Ansible, service: Service) -> None:
     on_one_key(service)
+    service.sandbox.control.behavior(pools_without_key="200")
+    service.sandbox.control.advance(60)
     for name in ACCOUNTS[1:]:
         service.revoke(service.account(name)["identity"]["principalId"])
     run = play_all(ansible, "recover", own={"account1": {"cmk_account_name": "nobody"}})
     assert run.rc != 0
     assert {one.host for one in run.failed} == {"account1"}
     assert all(service.is_available(name) for name in ACCOUNTS)
-    [found, now] = run["Show the causes that were found, and the key that each recovered account uses now"]["msg"]
+    [found, now, again] = run["Show the causes that were found, and the key that each recovered account uses now"]["msg"]
     assert found.startswith("account2 and account3 use version ")
     assert found.endswith(" and are not available: access_missing.")
     assert now.startswith("Now: account2 and account3 use version ")
+    assert again.startswith("Run the playbook again at 20")
 
 
 @pytest.mark.slow

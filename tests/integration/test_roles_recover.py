@@ -24,6 +24,8 @@ from reports import DIAGNOSIS
 from role_runs import holdings, play_role, refused, result, run_role, steps, unchanged, wrote
 from service import DAY, GROUP, Service
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import moment
+
 ACCOUNT = {"cmk_resource_group": "rg-sandbox", "cmk_account_name": "account1"}
 WAIT = "Wait until the account is available"
 
@@ -108,12 +110,16 @@ def test_an_account_that_is_about_to_lose_its_key(roles: RolesRunner, service: S
     """A revocation takes effect later. That Batch lists the pools does not show that the account can use its key."""
     service.on_key(rbac=True)
     service.sandbox.control.timing(**REALISTIC)
+    service.sandbox.control.advance(60)
     service.revoke(principal(service))
     run = recover(roles)
     assert steps(run) == ["access"]
     assert result(run)["available"] is None
+    at = moment(run[WAIT]["available_known_from"]) or 0
     service.sandbox.control.advance(SETTLED + REALISTIC["batch_recovery"])
     assert service.is_available()
+    service.sandbox.control.advance(at - service.sandbox.control.call("GET", "/clock")["time"])
+    assert result(recover(roles))["available"] is True
 
 
 def test_network_rules_for_others_stay(roles: RolesRunner, service: Service) -> None:

@@ -174,6 +174,7 @@ RETURNED = {
     "batch_encryption": {
         **encryption_document.describe(account()),
         **{"available": True, "preflight": [], "previous_key_identifier": None},
+        "available_known_from": "2026-01-31T12:10:00Z",
     },
     "batch_encryption_audit": {**audit.describe(report(), [], [], {}), "accounts": [], "vaults": []},
     "batch_encryption_diagnosis": encryption_survey.diagnosis(ANSWERS),

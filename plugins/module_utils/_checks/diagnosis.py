@@ -240,14 +240,20 @@ def lost_key(observed: Symptoms) -> tuple[list[str], list[str]]:
     if network.status == FAILED:
         lost.append(network.evidence)
     unknown += [check.evidence for check in (access, network) if check.status == preflight.UNKNOWN]
-    repairs = unnoticed_repairs(observed) if "account_changed_at" in observed else {}
-    later = [noticed for repaired, noticed in repairs.items() if (observed["account_changed_at"] or 0) < repaired]
-    if later:
+    if (noticed := all_noticed_at(observed)) is not None:
         unknown.append(
             "Batch may notice a change of the key, or of the access to it, some minutes later. An account that had "
-            f"lost its key before the change is available again at {instant(max(later))} at the latest."
+            f"lost its key before the change is available again at {instant(noticed)} at the latest."
         )
     return lost, list(dict.fromkeys(unknown))
+
+
+def all_noticed_at(observed: Symptoms) -> float | None:
+    """When Batch has noticed the recent changes of the key and of the access to it at the latest, if the account may
+    have lost its key before; None if there are none."""
+    repairs = unnoticed_repairs(observed) if "account_changed_at" in observed else {}
+    later = [noticed for repaired, noticed in repairs.items() if (observed["account_changed_at"] or 0) < repaired]
+    return max(later, default=None)
 
 
 def is_unread(observed: Symptoms) -> bool:

@@ -105,19 +105,26 @@ class KeyUnusable(Unavailable):
 class NotShown(CmkError):
     """The reason why it is not known whether an account is available, although its pools can be listed."""
 
-    def __init__(self, unknown: Sequence[str], *, is_unread: bool = False) -> None:
+    def __init__(self, unknown: Sequence[str], *, is_unread: bool = False, known_from: float | None = None) -> None:
         told = "Batch lists the pools of the account, and may do so although the account has lost its key."
         super().__init__(f"{told} {' '.join(unknown)}")
         # Whether data that would show it could not be read. Otherwise, Azure does not show it.
         self.is_unread = is_unread
+        # From when on Azure shows it, in seconds since 1970; None if no time is known.
+        self.known_from = known_from
 
 
 def why_unavailable(
-    pools: CmkError | None, lost: Sequence[str], unknown: Sequence[str], *, is_unread: bool = False
+    pools: CmkError | None,
+    lost: Sequence[str],
+    unknown: Sequence[str],
+    *,
+    is_unread: bool = False,
+    known_from: float | None = None,
 ) -> CmkError | None:
     """Why the account is not available, or why that is not known. `pools` is the error of a list of its pools, or
     None. `lost` are the reasons why Batch cannot use the key, and `unknown` the reasons why that is not known
-    (`is_unread`: because data could not be read).
+    (`is_unread`: because data could not be read; `known_from`: from when on Azure shows it).
 
     It is not documented whether Batch lists the pools of an account that has lost its key. Therefore neither a list
     nor an error of the service (HTTP status 429 or 5xx) is proof, but a refusal is proof.
@@ -126,7 +133,7 @@ def why_unavailable(
         return pools
     if lost:
         return KeyUnusable(lost, pools_listed=pools is None)
-    return pools or (NotShown(unknown, is_unread=is_unread) if unknown else None)
+    return pools or (NotShown(unknown, is_unread=is_unread, known_from=known_from) if unknown else None)
 
 
 def is_refused(reason: CmkError | None) -> bool:

@@ -13,7 +13,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from .._azure.facts import Facts
-from .._checks.diagnosis import Surveyed, Symptoms, is_unread, lost_key
+from .._checks.diagnosis import Surveyed, Symptoms, all_noticed_at, is_unread, lost_key
 from .._checks.preflight import Evidence, failed_checks, for_rollback, lasting, require
 from .._core.changes import MAX_READ_DELAY
 from .._core.docs import Docs, Rule, Wait
@@ -67,9 +67,10 @@ def unavailable_reason(
     if found is None:
         return pools
     lost, unknown = lost_key(found)
+    known_from = all_noticed_at(found) if len(unknown) == 1 else None
     if pools is None and (shows or hides):
         unknown = [] if shows else [*unknown, "After a repair of the key, Batch may need ten minutes."]
-    return why_unavailable(pools, lost, unknown, is_unread=is_unread(found))
+    return why_unavailable(pools, lost, unknown, is_unread=is_unread(found), known_from=known_from)
 
 
 def without_key(account: Account, reason: CmkError | None) -> str:

@@ -26,6 +26,7 @@ from ..._checks.versions import REPLACED_BEFORE_EXPIRY, User, updated_when_left,
 from ..._core.changes import Change, Request
 from ..._core.docs import Docs, Rule
 from ..._core.documents import Account, KeyBundle
+from ..._core.duration import instant
 from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Refused, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
 from ..._documents import account as account_document
@@ -172,7 +173,9 @@ def _unchanged(goal: Goal, before: Mapping[str, Any], reason: CmkError | None) -
         if goal.requires_readable:
             account_document.require_readable(goal.account, reason)
         warnings = (account_document.availability_warning(goal.account, reason),)
-    return Change(before, before, (), warnings, _NO_PREVIOUS)
+    known_from = reason.known_from if isinstance(reason, NotShown) else None
+    known = {"available_known_from": instant(known_from)} if known_from else {}
+    return Change(before, before, (), warnings, {**_NO_PREVIOUS, **known})
 
 
 # The versions that the account leaves
