@@ -67,8 +67,8 @@ options:
         gets the tag C(azbatch-cmk-new-version-for) with this text, at most 256 characters.
       - With O(used_by_account), the default is a text that only this run of Ansible has.
       - If the key has an enabled version for the same purpose that is younger than seven days, no version is created.
-        Independent runs therefore share a version. Two runs that read the key at the same moment create one version
-        each; both use the newest version in their next run.
+        Independent runs therefore share a version. Two runs that start at the same moment may create one version each.
+        From then on, both use the newest of them. The other is unused once the next run has moved its accounts.
       - The new version keeps all other tags of the previous version. If the previous version already has 15 tags, the
         most that Key Vault allows, the new version does not get the tag, and the module returns a warning.
     type: str

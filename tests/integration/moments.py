@@ -69,6 +69,10 @@ def confirms_move(name: str = "account1") -> Moment:
 # Vaults and access
 
 
+creates_version = _request("POST", "/keys/key1/create")
+reads_key = _request("GET", "/keys/key1")
+
+
 def creates_vault(name: str = "vault-one") -> Moment:
     return _request("PUT", rf"/vaults/{name}\?")
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from cases import PROOF_OF_ALL
 from harness import Ansible, Run
+from meddling import Wire
+from moments import after, creates_version, lists_pools, reads_key
 from one_process import OneProcess
 from role_runs import QUARTER, VARS, results, wrote
 from service import DAY, Service
@@ -193,6 +195,23 @@ def test_concurrent_forced_runs_converge_on_one_version(runner: OneProcess, serv
     assert len(service.versions()) == 3
     assert set(keys_of(service, *NAMES)) == {service.key().id}
     assert all(service.is_available(name) for name in NAMES)
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["before this run", "after this run"])
+def test_another_run_creates_a_version_for_the_purpose_at_the_same_moment(
+    runner: OneProcess, service: Service, wire: Wire, is_first: bool
+) -> None:
+    """It has read the key at the same time. Both runs use the newest version for the purpose."""
+    on_one_key(service, *NAMES)
+    at = lists_pools if is_first else after(creates_version, reads_key)
+    with wire.meddled(at, lambda: service.make_key(tags={TAG: "awx-workflow-job-17"})):
+        rotate(runner, "account1", **WORKFLOW)
+    assert len(service.versions()) == (2 if is_first else 3)
+    for name in NAMES:
+        rotate(runner, name, **WORKFLOW)
+    assert len(service.versions()) == (2 if is_first else 3)
+    assert set(keys_of(service, *NAMES)) == {service.key().id}
+    assert all(service.enabled()[1:]), "followers may use each of them"
 
 
 def test_no_account_is_left_on_a_version_before_the_forced_one(runner: OneProcess, service: Service) -> None:

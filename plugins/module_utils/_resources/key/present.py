@@ -10,7 +10,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from ..._core.changes import Change, Request
 from ..._core.docs import Docs
 from ..._core.documents import KeyAttributes, KeyBundle
 from ..._core.duration import instant
-from ..._core.errors import Refused
+from ..._core.errors import PlanOutdated, Refused
 from ..._documents import refs, rotation_policy
 from ..._documents.key import (
     MOST_TAGS,
@@ -69,7 +69,9 @@ def decide_present(docs: Docs, goal: Goal, facts: Facts) -> Change:
     is_due = _is_due(goal, seen)
     _refuse_to_enable(goal, key, before, is_due=is_due)
     if key is None or is_due:
-        writes, after = _new_version(goal, seen, before, forced)
+        is_for_runs = goal.new_version and goal.new_version_for not in (None, facts.run)
+        guard = partial(_require_no_version, goal=goal, facts=facts) if is_for_runs else None
+        writes, after = _new_version(goal, seen, before, forced, guard)
         warnings += _previous_expires(goal, seen)
     else:
         _refuse_other_family(goal, key)
@@ -113,7 +115,19 @@ def _refuse_to_enable(goal: Goal, key: KeyBundle | None, before: Mapping[str, An
         raise key_disabled(goal, before["version"])
 
 
-def _new_version(goal: Goal, seen: Seen, before: Mapping[str, Any], forced: str) -> tuple[Requests, Any]:
+def _require_no_version(docs: Docs, goal: Goal, facts: Facts) -> None:
+    """Just before the version is created: another run may have created a version for the purpose since the key was
+    read. If that is created at this moment, both runs use the newest."""
+    seen = look(docs, goal, facts)
+    made = seen.key and version_for(goal.new_version_for, seen.key, seen.versions, seen.now)
+    # Whether this request has created it, the response does not show. The task reports then that it has.
+    if made and not facts.journal.is_in_doubt(f"{seen.identifier}/create"):
+        raise PlanOutdated(f"Another run has created version {made} of the key {goal.name} for the same purpose.")
+
+
+def _new_version(
+    goal: Goal, seen: Seen, before: Mapping[str, Any], forced: str, guard: Callable[[Docs], None] | None
+) -> tuple[Requests, Any]:
     """Create a key, or a new version. Options that are not set have the values of the previous version."""
     previous = seen.key
     if previous is not None:
@@ -150,7 +164,7 @@ def _new_version(goal: Goal, seen: Seen, before: Mapping[str, Any], forced: str)
         "enabled_versions": None,
         "previous_version": previous_version(seen.versions, None) or before.get("version"),
     }
-    return (requests.create(seen.identifier, body, noted=forced if goal.new_version else ""),), after
+    return (requests.create(seen.identifier, body, noted=forced if goal.new_version else "", guard=guard),), after
 
 
 def _previous_expires(goal: Goal, seen: Seen) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..._azure.facts import Facts
@@ -27,11 +27,14 @@ def made_version(key: KeyIdentifier) -> str:
     return f"forced version {key_in_vault(key.vault, key.name)}"
 
 
-def create(key: KeyIdentifier, body: Mapping[str, Any], *, noted: str = "") -> Request:
+def create(
+    key: KeyIdentifier, body: Mapping[str, Any], *, noted: str = "", guard: Callable[[Docs], None] | None = None
+) -> Request:
     """Create the key, or a new version of an existing key."""
     what = f"create a version of the key {key.name} in {key.vault}"
     rights = (to_use_key("create", key.vault),)
-    return Request("create", what, "POST", f"{key}/create", body, rights, noted=noted)
+    ref, guards = f"{key}/create", guard is not None
+    return Request("create", what, "POST", ref, body, rights, noted=noted, guard=guard, guard_first=guards)
 
 
 def update(key: KeyIdentifier, version: str, body: Mapping[str, Any]) -> Request:
