@@ -32,8 +32,8 @@ options:
       - V(vault) recovers a deleted vault. V(network) allows trusted Microsoft services in the vault's firewall. V(key)
         recovers a deleted key, and enables or extends the versions that the account may use. V(access) grants the
         account's identities access to the key.
-      - V(other_versions) enables or extends the other versions that the account may still use if it is not known whether
-        the account needs them. Somebody may have disabled such a version because it was leaked.
+      - V(other_versions) enables or extends the other versions that the account may still use, if it is not known
+        whether the account needs them. Somebody may have disabled such a version because it was leaked.
     type: list
     elements: str
     choices: [vault, network, key, access, other_versions]
@@ -217,7 +217,11 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
     "account_name": {"type": "str", "required": True},
-    "allowed_repairs": {"type": "list", "elements": "str", "choices": ["vault", "network", "key", "access", OTHER_VERSIONS]},
+    "allowed_repairs": {
+        "type": "list",
+        "elements": "str",
+        "choices": ["vault", "network", "key", "access", OTHER_VERSIONS],
+    },
 }
 
 

@@ -290,7 +290,8 @@ def test_an_account_that_cannot_be_recovered_does_not_stop_others(ansible: Ansib
     assert run.rc != 0
     assert {one.host for one in run.failed} == {"account1"}
     assert all(service.is_available(name) for name in ACCOUNTS)
-    [found, now, again] = run["Show the causes that were found, and the key that each recovered account uses now"]["msg"]
+    shown = "Show the causes that were found, and the key that each recovered account uses now"
+    [found, now, again] = run[shown]["msg"]
     assert found.startswith("account2 and account3 use version ")
     assert found.endswith(" and are not available: access_missing.")
     assert now.startswith("Now: account2 and account3 use version ")

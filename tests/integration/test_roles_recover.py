@@ -142,7 +142,7 @@ def test_a_vault_that_is_not_public(roles: RolesRunner, service: Service) -> Non
 
 
 def test_ip_rules_that_do_not_let_batch_in(roles: RolesRunner, service: Service) -> None:
-    """Batch refuses the account, and says why."""
+    """Batch refuses the account, and reports why."""
     service.sandbox.control.behavior(pools_without_key="409")
     service.on_key()
     rules = [*CLOSED["ipRules"], {"value": "198.51.100.7"}]

@@ -195,7 +195,7 @@ LET_IN_CALLER = vault(
 CLOSED_NETWORK = {"network_closed": "network"}
 
 
-def test_batch_says_that_the_firewall_blocks_it() -> None:
+def test_batch_reports_that_the_firewall_blocks_it() -> None:
     said = says("Client address is not authorized and caller is not a trusted service.")
     observed = diagnosed(vault=LET_IN, bundle=DISABLED, available=False, unavailable_reason=said)
     assert causes(observed) == {**CLOSED_NETWORK, "version_unusable": "key"}

@@ -537,8 +537,8 @@ def _said_by_batch(said: str) -> Iterator[Cause]:
 
 def _unusable(evidence: Evidence, observed: Symptoms) -> dict[str, str]:
     """The unusable versions to be repaired, each with the reason. Versions other than its own are among them only if
-    Batch cannot use the key for sure, or if they were asked for: somebody may have disabled them on purpose. A version that Batch names in a
-    refusal is always needed: without it, Batch cannot move the account to a newer version."""
+    Batch cannot use the key for sure, or if they were asked for: somebody may have disabled them on purpose. A version
+    that Batch names in a refusal is always needed: without it, Batch cannot move the account to a newer version."""
     items = _possible(evidence, observed)
     if not _is_key_lost(evidence, observed) and not observed.get("repairs_other_versions"):
         return {}
