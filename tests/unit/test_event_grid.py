@@ -213,7 +213,7 @@ def levels_of(document: Any) -> int:
     st.integers(0, 16),
 )
 def test_levels_are_counted_as_a_parser_does(document: Any, outer: int) -> None:
-    for _ in range(outer):
+    for _level in range(outer):
         document = [document]
     text = json.dumps(document, ensure_ascii=False)
 
