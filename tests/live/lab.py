@@ -370,9 +370,13 @@ class Lab:
     def account(self, **body: Any) -> str:
         """The name of a new account."""
         name = random_name("ba")
-        self.finished(self.azure.arm("PUT", self.account_path(name), BATCH, {**self._located(), **body}))
+        self.make_account(name, **body)
         self.until(lambda: self.azure.arm("GET", self.account_path(name), BATCH).ok, f"A read shows {name}", step=1)
         return name
+
+    def make_account(self, name: str, **body: Any) -> None:
+        """Create the account. A read may not show it yet."""
+        self.finished(self.azure.arm("PUT", self.account_path(name), BATCH, {**self._located(), **body}))
 
     def account_on_key(self, kid: str, identity: Identity) -> str:
         """The name of a new account that uses the key."""
@@ -586,4 +590,4 @@ class Lab:
 
     def settle(self) -> None:
         """Wait until reads show earlier changes."""
-        self.clock.wait(self.bounds("read_lag")[1] + 5)
+        self.clock.wait(self.bounds("value_lag")[1] + 5)

@@ -44,13 +44,15 @@ SHORT = (
     "graph_lag",
     "graph_union",
     "identities_on_put",
+    "list_lag",
+    "name_lag",
     "new_principal",
     "permission_model_delay",
     "policies_after_change",
     "policies_of_rbac_vault",
-    "read_lag",
     "refused_creation",
     "role_delay",
+    "value_lag",
     "vault_name_delay",
 )
 HOURS = (*SHORT, "key_loss_noticed", "policy_check_scopes", "policy_lag", "policy_patch", "pools_without_key")
@@ -260,7 +262,7 @@ def test_what_no_position_and_no_time_explains_is_a_contradiction(azure: Sandbox
 
 @pytest.mark.slow
 def test_a_refusal_for_another_reason_is_no_result_and_is_asked_again(azure: Sandbox, tmp_path: Path) -> None:
-    only = [part for name in ("new_principal", "refused_creation", "read_lag") for part in ("--only", name)]
+    only = [part for name in ("new_principal", "refused_creation", "value_lag") for part in ("--only", name)]
     azure.control.fault(match={"method": "PUT", "path": "roleAssignments"}, answer=refusal(418, "Teapot"), times=None)
     azure.control.behavior(policy_denial="accounts", refused_creation="no_account")
 
@@ -271,14 +273,14 @@ def test_a_refusal_for_another_reason_is_no_result_and_is_asked_again(azure: San
     reasons = {name: one["experiment"] for name, one in result(tmp_path)["without_result"].items()}
     assert "418 Teapot" in reasons["new_principal"]
     assert "RequestDisallowedByPolicy" in reasons["refused_creation"]
-    assert "RequestDisallowedByPolicy" in reasons["read_lag"]
+    assert "RequestDisallowedByPolicy" in reasons["value_lag"]
 
     azure.control.call("DELETE", "/faults")
     azure.control.behavior(policy_denial="none")
     done = live(azure, tmp_path, "run", "--yes", *only)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert_found(result(tmp_path), {"new_principal": "unknown", "refused_creation": "no_account", "read_lag": "0"})
+    assert_found(result(tmp_path), {"new_principal": "unknown", "refused_creation": "no_account", "value_lag": "0"})
 
 
 @pytest.mark.slow
@@ -305,9 +307,9 @@ def test_a_refusal_discards_no_other_case_of_its_experiment(azure: Sandbox, tmp_
 DISTURBED = {
     "identities_on_put": "merged",
     "new_principal": "known",
-    "read_lag": "60",
     "refused_creation": "no_account",
     "role_delay": "60",
+    "value_lag": "20",
 }
 
 
@@ -350,11 +352,11 @@ def test_requests_that_azure_never_processes_give_no_result(azure: Sandbox, tmp_
     unavailable = refusal(503, "ServiceUnavailable")
     azure.control.fault(match={"method": "PUT", "path": "batchAccounts"}, answer=unavailable, times=None)
 
-    done = live(azure, tmp_path, "run", "--yes", "--only", "refused_creation", "--only", "read_lag")
+    done = live(azure, tmp_path, "run", "--yes", "--only", "refused_creation", "--only", "value_lag")
 
     assert done.returncode == 1
     assert result(tmp_path)["switches"] == {}
-    assert result(tmp_path)["without_result"].keys() == {"refused_creation", "read_lag"}
+    assert result(tmp_path)["without_result"].keys() == {"refused_creation", "value_lag"}
 
 
 @pytest.mark.slow
@@ -507,13 +509,13 @@ def test_an_experiment_that_needs_more_accounts_than_the_quota_allows_is_left_ou
     azure.control.behavior(account_quota="3")
     occupy(azure, "others")
 
-    done = live(azure, tmp_path, "run", "--yes", "--class", "hours", "--only", "weaknesses", "--only", "read_lag")
+    done = live(azure, tmp_path, "run", "--yes", "--class", "hours", "--only", "weaknesses", "--only", "value_lag")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert (
         "weaknesses is left out: it needs 3 Batch accounts at once, and the quota of westeurope allows 2" in done.stdout
     )
-    assert result(tmp_path)["switches"].keys() == {"read_lag"}
+    assert result(tmp_path)["switches"].keys() == {"value_lag"}
 
 
 @pytest.mark.slow
@@ -575,7 +577,7 @@ def test_what_is_left_is_named(azure: Sandbox, tmp_path: Path, action: str) -> N
         match={"method": "DELETE", "path": "resourcegroups/[^/]*$"}, answer=refusal(409, "ScopeLocked"), times=None
     )
 
-    done = live(azure, tmp_path, action, "--yes", *(("--only", "read_lag") if action == "run" else ()))
+    done = live(azure, tmp_path, action, "--yes", *(("--only", "value_lag") if action == "run" else ()))
 
     assert done.returncode == 1
     [left] = groups(azure)
@@ -592,7 +594,7 @@ def test_a_run_deletes_only_what_it_has_created(azure: Sandbox, tmp_path: Path) 
     azure.arm("PUT", f"{azure.subscription}/resourcegroups/others", "2022-09-01", others)
     theirs = interrupted(azure, tmp_path / "theirs")
 
-    done = live(azure, tmp_path / "mine", "run", "--yes", "--only", "read_lag")
+    done = live(azure, tmp_path / "mine", "run", "--yes", "--only", "value_lag")
 
     assert done.returncode == 0, done.stderr
     assert {*groups(azure)} == {"others", theirs}
@@ -622,13 +624,13 @@ def test_cleaning_lists_the_groups_of_other_runs_and_asks(azure: Sandbox, tmp_pa
 def test_a_run_that_gets_no_response_can_be_continued(azure: Sandbox, tmp_path: Path) -> None:
     azure.control.fault(drop="before", times=None, match={"path": "batchAccounts/"})
 
-    done = live(azure, tmp_path, "run", "--yes", "--only", "read_lag")
+    done = live(azure, tmp_path, "run", "--yes", "--only", "value_lag")
 
     assert done.returncode == 1
     assert one_line(done).endswith("Run it again to continue, or `make live-clean` to delete everything.")
     assert len(groups(azure)) == 1
     azure.control.call("DELETE", "/faults")
-    assert live(azure, tmp_path, "run", "--yes", "--only", "read_lag").returncode == 0
+    assert live(azure, tmp_path, "run", "--yes", "--only", "value_lag").returncode == 0
     assert groups(azure) == []
 
 
@@ -687,7 +689,7 @@ def test_a_switch_that_cannot_be_measured_yet_has_the_reason_and_is_asked_again(
 
 def test_an_interrupt_is_one_line(azure: Sandbox, tmp_path: Path) -> None:
     azure.control.fault(match={"method": "PUT", "path": "batchAccounts"}, delay=3)
-    arguments = command(azure, tmp_path, "run", "--yes", "--only", "read_lag")
+    arguments = command(azure, tmp_path, "run", "--yes", "--only", "value_lag")
     pipe = subprocess.PIPE
     process = subprocess.Popen(
         arguments, env=environment(azure), stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_signals
@@ -758,21 +760,21 @@ def test_no_secret_is_in_any_file(azure: Sandbox, tmp_path: Path) -> None:
 
 def test_a_sandbox_takes_the_measured_positions(tmp_path: Path) -> None:
     file = tmp_path / "RESULT.json"
-    measured = {"behavior": {"read_lag": "5", "new_principal": "known"}, "seconds": {"role_delay": 37.4}}
+    measured = {"behavior": {"value_lag": "5", "new_principal": "known"}, "seconds": {"role_delay": 37.4}}
     file.write_text(json.dumps(measured))
-    with serving("--behavior-file", str(file), "--behavior", "read_lag=60") as sandbox:
+    with serving("--behavior-file", str(file), "--behavior", "value_lag=60") as sandbox:
         behavior = sandbox.control.call("GET", "/behavior")
-    assert (behavior["read_lag"], behavior["new_principal"], behavior["role_delay"]) == ("60", "known", "37.4")
+    assert (behavior["value_lag"], behavior["new_principal"], behavior["role_delay"]) == ("60", "known", "37.4")
 
 
 @pytest.mark.slow
 def test_a_sandbox_with_the_measured_times_has_the_same_result(azure: Sandbox, tmp_path: Path) -> None:
-    azure.control.behavior(role_delay="37.5", read_lag="12.5")
-    only = ("--only", "role_delay", "--only", "read_lag")
+    azure.control.behavior(role_delay="37.5", value_lag="12.5")
+    only = ("--only", "role_delay", "--only", "value_lag")
     assert live(azure, tmp_path / "first", "run", "--yes", *only).returncode == 0
     with serving("--behavior-file", str(tmp_path / "first" / "RESULT.json")) as other:
         assert live(other, tmp_path / "second", "run", "--yes", *only).returncode == 0
     first, second = (result(tmp_path / name)["seconds"] for name in ("first", "second"))
-    assert first["read_lag"] == pytest.approx(13, abs=1.5)
+    assert first["value_lag"] == pytest.approx(13, abs=1.5)
     assert second["role_delay"] == pytest.approx(first["role_delay"], abs=5.5)
-    assert second["read_lag"] == pytest.approx(first["read_lag"], abs=1.5)
+    assert second["value_lag"] == pytest.approx(first["value_lag"], abs=1.5)

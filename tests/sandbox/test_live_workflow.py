@@ -121,7 +121,7 @@ def test_a_run_and_its_playbooks_sign_in_with_renewed_tokens(github: GitHub, tmp
         github.issue = lambda: str(azure.control.call("POST", "/federated-token", whom)["token"])
         job = "job_rotate"
         done = subprocess.run(
-            [RENEW, *command(azure, tmp_path / "live", "run", "--yes", "--only", "read_lag", "--only", job)],
+            [RENEW, *command(azure, tmp_path / "live", "run", "--yes", "--only", "value_lag", "--only", job)],
             env={**signed_out(azure, runner), **github.environment(tmp_path / "token")},
             capture_output=True,
             text=True,
@@ -129,7 +129,7 @@ def test_a_run_and_its_playbooks_sign_in_with_renewed_tokens(github: GitHub, tmp
             check=False,
         )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert result(tmp_path / "live")["behavior"]["read_lag"] == "0"
+    assert result(tmp_path / "live")["behavior"]["value_lag"] == "0"
     assert len(github.asked) > 3
 
 

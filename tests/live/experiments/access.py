@@ -161,7 +161,7 @@ def vault_creation(lab: Lab) -> Outcome:
         return Outcome(seen, timing=timing, spans={"vault_name_delay": longer_than(PATIENCE)})
     seen = f"The vault was ready after {ready.within:.0f} s, and its name resolved after {resolves.within:.0f} s."
     # A read shows late that the vault is ready.
-    ready_after = max(ready.after - lab.bounds("read_lag")[1], 0.0)
+    ready_after = max(ready.after - lab.bounds("value_lag")[1], 0.0)
     delay = Span(max(resolves.after - ready.within, 0.0), resolves.within - ready_after)
     return Outcome(seen, timing=timing, spans={"vault_name_delay": delay})
 

@@ -16,7 +16,7 @@ from ..entra.rules import Directory
 from ..resource_manager.rules import Resources
 from ..shared import world as shared
 from ..shared.errors import authorization_failed
-from ..shared.read_lag import ReadLag
+from ..shared.lag import Lag
 from ..shared.world import Principal
 from . import errors
 from .roles import BUILT_IN, Permission, RoleDefinition
@@ -94,10 +94,10 @@ class Authorization:
     # Deleted assignments that the data plane still applies.
     _revoked: list[RoleAssignment] = field(default_factory=list)
     _roles: dict[str, RoleDefinition] = field(default_factory=lambda: {role.guid: role for role in BUILT_IN})
-    _lag: ReadLag[str, RoleAssignment] = field(init=False)
+    _lag: Lag[str, RoleAssignment] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._lag = ReadLag(self.world)
+        self._lag = Lag(self.world)
 
     def allows(self, principal: Principal, action: str, scope: str) -> bool:
         return self.reader(principal)(action, scope)
@@ -179,7 +179,7 @@ class Authorization:
 
     def assignments(self, scope: str, *, below: bool, principal_id: str | None) -> Iterator[RoleAssignment]:
         """The assignments that a list returns: at `scope` and at scopes above; with `below`, also at scopes below."""
-        for held in self._lag.all(self._assignments):
+        for held in self._lag.listed(self._assignments):
             if principal_id is not None and held.principal_id.lower() != principal_id.lower():
                 continue
             if covers(held.scope, scope) or (below and covers(scope, held.scope)):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..shared.lag import Lag
 from ..shared.operations import Operation, Operations
-from ..shared.read_lag import ReadLag
 from . import account_settings, errors
 from .account import Account, Identity, Key, Pool
 from .identity import user_assigned
@@ -31,7 +31,7 @@ class Pools:
     world: World
     _operations: Operations[Any]
     # Of accounts, whose pools are part of their state.
-    _lag: ReadLag[Key, Account]
+    _lag: Lag[Key, Account]
 
     def all(self, account: Account) -> list[Pool]:
         """The pools, sorted by name."""

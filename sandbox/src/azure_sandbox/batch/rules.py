@@ -15,8 +15,8 @@ from ..key_vault.grants import Grants
 from ..resource_manager.rules import Resource
 from ..shared.clouds import BATCH_DOMAIN
 from ..shared.errors import location_required, location_unavailable, resource_not_found
+from ..shared.lag import Lag
 from ..shared.operations import Operation, Operations
-from ..shared.read_lag import ReadLag, graph_lag
 from ..shared.resource import CANARY, REGIONS, tidy_location
 from . import documents, errors, identity, key_times
 from .account import (
@@ -67,11 +67,11 @@ class BatchAccounts:
     # Accounts that use a customer-managed key, with the name of its vault.
     _protected: dict[Key, str] = field(default_factory=dict)
     _dying: set[Key] = field(default_factory=set)
-    _lag: ReadLag[Key, Account] = field(init=False)
+    _lag: Lag[Key, Account] = field(init=False)
     pools: Pools = field(init=False)
 
     def __post_init__(self) -> None:
-        self._lag = ReadLag(self.world)
+        self._lag = Lag(self.world)
         self._operations = Operations(self.world)
         self.pools = Pools(self.world, self._operations, self._lag)
 
@@ -108,7 +108,7 @@ class BatchAccounts:
         """The accounts of a subscription with their pools as Resource Graph shows them."""
         self._bury()
         current = {account.key: account for account in self._register}
-        shown = self._lag.all(current, graph_lag(self.world.behavior))
+        shown = self._lag.in_graph(current)
         return [account for account in shown if account.subscription.lower() == subscription.lower()]
 
     def properties(self, resource_id: str) -> dict[str, Any] | None:
@@ -134,7 +134,7 @@ class BatchAccounts:
         register = self._register
         if self._lag.is_on:
             register = Register()
-            for account in self._lag.all({account.key: account for account in self._register}):
+            for account in self._lag.listed({account.key: account for account in self._register}):
                 register.add(account)
         return register.page(subscription, group, after)
 

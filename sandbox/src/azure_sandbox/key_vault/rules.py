@@ -17,8 +17,8 @@ from ..event_grid.events import ACCESS_POLICY_CHANGED
 from ..event_grid.rules import EventGrid
 from ..resource_manager.rules import Resource
 from ..shared.errors import location_required, location_unavailable, other_location
+from ..shared.lag import Lag
 from ..shared.operations import Operation, Operations
-from ..shared.read_lag import ReadLag, graph_lag
 from ..shared.resource import CANARY, REGIONS, read_tags, tidy_location
 from ..shared.world import Principal
 from . import access, documents, errors, request
@@ -85,10 +85,10 @@ class Vaults:
     _deleted: dict[str, Vault] = field(default_factory=dict)
     # The purge operations, each with the name of its vault.
     _purges: Operations[str] = field(init=False)
-    _lag: ReadLag[str, Vault] = field(init=False)
+    _lag: Lag[str, Vault] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._lag = ReadLag(self.world)
+        self._lag = Lag(self.world)
         self._purges = Operations(self.world)
 
     # Reading
@@ -125,11 +125,11 @@ class Vaults:
 
     def listed(self, subscription: str, group: str | None = None) -> builtins.list[Vault]:
         """The vaults as a list returns them."""
-        return [vault for vault in self._lag.all(self._live) if vault.is_in(subscription, group)]
+        return [vault for vault in self._lag.listed(self._live) if vault.is_in(subscription, group)]
 
     def in_graph(self, subscription: str) -> builtins.list[Vault]:
         """The vaults of a subscription as Resource Graph shows them."""
-        shown = self._lag.all(self._live, graph_lag(self.world.behavior))
+        shown = self._lag.in_graph(self._live)
         return [vault for vault in shown if vault.is_in(subscription, None)]
 
     def live_and_deleted(self) -> tuple[builtins.list[Vault], builtins.list[Vault]]:

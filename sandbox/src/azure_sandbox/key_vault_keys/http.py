@@ -97,7 +97,7 @@ def restore(call: Call) -> Response:
 
 
 def get(call: Call) -> Response:
-    return _bundle(call, _named(call))
+    return _bundle(call, call.world.keys.shown(_vault(call), call.path["key"], call.path.get("version", "")))
 
 
 def update(call: Call) -> Response:

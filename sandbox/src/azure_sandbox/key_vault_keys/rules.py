@@ -17,6 +17,7 @@ from ..event_grid.events import KEY_NEW_VERSION
 from ..event_grid.rules import EventGrid
 from ..key_vault.rules import Vaults
 from ..key_vault.vault import Vault
+from ..shared.lag import Lag
 from ..shared.world import Principal
 from . import documents, errors, events, material, operations, request, rotation
 from .key import Key, KeySettings, KeyVersion, Safe
@@ -40,6 +41,11 @@ class Keys:
     _backups: dict[str, Key] = field(default_factory=dict)
     # How many rotations were due. A read makes the version that is due, so a read may change the state.
     rotations: int = 0
+    # By the vault and the name of the key. Changes by Azure itself are shown at once.
+    _lag: Lag[tuple[str, str], Key] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._lag = Lag(self.world)
 
     # Access to a vault
 
@@ -131,12 +137,28 @@ class Keys:
         live = self._safe(vault).live
         return [live[name] for name in sorted(live) if live[name].visible_from <= now]
 
+    def shown(self, vault: Vault, name: str, wanted: str = "") -> tuple[Key, KeyVersion]:
+        """The version as a read returns it."""
+        key = self._shown(vault, self.key(vault, name))
+        found = key.version(wanted)
+        if found is None:
+            raise errors.key_not_found(f"{name}/{wanted}")
+        return key, found
+
     def versions(self, vault: Vault, name: str) -> list[KeyVersion]:
-        """The versions of a key, sorted by identifier and not by age. Empty if the key does not exist."""
+        """The versions of a key as a list returns them, sorted by identifier and not by age. Empty if the key does not
+        exist."""
         key = self._safe(vault).live.get(name.lower())
         if key is None or key.visible_from > self.world.clock.time():
             return []
-        return sorted(key.versions, key=lambda version: version.version)
+        return sorted(self._shown(vault, key).versions, key=lambda version: version.version)
+
+    def _shown(self, vault: Vault, key: Key) -> Key:
+        return self._lag.shown((vault.uid, key.name.lower()), key) or key
+
+    def _note(self, vault: Vault, key: Key) -> None:
+        """Called just before a change of the key."""
+        self._lag.note((vault.uid, key.name.lower()), key)
 
     def deleted_key(self, vault: Vault, name: str) -> Key:
         key = self._safe(vault).deleted.get(name.lower())
@@ -169,6 +191,7 @@ class Keys:
 
     def update(self, vault: Vault, name: str, wanted: str, document: dict[str, Any]) -> tuple[Key, KeyVersion]:
         key, version = self.version(vault, name, wanted)
+        self._note(vault, key)
         request.apply(document, version)
         version.updated = int(self.world.clock.time())
         return key, version
@@ -177,6 +200,7 @@ class Keys:
         key = self.key(vault, name)
         private_key = await asyncio.to_thread(_like, key.latest)
         successor = self._successor(key, private_key, int(self.world.clock.time()))
+        self._note(vault, key)
         self._append(vault, key, successor)
         return key, successor
 
@@ -330,6 +354,8 @@ class Keys:
 
     def _add(self, vault: Vault, name: str, version: KeyVersion) -> tuple[Key, KeyVersion]:
         key = self._safe(vault).live.setdefault(name.lower(), Key(name, []))
+        if key.versions:
+            self._note(vault, key)
         self._append(vault, key, version)
         return key, version
 

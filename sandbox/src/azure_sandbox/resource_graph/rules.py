@@ -16,7 +16,7 @@ from typing import Any
 
 from ..resource_manager.rules import Resource, Subscription
 from ..shared.kql import Query, Row
-from ..shared.read_lag import ReadLag, graph_lag
+from ..shared.lag import Lag
 from ..shared.world import Principal
 from . import errors, rows
 from .query import BadQuery, read
@@ -68,10 +68,10 @@ class ResourceGraph:
     _added: dict[str, dict[str, Any]] = field(default_factory=dict)
     # By principal: the start of the current window, and the queries in it.
     _windows: dict[str, tuple[float, int]] = field(default_factory=dict)
-    _lag: ReadLag[str, dict[str, Any]] = field(init=False)
+    _lag: Lag[str, dict[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._lag = ReadLag(self.world)
+        self._lag = Lag(self.world)
 
     # Resources of other services
 
@@ -159,7 +159,7 @@ class ResourceGraph:
     def _rows(self, table: str, subscription: Subscription) -> Iterator[Row]:
         if table in rows.TABLES:
             yield from rows.TABLES[table](self.world, subscription)
-        for one in self._lag.all(self._added, graph_lag(self.world.behavior)):
+        for one in self._lag.in_graph(self._added):
             if one["id"].split("/")[2].lower() == subscription.id and _table(one["type"]) == table:
                 yield rows.row(subscription, one)
 

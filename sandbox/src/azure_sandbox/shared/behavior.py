@@ -56,9 +56,13 @@ class Behavior:
     failed_account_pools: str = _switch("possible", "none")
     # How many Batch accounts a subscription may have in a region.
     account_quota: str = _switch("50", "3")
-    # Seconds until reads and lists of Resource Manager show a write. Recordings show writes at once, so the default is
-    # the easiest position here.
-    read_lag: str = _switch("0", "5", "60", "180", is_time=True)
+    # Seconds until reads and lists show a change of an existing resource, or its deletion. Recordings show changes at
+    # once, so the default is the easiest position here, as for the next two.
+    value_lag: str = _switch("0", "5", "20", is_time=True)
+    # Seconds until a read of Resource Manager finds a resource that was just created.
+    name_lag: str = _switch("0", "10", "60", is_time=True)
+    # Seconds until lists of Resource Manager show a resource that was just created.
+    list_lag: str = _switch("0", "180", "1200", is_time=True)
     # Seconds until the host name of a vault resolves for callers, after the vault was created or recovered. It depends
     # on resolvers outside Azure, so the default is the easiest position.
     vault_name_delay: str = _switch("0", "10", "120", is_time=True)
