@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._accounts import (
-    after_removal,
     messages,
     shown,
     unused_messages,
@@ -20,7 +19,6 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._accounts import (
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
-            "azbatch_cmk_after_removal": after_removal,
             "azbatch_cmk_messages": messages,
             "azbatch_cmk_shown": shown,
             "azbatch_cmk_unused_messages": unused_messages,

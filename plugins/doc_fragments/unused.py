@@ -19,16 +19,4 @@ options:
       - V(P0D) does not wait. Use it if a key has leaked.
     type: str
     default: P7D
-  confirm:
-    description:
-      - When to check again that nothing uses the resource that the task has disabled, deleted or revoked. Azure's lists
-        may be up to three minutes out of date.
-      - V(now) waits until three minutes have passed since the change, or six since a revocation. If an account or a
-        pool uses the resource then, the module undoes the change.
-      - V(now) also checks what earlier tasks of the run have changed with V(later) and the same options.
-      - V(later) does not wait. Run a task with the same options and V(now) afterwards if RV(confirmed) is V(false),
-        also if a task between them fails, such as in C(always). Several resources then wait at the same time.
-    type: str
-    default: now
-    choices: [now, later]
 """

@@ -95,5 +95,4 @@ USERS_IN: dict[str, dict[str, Any]] = {"users_in": {"type": "list", "elements": 
 # Doc fragment azbatch.cmk.unused.
 UNUSED: dict[str, dict[str, Any]] = {
     "unused_for": {"type": "str", "default": "P7D"},
-    "confirm": {"type": "str", "default": "now", "choices": ["now", "later"]},
 }

@@ -57,7 +57,7 @@ class Cloud:
     ) -> None:
         self._session = Session(connection, folder, notify, predicts=predicts, task=task, handed=handed)
         self.predicts = predicts
-        self.written = self._session.written
+        self.written = self._session.journal.handed_over
         self.warnings = self._session.warnings
 
     def resolved(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -166,11 +166,6 @@ class Cloud:
         """The task's own subscription, if it is known."""
         known = value_or_error(lambda: self.facts.subscription, CmkError)
         return known if isinstance(known, str) else None
-
-    @property
-    def are_notes_kept(self) -> bool:
-        """Whether the tasks of the run can read each other's notes."""
-        return self._session.files.are_kept
 
     @cached_property
     def facts(self) -> Facts:

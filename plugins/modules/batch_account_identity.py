@@ -225,7 +225,6 @@ from typing import Any
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import VERSION_MODE
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import account as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import decide as account_decide
@@ -252,12 +251,6 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = account_goal.desired(params)
     outcome = cloud.changes.ensure(partial(account_decide.decide, goal=goal, facts=cloud.facts))
     return outcome.summarized(account_document.summary(params["name"], outcome.before, outcome.after))
-
-
-def sets_key(params: Mapping[str, Any]) -> tuple[str, str, KeyIdentifier | None]:
-    """The resource group, the name of the account, and the key that the task may set."""
-    goal = account_goal.desired(params)
-    return goal.group, goal.name, goal.key
 
 
 def main() -> None:

@@ -331,7 +331,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Rejected,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier, read_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import read_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import decide as encryption_decide
@@ -403,12 +403,6 @@ def _keep_versions(goal: encryption_goal.Goal, cloud: Cloud) -> None:
 
 def _vault(request: Request) -> str:
     return read_key_identifier(request.ref).vault
-
-
-def sets_key(params: Mapping[str, Any]) -> tuple[str, str, KeyIdentifier | None]:
-    """The resource group, the name of the account, and the key that the task may set."""
-    goal = encryption_goal.desired(params)
-    return goal.group, goal.account, goal.target
 
 
 def main() -> None:

@@ -246,10 +246,6 @@ def _others(facts: Facts) -> drill_decide.Others:
         goal = KeyGoal(key.vault, key.name, "disabled", canary=canary)
         return key_removal.still_unused(docs, goal, facts, versions)
 
-    def enable(docs: Docs, key: KeyIdentifier, versions: Sequence[str]) -> Change:
-        goal = KeyGoal(key.vault, key.name, "enabled_again")
-        return key_removal.decide_enabled_again(docs, goal, facts, versions)
-
     def access(key: KeyIdentifier, principal: str, *, present: bool, **more: Any) -> AccessGoal:
         return AccessGoal(None, key.vault, present, principal, None, None, False, unused_for=MARGIN_SECONDS, **more)
 
@@ -263,7 +259,7 @@ def _others(facts: Facts) -> drill_decide.Others:
     def grant(docs: Docs, key: KeyIdentifier, principal: str) -> Change:
         return access_decide.decide(docs, access(key, principal, present=True), facts)
 
-    return drill_decide.Others(disable, key_unused, enable, revoke, access_unused, grant)
+    return drill_decide.Others(disable, key_unused, revoke, access_unused, grant)
 
 
 def main() -> None:

@@ -156,14 +156,6 @@ EXAMPLES = r"""
     vault_used_by: batch
     users_in: [11111111-2222-3333-4444-555555555555]
 
-- name: Revoke the access now, and let a later task with confirm=now confirm that no account needs it
-  azbatch.cmk.keyvault_cmk_access:
-    vault_name: myvault
-    account_name: mybatch
-    account_resource_group: rg-batch
-    state: absent
-    confirm: later
-
 - name: Grant access as a service principal that signs in with a certificate
   azbatch.cmk.keyvault_cmk_access:
     key_identifier: https://myvault.vault.azure.net/keys/batch
@@ -227,13 +219,6 @@ subscriptions_left_out:
   type: list
   elements: str
   sample: []
-confirmed:
-  description:
-    - Whether it is confirmed that nothing uses the revoked access. V(false) with O(confirm=later), if a task with
-      O(confirm=now) has to follow.
-  returned: success, with O(state=absent), without O(force)
-  type: bool
-  sample: true
 restored:
   description: Whether the task has restored the permissions that this run had removed, because something uses them.
   returned: success, with O(in_use=keep), if they were restored
@@ -273,7 +258,6 @@ from typing import Any
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED, USERS_IN, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome, together
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import used_by_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import access as access_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
@@ -307,32 +291,17 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     account = params["account_name"]
 
     def make(goal: access_goal.Goal) -> Outcome:
-        decide, revoked = partial(access_decide.decide, goal=goal, facts=facts), access_decide.removal(goal, facts)
-        return cloud.changes.ensure(decide) if goal.present else cloud.changes.removed(decide, revoked)
+        decide = partial(access_decide.decide, goal=goal, facts=facts)
+        if goal.present:
+            return cloud.changes.ensure(decide, lock=goal.vault)
+        return cloud.changes.remove(decide, goal.vault, keeps_used=goal.keeps_used)
 
-    with cloud.changes.locked(goal.vault):
-        goals = _goals(params, cloud, goal) if account else [goal]
-        if len(goals) > 1:
-            # All goals are checked before the first change.
-            for one in goals:
-                cloud.driver.solve(partial(access_decide.decide, goal=one, facts=facts))
-        outcomes, failures = [], list[CmkError]()
-        for wanted in goals:
-            try:
-                outcomes.append(make(wanted))
-            except CmkError as failure:
-                failures.append(failure)
-                break
-    if not goal.present and not goal.force:
-        # What was revoked is confirmed, whatever has failed for another identity of the account.
-        for index, made in enumerate(outcomes):
-            revoked, is_later = access_decide.removal(goals[index], facts), params["confirm"] == "later"
-            try:
-                outcomes[index] = cloud.changes.confirmed(made, revoked, later=is_later, is_noted=cloud.are_notes_kept)
-            except CmkError as failure:
-                failures.append(failure)
-    if failures:
-        raise failures[0]
+    goals = _goals(params, cloud, goal) if account else [goal]
+    if len(goals) > 1:
+        # All goals are checked before the first change.
+        for one in goals:
+            cloud.driver.solve(partial(access_decide.decide, goal=one, facts=facts))
+    outcomes = [make(one) for one in goals]
     summary = " ".join(_summary(one) for one in outcomes)
     return together(outcomes).summarized(summary or f"{account} has no identity, and no access.")
 

@@ -128,26 +128,6 @@ EXAMPLES = r"""
     vault_used_by: batch
     users_in: [11111111-2222-3333-4444-555555555555]
 
-- name: Disable several keys, and wait once for all of them
-  block:
-    - name: Disable the keys
-      azbatch.cmk.keyvault_cmk_key_state:
-        vault_name: myvault
-        name: "{{ item }}"
-        state: disabled
-        in_use: keep
-        confirm: later
-      loop: "{{ previous_keys }}"
-      register: disabled
-  always:
-    - name: Confirm that nothing uses the disabled keys
-      azbatch.cmk.keyvault_cmk_key_state:
-        vault_name: myvault
-        name: "{{ item.item }}"
-        state: disabled
-        in_use: keep
-      loop: "{{ disabled.results | selectattr('confirmed', 'defined') | rejectattr('confirmed') }}"
-
 - name: Recover a deleted key
   azbatch.cmk.keyvault_cmk_key_state:
     vault_name: myvault
@@ -211,13 +191,6 @@ subscriptions_left_out:
   type: list
   elements: str
   sample: []
-confirmed:
-  description:
-    - Whether it is confirmed that nothing uses what was disabled or deleted. V(false) with O(confirm=later), if a task
-      with O(confirm=now) has to follow.
-  returned: success, with O(state=disabled) or O(state=absent)
-  type: bool
-  sample: true
 disabled_versions:
   description: The versions that the task disabled.
   returned: success, with O(state=disabled) or O(state=absent)
@@ -345,8 +318,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = key_goal.in_state(params)
     decide = partial(key_decide.decide, goal=goal, facts=cloud.facts)
     if goal.disables_or_deletes:
-        removal, later = key_removal.removal(goal, cloud.facts), params["confirm"] == "later"
-        outcome = cloud.changes.remove(decide, removal, later=later)
+        outcome = cloud.changes.remove(decide, goal.vault, keeps_used=goal.keeps_used)
         # A deleted key that was recovered has no versions in the report.
         outcome = replace(outcome, report={**key_removal.report({}), **outcome.report})
     else:

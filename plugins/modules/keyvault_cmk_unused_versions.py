@@ -25,9 +25,7 @@ description:
     use an older version until it could use the newest version for O(unused_for).
   - The module changes nothing and fails with the code V(users_unknown) if not all users can be listed, unless O(force)
     is set.
-  - The module sets the tag C(azbatch-cmk-disabled) on a version that it disables, unless the version already has 15
-    tags. The tag is the time, and C(confirmed) once it is confirmed that nothing uses the version. If a task ends
-    before that, the next task for the key completes the check.
+  - Users are listed before and after the change. If one appears, the version is enabled again.
 version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -62,22 +60,6 @@ EXAMPLES = r"""
   azbatch.cmk.keyvault_cmk_unused_versions:
     vault_name: myvault
     name: batch
-
-- name: Disable the unused versions of several keys, and wait once for all of them
-  block:
-    - name: Disable the versions
-      azbatch.cmk.keyvault_cmk_unused_versions:
-        vault_name: myvault
-        name: "{{ item }}"
-        confirm: later
-      loop: "{{ batch_keys }}"
-      register: unused
-  always:
-    - name: Confirm that nothing uses the disabled versions
-      azbatch.cmk.keyvault_cmk_unused_versions:
-        vault_name: myvault
-        name: "{{ item.item }}"
-      loop: "{{ unused.results | selectattr('confirmed', 'defined') | rejectattr('confirmed') }}"
 
 - name: Disable a leaked version at once, after the accounts were moved to a new version
   azbatch.cmk.keyvault_cmk_unused_versions:
@@ -169,13 +151,6 @@ subscriptions_left_out:
   type: list
   elements: str
   sample: []
-confirmed:
-  description:
-    - Whether it is confirmed that nothing uses the disabled versions. V(false) with O(confirm=later), if a task with
-      O(confirm=now) has to follow.
-  returned: success
-  type: bool
-  sample: true
 restored_versions:
   description: The versions that the task disabled and enabled again, because accounts or pools turned out to use them.
   returned: failure with code V(in_use), if versions were enabled again
@@ -201,7 +176,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key 
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import decide as key_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import removal as key_removal
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     **NAMED_KEY,
@@ -216,8 +190,8 @@ SHOWN = ("exists", "key_identifier", "versionless_identifier", "version", "enabl
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = key_goal.unused(params)
-    decide, later = partial(key_decide.decide, goal=goal, facts=cloud.facts), params["confirm"] == "later"
-    outcome = cloud.changes.remove(decide, key_removal.removal(goal, cloud.facts), later=later)
+    decide = partial(key_decide.decide, goal=goal, facts=cloud.facts)
+    outcome = cloud.changes.remove(decide, goal.vault, keeps_used=goal.keeps_used)
     summary = key_document.summary(goal.vault, goal.name, outcome.before, outcome.after) if outcome.changed else ""
     kept = key_document.kept_summary(goal.vault, goal.name, outcome.report)
     shown = replace(outcome, before=_shown(outcome.before), after=_shown(outcome.after))

@@ -25,17 +25,6 @@ options:
     description: Name of the vault. The names of vaults are unique in all of Azure.
     type: str
     required: true
-  state:
-    description:
-      - V(present) ensures that the vault exists with purge protection.
-      - V(absent) deletes the vault. Azure keeps the deleted vault for its retention period.
-      - Unless O(force) is set, V(absent) fails while the vault holds the key of a Batch account that the caller can
-        read, while such an account refers to the vault because its pools are in the user's subscription
-        (C(keyVaultReference)), while a pool of such an account encrypts its disks with a key of the vault, or while a
-        resource of another service refers to the vault, also to its secrets or certificates.
-    type: str
-    default: present
-    choices: [present, absent]
   location:
     description:
       - Region of a new vault. The default is that of its resource group.
@@ -86,19 +75,12 @@ options:
       - A new vault always allows trusted Microsoft services.
     type: bool
     default: false
-  force:
-    description: Delete the vault although it holds the key of a Batch account, or may hold one because the accounts of
-      a subscription could not all be listed.
-    type: bool
-    default: false
   recover:
     description: Recover a deleted vault of this name with its keys. By default, a deleted vault of this name is
       refused.
     type: bool
     default: false
 extends_documentation_fragment:
-  - azbatch.cmk.vault_users
-  - azbatch.cmk.users_in
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
   - azbatch.cmk.attributes
@@ -154,20 +136,6 @@ EXAMPLES = r"""
     name: myvault
     public_network_access: disabled
 
-- name: Delete a vault if no resource of any service uses the vault
-  azbatch.cmk.keyvault_cmk_vault:
-    resource_group: rg-keys
-    name: myvault
-    state: absent
-
-- name: Delete a vault that only Batch accounts use, if no account uses its keys
-  azbatch.cmk.keyvault_cmk_vault:
-    resource_group: rg-keys
-    name: myvault
-    state: absent
-    vault_used_by: batch
-    users_in: [11111111-2222-3333-4444-555555555555]
-
 - name: Create a vault in another subscription, with the managed identity of the machine
   azbatch.cmk.keyvault_cmk_vault:
     resource_group: rg-keys
@@ -184,7 +152,7 @@ summary:
   type: str
   sample: Created the key vault myvault in westeurope with soft delete and purge protection.
 exists:
-  description: Whether the vault exists. The values below are returned only if the vault exists.
+  description: V(true).
   returned: success
   type: bool
   sample: true
@@ -253,17 +221,6 @@ tags:
   returned: success
   type: dict
   sample: {}
-confirmed:
-  description: V(true). The module waits three minutes after a deletion, because lists of Batch accounts may be out of
-    date, and recovers the vault if an account uses one of its keys then.
-  returned: success, if the vault was deleted without O(force)
-  type: bool
-  sample: true
-accounts:
-  description: The Batch accounts that would lose their key or their vault.
-  returned: failure with code V(in_use)
-  type: list
-  elements: str
 code:
   description: Machine-readable error code. The code is stable across releases; C(docs/errors.md) lists all codes.
   returned: failure
@@ -275,7 +232,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import USERS_IN, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
@@ -298,10 +254,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "recover": {"type": "bool", "default": False},
     "public_network_access": {"type": "str", "default": "enabled", "choices": ["enabled", "disabled"]},
     "trusted_services": {"type": "bool", "default": False},
-    "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
-    "force": {"type": "bool", "default": False},
-    **VAULT_USERS,
-    **USERS_IN,
 }
 
 
@@ -312,10 +264,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         return access_decide.decide(docs, Goal(group, vault, True, principal, None, key, force=False), facts)
 
     decide = partial(vault_decide.decide, goal=goal, facts=facts, grant=grant)
-    if goal.present:
-        outcome = cloud.changes.ensure(decide, lock=goal.name)
-    else:
-        outcome = cloud.changes.remove(decide, vault_decide.removal(goal, facts, grant))
+    outcome = cloud.changes.ensure(decide, lock=goal.name)
     return outcome.summarized(vault_decide.summary(goal, outcome.before, outcome.after))
 
 

@@ -38,18 +38,6 @@ def shown(results: Iterable[Mapping[str, Any]], hosts: int) -> list[Mapping[str,
     return [one for one in results if one and (hosts == 1 or one.get("changed") or one.get("available", True) is None)]
 
 
-def after_removal(first: Iterable[Mapping[str, Any]], later: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The results to show of tasks with `confirm: later`, with the results of the tasks that have confirmed them: what
-    was removed, unless it was restored. Results without a summary, of skipped tasks and of keys that were left alone,
-    are left out."""
-    found = []
-    for removed, confirmed in zip(first, later, strict=True):
-        is_final = confirmed.get("restored") or confirmed.get("left_alone")
-        is_final = is_final or ("summary" in confirmed and not removed.get("changed"))
-        found.append(confirmed if is_final else removed)
-    return [one for one in found if "summary" in one]
-
-
 def unused_messages(results: Iterable[Mapping[str, Any]]) -> list[str]:
     """The summaries of results of keyvault_cmk_unused_versions, one for all keys that have no older enabled version."""
     by_kept: dict[bool, list[str]] = {True: [], False: []}

@@ -36,7 +36,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupt
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import settled, value_or_error
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused, documented
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import JOURNAL, MESSAGES
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import LeftAlone, playbook_number
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import CLEAN_UP, STATS, flag, sets_stats
@@ -149,7 +148,7 @@ class InProcessAction(ActionBase):
     def _note_clean_up(self, result: dict[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Note for the next play of the playbook that the host's account is on its key, so that the key that it has
         left may be disabled. One host is sufficient for all hosts with the same value."""
-        if self.module.__name__.endswith(".batch_encryption") and CLEAN_UP in task_vars and not result.get("failed"):
+        if self._sets_key and CLEAN_UP in task_vars and not result.get("failed"):
             value = self._templar.template(task_vars[CLEAN_UP])
             files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
             name = CLEAN_UP, str(playbook_number(files))
@@ -173,6 +172,14 @@ class InProcessAction(ActionBase):
             data = {"accounts": account, "new_versions": dict(new_versions(result.get("diff")))}
             result["ansible_stats"] = {"data": {task_vars[STATS]: data}, "per_host": False, "aggregate": True}
 
+    @property
+    def _sets_key(self) -> bool:
+        return self.module.__name__.endswith(".batch_encryption")
+
+    @property
+    def _creates_account(self) -> bool:
+        return self.module.__name__.endswith(".batch_account_identity")
+
     def _runs_in_process(self, task_vars: Mapping[str, Any]) -> bool:
         """Whether the task runs in Ansible's process. Ansible has a become plugin if the task, the play, the
         command line or the inventory enables become."""
@@ -190,43 +197,27 @@ class InProcessAction(ActionBase):
         if validation.errors.errors:
             return {"failed": True, "msg": self._first_error(validation.errors, spec)}
 
-        def asked(name: str) -> Any:
-            """What the module says about its arguments; None if it says nothing, or if it refuses them: then the module
-            reports that."""
-            ask = getattr(self.module, name, None)
-            said = None if ask is None else value_or_error(lambda: ask(params), CmkError)
-            return None if isinstance(said, CmkError) else said
-
-        vault, set_key = asked("exclusive"), asked("sets_key")
+        # The vault whose lock the task holds. If the module refuses its arguments, it reports that itself.
+        exclusive = getattr(self.module, "exclusive", None)
+        vault = None if exclusive is None else value_or_error(lambda: exclusive(params), CmkError)
         if self._task.async_val:
-            if vault or (set_key and set_key[2]):
+            if exclusive is not None or self._sets_key or self._creates_account:
                 return {"failed": True, **_refused_async(str(self._task.action)).result()}
             return self._execute(task_vars)
-        if vault is None:
-            return self._execute_noted(task_vars, set_key and (self._account_id(params, *set_key[:2]), set_key[2]))
-        files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
-        with vault_lock(files, vault):
+        if not isinstance(vault, str):
+            return self._execute_noted(task_vars)
+        with vault_lock(RunFiles(constants.DEFAULT_LOCAL_TMP), vault):  # type: ignore[attr-defined]
             return self._execute_noted(task_vars)
 
-    def _execute_noted(
-        self, task_vars: dict[str, Any], sets: tuple[str, KeyIdentifier | None] | None = None
-    ) -> dict[str, Any]:
-        """Run the module, and merge what it has written with the journal of the run. `sets` is the account and the key
-        that it may set. If the module returns nothing, that counts as done and as not done."""
+    def _execute_noted(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Run the module, which knows what the run has done once for all tasks. What the run has read before is out of
+        date then, also if the module was killed."""
         if self._task.check_mode:
             return self._execute(task_vars)
-        files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
-        journal = Journal(files, SentWrites())
-        # Without what the module may set: it would doubt reads that do not show that yet.
-        handed = journal.handed_over()
-        token = journal.expect(*sets) if sets else ""
+        journal = Journal(RunFiles(constants.DEFAULT_LOCAL_TMP), SentWrites())  # type: ignore[attr-defined]
         try:
-            ran = self._execute(task_vars, **{JOURNAL: handed})
-            written = ran.pop(JOURNAL, None)
-            if written is not None:
-                journal.merge(written)
-                if sets:
-                    journal.forget(sets[0], token)
+            ran = self._execute(task_vars, **{JOURNAL: journal.handed_over()})
+            journal.merge(ran.pop(JOURNAL, {"notes": {}}))
         finally:
             journal.mark()
         return ran

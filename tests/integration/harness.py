@@ -52,10 +52,7 @@ KNOWN = re.compile(r"\(known after apply(?:: [^()]+)?\)")
 _HERE = "_here"
 # The values of a result that describe the task and its change, not the resource.
 _OF_THE_TASK = frozenset(
-    (
-        "changed diff summary warnings invocation preflight confirmed in_use_by kept_until kept_versions "
-        "disabled_versions"
-    ).split()
+    ("changed diff summary warnings invocation preflight in_use_by kept_until kept_versions disabled_versions").split()
 )
 
 
@@ -371,7 +368,7 @@ class Ansible:
             "ANSIBLE_PIPELINING": "1",
             "ANSIBLE_RETRY_FILES_ENABLED": "0",
             "ANSIBLE_LOCALHOST_WARNING": "0",
-            # After a removal, tasks wait for three minutes.
+            # After a removal, tasks wait for 40 s.
             "PYTHONPATH": str(HERE / "fast_clock"),
             "TEST_CLOCK": str(self.folder / "clock"),
             **more,

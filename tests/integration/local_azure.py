@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -34,7 +34,6 @@ from sandbox_client import Control, Sandbox
 
 from azure_sandbox import seed, server
 from azure_sandbox.key_vault_keys import material, rules
-from azure_sandbox.shared.read_lag import ReadLag
 from azure_sandbox.shared.timing import Clock
 from azure_sandbox.world import World
 
@@ -73,11 +72,7 @@ class LocalAzure:
     sandbox: Sandbox = field(init=False)
     # Called after each request that has changed something, with its method and its URL without the query.
     after: Callable[[str, str], None] = lambda _method, _url: None
-    # Which reads show the state before a write within `read_lag`: `all`, or because replicas disagree only `lists` or
-    # `single` reads, `some`, or the `first` reads of a task (`is_early`).
-    late_reads: str = "all"
-    is_early: Callable[[], bool] = lambda: False
-    # For random names, and for reads that may be late.
+    # For random names.
     chances: random.Random = field(default_factory=lambda: random.Random(1))
     _turn: threading.RLock = field(default_factory=threading.RLock)
 
@@ -91,11 +86,6 @@ class LocalAzure:
     @property
     def world(self) -> World:
         return self.server.world
-
-    def is_late(self, kind: str) -> bool:
-        if self.late_reads == "first":
-            return self.is_early()
-        return self.late_reads in ("all", kind) or (self.late_reads == "some" and self.chances.random() < 0.5)
 
     @contextmanager
     def later(self, seconds: float) -> Iterator[World]:
@@ -213,7 +203,7 @@ def _private_key(number: int, family: str, size: int | None, curve: str | None, 
     return _generate(family, size, curve, exponent)
 
 
-_generate, _shown = material.generate, ReadLag.shown
+_generate = material.generate
 
 
 @contextmanager
@@ -237,16 +227,6 @@ def installed(azure: LocalAzure) -> Iterator[None]:
     def advance(_clock: Clock, seconds: float) -> None:
         azure.now += seconds
 
-    def shown(lag: ReadLag[Any, Any], key: Any, current: Any) -> Any:
-        return _shown(lag, key, current) if azure.is_late("single") else current
-
-    def listed(lag: ReadLag[Any, Any], current: Mapping[Any, Any], seconds: float | None = None) -> list[Any]:
-        # Azure Resource Graph (`seconds`) is always late.
-        if seconds is None and not azure.is_late("lists"):
-            return list(current.values())
-        keys = dict.fromkeys([*current, *lag._before])
-        return [one for key in keys if (one := _shown(lag, key, current.get(key), seconds)) is not None]
-
     def monotonic() -> float:
         azure.now += TICK_SECONDS
         return azure.now - BEGINNING + 1
@@ -260,8 +240,6 @@ def installed(azure: LocalAzure) -> Iterator[None]:
         (material, "generate", generate),
         (rules, "asyncio", SimpleNamespace(to_thread=to_thread)),
         (server, "asyncio", SimpleNamespace(sleep=sleep)),
-        (ReadLag, "shown", shown),
-        (ReadLag, "all", listed),
         (Clock, "time", lambda _clock: azure.now),
         (Clock, "advance", advance),
         (time, "time", lambda: azure.now),

@@ -79,7 +79,6 @@ class OneProcess:
         """Delete all that previous runs left in the folder."""
         shutil.rmtree(self.tokens, ignore_errors=True)
         self.make_room()
-        RunFiles(str(self.tokens)).begin()
 
     def another(self) -> OneProcess:
         """Another controller, which shares no files with this controller and does not wait for its locks."""
@@ -122,7 +121,6 @@ class OneProcess:
         validation = _validator(name).validate(given)
         assert not validation.error_messages, validation.error_messages
         params = validation.validated_parameters
-        _begin(str(self.tokens))
         journal = Journal(RunFiles(str(self.tokens)), SentWrites())
         try:
             folder = None if self.as_module else str(self.tokens)
@@ -241,12 +239,6 @@ def compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return compiled[key]
 
     monkeypatch.setattr(AnsibleEnvironment, "compile", kept)
-
-
-@functools.cache
-def _begin(folder: str) -> None:
-    """As Ansible does before the first task of a run."""
-    RunFiles(folder).begin()
 
 
 @functools.cache

@@ -28,9 +28,7 @@ VARS = {
 }
 QUARTER = 91 * DAY
 # Fields that differ in each run, that no test needs, or that are compared elsewhere.
-_MOMENTS = re.compile(
-    r"^(systemData|created|updated|etag|lastModified.*|createdOn|updatedOn|nodeManagementEndpoint|azbatch-cmk-disabled)$"
-)
+_MOMENTS = re.compile(r"^(systemData|created|updated|etag|lastModified.*|createdOn|updatedOn|nodeManagementEndpoint)$")
 
 
 def run_role(roles: RolesRunner, role: str, *, check: bool = False, diff: bool = False, **variables: Any) -> Run:

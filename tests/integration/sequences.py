@@ -5,7 +5,7 @@
 """Sequences of plays, of changes by other tools and of waits for the simulator: how they are written in one line, how
 random sequences are made, and how a sequence that fails is shortened.
 
-    read_lag=60 ; a1+a2: old(k1) retire(k1) | a3: info @7 !killed@5 ; wait 400 ; tool move a1 old(k1)
+    value_lag=20 ; a1+a2: old(k1) retire(k1) | a3: info @7 !killed@5 ; wait 400 ; tool move a1 old(k1)
 
 The line begins with positions of switches. Its steps are separated by semicolons:
 
@@ -170,12 +170,11 @@ def _run(text: str) -> Run:
 
 # Random sequences
 
-_LAGS = ["0", "0", "5", "60", "60", "180"]
 # Switches that are in a random position in each sequence, and those of which a few are in another position.
 _ALWAYS = {
-    "read_lag": _LAGS,
-    # Which reads are late (LocalAzure.late_reads).
-    "late_reads": ["all", "lists", "some", "first", "first"],
+    "value_lag": ["0", "0", "5", "20", "20"],
+    "name_lag": ["0", "0", "10", "60"],
+    "list_lag": ["0", "0", "180", "1200"],
     "previous_version_needed": ["86400", "86400", "600", "0"],
     "key_loss_noticed": ["3600", "600", "0", "0"],
     "follower_delay": ["86400", "3600", "0"],
@@ -190,10 +189,7 @@ _SELDOM = [
 ]
 _MOVES = ["old"] * 4 + ["new"] * 4 + ["pin", "follow", "microsoft"]
 _MOVES_BEFORE_REMOVAL = [["old"], *[["old", "new"], ["old", "microsoft"]] * 2, ["microsoft", "old"], ["follow"]]
-_REMOVALS = (
-    *(["retire"] * 6 + ["retire_later"] * 2 + ["disable_kept"] * 3 + ["disable_kept_later", "disable", "delete_kept"]),
-    *("revoke", "delete_vault"),
-)
+_REMOVALS = (*(["retire"] * 8 + ["disable_kept"] * 4 + ["disable", "delete_kept", "revoke"]),)
 _ROLES = (
     *"rotate rotate rotate_by_age switch switch revert revert_deleting".split(),
     *"provision provision_following recover".split(),
@@ -226,7 +222,7 @@ class Chances:
         self._key = chances.choice(_KEYS[:-1])
         self._accounts = chances.choice(_ACCOUNTS)
         switches = {name: chances.choice(positions) for name, positions in _ALWAYS.items()}
-        self._reads_lag = switches["read_lag"] != "0"
+        self._reads_lag = switches["value_lag"] != "0"
         if chances.random() < 0.25:
             switches.update([chances.choice(_SELDOM)])
         steps: list[Step] = []

@@ -44,7 +44,7 @@ from azure_sandbox.batch.account import AVAILABLE, Account
 from azure_sandbox.batch.key_check import KeyCheck
 from azure_sandbox.key_vault.grants import Grants
 from azure_sandbox.shared.behavior import POSITIONS
-from azure_sandbox.shared.read_lag import graph_lag
+from azure_sandbox.shared.lag import graph_lag
 from azure_sandbox.world import World as AzureWorld
 
 Result = dict[str, Any]
@@ -57,7 +57,6 @@ IN_EFFECT = 700
 # After this time, Batch has also noticed each loss, and an account with a repaired key is available.
 SETTLED = 3600 + 1800
 MARGIN = 7 * DAY
-EARLY = 1.5
 # The resource of another service, which uses a version of a key after the tool `service`.
 OTHER = "other service"
 # Reads of a run are cached for so many seconds.
@@ -100,17 +99,14 @@ MODULES: dict[str, tuple[str, Result]] = {
     "info": ("batch_encryption_info", {}),
     "version": ("keyvault_cmk_key", {"new_version": True}),
     "retire": ("keyvault_cmk_unused_versions", {}),
-    "retire_later": ("keyvault_cmk_unused_versions", {"confirm": "later"}),
     "disable": ("keyvault_cmk_key_state", {"state": "disabled"}),
     "disable_kept": ("keyvault_cmk_key_state", {"state": "disabled", "in_use": "keep"}),
-    "disable_kept_later": ("keyvault_cmk_key_state", {"state": "disabled", "in_use": "keep", "confirm": "later"}),
     "delete_kept": ("keyvault_cmk_key_state", {"state": "absent", "in_use": "keep"}),
     "enable": ("keyvault_cmk_key_state", {"state": "enabled"}),
     "restore": ("keyvault_cmk_key_state", {"state": "recovered"}),
     "grant": ("keyvault_cmk_access", {}),
     "revoke": ("keyvault_cmk_access", {"state": "absent"}),
     "identity": ("batch_account_identity", {"adopt_existing": True}),
-    "delete_vault": ("keyvault_cmk_vault", {"state": "absent"}),
 }
 # The roles by the verbs of the sequences, with their variables besides the names of the resources.
 ROLES: dict[str, tuple[str, Result]] = {
@@ -152,7 +148,7 @@ _KEEPING = (
 )
 
 # Tasks that disable what is not in use.
-_DISABLING = ("retire", "retire_later", "disable_kept", "disable_kept_later")
+_DISABLING = ("retire", "disable_kept")
 
 
 class Failed(AssertionError):
@@ -250,17 +246,15 @@ class Simulation:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(mode=0o700)
         self._history, self._cut_short, self._changed_by = {}, set(), {}
-        self._without_notes = set[str]()
         self._hosts, self._numbers = {}, count(1)
         self._service.sign_in_again()
         switches = {name: at for name, at in sequence.switches.items() if name in POSITIONS}
-        azure.late_reads = sequence.switches.get("late_reads", "all")
-        azure.is_early = self._is_early
         azure.chances.seed(str(sequence))
         azure.sandbox.control.behavior(**{**{name: at[0] for name, at in POSITIONS.items()}, **switches})
         is_realistic = sequence.switches.get("timing") == "realistic"
         azure.sandbox.control.timing(**(REALISTIC if is_realistic else dict.fromkeys(REALISTIC, 0)))
-        self._lag = int(sequence.switches.get("read_lag", "0"))
+        self._lag = int(sequence.switches.get("value_lag", "0"))
+        self._list_lag = int(sequence.switches.get("list_lag", "0"))
         azure.after = self._after
         try:
             self._look("tool", "")
@@ -275,11 +269,6 @@ class Simulation:
                 self._look("time", "")
         finally:
             azure.after = lambda _method, _url: None
-
-    def _is_early(self) -> bool:
-        """Whether a task of a run began a moment ago."""
-        host = self._hosts.get(current_run() or "")
-        return host is not None and self._azure.now < host.began + EARLY
 
     # The state of Azure
 
@@ -339,8 +328,9 @@ class Simulation:
             if not was or not was.is_usable or has.is_usable or has.key != was.key or self._is_cut_short(has):
                 continue
             last = next((one for one in reversed(states[:-1]) if one.is_own_change), states[0])
-            is_of_run = last.by.partition(".")[0] == run.partition(".")[0]
-            since = host.began - (0 if is_of_run else self._lag)
+            since = host.began - self._lag
+            if self._is_in_no_list(name):
+                continue
             if name == OTHER:
                 # A run asks Azure Resource Graph once.
                 since = self._play_began - graph_lag(self._azure.world.behavior)
@@ -360,15 +350,12 @@ class Simulation:
             for moment, later in pairwise(states if name != OTHER else []):
                 if moment.version != url.lower() or not later.is_own_change or later.version == moment.version:
                     continue
-                is_of_run = later.by.partition(".")[0] == host.name.partition(".")[0]
-                since = host.began - (0 if is_of_run else self._lag)
-                if not is_of_run and moment.at > since:
+                since = host.began - self._lag
+                if moment.at > since or self._is_in_no_list(name):
                     # No read shows that the account was moved there during the task, and away again.
                     continue
-                is_noted = _same_run(moment, later) and later.by.partition(".")[0] not in self._without_notes
-                if later.by != "tool" and not is_noted and later.at - moment.at <= self._lag:
-                    # Reads do not show the earlier move yet, by somebody else or by a run that has lost its notes, so
-                    # the run updates the versions of the key before that.
+                if later.by != "tool" and later.at - moment.at <= self._lag:
+                    # Reads do not show the earlier move yet, so the run updates the versions of the key before that.
                     continue
                 if later.version.rpartition("/")[0] != moment.version.rpartition("/")[0]:
                     # A run has updated the version before the account has left its key, which reads show at once.
@@ -382,6 +369,14 @@ class Simulation:
                     self._broken.append(
                         f"{url} is disabled {self._azure.now - later.at:.0f} s after {later.by} has moved {name}"
                     )
+
+    def _is_in_no_list(self, name: str) -> bool:
+        """Whether the account was created so lately that lists may not have it yet."""
+        states = self._history[name]
+        made_at = next((later.at for one, later in pairwise(states) if one.key == "" and later.key != ""), None)
+        if made_at is None and name.partition("/")[0] not in ACCOUNTS:
+            made_at = states[0].at
+        return made_at is not None and self._azure.now < made_at + self._list_lag
 
     # When each run, and other tools, have last changed something.
     _changed_by: dict[str, float]
@@ -444,7 +439,7 @@ class Simulation:
         removes = not all(task.verb in _KEEPING for run in play.runs for task in run.tasks)
         # The diff of a second task may begin with what reads have shown before the first task, and a task keeps what
         # lists still show in use.
-        has_same_reads = self._azure.late_reads == "all" and len(play.runs[0].tasks) == 1 and not removes
+        has_same_reads = len(play.runs[0].tasks) == 1 and not removes
         is_checked = play.oracle == "?checked" and (self._lag == 0 or has_same_reads)
         if is_checked:
             self._azure.sleep(SETTLED + REALISTIC["batch_recovery"])
@@ -463,8 +458,7 @@ class Simulation:
         if ends and len(play.runs) == len(play.runs[0].hosts) == 1 and play.runs[0].caller in _ALL_RIGHTS:
             self._require_converges(play, snapshot, before)
         elif ends and is_killed and removes:
-            self._run(Play(play.runs))
-            self._require_kept(before, play)
+            self._rerun(play, before)
         # As long as lists show an account with the key that it has left, the key stays. No read may show yet what
         # another tool has done.
         is_late = (removes and self._lag > 0) or self._has_hidden_change
@@ -479,6 +473,15 @@ class Simulation:
             for name, result in again.results:
                 if result.get("failed") or result.get("changed"):
                     raise Failed(f"5. a second run of {play}: {name}: {_brief(result)}")
+
+    def _rerun(self, play: Play, before: Mapping[str, tuple[bool, bool]]) -> list[Host]:
+        """Run the play without its faults. What a killed run has removed and not asked for again is restored by nobody:
+        then the run fails, and names the accounts that use it."""
+        self._azure.sleep(SETTLED)
+        hosts = self._run(Play(play.runs))
+        if not _is_said_lost(hosts):
+            self._require_kept(before, play)
+        return hosts
 
     def _require_success(self, hosts: list[Host]) -> None:
         """Each host has succeeded, and its account is available."""
@@ -606,7 +609,6 @@ class Simulation:
         with unscheduled():
             if what == "folder gone":
                 shutil.rmtree(host.controller.tokens, ignore_errors=True)
-                self._without_notes.add(host.name.partition(".")[0])
             elif what in FAULTS:
                 self._azure.sandbox.control.fault(**FAULTS[what])
             elif what in REFUSALS:
@@ -637,18 +639,13 @@ class Simulation:
         number = host.name.partition(".")[0]
         controller = replace(host.controller, moment=lambda: f"{number} {host.step} {together[0].name}")
         try:
-            begun = list[Task]()
             for task in host.run.tasks:
-                begun.append(task)
                 next_step()
                 if task.host not in ("", host.name.partition(".")[2]):
                     continue
                 result = self._task(host, controller, task, check, next_step)
                 if result.get("failed"):
                     break
-            for task in _confirmations(begun):
-                next_step()
-                self._task(host, controller, task, check, next_step)
         except (Killed, KeyboardInterrupt):
             pass
         finally:
@@ -719,10 +716,8 @@ class Simulation:
                 "name": account,
                 "identity_id": self._service.identity_id("identity2"),
             },
-            "keyvault_cmk_vault": {"resource_group": GROUP, "name": vault},
         }
         removes = options.get("state") in ("disabled", "absent") or module == "keyvault_cmk_unused_versions"
-        removes = removes and module != "keyvault_cmk_vault"
         at_once = _at_once(task) if removes else {}
         if at_once:
             self._cut_short.add(_versionless((vault, key)))
@@ -765,7 +760,7 @@ class Simulation:
             if host.writes:
                 raise Failed(f"4. check mode has written: {where}")
             return
-        # A task may undo a removal, and notes in a tag that a removal is confirmed.
+        # A task may undo a removal.
         may_write = result.get("failed") or result.get("changed") or "in_use_by" in result
         if not may_write and host.writes:
             raise Failed(f"{where}: not changed, but written")
@@ -774,26 +769,15 @@ class Simulation:
             return
         states = self._history.get(account, [])
         run = host.name.partition(".")[0]
-        # After a change by the run, older states are false. A known defect: the state in a failure is that of a read
-        # which may be older than the change of an earlier task.
-        own = [one.at for one in states if one.is_own_change and one.by.partition(".")[0] == run]
-        # A run that has lost its notes does not know either what its earlier tasks have changed.
-        is_noted = not result.get("failed") and run not in self._without_notes
-        own = [at for at in own if at >= host.began or is_noted]
-        if self._lag and "restore_failure" in result:
-            # The state may be older than the change that could not be undone.
+        # After a change by the task, older states are false.
+        own = [one.at for one in states if one.is_own_change and one.by == host.name and one.at >= host.began]
+        if self._lag and result.get("failed"):
+            # The state may be older than the change of the task.
             own = []
         since = max([host.began - self._lag, *own])
         earlier = [one for one in states if one.at <= since][-1:]
         possible = [*earlier, *(one for one in states if one.at > since)]
-        if result.get("code") == "account_on_another_key" and own and self._changed_by.keys() - {run}:
-            # A known defect: after its own change, a task may read the key that the account had before the last changes
-            # of others and of itself, and then says that it changed nothing.
-            return
         key = state["key_identifier"] and state["key_identifier"].lower()
-        if self._lag and states[-1].key is None and states[-1].by == host.name and key in {one.key for one in states}:
-            # A known defect: after a creation that resets the key which another run has set, a read may show that key.
-            return
         if key not in {one.key for one in possible}:
             raise Failed(f"{where}: the account used {[one.key for one in possible]}")
         last = self._true_account(account)
@@ -830,9 +814,9 @@ class Simulation:
     ) -> None:
         """The same play without the fault succeeds if it succeeds without an earlier fault, at the time of either:
         Batch may have noticed meanwhile that another tool has taken the key away."""
-        self._azure.sleep(SETTLED)
-        again = self._run(Play(play.runs))
-        self._require_kept(before, play)
+        again = self._rerun(play, before)
+        if _is_said_lost(again):
+            return
         after = self._end_state()
         kept = self._azure.server.world, self._azure.now, self._history
         expected = []
@@ -858,9 +842,6 @@ class Simulation:
         if self._lag and {"old", "new"} & {*later}:
             # Such a move may follow the key because reads show that the account did so before the first move.
             return
-        if self._lag and self._without_notes:
-            # The run may have disabled a version that the account has left before a read has shown it there.
-            return
         raise Failed(f"3. {play}, a second time: {after} {_first_failure(again)}; without the fault: {expected}")
 
     def _end_state(self) -> dict[str, Any]:
@@ -882,17 +863,16 @@ class Simulation:
         return found
 
 
+def _is_said_lost(hosts: list[Host]) -> bool:
+    said = [str(result.get("msg")) for host in hosts for _name, result in host.results if result.get("failed")]
+    return any("that is done already" in one for one in said)
+
+
 def _with_or_without_disabling(run: Run) -> list[Run]:
     """The run, and the run without the tasks that keep what is in use and disable the rest. If a fault hides whether
     something is in use, such a task undoes what it has disabled, and a later task may use that."""
     left = tuple(task for task in run.tasks if task.verb not in _DISABLING)
     return [run, replace(run, tasks=left)] if left and left != run.tasks else [run]
-
-
-def _confirmations(tasks: list[Task]) -> list[Task]:
-    """The tasks that confirm at the end what these tasks have left for later, also if one of them has failed."""
-    later = [replace(task, verb=task.verb.removesuffix("_later")) for task in tasks if task.verb.endswith("_later")]
-    return [task for number, task in enumerate(later) if tasks[-1] != task and task not in later[:number]]
 
 
 def _moment(at: str) -> Callable[[int, Host, Any], bool]:
@@ -924,10 +904,6 @@ def _order(order: str) -> Callable[[list[str], str], str]:
         return others[0]
 
     return first_for_some_stops
-
-
-def _same_run(one: Moment, other: Moment) -> bool:
-    return one.by.partition(".")[0] == other.by.partition(".")[0]
 
 
 def _usable(check: KeyCheck, account: Account) -> tuple[bool, bool]:

@@ -637,7 +637,7 @@ def test_other_regions_are_reported(runner: OneProcess, service: Service) -> Non
 @pytest.mark.parametrize("lag", ["5", "60"])
 def test_a_vault_that_reads_do_not_show_yet(runner: OneProcess, service: Service, lag: str) -> None:
     """After Azure has accepted the creation, the first reads do not find the vault. That is no failure."""
-    service.sandbox.control.behavior(read_lag=lag)
+    service.sandbox.control.behavior(name_lag=lag)
     wanted = {**VARS, "cmk_vault_authorization": "access_policy", "cmk_wait_timeout": 900}
 
     report = runner.role("provision", wanted)
@@ -650,7 +650,7 @@ def test_a_vault_that_reads_do_not_show_yet(runner: OneProcess, service: Service
 
 def test_a_new_vault_that_no_read_shows_until_the_timeout(runner: OneProcess, service: Service) -> None:
     control, vault = service.sandbox.control, {"resource_group": GROUP, "name": "vault-one"}
-    control.behavior(read_lag="60")
+    control.behavior(name_lag="60")
 
     report = runner.module("keyvault_cmk_vault", {**vault, "wait_timeout": 10})
 
@@ -665,7 +665,7 @@ def test_after_its_creation_only_the_vault_is_read_until_it_is_shown(
     runner: OneProcess, service: Service, lag: str
 ) -> None:
     control = service.sandbox.control
-    control.behavior(read_lag=lag)
+    control.behavior(name_lag=lag)
 
     assert succeeded(runner.module("keyvault_cmk_vault", {"resource_group": GROUP, "name": "vault-one"}))["changed"]
 

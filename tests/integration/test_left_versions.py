@@ -124,22 +124,6 @@ def test_each_version_that_the_account_may_use_is_updated(runner: OneProcess, se
     assert len(retire(runner)["kept_versions"]) == 2
 
 
-def test_a_version_that_no_read_has_shown_is_updated(runner: OneProcess, service: Service) -> None:
-    """A run moves the account to a version and away, while reads still show the key before both moves."""
-    other = begin(service)["key_identifier"]
-    _first, second, _third = service.versions()
-    service.point(other)
-    service.sandbox.control.advance(30 * DAY)
-    service.sandbox.control.behavior(read_lag="60")
-    move = {**ON_ACCOUNT, **LEAVES["switch"]}
-    done(runner.module("batch_encryption", {**move, "key_identifier": second.id}))
-    since = service.sandbox.control.last
-
-    done(runner.module("batch_encryption", {**move, "key_identifier": other}))
-
-    assert [url for url in updates(service, since) if second.version in url]
-
-
 @pytest.mark.parametrize("days", [1, 8])
 def test_a_follower_that_leaves(runner: OneProcess, service: Service, days: int) -> None:
     """Until it could use the newest version for the margin, it may use each version."""

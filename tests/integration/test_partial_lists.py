@@ -228,7 +228,6 @@ def test_everything_that_can_be_revoked_disabled_or_deleted(
     principal = service.identities.user_assigned_identities.get(GROUP, "identity1").principal_id
     policy = {"time_after_create": "P90D", "expiry_time": "P1Y", "time_before_expiry": None}
     key = {"vault_name": "vault-one", "name": "key1"}
-    vault = {"resource_group": GROUP, "name": "vault-one"}
     assert runner.module("keyvault_cmk_key", {**key, "rotation_policy": policy})["changed"] is True
     acts = [
         ("keyvault_cmk_key_state", {**key, "state": "disabled"}),
@@ -236,7 +235,6 @@ def test_everything_that_can_be_revoked_disabled_or_deleted(
         ("keyvault_cmk_key_state", {**key, "state": "disabled", "version": old}),
         ("keyvault_cmk_key", {**key, "remove_rotation_policy": True}),
         ("keyvault_cmk_access", {"vault_name": "vault-one", "principal_id": principal, "state": "absent"}),
-        ("keyvault_cmk_vault", {**vault, "state": "absent"}),
     ]
 
     for module, wanted in acts:

@@ -101,12 +101,10 @@ def test_followers_keep_all_versions_inside_the_margin(
 def test_removals_are_refused_by_name(runner: OneProcess, service: Service, versions: list[str]) -> None:
     used = [uses(service, name, versions[0]) for name in ("storage", "disks", "sql")]
     key = {"vault_name": "vault-one", "name": "key1"}
-    vault = {"resource_group": GROUP, "name": "vault-one", "state": "absent"}
     for module, wanted in (
         ("keyvault_cmk_key_state", {**key, "state": "disabled", "version": versions[0][-32:]}),
         ("keyvault_cmk_key_state", {**key, "state": "disabled"}),
         ("keyvault_cmk_key_state", {**key, "state": "absent"}),
-        ("keyvault_cmk_vault", vault),
     ):
         for check in (True, False):
             since = service.sandbox.control.last
@@ -346,10 +344,7 @@ def test_tasks_of_a_run_share_one_query_a_vault(runner: OneProcess, service: Ser
     used = uses(service, "disks", service.key("key2").id.rpartition("/")[0])
     since = service.sandbox.control.last
 
-    found = [
-        runner.module("keyvault_cmk_unused_versions", {"vault_name": "vault-one", "name": name, "confirm": "later"})
-        for name in keys
-    ]
+    found = [runner.module("keyvault_cmk_unused_versions", {"vault_name": "vault-one", "name": name}) for name in keys]
 
     assert [bool(one["disabled_versions"]) for one in found] == [True, True, True], found
     assert used

@@ -8,7 +8,8 @@ earlier task of the play has read for that."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
 
@@ -211,10 +212,12 @@ def while_it_waits(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], No
     locked = Executor.locked
 
     def set_(act: Callable[[], None]) -> None:
-        def wait(executor: Executor, vault: str) -> Any:
+        @contextmanager
+        def wait(executor: Executor, vault: str) -> Iterator[bool]:
             monkeypatch.setattr(Executor, "locked", locked)
             act()
-            return locked(executor, vault)
+            with locked(executor, vault):
+                yield True
 
         monkeypatch.setattr(Executor, "locked", wait)
 

@@ -25,7 +25,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONN
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import Driver
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer, Gateway, Operation
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.preflight import Evidence
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
@@ -207,8 +206,6 @@ def task_of(
     """A task of a run, which reads the table. Tasks with the same `folder` are of the same run. `caller` is a managed
     identity. For `predicts` and `task` see Session."""
     connection = _connection(caller, subscription, wait_timeout)
-    if folder:
-        RunFiles(str(folder)).begin()
     session = Session(connection, str(folder) if folder else None, predicts=predicts, task=task)
     # Instead of the claims of a token.
     session.caller = CALLER
@@ -233,8 +230,6 @@ def executor_of(task: Task) -> Executor:
 
 def cloud_of(table: Table, folder: Path | None = None, *, task: str | None = None) -> Cloud:
     """What a module gets for a task that reads and writes the table."""
-    if folder:
-        RunFiles(str(folder)).begin()
     cloud = Cloud(_connection("me", SUBSCRIPTION, 60), str(folder) if folder else None, task=task)
     cloud._session.caller = CALLER
     cloud.__dict__["_gateway"] = TableGateway(table, cloud._session)

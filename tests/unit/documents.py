@@ -122,11 +122,6 @@ def times(
     return Times(changed, since, [account_id(name) for name in left])
 
 
-def listed_users(*accounts: dict[str, Any], disks: tuple[dict[str, Any], ...] = (), **ages: Any) -> dict[str, Any]:
-    """The accounts and pools in the documents of access. For `ages` see `times`."""
-    return {"visible": visible(*accounts, disks=disks), "times": times(*accounts, **ages), "now": NOW}
-
-
 def not_listed(scope: str, action: str | None = "Microsoft.Batch/batchAccounts/read") -> dict[str, Any]:
     return {"scope": scope, "reason": "The list was refused.", "action": action}
 
@@ -274,26 +269,6 @@ def rotation_policy(**trigger: str) -> dict[str, Any]:
     notify = {"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Notify"}}
     rotate = [{"trigger": trigger, "action": {"type": "Rotate"}}] if trigger else []
     return {"id": f"{KEY}/rotationpolicy", "lifetimeActions": [*rotate, notify], "attributes": {"created": NOW}}
-
-
-def observed_key(*bundles: dict[str, Any], **others: Any) -> dict[str, Any]:
-    """The documents of a key: its versions, the newest last; none if the key does not exist. By default, all accounts
-    were changed long ago."""
-    seen = others.get("visible") or visible()
-    return {
-        "identifier": parse_key_identifier(KEY, "key_identifier"),
-        "key": bundles[-1] if bundles else None,
-        "named": None,
-        # Sorted by their ids, and not by their age, as Key Vault does.
-        "versions": sorted((listed(bundle) for bundle in bundles), key=lambda item: item["kid"]),
-        "policy": None,
-        "deleted": None,
-        "vault": None,
-        "visible": seen,
-        "times": times(*seen["accounts"]),
-        "now": NOW,
-        **others,
-    }
 
 
 def evidence(identifier: str = KEY, **others: Any) -> Evidence:

@@ -43,7 +43,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import MAX_READ_DELAY, Change, Needed, Removal
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import VALUE_LAG_SECONDS, Change, Needed
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Denied,
     InvalidOption,
@@ -594,17 +594,10 @@ def test_forced_revocation_names_the_accounts_that_lose_the_key() -> None:
     assert BY_POLICY.reads_of(refs.dated_account(account_id("user"))) == 0
 
 
-@pytest.mark.parametrize(
-    "table",
-    [
-        pytest.param(azure(vault(), accounts=(USER,)), id="nothing to revoke"),
-        pytest.param(
-            azure(vault(policy()), accounts=(account(key=KEY, identity=system_assigned(OTHER)),)), id="others only"
-        ),
-    ],
-)
-def test_a_revocation_that_affects_no_account_has_no_warning(table: Table) -> None:
-    assert decided(goal(state="absent"), table).warnings == ()
+def test_a_revocation_that_affects_no_account_has_no_warning() -> None:
+    others = azure(vault(policy()), accounts=(account(key=KEY, identity=system_assigned(OTHER)),))
+
+    assert decided(goal(state="absent"), others).warnings == ()
 
 
 def test_access_to_an_unused_key_is_revoked() -> None:
@@ -641,17 +634,6 @@ def test_users_are_read_for_each_decision() -> None:
     table[refs.accounts_of(SUBSCRIPTION)] = [USER]
     with pytest.raises(Refused):
         task.driver.solve(question)
-
-
-def test_the_time_of_an_account_that_the_run_has_written_is_not_known() -> None:
-    """The read of the time may be older than the write."""
-    task = task_of(azure(vault(policy()), accounts=(LEFT,)))
-    with task.session.journal.writing("PATCH", LEFT["id"], {"identity": LEFT["identity"]}, undoes=False):
-        pass
-
-    with pytest.raises(Refused) as failed:
-        task.driver.solve(partial(access_decide.decide, goal=goal(state="absent"), facts=Facts(task.session)))
-    assert (failed.value.code, failed.value.facts["accounts"]) == ("recently_used", [account_id("user")])
 
 
 @pytest.mark.parametrize(
@@ -774,13 +756,33 @@ def test_access_that_may_be_in_use_is_an_error_also_with_keep() -> None:
     assert refused({"in_use": "keep"}, azure(vault(policy()), hidden=HIDDEN))["code"] == "users_unknown"
 
 
-def test_revoking_missing_access_changes_nothing() -> None:
-    """The accounts are not listed."""
-    table = azure(vault(), accounts=(USER,))
-    change = decided(goal(state="absent"), table)
-
+@pytest.mark.parametrize(
+    ("accounts", "options", "is_lost"),
+    [
+        pytest.param((), {}, False, id="nobody uses it"),
+        pytest.param((USER,), {}, True, id="in use"),
+        pytest.param((USER,), {"in_use": "keep"}, True, id="in use, and would be kept"),
+        pytest.param((USER,), {"force": True}, False, id="in use, by force"),
+        pytest.param((LEFT,), {}, False, id="moved away"),
+    ],
+)
+def test_missing_access_is_not_revoked_and_fails_if_an_account_needs_it(
+    accounts: Any, options: dict[str, Any], is_lost: bool
+) -> None:
+    """A run may have ended after it has revoked the access, before it has asked again."""
+    table, wanted = azure(vault(), accounts=accounts), goal(state="absent", **options)
+    if is_lost:
+        with pytest.raises(Refused) as refused:
+            decided(wanted, table)
+        assert (refused.value.code, refused.value.facts["accounts"]) == ("in_use", [account_id("user")])
+        assert refused.value.facts["remedy"] == "Run azbatch.cmk.recover for these accounts."
+        return
+    change = decided(wanted, table)
     assert (change.requests, change.report) == ((), {"in_use_by": [], "kept_until": None, **NOTHING_LEFT_OUT})
-    assert table.reads_of(refs.accounts_of(SUBSCRIPTION)) == 0
+
+
+def test_access_of_a_group_is_not_missing() -> None:
+    assert not decided(goal(state="absent"), azure(vault(rbac=True), OF_GROUP, accounts=(USER,))).requests
 
 
 WHEN = "2026-06-01T20:26:40Z"
@@ -866,28 +868,16 @@ def test_after_a_revocation_an_account_that_was_listed_before_is_read() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"key_name": "batch"}], ids=["vault", "key"])
-def test_a_revocation_that_is_confirmed_later(options: dict[str, Any]) -> None:
-    """It requires that no account uses the access. Otherwise, the access is granted again."""
-    wanted = goal(state="absent", **options)
-    task = task_of(azure(vault()))
-    removal = access_decide.removal(wanted, Facts(task.session))
+def test_a_revocation_is_asked_about_after_a_delay_and_taken_back(options: dict[str, Any]) -> None:
+    """A revocation that was forced is not."""
+    table = azure(vault(policy()))
+    revoked = decided(goal(state="absent", **options), table)
 
-    assert not task.driver.solve(removal.unused(())).requests
-    with pytest.raises(Refused):
-        task_of(azure(vault(), accounts=(USER,))).driver.solve(removal.unused(()))
-    assert written(task.driver.solve(removal.back(())))[0] == "add"
-
-
-def test_a_revocation_is_noted_by_its_vault_principal_and_key() -> None:
-    def removal(**options: Any) -> Removal:
-        return access_decide.removal(goal(**options), Facts(task_of(azure(None)).session))
-
-    others = [{"vault_name": "another"}, {"principal_id": OTHER}, {"key_name": "batch"}]
-    assert len({removal().name, *(removal(**one).name for one in others)}) == 4
-    assert removal().name == removal(principal_id=PRINCIPAL.upper(), vault_name="MyVault").name
-    assert (removal().keeps_used, removal(in_use="keep").keeps_used) == (False, True)
-    # A revocation takes effect some minutes later.
-    assert removal().delay > MAX_READ_DELAY
+    assert revoked.delay == 2 * VALUE_LAG_SECONDS
+    assert written(task_of(azure(vault())).driver.solve(revoked.undo[0]))[0] == "add"
+    for seen in table, azure(vault(rbac=True), AT_KEY, OWN, accounts=(USER,)):
+        forced = decided(goal(state="absent", force=True, **options), seen)
+        assert (bool(forced.requests), forced.delay, forced.undo) == (True, 0.0, ())
 
 
 def test_access_that_is_granted_reports_no_users() -> None:

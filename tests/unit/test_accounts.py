@@ -13,12 +13,7 @@ import pytest
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import version
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as document
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._accounts import (
-    after_removal,
-    messages,
-    shown,
-    unused_messages,
-)
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._accounts import messages, shown, unused_messages
 
 KEY = "https://myvault.vault.azure.net/keys/batch"
 OLD, OTHER, NEW = (f"{KEY}/{digit * 32}" for digit in "123")
@@ -131,28 +126,3 @@ def test_keys_without_an_older_enabled_version_share_a_message() -> None:
         "Message of d.",
         "No unused version of 2 other keys is enabled.",
     ]
-
-
-@pytest.mark.parametrize(
-    ("confirmed", "expected"),
-    [
-        ({"skipped": True, "changed": False}, "Disabled."),
-        ({"changed": False, "summary": "It is disabled."}, "Disabled."),
-        ({"changed": False, "summary": "It stays enabled.", "restored": True}, "It stays enabled."),
-        ({"changed": False, "left_alone": {"code": "users_unknown"}}, None),
-    ],
-)
-def test_what_was_restored_is_not_shown_as_removed(confirmed: dict[str, Any], expected: str | None) -> None:
-    [*results] = after_removal([{"changed": True, "summary": "Disabled."}], [confirmed])
-
-    assert [one["summary"] for one in results] == ([expected] if expected else [])
-
-
-def test_a_removal_of_another_host_is_shown_as_it_was_confirmed() -> None:
-    first = {"changed": False, "summary": "It is disabled."}
-
-    assert (
-        after_removal([first], [{"changed": False, "summary": "It stays enabled."}])[0]["summary"]
-        == "It stays enabled."
-    )
-    assert after_removal([first, {"skipped": True}], [{"skipped": True}, {"skipped": True}]) == [first]

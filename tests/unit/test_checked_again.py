@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""After a key, a version, access or a vault is removed, the accounts are checked again. If an account uses it then,
+"""After a key, a version or access is removed, the accounts are checked again. If an account uses it then,
 the change is undone.
 
 Each test carries out the decisions against a small Azure in memory.
@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import pytest
 from azure_table import Table, TableGateway, task_of
+from clocks import clock_of_all
 from documents import (
     DAY,
     DEFINITIONS,
@@ -36,30 +37,25 @@ from documents import (
     account,
     account_id,
     assignment,
-    deleted_vault,
     key,
     listed,
     policy,
     system_assigned,
     vault,
 )
-from goals import access_goal, key_goal, options_of
+from goals import access_goal, key_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import Driver
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer, Gateway
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Decide, Missing, Outcome, Removal
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Decide, Missing, Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import decide as key_decide
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import removal as key_removal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import decide as vault_decide
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
-from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_vault
 
 CREATED = {OLD: NOW - 300 * DAY, MIDDLE: NOW - 200 * DAY, NEW: NOW - 100 * DAY}
 READER = [{"actions": ["*/read"], "notActions": []}]
@@ -91,13 +87,13 @@ class World(Table):
         self.vault: dict[str, Any] = {**vault(*given, rbac=rbac), "systemData": long_ago}
         self.versions = versions or globals()["versions"]()
         self.assignments = assignments or []
-        self.has_vault = self.has_key = True
+        self.has_key = True
         self.writes: list[str] = []
         self.refuses_to_undo: str | None = None
 
     def state(self) -> dict[str, Any]:
         """Everything but the accounts."""
-        stored = (self.vault, self.has_vault, self.versions, self.has_key, self.assignments)
+        stored = (self.vault, self.versions, self.has_key, self.assignments)
         return copy.deepcopy(dict(enumerate(stored)))
 
     def read(self, where: str, otherwise: Any) -> Any:
@@ -109,9 +105,8 @@ class World(Table):
                 refs.accounts_of(SUBSCRIPTION): self.accounts,
                 # The accounts were changed long ago.
                 **{refs.account(one["id"]): Answer(one, NOW, NOW - 300 * DAY) for one in self.accounts},
-                refs.vault(VAULT_ID): self.vault if self.has_vault else None,
-                refs.vaults_of(SUBSCRIPTION): [self.vault] if self.has_vault else [],
-                refs.deleted_vaults_of(SUBSCRIPTION): [] if self.has_vault else [deleted_vault()],
+                refs.vault(VAULT_ID): self.vault,
+                refs.vaults_of(SUBSCRIPTION): [self.vault],
                 refs.key(BATCH): self.versions[NEW] if self.has_key else None,
                 **{refs.key(replace(BATCH, version=name)): one for name, one in self.versions.items()},
                 refs.versions_of(BATCH): [*map(listed, self.versions.values())],
@@ -121,8 +116,6 @@ class World(Table):
         )
         if "/roleassignments?" in where:
             return self._assigned_at(where)
-        if "/checknameavailability" in where:
-            return {"nameAvailable": False, "reason": "AlreadyExists"}
         return super().read(where, otherwise)
 
     def _assigned_at(self, where: str) -> list[dict[str, Any]]:
@@ -162,10 +155,8 @@ class World(Table):
             self.assignments = [one for one in self.assignments if one["id"] != ref]
         elif "/keys/" in ref and name in ("enable", "disable"):
             self.versions[last]["attributes"]["enabled"] = name == "enable"
-        elif ref.startswith("https://"):
-            self.has_key = name == "recover"
         else:
-            self.has_vault = name == "recover"
+            self.has_key = name == "recover"
 
 
 class WorldGateway(TableGateway):
@@ -192,14 +183,11 @@ class Task(Executor):
         return ask() and ask()
 
 
-Decisions = tuple[Decide, Removal]
-
-
 @dataclass(frozen=True)
 class Case:
     """A resource that is removed, and accounts that use it or do not use it."""
 
-    decided: Callable[..., Decisions]
+    decided: Callable[..., Decide]
     world: Callable[[], World]
     # The writes of the removal, and the writes that undo it.
     away: list[str]
@@ -215,7 +203,7 @@ class Case:
     def run(self, world: World, *, force: bool = False, keeps: bool = False, fails: CmkError | None = None) -> Outcome:
         """`fails` is the error of the first decision after the removal."""
         task = Task(world)
-        decide, removal = self.decided(task.facts, force=force, keeps=keeps)
+        decide = self.decided(task.facts, force=force, keeps=keeps)
         failures = [] if fails is None else [fails]
 
         def failing(docs: Docs) -> Change:
@@ -231,36 +219,25 @@ class Case:
 
             return replace(change, confirm=confirmed)
 
-        return task.removed(failing, removal)
+        return task.remove(failing, "myvault", keeps_used=keeps)
 
 
 def on(used: str | None, name: str = "newcomer", principal: str = PRINCIPAL) -> dict[str, Any]:
     return account(name, key=used, identity=system_assigned(principal))
 
 
-def by_key(**options: Any) -> Callable[..., Decisions]:
-    def decided(facts: Facts, *, force: bool, keeps: bool) -> Decisions:
+def by_key(**options: Any) -> Callable[..., Decide]:
+    def decided(facts: Facts, *, force: bool, keeps: bool) -> Decide:
         goal = replace(key_goal(force=force, **options), keeps_used=keeps)
-        return partial(key_decide.decide, goal=goal, facts=facts), key_removal.removal(goal, facts)
+        return partial(key_decide.decide, goal=goal, facts=facts)
 
     return decided
 
 
-def by_access(**options: Any) -> Callable[..., Decisions]:
-    def decided(facts: Facts, *, force: bool, keeps: bool) -> Decisions:
+def by_access(**options: Any) -> Callable[..., Decide]:
+    def decided(facts: Facts, *, force: bool, keeps: bool) -> Decide:
         goal = replace(access_goal(state="absent", force=force, **options), keeps_used=keeps)
-        return partial(access_decide.decide, goal=goal, facts=facts), access_decide.removal(goal, facts)
-
-    return decided
-
-
-def by_vault(**options: Any) -> Callable[..., Decisions]:
-    def decided(facts: Facts, *, force: bool, keeps: bool) -> Decisions:
-        given = {"resource_group": "rg-keys", "name": "myvault", "state": "absent", "force": force, **options}
-        goal = vault_goal.desired(options_of(keyvault_cmk_vault, **given))
-        grant: Any = lambda *_named: Change({}, {})  # noqa: E731
-        decide = partial(vault_decide.decide, goal=goal, facts=facts, grant=grant)
-        return decide, vault_decide.removal(goal, facts, grant)
+        return partial(access_decide.decide, goal=goal, facts=facts)
 
     return decided
 
@@ -348,23 +325,15 @@ CASES = {
         users=[KEY, f"{KEY}/{OLD}"],
         others=[on(ANOTHER), on(KEY, principal=OTHER)],
     ),
-    "vault deleted": Case(
-        by_vault(),
-        World,
-        away=["delete"],
-        back=["recover"],
-        users=[KEY, f"{ANOTHER}/{OLD}"],
-        others=[on(ELSEWHERE), on(None)],
-    ),
-    "vault deleted, name in capitals": Case(
-        by_vault(name="MyVault"),
-        World,
-        away=["delete"],
-        back=["recover"],
-        users=[KEY],
-        others=[on(ELSEWHERE)],
-    ),
 }
+
+
+@pytest.fixture(autouse=True)
+def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A removal asks again at once, and not after 40 seconds."""
+    clock_of_all(monkeypatch)
+
+
 EACH = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 EACH_USER = pytest.mark.parametrize(
     ("case", "used"),
@@ -461,10 +430,7 @@ def test_a_failure_to_restore_is_reported(case: Case) -> None:
     assert world.writes == case.away
 
 
-KEEPS = {name: case for name, case in CASES.items() if not name.startswith("vault")}
-
-
-@pytest.mark.parametrize("case", KEEPS.values(), ids=KEEPS)
+@EACH
 @pytest.mark.parametrize("newcomer", [True, False], ids=["newcomer", "from the start"])
 def test_kept_resource_is_reported_as_in_use(case: Case, newcomer: bool) -> None:
     """Also if the change was made, and then undone because an account uses the resource."""
@@ -485,7 +451,7 @@ def test_kept_resource_is_reported_as_in_use(case: Case, newcomer: bool) -> None
     assert same(world, before)
 
 
-@pytest.mark.parametrize("case", KEEPS.values(), ids=KEEPS)
+@EACH
 def test_a_failed_restore_is_a_failure_also_with_keep(case: Case) -> None:
     world = case.world()
     world.newcomers, world.refuses_to_undo = [on(case.users[0])], case.back[0]

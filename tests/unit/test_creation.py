@@ -622,6 +622,19 @@ def test_access_is_restored_once_the_accounts_can_be_listed(clock: Clock) -> Non
     assert table.writes == ["PUT ", GRANTED]
 
 
+@pytest.mark.parametrize("failure", [None, Unavailable("The response was lost.")], ids=["accepted", "not known"])
+def test_access_is_restored_of_an_account_that_a_list_shows_later(clock: Clock, failure: Any) -> None:
+    """Another run has moved it to the vault just before."""
+    table = Azure(vault(), USER)
+    table[refs.accounts_of(SUBSCRIPTION)] = Several([], [], [USER])
+    table.fails = failure
+
+    with pytest.raises(Unavailable) if failure else nullcontext():
+        ensure(table)
+
+    assert table.writes == ["PUT ", GRANTED]
+
+
 def test_a_vault_that_exists_now_is_not_changed(clock: Clock) -> None:
     table = Azure(vault(), USER, name=Several(FREE, TAKEN))
     table[VAULT] = Several(None, None, vault())

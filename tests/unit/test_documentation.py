@@ -185,21 +185,21 @@ RETURNED = {
     "batch_encryption_info": encryption_survey.survey(ANSWERS),
     "keyvault_cmk_access": {
         **access_returned(),
-        **{"principals": [], "in_use_by": [], "kept_until": None, "confirmed": True, "subscriptions_left_out": []},
+        **{"principals": [], "in_use_by": [], "kept_until": None, "subscriptions_left_out": []},
     },
     "keyvault_cmk_key": KEY_RETURNED,
     "keyvault_cmk_key_state": {
         **{name: value for name, value in KEY_RETURNED.items() if name != "rotation_policy"},
         **key_removal.report({}),
-        **{"confirmed": True, "subscriptions_left_out": []},
+        **{"subscriptions_left_out": []},
     },
     "keyvault_cmk_unused_versions": {
         **dict.fromkeys(keyvault_cmk_unused_versions.SHOWN),
         **key_removal.report({}),
-        **{"confirmed": True, "subscriptions_left_out": []},
+        **{"subscriptions_left_out": []},
     },
     "keyvault_cmk_users": {**users_returned(), "lines": [], "files": {}},
-    "keyvault_cmk_vault": {**vault_document.describe(vault()), "confirmed": True},
+    "keyvault_cmk_vault": vault_document.describe(vault()),
 }
 # By role, the module whose result is the result of the role.
 RESULT_OF = {

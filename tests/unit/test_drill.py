@@ -7,22 +7,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from documents import KEY, account_id, vault
+from azure_table import Table, task_of
+from documents import KEY, NEW, OLD, account_id, key, listed, vault
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Request
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, Rejected, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
+    CmkError,
+    Denied,
+    Refused,
+    Rejected,
+    Unavailable,
+)
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import drill as drill_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.drill import KINDS, Drill, of_vault, tags_with
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import DRILL_TAG, MOST_TAGS
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill.decide import (
-    _disabled_by,
+    _enable,
+    _is_disabled_by,
     _Said,
-    _started_at,
+    _tagged,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill.goal import desired
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import requests
 
 BEGUN = Drill("disable_key", account_id(), KEY, "2026-02-01T12:00:00Z", "an object id")
 REFUSED = replace(BEGUN, refused_at="2026-02-01T12:20:05Z", refusal="409 KeyVaultKeyNotAccessible")
@@ -131,31 +141,50 @@ def test_the_summary() -> None:
 # What the drill has disabled
 
 
-def item(version: str, *, enabled: bool, updated: int, tag: str | None) -> Any:
-    attributes = {"enabled": enabled, "created": 0, "updated": updated}
-    return {"kid": f"{KEY}/{version}", "attributes": attributes, "tags": {"azbatch-cmk-disabled": tag} if tag else {}}
+AT, ID = BEGUN.started_at, parse_key_identifier(KEY, "key_identifier")
 
 
-def test_only_versions_that_the_drill_has_disabled_are_enabled() -> None:
-    began = 1769947200  # 2026-02-01T12:00:00Z
-    items = [
-        item("by-the-drill", enabled=False, updated=began + 2, tag="2026-02-01T12:00:01Z"),
-        item("enabled-since", enabled=True, updated=began + 9, tag="2026-02-01T12:00:01Z"),
-        item("just-before", enabled=False, updated=began - 1, tag="2026-02-01T11:59:59Z"),
-        item("before", enabled=False, updated=began - 3600, tag="2026-02-01T11:00:00Z"),
-        item("confirmed", enabled=False, updated=began + 2, tag="confirmed"),
-        item("by-somebody", enabled=False, updated=began + 60, tag=None),
+def item(version: str, *, enabled: bool = True, **tags: str) -> Any:
+    return listed(key(version, enabled=enabled, tags=tags))
+
+
+def test_versions_get_the_tag_of_the_drill_while_they_are_disabled_and_lose_it_when_they_are_enabled() -> None:
+    """Other tags stay."""
+    table = Table({refs.versions_of(ID): [item(OLD), item(NEW, team="a", **{DRILL_TAG: "an earlier drill"})]})
+    disabled = [requests.update(ID, version, {"attributes": {"enabled": False}}) for version in (OLD, NEW)]
+
+    sent = task_of(table).driver.solve(lambda docs: _tagged(docs, ID, disabled, AT))
+
+    off: dict[str, Any] = {"attributes": {"enabled": False}}
+    assert [one.body for one in sent] == [
+        {**off, "tags": {DRILL_TAG: AT}},
+        {**off, "tags": {"team": "a", DRILL_TAG: AT}},
     ]
-    assert [*_disabled_by(BEGUN, items)] == ["by-the-drill"]
+    back = _enable(ID, item(NEW, enabled=False, team="a", **{DRILL_TAG: AT}))
+    assert back.body == {"attributes": {"enabled": True}, "tags": {"team": "a"}}
 
 
-def test_a_drill_began_at_the_time_in_the_tags_of_its_versions() -> None:
-    """Otherwise, the clock of another service would decide which versions the drill has disabled."""
-    docs: Any = SimpleNamespace(now=1769947260)
-    tags = {"azbatch-cmk-disabled": "2026-02-01T12:00:00Z"}
+def test_a_version_with_the_most_tags_refuses_the_drill() -> None:
+    many = {f"tag{number}": "x" for number in range(MOST_TAGS)}
+    table = Table({refs.versions_of(ID): [item(OLD, **many)]})
+    disabled = [requests.update(ID, OLD, {"attributes": {"enabled": False}})]
 
-    assert _started_at(docs, [Request("update", "", "PATCH", KEY, {"tags": tags})]) == "2026-02-01T12:00:00Z"
-    assert _started_at(docs, [Request("unassign", "", "DELETE", KEY)]) == "2026-02-01T12:01:00Z"
+    with pytest.raises(Refused) as refused:
+        task_of(table).driver.solve(lambda docs: _tagged(docs, ID, disabled, AT))
+    assert refused.value.code == "drill_refused"
+
+
+@pytest.mark.parametrize(
+    ("one", "is_own"),
+    [
+        pytest.param(item(OLD, enabled=False, **{DRILL_TAG: AT}), True, id="by the drill"),
+        pytest.param(item(OLD, **{DRILL_TAG: AT}), False, id="enabled since"),
+        pytest.param(item(OLD, enabled=False, **{DRILL_TAG: "2026-01-01T00:00:00Z"}), False, id="by an earlier drill"),
+        pytest.param(item(OLD, enabled=False), False, id="by somebody"),
+    ],
+)
+def test_only_versions_that_the_drill_has_disabled_are_enabled(one: Any, is_own: bool) -> None:
+    assert _is_disabled_by(BEGUN, one) is is_own
 
 
 # The refusal

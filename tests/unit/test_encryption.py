@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -249,25 +248,6 @@ def test_a_version_that_was_disabled_on_purpose_is_readable() -> None:
     azure.change(MIDDLE, enabled=False, updated=NOW - DAY)
 
     assert decided(goal(KEY, require_readable=True), azure).after["available"] is None
-
-
-@pytest.mark.parametrize("is_hidden", [False, True])
-def test_a_key_that_a_read_shows_is_written_if_the_run_has_set_another_key(tmp_path: Path, is_hidden: bool) -> None:
-    """The read may be older than that write. Without the right to list pools, the change could not be confirmed."""
-    azure = seen(KEY, pools=HIDDEN if is_hidden else None)
-    azure.on_write = lambda _key: None
-    move_to_old = decided(goal(PINNED_OLD, version_mode="pin"), seen(KEY)).requests[0]
-    task_of(azure, tmp_path).gateway.write("", move_to_old.method, move_to_old.ref, move_to_old.body)
-
-    def decide() -> Change:
-        return decided(goal(KEY), azure, task_of(azure, tmp_path))
-
-    if not is_hidden:
-        assert keys_set_by(decide()) == [KEY]
-        return
-    with pytest.raises(Denied) as refused:
-        decide()
-    assert refused.value.code == "availability_unknown"
 
 
 FAILING = Unavailable("Batch fails.", azure={"status": 500, "code": "InternalServerError", "message": "Batch fails."})

@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,26 +16,23 @@ from typing import Any, cast
 
 import pytest
 from azure_table import Table, task_of
-from clocks import clock_of
+from clocks import clock_of_all
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import executor as executor_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure import journal as journal_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor, kept
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor, _kept
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer, Gateway
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import (
-    MAX_READ_DELAY,
     Change,
     Decide,
     Missing,
     Needed,
     Outcome,
     Probe,
-    Removal,
     Request,
     Right,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Ref, Wait
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Ref, Rule, Wait
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -276,7 +273,7 @@ def test_the_change_is_decided_again_once_the_lock_is_held(tmp_path: Path) -> No
     def others(_vault: str) -> Any:
         shelf.books.add("novel")
         shelf.session.journal.mark()
-        return executor_module.nullcontext()
+        return nullcontext(False)
 
     task.locked = others  # type: ignore[method-assign]
 
@@ -568,33 +565,6 @@ def test_a_rollback_that_is_outdated_is_decided_again() -> None:
     assert shelf.books == {"atlas"}
 
 
-def test_a_rollback_is_not_believed_while_reads_may_be_older_than_the_change() -> None:
-    """Reads that are out of date show first the previous setting, then the undone change, and at last the rollback."""
-    shelf = Shelf("atlas")
-
-    def come(method: str, _book: str) -> None:
-        if method == "POST":
-            # No read shows the change before it is undone.
-            shelf.reads, shelf.stale = [raising(Denied("It is dark."))] * 2, [{"atlas"}]
-        else:
-            shelf.stale = [{"atlas"}, {"atlas", "novel"}]
-
-    shelf.after = come
-    change = partial(decide, goal=goal("novel", undo=True))
-    again = partial(decide, goal=goal("atlas", exact=True))
-
-    def back(docs: Docs) -> Change:
-        # A read that shows the previous setting may be older than the change.
-        return replace(again(docs), requests=(remove("novel"),), confirm=again)
-
-    with pytest.raises(Denied) as failed:
-        Task(shelf).ensure(lambda docs: replace(change(docs), undo=(back,)))
-
-    assert failed.value.facts["restored"] is True
-    # After the removal: the previous setting, the undone change, and the rollback.
-    assert shelf.did[shelf.did.index("remove") + 1 :] == ["read"] * 3
-
-
 def test_without_an_applied_request_nothing_is_rolled_back() -> None:
     shelf = Shelf("atlas")
     shelf.writes = refusing("fable")
@@ -751,27 +721,6 @@ def test_a_request_that_is_not_wanted_any_more_is_not_repeated() -> None:
     assert shelf.did == ["add"]
 
 
-def test_a_write_to_an_account_is_noted_when_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rate limit may have delayed it, and other tasks of the run have to know it from then on."""
-    shelf, noted, clock = Shelf(), list[int](), clock_of(journal_module, monkeypatch)
-    task, sent = Task(shelf), shelf.write
-
-    def delayed(*request: Any, if_late: Callable[[], None], **options: Any) -> None:
-        def wait(_method: str, _book: str) -> None:
-            clock.now += MAX_READ_DELAY
-            if_late()
-            noted.append(len(shelf.session.journal.with_written([], clock.now)))
-
-        shelf.writes = wait
-        sent(*request, **options)
-
-    monkeypatch.setattr(shelf, "write", delayed)
-    account = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Batch/batchAccounts/mybatch"
-    task.send([Request("move", "move the account", "POST", account, {"properties": {}})], [])
-
-    assert noted == [1]
-
-
 def test_the_guard_of_a_request_can_be_asked_first() -> None:
     shelf = Shelf()
 
@@ -797,28 +746,29 @@ def test_a_run_notes_a_request_that_was_accepted(tmp_path: Path) -> None:
 # Removals
 
 
-def unused(docs: Docs, book: str) -> Change:
+def removing(book: str, *, delay: float = 0.0, shares_delay: bool = True) -> Decide:
     """The book is removed. No reader may have it."""
-    readers = (docs.get(READERS, docs.asked_at) or {})["readers"]
-    change = decide(docs, goal(*(one for one in (docs.get(SHELF) or {})["books"] if one != book), exact=True))
-    if readers:
-        raise Refused(f"In use by {readers}.", code="in_use", accounts=list(readers), pools=[])
-    return replace(change, removed=("spine",), report={"in_use_by": []})
+
+    def unused(docs: Docs) -> Change:
+        readers = (docs.get(READERS, docs.asked_at) or {})["readers"]
+        change = decide(docs, goal(*(one for one in (docs.get(SHELF) or {})["books"] if one != book), exact=True))
+        if readers:
+            raise Refused(f"In use by {readers}.", code="in_use", accounts=list(readers), pools=[])
+        return replace(
+            change,
+            removed=("spine",),
+            report={"in_use_by": []},
+            undo=(partial(decide, goal=goal(book)),),
+            undone=lambda _current: f"Therefore {book} was put back.",
+            delay=delay,
+            shares_delay=shares_delay,
+        )
+
+    return unused
 
 
-def removing(book: str, *, keeps_used: bool = False, delay: float = 0.0, **options: Any) -> tuple[Decide, Removal]:
-    decision = partial(unused, book=book)
-    removal = Removal(
-        ("book", book),
-        "vault",
-        unused=lambda _versions: decision,
-        back=lambda _versions: partial(decide, goal=goal(book)),
-        restored=f"Therefore {book} was put back.",
-        keeps_used=keeps_used,
-        delay=delay,
-        **options,
-    )
-    return decision, removal
+def removed(shelf: Shelf, decision: Decide | None = None, *, keeps_used: bool = False) -> Outcome:
+    return Task(shelf).remove(decision or removing("novel"), "vault", keeps_used=keeps_used)
 
 
 def comes_with(shelf: Shelf, *readers: str) -> None:
@@ -835,7 +785,7 @@ def test_a_removal_is_undone_if_somebody_uses_what_was_removed() -> None:
     comes_with(shelf, "a newcomer")
 
     with pytest.raises(Refused) as failed:
-        Task(shelf).remove(*removing("novel"))
+        removed(shelf)
 
     assert shelf.books == {"novel"}
     assert failed.value.facts["restored"] is True
@@ -847,7 +797,7 @@ def test_what_is_used_is_kept_with_a_warning() -> None:
     shelf = Shelf("novel")
     comes_with(shelf, "a newcomer")
 
-    outcome = Task(shelf).remove(*removing("novel", keeps_used=True))
+    outcome = removed(shelf, keeps_used=True)
 
     assert (outcome.changed, shelf.books) == (False, {"novel"})
     assert outcome.report == {
@@ -855,7 +805,6 @@ def test_what_is_used_is_kept_with_a_warning() -> None:
         "kept_until": None,
         "kept_versions": ["spine"],
         "disabled_versions": [],
-        "confirmed": True,
         "restored": True,
     }
 
@@ -870,7 +819,7 @@ def test_a_removal_whose_users_cannot_be_found_out_is_undone(failed_with: type[C
 
     shelf.after = dark
     with pytest.raises(failed_with) as failed:
-        Task(shelf).remove(*removing("novel"))
+        removed(shelf)
 
     assert (failed.value.facts["restored"], shelf.books) == (True, {"novel"})
 
@@ -880,7 +829,7 @@ def test_a_removal_that_is_not_used_stays_although_its_confirmation_has_failed()
     shelf.after = lambda _method, _book: setattr(shelf, "reads", [raising(Denied("It is dark."))])
 
     with pytest.raises(Denied) as failed:
-        Task(shelf).remove(*removing("novel"))
+        removed(shelf)
 
     assert ("restored" in failed.value.facts, shelf.books) == (False, set())
 
@@ -896,103 +845,105 @@ def test_a_removal_is_undone_although_reads_lag(times: int, restored: bool) -> N
 
     shelf.after = come
     with pytest.raises(Refused) as failed:
-        Task(shelf).remove(*removing("novel"))
+        removed(shelf)
 
     assert failed.value.facts["restored"] is restored
     assert shelf.books == ({"novel"} if restored else set())
 
 
-def test_a_removal_is_confirmed_after_the_longest_read_delay() -> None:
-    """Lists of Azure may be out of date, so the users are asked for again."""
+@pytest.fixture
+def waiting(monkeypatch: pytest.MonkeyPatch) -> Callable[[Shelf, Callable[[], object]], None]:
+    """Note in `did` of a shelf when the lock is taken and released. The function is called during the delay."""
+
+    def watch(shelf: Shelf, during: Callable[[], object]) -> None:
+        @contextmanager
+        def locked(_task: Executor, vault: str) -> Iterator[bool]:
+            shelf.did.append(f"lock {vault}")
+            try:
+                yield False
+            finally:
+                shelf.did.append("unlock")
+
+        clock = clock_of_all(monkeypatch)
+
+        def sleep(seconds: float) -> None:
+            shelf.did.append(f"wait {seconds:.0f}")
+            during()
+            clock.now += seconds
+
+        monkeypatch.setattr(Task, "locked", locked)
+        monkeypatch.setattr("time.sleep", sleep)
+
+    return watch
+
+
+@pytest.mark.parametrize(
+    ("shares_delay", "ends"), [(True, ["unlock", "wait 40", "read"]), (False, ["wait 40", "read", "unlock"])]
+)
+def test_the_lock_is_released_while_hosts_wait_together(
+    waiting: Callable[..., None], shares_delay: bool, ends: list[str]
+) -> None:
+    """They revoke the access of different accounts. Of a key, another host would report what is restored later."""
     shelf = Shelf("novel")
-    confirmed = list[Sequence[str]]()
-    task = Task(shelf)
-    decision, removal = removing("novel", delay=0.3, confirmed=lambda versions: confirmed.append(versions) or decision)
-    asked = list[float]()
-    began = time.monotonic()
+    waiting(shelf, nothing)
 
-    def note(docs: Docs) -> Change:
-        asked.append(docs.asked_at)
-        return decision(docs)
-
-    outcome = task.remove(note, replace(removal, unused=lambda _versions: note))
-
-    assert outcome.report["confirmed"] is True
-    assert asked[-1] >= began + 0.3
-    assert confirmed == [["spine"]]
+    assert removed(shelf, removing("novel", delay=40.0, shares_delay=shares_delay)).changed
+    assert shelf.did == ["lock vault", "read", "remove", *ends]
 
 
-def test_a_user_that_appears_during_the_wait_undoes_the_removal() -> None:
+def test_a_user_that_appears_during_the_wait_undoes_the_removal_under_the_lock(waiting: Callable[..., None]) -> None:
     shelf = Shelf("novel")
-    task = Task(shelf)
-    decision, removal = removing("novel", delay=0.1)
-
-    def come(docs: Docs) -> Change:
-        shelf.readers = ["a newcomer"]
-        return decision(docs)
-
-    outcome = task.removed(decision, removal)
-    shelf.session.notify = nothing
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(executor_module.time, "sleep", nothing)
-        with pytest.raises(Refused) as failed:
-            task.confirmed(replace(outcome, unused=come), removal, later=False)
-
-    assert (failed.value.facts["restored"], shelf.books) == (True, {"novel"})
-
-
-def test_an_interrupt_of_the_wait_asks_once_more() -> None:
-    shelf = Shelf("novel")
-    task = Task(shelf)
-    decision, removal = removing("novel", delay=30.0)
-    outcome = task.removed(decision, removal)
-    shelf.readers = ["a newcomer"]
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(executor_module.time, "sleep", raising(KeyboardInterrupt()))
-        with pytest.raises(CmkError) as failed:
-            task.confirmed(outcome, removal, later=False)
-
-    assert failed.value.code == "interrupted"
-    assert shelf.books == {"novel"}
-
-
-@pytest.mark.parametrize(("age", "restored"), [(MAX_READ_DELAY, True), (0, False)], ids=["old", "new"])
-def test_what_somebody_else_has_restored_is_believed_once_no_read_is_out_of_date(age: float, restored: bool) -> None:
-    shelf = Shelf("novel")
-    shelf.readers = ["a newcomer"]
-    _decision, removal = removing("novel")
-    outcome = Outcome(True, {}, {}, removed=(("spine",), time.monotonic() - age))
+    waiting(shelf, lambda: shelf.readers.append("a newcomer") if "add" not in shelf.did else None)
+    shelf.after = lambda method, _book: shelf.readers.clear() if method == "POST" else None
 
     with pytest.raises(Refused) as failed:
-        Task(shelf).confirmed(outcome, removal, later=False)
+        removed(shelf, removing("novel", delay=40.0))
 
-    assert failed.value.facts["restored"] is restored
+    assert (failed.value.facts["restored"], shelf.books) == (True, {"novel"})
+    asked = shelf.did[shelf.did.index("wait 40") :]
+    assert asked == ["wait 40", "read", "lock vault", "read", "add", "read", "unlock"]
 
 
-def test_a_later_task_of_the_run_confirms_a_removal(tmp_path: Path) -> None:
+def test_users_are_read_after_the_wait(waiting: Callable[..., None], tmp_path: Path) -> None:
+    """What another host reads at its beginning is too old."""
     shelf = Shelf("novel")
-    decision, removal = removing("novel", delay=0.3)
+    task, other = Task(shelf, tmp_path), task_of(Table({READERS: {"readers": []}}), tmp_path)
+    shelf.session = task._session
 
-    first = Task(shelf, tmp_path).remove(decision, removal, later=True)
-    # Another host does not report it as confirmed.
-    second = Task(shelf, tmp_path).remove(decision, removal, later=True)
-    last = Task(shelf, tmp_path).remove(decision, removal)
+    def read() -> None:
+        if not shelf.readers:
+            other.driver.get(READERS, Rule.RECENT)
+        shelf.readers = ["a newcomer"]
 
-    assert [one.report["confirmed"] for one in (first, second, last)] == [False, False, True]
-    assert [one.changed for one in (first, second, last)] == [True, False, False]
-    assert shelf.session.journal.removals(removal.name) == []
-
-
-def test_a_removal_of_a_run_that_has_ended_too_early_is_confirmed() -> None:
-    shelf = Shelf()
-    shelf.readers = ["a newcomer"]
-    _decision, removal = removing("novel", earlier=lambda _docs: (["spine"], time.monotonic()))
-
+    waiting(shelf, read)
     with pytest.raises(Refused):
-        Task(shelf).confirmed(Outcome(False, {}, {}), removal, later=False)
+        task.remove(removing("novel", delay=40.0), "vault", keeps_used=False)
 
-    assert shelf.books == {"novel"}
+
+@pytest.mark.parametrize(("readers", "books"), [(["a newcomer"], {"novel"}), ([], set())])
+def test_an_interrupt_of_the_wait_asks_once_more(
+    waiting: Callable[..., None], readers: list[str], books: set[str]
+) -> None:
+    shelf = Shelf("novel")
+
+    def interrupt() -> None:
+        shelf.readers = readers
+        raise KeyboardInterrupt
+
+    waiting(shelf, interrupt)
+    shelf.after = lambda method, _book: shelf.readers.clear() if method == "POST" else None
+    with pytest.raises(CmkError) as failed:
+        removed(shelf, removing("novel", delay=40.0))
+
+    assert (failed.value.code, shelf.books) == ("interrupted", books)
+
+
+def test_a_check_of_a_removal_does_not_wait(waiting: Callable[..., None]) -> None:
+    shelf = Shelf("novel")
+    waiting(shelf, nothing)
+
+    assert Task(shelf, predicts=True).remove(removing("novel", delay=40.0), "vault", keeps_used=False).changed
+    assert "wait 40" not in shelf.did
 
 
 def in_use(**facts: Any) -> Refused:
@@ -1011,10 +962,10 @@ def in_use(**facts: Any) -> Refused:
 )
 def test_only_what_was_restored_is_kept(failure: CmkError) -> None:
     with pytest.raises(CmkError) as failed:
-        kept(failure)
+        _kept(failure)
     assert failed.value is failure
     users = ["a newcomer", "its pool"]
-    assert kept(in_use(restored=True)).report == {"in_use_by": users, "kept_until": None, "restored": True}
+    assert _kept(in_use(restored=True)).report == {"in_use_by": users, "kept_until": None, "restored": True}
 
 
 # A request that only finds out whether Azure accepts it

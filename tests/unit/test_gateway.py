@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
@@ -213,32 +212,3 @@ def test_a_refused_write_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_header_without_a_time_is_no_error(headers: dict[str, Any], moment: float | None) -> None:
     assert _moment(SimpleNamespace(headers=headers), "Date") == moment
-
-
-# What the run has written
-
-
-def written_by(azure: Azure, *, principal: str | None = None) -> list[Any]:
-    found = azure.session.journal.with_written([], time.monotonic())
-    return [one for one in found if principal is None or one["identity"].get("principalId") == principal]
-
-
-def test_the_response_to_a_write_of_an_account_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    document = {"id": ACCOUNT, "identity": {"type": "SystemAssigned", "principalId": "p"}, "properties": {}}
-    azure = Azure(monkeypatch, (200, document))
-
-    azure.gateway.write("update it", "PATCH", ACCOUNT, {"identity": {"type": "SystemAssigned"}})
-
-    assert len(written_by(azure, principal="p")) == 1
-
-
-def test_the_result_of_a_long_running_creation_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    document = {"id": ACCOUNT, "identity": {"type": "SystemAssigned", "principalId": "p"}, "properties": {}}
-    to = {"Location": f"{MANAGEMENT}/operations/1?api-version=1", "Retry-After": "0"}
-    azure = Azure(monkeypatch, (202, {}, to), (200, document))
-
-    began = azure.gateway.begin("create it", "PUT", ACCOUNT, {"identity": {"type": "SystemAssigned"}})
-    assert written_by(azure, principal="p") == []
-    assert azure.gateway.finish("create it", began)
-
-    assert len(written_by(azure, principal="p")) == 1

@@ -15,7 +15,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +32,7 @@ from ansible.playbook.task import Task
 from ansible.plugins.loader import become_loader, connection_loader
 from ansible.template import Templar
 from azure_table import Table, task_of
-from documents import SUBSCRIPTION, account, identity_id
+from documents import SUBSCRIPTION, account
 from goals import options_of
 
 from ansible_collections.azbatch.cmk.plugins.action import (
@@ -134,16 +133,10 @@ def test_task_runs_in_process(options: dict[str, Any]) -> None:
         pytest.param({"variables": {"cmk_in_process": "no"}}, id="if disabled as a string"),
         pytest.param({"connection": "ssh"}, id="on another machine"),
         pytest.param({"become": True}, id="as another user"),
-        pytest.param({"async_val": 60}, id="in the background"),
     ],
 )
 def test_task_runs_in_a_separate_process(options: dict[str, Any]) -> None:
     assert run(**options)["ran"] == "elsewhere"
-
-
-def test_task_in_the_background_stays_there() -> None:
-    assert run(async_val=60)["wrap_async"] == 60
-    assert not run(variables={"cmk_in_process": False})["wrap_async"]
 
 
 def test_variables_go_with_a_task_that_is_handed_over() -> None:
@@ -211,7 +204,7 @@ class Rotation(keyvault_cmk_key.ActionModule):
     def _execute_module(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         journal = Journal(RunFiles(None), SentWrites())
         handed = kwargs["module_args"].get("_journal")
-        journal.merge(handed or {})
+        journal.merge(handed or {"notes": {}})
         noted = {"has_forced": journal.noted_at(FORCED) is not None, "run": handed and handed["run"]}
         self.seen.append({"locked": is_locked("myvault"), "other": is_locked("vault2"), **noted})
         journal.note(FORCED)
@@ -297,15 +290,15 @@ def test_a_task_in_the_background_cannot_lock_a_vault(handed_over: list[dict[str
     assert handed_over == []
 
 
-# What a module in a separate process and the run know about writes
+# What was read before a module in a separate process
+
 
 ACCOUNT_ID = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-batch/providers/Microsoft.Batch/batchAccounts/mybatch"
-OTHER_ID = ACCOUNT_ID.replace("mybatch", "other")
-USED, WANTED = "https://myvault.vault.azure.net/keys/used", "https://myvault.vault.azure.net/keys/wanted"
+WANTED = "https://myvault.vault.azure.net/keys/wanted"
 
 
 class Switch(batch_encryption.ActionModule):
-    """Replaces the module in a separate process: records what it gets, and returns what it has written."""
+    """Replaces the module in a separate process: records what it gets, and returns a result or ends without one."""
 
     got: ClassVar[list[Any]] = []
     outcome: ClassVar[Any] = {}
@@ -317,21 +310,10 @@ class Switch(batch_encryption.ActionModule):
         return {"changed": True, **self.outcome}
 
 
-def journal_of_run() -> Journal:
-    return Journal(RunFiles(constants.DEFAULT_LOCAL_TMP), SentWrites())
+class Identity(Switch):
+    """The same for another module."""
 
-
-def set_by(journal: Journal, ref: str, key: str) -> dict[str, Any]:
-    """What a task that has set this key hands over."""
-    source = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": key}}
-    with journal.writing("PATCH", ref, {"properties": {"encryption": source}}, undoes=False):
-        pass
-    return journal.handed_over()
-
-
-def keys_set() -> dict[str, list[str]]:
-    lately = journal_of_run().written_lately([ACCOUNT_ID], time.monotonic())
-    return {name: list(map(str, keys)) for name, keys in lately.items()}
+    module = batch_account_identity.ActionModule.module
 
 
 @pytest.fixture
@@ -347,65 +329,28 @@ def switch(**keywords: Any) -> dict[str, Any]:
     return run(action=Switch, args=args, variables={"cmk_in_process": False}, **keywords)
 
 
-def test_a_module_in_a_separate_process_knows_the_writes_of_the_run(switched: type[Switch]) -> None:
-    set_by(journal_of_run(), OTHER_ID, USED)
-
-    switch()
-
-    [got] = switched.got
-    written = {one["ref"]: one["body"]["properties"]["encryption"]["keySource"] for one in got["writes"]}
-    assert written[OTHER_ID.lower()] == "Microsoft.KeyVault"
-
-
-def test_the_run_knows_the_writes_of_a_module_in_a_separate_process(
-    switched: type[Switch], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = set_by(Journal(RunFiles(None), SentWrites()), ACCOUNT_ID, WANTED)
-    monkeypatch.setattr(switched, "outcome", {"_journal": written})
-
-    result = switch()
-
-    assert keys_set() == {ACCOUNT_ID: [WANTED]}
-    assert journal_of_run().may_hide_write({**account("mybatch"), "id": ACCOUNT_ID}, time.monotonic())  # type: ignore[typeddict-item]
-    assert "_journal" not in json.dumps(result)
-
-
 @pytest.mark.parametrize(
-    ("outcome", "keys"),
-    [
-        pytest.param({"_journal": {"writes": [], "removals": []}}, {}, id="nothing was written"),
-        pytest.param({"failed": True, "msg": "No response."}, {ACCOUNT_ID: [WANTED]}, id="no journal"),
-        pytest.param(None, {ACCOUNT_ID: [WANTED]}, id="no result"),
-    ],
+    "outcome", [{}, {"failed": True, "msg": "No response."}, None], ids=["ended", "failed", "killed"]
 )
-def test_a_lost_result_counts_as_done_and_as_not_done(
-    switched: type[Switch], monkeypatch: pytest.MonkeyPatch, outcome: Any, keys: dict[str, list[str]]
+def test_a_module_in_a_separate_process_ends_the_reads_of_all_callers(
+    switched: type[Switch], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, outcome: Any
 ) -> None:
     monkeypatch.setattr(switched, "outcome", outcome)
-
-    with contextlib.suppress(RuntimeError):
-        switch()
-
-    assert keys_set() == keys
-    may_hide = journal_of_run().may_hide_write({**account("mybatch"), "id": ACCOUNT_ID}, time.monotonic())  # type: ignore[typeddict-item]
-    assert may_hide is bool(keys)
-
-
-def test_a_module_in_a_separate_process_ends_the_reads_of_all_callers(switched: type[Switch], tmp_path: Path) -> None:
     read = refs.dated_account(ACCOUNT_ID)
     table = Table({read: account()})
     tasks = [task_of(table, tmp_path, caller=caller) for caller in ("me", "you")]
     for one in tasks:
         one.driver.get(read, Rule.RECENT)
     table[read] = moved = account(key=WANTED)
-    switch()
+    with contextlib.suppress(RuntimeError):
+        switch()
 
     for one in tasks:
         assert one.driver.get(read, Rule.RECENT) == moved
 
 
 def test_the_journal_is_in_no_result(switched: type[Switch], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(switched, "outcome", {"_journal": {"writes": [], "removals": []}})
+    monkeypatch.setattr(switched, "outcome", {"_journal": {"run": None, "notes": {}}})
 
     assert "_journal" not in json.dumps(switch())
 
@@ -413,34 +358,24 @@ def test_the_journal_is_in_no_result(switched: type[Switch], monkeypatch: pytest
 def test_a_module_in_check_mode_gets_no_journal(switched: type[Switch]) -> None:
     switch(check_mode=True)
 
-    assert (switched.got, keys_set()) == ([None], {})
-
-
-def test_a_task_in_the_background_cannot_set_a_key(switched: type[Switch]) -> None:
-    result = switch(async_val=60)
-
-    assert (result["failed"], result["code"]) == (True, "invalid_option")
-    assert switched.got == []
+    assert switched.got == [None]
 
 
 @pytest.mark.parametrize(
-    ("module", "options", "key"),
+    ("action", "args"),
     [
-        (batch_encryption, {"key_source": "microsoft_keyvault", "key_identifier": WANTED}, WANTED),
-        (batch_encryption, {"key_source": "microsoft_batch"}, None),
-        (batch_account_identity, {}, None),
-        (batch_account_identity, {"key_identifier": WANTED, "identity_id": identity_id()}, WANTED),
+        pytest.param(Switch, REVERT, id="encryption"),
+        pytest.param(Identity, {"resource_group": "rg-batch", "name": "mybatch"}, id="identity"),
     ],
 )
-def test_the_account_and_the_key_that_a_task_may_set(
-    module: ModuleType, options: dict[str, Any], key: str | None
+@pytest.mark.parametrize("in_process", [True, False])
+def test_a_task_in_the_background_cannot_change_an_account(
+    switched: type[Switch], action: type[Any], args: dict[str, str], in_process: bool
 ) -> None:
-    one = module.ActionModule.module
-    name = {"account_name": "mybatch"} if "account_name" in one.ARGUMENTS else {"name": "mybatch"}
+    result = run(action=action, args=args, async_val=60, variables={"cmk_in_process": in_process})
 
-    group, account_name, sets = one.sets_key(options_of(one, resource_group="rg-batch", **name, **options))
-
-    assert (group, account_name, sets and str(sets)) == ("rg-batch", "mybatch", key)
+    assert (result["failed"], result["code"]) == (True, "invalid_option")
+    assert switched.got == []
 
 
 @pytest.mark.parametrize("module", sorted(path.stem for path in MODULES.glob("*.py") if path.stem != "__init__"))

@@ -10,14 +10,11 @@ from typing import Any
 
 import pytest
 from azure_table import Table, task_of
-from clocks import clock_of
 from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, account_id, deleted_key, key
-from goals import key_goal
+from goals import key_goal, unused_goal
 from key_table import IDENTIFIER, VERSIONS, KeyTable, confirmed, decided, sent, solved, three_versions, update
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Removal
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import VALUE_LAG_SECONDS, Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Denied,
     NotFound,
@@ -27,11 +24,9 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
-from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import DISABLED_TAG
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import removal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal
 
 ALL = (OLD, MIDDLE, NEW)
-TAGGED = {DISABLED_TAG: "2026-05-28T20:26:40Z"}
 DELETE = ("DELETE", "/keys/batch", None)
 RECOVER = ("POST", "/deletedkeys/batch/recover", None)
 
@@ -45,12 +40,7 @@ def delete(table: KeyTable, *, force: bool = False) -> Change:
 
 
 def off(*names: str) -> list[Any]:
-    """Each version is disabled and gets the tag with the time."""
-    return [update(name, attributes={"enabled": False}, tags=TAGGED) for name in names]
-
-
-def removal_of(**options: Any) -> Removal:
-    return removal.removal(key_goal(**options), Facts(task_of(Table()).session))
+    return [update(name, attributes={"enabled": False}) for name in names]
 
 
 def accounts_of(refused: pytest.ExceptionInfo[Refused]) -> list[str]:
@@ -368,110 +358,78 @@ def test_the_confirmation_asks_the_same_question(
     assert accounts_of(refused) == ["moved"]
 
 
+@pytest.mark.parametrize(
+    ("options", "delay", "restores"),
+    [
+        pytest.param({"state": "disabled", "version": OLD}, 0.0, ["update"], id="version"),
+        pytest.param({"state": "disabled"}, 2 * VALUE_LAG_SECONDS, ["update"] * 3, id="key disabled"),
+        pytest.param({"state": "absent"}, 2 * VALUE_LAG_SECONDS, ["recover"], id="key deleted"),
+    ],
+)
+def test_when_users_are_asked_for_again_and_what_restores_the_key(
+    options: dict[str, Any], delay: float, restores: list[str]
+) -> None:
+    change = decided(three_versions(), key_goal(**options))
+
+    assert change.delay == delay
+    assert [one.name for one in solved(after(options), change.undo[0]).requests] == restores
+
+
 # What was disabled or deleted shortly before
 
 
-def with_ages(**ages: float) -> KeyTable:
-    """A key whose versions `old` and `middle` were disabled as unused so many seconds ago."""
-    names = {"old": OLD, "middle": MIDDLE}
-    bundles = [
-        key(
-            names[name],
-            enabled=False,
-            created=NOW - 300 * DAY,
-            updated=int(NOW - age),
-            tags={DISABLED_TAG: str(instant(NOW - age))},
-        )
-        for name, age in ages.items()
-    ]
-    return KeyTable(*bundles, key(NEW))
+HOUR = 3600
+PINNED, FOLLOWS = account(key=f"{KEY}/{OLD}"), account(key=KEY)
 
 
-def deleted_ago(seconds: float, *bundles: dict[str, Any]) -> KeyTable:
-    return KeyTable(*bundles, deleted={**deleted_key(), "deletedDate": int(NOW - seconds)})
+def gone(user: dict[str, Any], *disabled: str, age: float = HOUR) -> KeyTable:
+    """A key whose versions were disabled so many seconds ago."""
+    table = three_versions(user, disabled=disabled)
+    for one in table[VERSIONS]:
+        if not one["attributes"]["enabled"]:
+            one["attributes"]["updated"] = int(NOW - age)
+    return table
+
+
+def deleted_ago(seconds: float) -> KeyTable:
+    return KeyTable(deleted={**deleted_key(), "deletedDate": int(NOW - seconds)}, accounts=[FOLLOWS])
+
+
+def off_of(**options: Any) -> Goal:
+    return key_goal(state="disabled", **options)
 
 
 @pytest.mark.parametrize(
-    ("options", "table", "expected"),
+    ("wanted", "table", "is_lost"),
     [
-        pytest.param({}, with_ages(old=10, middle=20), ([MIDDLE, OLD], 10), id="two versions, the last one counts"),
-        pytest.param({}, with_ages(old=10, middle=99 * DAY), ([MIDDLE, OLD], 10), id="versions of two runs"),
-        pytest.param({}, with_ages(old=99 * DAY), ([OLD], 99 * DAY), id="long ago"),
-        pytest.param({}, with_ages(), None, id="nothing is disabled"),
-        pytest.param({"version": MIDDLE}, with_ages(old=10, middle=20), ([MIDDLE], 20), id="of the named version"),
-        pytest.param({"version": NEW}, with_ages(old=10), None, id="another version is named"),
-        pytest.param({}, with_ages(old=10).having(VERSIONS, Denied("403")), None, id="versions cannot be listed"),
-        pytest.param(
-            {}, KeyTable(key(OLD, enabled=False, updated=NOW - 10), key(NEW)), None, id="disabled by another tool"
-        ),
-        pytest.param({}, KeyTable(key(OLD, updated=NOW, tags=TAGGED), key(NEW)), None, id="enabled again"),
-        pytest.param({}, KeyTable(), None, id="no key"),
-        pytest.param({"state": "absent"}, deleted_ago(179), ([], 179), id="deleted"),
-        pytest.param({"state": "absent"}, deleted_ago(180), None, id="deleted, too old"),
-        pytest.param({"state": "absent"}, KeyTable(), None, id="no deleted key"),
-        pytest.param({"state": "absent"}, deleted_ago(10, key()), None, id="deleted, and recovered or created again"),
+        pytest.param(off_of(version=OLD), gone(PINNED, OLD), True, id="version"),
+        pytest.param(off_of(version=NEW), gone(FOLLOWS, NEW), True, id="newest version, follows"),
+        pytest.param(off_of(version=OLD), gone(FOLLOWS, OLD), False, id="the account follows another version"),
+        pytest.param(off_of(version=MIDDLE), gone(PINNED, OLD), False, id="another version is named"),
+        pytest.param(off_of(version=OLD), gone(PINNED, OLD, age=DAY + 1), False, id="version, a day ago"),
+        pytest.param(off_of(), gone(FOLLOWS, *ALL), True, id="key"),
+        pytest.param(off_of(), gone(FOLLOWS, *ALL, age=DAY + 1), False, id="key, a day ago"),
+        pytest.param(off_of(force=True), gone(FOLLOWS, *ALL), False, id="key, by force"),
+        pytest.param(off_of(in_use="keep"), gone(PINNED, OLD), True, id="one version of the key"),
+        pytest.param(off_of(in_use="keep"), gone(FOLLOWS, OLD), False, id="a version of a key that is kept"),
+        pytest.param(unused_goal(), gone(PINNED, OLD), True, id="unused version, and another is enabled"),
+        pytest.param(unused_goal(), gone(account(), OLD), False, id="unused version"),
+        pytest.param(key_goal(state="absent"), deleted_ago(HOUR), True, id="deleted"),
+        pytest.param(key_goal(state="absent", in_use="keep"), deleted_ago(HOUR), True, id="deleted, or kept"),
+        pytest.param(key_goal(state="absent"), deleted_ago(DAY + 1), False, id="deleted a day ago"),
     ],
 )
-def test_what_was_disabled_or_deleted_and_not_confirmed(
-    monkeypatch: pytest.MonkeyPatch,
-    options: dict[str, Any],
-    table: KeyTable,
-    expected: tuple[list[str], float] | None,
+def test_what_was_disabled_or_deleted_within_a_day_fails_if_it_is_in_use(
+    wanted: Goal, table: KeyTable, is_lost: bool
 ) -> None:
-    """The versions, and how many seconds ago that was."""
-    clock = clock_of(removal, monkeypatch)
-    earlier = removal_of(**{"state": "disabled", **options}).earlier
-    assert earlier is not None
-
-    found = solved(table, earlier)
-
-    assert (found and (list(found[0]), clock.now - found[1])) == expected
-
-
-def test_a_forced_removal_is_not_asked_about_later() -> None:
-    assert removal_of(state="disabled", force=True).earlier is None
-
-
-@pytest.mark.parametrize("in_use", ["keep", "fail"])
-def test_a_version_that_turns_out_to_be_in_use_is_kept_on_request(in_use: str) -> None:
-    assert removal_of(state="disabled", in_use=in_use).keeps_used is (in_use == "keep")
-
-
-def test_the_tags_of_versions_show_that_nothing_uses_them() -> None:
-    """Versions of others stay as they are, and versions that were enabled meanwhile."""
-    table, wanted = with_ages(old=10, middle=20), removal_of(state="disabled").confirmed
-    assert wanted is not None
-
-    assert sent(solved(table, wanted([OLD, NEW]))) == [update(OLD, tags={DISABLED_TAG: "confirmed"})]
-
-
-@pytest.mark.parametrize(
-    ("options", "versions", "restores"),
-    [
-        pytest.param({"state": "disabled"}, [OLD, MIDDLE], ["update", "update"], id="versions"),
-        pytest.param({"state": "absent"}, [], ["recover"], id="key"),
-    ],
-)
-def test_the_decisions_after_a_removal(options: dict[str, Any], versions: list[str], restores: list[str]) -> None:
-    """The first requires that nothing uses it, the second restores it."""
-    removed = removal_of(**options)
-
-    assert not solved(after(options), removed.unused(versions)).requests
-    assert [one.name for one in solved(after(options), removed.back(versions)).requests] == restores
+    """A run may have ended before it has asked again. Nothing is enabled."""
+    if not is_lost:
+        decided(table, wanted)
+        return
     with pytest.raises(Refused) as refused:
-        solved(after(options, account("newcomer", key=f"{KEY}/{OLD}")), removed.unused(versions))
-    assert accounts_of(refused) == ["newcomer"]
-
-
-@pytest.mark.parametrize("tags", [None, {"team": "a"}], ids=["no tags", "other tags"])
-def test_the_tag_of_a_version_that_is_enabled_again(tags: dict[str, str] | None) -> None:
-    table = KeyTable(key(OLD, enabled=False, tags={**(tags or {}), **TAGGED}), key(NEW))
-
-    back = solved(table, removal_of(state="disabled").back([OLD]))
-
-    assert sent(back) == [
-        update(OLD, attributes={"enabled": True}, tags={**(tags or {}), DISABLED_TAG: "enabled again"})
-    ]
+        decided(table, wanted)
+    assert accounts_of(refused) == ["mybatch"]
+    assert refused.value.facts["remedy"] == "Run azbatch.cmk.recover for these accounts."
 
 
 # Operations of Key Vault that take some time
@@ -520,9 +478,9 @@ def test_deleted_key_is_recovered(enabled: bool) -> None:
 
 
 def test_a_key_that_is_restored_a_moment_after_its_deletion_is_only_recovered() -> None:
-    back = solved(KeyTable(deleted=deleted_key()), removal_of(state="absent").back([]))
+    [back] = delete(three_versions()).undo
 
-    assert sent(back) == [RECOVER]
+    assert sent(solved(KeyTable(deleted=deleted_key()), back)) == [RECOVER]
 
 
 def test_an_existing_key_is_not_changed() -> None:

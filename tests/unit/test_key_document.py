@@ -254,61 +254,6 @@ def test_summary_of_what_was_kept(kept: dict[str, Any], begins: str) -> None:
     assert (found.startswith(begins), bool(found)) == (True, bool(begins))
 
 
-# The tag of a version that was disabled as unused
-
-TAG = key_document.DISABLED_TAG
-MANY = {f"tag{number}": "x" for number in range(key_document.MOST_TAGS)}
-FEWER = dict(list(MANY.items())[:-1])
-AT = "2026-05-28T20:26:40Z"
-
-
-@pytest.mark.parametrize(
-    ("tags", "disabled", "expected"),
-    [
-        pytest.param({}, AT, {TAG: AT}, id="disabled, no tags"),
-        pytest.param({"team": "a"}, AT, {"team": "a", TAG: AT}, id="disabled, other tags stay"),
-        pytest.param({TAG: "2026-01-01T00:00:00Z"}, AT, {TAG: AT}, id="disabled a second time"),
-        pytest.param(FEWER, AT, {**FEWER, TAG: AT}, id="disabled, one more tag is allowed"),
-        pytest.param(MANY, AT, None, id="disabled, no more tag is allowed"),
-        pytest.param({**FEWER, TAG: "2026-01-01T00:00:00Z"}, AT, {**FEWER, TAG: AT}, id="disabled, tag is replaced"),
-        pytest.param({}, key_document.ENABLED_AGAIN, None, id="enabled again, no tags"),
-        pytest.param({"team": "a"}, key_document.ENABLED_AGAIN, None, id="enabled again, other tags stay"),
-        pytest.param({TAG: AT}, key_document.ENABLED_AGAIN, {TAG: "enabled again"}, id="enabled again"),
-        pytest.param({**FEWER, TAG: AT}, key_document.CONFIRMED, {**FEWER, TAG: "confirmed"}, id="confirmed"),
-        pytest.param({"team": "a"}, key_document.CONFIRMED, None, id="confirmed, not disabled by this collection"),
-    ],
-)
-def test_tags_of_a_version_that_is_disabled_or_enabled_again(
-    tags: dict[str, str], disabled: str, expected: dict[str, str] | None
-) -> None:
-    before = dict(tags)
-
-    assert key_document.tags_of_change(tags, disabled) == expected
-    assert tags == before
-
-
-@pytest.mark.parametrize(
-    ("tags", "attributes", "expected"),
-    [
-        pytest.param({TAG: AT}, {"updated": NOW}, True, id="at that time"),
-        pytest.param({TAG: AT}, {"updated": NOW + 3599}, True, id="a slow write"),
-        pytest.param({TAG: AT}, {"updated": NOW - 59}, True, id="clocks differ"),
-        pytest.param({TAG: AT}, {"updated": NOW + 3600}, False, id="changed later"),
-        pytest.param({TAG: AT}, {"updated": NOW, "enabled": True}, False, id="enabled"),
-        pytest.param({TAG: key_document.CONFIRMED}, {"updated": NOW}, False, id="confirmed"),
-        pytest.param({}, {"updated": NOW}, False, id="without a tag"),
-        pytest.param({"team": "a"}, {"updated": NOW}, False, id="with other tags"),
-        pytest.param({TAG: ""}, {"updated": NOW}, False, id="with an empty tag"),
-        pytest.param({TAG: "yesterday"}, {"updated": NOW}, False, id="with a tag that is no time"),
-    ],
-)
-def test_a_version_that_was_disabled_as_unused(
-    tags: dict[str, str], attributes: dict[str, Any], expected: bool
-) -> None:
-    version = listed(key(OLD, tags=tags, **{"enabled": False, **attributes}))
-
-    assert key_document.was_disabled_as_unused(version) is expected
-
-
-def test_a_new_version_does_not_get_the_tag_of_the_previous_version() -> None:
-    assert key_document.tags_of_new_version({"team": "a", TAG: AT}, None) == {"team": "a"}
+@pytest.mark.parametrize("tag", [key_document.TAG, key_document.DRILL_TAG])
+def test_a_new_version_does_not_get_the_tags_of_the_collection(tag: str) -> None:
+    assert key_document.tags_of_new_version({"team": "a", tag: "x"}, None) == {"team": "a"}

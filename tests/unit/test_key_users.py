@@ -10,7 +10,6 @@ import copy
 from collections.abc import Iterator
 from functools import partial
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -217,28 +216,6 @@ def test_the_versions_are_read_after_the_accounts() -> None:
     assert decided(table, key_goal(**DISABLED)).report["kept_until"] == "2026-06-04T20:26:39Z"
 
 
-@pytest.mark.parametrize(
-    ("one", "keys", "options"),
-    [
-        pytest.param(PINNED, [f"{KEY}/{NEW}"], DISABLED, id="moved to a version"),
-        pytest.param(ELSEWHERE, [KEY, f"{KEY}2"], {"state": "disabled", "in_use": "keep"}, id="moved away"),
-    ],
-)
-def test_an_account_that_the_run_has_moved_may_use_each_version(
-    one: dict[str, Any], keys: list[str], options: dict[str, Any]
-) -> None:
-    """Azure may show neither the time of the move nor the access that the run has granted."""
-    task = task_of(three_versions(one))
-    for used in keys:
-        body = {"properties": account(key=used)["properties"]}
-        with task.session.journal.writing("PATCH", one["id"], body, undoes=False):
-            pass
-
-    kept = task.driver.solve(partial(key_decide.decide, goal=key_goal(**options), facts=Facts(task.session)))
-
-    assert (kept.requests, kept.report["in_use_by"]) == ((), [one["id"]])
-
-
 @pytest.mark.parametrize("options", [DISABLED, DELETED])
 def test_pools_count(options: dict[str, Any]) -> None:
     one = pool(f"{KEY}/{MIDDLE}")
@@ -268,19 +245,6 @@ def test_unused_versions() -> None:
 
     assert disabled.report["disabled_versions"] == [MIDDLE, OLD]
     assert kept.report["kept_versions"] == [MIDDLE, OLD]
-
-
-def test_an_account_that_the_run_has_moved_counts_as_changed_now_without_a_read(tmp_path: Path) -> None:
-    """A read may not show the change."""
-    table = three_versions(PINNED, mybatch=10 * DAY)
-    task, later = task_of(table, tmp_path), task_of(table, tmp_path)
-    with task.session.journal.writing("PATCH", account_id(), {"properties": {"encryption": {}}}, undoes=False):
-        pass
-
-    kept = later.driver.solve(partial(key_decide.decide, goal=unused_goal(), facts=Facts(later.session)))
-
-    assert kept.report["kept_versions"] == [MIDDLE, OLD]
-    assert users_asked(table) == ["accounts", "access"]
 
 
 # Access

@@ -40,7 +40,7 @@ from encryption_table import ACCOUNT, ELSEWHERE, NO_KEY, PERMISSIONS, PINNED_NEW
 from goals import encryption_options, options_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import MAX_READ_DELAY, Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -127,12 +127,8 @@ class Azure(encryption_table.Azure):
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Another task must be able to change the vault while a task waits, so no lock is held then."""
+    """Other tasks wait for the lock of a vault that a task holds."""
     clock = clock_of_all(monkeypatch)
-
-    def sleep(seconds: float) -> None:
-        assert not _lock
-        clock.sleep(seconds)
 
     @contextmanager
     def locked(_executor: Executor, vault: str) -> Iterator[None]:
@@ -143,7 +139,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         finally:
             _lock.clear()
 
-    monkeypatch.setattr("time.sleep", sleep)
     monkeypatch.setattr(Executor, "locked", locked)
     return clock
 
@@ -382,47 +377,22 @@ def test_an_account_is_not_moved_if_key_vault_fails() -> None:
     assert azure.written_keys == []
 
 
-# What is disabled, deleted or revoked is confirmed
+# What is disabled, deleted or revoked
 
 
-@pytest.mark.parametrize("confirm", ["now", "later"])
 @pytest.mark.parametrize(
-    "options",
+    ("options", "seconds"),
     [
-        pytest.param({"key_identifier": PINNED_OLD, "state": "disabled"}, id="version"),
-        pytest.param({**BY_NAME, "state": "disabled"}, id="key"),
-        pytest.param({**BY_NAME, "state": "absent"}, id="deleted key"),
+        pytest.param({"key_identifier": PINNED_OLD, "state": "disabled"}, 0, id="version"),
+        pytest.param({**BY_NAME, "state": "disabled"}, 40, id="key"),
+        pytest.param({**BY_NAME, "state": "absent"}, 40, id="deleted key"),
     ],
 )
-def test_a_removal_of_a_key_is_confirmed_without_the_lock(
-    tmp_path: Path, clock: Clock, options: dict[str, Any], confirm: str
-) -> None:
+def test_a_removal_of_a_key_is_asked_about_again(clock: Clock, options: dict[str, Any], seconds: int) -> None:
     azure, began = Azure(), clock.now
 
-    outcome = run_key(azure, tmp_path, **options, confirm=confirm)
-
-    assert outcome.changed
-    assert outcome.report["confirmed"] is (confirm == "now")
-    assert (clock.now - began >= MAX_READ_DELAY) is (confirm == "now")
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_a_removal_of_an_earlier_run_is_confirmed_without_force(tmp_path: Path, clock: Clock, force: bool) -> None:
-    """The earlier run may have ended before it has asked again."""
-    azure, options = Azure(), {**BY_NAME, "state": "disabled"}
-    (tmp_path / "earlier").mkdir()
-    run_key(azure, tmp_path / "earlier", **options, confirm="later")
-    began = clock.now
-
-    outcome = run_key(azure, **options, force=force)
-
-    assert not outcome.changed
-    assert (clock.now - began > MAX_READ_DELAY / 2) is not force
-
-
-@pytest.mark.parametrize("options", [{"new_version": True}, {"state": "enabled"}], ids=str)
-def test_nothing_is_confirmed_if_nothing_may_be_removed(options: dict[str, Any]) -> None:
-    assert "confirmed" not in run_key(Azure(), **BY_NAME, **options).report
+    assert run_key(azure, **options).changed
+    assert clock.now - began == pytest.approx(seconds, abs=1)
 
 
 # Unused versions
@@ -433,7 +403,7 @@ def run_unused(azure: Azure, **options: Any) -> Outcome:
     return keyvault_cmk_unused_versions.run(given, cloud_of(azure))
 
 
-def test_unused_versions_are_disabled_under_the_lock_and_confirmed_without_it() -> None:
+def test_unused_versions_are_disabled_under_the_lock() -> None:
     azure = Azure(on(PINNED_NEW))
     outcome = run_unused(azure)
 
@@ -441,7 +411,6 @@ def test_unused_versions_are_disabled_under_the_lock_and_confirmed_without_it() 
     assert (outcome.changed, outcome.report["disabled_versions"]) == (True, [MIDDLE, OLD])
     assert outcome.before["enabled_versions"] == sorted([OLD, MIDDLE, NEW])
     assert outcome.after["enabled_versions"] == [NEW]
-    assert outcome.report["confirmed"] is True
     assert outcome.report["summary"].startswith("Disabled version ")
 
 
@@ -510,27 +479,26 @@ def test_access_of_each_identity_is_revoked_or_kept(tmp_path: Path) -> None:
         run_access(azure, **OF_ACCOUNT, state="absent")
 
     azure.use(on(None, TWO))
-    outcome = run_access(azure, tmp_path, **OF_ACCOUNT, state="absent", in_use="keep", confirm="later")
-    assert (outcome.changed, outcome.report["confirmed"]) == (True, False)
+    outcome = run_access(azure, tmp_path, **OF_ACCOUNT, state="absent", in_use="keep")
+    assert outcome.changed
     assert azure.did == [("remove", PRINCIPAL, "myvault"), ("remove", OTHER, "myvault")]
 
 
 @pytest.mark.parametrize(
-    ("options", "confirmed"),
+    ("options", "seconds"),
     [
-        pytest.param({"state": "absent"}, True, id="revoked"),
-        pytest.param({"state": "absent", "force": True}, None, id="revoked by force"),
-        pytest.param({"state": "present"}, None, id="granted"),
+        pytest.param({"state": "absent"}, 40, id="revoked"),
+        pytest.param({"state": "absent", "force": True}, 0, id="revoked by force"),
+        pytest.param({"state": "present"}, 0, id="granted"),
     ],
 )
-def test_a_revocation_is_confirmed(options: dict[str, Any], confirmed: bool | None, clock: Clock) -> None:
+def test_a_revocation_is_asked_about_again(options: dict[str, Any], seconds: int, clock: Clock) -> None:
     azure, began = Azure(), clock.now
     azure.grant(policy(OTHER))
 
-    outcome = run_access(azure, vault_name="MyVault", principal_id=OTHER, **options)
+    run_access(azure, vault_name="MyVault", principal_id=OTHER, **options)
 
-    assert outcome.report.get("confirmed") is confirmed
-    assert (clock.now - began >= 2 * MAX_READ_DELAY) is (confirmed is True)
+    assert clock.now - began == pytest.approx(seconds, abs=1)
 
 
 def test_access_of_a_missing_account_is_an_error() -> None:

@@ -165,7 +165,6 @@ EACH_WRITE: list[tuple[Sequence[Needed], str]] = [
     (rights.to_set_encryption("rg", "mybatch"), WRITE),
     ([rights.to_create_vault("rg")], "Microsoft.KeyVault/vaults/write"),
     ([rights.to_change_vault("rg", "myvault")], "Microsoft.KeyVault/vaults/write"),
-    ([rights.to_delete_vault("rg", "myvault")], "Microsoft.KeyVault/vaults/delete"),
     ([rights.to_change_policies(VAULT_ID)], "Microsoft.KeyVault/vaults/accessPolicies/write"),
     ([rights.to_assign_role(VAULT_ID)], f"{ASSIGNMENTS}/write"),
     ([rights.to_unassign_role(f"{VAULT_ID}/providers/{ASSIGNMENTS}/1")], f"{ASSIGNMENTS}/delete"),

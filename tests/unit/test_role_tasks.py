@@ -258,50 +258,6 @@ def test_unused_versions_are_disabled_on_request_after_the_account_was_moved() -
     assert (options["vault_name"], options["name"], options["unused_for"]) == ("myvault", "batch", "P2D")
 
 
-# A removal is confirmed by a later task, so that all hosts wait at the same time
-
-
-@pytest.mark.parametrize(
-    ("role", "asked", "register", "module"),
-    [
-        ("rotate", {"cmk_unused_versions": "disable"}, "__rotate_unused", UNUSED),
-        (
-            "switch",
-            {"cmk_new_key_identifier": ELSEWHERE, "cmk_disable_key": KEY},
-            "__switch_previous",
-            "keyvault_cmk_key_state",
-        ),
-        ("revert", {"cmk_revert_key": "disable"}, "__revert_key", "keyvault_cmk_key_state"),
-        ("revert", {"cmk_revert_key": "delete"}, "__revert_key", "keyvault_cmk_key_state"),
-        ("revert", {"cmk_revert_access": "revoke"}, "__revert_access", "keyvault_cmk_access"),
-    ],
-)
-@pytest.mark.parametrize("confirmed", [True, False])
-def test_a_removal_is_confirmed_by_a_later_task(
-    role: str, asked: dict[str, Any], register: str, module: str, confirmed: bool
-) -> None:
-    ready = {"key_identifier": PINNED_NEW}
-    results: dict[str, Any] = {"__rotate_key": ready, "__switch_access": ready, register: {"confirmed": confirmed}}
-    run = Run(role, results, **asked)
-    # The account is moved first.
-    removed = run.tasks[run.modules.index("batch_encryption") + 1 :]
-
-    assert [name for name, _options in removed] == [module] * (1 if confirmed else 2)
-    first, *second = [options for _name, options in removed]
-    assert first["confirm"] == "later"
-    # The task that confirms has the same other options.
-    assert [{**options, "confirm": "later"} for options in second] == [first] * len(second)
-    assert all("confirm" not in options for options in second)
-
-
-def test_no_task_that_may_fail_is_between_a_removal_and_its_confirmation() -> None:
-    removed = {"__revert_key": {"confirmed": False}, "__revert_access": {"confirmed": False}}
-    run = Run("revert", removed, cmk_revert_key="disable", cmk_revert_access="revoke")
-
-    key, access = "keyvault_cmk_key_state", "keyvault_cmk_access"
-    assert run.modules[run.modules.index("batch_encryption") + 1 :] == [key, key, access, access]
-
-
 # Switch
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The run's shared store: values in files, locks also without files, and removal of the files of killed runs."""
+"""The run's shared store: values and locks in files, and removal of the files of killed runs."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import run_store
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, begin_run
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
 
 FORK = multiprocessing.get_context("fork")
 
@@ -115,12 +116,7 @@ def add_one(folder: str, counter: str) -> None:
             file.write_text(str(number + 1))
 
 
-@pytest.mark.parametrize("damage", [lambda _folder: None, *DAMAGES], ids=lambda damage: damage.__name__)
-def test_one_task_holds_a_lock_at_a_time(
-    folder: Path, tmp_path: Path, damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_store, "_POLL_SECONDS", 0.0005)
-    damage(folder)
+def test_one_task_holds_a_lock_at_a_time(folder: Path, tmp_path: Path) -> None:
     counter = tmp_path / "counter"
     counter.write_text("0")
     tasks = [FORK.Process(target=add_one, args=(str(folder), str(counter))) for _task in range(4)]
@@ -165,11 +161,18 @@ def test_a_lock_yields_whether_others_have_held_it(folder: Path) -> None:
     assert waited == [False, True, False]
 
 
-def test_without_the_folder_of_a_run_others_may_have_held_the_lock(folder: Path) -> None:
-    folder.rmdir()
-    for files in RunFiles(None), RunFiles(str(folder)):
-        with files.locked("name") as may_have_waited:
-            assert may_have_waited
+@pytest.mark.parametrize("damage", [removed, replaced_by_a_file, full])
+def test_a_run_whose_folder_is_unusable_is_refused(
+    folder: Path, damage: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = RunFiles(str(folder))
+    files.require_usable()
+    RunFiles(None).require_usable()
+    damage(monkeypatch if damage is full else folder)
+
+    with pytest.raises(Refused) as refused:
+        files.require_usable()
+    assert refused.value.code == "temporary_folder_unusable"
 
 
 # Files of killed runs

@@ -49,9 +49,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._questions import serv
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import survey as key_survey
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import decide
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import decide as vault_decide
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
-from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_users, keyvault_cmk_vault
+from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_users
 
 URL = "https://myvault.vault.azure.net"
 GRAPH = refs.referring_to("myvault")
@@ -366,19 +364,6 @@ def test_a_removal_is_refused_by_name(state: str, used_by: str) -> None:
     forced = decided(seen, key_goal(state=state, force=True, vault_used_by=used_by))
     assert any("may lose their key, because O(force)" in one for one in forced.warnings)
     assert (NOT_SHOWN in forced.warnings) is (used_by == "any")
-
-
-@USED_BY
-def test_a_vault_that_is_used_without_a_key(used_by: str) -> None:
-    seen = Table({**listing(), refs.vault(VAULT_ID): vault(), GRAPH: [row("x/y", {"keyVault": VAULT_ID})]})
-    given = {"resource_group": "rg-keys", "name": "myvault", "state": "absent", "vault_used_by": used_by}
-    goal = vault_goal.desired(options_of(keyvault_cmk_vault, **given))
-    task = task_of(seen)
-
-    with pytest.raises(Refused, match="1 resource of the type x/y uses it"):
-        task.driver.solve(lambda docs: vault_decide.decide(docs, goal, Facts(task.session), lambda *_: Change({}, {})))
-    # The confirmation asks only Batch.
-    assert not task.driver.solve(lambda docs: vault_decide.still_unused(docs, goal, Facts(task.session))).warnings
 
 
 @USED_BY

@@ -135,12 +135,10 @@ SAFE = f"the key vault myvault in {VAULT['location']} with soft delete and purge
             {**VAULT, "purge_protection": True, "trusted_services": True},
             "Changed the key vault myvault: purge_protection (false -> true), trusted_services (false -> true).",
         ),
-        (False, VAULT, NO_VAULT, "Deleted the key vault myvault. It can be recovered for 90 days."),
-        (False, NO_VAULT, NO_VAULT, "There is no key vault myvault."),
     ],
 )
 def test_vault(recover: bool, before: dict[str, Any], after: dict[str, Any], expected: str) -> None:
-    goal = VaultGoal("rg", "myvault", None, None, "standard", 90, recover, False, True, False)
+    goal = VaultGoal("rg", "myvault", None, None, "standard", 90, recover, False)
 
     assert vault_decide.summary(goal, before, after) == expected
 

@@ -19,9 +19,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Fa
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, InvalidOption, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
-from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import DISABLED_TAG, kept_summary
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import kept_summary
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import decide
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.removal import removal
 
 HIDDEN = {"hidden": ["hidden"]}
 
@@ -122,8 +121,7 @@ def test_versions_that_are_disabled_and_kept(
 ) -> None:
     change = retire(table, unused_for)
 
-    body = {"attributes": {"enabled": False}, "tags": {DISABLED_TAG: "2026-05-28T20:26:40Z"}}
-    assert sent(change) == [update(version, **body) for version in disabled]
+    assert sent(change) == [update(version, attributes={"enabled": False}) for version in disabled]
     assert (change.report["disabled_versions"], change.report["kept_versions"]) == (disabled, kept)
     assert bool(change.report["in_use_by"] or change.report["kept_until"]) is bool(kept)
     assert change.removed == (tuple(disabled) if disabled else None)
@@ -240,7 +238,7 @@ def test_versions_are_enabled_again_if_an_account_begins_to_use_one_of_them() ->
     def ensure() -> Outcome:
         task = task_of(table)
         facts = Facts(task.session)
-        return executor_of(task).ensure(partial(decide, goal=goal, facts=facts), removal=removal(goal, facts))
+        return executor_of(task).remove(partial(decide, goal=goal, facts=facts), "myvault", keeps_used=False)
 
     with pytest.raises(Refused) as refused:
         ensure()

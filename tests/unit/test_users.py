@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The users of keys: the Batch accounts that the caller can read, as listed and as the run has written them, the scopes
+"""The users of keys: the Batch accounts that the caller can read, the scopes
 that may have more accounts, and pools' disks."""
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Rejected,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._questions import users
 
@@ -85,12 +84,6 @@ def visible(task: Task, asked_at: float | None = None) -> Visible:
 def of_subscriptions(table: Table, subscriptions: Sequence[str] = (), own: str | None = OWN) -> Listed:
     question = partial(users.of_subscriptions, subscriptions=subscriptions, own=own)
     return task_in(table).driver.solve(question)
-
-
-def written(task: Task, ref: str, body: Any) -> None:
-    """A write of this task that Azure has accepted."""
-    with task.session.journal.writing("PATCH", ref, body, undoes=False):
-        pass
 
 
 Look = Callable[..., Listed]
@@ -288,44 +281,7 @@ def test_an_inventory_of_nothing_but_failures_fails() -> None:
     assert len(refused["unlisted"]) == 2
 
 
-# Accounts that the run has written
-
-TO_KEY = {
-    "properties": {"encryption": {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": KEY}}}
-}
 ONE, TWO = (of(subscription, name)["id"] for subscription, name in ((OWN, "one"), (OTHER, "two")))
-
-
-def test_accounts_are_as_listed_and_as_the_run_has_written_them() -> None:
-    """Azure may show an account as it was before the write, or not list it."""
-    task, new = task_in(azure()), refs.account_id(OWN, "group1", "new")
-    written(task, TWO, TO_KEY)
-    written(task, new, TO_KEY)
-
-    found = [(one["id"], key_of(one) and str(key_of(one))) for one in _everywhere(task)["accounts"]]
-
-    # In the same order for all hosts.
-    expected = [(new.lower(), KEY), (ONE.lower(), None), (TWO.lower(), None), (TWO.lower(), KEY)]
-    assert [(name.lower(), key) for name, key in found] == expected
-
-
-def test_a_report_has_the_accounts_as_listed() -> None:
-    task = task_in(azure())
-    written(task, TWO, TO_KEY)
-
-    found = task.driver.solve(partial(users.of_subscriptions, subscriptions=(), own=OWN))
-    assert names(found) == ["one", "two"]
-
-
-def test_the_pools_of_an_account_are_listed_once_although_it_is_listed_and_written() -> None:
-    table = azure()
-    task = task_in(table)
-    written(task, ONE, TO_KEY)
-
-    found = visible(task)
-
-    assert [one["id"] for one in found["accounts"]] == [ONE, ONE, TWO]
-    assert table.reads_of(refs.pools_of(ONE)) == 1
 
 
 # All users
@@ -457,25 +413,18 @@ def test_an_account_without_its_key_may_have_pools_with_any_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed_at", "is_written", "counts"),
+    ("changed_at", "counts"),
     [
-        pytest.param(NOW - 8 * DAY, False, False, id="before the margin"),
-        pytest.param(NOW - 6 * DAY, False, True, id="inside the margin"),
-        pytest.param(None, False, True, id="time not known"),
-        pytest.param(NOW - 8 * DAY, True, True, id="written by the run"),
+        pytest.param(NOW - 8 * DAY, False, id="before the margin"),
+        pytest.param(NOW - 6 * DAY, True, id="inside the margin"),
+        pytest.param(None, True, id="time not known"),
     ],
 )
-def test_pools_of_an_account_whose_creation_has_failed(
-    changed_at: float | None, is_written: bool, counts: bool
-) -> None:
+def test_pools_of_an_account_whose_creation_has_failed(changed_at: float | None, counts: bool) -> None:
     """If it was changed long ago, the account counts for its own key only: otherwise no version would ever end."""
     failed = of(OWN, "one", provisioningState="Failed")
     table = Table({refs.pools_of(ONE): NO_KEY, refs.dated_account(ONE): Answer(failed, NOW, changed_at)}, now=NOW)
-    task = task_in(table)
-    if is_written:
-        written(task, ONE, TO_KEY)
-
-    found, unlisted = _disks(task, failed)
+    found, unlisted = _disks(task_in(table), failed)
 
     assert [one["id"] for one in found] == [ONE] * counts
     assert unlisted == []

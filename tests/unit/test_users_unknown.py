@@ -48,8 +48,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import decide as key_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import survey
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import decide as vault_decide
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
 from ansible_collections.azbatch.cmk.plugins.modules import (
     batch_encryption_drill,
     keyvault_cmk_access,
@@ -57,7 +55,6 @@ from ansible_collections.azbatch.cmk.plugins.modules import (
     keyvault_cmk_key_state,
     keyvault_cmk_unused_versions,
     keyvault_cmk_users,
-    keyvault_cmk_vault,
 )
 
 HIDDEN = "/subscriptions/hidden"
@@ -77,12 +74,6 @@ def of_access(*shown: dict[str, Any]) -> Act:
     return shown, lambda force: partial(access_decide.decide, goal=access_goal(state="absent", force=force))
 
 
-def of_vault(force: bool) -> Any:
-    given = {"state": "absent", "force": force, "vault_used_by": "batch"}
-    goal = vault_goal.desired(options_of(keyvault_cmk_vault, resource_group="rg-keys", name="myvault", **given))
-    return partial(vault_decide.decide, goal=goal, grant=lambda *_all: Change({}, {}))
-
-
 ACTS: dict[str, Act] = {
     "key disabled": of_key(state="disabled"),
     "key deleted": of_key(state="absent"),
@@ -90,7 +81,6 @@ ACTS: dict[str, Act] = {
     "rotation policy removed": of_key(remove_rotation_policy=True),
     "access revoked, policy": of_access(*BY_POLICY),
     "access revoked, role": of_access(*BY_ROLE),
-    "vault deleted": (BY_ROLE, of_vault),
 }
 
 
@@ -171,7 +161,6 @@ def test_a_scope_without_a_missing_right_needs_none_granted() -> None:
         (key_goal_of.present, keyvault_cmk_key),
         (key_goal_of.unused, keyvault_cmk_unused_versions),
         (survey.asked, keyvault_cmk_users),
-        (vault_goal.desired, keyvault_cmk_vault),
     ],
     ids=lambda one: one.__name__.rpartition(".")[2],
 )

@@ -19,8 +19,6 @@ from documents import (
     SUBSCRIPTION,
     TENANT,
     VAULT_ID,
-    account,
-    account_id,
     deleted_vault,
     policy,
     vault,
@@ -30,7 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Decide, Removal
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     InvalidOption,
@@ -87,16 +85,6 @@ def decided(wanted: vault_goal.Goal, seen: Table) -> Change:
     task = task_of(seen)
     question = partial(vault_decide.decide, goal=wanted, facts=Facts(task.session), grant=no_grant)
     return task.driver.solve(question)
-
-
-def solved(question: Decide | None, seen: Table) -> Change:
-    assert question is not None
-    return task_of(seen).driver.solve(question)
-
-
-def removal(**options: Any) -> Removal:
-    facts = Facts(task_of(Table()).session)
-    return vault_decide.removal(goal(state="absent", **options), facts, no_grant)
 
 
 def sent(change: Change) -> list[tuple[str, Any]]:
@@ -261,28 +249,6 @@ def test_a_standard_vault_for_keys_of_an_hsm_is_refused() -> None:
     assert (refused.value.code, refused.value.facts["option"]) == ("vault_not_premium", "key_type")
     assert decided(goal(key_type="RSA"), table_of(unprotected)).requests
     assert not decided(goal(key_type="RSA-HSM"), table_of(vault(sku={"name": "Premium"}))).requests
-
-
-def test_the_rollback_of_a_deletion_recovers_a_standard_vault() -> None:
-    back = removal(key_type="RSA-HSM").back(())
-
-    assert not solved(back, table_of(vault())).requests
-
-
-@pytest.mark.parametrize("protected", [True, False])
-def test_the_rollback_of_a_deletion_also_restores_the_access(protected: bool) -> None:
-    """The deletion of the vault has deleted its role assignments."""
-    change = solved(removal().back(()), table_of(deleted=deleted_vault(protected=protected)))
-
-    names = [one.name for one in change.requests]
-    assert names == ["create", *([] if protected else ["update"]), "restore_access"]
-    assert change.requests[0].body["properties"]["createMode"] == "recover"
-
-
-def test_the_rollback_of_a_deletion_creates_no_vault_instead_of_the_deleted_one() -> None:
-    """Azure may not show the deleted vault yet. A new vault would not have its keys."""
-    with pytest.raises(NotFound):
-        solved(removal().back(()), table_of())
 
 
 def test_creator_of_a_vault_with_access_policies_may_manage_its_keys_and_not_purge_them() -> None:
@@ -465,71 +431,6 @@ def test_rules_that_somebody_else_has_changed_are_not_replaced(rules: dict[str, 
 
     with pytest.raises(PlanOutdated) if is_refused else nullcontext():
         task_of(table_of(vault(networkAcls=rules))).driver.solve(request.guard)
-
-
-# Deleted
-
-
-USER = account("user", key="https://MYVAULT.vault.azure.net/keys/any/thing")
-ELSEWHERE = account("elsewhere", key="https://other.vault.azure.net/keys/batch")
-
-
-def test_a_vault_is_deleted() -> None:
-    change = decided(goal(state="absent"), table_of(vault(), ELSEWHERE, account()))
-
-    assert sent(change) == [("DELETE", None)]
-    assert change.after == {"exists": False}
-    assert change.removed == ()
-    assert not decided(goal(state="absent"), table_of()).requests
-
-
-def test_a_vault_in_use_is_not_deleted_unless_by_force() -> None:
-    table = table_of(vault(), USER, ELSEWHERE, hidden=("hidden",))
-    with pytest.raises(Refused) as refused:
-        decided(goal(state="absent"), table)
-
-    assert refused.value.code == "in_use"
-    assert refused.value.facts["accounts"] == [account_id("user")]
-    assert refused.value.facts["unlisted"][0]["scope"] == "/subscriptions/hidden"
-
-    change = decided(goal(state="absent", force=True), table)
-    assert sent(change) == [("DELETE", None)]
-    assert ": user." in change.warnings[0]
-    # Its users do not matter.
-    assert change.removed is None
-
-
-def test_the_users_of_a_vault_are_read_again_before_its_deletion() -> None:
-    table = table_of(vault())
-    task = task_of(table)
-    assert task.driver.get(refs.accounts_of(SUBSCRIPTION)) == []
-    table[refs.accounts_of(SUBSCRIPTION)] = [USER]
-
-    with pytest.raises(Refused):
-        task.driver.solve(
-            partial(vault_decide.decide, goal=goal(state="absent"), facts=Facts(task.session), grant=no_grant)
-        )
-
-
-def test_a_vault_whose_users_cannot_be_listed_is_not_deleted() -> None:
-    with pytest.raises(Refused) as refused:
-        decided(goal(state="absent"), table_of(vault(), hidden=("hidden",)))
-    assert refused.value.code == "users_unknown"
-
-
-def test_an_account_that_is_moved_to_a_deleted_vault_refuses_the_deletion() -> None:
-    change = decided(goal(state="absent"), table_of(vault(), ELSEWHERE))
-    moved = account("elsewhere", key=USER["properties"]["encryption"]["keyVaultProperties"]["keyIdentifier"])
-    unlisted = table_of(None)
-    unlisted[refs.account(moved["id"])] = moved
-
-    assert not solved(change.confirm, table_of(None, ELSEWHERE)).requests
-    # Its list may be incomplete for a moment.
-    for table in (table_of(None, USER), unlisted):
-        with pytest.raises(Refused, match="Refused to keep the vault myvault deleted, because 1 Batch account uses it"):
-            solved(change.confirm, table)
-    with pytest.raises(Refused):
-        solved(removal().unused(()), table_of(None, USER))
 
 
 # Return values

@@ -12,13 +12,12 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import replace
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
 from typing import Any
 
 from .._core import interrupts
-from .._core.changes import MAX_READ_DELAY, Change, Decide, Missing, Needed, Outcome, Probe, Removal, Request
+from .._core.changes import VALUE_LAG_SECONDS, Change, Decide, Missing, Needed, Outcome, Probe, Request
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.docs import Docs, Rule
 from .._core.errors import (
@@ -54,8 +53,6 @@ _FOR_GOOD = (
     *("InvalidRequestBody", "MissingRequiredProperty", "InvalidPropertyValue", "InvalidRequestContent"),
     *(sdk.LOCKED, sdk.QUOTA_EXCEEDED),
 )
-# In seconds, between the lines that show how long a task still waits.
-_PROGRESS_SECONDS = 30.0
 
 
 FollowUp = Callable[[Docs, Any], Change]
@@ -71,8 +68,6 @@ class Executor:
         self._gateway = gateway
         self._journal = session.journal
         self._find_missing = find_missing
-        # The settings that reads have shown since the requests of the change.
-        self._read = list[Mapping[str, Any]]()
 
     def ensure(
         self,
@@ -81,7 +76,6 @@ class Executor:
         glance: Callable[[Docs], Change | None] | None = None,
         before_change: Callable[[], object] = lambda: None,
         later: Sequence[Needed] = (),
-        removal: Removal | None = None,
         lock: str | None = None,
     ) -> Outcome:
         """Decide, send the requests and confirm the change. If the change fails or is interrupted, it is undone.
@@ -95,20 +89,32 @@ class Executor:
         began, todo = time.monotonic(), self._glanced(glance or decide)
         if todo is not None and not todo.requests:
             return todo.unchanged()
-        with nullcontext(False) if lock is None else self.locked(lock) as may_have_waited:
+        with ExitStack() as held:
+            may_have_waited = lock is not None and held.enter_context(self.locked(lock))
             if may_have_waited:
                 # Another task or run may have made the change meanwhile.
                 todo = self._driver.solve(decide, time.monotonic())
             elif lock is not None or todo is None:
                 # What another task of the run has changed since the first decision is read again.
                 todo = self._driver.solve(decide, asked_at=began)
+            return self._decided_twice(todo, decide, held, lock, before_change, later)
+
+    def remove(self, decide: Decide, vault: str, *, keeps_used: bool) -> Outcome:
+        """Ensure a removal under the lock of the vault: a task that only glances would report what another task
+        restores a moment later. If accounts began to use meanwhile what was removed, so that it was restored, that is a
+        failure. With `keeps_used`, it is an outcome with a warning."""
+        with ExitStack() as held:
+            held.enter_context(self.locked(vault))
             try:
-                return self._ensure(todo, decide, before_change, later, removal)
-            except PlanOutdated as outdated:
-                if outdated.facts.get("applied"):
+                return self._decided_twice(self._driver.solve(decide), decide, held, vault)
+            except CmkError as failure:
+                if not keeps_used:
                     raise
-                todo = self._driver.solve(decide)
-                return self._ensure(todo, decide, before_change, later, removal)
+                return _kept(failure)
+
+    def locked(self, vault: str) -> AbstractContextManager[bool]:
+        """A lock that is held while a task changes the vault, its keys or the access to them (`RunFiles.locked`)."""
+        return vault_lock(self._session.files, vault)
 
     def _glanced(self, glance: Callable[[Docs], Change | None]) -> Change | None:
         """The change, as what other hosts have read for the same task shows it. None if the task has to read itself:
@@ -122,29 +128,48 @@ class Executor:
             return None
         return None if seen and seen.requests and self._driver.has_shared else seen
 
+    def _decided_twice(
+        self,
+        todo: Change,
+        decide: Decide,
+        held: ExitStack,
+        lock: str | None,
+        before_change: Callable[[], object] = lambda: None,
+        later: Sequence[Needed] = (),
+    ) -> Outcome:
+        try:
+            return self._ensure(todo, decide, held, lock, before_change, later)
+        except PlanOutdated as outdated:
+            if outdated.facts.get("applied"):
+                raise
+            return self._ensure(self._driver.solve(decide), decide, held, lock, before_change, later)
+
     def _ensure(
         self,
         todo: Change,
         decide: Decide,
+        held: ExitStack,
+        lock: str | None,
         before_change: Callable[[], object],
         later: Sequence[Needed],
-        removal: Removal | None,
     ) -> Outcome:
         if not todo.requests:
             return todo.unchanged()
-        todo = _with_removal(todo, removal)
         require_rights = partial(self.require_rights, [*todo.rights, *later])
         checks: tuple[Callable[[], Any], ...] = before_change, require_rights
         lacking = map_concurrent(lambda check: check(), checks)[require_rights]
-        applied = list[str]()
-        self._read = []
+        applied, is_released = list[str](), False
         with interrupts.raised():
             try:
                 self.send(todo.requests, applied)
                 sent_at = time.monotonic()
-                # A removal counts as confirmed only after the longest read delay, whatever the timeout is.
-                at_least_until = sent_at + MAX_READ_DELAY if todo.removed is not None else 0.0
-                latest = self._confirmed(todo.confirm or decide, at_least_until)
+                if todo.delay and not self._session.predicts:
+                    if todo.shares_delay:
+                        held.close()
+                        is_released = True
+                    self._session.notify(f"Waiting {todo.delay:.0f} s until Azure shows who uses what was removed")
+                    time.sleep(todo.delay)
+                latest = self._confirmed(todo.confirm or decide, min(sent_at + todo.delay, time.monotonic()))
             except BaseException as ended:
                 # In check mode, where missing rights are only warnings: the change also fails for a caller who has
                 # them.
@@ -154,15 +179,15 @@ class Executor:
                     raise failure from failure.__cause__
                 try:
                     with interrupts.deferred():
+                        if is_released and lock is not None:
+                            held.enter_context(self.locked(lock))
                         failure = self._undone(todo, decide, failure)
                 except BaseException as interrupt:
                     # A signal that was deferred during the rollback. The rollback has ended.
                     failure.__cause__ = interrupt
                 raise failure from failure.__cause__
         warnings = dict.fromkeys((*todo.warnings, *lacking, *latest.warnings, *self._session.warnings))
-        taken = None if todo.removed is None else (todo.removed, sent_at)
-        unused = None if taken is None else todo.confirm
-        return Outcome(True, todo.before, latest.before, tuple(warnings), todo.report, taken, unused)
+        return Outcome(True, todo.before, latest.before, tuple(warnings), todo.report)
 
     def decided(self, decide: Decide) -> Change:
         """The change that `ensure` would make. Raises the same refusals as `ensure`."""
@@ -278,7 +303,6 @@ class Executor:
         warnings = one.guard and self._driver.solve(one.guard, time.monotonic())
         if self._session.predicts:
             self._session.warnings.extend(warnings or ())
-        self._journal.note_again(one.ref)
 
     def _write(self, one: Request) -> Any:
         """The document in the response."""
@@ -344,47 +368,34 @@ class Executor:
 
     # Confirmation
 
-    def _confirmed(self, decide: Decide, at_least_until: float = 0.0) -> Change:
-        """The decision after the requests, once Azure shows the change. Azure is eventually consistent. Polls until
-        `wait_timeout` and the time `at_least_until` have passed. A refusal is raised at once."""
-        latest, missing = self._shown(decide, at_least_until)
+    def _confirmed(self, decide: Decide, asked_at: float) -> Change:
+        """The decision after the requests, once Azure shows the change. Azure is eventually consistent, so it is asked
+        again until `wait_timeout` has passed. A refusal is raised at once."""
+        latest, missing = self._shown(decide, asked_at)
         if missing is not None:
             raise missing
         return latest
 
-    def _shown(
-        self,
-        decide: Decide,
-        at_least_until: float,
-        previous: Mapping[str, Any] | None = None,
-        hidden_until: float = 0.0,
-    ) -> tuple[Change, CmkError | None]:
-        """The last decision, and the error that describes the difference if the timeout has passed.
-
-        After a rollback, reads that are out of date show first the `previous` setting, then the undone change, and at
-        last the rollback. Therefore the previous setting is not believed until the undone change was read, or until no
-        read can be that old (`hidden_until`)."""
+    def _shown(self, decide: Decide, asked_at: float | None = None) -> tuple[Change, CmkError | None]:
+        """The last decision, and the error that describes the difference if the timeout has passed. `asked_at` is when
+        the question counts as asked (time.monotonic()), by default now."""
         found = list[Change]()
 
         def look() -> CmkError | None:
             found.clear()
             try:
-                found.append(self._driver.solve(decide))
+                found.append(self._driver.solve(decide, asked_at=asked_at))
             except (NotFound, NotConverged) as missing:
                 return missing
-            self._read.append(_setting(found[0].before))
-            if found[0].requests:
-                return _not_shown(found[0])
-            is_hidden = previous is not None and all(one == _setting(previous) for one in self._read)
-            return _rollback_not_shown() if is_hidden and time.monotonic() < hidden_until else None
+            return _not_shown(found[0]) if found[0].requests else None
 
-        missing = self._until_shown(look, at_least_until)
+        missing = self._until_shown(look)
         if not found:
             raise missing or AssertionError
         return found[0], missing
 
-    def _until_shown(self, look: Callable[[], CmkError | None], at_least_until: float) -> CmkError | None:
-        """Call `look` until it returns None, or until `wait_timeout` and the time `at_least_until` have passed. Returns
+    def _until_shown(self, look: Callable[[], CmkError | None]) -> CmkError | None:
+        """Call `look` until it returns None, or until `wait_timeout` has passed, but as long as reads may lag. Returns
         its last result. All calls but the first read from Azure."""
         calls = itertools.count()
 
@@ -393,7 +404,8 @@ class Executor:
                 self._driver.forget()
             return look()
 
-        return self._session.poll_until(look_again, max(self._deadline, at_least_until), "Azure to show the change")
+        deadline = max(self._deadline, time.monotonic() + VALUE_LAG_SECONDS)
+        return self._session.poll_until(look_again, deadline, "Azure to show the change")
 
     # The rollback
 
@@ -407,9 +419,7 @@ class Executor:
                 must_go, failure = self._may_not_stay(todo, decide, failure)
             if not must_go:
                 break
-            is_complete = len(failure.facts["applied"]) == len(todo.requests)
-            removed_at = time.monotonic() if is_removal and is_complete else None
-            is_done, failure = self._put_back(back, todo, failure, removed_at)
+            is_done, failure = self._put_back(back, todo, failure)
             if is_done:
                 if todo.removed:
                     failure = failure.extended(restored_versions=list(todo.removed))
@@ -456,24 +466,15 @@ class Executor:
         """Decide from Azure, because another task or user may have changed the resource. A rollback must not undo that
         change."""
         self._driver.forget()
-        current = self._driver.solve(decide, waits=False)
-        self._read.append(_setting(current.before))
-        return current
+        return self._driver.solve(decide, waits=False)
 
-    def _put_back(
-        self, back: Decide, todo: Change, failure: CmkError, removed_at: float | None
-    ) -> tuple[bool, CmkError]:
+    def _put_back(self, back: Decide, todo: Change, failure: CmkError) -> tuple[bool, CmkError]:
         """Restore the previous state by a decision, so that the rollback is also checked in advance, and writes nothing
         if nothing has changed. Returns whether it was completed, and the failure with the resulting state."""
         applied = failure.facts["applied"]
         try:
-            sent = self._write_back(back, removed_at)
-            hidden_until = 0.0
-            if removed_at is not None:
-                at_least_until = time.monotonic() + MAX_READ_DELAY
-            else:
-                at_least_until = hidden_until = self._hidden_until(sent)
-            current, _missing = self._shown(sent.confirm or back, at_least_until, todo.before, hidden_until)
+            sent = self._write_back(back, todo)
+            current, _missing = self._shown(sent.confirm or back)
         except Exception as ended:
             obstacle = as_failure(ended)
             said = [f"Restoring the previous setting also failed: {obstacle.msg}"]
@@ -486,30 +487,20 @@ class Executor:
         said.append(todo.undone(current.before))
         return True, failure.extended(*said, restored=restored, current_state=dict(current.before))
 
-    def _hidden_until(self, sent: Change) -> float:
-        """Until when reads may still be older than the change that was undone: 0.0 if a read has shown that change."""
-        lately = time.monotonic() - MAX_READ_DELAY
-        is_accepted = any(
-            write.outcome is WriteOutcome.ACCEPTED and not write.undoes and write.answered_at > lately
-            for one in sent.requests
-            for write in self._journal.of(one.ref)
-        )
-        return time.monotonic() + MAX_READ_DELAY if is_accepted else 0.0
-
-    def _write_back(self, back: Decide, removed_at: float | None) -> Change:
+    def _write_back(self, back: Decide, todo: Change) -> Change:
         """Write the previous setting. Repeat that while Azure does not respond, or does not show the resource: a key
-        that is being deleted can be recovered only once its deletion is complete. If the run has certainly removed
-        something (`removed_at`), a read that shows the previous setting may be out of date. Therefore wait until a read
-        shows the removal, or until no read is out of date: then somebody else has restored the setting."""
+        that is being deleted can be recovered only once its deletion is complete. If a removal may have taken effect, a
+        read that does not show the removal yet does not show that there is nothing to restore."""
         sent = list[Change]()
+        is_removed = todo.removed is not None and any(self._journal.last_effect(one.ref) for one in todo.requests)
+        shown_at = time.monotonic() + VALUE_LAG_SECONDS if is_removed else 0.0
 
         def attempt() -> CmkError | None:
-            began = time.monotonic()
             try:
                 self._driver.forget()
+                began = time.monotonic()
                 change = self._driver.solve(back)
-                self._read.append(_setting(change.before))
-                if removed_at is not None and not change.requests and began < removed_at + MAX_READ_DELAY:
+                if not change.requests and began < shown_at:
                     return _removal_not_shown()
                 sent.append(change)
                 self.send(change.requests, [])
@@ -519,120 +510,13 @@ class Executor:
                 return obstacle
             return None
 
-        obstacle = self._until_shown(attempt, 0.0 if removed_at is None else removed_at + MAX_READ_DELAY)
+        obstacle = self._until_shown(attempt)
         if obstacle is not None:
             raise obstacle
         return sent[-1]
 
-    # Removals
 
-    def remove(self, decide: Decide, removal: Removal, *, later: bool = False) -> Outcome:
-        """Ensure a removal, and confirm that nothing uses what was removed (`confirmed`)."""
-        with self.locked(removal.vault):
-            outcome = self.removed(decide, removal)
-        return self.confirmed(outcome, removal, later=later)
-
-    def removed(self, decide: Decide, removal: Removal) -> Outcome:
-        """Ensure a removal under the lock of its vault. If accounts began to use meanwhile what was removed, so that it
-        was restored, that is a failure. If what is used has to be kept, it is an outcome with a warning."""
-        try:
-            return self.ensure(decide, removal=removal)
-        except CmkError as failure:
-            if not removal.keeps_used:
-                raise
-            return kept(failure)
-
-    def locked(self, vault: str) -> AbstractContextManager[bool]:
-        """A lock that is held while a task changes the vault, its keys or the access to them (`RunFiles.locked`)."""
-        return vault_lock(self._session.files, vault)
-
-    def confirmed(
-        self,
-        outcome: Outcome,
-        removal: Removal,
-        *,
-        later: bool,
-        is_noted: bool = True,
-    ) -> Outcome:
-        """The outcome of a removal, after it was confirmed that nothing uses what was removed. Lists of Azure may be
-        out of date, so that is asked until no list can be older than the removal. The removal is noted meanwhile, so
-        that no other task of the run reports it as confirmed. With `later`, it stays noted for a later task, unless
-        there is nothing to wait for.
-
-        Without `is_noted`, the notes of the run are lost.
-        """
-        journal, removed = self._journal, outcome.removed
-        is_kept = self._session.predicts or removed is None or journal.note_removal(removal.name, *removed)
-        noted = journal.removals(removal.name)
-        earlier = None if removal.earlier is None else self._driver.solve(removal.earlier)
-        pending = [*((one.versions, one.at) for one in noted), *(one for one in (removed, earlier) if one is not None)]
-        if not is_noted and not pending and not later and not outcome.report.get("in_use_by"):
-            pending = [((), time.monotonic())]
-        if self._session.predicts or not pending:
-            return _reported(outcome, confirmed=not pending)
-        versions = list(dict.fromkeys(version for of_one, _at in pending for version in of_one))
-        at = max(at for _versions, at in pending)
-        if later and is_kept and at + removal.delay > time.monotonic():
-            return _reported(outcome, confirmed=False)
-        try:
-            is_own = removed is not None and set(versions) == set(removed[0])
-            unused = outcome.unused if is_own and outcome.unused else removal.unused(versions)
-            self._require_unused(removal, unused, versions, at)
-        except CmkError as failure:
-            journal.end_removals(noted)
-            if not removal.keeps_used:
-                raise
-            undone = kept(failure)
-            return _reported(replace(undone, warnings=(*outcome.warnings, *undone.warnings)), confirmed=True)
-        journal.end_removals(noted)
-        if removal.confirmed is not None:
-            # If that fails, a later run asks again.
-            with suppress(CmkError):
-                self.send(self._driver.solve(removal.confirmed(versions)).requests, [])
-        return _reported(outcome, confirmed=True)
-
-    def _require_unused(self, removal: Removal, unused: Decide, versions: Sequence[str], at: float) -> None:
-        """Ask again whether something uses what was removed. If something does, or if that cannot be found out, undo
-        the removal and raise the error. After an interrupt, ask once."""
-        todo = Change({}, {}, confirm=unused, undone=lambda _current: removal.restored, removed=versions)
-        with interrupts.raised():
-            try:
-                self._ask_when_shown(unused, at, removal.delay)
-            except BaseException as ended:
-                failure = as_failure(ended).extended(applied=[])
-                try:
-                    with interrupts.deferred(), self.locked(removal.vault):
-                        must_go, failure = self._must_go(todo, unused, failure)
-                        if must_go:
-                            is_done, failure = self._put_back(removal.back(versions), todo, failure, at)
-                            if is_done and versions:
-                                failure = failure.extended(restored_versions=list(versions))
-                except BaseException as interrupt:
-                    failure.__cause__ = interrupt
-                raise failure from failure.__cause__
-
-    def _ask_when_shown(self, unused: Decide, at: float, delay: float) -> None:
-        """Wait until no read can be older than the delay after `at`, and ask. The question shares its reads with those
-        of other tasks that confirm their removals."""
-        shown_at = at + delay
-
-        def used() -> CmkError | None:
-            self._driver.forget()
-            try:
-                self._driver.solve(unused, asked_at=shown_at)
-            except (Denied, NotFound, NotConverged, Unavailable) as unread:
-                return unread
-            return None
-
-        while (left := shown_at - time.monotonic()) > 0:
-            self._session.notify(f"Waiting until no list of Azure is out of date ({delay - left:.0f} of {delay:.0f} s)")
-            time.sleep(min(_PROGRESS_SECONDS, left))
-        unread = self._session.poll_until(used, self._deadline, "Azure to show who uses what was removed")
-        if unread is not None:
-            raise unread
-
-
-def kept(failure: CmkError) -> Outcome:
+def _kept(failure: CmkError) -> Outcome:
     """The outcome if accounts began to use what the task has removed, so that the removal was undone. Raises other
     errors. The removal is not tried again: reads may still show the state before the accounts were moved."""
     facts = failure.facts
@@ -643,17 +527,6 @@ def kept(failure: CmkError) -> Outcome:
     if facts.get("restored_versions") is not None:
         report |= {"kept_versions": facts["restored_versions"], "disabled_versions": []}
     return Outcome(False, facts["current_state"], facts["current_state"], (failure.msg,), report)
-
-
-def _with_removal(todo: Change, removal: Removal | None) -> Change:
-    if removal is None or todo.removed is None:
-        return todo
-    return replace(
-        todo,
-        confirm=todo.confirm or removal.unused(todo.removed),
-        undo=(removal.back(todo.removed),),
-        undone=lambda _current: removal.restored,
-    )
 
 
 def _lacking(action: str, scope: str) -> str:
@@ -668,24 +541,8 @@ def _not_shown(latest: Change) -> CmkError:
     )
 
 
-def _setting(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state without the availability, which is not read from the same document."""
-    return {name: value for name, value in state.items() if name != "available"}
-
-
-def _rollback_not_shown() -> CmkError:
-    return NotConverged(
-        "Azure accepted the rollback, but later reads do not show it yet. For some minutes, they may show the undone "
-        "change. Wait ten minutes before you run the task again."
-    )
-
-
 def _removal_not_shown() -> CmkError:
     return NotConverged(
         "Azure accepted the change, but later reads do not show it, so it is not known whether the previous setting "
         "was restored. Run azbatch.cmk.recover for the accounts."
     )
-
-
-def _reported(outcome: Outcome, *, confirmed: bool) -> Outcome:
-    return replace(outcome, removed=None, unused=None, report={**outcome.report, "confirmed": confirmed})

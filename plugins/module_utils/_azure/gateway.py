@@ -207,7 +207,6 @@ class Gateway:
         # Without a poll, it is the response to the write, or None after a deletion.
         if last is not None and last.http_request.method == "GET" and last.http_response.text():
             operation.polled = last.http_response.json()
-            journal.made(operation.ref, operation.polled)
         return True
 
     def _translated(self, what: str, ref: str) -> AbstractContextManager[None]:

@@ -5,8 +5,8 @@
 """Values that the tasks of a run share: tokens, cached reads, and rate limits.
 
 Ansible runs each task of each host in a separate process, so the values are in files. If a value cannot be written
-or read (the disk is full, the folder is read-only or was removed), the task does not fail but reads from Azure.
-Locks exclude other tasks even then.
+or read (the disk is full, the folder is read-only or was removed), a task reads from Azure. It writes nothing, because
+locks need the folder (`require_usable`).
 
 This module util is private to the collection.
 """
@@ -14,22 +14,20 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
-import socket
 import stat
 import threading
-import time
-import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from .._core.errors import Refused
 
 # The names of the files of this module, and of the folder that Ansible creates for a run: its process id and eight
 # random characters.
@@ -37,16 +35,6 @@ _OURS = re.compile(r"[0-9a-f]{64}\.(?:json|note|lock|[0-9]+-[0-9]+)")
 _RUN = re.compile(r"ansible-local-([0-9]+)[a-z0-9_]{8}")
 _POLL_SECONDS = 0.05
 _PREDICTIONS = ("predictions",)
-_ERA = ("values are kept",)
-
-
-class Era(NamedTuple):
-    """The time in which the store has kept all values: if it cannot keep a value, it removes all others. `lost_at` is
-    when the first task after that has noticed the loss (time.monotonic()), None if nothing was lost since the run
-    began."""
-
-    name: str
-    lost_at: float | None
 
 
 class RunFiles:
@@ -57,8 +45,6 @@ class RunFiles:
 
     def __init__(self, folder: str | None, *prefix: str) -> None:
         self._folder = Path(folder) if folder else None
-        # Whether another process passes values in memory on to later tasks.
-        self.are_passed_on = False
         # The first part of the name of each value and lock.
         self._prefix = prefix
         self._kept: dict[str, Any] = {}
@@ -87,16 +73,13 @@ class RunFiles:
             return
         path, may_have_waited = self._folder / f"{self._hash(name)}.lock", False
         with contextlib.ExitStack() as stack:
-            try:
+            with contextlib.suppress(OSError):
                 lock = stack.enter_context(open(path, "w", opener=_private))
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     may_have_waited = True
                     fcntl.flock(lock, fcntl.LOCK_EX)
-            except OSError:
-                may_have_waited = True
-                stack.enter_context(_locked_without_file(str(path)))
             yield may_have_waited
 
     @property
@@ -104,10 +87,17 @@ class RunFiles:
         """A name of the run, the same for all its tasks: Ansible creates a folder for each run."""
         return None if self._folder is None else self._folder.name
 
-    @property
-    def are_kept(self) -> bool:
-        """Whether other tasks of the run can read the values."""
-        return self.are_passed_on if self._folder is None else os.access(self._folder, os.W_OK | os.X_OK)
+    def require_usable(self) -> None:
+        """Raise an error if the folder cannot be written to. Called before the first write of a task."""
+        if not self.store(True, "usable"):
+            remedy = "Free or repair the folder (local_tmp in ansible.cfg), and run the playbook again."
+            raise Refused(
+                f"Ansible's temporary folder {self._folder} is full, read-only or was removed. This task changed "
+                f"nothing. {remedy}",
+                code="temporary_folder_unusable",
+                remedy=remedy,
+                is_of_account=False,
+            )
 
     def load(self, *name: str, is_note: bool = False) -> Any:
         """The value; None if there is none.
@@ -117,17 +107,17 @@ class RunFiles:
         """
         if self._folder is None:
             return self._kept.get(self._hash(name))
-        if is_note or self.are_kept:
+        if is_note or os.access(self._folder, os.W_OK | os.X_OK):
             with contextlib.suppress(OSError, ValueError):
                 return json.loads(self._file(self._folder, name, is_note=is_note).read_text())
         return None
 
     def store(self, value: Any, *name: str, is_note: bool = False) -> bool:
-        """Keep the value. Returns False if other tasks cannot read the value. A note says that something is still to
-        do. It stays if another value cannot be stored."""
+        """Keep the value. Returns False if the value cannot be stored. A note says that something is still to do. It
+        stays if another value cannot be stored."""
         if self._folder is None:
             self._kept[self._hash(name)] = value
-            return self.are_passed_on
+            return True
         file = self._file(self._folder, name, is_note=is_note)
         # The file is replaced atomically, so a task that reads without the lock never reads a part of the value.
         part = file.with_suffix(f".{os.getpid()}-{threading.get_native_id()}")
@@ -143,16 +133,6 @@ class RunFiles:
                     stored.unlink(missing_ok=True)
             return False
         return True
-
-    def era(self) -> Era:
-        """The current era. If no value can be stored, each call returns a new one."""
-        is_of_run = self._folder is not None and not self._prefix
-        lost_at = time.monotonic() if is_of_run else None
-        return Era(*self.first(Era(uuid.uuid4().hex, lost_at), *_ERA))
-
-    def begin(self) -> None:
-        """Called before the first task of a run."""
-        self.first(Era(uuid.uuid4().hex, None), *_ERA)
 
     def first(self, value: Any, *name: str) -> Any:
         """The value that a task of the run has stored first under this name, which is `value` if there is none."""
@@ -172,27 +152,6 @@ class RunFiles:
         return _hash((*self._prefix, *name))
 
 
-@contextlib.contextmanager
-def _locked_without_file(name: str) -> Iterator[None]:
-    """Hold a lock without a file: an abstract socket name of Linux, which only one socket can have at a time.
-
-    There is no lock on other systems.
-    """
-    address = f"\0{hashlib.sha256(f'{os.geteuid()} {name}'.encode()).hexdigest()}"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
-        while _is_taken(lock, address):
-            time.sleep(_POLL_SECONDS)
-        yield
-
-
-def _is_taken(lock: socket.socket, address: str) -> bool:
-    try:
-        lock.bind(address)
-    except OSError as error:
-        return error.errno == errno.EADDRINUSE
-    return False
-
-
 @cache
 def begin_run(folder: str) -> None:
     """Mark the run's folder as in use, and remove the files, such as tokens, that killed runs have left in the
@@ -204,7 +163,6 @@ def begin_run(folder: str) -> None:
     with contextlib.suppress(OSError):
         # The descriptor stays open until this process and the workers that it forks have ended.
         fcntl.flock(_open_folder(folder), fcntl.LOCK_SH)
-    RunFiles(folder).begin()
     with contextlib.suppress(OSError):
         for other in Path(folder).parent.iterdir():
             run = _RUN.fullmatch(other.name)

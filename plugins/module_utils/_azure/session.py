@@ -67,10 +67,8 @@ class Session:
         self.journal = Journal(self.files, self.sent)
         # A name of the run that all its tasks know, also without its folder. None if the task is alone.
         self.run: str | None = self._shared.run if handed is None else handed["run"]
-        self._handed: set[str] = set()
         if handed is not None:
-            self.files.are_passed_on = handed["are_kept"]
-            self._handed = self.journal.merge(handed)
+            self.journal.merge(handed)
         # The timeout of a change, in seconds.
         self.wait_timeout: int = connection["wait_timeout"]
         if self.wait_timeout < 0:
@@ -79,10 +77,6 @@ class Session:
     @cached_property
     def _options(self) -> Mapping[str, Any]:
         return credentials.completed(self._connection)
-
-    def written(self) -> dict[str, Any]:
-        """What this task has written, for the tasks of the run that do not share its store (Journal.handed_over)."""
-        return self.journal.handed_over(without=self._handed)
 
     @cached_property
     def task_began(self) -> float:

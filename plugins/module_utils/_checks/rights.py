@@ -90,10 +90,6 @@ def to_change_vault(group: str, name: str) -> Right:
     return Right(f"{VAULTS}/write", in_group(group, f"{VAULTS}/{name}"))
 
 
-def to_delete_vault(group: str, name: str) -> Right:
-    return Right(f"{VAULTS}/delete", in_group(group, f"{VAULTS}/{name}"))
-
-
 def to_change_policies(vault_id: str) -> Right:
     return Right(f"{VAULTS}/accessPolicies/write", vault_id)
 

@@ -384,6 +384,22 @@ def recently_used(what: str, ids: Sequence[str], until: float) -> Refused:
     )
 
 
+def lost(what: str, ids: Sequence[str]) -> Refused:
+    """The error that accounts use what was removed, perhaps by a run that ended before it has asked again. `what` is
+    the removal as an infinitive."""
+    remedy = "Run azbatch.cmk.recover for these accounts."
+    return Refused(
+        f"Did not {what}: that is done already, but {counted(ids)} {'uses' if len(ids) == 1 else 'use'} it: "
+        f"{users_text(ids)}. {remedy}",
+        code="in_use",
+        accounts=list(ids),
+        pools=[],
+        resources=[],
+        unlisted=[],
+        remedy=remedy,
+    )
+
+
 def not_shown(vault_used_by: str) -> tuple[str, ...]:
     """The warning about users that nothing shows."""
     return (NOT_SHOWN,) if vault_used_by == ANY else ()

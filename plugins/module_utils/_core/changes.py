@@ -18,8 +18,9 @@ from . import placeholders
 from .docs import Docs, Ref
 from .errors import CmkError
 
-# No read of Azure is out of date by more seconds. An assumption: Microsoft documents no limit.
-MAX_READ_DELAY = 180
+# A read that begins after a write was accepted shows the write within these seconds. An assumption: Microsoft documents
+# no limit.
+VALUE_LAG_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,12 @@ class Change:
     same decision. If it raises an error, the change is undone.
 
     `undo` are decisions that restore the previous state, in their order: each is taken if the one before could not be
-    carried out, or is refused. `undone` describes the state after that in a sentence.
+    carried out, or is refused. `undone` describes the state after that.
 
-    `removed` is what the change disables, deletes or revokes: the versions of a key, or an empty sequence. None if it
-    removes nothing, or if the users of what it removes do not matter. See Removal.
+    `removed` is what the change disables, deletes or revokes: the versions of a key, or an empty sequence. Azure cannot
+    do that on condition, so `confirm` also requires that nothing uses it, and is asked `delay` seconds after the last
+    response. With `shares_delay`, the lock is released meanwhile, so that several hosts wait at the same time. None if
+    the change removes nothing, or if its users do not matter.
     """
 
     before: Mapping[str, Any]
@@ -129,6 +132,8 @@ class Change:
     undo: tuple[Decide, ...] = ()
     undone: Callable[[Mapping[str, Any]], str] = lambda _current: ""
     removed: Sequence[str] | None = None
+    delay: float = 0.0
+    shares_delay: bool = False
 
     @property
     def rights(self) -> list[Needed]:
@@ -143,41 +148,14 @@ Decide: TypeAlias = Callable[[Docs], Change]
 
 
 @dataclass(frozen=True)
-class Removal:
-    """Something that a task disables, deletes or revokes. Azure cannot do that on condition, so users are asked for
-    again after it.
-
-    `name` is its name for later tasks of the run, `vault` the vault whose lock is held. `unused` requires, of the
-    removed versions, that nothing uses what was removed; `back` restores it, which the sentence `restored` says. With
-    `keeps_used`, what is in use is kept. `confirmed` notes in Azure that nothing uses what was removed. `earlier` finds
-    what was removed by a run that may have ended before it has asked for users again, and when (time.monotonic()).
-    `delay` is the time in seconds after which the lists of Azure show each user that has not seen the removal.
-    """
-
-    name: tuple[str, ...]
-    vault: str
-    unused: Callable[[Sequence[str]], Decide]
-    back: Callable[[Sequence[str]], Decide]
-    restored: str
-    keeps_used: bool
-    confirmed: Callable[[Sequence[str]], Decide] | None = None
-    earlier: Callable[[Docs], tuple[Sequence[str], float] | None] | None = None
-    delay: float = MAX_READ_DELAY
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """The result of a task. `removed` is what was removed (Change), with the time of the last response
-    (time.monotonic()): its users have to be asked for again once reads can be trusted. `unused` is the decision that
-    has confirmed the removal, which knows the accounts that were listed before."""
+    """The result of a task."""
 
     changed: bool
     before: Mapping[str, Any]
     after: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
     report: Mapping[str, Any] = field(default_factory=dict)
-    removed: tuple[Sequence[str], float] | None = None
-    unused: Decide | None = None
 
     def summarized(self, summary: str) -> Outcome:
         """The outcome with a one-line summary."""

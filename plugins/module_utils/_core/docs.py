@@ -133,7 +133,6 @@ class Docs:
         self.began = began
         self._wanted: dict[tuple[str, ...], tuple[Ref[Any], Freshness]] = {}
         self._times = list[float]()
-        self._begun = list[float]()
 
     def fresh(self, freshness: Freshness | None = None) -> Docs:
         """The same documents, as fresh as this by default: read since the question was asked, or later."""
@@ -155,8 +154,6 @@ class Docs:
             raise Need(one for one in self._wanted.values() if self._find(*one) is None)
         if found.now is not None:
             self._times.append(found.now)
-        if freshness is not Rule.RUN:
-            self._begun.append(found.at)
         return found
 
     def known(self, ref: Ref[T], fresh: Freshness | None = None) -> T | CmkError | None:
@@ -178,12 +175,6 @@ class Docs:
         """What the run had read before the question; None if it had not. Use it only to find out what to read."""
         value: T | None = self._earlier(ref)
         return value
-
-    @property
-    def read_since(self) -> float:
-        """When the earliest of the reads has begun that were used so far, except of Azure Resource Graph
-        (time.monotonic())."""
-        return min(self._begun, default=self.began)
 
     @property
     def now(self) -> float:

@@ -90,6 +90,7 @@ Code = Literal[
     # Interruptions and bugs
     "account_of_other_host",
     "canary_failed",
+    "temporary_folder_unusable",
     "interrupted",
     "internal_error",
 ]

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from .._core.documents import JsonWebKey, KeyBundle, KeyItem, RotationPolicy
-from .._core.duration import instant, moment
+from .._core.duration import instant
 from .._core.ids import KeyIdentifier, read_key_identifier
 from .._core.summary import and_text, changed_values, used_by_text, version_text
 from . import rotation_policy
@@ -29,12 +29,8 @@ EXPIRES_SOON = 3600
 # The tag of a forced version has the purpose that the version was created for. Several runs that force a version for
 # the same purpose share it, such as the slices of a workflow job.
 TAG = "azbatch-cmk-new-version-for"
-# The tag of a version that was disabled because nothing used it has the time of that. A later run asks again whether
-# something uses the version, if the run that has disabled it ended too early.
-DISABLED_TAG, CONFIRMED, ENABLED_AGAIN = "azbatch-cmk-disabled", "confirmed", "enabled again"
-# The longest time, in seconds, between the time in the tag and the change of the version: the users of the version are
-# listed in between, which a rate limit may delay.
-_LONGEST_LIST_SECONDS = 3600
+# The tag of a version that a drill has disabled has the time at which the drill began.
+DRILL_TAG = "azbatch-cmk-drill-began"
 # Documented limits of Key Vault: the number of tags of a version, and the number of characters of a tag's value.
 MOST_TAGS, LONGEST = 15, 256
 # The number of a workflow job may be used again, for example after its controller was installed again. Therefore a
@@ -260,33 +256,11 @@ def version_for(purpose: str | None, newest: KeyBundle, versions: Sequence[KeyIt
     return version_of(max(forced, key=lambda one: one["attributes"]["created"])) if forced else None
 
 
-def tags_of_change(tags: Mapping[str, str], disabled: str) -> dict[str, str] | None:
-    """The tags of a version that is disabled as unused at that time, with `CONFIRMED` once that is confirmed, or with
-    `ENABLED_AGAIN`. None if its tags stay as they are. A tag is never removed, because an empty object may count as no
-    change."""
-    if DISABLED_TAG not in tags and (disabled in (CONFIRMED, ENABLED_AGAIN) or len(tags) >= MOST_TAGS):
-        return None
-    return {**tags, DISABLED_TAG: disabled}
-
-
-def was_disabled_as_unused(item: KeyItem) -> bool:
-    """Whether the last change of the version was that this collection has disabled it as unused, and that is not
-    confirmed. Another tool that disables the version later, perhaps to revoke it, does not change the tag."""
-    attributes = item["attributes"]
-    try:
-        disabled_at = moment(item.get("tags", {}).get(DISABLED_TAG))
-    except ValueError:  # It is no time, or somebody has changed the tag.
-        return False
-    if attributes["enabled"] or disabled_at is None:
-        return False
-    return abs(attributes["updated"] - disabled_at) < _LONGEST_LIST_SECONDS
-
-
 def tags_of_new_version(previous: Mapping[str, str], purpose: str | None) -> dict[str, str]:
     """The tags of the previous version, and the tag with the purpose of the new version, if the number of tags
     allows it.
 
     The tags that this collection has set on the previous version are not copied.
     """
-    tags = {name: value for name, value in previous.items() if name not in (TAG, DISABLED_TAG)}
+    tags = {name: value for name, value in previous.items() if name not in (TAG, DRILL_TAG)}
     return {**tags, TAG: purpose} if purpose and len(tags) < MOST_TAGS else tags

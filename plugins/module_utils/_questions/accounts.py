@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 from .._azure.facts import Facts
-from .._core.changes import MAX_READ_DELAY
+from .._core.changes import VALUE_LAG_SECONDS
 from .._core.docs import Docs, Ref, Wait
 from .._core.documents import Account
-from .._core.errors import CmkError, NotConverged, Refused, TimedOut
+from .._core.errors import CmkError, Refused, TimedOut
 from .._documents import refs
 from .._documents.account import UNDER_WAY, require_ready
 from .creation import not_shown
@@ -41,11 +41,10 @@ def existing(docs: Docs, facts: Facts, group: str, name: str) -> Account | None:
             require_ready(account)
         except Refused as under_way:
             # A read may show a creation that has finished.
-            seconds = min(facts.wait_timeout, MAX_READ_DELAY)
+            seconds = min(facts.wait_timeout, VALUE_LAG_SECONDS)
             raise Wait(under_way, _waiting_for(name), seconds) from None
     if state in UNDER_WAY:
         require_ready(account)
-    _require_identity_shown(docs, facts, account)
     return account
 
 
@@ -61,17 +60,7 @@ def settled(docs: Docs, facts: Facts, group: str, name: str) -> Account | None:
             is_of_account=True,
         )
         raise Wait(complaint, _waiting_for(name))
-    _require_identity_shown(docs, facts, account)
     return account
-
-
-def _require_identity_shown(docs: Docs, facts: Facts, account: Account | None) -> None:
-    """Wait until a read shows the identity that the run has given to the account, or until no read can be older than
-    that: another identity may have no access to the key."""
-    if account is not None and facts.journal.may_hide_identity(account, docs.read_since):
-        name = account["name"]
-        complaint = NotConverged(f"Azure does not show yet which identity this run has given to the account {name}.")
-        raise Wait(complaint, f"Azure to show the identity of the Batch account {name}", MAX_READ_DELAY + 60)
 
 
 def require_unlisted(docs: Docs, facts: Facts, group: str, name: str) -> None:

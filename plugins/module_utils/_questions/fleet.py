@@ -28,7 +28,6 @@ from .._documents.access import by_principal, roles_in, scope_of
 from .._documents.key import identifier_of
 from .._documents.vault import uses_rbac
 from . import services, users, vaults
-from .health import require_shown
 
 
 def listed(docs: Docs, scope: Any, facts: Facts, own: str | None) -> Listed:
@@ -40,7 +39,6 @@ def listed(docs: Docs, scope: Any, facts: Facts, own: str | None) -> Listed:
         named = scope.account and scope.account.lower()
         of_group = docs.items(refs.accounts_of(facts.subscription, scope.group))
         found = {"accounts": [one for one in of_group if not named or one["name"].lower() == named], "unlisted": []}
-    require_shown(docs, facts, found["accounts"], "the keys of this run in lists")
     return found
 
 

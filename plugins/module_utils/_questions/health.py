@@ -15,10 +15,9 @@ from __future__ import annotations
 from .._azure.facts import Facts
 from .._checks.diagnosis import Surveyed, Symptoms, all_noticed_at, is_unread, lost_key
 from .._checks.preflight import Evidence, failed_checks, for_rollback, lasting, require
-from .._core.changes import MAX_READ_DELAY
 from .._core.docs import Docs, Rule, Wait
 from .._core.documents import Account
-from .._core.errors import AccountUnavailable, CmkError, Denied, NotConverged, Rejected, Unavailable
+from .._core.errors import AccountUnavailable, CmkError, Denied, Rejected, Unavailable
 from .._core.ids import key_of, place_of
 from .._documents import refs
 from .._documents.access import allows
@@ -181,12 +180,10 @@ def wait_until_available(facts: Facts, name: str, reason: CmkError) -> Wait:
 
 
 def survey(docs: Docs, facts: Facts, group: str, name: str, *, diagnose: bool) -> Surveyed:
-    """The account, the reason if it is not available, and with `diagnose` the data of the diagnosis. Waits until a read
-    shows the key that the run has set, or until no read can be older than that write."""
+    """The account, the reason if it is not available, and with `diagnose` the data of the diagnosis."""
     account = docs.get(accounts.ref_of(facts, group, name))
     if account is None:
         return {"account": None, "unavailable_reason": None, "diagnosis": None, "was_refused": False}
-    require_shown(docs, facts, [account], f"the key of the Batch account {name}")
     key, was_refused = key_of(account), facts.journal.noted_at(f"{_REFUSED} {account['id'].lower()}") is not None
     wanted = key and evidence.of_account(account, key, facts)
     docs.want(refs.first_pools_of(account["id"]), fresh=docs.began)
@@ -195,16 +192,3 @@ def survey(docs: Docs, facts: Facts, group: str, name: str, *, diagnose: bool) -
     if found:
         found = {**found, "available": availability(reason), "unavailable_reason": reason}
     return {"account": account, "unavailable_reason": reason, "diagnosis": found, "was_refused": was_refused}
-
-
-def require_shown(docs: Docs, facts: Facts, read: list[Account], what: str) -> None:
-    """Wait until the accounts show the keys and identities that the run has set, or until no read can be older than
-    that."""
-    journal, since = facts.journal, docs.read_since
-    hidden = [
-        one["name"] for one in read if journal.may_hide_write(one, since) or journal.may_hide_identity(one, since)
-    ]
-    if hidden:
-        complaint = NotConverged(f"Azure does not show yet what this run has set: {', '.join(hidden)}.")
-        # By then, the writes are so old that they hide nothing.
-        raise Wait(complaint, f"Azure to show {what}", MAX_READ_DELAY + 60)

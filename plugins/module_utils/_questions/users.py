@@ -21,11 +21,11 @@ from .._checks import usage
 from .._checks.rights import READ_ACCOUNTS
 from .._checks.usage import KeyUse, Listed, Unlisted, Visible
 from .._checks.versions import MARGIN_SECONDS
-from .._core.changes import MAX_READ_DELAY, Change
-from .._core.docs import Docs, Wait
+from .._core.changes import Change
+from .._core.docs import Docs
 from .._core.documents import Account, Pool
 from .._core.duration import moment
-from .._core.errors import CmkError, Denied, NotConverged, NotFound
+from .._core.errors import CmkError, Denied, NotFound
 from .._core.ids import is_key_identifier, key_of, place_of
 from .._documents import refs
 from .._documents.access import allows
@@ -47,12 +47,7 @@ def everywhere(docs: Docs, facts: Facts, known: Collection[str] = ()) -> Listed:
     """The accounts of all subscriptions, those of the task's own subscription first. `known` are the ids of accounts,
     in lower case, that an earlier list of this task had: a list may be incomplete for a moment.
 
-    An account that the run has written within the longest read delay is among them as listed and as written, because
-    Azure may show it as it was before. If the run may have lost its notes of that, waits until lists show it.
-
     Raises the error if the task's own subscription, or one of the option `users_in`, does not exist."""
-    if docs.began < facts.journal.shown_at:
-        raise Wait(_writes_lost(), "lists of Azure to show what this run has changed", MAX_READ_DELAY + 60)
     names, unlisted = searched(docs, facts)
     lists = _lists(docs, names)
     if facts.users_in:
@@ -62,17 +57,10 @@ def everywhere(docs: Docs, facts: Facts, known: Collection[str] = ()) -> Listed:
         if isinstance(named, CmkError) and named.code == "subscription_not_found":
             raise named
     found = _of(docs, lists, known)
-    accounts = facts.journal.with_written(found["accounts"], docs.read_since)
+    accounts = found["accounts"]
     # In the same order for all hosts, so that their messages are the same.
     accounts.sort(key=lambda one: (one["id"].split("/")[2].lower() != facts.subscription.lower(), one["id"].lower()))
     return {"accounts": accounts, "unlisted": unlisted + found["unlisted"]}
-
-
-def _writes_lost() -> CmkError:
-    return NotConverged(
-        "Lists of Azure may not show yet which accounts this run has changed, and the run could not store that: the "
-        "temporary folder of Ansible is full, read-only or was removed. Repair it, and run the task again."
-    )
 
 
 def listed_until(docs: Docs, facts: Facts) -> float:
@@ -218,14 +206,6 @@ def changed_at(docs: Docs, accounts: Iterable[Account]) -> dict[str, float | Non
     return {name: _changed_at(docs, account) for name, account in by_id.items()}
 
 
-def dated(docs: Docs, facts: Facts, accounts: Sequence[Account]) -> dict[str, float | None]:
-    """The same, but not known of an account that the run has written within the longest read delay: a read may not show
-    that, so none is sent."""
-    lately = facts.journal.written_lately((account["id"] for account in accounts), docs.read_since)
-    times = changed_at(docs, [account for account in accounts if account["id"] not in lately])
-    return {account["id"]: times.get(account["id"]) for account in accounts}
-
-
 def _changed_at(docs: Docs, account: Account) -> float | None:
     """Not known if the document with the time shows another key than the account: one of the two reads is out of
     date."""
@@ -260,7 +240,7 @@ def disks(docs: Docs, facts: Facts, accounts: Iterable[Account]) -> tuple[list[K
 
 def _is_settled(docs: Docs, facts: Facts, account: Account) -> bool:
     """Whether the account was last changed before the margin."""
-    at = dated(docs, facts, [account])[account["id"]]
+    at = changed_at(docs, [account])[account["id"]]
     return at is not None and docs.now - at >= MARGIN_SECONDS
 
 

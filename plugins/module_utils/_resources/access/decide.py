@@ -21,7 +21,7 @@ from ..._azure.facts import Facts
 from ..._checks import usage
 from ..._checks.rights import to_assign_role, to_change_policies, to_unassign_role
 from ..._checks.versions import MARGIN_SECONDS
-from ..._core.changes import MAX_READ_DELAY, Change, Removal, Request
+from ..._core.changes import VALUE_LAG_SECONDS, Change, Request
 from ..._core.docs import Docs
 from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinitionProperties, Vault
 from ..._core.duration import instant, moment
@@ -118,23 +118,6 @@ def decide(docs: Docs, goal: Goal, facts: Facts) -> Change:
     return _granting(holder) if goal.present else users.with_left_out(docs, facts, _revoking(docs, holder, facts))
 
 
-def removal(goal: Goal, facts: Facts) -> Removal:
-    """The access that is revoked."""
-    principal = (goal.principal_id or str(goal.identity_id)).lower()
-    return Removal(
-        ("access", goal.vault.lower(), principal, (goal.key_name or "").casefold()),
-        goal.vault,
-        unused=lambda _versions: partial(still_unused, goal=goal, facts=facts),
-        back=lambda _versions: partial(decide, goal=replace(goal, present=True), facts=facts),
-        restored="Therefore the access was granted again. Batch may need twenty minutes until these accounts are "
-        "available.",
-        keeps_used=goal.keeps_used,
-        # Key Vault refuses a disabled key at once, but a revocation takes effect minutes later. Until then, another
-        # run that does not see the revocation can move an account to the key.
-        delay=2 * MAX_READ_DELAY,
-    )
-
-
 def _holder(docs: Docs, goal: Goal, facts: Facts) -> _Holder:
     if (place := vaults.likely(docs, goal.vault, facts.vaults_in, goal.group)) is not None:
         docs.want(place)
@@ -209,13 +192,14 @@ def _set_policy(holder: _Holder, operation: str, policy: AccessPolicy, keys: lis
 def _revoking(docs: Docs, holder: _Holder, facts: Facts) -> Change:
     goal, change = holder.goal, _revocation(holder)
     if not change.requests:
+        _require_unused_already(docs, holder, facts)
         return change
     redundant_at = _redundant_at(holder)
     if redundant_at < inf:
         # The time of its response: `docs.now`.
         docs.get(refs.vault(holder.vault["id"]))
     if redundant_at <= docs.now:
-        return change
+        return change if goal.force else _asked_again(change, holder, facts, ())
     visible, times, asks = _users(docs.fresh(), holder, facts, goal.vault_used_by)
     using = usage.through_principal(visible, goal.vault, holder.principal, holder.key_name)
     recent = usage.recently_left(times, docs.now, goal.unused_for)
@@ -236,12 +220,37 @@ def _revoking(docs: Docs, holder: _Holder, facts: Facts) -> Change:
     if asks:
         warnings += usage.not_shown(goal.vault_used_by)
     known = [one["id"].lower() for one in visible["accounts"]]
+    warned = replace(change, warnings=(*warnings, *change.warnings), report={**change.report, "in_use_by": using})
+    return warned if goal.force else _asked_again(warned, holder, facts, known)
+
+
+def _asked_again(change: Change, holder: _Holder, facts: Facts, known: Collection[str]) -> Change:
+    """The change with its confirmation and its rollback."""
+    goal = holder.goal
     return replace(
         change,
-        warnings=(*warnings, *change.warnings),
-        report={**change.report, "in_use_by": using},
-        confirm=None if goal.force else partial(still_unused, goal=goal, facts=facts, known=known),
+        confirm=partial(still_unused, goal=goal, facts=facts, known=known),
+        undo=(partial(decide, goal=replace(goal, present=True), facts=facts),),
+        undone=lambda _current: (
+            "Therefore the access was granted again. Batch may need twenty minutes until these accounts are available."
+        ),
+        removed=(),
+        delay=2 * VALUE_LAG_SECONDS,
+        # Each host revokes the access of its account.
+        shares_delay=True,
     )
+
+
+def _require_unused_already(docs: Docs, holder: _Holder, facts: Facts) -> None:
+    """If the principal has no access, perhaps because of a run that ended before it has asked again, raise an error if
+    an account needs the access."""
+    if holder.goal.force or holder.has():
+        return
+    listed = usage.without(users.everywhere(docs.fresh(), facts), holder.goal.canary)
+    visible: usage.Visible = {**listed, "disks": [], "services": []}
+    using = usage.through_principal(visible, holder.goal.vault, holder.principal, holder.key_name)
+    if using:
+        raise usage.lost(f"revoke the access of {holder.principal} to {holder.goal.vault}", using)
 
 
 def still_unused(docs: Docs, goal: Goal, facts: Facts, known: Collection[str] = ()) -> Change:
@@ -269,7 +278,7 @@ def _revocation(holder: _Holder) -> Change:
     requests, left = _unassign(holder) if holder.by_role else _remove_policy(holder)
     after, warnings = {**before, "granted": left}, _still_granted(holder, left)
     report = {"in_use_by": list[str](), "kept_until": None}
-    return Change(before, after, requests, warnings, report, removed=None if holder.goal.force else ())
+    return Change(before, after, requests, warnings, report)
 
 
 def _users(
@@ -283,7 +292,7 @@ def _users(
     holders = usage.with_principal(found, holder.principal)
     held = [one for one in found["accounts"] if one["id"] in holders]
     counted = [] if holder.goal.force else held
-    changed_at = users.dated(docs, facts, counted)
+    changed_at = users.changed_at(docs, counted)
     is_of_one = usage.is_system_assigned(everyone, holder.principal)
     disks, unlisted = users.disks(docs, facts, held if is_of_one else found["accounts"])
     unlisted = [*found["unlisted"], *unlisted]

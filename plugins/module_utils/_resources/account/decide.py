@@ -300,7 +300,7 @@ def _update(goal: Goal, facts: Facts, body: Mapping[str, Any]) -> Request:
     needed = rights.to_change_account(goal.group, goal.name), *rights.to_assign_identities(body)
     ref = accounts.ref_of(facts, goal.group, goal.name)
     what = f"change the Batch account {goal.name}"
-    return Request("update", what, "PATCH", ref.id, body, needed, shows=ref)
+    return Request("update", what, "PATCH", ref.id, body, needed)
 
 
 def _require_no_key(docs: Docs, goal: Goal, facts: Facts, body: Mapping[str, Any]) -> None:

@@ -14,17 +14,17 @@ This module util is private to the collection.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from ..._azure.facts import Facts
 from ..._checks import rights, usage
-from ..._core.changes import MAX_READ_DELAY, Change, Probe, Request, Right
+from ..._core.changes import VALUE_LAG_SECONDS, Change, Probe, Request, Right
 from ..._core.docs import Docs, Wait
 from ..._core.documents import Account, KeyItem, Vault
-from ..._core.duration import instant, moment
+from ..._core.duration import instant
 from ..._core.errors import AccountUnavailable, CmkError, NotFound, PlanOutdated, Refused, TimedOut
 from ..._core.ids import KeyIdentifier, key_of, principals_of, read_key_identifier
 from ..._documents import access as access_document
@@ -32,8 +32,9 @@ from ..._documents import refs
 from ..._documents import vault as vault_document
 from ..._documents.account import is_unavailable, require_ready, required
 from ..._documents.drill import CLOSE_FIREWALL, DISABLE_KEY, REVOKE_ACCESS, Drill, of_vault, tags_with
-from ..._documents.key import DISABLED_TAG, was_disabled_as_unused
+from ..._documents.key import DRILL_TAG, MOST_TAGS, version_of
 from ..._questions import accounts, health, services, users, vaults
+from ..key import requests as key_requests
 from .goal import Goal
 
 # Refusals of an update that have other reasons than the key.
@@ -51,7 +52,6 @@ class Others:
 
     disable: Callable[[Docs, KeyIdentifier, str, str], Change]
     key_unused: Callable[[Docs, KeyIdentifier, str, Sequence[str]], Change]
-    enable: Callable[[Docs, KeyIdentifier, Sequence[str]], Change]
     revoke: Callable[[Docs, KeyIdentifier, str, str, str], Change]
     access_unused: Callable[[Docs, KeyIdentifier, str, str], Change]
     grant: Callable[[Docs, KeyIdentifier, str], Change]
@@ -134,13 +134,10 @@ def _lost(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
     health.require_available(docs, facts, goal.group, goal.name)
     _refuse_own_pools_on_key(docs, place, facts, goal.kind)
     taken = _only_user(goal, lambda: _taken(docs, place, goal, facts, others))
-    drill = Drill(
-        goal.kind,
-        place.id,
-        str(place.key.versionless),
-        _started_at(docs, taken),
-        facts.caller["object_id"],
-    )
+    started_at = str(instant(docs.now))
+    if goal.kind == DISABLE_KEY:
+        taken = _tagged(docs, place.key, taken, started_at)
+    drill = Drill(goal.kind, place.id, str(place.key.versionless), started_at, facts.caller["object_id"])
     properties = _firewall(place.vault, "None") if goal.kind == CLOSE_FIREWALL else {}
     mark = _tag(place.vault, drill, "begin", properties)
     said = _Said()
@@ -171,10 +168,23 @@ def _lost(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
     )
 
 
-def _started_at(docs: Docs, taken: Sequence[Request]) -> str:
-    """The time in the tags of the versions that the drill disables (`_disabled_by`), by Key Vault's clock."""
-    tags = (one.body.get("tags", {}) for one in taken if one.body)
-    return next((of_one[DISABLED_TAG] for of_one in tags if DISABLED_TAG in of_one), str(instant(docs.now)))
+def _tagged(docs: Docs, key: KeyIdentifier, disabled: Sequence[Request], started_at: str) -> tuple[Request, ...]:
+    """The requests that disable versions, with the tag by which the end of the drill finds the same versions."""
+    tags = {version_of(item): item.get("tags", {}) for item in docs.items(refs.versions_of(key))}
+
+    def tagged(one: Request) -> Request:
+        has = tags[one.ref.rpartition("/")[2]]
+        if DRILL_TAG not in has and len(has) >= MOST_TAGS:
+            remedy = f"Remove a tag from the versions of the key {key.name}."
+            raise Refused(
+                f"The drill sets the tag {DRILL_TAG} of each version that it disables. A version already has the most "
+                f"tags that Key Vault allows. {remedy}",
+                code="drill_refused",
+                remedy=remedy,
+            )
+        return replace(one, body={**(one.body or {}), "tags": {**has, DRILL_TAG: started_at}})
+
+    return tuple(map(tagged, disabled))
 
 
 def _taken(docs: Docs, place: _Place, goal: Goal, facts: Facts, others: Others) -> tuple[Request, ...]:
@@ -182,14 +192,6 @@ def _taken(docs: Docs, place: _Place, goal: Goal, facts: Facts, others: Others) 
     error if others use the key, the access or, if its firewall is closed, the vault."""
     disabled = others.disable(docs, place.key, place.id, goal.vault_used_by).requests
     if goal.kind == DISABLE_KEY:
-        if any("tags" not in (one.body or {}) for one in disabled):
-            remedy = f"Remove a tag from the versions of the key {place.key.name}."
-            raise Refused(
-                f"The drill sets the tag {DISABLED_TAG} of each version that it disables, to enable the same versions "
-                f"again. A version already has the most tags that Key Vault allows. {remedy}",
-                code="drill_refused",
-                remedy=remedy,
-            )
         return disabled
     changes, problem, what = list[Change](), _why_not_closable(place.vault), "close the firewall of"
     if goal.kind == REVOKE_ACCESS:
@@ -298,8 +300,6 @@ class _TakenKey:
     ) -> None:
         self._place, self._goal, self._facts, self._others, self._drill = place, goal, facts, others, drill
         self._refs = refs
-        # A revocation takes effect late.
-        self._seconds = MAX_READ_DELAY * (2 if goal.kind == REVOKE_ACCESS else 1)
         self._is_asked_late = self._is_given_back = False
 
     @property
@@ -313,7 +313,7 @@ class _TakenKey:
         users that have not seen the change, or if another run has ended the drill. Then all is restored."""
         place, at = self._place, self._at
         _require_same_tags(docs, place.account)
-        if at is None or docs.asked_at < at + MAX_READ_DELAY:
+        if at is None or docs.asked_at < at + VALUE_LAG_SECONDS:
             is_ended = False
         else:
             found = docs.get(refs.vault(place.vault["id"]))
@@ -322,7 +322,7 @@ class _TakenKey:
             raise PlanOutdated(f"Another run has ended the drill of the Batch account {self._goal.name}.")
         if not self._is_asked_late:
             _only_user(self._goal, lambda: self._require_unused(docs))
-            self._is_asked_late = at is not None and docs.asked_at >= at + self._seconds
+            self._is_asked_late = at is not None and docs.asked_at >= at + 2 * VALUE_LAG_SECONDS
 
     def _require_unused(self, docs: Docs) -> None:
         place, others, kind = self._place, self._others, self._goal.kind
@@ -342,7 +342,7 @@ class _TakenKey:
         show that there is nothing to restore."""
         place = _place(docs, self._goal, self._facts) or self._place
         back = [replace(one, undoes=True) for one in _restoring(docs, place, self._drill, self._others)]
-        if not back and not self._is_given_back and self._at and docs.asked_at < self._at + MAX_READ_DELAY:
+        if not back and not self._is_given_back and self._at and docs.asked_at < self._at + VALUE_LAG_SECONDS:
             raise NotFound(f"Azure does not show yet what the drill of {self._goal.name} has changed.")
         self._is_given_back |= bool(back)
         return Change(place.described(lost=bool(back)), place.described(lost=False), tuple(back))
@@ -408,8 +408,7 @@ def _unchanged(docs: Docs, goal: Goal, facts: Facts, place: _Place | None) -> Ch
 def _restoring(docs: Docs, place: _Place, drill: Drill, others: Others) -> tuple[Request, ...]:
     key = read_key_identifier(drill.key)
     if drill.kind == DISABLE_KEY:
-        versions = [*_disabled_by(drill, docs.items(refs.versions_of(key)))]
-        return others.enable(docs, key, versions).requests if versions else ()
+        return tuple(_enable(key, item) for item in docs.items(refs.versions_of(key)) if _is_disabled_by(drill, item))
     if drill.kind == REVOKE_ACCESS:
         return tuple(request for one in place.principals for request in others.grant(docs, key, one).requests)
     if vault_document.lets_azure_services_in(place.vault):
@@ -417,12 +416,13 @@ def _restoring(docs: Docs, place: _Place, drill: Drill, others: Others) -> tuple
     return (_tag(place.vault, drill, "restore_firewall", _firewall(place.vault, "AzureServices")),)
 
 
-def _disabled_by(drill: Drill, items: Iterable[KeyItem]) -> Iterator[str]:
-    """The versions that the drill has disabled, as their tags show."""
-    began = moment(drill.started_at) or 0
-    for item in items:
-        if was_disabled_as_unused(item) and (moment(item["tags"][DISABLED_TAG]) or 0) >= began:
-            yield str(item["kid"]).rpartition("/")[2]
+def _is_disabled_by(drill: Drill, item: KeyItem) -> bool:
+    return not item["attributes"]["enabled"] and item.get("tags", {}).get(DRILL_TAG) == drill.started_at
+
+
+def _enable(key: KeyIdentifier, item: KeyItem) -> Request:
+    tags = {name: value for name, value in item.get("tags", {}).items() if name != DRILL_TAG}
+    return key_requests.update(key, version_of(item), {"attributes": {"enabled": True}, "tags": tags})
 
 
 # Requests
@@ -507,7 +507,7 @@ def _record(vault: Vault, what: str, add: Callable[[Docs, Drill], Drill] | None)
             return Change({}, {}, (_tag(found, None, "end"),) if drill else ())
         if found is None or drill is None or add is None:
             complaint = PlanOutdated(f"Somebody has removed the tags of the drill at the key vault {vault['name']}.")
-            raise Wait(complaint, f"Azure to show the tags of the key vault {vault['name']}", MAX_READ_DELAY)
+            raise Wait(complaint, f"Azure to show the tags of the key vault {vault['name']}", VALUE_LAG_SECONDS)
         if not added:
             added.append(add(docs, drill))
         return Change({}, {}, () if added[0] == drill else (_tag(found, added[0], "record"),))

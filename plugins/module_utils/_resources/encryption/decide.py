@@ -58,7 +58,7 @@ def glance(docs: Docs, goal: Goal, facts: Facts) -> Change | None:
     if earlier is not None and not _wanted(docs, goal, earlier).is_satisfied_by(earlier):
         return None
     account = accounts.existing(docs, facts, goal.group, goal.account)
-    if account is None or is_failed(account) or facts.journal.may_hide_write(account, docs.read_since):
+    if account is None or is_failed(account):
         return None
     wanted = _wanted(docs, goal, account)
     if not wanted.is_satisfied_by(account) or _expires_soon(docs, wanted, account):
@@ -77,9 +77,7 @@ def decide(docs: Docs, goal: Goal, facts: Facts) -> Change:
     asked, goal = goal, _wanted(docs, goal, account)
     if _expires_soon(docs, goal, account):
         goal = replace(goal, mode=UPDATE)
-    # If a read shows the wanted key, the read may be older than a write of this run that has set another key, so the
-    # wanted key is written anyway.
-    leaves_alone = goal.is_satisfied_by(account) and not facts.journal.may_hide_write(account, docs.read_since)
+    leaves_alone = goal.is_satisfied_by(account)
     if goal.target and not leaves_alone:
         docs.want(refs.key(goal.target), fresh=Rule.RECENT)
     reason = _reason(docs, facts, account, leaves_alone=leaves_alone)
@@ -188,18 +186,16 @@ def left(docs: Docs, goal: Goal, facts: Facts) -> Change:
     account = accounts.existing(docs, facts, goal.group, goal.account)
     if account is None:
         return Change({}, {})
-    # A read may not show yet to which keys the run has moved the account.
-    lately = facts.journal.written_lately([account["id"]], docs.read_since)
-    keys = (*lately.get(account["id"], ()), key_of(account))
-    leaves = {key.versionless.folded: key for key in keys if key and not (goal.key and key.same_key(goal.key))}
-    docs.want(*map(refs.versions_of, leaves.values()))
-    writes = [write for key in leaves.values() for write in _updates(docs, facts, account, key)]
-    return Change({}, {}, tuple(writes))
+    key = key_of(account)
+    if key is None or (goal.key and key.same_key(goal.key)):
+        return Change({}, {})
+    return Change({}, {}, tuple(_updates(docs, facts, account, key)))
 
 
 def _updates(docs: Docs, facts: Facts, account: Account, has: KeyIdentifier) -> list[Request]:
     """The updates of the versions of this key that the account may use."""
-    items, newest = docs.items(refs.versions_of(has)), docs.get(refs.key(has.versionless), Rule.RECENT)
+    docs.want(refs.versions_of(has))
+    newest, items = docs.get(refs.key(has.versionless), Rule.RECENT), docs.items(refs.versions_of(has))
     if newest is None:
         return []
     versions = versions_of(newest, items, _now(docs, has))
@@ -208,7 +204,7 @@ def _updates(docs: Docs, facts: Facts, account: Account, has: KeyIdentifier) -> 
     since = 0.0
     if has.version is None:
         since = access_since(evidence.certain(docs, evidence.of_account(account, has, facts)))
-    changed_at = users.dated(docs, facts, [account])[account["id"]]
+    changed_at = users.changed_at(docs, [account])[account["id"]]
     found = updated_when_left(versions, User(has.version, changed_at, since))
     # Another host may have updated some a moment ago.
     recent = {version_of(item) for item in items if updated_at(item) > versions.now - _JUST_UPDATED_SECONDS}
@@ -247,10 +243,13 @@ def _move(docs: Docs, goal: Goal, facts: Facts, account: Account, before: Mappin
     if goal.target:
         used = evidence.certain(docs, evidence.of_account(account, goal.target, facts, goal.vault_group))
         checks = preflight.require_for_change(used)
+    request = _request(goal, facts, account, used)
+    if _is_newest(docs, goal.target):
+        request = replace(request, shows=refs.account(account["id"]))
     return Change(
         before,
         {**before, **describe_key(goal.target), "available": True},
-        (_request(goal, facts, account, used),),
+        (request,),
         preflight.warnings(checks),
         {"preflight": preflight.describe(checks), "previous_key_identifier": str(has) if has else None},
         confirm=partial(_confirmed, goal=goal, facts=facts, previous=has, used=used),
@@ -259,6 +258,16 @@ def _move(docs: Docs, goal: Goal, facts: Facts, account: Account, before: Mappin
         undo=tuple(partial(_back, undone=goal, facts=facts, key=key) for key in dict.fromkeys((has, None))),
         undone=_described,
     )
+
+
+def _is_newest(docs: Docs, target: KeyIdentifier | None) -> bool:
+    """Whether the account is moved to the newest version of a key, or to a Microsoft-managed key. Then the response is
+    sufficient. An older version may be disabled at once by the next task, so a read has to show that the account uses
+    it."""
+    if target is None or target.version is None:
+        return True
+    newest = docs.earlier(refs.key(target.versionless))
+    return isinstance(newest, Mapping) and version_of(newest["key"]) == target.version
 
 
 def _request(goal: Goal, facts: Facts, account: Account, used: Evidence | None, *, undoes: bool = False) -> Request:
@@ -274,8 +283,6 @@ def _request(goal: Goal, facts: Facts, account: Account, used: Evidence | None, 
         guard=partial(_require_unmoved, account=account, target=goal.target),
         retries=partial(_require_usable, goal=goal, facts=facts, used=used, undoes=undoes),
         waiting_for=f"Batch to accept the new encryption setting of the Batch account {name}",
-        # Later runs must not read the undone change, so reads have to show the rollback.
-        shows=None if undoes else refs.account(account["id"]),
         undoes=undoes,
     )
 
@@ -358,11 +365,7 @@ def _back(docs: Docs, undone: Goal, facts: Facts, key: KeyIdentifier | None) -> 
     # If Azure may have accepted the change, a read that shows the previous key may be out of date.
     write = facts.journal.last_effect(account["id"])
     may_stay = write is not None and not (write.undoes and write.outcome is WriteOutcome.ACCEPTED)
-    if is_moved and not is_back:
-        # A read that shows a third key may be older than the change.
-        health.require_shown(docs, facts, [account], f"who has set the key of the Batch account {goal.account}")
-        return _kept(docs, facts, account)
-    if is_back and not may_stay:
+    if (is_moved and not is_back) or (is_back and not may_stay):
         return _kept(docs, facts, account)
     used, checks = None, tuple[preflight.Check, ...]()
     if key:
@@ -389,9 +392,7 @@ def _confirmed_back(docs: Docs, goal: Goal, undone: Goal, facts: Facts, used: Ev
     to move the account to."""
     account = required(accounts.existing(docs, facts, goal.group, goal.account), goal.group, goal.account)
     before = {**describe(account), "available": True}
-    # A read that shows a third key may be older than the rollback, as long as Azure may not show that.
-    is_old = undone.has_set(account) or facts.journal.may_hide_write(account, docs.read_since)
-    if is_old and not goal.is_satisfied_by(account):
+    if undone.has_set(account) and not goal.is_satisfied_by(account):
         request = _request(goal, facts, account, used, undoes=True)
         before["available"] = None
         return Change(before, {**before, **describe_key(goal.target)}, (request,))

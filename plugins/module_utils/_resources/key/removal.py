@@ -10,7 +10,6 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,27 +19,21 @@ from ..._azure.facts import Facts
 from ..._checks import usage
 from ..._checks.usage import Users
 from ..._checks.versions import MARGIN_SECONDS, versions_of
-from ..._core.changes import MAX_READ_DELAY, Change, Decide, Removal, Request
+from ..._core.changes import VALUE_LAG_SECONDS, Change, Request
 from ..._core.docs import Docs
 from ..._core.documents import KeyItem
 from ..._core.duration import instant
 from ..._core.errors import Denied
-from ..._core.ids import key_in_vault
-from ..._documents.key import (
-    CONFIRMED,
-    ENABLED_AGAIN,
-    tags_of_change,
-    updated_at,
-    version_of,
-    was_disabled_as_unused,
-)
-from ..._questions import services
+from ..._core.ids import key_of
+from ..._documents.key import updated_at, version_of
+from ..._questions import services, users
 from . import requests
 from .goal import Goal, key_not_found, key_soft_deleted, version_not_found
 from .present import decide_recovered
 from .seen import Seen, look, with_latest_versions, with_users
 
 _PIN = "Pin accounts that follow the latest version first (in the role rotate, set cmk_key_version_mode: pin)."
+_DAY_SECONDS = 24 * 3600
 _KEEP = "leave out this task (in the role rotate, set cmk_unused_versions: keep)"
 
 
@@ -66,6 +59,7 @@ def decide_disabled(docs: Docs, goal: Goal, facts: Facts) -> Change:
     of_each, kept = _users(goal, seen, found, goal.unused_for), dict[str, Users]()
     if goal.keeps_used:
         kept = _replaced_lately(goal, seen) | {version: one for version, one in of_each.items() if one.exist}
+    _require_unused_lately(docs, goal, seen, facts)
     versions = [version for version in found if version not in kept]
     if not versions:
         return _unchanged(seen, kept)
@@ -78,6 +72,7 @@ def decide_absent(docs: Docs, goal: Goal, facts: Facts) -> Change:
     """Delete the key."""
     seen = look(docs, goal, facts)
     if seen.key is None:
+        _require_unused_lately(docs, goal, seen, facts)
         return _unchanged(seen, {})
     seen = with_users(docs, goal, seen, facts, lambda seen: not _users_of_key(seen, goal.unused_for).exist)
     is_due = not goal.keeps_used or not _users_of_key(seen, goal.unused_for).exist
@@ -221,21 +216,37 @@ def _removing(
     if goal.state == "absent":
         delete = (requests.delete(seen.identifier, facts),) if seen.key else ()
         return Change(before, {"exists": False, "soft_deleted": True}, delete, warnings, report({}))
-    enabled = {version_of(item): item for item in seen.versions or () if item["attributes"]["enabled"]}
-    writes = (_set_enabled(seen, one, enabled[one], to=False) for one in versions if one in enabled)
+    enabled = [version_of(item) for item in seen.versions or () if item["attributes"]["enabled"]]
+    writes = (_set_enabled(seen, one, to=False) for one in versions if one in enabled)
     left = [version for version in before["enabled_versions"] if version not in versions]
     after = {**before, "enabled": before["version"] in left, "enabled_versions": left}
     return Change(before, after, tuple(writes), warnings, report(kept or {}, versions))
 
 
 def _removed(change: Change, goal: Goal, seen: Seen, facts: Facts, versions: Sequence[str]) -> Change:
-    """The change with its confirmation, which knows the accounts that were listed before. With `force`, users do not
-    matter."""
+    """The change with its confirmation, which knows the accounts that were listed before, and its rollback. With
+    `force`, users do not matter."""
     if goal.force:
         return change
     known = [one["id"].lower() for one in seen.visible["accounts"]]
-    confirm = partial(still_unused, goal=goal, facts=facts, versions=tuple(versions), known=known)
-    return replace(change, confirm=confirm, removed=tuple(versions))
+    is_deletion = goal.state == "absent"
+    back = (
+        partial(decide_recovered, goal=replace(goal, state="recovered"), facts=facts, is_rollback=True)
+        if is_deletion
+        else partial(decide_enabled_again, goal=replace(goal, state="enabled_again"), facts=facts, versions=versions)
+    )
+    done = "recovered" if is_deletion else "enabled again"
+    return replace(
+        change,
+        confirm=partial(still_unused, goal=goal, facts=facts, versions=tuple(versions), known=known),
+        undo=(back,),
+        undone=lambda _current: (
+            f"Therefore the key was {done}. Batch may need ten minutes until these accounts are available."
+        ),
+        removed=tuple(versions),
+        # An unused version was not used for the margin, so no run moves an account to it.
+        delay=2 * VALUE_LAG_SECONDS if goal.takes_whole_key else 0.0,
+    )
 
 
 # After the removal
@@ -274,66 +285,40 @@ def _as_before(item: KeyItem, disabled: Sequence[str]) -> KeyItem:
 def decide_enabled_again(docs: Docs, goal: Goal, facts: Facts, versions: Sequence[str]) -> Change:
     """The rollback."""
     seen = look(docs, goal, facts)
-    before, by_version = seen.described, {version_of(item): item for item in seen.versions or ()}
+    before = seen.described
     missing = [version for version in versions if version not in before["enabled_versions"]]
-    return Change(before, before, tuple(_set_enabled(seen, one, by_version.get(one), to=True) for one in missing))
+    return Change(before, before, tuple(_set_enabled(seen, one, to=True) for one in missing))
 
 
-def _set_enabled(seen: Seen, version: str, item: KeyItem | None, *, to: bool) -> Request:
-    body: dict[str, Any] = {"attributes": {"enabled": to}}
-    disabled = ENABLED_AGAIN if to else str(instant(seen.now))
-    if item is not None and (tags := tags_of_change(item.get("tags", {}), disabled)) is not None:
-        body["tags"] = tags
-    return requests.update(seen.identifier, version, body)
+def _set_enabled(seen: Seen, version: str, *, to: bool) -> Request:
+    return requests.update(seen.identifier, version, {"attributes": {"enabled": to}})
 
 
-def removal(goal: Goal, facts: Facts) -> Removal:
-    """The versions that are disabled, or the key that is deleted."""
-    is_deletion = goal.state == "absent"
-
-    def back(versions: Sequence[str]) -> Decide:
-        if is_deletion:
-            return partial(decide_recovered, goal=replace(goal, state="recovered"), facts=facts, is_rollback=True)
-        again = replace(goal, state="enabled_again")
-        return partial(decide_enabled_again, goal=again, facts=facts, versions=versions)
-
-    done = "recovered" if is_deletion else "enabled again"
-    return Removal(
-        ("key", key_in_vault(goal.vault, goal.name), goal.state, goal.version or ""),
-        goal.vault,
-        unused=lambda versions: partial(still_unused, goal=goal, facts=facts, versions=versions),
-        back=back,
-        restored=f"Therefore the key was {done}. Batch may need ten minutes until these accounts are available.",
-        keeps_used=goal.keeps_used,
-        confirmed=None
-        if is_deletion
-        else lambda versions: partial(_confirmed, goal=goal, facts=facts, versions=versions),
-        earlier=None if goal.force else partial(unconfirmed, goal=goal, facts=facts),
-    )
+# After a run that ended before it has asked
 
 
-def _confirmed(docs: Docs, goal: Goal, facts: Facts, versions: Sequence[str]) -> Change:
-    """Set the tag of the disabled versions, so that no later run asks again."""
-    seen, writes = look(docs, goal, facts), list[Request]()
-    for item in seen.versions or ():
-        if version_of(item) in versions and was_disabled_as_unused(item):
-            tags = tags_of_change(item["tags"], CONFIRMED)
-            writes.append(requests.update(seen.identifier, version_of(item), {"tags": tags}))
-    return Change({}, {}, tuple(writes))
+def _require_unused_lately(docs: Docs, goal: Goal, seen: Seen, facts: Facts) -> None:
+    """If the key or a version was deleted or disabled within the last day, perhaps by a run that ended before it has
+    asked again who uses it, raise an error if an account does. Nothing is enabled: somebody may have disabled it on
+    purpose."""
+    lately = _removed_lately(goal, seen)
+    if goal.force or not lately:
+        return
+    listed = usage.without(users.everywhere(docs.fresh(), facts), goal.canary)
+    newest = version_of(seen.key["key"]) if seen.key else None
+    using = [
+        account["id"]
+        for account in usage.accounts_on_key(listed, seen.identifier)
+        if goal.state == "absent" or ((key := key_of(account)) and (key.version or newest) in lately)
+    ]
+    if using:
+        raise usage.lost(_what(goal), using)
 
 
-def unconfirmed(docs: Docs, goal: Goal, facts: Facts) -> tuple[Sequence[str], float] | None:
-    """The versions that this collection has disabled and not confirmed, or none if the key was deleted so lately that
-    lists may not have shown its users; with the time of that (time.monotonic()) at the latest. An earlier run may have
-    ended before it has asked again for their users. A deleted key does not show who has deleted it."""
-    seen = look(docs, goal, facts)
+def _removed_lately(goal: Goal, seen: Seen) -> list[str]:
+    """The disabled versions, or `absent` for the deleted key."""
+    since = seen.now - _DAY_SECONDS
     if goal.state == "absent":
-        deleted_at = seen.deleted.get("deletedDate", 0) if seen.deleted else 0
-        age = seen.now - deleted_at
-        return ((), time.monotonic() - age) if age < MAX_READ_DELAY else None
-    ages = {
-        version_of(item): seen.now - item["attributes"]["updated"]
-        for item in seen.versions or ()
-        if goal.version in (None, version_of(item)) and was_disabled_as_unused(item)
-    }
-    return (list(ages), time.monotonic() - min(ages.values())) if ages else None
+        return ["absent"] if seen.deleted and seen.deleted.get("deletedDate", 0) > since else []
+    items = [item for item in seen.versions or () if goal.version in (None, version_of(item))]
+    return [version_of(item) for item in items if not item["attributes"]["enabled"] and updated_at(item) > since]

@@ -187,14 +187,11 @@ def _times(docs: Docs, seen: Seen, facts: Facts, accounts: Sequence[Account], *,
     since when they have access."""
     key = seen.identifier
     uses = {one["id"] for one in accounts if key.same_key(key_of(one))}
-    # The access that the run has granted may not be shown yet.
-    lately = facts.journal.written_lately((one["id"] for one in accounts), docs.read_since)
-    left = {name for name, keys in lately.items() if any(map(key.same_key, keys))}
-    counted = accounts if may_have_left else [one for one in accounts if one["id"] in uses | left]
-    named = {one["id"]: (usage.principals(one), one["id"] in uses | left) for one in counted}
+    counted = accounts if may_have_left else [one for one in accounts if one["id"] in uses]
+    named = {one["id"]: (usage.principals(one), one["id"] in uses) for one in counted}
     since = access.since_when(docs, key, facts.vaults_in, named, seen.now)
     asked = [account for account in accounts if account["id"] in since]
-    changed_at = users.dated(docs, facts, asked)
+    changed_at = users.changed_at(docs, asked)
     left_key = [name for name in changed_at if name not in uses and may_have_left]
     return usage.Times(changed_at, since, left_key)
 

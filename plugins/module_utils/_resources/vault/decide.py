@@ -2,15 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Decides how a vault that meets the requirements of Batch is created, changed, recovered and deleted. Pure: asks for
-documents.
+"""Decides how a vault that meets the requirements of Batch is created, changed and recovered. Pure: asks for documents.
 
 This module util is private to the collection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -18,7 +17,7 @@ from typing import Any, TypeAlias
 from ..._azure.facts import Facts
 from ..._checks import regions, rights, usage
 from ..._checks.preflight import IN_PERIMETER, OPEN_PERIMETER
-from ..._core.changes import MAX_READ_DELAY, Change, Removal, Request
+from ..._core.changes import VALUE_LAG_SECONDS, Change, Request
 from ..._core.docs import Docs, Ref, Wait
 from ..._core.documents import AccessPolicy, DeletedVault, Vault
 from ..._core.errors import NotConverged, PlanOutdated, Refused, Unavailable
@@ -34,9 +33,8 @@ from ..._documents.vault import (
     lets_azure_services_in,
     name_taken,
     require_sku_for,
-    required,
 )
-from ..._questions import creation, services, users, vaults
+from ..._questions import creation, users, vaults
 from ..._questions.regions import of_type
 from .goal import RETENTION_DAYS, Goal
 
@@ -61,14 +59,10 @@ Grant: TypeAlias = Callable[[Docs, str, str, str, str], Change]
 
 def decide(docs: Docs, goal: Goal, facts: Facts, grant: Grant) -> Change:
     vault = docs.get(_ref(goal, facts))
-    if not goal.present:
-        return _deletion(docs, goal, facts, vault)
     if vault is None:
         return _missing(docs, goal, facts, grant)
     _refuse_other_authorization(goal, vault)
-    # A rollback recovers the vault as it was.
-    if not goal.is_rollback:
-        require_sku_for(goal.key_type, vault)
+    require_sku_for(goal.key_type, vault)
     before, properties = describe(vault), vault["properties"]
     changes: dict[str, Any] = {} if properties.get("enablePurgeProtection") else {"enablePurgeProtection": True}
     if not properties.get("enableSoftDelete", True):
@@ -104,27 +98,9 @@ def _only_of_new(goal: Goal, before: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def removal(goal: Goal, facts: Facts, grant: Grant) -> Removal:
-    """The vault that is deleted."""
-    recovered = replace(goal, present=True, recover=True, is_rollback=True)
-    return Removal(
-        ("vault", goal.name.lower()),
-        goal.name,
-        unused=lambda _versions: partial(still_unused, goal=goal, facts=facts),
-        back=lambda _versions: partial(decide, goal=recovered, facts=facts, grant=grant),
-        restored="Therefore the vault was recovered. The Batch accounts whose key is in the vault were granted access "
-        "again. Other role assignments at the vault were deleted: assign these roles again.",
-        keeps_used=False,
-    )
-
-
 def summary(goal: Goal, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """One line for a person. `before` and `after` are return values of the module."""
     vault = f"key vault {goal.name}"
-    if not after["exists"]:
-        if not before["exists"]:
-            return f"There is no {vault}."
-        return f"Deleted the {vault}. It can be recovered for {before['retention_days']} days."
     if before == after:
         return f"The {vault} in {after['location']} has soft delete and purge protection."
     if before["exists"]:
@@ -149,51 +125,11 @@ def _missing(docs: Docs, goal: Goal, facts: Facts, grant: Grant) -> Change:
         if goal.name.lower() in [one["name"].lower() for one in docs.items(in_group)]:
             raise creation.not_shown(f"key vault {goal.name}", facts.wait_timeout)
         if (deleted := vaults.deleted_here(docs, goal.name, own)) is not None:
-            return _recovery(goal, facts, grant, deleted)
-    if goal.is_rollback:
-        # Azure does not show the deleted vault yet. A new vault would not have its keys.
-        required(None, goal.name, goal.group)
+            return _recovery(goal, facts, deleted)
     return _creation(docs, goal, facts, grant)
 
 
-def _deletion(docs: Docs, goal: Goal, facts: Facts, vault: Vault | None) -> Change:
-    before = describe(vault)
-    if vault is None:
-        return Change(before, before)
-    what = f"delete the vault {goal.name}"
-    change, known = _deleting(docs.fresh(), goal, facts, vault, what, goal.vault_used_by)
-    change = replace(change, warnings=(*change.warnings, *usage.left_out(users.left_out(docs, facts))))
-    if goal.force:
-        return change
-    return replace(change, confirm=partial(still_unused, goal=goal, facts=facts, known=known), removed=())
-
-
-def still_unused(docs: Docs, goal: Goal, facts: Facts, known: Collection[str] = ()) -> Change:
-    """Require that nobody uses the vault that was deleted. There is a request left if Azure does not show the deletion.
-    `known` are the ids of accounts that were listed before (users.everywhere). Azure Resource Graph confirms nothing,
-    so it is not asked."""
-    vault = docs.get(_ref(goal, facts))
-    what = f"keep the vault {goal.name} deleted"
-    return _deleting(docs.fresh(), goal, facts, vault, what, usage.BATCH, known)[0]
-
-
-def _deleting(
-    docs: Docs, goal: Goal, facts: Facts, vault: Vault | None, what: str, used_by: str, known: Collection[str] = ()
-) -> tuple[Change, list[str]]:
-    """The change, and the ids of the listed accounts. If somebody of the services `used_by` uses the vault, `what` is
-    refused (an infinitive)."""
-    asks = used_by != usage.BATCH
-    visible, using = services.of_vault(docs, facts, goal.name, users.visible(docs, facts, known), asks=asks)
-    warnings = usage.guard(using, visible, what, force=goal.force)
-    if asks:
-        warnings += usage.not_shown(used_by)
-    what, needed = f"delete the key vault {goal.name}", rights.to_delete_vault(goal.group, goal.name)
-    delete = Request("delete", what, "DELETE", _ref(goal, facts).id, rights=(needed,))
-    change = Change(describe(vault), describe(None), (delete,) if vault else (), warnings)
-    return change, [one["id"].lower() for one in visible["accounts"]]
-
-
-def _recovery(goal: Goal, facts: Facts, grant: Grant, vault: DeletedVault) -> Change:
+def _recovery(goal: Goal, facts: Facts, vault: DeletedVault) -> Change:
     if not goal.recover:
         remedy = "Set O(recover=true) to recover it, or use another name."
         raise Refused(
@@ -219,12 +155,6 @@ def _recovery(goal: Goal, facts: Facts, grant: Grant, vault: DeletedVault) -> Ch
     writes = [_put(goal, facts, body)]
     if not deleted.get("purgeProtectionEnabled"):
         writes.append(_update(goal, facts, {"enablePurgeProtection": True}))
-    if goal.is_rollback:
-        # The deletion of the vault has deleted its role assignments.
-        again = partial(_restoring, goal=goal, facts=facts, grant=grant)
-        what, needed = f"restore the access to the key vault {goal.name}", rights.to_change_vault(goal.group, goal.name)
-        restore = Request("restore_access", what, "", _ref(goal, facts).id, rights=(needed,), follow_up=again)
-        writes.append(replace(restore, waiting_for=_restored(goal)))
     return Change(describe(None), after, tuple(writes))
 
 
@@ -288,8 +218,8 @@ def _creation(docs: Docs, goal: Goal, facts: Facts, grant: Grant) -> Change:
 
 def _restoring(docs: Docs, document: Vault | None, goal: Goal, facts: Facts, grant: Grant) -> Change:
     """A PUT replaces the access policies and tags of a vault that exists. If the response does not show that the
-    request has created the vault, the access of Batch accounts whose key is in the vault is granted again. Lists may
-    not show yet that another run has moved an account to the vault, so they are read until they show that."""
+    request has created the vault, the access of Batch accounts whose key is in the vault is granted again. Another run
+    may have moved an account to the vault just before."""
     if is_unchanged_since_creation(document):
         return Change({}, {})
     visible, writes, restored = users.everywhere(docs.fresh(), facts), list[Request](), list[str]()
@@ -305,10 +235,10 @@ def _restoring(docs: Docs, document: Vault | None, goal: Goal, facts: Facts, gra
     unlisted = [usage.not_listed(one) for one in visible["unlisted"] if one["action"] is None]
     if unlisted and not writes:
         raise Unavailable(" ".join(unlisted))
-    made_at = None if goal.is_rollback else facts.journal.vault_made_at(goal.name)
-    if not writes and made_at is not None and docs.began < made_at + MAX_READ_DELAY:
+    made_at = facts.journal.vault_made_at(goal.name)
+    if not writes and made_at is not None and docs.began < made_at + VALUE_LAG_SECONDS:
         complaint = NotConverged(f"Lists of Azure may not show yet which accounts use the key vault {goal.name}.")
-        raise Wait(complaint, f"lists of Azure to show who uses the key vault {goal.name}", MAX_READ_DELAY + 60)
+        raise Wait(complaint, f"lists of Azure to show who uses the key vault {goal.name}", 2 * VALUE_LAG_SECONDS)
     if not writes:
         return Change({}, {}, (), _not_restored(goal, visible))
     warning = (

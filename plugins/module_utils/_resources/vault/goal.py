@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..._checks.usage import ANY
 from ..._core.errors import Problems
-from ..._core.ids import check_subscriptions, check_tags, check_vault_name
+from ..._core.ids import check_tags, check_vault_name
 from ..._documents.vault import HSM, PREMIUM
 
 # The default retention period of a new vault.
@@ -34,18 +33,12 @@ class Goal:
     retention_days: int
     recover: bool
     trusted_services: bool
-    present: bool
-    force: bool
     # Of a new vault.
     is_public: bool = True
     # The type of the key that the vault is for.
     key_type: str | None = None
     # Of a new vault.
     tags: Mapping[str, str] = field(default_factory=dict)
-    # The rollback of a deletion: the vault is recovered because an account needs it.
-    is_rollback: bool = False
-    # The services that use the vault (usage.py).
-    vault_used_by: str = ANY
 
     @property
     def sku_of_new(self) -> str:
@@ -64,7 +57,6 @@ def desired(params: Mapping[str, Any]) -> Goal:
             "Use premium, or leave out O(sku).",
         )
     name = problems.of(check_vault_name, params["name"], "name")
-    problems.of(check_subscriptions, params["users_in"], "users_in")
     tags = problems.of(check_tags, params["tags"])
     problems.refuse()
     return Goal(
@@ -78,8 +70,5 @@ def desired(params: Mapping[str, Any]) -> Goal:
         retention_days=retention,
         recover=params["recover"],
         trusted_services=params["trusted_services"],
-        present=params["state"] == "present",
-        force=params["force"],
-        vault_used_by=params["vault_used_by"],
         tags=tags,
     )
