@@ -382,16 +382,14 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
 def _keep_versions(goal: encryption_goal.Goal, cloud: Cloud) -> None:
     """Before the account leaves its key, update the versions that it may use (encryption_decide.left). If the caller
     may not do that, the account is moved nevertheless, with a warning."""
-    decide = partial(encryption_decide.left, goal=goal, facts=cloud.facts)
     try:
-        change = cloud.driver.solve(decide, Rule.RECENT)
-        lacks = cloud.changes.lacking_rights(change.rights) if cloud.predicts and change.requests else ()
-        if lacks:
-            raise Denied(" ".join(lacks))
-        for vault in dict.fromkeys(map(_vault, change.requests)):
-            with cloud.changes.locked(vault):
-                requests = cloud.driver.solve(decide).requests
-                cloud.changes.send([one for one in requests if _vault(one) == vault], [])
+        try:
+            _update_versions(goal, cloud)
+        except Unavailable as lost:
+            # A single lost connection is no reason to leave a version without an update.
+            if lost.code != "vault_unreachable":
+                raise
+            _update_versions(goal, cloud)
     except NotFound:
         pass
     except (Denied, Rejected, Unavailable) as reason:
@@ -399,6 +397,18 @@ def _keep_versions(goal: encryption_goal.Goal, cloud: Cloud) -> None:
             raise
         warning = partial(encryption_decide.not_kept, goal=goal, facts=cloud.facts, reason=reason)
         cloud.warnings.append(cloud.driver.solve(warning))
+
+
+def _update_versions(goal: encryption_goal.Goal, cloud: Cloud) -> None:
+    decide = partial(encryption_decide.left, goal=goal, facts=cloud.facts)
+    change = cloud.driver.solve(decide, Rule.RECENT)
+    lacks = cloud.changes.lacking_rights(change.rights) if cloud.predicts and change.requests else ()
+    if lacks:
+        raise Denied(" ".join(lacks))
+    for vault in dict.fromkeys(map(_vault, change.requests)):
+        with cloud.changes.locked(vault):
+            requests = cloud.driver.solve(decide).requests
+            cloud.changes.send([one for one in requests if _vault(one) == vault], [])
 
 
 def _vault(request: Request) -> str:

@@ -45,6 +45,9 @@ KNOWN = {
     "an account leaves an older version before a read shows it there": (
         "value_lag=5 ; a2: version(k1) | a3: old(k1) microsoft(k1) ; wait 200 ; a2: retire(k1)"
     ),
+    "the update of a version that an account leaves is lost": (
+        "a3: old(k2) microsoft(k2) retire(k2) !dropped before@changes_version"
+    ),
     "another tool has moved an account to a version just before it is disabled": (
         "value_lag=20 ; tool move a1 old(k1) ; a2: retire(k1)"
     ),
