@@ -142,7 +142,7 @@ live: $(SETUP)  ## experiments with a real Azure subscription, which measure wha
 
 # If the delays of reads and roles were not measured, each test would wait for the longest that is plausible.
 live-test: $(SETUP)  ## the integration tests with the mark on_azure, with a real Azure subscription
-	PYTHONPATH=tests $(IN_GITHUB) python -m live run --again --only read_lag --only role_delay --only 'job_*' \
+	PYTHONPATH=tests $(IN_GITHUB) python -m live run --again --only value_lag --only role_delay --only 'job_*' \
 		$(if $(YES),--yes) $(if $(DRY_RUN),--dry-run) $(ARGS)
 
 live-clean: $(SETUP)  ## delete what `make live` has created
