@@ -216,6 +216,19 @@ def test_the_versions_are_read_after_the_accounts() -> None:
     assert decided(table, key_goal(**DISABLED)).report["kept_until"] == "2026-06-04T20:26:39Z"
 
 
+def test_the_time_of_an_account_that_the_run_has_moved_is_not_read() -> None:
+    """It was changed just now, so it may use each version."""
+    table = three_versions(PINNED)
+    task = task_of(table)
+    with task.session.journal.writing("PATCH", PINNED["id"], {}, undoes=False):
+        pass
+
+    kept = task.driver.solve(partial(key_decide.decide, goal=key_goal(**DISABLED), facts=Facts(task.session)))
+
+    assert (kept.requests, kept.report["in_use_by"]) == ((), [PINNED["id"]])
+    assert "mybatch" not in users_asked(table)
+
+
 @pytest.mark.parametrize("options", [DISABLED, DELETED])
 def test_pools_count(options: dict[str, Any]) -> None:
     one = pool(f"{KEY}/{MIDDLE}")

@@ -133,6 +133,10 @@ class Journal:
         """Whether this task has changed resources of this kind."""
         return kind in self._changed or ANY_KIND in self._changed
 
+    def has_written(self, kind: str) -> bool:
+        """Whether a task of the run has changed resources of exactly this kind."""
+        return kind in self._changed or self._files.load("written", kind) is not None
+
     def readable_since(self, kind: str, at: float) -> float:
         """The earliest time, after `at`, at which a read may have begun that the run's last write to this kind has not
         made out of date."""

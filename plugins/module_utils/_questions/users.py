@@ -206,6 +206,13 @@ def changed_at(docs: Docs, accounts: Iterable[Account]) -> dict[str, float | Non
     return {name: _changed_at(docs, account) for name, account in by_id.items()}
 
 
+def dated(docs: Docs, facts: Facts, accounts: Sequence[Account]) -> dict[str, float | None]:
+    """The same, but not read of an account that the run has changed: it was changed just now."""
+    read = [one for one in accounts if not facts.journal.has_written(refs.account(one["id"]).kind)]
+    times = changed_at(docs, read)
+    return {one["id"]: times.get(one["id"]) for one in accounts}
+
+
 def _changed_at(docs: Docs, account: Account) -> float | None:
     """Not known if the document with the time shows another key than the account: one of the two reads is out of
     date."""
