@@ -361,9 +361,13 @@ class Simulation:
                     # A run has updated the version before the account has left its key, which reads show at once.
                     is_updated = later.by != "tool" and self._hosts[later.by].run.caller in _ALL_RIGHTS
                     since = self._azure.now if is_updated else 0
-                # Nothing shows that another tool has moved the account to another key since then.
                 key = moment.version.rpartition("/")[0]
-                if any(one.at >= later.at and one.by == "tool" and not one.version.startswith(key) for one in states):
+                left = [one for one in states if one.at >= later.at and not one.version.startswith(key)]
+                if any(one.by == "tool" for one in left):
+                    # Nothing shows that another tool has moved the account to another key since then.
+                    continue
+                if any(later.at < one.at <= later.at + self._lag for one in left):
+                    # The run that has moved the account to another key has read it as it was before.
                     continue
                 if self._azure.now - MARGIN < later.at <= since:
                     self._broken.append(
