@@ -147,14 +147,14 @@ class TableGateway:
         self, _what: str, method: str, ref: str, body: Any = None, *, undoes: bool = False, **_options: Any
     ) -> Any:
         sent = self._session.sent
-        with self._session.journal.writing(method, ref, body, undoes=undoes) as write:
+        with self._session.journal.writing(method, ref, body, undoes=undoes):
             try:
-                write.document = self._table.write(method, ref, body)
+                document = self._table.write(method, ref, body)
             except Unavailable:
                 sent.in_doubt += 1
                 raise
         sent.accepted += 1
-        return write.document
+        return document
 
     def begin(self, what: str, method: str, ref: str, body: Any = None, **options: Any) -> Operation:
         return Operation(method, ref, self.write(what, method, ref, body, **options))

@@ -206,7 +206,7 @@ def test_a_decision_preflights_and_writes_nothing() -> None:
     task = task_of(azure)
     question = partial(decide, goal=encryption_goal(KEY), facts=Facts(task.session))
 
-    change = executor_of(task).decided(question)
+    change = task.driver.solve(question)
 
     assert azure.written == []
     assert change.requests

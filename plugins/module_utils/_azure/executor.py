@@ -189,10 +189,6 @@ class Executor:
         warnings = dict.fromkeys((*todo.warnings, *lacking, *latest.warnings, *self._session.warnings))
         return Outcome(True, todo.before, latest.before, tuple(warnings), todo.report)
 
-    def decided(self, decide: Decide) -> Change:
-        """The change that `ensure` would make. Raises the same refusals as `ensure`."""
-        return self._driver.solve(decide)
-
     # Rights
 
     def require_rights(self, needed: Iterable[Needed]) -> tuple[str, ...]:
@@ -395,8 +391,8 @@ class Executor:
         return found[0], missing
 
     def _until_shown(self, look: Callable[[], CmkError | None]) -> CmkError | None:
-        """Call `look` until it returns None, or until `wait_timeout` has passed, but as long as reads may lag. Returns
-        its last result. All calls but the first read from Azure."""
+        """Call `look` until it returns None, or until `wait_timeout` has passed, and at least as long as reads may
+        lag. Returns its last result. All calls but the first read from Azure."""
         calls = itertools.count()
 
         def look_again() -> CmkError | None:

@@ -151,15 +151,15 @@ class Gateway:
         (rate_limit.IF_LATE). `undoes` is for the journal."""
         journal = self._session.journal
         try:
-            with journal.writing(method, ref, body, undoes=undoes) as write, self._translated(what, ref):
+            with journal.writing(method, ref, body, undoes=undoes), self._translated(what, ref):
                 answer = self._sent(method, ref, body=body, if_late=if_late)
-                write.document = answer.json() if answer.text() else None
+                document = answer.json() if answer.text() else None
         except NotFound:
             if method == "DELETE" and journal.is_in_doubt(ref):
                 # An earlier try of the request has deleted the resource.
                 return None
             raise
-        return write.document
+        return document
 
     def begin(
         self,
@@ -175,13 +175,12 @@ class Gateway:
         from azure.core.polling import LROPoller
         from azure.mgmt.core.polling.arm_polling import ARMPolling
 
-        with self._session.journal.writing(method, ref, body, undoes=undoes) as write, self._translated(what, ref):
+        with self._session.journal.writing(method, ref, body, undoes=undoes), self._translated(what, ref):
             began = self._sent(method, ref, body=body, if_late=if_late, _return_pipeline_response=True)
             polling = ARMPolling(_POLLING_SECONDS, lro_options={"final-state-via": "location"})
             poller = LROPoller(self._client(ref), began, lambda answer: answer, polling)
             first = began.http_response
-            write.document = first.json() if first.text() else None
-            return Operation(method, ref, write.document, poller)
+            return Operation(method, ref, first.json() if first.text() else None, poller)
 
     def finish(self, what: str, operation: Operation) -> bool:
         """Wait for a long-running operation. Raises TimedOut after wait_timeout. Returns False if Azure has accepted

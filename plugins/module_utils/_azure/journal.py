@@ -47,9 +47,8 @@ class Write:
     # Whether it restores the setting before an earlier write.
     undoes: bool
     outcome: WriteOutcome = WriteOutcome.UNKNOWN
-    # When the response was received, or the wait for it has ended (time.monotonic()), and the document in the response.
+    # When the response was received, or the wait for it has ended (time.monotonic()).
     answered_at: float = 0.0
-    document: Any = None
 
     @property
     def may_have_taken_effect(self) -> bool:
@@ -88,15 +87,15 @@ class Journal:
         return next((one for one in reversed(self.of(ref)) if one.may_have_taken_effect), None)
 
     @contextmanager
-    def writing(self, method: str, ref: str, body: Mapping[str, Any] | None, *, undoes: bool) -> Iterator[Write]:
-        """Note the write, and its outcome when the block ends. The block sets `document`."""
+    def writing(self, method: str, ref: str, body: Mapping[str, Any] | None, *, undoes: bool) -> Iterator[None]:
+        """Note the write, and its outcome when the block ends."""
         if not self._writes:
             self._files.require_usable()
         write, in_doubt = Write(method, body or {}, undoes), self._sent.in_doubt
         self._writes.setdefault(ref.lower(), []).append(write)
         try:
             with self.changing(method, ref):
-                yield write
+                yield
         except BaseException as failure:
             # An SDK sends a write again if there was no response, or a server error. The first try may have taken
             # effect, whatever the last try says.
@@ -141,11 +140,6 @@ class Journal:
         """The earliest time, after `at`, at which a read may have begun that the run's last write to this kind has not
         made out of date."""
         return nextafter(max(at, self._written(kind)), inf)
-
-    def is_written_since(self, at: float, *kinds: str) -> bool:
-        """Whether the run has changed resources of these kinds since then; without kinds, whether a task has changed
-        something that is not known here."""
-        return any(self._written(kind) > at for kind in kinds or (ANY_KIND,))
 
     def _written(self, kind: str) -> float:
         kinds = kind, ANY_KIND

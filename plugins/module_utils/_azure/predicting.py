@@ -340,10 +340,10 @@ class Predicting(Gateway):
         if_late: Callable[[], None] | None = None,
         undoes: bool = False,
     ) -> Any:
-        with self._session.journal.writing(method, ref, body, undoes=undoes) as write:
-            write.document = self._predict(what, method, ref, body or {})
+        with self._session.journal.writing(method, ref, body, undoes=undoes):
+            document = self._predict(what, method, ref, body or {})
         self._session.sent.accepted += 1
-        return write.document
+        return document
 
     def begin(self, what: str, method: str, ref: str, *request: Any, **options: Any) -> Operation:
         return Operation(method, ref, self.write(what, method, ref, *request, **options))
