@@ -191,7 +191,8 @@ def _times(docs: Docs, seen: Seen, facts: Facts, accounts: Sequence[Account], *,
     named = {one["id"]: (usage.principals(one), one["id"] in uses) for one in counted}
     since = access.since_when(docs, key, facts.vaults_in, named, seen.now)
     asked = [account for account in accounts if account["id"] in since]
-    changed_at = users.dated(docs, facts, asked)
+    # Each host of a play that ends the use of a key names the same times, so they are read.
+    changed_at = users.changed_at(docs, asked) if may_have_left else users.dated(docs, facts, asked)
     left_key = [name for name in changed_at if name not in uses and may_have_left]
     return usage.Times(changed_at, since, left_key)
 
