@@ -86,9 +86,19 @@ NAMED_KEY: dict[str, dict[str, Any]] = {
     "key_identifier": {"type": "str", "no_log": False},
 }
 
+# Each module that repairs something has this option and makes the repairs of its resource, so that one variable serves
+# all. In the order of the repairs.
+ALLOWED_REPAIRS: dict[str, dict[str, Any]] = {
+    "allowed_repairs": {
+        "type": "list",
+        "elements": "str",
+        "choices": ["vault", "network", "key", "access", "other_versions", "identity"],
+    },
+}
+
 # Doc fragment azbatch.cmk.vault_users.
 VAULT_USERS: dict[str, dict[str, Any]] = {
-    "vault_used_by": {"type": "str", "default": "any", "choices": ["any", "visible", "batch"]},
+    "vault_used_by": {"type": "str", "default": "any", "choices": ["any", "batch"]},
 }
 # Doc fragment azbatch.cmk.users_in.
 USERS_IN: dict[str, dict[str, Any]] = {"users_in": {"type": "list", "elements": "str"}}

@@ -12,7 +12,7 @@ description:
   - Ensures that a Batch account exists with a system-assigned or a user-assigned managed identity, or that the account
     does not exist.
   - Azure's guide says that customer-managed keys are for accounts that were created with an identity. The module
-    refuses an existing account without an identity, unless O(adopt_existing) is set.
+    refuses an existing account without an identity, unless O(allowed_repairs) has V(identity).
 version_added: 1.0.0
 author:
   - The azbatch.cmk authors (@azbatch)
@@ -68,10 +68,14 @@ options:
   vault_subscription_id:
     description: Id of the subscription of the vault, if it differs from O(subscription_id).
     type: str
-  adopt_existing:
-    description: Give an existing account the identity if the account has no identity or a different identity.
-    type: bool
-    default: false
+  allowed_repairs:
+    description:
+      - What the module may repair. V(identity) gives an existing account the identity if the account has no identity or
+        a different identity.
+      - The other values are repairs of other modules and have no effect here.
+    type: list
+    elements: str
+    choices: [vault, network, key, access, other_versions, identity]
   force:
     description: Change the identity of an account that uses the identity to access its key, although the account may
       lose the key.
@@ -125,7 +129,7 @@ EXAMPLES = r"""
   azbatch.cmk.batch_account_identity:
     resource_group: rg-batch
     name: mybatch
-    adopt_existing: true
+    allowed_repairs: [identity]
 
 - name: Create an account with tags
   azbatch.cmk.batch_account_identity:
@@ -222,7 +226,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import VERSION_MODE
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import ALLOWED_REPAIRS, VERSION_MODE
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import account as account_document
@@ -242,7 +246,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     **VERSION_MODE,
     "vault_resource_group": {"type": "str"},
     "vault_subscription_id": {"type": "str"},
-    "adopt_existing": {"type": "bool", "default": False},
+    **ALLOWED_REPAIRS,
     "force": {"type": "bool", "default": False},
 }
 

@@ -55,17 +55,16 @@ options:
   vault_used_by:
     description:
       - Which services use the vaults.
-      - With V(any) and V(visible), the reports have the resources of all services that use a vault of the accounts,
+      - With V(any), the reports have the resources of all services that use a vault of the accounts,
         with one query of Azure Resource Graph for twenty vaults. If the caller lacks the right C(*/read) at a
         subscription, or if a query fails, the reports have the resources that were found, and the reason why others
         may be missing. The task does not fail, and no finding depends on these resources.
       - Azure Resource Graph does not show encryption protectors of SQL, encryption scopes of storage accounts, volume
-        groups of Elastic SAN and search indexes. With V(any), the page says so. V(visible) is like V(any) without that
-        note.
+        groups of Elastic SAN and search indexes. The page says so.
       - With V(batch), no query is made.
     type: str
     default: any
-    choices: [any, visible, batch]
+    choices: [any, batch]
   return_accounts:
     description: Return RV(accounts) and RV(vaults). The values are large if there are many accounts.
     type: bool

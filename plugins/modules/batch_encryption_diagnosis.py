@@ -34,9 +34,10 @@ options:
         account's identities access to the key.
       - V(other_versions) enables or extends the other versions that the account may still use, if it is not known
         whether the account needs them. Somebody may have disabled such a version because it was leaked.
+      - V(identity) is a repair of M(azbatch.cmk.batch_account_identity) and has no effect here.
     type: list
     elements: str
-    choices: [vault, network, key, access, other_versions]
+    choices: [vault, network, key, access, other_versions, identity]
 extends_documentation_fragment:
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
@@ -204,6 +205,7 @@ code:
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import ALLOWED_REPAIRS
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import OTHER_VERSIONS
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.recovery import require_recoverable
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
@@ -217,11 +219,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
     "account_name": {"type": "str", "required": True},
-    "allowed_repairs": {
-        "type": "list",
-        "elements": "str",
-        "choices": ["vault", "network", "key", "access", OTHER_VERSIONS],
-    },
+    **ALLOWED_REPAIRS,
 }
 
 

@@ -11,8 +11,8 @@ short_description: Ensure that Batch can use a key, and rotate it when rotation 
 description:
   - Ensures that an RSA key exists in a vault, is enabled, has not expired, and allows C(wrapKey) and C(unwrapKey).
   - The newest version that is enabled and valid now counts. If there is none, a disabled version is enabled only with
-    O(enable). A new version is created if the key has no version, if the newest version expires within nine days, or if
-    O(max_version_age) or O(new_version) requires one. A version that is valid later does not prevent that.
+    O(allowed_repairs). A new version is created if the key has no version, if the newest version expires within nine
+    days, or if O(max_version_age) or O(new_version) requires one. A version that is valid later does not prevent that.
     RV(staged_versions) names such versions.
   - M(azbatch.cmk.keyvault_cmk_key_state) enables, disables, deletes and recovers keys and versions, and
     M(azbatch.cmk.keyvault_cmk_unused_versions) disables versions that nothing uses.
@@ -38,34 +38,28 @@ options:
   account_resource_group:
     description: Name of the resource group of O(used_by_account).
     type: str
-  enable:
+  allowed_repairs:
     description:
-      - Enable the newest version if the version is disabled.
-      - By default, an older version counts that can be used. If there is none, a disabled version is refused, because
-        somebody may have disabled it to revoke the key. If rotation is due and another version is enabled, the new
-        version is created in any case.
-    type: bool
-    default: false
-  recover:
-    description:
-      - Recover the key if the key was deleted, and then ensure that the key can be used.
-      - By default, a deleted key is refused, because the vault reserves the name of a deleted key.
-    type: bool
-    default: false
+      - What the module may repair. V(key) recovers the key if the key was deleted, and enables the newest version if
+        the version is disabled.
+      - By default, an older version counts that can be used. If there is none, the key is refused, because somebody may
+        have deleted or disabled it to revoke it. If rotation is due and another version is enabled, the new version is
+        created in any case.
+      - The other values are repairs of other modules and have no effect here.
+    type: list
+    elements: str
+    choices: [vault, network, key, access, other_versions, identity]
   max_version_age:
     description:
       - Create a new version if the newest version is older than this duration, such as V(90d) or the ISO 8601
         duration V(P90D). A nightly run therefore changes something only if rotation is due.
     type: str
   new_version:
-    description: Create a new version in any case.
-    type: bool
-    default: false
-  new_version_for:
     description:
-      - Purpose of the new version with O(new_version), such as the number of a change or of a workflow job. The version
-        gets the tag C(azbatch-cmk-new-version-for) with this text, at most 256 characters.
-      - With O(used_by_account), the default is a text that only this run of Ansible has.
+      - Create a new version in any case. The value is the purpose of the version, such as the number of a change, or
+        V(true). The version gets the tag C(azbatch-cmk-new-version-for) with the purpose, at most 256 characters.
+      - With V(true) and O(used_by_account), the purpose is a text that only this run of Ansible has. With V(true) and
+        without O(used_by_account), each task creates a version.
       - If the key has an enabled version for the same purpose that is younger than seven days, no version is created.
         Independent runs therefore share a version. Two runs that start at the same moment may create one version each.
         From then on, both use the newest of them. The other is unused once the next run has moved its accounts.
@@ -115,8 +109,7 @@ EXAMPLES = r"""
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
     name: batch
-    new_version: true
-    new_version_for: CHG0012345
+    new_version: CHG0012345
   register: key
 
 - name: Make Key Vault create a new version 30 days before the newest version expires
@@ -141,13 +134,13 @@ EXAMPLES = r"""
     name: batch
     key_type: RSA-HSM
     expires_in: P1Y
-    recover: true
+    allowed_repairs: [key]
 
 - name: Ensure that the key can be used, even if its newest version was disabled
   azbatch.cmk.keyvault_cmk_key:
     vault_name: myvault
     name: batch
-    enable: true
+    allowed_repairs: [key]
 
 - name: Create a version when rotation is due; leave an account alone that is not ready
   azbatch.cmk.keyvault_cmk_key:
@@ -285,7 +278,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NEW_KEY, USERS_IN
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import ALLOWED_REPAIRS, NEW_KEY, USERS_IN
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Needed, Outcome
@@ -302,12 +295,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
     "used_by_account": {"type": "str"},
     "account_resource_group": {"type": "str"},
-    "enable": {"type": "bool", "default": False, "no_log": False},
-    "recover": {"type": "bool", "default": False},
+    **ALLOWED_REPAIRS,
     **NEW_KEY,
     "max_version_age": {"type": "str"},
-    "new_version": {"type": "bool", "default": False},
-    "new_version_for": {"type": "str"},
+    "new_version": {"type": "str"},
     "remove_rotation_policy": {"type": "bool", "default": False},
     **USERS_IN,
     "force": {"type": "bool", "default": False},
@@ -334,8 +325,8 @@ def _for_account(goal: Goal, group: str, name: str, cloud: Cloud) -> Outcome:
     # is created.
     to_move = [*rights.to_set_encryption(group, name), rights.to_see_access(used.vault, group)] if used.version else []
     # The version that the run forces is shared. Its tag shows that, even if the notes of the run are lost.
-    purpose = goal.new_version_for or cloud.facts.run if goal.new_version else None
-    goal = replace(goal, at_least=used.version, is_shared=True, new_version_for=purpose)
+    purpose = goal.purpose or cloud.facts.run if goal.new_version else None
+    goal = replace(goal, at_least=used.version, is_shared=True, purpose=purpose)
     require_available = partial(cloud.require_available, group, name)
     return _described(goal, _make(goal, cloud, later=to_move, before_change=require_available))
 

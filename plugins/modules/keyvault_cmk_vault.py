@@ -68,18 +68,16 @@ options:
     type: str
     default: enabled
     choices: [enabled, disabled]
-  trusted_services:
+  allowed_repairs:
     description:
-      - If the firewall of an existing vault blocks trusted Microsoft services, allow them. Batch is one of these
-        services. Other network rules are not changed.
-      - A new vault always allows trusted Microsoft services.
-    type: bool
-    default: false
-  recover:
-    description: Recover a deleted vault of this name with its keys. By default, a deleted vault of this name is
-      refused.
-    type: bool
-    default: false
+      - What the module may repair. V(vault) recovers a deleted vault of this name with its keys. By default, a deleted
+        vault is refused.
+      - V(network) allows trusted Microsoft services, such as Batch, in the firewall of an existing vault. Its other
+        network rules are not changed. A new vault always allows these services.
+      - The other values are repairs of other modules and have no effect here.
+    type: list
+    elements: str
+    choices: [vault, network, key, access, other_versions, identity]
 extends_documentation_fragment:
   - azbatch.cmk.azure
   - azbatch.cmk.azure.sign_in
@@ -107,7 +105,7 @@ EXAMPLES = r"""
   azbatch.cmk.keyvault_cmk_vault:
     resource_group: rg-keys
     name: myvault
-    recover: true
+    allowed_repairs: [vault]
 
 - name: Create a vault for keys in an HSM, in another region than its resource group
   azbatch.cmk.keyvault_cmk_vault:
@@ -128,7 +126,7 @@ EXAMPLES = r"""
   azbatch.cmk.keyvault_cmk_vault:
     resource_group: rg-keys
     name: myvault
-    trusted_services: true
+    allowed_repairs: [network]
 
 - name: Create a vault without public network access
   azbatch.cmk.keyvault_cmk_vault:
@@ -232,6 +230,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import ALLOWED_REPAIRS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
@@ -251,9 +250,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "key_type": {"type": "str", "choices": ["RSA", "RSA-HSM"], "no_log": False},
     "retention_days": {"type": "int", "default": 90},
     "tags": {"type": "dict"},
-    "recover": {"type": "bool", "default": False},
     "public_network_access": {"type": "str", "default": "enabled", "choices": ["enabled", "disabled"]},
-    "trusted_services": {"type": "bool", "default": False},
+    **ALLOWED_REPAIRS,
 }
 
 

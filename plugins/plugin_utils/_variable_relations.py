@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.common.validation import check_type_list
-from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, InvalidOption
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier, parse_key
@@ -22,14 +21,8 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import 
 # A variable has an effect only with one of these variables of the role, with such a value. A unit test compares the
 # descriptions in the argument specifications.
 EFFECTIVE_WITH: Mapping[str, Mapping[str, str]] = {
-    "cmk_key_new_version_for": {"cmk_key_new_version": "true"},
-    "cmk_recover_extend_expired_by": {"cmk_recover_repairs": "key"},
-    "cmk_unused_for": {
-        "cmk_unused_versions": "disable",
-        "cmk_disable_key": "KEY",
-        "cmk_revert_key": "disable",
-        "cmk_revert_access": "revoke",
-    },
+    "cmk_recover_extend_expired_by": {"cmk_allowed_repairs": "key"},
+    "cmk_unused_for": {"cmk_unused_versions": "disable", "cmk_unused_key": "disable", "cmk_unused_access": "revoke"},
 }
 # The value of a variable that requests nothing.
 _NOTHING = "keep"
@@ -58,8 +51,6 @@ def without_effect(
 def _requests(value: Any, wanted: str) -> bool:
     if is_blank(value):
         return False
-    if wanted == "true":
-        return bool(boolean(value, strict=False))
     is_of_list = isinstance(value, list) or "," in str(value)
     return wanted in check_type_list(value) if is_of_list else value != _NOTHING
 
@@ -71,13 +62,20 @@ def contradictions(role: str, values: Mapping[str, Any]) -> Iterator[CmkError]:
     if role == "azbatch.cmk.rotate" and value == "keep":
         problem = "leaves a pinned account on its version, so the role rotate would create versions without an effect"
         yield WrongVariable(name, value, problem, f"Remove {name} for this role, or set it to update.")
-    name, value = "cmk_disable_key", values.get("cmk_disable_key")
-    new, disabled = _key(values.get("cmk_new_key_identifier")), _key(value)
-    if not new or not disabled or not new.is_named(disabled.vault, disabled.name):
+    name, value = "cmk_unused_key", values.get("cmk_unused_key")
+    if role != "azbatch.cmk.switch" or value in (None, _NOTHING):
         return
-    if role == "azbatch.cmk.switch" and disabled.version in (None, new.version):
+    previous, new = values.get("cmk_previous_key", "any"), _key(values.get("cmk_new_key_identifier"))
+    # The default. An inventory that is read again after the switch has the new key there.
+    own = f"{values.get('cmk_vault_name')}/{values.get('cmk_key_name')}"
+    if previous == "any":
+        problem = "has an effect only on a key that cmk_previous_key names"
+        yield WrongVariable(name, value, problem, "Set cmk_previous_key to the key that accounts leave, as VAULT/KEY.")
+    elif (left := _key(previous)) and new and new.is_named(left.vault, left.name) and previous != own:
         problem = "is cmk_new_key_identifier, the key that the account moves to"
-        yield WrongVariable(name, value, problem, f"Set {name} to the key that accounts have left, or remove it.")
+        yield WrongVariable(
+            "cmk_previous_key", previous, problem, f"Set it to the key that accounts leave, or remove {name}."
+        )
 
 
 def _key(value: Any) -> KeyIdentifier | None:

@@ -17,7 +17,7 @@ from ansible import constants
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.validation import check_type_dict
 from ansible.module_utils.common.yaml import yaml_load
-from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
@@ -118,7 +118,9 @@ def rotates(variables: Mapping[str, Any]) -> bool:
     """Whether the role rotate has a rule. `variables` are the variables of `RULES` that are set."""
     unused, forced = variables.get("cmk_unused_versions"), variables.get("cmk_key_new_version")
     others = {name: value for name, value in variables.items() if name not in _WITH_DEFAULT}
-    return any(others.values()) or boolean(forced or False, strict=False) or unused not in (None, "", "keep")
+    return (
+        any(others.values()) or str(forced or False).lower() not in BOOLEANS_FALSE or unused not in (None, "", "keep")
+    )
 
 
 def unknown_variable(name: str, value: Any = "") -> str:

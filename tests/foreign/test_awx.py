@@ -122,7 +122,7 @@ def test_what_is_created(awx: Awx, run: Run) -> None:
     assert {name: node["unified_job_template"] for name, node in nodes.items()} == {
         name: templates[name]["id"] for name in ("canary", "rotate", "recover")
     }
-    assert nodes["recover"]["extra_data"] == {"cmk_hosts": "pinned", "cmk_recover_repairs": ["network", "access"]}
+    assert nodes["recover"]["extra_data"] == {"cmk_hosts": "pinned", "cmk_allowed_repairs": ["network", "access"]}
 
     (schedule,) = awx.objects["schedules"].values()
     workflow = awx.named("workflow_job_templates", "Keys: rotation with a canary")
@@ -194,7 +194,7 @@ def test_secrets_of_existing_objects_are_sent_on_request(awx: Awx, run: Run) -> 
         ({"cmk_awx_projct_url": "x"}, "cmk_awx_projct_url: the playbook has no such variable. "),
         ({"cmk_awx_slices": 0}, "cmk_awx_slices is 0. Use a number of at least 1."),
         ({"cmk_awx_unused_versions": "delete"}, "cmk_awx_unused_versions is delete. Use keep or disable."),
-        ({"cmk_awx_recover_repairs": ["identity"]}, "cmk_awx_recover_repairs is ['identity']. Use a list of vault, "),
+        ({"cmk_awx_allowed_repairs": ["identity"]}, "cmk_awx_allowed_repairs is ['identity']. Use a list of vault, "),
         ({"cmk_awx_extra_vars": {"canary": {}}}, "cmk_awx_extra_vars has canary. Use the names provision, "),
         (
             {"cmk_awx_extra_vars": {"rotate": {"cmk_hosts": "all"}}},

@@ -168,7 +168,9 @@ class Task:
 
     @property
     def warnings(self) -> list[str]:
-        return [str(warning) for warning in self.result.get("warnings") or []]
+        """Without that of each removal, about users that Azure Resource Graph does not show."""
+        given = [str(warning) for warning in self.result.get("warnings") or []]
+        return [one for one in given if not one.startswith("Azure Resource Graph does not show")]
 
     def __str__(self) -> str:
         shown = {k: v for k, v in self.result.items() if k not in ("invocation", "diff", "exception")}

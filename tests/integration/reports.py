@@ -27,7 +27,7 @@ STEPS = {
     "switch": {
         "Grant the account access to the key": "access",
         "Move the account to the key": "encryption",
-        "Disable the key that accounts have left": "key",
+        "Disable or delete the key that accounts have left": "key",
     },
     "revert": {
         "Move the account to a Microsoft-managed key": "encryption",

@@ -106,7 +106,7 @@ MODULES: dict[str, tuple[str, Result]] = {
     "restore": ("keyvault_cmk_key_state", {"state": "recovered"}),
     "grant": ("keyvault_cmk_access", {}),
     "revoke": ("keyvault_cmk_access", {"state": "absent"}),
-    "identity": ("batch_account_identity", {"adopt_existing": True}),
+    "identity": ("batch_account_identity", {"allowed_repairs": ["identity"]}),
 }
 # The roles by the verbs of the sequences, with their variables besides the names of the resources.
 ROLES: dict[str, tuple[str, Result]] = {
@@ -117,16 +117,15 @@ ROLES: dict[str, tuple[str, Result]] = {
             "cmk_previous_key": "any",
             "cmk_key_version_mode": "follow",
             "cmk_key_expires_in": "P400D",
-            "cmk_key_enable": True,
-            "cmk_vault_recover": True,
+            "cmk_allowed_repairs": ["vault", "key"],
         },
     ),
     "rotate": ("rotate", {"cmk_key_new_version": True, "cmk_unused_versions": "disable"}),
     "rotate_by_age": ("rotate", {"cmk_key_max_version_age": "P90D", "cmk_unused_versions": "disable"}),
     "switch": ("switch", {}),
     "leave": ("revert", {}),
-    "revert": ("revert", {"cmk_revert_key": "disable", "cmk_revert_access": "revoke"}),
-    "revert_deleting": ("revert", {"cmk_revert_key": "delete"}),
+    "revert": ("revert", {"cmk_unused_key": "disable", "cmk_unused_access": "revoke"}),
+    "revert_deleting": ("revert", {"cmk_unused_key": "delete"}),
     "recover": ("recover", {}),
 }
 # The requests before which something happens, by their meaning.
@@ -701,7 +700,8 @@ class Simulation:
             self._cut_short.add(_versionless((vault, key)))
         if role == "switch":
             variables |= {"cmk_new_key_identifier": self._identifier(KEYS[task.key], "new")}
-            variables |= {"cmk_disable_key": _versionless((vault, key))} if (vault, key) != KEYS[task.key] else {}
+            if (vault, key) != KEYS[task.key]:
+                variables |= {"cmk_previous_key": _versionless((vault, key)), "cmk_unused_key": "disable"}
         return variables
 
     def _options(self, task: Task, account: str) -> tuple[str, Result]:

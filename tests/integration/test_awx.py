@@ -306,7 +306,7 @@ def test_the_other_job_templates(awx: Awx, service: Service) -> None:
     assert service.encryption() == other
 
     # The form of AWX has selected all repairs.
-    awx.job("recover", inventory, cmk_recover_repairs=["vault", "network", "key", "access"])
+    awx.job("recover", inventory, cmk_allowed_repairs=["vault", "network", "key", "access"])
     awx.job("revert", awx.update_inventory("second"), cmk_hosts="all")
     assert service.encryption() is None
     assert service.enabled("key2") == [True]

@@ -186,7 +186,9 @@ def test_no_permission(ansible: Ansible, service: Service, way: str) -> None:
     denied = {
         "create account": (account("create account", name="account2"), "batchAccounts/write"),
         "change identity": (
-            account("change identity", identity_id=service.make_identity()["id"], adopt_existing=True, force=True),
+            account(
+                "change identity", identity_id=service.make_identity()["id"], allowed_repairs=["identity"], force=True
+            ),
             "batchAccounts/write",
         ),
         "delete account": (account("delete account", state="absent"), "batchAccounts/delete"),

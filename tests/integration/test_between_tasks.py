@@ -27,7 +27,7 @@ def test_an_account_that_another_user_moves_to_a_different_key_is_not_reverted(
     service.on_key()
     other = service.make_key("key2").id
     service.point(other)
-    report = runner.role("revert", {**VARS, "cmk_revert_key": "disable"})
+    report = runner.role("revert", {**VARS, "cmk_unused_key": "disable"})
 
     assert report.get("code") == "account_on_another_key", report
     assert service.encryption() == other
@@ -44,7 +44,7 @@ def test_an_account_that_another_user_moves_after_the_revert(runner: OneProcess,
         if task == "Move the account to a Microsoft-managed key":
             service.point(key)
 
-    report = runner.role("revert", {**VARS, "cmk_revert_key": "disable", **AT_ONCE}, record=record)
+    report = runner.role("revert", {**VARS, "cmk_unused_key": "disable", **AT_ONCE}, record=record)
 
     assert not report.get("failed"), report
     assert service.enabled() == [to == "the named key"]
@@ -76,8 +76,8 @@ def test_nothing_is_removed_for_a_missing_account(runner: OneProcess, service: S
     service.on_key()
     service.batch.batch_account.begin_delete(GROUP, "account1").wait()
     settings = {
-        "cmk_revert_key": "disable",
-        "cmk_revert_access": "revoke",
+        "cmk_unused_key": "disable",
+        "cmk_unused_access": "revoke",
     }
     report = runner.role("revert", {**VARS, **settings})
 
@@ -88,15 +88,15 @@ def test_nothing_is_removed_for_a_missing_account(runner: OneProcess, service: S
 @pytest.mark.parametrize(
     ("removed", "restored"),
     [
-        ("disable", {"cmk_key_enable": True}),
-        ("delete", {"cmk_key_recover": True}),
+        ("disable", {"cmk_allowed_repairs": ["key"]}),
+        ("delete", {"cmk_allowed_repairs": ["key"]}),
     ],
 )
 def test_a_key_that_the_run_restored_is_removed_again(
     runner: OneProcess, service: Service, removed: str, restored: dict[str, Any]
 ) -> None:
     service.on_key()
-    revert = {**VARS, "cmk_revert_key": removed, **AT_ONCE}
+    revert = {**VARS, "cmk_unused_key": removed, **AT_ONCE}
     assert runner.role("revert", revert)["changed_steps"]["key"]
     assert runner.role("provision", {**VARS, **restored})["changed_steps"]["key"]
     assert service.encryption()
@@ -116,7 +116,7 @@ def test_a_key_with_a_new_version_is_disabled_again(runner: OneProcess, service:
     assert runner.module("keyvault_cmk_key_state", disable)["changed"]
     service.sandbox.control.advance(1)
     # Creates a new version, which is enabled.
-    assert runner.module("keyvault_cmk_key", {**KEY1, "enable": True, "new_version": True})["changed"]
+    assert runner.module("keyvault_cmk_key", {**KEY1, "allowed_repairs": ["key"], "new_version": True})["changed"]
     assert runner.module("keyvault_cmk_key_state", disable)["changed"]
     assert service.enabled() == [False, False]
 

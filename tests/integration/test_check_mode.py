@@ -109,7 +109,7 @@ def an_account_without_identity(world: World) -> Variables:
 
 def an_account_to_adopt(world: World) -> Variables:
     an_account_without_identity(world)
-    return {"cmk_adopt_existing": True}
+    return {"cmk_allowed_repairs": ["identity"]}
 
 
 def an_account(world: World) -> Variables:
@@ -132,7 +132,7 @@ def nearly_done(world: World) -> Variables:
 
 
 def done(world: World) -> Variables:
-    return {"cmk_disable_key": world.on_key()}
+    return {"cmk_previous_key": world.on_key(), "cmk_unused_key": "disable"}
 
 
 def following(world: World) -> Variables:
@@ -234,10 +234,10 @@ OPERATIONS = {
     "rotate to another key": Operation("rotate", {}, to_another_key),
     "rotate to another key, disabling": Operation("rotate", DISABLE, to_another_key),
     "revert": Operation("revert", {}),
-    "revert, disabling": Operation("revert", {"cmk_revert_key": "disable"}),
-    "revert, deleting": Operation("revert", {"cmk_revert_key": "delete"}),
-    "revert, revoking": Operation("revert", {"cmk_revert_access": "revoke"}),
-    "revert, disabling, revoking": Operation("revert", {"cmk_revert_key": "disable", "cmk_revert_access": "revoke"}),
+    "revert, disabling": Operation("revert", {"cmk_unused_key": "disable"}),
+    "revert, deleting": Operation("revert", {"cmk_unused_key": "delete"}),
+    "revert, revoking": Operation("revert", {"cmk_unused_access": "revoke"}),
+    "revert, disabling, revoking": Operation("revert", {"cmk_unused_key": "disable", "cmk_unused_access": "revoke"}),
     "recover": Operation("recover", {}),
 }
 MODES = list(itertools.product((False, True), (False, True)))

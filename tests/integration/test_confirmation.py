@@ -313,7 +313,7 @@ def test_recovery_is_waited_for(ansible: Ansible, service: Service, way: str) ->
         [
             info,
             fails(to_key("same key, disabled", identifier)),
-            task("enabled", "keyvault_cmk_key", vault_name="vault-one", name="key1", enable=True),
+            task("enabled", "keyvault_cmk_key", vault_name="vault-one", name="key1", allowed_repairs=["key"]),
             fails(to_key("same key", identifier)),
             fails(to_key("other key", other, previous_key="any")),
             fails(to_key("Microsoft's", None)),
@@ -390,7 +390,7 @@ def test_writes_without_effect(ansible: Ansible, service: Service, way: str) -> 
     on_account = {"resource_group": GROUP, "name": "account1", **soon}
     run = ansible.play(
         [
-            fails(task("identity", "batch_account_identity", **on_account, adopt_existing=True)),
+            fails(task("identity", "batch_account_identity", **on_account, allowed_repairs=["identity"])),
             fails(task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault-one", **soon)),
             fails(task("policy", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal, **soon)),
             fails(task("role", "keyvault_cmk_access", vault_name="by-roles", principal_id=principal, **soon)),

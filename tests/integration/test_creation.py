@@ -217,7 +217,7 @@ def test_a_key_that_the_run_has_deleted_in_a_vault_that_it_has_created(runner: O
     ("module", "options", "is_recovered"),
     [
         ("keyvault_cmk_key", {}, False),
-        ("keyvault_cmk_key", {"recover": True}, True),
+        ("keyvault_cmk_key", {"allowed_repairs": ["key"]}, True),
         ("keyvault_cmk_key_state", {"state": "recovered"}, True),
     ],
     ids=["without recover", "with recover", "recovered"],

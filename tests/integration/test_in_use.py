@@ -60,7 +60,7 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
         fails(key("all", state="disabled")),
         fails(key("delete", state="absent")),
         fails(checked(key("delete", state="absent"))),
-        key("third", state="disabled", version=versions[2], vault_used_by="visible"),
+        key("third", state="disabled", version=versions[2], vault_used_by="any"),
         key("third again", state="disabled", version=versions[2]),
         key("other", name="other", state="absent"),
     ]
@@ -109,7 +109,7 @@ def test_follower(ansible: Ansible, service: Service, way: str) -> None:
             fails(key("old, within seven days", state="disabled", version=old)),
             advance("eight days in all", service.sandbox, 2 * DAY),
             fails(key("new", state="disabled", version=new)),
-            key("old, after seven days", state="disabled", version=old, vault_used_by="visible"),
+            key("old, after seven days", state="disabled", version=old, vault_used_by="any"),
             fails(key("new, after that", state="disabled", version=new)),
             fails(key("all", state="disabled")),
             fails(key("gone", state="absent")),
@@ -310,14 +310,19 @@ def test_identity(ansible: Ansible, service: Service, way: str) -> None:
     """The identity that an account uses for its key is changed only with `force: true`."""
     service.on_key()
     service.make_identity()
-    other = {"resource_group": GROUP, "name": "account1", "identity_id": service.identity_id(), "adopt_existing": True}
+    other = {
+        "resource_group": GROUP,
+        "name": "account1",
+        "identity_id": service.identity_id(),
+        "allowed_repairs": ["identity"],
+    }
     service.make_account("free")
     service.make_account("none", identity={"type": "None"})
     run = ansible.play(
         [
             fails(task("used", "batch_account_identity", **other)),
             fails(checked(task("used", "batch_account_identity", **other))),
-            fails(task("other", "batch_account_identity", **{**other, "name": "free", "adopt_existing": False})),
+            fails(task("other", "batch_account_identity", **{**other, "name": "free", "allowed_repairs": []})),
             fails(task("none", "batch_account_identity", resource_group=GROUP, name="none")),
             task("as it is", "batch_account_identity", resource_group=GROUP, name="account1"),
         ],
@@ -328,7 +333,7 @@ def test_identity(ansible: Ansible, service: Service, way: str) -> None:
         assert run[name]["option"] == "identity_id"
         assert "Leave out identity_id" in run[name]["remedy"]
     assert run["other"].refused("identity_differs")["option"] == "identity_id"
-    assert run["none"].refused("account_without_identity")["option"] == "adopt_existing"
+    assert run["none"].refused("account_without_identity")["option"] == "allowed_repairs"
     assert run["as it is"]["changed"] is False
     assert service.is_available()
 
@@ -345,7 +350,7 @@ def test_accounts_that_cannot_be_listed_count_as_users(ansible: Ansible, service
         times=None,
         answer={"status": 403, "body": {"error": {"code": "AuthorizationFailed", "message": "No."}}},
     )
-    wanted = {"state": "disabled", "version": version, "vault_used_by": "visible"}
+    wanted = {"state": "disabled", "version": version, "vault_used_by": "any"}
     run = ansible.play([fails(key("disabled", **wanted)), key("by force", **wanted, force=True)], way=way)
     [unlisted] = run["disabled"].refused("users_unknown")["unlisted"]
     assert unlisted["scope"] == service.sandbox.subscription

@@ -283,10 +283,10 @@ CLEAN_UPS: dict[str, tuple[str, dict[str, str]]] = {
         "disable the key key1",
         {
             "cmk_new_key_identifier": f"{KEYS}/new-{{{{ cmk_key_name }}}}",
-            "cmk_disable_key": f"{KEYS}/{{{{ cmk_key_name }}}}",
+            "cmk_unused_key": "disable",
         },
     ),
-    "revert": ("disable the key key1", {"cmk_revert_key": "disable", "cmk_revert_access": "revoke"}),
+    "revert": ("disable the key key1", {"cmk_unused_key": "disable", "cmk_unused_access": "revoke"}),
 }
 
 

@@ -26,7 +26,7 @@ RUNS = {
     "provision": Run("provision", "account2", KEY2),
     "rotate": Run("rotate", "account1", None, {"cmk_key_max_version_age": "P90D"}),
     "switch": Run("switch", "account1", None, {"to": KEY2}),
-    "revert": Run("revert", "account1", None, {"cmk_revert_access": "revoke", "cmk_revert_key": "disable", **AT_ONCE}),
+    "revert": Run("revert", "account1", None, {"cmk_unused_access": "revoke", "cmk_unused_key": "disable", **AT_ONCE}),
 }
 
 

@@ -138,7 +138,8 @@ def test_recovered_vault(ansible: Ansible, service: Service, way: str) -> None:
     service.make_key()
     service.delete_vault()
     run = ansible.play(
-        [task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault-one", recover=True)], way=way
+        [task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault-one", allowed_repairs=["vault"])],
+        way=way,
     )
     assert run["vault"]["changed"] is True
     assert steady(service.vault()) == steady(before)
@@ -164,7 +165,15 @@ def test_account(ansible: Ansible, service: Service, way: str) -> None:
     assert before["properties"]["allowedAuthenticationModes"] == ["AAD", "TaskAuthenticationToken"]
     assert before["tags"] == TAGS
     run = ansible.play(
-        [task("identity", "batch_account_identity", resource_group=GROUP, name="account1", adopt_existing=True)],
+        [
+            task(
+                "identity",
+                "batch_account_identity",
+                resource_group=GROUP,
+                name="account1",
+                allowed_repairs=["identity"],
+            )
+        ],
         way=way,
     )
     wanted = {**copy.deepcopy(before), "identity": service.account()["identity"]}
@@ -203,7 +212,7 @@ def test_another_identity(ansible: Ansible, service: Service, way: str) -> None:
     first = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id("identity1"): {}}}
     before = crowded_account(service, identity=first)
     identity_id = service.identity_id("identity2")
-    more = {"resource_group": GROUP, "name": "account1", "identity_id": identity_id, "adopt_existing": True}
+    more = {"resource_group": GROUP, "name": "account1", "identity_id": identity_id, "allowed_repairs": ["identity"]}
     run = ansible.play([task("more", "batch_account_identity", **more)], way=way)
     assert run["more"]["changed"] is True
     # All identities and the key source are sent, because it is not known whether a PATCH adds to the identities or

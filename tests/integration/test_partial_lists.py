@@ -120,7 +120,7 @@ def test_twelve_accounts_move_if_the_previous_version_is_kept(
 
 @pytest.mark.parametrize(
     "wanted",
-    [{"cmk_revert_key": "delete"}, {"cmk_revert_key": "disable"}, {"cmk_revert_access": "revoke"}],
+    [{"cmk_unused_key": "delete"}, {"cmk_unused_key": "disable"}, {"cmk_unused_access": "revoke"}],
     ids=["delete", "disable", "access"],
 )
 @pytest.mark.slow(every=2)
@@ -208,7 +208,7 @@ def test_a_vault_in_a_subscription_that_the_caller_does_not_see(
     assert writes(service.sandbox.control.requests(since)) == []
     assert service.encryption() == before
 
-    failure = runner.another().role("revert", {**names, "cmk_revert_key": "delete", **AT_ONCE})
+    failure = runner.another().role("revert", {**names, "cmk_unused_key": "delete", **AT_ONCE})
     assert failure.get("code") == "users_unknown", failure
     assert service.encryption() is None
     for wanted in ({"state": "disabled"}, {"state": "absent"}):
@@ -286,7 +286,7 @@ def test_the_permission_named_in_the_error_is_sufficient(
 @pytest.mark.parametrize(
     ("role", "wanted", "last_write"),
     [
-        ("revert", {"cmk_revert_key": "delete", **AT_ONCE}, "/batchAccounts/"),
+        ("revert", {"cmk_unused_key": "delete", **AT_ONCE}, "/batchAccounts/"),
         # The version that both accounts have left is disabled.
         ("rotate", DISABLE, "/keys/"),
     ],

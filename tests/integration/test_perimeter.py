@@ -102,16 +102,16 @@ def test_a_job_may_fail_because_of_a_perimeter(runner: OneProcess, service: Serv
 
 
 @pytest.mark.parametrize(
-    ("is_in_perimeter", "trusted_services", "is_warned"),
+    ("is_in_perimeter", "is_allowed", "is_warned"),
     [(True, True, True), (True, False, False), (False, True, False), (False, False, False)],
 )
 def test_trusted_services_are_not_allowed_through_a_perimeter(
-    runner: OneProcess, service: Service, is_in_perimeter: bool, trusted_services: bool, is_warned: bool
+    runner: OneProcess, service: Service, is_in_perimeter: bool, is_allowed: bool, is_warned: bool
 ) -> None:
     service.make_vault()
     if is_in_perimeter:
         secure(service)
-    vault = {"resource_group": GROUP, "name": "vault-one", "trusted_services": trusted_services}
+    vault = {"resource_group": GROUP, "name": "vault-one", "allowed_repairs": ["network"] if is_allowed else []}
     report = runner.module("keyvault_cmk_vault", vault)
     assert report["changed"] is False
     assert ["ignores trusted services" in warning for warning in report.get("warnings", ())] == [True] * is_warned

@@ -145,7 +145,7 @@ def test_a_forced_version(ansible: Ansible, service: Service, in_process: bool) 
 def test_revert_several_accounts_that_share_a_key(ansible: Ansible, service: Service) -> None:
     on_one_key(service, rbac=True)
     principals = [service.account(name)["identity"]["principalId"] for name in ACCOUNTS]
-    wanted = {"cmk_revert_key": "disable", "cmk_revert_access": "revoke"}
+    wanted = {"cmk_unused_key": "disable", "cmk_unused_access": "revoke"}
     run = done_by_all(ansible, "revert", **wanted)
     assert [service.encryption(name) for name in ACCOUNTS] == [None] * 3
     assert all(service.is_available(name) for name in ACCOUNTS)
@@ -395,11 +395,11 @@ def test_no_progress_of_a_single_account(ansible: Ansible, service: Service) -> 
 
 
 def test_a_wrong_repair_is_reported_before_the_first_request(ansible: Ansible, service: Service) -> None:
-    run = ansible.playbook("azbatch.cmk.recover", extra_vars={**VARS, "cmk_recover_repairs": "perhaps"})
+    run = ansible.playbook("azbatch.cmk.recover", extra_vars={**VARS, "cmk_allowed_repairs": "perhaps"})
     assert run.rc != 0
     assert run.requests == []
     (failed,) = run.failed
-    assert "cmk_recover_repairs" in failed["msg"]
+    assert "cmk_allowed_repairs" in failed["msg"]
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
@@ -411,7 +411,7 @@ def test_wrong_variables_are_reported_at_once(ansible: Ansible, service: Service
         "drill": "cmk_drill_kind",
         "provision": "cmk_vault_authorization",
         "rotate": "cmk_unused_versions",
-        "revert": "cmk_revert_key",
+        "revert": "cmk_unused_key",
         "users": "cmk_vault_used_by",
     }
     # Only the role switch reads the identifier, which it requires.
@@ -445,7 +445,11 @@ def test_what_was_enabled_again_is_not_shown_as_disabled(ansible: Ansible, servi
     service.sandbox.control.advance(8 * DAY)
     service.sandbox.control.behavior(value_lag="20", key_loss_noticed="3600", pools_without_key="200")
     service.point(old, "outsider")
-    options = {"cmk_new_key_identifier": other.rpartition("/")[0], "cmk_disable_key": old.rpartition("/")[0]}
+    options = {
+        "cmk_new_key_identifier": other.rpartition("/")[0],
+        "cmk_previous_key": old.rpartition("/")[0],
+        "cmk_unused_key": "disable",
+    }
     run = done_by_all(ansible, "switch", cmk_unused_for="P0D", **options)
 
     assert wrote(run).count("PATCH key vault-one key1") >= 2

@@ -72,7 +72,7 @@ def test_an_account_that_is_being_created_or_deleted(runner: OneProcess, service
     key = "https://vault-one.vault.azure.net/keys/key1"
     done = predicted(
         runner,
-        identity("account1", adopt_existing=True),
+        identity("account1", allowed_repairs=["identity"]),
         ("keyvault_cmk_access", {"account_resource_group": GROUP, "account_name": "account1", "key_identifier": key}),
         ("batch_encryption", {**account, "key_source": "microsoft_keyvault", "key_identifier": key}),
     )

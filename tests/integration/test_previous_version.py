@@ -136,9 +136,9 @@ def test_an_account_that_lacks_only_a_previous_version(
     if pools == "200":
         report = done(world.prepared(Run("recover", "account1"), beside=True)())
         assert (report["changed"], report["available"]) == (False, None)
-        assert any("cmk_recover_repairs: [key, other_versions]" in one for one in report["warnings"])
+        assert any("cmk_allowed_repairs: [key, other_versions]" in one for one in report["warnings"])
         assert any(f"key_identifier: {first.id}, state: enabled" in one for one in report["warnings"])
-    repairs = {"cmk_recover_repairs": ["key", "other_versions"]} if pools == "200" else {}
+    repairs = {"cmk_allowed_repairs": ["key", "other_versions"]} if pools == "200" else {}
     for _time in range(2):
         report = done(world.prepared(Run("recover", "account1", None, repairs), beside=True)())
         assert service.enabled() == [True, True]

@@ -212,7 +212,12 @@ def test_the_role_moves_an_account_whose_identity_it_has_changed(
     service.make_account(identity={"type": "SystemAssigned"})
     service.make_identity()
     service.sandbox.control.behavior(value_lag=lag)
-    variables = {**VARS, "cmk_location": LOCATION, "cmk_identity_id": service.identity_id(), "cmk_adopt_existing": True}
+    variables = {
+        **VARS,
+        "cmk_location": LOCATION,
+        "cmk_identity_id": service.identity_id(),
+        "cmk_allowed_repairs": ["identity"],
+    }
 
     report = done(runner.role("provision", variables))
 

@@ -47,7 +47,7 @@ def test_an_account_is_available_after_the_retirement_of_versions(
     run("recover", cmk_wait_timeout=600)
     assert service.is_available()
     run("audit", cmk_audit_folder=str(runner.tokens))
-    run("revert", cmk_revert_key="delete", cmk_revert_access="revoke", **AT_ONCE)
+    run("revert", cmk_unused_key="delete", cmk_unused_access="revoke", **AT_ONCE)
 
     asked = [urlsplit(one["url"]) for one in control.requests(since)]
     stated = {parse_qs(one.query)["api-version"][0] for one in asked if "/Microsoft.KeyVault/" in one.path}

@@ -112,7 +112,12 @@ def another_vault(service: Service) -> dict[str, Any]:
     _, first = service.on_key(rbac=True)
     service.make_vault("vault-two", rbac=True)
     other = service.make_key("other", "vault-two").id
-    return {"cmk_new_key_identifier": other, "cmk_disable_key": first.rpartition("/")[0], **AT_ONCE}
+    return {
+        "cmk_new_key_identifier": other,
+        "cmk_previous_key": first.rpartition("/")[0],
+        "cmk_unused_key": "disable",
+        **AT_ONCE,
+    }
 
 
 def a_lost_version(service: Service) -> dict[str, Any]:
@@ -161,7 +166,7 @@ def by_policy(service: Service) -> dict[str, Any]:
 
 def left(service: Service, *, rbac: bool = True) -> dict[str, Any]:
     service.on_key(rbac=rbac)
-    return {"cmk_revert_key": "disable", "cmk_revert_access": "revoke", **AT_ONCE}
+    return {"cmk_unused_key": "disable", "cmk_unused_access": "revoke", **AT_ONCE}
 
 
 def left_by_policy(service: Service) -> dict[str, Any]:
@@ -170,7 +175,7 @@ def left_by_policy(service: Service) -> dict[str, Any]:
 
 def left_for_deletion(service: Service) -> dict[str, Any]:
     service.on_key(rbac=True)
-    return {"cmk_revert_key": "delete", **AT_ONCE}
+    return {"cmk_unused_key": "delete", **AT_ONCE}
 
 
 def another_key(service: Service) -> dict[str, Any]:
@@ -234,21 +239,21 @@ PLAYBOOKS = {
         "rotate", an_old_version, MOVES, (), USERS, ("get", "list", "create", "update")
     ),
     "switch": Playbook("switch", another_key, (*MOVES, ASSIGNS), (READ_KEY,)),
-    "switch, `cmk_disable_key`": Playbook(
+    "switch, `cmk_unused_key: disable`": Playbook(
         "switch", another_vault, (*MOVES, ASSIGNS), (READ_KEY, f"{KEYS}/update/action"), USERS
     ),
     "revert": Playbook("revert", kept, MOVES),
-    "revert, `cmk_revert_key: disable`, `cmk_revert_access: revoke`": Playbook(
+    "revert, `cmk_unused_key: disable`, `cmk_unused_access: revoke`": Playbook(
         "revert",
         left,
         (*MOVES, "Microsoft.Authorization/roleAssignments/delete"),
         (READ_KEY, f"{KEYS}/update/action"),
         USERS,
     ),
-    "revert, a vault with access policies, `cmk_revert_key: disable`, `cmk_revert_access: revoke`": Playbook(
+    "revert, a vault with access policies, `cmk_unused_key: disable`, `cmk_unused_access: revoke`": Playbook(
         "revert", left_by_policy, (*MOVES, ALLOWS), (), USERS, ("get", "list", "update")
     ),
-    "revert, `cmk_revert_key: delete`": Playbook(
+    "revert, `cmk_unused_key: delete`": Playbook(
         "revert", left_for_deletion, MOVES, (READ_KEY, f"{KEYS}/delete"), USERS
     ),
     "recover": Playbook("recover", a_lost_version, (*SEES, ASSIGNS), (READ_KEY, f"{KEYS}/update/action")),

@@ -14,7 +14,6 @@ import pytest
 import yaml
 from cases import PROOF_OF_ALL
 from harness import Ansible, Run, fails, task
-from one_process import OneProcess
 from role_runs import VARS, run_role
 from service import Service
 
@@ -136,8 +135,8 @@ def test_a_remedy_can_be_followed_from_the_role(ansible: Ansible, service: Servi
 
     (failed,) = run.failed
     failed.refused("key_disabled")
-    assert "Set cmk_key_enable: true" in failed["remedy"]
-    assert "cmk_key_enable: true" in failed["msg"]
+    assert "Add key to cmk_allowed_repairs" in failed["remedy"]
+    assert "add key to cmk_allowed_repairs" in failed["msg"]
 
 
 def test_a_task_outside_of_a_role_names_options_alone(ansible: Ansible, service: Service) -> None:
@@ -275,16 +274,6 @@ def test_blank_variables_use_their_defaults(
     assert len(service.versions()) == 1
 
 
-def test_a_previous_key_identifier_of_blanks_is_not_set(runner: OneProcess, service: Service) -> None:
-    service.on_key()
-    other = service.make_key("key2").id
-    wanted = {"cmk_new_key_identifier": other, "cmk_disable_key": "  "}
-    report = runner.role("switch", {**VARS, **wanted})
-
-    assert not report.get("failed"), report
-    assert service.encryption() == other
-
-
 @pytest.mark.parametrize("role", ["provision", "rotate", "switch", "revert", "recover"])
 @pytest.mark.slow(every=6)
 def test_missing_variables_are_named(ansible: Ansible, service: Service, role: str) -> None:
@@ -341,8 +330,8 @@ def role_in_a_play(ansible: Ansible, role: str, **wanted: Any) -> Run:
         ("rotate", {"cmk_wait_timeout": "10m"}, "cmk_wait_timeout is '10m': its type is wrong. Use an integer."),
         (
             "revert",
-            {"cmk_revert_key": "{{ nope }}"},
-            "cmk_revert_key is '{{ nope }}': 'nope' is undefined. Define that",
+            {"cmk_unused_key": "{{ nope }}"},
+            "cmk_unused_key is '{{ nope }}': 'nope' is undefined. Define that",
         ),
         (
             "rotate",
@@ -356,19 +345,19 @@ def role_in_a_play(ansible: Ansible, role: str, **wanted: Any) -> Run:
         ),
         (
             "rotate",
-            {"cmk_key_enable": "perhaps"},
-            "cmk_key_enable is 'perhaps': its type is wrong. Use true or false.",
+            {"cmk_require_readable": "perhaps"},
+            "cmk_require_readable is 'perhaps': its type is wrong. Use true or false.",
         ),
         (
             "revert",
-            {"cmk_revert_key": "purge"},
-            "cmk_revert_key is 'purge': it is not allowed. Use one of keep, disable",
+            {"cmk_unused_key": "purge"},
+            "cmk_unused_key is 'purge': it is not allowed. Use one of keep, disable",
         ),
         ("revert", {"cmk_key_name": ""}, "cmk_key_name is not set. Set cmk_key_name: name of the key."),
         (
             "recover",
-            {"cmk_recover_repairs": ["vault", "identity"]},
-            "is ['vault', 'identity']: it is not allowed. Use a list of vault, network, key, access.",
+            {"cmk_allowed_repairs": ["vault", "pools"]},
+            "is ['vault', 'pools']: it is not allowed. Use a list of vault, network, key, access, other_versions, ",
         ),
         (
             "audit",

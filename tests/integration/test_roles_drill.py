@@ -112,7 +112,7 @@ def test_a_second_drill(ansible: Ansible, service: Service) -> None:
 def test_recover_may_not_make_the_repair(ansible: Ansible, service: Service) -> None:
     """The drill shows that, fails, and restores the key nevertheless."""
     before = canary(service)
-    run = drill(ansible, cmk_recover_repairs=["network"])
+    run = drill(ansible, cmk_allowed_repairs=["network"])
     assert run.rc != 0
     assert [one["code"] for one in run.failed] == ["repair_not_allowed"]
     assert state(service) == before
@@ -125,7 +125,7 @@ def test_recover_may_not_make_the_repair(ansible: Ansible, service: Service) -> 
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("cmk_recover_repairs", ["magic"]),
+        ("cmk_allowed_repairs", ["magic"]),
         ("cmk_recover_extend_expired_by", "soon"),
         ("cmk_drill_folder", "/proc/nowhere"),
         ("cmk_drill_canary", ""),

@@ -99,7 +99,7 @@ def test_the_name_of_a_recovered_vault_resolves_late(roles: RolesRunner, service
     identifier = service.make_key().id
     service.delete_vault()
     service.sandbox.control.behavior(vault_name_delay="120")
-    provision(roles, service, cmk_vault_recover=True, cmk_wait_timeout=600)
+    provision(roles, service, cmk_allowed_repairs=["vault"], cmk_wait_timeout=600)
     assert service.encryption() == identifier
 
 
@@ -156,7 +156,7 @@ def test_a_vault_in_another_subscription(roles: RolesRunner, service: Service, i
 
     rotated = play_role(roles, "rotate", cmk_key_new_version=True, cmk_unused_versions="keep", **there)
     assert steps(rotated) == ["key", "encryption"]
-    leave = {"cmk_revert_access": "revoke", "cmk_unused_for": "P0D"}
+    leave = {"cmk_unused_access": "revoke", "cmk_unused_for": "P0D"}
     reverted = play_role(roles, "revert", **leave, **there)
     assert "access" in steps(reverted)
     assert service.encryption() is None
@@ -351,15 +351,15 @@ def test_an_account_on_its_key_keeps_its_user_assigned_identity(ansible: Ansible
     unchanged(provision(ansible, service, "user_assigned"))
 
 
-def test_a_disabled_key_is_enabled_only_with_cmk_key_enable(ansible: Ansible, service: Service) -> None:
+def test_a_disabled_key_is_enabled_only_on_request(ansible: Ansible, service: Service) -> None:
     service.make_vault()
     service.make_key()
     service.disable()
     for check in (True, False):
         run = run_role(ansible, "provision", check=check)
-        refused(run, KEY, "key1", "cmk_key_enable")
-        assert (run[KEY]["code"], run[KEY]["option"]) == ("key_disabled", "enable")
-    run = provision(ansible, service, cmk_key_enable=True)
+        refused(run, KEY, "key1", "cmk_allowed_repairs")
+        assert (run[KEY]["code"], run[KEY]["option"]) == ("key_disabled", "allowed_repairs")
+    run = provision(ansible, service, cmk_allowed_repairs=["key"])
     assert steps(run) == ["key", "access", "account", "encryption"]
     assert service.is_available()
 
@@ -480,9 +480,9 @@ def test_each_task_refuses_before_its_own_first_write(roles: RolesRunner, servic
     check, run = (run_role(roles, "provision", check=check, **options) for check in (True, False))
     for one in (check, run):
         assert [task.name for task in one.failed] == [ACCOUNT], one.output
-        assert one[ACCOUNT]["option"] == "adopt_existing"
+        assert one[ACCOUNT]["option"] == "allowed_repairs"
     assert (wrote(check), wrote(run)) == ([], ["PUT vault vault-one", "POST key vault-one key1"])
-    run = play_role(roles, "provision", cmk_adopt_existing=True, **options)
+    run = play_role(roles, "provision", cmk_allowed_repairs=["identity"], **options)
     assert steps(run) == ["access", "account", "encryption"]
     assert service.is_available()
 
@@ -494,10 +494,10 @@ def test_a_deleted_vault_is_recovered_on_request(roles: RolesRunner, service: Se
     service.make_vault()
     version = service.make_key().id
     service.delete_vault()
-    refused(run_role(roles, "provision"), VAULT, "vault-one", "recover")
-    predicted = provision(roles, service, check=True, cmk_vault_recover=True)
+    refused(run_role(roles, "provision"), VAULT, "vault-one", "Add vault to")
+    predicted = provision(roles, service, check=True, cmk_allowed_repairs=["vault"])
     assert wrote(predicted) == []
-    run = provision(roles, service, cmk_vault_recover=True)
+    run = provision(roles, service, cmk_allowed_repairs=["vault"])
     assert steps(run) == ["vault", "access", "account", "encryption"]
     assert service.encryption() == version
     assert service.is_available()
@@ -508,18 +508,18 @@ def test_a_deleted_key_is_recovered_on_request(ansible: Ansible, service: Servic
     service.make_vault()
     version = service.make_key().id
     service.keys().begin_delete_key("key1").wait()
-    refused(run_role(ansible, "provision"), KEY, "key1", "cmk_key_recover: true")
-    run = play_role(ansible, "provision", cmk_key_recover=True, cmk_vault_authorization="access_policy")
+    refused(run_role(ansible, "provision"), KEY, "key1", "Add key to cmk_allowed_repairs")
+    run = play_role(ansible, "provision", cmk_allowed_repairs=["key"], cmk_vault_authorization="access_policy")
     assert wrote(run)[0].startswith("POST")
     assert service.encryption() == version
     assert service.is_available()
 
-    again = play_role(ansible, "provision", cmk_key_recover=True)
+    again = play_role(ansible, "provision", cmk_allowed_repairs=["key"])
     assert again.changed == []
 
 
-def test_cmk_key_recover_without_a_deleted_key(roles: RolesRunner, service: Service) -> None:
-    run = play_role(roles, "provision", cmk_key_recover=True)
+def test_the_repair_of_a_key_without_a_deleted_key(roles: RolesRunner, service: Service) -> None:
+    run = play_role(roles, "provision", cmk_allowed_repairs=["key"])
     assert service.encryption() == service.key().id
     assert len(service.versions()) == 1
     assert run.failed == []

@@ -344,7 +344,7 @@ def test_a_follower_whose_newest_version_is_of_another_type(roles: RolesRunner, 
 def test_a_repair_that_is_not_allowed(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.disable()
-    run = run_role(roles, "recover", cmk_recover_repairs=["access"])
+    run = run_role(roles, "recover", cmk_allowed_repairs=["access"])
     refused(run, DIAGNOSIS, "key", "is disabled", "This task changed nothing")
     assert not service.is_available()
 

@@ -28,7 +28,7 @@ from service import DAY, ENCRYPTION_USER, NEEDED, Service, raised
 
 FOREIGN = "99999999-0000-4000-8000-000000000001"
 MODES = ("access_policy", "rbac")
-REVOKE = {"cmk_revert_access": "revoke"}
+REVOKE = {"cmk_unused_access": "revoke"}
 AT_ONCE = {"cmk_unused_for": "P0D"}
 MOVE = "Move the account to a Microsoft-managed key"
 KEY = "Disable or delete the key"
@@ -91,7 +91,7 @@ def test_key_disabled_and_access_revoked(roles: RolesRunner, service: Service, m
     service.change_vault(tags={"owner": "others"})
     service.change_account(tags={"team": "hpc"})
     before = holdings(service)
-    wanted = {"cmk_revert_key": "disable", **REVOKE}
+    wanted = {"cmk_unused_key": "disable", **REVOKE}
     predicted = revert(roles, check=True, **wanted)
     run = revert(roles, **wanted)
     assert steps(predicted) == steps(run) == ["encryption"]
@@ -142,7 +142,7 @@ def test_key_disabled_and_access_revoked(roles: RolesRunner, service: Service, m
 def test_key_disabled_and_access_revoked_at_once(roles: RolesRunner, service: Service, mode: str) -> None:
     """The key has leaked. A warning for the key and one for the access name the account."""
     principal, _ = service.on_key(rbac=mode == "rbac")
-    wanted = {"cmk_revert_key": "disable", **REVOKE, **AT_ONCE}
+    wanted = {"cmk_unused_key": "disable", **REVOKE, **AT_ONCE}
     predicted = revert(roles, check=True, **wanted)
     run = revert(roles, **wanted)
     assert steps(predicted) == steps(run) == ["encryption", "key", "access"]
@@ -159,7 +159,7 @@ def test_key_disabled_and_access_revoked_at_once(roles: RolesRunner, service: Se
 
 def test_key_deleted(roles: RolesRunner, service: Service) -> None:
     service.on_key()
-    wanted = {"cmk_revert_key": "delete"}
+    wanted = {"cmk_unused_key": "delete"}
     assert wrote(revert(roles, **wanted)) == ["PATCH account account1"]
     service.sandbox.control.advance(8 * DAY)
     run = revert(roles, **wanted)
@@ -181,7 +181,7 @@ def test_key_and_access_stay_for_other_accounts(roles: RolesRunner, service: Ser
         identity = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
         service.make_account(name, identity=identity)
         service.point(identifier, name)
-    wanted = {"cmk_revert_key": key, **REVOKE, **AT_ONCE}
+    wanted = {"cmk_unused_key": key, **REVOKE, **AT_ONCE}
     run = revert(roles, **wanted)
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     other = service.account_id("account2")
@@ -203,11 +203,11 @@ def test_the_playbook_shows_why_the_key_and_the_access_are_kept(ansible: Ansible
     service.make_account("account2")
     service.grant(service.account("account2")["identity"]["principalId"])
     service.point(key, "account2")
-    run = revert(ansible, cmk_revert_key="disable")
+    run = revert(ansible, cmk_unused_key="disable")
     assert "of key key1 in vault vault-one stays enabled, because of possible use by account2." in shown(run)
 
     service.point(None, "account2")
-    run = revert(ansible, cmk_revert_key="delete")
+    run = revert(ansible, cmk_unused_key="delete")
     until = result(run)["key_kept_until"]
     kept = "Key key1 in vault vault-one was not deleted"
     assert f"{kept} until {until}, because of possible use by account1 and account2." in shown(run)
@@ -235,13 +235,13 @@ def test_role_assignments_elsewhere_stay(roles: RolesRunner, service: Service) -
 
 
 def test_no_account(roles: RolesRunner, service: Service) -> None:
-    refused(run_role(roles, "revert", cmk_revert_key="delete"), MOVE, "account1")
+    refused(run_role(roles, "revert", cmk_unused_key="delete"), MOVE, "account1")
 
 
 def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
     principal, first = service.on_key()
     service.revoke(principal)
-    run = run_role(roles, "revert", cmk_revert_key="delete", **REVOKE)
+    run = run_role(roles, "revert", cmk_unused_key="delete", **REVOKE)
     assert [one.name for one in run.failed] == [MOVE], run.output
     assert run[MOVE]["code"] == "account_unavailable"
     # Batch refuses to change an account that has lost its key.
@@ -250,7 +250,7 @@ def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
     assert service.key().properties.enabled
 
 
-@pytest.mark.parametrize("wanted", [{"cmk_revert_key": "disable"}, {"cmk_revert_key": "delete"}, REVOKE])
+@pytest.mark.parametrize("wanted", [{"cmk_unused_key": "disable"}, {"cmk_unused_key": "delete"}, REVOKE])
 @pytest.mark.slow(every=3)
 def test_a_key_that_the_account_does_not_use_is_not_removed(
     roles: RolesRunner, service: Service, wanted: dict[str, Any]
@@ -270,7 +270,7 @@ def test_a_key_that_the_account_does_not_use_is_not_removed(
     [
         ({"cmk_vault_resource_group": "nowhere", **REVOKE}, ACCESS, "resource_group_not_found"),
         ({"cmk_vault_name": "nowhere", **REVOKE}, ACCESS, "vault_not_found"),
-        ({"cmk_key_name": "nowhere", "cmk_revert_key": "disable"}, KEY, "key_not_found"),
+        ({"cmk_key_name": "nowhere", "cmk_unused_key": "disable"}, KEY, "key_not_found"),
     ],
 )
 def test_missing_keys_and_vaults(

@@ -33,7 +33,7 @@ MODES = ("access_policy", "rbac")
 AT_ONCE = {"cmk_unused_for": "P0D"}
 ACCESS = "Grant the account access to the key"
 MOVE = "Move the account to the key"
-LEFT = "Disable the key that accounts have left"
+LEFT = "Disable or delete the key that accounts have left"
 
 
 def switch(roles: RolesRunner, **options: Any) -> Run:
@@ -124,7 +124,7 @@ def test_to_a_different_key_in_a_different_vault(roles: RolesRunner, service: Se
 def test_the_key_that_the_account_left_is_disabled_after_the_margin(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
     other = service.make_key("other").id
-    wanted = {"cmk_new_key_identifier": other, "cmk_disable_key": keyless(first)}
+    wanted = {"cmk_new_key_identifier": other, "cmk_previous_key": keyless(first), "cmk_unused_key": "disable"}
     run = switch(roles, **wanted)
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     assert result(run)["key_kept_for"] == [service.account_id()]
@@ -153,7 +153,12 @@ def test_the_key_that_the_account_left_is_disabled_after_the_margin(roles: Roles
 
 def test_the_key_that_the_account_left_is_disabled_at_once(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
-    wanted = {"cmk_new_key_identifier": service.make_key("other").id, "cmk_disable_key": first, **AT_ONCE}
+    wanted = {
+        "cmk_new_key_identifier": service.make_key("other").id,
+        "cmk_previous_key": first,
+        "cmk_unused_key": "disable",
+        **AT_ONCE,
+    }
     predicted = play_role(roles, "switch", check=True, **wanted)
     run = switch(roles, **wanted)
     assert steps(predicted) == steps(run) == ["encryption", "key"]
@@ -171,7 +176,12 @@ def test_the_key_that_another_account_shares_stays_enabled(roles: RolesRunner, s
     _, first = service.on_key()
     other_account = second_account(service, first)
     other = service.make_key("other").id
-    wanted = {"cmk_new_key_identifier": keyless(other), "cmk_disable_key": keyless(first), **AT_ONCE}
+    wanted = {
+        "cmk_new_key_identifier": keyless(other),
+        "cmk_previous_key": keyless(first),
+        "cmk_unused_key": "disable",
+        **AT_ONCE,
+    }
     run = switch(roles, **wanted)
     assert steps(run) == ["encryption"]
     report = result(run)
@@ -193,11 +203,13 @@ def test_an_account_is_made_to_follow_its_key_and_pinned_again(roles: RolesRunne
         unchanged(switch(roles, **wanted))
 
 
-def test_the_new_key_is_not_disabled_if_it_is_named_as_the_previous_key(roles: RolesRunner, service: Service) -> None:
+def test_the_new_key_is_not_disabled_if_the_inventory_names_it_already(roles: RolesRunner, service: Service) -> None:
+    """An inventory that is read after the switch has the new key in `cmk_key_name`."""
     service.on_key()
     other = service.make_key("other").id
-    run = switch(roles, cmk_new_key_identifier=other, cmk_disable_key=keyless(other), **AT_ONCE)
-    assert steps(run) == ["encryption"]
+    switch(roles, cmk_new_key_identifier=other)
+    run = switch(roles, cmk_new_key_identifier=other, cmk_key_name="other", cmk_unused_key="disable", **AT_ONCE)
+    assert steps(run) == []
     assert result(run)["key_kept_for"] == [service.account_id()]
     assert service.enabled("other") == [True]
 
@@ -251,7 +263,7 @@ def test_a_missing_account_is_left_alone(ansible: Ansible, service: Service) -> 
     run = switch(ansible, **wanted)
     assert run[ACCESS]["left_alone"]["code"] == "account_not_found"
     assert "LEFT ALONE: localhost: There is no Batch account account1 in the resource group" in run.output
-    assert switch(ansible, **wanted, cmk_disable_key=keyless(first)).writes == []
+    assert switch(ansible, **wanted, cmk_previous_key=keyless(first), cmk_unused_key="disable").writes == []
     assert service.enabled() == [True]
 
 
@@ -259,7 +271,9 @@ def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
     other = service.make_key("other").id
     service.disable()
-    run = run_role(roles, "switch", cmk_new_key_identifier=other, cmk_disable_key=first, **AT_ONCE)
+    run = run_role(
+        roles, "switch", cmk_new_key_identifier=other, cmk_previous_key=first, cmk_unused_key="disable", **AT_ONCE
+    )
     assert [one.name for one in run.failed] == [MOVE], run.output
     assert run[MOVE]["code"] == "account_unavailable"
     # Batch refuses to change an account that has lost its key.
@@ -272,7 +286,8 @@ def test_names_in_another_letter_case(roles: RolesRunner, service: Service) -> N
     service.on_key()
     wanted = {
         "cmk_new_key_identifier": service.make_key("other").id.upper().replace("HTTPS", "https"),
-        "cmk_disable_key": "VAULT-ONE/KEY1",
+        "cmk_previous_key": "VAULT-ONE/KEY1",
+        "cmk_unused_key": "disable",
         "cmk_vault_name": "Vault-One",
         "cmk_key_name": "KEY1",
         **AT_ONCE,

@@ -204,7 +204,7 @@ def test_somebody_else_uses_a_key_while_azure_lets_the_change_of_the_identity_wa
     done(world.prepared(Run("provision", "account1", FIRST_KEY))())
     identifier = service.encryption()
     done(world.prepared(Run("revert", "account1"))())
-    run = world.prepared(Run("batch_account_identity", "account1", None, {"adopt_existing": True}))
+    run = world.prepared(Run("batch_account_identity", "account1", None, {"allowed_repairs": ["identity"]}))
 
     def others() -> None:
         service.point(identifier)
@@ -268,7 +268,7 @@ def test_access_is_restored_although_a_list_is_throttled(
         service.sandbox.control.fault(match={"method": "GET", "path": read}, times=1, answer=BRIEFLY_THROTTLED)
 
     with wire.meddled(changes_access_policies, others):
-        report = runner.role("revert", {**VARS, "cmk_wait_timeout": 1, "cmk_revert_access": "revoke", **AT_ONCE})
+        report = runner.role("revert", {**VARS, "cmk_wait_timeout": 1, "cmk_unused_access": "revoke", **AT_ONCE})
     assert service.is_safe("account2"), report
 
 
@@ -354,7 +354,7 @@ def test_a_rollback_is_refused_after_a_switch_that_was_not_confirmed(
     service.sandbox.control.advance(SETTLED)
     # The revocation takes effect after its confirmation, and after the SDK's retries of the read of the vault.
     service.sandbox.control.timing(**{**REALISTIC, "policy_propagation": 400, "role_propagation": 400})
-    other = world.prepared(Run("revert", "account1", None, {"cmk_revert_access": "revoke", **AT_ONCE}), beside=True)
+    other = world.prepared(Run("revert", "account1", None, {"cmk_unused_access": "revoke", **AT_ONCE}), beside=True)
 
     def taken_back() -> None:
         done(other())

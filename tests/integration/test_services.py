@@ -126,7 +126,7 @@ def test_removals_are_refused_by_name(runner: OneProcess, service: Service, vers
 def test_revert_keeps_the_key_but_not_the_access(runner: OneProcess, service: Service, versions: list[str]) -> None:
     """No other resource has the system-assigned identity of the account."""
     disks = uses(service, "disks", versions[2])
-    wanted = {**DISABLE, "cmk_revert_key": "disable", "cmk_revert_access": "revoke"}
+    wanted = {**DISABLE, "cmk_unused_key": "disable", "cmk_unused_access": "revoke"}
     assert runner.another().role("revert", wanted)["changed"] is True
     service.sandbox.control.advance(8 * DAY)
 
@@ -388,7 +388,7 @@ def test_the_report_is_as_of_azures_clock_and_names_what_is_not_shown(runner: On
     service.sandbox.control.advance(8 * DAY)
     since = service.sandbox.control.call("GET", "/clock")["now"]
 
-    for used_by in ("any", "visible", "batch"):
+    for used_by in ("any", "batch"):
         found = runner.another().module("keyvault_cmk_users", {"vault_name": "vault-one", "vault_used_by": used_by})
         assert found["generated_on"] >= since[:19]
         assert any(NOT_SHOWN in one for one in found.get("warnings", [])) is (used_by == "any")

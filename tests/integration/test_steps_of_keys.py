@@ -123,7 +123,7 @@ def test_key_is_repaired(ansible: Ansible, service: Service, way: str) -> None:
     service.disable("off")
     service.make_key("narrow", key_operations=["sign", "verify"])
     run = ansible.play(
-        [*four_steps(key("on", name="off", enable=True)), *two_steps(key("wide", name="narrow"))], way=way
+        [*four_steps(key("on", name="off", allowed_repairs=["key"])), *two_steps(key("wide", name="narrow"))], way=way
     )
     assert run.checked_steps("on")["enabled"] is True
     assert service.key("off").properties.enabled
@@ -137,7 +137,7 @@ def test_a_deleted_key_is_recovered_and_made_usable(ansible: Ansible, service: S
     version = service.make_key().properties.version
     service.disable()
     service.keys().begin_delete_key("key1").wait()
-    run = ansible.play([*four_steps(key("usable", recover=True, enable=True, expires_in="P1Y"))], way=way)
+    run = ansible.play([*four_steps(key("usable", allowed_repairs=["key"], expires_in="P1Y"))], way=way)
 
     made = run.checked_steps("usable")
     assert (made["version"], made["enabled"], made["previous_version"]) == (version, True, None)

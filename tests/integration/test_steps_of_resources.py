@@ -27,7 +27,7 @@ def test_vault(ansible: Ansible, service: Service, way: str) -> None:
             *vault("policies", name="by-policies", authorization="access_policy", retention_days=7),
             *vault("roles", name="by-roles", location="northeurope", sku="premium"),
             *vault("protection", name="unprotected"),
-            *vault("recovery", name="deleted-one", recover=True),
+            *vault("recovery", name="deleted-one", allowed_repairs=["vault"]),
         ],
         way=way,
     )
@@ -85,12 +85,19 @@ def test_account(ansible: Ansible, service: Service, way: str) -> None:
                     "assigned", name="account2", location="northeurope", identity_id=service.identity_id("identity1")
                 )
             ),
-            *two_steps(account("adopted", name="plain", adopt_existing=True)),
+            *two_steps(account("adopted", name="plain", allowed_repairs=["identity"])),
             *two_steps(
-                account("another", name="others", identity_id=service.identity_id("identity1"), adopt_existing=True)
+                account(
+                    "another", name="others", identity_id=service.identity_id("identity1"), allowed_repairs=["identity"]
+                )
             ),
             *two_steps(
-                account("one more", name="account2", identity_id=service.identity_id("identity2"), adopt_existing=True)
+                account(
+                    "one more",
+                    name="account2",
+                    identity_id=service.identity_id("identity2"),
+                    allowed_repairs=["identity"],
+                )
             ),
             *four_steps(account("gone", name="account1", state="absent")),
         ],

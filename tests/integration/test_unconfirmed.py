@@ -27,7 +27,7 @@ EACH_CHANGE = {
     "rotate": Run("rotate", "account1", None, FORCE),
     "rotate, and disable": Run("rotate", "account1", None, FORCE | {"cmk_unused_versions": "disable"}),
     "switch": Run("switch", "account1", None, {"to": KEY2}),
-    "revert": Run("revert", "account1", None, {"cmk_revert_key": "delete"}),
+    "revert": Run("revert", "account1", None, {"cmk_unused_key": "delete"}),
     "provision on another key": Run("provision", "account1", KEY2, {"cmk_previous_key": "any"}),
     "provision in a new vault": Run("provision", "account1", ("vault-three", "key1"), {"cmk_previous_key": "any"}),
 }

@@ -160,7 +160,7 @@ TAG = "azbatch-cmk-new-version-for"
 
 @pytest.mark.parametrize(
     ("purpose", "tag"),
-    [({"awx_workflow_job_id": 17}, "awx-workflow-job-17"), ({"cmk_key_new_version_for": "CHG1"}, "CHG1")],
+    [({"awx_workflow_job_id": 17}, "awx-workflow-job-17"), ({"cmk_key_new_version": "CHG1"}, "CHG1")],
     ids=["workflow", "change"],
 )
 def test_runs_for_one_purpose_force_one_version(
@@ -168,9 +168,10 @@ def test_runs_for_one_purpose_force_one_version(
 ) -> None:
     on_one_key(service, *NAMES)
     service.keys().update_key_properties("key1", tags={"owner": "me"})
+    wanted = {**FORCE, **purpose}
     for name in (*NAMES, "account1"):
-        check = runner.another().role("rotate", {**VARS, "cmk_account_name": name, **FORCE, **purpose}, check=True)
-        report = rotate(runner.another(), name, **FORCE, **purpose)
+        check = runner.another().role("rotate", {**VARS, "cmk_account_name": name, **wanted}, check=True)
+        report = rotate(runner.another(), name, **wanted)
         assert check["changed_steps"] == report["changed_steps"], name
         service.sandbox.control.advance(60)
     assert [version.tags for version in service.versions()] == [{"owner": "me"}, {"owner": "me", TAG: tag}]

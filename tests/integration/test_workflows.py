@@ -77,7 +77,7 @@ def test_a_wave_that_stops_the_play(ansible: Ansible, service: Service) -> None:
     (result,) = passed_on(run).values()
     assert result["accounts"] == {"account1": CHANGED, "account2": UNFINISHED}
     assert result["not_started"] == ["account3"]
-    assert "cmk_key_new_version_for" not in passed_on(run)
+    assert "azbatch_cmk_purpose" not in passed_on(run)
     assert list(result["new_versions"].values()) == [service.key().properties.version]
 
     done, second, end = re.findall("^PROGRESS: (.*)$", run.output, re.M)[-3:]
@@ -90,8 +90,7 @@ def test_a_wave_that_stops_the_play(ansible: Ansible, service: Service) -> None:
     ("given", "purpose"),
     [
         ({"awx_workflow_job_id": 7}, "awx-workflow-job-7"),
-        ({"awx_workflow_job_id": 7, "cmk_key_new_version_for": ""}, "awx-workflow-job-7"),
-        ({"cmk_key_new_version_for": 12345, "cmk_set_stats": False}, "12345"),
+        ({"awx_workflow_job_id": 7, "cmk_key_new_version": "Yes", "cmk_set_stats": False}, "awx-workflow-job-7"),
     ],
 )
 @pytest.mark.slow(every=3)
@@ -105,7 +104,7 @@ def test_the_purpose_of_a_forced_version(
     assert passed_on(play(ansible, "rotate", check=True, **wanted)) == {}
     run = play(ansible, "rotate", **wanted)
     assert run.rc == 0, run.output
-    assert passed_on(run)["cmk_key_new_version_for"] == purpose
+    assert passed_on(run)["azbatch_cmk_purpose"] == purpose
     versions = len(service.versions())
 
     again = play(ansible, "rotate", **{**wanted, "awx_workflow_job_id": 8, **passed_on(run)})

@@ -432,7 +432,7 @@ def test_an_account_is_not_created_with_a_key_whose_access_cannot_be_read(hidden
             user_assigned(one=PRINCIPAL),
             id="another letter case",
         ),
-        pytest.param({"adopt_existing": True, "force": True}, system_assigned(), id="force without a change"),
+        pytest.param({"allowed_repairs": ["identity"], "force": True}, system_assigned(), id="force without a change"),
     ],
 )
 def test_an_account_with_the_identity_is_not_changed(options: dict[str, Any], identity: dict[str, Any]) -> None:
@@ -447,7 +447,7 @@ def test_an_account_with_the_identity_is_not_changed(options: dict[str, Any], id
 
 @pytest.mark.parametrize("identity", [system_assigned(), user_assigned(one=PRINCIPAL)], ids=["kept", "changed"])
 def test_an_account_in_another_region_is_reported(identity: dict[str, Any]) -> None:
-    change = decided(goal(location="northeurope", adopt_existing=True), table_of(account(identity=identity)))
+    change = decided(goal(location="northeurope", allowed_repairs=["identity"]), table_of(account(identity=identity)))
 
     assert any("westeurope" in warning and "northeurope" in warning for warning in change.warnings)
 
@@ -499,7 +499,7 @@ USER_ON_KEY = account(key=KEY, identity=user_assigned(one=PRINCIPAL))
         pytest.param({"identity_id": identity_id("two")}, USER, "identity_differs", id="another user-assigned"),
         pytest.param({"force": True}, USER, "identity_differs", id="another, force is not for that"),
         pytest.param({"identity_id": identity_id("one")}, SYSTEM_ON_KEY, "identity_in_use", id="in use"),
-        pytest.param({"adopt_existing": True}, USER_ON_KEY, "identity_in_use", id="in use, adopted"),
+        pytest.param({"allowed_repairs": ["identity"]}, USER_ON_KEY, "identity_in_use", id="in use, adopted"),
     ],
 )
 def test_change_of_identity_is_refused(options: dict[str, Any], document: dict[str, Any], code: str) -> None:
@@ -512,7 +512,7 @@ def test_change_of_identity_is_refused(options: dict[str, Any], document: dict[s
 
 def test_refusal_names_the_account_that_would_lose_its_key() -> None:
     with pytest.raises(Refused) as refused:
-        decided(goal(adopt_existing=True), table_of(USER_ON_KEY))
+        decided(goal(allowed_repairs=["identity"]), table_of(USER_ON_KEY))
 
     assert refused.value.facts["accounts"] == [account_id()]
     assert KEY in str(refused.value)
@@ -557,7 +557,7 @@ def test_refusal_names_the_identity_of_the_account(
     ],
 )
 def test_identity_is_adopted(options: dict[str, Any], document: dict[str, Any], identity: dict[str, Any]) -> None:
-    change = decided(goal(adopt_existing=True, **options), table_of(document))
+    change = decided(goal(allowed_repairs=["identity"], **options), table_of(document))
 
     # If the account uses a Microsoft-managed key, the request contains the key source.
     said = {} if document is USER_ON_KEY else ON_MICROSOFT_KEY
@@ -568,7 +568,7 @@ def test_identity_is_adopted(options: dict[str, Any], document: dict[str, Any], 
 
 def test_a_read_that_is_out_of_date_after_a_change_of_the_identity_is_not_refused() -> None:
     """Another run had moved the account to a key, before the change took effect."""
-    change = decided(goal(identity_id=identity_id("one"), adopt_existing=True), table_of(SYSTEM))
+    change = decided(goal(identity_id=identity_id("one"), allowed_repairs=["identity"]), table_of(SYSTEM))
 
     assert confirmed(change, table_of(SYSTEM_ON_KEY)).requests
     assert confirmed(change, table_of(WITHOUT)).requests
@@ -585,7 +585,7 @@ def test_a_read_that_is_out_of_date_after_a_change_of_the_identity_is_not_refuse
 def test_a_delayed_change_of_the_identity_is_not_sent_if_the_account_was_moved_to_a_key(
     document: dict[str, Any], now: dict[str, Any], is_refused: bool
 ) -> None:
-    wanted = goal(identity_id=identity_id("one"), adopt_existing=True, force=True)
+    wanted = goal(identity_id=identity_id("one"), allowed_repairs=["identity"], force=True)
     guard = only(decided(wanted, table_of(document)), "PATCH").guard
     assert guard is not None
 
@@ -695,7 +695,7 @@ OPTIONS = st.fixed_dictionaries(
         "state": st.sampled_from(["present", "absent"]),
         "identity_id": st.sampled_from([None, identity_id("one"), identity_id("two")]),
         "key_identifier": st.sampled_from([None, KEY]),
-        "adopt_existing": st.booleans(),
+        "allowed_repairs": st.sampled_from([None, ["identity"], ["vault", "key"]]),
         "force": st.booleans(),
     }
 )
@@ -710,7 +710,7 @@ def test_second_plan_is_empty_and_the_first_predicted_its_state(
     try:
         first = decided(wanted, table_of(document))
     except Refused:
-        assert not (options["adopt_existing"] and options["force"])
+        assert not ("identity" in (options["allowed_repairs"] or ()) and options["force"])
         return
 
     for request in first.requests:

@@ -649,6 +649,6 @@ def test_a_deleted_vault_has_its_name_and_is_recovered(clock: Clock) -> None:
     table = Azure(vault(), USER, name=TAKEN)
     table[refs.deleted_vaults_of(SUBSCRIPTION)] = [deleted_vault()]
 
-    ensure(table, recover=True)
+    ensure(table, allowed_repairs=["vault"])
 
     assert table.writes == ["PUT "]

@@ -334,7 +334,7 @@ def test_several_versions_that_batch_may_need_are_all_named() -> None:
     _lost, (unknown,) = diagnosis.lost_key(versions(f"{KEY}/{OLD}", NEW, MIDDLE))
 
     assert f"Version {NEW} is disabled. Version {MIDDLE} is disabled. Batch may still need them." in unknown
-    assert unknown.endswith("make them usable with azbatch.cmk.recover (cmk_recover_repairs: [key, other_versions]).")
+    assert unknown.endswith("make them usable with azbatch.cmk.recover (cmk_allowed_repairs: [key, other_versions]).")
 
 
 def test_other_versions_are_repaired_only_if_that_is_asked_for() -> None:

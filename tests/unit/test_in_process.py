@@ -168,7 +168,7 @@ class Speaking(keyvault_cmk_key.ActionModule):
 
 def refused_in_module(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **keywords: Any) -> dict[str, Any]:
     monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
-    args = {"vault_name": "myvault", "name": "batch", "recover": True}
+    args = {"vault_name": "myvault", "name": "batch", "allowed_repairs": ["key"]}
     return run(action=Speaking, args=args, variables={"cmk_in_process": False}, **keywords)
 
 

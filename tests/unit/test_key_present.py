@@ -112,12 +112,12 @@ def test_name_of_a_deleted_key_is_not_used_again() -> None:
         decided(KeyTable(deleted=deleted_key()), key_goal())
 
     assert refused.value.code == "key_soft_deleted"
-    assert refused.value.facts["option"] == "recover"
-    assert "recover: true" in plain(refused.value.facts["remedy"])
+    assert refused.value.facts["option"] == "allowed_repairs"
+    assert "Add key to allowed_repairs" in plain(refused.value.facts["remedy"])
 
 
-def test_a_deleted_key_is_recovered_with_the_option_recover() -> None:
-    change = decided(KeyTable(deleted=deleted_key()), key_goal(recover=True))
+def test_a_deleted_key_is_recovered_on_request() -> None:
+    change = decided(KeyTable(deleted=deleted_key()), key_goal(allowed_repairs=["key"]))
 
     assert sent(change) == [RECOVER, update(NEW, attributes={"enabled": True})]
     assert (change.before["soft_deleted"], change.after) == (True, {"exists": True, "soft_deleted": False})
@@ -125,12 +125,12 @@ def test_a_deleted_key_is_recovered_with_the_option_recover() -> None:
     assert not confirmed(KeyTable(key(enabled=False)), change).requests
 
 
-@pytest.mark.parametrize("recover", [True, False])
+@pytest.mark.parametrize("repairs", [["key"], ["vault"], None])
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_key_that_was_not_deleted_is_treated_as_without_recovery(recover: bool, exists: bool) -> None:
+def test_a_key_that_was_not_deleted_is_treated_as_without_recovery(repairs: list[str] | None, exists: bool) -> None:
     bundles = [key(key_ops=[])] if exists else []
 
-    assert sent(make(*bundles, recover=recover)) == sent(make(*bundles)) != []
+    assert sent(make(*bundles, allowed_repairs=repairs)) == sent(make(*bundles)) != []
 
 
 DELETED = {"exists": False, "soft_deleted": True}
@@ -157,9 +157,9 @@ def test_a_recovered_key_is_read_again(first: Outcome, recover: bool, calls: int
         asked.append(goal)
         return outcomes[len(asked) - 1]
 
-    outcome = recovered_first(key_goal(recover=recover), ensure)
+    outcome = recovered_first(key_goal(allowed_repairs=["key"] if recover else None), ensure)
 
-    assert asked == [key_goal(recover=recover)] * calls
+    assert asked == [key_goal(allowed_repairs=["key"] if recover else None)] * calls
     assert outcome.before == before
     assert outcome.changed is first.changed
     assert outcome.warnings == (("one", "two") if calls == 2 else first.warnings)
@@ -207,7 +207,7 @@ def test_a_usable_key_is_not_changed(options: dict[str, Any], bundle: dict[str, 
         pytest.param({}, key(exp=NOW - DAY), id="expired"),
         pytest.param({}, key(exp=NOW + 3600), id="expires in an hour"),
         pytest.param(
-            {"max_version_age": "P10D", "enable": True},
+            {"max_version_age": "P10D", "allowed_repairs": ["key"]},
             key(created=NOW - 11 * DAY, enabled=False),
             id="too old, disabled",
         ),
@@ -259,7 +259,7 @@ def test_new_version_is_satisfied_by_the_first_version() -> None:
 
 # A version that is forced for a purpose
 
-FORCED: dict[str, Any] = {"new_version": True, "new_version_for": "CHG1"}
+FORCED: dict[str, Any] = {"new_version": "CHG1"}
 MADE = {"owner": "me", TAG: "CHG1"}
 
 
@@ -307,7 +307,7 @@ def test_a_forced_version_counts_although_only_the_list_shows_it() -> None:
 def test_a_version_that_was_forced_does_not_count_if_a_disabled_one_is_enabled() -> None:
     bundles = key(OLD, created=NOW - 60, tags=MADE), key(NEW, created=NOW - 9, enabled=False)
 
-    assert body_of(make(*bundles, **FORCED, enable=True))["tags"] == {TAG: "CHG1"}
+    assert body_of(make(*bundles, **FORCED, allowed_repairs=["key"]))["tags"] == {TAG: "CHG1"}
 
 
 def test_a_version_that_is_due_is_made_although_one_was_forced_for_the_same_purpose() -> None:
@@ -327,12 +327,26 @@ def test_no_tag_of_others_is_lost(count: int, has_room: bool) -> None:
     assert ["15 tags" in warning for warning in made.warnings] == ([] if has_room else [True])
 
 
-def test_a_purpose_without_force_means_nothing() -> None:
-    assert not make(key(), new_version_for="CHG1").requests
-    assert key_goal(new_version_for="").new_version_for is None
+@pytest.mark.parametrize(
+    ("given", "forced"),
+    [
+        *((value, (True, None)) for value in ("true", "Yes", "1", "on")),
+        *((value, (False, None)) for value in (None, "", "false", "No", "0")),
+        ("CHG1", (True, "CHG1")),
+        ("4711", (True, "4711")),
+    ],
+)
+def test_a_version_is_forced_with_or_without_a_purpose(given: str | None, forced: tuple[bool, str | None]) -> None:
+    goal = key_goal(new_version=given)
+
+    assert (goal.new_version, goal.purpose) == forced
+
+
+def test_a_purpose_fits_a_tag() -> None:
     with pytest.raises(InvalidOption) as refused:
-        key_goal(new_version_for="x" * 257)
-    assert refused.value.facts["option"] == "new_version_for"
+        key_goal(new_version="x" * 257)
+
+    assert refused.value.facts["option"] == "new_version"
 
 
 # A version that is repaired
@@ -342,7 +356,7 @@ def test_a_purpose_without_force_means_nothing() -> None:
     ("options", "bundle", "body", "after"),
     [
         pytest.param(
-            {"enable": True},
+            {"allowed_repairs": ["key"]},
             key(enabled=False),
             {"attributes": {"enabled": True}},
             {"enabled": True},
@@ -355,7 +369,7 @@ def test_a_purpose_without_force_means_nothing() -> None:
             {}, key(key_ops=["sign"]), {"key_ops": ["sign", *WRAP]}, {"key_ops": ["sign", *WRAP]}, id="others kept"
         ),
         pytest.param(
-            {"expires_in": "P30D", "enable": True},
+            {"expires_in": "P30D", "allowed_repairs": ["key"]},
             key(created=NOW - DAY, exp=NOW + 10 * DAY, enabled=False, key_ops=[]),
             {"key_ops": WRAP, "attributes": {"enabled": True}},
             {"enabled": True, "key_ops": WRAP, "expires_on": "2026-06-07T20:26:40Z"},
@@ -374,7 +388,7 @@ def test_version_is_repaired_and_nothing_else_is_sent(
 
 
 def test_check_mode_predicts_the_enabled_versions() -> None:
-    assert make(key(enabled=False), enable=True).after["enabled_versions"] == [NEW]
+    assert make(key(enabled=False), allowed_repairs=["key"]).after["enabled_versions"] == [NEW]
 
 
 DISABLED = key(created=NOW - 20 * DAY, enabled=False)
@@ -399,13 +413,13 @@ OLDER = key(OLD, created=NOW - 40 * DAY)
             "key_disabled",
             id="not to be listed",
         ),
-        pytest.param(KeyTable(DISABLED), {"enable": True}, None, id="asked for"),
-        pytest.param(KeyTable(DISABLED), {"enable": True, "new_version": True}, None, id="asked for, forced"),
+        pytest.param(KeyTable(DISABLED), {"allowed_repairs": ["key"]}, None, id="asked for"),
+        pytest.param(
+            KeyTable(DISABLED), {"allowed_repairs": ["key"], "new_version": True}, None, id="asked for, forced"
+        ),
     ],
 )
-def test_a_disabled_key_is_enabled_only_with_cmk_key_enable(
-    table: KeyTable, options: dict[str, Any], code: str | None
-) -> None:
+def test_a_disabled_key_is_enabled_only_on_request(table: KeyTable, options: dict[str, Any], code: str | None) -> None:
     if code is None:
         assert decided(table, key_goal(**options)).requests
         return
@@ -413,8 +427,8 @@ def test_a_disabled_key_is_enabled_only_with_cmk_key_enable(
         decided(table, key_goal(**options))
 
     assert refused.value.code == code
-    assert refused.value.facts["option"] == "enable"
-    assert "enable: true" in plain(refused.value.facts["remedy"])
+    assert refused.value.facts["option"] == "allowed_repairs"
+    assert "Add key to allowed_repairs" in plain(refused.value.facts["remedy"])
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_a_version_of_a_key_is_disabled_under_its_lock() -> None:
 def test_the_accounts_of_a_run_share_a_forced_version(tmp_path: Path, wanted: str | None) -> None:
     """Its purpose is a tag. By default, that is the name of the run."""
     azure = Azure(on(KEY))
-    tasks = [run_key(azure, tmp_path, **FOR_ACCOUNT, new_version=True, new_version_for=wanted) for _host in range(2)]
+    tasks = [run_key(azure, tmp_path, **FOR_ACCOUNT, new_version=wanted or "true") for _host in range(2)]
 
     assert [one.changed for one in tasks] == [True, False]
     assert azure.did == CREATED

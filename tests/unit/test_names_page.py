@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from names_page import options, variables
 
-# What the options of a role's variable are named in the module, without the words for the resource: `cmk_key_enable` is
-# the option `enable` of a key.
+# What the options of a role's variable are named in the module, without the words for the resource: `cmk_vault_sku`
+# is the option `sku` of a vault.
 RESOURCES = ("cmk_key_", "cmk_vault_", "cmk_audit_", "cmk_users_", "cmk_recover_", "cmk_drill_", "cmk_")
 # A variable that names a resource is passed on to each module that needs the resource.
 OF_RESOURCES = {"cmk_account_name", "cmk_key_name", "cmk_vault_name", "cmk_resource_group", "cmk_vault_resource_group"}
-# A role switches to one key, and may disable another one. The repairs are those that the role may make.
-OTHERS = {"cmk_new_key_identifier", "cmk_disable_key", "cmk_recover_repairs", "cmk_subscription_id"}
+# A role switches to one key, and leaves another one.
+OTHERS = {"cmk_new_key_identifier", "cmk_previous_key", "cmk_subscription_id"}
 
 
 def test_a_variable_has_the_name_of_its_option() -> None:

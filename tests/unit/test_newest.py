@@ -112,9 +112,9 @@ class KeyVault(Table):
         task.session.task_began = time.monotonic() if began is None else began
         facts, goal = Facts(task.session), key_goal(**wanted)
         if for_account:
-            purpose = goal.new_version_for or facts.run if goal.new_version else None
+            purpose = goal.purpose or facts.run if goal.new_version else None
             at_least = version(used) if used else None
-            goal = replace(goal, at_least=at_least, is_shared=True, new_version_for=purpose)
+            goal = replace(goal, at_least=at_least, is_shared=True, purpose=purpose)
         return executor_of(task).ensure(partial(decide, goal=goal, facts=facts), lock=goal.vault)
 
     @staticmethod
@@ -218,7 +218,7 @@ def test_a_due_version_does_not_serve_a_forced_one(vault: KeyVault) -> None:
 @pytest.mark.parametrize(("purpose", "tag"), [(None, "run"), ("change 7", "change 7")], ids=["by default", "named"])
 def test_a_forced_version_is_tagged_with_its_purpose(vault: KeyVault, purpose: str | None, tag: str) -> None:
     """By default, the purpose is the run."""
-    vault.task(1, **FORCED, new_version_for=purpose)
+    vault.task(1, new_version=purpose or "true")
 
     run = vault.folder.name
     assert vault.versions[-1]["tags"] == {TAG: run if tag == "run" else tag}

@@ -191,7 +191,7 @@ def test_a_role_is_a_short_list_of_tasks_of_modules(role: str) -> None:
 PASSED_ON = re.compile(r"\{\{ [\w.]+( \| default\((omit|'')\))? \}\}(/\{\{ \w+( \| default\(''\))? \}\})?")
 CHOICES = {
     "{{ __provision_key.key_identifier if cmk_identity_id | default('', true) else omit }}",
-    "{{ 'absent' if cmk_revert_key == 'delete' else 'disabled' }}",
+    "{{ 'absent' if cmk_unused_key == 'delete' else 'disabled' }}",
 }
 
 
@@ -216,20 +216,21 @@ def test_options_that_no_role_sets(role: str) -> None:
     assert not given & {"force", "remove_rotation_policy"}
 
 
-# The role, the variable, and the module and the option that get its value.
+REPAIRING = ("keyvault_cmk_vault", "keyvault_cmk_key", "batch_account_identity")
+# The role, the variable, the module and the option that get its value, the default and another value.
 SETTINGS = [
-    ("provision", "cmk_key_enable", "keyvault_cmk_key", "enable"),
-    ("provision", "cmk_vault_recover", "keyvault_cmk_vault", "recover"),
-    ("provision", "cmk_adopt_existing", "batch_account_identity", "adopt_existing"),
-    ("rotate", "cmk_key_enable", "keyvault_cmk_key", "enable"),
-    ("rotate", "cmk_key_new_version", "keyvault_cmk_key", "new_version"),
+    *(("provision", "cmk_allowed_repairs", module, "allowed_repairs", [], ["vault", "key"]) for module in REPAIRING),
+    ("rotate", "cmk_key_new_version", "keyvault_cmk_key", "new_version", "", True),
+    ("rotate", "cmk_key_new_version", "keyvault_cmk_key", "new_version", "", "CHG1"),
 ]
 
 
-@pytest.mark.parametrize(("role", "variable", "module", "option"), SETTINGS)
-def test_optional_change_is_passed_on_and_off_by_default(role: str, variable: str, module: str, option: str) -> None:
-    assert Run(role, {**MADE, **FOUND}).options(module)[option] is False
-    assert Run(role, {**MADE, **FOUND}, **{variable: True}).options(module)[option] is True
+@pytest.mark.parametrize(("role", "variable", "module", "option", "default", "value"), SETTINGS)
+def test_optional_change_is_passed_on_and_off_by_default(
+    role: str, variable: str, module: str, option: str, default: Any, value: Any
+) -> None:
+    assert Run(role, {**MADE, **FOUND}).options(module).get(option, default) == default
+    assert Run(role, {**MADE, **FOUND}, **{variable: value}).options(module)[option] == value
 
 
 # Rotate
@@ -282,17 +283,11 @@ def test_a_switch_from_any_key() -> None:
 
 
 def test_the_key_that_accounts_have_left_is_disabled_if_it_is_named() -> None:
-    run = switch(cmk_disable_key=KEY)
+    run = switch(cmk_previous_key=KEY, cmk_unused_key="disable")
 
     assert run.modules[2:] == ["keyvault_cmk_key_state"]
     key = run.options("keyvault_cmk_key_state")
     assert (key["key_identifier"], key["state"], key["in_use"], key["unused_for"]) == (KEY, "disabled", "keep", "P7D")
-
-
-@pytest.mark.parametrize("empty", ["", " ", None])
-def test_a_variable_that_is_empty_names_no_key(empty: str | None) -> None:
-    """A survey of AWX passes an empty value."""
-    assert len(switch(cmk_disable_key=empty).tasks) == 2
 
 
 # Revert
@@ -314,7 +309,7 @@ def test_key_and_access_are_kept_by_default() -> None:
 
 @pytest.mark.parametrize(("asked", "state"), [("disable", "disabled"), ("delete", "absent")])
 def test_key_and_access_are_removed_last_unless_accounts_may_use_them(asked: str, state: str) -> None:
-    run = revert(cmk_revert_key=asked, cmk_revert_access="revoke", cmk_unused_for="P2D")
+    run = revert(cmk_unused_key=asked, cmk_unused_access="revoke", cmk_unused_for="P2D")
 
     assert run.modules == ["batch_encryption", "keyvault_cmk_key_state", "keyvault_cmk_access"]
     key, access = run.options("keyvault_cmk_key_state"), run.options("keyvault_cmk_access")
@@ -358,7 +353,7 @@ def recover(*repairs: str, **asked: Any) -> Run:
     ],
 )
 def test_a_diagnosis_follows_each_repair_that_may_show_more(repairs: tuple[str, ...], modules: list[str]) -> None:
-    run = recover(*repairs, cmk_recover_repairs=["key"])
+    run = recover(*repairs, cmk_allowed_repairs=["key"])
 
     assert run.modules == modules
     assert all(options["allowed_repairs"] == ["key"] for module, options in run.tasks if module == DIAGNOSIS)

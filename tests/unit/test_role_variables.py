@@ -37,7 +37,7 @@ BLANK = {"key_size": "cmk_key_size", "wait_timeout": "cmk_wait_timeout", "versio
     ],
 )
 def test_blank_variables_are_not_given(options: dict[str, Any], kept: dict[str, Any]) -> None:
-    defaults = {"cmk_wait_timeout": "cmk_wait_timeout", "cmk_adopt_existing": False}
+    defaults = {"cmk_wait_timeout": "cmk_wait_timeout", "cmk_require_readable": False}
 
     assert without_blanks(options, BLANK, defaults, lambda default: f"of {default}") == kept
 
@@ -114,24 +114,21 @@ def test_advice_for_rotate_names_every_rule() -> None:
 # Variables that have an effect only together, and values that contradict each other
 
 
-PURPOSE, MARGIN = "cmk_key_new_version_for", "cmk_unused_for"
-EXTENSION, REPAIRS = "cmk_recover_extend_expired_by", "cmk_recover_repairs"
+MARGIN = "cmk_unused_for"
+EXTENSION, REPAIRS = "cmk_recover_extend_expired_by", "cmk_allowed_repairs"
 
 
 @pytest.mark.parametrize(
     ("role", "variables", "others"),
     [
-        ("rotate", {PURPOSE: "CHG1"}, "cmk_key_new_version: true"),
-        ("rotate", {PURPOSE: "CHG1", "cmk_key_new_version": "no"}, "cmk_key_new_version: true"),
-        ("rotate", {PURPOSE: "CHG1", "cmk_key_new_version": "yes"}, None),
-        ("rotate", {PURPOSE: "the default"}, None),
-        ("rotate", {PURPOSE: " "}, None),
+        ("rotate", {MARGIN: "the default"}, None),
+        ("rotate", {MARGIN: " "}, None),
         ("rotate", {MARGIN: "P0D"}, "cmk_unused_versions: disable"),
         ("rotate", {MARGIN: "P0D", "cmk_unused_versions": "keep"}, "cmk_unused_versions: disable"),
         ("rotate", {MARGIN: "P0D", "cmk_unused_versions": "disable"}, None),
-        ("switch", {MARGIN: "P0D"}, "cmk_disable_key: KEY"),
-        ("revert", {MARGIN: "P0D"}, "cmk_revert_key: disable or cmk_revert_access: revoke"),
-        ("revert", {MARGIN: "P0D", "cmk_revert_key": "delete"}, None),
+        ("switch", {MARGIN: "P0D"}, "cmk_unused_key: disable"),
+        ("revert", {MARGIN: "P0D"}, "cmk_unused_key: disable or cmk_unused_access: revoke"),
+        ("revert", {MARGIN: "P0D", "cmk_unused_key": "delete"}, None),
         # A file with variables of all roles.
         ("revert", {MARGIN: "P14D", "cmk_unused_versions": "disable"}, None),
         # The role users reports the end of this time.
@@ -144,7 +141,7 @@ EXTENSION, REPAIRS = "cmk_recover_extend_expired_by", "cmk_recover_repairs"
 )
 def test_a_variable_without_effect(role: str, variables: dict[str, Any], others: str | None) -> None:
     specification = _variable_warnings.SPECIFICATIONS[f"azbatch.cmk.{role}"]
-    found = list(without_effect(variables, specification, {PURPOSE: "the default"}, lambda value: value))
+    found = list(without_effect(variables, specification, {MARGIN: "the default"}, lambda value: value))
 
     name = next(iter(variables))
     assert found == ([(name, variables[name], others)] if others else [])
@@ -160,6 +157,8 @@ def test_the_specifications_name_the_variables_with_which_another_has_an_effect(
 
 NEW_KEY, OTHER_KEY = (f"https://kv-demo.vault.azure.net/keys/{name}" for name in ("new", "old"))
 VERSION = "0" * 32
+DISABLE = {"cmk_unused_key": "disable"}
+IN_INVENTORY = {"cmk_vault_name": "kv-demo", "cmk_key_name": "new"}
 
 
 @pytest.mark.parametrize(
@@ -169,17 +168,18 @@ VERSION = "0" * 32
         ("rotate", {"cmk_key_version_mode": "update"}, None),
         ("provision", {"cmk_key_version_mode": "keep"}, None),
         ("switch", {"cmk_key_version_mode": "keep"}, None),
-        ("switch", {"cmk_disable_key": NEW_KEY.upper().replace("HTTPS", "https")}, "cmk_disable_key"),
-        ("switch", {"cmk_disable_key": "KV-demo/new"}, "cmk_disable_key"),
-        ("switch", {"cmk_disable_key": OTHER_KEY}, None),
-        ("switch", {"cmk_disable_key": "no key"}, None),
-        # An older version of the key that the account moves to.
-        ("switch", {"cmk_disable_key": f"{NEW_KEY}/{VERSION}"}, None),
-        (
-            "switch",
-            {"cmk_disable_key": f"{NEW_KEY}/{VERSION}", "cmk_new_key_identifier": f"{NEW_KEY}/{VERSION}"},
-            "cmk_disable_key",
-        ),
+        # The key that accounts leave is the new key, or is not named.
+        ("switch", {**DISABLE, "cmk_previous_key": NEW_KEY.upper().replace("HTTPS", "https")}, "cmk_previous_key"),
+        ("switch", {**DISABLE, "cmk_previous_key": "KV-demo/new"}, "cmk_previous_key"),
+        ("switch", {**DISABLE, "cmk_previous_key": f"{NEW_KEY}/{VERSION}"}, "cmk_previous_key"),
+        ("switch", {**DISABLE, "cmk_previous_key": "any"}, "cmk_unused_key"),
+        ("switch", {**DISABLE, "cmk_previous_key": OTHER_KEY}, None),
+        ("switch", {**DISABLE, "cmk_previous_key": "no key"}, None),
+        ("switch", {"cmk_previous_key": NEW_KEY}, None),
+        ("switch", {"cmk_unused_key": "keep", "cmk_previous_key": "any"}, None),
+        # The default, with an inventory that was read after the switch.
+        ("switch", {**DISABLE, **IN_INVENTORY, "cmk_previous_key": "kv-demo/new"}, None),
+        ("revert", DISABLE, None),
     ],
 )
 def test_values_that_contradict_each_other(role: str, values: dict[str, Any], wrong: str | None) -> None:

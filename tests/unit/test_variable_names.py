@@ -33,15 +33,15 @@ ACTION = "azbatch.cmk.keyvault_cmk_key"
         ("{{ cmk_key_name }}", "cmk_key_name"),
         ("  {{cmk_key_name}}\n", "cmk_key_name"),
         ("{{ cmk_key_size | default(omit) }}", "cmk_key_size"),
-        ("{{ cmk_disable_key | default(omit, true) }}", "cmk_disable_key"),
-        ("{{ cmk_key_enable | bool }}", "cmk_key_enable"),
+        ("{{ cmk_previous_key | default(omit, true) }}", "cmk_previous_key"),
+        ("{{ cmk_require_readable | bool }}", "cmk_require_readable"),
         ("{{ cmk_key_size | default(2048) | int }}", "cmk_key_size"),
         ("{{ omit if cmk_identity_id == 'system_assigned' else cmk_identity_id }}", "cmk_identity_id"),
         # The value of the option is not the value of the variable.
         ("{{ cmk_key_name == 'batch' }}", None),
-        ("{{ not cmk_key_enable }}", None),
+        ("{{ not cmk_require_readable }}", None),
         ("{{ cmk_key_name | upper }}", None),
-        ("{{ 'a' if cmk_key_enable else 'b' }}", None),
+        ("{{ 'a' if cmk_require_readable else 'b' }}", None),
         ("key-{{ cmk_key_name }}", None),
         ("{{ cmk_key_name }}-{{ cmk_vault_name }}", None),
         ("{{ __recover_vault.name }}", None),
@@ -77,7 +77,7 @@ DEFAULTS = {"cmk_vault_resource_group": "{{ cmk_resource_group }}"}
 
 def of_task(role: str = "azbatch.cmk.rotate", given: Mapping[str, Any] | None = None) -> TaskNames:
     given = given or {"cmk_vault_resource_group": "rg-vault"}
-    arguments = {*TASK, "recover", "force", "enable"}
+    arguments = {*TASK, "allowed_repairs", "force"}
     return names({ACTION: TASK}, ACTION, given=given, defaults=DEFAULTS, role=role, arguments=arguments)
 
 
@@ -96,7 +96,11 @@ def of_task(role: str = "azbatch.cmk.rotate", given: Mapping[str, Any] | None = 
         # The task of the role has this option, but no variable.
         ("Set O(state=recovered).", "Set state: recovered.", "Set state: recovered."),
         # Another role has a variable for it, or no role has one.
-        ("Set O(recover=true).", "Set cmk_key_recover: true in azbatch.cmk.provision.", "Set recover: true."),
+        (
+            "Add key to O(allowed_repairs).",
+            "Add key to cmk_allowed_repairs in azbatch.cmk.provision.",
+            "Add key to allowed_repairs.",
+        ),
         ("Set O(force=true).", f"Set force: true in {ACTION}.", "Set force: true."),
         # Connection options are set by environment variables.
         ("Set O(tenant).", "Set tenant.", "Set tenant."),

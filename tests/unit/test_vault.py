@@ -270,14 +270,14 @@ def test_deleted_vault_is_refused() -> None:
         decided(goal(), table_of(deleted=deleted_vault()))
 
     assert refused.value.code == "vault_soft_deleted"
-    assert refused.value.facts["option"] == "recover"
+    assert refused.value.facts["option"] == "allowed_repairs"
 
 
 @pytest.mark.parametrize("protected", [True, False], ids=["protected", "unprotected"])
 def test_deleted_vault_is_recovered_where_it_was_and_protected(protected: bool) -> None:
     deleted = deleted_vault(protected=protected, tags={"owner": "me"})
 
-    change = decided(goal(recover=True, location="westeurope"), table_of(deleted=deleted))
+    change = decided(goal(allowed_repairs=["vault"], location="westeurope"), table_of(deleted=deleted))
 
     properties = {
         "createMode": "recover",
@@ -292,7 +292,7 @@ def test_deleted_vault_is_recovered_where_it_was_and_protected(protected: bool) 
 
 
 def test_recover_has_no_effect_if_nothing_was_deleted() -> None:
-    assert "createMode" not in properties_of(decided(goal(recover=True), table_of()))
+    assert "createMode" not in properties_of(decided(goal(allowed_repairs=["vault"]), table_of()))
 
 
 # A vault that exists
@@ -312,7 +312,7 @@ def test_recover_has_no_effect_if_nothing_was_deleted() -> None:
         pytest.param({"retention_days": 7}, vault(), id="retention cannot be changed"),
         pytest.param({"sku": "premium"}, vault(), id="sku stays"),
         pytest.param({"location": "northeurope"}, vault(), id="region stays"),
-        pytest.param({"recover": True}, vault(), id="recovered already"),
+        pytest.param({"allowed_repairs": ["vault"]}, vault(), id="recovered already"),
     ],
 )
 def test_a_vault_that_batch_accepts_is_not_changed(options: dict[str, Any], document: dict[str, Any]) -> None:
@@ -400,7 +400,7 @@ CLOSED = {"bypass": "None", "defaultAction": "Deny", "ipRules": [{"value": "192.
 
 def test_trusted_services_are_allowed_and_other_rules_kept() -> None:
     document = vault(enablePurgeProtection=True, networkAcls=CLOSED)
-    change = decided(goal(trusted_services=True), table_of(document))
+    change = decided(goal(allowed_repairs=["network"]), table_of(document))
 
     assert sent(change) == [("PATCH", {"properties": {"networkAcls": {**CLOSED, "bypass": "AzureServices"}}})]
     assert (change.before["trusted_services"], change.after["trusted_services"]) == (False, True)
@@ -413,7 +413,7 @@ def test_trusted_services_are_allowed_and_other_rules_kept() -> None:
 def test_an_open_firewall_is_left_alone(rules: dict[str, Any]) -> None:
     document = vault(enablePurgeProtection=True, networkAcls=rules)
 
-    assert not decided(goal(trusted_services=True), table_of(document)).requests
+    assert not decided(goal(allowed_repairs=["network"]), table_of(document)).requests
 
 
 @pytest.mark.parametrize(
@@ -425,7 +425,7 @@ def test_an_open_firewall_is_left_alone(rules: dict[str, Any]) -> None:
     ],
 )
 def test_rules_that_somebody_else_has_changed_are_not_replaced(rules: dict[str, Any], is_refused: bool) -> None:
-    [request] = decided(goal(trusted_services=True), table_of(vault(networkAcls=CLOSED))).requests
+    [request] = decided(goal(allowed_repairs=["network"]), table_of(vault(networkAcls=CLOSED))).requests
     assert request.guard is not None
     assert request.guard_first
 
@@ -521,7 +521,10 @@ STATES = st.one_of(
 def test_second_plan_is_empty_and_the_first_predicted_its_state(
     state: tuple[dict[str, Any] | None, dict[str, Any] | None], authorization: str | None, recover: bool
 ) -> None:
-    (document, deleted), wanted = state, goal(authorization=authorization, recover=recover)
+    (document, deleted), wanted = (
+        state,
+        goal(authorization=authorization, allowed_repairs=["vault"] if recover else None),
+    )
     try:
         first = decided(wanted, table_of(document, deleted=deleted))
     except Refused:
@@ -536,7 +539,7 @@ def test_second_plan_is_empty_and_the_first_predicted_its_state(
 
 
 def test_the_permission_model_of_a_deleted_vault_is_read_after_its_recovery() -> None:
-    wanted = goal(authorization="rbac", recover=True)
+    wanted = goal(authorization="rbac", allowed_repairs=["vault"])
 
     assert decided(wanted, table_of(deleted=deleted_vault())).requests
     with pytest.raises(Refused) as refused:

@@ -196,7 +196,7 @@ RULES: dict[str, Rule] = {
                 "cmk_vault_name": "NAME_OF_THE_VAULT",
                 "cmk_vault_resource_group": "RESOURCE_GROUP_OF_THE_VAULT",
                 "cmk_key_name": "NAME_OF_THE_KEY",
-                "cmk_adopt_existing": True,
+                "cmk_allowed_repairs": ["identity"],
             },
         ),
     ),

@@ -415,7 +415,7 @@ def _listed(observed: Symptoms) -> Sequence[KeyItem] | None:
 
 
 def _may_need(version: KeyIdentifier, *more: KeyIdentifier) -> str:
-    only, recover = "Only if the account becomes unavailable, make", "azbatch.cmk.recover (cmk_recover_repairs: [key,"
+    only, recover = "Only if the account becomes unavailable, make", "azbatch.cmk.recover (cmk_allowed_repairs: [key,"
     if more:
         return f"Batch may still need them. {only} them usable with {recover} {OTHER_VERSIONS}])."
     return (
@@ -457,7 +457,7 @@ def _of_vault(evidence: Evidence, failed: Mapping[str, Check], observed: Symptom
     if isinstance(deleted, Mapping):
         purged = deleted["properties"].get("scheduledPurgeDate")
         text = f"The vault {vault} was deleted; it can be recovered until {purged}."
-        remedy = "Recover the vault (azbatch.cmk.keyvault_cmk_vault, recover: true)."
+        remedy = "Recover the vault (azbatch.cmk.keyvault_cmk_vault, allowed_repairs: [vault])."
         yield Cause("vault_deleted", text, remedy, "vault", deadline=instant(moment(purged)))
     elif deleted is None and "vault_reachable" in failed and not isinstance(evidence.vault, Mapping):
         text = f"There is no vault {vault}, and no deleted vault has this name. The name is available: it was purged."

@@ -80,18 +80,15 @@ class Visible(Listed):
     services: list[KeyUse]
 
 
-# The services that use a vault (option `vault_used_by`): all of them, those that Azure Resource Graph shows, or Batch.
-ANY, VISIBLE, BATCH = "any", "visible", "batch"
+# The services that use a vault (option `vault_used_by`): all of them, or Batch.
+ANY, BATCH = "any", "batch"
 ONLY_BATCH = "Only Batch accounts and their pools were read."
 # Source: Microsoft's list of the tables and types of Azure Resource Graph.
 NOT_IN_GRAPH = (
     "Azure Resource Graph does not show encryption protectors of SQL, encryption scopes of storage accounts, volume "
     "groups of Elastic SAN and search indexes."
 )
-NOT_SHOWN = (
-    f"{NOT_IN_GRAPH} Make sure that none of them uses what is disabled, deleted or revoked. If none of them uses the "
-    "vault, set O(vault_used_by=visible)."
-)
+NOT_SHOWN = f"{NOT_IN_GRAPH} Make sure that none of them uses what is disabled, deleted or revoked."
 READ_ALL = "*/read"
 # The scope of what could not be found at all.
 GRAPH = "Azure Resource Graph"

@@ -33,6 +33,7 @@ from .._documents.account import POOLS_READ, disk_encryption, is_failed, is_unav
 
 # By subscription, its accounts, or the error if they could not be listed.
 Lists: TypeAlias = Mapping[str, "list[Account] | CmkError"]
+_DAY = 86400
 _READ_SUBSCRIPTIONS = "Microsoft.Resources/subscriptions/read"
 
 
@@ -206,11 +207,13 @@ def changed_at(docs: Docs, accounts: Iterable[Account]) -> dict[str, float | Non
     return {name: _changed_at(docs, account) for name, account in by_id.items()}
 
 
-def dated(docs: Docs, facts: Facts, accounts: Sequence[Account]) -> dict[str, float | None]:
-    """The same, but not read of an account that the run has changed: it was changed just now."""
-    read = [one for one in accounts if not facts.journal.has_written(refs.account(one["id"]).kind)]
-    times = changed_at(docs, read)
-    return {one["id"]: times.get(one["id"]) for one in accounts}
+def dated(docs: Docs, facts: Facts, accounts: Sequence[Account], *, reads_all: bool) -> dict[str, float | None]:
+    """The same, but None of an account that the run has changed if its time is not read, or a read shows an older
+    one: it was changed just now."""
+    written = {one["id"] for one in accounts if facts.journal.has_written(refs.account(one["id"]).kind)}
+    times = changed_at(docs, [one for one in accounts if reads_all or one["id"] not in written])
+    older = {name for name in written if (times.get(name) or 0) < docs.now - _DAY}
+    return {one["id"]: None if one["id"] in older else times[one["id"]] for one in accounts}
 
 
 def _changed_at(docs: Docs, account: Account) -> float | None:

@@ -68,7 +68,7 @@ def decide(docs: Docs, goal: Goal, facts: Facts) -> Change:
 def _confirmed(docs: Docs, goal: Goal, facts: Facts) -> Change:
     """The decision after a change. A read that is out of date may show a state for which `decide` would refuse the
     goal, or an account of others that a creation has replaced."""
-    return decide(docs, replace(goal, adopt_existing=True, force=True), facts)
+    return decide(docs, replace(goal, repairs=True, force=True), facts)
 
 
 def _creation_failed(docs: Docs, account: Account | None) -> bool:
@@ -199,14 +199,14 @@ def _has_identity(goal: Goal, account: Account) -> bool:
 
 def _refuse_unwanted_adoption(goal: Goal, account: Account) -> None:
     identity = describe_identity(account.get("identity", {}))
-    if identity["type"] == "none" and not goal.adopt_existing:
+    if identity["type"] == "none" and not goal.repairs:
         raise Refused(
             f"The Batch account {goal.name} exists and has no identity. Azure's guide says that customer-managed keys "
-            "are for accounts that were created with an identity. Create another account, or set "
-            "O(adopt_existing=true) to give this one an identity.",
+            "are for accounts that were created with an identity. Create another account, or add "
+            "identity to O(allowed_repairs) to give this one an identity.",
             code="account_without_identity",
-            option="adopt_existing",
-            remedy="Create another account, or set O(adopt_existing=true).",
+            option="allowed_repairs",
+            remedy="Create another account, or add identity to O(allowed_repairs).",
         )
     keep = _to_keep(identity)
     if key_of(account) and not goal.force:
@@ -219,13 +219,13 @@ def _refuse_unwanted_adoption(goal: Goal, account: Account) -> None:
             option="identity_id",
             remedy=remedy,
         )
-    if identity["type"] != "none" and not goal.adopt_existing:
+    if identity["type"] != "none" and not goal.repairs:
         raise Refused(
             f"The Batch account {goal.name} exists with a {identity['type']} identity, not the requested identity. "
-            f"{keep}, or set O(adopt_existing=true) to change it.",
+            f"{keep}, or add identity to O(allowed_repairs) to change it.",
             code="identity_differs",
             option="identity_id",
-            remedy=f"{keep}, or set O(adopt_existing=true).",
+            remedy=f"{keep}, or add identity to O(allowed_repairs).",
         )
 
 

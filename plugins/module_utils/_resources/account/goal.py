@@ -35,7 +35,8 @@ class Goal:
     # The key with which a new account is created.
     key: KeyIdentifier | None
     vault_group: str | None
-    adopt_existing: bool
+    # Whether an existing account gets the identity that it lacks.
+    repairs: bool
     force: bool
     # Of a new account.
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -70,7 +71,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         identity_id=identity,
         key=identifier.versionless if identifier and params["version_mode"] == "follow" else identifier,
         vault_group=params["vault_resource_group"],
-        adopt_existing=params["adopt_existing"],
+        repairs="identity" in (params["allowed_repairs"] or ()),
         force=params["force"],
         tags=tags,
     )

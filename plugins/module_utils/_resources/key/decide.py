@@ -40,7 +40,7 @@ def recovered_first(goal: Goal, ensure: Callable[[Goal], Outcome]) -> Outcome:
     """The outcome of `ensure`. If the first call has recovered the key, `ensure` is called again: Azure shows only
     after the recovery what else has to change, such as a disabled version."""
     outcome = ensure(goal)
-    was_recovered = goal.recover and outcome.before.get("soft_deleted", False) and outcome.after["exists"]
+    was_recovered = goal.repairs and outcome.before.get("soft_deleted", False) and outcome.after["exists"]
     if not was_recovered:
         return outcome
     ready = ensure(goal)

@@ -29,6 +29,12 @@ from ..._core.ids import (
 from ..._documents import rotation_policy as key_rotation_policy
 from ..._documents.key import LONGEST, SIZES, TYPES
 
+# As Ansible reads booleans.
+_BOOLEANS = {
+    **dict.fromkeys(("", "n", "no", "f", "false", "off", "0"), False),
+    **dict.fromkeys(("y", "yes", "t", "true", "on", "1"), True),
+}
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -51,11 +57,9 @@ class Goal:
     is_shared: bool = False
     force: bool = False
     # The purpose of a forced version. Runs that force a version for the same purpose share the version.
-    new_version_for: str | None = None
-    # Whether a disabled version may be enabled. A person may have disabled it to revoke the key.
-    enable: bool = False
-    # Whether a deleted key is recovered.
-    recover: bool = False
+    purpose: str | None = None
+    # Whether a deleted key is recovered, and a disabled version enabled. Somebody may have revoked the key on purpose.
+    repairs: bool = False
     # The goal after a new version was requested: the newest version must differ from this version.
     other_than: str | None = None
     # The version that an account uses. A version that was created earlier does not count as the newest version.
@@ -120,7 +124,7 @@ def present(params: Mapping[str, Any]) -> Goal:
     rotation_policy = problems.of(key_rotation_policy.checked, params["rotation_policy"])
     max_version_age = problems.of(seconds, params["max_version_age"], "max_version_age")
     problems.of(check_subscriptions, params["users_in"], "users_in")
-    new_version_for = problems.of(_purpose, params["new_version_for"])
+    new_version, purpose = problems.of(_forced, params["new_version"]) or (False, None)
     problems.refuse()
     return Goal(
         vault=vault,
@@ -132,11 +136,10 @@ def present(params: Mapping[str, Any]) -> Goal:
         rotation_policy=rotation_policy,
         remove_rotation_policy=params["remove_rotation_policy"],
         max_version_age=max_version_age,
-        new_version=params["new_version"],
-        new_version_for=new_version_for,
+        new_version=new_version,
+        purpose=purpose,
         force=params["force"],
-        enable=params["enable"],
-        recover=params["recover"],
+        repairs="key" in (params["allowed_repairs"] or ()),
     )
 
 
@@ -204,12 +207,16 @@ def _expires_in(duration: str | None) -> int | None:
     return length
 
 
-def _purpose(text: str | None) -> str | None:
-    if text and len(text) > LONGEST:
+def _forced(text: str | None) -> tuple[bool, str | None]:
+    """Whether a version is forced, and for which purpose. The option is a boolean or the purpose."""
+    given = str(text or "").lower()
+    if given in _BOOLEANS:
+        return _BOOLEANS[given], None
+    if len(given) > LONGEST:
         raise InvalidOption(
-            "new_version_for", text, f"it is longer than {LONGEST} characters.", "Use a shorter text, such as a number."
+            "new_version", text, f"it is longer than {LONGEST} characters.", "Use a shorter text, such as a number."
         )
-    return text or None
+    return True, text
 
 
 def _named(params: Mapping[str, Any], problems: Problems) -> KeyIdentifier:
@@ -233,14 +240,14 @@ def _named(params: Mapping[str, Any], problems: Problems) -> KeyIdentifier:
 
 
 def key_soft_deleted(goal: Goal) -> Refused:
-    option = "recover" if goal.state == "present" else "state"
-    set_to = "O(recover=true)" if option == "recover" else "O(state=recovered)"
-    remedy = f"Set {set_to} to recover it, or use another name."
+    is_present = goal.state == "present"
+    set_to = "Add key to O(allowed_repairs)" if is_present else "Set O(state=recovered)"
+    remedy = f"{set_to} to recover it, or use another name."
     return Refused(
         f"The key {goal.name} in the vault {goal.vault} was deleted, and the vault keeps its name. {remedy}",
         code="key_soft_deleted",
-        option=option,
-        value=goal.recover if option == "recover" else goal.state,
+        option="allowed_repairs" if is_present else "state",
+        value=None if is_present else goal.state,
         remedy=remedy,
     )
 
@@ -249,12 +256,11 @@ def key_disabled(goal: Goal, version: str) -> Refused:
     return Refused(
         f"The newest version of the key {goal.name} in {goal.vault}, {version}, is disabled. Somebody may have "
         "disabled it to revoke the key. If not, run azbatch.cmk.recover for an account that uses it. If the key may be "
-        "used again, set O(enable=true). If only this version was revoked and another one is enabled, set "
+        "used again, add key to O(allowed_repairs). If only this version was revoked and another one is enabled, set "
         "O(new_version=true) instead, which creates a new version.",
         code="key_disabled",
-        option="enable",
-        value=False,
-        remedy="Set O(enable=true) if the key may be used again.",
+        option="allowed_repairs",
+        remedy="Add key to O(allowed_repairs) if the key may be used again.",
     )
 
 

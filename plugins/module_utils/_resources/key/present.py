@@ -59,17 +59,17 @@ def decide_present(docs: Docs, goal: Goal, facts: Facts) -> Change:
             seen = look(docs.fresh(made_at), goal, facts)
     key, before = seen.key, seen.described
     if key is None and seen.deleted:
-        if not goal.recover:
+        if not goal.repairs:
             raise key_soft_deleted(goal)
         # Further changes can be decided only after the recovery, because Azure shows no versions before.
         return decide_recovered(docs, replace(goal, state="recovered"), facts)
     warnings: tuple[str, ...] = ()
-    if goal.new_version and key and version_for(goal.new_version_for, key, seen.versions, seen.now):
+    if goal.new_version and key and version_for(goal.purpose, key, seen.versions, seen.now):
         goal = replace(goal, new_version=False)
     is_due = _is_due(goal, seen)
     _refuse_to_enable(goal, key, before, is_due=is_due)
     if key is None or is_due:
-        is_for_runs = goal.new_version and goal.new_version_for not in (None, facts.run)
+        is_for_runs = goal.new_version and goal.purpose not in (None, facts.run)
         guard = partial(_require_no_version, goal=goal, facts=facts) if is_for_runs else None
         writes, after = _new_version(goal, seen, before, forced, guard)
         warnings += _previous_expires(goal, seen)
@@ -89,7 +89,7 @@ def decide_present(docs: Docs, goal: Goal, facts: Facts) -> Change:
         writes = (*writes, requests.set_rotation_policy(seen.identifier, policy))
         after = {**after, "rotation_policy": dict(goal.rotation_policy)}
     if goal.new_version:
-        if goal.new_version_for and TAG not in (writes[0].body or {}).get("tags", {}):
+        if goal.purpose and TAG not in (writes[0].body or {}).get("tags", {}):
             warnings += (_no_room_for_tag(goal),)
         goal = replace(goal, new_version=False, other_than=before.get("version"))
     return Change(before, after, writes, warnings, confirm=partial(decide_present, goal=goal, facts=facts))
@@ -109,7 +109,7 @@ def _is_due(goal: Goal, seen: Seen) -> bool:
 def _refuse_to_enable(goal: Goal, key: KeyBundle | None, before: Mapping[str, Any], *, is_due: bool) -> None:
     """Refuse a key whose newest version is disabled. If rotation is due and another version is enabled, a new version
     is created instead. If no version is enabled, or the versions cannot be listed, the key counts as revoked."""
-    if key is None or key["attributes"]["enabled"] or goal.enable:
+    if key is None or key["attributes"]["enabled"] or goal.repairs:
         return
     if not (is_due and before["enabled_versions"]):
         raise key_disabled(goal, before["version"])
@@ -119,7 +119,7 @@ def _require_no_version(docs: Docs, goal: Goal, facts: Facts) -> None:
     """Just before the version is created: another run may have created a version for the purpose since the key was
     read. If that is created at this moment, both runs use the newest."""
     seen = look(docs, goal, facts)
-    made = seen.key and version_for(goal.new_version_for, seen.key, seen.versions, seen.now)
+    made = seen.key and version_for(goal.purpose, seen.key, seen.versions, seen.now)
     # Whether this request has created it, the response does not show. The task reports then that it has.
     if made and not facts.journal.is_in_doubt(f"{seen.identifier}/create"):
         raise PlanOutdated(f"Another run has created version {made} of the key {goal.name} for the same purpose.")
@@ -144,9 +144,7 @@ def _new_version(
         "key_ops": [*operations, *(o for o in OPERATIONS if o not in operations)],
         "attributes": attributes,
     }
-    tags = tags_of_new_version(
-        previous.get("tags", {}) if previous else {}, goal.new_version_for if goal.new_version else None
-    )
+    tags = tags_of_new_version(previous.get("tags", {}) if previous else {}, goal.purpose if goal.new_version else None)
     if tags:
         body["tags"] = tags
     after = {
@@ -183,7 +181,7 @@ def _previous_expires(goal: Goal, seen: Seen) -> tuple[str, ...]:
 def _no_room_for_tag(goal: Goal) -> str:
     return (
         f"The new version of the key {goal.name} has no tag {TAG}, because the previous version already has "
-        f"{MOST_TAGS} tags, and Key Vault allows no more. Other runs with the same O(new_version_for) create their own "
+        f"{MOST_TAGS} tags, and Key Vault allows no more. Other runs with the same O(new_version) create their own "
         "versions. Remove a tag from the newest version."
     )
 

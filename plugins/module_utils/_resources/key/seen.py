@@ -78,8 +78,8 @@ def look(docs: Docs, goal: Goal, facts: Facts) -> Seen:
 
     versions = _versions(docs, named)
     if goal.state in ("present", "retired"):
-        key = newest_usable(key, versions, now, read, counts_disabled=goal.enable)
-    agreed = version_for(goal.new_version_for, key, versions, now)
+        key = newest_usable(key, versions, now, read, counts_disabled=goal.repairs)
+    agreed = version_for(goal.purpose, key, versions, now)
     for known in (goal.at_least, agreed):
         if known:
             key = newest_known(key, versions, known, read)
@@ -106,7 +106,7 @@ def require_not_deleted(docs: Docs, name: str, facts: Facts) -> CmkError | None:
     until = deleted["properties"].get("scheduledPurgeDate")
     remedy = (
         "Recover the accounts that use its keys with the role azbatch.cmk.recover, or the vault with "
-        "azbatch.cmk.keyvault_cmk_vault (recover: true)."
+        "azbatch.cmk.keyvault_cmk_vault (allowed_repairs: [vault])."
     )
     text = f"The key vault {name} was deleted, and can be recovered until {until}. {remedy}"
     raise NotFound(text, code="vault_deleted", remedy=remedy)
@@ -191,8 +191,8 @@ def _times(docs: Docs, seen: Seen, facts: Facts, accounts: Sequence[Account], *,
     named = {one["id"]: (usage.principals(one), one["id"] in uses) for one in counted}
     since = access.since_when(docs, key, facts.vaults_in, named, seen.now)
     asked = [account for account in accounts if account["id"] in since]
-    # Each host of a play that ends the use of a key names the same times, so they are read.
-    changed_at = users.changed_at(docs, asked) if may_have_left else users.dated(docs, facts, asked)
+    # Each host of a play that takes a key away names the same times, so they are read.
+    changed_at = users.dated(docs, facts, asked, reads_all=may_have_left)
     left_key = [name for name in changed_at if name not in uses and may_have_left]
     return usage.Times(changed_at, since, left_key)
 

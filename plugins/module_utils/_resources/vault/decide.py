@@ -131,12 +131,11 @@ def _missing(docs: Docs, goal: Goal, facts: Facts, grant: Grant) -> Change:
 
 def _recovery(goal: Goal, facts: Facts, vault: DeletedVault) -> Change:
     if not goal.recover:
-        remedy = "Set O(recover=true) to recover it, or use another name."
+        remedy = "Add vault to O(allowed_repairs) to recover it, or use another name."
         raise Refused(
             f"The vault {goal.name} was deleted, and Azure keeps its name and its keys. {remedy}",
             code="vault_soft_deleted",
-            option="recover",
-            value=False,
+            option="allowed_repairs",
             remedy=remedy,
         )
     deleted = vault["properties"]

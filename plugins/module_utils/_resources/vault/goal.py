@@ -31,7 +31,9 @@ class Goal:
     sku: str | None
     # Of a new vault.
     retention_days: int
+    # Whether a deleted vault is recovered.
     recover: bool
+    # Whether the firewall of an existing vault lets trusted Microsoft services in.
     trusted_services: bool
     # Of a new vault.
     is_public: bool = True
@@ -68,7 +70,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
         key_type=params["key_type"],
         is_public=params["public_network_access"] == "enabled",
         retention_days=retention,
-        recover=params["recover"],
-        trusted_services=params["trusted_services"],
+        recover="vault" in (params["allowed_repairs"] or ()),
+        trusted_services="network" in (params["allowed_repairs"] or ()),
         tags=tags,
     )
