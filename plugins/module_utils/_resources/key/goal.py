@@ -124,7 +124,7 @@ def present(params: Mapping[str, Any]) -> Goal:
     rotation_policy = problems.of(key_rotation_policy.checked, params["rotation_policy"])
     max_version_age = problems.of(seconds, params["max_version_age"], "max_version_age")
     problems.of(check_subscriptions, params["users_in"], "users_in")
-    new_version, purpose = problems.of(_forced, params["new_version"]) or (False, None)
+    forced = problems.of(_forced, params["new_version"])
     problems.refuse()
     return Goal(
         vault=vault,
@@ -136,8 +136,8 @@ def present(params: Mapping[str, Any]) -> Goal:
         rotation_policy=rotation_policy,
         remove_rotation_policy=params["remove_rotation_policy"],
         max_version_age=max_version_age,
-        new_version=new_version,
-        purpose=purpose,
+        new_version=forced[0],
+        purpose=forced[1],
         force=params["force"],
         repairs="key" in (params["allowed_repairs"] or ()),
     )
