@@ -236,12 +236,19 @@ class Lab:
         return response.what if response.code == "RoleAssignmentExists" else str(response.required()["id"])
 
     def assign(
-        self, scope: str, principal: str, *, role: str = ENCRYPTION_USER, kind: str | None = "ServicePrincipal"
+        self,
+        scope: str,
+        principal: str,
+        *,
+        role: str = ENCRYPTION_USER,
+        kind: str | None = "ServicePrincipal",
+        name: str = "",
     ) -> Response:
-        """Assign a role, by default the one that Batch needs. `kind` is the principalType."""
+        """Assign a role, by default the one that Batch needs. `kind` is the principalType, `name` that of the
+        assignment."""
         definitions = f"{self.azure.subscription}/providers/Microsoft.Authorization/roleDefinitions"
         properties = {"roleDefinitionId": f"{definitions}/{role}", "principalId": principal}
-        path = f"{scope}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
+        path = f"{scope}/providers/Microsoft.Authorization/roleAssignments/{name or uuid.uuid4()}"
         return self.azure.arm(
             "PUT", path, ROLES, {"properties": {**properties, **({"principalType": kind} if kind else {})}}
         )

@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 from ..experiment import Experiment
-from . import access, accounts, governance, job, keys, loss, refusals, versions
+from . import access, accounts, governance, job, keys, loss, reads, refusals, versions
 
 # In the order in which they run: later ones use what earlier ones have found.
 EXPERIMENTS: tuple[Experiment, ...] = (
+    *reads.EXPERIMENTS,
     *accounts.EXPERIMENTS,
     *access.EXPERIMENTS,
     *keys.EXPERIMENTS,

@@ -14,7 +14,7 @@ from azure_sandbox.shared.behavior import POSITIONS
 
 from ..azure import BATCH, RESOURCE_GRAPH, VAULTS, NoResult, Response
 from ..experiment import Experiment, Outcome
-from ..lab import Lab, longer_than, random_name
+from ..lab import Lab, random_name
 
 _GRAPH_WITHIN = 1800
 _LIMIT, _COUNTED = "x-ms-ratelimit-remaining-", 3
@@ -48,85 +48,6 @@ def refused_creation(lab: Lab) -> Outcome:
     seen = f"The operation ended with {tried.end.what} and left {tried.left}."
     position = {"": "no_account", "Failed": "failed_account"}.get(tried.state)
     return Outcome(seen, {"refused_creation": (position,) if position and not tried.end.ok else ()})
-
-
-def value_lag(lab: Lab) -> Outcome:
-    account = lab.once("account", lab.account)
-    value = random_name("t")
-    change = lab.precisely(lambda: lab.change(account, tags={"probe": value}).required())
-    # An Azure Policy may add tags.
-    span = lab.first(lambda: lab.read(account).get("tags", {}).get("probe") == value, change, limit=300, step=1)
-    if span is None:
-        return Outcome("No read showed the change for 300 s.", spans={"value_lag": longer_than(300)})
-    return Outcome(f"A read showed the change after {span.within:.0f} s.", spans={"value_lag": span})
-
-
-def listed_values(lab: Lab) -> Outcome:
-    """When lists show that an account uses another key."""
-    identity = lab.once("identity", lab.identity)
-    kid = lab.once("key", lambda: lab.key(lab.vault(identity["principal"])))
-    account = lab.once("account", lambda: lab.account(identity=lab.assigned(identity)))
-    move = partial(lab.change, account, properties=lab.encryption(kid))
-    change = lab.precisely(lambda: move().required())
-    lists = {
-        "the resource group": lab.accounts_path,
-        "the subscription": f"{lab.azure.subscription}/providers/Microsoft.Batch/batchAccounts",
-    }
-    found = lab.first_times(
-        "shown",
-        dict.fromkeys(lists, change),
-        lambda what: "the key" if _lists_key(lab, lists[what], account) else "",
-        limit=600,
-        step=1,
-    )
-    return Outcome(
-        " ".join(
-            f"The list of {what} did not show the key within 600 s."
-            if span is None
-            else f"The list of {what} showed the key after {span.within:.0f} s."
-            for what, (span, _) in found.items()
-        )
-    )
-
-
-def new_names(lab: Lab) -> Outcome:
-    """When a read and lists show an account that was just created."""
-    name = lab.once("name", lambda: random_name("ba"))
-    created = lab.precisely(lambda: lab.make_account(name))
-    places = {
-        "A read": lambda: lab.azure.arm("GET", lab.account_path(name), BATCH).ok,
-        "The list of the resource group": lambda: bool(_listed(lab, lab.accounts_path, name)),
-        "The list of the subscription": lambda: bool(
-            _listed(lab, f"{lab.azure.subscription}/providers/Microsoft.Batch/batchAccounts", name)
-        ),
-    }
-    limit = 1800
-    found = lab.first_times(
-        "found", dict.fromkeys(places, created), lambda what: "it" if places[what]() else "", limit=limit, step=5
-    )
-    spans = [span or longer_than(limit) for span, _ in found.values()]
-    said = (f"{what} found the account after {span.within:.0f} s." for what, span in zip(found, spans, strict=True))
-    return Outcome(
-        " ".join(said), spans={"name_lag": spans[0], "list_lag": max(spans[1:], key=lambda span: span.within)}
-    )
-
-
-def _lists_key(lab: Lab, path: str, account: str) -> bool:
-    """Whether a list of accounts shows that the account uses a customer-managed key."""
-    found = _listed(lab, path, account)
-    return found is not None and bool(found["properties"]["encryption"]["keySource"] == "Microsoft.KeyVault")
-
-
-def _listed(lab: Lab, path: str, account: str) -> Any:
-    """The account in a list of accounts; None if the list does not have it."""
-    page = lab.azure.arm("GET", path, BATCH).required()
-    while True:
-        for one in page["value"]:
-            if one["name"] == account:
-                return one
-        if "nextLink" not in page:
-            return None
-        page = lab.azure.send("GET", page["nextLink"]).required()
 
 
 def resource_graph(lab: Lab) -> Outcome:
@@ -304,31 +225,6 @@ def _counters(request: Callable[[], Response]) -> str:
 
 
 EXPERIMENTS = (
-    Experiment(
-        "value_lag",
-        "How soon does a read show a change?",
-        "Change the tags of an account, and read it every second until it shows them.",
-        value_lag,
-        minutes=1,
-        switches={"value_lag": {one: f"after {one} s" for one in POSITIONS["value_lag"]}},
-    ),
-    Experiment(
-        "new_names",
-        "How soon do reads and lists show a new account?",
-        "Create an account, and read and list it every five seconds.",
-        new_names,
-        minutes=20,
-        switches={name: {one: f"after {one} s" for one in POSITIONS[name]} for name in ("name_lag", "list_lag")},
-    ),
-    Experiment(
-        "listed_values",
-        "How soon do lists of accounts show that an account uses another key?",
-        "Move an account to a key, and list the accounts of the resource group and of the subscription every second.",
-        listed_values,
-        minutes=3,
-        creates="a vault, a key",
-        cents=1,
-    ),
     Experiment(
         "resource_graph",
         "What does Resource Graph show of an account and its key, and how soon?",
