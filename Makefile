@@ -134,7 +134,7 @@ bench: $(SETUP)  ## benchmarks, compared with the Azure CLI and azure.azcollecti
 	PYTHONPATH=tests/sandbox:tests/integration:tests/foreign \
 		python tests/benchmarks --clients "$(VENV)/foreign" --fraction $(or $(FRACTION),1) $(BENCH)
 
-# CLASS is short (an hour), hours or days. YES=1 does not ask, DRY_RUN=1 prints the requests only. ARGS are further options, see docs/developers/live.md.
+# CLASS is short (two and a half hours), hours or days. YES=1 does not ask, DRY_RUN=1 prints the requests only. ARGS are further options, see docs/developers/live.md.
 .PHONY: live live-test live-clean
 IN_GITHUB := $(if $(ACTIONS_ID_TOKEN_REQUEST_URL),tests/live/with-github-token)
 live: $(SETUP)  ## experiments with a real Azure subscription, which measure what is not documented

@@ -28,6 +28,7 @@ from live.experiment import Outcome
 from live.experiments import EXPERIMENTS, NOT_ASKED
 from live.experiments.accounts import shown_encryption
 from live.experiments.governance import restrictions
+from live.experiments.reads import outcome
 from live.experiments.versions import explanation
 from live.lab import Bounds, Span, common
 from live.requests import Requests
@@ -309,7 +310,6 @@ DISTURBED = {
     "new_principal": "known",
     "refused_creation": "no_account",
     "role_delay": "60",
-    "value_lag": "20",
 }
 
 
@@ -399,6 +399,80 @@ def test_positions_explain_a_span(span: Span, positions: tuple[str, ...]) -> Non
 )
 def test_spans_of_several_accounts_have_one_time(spans: tuple[Span, ...], time: Span) -> None:
     assert common(spans) == time
+
+
+# (value_lag, name_lag, list_lag)
+@pytest.mark.parametrize("lags", [(5, 10, 60), (0, 0, 0), (20, 60, 1200)], ids=str)
+@pytest.mark.slow(every=3)
+def test_the_delay_of_each_read_is_reported(azure: Sandbox, tmp_path: Path, lags: tuple[int, int, int]) -> None:
+    value, name, listed = lags
+    azure.control.behavior(value_lag=str(value), name_lag=str(name), list_lag=str(listed))
+
+    done = live(azure, tmp_path, "run", "--yes", "--only", "value_lag", "--only", "new_names")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    page = (tmp_path / "RESULT.md").read_text()
+    found = dict(re.findall(r"(?:; |shown: )([^;:]+?) (more than \d+|\d+)\.\d s", page))
+    read = dict(re.findall(r"^- (.*): (\d+ reads .*|not read, .*)$", page, re.MULTILINE))
+    assert len(read) == 14
+    for place, reads in read.items():
+        is_list = "list" in place and "versions" not in place
+        if "new account" in place or "new role" in place:
+            delay = listed if is_list else name
+        elif listed > 600 and is_list:
+            # The list does not have the resource yet.
+            assert place not in found
+            assert reads.startswith("not read")
+            continue
+        else:
+            delay = value
+        if delay > 600:
+            assert found[place] == ("more than 599" if "account" in place else "more than 179"), place
+            continue
+        assert delay - 1 <= int(found[place]) <= delay + 5, place
+        assert ("without the change" in reads) == (delay > 0), place
+        assert reads.count("reads with the change") == 1
+    assert "200 reads with the change" in read["account on another version, GET"]
+    assert "again" not in page
+
+
+@pytest.mark.slow
+def test_a_read_that_shows_the_previous_state_again_is_reported(azure: Sandbox, tmp_path: Path) -> None:
+    previous = {"properties": {"encryption": {"keySource": "Microsoft.Batch"}}}
+    # The account is read when it is created and before the change.
+    account = {"method": "GET", "path": "batchAccounts/ba[a-z0-9]*$"}
+    azure.control.fault(match=account, skip=2 + 10, answer={"status": 200, "body": previous}, times=2)
+
+    done = live(azure, tmp_path, "run", "--yes", "--only", "value_lag")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (
+        "The previous state was shown again: account on another version, GET.**" in (tmp_path / "RESULT.md").read_text()
+    )
+    assert re.search(
+        r"version, GET: 10 reads with .*, then 2 reads without .*, then 188 reads with",
+        (tmp_path / "RESULT.md").read_text(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("shown", "seen", "detail"),
+    [
+        ("ooon", "GET 3.5 s.", "3 reads without the change until 2.5 s, then 1 reads with the change until 3.5 s"),
+        ("nn", "GET 0.5 s.", "2 reads with the change until 1.5 s"),
+        ("oo", "GET more than 1.0 s.", "2 reads without the change until 1.5 s"),
+        (
+            "onon",
+            "GET 3.5 s. The previous state was shown again: GET.",
+            "1 reads without the change until 0.5 s, then 1 reads with the change until 1.5 s, "
+            "then 1 reads without the change until 2.5 s, then 1 reads with the change until 3.5 s",
+        ),
+        ("", ".", "not read, because it did not have the resource before the change"),
+    ],
+)
+def test_what_reads_after_a_change_have_shown(shown: str, seen: str, detail: str) -> None:
+    found = outcome({"GET": [(second, second + 0.5, one == "n") for second, one in enumerate(shown)]})
+    assert (found.seen, found.details["GET"]) == (f"Time until the change was shown: {seen}", detail)
 
 
 KID = "https://kv1.vault.azure.net/keys/cmk/1"
@@ -577,7 +651,7 @@ def test_what_is_left_is_named(azure: Sandbox, tmp_path: Path, action: str) -> N
         match={"method": "DELETE", "path": "resourcegroups/[^/]*$"}, answer=refusal(409, "ScopeLocked"), times=None
     )
 
-    done = live(azure, tmp_path, action, "--yes", *(("--only", "value_lag") if action == "run" else ()))
+    done = live(azure, tmp_path, action, "--yes", *(("--only", "account_life") if action == "run" else ()))
 
     assert done.returncode == 1
     [left] = groups(azure)
@@ -594,7 +668,7 @@ def test_a_run_deletes_only_what_it_has_created(azure: Sandbox, tmp_path: Path) 
     azure.arm("PUT", f"{azure.subscription}/resourcegroups/others", "2022-09-01", others)
     theirs = interrupted(azure, tmp_path / "theirs")
 
-    done = live(azure, tmp_path / "mine", "run", "--yes", "--only", "value_lag")
+    done = live(azure, tmp_path / "mine", "run", "--yes", "--only", "account_life")
 
     assert done.returncode == 0, done.stderr
     assert {*groups(azure)} == {"others", theirs}
@@ -624,13 +698,13 @@ def test_cleaning_lists_the_groups_of_other_runs_and_asks(azure: Sandbox, tmp_pa
 def test_a_run_that_gets_no_response_can_be_continued(azure: Sandbox, tmp_path: Path) -> None:
     azure.control.fault(drop="before", times=None, match={"path": "batchAccounts/"})
 
-    done = live(azure, tmp_path, "run", "--yes", "--only", "value_lag")
+    done = live(azure, tmp_path, "run", "--yes", "--only", "account_life")
 
     assert done.returncode == 1
     assert one_line(done).endswith("Run it again to continue, or `make live-clean` to delete everything.")
     assert len(groups(azure)) == 1
     azure.control.call("DELETE", "/faults")
-    assert live(azure, tmp_path, "run", "--yes", "--only", "value_lag").returncode == 0
+    assert live(azure, tmp_path, "run", "--yes", "--only", "account_life").returncode == 0
     assert groups(azure) == []
 
 
@@ -689,7 +763,7 @@ def test_a_switch_that_cannot_be_measured_yet_has_the_reason_and_is_asked_again(
 
 def test_an_interrupt_is_one_line(azure: Sandbox, tmp_path: Path) -> None:
     azure.control.fault(match={"method": "PUT", "path": "batchAccounts"}, delay=3)
-    arguments = command(azure, tmp_path, "run", "--yes", "--only", "value_lag")
+    arguments = command(azure, tmp_path, "run", "--yes", "--only", "account_life")
     pipe = subprocess.PIPE
     process = subprocess.Popen(
         arguments, env=environment(azure), stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_signals
