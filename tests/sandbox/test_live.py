@@ -433,26 +433,22 @@ def test_the_delay_of_each_read_is_reported(azure: Sandbox, tmp_path: Path, lags
         assert ("without the change" in reads) == (delay > 0), place
         assert reads.count("reads with the change") == 1
     assert "200 reads with the change" in read["account on another version, GET"]
-    assert "again" not in page
+    assert "was shown again" not in page
 
 
 @pytest.mark.slow
 def test_a_read_that_shows_the_previous_state_again_is_reported(azure: Sandbox, tmp_path: Path) -> None:
     previous = {"properties": {"encryption": {"keySource": "Microsoft.Batch"}}}
     # The account is read when it is created and before the change.
-    account = {"method": "GET", "path": "batchAccounts/ba[a-z0-9]*$"}
+    account = {"method": "GET", "path": r"batchAccounts/ba[a-z0-9]*\?"}
     azure.control.fault(match=account, skip=2 + 10, answer={"status": 200, "body": previous}, times=2)
 
     done = live(azure, tmp_path, "run", "--yes", "--only", "value_lag")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert (
-        "The previous state was shown again: account on another version, GET.**" in (tmp_path / "RESULT.md").read_text()
-    )
-    assert re.search(
-        r"version, GET: 10 reads with .*, then 2 reads without .*, then 188 reads with",
-        (tmp_path / "RESULT.md").read_text(),
-    )
+    page = (tmp_path / "RESULT.md").read_text()
+    assert "The previous state was shown again: account on another version, GET.**" in page
+    assert re.search(r"version, GET: \d+ reads with .*, then 2 reads without .*, then \d+ reads with", page)
 
 
 @pytest.mark.parametrize(
