@@ -234,6 +234,23 @@ def test_role_assignments_elsewhere_stay(roles: RolesRunner, service: Service) -
     assert service.assignments(principal) == [(service.vault_id("vault-two"), ENCRYPTION_USER)]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"cmk_vault_resource_group": "nowhere"},
+        {"cmk_vault_subscription_id": "11111111-2222-3333-4444-555555555555"},
+    ],
+)
+def test_a_wrong_place_of_the_vault_is_refused_before_the_move(
+    ansible: Ansible, service: Service, wrong: dict[str, str]
+) -> None:
+    _, first = service.on_key()
+    (name,) = wrong
+    for check in (True, False):
+        refused(run_role(ansible, "revert", check=check, **REVOKE, **AT_ONCE, **wrong), MOVE, f"Correct {name}")
+    assert service.encryption() == first
+
+
 def test_no_account(roles: RolesRunner, service: Service) -> None:
     refused(run_role(roles, "revert", cmk_unused_key="delete"), MOVE, "account1")
 

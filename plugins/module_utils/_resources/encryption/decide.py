@@ -46,6 +46,8 @@ from .goal import ANY, FOLLOW, KEEP, PIN, UPDATE, Goal
 
 # In seconds. Time enough for the hosts of a wave to share an update.
 _JUST_UPDATED_SECONDS = 60
+# The resource group or the subscription of the vault is not that of the vault of the key that the account leaves.
+_NO_PLACE = ("resource_group_not_found", "subscription_not_found")
 _NO_PREVIOUS: Mapping[str, Any] = {"previous_key_identifier": None}
 
 
@@ -243,6 +245,10 @@ def _move(docs: Docs, goal: Goal, facts: Facts, account: Account, before: Mappin
     if goal.target:
         used = evidence.certain(docs, evidence.of_account(account, goal.target, facts, goal.vault_group))
         checks = preflight.require_for_change(used)
+    elif goal.vault_group and isinstance(goal.previous, tuple):
+        place = refs.vault(refs.vault_id(facts.vaults_in, goal.vault_group, goal.previous[0]))
+        if isinstance(found := docs.known(place), CmkError) and found.code in _NO_PLACE:
+            raise found
     request = _request(goal, facts, account, used)
     if _is_newest(docs, goal.target):
         request = replace(request, shows=refs.account(account["id"]))
