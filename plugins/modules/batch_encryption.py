@@ -84,8 +84,8 @@ options:
   vault_resource_group:
     description:
       - Resource group of the key's vault. By default, the module searches all subscriptions that the caller can read.
-      - With O(key_source=microsoft_batch), that of the vault in O(previous_key). If the resource group or its subscription
-        does not exist, the module fails before it moves the account.
+      - With O(key_source=microsoft_batch), that of the vault in O(previous_key). If the resource group or the
+        subscription does not exist, the module fails before it moves the account.
     type: str
   vault_subscription_id:
     description: Id of the subscription of the vault, if it differs from O(subscription_id).

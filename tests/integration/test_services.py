@@ -430,6 +430,21 @@ def test_the_users_of_a_vault_that_cannot_be_read(runner: OneProcess, service: S
     assert name in found["msg"]
 
 
+def test_the_users_of_a_key_that_does_not_exist(runner: OneProcess, service: Service) -> None:
+    """A key that was deleted is reported."""
+
+    def found(name: str) -> dict[str, Any]:
+        return runner.another().module("keyvault_cmk_users", {"vault_name": "vault-one", "name": name})
+
+    service.on_key()
+    service.make_key("key2")
+    service.keys().begin_delete_key("key2").result()
+    for name in ("key1", "key2"):
+        assert not found(name).get("failed"), name
+    missing = found("key3")
+    assert (missing["failed"], missing["code"], missing["option"]) == (True, "key_not_found", "name")
+
+
 @pytest.mark.parametrize("name", ["", "..", "../report", "folder/report"])
 def test_the_name_of_a_report_has_no_folder(runner: OneProcess, service: Service, tmp_path: Path, name: str) -> None:
     since = service.sandbox.control.last

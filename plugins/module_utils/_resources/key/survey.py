@@ -37,7 +37,7 @@ from ..._documents import refs
 from ..._documents.key import is_staged, version_of
 from ..._documents.vault import required
 from ..._questions import services, users
-from .goal import Goal
+from .goal import Goal, key_not_found
 from .seen import Seen, look, require_not_deleted, times_of, unseen_vault, vault_of
 
 _NOTHING = "Nothing uses it."
@@ -134,6 +134,8 @@ def _key(docs: Docs, asked: Asked, facts: Facts, name: str, visible: Visible) ->
         found["unknown"] = str(hidden)
     if seen is None or seen.key is None:
         ids = [one["id"] for one in named_users]
+        if seen and asked.name and not seen.deleted and not any(map(_names_key, named_users)):
+            raise key_not_found(goal)
         reason = _in_use(ids) or (_UNKNOWN if seen is None else "There is no such key.")
         return {**found, "exists": None if seen is None else False, "versions": [], **_state(ids, reason)}
     times = times_of(docs, seen, facts)
@@ -174,6 +176,11 @@ def _user(resource_id: str, used: KeyIdentifier | None, follows: bool) -> dict[s
         "follows_latest": follows or (used is not None and used.version is None),
         "changed_on": None,
     }
+
+
+def _names_key(user: Mapping[str, Any]) -> bool:
+    """Whether the user names the key. A user whose key is not known counts as a user of each key."""
+    return bool(user["version"] or user["follows_latest"])
 
 
 def _versions(asked: Asked, seen: Seen, named: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
