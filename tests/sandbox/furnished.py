@@ -7,19 +7,18 @@ the sandbox has started."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from batch_calls import VERSION, batch, create, user_assigned_identity
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from key_vault_calls import ENCRYPTION_USER, NEW, assign, data, make_key, make_vault, policy, vault_path, version_of
-from oddities import Form, Plane
 from sandbox_client import VAULT_SCOPE, Sandbox
 
 from azure_sandbox.authorization import http as authorization
 from azure_sandbox.batch import http as batch_routes
 from azure_sandbox.control import routes as control_routes
-from azure_sandbox.entra import http as entra
-from azure_sandbox.entra import metadata
 from azure_sandbox.key_vault import http as key_vault
 from azure_sandbox.key_vault_keys import documents as key_documents
 from azure_sandbox.key_vault_keys import http as key_vault_keys
@@ -35,8 +34,6 @@ from azure_sandbox.shared.web import Route
 GUID = "11111111-0000-4000-8000-000000000001"
 OTHER_GUID = "11111111-0000-4000-8000-000000000002"
 NEW_GUID = "11111111-0000-4000-8000-000000000003"
-MANAGEMENT_HOST = "management.azure.com"
-LOGIN_HOST = "login.microsoftonline.com"
 
 SUBSCRIPTION = "subscriptions/@subscription@"
 GROUP = f"{SUBSCRIPTION}/resourceGroups/rg-sandbox"
@@ -53,7 +50,6 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "operation": ("add", "replace", "remove", "@operation@"),
     "name": (NEW_GUID, GUID, OTHER_GUID, "pool1"),
     "scope": (SUBSCRIPTION, GROUP, f"{GROUP}/providers/Microsoft.KeyVault/vaults/vault-one", f"{SUBSCRIPTION}/x"),
-    "tenant": ("@tenant@", "common", "organizations"),
     "key": ("key1", "curve", "gone", "key-new"),
     "version": ("@version@", "@curve-version@"),
 }
@@ -169,26 +165,6 @@ BODIES: dict[str, tuple[Any, ...]] = {
     **{f"POST /{name}": ({"alg": "RSA-OAEP", "value": "@wrapped@"},) for name in ("decrypt", "unwrapkey")},
     "POST /sign": ({"alg": "RS256", "value": "@digest@"}, {"alg": "ES256", "value": "@digest@"}),
     "POST /verify": tuple({"alg": name, "digest": "@digest@", "value": "@signature@"} for name in ("PS256", "ES256")),
-    "POST /{tenant}/oauth2/v2.0/token": (
-        Form(
-            {
-                "grant_type": "client_credentials",
-                "client_id": "@client@",
-                "client_secret": "@secret@",
-                "scope": "https://management.azure.com/.default",
-            }
-        ),
-    ),
-    "POST /{tenant}/oauth2/token": (
-        Form(
-            {
-                "grant_type": "client_credentials",
-                "client_id": "@client@",
-                "client_secret": "@secret@",
-                "resource": "https://vault.azure.net",
-            }
-        ),
-    ),
     "PUT /policyAssignments/{name}": (
         {
             "properties": {
@@ -290,52 +266,61 @@ VERSIONS = {
 }
 
 
+@dataclass(frozen=True)
+class Plane:
+    """The routes of a host, and the token that they accept."""
+
+    url: str
+    routes: tuple[Route, ...]
+    version: Callable[[Route], str]
+    token: str = ""
+
+    def documents(self, route: Route) -> tuple[Any, ...]:
+        """The valid bodies of the route, by its method and the end of its path."""
+        for place, bodies in BODIES.items():
+            method, _, end = place.partition(" ")
+            if route.method == method and route.path.endswith(end):
+                return bodies
+        return ()
+
+
 def management_version(route: Route) -> str:
     return next((version for name, version in VERSIONS.items() if f"/{name}/" in route.path), "2022-09-01")
 
 
-MANAGEMENT = Plane(
-    MANAGEMENT_HOST,
-    (
-        *resource_manager.PUBLIC_ROUTES,
-        *monitor.WORKSPACE_ROUTES,
-        *(
-            route
-            for module in (
-                resource_manager,
-                batch_routes,
-                key_vault,
-                authorization,
-                managed_identity,
-                monitor,
-                policy_insights,
-                resource_graph,
-            )
-            for route in module.ROUTES
+PLANES = {
+    "management": Plane(
+        "https://management.azure.com",
+        (
+            *resource_manager.PUBLIC_ROUTES,
+            *monitor.WORKSPACE_ROUTES,
+            *(
+                route
+                for module in (
+                    resource_manager,
+                    batch_routes,
+                    key_vault,
+                    authorization,
+                    managed_identity,
+                    monitor,
+                    policy_insights,
+                    resource_graph,
+                )
+                for route in module.ROUTES
+            ),
         ),
+        management_version,
+        "@arm-token@",
     ),
-    management_version,
-    "@arm-token@",
-)
-
-
-def vault_plane(name: str) -> Plane:
-    return Plane(f"{name}.vault.azure.net", key_vault_keys.ROUTES, lambda route: key_documents.NEWEST, "@vault-token@")
-
-
-AZURE = {
-    "management": MANAGEMENT,
-    "vault with roles": vault_plane("vault-one"),
-    "vault with policies": vault_plane("vault-two"),
-    "login": Plane(LOGIN_HOST, entra.ROUTES, lambda route: ""),
-    "metadata": Plane(metadata.HOST, metadata.ROUTES, lambda route: "2018-02-01", tunnelled=False),
+    "vault": Plane(
+        "https://vault-one.vault.azure.net", key_vault_keys.ROUTES, lambda _: key_documents.NEWEST, "@vault-token@"
+    ),
+    "control": Plane(
+        "http://127.0.0.1:@port@",
+        tuple(Route(method, path, lambda call: None) for method, path, _ in control_routes._TABLE),  # type: ignore[arg-type,return-value]
+        lambda _: "",
+    ),
 }
-CONTROL = Plane(
-    "127.0.0.1:@port@",
-    tuple(Route(method, path, lambda call: None) for method, path, _ in control_routes._TABLE),  # type: ignore[arg-type,return-value]
-    lambda route: "",
-    tunnelled=False,
-)
 
 
 def furnished(server: Server, sandbox: Sandbox) -> dict[str, str]:

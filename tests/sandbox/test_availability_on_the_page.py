@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 from azure.keyvault.keys import KeyVaultKey
-from batch_calls import batch, create, user_assigned_identity
-from encrypted_account import Vault, customer, disable, later, principal_id, protected, reason, works
+from batch_calls import batch, user_assigned_identity
+from encrypted_account import Vault, disable, later, principal_id, protected, reason, works
 from sandbox_client import Control
 
 Loss = Callable[[Vault, KeyVaultKey], Any]
@@ -119,29 +119,3 @@ def test_the_page_agrees_with_batch(vault: Vault, control: Control, loss: str, v
     assert works(vault.sandbox)
     lose(vault, key)
     assert expected in reason(vault.sandbox)
-
-
-@pytest.mark.slow(every=3)
-@pytest.mark.parametrize("loss", [None, *LOSSES])
-@pytest.mark.parametrize("is_open", [True, False])
-def test_the_page_agrees_with_batch_about_several_identities(
-    policy_vault: Vault, control: Control, loss: str | None, is_open: bool
-) -> None:
-    """One identity has no access, and one was deleted."""
-    control.behavior(perimeter="open_to_batch" if is_open else "closed")
-    sandbox = policy_vault.sandbox
-    identities = [user_assigned_identity(sandbox, name) for name in ("one", "two", "three")]
-    for identity in identities[1:]:
-        policy_vault.permit(identity["properties"]["principalId"])
-    wanted = {"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {} for identity in identities}}
-    key = policy_vault.rsa_key()
-    create(sandbox, identity=wanted, **customer(str(key.id)))
-    assert sandbox.arm("DELETE", identities[1]["id"], IDENTITIES).ok
-    assert works(sandbox)
-    if loss is None:
-        return
-    if loss == "access revoked":
-        policy_vault.forbid(identities[2]["properties"]["principalId"])
-    else:
-        LOSSES[loss][0](policy_vault, key)
-    assert works(sandbox) is (loss == "perimeter" and is_open)

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -146,20 +145,6 @@ def test_identifier_is_shown_as_it_was_written(policy_vault: Vault) -> None:
         assert shown == written
 
 
-@pytest.mark.parametrize("options", [{"size": 3072}, {"size": 4096}, {"hardware_protected": True}], ids=str)
-def test_other_rsa_keys_are_taken(policy_vault: Vault, options: dict[str, Any]) -> None:
-    protected(policy_vault)
-    key = policy_vault.rsa_key("key2", **options)
-    assert encrypt(policy_vault.sandbox, str(key.id)).status_code == 200
-    assert works(policy_vault.sandbox)
-
-
-def test_a_key_with_just_the_needed_operations_is_taken(policy_vault: Vault) -> None:
-    protected(policy_vault)
-    key = policy_vault.rsa_key("key2", key_operations=["wrapKey", "unwrapKey"])
-    assert encrypt(policy_vault.sandbox, str(key.id)).status_code == 200
-
-
 def test_vault_behind_a_firewall_lets_batch_in_as_a_trusted_service(policy_vault: Vault) -> None:
     key = protected(policy_vault)
     policy_vault.patch(networkAcls={"bypass": "AzureServices", "defaultAction": "Deny"})
@@ -194,19 +179,6 @@ def test_a_missing_property_is_reported(sandbox: Sandbox, encryption: dict[str, 
     assert response.json()["error"]["message"].startswith(
         "A required property was not specified in the request body.\nRequestId:"
     )
-
-
-def test_key_source_must_be_known(sandbox: Sandbox) -> None:
-    create(sandbox)
-    response = batch(sandbox, "PATCH", "account1", {"properties": {"encryption": {"keySource": "Mine"}}})
-    refused(response, 400, "InvalidPropertyValue")
-
-
-def test_a_microsoft_managed_key_has_no_identifier(sandbox: Sandbox) -> None:
-    create(sandbox)
-    body = customer("https://vault1.vault.azure.net/keys/key1")
-    body["properties"]["encryption"]["keySource"] = "Microsoft.Batch"
-    refused(batch(sandbox, "PATCH", "account1", body), 400, "InvalidRequestBody")
 
 
 def test_no_encryption_in_a_patch_changes_none(policy_vault: Vault) -> None:
@@ -287,15 +259,6 @@ def test_vault_without_purge_protection(sandbox: Sandbox) -> None:
     assert "Purge protection is not enabled" in refusal(sandbox, str(key.id))
     vault.patch(enablePurgeProtection=True)
     assert encrypt(sandbox, str(key.id)).status_code == 200
-
-
-def test_vault_of_another_tenant(policy_vault: Vault) -> None:
-    create(policy_vault.sandbox, identity={"type": "SystemAssigned"})
-    policy_vault.permit(principal_id(policy_vault.sandbox))
-    key = policy_vault.rsa_key()
-    policy_vault.patch(tenantId=str(uuid.uuid4()))
-    message = refusal(policy_vault.sandbox, str(key.id))
-    assert message == "The key vault 'vault1' belongs to another tenant than the account."
 
 
 def test_missing_vault(policy_vault: Vault) -> None:

@@ -11,9 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from azure.core.exceptions import HttpResponseError
 from azure.keyvault.keys import KeyVaultKey
-from azure.mgmt.batch import BatchManagementClient
 from batch_calls import batch, create, read, refused, user_assigned_identity
 from encrypted_account import (
     MICROSOFT,
@@ -80,19 +78,6 @@ def test_access_is_revoked_and_restored(vault: Vault, control: Control, cause: s
     control.advance(590)
     assert not works(vault.sandbox)
     control.advance(10)
-    assert works(vault.sandbox)
-
-
-@pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "following"])
-@pytest.mark.parametrize("cause", LOSSES)
-def test_a_lost_key_is_noticed_without_requests(vault: Vault, control: Control, cause: str, versioned: bool) -> None:
-    lose, restore, _expected = LOSSES[cause]
-    key = protected(vault, versioned)
-    control.timing(batch_recovery=600)
-    lose(vault, key)
-    restore(vault, key)
-    assert "has not recovered yet" in reason(vault.sandbox)
-    control.advance(600)
     assert works(vault.sandbox)
 
 
@@ -177,20 +162,6 @@ def test_an_account_leaves_a_key_whose_loss_is_not_noticed(policy_vault: Vault, 
     assert works(sandbox)
 
 
-def test_a_previous_version_that_was_lost_before_the_change(policy_vault: Vault, control: Control) -> None:
-    """Batch notices after the change what it would have noticed before."""
-    control.behavior(key_loss_noticed="3600", previous_version_needed="86400")
-    sandbox, key = policy_vault.sandbox, protected(policy_vault)
-    newer = policy_vault.rsa_key()
-    disable(policy_vault, key)
-    control.advance(3000)
-    assert encrypt(sandbox, str(newer.id)).ok
-    control.advance(590)
-    assert works(sandbox)
-    control.advance(10)
-    assert str(key.id) in reason(sandbox)
-
-
 def test_vault_is_deleted_and_recovered(policy_vault: Vault) -> None:
     protected(policy_vault)
     policy_vault.delete()
@@ -243,16 +214,6 @@ def test_a_role_assignment_takes_effect_late(sandbox: Sandbox, control: Control,
     assert not works(sandbox)
 
 
-def test_identity_of_an_account_is_deleted(policy_vault: Vault) -> None:
-    sandbox = policy_vault.sandbox
-    identity = user_assigned_identity(sandbox)
-    policy_vault.permit(identity["properties"]["principalId"])
-    wanted = {"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}}
-    create(sandbox, identity=wanted, **customer(str(policy_vault.rsa_key().id)))
-    sandbox.arm("DELETE", identity["id"], "2023-01-31")
-    assert reason(sandbox) == "The account's identity does not exist any more."
-
-
 def test_identity_removed_from_the_account(policy_vault: Vault) -> None:
     sandbox = policy_vault.sandbox
     protected(policy_vault)
@@ -260,16 +221,6 @@ def test_identity_removed_from_the_account(policy_vault: Vault) -> None:
     assert response.status_code == 200
     assert response.json()["properties"]["encryption"]["keySource"] == "Microsoft.KeyVault"
     assert reason(sandbox) == "The account has no identity to read the key with."
-
-
-def test_identity_changed_with_its_grant_there(policy_vault: Vault) -> None:
-    sandbox = policy_vault.sandbox
-    protected(policy_vault)
-    identity = user_assigned_identity(sandbox)
-    wanted = {"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}}
-    policy_vault.permit(identity["properties"]["principalId"])
-    assert batch(sandbox, "PATCH", "account1", {"identity": wanted}).status_code == 200
-    assert works(sandbox)
 
 
 def test_account_without_its_key_can_only_be_read_and_deleted(policy_vault: Vault) -> None:
@@ -329,13 +280,3 @@ def test_pools_without_key(policy_vault: Vault, status: str, code: str | None) -
     assert response.status_code == int(status)
     assert (response.json().get("error") or {}).get("code") == code
     refused(batch(sandbox, "PATCH", "account1", MICROSOFT), 409, "KeyVaultKeyNotAccessible")
-
-
-def test_the_sdk_gets_the_reason(policy_vault: Vault) -> None:
-    policy_vault.sandbox.control.behavior(pools_without_key="409")
-    disable(policy_vault, protected(policy_vault))
-    client = BatchManagementClient(policy_vault.credential(), policy_vault.sandbox.subscription_id)
-    with pytest.raises(HttpResponseError) as caught:
-        list(client.pool.list_by_batch_account("rg-sandbox", "account1"))
-    assert caught.value.error is not None
-    assert caught.value.error.code == "KeyVaultKeyNotAccessible"

@@ -16,7 +16,6 @@ from encrypted_account import (
     disable,
     enable,
     encrypt,
-    later,
     principal_id,
     protected,
     reason,
@@ -112,25 +111,6 @@ def test_rotated_account_needs_its_previous_version_for_some_time(
     assert works(policy_vault.sandbox)
 
 
-def test_account_that_returns_to_a_version_needs_its_previous_version(policy_vault: Vault) -> None:
-    policy_vault.sandbox.control.behavior(previous_version_needed="86400")
-    first = protected(policy_vault)
-    second = policy_vault.keys.rotate_key("key1")
-    for key in (second, first):
-        assert encrypt(policy_vault.sandbox, str(key.id)).status_code == 200
-    disable(policy_vault, second)
-    assert reason(policy_vault.sandbox) == f"The key '{second.id}' is disabled."
-
-
-def test_account_needs_each_of_its_previous_versions(policy_vault: Vault) -> None:
-    policy_vault.sandbox.control.behavior(previous_version_needed="86400")
-    first = protected(policy_vault)
-    for _ in range(2):
-        assert encrypt(policy_vault.sandbox, str(policy_vault.keys.rotate_key("key1").id)).status_code == 200
-    disable(policy_vault, first)
-    assert reason(policy_vault.sandbox) == f"The key '{first.id}' is disabled."
-
-
 def test_account_on_another_key_needs_no_version_of_the_previous_key(policy_vault: Vault) -> None:
     policy_vault.sandbox.control.behavior(previous_version_needed="86400")
     first = protected(policy_vault)
@@ -169,18 +149,6 @@ def rotate_weekly(vault: Vault) -> None:
     vault.keys.update_key_rotation_policy("key1", KeyRotationPolicy(lifetime_actions=[action]))
 
 
-def test_account_follows_while_the_clock_advances(policy_vault: Vault) -> None:
-    control = policy_vault.sandbox.control
-    control.behavior(follower_delay="86400", previous_version_needed="86400")
-    first = protected(policy_vault, versioned=False)
-    second = policy_vault.keys.rotate_key("key1")
-    control.advance(3 * DAY)
-    disable(policy_vault, first)
-    assert works(policy_vault.sandbox)
-    disable(policy_vault, second)
-    assert reason(policy_vault.sandbox) == f"The key '{second.id}' is disabled."
-
-
 def test_previous_version_is_needed_from_the_change_on(policy_vault: Vault) -> None:
     """The account changes to the second version after one day, not when the advance ends."""
     control = policy_vault.sandbox.control
@@ -214,15 +182,6 @@ def test_policy_of_a_key_in_use_creates_all_versions_that_were_due(policy_vault:
     created = [one.created_on for one in policy_vault.keys.list_properties_of_key_versions("key1")]
     ages = [(one - first.properties.created_on).days for one in created if one and first.properties.created_on]
     assert sorted(ages) == [0, 7, 14, 21]
-
-
-def test_loss_of_a_key_that_expires_while_the_clock_advances_is_noticed(policy_vault: Vault) -> None:
-    control = policy_vault.sandbox.control
-    control.behavior(key_loss_noticed="3600")
-    key = protected(policy_vault)
-    policy_vault.keys.update_key_properties("key1", key.properties.version, expires_on=later(control, DAY))
-    control.advance(2 * DAY)
-    assert reason(policy_vault.sandbox) == f"The key '{key.id}' has expired."
 
 
 def test_account_recovers_while_the_clock_advances(sandbox: Sandbox) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -25,7 +24,6 @@ from azure_sandbox.batch.key_check import KeyCheck
 from azure_sandbox.key_vault.grants import Grants
 from azure_sandbox.key_vault.rules import Order
 from azure_sandbox.key_vault.vault import AccessPolicy, Vault
-from azure_sandbox.key_vault_keys import documents
 from azure_sandbox.key_vault_keys.key import KeySettings
 from azure_sandbox.shared.behavior import Behavior
 from azure_sandbox.shared.web import AzureError
@@ -95,15 +93,6 @@ def test_each_change_of_the_key_wraps_and_unwraps_a_new_data_encryption_key(
     assert not any(data_key in pickle.dumps(world) for data_key in data_keys)
 
 
-def test_the_use_of_an_account_needs_no_private_key(key_operations: list[tuple[str, bytes]]) -> None:
-    world, account, vault = world_with_account()
-    make_key(world, vault)
-    encrypt(world, account)
-    key_operations.clear()
-    assert world.batch.health(account) == Health("available")
-    assert key_operations == []
-
-
 def test_a_change_is_refused_as_key_vault_refuses_the_data_encryption_key() -> None:
     world, account, vault = world_with_account()
     make_key(world, vault)
@@ -164,19 +153,6 @@ def test_the_check_agrees_with_key_vault(condition: str) -> None:
     assert world.batch.health(account) == (Health("available") if is_usable else Health("unavailable", unusable))
 
 
-@pytest.mark.parametrize(("attribute", "is_usable"), [("exp", False), ("nbf", True)])
-def test_an_attribute_takes_effect_at_its_time(
-    attribute: str, is_usable: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world, account, vault = world_with_account()
-    make_key(world, vault)
-    encrypt(world, account)
-    now = int(world.clock.time()) + 60
-    world.keys.update(vault, "key1", "", {"attributes": {attribute: now}})
-    monkeypatch.setattr(world.clock, "time", lambda: now)
-    assert (KeyCheck(world, Grants(world)).unusable(account) == "") is is_usable
-
-
 def following_account() -> tuple[World, Account, Vault]:
     """An account that changes at once to a new version of its key, and that needs no previous version."""
     world, account, vault = world_with_account()
@@ -217,14 +193,6 @@ def test_a_change_to_a_key_whose_rotation_is_due_uses_the_new_version() -> None:
     assert used_version(world, vault, account) == 1
 
 
-def test_a_follower_changes_to_the_newest_of_several_versions() -> None:
-    world, account, vault = following_account()
-    for _ in range(2):
-        asyncio.run(world.keys.rotate(vault, "key1"))
-    world.batch.reassess()
-    assert used_version(world, vault, account) == 2
-
-
 def revoke_wrap(world: World, vault: Vault) -> None:
     [account] = world.batch.existing()
     permissions = {"keys": ("get", "unwrapKey")}
@@ -249,45 +217,3 @@ def test_a_follower_keeps_its_version_if_it_cannot_change_to_the_new_version(obs
     world.batch.reassess()
     assert used_version(world, vault, account) == 0
     assert world.batch.health(account) == Health("available")
-
-
-def test_a_follower_keeps_its_version_though_another_account_uses_the_new_version() -> None:
-    """A version that accounts can still use may be one to which no account can change."""
-    world = seed.new_world(accounts=2, on_key=True, behavior=Behavior(key_loss_noticed="0", follower_delay="0"))
-    pinned, follower = world.batch.existing()
-    vault = world.vaults.by_name("kv-sandbox-1")
-    assert vault is not None
-    assert pinned.protection is not None
-    assert follower.protection is not None
-    first = follower.protection.version
-    follower.protection.key_identifier = first.rpartition("/")[0]
-    key, second = asyncio.run(world.keys.rotate(vault, seed.KEY))
-    pinned.protection.key_identifier = pinned.protection.version = documents.kid(vault, key, second)
-    world.keys.update(vault, seed.KEY, "", {"key_ops": ["unwrapKey"]})
-    world.batch.reassess()
-    assert follower.protection.version == first
-    assert {world.batch.health(account) for account in (pinned, follower)} == {Health("available")}
-
-
-def test_a_saved_state_can_be_loaded() -> None:
-    world, account, vault = world_with_account()
-    make_key(world, vault)
-    encrypt(world, account)
-    restored = pickle.loads(pickle.dumps(world))
-    again = restored.batch.by_id(account.id)
-    assert again == account
-    assert restored.batch.health(again) == Health("available")
-
-
-def test_ten_thousand_accounts_are_created_quickly() -> None:
-    # Processor time, because elapsed time depends on other processes.
-    started = time.process_time()
-    world = seed.new_world(accounts=10_000)
-    assert time.process_time() - started < 2
-    accounts = [*world.batch.existing()]
-    assert len({account.name for account in accounts}) == 10_000
-    assert all(account.protection is None for account in accounts)
-    groups = {
-        (held.id, group.name) for held in world.resources.subscriptions() for group in world.resources.groups(held)
-    }
-    assert {(account.subscription, account.group) for account in accounts} <= groups

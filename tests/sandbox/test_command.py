@@ -30,7 +30,6 @@ from azure.core.exceptions import HttpResponseError
 from azure.identity import DefaultAzureCredential
 from azure.keyvault.keys import KeyClient
 from azure.mgmt.batch import BatchManagementClient
-from key_vault_calls import data, make_key, make_vault
 from sandbox_client import COMMAND, Sandbox, heed_signals, plain_environment, point_at, serving, started
 
 from azure_sandbox import state
@@ -137,26 +136,6 @@ def test_run_passes_signals_on(tmp_path: Path, number: signal.Signals) -> None:
 
 
 # shell
-
-
-@pytest.mark.parametrize("name", ["sh", "bash"])
-def test_a_shell_of_a_script_uses_the_sandbox(name: str) -> None:
-    """Its input is not a terminal, so the shell runs the input as a script."""
-    script = f"{sys.executable} -c '{PRINT_ENVIRONMENT}'\nexit 7\n"
-    done = subprocess.run(
-        [*COMMAND, "shell", "--port", "0"],
-        env={**plain_environment(), "SHELL": shutil.which(name) or name, "https_proxy": "http://elsewhere"},
-        input=script,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (7, "")
-    ready, printed = done.stdout.splitlines()
-    environment = json.loads(printed)
-    assert ready.startswith(f"azure-sandbox is ready at {environment['HTTPS_PROXY']}. ")
-    assert "https_proxy" not in environment
 
 
 def test_a_shell_in_a_terminal_uses_the_sandbox_despite_the_startup_file_of_the_user(tmp_path: Path) -> None:
@@ -285,20 +264,6 @@ def test_env_does_not_execute_responses(running_sandbox: Sandbox, tmp_path: Path
     assert (done.returncode == 0) is (changes in ({"AZURE_TENANT": text} for text in HARMLESS_QUOTED))
 
 
-def test_env_of_a_listener_that_closes_the_connection(running_sandbox: Sandbox) -> None:
-    class Old(Rogue):
-        protocol_version = "HTTP/1.0"
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Old) as server:
-        server.content = b"{}"  # type: ignore[attr-defined]
-        Thread(target=server.serve_forever, daemon=True).start()
-        done = command("env", "--port", str(server.server_port))
-        server.shutdown()
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("azure-sandbox: ")
-    assert "listens" in done.stderr
-
-
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can start a process of another user")
 @pytest.mark.parametrize("address", ["127.0.0.1", "::"])
 def test_env_of_another_user_is_refused(running_sandbox: Sandbox, address: str) -> None:
@@ -402,13 +367,6 @@ def test_latency() -> None:
         assert 0.2 <= min(took) < 2
 
 
-def test_accounts() -> None:
-    with serving("--accounts", "120") as sandbox:
-        url = f"{sandbox.subscription}/resources"
-        query = "?$filter=resourceType eq 'Microsoft.Batch/batchAccounts'"
-        assert len(sandbox.arm("GET", url + query, VERSION).json()["value"]) == 120
-
-
 def test_accounts_of_one_subscription() -> None:
     with serving("--accounts-on-key", "1001", "--one-subscription") as sandbox:
         (subscription,) = sandbox.arm("GET", "/subscriptions", VERSION).json()["value"]
@@ -499,76 +457,6 @@ def test_a_write_before_the_end_is_saved(tmp_path: Path, number: signal.Signals,
         assert second.secret == first.secret
         assert has_group(second, "kept")
     assert {path.name for path in tmp_path.iterdir()} == {"world.pickle", "ca-key.pem", "ca.pem", "lock"}
-
-
-def test_changes_by_the_control_api_are_saved(tmp_path: Path) -> None:
-    first = started("--state-dir", str(tmp_path))
-    first.control.advance(86400)
-    wait_until(lambda: saved(tmp_path).clock.time() - time.time() > 86000)
-    first.process.kill()
-    first.process.wait(30)
-    with serving("--state-dir", str(tmp_path)) as second:
-        assert second.control.call("GET", "/clock")["time"] - time.time() > 86000
-
-
-def test_a_version_that_a_read_makes_is_saved(tmp_path: Path) -> None:
-    first = started("--state-dir", str(tmp_path))
-    make_vault(first)
-    made = make_key(first)
-    policy = {"lifetimeActions": [{"trigger": {"timeAfterCreate": "P30D"}, "action": {"type": "Rotate"}}]}
-    assert data(first, "PUT", "/keys/key1/rotationpolicy", policy).status_code == 200
-    first.control.advance(31 * 86400)
-    wait_until(lambda: saved(tmp_path).clock.time() - time.time() > 30 * 86400)
-    rotated = data(first, "GET", "/keys/key1").json()["key"]["kid"]
-    assert rotated != made["key"]["kid"]
-    wait_until(lambda: saved(tmp_path).keys.rotations == 1)
-    first.process.kill()
-    first.process.wait(30)
-    with serving("--state-dir", str(tmp_path)) as second:
-        assert data(second, "GET", "/keys/key1").json()["key"]["kid"] == rotated
-
-
-def test_nohup(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *COMMAND, "serve", "--port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=plain_environment(),
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline()
-    process.send_signal(signal.SIGHUP)
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(0.5)
-    process.terminate()
-    assert process.wait(30) == 0
-
-
-def test_a_state_that_cannot_be_saved_does_not_end_the_sandbox(tmp_path: Path) -> None:
-    directory = tmp_path / "state"
-    sandbox = started("--state-dir", str(directory))
-    time.sleep(2)
-    directory.rename(tmp_path / "moved")
-    sandbox.control.advance(60)
-    time.sleep(2)
-    (tmp_path / "moved").rename(directory)
-    put_group(sandbox, "second")
-    sandbox.process.terminate()
-    assert sandbox.process.wait(30) == 0
-    with serving("--state-dir", str(directory)) as second:
-        assert has_group(second, "second")
-
-
-def test_a_reset_keeps_the_options_of_this_start(tmp_path: Path) -> None:
-    options = ["--realistic", "--behavior", "subscription_list=denied"]
-    for number, started_with in enumerate(([], options, [])):
-        with serving("--state-dir", str(tmp_path), *started_with) as sandbox:
-            control = sandbox.control
-            before = [control.call("GET", path) for path in ("/timing", "/behavior")]
-            control.timing(retry_after=5)
-            control.reset()
-            assert [control.call("GET", path) for path in ("/timing", "/behavior")] == before
-            assert before[0]["throttling"] is (number == 1)
 
 
 def test_the_state_is_its_owners_only(tmp_path: Path) -> None:
@@ -697,29 +585,6 @@ def test_a_parent_in_which_others_can_replace_the_directory_is_refused(
     assert list((parent / "state").iterdir()) == []
 
 
-def test_a_parent_with_the_sticky_bit_is_taken(tmp_path: Path) -> None:
-    parent = tmp_path / "parent"
-    parent.mkdir()
-    parent.chmod(0o1777)
-    assert command("run", "--state-dir", str(parent / "state"), "--", "true").returncode == 0
-
-
-def test_new_parents_are_the_owners_only(tmp_path: Path) -> None:
-    start = 'umask 0; exec "$0" "$@"'
-    run = [*COMMAND, "run", "--state-dir", str(tmp_path / "a" / "b" / "state"), "--", "true"]
-    assert subprocess.run(["sh", "-c", start, *run], env=plain_environment(), timeout=60, check=False).returncode == 0
-    for directory in (tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "state"):
-        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-
-
-def test_a_state_can_be_used_twice_whatever_the_umask_is(tmp_path: Path) -> None:
-    start = 'umask 0; exec "$0" "$@"'
-    for _ in range(2):
-        run = [*COMMAND, "run", "--state-dir", str(tmp_path / "state"), "--", "true"]
-        done = subprocess.run(["sh", "-c", start, *run], env=plain_environment(), timeout=60, check=False)
-        assert done.returncode == 0
-
-
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x80\x04N."])
 def test_a_file_that_is_no_state(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "world.pickle").write_bytes(content)
@@ -735,9 +600,3 @@ def test_a_state_directory_is_used_by_one_sandbox(tmp_path: Path) -> None:
         done = command("run", "--state-dir", str(tmp_path), "--", "true")
     assert done.returncode == 1
     assert "in use by another sandbox" in done.stderr
-
-
-def test_run_saves_its_state(tmp_path: Path) -> None:
-    for _ in range(2):
-        assert command("run", "--state-dir", str(tmp_path), "--", "true").returncode == 0
-    assert (tmp_path / "world.pickle").stat().st_size > 1000

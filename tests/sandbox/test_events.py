@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Iterator
@@ -15,11 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
 from key_vault_calls import (
     DAY,
-    ENCRYPTION_USER,
-    assign,
     data,
     make_key,
     make_vault,
@@ -28,13 +24,10 @@ from key_vault_calls import (
     vault_path,
     version_of,
 )
-from sandbox_client import VAULTS, Control, Sandbox, serving
+from sandbox_client import VAULTS, Control, Sandbox
 from webhook_receiver import Webhook, pem
 
 from azure_sandbox.certificates import Authority
-from azure_sandbox.event_grid import webhook as delivery
-from azure_sandbox.event_grid.subscription import Subscription
-from azure_sandbox.key_vault_keys.material import base64url
 
 HOUR = 3600
 TYPE = "Microsoft.KeyVault."
@@ -88,16 +81,6 @@ def make_key_in(sandbox: Sandbox, vault: str, name: str = "key1") -> str:
 def rotate_after(sandbox: Sandbox, days: int, name: str = "key1") -> None:
     rotate = {"trigger": {"timeAfterCreate": f"P{days}D"}, "action": {"type": "Rotate"}}
     assert data(sandbox, "PUT", f"/keys/{name}/rotationpolicy", {"lifetimeActions": [rotate]}).ok
-
-
-def private_jwk() -> dict[str, str]:
-    key = rsa.generate_private_key(65537, 2048)
-    numbers = key.private_numbers()
-    public = numbers.public_numbers
-    parts = {"n": public.n, "e": public.e, "d": numbers.d, "p": numbers.p, "q": numbers.q}
-    parts |= {"dp": numbers.dmp1, "dq": numbers.dmq1, "qi": numbers.iqmp}
-    encoded = {name: value.to_bytes((value.bit_length() + 7) // 8, "big") for name, value in parts.items()}
-    return {"kty": "RSA", **{name: base64url(value) for name, value in encoded.items()}}
 
 
 def seconds(moment: str) -> float:
@@ -158,32 +141,6 @@ def test_a_handshake_that_fails(
 
     assert message.startswith("the subscription was not created, because the handshake failed: ")
     assert reason in message
-
-
-def test_an_endpoint_that_is_down(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
-    webhook.close()
-
-    assert "the request to the endpoint failed" in refused(control, endpoint=webhook.url)
-
-
-def test_a_handshake_without_a_response(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "RESPONSE_SECONDS", 0.1)
-    webhook.delay.clear()
-
-    with pytest.raises(delivery.HandshakeFailed, match=r"did not respond within 0\.1 seconds"):
-        asyncio.run(delivery.validate(Subscription(webhook.url), "", 0))
-    webhook.delay.set()
-
-
-def test_a_delivery_without_a_response_does_not_delay_the_end(webhook: Webhook) -> None:
-    with serving() as sandbox:
-        make_vault(sandbox)
-        subscribe(sandbox.control, webhook)
-        webhook.delay.clear()
-        make_key(sandbox)
-        began = time.monotonic()
-    assert time.monotonic() - began < 5
-    webhook.delay.set()
 
 
 @pytest.mark.parametrize(
@@ -289,19 +246,6 @@ def test_a_new_version_in_the_schema_of_cloud_events(sandbox: Sandbox, control: 
     assert request.headers["content-type"] == "application/cloudevents+json; charset=utf-8"
 
 
-def test_rotation_and_import_create_versions(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
-    make_vault(sandbox)
-    first = make_key(sandbox)
-    subscribe(control, webhook)
-    rotated = data(sandbox, "POST", "/keys/key1/rotate").json()
-    imported = data(sandbox, "PUT", "/keys/key2", {"key": private_jwk()}).json()
-
-    found = webhook.wait(2)
-
-    assert versions(found) == [version_of(rotated), version_of(imported)]
-    assert version_of(first) not in versions(found), "the first version is older than the subscription"
-
-
 def test_the_rotation_policy_creates_a_version_without_a_read(
     sandbox: Sandbox, control: Control, webhook: Webhook
 ) -> None:
@@ -340,40 +284,6 @@ def test_near_expiry_and_expiry(sandbox: Sandbox, control: Control, webhook: Web
     assert kinds(webhook.wait(3)) == ["KeyNearExpiry", "KeyExpired", "KeyNewVersionCreated"]
 
 
-def test_the_notification_of_the_rotation_policy(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
-    make_vault(sandbox)
-    expires = int(time.time()) + 90 * DAY
-    make_key(sandbox, attributes={"exp": expires})
-    notify = {"trigger": {"timeBeforeExpiry": "P10D"}, "action": {"type": "Notify"}}
-    assert data(sandbox, "PUT", "/keys/key1/rotationpolicy", {"lifetimeActions": [notify]}).ok
-    subscribe(control, webhook)
-    control.advance(81 * DAY)
-
-    assert seconds(webhook.wait(1)[0]["eventTime"]) == expires - 10 * DAY
-
-
-def test_only_the_current_version_is_near_its_expiry(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
-    make_vault(sandbox)
-    make_key(sandbox, attributes={"exp": int(time.time()) + 90 * DAY})
-    current = version_of(make_key(sandbox, attributes={"exp": int(time.time()) + 100 * DAY}))
-    subscribe(control, webhook)
-    control.advance(200 * DAY)
-
-    assert versions(webhook.wait(2)) == [current, current]
-
-
-def test_a_key_that_is_created_shortly_before_its_expiry(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
-    make_vault(sandbox)
-    make_key(sandbox, "earlier", attributes={"exp": int(time.time()) + DAY})
-    subscribe(control, webhook)
-    make_key(sandbox, attributes={"exp": int(time.time()) + DAY})
-
-    found = webhook.wait(2)
-
-    assert kinds(found) == ["KeyNewVersionCreated", "KeyNearExpiry"]
-    assert {one["subject"] for one in found} == {"key1"}, "the event of the other key preceded the subscription"
-
-
 def test_access_policies_and_the_permission_model(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
     make_vault(sandbox)
     subscribe(control, webhook)
@@ -396,25 +306,6 @@ def test_access_policies_and_the_permission_model(sandbox: Sandbox, control: Con
     make_key_in(sandbox, "vault-two")
 
     assert kinds(webhook.wait(4)) == ["VaultAccessPolicyChanged"] * 3 + ["KeyNewVersionCreated"]
-
-
-def test_changes_without_events(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
-    """Event Grid has no event for a disabled, deleted, recovered or purged key, nor for a role assignment."""
-    make_vault(sandbox)
-    for name in ("key1", "key2"):
-        make_key(sandbox, name)
-    subscribe(control, webhook)
-    assert data(sandbox, "PATCH", "/keys/key1", {"attributes": {"enabled": False}}).ok
-    assert data(sandbox, "DELETE", "/keys/key1").ok
-    assert data(sandbox, "POST", "/deletedkeys/key1/recover").ok
-    assert data(sandbox, "DELETE", "/keys/key2").ok
-    assert data(sandbox, "DELETE", "/deletedkeys/key2").ok
-    assert assign(sandbox, vault_path(sandbox), ENCRYPTION_USER, somebody(control)["object_id"]).ok
-    marker = version_of(make_key(sandbox, "key3"))
-
-    # Events are delivered in their order, so an event of an earlier change would precede the marker.
-    assert versions(webhook.wait(1)) == [marker]
-    assert shown(control, delivered=1)["pending"] == 0
 
 
 def test_a_subscription_of_one_vault(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
@@ -472,22 +363,6 @@ def test_a_status_that_drops_the_event(sandbox: Sandbox, control: Control, webho
     assert [one["subject"] for one in webhook.wait(2)] == ["key1", "key2"]
 
 
-def test_a_receiver_that_is_down_gets_the_event_later(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
-    make_vault(sandbox)
-    subscribe(control, webhook)
-    port = int(webhook.url.rpartition(":")[2].partition("/")[0])
-    webhook.close()
-    version = version_of(make_key(sandbox))
-    assert "failed" in shown(control, failed_attempts=1)["last_failure"]
-
-    later = Webhook(port=port)
-    control.advance(10)
-
-    assert versions(later.wait(1)) == [version]
-    assert later.deliveries[0].headers["aeg-delivery-count"] == "1"
-    later.close()
-
-
 def test_duplicates(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
     make_vault(sandbox)
     subscribe(control, webhook, duplicates=True)
@@ -509,23 +384,6 @@ def test_reordered_batches(sandbox: Sandbox, control: Control, webhook: Webhook)
     assert kinds(webhook.wait(2)) == ["KeyNearExpiry", "KeyNewVersionCreated"]
     [request] = webhook.deliveries
     assert request.headers["content-type"] == "application/cloudevents-batch+json; charset=utf-8"
-
-
-def test_a_slow_webhook_delays_no_request_and_no_other_subscription(
-    sandbox: Sandbox, control: Control, webhook: Webhook
-) -> None:
-    slow = Webhook()
-    make_vault(sandbox)
-    subscribe(control, slow)
-    subscribe(control, webhook)
-    slow.delay.clear()
-    make_key(sandbox)
-
-    webhook.wait(1)
-    assert slow.deliveries == []
-    slow.delay.set()
-    slow.wait(1)
-    slow.close()
 
 
 # Secrets and state
@@ -561,25 +419,3 @@ def test_a_deleted_subscription(sandbox: Sandbox, control: Control, webhook: Web
     version = version_of(make_key(sandbox))
     assert versions(webhook.wait(1)) == [version]
     assert {one.headers["aeg-subscription-name"] for one in webhook.deliveries} == {third["id"].upper()}
-
-
-def test_a_reset_removes_subscriptions(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
-    subscribe(control, webhook)
-    control.reset()
-
-    assert control.call("GET", "/event-subscriptions") == {"event_subscriptions": []}
-
-
-def test_a_subscription_outlasts_a_restart(tmp_path: Path, webhook: Webhook) -> None:
-    webhook.statuses = [500]
-    with serving("--state-dir", str(tmp_path)) as sandbox:
-        make_vault(sandbox)
-        subscribe(sandbox.control, webhook, headers={"x-secret": "one"})
-        version = version_of(make_key(sandbox))
-        shown(sandbox.control, failed_attempts=1)
-    with serving("--state-dir", str(tmp_path)) as sandbox:
-        sandbox.control.advance(10)
-
-        # The first of these deliveries failed before the restart.
-        assert versions(webhook.wait(2)) == [version, version]
-        assert webhook.deliveries[1].headers["x-secret"] == "one"

@@ -121,12 +121,6 @@ def test_created_lock_refuses_changes_until_it_is_deleted(
     assert all(changed(furnished, what)[0] != 409 for what in refused)
 
 
-def test_created_lock_allows_other_changes(furnished: Sandbox) -> None:
-    lock(furnished, account_path(furnished, "account1"), "CanNotDelete")
-
-    assert [what for what in CHANGES if changed(furnished, what)[0] == 409] == [ACCOUNT_DELETE]
-
-
 def test_lock_of_a_resource_refuses_the_deletion_of_its_group(furnished: Sandbox) -> None:
     path = lock(furnished, account_path(furnished, "account1"), "CanNotDelete")
 
@@ -135,11 +129,6 @@ def test_lock_of_a_resource_refuses_the_deletion_of_its_group(furnished: Sandbox
     stopped_at_the_gateway(refusal, 409, "ScopeLocked")
     assert furnished.arm("DELETE", path, LOCKS).ok
     assert furnished.arm("DELETE", furnished.group, GROUPS).status_code == 202
-
-
-def test_lock_of_an_unknown_level_is_refused(furnished: Sandbox) -> None:
-    path = f"{furnished.group}/providers/Microsoft.Authorization/locks/lock1"
-    assert furnished.arm("PUT", path, LOCKS, {"properties": {"level": "Loose"}}).status_code == 400
 
 
 def assign(sandbox: Sandbox, effect: str) -> str:
@@ -160,14 +149,6 @@ def test_assigned_policy_denies_accounts_without_a_key_of_the_customer(
     assert [what for what in CHANGES if changed(furnished, what)[0] == 403] == denied
     assert furnished.arm("DELETE", path, POLICIES).status_code == 200
     assert furnished.arm("DELETE", path, POLICIES).status_code == 204
-
-
-def test_assigned_policy_ends_with_its_group(furnished: Sandbox) -> None:
-    assign(furnished, "Deny")
-    assert furnished.arm("DELETE", furnished.group, GROUPS).status_code == 202
-
-    assert furnished.arm("PUT", furnished.group, GROUPS, {"location": "westeurope"}).ok
-    create(furnished)
 
 
 def test_missing_rights_are_reported_before_a_lock_or_a_policy(furnished: Sandbox) -> None:

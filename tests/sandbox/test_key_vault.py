@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import requests
-from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import AzureAuthorityHosts, DefaultAzureCredential, EnvironmentCredential
 from azure.mgmt.keyvault import KeyVaultManagementClient
@@ -118,121 +118,7 @@ def test_the_sdk_recovers(sandbox: Sandbox, client: KeyVaultManagementClient) ->
     assert client.vaults.begin_create_or_update(GROUP, "Vault-One", body).result().properties.vault_uri
 
 
-def test_the_sdk_changes_access_policies(sandbox: Sandbox, client: KeyVaultManagementClient) -> None:
-    make_vault(sandbox, version=OLD, accessPolicies=[])
-    who = somebody(sandbox.control)["object_id"]
-    change = {"properties": {"accessPolicies": [policy(sandbox, who, "get", "wrapKey")]}}
-    changed = client.vaults.update_access_policy(GROUP, "Vault-One", "add", change)
-    granted = changed.properties.access_policies[0].permissions
-    # If the models of the SDK are dictionaries, `keys` is a method, and the field has another name.
-    assert getattr(granted, "keys_property", granted.keys) == ["get", "wrapKey"]
-
-
 # The bytes
-
-
-def test_the_response_to_a_creation_differs_from_a_get(sandbox: Sandbox) -> None:
-    made = put_vault(sandbox, version=OLD, accessPolicies=[])
-    assert made.status_code == 200
-    assert made.headers["x-aspnet-version"] == "4.0.30319"
-    assert made.headers["x-ms-keyvault-service-version"]
-    properties = made.json()["properties"]
-    assert properties["vaultUri"] == "https://Vault-One.vault.azure.net"
-    assert properties["provisioningState"] == "RegisteringDns"
-    read = read_vault(sandbox, version=OLD)
-    assert read["properties"]["vaultUri"] == "https://vault-one.vault.azure.net/"
-    assert read["properties"]["provisioningState"] == "Succeeded"
-    again = put_vault(sandbox, version=OLD, accessPolicies=[]).json()["properties"]
-    assert again["provisioningState"] == "Succeeded"
-    assert again["vaultUri"] == "https://vault-one.vault.azure.net/"
-
-
-def test_the_shape_of_a_plain_vault(sandbox: Sandbox) -> None:
-    vault = make_vault(sandbox, version=OLD, accessPolicies=[])
-    assert list(vault) == ["id", "name", "type", "location", "tags", "systemData", "properties"]
-    assert vault["id"] == vault_path(sandbox)
-    assert vault["tags"] == {}
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", vault["systemData"]["createdAt"])
-    assert vault["systemData"]["createdBy"] == sandbox.client_id
-    assert vault["properties"] == {
-        "sku": {"family": "A", "name": "standard"},
-        "tenantId": sandbox.tenant_id,
-        "accessPolicies": [],
-        "enabledForDeployment": False,
-        "enableSoftDelete": True,
-        "softDeleteRetentionInDays": 90,
-        "vaultUri": "https://vault-one.vault.azure.net/",
-        "provisioningState": "Succeeded",
-        "publicNetworkAccess": "Enabled",
-    }
-
-
-def test_the_order_of_all_properties(sandbox: Sandbox) -> None:
-    vault = make_vault(
-        sandbox,
-        sku={"family": "A", "name": "Premium"},
-        accessPolicies=[policy(sandbox, sandbox.tenant_id, "get")],
-        networkAcls={"defaultAction": "Deny", "ipRules": [{"value": "1.2.3.4"}]},
-        enabledForDeployment=True,
-        enabledForDiskEncryption=False,
-        enabledForTemplateDeployment=True,
-        enablePurgeProtection=True,
-        softDeleteRetentionInDays=7,
-        vaultUri="https://elsewhere/",
-    )["properties"]
-    assert list(vault) == [
-        "sku",
-        "tenantId",
-        "networkAcls",
-        "accessPolicies",
-        "enabledForDeployment",
-        "enabledForDiskEncryption",
-        "enabledForTemplateDeployment",
-        "enableSoftDelete",
-        "softDeleteRetentionInDays",
-        "enableRbacAuthorization",
-        "enablePurgeProtection",
-        "vaultUri",
-        "provisioningState",
-        "publicNetworkAccess",
-    ]
-    assert vault["sku"]["name"] == "premium"
-    assert vault["networkAcls"] == {
-        "bypass": "AzureServices",
-        "defaultAction": "Deny",
-        "ipRules": [{"value": "1.2.3.4/32"}],
-        "virtualNetworkRules": [],
-    }
-
-
-def test_network_rules_that_restrict_nothing_are_not_shown(sandbox: Sandbox) -> None:
-    vault = make_vault(sandbox, networkAcls={"bypass": "AzureServices", "defaultAction": "Allow"})
-    assert "networkAcls" not in vault["properties"]
-
-
-def test_the_ids_of_subnets_are_kept_in_lower_case(sandbox: Sandbox) -> None:
-    subnet = f"{sandbox.group}/providers/Microsoft.Network/virtualNetworks/Net/subnets/Sub"
-    rule = {"id": subnet, "ignoreMissingVnetServiceEndpoint": True}
-    vault = make_vault(sandbox, networkAcls={"defaultAction": "Deny", "virtualNetworkRules": [rule]})
-    assert vault["properties"]["networkAcls"]["virtualNetworkRules"] == [{**rule, "id": subnet.lower()}]
-
-
-def test_lists_of_vaults_end_with_an_empty_page(sandbox: Sandbox) -> None:
-    vault, session = make_vault(sandbox), sandbox.bearer()
-    for scope in (sandbox.group, sandbox.subscription):
-        page = sandbox.arm("GET", f"{scope}/providers/Microsoft.KeyVault/vaults", NEW).json()
-        assert page["value"] == [vault]
-        assert session.get(page["nextLink"], timeout=30).json() == {"value": []}
-    sandbox.arm("DELETE", vault_path(sandbox), NEW)
-    assert sandbox.arm("GET", f"{sandbox.group}/providers/Microsoft.KeyVault/vaults", NEW).json() == {"value": []}
-
-
-@pytest.mark.parametrize("region", ["centraluseuap", "eastus2euap"])
-def test_vaults_of_canary_regions(sandbox: Sandbox, region: str) -> None:
-    made = sandbox.arm("PUT", vault_path(sandbox), NEW, {**vault_body(sandbox), "location": region})
-    assert made.json()["location"] == region
-    listed = sandbox.arm("GET", f"{sandbox.subscription}/locations", "2022-12-01").json()["value"]
-    assert region not in [location["name"] for location in listed]
 
 
 @pytest.mark.parametrize(
@@ -317,37 +203,6 @@ def test_properties_that_are_refused(sandbox: Sandbox, properties: dict[str, Any
     assert sandbox.arm("GET", vault_path(sandbox), NEW).status_code == 404
 
 
-def test_soft_delete_of_a_new_vault_is_always_on(sandbox: Sandbox) -> None:
-    before = make_vault(sandbox, enableSoftDelete=False)
-    assert before["properties"]["enableSoftDelete"] is True
-    for method in ("PUT", "PATCH"):
-        body = vault_body(sandbox, enableSoftDelete=False)
-        response = sandbox.arm(method, vault_path(sandbox), NEW, body)
-        assert error(response) == (400, "BadRequest", "")
-        assert message(response).startswith('The property "enableSoftDelete" can be set to false only')
-    assert read_vault(sandbox) == before
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"properties": "x"},
-        {"properties": {"accessPolicies": ["x"]}},
-        {"properties": {"accessPolicies": [{"permissions": {"keys": "get"}}]}},
-        {"properties": {"networkAcls": []}},
-        {"properties": {"networkAcls": {"ipRules": {"value": "1.2.3.4"}}}},
-        {"properties": {"networkAcls": {"ipRules": ["1.2.3.4"]}}},
-        {"properties": {"networkAcls": {"virtualNetworkRules": [{"id": 1}]}}},
-        {"properties": {"enabledForDeployment": "yes"}},
-        {"properties": {"sku": "standard"}},
-    ],
-)
-def test_bodies_of_another_shape(sandbox: Sandbox, body: dict[str, Any]) -> None:
-    before = make_vault(sandbox)
-    assert error(sandbox.arm("PATCH", vault_path(sandbox), NEW, body)) == (400, "BadRequest", "")
-    assert read_vault(sandbox) == before
-
-
 @pytest.mark.parametrize("name", ["ab", "1vault", "vault--one", "vault-", "a" * 25, "vault_one"])
 def test_names_that_are_refused(sandbox: Sandbox, name: str) -> None:
     response = put_vault(sandbox, name)
@@ -373,31 +228,6 @@ def check_name(sandbox: Sandbox, name: str) -> dict[str, Any]:
     path = f"{sandbox.subscription}/providers/Microsoft.KeyVault/checkNameAvailability"
     checked: dict[str, Any] = sandbox.arm("POST", path, NEW, {"name": name, "type": "Microsoft.KeyVault/vaults"}).json()
     return checked
-
-
-def test_lists_of_managed_hsms_are_empty(sandbox: Sandbox, client: KeyVaultManagementClient) -> None:
-    make_vault(sandbox)
-    assert list(client.managed_hsms.list_by_subscription()) == []
-    assert list(client.managed_hsms.list_by_resource_group(GROUP)) == []
-    assert list(client.managed_hsms.list_deleted()) == []
-    one = sandbox.arm("GET", f"{sandbox.group}/providers/Microsoft.KeyVault/managedHSMs/hsm1", NEW)
-    assert error(one) == (404, "NotInSandbox", "")
-
-
-def test_a_vault_cannot_be_moved(sandbox: Sandbox) -> None:
-    make_vault(sandbox)
-    moved = sandbox.arm("PUT", vault_path(sandbox), NEW, {**vault_body(sandbox), "location": "eastus"})
-    assert error(moved) == (409, "InvalidResourceLocation", "")
-
-
-def test_an_unknown_region(sandbox: Sandbox) -> None:
-    made = sandbox.arm("PUT", vault_path(sandbox), NEW, {**vault_body(sandbox), "location": "atlantis"})
-    assert error(made)[:2] == (400, "LocationNotAvailableForResourceType")
-
-
-def test_an_unknown_api_version(sandbox: Sandbox) -> None:
-    response = sandbox.arm("GET", vault_path(sandbox), "1999-01-01")
-    assert error(response)[:2] == (400, "NoRegisteredProviderFound")
 
 
 # Changing
@@ -516,12 +346,6 @@ def test_recovery_restores_everything_except_tags(sandbox: Sandbox) -> None:
     assert sandbox.arm("GET", deleted_path(sandbox), NEW).status_code == 404
 
 
-def test_recovery_of_a_vault_that_is_not_deleted_is_refused(sandbox: Sandbox) -> None:
-    assert error(put_vault(sandbox, createMode="recover")) == (400, "SoftDeletedVaultDoesNotExist", "")
-    make_vault(sandbox)
-    assert error(put_vault(sandbox, createMode="recover")) == (400, "SoftDeletedVaultDoesNotExist", "")
-
-
 def test_purging_takes_time(sandbox: Sandbox, control: Control) -> None:
     control.timing(vault_purge=600)
     make_vault(sandbox)
@@ -620,28 +444,3 @@ def test_a_vault_of_another_tenant_takes_no_tokens_of_this_one(sandbox: Sandbox)
     response = data(sandbox, "GET", "/keys")
     assert response.status_code == 401
     assert message(response).startswith("AKV10032: Invalid issuer.")
-
-
-def test_errors_in_the_sdk(sandbox: Sandbox, client: KeyVaultManagementClient) -> None:
-    with pytest.raises(HttpResponseError) as refusal:
-        client.vaults.begin_create_or_update(GROUP, "vault-one", vault_body(sandbox, enablePurgeProtection=False))
-    assert refusal.value.error.code == "BadRequest"
-
-
-def test_malformed_tags_change_nothing(sandbox: Sandbox) -> None:
-    before = make_vault(sandbox, "Vault-One")
-    wrong = vault_body(sandbox, tags={"a": 1}, publicNetworkAccess="Disabled")  # type: ignore[dict-item]
-    for method in ("PUT", "PATCH"):
-        response = sandbox.arm(method, vault_path(sandbox), NEW, wrong)
-        assert error(response)[:2] == (400, "InvalidRequestContent")
-    assert read_vault(sandbox, "Vault-One") == before
-
-
-def test_a_recovery_that_is_refused_loses_nothing(sandbox: Sandbox) -> None:
-    make_vault(sandbox, "Vault-One")
-    assert sandbox.arm("DELETE", vault_path(sandbox), NEW).ok
-    body = vault_body(sandbox, createMode="recover")
-    response = sandbox.arm("PUT", vault_path(sandbox), NEW, {**body, "tags": ["a"]})
-    assert error(response)[:2] == (400, "InvalidRequestContent")
-    assert sandbox.arm("GET", deleted_path(sandbox), NEW).ok
-    assert sandbox.arm("PUT", vault_path(sandbox), NEW, body).ok

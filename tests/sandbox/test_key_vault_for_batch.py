@@ -7,16 +7,14 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 from dataclasses import dataclass
 
 import pytest
-from key_vault_calls import DAY, ENCRYPTION_USER
+from key_vault_calls import ENCRYPTION_USER
 
 from azure_sandbox.entra.rules import Principal
 from azure_sandbox.key_vault.rules import KeyVaultDenied, Order
 from azure_sandbox.key_vault.vault import Vault
-from azure_sandbox.key_vault_keys import rotation
 from azure_sandbox.key_vault_keys.key import KeySettings
 from azure_sandbox.seed import new_world
 from azure_sandbox.shared.web import AzureError
@@ -72,15 +70,6 @@ def test_a_wrapped_key_can_be_unwrapped_after_a_rotation(scene: Scene) -> None:
     assert scene.world.keys.unwrap(scene.principal, version, wrapped) == SECRET
 
 
-def test_rotation_that_is_due_is_done(scene: Scene) -> None:
-    action = {"trigger": {"timeAfterCreate": "P30D"}, "action": {"type": "Rotate"}}
-    scene.world.keys.set_policy(scene.vault, "key1", {"lifetimeActions": [action]})
-    previous = scene.wrap()[0]
-    scene.world.clock.advance(31 * DAY)
-    assert scene.wrap()[0] != previous
-    assert len(scene.world.keys.versions(scene.vault, "key1")) == 2
-
-
 @pytest.mark.parametrize(("bypass", "let_in"), [("AzureServices", True), ("None", False)])
 @pytest.mark.parametrize("shut", ["firewall", "private"])
 def test_trusted_services_pass_the_firewall_if_allowed(scene: Scene, bypass: str, let_in: bool, shut: str) -> None:
@@ -123,24 +112,3 @@ def test_refusals(scene: Scene) -> None:
     with pytest.raises(AzureError) as refusal:
         keys.unwrap(scene.principal, version, wrapped)
     assert code(refusal) == "VaultNotFound"
-
-
-def test_the_state_can_be_pickled(scene: Scene) -> None:
-    version, wrapped = scene.wrap()
-    kept = pickle.loads(pickle.dumps(scene.world))
-    assert kept.keys.unwrap(scene.principal, version, wrapped) == SECRET
-    assert kept.vaults.by_name("VAULT-one").id == scene.vault.id
-
-
-@pytest.mark.parametrize(
-    ("start", "duration", "sign", "end"),
-    [
-        # From 2024-01-31, into February of a leap year.
-        (1706659200, "P1M", 1, 1709164800),
-        (1706659200, "P1Y", 1, 1738281600),
-        (1706659200, "P2W3DT4H5M6S", 1, 1706659200 + 17 * DAY + 4 * 3600 + 5 * 60 + 6),
-        (1706659200, "P30D", -1, 1706659200 - 30 * DAY),
-    ],
-)
-def test_durations(start: int, duration: str, sign: int, end: int) -> None:
-    assert rotation.add(start, duration, sign) == end

@@ -7,9 +7,7 @@ the SDK are in test_key_vault_sdk."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-import threading
 from typing import Any
 
 import pytest
@@ -25,18 +23,13 @@ from key_vault_calls import (
     make_vault,
     message,
     policy,
-    read_vault,
     somebody,
     vault_path,
     version_of,
 )
-from sandbox_client import MANAGEMENT_SCOPE, Control, Sandbox
+from sandbox_client import Control, Sandbox
 
-from azure_sandbox.key_vault.vault import Vault
-from azure_sandbox.key_vault_keys import material
-from azure_sandbox.key_vault_keys.key import KeySettings
 from azure_sandbox.key_vault_keys.throttling import Throttle
-from azure_sandbox.seed import new_world
 
 KEYS = "https://vault-one.vault.azure.net/keys"
 NOT_FOUND = (
@@ -75,107 +68,7 @@ def ask(sandbox: Sandbox, token: str) -> requests.Response:
     return session.get(f"{KEYS}?api-version={DATA}", timeout=30)
 
 
-def test_tokens_for_another_audience(sandbox: Sandbox) -> None:
-    response = ask(sandbox, sandbox.token(MANAGEMENT_SCOPE))
-    assert error(response)[:2] == (401, "Unauthorized")
-    assert message(response) == (
-        "AKV10022: Invalid audience. Expected https://vault.azure.net, found: https://management.azure.com."
-    )
-    assert "www-authenticate" in response.headers
-    with_slash = ask(sandbox, sandbox.token("https://vault.azure.net//.default"))
-    assert "found: https://vault.azure.net/." in message(with_slash)
-
-
-def test_invalid_tokens(sandbox: Sandbox) -> None:
-    assert error(ask(sandbox, "nonsense"))[:2] == (401, "Unauthorized")
-    forged = sandbox.token("https://vault.azure.net/.default").rpartition(".")[0] + ".AAAA"
-    assert message(ask(sandbox, forged)).startswith("AKV10046: Unable to resolve the key used for signature validation")
-
-
-def test_headers(sandbox: Sandbox) -> None:
-    response = sandbox.bearer("https://vault.azure.net/.default").get(
-        f"{KEYS}?api-version={DATA}", headers={"x-ms-client-request-id": "mine"}, timeout=30
-    )
-    for name, value in {
-        "cache-control": "no-cache",
-        "content-type": "application/json; charset=utf-8",
-        "expires": "-1",
-        "pragma": "no-cache",
-        "strict-transport-security": "max-age=31536000;includeSubDomains",
-        "x-content-type-options": "nosniff",
-        "x-ms-client-request-id": "mine",
-        "x-ms-keyvault-network-info": "conn_type=Ipv4;addr=127.0.0.1;act_addr_fam=InterNetwork;",
-        "x-ms-keyvault-region": "westeurope",
-    }.items():
-        assert response.headers[name] == value
-    assert re.fullmatch("[0-9a-f]{32}", response.headers["x-ms-keyvault-rbac-assignment-id"])
-    assert "retry-after" not in response.headers
-    assert "etag" not in response.headers
-
-
-@pytest.mark.parametrize("version", ["", "1.0"])
-def test_a_version_is_needed(sandbox: Sandbox, version: str) -> None:
-    assert error(data(sandbox, "GET", "/keys", version=version)) == (400, "BadParameter", "")
-
-
-def test_secrets_are_not_in_the_sandbox(sandbox: Sandbox, control: Control) -> None:
-    assert error(data(sandbox, "GET", "/secrets"))[:2] == (404, "NotInSandbox")
-    (unknown,) = control.unknown()
-    assert unknown["url"].endswith(f"/secrets?api-version={DATA}")
-    assert data(sandbox, "DELETE", "/keys").status_code == 405
-
-
 # Creation
-
-
-def test_the_bytes_of_an_rsa_key(sandbox: Sandbox) -> None:
-    response = data(sandbox, "POST", "/keys/Key-One/create", {"kty": "RSA", "tags": {"name ": "a"}})
-    assert response.status_code == 200
-    bundle = response.json()
-    assert list(bundle) == ["key", "attributes", "tags"]
-    assert list(bundle["key"]) == ["kid", "kty", "key_ops", "n", "e"]
-    assert re.fullmatch(f"{KEYS}/Key-One/[0-9a-f]{{12}}4[0-9a-f]{{19}}", bundle["key"]["kid"])
-    assert bundle["key"]["key_ops"] == ["encrypt", "decrypt", "sign", "verify", "wrapKey", "unwrapKey"]
-    assert (len(bundle["key"]["n"]), bundle["key"]["e"]) == (342, "AQAB")
-    assert bundle["attributes"] == {
-        "enabled": True,
-        "key_size": 2048,
-        "created": bundle["attributes"]["created"],
-        "updated": bundle["attributes"]["created"],
-        "recoveryLevel": "CustomizedRecoverable+Purgeable",
-        "recoverableDays": 7,
-        "exportable": False,
-        "hsmPlatform": "0",
-    }
-    assert list(bundle["attributes"])[:4] == ["enabled", "key_size", "created", "updated"]
-    assert bundle["tags"] == {"name ": "a"}
-    assert b": " not in response.content.replace(b'"name "', b"")
-
-
-def test_the_bytes_of_an_elliptic_key(sandbox: Sandbox) -> None:
-    bundle = make_key(sandbox, kty="EC", attributes={"enabled": False, "nbf": 1, "exp": 4000000000})
-    assert list(bundle) == ["key", "attributes"]
-    assert list(bundle["key"]) == ["kid", "kty", "key_ops", "crv", "x", "y"]
-    assert (bundle["key"]["crv"], bundle["key"]["key_ops"]) == ("P-256", ["sign", "verify"])
-    assert list(bundle["attributes"])[:5] == ["enabled", "nbf", "exp", "created", "updated"]
-    assert bundle["attributes"]["enabled"] is False
-
-
-@pytest.mark.parametrize(
-    ("version", "absent"),
-    [
-        ("7.2-preview", {"exportable", "hsmPlatform"}),
-        ("7.3", {"exportable", "hsmPlatform"}),
-        ("7.4", {"hsmPlatform"}),
-        ("7.5-preview.1", set()),
-        ("7.5", set()),
-        (DATA, set()),
-    ],
-)
-def test_older_versions_show_less(sandbox: Sandbox, version: str, absent: set[str]) -> None:
-    make_key(sandbox)
-    attributes = data(sandbox, "GET", "/keys/key1", version=version).json()["attributes"]
-    assert {"exportable", "hsmPlatform"} - attributes.keys() == absent
 
 
 @pytest.mark.parametrize(
@@ -206,15 +99,6 @@ def test_keys_that_are_refused(sandbox: Sandbox, body: dict[str, Any], code: str
     assert data(sandbox, "GET", "/keys/key1").status_code == 404
 
 
-def test_names_that_are_refused(sandbox: Sandbox) -> None:
-    without = data(sandbox, "POST", "/keys//create", {"kty": "RSA"})
-    assert (error(without)[:2], message(without)) == ((400, "BadParameter"), "Operation not specified")
-    assert error(data(sandbox, "POST", "/keys/a_b/create", {"kty": "RSA"}))[:2] == (400, "BadParameter")
-    session = sandbox.bearer("https://vault.azure.net/.default")
-    nonsense = session.post(f"{KEYS}/key1/create?api-version={DATA}", data=b"{", timeout=30)
-    assert error(nonsense)[:2] == (400, "BadParameter")
-
-
 def test_hsm_keys_require_a_premium_vault(sandbox: Sandbox) -> None:
     change = {"properties": {"sku": {"family": "A", "name": "premium"}}}
     assert sandbox.arm("PATCH", vault_path(sandbox), NEW, change).status_code == 200
@@ -222,26 +106,6 @@ def test_hsm_keys_require_a_premium_vault(sandbox: Sandbox) -> None:
     assert (bundle["key"]["kty"], bundle["attributes"]["hsmPlatform"]) == ("RSA-HSM", "2")
     assert bundle["attributes"]["key_size"] == 3072
     assert make_key(sandbox, "key2", kty="EC-HSM")["key"]["kty"] == "EC-HSM"
-
-
-def test_other_requests_do_not_wait_for_the_creation_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    makers = []
-    generate = material.generate
-
-    def watched(*settings: Any) -> bytes:
-        makers.append(threading.current_thread())
-        return generate(*settings)
-
-    monkeypatch.setattr(material, "generate", watched)
-    world = new_world()
-    vault = Vault("subscription", "group", "vault-one", "westeurope", "vault-one.vault.azure.net", "tenant")
-    asyncio.run(world.keys.create(vault, "key1", KeySettings("RSA")))
-    asyncio.run(world.keys.rotate(vault, "key1"))
-    world.keys.set_policy(vault, "key1", rotate_after(30))
-    world.clock.advance(40 * DAY)
-    asyncio.run(world.keys.catch_up(vault))
-    assert len(world.keys.versions(vault, "key1")) == len(makers) == 3
-    assert threading.main_thread() not in makers
 
 
 def test_the_same_name_makes_another_version(sandbox: Sandbox) -> None:
@@ -289,18 +153,6 @@ def test_a_patch_keeps_omitted_properties(sandbox: Sandbox, control: Control) ->
     assert updated["attributes"]["exp"] == exp
 
 
-def test_an_update_without_a_change_is_dated_but_a_recovery_is_not(sandbox: Sandbox, control: Control) -> None:
-    made = make_key(sandbox)
-    control.advance(10)
-    data(sandbox, "DELETE", "/keys/key1")
-    recovered = data(sandbox, "POST", "/deletedkeys/key1/recover").json()
-    updated = data(sandbox, "PATCH", "/keys/key1", {"attributes": {"enabled": True}}).json()
-    assert recovered["attributes"] == made["attributes"]
-    later = updated["attributes"]["updated"]
-    assert later >= made["attributes"]["updated"] + 10
-    assert updated["attributes"] == {**made["attributes"], "updated": later}
-
-
 def test_a_patch_without_version_is_for_the_latest(sandbox: Sandbox) -> None:
     first = make_key(sandbox)
     make_key(sandbox)
@@ -329,24 +181,6 @@ def test_lists_of_keys(sandbox: Sandbox) -> None:
     session = sandbox.bearer("https://vault.azure.net/.default")
     rest = session.get(first["nextLink"], timeout=30).json()
     assert rest == {"value": whole["value"][2:], "nextLink": None}
-
-
-@pytest.mark.parametrize("query", ["maxresults=0", "maxresults=26", "maxresults=x", "$skiptoken=x"])
-def test_malformed_page_tokens(sandbox: Sandbox, query: str) -> None:
-    assert error(data(sandbox, "GET", f"/keys?{query}")) == (400, "BadParameter", "")
-
-
-def test_versions_are_sorted_by_identifier_not_by_age(sandbox: Sandbox) -> None:
-    made = [make_key(sandbox, kty="EC")["key"]["kid"] for _ in range(27)]
-    listed: list[str] = []
-    session, link = sandbox.bearer("https://vault.azure.net/.default"), f"{KEYS}/key1/versions?api-version={DATA}"
-    while link:
-        page = session.get(link, timeout=30).json()
-        assert len(page["value"]) <= 25
-        listed += [entry["kid"] for entry in page["value"]]
-        link = page["nextLink"]
-    assert listed == sorted(made)
-    assert listed != made
 
 
 # Deleting
@@ -431,21 +265,6 @@ def test_purge_protection(sandbox: Sandbox) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("days", "protected", "level"),
-    [
-        (7, None, "CustomizedRecoverable+Purgeable"),
-        (90, None, "Recoverable+Purgeable"),
-        (89, True, "CustomizedRecoverable"),
-        (90, True, "Recoverable"),
-    ],
-)
-def test_the_level_of_recovery(sandbox: Sandbox, days: int, protected: bool | None, level: str) -> None:
-    make_vault(sandbox, "vault-two", softDeleteRetentionInDays=days, enablePurgeProtection=protected)
-    bundle = data(sandbox, "POST", "/keys/key1/create", {"kty": "EC"}, vault="vault-two").json()
-    assert (bundle["attributes"]["recoveryLevel"], bundle["attributes"]["recoverableDays"]) == (level, days)
-
-
 # Rotation
 
 
@@ -460,14 +279,6 @@ def test_rotation_inherits(sandbox: Sandbox) -> None:
     assert rotated["attributes"]["enabled"] is True
     assert data(sandbox, "GET", "/keys/key1").json() == rotated
     assert data(sandbox, "POST", "/keys/key2/rotate").status_code == 404
-
-
-def test_every_key_has_a_policy(sandbox: Sandbox) -> None:
-    make_key(sandbox)
-    shown = data(sandbox, "GET", "/keys/key1/rotationpolicy").json()
-    assert shown["id"] == f"{KEYS}/key1/rotationpolicy"
-    assert shown["lifetimeActions"] == [{"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Notify"}}]
-    assert data(sandbox, "GET", "/keys/key2/rotationpolicy").status_code == 404
 
 
 def rotate_after(days: int, **attributes: str) -> dict[str, Any]:
@@ -601,14 +412,6 @@ def test_every_operation_needs_a_separate_permission(sandbox: Sandbox, control: 
     assert data(sandbox, method, path, {}, vault="vault-two", who=who).status_code != 403
 
 
-def test_the_permission_all_does_not_include_purge(sandbox: Sandbox, control: Control) -> None:
-    who = somebody(control)
-    make_vault(sandbox, "vault-two", version=OLD, accessPolicies=[policy(sandbox, who["object_id"], "All")])
-    for name, (method, path) in OPERATIONS.items():
-        response = data(sandbox, method, path, {}, vault="vault-two", who=who)
-        assert (response.status_code == 403) is (name == "purge"), name
-
-
 def test_access_policies_have_no_effect_with_azure_rbac(sandbox: Sandbox, control: Control) -> None:
     who = somebody(control)
     grant = {"properties": {"accessPolicies": [policy(sandbox, who["object_id"], "list")]}}
@@ -628,13 +431,6 @@ def test_keys_of_a_deleted_vault_are_not_available(sandbox: Sandbox) -> None:
     assert error(session.get(f"{KEYS}?api-version={DATA}", timeout=30))[:2] == (404, "VaultNotFound")
     with pytest.raises(requests.exceptions.ProxyError):
         data(sandbox, "GET", "/keys")
-
-
-def test_vaults_have_separate_keys(sandbox: Sandbox) -> None:
-    make_key(sandbox)
-    make_vault(sandbox, "vault-two")
-    assert data(sandbox, "GET", "/keys/key1", vault="vault-two").status_code == 404
-    assert read_vault(sandbox, "vault-two")["name"] == "vault-two"
 
 
 # Limits

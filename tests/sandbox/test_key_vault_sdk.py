@@ -12,10 +12,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+from azure.core.exceptions import ResourceNotFoundError
 from azure.identity import DefaultAzureCredential
 from azure.keyvault.keys import (
-    JsonWebKey,
     KeyClient,
     KeyCurveName,
     KeyRotationLifetimeAction,
@@ -24,7 +23,6 @@ from azure.keyvault.keys import (
     KeyVaultKey,
 )
 from azure.keyvault.keys.crypto import CryptographyClient, EncryptionAlgorithm, KeyWrapAlgorithm, SignatureAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from key_vault_calls import DAY, data, error, make_key, make_vault, message, version_of
 from sandbox_client import Control, Sandbox
 
@@ -49,22 +47,6 @@ def text(raw: bytes) -> str:
 
 def number(value: int) -> bytes:
     return value.to_bytes((value.bit_length() + 7) // 8, "big")
-
-
-def plain_rsa() -> tuple[rsa.RSAPrivateKey, JsonWebKey]:
-    key = rsa.generate_private_key(65537, 2048)
-    found = key.private_numbers()
-    parts = {
-        "n": b"\0" + number(found.public_numbers.n),
-        "e": number(found.public_numbers.e),
-        "d": number(found.d),
-        "p": number(found.p),
-        "q": number(found.q),
-        "dp": number(found.dmp1),
-        "dq": number(found.dmq1),
-        "qi": number(found.iqmp),
-    }
-    return key, JsonWebKey(kty="RSA", key_ops=["wrapKey", "unwrapKey"], **parts)
 
 
 # Management
@@ -106,22 +88,6 @@ def test_the_sdk_learns_where_to_sign_in(
     assert [(entry["method"], entry["status"]) for entry in asked] == [("POST", 401), ("POST", 200)]
 
 
-def test_pages(client: KeyClient) -> None:
-    for number_ in range(5):
-        client.create_ec_key(f"key{number_}")
-    assert [found.name for found in client.list_properties_of_keys(max_page_size=2)] == [
-        f"key{number_}" for number_ in range(5)
-    ]
-
-
-def test_a_name_that_is_still_taken(client: KeyClient) -> None:
-    client.create_ec_key("key1")
-    client.begin_delete_key("key1", _polling_interval=0.1).wait()
-    with pytest.raises(ResourceExistsError) as refusal:
-        client.create_ec_key("key1")
-    assert refusal.value.error.innererror["code"] == "ObjectIsDeletedButRecoverable"
-
-
 def test_rotation_policies(client: KeyClient) -> None:
     client.create_rsa_key("key1")
     assert client.get_key_rotation_policy("key1").lifetime_actions[0].action == KeyRotationPolicyAction.notify
@@ -131,43 +97,6 @@ def test_rotation_policies(client: KeyClient) -> None:
     assert policy.expires_in == "P90D"
     lifetime = client.rotate_key("key1").properties
     assert lifetime.expires_on - lifetime.created_on == timedelta(days=90)
-
-
-def test_import(client: KeyClient) -> None:
-    key, jwk = plain_rsa()
-    imported = client.import_key("key1", jwk, tags={"a": "1"})
-    assert imported.key.n == number(key.private_numbers().public_numbers.n)
-    assert imported.key.d is None
-    assert imported.key_operations == ["wrapKey", "unwrapKey"]
-    curve = ec.generate_private_key(ec.SECP384R1()).private_numbers()
-    parts = {
-        "x": curve.public_numbers.x.to_bytes(48, "big"),
-        "y": curve.public_numbers.y.to_bytes(48, "big"),
-        "d": curve.private_value.to_bytes(48, "big"),
-    }
-    elliptic = client.import_key("key2", JsonWebKey(kty="EC", crv="P-384", key_ops=["sign"], **parts))
-    assert (elliptic.key.crv, elliptic.key.x) == ("P-384", parts["x"])
-    with pytest.raises(HttpResponseError) as refusal:
-        client.import_key("key3", JsonWebKey(kty="RSA", n=b"12", e=b"3"))
-    assert refusal.value.error.code == "BadParameter"
-    with pytest.raises(HttpResponseError):
-        client.import_key("key3", jwk, hardware_protected=True)
-
-
-def test_backup_and_restore(client: KeyClient, sandbox: Sandbox, credential: DefaultAzureCredential) -> None:
-    first = client.create_rsa_key("key1")
-    latest = client.rotate_key("key1")
-    blob = client.backup_key("key1")
-    with pytest.raises(ResourceExistsError) as refusal:
-        client.restore_key_backup(blob)
-    assert not refusal.value.error.innererror
-    assert f"There was a conflict restoring the key '{latest.id}'. This can happen if" in refusal.value.error.message
-    make_vault(sandbox, "vault-two")
-    other = KeyClient("https://vault-two.vault.azure.net", credential)
-    other.restore_key_backup(blob)
-    assert other.get_key("key1", first.properties.version).key.n == first.key.n
-    with pytest.raises(HttpResponseError):
-        client.restore_key_backup(b"nonsense")
 
 
 # Cryptography. The SDK computes operations with the public key locally, so plain requests test the sandbox too.
@@ -237,34 +166,6 @@ def _signatures(key: KeyVaultKey, credential: DefaultAzureCredential, sandbox: S
         assert data(sandbox, "POST", "/keys/key1/verify", body).json() == {"value": valid}
     short = data(sandbox, "POST", "/keys/key1/sign", {"alg": algorithm, "value": text(digest[1:])})
     assert error(short) == (400, "BadParameter", "")
-
-
-@pytest.mark.parametrize(
-    ("kty", "operation", "algorithm", "code"),
-    [
-        ("RSA", "encrypt", "A128KW", "BadParameter"),
-        ("RSA", "encrypt", None, "BadParameter"),
-        ("RSA", "sign", "ES256", "BadParameter"),
-        ("EC", "sign", "RS256", "BadParameter"),
-        ("EC", "sign", "ES384", "BadParameter"),
-        ("EC", "wrapkey", "RSA-OAEP", "Forbidden"),
-        ("RSA", "unwrapkey", "RSA-OAEP", "BadParameter"),
-    ],
-)
-def test_data_that_does_not_fit_the_algorithm(
-    client: KeyClient, sandbox: Sandbox, kty: str, operation: str, algorithm: str | None, code: str
-) -> None:
-    make_key(sandbox, kty=kty)
-    digest = text(hashlib.sha256(SECRET).digest())
-    refused = data(sandbox, "POST", f"/keys/key1/{operation}", {"alg": algorithm, "value": digest})
-    assert refused.json()["error"]["code"] == code
-
-
-def test_a_malformed_value_is_refused(client: KeyClient, sandbox: Sandbox) -> None:
-    make_key(sandbox)
-    for value in (None, 1, "é", text(b"x" * 300)):
-        refused = data(sandbox, "POST", "/keys/key1/wrapkey", {"alg": "RSA-OAEP", "value": value})
-        assert error(refused) == (400, "BadParameter", "")
 
 
 # Keys that may not be used, or not for everything

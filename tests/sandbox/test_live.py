@@ -167,21 +167,6 @@ def assert_found(found: dict[str, Any], hidden: dict[str, str]) -> None:
             assert found["behavior"][switch] == position
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.slow
-def test_the_positions_of_an_unknown_sandbox_are_found(azure: Sandbox, tmp_path: Path, seed: int) -> None:
-    hidden = {switch: random.Random(f"{seed} {switch}").choice(POSITIONS[switch]) for switch in SHORT}
-    # One account is left in the quota.
-    occupy(azure, "others1", "others2")
-    azure.control.behavior(**hidden, account_quota="3")
-
-    done = live(azure, tmp_path, "run", "--yes", "--without", "job_*")
-
-    assert done.stderr == ""
-    assert_found(result(tmp_path), hidden)
-    assert groups(azure) == []
-
-
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.slow
 def test_the_positions_that_take_days_are_found(azure: Sandbox, tmp_path: Path, seed: int) -> None:
@@ -233,14 +218,6 @@ def test_an_integration_test_that_fails_is_no_result_and_runs_again(azure: Sandb
     azure.control.call("DELETE", "/faults")
     assert live(azure, tmp_path, "run", "--yes", "--only", "job_audit").returncode == 0
     assert result(tmp_path)["without_result"] == {}
-
-
-@pytest.mark.slow
-def test_what_has_a_result_runs_again_on_request(azure: Sandbox, tmp_path: Path) -> None:
-    for again, recordings in (((), 1), ((), 1), (("--again",), 2)):
-        done = live(azure, tmp_path, "run", "--yes", "--only", "new_principal", *again)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert len([*tmp_path.glob("live-new_principal-*.json")]) == recordings
 
 
 def refusal(status: int, code: str, **headers: str) -> dict[str, Any]:
@@ -328,35 +305,6 @@ def test_a_request_that_azure_throttles_or_fails_to_process_changes_no_position(
     assert done.returncode == 0, done.stdout + done.stderr
     assert_found(result(tmp_path), DISTURBED)
     assert groups(azure) == []
-
-
-@pytest.mark.slow
-def test_an_account_that_loses_its_key_between_two_changes_measures_nothing_more(
-    azure: Sandbox, tmp_path: Path
-) -> None:
-    hidden = {"permission_model_delay": "60", "policies_after_change": "kept", "policies_of_rbac_vault": "refused"}
-    azure.control.behavior(**hidden)
-    lost = refusal(409, "KeyVaultKeyNotAccessible")
-    # After the change to Azure RBAC, the account has changed to the key and cannot change back.
-    azure.control.fault(match={"method": "PATCH", "path": "batchAccounts"}, skip=3, answer=lost)
-
-    done = live(azure, tmp_path, "run", "--yes", "--only", "permission_model")
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "No result: The account lost its key between two changes." in done.stdout
-    assert_found(result(tmp_path), hidden)
-
-
-@pytest.mark.slow
-def test_requests_that_azure_never_processes_give_no_result(azure: Sandbox, tmp_path: Path) -> None:
-    unavailable = refusal(503, "ServiceUnavailable")
-    azure.control.fault(match={"method": "PUT", "path": "batchAccounts"}, answer=unavailable, times=None)
-
-    done = live(azure, tmp_path, "run", "--yes", "--only", "refused_creation", "--only", "value_lag")
-
-    assert done.returncode == 1
-    assert result(tmp_path)["switches"] == {}
-    assert result(tmp_path)["without_result"].keys() == {"refused_creation", "value_lag"}
 
 
 @pytest.mark.slow
@@ -573,22 +521,6 @@ def test_resource_providers_that_are_not_registered_are_named(azure: Sandbox, tm
 
 
 @pytest.mark.slow
-def test_an_experiment_that_needs_more_accounts_than_the_quota_allows_is_left_out(
-    azure: Sandbox, tmp_path: Path
-) -> None:
-    azure.control.behavior(account_quota="3")
-    occupy(azure, "others")
-
-    done = live(azure, tmp_path, "run", "--yes", "--class", "hours", "--only", "weaknesses", "--only", "value_lag")
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (
-        "weaknesses is left out: it needs 3 Batch accounts at once, and the quota of westeurope allows 2" in done.stdout
-    )
-    assert result(tmp_path)["switches"].keys() == {"value_lag"}
-
-
-@pytest.mark.slow
 def test_accounts_lose_their_key_one_after_the_other_if_the_quota_is_low(azure: Sandbox, tmp_path: Path) -> None:
     azure.control.behavior(account_quota="3", key_loss_noticed="600", pools_without_key="409")
     occupy(azure, "others1", "others2")
@@ -774,22 +706,6 @@ def test_an_interrupt_is_one_line(azure: Sandbox, tmp_path: Path) -> None:
     assert error.splitlines() == ["Interrupted. Run it again to continue, or `make live-clean` to delete everything."]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_the_imports_prints_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    (tmp_path / "azure.py").write_text(f"import os\nos.kill(os.getpid(), {number.value})\n")
-    paths = os.pathsep.join(map(str, (tmp_path, ROOT / "tests")))
-    done = subprocess.run(
-        [sys.executable, "-m", "live", "run"],
-        env={**plain_environment(), "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        preexec_fn=heed_signals,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (-number, "", "")
-
-
 def test_two_runs_cannot_use_the_same_folder(azure: Sandbox, tmp_path: Path) -> None:
     with locked(tmp_path):
         done = live(azure, tmp_path, "run", "--yes")
@@ -835,16 +751,3 @@ def test_a_sandbox_takes_the_measured_positions(tmp_path: Path) -> None:
     with serving("--behavior-file", str(file), "--behavior", "value_lag=60") as sandbox:
         behavior = sandbox.control.call("GET", "/behavior")
     assert (behavior["value_lag"], behavior["new_principal"], behavior["role_delay"]) == ("60", "known", "37.4")
-
-
-@pytest.mark.slow
-def test_a_sandbox_with_the_measured_times_has_the_same_result(azure: Sandbox, tmp_path: Path) -> None:
-    azure.control.behavior(role_delay="37.5", value_lag="12.5")
-    only = ("--only", "role_delay", "--only", "value_lag")
-    assert live(azure, tmp_path / "first", "run", "--yes", *only).returncode == 0
-    with serving("--behavior-file", str(tmp_path / "first" / "RESULT.json")) as other:
-        assert live(other, tmp_path / "second", "run", "--yes", *only).returncode == 0
-    first, second = (result(tmp_path / name)["seconds"] for name in ("first", "second"))
-    assert first["value_lag"] == pytest.approx(13, abs=1.5)
-    assert second["role_delay"] == pytest.approx(first["role_delay"], abs=5.5)
-    assert second["value_lag"] == pytest.approx(first["value_lag"], abs=1.5)

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from estate import OTHERS, furnish
+from estate import furnish
 from live.azure import BATCH, GROUPS, MANAGEMENT
 from live.caller import session_through
 from live.recording import OTHER, Ground, LastCheck, OwnPlaceholders, OwnRecorder
 from sandbox_client import Control, point_at, serving
-from test_live import live
 
 from azure_sandbox.recording.secrets import SecretFound
 from azure_sandbox.redaction import HIDDEN
@@ -189,17 +188,3 @@ def test_the_log_has_the_requests_and_no_name_of_others(tmp_path: Path) -> None:
             log = Control(recorder.environment["HTTPS_PROXY"])
             found = [(one["method"], one["url"].rpartition("/")[2], one["write"]) for one in log.requests(1)]
             assert (found, log.last) == ([("PUT", "ba1", True), ("PUT", OTHER, True)], 3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("job", ["job_unused_versions", "job_provision_user_assigned_rbac"])
-def test_nothing_about_others_is_in_any_file(tmp_path: Path, job: str) -> None:
-    with serving() as azure:
-        furnish(azure)
-        done = live(azure, tmp_path, "run", "--yes", "--only", "refused_keys", "--only", "policy_delay", "--only", job)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "not recorded" not in done.stdout
-    files = [file for file in tmp_path.iterdir() if file.name not in ("state.json", ".placeholder-key", ".lock")]
-    assert len(files) == 5
-    found = [(file.name, other) for file in files for other in OTHERS if other in file.read_text().lower()]
-    assert found == []

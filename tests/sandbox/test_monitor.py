@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import requests
 from batch_calls import create, user_assigned_identity
-from key_vault_calls import ENCRYPTION_USER, assign, data, make_key, make_vault, read_vault, vault_path
+from key_vault_calls import ENCRYPTION_USER, assign, data, make_key, make_vault, vault_path
 from sandbox_client import LOGS_SCOPE, MANAGEMENT_SCOPE, Control, Sandbox
 
 from azure_sandbox.shared import kql
-from azure_sandbox.shared.kql import Language, UnknownTable
+from azure_sandbox.shared.kql import Language
 
 SETTINGS, QUERY, WORKSPACES = "2021-05-01-preview", "2018-03-01-preview", "2023-09-01"
 HOSTS = ("api.loganalytics.io", "api.loganalytics.azure.com")
@@ -129,24 +129,6 @@ def test_last_use_of_each_version(logged: Sandbox, tables: list[str]) -> None:
     assert all(now[:11] == row["last"][:11] for row in found)
 
 
-def test_columns_of_both_tables(logged: Sandbox) -> None:
-    for table in (DIAGNOSTICS, AUDIT_LOGS):
-        send_logs(logged, table, name=table)
-    kid = use(logged)
-    vault_id = read_vault(logged)["id"]
-
-    [audit] = rows(ask(logged, f"{AUDIT_LOGS} | where OperationName == 'KeyWrap'"))
-    assert json.loads(audit["Identity"])["claim"]["appid"] == logged.client_id
-    assert (audit["Id"], audit["HttpStatusCode"], audit["IsRbacAuthorized"]) == (kid, 200, True)
-    assert audit["_ResourceId"] == vault_id.lower()
-    [diagnostics] = rows(ask(logged, f"{DIAGNOSTICS} | where OperationName == 'KeyWrap'"))
-    assert diagnostics["identity_claim_appid_g"] == logged.client_id
-    assert (diagnostics["id_s"], diagnostics["httpStatusCode_d"]) == (kid, 200.0)
-    assert (diagnostics["ResourceId"], diagnostics["Resource"]) == (vault_id.upper(), "VAULT-ONE")
-    assert diagnostics["CorrelationId"] == audit["CorrelationId"]
-    assert diagnostics["requestUri_s"].startswith(f"{kid}/wrapkey?api-version=")
-
-
 def test_refused_requests_have_the_result_type_success(logged: Sandbox) -> None:
     send_logs(logged)
     make_key(logged)
@@ -162,52 +144,6 @@ def test_refused_requests_have_the_result_type_success(logged: Sandbox) -> None:
     assert (found[0]["IsRbacAuthorized"], found[0]["Id"]) == (False, "https://vault-one.vault.azure.net/keys/key1")
 
 
-def test_names_of_operations(logged: Sandbox) -> None:
-    send_logs(logged)
-    make_key(logged)
-    for method, path in (
-        ("GET", "/keys"),
-        ("GET", "/keys/key1/versions"),
-        ("GET", "/keys/key1/rotationpolicy"),
-        ("POST", "/keys/key1/rotate"),
-        ("DELETE", "/keys/key1"),
-        ("GET", "/deletedkeys"),
-        ("GET", "/deletedkeys/key1"),
-        ("POST", "/deletedkeys/key1/recover"),
-    ):
-        assert data(logged, method, path).ok
-
-    found = rows(ask(logged, f"{AUDIT_LOGS} | order by TimeGenerated asc | project OperationName"))
-
-    assert [row["OperationName"] for row in found] == [
-        *("KeyCreate", "KeyList", "KeyListVersions", "KeyRotationPolicyGet", "KeyRotate", "KeyDelete"),
-        *("KeyListDeleted", "KeyGetDeleted", "KeyRecover"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("log", "is_recorded"),
-    [
-        (AUDIT, True),
-        ({"categoryGroup": "audit", "enabled": True}, True),
-        ({"categoryGroup": "allLogs", "enabled": True}, True),
-        ({**AUDIT, "enabled": False}, False),
-        ({"category": "AzurePolicyEvaluationDetails", "enabled": True}, False),
-    ],
-)
-def test_categories(logged: Sandbox, log: dict[str, Any], is_recorded: bool) -> None:
-    send_logs(logged, log=log)
-    make_key(logged)
-
-    response = ask(logged, AUDIT_LOGS)
-
-    if is_recorded:
-        assert len(rows(response)) == 1
-    else:
-        # A table without any row does not exist.
-        assert refusal(response) == (400, "BadArgumentError", ["SemanticError", "SEM0100"])
-
-
 def test_events_arrive_late_and_the_first_are_lost(sandbox: Sandbox, control: Control) -> None:
     control.behavior(log_delay="600", log_start="300")
     make_vault(sandbox)
@@ -220,29 +156,6 @@ def test_events_arrive_late_and_the_first_are_lost(sandbox: Sandbox, control: Co
     assert refusal(ask(sandbox, AUDIT_LOGS))[0] == 400
     control.advance(300)
     assert [row["Id"].rpartition("/")[2] for row in rows(ask(sandbox, AUDIT_LOGS))] == ["key1"]
-
-
-def test_old_rows(logged: Sandbox, control: Control) -> None:
-    send_logs(logged)
-    make_key(logged, "key1")
-    control.advance(29 * 86400)
-    make_key(logged, "key2")
-
-    def names(query: str = AUDIT_LOGS, **body: Any) -> list[str]:
-        found = rows(ask(logged, f"{query} | order by TimeGenerated asc", **body))
-        return [row["Id"].rpartition("/")[2] for row in found]
-
-    today = control.call("GET", "/clock")["now"]
-    assert names() == ["key1", "key2"]
-    for timespan in ("P1D", "PT1H", f"{today[:10]}T00:00:00Z/2100-01-01"):
-        assert names(timespan=timespan)[-1:] == ["key2"]
-    assert names(f"{AUDIT_LOGS} | where TimeGenerated > ago(2d)") == ["key2"]
-    assert names(timespan="P30D") == ["key1", "key2"]
-    # The retention of the workspace has ended.
-    control.advance(2 * 86400)
-    assert names() == ["key2"]
-    for timespan in ("yesterday", "2026-01-01", 1):
-        assert refusal(ask(logged, AUDIT_LOGS, timespan=timespan))[:2] == (400, "BadArgumentError")
 
 
 # Batch
@@ -308,69 +221,7 @@ def test_rights_of_a_query(logged: Sandbox, control: Control) -> None:
     assert len(rows(ask(logged, AUDIT_LOGS))) == 3
 
 
-def test_scopes_and_hosts_of_a_query(logged: Sandbox) -> None:
-    send_logs(logged)
-    make_key(logged)
-    make_vault(logged, "Vault-Two")
-
-    for scope in (vault_path(logged), logged.group, logged.subscription):
-        assert len(rows(ask(logged, AUDIT_LOGS, scope))) == 1
-        for host in HOSTS:
-            assert len(rows(ask_service(logged, AUDIT_LOGS, scope, host=host))) == 1
-    assert refusal(ask(logged, AUDIT_LOGS, vault_path(logged, "Vault-Two")))[0] == 400
-
-
-def test_tokens_of_log_analytics(logged: Sandbox) -> None:
-    url = f"https://{HOSTS[0]}/v1/workspaces/x/query"
-    other = logged.bearer(MANAGEMENT_SCOPE).post(url, json={"query": "x"}, timeout=30)
-    assert refusal(other) == (401, "InvalidAuthenticationTokenAudience", [])
-    assert refusal(logged.session().post(url, json={"query": "x"}, timeout=30)) == (401, "AuthenticationFailed", [])
-    assert refusal(logged.bearer(LOGS_SCOPE).get(url, timeout=30)) == (404, "PathNotFoundError", [])
-
-
-@pytest.mark.parametrize(
-    ("query", "inner"),
-    [
-        ("AZKVAuditLogs |", ["SyntaxError", "SYN0002"]),
-        ("azkvauditlogs", ["SemanticError", "SEM0100"]),
-        ("AZKVAuditLogs | where Nothing == 1", ["SemanticError", "SEM0100"]),
-        ("AZKVAuditLogs | join x", ["NotInSandbox"]),
-    ],
-)
-def test_refused_query(logged: Sandbox, query: str, inner: list[str]) -> None:
-    send_logs(logged)
-    make_key(logged)
-    assert refusal(ask(logged, query)) == (400, "BadArgumentError", inner)
-
-
 # Settings and workspaces
-
-
-def test_diagnostic_settings(logged: Sandbox) -> None:
-    settings = f"{vault_path(logged)}/providers/Microsoft.Insights/diagnosticSettings"
-    assert logged.arm("GET", settings, SETTINGS).json() == {"value": []}
-    send_logs(logged)
-    [listed] = logged.arm("GET", settings, SETTINGS).json()["value"]
-    assert listed["properties"]["workspaceId"] == workspace_path(logged)
-    assert listed["id"] == f"{vault_path(logged).lower()}/providers/microsoft.insights/diagnosticSettings/setting1"
-    assert logged.arm("GET", f"{settings}/setting1", SETTINGS).json() == listed
-    make_key(logged)
-    assert logged.arm("DELETE", f"{settings}/setting1", SETTINGS).status_code == 200
-    assert logged.arm("DELETE", f"{settings}/setting1", SETTINGS).status_code == 204
-    assert logged.arm("GET", f"{settings}/setting1", SETTINGS).status_code == 404
-    make_key(logged, "key2")
-    assert len(rows(ask(logged, AUDIT_LOGS))) == 1
-    assert logged.arm("PUT", f"{settings}/setting1", SETTINGS, {"properties": {}}).status_code == 400
-
-
-def test_workspace_ends_with_its_group(sandbox: Sandbox) -> None:
-    make_workspace(sandbox)
-    listed = sandbox.arm("GET", f"{sandbox.group}/resources", "2022-09-01").json()["value"]
-    assert [one["type"] for one in listed] == ["Microsoft.OperationalInsights/workspaces"]
-    assert sandbox.arm("DELETE", sandbox.group, "2022-09-01").ok
-    assert sandbox.arm("PUT", sandbox.group, "2022-09-01", {"location": "westeurope"}).ok
-    assert sandbox.arm("GET", workspace_path(sandbox), WORKSPACES).status_code == 404
-    assert sandbox.arm("DELETE", workspace_path(sandbox), WORKSPACES).status_code == 204
 
 
 # The language
@@ -405,11 +256,3 @@ TABLES: dict[str, list[dict[str, Any]]] = {
 )
 def test_queries(query: str, values: list[int]) -> None:
     assert [row["n"] for row in kql.read(query, LANGUAGE).run(TABLES.__getitem__)] == values
-
-
-@pytest.mark.parametrize(
-    "query", ["Missing", "union isfuzzy=true (A | where x == 1)", "union Missing", "a", "A | where N == 1"]
-)
-def test_names_that_do_not_exist(query: str) -> None:
-    with pytest.raises(UnknownTable):
-        kql.read(query, LANGUAGE)

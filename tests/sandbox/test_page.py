@@ -10,11 +10,6 @@ import pickle
 import re
 import time
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
-from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import browser
@@ -37,7 +32,7 @@ from key_vault_calls import (
     version_of,
 )
 from playwright.sync_api import Browser, Locator, Page, expect
-from sandbox_client import VAULT_SCOPE, Control, Sandbox, started
+from sandbox_client import VAULT_SCOPE, Control, Sandbox
 
 import azure_sandbox.server
 from azure_sandbox.batch.account_settings import of_patch
@@ -110,21 +105,6 @@ def test_browsers_get_a_page_that_runs_nothing_but_its_own(sandbox: Sandbox) -> 
     assert response.headers["cache-control"] == "no-store"
     assert "unsafe" not in response.headers["content-security-policy"]
     assert not re.search(r"(src|href)=.?(https?:)?//", response.text)
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        "?page=0",
-        "?accounts=none&page=-1",
-        "?source=x&health=y&show=z",
-        "?page=99999999",
-        "?requests=²",
-        "?filter=%00%ff",
-    ],
-)
-def test_an_invalid_query(sandbox: Sandbox, query: str) -> None:
-    assert get(sandbox.url, query).status_code == 200
 
 
 def test_the_page_is_not_in_the_request_log(sandbox: Sandbox, control: Control, scene: dict[str, str]) -> None:
@@ -206,23 +186,6 @@ def test_the_page_shows_no_secret(sandbox: Sandbox, control: Control, scene: dic
 
 def number_text(number: int) -> str:
     return base64url(number.to_bytes((number.bit_length() + 7) // 8, "big"))
-
-
-def test_ten_thousand_accounts_are_paged_and_quick() -> None:
-    sandbox = started("--accounts", "10000")
-    try:
-        before = sandbox.processor_seconds()
-        text = get(sandbox.url, "?page=2").text
-        assert sandbox.processor_seconds() - before < 1
-        assert text.count('data-label="Version in use"') == 200
-        assert "Accounts: 201 to 400 of 10,000" in text
-        assert 'href="/?page=3#accounts"' in text
-        found = get(sandbox.url, "?accounts=3&filter=BATCH0000").text
-        assert "Accounts: 1 to 3 of 10 matching, of 10,000" in found
-        assert 'href="/?filter=BATCH0000&amp;accounts=3&amp;page=2#accounts"' in found
-    finally:
-        sandbox.process.terminate()
-        sandbox.process.wait(20)
 
 
 # Other sites
@@ -411,141 +374,6 @@ def test_requests_and_faults(sandbox: Sandbox, control: Control, page: Page) -> 
     assert rows(page, "Requests (unknown)").count() == 1
 
 
-def test_twenty_requests_and_more(sandbox: Sandbox, page: Page) -> None:
-    session = sandbox.bearer()
-    for _ in range(110):
-        sandbox.arm("GET", sandbox.group, "2022-09-01", session=session)
-    sandbox.arm("PATCH", sandbox.group, "2022-09-01", {"tags": {"a": "b"}})
-    page.goto(f"{sandbox.url}/?filter={sandbox.subscription_id}")
-    more = page.get_by_role("link", name="More requests")
-    for number in (20, 100):
-        assert rows(page, "Requests").count() == number
-        more.click()
-    assert rows(page, "Requests").count() == 111
-    expect(more).to_have_count(0)
-    page.goto(f"{sandbox.url}/?show=writes")
-    assert rows(page, "Requests (writes)").count() == 1
-    expect(more).to_have_count(0)
-
-
-def test_the_challenge_of_key_vault_is_no_error(sandbox: Sandbox, control: Control, page: Page) -> None:
-    make_vault(sandbox)
-    url = "https://vault-one.vault.azure.net/keys?api-version=7.4"
-    for headers in ({}, {"authorization": "Bearer nonsense"}):
-        assert sandbox.session().get(url, headers=headers, timeout=30).status_code == 401
-    assert [entry["route"] for entry in control.requests()[-2:]] == ["challenge", "unauthenticated"]
-    page.goto(sandbox.url)
-    refused, challenge = rows(page, "Requests").all()[:2]
-    for request, text, is_error in (
-        (refused, "no valid token", True),
-        (challenge, "challenge: the client signs in and sends the request again", False),
-    ):
-        expect(cell(request, "URL")).to_have_text(f"{url} {text}")
-        expect(cell(request, "Status")).to_have_text("401")
-        assert request.locator(".bad, .unavailable").count() == (2 if is_error else 0)
-
-
-@pytest.mark.parametrize("width", [1280, 390])
-def test_numbers_are_not_broken_over_lines(
-    sandbox: Sandbox, scene: dict[str, str], chromium: Browser, width: int
-) -> None:
-    session = sandbox.bearer()
-    for _ in range(20):
-        sandbox.arm("GET", sandbox.group, "2022-09-01", session=session)
-    lines = """element => {
-        const range = document.createRange()
-        range.selectNodeContents(element)
-        return new Set([...range.getClientRects()].map(box => box.top)).size
-    }"""
-    numbers = "#requests-table th[scope=row], [data-label=Status], [data-label='Used by'], [data-label=Type], .number"
-    with browser.viewing(chromium, width=width) as view:
-        view.page.goto(sandbox.url)
-        # Make the numbers as long as after a day of requests.
-        view.page.evaluate(
-            "for (const th of document.querySelectorAll('#requests-table th[scope=row]')) th.append('0000')"
-        )
-        found = view.page.locator(numbers).all()
-        assert len(found) > 40
-        assert [one.inner_text() for one in found if one.evaluate(lines) != 1] == []
-        assert view.page.evaluate("document.documentElement.scrollWidth") == width
-
-
-# Of each table with cards: its caption, and of each row the border, the box, and the label and box of each shown cell.
-CARDS = """() => [...document.querySelectorAll('table.rows')].map(table => ({
-    caption: table.caption.textContent.trim(),
-    head: table.tHead.getBoundingClientRect().width,
-    inline: table.classList.contains('counts'),
-    rows: [...table.tBodies[0].rows].map(row => ({
-        border: getComputedStyle(row).borderLeftStyle,
-        box: row.getBoundingClientRect().toJSON(),
-        cells: [...row.querySelectorAll('td')].filter(cell => getComputedStyle(cell).display !== 'none').map(cell => ({
-            label: cell.dataset.label,
-            shown: getComputedStyle(cell, '::before').content,
-            wide: cell.scrollWidth > cell.clientWidth + 1,
-            box: cell.getBoundingClientRect().toJSON(),
-        })),
-    })),
-}))"""
-TABLES = (
-    "All accounts by",
-    "Accounts: 3",
-    "Keys of Vault-One",
-    "Principals with access to the keys of Vault-One",
-    "Soft-deleted vaults and keys",
-    "Requests",
-    "Injected faults",
-    "Principals: ",
-    "Subscriptions",
-)
-
-
-def test_rows_of_all_tables_are_cards_on_a_phone(
-    sandbox: Sandbox, scene: dict[str, str], control: Control, chromium: Browser
-) -> None:
-    make_key(sandbox, "removed")
-    assert data(sandbox, "DELETE", "/keys/removed").ok
-    for path in ("one", "two"):
-        control.fault(match={"path": path}, answer={"status": 500})
-    control.call("POST", "/subscriptions", {"name": "second"})
-    with browser.viewing(chromium, width=390) as view:
-        view.page.goto(sandbox.url)
-        tables = view.page.evaluate(CARDS)
-        plain = view.page.locator("table:not(.rows)").all()
-        assert [table.get_attribute("class") for table in plain] == ["timing"], "two short columns fit on a phone"
-        assert view.page.evaluate("document.documentElement.scrollWidth") == 390
-    assert len(tables) == len(TABLES)
-    for table in tables:
-        assert table["rows"], table["caption"]
-        assert table["head"] <= 1
-        for above, below in pairwise(table["rows"]):
-            assert below["box"]["top"] > above["box"]["bottom"], table["caption"]
-        for row in table["rows"]:
-            assert row["border"] == "solid"
-            assert row["cells"], table["caption"]
-            for cell in row["cells"]:
-                assert cell["label"]
-                assert cell["shown"] == f'"{cell["label"]}: "'
-                assert not cell["wide"], (table["caption"], cell["label"])
-                assert row["box"]["left"] <= cell["box"]["left"]
-                assert cell["box"]["right"] <= row["box"]["right"]
-            if not table["inline"]:
-                for first, second in pairwise(row["cells"]):
-                    assert second["box"]["top"] >= first["box"]["bottom"], (table["caption"], second["label"])
-    captions = [table["caption"] for table in tables]
-    assert all(any(one.startswith(begin) for one in captions) for begin in TABLES), captions
-
-
-def test_clock_timing_and_principals(sandbox: Sandbox, control: Control, page: Page) -> None:
-    control.advance(10 * 86400)
-    control.timing(role_propagation=60)
-    control.principal("late", roles=[{"role": "Reader", "scope": sandbox.group}])
-    page.goto(sandbox.url)
-    date = control.call("GET", "/clock")["now"][:10]
-    expect(page.locator("#clock")).to_contain_text(f"Sandbox clock: {date}")
-    expect(cell(row(page, "Timing: custom", "role_propagation"), "Seconds")).to_have_text("60")
-    expect(cell(row(page, "Principals: 3", "late"), "Roles")).to_have_text("Reader at resource group rg-sandbox")
-
-
 def test_filter(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
     page.goto(sandbox.url)
     page.get_by_label("Filter by text").fill("PINNED")
@@ -595,18 +423,6 @@ def test_keep_up_to_date(sandbox: Sandbox, scene: dict[str, str], page: Page) ->
     expect(switch).to_have_attribute("aria-pressed", "false")
 
 
-def test_by_keyboard(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
-    page.goto(sandbox.url)
-    page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to the resources")).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.locator("main")).to_be_focused()
-    page.locator("summary").focus()
-    expect(page.locator("details")).to_have_attribute("open", "")
-    page.keyboard.press("Enter")
-    expect(page.locator("details")).not_to_have_attribute("open", "")
-
-
 @pytest.mark.parametrize(
     ("dark", "width"), [(False, 1360), (True, 1360), (False, 390), (True, 390), (False, 820), (False, 1230)]
 )
@@ -636,49 +452,3 @@ def test_the_page_is_accessible(
         roles = {node["role"]["value"] for node in tree if not node["ignored"]}
         assert {"table", "caption", "row", "columnheader", "rowheader", "cell"} - roles == set()
         assert view.complaints == []
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path) -> Iterator[str]:
-    """Another web site, on another port."""
-    (tmp_path / "index.html").write_text("<!doctype html><title>elsewhere</title>")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-def test_another_site_cannot_use_the_control_api(
-    sandbox: Sandbox, control: Control, scene: dict[str, str], chromium: Browser, elsewhere: str
-) -> None:
-    """The requests that a browser allows a site to send without permission of the other site."""
-    before = control_state(control)
-    post = "url => fetch(url, {method: 'POST', mode: 'no-cors', body: '{}'}).then(() => 'sent')"
-    read = "url => fetch(url).then(r => r.text(), () => 'refused')"
-    form = """url => new Promise(done => {
-        const frame = document.createElement('iframe'), form = document.createElement('form')
-        frame.name = form.target = 'frame'; form.action = url; form.method = 'post'
-        frame.onload = () => done('sent'); document.body.append(frame, form); form.submit()
-    })"""
-    with browser.viewing(chromium) as view:
-        view.page.goto(elsewhere)
-        assert view.page.evaluate(post, f"{sandbox.url}/reset") == "sent"
-        assert view.page.evaluate(post, f"{sandbox.url}/faults") == "sent"
-        assert view.page.evaluate(form, f"{sandbox.url}/reset") == "sent"
-        assert view.page.evaluate(read, f"{sandbox.url}/environment") == "refused"
-        rebound = sandbox.url.replace("127.0.0.1", browser.REBOUND)
-        response = view.page.goto(rebound)
-        assert response is not None
-        assert response.status == 502
-        assert "UnknownHost" in view.page.evaluate(read, f"{rebound}/environment")
-        assert "UnknownHost" in view.page.evaluate(
-            "url => fetch(url, {method: 'POST'}).then(r => r.text())", f"{rebound}/reset"
-        )
-        assert view.page.goto(sandbox.url).ok  # a link from another site is allowed
-    assert control_state(control)[:2] == before[:2]
-    assert "pinned" in get(sandbox.url).text

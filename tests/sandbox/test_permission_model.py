@@ -56,19 +56,11 @@ def may_list(sandbox: Sandbox, who: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("method", ["PATCH", "PUT"])
 @pytest.mark.parametrize(
-    ("position", "roles", "is_allowed"),
-    [
-        ("owner", ["Owner"], True),
-        ("owner", [CONTRIBUTOR, ASSIGNER], False),
-        ("unrestricted", [CONTRIBUTOR, ASSIGNER], True),
-        ("unrestricted", [CONTRIBUTOR], False),
-        ("vaults_write", [CONTRIBUTOR], True),
-    ],
+    ("roles", "is_allowed"), [(["Owner"], True), ([CONTRIBUTOR, ASSIGNER], False), ([CONTRIBUTOR], False)]
 )
 def test_right_to_change_the_model(
-    sandbox: Sandbox, vault: dict[str, Any], position: str, roles: list[str], is_allowed: bool, method: str
+    sandbox: Sandbox, vault: dict[str, Any], roles: list[str], is_allowed: bool, method: str
 ) -> None:
-    sandbox.control.behavior(permission_model_right=position)
     grants = [{"role": role, "scope": sandbox.subscription} for role in roles]
     somebody = sandbox.control.principal(roles=grants)
 
@@ -87,33 +79,6 @@ def test_right_to_change_the_model(
         # A request that does not change the model needs no such right.
         assert change(sandbox, rbac=rbac, who=somebody, method=method).ok
         vault = read_vault(sandbox)
-
-
-def test_refusal_as_an_internal_error(sandbox: Sandbox, vault: dict[str, Any]) -> None:
-    sandbox.control.behavior(permission_model_refusal="500")
-    somebody = sandbox.control.principal(roles=[{"role": CONTRIBUTOR, "scope": sandbox.subscription}])
-
-    assert error(change(sandbox, rbac=True, who=somebody))[:2] == (500, "InternalServerError")
-    assert read_vault(sandbox) == vault
-
-
-def test_role_assignment_with_a_condition_does_not_count(sandbox: Sandbox, vault: dict[str, Any]) -> None:
-    sandbox.control.behavior(permission_model_right="unrestricted")
-    somebody = sandbox.control.principal(roles=[{"role": CONTRIBUTOR, "scope": sandbox.subscription}])
-    owner = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635"
-    path = f"{sandbox.group}/providers/Microsoft.Authorization/roleAssignments/11111111-0000-4000-8000-000000000001"
-    body = {
-        "roleDefinitionId": f"/providers/Microsoft.Authorization/roleDefinitions/{owner}",
-        "principalId": somebody["object_id"],
-        "condition": "true",
-        "conditionVersion": "2.0",
-    }
-    assert sandbox.arm("PUT", path, "2022-04-01", {"properties": body}).ok
-    assert change(sandbox, rbac=True, who=somebody).status_code == 400
-
-    unrestricted = {**body, "condition": None, "conditionVersion": None}
-    assert sandbox.arm("PUT", path, "2022-04-01", {"properties": unrestricted}).ok
-    assert change(sandbox, rbac=True, who=somebody).ok
 
 
 @pytest.mark.parametrize(("position", "is_kept"), [("dropped", False), ("kept", True)])

@@ -20,7 +20,6 @@ EXEMPTIONS = "2022-07-01-preview"
 _HERE = "/providers/Microsoft.Authorization"
 KEY = f"{_HERE}/policyDefinitions/99e9ccd8-3db9-4592-b0d1-14b1715a4d8a"
 RBAC = f"{_HERE}/policyDefinitions/12d4fa5e-1f9f-4c21-97a9-b99b3c6611b5"
-SKUS = f"{_HERE}/policyDefinitions/7433c107-6db4-4ad1-b57a-a76dce0154a1"
 SOURCE = "Microsoft.Batch/batchAccounts/encryption.keySource"
 ACCOUNT = {"type": "Microsoft.Batch/batchAccounts", "location": "westeurope", "properties": {}}
 VAULT = {"type": "Microsoft.KeyVault/vaults", "location": "westeurope"}
@@ -102,19 +101,6 @@ def test_denial_names_the_assignment_the_field_and_its_value(sandbox: Sandbox) -
     assert "expressionValue" not in missing["info"]["evaluationDetails"]["evaluatedExpressions"][1]
 
 
-def test_denial_with_a_reason(sandbox: Sandbox) -> None:
-    create(sandbox)
-    assign(sandbox, sandbox.subscription, nonComplianceMessages=[{"message": "Use your own key."}])
-
-    error = denial(batch(sandbox, "PATCH", "account1", TAGS))
-
-    assert error["message"] == (
-        "Resource 'account1' was disallowed by policy. Reasons: 'Use your own key.'. See error details for policy"
-        " resource IDs."
-    )
-    assert error["additionalInfo"][0]["info"]["evaluationDetails"]["reason"] == "Use your own key."
-
-
 def test_denial_hides_details_of_assignments_that_the_caller_cannot_read(sandbox: Sandbox) -> None:
     create(sandbox)
     assign(sandbox, sandbox.subscription)
@@ -125,13 +111,6 @@ def test_denial_hides_details_of_assignments_that_the_caller_cannot_read(sandbox
     response = sandbox.arm("PATCH", account_path(sandbox, "account1"), VERSION, TAGS, session)
 
     assert "evaluationDetails" not in denial(response)["additionalInfo"][0]["info"]
-
-
-def test_policy_for_accounts_does_not_deny_their_pools(sandbox: Sandbox) -> None:
-    create(sandbox)
-    assign(sandbox, sandbox.group)
-
-    assert batch(sandbox, "PUT", "account1", {"properties": {"vmSize": "a"}}, "/pools/pool1").ok
 
 
 def test_policy_for_vaults_denies_each_change_without_azure_rbac(sandbox: Sandbox) -> None:
@@ -243,35 +222,6 @@ def test_check_of_pending_fields(sandbox: Sandbox) -> None:
     }
 
 
-def test_check_that_was_recorded_right_after_a_change(sandbox: Sandbox, control: Control) -> None:
-    """It names the deleted assignment of the subscription, and not the new one of the group
-    (net-2021-11-policy-restrictions-resource-group, 1)."""
-    allowed = {"listOfAllowedSKUs": {"value": ["Standard_LRS"]}}
-    control.behavior(policy_lag="60")
-    deleted = assign(sandbox, sandbox.subscription, SKUS, parameters=allowed)
-    control.advance(60)
-    assert sandbox.arm("DELETE", deleted, POLICIES).ok
-    assign(sandbox, sandbox.group, SKUS, parameters=allowed)
-    content = {"type": "Microsoft.Storage/storageAccounts"}
-    name = "Microsoft.Storage/storageAccounts/sku.name"
-    pending = [{"field": name, "values": ["Standard_ZRS", "Premium_LRS", "Standard_LRS"]}]
-
-    policy = {"policyDefinitionId": SKUS, "policyAssignmentId": deleted}
-    restriction = {"result": "Deny", "values": ["Standard_ZRS", "Premium_LRS"], "policy": policy}
-    assert check(sandbox, sandbox.group, content, "2020-07-01", pendingFields=pending) == (
-        [{"field": name, "restrictions": [restriction]}],
-        [],
-    )
-
-
-def test_policies_with_the_effect_audit(sandbox: Sandbox) -> None:
-    path = assign(sandbox, sandbox.group, effect="Audit")
-
-    assert shown(sandbox, sandbox.group) == []
-    assert shown(sandbox, sandbox.group, includeAuditEffect=True) == [path]
-    assert shown(sandbox, sandbox.group, version="2022-03-01", includeAuditEffect=True) == []
-
-
 @pytest.mark.parametrize(
     ("position", "for_owner", "for_reader_of_group"),
     [
@@ -294,48 +244,9 @@ def test_scopes_of_a_check(
         assert len(found) == len(expected)
 
 
-@pytest.mark.parametrize(("position", "count"), [("ignored", 1), ("honored", 0)])
-def test_exemptions_in_a_check(sandbox: Sandbox, position: str, count: int) -> None:
-    sandbox.control.behavior(policy_check_exemptions=position)
+def test_a_check_ignores_exemptions(sandbox: Sandbox) -> None:
     path = assign(sandbox, sandbox.subscription)
     exemption = f"{sandbox.group}{_HERE}/policyExemptions/test"
     assert sandbox.arm("PUT", exemption, EXEMPTIONS, {"properties": {"policyAssignmentId": path}}).ok
 
-    assert len(shown(sandbox, sandbox.group)) == count
-
-
-def test_right_and_locks_of_a_check(sandbox: Sandbox) -> None:
-    path = f"{sandbox.group}/providers/Microsoft.PolicyInsights/checkPolicyRestrictions"
-    stranger = sandbox.control.principal(roles=[{"role": "Key Vault Contributor", "scope": sandbox.subscription}])
-    session = sandbox.bearer(client_id=stranger["client_id"], secret=stranger["secret"])
-    refused = sandbox.arm("POST", path, CHECK, {}, session)
-    assert refused.status_code == 403
-    assert "Microsoft.PolicyInsights/checkPolicyRestrictions/read" in refused.json()["error"]["message"]
-
-    lock = f"{sandbox.group}{_HERE}/locks/test"
-    assert sandbox.arm("PUT", lock, "2020-05-01", {"properties": {"level": "ReadOnly"}}).ok
-    assert shown(sandbox, sandbox.group) == []
-    # The check is no write.
-    assert [one["method"] for one in sandbox.control.requests(writes=True)] == ["PUT"]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {},
-        {"resourceDetails": {"resourceContent": "x"}},
-        {"resourceDetails": {"resourceContent": {}}, "pendingFields": "a"},
-        {"resourceDetails": {"resourceContent": {}}, "pendingFields": [{}]},
-        {"resourceDetails": {"resourceContent": {}}, "pendingFields": [{"field": "a", "values": "b"}]},
-    ],
-)
-def test_malformed_check(sandbox: Sandbox, body: dict[str, Any]) -> None:
-    path = f"{sandbox.subscription}/providers/Microsoft.PolicyInsights/checkPolicyRestrictions"
-    response = sandbox.arm("POST", path, CHECK, body)
-    assert (response.status_code, response.json()["error"]["code"]) == (400, "InvalidRequestContent")
-
-
-def test_check_in_a_missing_group(sandbox: Sandbox) -> None:
-    path = f"{sandbox.subscription}/resourceGroups/none/providers/Microsoft.PolicyInsights/checkPolicyRestrictions"
-    response = sandbox.arm("POST", path, CHECK, {})
-    assert (response.status_code, response.json()["error"]["code"]) == (404, "ResourceGroupNotFound")
+    assert len(shown(sandbox, sandbox.group)) == 1

@@ -9,19 +9,13 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-import time
-import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from urllib.parse import urlsplit
 
 import pytest
 import requests
 from sandbox_client import LOGIN, MANAGEMENT, VAULTS, Control, Sandbox
-
-from azure_sandbox import certificates, proxy, seed, server
-from azure_sandbox.running import InThread, Options, Running
 
 HOST = "management.azure.com"
 VERSION = "2022-09-01"
@@ -104,40 +98,6 @@ def test_an_unknown_host_is_refused_by_name(sandbox: Sandbox, control: Control, 
     assert (entry["method"], entry["host"], entry["service"]) == ("CONNECT", host, "unknown")
 
 
-@pytest.mark.parametrize("suffix", [".example.com", ".vault.azure.net"])
-def test_names_of_hosts_are_not_kept_in_memory(suffix: str) -> None:
-    sandbox = server.Sandbox(seed.new_world())
-    tracemalloc.start()
-    try:
-        for number in range(2000):
-            sandbox.service(f"a{number}{'x' * 10_000}{suffix}")
-        assert tracemalloc.get_traced_memory()[0] < 1024 * 1024
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.parametrize(("length", "is_known"), [(253, True), (254, False)])
-def test_the_length_of_a_host_name_is_limited(length: int, is_known: bool) -> None:
-    suffix = ".vault.azure.net"
-    host = "a" * (length - len(suffix)) + suffix
-    assert (server.Sandbox(seed.new_world()).service(host) is not None) is is_known
-
-
-def test_few_certificates_are_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certificates, "MOST_CONTEXTS", 2)
-    authority = certificates.Authority.make()
-    first, second = authority.context("a.vault.azure.net"), authority.context("b.vault.azure.net")
-    assert authority.context("a.vault.azure.net") is first
-    authority.context("c.vault.azure.net")
-    assert authority.context("a.vault.azure.net") is first, "it was used later than b"
-    assert authority.context("b.vault.azure.net") is not second
-
-
-def test_the_client_gets_the_refusal_of_the_proxy(sandbox: Sandbox) -> None:
-    with pytest.raises(requests.exceptions.ProxyError, match="502"):
-        sandbox.session().get("https://pypi.org/simple/", timeout=10)
-
-
 def test_no_port_but_443(sandbox: Sandbox) -> None:
     with pytest.raises(requests.exceptions.ProxyError, match="502"):
         sandbox.session().get(f"{MANAGEMENT}:8443/", timeout=10)
@@ -188,12 +148,6 @@ def test_a_connection_is_reused(sandbox: Sandbox) -> None:
             assert read_answer(secure)[0] == 200
 
 
-def test_pipelined_requests(sandbox: Sandbox) -> None:
-    with tunnel(sandbox) as secure:
-        secure.sendall(b"".join(request(sandbox, method) for method in ("GET", "POST", "GET")))
-        assert [read_answer(secure)[0] for _ in range(3)] == [200, 405, 200]
-
-
 def test_a_request_in_pieces(sandbox: Sandbox) -> None:
     whole = request(sandbox, "PATCH", b'{"tags":{"a":"b"}}')
     with tunnel(sandbox) as secure:
@@ -202,35 +156,6 @@ def test_a_request_in_pieces(sandbox: Sandbox) -> None:
         status, body = read_answer(secure)
     assert status == 200
     assert b'"tags":{"a":"b"}' in body
-
-
-@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="a matter of Linux's TCP")
-def test_a_body_does_not_wait_for_an_acknowledgement(sandbox: Sandbox) -> None:
-    """urllib3 does not disable Nagle's algorithm for a proxy. With other servers, a write therefore takes 40 ms."""
-    session = sandbox.bearer()
-    # A request that waits takes at least 40 ms. On a busy machine, only few requests that do not wait take less.
-    quickest = 1.0
-    for number in range(500):
-        began = time.perf_counter()
-        assert sandbox.arm("PATCH", sandbox.group, VERSION, {"tags": {"number": str(number)}}, session).ok
-        quickest = min(quickest, time.perf_counter() - began)
-        if quickest < 0.03:
-            break
-    assert quickest < 0.03
-
-
-def test_a_connect_in_pieces(sandbox: Sandbox) -> None:
-    with connection(sandbox) as plain:
-        for byte in f"CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode():
-            plain.sendall(bytes([byte]))
-        assert read_head(plain).startswith(b"HTTP/1.1 200 ")
-
-
-def test_a_request_without_a_host_is_for_the_tunnels(sandbox: Sandbox) -> None:
-    with tunnel(sandbox) as secure:
-        secure.sendall(request(sandbox).replace(f"Host: {HOST}\r\n".encode(), b"").replace(b"HTTP/1.1", b"HTTP/1.0"))
-        answer = read_all(secure)
-    assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 def test_many_connections_at_once(sandbox: Sandbox) -> None:
@@ -296,68 +221,12 @@ def test_garbage_instead_of_tls(sandbox: Sandbox, garbage: bytes) -> None:
     assert answers(sandbox)
 
 
-def test_garbage_inside_tls(sandbox: Sandbox) -> None:
-    with tunnel(sandbox) as secure:
-        secure.sendall(b"\x00\x01\x02 nonsense\r\n\r\n")
-        assert read_all(secure).startswith(b"HTTP/1.1 400 ")
-    assert answers(sandbox)
-
-
 def test_a_client_that_does_not_trust_the_authority(sandbox: Sandbox) -> None:
     session = sandbox.session()
     session.verify = True
     with pytest.raises(requests.exceptions.SSLError):
         session.get(f"{LOGIN}/", timeout=10)
     assert answers(sandbox)
-
-
-def test_clients_that_disconnect(sandbox: Sandbox, control: Control) -> None:
-    control.fault(delay=0.2, times=None)
-    for part in (5, 40, len(request(sandbox))):
-        with tunnel(sandbox) as secure:
-            secure.sendall(request(sandbox)[:part])
-    for _ in range(3):
-        with connection(sandbox) as plain:
-            plain.sendall(b"CONNECT management")
-    with connection(sandbox) as plain:
-        plain.sendall(f"CONNECT {HOST}:443 HTTP/1.1\r\n\r\n".encode())
-    assert answers(sandbox)
-
-
-@pytest.mark.parametrize(
-    "part",
-    [b"GET /clock HTTP/1.1\r\nHost:", b"POST /reset HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n\r\n{"],
-    ids=["head", "body"],
-)
-def test_a_request_that_never_ends(monkeypatch: pytest.MonkeyPatch, part: bytes) -> None:
-    """The proxy closes the connection after a timeout. The connection of a complete request stays open."""
-    monkeypatch.setattr(proxy, "REQUEST_SECONDS", 0.5)
-    with (
-        InThread(Running(Options())) as running,
-        socket.create_connection(("127.0.0.1", urlsplit(running.url).port)) as stream,
-    ):
-        stream.settimeout(20)
-        stream.sendall(b"GET /clock HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        assert read_answer(stream)[0] in (200, 502)
-        time.sleep(1)
-        stream.sendall(part)
-        with suppress(ConnectionResetError):
-            assert stream.recv(1024) == b""
-
-
-def test_a_client_that_has_closed_its_side_still_gets_its_response(sandbox: Sandbox, control: Control) -> None:
-    control.fault(delay=0.2, match={"path": "/metadata/instance"})
-    with connection(sandbox) as plain:
-        plain.sendall(b"GET /metadata/instance HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n\r\n")
-        plain.shutdown(socket.SHUT_WR)
-        assert read_all(plain).startswith(b"HTTP/1.1 200 ")
-
-
-def test_a_client_that_stops_in_the_middle_is_disconnected(sandbox: Sandbox) -> None:
-    with connection(sandbox) as plain:
-        plain.sendall(f"POST /reset HTTP/1.1\r\nHost: {sandbox.url[7:]}\r\nContent-Length: 9\r\n\r\n".encode())
-        plain.shutdown(socket.SHUT_WR)
-        assert read_all(plain) == b""
 
 
 def test_an_idle_client_does_not_block_others(sandbox: Sandbox) -> None:

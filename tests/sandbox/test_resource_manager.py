@@ -7,15 +7,10 @@
 from __future__ import annotations
 
 import re
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
-import jwt
 import pytest
 import requests
-from azure.identity import DefaultAzureCredential
-from azure.mgmt.keyvault import KeyVaultManagementClient
 from sandbox_client import LOGIN, MANAGEMENT, VAULT_SCOPE, VAULTS, Control, Sandbox
 
 VERSION = "2022-09-01"
@@ -46,39 +41,15 @@ def test_no_token(sandbox: Sandbox) -> None:
     )
 
 
-def test_a_token_is_checked_before_everything_else(sandbox: Sandbox) -> None:
-    response = sandbox.session().get(f"{MANAGEMENT}/subscriptions/nonsense/nowhere", timeout=30)
-    assert error(response) == (401, "AuthenticationFailed")
-
-
 def test_a_token_for_something_else(sandbox: Sandbox) -> None:
     response = sandbox.arm("GET", sandbox.group, VERSION, session=sandbox.bearer(VAULT_SCOPE))
     assert error(response) == (401, "InvalidAuthenticationTokenAudience")
     assert "'https://vault.azure.net'" in response.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("audience", ["https://management.core.windows.net/", "https://management.azure.com/"])
-def test_older_audiences(sandbox: Sandbox, audience: str) -> None:
-    session = sandbox.bearer(f"{audience}/.default")
-    assert sandbox.arm("GET", sandbox.group, VERSION, session=session).ok
-
-
-@pytest.mark.parametrize("token", ["nonsense", "a.b.c", ""])
-def test_a_malformed_token(sandbox: Sandbox, token: str) -> None:
-    response = sandbox.arm("GET", sandbox.group, VERSION, session=signed_in(sandbox, token))
-    assert error(response) == (401, "InvalidAuthenticationToken")
-
-
 def test_a_token_that_was_changed(sandbox: Sandbox) -> None:
     header, claims, signature = sandbox.token().split(".")
     for forged in (f"{header}.{claims}.{signature[::-1]}", f"{header}.{claims}."):
-        response = sandbox.arm("GET", sandbox.group, VERSION, session=signed_in(sandbox, forged))
-        assert error(response) == (401, "InvalidAuthenticationToken")
-
-
-def test_a_token_signed_by_somebody_else(sandbox: Sandbox) -> None:
-    claims = jwt.decode(sandbox.token(), options={"verify_signature": False})
-    for forged in (jwt.encode(claims, "x" * 32, "HS256"), jwt.encode(claims, None, "none")):
         response = sandbox.arm("GET", sandbox.group, VERSION, session=signed_in(sandbox, forged))
         assert error(response) == (401, "InvalidAuthenticationToken")
 
@@ -91,15 +62,6 @@ def test_a_token_that_has_expired(sandbox: Sandbox, control: Control) -> None:
     moment = r"\d{1,2}/\d{1,2}/\d{4} \d{1,2}:\d{2}:\d{2} [AP]M"
     pattern = f"The access token expiry UTC time '{moment}' is earlier than current UTC time '{moment}'."
     assert re.fullmatch(pattern, response.json()["error"]["message"])
-
-
-def test_a_token_of_a_deleted_principal(sandbox: Sandbox, control: Control) -> None:
-    """The token is valid until it expires, but the role assignments of the principal were deleted."""
-    somebody = control.principal(roles=[{"role": "Reader", "scope": sandbox.subscription}])
-    session = sandbox.bearer(client_id=somebody["client_id"], secret=somebody["secret"])
-    control.reset()
-    response = sandbox.arm("GET", sandbox.group, VERSION, session=session)
-    assert error(response) == (403, "AuthorizationFailed")
 
 
 # Operation and version
@@ -138,49 +100,6 @@ def test_gateway_refuses_malformed_requests(
     assert set(response.json()["error"]) == {"code", "message"}
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'"text"'])
-def test_a_body_that_is_no_object(sandbox: Sandbox, content: bytes) -> None:
-    url = f"{MANAGEMENT}{sandbox.subscription}/resourceGroups/new?api-version={VERSION}"
-    response = sandbox.bearer().put(url, data=content, headers={"content-type": "application/json"}, timeout=30)
-    assert error(response) == (400, "InvalidRequestContent")
-
-
-@pytest.mark.parametrize(
-    "tags",
-    [
-        b'{"a": NaN}',
-        b'{"a": -Infinity}',
-        b'{"a": 1e400}',
-        b'{"a": "\\ud800"}',
-        '{"a": "\ud800"}'.encode("utf-8", "surrogatepass"),
-        b"[" * 64 + b"]" * 64,
-        b"[" * 100_000 + b"]" * 100_000,
-        b"9" * 5000,
-    ],
-)
-def test_json_that_cannot_be_returned_is_refused(sandbox: Sandbox, control: Control, tags: bytes) -> None:
-    session = sandbox.bearer()
-    url = f"{MANAGEMENT}{sandbox.group}?api-version={VERSION}"
-    assert error(session.patch(url, data=b'{"tags": %s}' % tags, timeout=30)) == (400, "InvalidRequestContent")
-    assert re.fullmatch(r"\(\d+ bytes(, not JSON)?\)", control.requests()[-1]["body"])
-
-
-@pytest.mark.parametrize("odd", ["%3F", "%23", "%0A", "%00", "%3Fapi-version", "%FF"])
-def test_a_quoted_character_is_part_of_the_path(sandbox: Sandbox, odd: str) -> None:
-    response = sandbox.arm("GET", f"{sandbox.group}{odd}", VERSION)
-    assert error(response) == (404, "ResourceGroupNotFound")
-
-
-def test_names_that_a_header_cannot_hold(sandbox: Sandbox) -> None:
-    group = f"{sandbox.subscription}/resourceGroups/%E4%BD%A0%E5%A5%BD"
-    assert sandbox.arm("PUT", group, VERSION, {"location": "westeurope"}).status_code == 201
-    account = f"{group}/providers/Microsoft.Batch/batchAccounts/account1"
-    response = sandbox.arm("PUT", account, BATCH_VERSION, {"location": "westeurope"})
-    assert response.status_code == 202
-    assert "/resourceGroups/%E4%BD%A0%E5%A5%BD/" in response.headers["location"]
-    assert sandbox.bearer().get(response.headers["location"], timeout=30).status_code == 200
-
-
 def test_paths_and_parameters_in_any_letter_case(sandbox: Sandbox) -> None:
     session = sandbox.bearer()
     path = sandbox.group.upper()
@@ -201,15 +120,6 @@ def test_the_gateways_headers(sandbox: Sandbox) -> None:
     assert headers["content-type"] == "application/json; charset=utf-8"
     assert "date" in headers
     assert "server" not in headers
-
-
-def test_the_clients_request_id_on_demand(sandbox: Sandbox) -> None:
-    session = sandbox.bearer()
-    session.headers["x-ms-client-request-id"] = ELSEWHERE
-    assert "x-ms-client-request-id" not in sandbox.arm("GET", sandbox.group, VERSION, session=session).headers
-    session.headers["x-ms-return-client-request-id"] = "true"
-    response = sandbox.arm("GET", sandbox.group, VERSION, session=session)
-    assert response.headers["x-ms-client-request-id"] == ELSEWHERE
 
 
 # Permissions
@@ -315,18 +225,6 @@ def test_deleting_a_group_takes_a_while(sandbox: Sandbox, control: Control) -> N
     assert session.get(running.headers["location"], timeout=30).status_code == 200
 
 
-def test_malformed_groups_are_refused(sandbox: Sandbox) -> None:
-    path = f"{sandbox.subscription}/resourceGroups"
-    assert error(sandbox.arm("PUT", f"{path}/new", VERSION, {})) == (400, "LocationRequired")
-    assert error(sandbox.arm("PUT", f"{path}/new.", VERSION, {"location": "westeurope"}))[0] == 400
-    assert error(sandbox.arm("PUT", f"{path}/new", VERSION, {"location": 1})) == (400, "LocationRequired")
-    for tags in (["a"], {"a": 1}, "a"):
-        body = {"location": "westeurope", "tags": tags}
-        assert error(sandbox.arm("PUT", f"{path}/new", VERSION, body)) == (400, "InvalidRequestContent")
-    moved = sandbox.arm("PUT", sandbox.group, VERSION, {"location": "eastus"})
-    assert error(moved) == (409, "InvalidResourceGroupLocation")
-
-
 # Providers
 
 
@@ -392,12 +290,6 @@ def test_resources(sandbox: Sandbox) -> None:
     assert error(bad) == (400, "InvalidFilterInQueryString")
 
 
-def test_the_sdks_list_of_vaults(sandbox: Sandbox) -> None:
-    fill(sandbox, "vault-one")
-    with KeyVaultManagementClient(DefaultAzureCredential(), sandbox.subscription_id) as client:
-        assert [vault.name for vault in client.vaults.list()] == ["vault-one"]
-
-
 def test_lists_contain_readable_resources_only(sandbox: Sandbox, control: Control) -> None:
     fill(sandbox, "vault-one")
     role = {"role": "Key Vault Contributor", "scope": sandbox.group}
@@ -427,12 +319,6 @@ def test_lists_have_pages(sandbox: Sandbox, path: str) -> None:
         document = sandbox.bearer().get(document["nextLink"], timeout=30).json()
     # A list of vaults ends with an empty page.
     assert found == [names[:2], names[2:4], names[4:], *([[]] if "KeyVault" in path else [])]
-
-
-@pytest.mark.parametrize("query", ["$top=0", "$top=-1", "$top=many", "$skiptoken=*", "$skiptoken=abc"])
-def test_invalid_page_parameters(sandbox: Sandbox, query: str) -> None:
-    response = sandbox.arm("GET", f"{sandbox.subscription}/resources?{query}", VERSION)
-    assert error(response) == (400, "InvalidQueryParameter")
 
 
 def test_a_group_is_deleted_with_its_resources(sandbox: Sandbox) -> None:
@@ -476,14 +362,3 @@ def test_the_remaining_number_of_requests_of_the_caller(sandbox: Sandbox, contro
 
     assert (left("PATCH", "writes"), left("PATCH", "writes")) == (199, 198)
     assert left("GET", "reads") == 249
-
-
-def test_the_remaining_number_of_requests_is_returned(sandbox: Sandbox, control: Control) -> None:
-    session, name = sandbox.bearer(), "x-ms-ratelimit-remaining-subscription-global-writes"
-    patch = partial(sandbox.arm, "PATCH", sandbox.group, VERSION, {"tags": {}}, session=session)
-    assert patch().headers[name] == "11999"
-    with ThreadPoolExecutor(8) as pool:
-        returned = [int(one.headers[name]) for one in pool.map(lambda _: patch(), range(80))]
-    assert all(11900 < left < 12000 for left in returned)
-    control.advance(1)
-    assert patch().headers[name] == "11999"

@@ -13,8 +13,8 @@ import pytest
 import requests
 from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import ClientSecretCredential
-from key_vault_calls import ENCRYPTION_USER, ROLES, make_vault, put_vault
-from sandbox_client import LOGIN, MANAGEMENT, MANAGEMENT_SCOPE, VAULT_SCOPE, VAULTS, Control, Sandbox
+from key_vault_calls import ENCRYPTION_USER, ROLES, make_vault
+from sandbox_client import LOGIN, MANAGEMENT, MANAGEMENT_SCOPE, VAULT_SCOPE, Control, Sandbox
 
 VERSION = "2022-09-01"
 BATCH = "2024-07-01"
@@ -98,37 +98,6 @@ def test_a_principal_of_another_tenant_gets_no_role(sandbox: Sandbox, control: C
     assert error(sandbox.arm("PUT", path, ROLES, {"properties": properties})) == (400, "PrincipalNotFound")
     wanted = {"name": "x", "tenant_id": other["tenant_id"], "roles": [{"role": "Reader", "scope": sandbox.group}]}
     control.call("POST", "/principals", wanted, status=400)
-
-
-def test_identities_belong_to_their_subscriptions_tenant(sandbox: Sandbox, other: dict[str, Any]) -> None:
-    theirs = session(sandbox, other)
-    account = f"{group(other)}/providers/Microsoft.Batch/batchAccounts/acct"
-    body = {"location": "westeurope", "identity": {"type": "SystemAssigned"}}
-    assert sandbox.arm("PUT", account, BATCH, body, session=theirs).status_code == 202
-    assert sandbox.arm("GET", account, BATCH, session=theirs).json()["identity"]["tenantId"] == other["tenant_id"]
-    identity = f"{group(other)}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/uai"
-    made = sandbox.arm("PUT", identity, IDENTITIES, {"location": "westeurope"}, session=theirs)
-    assert made.json()["properties"]["tenantId"] == other["tenant_id"]
-    here = f"{sandbox.group}/providers/Microsoft.Batch/batchAccounts/here"
-    borrowed = {"type": "UserAssigned", "userAssignedIdentities": {identity: {}}}
-    refused = sandbox.arm("PUT", here, BATCH, {"location": "westeurope", "identity": borrowed})
-    assert error(refused) == (403, "LinkedAuthorizationFailed")
-
-
-def test_names_of_vaults_are_taken_across_tenants(sandbox: Sandbox, other: dict[str, Any]) -> None:
-    make_vault(sandbox, "vault-one")
-    path = f"{group(other)}/providers/Microsoft.KeyVault/vaults/vault-one"
-    body = {
-        "location": "westeurope",
-        "properties": {
-            "tenantId": other["tenant_id"],
-            "sku": {"family": "A", "name": "standard"},
-            "enableRbacAuthorization": True,
-        },
-    }
-    taken = sandbox.arm("PUT", path, VAULTS, body, session=session(sandbox, other))
-    assert error(taken) == (409, "VaultAlreadyExists")
-    assert put_vault(sandbox, "vault-one").ok
 
 
 def test_reset_removes_other_tenants(sandbox: Sandbox, control: Control, other: dict[str, Any]) -> None:

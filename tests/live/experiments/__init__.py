@@ -27,18 +27,11 @@ EXPERIMENTS: tuple[Experiment, ...] = (
 NOT_ASKED = {
     "account_quota": "The quota belongs to a subscription. It says nothing about Azure.",
     "failed_account_pools": "A pool needs a virtual machine image, which the experiments do not choose.",
-    "graph_no_scope": "It needs a second caller without any role. The caller of the experiments has roles.",
-    "graph_subscription_row": "It needs a second caller who can read one resource group only.",
     "listed_subscriptions": "It needs a second caller who can read one resource group only.",
     **dict.fromkeys(
         ("log_batch", "log_delay", "log_identity", "log_start"), "No experiment reads the logs of a vault yet."
     ),
     "perimeter": "The rules of a network security perimeter belong to its owner.",
-    **dict.fromkeys(
-        ("permission_model_refusal", "permission_model_right"),
-        "It needs a second caller with fewer rights. The caller of the experiments has all.",
-    ),
-    "policy_check_exemptions": "No experiment creates an exemption.",
     "policy_denial": "The owner of a subscription decides what is denied. `policy` records how a denial looks.",
     "resource_lock": "The owner of a subscription decides what is locked. `locks` records how a refusal looks.",
     "subscription_list": "It needs a second caller who cannot read all accounts. The caller of the experiments can.",

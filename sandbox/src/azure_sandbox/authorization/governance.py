@@ -146,7 +146,6 @@ class Governance:
             and (one.effect == "Deny" or (audit and one.effect == "Audit"))
             and position != "none"
             and (position == "all" or may_read(_READ_ASSIGNMENTS, one.scope))
-            and not (self.world.behavior.policy_check_exemptions == "honored" and self._is_exempt(one, scope))
         ]
 
     def _is_exempt(self, assignment: PolicyAssignment, resource: str) -> bool:

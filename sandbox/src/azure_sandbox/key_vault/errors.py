@@ -67,10 +67,6 @@ def model_change_refused(object_id: str, vault_id: str) -> AzureError:
     )
 
 
-def internal_error() -> AzureError:
-    return _error(500, "InternalServerError", "Internal Server Error")
-
-
 def uses_azure_rbac(name: str) -> AzureError:
     return bad_request(f"The vault '{name}' uses Azure RBAC. Its access policies cannot be changed.")
 

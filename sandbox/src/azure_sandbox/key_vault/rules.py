@@ -196,13 +196,11 @@ class Vaults:
 
     def check_change(self, caller: Principal, vault: Vault, properties: dict[str, Any]) -> None:
         """Check that the caller may change the permission model, if the properties change it. Raises AzureError."""
-        wanted, position = properties.get("enableRbacAuthorization"), self.world.behavior.permission_model_right
-        if not isinstance(wanted, bool) or wanted == vault.rbac or position == "vaults_write":
+        wanted = properties.get("enableRbacAuthorization")
+        if not isinstance(wanted, bool) or wanted == vault.rbac:
             return
-        actions = [_ASSIGN, _WRITE] if position == "owner" else [_ASSIGN]
-        if not self.world.authorization.allows_unconditionally(caller, vault.id, *actions):
-            if self.world.behavior.permission_model_refusal == "500":
-                raise errors.internal_error()
+        # One role must have both rights, such as Owner.
+        if not self.world.authorization.allows_unconditionally(caller, vault.id, _ASSIGN, _WRITE):
             raise errors.model_change_refused(caller.object_id, vault.id)
 
     def patch(self, vault: Vault, document: dict[str, Any], by: str) -> None:

@@ -45,11 +45,6 @@ def no_valid_subscriptions(given: Collection[str]) -> Refused:
     )
 
 
-def access_denied() -> Refused:
-    message = "Access is denied to the requested resource. The user might not have enough permission."
-    return Refused(403, "AccessDenied", {"code": "AccessDenied", "message": message})
-
-
 def invalid_guids(given: Collection[str]) -> Refused:
     return bad_request("SubscriptionsContainInvalidGuids", f"Subscriptions contain invalid GUIDs: {', '.join(given)}.")
 

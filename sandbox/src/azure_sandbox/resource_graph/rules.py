@@ -150,8 +150,6 @@ class ResourceGraph:
             if one.tenant_id == principal.tenant_id and (wanted is None or one.id in wanted)
         ]
         searched = [one for one in found if self.world.authorization.reaches(principal, f"/subscriptions/{one.id}")]
-        if not searched and self.world.behavior.graph_no_scope == "403":
-            raise errors.access_denied()
         if not searched:
             raise errors.no_valid_subscriptions(named or ())
         return searched
@@ -165,11 +163,10 @@ class ResourceGraph:
 
     def _filter(self, principal: Principal) -> Callable[[Row], bool]:
         may = self.world.authorization.reader(principal)
-        for_any_role = self.world.behavior.graph_subscription_row == "any_role"
 
         def is_shown(row: Row) -> bool:
             # Only subscriptions are searched in which the caller has a role.
-            return (for_any_role and row["type"] == _SUBSCRIPTION_TYPE) or may(f"{row['type']}/read", row["id"])
+            return row["type"] == _SUBSCRIPTION_TYPE or may(f"{row['type']}/read", row["id"])
 
         return is_shown
 

@@ -66,11 +66,6 @@ class Behavior:
     # Seconds until the host name of a vault resolves for callers, after the vault was created or recovered. It depends
     # on resolvers outside Azure, so the default is the easiest position.
     vault_name_delay: str = _switch("0", "10", "120", is_time=True)
-    # The roles that allow a caller to change the permission model of a vault: one role that may write vaults and assign
-    # roles (Owner), any roles that together may do both, or any role that may write vaults.
-    permission_model_right: str = _switch("owner", "unrestricted", "vaults_write")
-    # The status with which a change of the permission model is refused.
-    permission_model_refusal: str = _switch("400", "500")
     # Seconds until the data plane applies a change of the permission model. It is reported to be immediate, so the
     # default is the easiest position.
     permission_model_delay: str = _switch("0", "60", "600", is_time=True)
@@ -87,12 +82,6 @@ class Behavior:
     # Seconds until Resource Graph shows a write. With a delay, a client finds nothing that was created recently, so the
     # default is the easiest position.
     graph_lag: str = _switch("0", "600", "never", is_time=True)
-    # The response of Resource Graph if the caller has no role in any subscription of the query: 400
-    # NoValidSubscriptionsInQueryRequest, or 403 AccessDenied.
-    graph_no_scope: str = _switch("400", "403")
-    # To whom Resource Graph shows the row of a subscription: to a caller with a role at any scope in it, or only to a
-    # caller who may read the subscription itself.
-    graph_subscription_row: str = _switch("any_role", "reader")
     # The tables that `union` combines in a query of Resource Graph: `resources` and `resourcecontainers` only, as its
     # documentation says, or any.
     graph_union: str = _switch("documented", "any")
@@ -113,8 +102,6 @@ class Behavior:
     # read. Azure's responses have shown assignments of management groups, and have lacked others that then denied a
     # request.
     policy_check_scopes: str = _switch("readable", "all", "none")
-    # Whether a check of restrictions also shows policies from which the resource is exempt.
-    policy_check_exemptions: str = _switch("ignored", "honored")
     # Seconds until an assignment of a policy, or its deletion, takes effect for requests and for checks of
     # restrictions. The default is the easiest position, because a denial is announced by nothing.
     policy_lag: str = _switch("0", "60", "1800", is_time=True)
