@@ -448,7 +448,6 @@ def test_a_write_before_the_end_is_saved(tmp_path: Path, number: signal.Signals,
     first = started("--state-dir", str(tmp_path))
     put_group(first, "kept")
     if number == signal.SIGKILL:
-        # test_saving.py shows that the save begins within half a second of the change.
         wait_until(lambda: "kept" in saved_groups(tmp_path))
         put_group(first, "lost")
     first.process.send_signal(number)

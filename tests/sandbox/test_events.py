@@ -338,19 +338,6 @@ def test_retries_by_the_clock_of_the_sandbox(sandbox: Sandbox, control: Control,
     assert [one.headers["aeg-delivery-count"] for one in webhook.deliveries] == [str(number) for number in range(11)]
 
 
-@pytest.mark.parametrize(("status", "wait"), [(408, 120), (503, 30), (429, 10)])
-def test_the_least_wait_of_a_status(
-    sandbox: Sandbox, control: Control, webhook: Webhook, status: int, wait: int
-) -> None:
-    make_vault(sandbox)
-    subscribe(control, webhook)
-    webhook.statuses = [status]
-    make_key(sandbox)
-
-    next_attempt = seconds(shown(control, failed_attempts=1)["next_attempt"])
-    assert abs(next_attempt - control.call("GET", "/clock")["time"] - wait) < 5
-
-
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413])
 def test_a_status_that_drops_the_event(sandbox: Sandbox, control: Control, webhook: Webhook, status: int) -> None:
     make_vault(sandbox)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import requests
-from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+from azure.core.exceptions import ResourceNotFoundError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import AzureAuthorityHosts, DefaultAzureCredential, EnvironmentCredential
 from azure.mgmt.keyvault import KeyVaultManagementClient
@@ -105,17 +105,6 @@ def test_a_vault_is_created_changed_and_deleted(
     vaults.begin_purge_deleted("vault-one", "westeurope").result()
     assert not list(vaults.list_deleted())
     assert vaults.check_name_availability({"name": "vault-one", "type": "Microsoft.KeyVault/vaults"}).name_available
-
-
-def test_the_sdk_recovers(sandbox: Sandbox, client: KeyVaultManagementClient) -> None:
-    make_vault(sandbox)
-    client.vaults.delete(GROUP, "Vault-One")
-    body = vault_body(sandbox, enableRbacAuthorization=True)
-    with pytest.raises(ResourceExistsError) as refusal:
-        client.vaults.begin_create_or_update(GROUP, "Vault-One", body)
-    assert refusal.value.error.code == "ConflictError"
-    body["properties"]["createMode"] = "recover"
-    assert client.vaults.begin_create_or_update(GROUP, "Vault-One", body).result().properties.vault_uri
 
 
 # The bytes

@@ -108,15 +108,6 @@ def test_hsm_keys_require_a_premium_vault(sandbox: Sandbox) -> None:
     assert make_key(sandbox, "key2", kty="EC-HSM")["key"]["kty"] == "EC-HSM"
 
 
-def test_the_same_name_makes_another_version(sandbox: Sandbox) -> None:
-    first = make_key(sandbox, tags={"a": "1"}, key_ops=["wrapKey", "unwrapKey"])
-    second = make_key(sandbox)
-    assert "tags" not in second
-    assert len(second["key"]["key_ops"]) == 6
-    assert data(sandbox, "GET", "/keys/KEY1/").json() == data(sandbox, "GET", "/keys/key1").json() == second
-    assert data(sandbox, "GET", f"/keys/key1/{version_of(first)}").json() == first
-
-
 def test_resources_that_do_not_exist(sandbox: Sandbox) -> None:
     response = data(sandbox, "GET", "/keys/key1/")
     assert error(response) == (404, "KeyNotFound", "")

@@ -282,31 +282,6 @@ def test_a_refusal_discards_no_other_case_of_its_experiment(azure: Sandbox, tmp_
     assert not [one for one in azure.control.requests(first) if one["url"].split("?")[0].endswith("/pools/missing")]
 
 
-DISTURBED = {
-    "identities_on_put": "merged",
-    "new_principal": "known",
-    "refused_creation": "no_account",
-    "role_delay": "60",
-}
-
-
-# One response at each place of the run, also in the cleaning.
-@pytest.mark.parametrize("skip", range(4, 120, 3))
-@pytest.mark.slow
-def test_a_request_that_azure_throttles_or_fails_to_process_changes_no_position(
-    azure: Sandbox, tmp_path: Path, skip: int
-) -> None:
-    azure.control.behavior(**DISTURBED)
-    throttled = refusal(429, "TooManyRequests", **{"Retry-After": "3"})
-    azure.control.fault(skip=skip, answer=refusal(503, "ServiceUnavailable") if skip % 2 else throttled)
-
-    done = live(azure, tmp_path, "run", "--yes", *(part for name in DISTURBED for part in ("--only", name)))
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert_found(result(tmp_path), DISTURBED)
-    assert groups(azure) == []
-
-
 @pytest.mark.slow
 def test_a_time_between_two_positions_is_the_result(azure: Sandbox, tmp_path: Path) -> None:
     azure.control.timing(role_propagation=37)
