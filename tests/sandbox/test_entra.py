@@ -321,3 +321,18 @@ def test_metadata_service_refuses_malformed_requests(
     url = f"{METADATA}/identity/oauth2/token?api-version=2018-02-01&{query}"
     response = sandbox.session().get(url, headers=headers, timeout=30)
     assert (response.status_code, response.json()["error"]) == (status, error)
+
+
+def test_an_expired_certificate(sandbox: Sandbox, control: Control) -> None:
+    somebody = control.principal(certificate=certificate(days=-1).decode())
+    credential = CertificateCredential(
+        sandbox.tenant_id, somebody["client_id"], certificate_data=private() + certificate(days=-1)
+    )
+    with pytest.raises(ClientAuthenticationError, match=r"AADSTS700027.*expired"):
+        credential.get_token(MANAGEMENT_SCOPE)
+
+
+def test_the_location_of_the_machine(sandbox: Sandbox) -> None:
+    url = f"{METADATA}/instance?api-version=2021-02-01"
+    compute = sandbox.session().get(url, headers={"Metadata": "true"}, timeout=30).json()["compute"]
+    assert (compute["subscriptionId"], compute["location"]) == (sandbox.subscription_id, "westeurope")

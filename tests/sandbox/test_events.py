@@ -406,3 +406,19 @@ def test_a_deleted_subscription(sandbox: Sandbox, control: Control, webhook: Web
     version = version_of(make_key(sandbox))
     assert versions(webhook.wait(1)) == [version]
     assert {one.headers["aeg-subscription-name"] for one in webhook.deliveries} == {third["id"].upper()}
+
+
+def test_a_receiver_that_is_down_gets_the_event_later(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
+    make_vault(sandbox)
+    subscribe(control, webhook)
+    port = int(webhook.url.rpartition(":")[2].partition("/")[0])
+    webhook.close()
+    version = version_of(make_key(sandbox))
+    assert "failed" in shown(control, failed_attempts=1)["last_failure"]
+
+    later = Webhook(port=port)
+    control.advance(10)
+
+    assert versions(later.wait(1)) == [version]
+    assert later.deliveries[0].headers["aeg-delivery-count"] == "1"
+    later.close()

@@ -433,3 +433,25 @@ def test_a_vault_of_another_tenant_takes_no_tokens_of_this_one(sandbox: Sandbox)
     response = data(sandbox, "GET", "/keys")
     assert response.status_code == 401
     assert message(response).startswith("AKV10032: Invalid issuer.")
+
+
+def test_soft_delete_of_a_new_vault_is_always_on(sandbox: Sandbox) -> None:
+    before = make_vault(sandbox, enableSoftDelete=False)
+    assert before["properties"]["enableSoftDelete"] is True
+    for method in ("PUT", "PATCH"):
+        body = vault_body(sandbox, enableSoftDelete=False)
+        response = sandbox.arm(method, vault_path(sandbox), NEW, body)
+        assert error(response) == (400, "BadRequest", "")
+        assert message(response).startswith('The property "enableSoftDelete" can be set to false only')
+    assert read_vault(sandbox) == before
+
+
+def test_a_vault_cannot_be_moved(sandbox: Sandbox) -> None:
+    make_vault(sandbox)
+    moved = sandbox.arm("PUT", vault_path(sandbox), NEW, {**vault_body(sandbox), "location": "eastus"})
+    assert error(moved) == (409, "InvalidResourceLocation", "")
+
+
+def test_an_unknown_region(sandbox: Sandbox) -> None:
+    made = sandbox.arm("PUT", vault_path(sandbox), NEW, {**vault_body(sandbox), "location": "atlantis"})
+    assert error(made)[:2] == (400, "LocationNotAvailableForResourceType")

@@ -455,3 +455,8 @@ def test_requests_to_a_vault_are_limited_in_ten_seconds() -> None:
     assert not throttle.take("vault", "other", 1, 19.9)
     assert throttle.take("another", "other", 1, 19.9)
     assert throttle.take("vault", "other", 1, 20)
+
+
+@pytest.mark.parametrize("query", ["maxresults=0", "maxresults=26", "maxresults=x", "$skiptoken=x"])
+def test_malformed_page_tokens(sandbox: Sandbox, query: str) -> None:
+    assert error(data(sandbox, "GET", f"/keys?{query}")) == (400, "BadParameter", "")

@@ -256,3 +256,43 @@ TABLES: dict[str, list[dict[str, Any]]] = {
 )
 def test_queries(query: str, values: list[int]) -> None:
     assert [row["n"] for row in kql.read(query, LANGUAGE).run(TABLES.__getitem__)] == values
+
+
+def test_old_rows(logged: Sandbox, control: Control) -> None:
+    send_logs(logged)
+    make_key(logged, "key1")
+    control.advance(29 * 86400)
+    make_key(logged, "key2")
+
+    def names(query: str = AUDIT_LOGS, **body: Any) -> list[str]:
+        found = rows(ask(logged, f"{query} | order by TimeGenerated asc", **body))
+        return [row["Id"].rpartition("/")[2] for row in found]
+
+    today = control.call("GET", "/clock")["now"]
+    assert names() == ["key1", "key2"]
+    for timespan in ("P1D", "PT1H", f"{today[:10]}T00:00:00Z/2100-01-01"):
+        assert names(timespan=timespan)[-1:] == ["key2"]
+    assert names(f"{AUDIT_LOGS} | where TimeGenerated > ago(2d)") == ["key2"]
+    assert names(timespan="P30D") == ["key1", "key2"]
+    # The retention of the workspace has ended.
+    control.advance(2 * 86400)
+    assert names() == ["key2"]
+    for timespan in ("yesterday", "2026-01-01", 1):
+        assert refusal(ask(logged, AUDIT_LOGS, timespan=timespan))[:2] == (400, "BadArgumentError")
+
+
+def test_diagnostic_settings(logged: Sandbox) -> None:
+    settings = f"{vault_path(logged)}/providers/Microsoft.Insights/diagnosticSettings"
+    assert logged.arm("GET", settings, SETTINGS).json() == {"value": []}
+    send_logs(logged)
+    [listed] = logged.arm("GET", settings, SETTINGS).json()["value"]
+    assert listed["properties"]["workspaceId"] == workspace_path(logged)
+    assert listed["id"] == f"{vault_path(logged).lower()}/providers/microsoft.insights/diagnosticSettings/setting1"
+    assert logged.arm("GET", f"{settings}/setting1", SETTINGS).json() == listed
+    make_key(logged)
+    assert logged.arm("DELETE", f"{settings}/setting1", SETTINGS).status_code == 200
+    assert logged.arm("DELETE", f"{settings}/setting1", SETTINGS).status_code == 204
+    assert logged.arm("GET", f"{settings}/setting1", SETTINGS).status_code == 404
+    make_key(logged, "key2")
+    assert len(rows(ask(logged, AUDIT_LOGS))) == 1
+    assert logged.arm("PUT", f"{settings}/setting1", SETTINGS, {"properties": {}}).status_code == 400

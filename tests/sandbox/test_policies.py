@@ -250,3 +250,11 @@ def test_a_check_ignores_exemptions(sandbox: Sandbox) -> None:
     assert sandbox.arm("PUT", exemption, EXEMPTIONS, {"properties": {"policyAssignmentId": path}}).ok
 
     assert len(shown(sandbox, sandbox.group)) == 1
+
+
+def test_policies_with_the_effect_audit(sandbox: Sandbox) -> None:
+    path = assign(sandbox, sandbox.group, effect="Audit")
+
+    assert shown(sandbox, sandbox.group) == []
+    assert shown(sandbox, sandbox.group, includeAuditEffect=True) == [path]
+    assert shown(sandbox, sandbox.group, version="2022-03-01", includeAuditEffect=True) == []

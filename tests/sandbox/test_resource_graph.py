@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import pytest
@@ -412,3 +414,14 @@ def test_refused_query(sandbox: Sandbox) -> None:
     assert refusal(ask(sandbox, "")) == (400, "BadRequest", ["EmptyQuery"])
     for scope in ({"subscriptions": ["x"]}, {"subscriptions": [sandbox.subscription_id], "managementGroups": ["x"]}):
         assert refusal(ask(sandbox, "project id", **scope))[:2] == (400, "BadRequest")
+
+
+@pytest.mark.parametrize(
+    "document", [b"", b"[]", b"{}", json.dumps({"MaxRows": "1", "RowsToSkip": 1}).encode(), b'{"MaxRows": 0}']
+)
+def test_an_invalid_token_is_refused(sandbox: Sandbox, five: list[str], document: bytes) -> None:
+    token = base64.b64encode(document).decode() or "?"
+
+    response = ask(sandbox, "project id", options={"$skipToken": token})
+
+    assert refusal(response) == (400, "BadRequest", ["InvalidSkipToken"])

@@ -362,3 +362,23 @@ def test_the_remaining_number_of_requests_of_the_caller(sandbox: Sandbox, contro
 
     assert (left("PATCH", "writes"), left("PATCH", "writes")) == (199, 198)
     assert left("GET", "reads") == 249
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        b'{"a": NaN}',
+        b'{"a": -Infinity}',
+        b'{"a": 1e400}',
+        b'{"a": "\\ud800"}',
+        '{"a": "\ud800"}'.encode("utf-8", "surrogatepass"),
+        b"[" * 64 + b"]" * 64,
+        b"[" * 100_000 + b"]" * 100_000,
+        b"9" * 5000,
+    ],
+)
+def test_json_that_cannot_be_returned_is_refused(sandbox: Sandbox, control: Control, tags: bytes) -> None:
+    session = sandbox.bearer()
+    url = f"{MANAGEMENT}{sandbox.group}?api-version={VERSION}"
+    assert error(session.patch(url, data=b'{"tags": %s}' % tags, timeout=30)) == (400, "InvalidRequestContent")
+    assert re.fullmatch(r"\(\d+ bytes(, not JSON)?\)", control.requests()[-1]["body"])
