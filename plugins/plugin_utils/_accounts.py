@@ -33,9 +33,9 @@ def messages(results: Iterable[Mapping[str, Any]], prefix: str | None = None) ->
 
 
 def shown(results: Iterable[Mapping[str, Any]], hosts: int) -> list[Mapping[str, Any]]:
-    """The results that a play of this number of hosts shows: of several hosts, the changes, and the accounts whose
-    availability is not known, because Ansible shows their equal warnings once."""
-    return [one for one in results if one and (hosts == 1 or one.get("changed") or one.get("available", True) is None)]
+    """The results that a play of this number of hosts shows: of several hosts, the changes, and the accounts that are
+    not available or whose availability is not known, because Ansible shows their equal warnings once."""
+    return [one for one in results if one and (hosts == 1 or one.get("changed") or not one.get("available", True))]
 
 
 def unused_messages(results: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Those that run a role.
 PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml") if path.stem != "awx")
 ACCOUNTS = ("account1", "account2", "account3")
+CAUSES = "Show the causes that were found, and the key that each recovered account uses now"
 
 
 def play_all(
@@ -287,13 +288,25 @@ def test_an_account_that_cannot_be_recovered_does_not_stop_others(ansible: Ansib
     assert run.rc != 0
     assert {one.host for one in run.failed} == {"account1"}
     assert all(service.is_available(name) for name in ACCOUNTS)
-    shown = "Show the causes that were found, and the key that each recovered account uses now"
-    [found, now, again] = run[shown]["msg"]
+    [found, now, again] = run[CAUSES]["msg"]
     assert found.startswith("account2 and account3 use version ")
     assert found.endswith(" and are not available: access_missing.")
     assert now.startswith("Now: account2 and account3 use version ")
     assert again.startswith("Run the playbook again at 20")
 
+
+def test_recover_of_several_hosts_shows_only_the_accounts_that_were_not_available(
+    ansible: Ansible, service: Service
+) -> None:
+    on_one_key(service)
+    service.revoke(service.account("account2")["identity"]["principalId"])
+    service.sandbox.control.advance(3600)
+    [found, now, *_] = done_by_all(ansible, "recover")[CAUSES]["msg"]
+    assert re.match("account2 uses version .* and is not available: access_missing", found)
+    assert re.match("Now: account2 uses version .*", now)
+
+    service.sandbox.control.advance(3600)
+    assert "msg" not in done_by_all(ansible, "recover")[CAUSES].result
 
 @pytest.mark.slow
 def test_progress_is_shown(ansible: Ansible, service: Service) -> None:

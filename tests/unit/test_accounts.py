@@ -98,9 +98,10 @@ def test_accounts_that_do_not_exist() -> None:
 
 def test_of_several_hosts_changes_and_unknown_accounts_are_shown() -> None:
     quiet, changed, unknown = moved("a", NEW), moved("b"), moved("c", NEW, available=None)
-    results = [quiet, changed, unknown, {}, {"skipped": True, "changed": False}]
+    available, lost = found("d", available=True), found("e", "key_deleted")
+    results = [quiet, changed, unknown, available, lost, {}, {"skipped": True, "changed": False}]
 
-    assert shown(results, 5) == [changed, unknown]
+    assert shown(results, 6) == [changed, unknown, lost]
     assert shown([quiet, {}], 1) == [quiet]
 
 
