@@ -15,7 +15,8 @@ description:
     number of hosts that are done and that failed. As soon as two hosts are done, it also has the number of hosts per
     second and the estimated remaining time.
   - At the end of a play, or of a playbook of this collection, a line counts the changed, unchanged and failed hosts and
-    the new versions of keys, as in C(60 rotated, 0 unchanged, 0 failed, 1 new version).
+    the new versions of keys, as in C(60 rotated, 0 unchanged, 0 failed, 1 new version). In check mode, the line begins
+    with C(Predicted).
   - If the play stops in a wave, a line for each host of that wave shows the key that its account uses, or shows that
     the host failed.
   - For a play with a single host, nothing is shown.
@@ -47,7 +48,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible import constants
+from ansible import constants, context
 from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 
@@ -211,7 +212,8 @@ class CallbackModule(CallbackBase):
     def _end_playbook(self) -> None:
         """Show the final counts."""
         if self._tally.total > 1:
-            self._show(f"{self._tally.line()}, in {duration(time.monotonic() - self._began)}")
+            predicted = "Predicted: " if context.CLIARGS.get("check") else ""
+            self._show(f"{predicted}{self._tally.line()}, in {duration(time.monotonic() - self._began)}")
 
     def _add_to_report(self) -> None:
         """Add the play to what earlier plays of the playbook have reported."""

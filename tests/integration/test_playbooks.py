@@ -308,6 +308,7 @@ def test_recover_of_several_hosts_shows_only_the_accounts_that_were_not_availabl
     service.sandbox.control.advance(3600)
     assert "msg" not in done_by_all(ansible, "recover")[CAUSES].result
 
+
 @pytest.mark.slow
 def test_progress_is_shown(ansible: Ansible, service: Service) -> None:
     on_one_key(service)
@@ -330,6 +331,9 @@ def test_progress_is_shown(ansible: Ansible, service: Service) -> None:
     )
     assert account == "account2 failed."
     assert re.fullmatch(r"0 rotated, 1 unchanged, 1 failed, 1 not started, in \d+ s", end)
+
+    *_, end = lines(cmk_key_new_version=True, check=True)
+    assert re.fullmatch(r"Predicted: 3 rotated, 0 unchanged, 0 failed, 1 new version, in \d+ s", end)
 
     *_, end = lines(cmk_key_new_version=True)
     assert re.fullmatch(r"3 rotated, 0 unchanged, 0 failed, 1 new version, in \d+ s", end)
