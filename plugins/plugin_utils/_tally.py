@@ -44,6 +44,10 @@ class Tally:
     changed: set[str] = field(default_factory=set)
     # Hosts whose account was moved to another key, version or key source.
     moved: set[str] = field(default_factory=set)
+    # Hosts whose account needs repairs, and of those, the hosts whose account was repaired, perhaps by the task of
+    # another host: accounts share a vault, its firewall and a key.
+    lost: set[str] = field(default_factory=set)
+    repaired: set[str] = field(default_factory=set)
     # By failed host, the code of the error; empty if Ansible has reported the failure.
     failed: dict[str, str] = field(default_factory=dict)
     # By host whose account was left alone, the code of the error.
@@ -67,6 +71,10 @@ class Tally:
             self.failed[host] = str(result.get("code", ""))
         elif action in _SHOWN and "summary" in result:
             self.summaries[host] = result["summary"]
+            if result.get("repairs"):
+                self.lost.add(host)
+            elif action == "azbatch.cmk.batch_encryption" and host in self.lost:
+                self.repaired.add(host)
         for one in parts:
             if not one.get("changed"):
                 continue
@@ -87,12 +95,12 @@ class Tally:
     @property
     def counted(self) -> set[str]:
         """Hosts that count for the word of the role, also if the play has stopped in their wave."""
-        return (self.moved if self.done in _MOVES else self.changed) - self.failed.keys()
+        return (self.moved if self.done in _MOVES else self.changed | self.repaired) - self.failed.keys()
 
     def line(self) -> str:
         others = self.changed - self.counted - self.failed.keys()
-        unchanged = self.finished - self.changed - self.failed.keys() - self.left_alone.keys()
-        unfinished = self.reached - self.finished - self.changed - self.failed.keys()
+        unchanged = self.finished - self.changed - self.repaired - self.failed.keys() - self.left_alone.keys()
+        unfinished = self.reached - self.finished - self.changed - self.repaired - self.failed.keys()
         missed = self.total - len(self.reached)
         parts = [f"{len(self.counted)} {self.done}"]
         parts += [f"{len(others)} changed otherwise"] if others else []

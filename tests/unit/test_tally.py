@@ -48,6 +48,24 @@ def test_hosts_are_counted_once() -> None:
     assert tally.line() == "1 rotated, 1 changed otherwise, 1 unchanged, 2 failed, 2 not started"
 
 
+def test_accounts_that_the_task_of_one_host_has_recovered() -> None:
+    """One host opens the firewall of the vault that the accounts share."""
+    recover, diagnosis, vault = "azbatch.cmk.recover", f"{ENCRYPTION}_diagnosis", "azbatch.cmk.keyvault_cmk_vault"
+    tally = Tally(4)
+    for host in ("first", "second", "other", "failed"):
+        repairs = [] if host == "other" else ["network"]
+        found = {"changed": False, "summary": f"About {host}.", "repairs": repairs}
+        tally.add(host, recover, diagnosis, found, failed=False)
+    for host in ("first", "second", "failed"):
+        tally.add(host, recover, vault, {"changed": host == "first"}, failed=False)
+    for host in ("first", "second", "other", "failed"):
+        result = {"changed": False, "summary": f"{host} uses version 1."}
+        tally.add(host, recover, ENCRYPTION, result, failed=host == "failed")
+    tally.end_wave()
+
+    assert tally.line() == "2 recovered, 1 unchanged, 1 failed"
+
+
 def test_a_wave_in_which_the_play_stops() -> None:
     """Moved hosts count as done. It is not known whether the other hosts would have been changed."""
     tally = Tally(6)
