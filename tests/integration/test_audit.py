@@ -589,6 +589,25 @@ def test_the_audit_fails_after_it_has_written_the_reports(ansible: Ansible, serv
     assert audit(ansible, fail_on="high").rc == 0
 
 
+def test_the_message_names_each_account_before_a_second_finding_of_one(ansible: Ansible, service: Service) -> None:
+    principal, identifier = service.on_key()
+    principals = {"account1": principal}
+    for name in ("account2", "account3"):
+        principals[name] = service.make_account(name)["identity"]["principalId"]
+        service.grant(principals[name])
+        service.point(identifier, name)
+    for principal in principals.values():
+        service.revoke(principal)
+    service.sandbox.control.advance(3600)
+
+    refused = audit(ansible, fail_on="high", pools=True)[TASK].refused("audit_failed")
+
+    assert len(refused["findings"]) == 6
+    assert refused["msg"].startswith("6 open findings of severity high or higher: account")
+    assert all(f"{name}: " in refused["msg"] for name in principals)
+    assert " And 3 more. " in refused["msg"]
+
+
 @pytest.mark.slow
 def test_an_exception_applies_until_it_expires(ansible: Ansible, service: Service) -> None:
     service.on_key()

@@ -110,7 +110,12 @@ def _failed(
         message = " ".join(filter(None, (unread, changes, where, remedy)))
         return Refused(message, code="audit_incomplete", remedy=remedy, **returned)
     kind = severity if severity == CRITICAL else f"{severity} or higher"
-    found = f"{len(grave)} open {'finding' if len(grave) == 1 else 'findings'} of severity {kind}: {_some(grave)}"
+    # An account that has lost its key has two findings. The message names as many accounts as possible.
+    first: dict[str, str] = {}
+    for line in grave:
+        first.setdefault(line.partition(":")[0], line)
+    some = _some([*dict.fromkeys([*first.values(), *grave])])
+    found = f"{len(grave)} open {'finding' if len(grave) == 1 else 'findings'} of severity {kind}: {some}"
     return Refused(
         " ".join(filter(None, (found, changes, unread, where))),
         code="audit_failed",
