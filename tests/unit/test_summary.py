@@ -211,7 +211,7 @@ def test_access(scope: str, before: list[str], after: list[str], expected: str) 
 
 def test_audit() -> None:
     states = {"at_risk": 1, "non_compliant": 4, "unknown": 0, "under_way": 0, "ok": 115}
-    counts = {"accounts": 120, "on_customer_managed_key": 117, "states": states}
+    counts = {"accounts": 120, "on_customer_managed_key": 117, "states": states, "accepted": 0}
 
     seen = "1 of 120 Batch accounts at risk, 4 non-compliant, 0 unknown, 115 ok."
     assert audit.summary({**counts, "findings": {}}, "") == f"{seen} On customer-managed keys: 117."
@@ -219,6 +219,9 @@ def test_audit() -> None:
     assert audit.summary({**counts, "findings": found}, "Something is hidden.") == (
         f"{seen} Incomplete: Something is hidden. Findings: vault_deleted (1), key_without_expiry (4). "
         "On customer-managed keys: 117."
+    )
+    assert audit.summary({**counts, "findings": {}, "accepted": 7}, "") == (
+        f"{seen} Accepted by exceptions: 7 findings. On customer-managed keys: 117."
     )
     assert audit.summary({**counts, "accounts": 0}, "Nothing was listed.") == "Incomplete: Nothing was listed."
 

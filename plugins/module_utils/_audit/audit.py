@@ -61,12 +61,14 @@ def summary(counts: Mapping[str, Any], unread: str) -> str:
     if not number:
         return f"Incomplete: {unread}"
     findings = ", ".join(f"{name} ({count})" for name, count in counts["findings"].items())
+    accepted = counts["accepted"]
+    exceptions = f" Accepted by exceptions: {accepted} finding{'' if accepted == 1 else 's'}." if accepted else ""
     under_way = f"{states['under_way']} being created or deleted, " if states["under_way"] else ""
     return (
         f"{states['at_risk']} of {number} Batch account{'' if number == 1 else 's'} at risk, "
         f"{states['non_compliant']} non-compliant, {states['unknown']} unknown, {under_way}{states['ok']} ok."
         f"{f' Incomplete: {unread}' if unread else ''}{f' Findings: {findings}.' if findings else ''}"
-        f" On customer-managed keys: {counts['on_customer_managed_key']}."
+        f"{exceptions} On customer-managed keys: {counts['on_customer_managed_key']}."
     )
 
 
