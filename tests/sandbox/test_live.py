@@ -601,13 +601,13 @@ def test_cleaning_lists_the_groups_of_other_runs_and_asks(azure: Sandbox, tmp_pa
 def test_a_run_that_gets_no_response_can_be_continued(azure: Sandbox, tmp_path: Path) -> None:
     azure.control.fault(drop="before", times=None, match={"path": "batchAccounts/"})
 
-    done = live(azure, tmp_path, "run", "--yes", "--only", "account_life")
+    done = live(azure, tmp_path, "run", "--yes", "--only", "new_names")
 
     assert done.returncode == 1
     assert one_line(done).endswith("Run it again to continue, or `make live-clean` to delete everything.")
     assert len(groups(azure)) == 1
     azure.control.call("DELETE", "/faults")
-    assert live(azure, tmp_path, "run", "--yes", "--only", "account_life").returncode == 0
+    assert live(azure, tmp_path, "run", "--yes", "--only", "new_names").returncode == 0
     assert groups(azure) == []
 
 
