@@ -11,15 +11,11 @@ gives each job a private data directory, an inventory that is a script, and the 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +24,7 @@ import ansible_runner
 import pytest
 import yaml
 from awx_templates import PLAYBOOKS, SETTINGS, SLICES, defined, job_template, job_variables
-from cases import BUSY
-from harness import Ansible, until, writes
+from harness import Ansible, writes
 from role_runs import QUARTER, things
 from service import DAY, GROUP, Service
 
@@ -73,26 +68,6 @@ class Awx:
         ended = ansible_runner.run(**self._arguments(template, name or template, inventory, given))
         assert ended.status == ("failed" if fails else "successful"), ended.stdout.read()
         return ended
-
-    def ended_job(self, template: str, inventory: Inventory, *, end: str, when: Callable[[], bool]) -> None:
-        """Run a job that is canceled, or reaches its timeout, once `when` is true."""
-        is_canceled, name = threading.Event(), f"{template}-ended"
-        arguments = {**self._arguments(template, name, inventory, {}), "settings": {"pexpect_timeout": 0.2}}
-        thread, job = ansible_runner.run_async(**arguments, cancel_callback=is_canceled.is_set)
-        try:
-            until(when)
-        finally:
-            if end == "timeout":
-                job.config.job_timeout = 1
-            else:
-                is_canceled.set()
-            thread.join()
-            # ansible-runner ends only the process group of ansible-playbook. AWX ends the job's container as well.
-            for file in Path("/proc").glob("[0-9]*/cmdline"):
-                with suppress(FileNotFoundError, ProcessLookupError):
-                    if str(self.folder / name).encode() in file.read_bytes():
-                        os.kill(int(file.parent.name), signal.SIGKILL)
-        assert job.status == end, job.stdout.read()
 
     def _arguments(self, template: str, name: str, inventory: Inventory, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a job."""
@@ -310,48 +285,6 @@ def test_the_other_job_templates(awx: Awx, service: Service) -> None:
     awx.job("revert", awx.update_inventory("second"), cmk_hosts="all")
     assert service.encryption() is None
     assert service.enabled("key2") == [True]
-
-
-def test_the_same_job_again_changes_nothing(awx: Awx, service: Service) -> None:
-    service.on_key()
-    inventory = awx.update_inventory()
-    since = service.sandbox.control.last
-    awx.job("rotate", inventory)
-    assert writes(service.sandbox.control.requests(since)) == []
-
-
-@pytest.mark.parametrize(
-    ("end", "moved"),
-    [
-        pytest.param("canceled", 3, id="canceled in the second wave"),
-        pytest.param("timeout", 0, id="timeout before any account is moved"),
-    ],
-)
-@pytest.mark.slow
-def test_the_next_job_completes_an_interrupted_job(awx: Awx, service: Service, end: str, moved: int) -> None:
-    old, control = on_an_old_version(service), service.sandbox.control
-    inventory = awx.update_inventory()
-    # The job waits 300 s before it repeats this request, and is ended during that wait.
-    later = {"status": 429, "headers": {"Retry-After": "300"}, "body": BUSY}
-    control.fault(match={"method": "PATCH", "path": "batchAccounts"}, skip=moved, times=None, answer=later)
-    since = control.last
-
-    def is_in_mid_change() -> bool:
-        return any(one["status"] == later["status"] for one in control.requests(since))
-
-    awx.ended_job("rotate", inventory, end=end, when=is_in_mid_change)
-    control.call("DELETE", "/faults")
-    newest = service.key().id
-    assert Counter(service.encryption(name) for name in ACCOUNTS) == Counter({old: 7 - moved, newest: moved})
-    assert all(service.is_available(name) for name in ACCOUNTS)
-
-    awx.job("rotate", inventory)
-    assert {name: service.encryption(name) for name in ACCOUNTS} == dict.fromkeys(ACCOUNTS, newest)
-    assert all(service.is_available(name) for name in ACCOUNTS)
-    assert len(service.versions()) == 2
-    since = control.last
-    awx.job("rotate", inventory, name="again")
-    assert writes(control.requests(since)) == []
 
 
 def test_the_next_node_of_a_workflow_gets_the_accounts(awx: Awx, service: Service) -> None:

@@ -124,30 +124,6 @@ def test_the_guide_from_its_first_task_to_its_last(ansible: Ansible, service: Se
 
 
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
-@pytest.mark.slow
-def test_a_version_of_the_guide_is_disabled_later(ansible: Ansible, service: Service, follow: bool) -> None:
-    service.on_key(follow=follow)
-    create, move, disable = sections()["6"]
-    nightly = {
-        **create,
-        "azbatch.cmk.keyvault_cmk_key": {**create["azbatch.cmk.keyvault_cmk_key"], "max_version_age": "P90D"},
-    }
-    del nightly["azbatch.cmk.keyvault_cmk_key"]["new_version"]
-    ansible.play([create, move, disable], vars=NAMES)
-    service.sandbox.control.advance((7 * 24 - 1) * 3600)
-    run = ansible.play([nightly, move, disable], vars=NAMES)
-    assert [one.name for one in run.changed] == []
-    service.sandbox.control.advance(3660)
-
-    run = ansible.play([nightly, move, disable], vars=NAMES)
-
-    assert [one.name for one in run.changed] == [disable["name"]]
-    assert service.enabled() == [False, True]
-    service.sandbox.control.advance(2 * 24 * 3600)
-    assert service.is_available()
-
-
-@pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
 def test_the_last_section_of_the_guide_recovers_an_account(ansible: Ansible, service: Service, follow: bool) -> None:
     service.on_key(follow=follow)
     service.disable()

@@ -118,21 +118,6 @@ def test_a_job_names_each_account_and_vault_once(ansible: Ansible, service: Serv
     assert nodes(events) == {service.account_id().lower(): ACCOUNT_MODULES, VAULT: VAULT_MODULES}
 
 
-def test_items_of_a_loop_are_separate_nodes(ansible: Ansible, service: Service) -> None:
-    loop = task("accounts", "batch_account_identity", resource_group=GROUP, name="{{ item }}")
-
-    events = job(ansible, {**loop, "loop": ["account1", "account2"]})
-
-    assert set(nodes(events)) == {service.account_id(name).lower() for name in ("account1", "account2")}
-
-
-def test_check_mode_names_the_same_resources(ansible: Ansible, service: Service) -> None:
-    events = job(ansible, *({**one, "check_mode": True} for one in whole_job()))
-
-    assert not any(statuses(events).values())
-    assert nodes(events) == {service.account_id().lower(): ACCOUNT_MODULES, VAULT: VAULT_MODULES}
-
-
 def test_an_account_with_several_identities_has_one_vault(ansible: Ansible, service: Service) -> None:
     for name in ("identity1", "identity2"):
         service.make_identity(name)
