@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tables import Result, Wanted, with_section
+from tables import with_section
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = [
@@ -31,17 +31,3 @@ def test_each_has_a_place_in_the_document_and_touches_no_other() -> None:
 def test_a_place_that_is_missing_is_named() -> None:
     with pytest.raises(ValueError, match="<!-- begin life -->"):
         with_section("<!-- begin other -->\n<!-- end other -->\n", "life", "a table")
-
-
-@pytest.mark.parametrize(("reached", "word"), [(True, "- Reached."), (False, "- **Not reached.**")])
-def test_a_missed_target_is_reported(reached: bool, word: str) -> None:
-    result = Result(("", "times"), [("az", "8.1")], [Wanted("fast", "slow", True), Wanted("small", "8 MiB", reached)])
-    assert result.reached is reached
-    assert str(result).splitlines() == [
-        "|  | times |",
-        "| --- | ---: |",
-        "| az | 8.1 |",
-        "",
-        "- Reached. Target: fast. Result: slow.",
-        f"{word} Target: small. Result: 8 MiB.",
-    ]

@@ -168,12 +168,6 @@ def test_a_wrong_word_is_named_with_its_line_and_the_right_one(text: str, expect
     assert list(wrong_words(5, text)) == expected
 
 
-def test_answers_of_surveys_and_questions_are_no_wrong_words() -> None:
-    text = "Questions and answers; a survey answer. Azure answers."
-
-    assert list(wrong_words(1, text)) == [(1, "answers", "response, respond; available")]
-
-
 def test_names_of_tests_are_checked(tmp_path: Path) -> None:
     file = tmp_path / "test_example.py"
     file.write_text("def test_what_is_told() -> None: ...\n", encoding="utf-8")
