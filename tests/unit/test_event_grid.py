@@ -83,7 +83,6 @@ def test_the_validation_event_is_completed() -> None:
         ([VALIDATION], None, 200),
         ([VALIDATION], "wrong-secret-of-somebody", 401),
         ([{**VALIDATION, "data": {}}], SECRET, 400),
-        ([event()], None, 401),
         ([VALIDATION, event()], None, 401),
     ],
 )
@@ -152,21 +151,11 @@ def test_events_of_other_keys_are_accepted_and_dropped(make: Callable[..., dict[
     during(use, key_names=["batch-*", "DAT?"])
 
 
-def test_events_have_no_headers_and_no_query() -> None:
-    async def use(running: Webhook) -> None:
-        await running.post(event(), path="/keys?code=abc", headers={"X-Original-URL": "/?code=abc"})
-        assert await running.events(1) == [event()]
-
-    during(use)
-
-
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"", "The body is not JSON"),
         (b"{", "The body is not JSON"),
         (b"\xff", "The body is not JSON"),
-        (b"[]", "The body contains no event."),
         (b"1", "Event 1 is not an object."),
         (b'[{"eventType": "a"}, null]', "Event 2 is not an object."),
         (b'{"type": "a"}', "Event 1 has neither eventType, "),
@@ -185,17 +174,6 @@ def test_a_body_without_events_is_refused_with_the_reason(body: bytes, reason: s
 
 def nested(levels: int) -> Any:
     return [nested(levels - 1)] if levels else []
-
-
-@pytest.mark.parametrize(("levels", "status"), [(14, 200), (15, 400)])
-def test_a_body_with_too_many_levels_is_refused(levels: int, status: int) -> None:
-    """The array is at the second level."""
-
-    async def use(running: Webhook) -> None:
-        assert (await running.post(event(extra=nested(levels))))[0] == status
-        await running.events(status == 200)
-
-    during(use)
 
 
 def levels_of(document: Any) -> int:
@@ -223,14 +201,6 @@ def test_levels_are_counted_as_a_parser_does(document: Any, outer: int) -> None:
             assert parsed(given_text) == document
 
 
-def test_names_of_fields_may_have_capitals_and_blanks() -> None:
-    async def use(running: Webhook) -> None:
-        assert (await running.post({"EventType ": "Microsoft.KeyVault.KeyExpired"}))[0] == 200
-        await running.events(1)
-
-    during(use)
-
-
 def test_a_body_that_is_too_large_is_refused() -> None:
     async def use(running: Webhook) -> None:
         assert (await running.post(event(padding="x" * 1_000_000)))[0] == 200
@@ -240,13 +210,10 @@ def test_a_body_that_is_too_large_is_refused() -> None:
     during(use)
 
 
-@pytest.mark.parametrize("body", [gzip.compress(json.dumps(event()).encode()), b"not compressed"])
-def test_a_compressed_body_is_refused(body: bytes) -> None:
+def test_a_compressed_body_is_refused() -> None:
     async def use(running: Webhook) -> None:
-        assert await running.post(body, headers={"Content-Encoding": "gzip"}) == (
-            400,
-            "The body is not JSON of at most 16 levels.",
-        )
+        body, headers = gzip.compress(json.dumps(event()).encode()), {"Content-Encoding": "gzip"}
+        assert await running.post(body, headers=headers) == (400, "The body is not JSON of at most 16 levels.")
         assert await running.events(0) == []
 
     during(use)
@@ -281,8 +248,8 @@ CLIENT_HELLO = b"\x16\x03\x01\x02\x00\x01"
 
 @pytest.mark.parametrize(
     ("tls", "sent"),
-    [(True, b""), (True, REQUEST), (True, AUTHENTICATED + b"[{"), (False, b""), (False, CLIENT_HELLO)],
-    ids=["no-request", "headers", "body", "no-handshake", "handshake"],
+    [(True, REQUEST), (True, AUTHENTICATED + b"[{"), (False, CLIENT_HELLO)],
+    ids=["headers", "body", "handshake"],
 )
 def test_a_connection_that_does_not_end_is_closed(tmp_path: Path, tls: bool, sent: bytes) -> None:
     certfile, keyfile = certificate(tmp_path)
@@ -335,8 +302,7 @@ asyncio.run(main(Printing(), json.loads(sys.argv[2])))
 """
 
 
-@pytest.mark.parametrize("completes_handshake", [True, False])
-def test_events_are_accepted_while_strangers_hold_connections(tmp_path: Path, completes_handshake: bool) -> None:
+def test_events_are_accepted_while_strangers_hold_connections(tmp_path: Path) -> None:
     certfile, keyfile = certificate(tmp_path)
     trusted = ssl.create_default_context(cafile=certfile)
     port = free_port()
@@ -344,9 +310,9 @@ def test_events_are_accepted_while_strangers_hold_connections(tmp_path: Path, co
     source = PLUGINS / "event_source" / "event_grid.py"
 
     async def stranger() -> asyncio.StreamWriter:
-        _reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusted if completes_handshake else None)
-        if not completes_handshake:
-            writer.write(CLIENT_HELLO)
+        """A connection whose TLS handshake does not end."""
+        _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(CLIENT_HELLO)
         return writer
 
     async def scenario() -> None:
@@ -505,9 +471,7 @@ def test_tokens_of_both_versions_are_accepted() -> None:
     "claims",
     [
         {"aud": "api://other"},
-        {"aud": None},
         {"iss": "https://sts.windows.net/00000000-0000-0000-0000-000000000000/"},
-        {"iss": None},
         {"exp": 1},
         {"exp": None},
         {"appid": "00000000-0000-0000-0000-000000000000"},
@@ -576,14 +540,6 @@ def test_tls_with_a_certificate_from_files(tmp_path: Path, password: str | None)
     during(use, certfile=certfile, keyfile=keyfile, password=password)
 
 
-def test_a_wrong_password_of_the_key_is_an_error(tmp_path: Path) -> None:
-    certfile, keyfile = certificate(tmp_path, b"password-of-the-key")
-
-    for password in (None, "another-password"):
-        with pytest.raises(ValueError, match=r"cannot be loaded.*Check certfile, keyfile and password"):
-            start(certfile=certfile, keyfile=keyfile, password=password, secret=SECRET)
-
-
 # Options
 
 
@@ -597,10 +553,8 @@ def start(**args: Any) -> None:
     ("args", "lines"),
     [
         ({}, ["Neither secret nor token_audience is set"]),
-        ({"secret": ""}, ["Neither secret nor token_audience is set"]),
         ({"secret": None, "port": None}, ["port is missing"]),
         ({"port": 0, "secret": SECRET}, ["port is not a number"]),
-        ({"port": "http", "secret": SECRET}, ["port is not a number"]),
         ({"secret": 1234567890123456}, ["secret is not a string"]),
         ({"secret": "short"}, ["secret is shorter than 16 characters"]),
         ({"secret": SECRET, "keyfile": "key.pem"}, ["keyfile has no meaning without certfile"]),
@@ -614,8 +568,6 @@ def start(**args: Any) -> None:
         ),
         ({"allow_unauthenticated": True, "host": "0.0.0.0"}, ["allow_unauthenticated requires a loopback address"]),
         ({"allow_unauthenticated": True, "secret": SECRET}, ["allow_unauthenticated contradicts secret"]),
-        ({"allow_unauthenticated": "yes"}, ["allow_unauthenticated is neither true nor false"]),
-        ({"token_issuers": "a", "token_audience": "a", "token_tenant": "a"}, ["token_issuers is not a list"]),
         ({"key_names": [1], "secret": SECRET}, ["key_names is not a list of strings"]),
         ({"hosts": "0.0.0.0", "port": 0, "host": 1}, ["hosts is not an option", "port is not", "host is not a string"]),
     ],

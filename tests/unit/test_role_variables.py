@@ -60,15 +60,12 @@ def test_known_variables() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "advice"),
     [
-        ("cmk_key_max_ages", "P90D", "Did you mean cmk_key_max_version_age?"),
         ("cmk_vaultname", "kv-demo", "Did you mean cmk_vault_name?"),
-        ("cmk_vaultname", "{{ my_vault }}", "Did you mean cmk_vault_name?"),
         ("cmk_zzz", "", "The argument specifications of the roles list them all."),
         # Only a variable that accepts the value.
         ("cmk_unused_versions_after", "P14D", "Did you mean cmk_unused_for?"),
         ("cmk_unused_versions_after", "disable", "Did you mean cmk_unused_versions?"),
         ("cmk_key_rotation_policies", 1, "The argument specifications of the roles list them all."),
-        ("cmk_host", "all", "Did you mean cmk_hosts?"),
     ],
 )
 def test_advice_on_an_unknown_variable(name: str, value: Any, advice: str) -> None:
@@ -92,13 +89,10 @@ def test_a_warning_is_given_once_in_a_run(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        ({}, False),
         ({"cmk_unused_versions": "keep", "cmk_key_new_version": False}, False),
         ({"cmk_key_new_version": "no", "cmk_unused_versions": "", "cmk_key_rotation_policy": {}}, False),
         ({"cmk_unused_versions": "disable"}, True),
-        ({"cmk_key_new_version": True}, True),
         ({"cmk_key_new_version": "yes"}, True),
-        ({"cmk_key_max_version_age": "P90D"}, True),
         ({"cmk_key_rotation_policy": {"time_after_create": "P90D"}}, True),
     ],
 )
@@ -122,20 +116,16 @@ EXTENSION, REPAIRS = "cmk_recover_extend_expired_by", "cmk_allowed_repairs"
     ("role", "variables", "others"),
     [
         ("rotate", {MARGIN: "the default"}, None),
-        ("rotate", {MARGIN: " "}, None),
         ("rotate", {MARGIN: "P0D"}, "cmk_unused_versions: disable"),
-        ("rotate", {MARGIN: "P0D", "cmk_unused_versions": "keep"}, "cmk_unused_versions: disable"),
         ("rotate", {MARGIN: "P0D", "cmk_unused_versions": "disable"}, None),
         ("switch", {MARGIN: "P0D"}, "cmk_unused_key: disable"),
         ("revert", {MARGIN: "P0D"}, "cmk_unused_key: disable or cmk_unused_access: revoke"),
-        ("revert", {MARGIN: "P0D", "cmk_unused_key": "delete"}, None),
         # A file with variables of all roles.
         ("revert", {MARGIN: "P14D", "cmk_unused_versions": "disable"}, None),
         # The role users reports the end of this time.
         ("users", {MARGIN: "P14D"}, None),
         ("recover", {EXTENSION: "P9D", REPAIRS: ["access"]}, f"{REPAIRS}: key"),
         ("recover", {EXTENSION: "P9D", REPAIRS: "vault,access"}, f"{REPAIRS}: key"),
-        ("recover", {EXTENSION: "P9D", REPAIRS: ["access", "key"]}, None),
         ("recover", {EXTENSION: "P9D", REPAIRS: "key"}, None),
     ],
 )
@@ -156,7 +146,6 @@ def test_the_specifications_name_the_variables_with_which_another_has_an_effect(
 
 
 NEW_KEY, OTHER_KEY = (f"https://kv-demo.vault.azure.net/keys/{name}" for name in ("new", "old"))
-VERSION = "0" * 32
 DISABLE = {"cmk_unused_key": "disable"}
 IN_INVENTORY = {"cmk_vault_name": "kv-demo", "cmk_key_name": "new"}
 
@@ -167,19 +156,14 @@ IN_INVENTORY = {"cmk_vault_name": "kv-demo", "cmk_key_name": "new"}
         ("rotate", {"cmk_key_version_mode": "keep"}, "cmk_key_version_mode"),
         ("rotate", {"cmk_key_version_mode": "update"}, None),
         ("provision", {"cmk_key_version_mode": "keep"}, None),
-        ("switch", {"cmk_key_version_mode": "keep"}, None),
         # The key that accounts leave is the new key, or is not named.
         ("switch", {**DISABLE, "cmk_previous_key": NEW_KEY.upper().replace("HTTPS", "https")}, "cmk_previous_key"),
         ("switch", {**DISABLE, "cmk_previous_key": "KV-demo/new"}, "cmk_previous_key"),
-        ("switch", {**DISABLE, "cmk_previous_key": f"{NEW_KEY}/{VERSION}"}, "cmk_previous_key"),
         ("switch", {**DISABLE, "cmk_previous_key": "any"}, "cmk_unused_key"),
         ("switch", {**DISABLE, "cmk_previous_key": OTHER_KEY}, None),
-        ("switch", {**DISABLE, "cmk_previous_key": "no key"}, None),
         ("switch", {"cmk_previous_key": NEW_KEY}, None),
-        ("switch", {"cmk_unused_key": "keep", "cmk_previous_key": "any"}, None),
         # The default, with an inventory that was read after the switch.
         ("switch", {**DISABLE, **IN_INVENTORY, "cmk_previous_key": "kv-demo/new"}, None),
-        ("revert", DISABLE, None),
     ],
 )
 def test_values_that_contradict_each_other(role: str, values: dict[str, Any], wrong: str | None) -> None:
@@ -200,12 +184,7 @@ POLICY, AGE = "cmk_key_rotation_policy", "cmk_key_max_version_age"
         pytest.param({}, None, id="neither"),
         pytest.param({AGE: "P6D"}, AGE, id="age, shorter"),
         pytest.param({AGE: "P7D"}, None, id="age, as long"),
-        pytest.param({AGE: "P90D"}, None, id="age, longer"),
-        pytest.param({AGE: ""}, None, id="age, blank"),
-        pytest.param({AGE: None}, None, id="age, null"),
         pytest.param({AGE: "P6D", "cmk_unused_versions": "keep"}, None, id="versions are kept"),
-        pytest.param({AGE: "P6D", "cmk_unused_versions": ""}, None, id="versions are kept, blank"),
-        pytest.param({AGE: "P6D", "cmk_unused_for": "P5D"}, None, id="a shorter margin"),
         pytest.param({AGE: "P6D", "cmk_unused_for": "P0D"}, None, id="no margin"),
         pytest.param({AGE: "P20D", "cmk_unused_for": "P30D"}, AGE, id="a longer margin"),
         # A blank variable counts as not set, so the margin is the default.
@@ -222,8 +201,6 @@ POLICY, AGE = "cmk_key_rotation_policy", "cmk_key_max_version_age"
         pytest.param({POLICY: {"time_after_create": "P8D", "expiry_time": ""}}, None, id="policy, with a blank text"),
         # Ansible accepts a dictionary as a text, for example from -e.
         pytest.param({POLICY: '{"time_after_create": "P7D"}'}, POLICY, id="policy, as a text"),
-        pytest.param({POLICY: {}}, None, id="policy, empty"),
-        pytest.param({POLICY: ""}, None, id="policy, blank"),
         pytest.param({AGE: "P90D", POLICY: {"time_after_create": "P7D"}}, POLICY, id="both, the policy is shorter"),
         pytest.param({AGE: "P5D", POLICY: {"time_after_create": "P90D"}}, AGE, id="both, the age is shorter"),
     ],
