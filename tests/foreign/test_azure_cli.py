@@ -11,7 +11,6 @@ milliseconds.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -347,68 +346,7 @@ def test_a_vault_is_created_changed_and_deleted(az: Az, sandbox: Sandbox) -> Non
     assert read_vault(sandbox)["properties"]["softDeleteRetentionInDays"] == 7
 
 
-def test_a_vault_without_purge_protection_can_be_purged(az: Az, sandbox: Sandbox) -> None:
-    make_vault(sandbox)
-    az("keyvault delete --name vault-one")
-    az("keyvault purge --name vault-one")
-    assert make_vault(sandbox)["name"] == "Vault-One"
-
-
 # Refusals
-
-
-def without_identity(sandbox: Sandbox) -> str:
-    make_vault(sandbox, enablePurgeProtection=True)
-    create(sandbox)
-    return str(make_key(sandbox)["key"]["kid"])
-
-
-def granted(sandbox: Sandbox, **vault: Any) -> None:
-    """Create an account that has access to all keys of a vault."""
-    make_vault(sandbox, **{"enablePurgeProtection": True, **vault})
-    principal = create(sandbox, identity={"type": "SystemAssigned"})["identity"]["principalId"]
-    assign(sandbox, vault_path(sandbox), ENCRYPTION_USER, principal)
-
-
-def with_a_key(**settings: Any) -> Callable[[Sandbox], str]:
-    def prepared(sandbox: Sandbox) -> str:
-        granted(sandbox)
-        return str(make_key(sandbox, **settings)["key"]["kid"])
-
-    return prepared
-
-
-def without_purge_protection(sandbox: Sandbox) -> str:
-    granted(sandbox, enablePurgeProtection=None)
-    return str(make_key(sandbox)["key"]["kid"])
-
-
-def without_a_key(sandbox: Sandbox) -> str:
-    granted(sandbox)
-    return "https://vault-one.vault.azure.net/keys/nothing"
-
-
-def without_a_vault(sandbox: Sandbox) -> str:
-    granted(sandbox)
-    return "https://vault-two.vault.azure.net/keys/key1"
-
-
-@pytest.mark.parametrize(
-    ("prepared", "reason"),
-    [
-        pytest.param(without_identity, "has no identity", id="no identity"),
-        pytest.param(without_purge_protection, "Purge protection is not enabled", id="no purge protection"),
-        pytest.param(without_a_key, "'https://vault-one.vault.azure.net/keys/nothing' was not found", id="no key"),
-        pytest.param(without_a_vault, "'vault-two.vault.azure.net' was not found", id="no vault"),
-        pytest.param(with_a_key(attributes={"enabled": False}), "is disabled", id="disabled key"),
-        pytest.param(with_a_key(attributes={"exp": 1700000000}), "has expired", id="expired key"),
-        pytest.param(with_a_key(kty="EC", crv="P-256"), "is of type EC", id="EC key"),
-    ],
-)
-def test_keys_that_batch_refuses(az: Az, sandbox: Sandbox, prepared: Callable[[Sandbox], str], reason: str) -> None:
-    key = prepared(sandbox)
-    assert reason in az.refused("InvalidKeyVaultProperties", on_key(key))
-    assert encryption(sandbox) == MICROSOFT
 
 
 def test_a_reader_changes_nothing(stranger: Az, sandbox: Sandbox, control: Control) -> None:
@@ -424,13 +362,6 @@ def test_a_reader_changes_nothing(stranger: Az, sandbox: Sandbox, control: Contr
     assert "Microsoft.Batch/batchAccounts/write" in stranger.refused("AuthorizationFailed", line)
     stranger.refused("AuthorizationFailed", on_key(key))
     assert control.requests(before, writes=True) == []
-
-
-def test_resources_that_do_not_exist(az: Az, sandbox: Sandbox) -> None:
-    az.refused("ResourceGroupNotFound", "group show --name rg-none")
-    create_it = "batch account create --name account1 --resource-group rg-none --location westeurope"
-    az.refused("ResourceGroupNotFound", create_it)
-    az.refused("ResourceNotFound", f"keyvault show --name vault-none --resource-group {GROUP}")
 
 
 def test_an_account_whose_key_is_lost_can_only_be_deleted(az: Az, sandbox: Sandbox, control: Control) -> None:
