@@ -23,7 +23,6 @@ Play = Callable[..., Results]
 BATCH = "2024-07-01"
 GROUPS = "2021-04-01"
 IDENTITIES = "2023-01-31"
-ASSIGNMENT = "11111111-0000-4000-8000-000000000001"
 # Each run of a module takes seconds, most of which are for importing the SDKs.
 SECONDS = 300
 
@@ -106,11 +105,6 @@ def shown(sandbox: Sandbox, path: str, version: str) -> dict[str, Any] | None:
     response = sandbox.arm("GET", path, version)
     assert response.status_code in (200, 404), response.text
     return response.json() if response.ok else None
-
-
-def operator_id(control: Control, sandbox: Sandbox) -> str:
-    principals = control.call("GET", "/principals")["principals"]
-    return str(next(one["object_id"] for one in principals if one["client_id"] == sandbox.client_id))
 
 
 def test_group_identity_and_account(play: Play, sandbox: Sandbox) -> None:
@@ -231,39 +225,6 @@ def test_vault_with_policies_key_and_role_assignment(play: Play, sandbox: Sandbo
     assert shown(sandbox, vault, VAULTS) is None
     deleted = f"{sandbox.subscription}/providers/Microsoft.KeyVault/locations/westeurope/deletedVaults/kv-one"
     assert shown(sandbox, deleted, VAULTS) is None
-
-
-def test_refusals_have_the_message_of_azure(play: Play, sandbox: Sandbox, control: Control) -> None:
-    stranger = control.principal("stranger")
-    reader = control.principal("reader", roles=[{"role": "Reader", "scope": sandbox.subscription}])
-    vault = f"{sandbox.group}/providers/Microsoft.KeyVault/vaults/kv-one"
-    body = {"tenantId": sandbox.tenant_id, "sku": {"family": "A", "name": "standard"}, "enableRbacAuthorization": True}
-    assert sandbox.arm("PUT", vault, VAULTS, {"location": "westeurope", "properties": body}).ok
-
-    def somebody(principal: Mapping[str, str]) -> dict[str, str]:
-        return {"AZURE_CLIENT_ID": principal["client_id"], "AZURE_SECRET": principal["secret"]}
-
-    results = play(
-        theirs("secret", "resourcegroup_info", {"AZURE_SECRET": "not the secret of the operator"}),
-        theirs("client", "resourcegroup_info", {"AZURE_CLIENT_ID": ASSIGNMENT}),
-        theirs("stranger", "resourcegroup_info", somebody(stranger), name="rg-sandbox"),
-        theirs("reader", "resourcegroup", somebody(reader), name="rg-one", location="westeurope"),
-        theirs("key", "keyvaultkey", somebody(reader), keyvault_uri="https://kv-one.vault.azure.net", key_name="key1"),
-        theirs("location", "batchaccount", resource_group="rg-sandbox", name="account1", location="nowhere"),
-        failures=True,
-    )
-
-    assert [name for name, result in results.items() if not result.get("failed")] == []
-    assert changing(results) == []
-    codes = {
-        "secret": "AADSTS7000215",
-        "client": "AADSTS700016",
-        "stranger": "AuthorizationFailed",
-        "reader": "AuthorizationFailed",
-        "key": "ForbiddenByRbac",
-        "location": "LocationNotAvailableForResourceType",
-    }
-    assert {name: code for name, code in codes.items() if code not in results[name]["msg"]} == {}
 
 
 def test_the_managed_identity_of_the_machine(play: Play, sandbox: Sandbox) -> None:

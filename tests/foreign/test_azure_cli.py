@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The unchanged Azure CLI works against the sandbox: sign-in, the steps of Microsoft's guide, keys, vaults and errors.
+"""The unchanged Azure CLI works against the sandbox: sign-in, the steps of Microsoft's guide, keys and vaults.
 
 A test runs `az` only for the operations that it is about. Other resources are created by plain requests, which take
 milliseconds.
@@ -344,38 +344,3 @@ def test_a_vault_is_created_changed_and_deleted(az: Az, sandbox: Sandbox) -> Non
     az.refused("MethodNotAllowed", f"keyvault purge {named}")
     az(f"keyvault recover {named}")
     assert read_vault(sandbox)["properties"]["softDeleteRetentionInDays"] == 7
-
-
-# Refusals
-
-
-def test_a_reader_changes_nothing(stranger: Az, sandbox: Sandbox, control: Control) -> None:
-    key = encrypted(sandbox)
-    reader = control.principal(roles=reading(sandbox))
-    stranger.sign_in(reader["client_id"], f"--password={reader['secret']}")
-    before = control.requests()[-1]["number"]
-    assert [account["name"] for account in stranger("batch account list")] == ["account1"]
-    refusal = stranger.refused("Forbidden", "keyvault key create --vault-name vault-one --name key2")
-    assert "ForbiddenByRbac" in refusal
-    assert "Microsoft.KeyVault/vaults/keys/create/action" in refusal
-    line = f"batch account create --name account2 --resource-group {GROUP} --location westeurope"
-    assert "Microsoft.Batch/batchAccounts/write" in stranger.refused("AuthorizationFailed", line)
-    stranger.refused("AuthorizationFailed", on_key(key))
-    assert control.requests(before, writes=True) == []
-
-
-def test_an_account_whose_key_is_lost_can_only_be_deleted(az: Az, sandbox: Sandbox, control: Control) -> None:
-    encrypted(sandbox)
-    control.timing(batch_recovery=600)
-    az("keyvault key set-attributes --vault-name vault-one --name key1 --enabled false")
-    named = f"--name account1 --resource-group {GROUP}"
-    assert "is disabled" in az.refused("KeyVaultKeyNotAccessible", f"batch account set {named} --tags a=b")
-    assert az(f"batch account show {named}")["provisioningState"] == "Succeeded"
-    az("keyvault key set-attributes --vault-name vault-one --name key1 --enabled true")
-    pools = f"rest --method get --url {account_path(sandbox, 'account1')}/pools?api-version=2024-07-01"
-    az.refused("KeyVaultKeyNotAccessible", pools)
-    control.advance(601)
-    assert az(pools) == {"value": []}
-    az("keyvault key delete --vault-name vault-one --name key1")
-    az(f"batch account delete {named} --yes")
-    assert batch(sandbox, "GET", "account1").status_code == 404

@@ -112,17 +112,6 @@ def test_the_purpose_of_a_forced_version(
     assert (len(service.versions()), again.changed) == (versions, [])
 
 
-@pytest.mark.parametrize("playbook", ["provision", "recover", "revert"])
-@pytest.mark.slow(every=3)
-def test_each_playbook_has_a_separate_variable(ansible: Ansible, service: Service, playbook: str) -> None:
-    on_one_key(service)
-    run = play(ansible, playbook)
-    assert run.rc == 0, run.output
-    accounts = dict.fromkeys(ACCOUNTS, CHANGED if playbook == "revert" else UNCHANGED)
-    result = {"accounts": accounts, "not_started": [], "new_versions": {}}
-    assert passed_on(run) == {f"cmk_{playbook}_result": result}
-
-
 @pytest.mark.parametrize(
     ("check", "job", "wanted"),
     [
