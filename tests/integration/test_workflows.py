@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from cases import FAILING
 from harness import Ansible, Run
-from role_runs import QUARTER
 from service import Service
 from test_playbooks import ACCOUNTS, on_one_key, play_all
 
@@ -33,36 +32,6 @@ def play(ansible: Ansible, playbook: str, **options: Any) -> Run:
     """Run the playbook as a job of AWX does."""
     environment = {**SHOWN, **options.pop("environment", {})}
     return play_all(ansible, playbook, environment=environment, **{**IN_AWX, **options})
-
-
-@pytest.mark.slow
-def test_accounts_and_new_versions_of_all_waves(ansible: Ansible, service: Service) -> None:
-    """The play continues although an account fails. The next run changes the remaining account."""
-    first = on_one_key(service)
-    service.sandbox.control.advance(QUARTER)
-    wanted = {"cmk_key_max_version_age": "P90D", "cmk_serial": [2, 1], "cmk_max_fail_percentage": 50}
-    run = play(ansible, "rotate", own={"account2": {"cmk_key_name": "key2"}}, **wanted)
-    version = service.key().properties.version
-    result = {
-        "accounts": {
-            "account1": CHANGED,
-            "account2": {**UNCHANGED, "left_alone": "account_on_another_key"},
-            "account3": CHANGED,
-        },
-        "not_started": [],
-        "new_versions": {first.rpartition("/")[0]: version},
-    }
-    assert passed_on(run) == {"cmk_rotate_result": result}, run.output
-
-    again = play(ansible, "rotate", **wanted, **passed_on(run))
-    assert again.rc == 0
-    result = {
-        "accounts": {**dict.fromkeys(ACCOUNTS, UNCHANGED), "account2": CHANGED},
-        "not_started": [],
-        "new_versions": {},
-    }
-    assert passed_on(again) == {"cmk_rotate_result": result}
-    assert [one.warnings for one in again if one.warnings] == []
 
 
 def test_a_wave_that_stops_the_play(ansible: Ansible, service: Service) -> None:
