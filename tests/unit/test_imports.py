@@ -124,7 +124,6 @@ BROKEN = [
     (ansible_module_stays_at_the_edge, "plugins/action/key.py", "from ansible.module_utils.basic import AnsibleModule"),
     (ansible_module_stays_at_the_edge, f"{U}_azure/sdk.py", "def fail(m: AnsibleModule): ..."),
     (sandbox_and_plugins_are_independent, f"{U}_core/ids.py", "from azure_sandbox.shared.clock import Clock"),
-    (sandbox_and_plugins_are_independent, f"{U}_core/ids.py", "from ....sandbox.src import azure_sandbox"),
     (sandbox_and_plugins_are_independent, "sandbox/src/azure_sandbox/x.py", f"from {COLLECTION}.plugins import y"),
     (check_mode_stays_at_the_edge, "plugins/modules/key.py", "if not module.check_mode:\n    pass"),
     (check_mode_stays_at_the_edge, "plugins/action/key.py", "x = 1 if task['check_mode'] else 2"),
