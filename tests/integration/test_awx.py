@@ -26,7 +26,7 @@ import yaml
 from awx_templates import PLAYBOOKS, SETTINGS, SLICES, defined, job_template, job_variables
 from harness import Ansible, writes
 from role_runs import QUARTER, things
-from service import DAY, GROUP, Service
+from service import GROUP, Service
 
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _play_keywords as keywords
 
@@ -238,12 +238,11 @@ def test_the_other_job_templates(awx: Awx, service: Service) -> None:
     result = artifacts(awx.job("audit", inventory))["cmk_audit_result"]
     assert sorted(result["files"]) == ["csv", "html", "json", "junit", "sarif"]
 
+    awx.job("clean_up", inventory)
     other = service.make_key("key2").id
     awx.job("switch", inventory, cmk_hosts="pinned", cmk_new_key_identifier=other)
     assert service.encryption() == other
 
-    service.sandbox.control.advance(8 * DAY)
-    awx.job("clean_up", inventory)
     # The form of AWX has selected all repairs.
     awx.job("recover", inventory, cmk_allowed_repairs=["vault", "network", "key", "access"])
     awx.job("revert", awx.update_inventory("second"), cmk_hosts="all")
