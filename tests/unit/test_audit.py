@@ -390,6 +390,7 @@ def test_an_exception_is_valid_on_its_last_day() -> None:
     [
         {"max_version_age": "90 days"},
         {"min_days_to_expiry": -1},
+        {"exceptions": [{"finding": "not_read", "accounts": [], "reason": "", "expires_on": "2027-01-01"}]},
         {"exceptions": [{"finding": "not_read", "accounts": [], "reason": "So.", "expires_on": "2027-02-30"}]},
         {"exceptions": [{"finding": "not_reed", "accounts": [], "reason": "So.", "expires_on": "2027-02-28"}]},
         {"exceptions": [{"code": "network_deny", "accounts": [], "reason": "So.", "expires_on": "2027-02-28"}]},

@@ -18,14 +18,18 @@ import fleets
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from documents import (
+    DAY,
     ENCRYPTION_USER,
     KEY,
     NEW,
+    NOW,
     PRINCIPAL,
     SUBSCRIPTION,
     VAULT_ID,
     account,
     assignment,
+    key,
+    listed,
     system_assigned,
 )
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -154,6 +158,26 @@ def test_lost_keys_are_last_and_have_their_own_heading(
         first, last = (page.locator(f"#{one}").get_by_role("heading", level=3) for one in ("findings", "lost"))
         expect(first).to_have_text(["low A newer version of the key exists and the account does not use it"])
         expect(last).to_have_text(["critical The key was purged"])
+
+
+def test_a_finding_with_a_deadline_is_open(view: browser.View, tmp_path: Path) -> None:
+    soon = key(exp=NOW + 5 * DAY)
+    read = fleets.seen()["keys"][KEY]
+    accounts = [fleets.on(name="soon"), fleets.on(fleets.OLD, "old"), account("plain")]
+    keys = {KEY: {**read, "newest": soon, "versions": [listed(soon), read["versions"][0]]}}
+    by = {"required": [{"accounts": ["plain"]}], "max_version_age": "P90D"}
+
+    named = {**fleets.seen()["named"], f"{KEY}/{NEW}": soon}
+
+    page = shown(view, fleets.report(*accounts, by=by, keys=keys, named=named), tmp_path)
+
+    opened = page.locator(".finding").evaluate_all("all => all.map((one) => [one.id, one.open])")
+    assert opened[:3] == [
+        ["key_expires_soon", True],
+        ["not_on_customer_managed_key", False],
+        ["version_too_old", False],
+    ]
+    expect(page.locator("#key_expires_soon time")).to_have_text("2 June 2026, 20:26 UTC")
 
 
 def test_columns_are_sorted(view: browser.View, some: dict[str, Any], tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ NOT_JSON = "The body is not JSON of at most 16 levels."
         ({}, b"{", {}, 400, NOT_JSON),
         ({}, b"\xff", {}, 400, NOT_JSON),
         ({}, gzip.compress(json.dumps(event()).encode(), mtime=0), GZIP, 400, NOT_JSON),
+        ({}, b"[]", {}, 400, "The body contains no event."),
         ({}, b"1", {}, 400, "Event 1 is not an object."),
         ({}, b'[{"eventType": "a"}, null]', {}, 400, "Event 2 is not an object."),
         ({}, b'{"type": "a"}', {}, 400, "Event 1 has neither eventType, "),
@@ -501,6 +502,7 @@ def start(**args: Any) -> None:
         ({"secret": SECRET, "keyfile": "key.pem"}, ["keyfile has no meaning without certfile"]),
         ({"secret": SECRET, "certfile": "/nowhere.pem"}, ["The certificate in /nowhere.pem cannot be loaded"]),
         ({"secret": SECRET, "secret_header": "aeg-secret"}, ["secret_header begins with 'aeg-'"]),
+        ({"allow_unauthenticated": "yes"}, ["allow_unauthenticated is neither true nor false"]),
         ({"token_audience": "a"}, ["token_tenant is missing"]),
         ({"token_tenant": "a", "secret": SECRET}, ["token_audience is missing"]),
         (

@@ -122,6 +122,7 @@ def test_flags(default: bool) -> None:
     ("file", "problem"),
     [
         ("report.json", None),
+        ("", None),
         ("nowhere/report.json", "cannot be written in the folder"),
         (".", "is a folder"),
     ],

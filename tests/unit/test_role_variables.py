@@ -161,6 +161,7 @@ IN_INVENTORY = {"cmk_vault_name": "kv-demo", "cmk_key_name": "new"}
         ("switch", {**DISABLE, "cmk_previous_key": "KV-demo/new"}, "cmk_previous_key"),
         ("switch", {**DISABLE, "cmk_previous_key": "any"}, "cmk_unused_key"),
         ("switch", {**DISABLE, "cmk_previous_key": OTHER_KEY}, None),
+        ("switch", {**DISABLE, "cmk_previous_key": "no key"}, None),
         ("switch", {"cmk_previous_key": NEW_KEY}, None),
         # The default, with an inventory that was read after the switch.
         ("switch", {**DISABLE, **IN_INVENTORY, "cmk_previous_key": "kv-demo/new"}, None),
