@@ -22,8 +22,7 @@ from playwright.sync_api import Browser, Page, expect
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "site"
 MODULE, ROLE = "docs/reference/batch_encryption_info_module.html", "docs/reference/rotate_role.html"
-LIGHT_AND_DARK = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-WIDTHS = pytest.mark.parametrize("width", [1280, 390])
+LOOKS = pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 390)], ids=["light", "dark, on a phone"])
 
 
 def written() -> list[str]:
@@ -89,16 +88,14 @@ def assert_accessible(view: browser.View, address: str, width: int) -> None:
     assert len(view.hosts) == 1
 
 
-@LIGHT_AND_DARK
-@WIDTHS
+@LOOKS
 @pytest.mark.parametrize("name", ["index.html", ROLE])
 def test_a_page_is_accessible(chromium: Browser, site: str, name: str, dark: bool, width: int) -> None:
     with browser.viewing(chromium, dark=dark, width=width) as view:
         assert_accessible(view, f"{site}/{name}", width)
 
 
-@LIGHT_AND_DARK
-@WIDTHS
+@LOOKS
 @pytest.mark.slow
 def test_every_page_is_accessible(chromium: Browser, site: str, dark: bool, width: int) -> None:
     with browser.viewing(chromium, dark=dark, width=width) as view:

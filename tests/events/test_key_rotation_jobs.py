@@ -10,7 +10,6 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from controller import TOKEN, Controller, serving
 from harness import ended, writes
 from rulebook import Rulebook, until
 from sandbox_client import Control
-from service import DAY, Service
+from service import Service
 
 # How long a job may take.
 SECONDS = 120
@@ -73,21 +72,6 @@ def test_all_pinned_accounts_move_to_the_new_version(
     assert service.encryption("following") == version.rpartition("/")[0]
     assert service.encryption("other") == other
     assert len(service.versions()) == 2
-
-
-def test_a_key_that_expires_soon_gets_one_new_version(
-    rulebook: Rulebook, controller: Controller, service: Service, control: Control
-) -> None:
-    on_one_key(service, expires_on=datetime.now(UTC) + timedelta(days=60))
-    rulebook.start()
-    rulebook.subscribe()
-
-    control.advance(31 * DAY)
-    service.sign_in_again()
-    settled(rulebook, controller, ["rotate", "rotate"])
-
-    _first, second = service.versions()
-    assert are_on(service, second.id)
 
 
 @pytest.mark.parametrize("recovers", [False, True])
