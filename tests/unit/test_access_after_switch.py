@@ -164,13 +164,6 @@ def test_a_role_that_was_removed_meanwhile(role: str, principal: str) -> None:
     assert read_again(azure, azure.has_roles) == ["access_granted"]
 
 
-@pytest.mark.parametrize("role", [CUSTOM, CRYPTO_OFFICER])
-def test_another_role_in_place_of_the_first(role: str) -> None:
-    azure = by_role()
-
-    assert read_again(azure, lambda: azure.has_roles(role_of(PRINCIPAL, role))) == []
-
-
 def test_another_role_that_cannot_be_read_grants_nothing() -> None:
     azure = by_role()
     azure[CUSTOM_ROLE] = Denied("You may not read the role.")
@@ -212,29 +205,6 @@ def test_access_that_could_not_be_read_before_is_not_read_again(azure: Azure, de
     assert azure.asked == [place(VERSIONS)]
 
 
-@BOTH_MODELS
-def test_a_key_that_could_not_be_read_before_is_not_read_again(make: Callable[[], Azure]) -> None:
-    azure = make()
-    azure[refs.key(IDENTIFIER)] = Denied("You may not read it.")
-    task = task_of(azure)
-    first = before(task)
-    azure.asked.clear()
-
-    assert now(task, first) == first
-    assert azure.asked == [place(EVERYONE if make is by_role else VAULT)]
-
-
-def test_neither_key_nor_access_is_read_again_if_neither_could_be_read_before() -> None:
-    azure = by_policy()
-    azure.update(dict.fromkeys([refs.key(IDENTIFIER), VAULTS], Denied("You may not read it.")))
-    task = task_of(azure)
-    first = before(task)
-    azure.asked.clear()
-
-    assert now(task, first) == first
-    assert azure.asked == []
-
-
 def test_if_versions_cannot_be_listed_the_key_is_read_again() -> None:
     azure = by_policy()
     azure[VERSIONS] = Denied("You may not list them.")
@@ -260,21 +230,6 @@ def test_a_vault_that_was_not_found_before_is_not_read_again() -> None:
 
 
 @BOTH_MODELS
-def test_tasks_share_a_read_that_began_after_their_switches(make: Callable[[], Azure], tmp_path: Path) -> None:
-    azure = make()
-    one, other = task_of(azure, tmp_path), task_of(azure, tmp_path)
-    first, second = before(one), before(other)
-    azure.asked.clear()
-
-    switched = time.monotonic()
-    now(one, first, switched)
-    now(other, second, switched)
-
-    assert azure.asked
-    assert len(azure.asked) == len({*azure.asked})
-
-
-@BOTH_MODELS
 def test_no_task_uses_a_read_that_began_before_its_switch(make: Callable[[], Azure], tmp_path: Path) -> None:
     azure = make()
     one, other = task_of(azure, tmp_path), task_of(azure, tmp_path)
@@ -285,20 +240,6 @@ def test_no_task_uses_a_read_that_began_before_its_switch(make: Callable[[], Azu
     azure.has_roles()
 
     assert preflight.failed_checks(now(other, second)) == ["access_granted"]
-
-
-@BOTH_MODELS
-def test_access_may_be_read_earlier_than_the_key(make: Callable[[], Azure]) -> None:
-    """If the account used the key before, a revocation has found the account all the time."""
-    azure = make()
-    task = task_of(azure)
-    first, began = before(task), time.monotonic()
-    now(task, first, began)
-    azure.asked.clear()
-
-    now(task, first, access_since=began)
-
-    assert azure.asked == [place(VERSIONS)]
 
 
 @BOTH_MODELS
@@ -432,11 +373,3 @@ def test_if_access_cannot_be_read_each_account_counts(hidden: Any, reason: CmkEr
     azure[hidden] = reason
 
     assert since_when(azure, one=PRINCIPAL, none=CALLER["object_id"]) == dict.fromkeys(("one", "none", "user"), -inf)
-
-
-def test_if_the_vault_is_in_no_subscription_of_the_caller_each_account_counts() -> None:
-    azure = by_policy()
-    azure.has_vault(None)
-    azure[refs.permissions_at(f"/subscriptions/{SUBSCRIPTION}")] = [{"actions": ["*/read"]}]
-
-    assert since_when(azure, one=PRINCIPAL) == dict.fromkeys(("one", "user"), -inf)

@@ -65,9 +65,8 @@ def settled(task: Task) -> Account | None:
     return task.driver.solve(partial(accounts.settled, facts=Facts(task.session), group=GROUP, name=NAME))
 
 
-@pytest.mark.parametrize("under_way", [CREATING, DELETING])
-def test_a_running_operation_is_waited_for(clock: Clock, under_way: dict[str, Any]) -> None:
-    table, began = Table({ACCOUNT: Several(under_way, under_way, DONE)}), clock.now
+def test_a_running_operation_is_waited_for(clock: Clock) -> None:
+    table, began = Table({ACCOUNT: Several(DELETING, CREATING, DONE)}), clock.now
 
     assert settled(task_of(table)) == DONE
     assert table.asked == [place(ACCOUNT)] * 3
@@ -166,12 +165,6 @@ def test_each_list_of_the_pools_is_from_azure(clock: Clock) -> None:
     assert [reason and reason.msg for reason in reasons] == [None, REFUSED.msg, None]
 
 
-@pytest.mark.parametrize("error", [Unavailable("Batch fails."), NotFound("It was deleted.")])
-def test_an_error_that_says_nothing_of_the_account_is_no_reason(error: CmkError) -> None:
-    with pytest.raises(type(error)):
-        task_of(Table({POOLS: error})).driver.solve(partial(health.pools_reason, account_id=ID))
-
-
 # Whether it is available
 
 
@@ -199,7 +192,6 @@ FAILING = Unavailable("Batch fails.", azure={"status": 500, "code": "InternalSer
         pytest.param(with_key(ON_KEY, Unavailable("No response."), **LOST), "service_unavailable", id="no response"),
         pytest.param(with_key(ON_KEY, NotFound("It was deleted.")), "not_found", id="deleted meanwhile"),
         pytest.param(with_key(ON_KEY, DENIED), "availability_unknown", id="the caller may not list its pools"),
-        pytest.param(with_key(None), "account_not_found", id="missing"),
     ],
 )
 def test_a_change_requires_an_available_account(table: Table, code: str | None) -> None:

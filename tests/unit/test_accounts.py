@@ -59,14 +59,6 @@ def test_availability_of_several_accounts(available: bool | None, sentence: str)
     assert messages(results, "Now: ") == [f"Now: a and b use version 33333333… {WHERE}. {sentence}"]
 
 
-def test_accounts_that_are_available_again() -> None:
-    results = [moved(name, NEW, NEW) for name in ("a", "b")]
-    for one in results:
-        one["diff"]["before"] = {"available": False}
-
-    assert messages(results) == [f"a and b use version 33333333… {WHERE}. The accounts are available again."]
-
-
 def test_a_predicted_version() -> None:
     results = [moved(name, uses=f"{KEY}/{version('myvault', 'batch', 1)}", check=True) for name in ("a", "b")]
 
@@ -90,12 +82,6 @@ def test_accounts_that_have_to_be_repaired_are_named() -> None:
     assert messages(lost) == [f"5 accounts {unavailable}"]
 
 
-def test_accounts_that_do_not_exist() -> None:
-    missing = {"exists": False, "summary": "There is no Batch account a.", "diff": {"before": {}, "after": {}}}
-
-    assert messages([missing]) == [missing["summary"]]
-
-
 def test_of_several_hosts_changes_and_unknown_accounts_are_shown() -> None:
     quiet, changed, unknown = moved("a", NEW), moved("b"), moved("c", NEW, available=None)
     available, lost = found("d", available=True), found("e", "key_deleted")
@@ -103,14 +89,6 @@ def test_of_several_hosts_changes_and_unknown_accounts_are_shown() -> None:
 
     assert shown(results, 6) == [changed, unknown, lost]
     assert shown([quiet, {}], 1) == [quiet]
-
-
-def test_accounts_whose_availability_is_not_known_are_named() -> None:
-    unknown = [moved(name, NEW, available=None) for name in "abcd"]
-
-    assert messages(unknown) == [
-        f"4 accounts (a, b, c, d) use version 33333333… {WHERE}. Whether the accounts are available is not known."
-    ]
 
 
 def test_keys_without_an_older_enabled_version_share_a_message() -> None:

@@ -261,14 +261,6 @@ CASES = {
         users=[f"{KEY}/{OLD}", f"{KEY}/{OLD.upper()}"],
         others=[on(KEY), on(f"{KEY}/{NEW}"), on(f"{ANOTHER}/{OLD}"), on(f"{ELSEWHERE}/{OLD}"), on(None)],
     ),
-    "newest version disabled": Case(
-        by_key(state="disabled", version=NEW),
-        World,
-        away=["disable"],
-        back=["enable"],
-        users=[f"{KEY}/{NEW}", KEY],
-        others=[on(f"{KEY}/{OLD}"), on(ANOTHER)],
-    ),
     "key disabled": Case(
         by_key(state="disabled"),
         World,
@@ -276,14 +268,6 @@ CASES = {
         back=["enable"] * 3,
         users=[KEY, f"{KEY}/{OLD}", f"{KEY}/{NEW}"],
         others=[on(ANOTHER), on(ELSEWHERE), on(None)],
-    ),
-    "key disabled, one version is already": Case(
-        by_key(state="disabled"),
-        lambda: World(versions=versions(disabled=MIDDLE)),
-        away=["disable"] * 2,
-        back=["enable"] * 2,
-        users=[KEY],
-        others=[on(ANOTHER)],
     ),
     "key deleted": Case(
         by_key(state="absent"),
@@ -308,14 +292,6 @@ CASES = {
         back=["policy add"],
         users=[KEY, f"{ANOTHER}/{OLD}"],
         others=[on(KEY, principal=OTHER), on(ELSEWHERE)],
-    ),
-    "access revoked, role on the vault": Case(
-        by_access(),
-        lambda: with_roles(VAULT_ID),
-        away=["unassign"],
-        back=["assign"],
-        users=[KEY, f"{ANOTHER}/{OLD}"],
-        others=[on(KEY, principal=OTHER), on(ELSEWHERE), on(None)],
     ),
     "access revoked, role on the key": Case(
         by_access(key_name="batch"),
@@ -369,19 +345,6 @@ def test_a_removal_is_undone_if_an_account_uses_the_resource(case: Case, used: s
     assert same(world, before)
 
 
-@EACH_USER
-def test_resource_in_use_from_the_start_is_not_written(case: Case, used: str) -> None:
-    world = case.world()
-    world.accounts = [on(used)]
-
-    with pytest.raises(Refused) as refused:
-        case.run(world)
-
-    assert refused.value.code == "in_use"
-    assert refused.value.facts["accounts"] == [account_id("newcomer")]
-    assert world.writes == []
-
-
 @EACH
 def test_removed_resource_is_not_restored_if_no_account_uses_it(case: Case) -> None:
     world = case.world()
@@ -392,27 +355,6 @@ def test_removed_resource_is_not_restored_if_no_account_uses_it(case: Case) -> N
     assert not same(world, before)
     # A second run changes nothing.
     assert not case.run(world).changed
-    assert world.writes == case.away
-
-
-@EACH
-def test_users_of_other_resources_are_ignored(case: Case) -> None:
-    world = case.world()
-    world.accounts = world.newcomers = case.others
-
-    assert case.run(world).changed
-    assert world.writes == case.away
-
-
-@EACH
-def test_with_force_it_stays_removed_although_it_is_in_use(case: Case) -> None:
-    world = case.world()
-    world.accounts, world.newcomers = [on(case.users[0], "user")], [on(case.users[0])]
-
-    outcome = case.run(world, force=True)
-
-    assert outcome.changed
-    assert any(": user" in warning for warning in outcome.warnings)
     assert world.writes == case.away
 
 

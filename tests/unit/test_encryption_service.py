@@ -22,14 +22,12 @@ from documents import (
     NEW,
     NOW,
     OLD,
-    OTHER,
     PRINCIPAL,
     SUBSCRIPTION,
     VAULT_ID,
     account,
     assignment,
     system_assigned,
-    user_assigned,
     vault,
 )
 from encryption_table import (
@@ -58,7 +56,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._checks.versions impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
-    NotFound,
     PlanOutdated,
     Refused,
     Rejected,
@@ -120,31 +117,6 @@ def test_an_account_leaves_a_version_that_expires(left: int | None, wanted: int 
     change = decided(goal_of(PINNED_NEW, version_mode="keep"), azure)
 
     assert keys_set_by(change) == [PINNED_NEW] * moves
-
-
-@pytest.mark.parametrize(
-    ("used", "identifier", "options"),
-    [(PINNED_NEW, PINNED_NEW, {}), (KEY, PINNED_NEW, {"version_mode": "update"}), (None, None, {})],
-)
-def test_availability_is_read_for_an_account_that_uses_its_key(
-    used: str | None, identifier: str | None, options: dict[str, Any]
-) -> None:
-    """Batch is asked, and the key is judged too."""
-    azure = Azure(used)
-
-    assert not decided(goal_of(identifier, **options), azure).requests
-    assert azure.reads_of(POOLS) == 1
-    assert {one for one in azure.asked if one.startswith(KEY)} == (
-        {place_of_key(used), place(f"{KEY}/versions")} if used else set()
-    )
-
-
-def test_no_further_reads_for_a_missing_account() -> None:
-    azure = Azure(None, {ACCOUNT: None})
-
-    with pytest.raises(NotFound):
-        decided(goal_of(PINNED_NEW), azure)
-    assert azure.asked == [place(ACCOUNT), place(refs.accounts_of(SUBSCRIPTION, "rg-batch"))]
 
 
 # Batch refuses a key
@@ -230,19 +202,6 @@ def test_a_rollback_goes_on_although_the_account_is_not_available(undoes: bool) 
             send(azure)
         assert failed.value.code == "account_unavailable"
     assert len(azure.written) == 1 + undoes
-
-
-@pytest.mark.usefixtures("clock")
-def test_a_rollback_is_repeated_if_one_identity_has_access() -> None:
-    azure = Azure(PINNED_OLD, {PATCH: Several(NOT_YET, None)})
-    azure.identity = user_assigned(one=PRINCIPAL, two=OTHER)
-    move = decided(goal_of(PINNED_OLD), Azure(PINNED_NEW))
-    azure.move(PINNED_OLD)
-    task = task_of(azure)
-    request = solved(move.undo[0], azure).requests
-
-    executor_of(task).send(request, [])
-    assert len(azure.written) == 2
 
 
 @pytest.mark.parametrize(
@@ -352,17 +311,6 @@ def test_a_list_of_the_pools_after_a_repair(
     assert survey([], updated=NOW - repaired) is available
 
 
-def test_batch_is_asked_in_each_survey(tmp_path: Path) -> None:
-    """Its refusal names one cause. After the repair of that cause, it may name another one."""
-    refusals = [Rejected(name, azure={"code": "KeyVaultKeyNotAccessible"}) for name in ("first", "second")]
-    azure = Azure(PINNED_OLD, {POOLS: Several(*refusals)})
-
-    assert [str(surveyed(azure, tmp_path, diagnose=True)["unavailable_reason"]) for _task in range(2)] == [
-        "first",
-        "second",
-    ]
-
-
 # The versions that the account leaves
 
 
@@ -392,13 +340,6 @@ def test_versions_that_an_account_leaves_are_updated(
     used: str | None, ago: float, updated: list[str], to: str | None
 ) -> None:
     assert left_by(Azure(used), to, ago=ago) == updated
-
-
-def test_nothing_is_updated_if_the_account_stays_on_its_key() -> None:
-    azure = Azure(PINNED_OLD)
-
-    assert left_by(azure, PINNED_NEW) == []
-    assert not any(one.startswith(KEY) for one in azure.asked)
 
 
 @pytest.mark.parametrize(("age", "updated"), [(59, []), (61, [PINNED_OLD])])

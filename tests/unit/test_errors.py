@@ -6,34 +6,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from ansible_collections.azbatch.cmk.plugins.module_utils._core import errors
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, InvalidOption, NotFound
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (errors.InvalidOption, "invalid_option"),
-        (errors.NotFound, "not_found"),
-        (errors.Denied, "permission_denied"),
-        (errors.Rejected, "rejected_by_service"),
-        (errors.Unavailable, "service_unavailable"),
-        (errors.TimedOut, "timed_out"),
-        (errors.NotConverged, "not_confirmed"),
-        (errors.MissingSdk, "missing_sdk"),
-    ],
-)
-def test_every_kind_has_its_code(error: type[CmkError], code: str) -> None:
-    assert error.code == code
-
-
-def test_a_specific_code_replaces_the_code_of_the_class() -> None:
-    error = NotFound("There is no key.", code="key_not_found")
-
-    assert error.code == "key_not_found"
-    assert NotFound("There is nothing.").code == "not_found"
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, NotFound
 
 
 def test_result_has_message_code_and_facts() -> None:
@@ -48,13 +21,6 @@ def test_result_has_message_code_and_facts() -> None:
         "remedy": "Correct name.",
     }
     assert str(error) == error.msg
-
-
-def test_facts_can_be_added_later() -> None:
-    error = CmkError("It failed.", code="rejected_by_service")
-    error.facts.update(applied=["create"])
-
-    assert error.result()["applied"] == ["create"]
 
 
 def test_invalid_option_has_option_value_problem_and_remedy() -> None:

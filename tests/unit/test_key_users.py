@@ -20,24 +20,17 @@ from documents import (
     MIDDLE,
     NEW,
     NOW,
-    OLD,
-    PRINCIPAL,
     SUBSCRIPTION,
     account,
     account_id,
-    policy,
     rotation_policy,
-    system_assigned,
-    vault,
 )
-from goals import access_goal, key_goal, unused_goal
+from goals import key_goal, unused_goal
 from key_table import ACCOUNTS, ASSIGNMENTS, IDENTIFIER, VERSIONS, KeyTable, confirmed, decided, pool, three_versions
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import decide as key_decide
 
 NO_RIGHT = Denied("You may not list pools.", azure={"code": "AuthorizationFailed"})
@@ -85,8 +78,6 @@ PINNED, ELSEWHERE = on(f"{KEY}/{NEW}"), on(f"{KEY}2", "elsewhere")
     ("options", "accounts", "user"),
     [
         pytest.param(DISABLED, (PINNED, ELSEWHERE), "mybatch", id="version"),
-        pytest.param({"state": "disabled", "in_use": "keep"}, (ELSEWHERE,), "elsewhere", id="key"),
-        pytest.param(DELETED, (ELSEWHERE,), "elsewhere", id="deleted key"),
         pytest.param(
             DISABLED, (PINNED, ELSEWHERE), "elsewhere", id="version, by an account that may have left the key"
         ),
@@ -254,43 +245,3 @@ def test_users_of_a_vault_that_cannot_be_read_are_unknown(options: dict[str, Any
     with pytest.raises(Refused, match="myvault") as refused:
         decided(three_versions().having(refs.vaults_of(SUBSCRIPTION), found), key_goal(**options))
     assert refused.value.code == "users_unknown"
-
-
-def test_unused_versions() -> None:
-    disabled, kept = (decided(three_versions(PINNED, mybatch=age), unused_goal()) for age in (10 * DAY, DAY))
-
-    assert disabled.report["disabled_versions"] == [MIDDLE, OLD]
-    assert kept.report["kept_versions"] == [MIDDLE, OLD]
-
-
-# Access
-
-
-def revoke(table: KeyTable, **options: Any) -> Change:
-    table[refs.vaults_of(SUBSCRIPTION)] = [vault(policy())]
-    goal, task = access_goal(state="absent", in_use="keep", **options), task_of(table)
-    return task.driver.solve(partial(access_decide.decide, goal=goal, facts=Facts(task.session)))
-
-
-MANAGED = account("managed", identity=system_assigned(PRINCIPAL))
-
-
-@pytest.mark.parametrize(
-    ("age", "kept_until"),
-    [(3 * DAY, "2026-06-01T20:26:40Z"), (8 * DAY, None), (None, "2026-06-04T20:26:40Z")],
-)
-def test_access_of_an_account_that_was_changed_inside_the_margin(age: float | None, kept_until: str | None) -> None:
-    table = KeyTable(accounts=[MANAGED, account("other", key=KEY)], managed=age)
-    kept = revoke(table)
-
-    assert (bool(kept.requests), kept.report["kept_until"]) == (kept_until is None, kept_until)
-    # Only accounts that have the principal.
-    assert users_asked(table) == ["accounts", "managed", "pools"]
-    assert kept.report["in_use_by"] == ([account_id("managed")] if kept_until else [])
-
-
-def test_access_that_is_revoked_by_force_needs_no_times() -> None:
-    table = KeyTable(accounts=[MANAGED], managed=DAY)
-
-    assert revoke(table, force=True).requests
-    assert users_asked(table) == ["accounts", "pools"]

@@ -26,7 +26,6 @@ from documents import (
     OTHER,
     PRINCIPAL,
     SUBSCRIPTION,
-    VAULT_ID,
     account,
     account_id,
     deleted_key,
@@ -44,7 +43,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import O
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
-    NotFound,
     Refused,
     Unavailable,
 )
@@ -217,7 +215,6 @@ def test_an_account_that_another_host_has_read_on_another_key_is_read(tmp_path: 
     [
         (on(None), "account_not_on_cmk"),
         (on(OTHER_KEY), "account_on_another_key"),
-        (on("https://vault2.vault.azure.net/keys/batch"), "account_on_another_key"),
         (None, "account_not_found"),
     ],
 )
@@ -415,22 +412,6 @@ def test_unused_versions_are_disabled_under_the_lock() -> None:
     assert outcome.report["summary"].startswith("Disabled version ")
 
 
-def test_versions_that_stay_enabled_are_in_the_summary() -> None:
-    outcome = run_unused(Azure(on(PINNED_NEW), age=DAY))
-
-    assert (outcome.changed, outcome.report["kept_versions"]) == (False, [MIDDLE, OLD])
-    assert "stay enabled until 2026-06-03T20:26:40Z" in outcome.report["summary"]
-
-
-def test_the_summary_of_a_key_without_unused_versions() -> None:
-    azure = Azure()
-    run_unused(azure)
-    outcome = run_unused(azure)
-
-    assert (outcome.changed, len(azure.did)) == (False, 2)
-    assert outcome.report["summary"] == "No unused version of the key batch in vault MyVault is enabled."
-
-
 # Access
 
 
@@ -453,24 +434,6 @@ def test_access_is_granted_to_all_identities_of_an_account_under_one_lock() -> N
     assert not run_access(azure, **OF_ACCOUNT).changed
 
 
-def test_access_needs_the_right_to_change_access_policies() -> None:
-    azure = Azure()
-    azure.update({one: [] for one in map(refs.permissions_at, (refs.group(SUBSCRIPTION, "rg-keys").id, VAULT_ID))})
-
-    with pytest.raises(Denied) as refused:
-        run_access(azure, vault_name="MyVault", principal_id=OTHER)
-    assert refused.value.facts["action"] == "Microsoft.KeyVault/vaults/accessPolicies/write"
-    assert azure.did == []
-
-
-def test_one_principal_returns_a_flat_result() -> None:
-    azure = Azure()
-    outcome = run_access(azure, vault_name="MyVault", principal_id=OTHER)
-
-    assert azure.did == [("add", OTHER, "myvault")]
-    assert "principals" not in outcome.after
-
-
 def test_access_of_each_identity_is_revoked_or_kept(tmp_path: Path) -> None:
     azure = Azure(on(PINNED_NEW))
     azure.grant(policy(), policy(OTHER))
@@ -483,29 +446,3 @@ def test_access_of_each_identity_is_revoked_or_kept(tmp_path: Path) -> None:
     outcome = run_access(azure, tmp_path, **OF_ACCOUNT, state="absent", in_use="keep")
     assert outcome.changed
     assert azure.did == [("remove", PRINCIPAL, "myvault"), ("remove", OTHER, "myvault")]
-
-
-@pytest.mark.parametrize(
-    ("options", "seconds"),
-    [
-        pytest.param({"state": "absent"}, 40, id="revoked"),
-        pytest.param({"state": "absent", "force": True}, 0, id="revoked by force"),
-        pytest.param({"state": "present"}, 0, id="granted"),
-    ],
-)
-def test_a_revocation_is_asked_about_again(options: dict[str, Any], seconds: int, clock: Clock) -> None:
-    azure, began = Azure(), clock.now
-    azure.grant(policy(OTHER))
-
-    run_access(azure, vault_name="MyVault", principal_id=OTHER, **options)
-
-    assert clock.now - began == pytest.approx(seconds, abs=1)
-
-
-def test_access_of_a_missing_account_is_an_error() -> None:
-    with pytest.raises(NotFound):
-        run_access(Azure(), **OF_ACCOUNT)
-    without = Azure(account())
-    with pytest.raises(Refused):
-        run_access(without, **OF_ACCOUNT)
-    assert run_access(without, **OF_ACCOUNT, state="absent").after == {"principals": []}

@@ -31,13 +31,9 @@ WHERE = "of key batch in vault myvault"
 @pytest.mark.parametrize(
     ("used", "uses", "available", "expected"),
     [
-        (V2, V2, (True, True), f"mybatch uses {S2} {WHERE}."),
         (V1, V2, (True, True), f"mybatch uses {S2} {WHERE} (before: {S1})."),
-        (None, V2, (True, True), f"mybatch uses {S2} {WHERE} (before: a Microsoft-managed key)."),
-        (V2, None, (True, True), f"mybatch uses a Microsoft-managed key (before: {S2} {WHERE})."),
         (None, None, (True, True), "mybatch uses a Microsoft-managed key."),
         (V2, KEY, (True, True), f"mybatch uses the latest version {WHERE} (before: {S2})."),
-        (KEY, V2, (True, True), f"mybatch uses {S2} {WHERE} (before: the latest version)."),
         (
             V1.replace("myvault", "vault2"),
             V2,
@@ -108,9 +104,7 @@ PLACE = f"mybatch in {SYSTEM['location']}"
             {**USER, "key_identifier": V2},
             f"Created the Batch account {PLACE} with the user-assigned identity identity1, on {S2} {WHERE}.",
         ),
-        (SYSTEM, SYSTEM, f"The Batch account {PLACE} has a system-assigned identity."),
         (NONE, SYSTEM, f"Gave the Batch account {PLACE} a system-assigned identity (before: no identity)."),
-        (SYSTEM, NO_ACCOUNT, "Deleted the Batch account mybatch."),
         (NO_ACCOUNT, NO_ACCOUNT, "There is no Batch account mybatch."),
     ],
 )
@@ -126,7 +120,6 @@ SAFE = f"the key vault myvault in {VAULT['location']} with soft delete and purge
 @pytest.mark.parametrize(
     ("recover", "before", "after", "expected"),
     [
-        (False, NO_VAULT, VAULT, f"Created {SAFE}"),
         (True, NO_VAULT, VAULT, f"Recovered or created {SAFE}"),
         (True, VAULT, VAULT, f"The {SAFE[4:].replace(' with ', ' has ')}"),
         (
@@ -155,25 +148,17 @@ UNKNOWN = {**KEY_1, "version": None}
         (NO_KEY, KEY_1, f"Created key batch in vault myvault, {S1}."),
         (NO_KEY, UNKNOWN, "Created key batch in vault myvault, a new version."),
         (KEY_1, KEY_2, f"Created {S2} {WHERE} (before: {S1})."),
-        (KEY_1, UNKNOWN, f"Created a version {WHERE} (before: {S1})."),
         (KEY_1, KEY_1, f"The newest version {WHERE} is enabled: {S1}."),
-        ({**KEY_1, "enabled": False}, {**KEY_1, "enabled": False}, f"The newest version {WHERE} is disabled: {S1}."),
         (
             {**KEY_1, "enabled": False, "expires_on": "x"},
             KEY_1,
             f"Changed key batch in vault myvault, {S1}: expires_on (x -> none).",
         ),
         (KEY_1, {**KEY_1, "enabled": False, "enabled_versions": []}, f"Disabled {S1} {WHERE}."),
-        ({**KEY_2, "enabled": False, "enabled_versions": []}, KEY_2, f"Enabled {S2} {WHERE}."),
         (
             {**KEY_2, "enabled_versions": [NEW, OLD]},
             {**KEY_2, "enabled": False, "enabled_versions": []},
             f"Disabled {S2} and {S1} {WHERE}.",
-        ),
-        (
-            {**KEY_1, "enabled": False, "enabled_versions": [], "expires_on": "x"},
-            {**KEY_1, "key_ops": ["unwrapKey"], "rotation_policy": None},
-            f"Enabled {S1} {WHERE}. Changed key batch in vault myvault, {S1}: key_ops, expires_on (x -> none).",
         ),
         (
             NO_KEY,
@@ -181,8 +166,6 @@ UNKNOWN = {**KEY_1, "version": None}
             "Created key batch in vault myvault, a new version.",
         ),
         (DELETED_KEY, KEY_1, f"Recovered key batch in vault myvault, {S1}."),
-        (DELETED_KEY, {"exists": True, "soft_deleted": False}, "Recovered key batch in vault myvault."),
-        (KEY_1, DELETED_KEY, "Deleted key batch in vault myvault. It can be recovered."),
         (NO_KEY, NO_KEY, "There is no key batch in vault myvault."),
     ],
 )
@@ -197,8 +180,6 @@ ALL = ["get", "unwrapKey", "wrapKey"]
     ("scope", "before", "after", "expected"),
     [
         ("", [], ALL, "get, unwrapKey and wrapKey on the keys in vault myvault (before: no access)."),
-        ("", ALL, ALL, "get, unwrapKey and wrapKey on the keys in vault myvault."),
-        ("", ALL, [], "no access to the keys in vault myvault (before: get, unwrapKey and wrapKey)."),
         ("/keys/batch", ["get"], ["get"], "get on key batch in vault myvault."),
     ],
 )
@@ -252,7 +233,6 @@ def test_and(words: list[str], text: str) -> None:
     ("names", "text"),
     [
         (["one"], "one"),
-        (["one", "two", "three"], "one, two and three"),
         (["one", "two", "three", "four", "five"], "one, two, three and 2 more"),
         (["one", "two/pools/render"], "one and pool render of two"),
     ],

@@ -201,18 +201,6 @@ def test_when_a_failed_switch_writes_the_previous_key(response: CmkError | None,
     assert failure.facts.get("restored", False) is (azure.used == PINNED_OLD and response is not NOT_SENT)
 
 
-def test_a_decision_preflights_and_writes_nothing() -> None:
-    azure = Azure(None)
-    task = task_of(azure)
-    question = partial(decide, goal=encryption_goal(KEY), facts=Facts(task.session))
-
-    change = task.driver.solve(question)
-
-    assert azure.written == []
-    assert change.requests
-    assert change.report["preflight"]
-
-
 def test_a_lost_previous_version_is_a_warning_after_the_change() -> None:
     """Batch may still need the version that the account has left."""
     azure = Azure(PINNED_MIDDLE)

@@ -121,14 +121,6 @@ def test_a_forced_removal_has_a_warning(act: Act) -> None:
     assert any(HIDDEN in warning and "The list was refused." in warning for warning in change.warnings)
 
 
-@pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
-def test_resource_is_removed_if_all_accounts_could_be_listed(act: Act) -> None:
-    change = decided(act, is_whole=True)
-
-    assert change.requests
-    assert change.warnings == ()
-
-
 @pytest.mark.parametrize("name", [name for name in ACTS if "policy removed" not in name])
 def test_after_the_change_too(name: str) -> None:
     """If accounts can no longer be listed after the change, that counts like an account that uses the key."""

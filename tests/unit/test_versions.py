@@ -72,7 +72,6 @@ def test_the_margin_is_seven_days_and_expiring_versions_are_replaced_before_it()
         pytest.param("M", None, "MNO", id="pinned at an unknown time"),
         pytest.param(None, 7, "N", id="follows, outside the margin"),
         pytest.param(None, ALMOST, "NMO", id="follows, inside the margin"),
-        pytest.param(None, None, "NMO", id="follows since an unknown time"),
     ],
 )
 def test_versions_of_a_user_by_its_last_change(own: str | None, changed: float | None, expected: str) -> None:
@@ -135,7 +134,6 @@ def test_a_follower_that_had_no_access_could_not_use_the_newest_version(access: 
     ("unusable", "changed", "expected"),
     [
         # The version M was replaced 20 days ago.
-        pytest.param({"enabled": False, "updated": 3}, 1, "NO", id="disabled long after it was replaced"),
         pytest.param({"enabled": False, "updated": 13}, 1, "NO", id="disabled the margin after it was replaced"),
         pytest.param({"enabled": False, "updated": 14}, 8, "N", id="disabled inside the margin, user settled"),
         pytest.param({"enabled": False, "updated": 14}, 6, "NO", id="disabled long before the user was changed"),
@@ -156,12 +154,10 @@ def test_a_version_that_became_unusable_when_nothing_used_it_is_not_possible(
     ("newest", "unusable", "changed", "expected"),
     [
         pytest.param(6, {"enabled": False, "updated": 5}, 4, "NMO", id="disabled a day after it was replaced"),
-        pytest.param(6, {"exp": 5}, 4, "NMO", id="expired a day after it was replaced"),
         pytest.param(6, {"nbf": -1, "updated": 5}, 4, "NMO", id="made invalid a day after it was replaced"),
         pytest.param(6, {"enabled": False, "updated": 9}, 4, "NMO", id="disabled before it was replaced"),
         pytest.param(6, {"enabled": False, "updated": 9}, None, "NMO", id="of a user that was changed at any time"),
         pytest.param(6, {"enabled": False, "updated": 11}, 4, "NO", id="disabled the margin before the user changed"),
-        pytest.param(6, {"enabled": False, "updated": 11}, ALMOST - 3, "NO", id="also after a later change"),
         pytest.param(6, {"enabled": False, "updated": 10.9}, 4, "NMO", id="disabled almost the margin before"),
         pytest.param(20, {"enabled": False, "updated": 0.5}, 1, "NMO", id="disabled half a day after the user left it"),
         pytest.param(20, {"exp": 0.5}, ALMOST, "NMO", id="expired almost the margin after the user left it"),
