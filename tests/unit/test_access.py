@@ -678,6 +678,9 @@ def test_a_revocation_is_asked_about_after_a_delay_and_taken_back() -> None:
 
     assert revoked.delay == 2 * VALUE_LAG_SECONDS
     assert written(task_of(azure(vault())).driver.solve(revoked.undo[0]))[0] == "add"
+    of_role = decided(goal(state="absent"), azure(vault(rbac=True), OWN))
+    [undo] = of_role.undo
+    assert assigned_role(task_of(azure(vault(rbac=True))).driver.solve(undo))[0] == VAULT_ID
     for seen in table, azure(vault(rbac=True), AT_KEY, OWN, accounts=(USER,)):
         forced = decided(goal(state="absent", force=True, key_name="batch"), seen)
         assert (bool(forced.requests), forced.delay, forced.undo) == (True, 0.0, ())

@@ -458,14 +458,6 @@ def test_change_of_identity_is_refused(options: dict[str, Any], document: dict[s
     assert plain(refused.value.facts["remedy"])
 
 
-def test_refusal_names_the_account_that_would_lose_its_key() -> None:
-    with pytest.raises(Refused) as refused:
-        decided(goal(allowed_repairs=["identity"]), table_of(USER_ON_KEY))
-
-    assert refused.value.facts["accounts"] == [account_id()]
-    assert KEY in str(refused.value)
-
-
 @pytest.mark.parametrize(
     ("options", "document", "advice"),
     [
@@ -547,26 +539,3 @@ def test_account_is_deleted() -> None:
     assert only(change, "DELETE").body is None
     assert change.before["exists"] is True
     assert change.after == {"exists": False}
-
-
-# Return values
-
-
-def test_description_of_an_account() -> None:
-    document = account(key=f"{KEY}/{NEW}", identity=system_assigned(), tags={"owner": "me"})
-
-    assert account_document.describe(document) == {
-        "exists": True,
-        "id": account_id(),
-        "name": "mybatch",
-        "location": "westeurope",
-        "identity": {
-            "type": "system_assigned",
-            "principal_id": PRINCIPAL,
-            "tenant_id": TENANT,
-            "user_assigned_identities": {},
-        },
-        "key_source": "microsoft_keyvault",
-        "key_identifier": f"{KEY}/{NEW}",
-        "tags": {"owner": "me"},
-    }

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,14 +123,6 @@ def test_an_account_that_is_being_created_or_deleted_is_refused(
         existing(task_of(Table({ACCOUNT: shown}), wait_timeout=wait_timeout))
     assert refused.value.code == "account_under_way"
     assert clock.now - began == pytest.approx(waits, abs=0.1)
-
-
-def test_accounts_of_one_name_in_two_subscriptions_are_two(tmp_path: Path) -> None:
-    """Names of accounts are unique only within a region, and the tasks of a run share their reads."""
-    table, other = Table({ACCOUNT: DONE}), "99999999-1111-2222-3333-444444444444"
-
-    assert existing(task_of(table, tmp_path)) == DONE
-    assert existing(task_of(table, tmp_path, subscription=other)) is None
 
 
 # Whether its pools can be listed

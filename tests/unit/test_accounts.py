@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import version
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as document
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._accounts import messages, shown, unused_messages
 
@@ -47,24 +44,6 @@ def test_accounts_that_were_moved_alike() -> None:
         f"29 accounts {USE}",
         f"other uses version 33333333… {WHERE} (before: version 22222222…).",
     ]
-
-
-@pytest.mark.parametrize(
-    ("available", "sentence"),
-    [(None, "Whether the accounts are available is not known."), (False, "The accounts are not available.")],
-)
-def test_availability_of_several_accounts(available: bool | None, sentence: str) -> None:
-    results = [moved(name, NEW, NEW, available=available) for name in ("a", "b")]
-
-    assert messages(results, "Now: ") == [f"Now: a and b use version 33333333… {WHERE}. {sentence}"]
-
-
-def test_a_predicted_version() -> None:
-    results = [moved(name, uses=f"{KEY}/{version('myvault', 'batch', 1)}", check=True) for name in ("a", "b")]
-
-    said = f"a and b use a new version {WHERE} (before: version 11111111…)."
-    assert messages(results) == [f"Predicted: {said}"]
-    assert messages(results, "Now: ") == [f"Now: {said}"]
 
 
 def test_accounts_that_have_to_be_repaired_are_named() -> None:

@@ -21,7 +21,6 @@ from documents import (
     OTHER,
     PRINCIPAL,
     account,
-    account_id,
     diagnosed,
     key,
     policy,
@@ -148,13 +147,6 @@ def test_account_is_not_moved_to_a_key_that_fails_preflight() -> None:
     assert refused.value.facts["failed_checks"] == ["key_enabled", "access_granted"]
 
 
-def test_a_preflight_check_that_is_unknown_is_a_warning() -> None:
-    change = decided(goal(KEY), seen(None, bundle=Denied("You may not.")))
-
-    assert change.requests
-    assert any("key_exists" in warning for warning in change.warnings)
-
-
 def test_missing_account_is_an_error() -> None:
     with pytest.raises(NotFound) as failed:
         decided(goal(KEY), Azure(None, {ACCOUNT: None}))
@@ -210,35 +202,6 @@ def test_a_version_that_was_disabled_on_purpose_is_readable() -> None:
     azure.change(MIDDLE, enabled=False, updated=NOW - DAY)
 
     assert decided(goal(KEY, require_readable=True), azure).after["available"] is None
-
-
-FAILING = Unavailable("Batch fails.", azure={"status": 500, "code": "InternalServerError", "message": "Batch fails."})
-THROTTLED = Unavailable("Too many.", azure={"status": 429, "code": "Throttled", "message": "Too many."})
-
-
-@pytest.mark.parametrize(
-    ("pools", "has_access", "code"),
-    [
-        pytest.param(FAILING, True, "service_unavailable", id="Batch fails"),
-        pytest.param(FAILING, False, "account_unavailable", id="Batch fails, and the key is lost"),
-        pytest.param(THROTTLED, False, "service_unavailable", id="Batch throttles"),
-    ],
-)
-def test_an_account_whose_pools_cannot_be_listed(pools: CmkError, has_access: bool, code: str) -> None:
-    with pytest.raises(Unavailable) as failed:
-        decided(goal(KEY), seen(KEY, pools=pools, **({} if has_access else {"vault": vault(policy(OTHER))})))
-
-    assert failed.value.code == code
-
-
-def test_pools_are_listed_again_in_each_decision() -> None:
-    azure = seen(None)
-    task = task_of(azure)
-    assert decided(goal(None), azure, task).before["available"]
-    azure[POOLS] = NO_KEY
-
-    with pytest.raises(Unavailable):
-        decided(goal(None), azure, task)
 
 
 def test_an_account_with_unknown_availability_is_not_waited_for() -> None:
@@ -502,28 +465,6 @@ def test_the_vault_of_the_previous_key_may_be_in_another_group() -> None:
 
 
 # Return values
-
-
-@pytest.mark.parametrize(
-    ("on", "described"),
-    [
-        pytest.param(
-            None,
-            {"key_source": "microsoft_batch", "key_identifier": None, "key_version": None, "follows_latest": False},
-            id="Microsoft-managed",
-        ),
-        pytest.param(
-            KEY,
-            {"key_source": "microsoft_keyvault", "key_identifier": KEY, "key_version": None, "follows_latest": True},
-            id="follows",
-        ),
-    ],
-)
-def test_description(on: str | None, described: dict[str, Any]) -> None:
-    assert encryption_document.describe(account(key=on)) == {
-        **{"exists": True, "id": account_id(), "name": "mybatch"},
-        **described,
-    }
 
 
 def test_wait_until_available_waits_for_an_unavailable_account() -> None:

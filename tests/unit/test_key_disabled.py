@@ -51,14 +51,6 @@ def accounts_of(refused: pytest.ExceptionInfo[Refused]) -> list[str]:
 # Disabled
 
 
-def test_one_version_is_disabled() -> None:
-    change = disable(three_versions(), OLD)
-
-    assert sent(change) == off(OLD)
-    assert change.after == {**change.before, "enabled_versions": sorted([MIDDLE, NEW])}
-    assert (change.warnings, change.removed) == ((), (OLD,))
-
-
 def test_all_versions_are_disabled() -> None:
     change = disable(three_versions(disabled=(MIDDLE,)))
 
@@ -223,15 +215,6 @@ def test_a_key_that_an_account_starts_to_use_is_restored_also_with_keep(options:
     assert accounts_of(refused) == ["newcomer"]
     done = "deleted" if options["state"] == "absent" else "disabled"
     assert f"the key batch {done}, because 1 Batch account uses it" in refused.value.msg
-
-
-@pytest.mark.parametrize("act", [disable, delete])
-def test_a_forced_change_names_the_accounts_that_lose_the_key_and_the_unlisted_scopes(act: Any) -> None:
-    change = act(three_versions(account(key=KEY), hidden=["hidden"]), force=True)
-
-    assert change.requests
-    assert change.warnings[0].endswith(": mybatch.")
-    assert "/subscriptions/hidden" in change.warnings[1]
 
 
 @pytest.mark.parametrize(("options", "used"), KEEP)

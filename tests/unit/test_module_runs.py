@@ -165,13 +165,6 @@ def test_a_key_is_changed_under_the_lock_of_its_vault() -> None:
     assert azure.did == CREATED
 
 
-def test_a_version_of_a_key_is_disabled_under_its_lock() -> None:
-    azure = Azure()
-
-    assert run_key(azure, key_identifier=PINNED_OLD, state="disabled").changed
-    assert azure.did[0] == ("update", OLD, "myvault")
-
-
 @pytest.mark.parametrize("wanted", [None, "leak 7"])
 def test_the_accounts_of_a_run_share_a_forced_version(tmp_path: Path, wanted: str | None) -> None:
     """Its purpose is a tag. By default, that is the name of the run."""
@@ -324,25 +317,6 @@ def test_a_wait_that_has_ended_too_early_names_the_causes_that_are_hidden() -> N
         batch_encryption.run(encryption_options(PINNED_OLD, wait_until_available=True), cloud_of(azure))
     assert "was not available for 60 s" in failed.value.msg
     assert "Not all possible causes could be checked. You may not read the key." in failed.value.msg
-
-
-@pytest.mark.parametrize(("task", "reads"), [("a task", 1), ("another task", 2)])
-def test_hosts_of_a_task_share_a_survey(tmp_path: Path, task: str, reads: int) -> None:
-    """Except the pools, which show whether the account is available now."""
-    azure = Azure(on(PINNED_NEW))
-    for name in ("a task", task):
-        cloud = cloud_of(azure, tmp_path, task=name)
-        assert cloud.survey("rg-batch", "mybatch", diagnose=False)["unavailable_reason"] is None
-
-    assert azure.reads_of(refs.account(account_id())) == reads
-    assert azure.reads_of(POOLS) == 2
-
-
-def test_the_pools_of_an_account_that_uses_its_key_are_not_listed() -> None:
-    azure = Azure(on(PINNED_NEW))
-
-    assert not batch_encryption.run(encryption_options(PINNED_NEW), cloud_of(azure)).changed
-    assert azure.reads_of(POOLS) == 0
 
 
 # The versions that an account leaves

@@ -81,21 +81,17 @@ CLOSED = {"defaultAction": "Deny", "bypass": "None", "ipRules": [], "virtualNetw
     ("name", "status", "read"),
     [
         ("identity_present", "ok", {}),
-        ("identity_present", "ok", {"principals": (PRINCIPAL, OTHER)}),
         ("identity_present", "failed", {"principals": ()}),
         ("vault_reachable", "ok", {}),
         ("vault_reachable", "ok", {"vault": DENIED}),
         ("vault_reachable", "ok", {"bundle": DENIED}),
-        ("vault_reachable", "ok", {"bundle": None}),
         ("vault_reachable", "failed", {"bundle": GONE}),
-        ("vault_reachable", "failed", {"bundle": GONE, "vault": None}),
         ("vault_reachable", "failed", {"bundle": GONE, "vault": DENIED}),
         ("vault_reachable", "unknown", {"bundle": BUSY, "vault": DENIED}),
         ("vault_soft_delete", "ok", {}),
         ("vault_soft_delete", "ok", of_vault(enableSoftDelete=None)),
         ("vault_soft_delete", "failed", of_vault(enableSoftDelete=False)),
         ("vault_soft_delete", "unknown", {"vault": DENIED}),
-        ("vault_soft_delete", "unknown", {"vault": None}),
         ("vault_purge_protection", "ok", {}),
         ("vault_purge_protection", "failed", of_vault(enablePurgeProtection=None)),
         ("vault_purge_protection", "ok", {"vault": DENIED, **of_key(recoveryLevel="CustomizedRecoverable")}),
@@ -108,35 +104,28 @@ CLOSED = {"defaultAction": "Deny", "bypass": "None", "ipRules": [], "virtualNetw
         ("same_tenant", "ok", of_vault(tenantId=TENANT.upper())),
         ("same_tenant", "failed", {"tenant_id": SUBSCRIPTION}),
         ("same_tenant", "unknown", {"tenant_id": None}),
-        ("same_tenant", "unknown", {"vault": DENIED}),
         ("key_exists", "ok", {}),
         ("key_exists", "failed", {"bundle": None}),
         ("key_exists", "unknown", {"bundle": DENIED}),
-        ("key_exists", "unknown", {"bundle": GONE}),
         ("key_enabled", "ok", {}),
         ("key_enabled", "failed", of_key(enabled=False)),
         ("key_enabled", "unknown", {"bundle": DENIED}),
-        ("key_enabled", "unknown", {"bundle": None}),
         ("key_not_expired", "ok", {}),
         ("key_not_expired", "ok", of_key(nbf=NOW - DAY, exp=NOW + DAY)),
         ("key_not_expired", "ok", of_key(nbf=NOW, exp=NOW + 1)),
         ("key_not_expired", "failed", of_key(exp=NOW)),
-        ("key_not_expired", "failed", of_key(exp=NOW - DAY)),
         ("key_not_expired", "failed", of_key(nbf=NOW + 1)),
         ("key_not_expired", "unknown", {"bundle": DENIED}),
         ("key_type_rsa", "ok", of_key(kty="RSA-HSM")),
         ("key_type_rsa", "failed", of_key(kty="EC")),
-        ("key_type_rsa", "failed", of_key(kty="EC-HSM")),
         ("key_type_rsa", "unknown", {"bundle": DENIED}),
         ("key_size_supported", "ok", of_key(size=2048)),
-        ("key_size_supported", "ok", of_key(size=3072)),
         ("key_size_supported", "ok", of_key(size=4096)),
         ("key_size_supported", "failed", of_key(kty="EC")),
         ("key_size_supported", "unknown", {"bundle": DENIED}),
         ("key_ops_wrap_unwrap", "ok", of_key(key_ops=["sign", "unwrapKey", "wrapKey"])),
         ("key_ops_wrap_unwrap", "failed", of_key(key_ops=["wrapKey"])),
         ("key_ops_wrap_unwrap", "failed", of_key(key_ops=["unwrapKey"])),
-        ("key_ops_wrap_unwrap", "failed", of_key(key_ops=[])),
         ("key_ops_wrap_unwrap", "unknown", {"bundle": DENIED}),
         ("access_granted", "ok", {}),
         ("access_granted", "ok", of_vault(policy(keys=["all"]))),
@@ -148,7 +137,6 @@ CLOSED = {"defaultAction": "Deny", "bypass": "None", "ipRules": [], "virtualNetw
         # It is not known which of several identities Batch uses, so all of them need access.
         ("access_granted", "failed", {"principals": (PRINCIPAL, OTHER), **of_vault(policy())}),
         ("access_granted", "ok", roles(assignment(ENCRYPTION_USER, f"{VAULT_ID}/keys/batch"))),
-        ("access_granted", "ok", roles(assignment(ENCRYPTION_USER, VAULT_ID))),
         ("access_granted", "ok", roles(assignment(CRYPTO_OFFICER, f"/subscriptions/{SUBSCRIPTION}"))),
         (
             "access_granted",
@@ -163,11 +151,9 @@ CLOSED = {"defaultAction": "Deny", "bypass": "None", "ipRules": [], "virtualNetw
         ("access_granted", "unknown", {**roles(), "assignments": DENIED}),
         ("access_granted", "unknown", {"principals": ()}),
         ("access_granted", "unknown", {"vault": DENIED}),
-        ("access_granted", "unknown", {"vault": None}),
         ("network_open_to_batch", "ok", {}),
         ("network_open_to_batch", "ok", of_vault(publicNetworkAccess=None)),
         ("network_open_to_batch", "ok", of_vault(networkAcls={**CLOSED, "bypass": "AzureServices"})),
-        ("network_open_to_batch", "ok", of_vault(networkAcls={**CLOSED, "defaultAction": "Allow"})),
         (
             "network_open_to_batch",
             "ok",
@@ -182,7 +168,6 @@ CLOSED = {"defaultAction": "Deny", "bypass": "None", "ipRules": [], "virtualNetw
         ),
         ("network_open_to_batch", "unknown", {"vault": DENIED}),
         ("network_open_to_batch", "unknown", of_vault(publicNetworkAccess="SecuredByPerimeter")),
-        ("network_open_to_batch", "unknown", of_vault(publicNetworkAccess="securedByPerimeter")),
     ],
 )
 def test_check(name: str, status: str, read: dict[str, Any]) -> None:
@@ -229,15 +214,6 @@ def test_all_failed_checks_are_reported_at_once() -> None:
     for number, (check, line) in enumerate(zip(refused.value.facts["preflight"], lines, strict=True), 1):
         assert line == f"{number}. {check['name']}: {check['evidence']} {check['remedy']}"
         assert f"{number}. {check['remedy']}" in refused.value.facts["remedy"].splitlines()
-
-
-def test_a_missing_version_of_a_key_is_not_a_missing_key() -> None:
-    of_key, of_version = (preflight.judged(evidence(one, bundle=None)) for one in (KEY, f"{KEY}/{NEW}"))
-    key_remedy, remedy = (next(one.remedy for one in some if one.name == "key_exists") for some in (of_key, of_version))
-
-    assert "Create the key" in key_remedy
-    assert "Create" not in remedy
-    assert "Correct the version" in remedy
 
 
 READ = st.fixed_dictionaries(

@@ -45,28 +45,6 @@ def identifier(text: str) -> usage.KeyIdentifier:
     return parse_key_identifier(text, "key_identifier")
 
 
-@pytest.mark.parametrize(
-    ("document", "key"),
-    [
-        pytest.param({}, None, id="empty"),
-        pytest.param(
-            account(key=f"https://MYVAULT.vault.azure.net:443/keys/batch/{NEW}"), f"{KEY}/{NEW}", id="another spelling"
-        ),
-        pytest.param(
-            {
-                "properties": {
-                    "encryption": {"keySource": "Microsoft.Batch", "keyVaultProperties": {"keyIdentifier": KEY}}
-                }
-            },
-            None,
-            id="a key that does not count",
-        ),
-    ],
-)
-def test_key_of_an_account(document: dict[str, Any], key: str | None) -> None:
-    assert usage.key_of(document) == (identifier(key) if key else None)
-
-
 PINNED_OLD = account("pinnedold", key=f"{KEY}/{OLD}")
 PINNED_NEW = account("pinnednew", key=f"{KEY.upper()}/{NEW.upper()}")
 FOLLOWS = account("follows", key=KEY)
@@ -225,19 +203,6 @@ def test_accounts_that_reach_a_vault_as_a_principal(
 
 # A write of the run may have changed the identity, and its response was lost.
 BY_UNKNOWN = account("unknown", key=KEY, identity={"type": UNKNOWN_IDENTITY})
-
-
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        pytest.param(account(), (), id="no identity"),
-        pytest.param(NO_KEY, (PRINCIPAL,), id="system-assigned"),
-        pytest.param(BY_USER, (OTHER, PRINCIPAL), id="user-assigned"),
-        pytest.param(BY_UNKNOWN, None, id="not known"),
-    ],
-)
-def test_principals_of_an_account(found: Any, expected: tuple[str, ...] | None) -> None:
-    assert usage.principals(found) == expected
 
 
 @pytest.mark.parametrize(

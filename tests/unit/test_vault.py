@@ -14,12 +14,10 @@ import pytest
 from azure_table import Table, listing, task_of
 from documents import (
     CALLER,
-    OTHER,
     SUBSCRIPTION,
     TENANT,
     VAULT_ID,
     deleted_vault,
-    policy,
     vault,
 )
 from goals import options_of
@@ -396,28 +394,6 @@ def test_rules_that_somebody_else_has_changed_are_not_replaced(rules: dict[str, 
 
 
 # Return values
-
-
-def test_description_of_a_vault() -> None:
-    document = vault(policy(OTHER), enablePurgeProtection=None, sku={"family": "A", "name": "Premium"})
-
-    assert vault_document.describe(document) == {
-        "exists": True,
-        "id": VAULT_ID,
-        "name": "myvault",
-        "location": "westeurope",
-        "vault_uri": "https://myvault.vault.azure.net",
-        "tenant_id": TENANT,
-        "sku": "premium",
-        "authorization": "access_policy",
-        "soft_delete": True,
-        "purge_protection": False,
-        "retention_days": 90,
-        "public_network_access": "enabled",
-        "trusted_services": True,
-        "tags": {},
-    }
-    assert vault_document.describe(None) == {"exists": False}
 
 
 def test_required_vault() -> None:
