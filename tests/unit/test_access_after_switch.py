@@ -312,15 +312,6 @@ def _since_when(task: Task, users: dict[str, Any]) -> dict[str, float]:
     return task.driver.solve(question)
 
 
-def test_accounts_that_have_access_by_a_role() -> None:
-    azure = by_role(principal=PRINCIPAL.upper())
-
-    # An account that uses the key counts also without access.
-    assert since_when(azure, one=PRINCIPAL, none=CALLER["object_id"]) == {"one": 30 * DAY, "user": -inf}
-    # One list for all accounts.
-    assert azure.asked == [place(VAULTS), place(EVERYONE)]
-
-
 def test_role_assignments_are_read_for_each_check_although_the_vault_is_not() -> None:
     azure = by_role()
     task = task_of(azure)

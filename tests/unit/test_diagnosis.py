@@ -250,14 +250,6 @@ def test_what_the_caller_cannot_read(observed: Any, expected: bool) -> None:
 DISABLED = key(enabled=False)
 
 
-def test_a_deleted_vault_is_reported_with_the_end_of_its_retention() -> None:
-    observed = diagnosed(vault=None, bundle=UNREACHABLE, versions=None, deleted_vault=DELETED_VAULT)
-
-    lost, _unknown = diagnosis.lost_key(observed)
-
-    assert f"was deleted, and can be recovered until {DELETED_VAULT['properties']['scheduledPurgeDate']}." in lost[-1]
-
-
 def test_unreadable_data_is_no_cause() -> None:
     hidden = Denied("Not for you.")
     described = diagnosis.describe(diagnosed(vault=hidden, bundle=hidden, assignments=hidden, versions=None))
@@ -551,17 +543,6 @@ def test_a_change_of_the_vault_may_be_a_repair_in_a_report(seconds_ago: int, is_
     assert diagnosis.unnoticed_repairs(observed) == {}
     assert diagnosis.unnoticed_repairs({**observed, "is_report": True}) == expected
     assert diagnosis.unnoticed_repairs({**diagnosed(vault=vault(rbac=True)), "is_report": True}) == {}
-
-
-def test_an_account_that_was_changed_between_two_repairs_may_not_be_available_yet() -> None:
-    """A role was assigned 1,100 seconds ago, the account was changed 800 seconds ago, and the version was enabled 500
-    seconds ago."""
-    observed = {**diagnosed(bundle=ENABLED, **by_role(1100)), "account_changed_at": NOW - 800}
-
-    unknown = diagnosis.lost_key(observed)[1]
-
-    assert len(unknown) == 1
-    assert f"available again at {diagnosis.instant(NOW + 100)} at the latest" in unknown[0]
 
 
 @pytest.mark.parametrize(

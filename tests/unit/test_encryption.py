@@ -327,12 +327,6 @@ def test_an_account_is_moved_from_the_named_key_only(on: str | None, allowed: bo
     )
 
 
-def test_an_account_that_is_on_the_wanted_key_already_needs_no_previous_key() -> None:
-    wanted = goal(ELSEWHERE, previous_key="myvault/batch")
-
-    assert not decided(wanted, seen(ELSEWHERE)).requests
-
-
 @pytest.mark.parametrize(
     "previous",
     ["batch", "myvault/", "https://myvault.vault.azure.net/batch"],
@@ -427,20 +421,6 @@ def test_a_rollback_to_a_key_that_cannot_be_used_is_refused() -> None:
     assert refused.value.facts["failed_checks"] == ["key_enabled"]
 
 
-@pytest.mark.parametrize(("disabled", "available"), [(None, True), (NEW, None), (MIDDLE, True)])
-def test_after_a_rollback_batch_may_need_the_version_that_the_account_has_left(
-    disabled: str | None, available: bool | None
-) -> None:
-    """Somebody has disabled it between the move and its confirmation."""
-    back = solved(decided(goal(PINNED_NEW), seen(PINNED_OLD)).undo[0], seen(PINNED_NEW))
-    azure = seen(PINNED_OLD)
-    if disabled:
-        azure.change(disabled, enabled=False)
-
-    assert back.confirm
-    assert solved(back.confirm, azure).before["available"] is available
-
-
 def test_for_a_rollback_the_access_of_one_identity_is_enough() -> None:
     azure = seen(PINNED_OLD)
     back = decided(goal(PINNED_NEW), azure).undo[0]
@@ -465,17 +445,6 @@ def test_the_vault_of_the_previous_key_may_be_in_another_group() -> None:
 
 
 # Return values
-
-
-def test_wait_until_available_waits_for_an_unavailable_account() -> None:
-    patient = goal(KEY, wait_until_available=True)
-    change = decided(patient, seen(KEY, pools=NO_KEY))
-
-    [wait] = change.requests
-    # Nothing is sent.
-    assert (wait.name, wait.method) == ("wait_until_available", "")
-    assert (change.before["available"], change.after["available"]) == (False, True)
-    assert not decided(patient, seen(KEY)).requests
 
 
 def test_an_account_on_another_key_is_not_waited_for() -> None:

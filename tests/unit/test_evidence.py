@@ -49,7 +49,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import preflight
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import Symptoms
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.preflight import Evidence
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Rule
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -214,19 +213,6 @@ def test_what_another_task_has_read_serves_unless_a_check_fails(before: Any, fai
 
     assert first.bundle == before
     assert second.bundle == (repaired if fails else before)
-
-
-def test_if_a_check_fails_for_another_task_of_the_wave_nothing_is_read_again(tmp_path: Path) -> None:
-    table = azure({refs.key(FOLLOWED): key(enabled=False)})
-    evidence(table, folder=tmp_path)
-    task = task_of(table, tmp_path)
-
-    task.session.task_began = 0.0
-    wanted = questions.of_account(MINE, FOLLOWED, Facts(task.session))
-    found = task.driver.solve(partial(questions.certain, wanted=wanted), Rule.GLANCE)
-
-    assert preflight.failed_checks(found) == ["key_enabled"]
-    assert table.reads_of(refs.key(FOLLOWED)) == 1
 
 
 def test_many_principals_are_read_from_one_list(tmp_path: Path) -> None:
@@ -429,17 +415,6 @@ def test_an_account_without_an_identity(ask: Any) -> None:
 def test_an_error_that_says_nothing_about_an_identity_is_raised(ask: Any) -> None:
     with pytest.raises(Unavailable):
         ask(azure({ONE: Unavailable("500"), TWO: identity(OTHER)}), owner=account(identity=BY_IDENTITY))
-
-
-@BOTH
-def test_a_deleted_identity_is_no_reason_to_read_again(ask: Any, tmp_path: Path) -> None:
-    """No read repairs the identity."""
-    only, bare = user_assigned(one=PRINCIPAL), vault()
-    table = azure({ONE: None, VAULTS: [bare], VAULT: bare})
-    for _task in range(2):
-        ask(table, owner=account(identity=only), folder=tmp_path)
-
-    assert table.reads_of(refs.key(FOLLOWED)) == 1
 
 
 @BOTH

@@ -217,15 +217,6 @@ def test_a_key_that_an_account_starts_to_use_is_restored_also_with_keep(options:
     assert f"the key batch {done}, because 1 Batch account uses it" in refused.value.msg
 
 
-@pytest.mark.parametrize(("options", "used"), KEEP)
-def test_a_removal_is_confirmed_by_the_state_that_it_predicted(options: dict[str, Any], used: str) -> None:
-    change = decided(three_versions(), key_goal(**options))
-    gone = three_versions(disabled=(OLD,)) if "version" in options else after(options)
-
-    assert not confirmed(gone, change).requests
-    assert confirmed(gone, change).before == change.after
-
-
 # Inside the margin
 
 

@@ -110,13 +110,6 @@ def test_a_version_that_is_valid_later_is_named() -> None:
     )
 
 
-def test_versions_that_may_not_be_listed() -> None:
-    described = describe(key(), are_listed=False)
-
-    assert described["previous_version"] is None
-    assert described["enabled_versions"] == []
-
-
 @given(st.sampled_from([2048, 3072, 4096]), st.binary(min_size=512, max_size=512))
 def test_size_is_that_of_the_modulus(size: int, material: bytes) -> None:
     modulus = b"\x80" + material[1 : size // 8]

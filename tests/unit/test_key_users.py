@@ -23,7 +23,6 @@ from documents import (
     SUBSCRIPTION,
     account,
     account_id,
-    rotation_policy,
 )
 from goals import key_goal, unused_goal
 from key_table import ACCOUNTS, ASSIGNMENTS, IDENTIFIER, VERSIONS, KeyTable, confirmed, decided, pool, three_versions
@@ -66,32 +65,6 @@ def on(used: str | None, name: str = "mybatch") -> dict[str, Any]:
 PINNED, ELSEWHERE = on(f"{KEY}/{NEW}"), on(f"{KEY}2", "elsewhere")
 
 
-@pytest.mark.parametrize(
-    ("age", "is_kept"),
-    [
-        pytest.param(3 * DAY, True, id="inside the margin"),
-        pytest.param(8 * DAY, False, id="outside the margin"),
-        pytest.param(None, True, id="not known"),
-    ],
-)
-@pytest.mark.parametrize(
-    ("options", "accounts", "user"),
-    [
-        pytest.param(DISABLED, (PINNED, ELSEWHERE), "mybatch", id="version"),
-        pytest.param(
-            DISABLED, (PINNED, ELSEWHERE), "elsewhere", id="version, by an account that may have left the key"
-        ),
-    ],
-)
-def test_the_last_change_of_an_account_decides(
-    options: dict[str, Any], accounts: Any, user: str, age: Any, is_kept: bool
-) -> None:
-    kept = decided(three_versions(*accounts, **LEFT, **{user: age}), key_goal(**options))
-
-    assert bool(kept.requests) is not is_kept
-    assert kept.report["in_use_by"] == ([account_id(user)] if is_kept else [])
-
-
 def test_an_account_that_has_no_access_cannot_have_left_the_key() -> None:
     table = three_versions(PINNED, ELSEWHERE, elsewhere=DAY)
 
@@ -107,42 +80,6 @@ def test_an_account_that_uses_another_key_does_not_count_for_unused_versions() -
 
 
 @pytest.mark.parametrize(
-    ("table", "options", "asked"),
-    [
-        pytest.param(
-            three_versions(PINNED, on(f"{KEY}/{MIDDLE}", "user")),
-            DISABLED,
-            ["accounts"],
-            id="an account uses the version",
-        ),
-        pytest.param(three_versions(PINNED), {"state": "disabled", "in_use": "keep"}, ["accounts"], id="uses the key"),
-        pytest.param(three_versions(PINNED), DELETED, ["accounts"], id="uses the deleted key"),
-        pytest.param(three_versions(PINNED, disabled=[MIDDLE]), DISABLED, ["accounts"], id="nothing to disable"),
-        pytest.param(
-            three_versions(PINNED, mybatch=DAY),
-            DISABLED,
-            ["accounts", "access", "mybatch"],
-            id="an account may use the version, so pools are not listed",
-        ),
-        pytest.param(
-            three_versions(ELSEWHERE, **LEFT), {**DISABLED, "force": True}, ["accounts", "pools"], id="forced"
-        ),
-        pytest.param(
-            three_versions(ELSEWHERE, policy=rotation_policy(timeAfterCreate="P90D")),
-            {"remove_rotation_policy": True},
-            ["accounts", "pools"],
-            id="rotation policy removed",
-        ),
-        pytest.param(three_versions(PINNED), {}, [], id="key present"),
-    ],
-)
-def test_only_what_decides_is_read(table: KeyTable, options: dict[str, Any], asked: list[str]) -> None:
-    decided(table, key_goal(**options))
-
-    assert users_asked(table) == asked
-
-
-@pytest.mark.parametrize(
     ("table", "is_undone", "asked"),
     [
         pytest.param(
@@ -150,15 +87,6 @@ def test_only_what_decides_is_read(table: KeyTable, options: dict[str, Any], ask
             False,
             ["accounts", "access", "mybatch", "pools"],
             id="changed long ago",
-        ),
-        pytest.param(
-            three_versions(PINNED, disabled=[MIDDLE], mybatch=DAY),
-            True,
-            ["accounts", "access", "mybatch"],
-            id="changed meanwhile",
-        ),
-        pytest.param(
-            three_versions(on(f"{KEY}/{MIDDLE}"), disabled=[MIDDLE]), True, ["accounts"], id="uses the version"
         ),
         pytest.param(
             three_versions(PINNED, pools=[pool(f"{KEY}/{MIDDLE}")], disabled=[MIDDLE]),

@@ -246,14 +246,6 @@ def test_a_vault_that_is_no_longer_hidden_is_found() -> None:
     assert rights_of(table).require_rights(SEES) == ()
 
 
-def test_tasks_share_the_permissions_at_a_resource_group(tmp_path: Path) -> None:
-    table = azure(group=[permission(WRITE, POOLS)])
-    for name in ("mybatch", "another"):
-        rights_of(table, tmp_path).require_rights([*rights.to_set_encryption("rg", name)])
-
-    assert table.asked == [f"{GROUP}/providers/Microsoft.Authorization/permissions".lower()]
-
-
 def test_a_vault_is_looked_for_in_its_resource_group_and_once() -> None:
     table = azure(vault_scope=[permission("*/read"), permission("*", data=True)])
     table[refs.vault(VAULT_ID)] = vault(rbac=True)

@@ -485,15 +485,6 @@ def test_report_of_a_vault() -> None:
     ]
 
 
-def test_report_of_a_resource_that_follows_the_key_and_shows_its_version() -> None:
-    kind, properties, _versions = SERVICES["storage, follows"]
-    found = survey(table(row(f"Microsoft.{kind}", properties)), name="batch")
-
-    users = [(one["name"], one["version"], one["follows_latest"]) for one in found["vault_keys"][0]["users"]]
-    assert users == [("mybatch", NEW, False), ("storage account other", OLD, True)]
-    assert versions(found)[OLD] == (None, "1 storage account uses it.")
-
-
 def test_report_if_users_are_not_known() -> None:
     found = survey(table().having(GRAPH, Denied("Access is denied.")), name="batch")
 

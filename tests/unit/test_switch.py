@@ -329,15 +329,6 @@ def test_an_account_whose_key_was_repaired_is_waited_for(clock: Clock, is_repair
     assert azure.written == []
 
 
-def test_nothing_is_read_of_an_account_that_a_list_shows_on_its_key() -> None:
-    """The glance needs the key, its vault and its access, and neither the account's pools nor its permissions."""
-    azure = Azure(PINNED_NEW)
-
-    assert not switch(azure).changed
-    assert azure.reads_of(ACCOUNT) == 1
-    assert azure.reads_of(POOLS) == 0
-
-
 def test_the_pools_of_an_account_are_listed_if_its_last_operation_has_failed() -> None:
     azure = Azure(PINNED_NEW)
     azure[ACCOUNT]["properties"]["provisioningState"] = "Failed"

@@ -7,7 +7,6 @@ that may have more accounts, and pools' disks."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -298,19 +297,6 @@ def test_accounts_pools_and_missing_rights_are_read_together() -> None:
 
     assert (names(found), found["disks"]) == (["more", "one"], [])
     assert [one["scope"] for one in found["unlisted"]] == ["/subscriptions", f"/subscriptions/{OWN}"]
-
-
-def test_checks_after_the_same_time_share_their_reads(tmp_path: Path) -> None:
-    """Tasks that wait until no list can be older than a change."""
-    table, asked_at = azure(), time.monotonic()
-    for _task in range(2):
-        visible(task_in(table, tmp_path), asked_at)
-    assert len(table.asked) == len({*table.asked})
-
-    once = sorted(table.asked)
-    table.asked.clear()
-    visible(task_in(table, tmp_path), time.monotonic())
-    assert sorted(table.asked) == once
 
 
 # The keys of pools' disks

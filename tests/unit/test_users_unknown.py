@@ -36,7 +36,6 @@ from documents import (
 from goals import access_goal, key_goal, options_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks import usage
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
@@ -130,18 +129,6 @@ def test_after_the_change_too(name: str) -> None:
     with pytest.raises(Refused) as refused:
         task_of(table_of(ACTS[name], is_whole=False)).driver.solve(change.confirm)  # type: ignore[arg-type]
     assert refused.value.code == "users_unknown"
-
-
-def test_a_scope_without_a_missing_right_needs_none_granted() -> None:
-    seen = {"accounts": [], "unlisted": [not_listed(HIDDEN, None)]}
-
-    with pytest.raises(Refused) as refused:
-        usage.require_whole(seen, "delete the key", "set force: true")
-
-    assert plain(refused.value.facts["remedy"]) == (
-        "Run the task again once they can be listed, or set users_in to the subscriptions of all users, "
-        "or set force: true."
-    )
 
 
 @pytest.mark.parametrize(

@@ -188,13 +188,6 @@ def test_new_vault_without_public_network_access() -> None:
     assert "network_denied" in change.warnings[0]
 
 
-def test_public_network_access_of_an_existing_vault_is_not_changed() -> None:
-    assert not decided(goal(public_network_access="disabled"), table_of(vault())).requests
-    closed = vault(publicNetworkAccess="Disabled")
-    assert not decided(goal(), table_of(closed)).requests
-    assert decided(goal(), table_of(closed)).before["public_network_access"] == "disabled"
-
-
 @pytest.mark.parametrize(
     ("options", "sku"),
     [

@@ -110,34 +110,6 @@ def test_a_subscription_is_searched_once(listed: list[str]) -> None:
     assert table.reads_of(refs.vaults_of(OTHER)) == (OTHER in listed)
 
 
-@pytest.mark.parametrize(
-    ("there", "table"),
-    [
-        pytest.param(MINE, azure(), id="in the subscription"),
-        pytest.param(THEIRS, azure(), id="in another subscription"),
-        pytest.param(
-            MINE,
-            azure(
-                {
-                    refs.vaults_of(OWN): Denied("403"),
-                    refs.groups_of(OWN): [{"name": "group1"}],
-                    refs.vaults_of(OWN, "group1"): [MINE],
-                }
-            ),
-            id="in a resource group of a subscription that cannot be listed",
-        ),
-    ],
-)
-def test_a_vault_that_a_task_of_the_run_has_found_is_read_where_it_is(there: Any, table: Table, tmp_path: Path) -> None:
-    """The names of vaults are unique in Azure."""
-    question = partial(vaults.find, name=there["name"], subscription=OWN, group="group9")
-    assert task_of(table, tmp_path, subscription=OWN).driver.solve(question) == there
-    table.asked.clear()
-
-    assert task_of(table, tmp_path, subscription=OWN).driver.solve(question, time.monotonic()) == there
-    assert table.asked == [place(refs.vault(there["id"]))]
-
-
 def test_a_vault_that_was_moved_or_deleted_is_searched_for(tmp_path: Path) -> None:
     table = azure()
     driver = task_of(table, tmp_path, subscription=OWN).driver
