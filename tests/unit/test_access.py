@@ -43,7 +43,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import V
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Denied,
     InvalidOption,
-    NotFound,
     Refused,
     Rejected,
 )
@@ -145,14 +144,6 @@ def test_an_account_without_an_identity_cannot_be_granted_access() -> None:
     assert refused.value.code == "account_without_identity"
     # There is no access that could be revoked.
     assert of_account(None, state="absent") == []
-
-
-@pytest.mark.parametrize("state", ["present", "absent"])
-def test_a_missing_vault_is_an_error(state: str) -> None:
-    with pytest.raises(NotFound) as failed:
-        decided(goal(state=state), azure(None))
-
-    assert failed.value.code == "vault_not_found"
 
 
 # A vault that uses access policies

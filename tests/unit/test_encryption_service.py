@@ -225,16 +225,6 @@ def test_a_move_to_an_older_version_ends_when_a_read_shows_it(wanted: str | None
     assert azure.reads_of(ACCOUNT) - before == is_read
 
 
-def test_the_account_is_read_after_a_rollback() -> None:
-    """Later runs must not read the undone change."""
-    azure = Azure(PINNED_OLD)
-    task = task_of(azure)
-    send(azure, task, undoes=True)
-
-    task.driver.get(ACCOUNT)
-    assert azure.reads_of(ACCOUNT) == 1
-
-
 def test_a_rollback_that_azure_has_accepted_is_not_written_again() -> None:
     azure = Azure(PINNED_OLD)
     task = task_of(azure)

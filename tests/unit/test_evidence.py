@@ -403,15 +403,6 @@ def test_deleted_identities_of_an_account(ask: Any, there: Any, missing: list[st
 
 
 @BOTH
-def test_an_account_without_an_identity(ask: Any) -> None:
-    owner = account(key=KEY)
-    del owner["identity"]
-    found = ask(azure(), owner=owner)
-
-    assert (found["missing_identities"], found["evidence"].principals) == ([], ())
-
-
-@BOTH
 def test_an_error_that_says_nothing_about_an_identity_is_raised(ask: Any) -> None:
     with pytest.raises(Unavailable):
         ask(azure({ONE: Unavailable("500"), TWO: identity(OTHER)}), owner=account(identity=BY_IDENTITY))

@@ -349,24 +349,6 @@ def test_an_account_is_not_moved_if_key_vault_fails() -> None:
     assert azure.written_keys == []
 
 
-# What is disabled, deleted or revoked
-
-
-@pytest.mark.parametrize(
-    ("options", "seconds"),
-    [
-        pytest.param({"key_identifier": PINNED_OLD, "state": "disabled"}, 0, id="version"),
-        pytest.param({**BY_NAME, "state": "disabled"}, 40, id="key"),
-        pytest.param({**BY_NAME, "state": "absent"}, 40, id="deleted key"),
-    ],
-)
-def test_a_removal_of_a_key_is_asked_about_again(clock: Clock, options: dict[str, Any], seconds: int) -> None:
-    azure, began = Azure(), clock.now
-
-    assert run_key(azure, **options).changed
-    assert clock.now - began == pytest.approx(seconds, abs=1)
-
-
 # Unused versions
 
 
