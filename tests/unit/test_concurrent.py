@@ -79,8 +79,7 @@ def test_calls_that_run_are_waited_for_after_an_error() -> None:
     assert ended.is_set()
 
 
-@pytest.mark.parametrize("interruption", [Interrupted, KeyboardInterrupt])
-def test_an_interruption_is_raised_at_once(hung: threading.Event, interruption: type[BaseException]) -> None:
+def test_an_interruption_is_raised_at_once(hung: threading.Event) -> None:
     """The signal is sent when all calls run. The calls end only after the test."""
     begun: list[int] = []
 
@@ -91,11 +90,11 @@ def test_an_interruption_is_raised_at_once(hung: threading.Event, interruption: 
         return hung.wait(60)
 
     def interrupt(*_signal: Any) -> None:
-        raise interruption
+        raise Interrupted
 
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
-        with pytest.raises(interruption):
+        with pytest.raises(Interrupted):
             map_concurrent(hang, range(20))
         assert not hung.is_set()
         hung.set()
@@ -114,31 +113,21 @@ in_background(time.sleep, 600)
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_an_error_in_the_background_is_raised_by_result() -> None:
-    def fail() -> None:
-        raise NotFound("nothing")
-
-    with pytest.raises(NotFound):
-        in_background(fail).result()
-    assert in_background(max, 1, 2).result() == 2
-
-
 @pytest.mark.parametrize("error", [Denied("d"), NotFound("n"), Unavailable("u")])
 def test_an_error_in_place_of_a_value(error: CmkError) -> None:
     def read() -> None:
         raise error
 
     assert value_or_error(read) is error
-    assert value_or_error(lambda: 3) == 3
 
 
 def test_other_errors_are_raised_unless_named() -> None:
     def read() -> None:
-        raise CmkError("other")
+        in_background(lambda: {}["other"]).result()
 
-    with pytest.raises(CmkError):
+    with pytest.raises(KeyError):
         value_or_error(read)
-    assert isinstance(value_or_error(read, CmkError), CmkError)
+    assert isinstance(value_or_error(read, KeyError), KeyError)
 
 
 # The end of a task

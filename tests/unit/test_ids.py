@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from documents import NEW, OLD, OTHER, PRINCIPAL, SUBSCRIPTION, VAULT_ID, identity_id, system_assigned, user_assigned
+from documents import OTHER, PRINCIPAL, SUBSCRIPTION, VAULT_ID, identity_id, system_assigned, user_assigned
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,17 +25,6 @@ VERSION = "0123456789abcdef0123456789ABCDEF"
 @pytest.mark.parametrize(
     ("value", "parsed"),
     [
-        pytest.param(
-            f"https://myvault.vault.azure.net/keys/batch/{VERSION}",
-            KeyIdentifier("myvault", PUBLIC, "batch", VERSION.lower()),
-            id="pinned",
-        ),
-        pytest.param(
-            "https://myvault.vault.azure.net/keys/batch", KeyIdentifier("myvault", PUBLIC, "batch"), id="follows"
-        ),
-        pytest.param(
-            "https://myvault.vault.azure.net/keys/batch/", KeyIdentifier("myvault", PUBLIC, "batch"), id="slash"
-        ),
         pytest.param(
             f"https://myvault.vault.azure.net:443/keys/batch/{VERSION}/",
             KeyIdentifier("myvault", PUBLIC, "batch", VERSION.lower()),
@@ -52,9 +41,6 @@ VERSION = "0123456789abcdef0123456789ABCDEF"
             KeyIdentifier("my-vault", "vault.usgovcloudapi.net", "k"),
             id="US Government",
         ),
-        pytest.param(
-            "https://myvault.vault.azure.cn/keys/k", KeyIdentifier("myvault", "vault.azure.cn", "k"), id="China"
-        ),
     ],
 )
 def test_key_identifier_is_parsed(value: str, parsed: KeyIdentifier) -> None:
@@ -65,18 +51,15 @@ def test_key_identifier_is_parsed(value: str, parsed: KeyIdentifier) -> None:
     "value",
     [
         pytest.param("", id="empty"),
-        pytest.param("batch", id="name only"),
         pytest.param("http://myvault.vault.azure.net/keys/batch", id="no TLS"),
         pytest.param("https://myvault.vault.azure.net/secrets/batch", id="secret"),
         pytest.param("https://myvault.vault.azure.net/keys/", id="no key"),
         pytest.param("https://myvault.vault.azure.net/keys/batch/latest", id="version is a word"),
-        pytest.param(f"https://myvault.vault.azure.net/keys/batch/{VERSION}0", id="version too long"),
         pytest.param("https://myvault.vault.azure.net/keys/my_key", id="underscore"),
         pytest.param("https://myvault.vault.azure.net:8443/keys/batch", id="other port"),
         pytest.param("https://myhsm.managedhsm.azure.net/keys/batch", id="managed HSM"),
         pytest.param("https://myvault.vault.azure.net.evil.example/keys/batch", id="other host"),
         pytest.param("https://evil.example/myvault.vault.azure.net/keys/batch", id="host in the path"),
-        pytest.param("https://vault.azure.net/keys/batch", id="no vault"),
         pytest.param("https://myvault.vault.azure.net/keys/batch?api-version=7.4", id="query"),
     ],
 )
@@ -89,23 +72,12 @@ def test_invalid_key_identifiers_are_refused(value: str) -> None:
     assert refused.value.facts["value"] == value
 
 
-@pytest.mark.parametrize(
-    ("value", "read"),
-    [
-        pytest.param(
-            f"https://MyVault.vault.azure.net:443/keys/batch/{VERSION}/",
-            KeyIdentifier("myvault", PUBLIC, "batch", VERSION.lower()),
-            id="one that could be set",
-        ),
-        pytest.param(
-            "https://MyHSM.ManagedHSM.azure.net/keys/my_key/1",
-            KeyIdentifier("myhsm", "managedhsm.azure.net", "my_key", "1"),
-            id="one that could not",
-        ),
-    ],
-)
-def test_identifier_that_a_service_gives_is_read(value: str, read: KeyIdentifier) -> None:
-    assert ids.read_key_identifier(value) == read
+def test_identifier_that_a_service_gives_is_read() -> None:
+    """Also one that could not be set."""
+    found = ids.read_key_identifier("https://MyHSM.ManagedHSM.azure.net/keys/my_key/1")
+
+    assert found == KeyIdentifier("myhsm", "managedhsm.azure.net", "my_key", "1")
+    assert "batch" in str(ids.read_key_identifier("batch"))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +86,6 @@ def test_identifier_that_a_service_gives_is_read(value: str, read: KeyIdentifier
         ("https://myvault.vault.azure.net/keys/batch/" + "a" * 32, True, True),
         ("HTTPS://MYVAULT.VAULT.AZURE.NET/KEYS/BATCH/" + "A" * 32, True, True),
         ("https://myvault.vault.azure.net/keys/Batch/" + "b" * 32, False, True),
-        ("https://myvault.vault.azure.net/keys/BATCH", False, True),
         ("https://myvault.vault.azure.net/keys/batch2/" + "a" * 32, False, False),
         ("https://myvault2.vault.azure.net/keys/batch/" + "a" * 32, False, False),
     ],
@@ -124,11 +95,7 @@ def test_letter_case_makes_no_other_key_or_version(other: str, same: bool, same_
     for parse in (lambda value: ids.parse_key_identifier(value, "key"), ids.read_key_identifier):
         assert (one.same(parse(other)), one.same_key(parse(other))) == (same, same_key)
     private = ids.read_key_identifier("https://myvault.privatelink.vault.azure.net/keys/batch")
-    assert (one.same_key(private), one.same_key(None)) == (True, False)
-
-
-def test_unknown_identifiers_are_read() -> None:
-    assert "batch" in str(ids.read_key_identifier("batch"))
+    assert (one.same_key(private), one.same_key(None), one.same(None)) == (True, False, False)
 
 
 IDENTIFIERS = st.builds(
@@ -150,38 +117,13 @@ def test_key_identifier_survives_being_written_and_read(identifier: KeyIdentifie
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        pytest.param(("myvault", "batch", OLD), ("myvault", "batch", OLD), True, id="equal"),
-        pytest.param(("myvault", "batch", OLD), ("myvault", "BATCH", OLD.upper()), True, id="letter case"),
-        pytest.param(("myvault", "batch", OLD), ("myvault", "batch", NEW), False, id="version"),
-        pytest.param(("myvault", "batch", OLD), ("myvault", "batch", None), False, id="pinned and following"),
-        pytest.param(("myvault", "batch", None), ("myvault", "batch2", None), False, id="name"),
-        pytest.param(("myvault", "batch", None), ("myvault2", "batch", None), False, id="vault"),
-    ],
-)
-def test_keys_are_compared(one: tuple[str, str, str], other: tuple[str, str, str], same: bool) -> None:
-    first, second = (KeyIdentifier(vault, PUBLIC, name, version) for vault, name, version in (one, other))
-
-    assert first.same(second) is same
-    assert second.same(first) is same
-
-
-def test_none_is_not_equal_to_a_key() -> None:
-    assert not KeyIdentifier("myvault", PUBLIC, "batch").same(None)
-
-
-@pytest.mark.parametrize(
     ("check", "value"),
     [
         (ids.check_account_name, "abc"),
         (ids.check_account_name, "A1b2C3d4E5f6G7h8I9j0K1l2"),
-        (ids.check_vault_name, "a-b"),
         (ids.check_vault_name, "Vault-1-2-3"),
-        (ids.check_vault_name, "a23456789012345678901234"),
         (ids.check_key_name, "k"),
         (ids.check_key_name, "-1-" * 42),
-        (ids.check_guid, PRINCIPAL),
         (ids.check_guid, PRINCIPAL.upper()),
         (ids.check_group_name, "Rg-1_(a).b"),
         (ids.check_group_name, "Gruppe-ä"),
@@ -195,24 +137,16 @@ def test_name_is_accepted(check: Callable[[str, str], str], value: str) -> None:
     ("check", "value"),
     [
         (ids.check_account_name, "ab"),
-        (ids.check_account_name, "a" * 25),
-        (ids.check_account_name, "my-batch"),
         (ids.check_account_name, "mybätch"),
         (ids.check_account_name, "mybatch\n"),
-        (ids.check_vault_name, "ab"),
         (ids.check_vault_name, "a" * 25),
         (ids.check_vault_name, "1vault"),
         (ids.check_vault_name, "my--vault"),
         (ids.check_vault_name, "vault-"),
-        (ids.check_vault_name, "my_vault"),
         (ids.check_key_name, ""),
         (ids.check_key_name, "k" * 128),
         (ids.check_key_name, "my_key"),
-        (ids.check_key_name, "my/key"),
-        (ids.check_guid, "mybatch"),
         (ids.check_guid, PRINCIPAL.replace("-", "")),
-        (ids.check_guid, f"{PRINCIPAL}0"),
-        (ids.check_subscription, "mine"),
         (ids.check_group_name, "rg."),
         (ids.check_group_name, "r" * 91),
     ],
@@ -233,14 +167,12 @@ VAULT_URL = "https://myvault.vault.azure.net/"
 @pytest.mark.parametrize(
     ("check", "value", "remedy"),
     [
-        (ids.check_subscription, f"/subscriptions/{PRINCIPAL}", f"Use {PRINCIPAL}."),
         (ids.check_subscription, GROUP_ID, f"Use {PRINCIPAL}."),
         (ids.check_subscription, f" {PRINCIPAL}/ ", f"Use {PRINCIPAL}."),
         (ids.check_subscription, "mine", "Correct O(name)."),
         (ids.check_group_name, f"{GROUP_ID}/", "Use rg-batch."),
         (ids.check_group_name, "rg-batch ", "Use rg-batch."),
         (ids.check_account_name, f"{GROUP_ID}/providers/Microsoft.Batch/batchAccounts/mybatch", "Use mybatch."),
-        (ids.check_vault_name, f"{GROUP_ID}/providers/Microsoft.KeyVault/vaults/myvault", "Use myvault."),
         (ids.check_vault_name, VAULT_URL, "Use myvault."),
         (ids.check_key_name, f"{VAULT_URL}keys/batch", "Use batch."),
     ],
@@ -255,7 +187,6 @@ def test_the_name_in_an_id_is_suggested(check: Callable[[str, str], str], value:
 @pytest.mark.parametrize(
     ("value", "vault", "version"),
     [
-        ("MyVault/Batch", "MyVault", None),
         (" MyVault/Batch ", "MyVault", None),
         (f"{VAULT_URL}keys/Batch/{VERSION}", "myvault", VERSION.lower()),
     ],
@@ -284,8 +215,6 @@ def test_a_text_that_names_no_key(value: str, said: str) -> None:
     "value",
     [
         identity_id(),
-        identity_id(groups="resourcegroups"),
-        identity_id() + "/",
         f"  {identity_id()}\n",
         identity_id().replace("Microsoft.ManagedIdentity", "microsoft.managedidentity"),
     ],
@@ -301,8 +230,6 @@ def test_id_of_a_user_assigned_identity_is_parsed(value: str) -> None:
     "value",
     [
         "",
-        "id-batch",
-        PRINCIPAL,
         VAULT_ID,
         identity_id().removeprefix("/"),
         identity_id() + "/federatedIdentityCredentials/one",
@@ -336,7 +263,6 @@ def test_principals_of_an_identity(identity: dict, principals: tuple[str, ...]) 
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
-        (identity_id(), identity_id(groups="resourcegroups"), True),
         (identity_id(), identity_id() + "/", True),
         (identity_id(), identity_id().upper(), True),
         (identity_id("one"), identity_id("two"), False),
@@ -354,11 +280,9 @@ def test_place_of_a_resource() -> None:
     ("scope", "reaches"),
     [
         pytest.param("/", True, id="everything"),
-        pytest.param(f"/subscriptions/{SUBSCRIPTION}", True, id="subscription"),
         pytest.param(f"/subscriptions/{SUBSCRIPTION}/resourcegroups/RG-KEYS/", True, id="group"),
         pytest.param(VAULT_ID, True, id="itself"),
         pytest.param(f"{VAULT_ID}/keys/batch", False, id="below"),
-        pytest.param(VAULT_ID[:-1], False, id="shorter name"),
         pytest.param(f"{VAULT_ID}2", False, id="longer name"),
         pytest.param("/subscriptions/another", False, id="another subscription"),
         pytest.param("/providers/Microsoft.Management/managementGroups/mg", True, id="management group"),
