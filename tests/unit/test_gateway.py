@@ -85,7 +85,6 @@ def error(code: str) -> dict[str, Any]:
         (VAULT, "2026-02-01"),
         # The provider of a role assignment, not of its scope.
         (f"{VAULT}/providers/Microsoft.Authorization/roleAssignments", "2022-04-01"),
-        (f"{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i", "2023-01-31"),
         (GROUP, "2021-04-01"),
         ("/subscriptions/s/providers/Microsoft.Batch", "2021-04-01"),
         ("/subscriptions", "2022-12-01"),
@@ -114,10 +113,9 @@ def test_a_missing_resource_is_none(monkeypatch: pytest.MonkeyPatch, ref: str) -
         azure.gateway.get("read it", ref)
 
 
-@pytest.mark.parametrize("code", ["ResourceGroupNotFound", "SubscriptionNotFound"])
-def test_a_missing_group_or_subscription_is_an_error(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+def test_a_missing_group_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotFound):
-        Azure(monkeypatch, (404, error(code))).gateway.find("read it", ACCOUNT)
+        Azure(monkeypatch, (404, error("ResourceGroupNotFound"))).gateway.find("read it", ACCOUNT)
 
 
 def test_the_page_of_a_proxy_is_no_failed_sign_in(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,13 +199,8 @@ def test_a_refused_write_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, None),
         ({"Date": "Thu, 28 May 2026 20:26:40 GMT"}, 1_780_000_000.0),
         ({"Date": "Thu, 28 May 2026 22:26:40 +0200"}, 1_780_000_000.0),
-        ({"Last-Modified": "Thu, 28 May 2026 20:26:40 GMT"}, None),
-        ({"Date": ""}, None),
         ({"Date": "0"}, None),
-        ({"Date": "yesterday"}, None),
         ({"Date": "Thu, 99 May 2026 20:26:40 GMT"}, None),
-        ({"Date": "2026-05-28T20:26:40Z"}, None),
-        ({"Date": None}, None),
     ],
 )
 def test_a_header_without_a_time_is_no_error(headers: dict[str, Any], moment: float | None) -> None:

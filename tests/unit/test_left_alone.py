@@ -69,17 +69,6 @@ def test_the_keys_of_a_vault_share_a_cause_of_the_vault() -> None:
     assert found[1].startswith("b1: ")
 
 
-def test_keys_that_the_network_hides_share_a_cause() -> None:
-    def hidden(host: str, vault: str, key: str) -> dict[str, str]:
-        where = f"the key {key} in https://{vault}.vault.azure.net"
-        return note(host, "network_denied", f"Could not read {where}. Azure reports: (Forbidden). Use another network.")
-
-    found = said(hidden("a1", "vault1", "key1"), hidden("other", "vault1", "key2"), hidden("b1", "vault2", "key1"))
-
-    assert len(found) == 2
-    assert found[0].startswith("2 hosts (a1, other) for the same cause")
-
-
 def test_vaults_whose_users_cannot_be_listed_share_a_cause() -> None:
     def unknown(host: str, vault: str) -> dict[str, str]:
         reason = (
@@ -115,12 +104,6 @@ def test_a_single_account_without_an_inventory() -> None:
     [line] = said(note("localhost"), inventories=[])
 
     assert line.endswith("Run the playbook azbatch.cmk.recover with the same variables.")
-
-
-def test_a_path_with_a_space_is_quoted() -> None:
-    [line] = said(note("a1"), inventories=["my accounts.yml"])
-
-    assert "-i 'my accounts.yml' azbatch.cmk.recover" in line
 
 
 def test_a_deleted_account_may_be_missing_in_the_inventory() -> None:

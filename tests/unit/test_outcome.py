@@ -61,10 +61,6 @@ def test_a_planned_result_has_placeholders_for_values_from_azure() -> None:
     assert Outcome(True, {}, state).result()["principal_id"] == principal
 
 
-def test_result_without_warnings_has_no_such_key() -> None:
-    assert "warnings" not in Outcome(False, {}, {}).result()
-
-
 def one(number: int, **options: Any) -> Outcome:
     before, after = {"granted": []}, {"granted": [number]}
     return Outcome(True, before, after, ("Heed this.", f"Heed {number}."), {"in_use_by": [f"user {number}"]}, **options)
@@ -94,11 +90,8 @@ def test_the_outcome_of_one_is_its_own_and_that_of_none_is_no_change() -> None:
 @pytest.mark.parametrize(
     ("reports", "combined"),
     [
-        pytest.param([], {}, id="none"),
-        pytest.param([{"confirmed": True}, {"confirmed": True}], {"confirmed": True}, id="all"),
         pytest.param([{"confirmed": True}, {"confirmed": False}], {"confirmed": False}, id="not all"),
         pytest.param([{"confirmed": False}, {"confirmed": False}], {"confirmed": False}, id="none is confirmed"),
-        pytest.param([{"in_use_by": ["a"]}, {"in_use_by": []}], {"in_use_by": ["a"]}, id="lists"),
         pytest.param([{"kept_until": None}, {"kept_until": "2026"}], {"kept_until": "2026"}, id="the latest time"),
         pytest.param([{"kept_until": None}, {"kept_until": None}], {"kept_until": None}, id="no time"),
     ],

@@ -28,10 +28,6 @@ def identity(there: Any) -> Any:
     return task_of(Table({refs.identity(ONE): there})).driver.solve(partial(identities.get, identity_id=ONE))
 
 
-def test_an_identity() -> None:
-    assert identity(IDENTITY) == IDENTITY
-
-
 def test_an_identity_that_does_not_exist() -> None:
     with pytest.raises(NotFound, match="There is no user-assigned identity") as failed:
         identity(None)
@@ -51,10 +47,9 @@ def test_an_identity_that_did_not_exist_is_read_again_by_the_next_task(tmp_path:
     assert task_of(table, tmp_path).driver.solve(question, Rule.RECENT) == IDENTITY
 
 
-@pytest.mark.parametrize("reason", [Denied("403"), Unavailable("500")])
-def test_an_identity_that_cannot_be_read(reason: CmkError) -> None:
-    with pytest.raises(type(reason), match=reason.msg):
-        identity(reason)
+def test_an_identity_that_cannot_be_read() -> None:
+    with pytest.raises(Denied, match="403"):
+        identity(Denied("403"))
 
 
 PROVIDER = refs.provider(SUBSCRIPTION, "Microsoft.Batch")
@@ -68,7 +63,6 @@ TYPES = [
     ("there", "resource_type", "expected"),
     [
         pytest.param({"resourceTypes": TYPES}, "batchaccounts", ["West Europe"], id="in another letter case"),
-        pytest.param({"resourceTypes": TYPES}, "operations", [], id="in no region"),
         pytest.param({"resourceTypes": TYPES}, "pools", None, id="no such type"),
         pytest.param(Denied("403"), "batchAccounts", None, id="not readable"),
     ],

@@ -74,18 +74,14 @@ POLICY = (
     [
         (400, error("InvalidRequestBody"), "rejected_by_service"),
         (409, error("Conflict", inner="ObjectIsBeingDeleted"), "rejected_by_service"),
-        (400, error("InvalidSubscriptionId"), "subscription_not_found"),
         (404, error("SubscriptionNotFound"), "subscription_not_found"),
         (404, error("ResourceGroupNotFound"), "resource_group_not_found"),
         (404, error("ResourceNotFound"), "not_found"),
         (403, error("AuthorizationFailed", ARM), "permission_denied"),
-        (403, error("Forbidden", RBAC, inner="ForbiddenByRbac"), "permission_denied"),
         (403, error("Forbidden", inner="ForbiddenByFirewall"), "network_denied"),
         (403, error("Forbidden", inner="ForbiddenByConnection"), "network_denied"),
         (429, error("Throttled"), "service_unavailable"),
-        (500, error("InternalServerError"), "service_unavailable"),
         (503, "<html>busy</html>", "service_unavailable"),
-        (418, "", "rejected_by_service"),
     ],
 )
 def test_response_has_its_code(status: int, body: str, code: str) -> None:
@@ -106,12 +102,10 @@ def test_azures_message_is_kept() -> None:
     assert "A required property was not specified. PropertyName: keyVaultProperties" in failure.msg
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 409, 429, 500])
 @pytest.mark.parametrize(
     ("body", "said"),
     [
         ({"error": "The gateway is closed."}, "The gateway is closed."),
-        ({"error": ["one", "two"]}, "['one', 'two']"),
         ({"error": None}, "A reason"),
         ({"error": {"code": "Bad", "message": "No.", "details": "More of it."}}, "(Bad) No. More of it."),
         ({"error": {"code": "Bad", "message": "No.", "details": ["one", {"code": "c", "message": "m"}]}}, "one; c: m"),
@@ -121,8 +115,8 @@ def test_azures_message_is_kept() -> None:
         ("text", "A reason"),
     ],
 )
-def test_a_response_of_another_shape(status: int, body: Any, said: str) -> None:
-    response = Answer(status, json.dumps(body), "A reason")
+def test_a_response_of_another_shape(body: Any, said: str) -> None:
+    response = Answer(403, json.dumps(body), "A reason")
     failure = translated(sdk.HttpResponseError(response=response))
 
     assert failure.code != "internal_error"
@@ -152,10 +146,7 @@ def test_missing_right_is_named(message: str, action: str | None) -> None:
     [
         ("AADSTS7000215: Invalid client secret provided.", "authentication_failed", "secret"),
         ("AADSTS7000222: The provided client secret keys are expired.", "secret_expired", "secret"),
-        ("AADSTS700016: Application with identifier 'c' was not found.", "authentication_failed", "client_id"),
         ("AADSTS90002: Tenant 't' not found.", "authentication_failed", "tenant"),
-        ("AADSTS900023: Specified tenant identifier 't' is neither", "authentication_failed", "tenant"),
-        ("AADSTS700027: The certificate is not registered.", "authentication_failed", "x509_certificate_path"),
         ("AADSTS50105: something else", "authentication_failed", "auth_source"),
         ("Azure CLI not found on path", "authentication_failed", "auth_source"),
     ],
@@ -181,17 +172,16 @@ def test_no_response(kind: type[Exception]) -> None:
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "variable"),
     [
-        sdk.ServiceRequestError("('Unable to connect to proxy', NewConnectionError('Connection refused'))"),
-        sdk.ServiceRequestError("Cannot connect to proxy."),
-        sdk.ServiceRequestError(
-            "('Unable to connect to proxy', OSError('Tunnel connection failed: 407 Unauthorized'))"
+        (sdk.ServiceRequestError("('Unable to connect to proxy', NewConnectionError('Refused'))"), "HTTPS_PROXY"),
+        (
+            sdk.ServiceRequestError("('Unable to connect to proxy', OSError('Tunnel connection failed: 407'))"),
+            "all_proxy",
         ),
-        sdk.ClientAuthenticationError(message="ERROR: Max retries exceeded (Caused by ProxyError('Unable to ...'))"),
+        (sdk.ClientAuthenticationError(message="ERROR: Max retries (Caused by ProxyError('Unable'))"), "https_proxy"),
     ],
 )
-@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
 def test_a_proxy_that_fails_is_named(error: Exception, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -213,11 +203,6 @@ def test_a_tunnel_that_a_proxy_refuses_may_be_the_fault_of_the_host() -> None:
     assert translated(error, unreachable="vault_unreachable").code == "vault_unreachable"
 
 
-def test_a_value_error_is_no_failed_sign_in() -> None:
-    with pytest.raises(ValueError, match="no date"), azure_sdk.translated("read the key"):
-        raise ValueError("no date")
-
-
 # The packages
 
 
@@ -227,10 +212,6 @@ def without_cache() -> Iterator[None]:
     azure_sdk.load.cache_clear()
     yield
     azure_sdk.load.cache_clear()
-
-
-def test_packages_are_installed() -> None:
-    assert warm_up() is None
 
 
 def test_warm_up_sends_requests_to_a_local_adapter() -> None:
@@ -254,12 +235,9 @@ def test_missing_package_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("found", "enough"),
     [
-        ("1.18.9", False),
         ("1.9.0", False),
         ("1.19.0b1", True),
         ("1.19", False),
-        ("1.19.0", True),
-        ("1.20.0", True),
         ("2", True),
     ],
 )
@@ -276,7 +254,7 @@ def test_package_that_is_too_old(monkeypatch: pytest.MonkeyPatch, found: str, en
     assert found in str(failed.value)
 
 
-@pytest.mark.parametrize("name", ["azure.core.pipeline", "azure.identity._internal", "msal", "urllib3.connectionpool"])
+@pytest.mark.parametrize("name", ["azure.core.pipeline", "msal", "urllib3.connectionpool"])
 def test_messages_of_the_sdks_are_not_shown(
     name: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:

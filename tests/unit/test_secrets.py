@@ -31,12 +31,6 @@ def options(**given: Any) -> dict[str, Any]:
     return {**dict.fromkeys(names), "auth_source": "auto", "cloud_environment": "AzureCloud", **given}
 
 
-def test_a_secret_of_an_option_is_registered(registered: list[str]) -> None:
-    credentials.completed(options(client_id="c", secret=SECRET))
-
-    assert registered == [SECRET]
-
-
 def test_a_secret_of_the_credential_file_is_registered(
     registered: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,16 +50,6 @@ def test_a_line_has_the_elapsed_and_the_total_time_and_the_reason_once(monkeypat
     ]
 
 
-def test_the_last_complaint_is_returned_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    complaints = iter([rejected("1"), rejected("2"), rejected("3"), rejected("4")])
-
-    failure, lines = waited_for(monkeypatch, complaints, 5)
-
-    assert failure is not None
-    assert failure.facts["azure"]["message"] == "4"
-    assert [line.partition(" (")[2].partition(")")[0] for line in lines] == ["0 of 5 s", "1 of 5 s", "3 of 5 s"]
-
-
 @pytest.mark.parametrize(
     ("complaint", "reason"),
     [
