@@ -100,12 +100,6 @@ def test_source_with_a_file(given: dict[str, Any], source: str, subscription: st
 
 
 @pytest.mark.usefixtures("file")
-def test_values_of_the_file_are_taken_as_they_are() -> None:
-    assert credentials_module.completed(options())["secret"] == "of-default%"
-    assert credentials_module.completed(options(profile="other"))["wait_timeout"] == 600
-
-
-@pytest.mark.usefixtures("file")
 def test_missing_profile() -> None:
     with pytest.raises(InvalidOption) as refused:
         credentials_module.completed(options(profile="third"))
@@ -526,23 +520,6 @@ def test_every_source_that_was_tried_is_named(monkeypatch: pytest.MonkeyPatch) -
     for named in ("AZURE_TENANT", "AZURE_CLIENT_ID", "AZURE_SECRET", "az login"):
         assert named in msg.partition("Set ")[2]
     assert "(Azure CLI not found on path)" in msg
-
-
-@pytest.mark.parametrize(
-    ("source", "tried", "advice"),
-    [
-        ("msi", "there is no managed identity (auth_source: msi)", "set another auth_source"),
-        ("workload_identity", "there are no credentials (auth_source: workload_identity)", "set another auth_source"),
-    ],
-)
-@pytest.mark.usefixtures("home")
-def test_a_source_without_credentials_is_named(
-    source: str, tried: str, advice: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    failure = no_credentials(source, monkeypatch)
-
-    assert str(failure).startswith(f"Could not sign in: {tried} (Azure CLI not found on path). ")
-    assert advice in plain(failure.facts["remedy"])
 
 
 def test_no_response_is_no_failed_sign_in() -> None:

@@ -94,15 +94,12 @@ def user(*names: str, **ids: Any) -> Documents:
 @pytest.mark.parametrize(
     ("before", "body", "expected"),
     [
-        (batch(), {}, batch()),
         (batch(tags={"a": "b"}), {"tags": {"c": "d"}}, batch(tags={"c": "d"})),
         (batch(), {"properties": {"encryption": ENCRYPTED}}, batch(encryption=ENCRYPTED)),
-        (batch(publicNetworkAccess="Disabled"), {"tags": {}}, {**batch(publicNetworkAccess="Disabled"), "tags": {}}),
         (batch(provisioningState="Failed"), {}, batch()),
         # Identities
         (batch(), {"identity": SYSTEM}, batch({**SYSTEM, "principalId": PRINCIPAL, "tenantId": "mine"})),
         (batch(ASSIGNED), {"identity": SYSTEM}, batch(ASSIGNED)),
-        (batch(ASSIGNED), {"identity": user(FIRST)}, batch(user(FIRST, principalId="p1", clientId="c1"))),
         (
             batch(user(FIRST.lower(), SECOND, principalId="p")),
             {"identity": user(FIRST)},
@@ -171,7 +168,6 @@ RECOVER = {"location": "West Europe", "properties": {**NEEDED, "createMode": "re
     ("before", "body", "expected"),
     [
         (key_vault(tags={"a": "b"}), {"properties": {}}, key_vault(tags={"a": "b"})),
-        (key_vault(tags={"a": "b"}), {"properties": {}, "tags": {"c": "d"}}, key_vault(tags={"c": "d"})),
         (
             {**key_vault(), **TIMES},
             {"properties": {"enablePurgeProtection": True}},
@@ -251,7 +247,6 @@ def policy(holder: str, *keys: str, secrets: Any = (), application: str | None =
     ("operation", "sent", "expected"),
     [
         ("add", [policy("ONE", "WRAPKEY", "get")], [policy("one", "get", "WRAPKEY"), policy("two", "get")]),
-        ("add", [policy("three", "get")], [policy("one", "get"), policy("two", "get"), policy("three", "get")]),
         (
             "add",
             [policy("one", "wrapKey", secrets=["get"])],
@@ -264,9 +259,7 @@ def policy(holder: str, *keys: str, secrets: Any = (), application: str | None =
         ),
         ("replace", [policy("ONE", "list")], [policy("ONE", "list"), policy("two", "get")]),
         ("remove", [policy("ONE", "GET")], [policy("two", "get")]),
-        ("remove", [policy("one", "list")], [policy("one", "get"), policy("two", "get")]),
         ("remove", [policy("three", "get")], [policy("one", "get"), policy("two", "get")]),
-        ("remove", [policy("one", "get", application="app")], [policy("one", "get"), policy("two", "get")]),
         ("remove", [policy("one", "get"), policy("two", "get")], []),
     ],
 )
@@ -297,16 +290,12 @@ def test_a_role_assignment() -> None:
     ("document", "scope", "filter", "expected"),
     [
         (assignment(), VAULT, "", True),
-        (assignment(), VAULT.upper(), "atScope()", True),
         (assignment(), f"{VAULT}/keys/Key", "atScope()", True),
         (assignment(), f"{VAULT}s", "atScope()", False),
-        (assignment(), GROUP, "", True),
         (assignment(), GROUP, "atScope()", False),
         (assignment(principal="P"), VAULT, "atScope() and assignedTo('p')", True),
         (assignment(), VAULT, "atScope() and assignedTo('q')", False),
-        (batch(), GROUP, "", True),
         (batch(), SUBSCRIPTION.upper(), "", True),
-        (batch(), f"{GROUP}s", "", False),
         (deleted_vault(), SUBSCRIPTION, "", True),
     ],
 )
@@ -366,7 +355,6 @@ def test_the_recovery_level_of_a_key_in_a_predicted_vault(protection: Documents,
         (bundle(), {}, bundle(updated=NOW)),
         (bundle(exp=5), {"attributes": {"enabled": False, "exp": None}}, bundle(enabled=False, exp=5, updated=NOW)),
         (bundle(), {"key_ops": ["get"], "tags": None}, bundle(operations=["get"], updated=NOW)),
-        (bundle(tags={"a": "b"}), {"tags": {"c": "d"}}, bundle(tags={"c": "d"}, updated=NOW)),
     ],
 )
 def test_a_changed_version(before: Documents, body: Documents, expected: Documents) -> None:
@@ -398,7 +386,6 @@ def test_a_deleted_key_and_its_recovery() -> None:
     ("version", "expected"),
     [
         ("", bundle(enabled=False)),
-        (VERSION, bundle(enabled=False)),
         ("2" * 32, bundle("2" * 32, enabled=True)),
     ],
 )
