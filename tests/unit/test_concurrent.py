@@ -45,12 +45,6 @@ def test_results_are_in_the_order_of_the_items() -> None:
     assert map_concurrent(str, []) == {}
 
 
-def test_calls_run_at_the_same_time() -> None:
-    together = threading.Barrier(8, timeout=30)
-
-    assert map_concurrent(lambda _number: together.wait() >= 0, range(8)) == dict.fromkeys(range(8), True)
-
-
 def test_the_error_of_the_first_item_is_raised_and_no_call_begins_after_it() -> None:
     begun: list[int] = []
 
@@ -166,16 +160,6 @@ def test_an_interrupted_task_does_not_wait_for_its_calls(hung: threading.Event) 
 
     with pytest.raises(Interrupted):
         task()
-    assert not hung.is_set()
-
-
-def test_a_task_does_not_wait_for_calls_of_other_tasks(hung: threading.Event) -> None:
-    with settled():
-        pass
-    in_background(hung.wait, 30)
-    with settled():
-        in_background(lambda: None)
-
     assert not hung.is_set()
 
 

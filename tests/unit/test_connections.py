@@ -46,14 +46,6 @@ def test_a_host_may_need_no_proxy(proxies: pytest.MonkeyPatch) -> None:
     assert "https" not in merged(session, "kv.vault.azure.net")["proxies"]
 
 
-def test_settings_of_a_request_count(proxies: pytest.MonkeyPatch) -> None:
-    session = sdk.transport().session
-
-    assert merged(session, "management.azure.com")["stream"] is True
-    assert merged(session, "management.azure.com", stream=False)["stream"] is False
-    assert merged(session, "management.azure.com", verify="/other.pem")["verify"] == "/other.pem"
-
-
 def test_requests_are_sent_once() -> None:
     """Only the SDKs retry."""
     sent: list[Any] = []

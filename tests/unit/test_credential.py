@@ -108,11 +108,6 @@ def test_missing_profile() -> None:
     assert "of-default" not in str(refused.value)
 
 
-def test_empty_values_of_the_file_are_not_set(file: Path) -> None:
-    file.write_text("[default]\nclient_id = c\ncloud_environment =\n")
-    assert credentials_module.completed(options())["cloud_environment"] == "AzureCloud"
-
-
 @pytest.mark.usefixtures("file")
 def test_a_user_with_a_password_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside other credentials, a user is ignored."""
@@ -292,30 +287,6 @@ def test_the_first_sign_in_also_requests_the_token_for_key_vault(
     assert caplog.records == []
     nobody = SharedTokens(lambda: pytest.fail("a later task signs in"), "me", files)
     assert nobody.get_token(VAULT_SCOPE).token == "token-2"
-
-
-def test_a_task_requests_the_other_token_early_only_once(tmp_path: Path) -> None:
-    """Also if its token expires soon."""
-    entra = SlowVaults(240)
-    entra.may_respond.set()
-    tokens = SharedTokens(lambda: entra, "me", RunFiles(str(tmp_path)), scopes=(SCOPE, VAULT_SCOPE))
-    tokens.get_token(SCOPE)
-    until(lambda: len(entra.asked) > 1)
-
-    for _time in range(3):
-        tokens.get_token(SCOPE)
-        time.sleep(0.05)
-    assert [scopes for scopes, _more in entra.asked].count((VAULT_SCOPE,)) == 1
-
-
-def test_a_token_of_the_run_is_not_requested_early(tmp_path: Path) -> None:
-    entra, files = Entra(), RunFiles(str(tmp_path))
-    SharedTokens(lambda: entra, "me", files).get_token(VAULT_SCOPE)
-
-    SharedTokens(lambda: entra, "me", files, scopes=(SCOPE, VAULT_SCOPE)).get_token(SCOPE)
-
-    time.sleep(0.05)
-    assert len(entra.asked) == 2
 
 
 def until(shown: Callable[[], Any]) -> None:

@@ -49,7 +49,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure import rate_lim
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import run_store as run_store_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import value_or_error
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Freshness, Ref, Rule, Wait
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Denied,
@@ -329,13 +328,6 @@ def test_an_error_is_given_to_no_other_task_or_question(
     assert read(task_of(table, tmp_path)) == {"pages": 1}
 
 
-def test_an_empty_list_is_kept(table: Busy) -> None:
-    task = task_of(table)
-
-    assert [task.driver.get(refs.SUBSCRIPTIONS) for _time in range(3)] == [[]] * 3
-    assert table.reads_of(refs.SUBSCRIPTIONS) == 1
-
-
 @pytest.mark.parametrize("other", ["another caller", "another run", "no run"])
 def test_others_share_no_read(table: Busy, tmp_path: Path, other: str) -> None:
     (tmp_path / "another").mkdir()
@@ -357,20 +349,6 @@ def test_a_read_in_the_very_moment_of_a_write_is_out_of_date(tmp_path: Path, mon
 
     assert task.driver.get(BOOK) == "after"
     assert task_of(table, tmp_path).driver.get(BOOK, RECENT) == "after"
-
-
-@pytest.mark.parametrize(("fresh", "seconds"), [(OWN, 6), (RECENT, 21)])
-def test_the_age_of_a_read_is_counted_from_its_beginning(
-    table: Busy, clock: Clock, tmp_path: Path, fresh: Rule, seconds: float
-) -> None:
-    def pass_time(_place: str) -> None:
-        clock.now += seconds
-
-    table.during, task = pass_time, task_of(table, tmp_path)
-    for _time in range(2):
-        task.driver.get(BOOK, fresh)
-
-    assert table.reads_of(BOOK) == 2
 
 
 @pytest.mark.parametrize("fresh", [OWN, RECENT])
@@ -485,20 +463,6 @@ def test_threads_of_a_task_share_a_read() -> None:
     assert table.reads_of(BOOK) == 1
 
 
-def test_a_thread_that_waits_reads_again_what_has_failed() -> None:
-    table, gate = Busy({BOOK: Several(Denied("You may not."), {"pages": 1})}), Gate()
-    table.during, task = gate, task_of(table)
-    with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(value_or_error, lambda: task.driver.get(BOOK))
-        assert gate.begun.wait(10)
-        second = threads.submit(task.driver.get, BOOK)
-        time.sleep(0.05)
-        gate.opened.set()
-
-    assert isinstance(first.result(), Denied)
-    assert second.result() == {"pages": 1}
-
-
 def test_tasks_that_wait_for_the_same_document_share_the_next_read(tmp_path: Path) -> None:
     """Twenty tasks cost two reads: one that has begun too early, and the next one."""
     table, gate, together = Busy({BOOK: 1}), Gate(), Barrier(21)
@@ -560,25 +524,6 @@ def test_all_that_is_wanted_is_read_at_once() -> None:
     assert (asked, len(table.asked)) == (2, 8)
 
 
-def test_an_error_of_a_document_that_is_only_wanted_is_no_failure(table: Busy) -> None:
-    table[BOOK] = Denied("You may not.")
-
-    def question(docs: Docs) -> Any:
-        docs.want(BOOK)
-        return docs.get(MAP)
-
-    assert task_of(table).driver.solve(question) == {"scale": 1}
-
-
-def test_a_question_without_documents_reads_nothing(table: Busy) -> None:
-    def question(docs: Docs) -> int:
-        docs.want(BOOK)
-        return 7
-
-    assert task_of(table).driver.solve(question) == 7
-    assert table.asked == []
-
-
 def test_the_forms_of_a_document(table: Busy) -> None:
     missing, refused = Ref[Any]("book", "/none", "read it"), Ref[Any]("book", "/refused", "read it")
     denied = Denied("You may not.")
@@ -601,15 +546,6 @@ def test_a_question_that_catches_all_exceptions_gets_its_documents(table: Busy) 
             return "caught"
 
     assert task_of(table).driver.solve(question) == {"pages": 1}
-
-
-def test_a_bug_in_a_read_is_raised(table: Busy) -> None:
-    def fail(_place: str) -> None:
-        raise KeyError("x")
-
-    table.during = fail
-    with pytest.raises(KeyError):
-        task_of(table).driver.solve(lambda docs: docs.known(BOOK))
 
 
 @pytest.mark.parametrize("response", [{"pages": 1}, None, Denied("You may not.")], ids=["there", "missing", "error"])
@@ -781,12 +717,6 @@ def fleet(clock: Clock, tmp_path: Path) -> Fleet:
     return fleet
 
 
-def test_few_accounts_are_read_one_by_one_and_many_are_listed(fleet: Fleet, tmp_path: Path) -> None:
-    for name in NAMES[4:]:
-        assert one_of(fleet, tmp_path, name) == account(name)
-    assert (fleet.singles(), fleet.lists()) == (0, 1)
-
-
 def test_an_account_that_is_read_again_does_not_count_twice(clock: Clock, tmp_path: Path) -> None:
     fleet = Fleet("one")
     for _time in range(6):
@@ -903,13 +833,6 @@ def test_a_list_that_takes_long_is_read_seldom(fleet: Fleet, clock: Clock, tmp_p
     assert fleet.lists() == 2
 
 
-def test_another_failure_of_the_list_is_raised(fleet: Fleet, tmp_path: Path) -> None:
-    fleet[ACCOUNTS] = Unavailable("No response.")
-
-    with pytest.raises(Unavailable):
-        one_of(fleet, tmp_path, NAMES[5])
-
-
 @pytest.mark.parametrize("is_lost", [True, False], ids=["lost", "of an earlier read"])
 def test_a_large_list_of_which_a_part_is_not_stored_is_read_again(
     fleet: Fleet, clock: Clock, tmp_path: Path, is_lost: bool
@@ -961,17 +884,3 @@ def test_a_list_of_role_assignments_serves_a_principal_with_the_role(
 
 
 # A full disk
-
-
-def test_a_full_disk_makes_a_run_slower_and_not_different(
-    table: Busy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task_of(table, tmp_path).driver.get(BOOK, RECENT)
-    fill_the_disk(monkeypatch)
-    table[BOOK] = {"pages": 2}
-    writer = task_of(table, tmp_path)
-    writer.session.journal.mark("book")
-
-    for number in (2, 3):
-        assert task_of(table, tmp_path).driver.get(BOOK, RECENT) == {"pages": 2}
-        assert table.reads_of(BOOK) == number

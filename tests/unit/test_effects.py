@@ -338,18 +338,6 @@ def test_a_new_version(before: Documents | None, created: int, level: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("protection", "level"), [({}, "Recoverable+Purgeable"), ({"enablePurgeProtection": True}, "Recoverable")]
-)
-def test_the_recovery_level_of_a_key_in_a_predicted_vault(protection: Documents, level: str) -> None:
-    facts = {"vault": lambda _name: Prediction(VAULT, key_vault(**protection))}
-
-    [found] = after(key.create, KEY, None, {"kty": "RSA"}, **facts).values()
-
-    assert found["attributes"]["recoveryLevel"] == level
-    assert "tags" not in found
-
-
-@pytest.mark.parametrize(
     ("before", "body", "expected"),
     [
         (bundle(), {}, bundle(updated=NOW)),
@@ -391,14 +379,6 @@ def test_a_deleted_key_and_its_recovery() -> None:
 )
 def test_a_version_that_azure_does_not_show(version: str, expected: Documents) -> None:
     assert key.assumed(bundle(enabled=False), version) == expected
-
-
-def test_a_key_that_azure_does_not_show() -> None:
-    found = key.usable(KEY, NOW)
-
-    assert placeholders.is_placeholder(found["key"]["kid"].rpartition("/")[2])
-    assert found["attributes"]["enabled"]
-    assert {"wrapKey", "unwrapKey"} <= {*found["key"]["key_ops"]}
 
 
 # Refusals

@@ -32,7 +32,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import (
     Request,
     Right,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Ref, Rule, Wait
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Ref, Rule
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -200,13 +200,6 @@ def nothing(*_arguments: Any) -> None:
 # A change
 
 
-def test_a_goal_that_is_met_needs_one_read() -> None:
-    shelf = Shelf("atlas", "novel")
-
-    assert run(goal("novel"), shelf) == Outcome(False, {"books": ["atlas", "novel"]}, {"books": ["atlas", "novel"]})
-    assert shelf.did == ["read"]
-
-
 def test_a_change_is_written_and_read_again() -> None:
     shelf = Shelf()
 
@@ -309,15 +302,6 @@ def test_after_somebody_else_created_a_resource_the_change_is_decided_again() ->
     assert done.before == {"books": ["novel"]}
 
 
-def test_a_decision_that_is_outdated_twice_is_a_failure_without_rollback() -> None:
-    shelf, _others = outdated_by("novel", "poems")
-
-    failed = fails(goal("fable", "atlas", undo=True), shelf, PlanOutdated)
-
-    assert failed.facts == {"applied": []}
-    assert "remove" not in shelf.did
-
-
 def test_a_decision_that_is_outdated_after_a_write_is_rolled_back() -> None:
     shelf = Shelf()
     shelf.writes = refusing("fable", error=PlanOutdated)
@@ -412,15 +396,6 @@ def stale(shelf: Shelf, times: int) -> None:
     shelf.stale = [{"atlas"}] * times
 
 
-@pytest.mark.parametrize("hidden", [stale, missing])
-def test_a_change_is_polled_until_azure_shows_it(hidden: Callable[[Shelf, int], None]) -> None:
-    shelf = Shelf("atlas")
-    shelf.after = lambda _method, book: hidden(shelf, 2) if book == "novel" else None
-
-    assert run(goal("novel", "fable", undo=True), shelf).after == {"books": ["atlas", "fable", "novel"]}
-    assert "remove" not in shelf.did
-
-
 @pytest.mark.parametrize(("hidden", "code"), [(stale, "not_confirmed"), (missing, "not_found")])
 def test_a_change_that_never_shows_is_a_failure(hidden: Callable[[Shelf, int], None], code: str) -> None:
     shelf = Shelf("atlas")
@@ -433,53 +408,7 @@ def test_a_change_that_never_shows_is_a_failure(hidden: Callable[[Shelf, int], N
     assert shelf.books == {"atlas"}
 
 
-def test_a_refusal_counts_at_once() -> None:
-    shelf = Shelf("atlas")
-
-    def come(method: str, book: str) -> None:
-        if (method, book) == ("POST", "novel"):
-            shelf.reads = [raising(Refused("Somebody reads it.", code="in_use"))]
-
-    shelf.after = come
-    fails(goal("novel", "fable", undo=True), shelf, Refused)
-
-    assert shelf.books == {"atlas"}
-    assert shelf.did[:4] == ["read", "add", "add", "read"]
-
-
-def test_a_wait_of_the_confirmation_does_not_delay_the_rollback() -> None:
-    """A decision that waits has waited already when the change has failed."""
-    shelf = Shelf("atlas")
-    task = Task(shelf)
-
-    def confirm(docs: Docs) -> Change:
-        docs.get(SHELF)
-        raise Wait(Unavailable("It is dark."), "the light")
-
-    change = partial(decide, goal=goal("novel", undo=True))
-    with pytest.raises(Unavailable) as failed:
-        task.ensure(lambda docs: replace(change(docs), confirm=confirm))
-
-    assert failed.value.facts["restored"] is True
-    assert task.polled.count("the light") == POLLS
-
-
 # The rollback
-
-
-def test_a_rollback_that_is_outdated_is_decided_again() -> None:
-    shelf = stuck()
-
-    def taken(method: str, book: str) -> None:
-        if method == "DELETE" and book in shelf.books:
-            shelf.books.discard(book)
-            raise PlanOutdated("Somebody else was here.")
-
-    shelf.writes = taken
-    failed = fails(goal("fable", "novel", undo=True), shelf, NotConverged)
-
-    assert failed.facts["restored"] is True
-    assert shelf.books == {"atlas"}
 
 
 def test_without_an_applied_request_nothing_is_rolled_back() -> None:
@@ -517,14 +446,6 @@ def test_a_rollback_is_confirmed() -> None:
 
     assert failed.facts["restored"] is False
     assert failed.facts["current_state"] == {"books": ["atlas", "fable"]}
-
-
-def test_without_a_rollback_nothing_is_undone() -> None:
-    shelf = Shelf()
-    shelf.after = lambda _method, _book: setattr(shelf, "reads", [raising(Refused("It is dark."))])
-
-    assert "restored" not in fails(goal("novel"), shelf).facts
-    assert shelf.books == {"novel"}
 
 
 @pytest.mark.parametrize(

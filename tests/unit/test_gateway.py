@@ -162,16 +162,6 @@ def test_a_long_running_operation(monkeypatch: pytest.MonkeyPatch, status: int, 
     ]
 
 
-def test_a_creation_that_ends_at_once_is_not_polled(monkeypatch: pytest.MonkeyPatch) -> None:
-    vault = {"name": "a", "properties": {"provisioningState": "Succeeded"}}
-    azure = Azure(monkeypatch, (200, vault))
-
-    operation = azure.gateway.begin("create it", "PUT", VAULT, {"location": "westeurope"})
-
-    assert azure.gateway.finish("create it", operation)
-    assert (operation.document, operation.polled, len(azure.sent)) == (vault, None, 1)
-
-
 def test_an_operation_that_does_not_end_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     azure = Azure(monkeypatch, *[(202, "", {**OPERATION, "Retry-After": "60"})] * 2, wait_timeout=0)
 

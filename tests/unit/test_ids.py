@@ -261,22 +261,6 @@ def test_principals_of_an_identity(identity: dict, principals: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        (identity_id(), identity_id() + "/", True),
-        (identity_id(), identity_id().upper(), True),
-        (identity_id("one"), identity_id("two"), False),
-    ],
-)
-def test_arm_ids_are_compared(one: str, other: str, same: bool) -> None:
-    assert ids.same_id(one, other) is same
-
-
-def test_place_of_a_resource() -> None:
-    assert ids.place_of(VAULT_ID) == ids.place_of(f"{VAULT_ID}/") == (SUBSCRIPTION, "rg-keys", "myvault")
-
-
-@pytest.mark.parametrize(
     ("scope", "reaches"),
     [
         pytest.param("/", True, id="everything"),

@@ -317,12 +317,6 @@ def test_a_module_in_a_separate_process_ends_the_reads_of_all_callers(
         assert one.driver.get(read, Rule.RECENT) == moved
 
 
-def test_a_module_in_check_mode_gets_no_journal(switched: type[Switch]) -> None:
-    switch(check_mode=True)
-
-    assert switched.got == [None]
-
-
 @pytest.mark.parametrize(
     ("action", "args"),
     [
@@ -401,37 +395,6 @@ def test_the_hosts_of_a_wave_begin_a_task_at_the_same_moment(second: dict[str, A
 
 
 # The hosts that disable keys after all waves
-
-
-@pytest.mark.parametrize(
-    ("module", "outcome", "variables", "noted"),
-    [
-        pytest.param("batch_encryption", {}, {}, {"v/k": "one"}, id="moved"),
-        pytest.param("batch_encryption", {"failed": True}, {}, {}, id="failed"),
-        pytest.param("batch_encryption", {}, {"__clean_up": ""}, {}, id="not requested"),
-        pytest.param("batch_encryption", {}, {"__clean_up": None}, {}, id="no playbook of the collection"),
-        pytest.param("keyvault_cmk_key", {}, {}, {}, id="a key"),
-    ],
-)
-def test_a_host_whose_account_is_on_its_key_is_noted(
-    module: str,
-    outcome: dict[str, Any],
-    variables: dict[str, Any],
-    noted: dict[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """One host for all hosts with the same value: the first in the order of the play."""
-    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
-    plugin = prepared(Module(Outcome(False, {}, {})), name="x")
-    plugin.module.__name__ = f"azbatch.cmk.plugins.modules.{module}"
-
-    for host in ("two", "one", "two"):
-        hosts = {"inventory_hostname": host, "ansible_play_hosts_all": ["one", "two"]}
-        given = {**hosts, "__clean_up": "v/k", **variables}
-        plugin._note_clean_up(outcome, {name: value for name, value in given.items() if value is not None})
-
-    assert (RunFiles(str(tmp_path)).load("__clean_up", "0", is_note=True) or {}) == noted
 
 
 # The run in process
@@ -552,13 +515,6 @@ def test_the_environment_of_a_task_ends_with_it(outcome: Any, monkeypatch: pytes
     assert dict(os.environ) == before
 
 
-def test_log_entries_of_the_sdks_are_discarded(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG):
-        run_around(Looking(Outcome(True, {}, {})), {})
-
-    assert caplog.records == []
-
-
 @pytest.mark.parametrize(("no_log", "shown"), [(False, 1), (True, 0)])
 def test_progress_is_shown_without_no_log(no_log: bool, shown: int, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
@@ -658,11 +614,6 @@ def comparable(result: dict[str, Any]) -> dict[str, Any]:
     details = ("exception", "invocation", "ansible_parsed")
     kept = {name: value for name, value in result.items() if name not in details}
     return {**kept, "msg": re.sub(r"<class '[\w.]+'>", "a class", kept["msg"])}
-
-
-def test_module_that_is_handed_over_needs_an_interpreter(results: dict[str, Any]) -> None:
-    assert results["nowhere"]["failed"]
-    assert "code" not in results["nowhere"]
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -69,17 +69,6 @@ def test_the_keys_of_a_vault_share_a_cause_of_the_vault() -> None:
     assert found[1].startswith("b1: ")
 
 
-def test_vaults_whose_users_cannot_be_listed_share_a_cause() -> None:
-    def unknown(host: str, vault: str) -> dict[str, str]:
-        reason = (
-            f"Refused to disable the key key-{vault}: Could not find who uses the key vault {vault}: Azure is busy."
-        )
-        return note(host, "users_unknown", reason)
-
-    [line] = said(unknown("a1", "vault1"), unknown("b1", "vault2"))
-    assert line.startswith("2 hosts (a1, b1) for the same cause (users_unknown)")
-
-
 def test_versions_of_two_keys_are_two_causes() -> None:
     disabled = note("a1")
     other = note("other", reason=note("other")["reason"].replace("key1", "key2"))
@@ -100,25 +89,12 @@ def test_other_causes_are_other_lines() -> None:
     assert found[1] == "a2: Could not change a2: a lock. Remove the lock."
 
 
-def test_a_single_account_without_an_inventory() -> None:
-    [line] = said(note("localhost"), inventories=[])
-
-    assert line.endswith("Run the playbook azbatch.cmk.recover with the same variables.")
-
-
 def test_a_deleted_account_may_be_missing_in_the_inventory() -> None:
     [line] = said(note("a1", "account_not_found", "There is no Batch account a1. Create it.", "Create it."))
 
     assert line.startswith(
         "a1: There is no Batch account a1. Create it. If the account was deleted or moved on purpose,"
     )
-
-
-def test_the_links_of_the_causes_are_shown_once() -> None:
-    """A link at the end of each line would be a part of its command."""
-    found = links([note("a1"), note("a2"), note("a3", "resource_locked")])
-
-    assert [link.rpartition("/")[2] for link in found] == ["errors.md#account_unavailable", "errors.md#resource_locked"]
 
 
 def test_accounts_that_an_exception_accepts_are_one_short_line() -> None:
@@ -132,12 +108,6 @@ def test_accounts_that_an_exception_accepts_are_one_short_line() -> None:
 
 
 GOOD = {"code": "network_denied", "accounts": ["a*"], "reason": "Private", "expires_on": "2027-03-31"}
-
-
-def test_an_exception_of_the_audit_only() -> None:
-    """The playbooks do not know the names of the findings."""
-    [one] = read_exceptions([{**GOOD, "code": "", "finding": "not_read"}])
-    assert not one.is_for({"name": "a1", "id": "/a1"}, code="network_denied")
 
 
 @pytest.mark.parametrize(

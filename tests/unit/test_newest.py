@@ -159,15 +159,6 @@ def test_one_task_makes_the_change_for_all(vault: KeyVault, wanted: dict[str, An
     assert {vault.number(outcome) for outcome in outcomes} == {2}
 
 
-def test_one_of_several_callers_makes_the_version(vault: KeyVault) -> None:
-    """Callers do not share reads, and read again when they hold the lock."""
-    vault.takes = 0.05
-    with ThreadPoolExecutor(4) as tasks:
-        came_to = list(tasks.map(lambda number: vault.task(used=1, caller=f"caller{number}", **DUE), range(4)))
-
-    assert (vault.count, came_to) == (2, [2] * 4)
-
-
 def test_a_task_that_has_waited_for_the_lock_reads_again(vault: KeyVault) -> None:
     """Another run has created the version meanwhile."""
     with ThreadPoolExecutor(1) as tasks, vault_lock(RunFiles(str(vault.folder)), "myvault"):
@@ -194,11 +185,6 @@ def test_each_task_without_an_account_makes_a_forced_version(vault: KeyVault) ->
     vault.look(**FORCED)
 
     assert [vault.number(vault.look(for_account=False, **FORCED)) for _task in range(2)] == [3, 4]
-
-
-def test_a_due_version_does_not_serve_a_forced_one(vault: KeyVault) -> None:
-    assert vault.task(1, **DUE) == 2
-    assert vault.task(2, **FORCED) == 3
 
 
 @pytest.mark.parametrize(("purpose", "tag"), [(None, "run"), ("change 7", "change 7")], ids=["by default", "named"])

@@ -24,7 +24,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
-    Denied,
     NotConverged,
     NotFound,
     Unavailable,
@@ -556,16 +555,6 @@ def test_a_key_that_was_deleted_before_is_recovered(azure: Azure) -> None:
     assert azure.gateway.find("read it", f"{KEYS}/deletedkeys/key") is None
 
 
-def test_check_mode_keeps_a_missing_right_to_list_versions_of_a_recovered_key(azure: Azure) -> None:
-    azure.has("/deletedkeys/key", {**bundle(V2), "recoveryId": f"{KEYS}/deletedkeys/key"})
-    azure.has("/keys/key/versions", {"error": {"code": "Forbidden", "message": "No."}}, 403)
-    azure.write("POST", f"{KEYS}/deletedkeys/key/recover")
-
-    with pytest.raises(Denied):
-        azure.list(f"{KEYS}/keys/key/versions")
-    assert azure.get(f"{KEYS}/keys/key")["key"]["kid"].endswith(V2)
-
-
 # The predictions and the run
 
 
@@ -583,13 +572,6 @@ def test_later_tasks_of_a_run_have_its_predictions_until_the_run_ends(
     assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
     RunFiles(str(tmp_path)).end_predictions()
     assert task().ids(VAULTS) == []
-
-
-def test_a_module_in_a_separate_process_has_separate_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = Azure(monkeypatch), Azure(monkeypatch)
-    made_vault(one)
-
-    assert (one.get(f"{VAULTS}/vault") == 404, other.get(f"{VAULTS}/vault") == 404) == (False, True)
 
 
 def test_value_known_after_apply_is_resolved(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,14 +46,6 @@ def test_a_wave_in_which_the_play_ends_is_not_over() -> None:
     assert progress.line(2.0) == expected
 
 
-def test_hosts_that_were_changed_are_done_although_the_play_has_stopped() -> None:
-    progress = Progress(total=4, began=0.0, stopped=True)
-    progress.next_wave(3)
-    progress.next_task("Rotate")
-    progress.end_wave(2)
-    assert progress.line(2.0) == "2 of 4 hosts done; stopped in wave 1: 0 of 3 finished 'Rotate'; 1 hosts/s"
-
-
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [(89, "89 s"), (90, "2 min"), (5400, "1 h 30 min")],

@@ -93,24 +93,6 @@ def test_a_lower_remaining_number_from_azure_is_used(tmp_path: Path, clock: Cloc
     assert buckets.acquire(BUCKET) == 4.0
 
 
-def test_each_caller_has_separate_buckets(tmp_path: Path, clock: Clock) -> None:
-    ours, theirs = (Buckets(RunFiles(str(tmp_path)), who) for who in ("me", "you"))
-    ours.learn(BUCKET, 0)
-
-    assert theirs.acquire(BUCKET) == 0
-
-
-def test_the_clock_may_be_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """NTP may set the clock back during a run. By the wall clock, a bucket that was empty at the later time would
-    stay empty until then."""
-    buckets = Buckets(RunFiles(str(tmp_path)), "me")
-    buckets.acquire(BUCKET)
-    an_hour_ago = time.time() - 3600
-    monkeypatch.setattr(time, "time", lambda: an_hour_ago)
-
-    assert [buckets.acquire(BUCKET) for _task in range(2)] == [0, 0]
-
-
 # The policy
 
 URL = f"{ARM}/resourceGroups/g/providers/Microsoft.Batch/batchAccounts/a"
@@ -223,14 +205,6 @@ def test_the_run_uses_the_response(clock: Clock, answer: tuple[int, dict[str, st
     assert paced.buckets._level(READS).left == left
 
 
-def test_a_bucket_that_is_larger_than_documented_fills_up_to_its_size(clock: Clock) -> None:
-    paced = Paced(clock, remaining(1100))
-    paced.send()
-    clock.now += 3600
-
-    assert paced.buckets._level(READS).left == 1100
-
-
 @pytest.mark.parametrize(
     ("headers", "times"),
     [
@@ -271,13 +245,6 @@ def test_a_date_in_retry_after(clock: Clock) -> None:
     # The result depends on the duration of this test, which may be up to four minutes.
     assert 60 < paced.azure.asked[1] < 301
     assert len(paced.lines) == 1
-
-
-def test_a_malformed_retry_after_is_removed(clock: Clock) -> None:
-    """Otherwise the SDK's retries would fail."""
-    paced = Paced(clock, (503, {"Retry-After": "soon"}))
-
-    assert paced.send().headers == {}
 
 
 @pytest.mark.parametrize(
@@ -341,18 +308,6 @@ def test_a_wait_of_more_than_a_few_seconds_is_notified(clock: Clock, seconds: st
     assert paced.lines == [line] * notified
 
 
-def test_the_reason_of_a_wait_is_shown_once(clock: Clock) -> None:
-    paced = Paced(clock, *[(429, {"Retry-After": "7"})] * 3)
-    paced.send()
-    paced.send()
-
-    assert paced.lines == [
-        "Waiting 7 s before the next request: management.azure.com is busy (HTTP 429)",
-        "Waiting 7 s before the next request (7 s so far)",
-        "Waiting 7 s before the next request (14 s so far)",
-    ]
-
-
 def test_retry_after_of_a_success_is_ignored(clock: Clock) -> None:
     """For example, the response of a long-running operation. The poller uses its Retry-After."""
     paced = Paced(clock, (202, {"Retry-After": "7200"}))
@@ -379,14 +334,6 @@ def test_other_tasks_do_not_wait_longer_than_they_may(clock: Clock) -> None:
     assert failed.value.code == "throttled"
     assert paced.azure.asked == []
     assert clock.now == 1000
-
-
-def test_the_rate_limit_of_the_run_fails_no_task_with_a_short_timeout(clock: Clock) -> None:
-    paced = Paced(clock, wait_timeout=0)
-    paced.buckets.learn(READS, -25 * 50)
-    paced.send()
-
-    assert paced.azure.asked == [pytest.approx(50.04)]
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(1, 0), (20, 1)])

@@ -82,15 +82,6 @@ def test_without_its_folder_a_run_stores_nothing_and_does_not_fail(damaged: Path
     assert files.load("name") is None
 
 
-def test_a_folder_that_cannot_be_written_to_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run cannot store its later changes there, so the values may be out of date."""
-    files = RunFiles(str(folder))
-    files.store(1, "name")
-    monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
-
-    assert files.load("name") is None
-
-
 def full(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let all further writes fail as on a full disk."""
     monkeypatch.setattr(run_store, "_private", lambda _path, flags: os.open("/dev/full", flags & ~os.O_TRUNC))
@@ -212,20 +203,6 @@ def test_files_of_a_run_that_has_ended_are_removed(folder: Path, ended: int) -> 
     assert names(left) == ["of_others.json"]
 
 
-def test_a_reused_process_id(folder: Path) -> None:
-    """In a container, for example, Ansible may have the same process id in each run."""
-    left = folder.with_name("left")
-
-    def run() -> None:
-        left_by(os.getpid(), folder).rename(left.with_name(f"ansible-local-{os.getpid()}zzzzzzzz"))
-        begin_run(str(folder))
-
-    process = FORK.Process(target=run)
-    process.start()
-    process.join(60)
-    assert names(folder.with_name(f"ansible-local-{process.pid}zzzzzzzz")) == ["of_others.json"]
-
-
 def test_files_of_a_running_run_are_kept(folder: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
@@ -285,14 +262,6 @@ def test_folders_of_other_names_are_left_alone(folder: Path, ended: int) -> None
     begin(folder)
 
     assert [len(names(other)) for other in others] == [4, 4, 4]
-
-
-def test_a_run_begins_without_its_folder(folder: Path, ended: int) -> None:
-    left = left_by(ended, folder)
-    removed(folder)
-    begin(folder)
-
-    assert names(left) == ["of_others.json"]
 
 
 def test_folders_of_other_users_are_left_alone(folder: Path, ended: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,16 +92,6 @@ def test_response_has_its_code(status: int, body: str, code: str) -> None:
     assert failure.facts["azure"]["request_id"] == "a-request"
 
 
-def test_azures_message_is_kept() -> None:
-    details = [{"code": "PropertyName", "message": "keyVaultProperties"}]
-    body = error("MissingRequiredProperty", "A required property was not specified.", details=details)
-
-    failure = translated(sdk.HttpResponseError(response=Answer(400, body)))
-
-    assert failure.facts["azure"]["code"] == "MissingRequiredProperty"
-    assert "A required property was not specified. PropertyName: keyVaultProperties" in failure.msg
-
-
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -195,14 +185,6 @@ def test_a_proxy_that_fails_is_named(error: Exception, variable: str, monkeypatc
     assert "hushed" not in str(failure.result())
 
 
-def test_a_tunnel_that_a_proxy_refuses_may_be_the_fault_of_the_host() -> None:
-    error = sdk.ServiceRequestError(
-        "('Unable to connect to proxy', OSError('Tunnel connection failed: 502 Bad Gateway'))"
-    )
-
-    assert translated(error, unreachable="vault_unreachable").code == "vault_unreachable"
-
-
 # The packages
 
 
@@ -282,13 +264,6 @@ def test_blocks_without_a_log_may_overlap(caplog: pytest.LogCaptureFixture) -> N
         logging.getLogger("azure.identity").info("seen later")
 
     assert [record.message for record in caplog.records] == ["seen later"]
-
-
-def test_warming_up_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        assert warm_up() is None
-
-    assert caplog.records == []
 
 
 def test_without_a_handler_python_writes_no_warning_of_theirs_to_the_standard_error() -> None:

@@ -24,20 +24,6 @@ def made(version: str, key: str = KEY, **before: Any) -> dict[str, Any]:
     return {"changed": True, "diff": {"before": previous, "after": new}}
 
 
-def test_hosts_are_counted_once() -> None:
-    tally = Tally(7)
-    tally.add("moved", ROTATE, ENCRYPTION, {"changed": True}, failed=False)
-    tally.add("moved", ROTATE, KEYS, {"changed": True}, failed=False)
-    tally.add("unchanged", ROTATE, ENCRYPTION, {"changed": False}, failed=False)
-    tally.add("disabled", ROTATE, KEYS, {"changed": True}, failed=False)
-    tally.add("failed", ROTATE, ENCRYPTION, {"changed": True}, failed=False)
-    tally.add("failed", ROTATE, KEYS, {"failed": True}, failed=True)
-    tally.add("refused", ROTATE, KEYS, {"failed": True}, failed=True)
-    tally.end_wave()
-
-    assert tally.line() == "1 rotated, 1 changed otherwise, 1 unchanged, 2 failed, 2 not started"
-
-
 def test_accounts_that_the_task_of_one_host_has_recovered() -> None:
     """One host opens the firewall of the vault that the accounts share."""
     recover, diagnosis, vault = "azbatch.cmk.recover", f"{ENCRYPTION}_diagnosis", "azbatch.cmk.keyvault_cmk_vault"
