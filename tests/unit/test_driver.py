@@ -9,13 +9,11 @@ The rules are in the docstring of driver.py. Most tests use a clock in memory, a
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from math import inf
 from pathlib import Path
 from threading import Barrier
@@ -46,7 +44,6 @@ from hypothesis import strategies as st
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import driver as driver_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import journal as journal_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import rate_limit as rate_limit_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure import run_store as run_store_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Freshness, Ref, Rule, Wait
@@ -94,17 +91,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def table(clock: Clock) -> Busy:
     return Busy({BOOK: {"pages": 1}, MAP: {"scale": 1}})
-
-
-def fill_the_disk(patch: pytest.MonkeyPatch) -> None:
-    """No value can be written. A lock is an empty file, so the tasks can lock."""
-
-    def opened(path: str, flags: int) -> int:
-        if path.endswith(".lock"):
-            return os.open(path, flags, 0o600)
-        return os.open("/dev/full", flags & ~os.O_TRUNC)
-
-    patch.setattr(run_store_module, "_private", opened)
 
 
 # The age of a document
@@ -204,8 +190,6 @@ class Run:
         self._forgotten: dict[tuple[int, str], float] = {}
         # The documents that a task has written.
         self._changed: set[tuple[int, str]] = set()
-        # Whether the disk is full, so that tasks share nothing.
-        self.is_full = False
 
     def take(self, step: Any) -> None:
         if isinstance(step, Waits):
@@ -231,8 +215,6 @@ class Run:
         assert found.caller == CALLERS[step.task]
         assert found.task == step.task or not is_own
         assert found.at >= self._oldest(step, asked_at)
-        if self.is_full:
-            return
         # A document is read only if no earlier read serves.
         earlier = [
             seen.at
@@ -270,32 +252,13 @@ class Run:
         return out_of_date if named in self._changed else max(out_of_date, now - 5)
 
 
-@contextmanager
-def run_with_a_clock() -> Iterator[tuple[Run, pytest.MonkeyPatch]]:
-    with ExitStack() as stack:
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        yield Run(folder, use(Clock(tick=0.0001), patch)), patch
-
-
 @given(st.lists(STEPS, min_size=15, max_size=50))
 @settings(max_examples=75)
 def test_no_document_is_older_than_asked_and_no_read_is_superfluous(steps: list[Any]) -> None:
-    with run_with_a_clock() as (run, _patch):
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        run = Run(folder, use(Clock(tick=0.0001), patch))
         for step in steps:
             run.take(step)
-
-
-@pytest.mark.parametrize("fresh", [OWN, RECENT])
-def test_a_write_of_the_task_counts_although_the_disk_is_full(fresh: Rule) -> None:
-    """The disk was not full before the first write, or the task would be refused."""
-    with run_with_a_clock() as (run, patch):
-        run.take(Writes(0, "PATCH", account_id("another"), ()))
-        run.take(Reads(0, "vault", fresh))
-        fill_the_disk(patch)
-        run.is_full = True
-        run.take(Writes(0, "PUT", f"{VAULT_ID}/accessPolicies/add", ("vault",)))
-        run.take(Reads(0, "vault", fresh))
 
 
 # One document, and the reads of it
@@ -881,6 +844,3 @@ def test_a_list_of_role_assignments_serves_a_principal_with_the_role(
 
     assert found == (table[own] if single else listed)
     assert (table.reads_of(everyone), table.reads_of(own)) == (1, single)
-
-
-# A full disk

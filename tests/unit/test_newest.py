@@ -40,13 +40,16 @@ def version(number: int) -> str:
     return f"{number:032x}"
 
 
+def number(outcome: Outcome) -> int:
+    return int(outcome.after["version"], 16)
+
+
 class KeyVault(Table):
     """A key whose first version is older than 90 days, and its new versions."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(now=NOW)
         self.folder = folder
-        self.takes = 0.0
         # How many versions a replica of the vault does not show yet, as the newest one and in the list.
         self._hidden = 0, 0
         self._lock = Lock()
@@ -60,9 +63,6 @@ class KeyVault(Table):
     def hide(self, newest: int, in_list: int | None = None) -> None:
         self._hidden = newest, newest if in_list is None else in_list
         self._show()
-
-    def reads(self) -> int:
-        return self.reads_of(NEWEST)
 
     def add(self, *, created: int | None = None, tags: Any = None) -> None:
         """Create a version, like another task or user."""
@@ -78,10 +78,7 @@ class KeyVault(Table):
 
     def read(self, where: str, otherwise: Any) -> Any:
         with self._lock:
-            found = super().read(where, otherwise)
-        # The duration of the response.
-        time.sleep(self.takes)
-        return found
+            return super().read(where, otherwise)
 
     def write(self, method: str, ref: str, body: Any) -> Any:
         with self._lock:
@@ -90,21 +87,20 @@ class KeyVault(Table):
             self.add(created=NOW - 60 + self.count, tags=body.get("tags"))
             return self.versions[-1]
 
-    def task(self, used: int | None = None, caller: str = "me", began: float | None = None, **wanted: Any) -> int:
+    def task(self, used: int | None = None, began: float | None = None, **wanted: Any) -> int:
         """The version that a host's task for an account returns. The playbook's task `began` now by default."""
-        return self.number(self.look(used, caller, began, **wanted))
+        return number(self.look(used, began, **wanted))
 
     def look(
         self,
         used: int | None = None,
-        caller: str = "me",
         began: float | None = None,
         *,
         for_account: bool = True,
         **wanted: Any,
     ) -> Outcome:
         """What the module keyvault_cmk_key does for an account that uses this version of the key, or for no account."""
-        task = task_of(self, self.folder, caller=caller, wait_timeout=0)
+        task = task_of(self, self.folder, wait_timeout=0)
         task.session.task_began = time.monotonic() if began is None else began
         facts, goal = Facts(task.session), key_goal(**wanted)
         if for_account:
@@ -112,10 +108,6 @@ class KeyVault(Table):
             at_least = version(used) if used else None
             goal = replace(goal, at_least=at_least, is_shared=True, purpose=purpose)
         return executor_of(task).ensure(partial(decide, goal=goal, facts=facts), lock=goal.vault)
-
-    @staticmethod
-    def number(outcome: Outcome) -> int:
-        return int(outcome.after["version"], 16)
 
     def is_locked(self) -> bool:
         with open(self.folder / f"{_hash(('turn', 'myvault'))}.lock", "w") as lock:
@@ -156,7 +148,7 @@ def test_one_task_makes_the_change_for_all(vault: KeyVault, wanted: dict[str, An
 
     assert vault.count == 2
     assert sorted(outcome.changed for outcome in outcomes) == [*[False] * 7, True]
-    assert {vault.number(outcome) for outcome in outcomes} == {2}
+    assert {number(outcome) for outcome in outcomes} == {2}
 
 
 def test_a_task_that_has_waited_for_the_lock_reads_again(vault: KeyVault) -> None:
@@ -164,7 +156,7 @@ def test_a_task_that_has_waited_for_the_lock_reads_again(vault: KeyVault) -> Non
     with ThreadPoolExecutor(1) as tasks, vault_lock(RunFiles(str(vault.folder)), "myvault"):
         waiting = tasks.submit(vault.task, 1, **DUE)
         deadline = time.monotonic() + 10
-        while not vault.reads() and time.monotonic() < deadline:
+        while not vault.reads_of(NEWEST) and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.05)
         vault.add()
@@ -178,13 +170,13 @@ def test_a_second_forced_rotation_of_the_run_makes_no_version(vault: KeyVault) -
 
     for used in (1, 2):
         again = vault.look(used, **FORCED)
-        assert (again.changed, vault.number(again), vault.count) == (False, 2, 2)
+        assert (again.changed, number(again), vault.count) == (False, 2, 2)
 
 
 def test_each_task_without_an_account_makes_a_forced_version(vault: KeyVault) -> None:
     vault.look(**FORCED)
 
-    assert [vault.number(vault.look(for_account=False, **FORCED)) for _task in range(2)] == [3, 4]
+    assert [number(vault.look(for_account=False, **FORCED)) for _task in range(2)] == [3, 4]
 
 
 @pytest.mark.parametrize(("purpose", "tag"), [(None, "run"), ("change 7", "change 7")], ids=["by default", "named"])
@@ -225,10 +217,10 @@ def test_an_account_on_another_version_gets_the_newest_as_it_is_now(vault: KeyVa
     vault.task(1, **FORCED)
     for _version in range(5):
         vault.add(created=NOW - 20 + vault.count)
-    newest, reads = vault.count, vault.reads()
+    newest, reads = vault.count, vault.reads_of(NEWEST)
 
     assert vault.task(newest - 1, **FORCED) == newest
-    assert vault.reads() > reads
+    assert vault.reads_of(NEWEST) > reads
     assert vault.task(newest, **FORCED) == newest
 
 

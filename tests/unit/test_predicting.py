@@ -574,22 +574,6 @@ def test_later_tasks_of_a_run_have_its_predictions_until_the_run_ends(
     assert task().ids(VAULTS) == []
 
 
-def test_value_known_after_apply_is_resolved(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
-    principals = [
-        azure.write("PUT", f"{ACCOUNTS}/{name}", {"location": "westeurope", "identity": SYSTEM})["identity"]
-        for name in ("one", "two")
-    ]
-    asked = [{"principal_id": shown(one["principalId"]), "force": False} for one in principals]
-
-    resolved = [azure.cloud.resolved(one)["principal_id"] for one in asked]
-
-    assert resolved == [one["principalId"] for one in principals]
-    assert len(set(resolved)) == 2
-    # A module in a separate process resolves the same text.
-    assert Azure(monkeypatch).cloud.resolved(asked[0])["principal_id"] == resolved[0]
-    assert azure.cloud.resolved({"name": "(known"}) == {"name": "(known"}
-
-
 def test_check_mode_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda _seconds: pytest.fail("it waits"))
     complaint = NotConverged("Not yet.")

@@ -81,6 +81,7 @@ POLICY = (
         (403, error("Forbidden", inner="ForbiddenByFirewall"), "network_denied"),
         (403, error("Forbidden", inner="ForbiddenByConnection"), "network_denied"),
         (429, error("Throttled"), "service_unavailable"),
+        (500, error("InternalServerError"), "service_unavailable"),
         (503, "<html>busy</html>", "service_unavailable"),
     ],
 )
@@ -183,6 +184,12 @@ def test_a_proxy_that_fails_is_named(error: Exception, variable: str, monkeypatc
     assert f"the proxy http://proxy.example:3128 ({variable})" in failure.msg
     assert variable in failure.facts["remedy"]
     assert "hushed" not in str(failure.result())
+
+
+def test_a_tunnel_that_a_proxy_refuses_may_be_the_fault_of_the_host() -> None:
+    error = sdk.ServiceRequestError("('Unable to connect to proxy', OSError('Tunnel connection failed: 502'))")
+
+    assert translated(error, unreachable="vault_unreachable").code == "vault_unreachable"
 
 
 # The packages
