@@ -734,21 +734,6 @@ def test_an_account_that_the_task_has_changed_is_read_separately(fleet: Fleet, c
     assert task.driver.get(ref, Rule.GLANCE) == changed
 
 
-def test_a_list_that_a_change_has_overtaken_shows_the_account_no_more(fleet: Fleet, tmp_path: Path) -> None:
-    """Like the read of a single document: a task that asked before the change may get the account as it was."""
-    name, writer = NAMES[5], task_of(fleet, tmp_path)
-
-    def change(place: str) -> None:
-        if place == ACCOUNTS.id.lower():
-            writer.gateway.write("change it", "PATCH", account_id(name), {})
-            fleet[refs.account(account_id(name))] = account(name, key=KEY)
-
-    fleet.during = change
-    one_of(fleet, tmp_path, name)
-    assert one_of(fleet, tmp_path, name) == account(name, key=KEY)
-    assert fleet.lists() == 1
-
-
 def test_an_account_that_the_list_does_not_show_is_read(fleet: Fleet, tmp_path: Path) -> None:
     """A list may lag behind a creation."""
     fleet[refs.account(account_id("another"))] = account("another")

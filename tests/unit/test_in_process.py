@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A module runs inside Ansible's own process if possible, and returns the same result as in a separate process."""
+"""A module runs inside Ansible's own process if possible. Otherwise, the action plugin holds the locks of the run."""
 
 from __future__ import annotations
 
@@ -12,16 +12,12 @@ import importlib
 import json
 import logging
 import os
-import re
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
-import yaml
 from ansible import constants
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.block import Block
@@ -56,9 +52,8 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import not
 
 NAME = "azbatch.cmk.batch_encryption"
 REVERT = {"resource_group": "rg-batch", "account_name": "mybatch", "key_source": "microsoft_batch"}
+ACCOUNT = {"resource_group": "rg-batch", "account_name": "mybatch"}
 MODULES = Path(_in_process.__file__).parents[1] / "modules"
-COLLECTIONS = Path(_in_process.__file__).parents[5]
-
 # In process or as a separate process
 
 
@@ -394,9 +389,6 @@ def test_the_hosts_of_a_wave_begin_a_task_at_the_same_moment(second: dict[str, A
     assert (moment("one") == moment("two", **second)) is is_same
 
 
-# The hosts that disable keys after all waves
-
-
 # The run in process
 
 
@@ -534,102 +526,6 @@ REJECTED = CmkError("It said hushed.", code="rejected_by_service", azure={"messa
 @pytest.mark.parametrize("outcome", [HUSHED, REJECTED], ids=["success", "failure"])
 def test_secret_is_in_no_result(outcome: Outcome | CmkError) -> None:
     assert "hushed" not in json.dumps(run_module(Module(outcome), name="x", secret="hushed"))
-
-
-# The results in process and in a separate process
-
-SECRET = "correct-horse-battery"
-ACCOUNT = {"resource_group": "rg-batch", "account_name": "mybatch"}
-SWITCH = {**ACCOUNT, "key_source": "microsoft_keyvault", "key_identifier": "https://myvault.vault.azure.net/keys/batch"}
-# No case sends a request.
-SIGN_IN = {"subscription_id": SUBSCRIPTION, "tenant": "t", "client_id": "c", "auth_source": "env"}
-CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "two missing options": (NAME, {"key_source": "microsoft_batch"}, {}),
-    "an unknown option": (NAME, {**SWITCH, "colour": "blue"}, {}),
-    "several at once": (NAME, {"key_source": "somebody", "wait_timeout": "long"}, {}),
-    "a malformed identifier": (NAME, {**SWITCH, "key_identifier": "https://myvault.vault.azure.net/keys/"}, {}),
-    "a missing certificate": (NAME, {**SWITCH, **SIGN_IN, "x509_certificate_path": "~/no.pem"}, {}),
-    "a secret of the environment": (NAME, {**SWITCH, "account_name": f"my {SECRET}"}, {"AZURE_SECRET": SECRET}),
-    "an option within an option": (
-        "azbatch.cmk.keyvault_cmk_key",
-        {"vault_name": "myvault", "name": "batch", "rotation_policy": {"expiry": "P1Y"}},
-        {},
-    ),
-}
-NOWHERE = "/nowhere/python"
-
-
-def tasks() -> list[dict[str, Any]]:
-    """Each case in process and in a separate process. The first has the path of a missing interpreter, which shows
-    that no interpreter is started."""
-    made = []
-    for number, (module, arguments, environment) in enumerate(CASES.values()):
-        for way, variables in {
-            "here": {"ansible_python_interpreter": NOWHERE},
-            "elsewhere": {"cmk_in_process": "{{ nothing_here }}", "ansible_python_interpreter": sys.executable},
-        }.items():
-            task = {module: arguments, "environment": environment, "vars": variables, "ignore_errors": True}
-            made.append({"name": f"Case {number}, {way}", **task, "register": f"{way}_{number}"})
-    nowhere = {"cmk_in_process": False, "ansible_python_interpreter": NOWHERE}
-    made.append({"name": "Nowhere", NAME: SWITCH, "vars": nowhere, "ignore_errors": True, "register": "nowhere"})
-    return made
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The results of all tasks by their registered names, and the output (`shown`)."""
-    folder = tmp_path_factory.mktemp("in-process")
-    cases = tasks()
-    names = [task["register"] for task in cases]
-    collected = "{{ {" + ", ".join(f"'{name}': {name}" for name in names) + "} | to_json }}"
-    keep = {
-        "name": "Keep",
-        "ansible.builtin.copy": {"content": collected, "dest": str(folder / "results"), "mode": "0600"},
-    }
-    play = {"hosts": "localhost", "gather_facts": False, "vars": {"nothing_here": "no"}, "tasks": [*cases, keep]}
-    (folder / "play.yml").write_text(yaml.safe_dump([play]), encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AZURE_", "ANSIBLE_"))}
-    environment |= {
-        "HOME": str(folder),
-        "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
-        "ANSIBLE_LOCALHOST_WARNING": "false",
-        "ANSIBLE_INVENTORY": "localhost,",
-        # A request to Azure fails.
-        "HTTPS_PROXY": "http://127.0.0.1:9",
-    }
-    command = [sys.executable, "-m", "ansible", "playbook", "--connection", "local", "-vvv", str(folder / "play.yml")]
-    ran = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return {**json.loads((folder / "results").read_text(encoding="utf-8")), "shown": ran.stdout + ran.stderr}
-
-
-def both(results: dict[str, Any], case: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    number = list(CASES).index(case)
-    return results[f"here_{number}"], results[f"elsewhere_{number}"]
-
-
-def comparable(result: dict[str, Any]) -> dict[str, Any]:
-    """A result without the details of the process: the traceback, and the names of Ansible's string classes."""
-    # ansible-core 2.22.0rc1 leaves ansible_parsed in the result of a separate process.
-    details = ("exception", "invocation", "ansible_parsed")
-    kept = {name: value for name, value in result.items() if name not in details}
-    return {**kept, "msg": re.sub(r"<class '[\w.]+'>", "a class", kept["msg"])}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_the_results_in_process_and_in_a_separate_process_are_equal(results: dict[str, Any], case: str) -> None:
-    here, elsewhere = both(results, case)
-
-    assert elsewhere["failed"]
-    assert comparable(here) == comparable(elsewhere)
-
-
-def test_secret_is_shown_nowhere(results: dict[str, Any]) -> None:
-    for result in both(results, "a secret of the environment"):
-        assert result["code"] == "invalid_option"
-        assert "********" in result["msg"]
-    # For a module in a separate process, Ansible puts the environment into a command line.
-    assert SECRET not in results["shown"].replace(f"AZURE_SECRET={SECRET}", "")
 
 
 # Accounts that are left alone

@@ -24,7 +24,7 @@ from goals import key_goal
 from key_table import IDENTIFIER, VERSIONS
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, _hash, vault_lock
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import _hash
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import TAG
@@ -151,28 +151,6 @@ def test_one_task_makes_the_change_for_all(vault: KeyVault, wanted: dict[str, An
     assert {number(outcome) for outcome in outcomes} == {2}
 
 
-def test_a_task_that_has_waited_for_the_lock_reads_again(vault: KeyVault) -> None:
-    """Another run has created the version meanwhile."""
-    with ThreadPoolExecutor(1) as tasks, vault_lock(RunFiles(str(vault.folder)), "myvault"):
-        waiting = tasks.submit(vault.task, 1, **DUE)
-        deadline = time.monotonic() + 10
-        while not vault.reads_of(NEWEST) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(0.05)
-        vault.add()
-
-    assert (waiting.result(), vault.count) == (2, 2)
-
-
-def test_a_second_forced_rotation_of_the_run_makes_no_version(vault: KeyVault) -> None:
-    """Also for an account that is already on the version of the run, or whose move failed."""
-    assert vault.look(1, **FORCED).changed
-
-    for used in (1, 2):
-        again = vault.look(used, **FORCED)
-        assert (again.changed, number(again), vault.count) == (False, 2, 2)
-
-
 def test_each_task_without_an_account_makes_a_forced_version(vault: KeyVault) -> None:
     vault.look(**FORCED)
 
@@ -197,31 +175,12 @@ def test_a_forced_version_counts_although_the_notes_of_the_run_are_lost(vault: K
     assert vault.count == 2
 
 
-def test_another_run_makes_another_forced_version(vault: KeyVault, tmp_path: Path) -> None:
-    vault.task(1, **FORCED)
-    vault.folder = tmp_path / "another"
-    vault.folder.mkdir()
-
-    assert vault.task(1, **FORCED) == 3
-
-
 def test_an_account_on_a_newer_version_than_the_shared_one_stays_there(vault: KeyVault) -> None:
     began = time.monotonic()
     vault.task(used=1, began=began)
     vault.add()
 
     assert vault.task(2, began=began) == 2
-
-
-def test_an_account_on_another_version_gets_the_newest_as_it_is_now(vault: KeyVault) -> None:
-    vault.task(1, **FORCED)
-    for _version in range(5):
-        vault.add(created=NOW - 20 + vault.count)
-    newest, reads = vault.count, vault.reads_of(NEWEST)
-
-    assert vault.task(newest - 1, **FORCED) == newest
-    assert vault.reads_of(NEWEST) > reads
-    assert vault.task(newest, **FORCED) == newest
 
 
 @pytest.mark.parametrize("in_list", [0, 1], ids=["the list shows it", "the list does not show it either"])
@@ -231,9 +190,3 @@ def test_an_account_on_a_version_that_the_vault_does_not_show_yet_stays_there(va
 
     assert vault.task(used=2) == 2
     assert vault.task(1) == 1
-
-
-def test_a_forced_version_of_another_key_does_not_count(vault: KeyVault) -> None:
-    task_of(vault, vault.folder).session.journal.note(requests.made_version(replace(IDENTIFIER, name="another")))
-
-    assert vault.look(**FORCED).changed

@@ -18,7 +18,6 @@ import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Gateway
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import transport
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
@@ -28,7 +27,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     NotFound,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import is_placeholder, shown
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import is_placeholder
 
 requests = pytest.importorskip("requests")
 pytest.importorskip("azure.mgmt.core")
@@ -360,18 +359,6 @@ def test_an_operation_that_a_task_waits_for_is_complete(azure: Azure, state: str
     assert states() == ([after] * 2 if after else [])
 
 
-def test_a_completed_operation_does_not_undo_a_later_change(azure: Azure) -> None:
-    azure.has(f"{ACCOUNTS}/there", account(provisioningState="Creating"))
-    azure.has(f"{ACCOUNTS}/there/pools", {"value": []})
-    azure.get(f"{ACCOUNTS}/there")
-    azure.cloud._session.complete_operations()
-
-    azure.write("PATCH", f"{ACCOUNTS}/there", {"tags": {"a": "b"}})
-    azure.cloud._session.complete_operations()
-
-    assert azure.get(f"{ACCOUNTS}/there")["tags"] == {"a": "b"}
-
-
 # Vaults
 
 
@@ -487,26 +474,6 @@ def with_key(azure: Azure) -> Azure:
     return azure
 
 
-def test_a_new_version(with_key: Azure) -> None:
-    body = {"kty": "RSA", "key_size": 3072, "key_ops": ["wrapKey"], "attributes": {"enabled": True, "exp": NOW + 9}}
-
-    first, second = (with_key.write("POST", f"{KEYS}/keys/key/create", body) for _time in range(2))
-
-    version = second["key"]["kid"].rpartition("/")[2]
-    assert is_placeholder(version)
-    assert first["key"]["kid"] != second["key"]["kid"]
-    assert second["attributes"]["created"] > first["attributes"]["created"] > NOW
-    assert second["attributes"]["exp"] == NOW + 9
-    assert len(second["key"]["n"]) == 512
-    assert with_key.get(f"{KEYS}/keys/key") == with_key.get(f"{KEYS}/keys/key/{version}") == second
-    assert with_key.ids(f"{KEYS}/keys/key/versions") == [V1, V2, first["key"]["kid"].rpartition("/")[2], version]
-    assert with_key.get(f"{KEYS}/keys/key/{V1}") == bundle()
-    for bundle_of in (first, second):
-        named = {"key_identifier": shown(bundle_of["key"]["kid"])}
-        assert "(known after apply: new version " in named["key_identifier"]
-        assert with_key.cloud.resolved(named) == {"key_identifier": bundle_of["key"]["kid"]}
-
-
 def test_a_new_key(azure: Azure) -> None:
     azure.write("POST", f"{KEYS}/keys/key/create", {"kty": "RSA"})
 
@@ -556,22 +523,6 @@ def test_a_key_that_was_deleted_before_is_recovered(azure: Azure) -> None:
 
 
 # The predictions and the run
-
-
-def test_later_tasks_of_a_run_have_its_predictions_until_the_run_ends(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
-    def task() -> Azure:
-        azure = Azure(monkeypatch, str(tmp_path))
-        azure.has(VAULTS, {"value": []})
-        return azure
-
-    made_vault(task())
-
-    assert task().ids(VAULTS) == ["vault"]
-    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
-    RunFiles(str(tmp_path)).end_predictions()
-    assert task().ids(VAULTS) == []
 
 
 def test_check_mode_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,15 +229,6 @@ def date(seconds: float) -> str:
     return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
 
 
-def test_a_date_in_retry_after(clock: Clock) -> None:
-    paced = Paced(clock, (429, {"Retry-After": date(300)}))
-    paced.send()
-
-    # The result depends on the duration of this test, which may be up to four minutes.
-    assert 60 < paced.azure.asked[1] < 301
-    assert len(paced.lines) == 1
-
-
 @pytest.mark.parametrize(
     ("status", "url", "is_date"), [(429, URL, False), (503, "https://kv.vault.azure.net/keys/k", True)]
 )

@@ -82,6 +82,15 @@ def test_without_its_folder_a_run_stores_nothing_and_does_not_fail(damaged: Path
     assert files.load("name") is None
 
 
+def test_a_folder_that_cannot_be_written_to_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run cannot store its later changes there, so the values may be out of date."""
+    files = RunFiles(str(folder))
+    files.store(1, "name")
+    monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
+
+    assert files.load("name") is None
+
+
 def full(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let all further writes fail as on a full disk."""
     monkeypatch.setattr(run_store, "_private", lambda _path, flags: os.open("/dev/full", flags & ~os.O_TRUNC))
