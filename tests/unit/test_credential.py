@@ -124,6 +124,8 @@ def test_a_user_in_the_file_is_refused(file: Path) -> None:
 
 
 def test_the_azure_cli_may_take_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    # This loads the SDK, which runs another command.
+    made = credentials_module.credential(options(auth_source="cli"), environment_of("AzureCloud"))
     timeouts: list[float] = []
 
     def run(*_command: Any, **given: Any) -> str:
@@ -132,7 +134,6 @@ def test_the_azure_cli_may_take_a_minute(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/az")
     monkeypatch.setattr("subprocess.check_output", run)
-    made = credentials_module.credential(options(auth_source="cli"), environment_of("AzureCloud"))
 
     assert made.get_token("https://management.azure.com/.default").token == "token"
     assert timeouts == [60]
@@ -392,10 +393,10 @@ def test_a_file_that_is_malformed(file: Path, content: str, lines: str | None) -
 
 
 def test_claims_of_a_token_are_read() -> None:
-    for said in ({"oid": "o", "tid": "t"}, {"oid": "of another length", "tid": "ü"}):
-        payload = base64.urlsafe_b64encode(json.dumps(said).encode()).rstrip(b"=").decode()
+    said = {"oid": "o", "tid": "ü"}
+    payload = base64.urlsafe_b64encode(json.dumps(said).encode()).rstrip(b"=").decode()
 
-        assert credentials_module.claims(f"header.{payload}.signature") == said
+    assert credentials_module.claims(f"header.{payload}.signature") == said
 
 
 @pytest.mark.parametrize("step", ["make", "get_token"])
@@ -411,8 +412,8 @@ def test_a_value_that_azure_identity_refuses(step: str) -> None:
     assert failed.value.code == "authentication_failed"
 
 
-def no_credentials(source: str, monkeypatch: pytest.MonkeyPatch) -> CmkError:
-    """The error if azure-identity has no credentials of the source."""
+@pytest.mark.usefixtures("home")
+def test_every_source_that_was_tried_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     identity = pytest.importorskip("azure.identity")
 
     def refuse(*_scopes: str, **_options: Any) -> Any:
@@ -420,21 +421,13 @@ def no_credentials(source: str, monkeypatch: pytest.MonkeyPatch) -> CmkError:
 
     monkeypatch.setattr(credentials_module, "credential", lambda *_given: SimpleNamespace(get_token=refuse))
     with pytest.raises(CmkError) as failed:
-        Session(options(auth_source=source)).credential.get_token(SCOPE)
+        Session(options()).credential.get_token(SCOPE)
     assert failed.value.code == "credentials_missing"
-    assert plain(failed.value.facts["remedy"]) in str(failed.value)
-    return failed.value
-
-
-@pytest.mark.usefixtures("home")
-def test_every_source_that_was_tried_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    msg = str(no_credentials("auto", monkeypatch))
-
+    tried, _set, remedy = str(failed.value).partition("Set ")
     for source in ("client_id", "secret", "x509_certificate_path", "~/.azure/credentials", "Azure CLI"):
-        assert source in msg.partition("Set ")[0]
+        assert source in tried
     for named in ("AZURE_TENANT", "AZURE_CLIENT_ID", "AZURE_SECRET", "az login"):
-        assert named in msg.partition("Set ")[2]
-    assert "(Azure CLI not found on path)" in msg
+        assert named in remedy
 
 
 def test_no_response_is_no_failed_sign_in() -> None:
