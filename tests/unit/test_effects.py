@@ -139,11 +139,6 @@ def test_a_new_account(find: Any, group: str) -> None:
     assert one.document["properties"]["encryption"] == ENCRYPTED
 
 
-def test_a_deleted_account() -> None:
-    assert after(account.delete, ACCOUNT, batch(), {}) == {ACCOUNT: None}
-    assert after(account.delete, ACCOUNT, None, {}) == {}
-
-
 # Key vaults
 
 
@@ -180,30 +175,6 @@ def test_a_change_of_a_vault(effect: Effect, before: Documents, body: Documents,
     assert after(effect, VAULT, before, body) == {VAULT: expected}
 
 
-def test_a_new_vault() -> None:
-    [one] = predicted(vault.put, VAULT, None, {**SENT, "tags": {"a": "b"}})
-
-    properties = one.document["properties"]
-    assert (one.ref, one.contents, one.document["tags"]) == (VAULT, NEW, {"a": "b"})
-    assert (one.document["location"], properties["sku"]) == ("westeurope", {"name": "premium"})
-    assert properties["vaultUri"] == "https://one.vault.azure.net/"
-    assert (properties["enableRbacAuthorization"], properties["softDeleteRetentionInDays"]) == (True, 90)
-    assert one.document["systemData"] == {"createdAt": TODAY, "lastModifiedAt": TODAY}
-
-
-@pytest.mark.parametrize("protected", [False, True])
-def test_a_deleted_vault(protected: bool) -> None:
-    protection = {"enablePurgeProtection": True} if protected else {}
-    before = key_vault(softDeleteRetentionInDays=7, tags={"a": "b"}, **protection)
-
-    found = after(vault.delete, VAULT, before, {})
-
-    properties = {"tags": {"a": "b"}, "deletionDate": TODAY, "scheduledPurgeDate": IN_A_WEEK}
-    shown = {"purgeProtectionEnabled": True} if protected else {}
-    assert found == {VAULT: None, DELETED_VAULT: deleted_vault(**properties, **shown)}
-    assert after(vault.delete, VAULT, None, {}) == {}
-
-
 @pytest.mark.parametrize(
     ("deleted", "facts", "expected"),
     [
@@ -229,13 +200,6 @@ def test_a_recovered_vault(deleted: Documents, facts: Documents, expected: Docum
     assert (one.ref, one.document["id"], one.contents, one.document["tags"]) == (VAULT, VAULT, HIDDEN, {"c": "d"})
     assert one.document["properties"].items() >= expected.items()
     assert (gone.ref, gone.exists) == (DELETED_VAULT, False)
-
-
-def test_a_vault_whose_deletion_was_predicted_is_recovered_as_it_was() -> None:
-    before, *_deleted = predicted(vault.delete, VAULT, {**key_vault(tags={"a": "b"}), **TIMES}, {})
-    facts = {"list": lambda _ref: [deleted_vault()], "vault": lambda _name: before}
-
-    assert after(vault.put, VAULT, None, RECOVER, **facts) == {VAULT: key_vault(tags={"a": "b"}), DELETED_VAULT: None}
 
 
 def policy(holder: str, *keys: str, secrets: Any = (), application: str | None = None) -> Documents:
@@ -274,16 +238,6 @@ def test_access_policies(operation: str, sent: list[Documents], expected: list[D
 
 def assignment(scope: str = VAULT, principal: str = "p") -> Documents:
     return {"id": f"{scope}/x", "properties": {"scope": scope, "principalId": principal}}
-
-
-def test_a_role_assignment() -> None:
-    properties = {"principalId": "p", "roleDefinitionId": "r"}
-
-    [found] = after(role_assignment.put, ASSIGNMENT, None, {"properties": properties}).values()
-
-    assert (found["id"], found["name"], found["properties"]) == (ASSIGNMENT, "guid", {"scope": VAULT, **properties})
-    assert after(role_assignment.delete, ASSIGNMENT, assignment(), {}) == {ASSIGNMENT: None}
-    assert after(role_assignment.delete, ASSIGNMENT, None, {}) == {}
 
 
 @pytest.mark.parametrize(
@@ -360,16 +314,6 @@ def test_a_rotation_policy() -> None:
     assert found == {"id": "its own id", "lifetimeActions": [kept], "attributes": {}}
 
 
-def test_a_deleted_key_and_its_recovery() -> None:
-    before = bundle(tags={"a": "b"})
-
-    deleted = after(key.delete, KEY, before, {})
-
-    assert deleted[KEY] is None
-    assert deleted[DELETED_KEY].items() >= {**before, "deletedDate": NOW, "recoveryId": DELETED_KEY}.items()
-    assert after(key.recover, DELETED_KEY, deleted[DELETED_KEY], {}) == {KEY: before, DELETED_KEY: None}
-
-
 @pytest.mark.parametrize(
     ("version", "expected"),
     [
@@ -404,9 +348,3 @@ def test_requests_that_azure_refuses(
     effect: Effect, ref: str, before: Any, body: Documents, expected: tuple[int, str]
 ) -> None:
     assert refusal(effect, ref, before, body) == expected
-
-
-def test_a_deleted_key_is_not_created_again() -> None:
-    find = {DELETED_KEY: bundle()}.get
-
-    assert refusal(key.create, KEY, None, {"kty": "RSA"}, find=find) == (409, "Conflict")

@@ -106,11 +106,9 @@ class Azure:
         self._clock = clock
         self._answers = answers
         self.asked: list[float] = []
-        self.takes = 0.0
 
     def send(self, request: Any) -> Any:
         self.asked.append(self._clock.now - 1000)
-        self._clock.now += self.takes
         status, headers = next(self._answers, (200, {}))
         answer = SimpleNamespace(status_code=status, headers=dict(headers))
         return SimpleNamespace(http_request=request.http_request, http_response=answer)
@@ -138,11 +136,9 @@ class Paced:
         self._policy = rate_limit.policy(self.buckets, patience, self.sent)
         self._policy.next = self.azure
 
-    def send(self, url: str = URL, method: str = "GET", *, tries: int = 1, **options: Any) -> Any:
+    def send(self, url: str = URL, method: str = "GET", **options: Any) -> Any:
         request = SimpleNamespace(http_request=SimpleNamespace(method=method, url=url), context=Context(options))
-        for _try in range(tries):
-            response = self._policy.send(request)
-        return response.http_response
+        return self._policy.send(request).http_response
 
 
 def remaining(reads: int, kind: str = "") -> tuple[int, dict[str, str]]:
