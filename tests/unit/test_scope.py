@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import no_response, service_error
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sdk import no_response
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     AccountUnavailable,
@@ -34,21 +34,9 @@ ACCOUNT = f"{GROUP}/providers/Microsoft.Batch/batchAccounts/mybatch"
 VAULT = f"{GROUP}/providers/Microsoft.KeyVault/vaults/myvault"
 
 
-def answer(status: int, code: str = "SomeCode", inner: str | None = None) -> CmkError:
-    service = {"status": status, "code": code, "inner_code": inner, "message": "No.", "request_id": "1"}
-    return service_error("read the account", service)
-
-
 @pytest.mark.parametrize(
     ("error", "is_of_account"),
     [
-        pytest.param(answer(403), True, id="a right"),
-        pytest.param(answer(403, inner="ForbiddenByFirewall"), True, id="a private vault"),
-        pytest.param(answer(404), True, id="not found"),
-        pytest.param(answer(409, "ScopeLocked"), True, id="a lock"),
-        pytest.param(answer(400, "InvalidRequestBody"), False, id="a malformed request"),
-        pytest.param(answer(400, "InvalidKeyVaultProperties"), True, id="the key of the account"),
-        pytest.param(answer(429), False, id="throttled"),
         pytest.param(no_response("read the key", "no route", "vault_unreachable"), True, id="no route to the vault"),
         pytest.param(no_response("read the account", "no route", "unreachable"), False, id="no route to Azure"),
         pytest.param(Refused("In use."), True, id="refused"),

@@ -70,24 +70,28 @@ POLICY = (
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "code"),
+    ("status", "body", "code", "is_of_account"),
     [
-        (400, error("InvalidRequestBody"), "rejected_by_service"),
-        (409, error("Conflict", inner="ObjectIsBeingDeleted"), "rejected_by_service"),
-        (404, error("SubscriptionNotFound"), "subscription_not_found"),
-        (404, error("ResourceGroupNotFound"), "resource_group_not_found"),
-        (404, error("ResourceNotFound"), "not_found"),
-        (403, error("AuthorizationFailed", ARM), "permission_denied"),
-        (403, error("Forbidden", inner="ForbiddenByFirewall"), "network_denied"),
-        (403, error("Forbidden", inner="ForbiddenByConnection"), "network_denied"),
-        (429, error("Throttled"), "service_unavailable"),
-        (500, error("InternalServerError"), "service_unavailable"),
-        (503, "<html>busy</html>", "service_unavailable"),
+        (400, error("InvalidRequestBody"), "rejected_by_service", False),
+        (400, error("InvalidKeyVaultProperties"), "rejected_by_service", True),
+        (409, error("ScopeLocked"), "resource_locked", True),
+        (409, error("Conflict", inner="ObjectIsBeingDeleted"), "rejected_by_service", True),
+        (404, error("SubscriptionNotFound"), "subscription_not_found", True),
+        (404, error("ResourceGroupNotFound"), "resource_group_not_found", True),
+        (404, error("ResourceNotFound"), "not_found", True),
+        (403, error("AuthorizationFailed", ARM), "permission_denied", True),
+        (403, error("Forbidden", inner="ForbiddenByFirewall"), "network_denied", True),
+        (403, error("Forbidden", inner="ForbiddenByConnection"), "network_denied", True),
+        (429, error("Throttled"), "service_unavailable", False),
+        (500, error("InternalServerError"), "service_unavailable", False),
+        (503, "<html>busy</html>", "service_unavailable", False),
     ],
 )
-def test_response_has_its_code(status: int, body: str, code: str) -> None:
+def test_response_has_its_code(status: int, body: str, code: str, is_of_account: bool) -> None:
+    """And shows whether the failure concerns only an account, so that it stops no other."""
     failure = translated(sdk.HttpResponseError(response=Answer(status, body, "A reason")))
 
+    assert (failure.result().get("scope") == "account") is is_of_account
     assert failure.code == code
     assert failure.facts["azure"]["status"] == status
     assert failure.facts["azure"]["request_id"] == "a-request"
