@@ -97,6 +97,17 @@ def test_source_with_a_file(given: dict[str, Any], source: str, subscription: st
 
 
 @pytest.mark.usefixtures("file")
+def test_values_of_the_file_are_taken_as_they_are() -> None:
+    assert credentials_module.completed(options())["secret"] == "of-default%"
+    assert credentials_module.completed(options(profile="other"))["wait_timeout"] == 600
+
+
+def test_empty_values_of_the_file_are_not_set(file: Path) -> None:
+    file.write_text("[default]\nclient_id = c\ncloud_environment =\n")
+    assert credentials_module.completed(options())["cloud_environment"] == "AzureCloud"
+
+
+@pytest.mark.usefixtures("file")
 def test_missing_profile() -> None:
     with pytest.raises(InvalidOption) as refused:
         credentials_module.completed(options(profile="third"))
@@ -121,6 +132,20 @@ def test_a_user_in_the_file_is_refused(file: Path) -> None:
     with pytest.raises(CmkError, match="ad_user in the section default") as refused:
         credentials_module.completed(options())
     assert refused.value.code == "credentials_missing"
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ({"auth_source": "cli"}, "AzureCliCredential"),
+        ({"auth_source": "msi"}, "ManagedIdentityCredential"),
+        ({"auth_source": "env", "tenant": "t", "client_id": "c", "secret": "s"}, "ClientSecretCredential"),
+    ],
+)
+def test_kind_of_credential(given: dict[str, Any], kind: str) -> None:
+    made = credentials_module.credential(options(**given), environment_of("AzureCloud"))
+
+    assert type(made).__name__ == kind
 
 
 def test_the_azure_cli_may_take_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:

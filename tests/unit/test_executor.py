@@ -543,18 +543,9 @@ def removed(shelf: Shelf, decision: Decide | None = None, *, keeps_used: bool = 
     return Task(shelf).remove(decision or removing("novel"), "vault", keeps_used=keeps_used)
 
 
-def comes_with(shelf: Shelf, *readers: str) -> None:
-    """After the removal, the book has these readers."""
-
-    def come(method: str, _book: str) -> None:
-        shelf.readers = list(readers) if method == "DELETE" else []
-
-    shelf.after = come
-
-
 def test_what_is_used_is_kept_with_a_warning() -> None:
     shelf = Shelf("novel")
-    comes_with(shelf, "a newcomer")
+    shelf.after = lambda method, _book: setattr(shelf, "readers", ["a newcomer"] if method == "DELETE" else [])
 
     outcome = removed(shelf, keeps_used=True)
 
