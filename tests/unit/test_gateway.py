@@ -150,6 +150,7 @@ OPERATION = {"Location": f"{MANAGEMENT}/subscriptions/s/operations/1?api-version
 
 @pytest.mark.parametrize(("status", "is_shown"), [(200, True), (404, False)])
 def test_a_long_running_operation(monkeypatch: pytest.MonkeyPatch, status: int, is_shown: bool) -> None:
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
     azure = Azure(monkeypatch, (202, "", OPERATION), (202, "", OPERATION), (status, {"name": "a"}))
 
     operation = azure.gateway.begin("create it", "PUT", ACCOUNT, {"location": "westeurope"})
