@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +25,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure import sdk
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.credentials import SharedTokens, environment_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import settled
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, InvalidOption
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 
@@ -264,6 +267,45 @@ def test_one_token_is_requested_for_each_scope(tmp_path: Path, shared: bool) -> 
     ]
     assert tokens.get_token_info(SCOPE).token == "token-1"
     assert len(entra.asked) == 2
+
+
+class SlowVaults(Entra):
+    """Responds with a token for Key Vault only after `may_respond` was set."""
+
+    def __init__(self, lasts: float = 3600) -> None:
+        super().__init__(lasts)
+        self.may_respond = threading.Event()
+
+    def get_token(self, *scopes: str, **more: Any) -> Any:
+        assert VAULT_SCOPE not in scopes or self.may_respond.wait(30)
+        logging.getLogger("azure.identity").info("The SDK logs its success.")
+        return super().get_token(*scopes, **more)
+
+
+def test_the_first_sign_in_also_requests_the_token_for_key_vault(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process of a later task would begin with the tenant's metadata again."""
+    entra, files = SlowVaults(), RunFiles(str(tmp_path))
+    tokens = SharedTokens(lambda: entra, "me", files, scopes=(SCOPE, VAULT_SCOPE))
+
+    with caplog.at_level(logging.INFO):
+        with settled(), sdk.unlogged():
+            # Neither the token nor the task waits for it.
+            assert tokens.get_token(SCOPE).token == "token-1"
+
+        entra.may_respond.set()
+        until(lambda: files.load("token", "me", VAULT_SCOPE))
+    assert caplog.records == []
+    nobody = SharedTokens(lambda: pytest.fail("a later task signs in"), "me", files)
+    assert nobody.get_token(VAULT_SCOPE).token == "token-2"
+
+
+def until(shown: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 30
+    while not shown():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_tasks_of_a_run_share_a_token(tmp_path: Path) -> None:

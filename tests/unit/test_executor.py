@@ -43,7 +43,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Rejected,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted, pass_on
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted, as_failure, pass_on
 
 SHELF: Ref[dict[str, Any]] = Ref("any", "/shelf", "read the shelf")
 READERS: Ref[dict[str, Any]] = Ref("readers", "/readers", "list the readers")
@@ -325,6 +325,27 @@ def test_an_abandoned_request_may_still_take_effect(is_abandoned: bool) -> None:
     assert failed.facts["restored"] is not is_abandoned
     assert ("may still take effect" in str(failed)) is is_abandoned
     assert failed.facts["timedout"] == {"period": 3}
+
+
+def test_a_second_signal_waits_for_the_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ansible sends two signals to a worker, one right after the other."""
+
+    def interrupted_again(ended: BaseException) -> CmkError:
+        signal.raise_signal(signal.SIGINT)
+        return as_failure(ended)
+
+    monkeypatch.setattr(executor_module, "as_failure", interrupted_again)
+    shelf = Shelf("atlas")
+
+    def once(_method: str, _book: str) -> None:
+        shelf.after = nothing
+        signal.raise_signal(signal.SIGTERM)
+
+    shelf.after = once
+    with pytest.raises(KeyboardInterrupt):
+        run(goal("fable", "novel", undo=True), shelf)
+
+    assert shelf.books == {"atlas"}
 
 
 def stuck(*books: str) -> Shelf:

@@ -195,6 +195,13 @@ def test_in_check_mode_the_gateway_sends_no_write(azure: Azure, method: str) -> 
     assert azure.asked == []
 
 
+def test_questions_for_a_name_are_sent(azure: Azure) -> None:
+    azure.has(f"{DELETED}/checkNameAvailability", {"nameAvailable": True})
+
+    assert azure.is_free(DELETED, "new")
+    assert azure.asked == [("POST", f"{DELETED}/checkNameAvailability".lower())]
+
+
 # Accounts
 
 
