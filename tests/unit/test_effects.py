@@ -14,11 +14,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import placeholders
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.effects import account, key, role_assignment, vault
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.effects.write import (
     HIDDEN,
-    NEW,
     Effect,
     Facts,
     Prediction,
@@ -121,24 +119,6 @@ def test_a_change_of_an_account(effect: Effect, before: Documents, body: Documen
     assert after(effect, ACCOUNT, before, body) == {ACCOUNT: expected}
 
 
-def denied(_ref: str) -> Any:
-    raise Denied("No.")
-
-
-@pytest.mark.parametrize(("find", "group"), [(FACTS.find, "Mine"), (denied, "MINE")])
-def test_a_new_account(find: Any, group: str) -> None:
-    ref = ACCOUNT.replace("Mine", "MINE")
-    body = {"location": "West Europe", "identity": SYSTEM, "properties": {"encryption": ENCRYPTED}}
-
-    [one] = predicted(account.put, ref, None, body, find=find)
-
-    assert (one.ref, one.exists, one.contents) == (ACCOUNT.replace("Mine", group), True, NEW)
-    assert (one.document["id"], one.document["name"], one.document["location"]) == (one.ref, "one", "westeurope")
-    assert placeholders.is_placeholder(one.document["identity"]["principalId"])
-    assert one.document["properties"]["provisioningState"] == "Succeeded"
-    assert one.document["properties"]["encryption"] == ENCRYPTED
-
-
 # Key vaults
 
 
@@ -173,6 +153,19 @@ RECOVER = {"location": "West Europe", "properties": {**NEEDED, "createMode": "re
 @pytest.mark.parametrize("effect", [vault.put, vault.patch])
 def test_a_change_of_a_vault(effect: Effect, before: Documents, body: Documents, expected: Documents) -> None:
     assert after(effect, VAULT, before, body) == {VAULT: expected}
+
+
+@pytest.mark.parametrize("protected", [False, True])
+def test_a_deleted_vault(protected: bool) -> None:
+    protection = {"enablePurgeProtection": True} if protected else {}
+    before = key_vault(softDeleteRetentionInDays=7, tags={"a": "b"}, **protection)
+
+    found = after(vault.delete, VAULT, before, {})
+
+    properties = {"tags": {"a": "b"}, "deletionDate": TODAY, "scheduledPurgeDate": IN_A_WEEK}
+    shown = {"purgeProtectionEnabled": True} if protected else {}
+    assert found == {VAULT: None, DELETED_VAULT: deleted_vault(**properties, **shown)}
+    assert after(vault.delete, VAULT, None, {}) == {}
 
 
 @pytest.mark.parametrize(
@@ -222,6 +215,8 @@ def policy(holder: str, *keys: str, secrets: Any = (), application: str | None =
             [policy("one", "get"), policy("two", "get"), policy("one", "wrapKey", application="app")],
         ),
         ("replace", [policy("ONE", "list")], [policy("ONE", "list"), policy("two", "get")]),
+        ("remove", [policy("one", "get", application="app")], [policy("one", "get"), policy("two", "get")]),
+        ("remove", [policy("one", "list")], [policy("one", "get"), policy("two", "get")]),
         ("remove", [policy("ONE", "GET")], [policy("two", "get")]),
         ("remove", [policy("three", "get")], [policy("one", "get"), policy("two", "get")]),
         ("remove", [policy("one", "get"), policy("two", "get")], []),
@@ -246,6 +241,7 @@ def assignment(scope: str = VAULT, principal: str = "p") -> Documents:
         (assignment(), VAULT, "", True),
         (assignment(), f"{VAULT}/keys/Key", "atScope()", True),
         (assignment(), f"{VAULT}s", "atScope()", False),
+        (assignment(), GROUP, "", True),
         (assignment(), GROUP, "atScope()", False),
         (assignment(principal="P"), VAULT, "atScope() and assignedTo('p')", True),
         (assignment(), VAULT, "atScope() and assignedTo('q')", False),
@@ -292,11 +288,24 @@ def test_a_new_version(before: Documents | None, created: int, level: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("protection", "level"), [({}, "Recoverable+Purgeable"), ({"enablePurgeProtection": True}, "Recoverable")]
+)
+def test_the_recovery_level_of_a_key_in_a_predicted_vault(protection: Documents, level: str) -> None:
+    facts = {"vault": lambda _name: Prediction(VAULT, key_vault(**protection))}
+
+    [found] = after(key.create, KEY, None, {"kty": "RSA"}, **facts).values()
+
+    assert found["attributes"]["recoveryLevel"] == level
+    assert "tags" not in found
+
+
+@pytest.mark.parametrize(
     ("before", "body", "expected"),
     [
         (bundle(), {}, bundle(updated=NOW)),
         (bundle(exp=5), {"attributes": {"enabled": False, "exp": None}}, bundle(enabled=False, exp=5, updated=NOW)),
         (bundle(), {"key_ops": ["get"], "tags": None}, bundle(operations=["get"], updated=NOW)),
+        (bundle(tags={"a": "b"}), {"tags": {"c": "d"}}, bundle(tags={"c": "d"}, updated=NOW)),
     ],
 )
 def test_a_changed_version(before: Documents, body: Documents, expected: Documents) -> None:
@@ -318,6 +327,7 @@ def test_a_rotation_policy() -> None:
     ("version", "expected"),
     [
         ("", bundle(enabled=False)),
+        (VERSION, bundle(enabled=False)),
         ("2" * 32, bundle("2" * 32, enabled=True)),
     ],
 )
