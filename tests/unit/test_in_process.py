@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import importlib
 import json
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -488,7 +487,6 @@ class Looking(Module):
     def run(self, params: Mapping[str, Any], cloud: Any) -> Outcome:
         self.seen = dict(os.environ)
         os.environ["MADE_BY_THE_MODULE"] = "1"
-        logging.getLogger("azure.core").warning("a request")
         cloud._session.notify("Waiting")
         return super().run(params, cloud)
 
