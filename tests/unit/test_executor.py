@@ -32,7 +32,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import (
     Request,
     Right,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Ref, Rule
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Ref
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -196,25 +196,6 @@ def nothing(*_arguments: Any) -> None:
 
 
 # A change
-
-
-def test_a_change_is_written_and_read_again() -> None:
-    shelf = Shelf()
-
-    outcome = run(goal("novel", "atlas"), shelf)
-
-    assert shelf.did == ["read", "add", "add", "read"]
-    expected = Outcome(True, {"books": []}, {"books": ["atlas", "novel"]}, ("atlas is heavy.",), {"shelf": "upper"})
-    assert outcome == expected
-
-
-def test_a_change_begins_only_if_its_requirement_holds() -> None:
-    shelf = Shelf("novel")
-
-    fails(goal("atlas"), shelf, Denied, before_change=raising(Denied("There is no power.")))
-    assert shelf.books == {"novel"}
-    # If there is nothing to change, the requirement is not checked.
-    assert not run(goal("novel"), shelf, before_change=raising(Denied("There is no power."))).changed
 
 
 def test_the_change_is_decided_again_once_the_lock_is_held(tmp_path: Path) -> None:
@@ -503,26 +484,6 @@ def test_a_request_is_repeated_while_its_refusal_may_end() -> None:
     assert (shelf.books, applied) == ({"novel"}, ["add"])
 
 
-@pytest.mark.parametrize("code", ["InvalidRequestBody", "ScopeLocked"])
-def test_a_refusal_that_no_wait_ends_is_raised_at_once(code: str) -> None:
-    shelf = Shelf()
-    shelf.writes = raising(Rejected("Never.", azure={"code": code}))
-
-    with pytest.raises(Rejected):
-        Task(shelf).send([put("novel", retries=nothing)], [])
-
-    assert shelf.did == ["add"]
-
-
-def test_the_guard_of_a_request_can_be_asked_first() -> None:
-    shelf = Shelf()
-
-    with pytest.raises(PlanOutdated):
-        Task(shelf).send([put("novel", guard=raising(PlanOutdated("It is here.")), guard_first=True)], [])
-
-    assert shelf.did == []
-
-
 def test_a_run_notes_a_request_that_was_accepted(tmp_path: Path) -> None:
     shelf = Shelf()
     shelf.writes = refusing("poem")
@@ -594,16 +555,6 @@ def test_a_removal_whose_users_cannot_be_found_out_is_undone() -> None:
     assert (failed.value.facts["restored"], shelf.books) == (True, {"novel"})
 
 
-def test_a_removal_that_is_not_used_stays_although_its_confirmation_has_failed() -> None:
-    shelf = Shelf("novel")
-    shelf.after = lambda _method, _book: setattr(shelf, "reads", [raising(Denied("It is dark."))])
-
-    with pytest.raises(Denied) as failed:
-        removed(shelf)
-
-    assert ("restored" in failed.value.facts, shelf.books) == (False, set())
-
-
 @pytest.mark.parametrize(("times", "restored"), [(2, True), (5, False)])
 def test_a_removal_is_undone_although_reads_lag(times: int, restored: bool) -> None:
     """A read that shows the previous setting does not show the removal yet, so it is no proof."""
@@ -672,22 +623,6 @@ def test_a_user_that_appears_during_the_wait_undoes_the_removal_under_the_lock(w
     assert (failed.value.facts["restored"], shelf.books) == (True, {"novel"})
     asked = shelf.did[shelf.did.index("wait 40") :]
     assert asked == ["wait 40", "read", "lock vault", "read", "add", "read", "unlock"]
-
-
-def test_users_are_read_after_the_wait(waiting: Callable[..., None], tmp_path: Path) -> None:
-    """What another host reads at its beginning is too old."""
-    shelf = Shelf("novel")
-    task, other = Task(shelf, tmp_path), task_of(Table({READERS: {"readers": []}}), tmp_path)
-    shelf.session = task._session
-
-    def read() -> None:
-        if not shelf.readers:
-            other.driver.get(READERS, Rule.RECENT)
-        shelf.readers = ["a newcomer"]
-
-    waiting(shelf, read)
-    with pytest.raises(Refused):
-        task.remove(removing("novel", delay=40.0), "vault", keeps_used=False)
 
 
 @pytest.mark.parametrize(("readers", "books"), [(["a newcomer"], {"novel"}), ([], set())])
