@@ -122,18 +122,13 @@ def decide(docs: Docs, goal: Goal) -> Change:
     """The books are added in alphabetical order."""
     found = docs.get(SHELF) or {}
     has, more = set(found["books"]), {} if found["available"] is None else {"available": found["available"]}
-    if "forbidden" in goal.books - has:
-        raise Refused("That book is not wanted here.", code="in_use")
-    missing = sorted(goal.books - has)
-    requests = [put(book) for book in missing]
+    requests = [put(book) for book in sorted(goal.books - has)]
     if goal.exact:
         requests += [remove(book) for book in sorted(has - goal.books)]
     return Change(
         {"books": sorted(has), **more},
         {"books": sorted(has | goal.books), **more},
         tuple(requests),
-        tuple(f"{book} is heavy." for book in missing if book == "atlas"),
-        {"shelf": "upper"} if requests else {},
         undo=(partial(decide, goal=Goal(frozenset(has), exact=True)),) if goal.undo else (),
         undone=described,
     )
@@ -166,13 +161,13 @@ class Task(Executor):
         return complaint
 
 
-def run(wanted: Goal, shelf: Shelf, **options: Any) -> Outcome:
-    return Task(shelf).ensure(partial(decide, goal=wanted), **options)
+def run(wanted: Goal, shelf: Shelf) -> Outcome:
+    return Task(shelf).ensure(partial(decide, goal=wanted))
 
 
-def fails(wanted: Goal, shelf: Shelf, kind: type[CmkError] = CmkError, **options: Any) -> CmkError:
+def fails(wanted: Goal, shelf: Shelf, kind: type[CmkError] = CmkError) -> CmkError:
     with pytest.raises(kind) as failed:
-        run(wanted, shelf, **options)
+        run(wanted, shelf)
     return failed.value
 
 
@@ -329,9 +324,9 @@ def test_a_second_signal_waits_for_the_rollback(monkeypatch: pytest.MonkeyPatch)
     assert shelf.books == {"atlas"}
 
 
-def stuck(*books: str) -> Shelf:
+def stuck() -> Shelf:
     """The shelf with an atlas. Reads do not show that the novel was added."""
-    shelf = Shelf("atlas", *books)
+    shelf = Shelf("atlas")
     shelf.after = lambda _method, _book: shelf.books.discard("novel")
     return shelf
 
