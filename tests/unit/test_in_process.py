@@ -203,15 +203,9 @@ def handed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[st
     return Rotation.seen
 
 
-def rotate(account: str = "mybatch", **keywords: Any) -> dict[str, Any]:
+def rotate(account: str = "mybatch", **changed: Any) -> dict[str, Any]:
     args = {"account_resource_group": "rg-batch", "used_by_account": account, "vault_name": "MyVault", "name": "batch"}
-    given = {**args, **keywords.pop("args", {})}
-    return run(
-        action=Rotation,
-        args={name: value for name, value in given.items() if value is not None},
-        variables={"cmk_in_process": False},
-        **keywords,
-    )
+    return run(action=Rotation, args={**args, **changed}, variables={"cmk_in_process": False})
 
 
 def test_a_vault_is_locked_while_a_module_that_changes_it_runs(handed_over: list[dict[str, Any]]) -> None:
@@ -222,7 +216,7 @@ def test_a_vault_is_locked_while_a_module_that_changes_it_runs(handed_over: list
 
 def test_options_that_a_module_refuses_are_left_to_the_module(handed_over: list[dict[str, Any]]) -> None:
     """The module reports the error."""
-    rotate(args={"vault_name": "v"})
+    rotate(vault_name="v")
 
     assert len(handed_over) == 1
 
@@ -237,7 +231,7 @@ def test_options_that_a_module_refuses_are_left_to_the_module(handed_over: list[
 def test_a_module_is_not_started_with_wrong_arguments(
     handed_over: list[dict[str, Any]], wrong: dict[str, Any], said: str
 ) -> None:
-    result = rotate(args=wrong)
+    result = rotate(**wrong)
 
     assert (result["failed"], handed_over) == (True, [])
     assert result["msg"].startswith(said)
@@ -286,9 +280,9 @@ def switched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Switch]:
     return Switch
 
 
-def switch(**keywords: Any) -> dict[str, Any]:
+def switch() -> None:
     args = {**ACCOUNT, "subscription_id": SUBSCRIPTION, "key_source": "microsoft_keyvault", "key_identifier": WANTED}
-    return run(action=Switch, args=args, variables={"cmk_in_process": False}, **keywords)
+    run(action=Switch, args=args, variables={"cmk_in_process": False})
 
 
 @pytest.mark.parametrize(

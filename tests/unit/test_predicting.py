@@ -85,7 +85,7 @@ def assignment(name: str, principal: str, scope: str = f"{VAULTS}/vault") -> dic
 class Azure:
     """The gateway of one task in check mode. Reads get what Azure `holds`, by path, and no write may be sent."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: str | None = None) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.holds: dict[str, Any] = {GROUP.lower(): {"id": GROUP}, IDENTITY.lower(): {"properties": _IDS}}
         self.asked: list[tuple[str, str]] = []
         self.failed_checks: list[str] = []
@@ -99,7 +99,7 @@ class Azure:
                 pass
 
         given = {"auth_source": "msi", "cloud_environment": "AzureCloud", "wait_timeout": 0}
-        self.cloud = Cloud({**dict.fromkeys(CONNECTION), **given}, folder, predicts=True)
+        self.cloud = Cloud({**dict.fromkeys(CONNECTION), **given}, predicts=True)
         session = self.cloud._session
         session.__dict__.update(
             credential=Credential(), caller=CALLER, _transport=transport(lambda _to_azure: Adapter())
