@@ -35,8 +35,6 @@ from documents import (
     account,
     account_id,
     assignment,
-    key,
-    vault,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -291,17 +289,6 @@ def test_an_error_is_given_to_no_other_task_or_question(
     assert read(task_of(table, tmp_path)) == {"pages": 1}
 
 
-@pytest.mark.parametrize("other", ["another caller", "another run", "no run"])
-def test_others_share_no_read(table: Busy, tmp_path: Path, other: str) -> None:
-    (tmp_path / "another").mkdir()
-    folder = {"another caller": tmp_path, "another run": tmp_path / "another", "no run": None}[other]
-    task_of(table, tmp_path).driver.get(BOOK, RECENT)
-    table[BOOK] = Denied("You may not.")
-
-    with pytest.raises(Denied):
-        task_of(table, folder, caller="you" if other == "another caller" else "me").driver.get(BOOK, RECENT)
-
-
 def test_a_read_in_the_very_moment_of_a_write_is_out_of_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(Clock(), monkeypatch)
     table = Table({BOOK: "before"})
@@ -370,20 +357,6 @@ def test_a_glance_uses_reads_of_other_tasks_since_a_time(table: Busy, clock: Clo
 # Waits
 
 
-def test_a_question_that_waits_is_asked_again_with_new_reads(table: Busy, clock: Clock) -> None:
-    task = task_of(table)
-    table[BOOK] = Several({"pages": 1}, {"pages": 1}, {"pages": 2})
-
-    def question(docs: Docs) -> Any:
-        found = docs.get(BOOK)
-        if found == {"pages": 1}:
-            raise Wait(Unavailable("It is short."), "a longer book")
-        return found
-
-    assert task.driver.solve(question) == {"pages": 2}
-    assert table.reads_of(BOOK) == 3
-
-
 @pytest.mark.parametrize(("waits", "reads"), [(True, 5), (False, 1)])
 def test_a_question_that_waits_too_long_is_its_complaint(table: Busy, clock: Clock, waits: bool, reads: int) -> None:
     task = task_of(table)
@@ -412,18 +385,6 @@ class Gate:
     def __call__(self, _place: str) -> None:
         self.begun.set()
         assert self.opened.wait(30)
-
-
-def test_threads_of_a_task_share_a_read() -> None:
-    table, gate = Busy({BOOK: {"pages": 1}}), Gate()
-    table.during, task = gate, task_of(table)
-    with ThreadPoolExecutor(4) as threads:
-        found = [threads.submit(task.driver.get, BOOK) for _thread in range(4)]
-        assert gate.begun.wait(10)
-        gate.opened.set()
-
-    assert [one.result() for one in found] == [{"pages": 1}] * 4
-    assert table.reads_of(BOOK) == 1
 
 
 def test_tasks_that_wait_for_the_same_document_share_the_next_read(tmp_path: Path) -> None:
@@ -499,16 +460,6 @@ def test_the_forms_of_a_document(table: Busy) -> None:
     for ask in (Docs.get, Docs.items):
         with pytest.raises(Denied):
             driver.solve(lambda docs, ask=ask: ask(docs, refused))  # type: ignore[misc]
-
-
-def test_a_question_that_catches_all_exceptions_gets_its_documents(table: Busy) -> None:
-    def question(docs: Docs) -> Any:
-        try:
-            return docs.get(BOOK)
-        except Exception:
-            return "caught"
-
-    assert task_of(table).driver.solve(question) == {"pages": 1}
 
 
 @pytest.mark.parametrize("response", [{"pages": 1}, None, Denied("You may not.")], ids=["there", "missing", "error"])
@@ -608,14 +559,6 @@ def test_an_older_value_does_not_replace_a_newer_read(table: Busy, clock: Clock)
     assert task.driver.get(BOOK) == {"pages": 1}
 
 
-def test_a_read_of_the_newest_version_is_that_of_the_version(clock: Clock) -> None:
-    table = Table({NEWEST: key(NEW)})
-    driver = task_of(table).driver
-
-    assert driver.get(NEWEST) == driver.get(refs.key(parse_key_identifier(f"{KEY}/{NEW}", "key_identifier")))
-    assert len(table.asked) == 1
-
-
 def test_a_read_of_an_account_has_its_times_too(clock: Clock) -> None:
     """The response to a write has no time of the last change."""
     table = Table({ACCOUNT: Answer(account(), NOW, NOW - 60.0)})
@@ -630,13 +573,6 @@ def test_a_read_of_an_account_has_its_times_too(clock: Clock) -> None:
     assert task.driver.get(ACCOUNT) == account()
     assert task.driver.read(dated).changed_at == NOW - 60.0
     assert len(table.asked) == 2
-
-
-def test_a_vault_that_the_run_has_read_is_known_by_its_name(clock: Clock, tmp_path: Path) -> None:
-    task_of(Table({VAULT: vault()}), tmp_path).driver.get(VAULT)
-
-    found = task_of(Table(), tmp_path).driver.solve(lambda docs: docs.earlier(refs.seen_vault("MyVault")))
-    assert found == vault()
 
 
 # Members of lists
