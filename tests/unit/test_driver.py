@@ -387,6 +387,18 @@ class Gate:
         assert self.opened.wait(30)
 
 
+def test_threads_of_a_task_share_a_read() -> None:
+    table, gate = Busy({BOOK: {"pages": 1}}), Gate()
+    table.during, task = gate, task_of(table)
+    with ThreadPoolExecutor(4) as threads:
+        found = [threads.submit(task.driver.get, BOOK) for _thread in range(4)]
+        assert gate.begun.wait(10)
+        gate.opened.set()
+
+    assert [one.result() for one in found] == [{"pages": 1}] * 4
+    assert table.reads_of(BOOK) == 1
+
+
 def test_tasks_that_wait_for_the_same_document_share_the_next_read(tmp_path: Path) -> None:
     """Twenty tasks cost two reads: one that has begun too early, and the next one."""
     table, gate, together = Busy({BOOK: 1}), Gate(), Barrier(21)

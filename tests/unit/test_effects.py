@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import placeholders
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.effects import account, key, role_assignment, vault
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.effects.write import (
     HIDDEN,
@@ -117,6 +118,18 @@ def user(*names: str, **ids: Any) -> Documents:
 @pytest.mark.parametrize("effect", [account.put, account.patch])
 def test_a_change_of_an_account(effect: Effect, before: Documents, body: Documents, expected: Documents) -> None:
     assert after(effect, ACCOUNT, before, body) == {ACCOUNT: expected}
+
+
+def test_a_new_account_in_a_group_that_the_caller_may_not_read() -> None:
+    """Otherwise, the group has Azure's letter case."""
+
+    def denied(_ref: str) -> Any:
+        raise Denied("No.")
+
+    ref, body = ACCOUNT.replace("Mine", "MINE"), {"location": "West Europe", "identity": SYSTEM}
+
+    assert [*after(account.put, ref, None, body, find=denied)] == [ref]
+    assert [*after(account.put, ref, None, body)] == [ACCOUNT]
 
 
 # Key vaults
