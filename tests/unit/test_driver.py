@@ -289,6 +289,18 @@ def test_an_error_is_given_to_no_other_task_or_question(
     assert read(task_of(table, tmp_path)) == {"pages": 1}
 
 
+@pytest.mark.parametrize(("kinds", "reads"), [((), 2), (("map", "book"), 2), (("map",), 1)], ids=str)
+def test_only_what_was_forgotten_is_read_again(table: Busy, kinds: tuple[str, ...], reads: int) -> None:
+    task = task_of(table)
+    for _time in range(2):
+        task.driver.get(BOOK)
+    task.driver.forget(*kinds)
+    for _time in range(2):
+        task.driver.get(BOOK)
+
+    assert table.reads_of(BOOK) == reads
+
+
 def test_a_read_in_the_very_moment_of_a_write_is_out_of_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(Clock(), monkeypatch)
     table = Table({BOOK: "before"})
