@@ -262,6 +262,46 @@ def test_no_document_is_older_than_asked_and_no_read_is_superfluous(steps: list[
 # One document, and the reads of it
 
 
+def test_a_document_is_read_once_in_five_seconds(table: Busy, clock: Clock) -> None:
+    task = task_of(table)
+
+    assert [task.driver.get(BOOK) for _time in range(3)] == [{"pages": 1}] * 3
+    clock.now += 4
+    task.driver.get(BOOK)
+    assert table.reads_of(BOOK) == 1
+    clock.now += 1
+    task.driver.get(BOOK)
+    assert table.reads_of(BOOK) == 2
+
+
+def test_tasks_share_a_read_for_twenty_seconds(table: Busy, clock: Clock, tmp_path: Path) -> None:
+    def read() -> Any:
+        return task_of(table, tmp_path).driver.get(BOOK, RECENT)
+
+    assert read() == {"pages": 1}
+    table[BOOK] = {"pages": 2}
+    clock.now += 19
+    assert read() == {"pages": 1}
+    clock.now += 1
+    assert read() == {"pages": 2}
+
+
+@pytest.mark.parametrize(("kind", "pages"), [("book", 1), ("map", 2)])
+def test_after_its_write_a_task_uses_its_reads_until_it_forgets_them(
+    table: Busy, clock: Clock, kind: str, pages: int
+) -> None:
+    """A wait for the rate limit, before the change is confirmed, may take a minute."""
+    task = task_of(table)
+    task.session.journal.mark(kind)
+    task.driver.get(BOOK)
+    table[BOOK] = {"pages": 2}
+    clock.now += 60
+
+    assert task.driver.get(BOOK) == {"pages": pages}
+    task.driver.forget("book")
+    assert task.driver.get(BOOK) == {"pages": 2}
+
+
 @pytest.mark.parametrize("solves", [False, True])
 def test_a_missing_document_is_read_each_time(table: Busy, tmp_path: Path, solves: bool) -> None:
     """Another task may be creating it."""
