@@ -110,14 +110,6 @@ def test_a_key_of_a_vault_that_is_not_listed_stays(service: Service, runner: One
     assert runner.another().module("keyvault_cmk_key_state", named).get("changed") is True
 
 
-@pytest.mark.usefixtures("caller")
-def test_an_identity_that_is_not_listed(runner: OneProcess, service: Service) -> None:
-    account, findings = audited(runner)
-
-    assert not [one for one in findings if "missing" in one], findings
-    assert any(what.startswith("identity ") for what in account["unknown"]), account["unknown"]
-
-
 def test_an_identity_that_is_listed_no_more(
     service: Service, runner: OneProcess, caller: str, position: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
