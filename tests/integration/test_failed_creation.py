@@ -12,7 +12,7 @@ from meddling import REALISTIC, SETTLED, Wire
 from moments import creates_account
 from one_process import OneProcess
 from operators import FIRST_KEY, RBAC_VAULT, USER_ASSIGNED, Run, World, done
-from service import DAY, Service
+from service import Service
 
 from azure_sandbox.shared.behavior import POSITIONS
 
@@ -98,41 +98,3 @@ def test_a_quota_that_is_reached(world: World, service: Service, account: str) -
     control.behavior(account_quota="50")
     done(world.prepared(run)())
     assert service.is_available(account)
-
-
-@pytest.mark.parametrize("pools", POSITIONS["failed_account_pools"])
-def test_a_failed_account_counts_for_its_own_key_only_after_the_margin(
-    service: Service, runner: OneProcess, pools: str
-) -> None:
-    """Its pools cannot be listed. Otherwise no version of any key would ever end."""
-    control = service.sandbox.control
-    control.behavior(failed_account_pools=pools)
-    _, first = service.on_key()
-    other = service.make_key("other")
-    control.advance(30 * DAY)
-    newest = {name: service.make_key(name).id for name in ("key1", "other")}
-    service.point(newest["key1"])
-    # The identity may not use the key.
-    used = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": other.id}}
-    body = {"location": "westeurope", "identity": {"type": "SystemAssigned"}, "properties": {"encryption": used}}
-    assert service.sandbox.arm("PUT", service.account_id("failed"), "2024-07-01", body).ok
-    assert service.account("failed")["properties"]["provisioningState"] == "Failed"
-    disk = {"diskEncryptionConfiguration": {"targets": ["OsDisk"], "customerManagedKey": {"keyUrl": first}}}
-    machine = {"deploymentConfiguration": {"virtualMachineConfiguration": disk}}
-    pool = f"{service.account_id('failed')}/pools/pool1"
-    assert service.sandbox.arm("PUT", pool, "2025-06-01", {"properties": machine}).ok is (pools == "possible")
-
-    def retired(name: str) -> list[bool]:
-        named = {"vault_name": "vault-one", "name": name}
-        report = done(runner.another().module("keyvault_cmk_unused_versions", named))
-        assert report["in_use_by"] == ([service.account_id("failed")] if name == "other" else [])
-        return service.enabled(name)
-
-    # By then, the account on key1 counts for its own version only.
-    control.advance(7 * DAY - 300)
-    service.change_account("account1", tags={})
-    assert retired("key1") == [True, True]
-    control.advance(7 * DAY + 300)
-    assert retired("key1") == [False, True]
-    # The version that the failed account names is in use.
-    assert retired("other") == [True, True]

@@ -81,20 +81,3 @@ def test_a_repair_that_is_forbidden(runner: OneProcess, service: Service, refusa
     service.sandbox.control.behavior(**{switch: "none"})
     done(world.prepared(Run("recover", "account1"))())
     assert service.is_available()
-
-
-def test_access_whose_deletion_a_lock_forbids(runner: OneProcess, service: Service) -> None:
-    world = World(service, runner)
-    done(world.prepared(Run("provision", "account1", KEY2))())
-    service.sandbox.control.behavior(resource_lock="deletions")
-
-    predicted = world.prepared(replace(RUNS["revert"], check=True))()
-    report = world.prepared(RUNS["revert"])()
-
-    assert (predicted["code"], report["code"]) == ("resource_locked", "resource_locked"), report
-    assert service.encryption() is None
-    assert service.is_available()
-    service.sandbox.control.behavior(resource_lock="none")
-    # The account no longer shows the key that it used before.
-    assert done(world.prepared(replace(RUNS["revert"], key=KEY2))())["changed"] is True
-    assert service.assignments(world.principal("account1")) == []

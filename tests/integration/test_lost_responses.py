@@ -58,16 +58,6 @@ def test_an_account_is_created(runner: OneProcess, service: Service, lost: str, 
     assert bool(listed) is key, "the list of pools confirms that the account can use its key"
 
 
-@pytest.mark.parametrize("lost", LOST)
-@pytest.mark.slow(every=2)
-def test_a_vault_is_created(runner: OneProcess, service: Service, lost: str) -> None:
-    service.sandbox.control.fault(match={"method": "PUT", "path": "/vaults/vault-one"}, times=1, **LOST[lost])
-
-    made = done(runner.module("keyvault_cmk_vault", {"resource_group": GROUP, "name": "vault-one"}))
-
-    assert made["changed"] is True
-
-
 ACCOUNT = {"resource_group": GROUP, "name": "account1", "location": LOCATION}
 
 
@@ -83,17 +73,6 @@ def test_the_second_try_to_create_an_account_is_refused(
     code = None if is_created else REFUSALS[refusal][2]
     assert (report["changed"], report.get("code")) == (is_created, code), report
     assert service.accounts() == ["account1"] * is_created
-
-
-@pytest.mark.parametrize("is_created", [True, False], ids=["created", "not created"])
-def test_the_second_try_to_create_a_vault_is_refused(runner: OneProcess, service: Service, is_created: bool) -> None:
-    refuse_second_try(service, "/vaults/vault-one", "conflict", is_first_handled=is_created)
-
-    report = runner.module("keyvault_cmk_vault", {"resource_group": GROUP, "name": "vault-one"})
-
-    code = None if is_created else REFUSALS["conflict"][2]
-    assert (report["changed"], report.get("code")) == (is_created, code), report
-    assert [one.name for one in service.vaults.vaults.list_by_subscription()] == ["vault-one"] * is_created
 
 
 @pytest.mark.parametrize("lost", LOST)

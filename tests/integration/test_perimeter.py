@@ -85,33 +85,3 @@ def test_an_account_whose_vault_is_moved_into_a_perimeter(runner: OneProcess, se
     assert recovery["failed"]
     if not is_open:
         assert "Add an access rule for Batch to the perimeter" in recovery["msg"]
-
-
-@pytest.mark.parametrize("required", [False, True])
-def test_a_job_may_fail_because_of_a_perimeter(runner: OneProcess, service: Service, required: bool) -> None:
-    service.sandbox.control.behavior(perimeter="open_to_batch")
-    service.on_key()
-    secure(service)
-    key = {"key_source": "microsoft_keyvault", "key_identifier": service.encryption(), "require_readable": required}
-    report = runner.module("batch_encryption", {**ACCOUNT, **key})
-    assert bool(report.get("failed")) is required, report
-    assert required or report["available"] is None
-    if required:
-        assert report["code"] == "availability_unknown"
-        assert "network security perimeter" in report["msg"]
-
-
-@pytest.mark.parametrize(
-    ("is_in_perimeter", "is_allowed", "is_warned"),
-    [(True, True, True), (True, False, False), (False, True, False), (False, False, False)],
-)
-def test_trusted_services_are_not_allowed_through_a_perimeter(
-    runner: OneProcess, service: Service, is_in_perimeter: bool, is_allowed: bool, is_warned: bool
-) -> None:
-    service.make_vault()
-    if is_in_perimeter:
-        secure(service)
-    vault = {"resource_group": GROUP, "name": "vault-one", "allowed_repairs": ["network"] if is_allowed else []}
-    report = runner.module("keyvault_cmk_vault", vault)
-    assert report["changed"] is False
-    assert ["ignores trusted services" in warning for warning in report.get("warnings", ())] == [True] * is_warned
