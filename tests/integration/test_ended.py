@@ -18,7 +18,7 @@ import pytest
 from ansible.release import __version__
 from harness import Ansible, fails, family, kill, task, until
 from packaging.version import Version
-from service import DAY, GROUP, Service
+from service import GROUP, Service
 
 # From this release on, ansible-core's exception contains the timeout, and ansible-playbook passes signals to workers.
 IS_SIGNALLED = Version(__version__) >= Version("2.19")
@@ -68,30 +68,6 @@ def test_a_response_that_is_too_late_leaves_the_result_in_doubt(ansible: Ansible
     assert "may still take effect" in one["msg"]
     until(lambda: service.encryption() == wanted)
     assert service.is_available()
-
-
-@pytest.mark.parametrize(
-    ("change", "slow"),
-    [
-        pytest.param("key", {"method": "PATCH", "host": "vault-one"}, id="key"),
-        pytest.param("access", {"method": "DELETE", "path": "roleAssignments"}, id="access"),
-    ],
-)
-def test_a_timeout_during_a_request_names_the_accepted_step(
-    ansible: Ansible, service: Service, change: str, slow: dict[str, str]
-) -> None:
-    principal, _identifier = service.on_key(rbac=True)
-    service.point(None)
-    service.sandbox.control.advance(8 * DAY)
-    service.sandbox.control.fault(match=slow, delay=3)
-    wanted = {
-        "key": task("it", "keyvault_cmk_key_state", vault_name="vault-one", name="key1", state="disabled"),
-        "access": task("it", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal, state="absent"),
-    }
-    run = ansible.play([fails({**wanted[change], "timeout": 2})], way="in_process")
-    assert run["it"]["code"] == "timed_out"
-    assert [one["status"] for one in run["it"].writes] == [200]
-    assert len(run["it"]["applied"]) == 1
 
 
 def runs(process: int) -> bool:

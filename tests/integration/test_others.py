@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import pytest
 from harness import Ansible, Run, task
 from service import GROUP, NEEDED, OFFICER, Service
 
@@ -96,56 +95,6 @@ def test_access(ansible: Ansible, service: Service, way: str) -> None:
     assert steady(service.vault()) == with_policy(before, left, principal)
 
 
-@pytest.mark.slow
-def test_access_to_all(ansible: Ansible, service: Service, way: str) -> None:
-    """`all` is enough. Its revocation keeps the permissions that Batch does not need. `all` never includes purge."""
-    principal = service.make_identity()["properties"]["principalId"]
-    before = crowded_vault(service, service.policy(principal, "all"))
-    grant = task("grant", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal)
-    run = ansible.play(
-        [grant, task("away", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal, state="absent")],
-        way=way,
-    )
-    assert run["grant"].untouched()["changed"] is False
-    assert run["away"]["changed"] is True
-    kept = (service.permissions(principal) or {})["keys"]
-    assert set(kept) & {*NEEDED, "all"} == set()
-    assert {"list", "create", "sign", "rotate"} <= set(kept)
-    assert "purge" not in kept
-    assert steady(service.vault()) == with_policy(before, service.policy(principal, *kept), principal)
-
-
-def test_vault(ansible: Ansible, service: Service, way: str) -> None:
-    """The module enables purge protection and changes nothing else, although the task has another location."""
-    before = crowded_vault(service, enablePurgeProtection=None)
-    assert "enablePurgeProtection" not in before["properties"]
-    run = ansible.play(
-        [task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault-one", location="northeurope")], way=way
-    )
-    assert run["vault"]["changed"] is True
-    wanted = steady(before)
-    wanted["properties"]["enablePurgeProtection"] = True
-    assert steady(service.vault()) == wanted
-    assert run["vault"]["location"] == before["location"]
-    assert run["vault"]["retention_days"] == 30
-    assert run["vault"]["tags"] == TAGS
-
-
-@pytest.mark.slow
-def test_recovered_vault(ansible: Ansible, service: Service, way: str) -> None:
-    """A recovered vault has the tags, access policies, firewall and keys that it had before its deletion."""
-    before = crowded_vault(service)
-    service.make_key()
-    service.delete_vault()
-    run = ansible.play(
-        [task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault-one", allowed_repairs=["vault"])],
-        way=way,
-    )
-    assert run["vault"]["changed"] is True
-    assert steady(service.vault()) == steady(before)
-    assert service.key().properties.enabled
-
-
 def crowded_account(service: Service, **body: Any) -> dict[str, Any]:
     return service.make_account(
         tags=TAGS,
@@ -202,31 +151,6 @@ def test_account(ansible: Ansible, service: Service, way: str) -> None:
     # None of the tasks changed the vault or the key.
     assert service.vault() == vault
     assert service.key().properties.updated_on == key.properties.updated_on
-
-
-@pytest.mark.slow
-def test_another_identity(ansible: Ansible, service: Service, way: str) -> None:
-    """A further user-assigned identity is added to the account's identities."""
-    service.make_identity("identity1")
-    service.make_identity("identity2")
-    first = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id("identity1"): {}}}
-    before = crowded_account(service, identity=first)
-    identity_id = service.identity_id("identity2")
-    more = {"resource_group": GROUP, "name": "account1", "identity_id": identity_id, "allowed_repairs": ["identity"]}
-    run = ansible.play([task("more", "batch_account_identity", **more)], way=way)
-    assert run["more"]["changed"] is True
-    # All identities and the key source are sent, because it is not known whether a PATCH adds to the identities or
-    # replaces them.
-    (write,) = run["more"].writes
-    assert set(write["body"]) == {"identity", "properties"}
-    assert write["body"]["properties"] == {"encryption": {"keySource": "Microsoft.Batch"}}
-    assert set(write["body"]["identity"]["userAssignedIdentities"]) == {service.identity_id("identity1"), identity_id}
-    after = service.account()
-    assigned = after["identity"]["userAssignedIdentities"]
-    assert set(assigned) == {service.identity_id("identity1"), identity_id}
-    kept = before["identity"]["userAssignedIdentities"][service.identity_id("identity1")]
-    assert assigned[service.identity_id("identity1")] == kept
-    assert {**after, "identity": None} == {**before, "identity": None}
 
 
 def test_key(ansible: Ansible, service: Service, way: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import Ansible, advance, checked, four_steps, key, task, two_steps
+from harness import Ansible, four_steps, key, task, two_steps
 from service import DAY, GROUP, Service
 
 
@@ -58,91 +58,6 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
         assert one["changed"] is False
         assert one["expires_on"] == made["expires_on"] == f"{found.properties.expires_on:%Y-%m-%dT%H:%M:%SZ}"
     assert len(service.versions()) == 1
-
-
-def test_key_has_a_new_version_when_rotation_is_due(ansible: Ansible, service: Service, way: str) -> None:
-    """Whether a rotation is due depends on Key Vault's clock."""
-    service.make_vault()
-    service.make_key(tags={"owner": "somebody"}, size=3072, key_operations=["wrapKey", "unwrapKey", "encrypt"])
-    first = service.key().properties.version
-    due = key("due", max_version_age="P90D", expires_in="P120D")
-    run = ansible.play(
-        [
-            {**key("young", max_version_age="P90D")},
-            advance("89 days later", service.sandbox, 89 * DAY),
-            {**key("still young", max_version_age="P90D")},
-            advance("91 days in all", service.sandbox, 2 * DAY),
-            *four_steps(due),
-            advance("the second has expired", service.sandbox, 121 * DAY),
-            *two_steps(key("expired", max_version_age="P90D")),
-        ],
-        way=way,
-    )
-    assert run["young"]["changed"] is run["still young"]["changed"] is False
-    run["young"].untouched()
-    made = run.checked_steps("due")
-    assert made["previous_version"] == first
-    assert made["version"] != first
-    # Options that the task does not set have the values of the previous version.
-    assert made["key_size"] == 3072
-    assert set(made["key_ops"]) == {"wrapKey", "unwrapKey", "encrypt"}
-    assert run.checked_steps("expired")["previous_version"] == made["version"]
-    versions = service.versions()
-    assert [one.version for one in versions] == [first, made["version"], run["expired: apply"]["version"]]
-    assert [one.tags for one in versions] == [{"owner": "somebody"}] * 3
-    assert all(one.enabled for one in versions)
-
-
-def test_key_new_version(ansible: Ansible, service: Service, way: str) -> None:
-    """Each task with `new_version: true` creates a version, which may have another size."""
-    service.make_vault()
-    service.make_key()
-    first = service.key().properties.version
-    # Key Vault returns the age of a version in whole seconds, so versions of the same second have no known order.
-    service.sandbox.control.advance(1)
-    wanted = key("wanted", new_version=True, key_size=4096)
-    run = ansible.play([checked(wanted), wanted], way=way)
-    service.sandbox.control.advance(1)
-    again = ansible.play([wanted], way=way)["wanted"]
-    predicted = run["wanted (check)"].untouched()
-    assert predicted["changed"] is True
-    assert predicted["version"] == "(known after apply: new version 1 of key1 in vault-one)"
-    assert predicted["key_identifier"].endswith(f"/keys/key1/{predicted['version']}")
-    assert predicted["previous_version"] == first
-    assert predicted["key_size"] == 4096
-    assert run["wanted"]["previous_version"] == first
-    assert again["previous_version"] == run["wanted"]["version"]
-    versions = {one.version: len(service.key(version=one.version).key.n) * 8 for one in service.versions()}
-    assert versions == {first: 2048, run["wanted"]["version"]: 4096, again["version"]: 4096}
-
-
-def test_key_is_repaired(ansible: Ansible, service: Service, way: str) -> None:
-    """The module enables a key and adds the operations wrapKey and unwrapKey. The key keeps its other operations."""
-    service.make_vault()
-    service.make_key("off")
-    service.disable("off")
-    service.make_key("narrow", key_operations=["sign", "verify"])
-    run = ansible.play(
-        [*four_steps(key("on", name="off", allowed_repairs=["key"])), *two_steps(key("wide", name="narrow"))], way=way
-    )
-    assert run.checked_steps("on")["enabled"] is True
-    assert service.key("off").properties.enabled
-    assert run.checked_steps("wide")["key_ops"] == ["sign", "verify", "wrapKey", "unwrapKey"]
-    assert set(service.key("narrow").key_operations) == {"sign", "verify", "wrapKey", "unwrapKey"}
-    assert len(service.versions("off")) == len(service.versions("narrow")) == 1
-
-
-def test_a_deleted_key_is_recovered_and_made_usable(ansible: Ansible, service: Service, way: str) -> None:
-    service.make_vault()
-    version = service.make_key().properties.version
-    service.disable()
-    service.keys().begin_delete_key("key1").wait()
-    run = ansible.play([*four_steps(key("usable", allowed_repairs=["key"], expires_in="P1Y"))], way=way)
-
-    made = run.checked_steps("usable")
-    assert (made["version"], made["enabled"], made["previous_version"]) == (version, True, None)
-    assert service.key().properties.enabled
-    assert service.key().properties.expires_on is None, "that is for new versions"
 
 
 def test_key_is_disabled_and_deleted(ansible: Ansible, service: Service, way: str) -> None:
@@ -230,31 +145,3 @@ def test_encryption(ansible: Ansible, service: Service, way: str) -> None:
     assert service.encryption() is None
     # No version of the keys was disabled.
     assert all(one.enabled for one in [*service.versions(), *service.versions("other", "vault-two")])
-
-
-def test_encryption_in_another_letter_case(ansible: Ansible, service: Service, way: str) -> None:
-    """Azure stores names in the letter case of the request, but compares them without it."""
-    _principal, identifier = service.on_key()
-    vault, _, path = identifier.partition(".vault.azure.net/")
-    shouted = f"{vault.upper().replace('HTTPS', 'https')}.VAULT.azure.net/{path.upper().replace('KEYS/', 'keys/')}"
-    account = {"resource_group": GROUP.upper(), "account_name": "ACCOUNT1", "key_source": "microsoft_keyvault"}
-    run = ansible.play(
-        [
-            task("same", "batch_encryption", **account, key_identifier=identifier),
-            task("shouted", "batch_encryption", **account, key_identifier=shouted),
-            task("slash", "batch_encryption", **account, key_identifier=f"{identifier}/"),
-        ],
-        way=way,
-    )
-    assert [one.name for one in run.changed] == []
-    assert not run.writes
-    assert service.encryption() == identifier
-
-
-def test_info_of_a_missing_account(ansible: Ansible, way: str) -> None:
-    run = ansible.play(
-        [task("look", "batch_encryption_info", resource_group=GROUP, account_name="nothere")],
-        way=way,
-    )
-    assert run["look"]["exists"] is False
-    assert run["look"]["changed"] is False

@@ -137,29 +137,6 @@ def test_account(ansible: Ansible, service: Service, way: str) -> None:
     assert sorted(service.accounts()) == ["account2", "others", "plain"]
 
 
-def test_access_by_policy(ansible: Ansible, service: Service, way: str) -> None:
-    service.make_vault()
-    principal = service.make_identity()["properties"]["principalId"]
-    grant = task("grant", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal)
-    revocation = task(
-        "revocation", "keyvault_cmk_access", vault_name="vault-one", identity_id=service.identity_id(), state="absent"
-    )
-
-    run = ansible.play(four_steps(grant), way=way)
-    made = run.checked_steps("grant")
-    assert made["vault_id"] == made["scope"] == service.vault()["id"]
-    assert made["authorization"] == "access_policy"
-    assert made["granted"] == NEEDED
-    assert made["diff"]["before"]["granted"] == []
-    # Only the permissions that Batch needs.
-    assert sorted((service.permissions(principal) or {})["keys"]) == NEEDED
-
-    run = ansible.play(four_steps(revocation), way=way)
-    assert run.checked_steps("revocation")["granted"] == []
-    assert run["revocation: apply"]["principal_id"] == principal
-    assert service.permissions(principal) is None
-
-
 def test_access_by_role(ansible: Ansible, service: Service, way: str) -> None:
     service.make_vault(rbac=True)
     principal = service.make_identity()["properties"]["principalId"]
@@ -188,17 +165,3 @@ def test_access_by_role(ansible: Ansible, service: Service, way: str) -> None:
     assert run["one is left (check)"]["changed"] is False
     assert run.checked_steps("no key")["granted"] == []
     assert service.assignments(principal) == []
-
-
-def test_a_role_at_a_higher_scope_is_sufficient(ansible: Ansible, service: Service, way: str) -> None:
-    """If the principal has the permissions by a role at a higher scope, no role is assigned."""
-    service.make_vault(rbac=True)
-    principal = service.make_identity()["properties"]["principalId"]
-    service.assign(principal, service.sandbox.group)
-    before = service.assignments(principal)
-    run = ansible.play(
-        [task("grant", "keyvault_cmk_access", vault_name="vault-one", principal_id=principal, key_name="key1")], way=way
-    )
-    assert run["grant"]["changed"] is False
-    assert run["grant"]["granted"] == NEEDED
-    assert service.assignments(principal) == before
