@@ -36,8 +36,8 @@ def test_vaults(ansible: Ansible, service: Service, way: str) -> None:
     assert "authorization: access_policy" in one["remedy"]
     for name in ("deleted", "deleted (check)"):
         one = run[name].refused("vault_soft_deleted")
-        assert one["option"] == "recover"
-        assert "recover: true" in one["remedy"]
+        assert one["option"] == "allowed_repairs"
+        assert "Add vault to allowed_repairs" in one["remedy"]
     one = run["firewall"].refused("network_denied")
     assert one["azure"]["inner_code"] == "ForbiddenByFirewall"
     assert "firewall" in one["remedy"]
