@@ -78,6 +78,26 @@ def test_recover_makes_every_version_usable_that_batch_may_need(
     assert service.is_available()
 
 
+def test_an_account_that_lacks_only_a_previous_version(service: Service, runner: OneProcess) -> None:
+    """Batch lists the pools, so it is not known whether the account needs the version. The version may have been
+    leaked, so recover makes it usable only if it is asked for."""
+    service.sandbox.control.behavior(pools_without_key="200", previous_version_needed="86400")
+    world = World(service, runner)
+    done(world.prepared(Run("provision", "account1"))())
+    service.sandbox.control.advance(QUARTER)
+    done(world.prepared(ROTATE)())
+    service.disable(version=service.versions()[0].version)
+    service.sandbox.control.advance(3600)
+    assert not service.is_available()
+
+    report = done(world.prepared(Run("recover", "account1"), beside=True)())
+    assert (report["changed"], report["available"]) == (False, None)
+    repairs = {"cmk_allowed_repairs": ["key", "other_versions"]}
+    assert done(world.prepared(Run("recover", "account1", None, repairs), beside=True)())["changed"]
+    assert service.enabled() == [True, True]
+    assert service.is_available()
+
+
 @pytest.mark.slow(every=4)
 @pytest.mark.parametrize("follow", [False, True], ids=["pinned", "follows"])
 @pytest.mark.parametrize("pools", ["200", "409"])

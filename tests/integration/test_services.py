@@ -214,6 +214,25 @@ def test_the_report_is_as_of_azures_clock_and_names_what_is_not_shown(runner: On
         assert any(NOT_SHOWN in one for one in found.get("warnings", [])) is (used_by == "any")
 
 
+def test_a_wrong_subscription_is_refused(runner: OneProcess, service: Service) -> None:
+    service.on_key()
+    own, wrong = service.sandbox.subscription_id, "99999999-8888-7777-6666-555555555555"
+    for options in ({"subscription_id": wrong}, {"users_in": [own, wrong]}):
+        failure = runner.another().module("keyvault_cmk_users", {"vault_name": "vault-one", **options})
+        assert (failure["code"], failure["option"]) == ("subscription_not_found", next(iter(options)))
+
+
+def test_a_subscription_that_users_in_leaves_out_is_named(runner: OneProcess, service: Service) -> None:
+    service.on_key()
+    own = service.sandbox.subscription_id
+    other = service.sandbox.control.call("POST", "/subscriptions", {"name": "b"}, 201)["subscription_id"]
+
+    found = runner.module("keyvault_cmk_users", {"vault_name": "vault-one", "users_in": [own]})
+
+    assert found["subscriptions_left_out"] == [other]
+    assert any(other in one for one in found["warnings"])
+
+
 @pytest.mark.parametrize("vault", ["missing", "deleted", "hidden"])
 def test_the_users_of_a_vault_that_cannot_be_read(runner: OneProcess, service: Service, vault: str) -> None:
     """A vault that exists in a subscription that the caller cannot list is not known."""
