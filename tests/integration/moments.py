@@ -56,7 +56,6 @@ def reads_account(name: str = "account1") -> Moment:
     return _request("GET", rf"/batchAccounts/{name}\?")
 
 
-checks_name_of_account = _request("POST", r"/Microsoft\.Batch/locations/.*checkNameAvailability")
 lists_accounts = _request("GET", r"/batchAccounts\?")
 lists_pools = _request("GET", "/pools")
 
@@ -77,16 +76,11 @@ def creates_vault(name: str = "vault-one") -> Moment:
     return _request("PUT", rf"/vaults/{name}\?")
 
 
-def changes_vault(name: str = "vault-one") -> Moment:
-    return _request("PATCH", rf"/vaults/{name}\?")
-
-
 checks_name_of_vault = _request("POST", r"/Microsoft\.KeyVault/checkNameAvailability")
 changes_access_policies = _request("PUT", "/accessPolicies/")
 
 # Keys
 
 changes_version = _request("PATCH", "/keys/")
-reads_version_of_key1 = _request("GET", r"/keys/key1/[0-9a-f]{32}\b")
 lists_versions_of_key1 = _request("GET", "/keys/key1/versions")
 deletes = _request("DELETE", "")
