@@ -14,7 +14,7 @@ from callers import give, sign_in
 from one_process import OneProcess
 from operators import done
 from service import DAY, GROUP, Service
-from test_recover_combinations import ACTIONS, DELETED
+from test_recover_combinations import ACTIONS, DATA_ACTIONS, DELETED, KEYS
 
 KEY1 = {"vault_name": "vault-one", "name": "key1"}
 ON_ACCOUNT = {"resource_group": GROUP, "account_name": "account1"}
@@ -99,3 +99,20 @@ def test_a_caller_who_may_not_update_the_version_is_warned(
     for told in (check, report) if right == "list" else (report,):
         (warning,) = told["warnings"]
         assert "may therefore disable them earlier" in warning
+
+
+def test_in_check_mode_a_missing_role_is_named(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = begin(service)
+    service.change_vault(properties={"enableRbacAuthorization": True})
+    service.grant(service.account()["identity"]["principalId"])
+    service.sandbox.control.advance(DAY)
+    data = {*DATA_ACTIONS} - {f"{KEYS}/update/action"}
+    at_group = give(service, service.sandbox.group, {*ACTIONS, "Microsoft.Batch/batchAccounts/write"}, data)
+    sign_in(service, monkeypatch, [at_group, give(service, service.sandbox.subscription, {DELETED}, set())])
+
+    report = done(runner.module("batch_encryption", {**ON_ACCOUNT, **LEAVES["switch"], **target}, check=True))
+
+    assert report["changed"]
+    assert any("may therefore disable them earlier" in one for one in report["warnings"]), report

@@ -145,3 +145,11 @@ def test_encryption(ansible: Ansible, service: Service, way: str) -> None:
     assert service.encryption() is None
     # No version of the keys was disabled.
     assert all(one.enabled for one in [*service.versions(), *service.versions("other", "vault-two")])
+
+
+def test_info_of_a_missing_account(ansible: Ansible, way: str) -> None:
+    look = task("account", "batch_encryption_info", resource_group=GROUP, account_name="nothere")
+    run = ansible.play(
+        [look, task("group", "batch_encryption_info", resource_group="rg-nowhere", account_name="nothere")], way=way
+    )
+    assert [(one["exists"], one["changed"]) for one in run] == [(False, False)] * 2
