@@ -11,15 +11,12 @@ import time
 from typing import Any
 
 import pytest
-from harness import WAYS, Ansible, Run
+from harness import Ansible, Run
 from meddling import Wire
 from one_process import OneProcess, RolesRunner
 from role_runs import VARS, holdings, play_role, refused, result, run_role, steps, unchanged, warnings, wrote
 from service import ENCRYPTION_USER, NEEDED, Service
 
-FOREIGN = "99999999-0000-4000-8000-000000000001"
-MODES = ("access_policy", "rbac")
-IDENTITIES = ("system_assigned", "user_assigned")
 VAULT = "Ensure the vault"
 KEY = "Ensure the key"
 ACCOUNT = "Ensure the account and its identity"
@@ -71,16 +68,6 @@ def test_settings_of_new_resources(roles: RolesRunner, service: Service) -> None
     assert service.account()["tags"] == tags
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.slow(every=2)
-def test_the_name_of_a_new_vault_resolves_late(ansible: Ansible, service: Service, way: str) -> None:
-    service.sandbox.control.behavior(vault_name_delay="10")
-    run = play_role(ansible, "provision", cmk_wait_timeout=60, cmk_in_process=way == "in_process")
-    assert result(run)["available"] is True
-    if way == "in_process":
-        assert "Waiting for the name of the key vault vault-one to resolve (0 of 60 s)" in run.output
-
-
 def test_the_name_of_a_new_vault_does_not_resolve_in_time(roles: RolesRunner, service: Service) -> None:
     service.sandbox.control.behavior(vault_name_delay="120")
     run = run_role(roles, "provision")
@@ -103,12 +90,11 @@ def test_the_name_of_a_recovered_vault_resolves_late(roles: RolesRunner, service
     assert service.encryption() == identifier
 
 
-@pytest.mark.slow
-def test_a_vault_without_public_network_access(ansible: Ansible, service: Service) -> None:
+def test_a_vault_without_public_network_access(roles: RolesRunner, service: Service) -> None:
     closed = {"cmk_vault_public_network_access": "disabled", "cmk_vault_authorization": "access_policy"}
-    predicted = play_role(ansible, "provision", check=True, **closed)
+    predicted = play_role(roles, "provision", check=True, **closed)
     assert "network_denied" in " ".join(warnings(predicted))
-    run = run_role(ansible, "provision", **closed)
+    run = run_role(roles, "provision", **closed)
     # The caller has no private endpoint.
     assert [(one.name, one.result["code"]) for one in run.failed] == [(KEY, "network_denied")], run.output
     assert "network_denied" in " ".join(warnings(run))
@@ -122,7 +108,7 @@ def test_a_vault_without_public_network_access(ansible: Ansible, service: Servic
 
     # As if the caller had a private endpoint until the end of the role.
     service.change_vault(properties={"publicNetworkAccess": "Enabled", "networkAcls": {"defaultAction": "Allow"}})
-    provision(ansible, service, **closed)
+    provision(roles, service, **closed)
     service.change_vault(properties={"publicNetworkAccess": "Disabled", "networkAcls": properties["networkAcls"]})
     assert service.is_available()
 
@@ -136,21 +122,17 @@ def in_second_subscription(service: Service) -> str:
     return second
 
 
-@pytest.mark.parametrize("identity", IDENTITIES)
-@pytest.mark.slow(every=2)
-def test_a_vault_in_another_subscription(roles: RolesRunner, service: Service, identity: str) -> None:
+def test_a_vault_in_another_subscription(roles: RolesRunner, service: Service) -> None:
     second = in_second_subscription(service)
-    if identity == "user_assigned":
-        service.make_identity()
     there = {"cmk_vault_subscription_id": second, "cmk_vault_resource_group": "rg-keys"}
-    predicted = provision(roles, service, identity, check=True, **there)
-    run = provision(roles, service, identity, **there)
+    predicted = provision(roles, service, check=True, **there)
+    run = provision(roles, service, **there)
     assert steps(predicted) == steps(run)
     (vault,) = (one["url"] for one in run.writes if re.search(r"/vaults/vault-one(\?|$)", one["url"]))
     assert f"/subscriptions/{second}/resourceGroups/rg-keys/" in vault
     assert service.encryption() == service.key().id
     assert service.is_available()
-    unchanged(provision(roles, service, identity, **there))
+    unchanged(provision(roles, service, **there))
     # Without the list of vaults, which may be out of date.
     assert not [one for one in run.requests if one["url"].partition("?")[0].endswith("/vaults")]
 
@@ -162,42 +144,14 @@ def test_a_vault_in_another_subscription(roles: RolesRunner, service: Service, i
     assert service.encryption() is None
 
 
-@pytest.mark.parametrize(
-    ("wrong", "named"),
-    [
-        ({"cmk_vault_subscription_id": "11111111-2222-3333-4444-555555555555"}, "cmk_vault_subscription_id"),
-        ({"cmk_vault_resource_group": "nowhere"}, "cmk_vault_resource_group"),
-    ],
-)
-def test_a_wrong_place_of_the_vault_is_named(
-    ansible: Ansible, service: Service, wrong: dict[str, str], named: str
-) -> None:
-    second = in_second_subscription(service)
-    there = {"cmk_vault_subscription_id": second, "cmk_vault_resource_group": "rg-keys", **wrong}
-    run = run_role(ansible, "provision", **there)
-    refused(run, VAULT, f"Correct {named}")
+def test_a_wrong_place_of_the_vault_is_named(ansible: Ansible, service: Service) -> None:
+    in_second_subscription(service)
+    wrong = "11111111-2222-3333-4444-555555555555"
+    run = run_role(ansible, "provision", cmk_vault_subscription_id=wrong, cmk_vault_resource_group="rg-keys")
+    refused(run, VAULT, "Correct cmk_vault_subscription_id")
 
 
-@pytest.mark.slow
-def test_a_key_of_an_hsm_without_a_sku_of_the_vault(ansible: Ansible, service: Service) -> None:
-    """A standard vault with purge protection could neither have the key nor be deleted for its retention period."""
-    hsm = {"cmk_key_type": "RSA-HSM", "cmk_vault_name": "vault-two"}
-    refused(run_role(ansible, "provision", cmk_vault_sku="standard", **hsm), VAULT, "cmk_vault_sku", "premium")
-    predicted = provision(ansible, service, check=True, cmk_vault_sku="", **hsm)
-    run = provision(ansible, service, cmk_vault_sku="", **hsm)
-    assert steps(predicted) == steps(run)
-    assert service.vault("vault-two")["properties"]["sku"]["name"] == "premium"
-    assert service.key(vault="vault-two").key_type == "RSA-HSM"
-    unchanged(provision(ansible, service, **hsm))
-
-    service.make_vault(properties={"enablePurgeProtection": None})
-    for check in (True, False):
-        refused(run_role(ansible, "provision", check=check, cmk_key_type="RSA-HSM"), VAULT, "cmk_key_type: RSA")
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("identity", IDENTITIES)
-@pytest.mark.slow(every=3)
+@pytest.mark.parametrize(("identity", "mode"), [("system_assigned", "access_policy"), ("user_assigned", "rbac")])
 def test_all_resources_are_created(roles: RolesRunner, service: Service, identity: str, mode: str) -> None:
     wanted = {"identity": identity, "cmk_vault_authorization": mode, "cmk_key_size": 3072}
     if identity == "user_assigned":
@@ -264,12 +218,10 @@ def test_location_expiry_and_rotation_policy(roles: RolesRunner, service: Servic
     unchanged(provision(roles, service, **wanted))
 
 
-@pytest.mark.parametrize("identity", IDENTITIES)
-@pytest.mark.slow(every=2)
-def test_follow_latest(roles: RolesRunner, service: Service, identity: str) -> None:
-    if identity == "user_assigned":
-        service.make_identity()
-    wanted = {"identity": identity, "cmk_vault_authorization": "access_policy"}
+def test_follow_latest(roles: RolesRunner, service: Service) -> None:
+    """The account is created with the key."""
+    service.make_identity()
+    wanted = {"identity": "user_assigned", "cmk_vault_authorization": "access_policy"}
     run = provision(roles, service, cmk_key_version_mode="follow", **wanted)
     reported = result(run)
     assert (reported["follows_latest"], reported["key_version"]) == (True, None)
@@ -282,13 +234,6 @@ def test_follow_latest(roles: RolesRunner, service: Service, identity: str) -> N
     assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
     assert service.encryption() == result(run)["key_identifier"] == newer.id
     assert result(run)["previous_key_identifier"] == newer.id.rpartition("/")[0]
-
-
-def test_a_pinned_account_stays_on_its_version(roles: RolesRunner, service: Service) -> None:
-    _, pinned = service.on_key()
-    service.make_key()
-    unchanged(provision(roles, service))
-    assert service.encryption() == pinned
 
 
 def test_an_account_rotated_by_others_during_the_run_is_not_moved_back(
@@ -318,80 +263,50 @@ def test_an_account_rotated_by_others_during_the_run_is_not_moved_back(
     assert at > 5
 
 
-def test_an_account_on_another_key_is_moved_only_on_request(ansible: Ansible, service: Service) -> None:
+def test_an_account_on_another_key_is_moved_only_on_request(roles: RolesRunner, service: Service) -> None:
     """A typing error in the name of the key. The key is created before the account is refused."""
     _, first = service.on_key()
     for check in (True, False):
-        run = run_role(ansible, "provision", check=check, cmk_key_name="key2")
+        run = run_role(roles, "provision", check=check, cmk_key_name="key2")
         assert [one.name for one in run.failed] == [MOVE], run.output
         assert first in run[MOVE]["msg"]
-        assert "cmk_previous_key" in run[MOVE]["msg"]
         assert (run[MOVE]["code"], run[MOVE]["option"]) == ("account_on_another_key", "previous_key")
         assert wrote(run) == ([] if check else ["POST key vault-one key2"])
     assert service.encryption() == first
-    run = provision(ansible, service, cmk_key_name="key2", cmk_previous_key="any")
+    run = provision(roles, service, cmk_key_name="key2", cmk_previous_key="any")
     assert steps(run) == ["encryption"]
     assert service.encryption() == service.key("key2").id
     assert result(run)["previous_key_identifier"] == first
     assert service.key("key1").properties.enabled
 
 
-def test_an_account_on_its_key_keeps_its_user_assigned_identity(ansible: Ansible, service: Service) -> None:
-    """The refusal of another identity names the identity that the account has, and its advice can be followed."""
-    service.make_identity()
-    provision(ansible, service, "user_assigned", cmk_vault_authorization="access_policy")
-    run = run_role(ansible, "provision")
-    advice = (
-        f"Set cmk_identity_id to {service.identity_id()} to keep it, or move the account to a Microsoft-managed key"
-    )
-    refused(run, ACCOUNT, advice)
-    # No variable of the role sets this option.
-    assert "or set force: true in azbatch.cmk.batch_account_identity." in run[ACCOUNT]["msg"]
-    assert (run[ACCOUNT]["code"], run[ACCOUNT]["variable"]) == ("identity_in_use", "cmk_identity_id")
-    unchanged(provision(ansible, service, "user_assigned"))
-
-
-def test_a_disabled_key_is_enabled_only_on_request(ansible: Ansible, service: Service) -> None:
+def test_a_disabled_key_is_enabled_only_on_request(roles: RolesRunner, service: Service) -> None:
     service.make_vault()
     service.make_key()
     service.disable()
-    for check in (True, False):
-        run = run_role(ansible, "provision", check=check)
-        refused(run, KEY, "key1", "cmk_allowed_repairs")
-        assert (run[KEY]["code"], run[KEY]["option"]) == ("key_disabled", "allowed_repairs")
-    run = provision(ansible, service, cmk_allowed_repairs=["key"])
+    run = run_role(roles, "provision")
+    refused(run, KEY, "key1")
+    assert (run[KEY]["code"], run[KEY]["option"]) == ("key_disabled", "allowed_repairs")
+    run = provision(roles, service, cmk_allowed_repairs=["key"])
     assert steps(run) == ["key", "access", "account", "encryption"]
     assert service.is_available()
 
 
-# The resources that exist before the run, and the steps that remain.
-SYSTEM_ASSIGNED = {
-    "vault": ["key", "access", "account", "encryption"],
-    "account": ["vault", "key", "access", "encryption"],
-    "vault account": ["key", "access", "encryption"],
-    "vault account grant": ["key", "encryption"],
-    "vault account key": ["access", "encryption"],
-    "vault account grant key": ["encryption"],
-}
-USER_ASSIGNED = {
-    "vault": ["key", "access", "account"],
-    "vault grant": ["key", "account"],
-    "vault grant key": ["account"],
-    # An account that was not created with the key is moved to it.
-    "account": ["vault", "key", "access", "encryption"],
-    "vault account grant key": ["encryption"],
-}
-
-
 @pytest.mark.parametrize(
     ("identity", "there", "remaining"),
-    [("system_assigned", *one) for one in SYSTEM_ASSIGNED.items()]
-    + [("user_assigned", *one) for one in USER_ASSIGNED.items()],
+    [
+        ("system_assigned", "account", ["vault", "key", "access", "encryption"]),
+        ("system_assigned", "vault account grant", ["key", "encryption"]),
+        ("system_assigned", "vault account key", ["access", "encryption"]),
+        ("user_assigned", "vault grant key", ["account"]),
+        # An account that was not created with the key is moved to it.
+        ("user_assigned", "vault account grant key", ["encryption"]),
+    ],
 )
-@pytest.mark.slow(every=3)
 def test_a_partial_setup_is_completed(
     roles: RolesRunner, service: Service, identity: str, there: str, remaining: list[str]
 ) -> None:
+    """`there` has the resources that exist before the run, and `remaining` the steps that remain."""
     mode = "rbac" if identity == "user_assigned" else "access_policy"
     user_assigned = service.make_identity() if identity == "user_assigned" else None
     if "vault" in there:
@@ -423,57 +338,6 @@ def test_a_partial_setup_is_completed(
     assert vault["enablePurgeProtection"]
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.slow(every=2)
-def test_settings_and_permissions_of_others_are_kept(roles: RolesRunner, service: Service, mode: str) -> None:
-    others = service.policy(FOREIGN, "get", "list", permissions={"secrets": ["get"], "keys": ["get", "list"]})
-    rules = {"bypass": "AzureServices", "defaultAction": "Allow", "ipRules": [{"value": "203.0.113.0/24"}]}
-    own = [] if mode == "rbac" else [service.policy(service.operator, "get", "list", "create", "update")]
-    properties = {
-        "enablePurgeProtection": None,
-        "networkAcls": rules,
-        "enabledForDeployment": True,
-        "accessPolicies": [*own, others],
-    }
-    service.make_vault(rbac=mode == "rbac", tags={"owner": "others"}, properties=properties)
-    service.make_account(
-        tags={"team": "hpc", "Cost": "42"},
-        properties={"publicNetworkAccess": "Enabled", "allowedAuthenticationModes": ["AAD"]},
-    )
-    service.assign(FOREIGN, service.vault_id())
-    before = holdings(service)
-
-    provision(roles, service)
-
-    after = holdings(service)
-    assert after["accounts"]["account1"]["properties"].pop("encryption")["keySource"] == "Microsoft.KeyVault"
-    before["accounts"]["account1"]["properties"].pop("encryption")
-    assert after["accounts"] == before["accounts"]
-    then, now = (world["vaults"]["vault-one"]["properties"] for world in (before, after))
-    assert now.pop("enablePurgeProtection") is True
-    then.pop("enablePurgeProtection", None)
-    granted = [one for one in now["accessPolicies"] if one not in then["accessPolicies"]]
-    assert [one["objectId"] for one in granted] == ([] if mode == "rbac" else [principal(service)])
-    now["accessPolicies"] = [one for one in now["accessPolicies"] if one not in granted]
-    assert after["vaults"] == before["vaults"]
-    assert [one for one in after["roles"] if one[0] != principal(service)] == before["roles"]
-
-
-@pytest.mark.slow
-def test_diff_shows_before_and_after(ansible: Ansible, service: Service) -> None:
-    service.make_vault()
-    principal_id = service.make_account()["identity"]["principalId"]
-    service.grant(principal_id)
-    identifier = service.make_key().id
-    for check in (True, False):
-        run = play_role(ansible, "provision", check=check, diff=True)
-        assert run.output.count("--- before\n") == 1, run.output
-        assert re.search('^-  +"key_source": "microsoft_batch"', run.output, re.M), run.output
-        assert re.search('^[+]  +"key_source": "microsoft_keyvault"', run.output, re.M)
-        assert re.search(f'^[+]  +"key_identifier": "{identifier}"', run.output, re.M)
-    assert "--- before" not in play_role(ansible, "provision", diff=True).output
-
-
 def test_each_task_refuses_before_its_own_first_write(roles: RolesRunner, service: Service) -> None:
     service.make_account(identity={"type": "None"})
     options = {"cmk_vault_authorization": "access_policy"}
@@ -501,25 +365,3 @@ def test_a_deleted_vault_is_recovered_on_request(roles: RolesRunner, service: Se
     assert steps(run) == ["vault", "access", "account", "encryption"]
     assert service.encryption() == version
     assert service.is_available()
-
-
-@pytest.mark.slow
-def test_a_deleted_key_is_recovered_on_request(ansible: Ansible, service: Service) -> None:
-    service.make_vault()
-    version = service.make_key().id
-    service.keys().begin_delete_key("key1").wait()
-    refused(run_role(ansible, "provision"), KEY, "key1", "Add key to cmk_allowed_repairs")
-    run = play_role(ansible, "provision", cmk_allowed_repairs=["key"], cmk_vault_authorization="access_policy")
-    assert wrote(run)[0].startswith("POST")
-    assert service.encryption() == version
-    assert service.is_available()
-
-    again = play_role(ansible, "provision", cmk_allowed_repairs=["key"])
-    assert again.changed == []
-
-
-def test_the_repair_of_a_key_without_a_deleted_key(roles: RolesRunner, service: Service) -> None:
-    run = play_role(roles, "provision", cmk_allowed_repairs=["key"])
-    assert service.encryption() == service.key().id
-    assert len(service.versions()) == 1
-    assert run.failed == []
