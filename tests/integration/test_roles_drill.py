@@ -293,16 +293,6 @@ def test_other_keys_of_the_vault_have_other_users(runner: OneProcess, service: S
     assert service.is_available("account2")
 
 
-@pytest.mark.slow
-def test_access_policies_do_not_count_with_azure_rbac(runner: OneProcess, service: Service) -> None:
-    canary(service, rbac=True)
-    a_policy_with_all(service)
-    before = state(service)
-    assert module(runner, "lost", kind="revoke_access")["drill"]["refused_at"]
-    assert module(runner, "ended")["changed"]
-    assert state(service) == before
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.slow(every=3)
 def test_a_loss_that_batch_does_not_notice_in_time(runner: OneProcess, service: Service, kind: str) -> None:
