@@ -81,15 +81,6 @@ def test_the_name_of_a_new_vault_does_not_resolve_in_time(roles: RolesRunner, se
     assert steps(provision(roles, service)) == ["key", "access", "account", "encryption"]
 
 
-def test_the_name_of_a_recovered_vault_resolves_late(roles: RolesRunner, service: Service) -> None:
-    service.make_vault()
-    identifier = service.make_key().id
-    service.delete_vault()
-    service.sandbox.control.behavior(vault_name_delay="120")
-    provision(roles, service, cmk_allowed_repairs=["vault"], cmk_wait_timeout=600)
-    assert service.encryption() == identifier
-
-
 def test_a_vault_without_public_network_access(roles: RolesRunner, service: Service) -> None:
     closed = {"cmk_vault_public_network_access": "disabled", "cmk_vault_authorization": "access_policy"}
     predicted = play_role(roles, "provision", check=True, **closed)
@@ -361,7 +352,9 @@ def test_a_deleted_vault_is_recovered_on_request(roles: RolesRunner, service: Se
     refused(run_role(roles, "provision"), VAULT, "vault-one", "Add vault to")
     predicted = provision(roles, service, check=True, cmk_allowed_repairs=["vault"])
     assert wrote(predicted) == []
-    run = provision(roles, service, cmk_allowed_repairs=["vault"])
+    # The name of the vault resolves late.
+    service.sandbox.control.behavior(vault_name_delay="120")
+    run = provision(roles, service, cmk_allowed_repairs=["vault"], cmk_wait_timeout=600)
     assert steps(run) == ["vault", "access", "account", "encryption"]
     assert service.encryption() == version
     assert service.is_available()
