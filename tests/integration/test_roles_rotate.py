@@ -10,7 +10,6 @@ import re
 from datetime import timedelta
 from typing import Any
 
-import pytest
 from harness import Ansible, Run
 from one_process import RolesRunner
 from role_runs import (
@@ -20,7 +19,6 @@ from role_runs import (
     refused,
     result,
     run_role,
-    second_account,
     steps,
     unchanged,
     warnings,
@@ -28,7 +26,6 @@ from role_runs import (
 )
 from service import DAY, Service
 
-MODES = ("access_policy", "rbac")
 DUE = {"cmk_key_max_version_age": "P90D"}
 FORCE = {"cmk_key_new_version": True}
 DISABLE = {"cmk_unused_versions": "disable"}
@@ -41,10 +38,8 @@ def rotate(roles: RolesRunner, **options: Any) -> Run:
     return play_role(roles, "rotate", **options)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.slow(every=2)
-def test_due_by_age(roles: RolesRunner, service: Service, mode: str) -> None:
-    _, first = service.on_key(rbac=mode == "rbac")
+def test_due_by_age(roles: RolesRunner, service: Service) -> None:
+    _, first = service.on_key()
     service.sandbox.control.advance(89 * DAY)
     unchanged(rotate(roles, **DUE))
     assert service.enabled() == [True]
@@ -134,22 +129,6 @@ def test_a_newer_version_of_others_is_taken(roles: RolesRunner, service: Service
     unchanged(rotate(roles))
 
 
-def test_the_newest_has_expired(roles: RolesRunner, service: Service) -> None:
-    service.on_key()
-    service.sandbox.control.advance(DAY)
-    service.make_key(expires_on=service.key().properties.created_on + timedelta(days=30))
-    service.sandbox.control.advance(31 * DAY)
-    unchanged(rotate(roles, cmk_key_expires_in="P60D", **DUE))
-    # The version that the account uses is the newest that can be used.
-    run = rotate(roles, cmk_key_expires_in="P60D", cmk_key_max_version_age="P31D")
-    assert steps(run) == ["key", "encryption"]
-    properties = service.key().properties
-    assert len(service.versions()) == 3
-    assert service.encryption() == properties.id
-    assert (properties.expires_on - properties.created_on).days in (59, 60)
-    assert service.is_available()
-
-
 def test_a_follower_needs_no_move(roles: RolesRunner, service: Service) -> None:
     service.on_key(follow=True)
     versionless = service.encryption()
@@ -181,26 +160,6 @@ def test_a_pinned_account_becomes_a_follower(roles: RolesRunner, service: Servic
     assert service.encryption() == first.rpartition("/")[0]
     assert result(run)["follows_latest"] is True
     unchanged(rotate(roles, cmk_key_version_mode="follow"))
-
-
-def test_a_follower_is_pinned_on_request(roles: RolesRunner, service: Service) -> None:
-    _, first = service.on_key(follow=True)
-    run = rotate(roles, cmk_key_version_mode="pin")
-    assert steps(run) == ["encryption"]
-    assert service.encryption() == first
-
-
-def test_a_disabled_newest_version_is_not_enabled(ansible: Ansible, service: Service) -> None:
-    """The newest version leaked before any account used it."""
-    service.on_key()
-    service.sandbox.control.advance(DAY)
-    leaked = service.make_key().properties.version
-    service.disable(version=leaked)
-    unchanged(rotate(ansible, cmk_key_max_version_age="P90D"))
-    run = rotate(ansible, **FORCE)
-    assert steps(run) == ["key", "encryption"]
-    assert service.enabled() == [True, False, True]
-    assert service.is_available()
 
 
 def test_a_newest_version_of_another_type(roles: RolesRunner, service: Service) -> None:
@@ -249,26 +208,6 @@ def test_unused_versions_are_disabled(roles: RolesRunner, service: Service) -> N
     unchanged(rotate(roles, **DISABLE))
 
 
-def test_unused_versions_are_disabled_after_the_account_was_moved(roles: RolesRunner, service: Service) -> None:
-    service.on_key()
-    service.point(service.make_key().id)
-    service.sandbox.control.advance(QUARTER)
-    wanted = {**DUE, **DISABLE}
-    predicted = rotate(roles, check=True, **wanted)
-    assert wrote(predicted) == []
-    run = rotate(roles, **wanted)
-    assert steps(predicted) == steps(run) == ["key", "encryption"]
-    assert wrote(run) == ["POST key vault-one key1", "PATCH account account1"]
-    # The move begins the margin again.
-    assert set(result(run)["key_kept_for"]) == {service.account_id()}
-    service.sandbox.control.advance(8 * DAY)
-    run = rotate(roles, **wanted)
-    assert (steps(run), wrote(run)) == (["unused_disabled"], ["PATCH key vault-one key1"] * 2)
-    assert service.enabled() == [False, False, True]
-    assert service.is_available()
-    unchanged(rotate(roles, **wanted))
-
-
 def test_unused_versions_are_disabled_at_once(roles: RolesRunner, service: Service) -> None:
     """A leaked version. The run that moves the account disables it."""
     service.on_key()
@@ -287,69 +226,10 @@ def test_unused_versions_are_disabled_at_once(roles: RolesRunner, service: Servi
     assert (run[UNUSED].warnings, result(run)["available"]) == ([], None)
 
 
-def test_a_version_stays_enabled_while_in_use(roles: RolesRunner, service: Service) -> None:
-    _, first = service.on_key()
-    other = second_account(service, first)
-    service.sandbox.control.advance(QUARTER)
-    rotate(roles, **FORCE, **DISABLE)
-    service.sandbox.control.advance(QUARTER)
-    run = unchanged(rotate(roles, **DISABLE))
-    assert (result(run)["key_kept_for"], result(run)["key_kept_until"]) == ([other], None)
-    assert run[UNUSED]["kept_versions"] == [first.rpartition("/")[2]]
-    assert service.enabled() == [True, True]
-    assert service.is_available("account2")
-
-    # The margin begins again when the account leaves the version.
-    service.point(service.key().id, "account2")
-    run = unchanged(rotate(roles, **DISABLE))
-    assert result(run)["key_kept_for"] == [other]
-    assert result(run)["key_kept_until"]
-    service.sandbox.control.advance(8 * DAY)
-    run = rotate(roles, **DISABLE)
-    assert (steps(run), wrote(run)) == (["unused_disabled"], ["PATCH key vault-one key1"])
-    assert result(run)["key_kept_for"] == []
-    assert service.enabled() == [False, True]
-    assert service.is_available()
-    assert service.is_available("account2")
-
-
-@pytest.mark.parametrize(
-    ("option", "often", "rarely"),
-    [
-        ("cmk_key_max_version_age", {"cmk_key_max_version_age": "P5D"}, {"cmk_key_max_version_age": "P7D"}),
-        (
-            "cmk_key_rotation_policy",
-            {"cmk_key_rotation_policy": {"expiry_time": "P28D", "time_after_create": "P7D"}},
-            {"cmk_key_rotation_policy": {"expiry_time": "P28D", "time_before_expiry": "P20D"}},
-        ),
-    ],
-    ids=["maximum age", "rotation policy"],
-)
-@pytest.mark.slow
-def test_versions_that_are_created_more_often_than_the_margin(
-    ansible: Ansible, service: Service, option: str, often: dict[str, Any], rarely: dict[str, Any]
-) -> None:
-    """No version is ever unused for the margin, so a warning says that the number of enabled versions grows."""
-    service.on_key()
-    (warning,) = warnings(rotate(ansible, **often, **DISABLE))
-    assert option in warning
-    assert "cmk_unused_for" in warning
-    assert warnings(rotate(ansible, **often, cmk_unused_for="P3D", **DISABLE)) == []
-    assert warnings(rotate(ansible, **often)) == []
-    assert warnings(rotate(ansible, **rarely, **DISABLE)) == []
-
-
 def test_no_account(roles: RolesRunner, service: Service) -> None:
     refused(run_role(roles, "rotate"), KEY, "There is no Batch account account1")
     service.make_account()
     refused(run_role(roles, "rotate", **FORCE), KEY, "account1", "Microsoft-managed", "azbatch.cmk.provision")
-
-
-def test_a_missing_account_is_left_alone(ansible: Ansible, service: Service) -> None:
-    run = rotate(ansible, cmk_left_alone_fails=False, **FORCE, **DISABLE)
-    assert run[KEY]["left_alone"]["code"] == "account_not_found"
-    assert "LEFT ALONE: localhost: There is no Batch account account1" in run.output
-    assert run.writes == []
 
 
 def test_an_account_on_another_key_than_named(roles: RolesRunner, service: Service) -> None:
@@ -357,23 +237,6 @@ def test_an_account_on_another_key_than_named(roles: RolesRunner, service: Servi
     for wanted in ({"cmk_key_name": "key10"}, {"cmk_key_name": "ke"}, {"cmk_vault_name": "vault"}):
         run = run_role(roles, "rotate", **FORCE, **wanted)
         refused(run, KEY, "/keys/key1/")
-
-
-def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
-    principal, first = service.on_key()
-    service.revoke(principal)
-    run = run_role(roles, "rotate", **FORCE)
-    refused(run, KEY, "account1", first)
-    assert len(service.versions()) == 1
-
-
-def test_names_in_another_letter_case(roles: RolesRunner, service: Service) -> None:
-    """Azure accepts names in any letter case."""
-    _, first = service.on_key()
-    run = rotate(roles, **FORCE, cmk_vault_name="Vault-One", cmk_key_name="KEY1")
-    assert steps(run) == ["key", "encryption"]
-    assert str(service.encryption()).lower() == service.key().id.lower() != first.lower()
-    assert service.is_available()
 
 
 def test_an_account_whose_vault_was_deleted_is_not_available(roles: RolesRunner, service: Service) -> None:
