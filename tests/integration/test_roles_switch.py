@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from harness import Ansible, Run
+from harness import Run
 from one_process import RolesRunner
 from role_runs import (
     VARS,
@@ -21,15 +21,12 @@ from role_runs import (
     run_role,
     second_account,
     steps,
-    things,
     unchanged,
     warnings,
     wrote,
 )
-from service import DAY, ENCRYPTION_USER, NEEDED, Service
+from service import DAY, ENCRYPTION_USER, Service
 
-FOREIGN = "99999999-0000-4000-8000-000000000001"
-MODES = ("access_policy", "rbac")
 AT_ONCE = {"cmk_unused_for": "P0D"}
 ACCESS = "Grant the account access to the key"
 MOVE = "Move the account to the key"
@@ -45,39 +42,29 @@ def keyless(identifier: str) -> str:
     return identifier.rpartition("/")[0]
 
 
-@pytest.mark.parametrize("asked", [None, True])
 @pytest.mark.parametrize("was_pinned", [True, False])
-def test_an_account_stays_pinned_or_keeps_following(
-    roles: RolesRunner, service: Service, was_pinned: bool, asked: bool | None
-) -> None:
+def test_an_account_stays_pinned_or_keeps_following(roles: RolesRunner, service: Service, was_pinned: bool) -> None:
     """The identifier names no version. If the account is pinned, the newest version cannot be used."""
     _principal, first = service.on_key()
     if not was_pinned:
         service.point(keyless(first))
     usable = str(service.make_key("other").id)
-    follows = asked or not was_pinned
-    if not follows:
+    if was_pinned:
         service.make_key("other")
         service.disable("other")
-    wanted: dict[str, Any] = {"cmk_new_key_identifier": keyless(usable)}
-    if asked:
-        wanted["cmk_key_version_mode"] = "follow"
+    wanted = {"cmk_new_key_identifier": keyless(usable)}
     predicted = play_role(roles, "switch", check=True, **wanted)
     run = switch(roles, **wanted)
-    expected = keyless(usable) if follows else usable
+    expected = usable if was_pinned else keyless(usable)
     assert service.encryption() == expected
-    assert result(run)["follows_latest"] is (expected == keyless(usable))
+    assert result(run)["follows_latest"] is not was_pinned
     assert result(predicted)["key_identifier"] == expected
     assert switch(roles, **wanted).writes == []
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.slow(every=2)
-def test_to_a_different_key_in_a_different_vault(roles: RolesRunner, service: Service, mode: str) -> None:
-    principal, first = service.on_key(rbac=mode == "rbac")
-    service.make_vault("vault-two", rbac=mode == "rbac", tags={"owner": "others"})
-    if mode == "access_policy":
-        service.set_policy("add", service.policy(FOREIGN, "get", "list"), vault="vault-two")
+def test_to_a_different_key_in_a_different_vault(roles: RolesRunner, service: Service) -> None:
+    principal, first = service.on_key(rbac=True)
+    service.make_vault("vault-two", rbac=True, tags={"owner": "others"})
     other = service.make_key("other", "vault-two", size=4096).id
     wanted = {"cmk_new_key_identifier": other}
     before = holdings(service)
@@ -88,8 +75,7 @@ def test_to_a_different_key_in_a_different_vault(roles: RolesRunner, service: Se
 
     run = switch(roles, **wanted)
     assert steps(predicted) == steps(run)
-    grant = "PUT role vault-two" if mode == "rbac" else "PUT policies vault-two add"
-    assert wrote(run) == [grant, "PATCH account account1"]
+    assert wrote(run) == ["PUT role vault-two", "PATCH account account1"]
     assert result(run) == {
         "exists": True,
         "key_source": "microsoft_keyvault",
@@ -105,11 +91,7 @@ def test_to_a_different_key_in_a_different_vault(roles: RolesRunner, service: Se
     }
     assert service.encryption() == other
     assert service.is_available()
-    if mode == "rbac":
-        assert (service.vault_id("vault-two"), ENCRYPTION_USER) in service.assignments(principal)
-    else:
-        assert sorted((service.permissions(principal, "vault-two") or {})["keys"]) == NEEDED
-        assert (service.permissions(FOREIGN, "vault-two") or {})["keys"] == ["get", "list"]
+    assert (service.vault_id("vault-two"), ENCRYPTION_USER) in service.assignments(principal)
     after = holdings(service)
     for world in (before, after):
         world["accounts"]["account1"]["properties"].pop("encryption")
@@ -147,27 +129,6 @@ def test_the_key_that_the_account_left_is_disabled_after_the_margin(roles: Roles
     assert (result(run)["key_kept_for"], result(run)["key_kept_until"]) == ([], None)
     assert warnings(run) == []
     assert (service.enabled(), service.enabled("other")) == ([False], [True])
-    assert service.is_available()
-    unchanged(switch(roles, **wanted))
-
-
-def test_the_key_that_the_account_left_is_disabled_at_once(roles: RolesRunner, service: Service) -> None:
-    _, first = service.on_key()
-    wanted = {
-        "cmk_new_key_identifier": service.make_key("other").id,
-        "cmk_previous_key": first,
-        "cmk_unused_key": "disable",
-        **AT_ONCE,
-    }
-    predicted = play_role(roles, "switch", check=True, **wanted)
-    run = switch(roles, **wanted)
-    assert steps(predicted) == steps(run) == ["encryption", "key"]
-    assert wrote(run) == ["PATCH account account1", "PATCH key vault-one key1"]
-    for one in (predicted, run):
-        (warning,) = warnings(one)
-        assert "Batch may need" in warning
-        assert "may lose their key: account1" in warning
-    assert service.enabled() == [False]
     assert service.is_available()
     unchanged(switch(roles, **wanted))
 
@@ -214,24 +175,23 @@ def test_the_new_key_is_not_disabled_if_the_inventory_names_it_already(roles: Ro
     assert service.enabled("other") == [True]
 
 
-def test_an_account_that_uses_neither_the_previous_nor_the_new_key(ansible: Ansible, service: Service) -> None:
+def test_an_account_that_uses_neither_the_previous_nor_the_new_key(roles: RolesRunner, service: Service) -> None:
     """`cmk_vault_name` and `cmk_key_name` name its previous key. No access to the new key is granted."""
     _, first = service.on_key()
     service.make_vault("vault-two")
     other = service.make_key("other", "vault-two").id
     for wrong in ({"cmk_key_name": "key10"}, {"cmk_vault_name": "vault-two"}):
-        for check in (True, False):
-            run = run_role(ansible, "switch", check=check, cmk_new_key_identifier=other, **wrong)
-            refused(run, ACCESS, first, "names of the vault and the key")
-            assert run[ACCESS]["code"] == "account_on_another_key"
+        run = run_role(roles, "switch", cmk_new_key_identifier=other, **wrong)
+        refused(run, ACCESS, first, "names of the vault and the key")
+        assert run[ACCESS]["code"] == "account_on_another_key"
     assert service.encryption() == first
 
 
-def test_without_the_name_of_the_previous_key(ansible: Ansible, service: Service) -> None:
+def test_without_the_name_of_the_previous_key(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     other = service.make_key("other").id
     names = {name: value for name, value in VARS.items() if name not in ("cmk_vault_name", "cmk_key_name")}
-    run = ansible.playbook("azbatch.cmk.switch", extra_vars={**names, "cmk_new_key_identifier": other})
+    run = roles.playbook("azbatch.cmk.switch", extra_vars={**names, "cmk_new_key_identifier": other})
     assert run.rc == 0, run.output
     assert service.encryption() == other
 
@@ -253,32 +213,6 @@ def test_no_account(roles: RolesRunner, service: Service) -> None:
     other = service.make_key("other").id
     run = run_role(roles, "switch", cmk_new_key_identifier=other)
     refused(run, ACCESS, "There is no Batch account account1")
-
-
-def test_a_missing_account_is_left_alone(ansible: Ansible, service: Service) -> None:
-    """A run for other accounts disables the named key."""
-    service.make_vault()
-    first, other = service.make_key().id, service.make_key("other").id
-    wanted = {"cmk_new_key_identifier": other, "cmk_left_alone_fails": False}
-    run = switch(ansible, **wanted)
-    assert run[ACCESS]["left_alone"]["code"] == "account_not_found"
-    assert "LEFT ALONE: localhost: There is no Batch account account1 in the resource group" in run.output
-    assert switch(ansible, **wanted, cmk_previous_key=keyless(first), cmk_unused_key="disable").writes == []
-    assert service.enabled() == [True]
-
-
-def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
-    _, first = service.on_key()
-    other = service.make_key("other").id
-    service.disable()
-    run = run_role(
-        roles, "switch", cmk_new_key_identifier=other, cmk_previous_key=first, cmk_unused_key="disable", **AT_ONCE
-    )
-    assert [one.name for one in run.failed] == [MOVE], run.output
-    assert run[MOVE]["code"] == "account_unavailable"
-    # Batch refuses to change an account that has lost its key.
-    assert things(one for one in run.writes if one["status"] != 409) == []
-    assert service.encryption() == first
 
 
 def test_names_in_another_letter_case(roles: RolesRunner, service: Service) -> None:
