@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from cases import PROOF_OF_ALL
-from harness import Ansible, Run
+from harness import Ansible
 from meddling import Wire
 from moments import after, creates_version, lists_pools, reads_key
 from one_process import OneProcess
@@ -55,33 +54,17 @@ def newer_by_hand(service: Service, *accounts: str) -> str:
     return newer
 
 
-@pytest.mark.parametrize("wanted", [FORCE, DUE], ids=["forced", "due"])
-def test_another_controller_moves_an_account_between_two_waves(
-    runner: OneProcess, service: Service, wanted: dict[str, Any]
-) -> None:
+def test_another_controller_moves_an_account_between_two_waves(runner: OneProcess, service: Service) -> None:
     """The run must not move the account from the newer version back to the version that the run has created."""
     on_one_key(service, "account1", "account2", "account3")
-    rotate(runner, "account1", **wanted, **AT_ONCE)
+    rotate(runner, "account1", **FORCE, **AT_ONCE)
     newer = newer_by_hand(service, "account2")
-    rotate(runner, "account2", **wanted, **AT_ONCE)
-    rotate(runner, "account3", **wanted, **AT_ONCE)
+    rotate(runner, "account2", **FORCE, **AT_ONCE)
+    rotate(runner, "account3", **FORCE, **AT_ONCE)
 
     assert keys_of(service, "account2", "account3") == [newer, newer]
     assert service.enabled()[1:] == [True, True], "account1 is on the second"
     assert all(service.is_available(name) for name in service.accounts())
-
-
-def test_an_account_keeps_a_version_that_another_controller_has_created(runner: OneProcess, service: Service) -> None:
-    on_one_key(service, "account1", "account2", "account3")
-    # After a day, no account needs its previous version.
-    service.sandbox.control.advance(DAY)
-    rotate(runner, "account1")
-    rotate(runner, "account2")
-
-    newer = newer_by_hand(service, "account3")
-    report = rotate(runner, "account3", **AT_ONCE)
-    assert (report["changed_steps"]["encryption"], service.encryption("account3")) == (False, newer)
-    assert service.enabled() == [True, True]
 
 
 def test_an_account_that_another_controller_has_just_moved(
@@ -101,15 +84,12 @@ def test_an_account_that_another_controller_has_just_moved(
     assert service.encryption("account2") == newer
 
 
-@pytest.mark.parametrize("wanted", [FORCE, {}], ids=["forced again", "not forced again"])
-def test_rotate_then_a_version_by_hand_then_rotate(
-    runner: OneProcess, service: Service, wanted: dict[str, Any]
-) -> None:
+def test_rotate_then_a_version_by_hand_then_rotate(runner: OneProcess, service: Service) -> None:
     """A run creates one forced version of a key. The account keeps the newer version of another controller."""
     on_one_key(service, "account1")
     rotate(runner, **FORCE, **AT_ONCE)
     newer = newer_by_hand(service)
-    rotate(runner, **wanted, **AT_ONCE)
+    rotate(runner, **FORCE, **AT_ONCE)
     assert service.encryption() == service.key().id == newer
 
     rotate(runner.another(), **AT_ONCE)
@@ -233,41 +213,6 @@ def test_no_account_is_left_on_a_version_before_the_forced_one(runner: OneProces
 # Unused versions, and how long they stay enabled
 
 
-def test_a_nightly_rotation_disables_the_previous_version_after_the_margin(
-    runner: OneProcess, service: Service
-) -> None:
-    on_one_key(service, "account1")
-    report = rotate(runner.another(), **DUE, **DISABLE)
-    assert report["changed_steps"]["encryption"]
-    for _night in range(6):
-        service.sandbox.control.advance(DAY)
-        assert not rotate(runner.another(), **DUE, **DISABLE)["changed"]
-    assert service.enabled() == [True, True]
-
-    service.sandbox.control.advance(DAY + 60)
-    report = rotate(runner.another(), **DUE, **DISABLE)
-    assert (report["changed_steps"]["unused_disabled"], report["key_kept_until"]) == (True, None)
-    assert service.enabled() == [False, True]
-
-
-def test_a_version_stays_enabled_after_another_controller_moves_an_account(
-    runner: OneProcess, service: Service
-) -> None:
-    on_one_key(service, "account1", "account2")
-    newer = newer_by_hand(service, "account1")
-    service.sandbox.control.advance(3 * DAY)
-    service.point(newer, "account2")
-    service.sandbox.control.advance(5 * DAY)
-    report = rotate(runner.another(), **DISABLE)
-    assert (report["changed"], bool(report["key_kept_until"])) == (False, True)
-    assert report["key_kept_for"] == [service.account_id("account2")]
-    assert service.enabled() == [True, True]
-
-    service.sandbox.control.advance(2 * DAY + 60)
-    assert rotate(runner.another(), **DISABLE)["changed_steps"]["unused_disabled"]
-    assert service.enabled() == [False, True]
-
-
 def test_a_version_stays_enabled_after_the_run_moves_another_account(runner: OneProcess, service: Service) -> None:
     on_one_key(service, "account1", "account2")
     newer_by_hand(service, "account1")
@@ -278,26 +223,6 @@ def test_a_version_stays_enabled_after_the_run_moves_another_account(runner: One
     report = rotate(runner.another(), **DISABLE)
     assert report["key_kept_until"]
     assert service.enabled() == [True, True]
-
-
-def test_two_runs_that_share_nothing_disable_the_versions_of_each_other(runner: OneProcess, service: Service) -> None:
-    """Two slices of a job force their own versions. Any later run disables all versions that nothing uses."""
-    on_one_key(service, "account1", "account2")
-    for name in ("account1", "account2", "account1"):
-        rotate(runner.another(), name, **FORCE, **DISABLE)
-        service.sandbox.control.advance(1)
-    assert len(service.versions()) == 4
-    service.sandbox.control.advance(8 * DAY)
-    # account2 still uses the third version.
-    report = rotate(runner.another(), "account1", **DISABLE)
-    assert report["key_kept_for"] == [service.account_id("account2")]
-    assert service.enabled() == [False, False, True, True]
-
-    rotate(runner.another(), "account2", **DISABLE)
-    service.sandbox.control.advance(8 * DAY)
-    rotate(runner.another(), "account2", **DISABLE)
-    assert service.enabled() == [False, False, False, True]
-    assert all(service.is_available(name) for name in service.accounts())
 
 
 def test_the_time_of_an_account_is_read_again_only_if_it_matters(runner: OneProcess, service: Service) -> None:
@@ -329,60 +254,33 @@ def test_names_in_capitals(runner: OneProcess, service: Service) -> None:
 # Ways to run the tasks
 
 HOSTS = [f"account{number}" for number in range(1, 9)]
-STRATEGY_FREE = {"ANSIBLE_STRATEGY": "free"}
 
 
-def rotate_all(ansible: Ansible, *, become: str | None, environment: dict[str, str], **settings: Any) -> Run:
-    """Rotate all accounts in one wave. `become` is the place that enables become. The become program creates a file, by
-    which this function checks whether Ansible used become."""
+@pytest.mark.parametrize("become", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_one_new_version_for_eight_accounts(ansible: Ansible, service: Service, become: bool) -> None:
+    """They are in one wave. With become, each of eight tasks starts a separate process. The become program creates a
+    file, which shows whether Ansible used become."""
+    on_one_key(service, *HOSTS)
     program = ansible.write("become.sh", f'#!/bin/sh\ntouch {ansible.folder}/became\nexec env "$@"\n')
     program.chmod(0o755)
-    variables = {"ansible_become": True} if become == "inventory" else {}
-    hosts = {name: {"cmk_account_name": name, **variables} for name in HOSTS}
+    hosts = {name: {"cmk_account_name": name, "ansible_become": become} for name in HOSTS}
     inventory = ansible.write("inventory.json", {"all": {"hosts": hosts}})
-    shared = {name: value for name, value in VARS.items() if name != "cmk_account_name"}
-    command_line = ["-b"] if become == "command line" else []
     run = ansible.playbook(
         "azbatch.cmk.rotate",
         extra_vars={
-            **shared,
+            **{name: value for name, value in VARS.items() if name != "cmk_account_name"},
+            **FORCE,
             "cmk_hosts": "all",
             "cmk_serial": "100%",
             "ansible_become_exe": str(program),
             "ansible_become_flags": "-u XDG_RUNTIME_DIR",
-            **settings,
         },
         # Otherwise Ansible does not use become if the tests run as root.
-        environment={"ANSIBLE_BECOME_ALLOW_SAME_USER": "1", **environment},
-        arguments=["-i", str(inventory), "--forks", "8", *command_line],
+        environment={"ANSIBLE_BECOME_ALLOW_SAME_USER": "1", "ANSIBLE_STRATEGY": "free"},
+        arguments=["-i", str(inventory), "--forks", "8"],
     )
     assert run.rc == 0, run.output
-    assert (ansible.folder / "became").exists() is (become is not None)
-    return run
-
-
-# Each of eight tasks with become starts a separate process. By default, only one of these cases runs.
-WITH_BECOME = [
-    pytest.param("inventory", STRATEGY_FREE, DUE, id="become in the inventory, free, due"),
-    pytest.param("inventory", {}, FORCE, id="become in the inventory, forced"),
-    pytest.param("command line", {}, FORCE, id="become on the command line, forced"),
-]
-
-
-@pytest.mark.parametrize(
-    ("become", "environment", "settings"),
-    [
-        pytest.param(None, STRATEGY_FREE, FORCE, id="in process, free, forced"),
-        pytest.param(None, {}, DUE, id="in process, due"),
-        *(WITH_BECOME if PROOF_OF_ALL else WITH_BECOME[:1]),
-    ],
-)
-@pytest.mark.slow(every=3)
-def test_one_new_version_for_eight_accounts(
-    ansible: Ansible, service: Service, become: str | None, environment: dict[str, str], settings: dict[str, Any]
-) -> None:
-    on_one_key(service, *HOSTS)
-    run = rotate_all(ansible, become=become, environment=environment, **settings)
+    assert (ansible.folder / "became").exists() is become
     assert len(service.versions()) == 2
     assert set(keys_of(service, *HOSTS)) == {service.key().id}
     assert wrote(run).count("POST key vault-one key1") == 1
