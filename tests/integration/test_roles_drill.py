@@ -322,19 +322,28 @@ def test_reads_that_lag(runner: OneProcess, service: Service, kind: str, rbac: b
     assert service.is_safe()
 
 
+def at_first_sleep(monkeypatch: pytest.MonkeyPatch, at_least: float, act: Callable[[], object]) -> None:
+    """Call `act` once, after a sleep of these seconds or more."""
+    sleep, done = time.sleep, list[bool]()
+
+    def passing(seconds: float) -> None:
+        sleep(seconds)
+        if seconds >= at_least and not done:
+            done.append(True)
+            act()
+
+    monkeypatch.setattr(time, "sleep", passing)
+
+
 def test_an_interrupt_while_reads_lag(runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """That reads still show the key as before does not show that nothing is missing."""
     canary(service)
     service.sandbox.control.behavior(pools_without_key="200", key_loss_noticed="3600", value_lag="20")
-    sleep, sleeps = time.sleep, list[float]()
 
-    def interrupted(seconds: float) -> None:
-        if seconds >= 1 and not sleeps:
-            sleeps.append(seconds)
-            raise Interrupted(signal.SIGINT)
-        sleep(seconds)
+    def interrupt() -> None:
+        raise Interrupted(signal.SIGINT)
 
-    monkeypatch.setattr(time, "sleep", interrupted)
+    at_first_sleep(monkeypatch, 1, interrupt)
     failure = module(runner, "lost")
     assert (failure["code"], failure["restored"]) == ("interrupted", True)
     assert service.is_safe()
@@ -345,16 +354,8 @@ def test_another_run_ends_the_drill(runner: OneProcess, service: Service, monkey
     """Such as a nightly run of recover for all accounts."""
     canary(service)
     service.sandbox.control.behavior(pools_without_key="200", key_loss_noticed="3600")
-    sleep, other = time.sleep, runner.another()
-    ended = list[dict[str, Any]]()
-
-    def passing(seconds: float) -> None:
-        sleep(seconds)
-        if seconds >= 30 and not ended:
-            ended.append({})
-            ended[0] = module(other, "ended")
-
-    monkeypatch.setattr(time, "sleep", passing)
+    other, ended = runner.another(), list[dict[str, Any]]()
+    at_first_sleep(monkeypatch, 30, lambda: ended.append(module(other, "ended")))
     assert module(runner, "lost")["code"] == "plan_outdated"
     assert ended[0]["changed"]
     assert service.is_safe()
@@ -366,15 +367,7 @@ def test_tags_of_the_account_that_somebody_changes_stay(
     """Each update of the drill has all tags of the account."""
     canary(service)
     service.sandbox.control.behavior(pools_without_key="200", key_loss_noticed="3600")
-    sleep, changed = time.sleep, list[bool]()
-
-    def passing(seconds: float) -> None:
-        sleep(seconds)
-        if seconds >= 30 and not changed:
-            changed.append(True)
-            service.change_account(tags={"owner": "somebody"})
-
-    monkeypatch.setattr(time, "sleep", passing)
+    at_first_sleep(monkeypatch, 30, lambda: service.change_account(tags={"owner": "somebody"}))
     assert module(runner, "lost")["code"] == "plan_outdated"
     assert service.account()["tags"] == {"owner": "somebody"}
     assert service.is_safe()
@@ -417,15 +410,22 @@ DEFINITION = json.loads((ROOT / "examples" / "roles" / "drill.json").read_text(e
 SUBSCRIPTION = json.loads((ROOT / "examples" / "roles" / "subscription.json").read_text(encoding="utf-8"))
 
 
+def sign_in_as_drill(service: Service, monkeypatch: pytest.MonkeyPatch, without: str = "") -> None:
+    def rights(of: dict[str, Any], name: str) -> list[str]:
+        return [one for one in of[name] if one != without]
+
+    own = give(service, service.sandbox.group, rights(DEFINITION, "Actions"), rights(DEFINITION, "DataActions"))
+    above = give(service, service.sandbox.subscription, rights(SUBSCRIPTION, "Actions"))
+    sign_in(service, monkeypatch, [own, above])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.slow(every=3)
 def test_the_documented_rights_are_enough(
     runner: OneProcess, roles: RolesRunner, service: Service, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     canary(service, rbac=True)
-    scope = service.sandbox.subscription
-    own = give(service, service.sandbox.group, DEFINITION["Actions"], DEFINITION["DataActions"])
-    sign_in(service, monkeypatch, [own, give(service, scope, SUBSCRIPTION["Actions"])])
+    sign_in_as_drill(service, monkeypatch)
     before = state(service)
     assert module(runner, "lost", kind=kind)["drill"]["refused_at"]
     assert not service.is_available()
@@ -439,9 +439,7 @@ def test_the_documented_rights_are_enough(
 def test_without_all_reads(runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the right, and what to set if no other service uses the vault."""
     canary(service, rbac=True)
-    own = give(service, service.sandbox.group, DEFINITION["Actions"], DEFINITION["DataActions"])
-    above = [one for one in SUBSCRIPTION["Actions"] if one != "*/read"]
-    sign_in(service, monkeypatch, [own, give(service, service.sandbox.subscription, above)])
+    sign_in_as_drill(service, monkeypatch, without="*/read")
     failure = module(runner, "lost")
     assert failure["code"] == "users_unknown"
     scope = f"*/read (the role Reader) at {service.sandbox.subscription}"
@@ -463,9 +461,7 @@ def test_without_a_right(
     runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, kind: str, right: str
 ) -> None:
     canary(service, rbac=True)
-    actions, data = ([one for one in DEFINITION[name] if one != right] for name in ("Actions", "DataActions"))
-    own = give(service, service.sandbox.group, actions, data)
-    sign_in(service, monkeypatch, [own, give(service, service.sandbox.subscription, SUBSCRIPTION["Actions"])])
+    sign_in_as_drill(service, monkeypatch, without=right)
     since = service.sandbox.control.last
     failure = module(runner, "lost", kind=kind)
     assert (failure["code"], failure["action"]) == ("permission_denied", right), failure
