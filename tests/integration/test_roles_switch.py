@@ -30,7 +30,6 @@ from service import DAY, ENCRYPTION_USER, Service
 AT_ONCE = {"cmk_unused_for": "P0D"}
 ACCESS = "Grant the account access to the key"
 MOVE = "Move the account to the key"
-LEFT = "Disable or delete the key that accounts have left"
 
 
 def switch(roles: RolesRunner, **options: Any) -> Run:
