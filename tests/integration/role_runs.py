@@ -23,7 +23,6 @@ VARS = {
     "cmk_vault_name": "vault-one",
     "cmk_key_name": "key1",
     "cmk_wait_timeout": 30,
-    # Without the warning about what Azure Resource Graph does not show.
 }
 QUARTER = 91 * DAY
 # Fields that differ in each run, that no test needs, or that are compared elsewhere.
