@@ -124,9 +124,8 @@ def _by_way() -> dict[str, dict[str, _Results]]:
     return {}
 
 
-# A task takes half a second longer in a separate process. By default, only two kinds of tests run both ways: the tests
-# of these files, whose results depend on the process, and test_whole_job, which runs every module that changes
-# something. With PROOF=all, every test runs both ways.
+# A task takes half a second longer in a separate process. By default, only the tests of these files run both ways,
+# because their results depend on the process. With PROOF=all, every test runs both ways.
 BOTH_WAYS = ("test_timeout", "test_waiting")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from harness import Ansible, Run, task
 from role_runs import QUARTER, VARS, second_account, wrote
 from service import GROUP, Service
@@ -23,13 +22,9 @@ def inventory(ansible: Ansible, **variables: Any) -> list[str]:
     return ["-i", str(file)]
 
 
-@pytest.mark.parametrize("playbook", ["rotate", "switch", "revert", "recover"])
-@pytest.mark.slow(every=2)
-def test_an_extra_variable_for_several_hosts_is_refused(ansible: Ansible, service: Service, playbook: str) -> None:
-    _principal, first = service.on_key()
-    second_account(service, first)
+def test_an_extra_variable_for_several_hosts_is_refused(ansible: Ansible, service: Service) -> None:
     wanted = {"cmk_hosts": "accounts", "cmk_account_name": "account1"}
-    run = ansible.playbook(f"azbatch.cmk.{playbook}", extra_vars=wanted, arguments=inventory(ansible))
+    run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=inventory(ansible))
     assert run.rc != 0
     assert run.requests == []
     assert "cmk_account_name is 'account1', which is an extra variable" in run.output
@@ -42,12 +37,11 @@ def two_hosts(ansible: Ansible, *tasks: dict[str, Any], serial: int = 2) -> Run:
     return ansible.playbook([play], extra_vars={"account": "account1"}, arguments=inventory(ansible))
 
 
-@pytest.mark.parametrize("serial", [2, 1])
-def test_a_second_host_of_the_same_account_is_refused(ansible: Ansible, service: Service, serial: int) -> None:
+def test_a_second_host_of_the_same_account_is_refused(ansible: Ansible, service: Service) -> None:
     _principal, first = service.on_key()
     second_account(service, first)
     wanted = {"resource_group": GROUP, "account_name": "{{ account }}", "key_source": "microsoft_batch"}
-    run = two_hosts(ansible, task("revert", "batch_encryption", **wanted), serial=serial)
+    run = two_hosts(ansible, task("revert", "batch_encryption", **wanted), serial=1)
     assert run.rc != 0
     assert wrote(run) == ["PATCH account account1"]
     (failed,) = run.failed
@@ -57,8 +51,7 @@ def test_a_second_host_of_the_same_account_is_refused(ansible: Ansible, service:
 
 
 def test_several_hosts_may_report_one_account(ansible: Ansible, service: Service) -> None:
-    _principal, first = service.on_key()
-    second_account(service, first)
+    service.on_key()
     wanted = {"resource_group": GROUP, "account_name": "{{ account }}"}
     run = two_hosts(ansible, task("info", "batch_encryption_info", **wanted), task("audit", "batch_encryption_audit"))
     assert run.rc == 0, run.output
