@@ -97,11 +97,21 @@ def an_identity(service: Service) -> dict[str, Any]:
 
 
 def an_old_version(service: Service) -> dict[str, Any]:
+    service.on_key(rbac=True)
+    service.sandbox.control.advance(QUARTER)
+    return {"cmk_key_max_version_age": "P90D"}
+
+
+def an_unused_version(service: Service, *, rbac: bool = True) -> dict[str, Any]:
     """The account uses the second version. Nothing uses the first version any more. The run disables both."""
-    service.on_key()
+    service.on_key(rbac=rbac)
     service.point(service.make_key().id)
     service.sandbox.control.advance(QUARTER)
     return {"cmk_key_max_version_age": "P90D", **DISABLE}
+
+
+def an_unused_version_by_policy(service: Service) -> dict[str, Any]:
+    return an_unused_version(service, rbac=False)
 
 
 def another_vault(service: Service) -> dict[str, Any]:
@@ -121,23 +131,6 @@ def a_lost_version(service: Service) -> dict[str, Any]:
     service.disable()
     service.revoke(principal)
     return {}
-
-
-def an_old_version_by_role(service: Service) -> dict[str, Any]:
-    service.on_key(rbac=True)
-    service.sandbox.control.advance(QUARTER)
-    return {"cmk_key_max_version_age": "P90D"}
-
-
-def an_unused_version_by_role(service: Service) -> dict[str, Any]:
-    service.on_key(rbac=True)
-    service.point(service.make_key().id)
-    service.sandbox.control.advance(QUARTER)
-    return {"cmk_key_max_version_age": "P90D", **DISABLE}
-
-
-def nothing_with_roles(_service: Service) -> dict[str, Any]:
-    return {"cmk_vault_authorization": "rbac"}
 
 
 def a_policy(_service: Service) -> dict[str, Any]:
@@ -185,12 +178,6 @@ def a_deleted_key_by_policy(service: Service) -> dict[str, Any]:
 
 READS = re.compile(r"/read$|permission (get|list)$")
 PLAYBOOKS = {
-    "provision": Playbook(
-        "provision",
-        nothing_with_roles,
-        (*MAKES_ACCOUNT, ASSIGNS, MAKES_VAULT),
-        (READ_KEY, f"{KEYS}/create/action"),
-    ),
     "provision, `cmk_identity_id`": Playbook(
         "provision",
         an_identity,
@@ -206,12 +193,12 @@ PLAYBOOKS = {
     "provision, a vault with access policies": Playbook(
         "provision", a_vault, (*MAKES_ACCOUNT, ALLOWS), permissions=("get", "list", "create")
     ),
-    "rotate": Playbook("rotate", an_old_version_by_role, MOVES, (READ_KEY, f"{KEYS}/create/action")),
+    "rotate": Playbook("rotate", an_old_version, MOVES, (READ_KEY, f"{KEYS}/create/action")),
     "rotate, `cmk_unused_versions: disable`": Playbook(
-        "rotate", an_unused_version_by_role, MOVES, (READ_KEY, f"{KEYS}/create/action", f"{KEYS}/update/action"), USERS
+        "rotate", an_unused_version, MOVES, (READ_KEY, f"{KEYS}/create/action", f"{KEYS}/update/action"), USERS
     ),
     "rotate, a vault with access policies, `cmk_unused_versions: disable`": Playbook(
-        "rotate", an_old_version, MOVES, (), USERS, ("get", "list", "create", "update")
+        "rotate", an_unused_version_by_policy, MOVES, (), USERS, ("get", "list", "create", "update")
     ),
     "switch": Playbook("switch", another_key, (*MOVES, ASSIGNS), (READ_KEY,)),
     "switch, `cmk_unused_key: disable`": Playbook(
