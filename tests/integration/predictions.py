@@ -79,9 +79,7 @@ def written(service: Service, since: int) -> list[str]:
     return short(writes(service.sandbox.control.requests(since)))
 
 
-def assert_came_true(
-    check: Played, run: Played, until: str | None = None, *, with_diff: bool = True, may_succeed: bool = False
-) -> None:
+def assert_came_true(check: Played, run: Played, until: str | None = None, *, may_succeed: bool = False) -> None:
     """Check that the run failed as the check did, or changed the same tasks with the same diffs, except values that
     only Azure can assign. `until` is the last task whose result a check can predict; by default, the last task.
     `may_succeed` is whether Batch may accept a change of an account that the check refuses as not available."""
@@ -107,7 +105,7 @@ def assert_came_true(
             continue
         assert one["changed"] is came[name]["changed"], (name, one, came[name])
         # After a predicted repair, the role recover may name the cause that Azure shows, or the predicted cause.
-        if with_diff and "repairs" not in one:
+        if "repairs" not in one:
             was_predicted, was_made = change(one), change(came[name])
             if was_predicted["before"].get("soft_deleted") or name.endswith(VAULT_RECOVERED):
                 was_predicted, was_made = _without_hidden(was_predicted), _without_hidden(was_made)

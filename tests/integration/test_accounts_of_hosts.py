@@ -22,15 +22,6 @@ def inventory(ansible: Ansible, **variables: Any) -> list[str]:
     return ["-i", str(file)]
 
 
-def test_an_extra_variable_for_several_hosts_is_refused(ansible: Ansible, service: Service) -> None:
-    wanted = {"cmk_hosts": "accounts", "cmk_account_name": "account1"}
-    run = ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=inventory(ansible))
-    assert run.rc != 0
-    assert run.requests == []
-    assert "cmk_account_name is 'account1', which is an extra variable" in run.output
-    assert "remove cmk_hosts" in run.output
-
-
 def two_hosts(ansible: Ansible, *tasks: dict[str, Any], serial: int = 2) -> Run:
     """The play of a user, in which an extra variable names the account of both hosts."""
     play = {"name": "Own", "hosts": "accounts", "gather_facts": False, "serial": serial, "tasks": list(tasks)}

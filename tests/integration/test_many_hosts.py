@@ -54,35 +54,6 @@ def test_side_by_side(ansible: Ansible, service: Service) -> None:
     assert_one_token_for_each_audience(run.requests)
 
 
-def test_hosts_that_have_lost_the_same_vault(ansible: Ansible, service: Service) -> None:
-    """One host recovers it. Each host finds what its own account needs after that."""
-    service.make_vault(rbac=True)
-    identifier = service.make_key().id
-    hosts = HOSTS[:3]
-    for host in hosts:
-        service.make_account(host)
-        service.assign(service.account(host)["identity"]["principalId"], service.vault_id())
-        service.point(identifier, host)
-    service.delete_vault()
-    play = {
-        "name": "Recover",
-        "hosts": "all",
-        "gather_facts": False,
-        "tasks": [
-            {
-                "name": "Recover",
-                "ansible.builtin.import_role": {"name": "azbatch.cmk.recover"},
-                "vars": {"cmk_resource_group": GROUP, "cmk_account_name": "{{ inventory_hostname }}"},
-            }
-        ],
-    }
-
-    run = ansible.playbook([play], way="in_process", arguments=["-i", f"{','.join(hosts)},"])
-
-    assert run.rc == 0, run.output
-    assert all(service.is_available(host) for host in hosts)
-
-
 def test_hosts_that_share_a_key_have_one_rotation_policy(ansible: Ansible, service: Service) -> None:
     """Otherwise the hosts would replace each other's policy in every run."""
     hosts = HOSTS[:2]

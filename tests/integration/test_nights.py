@@ -83,19 +83,6 @@ def test_two_forced_rotations_within_hours(nights: Nights) -> None:
     assert not nights.warnings
 
 
-@pytest.mark.slow
-def test_a_maximum_age_of_a_day(nights: Nights) -> None:
-    for _night in range(12):
-        nights.night(cmk_key_max_version_age="P1D")
-    versions = nights.enabled()
-    assert len(versions) > 10
-    # While rotation goes on, accounts are changed each night, so any version may be in use.
-    assert all(versions)
-    for _night in range(9):
-        nights.night(cmk_key_max_version_age="P90D")
-    assert nights.enabled() == [*[False] * (len(versions) - 1), True]
-
-
 def test_a_version_that_somebody_disables_long_after_accounts_left_it(
     nights: Nights, service: Service, runner: OneProcess
 ) -> None:
@@ -132,22 +119,3 @@ def test_a_loss_long_after_a_rotation_is_repaired(nights: Nights, service: Servi
     report = done(runner.another().role("recover", {**VARS, "cmk_account_name": FOLLOWING[0], "cmk_wait_timeout": 600}))
     assert report["available"] is True
     assert nights.enabled() == [False, True]
-
-
-@pytest.mark.slow
-def test_a_version_that_recover_has_enabled_stays_enabled_for_the_margin(
-    nights: Nights, service: Service, runner: OneProcess
-) -> None:
-    """Somebody disables the previous version before followers have adopted the newest one, and they lose their key.
-    After the repair, Batch needs time to adopt the newest version."""
-    nights.rotate([*PINNED, *FOLLOWING], **FORCE)
-    first, _second = service.versions()
-    service.disable(version=first.version)
-    service.sandbox.control.advance(12 * DAY)
-    assert not service.is_safe(FOLLOWING[0])
-    for name in FOLLOWING:
-        done(runner.another().role("recover", {**VARS, "cmk_account_name": name, "cmk_wait_timeout": 600}))
-    nights.pass_time(HOUR)
-    for night in range(9):
-        nights.night()
-        assert nights.enabled() == [night < 7, True]

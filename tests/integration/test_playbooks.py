@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import pytest
 import yaml
 from cases import FAILING
 from harness import Ansible, Run
@@ -158,33 +157,6 @@ def test_a_canary_that_fails_stops_the_rest(ansible: Ansible, service: Service) 
     assert {one.host for one in run} == {"account1"}, run.output
     assert [service.encryption(name) for name in ACCOUNTS] == [first] * 3
     assert all(service.is_available(name) for name in ACCOUNTS)
-
-
-def test_the_first_account_that_can_be_changed_is_the_canary(ansible: Ansible, service: Service) -> None:
-    """The first account is left alone. Until another one has changed, the others wait, and a failure stops them."""
-    first = on_one_key(service)
-    service.sandbox.control.advance(QUARTER)
-    service.revoke(service.account("account1")["identity"]["principalId"])
-    service.sandbox.control.fault(match={"method": "PATCH", "path": "batchAccounts"}, times=50, answer=FAILING)
-    run = play_all(ansible, "rotate", cmk_key_max_version_age="P90D")
-    assert run.rc != 0
-    codes = {one.host: one.get("code") for one in run.failed}
-    # It is not even looked at, if the canary has failed before its turn.
-    assert codes.pop("account1", "canary_failed") == "canary_failed", run.output
-    assert sorted(codes.values()) == ["canary_failed", "service_unavailable"], run.output
-    assert [service.encryption(name) for name in ACCOUNTS] == [first] * 3
-
-
-@pytest.mark.slow
-def test_failures_that_are_allowed_need_no_canary(ansible: Ansible, service: Service) -> None:
-    on_one_key(service)
-    service.sandbox.control.advance(QUARTER)
-    service.sandbox.control.fault(match={"method": "PATCH", "path": "batchAccounts/account1"}, times=50, answer=FAILING)
-    wanted = {"cmk_key_max_version_age": "P90D", "cmk_serial": "100%", "cmk_max_fail_percentage": 100}
-    run = play_all(ansible, "rotate", **wanted)
-    assert {one.host for one in run.failed} == {"account1"}
-    second = str(service.key().id)
-    assert [service.encryption(name) for name in ACCOUNTS[1:]] == [second] * 2
 
 
 def test_a_wave_that_fails_stops_those_after_it(ansible: Ansible, service: Service) -> None:

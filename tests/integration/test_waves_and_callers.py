@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 from harness import BIN, Ansible, Run, Task, task
-from meddling import REALISTIC, Wire
-from moments import confirms_move
+from meddling import REALISTIC
 from one_process import OneProcess
 from role_runs import VARS, second_account
 from service import DAY, GROUP, OFFICER, Service
@@ -105,23 +104,6 @@ def test_a_task_that_is_repeated_reads_again(ansible: Ansible, service: Service,
 # What is confirmed
 
 
-def test_access_that_was_revoked_before_the_task_of_the_host(runner: OneProcess, service: Service) -> None:
-    """Another host has read the access some seconds before. Batch still accepts the move."""
-    _principal, first = service.on_key(rbac=True)
-    second_account(service, first)
-    other = service.account("account2")["identity"]["principalId"]
-    second = service.make_key().id
-    service.sandbox.control.advance(30 * DAY)
-    service.sandbox.control.timing(**REALISTIC)
-    options = {"resource_group": GROUP, "key_source": "microsoft_keyvault", "key_identifier": second}
-    assert runner.module("batch_encryption", {**options, "account_name": "account1"}, task="one")["available"] is True
-    service.revoke(other)
-    found = runner.module("batch_encryption", {**options, "account_name": "account2", "wait_timeout": 60}, task="one")
-    assert found.get("failed"), found
-    assert found["code"] in ("account_unavailable", "preflight_failed")
-    assert other in found["msg"]
-
-
 def test_access_that_another_caller_of_the_run_has_revoked(runner: OneProcess, service: Service) -> None:
     _principal, first = service.on_key()
     second_account(service, first)
@@ -173,55 +155,3 @@ def test_a_forced_version_is_made_once_although_the_folder_is_lost(
     # Another run makes its own version.
     assert not runner.another().role("rotate", forced).get("failed")
     assert len(service.versions()) == 3
-
-
-# Two runs
-
-
-POOLS_FAIL = {
-    "match": {"method": "GET", "path": "/pools"},
-    "times": 4,
-    "answer": {"status": 503, "body": {"error": {"code": "Busy", "message": "Try again."}}},
-}
-
-
-def test_a_failed_run_does_not_undo_the_switch_of_another_run(runner: OneProcess, service: Service, wire: Wire) -> None:
-    """Both move the account to the same key. The reads of the first run fail after its switch."""
-    service.on_key()
-    wanted = service.make_key("key2").id
-    options = {**move(wanted, "account1"), "wait_timeout": 600, "previous_key": "any"}
-    reports: list[dict[str, Any]] = []
-
-    def act() -> None:
-        reports.append(runner.another().module("batch_encryption", options))
-        service.sandbox.control.fault(**POOLS_FAIL)
-
-    with wire.meddled(confirms_move(), act):
-        failed = runner.module("batch_encryption", options)
-
-    assert not reports[0].get("failed"), reports
-    assert failed.get("failed"), failed
-    assert "The change took effect, and stays." in failed["msg"]
-    assert (failed["restored"], failed["current_state"]["key_identifier"]) == (False, wanted)
-    assert service.encryption() == wanted
-    assert service.is_safe()
-
-
-def test_a_failed_run_goes_back_if_the_account_cannot_use_the_key(
-    runner: OneProcess, service: Service, wire: Wire
-) -> None:
-    _principal, first = service.on_key()
-    wanted = service.make_key("key2").id
-    options = {**move(wanted, "account1"), "wait_timeout": 600, "previous_key": "any"}
-    service.sandbox.control.behavior(key_loss_noticed="3600", pools_without_key="200")
-
-    def act() -> None:
-        service.disable("key2")
-        service.sandbox.control.fault(**POOLS_FAIL)
-
-    with wire.meddled(confirms_move(), act):
-        failed = runner.module("batch_encryption", options)
-
-    assert (failed["failed"], failed["restored"]) == (True, True), failed
-    assert service.encryption() == first
-    assert service.is_safe()
