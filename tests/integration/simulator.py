@@ -296,7 +296,9 @@ class Simulation:
             found[name] = Moment(now, "", False, False, "", False, by, False)
         for name, moment in found.items():
             history = self._history.setdefault(name, [])
-            if not history or moment.is_own_change or moment.state != history[-1].state:
+            # Another tool takes away a key that is unusable already, which a run was about to repair.
+            is_taken = by == "tool" and moment.version.startswith(url.partition("?")[0].lower() or " ")
+            if not history or moment.is_own_change or is_taken or moment.state != history[-1].state:
                 history.append(moment)
 
     def _after(self, method: str, url: str) -> None:
