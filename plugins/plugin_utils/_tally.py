@@ -99,8 +99,9 @@ class Tally:
 
     def line(self) -> str:
         others = self.changed - self.counted - self.failed.keys()
-        unchanged = self.finished - self.changed - self.repaired - self.failed.keys() - self.left_alone.keys()
-        unfinished = self.reached - self.finished - self.changed - self.repaired - self.failed.keys()
+        known = self.changed | self.repaired | self.failed.keys()
+        unchanged = self.finished - known - self.left_alone.keys()
+        unfinished = self.reached - self.finished - known
         missed = self.total - len(self.reached)
         parts = [f"{len(self.counted)} {self.done}"]
         parts += [f"{len(others)} changed otherwise"] if others else []

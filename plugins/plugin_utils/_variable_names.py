@@ -18,14 +18,17 @@ from typing import Any
 
 from ansible.module_utils.common.yaml import yaml_load
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import PLACE_NOT_FOUND
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import Names
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import is_blank
 
 COLLECTION = Path(__file__).resolve().parents[2]
 VARIABLE = re.compile(r"\bcmk_\w+")
-# A template that passes on the value of a variable unchanged, or omits the option.
+# A template that passes on the value of a variable unchanged, or omits the option, or passes on a value of the role. The
+# variable may be one of the role (vars/main.yml) that passes on another one.
 _PASSED_ON = re.compile(
-    r"\{\{ *(?:omit if [^{}]* else +)?(?P<name>cmk_\w+)(?: *\| *(?:default\([^{}|]*\)|bool|int|float|trim))* *\}\}"
+    r"\{\{ *(?:(?:omit|__\w+) if [^{}]* else +)?"
+    r"(?P<name>(?:cmk|__[a-z]+)_\w+)(?: *\| *(?:default\([^{}|]*\)|bool|int|float|trim))* *\}\}"
 )
 # The role that does what these modules do.
 _MODULES = dict.fromkeys(
@@ -37,8 +40,6 @@ _MODULES = dict.fromkeys(
 )
 # In the role switch, the example that creates the new key. The role provision would also move the account to the key.
 _OF_NEW_KEY = dict.fromkeys(["azbatch.cmk.keyvault_cmk_key", "azbatch.cmk.keyvault_cmk_vault"], "examples/switch.yml")
-# Errors that name the option `resource_group` or `subscription_id`, because Azure reports only the value.
-_NAMED_BY_VALUE = ("resource_group_not_found", "subscription_not_found")
 
 
 def passed_on(task: Any, action: str) -> dict[str, str]:
@@ -56,7 +57,16 @@ def options_of(task: Any, action: str) -> Mapping[str, Any]:
 
 def _variable(template: Any) -> str | None:
     found = _PASSED_ON.fullmatch(template.strip()) if isinstance(template, str) else None
-    return found["name"] if found else None
+    if found is None or found["name"].startswith("cmk_"):
+        return found and found["name"]
+    return _variable(_of_the_roles().get(found["name"]))
+
+
+@cache
+def _of_the_roles() -> dict[str, Any]:
+    """The templates of the variables in vars/main.yml of the roles. Their names begin with the role."""
+    files = COLLECTION.glob("roles/*/vars/main.yml")
+    return {name: value for file in files for name, value in yaml_load(file.read_text(encoding="utf-8")).items()}
 
 
 def _made_of(template: Any) -> str | None:
@@ -138,7 +148,7 @@ def _of_other_roles(role: str, action: str) -> dict[str, tuple[str, str]]:
 def _right_option(result: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
     """The option of the resource group or the subscription that Azure has not found, if that is not the option that
     the error names: Azure reports only the value. `options` are those of the task."""
-    if result.get("code") not in _NAMED_BY_VALUE:
+    if result.get("code") not in PLACE_NOT_FOUND:
         return None
     missing = result["azure"]["message"].casefold()
     found = [

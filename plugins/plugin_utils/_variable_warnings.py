@@ -31,10 +31,11 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_relations im
 _PREFIX = "cmk_"
 # The variable with the result of a role.
 RESULT = "cmk_result"
-_WITH_DEFAULT = ("cmk_key_new_version", "cmk_unused_versions")
+# Variables that are set, and may request nothing.
+_MAY_BE_OFF = ("cmk_key_new_version", "cmk_unused_versions")
 _INTERVALS = frozenset({"cmk_unused_versions", "cmk_unused_for", "cmk_key_max_version_age", "cmk_key_rotation_policy"})
 # If one of these variables is set, the role rotate does more than move an account to the newest version.
-RULES = frozenset({*_WITH_DEFAULT, "cmk_key_max_version_age", "cmk_key_rotation_policy"})
+RULES = frozenset({*_MAY_BE_OFF, "cmk_key_max_version_age", "cmk_key_rotation_policy"})
 NO_RULE = (
     "No variable requests a rotation, so the role rotate creates a new version only if the newest version expires "
     "within nine days. To rotate, set cmk_key_max_version_age (for example P90D), cmk_key_new_version or "
@@ -117,7 +118,7 @@ def _too_often(values: Mapping[str, Any]) -> Iterator[str]:
 def rotates(variables: Mapping[str, Any]) -> bool:
     """Whether the role rotate has a rule. `variables` are the variables of `RULES` that are set."""
     unused, forced = variables.get("cmk_unused_versions"), variables.get("cmk_key_new_version")
-    others = {name: value for name, value in variables.items() if name not in _WITH_DEFAULT}
+    others = {name: value for name, value in variables.items() if name not in _MAY_BE_OFF}
     return (
         any(others.values()) or str(forced or False).lower() not in BOOLEANS_FALSE or unused not in (None, "", "keep")
     )

@@ -35,6 +35,10 @@ ACTION = "azbatch.cmk.keyvault_cmk_key"
         ("{{ cmk_require_readable | bool }}", "cmk_require_readable"),
         ("{{ cmk_key_size | default(2048) | int }}", "cmk_key_size"),
         ("{{ omit if cmk_identity_id == 'system_assigned' else cmk_identity_id }}", "cmk_identity_id"),
+        ("{{ __of_role if __is_set | bool else cmk_key_name | default(omit) }}", "cmk_key_name"),
+        # A variable of the role rotate.
+        ("{{ __rotate_new_version | default(omit) }}", "cmk_key_new_version"),
+        ("{{ __rotate_purpose }}", None),
         # The value of the option is not the value of the variable.
         ("{{ cmk_key_name == 'batch' }}", None),
         ("{{ 'a' if cmk_require_readable else 'b' }}", None),

@@ -21,6 +21,7 @@ from .._core.changes import VALUE_LAG_SECONDS, Change, Decide, Missing, Needed, 
 from .._core.concurrent import map_concurrent, value_or_error
 from .._core.docs import Docs, Rule
 from .._core.errors import (
+    PLACE_NOT_FOUND,
     CmkError,
     Denied,
     NotConverged,
@@ -45,8 +46,7 @@ _NOT_RETRIED = (
     "account_unavailable",
     "throttled",
     "account_not_found",
-    "resource_group_not_found",
-    "subscription_not_found",
+    *PLACE_NOT_FOUND,
 )
 # Refusals that no wait ends.
 _FOR_GOOD = (

@@ -94,6 +94,8 @@ Code = Literal[
     "interrupted",
     "internal_error",
 ]
+# Azure names only the value of the subscription or the resource group that it has not found.
+PLACE_NOT_FOUND: tuple[Code, ...] = ("subscription_not_found", "resource_group_not_found")
 # The page of the installed version that describes each code.
 MANUAL = "https://github.com/azbatch/azbatch.cmk/blob/1.0.0/docs/errors.md"
 

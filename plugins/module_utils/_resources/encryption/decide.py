@@ -27,7 +27,7 @@ from ..._core.changes import Change, Request
 from ..._core.docs import Docs, Rule
 from ..._core.documents import Account, KeyBundle
 from ..._core.duration import instant
-from ..._core.errors import CmkError, Denied, NotFound, PlanOutdated, Refused, Unavailable
+from ..._core.errors import PLACE_NOT_FOUND, CmkError, Denied, NotFound, PlanOutdated, Refused, Unavailable
 from ..._core.ids import KeyIdentifier, key_of
 from ..._documents import account as account_document
 from ..._documents import refs
@@ -46,8 +46,6 @@ from .goal import ANY, FOLLOW, KEEP, PIN, UPDATE, Goal
 
 # In seconds. Time enough for the hosts of a wave to share an update.
 _JUST_UPDATED_SECONDS = 60
-# The resource group or the subscription of the vault is not that of the vault of the key that the account leaves.
-_NO_PLACE = ("resource_group_not_found", "subscription_not_found")
 _NO_PREVIOUS: Mapping[str, Any] = {"previous_key_identifier": None}
 
 
@@ -247,7 +245,7 @@ def _move(docs: Docs, goal: Goal, facts: Facts, account: Account, before: Mappin
         checks = preflight.require_for_change(used)
     elif goal.vault_group and isinstance(goal.previous, tuple):
         place = refs.vault(refs.vault_id(facts.vaults_in, goal.vault_group, goal.previous[0]))
-        if isinstance(found := docs.known(place), CmkError) and found.code in _NO_PLACE:
+        if isinstance(found := docs.known(place), CmkError) and found.code in PLACE_NOT_FOUND:
             raise found
     request = _request(goal, facts, account, used)
     if _is_newest(docs, goal.target):

@@ -134,7 +134,9 @@ def _key(docs: Docs, asked: Asked, facts: Facts, name: str, visible: Visible) ->
         found["unknown"] = str(hidden)
     if seen is None or seen.key is None:
         ids = [one["id"] for one in named_users]
-        if seen and asked.name and not seen.deleted and not any(map(_names_key, named_users)):
+        # A user whose key is not known counts as a user of each key, but does not name it.
+        is_named = any(one["version"] or one["follows_latest"] for one in named_users)
+        if seen and asked.name and not seen.deleted and not is_named:
             raise key_not_found(goal)
         reason = _in_use(ids) or (_UNKNOWN if seen is None else "There is no such key.")
         return {**found, "exists": None if seen is None else False, "versions": [], **_state(ids, reason)}
@@ -176,11 +178,6 @@ def _user(resource_id: str, used: KeyIdentifier | None, follows: bool) -> dict[s
         "follows_latest": follows or (used is not None and used.version is None),
         "changed_on": None,
     }
-
-
-def _names_key(user: Mapping[str, Any]) -> bool:
-    """Whether the user names the key. A user whose key is not known counts as a user of each key."""
-    return bool(user["version"] or user["follows_latest"])
 
 
 def _versions(asked: Asked, seen: Seen, named: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
