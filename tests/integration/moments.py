@@ -84,3 +84,8 @@ changes_access_policies = _request("PUT", "/accessPolicies/")
 changes_version = _request("PATCH", "/keys/")
 lists_versions_of_key1 = _request("GET", "/keys/key1/versions")
 deletes = _request("DELETE", "")
+
+
+def removes(request: Any) -> bool:
+    """Deletes a key or a role assignment, or removes permissions from an access policy."""
+    return deletes(request) or _request("PUT", "/accessPolicies/re(move|place)")(request)

@@ -133,6 +133,8 @@ MOMENTS: dict[str, Callable[[], moments.Moment]] = {
     "lists_accounts": lambda: moments.lists_accounts,
     "changes_version": lambda: moments.changes_version,
     "after_version": lambda: moments.after_all(moments.changes_version),
+    "removes": lambda: moments.removes,
+    "after_removal": lambda: moments.after_all(moments.removes),
     "moves": moments.moves_account,
     "confirms": moments.confirms_move,
     "creates_vault": lambda: moments.creates_vault("vault-new"),
@@ -460,9 +462,10 @@ class Simulation:
         if checked:
             self._require_predicted(checked, hosts[0])
         ends = [event for event in play.events if not event.what.startswith("tool ")]
-        if ends and len(play.runs) == len(play.runs[0].hosts) == 1 and play.runs[0].caller in _ALL_RIGHTS:
+        is_alone = ends == [*play.events] and len(play.runs) == len(play.runs[0].hosts) == 1
+        if ends and is_alone and play.runs[0].caller in _ALL_RIGHTS:
             self._require_converges(play, snapshot, before)
-        elif ends and is_killed and removes:
+        elif is_killed and removes:
             self._rerun(play, before)
         # As long as lists show an account with the key that it has left, the key stays. No read may show yet what
         # another tool has done.

@@ -58,6 +58,12 @@ KNOWN = {
     "a run is killed before it has asked again for users of a disabled version": (
         "value_lag=20 ; tool move a1 old(k1) ; a2: retire(k1) !killed@after_version"
     ),
+    "another tool moves an account to a version whose removal gets no response": (
+        "value_lag=20 ; a2: disable_kept(k2) !tool move a1 new(k2)@changes_version !dropped after@changes_version"
+    ),
+    "another tool moves an account to a key whose revocation gets no response": (
+        "value_lag=20 ; a1: revoke(r1) !tool move a1 new(r1)@removes !dropped after again and again@removes"
+    ),
     "another tool moves an account to a version and back while it is disabled": (
         "previous_version_needed=86400 ; a2: retire(k1) !tool visit a1 old(k1)@changes_version"
     ),

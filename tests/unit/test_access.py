@@ -582,6 +582,13 @@ def test_access_of_a_group_is_not_missing() -> None:
     assert not decided(goal(state="absent"), azure(vault(rbac=True), OF_GROUP, accounts=(USER,))).requests
 
 
+def test_access_is_missing_if_another_role_grants_only_a_part() -> None:
+    definitions = {**DEFINITIONS, READER: definition(([READ], []))}
+    table = azure(vault(rbac=True), assignment(READER, VAULT_ID), definitions=definitions, accounts=(USER,))
+    with pytest.raises(Refused, match="that is done already"):
+        decided(goal(state="absent"), table)
+
+
 WHEN = "2026-06-01T20:26:40Z"
 
 

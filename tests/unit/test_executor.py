@@ -620,22 +620,18 @@ def test_a_user_that_appears_during_the_wait_undoes_the_removal_under_the_lock(w
     assert asked == ["wait 40", "read", "lock vault", "read", "add", "read", "unlock"]
 
 
-@pytest.mark.parametrize(("readers", "books"), [(["a newcomer"], {"novel"}), ([], set())])
-def test_an_interrupt_of_the_wait_asks_once_more(
-    waiting: Callable[..., None], readers: list[str], books: set[str]
-) -> None:
+def test_an_interrupted_removal_is_undone_without_asking(waiting: Callable[..., None]) -> None:
     shelf = Shelf("novel")
 
     def interrupt() -> None:
-        shelf.readers = readers
         raise KeyboardInterrupt
 
     waiting(shelf, interrupt)
-    shelf.after = lambda method, _book: shelf.readers.clear() if method == "POST" else None
     with pytest.raises(CmkError) as failed:
         removed(shelf, removing("novel", delay=40.0))
 
-    assert (failed.value.code, shelf.books) == ("interrupted", books)
+    assert (failed.value.code, failed.value.facts["restored"]) == ("interrupted", True)
+    assert shelf.books == {"novel"}
 
 
 def test_a_check_of_a_removal_does_not_wait(waiting: Callable[..., None]) -> None:

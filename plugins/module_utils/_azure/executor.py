@@ -406,12 +406,16 @@ class Executor:
     # The rollback
 
     def _undone(self, todo: Change, decide: Decide, failure: CmkError) -> CmkError:
-        """The failure, with the outcome of the rollback."""
+        """The failure, with the outcome of the rollback. A removal that may have taken effect is undone without asking
+        who uses what was removed: only after the delay do the lists show all users."""
         is_removal = todo.removed is not None
+        if is_removal and not self._may_have_taken_effect(todo):
+            return failure
         for number, back in enumerate(todo.undo):
-            if number or is_removal:
+            must_go = is_removal
+            if number:
                 must_go, failure = self._must_go(todo, decide, failure)
-            else:
+            elif not is_removal:
                 must_go, failure = self._may_not_stay(todo, decide, failure)
             if not must_go:
                 break
@@ -427,6 +431,9 @@ class Executor:
             "ten minutes before you run the task again."
         )
         return doubted.extended(restored=False) if "restored" in failure.facts else doubted
+
+    def _may_have_taken_effect(self, todo: Change) -> bool:
+        return any(self._journal.last_effect(one.ref) for one in todo.requests)
 
     def _may_not_stay(self, todo: Change, decide: Decide, failure: CmkError) -> tuple[bool, CmkError]:
         """Whether a change has to be undone: if it has not taken effect, or cannot be used. Otherwise it stays,
@@ -445,7 +452,7 @@ class Executor:
 
     def _must_go(self, todo: Change, decide: Decide, failure: CmkError) -> tuple[bool, CmkError]:
         """Whether the confirmation refuses the change, even if the change has failed before for another reason. If it
-        does not, the current state of a setting is added."""
+        does not, the current state is added."""
         if isinstance(failure, Refused):
             return True, failure
         try:
@@ -453,9 +460,7 @@ class Executor:
         except Exception as ended:
             found = as_failure(ended)
             # If a setting could be neither confirmed nor rolled back, it stays, unless a check refuses it.
-            return todo.removed is not None or isinstance(found, Refused), failure.extended(found.msg)
-        if todo.removed is not None:
-            return False, failure
+            return isinstance(found, Refused), failure.extended(found.msg)
         return False, failure.extended(todo.undone(current.before), current_state=dict(current.before))
 
     def _read_again(self, decide: Decide) -> Change:
@@ -485,11 +490,10 @@ class Executor:
 
     def _write_back(self, back: Decide, todo: Change) -> Change:
         """Write the previous setting. Repeat that while Azure does not respond, or does not show the resource: a key
-        that is being deleted can be recovered only once its deletion is complete. If a removal may have taken effect, a
-        read that does not show the removal yet does not show that there is nothing to restore."""
+        that is being deleted can be recovered only once its deletion is complete. A read that does not show a removal
+        yet does not show that there is nothing to restore."""
         sent = list[Change]()
-        is_removed = todo.removed is not None and any(self._journal.last_effect(one.ref) for one in todo.requests)
-        shown_at = time.monotonic() + VALUE_LAG_SECONDS if is_removed else 0.0
+        shown_at = time.monotonic() + VALUE_LAG_SECONDS if todo.removed is not None else 0.0
 
         def attempt() -> CmkError | None:
             try:

@@ -232,7 +232,8 @@ def _asked_again(change: Change, holder: _Holder, facts: Facts, known: Collectio
         confirm=partial(still_unused, goal=goal, facts=facts, known=known),
         undo=(partial(decide, goal=replace(goal, present=True), facts=facts),),
         undone=lambda _current: (
-            "Therefore the access was granted again. Batch may need twenty minutes until these accounts are available."
+            "Therefore the access was granted again. Batch may need twenty minutes until accounts that use it are "
+            "available."
         ),
         removed=(),
         delay=2 * VALUE_LAG_SECONDS,
@@ -242,9 +243,9 @@ def _asked_again(change: Change, holder: _Holder, facts: Facts, known: Collectio
 
 
 def _require_unused_already(docs: Docs, holder: _Holder, facts: Facts) -> None:
-    """If the principal has no access, perhaps because of a run that ended before it has asked again, raise an error if
-    an account needs the access."""
-    if holder.goal.force or holder.has():
+    """If the principal lacks a permission, perhaps because of a run that ended before it has asked again, raise an error
+    if an account needs the access."""
+    if holder.goal.force or holder.has() == set(NEEDED):
         return
     listed = usage.without(users.everywhere(docs.fresh(), facts), holder.goal.canary)
     visible: usage.Visible = {**listed, "disks": [], "services": []}

@@ -241,7 +241,7 @@ def _removed(change: Change, goal: Goal, seen: Seen, facts: Facts, versions: Seq
         confirm=partial(still_unused, goal=goal, facts=facts, versions=tuple(versions), known=known),
         undo=(back,),
         undone=lambda _current: (
-            f"Therefore the key was {done}. Batch may need ten minutes until these accounts are available."
+            f"Therefore the key was {done}. Batch may need ten minutes until accounts that use it are available."
         ),
         removed=tuple(versions),
         # An unused version was not used for the margin, so no run moves an account to it.
