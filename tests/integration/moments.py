@@ -86,6 +86,6 @@ lists_versions_of_key1 = _request("GET", "/keys/key1/versions")
 deletes = _request("DELETE", "")
 
 
-def removes(request: Any) -> bool:
+def deletes_or_revokes(request: Any) -> bool:
     """Deletes a key or a role assignment, or removes permissions from an access policy."""
     return deletes(request) or _request("PUT", "/accessPolicies/re(move|place)")(request)

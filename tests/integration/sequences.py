@@ -204,7 +204,7 @@ _INCIDENTS = (
 )
 _ENDS = ["killed", "killed", "interrupted", "folder gone"]
 _MOMENTS = "lists_accounts changes_version changes_version after_version moves confirms".split()
-_MOMENTS += "removes after_removal task2 task3 a1 a2".split()
+_MOMENTS += "deletes after_deletion task2 task3 a1 a2".split()
 _KEYS = ["k1"] * 6 + ["k2"] * 2 + ["r1"] * 2 + ["n1"]
 _ACCOUNTS = [*[["a1", "a2"]] * 4, *[["a2", "a3"], ["a1", "a3"]] * 2, ["a1", "a4"], ["a3", "a5"]]
 _CALLERS = ["resource group only", "reader", "without pools", "without lists", "other"]
@@ -269,7 +269,7 @@ class Chances:
         kind = chances.random()
         if kind < 0.3:
             what = chances.choice(self._faults) if chances.random() < 0.75 else chances.choice(_ENDS)
-            at = chances.choice(["moves", "confirms", "changes_version", "removes"])
+            at = chances.choice(["moves", "confirms", "changes_version", "deletes"])
             at = at if chances.random() < 0.4 else self._at()
             events = [Event(what, at)]
             if chances.random() < 0.3:

@@ -133,8 +133,8 @@ MOMENTS: dict[str, Callable[[], moments.Moment]] = {
     "lists_accounts": lambda: moments.lists_accounts,
     "changes_version": lambda: moments.changes_version,
     "after_version": lambda: moments.after_all(moments.changes_version),
-    "removes": lambda: moments.removes,
-    "after_removal": lambda: moments.after_all(moments.removes),
+    "deletes": lambda: moments.deletes_or_revokes,
+    "after_deletion": lambda: moments.after_all(moments.deletes_or_revokes),
     "moves": moments.moves_account,
     "confirms": moments.confirms_move,
     "creates_vault": lambda: moments.creates_vault("vault-new"),
@@ -357,8 +357,9 @@ class Simulation:
                 if moment.at > since or self._is_in_no_list(name):
                     # No read shows that the account was moved there during the task, and away again.
                     continue
-                if later.by != "tool" and later.at - moment.at <= self._lag:
-                    # Reads do not show the earlier move yet, so the run updates the versions of the key before that.
+                if later.by != "tool" and moment.at >= self._hosts[later.by].began - self._lag:
+                    # The task that moved it away has read the account before the earlier move, so it has updated the
+                    # version before that. Nobody pins an account to an old version in the seconds of its retirement.
                     continue
                 if later.version.rpartition("/")[0] != moment.version.rpartition("/")[0]:
                     # A run has updated the version before the account has left its key, which reads show at once.

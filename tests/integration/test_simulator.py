@@ -62,7 +62,7 @@ KNOWN = {
         "value_lag=20 ; a2: disable_kept(k2) !tool move a1 new(k2)@changes_version !dropped after@changes_version"
     ),
     "another tool moves an account to a key whose revocation gets no response": (
-        "value_lag=20 ; a1: revoke(r1) !tool move a1 new(r1)@removes !dropped after again and again@removes"
+        "value_lag=20 ; a1: revoke(r1) !tool move a1 new(r1)@deletes !dropped after again and again@deletes"
     ),
     "another tool moves an account to a version and back while it is disabled": (
         "previous_version_needed=86400 ; a2: retire(k1) !tool visit a1 old(k1)@changes_version"
