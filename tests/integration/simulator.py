@@ -173,6 +173,8 @@ class Moment:
     by: str
     # Whether `by` has changed this account.
     is_own_change: bool
+    # When the task of `by` began, which may have read the account before an earlier change.
+    began: float = 0.0
 
     @property
     def state(self) -> tuple[object, ...]:
@@ -276,6 +278,7 @@ class Simulation:
     def _look(self, by: str, url: str) -> None:
         """Note the states of accounts and pools that have changed."""
         now, found = self._azure.now, dict[str, Moment]()
+        began = self._hosts[by].began if by in self._hosts else now
         world = self._azure.world
         available = {one.name: world.batch.health(one).kind == AVAILABLE for one in world.batch.existing()}
         with self._azure.later(IN_EFFECT) as later:
@@ -286,7 +289,7 @@ class Simulation:
                 protection, is_available = account.protection, available.get(account.name, False)
                 key, version = (protection.key_identifier, protection.version) if protection else (None, "")
                 found[account.name] = Moment(
-                    now, key and key.lower(), whole, own, version.lower(), is_available, by, is_own
+                    now, key and key.lower(), whole, own, version.lower(), is_available, by, is_own, began
                 )
                 for name, identifier, can in _pools(later, account):
                     is_own = url.lower().endswith(f"/pools/{name.rpartition('/')[2].lower()}")
@@ -357,7 +360,7 @@ class Simulation:
                 if moment.at > since or self._is_in_no_list(name):
                     # No read shows that the account was moved there during the task, and away again.
                     continue
-                if later.by != "tool" and moment.at >= self._hosts[later.by].began - self._lag:
+                if later.by != "tool" and moment.at >= later.began - self._lag:
                     # The task that moved it away has read the account before the earlier move, so it has updated the
                     # version before that. Nobody pins an account to an old version in the seconds of its retirement.
                     continue

@@ -179,7 +179,7 @@ class Authorization:
 
     def assignments(self, scope: str, *, below: bool, principal_id: str | None) -> Iterator[RoleAssignment]:
         """The assignments that a list returns: at `scope` and at scopes above; with `below`, also at scopes below."""
-        for held in self._lag.listed(self._assignments):
+        for held in self._lag.listed(self._assignments, of_resources=False):
             if principal_id is not None and held.principal_id.lower() != principal_id.lower():
                 continue
             if covers(held.scope, scope) or (below and covers(scope, held.scope)):

@@ -61,7 +61,7 @@ class Behavior:
     value_lag: str = _switch("0", "5", "20", is_time=True)
     # Seconds until a read of Resource Manager finds a resource that was just created.
     name_lag: str = _switch("0", "10", "60", is_time=True)
-    # Seconds until lists of Resource Manager show a resource that was just created.
+    # Seconds until lists of Resource Manager show a resource that was just created. A role assignment is no resource.
     list_lag: str = _switch("0", "180", "1200", is_time=True)
     # Seconds until the host name of a vault resolves for callers, after the vault was created or recovered. It depends
     # on resolvers outside Azure, so the default is the easiest position.

@@ -49,9 +49,10 @@ class Lag(Generic[K, T]):
         """The state that a read of the resource returns now."""
         return self._shown(key, current, float(self.world.behavior.name_lag))
 
-    def listed(self, current: Mapping[K, T]) -> list[T]:
-        """The states that a list returns now."""
-        return self._all(current, float(self.world.behavior.list_lag))
+    def listed(self, current: Mapping[K, T], *, of_resources: bool = True) -> list[T]:
+        """The states that a list returns now. Only lists of resources are reported to show new names late."""
+        behavior = self.world.behavior
+        return self._all(current, float(behavior.list_lag if of_resources else behavior.name_lag))
 
     def in_graph(self, current: Mapping[K, T]) -> list[T]:
         """The states that Resource Graph returns now."""
