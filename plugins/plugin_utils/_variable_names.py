@@ -24,8 +24,8 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import 
 
 COLLECTION = Path(__file__).resolve().parents[2]
 VARIABLE = re.compile(r"\bcmk_\w+")
-# A template that passes on the value of a variable unchanged, or omits the option, or passes on a value of the role. The
-# variable may be one of the role (vars/main.yml) that passes on another one.
+# A template that passes on the value of a variable unchanged, or omits the option, or passes on a value of the role.
+# The variable may be one of the role (vars/main.yml) that passes on another one.
 _PASSED_ON = re.compile(
     r"\{\{ *(?:(?:omit|__\w+) if [^{}]* else +)?"
     r"(?P<name>(?:cmk|__[a-z]+)_\w+)(?: *\| *(?:default\([^{}|]*\)|bool|int|float|trim))* *\}\}"

@@ -243,8 +243,8 @@ def _asked_again(change: Change, holder: _Holder, facts: Facts, known: Collectio
 
 
 def _require_unused_already(docs: Docs, holder: _Holder, facts: Facts) -> None:
-    """If the principal lacks a permission, perhaps because of a run that ended before it has asked again, raise an error
-    if an account needs the access."""
+    """If the principal lacks a permission, perhaps because of a run that ended before it has asked again, raise an
+    error if an account needs the access."""
     if holder.goal.force or holder.has() == set(NEEDED):
         return
     listed = usage.without(users.everywhere(docs.fresh(), facts), holder.goal.canary)
