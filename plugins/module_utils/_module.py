@@ -19,10 +19,10 @@ from ._azure.sdk import unlogged
 from ._azure.secrets import without
 from ._cloud import Cloud
 from ._core import markup, placeholders
-from ._core.changes import Outcome
 from ._core.errors import documented
 from ._core.interrupts import as_failure
 from ._core.markup import Names
+from ._core.outcome import Outcome
 
 # The action plugin passes on what earlier tasks of the run have written, and takes what this task has written.
 JOURNAL = "_journal"

@@ -223,16 +223,15 @@ code:
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import ALLOWED_REPAIRS, VERSION_MODE
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import account as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import decide as account_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import goal as account_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.decide import AccountAbsent, AccountPresent
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
@@ -253,7 +252,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = account_goal.desired(params)
-    outcome = cloud.changes.ensure(partial(account_decide.decide, goal=goal, facts=cloud.facts))
+    outcome = cloud.changes.ensure((AccountPresent if goal.present else AccountAbsent)(goal, cloud.facts))
     return outcome.summarized(account_document.summary(params["name"], outcome.before, outcome.after))
 
 

@@ -318,26 +318,17 @@ code:
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import VERSION_MODE
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome, Request
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import value_or_error
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Rule
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
-    CmkError,
-    Denied,
-    NotFound,
-    Rejected,
-    Unavailable,
-)
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import read_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import decide as encryption_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import goal as encryption_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.decide import Move
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.survey import survey_warnings
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -364,11 +355,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = encryption_goal.desired(params)
 
     def move() -> Outcome:
-        outcome = cloud.changes.ensure(
-            partial(encryption_decide.decide, goal=goal, facts=cloud.facts),
-            glance=partial(encryption_decide.glance, goal=goal, facts=cloud.facts),
-            before_change=partial(_keep_versions, goal, cloud),
-        )
+        outcome = cloud.changes.ensure(Move(goal, cloud.facts))
         return outcome.summarized(encryption_document.summary(goal.account, outcome.before, outcome.after))
 
     try:
@@ -379,42 +366,6 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
         surveyed = value_or_error(lambda: cloud.survey(goal.group, goal.account, diagnose=True), CmkError)
         hidden = () if isinstance(surveyed, CmkError) else survey_warnings(surveyed)
         raise failure.extended(*hidden) from failure.__cause__
-
-
-def _keep_versions(goal: encryption_goal.Goal, cloud: Cloud) -> None:
-    """Before the account leaves its key, update the versions that it may use (encryption_decide.left). If the caller
-    may not do that, the account is moved nevertheless, with a warning."""
-    try:
-        try:
-            _update_versions(goal, cloud)
-        except Unavailable as lost:
-            # A single lost connection is no reason to leave a version without an update.
-            if lost.code != "vault_unreachable":
-                raise
-            _update_versions(goal, cloud)
-    except NotFound:
-        pass
-    except (Denied, Rejected, Unavailable) as reason:
-        if isinstance(reason, Unavailable) and reason.code != "vault_unreachable":
-            raise
-        warning = partial(encryption_decide.not_kept, goal=goal, facts=cloud.facts, reason=reason)
-        cloud.warnings.append(cloud.driver.solve(warning))
-
-
-def _update_versions(goal: encryption_goal.Goal, cloud: Cloud) -> None:
-    decide = partial(encryption_decide.left, goal=goal, facts=cloud.facts)
-    change = cloud.driver.solve(decide, Rule.RECENT)
-    lacks = cloud.changes.lacking_rights(change.rights) if cloud.predicts and change.requests else ()
-    if lacks:
-        raise Denied(" ".join(lacks))
-    for vault in dict.fromkeys(map(_vault, change.requests)):
-        with cloud.changes.locked(vault):
-            requests = cloud.driver.solve(decide).requests
-            cloud.changes.send([one for one in requests if _vault(one) == vault], [])
-
-
-def _vault(request: Request) -> str:
-    return read_key_identifier(request.ref).vault
 
 
 def main() -> None:

@@ -305,7 +305,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import VAUL
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit, files, options
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import SEVERITIES
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 
 ARGUMENTS: dict[str, dict[str, Any]] = {

@@ -209,8 +209,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import ALLO
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import OTHER_VERSIONS
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.recovery import require_recoverable
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_account_name
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import require_ready, required
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute

@@ -188,25 +188,18 @@ code:
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import USERS_IN, VAULT_USERS
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._checks.versions import MARGIN_SECONDS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import KeyIdentifier, key_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import drill as drill_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.goal import Goal as AccessGoal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill import decide as drill_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill import goal as drill_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import removal as key_removal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal as KeyGoal
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "resource_group": {"type": "str", "required": True},
@@ -223,43 +216,16 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal, facts = drill_goal.desired(params), cloud.facts
     account = cloud.account(goal.group, goal.name, options=("account_name", "resource_group"), is_glance=True)
     key = key_of(account)
-    decide = partial(drill_decide.decide, goal=goal, facts=facts, others=_others(facts))
+    task = drill_decide.BY_STATE[goal.state](goal, facts, key.vault if key else None)
     of_account = partial(drill_decide.of_account, goal=goal, facts=facts)
     before = cloud.driver.solve(of_account) if goal.state == "ended" else None
-    outcome = cloud.changes.ensure(decide, lock=key.vault if key else None)
+    outcome = cloud.changes.ensure(task)
     drill = before if goal.state == "ended" else cloud.driver.solve(of_account, time.monotonic())
     described = drill_document.describe(drill)
     report = {**outcome.report, "drill": described}
     return Outcome(outcome.changed, outcome.before, outcome.after, outcome.warnings, report).summarized(
         drill_document.summary(goal.name, described)
     )
-
-
-def _others(facts: Facts) -> drill_decide.Others:
-    """The decisions of the modules for keys and access."""
-
-    def disable(docs: Docs, key: KeyIdentifier, canary: str, used_by: str) -> Change:
-        goal = KeyGoal(key.vault, key.name, "disabled", canary=canary, vault_used_by=used_by)
-        return key_removal.decide_disabled(docs, goal, facts)
-
-    def key_unused(docs: Docs, key: KeyIdentifier, canary: str, versions: Sequence[str]) -> Change:
-        goal = KeyGoal(key.vault, key.name, "disabled", canary=canary)
-        return key_removal.still_unused(docs, goal, facts, versions)
-
-    def access(key: KeyIdentifier, principal: str, *, present: bool, **more: Any) -> AccessGoal:
-        return AccessGoal(None, key.vault, present, principal, None, None, False, unused_for=MARGIN_SECONDS, **more)
-
-    def revoke(docs: Docs, key: KeyIdentifier, principal: str, canary: str, used_by: str) -> Change:
-        goal = access(key, principal, present=False, canary=canary, vault_used_by=used_by)
-        return access_decide.decide(docs, goal, facts)
-
-    def access_unused(docs: Docs, key: KeyIdentifier, principal: str, canary: str) -> Change:
-        return access_decide.still_unused(docs, access(key, principal, present=False, canary=canary), facts)
-
-    def grant(docs: Docs, key: KeyIdentifier, principal: str) -> Change:
-        return access_decide.decide(docs, access(key, principal, present=True), facts)
-
-    return drill_decide.Others(disable, key_unused, revoke, access_unused, grant)
 
 
 def main() -> None:

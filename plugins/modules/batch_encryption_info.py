@@ -149,9 +149,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import NotFound
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import check_account_name
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey

@@ -257,12 +257,12 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUSED, USERS_IN, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome, together
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome, together
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import used_by_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import access as access_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.decide import AccessGranted, AccessRevoked
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_resource_group": {"type": "str"},
@@ -287,21 +287,15 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    goal, facts = access_goal.desired(params), cloud.facts
+    goal = access_goal.desired(params)
     account = params["account_name"]
-
-    def make(goal: access_goal.Goal) -> Outcome:
-        decide = partial(access_decide.decide, goal=goal, facts=facts)
-        if goal.present:
-            return cloud.changes.ensure(decide, lock=goal.vault)
-        return cloud.changes.remove(decide, goal.vault, keeps_used=goal.keeps_used)
-
     goals = _goals(params, cloud, goal) if account else [goal]
-    if len(goals) > 1:
-        # All goals are checked before the first change.
-        for one in goals:
-            cloud.driver.solve(partial(access_decide.decide, goal=one, facts=facts))
-    outcomes = [make(one) for one in goals]
+    tasks = [(AccessGranted if one.present else AccessRevoked)(one, cloud.facts) for one in goals]
+    if len(tasks) > 1:
+        # All are checked before the first change.
+        for task in tasks:
+            cloud.driver.solve(task.decide)
+    outcomes = [cloud.changes.ensure(task) for task in tasks]
     summary = " ".join(_summary(one) for one in outcomes)
     return together(outcomes).summarized(summary or f"{account} has no identity, and no access.")
 

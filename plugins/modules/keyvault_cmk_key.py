@@ -273,7 +273,7 @@ code:
   sample: in_use
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -281,14 +281,14 @@ from typing import Any
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import ALLOWED_REPAIRS, NEW_KEY, USERS_IN
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Needed, Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import decide as key_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.present import KeyPresent, UsedBy
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "vault_name": {"type": "str", "required": True},
@@ -310,7 +310,13 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     group, account = params["account_resource_group"], params["used_by_account"]
     if account:
         return cloud.explained(partial(_for_account, goal, group, account, cloud), group, account)
-    return _described(goal, key_decide.recovered_first(goal, lambda one: _make(one, cloud)))
+    task = KeyPresent(goal, cloud.facts)
+    outcome = cloud.changes.ensure(task)
+    if goal.repairs and outcome.before.get("soft_deleted", False) and outcome.after["exists"]:
+        # Azure shows only after the recovery what else has to change, such as a disabled version.
+        more = cloud.changes.ensure(task)
+        outcome = replace(outcome, after=more.after, warnings=(*outcome.warnings, *more.warnings), report=more.report)
+    return _described(goal, outcome)
 
 
 def _for_account(goal: Goal, group: str, name: str, cloud: Cloud) -> Outcome:
@@ -323,19 +329,12 @@ def _for_account(goal: Goal, group: str, name: str, cloud: Cloud) -> Outcome:
     used = encryption_document.required_key(seen, goal.vault, goal.name)
     # An account that is pinned to a version has to be moved to the new version. Without the rights for that, no version
     # is created.
-    to_move = [*rights.to_set_encryption(group, name), rights.to_see_access(used.vault, group)] if used.version else []
+    to_move = (*rights.to_set_encryption(group, name), rights.to_see_access(used.vault, group)) if used.version else ()
     # The version that the run forces is shared. Its tag shows that, even if the notes of the run are lost.
     purpose = goal.purpose or cloud.facts.run if goal.new_version else None
     goal = replace(goal, at_least=used.version, is_shared=True, purpose=purpose)
-    require_available = partial(cloud.require_available, group, name)
-    return _described(goal, _make(goal, cloud, later=to_move, before_change=require_available))
-
-
-def _make(
-    goal: Goal, cloud: Cloud, later: Sequence[Needed] = (), before_change: Callable[[], None] = lambda: None
-) -> Outcome:
-    decide = partial(key_decide.decide, goal=goal, facts=cloud.facts)
-    return cloud.changes.ensure(decide, lock=goal.vault, later=later, before_change=before_change)
+    task = KeyPresent(goal, cloud.facts, UsedBy(group, name, to_move))
+    return _described(goal, cloud.changes.ensure(task))
 
 
 def _described(goal: Goal, outcome: Outcome) -> Outcome:

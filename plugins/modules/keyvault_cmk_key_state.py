@@ -289,17 +289,16 @@ code:
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NAMED_KEY, UNUSED, USERS_IN, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import decide as key_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import removal as key_removal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import by_state
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     **NAMED_KEY,
@@ -316,13 +315,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = key_goal.in_state(params)
-    decide = partial(key_decide.decide, goal=goal, facts=cloud.facts)
+    outcome = cloud.changes.ensure(by_state(goal, cloud.facts))
     if goal.disables_or_deletes:
-        outcome = cloud.changes.remove(decide, goal.vault, keeps_used=goal.keeps_used)
         # A deleted key that was recovered has no versions in the report.
         outcome = replace(outcome, report={**key_removal.report({}), **outcome.report})
-    else:
-        outcome = cloud.changes.ensure(decide, lock=goal.vault)
     kept = key_document.kept_summary(goal.vault, goal.name, outcome.report)
     changed = key_document.summary(goal.vault, goal.name, outcome.before, outcome.after)
     shown = replace(outcome, before=_shown(outcome.before), after=_shown(outcome.after))

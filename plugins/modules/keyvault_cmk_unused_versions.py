@@ -166,16 +166,15 @@ code:
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import NAMED_KEY, UNUSED, USERS_IN, VAULT_USERS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import decide as key_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.removal import KeyDisabled
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     **NAMED_KEY,
@@ -190,8 +189,7 @@ SHOWN = ("exists", "key_identifier", "versionless_identifier", "version", "enabl
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     goal = key_goal.unused(params)
-    decide = partial(key_decide.decide, goal=goal, facts=cloud.facts)
-    outcome = cloud.changes.remove(decide, goal.vault, keeps_used=goal.keeps_used)
+    outcome = cloud.changes.ensure(KeyDisabled(goal, cloud.facts))
     summary = key_document.summary(goal.vault, goal.name, outcome.before, outcome.after) if outcome.changed else ""
     kept = key_document.kept_summary(goal.vault, goal.name, outcome.report)
     shown = replace(outcome, before=_shown(outcome.before), after=_shown(outcome.after))

@@ -264,7 +264,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import USER
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import files, users_page
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import left_out, not_listed, not_shown
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import survey
 

@@ -227,16 +227,12 @@ code:
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import ALLOWED_REPAIRS
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.goal import Goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import decide as vault_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
 
@@ -256,13 +252,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
-    goal, facts = vault_goal.desired(params), cloud.facts
-
-    def grant(docs: Docs, group: str, vault: str, key: str, principal: str) -> Change:
-        return access_decide.decide(docs, Goal(group, vault, True, principal, None, key, force=False), facts)
-
-    decide = partial(vault_decide.decide, goal=goal, facts=facts, grant=grant)
-    outcome = cloud.changes.ensure(decide, lock=goal.name)
+    goal = vault_goal.desired(params)
+    outcome = cloud.changes.ensure(vault_decide.VaultPresent(goal, cloud.facts))
     return outcome.summarized(vault_decide.summary(goal, outcome.before, outcome.after))
 
 

@@ -33,9 +33,9 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.secrets import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.warm_up import warm_up
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts, placeholders
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import settled, value_or_error
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused, documented
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent_writes import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import JOURNAL, MESSAGES
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import LeftAlone, playbook_number
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import CLEAN_UP, STATS, flag, sets_stats

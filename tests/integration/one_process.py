@@ -34,10 +34,10 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONN
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import settled
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import shown
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent_writes import SentWrites
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 ROLE_NAMES = frozenset(path.name for path in ROLES.iterdir())

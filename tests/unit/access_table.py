@@ -7,16 +7,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from azure_table import Table, listing, task_of
 from documents import DEFINITIONS, NOW, PRINCIPAL, SUBSCRIPTION
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.decide import AccessGranted, AccessRevoked
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.goal import Goal
 
 
@@ -45,10 +44,9 @@ def azure(
 def decided(goal: Goal, table: Table) -> Change:
     """The change that a task decides."""
     task = task_of(table)
-    return task.driver.solve(partial(access_decide.decide, goal=goal, facts=Facts(task.session)))
+    return task.driver.solve((AccessGranted if goal.present else AccessRevoked)(goal, Facts(task.session)).decide)
 
 
 def confirmed(goal: Goal, change: Change, table: Table) -> Change:
     """The decision after a revocation, which has no requests if the table shows the change."""
-    assert change.confirm is not None
     return task_of(table).driver.solve(change.confirm)

@@ -25,6 +25,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONN
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import Driver
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer, Gateway, Operation
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.sending import Sender
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.preflight import Evidence
 from ansible_collections.azbatch.cmk.plugins.module_utils._cloud import Cloud
@@ -226,6 +227,10 @@ def _connection(caller: str, subscription: str | None, wait_timeout: int) -> dic
 
 def executor_of(task: Task) -> Executor:
     return Executor(task.session, task.driver, task.gateway, rights.missing)
+
+
+def sender_of(task: Task) -> Sender:
+    return Sender(task.session, task.driver, task.gateway)
 
 
 def cloud_of(table: Table, folder: Path | None = None, *, task: str | None = None) -> Cloud:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from azure_table import Table, Task, place, task_of
@@ -31,11 +30,12 @@ from documents import (
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Rejected, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_of, parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.decide import decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.decide import Move
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.goal import Goal
 
 PINNED_OLD, PINNED_MIDDLE, PINNED_NEW = (f"{KEY}/{version}" for version in (OLD, MIDDLE, NEW))
@@ -142,10 +142,10 @@ def place_of_key(value: str) -> str:
 def decided(goal: Goal, azure: Table, task: Task | None = None) -> Change:
     """The change that a task decides."""
     task = task or task_of(azure)
-    return solved(partial(decide, goal=goal, facts=Facts(task.session)), azure, task)
+    return solved(Move(goal, Facts(task.session)).decide, azure, task)
 
 
-def solved(decide: Decide, azure: Table, task: Task | None = None) -> Change:
+def solved(decide: Callable[[Docs], Change], azure: Table, task: Task | None = None) -> Change:
     return (task or task_of(azure)).driver.solve(decide)
 
 

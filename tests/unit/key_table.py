@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import NAMESPACE_DNS, uuid5
@@ -33,13 +32,14 @@ from documents import (
 )
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Rejected
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import by_state
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.present import KeyPresent
 
 T = TypeVar("T")
 IDENTIFIER = parse_key_identifier(KEY, "key_identifier")
@@ -137,7 +137,8 @@ def pool(used: str, *, changed_at: str = "2020-01-01T00:00:00Z") -> dict[str, An
 def decided(table: Table, goal: Goal) -> Change:
     """The change that a task decides."""
     task = task_of(table)
-    return task.driver.solve(partial(decide, goal=goal, facts=Facts(task.session)))
+    facts = Facts(task.session)
+    return task.driver.solve((KeyPresent if goal.state == "present" else by_state)(goal, facts).decide)
 
 
 def solved(table: Table, question: Callable[[Docs], T]) -> T:
@@ -146,7 +147,6 @@ def solved(table: Table, question: Callable[[Docs], T]) -> T:
 
 def confirmed(table: Table, change: Change) -> Change:
     """The decision after the requests of the change, which has no requests if the table shows the change."""
-    assert change.confirm is not None
     return solved(table, change.confirm)
 
 

@@ -71,7 +71,7 @@ class Source:
                 package = self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
                 above = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*above, *filter(None, [node.module])])
-            # `from ._core import plan` imports a module, `from ._core.changes import Plan` a name in one.
+            # `from ._core import plan` imports a module, `from ._core.tasks import Plan` a name in one.
             yield from (f"{base}.{alias.name}" for alias in node.names)
         elif called(node) in {"import_module", "__import__"} and node.args and isinstance(node.args[0], ast.Constant):
             yield str(node.args[0].value)

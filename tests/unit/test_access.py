@@ -39,13 +39,13 @@ from goals import access_goal as goal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import VALUE_LAG_SECONDS, Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Denied,
     InvalidOption,
     Refused,
     Rejected,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import VALUE_LAG_SECONDS, Change, Removal
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.decide import _ALL
@@ -427,7 +427,7 @@ def test_after_a_revocation_the_role_that_keeps_access_must_still_be_assigned() 
     wanted = goal(**AT_KEY_ONLY)
     first = decided(wanted, azure(vault(rbac=True), AT_KEY, OWN, accounts=(USER,)))
 
-    assert first.removed == ()
+    assert isinstance(first, Removal)
     assert not confirmed(wanted, first, azure(vault(rbac=True), UNDATED, accounts=(USER,))).requests
     with pytest.raises(Refused):
         confirmed(wanted, first, azure(vault(rbac=True), accounts=(USER,)))
@@ -439,7 +439,7 @@ def test_forced_revocation_names_the_accounts_that_lose_the_key() -> None:
 
     assert written(change) == ("remove", policy())
     # Users that appear later do not matter either.
-    assert (change.removed, change.confirm) == (None, None)
+    assert not isinstance(change, Removal)
     assert change.warnings[0].endswith(": user.")
     assert "/subscriptions/hidden" in change.warnings[1]
     assert BY_POLICY.reads_of(refs.dated_account(account_id("user"))) == 0
@@ -675,10 +675,10 @@ def test_a_revocation_is_asked_about_after_a_delay_and_taken_back() -> None:
     revoked = decided(goal(state="absent"), table)
 
     assert revoked.delay == 2 * VALUE_LAG_SECONDS
-    assert written(task_of(azure(vault())).driver.solve(revoked.undo[0]))[0] == "add"
+    assert written(task_of(azure(vault())).driver.solve(revoked.back()[0].decide))[0] == "add"
     of_role = decided(goal(state="absent"), azure(vault(rbac=True), OWN))
-    [undo] = of_role.undo
-    assert assigned_role(task_of(azure(vault(rbac=True))).driver.solve(undo))[0] == VAULT_ID
+    [grant] = of_role.back()
+    assert assigned_role(task_of(azure(vault(rbac=True))).driver.solve(grant.decide))[0] == VAULT_ID
     for seen in table, azure(vault(rbac=True), AT_KEY, OWN, accounts=(USER,)):
         forced = decided(goal(state="absent", force=True, key_name="batch"), seen)
-        assert (bool(forced.requests), forced.delay, forced.undo) == (True, 0.0, ())
+        assert (bool(forced.requests), forced.delay, forced.back()) == (True, 0.0, ())

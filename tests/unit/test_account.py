@@ -33,7 +33,6 @@ from documents import (
 from goals import account_goal as goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Request
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     AccountUnavailable,
     CmkError,
@@ -46,9 +45,10 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_user_assigned_id
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change, Request
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import account as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import decide as account_decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.decide import AccountAbsent, AccountPresent
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.goal import Goal
 
 ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"
@@ -77,12 +77,11 @@ def table_of(
 
 def decided(wanted: Goal, seen: Table | Task) -> Change:
     task = seen if isinstance(seen, Task) else task_of(seen)
-    return task.driver.solve(partial(account_decide.decide, goal=wanted, facts=Facts(task.session)))
+    return task.driver.solve((AccountPresent if wanted.present else AccountAbsent)(wanted, Facts(task.session)).decide)
 
 
 def confirmed(change: Change, seen: Table) -> Change:
     """The decision after the change."""
-    assert change.confirm is not None
     return task_of(seen, wait_timeout=0).driver.solve(change.confirm)
 
 
@@ -226,8 +225,8 @@ def put_back(
             if error:
                 raise error
     table[ACCOUNT] = document
-    [undo] = change.undo
-    back = task.driver.solve(undo)
+    [way_back] = change.back()
+    back = task.driver.solve(way_back.decide)
     assert all(one.undoes for one in back.requests)
     return back, change.undone(back.before)
 
@@ -523,11 +522,10 @@ def test_a_delayed_change_of_the_identity_is_not_sent_if_the_account_was_moved_t
     document: dict[str, Any], now: dict[str, Any], is_refused: bool
 ) -> None:
     wanted = goal(identity_id=identity_id("one"), allowed_repairs=["identity"], force=True)
-    guard = only(decided(wanted, table_of(document)), "PATCH").guard
-    assert guard is not None
+    change = decided(wanted, table_of(document))
 
     with pytest.raises(PlanOutdated) if is_refused else nullcontext():
-        task_of(table_of(now)).driver.solve(guard)
+        task_of(table_of(now)).driver.solve(partial(change.wanted, request=only(change, "PATCH")))
 
 
 # Deletion

@@ -15,7 +15,6 @@ from clocks import Clock, clock_of_all
 from documents import KEY, OTHER, SUBSCRIPTION, account, account_id, evidence, policy, system_assigned, vault
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import VALUE_LAG_SECONDS
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent import value_or_error
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.documents import Account
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
@@ -27,6 +26,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     TimedOut,
     Unavailable,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import VALUE_LAG_SECONDS
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._questions import accounts, health
 

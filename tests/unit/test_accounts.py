@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as document
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._accounts import messages, shown, unused_messages
 

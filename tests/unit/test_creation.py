@@ -8,14 +8,14 @@ accounts to a new vault."""
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from azure_table import Several, Table, Task, documents_of, executor_of, task_of
+from azure_table import Several, Table, Task, documents_of, executor_of, sender_of, task_of
 from clocks import Clock, clock_of_all
 from documents import (
     KEY,
@@ -39,7 +39,7 @@ from documents import (
 from goals import account_goal, options_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Outcome, Request
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -51,9 +51,11 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_user_assigned_id
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change, Request
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._questions import creation
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account import decide as account_decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.decide import AccountPresent
 from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_vault
 
 FREE, TAKEN = {"nameAvailable": True}, {"nameAvailable": False, "reason": "AlreadyExists"}
@@ -123,15 +125,34 @@ def test_a_name_that_cannot_be_checked_is_not_used(clock: Clock) -> None:
         require_missing(Table({VAULT_NAME: BUSY}))
 
 
+class Asking(Change):
+    """A change of one request, which notes what it is asked. `warnings` are those of the request in check mode."""
+
+    asked: list[str]
+
+    def __init__(self, request: Request, warnings: Sequence[str] = ()) -> None:
+        super().__init__({}, {}, (request,))
+        vars(self).update(asked=[], said=warnings)
+
+    def wanted(self, docs: Docs, request: Request) -> Sequence[str]:
+        self.asked.append("wanted")
+        said: Sequence[str] = vars(self)["said"]
+        return said
+
+    def will_end(self, docs: Docs, request: Request, refusal: CmkError) -> None:
+        self.asked.append("will end")
+
+    def shown(self, docs: Docs, request: Request) -> None:
+        self.asked.append("shown")
+
+
 @pytest.mark.parametrize("is_check", [True, False], ids=["check", "apply"])
 def test_only_check_mode_says_that_a_name_may_be_taken(is_check: bool) -> None:
     """The caller may not check names, so a check does not know whether the run will be refused."""
     task = task_of(Table(), predicts=is_check)
-    request = Request(
-        "create", "create it", "PUT", VAULT_ID, guard=lambda _docs: ["It may be taken."], guard_first=True
-    )
+    request = Request("create", "create it", "PUT", VAULT_ID, wanted_first=True)
 
-    executor_of(task).send([request], [])
+    sender_of(task).send(Asking(request, ["It may be taken."]), [])
 
     assert list(task.session.warnings) == ["It may be taken."] * is_check
 
@@ -141,12 +162,11 @@ def test_only_check_mode_says_that_a_name_may_be_taken(is_check: bool) -> None:
 
 @pytest.mark.parametrize(("ended", "waits"), [(False, 1), (True, 0)])
 def test_a_new_resource_that_azure_does_not_show_yet_is_waited_for(ended: bool, waits: int) -> None:
-    asked: list[Any] = []
-    request = Request("create", "create it", "PUT", VAULT_ID, operation=True, shown=asked.append)
+    change = Asking(Request("create", "create it", "PUT", VAULT_ID, operation=True))
 
-    executor_of(task_of(Table({f"POLL {VAULT_ID}": ended}))).send([request], [])
+    sender_of(task_of(Table({f"POLL {VAULT_ID}": ended}))).send(change, [])
 
-    assert len(asked) == waits
+    assert change.asked == ["shown"] * waits
 
 
 @pytest.mark.parametrize(
@@ -165,19 +185,17 @@ def test_reads_before_a_request_are_not_used_after_it(
     request = Request("change", "change it", "PUT", VAULT_ID, operation=is_operation, shows=VAULT)
 
     assert [task.driver.get(VAULT) for _time in range(2)] == [{"read": 1}] * 2
-    executor_of(task).send([request], [])
+    sender_of(task).send(Change({}, {}, (request,)), [])
     assert task.driver.get(VAULT) == shown
 
 
-@pytest.mark.parametrize(("guard_first", "asks"), [(False, 1), (True, 2)])
-def test_the_guard_is_asked_before_a_repetition(clock: Clock, guard_first: bool, asks: int) -> None:
-    asked: list[Any] = []
-    options: dict[str, Any] = {"guard": asked.append, "guard_first": guard_first, "retries": lambda _docs: None}
-    request = Request("change", "change it", "PATCH", VAULT_ID, **options)
+@pytest.mark.parametrize(("wanted_first", "asks"), [(False, 1), (True, 2)])
+def test_whether_a_request_is_wanted_is_asked_before_a_repetition(clock: Clock, wanted_first: bool, asks: int) -> None:
+    change = Asking(Request("change", "change it", "PATCH", VAULT_ID, wanted_first=wanted_first))
 
-    executor_of(task_of(Table({f"PATCH {VAULT_ID}": Several(NOT_YET, None)}))).send([request], [])
+    sender_of(task_of(Table({f"PATCH {VAULT_ID}": Several(NOT_YET, None)}))).send(change, [])
 
-    assert len(asked) == asks
+    assert change.asked.count("wanted") == asks
 
 
 # The creation of an account
@@ -204,14 +222,14 @@ def decided(table: Table, **options: Any) -> tuple[Task, Change]:
     """The creation of the account, by default with the key."""
     task = task_of(table)
     wanted = account_goal(location="westeurope", **(options or {"identity_id": identity_id(), "key_identifier": KEY}))
-    return task, task.driver.solve(partial(account_decide.decide, goal=wanted, facts=Facts(task.session)))
+    return task, task.driver.solve(AccountPresent(wanted, Facts(task.session)).decide)
 
 
 def create(table: Table, /, after: dict[Any, Any] | None = None, **options: Any) -> None:
     """Send the requests of the creation. `after` are the documents since the creation was decided."""
     task, change = decided(table, **options)
     table.update(after or {})
-    executor_of(task).send(change.requests, [])
+    sender_of(task).send(change, [])
 
 
 def methods(table: Table) -> list[str]:
@@ -337,10 +355,10 @@ def test_a_failed_request_may_have_created_the_account(
     table[ACCOUNT] = shown
 
     with pytest.raises(type(error)):
-        executor_of(task).send(change.requests, [])
+        sender_of(task).send(change, [])
 
     table[ACCOUNT] = DONE
-    assert bool(task.driver.solve(change.undo[0]).requests) is may_exist
+    assert bool(task.driver.solve(change.back()[0].decide).requests) is may_exist
 
 
 @pytest.mark.parametrize(("shown", "is_created"), [(DONE, True), (None, False)])
@@ -359,7 +377,7 @@ def test_an_earlier_try_of_the_request_has_created_the_account(
     monkeypatch.setattr(table, "write", write)
 
     with nullcontext() if is_created else pytest.raises(Rejected):
-        executor_of(task).send(change.requests, [])
+        sender_of(task).send(change, [])
 
 
 # Vaults

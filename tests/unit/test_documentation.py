@@ -37,7 +37,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encr
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import vault as vault_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.decide import AccessGranted
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import removal as key_removal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import survey as key_survey
@@ -115,7 +115,7 @@ KEY_RETURNED = key_document.describe(key(), [], None, NOW)
 def access_returned() -> Mapping[str, Any]:
     task = task_of(Table({refs.vault(VAULT_ID): vault()}))
     goal = replace(access_goal(), group="rg-keys")
-    return task.driver.solve(partial(access_decide.decide, goal=goal, facts=Facts(task.session))).before
+    return task.driver.solve(AccessGranted(goal, Facts(task.session)).decide).before
 
 
 def users_returned() -> Mapping[str, Any]:

@@ -28,7 +28,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill.decide import (
     _enable,
     _is_disabled_by,
-    _Said,
+    _is_of_key,
     _tagged,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill.goal import desired
@@ -204,7 +204,4 @@ def test_only_versions_that_the_drill_has_disabled_are_enabled(one: Any, is_own:
     ],
 )
 def test_only_a_loss_of_the_key_is_a_refusal(error: type[CmkError], status: int, code: str, is_refusal: bool) -> None:
-    said = _Said()
-
-    assert said.is_refusal(error("No.", azure={"status": status, "code": code})) is is_refusal
-    assert said.refusal == (f"{status} {code}" if is_refusal else "")
+    assert _is_of_key(error("No.", azure={"status": status, "code": code})) is is_refusal

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pytest
@@ -46,7 +45,6 @@ from hypothesis import strategies as st
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import Surveyed
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -55,9 +53,10 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Refused,
     Unavailable,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.decide import glance
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.decide import Move
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.goal import MODES
 
 UNKNOWN_KIND = f"https://myhsm.managedhsm.azure.net/keys/batch/{OLD}"
@@ -214,8 +213,8 @@ def test_an_account_with_unknown_availability_is_not_waited_for() -> None:
 def test_a_rollback_does_not_need_the_right_to_check_the_account() -> None:
     change = decided(goal(PINNED_NEW), seen(PINNED_OLD))
 
-    assert keys_set_by(solved(change.undo[0], seen(PINNED_NEW, pools=HIDDEN))) == [PINNED_OLD]
-    current = solved(change.undo[0], seen(PINNED_OLD, pools=HIDDEN)).before
+    assert keys_set_by(solved(change.back()[0].decide, seen(PINNED_NEW, pools=HIDDEN))) == [PINNED_OLD]
+    current = solved(change.back()[0].decide, seen(PINNED_OLD, pools=HIDDEN)).before
     assert "its availability is not known" in change.undone(current)
 
 
@@ -292,7 +291,7 @@ def test_an_identifier_that_does_not_decide_whether_the_account_follows(
     on: str | None, asked: str | None, mode: str | None, advised: str | None
 ) -> None:
     wants, azure = goal(asked, previous_key="any", version_mode=mode), seen(on)
-    glanced = task_of(azure).driver.solve(partial(glance, goal=wants, facts=Facts(task_of(azure).session)))
+    glanced = task_of(azure).driver.solve(Move(wants, Facts(task_of(azure).session)).glance)
     for change in filter(None, (decided(wants, azure), glanced)):
         found = [one for one in change.warnings if "O(key_identifier)" in one]
         assert [f"Set O(version_mode={advised}) to change" in one for one in found] == [True] * (advised is not None)
@@ -364,7 +363,7 @@ def test_a_rollback_restores_the_exact_previous_setting(
     on: str | None, asked: str | None, options: dict[str, Any]
 ) -> None:
     change = decided(goal(asked, **options), seen(on))
-    now, back = change.after["key_identifier"], change.undo[0]
+    now, back = change.after["key_identifier"], change.back()[0].decide
 
     # The rollback moves the account only if it uses the key that this task has set.
     for place in EVERYWHERE:
@@ -378,8 +377,7 @@ def test_a_rollback_is_confirmed_by_the_exact_previous_setting(
     on: str | None, asked: str | None, options: dict[str, Any]
 ) -> None:
     now = decided(goal(asked, **options), seen(on)).after["key_identifier"]
-    back = solved(decided(goal(asked, **options), seen(on)).undo[0], seen(now))
-    assert back.confirm is not None
+    back = solved(decided(goal(asked, **options), seen(on)).back()[0].decide, seen(now))
 
     for place in EVERYWHERE:
         found = solved(back.confirm, seen(place))
@@ -392,7 +390,7 @@ def test_a_rollback_is_made_if_access_to_the_previous_key_cannot_be_read() -> No
     with pytest.raises(Refused) as refused:
         decided(goal(PINNED_NEW), seen(PINNED_OLD, **hidden))
     assert refused.value.code == "access_unknown"
-    back = decided(goal(PINNED_NEW), seen(PINNED_OLD)).undo[0]
+    back = decided(goal(PINNED_NEW), seen(PINNED_OLD)).back()[0].decide
 
     assert keys_set_by(solved(back, seen(PINNED_NEW, pools=NO_KEY, **hidden))) == [PINNED_OLD]
 
@@ -403,16 +401,16 @@ def test_the_last_rollback_is_to_a_microsoft_managed_key(
 ) -> None:
     change = decided(goal(asked, **options), seen(on))
     if on is None:
-        assert len(change.undo) == 1
+        assert len(change.back()) == 1
         return
     for place in EVERYWHERE:
-        last = solved(change.undo[1], seen(place, pools=NO_KEY))
+        last = solved(change.back()[1].decide, seen(place, pools=NO_KEY))
         moves = place is not None and place == change.after["key_identifier"]
         assert keys_set_by(last) == ([None] if moves else [])
 
 
 def test_a_rollback_to_a_key_that_cannot_be_used_is_refused() -> None:
-    back = decided(goal(PINNED_NEW), seen(PINNED_OLD)).undo[0]
+    back = decided(goal(PINNED_NEW), seen(PINNED_OLD)).back()[0].decide
     azure = seen(PINNED_NEW, pools=NO_KEY)
     azure.change(OLD, enabled=False)
 
@@ -423,7 +421,7 @@ def test_a_rollback_to_a_key_that_cannot_be_used_is_refused() -> None:
 
 def test_for_a_rollback_the_access_of_one_identity_is_enough() -> None:
     azure = seen(PINNED_OLD)
-    back = decided(goal(PINNED_NEW), azure).undo[0]
+    back = decided(goal(PINNED_NEW), azure).back()[0].decide
     azure.identity = user_assigned(one=PRINCIPAL, two=OTHER)
     azure.move(PINNED_OLD)
     with pytest.raises(Refused):
@@ -436,7 +434,7 @@ def test_for_a_rollback_the_access_of_one_identity_is_enough() -> None:
 def test_the_vault_of_the_previous_key_may_be_in_another_group() -> None:
     """The rollback does not search the resource group of the wanted key's vault."""
     azure = seen(ELSEWHERE)
-    back = decided(goal(KEY, vault_resource_group="rg-other", previous_key="any"), azure).undo[0]
+    back = decided(goal(KEY, vault_resource_group="rg-other", previous_key="any"), azure).back()[0].decide
     azure.move(KEY)
     azure.asked.clear()
 

@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from azure_table import Several, Task, cloud_of, executor_of, place, task_of
+from azure_table import Several, Task, cloud_of, place, sender_of, task_of
 from clocks import Clock, clock_of_all
 from documents import (
     DAY,
@@ -53,7 +52,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Fa
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import Surveyed
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.versions import REPLACED_BEFORE_EXPIRY
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     PlanOutdated,
@@ -62,9 +60,10 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import availability
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.decide import left
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.decide import Keep
 
 INVALID = Rejected("Not this key.", azure={"code": "InvalidRequestBody", "message": "Not this key."})
 
@@ -127,11 +126,11 @@ def change_of(*, undoes: bool = False) -> Change:
     if not undoes:
         return decided(goal_of(PINNED_NEW), Azure(PINNED_OLD))
     move = decided(goal_of(PINNED_OLD), Azure(PINNED_NEW))
-    return solved(move.undo[0], Azure(PINNED_OLD))
+    return solved(move.back()[0].decide, Azure(PINNED_OLD))
 
 
 def send(azure: Azure, task: Task | None = None, *, undoes: bool = False) -> None:
-    executor_of(task or task_of(azure)).send(change_of(undoes=undoes).requests, [])
+    sender_of(task or task_of(azure)).send(change_of(undoes=undoes), [])
 
 
 IN_BOTH_DIRECTIONS = pytest.mark.parametrize("undoes", [False, True], ids=["a change", "a rollback"])
@@ -218,7 +217,7 @@ def test_a_move_to_an_older_version_ends_when_a_read_shows_it(wanted: str | None
     azure = Azure(PINNED_OLD)
     task = task_of(azure)
     task.driver.get(refs.key(parse_key_identifier(KEY, "key_identifier")))
-    executor_of(task).send(decided(goal_of(wanted), azure, task).requests, [])
+    sender_of(task).send(decided(goal_of(wanted), azure, task), [])
 
     before = azure.reads_of(ACCOUNT)
     task.driver.get(ACCOUNT)
@@ -229,11 +228,11 @@ def test_a_rollback_that_azure_has_accepted_is_not_written_again() -> None:
     azure = Azure(PINNED_OLD)
     task = task_of(azure)
     change = decided(goal_of(PINNED_NEW), azure, task)
-    executor_of(task).send(change.requests, [])
-    executor_of(task).send(solved(change.undo[0], azure, task).requests, [])
+    sender_of(task).send(change, [])
+    sender_of(task).send(solved(change.back()[0].decide, azure, task), [])
 
     assert azure.written_keys == [PINNED_NEW, PINNED_OLD]
-    assert solved(change.undo[0], azure, task).requests == ()
+    assert solved(change.back()[0].decide, azure, task).requests == ()
 
 
 def after_failure(failure: CmkError) -> tuple[Change, Azure, Task]:
@@ -243,7 +242,7 @@ def after_failure(failure: CmkError) -> tuple[Change, Azure, Task]:
     task = task_of(azure)
     change = decided(goal_of(PINNED_NEW), azure, task)
     with pytest.raises(type(failure)):
-        executor_of(task).send(change.requests, [])
+        sender_of(task).send(change, [])
     azure.asked.clear()
     return change, azure, task
 
@@ -256,7 +255,7 @@ def test_a_rollback_writes_if_the_change_may_have_taken_effect(failure: CmkError
     """Also if a read shows the previous key, because the read may be older than the change."""
     change, azure, task = after_failure(failure)
 
-    assert keys_set_by(solved(change.undo[0], azure, task)) == [PINNED_OLD] * writes
+    assert keys_set_by(solved(change.back()[0].decide, azure, task)) == [PINNED_OLD] * writes
 
 
 @pytest.mark.parametrize(("failure", "judged"), [(INVALID, True), (Unavailable("None."), False)])
@@ -309,7 +308,7 @@ def left_by(azure: Azure, to: str | None = ELSEWHERE, *, ago: float = 0, folder:
     seconds ago."""
     azure[ACCOUNT] = Answer(azure[ACCOUNT], NOW, NOW - ago)
     task = task_of(azure, folder)
-    change = solved(partial(left, goal=goal_of(to), facts=Facts(task.session)), azure, task)
+    change = solved(Keep(goal_of(to), Facts(task.session), "myvault").decide, azure, task)
     for one in change.requests:
         assert (one.method, one.body) == ("PATCH", {"attributes": {"enabled": True}})
     return [one.ref for one in change.requests]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -19,19 +19,9 @@ from azure_table import Table, task_of
 from clocks import clock_of_all
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import executor as executor_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor, _kept
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer, Gateway
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import (
-    Change,
-    Decide,
-    Missing,
-    Needed,
-    Outcome,
-    Probe,
-    Request,
-    Right,
-)
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Ref
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
@@ -44,6 +34,9 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted, as_failure, pass_on
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.rights import Missing, Needed, Right
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change, Decided, Removal, Request, Task
 
 SHELF: Ref[dict[str, Any]] = Ref("any", "/shelf", "read the shelf")
 READERS: Ref[dict[str, Any]] = Ref("readers", "/readers", "list the readers")
@@ -114,28 +107,38 @@ def remove(book: str) -> Request:
     return Request("remove", f"remove {book}", "DELETE", f"/shelf/{book}", rights=(RIGHT,))
 
 
-def described(current: Mapping[str, Any]) -> str:
-    return f"{len(current['books'])} books are on the shelf."
-
-
-def decide(docs: Docs, goal: Goal) -> Change:
+@dataclass(frozen=True)
+class Fill(Task):
     """The books are added in alphabetical order."""
-    found = docs.get(SHELF) or {}
-    has, more = set(found["books"]), {} if found["available"] is None else {"available": found["available"]}
-    requests = [put(book) for book in sorted(goal.books - has)]
-    if goal.exact:
-        requests += [remove(book) for book in sorted(has - goal.books)]
-    return Change(
-        {"books": sorted(has), **more},
-        {"books": sorted(has | goal.books), **more},
-        tuple(requests),
-        undo=(partial(decide, goal=Goal(frozenset(has), exact=True)),) if goal.undo else (),
-        undone=described,
-    )
+
+    goal: Goal
+    lock: str | None = None
+    later: Sequence[Needed] = ()
+
+    def decide(self, docs: Docs) -> Change:
+        found, goal = docs.get(SHELF) or {}, self.goal
+        has, more = set(found["books"]), {} if found["available"] is None else {"available": found["available"]}
+        requests = [put(book) for book in sorted(goal.books - has)]
+        if goal.exact:
+            requests += [remove(book) for book in sorted(has - goal.books)]
+        back = [Goal(frozenset(has), exact=True)] if goal.undo else []
+        before, after = {"books": sorted(has), **more}, {"books": sorted(has | goal.books), **more}
+        return Filled(before, after, tuple(requests), task=self, back_to=back)
 
 
-class Task(Executor):
-    """A task that reads and writes the shelf, and polls without a pause. `lacks` are missing rights."""
+@dataclass(frozen=True, kw_only=True)
+class Filled(Decided):
+    back_to: Sequence[Goal]
+
+    def back(self) -> Sequence[Task]:
+        return [*map(Fill, self.back_to)]
+
+    def undone(self, current: Mapping[str, Any]) -> str:
+        return f"{len(current['books'])} books are on the shelf."
+
+
+class Librarian(Executor):
+    """An executor that reads and writes the shelf, and polls without a pause. `lacks` are missing rights."""
 
     def __init__(
         self, shelf: Shelf, folder: Path | None = None, *, lacks: Sequence[Right] = (), **options: Any
@@ -162,7 +165,7 @@ class Task(Executor):
 
 
 def run(wanted: Goal, shelf: Shelf) -> Outcome:
-    return Task(shelf).ensure(partial(decide, goal=wanted))
+    return Librarian(shelf).ensure(Fill(wanted))
 
 
 def fails(wanted: Goal, shelf: Shelf, kind: type[CmkError] = CmkError) -> CmkError:
@@ -195,17 +198,16 @@ def nothing(*_arguments: Any) -> None:
 
 def test_the_change_is_decided_again_once_the_lock_is_held(tmp_path: Path) -> None:
     shelf = Shelf()
-    task = Task(shelf, tmp_path, task="one")
-    with_lock = partial(task.ensure, partial(decide, goal=goal("novel")), lock="vault")
+    librarian = Librarian(shelf, tmp_path, task="one")
 
     def others(_vault: str) -> Any:
         shelf.books.add("novel")
         shelf.session.journal.mark()
         return nullcontext(False)
 
-    task.locked = others  # type: ignore[method-assign]
+    librarian._locked = others  # type: ignore[method-assign]
 
-    assert not with_lock().changed
+    assert not librarian.ensure(Fill(goal("novel"), lock="vault")).changed
     assert shelf.did == ["read", "read"]
 
 
@@ -214,14 +216,14 @@ def test_the_change_is_decided_again_once_the_lock_is_held(tmp_path: Path) -> No
 
 def test_a_missing_right_refuses_the_change() -> None:
     shelf = Shelf()
-    task, later = Task(shelf, lacks=[RIGHT]), Right("Other/write", "/other")
+    librarian, later = Librarian(shelf, lacks=[RIGHT]), Right("Other/write", "/other")
 
     with pytest.raises(Denied) as denied:
-        task.ensure(partial(decide, goal=goal("novel")), later=[later])
+        librarian.ensure(Fill(goal("novel"), later=[later]))
 
     assert denied.value.facts["missing_rights"] == [{"action": "Shelf/write", "scope": "/shelf"}]
     assert "applied" not in denied.value.facts
-    assert task.asked[:2] == [RIGHT, later]
+    assert librarian.asked[:2] == [RIGHT, later]
     assert shelf.books == set()
 
 
@@ -229,10 +231,9 @@ def test_a_failure_names_the_rights_that_only_a_check_has_warned_of() -> None:
     """In check mode, a missing right is a warning, which a result without warnings would not show."""
     shelf = Shelf()
     shelf.writes = refusing("novel")
-    task = Task(shelf, lacks=[RIGHT], predicts=True)
 
     with pytest.raises(Rejected) as failed:
-        task.ensure(partial(decide, goal=goal("novel")))
+        Librarian(shelf, lacks=[RIGHT], predicts=True).ensure(Fill(goal("novel")))
 
     said = "The caller lacks Shelf/write at /shelf. A run by this caller would be refused."
     assert str(failed.value) == f"novel is nailed. {said}"
@@ -427,11 +428,24 @@ def test_a_change_that_took_effect_stays_if_the_resource_is_available(
     assert failed.facts["current_state"]["books"] == (["novel"] if stays else [])
 
 
-def with_fallback(docs: Docs) -> Change:
-    """The novel is added. If it cannot be removed after a failure, a fable is added."""
-    change = decide(docs, goal("novel"))
-    ways = partial(decide, goal=goal(exact=True)), partial(decide, goal=goal("fable"))
-    return replace(change, undo=ways)
+@dataclass(frozen=True)
+class WithFallback(Fill):
+    """The novel is added, and not confirmed. If it cannot be removed after that, a fable is added."""
+
+    found: type[CmkError] = CmkError
+
+    def decide(self, docs: Docs) -> Change:
+        ways = [goal(exact=True), goal("fable")]
+        return Unconfirmed(**{**vars(super().decide(docs)), "back_to": ways}, found=self.found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unconfirmed(Filled):
+    found: type[CmkError]
+
+    def confirm(self, docs: Docs) -> Change:
+        docs.get(SHELF)
+        raise self.found("It is dark.")
 
 
 @pytest.mark.parametrize(
@@ -449,12 +463,8 @@ def test_the_second_rollback_is_for_a_refused_change_that_cannot_be_undone(
     shelf = Shelf()
     shelf.writes = refusing("novel", method="DELETE") if is_stuck else nothing
 
-    def confirm(docs: Docs) -> Change:
-        docs.get(SHELF)
-        raise found("It is dark.")
-
     with pytest.raises(found) as failed:
-        Task(shelf).ensure(lambda docs: replace(with_fallback(docs), confirm=confirm))
+        Librarian(shelf).ensure(WithFallback(goal("novel"), found=found))
 
     assert shelf.books == books
     assert failed.value.facts["restored"] is not is_stuck
@@ -463,8 +473,21 @@ def test_the_second_rollback_is_for_a_refused_change_that_cannot_be_undone(
 # Requests
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked(Change):
+    """A change of one request, which notes what it is asked."""
+
+    asked: list[str] = field(default_factory=list)
+
+    def wanted(self, docs: Docs, request: Request) -> None:
+        self.asked.append("wanted")
+
+    def will_end(self, docs: Docs, request: Request, refusal: CmkError) -> None:
+        self.asked.append("will end")
+
+
 def test_a_request_is_repeated_while_its_refusal_may_end() -> None:
-    shelf, refusals, asked = Shelf(), [1, 2], list[str]()
+    shelf, refusals, change = Shelf(), [1, 2], Asked({}, {}, (put("novel"),))
 
     def refuse(_method: str, _book: str) -> None:
         if refusals:
@@ -472,21 +495,20 @@ def test_a_request_is_repeated_while_its_refusal_may_end() -> None:
             raise Rejected("Not yet.", azure={"code": "NotYet"})
 
     shelf.writes = refuse
-    request = put("novel", retries=lambda _docs: asked.append("retries"), guard=lambda _docs: asked.append("guard"))
-    Task(shelf).send([request], applied := [])
+    Librarian(shelf)._sender.send(change, applied := [])
 
-    assert asked == ["retries", "guard", "retries", "guard"]
+    assert change.asked == ["will end", "wanted", "will end", "wanted"]
     assert (shelf.books, applied) == ({"novel"}, ["add"])
 
 
 def test_a_run_notes_a_request_that_was_accepted(tmp_path: Path) -> None:
     shelf = Shelf()
     shelf.writes = refusing("poem")
-    task = Task(shelf, tmp_path)
+    send = Librarian(shelf, tmp_path)._sender.send
 
-    task.send([put("novel", noted="a novel")], [])
+    send(Change({}, {}, (put("novel", noted="a novel"),)), [])
     with pytest.raises(Rejected):
-        task.send([put("poem", noted="a poem")], [])
+        send(Change({}, {}, (put("poem", noted="a poem"),)), [])
 
     later = task_of(Table(), tmp_path).session.journal
     assert (later.noted_at("a novel") is None, later.noted_at("a poem") is None) == (False, True)
@@ -495,36 +517,59 @@ def test_a_run_notes_a_request_that_was_accepted(tmp_path: Path) -> None:
 # Removals
 
 
-def removing(book: str, *, delay: float = 0.0, shares_delay: bool = True) -> Decide:
-    """The book is removed. No reader may have it."""
+@dataclass(frozen=True)
+class Remove(Task):
+    """The novel is removed. No reader may have it."""
 
-    def unused(docs: Docs) -> Change:
+    delay: float = 0.0
+    shares_delay: bool = True
+    keeps_used: bool = False
+    lock = "vault"
+
+    def glance(self, docs: Docs) -> None:
+        pass
+
+    def decide(self, docs: Docs) -> Change:
         readers = (docs.get(READERS, docs.asked_at) or {})["readers"]
-        change = decide(docs, goal(*(one for one in (docs.get(SHELF) or {})["books"] if one != book), exact=True))
+        books = (docs.get(SHELF) or {})["books"]
         if readers:
             raise Refused(f"In use by {readers}.", code="in_use", accounts=list(readers), pools=[])
-        return replace(
-            change,
-            removed=("spine",),
-            report={"in_use_by": []},
-            undo=(partial(decide, goal=goal(book)),),
-            undone=lambda _current: f"Therefore {book} was put back.",
-            delay=delay,
-            shares_delay=shares_delay,
-        )
-
-    return unused
+        requests = (remove("novel"),) if "novel" in books else ()
+        return Removed({"books": books}, {"books": []}, requests, versions=("spine",), task=self)
 
 
-def removed(shelf: Shelf, decision: Decide | None = None, *, keeps_used: bool = False) -> Outcome:
-    return Task(shelf).remove(decision or removing("novel"), "vault", keeps_used=keeps_used)
+@dataclass(frozen=True, kw_only=True)
+class Removed(Removal):
+    task: Remove
+
+    @property
+    def delay(self) -> float:
+        return self.task.delay
+
+    @property
+    def shares_delay(self) -> bool:
+        return self.task.shares_delay
+
+    @property
+    def keeps_used(self) -> bool:
+        return self.task.keeps_used
+
+    def confirm(self, docs: Docs) -> Change:
+        return self.task.decide(docs)
+
+    def back(self) -> Sequence[Task]:
+        return [Fill(goal("novel"))]
+
+
+def removed(shelf: Shelf, task: Remove | None = None) -> Outcome:
+    return Librarian(shelf).ensure(task or Remove())
 
 
 def test_what_is_used_is_kept_with_a_warning() -> None:
     shelf = Shelf("novel")
     shelf.after = lambda method, _book: setattr(shelf, "readers", ["a newcomer"] if method == "DELETE" else [])
 
-    outcome = removed(shelf, keeps_used=True)
+    outcome = removed(shelf, Remove(keeps_used=True))
 
     assert (outcome.changed, shelf.books) == (False, {"novel"})
     assert outcome.report == {
@@ -573,7 +618,7 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> Callable[[Shelf, Callable[[], ob
 
     def watch(shelf: Shelf, during: Callable[[], object]) -> None:
         @contextmanager
-        def locked(_task: Executor, vault: str) -> Iterator[bool]:
+        def locked(_executor: Executor, vault: str) -> Iterator[bool]:
             shelf.did.append(f"lock {vault}")
             try:
                 yield False
@@ -587,7 +632,7 @@ def waiting(monkeypatch: pytest.MonkeyPatch) -> Callable[[Shelf, Callable[[], ob
             during()
             clock.now += seconds
 
-        monkeypatch.setattr(Task, "locked", locked)
+        monkeypatch.setattr(Librarian, "_locked", locked)
         monkeypatch.setattr("time.sleep", sleep)
 
     return watch
@@ -603,7 +648,7 @@ def test_the_lock_is_released_while_hosts_wait_together(
     shelf = Shelf("novel")
     waiting(shelf, nothing)
 
-    assert removed(shelf, removing("novel", delay=40.0, shares_delay=shares_delay)).changed
+    assert removed(shelf, Remove(delay=40.0, shares_delay=shares_delay)).changed
     assert shelf.did == ["lock vault", "read", "remove", *ends]
 
 
@@ -613,7 +658,7 @@ def test_a_user_that_appears_during_the_wait_undoes_the_removal_under_the_lock(w
     shelf.after = lambda method, _book: shelf.readers.clear() if method == "POST" else None
 
     with pytest.raises(Refused) as failed:
-        removed(shelf, removing("novel", delay=40.0))
+        removed(shelf, Remove(delay=40.0))
 
     assert (failed.value.facts["restored"], shelf.books) == (True, {"novel"})
     asked = shelf.did[shelf.did.index("wait 40") :]
@@ -628,7 +673,7 @@ def test_an_interrupted_removal_is_undone_without_asking(waiting: Callable[..., 
 
     waiting(shelf, interrupt)
     with pytest.raises(CmkError) as failed:
-        removed(shelf, removing("novel", delay=40.0))
+        removed(shelf, Remove(delay=40.0))
 
     assert (failed.value.code, failed.value.facts["restored"]) == ("interrupted", True)
     assert shelf.books == {"novel"}
@@ -638,7 +683,7 @@ def test_a_check_of_a_removal_does_not_wait(waiting: Callable[..., None]) -> Non
     shelf = Shelf("novel")
     waiting(shelf, nothing)
 
-    assert Task(shelf, predicts=True).remove(removing("novel", delay=40.0), "vault", keeps_used=False).changed
+    assert Librarian(shelf, predicts=True).ensure(Remove(delay=40.0)).changed
     assert "wait 40" not in shelf.did
 
 
@@ -656,19 +701,30 @@ def in_use(**facts: Any) -> Refused:
     ],
 )
 def test_only_what_was_restored_is_kept(failure: CmkError) -> None:
+    removal = Removed({}, {}, task=Remove(keeps_used=True))
     with pytest.raises(CmkError) as failed:
-        _kept(failure)
+        removal.failed(failure)
     assert failed.value is failure
     users = ["a newcomer", "its pool"]
-    assert _kept(in_use(restored=True)).report == {"in_use_by": users, "kept_until": None, "restored": True}
+    assert removal.failed(in_use(restored=True)).report == {
+        "in_use_by": users,
+        "kept_until": None,
+        "restored": True,
+    }
 
 
 # A request that only finds out whether Azure accepts it
 
 
-def probe(*, until_refused: bool) -> Request:
-    asked = Probe(lambda error: error.facts["azure"]["code"] == "Nailed", CmkError("Too late."), until_refused)
-    return put("atlas", probe=asked, waiting_for="a response")
+@dataclass(frozen=True, kw_only=True)
+class Probing(Change):
+    until_refused: bool
+
+    def heard(self, request: Request, refusal: CmkError | None) -> CmkError | None:
+        if isinstance(refusal, Rejected) and refusal.facts["azure"]["code"] != "Nailed":
+            raise refusal
+        is_refused = isinstance(refusal, Rejected)
+        return None if is_refused is self.until_refused and not isinstance(refusal, Unavailable) else CmkError("Late.")
 
 
 @pytest.mark.parametrize(
@@ -678,8 +734,8 @@ def probe(*, until_refused: bool) -> Request:
         (False, ["Nailed", "Nailed", None], 3),
         # An error of the service says nothing.
         (True, [None, "busy", "Nailed"], 3),
-        (True, [None] * POLLS, "Too late."),
-        (False, ["Nailed"] * POLLS, "Too late. Nailed"),
+        (True, [None] * POLLS, "Late."),
+        (False, ["Nailed"] * POLLS, "Late."),
         # Another refusal ends it.
         (True, [None, "Locked"], "Locked"),
         (False, ["Locked"], "Locked"),
@@ -696,11 +752,12 @@ def test_a_probe_is_repeated(until_refused: bool, responses: list[str | None], s
             raise Rejected(said, azure={"code": said})
 
     shelf.writes = respond
-    task = Task(shelf)
+    change = Probing({}, {}, (put("atlas", is_probe=True),), until_refused=until_refused)
+    send = partial(Librarian(shelf)._sender.send, change, [])
     if isinstance(sent, int):
-        task.send([probe(until_refused=until_refused)], [])
+        send()
         assert shelf.did == ["add"] * sent
         return
     with pytest.raises(CmkError) as ended:
-        task.send([probe(until_refused=until_refused)], [])
+        send()
     assert ended.value.msg == sent

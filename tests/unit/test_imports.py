@@ -146,14 +146,14 @@ def test_circular_imports_are_found(tmp_path: Path) -> None:
     found = written(
         tmp_path,
         {
-            f"{U}_resources/key/decide.py": "from ..._core.changes import Change",
-            f"{U}_core/changes.py": f"from {COLLECTION}.plugins.module_utils._core import ids",
+            f"{U}_resources/key/decide.py": "from ..._core.tasks import Change",
+            f"{U}_core/tasks.py": f"from {COLLECTION}.plugins.module_utils._core import ids",
             f"{U}_core/ids.py": "def late():\n    from .._resources.key.decide import decide",
         },
     )
 
     assert set(cycle(found)) == {
-        f"plugins.module_utils.{module}" for module in ("_resources.key.decide", "_core.changes", "_core.ids")
+        f"plugins.module_utils.{module}" for module in ("_resources.key.decide", "_core.tasks", "_core.ids")
     }
 
 

@@ -41,9 +41,10 @@ from ansible_collections.azbatch.cmk.plugins.action import (
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, _hash
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome, SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Rule
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import MANUAL, CmkError, MissingSdk
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent_writes import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import MESSAGES
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _in_process

@@ -24,7 +24,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure import journal 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal, WriteOutcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Rule
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
@@ -36,6 +35,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent_writes import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 
 ACCOUNT = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Batch/batchAccounts/A"

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,6 @@ from documents import DAY, KEY, MIDDLE, NEW, NOW, OLD, account, account_id, dele
 from goals import key_goal, unused_goal
 from key_table import IDENTIFIER, VERSIONS, KeyTable, confirmed, decided, sent, solved, three_versions, update
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import VALUE_LAG_SECONDS, Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Denied,
     NotFound,
@@ -23,6 +23,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import VALUE_LAG_SECONDS, Change, Removal
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal
 
@@ -143,7 +144,7 @@ def test_key_is_deleted() -> None:
 
     assert sent(change) == [DELETE]
     assert change.after == {"exists": False, "soft_deleted": True}
-    assert change.removed == ()
+    assert isinstance(change, Removal)
 
 
 @pytest.mark.parametrize("deleted", [None, deleted_key()])
@@ -185,7 +186,7 @@ def test_a_version_in_use_is_kept_on_request(options: dict[str, Any], used: str)
     assert refused.value.facts["accounts"] == users
     forced = decided(in_use, key_goal(**options, force=True))
     # The users may lose the key, so they are not asked for again.
-    assert (bool(forced.requests), forced.report["in_use_by"], forced.removed) == (True, [], None)
+    assert (bool(forced.requests), forced.report["in_use_by"], isinstance(forced, Removal)) == (True, [], False)
     assert forced.warnings[0].endswith(": one, three.")
 
 
@@ -311,7 +312,7 @@ def test_when_users_are_asked_for_again_and_what_restores_the_key(
     change = decided(three_versions(), key_goal(**options))
 
     assert change.delay == delay
-    assert [one.name for one in solved(after(options), change.undo[0]).requests] == restores
+    assert [one.name for one in solved(after(options), change.back()[0].decide).requests] == restores
 
 
 # What was disabled or deleted shortly before
@@ -389,7 +390,7 @@ def test_a_deletion_or_recovery_is_waited_for(found: dict[str, Any], error: Any,
     table = Table({refs.deleted_key(IDENTIFIER): found["deleted"], refs.key(IDENTIFIER): found["recovered"]})
 
     def shown() -> Any:
-        return task_of(table).driver.solve(change.requests[0].shown, waits=False)
+        return task_of(table).driver.solve(partial(change.shown, request=change.requests[0]), waits=False)
 
     if error is None:
         shown()
@@ -417,9 +418,9 @@ def test_deleted_key_is_recovered(enabled: bool) -> None:
 
 
 def test_a_key_that_is_restored_a_moment_after_its_deletion_is_only_recovered() -> None:
-    [back] = delete(three_versions()).undo
+    [back] = delete(three_versions()).back()
 
-    assert sent(solved(KeyTable(deleted=deleted_key()), back)) == [RECOVER]
+    assert sent(solved(KeyTable(deleted=deleted_key()), back.decide)) == [RECOVER]
 
 
 def test_a_key_that_never_existed_cannot_be_recovered() -> None:

@@ -13,8 +13,8 @@ from documents import DAY, NEW, NOW, OLD, deleted_key, key
 from goals import key_goal
 from key_table import KeyTable, decided, sent, update
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change
 
 MONTH = 30 * DAY
 

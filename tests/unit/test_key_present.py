@@ -26,7 +26,6 @@ from documents import (
 from goals import key_goal, rotation
 from key_table import ACCOUNTS, IDENTIFIER, VERSIONS, KeyTable, confirmed, create, decided, sent, update
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -35,9 +34,9 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import TAG
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import recovered_first
 
 WRAP = ["wrapKey", "unwrapKey"]
 RECOVER = ("POST", "/deletedkeys/batch/recover", None)
@@ -127,35 +126,6 @@ def test_a_key_that_was_not_deleted_is_treated_as_without_recovery(exists: bool)
     bundles = [key(key_ops=[])] if exists else []
 
     assert sent(make(*bundles, allowed_repairs=["key"])) == sent(make(*bundles)) != []
-
-
-DELETED = {"exists": False, "soft_deleted": True}
-FOUND = {"exists": True, "soft_deleted": False}
-
-
-@pytest.mark.parametrize(
-    ("first", "recover", "calls", "before"),
-    [
-        pytest.param(Outcome(True, DELETED, FOUND, ("one",)), True, 2, DELETED, id="recovered"),
-        pytest.param(Outcome(False, FOUND, FOUND), True, 1, FOUND, id="nothing to do"),
-        pytest.param(Outcome(True, DELETED, FOUND), False, 1, DELETED, id="only recovered"),
-    ],
-)
-def test_a_recovered_key_is_read_again(first: Outcome, recover: bool, calls: int, before: dict[str, Any]) -> None:
-    outcomes = [first, Outcome(False, FOUND, {**FOUND, "enabled": True}, ("two",))]
-    asked: list[Any] = []
-
-    def ensure(goal: Any) -> Outcome:
-        asked.append(goal)
-        return outcomes[len(asked) - 1]
-
-    outcome = recovered_first(key_goal(allowed_repairs=["key"] if recover else None), ensure)
-
-    assert asked == [key_goal(allowed_repairs=["key"] if recover else None)] * calls
-    assert outcome.before == before
-    assert outcome.changed is first.changed
-    assert outcome.warnings == (("one", "two") if calls == 2 else first.warnings)
-    assert outcome.after.get("enabled", False) is (calls == 2)
 
 
 # A usable key

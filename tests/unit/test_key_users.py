@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -30,7 +29,7 @@ from key_table import ACCOUNTS, ASSIGNMENTS, IDENTIFIER, VERSIONS, KeyTable, con
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import decide as key_decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.removal import KeyDisabled
 
 NO_RIGHT = Denied("You may not list pools.", azure={"code": "AuthorizationFailed"})
 
@@ -119,7 +118,7 @@ def test_the_users_are_read_for_each_decision() -> None:
     table = three_versions(PINNED)
     task = task_of(table)
     for _time in range(2):
-        task.driver.solve(partial(key_decide.decide, goal=key_goal(**DISABLED), facts=Facts(task.session)))
+        task.driver.solve(KeyDisabled(key_goal(**DISABLED), Facts(task.session)).decide)
 
     assert users_asked(table) == ["accounts", "access", "mybatch", "pools"] * 2
     assert table.reads_of(refs.key(IDENTIFIER)) == 1
@@ -145,7 +144,7 @@ def test_the_time_of_an_account_that_the_run_has_moved_is_not_read() -> None:
 
     for goal in (unused_goal(), key_goal(**DISABLED)):
         before = len(users_asked(table))
-        kept = task.driver.solve(partial(key_decide.decide, goal=goal, facts=Facts(task.session)))
+        kept = task.driver.solve(KeyDisabled(goal, Facts(task.session)).decide)
 
         assert kept.requests == ()
         assert ("mybatch" in users_asked(table)[before:]) is (goal.state != "retired")

@@ -39,7 +39,6 @@ from encryption_table import ACCOUNT, ELSEWHERE, NO_KEY, PERMISSIONS, PINNED_NEW
 from goals import encryption_options, options_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
@@ -47,6 +46,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import TAG
 from ansible_collections.azbatch.cmk.plugins.modules import (
@@ -137,7 +137,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         finally:
             _lock.clear()
 
-    monkeypatch.setattr(Executor, "locked", locked)
+    monkeypatch.setattr(Executor, "_locked", locked)
     return clock
 
 

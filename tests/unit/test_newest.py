@@ -12,7 +12,6 @@ import fcntl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -25,11 +24,11 @@ from key_table import IDENTIFIER, VERSIONS
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import _hash
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import TAG
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import requests
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.present import KeyPresent
 
 DUE: dict[str, Any] = {"max_version_age": "P90D"}
 FORCED: dict[str, Any] = {"new_version": True}
@@ -107,7 +106,7 @@ class KeyVault(Table):
             purpose = goal.purpose or facts.run if goal.new_version else None
             at_least = version(used) if used else None
             goal = replace(goal, at_least=at_least, is_shared=True, purpose=purpose)
-        return executor_of(task).ensure(partial(decide, goal=goal, facts=facts), lock=goal.vault)
+        return executor_of(task).ensure(KeyPresent(goal, facts))
 
     def is_locked(self) -> bool:
         with open(self.folder / f"{_hash(('turn', 'myvault'))}.lock", "w") as lock:

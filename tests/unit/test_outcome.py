@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import placeholders
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome, together
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome, together
 
 
 def test_result_is_the_state_with_warnings_and_report() -> None:

@@ -23,10 +23,10 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.rate_limit impo
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent_writes import SentWrites
 
 ARM = "https://management.azure.com/subscriptions/S-1"
 CHECK_NAME = f"{ARM}/providers/Microsoft.KeyVault/checkNameAvailability?api-version=1"

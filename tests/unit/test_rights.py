@@ -18,9 +18,11 @@ from sources import ROOT
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Needed, Outcome, Request
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.rights import Needed
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change, Decided, Request, Task
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.access import allows
 
@@ -256,12 +258,6 @@ def test_a_vault_is_looked_for_in_its_resource_group_and_once() -> None:
     assert table.reads_of(refs.vaults_of(SUBSCRIPTION)) == 0
 
 
-def test_missing_rights_are_listed_without_an_error() -> None:
-    found = rights_of(azure(vault(rbac=True), group=[permission(WRITE)])).lacking_rights([*SET, MAKE_KEY])
-
-    assert found == (f"The caller lacks {POOLS} at {ACCOUNT}.", f"The caller lacks {CREATE} at {VAULT_ID}.")
-
-
 def test_all_missing_rights_are_in_the_error() -> None:
     with pytest.raises(Denied) as denied:
         require(*SET, MAKE_KEY, found=vault(rbac=True))
@@ -280,10 +276,13 @@ def test_rights_are_checked_before_the_first_write(of_next: bool) -> None:
     request = Request("create", "create a key", "POST", f"{VAULT_ID}/keys/one/create", {}, () if of_next else needed)
 
     def ensure(table: Table, *, predicts: bool = False) -> Outcome:
-        def decide(_docs: Docs) -> Change:
-            return Change({}, {}, () if table.written else (request,))
+        class Made(Task):
+            later = needed if of_next else ()
 
-        return executor_of(task_of(table, predicts=predicts)).ensure(decide, later=needed if of_next else ())
+            def decide(self, docs: Docs) -> Change:
+                return Decided({}, {}, () if table.written else (request,), task=self)
+
+        return executor_of(task_of(table, predicts=predicts)).ensure(Made())
 
     table = azure(vault(rbac=True))
     with pytest.raises(Denied):

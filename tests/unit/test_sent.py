@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import SentWrites
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent_writes import SentWrites
 
 
 def answering(status: int) -> Any:

@@ -37,16 +37,16 @@ from key_table import KeyTable, decided, three_versions
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import users_page
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import NOT_SHOWN
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import counted
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.access import allows_all_reads
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key_references import Reference, references
 from ansible_collections.azbatch.cmk.plugins.module_utils._questions import services
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.decide import AccessRevoked
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import survey as key_survey
 from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_users
 
@@ -290,7 +290,6 @@ def test_the_confirmation_asks_only_batch() -> None:
     change = decided(seen, unused_goal(**ANY))
     seen[GRAPH] = [storage(OLD)]
 
-    assert change.confirm is not None
     task = task_of(seen)
     assert task.driver.solve(change.confirm).warnings == ()
     assert seen.reads_of(GRAPH) == 1
@@ -341,7 +340,7 @@ def test_access_that_resources_of_other_services_use(
     seen.update({refs.vault(VAULT_ID): vault(policy(principal)), GRAPH: rows})
     goal = replace(access_goal(state="absent", principal_id=principal, **ANY), canary=canary)
     task = task_of(seen)
-    decision = partial(access_decide.decide, goal=goal, facts=Facts(task.session))
+    decision = AccessRevoked(goal, Facts(task.session)).decide
 
     if used:
         with pytest.raises(Refused) as refused:

@@ -12,7 +12,7 @@ import pytest
 from documents import KEY, NEW, NOW, OLD, PRINCIPAL, account, key, listed, system_assigned, user_assigned, vault
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import version
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import and_text, used_by_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import access as access_document

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pytest
@@ -26,14 +25,15 @@ from encryption_table import (
 from goals import encryption_goal
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import VALUE_LAG_SECONDS, Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     PlanOutdated,
     Rejected,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.decide import decide, glance
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import VALUE_LAG_SECONDS
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.decide import Move
 
 THEIRS = ELSEWHERE
 WAIT_SECONDS = 60
@@ -49,8 +49,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def switch(azure: Azure, to: str | None = PINNED_NEW, *, wait_timeout: int = WAIT_SECONDS, **options: Any) -> Outcome:
     """A task moves the account to a key."""
     task = task_of(azure, wait_timeout=wait_timeout)
-    given = {"goal": encryption_goal(to, **{"previous_key": "any", **options}), "facts": Facts(task.session)}
-    return executor_of(task).ensure(partial(decide, **given), glance=partial(glance, **given))
+    goal = encryption_goal(to, **{"previous_key": "any", **options})
+    return executor_of(task).ensure(Move(goal, Facts(task.session)))
 
 
 def failed_switch(azure: Azure, to: str | None = PINNED_NEW, **options: Any) -> CmkError:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,11 +16,12 @@ from goals import unused_goal
 from key_table import ACCOUNTS, IDENTIFIER, VERSIONS, KeyTable, confirmed, decided, pool, sent, three_versions, update
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change, Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change, Removal
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import kept_summary
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import decide
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.removal import KeyDisabled
 
 HIDDEN = {"hidden": ["hidden"]}
 
@@ -116,7 +117,7 @@ def test_versions_that_are_disabled_and_kept(
     assert sent(change) == [update(version, attributes={"enabled": False}) for version in disabled]
     assert (change.report["disabled_versions"], change.report["kept_versions"]) == (disabled, kept)
     assert bool(change.report["in_use_by"] or change.report["kept_until"]) is bool(kept)
-    assert change.removed == (tuple(disabled) if disabled else None)
+    assert isinstance(change, Removal) is bool(disabled)
     if disabled:
         assert set(change.before["enabled_versions"]) - set(change.after["enabled_versions"]) == set(disabled)
 
@@ -201,12 +202,11 @@ class Changing(KeyTable):
 
 def test_versions_are_enabled_again_if_an_account_begins_to_use_one_of_them() -> None:
     bundles = [key(one, created=NOW - age * DAY) for one, age in ((OLD, 90), (MIDDLE, 60), (NEW, 30))]
-    table, goal = Changing(*bundles), unused_goal()
+    table, goal = Changing(*bundles), replace(unused_goal(), keeps_used=False)
 
     def ensure() -> Outcome:
         task = task_of(table)
-        facts = Facts(task.session)
-        return executor_of(task).remove(partial(decide, goal=goal, facts=facts), "myvault", keeps_used=False)
+        return executor_of(task).ensure(KeyDisabled(goal, Facts(task.session)))
 
     with pytest.raises(Refused) as refused:
         ensure()
@@ -220,6 +220,7 @@ def test_versions_are_enabled_again_if_an_account_begins_to_use_one_of_them() ->
         (OLD, True),
     ]
     # The next task keeps the version of the account, and the version that the account may have used before.
+    goal = replace(goal, keeps_used=True)
     assert ensure().report["kept_versions"] == [MIDDLE, OLD]
 
 

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -36,17 +35,18 @@ from documents import (
 from goals import access_goal, key_goal, options_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change, Removal
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import decide as access_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access import goal as access_goal_of
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.decide import AccessRevoked
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill import goal as drill_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import decide as key_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal_of
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import survey
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import by_state
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.present import KeyPresent
 from ansible_collections.azbatch.cmk.plugins.modules import (
     batch_encryption_drill,
     keyvault_cmk_access,
@@ -61,16 +61,17 @@ IDENTIFIER = parse_key_identifier(KEY, "key_identifier")
 VERSIONS = [key(OLD, created=NOW - 100 * DAY), key(NEW)]
 BY_POLICY = (vault(policy()),)
 BY_ROLE = (vault(rbac=True), assignment(ENCRYPTION_USER, VAULT_ID))
-# The vault with its role assignments, and the decision, with or without `force`.
-Act = tuple[tuple[dict[str, Any], ...], Callable[[bool], Any]]
+# The vault with its role assignments, and the task, with or without `force`.
+Act = tuple[tuple[dict[str, Any], ...], Callable[[Facts, bool], Any]]
 
 
 def of_key(**options: Any) -> Act:
-    return BY_ROLE, lambda force: partial(key_decide.decide, goal=key_goal(**options, force=force))
+    kind = by_state if "state" in options else KeyPresent
+    return BY_ROLE, lambda facts, force: kind(key_goal(**options, force=force), facts)
 
 
 def of_access(*shown: dict[str, Any]) -> Act:
-    return shown, lambda force: partial(access_decide.decide, goal=access_goal(state="absent", force=force))
+    return shown, lambda facts, force: AccessRevoked(access_goal(state="absent", force=force), facts)
 
 
 ACTS: dict[str, Act] = {
@@ -96,7 +97,7 @@ def table_of(act: Act, *, is_whole: bool) -> Table:
 
 def decided(act: Act, *, is_whole: bool = False, force: bool = False) -> Change:
     task = task_of(table_of(act, is_whole=is_whole))
-    change: Change = task.driver.solve(partial(act[1](force), facts=Facts(task.session)))
+    change: Change = task.driver.solve(act[1](Facts(task.session), force).decide)
     return change
 
 
@@ -125,9 +126,9 @@ def test_after_the_change_too(name: str) -> None:
     """If accounts can no longer be listed after the change, that counts like an account that uses the key."""
     change = decided(ACTS[name], is_whole=True)
 
-    assert change.removed is not None
+    assert isinstance(change, Removal)
     with pytest.raises(Refused) as refused:
-        task_of(table_of(ACTS[name], is_whole=False)).driver.solve(change.confirm)  # type: ignore[arg-type]
+        task_of(table_of(ACTS[name], is_whole=False)).driver.solve(change.confirm)
     assert refused.value.code == "users_unknown"
 
 

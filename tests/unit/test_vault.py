@@ -23,8 +23,6 @@ from documents import (
 from goals import options_of
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.changes import Change
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     InvalidOption,
     NotFound,
@@ -33,11 +31,12 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     TimedOut,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import vault as vault_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._questions.vaults import name_check
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import decide as vault_decide
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import goal as vault_goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.decide import VaultPresent
 from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_vault
 
 
@@ -72,13 +71,9 @@ def table_of(
     )
 
 
-def no_grant(_docs: Docs, *_access: str) -> Change:
-    raise AssertionError
-
-
 def decided(wanted: vault_goal.Goal, seen: Table) -> Change:
     task = task_of(seen)
-    question = partial(vault_decide.decide, goal=wanted, facts=Facts(task.session), grant=no_grant)
+    question = VaultPresent(wanted, Facts(task.session)).decide
     return task.driver.solve(question)
 
 
@@ -168,11 +163,10 @@ def test_vault_is_created_with_roles_and_without_anybodys_policy() -> None:
     ("document", "is_shown"), [(None, False), (vault(provisioningState="RegisteringDns"), False), (vault(), True)]
 )
 def test_a_creation_ends_once_a_read_shows_the_vault(document: dict[str, Any] | None, is_shown: bool) -> None:
-    [request] = decided(goal(), table_of()).requests
-    assert request.shown is not None
+    change = decided(goal(), table_of())
 
     with nullcontext() if is_shown else pytest.raises(TimedOut):
-        task_of(table_of(document), wait_timeout=0).driver.solve(request.shown)
+        task_of(table_of(document), wait_timeout=0).driver.solve(partial(change.shown, request=change.requests[0]))
 
 
 def test_new_vault_without_public_network_access() -> None:
@@ -378,12 +372,11 @@ def test_an_open_firewall_is_left_alone(rules: dict[str, Any]) -> None:
     ],
 )
 def test_rules_that_somebody_else_has_changed_are_not_replaced(rules: dict[str, Any], is_refused: bool) -> None:
-    [request] = decided(goal(allowed_repairs=["network"]), table_of(vault(networkAcls=CLOSED))).requests
-    assert request.guard is not None
-    assert request.guard_first
+    change = decided(goal(allowed_repairs=["network"]), table_of(vault(networkAcls=CLOSED)))
+    assert change.requests[0].wanted_first
 
     with pytest.raises(PlanOutdated) if is_refused else nullcontext():
-        task_of(table_of(vault(networkAcls=rules))).driver.solve(request.guard)
+        task_of(table_of(vault(networkAcls=rules))).driver.solve(partial(change.wanted, request=change.requests[0]))
 
 
 # Return values

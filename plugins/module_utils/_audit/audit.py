@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .._checks.usage import not_listed
-from .._core.changes import Outcome
 from .._core.errors import InvalidOption, Refused
+from .._core.outcome import Outcome
 from . import comparison, files
 from .options import POLICY, SCOPE, scope
 from .policy import Policy, policy

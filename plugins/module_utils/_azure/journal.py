@@ -20,8 +20,8 @@ from math import inf, nextafter
 from typing import Any
 
 from .._core import interrupts
-from .._core.changes import SentWrites
 from .._core.errors import Denied, NotFound, PlanOutdated, Rejected
+from .._core.sent_writes import SentWrites
 from .._documents.refs import ANY_KIND, kinds_changed
 from .run_store import RunFiles
 

@@ -26,8 +26,8 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from .._core import interrupts
-from .._core.changes import SentWrites
 from .._core.errors import Unavailable
+from .._core.sent_writes import SentWrites
 from . import sdk
 from .run_store import RunFiles
 

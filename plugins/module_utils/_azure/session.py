@@ -15,8 +15,8 @@ from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
-from .._core.changes import SentWrites
 from .._core.errors import CmkError, InvalidOption, Unavailable
+from .._core.sent_writes import SentWrites
 from . import credentials, rate_limit, sdk
 from .credentials import Environment, environment_of
 from .journal import Journal

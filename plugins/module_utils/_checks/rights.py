@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .._core.changes import Needed, Right, VaultRight
 from .._core.documents import Vault
+from .._core.rights import Needed, Right, VaultRight
 from .._documents.account import POOLS_READ
 
 READ_ACCOUNTS = "Microsoft.Batch/batchAccounts/read"

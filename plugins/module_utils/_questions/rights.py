@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .._checks.rights import VAULTS, in_group, is_in_no_policy
-from .._core.changes import Missing, Needed, Right, VaultRight
 from .._core.docs import Docs
 from .._core.documents import Vault
 from .._core.errors import CmkError, Denied
+from .._core.rights import Missing, Needed, Right, VaultRight
 from .._documents import refs
 from .._documents.access import allows
 from .._documents.vault import uses_rbac

@@ -21,12 +21,12 @@ from .._checks import usage
 from .._checks.rights import READ_ACCOUNTS
 from .._checks.usage import KeyUse, Listed, Unlisted, Visible
 from .._checks.versions import MARGIN_SECONDS
-from .._core.changes import Change
 from .._core.docs import Docs
 from .._core.documents import Account, Pool
 from .._core.duration import moment
 from .._core.errors import CmkError, Denied, NotFound
 from .._core.ids import is_key_identifier, key_of, place_of
+from .._core.tasks import Change
 from .._documents import refs
 from .._documents.access import allows
 from .._documents.account import POOLS_READ, disk_encryption, is_failed, is_unavailable

@@ -13,7 +13,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from math import inf
 from typing import Any
 
@@ -21,12 +20,12 @@ from ..._azure.facts import Facts
 from ..._checks import usage
 from ..._checks.rights import to_assign_role, to_change_policies, to_unassign_role
 from ..._checks.versions import MARGIN_SECONDS
-from ..._core.changes import VALUE_LAG_SECONDS, Change, Request
 from ..._core.docs import Docs
 from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinitionProperties, Vault
 from ..._core.duration import instant, moment
 from ..._core.errors import Refused
 from ..._core.ids import place_of, role_guid, same_id
+from ..._core.tasks import VALUE_LAG_SECONDS, Change, Decided, Removal, Request, Task
 from ..._documents import refs
 from ..._documents import vault as vault_document
 from ..._documents.access import (
@@ -113,9 +112,41 @@ class _Holder:
         }
 
 
-def decide(docs: Docs, goal: Goal, facts: Facts) -> Change:
-    holder = _holder(docs, goal, facts)
-    return _granting(holder) if goal.present else users.with_left_out(docs, facts, _revoking(docs, holder, facts))
+@dataclass(frozen=True)
+class _OfPrincipal(Task):
+    goal: Goal
+    facts: Facts
+
+    @property
+    def lock(self) -> str:
+        return self.goal.vault
+
+
+class AccessGranted(_OfPrincipal):
+    """The principal may get, wrap and unwrap."""
+
+    def decide(self, docs: Docs) -> Change:
+        holder = _holder(docs, self.goal, self.facts)
+        before, missing = holder.described, set(NEEDED) - holder.has()
+        after = {**before, "granted": sorted(NEEDED)}
+        if not missing:
+            return Change(before, after)
+        if holder.by_role:
+            return Decided(before, after, (_assign(holder),), task=self)
+        policy = policy_of(holder.vault, holder.principal)
+        # The whole entry is sent, so that the result is the same whether Azure merges or replaces an added entry.
+        keys = [*key_permissions(policy), *sorted(missing)]
+        return Decided(before, after, (_set_policy(holder, "add", policy, keys),), task=self)
+
+
+class AccessRevoked(_OfPrincipal):
+    """The principal has no such access by this collection. No account or pool loses its key by that."""
+
+    def glance(self, docs: Docs) -> None:
+        """What another host has read may be restored by its task a moment later."""
+
+    def decide(self, docs: Docs) -> Change:
+        return users.with_left_out(docs, self.facts, _revoking(docs, _holder(docs, self.goal, self.facts), self.facts))
 
 
 def _holder(docs: Docs, goal: Goal, facts: Facts) -> _Holder:
@@ -133,19 +164,6 @@ def _holder(docs: Docs, goal: Goal, facts: Facts) -> _Holder:
 
 
 # Grant
-
-
-def _granting(holder: _Holder) -> Change:
-    before, missing = holder.described, set(NEEDED) - holder.has()
-    after = {**before, "granted": sorted(NEEDED)}
-    if not missing:
-        return Change(before, after)
-    if holder.by_role:
-        return Change(before, after, (_assign(holder),))
-    policy = policy_of(holder.vault, holder.principal)
-    # The whole entry is sent, so that the result is the same whether Azure merges or replaces an added entry.
-    keys = [*key_permissions(policy), *sorted(missing)]
-    return Change(before, after, (_set_policy(holder, "add", policy, keys),))
 
 
 def _assign(holder: _Holder) -> Request:
@@ -199,7 +217,7 @@ def _revoking(docs: Docs, holder: _Holder, facts: Facts) -> Change:
         # The time of its response: `docs.now`.
         docs.get(refs.vault(holder.vault["id"]))
     if redundant_at <= docs.now:
-        return change if goal.force else _asked_again(change, holder, facts, ())
+        return _made(change, goal, facts)
     visible, times, asks = _users(docs.fresh(), holder, facts, goal.vault_used_by)
     using = usage.through_principal(visible, goal.vault, holder.principal, holder.key_name)
     recent = usage.recently_left(times, docs.now, goal.unused_for)
@@ -221,25 +239,47 @@ def _revoking(docs: Docs, holder: _Holder, facts: Facts) -> Change:
         warnings += usage.not_shown(goal.vault_used_by)
     known = [one["id"].lower() for one in visible["accounts"]]
     warned = replace(change, warnings=(*warnings, *change.warnings), report={**change.report, "in_use_by": using})
-    return warned if goal.force else _asked_again(warned, holder, facts, known)
+    return _made(warned, goal, facts, known)
 
 
-def _asked_again(change: Change, holder: _Holder, facts: Facts, known: Collection[str]) -> Change:
-    """The change with its confirmation and its rollback."""
-    goal = holder.goal
-    return replace(
-        change,
-        confirm=partial(still_unused, goal=goal, facts=facts, known=known),
-        undo=(partial(decide, goal=replace(goal, present=True), facts=facts),),
-        undone=lambda _current: (
+def _made(change: Change, goal: Goal, facts: Facts, known: Collection[str] = ()) -> Change:
+    """The change with its confirmation. With `force`, users do not matter. `known` are the ids of accounts that were
+    listed before (users.everywhere)."""
+    if goal.force:
+        return Decided(**vars(change), task=AccessRevoked(goal, facts))
+    return _Revoked(**vars(change), goal=goal, facts=facts, known=known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Revoked(Removal):
+    goal: Goal
+    facts: Facts
+    known: Collection[str]
+
+    @property
+    def delay(self) -> float:
+        return 2 * VALUE_LAG_SECONDS
+
+    @property
+    def shares_delay(self) -> bool:
+        # Each host revokes the access of its account.
+        return True
+
+    @property
+    def keeps_used(self) -> bool:
+        return self.goal.keeps_used
+
+    def confirm(self, docs: Docs) -> Change:
+        return still_unused(docs, self.goal, self.facts, self.known)
+
+    def back(self) -> Sequence[Task]:
+        return [AccessGranted(self.goal, self.facts)]
+
+    def undone(self, current: Mapping[str, Any]) -> str:
+        return (
             "Therefore the access was granted again. Batch may need twenty minutes until accounts that use it are "
             "available."
-        ),
-        removed=(),
-        delay=2 * VALUE_LAG_SECONDS,
-        # Each host revokes the access of its account.
-        shares_delay=True,
-    )
+        )
 
 
 def _require_unused_already(docs: Docs, holder: _Holder, facts: Facts) -> None:

@@ -10,18 +10,17 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..._azure.facts import Facts
 from ..._checks import preflight, regions, rights
-from ..._core.changes import Change, Request
 from ..._core.docs import Docs
 from ..._core.documents import Account, Identity
-from ..._core.errors import PlanOutdated, Refused
+from ..._core.errors import CmkError, PlanOutdated, Refused
 from ..._core.ids import key_of, same_id
+from ..._core.tasks import Change, Decided, Request, Task
 from ..._documents import refs
 from ..._documents.account import (
     TYPES,
@@ -37,38 +36,155 @@ from ..._questions.regions import of_type
 from .goal import Goal
 
 
-def decide(docs: Docs, goal: Goal, facts: Facts) -> Change:
-    account = accounts.settled(docs, facts, goal.group, goal.name)
-    before = describe(account)
-    if not goal.present:
-        return Change(before, describe(None), (_delete(goal, facts),) if account else ())
-    if account is None:
-        return _creation(docs, goal, facts, None)
-    if _creation_failed(docs, account) and _may_be_created_again(goal, account):
-        return _creation(docs, goal, facts, account)
-    if _has_identity(goal, account):
-        return Change(before, before, warnings=(*_elsewhere(goal, account), *_unheeded_key(goal, account)))
-    _refuse_unwanted_adoption(goal, account)
-    # It is not documented whether a PATCH of Batch adds user-assigned identities or replaces them, so all are sent.
-    identity = _identity_body(goal, kept=account.get("identity", {}).get("userAssignedIdentities", {}))
-    body: dict[str, Any] = {"identity": identity}
-    if key_of(account) is None:
-        # The Microsoft-managed key is sent too. Another task or user may move the account to a key at this moment.
-        # Without the key source, the account would keep that key but lose the identity that may use it.
-        body["properties"] = {"encryption": encryption_body(None)}
-    return Change(
-        before,
-        {**before, "identity": describe_identity(identity)},
-        (replace(_update(goal, facts, body), guard=partial(_require_no_key, goal=goal, facts=facts, body=body)),),
-        (*_elsewhere(goal, account), *_risked_key(account)),
-        confirm=partial(_confirmed, goal=goal, facts=facts),
-    )
+@dataclass(frozen=True)
+class AccountPresent(Task):
+    """The account exists with its identity."""
+
+    goal: Goal
+    facts: Facts
+
+    def decide(self, docs: Docs) -> Change:
+        goal, facts = self.goal, self.facts
+        account = accounts.settled(docs, facts, goal.group, goal.name)
+        before = describe(account)
+        if account is None:
+            return _creation(docs, goal, facts, None)
+        if _creation_failed(docs, account) and _may_be_created_again(goal, account):
+            return _creation(docs, goal, facts, account)
+        if _has_identity(goal, account):
+            return Change(before, before, warnings=(*_elsewhere(goal, account), *_unheeded_key(goal, account)))
+        _refuse_unwanted_adoption(goal, account)
+        # It is not documented whether a PATCH of Batch adds user-assigned identities or replaces them, so all are sent.
+        identity = _identity_body(goal, kept=account.get("identity", {}).get("userAssignedIdentities", {}))
+        body: dict[str, Any] = {"identity": identity}
+        if key_of(account) is None:
+            # The Microsoft-managed key is sent too. Another task or user may move the account to a key at this moment.
+            # Without the key source, the account would keep that key but lose the identity that may use it.
+            body["properties"] = {"encryption": encryption_body(None)}
+        return _IdentitySet(
+            before,
+            {**before, "identity": describe_identity(identity)},
+            (_update(goal, facts, body),),
+            (*_elsewhere(goal, account), *_risked_key(account)),
+            goal=goal,
+            facts=facts,
+        )
 
 
-def _confirmed(docs: Docs, goal: Goal, facts: Facts) -> Change:
-    """The decision after a change. A read that is out of date may show a state for which `decide` would refuse the
-    goal, or an account of others that a creation has replaced."""
-    return decide(docs, replace(goal, repairs=True, force=True), facts)
+@dataclass(frozen=True)
+class AccountAbsent(Task):
+    goal: Goal
+    facts: Facts
+
+    def decide(self, docs: Docs) -> Change:
+        account = accounts.settled(docs, self.facts, self.goal.group, self.goal.name)
+        requests = (_delete(self.goal, self.facts),) if account else ()
+        return Decided(describe(account), describe(None), requests, task=self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfAccount(Change):
+    goal: Goal
+    facts: Facts
+
+    def confirm(self, docs: Docs) -> Change:
+        """A read that is out of date may show a state for which the decision would refuse the goal, or an account of
+        others that a creation has replaced."""
+        return AccountPresent(replace(self.goal, repairs=True, force=True), self.facts).decide(docs)
+
+
+class _IdentitySet(_OfAccount):
+    def wanted(self, docs: Docs, request: Request) -> None:
+        """A delayed change of the identity is not sent if another task or user has meanwhile moved the account to a
+        key."""
+        ref = accounts.ref_of(self.facts, self.goal.group, self.goal.name)
+        if "properties" in (request.body or {}) and key_of(docs.get(ref)):
+            raise PlanOutdated(
+                f"The Batch account {self.goal.name} was moved to a key by somebody else while this task waited to "
+                "change its identity. This task changed nothing. Run the task again."
+            )
+
+
+class _Created(_OfAccount):
+    def wanted(self, docs: Docs, request: Request) -> tuple[str, ...]:
+        """If the account exists now, nothing is written, because a PUT would replace the account of another task or
+        user."""
+        goal, facts = self.goal, self.facts
+        ref = accounts.ref_of(facts, goal.group, goal.name)
+        location = (request.body or {})["location"]
+        provider = f"/subscriptions/{facts.subscription}/providers/Microsoft.Batch/locations/{location}"
+        name = refs.name_check(provider, "Microsoft.Batch/batchAccounts", goal.name)
+        resource, taken = f"Batch account {goal.name}", name_taken(goal.name)
+        try:
+            return creation.require_missing(docs, resource, ref, name, taken, facts.wait_timeout)
+        except PlanOutdated:
+            if not _creation_failed(docs, docs.get(ref)):
+                raise
+            return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CreatedWithKey(_Created):
+    """`used` is what preflight has seen."""
+
+    used: preflight.Evidence
+
+    def will_end(self, docs: Docs, request: Request, refusal: CmkError) -> None:
+        """Batch has refused the key, which may have been disabled since it was read. Otherwise the request would be
+        repeated until the timeout."""
+        wanted = evidence.of(self.used, self.facts)
+        preflight.require(preflight.lasting(evidence.gather(docs.fresh(), wanted)))
+
+    def confirm(self, docs: Docs) -> Change:
+        """The account is available, and may use the key."""
+        account = accounts.settled(docs, self.facts, self.goal.group, self.goal.name)
+        if account is not None and not is_failed(account):
+            health.confirmed(docs, self.facts, account, self.used, how="created with it")
+        return super().confirm(docs)
+
+    def back(self) -> Sequence[Task]:
+        return [WithoutKey(self.goal, self.facts)]
+
+    def undone(self, current: Mapping[str, Any]) -> str:
+        if not current["exists"]:
+            return "The account does not exist."
+        return f"The account exists and uses {current['key_identifier'] or 'a Microsoft-managed key'} now."
+
+
+@dataclass(frozen=True)
+class WithoutKey(Task):
+    """The rollback of a creation. If the account is still being created, nothing is changed, and the next run finds the
+    account. The account of another task or user keeps its key."""
+
+    goal: Goal
+    facts: Facts
+
+    def decide(self, docs: Docs) -> Change:
+        goal, facts = self.goal, self.facts
+        ref = accounts.ref_of(facts, goal.group, goal.name)
+        account = docs.get(ref)
+        before, key = describe(account), key_of(account)
+        is_created = account is not None and account["properties"]["provisioningState"] != "Creating"
+        if account is None or not is_created or not key or not key.same(goal.key):
+            return Change(before, before)
+        # Whether this task may have created the account, in that location.
+        made = [one for one in facts.journal.of(ref.id) if one.method == "PUT" and one.may_have_taken_effect]
+        location = regions.normalized(account["location"])
+        is_own = any(regions.normalized(one.body["location"]) == location for one in made)
+        if not (is_own and _has_identity(goal, account)):
+            return Change(before, before)
+        body: dict[str, Any] = {"properties": {"encryption": encryption_body(None)}}
+        after = {**before, "key_source": "microsoft_batch", "key_identifier": None}
+        if not is_failed(account):
+            return Decided(before, after, (replace(_update(goal, facts, body), undoes=True),), task=self)
+        # The creation has failed, so it is repeated without the key.
+        write = _put(goal, facts, {"location": account["location"], "identity": _identity_body(goal), **body})
+        return _CreatedWithoutKey(before, after, (replace(write, undoes=True),), goal=goal, facts=facts)
+
+
+class _CreatedWithoutKey(_Created):
+    def confirm(self, docs: Docs) -> Change:
+        return WithoutKey(self.goal, self.facts).decide(docs)
 
 
 def _creation_failed(docs: Docs, account: Account | None) -> bool:
@@ -114,68 +230,22 @@ def _creation(docs: Docs, goal: Goal, facts: Facts, failed: Account | None) -> C
     request = _put(goal, facts, body)
     # A key requires a user-assigned identity.
     if goal.key is None or goal.identity_id is None:
-        return Change(describe(None), after, (request,), confirm=partial(_confirmed, goal=goal, facts=facts))
+        return _Created(describe(None), after, (request,), goal=goal, facts=facts)
     identity = identities.get(docs, goal.identity_id)["properties"]
     principals, tenant = (identity["principalId"],), identity["tenantId"]
     wanted = evidence.Wanted(goal.key, principals, tenant, facts.vaults_in, goal.vault_group)
     found = evidence.certain(docs, wanted)
     checks = preflight.require_for_change(found)
-    again = replace(request, retries=partial(_require_usable, wanted=evidence.of(found, facts)))
-    return Change(
+    return _CreatedWithKey(
         describe(None),
         after,
-        (replace(again, waiting_for=f"Batch to accept the key of the {resource}"),),
+        (replace(request, waiting_for=f"Batch to accept the key of the {resource}"),),
         preflight.warnings(checks),
         {"preflight": preflight.describe(checks)},
-        confirm=partial(_confirmed_with_key, goal=goal, facts=facts, used=found),
-        undo=(partial(_without_key, goal=goal, facts=facts),),
-        undone=_described,
+        goal=goal,
+        facts=facts,
+        used=found,
     )
-
-
-def _require_usable(docs: Docs, wanted: evidence.Wanted) -> None:
-    """Batch has refused the key, which may have been disabled since it was read. Otherwise the request would be
-    repeated until the timeout."""
-    preflight.require(preflight.lasting(evidence.gather(docs.fresh(), wanted)))
-
-
-def _confirmed_with_key(docs: Docs, goal: Goal, facts: Facts, used: preflight.Evidence) -> Change:
-    """The decision after the creation with a key: the account is available, and may use the key."""
-    account = accounts.settled(docs, facts, goal.group, goal.name)
-    if account is not None and not is_failed(account):
-        health.confirmed(docs, facts, account, used, how="created with it")
-    return _confirmed(docs, goal, facts)
-
-
-def _described(current: Mapping[str, Any]) -> str:
-    """A sentence on the state after the rollback."""
-    if not current["exists"]:
-        return "The account does not exist."
-    return f"The account exists and uses {current['key_identifier'] or 'a Microsoft-managed key'} now."
-
-
-def _without_key(docs: Docs, goal: Goal, facts: Facts) -> Change:
-    """The rollback of a creation. If the account is still being created, nothing is changed, and the next run finds the
-    account. The account of another task or user keeps its key."""
-    ref = accounts.ref_of(facts, goal.group, goal.name)
-    account = docs.get(ref)
-    before, key = describe(account), key_of(account)
-    if account is None or not key or not key.same(goal.key) or account["properties"]["provisioningState"] == "Creating":
-        return Change(before, before)
-    # Whether this task may have created the account, in that location.
-    made = (
-        one.body["location"] for one in facts.journal.of(ref.id) if one.method == "PUT" and one.may_have_taken_effect
-    )
-    is_own = any(regions.normalized(one) == regions.normalized(account["location"]) for one in made)
-    if not (is_own and _has_identity(goal, account)):
-        return Change(before, before)
-    body: dict[str, Any] = {"properties": {"encryption": encryption_body(None)}}
-    after = {**before, "key_source": "microsoft_batch", "key_identifier": None}
-    write = _update(goal, facts, body)
-    if is_failed(account):
-        # The creation has failed, so it is repeated without the key.
-        write = _put(goal, facts, {"location": account["location"], "identity": _identity_body(goal), **body})
-    return Change(before, after, (replace(write, undoes=True),))
 
 
 def _may_be_created_again(goal: Goal, account: Account) -> bool:
@@ -264,8 +334,6 @@ def _identity_body(goal: Goal, kept: Iterable[str] = ()) -> Identity:
 
 
 def _put(goal: Goal, facts: Facts, body: Mapping[str, Any]) -> Request:
-    """Create the account. If the account exists now, nothing is written, because a PUT would replace the account of
-    another task or user."""
     has_key = "keyVaultProperties" in body["properties"]["encryption"]
     confirms = (rights.to_confirm_creation(goal.group),) if has_key else ()
     ref = accounts.ref_of(facts, goal.group, goal.name)
@@ -276,24 +344,10 @@ def _put(goal: Goal, facts: Facts, body: Mapping[str, Any]) -> Request:
         ref.id,
         body,
         (*rights.to_create_account(goal.group), *rights.to_assign_identities(body), *confirms),
-        guard=partial(_require_missing, goal=goal, facts=facts, location=body["location"]),
-        guard_first=True,
         operation=True,
+        wanted_first=True,
         creates=ref,
     )
-
-
-def _require_missing(docs: Docs, goal: Goal, facts: Facts, location: str) -> tuple[str, ...]:
-    ref = accounts.ref_of(facts, goal.group, goal.name)
-    provider = f"/subscriptions/{facts.subscription}/providers/Microsoft.Batch/locations/{location}"
-    name = refs.name_check(provider, "Microsoft.Batch/batchAccounts", goal.name)
-    resource, taken = f"Batch account {goal.name}", name_taken(goal.name)
-    try:
-        return creation.require_missing(docs, resource, ref, name, taken, facts.wait_timeout)
-    except PlanOutdated:
-        if not _creation_failed(docs, docs.get(ref)):
-            raise
-        return ()
 
 
 def _update(goal: Goal, facts: Facts, body: Mapping[str, Any]) -> Request:
@@ -301,15 +355,6 @@ def _update(goal: Goal, facts: Facts, body: Mapping[str, Any]) -> Request:
     ref = accounts.ref_of(facts, goal.group, goal.name)
     what = f"change the Batch account {goal.name}"
     return Request("update", what, "PATCH", ref.id, body, needed)
-
-
-def _require_no_key(docs: Docs, goal: Goal, facts: Facts, body: Mapping[str, Any]) -> None:
-    """A delayed change of the identity is not sent if another task or user has meanwhile moved the account to a key."""
-    if "properties" in body and key_of(docs.get(accounts.ref_of(facts, goal.group, goal.name))):
-        raise PlanOutdated(
-            f"The Batch account {goal.name} was moved to a key by somebody else while this task waited to change "
-            "its identity. This task changed nothing. Run the task again."
-        )
 
 
 def _delete(goal: Goal, facts: Facts) -> Request:

@@ -15,18 +15,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..._azure.facts import Facts
 from ..._checks import rights, usage
-from ..._core.changes import VALUE_LAG_SECONDS, Change, Probe, Request, Right
+from ..._checks.versions import MARGIN_SECONDS
 from ..._core.docs import Docs, Wait
 from ..._core.documents import Account, KeyItem, Vault
 from ..._core.duration import instant
-from ..._core.errors import AccountUnavailable, CmkError, NotFound, PlanOutdated, Refused, TimedOut
+from ..._core.errors import AccountUnavailable, CmkError, NotFound, PlanOutdated, Refused, TimedOut, Unavailable
 from ..._core.ids import KeyIdentifier, key_of, principals_of, read_key_identifier
+from ..._core.rights import Right
+from ..._core.tasks import VALUE_LAG_SECONDS, Change, Request, Task
 from ..._documents import access as access_document
 from ..._documents import refs
 from ..._documents import vault as vault_document
@@ -34,7 +35,13 @@ from ..._documents.account import is_unavailable, require_ready, required
 from ..._documents.drill import CLOSE_FIREWALL, DISABLE_KEY, REVOKE_ACCESS, Drill, of_vault, tags_with
 from ..._documents.key import DRILL_TAG, MOST_TAGS, version_of
 from ..._questions import accounts, health, services, users, vaults
+from ..access.decide import AccessGranted, AccessRevoked
+from ..access.decide import still_unused as access_unused
+from ..access.goal import Goal as AccessGoal
 from ..key import requests as key_requests
+from ..key.goal import Goal as KeyGoal
+from ..key.removal import KeyDisabled
+from ..key.removal import still_unused as key_unused
 from .goal import Goal
 
 # Refusals of an update that have other reasons than the key.
@@ -42,19 +49,6 @@ _NOT_OF_KEY = ("ScopeLocked", "RequestDisallowedByPolicy", "AccountOperationInPr
 _NOT_ALONE = ("in_use", "recently_used", "users_unknown")
 # The users in the facts of these refusals.
 _USERS = ("accounts", "pools", "resources")
-
-
-@dataclass(frozen=True)
-class Others:
-    """The decisions of other resources. `disable` and `revoke` raise an error if another account or pool than the
-    canary (its id) may use the key or the principal's access, or a resource of the services that use the vault.
-    `key_unused` and `access_unused` raise it after the change, and do not ask for other services."""
-
-    disable: Callable[[Docs, KeyIdentifier, str, str], Change]
-    key_unused: Callable[[Docs, KeyIdentifier, str, Sequence[str]], Change]
-    revoke: Callable[[Docs, KeyIdentifier, str, str, str], Change]
-    access_unused: Callable[[Docs, KeyIdentifier, str, str], Change]
-    grant: Callable[[Docs, KeyIdentifier, str], Change]
 
 
 @dataclass(frozen=True)
@@ -78,10 +72,57 @@ class _Place:
         return {**_described(self.account), "vault_id": self.vault["id"], "lost": lost}
 
 
-def decide(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
-    if goal.state == "lost":
-        return users.with_left_out(docs, facts, _lost(docs, goal, facts, others))
-    return (_recovered if goal.state == "recovered" else _ended)(docs, goal, facts, others)
+@dataclass(frozen=True)
+class _OfDrill(Task):
+    goal: Goal
+    facts: Facts
+    # The vault of the account's key.
+    vault: str | None = None
+
+    @property
+    def lock(self) -> str | None:
+        return self.vault
+
+
+class KeyTaken(_OfDrill):
+    """The account has lost its key, and Batch refuses it."""
+
+    def decide(self, docs: Docs) -> Change:
+        return users.with_left_out(docs, self.facts, _lost(docs, self.goal, self.facts))
+
+
+class AccountRecovered(_OfDrill):
+    """Batch accepts changes of the account again, and the time is recorded."""
+
+    def decide(self, docs: Docs) -> Change:
+        goal, facts = self.goal, self.facts
+        place = _place(docs, goal, facts)
+        drill = _own(place)
+        if place is None or drill is None or drill.recovered_at:
+            return _unchanged(docs, goal, facts, place)
+        record = _record(place.vault, "that Batch accepts changes of the account")
+        before = place.described(lost=True)
+        requests = (_accepted(place.account, goal), record)
+        return _Recovered(before, {**before, "lost": False}, requests, goal=goal, facts=facts, place=place, task=self)
+
+
+class DrillEnded(_OfDrill):
+    """What the drill has changed is restored, Batch accepts changes of the account, and the drill has ended."""
+
+    def decide(self, docs: Docs) -> Change:
+        goal, facts = self.goal, self.facts
+        place = _place(docs, goal, facts)
+        drill = _own(place)
+        if place is None or drill is None:
+            return _unchanged(docs, goal, facts, place)
+        back = _restoring(docs, place, drill, facts)
+        before = place.described(lost=bool(back))
+        end = _record(place.vault, "that the drill has ended")
+        requests = (*back, _accepted(place.account, goal), end)
+        return _Ended(before, {**before, "lost": False}, requests, goal=goal, facts=facts, place=place, task=self)
+
+
+BY_STATE: Mapping[str, type[_OfDrill]] = {"lost": KeyTaken, "recovered": AccountRecovered, "ended": DrillEnded}
 
 
 def of_account(docs: Docs, goal: Goal, facts: Facts) -> Drill | None:
@@ -119,7 +160,7 @@ def _own(place: _Place | None) -> Drill | None:
 # The key is taken from the account
 
 
-def _lost(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
+def _lost(docs: Docs, goal: Goal, facts: Facts) -> Change:
     place = _place(docs, goal, facts)
     if place is None:
         remedy = "Move it to a customer-managed key first, with azbatch.cmk.provision."
@@ -133,38 +174,35 @@ def _lost(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
         raise _under_way(place, other)
     health.require_available(docs, facts, goal.group, goal.name)
     _refuse_own_pools_on_key(docs, place, facts, goal.kind)
-    taken = _only_user(goal, lambda: _taken(docs, place, goal, facts, others))
+    taken = _only_user(goal, lambda: _taken(docs, place, goal, facts))
     started_at = str(instant(docs.now))
     if goal.kind == DISABLE_KEY:
         taken = _tagged(docs, place.key, taken, started_at)
     drill = Drill(goal.kind, place.id, str(place.key.versionless), started_at, facts.caller["object_id"])
     properties = _firewall(place.vault, "None") if goal.kind == CLOSE_FIREWALL else {}
     mark = _tag(place.vault, drill, "begin", properties)
-    said = _Said()
-    refused = Probe(said.is_refusal, _not_refused(goal, facts), until_refused=True)
-    taken_key = _TakenKey(place, goal, facts, others, drill, [one.ref for one in taken] or [mark.ref])
     requests = (
         # Shows that Batch accepts the request as long as the account has its key.
-        _probe(place.account, goal),
+        _update(place.account, goal),
         replace(mark, rights=(*mark.rights, *_rights_to_restore(place, goal))),
         *taken,
         replace(
-            _probe(place.account, goal, refused),
-            guard=taken_key.require_wanted,
+            _update(place.account, goal),
             waiting_for=f"Batch to refuse the Batch account {goal.name}",
+            is_probe=True,
         ),
-        _record(place.vault, "that Batch refused the account", partial(_with_refusal, said=said)),
+        _record(place.vault, "that Batch refused the account"),
     )
-    return Change(
+    return _Taken(
         place.described(lost=False),
         place.described(lost=True),
         requests,
         usage.not_shown(goal.vault_used_by),
-        confirm=partial(_confirmed, goal=goal, facts=facts),
-        undo=(taken_key.given_back,),
-        undone=lambda _current: (
-            f"If the drill has begun, azbatch.cmk.recover ends it for the Batch account {goal.name}."
-        ),
+        goal=goal,
+        facts=facts,
+        place=place,
+        drill=drill,
+        refs=tuple(one.ref for one in taken) or (mark.ref,),
     )
 
 
@@ -187,15 +225,17 @@ def _tagged(docs: Docs, key: KeyIdentifier, disabled: Sequence[Request], started
     return tuple(map(tagged, disabled))
 
 
-def _taken(docs: Docs, place: _Place, goal: Goal, facts: Facts, others: Others) -> tuple[Request, ...]:
+def _taken(docs: Docs, place: _Place, goal: Goal, facts: Facts) -> tuple[Request, ...]:
     """The requests that take the key from the account, without that which also changes the vault's tags. Raises an
     error if others use the key, the access or, if its firewall is closed, the vault."""
-    disabled = others.disable(docs, place.key, place.id, goal.vault_used_by).requests
+    of_key = KeyGoal(place.key.vault, place.key.name, "disabled", canary=place.id, vault_used_by=goal.vault_used_by)
+    disabled = KeyDisabled(of_key, facts).decide(docs).requests
     if goal.kind == DISABLE_KEY:
         return disabled
     changes, problem, what = list[Change](), _why_not_closable(place.vault), "close the firewall of"
     if goal.kind == REVOKE_ACCESS:
-        changes = [others.revoke(docs, place.key, one, place.id, goal.vault_used_by) for one in place.principals]
+        goals = [_access(place.key, one, canary=place.id, vault_used_by=goal.vault_used_by) for one in place.principals]
+        changes = [AccessRevoked(one, facts).decide(docs) for one in goals]
         problem, what = _why_not_restorable(place, changes), "revoke the access to"
     if problem:
         remedy = f"Set O(kind={DISABLE_KEY})."
@@ -209,6 +249,10 @@ def _taken(docs: Docs, place: _Place, goal: Goal, facts: Facts, others: Others) 
     if goal.kind == CLOSE_FIREWALL:
         _require_only_user_of_vault(docs, place, facts, goal.vault_used_by)
     return tuple(request for one in changes for request in one.requests)
+
+
+def _access(key: KeyIdentifier, principal: str, *, present: bool = False, **more: Any) -> AccessGoal:
+    return AccessGoal(None, key.vault, present, principal, None, None, False, unused_for=MARGIN_SECONDS, **more)
 
 
 def _why_not_restorable(place: _Place, changes: Sequence[Change]) -> str:
@@ -292,71 +336,159 @@ def _under_way(place: _Place, other: Drill) -> Refused:
     )
 
 
-class _TakenKey:
-    """What a task has taken from the account. `refs` are the resources that it writes for that."""
+@dataclass
+class _Progress:
+    """What has happened during a drill."""
 
-    def __init__(
-        self, place: _Place, goal: Goal, facts: Facts, others: Others, drill: Drill, refs: Sequence[str]
-    ) -> None:
-        self._place, self._goal, self._facts, self._others, self._drill = place, goal, facts, others, drill
-        self._refs = refs
-        self._is_asked_late = self._is_given_back = False
+    # The refusal of an update, and when it was (time.monotonic()).
+    refusal: str = ""
+    refused_at: float = 0.0
+    # Whether the users were asked for after the delay, and whether all was restored.
+    is_asked_late: bool = False
+    is_given_back: bool = False
 
-    @property
-    def _at(self) -> float | None:
-        """When it was taken away (time.monotonic()), or may have been. None if nothing was."""
-        writes = [self._facts.journal.last_effect(ref) for ref in self._refs]
-        return max((write.answered_at for write in writes if write), default=None)
 
-    def require_wanted(self, docs: Docs) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _OfPlace(Change):
+    """A change of the canary, or of the tags and the network rules of its vault."""
+
+    goal: Goal
+    facts: Facts
+    place: _Place
+
+    def wanted(self, docs: Docs, request: Request) -> None:
+        if request.ref == self.place.id:
+            _require_same_tags(docs, self.place.account)
+        elif request.ref == self.place.vault["id"]:
+            _require_same_vault(docs, self.place.vault, (request.body or {}).get("properties", {}))
+
+    def heard(self, request: Request, refusal: CmkError | None) -> CmkError | None:
+        """Wait until Batch accepts changes of the account."""
+        if refusal is None:
+            return None
+        if not isinstance(refusal, Unavailable) and not _is_of_key(refusal):
+            raise refusal
+        remedy = "Run azbatch.cmk.recover for the account, which ends the drill."
+        complaint = AccountUnavailable(
+            f"Batch still refuses changes of the Batch account {self.goal.name} after {self.facts.wait_timeout} s. "
+            f"{remedy}",
+            remedy=remedy,
+        )
+        return complaint.extended(refusal.msg, azure=refusal.facts.get("azure"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recovered(_OfPlace):
+    task: Task
+
+    def follow_up(self, request: Request, document: Any) -> Task | None:
+        return _RecoveryRecorded(self.place.vault) if request.name == "record" else None
+
+    def confirm(self, docs: Docs) -> Change:
+        return self.task.decide(docs)
+
+
+class _Ended(_Recovered):
+    def follow_up(self, request: Request, document: Any) -> Task | None:
+        return _EndRecorded(self.place.vault) if request.name == "record" else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Taken(_OfPlace):
+    """The key is taken from the account. `refs` are the resources that are written for that."""
+
+    drill: Drill
+    refs: tuple[str, ...]
+    progress: _Progress = field(default_factory=_Progress)
+
+    def wanted(self, docs: Docs, request: Request) -> None:
+        super().wanted(docs, request)
+        if request.is_probe:
+            self._require_wanted(docs)
+
+    def _require_wanted(self, docs: Docs) -> None:
         """Asked before each further update. Raises an error if others use what was taken away, until each list shows
         users that have not seen the change, or if another run has ended the drill. Then all is restored."""
-        place, at = self._place, self._at
-        _require_same_tags(docs, place.account)
-        if at is None or docs.asked_at < at + VALUE_LAG_SECONDS:
-            is_ended = False
-        else:
+        place, at = self.place, _taken_at(self.facts, self.refs)
+        if at is not None and docs.asked_at >= at + VALUE_LAG_SECONDS:
             found = docs.get(refs.vault(place.vault["id"]))
-            is_ended = found is None or of_vault(found) != self._drill
-        if is_ended:
-            raise PlanOutdated(f"Another run has ended the drill of the Batch account {self._goal.name}.")
-        if not self._is_asked_late:
-            _only_user(self._goal, lambda: self._require_unused(docs))
-            self._is_asked_late = at is not None and docs.asked_at >= at + 2 * VALUE_LAG_SECONDS
+            if found is None or of_vault(found) != self.drill:
+                raise PlanOutdated(f"Another run has ended the drill of the Batch account {self.goal.name}.")
+        if not self.progress.is_asked_late:
+            _only_user(self.goal, lambda: self._require_unused(docs))
+            self.progress.is_asked_late = at is not None and docs.asked_at >= at + 2 * VALUE_LAG_SECONDS
 
     def _require_unused(self, docs: Docs) -> None:
-        place, others, kind = self._place, self._others, self._goal.kind
+        """Azure Resource Graph confirms nothing, so other services are not asked for."""
+        place, facts, kind = self.place, self.facts, self.goal.kind
         if kind == CLOSE_FIREWALL:
             # The caller may no longer be allowed to read the key.
-            _require_only_user_of_vault(docs, place, self._facts, usage.BATCH)
+            _require_only_user_of_vault(docs, place, facts, usage.BATCH)
             return
-        versions = [one.rpartition("/")[2] for one in self._refs] if kind == DISABLE_KEY else []
-        others.key_unused(docs, place.key, place.id, versions)
+        versions = [one.rpartition("/")[2] for one in self.refs] if kind == DISABLE_KEY else []
+        of_key = KeyGoal(place.key.vault, place.key.name, "disabled", canary=place.id)
+        key_unused(docs, of_key, facts, versions)
         if kind == REVOKE_ACCESS:
             for principal in place.principals:
-                others.access_unused(docs, place.key, principal, place.id)
+                access_unused(docs, _access(place.key, principal, canary=place.id), facts)
 
-    def given_back(self, docs: Docs) -> Change:
-        """Restore it without a wait for the account, because an interrupt may have ended the task. The tags stay, so
-        that a later run waits for the account and ends the drill. A read that does not show the change yet does not
-        show that there is nothing to restore."""
-        place = _place(docs, self._goal, self._facts) or self._place
-        back = [replace(one, undoes=True) for one in _restoring(docs, place, self._drill, self._others)]
-        if not back and not self._is_given_back and self._at and docs.asked_at < self._at + VALUE_LAG_SECONDS:
-            raise NotFound(f"Azure does not show yet what the drill of {self._goal.name} has changed.")
-        self._is_given_back |= bool(back)
-        return Change(place.described(lost=bool(back)), place.described(lost=False), tuple(back))
+    def heard(self, request: Request, refusal: CmkError | None) -> CmkError | None:
+        """Wait until Batch refuses the account."""
+        if refusal is None or isinstance(refusal, Unavailable):
+            complaint = _not_refused(self.goal, self.facts)
+            return complaint.extended(refusal.msg) if refusal else complaint
+        if not _is_of_key(refusal):
+            raise refusal
+        azure = refusal.facts.get("azure", {})
+        self.progress.refusal = f"{azure.get('status')} {azure.get('code')}"
+        self.progress.refused_at = time.monotonic()
+        return None
+
+    def follow_up(self, request: Request, document: Any) -> Task | None:
+        return _RefusalRecorded(self.place.vault, progress=self.progress) if request.name == "record" else None
+
+    def confirm(self, docs: Docs) -> Change:
+        place = _place(docs, self.goal, self.facts)
+        if place is None:
+            raise PlanOutdated(
+                f"The Batch account {self.goal.name} was moved to a Microsoft-managed key during the drill."
+            )
+        drill = _own(place)
+        is_lost = drill is not None and drill.refused_at is not None
+        missing = () if is_lost else (_update(place.account, self.goal),)
+        return Change(place.described(lost=is_lost), place.described(lost=True), missing)
+
+    def back(self) -> Sequence[Task]:
+        return [GivenBack(self.goal, self.facts, taken=self)]
+
+    def undone(self, current: Mapping[str, Any]) -> str:
+        return f"If the drill has begun, azbatch.cmk.recover ends it for the Batch account {self.goal.name}."
 
 
-def _confirmed(docs: Docs, goal: Goal, facts: Facts) -> Change:
-    """The decision after the requests."""
-    place = _place(docs, goal, facts)
-    if place is None:
-        raise PlanOutdated(f"The Batch account {goal.name} was moved to a Microsoft-managed key during the drill.")
-    drill = _own(place)
-    is_lost = drill is not None and drill.refused_at is not None
-    missing = () if is_lost else (_probe(place.account, goal),)
-    return Change(place.described(lost=is_lost), place.described(lost=True), missing)
+def _taken_at(facts: Facts, written: Sequence[str]) -> float | None:
+    """When the key was taken away (time.monotonic()), or may have been. None if it was not."""
+    writes = [facts.journal.last_effect(ref) for ref in written]
+    return max((write.answered_at for write in writes if write), default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenBack(_OfDrill):
+    """What was taken is restored without a wait for the account, because an interrupt may have ended the task. The tags
+    stay, so that a later run waits for the account and ends the drill. A read that does not show the change yet does
+    not show that there is nothing to restore."""
+
+    taken: _Taken
+
+    def decide(self, docs: Docs) -> Change:
+        goal, facts, progress = self.goal, self.facts, self.taken.progress
+        place = _place(docs, goal, facts) or self.taken.place
+        back = tuple(replace(one, undoes=True) for one in _restoring(docs, place, self.taken.drill, facts))
+        at = _taken_at(facts, self.taken.refs)
+        if not back and not progress.is_given_back and at and docs.asked_at < at + VALUE_LAG_SECONDS:
+            raise NotFound(f"Azure does not show yet what the drill of {goal.name} has changed.")
+        progress.is_given_back |= bool(back)
+        before, after = place.described(lost=bool(back)), place.described(lost=False)
+        return _Recovered(before, after, back, goal=goal, facts=facts, place=place, task=self)
 
 
 def _not_refused(goal: Goal, facts: Facts) -> CmkError:
@@ -372,45 +504,19 @@ def _not_refused(goal: Goal, facts: Facts) -> CmkError:
 # The account is recovered
 
 
-def _recovered(docs: Docs, goal: Goal, facts: Facts, _others: Others) -> Change:
-    """Wait until Batch accepts changes of the account, and record when it did."""
-    place = _place(docs, goal, facts)
-    drill = _own(place)
-    if place is None or drill is None or drill.recovered_at:
-        return _unchanged(docs, goal, facts, place)
-    requests = (
-        _accepted(place, goal, facts),
-        _record(place.vault, "that Batch accepts changes of the account", _with_recovery),
-    )
-    before = place.described(lost=True)
-    return Change(before, {**before, "lost": False}, requests)
-
-
-def _ended(docs: Docs, goal: Goal, facts: Facts, others: Others) -> Change:
-    """Restore what the drill has changed, wait until Batch accepts changes of the account, and end the drill."""
-    place = _place(docs, goal, facts)
-    drill = _own(place)
-    if place is None or drill is None:
-        return _unchanged(docs, goal, facts, place)
-    back = _restoring(docs, place, drill, others)
-    before = place.described(lost=bool(back))
-    end = _record(place.vault, "that the drill has ended", None)
-    requests = (*back, _accepted(place, goal, facts), end)
-    return Change(before, {**before, "lost": False}, requests)
-
-
 def _unchanged(docs: Docs, goal: Goal, facts: Facts, place: _Place | None) -> Change:
     account = required(accounts.existing(docs, facts, goal.group, goal.name), goal.group, goal.name)
     before = place.described(lost=False) if place else {**_described(account), "vault_id": None, "lost": False}
     return Change(before, before)
 
 
-def _restoring(docs: Docs, place: _Place, drill: Drill, others: Others) -> tuple[Request, ...]:
+def _restoring(docs: Docs, place: _Place, drill: Drill, facts: Facts) -> tuple[Request, ...]:
     key = read_key_identifier(drill.key)
     if drill.kind == DISABLE_KEY:
         return tuple(_enable(key, item) for item in docs.items(refs.versions_of(key)) if _is_disabled_by(drill, item))
     if drill.kind == REVOKE_ACCESS:
-        return tuple(request for one in place.principals for request in others.grant(docs, key, one).requests)
+        grants = (AccessGranted(_access(key, one, present=True), facts) for one in place.principals)
+        return tuple(request for one in grants for request in one.decide(docs).requests)
     if vault_document.lets_azure_services_in(place.vault):
         return ()
     return (_tag(place.vault, drill, "restore_firewall", _firewall(place.vault, "AzureServices")),)
@@ -428,38 +534,22 @@ def _enable(key: KeyIdentifier, item: KeyItem) -> Request:
 # Requests
 
 
-def _probe(account: Account, goal: Goal, probe: Probe | None = None) -> Request:
+def _update(account: Account, goal: Goal) -> Request:
     """Update the account without a change."""
     what = f"update the Batch account {goal.name} without a change"
     body = {"tags": account.get("tags") or {}}
     needed = (rights.to_change_account(goal.group, goal.name),)
-    guard = partial(_require_same_tags, account=account)
-    return Request("update_account", what, "PATCH", account["id"], body, needed, guard=guard, probe=probe)
+    return Request("update_account", what, "PATCH", account["id"], body, needed)
 
 
-def _accepted(place: _Place, goal: Goal, facts: Facts) -> Request:
-    remedy = "Run azbatch.cmk.recover for the account, which ends the drill."
-    complaint = AccountUnavailable(
-        f"Batch still refuses changes of the Batch account {goal.name} after {facts.wait_timeout} s. {remedy}",
-        remedy=remedy,
-    )
-    probe = _probe(place.account, goal, Probe(_Said().is_refusal, complaint))
-    return replace(probe, waiting_for=f"Batch to accept changes of the Batch account {goal.name}")
+def _accepted(account: Account, goal: Goal) -> Request:
+    waiting_for = f"Batch to accept changes of the Batch account {goal.name}"
+    return replace(_update(account, goal), waiting_for=waiting_for, is_probe=True)
 
 
-class _Said:
-    """The refusal of an update, and when it was (time.monotonic())."""
-
-    def __init__(self) -> None:
-        self.refusal, self.at = "", 0.0
-
-    def is_refusal(self, error: CmkError) -> bool:
-        """Whether Batch refuses the account because of its key."""
-        azure = error.facts.get("azure", {})
-        if not is_unavailable(error) or azure.get("code") in _NOT_OF_KEY:
-            return False
-        self.refusal, self.at = f"{azure.get('status')} {azure.get('code')}", time.monotonic()
-        return True
+def _is_of_key(refusal: CmkError) -> bool:
+    """Whether Batch refuses the account because of its key."""
+    return is_unavailable(refusal) and refusal.facts.get("azure", {}).get("code") not in _NOT_OF_KEY
 
 
 def _require_same_tags(docs: Docs, account: Account) -> None:
@@ -471,10 +561,9 @@ def _require_same_tags(docs: Docs, account: Account) -> None:
 def _tag(vault: Vault, drill: Drill | None, name: str, properties: Mapping[str, Any] | None = None) -> Request:
     """Set the tags of the drill, or remove them, and change properties of the vault in the same request."""
     body = {"tags": tags_with(vault, drill), **({"properties": properties} if properties else {})}
-    guard = partial(_require_same_vault, vault=vault, properties=properties or {})
     needed = (Right(f"{rights.VAULTS}/write", vault["id"]),)
     what = f"set the tags of the drill at the key vault {vault['name']}"
-    return Request(name, what, "PATCH", vault["id"], body, needed, guard=guard, guard_first=True)
+    return Request(name, what, "PATCH", vault["id"], body, needed, wanted_first=True)
 
 
 def _require_same_vault(docs: Docs, vault: Vault, properties: Mapping[str, Any]) -> None:
@@ -493,38 +582,73 @@ def _require_same_vault(docs: Docs, vault: Vault, properties: Mapping[str, Any])
         )
 
 
-def _record(vault: Vault, what: str, add: Callable[[Docs, Drill], Drill] | None) -> Request:
-    """Record an event of the drill in the vault's tags, with the time at which it happened. Without `add`, remove the
-    tags of the drill."""
-    added = list[Drill]()
+def _record(vault: Vault, what: str) -> Request:
+    """Record an event of the drill in the vault's tags."""
+    return Request("record", f"record {what}", "", vault["id"], waiting_for=f"Azure to show {what}")
 
-    def follow_up(docs: Docs, _document: Any) -> Change:
+
+@dataclass(frozen=True, kw_only=True)
+class _Tagged(Change):
+    vault: Vault
+
+    def wanted(self, docs: Docs, request: Request) -> None:
+        _require_same_vault(docs, self.vault, {})
+
+
+@dataclass(frozen=True)
+class _EventRecorded(Task):
+    """An event is recorded in the vault's tags, with the time at which it happened."""
+
+    vault: Vault
+    # The drill with the event, once it is known.
+    added: list[Drill] = field(default_factory=list)
+
+    def decide(self, docs: Docs) -> Change:
         # Read now, because the response has the time.
         docs = docs.fresh(docs.began)
-        found = docs.get(refs.vault(vault["id"]))
+        found = docs.get(refs.vault(self.vault["id"]))
         drill = of_vault(found) if found else None
-        if found and add is None:
-            return Change({}, {}, (_tag(found, None, "end"),) if drill else ())
-        if found is None or drill is None or add is None:
-            complaint = PlanOutdated(f"Somebody has removed the tags of the drill at the key vault {vault['name']}.")
-            raise Wait(complaint, f"Azure to show the tags of the key vault {vault['name']}", VALUE_LAG_SECONDS)
-        if not added:
-            added.append(add(docs, drill))
-        return Change({}, {}, () if added[0] == drill else (_tag(found, added[0], "record"),))
+        if found is None or drill is None:
+            name = self.vault["name"]
+            complaint = PlanOutdated(f"Somebody has removed the tags of the drill at the key vault {name}.")
+            raise Wait(complaint, f"Azure to show the tags of the key vault {name}", VALUE_LAG_SECONDS)
+        if not self.added:
+            self.added.append(self._with_event(docs, drill))
+        requests = () if self.added[0] == drill else (_tag(found, self.added[0], "record"),)
+        return _Tagged({}, {}, requests, vault=found)
 
-    waiting_for = f"Azure to show {what}"
-    return Request("record", f"record {what}", "", vault["id"], follow_up=follow_up, waiting_for=waiting_for)
-
-
-def _with_refusal(docs: Docs, drill: Drill, said: _Said) -> Drill:
-    # Azure may have shown the tags only some time after the refusal.
-    return replace(drill, refused_at=str(instant(docs.now - (docs.began - said.at))), refusal=said.refusal)
+    def _with_event(self, docs: Docs, drill: Drill) -> Drill:
+        raise NotImplementedError
 
 
-def _with_recovery(docs: Docs, drill: Drill) -> Drill:
-    # When Batch has made the update, by its own clock.
-    changed_at = docs.of(refs.dated_account(drill.account)).changed_at
-    return replace(drill, recovered_at=str(instant(changed_at or docs.now)))
+@dataclass(frozen=True, kw_only=True)
+class _RefusalRecorded(_EventRecorded):
+    progress: _Progress
+
+    def _with_event(self, docs: Docs, drill: Drill) -> Drill:
+        # Azure may have shown the tags only some time after the refusal.
+        refused_at = str(instant(docs.now - (docs.began - self.progress.refused_at)))
+        return replace(drill, refused_at=refused_at, refusal=self.progress.refusal)
+
+
+class _RecoveryRecorded(_EventRecorded):
+    def _with_event(self, docs: Docs, drill: Drill) -> Drill:
+        # When Batch has made the update, by its own clock.
+        changed_at = docs.of(refs.dated_account(drill.account)).changed_at
+        return replace(drill, recovered_at=str(instant(changed_at or docs.now)))
+
+
+@dataclass(frozen=True)
+class _EndRecorded(Task):
+    """The vault has no tags of the drill."""
+
+    vault: Vault
+
+    def decide(self, docs: Docs) -> Change:
+        found = docs.fresh(docs.began).get(refs.vault(self.vault["id"]))
+        if found is None or of_vault(found) is None:
+            return Change({}, {})
+        return _Tagged({}, {}, (_tag(found, None, "end"),), vault=found)
 
 
 def _why_not_closable(vault: Vault) -> str:

@@ -10,9 +10,8 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -23,12 +22,21 @@ from ..._checks.diagnosis import lost_after_change, lost_key
 from ..._checks.preflight import Evidence, access_since
 from ..._checks.rights import to_set_encryption
 from ..._checks.versions import REPLACED_BEFORE_EXPIRY, User, updated_when_left, versions_of
-from ..._core.changes import Change, Request
 from ..._core.docs import Docs, Rule
 from ..._core.documents import Account, KeyBundle
 from ..._core.duration import instant
-from ..._core.errors import PLACE_NOT_FOUND, CmkError, Denied, NotFound, PlanOutdated, Refused, Unavailable
+from ..._core.errors import (
+    PLACE_NOT_FOUND,
+    CmkError,
+    Denied,
+    NotFound,
+    PlanOutdated,
+    Refused,
+    Rejected,
+    Unavailable,
+)
 from ..._core.ids import KeyIdentifier, key_of
+from ..._core.tasks import Change, Request, Task
 from ..._documents import account as account_document
 from ..._documents import refs
 from ..._documents.account import NotShown, availability, is_failed, require_known, required
@@ -49,49 +57,61 @@ _JUST_UPDATED_SECONDS = 60
 _NO_PREVIOUS: Mapping[str, Any] = {"previous_key_identifier": None}
 
 
-def glance(docs: Docs, goal: Goal, facts: Facts) -> Change | None:
-    """If the run's list of accounts, the key, its vault and its access show that there is nothing to do, and that Batch
-    can use the key, neither the account nor its pools are read."""
-    if goal.patient:
-        return None
-    earlier = docs.earlier(accounts.ref_of(facts, goal.group, goal.account))
-    if earlier is not None and not _wanted(docs, goal, earlier).is_satisfied_by(earlier):
-        return None
-    account = accounts.existing(docs, facts, goal.group, goal.account)
-    if account is None or is_failed(account):
-        return None
-    wanted = _wanted(docs, goal, account)
-    if not wanted.is_satisfied_by(account) or _expires_soon(docs, wanted, account):
-        return None
-    key = key_of(account)
-    if key and any(
-        lost_key(evidence.of_key_in_use(docs, account, evidence.of_account(account, key, facts), is_report=True))
-    ):
-        return None
-    before = {**describe(account), "available": True}
-    return Change(before, before, warnings=_other_form(goal, key), report=_NO_PREVIOUS)
+@dataclass(frozen=True)
+class Move(Task):
+    """The account uses the key, and is available."""
+
+    goal: Goal
+    facts: Facts
+
+    def glance(self, docs: Docs) -> Change | None:
+        """If the run's list of accounts, the key, its vault and its access show that there is nothing to do, and that
+        Batch can use the key, neither the account nor its pools are read."""
+        goal, facts = self.goal, self.facts
+        if goal.patient:
+            return None
+        earlier = docs.earlier(accounts.ref_of(facts, goal.group, goal.account))
+        if earlier is not None and not _wanted(docs, goal, earlier).is_satisfied_by(earlier):
+            return None
+        account = accounts.existing(docs, facts, goal.group, goal.account)
+        if account is None or is_failed(account):
+            return None
+        wanted = _wanted(docs, goal, account)
+        if not wanted.is_satisfied_by(account) or _expires_soon(docs, wanted, account):
+            return None
+        key = key_of(account)
+        if key and any(
+            lost_key(evidence.of_key_in_use(docs, account, evidence.of_account(account, key, facts), is_report=True))
+        ):
+            return None
+        before = {**describe(account), "available": True}
+        return Change(before, before, warnings=_other_form(goal, key), report=_NO_PREVIOUS)
+
+    def decide(self, docs: Docs) -> Change:
+        facts = self.facts
+        account = _account(docs, self.goal, facts)
+        goal = _wanted(docs, self.goal, account)
+        if _expires_soon(docs, goal, account):
+            goal = replace(goal, mode=UPDATE)
+        leaves_alone = goal.is_satisfied_by(account)
+        if goal.target and not leaves_alone:
+            docs.want(refs.key(goal.target), fresh=Rule.RECENT)
+        reason = _reason(docs, facts, account, leaves_alone=leaves_alone)
+        available = availability(reason)
+        before = {**describe(account), "available": available}
+        is_failing = available is None and isinstance(reason, Unavailable)
+        if (available is False or is_failing) and goal.patient and goal.is_satisfied_by(account):
+            return _Repaired.of(goal, facts, account, before, reason)
+        if reason and (is_failing or (available is None and (goal.patient or not leaves_alone))):
+            require_known(goal.account, reason)
+        if reason and available is False:
+            raise account_unavailable(goal.account, key_of(account), reason)
+        change = _unchanged(goal, before, reason) if leaves_alone else _Moved.of(docs, goal, facts, account, before)
+        return replace(change, warnings=(*_other_form(self.goal, key_of(account)), *change.warnings))
 
 
-def decide(docs: Docs, goal: Goal, facts: Facts) -> Change:
-    account = required(accounts.existing(docs, facts, goal.group, goal.account), goal.group, goal.account)
-    asked, goal = goal, _wanted(docs, goal, account)
-    if _expires_soon(docs, goal, account):
-        goal = replace(goal, mode=UPDATE)
-    leaves_alone = goal.is_satisfied_by(account)
-    if goal.target and not leaves_alone:
-        docs.want(refs.key(goal.target), fresh=Rule.RECENT)
-    reason = _reason(docs, facts, account, leaves_alone=leaves_alone)
-    available = availability(reason)
-    before = {**describe(account), "available": available}
-    is_failing = available is None and isinstance(reason, Unavailable)
-    if (available is False or is_failing) and goal.patient and goal.is_satisfied_by(account):
-        return _waiting(goal, facts, account, before, health.without_key(account, reason))
-    if reason and (is_failing or (available is None and (goal.patient or not leaves_alone))):
-        require_known(goal.account, reason)
-    if reason and available is False:
-        raise account_unavailable(goal.account, key_of(account), reason)
-    change = _unchanged(goal, before, reason) if leaves_alone else _move(docs, goal, facts, account, before)
-    return replace(change, warnings=(*_other_form(asked, key_of(account)), *change.warnings))
+def _account(docs: Docs, goal: Goal, facts: Facts) -> Account:
+    return required(accounts.existing(docs, facts, goal.group, goal.account), goal.group, goal.account)
 
 
 def _other_form(goal: Goal, has: KeyIdentifier | None) -> tuple[str, ...]:
@@ -179,17 +199,26 @@ def _unchanged(goal: Goal, before: Mapping[str, Any], reason: CmkError | None) -
 # The versions that the account leaves
 
 
-def left(docs: Docs, goal: Goal, facts: Facts) -> Change:
+@dataclass(frozen=True)
+class Keep(Task):
     """Before the account leaves its key, the versions that it may use are updated without a change, unless no version
     is newer. Azure shows no trace of an account that has left a key. A version that was updated inside the margin is
     not disabled (`usage.users_of_version`)."""
-    account = accounts.existing(docs, facts, goal.group, goal.account)
-    if account is None:
-        return Change({}, {})
-    key = key_of(account)
-    if key is None or (goal.key and key.same_key(goal.key)):
-        return Change({}, {})
-    return Change({}, {}, tuple(_updates(docs, facts, account, key)))
+
+    goal: Goal
+    facts: Facts
+    vault: str
+
+    @property
+    def lock(self) -> str:
+        return self.vault
+
+    def decide(self, docs: Docs) -> Change:
+        account = accounts.existing(docs, self.facts, self.goal.group, self.goal.account)
+        key = key_of(account)
+        if account is None or key is None or (self.goal.key and key.same_key(self.goal.key)):
+            return Change({}, {})
+        return Change({}, {}, tuple(_updates(docs, self.facts, account, key)))
 
 
 def _updates(docs: Docs, facts: Facts, account: Account, has: KeyIdentifier) -> list[Request]:
@@ -211,57 +240,153 @@ def _updates(docs: Docs, facts: Facts, account: Account, has: KeyIdentifier) -> 
     return [touch(has.versionless, version) for version in found if version not in recent]
 
 
-def not_kept(docs: Docs, goal: Goal, facts: Facts, reason: CmkError) -> str:
-    """The warning that these versions could not be updated."""
-    has = key_of(docs.get(accounts.ref_of(facts, goal.group, goal.account)))
-    return versions_not_kept(goal.account, has, reason) if has else str(reason)
-
-
 # Wait for a key that was repaired
 
 
-def _waiting(goal: Goal, facts: Facts, account: Account, before: Mapping[str, Any], noted: str) -> Change:
-    def available(docs: Docs) -> None:
-        reason = health.unavailable_reason(docs, facts, account)
+@dataclass(frozen=True, kw_only=True)
+class _Repaired(Change):
+    """Nothing is written. The account uses the key, and will be available again."""
+
+    goal: Goal
+    facts: Facts
+    account: Account
+
+    @classmethod
+    def of(
+        cls, goal: Goal, facts: Facts, account: Account, before: Mapping[str, Any], reason: CmkError | None
+    ) -> Change:
+        what, noted = f"wait for the Batch account {goal.account}", health.without_key(account, reason)
+        wait = Request("wait_until_available", what, "", account["id"], noted=noted)
+        return cls(before, {**before, "available": True}, (wait,), goal=goal, facts=facts, account=account)
+
+    def shown(self, docs: Docs, request: Request) -> None:
+        reason = health.unavailable_reason(docs, self.facts, self.account)
         # Batch may respond with server errors as long as it cannot use the key.
         if reason is not None and (availability(reason) is False or isinstance(reason, Unavailable)):
-            raise health.wait_until_available(facts, goal.account, reason)
+            raise health.wait_until_available(self.facts, self.goal.account, reason)
 
-    what = f"wait for the Batch account {goal.account}"
-    wait = Request("wait_until_available", what, "", account["id"], shown=available, noted=noted)
-    return Change(before, {**before, "available": True}, (wait,))
+    def confirm(self, docs: Docs) -> Change:
+        return Move(self.goal, self.facts).decide(docs)
 
 
 # Move
 
 
-def _move(docs: Docs, goal: Goal, facts: Facts, account: Account, before: Mapping[str, Any]) -> Change:
-    has = key_of(account)
-    if not goal.allows_previous(has):
-        raise _on_another_key(goal, has)
-    used, checks = None, tuple[preflight.Check, ...]()
-    if goal.target:
-        used = evidence.certain(docs, evidence.of_account(account, goal.target, facts, goal.vault_group))
-        checks = preflight.require_for_change(used)
-    elif goal.vault_group and isinstance(goal.previous, tuple):
-        place = refs.vault(refs.vault_id(facts.vaults_in, goal.vault_group, goal.previous[0]))
-        if isinstance(found := docs.known(place), CmkError) and found.code in PLACE_NOT_FOUND:
-            raise found
-    request = _request(goal, facts, account, used)
-    if _is_newest(docs, goal.target):
-        request = replace(request, shows=refs.account(account["id"]))
-    return Change(
-        before,
-        {**before, **describe_key(goal.target), "available": True},
-        (request,),
-        preflight.warnings(checks),
-        {"preflight": preflight.describe(checks), "previous_key_identifier": str(has) if has else None},
-        confirm=partial(_confirmed, goal=goal, facts=facts, previous=has, used=used),
-        # If neither the new nor the previous key may be used, the account would become unavailable. A
-        # Microsoft-managed key is always usable.
-        undo=tuple(partial(_back, undone=goal, facts=facts, key=key) for key in dict.fromkeys((has, None))),
-        undone=_described,
+@dataclass(frozen=True, kw_only=True)
+class _KeySet(Change):
+    """The account is set to the key of the goal. Repeated until Batch accepts the key. `account` is as it was before,
+    and `used` what preflight has seen."""
+
+    goal: Goal
+    facts: Facts
+    account: Account
+    used: Evidence | None
+
+    def wanted(self, docs: Docs, request: Request) -> None:
+        """Another task or user may have moved the account while Batch refused the key, or while a rate limit delayed
+        the request."""
+        now = docs.get(refs.account(self.account["id"]))
+        has, previous = key_of(now), key_of(self.account)
+        if now is None or any(has.same(one) if has else one is None for one in (previous, self.goal.target)):
+            return
+        raise PlanOutdated(
+            f"The Batch account {self.account['name']} was moved to {has or 'a Microsoft-managed key'} by somebody "
+            "else while this task waited to change its key. It stays there. Run the task again."
+        )
+
+    def _left_over(self, before: Mapping[str, Any]) -> Change:
+        """No read shows the key yet."""
+        before = {**before, "available": None}
+        return Change(before, {**before, **describe_key(self.goal.target)}, self.requests)
+
+
+def _request(goal: Goal, account: Account, *, undoes: bool = False) -> Request:
+    name = goal.account
+    return Request(
+        "set_encryption",
+        f"change the Batch account {name}",
+        "PATCH",
+        account["id"],
+        {"properties": {"encryption": account_document.encryption_body(goal.target)}},
+        to_set_encryption(goal.group, name),
+        waiting_for=f"Batch to accept the new encryption setting of the Batch account {name}",
+        undoes=undoes,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Moved(_KeySet):
+    @classmethod
+    def of(cls, docs: Docs, goal: Goal, facts: Facts, account: Account, before: Mapping[str, Any]) -> Change:
+        has = key_of(account)
+        if not goal.allows_previous(has):
+            raise _on_another_key(goal, has)
+        used, checks = None, tuple[preflight.Check, ...]()
+        if goal.target:
+            used = evidence.certain(docs, evidence.of_account(account, goal.target, facts, goal.vault_group))
+            checks = preflight.require_for_change(used)
+        elif goal.vault_group and isinstance(goal.previous, tuple):
+            place = refs.vault(refs.vault_id(facts.vaults_in, goal.vault_group, goal.previous[0]))
+            if isinstance(found := docs.known(place), CmkError) and found.code in PLACE_NOT_FOUND:
+                raise found
+        request = _request(goal, account)
+        if _is_newest(docs, goal.target):
+            request = replace(request, shows=refs.account(account["id"]))
+        return cls(
+            before,
+            {**before, **describe_key(goal.target), "available": True},
+            (request,),
+            preflight.warnings(checks),
+            {"preflight": preflight.describe(checks), "previous_key_identifier": str(has) if has else None},
+            goal=goal,
+            facts=facts,
+            account=account,
+            used=used,
+        )
+
+    def first(self, docs: Docs) -> Sequence[Task]:
+        has = key_of(self.account)
+        leaves_key = has is not None and not (self.goal.key and has.same_key(self.goal.key))
+        return [Keep(self.goal, self.facts, has.vault)] if has and leaves_key else []
+
+    def excuse(self, docs: Docs, failure: CmkError) -> str:
+        """If the versions cannot be updated, the account is moved nevertheless."""
+        if isinstance(failure, NotFound):
+            return ""
+        if not isinstance(failure, Denied | Rejected) and failure.code != "vault_unreachable":
+            raise failure from failure.__cause__
+        has = key_of(docs.get(accounts.ref_of(self.facts, self.goal.group, self.goal.account)))
+        return versions_not_kept(self.goal.account, has, failure) if has else str(failure)
+
+    def will_end(self, docs: Docs, request: Request, refusal: CmkError) -> None:
+        """The key may have been disabled since it was read."""
+        health.require_available(docs, self.facts, self.goal.group, self.goal.account)
+        if self.used is not None:
+            preflight.require(preflight.lasting(evidence.gather(docs.fresh(), evidence.of(self.used, self.facts))))
+
+    def confirm(self, docs: Docs) -> Change:
+        """The account uses the key and is available, and Batch may still use the key."""
+        account, previous, used = _account(docs, self.goal, self.facts), key_of(self.account), self.used
+        before = {**describe(account), "available": True}
+        if not self.goal.has_set(account):
+            return self._left_over(before)
+        is_same_key = previous is not None and used is not None and previous.same_key(used.key)
+        if is_same_key and previous:
+            docs.want(refs.versions_of(previous), fresh=docs.asked_at)
+        health.confirmed(docs, self.facts, account, used, is_new=not is_same_key)
+        if doubts := _left_unusable(docs, previous, used):
+            return _unchanged(self.goal, {**before, "available": None}, NotShown(doubts[:1]))
+        return _unchanged(self.goal, before, None)
+
+    def back(self) -> Sequence[Task]:
+        # If neither the new nor the previous key may be used, the account would become unavailable. A Microsoft-managed
+        # key is always usable.
+        return [Return(self.goal, self.facts, key) for key in dict.fromkeys((key_of(self.account), None))]
+
+    def undone(self, current: Mapping[str, Any]) -> str:
+        on = current["key_identifier"] or "a Microsoft-managed key"
+        state = {True: "is available", False: "is not available", None: "its availability is not known"}
+        return f"The account uses {on} now and {state[current['available']]}."
 
 
 def _is_newest(docs: Docs, target: KeyIdentifier | None) -> bool:
@@ -272,63 +397,6 @@ def _is_newest(docs: Docs, target: KeyIdentifier | None) -> bool:
         return True
     newest = docs.earlier(refs.key(target.versionless))
     return isinstance(newest, Mapping) and version_of(newest["key"]) == target.version
-
-
-def _request(goal: Goal, facts: Facts, account: Account, used: Evidence | None, *, undoes: bool = False) -> Request:
-    """Set the key. Repeated until Batch accepts the key."""
-    name = goal.account
-    return Request(
-        "set_encryption",
-        f"change the Batch account {name}",
-        "PATCH",
-        account["id"],
-        {"properties": {"encryption": account_document.encryption_body(goal.target)}},
-        to_set_encryption(goal.group, name),
-        guard=partial(_require_unmoved, account=account, target=goal.target),
-        retries=partial(_require_usable, goal=goal, facts=facts, used=used, undoes=undoes),
-        waiting_for=f"Batch to accept the new encryption setting of the Batch account {name}",
-        undoes=undoes,
-    )
-
-
-def _require_unmoved(docs: Docs, account: Account, target: KeyIdentifier | None) -> None:
-    """Another task or user may have moved the account while Batch refused the key, or while a rate limit delayed the
-    request."""
-    now = docs.get(refs.account(account["id"]))
-    has, previous = key_of(now), key_of(account)
-    if now is None or any(has.same(one) if has else one is None for one in (previous, target)):
-        return
-    raise PlanOutdated(
-        f"The Batch account {account['name']} was moved to {has or 'a Microsoft-managed key'} by somebody else while "
-        "this task waited to change its key. It stays there. Run the task again."
-    )
-
-
-def _require_usable(docs: Docs, goal: Goal, facts: Facts, used: Evidence | None, undoes: bool) -> None:
-    """Batch has refused the key, which may have been disabled since it was read. A rollback is tried even if the
-    account is not available, because the setting to be undone may have made it unavailable."""
-    if not undoes:
-        health.require_available(docs, facts, goal.group, goal.account)
-    if used is not None:
-        found = evidence.gather(docs.fresh(), evidence.of(used, facts))
-        preflight.require(preflight.for_rollback(found) if undoes else preflight.lasting(found))
-
-
-def _confirmed(docs: Docs, goal: Goal, facts: Facts, previous: KeyIdentifier | None, used: Evidence | None) -> Change:
-    """The decision after the move: the account uses the key and is available, and Batch may still use the key."""
-    account = required(accounts.existing(docs, facts, goal.group, goal.account), goal.group, goal.account)
-    before = {**describe(account), "available": True}
-    if not goal.has_set(account):
-        request = _request(goal, facts, account, used)
-        before["available"] = None
-        return Change(before, {**before, **describe_key(goal.target)}, (request,))
-    is_same_key = previous is not None and used is not None and previous.same_key(used.key)
-    if is_same_key and previous:
-        docs.want(refs.versions_of(previous), fresh=docs.asked_at)
-    health.confirmed(docs, facts, account, used, is_new=not is_same_key)
-    if doubts := _left_unusable(docs, previous, used):
-        return _unchanged(goal, {**before, "available": None}, NotShown(doubts[:1]))
-    return _unchanged(goal, before, None)
 
 
 def _left_unusable(docs: Docs, left: KeyIdentifier | None, used: Evidence | None) -> list[str]:
@@ -342,13 +410,6 @@ def _left_unusable(docs: Docs, left: KeyIdentifier | None, used: Evidence | None
     return [reason for version, reason in lost.items() if version not in never_used]
 
 
-def _described(current: Mapping[str, Any]) -> str:
-    """A sentence on the state of the account after a rollback."""
-    on = current["key_identifier"] or "a Microsoft-managed key"
-    state = {True: "is available", False: "is not available", None: "its availability is not known"}
-    return f"The account uses {on} now and {state[current['available']]}."
-
-
 def _on_another_key(goal: Goal, has: KeyIdentifier | None) -> Refused:
     if isinstance(goal.previous, tuple):
         return on_another_key(goal.account, has, goal.previous)
@@ -360,52 +421,71 @@ def _on_another_key(goal: Goal, has: KeyIdentifier | None) -> Refused:
 # The rollback
 
 
-def _back(docs: Docs, undone: Goal, facts: Facts, key: KeyIdentifier | None) -> Change:
-    """The account returns to this key, unless another task or user has moved it."""
-    mode = FOLLOW if key and key.version is None else PIN
-    goal = Goal(undone.group, undone.account, key, None, mode=mode, previous=ANY)
-    account = required(accounts.existing(docs, facts, goal.group, goal.account), goal.group, goal.account)
-    is_back, is_moved = goal.is_satisfied_by(account), not undone.has_set(account)
-    # If Azure may have accepted the change, a read that shows the previous key may be out of date.
-    write = facts.journal.last_effect(account["id"])
-    may_stay = write is not None and not (write.undoes and write.outcome is WriteOutcome.ACCEPTED)
-    if (is_moved and not is_back) or (is_back and not may_stay):
-        return _kept(docs, facts, account)
-    used, checks = None, tuple[preflight.Check, ...]()
-    if key:
-        used = preflight.for_rollback(evidence.certain(docs, evidence.of_account(account, key, facts)))
-        checks = preflight.require(used)
-    before = {**describe(account), "available": None}
-    return Change(
-        before,
-        {**before, **describe_key(goal.target)},
-        (_request(goal, facts, account, used, undoes=True),),
-        preflight.warnings(checks),
-        confirm=partial(_confirmed_back, goal=goal, undone=undone, facts=facts, used=used),
-    )
+@dataclass(frozen=True)
+class Return(Task):
+    """The account returns to this key from that of the goal, unless another task or user has moved it."""
+
+    undone: Goal
+    facts: Facts
+    key: KeyIdentifier | None
+
+    def decide(self, docs: Docs) -> Change:
+        undone, facts, key = self.undone, self.facts, self.key
+        mode = FOLLOW if key and key.version is None else PIN
+        goal = Goal(undone.group, undone.account, key, None, mode=mode, previous=ANY)
+        account = _account(docs, goal, facts)
+        is_back, is_moved = goal.is_satisfied_by(account), not undone.has_set(account)
+        # If Azure may have accepted the change, a read that shows the previous key may be out of date.
+        write = facts.journal.last_effect(account["id"])
+        may_stay = write is not None and not (write.undoes and write.outcome is WriteOutcome.ACCEPTED)
+        if (is_moved and not is_back) or (is_back and not may_stay):
+            return _left_alone(docs, facts, account)
+        used, checks = None, tuple[preflight.Check, ...]()
+        if key:
+            used = preflight.for_rollback(evidence.certain(docs, evidence.of_account(account, key, facts)))
+            checks = preflight.require(used)
+        before = {**describe(account), "available": None}
+        return _Returned(
+            before,
+            {**before, **describe_key(goal.target)},
+            (_request(goal, account, undoes=True),),
+            preflight.warnings(checks),
+            goal=goal,
+            facts=facts,
+            account=account,
+            used=used,
+            undone_goal=undone,
+        )
 
 
-def _kept(docs: Docs, facts: Facts, account: Account) -> Change:
+@dataclass(frozen=True, kw_only=True)
+class _Returned(_KeySet):
+    undone_goal: Goal
+
+    def will_end(self, docs: Docs, request: Request, refusal: CmkError) -> None:
+        """Tried even if the account is not available, because the setting to be undone may have made it unavailable."""
+        if self.used is not None:
+            found = evidence.gather(docs.fresh(), evidence.of(self.used, self.facts))
+            preflight.require(preflight.for_rollback(found))
+
+    def confirm(self, docs: Docs) -> Change:
+        """Complete even if some data cannot be read, because there is no other key to move the account to."""
+        goal, facts, account = self.goal, self.facts, _account(docs, self.goal, self.facts)
+        before = {**describe(account), "available": True}
+        if self.undone_goal.has_set(account) and not goal.is_satisfied_by(account):
+            return self._left_over(before)
+        if not goal.is_satisfied_by(account):
+            return _left_alone(docs, facts, account)
+        try:
+            health.confirmed(docs, facts, account, self.used, is_rollback=True)
+        except (Denied, NotFound, Unavailable):
+            return _left_alone(docs, facts, account)
+        if _left_unusable(docs, self.undone_goal.key, self.used):
+            before["available"] = None
+        return Change(before, before)
+
+
+def _left_alone(docs: Docs, facts: Facts, account: Account) -> Change:
     """The account is not changed."""
     before = {**describe(account), "available": availability(health.unavailable_reason(docs, facts, account))}
-    return Change(before, before)
-
-
-def _confirmed_back(docs: Docs, goal: Goal, undone: Goal, facts: Facts, used: Evidence | None) -> Change:
-    """The decision after the rollback. It is complete even if some data cannot be read, because there is no other key
-    to move the account to."""
-    account = required(accounts.existing(docs, facts, goal.group, goal.account), goal.group, goal.account)
-    before = {**describe(account), "available": True}
-    if undone.has_set(account) and not goal.is_satisfied_by(account):
-        request = _request(goal, facts, account, used, undoes=True)
-        before["available"] = None
-        return Change(before, {**before, **describe_key(goal.target)}, (request,))
-    if not goal.is_satisfied_by(account):
-        return _kept(docs, facts, account)
-    try:
-        health.confirmed(docs, facts, account, used, is_rollback=True)
-    except (Denied, NotFound, Unavailable):
-        return _kept(docs, facts, account)
-    if _left_unusable(docs, undone.key, used):
-        before["available"] = None
     return Change(before, before)

@@ -10,19 +10,19 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..._azure.facts import Facts
 from ..._checks import usage
 from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
-from ..._core.changes import Change, Request
 from ..._core.docs import Docs
 from ..._core.documents import KeyAttributes, KeyBundle
 from ..._core.duration import instant
 from ..._core.errors import PlanOutdated, Refused
+from ..._core.rights import Needed
+from ..._core.tasks import Change, Decided, Request, Task
 from ..._documents import refs, rotation_policy
 from ..._documents.key import (
     MOST_TAGS,
@@ -40,15 +40,79 @@ from ..._documents.key import (
     version_of,
 )
 from ..._documents.vault import require_sku_for
-from ..._questions import users
+from ..._questions import health, users
 from . import requests
 from .goal import Goal, key_disabled, key_not_found, key_soft_deleted, version_not_found
-from .seen import Seen, look, with_users
+from .seen import Seen, identifier, look, with_users
 
 Requests = tuple[Request, ...]
 
 
-def decide_present(docs: Docs, goal: Goal, facts: Facts) -> Change:
+@dataclass(frozen=True)
+class KeyTask(Task):
+    goal: Goal
+    facts: Facts
+
+    @property
+    def lock(self) -> str:
+        return self.goal.vault
+
+
+@dataclass(frozen=True)
+class KeyPresent(KeyTask):
+    """The newest usable version of the key is not too old."""
+
+    # The account that uses the key.
+    account: UsedBy | None = None
+
+    @property
+    def later(self) -> Sequence[Needed]:
+        return self.account.to_move if self.account else ()
+
+    def decide(self, docs: Docs) -> Change:
+        return _present(docs, self.goal, self.facts, self.account)
+
+
+@dataclass(frozen=True)
+class UsedBy:
+    """The Batch account for which the key is. Nothing is changed if it is not available. `to_move` are the rights to
+    move it to the new version, without which no version is created."""
+
+    group: str
+    name: str
+    to_move: tuple[Needed, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made(Change):
+    """`goal` is what is confirmed."""
+
+    goal: Goal
+    facts: Facts
+    account: UsedBy | None
+
+    def first(self, docs: Docs) -> Sequence[Task]:
+        if self.account:
+            health.require_available(docs, self.facts, self.account.group, self.account.name)
+        return ()
+
+    def wanted(self, docs: Docs, request: Request) -> None:
+        """Just before a version is created: another run may have created a version for the purpose since the key was
+        read. If that is created at this moment, both runs use the newest."""
+        if not request.wanted_first:
+            return
+        goal, facts = self.goal, self.facts
+        seen = look(docs, goal, facts)
+        made = seen.key and version_for(goal.purpose, seen.key, seen.versions, seen.now)
+        # Whether this request has created it, the response does not show. The task reports then that it has.
+        if made and not facts.journal.is_in_doubt(request.ref):
+            raise PlanOutdated(f"Another run has created version {made} of the key {goal.name} for the same purpose.")
+
+    def confirm(self, docs: Docs) -> Change:
+        return _present(docs, self.goal, self.facts, self.account)
+
+
+def _present(docs: Docs, goal: Goal, facts: Facts, account: UsedBy | None) -> Change:
     seen = look(docs, goal, facts)
     forced = requests.made_version(seen.identifier)
     made_at = facts.journal.noted_at(forced) if goal.is_shared else None
@@ -62,7 +126,7 @@ def decide_present(docs: Docs, goal: Goal, facts: Facts) -> Change:
         if not goal.repairs:
             raise key_soft_deleted(goal)
         # Further changes can be decided only after the recovery, because Azure shows no versions before.
-        return decide_recovered(docs, replace(goal, state="recovered"), facts)
+        return replace(_recovered(docs, replace(goal, state="recovered"), facts), account=account)
     warnings: tuple[str, ...] = ()
     if goal.new_version and key and version_for(goal.purpose, key, seen.versions, seen.now):
         goal = replace(goal, new_version=False)
@@ -70,8 +134,7 @@ def decide_present(docs: Docs, goal: Goal, facts: Facts) -> Change:
     _refuse_to_enable(goal, key, before, is_due=is_due)
     if key is None or is_due:
         is_for_runs = goal.new_version and goal.purpose not in (None, facts.run)
-        guard = partial(_require_no_version, goal=goal, facts=facts) if is_for_runs else None
-        writes, after = _new_version(goal, seen, before, forced, guard)
+        writes, after = _new_version(goal, seen, before, forced, wanted_first=is_for_runs)
         warnings += _previous_expires(goal, seen)
     else:
         _refuse_other_family(goal, key)
@@ -92,7 +155,7 @@ def decide_present(docs: Docs, goal: Goal, facts: Facts) -> Change:
         if goal.purpose and TAG not in (writes[0].body or {}).get("tags", {}):
             warnings += (_no_room_for_tag(goal),)
         goal = replace(goal, new_version=False, other_than=before.get("version"))
-    return Change(before, after, writes, warnings, confirm=partial(decide_present, goal=goal, facts=facts))
+    return _Made(before, after, writes, warnings, goal=goal, facts=facts, account=account)
 
 
 def _is_due(goal: Goal, seen: Seen) -> bool:
@@ -115,18 +178,8 @@ def _refuse_to_enable(goal: Goal, key: KeyBundle | None, before: Mapping[str, An
         raise key_disabled(goal, before["version"])
 
 
-def _require_no_version(docs: Docs, goal: Goal, facts: Facts) -> None:
-    """Just before the version is created: another run may have created a version for the purpose since the key was
-    read. If that is created at this moment, both runs use the newest."""
-    seen = look(docs, goal, facts)
-    made = seen.key and version_for(goal.purpose, seen.key, seen.versions, seen.now)
-    # Whether this request has created it, the response does not show. The task reports then that it has.
-    if made and not facts.journal.is_in_doubt(f"{seen.identifier}/create"):
-        raise PlanOutdated(f"Another run has created version {made} of the key {goal.name} for the same purpose.")
-
-
 def _new_version(
-    goal: Goal, seen: Seen, before: Mapping[str, Any], forced: str, guard: Callable[[Docs], None] | None
+    goal: Goal, seen: Seen, before: Mapping[str, Any], forced: str, *, wanted_first: bool
 ) -> tuple[Requests, Any]:
     """Create a key, or a new version. Options that are not set have the values of the previous version."""
     previous = seen.key
@@ -162,7 +215,8 @@ def _new_version(
         "enabled_versions": None,
         "previous_version": previous_version(seen.versions, None) or before.get("version"),
     }
-    return (requests.create(seen.identifier, body, noted=forced if goal.new_version else "", guard=guard),), after
+    noted = forced if goal.new_version else ""
+    return (requests.create(seen.identifier, body, noted=noted, wanted_first=wanted_first),), after
 
 
 def _previous_expires(goal: Goal, seen: Seen) -> tuple[str, ...]:
@@ -241,17 +295,21 @@ def _refuse_other_size(goal: Goal, key: KeyBundle) -> None:
     )
 
 
-def decide_enabled(docs: Docs, goal: Goal, facts: Facts) -> Change:
-    seen = look(docs, goal, facts)
-    if seen.key is None:
-        raise key_soft_deleted(goal) if seen.deleted else key_not_found(goal)
-    version = seen.named if goal.version else seen.key
-    if version is None:
-        raise version_not_found(goal)
-    # The returned state is that of the named version, not of the newest version.
-    before = replace(seen, key=version).described
-    writes, after = repaired(seen, version, before, _validity(goal, version["attributes"], seen.now))
-    return Change(before, after, writes)
+class KeyEnabled(KeyTask):
+    """The key, or the named version, is enabled and valid."""
+
+    def decide(self, docs: Docs) -> Change:
+        goal = self.goal
+        seen = look(docs, goal, self.facts)
+        if seen.key is None:
+            raise key_soft_deleted(goal) if seen.deleted else key_not_found(goal)
+        version = seen.named if goal.version else seen.key
+        if version is None:
+            raise version_not_found(goal)
+        # The returned state is that of the named version, not of the newest version.
+        before = replace(seen, key=version).described
+        writes, after = repaired(seen, version, before, _validity(goal, version["attributes"], seen.now))
+        return Decided(before, after, writes, task=self)
 
 
 def _validity(goal: Goal, attributes: KeyAttributes, now: float) -> dict[str, int]:
@@ -263,18 +321,39 @@ def _validity(goal: Goal, attributes: KeyAttributes, now: float) -> dict[str, in
     return times
 
 
-def decide_recovered(docs: Docs, goal: Goal, facts: Facts, *, is_rollback: bool = False) -> Change:
+@dataclass(frozen=True)
+class KeyRecovered(KeyTask):
+    """A deleted key exists again."""
+
+    is_rollback: bool = False
+
+    def decide(self, docs: Docs) -> Change:
+        return _recovered(docs, self.goal, self.facts, is_rollback=self.is_rollback)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recovered(_Made):
+    def shown(self, docs: Docs, request: Request) -> None:
+        if request.name == "recover":
+            key = refs.key(identifier(self.goal, self.facts))
+            requests.require_finished(docs, f"recovery of the key {self.goal.name}", key, self.facts)
+
+    def confirm(self, docs: Docs) -> Change:
+        """The key that was recovered, before it is changed further."""
+        return _recovered(docs, self.goal, self.facts)
+
+
+def _recovered(docs: Docs, goal: Goal, facts: Facts, *, is_rollback: bool = False) -> _Recovered:
     seen = look(docs, goal, facts)
     before, deleted = seen.described, seen.deleted
     if seen.key is not None:
-        return Change(before, before)
+        return _Recovered(before, before, goal=goal, facts=facts, account=None)
     if deleted is None:
         raise key_not_found(goal)
-    writes = [requests.recover(seen.identifier, facts)]
+    writes = [requests.recover(seen.identifier)]
     if not is_rollback:
         # The time of this update shows since when Batch can use the newest version, and accounts can be moved to it.
         enabled = deleted["attributes"]["enabled"]
         writes.append(requests.touch(seen.identifier, version_of(deleted["key"]), enabled=enabled))
-    # A key that was recovered before it is changed further.
-    confirm = partial(decide_recovered, goal=goal, facts=facts)
-    return Change(before, {"exists": True, "soft_deleted": False}, tuple(writes), confirm=confirm)
+    after = {"exists": True, "soft_deleted": False}
+    return _Recovered(before, after, tuple(writes), goal=goal, facts=facts, account=None)

@@ -11,26 +11,26 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..._azure.facts import Facts
 from ..._checks import usage
 from ..._checks.usage import Users
 from ..._checks.versions import MARGIN_SECONDS, versions_of
-from ..._core.changes import VALUE_LAG_SECONDS, Change, Request
 from ..._core.docs import Docs
 from ..._core.documents import KeyItem
 from ..._core.duration import instant
 from ..._core.errors import Denied
 from ..._core.ids import key_of
+from ..._core.tasks import VALUE_LAG_SECONDS, Change, Decided, Removal, Request, Task
+from ..._documents import refs
 from ..._documents.key import updated_at, version_of
 from ..._questions import services, users
 from . import requests
 from .goal import Goal, key_not_found, key_soft_deleted, version_not_found
-from .present import decide_recovered
-from .seen import Seen, look, with_latest_versions, with_users
+from .present import KeyRecovered, KeyTask
+from .seen import Seen, identifier, look, with_latest_versions, with_users
 
 _PIN = "Pin accounts that follow the latest version first (in the role rotate, set cmk_key_version_mode: pin)."
 _DAY_SECONDS = 24 * 3600
@@ -40,50 +40,65 @@ _KEEP = "leave out this task (in the role rotate, set cmk_unused_versions: keep)
 # Before the removal
 
 
-def decide_disabled(docs: Docs, goal: Goal, facts: Facts) -> Change:
-    """Disable the key or the named version or, in the state `retired`, all unused versions."""
-    seen = _with_versions(docs, goal, facts)
-    if seen.key is None:
-        return _unchanged(seen, {})
-    found = _candidates(goal, seen)
-    # Also if nothing can be disabled, so that a missing right shows before something can.
-    seen = with_users(docs, goal, seen, facts, lambda seen: _has_unused(_users(goal, seen, found, goal.unused_for)))
-    is_unused = _has_unused(_users(goal, seen, found, goal.unused_for))
-    seen = _with_services(docs, goal, seen, facts, is_due=is_unused or (bool(found) and not goal.keeps_used))
-    if is_unused and not goal.force:
-        # Last, so that as little time as possible passes until a version is disabled.
-        seen = with_latest_versions(docs, seen, facts)
+class _Removing(KeyTask):
+    def glance(self, docs: Docs) -> None:
+        """What another host has read may be restored by its task a moment later."""
+
+    def decide(self, docs: Docs) -> Change:
+        return users.with_left_out(docs, self.facts, self._decided(docs))
+
+    def _decided(self, docs: Docs) -> Change:
+        raise NotImplementedError
+
+
+class KeyDisabled(_Removing):
+    """The key or the named version is disabled or, in the state `retired`, each unused version."""
+
+    def _decided(self, docs: Docs) -> Change:
+        goal, facts = self.goal, self.facts
+        seen = _with_versions(docs, goal, facts)
+        if seen.key is None:
+            return _unchanged(seen, {})
         found = _candidates(goal, seen)
-    if goal.state == "retired" and not goal.force:
-        usage.require_whole(seen.visible, f"disable {_subject(goal)}", _KEEP)
-    of_each, kept = _users(goal, seen, found, goal.unused_for), dict[str, Users]()
-    if goal.keeps_used:
-        kept = _replaced_lately(goal, seen) | {version: one for version, one in of_each.items() if one.exist}
-    _require_unused_lately(docs, goal, seen, facts)
-    versions = [version for version in found if version not in kept]
-    if not versions:
-        return _unchanged(seen, kept)
-    warnings = _guard(goal, seen, usage.together(of_each[version] for version in versions))
-    warnings += _cut_short(goal, seen, versions)
-    return _removed(_removing(goal, seen, facts, versions, warnings, kept), goal, seen, facts, versions)
-
-
-def decide_absent(docs: Docs, goal: Goal, facts: Facts) -> Change:
-    """Delete the key."""
-    seen = look(docs, goal, facts)
-    if seen.key is None:
+        # Also if nothing can be disabled, so that a missing right shows before something can.
+        seen = with_users(docs, goal, seen, facts, lambda seen: _has_unused(_users(goal, seen, found, goal.unused_for)))
+        is_unused = _has_unused(_users(goal, seen, found, goal.unused_for))
+        seen = _with_services(docs, goal, seen, facts, is_due=is_unused or (bool(found) and not goal.keeps_used))
+        if is_unused and not goal.force:
+            # Last, so that as little time as possible passes until a version is disabled.
+            seen = with_latest_versions(docs, seen, facts)
+            found = _candidates(goal, seen)
+        if goal.state == "retired" and not goal.force:
+            usage.require_whole(seen.visible, f"disable {_subject(goal)}", _KEEP)
+        of_each, kept = _users(goal, seen, found, goal.unused_for), dict[str, Users]()
+        if goal.keeps_used:
+            kept = _replaced_lately(goal, seen) | {version: one for version, one in of_each.items() if one.exist}
         _require_unused_lately(docs, goal, seen, facts)
-        return _unchanged(seen, {})
-    seen = with_users(docs, goal, seen, facts, lambda seen: not _users_of_key(seen, goal.unused_for).exist)
-    is_due = not goal.keeps_used or not _users_of_key(seen, goal.unused_for).exist
-    seen = _with_services(docs, goal, seen, facts, is_due=is_due)
-    used = _users_of_key(seen, goal.unused_for)
-    if used.exist and goal.keeps_used:
-        return _unchanged(seen, {"": used})
-    warnings = _guard(goal, seen, used)
-    if not goal.force and goal.unused_for < MARGIN_SECONDS:
-        warnings += usage.cut_short(f"the key {goal.name}", _users_of_key(seen, MARGIN_SECONDS).ids)
-    return _removed(_removing(goal, seen, facts, (), warnings), goal, seen, facts, ())
+        versions = [version for version in found if version not in kept]
+        if not versions:
+            return _unchanged(seen, kept)
+        warnings = _guard(goal, seen, usage.together(of_each[version] for version in versions))
+        warnings += _cut_short(goal, seen, versions)
+        return _removed(_removing(goal, seen, facts, versions, warnings, kept), self, seen, versions)
+
+
+class KeyDeleted(_Removing):
+    def _decided(self, docs: Docs) -> Change:
+        goal, facts = self.goal, self.facts
+        seen = look(docs, goal, facts)
+        if seen.key is None:
+            _require_unused_lately(docs, goal, seen, facts)
+            return _unchanged(seen, {})
+        seen = with_users(docs, goal, seen, facts, lambda seen: not _users_of_key(seen, goal.unused_for).exist)
+        is_due = not goal.keeps_used or not _users_of_key(seen, goal.unused_for).exist
+        seen = _with_services(docs, goal, seen, facts, is_due=is_due)
+        used = _users_of_key(seen, goal.unused_for)
+        if used.exist and goal.keeps_used:
+            return _unchanged(seen, {"": used})
+        warnings = _guard(goal, seen, used)
+        if not goal.force and goal.unused_for < MARGIN_SECONDS:
+            warnings += usage.cut_short(f"the key {goal.name}", _users_of_key(seen, MARGIN_SECONDS).ids)
+        return _removed(_removing(goal, seen, facts, (), warnings), self, seen, ())
 
 
 def _with_versions(docs: Docs, goal: Goal, facts: Facts) -> Seen:
@@ -214,7 +229,7 @@ def _removing(
     """The change that disables these versions, or deletes the key."""
     before = seen.described
     if goal.state == "absent":
-        delete = (requests.delete(seen.identifier, facts),) if seen.key else ()
+        delete = (requests.delete(seen.identifier),) if seen.key else ()
         return Change(before, {"exists": False, "soft_deleted": True}, delete, warnings, report({}))
     enabled = [version_of(item) for item in seen.versions or () if item["attributes"]["enabled"]]
     writes = (_set_enabled(seen, one, to=False) for one in versions if one in enabled)
@@ -223,33 +238,70 @@ def _removing(
     return Change(before, after, tuple(writes), warnings, report(kept or {}, versions))
 
 
-def _removed(change: Change, goal: Goal, seen: Seen, facts: Facts, versions: Sequence[str]) -> Change:
-    """The change with its confirmation, which knows the accounts that were listed before, and its rollback. With
-    `force`, users do not matter."""
-    if goal.force:
-        return change
+def _removed(change: Change, task: KeyTask, seen: Seen, versions: Sequence[str]) -> Change:
+    """The change with its confirmation, which knows the accounts that were listed before. With `force`, users do not
+    matter."""
+    if task.goal.force:
+        return _Forced(**vars(change), task=task, goal=task.goal, facts=task.facts)
     known = [one["id"].lower() for one in seen.visible["accounts"]]
-    is_deletion = goal.state == "absent"
-    back = (
-        partial(decide_recovered, goal=replace(goal, state="recovered"), facts=facts, is_rollback=True)
-        if is_deletion
-        else partial(decide_enabled_again, goal=replace(goal, state="enabled_again"), facts=facts, versions=versions)
-    )
-    done = "recovered" if is_deletion else "enabled again"
-    return replace(
-        change,
-        confirm=partial(still_unused, goal=goal, facts=facts, versions=tuple(versions), known=known),
-        undo=(back,),
-        undone=lambda _current: (
-            f"Therefore the key was {done}. Batch may need ten minutes until accounts that use it are available."
-        ),
-        removed=tuple(versions),
+    kind = _Deleted if task.goal.state == "absent" else _Disabled
+    return kind(**vars(change), versions=tuple(versions), goal=task.goal, facts=task.facts, known=known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Forced(Decided):
+    goal: Goal
+    facts: Facts
+
+    def shown(self, docs: Docs, request: Request) -> None:
+        _require_deleted(docs, request, self.goal, self.facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Disabled(Removal):
+    goal: Goal
+    facts: Facts
+    known: Collection[str]
+
+    @property
+    def delay(self) -> float:
         # An unused version was not used for the margin, so no run moves an account to it.
-        delay=2 * VALUE_LAG_SECONDS if goal.takes_whole_key else 0.0,
-    )
+        return 2 * VALUE_LAG_SECONDS if self.goal.takes_whole_key else 0.0
+
+    @property
+    def keeps_used(self) -> bool:
+        return self.goal.keeps_used
+
+    def shown(self, docs: Docs, request: Request) -> None:
+        _require_deleted(docs, request, self.goal, self.facts)
+
+    def confirm(self, docs: Docs) -> Change:
+        return still_unused(docs, self.goal, self.facts, self.versions, self.known)
+
+    def back(self) -> Sequence[Task]:
+        return [EnabledAgain(replace(self.goal, state="enabled_again"), self.facts, self.versions)]
+
+    def undone(self, current: Mapping[str, Any]) -> str:
+        return (
+            "Therefore the key was enabled again. Batch may need ten minutes until accounts that use it are available."
+        )
+
+
+class _Deleted(_Disabled):
+    def back(self) -> Sequence[Task]:
+        return [KeyRecovered(replace(self.goal, state="recovered"), self.facts, is_rollback=True)]
+
+    def undone(self, current: Mapping[str, Any]) -> str:
+        return "Therefore the key was recovered. Batch may need ten minutes until accounts that use it are available."
 
 
 # After the removal
+
+
+def _require_deleted(docs: Docs, request: Request, goal: Goal, facts: Facts) -> None:
+    if request.name == "delete":
+        deleted = refs.deleted_key(identifier(goal, facts))
+        requests.require_finished(docs, f"deletion of the key {goal.name}", deleted, facts)
 
 
 def still_unused(docs: Docs, goal: Goal, facts: Facts, versions: Sequence[str], known: Collection[str] = ()) -> Change:
@@ -282,12 +334,17 @@ def _as_before(item: KeyItem, disabled: Sequence[str]) -> KeyItem:
     return {**item, "attributes": {**attributes, "enabled": True, "updated": attributes["created"]}}
 
 
-def decide_enabled_again(docs: Docs, goal: Goal, facts: Facts, versions: Sequence[str]) -> Change:
+@dataclass(frozen=True)
+class EnabledAgain(KeyTask):
     """The rollback."""
-    seen = look(docs, goal, facts)
-    before = seen.described
-    missing = [version for version in versions if version not in before["enabled_versions"]]
-    return Change(before, before, tuple(_set_enabled(seen, one, to=True) for one in missing))
+
+    versions: Sequence[str] = ()
+
+    def decide(self, docs: Docs) -> Change:
+        seen = look(docs, self.goal, self.facts)
+        before = seen.described
+        missing = [version for version in self.versions if version not in before["enabled_versions"]]
+        return Decided(before, before, tuple(_set_enabled(seen, one, to=True) for one in missing), task=self)
 
 
 def _set_enabled(seen: Seen, version: str, *, to: bool) -> Request:

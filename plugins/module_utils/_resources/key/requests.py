@@ -9,16 +9,16 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..._azure.facts import Facts
 from ..._checks.rights import to_use_key
-from ..._core.changes import Request
 from ..._core.docs import Docs, Ref, Wait
 from ..._core.documents import KeyBundle, RotationPolicy
 from ..._core.errors import CmkError, Denied, TimedOut
 from ..._core.ids import KeyIdentifier, key_in_vault
+from ..._core.tasks import Request
 from ..._documents import refs
 
 
@@ -27,14 +27,11 @@ def made_version(key: KeyIdentifier) -> str:
     return f"forced version {key_in_vault(key.vault, key.name)}"
 
 
-def create(
-    key: KeyIdentifier, body: Mapping[str, Any], *, noted: str = "", guard: Callable[[Docs], None] | None = None
-) -> Request:
+def create(key: KeyIdentifier, body: Mapping[str, Any], *, noted: str = "", wanted_first: bool = False) -> Request:
     """Create the key, or a new version of an existing key."""
     what = f"create a version of the key {key.name} in {key.vault}"
     rights = (to_use_key("create", key.vault),)
-    ref, guards = f"{key}/create", guard is not None
-    return Request("create", what, "POST", ref, body, rights, noted=noted, guard=guard, guard_first=guards)
+    return Request("create", what, "POST", f"{key}/create", body, rights, noted=noted, wanted_first=wanted_first)
 
 
 def update(key: KeyIdentifier, version: str, body: Mapping[str, Any]) -> Request:
@@ -57,33 +54,26 @@ def set_rotation_policy(key: KeyIdentifier, policy: RotationPolicy) -> Request:
     return Request("set_rotation_policy", what, "PUT", f"{key}/rotationpolicy", policy, rights)
 
 
-def delete(key: KeyIdentifier, facts: Facts) -> Request:
-    what, shown = f"delete the key {key.name} in {key.vault}", refs.deleted_key(key)
-    rights = (to_use_key("delete", key.vault),)
-    return Request("delete", what, "DELETE", str(key), None, rights, shown=_finished("deletion", key, shown, facts))
+def delete(key: KeyIdentifier) -> Request:
+    what, rights = f"delete the key {key.name} in {key.vault}", (to_use_key("delete", key.vault),)
+    return Request("delete", what, "DELETE", str(key), None, rights)
 
 
-def recover(key: KeyIdentifier, facts: Facts) -> Request:
-    what, deleted = f"recover the key {key.name} in {key.vault}", refs.deleted_key(key)
-    rights = (to_use_key("recover", key.vault),)
-    shown = _finished("recovery", key, refs.key(key), facts)
-    return Request("recover", what, "POST", f"{deleted.id}/recover", None, rights, shown=shown)
+def recover(key: KeyIdentifier) -> Request:
+    what, rights = f"recover the key {key.name} in {key.vault}", (to_use_key("recover", key.vault),)
+    return Request("recover", what, "POST", f"{refs.deleted_key(key).id}/recover", None, rights)
 
 
-def _finished(what: str, key: KeyIdentifier, ref: Ref[KeyBundle], facts: Facts) -> Any:
-    """Waits until a read shows the result of the operation. If the caller may not read it, the operation has ended:
-    until then, Key Vault reports that it is missing."""
-
-    def require(docs: Docs) -> None:
-        found = docs.known(ref)
-        if isinstance(found, CmkError) and not isinstance(found, Denied):
-            raise found
-        if found is None:
-            complaint = TimedOut(
-                f"The {what} of the key {key.name} was not finished in {facts.wait_timeout} s. Run the task again.",
-                option="wait_timeout",
-                value=facts.wait_timeout,
-            )
-            raise Wait(complaint, f"the {what} of the key {key.name} to finish")
-
-    return require
+def require_finished(docs: Docs, what: str, ref: Ref[KeyBundle], facts: Facts) -> None:
+    """Wait until a read shows the result of the deletion or recovery. If the caller may not read it, the operation has
+    ended: until then, Key Vault reports that it is missing."""
+    found = docs.known(ref)
+    if isinstance(found, CmkError) and not isinstance(found, Denied):
+        raise found
+    if found is None:
+        complaint = TimedOut(
+            f"The {what} was not finished in {facts.wait_timeout} s. Run the task again.",
+            option="wait_timeout",
+            value=facts.wait_timeout,
+        )
+        raise Wait(complaint, f"the {what} to finish")

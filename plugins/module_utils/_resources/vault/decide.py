@@ -9,20 +9,19 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from functools import partial
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ..._azure.facts import Facts
 from ..._checks import regions, rights, usage
 from ..._checks.preflight import IN_PERIMETER, OPEN_PERIMETER
-from ..._core.changes import VALUE_LAG_SECONDS, Change, Request
 from ..._core.docs import Docs, Ref, Wait
 from ..._core.documents import AccessPolicy, DeletedVault, Vault
 from ..._core.errors import NotConverged, PlanOutdated, Refused, Unavailable
 from ..._core.ids import key_of, principals_of
 from ..._core.summary import changed_values
+from ..._core.tasks import VALUE_LAG_SECONDS, Change, Request, Task
 from ..._documents import refs
 from ..._documents.vault import (
     RBAC,
@@ -36,6 +35,8 @@ from ..._documents.vault import (
 )
 from ..._questions import creation, users, vaults
 from ..._questions.regions import of_type
+from ..access.decide import AccessGranted
+from ..access.goal import Goal as AccessGoal
 from .goal import RETENTION_DAYS, Goal
 
 # In a vault with access policies, not even the creator has permissions on keys. These are the permissions that the
@@ -52,35 +53,84 @@ CREATOR_KEY_PERMISSIONS = (
 )
 
 
-# Decides the requests that grant an identity access to a key: by the names of the resource group, the vault and the
-# key, and the object id of the identity.
-Grant: TypeAlias = Callable[[Docs, str, str, str, str], Change]
+@dataclass(frozen=True)
+class VaultPresent(Task):
+    """The vault exists, with soft delete and purge protection."""
+
+    goal: Goal
+    facts: Facts
+
+    @property
+    def lock(self) -> str:
+        return self.goal.name
+
+    def decide(self, docs: Docs) -> Change:
+        goal, facts = self.goal, self.facts
+        vault = docs.get(_ref(goal, facts))
+        if vault is None:
+            return _missing(docs, goal, facts)
+        _refuse_other_authorization(goal, vault)
+        require_sku_for(goal.key_type, vault)
+        before, properties = describe(vault), vault["properties"]
+        changes: dict[str, Any] = {} if properties.get("enablePurgeProtection") else {"enablePurgeProtection": True}
+        if not properties.get("enableSoftDelete", True):
+            changes["enableSoftDelete"] = True
+        after = {**before, "purge_protection": True, "soft_delete": True}
+        if goal.trusted_services and not lets_azure_services_in(vault):
+            # All rules are sent, because Azure resets rules that are missing in the request.
+            changes["networkAcls"] = {**properties.get("networkAcls", {}), "bypass": "AzureServices"}
+            after["trusted_services"] = True
+        warnings = (
+            *regions.difference(f"The key vault {goal.name}", vault["location"], goal.location),
+            *_only_of_new(goal, before),
+        )
+        if goal.trusted_services and is_in_perimeter(vault):
+            warnings += (f"The key vault {goal.name} may block Batch. {IN_PERIMETER} {OPEN_PERIMETER}",)
+        if not changes:
+            return Change(before, before, warnings=warnings)
+        return _Changed(before, after, (_update(goal, facts, changes),), warnings, goal=goal, facts=facts)
 
 
-def decide(docs: Docs, goal: Goal, facts: Facts, grant: Grant) -> Change:
-    vault = docs.get(_ref(goal, facts))
-    if vault is None:
-        return _missing(docs, goal, facts, grant)
-    _refuse_other_authorization(goal, vault)
-    require_sku_for(goal.key_type, vault)
-    before, properties = describe(vault), vault["properties"]
-    changes: dict[str, Any] = {} if properties.get("enablePurgeProtection") else {"enablePurgeProtection": True}
-    if not properties.get("enableSoftDelete", True):
-        changes["enableSoftDelete"] = True
-    after = {**before, "purge_protection": True, "soft_delete": True}
-    if goal.trusted_services and not lets_azure_services_in(vault):
-        # All rules are sent, because Azure resets rules that are missing in the request.
-        changes["networkAcls"] = {**properties.get("networkAcls", {}), "bypass": "AzureServices"}
-        after["trusted_services"] = True
-    warnings = (
-        *regions.difference(f"The key vault {goal.name}", vault["location"], goal.location),
-        *_only_of_new(goal, before),
-    )
-    if goal.trusted_services and is_in_perimeter(vault):
-        warnings += (f"The key vault {goal.name} may block Batch. {IN_PERIMETER} {OPEN_PERIMETER}",)
-    if not changes:
-        return Change(before, before, warnings=warnings)
-    return Change(before, after, (_update(goal, facts, changes),), warnings)
+@dataclass(frozen=True, kw_only=True)
+class _Changed(Change):
+    """The vault is changed or recovered."""
+
+    goal: Goal
+    facts: Facts
+
+    def wanted(self, docs: Docs, request: Request) -> Sequence[str] | None:
+        """Network rules in the request replace the rules of the vault. If another task or user has changed the rules
+        since they were read, nothing is written."""
+        rules = (request.body or {})["properties"].get("networkAcls")
+        vault = docs.get(_ref(self.goal, self.facts)) if rules else None
+        if vault and {**vault["properties"].get("networkAcls", {}), "bypass": rules["bypass"]} != rules:
+            raise PlanOutdated(
+                f"The network rules of the key vault {self.goal.name} were changed by somebody else just before this "
+                "task would have changed them. This task changed nothing. Run the task again."
+            )
+        return None
+
+    def shown(self, docs: Docs, request: Request) -> None:
+        """A read shows the vault, and its creation has ended."""
+        if request.creates is None:
+            return
+        vault = docs.get(request.creates)
+        if vault is None or vault["properties"].get("provisioningState", "Succeeded") != "Succeeded":
+            raise creation.not_shown(f"key vault {self.goal.name}", self.facts.wait_timeout, "was created")
+
+    def confirm(self, docs: Docs) -> Change:
+        return VaultPresent(self.goal, self.facts).decide(docs)
+
+
+class _Created(_Changed):
+    def wanted(self, docs: Docs, request: Request) -> Sequence[str]:
+        goal, facts = self.goal, self.facts
+        name, taken = vaults.name_check(facts.subscription, goal.name), name_taken(goal.name)
+        resource = f"key vault {goal.name}"
+        return creation.require_missing(docs, resource, _ref(goal, facts), name, taken, facts.wait_timeout)
+
+    def follow_up(self, request: Request, document: Vault | None) -> Task | None:
+        return None if is_unchanged_since_creation(document) else AccessRestored(self.goal, self.facts)
 
 
 def _only_of_new(goal: Goal, before: Mapping[str, Any]) -> Iterator[str]:
@@ -110,7 +160,7 @@ def summary(goal: Goal, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
     return f"{made} the {vault} in {after['location']} with soft delete and purge protection."
 
 
-def _missing(docs: Docs, goal: Goal, facts: Facts, grant: Grant) -> Change:
+def _missing(docs: Docs, goal: Goal, facts: Facts) -> Change:
     """A read does not show the vault. Azure is eventually consistent: a listed vault exists nevertheless."""
     own, name = facts.subscription, vaults.name_check(facts.subscription, goal.name)
     place = refs.group(own, goal.group)
@@ -126,7 +176,7 @@ def _missing(docs: Docs, goal: Goal, facts: Facts, grant: Grant) -> Change:
             raise creation.not_shown(f"key vault {goal.name}", facts.wait_timeout)
         if (deleted := vaults.deleted_here(docs, goal.name, own)) is not None:
             return _recovery(goal, facts, deleted)
-    return _creation(docs, goal, facts, grant)
+    return _creation(docs, goal, facts)
 
 
 def _recovery(goal: Goal, facts: Facts, vault: DeletedVault) -> Change:
@@ -154,14 +204,14 @@ def _recovery(goal: Goal, facts: Facts, vault: DeletedVault) -> Change:
     writes = [_put(goal, facts, body)]
     if not deleted.get("purgeProtectionEnabled"):
         writes.append(_update(goal, facts, {"enablePurgeProtection": True}))
-    return Change(describe(None), after, tuple(writes))
+    return _Changed(describe(None), after, tuple(writes), goal=goal, facts=facts)
 
 
-def _creation(docs: Docs, goal: Goal, facts: Facts, grant: Grant) -> Change:
-    own, resource = facts.subscription, f"key vault {goal.name}"
+def _creation(docs: Docs, goal: Goal, facts: Facts) -> Change:
+    own = facts.subscription
     location = goal.location or (docs.get(refs.group(own, goal.group)) or {})["location"]
     known = of_type(docs, refs.provider(own, "Microsoft.KeyVault"), "vaults")
-    regions.require_available(location, known, f"The {resource}")
+    regions.require_available(location, known, f"The key vault {goal.name}")
     caller = facts.caller
     authorization = goal.authorization or RBAC
     properties = {
@@ -199,35 +249,32 @@ def _creation(docs: Docs, goal: Goal, facts: Facts, grant: Grant) -> Change:
             "keys fail with network_denied.",
         )
     body = {"location": location, "properties": properties, **({"tags": goal.tags} if goal.tags else {})}
-    request = replace(
-        _put(goal, facts, body),
-        guard=partial(
-            creation.require_missing,
-            resource=resource,
-            ref=_ref(goal, facts),
-            name=vaults.name_check(own, goal.name),
-            taken=name_taken(goal.name),
-            wait_timeout=facts.wait_timeout,
-        ),
-        guard_first=True,
-        follow_up=partial(_restoring, goal=goal, facts=facts, grant=grant),
-    )
-    return Change(describe(None), after, (request,), warnings)
+    request = replace(_put(goal, facts, body), wanted_first=True)
+    return _Created(describe(None), after, (request,), warnings, goal=goal, facts=facts)
 
 
-def _restoring(docs: Docs, document: Vault | None, goal: Goal, facts: Facts, grant: Grant) -> Change:
+@dataclass(frozen=True)
+class AccessRestored(Task):
     """A PUT replaces the access policies and tags of a vault that exists. If the response does not show that the
     request has created the vault, the access of Batch accounts whose key is in the vault is granted again. Another run
     may have moved an account to the vault just before."""
-    if is_unchanged_since_creation(document):
-        return Change({}, {})
+
+    goal: Goal
+    facts: Facts
+
+    def decide(self, docs: Docs) -> Change:
+        return _restoring(docs, self.goal, self.facts)
+
+
+def _restoring(docs: Docs, goal: Goal, facts: Facts) -> Change:
     visible, writes, restored = users.everywhere(docs.fresh(), facts), list[Request](), list[str]()
     for account in visible["accounts"]:
         key = key_of(account)
         if key is None or key.vault != goal.name.lower():
             continue
         for principal in principals_of(account.get("identity", {})):
-            if missing := grant(docs, goal.group, goal.name, key.name, principal).requests:
+            access = AccessGoal(goal.group, goal.name, True, principal, None, key.name, force=False)
+            if missing := AccessGranted(access, facts).decide(docs).requests:
                 writes += missing
                 restored.append(account["id"])
     # If no right is missing, a further try may succeed.
@@ -285,10 +332,6 @@ def _ref(goal: Goal, facts: Facts) -> Ref[Vault]:
     return refs.vault(refs.vault_id(facts.subscription, goal.group, goal.name))
 
 
-def _restored(goal: Goal) -> str:
-    return f"access to the keys of the key vault {goal.name} to be restored"
-
-
 def _put(goal: Goal, facts: Facts, body: Mapping[str, Any]) -> Request:
     """Create the vault or, according to the body, recover the deleted vault."""
     ref = _ref(goal, facts)
@@ -299,34 +342,14 @@ def _put(goal: Goal, facts: Facts, body: Mapping[str, Any]) -> Request:
         ref.id,
         body,
         (rights.to_create_vault(goal.group),),
-        waiting_for=_restored(goal),
+        waiting_for=f"access to the keys of the key vault {goal.name} to be restored",
         operation=True,
-        shown=partial(_require_shown, goal=goal, facts=facts),
         shows=ref,
         creates=ref,
     )
 
 
-def _require_shown(docs: Docs, goal: Goal, facts: Facts) -> None:
-    """A read shows the vault, and its creation has ended."""
-    vault = docs.get(_ref(goal, facts))
-    if vault is None or vault["properties"].get("provisioningState", "Succeeded") != "Succeeded":
-        raise creation.not_shown(f"key vault {goal.name}", facts.wait_timeout, "was created")
-
-
 def _update(goal: Goal, facts: Facts, properties: Mapping[str, Any]) -> Request:
     what, needed = f"change the key vault {goal.name}", rights.to_change_vault(goal.group, goal.name)
-    guard = partial(_require_same_rules, goal=goal, facts=facts, rules=properties.get("networkAcls"))
     body = {"properties": properties}
-    return Request("update", what, "PATCH", _ref(goal, facts).id, body, (needed,), guard=guard, guard_first=True)
-
-
-def _require_same_rules(docs: Docs, goal: Goal, facts: Facts, rules: Mapping[str, Any] | None) -> None:
-    """Network rules in the request replace the rules of the vault. If another task or user has changed the rules since
-    they were read, nothing is written."""
-    vault = docs.get(_ref(goal, facts)) if rules else None
-    if vault and rules and {**vault["properties"].get("networkAcls", {}), "bypass": rules["bypass"]} != rules:
-        raise PlanOutdated(
-            f"The network rules of the key vault {goal.name} were changed by somebody else just before this task "
-            "would have changed them. This task changed nothing. Run the task again."
-        )
+    return Request("update", what, "PATCH", _ref(goal, facts).id, body, (needed,), wanted_first=True)
