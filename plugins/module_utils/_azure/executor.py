@@ -141,7 +141,7 @@ class Executor:
 
     def _make_all(self, tasks: Callable[[Docs], Sequence[Task]]) -> None:
         """Send the requests of tasks that need no confirmation."""
-        for task in self._driver.solve(tasks, Rule.RECENT):
+        for task in self._driver.solve(tasks):
             todo = self._driver.solve(task.decide, Rule.RECENT)
             if not todo.requests:
                 continue
