@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from documents import (
     rotation_policy,
     vault,
 )
-from goals import key_goal, rotation
+from goals import key_goal, options_of, rotation
 from key_table import ACCOUNTS, IDENTIFIER, VERSIONS, KeyTable, confirmed, create, decided, sent, update
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
@@ -34,9 +35,11 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Unavailable,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import TAG
+from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_key
 
 WRAP = ["wrapKey", "unwrapKey"]
 RECOVER = ("POST", "/deletedkeys/batch/recover", None)
@@ -126,6 +129,35 @@ def test_a_key_that_was_not_deleted_is_treated_as_without_recovery(exists: bool)
     bundles = [key(key_ops=[])] if exists else []
 
     assert sent(make(*bundles, allowed_repairs=["key"])) == sent(make(*bundles)) != []
+
+
+DELETED = {"exists": False, "soft_deleted": True}
+FOUND = {"exists": True, "soft_deleted": False, "enabled": False, "version": NEW, "staged_versions": []}
+
+
+@pytest.mark.parametrize(
+    ("first", "repairs", "calls", "before"),
+    [
+        pytest.param(Outcome(True, DELETED, FOUND, ("one",)), ["key"], 2, DELETED, id="recovered"),
+        pytest.param(Outcome(False, FOUND, FOUND), ["key"], 1, FOUND, id="nothing to do"),
+    ],
+)
+def test_a_recovered_key_is_read_again(first: Outcome, repairs: list[str], calls: int, before: dict[str, Any]) -> None:
+    outcomes = [first, Outcome(False, FOUND, {**FOUND, "enabled": True}, ("two",))]
+    asked: list[Any] = []
+
+    def ensure(task: Any) -> Outcome:
+        asked.append(task)
+        return outcomes[len(asked) - 1]
+
+    cloud: Any = SimpleNamespace(facts=None, changes=SimpleNamespace(ensure=ensure))
+    given = {"vault_name": "myvault", "name": "batch", "allowed_repairs": repairs}
+    outcome = keyvault_cmk_key.run(options_of(keyvault_cmk_key, **given), cloud)
+
+    assert len(asked) == calls
+    assert (outcome.changed, outcome.before) == (first.changed, before)
+    assert outcome.warnings == (("one", "two") if calls == 2 else first.warnings)
+    assert outcome.after["enabled"] is (calls == 2)
 
 
 # A usable key
