@@ -24,7 +24,6 @@ from azure_sandbox.key_vault_keys import documents as key_documents
 from azure_sandbox.key_vault_keys import http as key_vault_keys
 from azure_sandbox.key_vault_keys.material import base64url
 from azure_sandbox.managed_identity import http as managed_identity
-from azure_sandbox.monitor import http as monitor
 from azure_sandbox.policy_insights import http as policy_insights
 from azure_sandbox.resource_graph import http as resource_graph
 from azure_sandbox.resource_manager import http as resource_manager
@@ -45,7 +44,6 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "account": ("account1", "account2", "newaccount"),
     "vault": ("vault-one", "vault-two", "vault-gone", "vault-new"),
     "identity": ("identity1", "identity-new"),
-    "workspace": ("workspace1", "workspace-new"),
     "location": ("westeurope", "West Europe"),
     "operation": ("add", "replace", "remove", "@operation@"),
     "name": (NEW_GUID, GUID, OTHER_GUID, "pool1"),
@@ -176,25 +174,6 @@ BODIES: dict[str, tuple[Any, ...]] = {
             }
         },
     ),
-    "PUT /diagnosticSettings/{name}": (
-        {
-            "properties": {
-                "workspaceId": f"/{GROUP}/providers/Microsoft.OperationalInsights/workspaces/workspace1",
-                "logs": [{"categoryGroup": "audit", "enabled": True}],
-                "logAnalyticsDestinationType": "Dedicated",
-            }
-        },
-    ),
-    "PUT /workspaces/{workspace}": (
-        {
-            "location": "westeurope",
-            "tags": {"a": "b"},
-            "properties": {
-                "retentionInDays": 30,
-                "features": {"enableLogAccessUsingOnlyResourcePermissions": False},
-            },
-        },
-    ),
     "PUT /policyExemptions/{name}": (
         {
             "properties": {
@@ -216,9 +195,9 @@ BODIES: dict[str, tuple[Any, ...]] = {
     "POST /providers/Microsoft.ResourceGraph/resources": (
         {"query": "resources | project id", "subscriptions": ["@subscription@"]},
         {
-            "query": "union resourcecontainers | where properties contains 'a' or type in~ ('b') | order by id",
+            "query": "where properties contains 'a' or not(type =~ 'b') | order by id asc",
             "managementGroups": ["@tenant@"],
-            "options": {"$top": 1, "$skip": 1, "resultFormat": "table"},
+            "options": {"$top": 1},
         },
     ),
     "POST /other-resources": ({"id": STORAGE_ID, "location": "westeurope", "properties": {"encryption": {}}},),
@@ -259,8 +238,6 @@ VERSIONS = {
     "Microsoft.KeyVault": NEW,
     "Microsoft.ManagedIdentity": "2023-01-31",
     "Microsoft.Authorization": "2022-04-01",
-    "Microsoft.Insights": "2021-05-01-preview",
-    "Microsoft.OperationalInsights": "2023-09-01",
     "Microsoft.PolicyInsights": "2024-10-01",
     "Microsoft.ResourceGraph": "2024-04-01",
 }
@@ -293,7 +270,6 @@ PLANES = {
         "https://management.azure.com",
         (
             *resource_manager.PUBLIC_ROUTES,
-            *monitor.WORKSPACE_ROUTES,
             *(
                 route
                 for module in (
@@ -302,7 +278,6 @@ PLANES = {
                     key_vault,
                     authorization,
                     managed_identity,
-                    monitor,
                     policy_insights,
                     resource_graph,
                 )

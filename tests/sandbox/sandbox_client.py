@@ -28,7 +28,6 @@ MANAGEMENT = "https://management.azure.com"
 MANAGEMENT_SCOPE = f"{MANAGEMENT}/.default"
 # An API version of vaults. Older ones retire on 27 February 2027, and some tests advance the clock beyond that day.
 VAULTS = "2026-02-01"
-LOGS_SCOPE = "https://api.loganalytics.io/.default"
 VAULT_SCOPE = "https://vault.azure.net/.default"
 # The form of a signed token, from any issuer.
 TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]{10,}\.")

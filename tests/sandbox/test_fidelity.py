@@ -25,8 +25,6 @@ from azure_sandbox.entra import metadata
 from azure_sandbox.key_vault import http as key_vault
 from azure_sandbox.key_vault_keys import http as key_vault_keys
 from azure_sandbox.managed_identity import http as managed_identity
-from azure_sandbox.monitor import frame as log_analytics
-from azure_sandbox.monitor import http as monitor
 from azure_sandbox.policy_insights import http as policy_insights
 from azure_sandbox.resource_graph import http as resource_graph
 from azure_sandbox.resource_manager import http as resource_manager
@@ -44,15 +42,13 @@ ROUTES = [
         key_vault,
         key_vault_keys,
         managed_identity,
-        log_analytics,
         metadata,
-        monitor,
         policy_insights,
         resource_graph,
         resource_manager,
     )
     for route in module.ROUTES
-] + [*resource_manager.PUBLIC_ROUTES, *monitor.WORKSPACE_ROUTES]
+] + [*resource_manager.PUBLIC_ROUTES]
 CASES = {
     **{f"{name} #{case['number']}": case for name, recording in RECORDINGS.items() for case in recording["cases"]},
     **cases(),

@@ -26,7 +26,6 @@ from live.assumptions import ASSUMPTIONS
 from live.command import is_complete
 from live.experiment import Outcome
 from live.experiments import EXPERIMENTS, NOT_ASKED
-from live.experiments.accounts import shown_encryption
 from live.experiments.governance import restrictions
 from live.experiments.reads import outcome
 from live.experiments.versions import explanation
@@ -41,9 +40,7 @@ from azure_sandbox.shared.timing import Timing
 ROOT = Path(__file__).resolve().parents[2]
 # The switches that the experiments of each length measure.
 SHORT = (
-    "graph_encryption",
     "graph_lag",
-    "graph_union",
     "identities_on_put",
     "list_lag",
     "name_lag",
@@ -158,9 +155,6 @@ def occupy(azure: Sandbox, *names: str) -> None:
 def assert_found(found: dict[str, Any], hidden: dict[str, str]) -> None:
     assert found["without_result"] == {}
     for switch, position in hidden.items():
-        if switch == "graph_encryption" and "never" in found["switches"]["graph_lag"]["consistent"]:
-            # There is no row that could show it.
-            continue
         consistent = found["switches"][switch]["consistent"]
         assert position in consistent, (switch, position, found["switches"][switch])
         if len(consistent) == 1:
@@ -396,22 +390,6 @@ def test_what_reads_after_a_change_have_shown(shown: str, seen: str, detail: str
 
 KID = "https://kv1.vault.azure.net/keys/cmk/1"
 OWN, OTHERS = (f"/subscriptions/s/{name}/providers/Microsoft.Authorization/policyAssignments/a" for name in "gh")
-
-
-@pytest.mark.parametrize(
-    ("properties", "position"),
-    [
-        ({}, "hidden"),
-        (
-            {"encryption": {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": KID.upper()}}},
-            "shown",
-        ),
-        # The row is older than the move, although it has the tag.
-        ({"encryption": {"keySource": "Microsoft.Batch"}}, ""),
-    ],
-)
-def test_what_resource_graph_shows_of_an_account(properties: dict[str, Any], position: str) -> None:
-    assert shown_encryption(properties, KID) == position
 
 
 def evaluation(assignment: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import jwt
 import pytest
 import requests
 from recorded import HEADERS, RECORDINGS, compared, filled
-from sandbox_client import LOGS_SCOPE, MANAGEMENT, MANAGEMENT_SCOPE, VAULT_SCOPE, Control, Sandbox
+from sandbox_client import MANAGEMENT, MANAGEMENT_SCOPE, VAULT_SCOPE, Control, Sandbox
 
 # The durations of the services in seconds, so that operations that were unfinished in a recording are unfinished
 # here too.
@@ -34,7 +34,7 @@ LONGER_THAN_ANY = 700
 def ask(sandbox: Sandbox, method: str, address: str, body: Any = None, *, anonymous: bool = False) -> requests.Response:
     url = f"{MANAGEMENT}{address}" if address.startswith("/") else address
     host = urlsplit(url).netloc
-    scope = VAULT_SCOPE if ".vault." in host else LOGS_SCOPE if ".loganalytics." in host else MANAGEMENT_SCOPE
+    scope = VAULT_SCOPE if ".vault." in host else MANAGEMENT_SCOPE
     session = sandbox.session() if anonymous else sandbox.bearer(scope)
     return session.request(method, url, json=body, timeout=30)
 
@@ -45,8 +45,6 @@ def learnt(response: requests.Response) -> dict[str, str]:
     found = {name: answer[name] for name in ("nextLink", "value") if isinstance(answer.get(name), str)}
     if "key" in answer:
         found["kid"] = answer["key"]["kid"]
-    if "customerId" in answer.get("properties", {}):
-        found["workspace"] = answer["properties"]["customerId"]
     if "location" in response.headers:
         found["location"] = response.headers["location"]
     return found

@@ -16,9 +16,8 @@ from batch_calls import batch, create, user_assigned_identity
 from key_vault_calls import make_vault
 from sandbox_client import Control, Sandbox
 
-from azure_sandbox.resource_graph.query import BadQuery, read
+from azure_sandbox.resource_graph.query import BadQuery, Row, read
 from azure_sandbox.resource_graph.rules import QUERIES
-from azure_sandbox.shared.kql import Row
 
 VERSION = "2024-04-01"
 KEY = "https://vault-one.vault.azure.net/keys/key1"
@@ -37,16 +36,13 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 USERS = f"""
 resources
-| extend text = tolower(tostring(properties))
+| extend text = tostring(properties)
 | where text contains 'vault-one.vault.azure.net' or text contains '{VAULT_ID.lower()}'
 | where type != 'microsoft.keyvault/vaults'
 | project id, name, type, location, resourceGroup, subscriptionId, properties
 | order by id asc
 """
-ALL = "union batchresources | order by id asc"
-SUBSCRIPTIONS = (
-    "resourcecontainers | where type =~ 'Microsoft.Resources/subscriptions' | project id, name, subscriptionId"
-)
+ALL = "order by id asc"
 
 
 def ask(sandbox: Sandbox, query: str, session: requests.Session | None = None, **body: Any) -> requests.Response:
@@ -102,40 +98,6 @@ def test_one_query_finds_all_users_of_a_vault(sandbox: Sandbox, users: list[str]
         assert row["properties"] in OTHERS.values()
 
 
-def test_one_query_has_the_users_and_the_subscriptions(sandbox: Sandbox, users: list[str]) -> None:
-    second = sandbox.control.call("POST", "/subscriptions", {"name": "second"}, 201)["subscription_id"]
-    query = USERS.replace("| order by id asc", f"| union ({SUBSCRIPTIONS}) | order by id asc")
-
-    found = rows(sandbox, query)
-
-    without_type = [row["subscriptionId"] for row in found if row["type"] is None]
-    assert sorted(without_type) == sorted([sandbox.subscription_id, second])
-    assert [row["type"] for row in found if row["type"] is not None] == users
-
-
-DISK_KEY = {
-    "deploymentConfiguration": {"virtualMachineConfiguration": {"diskEncryptionConfiguration": {"targets": []}}}
-}
-
-
-@pytest.mark.parametrize(("position", "shown"), [("hidden", [None, None]), ("shown", ["Microsoft.Batch", []])])
-def test_encryption_of_batch_in_rows(sandbox: Sandbox, position: str, shown: list[Any]) -> None:
-    sandbox.control.behavior(graph_encryption=position)
-    create(sandbox)
-    assert batch(sandbox, "PUT", "account1", {"properties": {"vmSize": "a", **DISK_KEY}}, "/pools/pool1").ok
-
-    [account] = rows(
-        sandbox, "where type =~ 'microsoft.batch/batchaccounts' | project x = properties.encryption.keySource"
-    )
-    machine = "properties.deploymentConfiguration.virtualMachineConfiguration"
-    [pool] = rows(sandbox, f"batchresources | project name, x = {machine}['diskEncryptionConfiguration'].targets")
-
-    assert [account["x"], pool["x"]] == shown
-    assert pool["name"] == "pool1"
-    assert batch(sandbox, "DELETE", "account1", below="/pools/pool1").ok
-    assert rows(sandbox, "batchresources") == []
-
-
 # Rights
 
 
@@ -159,15 +121,6 @@ def test_rows_that_the_caller_cannot_read_are_missing(sandbox: Sandbox, scope: s
 
     assert [row["name"] for row in found["data"]] == shown
     assert (found["totalRecords"], found["resultTruncated"]) == (len(shown), "false")
-    assert len(rows(sandbox, SUBSCRIPTIONS, session)) == 1
-
-
-def test_subscriptions_without_resources_have_a_row_too(sandbox: Sandbox, control: Control) -> None:
-    second = control.call("POST", "/subscriptions", {"name": "second"}, 201)["subscription_id"]
-    control.call("POST", "/tenants", {"name": "elsewhere"}, 201)
-
-    assert {row["subscriptionId"] for row in rows(sandbox, SUBSCRIPTIONS)} == {sandbox.subscription_id, second}
-    assert [row["subscriptionId"] for row in rows(sandbox, SUBSCRIPTIONS, subscriptions=[second])] == [second]
 
 
 def test_a_caller_without_any_role_is_refused(sandbox: Sandbox) -> None:
@@ -234,11 +187,10 @@ def test_quota(sandbox: Sandbox, control: Control) -> None:
 def test_rows_lag_behind_writes(sandbox: Sandbox, control: Control, position: str, shown_after: float | None) -> None:
     create(sandbox, "account1", tags={"number": "1"})
     server = add(sandbox, "Microsoft.Sql/servers", "other0", {"keyId": "1"})
-    control.behavior(graph_lag=position, graph_union="any")
+    control.behavior(graph_lag=position)
     before = rows(sandbox, ALL)
 
     assert batch(sandbox, "PATCH", "account1", {"tags": {"number": "2"}}).ok
-    assert batch(sandbox, "PUT", "account1", {"properties": {"vmSize": "a"}}, "/pools/pool1").ok
     create(sandbox, "account2")
     make_vault(sandbox)
     add(sandbox, "Microsoft.Sql/servers", "other0", {"keyId": "2"})
@@ -252,7 +204,7 @@ def test_rows_lag_behind_writes(sandbox: Sandbox, control: Control, position: st
     if shown_after is None:
         assert after == before
         return
-    assert [row["name"] for row in after] == ["account1", "pool1", "account2", "Vault-One", "other0"]
+    assert [row["name"] for row in after] == ["account1", "account2", "Vault-One", "other0"]
     assert (after[0]["tags"], after[-1]["properties"]) == ({"number": "2"}, {"keyId": "2"})
     control.call("DELETE", f"/other-resources?id={server['id']}")
     assert "other0" in names(sandbox, "project name")
@@ -273,7 +225,6 @@ def test_other_resources_are_listed_and_deleted_with_their_group(sandbox: Sandbo
     assert [(one["name"], one["type"]) for one in listed] == [
         ("group1", "Microsoft.ElasticSan/elasticSans/volumegroups")
     ]
-    assert names(sandbox, "elasticsanresources") == ["group1"]
     assert names(sandbox, "resources") == []
     assert sandbox.arm("DELETE", group, "2022-09-01").ok
     assert control.call("GET", "/other-resources") == {"resources": []}
@@ -281,89 +232,34 @@ def test_other_resources_are_listed_and_deleted_with_their_group(sandbox: Sandbo
 
 # The language
 
-TABLES: dict[str, list[Row]] = {
-    "resources": [
-        {"id": "1", "name": "One", "type": "a/b", "properties": {"x": {"y": "Deep"}, "list": ["é"]}, "tags": None},
-        {"id": "2", "name": "Two", "type": "a/c", "properties": {}, "tags": {"k": "v"}},
-        {"id": "3", "name": "it's", "type": "a/c", "properties": None, "tags": None},
-    ],
-    "batchresources": [{"id": "4", "name": "Pool", "type": "a/b/p", "properties": {"x": 1}}],
-    "resourcecontainers": [{"id": "5", "name": "Sub", "type": "s"}],
-    "elasticsanresources": [],
-}
+ROWS: list[Row] = [
+    {"id": "1", "name": "One", "type": "a/b", "properties": {"x": {"y": "Deep"}, "list": ["é"]}},
+    {"id": "2", "name": "Two", "type": "a/c", "properties": {}},
+    {"id": "3", "name": "it's", "type": "a/c", "properties": None},
+]
 
 
 @pytest.mark.parametrize(
     ("query", "ids"),
     [
-        ("", ""),
+        ("resources", "123"),
         ("where name == 'One'", "1"),
         ("where name == 'one'", ""),
-        ('Resources | where name =~ "ONE" // a comment', "1"),
-        ("where name != 'One' and type !~ 'A/B'", "23"),
+        ("Resources | where name =~ 'ONE'", "1"),
+        ("where name != 'One' and not(type == 'a/b')", "23"),
         ("where name == 'it\\'s'", "3"),
-        ("where name == @'it' or name == \"it's\"", "3"),
         ("where properties contains 'deep'", "1"),
         ('where tostring(properties) contains \'{"x":{"y":"Deep"},"list":["é"]}\'', "1"),
-        ("where tolower(tostring(properties)) !contains 'DEEP'", "23"),
-        ("where properties.x.y == 'Deep'", "1"),
-        ("where properties['x']['y'] =~ 'deep'", "1"),
-        ("where name startswith 't' or type endswith '/B'", "12"),
-        ("where type in ('a/b', 'x')", "1"),
-        ("where type in ('A/B')", ""),
-        ("where type in~ ('A/B') or name !in ('One', 'Two')", "13"),
-        ("where type !in~ ('A/B')", "23"),
-        ("where isempty(tags)", "13"),
-        ("where isnotempty(tags) or not(type == 'a/b' or name == 'Two')", "23"),
+        ("where not(tostring(properties) contains 'DEEP')", "23"),
+        ("where name startswith 't' or type == 'a/b'", "12"),
         ("where (type == 'a/b' or type == 'a/c') and (name == 'Two')", "2"),
-        ("extend kind = tolower(name) | where kind == 'two' | project id, name", "2"),
-        ("order by type desc, id", "321"),
-        ("sort by name asc | take 2", "12"),
-        ("order by id | limit 1", "3"),
-        ("union batchresources", "1234"),
-        ("resources | where id == '1' | union batchresources, (resourcecontainers | where type == 's')", "145"),
-        ("resources | union (batchresources | union resourcecontainers) | where id != '2'", "1345"),
-        ("elasticsanresources", ""),
+        ("extend kind = tostring(name) | where kind == 'Two' | project id, name", "2"),
+        ("order by name asc", "123"),
+        ("distinct id", "123"),
     ],
 )
 def test_queries(query: str, ids: str) -> None:
-    assert (
-        "".join(row["id"] for row in read(query or "elasticsanresources", any_union=True).run(TABLES.__getitem__))
-        == ids
-    )
-
-
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        ("summarize count() by type", [("a/b", 1), ("a/c", 2)]),
-        ("where id != '1' | summarize last = max(id), min(name) by type", [("a/c", "3", "Two")]),
-        ("elasticsanresources | summarize n = count()", [(0,)]),
-        ("elasticsanresources | summarize n = count() by type", []),
-    ],
-)
-def test_aggregates(query: str, expected: list[tuple[object, ...]]) -> None:
-    found = [tuple(row.values()) for row in read(query).run(TABLES.__getitem__)]
-    assert found == expected
-
-
-@pytest.mark.parametrize(
-    ("query", "ids"),
-    [
-        ("resources | union resources", "123123"),
-        ("union resourcecontainers", "1235"),
-        ("resourcecontainers | union (resources | where id == '2')", "52"),
-        ("resources | union batchresources", ""),
-        ("batchresources | union resourcecontainers", ""),
-        ("resources | union resourcecontainers, resources", ""),
-    ],
-)
-def test_documented_unions(query: str, ids: str) -> None:
-    if ids:
-        assert "".join(row["id"] for row in read(query).run(TABLES.__getitem__)) == ids
-    else:
-        with pytest.raises(BadQuery):
-            read(query)
+    assert "".join(row["id"] for row in read(query).run(ROWS)) == ids
 
 
 @pytest.mark.parametrize(
@@ -373,35 +269,26 @@ def test_documented_unions(query: str, ids: str) -> None:
         ("resources\n| where name =", "ParserFailure", (2, 13)),
         ("where name == 'a", "ParserFailure", (1, 14)),
         ("where (name == 'a'", "ParserFailure", (1, 18)),
-        ("where name in 'a'", "ParserFailure", (1, 14)),
         ("project id, ", "ParserFailure", (1, 12)),
-        ("limit x", "ParserFailure", (1, 6)),
         ("resources resources", "ParserFailure", (1, 10)),
         ("'a'", "ParserFailure", (1, 0)),
         ("where ;", "ParserFailure", (1, 6)),
         ("wherever | project id", "DisallowedLogicalTableName", None),
-        ("resources | union other", "DisallowedLogicalTableName", None),
         ("project other", "SemanticError", None),
         ("project Name", "SemanticError", None),
         ("distinct other", "SemanticError", None),
-        ("project id | order by name", "SemanticError", None),
+        ("project id | order by name asc", "SemanticError", None),
         ("resources | join resources", "NotInSandbox", None),
-        ("summarize max(properties)", "NotInSandbox", None),
-        ("resources | summarize n = avg(id)", "NotInSandbox", None),
-        ("resources | union kind=inner batchresources", "DisallowedLogicalTableName", None),
-        ("where name matches 'a'", "NotInSandbox", None),
         ("where name has 'a'", "NotInSandbox", None),
         ("where split(name) == 'a'", "NotInSandbox", None),
-        ("where tolower(properties) == 'a'", "NotInSandbox", None),
-        ("extend tolower(name)", "NotInSandbox", None),
-        ("order by properties", "NotInSandbox", None),
-        ("resources" + " | union batchresources" * 4, "NotInSandbox", None),
+        ("extend tostring(name)", "NotInSandbox", None),
+        ("order by properties asc", "NotInSandbox", None),
         (f"where {'(' * 1000}name == 'a'{')' * 1000}", "NotInSandbox", None),
     ],
 )
 def test_other_queries_are_refused(query: str, code: str, position: tuple[int, int] | None) -> None:
     with pytest.raises(BadQuery) as raised:
-        read(query, any_union=True)
+        read(query)
 
     detail = raised.value.detail
     assert detail["code"] == code

@@ -26,7 +26,6 @@ SERVICES = [
     "policy_insights",
     "managed_identity",
     "event_grid",
-    "monitor",
     "key_vault",
     "key_vault_keys",
     "batch",

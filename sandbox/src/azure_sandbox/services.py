@@ -21,8 +21,6 @@ from .entra import metadata
 from .key_vault import http as key_vault
 from .key_vault_keys import frame as key_vault_keys
 from .managed_identity import http as managed_identity
-from .monitor import frame as log_analytics
-from .monitor import http as monitor
 from .policy_insights import http as policy_insights
 from .resource_graph import http as resource_graph
 from .resource_manager import frame as resource_manager
@@ -31,9 +29,8 @@ from .resource_manager import providers
 from .shared import clouds
 from .shared.web import Call
 
-for _module in (resources, batch, managed_identity, authorization, monitor, policy_insights, resource_graph):
+for _module in (resources, batch, managed_identity, authorization, policy_insights, resource_graph):
     providers.add(_module.PROVIDER, _module.API_VERSIONS, _module.ROUTES)
-providers.add(monitor.WORKSPACE_PROVIDER, monitor.WORKSPACE_API_VERSIONS, monitor.WORKSPACE_ROUTES)
 # On 27 February 2027, UTC (https://learn.microsoft.com/azure/key-vault/general/access-control-default).
 _retirement = providers.Retirement(datetime(2027, 2, 27, tzinfo=UTC).timestamp(), "2026-02-01")
 providers.add(key_vault.PROVIDER, key_vault.API_VERSIONS, key_vault.ROUTES, _retirement)
@@ -50,7 +47,6 @@ ENTRA = Service("entra", entra.handle)
 METADATA = Service("metadata", metadata.handle, "http")
 RESOURCE_MANAGER = Service("resource_manager", resource_manager.handle)
 KEY_VAULT_KEYS = Service("key_vault_keys", key_vault_keys.handle)
-LOG_ANALYTICS = Service("log_analytics", log_analytics.handle)
 BATCH_DATA = Service("batch_data", data_plane.handle)
 
 
@@ -61,8 +57,6 @@ def service_of(host: str) -> Service | None:
         return RESOURCE_MANAGER
     if clouds.by_vault_host(host):
         return KEY_VAULT_KEYS
-    if clouds.is_log_host(host):
-        return LOG_ANALYTICS
     if clouds.is_batch_host(host):
         return BATCH_DATA
     if clouds.by_login_host(host):

@@ -16,7 +16,6 @@ from .key_vault.rules import Vaults
 from .key_vault_keys.rules import Keys
 from .key_vault_keys.throttling import Throttle as KeyVaultThrottle
 from .managed_identity.rules import Identities
-from .monitor.rules import Monitor
 from .resource_graph.rules import ResourceGraph
 from .resource_manager.rules import Resources
 from .resource_manager.throttling import Throttle
@@ -45,13 +44,12 @@ class World:
         self.authorization = Authorization(self)
         self.governance = Governance(self)
         self.identities = Identities(self)
-        self.monitor = Monitor(self)
         self.vaults = Vaults(self)
         self.keys = Keys(self)
         self.batch = BatchAccounts(self)
         self.resource_graph = ResourceGraph(self)
         # The services whose resources are in resource groups.
-        self.holders = (self.batch, self.vaults, self.identities, self.monitor, self.resource_graph)
+        self.holders = (self.batch, self.vaults, self.identities, self.resource_graph)
 
     def advance(self, seconds: float) -> None:
         """Advance the clock, and let Batch and the rotation policies of its keys act at the times in between.

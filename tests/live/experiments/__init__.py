@@ -28,9 +28,6 @@ NOT_ASKED = {
     "account_quota": "The quota belongs to a subscription. It says nothing about Azure.",
     "failed_account_pools": "A pool needs a virtual machine image, which the experiments do not choose.",
     "listed_subscriptions": "It needs a second caller who can read one resource group only.",
-    **dict.fromkeys(
-        ("log_batch", "log_delay", "log_identity", "log_start"), "No experiment reads the logs of a vault yet."
-    ),
     "perimeter": "The rules of a network security perimeter belong to its owner.",
     "policy_denial": "The owner of a subscription decides what is denied. `policy` records how a denial looks.",
     "resource_lock": "The owner of a subscription decides what is locked. `locks` records how a refusal looks.",

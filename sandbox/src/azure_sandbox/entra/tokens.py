@@ -156,12 +156,10 @@ def _verify(pem: bytes, token: str) -> Mapping[str, Any]:
 
 
 # Every tenant has these audiences, although the sandbox does not emulate the services.
-LOG_ANALYTICS = "https://api.loganalytics.io"
 OTHER_AUDIENCES = (
     "https://graph.microsoft.com",
     "https://graph.windows.net",
     "https://batch.core.windows.net",
-    LOG_ANALYTICS,
 )
 
 

@@ -21,7 +21,7 @@ from ..key_vault.access import CLIENT_ADDRESS
 from ..key_vault.vault import Vault
 from ..shared import clouds, web
 from ..shared.web import AzureError, BadJson, Routes, answer, call_handler
-from . import documents, errors, events, http, throttling
+from . import documents, errors, http, throttling
 
 _routes = Routes(http.ROUTES)
 
@@ -66,8 +66,6 @@ async def handle(call: Call) -> Response:
     except AzureError as error:
         response = _refusal(error)
     _add_headers(call, response, vault, assignment)
-    if vault is not None:
-        events.record(call, vault, response, assignment)
     return response
 
 

@@ -17,16 +17,17 @@ from ..event_grid.events import KEY_NEW_VERSION
 from ..event_grid.rules import EventGrid
 from ..key_vault.rules import Vaults
 from ..key_vault.vault import Vault
+from ..shared import world as shared
 from ..shared.lag import Lag
 from ..shared.world import Principal
-from . import documents, errors, events, material, operations, request, rotation
+from . import documents, errors, material, operations, request, rotation
 from .key import Key, KeySettings, KeyVersion, Safe
 
 # The algorithm with which Batch wraps data-encryption keys.
 WRAP_ALGORITHM = "RSA-OAEP"
 
 
-class World(events.World, Protocol):
+class World(shared.World, Protocol):
     """The parts of other services that keys need."""
 
     vaults: Vaults
@@ -78,17 +79,14 @@ class Keys:
             self.enter(vault, principal, permission, name, trusted_service=True)
         key, used = self.version(vault, name, version)
         wrapped = operations.encrypt(used, "wrapKey", WRAP_ALGORITHM, data, self.world.clock.time())
-        events.record_batch(self.world, vault, principal, "KeyWrap", documents.kid(vault, key, used))
         return documents.kid(vault, key, used), wrapped
 
     def unwrap(self, principal: Principal, key_identifier: str, wrapped: bytes) -> bytes:
         vault, name, version = self._parts(key_identifier)
         for permission in ("get", "unwrapKey"):
             self.enter(vault, principal, permission, name, trusted_service=True)
-        key, used = self.version(vault, name, version)
-        data = operations.decrypt(used, "unwrapKey", WRAP_ALGORITHM, wrapped, self.world.clock.time())
-        events.record_batch(self.world, vault, principal, "KeyUnwrap", documents.kid(vault, key, used))
-        return data
+        _key, used = self.version(vault, name, version)
+        return operations.decrypt(used, "unwrapKey", WRAP_ALGORITHM, wrapped, self.world.clock.time())
 
     def forget(self, vault: Vault) -> None:
         """Delete the keys of a vault that was purged."""

@@ -47,8 +47,7 @@ def query(call: Call) -> Response:
     try:
         if quota.is_exceeded:
             raise errors.throttled(RETRY_SECONDS)
-        page = call.world.resource_graph.page(call.caller, _request(call))
-        document, status = _document(page, _option(_options(call), "resultFormat", str, "objectArray")), 200
+        document, status = _document(call.world.resource_graph.page(call.caller, _request(call))), 200
     except Refused as refused:
         document, status = refused.document(call.world.clock.iso(), correlation_id), refused.status
         headers |= refused.headers
@@ -60,19 +59,13 @@ def _request(call: Call) -> Request:
     text = call.json.get("query")
     if not isinstance(text, str) or not text.strip():
         raise errors.bad_request("EmptyQuery", "The query is missing.")
-    options = _options(call)
-    top = _option(options, "$top", int, MOST_ROWS)
-    if not 1 <= top <= MOST_ROWS:
-        raise errors.bad_request("InvalidTop", f"$top must be an integer from 1 to {MOST_ROWS}.")
-    skip = max(0, _option(options, "$skip", int, 0))
-    return Request(text, _subscriptions(call), top, skip, _option(options, "$skipToken", str, ""))
-
-
-def _options(call: Call) -> dict[str, Any]:
     options = call.json.get("options") or {}
     if not isinstance(options, dict):
         raise errors.bad_request("InvalidOptions", "The options are not an object.")
-    return options
+    top = _option(options, "$top", int, MOST_ROWS)
+    if not 1 <= top <= MOST_ROWS:
+        raise errors.bad_request("InvalidTop", f"$top must be an integer from 1 to {MOST_ROWS}.")
+    return Request(text, _subscriptions(call), top, _option(options, "$skipToken", str, ""))
 
 
 def _option(options: dict[str, Any], name: str, kind: type, default: Any) -> Any:
@@ -105,15 +98,11 @@ def _texts(call: Call, name: str) -> list[str]:
     return values
 
 
-def _document(page: Page, result_format: str) -> dict[str, Any]:
-    data: Any = page.rows
-    if result_format.lower() == "table":
-        columns = [{"name": name, "type": kind} for name, kind in page.query.columns.items()]
-        data = {"columns": columns, "rows": [[*row.values()] for row in page.rows]}
+def _document(page: Page) -> dict[str, Any]:
     return {
         "totalRecords": page.total,
         "count": len(page.rows),
-        "data": data,
+        "data": page.rows,
         "facets": [],
         "resultTruncated": str(page.is_truncated).lower(),
         **({"$skipToken": page.token} if page.token else {}),

@@ -6,26 +6,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from ..authorization.rules import Authorization
 from ..batch import documents as batch
-from ..batch.account import Account, Pool
 from ..batch.rules import BatchAccounts
 from ..key_vault import documents as key_vault
 from ..key_vault.rules import Vaults
 from ..managed_identity.rules import TYPE as IDENTITY
 from ..managed_identity.rules import Identities
-from ..monitor.rules import Monitor
 from ..resource_manager.rules import Resources, Subscription
 from ..shared import world as shared
-from ..shared.kql import Row
 from ..shared.resource import tidy_location
-from .query import COLUMNS
-
-_SUBSCRIPTIONS = "Microsoft.Resources/subscriptions"
-_GROUPS = f"{_SUBSCRIPTIONS}/resourceGroups"
+from .query import COLUMNS, Row
 
 # Types with keys in Key Vault that no table has.
 INVISIBLE = frozenset(
@@ -46,7 +40,6 @@ class World(shared.World, Protocol):
     authorization: Authorization
     batch: BatchAccounts
     identities: Identities
-    monitor: Monitor
     resources: Resources
     vaults: Vaults
 
@@ -67,45 +60,9 @@ def row(subscription: Subscription, document: dict[str, Any]) -> Row:
 def resources(world: World, subscription: Subscription) -> Iterator[Row]:
     for account in world.batch.in_graph(subscription.id):
         document = batch.account_document(account, world.batch.state(account), batch.NEWEST)
-        if world.behavior.graph_encryption == "hidden":
-            del document["properties"]["encryption"]
         yield row(subscription, document)
     for vault in world.vaults.in_graph(subscription.id):
         yield row(subscription, key_vault.vault(vault, registering=world.vaults.is_registering(vault)))
     for one in world.identities.list(subscription.id):
         described = {"id": one.id, "name": one.name, "type": IDENTITY, "location": one.location, "tags": one.tags}
         yield row(subscription, {**described, "properties": world.identities.properties(one.id)})
-    for workspace in world.monitor.contents(subscription.id):
-        yield row(subscription, {**workspace.document(), "properties": world.monitor.properties(workspace.id)})
-
-
-def pools(world: World, subscription: Subscription) -> Iterator[Row]:
-    for account in world.batch.in_graph(subscription.id):
-        for pool in world.batch.pools.all(account):
-            yield row(subscription, _pool_document(world, account, pool))
-
-
-def _pool_document(world: World, account: Account, pool: Pool) -> dict[str, Any]:
-    document = batch.pool_document(account, pool)
-    deployment = document["properties"]["deploymentConfiguration"]
-    machine = deployment.get("virtualMachineConfiguration")
-    if world.behavior.graph_encryption == "hidden" and isinstance(machine, dict):
-        shown = {name: value for name, value in machine.items() if name != "diskEncryptionConfiguration"}
-        document["properties"]["deploymentConfiguration"] = {**deployment, "virtualMachineConfiguration": shown}
-    return {**document, "location": account.location}
-
-
-def containers(world: World, subscription: Subscription) -> Iterator[Row]:
-    described = {"id": f"/subscriptions/{subscription.id}", "name": subscription.display_name, "type": _SUBSCRIPTIONS}
-    yield row(subscription, {**described, "properties": {"state": subscription.state}})
-    for group in world.resources.groups(subscription):
-        described = {"id": group.id, "name": group.name, "type": _GROUPS}
-        state = {"provisioningState": "Succeeded"}
-        yield row(subscription, {**described, "location": group.location, "tags": group.tags, "properties": state})
-
-
-TABLES: dict[str, Callable[[World, Subscription], Iterable[Row]]] = {
-    "resources": resources,
-    "batchresources": pools,
-    "resourcecontainers": containers,
-}

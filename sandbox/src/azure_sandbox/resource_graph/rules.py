@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..resource_manager.rules import Resource, Subscription
-from ..shared.kql import Query, Row
 from ..shared.lag import Lag
 from ..shared.world import Principal
 from . import errors, rows
-from .query import BadQuery, read
+from .query import BadQuery, Row, read
 from .rows import World
 
 # https://learn.microsoft.com/azure/governance/resource-graph/concepts/guidance-for-throttled-requests
@@ -28,9 +27,7 @@ QUERIES, WINDOW_SECONDS = 15, 5
 RETRY_SECONDS = 2
 MOST_ROWS = 1000
 MOST_BYTES = 16 * 1024 * 1024
-_SUBSCRIPTION_TYPE = "microsoft.resources/subscriptions"
-# The tables of added resources that are not in `resources`, by the start of the type.
-_TABLES = {"microsoft.batch/batchaccounts/pools": "batchresources", "microsoft.elasticsan/": "elasticsanresources"}
+_ELASTIC_SAN = "microsoft.elasticsan/"
 
 
 @dataclass(frozen=True)
@@ -39,13 +36,11 @@ class Request:
     # None: all subscriptions of the tenant.
     subscriptions: Collection[str] | None
     top: int = MOST_ROWS
-    skip: int = 0
     token: str = ""
 
 
 @dataclass(frozen=True)
 class Page:
-    query: Query
     rows: list[Row]
     total: int
     # The token of the next page; empty if there is none.
@@ -118,18 +113,13 @@ class ResourceGraph:
     def page(self, principal: Principal, request: Request) -> Page:
         """One page of the rows that the caller may read; other rows are missing. Raises Refused."""
         try:
-            any_union = self.world.behavior.graph_union == "any"
-            query = read(request.query, any_union=any_union, now=self.world.clock.time())
+            query = read(request.query)
         except BadQuery as problem:
             raise errors.invalid_query(problem.detail) from problem
         searched = self._searched(principal, request.subscriptions)
         is_shown = self._filter(principal)
-
-        def table(name: str) -> Iterator[Row]:
-            yield from (row for subscription in searched for row in self._rows(name, subscription) if is_shown(row))
-
-        found = query.run(table)
-        top, start = (request.top, request.skip) if not request.token else _position(request.token)
+        found = query.run(row for subscription in searched for row in self._rows(subscription) if is_shown(row))
+        top, start = (request.top, 0) if not request.token else _position(request.token)
         if start and not query.is_ordered:
             # Without an order by id, pages of Azure may repeat and omit rows.
             found.reverse()
@@ -139,7 +129,7 @@ class ResourceGraph:
             raise errors.too_large(size, MOST_BYTES)
         has_more = len(found) > start + top
         token = _token(top, start + top) if has_more and query.is_paged else ""
-        return Page(query, shown, len(found), token, has_more and not token)
+        return Page(shown, len(found), token, has_more and not token)
 
     def _searched(self, principal: Principal, named: Collection[str] | None) -> list[Subscription]:
         """The subscriptions of the scope in which the caller has any role. Raises Refused."""
@@ -154,25 +144,16 @@ class ResourceGraph:
             raise errors.no_valid_subscriptions(named or ())
         return searched
 
-    def _rows(self, table: str, subscription: Subscription) -> Iterator[Row]:
-        if table in rows.TABLES:
-            yield from rows.TABLES[table](self.world, subscription)
+    def _rows(self, subscription: Subscription) -> Iterator[Row]:
+        yield from rows.resources(self.world, subscription)
         for one in self._lag.in_graph(self._added):
-            if one["id"].split("/")[2].lower() == subscription.id and _table(one["type"]) == table:
+            # Those of Elastic SAN are in another table.
+            if one["id"].split("/")[2].lower() == subscription.id and not one["type"].lower().startswith(_ELASTIC_SAN):
                 yield rows.row(subscription, one)
 
     def _filter(self, principal: Principal) -> Callable[[Row], bool]:
         may = self.world.authorization.reader(principal)
-
-        def is_shown(row: Row) -> bool:
-            # Only subscriptions are searched in which the caller has a role.
-            return row["type"] == _SUBSCRIPTION_TYPE or may(f"{row['type']}/read", row["id"])
-
-        return is_shown
-
-
-def _table(resource_type: str) -> str:
-    return next((table for start, table in _TABLES.items() if resource_type.lower().startswith(start)), "resources")
+        return lambda row: may(f"{row['type']}/read", row["id"])
 
 
 def _token(size: int, start: int) -> str:

@@ -77,22 +77,9 @@ class Behavior:
     follower_delay: str = _switch("86400", "3600", "0", is_time=True)
     # How many seconds Batch still needs the previous version after an account changes to another version of the key.
     previous_version_needed: str = _switch("86400", "600", "0", is_time=True)
-    # Whether the rows of Resource Graph show the encryption of Batch accounts and the disk encryption of pools.
-    graph_encryption: str = _switch("hidden", "shown")
     # Seconds until Resource Graph shows a write. With a delay, a client finds nothing that was created recently, so the
     # default is the easiest position.
     graph_lag: str = _switch("0", "600", "never", is_time=True)
-    # The tables that `union` combines in a query of Resource Graph: `resources` and `resourcecontainers` only, as its
-    # documentation says, or any.
-    graph_union: str = _switch("documented", "any")
-    # Seconds until the logs of a vault can be queried.
-    log_delay: str = _switch("600", "180", "0", is_time=True)
-    # How many seconds after the creation of a diagnostic setting no events are recorded.
-    log_start: str = _switch("300", "0", is_time=True)
-    # Whether the logs of a vault show that Batch wraps and unwraps with a key when an account changes to it.
-    log_batch: str = _switch("hidden", "shown")
-    # Whether the logs show the resource that a managed identity belongs to.
-    log_identity: str = _switch("hidden", "shown")
     # The resources that have a ReadOnly lock; `deletions`: accounts and vaults have a CanNotDelete lock. There are no
     # locks and no denying policies by default, because nearly all requests would fail.
     resource_lock: str = _switch("none", "accounts", "vaults", "deletions")

@@ -92,10 +92,5 @@ def is_batch_host(host: str) -> bool:
     return host.endswith(f".{BATCH_DOMAIN}") and host.count(".") == BATCH_DOMAIN.count(".") + 2
 
 
-def is_log_host(host: str) -> bool:
-    """Whether it is a host of Log Analytics, which the sandbox has in the public cloud only."""
-    return host in ("api.loganalytics.io", "api.loganalytics.azure.com")
-
-
 def by_vault_host(host: str) -> Cloud | None:
     return next((cloud for cloud in CLOUDS if host.partition(".")[2] == cloud.vault_suffix[1:]), None)
