@@ -174,14 +174,6 @@ BODIES: dict[str, tuple[Any, ...]] = {
             }
         },
     ),
-    "PUT /policyExemptions/{name}": (
-        {
-            "properties": {
-                "policyAssignmentId": f"/{GROUP}/{HERE}/policyAssignments/keys",
-                "exemptionCategory": "Waiver",
-            }
-        },
-    ),
     "POST /checkPolicyRestrictions": (
         {
             "resourceDetails": {
@@ -213,7 +205,6 @@ BODIES: dict[str, tuple[Any, ...]] = {
         },
         {"match": {"path": "/nothing"}, "drop": "after", "handled": True, "times": None},
     ),
-    "POST /tenants": ({"name": "other"},),
     "POST /subscriptions": ({"name": "other", "object_id": "@operator@"},),
     "POST /principals": (
         {
@@ -221,11 +212,8 @@ BODIES: dict[str, tuple[Any, ...]] = {
             "secret_lifetime": 3600,
             "token_lifetime": 3600,
             "roles": [{"role": "Reader", "scope": f"/{SUBSCRIPTION}"}],
-            "federated_subject": "a",
-            "federated_issuer": "https://issuer",
-            "federated_audience": "b",
         },
-        {"name": "somebody", "certificate": "", "federated_public_key": "x", "tenant_id": "@tenant@"},
+        {"name": "somebody", "certificate": ""},
     ),
     "POST /federated-token": ({"object_id": "@operator@"},),
 }

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The command line: shell, run, serve, env, and the saved state."""
+"""The command line: shell, run and serve."""
 
 from __future__ import annotations
 
@@ -15,32 +15,24 @@ import re
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from azure.core.exceptions import HttpResponseError
 from azure.identity import DefaultAzureCredential
 from azure.keyvault.keys import KeyClient
 from azure.mgmt.batch import BatchManagementClient
-from sandbox_client import COMMAND, Sandbox, heed_signals, plain_environment, point_at, serving, started
+from sandbox_client import COMMAND, Sandbox, heed_signals, plain_environment, point_at, serving
 
-from azure_sandbox import state
 from azure_sandbox.shared.behavior import POSITIONS
-from azure_sandbox.world import World
 
 MANUAL = (Path(__file__).parents[2] / "sandbox" / "README.md").read_text(encoding="utf-8")
 VERSION = "2022-09-01"
 TWICE = ["serve", "--accounts", "1", "--accounts-on-key", "1"]
-# A shell would run commands in these values if the values were not quoted.
-HARMLESS_QUOTED = ("$(touch created)", "'; touch created; '")
 PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 PYTHON = [sys.executable, "-c"]
 
@@ -77,16 +69,6 @@ def test_run_sets_the_environment(tmp_path: Path) -> None:
     assert not Path(bundle).exists(), "nothing is left behind"
 
 
-def test_run_lets_a_program_use_azure() -> None:
-    program = (
-        "import os; from azure.identity import DefaultAzureCredential as C;"
-        "from azure.mgmt.batch import BatchManagementClient as B;"
-        "print(len(list(B(C(), os.environ['AZURE_SUBSCRIPTION_ID']).batch_account.list())))"
-    )
-    done = command("run", "--accounts", "3", "--", *PYTHON, program)
-    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
-
-
 @pytest.mark.slow(every=4)
 @pytest.mark.parametrize(
     ("what", "status"),
@@ -100,15 +82,6 @@ def test_run_lets_a_program_use_azure() -> None:
 )
 def test_run_returns_the_exit_status(what: list[str], status: int) -> None:
     assert command("run", "--", *what).returncode == status
-
-
-def test_run_keeps_the_commands_own_options_and_input() -> None:
-    done = command("run", "--latency", "1", "--", "echo", "--latency", "-n", "--")
-    assert done.stdout == "--latency -n --\n"
-    process = subprocess.run(
-        [*COMMAND, "run", "--", "cat"], input="through", capture_output=True, text=True, timeout=60, check=True
-    )
-    assert process.stdout == "through"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
@@ -172,7 +145,7 @@ def test_a_shell_in_a_terminal_uses_the_sandbox_despite_the_startup_file_of_the_
         socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=5)
 
 
-# serve and env
+# serve
 
 
 def test_serve_prints_one_line_and_ends_on_a_signal() -> None:
@@ -199,97 +172,6 @@ def test_serve_listens_on_the_loopback_address_only(running_sandbox: Sandbox) ->
         other.settimeout(5)
         with pytest.raises(OSError):  # noqa: PT011
             other.connect(("127.0.0.2", port))
-
-
-def test_env(running_sandbox: Sandbox) -> None:
-    port = running_sandbox.url.rpartition(":")[2]
-    done = command("env", "--port", port, https_proxy="http://elsewhere")
-    assert done.returncode == 0, done.stderr
-    shell = f"{done.stdout}\nexec {sys.executable} -c '{PRINT_ENVIRONMENT}'"
-    printed = subprocess.run(
-        ["sh", "-c", shell], env={**os.environ, "https_proxy": "x"}, capture_output=True, text=True, check=True
-    )
-    environment = json.loads(printed.stdout)
-    assert running_sandbox.environment.items() <= environment.items()
-    assert "https_proxy" not in environment
-
-
-def test_env_without_a_sandbox(running_sandbox: Sandbox) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    done = command("env", "--port", str(port))
-    assert done.returncode == 1
-    assert "no sandbox listens" in done.stderr
-    assert done.stdout == ""
-
-
-class Rogue(BaseHTTPRequestHandler):
-    """Responds to every request with the content that the test sets."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        content: bytes = self.server.content  # type: ignore[attr-defined]
-        self.send_response(200)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-@pytest.mark.slow(every=4)
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"X=1; touch created; Y": "1"},
-        {"PROMPT_COMMAND": "touch created"},
-        {"AZURE_TENANT": "$(touch created)"},
-        {"AZURE_TENANT": "'; touch created; '"},
-        {"AZURE_TENANT": "\n touch created \n"},
-        {"AZURE_TENANT": "\udc80"},
-        {"AZURE_TENANT": ["touch created"]},
-    ],
-)
-def test_env_does_not_execute_responses(running_sandbox: Sandbox, tmp_path: Path, changes: dict[str, object]) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Rogue) as server:
-        server.content = json.dumps({**running_sandbox.environment, **changes}).encode()  # type: ignore[attr-defined]
-        Thread(target=server.serve_forever, daemon=True).start()
-        done = command("env", "--port", str(server.server_port))
-        server.shutdown()
-    assert "Traceback" not in done.stderr
-    subprocess.run(["sh", "-c", 'eval "$1"', "sh", done.stdout], cwd=tmp_path, check=True, timeout=60)
-    assert list(tmp_path.iterdir()) == []
-    assert (done.returncode == 0) is (changes in ({"AZURE_TENANT": text} for text in HARMLESS_QUOTED))
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can start a process of another user")
-@pytest.mark.parametrize("address", ["127.0.0.1", "::"])
-def test_env_of_another_user_is_refused(running_sandbox: Sandbox, address: str) -> None:
-    if address == "::" and not socket.has_dualstack_ipv6():
-        pytest.skip("no IPv6 here")
-    environment = json.dumps(running_sandbox.environment)
-    answer = f"HTTP/1.1 200 OK\r\ncontent-length: {len(environment)}\r\n\r\n{environment}"
-    program = (
-        "import os, socket, sys\n"
-        "address, response = sys.argv[1:]\n"
-        "family = socket.AF_INET6 if ':' in address else socket.AF_INET\n"
-        "os.setuid(65534)\n"
-        "server = socket.create_server((address, 0), family=family, dualstack_ipv6=family == socket.AF_INET6)\n"
-        "print(server.getsockname()[1], flush=True)\n"
-        "connection, _ = server.accept()\n"
-        "connection.sendall(response.encode())\n"
-        "sys.stdin.read()\n"
-    )
-    with subprocess.Popen(
-        [*PYTHON, program, address, answer], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        done = command("env", "--port", process.stdout.readline().strip())
-        process.communicate()
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "a process of the user with the id 65534 listens on port" in done.stderr
 
 
 def test_a_port_that_is_taken(running_sandbox: Sandbox) -> None:
@@ -326,7 +208,7 @@ def test_invalid_arguments(arguments: list[str]) -> None:
 
 def test_the_manual_lists_the_commands_and_the_options() -> None:
     actions = re.findall(r"^    (\w+) ", command("--help").stdout, re.MULTILINE)
-    assert {"shell", "run", "serve", "env", "record"} == set(actions)
+    assert {"shell", "run", "serve", "record"} == set(actions)
     assert [action for action in actions if f"\n| `azure-sandbox {action} " not in MANUAL] == []
     options = set(re.findall(r"--[a-z-]+", command("serve", "--help").stdout)) - {"--help"}
     assert [option for option in options if not re.search(rf"`[^`]*{option}\b[^`]*` \|", MANUAL)] == []
@@ -340,24 +222,15 @@ def test_the_manual_lists_every_switch(name: str) -> None:
 # Options
 
 
-def test_realistic() -> None:
-    with serving("--realistic") as sandbox:
-        timing = sandbox.control.call("GET", "/timing")
+def test_options() -> None:
+    with serving("--latency", "200", "--realistic", "--behavior", "subscription_list=denied") as sandbox:
+        timing, behavior = (sandbox.control.call("GET", path) for path in ("/timing", "/behavior"))
         assert (timing["retry_after"], timing["batch_recovery"], timing["throttling"]) == (15, 600, True)
-        sandbox.control.reset()
-        assert sandbox.control.call("GET", "/timing") == timing
-
-
-def test_behavior() -> None:
-    with serving("--behavior", "subscription_list=denied") as sandbox:
-        assert sandbox.control.call("GET", "/behavior")["subscription_list"] == "denied"
+        assert behavior["subscription_list"] == "denied"
         sandbox.control.behavior(subscription_list="filtered")
         sandbox.control.reset()
-        assert sandbox.control.call("GET", "/behavior")["subscription_list"] == "denied"
-
-
-def test_latency() -> None:
-    with serving("--latency", "200") as sandbox:
+        assert sandbox.control.call("GET", "/timing") == timing
+        assert sandbox.control.call("GET", "/behavior") == behavior
         session, took = sandbox.bearer(), []
         # On a busy machine, single requests may take long.
         while min(took, default=2) >= 2 and len(took) < 20:
@@ -392,210 +265,3 @@ def test_accounts_on_key(monkeypatch: pytest.MonkeyPatch) -> None:
         assert first.get_keys("batch-019", "batch00999").primary
         with pytest.raises(HttpResponseError, match="KeyVaultKeyNotAccessible"):
             second.get_keys("batch-020", "batch01000")
-
-
-# State
-
-
-def test_the_state_is_saved_and_loaded(tmp_path: Path) -> None:
-    directory = tmp_path / "state"
-    group = "resourceGroups/kept"
-    with serving("--state-dir", str(directory), "--accounts", "2") as first:
-        path = f"{first.subscription}/{group}"
-        assert first.arm("PUT", path, VERSION, {"location": "westeurope"}).status_code == 201
-        first.control.advance(86400)
-        token = first.bearer()
-    with serving("--state-dir", str(directory)) as second:
-        for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "REQUESTS_CA_BUNDLE"):
-            assert second.environment[name] == first.environment[name]
-        token.proxies = second.session().proxies
-        assert second.arm("GET", path, VERSION, session=token).ok, "the earlier token and CA are still valid"
-        assert second.control.call("GET", "/clock")["time"] - time.time() > 86000
-        second.control.reset()
-        assert second.arm("GET", path, VERSION).status_code == 404
-        assert len(second.arm("GET", f"{second.subscription}/resources", VERSION).json()["value"]) == 2
-
-
-def put_group(sandbox: Sandbox, name: str) -> None:
-    path = f"{sandbox.subscription}/resourceGroups/{name}"
-    assert sandbox.arm("PUT", path, VERSION, {"location": "westeurope"}).status_code == 201
-
-
-def saved(directory: Path) -> World:
-    found = state.load(directory) if directory.exists() else None
-    return found.world if found else World()
-
-
-def saved_groups(directory: Path) -> set[str]:
-    world = saved(directory)
-    return {group.name for one in world.resources.subscriptions() for group in world.resources.groups(one.id)}
-
-
-def wait_until(is_true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not is_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def has_group(sandbox: Sandbox, name: str) -> bool:
-    return sandbox.arm("GET", f"{sandbox.subscription}/resourceGroups/{name}", VERSION).ok
-
-
-@pytest.mark.slow(every=2)
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGHUP, 0), (signal.SIGKILL, -signal.SIGKILL)])
-def test_a_write_before_the_end_is_saved(tmp_path: Path, number: signal.Signals, status: int) -> None:
-    first = started("--state-dir", str(tmp_path))
-    put_group(first, "kept")
-    if number == signal.SIGKILL:
-        wait_until(lambda: "kept" in saved_groups(tmp_path))
-        put_group(first, "lost")
-    first.process.send_signal(number)
-    assert first.process.wait(30) == status
-    with serving("--state-dir", str(tmp_path)) as second:
-        assert second.secret == first.secret
-        assert has_group(second, "kept")
-    assert {path.name for path in tmp_path.iterdir()} == {"world.pickle", "ca-key.pem", "ca.pem", "lock"}
-
-
-def test_the_state_is_its_owners_only(tmp_path: Path) -> None:
-    directory = tmp_path / "state"
-    with serving("--state-dir", str(directory)):
-        pass
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-    for name in ("world.pickle", "ca-key.pem"):
-        assert stat.S_IMODE((directory / name).stat().st_mode) == 0o600
-    assert {path.name for path in directory.iterdir()} == {"world.pickle", "ca-key.pem", "ca.pem", "lock"}
-
-
-def writable(path: Path) -> None:
-    path.chmod(path.stat().st_mode | stat.S_IWGRP)
-
-
-def foreign(path: Path) -> None:
-    os.chown(path, 65534, -1)
-
-
-def linked(path: Path) -> None:
-    path.rename(path.with_name("elsewhere"))
-    path.symlink_to("elsewhere")
-
-
-ONLY_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
-CHANGES = [
-    (writable, "Others can write the"),
-    pytest.param(foreign, "belongs to the user with the id 65534", marks=ONLY_ROOT),
-]
-
-
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state directory, with a link to it beside it."""
-    directory = tmp_path_factory.mktemp("kept") / "state"
-    with serving("--state-dir", str(directory)):
-        pass
-    (directory.parent / "link").symlink_to("state")
-    return directory
-
-
-@pytest.mark.parametrize("name", ["world.pickle", "ca.pem", "ca-key.pem", "lock"])
-@pytest.mark.parametrize(("change", "reason"), [*CHANGES, (linked, "is a symbolic link")])
-@pytest.mark.slow(every=12)
-def test_a_file_that_others_could_have_written_is_refused(
-    kept: Path, tmp_path: Path, name: str, change: Callable[[Path], None], reason: str
-) -> None:
-    directory = tmp_path / "state"
-    shutil.copytree(kept, directory)
-    change(directory / name)
-    content = (directory / name).read_bytes()
-    done = command("serve", "--port", "0", "--state-dir", str(directory))
-    assert done.returncode == 1
-    assert reason in done.stderr
-    assert f"file {directory / name}" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert (directory / name).read_bytes() == content
-
-
-@pytest.mark.parametrize("name", ["state", "link"])
-@pytest.mark.parametrize(("change", "reason"), CHANGES)
-@pytest.mark.slow(every=3)
-def test_a_directory_that_others_could_have_written_is_refused(
-    kept: Path, tmp_path: Path, name: str, change: Callable[[Path], None], reason: str
-) -> None:
-    shutil.copytree(kept.parent, tmp_path, symlinks=True, dirs_exist_ok=True)
-    change(tmp_path / "state")
-    done = command("serve", "--port", "0", "--state-dir", str(tmp_path / name))
-    assert done.returncode == 1
-    assert reason in done.stderr
-    assert f"directory {tmp_path / 'state'}" in done.stderr
-
-
-@pytest.mark.parametrize("name", ["world.pickle", "ca-key.pem"])
-@pytest.mark.parametrize("mode", [0o640, 0o604])
-def test_a_file_with_private_keys_that_others_can_read_is_refused(
-    kept: Path, tmp_path: Path, name: str, mode: int
-) -> None:
-    directory = tmp_path / "state"
-    shutil.copytree(kept, directory)
-    (directory / name).chmod(mode)
-    done = command("serve", "--port", "0", "--state-dir", str(directory))
-    assert done.returncode == 1
-    assert f"Others can read the file {directory / name}" in done.stderr
-    assert f"chmod go-r {directory / name}" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def writable_for_all(path: Path) -> None:
-    path.chmod(0o777)
-
-
-def writable_for_a_group(path: Path) -> None:
-    os.chown(path, -1, 65534)
-    path.chmod(0o775)
-
-
-@pytest.mark.parametrize("below", ["state", "middle/state", "link"])
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (
-            writable_for_all,
-            "Others can write the directory {}, and replace the state directory in it; run: chmod go-w {}",
-        ),
-        pytest.param(writable_for_a_group, "Others can write the directory {}", marks=ONLY_ROOT),
-        pytest.param(foreign, "The directory {} belongs to the user with the id 65534", marks=ONLY_ROOT),
-    ],
-)
-@pytest.mark.slow(every=4)
-def test_a_parent_in_which_others_can_replace_the_directory_is_refused(
-    tmp_path: Path, below: str, change: Callable[[Path], None], reason: str
-) -> None:
-    parent = tmp_path / "parent"
-    (parent / "state").mkdir(parents=True, mode=0o700)
-    (tmp_path / "safe").mkdir()
-    (tmp_path / "safe" / "link").symlink_to(parent / "state")
-    change(parent)
-    directory = (tmp_path / "safe" if below == "link" else parent) / below
-    done = command("serve", "--port", "0", "--state-dir", str(directory))
-    assert done.returncode == 1
-    assert reason.format(parent, parent) in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (parent / "middle").exists()
-    assert list((parent / "state").iterdir()) == []
-
-
-@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x80\x04N."])
-def test_a_file_that_is_no_state(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "world.pickle").write_bytes(content)
-    done = command("serve", "--port", "0", "--state-dir", str(tmp_path))
-    assert done.returncode == 1
-    assert "remove it to start with a new state" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert (tmp_path / "world.pickle").read_bytes() == content
-
-
-def test_a_state_directory_is_used_by_one_sandbox(tmp_path: Path) -> None:
-    with serving("--state-dir", str(tmp_path)):
-        done = command("run", "--state-dir", str(tmp_path), "--", "true")
-    assert done.returncode == 1
-    assert "in use by another sandbox" in done.stderr

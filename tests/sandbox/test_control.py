@@ -303,9 +303,6 @@ def test_tokens_that_expire_in_mid_run(sandbox: Sandbox, control: Control) -> No
     assert (refused.status_code, "www-authenticate" in refused.headers) == (401, True)
     sandbox.tokens.clear()
     assert get_group(sandbox).ok
-    control.call("POST", "/tokens/expire")
-    assert get_group(sandbox).status_code == 401
-    sandbox.tokens.clear()
 
 
 @pytest.mark.parametrize(
@@ -405,14 +402,10 @@ def test_a_principal_with_a_role(sandbox: Sandbox, control: Control) -> None:
         {"name": "x", "roles": [{"role": "Emperor", "scope": "/"}]},
         {"name": "x", "roles": [{"role": "Reader"}]},
         {"name": "x", "certificate": "none"},
-        {"name": "x", "federated_subject": "s", "federated_public_key": "none"},
         {"name": "x", "secret_lifetime": "long"},
-        {"name": "x", "tenant_id": "nowhere"},
-        {"name": "x", "tenant_id": ["nowhere"]},
         {"name": "x", "roles": 1},
         {"name": "x", "roles": [{"role": 1, "scope": "/"}]},
         {"name": "x", "certificate": 1},
-        {"name": "x", "federated_subject": 1},
         {"name": "x", "token_lifetime": 10**30},
     ],
 )

@@ -62,10 +62,6 @@ def private(key: rsa.RSAPrivateKey = KEY) -> bytes:
     return key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
-def public(key: rsa.RSAPrivateKey = KEY) -> str:
-    return key.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
-
-
 def ask(sandbox: Sandbox, tenant: str = "", version: str = "/v2.0", **fields: str | None) -> Any:
     form = {
         "grant_type": "client_credentials",
@@ -95,15 +91,6 @@ def test_a_secret_gets_a_token(sandbox: Sandbox, scope: str) -> None:
     assert claims["ver"] == "1.0"
     assert before - 30 < claims["exp"] - 3599 < time.time() + 30
     assert "xms_mirid" not in claims
-
-
-def test_the_response_has_numbers_at_v2_and_strings_at_v1(sandbox: Sandbox) -> None:
-    newer = ask(sandbox).json()
-    assert set(newer) == {"token_type", "expires_in", "ext_expires_in", "access_token"}
-    assert newer["expires_in"] == 3599
-    older = ask(sandbox, version="", scope=None, resource="https://management.core.windows.net/").json()
-    assert older["expires_in"] == "3599"
-    assert claims_of(older["access_token"])["aud"] == older["resource"] == "https://management.core.windows.net/"
 
 
 @pytest.mark.parametrize(
@@ -172,10 +159,9 @@ def test_a_certificate_that_nobody_registered(sandbox: Sandbox, control: Control
 # Federated assertions
 
 
-def assertion(sandbox: Sandbox, text: str, client_id: str = "") -> Any:
+def assertion(sandbox: Sandbox, text: str) -> Any:
     return ask(
         sandbox,
-        client_id=client_id or sandbox.client_id,
         client_secret=None,
         client_assertion=text,
         client_assertion_type="urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
@@ -191,50 +177,18 @@ def test_a_token_of_the_sandboxs_own_issuer(sandbox: Sandbox, control: Control, 
     assert claims_of(credential.get_token(VAULT_SCOPE).token)["appid"] == sandbox.client_id
 
 
-@pytest.mark.parametrize(
-    ("changes", "key", "code"),
-    [
-        ({}, KEY, None),
-        ({"iss": "https://elsewhere.example"}, KEY, 700211),
-        ({"sub": "another"}, KEY, 700213),
-        ({"aud": "another"}, KEY, 700212),
-        ({}, OTHER_KEY, 700027),
-        ({"exp": 1}, KEY, 700024),
-        ({"exp": [1]}, KEY, 50027),
-        ({"nbf": "now"}, KEY, 50027),
-    ],
-)
-def test_a_token_of_another_issuer(
-    sandbox: Sandbox, control: Control, changes: dict[str, Any], key: rsa.RSAPrivateKey, code: int | None
-) -> None:
-    somebody = control.principal(
-        federated_issuer="https://issuer.example", federated_subject="pod", federated_public_key=public()
-    )
-    claims = {
-        "iss": "https://issuer.example",
-        "sub": "pod",
-        "aud": ["api://AzureADTokenExchange"],
-        "exp": int(time.time()) + 600,
-        **changes,
-    }
-    response = assertion(sandbox, jwt.encode(claims, key, "RS256"), somebody["client_id"])
-    assert response.json().get("error_codes") == (None if code is None else [code])
-
-
-def test_a_malformed_assertion(sandbox: Sandbox) -> None:
-    assert assertion(sandbox, "not.a.token").json()["error_codes"] == [50027]
+def test_a_token_of_another_issuer(sandbox: Sandbox) -> None:
+    claims = {"iss": "https://issuer.example", "sub": "pod", "exp": int(time.time()) + 600}
+    assert assertion(sandbox, jwt.encode(claims, KEY, "RS256")).json()["error_codes"] == [700211]
 
 
 # Discovery
 
 
-@pytest.mark.parametrize("tenant", ["own", "common", "organizations"])
-@pytest.mark.parametrize("version", ["", "/v2.0"])
-def test_discovery(sandbox: Sandbox, tenant: str, version: str) -> None:
-    tenant = sandbox.tenant_id if tenant == "own" else tenant
-    url = f"{LOGIN}/{tenant}{version}/.well-known/openid-configuration"
+def test_discovery(sandbox: Sandbox) -> None:
+    url = f"{LOGIN}/{sandbox.tenant_id}/v2.0/.well-known/openid-configuration"
     document = sandbox.session().get(url, timeout=30).json()
-    assert document["token_endpoint"] == f"{LOGIN}/{tenant}/oauth2{version}/token"
+    assert document["token_endpoint"] == f"{LOGIN}/{sandbox.tenant_id}/oauth2/v2.0/token"
     keys = sandbox.session().get(document["jwks_uri"], timeout=30).json()["keys"]
     token = sandbox.token()
     key = jwt.PyJWK(keys[0])
@@ -330,9 +284,3 @@ def test_an_expired_certificate(sandbox: Sandbox, control: Control) -> None:
     )
     with pytest.raises(ClientAuthenticationError, match=r"AADSTS700027.*expired"):
         credential.get_token(MANAGEMENT_SCOPE)
-
-
-def test_the_location_of_the_machine(sandbox: Sandbox) -> None:
-    url = f"{METADATA}/instance?api-version=2021-02-01"
-    compute = sandbox.session().get(url, headers={"Metadata": "true"}, timeout=30).json()["compute"]
-    assert (compute["subscriptionId"], compute["location"]) == (sandbox.subscription_id, "westeurope")

@@ -184,7 +184,7 @@ def test_an_invalid_subscription(
 
 
 def test_an_https_endpoint_needs_its_certificate(sandbox: Sandbox, control: Control, tmp_path: Path) -> None:
-    authority = Authority.make()
+    authority = Authority()
     secure = Webhook(authority)
 
     assert "certificate verify failed" in refused(control, endpoint=secure.url)

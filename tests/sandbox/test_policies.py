@@ -16,7 +16,6 @@ from sandbox_client import Control, Sandbox
 from test_governance import POLICIES, denial
 
 CHECK = "2024-10-01"
-EXEMPTIONS = "2022-07-01-preview"
 _HERE = "/providers/Microsoft.Authorization"
 KEY = f"{_HERE}/policyDefinitions/99e9ccd8-3db9-4592-b0d1-14b1715a4d8a"
 RBAC = f"{_HERE}/policyDefinitions/12d4fa5e-1f9f-4c21-97a9-b99b3c6611b5"
@@ -146,20 +145,6 @@ def test_document_that_is_evaluated_for_a_patch(sandbox: Sandbox, position: str,
     assert batch(sandbox, "PATCH", "account1", TAGS).status_code == 403
 
 
-def test_exemption(sandbox: Sandbox) -> None:
-    create(sandbox, "account1")
-    create(sandbox, "account2")
-    path = assign(sandbox, sandbox.group)
-    exemption = f"{account_path(sandbox, 'account1')}{_HERE}/policyExemptions/test"
-    body = {"properties": {"policyAssignmentId": path, "exemptionCategory": "Waiver"}}
-    assert sandbox.arm("PUT", exemption, EXEMPTIONS, body).status_code == 201
-
-    assert [batch(sandbox, "PATCH", name, TAGS).status_code for name in ("account1", "account2")] == [200, 403]
-    assert sandbox.arm("DELETE", exemption, EXEMPTIONS).status_code == 200
-    assert sandbox.arm("DELETE", exemption, EXEMPTIONS).status_code == 204
-    assert batch(sandbox, "PATCH", "account1", TAGS).status_code == 403
-
-
 @pytest.mark.parametrize("position", ["60", "1800"])
 def test_assignments_take_effect_late(sandbox: Sandbox, control: Control, position: str) -> None:
     control.behavior(policy_lag=position)
@@ -242,14 +227,6 @@ def test_scopes_of_a_check(
         found = shown(sandbox, sandbox.group, session=who)
         assert {kinds.get(one, "management") for one in found} == expected
         assert len(found) == len(expected)
-
-
-def test_a_check_ignores_exemptions(sandbox: Sandbox) -> None:
-    path = assign(sandbox, sandbox.subscription)
-    exemption = f"{sandbox.group}{_HERE}/policyExemptions/test"
-    assert sandbox.arm("PUT", exemption, EXEMPTIONS, {"properties": {"policyAssignmentId": path}}).ok
-
-    assert len(shown(sandbox, sandbox.group)) == 1
 
 
 def test_policies_with_the_effect_audit(sandbox: Sandbox) -> None:

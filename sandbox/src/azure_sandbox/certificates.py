@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CERTIFICATE = "ca.pem"
-PRIVATE_KEY = "ca-key.pem"
 # Hosts include every name of a vault and of a region, so clients can ask for any number of them.
 MOST_CONTEXTS = 1000
 
@@ -62,50 +61,32 @@ class Authority:
     """A certificate authority. Its keys use elliptic curves, because a TLS handshake with an RSA key takes about 1 ms
     longer."""
 
-    def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
-        self._key = key
-        self.certificate = certificate
-        # All server certificates share one private key, which is only kept for as long as the process runs.
-        self._leaf_key = ec.generate_private_key(ec.SECP256R1())
-        self._contexts: OrderedDict[str, ssl.SSLContext] = OrderedDict()
-
-    @classmethod
-    def make(cls) -> Authority:
-        key = ec.generate_private_key(ec.SECP256R1())
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
         name = _name("azure-sandbox throw-away CA")
         now = datetime.now(UTC)
-        certificate = (
+        self.certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
-            .public_key(key.public_key())
+            .public_key(self._key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=1))
             .not_valid_after(now + timedelta(days=3650))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(of_authority=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .sign(key, hashes.SHA256())
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
+            .sign(self._key, hashes.SHA256())
         )
-        return cls(key, certificate)
-
-    @classmethod
-    def load(cls, directory: Path) -> Authority | None:
-        if not (directory / PRIVATE_KEY).exists():
-            return None
-        key = serialization.load_pem_private_key((directory / PRIVATE_KEY).read_bytes(), None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        return cls(key, x509.load_pem_x509_certificate((directory / CERTIFICATE).read_bytes()))
+        # All server certificates share one private key, which is only kept for as long as the process runs.
+        self._leaf_key = ec.generate_private_key(ec.SECP256R1())
+        self._contexts: OrderedDict[str, ssl.SSLContext] = OrderedDict()
 
     def save_certificate(self, directory: Path) -> Path:
         path = directory / CERTIFICATE
         with open(path, "wb", opener=private_opener) as file:
             file.write(self.certificate.public_bytes(serialization.Encoding.PEM))
         return path
-
-    def save_private_key(self, directory: Path) -> None:
-        with open(directory / PRIVATE_KEY, "wb", opener=private_opener) as file:
-            file.write(_private_pem(self._key))
 
     def context(self, host: str) -> ssl.SSLContext:
         """The TLS context for the server side of a connection to a host. The last MOST_CONTEXTS contexts are cached."""

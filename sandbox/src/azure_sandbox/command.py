@@ -2,14 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The command line: azure-sandbox shell, run, serve, env and record."""
+"""The command line: azure-sandbox shell, run, serve and record."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import contextlib
-import http.client
 import json
 import logging
 import os
@@ -22,20 +21,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .environment import IN_THE_WAY, NAMES, user_of
+from .environment import IN_THE_WAY
 from .running import InThread, Options, Running
 from .shared.behavior import DEFAULT, POSITIONS, Behavior, changed
-from .state import StateProblem
 
 DEFAULT_PORT = 9180
-# The most bytes of the response to `GET /environment` that are read. A sandbox sends far fewer.
-ENVIRONMENT_LIMIT = 64 * 1024
 USAGE, NOT_EXECUTABLE, NOT_FOUND = 2, 126, 127
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-
-
-class ForeignListener(Exception):
-    """A process of another user listens on the port."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     try:
         status: int = options.action(options)
-    except (StateProblem, ForeignListener, OSError) as error:
+    except OSError as error:
         print(f"azure-sandbox: {error}", file=sys.stderr)
         return 1
     return status
@@ -57,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="azure-sandbox",
         description="A local emulator of the parts of Azure that Batch accounts with customer-managed keys need.",
     )
-    actions = parser.add_subparsers(required=True, metavar="shell | run | serve | env | record")
+    actions = parser.add_subparsers(required=True, metavar="shell | run | serve | record")
     common = _common_options()
     shell = actions.add_parser("shell", parents=[common], help="start a sandbox and a shell that uses it")
     shell.set_defaults(action=_shell)
@@ -68,9 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(action=_serve)
     for action in (shell, serve):
         action.add_argument("--port", type=_port, default=DEFAULT_PORT, help="0: a free port (default: %(default)s)")
-    env = actions.add_parser("env", help="print the export lines for a sandbox that `serve` runs")
-    env.add_argument("--port", type=_port, default=DEFAULT_PORT, help="(default: %(default)s)")
-    env.set_defaults(action=_env)
     record = actions.add_parser("record", help="run COMMAND, and record its requests to Azure without secrets")
     record.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="the folder of the recording")
     record.add_argument("--name", metavar="NAME", help="the name of the recording (default: the time)")
@@ -81,7 +70,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _common_options() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(add_help=False)
-    options.add_argument("--state-dir", type=Path, metavar="DIR", help="keep the state of the sandbox in DIR")
     options.add_argument("--realistic", action="store_true", help="use the delays and throttling limits of Azure")
     options.add_argument("--latency", type=_not_negative, default=0, metavar="MS", help="delay of each response in ms")
     options.add_argument(
@@ -105,7 +93,7 @@ def _common_options() -> argparse.ArgumentParser:
         type=_count,
         default=0,
         metavar="N",
-        help="create N Batch accounts (not in a loaded state)",
+        help="create N Batch accounts",
     )
     accounts.add_argument(
         "--accounts-on-key", type=_count, default=0, metavar="N", help="the same, with a customer-managed key"
@@ -162,7 +150,6 @@ def _behavior(positions: Sequence[tuple[str, str]]) -> Behavior:
 def _options(parsed: argparse.Namespace) -> Options:
     return Options(
         parsed.port,
-        parsed.state_dir,
         parsed.realistic,
         parsed.latency / 1000,
         parsed.accounts or parsed.accounts_on_key,
@@ -197,49 +184,6 @@ async def _serve_until_stopped(options: Options) -> None:
     await running.stop()
 
 
-# env
-
-
-def _env(parsed: argparse.Namespace) -> int:
-    try:
-        variables = _variables(parsed.port)
-    except (http.client.HTTPException, ValueError, OSError) as error:
-        print(f"azure-sandbox: no sandbox listens on port {parsed.port} ({error})", file=sys.stderr)
-        return 1
-    print(*_exports(variables), sep="\n")
-    in_the_way = [name for name in IN_THE_WAY if name in os.environ]
-    if in_the_way:
-        print(f"unset {' '.join(in_the_way)}")
-    return 0
-
-
-def _exports(variables: Mapping[str, str]) -> list[str]:
-    return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-
-
-def _variables(port: int) -> dict[str, str]:
-    """Read the environment variables from the sandbox on the port. They are checked, because a shell evaluates them and
-    any user of this machine may listen on the port. Raises ForeignListener, ValueError, HTTPException and OSError."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    connection.connect()
-    # The duplicate stays open if the response ends the connection.
-    with contextlib.closing(connection), connection.sock.dup() as duplicate:
-        connection.request("GET", "/environment")
-        response = connection.getresponse()
-        # Read the owner first: the listener may close the connection once the whole body has been read.
-        owner = user_of(duplicate)
-        content = response.read(ENVIRONMENT_LIMIT)
-    if owner != os.getuid():
-        whose = "a process of an unknown user" if owner is None else f"a process of the user with the id {owner}"
-        raise ForeignListener(f"{whose} listens on port {port}; `env` accepts only a sandbox that you started")
-    variables = json.loads(content)
-    if not isinstance(variables, dict) or set(variables) != NAMES:
-        raise ValueError("its response does not contain the variables of a sandbox")
-    if not all(isinstance(value, str) and value.isprintable() for value in variables.values()):
-        raise ValueError("a variable in its response is not printable text")
-    return variables
-
-
 # shell
 
 
@@ -255,6 +199,10 @@ def _shell(parsed: argparse.Namespace) -> int:
             startup.write_text(_bashrc(sandbox.environment), encoding="utf-8")
             command += ["--rcfile", str(startup)]
         return _run_command(command, {**_own_environment(), **sandbox.environment})
+
+
+def _exports(variables: Mapping[str, str]) -> list[str]:
+    return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
 
 
 def _bashrc(variables: Mapping[str, str]) -> str:

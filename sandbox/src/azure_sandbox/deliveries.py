@@ -24,10 +24,8 @@ class Deliveries:
     Each subscription has at most one request at a time, so that a slow webhook delays only its own events.
     """
 
-    def __init__(self, world: Callable[[], World], changed: Callable[[], None]) -> None:
+    def __init__(self, world: Callable[[], World]) -> None:
         self._world = world
-        # Called after each change of the world.
-        self._changed = changed
         self._woken = asyncio.Event()
         # The requests that are being sent, by the id of their subscription.
         self._requests: dict[str, asyncio.Task[None]] = {}
@@ -62,8 +60,7 @@ class Deliveries:
             self._requests.pop(gone).cancel()
         if not subscriptions:
             return None
-        if await world.keys.announce():
-            self._changed()
+        await world.keys.announce()
         now = world.clock.time()
         for subscription in subscriptions.values():
             if subscription.id not in self._requests and subscription.next_due() <= now:
@@ -83,7 +80,6 @@ class Deliveries:
                 except webhook.Unreachable as error:
                     failure = str(error)
                 subscription.record(batch, status, failure, world.clock.time())
-                self._changed()
         except Exception:
             logger.exception("Events could not be delivered. This is a defect of the sandbox.")
         else:

@@ -2,13 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The operator's credentials, the environment variables that make unmodified clients use the sandbox, and the user
-whose process serves a connection."""
+"""The operator's credentials, and the environment variables that make unmodified clients use the sandbox."""
 
 from __future__ import annotations
 
-import socket
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,33 +47,3 @@ def environment(url: str, certificate: Path, operator: Operator) -> dict[str, st
         "AZURE_SUBSCRIPTION_ID": operator.subscription_id,
         "AZURE_SANDBOX_URL": url,
     }
-
-
-# The names of all variables.
-NAMES = frozenset(environment("", Path(), Operator()))
-
-
-# If a listener on an IPv6 address accepts an IPv4 connection, the connection is in the second table.
-_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-
-
-def user_of(connection: socket.socket) -> int | None:
-    """The user id of the process that accepted an IPv4 connection; None if Linux does not show it.
-
-    The connection is looked up instead of the listener, because another process could be the listener a moment later.
-    """
-    ends = [_written(connection.getpeername()), _written(connection.getsockname())]
-    for table in _TABLES:
-        for line in table.read_text(encoding="ascii").splitlines()[1:] if table.exists() else ():
-            fields = line.split()
-            # In the table of IPv6, an IPv4 address has a prefix. If the inode is 0, the socket no longer belongs to a
-            # process, and its user id is shown as 0.
-            if [end[-len("0100007F:0000") :] for end in fields[1:3]] == ends and fields[9] != "0":
-                return int(fields[7])
-    return None
-
-
-def _written(end: tuple[str, int]) -> str:
-    """Format an address and a port as in the tables: in hexadecimal, the address in the byte order of the machine."""
-    address, port = end
-    return f"{int.from_bytes(socket.inet_aton(address), sys.byteorder):08X}:{port:04X}"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Starts and stops a sandbox with its world, certificates, proxy and saved state."""
+"""Starts and stops a sandbox with its world, certificates and proxy."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from . import seed, state
+from . import seed
 from .certificates import Authority
 from .deliveries import Deliveries
 from .proxy import Proxy
-from .saving import Saver
 from .server import Sandbox
 from .shared.behavior import DEFAULT, Behavior
 from .shared.timing import QUICK, REALISTIC
@@ -28,7 +27,6 @@ from .shared.timing import QUICK, REALISTIC
 @dataclass(frozen=True)
 class Options:
     port: int = 0
-    state_dir: Path | None = None
     realistic: bool = False
     # The delay of every response, in seconds.
     latency: float = 0
@@ -47,8 +45,6 @@ class Running:
         self._options = options
         self._stack = contextlib.ExitStack()
         self._proxy: Proxy | None = None
-        self._state_dir: Path | None = None
-        self._saver: Saver | None = None
         self._deliveries: Deliveries | None = None
         self.sandbox: Sandbox
 
@@ -61,56 +57,23 @@ class Running:
 
     async def _start(self) -> Sandbox:
         options = self._options
-        directory = self._directory()
-        self._state_dir = directory if options.state_dir is not None else None
-        self.sandbox = self._sandbox()
-        authority = Authority.load(directory) or Authority.make()
-        certificate = authority.save_certificate(directory)
-        if self._state_dir is not None:
-            authority.save_private_key(self._state_dir)
-        self._proxy = Proxy(self.sandbox, authority.context, self.sandbox.refusal)
-        self.sandbox.listens_at(await self._proxy.start(options.port), certificate)
-        if self._state_dir is not None:
-            self._saver = Saver(self._state_dir, self._state)
-        self._deliveries = Deliveries(lambda: self.sandbox.world, self._mark)
-        self.sandbox.changed = self._changed
-        return self.sandbox
-
-    def _mark(self) -> None:
-        if self._saver is not None:
-            self._saver.mark()
-
-    def _changed(self) -> None:
-        self._mark()
-        if self._deliveries is not None:
-            self._deliveries.wake()
-
-    def _state(self) -> state.State:
-        return state.State(self.sandbox.world, self.sandbox.beginning)
-
-    def _directory(self) -> Path:
-        if self._options.state_dir is not None:
-            return self._stack.enter_context(state.locked(self._options.state_dir))
         directory = Path(tempfile.mkdtemp(prefix="azure-sandbox-"))
         self._stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        return directory
-
-    def _sandbox(self) -> Sandbox:
-        options = self._options
-        timing = REALISTIC if options.realistic else QUICK
-        saved = state.load(self._state_dir) if self._state_dir is not None else None
-        if saved is None:
-            world = seed.new_world(
-                timing,
-                options.accounts,
-                on_key=options.on_key,
-                one_subscription=options.one_subscription,
-                behavior=options.behavior,
-            )
-            return Sandbox(world, latency=options.latency)
-        saved.world.timing = timing
-        saved.world.behavior = options.behavior
-        return Sandbox(saved.world, latency=options.latency, beginning=saved.beginning)
+        world = seed.new_world(
+            REALISTIC if options.realistic else QUICK,
+            options.accounts,
+            on_key=options.on_key,
+            one_subscription=options.one_subscription,
+            behavior=options.behavior,
+        )
+        self.sandbox = Sandbox(world, latency=options.latency)
+        authority = Authority()
+        certificate = authority.save_certificate(directory)
+        self._proxy = Proxy(self.sandbox, authority.context, self.sandbox.refusal)
+        self.sandbox.listens_at(await self._proxy.start(options.port), certificate)
+        self._deliveries = Deliveries(lambda: self.sandbox.world)
+        self.sandbox.changed = self._deliveries.wake
+        return self.sandbox
 
     async def stop(self) -> None:
         with self._stack:
@@ -118,8 +81,6 @@ class Running:
                 await self._proxy.stop()
             if self._deliveries is not None:
                 await self._deliveries.stop()
-            if self._saver is not None:
-                await self._saver.stop()
 
 
 Started = TypeVar("Started", covariant=True)

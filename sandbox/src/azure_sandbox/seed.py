@@ -87,11 +87,6 @@ def add_subscription(world: World, name: str, object_id: str) -> ResourceGroup:
     return group
 
 
-def add_tenant(world: World, name: str) -> Operator:
-    """Add a tenant with a subscription of that name. Returns the operator, who owns the subscription."""
-    return _operator(world, world.directory.add_tenant(), name)
-
-
 def _operator(world: World, tenant_id: str, subscription_name: str) -> Operator:
     principal = world.directory.add_principal(tenant_id, "operator")
     group = add_subscription(world, subscription_name, principal.object_id)

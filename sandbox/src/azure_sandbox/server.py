@@ -44,12 +44,10 @@ class ConnectionClosed(Exception):
 
 
 class Sandbox:
-    def __init__(self, world: World, *, latency: float = 0, beginning: bytes | None = None) -> None:
+    def __init__(self, world: World, *, latency: float = 0) -> None:
         self.world = world
         # The pickled world that a reset restores.
-        self.beginning = beginning or pickle.dumps(world)
-        # The options of this start. `beginning` may be from an earlier start with other options.
-        self._timing, self._behavior = world.timing, world.behavior
+        self.beginning = pickle.dumps(world)
         self.latency = latency
         self.log = RequestLog()
         self.faults = Faults()
@@ -73,7 +71,6 @@ class Sandbox:
 
     def reset(self) -> None:
         self.world = pickle.loads(self.beginning)
-        self.world.timing, self.world.behavior = self._timing, self._behavior
         self.log.clear()
         self.faults.clear()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .governance import Exemption, Lock
+from .governance import Lock
 from .policies import PolicyAssignment
 from .roles import Permission, RoleDefinition
 from .rules import RoleAssignment
@@ -74,15 +74,6 @@ def policy_assignment(one: PolicyAssignment) -> dict[str, Any]:
         "type": "Microsoft.Authorization/policyAssignments",
         "name": one.name,
         "systemData": system,
-    }
-
-
-def policy_exemption(one: Exemption) -> dict[str, Any]:
-    return {
-        "properties": one.properties,
-        "id": one.id,
-        "type": "Microsoft.Authorization/policyExemptions",
-        "name": one.name,
     }
 
 

@@ -28,9 +28,7 @@ _RESOURCES = {
 }
 _CHANGES = ("PUT", "PATCH")
 # These are separate resources, which neither a lock nor a denial of accounts covers.
-_SEPARATE = re.compile(
-    r"/providers/microsoft\.authorization/(?:locks|policyassignments|policyexemptions)/", re.IGNORECASE
-)
+_SEPARATE = re.compile(r"/providers/microsoft\.authorization/(?:locks|policyassignments)/", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -38,21 +36,6 @@ class Lock:
     scope: str
     name: str
     level: str
-
-
-@dataclass(frozen=True)
-class Exemption:
-    scope: str
-    name: str
-    properties: dict[str, Any]
-
-    @property
-    def id(self) -> str:
-        return f"{self.scope}/providers/Microsoft.Authorization/policyExemptions/{self.name}"
-
-    def is_for(self, assignment: PolicyAssignment, resource: str) -> bool:
-        named = str(self.properties.get("policyAssignmentId", ""))
-        return named.lower() == assignment.id.lower() and covers(self.scope, resource)
 
 
 class World(shared.World, Protocol):
@@ -68,7 +51,6 @@ class Governance:
     _assignments: dict[tuple[str, str], PolicyAssignment] = field(default_factory=dict)
     # Deleted assignments that Azure still applies.
     _removed: list[PolicyAssignment] = field(default_factory=list)
-    _exemptions: dict[tuple[str, str], Exemption] = field(default_factory=dict)
 
     # Locks
 
@@ -112,14 +94,6 @@ class Governance:
             self._removed.append(replace(gone, effective_until=now + self._lag))
         return gone
 
-    def put_exemption(self, scope: str, name: str, properties: dict[str, Any]) -> Exemption:
-        exemption = self._exemptions[scope.lower(), name.lower()] = Exemption(scope, name, properties)
-        return exemption
-
-    def delete_exemption(self, scope: str, name: str) -> bool:
-        """Returns whether the exemption existed."""
-        return self._exemptions.pop((scope.lower(), name.lower()), None) is not None
-
     @property
     def _lag(self) -> float:
         return float(self.world.behavior.policy_lag)
@@ -148,16 +122,12 @@ class Governance:
             and (position == "all" or may_read(_READ_ASSIGNMENTS, one.scope))
         ]
 
-    def _is_exempt(self, assignment: PolicyAssignment, resource: str) -> bool:
-        return any(one.is_for(assignment, resource) for one in self._exemptions.values())
-
     # Both
 
     def forget(self, scope: str) -> None:
         """Remove everything at the scope and below, because its resource group is deleted."""
         self._locks = {key: lock for key, lock in self._locks.items() if not covers(scope, lock.scope)}
         self._assignments = {key: one for key, one in self._assignments.items() if not covers(scope, one.scope)}
-        self._exemptions = {key: one for key, one in self._exemptions.items() if not covers(scope, one.scope)}
 
     def check(self, caller: Principal, method: str, path: str, body: dict[str, Any]) -> None:
         """Check a request that changes something, which may be for a child resource. Raises AzureError."""
@@ -201,7 +171,7 @@ class Governance:
         for one in self._effective(path):
             if one.own_policy is not None and _resource(path, self.world.behavior.policy_denial):
                 yield Violation(one, one.own_policy)
-            elif (policy := _policy_of(one, kind)) and one.effect == "Deny" and not self._is_exempt(one, path):
+            elif (policy := _policy_of(one, kind)) and one.effect == "Deny":
                 value = policy.value(content)
                 if policy.denies(value, one.parameters) and not _recovers(body):
                     yield Violation(one, policy, value)

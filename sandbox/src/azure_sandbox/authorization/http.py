@@ -166,17 +166,6 @@ def delete_policy_assignment(call: Call) -> Response:
     return answer(status=204) if gone is None else answer(documents.policy_assignment(gone))
 
 
-def put_policy_exemption(call: Call) -> Response:
-    _check_group(call)
-    made = call.world.governance.put_exemption(_scope(call), call.path["name"], _properties(call))
-    return answer(documents.policy_exemption(made), 201)
-
-
-def delete_policy_exemption(call: Call) -> Response:
-    existed = call.world.governance.delete_exemption(_scope(call), call.path["name"])
-    return answer(status=200 if existed else 204)
-
-
 PROVIDER = "Microsoft.Authorization"
 
 API_VERSIONS: frozenset[str] = frozenset(
@@ -204,7 +193,7 @@ _ACTION = "Microsoft.Authorization/"
 
 def _at(scope: str) -> tuple[Route, ...]:
     assignments, roles = scope + _HERE + "/roleAssignments", scope + _HERE + "/roleDefinitions"
-    policies, exemptions = scope + _HERE + "/policyAssignments", scope + _HERE + "/policyExemptions"
+    policies = scope + _HERE + "/policyAssignments"
     return (
         Route("GET", scope + _HERE + "/permissions", list_permissions, _ACTION + "permissions/read"),
         Route("GET", scope + _HERE + "/locks", list_locks, _ACTION + "locks/read"),
@@ -212,8 +201,6 @@ def _at(scope: str) -> tuple[Route, ...]:
         Route("DELETE", scope + _HERE + "/locks/{name}", delete_lock, _ACTION + "locks/delete"),
         Route("PUT", policies + "/{name}", put_policy_assignment, _ACTION + "policyAssignments/write"),
         Route("DELETE", policies + "/{name}", delete_policy_assignment, _ACTION + "policyAssignments/delete"),
-        Route("PUT", exemptions + "/{name}", put_policy_exemption, _ACTION + "policyExemptions/write"),
-        Route("DELETE", exemptions + "/{name}", delete_policy_exemption, _ACTION + "policyExemptions/delete"),
         Route("GET", assignments, list_assignments, _ACTION + "roleAssignments/read"),
         Route("GET", assignments + "/{name}", get_assignment, _ACTION + "roleAssignments/read"),
         Route("PUT", assignments + "/{name}", put_assignment, _ACTION + "roleAssignments/write"),

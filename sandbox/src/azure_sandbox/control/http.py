@@ -11,14 +11,13 @@ import re
 from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from starlette.responses import Response
 
 from .. import seed
 from ..batch.account import AVAILABLE, Account
 from ..batch.key_check import KeyCheck
 from ..entra import assertions
-from ..entra.rules import FederatedCredential, Principal
+from ..entra.rules import Principal
 from ..faults import BadFault
 from ..key_vault.grants import Grants
 from ..resource_graph.query import COLUMNS
@@ -152,13 +151,7 @@ def delete_faults(sandbox: Sandbox, call: Call[Any]) -> Response:
     return answer({})
 
 
-# Tenants, subscriptions, tokens
-
-
-def post_tenant(sandbox: Sandbox, call: Call[Any]) -> Response:
-    operator = seed.add_tenant(sandbox.world, reading.needed(call.json, "name"))
-    shown = ("tenant_id", "subscription_id", "resource_group", "location", "object_id", "client_id", "secret")
-    return answer({name: getattr(operator, name) for name in shown}, 201)
+# Subscriptions
 
 
 def post_subscription(sandbox: Sandbox, call: Call[Any]) -> Response:
@@ -210,11 +203,6 @@ def delete_other_resource(sandbox: Sandbox, call: Call[Any]) -> Response:
     return answer({})
 
 
-def expire_tokens(sandbox: Sandbox, call: Call[Any]) -> Response:
-    sandbox.world.directory.expire_tokens()
-    return answer({})
-
-
 # Principals
 
 
@@ -244,10 +232,7 @@ def get_principals(sandbox: Sandbox, call: Call[Any]) -> Response:
 
 def post_principal(sandbox: Sandbox, call: Call[Any]) -> Response:
     directory, body = sandbox.world.directory, call.json
-    tenant_id = reading.text(body, "tenant_id") or directory.tenant_id
-    if tenant_id not in directory.tenants:
-        raise reading.bad_request(f"the tenant {tenant_id} does not exist")
-    principal = directory.add_principal(tenant_id, reading.needed(body, "name"))
+    principal = directory.add_principal(directory.tenant_id, reading.needed(body, "name"))
     try:
         lifetime = reading.seconds(body, "secret_lifetime", SECRET_SECONDS)
         extras = _register(sandbox, principal, body)
@@ -260,8 +245,8 @@ def post_principal(sandbox: Sandbox, call: Call[Any]) -> Response:
 
 
 def _register(sandbox: Sandbox, principal: Principal, body: dict[str, Any]) -> dict[str, Any]:
-    """Assign the roles in the request, and add a certificate and a federated credential. Returns the thumbprint of the
-    certificate. Raises AzureError, UnsupportedAlgorithm and ValueError."""
+    """Assign the roles in the request, and add a certificate. Returns the thumbprint of the certificate. Raises
+    AzureError, UnsupportedAlgorithm and ValueError."""
     extras: dict[str, Any] = {}
     directory = sandbox.world.directory
     authorization = sandbox.world.authorization
@@ -273,17 +258,6 @@ def _register(sandbox: Sandbox, principal: Principal, body: dict[str, Any]) -> d
         directory.credentials(principal).token_lifetime = int(reading.seconds(body, "token_lifetime", 0))
     if certificate := reading.text(body, "certificate"):
         extras["thumbprint"] = assertions.add_certificate(directory, principal, certificate.encode())
-    if subject := reading.text(body, "federated_subject"):
-        key = reading.text(body, "federated_public_key")
-        if key:
-            load_pem_public_key(key.encode())
-        credential = FederatedCredential(
-            reading.text(body, "federated_issuer") or assertions.sandbox_issuer(directory),
-            subject,
-            reading.text(body, "federated_audience") or assertions.FEDERATED_AUDIENCE,
-            key.encode() if key else None,
-        )
-        directory.credentials(principal).federated.append(credential)
     # Roles are assigned last, because they would not be removed if a later step failed.
     for scope, role in grants:
         authorization.assign(scope, role, principal.object_id)

@@ -133,11 +133,7 @@ def _check_federated(directory: Directory, credentials: Credentials, assertion: 
     match = next((held for held in of_subject if held.audience == audience), None)
     if match is None:
         raise errors.no_federated_audience(audience)
-    if match.public_key is not None:
-        key: Any = serialization.load_pem_public_key(match.public_key)
-    else:
-        key = tokens.load_private_key(directory.signing_key).public_key()
-    _verify(assertion, key, ["RS256"])
+    _verify(assertion, tokens.load_private_key(directory.signing_key).public_key(), ["RS256"])
 
 
 def _verify(assertion: str, key: Any, algorithms: list[str]) -> None:

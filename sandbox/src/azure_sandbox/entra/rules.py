@@ -40,8 +40,6 @@ class FederatedCredential:
     issuer: str
     subject: str
     audience: str
-    # The issuer's public key as PEM; None for the issuer of the sandbox.
-    public_key: bytes | None = None
 
 
 @dataclass
@@ -71,10 +69,6 @@ class Directory:
     def tenant_id(self) -> str:
         """The first tenant, which is the tenant of a request that names none."""
         return self.tenants[0]
-
-    def add_tenant(self) -> str:
-        self.tenants.append(str(uuid.uuid4()))
-        return self.tenants[-1]
 
     # Principals
 

@@ -95,7 +95,7 @@ class Recorder:
             self._placeholders = Placeholders(key_of(self._folder))
             directory = Path(tempfile.mkdtemp(prefix="azure-sandbox-"))
             self._stack.callback(shutil.rmtree, directory, ignore_errors=True)
-            authority = Authority.make()
+            authority = Authority()
             certificate = str(authority.save_certificate(directory))
             self._proxy = Proxy(self, authority.context, self._refusal)
             url = f"http://127.0.0.1:{await self._proxy.start(0)}"
