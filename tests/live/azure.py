@@ -32,8 +32,6 @@ ROLES = "2022-04-01"
 GROUPS = "2022-09-01"
 PERMISSIONS = "2022-04-01"
 LOCKS = "2020-05-01"
-POLICIES = "2022-06-01"
-RESTRICTIONS = "2024-10-01"
 RESOURCE_GRAPH = "2024-04-01"
 BATCH_DATA = "2024-07-01.20.0"
 # By the domain of a data plane, the scope of its tokens.

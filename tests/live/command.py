@@ -224,7 +224,7 @@ class Kit:
             f"protection, the vaults and keys stay soft-deleted for {RETENTION_DAYS} days, and cost nothing then."
         )
         print(
-            "Your alerts may fire: for new role assignments, locks and policy assignments, for deleted locks, keys, "
+            "Your alerts may fire: for new role assignments and locks, for deleted locks, keys, "
             "vaults and Batch accounts, for changed access policies, and in Microsoft Defender for Key Vault."
         )
 

@@ -35,9 +35,6 @@ NEEDED = (
     "Microsoft.Authorization/locks/read",
     "Microsoft.Authorization/locks/write",
     "Microsoft.Authorization/locks/delete",
-    "Microsoft.Authorization/policyAssignments/write",
-    "Microsoft.Authorization/policyAssignments/delete",
-    "Microsoft.PolicyInsights/checkPolicyRestrictions/read",
 )
 
 

@@ -24,7 +24,6 @@ from azure_sandbox.key_vault_keys import documents as key_documents
 from azure_sandbox.key_vault_keys import http as key_vault_keys
 from azure_sandbox.key_vault_keys.material import base64url
 from azure_sandbox.managed_identity import http as managed_identity
-from azure_sandbox.policy_insights import http as policy_insights
 from azure_sandbox.resource_graph import http as resource_graph
 from azure_sandbox.resource_manager import http as resource_manager
 from azure_sandbox.server import Sandbox as Server
@@ -163,27 +162,6 @@ BODIES: dict[str, tuple[Any, ...]] = {
     **{f"POST /{name}": ({"alg": "RSA-OAEP", "value": "@wrapped@"},) for name in ("decrypt", "unwrapkey")},
     "POST /sign": ({"alg": "RS256", "value": "@digest@"}, {"alg": "ES256", "value": "@digest@"}),
     "POST /verify": tuple({"alg": name, "digest": "@digest@", "value": "@signature@"} for name in ("PS256", "ES256")),
-    "PUT /policyAssignments/{name}": (
-        {
-            "properties": {
-                "displayName": "Keys",
-                "policyDefinitionId": f"/{POLICIES}/99e9ccd8-3db9-4592-b0d1-14b1715a4d8a",
-                "parameters": {"effect": {"value": "Audit"}},
-                "nonComplianceMessages": [{"message": "a"}],
-                "metadata": {},
-            }
-        },
-    ),
-    "POST /checkPolicyRestrictions": (
-        {
-            "resourceDetails": {
-                "resourceContent": {"type": "Microsoft.Batch/batchAccounts", "properties": {"encryption": {}}},
-                "apiVersion": VERSION,
-            },
-            "pendingFields": [{"field": "Microsoft.Batch/batchAccounts/encryption.keySource", "values": ["a"]}],
-            "includeAuditEffect": True,
-        },
-    ),
     "POST /providers/Microsoft.ResourceGraph/resources": (
         {"query": "resources | project id", "subscriptions": ["@subscription@"]},
         {
@@ -226,7 +204,6 @@ VERSIONS = {
     "Microsoft.KeyVault": NEW,
     "Microsoft.ManagedIdentity": "2023-01-31",
     "Microsoft.Authorization": "2022-04-01",
-    "Microsoft.PolicyInsights": "2024-10-01",
     "Microsoft.ResourceGraph": "2024-04-01",
 }
 
@@ -266,7 +243,6 @@ PLANES = {
                     key_vault,
                     authorization,
                     managed_identity,
-                    policy_insights,
                     resource_graph,
                 )
                 for route in module.ROUTES

@@ -25,7 +25,6 @@ from azure_sandbox.entra import metadata
 from azure_sandbox.key_vault import http as key_vault
 from azure_sandbox.key_vault_keys import http as key_vault_keys
 from azure_sandbox.managed_identity import http as managed_identity
-from azure_sandbox.policy_insights import http as policy_insights
 from azure_sandbox.resource_graph import http as resource_graph
 from azure_sandbox.resource_manager import http as resource_manager
 from azure_sandbox.shared.behavior import POSITIONS
@@ -43,7 +42,6 @@ ROUTES = [
         key_vault_keys,
         managed_identity,
         metadata,
-        policy_insights,
         resource_graph,
         resource_manager,
     )

@@ -16,8 +16,7 @@ from key_vault_calls import NEW, ROLES, make_vault, vault_path
 from sandbox_client import Sandbox
 
 READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
-LOCKS, POLICIES, GROUPS = "2020-05-01", "2022-06-01", "2022-09-01"
-KEY_POLICY = "/providers/Microsoft.Authorization/policyDefinitions/99e9ccd8-3db9-4592-b0d1-14b1715a4d8a"
+LOCKS, GROUPS = "2020-05-01", "2022-09-01"
 
 TAGS = {"tags": {"a": "b"}}
 ACCOUNT_PATCH, ACCOUNT_DELETE = "PATCH account", "DELETE account"
@@ -129,26 +128,6 @@ def test_lock_of_a_resource_refuses_the_deletion_of_its_group(furnished: Sandbox
     stopped_at_the_gateway(refusal, 409, "ScopeLocked")
     assert furnished.arm("DELETE", path, LOCKS).ok
     assert furnished.arm("DELETE", furnished.group, GROUPS).status_code == 202
-
-
-def assign(sandbox: Sandbox, effect: str) -> str:
-    """The path of a new assignment of the policy for accounts without a key of the customer."""
-    path = f"{sandbox.group}/providers/Microsoft.Authorization/policyAssignments/keys"
-    properties = {"policyDefinitionId": KEY_POLICY, "parameters": {"effect": {"value": effect}}}
-    response = sandbox.arm("PUT", path, POLICIES, {"properties": properties})
-    assert response.status_code == 201, response.text
-    return path
-
-
-@pytest.mark.parametrize(("effect", "denied"), [("Deny", [ACCOUNT_PATCH]), ("Audit", [])])
-def test_assigned_policy_denies_accounts_without_a_key_of_the_customer(
-    furnished: Sandbox, effect: str, denied: list[str]
-) -> None:
-    path = assign(furnished, effect)
-
-    assert [what for what in CHANGES if changed(furnished, what)[0] == 403] == denied
-    assert furnished.arm("DELETE", path, POLICIES).status_code == 200
-    assert furnished.arm("DELETE", path, POLICIES).status_code == 204
 
 
 def test_missing_rights_are_reported_before_a_lock_or_a_policy(furnished: Sandbox) -> None:

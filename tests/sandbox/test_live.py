@@ -26,7 +26,6 @@ from live.assumptions import ASSUMPTIONS
 from live.command import is_complete
 from live.experiment import Outcome
 from live.experiments import EXPERIMENTS, NOT_ASKED
-from live.experiments.governance import restrictions
 from live.experiments.reads import outcome
 from live.experiments.versions import explanation
 from live.lab import Bounds, Span, common
@@ -53,7 +52,7 @@ SHORT = (
     "value_lag",
     "vault_name_delay",
 )
-HOURS = (*SHORT, "key_loss_noticed", "policy_check_scopes", "policy_lag", "policy_patch", "pools_without_key")
+HOURS = (*SHORT, "key_loss_noticed", "pools_without_key")
 DAYS = (*HOURS, "follower_delay", "previous_version_needed")
 # Runs `python -m live` with the clock of the sandbox: a wait advances it.
 # If KILLED_AFTER is set, the process kills itself after that number of requests; if KILLED_AT is set, after a PUT with
@@ -386,45 +385,6 @@ def test_a_read_that_shows_the_previous_state_again_is_reported(azure: Sandbox, 
 def test_what_reads_after_a_change_have_shown(shown: str, seen: str, detail: str) -> None:
     found = outcome({"GET": [(second, second + 0.5, one == "n") for second, one in enumerate(shown)]})
     assert (found.seen, found.details["GET"]) == (f"Time until the change was shown: {seen}", detail)
-
-
-KID = "https://kv1.vault.azure.net/keys/cmk/1"
-OWN, OTHERS = (f"/subscriptions/s/{name}/providers/Microsoft.Authorization/policyAssignments/a" for name in "gh")
-
-
-def evaluation(assignment: str) -> dict[str, Any]:
-    """From the specification of Microsoft.PolicyInsights 2024-10-01."""
-    return {
-        "policyInfo": {"policyDefinitionId": "/d", "policyAssignmentId": assignment},
-        "evaluationResult": "NonCompliant",
-        "effectDetails": {"policyEffect": "Deny"},
-    }
-
-
-@pytest.mark.parametrize(
-    ("document", "said"),
-    [
-        ({"fieldRestrictions": [], "contentEvaluationResult": {"policyEvaluations": []}}, ""),
-        ({"contentEvaluationResult": {"policyEvaluations": [evaluation(OTHERS)]}}, ""),
-        ({"contentEvaluationResult": {"policyEvaluations": [evaluation(OWN.upper())]}}, "NonCompliant Deny"),
-        (
-            {
-                "fieldRestrictions": [
-                    {
-                        "field": "Microsoft.Batch/batchAccounts/encryption.keySource",
-                        "restrictions": [
-                            {"result": "Deny", "values": ["Microsoft.Batch"], "policy": {"policyAssignmentId": OWN}},
-                            {"result": "Deny", "values": ["x"], "policy": {"policyAssignmentId": OTHERS}},
-                        ],
-                    }
-                ]
-            },
-            "Microsoft.Batch/batchAccounts/encryption.keySource: Deny Microsoft.Batch",
-        ),
-    ],
-)
-def test_what_check_policy_restrictions_says_about_an_assignment(document: dict[str, Any], said: str) -> None:
-    assert restrictions(document, OWN) == said
 
 
 FIVE_MINUTES, TWO_HOURS, A_DAY = (300.0, 310.0), (7200.0, 7210.0), (93600.0, 93610.0)

@@ -115,7 +115,6 @@ def test_a_run_and_its_playbooks_sign_in_with_renewed_tokens(github: GitHub, tmp
         runner = azure.control.principal(
             "runner",
             roles=[{"role": "Owner", "scope": scope}, {"role": "Key Vault Crypto Officer", "scope": scope}],
-            federated_subject="repo:o/r:environment:azure-live",
         )
         whom = {"object_id": runner["object_id"]}
         github.issue = lambda: str(azure.control.call("POST", "/federated-token", whom)["token"])

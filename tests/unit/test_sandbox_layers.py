@@ -23,7 +23,6 @@ SERVICES = [
     "entra",
     "resource_manager",
     "authorization",
-    "policy_insights",
     "managed_identity",
     "event_grid",
     "key_vault",

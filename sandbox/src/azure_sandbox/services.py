@@ -21,7 +21,6 @@ from .entra import metadata
 from .key_vault import http as key_vault
 from .key_vault_keys import frame as key_vault_keys
 from .managed_identity import http as managed_identity
-from .policy_insights import http as policy_insights
 from .resource_graph import http as resource_graph
 from .resource_manager import frame as resource_manager
 from .resource_manager import http as resources
@@ -29,7 +28,7 @@ from .resource_manager import providers
 from .shared import clouds
 from .shared.web import Call
 
-for _module in (resources, batch, managed_identity, authorization, policy_insights, resource_graph):
+for _module in (resources, batch, managed_identity, authorization, resource_graph):
     providers.add(_module.PROVIDER, _module.API_VERSIONS, _module.ROUTES)
 # On 27 February 2027, UTC (https://learn.microsoft.com/azure/key-vault/general/access-control-default).
 _retirement = providers.Retirement(datetime(2027, 2, 27, tzinfo=UTC).timestamp(), "2026-02-01")

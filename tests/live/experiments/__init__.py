@@ -19,7 +19,6 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *job.EXPERIMENTS,
     *loss.EXPERIMENTS,
     *versions.EXPERIMENTS,
-    # Last, because a policy would deny what the others do if its removal takes time.
     *governance.EXPERIMENTS,
 )
 
@@ -29,7 +28,7 @@ NOT_ASKED = {
     "failed_account_pools": "A pool needs a virtual machine image, which the experiments do not choose.",
     "listed_subscriptions": "It needs a second caller who can read one resource group only.",
     "perimeter": "The rules of a network security perimeter belong to its owner.",
-    "policy_denial": "The owner of a subscription decides what is denied. `policy` records how a denial looks.",
+    "policy_denial": "The owner of a subscription decides what is denied. It says nothing about Azure.",
     "resource_lock": "The owner of a subscription decides what is locked. `locks` records how a refusal looks.",
     "subscription_list": "It needs a second caller who cannot read all accounts. The caller of the experiments can.",
     "group_delete": "The group is deleted after the last experiment.",

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 from .governance import Lock
-from .policies import PolicyAssignment
 from .roles import Permission, RoleDefinition
 from .rules import RoleAssignment
 
@@ -54,26 +53,6 @@ def lock(one: Lock) -> dict[str, Any]:
         "id": f"{one.scope}{_PROVIDER}/locks/{one.name}",
         "type": "Microsoft.Authorization/locks",
         "name": one.name,
-    }
-
-
-def policy_assignment(one: PolicyAssignment) -> dict[str, Any]:
-    sent = dict(one.properties)
-    changed = {"createdBy": one.created_by, "createdOn": one.created_on, "updatedBy": None, "updatedOn": None}
-    by = {"By": one.created_by_application, "ByType": "Application", "At": one.created_on}
-    system = {f"{action}{name}": value for action in ("created", "lastModified") for name, value in by.items()}
-    return {
-        "properties": {
-            "policyDefinitionId": sent.pop("policyDefinitionId", None),
-            "scope": one.scope,
-            **sent,
-            "metadata": {**(sent.get("metadata") or {}), **changed},
-            "enforcementMode": sent.get("enforcementMode", "Default"),
-        },
-        "id": one.id,
-        "type": "Microsoft.Authorization/policyAssignments",
-        "name": one.name,
-        "systemData": system,
     }
 
 

@@ -151,21 +151,6 @@ def delete_lock(call: Call) -> Response:
     return answer(status=200 if existed else 204)
 
 
-# Policies
-
-
-def put_policy_assignment(call: Call) -> Response:
-    _check_group(call)
-    assert call.caller is not None
-    made = call.world.governance.put_assignment(_scope(call), call.path["name"], _properties(call), call.caller)
-    return answer(documents.policy_assignment(made), 201)
-
-
-def delete_policy_assignment(call: Call) -> Response:
-    gone = call.world.governance.delete_assignment(_scope(call), call.path["name"])
-    return answer(status=204) if gone is None else answer(documents.policy_assignment(gone))
-
-
 PROVIDER = "Microsoft.Authorization"
 
 API_VERSIONS: frozenset[str] = frozenset(
@@ -193,14 +178,11 @@ _ACTION = "Microsoft.Authorization/"
 
 def _at(scope: str) -> tuple[Route, ...]:
     assignments, roles = scope + _HERE + "/roleAssignments", scope + _HERE + "/roleDefinitions"
-    policies = scope + _HERE + "/policyAssignments"
     return (
         Route("GET", scope + _HERE + "/permissions", list_permissions, _ACTION + "permissions/read"),
         Route("GET", scope + _HERE + "/locks", list_locks, _ACTION + "locks/read"),
         Route("PUT", scope + _HERE + "/locks/{name}", put_lock, _ACTION + "locks/write"),
         Route("DELETE", scope + _HERE + "/locks/{name}", delete_lock, _ACTION + "locks/delete"),
-        Route("PUT", policies + "/{name}", put_policy_assignment, _ACTION + "policyAssignments/write"),
-        Route("DELETE", policies + "/{name}", delete_policy_assignment, _ACTION + "policyAssignments/delete"),
         Route("GET", assignments, list_assignments, _ACTION + "roleAssignments/read"),
         Route("GET", assignments + "/{name}", get_assignment, _ACTION + "roleAssignments/read"),
         Route("PUT", assignments + "/{name}", put_assignment, _ACTION + "roleAssignments/write"),

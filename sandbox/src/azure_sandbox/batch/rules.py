@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ..key_vault.grants import Grants
 from ..resource_manager.rules import Resource
@@ -18,7 +17,7 @@ from ..shared.errors import location_required, location_unavailable, resource_no
 from ..shared.lag import Lag
 from ..shared.operations import Operation, Operations
 from ..shared.resource import CANARY, REGIONS, tidy_location
-from . import documents, errors, identity, key_times
+from . import errors, identity, key_times
 from .account import (
     AVAILABLE,
     IN_PROGRESS,
@@ -110,13 +109,6 @@ class BatchAccounts:
         current = {account.key: account for account in self._register}
         shown = self._lag.in_graph(current)
         return [account for account in shown if account.subscription.lower() == subscription.lower()]
-
-    def properties(self, resource_id: str) -> dict[str, Any] | None:
-        account = self.by_id(resource_id)
-        if account is None:
-            return None
-        found: dict[str, Any] = documents.account_document(account, self.state(account), documents.NEWEST)["properties"]
-        return found
 
     def drop(self, resource: Resource) -> None:
         account = self.by_id(resource.id)

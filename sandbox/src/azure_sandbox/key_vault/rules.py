@@ -112,13 +112,6 @@ class Vaults:
         for vault in self.list(subscription):
             yield Resource(vault.id, vault.name, TYPE, vault.location, vault.tags)
 
-    def properties(self, resource_id: str) -> dict[str, Any] | None:
-        vault = self.by_name(resource_id.rpartition("/")[2])
-        if vault is None or vault.id.lower() != resource_id.lower():
-            return None
-        found: dict[str, Any] = documents.vault(vault, registering=self.is_registering(vault))["properties"]
-        return found
-
     def drop(self, resource: Resource) -> None:
         if (vault := self.by_name(resource.name)) is not None:
             self.delete(vault)

@@ -90,10 +90,6 @@ class ResourceGraph:
             if one["id"].split("/")[2].lower() == subscription.lower():
                 yield Resource(one["id"], one["name"], one["type"], one.get("location", ""), one.get("tags") or {})
 
-    def properties(self, resource_id: str) -> dict[str, Any] | None:
-        found = self._added.get(resource_id.lower())
-        return None if found is None else dict(found.get("properties") or {})
-
     def drop(self, resource: Resource) -> None:
         self.remove(resource.id)
 

@@ -70,8 +70,7 @@ async def _handle(call: Call) -> Response:
     throttling.check(call)
     _check_permission(call, route, path)
     if method in _CHANGING and not route.action.endswith("/read"):
-        assert call.caller is not None
-        call.world.governance.check(call.caller, method, path, call.json if method in ("PUT", "PATCH") else {})
+        call.world.governance.check(method, path)
     _check_group(call, provider)
     return await call_handler(route, call)
 

@@ -71,9 +71,6 @@ class Holder(Protocol):
 
     def contents(self, subscription: str) -> Iterable[Resource]: ...
 
-    def properties(self, resource_id: str) -> dict[str, Any] | None:
-        """The properties of a resource; None if the service does not have it."""
-
     def drop(self, resource: Resource) -> None:
         """Delete a resource because its group is deleted. As in Azure, a vault can be recovered afterwards."""
 
@@ -155,11 +152,6 @@ class Resources:
     def all(self, subscription: str | Subscription) -> Iterator[Resource]:
         wanted = self._key(subscription, "")[0]
         return (resource for holder in self._world.holders for resource in holder.contents(wanted))
-
-    def properties(self, resource_id: str) -> dict[str, Any]:
-        """The properties of a resource; empty if it does not exist."""
-        found = (holder.properties(resource_id) for holder in self._world.holders)
-        return next((one for one in found if one is not None), {})
 
     def of_group(self, group: ResourceGroup) -> list[Resource]:
         inside = f"{group.id}/".lower()

@@ -85,15 +85,6 @@ class Behavior:
     resource_lock: str = _switch("none", "accounts", "vaults", "deletions")
     # The resources whose changes an Azure Policy denies.
     policy_denial: str = _switch("none", "accounts", "vaults")
-    # The policies that a check of restrictions shows: those of all scopes, none, or those whose scope the caller may
-    # read. Azure's responses have shown assignments of management groups, and have lacked others that then denied a
-    # request.
-    policy_check_scopes: str = _switch("readable", "all", "none")
-    # Seconds until an assignment of a policy, or its deletion, takes effect for requests and for checks of
-    # restrictions. The default is the easiest position, because a denial is announced by nothing.
-    policy_lag: str = _switch("0", "60", "1800", is_time=True)
-    # Whether a policy evaluates the body of a PATCH, or the resource as the PATCH would leave it.
-    policy_patch: str = _switch("bare", "merged")
 
 
 DEFAULT = Behavior()
