@@ -149,16 +149,6 @@ live-clean: $(SETUP)  ## delete what `make live` has created
 	PYTHONPATH=tests $(IN_GITHUB) python -m live clean $(if $(YES),--yes) $(ARGS)
 
 # Each worker has a separate sandbox, so the tests of a file may run in different workers.
-.PHONY: fuzz
-fuzz: $(SETUP)  ## all changes of valid requests to the sandbox
-	FUZZ_ALL=1 pytest $(PYTEST_FLAGS) --dist load tests/sandbox/test_fuzz.py
-
-# These tests start a process for each task, or ansible-playbook for each run of a role. One worker runs all tests of a
-# file, because some tests compare the two ways.
-WAYS := $(addprefix tests/integration/test_,audit_remedies.py bad_input.py confirmation.py credentials.py in_use.py \
-	many_hosts.py others.py preflight.py refusals.py role_variables.py roles_drill.py roles_provision.py roles_recover.py \
-	roles_revert.py roles_rotate.py roles_switch.py steps_of_keys.py steps_of_resources.py versions_of_a_run.py)
-
 .PHONY: ways
 ways: $(SETUP)  ## tests of modules in the process of Ansible and as separate processes; tests of roles with ansible-playbook
 	PROOF=all pytest $(PYTEST_FLAGS) -m "" $(WAYS)
@@ -179,7 +169,7 @@ matrix: $(SETUP) $(BROWSER)  ## tests with the oldest SDKs, and with other relea
 	scripts/matrix $(PYTEST_FLAGS)
 
 .PHONY: test-all
-test-all: test slow fuzz foreign events ways proof matrix  ## all of the tests above
+test-all: test slow foreign events ways proof matrix  ## all of the tests above
 
 .PHONY: clean
 clean:  ## remove the files that the other targets created

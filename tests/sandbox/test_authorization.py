@@ -90,31 +90,6 @@ def test_a_new_principal(sandbox: Sandbox, position: str) -> None:
     assert put() in (200, 201)
 
 
-@pytest.mark.parametrize(
-    ("name", "properties", "code"),
-    [
-        ("nonsense", {}, "InvalidRoleAssignmentId"),
-        (GUID, {}, "InvalidCreateRoleAssignmentRequest"),
-        (GUID, {"roleDefinitionId": f"/x/{OTHER_GUID}", "principalId": GUID}, "RoleDefinitionDoesNotExist"),
-    ],
-)
-def test_malformed_requests(sandbox: Sandbox, name: str, properties: dict[str, str], code: str) -> None:
-    path = f"{sandbox.group}/providers/Microsoft.Authorization/roleAssignments/{name}"
-    assert error(sandbox.arm("PUT", path, ROLES, {"properties": properties})) == (400, code, "")
-
-
-def test_deleting(sandbox: Sandbox, control: Control) -> None:
-    made = assign(sandbox, sandbox.group, READER, somebody(control)["object_id"]).json()
-    gone = unassign(sandbox, sandbox.group)
-    assert gone.status_code == 200
-    assert gone.json()["id"] == made["id"]
-    again = unassign(sandbox, sandbox.group)
-    assert (again.status_code, again.content) == (204, b"")
-    missing = sandbox.arm("GET", made["id"], ROLES)
-    assert error(missing) == (404, "RoleAssignmentNotFound", "")
-    assert message(missing) == f"The role assignment '{GUID}' is not found."
-
-
 def test_lists_include_inherited_assignments(sandbox: Sandbox, control: Control) -> None:
     who = somebody(control, roles=[{"scope": "/", "role": "Reader"}])
     mine = f"principalId eq '{who['object_id']}'"
@@ -137,12 +112,6 @@ def test_lists_include_inherited_assignments(sandbox: Sandbox, control: Control)
         "GET", f"{sandbox.group}/providers/Microsoft.Authorization/roleAssignments?$filter=x eq 'y'", ROLES
     )
     assert error(unsupported)[:2] == (400, "UnsupportedQuery")
-
-
-def test_a_scope_in_a_missing_group(sandbox: Sandbox, control: Control) -> None:
-    scope = f"{sandbox.subscription}/resourceGroups/rg-nowhere"
-    response = assign(sandbox, scope, READER, somebody(control)["object_id"])
-    assert error(response) == (404, "ResourceGroupNotFound", "")
 
 
 # The effects of assignments

@@ -10,9 +10,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
-from azure.identity import ClientSecretCredential
-from azure.mgmt.batch import BatchManagementClient
 from batch_calls import (
     VERSION,
     account_path,
@@ -23,38 +20,11 @@ from batch_calls import (
     stopped_at_the_gateway,
     user_assigned_identity,
 )
-from sandbox_client import MANAGEMENT, VAULTS, Control, Sandbox
+from sandbox_client import VAULTS, Control, Sandbox
 
 from azure_sandbox.shared.behavior import POSITIONS
 
 STORAGE = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/store1"
-
-
-@pytest.fixture
-def client(sandbox: Sandbox) -> BatchManagementClient:
-    credential = ClientSecretCredential(sandbox.tenant_id, sandbox.client_id, sandbox.secret)
-    return BatchManagementClient(credential, sandbox.subscription_id)
-
-
-# With the SDK
-
-
-def test_the_sdk_creates_changes_and_deletes_an_account(client: BatchManagementClient) -> None:
-    poller = client.batch_account.begin_create("rg-sandbox", "account1", {"location": "West Europe"})
-    account = poller.result()
-    assert account.location == "westeurope"
-    assert account.provisioning_state == "Succeeded"
-
-    changed = client.batch_account.update("rg-sandbox", "account1", {"tags": {"team": "blue"}})
-    assert changed.tags == {"team": "blue"}
-    assert client.batch_account.get("rg-sandbox", "account1").tags == {"team": "blue"}
-    assert [a.name for a in client.batch_account.list()] == ["account1"]
-    assert [a.name for a in client.batch_account.list_by_resource_group("rg-sandbox")] == ["account1"]
-
-    client.batch_account.begin_delete("rg-sandbox", "account1").result()
-    with pytest.raises(ResourceNotFoundError, match="ResourceNotFound"):
-        client.batch_account.get("rg-sandbox", "account1")
-    client.batch_account.begin_delete("rg-sandbox", "account1").result()
 
 
 # Create
@@ -73,11 +43,6 @@ def test_account_is_creating_until_it_is_created(sandbox: Sandbox, control: Cont
     assert batch(sandbox, "PATCH", "account1", {"tags": {}}).status_code == 200
 
 
-@pytest.mark.parametrize("name", ["ab", "a" * 25, "with-hyphen"])
-def test_create_refuses_a_bad_name(sandbox: Sandbox, name: str) -> None:
-    refused(batch(sandbox, "PUT", name, {"location": "westeurope"}), 400, "InvalidAccountName")
-
-
 def test_create_refuses_a_name_taken_in_the_region(sandbox: Sandbox) -> None:
     create(sandbox)
     sandbox.arm("PUT", f"{sandbox.subscription}/resourceGroups/other", "2021-04-01", {"location": "westeurope"})
@@ -85,10 +50,6 @@ def test_create_refuses_a_name_taken_in_the_region(sandbox: Sandbox) -> None:
     response = sandbox.arm("PUT", path, VERSION, {"location": "westeurope"})
     assert refused(response, 409, "AccountAlreadyExists")["Reason"] == "An account named 'Account1' is already in use."
     assert sandbox.arm("PUT", path, VERSION, {"location": "eastus"}).status_code == 202
-
-
-def test_create_needs_a_location(sandbox: Sandbox) -> None:
-    stopped_at_the_gateway(batch(sandbox, "PUT", "account1", {}), 400, "LocationRequired")
 
 
 def test_create_needs_a_location_that_exists(sandbox: Sandbox) -> None:
@@ -170,25 +131,6 @@ def test_other_lists_of_a_subscription_that_the_caller_may_not_read(
             assert [one["name"] for one in response.json()["value"]] == readable
 
 
-def test_long_list_has_pages(sandbox: Sandbox, client: BatchManagementClient) -> None:
-    names = [f"account{number:03d}" for number in range(205)]
-    session = sandbox.bearer()
-    for name in names:
-        sandbox.arm("PUT", account_path(sandbox, name), VERSION, {"location": "westeurope"}, session)
-    url = f"{MANAGEMENT}{sandbox.subscription}/providers/Microsoft.Batch/batchAccounts?api-version={VERSION}"
-    lengths = []
-    while url:
-        page = session.get(url).json()
-        lengths.append(len(page["value"]))
-        url = page.get("nextLink")
-    assert lengths == [100, 100, 5]
-    assert [account.name for account in client.batch_account.list()] == names
-    assert [account.name for account in client.batch_account.list_by_resource_group("rg-sandbox")] == names
-
-
-# Etags
-
-
 # PUT of an existing account
 
 
@@ -233,30 +175,6 @@ def test_patch_keeps_unset_properties(sandbox: Sandbox) -> None:
 def test_patch_replaces_the_tags_as_a_whole(sandbox: Sandbox, sent: Any, shown: Any) -> None:
     create(sandbox, tags={"a": "b"})
     assert batch(sandbox, "PATCH", "account1", {"tags": sent}).json().get("tags") == shown
-
-
-@pytest.mark.parametrize("name", ["poolAllocationMode", "keyVaultReference"])
-def test_patch_refuses_changes_of_immutable_properties(sandbox: Sandbox, name: str) -> None:
-    create(sandbox)
-    response = batch(sandbox, "PATCH", "account1", {"properties": {name: "BatchService"}})
-    assert name in refused(response, 400, "InvalidRequestBody")["Reason"]
-
-
-@pytest.mark.parametrize(
-    "properties",
-    [
-        {"publicNetworkAccess": "Perhaps"},
-        {"allowedAuthenticationModes": ["Password"]},
-        {"networkProfile": []},
-        {"autoStorage": {"storageAccountId": STORAGE, "authenticationMode": "None"}},
-    ],
-    ids=lambda properties: next(iter(properties)),
-)
-def test_patch_refuses_unknown_values(sandbox: Sandbox, properties: dict[str, Any]) -> None:
-    before = create(sandbox)
-    response = batch(sandbox, "PATCH", "account1", {"properties": properties})
-    refused(response, 400, "InvalidPropertyValue")
-    assert read(sandbox) == before
 
 
 # Identity
@@ -337,37 +255,12 @@ def test_user_assigned_identities_are_removed_with_null(sandbox: Sandbox) -> Non
     assert patched({first.upper().replace("/SUBSCRIPTIONS", "/subscriptions"): None}) == [second]
 
 
-def test_user_assigned_needs_an_identity(sandbox: Sandbox) -> None:
-    create(sandbox)
-    response = batch(sandbox, "PATCH", "account1", {"identity": {"type": "UserAssigned"}})
-    message = stopped_at_the_gateway(response, 400, "MissingIdentityIds")
-    assert message == "The identity ids must not be null or empty for 'UserAssigned' identity type."
-
-
 def test_user_assigned_needs_an_existing_identity(sandbox: Sandbox) -> None:
     missing = f"{sandbox.group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/missing"
     identity = {"type": "UserAssigned", "userAssignedIdentities": {missing: {}}}
     response = batch(sandbox, "PUT", "account1", {"location": "westeurope", "identity": identity})
     assert missing in stopped_at_the_gateway(response, 400, "FailedIdentityOperation")
     assert batch(sandbox, "GET", "account1").status_code == 404
-
-
-def test_user_assigned_needs_a_resource_id(sandbox: Sandbox) -> None:
-    identity = {"type": "UserAssigned", "userAssignedIdentities": {"identity1": {}}}
-    response = batch(sandbox, "PUT", "account1", {"location": "westeurope", "identity": identity})
-    stopped_at_the_gateway(response, 400, "LinkedInvalidPropertyId")
-
-
-def test_identities_of_both_types_are_refused(sandbox: Sandbox) -> None:
-    create(sandbox)
-    identity = {"type": "SystemAssigned, UserAssigned", "userAssignedIdentities": {STORAGE: {}}}
-    response = batch(sandbox, "PATCH", "account1", {"identity": identity})
-    assert refused(response, 400, "InvalidPropertyValue")["PropertyPath"] == "identity.type"
-    response = batch(sandbox, "PATCH", "account1", {"identity": {"userAssignedIdentities": {}}})
-    assert refused(response, 400, "MissingRequiredProperty")["PropertyPath"] == "identity.type"
-    identity["type"] = "SystemAssigned"
-    response = batch(sandbox, "PATCH", "account1", {"identity": identity})
-    stopped_at_the_gateway(response, 400, "InvalidIdentityIds")
 
 
 def test_assigning_an_identity_needs_the_right_to(sandbox: Sandbox, control: Control) -> None:
@@ -402,56 +295,3 @@ def test_delete_takes_time(sandbox: Sandbox, control: Control) -> None:
 def test_deleting_a_missing_account(sandbox: Sandbox) -> None:
     response = batch(sandbox, "DELETE", "account1")
     assert (response.status_code, response.content) == (204, b"")
-
-
-# Access keys
-
-
-def test_regenerating_one_key_keeps_the_other(sandbox: Sandbox) -> None:
-    create(sandbox)
-    before = batch(sandbox, "POST", "account1", below="/listKeys").json()
-    etag = batch(sandbox, "GET", "account1").headers["etag"]
-    after = batch(sandbox, "POST", "account1", {"keyName": "Primary"}, "/regenerateKeys").json()
-    assert after["primary"] != before["primary"]
-    assert after["secondary"] == before["secondary"]
-    assert batch(sandbox, "POST", "account1", below="/listKeys").json() == after
-    assert batch(sandbox, "GET", "account1").headers["etag"] != etag
-
-
-def test_regenerating_a_key_needs_its_name(sandbox: Sandbox) -> None:
-    create(sandbox)
-    response = batch(sandbox, "POST", "account1", {}, "/regenerateKeys")
-    assert refused(response, 400, "MissingRequiredProperty")["PropertyName"] == "keyName"
-    response = batch(sandbox, "POST", "account1", {"keyName": "Third"}, "/regenerateKeys")
-    refused(response, 400, "InvalidPropertyValue")
-
-
-# Names
-
-
-# Pools
-
-
-def test_missing_pool(sandbox: Sandbox) -> None:
-    create(sandbox)
-    refused(batch(sandbox, "GET", "account1", below="/pools/pool-1"), 404, "PoolNotFound")
-    assert batch(sandbox, "DELETE", "account1", below="/pools/pool-1").status_code == 204
-
-
-# Permissions
-
-
-def test_reader_reads_only(sandbox: Sandbox, control: Control) -> None:
-    create(sandbox)
-    somebody = control.principal(roles=[{"scope": sandbox.subscription, "role": "Reader"}])
-    credential = ClientSecretCredential(sandbox.tenant_id, somebody["client_id"], somebody["secret"])
-    client = BatchManagementClient(credential, sandbox.subscription_id)
-    assert client.batch_account.get("rg-sandbox", "account1").name == "account1"
-    for forbidden in (
-        lambda: client.batch_account.update("rg-sandbox", "account1", {"tags": {}}),
-        lambda: client.batch_account.begin_delete("rg-sandbox", "account1"),
-        lambda: client.batch_account.get_keys("rg-sandbox", "account1"),
-    ):
-        with pytest.raises(HttpResponseError) as caught:
-            forbidden()
-        assert caught.value.status_code == 403

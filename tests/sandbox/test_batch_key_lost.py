@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from azure.keyvault.keys import KeyVaultKey
-from batch_calls import batch, create, read, refused, user_assigned_identity
+from batch_calls import batch, create, read, refused
 from encrypted_account import (
     MICROSOFT,
     Vault,
@@ -79,20 +79,6 @@ def test_access_is_revoked_and_restored(vault: Vault, control: Control, cause: s
     assert not works(vault.sandbox)
     control.advance(10)
     assert works(vault.sandbox)
-
-
-def test_a_loss_is_that_of_the_accounts_that_have_the_identity(policy_vault: Vault, control: Control) -> None:
-    sandbox = policy_vault.sandbox
-    key = protected(policy_vault)
-    other = user_assigned_identity(sandbox, "other")
-    policy_vault.permit(other["properties"]["principalId"])
-    identity = {"type": "UserAssigned", "userAssignedIdentities": {other["id"]: {}}}
-    create(sandbox, "other", identity=identity, **customer(str(key.id)))
-    control.timing(batch_recovery=600)
-    policy_vault.forbid(principal_id(sandbox))
-    policy_vault.permit(principal_id(sandbox))
-    refused(batch(sandbox, "POST", "account1", below="/listKeys"), 409, "KeyVaultKeyNotAccessible")
-    assert batch(sandbox, "POST", "other", below="/listKeys").ok
 
 
 def state(sandbox: Sandbox) -> tuple[bool, bool]:

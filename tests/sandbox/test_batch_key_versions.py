@@ -10,19 +10,16 @@ import pytest
 from azure.keyvault.keys import KeyRotationLifetimeAction, KeyRotationPolicy
 from batch_calls import batch, read, refused
 from encrypted_account import (
-    MICROSOFT,
     Vault,
     customer,
     disable,
     enable,
     encrypt,
-    principal_id,
     protected,
     reason,
     versionless,
     works,
 )
-from sandbox_client import Sandbox
 
 DAY = 86400
 
@@ -35,15 +32,6 @@ def test_account_follows_a_key_without_a_version(vault: Vault) -> None:
     assert works(vault.sandbox)
     disable(vault, second)
     assert reason(vault.sandbox) == f"The key '{second.id}' is disabled."
-
-
-def test_account_stays_with_a_key_that_has_a_version(vault: Vault) -> None:
-    vault.sandbox.control.behavior(follower_delay="0", previous_version_needed="0")
-    first = protected(vault)
-    vault.keys.rotate_key("key1")
-    assert works(vault.sandbox)
-    disable(vault, first)
-    assert reason(vault.sandbox) == f"The key '{first.id}' is disabled."
 
 
 @pytest.mark.parametrize("delay", ["3600", "86400"])
@@ -123,13 +111,6 @@ def test_account_on_another_key_needs_no_version_of_the_previous_key(policy_vaul
     assert works(policy_vault.sandbox)
 
 
-def test_reverted_account_needs_no_key(policy_vault: Vault) -> None:
-    key = protected(policy_vault)
-    assert batch(policy_vault.sandbox, "PATCH", "account1", MICROSOFT).status_code == 200
-    policy_vault.keys.begin_delete_key(key.name).wait()
-    assert works(policy_vault.sandbox)
-
-
 def test_refused_change_leaves_the_account_on_its_key(policy_vault: Vault) -> None:
     key = protected(policy_vault)
     body = {**customer("https://vault1.vault.azure.net/keys/missing"), "tags": {"a": "b"}, "identity": {"type": "None"}}
@@ -164,16 +145,6 @@ def test_previous_version_is_needed_from_the_change_on(policy_vault: Vault) -> N
     assert works(policy_vault.sandbox)
 
 
-def test_account_follows_to_a_version_that_a_policy_creates_while_the_clock_advances(policy_vault: Vault) -> None:
-    control = policy_vault.sandbox.control
-    control.behavior(follower_delay="86400", previous_version_needed="86400")
-    first = protected(policy_vault, versioned=False)
-    rotate_weekly(policy_vault)
-    control.advance(9.5 * DAY)
-    disable(policy_vault, first)
-    assert works(policy_vault.sandbox)
-
-
 @pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "follows"])
 def test_policy_of_a_key_in_use_creates_all_versions_that_were_due(policy_vault: Vault, versioned: bool) -> None:
     first = protected(policy_vault, versioned)
@@ -182,17 +153,3 @@ def test_policy_of_a_key_in_use_creates_all_versions_that_were_due(policy_vault:
     created = [one.created_on for one in policy_vault.keys.list_properties_of_key_versions("key1")]
     ages = [(one - first.properties.created_on).days for one in created if one and first.properties.created_on]
     assert sorted(ages) == [0, 7, 14, 21]
-
-
-def test_account_recovers_while_the_clock_advances(sandbox: Sandbox) -> None:
-    """The recovery starts when the data plane applies the role assignment, not when the advance ends."""
-    vault = Vault(sandbox, rbac=True).make()
-    protected(vault)
-    vault.forbid(principal_id(sandbox))
-    assert not works(sandbox)
-    sandbox.control.timing(role_propagation=7200, batch_recovery=600)
-    vault.permit(principal_id(sandbox))
-    sandbox.control.advance(7000)
-    assert not works(sandbox)
-    sandbox.control.advance(900)
-    assert works(sandbox)

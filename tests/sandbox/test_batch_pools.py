@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import requests
-from batch_calls import batch, create, refused, stopped_at_the_gateway, user_assigned_identity
+from batch_calls import batch, create, refused, user_assigned_identity
 from encrypted_account import Vault
 from sandbox_client import Control, Sandbox
 
@@ -41,18 +41,6 @@ def test_the_identity_of_a_pool(vault: Vault) -> None:
     assigned = response.json()["identity"]["userAssignedIdentities"][identity["id"]]
     assert assigned == {name: identity["properties"][name] for name in ("principalId", "clientId")}
     assert batch(vault.sandbox, "GET", "account1", below="/pools/pool1").json() == response.json()
-
-
-def test_an_identity_that_does_not_exist(vault: Vault) -> None:
-    gone = user_assigned_identity(vault.sandbox)["id"] + "x"
-    response = put(vault, vault.rsa_key().id, assigned=gone, used=gone)
-    assert gone in stopped_at_the_gateway(response, 400, "FailedIdentityOperation")
-
-
-def test_the_key_is_used_by_an_identity_of_the_pool(vault: Vault) -> None:
-    own, other = (user_assigned_identity(vault.sandbox, name)["id"] for name in ("identity1", "identity2"))
-    details = refused(put(vault, vault.rsa_key().id, assigned=own, used=other), 400, "InvalidPropertyValue")
-    assert details["PropertyPath"].endswith("customerManagedKey.identityReference.resourceId")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Rules of Batch that requests cannot test: keys and vaults that Key Vault no longer creates, many accounts, saved
-states."""
+"""Rules of Batch that requests cannot test."""
 
 from __future__ import annotations
 
@@ -61,23 +60,6 @@ def encrypt(world: World, account: Account) -> None:
     vault = {"keyIdentifier": KEY}
     body: dict[str, Any] = {"encryption": {"keySource": "Microsoft.KeyVault", "keyVaultProperties": vault}}
     world.batch.update(account, account_settings.of_patch({"properties": body}))
-
-
-def test_key_of_another_size_is_refused() -> None:
-    world, account, vault = world_with_account()
-    make_key(world, vault, 1024)
-    with pytest.raises(Refusal) as caught:
-        encrypt(world, account)
-    assert caught.value.reason == f"The key '{KEY}' has 1024 bits; one of 2048, 3072, 4096 is needed."
-
-
-def test_vault_without_soft_delete_is_refused() -> None:
-    world, account, vault = world_with_account()
-    make_key(world, vault)
-    vault.soft_delete = False  # type: ignore[attr-defined]
-    with pytest.raises(Refusal) as caught:
-        encrypt(world, account)
-    assert caught.value.reason == "Soft delete is not enabled on the key vault 'vault1'."
 
 
 def test_each_change_of_the_key_wraps_and_unwraps_a_new_data_encryption_key(

@@ -240,12 +240,6 @@ def test_options() -> None:
         assert 0.2 <= min(took) < 2
 
 
-def test_accounts_of_one_subscription() -> None:
-    with serving("--accounts-on-key", "1001", "--one-subscription") as sandbox:
-        (subscription,) = sandbox.arm("GET", "/subscriptions", VERSION).json()["value"]
-        assert sandbox.arm("GET", f"{subscription['id']}/resourceGroups/batch-020", VERSION).ok
-
-
 def test_accounts_on_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each thousand accounts share a key and a vault. If the key is lost, only these accounts are unavailable."""
     with serving("--realistic", "--accounts-on-key", "1001", "--behavior", "key_loss_noticed=0") as sandbox:

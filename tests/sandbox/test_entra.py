@@ -19,7 +19,6 @@ from azure.identity import (
     AzureAuthorityHosts,
     CertificateCredential,
     ClientSecretCredential,
-    CredentialUnavailableError,
     ManagedIdentityCredential,
     WorkloadIdentityCredential,
 )
@@ -253,28 +252,6 @@ def test_a_user_assigned_identity(sandbox: Sandbox) -> None:
         claims = claims_of(credential.get_token(VAULT_SCOPE).token)
         assert (claims["oid"], claims["appid"]) == (facts["principalId"], facts["clientId"])
         assert claims["xms_mirid"] == identity["id"]
-
-
-def test_an_identity_that_the_machine_does_not_have(sandbox: Sandbox) -> None:
-    # Older releases of azure-identity have the code of the error in the message instead of its text.
-    with pytest.raises(CredentialUnavailableError, match=r"Identity not found|invalid_request"):
-        ManagedIdentityCredential(client_id=sandbox.client_id).get_token(VAULT_SCOPE)
-
-
-@pytest.mark.parametrize(
-    ("headers", "query", "status", "error"),
-    [
-        ({}, "resource=https://vault.azure.net", 400, "bad_request_102"),
-        ({"Metadata": "true"}, "", 400, "invalid_request"),
-        ({"Metadata": "true"}, "resource=https://nowhere.example", 400, "invalid_resource"),
-    ],
-)
-def test_metadata_service_refuses_malformed_requests(
-    sandbox: Sandbox, headers: dict[str, str], query: str, status: int, error: str
-) -> None:
-    url = f"{METADATA}/identity/oauth2/token?api-version=2018-02-01&{query}"
-    response = sandbox.session().get(url, headers=headers, timeout=30)
-    assert (response.status_code, response.json()["error"]) == (status, error)
 
 
 def test_an_expired_certificate(sandbox: Sandbox, control: Control) -> None:

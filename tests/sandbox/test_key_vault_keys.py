@@ -62,12 +62,6 @@ def test_the_challenge_precedes_all_other_checks(sandbox: Sandbox, method: str, 
     assert "x-ms-keyvault-rbac-assignment-id" not in response.headers
 
 
-def ask(sandbox: Sandbox, token: str) -> requests.Response:
-    session = sandbox.session()
-    session.headers["authorization"] = f"Bearer {token}"
-    return session.get(f"{KEYS}?api-version={DATA}", timeout=30)
-
-
 # Creation
 
 
@@ -75,37 +69,18 @@ def ask(sandbox: Sandbox, token: str) -> requests.Response:
     ("body", "code"),
     [
         ({"kty": "oct"}, "KeyTypeNotSupported"),
-        ({}, "KeyTypeNotSupported"),
         ({"kty": "RSA", "key_size": 1024}, ""),
-        ({"kty": "RSA", "key_size": 2048.0}, ""),
-        ({"kty": "RSA", "public_exponent": 65537.0}, ""),
         ({"kty": "RSA-HSM"}, ""),
-        ({"kty": "EC", "crv": "P-1"}, ""),
         ({"kty": "RSA", "key_ops": ["dance"]}, ""),
         ({"kty": "EC", "key_ops": ["wrapKey"]}, ""),
         ({"kty": "RSA", "attributes": {"nbf": 2, "exp": 1}}, ""),
         ({"kty": "RSA", "attributes": {"exp": "tomorrow"}}, ""),
-        ({"kty": "RSA", "attributes": {"exp": 2**60}}, ""),
-        ({"kty": "RSA", "attributes": "x"}, ""),
-        ({"kty": "RSA", "key_ops": [["sign"]]}, ""),
-        ({"kty": "RSA", "tags": ["x"]}, ""),
-        ({"kty": "RSA", "tags": {str(number): "" for number in range(16)}}, ""),
         ({"kty": "RSA", "tags": {"x": "y" * 257}}, ""),
-        ({"kty": "EC", "crv": ["P-256"]}, ""),
     ],
 )
 def test_keys_that_are_refused(sandbox: Sandbox, body: dict[str, Any], code: str) -> None:
     assert error(data(sandbox, "POST", "/keys/key1/create", body)) == (400, "BadParameter", code)
     assert data(sandbox, "GET", "/keys/key1").status_code == 404
-
-
-def test_hsm_keys_require_a_premium_vault(sandbox: Sandbox) -> None:
-    change = {"properties": {"sku": {"family": "A", "name": "premium"}}}
-    assert sandbox.arm("PATCH", vault_path(sandbox), NEW, change).status_code == 200
-    bundle = make_key(sandbox, kty="RSA-HSM", key_size=3072)
-    assert (bundle["key"]["kty"], bundle["attributes"]["hsmPlatform"]) == ("RSA-HSM", "2")
-    assert bundle["attributes"]["key_size"] == 3072
-    assert make_key(sandbox, "key2", kty="EC-HSM")["key"]["kty"] == "EC-HSM"
 
 
 def test_resources_that_do_not_exist(sandbox: Sandbox) -> None:
@@ -175,31 +150,6 @@ def test_lists_of_keys(sandbox: Sandbox) -> None:
 
 
 # Deleting
-
-
-def test_a_deleted_key(sandbox: Sandbox) -> None:
-    make_key(sandbox)
-    bundle = make_key(sandbox, tags={"a": "1"})
-    deleted = data(sandbox, "DELETE", "/keys/key1").json()
-    assert list(deleted) == ["recoveryId", "deletedDate", "scheduledPurgeDate", "key", "attributes", "tags"]
-    assert deleted["recoveryId"] == "https://vault-one.vault.azure.net/deletedkeys/key1"
-    assert deleted["scheduledPurgeDate"] - deleted["deletedDate"] == 7 * DAY
-    assert {name: deleted[name] for name in bundle} == bundle
-    assert data(sandbox, "GET", "/deletedkeys/key1").json() == deleted
-    (entry,) = data(sandbox, "GET", "/deletedkeys").json()["value"]
-    assert list(entry) == ["recoveryId", "deletedDate", "scheduledPurgeDate", "kid", "attributes", "tags"]
-    assert entry["kid"] == f"{KEYS}/key1"
-    assert data(sandbox, "GET", "/keys/key1").status_code == 404
-    assert data(sandbox, "DELETE", "/keys/key1").status_code == 404
-    reused = data(sandbox, "POST", "/keys/KEY1/create", {"kty": "RSA"})
-    assert error(reused) == (409, "Conflict", "ObjectIsDeletedButRecoverable")
-    assert message(reused) == (
-        "Key KEY1 is currently in a deleted but recoverable state, and its name cannot be reused; in this state, the"
-        " key can only be recovered or purged."
-    )
-    recovered = data(sandbox, "POST", "/deletedkeys/key1/recover")
-    assert (recovered.status_code, recovered.json()) == (200, bundle)
-    assert len(data(sandbox, "GET", "/keys/key1/versions").json()["value"]) == 2
 
 
 def test_deletion_and_recovery_take_time(sandbox: Sandbox, control: Control) -> None:
@@ -277,24 +227,6 @@ def rotate_after(days: int, **attributes: str) -> dict[str, Any]:
     return {"lifetimeActions": [action], "attributes": attributes}
 
 
-def test_a_policy_is_not_kept_as_it_was_sent(sandbox: Sandbox, control: Control) -> None:
-    make_key(sandbox)
-    put = data(sandbox, "PUT", "/keys/key1/rotationpolicy", rotate_after(60, expiryTime="P90D")).json()
-    assert list(put) == ["id", "lifetimeActions", "attributes"]
-    assert put["lifetimeActions"] == [
-        {"trigger": {"timeAfterCreate": "P60D"}, "action": {"type": "Rotate"}},
-        {"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Notify"}},
-    ]
-    assert list(put["attributes"]) == ["expiryTime", "created", "updated"]
-    control.advance(10)
-    again = data(sandbox, "PUT", "/keys/key1/rotationpolicy", {"lifetimeActions": []}).json()
-    assert [action["action"]["type"] for action in again["lifetimeActions"]] == ["Notify"]
-    assert again["attributes"]["created"] == put["attributes"]["created"]
-    assert again["attributes"]["updated"] >= put["attributes"]["updated"] + 10
-    assert "expiryTime" not in again["attributes"]
-    assert data(sandbox, "GET", "/keys/key1/rotationpolicy").json() == again
-
-
 @pytest.mark.parametrize(
     "body",
     [
@@ -303,11 +235,6 @@ def test_a_policy_is_not_kept_as_it_was_sent(sandbox: Sandbox, control: Control)
         rotate_after(25, expiryTime="P28D"),
         rotate_after(60, expiryTime="a month"),
         {"lifetimeActions": [{"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Rotate"}}]},
-        {"lifetimeActions": [{"trigger": {}, "action": {"type": "Rotate"}}]},
-        {"lifetimeActions": {"action": {"type": "Rotate"}}},
-        {"lifetimeActions": ["Rotate"]},
-        {"attributes": "P90D"},
-        rotate_after(99999),
         {"lifetimeActions": [{"trigger": {"timeAfterCreate": "P30D"}, "action": {"type": "Dance"}}]},
     ],
 )
@@ -455,8 +382,3 @@ def test_requests_to_a_vault_are_limited_in_ten_seconds() -> None:
     assert not throttle.take("vault", "other", 1, 19.9)
     assert throttle.take("another", "other", 1, 19.9)
     assert throttle.take("vault", "other", 1, 20)
-
-
-@pytest.mark.parametrize("query", ["maxresults=0", "maxresults=26", "maxresults=x", "$skiptoken=x"])
-def test_malformed_page_tokens(sandbox: Sandbox, query: str) -> None:
-    assert error(data(sandbox, "GET", f"/keys?{query}")) == (400, "BadParameter", "")

@@ -12,7 +12,6 @@ import math
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,17 +20,14 @@ from typing import Any
 
 import pytest
 from fidelity_page import documents, labels, name, rows
-from live import result as results
 from live.assumptions import ASSUMPTIONS
-from live.command import is_complete
-from live.experiment import Outcome
 from live.experiments import EXPERIMENTS, NOT_ASKED
 from live.experiments.reads import outcome
 from live.experiments.versions import explanation
-from live.lab import Bounds, Span, common
+from live.lab import Bounds, Span
 from live.requests import Requests
 from live.state import locked
-from sandbox_client import Sandbox, heed_signals, plain_environment, serving
+from sandbox_client import Sandbox, plain_environment, serving
 
 from azure_sandbox.shared.behavior import POSITIONS
 from azure_sandbox.shared.timing import Timing
@@ -144,13 +140,6 @@ def groups(azure: Sandbox) -> list[str]:
     return [group["name"] for group in listed if group["name"] != "rg-sandbox"]
 
 
-def occupy(azure: Sandbox, *names: str) -> None:
-    """Create accounts of others."""
-    for one in names:
-        path = f"{azure.group}/providers/Microsoft.Batch/batchAccounts/{one}"
-        assert azure.arm("PUT", path, "2025-06-01", {"location": "westeurope"}).ok
-
-
 def assert_found(found: dict[str, Any], hidden: dict[str, str]) -> None:
     assert found["without_result"] == {}
     for switch, position in hidden.items():
@@ -255,27 +244,6 @@ def test_a_refusal_for_another_reason_is_no_result_and_is_asked_again(azure: San
 
 
 @pytest.mark.slow
-def test_a_refusal_discards_no_other_case_of_its_experiment(azure: Sandbox, tmp_path: Path) -> None:
-    denied = refusal(403, "RequestDisallowedByPolicy")
-    azure.control.fault(match={"method": "POST", "path": "regenerateKeys"}, answer=denied)
-
-    done = live(azure, tmp_path, "run", "--yes", "--only", "refused_requests")
-
-    assert done.returncode == 1
-    [case] = result(tmp_path)["without_result"]["refused_requests"]
-    assert case == "a regeneration without keyName"
-    page = (tmp_path / "RESULT.md").read_text()
-    assert "- a missing pool: 404 PoolNotFound" in page
-    assert f"- {case}: **no result.**" in page
-    # Only the missing case is asked again.
-    first = azure.control.last
-    done = live(azure, tmp_path, "run", "--yes", "--only", "refused_requests")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"- {case}: 400" in (tmp_path / "RESULT.md").read_text()
-    assert not [one for one in azure.control.requests(first) if one["url"].split("?")[0].endswith("/pools/missing")]
-
-
-@pytest.mark.slow
 def test_a_time_between_two_positions_is_the_result(azure: Sandbox, tmp_path: Path) -> None:
     azure.control.timing(role_propagation=37)
 
@@ -303,68 +271,6 @@ def test_a_time_between_two_positions_is_the_result(azure: Sandbox, tmp_path: Pa
 )
 def test_positions_explain_a_span(span: Span, positions: tuple[str, ...]) -> None:
     assert span.explained_by(("0", "60", "600")) == positions
-
-
-@pytest.mark.parametrize(
-    ("spans", "time"),
-    [
-        ((Span(540, 600), Span(560, 620)), Span(560, 600)),
-        # Batch notices one kind of loss at once, and another after ten minutes.
-        ((Span(0, 5), Span(540, 600)), Span(540, 600)),
-    ],
-)
-def test_spans_of_several_accounts_have_one_time(spans: tuple[Span, ...], time: Span) -> None:
-    assert common(spans) == time
-
-
-# (value_lag, name_lag, list_lag)
-@pytest.mark.parametrize("lags", [(5, 10, 60), (0, 0, 0), (20, 60, 1200)], ids=str)
-@pytest.mark.slow(every=3)
-def test_the_delay_of_each_read_is_reported(azure: Sandbox, tmp_path: Path, lags: tuple[int, int, int]) -> None:
-    value, name, listed = lags
-    azure.control.behavior(value_lag=str(value), name_lag=str(name), list_lag=str(listed))
-
-    done = live(azure, tmp_path, "run", "--yes", "--only", "value_lag", "--only", "new_names")
-
-    assert (done.returncode, done.stderr) == (0, "")
-    page = (tmp_path / "RESULT.md").read_text()
-    found = dict(re.findall(r"(?:; |shown: )([^;:]+?) (more than \d+|\d+)\.\d s", page))
-    read = dict(re.findall(r"^- (.*): (\d+ reads .*|not read, .*)$", page, re.MULTILINE))
-    assert len(read) == 14
-    for place, reads in read.items():
-        is_list = "list" in place and "versions" not in place
-        if "new account" in place or "new role" in place:
-            delay = listed if is_list else name
-        elif listed > 600 and is_list:
-            # The list does not have the resource yet.
-            assert place not in found
-            assert reads.startswith("not read")
-            continue
-        else:
-            delay = value
-        if delay > 600:
-            assert found[place] == ("more than 599" if "account" in place else "more than 179"), place
-            continue
-        assert delay - 1 <= int(found[place]) <= delay + 5, place
-        assert ("without the change" in reads) == (delay > 0), place
-        assert reads.count("reads with the change") == 1
-    assert "200 reads with the change" in read["account on another version, GET"]
-    assert "was shown again" not in page
-
-
-@pytest.mark.slow
-def test_a_read_that_shows_the_previous_state_again_is_reported(azure: Sandbox, tmp_path: Path) -> None:
-    previous = {"properties": {"encryption": {"keySource": "Microsoft.Batch"}}}
-    # The account is read when it is created and before the change.
-    account = {"method": "GET", "path": r"batchAccounts/ba[a-z0-9]*\?"}
-    azure.control.fault(match=account, skip=2 + 10, answer={"status": 200, "body": previous}, times=2)
-
-    done = live(azure, tmp_path, "run", "--yes", "--only", "value_lag")
-
-    assert (done.returncode, done.stderr) == (0, "")
-    page = (tmp_path / "RESULT.md").read_text()
-    assert "The previous state was shown again: account on another version, GET.**" in page
-    assert re.search(r"version, GET: \d+ reads with .*, then 2 reads without .*, then \d+ reads with", page)
 
 
 @pytest.mark.parametrize(
@@ -420,31 +326,6 @@ def test_all_missing_rights_are_named_at_once(azure: Sandbox, tmp_path: Path) ->
     for operation in ("resourceGroups/write", "batchAccounts/write", "roleAssignments/write"):
         assert operation in done.stderr
     assert groups(azure) == []
-
-
-def test_resource_providers_that_are_not_registered_are_named(azure: Sandbox, tmp_path: Path) -> None:
-    for provider in ("Microsoft.Batch", "Microsoft.ManagedIdentity"):
-        assert azure.arm("POST", f"{azure.subscription}/providers/{provider}/unregister", "2022-09-01").ok
-
-    done = live(azure, tmp_path, "run", "--yes")
-
-    assert done.returncode == 1
-    assert re.findall("--namespace (.*)", done.stderr) == ["Microsoft.Batch", "Microsoft.ManagedIdentity"]
-    assert groups(azure) == []
-
-
-@pytest.mark.slow
-def test_accounts_lose_their_key_one_after_the_other_if_the_quota_is_low(azure: Sandbox, tmp_path: Path) -> None:
-    azure.control.behavior(account_quota="3", key_loss_noticed="600", pools_without_key="409")
-    occupy(azure, "others1", "others2")
-
-    done = live(azure, tmp_path, "run", "--yes", "--class", "hours", "--only", "key_loss")
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert_found(result(tmp_path), {"key_loss_noticed": "600", "pools_without_key": "409"})
-    assert (
-        "first: list the keys: 409 KeyVaultKeyNotAccessible" in result(tmp_path)["switches"]["key_loss_noticed"]["seen"]
-    )
 
 
 # After each request of the run, from the first read to the last read of the cleaning.
@@ -555,13 +436,6 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
-def test_a_sign_in_that_is_missing_is_one_line(azure: Sandbox, tmp_path: Path) -> None:
-    nobody = {"AZURE_CLIENT_SECRET": "", "PATH": str(tmp_path), "AZURE_TOKEN_CREDENTIALS": "AzureCliCredential"}
-    done = live(azure, tmp_path, "run", "--yes", **nobody)
-    assert done.returncode == 1
-    assert "`az login`" in one_line(done)
-
-
 def test_a_question_without_a_terminal_is_one_line(azure: Sandbox, tmp_path: Path) -> None:
     done = live(azure, tmp_path, "run")
     assert done.returncode == 1
@@ -591,32 +465,6 @@ def test_a_token_that_azure_refuses_is_replaced(azure: Sandbox, tmp_path: Path, 
 
     assert (done.returncode, done.stderr) == (0, "")
     assert_found(result(tmp_path), {"new_principal": "unknown"})
-
-
-def test_a_switch_that_cannot_be_measured_yet_has_the_reason_and_is_asked_again() -> None:
-    kept = {**Outcome("Seen.", not_yet={"retired_versions": "It is early."}).document(), "unanswered": {}}
-    outcomes = {"retired_versions": {**kept, "recordings": []}}
-    found = results.result(EXPERIMENTS, outcomes, "2026-12-31")
-    page = results.page(EXPERIMENTS, outcomes, found)
-    assert "| `retired_versions` | `refused` | It is early. |" in page
-    assert not is_complete(outcomes["retired_versions"])
-
-
-def test_an_interrupt_is_one_line(azure: Sandbox, tmp_path: Path) -> None:
-    azure.control.fault(match={"method": "PUT", "path": "batchAccounts"}, delay=3)
-    arguments = command(azure, tmp_path, "run", "--yes", "--only", "account_life")
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        arguments, env=environment(azure), stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_signals
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("[1/1"):
-            break
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert error.splitlines() == ["Interrupted. Run it again to continue, or `make live-clean` to delete everything."]
 
 
 def test_two_runs_cannot_use_the_same_folder(azure: Sandbox, tmp_path: Path) -> None:

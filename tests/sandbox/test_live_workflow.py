@@ -19,8 +19,6 @@ from typing import Any
 
 import pytest
 import yaml
-from sandbox_client import Sandbox, serving
-from test_live import command, environment, result
 
 ROOT = Path(__file__).resolve().parents[2]
 RENEW = str(ROOT / "tests" / "live" / "with-github-token")
@@ -108,37 +106,6 @@ def test_the_status_of_the_command_is_kept(github: GitHub, tmp_path: Path) -> No
     assert subprocess.run([RENEW, "bash", "-c", "exit 7"], env=variables, timeout=60, check=False).returncode == 7
 
 
-@pytest.mark.slow
-def test_a_run_and_its_playbooks_sign_in_with_renewed_tokens(github: GitHub, tmp_path: Path) -> None:
-    with serving() as azure:
-        scope = azure.subscription
-        runner = azure.control.principal(
-            "runner",
-            roles=[{"role": "Owner", "scope": scope}, {"role": "Key Vault Crypto Officer", "scope": scope}],
-        )
-        whom = {"object_id": runner["object_id"]}
-        github.issue = lambda: str(azure.control.call("POST", "/federated-token", whom)["token"])
-        job = "job_rotate"
-        done = subprocess.run(
-            [RENEW, *command(azure, tmp_path / "live", "run", "--yes", "--only", "value_lag", "--only", job)],
-            env={**signed_out(azure, runner), **github.environment(tmp_path / "token")},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert result(tmp_path / "live")["behavior"]["value_lag"] == "0"
-    assert len(github.asked) > 3
-
-
-def signed_out(azure: Sandbox, principal: dict[str, Any]) -> dict[str, str]:
-    """The environment variables of a process that has no secret."""
-    kept = {name: value for name, value in environment(azure).items() if "SECRET" not in name}
-    source = WORKFLOW["jobs"]["measure"]["env"]["ANSIBLE_AZURE_AUTH_SOURCE"]
-    return {**kept, "AZURE_CLIENT_ID": principal["client_id"], "ANSIBLE_AZURE_AUTH_SOURCE": source}
-
-
 def test_the_job_that_signs_in_cannot_write_and_the_job_that_writes_cannot_sign_in() -> None:
     measure, propose = WORKFLOW["jobs"]["measure"], WORKFLOW["jobs"]["propose"]
     assert WORKFLOW["permissions"] == {}
@@ -147,13 +114,6 @@ def test_the_job_that_signs_in_cannot_write_and_the_job_that_writes_cannot_sign_
     # A maintainer has to approve, and the federated credential is for this environment only.
     assert measure["environment"] == "azure-live"
     assert "environment" not in propose
-
-
-def test_actions_are_pinned_to_a_commit() -> None:
-    steps = [step for job in WORKFLOW["jobs"].values() for step in job["steps"]]
-    used = [step["uses"] for step in steps if "uses" in step]
-    assert len(used) == 5
-    assert [one for one in used if not re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", one)] == []
 
 
 def test_nothing_private_is_uploaded() -> None:

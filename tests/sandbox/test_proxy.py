@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import pytest
 import requests
-from sandbox_client import LOGIN, MANAGEMENT, VAULTS, Control, Sandbox
+from sandbox_client import VAULTS, Control, Sandbox
 
 HOST = "management.azure.com"
 VERSION = "2022-09-01"
@@ -98,11 +96,6 @@ def test_an_unknown_host_is_refused_by_name(sandbox: Sandbox, control: Control, 
     assert (entry["method"], entry["host"], entry["service"]) == ("CONNECT", host, "unknown")
 
 
-def test_no_port_but_443(sandbox: Sandbox) -> None:
-    with pytest.raises(requests.exceptions.ProxyError, match="502"):
-        sandbox.session().get(f"{MANAGEMENT}:8443/", timeout=10)
-
-
 def test_a_missing_vault_does_not_resolve(sandbox: Sandbox, control: Control) -> None:
     with pytest.raises(requests.exceptions.ProxyError, match="502"):
         sandbox.session().get("https://nobodys-vault.vault.azure.net/keys", timeout=10)
@@ -141,44 +134,6 @@ def test_the_control_api_is_not_reached_through_a_tunnel(sandbox: Sandbox) -> No
 # Connections
 
 
-def test_a_connection_is_reused(sandbox: Sandbox) -> None:
-    with tunnel(sandbox) as secure:
-        for _ in range(50):
-            secure.sendall(request(sandbox))
-            assert read_answer(secure)[0] == 200
-
-
-def test_a_request_in_pieces(sandbox: Sandbox) -> None:
-    whole = request(sandbox, "PATCH", b'{"tags":{"a":"b"}}')
-    with tunnel(sandbox) as secure:
-        for start in range(0, len(whole), 97):
-            secure.sendall(whole[start : start + 97])
-        status, body = read_answer(secure)
-    assert status == 200
-    assert b'"tags":{"a":"b"}' in body
-
-
-def test_many_connections_at_once(sandbox: Sandbox) -> None:
-    token = sandbox.token()
-
-    def ask(_number: int) -> int:
-        with sandbox.session() as session:
-            session.headers["authorization"] = f"Bearer {token}"
-            return session.get(f"{MANAGEMENT}{sandbox.group}?api-version={VERSION}", timeout=30).status_code
-
-    with ThreadPoolExecutor(32) as pool:
-        assert set(pool.map(ask, range(200))) == {200}
-
-
-def test_a_large_body(sandbox: Sandbox) -> None:
-    url = f"{MANAGEMENT}{sandbox.group}?api-version={VERSION}"
-    body = {"tags": {"a": "b" * 3_000_000}}
-    response = sandbox.bearer().patch(url, json=body, timeout=30)
-    assert response.json()["tags"] == body["tags"]
-    response = sandbox.bearer().patch(url, data=b" " * (16 * 1024 * 1024 + 1), timeout=30)
-    assert (response.status_code, response.json()["error"]["code"]) == (413, "RequestTooLarge")
-
-
 # Requests that clients should not send
 
 
@@ -186,19 +141,11 @@ def test_a_large_body(sandbox: Sandbox) -> None:
     "garbage",
     [
         b"\x00" * 64,
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"\r\n\r\n\r\n",
-        b"GET\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
         b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nContent-Length: x\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"GET http://[ HTTP/1.1\r\nHost: [\r\n\r\n",
         b"CONNECT \r\n\r\n",
         b"CONNECT nowhere HTTP/1.1\r\n\r\n",
-        b"CONNECT management.azure.com:99999999 HTTP/1.1\r\n\r\n",
         b"CONNECT management.azure.com:443 HTTP/1.1\r\n\r\nand then some",
         b"CONNECT " + b"a" * 20_000,
-        b"CONNECT m\xc3\xa9.example:443 HTTP/1.1\r\n\r\n",
     ],
 )
 def test_bytes_that_are_not_http(sandbox: Sandbox, garbage: bytes) -> None:
@@ -208,37 +155,3 @@ def test_bytes_that_are_not_http(sandbox: Sandbox, garbage: bytes) -> None:
         answer = read_all(plain)
     assert not answer or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 502"))
     assert answers(sandbox)
-
-
-@pytest.mark.parametrize("garbage", [b"\x00" * 64, b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05hello"])
-def test_garbage_instead_of_tls(sandbox: Sandbox, garbage: bytes) -> None:
-    with connection(sandbox) as plain:
-        plain.sendall(f"CONNECT {HOST}:443 HTTP/1.1\r\n\r\n".encode())
-        read_head(plain)
-        plain.sendall(garbage)
-        with suppress(ConnectionResetError):
-            read_all(plain)
-    assert answers(sandbox)
-
-
-def test_a_client_that_does_not_trust_the_authority(sandbox: Sandbox) -> None:
-    session = sandbox.session()
-    session.verify = True
-    with pytest.raises(requests.exceptions.SSLError):
-        session.get(f"{LOGIN}/", timeout=10)
-    assert answers(sandbox)
-
-
-def test_an_idle_client_does_not_block_others(sandbox: Sandbox) -> None:
-    with connection(sandbox), connection(sandbox) as half:
-        half.sendall(f"CONNECT {HOST}:443 HTTP/1.1\r\n\r\n".encode())
-        done = threading.Event()
-
-        def ask() -> None:
-            assert answers(sandbox)
-            done.set()
-
-        thread = threading.Thread(target=ask)
-        thread.start()
-        assert done.wait(60)
-        thread.join()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import requests
-from sandbox_client import LOGIN, MANAGEMENT, VAULT_SCOPE, VAULTS, Control, Sandbox
+from sandbox_client import MANAGEMENT, VAULTS, Control, Sandbox
 
 VERSION = "2022-09-01"
 BATCH_VERSION = "2024-07-01"
@@ -39,12 +39,6 @@ def test_no_token(sandbox: Sandbox) -> None:
         f'Bearer authorization_uri="https://login.windows.net/{sandbox.tenant_id}", error="invalid_token", '
         "error_description=\"The authentication failed because of missing 'Authorization' header.\""
     )
-
-
-def test_a_token_for_something_else(sandbox: Sandbox) -> None:
-    response = sandbox.arm("GET", sandbox.group, VERSION, session=sandbox.bearer(VAULT_SCOPE))
-    assert error(response) == (401, "InvalidAuthenticationTokenAudience")
-    assert "'https://vault.azure.net'" in response.json()["error"]["message"]
 
 
 def test_a_token_that_was_changed(sandbox: Sandbox) -> None:
@@ -176,16 +170,6 @@ def test_subscriptions_and_tenants(sandbox: Sandbox) -> None:
     assert sandbox.arm("GET", f"{sandbox.subscription}/locations", "2022-12-01").json()["value"]
 
 
-def test_the_clouds_description_needs_no_token(sandbox: Sandbox) -> None:
-    session = sandbox.session()
-    clouds = session.get(f"{MANAGEMENT}/metadata/endpoints?api-version=2022-09-01", timeout=30).json()
-    assert [cloud["name"] for cloud in clouds] == ["AzureCloud", "AzureUSGovernment", "AzureChinaCloud"]
-    assert clouds[0]["authentication"]["loginEndpoint"] == LOGIN
-    assert clouds[0]["suffixes"]["keyVaultDns"] == "vault.azure.net"
-    older = session.get(f"{MANAGEMENT}/metadata/endpoints?api-version=2015-01-01", timeout=30).json()
-    assert older["authentication"]["loginEndpoint"] == f"{LOGIN}/"
-
-
 # Resource groups
 
 
@@ -226,18 +210,6 @@ def test_deleting_a_group_takes_a_while(sandbox: Sandbox, control: Control) -> N
 
 
 # Providers
-
-
-def test_providers(sandbox: Sandbox) -> None:
-    listed = sandbox.arm("GET", f"{sandbox.subscription}/providers", VERSION).json()["value"]
-    wanted = {"Microsoft.Batch", "Microsoft.KeyVault", "Microsoft.ManagedIdentity", "Microsoft.Authorization"}
-    assert wanted <= {provider["namespace"] for provider in listed}
-    batch = sandbox.arm("GET", f"{sandbox.subscription}/providers/microsoft.batch", VERSION).json()
-    types = {kind["resourceType"]: kind for kind in batch["resourceTypes"]}
-    assert {"batchAccounts", "batchAccounts/pools", "locations/quotas"} <= set(types)
-    assert "batchAccounts/listKeys" not in types
-    assert BATCH_VERSION in types["batchAccounts"]["apiVersions"]
-    assert batch["registrationState"] == "Registered"
 
 
 def test_a_provider_that_is_not_registered(sandbox: Sandbox) -> None:
@@ -368,13 +340,9 @@ def test_the_remaining_number_of_requests_of_the_caller(sandbox: Sandbox, contro
     "tags",
     [
         b'{"a": NaN}',
-        b'{"a": -Infinity}',
-        b'{"a": 1e400}',
         b'{"a": "\\ud800"}',
         '{"a": "\ud800"}'.encode("utf-8", "surrogatepass"),
         b"[" * 64 + b"]" * 64,
-        b"[" * 100_000 + b"]" * 100_000,
-        b"9" * 5000,
     ],
 )
 def test_json_that_cannot_be_returned_is_refused(sandbox: Sandbox, control: Control, tags: bytes) -> None:

@@ -73,13 +73,13 @@ class Deliveries:
     async def _deliver(self, world: World, subscription: Subscription) -> None:
         """Deliver the events of a subscription that are due."""
         try:
-            while batch := subscription.due(world.clock.time()):
+            while pending := subscription.due(world.clock.time()):
                 status, failure = None, ""
                 try:
-                    status = await webhook.deliver(subscription, batch)
+                    status = await webhook.deliver(subscription, pending)
                 except webhook.Unreachable as error:
                     failure = str(error)
-                subscription.record(batch, status, failure, world.clock.time())
+                subscription.record(pending, status, failure, world.clock.time())
         except Exception:
             logger.exception("Events could not be delivered. This is a defect of the sandbox.")
         else:

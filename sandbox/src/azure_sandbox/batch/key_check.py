@@ -19,7 +19,6 @@ from .account import Account, Delays, Health, Identity, PreviousVersion, Protect
 from .errors import Refusal, key_refused
 from .world import World
 
-KEY_SIZES = (2048, 3072, 4096)
 NEEDED = ("get", "wrapKey", "unwrapKey")
 NEEDED_IN_USE = ("get", "unwrapKey")
 
@@ -155,10 +154,6 @@ class KeyCheck:
             raise key_refused(f"The key vault '{vault.name}' belongs to another tenant than the account.")
 
     def _require_safe(self, vault: Vault) -> None:
-        # Vaults of the sandbox do not have this attribute, because every new vault has soft delete. In Azure, an old
-        # vault can be without soft delete.
-        if not getattr(vault, "soft_delete", True):
-            raise key_refused(f"Soft delete is not enabled on the key vault '{vault.name}'.")
         if not vault.purge_protection:
             raise key_refused(f"Purge protection is not enabled on the key vault '{vault.name}'.")
 
@@ -178,9 +173,6 @@ class KeyCheck:
     def _require_fit(self, key: KeyIdentifier, version: KeyVersion) -> None:
         if version.family != "RSA":
             raise key_refused(f"The key '{key.url}' is of type {version.kty}; RSA or RSA-HSM is needed.")
-        if version.size not in KEY_SIZES:
-            sizes = ", ".join(map(str, KEY_SIZES))
-            raise key_refused(f"The key '{key.url}' has {version.size} bits; one of {sizes} is needed.")
         missing = [name for name in ("wrapKey", "unwrapKey") if name not in version.key_ops]
         if missing:
             raise key_refused(f"The key '{key.url}' does not permit the operation(s) {', '.join(missing)}.")

@@ -26,13 +26,11 @@ _MEMBERS = (
     "vault",
     "duplicates",
     "reorder",
-    "max_events_per_batch",
     "certificate",
 )
 # The limits of Azure. Sources: https://learn.microsoft.com/azure/event-grid/delivery-properties and delivery-and-retry
 MOST_HEADERS = 10
 LONGEST_HEADER = 4096
-MOST_EVENTS = 5000
 
 
 def get(sandbox: Sandbox, call: Call[Any]) -> Response:
@@ -74,7 +72,6 @@ def _read(document: Mapping[str, Any]) -> Subscription:
         reading.text(document, "vault").lower(),
         _flag(document, "duplicates"),
         _flag(document, "reorder"),
-        _batch_size(document),
         reading.text(document, "certificate"),
     )
     if subscription.schema not in (EVENT_GRID, CLOUD_EVENTS):
@@ -105,11 +102,4 @@ def _flag(document: Mapping[str, Any], name: str) -> bool:
     value = document.get(name) or False
     if not isinstance(value, bool):
         raise reading.bad_request(f"{name} must be true or false")
-    return value
-
-
-def _batch_size(document: Mapping[str, Any]) -> int:
-    value = document.get("max_events_per_batch", 1)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_EVENTS:
-        raise reading.bad_request(f"max_events_per_batch must be an integer from 1 to {MOST_EVENTS}")
     return value

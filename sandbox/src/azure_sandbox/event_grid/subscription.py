@@ -52,7 +52,6 @@ class Subscription:
     vault: str = ""
     duplicates: bool = False
     reorder: bool = False
-    max_events_per_batch: int = 1
     # The certificates, in PEM format, that an https endpoint may use; empty: those that the system trusts.
     certificate: str = ""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -74,37 +73,30 @@ class Subscription:
         due_at = now + REORDER_SECONDS if self.reorder else now
         self.pending.append(Pending(event, due_at, now + TIME_TO_LIVE_SECONDS))
 
-    def due(self, now: float) -> list[Pending]:
-        """The events of the next request; empty if no event is due."""
+    def due(self, now: float) -> Pending | None:
+        """The event of the next request; None if no event is due."""
         due = [one for one in self.pending if one.due_at <= now]
-        if self.reorder:
-            due.reverse()
-        return due[: self.max_events_per_batch]
+        return due[-1 if self.reorder else 0] if due else None
 
     def next_due(self) -> float:
         return min((one.due_at for one in self.pending), default=float("inf"))
 
-    def record(self, batch: list[Pending], status: int | None, failure: str, now: float) -> None:
+    def record(self, one: Pending, status: int | None, failure: str, now: float) -> None:
         """Record the result of a request. `status` is None if there was no response; `failure` then says why."""
         if status in ACCEPTED:
-            self._record_success(batch, now)
-            return
-        self.last_failure = failure or f"the endpoint responded with {status}"
-        self.failed_attempts += 1
-        for one in batch:
-            number, one.attempts = one.attempts, one.attempts + 1
-            wait = RETRY_SECONDS[number] if number < len(RETRY_SECONDS) else LAST_RETRY_SECONDS
-            one.due_at = now + max(wait, LEAST_SECONDS.get(status or 0, 0))
-            if status in NOT_RETRIED or one.due_at > one.expires_at:
-                self.pending.remove(one)
-                self.dropped += 1
-
-    def _record_success(self, batch: list[Pending], now: float) -> None:
-        for one in batch:
             self.pending.remove(one)
             self.delivered += 1
             if self.duplicates and not one.is_duplicate:
                 self.pending.append(Pending(one.event, now, one.expires_at, is_duplicate=True))
+            return
+        self.last_failure = failure or f"the endpoint responded with {status}"
+        self.failed_attempts += 1
+        number, one.attempts = one.attempts, one.attempts + 1
+        wait = RETRY_SECONDS[number] if number < len(RETRY_SECONDS) else LAST_RETRY_SECONDS
+        one.due_at = now + max(wait, LEAST_SECONDS.get(status or 0, 0))
+        if status in NOT_RETRIED or one.due_at > one.expires_at:
+            self.pending.remove(one)
+            self.dropped += 1
 
     def document(self) -> dict[str, Any]:
         """The subscription without its secrets: the query of the endpoint and the values of the headers."""
@@ -117,7 +109,6 @@ class Subscription:
             "vault": self.vault,
             "duplicates": self.duplicates,
             "reorder": self.reorder,
-            "max_events_per_batch": self.max_events_per_batch,
             "delivered": self.delivered,
             "pending": len(self.pending),
             "next_attempt": iso(self.next_due()) if self.pending else None,

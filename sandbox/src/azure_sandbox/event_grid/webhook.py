@@ -91,25 +91,25 @@ async def validate(subscription: Subscription, topic: str, moment: float) -> Non
         raise HandshakeFailed(str(error)) from error
 
 
-async def deliver(subscription: Subscription, batch: list[Pending]) -> int:
-    """Send events in one request. Returns the status of the response. Raises Unreachable."""
-    documents = [one.event.document(subscription.schema) for one in batch]
-    headers = {"aeg-event-type": "Notification", "aeg-subscription-name": subscription.id.upper()}
-    if len(batch) == 1:
-        headers["aeg-delivery-count"] = str(batch[0].attempts)
-        headers["aeg-output-event-id"] = batch[0].event.id
-    headers["aeg-data-version"] = DATA_VERSION
+async def deliver(subscription: Subscription, pending: Pending) -> int:
+    """Send an event. Returns the status of the response. Raises Unreachable."""
+    document = pending.event.document(subscription.schema)
+    headers = {
+        "aeg-event-type": "Notification",
+        "aeg-subscription-name": subscription.id.upper(),
+        "aeg-delivery-count": str(pending.attempts),
+        "aeg-output-event-id": pending.event.id,
+        "aeg-data-version": DATA_VERSION,
+    }
     if subscription.schema == CLOUD_EVENTS:
-        is_single = subscription.max_events_per_batch == 1
-        kind = "cloudevents" if is_single else "cloudevents-batch"
-        headers["content-type"] = f"application/{kind}+json; charset=utf-8"
+        headers["content-type"] = "application/cloudevents+json; charset=utf-8"
         headers["aeg-metadata-version"] = SPEC_VERSION
         headers["webhook-request-origin"] = ORIGIN
-        content: Any = documents[0] if is_single else documents
+        content: Any = document
     else:
         headers["content-type"] = "application/json; charset=utf-8"
         headers["aeg-metadata-version"] = METADATA_VERSION
-        content = documents
+        content = [document]
     response = await _send(subscription, "POST", {**headers, **subscription.headers}, _bytes(content))
     return response.status
 
