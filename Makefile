@@ -136,19 +136,17 @@ bench: $(SETUP)  ## benchmarks, compared with the Azure CLI and azure.azcollecti
 
 # CLASS is short (two and a half hours), hours or days. YES=1 does not ask, DRY_RUN=1 prints the requests only. ARGS are further options, see docs/developers/live.md.
 .PHONY: live live-test live-clean
-IN_GITHUB := $(if $(ACTIONS_ID_TOKEN_REQUEST_URL),tests/live/with-github-token)
 live: $(SETUP)  ## experiments with a real Azure subscription, which measure what is not documented
-	PYTHONPATH=tests $(IN_GITHUB) python -m live run --class $(or $(CLASS),short) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run) $(ARGS)
+	PYTHONPATH=tests python -m live run --class $(or $(CLASS),short) $(if $(YES),--yes) $(if $(DRY_RUN),--dry-run) $(ARGS)
 
 # If the delays of reads and roles were not measured, each test would wait for the longest that is plausible.
 live-test: $(SETUP)  ## the integration tests with the mark on_azure, with a real Azure subscription
-	PYTHONPATH=tests $(IN_GITHUB) python -m live run --again --only value_lag --only role_delay --only 'job_*' \
+	PYTHONPATH=tests python -m live run --again --only value_lag --only role_delay --only 'job_*' \
 		$(if $(YES),--yes) $(if $(DRY_RUN),--dry-run) $(ARGS)
 
 live-clean: $(SETUP)  ## delete what `make live` has created
-	PYTHONPATH=tests $(IN_GITHUB) python -m live clean $(if $(YES),--yes) $(ARGS)
+	PYTHONPATH=tests python -m live clean $(if $(YES),--yes) $(ARGS)
 
-# Each worker has a separate sandbox, so the tests of a file may run in different workers.
 .PHONY: ways
 ways: $(SETUP)  ## tests of modules in the process of Ansible and as separate processes; tests of roles with ansible-playbook
 	PROOF=all pytest $(PYTEST_FLAGS) -m "" $(WAYS)
