@@ -13,7 +13,6 @@ from typing import Any
 
 from azure_sandbox.shared.behavior import DEFAULT, POSITIONS
 
-from .assumptions import ASSUMPTIONS, Asked
 from .experiment import Experiment
 from .experiments import NOT_ASKED
 
@@ -95,20 +94,7 @@ def page(experiments: Sequence[Experiment], outcomes: Mapping[str, Mapping[str, 
             lines += [f"- {what}: {said}" for what, said in outcome["details"].items()]
             lines += [f"- {what}: **no result.** {reason}" for what, reason in outcome["unanswered"].items()]
             lines += [""]
-    lines += [
-        "## Assumptions of the sandbox about Batch",
-        "",
-        "| Row of sandbox/fidelity | Asked by |",
-        "|---|---|",
-    ]
-    for row, asked in ASSUMPTIONS.items():
-        lines.append(f"| {row} | {_asked(asked, outcomes)} |")
     return "\n".join([*lines, ""])
-
-
-def _asked(asked: Asked, outcomes: Mapping[str, Mapping[str, Any]]) -> str:
-    names = ", ".join(f"`{name}`" if name in outcomes else f"`{name}` (not yet)" for name in asked.by)
-    return ". ".join(part for part in (names, asked.not_asked) if part)
 
 
 def _measured(found: Mapping[str, Any], switch: str) -> str:

@@ -156,13 +156,6 @@ def test_permissions_of_the_caller(sandbox: Sandbox, control: Control, client: A
     assert "'Microsoft.Authorization/permissions/read'" in message(refused)
 
 
-def test_owners_have_no_access_to_keys(sandbox: Sandbox, control: Control) -> None:
-    make_vault(sandbox)
-    make_key(sandbox)
-    owner = somebody(control, roles=[{"scope": sandbox.subscription, "role": "Owner"}])
-    assert error(data(sandbox, "GET", "/keys/key1", who=owner)) == (403, "Forbidden", "ForbiddenByRbac")
-
-
 @pytest.mark.parametrize("place", ["group", "vault", "key"])
 def test_the_data_plane_at_every_scope(sandbox: Sandbox, control: Control, place: str) -> None:
     make_vault(sandbox)

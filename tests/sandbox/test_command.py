@@ -174,13 +174,6 @@ def test_serve_listens_on_the_loopback_address_only(running_sandbox: Sandbox) ->
             other.connect(("127.0.0.2", port))
 
 
-def test_a_port_that_is_taken(running_sandbox: Sandbox) -> None:
-    done = command("serve", "--port", running_sandbox.url.rpartition(":")[2])
-    assert done.returncode == 1
-    assert done.stderr.startswith("azure-sandbox: ")
-    assert "Traceback" not in done.stderr
-
-
 @pytest.mark.slow(every=4)
 @pytest.mark.parametrize(
     "arguments",

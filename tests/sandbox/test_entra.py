@@ -184,31 +184,6 @@ def test_a_token_of_another_issuer(sandbox: Sandbox) -> None:
 # Discovery
 
 
-def test_discovery(sandbox: Sandbox) -> None:
-    url = f"{LOGIN}/{sandbox.tenant_id}/v2.0/.well-known/openid-configuration"
-    document = sandbox.session().get(url, timeout=30).json()
-    assert document["token_endpoint"] == f"{LOGIN}/{sandbox.tenant_id}/oauth2/v2.0/token"
-    keys = sandbox.session().get(document["jwks_uri"], timeout=30).json()["keys"]
-    token = sandbox.token()
-    key = jwt.PyJWK(keys[0])
-    assert jwt.get_unverified_header(token)["kid"] == keys[0]["kid"]
-    assert jwt.decode(token, key, ["RS256"], audience="https://management.azure.com")["tid"] == sandbox.tenant_id
-
-
-@pytest.mark.parametrize(("host", "known"), [("login.microsoftonline.us", True), ("login.example.com", False)])
-def test_instance_discovery(sandbox: Sandbox, host: str, known: bool) -> None:
-    response = sandbox.session().get(
-        f"{LOGIN}/common/discovery/instance",
-        params={"authorization_endpoint": f"https://{host}/common/oauth2/authorize", "api-version": "1.1"},
-        timeout=30,
-    )
-    assert response.ok is known
-    if known:
-        assert any(host in instance["aliases"] for instance in response.json()["metadata"])
-    else:
-        assert response.json()["error"] == "invalid_instance"
-
-
 @pytest.mark.parametrize(
     ("authority", "resource", "issuer"),
     [
@@ -252,12 +227,3 @@ def test_a_user_assigned_identity(sandbox: Sandbox) -> None:
         claims = claims_of(credential.get_token(VAULT_SCOPE).token)
         assert (claims["oid"], claims["appid"]) == (facts["principalId"], facts["clientId"])
         assert claims["xms_mirid"] == identity["id"]
-
-
-def test_an_expired_certificate(sandbox: Sandbox, control: Control) -> None:
-    somebody = control.principal(certificate=certificate(days=-1).decode())
-    credential = CertificateCredential(
-        sandbox.tenant_id, somebody["client_id"], certificate_data=private() + certificate(days=-1)
-    )
-    with pytest.raises(ClientAuthenticationError, match=r"AADSTS700027.*expired"):
-        credential.get_token(MANAGEMENT_SCOPE)

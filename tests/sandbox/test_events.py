@@ -296,16 +296,6 @@ def test_access_policies_and_the_permission_model(sandbox: Sandbox, control: Con
     assert kinds(webhook.wait(4)) == ["VaultAccessPolicyChanged"] * 3 + ["KeyNewVersionCreated"]
 
 
-def test_a_subscription_of_one_vault(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
-    for name in ("Vault-One", "Vault-Two"):
-        make_vault(sandbox, name)
-    subscribe(control, webhook, vault="VAULT-two")
-    make_key(sandbox)
-    make_key_in(sandbox, "vault-two")
-
-    assert [one["data"]["VaultName"] for one in webhook.wait(1)] == ["Vault-Two"]
-
-
 # Deliveries
 
 

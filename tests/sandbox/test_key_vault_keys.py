@@ -7,7 +7,6 @@ the SDK are in test_key_vault_sdk."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -130,25 +129,6 @@ def test_a_patch_without_version_is_for_the_latest(sandbox: Sandbox) -> None:
 # Lists
 
 
-def test_lists_of_keys(sandbox: Sandbox) -> None:
-    for name in ("key3", "key1", "key2"):
-        make_key(sandbox, name, kty="EC", tags={"name": name})
-    whole = data(sandbox, "GET", "/keys").json()
-    assert list(whole) == ["value", "nextLink"]
-    assert whole["nextLink"] is None
-    assert [entry["kid"] for entry in whole["value"]] == [f"{KEYS}/key1", f"{KEYS}/key2", f"{KEYS}/key3"]
-    assert list(whole["value"][0]) == ["kid", "attributes", "tags"]
-    first = data(sandbox, "GET", "/keys?maxresults=2").json()
-    assert first["value"] == whole["value"][:2]
-    assert re.fullmatch(
-        rf"https://vault-one\.vault\.azure\.net:443/keys\?api-version={DATA}&\$skiptoken=[^&]+&maxresults=2",
-        first["nextLink"],
-    )
-    session = sandbox.bearer("https://vault.azure.net/.default")
-    rest = session.get(first["nextLink"], timeout=30).json()
-    assert rest == {"value": whole["value"][2:], "nextLink": None}
-
-
 # Deleting
 
 
@@ -207,19 +187,6 @@ def test_purge_protection(sandbox: Sandbox) -> None:
 
 
 # Rotation
-
-
-def test_rotation_inherits(sandbox: Sandbox) -> None:
-    make_key(sandbox, key_ops=["wrapKey", "unwrapKey"], tags={"a": "1"}, key_size=3072)
-    previous = data(sandbox, "PATCH", "/keys/key1", {"attributes": {"enabled": False}}).json()
-    rotated = data(sandbox, "POST", "/keys/key1/rotate").json()
-    assert rotated["key"]["kid"] != previous["key"]["kid"]
-    assert rotated["key"]["n"] != previous["key"]["n"]
-    assert (rotated["key"]["key_ops"], rotated["tags"]) == (previous["key"]["key_ops"], previous["tags"])
-    assert rotated["attributes"]["key_size"] == 3072
-    assert rotated["attributes"]["enabled"] is True
-    assert data(sandbox, "GET", "/keys/key1").json() == rotated
-    assert data(sandbox, "POST", "/keys/key2/rotate").status_code == 404
 
 
 def rotate_after(days: int, **attributes: str) -> dict[str, Any]:

@@ -101,21 +101,6 @@ def test_paths_and_parameters_in_any_letter_case(sandbox: Sandbox) -> None:
     assert response.json()["id"] == sandbox.group
 
 
-def test_the_gateways_headers(sandbox: Sandbox) -> None:
-    response = sandbox.arm("GET", sandbox.group, VERSION)
-    headers = response.headers
-    assert re.fullmatch(GUID, headers["x-ms-request-id"])
-    assert headers["x-ms-request-id"] != headers["x-ms-correlation-request-id"]
-    correlation = headers["x-ms-correlation-request-id"]
-    assert re.fullmatch(rf"WESTEUROPE:\d{{8}}T\d{{6}}Z:{correlation}", headers["x-ms-routing-request-id"])
-    assert headers["x-ms-ratelimit-remaining-subscription-global-reads"] == "16499"
-    assert headers["x-ms-ratelimit-remaining-subscription-reads"] == "1099"
-    assert headers["strict-transport-security"] == "max-age=31536000; includeSubDomains"
-    assert headers["content-type"] == "application/json; charset=utf-8"
-    assert "date" in headers
-    assert "server" not in headers
-
-
 # Permissions
 
 
@@ -239,27 +224,6 @@ def fill(sandbox: Sandbox, *names: str) -> None:
     assert sandbox.arm("PUT", account, BATCH_VERSION, {"location": "westeurope"}).ok
     identity = f"{sandbox.group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id1"
     assert sandbox.arm("PUT", identity, "2023-01-31", {"location": "westeurope"}).ok
-
-
-def test_resources(sandbox: Sandbox) -> None:
-    fill(sandbox, "vault-one", "vault-two")
-    path = f"{sandbox.subscription}/resources"
-    listed = sandbox.arm("GET", path, VERSION).json()["value"]
-    assert sorted(resource["name"] for resource in listed) == ["acct", "id1", "vault-one", "vault-two"]
-    query = "?$filter=resourceType eq 'microsoft.keyvault/vaults' and name eq 'Vault-One'"
-    filtered = sandbox.arm("GET", f"{path}{query}", "2015-11-01").json()["value"]
-    assert filtered == [
-        {
-            "id": f"{sandbox.group}/providers/Microsoft.KeyVault/vaults/vault-one",
-            "name": "vault-one",
-            "type": "Microsoft.KeyVault/vaults",
-            "location": "westeurope",
-            "tags": {"name": "vault-one"},
-        }
-    ]
-    assert len(sandbox.arm("GET", f"{sandbox.group}/resources", VERSION).json()["value"]) == 4
-    bad = sandbox.arm("GET", f"{path}?$filter=substringof('a', name)", VERSION)
-    assert error(bad) == (400, "InvalidFilterInQueryString")
 
 
 def test_lists_contain_readable_resources_only(sandbox: Sandbox, control: Control) -> None:
