@@ -28,7 +28,7 @@ from azure_sandbox.redaction import HIDDEN
 from azure_sandbox.request_log import is_write
 
 OTHER = "(other)"
-# The name of the locks and policy assignments of the experiments.
+# The name of the locks of the experiments.
 OWN_NAME = "azbatch-live"
 _MANAGEMENT = "management.azure.com"
 # The data planes, in which an own resource has an own host name.
@@ -160,7 +160,7 @@ class Ground:
         if not isinstance(document, dict):
             return document
         error = document.get("error")
-        if isinstance(error, dict) and error.get("code") == _DENIED and not self._is_own_denial(error):
+        if isinstance(error, dict) and error.get("code") == _DENIED:
             self.note_others(error)
             return {"error": {"code": _DENIED, "message": HIDDEN}}
         kept = {name: self.own(value) for name, value in document.items()}
@@ -172,17 +172,11 @@ class Ground:
         return kept
 
     def _is_of_others(self, item: Any) -> bool:
-        # An evaluation of Azure Policy has only the id of its assignment.
-        policy = item.get("policyInfo") or item.get("policy") or {} if isinstance(item, dict) else {}
-        path = (item.get("id") or policy.get("policyAssignmentId") or "") if isinstance(item, dict) else ""
+        path = item.get("id") if isinstance(item, dict) else ""
         is_other = isinstance(path, str) and path.startswith("/") and not self.owns(path)
         if is_other:
             self.note_others(item)
         return is_other
-
-    def _is_own_denial(self, error: Any) -> bool:
-        assigned = re.findall(rf"/[^\"'\s]*/policyAssignments/{_NAME}", json.dumps(error))
-        return bool(assigned) and all(self.owns(one) for one in assigned)
 
     def text(self, text: str) -> str:
         """A text without the names of resources of others."""

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from contributed import cases
 from fidelity_page import KINDS, LABELS, Row, citations, documents, labels, name, page, rows
 from recorded import RECORDINGS
 
@@ -47,10 +46,7 @@ ROUTES = [
     )
     for route in module.ROUTES
 ] + [*resource_manager.PUBLIC_ROUTES]
-CASES = {
-    **{f"{name} #{case['number']}": case for name, recording in RECORDINGS.items() for case in recording["cases"]},
-    **cases(),
-}
+CASES = {f"{name} #{case['number']}": case for name, recording in RECORDINGS.items() for case in recording["cases"]}
 
 
 def of(*kinds: str) -> list[Row]:
@@ -114,7 +110,7 @@ def is_of(case: dict[str, Any], method: str, path: str) -> bool:
 def test_recorded_row_names_a_compared_case(row: Row) -> None:
     assert citations(row)
     for cited in citations(row):
-        assert cited in CASES, f"Neither recorded.json nor a contributed recording has {cited}."
+        assert cited in CASES, f"recorded.json does not have {cited}."
         if named := list(operations(row)):
             assert any(is_of(CASES[cited], *operation) for operation in named), f"{cited} is of another operation."
 

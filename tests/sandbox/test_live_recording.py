@@ -81,11 +81,6 @@ def test_requests_about_the_resource_group_are_recorded(ground: Ground, url: str
             {"resultTruncated": "false", "data": [{"id": f"{GROUP}/a"}, {"name": "finance"}]},
             {"resultTruncated": "false", "data": [{"id": f"{GROUP}/a"}]},
         ),
-        # An assignment of the subscription.
-        (
-            {"policyEvaluations": [{"policyInfo": {"policyAssignmentId": f"/subscriptions/{SUBSCRIPTION}/a"}}]},
-            {"policyEvaluations": []},
-        ),
         (
             {"error": {"code": "RequestDisallowedByPolicy", "message": "denied by 'Contoso: keys'"}},
             {"error": {"code": "RequestDisallowedByPolicy", "message": HIDDEN}},
@@ -97,12 +92,6 @@ def test_a_response_says_nothing_about_others(ground: Ground, document: Any, kep
         f"https://management.azure.com{GROUP}/providers/Microsoft.Batch/batchAccounts/a", b'{"tags": {"probe": "1"}}'
     )
     assert ground.own(document) == kept
-
-
-def test_a_denial_by_the_policy_of_the_experiments_is_kept(ground: Ground) -> None:
-    assigned = f"{GROUP}/providers/Microsoft.Authorization/policyAssignments/azbatch-live"
-    denial = {"error": {"code": "RequestDisallowedByPolicy", "message": f"denied by '{assigned}'"}}
-    assert ground.own(denial) == denial
 
 
 IN_BASE64 = base64.b64encode(json.dumps({"next": f"{OTHER_GROUP}/a", "tenant": TENANT}).encode()).decode()
@@ -158,7 +147,7 @@ def test_the_last_check_knows_the_names_of_others(ground: Ground) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        f"{GROUP}/providers/Microsoft.Authorization/policyAssignments/azbatch-live",
+        f"{GROUP}/providers/Microsoft.Authorization/locks/azbatch-live",
         "https://kvown.vault.azure.net/keys/cmk/0123456789abcdef0123456789abcdef",
         "at 10:15:30, 2001:db8::1 and ::1",
         f"/resourceGroups/{OTHER}",
