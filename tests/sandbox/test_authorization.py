@@ -14,7 +14,6 @@ from azure.core.exceptions import HttpResponseError
 from azure.identity import DefaultAzureCredential
 from azure.mgmt.authorization import AuthorizationManagementClient
 from key_vault_calls import (
-    CRYPTO_OFFICER,
     ENCRYPTION_USER,
     ROLES,
     assign,
@@ -170,21 +169,6 @@ def test_the_data_plane_at_every_scope(sandbox: Sandbox, control: Control, place
     assert data(sandbox, "GET", "/keys/key2", who=who).status_code == (403 if place == "key" else 200)
     # This role allows only to read, wrap and unwrap.
     assert data(sandbox, "POST", "/keys/key1/rotate", who=who).status_code == 403
-
-
-def test_changes_take_effect_late_on_the_data_plane(sandbox: Sandbox, control: Control) -> None:
-    control.timing(role_propagation=60)
-    make_vault(sandbox)
-    make_key(sandbox)
-    who = somebody(control)
-    assign(sandbox, vault_path(sandbox), CRYPTO_OFFICER, who["object_id"])
-    assert data(sandbox, "GET", "/keys/key1", who=who).status_code == 403
-    control.advance(61)
-    assert data(sandbox, "GET", "/keys/key1", who=who).status_code == 200
-    unassign(sandbox, vault_path(sandbox))
-    assert data(sandbox, "GET", "/keys/key1", who=who).status_code == 200
-    control.advance(61)
-    assert data(sandbox, "GET", "/keys/key1", who=who).status_code == 403
 
 
 def test_assignments_on_a_vault_are_deleted_with_the_vault(sandbox: Sandbox, control: Control) -> None:

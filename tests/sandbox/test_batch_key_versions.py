@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import pytest
-from azure.keyvault.keys import KeyRotationLifetimeAction, KeyRotationPolicy
 from batch_calls import batch, read, refused
 from encrypted_account import (
     Vault,
@@ -20,8 +19,6 @@ from encrypted_account import (
     versionless,
     works,
 )
-
-DAY = 86400
 
 
 def test_account_follows_a_key_without_a_version(vault: Vault) -> None:
@@ -120,36 +117,3 @@ def test_refused_change_leaves_the_account_on_its_key(policy_vault: Vault) -> No
     assert account["identity"]["type"] == "SystemAssigned"
     assert "tags" not in account
     assert works(policy_vault.sandbox)
-
-
-# The clock advances far in one request
-
-
-def rotate_weekly(vault: Vault) -> None:
-    action = KeyRotationLifetimeAction("rotate", time_after_create="P7D")
-    vault.keys.update_key_rotation_policy("key1", KeyRotationPolicy(lifetime_actions=[action]))
-
-
-def test_previous_version_is_needed_from_the_change_on(policy_vault: Vault) -> None:
-    """The account changes to the second version after one day, not when the advance ends."""
-    control = policy_vault.sandbox.control
-    control.behavior(follower_delay="86400", previous_version_needed="86400")
-    first = protected(policy_vault, versioned=False)
-    policy_vault.keys.rotate_key("key1")
-    control.advance(1.5 * DAY)
-    disable(policy_vault, first)
-    assert reason(policy_vault.sandbox) == f"The key '{first.id}' is disabled."
-    enable(policy_vault, first)
-    control.advance(0.6 * DAY)
-    disable(policy_vault, first)
-    assert works(policy_vault.sandbox)
-
-
-@pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "follows"])
-def test_policy_of_a_key_in_use_creates_all_versions_that_were_due(policy_vault: Vault, versioned: bool) -> None:
-    first = protected(policy_vault, versioned)
-    rotate_weekly(policy_vault)
-    policy_vault.sandbox.control.advance(22 * DAY)
-    created = [one.created_on for one in policy_vault.keys.list_properties_of_key_versions("key1")]
-    ages = [(one - first.properties.created_on).days for one in created if one and first.properties.created_on]
-    assert sorted(ages) == [0, 7, 14, 21]

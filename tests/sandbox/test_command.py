@@ -22,11 +22,7 @@ import time
 from pathlib import Path
 
 import pytest
-from azure.core.exceptions import HttpResponseError
-from azure.identity import DefaultAzureCredential
-from azure.keyvault.keys import KeyClient
-from azure.mgmt.batch import BatchManagementClient
-from sandbox_client import COMMAND, Sandbox, heed_signals, plain_environment, point_at, serving
+from sandbox_client import COMMAND, Sandbox, heed_signals, plain_environment, serving
 
 from azure_sandbox.shared.behavior import POSITIONS
 
@@ -231,24 +227,3 @@ def test_options() -> None:
             assert sandbox.arm("GET", sandbox.group, VERSION, session=session).ok
             took.append(time.monotonic() - began)
         assert 0.2 <= min(took) < 2
-
-
-def test_accounts_on_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each thousand accounts share a key and a vault. If the key is lost, only these accounts are unavailable."""
-    with serving("--realistic", "--accounts-on-key", "1001", "--behavior", "key_loss_noticed=0") as sandbox:
-        point_at(sandbox, monkeypatch)
-        credential = DefaultAzureCredential()
-        listed = sandbox.arm("GET", "/subscriptions", VERSION).json()["value"]
-        first, second = (BatchManagementClient(credential, one["subscriptionId"]).batch_account for one in listed)
-        assert first.get_keys("batch-019", "batch00999").primary, "it is available"
-        assert second.get_keys("batch-020", "batch01000").primary
-        keys = [KeyClient(f"https://kv-sandbox-{number}.vault.azure.net", credential) for number in (1, 2)]
-        for accounts, key, count in ((first, keys[0], 1000), (second, keys[1], 1)):
-            (version,) = key.list_properties_of_key_versions("batch-cmk")
-            found = [one.encryption.key_vault_properties.key_identifier for one in accounts.list()]
-            assert found == [version.id] * count
-
-        keys[1].update_key_properties("batch-cmk", enabled=False)
-        assert first.get_keys("batch-019", "batch00999").primary
-        with pytest.raises(HttpResponseError, match="KeyVaultKeyNotAccessible"):
-            second.get_keys("batch-020", "batch01000")

@@ -312,25 +312,6 @@ def test_behavior(control: Control) -> None:
     assert control.call("GET", "/behavior") == hardest
 
 
-# Principals
-
-
-@pytest.mark.parametrize(
-    "requested",
-    [
-        {},
-        {"name": "x", "roles": [{"role": "Emperor", "scope": "/"}]},
-        {"name": "x", "roles": [{"role": "Reader"}]},
-        {"name": "x", "certificate": "none"},
-        {"name": "x", "secret_lifetime": "long"},
-    ],
-)
-def test_an_invalid_principal(control: Control, requested: dict[str, Any]) -> None:
-    before = control.call("GET", "/principals")
-    control.call("POST", "/principals", requested, status=400)
-    assert control.call("GET", "/principals") == before
-
-
 # Reset and others
 
 
@@ -366,15 +347,6 @@ def test_a_reset_drops_delayed_requests(sandbox: Sandbox, control: Control) -> N
             delayed.result()
     assert control.requests() == []
     assert sandbox.arm("GET", group, VERSION).status_code == 404
-
-
-def test_unknown_routes_of_the_control_api(sandbox: Sandbox, control: Control) -> None:
-    control.call("GET", "/nowhere", status=404)
-    control.call("POST", "/clock", {}, status=405)
-    control.call("GET", "/requests?since=yesterday", status=400)
-    response = control._session.post(f"{control.url}/faults", data=b"{", timeout=30)
-    assert (response.status_code, response.json()["error"]["code"]) == (400, "BadRequest")
-    assert control.requests() == [], "the control API is not in the log"
 
 
 def test_responses_are_dated_by_the_sandboxs_clock(sandbox: Sandbox, control: Control) -> None:

@@ -16,7 +16,6 @@ import jwt
 import pytest
 from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import (
-    AzureAuthorityHosts,
     CertificateCredential,
     ClientSecretCredential,
     ManagedIdentityCredential,
@@ -179,29 +178,6 @@ def test_a_token_of_the_sandboxs_own_issuer(sandbox: Sandbox, control: Control, 
 def test_a_token_of_another_issuer(sandbox: Sandbox) -> None:
     claims = {"iss": "https://issuer.example", "sub": "pod", "exp": int(time.time()) + 600}
     assert assertion(sandbox, jwt.encode(claims, KEY, "RS256")).json()["error_codes"] == [700211]
-
-
-# Discovery
-
-
-@pytest.mark.parametrize(
-    ("authority", "resource", "issuer"),
-    [
-        (AzureAuthorityHosts.AZURE_GOVERNMENT, "https://management.usgovcloudapi.net", "sts.windows.net"),
-        (AzureAuthorityHosts.AZURE_GOVERNMENT, "https://vault.usgovcloudapi.net", "sts.windows.net"),
-        (AzureAuthorityHosts.AZURE_CHINA, "https://management.chinacloudapi.cn", "sts.chinacloudapi.cn"),
-        (AzureAuthorityHosts.AZURE_CHINA, "https://vault.azure.cn", "sts.chinacloudapi.cn"),
-    ],
-)
-def test_other_clouds(sandbox: Sandbox, authority: str, resource: str, issuer: str) -> None:
-    credential = ClientSecretCredential(sandbox.tenant_id, sandbox.client_id, sandbox.secret, authority=authority)
-    claims = claims_of(credential.get_token(f"{resource}/.default").token)
-    assert (claims["aud"], claims["iss"]) == (resource, f"https://{issuer}/{sandbox.tenant_id}/")
-    if "management" in resource:
-        url = f"{resource}{sandbox.group}?api-version=2022-09-01"
-        session = sandbox.session()
-        session.headers["authorization"] = f"Bearer {credential.get_token(f'{resource}/.default').token}"
-        assert session.get(url, timeout=30).json()["name"] == "rg-sandbox"
 
 
 # The metadata service

@@ -126,9 +126,6 @@ def test_a_patch_without_version_is_for_the_latest(sandbox: Sandbox) -> None:
     assert data(sandbox, "GET", "/keys/key1").json()["attributes"]["enabled"] is False
 
 
-# Lists
-
-
 # Deleting
 
 

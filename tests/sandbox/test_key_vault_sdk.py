@@ -38,9 +38,6 @@ def text(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-# Management
-
-
 # Cryptography. The SDK computes operations with the public key locally, so plain requests test the sandbox too.
 
 

@@ -406,17 +406,6 @@ def test_the_question_says_where_who_and_what_is_left(azure: Sandbox, tmp_path: 
     assert azure.tenant_id not in live(azure, tmp_path, "run", "--yes", "--only", "new_principal").stdout
 
 
-@pytest.mark.parametrize("path", ["/vaults/", "/userAssignedIdentities/"])
-def test_a_token_that_azure_refuses_is_replaced(azure: Sandbox, tmp_path: Path, path: str) -> None:
-    """Also if the request is part of a measurement, which begins again."""
-    azure.control.fault(match={"method": "PUT", "path": path}, expire_tokens=True)
-
-    done = live(azure, tmp_path, "run", "--yes", "--only", "new_principal")
-
-    assert (done.returncode, done.stderr) == (0, "")
-    assert_found(result(tmp_path), {"new_principal": "unknown"})
-
-
 def test_two_runs_cannot_use_the_same_folder(azure: Sandbox, tmp_path: Path) -> None:
     with locked(tmp_path):
         done = live(azure, tmp_path, "run", "--yes")

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +16,6 @@ import requests
 from axe_playwright_python.sync_playwright import Axe
 from batch_calls import batch, create, user_assigned_identity
 from key_vault_calls import (
-    DAY,
     ENCRYPTION_USER,
     assign,
     data,
@@ -28,16 +26,6 @@ from key_vault_calls import (
 )
 from playwright.sync_api import Browser, Locator, Page, expect
 from sandbox_client import Control, Sandbox
-
-import azure_sandbox.server
-from azure_sandbox.batch.account_settings import of_patch
-from azure_sandbox.key_vault.rules import Order
-from azure_sandbox.key_vault_keys.key import KeySettings
-from azure_sandbox.key_vault_keys.material import generate
-from azure_sandbox.page.facts import facts
-from azure_sandbox.page.query import PageQuery
-from azure_sandbox.seed import new_world
-from azure_sandbox.shared.behavior import Behavior
 
 HTML = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 MARKUP = "<script>window.executed=1</script>"
@@ -93,46 +81,6 @@ def test_browsers_get_a_page_that_runs_nothing_but_its_own(sandbox: Sandbox) -> 
     assert response.headers["cache-control"] == "no-store"
     assert "unsafe" not in response.headers["content-security-policy"]
     assert not re.search(r"(src|href)=.?(https?:)?//", response.text)
-
-
-def test_the_page_changes_nothing_that_is_due() -> None:
-    """Other requests would rotate the key, notice that the account has lost its key, and remove expired resources."""
-    world = new_world(accounts=3, behavior=Behavior(key_loss_noticed="0"))
-    place = (world.operator.subscription_id, world.operator.resource_group)
-    properties = {"tenantId": world.directory.tenant_id, "sku": {"name": "standard"}, "enablePurgeProtection": True}
-    document = {"location": "westeurope", "properties": properties}
-    vault, gone = (
-        world.vaults.put(Order(*place, name, document, "2026-05-15", ".vault.azure.net", "operator"))[0]
-        for name in ("vault-one", "vault-two")
-    )
-    material = generate("RSA", 2048, None)
-    for name in ("key1", "key2"):
-        expires = int(world.clock.time()) + 90 * DAY
-        wanted = KeySettings("RSA", key_ops=("wrapKey", "unwrapKey"), expires=expires)
-        world.keys.import_key(vault, name, wanted, material)
-    rotate = {"trigger": {"timeAfterCreate": "P30D"}, "action": {"type": "Rotate"}}
-    world.keys.set_policy(vault, "key1", {"lifetimeActions": [rotate]})
-    account, dying, _ = [*world.batch.existing()]
-    world.batch.update(account, of_patch({"identity": {"type": "SystemAssigned"}}))
-    world.authorization.assign(vault.id, ENCRYPTION_USER, account.identity.principal_id)
-    world.batch.update(account, of_patch({"properties": encryption("https://vault-one.vault.azure.net/keys/key1")}))
-    world.batch.delete(dying)
-    world.keys.delete(vault, "key2")
-    world.vaults.delete(gone)
-    world.clock.advance(100 * DAY)
-    sandbox = azure_sandbox.server.Sandbox(world)
-    before = pickle.dumps(world)
-
-    page_facts = facts(sandbox, PageQuery())
-
-    assert pickle.dumps(world) == before
-    assert [row["name"] for row in page_facts["accounts"]["rows"].shown] == ["batch00000", "batch00002"]
-    assert page_facts["accounts"]["unavailable"] == 1
-    assert page_facts["vaults"]["deleted"].total == 0
-    (shown,) = page_facts["vaults"]["rows"].shown
-    assert [row["state"] for row in shown["versions"].shown] == ["expired"]
-    assert world.batch.health(account).reason.endswith("has expired.")
-    assert pickle.dumps(world) != before
 
 
 def test_the_page_shows_no_secret(sandbox: Sandbox, control: Control, scene: dict[str, str]) -> None:

@@ -95,17 +95,6 @@ def test_access_policies_there_and_back(
     assert may_list(sandbox, reader) is is_kept
 
 
-def test_role_assignment_before_the_change_has_no_effect_until_then(
-    sandbox: Sandbox, vault: dict[str, Any], control: Control
-) -> None:
-    officer = control.principal("officer")
-    assert assign(sandbox, vault["id"], CRYPTO_OFFICER, officer["object_id"]).ok
-    assert not may_list(sandbox, officer)
-
-    assert change(sandbox, rbac=True).ok
-    assert may_list(sandbox, officer)
-
-
 @pytest.mark.parametrize("position", ["60", "600"])
 def test_data_plane_applies_the_change_late(
     sandbox: Sandbox, vault: dict[str, Any], reader: dict[str, Any], control: Control, position: str

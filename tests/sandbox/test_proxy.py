@@ -131,9 +131,6 @@ def test_the_control_api_is_not_reached_through_a_tunnel(sandbox: Sandbox) -> No
         assert read_answer(secure)[0] == 403
 
 
-# Connections
-
-
 # Requests that clients should not send
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import requests
-from batch_calls import batch, create, user_assigned_identity
+from batch_calls import batch, create
 from key_vault_calls import make_vault
 from sandbox_client import Control, Sandbox
 
@@ -18,28 +18,6 @@ from azure_sandbox.resource_graph.query import BadQuery, Row, read
 from azure_sandbox.resource_graph.rules import QUERIES
 
 VERSION = "2024-04-01"
-KEY = "https://vault-one.vault.azure.net/keys/key1"
-VAULT_ID = "/providers/Microsoft.KeyVault/vaults/vault-one"
-# Resources of other services that use the vault, by the type, each in another spelling, and one that does not.
-OTHERS: dict[str, dict[str, Any]] = {
-    "Microsoft.Storage/storageAccounts": {
-        "encryption": {
-            "keyvaultproperties": {"keyvaulturi": "HTTPS://VAULT-ONE.VAULT.AZURE.NET:443", "keyname": "key1"}
-        }
-    },
-    "Microsoft.Compute/diskEncryptionSets": {"activeKey": {"keyUrl": f"{KEY}/0123456789abcdef0123456789abcdef"}},
-    "Microsoft.DocumentDB/databaseAccounts": {"keyVaultKeyUri": KEY},
-    "Microsoft.MachineLearningServices/workspaces": {"keyVault": VAULT_ID},
-    "Microsoft.Sql/servers": {"keyId": "https://vault-two.vault.azure.net/keys/key1/0123456789abcdef0123456789abcdef"},
-}
-USERS = f"""
-resources
-| extend text = tostring(properties)
-| where text contains 'vault-one.vault.azure.net' or text contains '{VAULT_ID.lower()}'
-| where type != 'microsoft.keyvault/vaults'
-| project id, name, type, location, resourceGroup, subscriptionId, properties
-| order by id asc
-"""
 ALL = "order by id asc"
 
 
@@ -71,29 +49,6 @@ def refusal(response: requests.Response) -> tuple[int, str, list[str]]:
     error = response.json()["error"]
     assert f"correlationId = {response.headers['x-ms-correlation-request-id']}." in error["message"]
     return response.status_code, error["code"], [detail["code"] for detail in error["details"]]
-
-
-@pytest.fixture
-def users(sandbox: Sandbox) -> list[str]:
-    """Resources of the sandbox and of other services. Returns the types of those that refer to the vault, in the order
-    of their ids."""
-    make_vault(sandbox)
-    identity = user_assigned_identity(sandbox)
-    create(sandbox, "account1", identity={"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}})
-    for number, (kind, properties) in enumerate(OTHERS.items()):
-        add(sandbox, kind, f"other{number}", properties)
-    return sorted(kind.lower() for kind in OTHERS if "Sql" not in kind)
-
-
-def test_one_query_finds_all_users_of_a_vault(sandbox: Sandbox, users: list[str]) -> None:
-    found = rows(sandbox, USERS)
-
-    assert [row["type"] for row in found] == users
-    for row in found:
-        assert row["resourceGroup"] == "rg-sandbox"
-        assert row["subscriptionId"] == sandbox.subscription_id
-        assert row["id"].startswith(sandbox.group)
-        assert row["properties"] in OTHERS.values()
 
 
 # Rights
