@@ -249,6 +249,12 @@ def test_user_assigned_needs_an_existing_identity(sandbox: Sandbox) -> None:
     assert batch(sandbox, "GET", "account1").status_code == 404
 
 
+def test_identities_of_both_types_are_refused(sandbox: Sandbox) -> None:
+    create(sandbox)
+    response = batch(sandbox, "PATCH", "account1", {"identity": {"type": "SystemAssigned, UserAssigned"}})
+    assert refused(response, 400, "InvalidPropertyValue")["PropertyPath"] == "identity.type"
+
+
 def test_assigning_an_identity_needs_the_right_to(sandbox: Sandbox, control: Control) -> None:
     identity = user_assigned_identity(sandbox)
     roles = [{"scope": account_path(sandbox, "account1"), "role": "Contributor"}]
