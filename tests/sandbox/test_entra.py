@@ -117,13 +117,6 @@ def test_an_error_has_the_text_of_entra(
     assert "Correlation ID" in document["error_description"]
 
 
-def test_an_expired_secret(sandbox: Sandbox, control: Control) -> None:
-    somebody = control.principal(secret_lifetime=-1)
-    credential = ClientSecretCredential(sandbox.tenant_id, somebody["client_id"], somebody["secret"])
-    with pytest.raises(ClientAuthenticationError, match="AADSTS7000222"):
-        credential.get_token(MANAGEMENT_SCOPE)
-
-
 def test_the_errors_of_the_sdk(sandbox: Sandbox) -> None:
     """After an error, MSAL also requests the instance discovery, which the sandbox must support."""
     with pytest.raises(ClientAuthenticationError, match="AADSTS7000215"):

@@ -20,7 +20,6 @@ from key_vault_calls import (
     make_vault,
     message,
     policy,
-    put_vault,
     read_vault,
     vault_body,
     vault_path,
@@ -125,12 +124,3 @@ def test_access_policies_of_a_vault_with_azure_rbac(
 
     assert sandbox.arm("PUT", f"{vault_path(sandbox)}/accessPolicies/add", NEW, body).status_code == status
     assert not may_list(sandbox, reader)
-
-
-def test_new_vault_needs_no_right_to_assign_roles(sandbox: Sandbox) -> None:
-    somebody = sandbox.control.principal(roles=[{"role": CONTRIBUTOR, "scope": sandbox.subscription}])
-    session = sandbox.bearer(client_id=somebody["client_id"], secret=somebody["secret"])
-    body = vault_body(sandbox, enableRbacAuthorization=False, accessPolicies=[])
-
-    assert sandbox.arm("PUT", vault_path(sandbox), NEW, body, session).ok
-    assert put_vault(sandbox, accessPolicies=[]).ok

@@ -141,32 +141,6 @@ def _shown(lab: Lab, account: str) -> str:
     return f"tags {shown.get('tags', {})}, {len(identities)} identities, key source {source}"
 
 
-def conditional_requests(lab: Lab) -> Outcome:
-    account = lab.once("account", lab.account)
-    lab.settle()
-    path = lab.account_path(account)
-    shown = lab.azure.arm("GET", path, BATCH)
-    etag = shown.headers.get("etag", "")
-
-    def sent(method: str, header: str, value: str) -> Callable[[], str]:
-        body = {"tags": {"probe": value}} if method == "PATCH" else None
-        return lambda: lab.azure.arm(method, path, BATCH, body, {header: value}).checked().said
-
-    # The second PATCH with the ETag has a result only after the first.
-    with lab.azure.undisturbed():
-        lab.case("GET, If-None-Match: the ETag", sent("GET", "If-None-Match", etag))
-        lab.case("PATCH, If-Match: another ETag", sent("PATCH", "If-Match", '"0x1"'))
-        if lab.case("PATCH, If-Match: the ETag", sent("PATCH", "If-Match", etag)):
-            lab.case("PATCH, If-Match: the ETag before that", sent("PATCH", "If-Match", etag))
-        changed = lab.change(account, tags={"probe": "3"}).checked()
-    again = lab.azure.arm("GET", path, BATCH)
-    found = {
-        f"{one} of a PATCH": f"{changed.headers.get(one)} in the response, {again.headers.get(one)} in the next read"
-        for one in ("ETag", "Last-Modified")
-    }
-    return Outcome("Sent requests with conditions.", details=found)
-
-
 def rate_limits(lab: Lab) -> Outcome:
     account = lab.once("account", lab.account)
     vault = lab.once("vault", lab.vault)
@@ -254,13 +228,6 @@ EXPERIMENTS = (
         minutes=2,
         creates="a vault, a key",
         cents=1,
-    ),
-    Experiment(
-        "conditional_requests",
-        "Does Batch evaluate conditions, and do the ETag and the Last-Modified of a change agree with the next read?",
-        "Send requests with If-Match and If-None-Match.",
-        conditional_requests,
-        minutes=1,
     ),
     Experiment(
         "rate_limits",
