@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,13 +15,12 @@ from xml.etree import ElementTree
 import jsonschema
 import pytest
 from azure.keyvault.keys import KeyRotationLifetimeAction, KeyRotationPolicy
-from callers import give, sign_in
 from harness import WAYS, Ansible, Run, fails, task
 from junitparser import JUnitXml
 from one_process import OneProcess
 from operators import done
 from role_runs import VARS, holdings
-from service import DAY, Service
+from service import Service
 
 from azure_sandbox.shared.behavior import POSITIONS
 
@@ -137,32 +135,6 @@ def test_an_account_that_the_ip_rules_of_its_vault_may_let_in(runner: OneProcess
     assert moved["changed_steps"]["encryption"]
 
 
-def test_all_reports_agree_on_a_follower_whose_previous_version_expires(runner: OneProcess, service: Service) -> None:
-    """The role rotate, batch_encryption_info and the audit ask the same rule until the margin of seven days is over."""
-    _, old = service.on_key(follow=True)
-    version, control = old.rpartition("/")[2], service.sandbox.control
-    expires = service.key().properties.created_on + timedelta(days=5)
-    service.keys().update_key_properties("key1", version, expires_on=expires)
-    control.advance(3600)
-
-    def reported() -> list[bool | None]:
-        """Whether the account is available, by each report. Only the report of an unknown value names the version."""
-        rotated = done(runner.another().role("rotate", VARS))
-        info = done(runner.another().module("batch_encryption_diagnosis", ACCOUNT))
-        account = audited(runner, pools=True)
-        for told in (rotated["warnings"], info.get("warnings", []), account["unknown"]):
-            assert (f"{version} has expired" in str(told)) is (info["available"] is None), told
-        return [rotated["available"], info["available"], account["available"]]
-
-    # The first run creates a version, because the account's version expires within nine days.
-    assert reported() == [True] * 3
-    assert service.key().properties.version != version
-    for advanced, available in ((4.5 * DAY, True), (0.5 * DAY, None), (1.9 * DAY, None), (0.2 * DAY, True)):
-        control.advance(advanced)
-        assert service.is_available()
-        assert reported() == [available] * 3, advanced
-
-
 def audited(runner: OneProcess, **options: Any) -> dict[str, Any]:
     """The module's report of the only account."""
     (account,) = runner.another().module("batch_encryption_audit", {"return_accounts": True, **options})["accounts"]
@@ -195,57 +167,6 @@ def test_a_closed_firewall_that_allows_the_controller(
     assert account["state"] == "at_risk"
     assert found(account) == ["network_closed", *(["account_unavailable"] if pools else [])]
     assert account["available"] is (False if pools else None)
-
-
-@pytest.mark.parametrize(("days", "finding"), [(0, "vault_deleted"), (91, "vault_missing")])
-def test_a_deleted_vault(runner: OneProcess, service: Service, days: int, finding: str) -> None:
-    service.on_key()
-    service.delete_vault()
-    service.sandbox.control.advance(days * DAY)
-
-    assert found(audited(runner)) == [finding]
-
-
-def test_the_name_of_a_reachable_vault_is_not_checked(
-    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A subscription that the caller cannot read may have many vaults, and each check needs a separate request."""
-    service.on_key(rbac=True)
-    reads = ["Microsoft.Resources/subscriptions/read", "Microsoft.KeyVault/checkNameAvailability/read"]
-    reads += ["Microsoft.Batch/batchAccounts/read", "Microsoft.KeyVault/deletedVaults/read"]
-    sign_in(service, monkeypatch, [give(service, service.sandbox.subscription, reads)])
-    since = service.sandbox.control.last
-
-    assert found(audited(runner)) == ["not_read"]
-    assert not [one for one in service.sandbox.control.requests(since) if "/checkNameAvailability" in one["url"]]
-
-
-def test_findings_about_expiry_and_about_the_policy(ansible: Ansible, service: Service) -> None:
-    _, old = service.on_key()
-    service.sandbox.control.advance(100 * DAY)
-    service.make_key(size=2048)
-    service.make_account("account2", tags={"environment": "production"})
-    rules = {
-        "required": [{"tags": {"environment": "production"}}],
-        "allowed_vaults": ["vault-two"],
-        "max_version_age": "P90D",
-        "expiry_required": True,
-        "rbac_only": True,
-        "key_types": ["RSA-HSM"],
-        "min_key_size": 3072,
-    }
-
-    accounts = looked_at(ansible, **rules)
-
-    assert set(found(accounts["account1"])) == {
-        *("vault_not_allowed", "version_too_old", "vault_uses_access_policies", "key_type_not_allowed"),
-        *("key_too_small", "key_without_expiry", "newer_version_unused"),
-    }
-    assert found(accounts["account2"]) == ["not_on_customer_managed_key"]
-    assert {one["state"] for one in accounts.values()} == {"non_compliant"}
-    assert accounts["account1"]["version_age_days"] == 100
-    assert {one["state"] for one in looked_at(ansible, min_days_to_expiry=0).values()} == {"non_compliant", "ok"}
-    assert old.rpartition("/")[2] == accounts["account1"]["version"] != accounts["account1"]["newest_version"]
 
 
 def who_reads(service: Service, *roles: str) -> dict[str, str]:
@@ -310,25 +231,6 @@ def test_the_audit_fails_after_it_has_written_the_reports(ansible: Ansible, serv
     assert report(ansible)["summary"]["states"]["at_risk"] == 1
     service.grant(principal)
     assert audit(ansible, fail_on="high").rc == 0
-
-
-def test_the_message_names_each_account_before_a_second_finding_of_one(ansible: Ansible, service: Service) -> None:
-    principal, identifier = service.on_key()
-    principals = {"account1": principal}
-    for name in ("account2", "account3"):
-        principals[name] = service.make_account(name)["identity"]["principalId"]
-        service.grant(principals[name])
-        service.point(identifier, name)
-    for principal in principals.values():
-        service.revoke(principal)
-    service.sandbox.control.advance(3600)
-
-    refused = audit(ansible, fail_on="high", pools=True)[TASK].refused("audit_failed")
-
-    assert len(refused["findings"]) == 6
-    assert refused["msg"].startswith("6 open findings of severity high or higher: account")
-    assert all(f"{name}: " in refused["msg"] for name in principals)
-    assert " And 3 more. " in refused["msg"]
 
 
 def test_conditions_without_a_match_are_warnings_although_a_finding_fails_the_task(
@@ -450,14 +352,6 @@ def test_a_subscription_that_the_caller_cannot_read(ansible: Ansible, service: S
     assert run.rc == 0, run.output
     assert report(ansible)["unlisted_subscriptions"] == [second]
     assert second in run[TASK].warnings[0]
-
-
-def test_a_subscription_that_does_not_exist(ansible: Ansible) -> None:
-    run = audit(ansible, subscriptions=["11111111-2222-3333-4444-555555555555"])
-
-    refused = run[TASK].refused("subscription_not_found")
-    assert refused["variable"] == "cmk_audit_subscriptions"
-    assert "Correct cmk_audit_subscriptions, or grant" in refused["msg"]
 
 
 MALFORMED: list[tuple[dict[str, Any], str]] = [

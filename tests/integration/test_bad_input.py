@@ -61,6 +61,13 @@ MALFORMED = [
     (account("patience", wait_timeout=-1), "wait_timeout", -1),
     (back("subscription", subscription_id=f"/subscriptions/{NOWHERE}"), "subscription_id", f"/subscriptions/{NOWHERE}"),
     (back("cloud", cloud_environment="AzureGermany"), "cloud_environment", "AzureGermany"),
+    # A variable that is empty by mistake must not turn off a check.
+    (access("nobody", principal_id=""), "principal_id", ""),
+    (access("no identity", identity_id="", state="absent"), "identity_id", ""),
+    (access("no account", account_name="", account_resource_group=GROUP), "account_name", ""),
+    (key("no user", used_by_account="", account_resource_group=GROUP, new_version=True), "used_by_account", ""),
+    (key("no margin", state="disabled", unused_for=""), "unused_for", ""),
+    (back("no previous key", previous_key=""), "previous_key", ""),
 ]
 
 
@@ -118,54 +125,3 @@ def test_missing_sdk(ansible: Ansible, tmp_path: Path, way: str) -> None:
     failed = reported(run, "no SDK", "missing_sdk")
     assert (failed["package"], failed["floor"]) == ("azure-mgmt-batch", "17.3.0")
     assert "azure-mgmt-batch>=17.3.0" in failed["msg"]
-
-
-def test_no_permission(ansible: Ansible, service: Service, way: str) -> None:
-    """A principal with the role Reader is refused at the first write. A principal without roles is refused at the
-    first read."""
-    principal, identifier = service.on_key(rbac=True)
-    service.make_vault("vault-two")
-    scope = service.sandbox.subscription
-    reader = service.sandbox.control.principal("reader", roles=[{"role": "Reader", "scope": scope}])
-    stranger = service.sandbox.control.principal("stranger")
-    officer = service.sandbox.control.principal(
-        "officer", roles=[{"role": role, "scope": scope} for role in ("Reader", "Key Vault Crypto User")]
-    )
-
-    def signed_in(one: dict[str, Any], who: dict[str, Any]) -> dict[str, Any]:
-        module = next(name for name in one if name.startswith("azbatch.cmk."))
-        given = {**one[module], "client_id": who["client_id"], "secret": who["secret"]}
-        return fails({**one, module: given})
-
-    denied = {
-        "create account": (account("create account", name="account2"), "batchAccounts/write"),
-        "create vault": (vault("create vault", name="vault-three"), "vaults/write"),
-        "policy": (access("policy", vault_name="vault-two", principal_id=principal), "accessPolicies/write"),
-        "role": (access("role", principal_id=NOWHERE), "roleAssignments/write"),
-        "revert": (back("revert"), "batchAccounts/write"),
-        "see key": (key("see key"), "keys/read"),
-    }
-    officers = {"new version": (key("new version", new_version=True), "keys/create/action")}
-    tasks = [signed_in(one, reader) for one, _ in denied.values()]
-    tasks += [signed_in(one, officer) for one, _ in officers.values()]
-    strangers = ("account", "vault", "info")
-    tasks += [
-        signed_in(account("account"), stranger),
-        signed_in(vault("vault"), stranger),
-        signed_in(task("info", "batch_encryption_info", resource_group=GROUP, account_name="account1"), stranger),
-    ]
-    run = ansible.play(tasks, way=way)
-
-    for title, (_one, action) in {**denied, **officers}.items():
-        failed = run[title]
-        assert failed["code"] == "permission_denied", str(failed)
-        assert action.lower() in failed["action"].lower(), str(failed)
-        assert failed["remedy"], str(failed)
-        assert failed["changed"] is False
-    for title in strangers:
-        # Azure does not reveal to a caller without access whether the subscription exists.
-        assert run[title]["code"] in ("permission_denied", "subscription_not_found"), str(run[title])
-    assert service.encryption() == identifier
-    assert service.is_available()
-    assert service.accounts() == ["account1"]
-    assert len(service.versions()) == 1

@@ -13,11 +13,10 @@ from typing import Any
 
 from harness import Ansible, assert_predicted, change, task
 from one_process import OneProcess
-from predictions import Played, Result, assert_came_true, played, written
+from predictions import Played, Result, played, written
 from role_runs import VARS, second_account, wrote
-from service import GROUP, LOCATION, Service
+from service import GROUP, Service
 
-KEY = {"vault_name": "vault-one", "name": "key1"}
 # A module, and its options, which may depend on the results of the steps before it.
 Step = tuple[str, dict[str, Any] | Callable[[list[Result]], dict[str, Any]]]
 
@@ -33,40 +32,6 @@ def test_a_module_in_a_separate_process_predicts_from_its_own_changes(runner: On
     assert [name for name, one in check.tasks.items() if one.get("changed")] == ["Ensure the vault 0"]
     assert check.failure == ("Ensure the key 0", "vault_unreachable")
     assert written(service, 0) == []
-
-
-def test_check_mode_predicts_a_recovered_account_as_available(runner: OneProcess, service: Service) -> None:
-    """Azure does not show how long Batch needs to use the repaired key, so the check predicts no wait."""
-    service.on_key()
-    service.disable()
-    service.sandbox.control.advance(3600)
-    service.sandbox.control.timing(batch_recovery=600)
-    variables = {**VARS, "cmk_wait_timeout": 900}
-
-    check = role_played(runner, "recover", variables, check=True)
-    run = role_played(runner, "recover", variables, check=False)
-
-    assert check.report["changed_steps"] == {**run.report["changed_steps"], "answer": False}
-    assert run.report["changed_steps"]["answer"]
-    assert_came_true(check, run)
-
-
-def test_later_hosts_of_the_run_read_the_planned_changes(runner: OneProcess, service: Service) -> None:
-    """The planned changes are shared until a task that is not in check mode changes something."""
-
-    def predicted(account: str) -> list[str]:
-        report = runner.role("provision", {**VARS, "cmk_account_name": account}, check=True)
-        return [name for name, changed in report["changed_steps"].items() if changed]
-
-    assert predicted("account1") == ["vault", "key", "access", "account", "encryption"]
-    assert predicted("account1") == []
-    assert predicted("account2") == ["access", "account", "encryption"]
-    assert written(service, 0) == []
-
-    vault = {"resource_group": GROUP, "name": "vault-three", "location": LOCATION}
-    assert runner.module("keyvault_cmk_vault", vault)["changed"]
-
-    assert predicted("account2") == ["vault", "key", "access", "account", "encryption"]
 
 
 def test_hosts_share_a_forced_version_in_check_mode(runner: OneProcess, service: Service) -> None:
@@ -165,22 +130,6 @@ def predicted(runner: OneProcess, *steps: Step) -> list[Result]:
 
 def identity(name: str, **options: Any) -> Step:
     return "batch_account_identity", {"resource_group": GROUP, "name": name, **options}
-
-
-def test_two_new_versions_are_passed_on(runner: OneProcess, service: Service) -> None:
-    service.make_vault()
-    service.make_key()
-    new: Step = ("keyvault_cmk_key", {**KEY, "new_version": True})
-
-    done = predicted(
-        runner,
-        new,
-        new,
-        ("keyvault_cmk_key_state", lambda made: {"key_identifier": made[0]["key_identifier"], "state": "disabled"}),
-        ("keyvault_cmk_key_state", lambda made: {"key_identifier": made[1]["key_identifier"], "state": "enabled"}),
-    )
-
-    assert [one["changed"] for one in done] == [True, True, True, False]
 
 
 def test_one_name_in_two_regions(runner: OneProcess, service: Service) -> None:

@@ -7,24 +7,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from harness import short, writes
+from harness import short
 from meddling import Wire
 from moments import checks_name_of_vault, creates_account, creates_vault
 from one_process import OneProcess
-from role_runs import holdings
-from sandbox_client import Control
 from service import GROUP, LOCATION, Service
 
-# Regular expressions for faults. A path includes its query.
-VAULT = r"/vaults/vault-one\?"
 ACCOUNT = r"/batchAccounts/account1\?"
 REFUSED = {"status": 400, "body": {"error": {"code": "KeyVaultAccessDenied", "message": "The key, says the test."}}}
 FORBIDDEN = {"status": 403, "body": {"error": {"code": "RequestDisallowedByPolicy", "message": "No, says the test."}}}
-MISSING = {"status": 404, "body": {"error": {"code": "ResourceNotFound", "message": "Not found, says the test."}}}
 
 
 def variables(account: str = "account1", **more: Any) -> dict[str, Any]:
@@ -109,22 +103,6 @@ def test_access_is_restored_after_a_vault_is_replaced(
         assert policies(service)[principal] == ["get", "unwrapKey", "wrapKey"]
 
 
-def test_a_caller_who_cannot_list_accounts_is_warned_of_a_replacement(runner: OneProcess, service: Service) -> None:
-    """The response to the PUT is lost, so the vault may be that of another user."""
-    sandbox = service.sandbox
-    who = sandbox.control.principal("of the group", roles=[{"role": "Owner", "scope": sandbox.group}])
-    caller = replace(runner, connection={"client_id": who["client_id"], "secret": who["secret"]})
-    sandbox.control.fault(match={"method": "PUT", "path": VAULT}, drop="after")
-    sandbox.control.fault(match={"method": "PUT", "path": VAULT}, skip=1, answer=REFUSED)
-
-    module = {"resource_group": GROUP, "name": "vault-one", "authorization": "access_policy"}
-    report = succeeded(caller.module("keyvault_cmk_vault", module))
-
-    [warning] = report["warnings"]
-    assert "Somebody else may have created the key vault vault-one" in warning
-    assert f"Not all Batch accounts of {sandbox.subscription} could be listed" in warning
-
-
 @pytest.mark.parametrize("number", range(1, 9))
 @pytest.mark.parametrize("kind", ["vault", "account"])
 def test_a_resource_that_somebody_creates_between_two_requests_is_not_replaced(
@@ -196,21 +174,3 @@ def test_a_creation_that_is_refused_leaves_an_account_of_others_on_its_key(
 
 
 # Azure is eventually consistent
-
-
-@pytest.mark.parametrize("times", [1, 8])
-@pytest.mark.parametrize("path", [ACCOUNT, VAULT], ids=["account", "vault"])
-def test_a_delayed_read_of_an_existing_resource(
-    runner: OneProcess, control: Control, service: Service, path: str, times: int
-) -> None:
-    service.on_key()
-    service.change_vault(tags={"owner": "others"})
-    before = holdings(service)
-    control.fault(match={"method": "GET", "path": path}, answer=MISSING, times=times)
-    since = control.last
-
-    report = succeeded(runner.role("provision", variables()))
-
-    assert not report["changed"], report
-    assert writes(control.requests(since)) == []
-    assert holdings(service) == before

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from cases import BUSY
 from harness import BIN, Ansible, Run
-from role_runs import results, second_account
 from sandbox_client import serving
 from service import GROUP, LOCATION, Service
 
@@ -268,57 +267,7 @@ def test_a_caller_with_rights_on_a_resource_group(ansible: Ansible, service: Ser
     assert "Set subscriptions" in listing.warned
 
 
-def test_a_caller_without_readable_accounts(ansible: Ansible, service: Service) -> None:
-    service.make_account()
-    stranger = service.sandbox.control.principal("stranger")
-    who = {"client_id": stranger["client_id"], "secret": stranger["secret"]}
-
-    listing = source(ansible, **who).inventory()
-    assert listing.hosts == {}
-    assert "The caller can read no Batch account." in listing.warned
-
-
-@pytest.mark.parametrize(
-    ("filters", "hosts"),
-    [
-        ([{"exclude": "inventory_hostname == 'account1'"}, {"include": "cmk_tags.team == 'blue'"}], "fails"),
-        ([{"exclude": "cmk_tags == {}"}, {"include": "cmk_tags.team == 'blue'"}], ["account2"]),
-    ],
-)
-@pytest.mark.slow(every=2)
-def test_filters(ansible: Ansible, service: Service, filters: list[Any], hosts: list[str] | str) -> None:
-    service.make_account("account1")
-    service.make_account("account2", tags={"team": "blue"})
-    service.make_account("account3", location="northeurope")
-    inventory = source(ansible, filters=filters, strict=False)
-
-    if hosts == "fails":
-        inventory.refused("filters: the condition \"cmk_tags.team == 'blue'\"", "host account3", "default('')")
-    else:
-        assert list(inventory.inventory().hosts) == hosts
-
-
 # Groups and variables that the user defines
-
-
-OWN = {
-    "keyed_groups": [{"key": "cmk_tags.team | default('nobody')", "prefix": "team"}],
-    "groups": {"gold": "cmk_key_max_version_age == 'P30D'"},
-    "compose": {"cmk_key_max_version_age": "'P30D' if cmk_tags.tier | default('') == 'gold' else 'P90D'"},
-}
-
-
-def test_constructed(ansible: Ansible, service: Service) -> None:
-    service.make_account("account1")
-    service.make_account("account2", tags={"team": "blue", "tier": "gold"})
-
-    listing = source(ansible, strict=True, **OWN).inventory()
-    assert {name: host["cmk_key_max_version_age"] for name, host in listing.hosts.items()} == {
-        "account1": "P90D",
-        "account2": "P30D",
-    }
-    groups = listing.groups
-    assert (groups["team_nobody"], groups["team_blue"], groups["gold"]) == (["account1"], ["account2"], ["account2"])
 
 
 BROKEN = {
@@ -400,42 +349,7 @@ def test_cache(ansible: Ansible, service: Service) -> None:
 # Names
 
 
-def test_same_name_in_two_subscriptions(ansible: Ansible, service: Service) -> None:
-    second = second_subscription(service)
-    service.make_account("same")
-    service.make_account("other")
-    put_account(service, second, "same", "northeurope")
-
-    listing = source(ansible).inventory()
-    assert set(listing.hosts) == {"same.westeurope", "same.northeurope", "other"}
-    assert {host["cmk_account_name"] for host in listing.hosts.values()} == {"same", "other"}
-    assert listing.hosts["same.northeurope"]["cmk_subscription_id"] == second
-    assert "Several accounts have the same name, so their hosts are named NAME.REGION: same." in listing.warned
-
-
-def test_resource_groups_that_share_a_group(ansible: Ansible, service: Service) -> None:
-    service.make_account("account1")
-    for group in ("rg-a", "rg_a"):
-        path = f"{service.sandbox.subscription}/resourceGroups/{group}"
-        assert service.sandbox.arm("PUT", path, "2021-04-01", {"location": LOCATION}).ok
-        account = f"{path}/providers/Microsoft.Batch/batchAccounts/of{group.replace('_', '0').replace('-', '1')}"
-        assert service.sandbox.arm("PUT", account, BATCH, {"location": LOCATION}).ok
-
-    listing = source(ansible).inventory()
-    assert len(listing.groups["resource_group_rg_a"]) == 2
-    assert "The group resource_group_rg_a has the accounts of several groups: " in listing.warned
-    assert "rg_sandbox" not in listing.warned
-
-
 # The environment
-
-
-def test_empty_values_are_ignored(ansible: Ansible, service: Service) -> None:
-    service.make_account()
-    empty = {"AZURE_CLOUD_ENVIRONMENT": "", "ANSIBLE_AZURE_AUTH_SOURCE": ""}
-
-    assert list(source(ansible).inventory(environment=empty).hosts) == ["account1"]
-    assert list(source(ansible, cloud_environment="", secret="").inventory().hosts) == ["account1"]
 
 
 @pytest.mark.slow
@@ -523,12 +437,6 @@ def test_listing_that_fails(ansible: Ansible, service: Service) -> None:
     source(ansible).refused("Could not list the Batch accounts of the subscription", words)
 
 
-def test_file_of_another_name(ansible: Ansible, service: Service) -> None:
-    service.make_account()
-    assert source(ansible, "accounts.yml").inventory().hosts.keys() == {"account1"}
-    source(ansible, "accounts.txt").refused("Completely failed to parse")
-
-
 def test_options_may_be_templates(ansible: Ansible, service: Service) -> None:
     """Only options in the file may be templates. The value of an environment variable is used unchanged."""
     service.make_account()
@@ -567,26 +475,6 @@ def test_secret_in_a_vault(ansible: Ansible, service: Service) -> None:
 
 
 # The roles on the listed hosts
-
-
-def on_one_version(service: Service) -> str:
-    """Create account1 and account2, which use one key version. Returns its identifier."""
-    _principal, version = service.on_key()
-    second_account(service, version)
-    return version
-
-
-def test_deleted_account(ansible: Ansible, service: Service) -> None:
-    """The role leaves the account alone and continues with the others, or fails for a single host."""
-    on_one_version(service)
-    inventory = source(ansible, cache=True, cache_plugin="jsonfile", cache_connection=str(ansible.folder / "cache"))
-    inventory.inventory()
-    service.sandbox.arm("DELETE", service.account_id("account2"), BATCH)
-
-    run = inventory.play("recover", cmk_left_alone_fails=False)
-    assert "LEFT ALONE: account2: There is no Batch account account2 in " in run.output
-    assert results(run)["account1"]["exists"] is True
-    assert [one.name for one in run if one.host == "account2" and one.writes] == []
 
 
 def play_if_there_is_a_host(ansible: Ansible, inventory: Path) -> Run:

@@ -11,11 +11,8 @@ import subprocess
 import time
 from typing import Any
 
-import pytest
-from cases import DISABLE
 from harness import Ansible, kill
-from role_runs import QUARTER, VARS, play_role, unchanged
-from sandbox_client import Control
+from role_runs import VARS, play_role, unchanged
 from service import Service
 
 
@@ -59,24 +56,3 @@ def test_killed_after_the_account_was_moved(ansible: Ansible, service: Service) 
     unchanged(play_role(ansible, "switch", **switch))
     assert service.encryption() == service.key("other").id
     assert service.is_available()
-
-
-@pytest.mark.parametrize(("k", "versions"), [(1, [False, False, True]), (2, [False, True])])
-@pytest.mark.slow
-def test_killed_while_a_new_version_is_forced(
-    ansible: Ansible, service: Service, control: Control, k: int, versions: list[bool]
-) -> None:
-    """A rerun with force creates a further version. A rerun without force completes the interrupted rotation."""
-    service.on_key()
-    control.advance(QUARTER)
-    assert killed(ansible, "rotate", k, cmk_key_new_version=True, **DISABLE) == k
-    assert service.is_available()
-    control.advance(60)
-    if k == 1:
-        play_role(ansible, "rotate", cmk_key_new_version=True, **DISABLE)
-        assert service.is_available()
-    play_role(ansible, "rotate", **DISABLE)
-    assert service.is_available()
-    assert service.encryption() == service.key().id
-    assert service.enabled() == versions
-    unchanged(play_role(ansible, "rotate", **DISABLE))

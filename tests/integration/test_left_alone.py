@@ -13,12 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
-from cases import FAILING
 from harness import Ansible, Run
 from role_runs import QUARTER, VARS
 from service import Service
 
-DENIED = {"status": 403, "body": {"error": {"code": "AccessDenied", "message": "Access is denied."}}}
 READY = ("account1", "account2", "account3")
 # The account -> why it is not ready.
 UNREADY = {
@@ -224,42 +222,6 @@ def test_accounts_whose_availability_is_not_known_share_a_warning(ansible: Ansib
     assert "account1, account2 and account3 use the latest version of key key1" in run.output
 
 
-def test_keys_whose_users_are_not_known_share_a_line(ansible: Ansible, service: Service) -> None:
-    """The accounts of all keys are moved before. No key is disabled, and no access revoked."""
-    service.make_vault()
-    keys = {"account1": "key1", "account2": "key2"}
-    principals, before, hosts = [], {}, {}
-    for account, key in keys.items():
-        principals.append(service.make_account(account)["identity"]["principalId"])
-        service.grant(principals[-1])
-        service.make_key(key)
-        before[account] = str(service.make_key(key).id)
-        service.point(before[account], account)
-        hosts[account] = {"cmk_account_name": account, "cmk_key_name": key}
-    service.sandbox.control.advance(QUARTER)
-    service.sandbox.control.fault(match={"method": "POST", "path": "ResourceGraph"}, times=None, answer=DENIED)
-    wanted = {
-        "cmk_hosts": "accounts",
-        "cmk_vault_used_by": "any",
-        "cmk_unused_for": "P0D",
-        "cmk_unused_key": "disable",
-        "cmk_unused_access": "revoke",
-    }
-
-    run = ansible.playbook("azbatch.cmk.revert", extra_vars=wanted, arguments=inventory(ansible, hosts))
-
-    assert run.rc != 0
-    [line] = left_alone(run)
-    assert line.startswith(
-        "2 hosts (account1, account2) for the same cause (users_unknown). For example, account1: Refused to "
-        "disable the key key1, because "
-    )
-    assert run.output.count("Refused to ") == 1, run.output
-    assert all(service.encryption(account) != version for account, version in before.items())
-    assert [one.enabled for key in keys.values() for one in service.versions(key)] == [True] * 4
-    assert all(service.permissions(one) for one in principals)
-
-
 # Several of the playbooks in one playbook
 
 
@@ -279,43 +241,6 @@ def test_an_account_that_was_repaired_is_rotated_by_the_next_import(ansible: Ans
     assert run.rc == 0, run.output
     assert left_alone(run) == []
     assert {service.encryption(name) for name in READY} == {str(service.key().id)} != {first}
-
-
-def test_an_import_that_may_be_skipped_does_not_report_the_accounts_of_another(
-    ansible: Ansible, service: Service
-) -> None:
-    on_an_old_version(service)
-    service.revoke(service.account("account2")["identity"]["principalId"])
-    hosts = {name: {"cmk_account_name": name} for name in READY}
-    arguments = [*inventory(ansible, hosts), "--skip-tags", "recover"]
-    recover = imported("recover")
-    imports = [imported("rotate"), {**recover, "when": False}, {**recover, "tags": "recover"}]
-
-    run = ansible.playbook(imports, extra_vars={"cmk_hosts": "accounts"}, arguments=arguments)
-
-    assert run.rc != 0, run.output
-    assert len(left_alone(run)) == 1
-
-
-def test_each_import_of_a_playbook_has_its_own_canary(ansible: Ansible, service: Service) -> None:
-    """The accounts of both share a key, so one task disables its unused versions."""
-    groups = {"account1:account2": READY[:2], "account3:account4": ("account3", "account4")}
-    names = [name for group in groups.values() for name in group]
-    first = on_an_old_version(service, names)
-    hosts = {name: {"cmk_account_name": name} for name in names}
-    for name in names[2:]:
-        match = {"method": "PATCH", "path": f"batchAccounts/{name}"}
-        service.sandbox.control.fault(match=match, times=None, answer=FAILING)
-    wanted = {"cmk_key_max_version_age": "P90D", "cmk_serial": "100%", "cmk_unused_versions": "disable"}
-    imports = [imported("rotate", cmk_hosts=pattern) for pattern in groups]
-
-    run = ansible.playbook(imports, extra_vars=wanted, arguments=inventory(ansible, hosts))
-
-    assert run.rc != 0
-    assert left_alone(run) == [], run.output
-    assert {service.encryption(name) for name in names[:2]} == {str(service.key().id)}
-    assert {service.encryption(name) for name in names[2:]} == {first}
-    assert sorted(str(one.get("code")) for one in run.failed)[0] == "canary_failed", run.output
 
 
 def test_a_night_with_accounts_that_are_left_alone_has_one_result(ansible: Ansible, service: Service) -> None:

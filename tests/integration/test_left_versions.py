@@ -16,7 +16,6 @@ from operators import done
 from service import DAY, GROUP, Service
 from test_recover_combinations import ACTIONS, DATA_ACTIONS, DELETED, KEYS
 
-KEY1 = {"vault_name": "vault-one", "name": "key1"}
 ON_ACCOUNT = {"resource_group": GROUP, "account_name": "account1"}
 LEAVES = {
     "switch": {"key_source": "microsoft_keyvault", "previous_key": "any"},
@@ -34,50 +33,6 @@ def begin(service: Service) -> dict[str, Any]:
     other = service.make_key("other").id
     service.sandbox.control.advance(30 * DAY)
     return {"key_identifier": other}
-
-
-def updates(service: Service, since: int) -> list[str]:
-    """The URLs of requests that have updated a key version since a request."""
-    asked = service.sandbox.control.requests(since)
-    return [one["url"] for one in asked if ".vault.azure.net/" in one["url"] and one["method"] == "PATCH"]
-
-
-def retire(runner: OneProcess) -> dict[str, Any]:
-    return done(runner.another().module("keyvault_cmk_unused_versions", KEY1))
-
-
-@pytest.mark.parametrize("leaves", LEAVES)
-def test_the_version_that_an_account_has_left_is_kept_for_the_margin(
-    runner: OneProcess, service: Service, leaves: str
-) -> None:
-    target = begin(service) if leaves == "switch" else (begin(service), {})[1]
-    first, second, third = service.versions()
-    wanted = {**ON_ACCOUNT, **LEAVES[leaves], **target}
-    since = service.sandbox.control.last
-    assert done(runner.another().module("batch_encryption", wanted, check=True))["changed"]
-    assert updates(service, since) == []
-
-    report = done(runner.another().module("batch_encryption", wanted))
-
-    assert report["available"] is True
-    assert not report.get("warnings")
-    [url] = updates(service, since)
-    assert second.version in url
-    after = service.versions()
-    assert after[1].updated_on > second.updated_on
-    assert [after[0].updated_on, after[2].updated_on] == [first.updated_on, third.updated_on]
-    assert [(one.enabled, one.expires_on, one.tags) for one in after] == [
-        (one.enabled, one.expires_on, one.tags) for one in (first, second, third)
-    ]
-
-    kept = retire(runner)
-    assert (kept["disabled_versions"], kept["kept_versions"]) == ([first.version], [second.version])
-    assert (kept["in_use_by"], bool(kept["kept_until"])) == ([], True)
-    assert "because Batch may need it" in kept["summary"]
-    service.sandbox.control.advance(7 * DAY - 600)
-    assert retire(runner)["kept_versions"] == [second.version]
-    service.sandbox.control.advance(600)
-    assert retire(runner)["disabled_versions"] == [second.version]
 
 
 @pytest.mark.parametrize("right", ["update", "list"])

@@ -6,14 +6,8 @@
 
 from __future__ import annotations
 
-import base64
-import json
-from pathlib import Path
-from typing import Any
-
-from harness import BIN, Ansible, assert_one_token_for_each_audience, fails, task
+from harness import Ansible, assert_one_token_for_each_audience, task
 from role_runs import VARS
-from sandbox_client import MANAGEMENT_SCOPE, VAULT_SCOPE
 from service import GROUP, NEEDED, Service
 
 HOSTS = [f"host{number}" for number in range(8)]
@@ -88,57 +82,3 @@ def test_hosts_that_share_a_key_have_one_rotation_policy(ansible: Ansible, servi
     assert f"cmk_key_rotation_policy {named}" in failed["msg"]
     (action,) = service.keys().get_key_rotation_policy("key1").lifetime_actions[:1]
     assert action.time_after_create == "P90D"
-
-
-# Returns the token in the session's folder, as the Azure CLI does for the user who signed in there.
-_AZ = """#!/bin/sh
-case "$*" in
-  *vault.azure.net*) exec cat "$AZURE_CONFIG_DIR/vault.json" ;;
-  *) exec cat "$AZURE_CONFIG_DIR/management.json" ;;
-esac
-"""
-
-
-def signed_in(ansible: Ansible, service: Service, who: dict[str, Any]) -> str:
-    """Create a configuration folder of the Azure CLI in which the principal is signed in. Returns its path."""
-    folder = ansible.folder / f"azure-of-{who['name']}"
-    folder.mkdir()
-    for name, scope in (("management", MANAGEMENT_SCOPE), ("vault", VAULT_SCOPE)):
-        token = service.sandbox.token(scope, client_id=who["client_id"], secret=who["secret"])
-        payload = token.split(".")[1]
-        expires = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"]
-        said = {"accessToken": token, "expires_on": expires, "tokenType": "Bearer"}
-        (folder / f"{name}.json").write_text(json.dumps(said))
-    return str(folder)
-
-
-def test_two_sessions_of_the_cli(ansible: Ansible, service: Service, tmp_path: Path, way: str) -> None:
-    """Tasks of a run with different configuration folders of the Azure CLI sign in as different principals."""
-    service.make_account()
-    reader = [{"role": "Reader", "scope": service.sandbox.subscription}]
-    one = service.sandbox.control.principal("one", roles=reader)
-    other = service.sandbox.control.principal("other", roles=reader)
-    az = tmp_path / "bin" / "az"
-    az.parent.mkdir()
-    az.write_text(_AZ)
-    az.chmod(0o755)
-    look = {"resource_group": GROUP, "account_name": "account1", "auth_source": "cli"}
-    nobody = str(tmp_path / "nobody")
-    run = ansible.play(
-        [
-            {
-                **task("as one", "batch_encryption_info", **look),
-                "environment": {"AZURE_CONFIG_DIR": signed_in(ansible, service, one)},
-            },
-            {
-                **task("as the other", "batch_encryption_info", **look),
-                "environment": {"AZURE_CONFIG_DIR": signed_in(ansible, service, other)},
-            },
-            fails({**task("as nobody", "batch_encryption_info", **look), "environment": {"AZURE_CONFIG_DIR": nobody}}),
-        ],
-        way=way,
-        environment={"PATH": f"{az.parent}:{BIN}:/usr/bin:/bin"},
-    )
-    principals = [{r["principal"] for r in run[name].requests if r["principal"]} for name in ("as one", "as the other")]
-    assert principals == [{one["object_id"]}, {other["object_id"]}]
-    run["as nobody"].refused("authentication_failed")

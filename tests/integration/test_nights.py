@@ -105,17 +105,3 @@ def test_a_version_that_somebody_disables_long_after_accounts_left_it(
             assert not report["changed"]
         nights.night(cmk_key_max_version_age="P90D")
     assert nights.enabled() == [False, True]
-
-
-def test_a_loss_long_after_a_rotation_is_repaired(nights: Nights, service: Service, runner: OneProcess) -> None:
-    """Recover enables what Batch needs, and not the version that was disabled long after accounts had left it."""
-    nights.rotate([*PINNED, *FOLLOWING], **FORCE)
-    for _night in range(10):
-        nights.night()
-    assert nights.enabled() == [False, True]
-    _first, second = service.versions()
-    service.disable(version=second.version)
-    service.sandbox.control.advance(2 * HOUR)
-    report = done(runner.another().role("recover", {**VARS, "cmk_account_name": FOLLOWING[0], "cmk_wait_timeout": 600}))
-    assert report["available"] is True
-    assert nights.enabled() == [False, True]

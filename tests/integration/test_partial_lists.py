@@ -11,10 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cases import AT_ONCE
 from harness import writes
 from one_process import OneProcess
-from role_runs import VARS
 from sandbox_client import Sandbox
 from service import GROUP, Service
 
@@ -80,33 +78,6 @@ def refused(service: Service, run: Run, moved: int = 0) -> dict[str, Any]:
         assert word in failure["msg"]
         assert word in failure["remedy"]
     return failure
-
-
-@pytest.mark.parametrize(
-    "wanted",
-    [{"cmk_unused_key": "delete"}, {"cmk_unused_key": "disable"}, {"cmk_unused_access": "revoke"}],
-    ids=["delete", "disable", "access"],
-)
-@pytest.mark.slow(every=2)
-def test_revert(runner: OneProcess, service: Service, caller: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """The account is moved. The key and the access stay, because accounts that cannot be listed may use them."""
-    share_a_key(service, ["account1"])
-    everything = {**VARS, **wanted, **AT_ONCE}
-    key_before, permissions = service.key().properties.updated_on, service.assignments(identity_of(service))
-
-    refused(service, lambda: runner.another().role("revert", everything, check=True))
-    refused(service, lambda: runner.another().role("revert", everything), moved=1)
-
-    assert service.encryption() is None
-    assert service.is_available()
-    assert service.key().properties.updated_on == key_before
-    assert service.assignments(identity_of(service)) == permissions
-
-
-def identity_of(service: Service) -> str:
-    principal = service.identities.user_assigned_identities.get(GROUP, "identity1").principal_id
-    assert principal
-    return str(principal)
 
 
 def elsewhere(service: Service) -> str:

@@ -112,21 +112,6 @@ def test_rotate_several_accounts_that_share_a_key(ansible: Ansible, service: Ser
     assert service.enabled() == [False, True]
 
 
-def test_unused_versions_are_disabled_once_for_all_hosts(ansible: Ansible, service: Service) -> None:
-    """The accounts, the times of their changes and their pools are read once for a key and a run, not for each host."""
-    on_one_key(service)
-    newest = service.make_key().id
-    for name in ACCOUNTS:
-        service.point(newest, name)
-    service.sandbox.control.advance(QUARTER)
-    run = done_by_all(ansible, "rotate", cmk_unused_versions="disable", cmk_serial=1)
-    assert wrote(run) == ["PATCH key vault-one key1"]
-    assert service.enabled() == [False, True]
-    lists = [one for one in run.requests if "/providers/Microsoft.Batch/batchAccounts?" in one["url"]]
-    # Before and after the version is disabled.
-    assert len(lists) == 2
-
-
 def test_revert_several_accounts_that_share_a_key(ansible: Ansible, service: Service) -> None:
     on_one_key(service, rbac=True)
     principals = [service.account(name)["identity"]["principalId"] for name in ACCOUNTS]
@@ -204,17 +189,6 @@ def test_an_account_that_cannot_be_recovered_does_not_stop_others(ansible: Ansib
     assert found.endswith(" and are not available: access_missing.")
     assert now.startswith("Now: account2 and account3 use version ")
     assert again.startswith("Run the playbook again at 20")
-
-
-def test_recover_of_several_hosts_shows_only_the_accounts_that_were_not_available(
-    ansible: Ansible, service: Service
-) -> None:
-    on_one_key(service)
-    service.revoke(service.account("account2")["identity"]["principalId"])
-    service.sandbox.control.advance(3600)
-    [found, now, *_] = done_by_all(ansible, "recover")[CAUSES]["msg"]
-    assert re.match("account2 uses version .* and is not available: access_missing", found)
-    assert re.match("Now: account2 uses version .*", now)
 
 
 def test_a_report_for_machines(ansible: Ansible, service: Service) -> None:

@@ -285,14 +285,6 @@ def test_the_drill_of_another_account_is_not_ended(runner: OneProcess, service: 
     assert service.vault()["tags"] == tags
 
 
-def test_other_keys_of_the_vault_have_other_users(runner: OneProcess, service: Service) -> None:
-    canary(service)
-    another_key_of_the_vault(service)
-    a_storage_account_on_another_key(service)
-    assert module(runner, "lost", kind="revoke_access")["drill"]["refused_at"]
-    assert service.is_available("account2")
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.slow(every=3)
 def test_a_loss_that_batch_does_not_notice_in_time(runner: OneProcess, service: Service, kind: str) -> None:
@@ -346,18 +338,6 @@ def test_an_interrupt_while_reads_lag(runner: OneProcess, service: Service, monk
     at_first_sleep(monkeypatch, 1, interrupt)
     failure = module(runner, "lost")
     assert (failure["code"], failure["restored"]) == ("interrupted", True)
-    assert service.is_safe()
-
-
-@pytest.mark.slow
-def test_another_run_ends_the_drill(runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as a nightly run of recover for all accounts."""
-    canary(service)
-    service.sandbox.control.behavior(pools_without_key="200", key_loss_noticed="3600")
-    other, ended = runner.another(), list[dict[str, Any]]()
-    at_first_sleep(monkeypatch, 30, lambda: ended.append(module(other, "ended")))
-    assert module(runner, "lost")["code"] == "plan_outdated"
-    assert ended[0]["changed"]
     assert service.is_safe()
 
 

@@ -7,19 +7,16 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Any
 
 import pytest
 from harness import Ansible, Run
-from meddling import Wire
-from one_process import OneProcess, RolesRunner
-from role_runs import VARS, holdings, play_role, refused, result, run_role, steps, unchanged, warnings, wrote
+from one_process import RolesRunner
+from role_runs import holdings, play_role, refused, result, run_role, steps, unchanged, warnings, wrote
 from service import ENCRYPTION_USER, NEEDED, Service
 
 VAULT = "Ensure the vault"
 KEY = "Ensure the key"
-ACCOUNT = "Ensure the account and its identity"
 MOVE = "Move the account to the key"
 
 
@@ -193,67 +190,6 @@ def test_all_resources_are_created(roles: RolesRunner, service: Service, identit
     assert holdings(service) == done
 
 
-def test_location_expiry_and_rotation_policy(roles: RolesRunner, service: Service) -> None:
-    policy = {"expiry_time": "P1Y", "time_before_expiry": "P30D"}
-    wanted = {
-        "cmk_location": "northeurope",
-        "cmk_vault_authorization": "access_policy",
-        "cmk_key_expires_in": "P120D",
-        "cmk_key_rotation_policy": policy,
-    }
-    provision(roles, service, **wanted)
-    assert service.account()["location"] == service.vault()["location"] == "northeurope"
-    properties = service.key().properties
-    assert (properties.expires_on - properties.created_on).days in (119, 120)
-    assert service.keys().get_key_rotation_policy("key1").expires_in == "P1Y"
-    unchanged(provision(roles, service, **wanted))
-
-
-def test_follow_latest(roles: RolesRunner, service: Service) -> None:
-    """The account is created with the key."""
-    service.make_identity()
-    wanted = {"identity": "user_assigned", "cmk_vault_authorization": "access_policy"}
-    run = provision(roles, service, cmk_key_version_mode="follow", **wanted)
-    reported = result(run)
-    assert (reported["follows_latest"], reported["key_version"]) == (True, None)
-    assert service.encryption() == reported["key_identifier"] == service.key().id.rpartition("/")[0]
-    unchanged(provision(roles, service, cmk_key_version_mode="follow", **wanted))
-
-    newer = service.make_key()
-    unchanged(provision(roles, service, **wanted))
-    run = provision(roles, service, cmk_key_version_mode="pin", **wanted)
-    assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
-    assert service.encryption() == result(run)["key_identifier"] == newer.id
-    assert result(run)["previous_key_identifier"] == newer.id.rpartition("/")[0]
-
-
-def test_an_account_rotated_by_others_during_the_run_is_not_moved_back(
-    runner: OneProcess, wire: Wire, service: Service
-) -> None:
-    """Another user rotates the account between two requests of the run."""
-    _, first = service.on_key()
-    service.sandbox.control.advance(2)
-    newer = service.make_key().id
-    met, at = True, 0
-    while met:
-        met = False
-        service.point(first)
-
-        def rotate() -> None:
-            nonlocal met
-            met = True
-            service.point(newer)
-            # Exceeds the TTL of the run's cache. Only the clock of the sandbox advances.
-            time.sleep(6)
-
-        with wire.meddled(at, rotate):
-            report = runner.role("provision", {**VARS, "cmk_vault_resource_group": VARS["cmk_resource_group"]})
-        assert not report.get("failed"), report
-        assert service.encryption() == (newer if met else first), f"at request {at}: {report}"
-        at += 3
-    assert at > 5
-
-
 def test_an_account_on_another_key_is_moved_only_on_request(roles: RolesRunner, service: Service) -> None:
     """A typing error in the name of the key. The key is created before the account is refused."""
     _, first = service.on_key()
@@ -327,22 +263,6 @@ def test_a_partial_setup_is_completed(
     vault = service.vault()["properties"]
     assert vault["enableSoftDelete"]
     assert vault["enablePurgeProtection"]
-
-
-def test_each_task_refuses_before_its_own_first_write(roles: RolesRunner, service: Service) -> None:
-    service.make_account(identity={"type": "None"})
-    options = {"cmk_vault_authorization": "access_policy"}
-    check, run = (run_role(roles, "provision", check=check, **options) for check in (True, False))
-    for one in (check, run):
-        assert [task.name for task in one.failed] == [ACCOUNT], one.output
-        assert one[ACCOUNT]["option"] == "allowed_repairs"
-    assert (wrote(check), wrote(run)) == ([], ["PUT vault vault-one", "POST key vault-one key1"])
-    run = play_role(roles, "provision", cmk_allowed_repairs=["identity"], **options)
-    assert steps(run) == ["access", "account", "encryption"]
-    assert service.is_available()
-
-    refused(run_role(roles, "provision", cmk_key_size=4096), KEY, "4096")
-    refused(run_role(roles, "provision", cmk_vault_authorization="rbac"), VAULT, "vault-one")
 
 
 def test_a_deleted_vault_is_recovered_on_request(roles: RolesRunner, service: Service) -> None:

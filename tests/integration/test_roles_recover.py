@@ -14,13 +14,10 @@ from typing import Any
 import pytest
 from cases import CLOSED
 from harness import Ansible, Run
-from meddling import REALISTIC, SETTLED
 from one_process import RolesRunner
 from reports import DIAGNOSIS
 from role_runs import holdings, play_role, refused, result, run_role, steps, unchanged, wrote
 from service import DAY, GROUP, Service
-
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import moment
 
 WAIT = "Wait until the account is available"
 
@@ -100,32 +97,6 @@ def test_an_account_is_recovered(
     unchanged(recover(roles))
 
 
-def test_an_account_that_is_about_to_lose_its_key(roles: RolesRunner, service: Service) -> None:
-    """A revocation takes effect later. That Batch lists the pools does not show that the account can use its key."""
-    service.on_key(rbac=True)
-    service.sandbox.control.timing(**REALISTIC)
-    service.sandbox.control.advance(60)
-    service.revoke(principal(service))
-    run = recover(roles)
-    assert steps(run) == ["access"]
-    assert result(run)["available"] is None
-    at = moment(run[WAIT]["available_known_from"]) or 0
-    service.sandbox.control.advance(SETTLED + REALISTIC["batch_recovery"])
-    assert service.is_available()
-    service.sandbox.control.advance(at - service.sandbox.control.call("GET", "/clock")["time"])
-    assert result(recover(roles))["available"] is True
-
-
-def test_a_vault_that_is_not_public(roles: RolesRunner, service: Service) -> None:
-    """Batch returns an error that public network access is disabled, instead of an error about the key."""
-    service.on_key()
-    service.change_vault(properties={"publicNetworkAccess": "Disabled", "networkAcls": CLOSED})
-    assert not service.is_available()
-    assert steps(recover(roles)) == ["network"]
-    assert service.is_available()
-    assert service.vault()["properties"]["publicNetworkAccess"] == "Disabled"
-
-
 def test_ip_rules_that_do_not_let_batch_in(roles: RolesRunner, service: Service) -> None:
     """Batch refuses the account, and reports why."""
     service.sandbox.control.behavior(pools_without_key="409")
@@ -190,23 +161,6 @@ def test_a_deleted_identity(roles: RolesRunner, service: Service) -> None:
     service.make_identity()
     assert not service.is_available()
     refused(run_role(roles, "recover"), DIAGNOSIS, "identity_missing", "were deleted", "can only be deleted")
-
-
-def test_a_follower_whose_newest_version_is_of_another_type(roles: RolesRunner, service: Service) -> None:
-    """Batch does not use an EC key, and needs the version before it, which Batch names."""
-    _, first = service.on_key(follow=True)
-    service.sandbox.control.advance(60)
-    service.keys().create_ec_key("key1")
-    assert service.is_available()
-    service.disable(version=first.rpartition("/")[2])
-    assert not service.is_available()
-
-    assert result(recover(roles, check=True))["available"] is True
-    run = recover(roles)
-
-    assert result(run)["available"] is True
-    assert service.is_available()
-    assert steps(run) == ["version"]
 
 
 def test_a_repair_that_is_not_allowed(roles: RolesRunner, service: Service) -> None:

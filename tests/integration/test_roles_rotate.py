@@ -118,17 +118,6 @@ def test_diff_shows_only_what_changes(ansible: Ansible, service: Service) -> Non
     assert re.findall('^ {5}"(\\w+)"', run.output, re.M) == ["enabled_versions"], run.output
 
 
-def test_a_newer_version_of_others_is_taken(roles: RolesRunner, service: Service) -> None:
-    service.on_key()
-    newer = service.make_key()
-    predicted = rotate(roles, check=True)
-    assert (steps(predicted), wrote(predicted)) == (["encryption"], [])
-    run = rotate(roles)
-    assert (steps(run), wrote(run)) == (["encryption"], ["PATCH account account1"])
-    assert service.encryption() == newer.id
-    unchanged(rotate(roles))
-
-
 def test_a_follower_needs_no_move(roles: RolesRunner, service: Service) -> None:
     service.on_key(follow=True)
     versionless = service.encryption()
@@ -237,16 +226,3 @@ def test_an_account_on_another_key_than_named(roles: RolesRunner, service: Servi
     for wanted in ({"cmk_key_name": "key10"}, {"cmk_key_name": "ke"}, {"cmk_vault_name": "vault"}):
         run = run_role(roles, "rotate", **FORCE, **wanted)
         refused(run, KEY, "/keys/key1/")
-
-
-def test_an_account_whose_vault_was_deleted_is_not_available(roles: RolesRunner, service: Service) -> None:
-    service.on_key()
-    service.delete_vault()
-
-    run = run_role(roles, "rotate", cmk_key_max_version_age="P90D")
-
-    (failed,) = run.failed
-    assert failed["code"] == "account_unavailable", run.output
-    assert "The key vault 'vault-one.vault.azure.net' was not found." in failed["msg"]
-    assert "azbatch.cmk.recover" in failed["msg"]
-    assert "proxy" not in failed["msg"]

@@ -212,20 +212,3 @@ def test_no_account(roles: RolesRunner, service: Service) -> None:
     other = service.make_key("other").id
     run = run_role(roles, "switch", cmk_new_key_identifier=other)
     refused(run, ACCESS, "There is no Batch account account1")
-
-
-def test_names_in_another_letter_case(roles: RolesRunner, service: Service) -> None:
-    """Azure accepts names in any letter case."""
-    service.on_key()
-    wanted = {
-        "cmk_new_key_identifier": service.make_key("other").id.upper().replace("HTTPS", "https"),
-        "cmk_previous_key": "VAULT-ONE/KEY1",
-        "cmk_unused_key": "disable",
-        "cmk_vault_name": "Vault-One",
-        "cmk_key_name": "KEY1",
-        **AT_ONCE,
-    }
-    assert steps(switch(roles, **wanted)) == ["encryption", "key"]
-    assert service.enabled() == [False]
-    assert service.is_available()
-    unchanged(switch(roles, **wanted))

@@ -14,8 +14,6 @@ from meddling import REALISTIC, SETTLED, Wire
 from moments import (
     Moment,
     after,
-    confirms_move,
-    deletes,
     lists_pools,
     lists_versions_of_key1,
     moves_account,
@@ -23,16 +21,10 @@ from moments import (
 )
 from one_process import OneProcess
 from operators import FIRST_KEY, RBAC_VAULT, Run, World, done
-from role_runs import VARS
-from service import DAY, Service
+from service import Service
 
 OTHER_KEY = (RBAC_VAULT, "key1")
-BUSY = {"times": 5, "answer": {"status": 503}}
 THROTTLED = {"status": 429, "headers": {"Retry-After": "60"}, "body": {"error": {"code": "TooManyRequests"}}}
-UNREACHABLE = {"times": 5, "drop": "before"}
-EMPTY = {"times": 1, "answer": {"status": 200, "body": {"value": []}}}
-DELETED_KEY = {"method": "GET", "path": "/deletedkeys/"}
-ACCOUNTS = {"method": "GET", "path": r"providers/Microsoft\.Batch/batchAccounts[?]"}
 # Seconds until an account whose key was restored is available.
 RECOVERED = 2 * REALISTIC["batch_recovery"]
 
@@ -60,58 +52,6 @@ def is_available(service: Service, name: str = "account1") -> bool:
     service.is_available(name)
     service.sandbox.control.advance(RECOVERED)
     return service.is_available(name)
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [{"match": DELETED_KEY, **BUSY}, {"match": DELETED_KEY, **UNREACHABLE}, {"match": ACCOUNTS, **EMPTY}],
-)
-@pytest.mark.parametrize("key", [FIRST_KEY, OTHER_KEY], ids=["policy", "role"])
-@pytest.mark.slow(every=3)
-def test_an_account_starts_to_use_a_key_during_its_deletion(
-    world: World, wire: Wire, service: Service, fault: dict[str, Any], key: tuple[str, str]
-) -> None:
-    """The rollback recovers the key although one of its requests fails, or a list is empty for a moment."""
-    done(world.prepared(Run("provision", "account1", key))())
-    identifier = service.encryption()
-    done(world.prepared(Run("revert", "account1", key))())
-    service.sandbox.control.timing(**REALISTIC)
-
-    def comes() -> None:
-        service.point(identifier)
-        service.sandbox.control.fault(**fault)
-
-    with wire.meddled(deletes, comes):
-        options = {"state": "absent", "unused_for": "P0D"}
-        report = world.prepared(Run("keyvault_cmk_key_state", "account1", key, options))()
-    assert report["failed"]
-    assert report["restored"] is True
-    assert is_available(service)
-
-
-@pytest.mark.parametrize("times", [1, 3])
-def test_a_read_after_a_switch_is_out_of_date(world: World, wire: Wire, service: Service, times: int) -> None:
-    """Access was revoked just before the switch, and Batch does not know that yet. The rollback writes the previous key
-    although a read still shows it."""
-    done(world.prepared(Run("provision", "account1", FIRST_KEY))())
-    done(world.prepared(Run("provision", "account2", OTHER_KEY))())
-    principal, first = world.principal("account1"), service.encryption()
-    service.grant(principal, RBAC_VAULT)
-    service.sandbox.control.advance(SETTLED)
-    service.sandbox.control.timing(**REALISTIC)
-
-    def revoked() -> None:
-        service.revoke(principal, RBAC_VAULT)
-        old = {"status": 200, "body": service.account()}
-        reads = {"method": "GET", "path": "/batchAccounts/account1[?]"}
-        service.sandbox.control.fault(match=reads, times=times, answer=old)
-
-    with wire.meddled(moves_account(), revoked):
-        report = world.prepared(Run("switch", "account1", None, {"to": OTHER_KEY}))()
-    assert report["code"] == "preflight_failed"
-    assert report["restored"] is True
-    assert service.encryption() == first
-    assert is_available(service)
 
 
 @pytest.mark.parametrize("refusals", [1, 3])
@@ -162,26 +102,3 @@ def test_a_switch_is_confirmed_or_rolled_back_although_a_read_is_throttled(
     assert service.encryption() == (first if is_lost else wanted), report
     assert report.get("restored") == (True if is_lost else None), report
     assert service.is_safe()
-
-
-@pytest.mark.parametrize("ends", ["not confirmed", "interrupted"])
-def test_a_rollback_while_reads_lag(runner: OneProcess, service: Service, wire: Wire, ends: str) -> None:
-    """Reads show neither the change nor the rollback yet."""
-    _, version = service.on_key()
-    service.sandbox.control.advance(DAY)
-    service.sandbox.control.behavior(value_lag="20")
-
-    def end() -> None:
-        service.sandbox.control.advance(10)
-        if ends == "interrupted":
-            raise KeyboardInterrupt
-        service.sandbox.control.fault(match={"method": "GET", "path": "/pools"}, **{**BUSY, "times": 4})
-
-    with wire.meddled(confirms_move(), end):
-        report = runner.role("revert", {**VARS, "cmk_wait_timeout": 600})
-
-    assert report["code"] == ("interrupted" if ends == "interrupted" else "service_unavailable")
-    assert "The change was rolled back." in report["msg"]
-    assert report["restored"] is True
-    service.sandbox.control.advance(40)
-    assert service.encryption() == version

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from one_process import OneProcess
-from operators import done
 from sandbox_client import LOGIN
 from service import DAY, GROUP, Service
 
@@ -85,28 +84,3 @@ def test_hosts_of_a_task_share_reads(
 
     # The versions of a key are listed by each host.
     assert [one["url"] for one in requested(service, since) if "/versions?" not in one["url"]] == []
-
-
-@pytest.mark.parametrize("what", ["key", "access", "account"])
-def test_a_host_sees_the_change_of_another_host(
-    runner: OneProcess, service: Service, principal: str, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    """Also if it was made for the same task."""
-    monkeypatch.setattr(refs, "LISTED_FROM", 1)
-    module, options, change = by_hand(service, principal)[what]
-    change()
-
-    changed = [runner.module(module, options, task="one")["changed"] for _host in range(3)]
-
-    assert changed == [True, False, False]
-
-
-def test_a_refusal_is_not_decided_by_what_another_host_has_read(runner: OneProcess, service: Service) -> None:
-    """Somebody enables the key after the first host has read it."""
-    service.make_vault()
-    service.make_key()
-    service.disable()
-    assert runner.module("keyvault_cmk_key", KEY, task="one")["code"] == "key_disabled"
-    service.keys().update_key_properties("key1", enabled=True)
-
-    assert done(runner.module("keyvault_cmk_key", KEY, task="one"))["enabled"] is True

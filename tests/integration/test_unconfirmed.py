@@ -84,14 +84,6 @@ def writes(service: Service, since: int) -> list[str]:
     return [one["url"] for one in service.sandbox.control.requests(since, writes=True) if "/oauth2/" not in one["url"]]
 
 
-def test_an_account_is_not_created_without_permission_to_list_pools(hidden: World, service: Service) -> None:
-    """The run could not confirm that the account is available, so it does not create the account."""
-    report = hidden.prepared(Run("provision", USER_ASSIGNED))()
-    assert (report["task"], report["code"]) == ("Ensure the account and its identity", "permission_denied"), report
-    assert report["action"] == POOLS_READ
-    assert USER_ASSIGNED not in service.accounts()
-
-
 @pytest.mark.parametrize("vault", ["vault-one", RBAC_VAULT])
 @pytest.mark.slow(every=2)
 def test_access_that_is_revoked_just_before_the_last_of_many_switches(

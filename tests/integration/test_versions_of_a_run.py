@@ -13,14 +13,9 @@ from meddling import Wire
 from moments import after, creates_version, lists_pools, reads_key
 from one_process import OneProcess
 from role_runs import QUARTER, VARS, results, wrote
-from service import DAY, Service
-
-from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
+from service import Service
 
 FORCE = {"cmk_key_new_version": True}
-DUE = {"cmk_key_max_version_age": "P90D"}
-DISABLE = {"cmk_unused_versions": "disable"}
-AT_ONCE = {**DISABLE, "cmk_unused_for": "P0D"}
 
 
 def rotate(runner: OneProcess, account: str = "account1", **settings: Any) -> dict[str, Any]:
@@ -44,59 +39,6 @@ def keys_of(service: Service, *accounts: str) -> list[str | None]:
     return [service.encryption(name) for name in accounts]
 
 
-def newer_by_hand(service: Service, *accounts: str) -> str:
-    """Create a version and move these accounts to it, as another controller does. Returns its identifier."""
-    service.sandbox.control.advance(1)
-    newer: str = service.make_key().id
-    for name in accounts:
-        service.point(newer, name)
-    service.sandbox.control.advance(1)
-    return newer
-
-
-def test_another_controller_moves_an_account_between_two_waves(runner: OneProcess, service: Service) -> None:
-    """The run must not move the account from the newer version back to the version that the run has created."""
-    on_one_key(service, "account1", "account2", "account3")
-    rotate(runner, "account1", **FORCE, **AT_ONCE)
-    newer = newer_by_hand(service, "account2")
-    rotate(runner, "account2", **FORCE, **AT_ONCE)
-    rotate(runner, "account3", **FORCE, **AT_ONCE)
-
-    assert keys_of(service, "account2", "account3") == [newer, newer]
-    assert service.enabled()[1:] == [True, True], "account1 is on the second"
-    assert all(service.is_available(name) for name in service.accounts())
-
-
-def test_an_account_that_another_controller_has_just_moved(
-    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The run has listed the accounts and read the key a moment before. Both versions can be used, and the next run
-    moves the account to the newest version."""
-    monkeypatch.setattr(refs, "LISTED_FROM", 1)
-    on_one_key(service, "account1", "account2")
-    rotate(runner, "account1")
-    newer = newer_by_hand(service, "account2")
-    rotate(runner, "account2", **AT_ONCE)
-    assert service.enabled() == [True, True]
-    assert service.is_safe("account2")
-
-    rotate(runner.another(), "account2")
-    assert service.encryption("account2") == newer
-
-
-def test_rotate_then_a_version_by_hand_then_rotate(runner: OneProcess, service: Service) -> None:
-    """A run creates one forced version of a key. The account keeps the newer version of another controller."""
-    on_one_key(service, "account1")
-    rotate(runner, **FORCE, **AT_ONCE)
-    newer = newer_by_hand(service)
-    rotate(runner, **FORCE, **AT_ONCE)
-    assert service.encryption() == service.key().id == newer
-
-    rotate(runner.another(), **AT_ONCE)
-    assert service.enabled() == [False, False, True]
-    assert service.is_available()
-
-
 def test_forced_twice_in_one_run_makes_one_version_for_all(runner: OneProcess, service: Service) -> None:
     names = ("account1", "account2", "account3")
     on_one_key(service, *names)
@@ -108,27 +50,6 @@ def test_forced_twice_in_one_run_makes_one_version_for_all(runner: OneProcess, s
         service.sandbox.control.advance(1)
     rotate(runner.another(), **FORCE)
     assert len(service.versions()) == 3, "another run makes another"
-
-
-def test_a_failed_rotation_does_not_count(runner: OneProcess, service: Service) -> None:
-    on_one_key(service, "account1")
-    control = service.sandbox.control
-    refusal = {"error": {"code": "InvalidRequestBody", "message": "No."}}
-    control.fault(match={"method": "PATCH", "path": service.account_id()}, answer={"status": 400, "body": refusal})
-    failed = runner.role("rotate", {**VARS, **FORCE})
-    assert failed["failed"], failed
-    assert len(service.versions()) == 2
-    rotate(runner, **FORCE)
-    assert len(service.versions()) == 2
-    assert service.encryption() == service.key().id
-
-
-def test_check_mode_does_not_count_as_a_forced_rotation(runner: OneProcess, service: Service) -> None:
-    on_one_key(service, "account1")
-    predicted = runner.role("rotate", {**VARS, **FORCE}, check=True)
-    assert predicted["changed_steps"]["key"]
-    assert rotate(runner, **FORCE)["changed_steps"]["key"]
-    assert len(service.versions()) == 2
 
 
 # Runs that share no files
@@ -164,20 +85,6 @@ def test_runs_for_one_purpose_force_one_version(
     assert of_run not in (tag, "awx-workflow-job-18")
 
 
-def test_concurrent_forced_runs_converge_on_one_version(runner: OneProcess, service: Service) -> None:
-    on_one_key(service, *NAMES)
-    rotate(runner.another(), "account1", **WORKFLOW)
-    # The other run did not read that version yet, so it creates a further version.
-    service.make_key(tags={TAG: "awx-workflow-job-17"})
-    service.point(service.key().id, "account2")
-
-    for name in NAMES:
-        rotate(runner.another(), name, **WORKFLOW)
-    assert len(service.versions()) == 3
-    assert set(keys_of(service, *NAMES)) == {service.key().id}
-    assert all(service.is_available(name) for name in NAMES)
-
-
 @pytest.mark.parametrize("is_first", [True, False], ids=["before this run", "after this run"])
 def test_another_run_creates_a_version_for_the_purpose_at_the_same_moment(
     runner: OneProcess, service: Service, wire: Wire, is_first: bool
@@ -211,44 +118,6 @@ def test_no_account_is_left_on_a_version_before_the_forced_one(runner: OneProces
 
 
 # Unused versions, and how long they stay enabled
-
-
-def test_a_version_stays_enabled_after_the_run_moves_another_account(runner: OneProcess, service: Service) -> None:
-    on_one_key(service, "account1", "account2")
-    newer_by_hand(service, "account1")
-    service.sandbox.control.advance(8 * DAY)
-    for name in ("account2", "account1"):
-        report = rotate(runner, name, **DISABLE)
-        assert (report["key_kept_for"], bool(report["key_kept_until"])) == ([service.account_id("account2")], True)
-    report = rotate(runner.another(), **DISABLE)
-    assert report["key_kept_until"]
-    assert service.enabled() == [True, True]
-
-
-def test_the_time_of_an_account_is_read_again_only_if_it_matters(runner: OneProcess, service: Service) -> None:
-    """It shows whether a version is unused. In the days after a version was disabled, it shows whether the account may
-    need the version; for that, the time in the response with the document is enough."""
-    on_one_key(service, "account1")
-    newer_by_hand(service, "account1")
-    # Before and after the version is disabled.
-    for days, disables, more in ((8, True, 2), (1, False, 0), (8, False, 0)):
-        service.sandbox.control.advance(days * DAY)
-        since = service.sandbox.control.last
-        assert rotate(runner.another(), **DISABLE)["changed_steps"]["unused_disabled"] is disables
-        reads = [one for one in service.sandbox.control.requests(since) if "/batchAccounts/account1?" in one["url"]]
-        assert len(reads) == 2 + more, reads
-
-
-def test_names_in_capitals(runner: OneProcess, service: Service) -> None:
-    """Azure stores a key identifier in the letter case of the request."""
-    first = on_one_key(service, "account1")
-    service.point(first.upper().replace("HTTPS", "https"))
-    assert not rotate(runner.another(), **AT_ONCE)["changed"]
-    report = rotate(runner.another(), **DUE, **AT_ONCE)
-    assert report["changed_steps"]["unused_disabled"]
-    assert str(service.encryption()).lower() == service.key().id
-    assert service.enabled() == [False, True]
-    assert service.is_available()
 
 
 # Ways to run the tasks

@@ -16,7 +16,7 @@ import pytest
 from harness import BIN, Ansible, Run, Task, task
 from meddling import REALISTIC
 from one_process import OneProcess
-from role_runs import VARS, second_account
+from role_runs import second_account
 from service import DAY, GROUP, OFFICER, Service
 
 KEY1 = {"vault_name": "vault-one", "name": "key1"}
@@ -133,25 +133,3 @@ def test_users_of_a_key_are_not_shown_to_another_caller(runner: OneProcess, serv
     refused = other.module("keyvault_cmk_key_state", options)
     assert refused.get("failed"), refused
     assert service.account_id() not in str(refused)
-
-
-@pytest.mark.parametrize("how", ["deleted", "full"])
-def test_a_forced_version_is_made_once_although_the_folder_is_lost(
-    runner: OneProcess, service: Service, how: str
-) -> None:
-    _principal, first = service.on_key()
-    second_account(service, first)
-    forced = {**VARS, "cmk_key_new_version": True}
-    assert not runner.role("rotate", forced).get("failed")
-    if how == "full":
-        runner.fill_disk()
-    else:
-        runner.forget()
-    report = runner.role("rotate", {**forced, "cmk_account_name": "account2"})
-    runner.make_room()
-    assert not report.get("failed"), report
-    assert len(service.versions()) == 2
-    assert service.encryption() == service.encryption("account2") == service.key().id
-    # Another run makes its own version.
-    assert not runner.another().role("rotate", forced).get("failed")
-    assert len(service.versions()) == 3

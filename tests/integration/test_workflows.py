@@ -14,7 +14,7 @@ import pytest
 from cases import FAILING
 from harness import Ansible, Run
 from service import Service
-from test_playbooks import ACCOUNTS, on_one_key, play_all
+from test_playbooks import on_one_key, play_all
 
 SHOWN = {"ANSIBLE_SHOW_CUSTOM_STATS": "1"}
 IN_AWX = {"awx_job_id": 1, "tower_job_id": 1}
@@ -104,15 +104,6 @@ def test_no_statistics_are_set(
     for one in (run, audit):
         assert passed_on(one) == {}
         assert ("Pass on" in one.output) is (wanted == "false")
-
-
-def test_statistics_outside_of_awx(ansible: Ansible, service: Service) -> None:
-    on_one_key(service)
-    wrong = {"account2": {"cmk_wait_timeout": -1}}
-    run = play_all(ansible, "provision", own=wrong, environment=SHOWN, cmk_set_stats=True)
-    failed = {**UNFINISHED, "failed": "invalid_option"}
-    accounts = {**dict.fromkeys(ACCOUNTS, UNCHANGED), "account2": failed}
-    assert passed_on(run)["cmk_provision_result"]["accounts"] == accounts, run.output
 
 
 @pytest.mark.slow
