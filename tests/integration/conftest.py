@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -83,7 +82,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
 
 
 @pytest.fixture
-def runner(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OneProcess]:
+def runner(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OneProcess:
     """Runs roles and modules in this process, with a clock that advances without a wait."""
     if Version(CORE) < Version("2.19"):
         pytest.skip("needs the templates of ansible-core 2.19")
@@ -92,17 +91,9 @@ def runner(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     pass_time(monkeypatch, sandbox.control)
     keep_connections(monkeypatch)
     compile_once(monkeypatch)
-    # A small disk that a test can fill, if this user may mount a file system.
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], capture_output=True
-    ).returncode
-    folder = disk / "run"
+    folder = tmp_path / "run"
     folder.mkdir(mode=0o700)
-    yield OneProcess(folder, disk_can_be_filled=mounted)
-    if mounted:
-        subprocess.run(["umount", "--lazy", disk], check=True)
+    return OneProcess(folder)
 
 
 _PASSED = pytest.StashKey[bool]()
@@ -139,8 +130,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def way(request: pytest.FixtureRequest, ansible: Ansible, _by_way: dict[str, dict[str, _Results]]) -> Iterator[str]:
-    """The way to run modules. If a test has passed both ways, its tasks must have had the same results both ways. The
-    tasks that `here` marks are not compared, because they only run in Ansible's process."""
+    """The way to run modules. If a test has passed both ways, its tasks must have had the same results both ways."""
     yield request.param
     if not request.node.stash.get(_PASSED, False):
         return
@@ -149,4 +139,4 @@ def way(request: pytest.FixtureRequest, ansible: Ansible, _by_way: dict[str, dic
     if len(seen) < len(WAYS):
         return
     for here, there in zip(seen["in_process"], seen["module"], strict=True):
-        assert {name: here.get(name) for name in there} == there
+        assert here == there

@@ -52,10 +52,6 @@ def moves_account(name: str = "account1") -> Moment:
     return _request("PATCH", rf"/batchAccounts/{name}\?")
 
 
-def reads_account(name: str = "account1") -> Moment:
-    return _request("GET", rf"/batchAccounts/{name}\?")
-
-
 lists_accounts = _request("GET", r"/batchAccounts\?")
 lists_pools = _request("GET", "/pools")
 
@@ -76,13 +72,9 @@ def creates_vault(name: str = "vault-one") -> Moment:
     return _request("PUT", rf"/vaults/{name}\?")
 
 
-checks_name_of_vault = _request("POST", r"/Microsoft\.KeyVault/checkNameAvailability")
-changes_access_policies = _request("PUT", "/accessPolicies/")
-
 # Keys
 
 changes_version = _request("PATCH", "/keys/")
-lists_versions_of_key1 = _request("GET", "/keys/key1/versions")
 deletes = _request("DELETE", "")
 
 

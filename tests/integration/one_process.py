@@ -15,7 +15,6 @@ import importlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -58,27 +57,11 @@ class OneProcess:
     as_module: bool = False
     # Returns what names a task of a playbook and its hosts that run the task at the same time. None: the host is alone.
     moment: Callable[[], str | None] = lambda: None
-    # Whether the folder is on a small separate disk.
-    disk_can_be_filled: bool = False
-
-    def fill_disk(self) -> None:
-        """Fill the disk of the run's folder until `make_room`. Without a separate disk, delete the folder instead."""
-        if not self.disk_can_be_filled:
-            shutil.rmtree(self.tokens)
-            return
-        with suppress(OSError), open(self.tokens.parent / "filler", "wb", buffering=0) as filler:
-            while filler.write(bytes(512)):
-                pass
-
-    def make_room(self) -> None:
-        """Undo `fill_disk`. Creates the folder if a test deleted it."""
-        (self.tokens.parent / "filler").unlink(missing_ok=True)
-        self.tokens.mkdir(mode=0o700, exist_ok=True)
 
     def forget(self) -> None:
         """Delete all that previous runs left in the folder."""
         shutil.rmtree(self.tokens, ignore_errors=True)
-        self.make_room()
+        self.tokens.mkdir(mode=0o700)
 
     def another(self) -> OneProcess:
         """Another controller, which shares no files with this controller and does not wait for its locks."""

@@ -176,16 +176,6 @@ def who_reads(service: Service, *roles: str) -> dict[str, str]:
     return {"AZURE_CLIENT_ID": made["client_id"], "AZURE_SECRET": made["secret"], "AZURE_CLIENT_SECRET": made["secret"]}
 
 
-def test_rights_to_read_are_enough(ansible: Ansible, service: Service) -> None:
-    service.on_key(rbac=True)
-    run = audit(ansible, environment=who_reads(service, READER, "Key Vault Reader"), pools=True)
-
-    assert run.rc == 0, run.output
-    (account,) = report(ansible)["accounts"]
-    assert (account["state"], account["unknown"]) == ("ok", {})
-    assert (account["access"], account["version_enabled"], account["available"]) == ("granted", True, True)
-
-
 @pytest.mark.slow(every=2)
 @pytest.mark.parametrize("fail_on", ["never", "high"])
 def test_unreadable_items_are_unknown_and_not_compliant(ansible: Ansible, service: Service, fail_on: str) -> None:
@@ -231,22 +221,6 @@ def test_the_audit_fails_after_it_has_written_the_reports(ansible: Ansible, serv
     assert report(ansible)["summary"]["states"]["at_risk"] == 1
     service.grant(principal)
     assert audit(ansible, fail_on="high").rc == 0
-
-
-def test_conditions_without_a_match_are_warnings_although_a_finding_fails_the_task(
-    ansible: Ansible, service: Service
-) -> None:
-    service.on_key()
-    stale = {"finding": "not_read", "accounts": ["other"], "reason": "So.", "expires_on": "2099-12-31"}
-    rules = {"rbac_only": True, "fail_on": "medium", "required": [{}, {"locations": ["nowhere"]}]}
-
-    run = audit(ansible, exceptions=[stale], **rules)
-
-    assert run[TASK].refused("audit_failed")
-    required, exception = run[TASK].warnings
-    assert required == 'No account matches the item {"locations": ["nowhere"]}. Correct cmk_audit_required.'
-    assert exception == "The exception of not_read for other matches no finding."
-    assert exception in " ".join(run.output.split())
 
 
 def test_check_mode_writes_nothing(ansible: Ansible, service: Service) -> None:

@@ -201,20 +201,6 @@ def test_one_token_for_each_audience(ansible: Ansible, service: Service) -> None
     assert list(run.local_tmp.rglob("*")) == []
 
 
-@pytest.mark.parametrize(("way", "skip"), [("in_process", 0), ("in_process", 6), ("module", 3)], indirect=["way"])
-@pytest.mark.slow(every=3)
-def test_a_token_that_expires_during_the_run(ansible: Ansible, service: Service, skip: int, way: str) -> None:
-    """Azure ends a token before its expiry, which the run cannot know. Requests are repeated with their body."""
-    vault = task("vault", "keyvault_cmk_vault", resource_group=GROUP, name="vault1")
-    key = task("key", "keyvault_cmk_key", vault_name="vault1", name="key1")
-    expire = {"match": {"host": "management|vault"}, "skip": skip, "expire_tokens": True}
-    run = ansible.play([control_task("expire", service.sandbox, "POST", "/faults", expire), vault, key], way=way)
-    refused = [one for one in service.sandbox.control.requests() if one["status"] == 401 and one["fault"]]
-    assert len(refused) == 1
-    assert (run["vault"]["changed"], run["key"]["changed"]) == (True, True)
-    assert service.sandbox.control.call("GET", "/faults")["faults"][0]["applied"] == 1
-
-
 @pytest.mark.parametrize(("way", "name"), SECRET_TRIALS)
 @pytest.mark.slow(every=12)
 def test_no_secret_is_shown(

@@ -85,15 +85,3 @@ def test_an_account_whose_vault_is_moved_into_a_perimeter(runner: OneProcess, se
     assert recovery["failed"]
     if not is_open:
         assert "Add an access rule for Batch to the perimeter" in recovery["msg"]
-
-
-@pytest.mark.parametrize("is_allowed", [True, False])
-def test_trusted_services_are_not_allowed_through_a_perimeter(
-    runner: OneProcess, service: Service, is_allowed: bool
-) -> None:
-    service.make_vault()
-    secure(service)
-    vault = {"resource_group": GROUP, "name": "vault-one", "allowed_repairs": ["network"] if is_allowed else []}
-    report = runner.module("keyvault_cmk_vault", vault)
-    assert report["changed"] is False
-    assert ["ignores trusted services" in warning for warning in report.get("warnings", ())] == [True] * is_allowed

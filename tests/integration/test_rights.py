@@ -22,7 +22,6 @@ from callers import give, sign_in
 from cases import AT_ONCE, DISABLE
 from harness import writes
 from one_process import OneProcess
-from predictions import WOULD_BE_REFUSED
 from role_runs import QUARTER, VARS
 from service import OFFICER, Service
 
@@ -309,31 +308,6 @@ def test_the_documented_built_in_roles_are_enough(
     assert not report.get("failed"), report
     assert report["changed"] is True
     assert service.is_available()
-
-
-@pytest.mark.parametrize("name", LAST.values())
-def test_check_mode_predicts_a_run_for_readers(
-    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """A caller with only the roles Reader and Key Vault Reader can run each playbook in check mode. The warnings name
-    the permissions that the tasks need to write."""
-    playbook, sandbox = PLAYBOOKS[name], service.sandbox
-    readers = [{"role": role, "scope": sandbox.subscription} for role in ("Reader", "Key Vault Reader")]
-    wanted = begun(service, monkeypatch, playbook, readers, ["get", "list"])
-    since = sandbox.control.last
-    refusals: list[str] = []
-
-    def record(_task: str, result: dict[str, Any]) -> None:
-        warnings = [warning for one in result.get("results", [result]) for warning in one.get("warnings", ())]
-        refusals.extend(warning for warning in warnings if warning.endswith(WOULD_BE_REFUSED))
-
-    report = runner.another().role(playbook.role, wanted, check=True, record=record)
-
-    assert not report.get("failed"), report
-    assert report["changed"] is True
-    assert writes(sandbox.control.requests(since)) == []
-    missing = [right for right in playbook.rights() if not READS.search(right) and right not in " ".join(refusals)]
-    assert missing == [], refusals
 
 
 # Each permission to write -> a playbook that needs it.

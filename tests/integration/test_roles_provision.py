@@ -65,19 +65,6 @@ def test_settings_of_new_resources(roles: RolesRunner, service: Service) -> None
     assert service.account()["tags"] == tags
 
 
-def test_the_name_of_a_new_vault_does_not_resolve_in_time(roles: RolesRunner, service: Service) -> None:
-    service.sandbox.control.behavior(vault_name_delay="120")
-    run = run_role(roles, "provision")
-    assert [one.name for one in run.failed] == [KEY], run.output
-    assert run[KEY]["code"] == "vault_unreachable"
-    # The next run has not created the vault.
-    again = run_role(roles, "provision")
-    assert again[KEY]["code"] == "vault_unreachable"
-    assert "Waiting for the name" not in again.output
-    service.sandbox.control.advance(120)
-    assert steps(provision(roles, service)) == ["key", "access", "account", "encryption"]
-
-
 def test_a_vault_without_public_network_access(roles: RolesRunner, service: Service) -> None:
     closed = {"cmk_vault_public_network_access": "disabled", "cmk_vault_authorization": "access_policy"}
     predicted = play_role(roles, "provision", check=True, **closed)
@@ -205,64 +192,6 @@ def test_an_account_on_another_key_is_moved_only_on_request(roles: RolesRunner, 
     assert service.encryption() == service.key("key2").id
     assert result(run)["previous_key_identifier"] == first
     assert service.key("key1").properties.enabled
-
-
-def test_a_disabled_key_is_enabled_only_on_request(roles: RolesRunner, service: Service) -> None:
-    service.make_vault()
-    service.make_key()
-    service.disable()
-    run = run_role(roles, "provision")
-    refused(run, KEY, "key1")
-    assert (run[KEY]["code"], run[KEY]["option"]) == ("key_disabled", "allowed_repairs")
-    run = provision(roles, service, cmk_allowed_repairs=["key"])
-    assert steps(run) == ["key", "access", "account", "encryption"]
-    assert service.is_available()
-
-
-@pytest.mark.parametrize(
-    ("identity", "there", "remaining"),
-    [
-        ("system_assigned", "account", ["vault", "key", "access", "encryption"]),
-        ("system_assigned", "vault account grant", ["key", "encryption"]),
-        ("system_assigned", "vault account key", ["access", "encryption"]),
-        ("user_assigned", "vault grant key", ["account"]),
-        # An account that was not created with the key is moved to it.
-        ("user_assigned", "vault account grant key", ["encryption"]),
-    ],
-)
-def test_a_partial_setup_is_completed(
-    roles: RolesRunner, service: Service, identity: str, there: str, remaining: list[str]
-) -> None:
-    """`there` has the resources that exist before the run, and `remaining` the steps that remain."""
-    mode = "rbac" if identity == "user_assigned" else "access_policy"
-    user_assigned = service.make_identity() if identity == "user_assigned" else None
-    if "vault" in there:
-        service.make_vault(rbac=mode == "rbac")
-    if "account" in there:
-        wanted = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
-        service.make_account(**({"identity": wanted} if user_assigned else {}))
-    if "grant" in there:
-        service.grant(user_assigned["properties"]["principalId"] if user_assigned else principal(service))
-    if "key" in there:
-        service.make_key()
-    wanted = {"identity": identity, "cmk_vault_authorization": mode}
-    before = holdings(service)
-
-    predicted = provision(roles, service, check=True, **wanted)
-    assert wrote(predicted) == []
-    assert steps(predicted) == remaining
-    assert holdings(service) == before
-
-    run = provision(roles, service, **wanted)
-    assert steps(run) == remaining
-    assert len(wrote(run)) == len(remaining)
-    (version,) = service.versions()
-    assert service.encryption() == version.id
-    assert service.is_available()
-    assert_granted(service, mode)
-    vault = service.vault()["properties"]
-    assert vault["enableSoftDelete"]
-    assert vault["enablePurgeProtection"]
 
 
 def test_a_deleted_vault_is_recovered_on_request(roles: RolesRunner, service: Service) -> None:

@@ -132,37 +132,6 @@ def test_a_recovery_of_ten_minutes_is_waited_for(roles: RolesRunner, service: Se
 # Accounts that are not recovered
 
 
-def test_a_purged_key(roles: RolesRunner, service: Service) -> None:
-    """Purge protection prevents a purge of the key, but Azure purges the key with its vault after the retention
-    period."""
-    service.on_key()
-    service.delete_vault()
-    service.sandbox.control.advance(91 * DAY)
-    run = run_role(roles, "recover")
-    refused(run, DIAGNOSIS, "vault_missing", "can only be deleted")
-    service.make_vault()
-    run = run_role(roles, "recover")
-    refused(run, DIAGNOSIS, "key_missing", "backup", "can only be deleted")
-    service.make_key()
-    run = run_role(roles, "recover")
-    refused(run, DIAGNOSIS, "version_missing", "can only be deleted")
-
-
-def test_a_deleted_identity(roles: RolesRunner, service: Service) -> None:
-    """A new identity has the same resource ID but another principal, which the account does not use."""
-    identity = service.make_identity()
-    service.make_vault()
-    service.grant(identity["properties"]["principalId"])
-    key = service.make_key()
-    assigned = {"type": "UserAssigned", "userAssignedIdentities": {service.identity_id(): {}}}
-    service.make_account(identity=assigned)
-    service.point(key.id)
-    service.identities.user_assigned_identities.delete("rg-sandbox", "identity1")
-    service.make_identity()
-    assert not service.is_available()
-    refused(run_role(roles, "recover"), DIAGNOSIS, "identity_missing", "were deleted", "can only be deleted")
-
-
 def test_a_repair_that_is_not_allowed(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     service.disable()
@@ -179,12 +148,6 @@ def test_an_available_account_is_not_changed(roles: RolesRunner, service: Servic
         service.make_account()
     run = unchanged(recover(roles))
     assert result(run)["causes"] == []
-
-
-def test_an_account_that_is_being_created(roles: RolesRunner, service: Service) -> None:
-    service.sandbox.control.timing(batch_create=600)
-    service.make_account()
-    refused(run_role(roles, "recover"), DIAGNOSIS, "is being created. Wait until that has finished.")
 
 
 def test_no_account(roles: RolesRunner, service: Service) -> None:

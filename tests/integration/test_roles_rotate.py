@@ -151,23 +151,6 @@ def test_a_pinned_account_becomes_a_follower(roles: RolesRunner, service: Servic
     unchanged(rotate(roles, cmk_key_version_mode="follow"))
 
 
-def test_a_newest_version_of_another_type(roles: RolesRunner, service: Service) -> None:
-    """Somebody has created an EC version by mistake. The remedy of the error lets the next run rotate."""
-    service.on_key()
-    service.sandbox.control.advance(DAY)
-    elliptic = service.keys().create_ec_key("key1").properties.version
-    refused(run_role(roles, "rotate", **FORCE), KEY, f"{elliptic}", "has the type EC", "disable it")
-    service.sandbox.control.advance(60)
-    service.disable(version=elliptic)
-    run = rotate(roles, **FORCE)
-    assert steps(run) == ["key", "encryption"]
-    assert service.key().key_type == "RSA"
-    assert service.is_available()
-    # Batch has never used the EC version.
-    assert elliptic not in " ".join(warnings(run))
-    assert elliptic not in " ".join(warnings(rotate(roles)))
-
-
 def test_unused_versions_are_disabled(roles: RolesRunner, service: Service) -> None:
     """Two rotations within hours. A run after the margin of seven days disables the versions of both."""
     _, first = service.on_key()

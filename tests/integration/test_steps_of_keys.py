@@ -7,8 +7,6 @@ resources."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from harness import Ansible, four_steps, key, task, two_steps
 from service import DAY, GROUP, Service
 
@@ -84,67 +82,6 @@ def test_key_is_disabled_and_deleted(ansible: Ansible, service: Service, way: st
     # The recovery of a key does not enable its disabled versions.
     assert service.enabled() == [False] * 3
     assert {one.version for one in service.versions()} == set(versions)
-
-
-def test_encryption(ansible: Ansible, service: Service, way: str) -> None:
-    service.make_vault()
-    service.make_vault("vault-two", rbac=True)
-    principal = service.make_account()["identity"]["principalId"]
-    service.grant(principal)
-    service.grant(principal, "vault-two")
-    first, second = service.make_key().id, service.make_key().id
-    other = service.make_key("other", "vault-two").id
-    account = {"resource_group": GROUP, "account_name": "account1"}
-
-    def encryption(title: str, identifier: str | None, **options: Any) -> dict[str, Any]:
-        wanted: dict[str, Any] = {"key_source": "microsoft_batch"}
-        if identifier:
-            wanted = {"key_source": "microsoft_keyvault", "key_identifier": identifier}
-        return task(title, "batch_encryption", **account, **wanted, **options)
-
-    look = task("look", "batch_encryption_info", **account)
-    run = ansible.play(
-        [
-            *four_steps(encryption("pinned", first)),
-            {**look, "name": "look at pinned"},
-            *two_steps(encryption("moved", second, vault_resource_group=GROUP)),
-            *four_steps(encryption("following", first.rpartition("/")[0], version_mode="follow")),
-            {**look, "name": "look at following"},
-            *two_steps(encryption("other key", other, previous_key="any", version_mode="pin")),
-        ],
-        way=way,
-    )
-    made = run.checked_steps("pinned")
-    assert made["id"] == service.account()["id"]
-    assert (made["key_source"], made["key_identifier"]) == ("microsoft_keyvault", first)
-    assert (made["key_version"], made["follows_latest"]) == (first.rpartition("/")[2], False)
-    assert {check["status"] for check in made["preflight"]} == {"ok"}
-    assert len(made["preflight"]) == 13
-    assert made["diff"]["before"]["key_source"] == "microsoft_batch"
-    assert run["pinned: check"]["preflight"] == made["preflight"]
-
-    seen = run["look at pinned"].untouched()
-    assert seen["changed"] is False
-    assert (seen["exists"], seen["available"], seen["unavailable_reason"]) == (True, True, None)
-    assert (seen["key_identifier"], seen["key_version"]) == (first, first.rpartition("/")[2])
-    assert seen["principal_ids"] == [principal]
-    assert seen["identity"]["principal_id"] == principal
-
-    assert run.checked_steps("moved")["key_identifier"] == second
-    made = run.checked_steps("following")
-    assert (made["key_version"], made["follows_latest"]) == (None, True)
-    assert run["look at following"]["follows_latest"] is True
-    assert run.checked_steps("other key")["key_identifier"] == other
-    assert service.encryption() == other
-    assert service.is_available()
-
-    run = ansible.play([*four_steps(encryption("back", None)), look], way=way)
-    made = run.checked_steps("back")
-    assert (made["key_source"], made["key_identifier"]) == ("microsoft_batch", None)
-    assert run["look"]["key_source"] == "microsoft_batch"
-    assert service.encryption() is None
-    # No version of the keys was disabled.
-    assert all(one.enabled for one in [*service.versions(), *service.versions("other", "vault-two")])
 
 
 def test_info_of_a_missing_account(ansible: Ansible, way: str) -> None:

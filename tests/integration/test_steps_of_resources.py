@@ -10,62 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness import Ansible, checked, four_steps, task, two_steps
-from service import ENCRYPTION_USER, GROUP, LOCATION, NEEDED, OFFICER, Service
-
-
-def test_vault(ansible: Ansible, service: Service, way: str) -> None:
-    service.make_vault("unprotected", properties={"enablePurgeProtection": None}, tags={"owner": "somebody"})
-    service.make_vault("deleted-one", rbac=True, tags={"owner": "somebody"})
-    service.make_key("kept", "deleted-one")
-    service.delete_vault("deleted-one")
-
-    def vault(title: str, **options: Any) -> list[dict[str, Any]]:
-        return four_steps(task(title, "keyvault_cmk_vault", resource_group=GROUP, **options))
-
-    run = ansible.play(
-        [
-            *vault("policies", name="by-policies", authorization="access_policy", retention_days=7),
-            *vault("roles", name="by-roles", location="northeurope", sku="premium"),
-            *vault("protection", name="unprotected"),
-            *vault("recovery", name="deleted-one", allowed_repairs=["vault"]),
-        ],
-        way=way,
-    )
-
-    made = run.checked_steps("policies")
-    found = service.vault("by-policies")
-    assert made["id"] == found["id"]
-    assert made["location"] == found["location"] == LOCATION
-    assert made["vault_uri"] == found["properties"]["vaultUri"].rstrip("/")
-    assert made["tenant_id"] == found["properties"]["tenantId"] == service.sandbox.tenant_id
-    assert made["authorization"] == "access_policy"
-    assert made["retention_days"] == found["properties"]["softDeleteRetentionInDays"] == 7
-    assert not found["properties"]["enableRbacAuthorization"]
-    assert found["properties"]["enablePurgeProtection"]
-    assert [p["objectId"] for p in found["properties"]["accessPolicies"]] == [service.operator]
-    creator = service.permissions(service.operator, "by-policies") or {}
-    assert set(creator["keys"]) == set(OFFICER) - {"import"}
-    assert not creator.get("secrets")
-
-    made = run.checked_steps("roles")
-    found = service.vault("by-roles")
-    assert made["authorization"] == "rbac"
-    assert made["sku"] == found["properties"]["sku"]["name"] == "premium"
-    assert made["location"] == found["location"] == "northeurope"
-    assert made["soft_delete"] is found["properties"]["enableSoftDelete"] is True
-    assert made["purge_protection"] is found["properties"]["enablePurgeProtection"] is True
-    assert made["retention_days"] == 90
-    assert found["properties"]["enableRbacAuthorization"]
-    assert found["properties"]["accessPolicies"] == []
-
-    made = run.checked_steps("protection")
-    assert made["diff"]["before"]["purge_protection"] is False
-    assert made["purge_protection"] is True
-    assert service.vault("unprotected")["properties"]["enablePurgeProtection"]
-
-    made = run.checked_steps("recovery")
-    assert made["tags"] == service.vault("deleted-one")["tags"] == {"owner": "somebody"}
-    assert service.key("kept", vault="deleted-one").properties.enabled
+from service import ENCRYPTION_USER, GROUP, LOCATION, NEEDED, Service
 
 
 def test_account(ansible: Ansible, service: Service, way: str) -> None:
