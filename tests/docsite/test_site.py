@@ -103,18 +103,6 @@ def test_every_page_is_accessible(chromium: Browser, site: str, dark: bool, widt
             assert_accessible(view, f"{site}/{name}", width)
 
 
-def test_the_button_of_the_theme_changes_the_colors_of_the_reference(site: str, page: Page) -> None:
-    page.goto(f"{site}/{MODULE}")
-    # The button has the positions auto, dark and light.
-    page.locator(".theme-toggle").locator("visible=true").click()
-    expect(page.locator("body")).to_have_attribute("data-theme", "dark")
-    assert violations(page, runOnly=["color-contrast"]) == []
-    background = page.locator("table.ansible-option-table .row-odd td").first.evaluate(
-        "it => getComputedStyle(it).color"
-    )
-    assert min(map(int, re.findall(r"\d+", background)[:3])) > 128
-
-
 def test_first_page_shows_the_demo_and_leads_to_the_jobs(site: str, page: Page) -> None:
     page.goto(f"{site}/index.html")
 
@@ -131,30 +119,6 @@ def test_first_page_shows_the_demo_and_leads_to_the_jobs(site: str, page: Page) 
     # The whole card is a link.
     page.locator(".cards li").first.click(position={"x": 5, "y": 5})
     expect(page.locator("h1")).to_have_text(re.compile("^Rotate"))
-
-
-@pytest.mark.parametrize(
-    ("name", "breadcrumb"),
-    [
-        ("docs/rotate.html", ["azbatch.cmk", "Jobs", "Rotate"]),
-        (ROLE, ["azbatch.cmk", "Reference", "Modules and plugins", "azbatch.cmk.rotate role"]),
-    ],
-)
-def test_a_page_names_the_pages_above_it(site: str, page: Page, name: str, breadcrumb: list[str]) -> None:
-    page.goto(f"{site}/{name}")
-
-    assert page.get_by_role("navigation", name="Breadcrumb").get_by_role("listitem").all_text_contents() == breadcrumb
-    page.get_by_role("link", name="azbatch.cmk", exact=True).locator("visible=true").last.click()
-    expect(page).to_have_url(f"{site}/index.html")
-
-
-@pytest.mark.usefixtures("server")
-def test_the_list_of_the_reference_describes_modules_and_roles() -> None:
-    text = (SITE / "docs/reference/index.html").read_text(encoding="utf-8")
-
-    assert "<title>Modules and plugins - azbatch.cmk</title>" in text
-    described = set(re.findall(r"(\w+) (?:module|role)</span></a> . \w", text))
-    assert described == {path.stem for part in ("plugins/modules/*.py", "roles/*") for path in ROOT.glob(part)}
 
 
 @pytest.mark.usefixtures("server")

@@ -75,24 +75,6 @@ def test_a_second_version_soon_after_the_first(rulebook: Rulebook, service: Serv
     assert len(service.versions()) == 3
 
 
-def test_events_are_repeated_until_the_receiver_is_available(
-    rulebook: Rulebook, service: Service, control: Control
-) -> None:
-    before = on_one_key(service)
-    rulebook.start()
-    rulebook.subscribe()
-    rulebook.stop()
-
-    version = service.make_key().id
-    until(lambda: rulebook.subscription()["failed_attempts"] == 1)
-    assert are_on(service, before)
-    rulebook.start()
-    control.advance(11)
-
-    until(lambda: are_on(service, version), lambda: rulebook.output)
-    settled(rulebook, runs=1)
-
-
 @pytest.mark.parametrize("names", [None, ["key1", "batch-*"]])
 def test_events_of_other_keys_do_not_delay_an_account(
     rulebook: Rulebook, service: Service, names: list[str] | None

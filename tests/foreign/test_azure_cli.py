@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The unchanged Azure CLI works against the sandbox: sign-in, the steps of Microsoft's guide, keys and vaults.
+"""The unchanged Azure CLI works against the sandbox: sign-in, and the steps of Microsoft's guide.
 
 A test runs `az` only for the operations that it is about. Other resources are created by plain requests, which take
 milliseconds.
@@ -25,10 +25,8 @@ from cryptography.x509.oid import NameOID
 from key_vault_calls import (
     ENCRYPTION_USER,
     assign,
-    data,
     make_key,
     make_vault,
-    read_vault,
     vault_path,
 )
 from sandbox_client import Control, Sandbox
@@ -257,83 +255,3 @@ def test_az_identity_assign_enables_public_network_access(az: Az, sandbox: Sandb
     assert read(sandbox)["properties"]["publicNetworkAccess"] == "Enabled"
     assert az(f"batch account identity remove {named} --system-assigned --yes")["type"] == "None"
     assert read(sandbox)["identity"] == {"type": "None"}
-
-
-# Keys
-
-
-def test_a_key_is_created_changed_and_deleted(az: Az, sandbox: Sandbox, tmp_path: Path) -> None:
-    make_vault(sandbox, enablePurgeProtection=True)
-    make_vault(sandbox, "vault-two")
-    key = "--vault-name vault-one --name cmk"
-    made = az(f"keyvault key create {key} --kty RSA --size 3072 --ops wrapKey unwrapKey --tags a=b")
-    assert (made["attributes"]["keySize"], made["key"]["keyOps"]) == (3072, ["wrapKey", "unwrapKey"])
-    assert az(f"keyvault key show {key}") == made
-    assert [one["kid"] for one in az("keyvault key list --vault-name vault-one")] == [
-        made["key"]["kid"].rpartition("/")[0]
-    ]
-    rotated = az(f"keyvault key rotate {key}")
-    assert rotated["tags"] == {"a": "b"}
-    versions = {one["kid"] for one in az(f"keyvault key list-versions {key}")}
-    assert versions == {made["key"]["kid"], rotated["key"]["kid"]}
-
-    assert az(f"keyvault key set-attributes {key} --enabled false")["attributes"]["enabled"] is False
-    changed = az(f"keyvault key set-attributes {key} --enabled true --expires 2040-01-01T00:00:00Z")
-    assert (changed["attributes"]["enabled"], changed["attributes"]["expires"]) == (True, "2040-01-01T00:00:00+00:00")
-    rotation(az, key)
-
-    backup = tmp_path / "cmk.backup"
-    az(f"keyvault key backup {key} --file {backup}")
-    deleted = az(f"keyvault key delete {key}")
-    assert deleted["recoveryId"] == "https://vault-one.vault.azure.net/deletedkeys/cmk"
-    az.refused("KeyNotFound", f"keyvault key show {key}")
-    assert [one["name"] for one in az("keyvault key list-deleted --vault-name vault-one")] == ["cmk"]
-    assert az(f"keyvault key show-deleted {key}") == deleted
-    assert "purge protection is enabled" in az.refused("Forbidden", f"keyvault key purge {key}")
-    assert az(f"keyvault key recover {key}")["key"] == rotated["key"]
-    assert data(sandbox, "GET", "/keys/cmk").json()["key"]["kid"] == rotated["key"]["kid"]
-
-    elsewhere = "--vault-name vault-two"
-    restored = az(f"keyvault key restore {elsewhere} --file {backup}")
-    assert (restored["key"]["n"], restored["tags"]) == (rotated["key"]["n"], {"a": "b"})
-    az(f"keyvault key delete {elsewhere} --name cmk")
-    az(f"keyvault key purge {elsewhere} --name cmk")
-    assert data(sandbox, "GET", "/deletedkeys", vault="vault-two").json()["value"] == []
-
-
-def rotation(az: Az, key: str) -> None:
-    assert az(f"keyvault key rotation-policy show {key}")["expiresIn"] is None
-    action = '{"trigger": {"timeAfterCreate": "P90D"}, "action": {"type": "Rotate"}}'
-    wanted = f'{{"lifetimeActions": [{action}], "attributes": {{"expiryTime": "P2Y"}}}}'
-    policy = az(f"keyvault key rotation-policy update {key} --value '{wanted}'")
-    assert policy["expiresIn"] == "P2Y"
-    assert [(one["action"], one["timeAfterCreate"]) for one in policy["lifetimeActions"]] == [
-        ("Rotate", "P90D"),
-        ("Notify", None),
-    ]
-
-
-# Vaults
-
-
-def test_a_vault_is_created_changed_and_deleted(az: Az, sandbox: Sandbox) -> None:
-    make_vault(sandbox, enablePurgeProtection=True, softDeleteRetentionInDays=7)
-    named = "--name vault-one"
-    shown = az(f"keyvault show {named}")
-    assert shown["properties"]["vaultUri"] == "https://vault-one.vault.azure.net/"
-    assert [one["name"] for one in az("keyvault list")] == ["Vault-One"]
-    changed = az(f"keyvault update {named} --public-network-access Disabled")
-    assert changed["properties"]["publicNetworkAccess"] == "Disabled"
-    az(f"keyvault network-rule add {named} --ip-address 203.0.113.7")
-    properties = read_vault(sandbox)["properties"]
-    assert properties["networkAcls"]["ipRules"] == [{"value": "203.0.113.7/32"}]
-    assert properties["publicNetworkAccess"] == "Disabled"
-
-    az(f"keyvault delete {named}")
-    deleted = az("keyvault list-deleted")
-    assert [one["name"] for one in deleted] == ["Vault-One"]
-    assert az(f"keyvault show-deleted {named}") == deleted[0]
-    assert deleted[0]["properties"]["purgeProtectionEnabled"] is True
-    az.refused("MethodNotAllowed", f"keyvault purge {named}")
-    az(f"keyvault recover {named}")
-    assert read_vault(sandbox)["properties"]["softDeleteRetentionInDays"] == 7

@@ -16,7 +16,7 @@ from clocks import Clock, clock_of_all
 from documents import KEY, OTHER, VAULT_ID, account, account_id, evidence, key, listed, policy, vault
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Refused, Rejected, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Refused, Rejected
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._questions import health
@@ -55,24 +55,6 @@ def refused(table: Table, **options: Any) -> Any:
         confirm(table, **options)
     assert failed.value.code == "preflight_failed"
     return failed.value.facts["failed_checks"]
-
-
-@pytest.mark.parametrize("before", [0, 1, 4])
-def test_the_task_waits_until_the_account_is_available(before: int) -> None:
-    table = azure(Several(*[UNAVAILABLE] * before, []))
-    confirm(table)
-
-    assert table.reads_of(POOLS) == before + 1
-
-
-def test_an_account_that_stays_unavailable_is_a_failure_after_the_timeout(clock: Clock) -> None:
-    began = clock.now
-
-    with pytest.raises(Unavailable) as failed:
-        confirm(azure(UNAVAILABLE))
-
-    assert failed.value.code == "account_unavailable"
-    assert clock.now - began == pytest.approx(60, abs=0.1)
 
 
 def test_without_the_right_to_list_pools_nothing_is_confirmed() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib
 import json
 import os
 from collections.abc import Mapping
@@ -31,7 +30,6 @@ from documents import SUBSCRIPTION, account
 from goals import options_of
 
 from ansible_collections.azbatch.cmk.plugins.action import (
-    batch_account_identity,
     batch_encryption,
     keyvault_cmk_access,
     keyvault_cmk_key,
@@ -53,7 +51,6 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import not
 NAME = "azbatch.cmk.batch_encryption"
 REVERT = {"resource_group": "rg-batch", "account_name": "mybatch", "key_source": "microsoft_batch"}
 ACCOUNT = {"resource_group": "rg-batch", "account_name": "mybatch"}
-MODULES = Path(_in_process.__file__).parents[1] / "modules"
 # In process or as a separate process
 
 
@@ -110,7 +107,6 @@ def _sdk_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     ("options", "where"),
     [
         pytest.param({}, "here", id="by default"),
-        pytest.param({"check_mode": True}, "here", id="in check mode"),
         pytest.param({"variables": {"cmk_in_process": "yes"}}, "here", id="if set"),
         pytest.param({"variables": {"cmk_in_process": "no"}}, "elsewhere", id="if disabled"),
         pytest.param({"connection": "ssh"}, "elsewhere", id="on another machine"),
@@ -222,22 +218,6 @@ def test_options_that_a_module_refuses_are_left_to_the_module(handed_over: list[
     assert len(handed_over) == 1
 
 
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"rotation_policy": "P90D"}, "argument 'rotation_policy' is 'P90D': a dictionary is required."),
-        ({"colour": "blue"}, "Unsupported parameters"),
-    ],
-)
-def test_a_module_is_not_started_with_wrong_arguments(
-    handed_over: list[dict[str, Any]], wrong: dict[str, Any], said: str
-) -> None:
-    result = rotate(**wrong)
-
-    assert (result["failed"], handed_over) == (True, [])
-    assert result["msg"].startswith(said)
-
-
 def test_modules_know_that_the_run_has_forced_a_version(handed_over: list[dict[str, Any]], tmp_path: Path) -> None:
     """And they know the name of the run, which is the purpose of the version by default."""
     for name in ("one", "two", "two"):
@@ -265,12 +245,6 @@ class Switch(batch_encryption.ActionModule):
         if self.outcome is None:
             raise RuntimeError("lost")
         return {"changed": True, **self.outcome}
-
-
-class Identity(Switch):
-    """The same for another module."""
-
-    module = batch_account_identity.ActionModule.module
 
 
 @pytest.fixture
@@ -310,7 +284,6 @@ def test_a_module_in_a_separate_process_ends_the_reads_of_all_callers(
     ("action", "args"),
     [
         pytest.param(Switch, REVERT, id="encryption"),
-        pytest.param(Identity, {"resource_group": "rg-batch", "name": "mybatch"}, id="identity"),
         pytest.param(Rotation, {"vault_name": "myvault", "name": "batch"}, id="a vault"),
     ],
 )
@@ -321,14 +294,6 @@ def test_a_task_in_the_background_cannot_change_an_account_or_a_vault(
 
     assert (result["failed"], result["code"]) == (True, "invalid_option")
     assert switched.got == []
-
-
-@pytest.mark.parametrize("module", sorted(path.stem for path in MODULES.glob("*.py") if path.stem != "__init__"))
-def test_every_module_that_changes_a_vault_locks_it(module: str) -> None:
-    """Modules that change only an account, or nothing, hold no lock."""
-    one = importlib.import_module(f"ansible_collections.azbatch.cmk.plugins.modules.{module}")
-
-    assert hasattr(one, "exclusive") is (module.startswith("keyvault_") and module != "keyvault_cmk_users")
 
 
 IDENTIFIER = "https://MyVault.vault.azure.net/keys/batch"
@@ -420,19 +385,6 @@ def prepared(module: Module, *, check_mode: bool = False, **arguments: Any) -> _
     )
 
 
-@pytest.mark.parametrize("check_mode", [False, True])
-def test_module_gets_typed_arguments_with_their_defaults(check_mode: bool) -> None:
-    module = Module(Outcome(False, {}, {}))
-
-    run_module(module, name="x", size="3", check_mode=check_mode)
-
-    [given] = module.runs
-    assert given["cloud"].predicts is check_mode
-    assert given["params"]["size"] == 3
-    assert given["params"]["wait_timeout"] == 600
-    assert given["params"]["auth_source"] == "auto"
-
-
 def test_a_wrong_flag_is_an_error() -> None:
     module = Module(Outcome(True, {}, {}))
 
@@ -482,7 +434,6 @@ class Looking(Module):
     def run(self, params: Mapping[str, Any], cloud: Any) -> Outcome:
         self.seen = dict(os.environ)
         os.environ["MADE_BY_THE_MODULE"] = "1"
-        cloud._session.notify("Waiting")
         return super().run(params, cloud)
 
 
@@ -498,15 +449,6 @@ def test_the_environment_of_a_task_ends_with_it(outcome: Any, monkeypatch: pytes
 
     assert (module.seen["AZURE_CLIENT_ID"], module.seen["AZURE_TENANT"]) == ("of the item", "t")
     assert dict(os.environ) == before
-
-
-@pytest.mark.parametrize(("no_log", "shown"), [(False, 1), (True, 0)])
-def test_progress_is_shown_without_no_log(no_log: bool, shown: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines: list[str] = []
-    monkeypatch.setattr(_in_process.Display, "display", lambda _self, message: lines.append(message))
-    run_around(Looking(Outcome(True, {}, {})), {}, no_log=no_log)
-
-    assert len(lines) == shown
 
 
 # No secrets
@@ -547,30 +489,6 @@ def refused(host: str = "a", hosts: tuple[str, ...] = ("a", "b"), **variables: A
     names = {"inventory_hostname": host, "ansible_play_hosts_all": list(hosts), "__stats": "cmk_rotate_result"}
     args = {**REVERT, "account_name": f"account{host}"}
     return run(action=Refusing, args=args, variables={"__leaves_alone": True, **names, **variables})
-
-
-def test_an_account_is_left_alone(waves: Path) -> None:
-    left_alone = {"code": "resource_locked", "reason": "A lock. Remove it.", "remedy": "Remove it."}
-
-    assert refused() == {"changed": False, "left_alone": left_alone}
-    [note] = noted(RunFiles(str(waves)))
-    assert (note["host"], note["name"], note["playbook"], note["fails"]) == ("a", "accounta", 0, True)
-
-
-@pytest.mark.parametrize(
-    ("variables", "scope"),
-    [
-        pytest.param({}, None, id="trouble of the run"),
-        pytest.param({"hosts": ("a",)}, "account", id="the only host"),
-    ],
-)
-def test_a_failure_that_stays_a_failure(
-    waves: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, Any], scope: str | None
-) -> None:
-    monkeypatch.setattr(Refusing, "scope", scope)
-
-    assert refused(**variables)["failed"]
-    assert noted(RunFiles(str(waves))) == []
 
 
 def test_the_only_host_is_left_alone_if_that_is_no_failure(waves: Path) -> None:

@@ -48,37 +48,6 @@ def known(name: str = "mybatch", location: str = "westeurope", **changes: Any) -
     return _inventory.record({**account(name, **changes), "location": location})
 
 
-def test_pinned_account() -> None:
-    assert _inventory.record(PINNED) == {
-        "cmk_subscription_id": SUBSCRIPTION,
-        "cmk_resource_group": "rg-batch",
-        "cmk_account_name": "mybatch",
-        "cmk_location": "westeurope",
-        "cmk_account_id": account_id(),
-        "cmk_key_source": "microsoft_keyvault",
-        "cmk_key_identifier": f"{KEY}/{NEW}",
-        "cmk_key_version": NEW,
-        "cmk_principal_ids": [PRINCIPAL],
-        "cmk_provisioning_state": "Succeeded",
-        "cmk_tags": {"team": "blue"},
-        "cmk_vault_name": "myvault",
-        "cmk_key_name": "batch",
-        "cmk_follows_latest": False,
-    }
-
-
-def test_account_on_a_microsoft_managed_key_has_no_variables_of_a_vault() -> None:
-    variables = known()
-
-    assert set(variables) == ALWAYS
-    assert (variables["cmk_key_source"], variables["cmk_key_identifier"], variables["cmk_key_version"]) == (
-        "microsoft_batch",
-        None,
-        None,
-    )
-    assert variables["cmk_tags"] == {}
-
-
 @pytest.mark.parametrize(
     ("identity", "option", "principals"),
     [
@@ -102,26 +71,7 @@ def test_account_without_unset_fields() -> None:
     assert _inventory.record(bare)["cmk_provisioning_state"] is None
 
 
-GROUPS = {
-    "pinned": (
-        known(key=f"{KEY}/{NEW}"),
-        "key_source_microsoft_keyvault",
-        ["vault_myvault", "key_myvault__batch", "pinned"],
-    ),
-    "following": (
-        known(key=KEY),
-        "key_source_microsoft_keyvault",
-        ["vault_myvault", "key_myvault__batch", "following"],
-    ),
-    "plain": (known(), "key_source_microsoft_batch", []),
-}
-
-
-@pytest.mark.parametrize(("record", "source", "more"), GROUPS.values(), ids=GROUPS)
-def test_groups(record: _inventory.Record, source: str, more: list[str]) -> None:
-    place = [f"subscription_{SUBSCRIPTION}", "location_westeurope", "resource_group_rg-batch"]
-
-    assert list(_inventory.groups(record)) == [source, *place, *more]
+RECORDS = known(key=f"{KEY}/{NEW}"), known(key=KEY), known()
 
 
 def test_hosts_are_interleaved_across_subscriptions() -> None:
@@ -129,14 +79,6 @@ def test_hosts_are_interleaved_across_subscriptions() -> None:
     records = [{**known(str(number)), "cmk_subscription_id": one} for number, one in enumerate(places)]
 
     assert [one["cmk_account_name"] for one in _inventory.interleaved(records)] == ["0", "2", "5", "1", "4", "3"]
-
-
-def test_hosts_of_accounts_with_the_same_name_have_the_region_in_their_name() -> None:
-    records = [known("same"), known("Same", "northeurope"), known("other")]
-    shared = _inventory.shared_names(records)
-
-    assert shared == {"same"}
-    assert [_inventory.host_name(one, shared) for one in records] == ["same.westeurope", "Same.northeurope", "other"]
 
 
 @pytest.mark.parametrize("name", ["all", "pinned", "Localhost"])
@@ -219,9 +161,7 @@ def test_manual_lists_the_variables() -> None:
 
 def test_manual_lists_the_groups() -> None:
     names = ("cmk_subscription_id", "cmk_location", "cmk_resource_group", "cmk_vault_name", "cmk_key_name")
-    anonymous = [
-        {**record, **{name: "X" for name in names if name in record}} for record, _source, _more in GROUPS.values()
-    ]
+    anonymous = [{**one, **{name: "X" for name in names if name in one}} for one in RECORDS]
     rows = documented("| Group | Accounts in the group |")
 
     assert {re.sub(r"[A-Z]+", "X", name) for name in rows} == {

@@ -71,7 +71,6 @@ def set_policy(**body: Any) -> tuple[str, str, Any]:
         pytest.param(
             {"expires_in": "P1Y"}, {"attributes": {"enabled": True, "exp": NOW + 365 * DAY}}, id="expiry from now on"
         ),
-        pytest.param({"max_version_age": "P1D", "new_version": True}, {}, id="one version at a time"),
     ],
 )
 def test_key_is_created(options: dict[str, Any], body: dict[str, Any]) -> None:
@@ -92,7 +91,6 @@ def test_key_is_created(options: dict[str, Any], body: dict[str, Any]) -> None:
     [
         pytest.param([vault(sku={"name": "standard"})], True, id="standard"),
         pytest.param([vault(sku={"name": "Premium"})], False, id="premium"),
-        pytest.param(Denied("403"), False, id="not readable"),
     ],
 )
 def test_a_key_of_an_hsm_is_created_unless_the_vault_is_of_another_sku(found: Any, is_refused: bool) -> None:
@@ -122,13 +120,6 @@ def test_a_deleted_key_is_recovered_on_request() -> None:
     assert (change.before["soft_deleted"], change.after) == (True, {"exists": True, "soft_deleted": False})
     # A recovered version that is not usable yet does not make the recovery unconfirmed.
     assert not confirmed(KeyTable(key(enabled=False)), change).requests
-
-
-@pytest.mark.parametrize("exists", [True, False])
-def test_a_key_that_was_not_deleted_is_treated_as_without_recovery(exists: bool) -> None:
-    bundles = [key(key_ops=[])] if exists else []
-
-    assert sent(make(*bundles, allowed_repairs=["key"])) == sent(make(*bundles)) != []
 
 
 DELETED = {"exists": False, "soft_deleted": True}
@@ -167,11 +158,8 @@ def test_a_recovered_key_is_read_again(first: Outcome, repairs: list[str], calls
     ("options", "bundle"),
     [
         pytest.param({}, key(exp=NOW + 9 * DAY + 1), id="expires in more than nine days"),
-        pytest.param({}, key(kty="RSA-HSM"), id="in hardware"),
-        pytest.param({"key_type": "RSA", "key_size": 3072}, key(size=3072), id="as asked"),
         pytest.param({"max_version_age": "P10D"}, key(created=NOW - 10 * DAY), id="as old as it may be"),
         pytest.param({"expires_in": "P20D"}, key(exp=NOW + 10 * DAY), id="expires sooner"),
-        pytest.param({"expires_in": "P20D"}, key(created=NOW - 30 * DAY), id="would have expired by now"),
         pytest.param({}, key(key_ops=["encrypt", "decrypt", *WRAP]), id="may do more"),
     ],
 )
@@ -189,7 +177,6 @@ def test_a_usable_key_is_not_changed(options: dict[str, Any], bundle: dict[str, 
 @pytest.mark.parametrize(
     ("options", "bundle"),
     [
-        pytest.param({"new_version": True}, key(created=NOW), id="asked for"),
         pytest.param({"max_version_age": "P10D"}, key(created=NOW - 10 * DAY - 1), id="too old"),
         pytest.param({}, key(exp=NOW), id="expired this second"),
         pytest.param(
@@ -223,12 +210,6 @@ def test_a_new_version_has_the_properties_of_the_previous_version() -> None:
     ]
 
 
-def test_new_version_may_have_another_size() -> None:
-    body = body_of(make(key(size=2048), new_version=True, key_size=4096, expires_in="P1Y"))
-
-    assert (body["key_size"], body["attributes"]["exp"]) == (4096, NOW + 365 * DAY)
-
-
 def test_any_newer_version_satisfies_new_version() -> None:
     previous, newer = key(OLD, created=NOW - DAY), key(NEW, created=NOW)
 
@@ -237,10 +218,6 @@ def test_any_newer_version_satisfies_new_version() -> None:
     assert not confirmed(KeyTable(previous, newer), change).requests
     # The service has accepted the request, but still returns the previous version.
     assert confirmed(KeyTable(previous), change).requests
-
-
-def test_new_version_is_satisfied_by_the_first_version() -> None:
-    assert not confirmed(KeyTable(key(created=NOW)), make(new_version=True)).requests
 
 
 # A version that is forced for a purpose
@@ -253,14 +230,12 @@ MADE = {"owner": "me", TAG: "CHG1"}
     ("bundles", "tags"),
     [
         pytest.param([key(created=NOW - 60, tags={"owner": "me"})], MADE, id="not made yet"),
-        pytest.param([key(created=NOW - 60, tags={**MADE, TAG: "CHG0"})], MADE, id="for another purpose"),
         pytest.param([key(created=NOW - 7 * DAY, tags=MADE)], MADE, id="a week ago"),
         pytest.param(
             [key(OLD, created=NOW - 60, tags=MADE, enabled=False), key(NEW, created=NOW - 9, tags={"owner": "me"})],
             MADE,
             id="disabled since",
         ),
-        pytest.param([key(created=NOW - 7 * DAY + 1, tags=MADE)], None, id="made"),
         pytest.param(
             [key(OLD, created=NOW - 60, tags=MADE), key(NEW, created=NOW - 9, enabled=False)],
             None,
@@ -277,14 +252,6 @@ def test_a_version_is_forced_once_for_a_purpose(bundles: list[dict[str, Any]], t
     if len(bundles) == 1:
         unlisted = decided(KeyTable(*bundles).having(VERSIONS, Denied("403")), key_goal(**FORCED))
         assert sent(unlisted) == sent(made)
-
-
-def test_a_forced_version_counts_although_only_the_list_shows_it() -> None:
-    previous, forced = key(OLD, created=NOW - DAY), key(NEW, created=NOW - 60, tags=MADE)
-
-    change = decided(KeyTable(previous, forced).having(refs.key(IDENTIFIER), previous), key_goal(**FORCED))
-
-    assert (change.requests, change.before["version"]) == ((), NEW)
 
 
 def test_a_version_that_was_forced_does_not_count_if_a_disabled_one_is_enabled() -> None:
@@ -310,21 +277,6 @@ def test_no_tag_of_others_is_lost(count: int, has_room: bool) -> None:
     assert ["15 tags" in warning for warning in made.warnings] == ([] if has_room else [True])
 
 
-@pytest.mark.parametrize(
-    ("given", "forced"),
-    [
-        *((value, (True, None)) for value in ("true", "Yes", "1", "on")),
-        *((value, (False, None)) for value in (None, "", "false", "No", "0")),
-        ("CHG1", (True, "CHG1")),
-        ("4711", (True, "4711")),
-    ],
-)
-def test_a_version_is_forced_with_or_without_a_purpose(given: str | None, forced: tuple[bool, str | None]) -> None:
-    goal = key_goal(new_version=given)
-
-    assert (goal.new_version, goal.purpose) == forced
-
-
 def test_a_purpose_fits_a_tag() -> None:
     with pytest.raises(InvalidOption) as refused:
         key_goal(new_version="x" * 257)
@@ -340,13 +292,6 @@ def test_a_purpose_fits_a_tag() -> None:
     [
         pytest.param(
             {}, key(key_ops=["sign"]), {"key_ops": ["sign", *WRAP]}, {"key_ops": ["sign", *WRAP]}, id="others kept"
-        ),
-        pytest.param(
-            {"expires_in": "P30D", "allowed_repairs": ["key"]},
-            key(created=NOW - DAY, exp=NOW + 10 * DAY, enabled=False, key_ops=[]),
-            {"key_ops": WRAP, "attributes": {"enabled": True}},
-            {"enabled": True, "key_ops": WRAP, "expires_on": "2026-06-07T20:26:40Z"},
-            id="all at once",
         ),
     ],
 )
@@ -367,7 +312,6 @@ OLDER = key(OLD, created=NOW - 40 * DAY)
 @pytest.mark.parametrize(
     ("table", "options", "code"),
     [
-        pytest.param(KeyTable(DISABLED), {"new_version": True}, "key_disabled", id="the whole key, forced"),
         pytest.param(
             KeyTable(key(OLD, created=NOW - 40 * DAY, enabled=False), DISABLED),
             {"new_version": True},
@@ -413,22 +357,7 @@ def test_if_only_the_newest_version_is_disabled_the_version_before_it_counts(
     assert ([one.name for one in made.requests], made.before["version"]) == (["create"] * is_made, OLD)
 
 
-def test_an_expiry_in_the_past_is_allowed_if_a_new_version_is_due() -> None:
-    made = make(key(created=NOW - 20 * DAY), expires_in="P20D", max_version_age="P19D")
-
-    assert body_of(made)["attributes"]["exp"] == NOW + 20 * DAY
-
-
-def test_a_key_whose_only_version_is_valid_later_gets_a_version_that_can_be_used() -> None:
-    assert [one.name for one in make(key(nbf=NOW + DAY)).requests] == ["create"]
-
-
 # A key that cannot be made usable
-
-
-def test_versions_that_cannot_be_listed_for_now() -> None:
-    with pytest.raises(Unavailable):
-        decided(KeyTable(key()).having(VERSIONS, Unavailable("503")), key_goal())
 
 
 @pytest.mark.parametrize(("is_deleted", "code"), [(True, "vault_deleted"), (False, "vault_unreachable")])

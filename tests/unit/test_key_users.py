@@ -31,8 +31,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import De
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.removal import KeyDisabled
 
-NO_RIGHT = Denied("You may not list pools.", azure={"code": "AuthorizationFailed"})
-
 
 def users_asked(table: KeyTable) -> list[str]:
     """The lists of accounts, the access, the names of accounts whose times were read, and the pools, which are read
@@ -148,21 +146,6 @@ def test_the_time_of_an_account_that_the_run_has_moved_is_not_read() -> None:
 
         assert kept.requests == ()
         assert ("mybatch" in users_asked(table)[before:]) is (goal.state != "retired")
-
-
-@pytest.mark.parametrize("options", [DISABLED, DELETED])
-def test_pools_count(options: dict[str, Any]) -> None:
-    one = pool(f"{KEY}/{MIDDLE}")
-
-    assert decided(three_versions(pools=[one]), key_goal(**options)).report["in_use_by"] == [one["id"]]
-
-
-@pytest.mark.parametrize("options", [DISABLED, DELETED])
-@pytest.mark.parametrize("hidden", [{"hidden": ["hidden"]}, {"pools": NO_RIGHT}], ids=["accounts", "pools"])
-def test_users_that_cannot_be_listed_are_unknown(options: dict[str, Any], hidden: dict[str, Any]) -> None:
-    with pytest.raises(Refused) as refused:
-        decided(three_versions(**hidden), key_goal(**options))
-    assert refused.value.code == "users_unknown"
 
 
 @pytest.mark.parametrize("found", [[], Denied("403")], ids=["no vault", "not readable"])

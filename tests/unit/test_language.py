@@ -166,10 +166,3 @@ def test_words_are_those_of_ansible_and_azure() -> None:
 )
 def test_a_wrong_word_is_named_with_its_line_and_the_right_one(text: str, expected: list[tuple[int, str, str]]) -> None:
     assert list(wrong_words(5, text)) == expected
-
-
-def test_names_of_tests_are_checked(tmp_path: Path) -> None:
-    file = tmp_path / "test_example.py"
-    file.write_text("def test_what_is_told() -> None: ...\n", encoding="utf-8")
-
-    assert list(names_of_tests(file)) == [(1, "test what is told")]

@@ -79,24 +79,6 @@ def test_versions_of_two_keys_are_two_causes() -> None:
     ]
 
 
-def test_other_causes_are_other_lines() -> None:
-    locked = note("a2", "resource_locked", "Could not change a2: a lock. Remove the lock.", "Remove the lock.")
-    purged = note("a3", reason="The Batch account a3 is not available: the key was purged.")
-
-    found = said(note("a1"), locked, purged)
-
-    assert len(found) == 3
-    assert found[1] == "a2: Could not change a2: a lock. Remove the lock."
-
-
-def test_a_deleted_account_may_be_missing_in_the_inventory() -> None:
-    [line] = said(note("a1", "account_not_found", "There is no Batch account a1. Create it.", "Create it."))
-
-    assert line.startswith(
-        "a1: There is no Batch account a1. Create it. If the account was deleted or moved on purpose,"
-    )
-
-
 def test_accounts_that_an_exception_accepts_are_one_short_line() -> None:
     accepted = {"accepted": "accepted until 2027-03-31 (Private)"}
 

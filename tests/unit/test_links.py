@@ -185,17 +185,3 @@ def test_every_page_is_in_the_list_of_pages(installed: Path) -> None:
 
     assert {page.name for page in (installed / "docs").glob("*.md")} - listed - {"README.md"} == set()
     assert {f"../roles/{folder.name}/meta/argument_specs.yml" for folder in (ROOT / "roles").iterdir()} <= listed
-
-
-@pytest.mark.parametrize(
-    ("target", "why"),
-    [
-        ("docs/guide.md#6-a-new-version", None),
-        ("https://example.org/page", None),
-        ("docs/guide.md#nowhere", "docs/guide.md#nowhere: there is no such heading"),
-        ("https://github.com/azbatch/azbatch.cmk/blob/main/sandbox/README.md", None),
-        ("https://github.com/azbatch/azbatch.cmk/blob/main/nowhere.md", "nowhere.md: there is no such file"),
-    ],
-)
-def test_a_link_that_leads_nowhere_is_found(target: str, why: str | None) -> None:
-    assert broken(target, ROOT / "README.md") == why

@@ -28,7 +28,6 @@ from documents import (
     SUBSCRIPTION,
     account,
     account_id,
-    deleted_key,
     key,
     listed,
     policy,
@@ -45,10 +44,8 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Refused,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
-from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import TAG
 from ansible_collections.azbatch.cmk.plugins.modules import (
     batch_encryption,
     keyvault_cmk_access,
@@ -57,9 +54,7 @@ from ansible_collections.azbatch.cmk.plugins.modules import (
     keyvault_cmk_unused_versions,
 )
 
-IDENTIFIER = parse_key_identifier(KEY, "key_identifier")
 OTHER_KEY = f"{KEY}2"
-DELETED = refs.deleted_key(IDENTIFIER)
 # The permissions of the caller as an access policy.
 OFFICER = policy("abcdef05-7777-8888-9999-000000000000", ["create", "delete", "update"])
 # The lock that is held.
@@ -67,12 +62,11 @@ _lock: list[str] = []
 
 
 class Azure(encryption_table.Azure):
-    """The accounts of the caller are one account, which was changed `age` seconds ago, or none. Writes of the key and
-    of its vault take effect. `did` has them, each with the lock that was held."""
+    """The accounts of the caller are one account, which was changed long ago, or none. Writes of the key and of its
+    vault take effect. `did` has them, each with the lock that was held."""
 
-    def __init__(self, found: dict[str, Any] | None = None, *, age: float = 30 * DAY) -> None:
+    def __init__(self, found: dict[str, Any] | None = None) -> None:
         self.did: list[tuple[str, ...]] = []
-        self._age = age
         super().__init__(None)
         self.grant(policy())
         self.use(found)
@@ -85,7 +79,7 @@ class Azure(encryption_table.Azure):
         )
 
     def use(self, found: dict[str, Any] | None) -> None:
-        self.update({ACCOUNT: None, **listing(*([found] if found else []), mybatch=self._age)})
+        self.update({ACCOUNT: None, **listing(*([found] if found else []), mybatch=30 * DAY)})
 
     def move(self, used: str | None) -> None:
         super().move(used)
@@ -101,21 +95,16 @@ class Azure(encryption_table.Azure):
         match urlsplit(ref).path.split("/")[-2:]:
             case ["batch", "create"]:
                 self._did("create")
-                made = key("f" * 32, created=NOW)
+                made = key(f"{len(self.did):032x}", created=NOW)
                 versions = [*self[f"{KEY}/versions"], listed(made)]
                 self.update({KEY: made, made["key"]["kid"]: made, f"{KEY}/versions": versions})
-            case ["keys", "batch"]:
-                self._did("delete")
-                self.update({KEY: None, f"{KEY}/versions": [], DELETED: deleted_key()})
             case ["batch", version] if "attributes" in body:
                 self._did("update", version)
                 self.change(version, **body["attributes"], updated=NOW, tags=body.get("tags"))
-            case ["accessPolicies", operation]:
+            case ["accessPolicies", "add"]:
                 [entry] = body["properties"]["accessPolicies"]
-                self._did(operation, entry["objectId"])
-                has = self[encryption_table.VAULT]["properties"]["accessPolicies"][1:]
-                others = [one for one in has if one["objectId"] != entry["objectId"]]
-                self.grant(*others, *([] if operation == "remove" else [entry]))
+                self._did("add", entry["objectId"])
+                self.grant(*self[encryption_table.VAULT]["properties"]["accessPolicies"][1:], entry)
             case _:
                 super()._apply(ref, body)
 
@@ -158,22 +147,12 @@ FOR_ACCOUNT = {**BY_NAME, "used_by_account": "mybatch", "account_resource_group"
 CREATED = [("create", "myvault")]
 
 
-def test_a_key_is_changed_under_the_lock_of_its_vault() -> None:
+def test_each_task_without_an_account_makes_a_forced_version(tmp_path: Path) -> None:
+    """Under the lock of the vault."""
     azure = Azure()
 
-    assert run_key(azure, **BY_NAME, new_version=True).changed
-    assert azure.did == CREATED
-
-
-@pytest.mark.parametrize("wanted", [None, "leak 7"])
-def test_the_accounts_of_a_run_share_a_forced_version(tmp_path: Path, wanted: str | None) -> None:
-    """Its purpose is a tag. By default, that is the name of the run."""
-    azure = Azure(on(KEY))
-    tasks = [run_key(azure, tmp_path, **FOR_ACCOUNT, new_version=wanted or "true") for _host in range(2)]
-
-    assert [one.changed for one in tasks] == [True, False]
-    assert azure.did == CREATED
-    assert azure.written[0][2]["tags"] == {TAG: wanted or tmp_path.name}
+    assert [run_key(azure, tmp_path, **BY_NAME, new_version=True).changed for _task in range(2)] == [True, True]
+    assert azure.did == CREATED * 2
 
 
 @pytest.mark.parametrize("lacks", ["write", "pools/read"])
@@ -235,16 +214,6 @@ def test_key_of_an_unavailable_account_gets_no_version() -> None:
     assert run_key(azure, **BY_NAME, new_version=True).changed
 
 
-def test_a_version_that_is_in_use_is_kept_or_refused() -> None:
-    azure, options = Azure(on(PINNED_OLD)), {"key_identifier": PINNED_OLD, "state": "disabled"}
-    outcome = run_key(azure, **options, in_use="keep")
-
-    assert (outcome.changed, outcome.report["in_use_by"]) == (False, [account_id()])
-    with pytest.raises(Refused):
-        run_key(azure, **options)
-    assert azure.did == []
-
-
 # A refusal that an account explains
 
 
@@ -274,16 +243,6 @@ def test_a_refusal_of_the_key_names_the_state_of_the_account(state: str, pools: 
     assert azure.did == []
 
 
-def test_the_refusal_of_an_account_on_another_key_says_that_it_is_not_available_either() -> None:
-    azure = Azure(on(OTHER_KEY))
-    azure[POOLS] = NO_KEY
-
-    with pytest.raises(Refused) as refused:
-        run_key(azure, **FOR_ACCOUNT, new_version=True)
-    assert refused.value.code == "account_on_another_key"
-    assert "is not available" in refused.value.msg
-
-
 def test_an_error_that_does_not_concern_the_account_is_not_explained() -> None:
     azure = Azure(on(PINNED_OLD))
     azure.update({POOLS: NO_KEY, KEY: Unavailable("Too many requests.", code="throttled")})
@@ -307,16 +266,6 @@ def test_a_failure_after_a_write_is_not_explained() -> None:
         batch_encryption.run(encryption_options(PINNED_NEW), cloud_of(azure))
     assert failed.value.code == "preflight_failed"
     assert azure.written_keys == [PINNED_NEW, None]
-
-
-def test_a_wait_that_has_ended_too_early_names_the_causes_that_are_hidden() -> None:
-    azure = Azure(on(PINNED_OLD))
-    azure.update({POOLS: NO_KEY, PINNED_OLD: Denied("You may not read the key.")})
-
-    with pytest.raises(Unavailable) as failed:
-        batch_encryption.run(encryption_options(PINNED_OLD, wait_until_available=True), cloud_of(azure))
-    assert "was not available for 60 s" in failed.value.msg
-    assert "Not all possible causes could be checked. You may not read the key." in failed.value.msg
 
 
 # The versions that an account leaves
@@ -371,34 +320,12 @@ def test_unused_versions_are_disabled_under_the_lock() -> None:
 # Access
 
 
-def run_access(azure: Azure, folder: Path | None = None, **options: Any) -> Outcome:
-    return keyvault_cmk_access.run(options_of(keyvault_cmk_access, **options), cloud_of(azure, folder))
-
-
-OF_ACCOUNT = {"key_identifier": KEY, "account_name": "mybatch", "account_resource_group": "rg-batch"}
-TWO = user_assigned(one=PRINCIPAL, two=OTHER)
-
-
 def test_access_is_granted_to_all_identities_of_an_account_under_one_lock() -> None:
-    azure = Azure(on(None, TWO))
+    azure = Azure(on(None, user_assigned(one=PRINCIPAL, two=OTHER)))
     azure.grant()
-    outcome = run_access(azure, **OF_ACCOUNT)
+    given = {"key_identifier": KEY, "account_name": "mybatch", "account_resource_group": "rg-batch"}
+    outcome = keyvault_cmk_access.run(options_of(keyvault_cmk_access, **given), cloud_of(azure))
 
     assert azure.did == [("add", PRINCIPAL, "myvault"), ("add", OTHER, "myvault")]
     assert [one["principal_id"] for one in outcome.after["principals"]] == [PRINCIPAL, OTHER]
     assert "in_use_by" not in outcome.report
-    assert not run_access(azure, **OF_ACCOUNT).changed
-
-
-def test_access_of_each_identity_is_revoked_or_kept(tmp_path: Path) -> None:
-    azure = Azure(on(PINNED_NEW))
-    azure.grant(policy(), policy(OTHER))
-    kept = run_access(azure, tmp_path, **OF_ACCOUNT, state="absent", in_use="keep")
-    assert (kept.changed, kept.report["in_use_by"], azure.did) == (False, [account_id()], [])
-    with pytest.raises(Refused):
-        run_access(azure, **OF_ACCOUNT, state="absent")
-
-    azure.use(on(None, TWO))
-    outcome = run_access(azure, tmp_path, **OF_ACCOUNT, state="absent", in_use="keep")
-    assert outcome.changed
-    assert azure.did == [("remove", PRINCIPAL, "myvault"), ("remove", OTHER, "myvault")]

@@ -26,7 +26,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Fa
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import _hash
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
-from ansible_collections.azbatch.cmk.plugins.module_utils._documents.key import TAG
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import requests
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.present import KeyPresent
 
@@ -90,22 +89,13 @@ class KeyVault(Table):
         """The version that a host's task for an account returns. The playbook's task `began` now by default."""
         return number(self.look(used, began, **wanted))
 
-    def look(
-        self,
-        used: int | None = None,
-        began: float | None = None,
-        *,
-        for_account: bool = True,
-        **wanted: Any,
-    ) -> Outcome:
-        """What the module keyvault_cmk_key does for an account that uses this version of the key, or for no account."""
+    def look(self, used: int | None = None, began: float | None = None, **wanted: Any) -> Outcome:
+        """What the module keyvault_cmk_key does for an account that uses this version of the key."""
         task = task_of(self, self.folder, wait_timeout=0)
         task.session.task_began = time.monotonic() if began is None else began
         facts, goal = Facts(task.session), key_goal(**wanted)
-        if for_account:
-            purpose = goal.purpose or facts.run if goal.new_version else None
-            at_least = version(used) if used else None
-            goal = replace(goal, at_least=at_least, is_shared=True, purpose=purpose)
+        purpose = goal.purpose or facts.run if goal.new_version else None
+        goal = replace(goal, at_least=version(used) if used else None, is_shared=True, purpose=purpose)
         return executor_of(task).ensure(KeyPresent(goal, facts))
 
     def is_locked(self) -> bool:
@@ -148,30 +138,6 @@ def test_one_task_makes_the_change_for_all(vault: KeyVault, wanted: dict[str, An
     assert vault.count == 2
     assert sorted(outcome.changed for outcome in outcomes) == [*[False] * 7, True]
     assert {number(outcome) for outcome in outcomes} == {2}
-
-
-def test_each_task_without_an_account_makes_a_forced_version(vault: KeyVault) -> None:
-    vault.look(**FORCED)
-
-    assert [number(vault.look(for_account=False, **FORCED)) for _task in range(2)] == [3, 4]
-
-
-@pytest.mark.parametrize(("purpose", "tag"), [(None, "run"), ("change 7", "change 7")], ids=["by default", "named"])
-def test_a_forced_version_is_tagged_with_its_purpose(vault: KeyVault, purpose: str | None, tag: str) -> None:
-    """By default, the purpose is the run."""
-    vault.task(1, new_version=purpose or "true")
-
-    run = vault.folder.name
-    assert vault.versions[-1]["tags"] == {TAG: run if tag == "run" else tag}
-
-
-def test_a_forced_version_counts_although_the_notes_of_the_run_are_lost(vault: KeyVault) -> None:
-    vault.task(1, **FORCED)
-    for file in vault.folder.glob("*.json"):
-        file.unlink()
-
-    assert vault.task(1, **FORCED) == 2
-    assert vault.count == 2
 
 
 def test_an_account_on_a_newer_version_than_the_shared_one_stays_there(vault: KeyVault) -> None:

@@ -15,18 +15,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core import placehold
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome, together
 
 
-def test_result_is_the_state_with_warnings_and_report() -> None:
-    outcome = Outcome(True, {"size": 1}, {"size": 2}, ("It is heavy.",), {"preflight": []})
-
-    assert outcome.result() == {
-        "size": 2,
-        "preflight": [],
-        "changed": True,
-        "diff": {"before": {"size": 1}, "after": {"size": 2}},
-        "warnings": ["It is heavy."],
-    }
-
-
 def test_a_diff_has_only_values_that_differ() -> None:
     before = {"name": "kv", "size": 1, "tags": {"team": "a", "cost": "b"}, "keys": ["a", "b"], "old": 1, "none": None}
     after = {"name": "kv", "size": 2, "tags": {"team": "a", "cost": "c"}, "keys": ["a"], "new": {"a": 1}}

@@ -25,9 +25,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     NotConverged,
     NotFound,
-    Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.placeholders import is_placeholder
 
 requests = pytest.importorskip("requests")
 pytest.importorskip("azure.mgmt.core")
@@ -44,7 +42,6 @@ CALLER = {"object_id": "the-caller", "tenant_id": "the-tenant"}
 NOW = 1_800_000_000
 V1, V2 = "1" * 32, "2" * 32
 NOT_FOUND = {"error": {"code": "ResourceNotFound"}}
-SYSTEM = {"type": "SystemAssigned"}
 
 
 def account(name: str = "there", **properties: Any) -> dict[str, Any]:
@@ -195,64 +192,7 @@ def test_in_check_mode_the_gateway_sends_no_write(azure: Azure, method: str) -> 
     assert azure.asked == []
 
 
-def test_questions_for_a_name_are_sent(azure: Azure) -> None:
-    azure.has(f"{DELETED}/checkNameAvailability", {"nameAvailable": True})
-
-    assert azure.is_free(DELETED, "new")
-    assert azure.asked == [("POST", f"{DELETED}/checkNameAvailability".lower())]
-
-
 # Accounts
-
-
-def test_an_account_that_is_made(azure: Azure) -> None:
-    everywhere = f"{SUBSCRIPTION}/providers/Microsoft.Batch/batchAccounts"
-    azure.has(ACCOUNTS, {"value": [account()]})
-    azure.has(everywhere, {"value": [account()]})
-
-    body = {"location": "West Europe", "identity": SYSTEM}
-    made = azure.write("PUT", f"{ACCOUNTS.replace('Mine', 'mine')}/new", body)
-
-    assert made["id"] == f"{ACCOUNTS}/new"
-    assert is_placeholder(made["identity"]["principalId"])
-    assert azure.get(f"{ACCOUNTS}/new") == made
-    assert azure.ids(ACCOUNTS) == azure.ids(everywhere) == ["there", "new"]
-    assert azure.list(f"{ACCOUNTS}/new/pools") == []
-    assert azure.get(f"{ACCOUNTS}/new/pools") == {"value": []}
-    assert not azure.is_free(f"{SUBSCRIPTION}/providers/Microsoft.Batch/locations/{made['location']}", "NEW")
-
-
-def test_an_account_that_is_changed(azure: Azure) -> None:
-    azure.has(f"{ACCOUNTS}/there", account())
-    azure.has(f"{ACCOUNTS}/there/pools", {"value": ["a pool"]})
-    azure.has(ACCOUNTS, {"value": [account()]})
-    key = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": f"{KEYS}/keys/key"}}
-    identity = {"type": "UserAssigned", "userAssignedIdentities": {IDENTITY: {}}}
-
-    azure.write("PATCH", f"{ACCOUNTS}/there", {"properties": {"encryption": key}, "identity": identity})
-
-    changed = azure.get(f"{ACCOUNTS}/THERE")
-    assert changed["properties"] == {"provisioningState": "Succeeded", "encryption": key}
-    assert changed["identity"]["userAssignedIdentities"] == {IDENTITY: {"principalId": "p", "clientId": "c"}}
-    assert azure.list(ACCOUNTS) == [changed]
-    assert azure.list(f"{ACCOUNTS}/there/pools") == ["a pool"]
-    answer = azure.gateway.answer("read it", f"{ACCOUNTS}/there")
-    assert answer.changed_at == pytest.approx(NOW, abs=60) == answer.at
-
-
-def test_an_account_that_is_read_once_is_changed_without_another_read(azure: Azure) -> None:
-    azure.has(f"{ACCOUNTS}/there", account())
-    azure.has(f"{ACCOUNTS}/there/pools", {"value": []})
-
-    azure.get(f"{ACCOUNTS}/there")
-    azure.write("PATCH", f"{ACCOUNTS}/there", {"tags": {"a": "b"}})
-    assert azure.get(f"{ACCOUNTS}/there")["tags"] == {"a": "b"}
-    assert azure.get(f"{ACCOUNTS}/there/pools") == {"value": []}
-
-    assert [path for _method, path in azure.asked if not path.endswith("/locks")] == [
-        f"{ACCOUNTS}/there".lower(),
-        f"{ACCOUNTS}/there/pools".lower(),
-    ]
 
 
 @pytest.mark.parametrize(
@@ -311,36 +251,12 @@ def test_preflight_decides_whether_an_account_is_available(
     assert azure.get(f"{ACCOUNTS}/there/pools") == pools
 
 
-def test_batch_decides_if_only_another_key_of_the_vault_changes(azure: Azure) -> None:
-    """Batch may list the pools of an account that has lost its key."""
-    encryption = {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": f"{KEYS}/keys/key/{V1}"}}
-    azure.has(f"{ACCOUNTS}/there", account(encryption=encryption))
-    azure.has(f"{ACCOUNTS}/there/pools", {"value": ["a pool"]})
-    azure.has("/keys/other/" + V1, bundle())
-    azure.failed_checks = ["key_exists"]
-
-    azure.write("PATCH", f"{KEYS}/keys/other/{V1}", {"attributes": {"enabled": False}})
-
-    assert azure.list(f"{ACCOUNTS}/there/pools") == ["a pool"]
-
-
 def test_check_mode_keeps_a_missing_right_to_list_pools(azure: Azure) -> None:
     azure.has(f"{ACCOUNTS}/there", account())
     azure.has(f"{ACCOUNTS}/there/pools", {"error": {"code": "AuthorizationFailed"}}, 403)
     azure.write("PATCH", f"{ACCOUNTS}/there", {"tags": {}})
 
     assert azure.get(f"{ACCOUNTS}/there/pools") == 403
-
-
-def test_an_account_that_is_deleted(azure: Azure) -> None:
-    azure.has(f"{ACCOUNTS}/there", account())
-    azure.has(ACCOUNTS, {"value": [account(), account("other")]})
-
-    azure.write("DELETE", f"{ACCOUNTS}/there")
-
-    assert azure.get(f"{ACCOUNTS}/there") == azure.get(f"{ACCOUNTS}/there/pools") == 404
-    assert azure.ids(ACCOUNTS) == ["other"]
-    azure.write("DELETE", f"{ACCOUNTS}/there")
 
 
 @pytest.mark.parametrize(("state", "after"), [("Creating", "Succeeded"), ("Deleting", None)])
@@ -367,44 +283,6 @@ def test_an_operation_that_a_task_waits_for_is_complete(azure: Azure, state: str
 def made_vault(azure: Azure, name: str = "vault", **properties: Any) -> Any:
     body = {"location": "westeurope", "properties": {**vault()["properties"], **properties}}
     return azure.write("PUT", f"{VAULTS}/{name}", body)
-
-
-def test_a_vault_that_is_made(azure: Azure) -> None:
-    azure.has(VAULTS, {"value": [vault("other")]})
-
-    made = made_vault(azure, enableRbacAuthorization=False)
-
-    assert made["properties"]["vaultUri"] == f"{KEYS}/"
-    assert azure.get(f"{VAULTS}/vault") == made
-    assert azure.ids(VAULTS) == ["other", "vault"]
-    assert not azure.is_free(DELETED, "Vault")
-    assert azure.gateway.find("read it", f"{KEYS}/keys/key") is None
-    assert ("GET", "/keys/key") not in azure.asked
-
-
-def test_a_vault_that_is_changed_and_deleted(azure: Azure) -> None:
-    there = {**vault(), "systemData": {"lastModifiedAt": "2020-01-01T00:00:00Z"}}
-    azure.has(f"{VAULTS}/vault", there)
-    azure.has(VAULTS, {"value": [there]})
-    azure.has(f"{DELETED}/deletedVaults", {"value": []})
-
-    azure.write("PATCH", f"{VAULTS}/vault", {"properties": {"enablePurgeProtection": True}})
-    # The run changes the vault later.
-    assert "systemData" not in azure.get(f"{VAULTS}/vault")
-    assert azure.list(VAULTS)[0]["properties"]["enablePurgeProtection"] is True
-    azure.write("DELETE", f"{VAULTS}/vault")
-
-    assert azure.get(f"{VAULTS}/vault") == 404
-    assert azure.ids(VAULTS) == []
-    assert azure.ids(f"{DELETED}/deletedVaults") == ["vault"]
-    with pytest.raises(Unavailable) as gone:
-        azure.gateway.find("read it", f"{KEYS}/keys/key")
-    assert gone.value.code == "vault_unreachable"
-
-    recovered = azure.write("PUT", f"{VAULTS}/vault", {"properties": {"createMode": "recover"}})
-    assert recovered["properties"]["enablePurgeProtection"] is True
-    assert azure.ids(f"{DELETED}/deletedVaults") == []
-    assert azure.ids(VAULTS) == ["vault"]
 
 
 def test_a_vault_that_is_recovered(azure: Azure) -> None:
@@ -453,17 +331,6 @@ def test_role_assignments(azure: Azure) -> None:
     assert azure.ids(f"{GROUP}/{ROLES}") == ["new"]
 
 
-def test_permissions_of_a_planned_resource_are_read_at_its_group(azure: Azure) -> None:
-    made_vault(azure)
-    azure.write("PUT", f"{ACCOUNTS}/new", {"location": "westeurope", "identity": SYSTEM})
-    azure.has(f"{GROUP}/providers/Microsoft.Authorization/permissions", {"value": ["all"]})
-    azure.has(f"{GROUP}/{ROLES}", {"value": [assignment("above", "p", GROUP)]})
-
-    for resource in (f"{VAULTS}/vault", f"{VAULTS}/vault/keys/key", f"{ACCOUNTS}/new"):
-        assert azure.list(f"{resource}/providers/Microsoft.Authorization/permissions") == ["all"]
-        assert azure.ids(f"{resource}/{ROLES}", "atScope()") == ["above"]
-
-
 # Keys
 
 
@@ -474,27 +341,6 @@ def with_key(azure: Azure) -> Azure:
     azure.has(f"/keys/key/{V2}", bundle(V2, NOW))
     azure.has("/keys/key/versions", {"value": [item(bundle()), item(bundle(V2, NOW))], "nextLink": None})
     return azure
-
-
-def test_a_new_key(azure: Azure) -> None:
-    azure.write("POST", f"{KEYS}/keys/key/create", {"kty": "RSA"})
-
-    assert len(azure.ids(f"{KEYS}/keys/key/versions")) == 1
-    assert azure.get(f"{KEYS}/keys/key/rotationpolicy")["lifetimeActions"]
-
-
-def test_a_changed_version(with_key: Azure) -> None:
-    change = {"attributes": {"enabled": False}, "key_ops": ["wrapKey", "unwrapKey"]}
-    with_key.write("PATCH", f"{KEYS}/keys/key/{V2.upper()}", change)
-    with_key.write("PATCH", f"{KEYS}/keys/key/{V2}", {"attributes": {"exp": NOW + 9, "enabled": None}})
-
-    newest = with_key.get(f"{KEYS}/keys/key")
-    assert newest == with_key.get(f"{KEYS}/keys/key/{V2}")
-    assert (newest["attributes"]["enabled"], newest["attributes"]["exp"]) == (False, NOW + 9)
-    assert newest["key"]["key_ops"] == ["wrapKey", "unwrapKey"]
-    listed = with_key.list(f"{KEYS}/keys/key/versions")
-    assert [one["attributes"]["enabled"] for one in listed] == [True, False]
-    assert with_key.refusal("PATCH", f"{KEYS}/keys/key/{'3' * 32}", {}) == (404, "KeyNotFound")
 
 
 def test_a_deleted_key_and_its_recovery(with_key: Azure) -> None:

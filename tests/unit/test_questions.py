@@ -47,11 +47,6 @@ def test_an_identity_that_did_not_exist_is_read_again_by_the_next_task(tmp_path:
     assert task_of(table, tmp_path).driver.solve(question, Rule.RECENT) == IDENTITY
 
 
-def test_an_identity_that_cannot_be_read() -> None:
-    with pytest.raises(Denied, match="403"):
-        identity(Denied("403"))
-
-
 PROVIDER = refs.provider(SUBSCRIPTION, "Microsoft.Batch")
 TYPES = [
     {"resourceType": "operations", "locations": []},

@@ -9,8 +9,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +23,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.interrupts import Interrupted
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent_writes import SentWrites
 
 ARM = "https://management.azure.com/subscriptions/S-1"
@@ -221,28 +218,6 @@ def test_the_waits_of_a_request_together_are_no_longer_than_the_task_may_take(cl
     assert len(paced.lines) == 2
 
 
-def date(seconds: float) -> str:
-    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
-
-
-@pytest.mark.parametrize(
-    ("status", "url", "is_date"), [(429, URL, False), (503, "https://kv.vault.azure.net/keys/k", True)]
-)
-def test_a_wait_that_is_longer_than_the_task_may_take_is_an_error_at_once(
-    clock: Clock, status: int, url: str, is_date: bool
-) -> None:
-    paced = Paced(clock, (status, {"Retry-After": date(2000) if is_date else "901"}))
-
-    with pytest.raises(Unavailable) as failed:
-        paced.send(url)
-    assert failed.value.code == "throttled"
-    assert (failed.value.facts["option"], failed.value.facts["value"]) == ("wait_timeout", 900)
-    assert failed.value.facts["retry_after"] > 900
-    assert str(status) in str(failed.value)
-    assert plain(failed.value.facts["remedy"]) in str(failed.value)
-    assert (clock.now, paced.lines) == (1000, [])
-
-
 @pytest.mark.parametrize(
     ("write", "seconds", "waits"),
     [(200, 3600, True), (500, 3600, True), (200, 3601, False), (403, 3600, False), (None, 3600, False)],
@@ -263,15 +238,6 @@ def test_after_a_write_a_task_waits_as_long_as_azure_requires(
         with pytest.raises(Unavailable) as failed:
             paced.send()
         assert failed.value.code == "throttled"
-
-
-@pytest.mark.parametrize(("seconds", "notified"), [("5", 0), ("6", 1)])
-def test_a_wait_of_more_than_a_few_seconds_is_notified(clock: Clock, seconds: str, notified: int) -> None:
-    paced = Paced(clock, (429, {"Retry-After": seconds}))
-    paced.send()
-
-    line = f"Waiting {seconds} s before the next request: management.azure.com is busy (HTTP 429)"
-    assert paced.lines == [line] * notified
 
 
 def test_retry_after_of_a_success_is_ignored(clock: Clock) -> None:

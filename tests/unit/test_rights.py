@@ -6,23 +6,18 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from azure_table import Several, Table, executor_of, task_of
 from documents import SUBSCRIPTION, VAULT_ID, policy, vault
-from sources import ROOT
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.executor import Executor
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks import rights
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.rights import Needed
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change, Decided, Request, Task
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.access import allows
 
@@ -177,33 +172,6 @@ def test_each_write_requires_its_action(needed: Sequence[Needed], action: str) -
     needs(action, *needed, found=vault(rbac=True))
 
 
-def requests_in_code() -> Iterator[tuple[str, ast.Call]]:
-    for path in sorted((ROOT / "plugins/module_utils/_resources").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Request":
-                yield f"{path.parent.name}/{path.name}, line {node.lineno}", node
-
-
-def test_each_request_that_is_sent_names_its_rights() -> None:
-    method, needed = map(list(Request.__dataclass_fields__).index, ("method", "rights"))
-    sent = [
-        (where, len(call.args) > needed or "rights" in [one.arg for one in call.keywords])
-        for where, call in requests_in_code()
-        if not (isinstance(call.args[method], ast.Constant) and call.args[method].value == "")
-    ]
-
-    assert len(sent) > 10
-    assert [where for where, has_rights in sent if not has_rights] == []
-
-
-def test_assigning_an_identity_requires_its_right() -> None:
-    identity = f"{GROUP}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/one"
-    body: dict[str, Any] = {"identity": {"userAssignedIdentities": {identity: {}}}}
-    needed = [rights.to_change_account("rg", "mybatch"), *rights.to_assign_identities(body)]
-
-    lacks("Microsoft.ManagedIdentity/userAssignedIdentities/assign/action", *needed, group=[permission(WRITE)])
-
-
 def test_right_to_poll_the_creation_of_an_account_is_required() -> None:
     action = "Microsoft.Batch/batchAccounts/operationResults/read"
 
@@ -267,29 +235,3 @@ def test_all_missing_rights_are_in_the_error() -> None:
         {"action": POOLS, "scope": ACCOUNT},
         {"action": CREATE, "scope": VAULT_ID},
     ]
-
-
-@pytest.mark.parametrize("of_next", [False, True], ids=["of the request", "of the next task"])
-def test_rights_are_checked_before_the_first_write(of_next: bool) -> None:
-    """The caller may not create keys."""
-    needed = (MAKE_KEY,)
-    request = Request("create", "create a key", "POST", f"{VAULT_ID}/keys/one/create", {}, () if of_next else needed)
-
-    def ensure(table: Table, *, predicts: bool = False) -> Outcome:
-        class Made(Task):
-            later = needed if of_next else ()
-
-            def decide(self, docs: Docs) -> Change:
-                return Decided({}, {}, () if table.written else (request,), task=self)
-
-        return executor_of(task_of(table, predicts=predicts)).ensure(Made())
-
-    table = azure(vault(rbac=True))
-    with pytest.raises(Denied):
-        ensure(table)
-    assert table.written == []
-    done = ensure(table, predicts=True)
-    assert (done.changed, len(table.written)) == (True, 1)
-    assert [CREATE in warning for warning in done.warnings] == [True]
-    # Without a request, no right is needed.
-    assert not ensure(table).changed

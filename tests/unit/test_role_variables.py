@@ -100,11 +100,6 @@ def test_rotate_has_a_rule(variables: dict[str, Any], expected: bool) -> None:
     assert _variable_warnings.rotates(variables) is expected
 
 
-def test_advice_for_rotate_names_every_rule() -> None:
-    assert [name for name in _variable_warnings.RULES if name not in _variable_warnings.NO_RULE] == []
-    assert KNOWN_VARIABLES >= _variable_warnings.RULES
-
-
 # Variables that have an effect only together, and values that contradict each other
 
 

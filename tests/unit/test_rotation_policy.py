@@ -96,13 +96,6 @@ def test_letter_case_of_the_action_does_not_matter() -> None:
     assert len(key_rotation_policy.body(policy_of(time_after_create="P60D"), policy)["lifetimeActions"]) == 1
 
 
-def test_body_of_a_first_policy() -> None:
-    assert key_rotation_policy.body(policy_of(time_before_expiry="P30D", expiry_time="P1Y"), None) == {
-        "lifetimeActions": [{"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Rotate"}}],
-        "attributes": {"expiryTime": "P1Y"},
-    }
-
-
 def test_body_keeps_notifications_and_drops_the_previous_rotation() -> None:
     previous = rotation_policy(timeBeforeExpiry="P30D")
     [_rotate, notify] = previous["lifetimeActions"]

@@ -205,13 +205,6 @@ def begin(folder: Path) -> None:
     assert process.exitcode == 0
 
 
-def test_files_of_a_run_that_has_ended_are_removed(folder: Path, ended: int) -> None:
-    left = left_by(ended, folder)
-    begin(folder)
-
-    assert names(left) == ["of_others.json"]
-
-
 def test_files_of_a_running_run_are_kept(folder: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from azure_table import executor_of, task_of
 from clocks import Clock, clock_of_all
-from documents import DAY, KEY, MIDDLE, NEW, NOW, OTHER, policy
+from documents import DAY, MIDDLE, NEW, NOW, OTHER, policy
 from encryption_table import (
     ACCOUNT,
     ELSEWHERE,
@@ -59,29 +59,6 @@ def failed_switch(azure: Azure, to: str | None = PINNED_NEW, **options: Any) -> 
     return failed.value
 
 
-@pytest.mark.parametrize("previous", [None, PINNED_OLD, KEY])
-def test_switch_is_made_and_confirmed(previous: str | None) -> None:
-    azure = Azure(previous)
-
-    outcome = switch(azure, version_mode="pin")
-
-    assert azure.written_keys == [PINNED_NEW]
-    assert outcome.changed
-    assert outcome.after["key_identifier"] == PINNED_NEW
-    assert outcome.report["previous_key_identifier"] == previous
-    assert not switch(azure).changed
-    assert azure.written_keys == [PINNED_NEW]
-
-
-def test_a_switch_that_azure_accepts_and_does_not_show_is_a_failure(clock: Clock) -> None:
-    """The PATCH of a client without the encryption in it would be accepted too."""
-    azure, began = Azure(PINNED_OLD), clock.now
-    azure.on_write = lambda _key: None
-
-    assert failed_switch(azure).code == "not_confirmed"
-    assert clock.now - began == pytest.approx(WAIT_SECONDS, abs=1)
-
-
 def test_a_switch_is_confirmed_as_long_as_reads_may_lag_whatever_the_timeout_is(clock: Clock) -> None:
     azure, began = Azure(PINNED_OLD), clock.now
     azure.on_write = lambda _key: None
@@ -95,20 +72,6 @@ def test_a_switch_is_confirmed_as_long_as_reads_may_lag_whatever_the_timeout_is(
     azure.read = read  # type: ignore[method-assign]
 
     assert switch(azure, version_mode="pin", wait_timeout=0).changed
-
-
-@pytest.mark.parametrize("previous", [None, PINNED_OLD, KEY])
-def test_a_switch_of_an_account_that_becomes_unavailable_is_rolled_back(previous: str | None, clock: Clock) -> None:
-    azure, began = Azure(previous, unavailable_on=PINNED_NEW), clock.now
-
-    failure = failed_switch(azure, version_mode="pin")
-
-    assert azure.written_keys == [PINNED_NEW, previous]
-    assert azure.used == previous
-    assert failure.code == "account_unavailable"
-    assert failure.facts["restored"] is True
-    assert failure.facts["current_state"]["key_identifier"] == previous
-    assert clock.now - began == pytest.approx(WAIT_SECONDS, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -247,17 +210,6 @@ def others_move_after_a_lost_response(to: str | None, **options: Any) -> Azure:
 
     azure.on_write = move
     return azure
-
-
-@pytest.mark.parametrize("moved_to", [THEIRS, None, KEY], ids=["another key", "Microsoft-managed", "follows"])
-def test_a_rollback_leaves_the_account_where_somebody_else_has_moved_it(moved_to: str | None) -> None:
-    azure = others_move_after_a_lost_response(moved_to)
-
-    failure = failed_switch(azure)
-
-    assert (azure.used, azure.written_keys) == (moved_to, [PINNED_NEW])
-    assert failure.facts["restored"] is False
-    assert failure.facts["current_state"]["key_identifier"] == moved_to
 
 
 @pytest.mark.parametrize("available", [True, False])

@@ -64,23 +64,6 @@ def test_a_wave_in_which_the_play_stops() -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "expected"),
-    [
-        ("azbatch.cmk.provision", "1 provisioned, 0 unchanged, 0 failed"),
-        ("azbatch.cmk.revert", "0 reverted, 1 changed otherwise, 0 unchanged, 0 failed"),
-        ("", "1 changed, 0 unchanged, 0 failed"),
-    ],
-)
-def test_words_of_the_roles(role: str, expected: str) -> None:
-    tally = Tally(1)
-    tally.add("host", role, KEYS, {"changed": True}, failed=False)
-    tally.add("host", "", "ansible.builtin.debug", {"changed": False}, failed=False)
-    tally.end_wave()
-
-    assert tally.line() == expected
-
-
-@pytest.mark.parametrize(
     ("results", "versions"),
     [
         pytest.param([made("2"), made("2")], 1, id="one for several hosts"),

@@ -16,7 +16,7 @@ from goals import unused_goal
 from key_table import ACCOUNTS, IDENTIFIER, VERSIONS, KeyTable, confirmed, decided, pool, sent, three_versions, update
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption, Refused
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change, Removal
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
@@ -224,14 +224,6 @@ def test_versions_are_enabled_again_if_an_account_begins_to_use_one_of_them() ->
     assert ensure().report["kept_versions"] == [MIDDLE, OLD]
 
 
-def test_a_second_task_disables_nothing() -> None:
-    first, after = retire(three_versions()), three_versions(disabled=(OLD, MIDDLE))
-
-    assert not retire(after).requests
-    assert not confirmed(after, first).requests
-    assert confirmed(after, first).before == first.after
-
-
 @pytest.mark.parametrize(
     ("after", "users"),
     [
@@ -256,20 +248,3 @@ def test_the_confirmation_asks_the_same_question(after: KeyTable, users: list[st
     assert refused.value.code == "in_use"
     assert refused.value.msg.startswith("Refused to keep versions of the key batch disabled, because 1 Batch account")
     assert refused.value.facts["accounts"] == [account_id(name) for name in users]
-
-
-@pytest.mark.parametrize(
-    ("options", "option"),
-    [
-        pytest.param(
-            {"key_identifier": f"{KEY}/{OLD}", "vault_name": None, "name": None}, "key_identifier", id="version"
-        ),
-        pytest.param({"unused_for": "soon"}, "unused_for", id="margin"),
-        pytest.param({"vault_name": None}, "vault_name", id="no vault"),
-    ],
-)
-def test_option_is_refused(options: dict[str, Any], option: str) -> None:
-    with pytest.raises(InvalidOption) as refused:
-        unused_goal(**options)
-
-    assert refused.value.facts["option"] == option

@@ -23,7 +23,6 @@ from documents import (
     disk,
     key,
     listed,
-    not_listed,
     system_assigned,
     times,
     user_assigned,
@@ -34,7 +33,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._checks import usage
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.versions import MARGIN_SECONDS, KeyVersions
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Refused
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.account import UNKNOWN_IDENTITY
 
 OTHER_KEY = "https://myvault.vault.azure.net/keys/other"
@@ -237,8 +235,6 @@ def test_whether_a_principal_is_the_system_assigned_identity_of_an_account(accou
     assert usage.is_system_assigned(visible(*accounts), PRINCIPAL) is expected
 
 
-SUBSCRIPTION = "/subscriptions/hidden"
-
 ON_OLD = disk("old", f"{KEY.upper()}/{OLD.upper()}")
 FOLLOWING = disk("following", KEY, principals=(OTHER,))
 # The version with which the pool was created.
@@ -311,18 +307,3 @@ def test_guard_reports_pools_and_accounts() -> None:
     assert refused.value.facts["pools"] == [ON_OLD["id"]]
     assert "because 2 Batch accounts and 1 pool use it" in str(refused.value)
     assert "these may use any key: unavailable." in str(refused.value)
-
-
-def test_rights_to_list_accounts_and_to_list_pools_are_reported_separately() -> None:
-    pools = not_listed(SUBSCRIPTION, "Microsoft.Batch/batchAccounts/pools/read")
-    seen = {**visible(unlisted=("/subscriptions/other",)), "unlisted": [not_listed("/subscriptions/other"), pools]}
-
-    with pytest.raises(Refused) as refused:
-        usage.guard([], seen, "delete the key", force=False)
-
-    assert plain(refused.value.facts["remedy"]) == (
-        "Grant the caller Microsoft.Batch/batchAccounts/pools/read at /subscriptions/hidden and "
-        "Microsoft.Batch/batchAccounts/read and Microsoft.Authorization/permissions/read at /subscriptions/other, "
-        "or set users_in to the subscriptions of all users, or set force: true if such accounts may lose their key."
-    )
-    assert "Not all pools of /subscriptions/hidden" in str(refused.value)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import MANUAL, InvalidOption, documented
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import InvalidOption
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_names import TaskNames, names, passed_on
 
@@ -191,17 +191,6 @@ def test_an_error_marks_its_option() -> None:
 
     assert error.result()["msg"].startswith("O(key_size) is 1024: ")
     assert str(error) == "key_size is 1024: Batch does not support this size. Set key_size: 2048."
-
-
-@pytest.mark.parametrize(("msg", "separator"), [("It is wrong.", " "), ("2 are wrong:\n1. a\n2. b", "\n")])
-def test_a_failure_ends_with_the_link_to_its_code(msg: str, separator: str) -> None:
-    link = f"{MANUAL}#key_disabled"
-
-    assert documented({"msg": msg, "code": "key_disabled"}) == {
-        "msg": f"{msg}{separator}See {link}",
-        "code": "key_disabled",
-        "documentation": link,
-    }
 
 
 # All messages of the modules

@@ -16,10 +16,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.session import Session
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
-    NotConverged,
     Rejected,
-    TimedOut,
-    Unavailable,
 )
 
 
@@ -48,23 +45,6 @@ def test_a_line_has_the_elapsed_and_the_total_time_and_the_reason_once(monkeypat
         "Waiting for mybatch to become available (3 of 600 s). Azure reports: (Conflict) Busy.",
         "Waiting for mybatch to become available (7 of 600 s)",
     ]
-
-
-@pytest.mark.parametrize(
-    ("complaint", "reason"),
-    [
-        (rejected("No key."), ". Azure reports: (Conflict) No key."),
-        (Unavailable("Could not read it: no response."), ". Could not read it: no response."),
-        (TimedOut("It is still Creating after 600 s. Run the task again."), ""),
-        (NotConverged("Azure accepted the change, but does not show it. Run the task again.", missing={}), ""),
-    ],
-)
-def test_a_reason_describes_the_moment_and_not_the_end(
-    monkeypatch: pytest.MonkeyPatch, complaint: CmkError, reason: str
-) -> None:
-    _waited, lines = waited_for(monkeypatch, iter([complaint, None]), 60)
-
-    assert lines == [f"Waiting for mybatch to become available (0 of 60 s){reason}"]
 
 
 @pytest.mark.parametrize(("tasks", "times"), [(["one", "one"], 1), (["one", "other"], 2), ([None, None], 2)])
