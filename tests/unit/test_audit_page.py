@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -18,18 +18,14 @@ import fleets
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from documents import (
-    DAY,
     ENCRYPTION_USER,
     KEY,
     NEW,
-    NOW,
     PRINCIPAL,
     SUBSCRIPTION,
     VAULT_ID,
     account,
     assignment,
-    key,
-    listed,
     system_assigned,
 )
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -160,26 +156,6 @@ def test_lost_keys_are_last_and_have_their_own_heading(
         expect(last).to_have_text(["critical The key was purged"])
 
 
-def test_a_finding_with_a_deadline_is_open(view: browser.View, tmp_path: Path) -> None:
-    soon = key(exp=NOW + 5 * DAY)
-    read = fleets.seen()["keys"][KEY]
-    accounts = [fleets.on(name="soon"), fleets.on(fleets.OLD, "old"), account("plain")]
-    keys = {KEY: {**read, "newest": soon, "versions": [listed(soon), read["versions"][0]]}}
-    by = {"required": [{"accounts": ["plain"]}], "max_version_age": "P90D"}
-
-    named = {**fleets.seen()["named"], f"{KEY}/{NEW}": soon}
-
-    page = shown(view, fleets.report(*accounts, by=by, keys=keys, named=named), tmp_path)
-
-    opened = page.locator(".finding").evaluate_all("all => all.map((one) => [one.id, one.open])")
-    assert opened[:3] == [
-        ["key_expires_soon", True],
-        ["not_on_customer_managed_key", False],
-        ["version_too_old", False],
-    ]
-    expect(page.locator("#key_expires_soon time")).to_have_text("2 June 2026, 20:26 UTC")
-
-
 def test_columns_are_sorted(view: browser.View, some: dict[str, Any], tmp_path: Path) -> None:
     page = shown(view, some, tmp_path)
 
@@ -275,24 +251,6 @@ def test_a_filter_changes_the_address(view: browser.View, places: dict[str, Any]
     expect(page.get_by_label("Subscription")).to_have_value(SECOND)
     page.get_by_role("link", name="Clear all filters").click()
     assert (fragment(page), len(names(page))) == ("all", 4)
-
-
-def test_tiles_filter(view: browser.View, places: dict[str, Any], tmp_path: Path) -> None:
-    page = shown(view, places, tmp_path)
-    tiles = page.get_by_role("navigation", name="Accounts by state")
-
-    assert counts(page) == ["4", "1", "2", "0", "1"]
-    tiles.get_by_role("link", name="non-compliant").click()
-    assert (fragment(page), names(page)) == ("state=non_compliant", ["away", "here"])
-    expect(tiles.get_by_role("link", name="non-compliant")).to_have_attribute("aria-current", "true")
-    # A tile shows the number of accounts that a click on the tile would show.
-    assert counts(page) == ["4", "1", "2", "0", "1"]
-    page.get_by_label("Region").select_option("eastus2")
-    assert counts(page) == ["4", "0", "1", "0", "0"]
-    tiles.get_by_role("link", name="non-compliant").click()
-    assert fragment(page) == "region=eastus2"
-    tiles.get_by_role("link", name="all accounts").click()
-    assert len(names(page)) == 4
 
 
 def test_from_a_cause_to_its_accounts(view: browser.View, some: dict[str, Any], tmp_path: Path) -> None:
@@ -391,14 +349,6 @@ def test_other_services_that_use_the_vaults(chromium: Browser, tmp_path: Path) -
         assert view.complaints == []
 
 
-@pytest.mark.parametrize(("used_by", "is_shown", "has_note"), [("visible", True, False), ("batch", False, False)])
-def test_other_services_that_are_not_asked_for(used_by: str, is_shown: bool, has_note: bool) -> None:
-    page = as_page(fleets.report(fleets.on(), by={"vault_used_by": used_by}))
-
-    assert ("Other services that use the vaults" in page) is is_shown
-    assert ("encryption protectors of SQL" in page) is has_note
-
-
 @pytest.mark.parametrize("text", [MARKUP, QUOTED], ids=["markup", "quoted"])
 def test_text_of_azure_is_not_run(view: browser.View, tmp_path: Path, text: str) -> None:
     report = fleets.report(account("plain"), fleets.on(fleets.OLD), by={"max_version_age": "P1D"})
@@ -451,52 +401,6 @@ def test_the_page_is_accessible(
         assert view.complaints == []
 
 
-def test_accounts_are_cards_on_a_phone(chromium: Browser, some: dict[str, Any], tmp_path: Path) -> None:
-    with browser.viewing(chromium, width=390) as view:
-        page = shown(view, some, tmp_path)
-
-        card = page.locator("#rows tr").nth(1)
-        labels = page.evaluate(
-            "[...document.querySelectorAll('#rows tr:first-child td')].map((cell) =>"
-            " getComputedStyle(cell, '::before').content)"
-        )
-        headings = page.locator("#accounts thead th > span").all_text_contents()
-        assert [label.strip('"') for label in labels] == headings[1:]
-        below = [cell.bounding_box() for cell in card.locator("td").all()]
-        assert [box["y"] for box in below if box] == sorted({box["y"] for box in below if box})
-        # Nothing in a card is wider than the card.
-        assert (
-            page.evaluate(
-                "[...document.querySelectorAll('#rows *')].filter((one) => one.scrollWidth > one.clientWidth + 1"
-                " && getComputedStyle(one).display !== 'inline').length"
-            )
-            == 0
-        )
-        expect(page.get_by_label("Text")).to_be_hidden()
-        page.get_by_text("Filters", exact=True).click()
-        expect(page.get_by_label("Text")).to_be_visible()
-
-
-def test_paper_has_all_accounts_that_are_not_filtered_out(
-    view: browser.View, some: dict[str, Any], tmp_path: Path
-) -> None:
-    page = shown(view, some, tmp_path)
-    page.evaluate(
-        "addEventListener('beforeprint', () => { window.printed = document.querySelectorAll('#rows tr').length; })"
-    )
-
-    page.pdf()
-    assert (page.evaluate("window.printed"), len(names(page))) == (251, 100)
-    page.get_by_role("link", name="at risk").click()
-    page.pdf()
-    assert page.evaluate("window.printed") == 1
-    page.emulate_media(media="print")
-    expect(status(page)).to_have_text("Filters match 1 of 251 accounts. The other accounts are not shown.")
-    expect(page.get_by_role("list", name="Filters in use")).to_be_visible()
-    expect(page.get_by_text("Clear all filters")).to_be_hidden()
-    expect(page.get_by_role("search")).to_be_hidden()
-
-
 def test_the_page_is_readable_without_scripts(chromium: Browser, some: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "audit.html"
     file.write_text(as_page(some), encoding="utf-8")
@@ -510,36 +414,3 @@ def test_the_page_is_readable_without_scripts(chromium: Browser, some: dict[str,
         page.locator("#rows").get_by_role("link", name="newer_version_unused").first.click()
         page.locator("#newer_version_unused > summary").click()
         expect(page.locator("#newer_version_unused .names")).to_contain_text("more")
-
-
-@pytest.mark.slow
-def test_ten_thousand_accounts_stay_responsive(view: browser.View, tmp_path: Path) -> None:
-    """Measures the processor time of the page's thread, so that other processes do not count, and compares it with
-    an empty page."""
-    devtools = view.page.context.new_cdp_session(view.page)
-    devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
-
-    def seconds(act: Callable[[], object]) -> float:
-        """The processor time of the action. The counter begins at 0 when a page is loaded."""
-        act()
-        measured = devtools.send("Performance.getMetrics")["metrics"]
-        return float(next(one["value"] for one in measured if one["name"] == "TaskDuration"))
-
-    (tmp_path / "empty.html").write_text("<!doctype html><title>Empty</title>")
-    view.page.goto((tmp_path / "empty.html").as_uri())
-    empty = seconds(view.page.reload)
-    page = shown(view, fleets.many(10_000), tmp_path)
-
-    def work() -> None:
-        page.get_by_label("Text").fill("")
-        sort(page, "Key")
-        page.get_by_label("Text").fill("batch09999")
-        expect(status(page)).to_have_text("Filters match 1 of 10,001 accounts. The other accounts are not shown.")
-
-    loaded = seconds(page.reload)
-    worked = seconds(work) - loaded
-
-    print(f"empty {empty:.3f} s, loaded {loaded:.3f} s, sorted and filtered {worked:.3f} s")
-    assert page.locator("#rows tr").count() == 1
-    assert loaded < 2 + 40 * empty
-    assert worked < 2 + 40 * empty
