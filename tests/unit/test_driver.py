@@ -262,46 +262,6 @@ def test_no_document_is_older_than_asked_and_no_read_is_superfluous(steps: list[
 # One document, and the reads of it
 
 
-def test_a_document_is_read_once_in_five_seconds(table: Busy, clock: Clock) -> None:
-    task = task_of(table)
-
-    assert [task.driver.get(BOOK) for _time in range(3)] == [{"pages": 1}] * 3
-    clock.now += 4
-    task.driver.get(BOOK)
-    assert table.reads_of(BOOK) == 1
-    clock.now += 1
-    task.driver.get(BOOK)
-    assert table.reads_of(BOOK) == 2
-
-
-def test_tasks_share_a_read_for_twenty_seconds(table: Busy, clock: Clock, tmp_path: Path) -> None:
-    def read() -> Any:
-        return task_of(table, tmp_path).driver.get(BOOK, RECENT)
-
-    assert read() == {"pages": 1}
-    table[BOOK] = {"pages": 2}
-    clock.now += 19
-    assert read() == {"pages": 1}
-    clock.now += 1
-    assert read() == {"pages": 2}
-
-
-@pytest.mark.parametrize(("kind", "pages"), [("book", 1), ("map", 2)])
-def test_after_its_write_a_task_uses_its_reads_until_it_forgets_them(
-    table: Busy, clock: Clock, kind: str, pages: int
-) -> None:
-    """A wait for the rate limit, before the change is confirmed, may take a minute."""
-    task = task_of(table)
-    task.session.journal.mark(kind)
-    task.driver.get(BOOK)
-    table[BOOK] = {"pages": 2}
-    clock.now += 60
-
-    assert task.driver.get(BOOK) == {"pages": pages}
-    task.driver.forget("book")
-    assert task.driver.get(BOOK) == {"pages": 2}
-
-
 @pytest.mark.parametrize("solves", [False, True])
 def test_a_missing_document_is_read_each_time(table: Busy, tmp_path: Path, solves: bool) -> None:
     """Another task may be creating it."""
@@ -327,18 +287,6 @@ def test_an_error_is_given_to_no_other_task_or_question(
         with pytest.raises(error):
             read(task)
     assert read(task_of(table, tmp_path)) == {"pages": 1}
-
-
-@pytest.mark.parametrize(("kinds", "reads"), [((), 2), (("map", "book"), 2), (("map",), 1)], ids=str)
-def test_only_what_was_forgotten_is_read_again(table: Busy, kinds: tuple[str, ...], reads: int) -> None:
-    task = task_of(table)
-    for _time in range(2):
-        task.driver.get(BOOK)
-    task.driver.forget(*kinds)
-    for _time in range(2):
-        task.driver.get(BOOK)
-
-    assert table.reads_of(BOOK) == reads
 
 
 def test_a_read_in_the_very_moment_of_a_write_is_out_of_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -564,17 +512,6 @@ def test_a_question_that_asks_for_a_later_read_gets_it(table: Busy, clock: Clock
         return docs.known(BOOK, RECENT), docs.known(BOOK, listed.ended)
 
     assert task_of(table).driver.solve(question)[1] == {"pages": 2}
-
-
-def test_what_is_to_be_changed_is_read_by_the_task_itself(table: Busy, tmp_path: Path) -> None:
-    """Also if a check in the same question has used the read of another task."""
-    task_of(table, tmp_path).driver.get(BOOK)
-    table[BOOK] = {"pages": 2}
-
-    def question(docs: Docs) -> tuple[Any, Any]:
-        return docs.get(BOOK, RECENT), docs.get(BOOK, OWN)
-
-    assert task_of(table, tmp_path).driver.solve(question)[1] == {"pages": 2}
 
 
 def test_the_time_of_a_question_is_that_of_the_latest_response(clock: Clock) -> None:
