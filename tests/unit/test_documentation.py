@@ -178,14 +178,6 @@ def test_documented_return_values_are_those_that_are_returned(name: str) -> None
     assert set(yaml.safe_load(module(name).RETURN)) - FAILURES == {*RETURNED[name], "summary"} - FAILURES
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_identity_is_documented_as_it_is_returned(name: str) -> None:
-    returned = yaml.safe_load(module(name).RETURN)
-
-    if "contains" in returned.get("identity", {}):
-        assert set(returned["identity"]["contains"]) == set(account_document.describe_identity({}))
-
-
 def examples(name: str) -> list[dict[str, Any]]:
     """The options of each task of the module in its examples. Templates are replaced by valid values."""
     values = {
@@ -217,24 +209,6 @@ def test_examples_show_every_option_and_every_state(name: str) -> None:
     for option in {"state", "key_source", "confirm"} & set(arguments):
         given = {one.get(option, arguments[option].get("default")) for one in shown}
         assert set(arguments[option]["choices"]) <= given, option
-
-
-def test_examples_show_every_suboption() -> None:
-    """Modules share options with suboptions, so one example of all modules is sufficient."""
-    accepted, shown = set(), set()
-    for name in MODULES:
-        nested = {option: given["options"] for option, given in module(name).ARGUMENTS.items() if "options" in given}
-        accepted |= {(option, suboption) for option, suboptions in nested.items() for suboption in suboptions}
-        given = [(option, one[option]) for one in examples(name) for option in nested if option in one]
-        for option, value in given:
-            items = value if isinstance(value, list) else [value]
-            shown |= {(option, suboption) for item in items for suboption in item}
-
-    assert accepted - shown == set()
-
-
-def test_examples_show_every_connection_option() -> None:
-    assert set(CONNECTION) == {option for name in MODULES for one in examples(name) for option in one} & set(CONNECTION)
 
 
 # The functions that check the options of the modules of one resource.
@@ -362,17 +336,6 @@ def test_a_variable_accepts_what_its_option_accepts(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_default_that_is_another_variable_is_documented(role: str) -> None:
-    for name, value in defaults(role).items():
-        if is_template(value):
-            # The variable may be internal to the role.
-            own = load(ROOT / "roles" / role / "vars" / "main.yml") if "{{ __" in value else {}
-            text = own.get(value.strip("{} "), value)
-            for other in set(re.findall(r"\b(?:cmk|awx)_\w+", text)):
-                assert f"({other})" in " ".join(specification(role)["options"][name]["description"])
-
-
-@pytest.mark.parametrize("role", ROLES)
 def test_every_variable_of_a_role_is_documented(role: str) -> None:
     used = set(re.findall(r"(?<!\w)cmk_\w+", text_of(role))) | set(defaults(role))
 
@@ -467,14 +430,6 @@ def test_two_tables_list_the_variables_of_a_role(role: str) -> None:
     assert sorted(tables["Usual"] + tables["Exception"]) == sorted(specification(role)["options"])
 
 
-def test_at_most_ten_variables_are_usual_and_are_so_in_every_role() -> None:
-    usual = {name for role in JOBS for name in tables_of_variables(role)["Usual"]}
-    exceptions = {name for role in JOBS for name in tables_of_variables(role)["Exception"]}
-
-    assert len(usual) <= 10
-    assert usual & exceptions == set()
-
-
 @pytest.mark.parametrize("page", ["docs/{}.md", "roles/{}/README.md"])
 @pytest.mark.parametrize("role", ROLES)
 def test_example_of_a_role_sets_the_required_options(role: str, page: str) -> None:
@@ -545,12 +500,6 @@ def test_examples_of_branching_parse_and_use_documented_options(example: str) ->
     assert own
     for full, given in own:
         assert set(given) <= set(documentation(full.removeprefix("azbatch.cmk."))["options"])
-
-
-def test_codes_that_the_modules_give_as_samples_are_documented() -> None:
-    samples = {yaml.safe_load(module(name).RETURN)["code"]["sample"] for name in MODULES}
-
-    assert samples <= set(DOCUMENTED_CODES)
 
 
 # Manuals
