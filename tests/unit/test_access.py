@@ -232,12 +232,6 @@ def test_an_existing_role_is_not_assigned_again(scope: str, key_name: str | None
     assert change.before["granted"] == NEEDED
 
 
-def test_a_role_of_a_group_of_the_principal_counts() -> None:
-    inherited = assignment(ENCRYPTION_USER, VAULT_ID, principal=GROUP_OF_PEOPLE)
-
-    assert not decided(goal(), azure(vault(rbac=True), inherited)).requests
-
-
 READ, WRAP, UNWRAP = (f"Microsoft.KeyVault/vaults/keys/{name}" for name in ("read", "wrap/action", "unwrap/action"))
 
 

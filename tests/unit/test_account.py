@@ -458,30 +458,6 @@ def test_change_of_identity_is_refused(options: dict[str, Any], document: dict[s
 
 
 @pytest.mark.parametrize(
-    ("options", "document", "advice"),
-    [
-        pytest.param({}, USER_ON_KEY, f"Set identity_id to {identity_id('one')} to keep it", id="user-assigned"),
-        pytest.param({"identity_id": identity_id("one")}, SYSTEM_ON_KEY, "Leave out identity_id", id="system-assigned"),
-        pytest.param(
-            {},
-            account(key=KEY, identity=user_assigned(one=PRINCIPAL, two=OTHER)),
-            f"Set identity_id to {identity_id('one')} or {identity_id('two')} to keep it",
-            id="several",
-        ),
-    ],
-)
-def test_refusal_names_the_identity_of_the_account(
-    options: dict[str, Any], document: dict[str, Any], advice: str
-) -> None:
-    with pytest.raises(Refused) as refused:
-        decided(goal(**options), table_of(document))
-
-    assert advice in str(refused.value)
-    assert plain(refused.value.facts["remedy"]).startswith(advice)
-    assert refused.value.facts["option"] == "identity_id"
-
-
-@pytest.mark.parametrize(
     ("options", "document", "identity"),
     [
         pytest.param({}, WITHOUT, {"type": "SystemAssigned"}, id="none to system-assigned"),

@@ -52,7 +52,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._audit.junit import as
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.policy import policy as parsed
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.remedies import ready
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.report import FORMAT, at_least, unseen
-from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import RULES, SEVERITIES
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import RULES
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.sarif import as_sarif
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
@@ -75,15 +75,6 @@ def keys(**others: Any) -> dict[str, Any]:
 
 
 # The current state of an account
-
-
-def test_an_account_on_the_newest_version() -> None:
-    one = only(report(on(tags={"team": "a"})))
-
-    assert (one["state"], one["findings"], one["unknown"]) == ("ok", [], {})
-    assert (one["version"], one["newest_version"], one["newer_version_exists"]) == (NEW, NEW, False)
-    assert (one["version_age_days"], one["expires_on"], one["days_left"]) == (10, None, None)
-    assert (one["access"], one["available"], one["pools"]) == ("granted", None, None)
 
 
 @pytest.mark.parametrize(
@@ -163,10 +154,6 @@ def test_the_state_of_the_last_operation(provisioning: str, state: str, expected
     assert (said in summary(one["summary"], "")) is (state == "under_way")
 
 
-def test_a_follower_of_a_key_that_nothing_rotates() -> None:
-    assert found(report(on(None))) == ["follows_without_rotation"]
-
-
 @pytest.mark.parametrize(
     ("age", "pools", "changed", "state"),
     [
@@ -216,11 +203,6 @@ def test_a_key_of_another_type_and_size_is_one_finding() -> None:
     assert found(report(on(NEW), named=named)).count("key_not_supported") == 1
 
 
-def test_case_of_letters_in_the_identifier() -> None:
-    shouted = account(key=f"https://MyVault.vault.azure.net/keys/BATCH/{NEW}", identity=on()["identity"])
-    assert only(report(shouted))["state"] == "ok"
-
-
 def test_access_that_may_depend_on_a_group_is_not_known() -> None:
     of_group = assignment(CRYPTO_OFFICER, VAULT_ID, principal=GROUP_OF_PEOPLE)
     given = {KEY: {"by_principal": {}, "of_groups": [of_group]}}
@@ -241,26 +223,6 @@ def test_one_of_two_identities_has_access(is_read: bool) -> None:
 
     assert (only(one)["access"], found(one)) == (("granted", []) if is_read else (None, ["not_read"]))
     assert is_read or "pools: true" in only(one)["unknown"]["access"]
-
-
-def test_unreadable_data_is_reported_with_its_reason() -> None:
-    one = only(
-        report(
-            on(),
-            vaults={"myvault": Denied("No vaults for you.")},
-            grants={KEY: Denied("No roles for you.")},
-            keys={KEY: {"newest": Denied("No keys for you."), "versions": None, "policy": None, "deleted": None}},
-            named={f"{KEY}/{NEW}": Denied("No keys for you.")},
-        )
-    )
-
-    assert one["unknown"] == {
-        "vault": "No vaults for you.",
-        "key": "No keys for you.",
-        "access": "No roles for you.",
-    }
-    assert (one["state"], [finding["id"] for finding in one["findings"]]) == ("unknown", ["not_read"])
-    assert (one["version"], one["newer_version_exists"], one["vault"], one["access"]) == (None, None, None, None)
 
 
 def test_the_summary_begins_with_the_accounts_at_risk_and_counts_all_that_are_incomplete() -> None:
@@ -367,11 +329,6 @@ def test_the_closest_value_of_a_condition(selector: dict[str, Any], closest: lis
     assert required.closest(accounts) == closest
 
 
-@pytest.mark.parametrize(("age", "too_old"), [("P10D", True), ("P10DT1H", False)])
-def test_age(age: str, too_old: bool) -> None:
-    assert ("version_too_old" in found(report(on(), by={"max_version_age": age}))) is too_old
-
-
 def test_an_exception_is_valid_on_its_last_day() -> None:
     def end_state(day: str) -> dict[str, Any]:
         exception = {"finding": "follows_without_rotation", "accounts": ["MYBATCH"], "reason": "So.", "expires_on": day}
@@ -403,18 +360,6 @@ def test_an_invalid_policy_is_refused(wrong: dict[str, Any]) -> None:
 
 
 # The report
-
-
-def test_accounts_at_risk_are_first() -> None:
-    one = many(8)
-
-    assert one["accounts"][0]["name"] == "lost"
-    states = [account["state"] for account in one["accounts"]]
-    assert states == sorted(states, key=["at_risk", "non_compliant", "unknown", "ok"].index)
-    assert sum(one["summary"]["states"].values()) == one["summary"]["accounts"] == 9
-    assert list(one["rules"]) == sorted(one["rules"], key=lambda name: (SEVERITIES.index(RULES[name].severity), name))
-    assert one["summary"]["findings"]["vault_deleted"] == 1
-    assert one["summary"]["accepted"] == 1
 
 
 def test_every_rule_is_in_the_documentation() -> None:
@@ -675,22 +620,6 @@ def test_new_versions_of_a_remedy_expire_if_the_policy_requires_that(
 
 def causes(one: dict[str, Any]) -> list[tuple[str, int]]:
     return [(cause["id"], cause["accounts"]) for cause in one["causes"]]
-
-
-def test_a_thousand_accounts_on_a_disabled_version_have_one_cause() -> None:
-    disabled = key(OLD, created=NOW - 100 * DAY, enabled=False)
-    versions = [listed(disabled), listed(key(NEW))]
-    accounts = [on(OLD, name=f"batch{number}") for number in range(1000)]
-
-    one = report(*accounts, named={f"{KEY}/{OLD}": disabled}, keys=keys(versions=versions))
-
-    first = one["causes"][0]
-    assert (first["id"], first["accounts"]) == (f"version_unusable:myvault/batch/{OLD}", 1000)
-    assert first["resource"] == {"type": "key_version", "name": f"myvault/batch/{OLD}"}
-    assert first["evidence"] == f"Version {OLD} is disabled."
-    assert {found["cause"] for each in one["accounts"] for found in each["findings"]} == {
-        name for name, _number in causes(one)
-    }
 
 
 def test_an_unavailable_account_has_the_cause_of_its_other_finding() -> None:

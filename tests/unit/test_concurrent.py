@@ -38,13 +38,6 @@ def hung() -> Iterator[threading.Event]:
     released.set()
 
 
-def test_results_are_in_the_order_of_the_items() -> None:
-    found = map_concurrent(lambda number: number * number, [3, 1, 2, 3])
-
-    assert list(found.items()) == [(3, 9), (1, 1), (2, 4)]
-    assert map_concurrent(str, []) == {}
-
-
 def test_the_error_of_the_first_item_is_raised_and_no_call_begins_after_it() -> None:
     begun: list[int] = []
 

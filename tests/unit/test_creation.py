@@ -27,7 +27,6 @@ from documents import (
     VAULT_ID,
     account,
     account_id,
-    deleted_vault,
     evidence,
     identity_id,
     key,
@@ -255,15 +254,6 @@ def test_a_creation_that_batch_refuses_is_repeated_until_it_accepts_the_key(cloc
     assert methods(table) == ["PUT"] * 3
 
 
-def test_a_key_that_is_refused_to_the_end_is_a_failure(clock: Clock) -> None:
-    began = clock.now
-
-    with pytest.raises(Rejected, match=NOT_YET.msg):
-        create(without_account({PUT: NOT_YET}))
-
-    assert clock.now - began == pytest.approx(60, abs=1)
-
-
 @pytest.mark.parametrize(
     ("refusal", "options"),
     [
@@ -302,15 +292,6 @@ def test_a_creation_that_has_failed_is_repeated_in_place(clock: Clock) -> None:
     create(table)
 
     assert methods(table) == ["PUT"]
-
-
-def test_an_account_that_exists_now_is_not_replaced(clock: Clock) -> None:
-    table = without_account()
-
-    with pytest.raises(PlanOutdated):
-        create(table, {NAME: TAKEN, ACCOUNT: DONE})
-
-    assert methods(table) == []
 
 
 def test_an_account_that_a_failed_creation_left_behind_is_waited_for(clock: Clock) -> None:
@@ -599,15 +580,6 @@ def test_an_interrupt_does_not_end_the_restoration_of_access(clock: Clock) -> No
     assert len(table.policies) == 1
 
 
-def test_accounts_that_the_caller_may_not_list_do_not_stop_a_creation(clock: Clock) -> None:
-    table = Azure(vault(), USER)
-    table[refs.SUBSCRIPTIONS] = [{"subscriptionId": "hidden"}]
-    table[refs.accounts_of("hidden")] = DENIED
-
-    assert ensure(table).changed
-    assert table.writes == ["PUT ", GRANTED]
-
-
 def test_access_is_restored_once_the_accounts_can_be_listed(clock: Clock) -> None:
     table = Azure(vault(), USER)
     table[refs.accounts_of(SUBSCRIPTION)] = Several(BUSY, [USER])
@@ -628,22 +600,3 @@ def test_access_is_restored_of_an_account_that_a_list_shows_later(clock: Clock, 
         ensure(table)
 
     assert table.writes == ["PUT ", GRANTED]
-
-
-def test_a_vault_that_exists_now_is_not_changed(clock: Clock) -> None:
-    table = Azure(vault(), USER, name=Several(FREE, TAKEN))
-    table[VAULT] = Several(None, None, vault())
-
-    outcome = ensure(table)
-
-    assert not outcome.changed
-    assert table.writes == []
-
-
-def test_a_deleted_vault_has_its_name_and_is_recovered(clock: Clock) -> None:
-    table = Azure(vault(), USER, name=TAKEN)
-    table[refs.deleted_vaults_of(SUBSCRIPTION)] = [deleted_vault()]
-
-    ensure(table, allowed_repairs=["vault"])
-
-    assert table.writes == ["PUT "]

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import threading
@@ -103,11 +102,6 @@ def test_source_with_a_file(given: dict[str, Any], source: str, subscription: st
 def test_values_of_the_file_are_taken_as_they_are() -> None:
     assert credentials_module.completed(options())["secret"] == "of-default%"
     assert credentials_module.completed(options(profile="other"))["wait_timeout"] == 600
-
-
-def test_empty_values_of_the_file_are_not_set(file: Path) -> None:
-    file.write_text("[default]\nclient_id = c\ncloud_environment =\n")
-    assert credentials_module.completed(options())["cloud_environment"] == "AzureCloud"
 
 
 @pytest.mark.usefixtures("file")
@@ -254,19 +248,6 @@ class Entra:
         with self._lock:
             self.asked.append((scopes, more))
             return credentials.AccessToken(f"token-{len(self.asked)}", int(time.time() + self._lasts))
-
-
-@pytest.mark.parametrize("shared", [True, False], ids=["shared", "in memory"])
-def test_one_token_is_requested_for_each_scope(tmp_path: Path, shared: bool) -> None:
-    entra = Entra()
-    tokens = SharedTokens(lambda: entra, "me", RunFiles(str(tmp_path) if shared else None))
-
-    assert [tokens.get_token(scope).token for scope in (SCOPE, SCOPE, VAULT_SCOPE, VAULT_SCOPE)] == [
-        *("token-1", "token-1"),
-        *("token-2", "token-2"),
-    ]
-    assert tokens.get_token_info(SCOPE).token == "token-1"
-    assert len(entra.asked) == 2
 
 
 class SlowVaults(Entra):
@@ -457,13 +438,6 @@ def test_a_file_that_is_malformed(file: Path, content: str, lines: str | None) -
     assert ("(line" in str(failed.value)) is (lines is not None)
     assert (lines or "") in str(failed.value)
     assert HUSHED not in "".join(traceback.format_exception(failed.value))
-
-
-def test_claims_of_a_token_are_read() -> None:
-    said = {"oid": "o", "tid": "ü"}
-    payload = base64.urlsafe_b64encode(json.dumps(said).encode()).rstrip(b"=").decode()
-
-    assert credentials_module.claims(f"header.{payload}.signature") == said
 
 
 @pytest.mark.parametrize("step", ["make", "get_token"])

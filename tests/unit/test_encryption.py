@@ -20,14 +20,12 @@ from documents import (
     OTHER,
     PRINCIPAL,
     account,
-    diagnosed,
     key,
     policy,
     user_assigned,
     vault,
 )
 from encryption_table import (
-    ACCOUNT,
     ELSEWHERE,
     NO_KEY,
     PERMISSIONS,
@@ -40,8 +38,6 @@ from encryption_table import (
     solved,
 )
 from goals import encryption_goal as goal
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.diagnosis import Surveyed
@@ -49,15 +45,12 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,
     InvalidOption,
-    NotFound,
     Refused,
     Unavailable,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.decide import Move
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.goal import MODES
 
 UNKNOWN_KIND = f"https://myhsm.managedhsm.azure.net/keys/batch/{OLD}"
 HIDDEN = Denied("Azure reports: (AuthorizationFailed) you may not.", azure={"code": "AuthorizationFailed"})
@@ -130,27 +123,12 @@ def test_account_is_moved_and_nothing_else_is_sent(on: str | None, asked: str | 
     assert change.after["key_source"] == ("microsoft_keyvault" if asked else "microsoft_batch")
 
 
-def test_preflight_is_reported_for_a_move_to_a_key_only() -> None:
-    there = decided(goal(KEY), seen(None))
-    back = decided(goal(None), seen(KEY))
-
-    assert {check["status"] for check in there.report["preflight"]} == {"ok"}
-    assert back.report == {"preflight": [], "previous_key_identifier": KEY}
-
-
 def test_account_is_not_moved_to_a_key_that_fails_preflight() -> None:
     with pytest.raises(Refused) as refused:
         decided(goal(KEY), seen(None, bundle=key(enabled=False), vault=vault(policy(OTHER))))
 
     assert refused.value.code == "preflight_failed"
     assert refused.value.facts["failed_checks"] == ["key_enabled", "access_granted"]
-
-
-def test_missing_account_is_an_error() -> None:
-    with pytest.raises(NotFound) as failed:
-        decided(goal(KEY), Azure(None, {ACCOUNT: None}))
-
-    assert failed.value.code == "account_not_found"
 
 
 @pytest.mark.parametrize(
@@ -454,23 +432,6 @@ def surveyed_as(document: Any, reason: CmkError | None, diagnosis: Any = None) -
     return {"account": document, "unavailable_reason": reason, "diagnosis": diagnosis, "was_refused": False}
 
 
-def test_survey_of_no_account() -> None:
-    assert encryption_survey.survey(surveyed_as(None, None)) == {"exists": False}
-
-
-def test_survey_of_an_account() -> None:
-    document = account(key=KEY, identity=user_assigned(one=PRINCIPAL, two=OTHER))
-
-    surveyed = encryption_survey.survey(surveyed_as(document, NO_KEY))
-
-    assert surveyed["exists"] is True
-    assert surveyed["key_identifier"] == KEY
-    assert surveyed["identity"]["type"] == "user_assigned"
-    assert surveyed["principal_ids"] == [PRINCIPAL, OTHER]
-    assert surveyed["available"] is False
-    assert surveyed["unavailable_reason"] == NO_KEY.msg
-
-
 @pytest.mark.parametrize(("unavailable_reason", "available"), [(None, True), (NO_KEY, False)])
 def test_diagnosis_of_an_account_on_a_microsoft_managed_key(
     unavailable_reason: CmkError | None, available: bool
@@ -479,17 +440,6 @@ def test_diagnosis_of_an_account_on_a_microsoft_managed_key(
 
     assert (found["key_identifier"], found["causes"], found["repairs"]) == (None, [], [])
     assert (found["available"], found["recoverable"]) == (available, available)
-
-
-def test_diagnosis_of_an_account() -> None:
-    disabled = key(enabled=False)
-    found = diagnosed(PINNED_NEW, disabled, bundle=disabled, vault=vault())
-
-    diagnosis = encryption_survey.diagnosis(surveyed_as(account(key=PINNED_NEW), NO_KEY, found))
-
-    assert diagnosis["repairs"] == ["key", "access"]
-    assert diagnosis["key_identifiers"] == [PINNED_NEW]
-    assert (diagnosis["available"], diagnosis["recoverable"]) == (False, True)
 
 
 def test_survey_of_an_account_with_unknown_availability() -> None:
@@ -504,20 +454,3 @@ def test_survey_of_an_account_with_unknown_availability() -> None:
 
 
 # From any state
-
-PLACES = st.sampled_from([None, KEY, PINNED_OLD, PINNED_NEW, PINNED_NEW.upper(), ELSEWHERE])
-
-
-@given(PLACES, st.sampled_from([None, PINNED_OLD, PINNED_NEW]), st.sampled_from(MODES))
-def test_second_decision_is_empty_and_the_first_had_predicted_its_state(
-    on: str | None, asked: str | None, mode: str
-) -> None:
-    def decide(place: str | None) -> Change:
-        return decided(goal(asked, previous_key="any", version_mode=mode), seen(place))
-
-    first = decide(on)
-    second = decide(first.after["key_identifier"])
-
-    assert not second.requests
-    assert second.before == first.after
-    assert len(first.requests) <= 1

@@ -191,12 +191,6 @@ def test_access_by_a_role(role: str) -> None:
     assert preflight.failed_checks(found) == []
 
 
-def test_the_time_is_that_of_key_vault() -> None:
-    table = azure({refs.key(FOLLOWED): Answer(key(), NOW - 100.0)})
-
-    assert evidence(table).now == NOW - 100.0
-
-
 @pytest.mark.parametrize(
     ("before", "fails"),
     [
@@ -213,20 +207,6 @@ def test_what_another_task_has_read_serves_unless_a_check_fails(before: Any, fai
 
     assert first.bundle == before
     assert second.bundle == (repaired if fails else before)
-
-
-def test_many_principals_are_read_from_one_list(tmp_path: Path) -> None:
-    principals = [f"abcdef{number:02}-7777-8888-9999-000000000000" for number in range(refs.LISTED_FROM + 3)]
-    table = azure({EVERYONE: [assignment(ENCRYPTION_USER, VAULT_ID, principal=one) for one in principals]}, rbac=True)
-    for one in principals:
-        table[refs.assignments_of(SCOPE, one)] = [assignment(ENCRYPTION_USER, VAULT_ID, principal=one)]
-
-    for one in principals:
-        found = evidence(table, owner=account(identity=system_assigned(one)), folder=tmp_path)
-        assert found.assignments == {one: [assignment(ENCRYPTION_USER, VAULT_ID, principal=one)]}
-
-    assert table.reads_of(EVERYONE) == 1
-    assert table.reads_of(*(refs.assignments_of(SCOPE, one) for one in principals)) == refs.LISTED_FROM - 1
 
 
 # The data of the diagnosis

@@ -486,34 +486,6 @@ class Asked(Change):
         self.asked.append("will end")
 
 
-def test_a_request_is_repeated_while_its_refusal_may_end() -> None:
-    shelf, refusals, change = Shelf(), [1, 2], Asked({}, {}, (put("novel"),))
-
-    def refuse(_method: str, _book: str) -> None:
-        if refusals:
-            refusals.pop()
-            raise Rejected("Not yet.", azure={"code": "NotYet"})
-
-    shelf.writes = refuse
-    Librarian(shelf)._sender.send(change, applied := [])
-
-    assert change.asked == ["will end", "wanted", "will end", "wanted"]
-    assert (shelf.books, applied) == ({"novel"}, ["add"])
-
-
-def test_a_run_notes_a_request_that_was_accepted(tmp_path: Path) -> None:
-    shelf = Shelf()
-    shelf.writes = refusing("poem")
-    send = Librarian(shelf, tmp_path)._sender.send
-
-    send(Change({}, {}, (put("novel", noted="a novel"),)), [])
-    with pytest.raises(Rejected):
-        send(Change({}, {}, (put("poem", noted="a poem"),)), [])
-
-    later = task_of(Table(), tmp_path).session.journal
-    assert (later.noted_at("a novel") is None, later.noted_at("a poem") is None) == (False, True)
-
-
 # Removals
 
 
