@@ -17,7 +17,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core import placehold
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.effects import account, key, role_assignment, vault
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.effects.write import (
-    HIDDEN,
     Effect,
     Facts,
     Prediction,
@@ -152,62 +151,6 @@ SENT = {"location": "West Europe", "properties": NEEDED}
 RECOVER = {"location": "West Europe", "properties": {**NEEDED, "createMode": "recover"}}
 
 
-@pytest.mark.parametrize(
-    ("before", "body", "expected"),
-    [
-        (key_vault(tags={"a": "b"}), {"properties": {}}, key_vault(tags={"a": "b"})),
-        (
-            {**key_vault(), **TIMES},
-            {"properties": {"enablePurgeProtection": True}},
-            key_vault(enablePurgeProtection=True),
-        ),
-    ],
-)
-@pytest.mark.parametrize("effect", [vault.put, vault.patch])
-def test_a_change_of_a_vault(effect: Effect, before: Documents, body: Documents, expected: Documents) -> None:
-    assert after(effect, VAULT, before, body) == {VAULT: expected}
-
-
-@pytest.mark.parametrize("protected", [False, True])
-def test_a_deleted_vault(protected: bool) -> None:
-    protection = {"enablePurgeProtection": True} if protected else {}
-    before = key_vault(softDeleteRetentionInDays=7, tags={"a": "b"}, **protection)
-
-    found = after(vault.delete, VAULT, before, {})
-
-    properties = {"tags": {"a": "b"}, "deletionDate": TODAY, "scheduledPurgeDate": IN_A_WEEK}
-    shown = {"purgeProtectionEnabled": True} if protected else {}
-    assert found == {VAULT: None, DELETED_VAULT: deleted_vault(**properties, **shown)}
-    assert after(vault.delete, VAULT, None, {}) == {}
-
-
-@pytest.mark.parametrize(
-    ("deleted", "facts", "expected"),
-    [
-        ({}, {}, {"enableRbacAuthorization": True, "accessPolicies": []}),
-        ({"purgeProtectionEnabled": True}, {}, {"enableRbacAuthorization": True, "enablePurgeProtection": True}),
-        (
-            {},
-            {"with_policies": {"one"}},
-            {
-                "enableRbacAuthorization": False,
-                "accessPolicies": [{"objectId": "me", "permissions": {"keys": ["all"]}}],
-            },
-        ),
-    ],
-)
-def test_a_recovered_vault(deleted: Documents, facts: Documents, expected: Documents) -> None:
-    """Azure does not show the contents of a deleted vault. It is recovered where it was."""
-    listed = [{**deleted_vault(), "name": "other"}, deleted_vault(**deleted)]
-    ref = VAULT.replace("Mine", "another")
-
-    one, gone = predicted(vault.put, ref, None, {**RECOVER, "tags": {"c": "d"}}, list=lambda _ref: listed, **facts)
-
-    assert (one.ref, one.document["id"], one.contents, one.document["tags"]) == (VAULT, VAULT, HIDDEN, {"c": "d"})
-    assert one.document["properties"].items() >= expected.items()
-    assert (gone.ref, gone.exists) == (DELETED_VAULT, False)
-
-
 def policy(holder: str, *keys: str, secrets: Any = (), application: str | None = None) -> Documents:
     permissions = {"keys": [*keys], **({"secrets": [*secrets]} if secrets else {})}
     return {"objectId": holder, "permissions": permissions, **({"applicationId": application} if application else {})}
@@ -310,30 +253,6 @@ def test_the_recovery_level_of_a_key_in_a_predicted_vault(protection: Documents,
 
     assert found["attributes"]["recoveryLevel"] == level
     assert "tags" not in found
-
-
-@pytest.mark.parametrize(
-    ("before", "body", "expected"),
-    [
-        (bundle(), {}, bundle(updated=NOW)),
-        (bundle(exp=5), {"attributes": {"enabled": False, "exp": None}}, bundle(enabled=False, exp=5, updated=NOW)),
-        (bundle(), {"key_ops": ["get"], "tags": None}, bundle(operations=["get"], updated=NOW)),
-        (bundle(tags={"a": "b"}), {"tags": {"c": "d"}}, bundle(tags={"c": "d"}, updated=NOW)),
-    ],
-)
-def test_a_changed_version(before: Documents, body: Documents, expected: Documents) -> None:
-    assert after(key.update, f"{KEY}/{VERSION}", before, body) == {f"{KEY}/{VERSION}": expected}
-
-
-def test_a_rotation_policy() -> None:
-    ref = f"{KEY}/rotationpolicy"
-    action = {"trigger": {"timeAfterCreate": "P90D", "timeBeforeExpiry": None}, "action": {"type": "Rotate"}}
-    body = {"lifetimeActions": [action], "attributes": {"expiryTime": None}}
-
-    [found] = after(key.set_rotation_policy, ref, key.default_policy("its own id"), body).values()
-
-    kept = {"trigger": {"timeAfterCreate": "P90D"}, "action": {"type": "Rotate"}}
-    assert found == {"id": "its own id", "lifetimeActions": [kept], "attributes": {}}
 
 
 @pytest.mark.parametrize(

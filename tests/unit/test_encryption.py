@@ -451,6 +451,3 @@ def test_survey_of_an_account_with_unknown_availability() -> None:
     assert "Microsoft.Batch/batchAccounts/pools/read" in encryption_survey.survey_warnings(observed)[0]
     assert encryption_survey.survey_warnings({**observed, "unavailable_reason": NO_KEY}) == ()
     assert encryption_survey.survey_warnings({**observed, "account": None}) == ()
-
-
-# From any state
