@@ -57,16 +57,20 @@ def refused(table: Table, **options: Any) -> Any:
     return failed.value.facts["failed_checks"]
 
 
+@pytest.mark.parametrize("before", [0, 1, 4])
+def test_the_task_waits_until_the_account_is_available(before: int) -> None:
+    table = azure(Several(*[UNAVAILABLE] * before, []))
+    confirm(table)
+
+    assert table.reads_of(POOLS) == before + 1
+
+
 def test_without_the_right_to_list_pools_nothing_is_confirmed() -> None:
     with pytest.raises(Denied) as failed:
         confirm(azure(NOT_ALLOWED))
 
     assert failed.value.code == "availability_unknown"
     assert failed.value.facts["action"] == "Microsoft.Batch/batchAccounts/pools/read"
-
-
-def test_revoked_access_is_found_although_the_account_is_still_available() -> None:
-    assert refused(azure(found=HAS_NONE)) == ["access_granted"]
 
 
 def test_access_that_is_revoked_during_the_wait_is_found() -> None:

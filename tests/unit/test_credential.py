@@ -131,20 +131,6 @@ def test_a_user_in_the_file_is_refused(file: Path) -> None:
     assert refused.value.code == "credentials_missing"
 
 
-@pytest.mark.parametrize(
-    ("given", "kind"),
-    [
-        ({"auth_source": "cli"}, "AzureCliCredential"),
-        ({"auth_source": "msi"}, "ManagedIdentityCredential"),
-        ({"auth_source": "env", "tenant": "t", "client_id": "c", "secret": "s"}, "ClientSecretCredential"),
-    ],
-)
-def test_kind_of_credential(given: dict[str, Any], kind: str) -> None:
-    made = credentials_module.credential(options(**given), environment_of("AzureCloud"))
-
-    assert type(made).__name__ == kind
-
-
 def test_the_azure_cli_may_take_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     # This loads the SDK, which runs another command.
     made = credentials_module.credential(options(auth_source="cli"), environment_of("AzureCloud"))

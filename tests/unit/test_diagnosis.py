@@ -36,7 +36,6 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import read_
 UNREACHABLE = Unavailable("No response.", code="vault_unreachable")
 DELETED_VAULT = {"properties": {"vaultId": VAULT_ID, "scheduledPurgeDate": "2026-09-01T00:00:00Z"}}
 ASSIGNED = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/one"
-PLACE = {"subscription_id": VAULT_ID.split("/")[2], "resource_group": VAULT_ID.split("/")[4], "name": "myvault"}
 
 
 def causes(observed: dict[str, Any]) -> dict[str, str | None]:
@@ -48,16 +47,6 @@ def unclear_of(observed: dict[str, Any]) -> dict[str, str]:
     evidence = observed["evidence"]
     checks = preflight.judged(evidence)
     return diagnosis.unclear(evidence, checks, observed, diagnosis.causes(evidence, checks, observed))
-
-
-def test_a_usable_key_has_no_cause() -> None:
-    described = diagnosis.describe(diagnosed())
-
-    assert described["causes"] == []
-    assert described["recoverable"] is True
-    assert described["vault"] == PLACE
-    assert described["key_identifiers"] == [f"{KEY}/{NEW}"]
-    assert {check["status"] for check in described["preflight"]} == {"ok"}
 
 
 def says(said: str) -> Rejected:

@@ -334,26 +334,6 @@ def test_a_wait_for_the_rate_limit_is_before_the_read(table: Busy, clock: Clock,
     assert task_of(table, tmp_path).driver.get(BOOK, changes[1]) == {"pages": 2}
 
 
-# To find out whether something has to be changed, reads of other tasks serve too
-
-
-def test_a_glance_uses_reads_of_other_tasks_since_a_time(table: Busy, clock: Clock, tmp_path: Path) -> None:
-    task_of(table, tmp_path).driver.get(BOOK)
-    between = clock.monotonic()
-    task_of(table, tmp_path).driver.get(MAP)
-    table.update({BOOK: {"pages": 2}, MAP: {"scale": 2}})
-    task = task_of(table, tmp_path)
-
-    task.session.task_began = between
-    assert task.driver.get(BOOK, Rule.GLANCE) == {"pages": 2}
-    shared = [task.driver.has_shared]
-    assert task.driver.get(MAP, Rule.GLANCE) == {"scale": 1}
-    shared.append(task.driver.has_shared)
-    assert shared == [False, True]
-    # The change itself is planned from the reads of the task.
-    assert task.driver.get(MAP) == {"scale": 2}
-
-
 # Waits
 
 
@@ -615,14 +595,6 @@ def fleet(clock: Clock, tmp_path: Path) -> Fleet:
     assert (fleet.singles(), fleet.lists()) == (4, 0)
     fleet.asked.clear()
     return fleet
-
-
-def test_an_account_that_is_read_again_does_not_count_twice(clock: Clock, tmp_path: Path) -> None:
-    fleet = Fleet("one")
-    for _time in range(6):
-        one_of(fleet, tmp_path, "one")
-        clock.now += 30
-    assert (fleet.singles(), fleet.lists()) == (6, 0)
 
 
 @pytest.mark.parametrize("fresh", [OWN, 0.0], ids=str)
