@@ -104,6 +104,11 @@ def test_values_of_the_file_are_taken_as_they_are() -> None:
     assert credentials_module.completed(options(profile="other"))["wait_timeout"] == 600
 
 
+def test_empty_values_of_the_file_are_not_set(file: Path) -> None:
+    file.write_text("[default]\nclient_id = c\ncloud_environment =\n")
+    assert credentials_module.completed(options())["cloud_environment"] == "AzureCloud"
+
+
 @pytest.mark.usefixtures("file")
 def test_missing_profile() -> None:
     with pytest.raises(InvalidOption) as refused:

@@ -494,6 +494,17 @@ def test_a_question_that_asks_for_a_later_read_gets_it(table: Busy, clock: Clock
     assert task_of(table).driver.solve(question)[1] == {"pages": 2}
 
 
+def test_what_is_to_be_changed_is_read_by_the_task_itself(table: Busy, tmp_path: Path) -> None:
+    """Also if a check in the same question has used the read of another task."""
+    task_of(table, tmp_path).driver.get(BOOK)
+    table[BOOK] = {"pages": 2}
+
+    def question(docs: Docs) -> tuple[Any, Any]:
+        return docs.get(BOOK, RECENT), docs.get(BOOK, OWN)
+
+    assert task_of(table, tmp_path).driver.solve(question)[1] == {"pages": 2}
+
+
 def test_the_time_of_a_question_is_that_of_the_latest_response(clock: Clock) -> None:
     table = Table({BOOK: Answer({"pages": 1}, NOW - 5.0), MAP: Answer({}, NOW, NOW - 60.0)})
     driver = task_of(table).driver
