@@ -334,6 +334,23 @@ def test_a_wait_for_the_rate_limit_is_before_the_read(table: Busy, clock: Clock,
     assert task_of(table, tmp_path).driver.get(BOOK, changes[1]) == {"pages": 2}
 
 
+def test_a_glance_uses_reads_of_other_tasks_since_a_time(table: Busy, clock: Clock, tmp_path: Path) -> None:
+    task_of(table, tmp_path).driver.get(BOOK)
+    between = clock.monotonic()
+    task_of(table, tmp_path).driver.get(MAP)
+    table.update({BOOK: {"pages": 2}, MAP: {"scale": 2}})
+    task = task_of(table, tmp_path)
+
+    task.session.task_began = between
+    assert task.driver.get(BOOK, Rule.GLANCE) == {"pages": 2}
+    shared = [task.driver.has_shared]
+    assert task.driver.get(MAP, Rule.GLANCE) == {"scale": 1}
+    shared.append(task.driver.has_shared)
+    assert shared == [False, True]
+    # The change itself is planned from the reads of the task.
+    assert task.driver.get(MAP) == {"scale": 2}
+
+
 # Waits
 
 
