@@ -441,6 +441,7 @@ def used(name: str | None, version: str | None, follows: bool = False) -> dict[s
         pytest.param(
             row("x/y", SERVICES["disk encryption set"][1]), [used("batch", OLD), used("batch", MIDDLE)], id="two"
         ),
+        pytest.param(row("x/y", {"encryption": {"vault": URL}}), [used(None, None)], id="unknown key"),
         pytest.param(row("x/y", {"keyVault": VAULT_ID}), [], id="no key"),
     ],
 )
