@@ -300,7 +300,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     return together(outcomes).summarized(summary or f"{account} has no identity, and no access.")
 
 
-def _goals(params: Mapping[str, Any], cloud: Cloud, goal: access_goal.Goal) -> list[access_goal.Goal]:
+def _goals(params: Mapping[str, Any], cloud: Cloud, goal: access_goal.AccessGoal) -> list[access_goal.AccessGoal]:
     """A goal for each identity of the account."""
     place, options = (
         (params["account_resource_group"], params["account_name"]),
@@ -308,7 +308,7 @@ def _goals(params: Mapping[str, Any], cloud: Cloud, goal: access_goal.Goal) -> l
     )
     read = partial(cloud.account, *place, options=options)
 
-    def ask() -> list[access_goal.Goal]:
+    def ask() -> list[access_goal.AccessGoal]:
         found = read(is_glance=goal.present)
         return access_goal.of_account(goal, found if access_goal.allows(goal, found) else read(is_glance=False))
 

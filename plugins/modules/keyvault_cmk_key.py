@@ -287,7 +287,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encr
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import execute
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import goal as key_goal
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import KeyGoal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.present import KeyPresent, UsedBy
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -319,7 +319,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     return _described(goal, outcome)
 
 
-def _for_account(goal: Goal, group: str, name: str, cloud: Cloud) -> Outcome:
+def _for_account(goal: KeyGoal, group: str, name: str, cloud: Cloud) -> Outcome:
     """The key for an account that uses it. Nothing is changed if the account does not use the key, or, if there is
     something to change, is not available."""
     account = partial(cloud.account, group, name, options=("used_by_account", "account_resource_group"))
@@ -337,7 +337,7 @@ def _for_account(goal: Goal, group: str, name: str, cloud: Cloud) -> Outcome:
     return _described(goal, cloud.changes.ensure(task))
 
 
-def _described(goal: Goal, outcome: Outcome) -> Outcome:
+def _described(goal: KeyGoal, outcome: Outcome) -> Outcome:
     return outcome.summarized(key_document.summary(goal.vault, goal.name, outcome.before, outcome.after))
 
 

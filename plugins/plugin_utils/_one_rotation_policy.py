@@ -39,7 +39,7 @@ class OneRotationPolicy(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         return result
 
-    def _valid_goal(self) -> key_goal.Goal | None:
+    def _valid_goal(self) -> key_goal.KeyGoal | None:
         """None if the options are not valid: the module reports that."""
         validation = ArgumentSpecValidator({**CONNECTION, **keyvault_cmk_key.ARGUMENTS}).validate(
             without_empty(self._task.args)
@@ -49,7 +49,7 @@ class OneRotationPolicy(ActionBase):  # type: ignore[misc]
         goal = value_or_error(lambda: key_goal.present(validation.validated_parameters), CmkError)
         return None if isinstance(goal, CmkError) else goal
 
-    def _earlier(self, goal: key_goal.Goal, host: str) -> dict[str, str]:
+    def _earlier(self, goal: key_goal.KeyGoal, host: str) -> dict[str, str]:
         """The policy that a task of the run has requested for the key first, and the host of that task."""
         files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
         requested = {"policy": _text(goal.rotation_policy or {}), "host": host}
@@ -61,7 +61,7 @@ def _text(policy: Mapping[str, str | None]) -> str:
     return ", ".join(f"{name}: {value}" for name, value in sorted(policy.items()) if value)
 
 
-def _refused(goal: key_goal.Goal, policy: str, host: str) -> Refused:
+def _refused(goal: key_goal.KeyGoal, policy: str, host: str) -> Refused:
     remedy = f"Set the same O(rotation_policy) for all hosts and tasks that use the key {goal.name} in {goal.vault}."
     return Refused(
         f"O(rotation_policy) is {_text(goal.rotation_policy or {})}, but the host {host} has requested {policy} for "

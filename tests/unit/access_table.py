@@ -16,7 +16,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Fa
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.decide import AccessGranted, AccessRevoked
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.goal import Goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.access.goal import AccessGoal
 
 
 def azure(
@@ -41,12 +41,12 @@ def azure(
     return table
 
 
-def decided(goal: Goal, table: Table) -> Change:
+def decided(goal: AccessGoal, table: Table) -> Change:
     """The change that a task decides."""
     task = task_of(table)
     return task.driver.solve((AccessGranted if goal.present else AccessRevoked)(goal, Facts(task.session)).decide)
 
 
-def confirmed(goal: Goal, change: Change, table: Table) -> Change:
+def confirmed(goal: AccessGoal, change: Change, table: Table) -> Change:
     """The decision after a revocation, which has no requests if the table shows the change."""
     return task_of(table).driver.solve(change.confirm)

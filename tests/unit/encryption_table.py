@@ -36,7 +36,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import key_o
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.decide import Move
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.goal import Goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.goal import EncryptionGoal
 
 PINNED_OLD, PINNED_MIDDLE, PINNED_NEW = (f"{KEY}/{version}" for version in (OLD, MIDDLE, NEW))
 # A key in another vault.
@@ -139,7 +139,7 @@ def place_of_key(value: str) -> str:
     return place(refs.key(parse_key_identifier(value, "key_identifier")))
 
 
-def decided(goal: Goal, azure: Table, task: Task | None = None) -> Change:
+def decided(goal: EncryptionGoal, azure: Table, task: Task | None = None) -> Change:
     """The change that a task decides."""
     task = task or task_of(azure)
     return solved(Move(goal, Facts(task.session)).decide, azure, task)

@@ -38,7 +38,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Change
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.decide import by_state
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import KeyGoal
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.present import KeyPresent
 
 T = TypeVar("T")
@@ -134,7 +134,7 @@ def pool(used: str, *, changed_at: str = "2020-01-01T00:00:00Z") -> dict[str, An
     }
 
 
-def decided(table: Table, goal: Goal) -> Change:
+def decided(table: Table, goal: KeyGoal) -> Change:
     """The change that a task decides."""
     task = task_of(table)
     facts = Facts(task.session)

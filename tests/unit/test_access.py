@@ -95,7 +95,7 @@ def test_exactly_one_principal_and_one_vault_are_required(options: dict[str, Any
 # The identities of an account
 
 
-def of_account(identity: dict[str, Any] | None, **options: Any) -> list[access_goal.Goal]:
+def of_account(identity: dict[str, Any] | None, **options: Any) -> list[access_goal.AccessGoal]:
     wanted = goal(principal_id=None, **OF_ACCOUNT, **options)
     return access_goal.of_account(wanted, account(identity=identity))
 

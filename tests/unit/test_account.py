@@ -49,7 +49,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import Cha
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import account as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.decide import AccountAbsent, AccountPresent
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.goal import Goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.account.goal import AccountGoal
 
 ELSEWHERE = "https://vault2.vault.azure.net/keys/batch"
 ACCOUNT, POOLS = refs.account(account_id()), refs.first_pools_of(account_id())
@@ -75,7 +75,7 @@ def table_of(
     )
 
 
-def decided(wanted: Goal, seen: Table | Task) -> Change:
+def decided(wanted: AccountGoal, seen: Table | Task) -> Change:
     task = seen if isinstance(seen, Task) else task_of(seen)
     return task.driver.solve((AccountPresent if wanted.present else AccountAbsent)(wanted, Facts(task.session)).decide)
 

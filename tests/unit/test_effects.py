@@ -18,10 +18,10 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import De
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.effects import account, key, role_assignment, vault
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents.effects.write import (
     Effect,
-    Facts,
+    EffectContext,
+    EffectInput,
     Prediction,
     Refusal,
-    Write,
     is_listed,
 )
 
@@ -40,7 +40,7 @@ DOCUMENTS = {
     GROUP.lower(): {"id": GROUP},
     FIRST.lower(): {"properties": {"principalId": "p1", "clientId": "c1", "tenantId": "t"}},
 }
-FACTS = Facts(
+FACTS = EffectContext(
     now=NOW + 0.5,
     find=lambda ref: DOCUMENTS.get(ref.lower()),
     list=lambda _ref: [],
@@ -56,7 +56,7 @@ Documents = dict[str, Any]
 
 def after(effect: Effect, ref: str, before: Any, body: Mapping[str, Any], **facts: Any) -> Documents:
     """The documents after the write, by their refs. None is a deleted resource."""
-    predicted = effect(Write(ref, before, body, replace(FACTS, **facts)))
+    predicted = effect(EffectInput(ref, before, body, replace(FACTS, **facts)))
     return {one.ref: one.document if one.exists else None for one in predicted}
 
 

@@ -25,7 +25,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.markup import plain
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.tasks import VALUE_LAG_SECONDS, Change, Removal
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import Goal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key.goal import KeyGoal
 
 ALL = (OLD, MIDDLE, NEW)
 DELETE = ("DELETE", "/keys/batch", None)
@@ -309,7 +309,7 @@ def deleted_ago(seconds: float) -> KeyTable:
     return KeyTable(deleted={**deleted_key(), "deletedDate": int(NOW - seconds)}, accounts=[FOLLOWS])
 
 
-def off_of(**options: Any) -> Goal:
+def off_of(**options: Any) -> KeyGoal:
     return key_goal(state="disabled", **options)
 
 
@@ -326,7 +326,7 @@ def off_of(**options: Any) -> Goal:
     ],
 )
 def test_what_was_disabled_or_deleted_within_a_day_fails_if_it_is_in_use(
-    wanted: Goal, table: KeyTable, is_lost: bool
+    wanted: KeyGoal, table: KeyTable, is_lost: bool
 ) -> None:
     """A run may have ended before it has asked again. Nothing is enabled."""
     if not is_lost:

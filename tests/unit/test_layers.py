@@ -136,7 +136,7 @@ R = f"{U}_resources/"
 BREACHES = [
     (f"{U}_core/outcome.py", "import yaml"),
     (f"{U}_checks/preflight.py", "from .._resources.key import decide"),
-    (f"{R}key/decide.py", "from ..vault.goal import Goal"),
+    (f"{R}key/decide.py", "from ..vault.goal import VaultGoal"),
     (f"{R}key/decide.py", "def late():\n    from azure.core import exceptions"),
     (f"{U}_azure/gateway.py", "from ansible.module_utils.basic import AnsibleModule"),
     ("plugins/modules/batch_encryption.py", f"from {UTILS}._audit import rules"),

@@ -20,7 +20,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encr
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import vault as vault_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import decide as vault_decide
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.goal import Goal as VaultGoal
+from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.goal import VaultGoal
 
 V1, V2 = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
 S1, S2 = f"version {OLD[:8]}…", f"version {NEW[:8]}…"

@@ -40,7 +40,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.decid
 from ansible_collections.azbatch.cmk.plugins.modules import keyvault_cmk_vault
 
 
-def goal(**options: Any) -> vault_goal.Goal:
+def goal(**options: Any) -> vault_goal.VaultGoal:
     given = {"resource_group": "rg-keys", "name": "myvault", **options}
     return vault_goal.desired(options_of(keyvault_cmk_vault, **given))
 
@@ -71,7 +71,7 @@ def table_of(
     )
 
 
-def decided(wanted: vault_goal.Goal, seen: Table) -> Change:
+def decided(wanted: vault_goal.VaultGoal, seen: Table) -> Change:
     task = task_of(seen)
     question = VaultPresent(wanted, Facts(task.session)).decide
     return task.driver.solve(question)

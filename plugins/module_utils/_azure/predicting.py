@@ -36,10 +36,10 @@ from .._documents.effects.write import (
     NEW,
     SHOWN,
     Effect,
-    Facts,
+    EffectContext,
+    EffectInput,
     Prediction,
     Refusal,
-    Write,
     changed,
     is_listed,
     missing,
@@ -364,7 +364,7 @@ class Predicting(Gateway):
                 before = self.find(what, at.document)
                 if at.kind == _ACCOUNTS:
                     self._require_accepted(what, method, at, before, body)
-                predicted = [*effect(Write(at.document, before, body, self._facts(what)))]
+                predicted = [*effect(EffectInput(at.document, before, body, self._facts(what)))]
             except Refusal as refusal:
                 raise _error(what, refusal) from None
             for one in predicted:
@@ -382,8 +382,8 @@ class Predicting(Gateway):
         changed_at = int(self.now) if one.exists else None
         self._predictions.put(at.kind, at.name, one._replace(contents=contents, changed_at=changed_at))
 
-    def _facts(self, what: str) -> Facts:
-        return Facts(
+    def _facts(self, what: str) -> EffectContext:
+        return EffectContext(
             now=self.now,
             find=partial(self.find, what),
             list=partial(self.list, what),

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from ..._core import placeholders
 from ..._core.ids import place_of
 from . import write as writes
-from .write import NEW, Document, Prediction, Write
+from .write import NEW, Document, EffectInput, Prediction
 
 delete = writes.deleted
 
 
-def put(write: Write) -> Iterator[Prediction]:
+def put(write: EffectInput) -> Iterator[Prediction]:
     if write.before is None:
         new = _new(write)
         yield Prediction(new["id"], _changed(new, write), contents=NEW)
@@ -28,11 +28,11 @@ def put(write: Write) -> Iterator[Prediction]:
         yield from patch(write)
 
 
-def patch(write: Write) -> Iterator[Prediction]:
+def patch(write: EffectInput) -> Iterator[Prediction]:
     yield Prediction(write.ref, _changed(write.required, write))
 
 
-def _new(write: Write) -> Document:
+def _new(write: EffectInput) -> Document:
     name, location = place_of(write.ref)[2], writes.region(write.body)
     return {
         "id": writes.new_id(write),
@@ -50,13 +50,13 @@ def _new(write: Write) -> Document:
     }
 
 
-def _changed(account: Document, write: Write) -> Document:
+def _changed(account: Document, write: EffectInput) -> Document:
     identity = {"identity": _identity(account, write)} if write.body.get("identity") else {}
     changed = {**writes.changed(account, write.body), **identity}
     return {**changed, "properties": {**changed["properties"], "provisioningState": "Succeeded"}}
 
 
-def _identity(account: Document, write: Write) -> Document:
+def _identity(account: Document, write: EffectInput) -> Document:
     has, wanted = account.get("identity", {}), write.body["identity"]
     if wanted["type"] == "SystemAssigned":
         return has if has.get("type") == "SystemAssigned" else _new_identity(account["id"], write)
@@ -71,7 +71,7 @@ def _identity(account: Document, write: Write) -> Document:
     return {"type": wanted["type"], **({"userAssignedIdentities": assigned} if assigned else {})}
 
 
-def _new_identity(account_id: str, write: Write) -> Document:
+def _new_identity(account_id: str, write: EffectInput) -> Document:
     _subscription, group, name = place_of(account_id)
     number = write.facts.number(f"principal of {account_id.lower()}")
     principal = write.facts.placeholder(placeholders.principal(name, group, number))

@@ -16,14 +16,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..._core import placeholders
-from .write import Document, Prediction, Refusal, Write
+from .write import Document, EffectInput, Prediction, Refusal
 
 _DAY = 86400
 # The fields of a version. A deleted key has more fields.
 _FIELDS = ("key", "attributes", "tags")
 
 
-def create(write: Write) -> Iterator[Prediction]:
+def create(write: EffectInput) -> Iterator[Prediction]:
     """Create a key, or a new version of the key."""
     vault, name = vault_of(write.ref), write.ref.rpartition("/")[2]
     if write.before is None and write.facts.find(write.ref.replace("/keys/", "/deletedkeys/")) is not None:
@@ -52,7 +52,7 @@ def create(write: Write) -> Iterator[Prediction]:
     yield Prediction(key["kid"], {"key": key, "attributes": attributes, **tags})
 
 
-def update(write: Write) -> Iterator[Prediction]:
+def update(write: EffectInput) -> Iterator[Prediction]:
     """Change a version of the key."""
     version, body, now = write.required, write.body, int(write.facts.now)
     attributes = {**version["attributes"], **_without_nulls(body.get("attributes", {})), "updated": now}
@@ -62,21 +62,21 @@ def update(write: Write) -> Iterator[Prediction]:
     yield Prediction(write.ref, changed)
 
 
-def set_rotation_policy(write: Write) -> Iterator[Prediction]:
+def set_rotation_policy(write: EffectInput) -> Iterator[Prediction]:
     actions = [_without_nulls(action) for action in write.body.get("lifetimeActions", [])]
     attributes = _without_nulls(write.body.get("attributes", {}))
     policy = {"id": write.required["id"], "lifetimeActions": actions, "attributes": attributes}
     yield Prediction(write.ref, policy)
 
 
-def delete(write: Write) -> Iterator[Prediction]:
+def delete(write: EffectInput) -> Iterator[Prediction]:
     ref, now = write.ref.replace("/keys/", "/deletedkeys/"), int(write.facts.now)
     times = {"deletedDate": now, "scheduledPurgeDate": now + 90 * _DAY}
     yield Prediction(ref, {**write.required, "recoveryId": ref, **times})
     yield Prediction(write.ref, write.required, exists=False)
 
 
-def recover(write: Write) -> Iterator[Prediction]:
+def recover(write: EffectInput) -> Iterator[Prediction]:
     newest = {field: write.required[field] for field in _FIELDS if field in write.required}
     yield Prediction(write.ref.replace("/deletedkeys/", "/keys/"), newest)
     yield Prediction(write.ref, write.required, exists=False)
@@ -121,7 +121,7 @@ def vault_of(ref: str) -> str:
     return ref.removeprefix("https://").partition(".")[0].lower()
 
 
-def _recovery_level(write: Write, vault: str) -> str:
+def _recovery_level(write: EffectInput, vault: str) -> str:
     predicted = write.facts.vault(vault)
     is_protected = predicted is None or predicted.document["properties"].get("enablePurgeProtection")
     return "Recoverable" if is_protected else "Recoverable+Purgeable"

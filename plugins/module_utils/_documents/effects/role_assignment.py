@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .write import Prediction, Refusal, Write, deleted
+from .write import EffectInput, Prediction, Refusal, deleted
 
 delete = deleted
 
 
-def put(write: Write) -> Iterator[Prediction]:
+def put(write: EffectInput) -> Iterator[Prediction]:
     if write.before is not None:
         raise Refusal("RoleAssignmentExists", "The role assignment already exists.")
     scope, _providers, own = write.ref.rpartition("/providers/")

@@ -17,12 +17,12 @@ from typing import Any
 
 from ..._core.ids import place_of
 from . import write as writes
-from .write import HIDDEN, NEW, Document, Prediction, Write
+from .write import HIDDEN, NEW, Document, EffectInput, Prediction
 
 _NAMESPACE = "/providers/Microsoft.KeyVault"
 
 
-def put(write: Write) -> Iterator[Prediction]:
+def put(write: EffectInput) -> Iterator[Prediction]:
     if write.body["properties"].get("createMode") == "recover":
         yield from _recovered(write)
     elif write.before is None:
@@ -34,18 +34,18 @@ def put(write: Write) -> Iterator[Prediction]:
         yield from patch(write)
 
 
-def patch(write: Write) -> Iterator[Prediction]:
+def patch(write: EffectInput) -> Iterator[Prediction]:
     yield Prediction(write.ref, _changed(write.required, write.body))
 
 
-def delete(write: Write) -> Iterator[Prediction]:
+def delete(write: EffectInput) -> Iterator[Prediction]:
     if write.before is not None:
         deleted = _deleted(write.before, write.facts.now)
         yield Prediction(write.ref, _changed(write.before, {}), exists=False)
         yield Prediction(deleted["id"], deleted)
 
 
-def set_policies(operation: str, write: Write) -> Iterator[Prediction]:
+def set_policies(operation: str, write: EffectInput) -> Iterator[Prediction]:
     """`operation` is add, replace or remove."""
     vault = write.required
     policies = {_holder(one): one for one in vault["properties"].get("accessPolicies", [])}
@@ -60,7 +60,7 @@ def _changed(vault: Document, body: Mapping[str, Any]) -> Document:
     return {name: value for name, value in writes.changed(vault, body).items() if name != "systemData"}
 
 
-def _recovered(write: Write) -> Iterator[Prediction]:
+def _recovered(write: EffectInput) -> Iterator[Prediction]:
     """Recover a deleted vault. Azure does not show its permission model, so the model of the task is assumed, or Azure
     RBAC, the default of new vaults. With access policies, the caller is assumed to have all permissions on keys."""
     subscription, _group, name = place_of(write.ref)
@@ -83,7 +83,7 @@ def _recovered(write: Write) -> Iterator[Prediction]:
     yield Prediction(deleted["id"], deleted, exists=False)
 
 
-def _new(vault_id: str, write: Write) -> Document:
+def _new(vault_id: str, write: EffectInput) -> Document:
     """A new vault with Azure's default values."""
     name, sent = place_of(vault_id)[2], write.body["properties"]
     return {

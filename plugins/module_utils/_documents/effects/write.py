@@ -38,7 +38,7 @@ class Prediction(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Facts:
+class EffectContext:
     """The facts that effects depend on. Documents are those of Azure with the predictions.
 
     `now` is the time by Azure's clock, in seconds since 1970. `find` returns a document by its ref, or None. `vault`
@@ -59,13 +59,13 @@ class Facts:
     with_policies: Collection[str]
 
 
-class Write(NamedTuple):
+class EffectInput(NamedTuple):
     """`ref` names the resource, and `before` is its document, None if it is missing."""
 
     ref: str
     before: Any
     body: Mapping[str, Any]
-    facts: Facts
+    facts: EffectContext
 
     @property
     def required(self) -> Any:
@@ -75,7 +75,7 @@ class Write(NamedTuple):
         return self.before
 
 
-Effect = Callable[[Write], Iterator[Prediction]]
+Effect = Callable[[EffectInput], Iterator[Prediction]]
 
 
 class Refusal(Exception):
@@ -91,7 +91,7 @@ def missing(ref: str, code: str | None = None) -> Refusal:
     return Refusal(code, f"The Resource '{ref}' was not found.", 404)
 
 
-def deleted(write: Write) -> Iterator[Prediction]:
+def deleted(write: EffectInput) -> Iterator[Prediction]:
     """The effect of the deletion of a resource. Azure accepts the deletion of a resource that is missing."""
     if write.before is not None:
         yield Prediction(write.ref, write.before, exists=False)
@@ -118,7 +118,7 @@ def region(body: Mapping[str, Any]) -> str:
     return str(body["location"]).replace(" ", "").lower()
 
 
-def new_id(write: Write) -> str:
+def new_id(write: EffectInput) -> str:
     """The id of a new resource. Its resource group has Azure's letter case if the caller may read the group."""
     group = write.ref.partition("/providers/")[0]
     try:

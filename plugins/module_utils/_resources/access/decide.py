@@ -41,7 +41,7 @@ from ..._documents.access import (
 )
 from ..._questions import identities, services, users, vaults
 from ..._questions.evidence import definitions
-from .goal import Goal
+from .goal import AccessGoal
 
 # A time, in seconds since 1970, after every time of Azure.
 _ANY_TIME = 1e12
@@ -61,7 +61,7 @@ _NAMESPACE = uuid.UUID("0f6bd5a5-4c0e-5b8d-9d59-3f8d1d2f5a77")
 class _Holder:
     """A principal, the vault of the goal, and what is assigned to the principal there."""
 
-    goal: Goal
+    goal: AccessGoal
     vault: Vault
     principal: str
     assignments: Sequence[RoleAssignment]
@@ -114,7 +114,7 @@ class _Holder:
 
 @dataclass(frozen=True)
 class _OfPrincipal(Task):
-    goal: Goal
+    goal: AccessGoal
     facts: Facts
 
     @property
@@ -149,7 +149,7 @@ class AccessRevoked(_OfPrincipal):
         return users.with_left_out(docs, self.facts, _revoking(docs, _holder(docs, self.goal, self.facts), self.facts))
 
 
-def _holder(docs: Docs, goal: Goal, facts: Facts) -> _Holder:
+def _holder(docs: Docs, goal: AccessGoal, facts: Facts) -> _Holder:
     if (place := vaults.likely(docs, goal.vault, facts.vaults_in, goal.group)) is not None:
         docs.want(place)
     principal = goal.principal_id or ""
@@ -242,7 +242,7 @@ def _revoking(docs: Docs, holder: _Holder, facts: Facts) -> Change:
     return _made(warned, goal, facts, known)
 
 
-def _made(change: Change, goal: Goal, facts: Facts, known: Collection[str] = ()) -> Change:
+def _made(change: Change, goal: AccessGoal, facts: Facts, known: Collection[str] = ()) -> Change:
     """The change with its confirmation. With `force`, users do not matter. `known` are the ids of accounts that were
     listed before (users.everywhere)."""
     if goal.force:
@@ -252,7 +252,7 @@ def _made(change: Change, goal: Goal, facts: Facts, known: Collection[str] = ())
 
 @dataclass(frozen=True, kw_only=True)
 class _Revoked(Removal):
-    goal: Goal
+    goal: AccessGoal
     facts: Facts
     known: Collection[str]
 
@@ -294,7 +294,7 @@ def _require_unused_already(docs: Docs, holder: _Holder, facts: Facts) -> None:
         raise usage.lost(f"revoke the access of {holder.principal} to {holder.goal.vault}", using)
 
 
-def still_unused(docs: Docs, goal: Goal, facts: Facts, known: Collection[str] = ()) -> Change:
+def still_unused(docs: Docs, goal: AccessGoal, facts: Facts, known: Collection[str] = ()) -> Change:
     """Require that no account or pool needs the access that was revoked. There is a request left if Azure does not show
     the revocation. `known` are the ids of accounts that were listed before (users.everywhere). Azure Resource Graph
     confirms nothing, so it is not asked."""

@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Goal:
+class AccessGoal:
     group: str | None
     vault: str
     present: bool
@@ -60,7 +60,7 @@ class Goal:
     canary: str | None = None
 
 
-def desired(params: Mapping[str, Any]) -> Goal:
+def desired(params: Mapping[str, Any]) -> AccessGoal:
     problems = Problems()
 
     def checked(check: Callable[[str, str], T], option: str) -> T | None:
@@ -90,7 +90,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
             "Leave it out.",
         )
     problems.refuse()
-    return Goal(
+    return AccessGoal(
         group=params["vault_resource_group"],
         vault=key.vault if key else str(vault_name),
         present=params["state"] == "present",
@@ -107,7 +107,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
     )
 
 
-def allows(goal: Goal, account: Account) -> bool:
+def allows(goal: AccessGoal, account: Account) -> bool:
     """Whether the account uses the key, or one from which it may be moved to the key."""
     if not isinstance(goal.previous, tuple):
         return True
@@ -115,7 +115,7 @@ def allows(goal: Goal, account: Account) -> bool:
     return has is not None and (has.is_named(*goal.previous) or has.same_key(goal.key))
 
 
-def of_account(goal: Goal, account: Account) -> list[Goal]:
+def of_account(goal: AccessGoal, account: Account) -> list[AccessGoal]:
     """A goal for each identity of a Batch account, because it is not known which identity Batch uses for the key."""
     if isinstance(goal.previous, tuple) and not allows(goal, account):
         raise on_another_key(account["name"], key_of(account), goal.previous)

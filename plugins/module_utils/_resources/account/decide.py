@@ -33,14 +33,14 @@ from ..._documents.account import (
 )
 from ..._questions import accounts, creation, evidence, health, identities
 from ..._questions.regions import of_type
-from .goal import Goal
+from .goal import AccountGoal
 
 
 @dataclass(frozen=True)
 class AccountPresent(Task):
     """The account exists with its identity."""
 
-    goal: Goal
+    goal: AccountGoal
     facts: Facts
 
     def decide(self, docs: Docs) -> Change:
@@ -73,7 +73,7 @@ class AccountPresent(Task):
 
 @dataclass(frozen=True)
 class AccountAbsent(Task):
-    goal: Goal
+    goal: AccountGoal
     facts: Facts
 
     def decide(self, docs: Docs) -> Change:
@@ -84,7 +84,7 @@ class AccountAbsent(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class _OfAccount(Change):
-    goal: Goal
+    goal: AccountGoal
     facts: Facts
 
     def confirm(self, docs: Docs) -> Change:
@@ -156,7 +156,7 @@ class WithoutKey(Task):
     """The rollback of a creation. If the account is still being created, nothing is changed, and the next run finds the
     account. The account of another task or user keeps its key."""
 
-    goal: Goal
+    goal: AccountGoal
     facts: Facts
 
     def decide(self, docs: Docs) -> Change:
@@ -195,7 +195,7 @@ def _creation_failed(docs: Docs, account: Account | None) -> bool:
     return availability(health.pools_reason(docs, account["id"])) is False
 
 
-def _creation(docs: Docs, goal: Goal, facts: Facts, failed: Account | None) -> Change:
+def _creation(docs: Docs, goal: AccountGoal, facts: Facts, failed: Account | None) -> Change:
     """Create the account, or repeat a creation that has failed: a refused key may leave an account in that state."""
     own, resource = facts.subscription, f"Batch account {goal.name}"
     place, provider = refs.group(own, goal.group), refs.provider(own, "Microsoft.Batch")
@@ -248,7 +248,7 @@ def _creation(docs: Docs, goal: Goal, facts: Facts, failed: Account | None) -> C
     )
 
 
-def _may_be_created_again(goal: Goal, account: Account) -> bool:
+def _may_be_created_again(goal: AccountGoal, account: Account) -> bool:
     """Whether a PUT may repeat the creation. A PUT replaces the account, so the account must have no settings that
     the request does not have."""
     key, properties = key_of(account), account["properties"]
@@ -259,7 +259,7 @@ def _may_be_created_again(goal: Goal, account: Account) -> bool:
     return _has_identity(goal, account) and keeps_key and is_open and not has_storage and not has_others
 
 
-def _has_identity(goal: Goal, account: Account) -> bool:
+def _has_identity(goal: AccountGoal, account: Account) -> bool:
     identity = account.get("identity", {})
     if identity.get("type") != TYPES[goal.identity_type]:
         return False
@@ -267,7 +267,7 @@ def _has_identity(goal: Goal, account: Account) -> bool:
     return wanted is None or any(same_id(wanted, name) for name in identity.get("userAssignedIdentities", {}))
 
 
-def _refuse_unwanted_adoption(goal: Goal, account: Account) -> None:
+def _refuse_unwanted_adoption(goal: AccountGoal, account: Account) -> None:
     identity = describe_identity(account.get("identity", {}))
     if identity["type"] == "none" and not goal.repairs:
         raise Refused(
@@ -314,11 +314,11 @@ def _risked_key(account: Account) -> tuple[str, ...]:
     return (f"The identity of {account['id']} is changed although the account uses {key} and may lose it.",)
 
 
-def _elsewhere(goal: Goal, account: Account) -> tuple[str, ...]:
+def _elsewhere(goal: AccountGoal, account: Account) -> tuple[str, ...]:
     return regions.difference(f"The Batch account {goal.name}", account["location"], goal.location)
 
 
-def _unheeded_key(goal: Goal, account: Account) -> tuple[str, ...]:
+def _unheeded_key(goal: AccountGoal, account: Account) -> tuple[str, ...]:
     if goal.key is None or goal.key.same_key(key_of(account)):
         return ()
     return (
@@ -327,13 +327,13 @@ def _unheeded_key(goal: Goal, account: Account) -> tuple[str, ...]:
     )
 
 
-def _identity_body(goal: Goal, kept: Iterable[str] = ()) -> Identity:
+def _identity_body(goal: AccountGoal, kept: Iterable[str] = ()) -> Identity:
     if goal.identity_id is None:
         return {"type": "SystemAssigned"}
     return {"type": "UserAssigned", "userAssignedIdentities": {name: {} for name in (*kept, str(goal.identity_id))}}
 
 
-def _put(goal: Goal, facts: Facts, body: Mapping[str, Any]) -> Request:
+def _put(goal: AccountGoal, facts: Facts, body: Mapping[str, Any]) -> Request:
     has_key = "keyVaultProperties" in body["properties"]["encryption"]
     confirms = (rights.to_confirm_creation(goal.group),) if has_key else ()
     ref = accounts.ref_of(facts, goal.group, goal.name)
@@ -350,14 +350,14 @@ def _put(goal: Goal, facts: Facts, body: Mapping[str, Any]) -> Request:
     )
 
 
-def _update(goal: Goal, facts: Facts, body: Mapping[str, Any]) -> Request:
+def _update(goal: AccountGoal, facts: Facts, body: Mapping[str, Any]) -> Request:
     needed = rights.to_change_account(goal.group, goal.name), *rights.to_assign_identities(body)
     ref = accounts.ref_of(facts, goal.group, goal.name)
     what = f"change the Batch account {goal.name}"
     return Request("update", what, "PATCH", ref.id, body, needed)
 
 
-def _delete(goal: Goal, facts: Facts) -> Request:
+def _delete(goal: AccountGoal, facts: Facts) -> Request:
     needed = (rights.to_delete_account(goal.group, goal.name),)
     ref, what = accounts.ref_of(facts, goal.group, goal.name), f"delete the Batch account {goal.name}"
     return Request("delete", what, "DELETE", ref.id, rights=needed, operation=True)

@@ -26,7 +26,7 @@ from ..._documents.account import SYSTEM_ASSIGNED, USER_ASSIGNED
 
 
 @dataclass(frozen=True)
-class Goal:
+class AccountGoal:
     group: str
     name: str
     present: bool
@@ -46,7 +46,7 @@ class Goal:
         return USER_ASSIGNED if self.identity_id else SYSTEM_ASSIGNED
 
 
-def desired(params: Mapping[str, Any]) -> Goal:
+def desired(params: Mapping[str, Any]) -> AccountGoal:
     identity_id, key = params["identity_id"], params["key_identifier"]
     problems = Problems()
     identifier = problems.of(parse_key_identifier, key, "key_identifier") if key else None
@@ -63,7 +63,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
     identity = problems.of(parse_user_assigned_id, identity_id, "identity_id") if identity_id is not None else None
     tags = problems.of(check_tags, params["tags"])
     problems.refuse()
-    return Goal(
+    return AccountGoal(
         group=params["resource_group"],
         name=name,
         present=params["state"] == "present",

@@ -37,12 +37,12 @@ from ..._documents.key import DRILL_TAG, MOST_TAGS, version_of
 from ..._questions import accounts, health, services, users, vaults
 from ..access.decide import AccessGranted, AccessRevoked
 from ..access.decide import still_unused as access_unused
-from ..access.goal import Goal as AccessGoal
+from ..access.goal import AccessGoal
 from ..key import requests as key_requests
-from ..key.goal import Goal as KeyGoal
+from ..key.goal import KeyGoal
 from ..key.removal import KeyDisabled
 from ..key.removal import still_unused as key_unused
-from .goal import Goal
+from .goal import DrillGoal
 
 # Refusals of an update that have other reasons than the key.
 _NOT_OF_KEY = ("ScopeLocked", "RequestDisallowedByPolicy", "AccountOperationInProgress")
@@ -74,7 +74,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class _OfDrill(Task):
-    goal: Goal
+    goal: DrillGoal
     facts: Facts
     # The vault of the account's key.
     vault: str | None = None
@@ -125,7 +125,7 @@ class DrillEnded(_OfDrill):
 BY_STATE: Mapping[str, type[_OfDrill]] = {"lost": KeyTaken, "recovered": AccountRecovered, "ended": DrillEnded}
 
 
-def of_account(docs: Docs, goal: Goal, facts: Facts) -> Drill | None:
+def of_account(docs: Docs, goal: DrillGoal, facts: Facts) -> Drill | None:
     """The drill of the account that is not finished."""
     return _own(_place(docs, goal, facts))
 
@@ -135,7 +135,7 @@ def _described(account: Account) -> dict[str, Any]:
     return {"exists": True, "id": account["id"], "name": account["name"], "key_identifier": str(key) if key else None}
 
 
-def _place(docs: Docs, goal: Goal, facts: Facts) -> _Place | None:
+def _place(docs: Docs, goal: DrillGoal, facts: Facts) -> _Place | None:
     """None if the account uses a Microsoft-managed key."""
     account = required(accounts.existing(docs, facts, goal.group, goal.name), goal.group, goal.name)
     key = key_of(account)
@@ -160,7 +160,7 @@ def _own(place: _Place | None) -> Drill | None:
 # The key is taken from the account
 
 
-def _lost(docs: Docs, goal: Goal, facts: Facts) -> Change:
+def _lost(docs: Docs, goal: DrillGoal, facts: Facts) -> Change:
     place = _place(docs, goal, facts)
     if place is None:
         remedy = "Move it to a customer-managed key first, with azbatch.cmk.provision."
@@ -225,7 +225,7 @@ def _tagged(docs: Docs, key: KeyIdentifier, disabled: Sequence[Request], started
     return tuple(map(tagged, disabled))
 
 
-def _taken(docs: Docs, place: _Place, goal: Goal, facts: Facts) -> tuple[Request, ...]:
+def _taken(docs: Docs, place: _Place, goal: DrillGoal, facts: Facts) -> tuple[Request, ...]:
     """The requests that take the key from the account, without that which also changes the vault's tags. Raises an
     error if others use the key, the access or, if its firewall is closed, the vault."""
     of_key = KeyGoal(place.key.vault, place.key.name, "disabled", canary=place.id, vault_used_by=goal.vault_used_by)
@@ -294,7 +294,7 @@ def _refuse_own_pools_on_key(docs: Docs, place: _Place, facts: Facts, kind: str)
         raise _not_alone(place.account["name"], kind, f"These pools may use it: {', '.join(using)}.", pools=using)
 
 
-def _only_user(goal: Goal, ask: Callable[[], Any]) -> Any:
+def _only_user(goal: DrillGoal, ask: Callable[[], Any]) -> Any:
     try:
         return ask()
     except Refused as refusal:
@@ -352,7 +352,7 @@ class _Progress:
 class _OfPlace(Change):
     """A change of the canary, or of the tags and the network rules of its vault."""
 
-    goal: Goal
+    goal: DrillGoal
     facts: Facts
     place: _Place
 
@@ -491,7 +491,7 @@ class GivenBack(_OfDrill):
         return _Recovered(before, after, back, goal=goal, facts=facts, place=place, task=self)
 
 
-def _not_refused(goal: Goal, facts: Facts) -> CmkError:
+def _not_refused(goal: DrillGoal, facts: Facts) -> CmkError:
     remedy = "Batch may notice a loss later: set O(wait_timeout) to a longer time."
     return TimedOut(
         f"Batch did not refuse the Batch account {goal.name} within {facts.wait_timeout} s. {remedy}",
@@ -504,7 +504,7 @@ def _not_refused(goal: Goal, facts: Facts) -> CmkError:
 # The account is recovered
 
 
-def _unchanged(docs: Docs, goal: Goal, facts: Facts, place: _Place | None) -> Change:
+def _unchanged(docs: Docs, goal: DrillGoal, facts: Facts, place: _Place | None) -> Change:
     account = required(accounts.existing(docs, facts, goal.group, goal.name), goal.group, goal.name)
     before = place.described(lost=False) if place else {**_described(account), "vault_id": None, "lost": False}
     return Change(before, before)
@@ -534,7 +534,7 @@ def _enable(key: KeyIdentifier, item: KeyItem) -> Request:
 # Requests
 
 
-def _update(account: Account, goal: Goal) -> Request:
+def _update(account: Account, goal: DrillGoal) -> Request:
     """Update the account without a change."""
     what = f"update the Batch account {goal.name} without a change"
     body = {"tags": account.get("tags") or {}}
@@ -542,7 +542,7 @@ def _update(account: Account, goal: Goal) -> Request:
     return Request("update_account", what, "PATCH", account["id"], body, needed)
 
 
-def _accepted(account: Account, goal: Goal) -> Request:
+def _accepted(account: Account, goal: DrillGoal) -> Request:
     waiting_for = f"Batch to accept changes of the Batch account {goal.name}"
     return replace(_update(account, goal), waiting_for=waiting_for, is_probe=True)
 
@@ -665,7 +665,7 @@ def _firewall(vault: Vault, bypass: str) -> dict[str, Any]:
     return {"networkAcls": {**vault["properties"].get("networkAcls", {}), "bypass": bypass}}
 
 
-def _rights_to_restore(place: _Place, goal: Goal) -> tuple[Right, ...]:
+def _rights_to_restore(place: _Place, goal: DrillGoal) -> tuple[Right, ...]:
     """The rights that only the restoring needs."""
     if goal.kind != REVOKE_ACCESS:
         return ()

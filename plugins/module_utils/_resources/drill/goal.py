@@ -19,7 +19,7 @@ from ..._core.ids import check_account_name, check_subscriptions
 
 
 @dataclass(frozen=True)
-class Goal:
+class DrillGoal:
     group: str
     name: str
     # lost, recovered or ended
@@ -29,7 +29,7 @@ class Goal:
     vault_used_by: str = ANY
 
 
-def desired(params: Mapping[str, Any]) -> Goal:
+def desired(params: Mapping[str, Any]) -> DrillGoal:
     name, problems = params["account_name"], Problems()
     problems.of(check_account_name, name, "account_name")
     problems.of(check_subscriptions, params["users_in"], "users_in")
@@ -45,4 +45,4 @@ def desired(params: Mapping[str, Any]) -> Goal:
                 f"If {name} may be unavailable, repeat its name in O(canary).",
             )
     problems.refuse()
-    return Goal(params["resource_group"], name, params["state"], params["kind"] or "", params["vault_used_by"])
+    return DrillGoal(params["resource_group"], name, params["state"], params["kind"] or "", params["vault_used_by"])

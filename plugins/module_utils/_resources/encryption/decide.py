@@ -50,7 +50,7 @@ from ..._documents.encryption import (
 from ..._documents.key import identifier_of, newest_usable, updated_at, version_of
 from ..._questions import accounts, evidence, health, users
 from ..key.requests import touch
-from .goal import ANY, FOLLOW, KEEP, PIN, UPDATE, Goal
+from .goal import ANY, FOLLOW, KEEP, PIN, UPDATE, EncryptionGoal
 
 # In seconds. Time enough for the hosts of a wave to share an update.
 _JUST_UPDATED_SECONDS = 60
@@ -61,7 +61,7 @@ _NO_PREVIOUS: Mapping[str, Any] = {"previous_key_identifier": None}
 class Move(Task):
     """The account uses the key, and is available."""
 
-    goal: Goal
+    goal: EncryptionGoal
     facts: Facts
 
     def glance(self, docs: Docs) -> Change | None:
@@ -110,11 +110,11 @@ class Move(Task):
         return replace(change, warnings=(*_other_form(self.goal, key_of(account)), *change.warnings))
 
 
-def _account(docs: Docs, goal: Goal, facts: Facts) -> Account:
+def _account(docs: Docs, goal: EncryptionGoal, facts: Facts) -> Account:
     return required(accounts.existing(docs, facts, goal.group, goal.account), goal.group, goal.account)
 
 
-def _other_form(goal: Goal, has: KeyIdentifier | None) -> tuple[str, ...]:
+def _other_form(goal: EncryptionGoal, has: KeyIdentifier | None) -> tuple[str, ...]:
     """The warning that an account stays pinned or keeps following the latest version, although the identifier of the
     key says otherwise, and no mode is given."""
     if goal.is_mode_given or goal.key is None or has is None or (goal.key.version is None) == (has.version is None):
@@ -127,7 +127,7 @@ def _other_form(goal: Goal, has: KeyIdentifier | None) -> tuple[str, ...]:
     )
 
 
-def _wanted(docs: Docs, goal: Goal, account: Account) -> Goal:
+def _wanted(docs: Docs, goal: EncryptionGoal, account: Account) -> EncryptionGoal:
     """The goal with the key identifier for this account: one that uses a customer-managed key keeps whether it follows
     the latest version of its key, unless the mode says otherwise. An account that is pinned to a version is pinned to
     the newest version that can be used, if the goal names none."""
@@ -162,7 +162,7 @@ def _now(docs: Docs, key: KeyIdentifier) -> float:
     return docs.of(refs.key(key.versionless)).now or docs.now
 
 
-def _expires_soon(docs: Docs, goal: Goal, account: Account) -> bool:
+def _expires_soon(docs: Docs, goal: EncryptionGoal, account: Account) -> bool:
     """Whether the account would keep a version that expires within REPLACED_BEFORE_EXPIRY, and before the wanted
     version."""
     has = key_of(account)
@@ -185,7 +185,7 @@ def _reason(docs: Docs, facts: Facts, account: Account, *, leaves_alone: bool) -
     return health.reason_before_change(docs, account)
 
 
-def _unchanged(goal: Goal, before: Mapping[str, Any], reason: CmkError | None) -> Change:
+def _unchanged(goal: EncryptionGoal, before: Mapping[str, Any], reason: CmkError | None) -> Change:
     warnings: tuple[str, ...] = ()
     if reason is not None and before["available"] is None:
         if goal.requires_readable:
@@ -205,7 +205,7 @@ class Keep(Task):
     is newer. Azure shows no trace of an account that has left a key. A version that was updated inside the margin is
     not disabled (`usage.users_of_version`)."""
 
-    goal: Goal
+    goal: EncryptionGoal
     facts: Facts
     vault: str
 
@@ -247,13 +247,13 @@ def _updates(docs: Docs, facts: Facts, account: Account, has: KeyIdentifier) -> 
 class _Repaired(Change):
     """Nothing is written. The account uses the key, and will be available again."""
 
-    goal: Goal
+    goal: EncryptionGoal
     facts: Facts
     account: Account
 
     @classmethod
     def of(
-        cls, goal: Goal, facts: Facts, account: Account, before: Mapping[str, Any], reason: CmkError | None
+        cls, goal: EncryptionGoal, facts: Facts, account: Account, before: Mapping[str, Any], reason: CmkError | None
     ) -> Change:
         what, noted = f"wait for the Batch account {goal.account}", health.without_key(account, reason)
         wait = Request("wait_until_available", what, "", account["id"], noted=noted)
@@ -277,7 +277,7 @@ class _KeySet(Change):
     """The account is set to the key of the goal. Repeated until Batch accepts the key. `account` is as it was before,
     and `used` what preflight has seen."""
 
-    goal: Goal
+    goal: EncryptionGoal
     facts: Facts
     account: Account
     used: Evidence | None
@@ -300,7 +300,7 @@ class _KeySet(Change):
         return Change(before, {**before, **describe_key(self.goal.target)}, self.requests)
 
 
-def _request(goal: Goal, account: Account, *, undoes: bool = False) -> Request:
+def _request(goal: EncryptionGoal, account: Account, *, undoes: bool = False) -> Request:
     name = goal.account
     return Request(
         "set_encryption",
@@ -317,7 +317,7 @@ def _request(goal: Goal, account: Account, *, undoes: bool = False) -> Request:
 @dataclass(frozen=True, kw_only=True)
 class _Moved(_KeySet):
     @classmethod
-    def of(cls, docs: Docs, goal: Goal, facts: Facts, account: Account, before: Mapping[str, Any]) -> Change:
+    def of(cls, docs: Docs, goal: EncryptionGoal, facts: Facts, account: Account, before: Mapping[str, Any]) -> Change:
         has = key_of(account)
         if not goal.allows_previous(has):
             raise _on_another_key(goal, has)
@@ -410,7 +410,7 @@ def _left_unusable(docs: Docs, left: KeyIdentifier | None, used: Evidence | None
     return [reason for version, reason in lost.items() if version not in never_used]
 
 
-def _on_another_key(goal: Goal, has: KeyIdentifier | None) -> Refused:
+def _on_another_key(goal: EncryptionGoal, has: KeyIdentifier | None) -> Refused:
     if isinstance(goal.previous, tuple):
         return on_another_key(goal.account, has, goal.previous)
     # The wanted key may be a typing error.
@@ -425,14 +425,14 @@ def _on_another_key(goal: Goal, has: KeyIdentifier | None) -> Refused:
 class Return(Task):
     """The account returns to this key from that of the goal, unless another task or user has moved it."""
 
-    undone: Goal
+    undone: EncryptionGoal
     facts: Facts
     key: KeyIdentifier | None
 
     def decide(self, docs: Docs) -> Change:
         undone, facts, key = self.undone, self.facts, self.key
         mode = FOLLOW if key and key.version is None else PIN
-        goal = Goal(undone.group, undone.account, key, None, mode=mode, previous=ANY)
+        goal = EncryptionGoal(undone.group, undone.account, key, None, mode=mode, previous=ANY)
         account = _account(docs, goal, facts)
         is_back, is_moved = goal.is_satisfied_by(account), not undone.has_set(account)
         # If Azure may have accepted the change, a read that shows the previous key may be out of date.
@@ -460,7 +460,7 @@ class Return(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class _Returned(_KeySet):
-    undone_goal: Goal
+    undone_goal: EncryptionGoal
 
     def will_end(self, docs: Docs, request: Request, refusal: CmkError) -> None:
         """Tried even if the account is not available, because the setting to be undone may have made it unavailable."""

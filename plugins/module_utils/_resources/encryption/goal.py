@@ -31,7 +31,7 @@ ANY = ANY_KEY
 
 
 @dataclass(frozen=True)
-class Goal:
+class EncryptionGoal:
     group: str
     account: str
     # None: a Microsoft-managed key.
@@ -76,7 +76,7 @@ class Goal:
         return key is None or self.key is None or self.previous == ANY or self.key.same_key(key)
 
 
-def desired(params: Mapping[str, Any]) -> Goal:
+def desired(params: Mapping[str, Any]) -> EncryptionGoal:
     source, key, problems = params["key_source"], params["key_identifier"], Problems()
     allowed, mode = params["previous_key"], params["version_mode"]
     if source == KEY_VAULT and not key:
@@ -89,7 +89,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
     account = problems.of(check_account_name, params["account_name"], "account_name")
     previous = None if allowed is None else problems.of(parse_previous_key, allowed, "previous_key")
     problems.refuse()
-    return Goal(
+    return EncryptionGoal(
         group=params["resource_group"],
         account=account,
         key=identifier,

@@ -11,7 +11,7 @@ This module util is private to the collection.
 from __future__ import annotations
 
 from ..._azure.facts import Facts
-from .goal import Goal
+from .goal import KeyGoal
 from .present import KeyEnabled, KeyRecovered, KeyTask
 from .removal import KeyDeleted, KeyDisabled
 
@@ -24,5 +24,5 @@ _BY_STATE: dict[str, type[KeyTask]] = {
 }
 
 
-def by_state(goal: Goal, facts: Facts) -> KeyTask:
+def by_state(goal: KeyGoal, facts: Facts) -> KeyTask:
     return _BY_STATE[goal.state](goal, facts)

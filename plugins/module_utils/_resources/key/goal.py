@@ -37,7 +37,7 @@ _BOOLEANS = {
 
 
 @dataclass(frozen=True)
-class Goal:
+class KeyGoal:
     vault: str
     name: str
     # One of those of keyvault_cmk_key_state, or `present`, `retired` (unused versions are disabled), or `enabled_again`
@@ -100,7 +100,7 @@ class Goal:
         return self.remove_rotation_policy and key_rotation_policy.rotates(policy)
 
 
-def present(params: Mapping[str, Any]) -> Goal:
+def present(params: Mapping[str, Any]) -> KeyGoal:
     """The goal of azbatch.cmk.keyvault_cmk_key."""
     key_type, key_size, problems = params["key_type"], params["key_size"], Problems()
     if key_type is not None and key_type not in TYPES:
@@ -126,7 +126,7 @@ def present(params: Mapping[str, Any]) -> Goal:
     problems.of(check_subscriptions, params["users_in"], "users_in")
     forced = problems.of(_forced, params["new_version"])
     problems.refuse()
-    return Goal(
+    return KeyGoal(
         vault=vault,
         name=name,
         state="present",
@@ -143,7 +143,7 @@ def present(params: Mapping[str, Any]) -> Goal:
     )
 
 
-def in_state(params: Mapping[str, Any]) -> Goal:
+def in_state(params: Mapping[str, Any]) -> KeyGoal:
     """The goal of azbatch.cmk.keyvault_cmk_key_state."""
     state, problems = params["state"], Problems()
     key = problems.of(_named, params, problems)
@@ -159,7 +159,7 @@ def in_state(params: Mapping[str, Any]) -> Goal:
     unused_for = problems.of(seconds, params["unused_for"], "unused_for", or_none=True)
     problems.of(check_subscriptions, params["users_in"], "users_in")
     problems.refuse()
-    return Goal(
+    return KeyGoal(
         vault=key.vault,
         name=key.name,
         state=state,
@@ -173,7 +173,7 @@ def in_state(params: Mapping[str, Any]) -> Goal:
     )
 
 
-def unused(params: Mapping[str, Any]) -> Goal:
+def unused(params: Mapping[str, Any]) -> KeyGoal:
     """The goal of azbatch.cmk.keyvault_cmk_unused_versions."""
     problems = Problems()
     key = problems.of(_named, {**params, "version": None}, problems)
@@ -182,7 +182,7 @@ def unused(params: Mapping[str, Any]) -> Goal:
     unused_for = problems.of(seconds, params["unused_for"], "unused_for", or_none=True)
     problems.of(check_subscriptions, params["users_in"], "users_in")
     problems.refuse()
-    return Goal(
+    return KeyGoal(
         vault=key.vault,
         name=key.name,
         state="retired",
@@ -239,7 +239,7 @@ def _named(params: Mapping[str, Any], problems: Problems) -> KeyIdentifier:
     return parse_key(identifier, "key_identifier")
 
 
-def key_soft_deleted(goal: Goal) -> Refused:
+def key_soft_deleted(goal: KeyGoal) -> Refused:
     is_present = goal.state == "present"
     set_to = "Add key to O(allowed_repairs)" if is_present else "Set O(state=recovered)"
     remedy = f"{set_to} to recover it, or use another name."
@@ -252,7 +252,7 @@ def key_soft_deleted(goal: Goal) -> Refused:
     )
 
 
-def key_disabled(goal: Goal, version: str) -> Refused:
+def key_disabled(goal: KeyGoal, version: str) -> Refused:
     return Refused(
         f"The newest version of the key {goal.name} in {goal.vault}, {version}, is disabled. Somebody may have "
         "disabled it to revoke the key. If not, run azbatch.cmk.recover for an account that uses it. If the key may be "
@@ -264,7 +264,7 @@ def key_disabled(goal: Goal, version: str) -> Refused:
     )
 
 
-def version_not_found(goal: Goal) -> NotFound:
+def version_not_found(goal: KeyGoal) -> NotFound:
     option = "key_identifier" if goal.identifier else "version"
     remedy = f"Correct O({option}), or restore a backup of the key."
     return NotFound(
@@ -277,7 +277,7 @@ def version_not_found(goal: Goal) -> NotFound:
     )
 
 
-def key_not_found(goal: Goal) -> NotFound:
+def key_not_found(goal: KeyGoal) -> NotFound:
     option = "key_identifier" if goal.identifier else "name"
     remedy = "Correct O(key_identifier)." if goal.identifier else "Correct O(name) or O(vault_name)."
     return NotFound(

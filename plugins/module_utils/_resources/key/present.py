@@ -42,7 +42,7 @@ from ..._documents.key import (
 from ..._documents.vault import require_sku_for
 from ..._questions import health, users
 from . import requests
-from .goal import Goal, key_disabled, key_not_found, key_soft_deleted, version_not_found
+from .goal import KeyGoal, key_disabled, key_not_found, key_soft_deleted, version_not_found
 from .seen import Seen, identifier, look, with_users
 
 Requests = tuple[Request, ...]
@@ -50,7 +50,7 @@ Requests = tuple[Request, ...]
 
 @dataclass(frozen=True)
 class KeyTask(Task):
-    goal: Goal
+    goal: KeyGoal
     facts: Facts
 
     @property
@@ -87,7 +87,7 @@ class UsedBy:
 class _Made(Change):
     """`goal` is what is confirmed."""
 
-    goal: Goal
+    goal: KeyGoal
     facts: Facts
     account: UsedBy | None
 
@@ -112,7 +112,7 @@ class _Made(Change):
         return _present(docs, self.goal, self.facts, self.account)
 
 
-def _present(docs: Docs, goal: Goal, facts: Facts, account: UsedBy | None) -> Change:
+def _present(docs: Docs, goal: KeyGoal, facts: Facts, account: UsedBy | None) -> Change:
     seen = look(docs, goal, facts)
     forced = requests.made_version(seen.identifier)
     made_at = facts.journal.noted_at(forced) if goal.is_shared else None
@@ -158,7 +158,7 @@ def _present(docs: Docs, goal: Goal, facts: Facts, account: UsedBy | None) -> Ch
     return _Made(before, after, writes, warnings, goal=goal, facts=facts, account=account)
 
 
-def _is_due(goal: Goal, seen: Seen) -> bool:
+def _is_due(goal: KeyGoal, seen: Seen) -> bool:
     key, now = seen.key, seen.now
     if key is None:
         return True
@@ -169,7 +169,7 @@ def _is_due(goal: Goal, seen: Seen) -> bool:
     return goal.new_version or too_old or expires or is_late or identifier_of(key).version == goal.other_than
 
 
-def _refuse_to_enable(goal: Goal, key: KeyBundle | None, before: Mapping[str, Any], *, is_due: bool) -> None:
+def _refuse_to_enable(goal: KeyGoal, key: KeyBundle | None, before: Mapping[str, Any], *, is_due: bool) -> None:
     """Refuse a key whose newest version is disabled. If rotation is due and another version is enabled, a new version
     is created instead. If no version is enabled, or the versions cannot be listed, the key counts as revoked."""
     if key is None or key["attributes"]["enabled"] or goal.repairs:
@@ -179,7 +179,7 @@ def _refuse_to_enable(goal: Goal, key: KeyBundle | None, before: Mapping[str, An
 
 
 def _new_version(
-    goal: Goal, seen: Seen, before: Mapping[str, Any], forced: str, *, wanted_first: bool
+    goal: KeyGoal, seen: Seen, before: Mapping[str, Any], forced: str, *, wanted_first: bool
 ) -> tuple[Requests, Any]:
     """Create a key, or a new version. Options that are not set have the values of the previous version."""
     previous = seen.key
@@ -219,7 +219,7 @@ def _new_version(
     return (requests.create(seen.identifier, body, noted=noted, wanted_first=wanted_first),), after
 
 
-def _previous_expires(goal: Goal, seen: Seen) -> tuple[str, ...]:
+def _previous_expires(goal: KeyGoal, seen: Seen) -> tuple[str, ...]:
     """The warning that the previous version expires when accounts may still need it."""
     previous, now = seen.key, seen.now
     expires = previous["attributes"].get("exp") if previous else None
@@ -232,7 +232,7 @@ def _previous_expires(goal: Goal, seen: Seen) -> tuple[str, ...]:
     )
 
 
-def _no_room_for_tag(goal: Goal) -> str:
+def _no_room_for_tag(goal: KeyGoal) -> str:
     return (
         f"The new version of the key {goal.name} has no tag {TAG}, because the previous version already has "
         f"{MOST_TAGS} tags, and Key Vault allows no more. Other runs with the same O(new_version) create their own "
@@ -260,14 +260,14 @@ def repaired(
     return (requests.update(seen.identifier, before["version"], body),), after
 
 
-def _rotation_guard(goal: Goal, seen: Seen) -> tuple[str, ...]:
+def _rotation_guard(goal: KeyGoal, seen: Seen) -> tuple[str, ...]:
     """Refuse to remove the rotation policy if accounts or pools follow the key: they would keep a version until it
     expires."""
     following = usage.following(seen.visible, seen.identifier.versionless)
     return usage.guard(following, seen.visible, f"remove the rotation policy of the key {goal.name}", force=goal.force)
 
 
-def _refuse_other_family(goal: Goal, key: KeyBundle) -> None:
+def _refuse_other_family(goal: KeyGoal, key: KeyBundle) -> None:
     has = key["key"]["kty"]
     if has in TYPES and goal.key_type in (None, has):
         return
@@ -281,7 +281,7 @@ def _refuse_other_family(goal: Goal, key: KeyBundle) -> None:
     raise Refused(f"{what} {remedy}", code="key_type_differs", option="key_type", value=goal.key_type, remedy=remedy)
 
 
-def _refuse_other_size(goal: Goal, key: KeyBundle) -> None:
+def _refuse_other_size(goal: KeyGoal, key: KeyBundle) -> None:
     has = size_of(key)
     if goal.key_size in (None, has):
         return
@@ -312,7 +312,7 @@ class KeyEnabled(KeyTask):
         return Decided(before, after, writes, task=self)
 
 
-def _validity(goal: Goal, attributes: KeyAttributes, now: float) -> dict[str, int]:
+def _validity(goal: KeyGoal, attributes: KeyAttributes, now: float) -> dict[str, int]:
     times = {}
     if attributes.get("exp") is not None and attributes["exp"] <= now and goal.extend_expired_by is not None:
         times["exp"] = int(now + goal.extend_expired_by)
@@ -343,7 +343,7 @@ class _Recovered(_Made):
         return _recovered(docs, self.goal, self.facts)
 
 
-def _recovered(docs: Docs, goal: Goal, facts: Facts, *, is_rollback: bool = False) -> _Recovered:
+def _recovered(docs: Docs, goal: KeyGoal, facts: Facts, *, is_rollback: bool = False) -> _Recovered:
     seen = look(docs, goal, facts)
     before, deleted = seen.described, seen.deleted
     if seen.key is not None:

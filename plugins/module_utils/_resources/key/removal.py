@@ -28,7 +28,7 @@ from ..._documents import refs
 from ..._documents.key import updated_at, version_of
 from ..._questions import services, users
 from . import requests
-from .goal import Goal, key_not_found, key_soft_deleted, version_not_found
+from .goal import KeyGoal, key_not_found, key_soft_deleted, version_not_found
 from .present import KeyRecovered, KeyTask
 from .seen import Seen, identifier, look, with_latest_versions, with_users
 
@@ -101,7 +101,7 @@ class KeyDeleted(_Removing):
         return _removed(_removing(goal, seen, facts, (), warnings), self, seen, ())
 
 
-def _with_versions(docs: Docs, goal: Goal, facts: Facts) -> Seen:
+def _with_versions(docs: Docs, goal: KeyGoal, facts: Facts) -> Seen:
     """The key with its versions. A key that was deleted is an error, except in the state `retired`."""
     seen = look(docs, goal, facts)
     if seen.key is None and goal.state != "retired":
@@ -116,7 +116,7 @@ def _with_versions(docs: Docs, goal: Goal, facts: Facts) -> Seen:
     return seen
 
 
-def _candidates(goal: Goal, seen: Seen) -> list[str]:
+def _candidates(goal: KeyGoal, seen: Seen) -> list[str]:
     """The enabled versions that the goal disables if they are unused. An unused version of the state `retired` is older
     than the newest version that Batch can use, and was replaced at least `unused_for` ago."""
     if seen.key is None:
@@ -129,7 +129,7 @@ def _candidates(goal: Goal, seen: Seen) -> list[str]:
     return [version_of(item) for item in found if item["attributes"]["enabled"]]
 
 
-def _users(goal: Goal, seen: Seen, versions: Collection[str], margin: float) -> dict[str, Users]:
+def _users(goal: KeyGoal, seen: Seen, versions: Collection[str], margin: float) -> dict[str, Users]:
     """The users of each of these versions. If the whole key is disabled or deleted, the users of the key are users of
     each version."""
     if seen.key is None or goal.takes_whole_key:
@@ -149,7 +149,7 @@ def _has_unused(of_each: Mapping[str, Users]) -> bool:
     return any(not found.exist for found in of_each.values())
 
 
-def _replaced_lately(goal: Goal, seen: Seen) -> dict[str, Users]:
+def _replaced_lately(goal: KeyGoal, seen: Seen) -> dict[str, Users]:
     """In the state `retired`, the enabled versions that were replaced less than `unused_for` ago. It is not known yet
     who uses them then."""
     if goal.state != "retired" or seen.key is None:
@@ -161,7 +161,7 @@ def _replaced_lately(goal: Goal, seen: Seen) -> dict[str, Users]:
     }
 
 
-def _with_services(docs: Docs, goal: Goal, seen: Seen, facts: Facts, *, is_due: bool) -> Seen:
+def _with_services(docs: Docs, goal: KeyGoal, seen: Seen, facts: Facts, *, is_due: bool) -> Seen:
     """Add the resources of other services that use the vault. That is due if something would be disabled or deleted,
     or if a refusal names all users."""
     if goal.vault_used_by == usage.BATCH:
@@ -187,7 +187,7 @@ def report(kept: Mapping[str, Users], disabled: Sequence[str] = ()) -> dict[str,
     }
 
 
-def _guard(goal: Goal, seen: Seen, used: Users) -> tuple[str, ...]:
+def _guard(goal: KeyGoal, seen: Seen, used: Users) -> tuple[str, ...]:
     """Refuse to remove what may be in use. With `force`, return warnings."""
     if used.until is not None and not goal.force:
         raise usage.recently_used(_what(goal), used.ids, used.until)
@@ -195,17 +195,17 @@ def _guard(goal: Goal, seen: Seen, used: Users) -> tuple[str, ...]:
     return (*warnings, *usage.not_shown(goal.vault_used_by))
 
 
-def _what(goal: Goal) -> str:
+def _what(goal: KeyGoal) -> str:
     return f"{'delete' if goal.state == 'absent' else 'disable'} {_subject(goal)}"
 
 
-def _subject(goal: Goal) -> str:
+def _subject(goal: KeyGoal) -> str:
     if goal.state == "retired":
         return f"unused versions of the key {goal.name}"
     return f"version {goal.version} of the key {goal.name}" if goal.version else f"the key {goal.name}"
 
 
-def _cut_short(goal: Goal, seen: Seen, versions: Sequence[str]) -> tuple[str, ...]:
+def _cut_short(goal: KeyGoal, seen: Seen, versions: Sequence[str]) -> tuple[str, ...]:
     """The warning that versions are disabled earlier than Batch may allow, because `unused_for` is shorter than the
     margin."""
     if goal.force or goal.unused_for >= MARGIN_SECONDS:
@@ -219,7 +219,7 @@ def _cut_short(goal: Goal, seen: Seen, versions: Sequence[str]) -> tuple[str, ..
 
 
 def _removing(
-    goal: Goal,
+    goal: KeyGoal,
     seen: Seen,
     facts: Facts,
     versions: Sequence[str],
@@ -250,7 +250,7 @@ def _removed(change: Change, task: KeyTask, seen: Seen, versions: Sequence[str])
 
 @dataclass(frozen=True, kw_only=True)
 class _Forced(Decided):
-    goal: Goal
+    goal: KeyGoal
     facts: Facts
 
     def shown(self, docs: Docs, request: Request) -> None:
@@ -259,7 +259,7 @@ class _Forced(Decided):
 
 @dataclass(frozen=True, kw_only=True)
 class _Disabled(Removal):
-    goal: Goal
+    goal: KeyGoal
     facts: Facts
     known: Collection[str]
 
@@ -298,13 +298,15 @@ class _Deleted(_Disabled):
 # After the removal
 
 
-def _require_deleted(docs: Docs, request: Request, goal: Goal, facts: Facts) -> None:
+def _require_deleted(docs: Docs, request: Request, goal: KeyGoal, facts: Facts) -> None:
     if request.name == "delete":
         deleted = refs.deleted_key(identifier(goal, facts))
         requests.require_finished(docs, f"deletion of the key {goal.name}", deleted, facts)
 
 
-def still_unused(docs: Docs, goal: Goal, facts: Facts, versions: Sequence[str], known: Collection[str] = ()) -> Change:
+def still_unused(
+    docs: Docs, goal: KeyGoal, facts: Facts, versions: Sequence[str], known: Collection[str] = ()
+) -> Change:
     """Require that no account or pool uses the `versions` that were disabled, or the key that was deleted. There is a
     request left if Azure does not show the removal. `known` are the ids of accounts that were listed before
     (users.everywhere). Azure Resource Graph confirms nothing, so it is not asked."""
@@ -354,7 +356,7 @@ def _set_enabled(seen: Seen, version: str, *, to: bool) -> Request:
 # After a run that ended before it has asked
 
 
-def _require_unused_lately(docs: Docs, goal: Goal, seen: Seen, facts: Facts) -> None:
+def _require_unused_lately(docs: Docs, goal: KeyGoal, seen: Seen, facts: Facts) -> None:
     """If the key or a version was deleted or disabled within the last day, perhaps by a run that ended before it has
     asked again who uses it, raise an error if an account does. Nothing is enabled: somebody may have disabled it on
     purpose."""
@@ -372,7 +374,7 @@ def _require_unused_lately(docs: Docs, goal: Goal, seen: Seen, facts: Facts) -> 
         raise usage.lost(_what(goal), using)
 
 
-def _removed_lately(goal: Goal, seen: Seen) -> list[str]:
+def _removed_lately(goal: KeyGoal, seen: Seen) -> list[str]:
     """The disabled versions, or `absent` for the deleted key."""
     since = seen.now - _DAY_SECONDS
     if goal.state == "absent":

@@ -25,7 +25,7 @@ from ..._documents.key import newest_known, newest_usable, version_for
 from ..._documents.vault import HSM
 from ..._questions import access, users, vaults
 from ..._questions.evidence import deleted_key
-from .goal import Goal
+from .goal import KeyGoal
 
 NOBODY: usage.Visible = {"accounts": [], "disks": [], "services": [], "unlisted": []}
 
@@ -57,11 +57,11 @@ class Seen:
         )
 
 
-def identifier(goal: Goal, facts: Facts) -> KeyIdentifier:
+def identifier(goal: KeyGoal, facts: Facts) -> KeyIdentifier:
     return KeyIdentifier(goal.vault.lower(), facts.vault_suffix, goal.name)
 
 
-def look(docs: Docs, goal: Goal, facts: Facts) -> Seen:
+def look(docs: Docs, goal: KeyGoal, facts: Facts) -> Seen:
     """The key without its users."""
     named = identifier(goal, facts)
     docs.want(refs.key(named), refs.versions_of(named))
@@ -122,7 +122,7 @@ def _versions(docs: Docs, key: KeyIdentifier, since: float | None = None) -> lis
     return found or []
 
 
-def _of_hsm_key(docs: Docs, goal: Goal, facts: Facts) -> Vault | None:
+def _of_hsm_key(docs: Docs, goal: KeyGoal, facts: Facts) -> Vault | None:
     """The vault in which a key of an HSM is to be created, if the caller can read it."""
     found = vault_of(docs.fresh(Rule.RECENT), goal.vault, facts) if goal.key_type == HSM else None
     return None if isinstance(found, CmkError) else found
@@ -144,7 +144,7 @@ def unseen_vault(docs: Docs, name: str, facts: Facts) -> list[usage.Unlisted]:
 
 def with_users(
     docs: Docs,
-    goal: Goal,
+    goal: KeyGoal,
     seen: Seen,
     facts: Facts,
     may_be_free: Callable[[Seen], bool],

@@ -37,7 +37,7 @@ from ..._documents import refs
 from ..._documents.key import is_staged, version_of
 from ..._documents.vault import required
 from ..._questions import services, users
-from .goal import Goal, key_not_found
+from .goal import KeyGoal, key_not_found
 from .seen import Seen, look, require_not_deleted, times_of, unseen_vault, vault_of
 
 _NOTHING = "Nothing uses it."
@@ -123,7 +123,7 @@ def _uses(visible: Visible) -> list[usage.KeyUse]:
 
 
 def _key(docs: Docs, asked: Asked, facts: Facts, name: str, visible: Visible) -> dict[str, Any]:
-    goal = Goal(asked.vault, name, "retired")
+    goal = KeyGoal(asked.vault, name, "retired")
     named = KeyIdentifier(asked.vault, facts.vault_suffix, name)
     named_users = _users(visible, named)
     found = {"name": name, "key_identifier": str(named), "users": named_users, "unknown": None}

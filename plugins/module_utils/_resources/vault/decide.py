@@ -36,8 +36,8 @@ from ..._documents.vault import (
 from ..._questions import creation, users, vaults
 from ..._questions.regions import of_type
 from ..access.decide import AccessGranted
-from ..access.goal import Goal as AccessGoal
-from .goal import RETENTION_DAYS, Goal
+from ..access.goal import AccessGoal
+from .goal import RETENTION_DAYS, VaultGoal
 
 # In a vault with access policies, not even the creator has permissions on keys. These are the permissions that the
 # modules of this collection need. Purge is not one of them.
@@ -57,7 +57,7 @@ CREATOR_KEY_PERMISSIONS = (
 class VaultPresent(Task):
     """The vault exists, with soft delete and purge protection."""
 
-    goal: Goal
+    goal: VaultGoal
     facts: Facts
 
     @property
@@ -95,7 +95,7 @@ class VaultPresent(Task):
 class _Changed(Change):
     """The vault is changed or recovered."""
 
-    goal: Goal
+    goal: VaultGoal
     facts: Facts
 
     def wanted(self, docs: Docs, request: Request) -> Sequence[str] | None:
@@ -133,7 +133,7 @@ class _Created(_Changed):
         return None if is_unchanged_since_creation(document) else AccessRestored(self.goal, self.facts)
 
 
-def _only_of_new(goal: Goal, before: Mapping[str, Any]) -> Iterator[str]:
+def _only_of_new(goal: VaultGoal, before: Mapping[str, Any]) -> Iterator[str]:
     """The warnings that an existing vault differs from options of a new one, if they are not the defaults."""
     wanted = {
         "sku": goal.sku,
@@ -148,7 +148,7 @@ def _only_of_new(goal: Goal, before: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def summary(goal: Goal, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+def summary(goal: VaultGoal, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """One line for a person. `before` and `after` are return values of the module."""
     vault = f"key vault {goal.name}"
     if before == after:
@@ -160,7 +160,7 @@ def summary(goal: Goal, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
     return f"{made} the {vault} in {after['location']} with soft delete and purge protection."
 
 
-def _missing(docs: Docs, goal: Goal, facts: Facts) -> Change:
+def _missing(docs: Docs, goal: VaultGoal, facts: Facts) -> Change:
     """A read does not show the vault. Azure is eventually consistent: a listed vault exists nevertheless."""
     own, name = facts.subscription, vaults.name_check(facts.subscription, goal.name)
     place = refs.group(own, goal.group)
@@ -179,7 +179,7 @@ def _missing(docs: Docs, goal: Goal, facts: Facts) -> Change:
     return _creation(docs, goal, facts)
 
 
-def _recovery(goal: Goal, facts: Facts, vault: DeletedVault) -> Change:
+def _recovery(goal: VaultGoal, facts: Facts, vault: DeletedVault) -> Change:
     if not goal.recover:
         remedy = "Add vault to O(allowed_repairs) to recover it, or use another name."
         raise Refused(
@@ -207,7 +207,7 @@ def _recovery(goal: Goal, facts: Facts, vault: DeletedVault) -> Change:
     return _Changed(describe(None), after, tuple(writes), goal=goal, facts=facts)
 
 
-def _creation(docs: Docs, goal: Goal, facts: Facts) -> Change:
+def _creation(docs: Docs, goal: VaultGoal, facts: Facts) -> Change:
     own = facts.subscription
     location = goal.location or (docs.get(refs.group(own, goal.group)) or {})["location"]
     known = of_type(docs, refs.provider(own, "Microsoft.KeyVault"), "vaults")
@@ -259,14 +259,14 @@ class AccessRestored(Task):
     request has created the vault, the access of Batch accounts whose key is in the vault is granted again. Another run
     may have moved an account to the vault just before."""
 
-    goal: Goal
+    goal: VaultGoal
     facts: Facts
 
     def decide(self, docs: Docs) -> Change:
         return _restoring(docs, self.goal, self.facts)
 
 
-def _restoring(docs: Docs, goal: Goal, facts: Facts) -> Change:
+def _restoring(docs: Docs, goal: VaultGoal, facts: Facts) -> Change:
     visible, writes, restored = users.everywhere(docs.fresh(), facts), list[Request](), list[str]()
     for account in visible["accounts"]:
         key = key_of(account)
@@ -295,7 +295,7 @@ def _restoring(docs: Docs, goal: Goal, facts: Facts) -> Change:
     return Change({}, {}, tuple(writes), (warning,))
 
 
-def _not_restored(goal: Goal, visible: usage.Listed) -> tuple[str, ...]:
+def _not_restored(goal: VaultGoal, visible: usage.Listed) -> tuple[str, ...]:
     """The warning that accounts may have lost access, because the caller may not list them."""
     if not visible["unlisted"]:
         return ()
@@ -314,7 +314,7 @@ def _creator_policy(caller: Mapping[str, str]) -> AccessPolicy:
     }
 
 
-def _refuse_other_authorization(goal: Goal, vault: Vault) -> None:
+def _refuse_other_authorization(goal: VaultGoal, vault: Vault) -> None:
     has = authorization_of(vault)
     if goal.authorization in (None, has):
         return
@@ -328,11 +328,11 @@ def _refuse_other_authorization(goal: Goal, vault: Vault) -> None:
     )
 
 
-def _ref(goal: Goal, facts: Facts) -> Ref[Vault]:
+def _ref(goal: VaultGoal, facts: Facts) -> Ref[Vault]:
     return refs.vault(refs.vault_id(facts.subscription, goal.group, goal.name))
 
 
-def _put(goal: Goal, facts: Facts, body: Mapping[str, Any]) -> Request:
+def _put(goal: VaultGoal, facts: Facts, body: Mapping[str, Any]) -> Request:
     """Create the vault or, according to the body, recover the deleted vault."""
     ref = _ref(goal, facts)
     return Request(
@@ -349,7 +349,7 @@ def _put(goal: Goal, facts: Facts, body: Mapping[str, Any]) -> Request:
     )
 
 
-def _update(goal: Goal, facts: Facts, properties: Mapping[str, Any]) -> Request:
+def _update(goal: VaultGoal, facts: Facts, properties: Mapping[str, Any]) -> Request:
     what, needed = f"change the key vault {goal.name}", rights.to_change_vault(goal.group, goal.name)
     body = {"properties": properties}
     return Request("update", what, "PATCH", _ref(goal, facts).id, body, (needed,), wanted_first=True)

@@ -22,7 +22,7 @@ RETENTION_DAYS = 90
 
 
 @dataclass(frozen=True)
-class Goal:
+class VaultGoal:
     group: str
     name: str
     location: str | None
@@ -47,7 +47,7 @@ class Goal:
         return self.sku or (PREMIUM if self.key_type == HSM else "standard")
 
 
-def desired(params: Mapping[str, Any]) -> Goal:
+def desired(params: Mapping[str, Any]) -> VaultGoal:
     retention, problems = params["retention_days"], Problems()
     if not 7 <= retention <= 90:
         problems.add("retention_days", retention, "Key Vault allows 7 to 90 days.", "Use 7 to 90.")
@@ -61,7 +61,7 @@ def desired(params: Mapping[str, Any]) -> Goal:
     name = problems.of(check_vault_name, params["name"], "name")
     tags = problems.of(check_tags, params["tags"])
     problems.refuse()
-    return Goal(
+    return VaultGoal(
         group=params["resource_group"],
         name=name,
         location=params["location"],
