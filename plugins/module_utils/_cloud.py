@@ -26,7 +26,6 @@ from ._checks.preflight import KEEP_AVAILABLE, failed_checks
 from ._checks.usage import Listed
 from ._core import placeholders
 from ._core.concurrent import value_or_error
-from ._core.docs import Rule
 from ._core.documents import Account
 from ._core.errors import CmkError
 from ._core.ids import check_places, key_of
@@ -103,7 +102,7 @@ class Cloud:
         """The account. Raises an error if it does not exist, or is being created or deleted. With `is_glance`, other
         hosts may have read it for the same task. `options` are the options of its name and its resource group."""
         question = partial(accounts.existing, facts=self.facts, group=group, name=name)
-        found = self.driver.solve(question, Rule.GLANCE if is_glance else Rule.OWN)
+        found = self.driver.glance(question) if is_glance else self.driver.solve(question)
         return required(found, group, name, options=options)
 
     def require_available(self, group: str, name: str) -> None:
@@ -136,7 +135,7 @@ class Cloud:
         """The account with its state (health.survey). Other hosts may have read it for the same task of the
         playbook."""
         question = partial(health.survey, facts=self.facts, group=group, name=name, diagnose=diagnose)
-        found = self.driver.solve(question, Rule.GLANCE)
+        found = self.driver.glance(question)
         if found["account"] and (name := health.without_key(found["account"], found["unavailable_reason"])):
             self.facts.journal.note(name)
         return found
@@ -154,12 +153,12 @@ class Cloud:
             with_pools=scope.pools,
             vault_used_by=scope.vault_used_by,
         )
-        return {**self.driver.solve(read, time.monotonic()), "unlisted": listed["unlisted"]}
+        return {**self.driver.now(read), "unlisted": listed["unlisted"]}
 
     def listed(self, subscriptions: Sequence[str]) -> Listed:
         """The accounts of these subscriptions, by default of all that the caller can read."""
         question = partial(users.of_subscriptions, subscriptions=subscriptions, own=self._subscription)
-        return self.driver.solve(question, time.monotonic())
+        return self.driver.now(question)
 
     @property
     def _subscription(self) -> str | None:

@@ -187,7 +187,6 @@ code:
   sample: in_use
 """
 
-import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -220,7 +219,7 @@ def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     of_account = partial(drill_decide.of_account, goal=goal, facts=facts)
     before = cloud.driver.solve(of_account) if goal.state == "ended" else None
     outcome = cloud.changes.ensure(task)
-    drill = before if goal.state == "ended" else cloud.driver.solve(of_account, time.monotonic())
+    drill = before if goal.state == "ended" else cloud.driver.now(of_account)
     described = drill_document.describe(drill)
     report = {**outcome.report, "drill": described}
     return Outcome(outcome.changed, outcome.before, outcome.after, outcome.warnings, report).summarized(

@@ -255,7 +255,6 @@ code:
   sample: invalid_option
 """
 
-import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -284,7 +283,7 @@ FORMATS = {"json": (".json", files.as_json), "html": (".html", users_page.as_pag
 def run(params: Mapping[str, Any], cloud: Cloud) -> Outcome:
     asked = survey.asked(params)
     folder = files.prepared(params["folder"]) if params["folder"] and not cloud.predicts else None
-    found = cloud.driver.solve(partial(survey.survey, asked=asked, facts=cloud.facts), time.monotonic())
+    found = cloud.driver.now(partial(survey.survey, asked=asked, facts=cloud.facts))
     written = files.write(found, folder, params["report_name"], params["formats"], FORMATS) if folder else {}
     shown = {**found, "lines": survey.lines(found), "files": written}
     hidden = [found["not_listed"]] if found["not_listed"] else []

@@ -79,6 +79,18 @@ class Driver:
 
     # Questions
 
+    def glance(self, question: Callable[[Docs], T]) -> T:
+        """The result, as far as other tasks have read since this host's previous task ended."""
+        return self.solve(question, Rule.GLANCE)
+
+    def check(self, question: Callable[[Docs], T]) -> T:
+        """The result of a check before a change, as far as other tasks have read lately."""
+        return self.solve(question, Rule.RECENT)
+
+    def now(self, question: Callable[[Docs], T]) -> T:
+        """The result from reads that begin now."""
+        return self.solve(question, time.monotonic())
+
     def solve(
         self,
         question: Callable[[Docs], T],

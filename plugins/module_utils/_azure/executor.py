@@ -17,7 +17,7 @@ from typing import Any
 
 from .._core import interrupts
 from .._core.concurrent import map_concurrent
-from .._core.docs import Docs, Rule
+from .._core.docs import Docs
 from .._core.errors import CmkError, Denied, PlanOutdated, Unavailable
 from .._core.interrupts import as_failure
 from .._core.outcome import Outcome
@@ -56,7 +56,7 @@ class Executor:
             may_have_waited = task.lock is not None and held.enter_context(self._locked(task.lock))
             if may_have_waited:
                 # Another task or run may have made the change meanwhile.
-                todo = self._driver.solve(task.decide, time.monotonic())
+                todo = self._driver.now(task.decide)
             elif task.lock is not None or todo is None:
                 # What another task of the run has changed since the first decision is read again.
                 todo = self._driver.solve(task.decide, asked_at=began)
@@ -72,7 +72,7 @@ class Executor:
         before a change or a refusal."""
         self._driver.has_shared = False
         try:
-            seen = self._driver.solve(task.glance, Rule.GLANCE)
+            seen = self._driver.glance(task.glance)
         except CmkError:
             if not self._driver.has_shared:
                 raise
@@ -142,7 +142,7 @@ class Executor:
     def _make_all(self, tasks: Callable[[Docs], Sequence[Task]]) -> None:
         """Send the requests of tasks that need no confirmation."""
         for task in self._driver.solve(tasks):
-            todo = self._driver.solve(task.decide, Rule.RECENT)
+            todo = self._driver.check(task.decide)
             if not todo.requests:
                 continue
             if self._session.predicts and (lacks := self._missing(todo.rights).rights):
@@ -179,7 +179,7 @@ class Executor:
 
     def _missing(self, needed: Sequence[Needed]) -> Missing:
         own, vaults_in = self._session.subscription_id, self._session.vault_subscription_id
-        return self._driver.solve(lambda docs: self._find_missing(docs, needed, own, vaults_in), Rule.RECENT)
+        return self._driver.check(lambda docs: self._find_missing(docs, needed, own, vaults_in))
 
 
 def _lacking(action: str, scope: str) -> str:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from .._core import placeholders
 from .._core.concurrent import value_or_error
-from .._core.docs import Ref, Rule
+from .._core.docs import Ref
 from .._core.documents import Account
 from .._core.errors import CmkError, NotFound
 from .._core.ids import KeyIdentifier, key_in_vault, key_of, place_of, within
@@ -187,7 +187,7 @@ class Predicting(Gateway):
     def _recent(self, what: str, ref: str) -> Any:
         """A list of Azure, as a task of the run has read it some seconds ago, or the error."""
         listed: Ref[list[Any]] = Ref("recent", ref, what, is_list=True)
-        return self._azure.solve(lambda docs: docs.known(listed), Rule.RECENT)
+        return self._azure.check(lambda docs: docs.known(listed))
 
     @property
     def now(self) -> float:

@@ -17,7 +17,6 @@ from functools import partial
 from typing import Any
 
 from .._core import interrupts
-from .._core.concurrent import value_or_error
 from .._core.errors import (
     CmkError,
     Denied,
@@ -73,7 +72,7 @@ class Sender:
             except Rejected as refused:
                 if refused.facts["azure"]["code"] in _FOR_GOOD:
                     raise
-                self._driver.solve(partial(change.will_end, request=one, refusal=refused), time.monotonic())
+                self._driver.now(partial(change.will_end, request=one, refusal=refused))
                 return refused
             return None
 
@@ -111,7 +110,7 @@ class Sender:
 
     def _require_wanted(self, change: Change, one: Request) -> None:
         """Asked just before the request is sent, if time has passed since it was decided."""
-        warnings = self._driver.solve(partial(change.wanted, request=one), time.monotonic())
+        warnings = self._driver.now(partial(change.wanted, request=one))
         if self._session.predicts:
             self._session.warnings.extend(warnings or ())
 
@@ -133,7 +132,7 @@ class Sender:
         if one.noted:
             self._journal.note(one.noted)
         if not is_finished:
-            self._driver.solve(partial(change.shown, request=one), time.monotonic())
+            self._driver.now(partial(change.shown, request=one))
         if one.shows is not None and shown is not None:
             self._driver.keep(one.shows, shown)
         return document
@@ -147,7 +146,7 @@ class Sender:
             return any(write.may_have_taken_effect for write in self._journal.of(one.ref))
         if last is None or last.outcome is WriteOutcome.ACCEPTED:
             return False
-        exists = isinstance(value_or_error(lambda: self._driver.get(creates, time.monotonic()), CmkError), Mapping)
+        exists = isinstance(self._driver.now(lambda docs: docs.known(creates)), Mapping)
         if exists and isinstance(refused, Rejected) and not self._journal.is_in_doubt(one.ref):
             # Azure refuses, for example, a different location of an existing account.
             raise created_by_others(one.what.removeprefix("create the ")) from refused
