@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +30,9 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill.decid
     _enable,
     _is_disabled_by,
     _is_of_key,
+    _OfPlace,
     _tagged,
+    _Taken,
 )
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.drill.goal import desired
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.key import requests
@@ -189,6 +192,9 @@ def test_only_versions_that_the_drill_has_disabled_are_enabled(one: Any, is_own:
 
 # The refusal
 
+LOST = Rejected("No.", azure={"status": 409, "code": "KeyVaultKeyNotAccessible"})
+LOCKED = Rejected("No.", azure={"status": 409, "code": "ScopeLocked"})
+
 
 @pytest.mark.parametrize(
     ("error", "status", "code", "is_refusal"),
@@ -205,3 +211,31 @@ def test_only_versions_that_the_drill_has_disabled_are_enabled(one: Any, is_own:
 )
 def test_only_a_loss_of_the_key_is_a_refusal(error: type[CmkError], status: int, code: str, is_refusal: bool) -> None:
     assert _is_of_key(error("No.", azure={"status": status, "code": code})) is is_refusal
+
+
+@pytest.mark.parametrize(
+    ("kind", "refusal", "ends"),
+    [
+        pytest.param(_Taken, None, False, id="accepted, waiting for the loss"),
+        pytest.param(_Taken, LOST, True, id="refused, waiting for the loss"),
+        pytest.param(_Taken, Unavailable("Busy."), False, id="no response, waiting for the loss"),
+        pytest.param(_Taken, LOCKED, None, id="locked, waiting for the loss"),
+        pytest.param(_OfPlace, None, True, id="accepted, waiting for the recovery"),
+        pytest.param(_OfPlace, LOST, False, id="refused, waiting for the recovery"),
+        pytest.param(_OfPlace, Unavailable("Busy."), False, id="no response, waiting for the recovery"),
+        pytest.param(_OfPlace, LOCKED, None, id="locked, waiting for the recovery"),
+    ],
+)
+def test_what_ends_the_updates_of_the_account(kind: Any, refusal: CmkError | None, ends: bool | None) -> None:
+    """`ends` is None if the refusal has another reason than the key."""
+    more = {"drill": BEGUN, "refs": ()} if kind is _Taken else {}
+    facts = SimpleNamespace(wait_timeout=60)
+    change = kind({}, {}, goal=desired(options()), facts=facts, place=None, **more)
+    request = requests.update(ID, OLD, {})
+    if ends is None:
+        with pytest.raises(Rejected):
+            change.heard(request, refusal)
+        return
+    assert (change.heard(request, refusal) is None) is ends
+    if kind is _Taken and ends:
+        assert change.progress.refusal == "409 KeyVaultKeyNotAccessible"

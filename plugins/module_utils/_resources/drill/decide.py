@@ -410,6 +410,8 @@ class _Taken(_OfPlace):
         """Asked before each further update. Raises an error if others use what was taken away, until each list shows
         users that have not seen the change, or if another run has ended the drill. Then all is restored."""
         place, at = self.place, _taken_at(self.facts, self.refs)
+        if not place.key.same_key(key_of(docs.get(refs.account(place.id)))):
+            raise PlanOutdated(f"The Batch account {self.goal.name} was moved to another key during the drill.")
         if at is not None and docs.asked_at >= at + VALUE_LAG_SECONDS:
             found = docs.get(refs.vault(place.vault["id"]))
             if found is None or of_vault(found) != self.drill:
@@ -481,8 +483,13 @@ class GivenBack(_OfDrill):
 
     def decide(self, docs: Docs) -> Change:
         goal, facts, progress = self.goal, self.facts, self.taken.progress
-        place = _place(docs, goal, facts) or self.taken.place
+        taken = self.taken.place
+        account = required(accounts.existing(docs, facts, goal.group, goal.name), goal.group, goal.name)
+        place = replace(taken, account=account, vault=docs.get(refs.vault(taken.vault["id"])) or taken.vault)
         back = tuple(replace(one, undoes=True) for one in _restoring(docs, place, self.taken.drill, facts))
+        if not place.key.same_key(key_of(account)) and of_vault(place.vault):
+            # No later run finds the drill of an account that does not use the vault any more.
+            back += (_tag(place.vault, None, "end"),)
         at = _taken_at(facts, self.taken.refs)
         if not back and not progress.is_given_back and at and docs.asked_at < at + VALUE_LAG_SECONDS:
             raise NotFound(f"Azure does not show yet what the drill of {goal.name} has changed.")
