@@ -173,6 +173,7 @@ def _run(text: str) -> Run:
 # Switches that are in a random position in each sequence, and those of which a few are in another position.
 _ALWAYS = {
     "value_lag": ["0", "0", "5", "20", "20"],
+    "value_lag_of": ["all"] * 4 + ["batch", "keys", "keys", "authorization"],
     "name_lag": ["0", "0", "10", "60"],
     "list_lag": ["0", "0", "180", "1200"],
     "previous_version_needed": ["86400", "86400", "600", "0"],

@@ -58,6 +58,9 @@ KNOWN = {
     "a run is killed before it has asked again for users of a disabled version": (
         "value_lag=20 ; tool move a1 old(k1) ; a2: retire(k1) !killed@after_version"
     ),
+    "reads show that an account has left a key before they show the update of its version": (
+        "value_lag=20 value_lag_of=keys ; tool move a1 old(k2) ; wait 2592000 ; a1: new(k1) retire(k2)"
+    ),
     "another tool moves an account to a version whose removal gets no response": (
         "value_lag=20 ; a2: disable_kept(k2) !tool move a1 new(k2)@changes_version !dropped after@changes_version"
     ),
@@ -171,7 +174,7 @@ SWITCHES = [
     *(
         f"{name}={position}"
         for name, positions in POSITIONS.items()
-        if name not in ("resource_lock", "policy_denial", "account_quota")
+        if name not in ("resource_lock", "policy_denial", "account_quota", "value_lag_of")
         for position in positions[1:]
     ),
 ]

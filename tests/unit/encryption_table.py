@@ -124,6 +124,9 @@ class Azure(Table):
     def _apply(self, ref: str, body: Any) -> None:
         if ref == account_id():
             self.on_write(_key_in(body))
+        elif (version := self.versions.get(ref.rpartition("/")[2])) is not None:
+            version["attributes"]["updated"] = NOW
+            self.show()
 
 
 def _in_vault(bundle: dict[str, Any], name: str) -> dict[str, Any]:

@@ -36,4 +36,5 @@ NOT_ASKED = {
     "pool_delete": "A pool needs a virtual machine image, which the experiments do not choose.",
     "throttling": "To be throttled, the experiments would disturb others who use the subscription.",
     "vault_purge": "Vaults with purge protection cannot be purged.",
+    "value_lag_of": "`value_lag` reports the delay of each kind of resource.",
 }

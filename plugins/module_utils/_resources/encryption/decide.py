@@ -22,21 +22,22 @@ from ..._checks.diagnosis import lost_after_change, lost_key
 from ..._checks.preflight import Evidence, access_since
 from ..._checks.rights import to_set_encryption
 from ..._checks.versions import REPLACED_BEFORE_EXPIRY, User, updated_when_left, versions_of
-from ..._core.docs import Docs, Rule
+from ..._core.docs import Docs, Rule, Wait
 from ..._core.documents import Account, KeyBundle
 from ..._core.duration import instant
 from ..._core.errors import (
     PLACE_NOT_FOUND,
     CmkError,
     Denied,
+    NotConverged,
     NotFound,
     PlanOutdated,
     Refused,
     Rejected,
     Unavailable,
 )
-from ..._core.ids import KeyIdentifier, key_of
-from ..._core.tasks import Change, Request, Task
+from ..._core.ids import KeyIdentifier, key_of, read_key_identifier
+from ..._core.tasks import VALUE_LAG_SECONDS, Change, Request, Task
 from ..._documents import account as account_document
 from ..._documents import refs
 from ..._documents.account import NotShown, availability, is_failed, require_known, required
@@ -218,7 +219,23 @@ class Keep(Task):
         key = key_of(account)
         if account is None or key is None or (self.goal.key and key.same_key(self.goal.key)):
             return Change({}, {})
-        return Change({}, {}, tuple(_updates(docs, self.facts, account, key)))
+        return _Kept({}, {}, tuple(_updates(docs, self.facts, account, key)))
+
+
+class _Kept(Change):
+    def shown(self, docs: Docs, request: Request) -> None:
+        """Before the account leaves its key, because another task may disable unused versions just after that."""
+        key = read_key_identifier(request.ref)
+        read = docs.of(refs.key(key))
+        if isinstance(read.value, CmkError):
+            raise read.value
+        if read.value and updated_at(read.value) > (read.now or docs.now) - _JUST_UPDATED_SECONDS:
+            return
+        complaint = NotConverged(
+            f"Azure accepted the update of version {key.version} of the key {key.name}, but later reads do not show "
+            "it. The account was not moved. Run the task again."
+        )
+        raise Wait(complaint, f"Azure to show the update of version {key.version}", VALUE_LAG_SECONDS)
 
 
 def _updates(docs: Docs, facts: Facts, account: Account, has: KeyIdentifier) -> list[Request]:

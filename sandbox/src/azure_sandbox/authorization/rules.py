@@ -97,7 +97,7 @@ class Authorization:
     _lag: Lag[str, RoleAssignment] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._lag = Lag(self.world)
+        self._lag = Lag(self.world, "authorization")
 
     def allows(self, principal: Principal, action: str, scope: str) -> bool:
         return self.reader(principal)(action, scope)

@@ -70,7 +70,7 @@ class BatchAccounts:
     pools: Pools = field(init=False)
 
     def __post_init__(self) -> None:
-        self._lag = Lag(self.world)
+        self._lag = Lag(self.world, "batch")
         self._operations = Operations(self.world)
         self.pools = Pools(self.world, self._operations, self._lag)
 

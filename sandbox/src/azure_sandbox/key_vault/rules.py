@@ -88,7 +88,7 @@ class Vaults:
     _lag: Lag[str, Vault] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._lag = Lag(self.world)
+        self._lag = Lag(self.world, "vaults")
         self._purges = Operations(self.world)
 
     # Reading

@@ -46,7 +46,7 @@ class Keys:
     _lag: Lag[tuple[str, str], Key] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._lag = Lag(self.world)
+        self._lag = Lag(self.world, "keys")
 
     # Access to a vault
 

@@ -59,6 +59,8 @@ class Behavior:
     # Seconds until reads and lists show a change of an existing resource, or its deletion. Recordings show changes at
     # once, so the default is the easiest position here, as for the next two.
     value_lag: str = _switch("0", "5", "20", is_time=True)
+    # The only service whose changes are shown late by `value_lag`, or all of them.
+    value_lag_of: str = _switch("all", "batch", "keys", "vaults", "authorization")
     # Seconds until a read of Resource Manager finds a resource that was just created.
     name_lag: str = _switch("0", "10", "60", is_time=True)
     # Seconds until lists of Resource Manager show a resource that was just created. A role assignment is no resource.

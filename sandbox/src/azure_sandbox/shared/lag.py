@@ -28,6 +28,8 @@ class Lag(Generic[K, T]):
     """All reads of a value have the same delay, so a read never shows an older value than an earlier read."""
 
     world: World
+    # The position of `value_lag_of` that names the service.
+    service: str = ""
     # By resource: the time of each write and the state before it. None: the resource did not exist.
     _before: dict[K, list[tuple[float, T | None]]] = field(default_factory=dict)
 
@@ -68,7 +70,9 @@ class Lag(Generic[K, T]):
         now, writes = self.world.clock.time(), self._before.get(key, ())
         if writes and writes[-1][0] <= now - self._longest:
             del self._before[key]
-        value_lag = float(self.world.behavior.value_lag) if value_lag is None else value_lag
+        if value_lag is None:
+            behavior = self.world.behavior
+            value_lag = float(behavior.value_lag) if behavior.value_lag_of in ("all", self.service) else 0.0
         for at, before in writes:
             if at > now - (name_lag if before is None else value_lag):
                 return before
