@@ -207,7 +207,7 @@ PLAYBOOKS = {
     "revert, `cmk_unused_key: disable`, `cmk_unused_access: revoke`": Playbook(
         "revert",
         left,
-        (*MOVES, "Microsoft.Authorization/roleAssignments/delete"),
+        (*MOVES, "Microsoft.Authorization/roleAssignments/delete", ASSIGNS),
         (READ_KEY, f"{KEYS}/update/action"),
         USERS,
     ),
@@ -215,7 +215,7 @@ PLAYBOOKS = {
         "revert", left_by_policy, (*MOVES, ALLOWS), (), USERS, ("get", "list", "update")
     ),
     "revert, `cmk_unused_key: delete`": Playbook(
-        "revert", left_for_deletion, MOVES, (READ_KEY, f"{KEYS}/delete"), USERS
+        "revert", left_for_deletion, MOVES, (READ_KEY, f"{KEYS}/delete", f"{KEYS}/recover/action"), USERS
     ),
     "recover": Playbook("recover", a_lost_version, (*SEES, ASSIGNS), (READ_KEY, f"{KEYS}/update/action")),
     "recover, a deleted key": Playbook(

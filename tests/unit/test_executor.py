@@ -429,6 +429,19 @@ def test_the_second_rollback_is_for_a_refused_change_that_cannot_be_undone(
     assert failed.value.facts["restored"] is not is_stuck
 
 
+def test_a_run_notes_a_request_that_was_accepted(tmp_path: Path) -> None:
+    shelf = Shelf()
+    shelf.writes = refusing("poem")
+    send = Librarian(shelf, tmp_path)._sender.send
+
+    send(Change({}, {}, (put("novel", noted="a novel"),)), [])
+    with pytest.raises(Rejected):
+        send(Change({}, {}, (put("poem", noted="a poem"),)), [])
+
+    later = task_of(Table(), tmp_path).session.journal
+    assert (later.noted_at("a novel") is None, later.noted_at("a poem") is None) == (False, True)
+
+
 # Removals
 
 

@@ -51,8 +51,6 @@ class Rollback:
                 break
             is_done, failure = self._put_back(back, todo, failure)
             if is_done:
-                if isinstance(todo, Removal) and todo.versions:
-                    failure = failure.extended(restored_versions=list(todo.versions))
                 break
         if not self._session.sent.is_abandoned:
             return failure
@@ -115,7 +113,13 @@ class Rollback:
         is_as_before = current.before in (todo.before, {**todo.before, "available": None})
         restored = not current.requests if isinstance(todo, Removal) else is_as_before
         said = ["The change was rolled back."] if restored and applied else []
-        said.append(todo.undone(current.before))
+        if not isinstance(todo, Removal):
+            said.append(todo.undone(current.before))
+        elif not restored:
+            said.append(_removal_not_shown().msg)
+        else:
+            said.append(todo.undone(current.before))
+            failure = failure.extended(restored_versions=list(todo.versions)) if todo.versions else failure
         return True, failure.extended(*said, restored=restored, current_state=dict(current.before))
 
     def _write_back(self, back: Task, todo: Change) -> Change:

@@ -98,6 +98,7 @@ class Change:
 
     @property
     def rights(self) -> list[Needed]:
+        """Those of the requests, and those that only the rollback needs."""
         return [right for request in self.requests for right in request.rights]
 
     @property

@@ -25,6 +25,7 @@ from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinitionPrope
 from ..._core.duration import instant, moment
 from ..._core.errors import Refused
 from ..._core.ids import place_of, role_guid, same_id
+from ..._core.rights import Needed
 from ..._core.tasks import VALUE_LAG_SECONDS, Change, Decided, Removal, Request, Task
 from ..._documents import refs
 from ..._documents import vault as vault_document
@@ -217,7 +218,7 @@ def _revoking(docs: Docs, holder: _Holder, facts: Facts) -> Change:
         # The time of its response: `docs.now`.
         docs.get(refs.vault(holder.vault["id"]))
     if redundant_at <= docs.now:
-        return _made(change, goal, facts)
+        return _made(change, holder, facts)
     visible, times, asks = _users(docs.fresh(), holder, facts, goal.vault_used_by)
     using = usage.through_principal(visible, goal.vault, holder.principal, holder.key_name)
     recent = usage.recently_left(times, docs.now, goal.unused_for)
@@ -239,15 +240,16 @@ def _revoking(docs: Docs, holder: _Holder, facts: Facts) -> Change:
         warnings += usage.not_shown(goal.vault_used_by)
     known = [one["id"].lower() for one in visible["accounts"]]
     warned = replace(change, warnings=(*warnings, *change.warnings), report={**change.report, "in_use_by": using})
-    return _made(warned, goal, facts, known)
+    return _made(warned, holder, facts, known)
 
 
-def _made(change: Change, goal: AccessGoal, facts: Facts, known: Collection[str] = ()) -> Change:
+def _made(change: Change, holder: _Holder, facts: Facts, known: Collection[str] = ()) -> Change:
     """The change with its confirmation. With `force`, users do not matter. `known` are the ids of accounts that were
     listed before (users.everywhere)."""
-    if goal.force:
-        return Decided(**vars(change), task=AccessRevoked(goal, facts))
-    return _Revoked(**vars(change), goal=goal, facts=facts, known=known)
+    if holder.goal.force:
+        return Decided(**vars(change), task=AccessRevoked(holder.goal, facts))
+    assigned_at = holder.scope if holder.by_role else None
+    return _Revoked(**vars(change), goal=holder.goal, facts=facts, known=known, assigned_at=assigned_at)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +257,12 @@ class _Revoked(Removal):
     goal: AccessGoal
     facts: Facts
     known: Collection[str]
+    # Where a role is assigned again if the revocation is undone.
+    assigned_at: str | None
+
+    @property
+    def rights(self) -> list[Needed]:
+        return [*super().rights, *([to_assign_role(self.assigned_at)] if self.assigned_at else [])]
 
     @property
     def delay(self) -> float:

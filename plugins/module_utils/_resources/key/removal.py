@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..._azure.facts import Facts
+from ..._azure.journal import WriteOutcome
 from ..._checks import usage
+from ..._checks.rights import to_use_key
 from ..._checks.usage import Users
 from ..._checks.versions import MARGIN_SECONDS, versions_of
 from ..._core.docs import Docs
@@ -23,6 +25,7 @@ from ..._core.documents import KeyItem
 from ..._core.duration import instant
 from ..._core.errors import Denied
 from ..._core.ids import key_of
+from ..._core.rights import Needed
 from ..._core.tasks import VALUE_LAG_SECONDS, Change, Decided, Removal, Request, Task
 from ..._documents import refs
 from ..._documents.key import updated_at, version_of
@@ -265,8 +268,8 @@ class _Disabled(Removal):
 
     @property
     def delay(self) -> float:
-        # An unused version was not used for the margin, so no run moves an account to it.
-        return 2 * VALUE_LAG_SECONDS if self.goal.takes_whole_key else 0.0
+        # A retired version was replaced long ago, so no run moves an account to it.
+        return 0.0 if self.goal.state == "retired" else 2 * VALUE_LAG_SECONDS
 
     @property
     def keeps_used(self) -> bool:
@@ -288,6 +291,10 @@ class _Disabled(Removal):
 
 
 class _Deleted(_Disabled):
+    @property
+    def rights(self) -> list[Needed]:
+        return [*super().rights, to_use_key("recover", self.goal.vault)]
+
     def back(self) -> Sequence[Task]:
         return [KeyRecovered(replace(self.goal, state="recovered"), self.facts, is_rollback=True)]
 
@@ -338,15 +345,34 @@ def _as_before(item: KeyItem, disabled: Sequence[str]) -> KeyItem:
 
 @dataclass(frozen=True)
 class EnabledAgain(KeyTask):
-    """The rollback."""
+    """The rollback. Each version is enabled whose change may have taken effect: reads may show only some of them."""
 
     versions: Sequence[str] = ()
 
     def decide(self, docs: Docs) -> Change:
         seen = look(docs, self.goal, self.facts)
-        before = seen.described
-        missing = [version for version in self.versions if version not in before["enabled_versions"]]
-        return Decided(before, before, tuple(_set_enabled(seen, one, to=True) for one in missing), task=self)
+        requests = [_set_enabled(seen, one, to=True) for one in self.versions]
+        taken = [one for one in requests if self._is_taken(one.ref)]
+        again = tuple(replace(one, undoes=True) for one in taken)
+        versions = [one.ref.rpartition("/")[2] for one in again]
+        return _EnabledAgain(seen.described, seen.described, again, goal=self.goal, facts=self.facts, versions=versions)
+
+    def _is_taken(self, ref: str) -> bool:
+        write = self.facts.journal.last_effect(ref)
+        return write is not None and not (write.undoes and write.outcome is WriteOutcome.ACCEPTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EnabledAgain(Change):
+    goal: KeyGoal
+    facts: Facts
+    versions: Sequence[str]
+
+    def confirm(self, docs: Docs) -> Change:
+        seen = look(docs, self.goal, self.facts)
+        missing = [one for one in self.versions if one not in seen.described["enabled_versions"]]
+        left = tuple(_set_enabled(seen, one, to=True) for one in missing)
+        return Change(seen.described, seen.described, left)
 
 
 def _set_enabled(seen: Seen, version: str, *, to: bool) -> Request:
