@@ -288,8 +288,7 @@ def test_after_batch_refuses_the_key_the_evidence_is_read_again_where_it_was_fou
     assert before(task) == first
     azure.asked.clear()
 
-    again = evidence.of(first, Facts(task.session))
-    found = task.driver.solve(lambda docs: evidence.gather(docs.fresh(), again))
+    found = task.driver.solve(partial(evidence.again, evidence=first, facts=Facts(task.session)))
 
     assert preflight.failed_checks(found) == ["key_enabled"]
     assert (found.vault, found.principals, found.account) == (first.vault, first.principals, first.account)

@@ -86,6 +86,11 @@ class Journal:
         """The last write that may have taken effect."""
         return next((one for one in reversed(self.of(ref)) if one.may_have_taken_effect), None)
 
+    def may_be_in_effect(self, ref: str) -> bool:
+        """Whether a write of this task may have taken effect, and Azure has not accepted one that undoes it."""
+        last = self.last_effect(ref)
+        return last is not None and not (last.undoes and last.outcome is WriteOutcome.ACCEPTED)
+
     @contextmanager
     def writing(self, method: str, ref: str, body: Mapping[str, Any] | None, *, undoes: bool) -> Iterator[None]:
         """Note the write, and its outcome when the block ends."""

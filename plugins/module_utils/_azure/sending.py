@@ -101,7 +101,7 @@ class Sender:
         except BaseException as failure:
             if not self._is_created(one, failure):
                 # The request may have reached Azure, whatever the error is.
-                if any(write.may_have_taken_effect for write in self._journal.of(one.ref)):
+                if self._journal.last_effect(one.ref):
                     with suppress(CmkError):
                         self._follow_up(one, change.follow_up(one, None))
                 raise
@@ -143,7 +143,7 @@ class Sender:
             return False
         last, creates = self._journal.last(one.ref), one.creates
         if isinstance(refused, PlanOutdated):
-            return any(write.may_have_taken_effect for write in self._journal.of(one.ref))
+            return self._journal.last_effect(one.ref) is not None
         if last is None or last.outcome is WriteOutcome.ACCEPTED:
             return False
         exists = isinstance(self._driver.now(lambda docs: docs.known(creates)), Mapping)

@@ -59,11 +59,12 @@ def of_account(account: Account, key: KeyIdentifier, facts: Facts, vault_group: 
     return Wanted(key, principals_of(identity), tenant, facts.vaults_in, vault_group or near, name)
 
 
-def of(evidence: Evidence, facts: Facts) -> Wanted:
-    """The same key and principals."""
+def again(docs: Docs, evidence: Evidence, facts: Facts) -> Evidence:
+    """The evidence of the same key and principals, read since the question was asked."""
     vault = evidence.vault
     place, group, _name = place_of(vault["id"]) if isinstance(vault, Mapping) else (facts.vaults_in, None, "")
-    return Wanted(evidence.key, evidence.principals, evidence.tenant_id, place, group, evidence.account)
+    wanted = Wanted(evidence.key, evidence.principals, evidence.tenant_id, place, group, evidence.account)
+    return gather(docs.fresh(), wanted)
 
 
 def certain(docs: Docs, wanted: Wanted) -> Evidence:

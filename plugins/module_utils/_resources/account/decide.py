@@ -132,8 +132,7 @@ class _CreatedWithKey(_Created):
     def will_end(self, docs: Docs, request: Request, refusal: CmkError) -> None:
         """Batch has refused the key, which may have been disabled since it was read. Otherwise the request would be
         repeated until the timeout."""
-        wanted = evidence.of(self.used, self.facts)
-        preflight.require(preflight.lasting(evidence.gather(docs.fresh(), wanted)))
+        preflight.require(preflight.lasting(evidence.again(docs, self.used, self.facts)))
 
     def confirm(self, docs: Docs) -> Change:
         """The account is available, and may use the key."""

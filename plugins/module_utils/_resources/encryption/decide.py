@@ -379,7 +379,7 @@ class _Moved(_KeySet):
         """The key may have been disabled since it was read."""
         health.require_available(docs, self.facts, self.goal.group, self.goal.account)
         if self.used is not None:
-            preflight.require(preflight.lasting(evidence.gather(docs.fresh(), evidence.of(self.used, self.facts))))
+            preflight.require(preflight.lasting(evidence.again(docs, self.used, self.facts)))
 
     def confirm(self, docs: Docs) -> Change:
         """The account uses the key and is available, and Batch may still use the key."""
@@ -453,8 +453,7 @@ class Return(Task):
         account = _account(docs, goal, facts)
         is_back, is_moved = goal.is_satisfied_by(account), not undone.has_set(account)
         # If Azure may have accepted the change, a read that shows the previous key may be out of date.
-        write = facts.journal.last_effect(account["id"])
-        may_stay = write is not None and not (write.undoes and write.outcome is WriteOutcome.ACCEPTED)
+        may_stay = facts.journal.may_be_in_effect(account["id"])
         if (is_moved and not is_back) or (is_back and not may_stay):
             return _left_alone(docs, facts, account)
         used, checks = None, tuple[preflight.Check, ...]()
@@ -482,8 +481,7 @@ class _Returned(_KeySet):
     def will_end(self, docs: Docs, request: Request, refusal: CmkError) -> None:
         """Tried even if the account is not available, because the setting to be undone may have made it unavailable."""
         if self.used is not None:
-            found = evidence.gather(docs.fresh(), evidence.of(self.used, self.facts))
-            preflight.require(preflight.for_rollback(found))
+            preflight.require(preflight.for_rollback(evidence.again(docs, self.used, self.facts)))
 
     def confirm(self, docs: Docs) -> Change:
         """Complete even if some data cannot be read, because there is no other key to move the account to."""

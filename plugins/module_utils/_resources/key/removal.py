@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..._azure.facts import Facts
-from ..._azure.journal import WriteOutcome
 from ..._checks import usage
 from ..._checks.rights import to_use_key
 from ..._checks.usage import Users
@@ -350,29 +349,22 @@ class EnabledAgain(KeyTask):
     versions: Sequence[str] = ()
 
     def decide(self, docs: Docs) -> Change:
-        seen = look(docs, self.goal, self.facts)
-        requests = [_set_enabled(seen, one, to=True) for one in self.versions]
-        taken = [one for one in requests if self._is_taken(one.ref)]
-        again = tuple(replace(one, undoes=True) for one in taken)
-        versions = [one.ref.rpartition("/")[2] for one in again]
-        return _EnabledAgain(seen.described, seen.described, again, goal=self.goal, facts=self.facts, versions=versions)
-
-    def _is_taken(self, ref: str) -> bool:
-        write = self.facts.journal.last_effect(ref)
-        return write is not None and not (write.undoes and write.outcome is WriteOutcome.ACCEPTED)
+        seen, journal = look(docs, self.goal, self.facts), self.facts.journal
+        requests = (_set_enabled(seen, one, to=True) for one in self.versions)
+        again = tuple(replace(one, undoes=True) for one in requests if journal.may_be_in_effect(one.ref))
+        return _EnabledAgain(seen.described, seen.described, again, goal=self.goal, facts=self.facts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _EnabledAgain(Change):
     goal: KeyGoal
     facts: Facts
-    versions: Sequence[str]
 
     def confirm(self, docs: Docs) -> Change:
-        seen = look(docs, self.goal, self.facts)
-        missing = [one for one in self.versions if one not in seen.described["enabled_versions"]]
-        left = tuple(_set_enabled(seen, one, to=True) for one in missing)
-        return Change(seen.described, seen.described, left)
+        before = look(docs, self.goal, self.facts).described
+        enabled = before["enabled_versions"]
+        left = tuple(one for one in self.requests if one.ref.rpartition("/")[2] not in enabled)
+        return Change(before, before, left)
 
 
 def _set_enabled(seen: Seen, version: str, *, to: bool) -> Request:
