@@ -90,13 +90,17 @@ class Executor:
         require_rights = partial(self.require_rights, [*todo.rights, *task.later])
         checks: tuple[Callable[[], Any], ...] = partial(self._make_first, todo), require_rights
         lacking = map_concurrent(lambda check: check(), checks)[require_rights]
-        applied = list[str]()
+        applied, is_released = list[str](), False
         with interrupts.raised():
             try:
                 self._sender.send(todo, applied)
                 sent_at = time.monotonic()
                 if todo.delay and not self._session.predicts:
-                    self._delay(todo, held)
+                    if todo.shares_delay:
+                        held.close()
+                        is_released = True
+                    self._session.notify(f"Waiting {todo.delay:.0f} s until Azure shows who uses what was removed")
+                    time.sleep(todo.delay)
                 latest = self._sender.confirmed(todo, min(sent_at + todo.delay, time.monotonic()))
             except BaseException as ended:
                 # In check mode, where missing rights are only warnings: the change also fails for a caller who has
@@ -107,9 +111,7 @@ class Executor:
                     raise failure from failure.__cause__
                 try:
                     with interrupts.deferred():
-                        if todo.shares_delay and task.lock is not None:
-                            # It was released during the delay.
-                            held.close()
+                        if is_released and task.lock is not None:
                             held.enter_context(self._locked(task.lock))
                         failure = self._rollback.undone(todo, failure)
                 except BaseException as interrupt:
@@ -118,12 +120,6 @@ class Executor:
                 return todo.failed(failure)
         warnings = dict.fromkeys((*todo.warnings, *lacking, *latest.warnings, *self._session.warnings))
         return Outcome(True, todo.before, latest.before, tuple(warnings), todo.report)
-
-    def _delay(self, todo: Change, held: ExitStack) -> None:
-        if todo.shares_delay:
-            held.close()
-        self._session.notify(f"Waiting {todo.delay:.0f} s until Azure shows who uses what was removed")
-        time.sleep(todo.delay)
 
     def _make_first(self, todo: Change) -> None:
         """Make what is done before the change. What cannot be done is a warning."""
