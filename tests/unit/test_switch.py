@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from azure_table import executor_of, task_of
 from clocks import Clock, clock_of_all
-from documents import DAY, MIDDLE, NEW, NOW, OTHER, policy
+from documents import DAY, MIDDLE, NEW, NOW, OLD, OTHER, policy
 from encryption_table import (
     ACCOUNT,
     ELSEWHERE,
@@ -72,6 +72,16 @@ def test_a_switch_is_confirmed_as_long_as_reads_may_lag_whatever_the_timeout_is(
     azure.read = read  # type: ignore[method-assign]
 
     assert switch(azure, version_mode="pin", wait_timeout=0).changed
+
+
+def test_an_account_leaves_a_version_that_was_made_and_replaced_within_this_second() -> None:
+    azure = Azure(PINNED_OLD)
+    azure.change(NEW, created=NOW)
+    azure.change(OLD, created=NOW)
+
+    assert switch(azure, None).changed
+    assert PINNED_OLD in [ref for _method, ref, _body in azure.written]
+    assert azure.used is None
 
 
 @pytest.mark.parametrize(
