@@ -526,6 +526,8 @@ class Simulation:
             if not was or name not in after or by_tool or (self._has_hidden_change and moved):
                 continue
             own, whole = after[name]
+            if own and any(event.what == "killed" for event in play.events) and _is_visited(during):
+                continue
             last = replace(self._history[name][-1], is_own_usable=own)
             if not whole and not self._is_cut_short(last):
                 raise Failed(f"1. {name} was available before {play}, and cannot use {last.key}")
@@ -874,6 +876,13 @@ class Simulation:
                 allowed = grants.allowed(vault, "unwrapKey", name)
                 found[f"{vault_name}/{name}"] = sorted(names[one] for one in allowed if one in names)
         return found
+
+
+def _is_visited(moments: list[Moment]) -> bool:
+    """Whether a run has used a version in the seconds in which another run has disabled it."""
+    taken = {one.by.partition(".")[0] for one in moments if not one.is_usable and not one.is_own_change}
+    moved = {one.by.partition(".")[0] for one in moments if one.is_own_change}
+    return bool(taken) and bool(moved - taken)
 
 
 def _is_said_lost(hosts: list[Host]) -> bool:

@@ -58,6 +58,9 @@ KNOWN = {
     "a run is killed before it has asked again for users of a disabled version": (
         "value_lag=20 ; tool move a1 old(k1) ; a2: retire(k1) !killed@after_version"
     ),
+    "an account leaves the version that another run disables just then, before it is killed": (
+        "value_lag=20 ; a1: retire(k2) | a1: old(k2) new(k2) !killed@18"
+    ),
     "reads show that an account has left a key before they show the update of its version": (
         "value_lag=20 value_lag_of=keys ; tool move a1 old(k2) ; wait 2592000 ; a1: new(k1) retire(k2)"
     ),
