@@ -158,6 +158,13 @@ def test_workflows_are_described() -> None:
     assert [name for name in WORKFLOWS if f"\n| *{workflow(name)['name']}* | `make " not in manual] == []
 
 
+def test_the_tests_that_the_manual_names_exist() -> None:
+    named = set(re.findall(r"`(test_[a-z_]+\.py)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+
+    assert named
+    assert sorted(named - {path.name for path in (ROOT / "tests").glob("*/test_*.py")}) == []
+
+
 def test_every_make_target_is_explained() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = {name for line in re.findall(r"^\.PHONY: (.+)$", makefile, re.M) for name in line.split()}
