@@ -165,6 +165,16 @@ def test_the_tests_that_the_manual_names_exist() -> None:
     assert sorted(named - {path.name for path in (ROOT / "tests").glob("*/test_*.py")}) == []
 
 
+@pytest.mark.parametrize("target", ["ways", "proof"])
+def test_the_tests_that_a_target_runs_exist(target: str) -> None:
+    command = ["make", "--dry-run", "--always-make", target]
+    planned = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    named = set(re.findall(r"tests/integration/test_\w+\.py", planned))
+
+    assert named
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
+
+
 def test_every_make_target_is_explained() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = {name for line in re.findall(r"^\.PHONY: (.+)$", makefile, re.M) for name in line.split()}
