@@ -37,6 +37,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Refused, documented
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent_writes import SentWrites
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import JOURNAL, MESSAGES
+from ansible_collections.azbatch.cmk.plugins.plugin_utils import _argument_spec
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import LeftAlone, playbook_number
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import CLEAN_UP, STATS, flag, sets_stats
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._role_variables import RoleVariables
@@ -100,10 +101,6 @@ def _refused_async(action: str) -> Refused:
         option="async",
         remedy="Remove async from the task.",
     )
-
-
-def _items(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 class InProcessAction(ActionBase):
@@ -195,7 +192,7 @@ class InProcessAction(ActionBase):
         validation = ArgumentSpecValidator(spec).validate(self._task.args)
         params = validation.validated_parameters
         if validation.errors.errors:
-            return {"failed": True, "msg": self._first_error(validation.errors, spec)}
+            return {"failed": True, "msg": self._first_error(validation.errors)}
 
         # The vault whose lock the task holds. If the module refuses its arguments, it reports that itself.
         exclusive = getattr(self.module, "exclusive", None)
@@ -258,7 +255,7 @@ class InProcessAction(ActionBase):
         validation = ArgumentSpecValidator(spec).validate(self._task.args)
         params = validation.validated_parameters
         if validation.errors.errors:
-            result: dict[str, Any] = {"failed": True, "msg": self._first_error(validation.errors, spec)}
+            result: dict[str, Any] = {"failed": True, "msg": self._first_error(validation.errors)}
         else:
             # Ansible sets its constants at run time, so mypy does not know them.
             folder = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
@@ -280,14 +277,13 @@ class InProcessAction(ActionBase):
         clean: dict[str, Any] = without(validation._no_log_values, result)
         return clean
 
-    def _first_error(self, errors: AnsibleValidationErrorMultiple, spec: Mapping[str, Any]) -> str:
-        """The message of AnsibleModule. If a value should be a dictionary, that message does not name the option,
-        so it is replaced."""
+    def _first_error(self, errors: AnsibleValidationErrorMultiple) -> str:
+        """The message of AnsibleModule, except for a value that should be a dictionary: that message does not name the
+        option."""
         if isinstance(errors[0], NoLogError):
-            for name, option in spec.items():
-                given = self._task.args.get(name)
-                if "options" in option and any(not isinstance(one, Mapping) for one in _items(given)):
-                    return f"argument '{name}' is {given!r}: a dictionary is required."
+            options = self.module.ARGUMENTS.items()
+            of_keys = {name: option for name, option in options if "options" in option and name in self._task.args}
+            return str(next(iter(_argument_spec.errors(of_keys, self._task.args)), errors.msg))
         if isinstance(errors[0], UnsupportedError):
             return f"Unsupported parameters for ({self._task.action}) module: {errors.msg}"
         return str(errors.msg)

@@ -25,6 +25,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, InvalidOption, link_to
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.exceptions import OPTION, Exemption, exemption
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import read_key_identifier
+from ansible_collections.azbatch.cmk.plugins.plugin_utils import _argument_spec
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import (
     EXCEPTIONS,
     LEFT_ALONE_FAILS,
@@ -32,7 +33,6 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import 
     is_blank,
     left_alone_fails,
 )
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_checks import type_error
 
 # A variable of the plays that leave accounts alone.
 LEAVES_ALONE = "__leaves_alone"
@@ -203,11 +203,12 @@ def read_exceptions(value: Any) -> list[Exemption]:
     """The exceptions of the variable `cmk_exceptions`. Raises CmkError."""
     if is_blank(value):
         return []
-    if wrong := type_error(EXCEPTIONS, value, OPTION):
-        raise wrong
-    items = ArgumentSpecValidator({EXCEPTIONS: OPTION}).validate({EXCEPTIONS: value}).validated_parameters[EXCEPTIONS]
+    specification, given = {EXCEPTIONS: OPTION}, {EXCEPTIONS: value}
+    for error in _argument_spec.errors(specification, given):
+        raise error
+    items = ArgumentSpecValidator(specification).validate(given).validated_parameters[EXCEPTIONS]
     try:
-        return [exemption(one) for one in items]
+        return [exemption(item) for item in items]
     except InvalidOption as wrong:
         raise wrong.extended(msg=wrong.msg.replace("O(exceptions)", EXCEPTIONS), variable=EXCEPTIONS) from None
 

@@ -14,7 +14,6 @@ from difflib import get_close_matches
 from typing import Any
 
 from ansible import constants
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.validation import check_type_dict
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import BOOLEANS_FALSE
@@ -23,6 +22,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import UNUS
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import seconds
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import rotation_policy
+from ansible_collections.azbatch.cmk.plugins.plugin_utils import _argument_spec
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._inventory import Record
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import VARIABLES, is_blank
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_names import COLLECTION, VARIABLE
@@ -139,8 +139,7 @@ def _accepts(name: str, value: Any) -> bool:
     """Whether the type and the choices of the variable allow the value. A template may have any value."""
     if name not in _OF_ROLES or is_blank(value) or "{{" in str(value):
         return True
-    own = {part: one for part, one in _OF_ROLES[name].items() if part not in ("required", "options")}
-    return not ArgumentSpecValidator({name: own}).validate({name: value}).error_messages
+    return not _argument_spec.errors({name: _OF_ROLES[name]}, {name: value})
 
 
 def _not_reported_yet(warnings: Sequence[str]) -> list[str]:

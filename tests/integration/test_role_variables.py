@@ -171,7 +171,7 @@ WRONG: dict[str, dict[str, tuple[Any, str]]] = {
         "cmk_unused_versions": ("delete", "it is not allowed. Use one of keep, disable."),
         "cmk_require_readable": ("perhaps", "its type is wrong. Use true or false."),
         "cmk_key_name": ("", "Set cmk_key_name: name of the key."),
-        "cmk_key_rotation_policy": (["P1D"], "it is not a dictionary. Use a dictionary with"),
+        "cmk_key_rotation_policy": (90, "it is not a dictionary. Use a dictionary with"),
     },
     "provision": {
         "cmk_key_rotation_policy": (
@@ -189,7 +189,10 @@ WRONG: dict[str, dict[str, tuple[Any, str]]] = {
     },
     "audit": {
         "cmk_audit_required": (["*"], "it is not a list of dictionaries. Use a list of dictionaries with the keys sub"),
-        "cmk_exceptions": ([{"finding": "x"}], "it lacks accounts, reason, expires_on. Use the keys finding,"),
+        "cmk_exceptions": (
+            [{"finding": "x"}],
+            "missing required arguments: accounts, expires_on, reason. Use ",
+        ),
     },
 }
 

@@ -96,7 +96,8 @@ GOOD = {"code": "network_denied", "accounts": ["a*"], "reason": "Private", "expi
     ("wrong", "message"),
     [
         ("a1", "it is not a list of dictionaries"),
-        ([{"code": "network_denied"}], "cmk_exceptions[0] is {'code': 'network_denied'}: it lacks accounts,"),
+        ([1], "it is not a list of dictionaries"),
+        ([GOOD, {"code": "network_denied"}], "cmk_exceptions[1] is {'code': 'network_denied'}: missing required arg"),
         ([{**GOOD, "until": "2027-03-31"}], "it must not have the key until"),
         ([{**GOOD, "code": "network_deny"}], "there is no error code 'network_deny'. Did you mean network_denied?"),
         ([{**GOOD, "code": None}], "it has neither finding nor code"),
