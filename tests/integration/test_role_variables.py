@@ -168,6 +168,8 @@ WRONG: dict[str, dict[str, tuple[Any, str]]] = {
         "cmk_wait_timeout": ("10m", "its type is wrong. Use an integer."),
         "cmk_key_expires_in": ("{{ months }}M", "'months' is undefined. Define that variable, or correct cmk_key_exp"),
         "cmk_key_new_version": ("x" * 257, "it is longer than 256 characters. Use a shorter text"),
+        # Only the last task has this option.
+        "cmk_users_in": (["{{ nobody }}"], "'nobody' is undefined. Define that variable, or correct cmk_users_in."),
         "cmk_unused_versions": ("delete", "it is not allowed. Use one of keep, disable."),
         "cmk_require_readable": ("perhaps", "its type is wrong. Use true or false."),
         "cmk_key_name": ("", "Set cmk_key_name: name of the key."),
