@@ -53,7 +53,7 @@ from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import lines, links, noted, play_id
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import left_alone_accounts, lines, links, play_id
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import (
     CONTINUES,
     PLAYBOOK,
@@ -127,9 +127,9 @@ class CallbackModule(CallbackBase):
     def _is_followed(self, play: Any) -> bool:
         """Whether the last play of a later playbook certainly fails for the accounts that are left alone. A condition
         or other tags may skip its tasks."""
-        later = self._plays[[play_id(one) for one in self._plays].index(play_id(play)) :]
-        reports = [one for one in later if _is_report(one.vars)]
-        return any(not one._included_conditional and {*one.tags} == {*play.tags} for one in reports[1:])
+        later = self._plays[[play_id(other) for other in self._plays].index(play_id(play)) :]
+        reports = [other for other in later if _is_report(other.vars)]
+        return any(not report._included_conditional and {*report.tags} == {*play.tags} for report in reports[1:])
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         if self._progress is not None:
@@ -159,7 +159,7 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_stats(self, stats: Any) -> None:
         self._end_wave(is_last=True)
         self._end_playbook()
-        notes = noted(RunFiles(constants.DEFAULT_LOCAL_TMP))  # type: ignore[attr-defined]
+        notes = left_alone_accounts(RunFiles(constants.DEFAULT_LOCAL_TMP))  # type: ignore[attr-defined]
         for line in lines(notes, self._groups, self._inventories):
             # Programs may read stdout, for example with the callback plugin ansible.posix.json.
             self._display.display(f"LEFT ALONE: {line}", stderr=True)
@@ -220,10 +220,11 @@ class CallbackModule(CallbackBase):
         if not self._playbook:
             return
         report = self._report.setdefault(self._playbook, {"accounts": {}, "not_started": [], "new_versions": {}})
-        for host, found in self._tally.accounts().items():
+        for host, account in self._tally.accounts().items():
             before = report["accounts"].get(host, {})
-            report["accounts"][host] = {**before, **found, "changed": found["changed"] or before.get("changed", False)}
-        report["not_started"] = [one for one in self._hosts if one not in report["accounts"]]
+            is_changed = account["changed"] or before.get("changed", False)
+            report["accounts"][host] = {**before, **account, "changed": is_changed}
+        report["not_started"] = [host for host in self._hosts if host not in report["accounts"]]
         report["new_versions"] |= dict(sorted(self._tally.versions))
 
     def _note_report(self) -> None:

@@ -138,14 +138,14 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._read_options(path)
         try:
             rules = _inventory.rules(self.get_option("filters"))
-            found = self._found(path, cache)
+            listed = self._cached_or_listed(path, cache)
         except CmkError as failure:
             message = f"{failure} See {link_to(failure.code)}"
             _note(path, message)
             raise AnsibleParserError(message) from None
         _note(path, "")
-        self._warn(found)
-        self._populate(found["accounts"], rules)
+        self._warn(listed)
+        self._populate(listed["accounts"], rules)
 
     def _read_options(self, path: str) -> None:
         for name in ENVIRONMENT:
@@ -164,7 +164,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         # itself.
         self.set_options(direct=without_empty({**config, **evaluated}), var_options=self._vars)
 
-    def _found(self, path: str, cache: bool) -> dict[str, Any]:
+    def _cached_or_listed(self, path: str, cache: bool) -> dict[str, Any]:
         """The accounts from Azure or from the cache, as plain data in both cases."""
         wanted = _inventory.checked_subscriptions(self.get_option("subscriptions"))
         connection = {
@@ -189,15 +189,15 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             listed = Cloud(connection, folder).listed(wanted)
         return {**listed, "accounts": _inventory.interleaved(map(_inventory.record, listed["accounts"]))}
 
-    def _warn(self, found: Mapping[str, Any]) -> None:
-        for unlisted in found["unlisted"]:
+    def _warn(self, listed: Mapping[str, Any]) -> None:
+        for unlisted in listed["unlisted"]:
             self.display.warning(not_listed(unlisted))
-        if not found["accounts"]:
+        if not listed["accounts"]:
             self.display.warning(
                 "The caller can read no Batch account. Set subscriptions, or grant the caller a role that allows "
                 "Microsoft.Batch/batchAccounts/read."
             )
-        if shared := _inventory.shared_names(found["accounts"]):
+        if shared := _inventory.shared_names(listed["accounts"]):
             names = ", ".join(sorted(shared))
             self.display.warning(f"Several accounts have the same name, so their hosts are named NAME.REGION: {names}.")
 
@@ -265,9 +265,9 @@ def _distrusted(value: Any) -> Any:
     if _KNOWS_TRUST:
         return value
     if isinstance(value, dict):
-        return {_distrusted(name): _distrusted(one) for name, one in value.items()}
+        return {_distrusted(name): _distrusted(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [_distrusted(one) for one in value]
+        return [_distrusted(item) for item in value]
     if isinstance(value, str) and "{" in value:
         # ansible-core has deprecated this module.
         from ansible.utils.unsafe_proxy import wrap_var

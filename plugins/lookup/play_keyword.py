@@ -76,7 +76,11 @@ from ansible.utils.vars import load_extra_vars
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _play_keywords as keywords
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import failing, noted, playbook_number
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import (
+    failing,
+    left_alone_accounts,
+    playbook_number,
+)
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
@@ -87,7 +91,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         if terms == ["is_left_alone"]:
             # Each task of each host asks this, so no options are read.
             here = given["inventory_hostname"], playbook_number(files)
-            return [here in [(one["host"], one["playbook"]) for one in noted(files)]]
+            return [here in [(note["host"], note["playbook"]) for note in left_alone_accounts(files)]]
         self.set_options(direct=kwargs)
 
         def value_of(name: str) -> Any:

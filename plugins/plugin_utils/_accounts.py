@@ -26,23 +26,27 @@ def messages(results: Iterable[Mapping[str, Any]], prefix: str | None = None) ->
     in their names. Results without a summary, such as those of skipped tasks, have no message. `prefix` replaces
     `Predicted: `."""
     alike: dict[str, list[Mapping[str, Any]]] = {}
-    for one in results:
-        if "summary" in one:
-            alike.setdefault(one["summary"].replace(one.get("name", ""), "", 1), []).append(one)
+    for result in results:
+        if "summary" in result:
+            alike.setdefault(result["summary"].replace(result.get("name", ""), "", 1), []).append(result)
     return [_message(together, prefix, is_all=len(alike) == 1) for together in alike.values()]
 
 
 def shown(results: Iterable[Mapping[str, Any]], hosts: int) -> list[Mapping[str, Any]]:
     """The results that a play of this number of hosts shows: of several hosts, the changes, and the accounts that are
     not available or whose availability is not known, because Ansible shows their equal warnings once."""
-    return [one for one in results if one and (hosts == 1 or one.get("changed") or not one.get("available", True))]
+    return [
+        result
+        for result in results
+        if result and (hosts == 1 or result.get("changed") or not result.get("available", True))
+    ]
 
 
 def unused_messages(results: Iterable[Mapping[str, Any]]) -> list[str]:
     """The summaries of results of keyvault_cmk_unused_versions, one for all keys that have no older enabled version."""
     by_kept: dict[bool, list[str]] = {True: [], False: []}
-    for one in results:
-        by_kept[bool(one["changed"] or one["kept_versions"])].append(one["summary"])
+    for result in results:
+        by_kept[bool(result["changed"] or result["kept_versions"])].append(result["summary"])
     nothing = by_kept[False]
     if len(nothing) > 1:
         nothing = [f"No unused version of {len(nothing)} {'other ' if by_kept[True] else ''}keys is enabled."]
@@ -58,7 +62,7 @@ def _message(results: Sequence[Mapping[str, Any]], prefix: str | None, *, is_all
 
 
 def _together(results: Sequence[Mapping[str, Any]], *, is_all: bool) -> str:
-    names, after = [one["name"] for one in results], _resolved(results[0])
+    names, after = [result["name"] for result in results], _resolved(results[0])
     is_survey = "causes" in after
     # Who repairs some of the accounts has to know which ones they are.
     needs_names = after["available"] is not True and not (is_survey and is_all)

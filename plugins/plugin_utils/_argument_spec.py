@@ -28,8 +28,8 @@ _TYPES = {
 
 def errors(specification: Specification, values: Mapping[str, Any]) -> list[CmkError]:
     """At most one error for each variable of the specification. `values` has those that are set."""
-    found = (_error(name, option, values) for name, option in specification.items())
-    return [error for error in found if error]
+    all_variables = (_error(name, option, values) for name, option in specification.items())
+    return [error for error in all_variables if error]
 
 
 def _error(name: str, option: Mapping[str, Any], values: Mapping[str, Any]) -> CmkError | None:

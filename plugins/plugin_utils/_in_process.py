@@ -153,10 +153,10 @@ class InProcessAction(ActionBase):
             order, host = task_vars["ansible_play_hosts_all"].index, task_vars["inventory_hostname"]
             if value and order((files.load(*name, is_note=True) or {}).get(value, host)) >= order(host):
                 with files.locked(CLEAN_UP):
-                    noted = files.load(*name, is_note=True) or {}
-                    first = min(noted.get(value, host), host, key=order)
-                    is_noted = files.store({**noted, value: first}, *name, is_note=True)
-                if not is_noted:
+                    hosts = files.load(*name, is_note=True) or {}
+                    first = min(hosts.get(value, host), host, key=order)
+                    is_stored = files.store({**hosts, value: first}, *name, is_note=True)
+                if not is_stored:
                     result["warnings"] = [*result.get("warnings", ()), _NOT_CLEANED_UP]
 
     def _pass_on(self, result: dict[str, Any], task_vars: Mapping[str, Any]) -> None:
@@ -202,11 +202,11 @@ class InProcessAction(ActionBase):
                 return {"failed": True, **_refused_async(str(self._task.action)).result()}
             return self._execute(task_vars)
         if not isinstance(vault, str):
-            return self._execute_noted(task_vars)
+            return self._execute_with_journal(task_vars)
         with vault_lock(RunFiles(constants.DEFAULT_LOCAL_TMP), vault):  # type: ignore[attr-defined]
-            return self._execute_noted(task_vars)
+            return self._execute_with_journal(task_vars)
 
-    def _execute_noted(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+    def _execute_with_journal(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Run the module, which knows what the run has done once for all tasks. What the run has read before is out of
         date then, also if the module was killed."""
         if self._task.check_mode:

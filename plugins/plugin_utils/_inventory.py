@@ -132,27 +132,30 @@ def host_name(known: Record, shared: set[str]) -> str:
     return f"{name}.{known['cmk_location']}" if name.lower() in {*shared, *_TAKEN} else name
 
 
-def checked_subscriptions(wanted: Iterable[Any]) -> list[str]:
-    """The ids in lower case without duplicates. Raises InvalidOption if one is no GUID."""
-    return list(dict.fromkeys(check_subscription(str(one), "subscriptions").lower() for one in wanted))
+def checked_subscriptions(given: Iterable[Any]) -> list[str]:
+    """The ids in lower case without duplicates. Raises InvalidOption if an id is no GUID."""
+    return list(dict.fromkeys(check_subscription(str(subscription), "subscriptions").lower() for subscription in given))
 
 
 def rules(filters: Iterable[Any]) -> list[Rule]:
-    return [_rule(one) for one in filters]
+    return [_rule(item) for item in filters]
 
 
-def _rule(one: Any) -> Rule:
-    if not isinstance(one, Mapping) or len(one) != 1 or not {"include", "exclude"}.issuperset(one):
-        raise _wrong_filter(one, "it is not one of include and exclude with a condition.")
-    [(kind, condition)] = one.items()
+def _rule(item: Any) -> Rule:
+    if not isinstance(item, Mapping) or len(item) != 1 or not {"include", "exclude"}.issuperset(item):
+        raise _wrong_filter(item, "it is not one of include and exclude with a condition.")
+    [(kind, condition)] = item.items()
     if not isinstance(condition, str | bool):
-        raise _wrong_filter(one, "its condition is neither text nor a boolean.")
+        raise _wrong_filter(item, "its condition is neither text nor a boolean.")
     return Rule(kind == "include", condition)
 
 
-def _wrong_filter(one: Any, problem: str) -> InvalidOption:
+def _wrong_filter(item: Any, problem: str) -> InvalidOption:
     return InvalidOption(
-        "filters", one, problem, "Write it as `include: CONDITION` or `exclude: CONDITION`, one to an item of the list."
+        "filters",
+        item,
+        problem,
+        "Write it as `include: CONDITION` or `exclude: CONDITION`, one to an item of the list.",
     )
 
 

@@ -92,12 +92,12 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
         if "warnings" in result and not is_only_host:
             # Ansible shows equal warnings once. The playbook shows the names of the accounts.
             named = f"the Batch account {self._name()} "
-            result["warnings"] = [str(one).replace(named, "the account ") for one in result["warnings"]]
+            result["warnings"] = [str(warning).replace(named, "the account ") for warning in result["warnings"]]
         if not result.get("failed") or result.get("scope") != "account":
             return result
         account = self._account_of_host(task_vars)
-        fitting = [one for one in exceptions if one.is_for(account, code=result["code"])]
-        exception = max(fitting, key=lambda one: one.ends, default=None)
+        fitting = [exception for exception in exceptions if exception.is_for(account, code=result["code"])]
+        exception = max(fitting, key=lambda exception: exception.ends, default=None)
         is_accepted = exception is not None and time.time() < exception.ends
         if exception and not is_accepted:
             ended = f"The exception for this account ended on {exception.expires_on} ({exception.reason})."
@@ -119,7 +119,7 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
         if exception and is_accepted:
             note["accepted"] = f"accepted until {exception.expires_on} ({exception.reason})"
         with files.locked(_NOTES):
-            notes = [*(one for one in noted(files) if one["host"] != host), note]
+            notes = [*(other for other in left_alone_accounts(files) if other["host"] != host), note]
             if not files.store(notes, _NOTES, is_note=True):
                 # Nobody would report the account.
                 return result
@@ -130,9 +130,10 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
     def _end_note(self, files: RunFiles) -> None:
         """The task has succeeded, so what an earlier playbook of the run has noted about the account is over."""
         account = self._account()
-        if any(one["account"] == account for one in noted(files)):
+        if any(note["account"] == account for note in left_alone_accounts(files)):
             with files.locked(_NOTES):
-                files.store([one for one in noted(files) if one["account"] != account], _NOTES, is_note=True)
+                others = [note for note in left_alone_accounts(files) if note["account"] != account]
+                files.store(others, _NOTES, is_note=True)
 
     def _is_change(self) -> bool:
         return str(self._task.action).endswith(".batch_encryption")
@@ -145,8 +146,8 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
 
     def _account_of_host(self, task_vars: Mapping[str, Any]) -> dict[str, str]:
         """The account of the variables of the roles: the task may be for a key that accounts share."""
-        names = ("cmk_subscription_id", "cmk_resource_group", "cmk_account_name")
-        subscription, group, name = (self._templar.template(task_vars.get(one)) or "" for one in names)
+        variables = ("cmk_subscription_id", "cmk_resource_group", "cmk_account_name")
+        subscription, group, name = (self._templar.template(task_vars.get(variable)) or "" for variable in variables)
         return {"name": name, "id": self._account_id({"subscription_id": subscription}, group, name)}
 
     def _name(self) -> str:
@@ -156,7 +157,7 @@ class LeftAlone(ActionBase):  # type: ignore[misc]
         return str(name or read_key_identifier(str(args.get("key_identifier") or "")).name)
 
     def _other_host(self, files: RunFiles, host: str) -> str | None:
-        """The host of the play that has changed the account of this task before, if it is another one."""
+        """The host of the play that has changed the account of this task before, if it is another host."""
         if not str(self._task.action).endswith(_CHANGES):
             return None
         profile = str(self._task.args.get("profile"))
@@ -196,7 +197,7 @@ def failing(files: RunFiles) -> list[str]:
     if all hosts of a play have failed."""
     if (files.load(PLAYBOOK, is_note=True) or {"is_followed": False})["is_followed"]:
         return []
-    return [one["host"] for one in noted(files) if one["fails"]]
+    return [note["host"] for note in left_alone_accounts(files) if note["fails"]]
 
 
 def read_exceptions(value: Any) -> list[Exemption]:
@@ -213,11 +214,11 @@ def read_exceptions(value: Any) -> list[Exemption]:
         raise wrong.extended(msg=wrong.msg.replace("O(exceptions)", EXCEPTIONS), variable=EXCEPTIONS) from None
 
 
-def noted(files: RunFiles) -> list[dict[str, Any]]:
+def left_alone_accounts(files: RunFiles) -> list[dict[str, Any]]:
     """The accounts that the run has left alone: `host`, `account` (its id), `playbook` (its number), `fails` (whether
     this fails the run), `name`, `code`, `reason` and `remedy` of each, and `accepted` if an exception accepts it."""
-    found: list[dict[str, Any]] = files.load(_NOTES, is_note=True) or []
-    return found
+    notes: list[dict[str, Any]] = files.load(_NOTES, is_note=True) or []
+    return notes
 
 
 def lines(
@@ -225,17 +226,17 @@ def lines(
 ) -> list[str]:
     """A line for each cause. `groups` are the groups of the inventory with their hosts."""
     causes: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for one in notes:
-        causes.setdefault((one["code"], one.get("accepted") or _cause(one)), []).append(one)
+    for note in notes:
+        causes.setdefault((note["code"], note.get("accepted") or _cause(note)), []).append(note)
     return [_line(code, together, groups, inventories) for (code, _text), together in causes.items()]
 
 
-def _cause(one: Mapping[str, str]) -> str:
+def _cause(note: Mapping[str, str]) -> str:
     """The reason without what differs between accounts with the same cause."""
-    text = re.sub(rf"\b{re.escape(one['name'])}\b", "", one["reason"]) if one["name"] else one["reason"]
+    text = re.sub(rf"\b{re.escape(note['name'])}\b", "", note["reason"]) if note["name"] else note["reason"]
     # The cause is in the vault, such as its firewall, unless the reason names a version.
     text = _KEY.sub(r"\g<name> \g<key> \g<vault>" if "version" in text.lower() else r"\g<vault>", text)
-    if one["code"] == "users_unknown":
+    if note["code"] == "users_unknown":
         # The cause is in what lists the users of all vaults.
         text = _VAULT.sub("", text)
     return _OF_ONE_ACCOUNT.sub("", text)
@@ -243,13 +244,13 @@ def _cause(one: Mapping[str, str]) -> str:
 
 def links(notes: Sequence[Mapping[str, Any]]) -> list[str]:
     """The links to the codes of the causes that no exception accepts."""
-    return [link_to(code) for code in sorted({one["code"] for one in notes if "accepted" not in one})]
+    return [link_to(code) for code in sorted({note["code"] for note in notes if "accepted" not in note})]
 
 
 def _line(
     code: str, notes: Sequence[Mapping[str, Any]], groups: Mapping[str, Sequence[str]], inventories: Sequence[str]
 ) -> str:
-    first, hosts = min(notes, key=lambda one: one["host"]), sorted(one["host"] for one in notes)
+    first, hosts = min(notes, key=lambda note: note["host"]), sorted(note["host"] for note in notes)
     if "accepted" in first:
         return " ".join(f"{', '.join(hosts)}: {code}, {first['accepted']}.".split())
     # The last sentence of the reason is the remedy.
@@ -266,7 +267,7 @@ def _line(
 def _recover(pattern: str, inventories: Sequence[str]) -> str:
     if pattern == "localhost":
         return "Run the playbook azbatch.cmk.recover with the same variables."
-    sources = "".join(f" -i {shlex.quote(one)}" for one in inventories)
+    sources = "".join(f" -i {shlex.quote(inventory)}" for inventory in inventories)
     return f"Run: ansible-playbook{sources} azbatch.cmk.recover -e cmk_hosts={shlex.quote(pattern)}"
 
 

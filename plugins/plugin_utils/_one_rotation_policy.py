@@ -33,9 +33,9 @@ class OneRotationPolicy(ActionBase):  # type: ignore[misc]
         goal = self._valid_goal() if self._task.args.get("rotation_policy") else None
         if goal is not None and goal.rotation_policy:
             host = str((task_vars or {}).get("inventory_hostname"))
-            earlier = self._earlier(goal, host)
-            if earlier["policy"] != _text(goal.rotation_policy):
-                return {"failed": True, **_refused(goal, **earlier).result()}
+            first = self._first_request(goal, host)
+            if first["policy"] != _text(goal.rotation_policy):
+                return {"failed": True, **_refused(goal, **first).result()}
         result: dict[str, Any] = super().run(tmp, task_vars)
         return result
 
@@ -49,12 +49,12 @@ class OneRotationPolicy(ActionBase):  # type: ignore[misc]
         goal = value_or_error(lambda: key_goal.present(validation.validated_parameters), CmkError)
         return None if isinstance(goal, CmkError) else goal
 
-    def _earlier(self, goal: key_goal.KeyGoal, host: str) -> dict[str, str]:
+    def _first_request(self, goal: key_goal.KeyGoal, host: str) -> dict[str, str]:
         """The policy that a task of the run has requested for the key first, and the host of that task."""
         files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
         requested = {"policy": _text(goal.rotation_policy or {}), "host": host}
-        earlier: dict[str, str] = files.first(requested, "rotation policy", key_in_vault(goal.vault, goal.name))
-        return earlier
+        first: dict[str, str] = files.first(requested, "rotation policy", key_in_vault(goal.vault, goal.name))
+        return first
 
 
 def _text(policy: Mapping[str, str | None]) -> str:

@@ -63,8 +63,9 @@ class Tally:
         """Count a finished task. `role` and `action` are full names; `role` is empty for a task outside of a role."""
         self.reached.add(host)
         self.done = _DONE.get(role, self.done)
-        parts = [one for one in result.get("results") or [result] if isinstance(one, Mapping)]
-        left_alone = next((one["left_alone"] for one in parts if one.get("left_alone")), None)
+        # A task with a loop has a result for each item.
+        item_results = [item for item in result.get("results") or [result] if isinstance(item, Mapping)]
+        left_alone = next((item["left_alone"] for item in item_results if item.get("left_alone")), None)
         if left_alone:
             self.left_alone[host] = left_alone["code"]
         elif failed:
@@ -75,13 +76,13 @@ class Tally:
                 self.lost.add(host)
             elif action == "azbatch.cmk.batch_encryption" and host in self.lost:
                 self.repaired.add(host)
-        for one in parts:
-            if not one.get("changed"):
+        for item_result in item_results:
+            if not item_result.get("changed"):
                 continue
             self.changed.add(host)
             if action == "azbatch.cmk.batch_encryption":
                 self.moved.add(host)
-            self.versions.update(new_versions(one.get("diff")))
+            self.versions.update(new_versions(item_result.get("diff")))
 
     def begin_wave(self, hosts: Iterable[str]) -> None:
         """Begin a wave. In a later play of the playbook, its hosts are not finished before the end of the wave."""

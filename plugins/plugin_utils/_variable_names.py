@@ -25,7 +25,7 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import 
 COLLECTION = Path(__file__).resolve().parents[2]
 VARIABLE = re.compile(r"\bcmk_\w+")
 # A template that passes on the value of a variable unchanged, or omits the option, or passes on a value of the role.
-# The variable may be one of the role (vars/main.yml) that passes on another one.
+# The variable may be a variable of the role (vars/main.yml) that passes on another variable.
 _PASSED_ON = re.compile(
     r"\{\{ *(?:(?:omit|__\w+) if [^{}]* else +)?"
     r"(?P<name>(?:cmk|__[a-z]+)_\w+)(?: *\| *(?:default\([^{}|]*\)|bool|int|float|trim))* *\}\}"
@@ -44,8 +44,8 @@ _OF_NEW_KEY = dict.fromkeys(["azbatch.cmk.keyvault_cmk_key", "azbatch.cmk.keyvau
 
 def passed_on(task: Any, action: str) -> dict[str, str]:
     """By option, the variable whose value the task passes on. `task` is the parsed YAML of the task."""
-    found = {str(option): _variable(value) for option, value in options_of(task, action).items()}
-    return {option: variable for option, variable in found.items() if variable}
+    variables = {str(option): _variable(value) for option, value in options_of(task, action).items()}
+    return {option: variable for option, variable in variables.items() if variable}
 
 
 def options_of(task: Any, action: str) -> Mapping[str, Any]:
@@ -56,10 +56,10 @@ def options_of(task: Any, action: str) -> Mapping[str, Any]:
 
 
 def _variable(template: Any) -> str | None:
-    found = _PASSED_ON.fullmatch(template.strip()) if isinstance(template, str) else None
-    if found is None or found["name"].startswith("cmk_"):
-        return found and found["name"]
-    return _variable(_of_the_roles().get(found["name"]))
+    match = _PASSED_ON.fullmatch(template.strip()) if isinstance(template, str) else None
+    if match is None or match["name"].startswith("cmk_"):
+        return match and match["name"]
+    return _variable(_of_the_roles().get(match["name"]))
 
 
 @cache
@@ -89,10 +89,10 @@ class TaskNames:
             name, place = (names.get(right, default) for names, default in ((shown.options, right), (shown.places, "")))
             wrong, result["option"] = result["option"], right
             shown = Names({**shown.options, wrong: name}, {**shown.places, wrong: place}, shown.modules)
-        for one in (result, *result.get("problems", ())):
-            variable = self.variables.get(re.split(r"[.[]", str(one.get("option")))[0])
+        for problem in (result, *result.get("problems", ())):
+            variable = self.variables.get(re.split(r"[.[]", str(problem.get("option")))[0])
             if variable is not None:
-                one["variable"] = variable
+                problem["variable"] = variable
         return shown.in_result(result)
 
 
@@ -136,12 +136,12 @@ def names(
 def _of_other_roles(role: str, action: str) -> dict[str, tuple[str, str]]:
     """By option of a module that the role never sets: the variable that the only other role passes on to the option,
     and that role."""
-    found: dict[str, dict[str, str]] = {}
+    variables: dict[str, dict[str, str]] = {}
     for file in sorted(COLLECTION.glob("roles/*/tasks/*.yml")):
         for task in yaml_load(file.read_text(encoding="utf-8")):
             for option, variable in passed_on(task, action).items():
-                found.setdefault(option, {}).setdefault(f"azbatch.cmk.{file.parts[-3]}", variable)
-    only = {option: list(roles.items()) for option, roles in found.items() if role not in roles and len(roles) == 1}
+                variables.setdefault(option, {}).setdefault(f"azbatch.cmk.{file.parts[-3]}", variable)
+    only = {option: list(roles.items()) for option, roles in variables.items() if role not in roles and len(roles) == 1}
     return {option: (variable, other) for option, [(other, variable)] in only.items()}
 
 
@@ -151,9 +151,9 @@ def _right_option(result: Mapping[str, Any], options: Mapping[str, Any]) -> str 
     if result.get("code") not in PLACE_NOT_FOUND:
         return None
     missing = result["azure"]["message"].casefold()
-    found = [
+    named = [
         option
         for option, value in options.items()
         if option.endswith(("resource_group", "subscription_id")) and f"'{value}'".casefold() in missing
     ]
-    return found[0] if found and result["option"] not in found else None
+    return named[0] if named and result["option"] not in named else None

@@ -126,8 +126,8 @@ def rotates(variables: Mapping[str, Any]) -> bool:
 
 def unknown_variable(name: str, value: Any = "") -> str:
     # Variables that are no input, those of AWX's playbook, and those that do not accept the value are not suggested.
-    inputs = [one for one in (*_OF_ROLES, *VARIABLES) if _accepts(one, value)]
-    of_word = [one for one in inputs if one.split("_")[1] == name.split("_")[1]]
+    inputs = [variable for variable in (*_OF_ROLES, *VARIABLES) if _accepts(variable, value)]
+    of_word = [variable for variable in inputs if variable.split("_")[1] == name.split("_")[1]]
     near = next(filter(None, (get_close_matches(name, names, n=1, cutoff=_SIMILAR) for names in (of_word, inputs))), ())
     advice = f"Did you mean {near[0]}?" if near else "The argument specifications of the roles list them all."
     return (

@@ -46,7 +46,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent_writes impo
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._module import MESSAGES
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _in_process
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import noted
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._left_alone import left_alone_accounts
 
 NAME = "azbatch.cmk.batch_encryption"
 REVERT = {"resource_group": "rg-batch", "account_name": "mybatch", "key_source": "microsoft_batch"}
@@ -533,7 +533,7 @@ def test_an_exception_accepts_the_error_of_an_account(
     refused(cmk_exceptions=exceptions, **account)
 
     ended = "The exception for this account ended on 2020-12-31 (Locked). A lock."
-    [note] = noted(RunFiles(str(waves)))
+    [note] = left_alone_accounts(RunFiles(str(waves)))
     assert note["fails"] is fails
     assert note.get("accepted") == (None if fails else "accepted until 2099-12-31 (Locked)")
     assert note["reason"].startswith(ended) is (fails and exceptions[0]["expires_on"] == "2020-12-31")
@@ -557,7 +557,7 @@ def test_a_success_for_the_account_ends_its_note(waves: Path, account: str, left
 
     run(action=Succeeding, args={**REVERT, "account_name": account}, variables={"inventory_hostname": "a"})
 
-    assert len(noted(RunFiles(str(waves)))) == left
+    assert len(left_alone_accounts(RunFiles(str(waves)))) == left
 
 
 @pytest.mark.parametrize("option", ["subscription_id", "profile"])
