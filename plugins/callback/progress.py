@@ -145,16 +145,16 @@ class CallbackModule(CallbackBase):
             self._progress.stopped = True
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        self._through(result)
+        self._count(result)
 
     def v2_runner_on_skipped(self, result: Any) -> None:
-        self._through(result)
+        self._count(result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        self._through(result, failed=not ignore_errors)
+        self._count(result, failed=not ignore_errors)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        self._through(result, failed=True)
+        self._count(result, failed=True)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         self._end_wave(is_last=True)
@@ -171,7 +171,7 @@ class CallbackModule(CallbackBase):
             except OSError as error:
                 self._display.warning(f"The report {self._file} (cmk_report_file) was not written: {error}")
 
-    def _through(self, result: Any, *, failed: bool = False) -> None:
+    def _count(self, result: Any, *, failed: bool = False) -> None:
         # The attributes of a result have become public with ansible-core 2.19.
         is_public = hasattr(result, "host")
         host = (result.host if is_public else result._host).get_name()
@@ -183,11 +183,11 @@ class CallbackModule(CallbackBase):
         progress = self._progress
         if progress is None:
             return
-        progress.through.add(host)
+        progress.finished.add(host)
         if failed:
             progress.failed.add(host)
         if time.monotonic() - self._shown_at >= self.get_option("interval"):
-            self._tell(progress)
+            self._show_progress(progress)
 
     def _end_wave(self, *, is_last: bool) -> None:
         """End a wave. `is_last` is whether it was the last wave of the play."""
@@ -201,7 +201,7 @@ class CallbackModule(CallbackBase):
             progress.stopped = True
         progress.end_wave(len(self._tally.counted - self._tally.finished))
         if progress.left:
-            self._tell(progress)
+            self._show_progress(progress)
         if progress.stopped:
             for line in self._tally.overview():
                 self._show(line)
@@ -237,7 +237,7 @@ class CallbackModule(CallbackBase):
         files = RunFiles(constants.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]
         files.store({self._playbook: {**report, "accounts": accounts}}, REPORT, is_note=True)
 
-    def _tell(self, progress: Progress) -> None:
+    def _show_progress(self, progress: Progress) -> None:
         self._shown_at = time.monotonic()
         self._show(progress.line(self._shown_at))
 

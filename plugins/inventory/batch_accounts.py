@@ -153,10 +153,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 # Ansible would use the empty string as the value of the option.
                 del os.environ[name]
         config = self._read_config_data(path)
-        known = self.get_options()
-        unknown = ", ".join(sorted(config.keys() - known.keys()))
+        options = self.get_options()
+        unknown = ", ".join(sorted(config.keys() - options.keys()))
         if unknown:
-            raise AnsibleParserError(f"{self.NAME} has no option {unknown}. It has {', '.join(sorted(known))}.")
+            raise AnsibleParserError(f"{self.NAME} has no option {unknown}. It has {', '.join(sorted(options))}.")
         self.templar.available_variables = self._vars or {}
         templates = config.keys() & {*CONNECTION, "subscriptions"}
         evaluated = {name: self.templar.template(config[name]) for name in templates}
@@ -166,28 +166,28 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
     def _cached_or_listed(self, path: str, cache: bool) -> dict[str, Any]:
         """The accounts from Azure or from the cache, as plain data in both cases."""
-        wanted = _inventory.checked_subscriptions(self.get_option("subscriptions"))
+        subscriptions = _inventory.checked_subscriptions(self.get_option("subscriptions"))
         connection = {
             name: self.get_option(name) if self.has_option(name) else option.get("default")
             for name, option in CONNECTION.items()
         }
         connection["subscription_id"] = os.environ.get("AZURE_SUBSCRIPTION_ID")
         if not self.get_option("cache"):
-            return self._listed(connection, wanted)
+            return self._listed(connection, subscriptions)
         # Another caller may be able to read other accounts, so the key depends on the caller. The key is a hash.
-        asks = {**connection, "secret": None}
-        key = self.get_cache_key(json.dumps([path, asks, wanted]))
-        kept: dict[str, Any] | None = self._cache.get(key) if cache else None
-        if kept is None:
-            kept = self._cache[key] = self._listed(connection, wanted)
-        return kept
+        caller = {**connection, "secret": None}
+        key = self.get_cache_key(json.dumps([path, caller, subscriptions]))
+        cached: dict[str, Any] | None = self._cache.get(key) if cache else None
+        if cached is None:
+            cached = self._cache[key] = self._listed(connection, subscriptions)
+        return cached
 
-    def _listed(self, connection: Mapping[str, Any], wanted: list[str]) -> dict[str, Any]:
+    def _listed(self, connection: Mapping[str, Any], subscriptions: list[str]) -> dict[str, Any]:
         folder = constants.DEFAULT_LOCAL_TMP  # type: ignore[attr-defined]
         begin_run(folder)
         with unlogged():
-            listed = Cloud(connection, folder).listed(wanted)
-        return {**listed, "accounts": _inventory.interleaved(map(_inventory.record, listed["accounts"]))}
+            listed = Cloud(connection, folder).listed(subscriptions)
+        return {**listed, "accounts": _inventory.interleaved(map(_inventory.host_variables, listed["accounts"]))}
 
     def _warn(self, listed: Mapping[str, Any]) -> None:
         for unlisted in listed["unlisted"]:
@@ -201,8 +201,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             names = ", ".join(sorted(shared))
             self.display.warning(f"Several accounts have the same name, so their hosts are named NAME.REGION: {names}.")
 
-    def _populate(self, records: Iterable[_inventory.Record], rules: Sequence[_inventory.Rule]) -> None:
-        shared = _inventory.shared_names(records)
+    def _populate(self, accounts: Iterable[_inventory.HostVariables], rules: Sequence[_inventory.Rule]) -> None:
+        shared = _inventory.shared_names(accounts)
         group = functools.cache(self._group)
         constructs = (
             (self._set_composite_vars, self.get_option("compose")),
@@ -210,35 +210,34 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             (self._add_host_to_keyed_groups, self.get_option("keyed_groups")),
         )
         strict = self.get_option("strict")
-        named: dict[str, None] = {}
-        for known in records:
-            host = _inventory.host_name(known, shared)
-            variables = {**_distrusted(known), **_CONNECTION}
+        group_names: dict[str, None] = {}
+        for account in accounts:
+            host = _inventory.host_name(account, shared)
+            variables = {**_distrusted(account), **_CONNECTION}
             facts = {**variables, "inventory_hostname": host}
             if not _inventory.is_included(rules, functools.partial(self._holds, host, facts)):
                 continue
             self.inventory.add_host(host)
             for name, value in variables.items():
                 self.inventory.set_variable(host, name, value)
-            for name in map(str.lower, _inventory.groups(known)):
-                named[name] = None
+            for name in map(str.lower, _inventory.groups(account)):
+                group_names[name] = None
                 self.inventory.add_child(group(name), host)
-            for construct, wishes in constructs:
-                construct(wishes, facts, host, strict=strict)
-        self._warn_of_shared_groups(named)
+            for construct, option in constructs:
+                construct(option, facts, host, strict=strict)
+        self._warn_of_shared_groups(group_names)
 
     def _warn_of_shared_groups(self, names: Iterable[str]) -> None:
         """Warn if names become the same group because Ansible replaces characters that it does not allow."""
-        shared: dict[str, list[str]] = {}
+        names_of_group: dict[str, list[str]] = {}
         for name in names:
-            shared.setdefault(self._sanitize_group_name(name), []).append(name)
-        for group, several in sorted(shared.items()):
-            if len(several) > 1:
-                self.display.warning(f"The group {group} has the accounts of several groups: {', '.join(several)}.")
+            names_of_group.setdefault(self._sanitize_group_name(name), []).append(name)
+        for group, together in sorted(names_of_group.items()):
+            if len(together) > 1:
+                self.display.warning(f"The group {group} has the accounts of several groups: {', '.join(together)}.")
 
     def _group(self, name: str) -> str:
-        made: str = self.inventory.add_group(self._sanitize_group_name(name))
-        return made
+        return str(self.inventory.add_group(self._sanitize_group_name(name)))
 
     def _holds(self, host: str, variables: dict[str, Any], condition: str | bool) -> bool:
         self.templar.available_variables = variables

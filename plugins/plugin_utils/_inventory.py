@@ -48,8 +48,8 @@ class _Always(TypedDict):
     cmk_tags: dict[str, str]
 
 
-class Record(_Always, total=False):
-    """The data of an account, as the variables of its host."""
+class HostVariables(_Always, total=False):
+    """The variables of a host: what is known of its account."""
 
     cmk_identity_id: str
     # Set if the account uses a customer-managed key.
@@ -65,12 +65,12 @@ class Rule(NamedTuple):
     condition: str | bool
 
 
-def record(account: Account) -> Record:
+def host_variables(account: Account) -> HostVariables:
     subscription, group, name = place_of(account["id"])
     identity = account.get("identity", {})
     key = key_of(account)
     described = describe_key(key)
-    known: Record = {
+    variables: HostVariables = {
         "cmk_subscription_id": subscription,
         "cmk_resource_group": group,
         "cmk_account_name": name,
@@ -84,12 +84,12 @@ def record(account: Account) -> Record:
         "cmk_tags": account.get("tags") or {},
     }
     if option := _identity(identity):
-        known["cmk_identity_id"] = option
+        variables["cmk_identity_id"] = option
     if key:
-        known["cmk_vault_name"] = key.vault
-        known["cmk_key_name"] = key.name
-        known["cmk_follows_latest"] = described["follows_latest"]
-    return known
+        variables["cmk_vault_name"] = key.vault
+        variables["cmk_key_name"] = key.name
+        variables["cmk_follows_latest"] = described["follows_latest"]
+    return variables
 
 
 def _identity(identity: Identity) -> str | None:
@@ -98,38 +98,38 @@ def _identity(identity: Identity) -> str | None:
     return min(described["user_assigned_identities"]) if described["type"] == USER_ASSIGNED else None
 
 
-def interleaved(records: Iterable[Record]) -> list[Record]:
+def interleaved(hosts: Iterable[HostVariables]) -> list[HostVariables]:
     """Accounts interleaved across subscriptions, because Azure limits the rate of requests by subscription."""
-    each: dict[str, list[Record]] = {}
-    for known in records:
-        each.setdefault(known["cmk_subscription_id"], []).append(known)
-    return [known for turn in zip_longest(*each.values()) for known in turn if known is not None]
+    by_subscription: dict[str, list[HostVariables]] = {}
+    for host in hosts:
+        by_subscription.setdefault(host["cmk_subscription_id"], []).append(host)
+    return [host for turn in zip_longest(*by_subscription.values()) for host in turn if host is not None]
 
 
-def groups(known: Record) -> Iterator[str]:
+def groups(variables: HostVariables) -> Iterator[str]:
     """The names of the host's groups, before Ansible replaces characters in them."""
     # This group is first: Ansible orders the hosts of `all` by group, and in these groups the subscriptions are
     # interleaved.
-    yield f"key_source_{known['cmk_key_source']}"
-    yield f"subscription_{known['cmk_subscription_id']}"
-    yield f"location_{known['cmk_location']}"
-    yield f"resource_group_{known['cmk_resource_group']}"
-    if "cmk_vault_name" in known:
-        yield f"vault_{known['cmk_vault_name']}"
+    yield f"key_source_{variables['cmk_key_source']}"
+    yield f"subscription_{variables['cmk_subscription_id']}"
+    yield f"location_{variables['cmk_location']}"
+    yield f"resource_group_{variables['cmk_resource_group']}"
+    if "cmk_vault_name" in variables:
+        yield f"vault_{variables['cmk_vault_name']}"
         # The name of a vault neither ends with a hyphen nor has two in a row, so the first `__` is the separator.
-        yield f"key_{known['cmk_vault_name']}__{known['cmk_key_name']}"
-        yield "following" if known["cmk_follows_latest"] else "pinned"
+        yield f"key_{variables['cmk_vault_name']}__{variables['cmk_key_name']}"
+        yield "following" if variables["cmk_follows_latest"] else "pinned"
 
 
-def shared_names(records: Iterable[Record]) -> set[str]:
+def shared_names(hosts: Iterable[HostVariables]) -> set[str]:
     """The names, in lower case, that more than one account has. Names of accounts are unique only within a region."""
-    counted = Counter(known["cmk_account_name"].lower() for known in records)
+    counted = Counter(host["cmk_account_name"].lower() for host in hosts)
     return {name for name, accounts in counted.items() if accounts > 1}
 
 
-def host_name(known: Record, shared: set[str]) -> str:
-    name = known["cmk_account_name"]
-    return f"{name}.{known['cmk_location']}" if name.lower() in {*shared, *_TAKEN} else name
+def host_name(variables: HostVariables, shared: set[str]) -> str:
+    name = variables["cmk_account_name"]
+    return f"{name}.{variables['cmk_location']}" if name.lower() in {*shared, *_TAKEN} else name
 
 
 def checked_subscriptions(given: Iterable[Any]) -> list[str]:

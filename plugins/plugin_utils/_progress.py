@@ -19,24 +19,24 @@ class Progress:
     total: int
     began: float
     # The number of hosts of the finished waves.
-    over: int = 0
+    done: int = 0
     # The number of hosts of the current wave.
     wave: int = 0
     wave_number: int = 0
     task: str = ""
     # Hosts of this wave that have finished the task.
-    through: set[str] = field(default_factory=set)
+    finished: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
     stopped: bool = False
 
     @property
     def left(self) -> int:
-        return self.total - self.over
+        return self.total - self.done
 
     @property
     def has_waves_left(self) -> bool:
         """Whether other waves follow the current wave."""
-        return self.over + self.wave < self.total
+        return self.done + self.wave < self.total
 
     def next_wave(self, hosts: int) -> None:
         self.wave, self.wave_number = hosts, self.wave_number + 1
@@ -44,23 +44,23 @@ class Progress:
     def end_wave(self, changed: int) -> None:
         """Count the hosts of the wave as done. If the play has stopped in the wave, only the changed hosts count."""
         if self.stopped:
-            self.over += changed
+            self.done += changed
         else:
-            self.over, self.wave, self.task = self.over + self.wave, 0, ""
+            self.done, self.wave, self.task = self.done + self.wave, 0, ""
 
     def next_task(self, name: str) -> None:
-        self.task, self.through = name, set()
+        self.task, self.finished = name, set()
 
     def line(self, now: float) -> str:
         failed = f", {len(self.failed)} failed" if self.failed else ""
-        parts = [f"{self.over} of {self.total} hosts done{failed}"]
+        parts = [f"{self.done} of {self.total} hosts done{failed}"]
         if self.task:
-            stopped, through = "stopped in " if self.stopped else "", f"{len(self.through)} of {self.wave}"
+            stopped, finished = "stopped in " if self.stopped else "", f"{len(self.finished)} of {self.wave}"
             # The name of the task without the name of the role.
-            parts.append(f"{stopped}wave {self.wave_number}: {through} finished {self.task.rpartition(' : ')[2]!r}")
+            parts.append(f"{stopped}wave {self.wave_number}: {finished} finished {self.task.rpartition(' : ')[2]!r}")
         # The canary alone takes longer than any other host: it signs in, lists the accounts and creates the version.
-        if self.over > 1 and now > self.began:
-            rate = self.over / (now - self.began)
+        if self.done > 1 and now > self.began:
+            rate = self.done / (now - self.began)
             parts.append(f"{rate:.2g} hosts/s" if rate < 10 else f"{rate:.0f} hosts/s")
             if self.left and not self.stopped:
                 parts.append(f"about {duration(self.left / rate)} left")

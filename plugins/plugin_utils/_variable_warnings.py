@@ -23,7 +23,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store impor
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import seconds
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import rotation_policy
 from ansible_collections.azbatch.cmk.plugins.plugin_utils import _argument_spec
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._inventory import Record
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._inventory import HostVariables
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import VARIABLES, is_blank
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_names import COLLECTION, VARIABLE
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._variable_relations import without_effect
@@ -56,7 +56,7 @@ def _known_variables() -> frozenset[str]:
     sets."""
     of_roles = {name for options in SPECIFICATIONS.values() for name in options}
     playbooks = "".join(file.read_text(encoding="utf-8") for file in COLLECTION.glob("playbooks/**/*.yml"))
-    of_inventory = Record.__required_keys__ | Record.__optional_keys__
+    of_inventory = HostVariables.__required_keys__ | HostVariables.__optional_keys__
     return frozenset({*of_roles, *VARIABLE.findall(playbooks), *of_inventory, *VARIABLES, RESULT})
 
 

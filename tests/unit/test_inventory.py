@@ -39,13 +39,13 @@ SPECIFICATIONS = [
     for file in (ROOT / "roles").glob("*/meta/argument_specs.yml")
 ]
 # The variables that every host has, and those that depend on the state of the account.
-ALWAYS = _inventory.Record.__required_keys__
-SOMETIMES = _inventory.Record.__optional_keys__
+ALWAYS = _inventory.HostVariables.__required_keys__
+SOMETIMES = _inventory.HostVariables.__optional_keys__
 PINNED = account(key=f"{KEY}/{NEW}", identity=system_assigned(), tags={"team": "blue"})
 
 
-def known(name: str = "mybatch", location: str = "westeurope", **changes: Any) -> _inventory.Record:
-    return _inventory.record({**account(name, **changes), "location": location})
+def known(name: str = "mybatch", location: str = "westeurope", **changes: Any) -> _inventory.HostVariables:
+    return _inventory.host_variables({**account(name, **changes), "location": location})
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_account_without_unset_fields() -> None:
     """Azure omits unset fields."""
     bare = {"id": account_id(), "name": "mybatch", "location": "westeurope", "properties": {}}
 
-    assert _inventory.record(bare)["cmk_provisioning_state"] is None
+    assert _inventory.host_variables(bare)["cmk_provisioning_state"] is None
 
 
 RECORDS = known(key=f"{KEY}/{NEW}"), known(key=KEY), known()
@@ -193,7 +193,7 @@ def test_examples_use_documented_options(example: dict[str, Any]) -> None:
 
 def test_roles_accept_the_values() -> None:
     for options in SPECIFICATIONS:
-        for name, value in _inventory.record(PINNED).items():
+        for name, value in _inventory.host_variables(PINNED).items():
             if name in options:
                 assert isinstance(value, {"str": str, "bool": bool, "dict": dict}[options[name]["type"]]), name
                 assert value in options[name].get("choices", [value])

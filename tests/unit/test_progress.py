@@ -17,14 +17,14 @@ def test_finished_waves_are_counted() -> None:
     progress.next_wave(1)
     assert progress.line(60.0) == "0 of 100 hosts done"
     progress.next_task("Rotate")
-    progress.through.add("canary")
+    progress.finished.add("canary")
     assert progress.line(60.0) == "0 of 100 hosts done; wave 1: 1 of 1 finished 'Rotate'"
 
     progress.end_wave(0)
     progress.next_wave(19)
     assert progress.line(60.0) == "1 of 100 hosts done"
     progress.next_task("azbatch.cmk.rotate : Rotate")
-    progress.through.update(["host1", "host2"])
+    progress.finished.update(["host1", "host2"])
     progress.failed.add("host2")
     assert progress.line(60.0).startswith("1 of 100 hosts done, 1 failed; wave 2: 2 of 19 finished 'Rot")
 
@@ -38,7 +38,7 @@ def test_a_wave_in_which_the_play_ends_is_not_over() -> None:
     progress.end_wave(0)
     progress.next_wave(2)
     progress.next_task("Rotate")
-    progress.through.add("host2")
+    progress.finished.add("host2")
     progress.failed.add("host2")
     progress.stopped = True
     progress.end_wave(0)
