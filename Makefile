@@ -52,6 +52,10 @@ $(VENV)/browser.stamp: scripts/browser $(SETUP)
 demo: $(DEMO)  ## run the collection against the sandbox
 	python demo/run.py
 
+.PHONY: picture
+picture: $(DEMO)  ## record docs/images/demo.svg, the animated picture of README.md, in the sandbox
+	python scripts/picture.py docs/images/demo.svg
+
 .PHONY: lint
 lint: $(SETUP)  ## style, types, YAML, documentation, changelog, workflows, shell scripts
 	ruff check .
