@@ -171,8 +171,7 @@ def titles(app: Any, name: str, text: list[str]) -> None:
 
 
 def to_site(app: Any, doctree: Any, name: str) -> None:
-    """Link pages of the site, not of GitHub, and each page that the reference names as a file. Install the collection
-    as the guides do: antsibull-docs assumes that the collection is on Galaxy."""
+    """Link pages of the site, not of GitHub, and each page that the reference names as a file."""
     for node in list(doctree.findall(nodes.reference)):
         page = re.fullmatch(re.escape(REPOSITORY) + r"/blob/main/(.+)\.md(#.*)?", node.get("refuri", ""))
         if page and page[1] in app.env.found_docs:
@@ -183,9 +182,6 @@ def to_site(app: Any, doctree: Any, name: str) -> None:
     if not name.startswith("docs/reference/"):
         return
     for node in list(doctree.findall(nodes.literal)):
-        if node.astext() == f"ansible-galaxy collection install {project}":
-            node.replace_self(nodes.literal("", f"ansible-galaxy collection install git+{REPOSITORY},{release}"))
-            continue
         page = re.fullmatch(r"(docs/[\w-]+)\.md", node.astext())
         if page and page[1] in app.env.found_docs and not isinstance(node.parent, nodes.reference):
             uri = app.builder.get_relative_uri(name, page[1])

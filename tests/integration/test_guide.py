@@ -136,7 +136,9 @@ def test_the_last_section_of_the_guide_recovers_an_account(ansible: Ansible, ser
 
 
 def test_the_readme_from_its_variables_to_its_last_play(ansible: Ansible, service: Service) -> None:
-    variables, plays = blocks(README)
+    variables, canary, plays = blocks(README)
+    assert set(canary) <= documented("drill")
+    assert canary["cmk_drill_canary"] == canary["cmk_account_name"]
     roles = [role if isinstance(role, dict) else {"role": role} for play in plays for role in play["roles"]]
     assert [role["role"] for role in roles] == [f"azbatch.cmk.{name}" for name in ("provision", "rotate", "revert")]
     options = {role["role"]: documented(role["role"].rpartition(".")[2]) for role in roles}

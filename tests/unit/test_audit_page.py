@@ -369,7 +369,7 @@ def test_text_of_azure_is_not_run(view: browser.View, tmp_path: Path, text: str)
     for cause in report["causes"]:
         resource = {"type": "key", "name": text}
         cause.update(id=f"{cause['finding']}:{text}", evidence=text, remedy=text, resource=resource)
-    exception = {"reason": text, "expires_on": "2027-01-01T00:00:00Z"}
+    exception = {"reason": text, "expires_on": "2027-01-01"}
     accepted = {**report["accounts"][0]["findings"][0], "accepted": True, "exception": exception}
     report["accounts"][0]["findings"].append(accepted)
     report["comparison"] = compared(fleets.report(), report)

@@ -129,6 +129,11 @@ def addresses(file: Path) -> Iterator[str]:
     yield from _NAMED.findall(text)
 
 
+def test_links_of_the_first_page_also_work_on_galaxy() -> None:
+    """Galaxy shows README.md without the other files."""
+    assert [link for link in links(ROOT / "README.md") if not re.match("https://|#", link)] == []
+
+
 def test_every_address_outside_of_markdown_leads_somewhere(installed: Path) -> None:
     """In the documentation of modules and roles, the code, the menu and the guides of the docs site."""
     kinds = {".json", ".py", ".rst", ".txt", ".yml"}

@@ -30,3 +30,8 @@ const scrollable = () => {
 };
 scrollable();
 addEventListener("resize", scrollable);
+
+// The menu shows the entry of the page, also if the entry is far down.
+const entry = document.querySelector(".sidebar-tree .current-page > .reference");
+const menu = document.querySelector(".sidebar-scroll");
+if (entry && menu) menu.scrollTop += entry.getBoundingClientRect().top - menu.getBoundingClientRect().top - menu.clientHeight / 2;

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any, get_args
 
-from .duration import instant
 from .errors import MANUAL, Code, InvalidOption
 
 # The option of the audit, and the variable of the playbooks.
@@ -54,7 +53,7 @@ class Exemption:
         return bool(is_same) and matches(self.accounts, account)
 
     def describe(self) -> dict[str, Any]:
-        return {"reason": self.reason, "expires_on": instant(self.ends)}
+        return {"reason": self.reason, "expires_on": self.expires_on}
 
 
 def exemption(wanted: Mapping[str, Any], findings: Collection[str] = (), manual: str = "") -> Exemption:
