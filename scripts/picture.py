@@ -34,7 +34,7 @@ COLUMNS, ROWS = 100, 27
 SIZE, LINE, MARGIN, BAR = 13, 18, 14, 30
 WIDTH, HEIGHT = round(COLUMNS * SIZE * 0.61) + 2 * MARGIN, BAR + ROWS * LINE + MARGIN
 # In seconds: between two lines, before and after a command (twice), and at the end.
-SHORTEST, LONGEST, PAUSE, END = 0.05, 0.8, 1.6, 5.0
+SHORTEST, LONGEST, PAUSE, END = 0.05, 0.2, 1.6, 5.0
 
 ROTATE = """ansible-playbook -i batch_accounts.yml azbatch.cmk.rotate \\
     -e cmk_hosts=pinned -e cmk_key_new_version=CHG0012345"""
@@ -72,9 +72,10 @@ def record() -> Iterator[Line]:
     """The lines of all scenes, with the times of the picture."""
     now = 0.0
     for comment, command in scenes():
-        yield now, ""
+        if now:
+            yield now, ""
         yield now, f"\x1b[34m# {comment}"
-        now += PAUSE
+        now += PAUSE if now else 0
         for number, part in enumerate(command.splitlines()):
             yield now, f"\x1b[1m{'$ ' if number == 0 else '  '}{part.lstrip() if number else part}"
         now += PAUSE
@@ -153,10 +154,13 @@ def styled(code: str) -> str:
 def svg(lines: list[Line]) -> str:
     drawn = list(rows(lines))
     duration = drawn[-1][0] + END
-    # The newest row is the lowest. Each step shows the rows up to one time.
+    # Each step shows the rows up to one time. The rows of a full terminal move up. Before, a cover hides the next rows.
     shown = {when: number for number, (when, _row) in enumerate(drawn, 1)}
-    steps = "".join(f"{when / duration:.3%}{{transform:translateY({-offset(n)}px)}}" for when, n in shown.items())
-    last = offset(len(drawn))
+    moves = "".join(step(when / duration, -above(number)) for when, number in shown.items())
+    covers = "".join(
+        step(when / duration, min(number, ROWS) * LINE) for when, number in shown.items() if number <= ROWS
+    )
+    covers += step(min(when for when, number in shown.items() if number >= ROWS) / duration, ROWS * LINE)
     text = "\n".join(f'<text y="{number * LINE}">{row}</text>' for number, (_when, row) in enumerate(drawn, 1) if row)
     colors = "".join(f".c{number}{{fill:{color}}}" for number, color in COLORS.items())
     return f"""\
@@ -173,9 +177,11 @@ rotates all accounts. Somebody disables the key, and recover makes the accounts 
 text{{font:{SIZE}px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}}
 text{{fill:{TEXT};white-space:pre}}
 {colors}
-#log{{transform:translateY({-last}px);animation:log {duration:.1f}s step-end infinite}}
-@keyframes log{{{steps}}}
-@media (prefers-reduced-motion:reduce){{#log{{animation:none}}}}
+#log{{transform:translateY({-above(len(drawn))}px);animation:log {duration:.1f}s step-end infinite}}
+#cover{{transform:translateY({ROWS * LINE}px);animation:cover {duration:.1f}s step-end infinite}}
+@keyframes log{{{moves}}}
+@keyframes cover{{{covers}}}
+@media (prefers-reduced-motion:reduce){{#log,#cover{{animation:none}}}}
 </style>
 <rect width="{WIDTH}" height="{HEIGHT}" rx="8" fill="{BACKGROUND}"/>
 <circle cx="18" cy="15" r="5" fill="#ff6b60"/><circle cx="36" cy="15" r="5" fill="#e6b73c"/>\
@@ -184,14 +190,20 @@ text{{fill:{TEXT};white-space:pre}}
 <g id="log">
 {text}
 </g>
+<rect id="cover" y="4" width="100%" height="100%" fill="{BACKGROUND}"/>
 </svg>
 </svg>
 """
 
 
-def offset(row: int) -> int:
-    """By how many pixels the rows are moved up, so that this row is the lowest."""
-    return (row - ROWS) * LINE
+def above(row: int) -> int:
+    """The pixels by which the rows are moved up if this row is the last one that is shown."""
+    return max(row - ROWS, 0) * LINE
+
+
+def step(part: float, pixels: int) -> str:
+    """The keyframe after a part of the time."""
+    return f"{part:.3%}{{transform:translateY({pixels}px)}}"
 
 
 if __name__ == "__main__":

@@ -121,6 +121,12 @@ def test_first_page_shows_the_recording_and_leads_to_five_pages(site: str, page:
     expect(page.locator("h1")).to_have_text(re.compile("^Rotate"))
 
 
+def test_menu_scrolls_to_the_entry_of_the_page(site: str, page: Page) -> None:
+    page.goto(f"{site}/docs/sandbox-fidelity.html")
+
+    expect(page.locator(".sidebar-tree .current-page > .reference")).to_be_in_viewport()
+
+
 @pytest.mark.usefixtures("server")
 def test_edit_links_lead_to_the_source() -> None:
     """The reference of a plugin or a role is written in the plugin or the role. Generated lists have no source."""
