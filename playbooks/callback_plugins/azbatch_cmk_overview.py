@@ -2,12 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Shows the accounts of a wave in which a playbook of this collection has stopped. Ansible loads this plugin with these
-playbooks, because it runs no further task after such a wave."""
+"""Shows the verdict of a playbook of this collection, and the accounts of a wave in which it has stopped. Ansible loads
+this plugin with these playbooks."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ansible import constants
@@ -16,7 +15,6 @@ from ansible_collections.azbatch.cmk.plugins.callback import progress
 
 # Ansible reads the options of the plugin from this name.
 DOCUMENTATION = progress.DOCUMENTATION
-_PLAYBOOKS = Path(__file__).resolve().parents[1]
 
 
 class CallbackModule(progress.CallbackModule):
@@ -30,8 +28,7 @@ class CallbackModule(progress.CallbackModule):
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         super().v2_playbook_on_play_start(play)
-        path = Path(play.get_path().rpartition(":")[0])
-        if path.resolve().parent != _PLAYBOOKS:
+        if not self._is_of_collection:
             self._progress = None
 
     def _show(self, line: str) -> None:

@@ -14,12 +14,11 @@ description:
   - Shows a progress line at most every O(interval) seconds, and at the end of each wave (C(serial)). The line has the
     number of hosts that are done and that failed. As soon as two hosts are done, it also has the number of hosts per
     second and the estimated remaining time.
-  - At the end of a play, or of a playbook of this collection, a line counts the changed, unchanged and failed hosts and
-    the new versions of keys, as in C(60 rotated, 0 unchanged, 0 failed, 1 new version). In check mode, the line begins
-    with C(Predicted).
-  - If the play stops in a wave, a line for each host of that wave shows the key that its account uses, or shows that
-    the host failed.
-  - For a play with a single host, nothing is shown.
+  - At the end of a play, a line counts the changed, unchanged and failed hosts and the new versions of keys, as in
+    C(60 changed, 0 unchanged, 0 failed, 1 new version). In check mode, the line begins with C(Predicted).
+  - If the play stops in a wave, lines show the keys that the accounts of that wave use.
+  - For a play with a single host, nothing of this is shown.
+  - The playbooks of this collection end with a verdict of one to three lines, also after Ctrl-C.
   - After the last play, a line for each cause names the hosts whose accounts the playbooks of this collection have left
     alone, and the remedy.
   - With the variable C(cmk_report_file), the playbooks of this collection write a report to this file on the
@@ -42,7 +41,9 @@ options:
         key: interval
 """
 
+import atexit
 import json
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,6 +64,15 @@ from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import 
 )
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._progress import Progress, duration
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._tally import Tally
+
+_PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
+# The modules of the playbooks that report.
+_REPORTS = ("azbatch.cmk.batch_encryption_audit", "azbatch.cmk.keyvault_cmk_users")
+
+
+def is_of_collection(play: Any) -> bool:
+    """Whether the play is in a playbook of this collection."""
+    return _PLAYBOOKS in Path(play.get_path().rpartition(":")[0]).resolve().parents
 
 
 class CallbackModule(CallbackBase):
@@ -90,6 +100,11 @@ class CallbackModule(CallbackBase):
         self._hosts: list[str] = []
         self._play_hosts: set[str] = set()
         self._wave: list[str] = []
+        self._is_of_collection = False
+        # What the end of the run shows.
+        self._verdict: list[str] = []
+        self._is_bad = False
+        atexit.register(self._on_exit)
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         self._plays = playbook.get_plays()
@@ -99,6 +114,7 @@ class CallbackModule(CallbackBase):
         variables = play.get_variable_manager().get_vars(play=play)
         self._groups, self._inventories = variables.get("groups", {}), variables.get("ansible_inventory_sources", [])
         is_other = play_id(play) != self._play
+        self._is_of_collection = is_of_collection(play)
         self._end_wave(is_last=is_other)
         if is_other:
             self._play = play_id(play)
@@ -165,6 +181,7 @@ class CallbackModule(CallbackBase):
             self._display.display(f"LEFT ALONE: {line}", stderr=True)
         if links(notes):
             self._display.display(f"ABOUT THESE CAUSES: {' '.join(links(notes))}", stderr=True)
+        self._say_verdict()
         if self._file and self._report:
             try:
                 Path(self._file).write_text(f"{json.dumps(self._report, indent=2)}\n", encoding="utf-8")
@@ -175,9 +192,12 @@ class CallbackModule(CallbackBase):
         # The attributes of a result have become public with ansible-core 2.19.
         is_public = hasattr(result, "host")
         host = (result.host if is_public else result._host).get_name()
+        task, values = (result.task, result.result) if is_public else (result._task, result._result)
+        if self._is_of_collection and task.action in _REPORTS and "summary" in values:
+            self._verdict.append(values["summary"])
+            self._is_bad |= failed
         if host not in self._play_hosts:
             return
-        task, values = (result.task, result.result) if is_public else (result._task, result._result)
         role = task._role.get_name() if task._role else ""
         self._tally.add(host, role, str(task.action), values, failed=failed)
         progress = self._progress
@@ -209,11 +229,30 @@ class CallbackModule(CallbackBase):
             self._tally.end_wave()
         self._add_to_report()
 
-    def _end_playbook(self) -> None:
-        """Show the final counts."""
-        if self._tally.total > 1:
-            predicted = "Predicted: " if context.CLIARGS.get("check") else ""
-            self._show(f"{predicted}{self._tally.line()}, in {duration(time.monotonic() - self._began)}")
+    def _end_playbook(self, *, is_interrupted: bool = False) -> None:
+        """Show the final counts, or note them for the end of the run."""
+        tally, took = self._tally, duration(time.monotonic() - self._began)
+        is_check = bool(context.CLIARGS.get("check"))
+        if self._playbook and tally.total:
+            self._verdict += tally.verdict(took, is_check=is_check, is_interrupted=is_interrupted)
+            self._is_bad |= bool(tally.failed or tally.left_alone or tally.missed or tally.unfinished)
+        elif tally.total > 1:
+            self._show(f"{'Predicted: ' if is_check else ''}{tally.line()}, in {took}")
+        self._playbook, self._tally = "", Tally(0)
+
+    def _say_verdict(self) -> None:
+        # After what is still buffered, if stdout and stderr are one file.
+        sys.stdout.flush()
+        for line in self._verdict:
+            color = constants.COLOR_ERROR if self._is_bad else constants.COLOR_OK  # type: ignore[attr-defined]
+            self._display.display(line, color=color, stderr=True)
+        self._verdict, self._is_bad = [], False
+
+    def _on_exit(self) -> None:
+        """Called when the process ends: if the run was interrupted, Ansible has not called v2_playbook_on_stats."""
+        if self._playbook:
+            self._end_playbook(is_interrupted=True)
+            self._say_verdict()
 
     def _add_to_report(self) -> None:
         """Add the play to what earlier plays of the playbook have reported."""

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The line that counts the changes of a play."""
+"""The line that counts the changes of a play, and the verdict of a playbook."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_accounts_that_the_task_of_one_host_has_recovered() -> None:
         tally.add(host, recover, ENCRYPTION, result, failed=host == "failed")
     tally.end_wave()
 
-    assert tally.line() == "2 recovered, 1 unchanged, 1 failed"
+    assert tally.line() == "2 recovered, 1 unchanged, 1 failed (failed)"
 
 
 def test_a_wave_in_which_the_play_stops() -> None:
@@ -53,14 +53,9 @@ def test_a_wave_in_which_the_play_stops() -> None:
     tally.add("moved", ROTATE, ENCRYPTION, {"changed": True, "summary": "moved uses version 2."}, failed=False)
     tally.add("failed", ROTATE, ENCRYPTION, {"summary": "failed uses version 2."}, failed=True)
 
-    assert tally.line() == "1 rotated, 1 unchanged, 1 failed, 2 not finished, 1 not started"
+    assert tally.line() == "1 rotated, 1 unchanged, 1 failed (failed), 2 not finished, 1 not started"
     assert tally.counted == {"moved"}
-    assert tally.overview() == [
-        "begun was not finished.",
-        "failed failed.",
-        "moved uses version 2.",
-        "read uses version 1.",
-    ]
+    assert tally.overview() == ["moved uses version 2.", "read uses version 1.", "begun was not finished."]
 
 
 @pytest.mark.parametrize(
@@ -95,8 +90,86 @@ def test_an_account_that_was_moved_counts_once() -> None:
     tally.add("moved", ROTATE, KEYS, {"left_alone": {"code": "users_unknown"}}, failed=False)
     tally.end_wave()
 
-    assert tally.line() == "1 rotated, 0 unchanged, 1 left alone, 0 failed"
+    assert tally.line() == "1 rotated, 0 unchanged, 1 left alone (locked: resource_locked), 0 failed"
     assert tally.accounts() == {
         "locked": {"changed": False, "finished": True, "left_alone": "resource_locked"},
         "moved": {"changed": True, "finished": True, "left_alone": "users_unknown"},
     }
+
+
+def fleet(moved: int, failed: int = 0, *, total: int = 0) -> Tally:
+    """A rotation to one version, in which hosts fail after others were moved."""
+    tally = Tally(total or moved + failed)
+    hosts = [f"host{number}" for number in range(moved + failed)]
+    tally.begin_wave(hosts)
+    if moved:
+        tally.add(hosts[0], ROTATE, KEYS, made("0123456789"), failed=False)
+    for number, host in enumerate(hosts):
+        result = {"changed": True, "key_identifier": f"{KEY}/0123456789"}
+        found = result if number < moved else {"changed": False, "code": "service_unavailable"}
+        tally.add(host, ROTATE, ENCRYPTION, found, failed=number >= moved)
+    tally.end_wave()
+    return tally
+
+
+AGAIN = "Repair the cause, and rerun the same command. It leaves finished accounts unchanged."
+FEW = "Repair the cause, and rerun with --limit host10."
+
+
+@pytest.mark.parametrize(
+    ("tally", "options", "verdict"),
+    [
+        (fleet(40), {}, ["Rotated 40 of 40 accounts to version 01234567… of batch in 44 s."]),
+        (fleet(1), {}, ["Rotated 1 of 1 account to version 01234567… of batch in 44 s."]),
+        (fleet(40), {"is_check": True}, ["Would create 1 version, move 40 accounts. Checked 40 accounts in 44 s."]),
+        (
+            fleet(10, 1),
+            {},
+            ["10 rotated to version 01234567… of batch, 1 failed (host10: service_unavailable), in 44 s.", FEW],
+        ),
+        (
+            fleet(10, 4, total=40),
+            {},
+            [
+                "10 rotated to version 01234567… of batch, 4 failed (service_unavailable), 26 not started, in 44 s.",
+                AGAIN,
+            ],
+        ),
+        (fleet(0, 1), {}, ["0 rotated, 1 failed (host0: service_unavailable), in 44 s."]),
+        (
+            fleet(2, total=9),
+            {"is_interrupted": True},
+            [
+                "Interrupted after 44 s: 2 rotated, 7 not started.",
+                "Rerun the same command. It leaves finished accounts unchanged.",
+            ],
+        ),
+    ],
+)
+def test_the_verdict(tally: Tally, options: dict[str, bool], verdict: list[str]) -> None:
+    assert tally.verdict("44 s", **options) == verdict
+
+
+def test_the_verdict_of_a_quiet_night() -> None:
+    tally = Tally(120)
+    for number in range(120):
+        tally.add(str(number), ROTATE, ENCRYPTION, {"changed": False, "summary": "It is so."}, failed=False)
+    tally.end_wave()
+    assert tally.verdict("44 s") == ["Nothing to change: 120 accounts unchanged, in 44 s."]
+    assert tally.verdict("44 s", is_check=True) == [
+        "Would change nothing; 120 unchanged. Checked 120 accounts in 44 s."
+    ]
+
+
+@pytest.mark.parametrize(("repaired", "more"), [(1, ""), (3, ""), (5, " And 2 more.")])
+def test_recover_names_first_what_it_has_repaired(repaired: int, more: str) -> None:
+    recover = "azbatch.cmk.recover"
+    tally = Tally(9)
+    for number in range(9):
+        change = {"changed": number < repaired, "summary": f"Enabled version {number}."}
+        tally.add(str(number), recover, f"{KEYS}_state", change, failed=False)
+    tally.end_wave()
+    first, second = tally.verdict("44 s")
+    enabled = " ".join(f"Enabled version {number}." for number in range(min(repaired, 3)))
+    assert first == f"Repaired: {enabled}{more}"
+    assert second == f"{repaired} recovered, {9 - repaired} unchanged, in 44 s."
