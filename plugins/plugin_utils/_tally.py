@@ -121,8 +121,9 @@ class Tally:
 
     @property
     def unfinished(self) -> set[str]:
-        """Hosts that have begun, whose account is neither changed nor known to be unchanged."""
-        return (self.begun | self.reached) - self.finished - self.changed - self.repaired - self.failed.keys()
+        """Hosts that have begun, and of which it is not known whether their account would have been changed."""
+        known = self.finished | self.counted | self.failed.keys() | self.left_alone.keys()
+        return (self.begun | self.reached) - known
 
     @property
     def missed(self) -> int:
@@ -136,7 +137,7 @@ class Tally:
     def _others(self, *, always: bool) -> list[str]:
         """The counts of the hosts that do not count for the word of the role. `always` is whether a count of no
         unchanged or failed hosts is one of them."""
-        others = self.changed - self.counted - self.failed.keys()
+        others = self.changed - self.counted - self.failed.keys() - self.unfinished
         unchanged = self.finished - self.changed - self.repaired - self.failed.keys() - self.left_alone.keys()
         # An account that was moved counts as moved, also if the run may not disable the key that it has left.
         left_alone = {
@@ -177,12 +178,14 @@ class Tally:
                 [f"Would {', '.join(would) or 'change nothing'}", *([", ".join(others)] if others else [])]
             )
             return f"{text}. Checked {_count(len(self.reached), 'account')} in {took}."
-        done = self._target() or (f", {_count(len(self.versions), 'new version')}," if self.versions else "")
+        target = self._target()
+        versions = [_count(len(self.versions), "new version")] if self.versions and not target else []
         if number == self.total:
-            return f"{self.done.capitalize()} {number} of {_count(self.total, 'account')}{done} in {took}."
+            done = f"{self.done.capitalize()} {number} of {_count(self.total, 'account')}"
+            return f"{', '.join([f'{done}{target}', *versions])} in {took}."
         if not number and len(others) == 1 and others[0].endswith(" unchanged"):
             return f"Nothing to change: {_count(self.total, 'account')} unchanged, in {took}."
-        counts = [f"{number} {self.done}{done.rstrip(',')}", *others]
+        counts = [f"{number} {self.done}{target}", *others, *versions]
         return f"{', '.join(counts)}, in {took}."
 
     def _target(self) -> str:
