@@ -8,23 +8,28 @@ them."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ansible import constants
-from ansible.plugins.loader import callback_loader
+from ansible.plugins import callback
 
 from ansible_collections.azbatch.cmk.plugins.callback.progress import is_of_collection
 from ansible_collections.azbatch.cmk.plugins.plugin_utils._play_keywords import CONTINUES
 
-# An import would import this file: Ansible has given it the name of its own plugin.
-_Default: Any = callback_loader.get("ansible.builtin.default", class_only=True)
+# Ansible gives this file the name of the plugin that it replaces, so an import would import this file.
+_SPEC: Any = importlib.util.spec_from_file_location(
+    "azbatch_cmk_default", Path(callback.__file__).with_name("default.py")
+)
+_ansible: Any = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_ansible)
 # Ansible reads the options of the plugin from this name.
-DOCUMENTATION = sys.modules[_Default.__module__].DOCUMENTATION
+DOCUMENTATION = _ansible.DOCUMENTATION
 _BAD = ("failures", "unreachable", "rescued", "ignored")
 # Up to this number of hosts, the recap has a line for each host that is not ok.
 _MOST_LINES = 5
@@ -41,7 +46,7 @@ class _Recap:
         return self.processed[host]
 
 
-class CallbackModule(_Default):  # type: ignore[misc]
+class CallbackModule(_ansible.CallbackModule):  # type: ignore[misc]
     CALLBACK_NAME = "default"
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ This plugin util is private to the collection.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,7 @@ _WOULD = {
     "rotated": "move",
     "switched": "move",
 }
+_ID = re.compile(r"\b[0-9a-f-]{36}\b")
 # The verdict names at most this number of failed hosts, repairs, or hosts of a rerun.
 _MOST = 3
 # Modules whose summary reports the key that an account uses.
@@ -163,8 +165,12 @@ class Tally:
     def _repairs(self, *, is_check: bool) -> list[str]:
         if not self.repairs:
             return []
-        texts = [one.removeprefix("Predicted: ") for one in self.repairs[:_MOST]]
-        more = [f"And {len(self.repairs) - _MOST} more."] if len(self.repairs) > _MOST else []
+        # Those that differ in ids only, such as the principals of accounts, are named once.
+        by_text: dict[str, list[str]] = {}
+        for one in self.repairs:
+            by_text.setdefault(_ID.sub("", one), []).append(one.removeprefix("Predicted: "))
+        texts = [same[0] if len(same) == 1 else f"{same[0]} ({len(same)} times)" for same in by_text.values()][:_MOST]
+        more = [f"And {len(by_text) - _MOST} more."] if len(by_text) > _MOST else []
         return [" ".join(["Would repair:" if is_check else "Repaired:", *texts, *more])]
 
     def _outcome(self, took: str, is_check: bool, is_interrupted: bool) -> str:

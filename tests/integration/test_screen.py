@@ -48,6 +48,7 @@ def test_changes_and_their_prediction(ansible: Ansible, service: Service) -> Non
     check = play_all(ansible, "rotate", check=True, **AGED)
     expected = f"Would create 1 version, move 3 accounts. Checked 3 accounts in {SECONDS}"
     assert re.fullmatch(expected, lines(check.output)[-1]), check.output
+    assert "\nWould create a new version of key key1 in vault vault-one " in check.output
 
     enabled = {"ANSIBLE_CALLBACKS_ENABLED": "recorder,azbatch.cmk.progress"}
     run = play_all(ansible, "rotate", environment=enabled, **AGED)

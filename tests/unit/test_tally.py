@@ -173,3 +173,14 @@ def test_recover_names_first_what_it_has_repaired(repaired: int, more: str) -> N
     enabled = " ".join(f"Enabled version {number}." for number in range(min(repaired, 3)))
     assert first == f"Repaired: {enabled}{more}"
     assert second == f"{repaired} recovered, {9 - repaired} unchanged, in 44 s."
+
+
+def test_recover_names_once_what_it_has_repaired_for_several_accounts() -> None:
+    tally = Tally(2)
+    for number in range(2):
+        summary = f"The principal 1111111{number}-1111-4111-8111-111111111111 has get."
+        change = {"changed": True, "summary": summary}
+        tally.add(str(number), "azbatch.cmk.recover", "azbatch.cmk.keyvault_cmk_access", change, failed=False)
+    tally.end_wave()
+    first, _ = tally.verdict("44 s")
+    assert first == "Repaired: The principal 11111110-1111-4111-8111-111111111111 has get. (2 times)"
