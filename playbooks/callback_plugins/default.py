@@ -53,7 +53,7 @@ class CallbackModule(_ansible.CallbackModule):  # type: ignore[misc]
         super().__init__()
         self._is_short = False
         self._is_for_one = False
-        # A play whose heading is not shown yet. Before the heading, the callback plugin progress ends the wave before.
+        # A play whose heading is not shown yet: the callback plugin progress first shows the end of the wave before.
         self._unshown: Any = None
         # Of the current task, the changed hosts, and by cause of a failure the hosts that have failed too.
         self._changed: list[str] = []
@@ -62,9 +62,11 @@ class CallbackModule(_ansible.CallbackModule):  # type: ignore[misc]
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self._end_task()
         self._is_short = self._display.verbosity == 0 and is_of_collection(play)
-        self._is_for_one = len(play.get_variable_manager().get_vars(play=play).get("ansible_play_hosts_all", [])) == 1
         self._play, self._unshown = play, play
-        if not self._is_short:
+        if self._is_short:
+            variables = play.get_variable_manager().get_vars(play=play)
+            self._is_for_one = len(variables.get("ansible_play_hosts_all", [])) == 1
+        else:
             self._show_heading()
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
