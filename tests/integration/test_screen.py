@@ -102,10 +102,11 @@ def test_ctrl_c(ansible: Ansible, service: Service) -> None:
     on_one_key(service)
     service.sandbox.control.advance(QUARTER)
     control = service.sandbox.control
-    control.fault(match={"method": "PATCH", "path": "/batchAccounts/account2"}, delay=10)
+    control.fault(match={"method": "PATCH", "path": "/batchAccounts/account2"}, delay=20)
     since = control.last
     run = start(ansible, "cmk_serial=1")
-    until(lambda: any("account2" in one["url"] for one in control.requests(since, writes=True)) or run.poll())
+    # The second wave has begun, and its change of the account does not end before the signal.
+    until(lambda: any("account2" in one["url"] for one in control.requests(since)) or run.poll() is not None)
     run.send_signal(signal.SIGINT)
     output = run.communicate(timeout=60)[0]
     assert run.returncode == 99, output
