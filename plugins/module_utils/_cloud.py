@@ -9,10 +9,9 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, TypeVar
 
 from ._azure.driver import Driver
@@ -26,9 +25,11 @@ from ._checks.preflight import KEEP_AVAILABLE, failed_checks
 from ._checks.usage import Listed
 from ._core import placeholders
 from ._core.concurrent import value_or_error
+from ._core.docs import Docs
 from ._core.documents import Account
 from ._core.errors import CmkError
 from ._core.ids import check_places, key_of
+from ._documents import refs
 from ._documents.account import require_ready, required
 from ._documents.vault import ACCESS_POLICY
 from ._questions import accounts, evidence, fleet, health, rights, users
@@ -95,19 +96,24 @@ class Cloud:
         key = key_of(account)
         if key is None:
             return []
-        found = self.driver.solve(partial(evidence.certain, wanted=evidence.of_account(account, key, self.facts)))
-        return failed_checks(found, KEEP_AVAILABLE)
+        wanted = evidence.of_account(account, key, self.facts)
+        return failed_checks(self.driver.check(lambda docs: evidence.certain(docs, wanted)), KEEP_AVAILABLE)
 
     def account(self, group: str, name: str, *, options: tuple[str, str], is_glance: bool) -> Account:
         """The account. Raises an error if it does not exist, or is being created or deleted. With `is_glance`, other
         hosts may have read it for the same task. `options` are the options of its name and its resource group."""
-        question = partial(accounts.existing, facts=self.facts, group=group, name=name)
-        found = self.driver.glance(question) if is_glance else self.driver.solve(question)
+        facts = self.facts
+
+        def question(docs: Docs) -> Account | None:
+            return accounts.existing(docs, facts, group, name)
+
+        found = self.driver.glance(question).get() if is_glance else self.driver.solve(question)
         return required(found, group, name, options=options)
 
     def require_available(self, group: str, name: str) -> None:
         """Raise an error if the account is not available, or if that is not known."""
-        self.driver.solve(partial(health.require_available, facts=self.facts, group=group, name=name))
+        facts = self.facts
+        self.driver.solve(lambda docs: health.require_available(docs, facts, group, name), refs.is_of_account)
 
     def explained(self, make: Callable[[], T], group: str, name: str) -> T:
         """The result of `make`. If `make` is refused before its first write, and the account is not ready, the error
@@ -134,31 +140,27 @@ class Cloud:
     def survey(self, group: str, name: str, *, diagnose: bool) -> health.Surveyed:
         """The account with its state (health.survey). Other hosts may have read it for the same task of the
         playbook."""
-        question = partial(health.survey, facts=self.facts, group=group, name=name, diagnose=diagnose)
-        found = self.driver.glance(question)
+        facts = self.facts
+        found = self.driver.glance(lambda docs: health.survey(docs, facts, group, name, diagnose=diagnose)).get()
         if found["account"] and (name := health.without_key(found["account"], found["unavailable_reason"])):
             self.facts.journal.note(name)
         return found
 
     def fleet(self, scope: Any) -> dict[str, Any]:
         """The accounts of the scope (_audit.options), and what their keys depend on (_questions/fleet.py)."""
-        since = time.monotonic()
-        question = partial(fleet.listed, scope=scope, facts=self.facts, own=self._subscription)
-        listed = self.driver.solve(question, since)
-        read = partial(
-            fleet.read,
-            accounts=listed["accounts"],
-            tenant_id=self._session.caller["tenant_id"],
-            since=since,
-            with_pools=scope.pools,
-            vault_used_by=scope.vault_used_by,
-        )
-        return {**self.driver.now(read), "unlisted": listed["unlisted"]}
+        facts, own, tenant = self.facts, self._subscription, self._session.caller["tenant_id"]
+
+        def question(docs: Docs) -> dict[str, Any]:
+            listed, pools = fleet.listed(docs, scope, facts, own), scope.pools
+            read = fleet.read(docs, listed["accounts"], tenant, with_pools=pools, vault_used_by=scope.vault_used_by)
+            return {**read, "unlisted": listed["unlisted"]}
+
+        return self.driver.now(question)
 
     def listed(self, subscriptions: Sequence[str]) -> Listed:
         """The accounts of these subscriptions, by default of all that the caller can read."""
-        question = partial(users.of_subscriptions, subscriptions=subscriptions, own=self._subscription)
-        return self.driver.now(question)
+        own = self._subscription
+        return self.driver.now(lambda docs: users.of_subscriptions(docs, subscriptions, own))
 
     @property
     def _subscription(self) -> str | None:

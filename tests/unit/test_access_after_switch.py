@@ -89,14 +89,13 @@ class Azure(Table):
 def before(task: Task, owner: Any = None) -> Evidence:
     mine: Any = owner or account(identity=system_assigned())
     wanted = evidence.of_account(mine, IDENTIFIER, Facts(task.session))
-    return task.driver.solve(partial(evidence.certain, wanted=wanted))
+    return task.driver.check(partial(evidence.certain, wanted=wanted))
 
 
-def now(task: Task, first: Evidence, since: float | None = None, access_since: float | None = None) -> Evidence:
+def now(task: Task, first: Evidence, since: float | None = None) -> Evidence:
     """The evidence after a switch at the time `since`, by default now."""
     at = time.monotonic() if since is None else since
-    access = at if access_since is None else access_since
-    return task.driver.solve(partial(evidence.with_access_now, evidence=first, since=at, access_since=access))
+    return task.driver.since(partial(evidence.with_access_now, evidence=first), at)
 
 
 def read_again(azure: Azure, change: Callable[[], None] = lambda: None) -> list[str]:
@@ -288,7 +287,7 @@ def test_after_batch_refuses_the_key_the_evidence_is_read_again_where_it_was_fou
     assert before(task) == first
     azure.asked.clear()
 
-    found = task.driver.solve(partial(evidence.again, evidence=first, facts=Facts(task.session)))
+    found = task.driver.now(partial(evidence.again, evidence=first, facts=Facts(task.session)))
 
     assert preflight.failed_checks(found) == ["key_enabled"]
     assert (found.vault, found.principals, found.account) == (first.vault, first.principals, first.account)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from threading import Event
 from typing import Any
@@ -15,6 +16,7 @@ from azure_table import Several, Table, Task, place, task_of
 from clocks import Clock, clock_of_all
 from documents import KEY, OTHER, VAULT_ID, account, account_id, evidence, key, listed, policy, vault
 
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import IsSubject, everything
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Denied, Refused, Rejected
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
@@ -43,11 +45,12 @@ def azure(pools: Any = (), found: Any = None) -> Table:
     return Table({POOLS: [] if pools == () else pools, VAULT: found or HAS_ACCESS, versions: [listed(key())]})
 
 
-def confirm(table: Table, task: Task | None = None, **options: Any) -> None:
+def confirm(table: Table, task: Task | None = None, is_subject: IsSubject = everything, **options: Any) -> None:
     """A task has just moved the account to the key."""
     task = task or task_of(table, wait_timeout=60)
     given = {"used": evidence(vault=HAS_ACCESS), **options}
-    task.driver.solve(partial(health.confirmed, facts=Facts(task.session), account=account(key=KEY), **given))
+    question = partial(health.confirmed, facts=Facts(task.session), account=account(key=KEY), **given)
+    task.driver.since(question, time.monotonic(), is_subject)
 
 
 def refused(table: Table, **options: Any) -> Any:
@@ -128,7 +131,7 @@ def test_access_to_a_key_that_the_account_used_before_may_have_been_read_since_t
     task = task_of(table)
     task.driver.get(VAULT)
 
-    confirm(table, task, is_new=is_new)
+    confirm(table, task, lambda ref: is_new or ref.kind != "vault")
 
     assert table.reads_of(VAULT) == reads
 

@@ -229,7 +229,8 @@ def test_only_a_loss_of_the_key_is_a_refusal(error: type[CmkError], status: int,
 def test_what_ends_the_updates_of_the_account(kind: Any, refusal: CmkError | None, ends: bool | None) -> None:
     """`ends` is None if the refusal has another reason than the key."""
     more = {"drill": BEGUN, "refs": ()} if kind is _Taken else {}
-    facts = SimpleNamespace(wait_timeout=60)
+    sent = SimpleNamespace(of=lambda _ref: [SimpleNamespace(answered_at=1.0)])
+    facts = SimpleNamespace(wait_timeout=60, journal=sent)
     change = kind({}, {}, goal=desired(options()), facts=facts, place=None, **more)
     request = requests.update(ID, OLD, {})
     if ends is None:

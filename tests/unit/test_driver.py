@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from threading import Barrier
@@ -43,8 +44,10 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure import driver a
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import journal as journal_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import rate_limit as rate_limit_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import Answer as DriverAnswer
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import Driver, Freshness, Rule
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Freshness, Ref, Rule, Wait
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Ref, Wait
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Denied,
     Unavailable,
@@ -57,7 +60,7 @@ ACCOUNT = refs.account(account_id())
 VAULT = refs.vault(VAULT_ID)
 NEWEST = refs.key(parse_key_identifier(KEY, "key_identifier"))
 # A document without a list, and which no other document includes.
-POOLS = refs.first_pools_of(account_id())
+POOLS = replace(refs.first_pools_of(account_id()), is_momentary=False)
 BOOK: Ref[Any] = Ref("book", "/books/atlas", "read the atlas")
 MAP: Ref[Any] = Ref("map", "/maps/europe", "read the map")
 
@@ -89,6 +92,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def table(clock: Clock) -> Busy:
     return Busy({BOOK: {"pages": 1}, MAP: {"scale": 1}})
+
+
+def asked(driver: Driver, ref: Ref[Any], fresh: Freshness) -> Any:
+    """The document, in the phase of a question in which this serves."""
+    ref = replace(ref, lags=fresh is Rule.RUN)
+    if isinstance(fresh, float):
+        return driver.since(lambda docs: docs.get(ref), fresh)
+    return driver.check(lambda docs: docs.get(ref)) if fresh is RECENT else driver.solve(lambda docs: docs.get(ref))
 
 
 # The age of a document
@@ -229,9 +240,9 @@ class Run:
         fresh: Freshness = step.fresh if isinstance(step.fresh, Rule) else now - step.fresh
         if step.glancing is not None:
             session.task_began = now - step.glancing
-            found = driver.solve(lambda docs: docs.get(ref, None if fresh is OWN else fresh), Rule.GLANCE)
+            found = driver.glance(lambda docs: docs.get(replace(ref, lags=fresh is Rule.RUN))).get()
         else:
-            found = driver.solve(lambda docs: docs.get(ref, fresh)) if step.solves else driver.get(ref, fresh)
+            found = asked(driver, ref, fresh) if step.solves else driver.get(ref, fresh)
         assert found is not None
         return Seen(*found["seen"])
 
@@ -239,12 +250,12 @@ class Run:
         """The earliest time at which a read that serves may have begun."""
         named = step.task, step.name
         out_of_date = max(self._written.get(step.name, 0.0), self._forgotten.get(named, 0.0))
-        if isinstance(step.fresh, float):
-            return max(out_of_date, now - step.fresh)
         if step.fresh is Rule.RUN:
             return max(out_of_date, now - 600)
         if step.glancing is not None:
             return max(out_of_date, now - min(20, step.glancing))
+        if isinstance(step.fresh, float):
+            return max(out_of_date, now - step.fresh)
         if step.fresh is RECENT:
             return max(out_of_date, now - 20)
         return out_of_date if named in self._changed else max(out_of_date, now - 5)
@@ -268,7 +279,7 @@ def test_a_missing_document_is_read_each_time(table: Busy, tmp_path: Path, solve
     table[BOOK] = None
     for number in range(1, 4):
         driver = task_of(table, tmp_path).driver
-        found = driver.solve(lambda docs: docs.get(BOOK, RECENT)) if solves else driver.get(BOOK, RECENT)
+        found = asked(driver, BOOK, RECENT) if solves else driver.get(BOOK, RECENT)
         assert (found, table.reads_of(BOOK)) == (None, number)
 
 
@@ -280,7 +291,7 @@ def test_an_error_is_given_to_no_other_task_or_question(
     table[BOOK] = Several(Denied("You may not."), Unavailable("No response."), {"pages": 1})
 
     def read(task: Task) -> Any:
-        return task.driver.solve(lambda docs: docs.get(BOOK, fresh)) if solves else task.driver.get(BOOK, fresh)
+        return asked(task.driver, BOOK, fresh) if solves else task.driver.get(BOOK, fresh)
 
     task = task_of(table, tmp_path)
     for error in (Denied, Unavailable):
@@ -342,11 +353,8 @@ def test_a_glance_uses_reads_of_other_tasks_since_a_time(table: Busy, clock: Clo
     task = task_of(table, tmp_path)
 
     task.session.task_began = between
-    assert task.driver.get(BOOK, Rule.GLANCE) == {"pages": 2}
-    shared = [task.driver.has_shared]
-    assert task.driver.get(MAP, Rule.GLANCE) == {"scale": 1}
-    shared.append(task.driver.has_shared)
-    assert shared == [False, True]
+    assert task.driver.glance(lambda docs: docs.get(BOOK)) == DriverAnswer(False, {"pages": 2})
+    assert task.driver.glance(lambda docs: docs.get(MAP)) == DriverAnswer(True, {"scale": 1})
     # The change itself is planned from the reads of the task.
     assert task.driver.get(MAP) == {"scale": 2}
 
@@ -364,7 +372,7 @@ def test_a_question_that_waits_too_long_is_its_complaint(table: Busy, clock: Clo
 
     began = clock.now
     with pytest.raises(Unavailable):
-        task.driver.solve(question, waits=waits)
+        task.driver.since(question, clock.monotonic(), waits=waits)
 
     assert (clock.now - began >= 10) is waits
     assert table.reads_of(BOOK) == reads
@@ -490,12 +498,12 @@ def test_a_question_sees_one_state_of_a_document(table: Busy, clock: Clock, tmp_
         return docs.known(BOOK)
 
     table.during = meanwhile
-    seen.append(task.driver.solve(question, RECENT))
+    seen.append(task.driver.check(question))
 
     assert len(seen) == 3
     assert {str(one) for one in seen} == {str(response)}
     # The next question sees the new state.
-    assert task.driver.solve(lambda docs: docs.known(BOOK), RECENT) == {"pages": 2}
+    assert task.driver.check(lambda docs: docs.known(BOOK)) == {"pages": 2}
 
 
 @pytest.mark.parametrize("response", [{"pages": 1}, None, Denied("You may not.")], ids=["there", "missing", "error"])
@@ -504,22 +512,74 @@ def test_a_question_that_asks_for_a_later_read_gets_it(table: Busy, clock: Clock
     table[BOOK] = Several(response, {"pages": 2})
 
     def question(docs: Docs) -> tuple[Any, Any]:
-        docs.want(BOOK, fresh=RECENT)
+        docs.want(BOOK)
         listed = docs.of(MAP)
-        return docs.known(BOOK, RECENT), docs.known(BOOK, listed.ended)
+        return docs.known(BOOK), docs.after(listed.ended).known(BOOK)
 
-    assert task_of(table).driver.solve(question)[1] == {"pages": 2}
+    assert task_of(table).driver.check(question)[1] == {"pages": 2}
+
+
+def both(docs: Docs) -> tuple[Any, Any]:
+    return docs.get(BOOK), docs.get(MAP)
 
 
 def test_what_is_to_be_changed_is_read_by_the_task_itself(table: Busy, tmp_path: Path) -> None:
-    """Also if a check in the same question has used the read of another task."""
-    task_of(table, tmp_path).driver.get(BOOK)
-    table[BOOK] = {"pages": 2}
+    """What is only checked may be read by another task."""
+    task_of(table, tmp_path).driver.solve(both)
+    table.update({BOOK: {"pages": 2}, MAP: {"scale": 2}})
 
-    def question(docs: Docs) -> tuple[Any, Any]:
-        return docs.get(BOOK, RECENT), docs.get(BOOK, OWN)
+    found = task_of(table, tmp_path).driver.solve(both, lambda ref: ref is BOOK)
 
-    assert task_of(table, tmp_path).driver.solve(question)[1] == {"pages": 2}
+    assert found == ({"pages": 2}, {"scale": 1})
+
+
+def test_a_list_that_is_to_be_changed_is_read_since_the_question_was_asked(
+    table: Busy, clock: Clock, tmp_path: Path
+) -> None:
+    """By any task: those that wait for each other share the list of the users of a key."""
+    shelf: Ref[Any] = Ref("shelf", "/shelf", "list the books", is_list=True)
+    table[shelf] = Several([1], [1, 2])
+    began = clock.monotonic()
+    task_of(table, tmp_path).driver.get(shelf)
+    task = task_of(table, tmp_path)
+
+    assert task.driver.solve(lambda docs: docs.get(shelf), asked_at=began) == [1]
+    assert task.driver.solve(lambda docs: docs.get(shelf)) == [1, 2]
+
+
+def test_what_is_decided_again_or_confirmed_was_read_since_then(table: Busy, clock: Clock, tmp_path: Path) -> None:
+    """Also if this task has read it a moment before. What is only checked may be older."""
+    task = task_of(table, tmp_path)
+    task.driver.solve(both)
+    table.update({BOOK: {"pages": 2}, MAP: {"scale": 2}})
+
+    found = task.driver.since(both, clock.monotonic(), lambda ref: ref is BOOK)
+
+    assert found == ({"pages": 2}, {"scale": 1})
+
+
+def test_a_doubt_is_asked_again_of_reads_since_the_question_was_asked(table: Busy, tmp_path: Path) -> None:
+    """Before something is refused for what another task has read: it may have read that before a repair."""
+    task_of(table, tmp_path).driver.solve(both)
+    table.update({BOOK: {"pages": 2}, MAP: {"scale": 2}})
+    doubted = list[Any]()
+
+    def question(docs: Docs) -> Any:
+        doubted.append(docs.get(MAP))
+        docs.doubt()
+        return docs.get(MAP)
+
+    assert task_of(table, tmp_path).driver.check(question) == {"scale": 2}
+    assert doubted[0] == {"scale": 1}
+    assert table.reads_of(MAP) == 2
+
+
+def test_what_is_true_only_for_a_moment_is_read_for_each_question(table: Busy, tmp_path: Path) -> None:
+    ref = replace(BOOK, is_momentary=True)
+    task = task_of(table, tmp_path)
+    for ask in (task.driver.solve, task.driver.check, task.driver.glance, task.driver.now):
+        ask(lambda docs: (docs.get(ref), docs.get(ref)))
+    assert table.reads_of(BOOK) == 4
 
 
 def test_the_time_of_a_question_is_that_of_the_latest_response(clock: Clock) -> None:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -104,7 +103,7 @@ def evidence(table: Table, *, owner: Any = MINE, group: str | None = None, folde
 
 def evidence_of(task: Task, *, owner: Any = MINE, used: Any = FOLLOWED, group: str | None = None) -> Evidence:
     wanted = questions.of_account(owner, used, Facts(task.session), group)
-    return task.driver.solve(partial(questions.certain, wanted=wanted))
+    return task.driver.check(partial(questions.certain, wanted=wanted))
 
 
 # The evidence on a key
@@ -225,7 +224,7 @@ def of_key_in_use(
 def _symptoms(question: Any, table: Table, owner: Any, used: Any, folder: Path | None) -> Symptoms:
     task = task_of(table, folder)
     wanted = questions.of_account(owner, used, Facts(task.session))
-    found: Symptoms = task.driver.solve(partial(question, account=owner, wanted=wanted))
+    found: Symptoms = task.driver.check(partial(question, account=owner, wanted=wanted))
     return found
 
 
@@ -448,7 +447,5 @@ def test_the_evidence_of_a_pinned_account_is_of_its_version() -> None:
 
     assert found.bundle == old
     # A newer version does not matter for that account.
-    since = time.monotonic()
-    again = partial(questions.with_access_now, evidence=found, since=since, access_since=since)
-    assert task.driver.solve(again) == found
+    assert task.driver.now(partial(questions.with_access_now, evidence=found)) == found
     assert table.reads_of(refs.key(pinned)) == 1

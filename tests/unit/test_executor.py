@@ -458,7 +458,7 @@ class Remove(Task):
         pass
 
     def decide(self, docs: Docs) -> Change:
-        readers = (docs.get(READERS, docs.asked_at) or {})["readers"]
+        readers = (docs.get(READERS) or {})["readers"]
         books = (docs.get(SHELF) or {})["books"]
         if readers:
             raise Refused(f"In use by {readers}.", code="in_use", accounts=list(readers), pools=[])

@@ -37,9 +37,9 @@ from ansible_collections.azbatch.cmk.plugins.action import (
     keyvault_cmk_unused_versions,
     keyvault_cmk_vault,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import Rule
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles, _hash
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Rule
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import MANUAL, CmkError, MissingSdk
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.sent_writes import SentWrites

@@ -21,10 +21,10 @@ from clocks import Clock, clock_of
 from documents import KEY, VAULT_ID, account_id
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import journal as journal_module
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import Rule
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.journal import Journal, WriteOutcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.run_store import RunFiles
 from ansible_collections.azbatch.cmk.plugins.module_utils._core import interrupts
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Rule
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     CmkError,
     Denied,

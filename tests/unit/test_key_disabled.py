@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -364,7 +365,8 @@ def test_a_deletion_or_recovery_is_waited_for(found: dict[str, Any], error: Any,
     table = Table({refs.deleted_key(IDENTIFIER): found["deleted"], refs.key(IDENTIFIER): found["recovered"]})
 
     def shown() -> Any:
-        return task_of(table).driver.solve(partial(change.shown, request=change.requests[0]), waits=False)
+        question = partial(change.shown, request=change.requests[0])
+        return task_of(table).driver.since(question, time.monotonic(), waits=False)
 
     if error is None:
         shown()

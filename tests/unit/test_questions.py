@@ -14,7 +14,6 @@ import pytest
 from azure_table import Several, Table, task_of
 from documents import PRINCIPAL, SUBSCRIPTION, identity_id
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Rule
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound, Unavailable
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_user_assigned_id
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
@@ -42,9 +41,9 @@ def test_an_identity_that_did_not_exist_is_read_again_by_the_next_task(tmp_path:
     first, question = task_of(table, tmp_path).driver, partial(identities.get, identity_id=ONE)
     for _time in range(2):
         with pytest.raises(NotFound):
-            first.solve(question, Rule.RECENT)
+            first.check(question)
 
-    assert task_of(table, tmp_path).driver.solve(question, Rule.RECENT) == IDENTITY
+    assert task_of(table, tmp_path).driver.check(question) == IDENTITY
 
 
 PROVIDER = refs.provider(SUBSCRIPTION, "Microsoft.Batch")

@@ -424,7 +424,7 @@ def test_page_of_the_report() -> None:
 
 
 def others(seen: Table, *vaults: str) -> Any:
-    question = partial(services.of_vaults, vaults=vaults or ["myvault"], since=0.0)
+    question = partial(services.of_vaults, vaults=vaults or ["myvault"])
     return task_of(seen).driver.solve(question)
 
 

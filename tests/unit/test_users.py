@@ -76,7 +76,7 @@ def _everywhere(task: Task, known: Collection[str] = ()) -> Listed:
 
 def visible(task: Task, asked_at: float | None = None) -> Visible:
     facts = Facts(task.session)
-    return task.driver.solve(lambda docs: users.visible(docs.fresh(), facts), asked_at=asked_at)
+    return task.driver.solve(lambda docs: users.visible(docs, facts), asked_at=asked_at)
 
 
 def of_subscriptions(table: Table, subscriptions: Sequence[str] = (), own: str | None = OWN) -> Listed:

@@ -2,16 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Reads the documents that questions ask for. Only this file knows how old a read may be.
+"""Reads the documents that questions ask for. Only this file knows how old a read may be: the phase in which a question
+is asked says that.
 
-| rule | a read serves |
-|---|---|
-| OWN, of what is to be changed | of this task, five seconds old at most; all since a write of this task to the kind |
-| RECENT, for checks before a change | of any task of the run by this caller, twenty seconds old at most |
-| RUN, of Azure Resource Graph, which lags behind for minutes | of any task of the run, ten minutes old at most |
-| a time (time.monotonic()), such as now | of any task of the run by this caller that began then or later |
-| GLANCE, to see whether to do something | of any task of the run by this caller since the host's previous task ended, \
-twenty seconds old at most |
+| phase | a read of the subject serves | a read of what is only checked serves |
+|---|---|---|
+| `glance`: is nothing to be done? | since the host's previous task ended, 20 s old at most | the same |
+| `solve`: what is to be changed? | a document: of this task, 5 s old at most, or since its own write to the kind; \
+a list, or the time of a change: since the question was asked, 5 s old at most | 20 s old at most |
+| `check` | 20 s old at most | the same |
+| `since`: decided again, confirmed | since that time | 20 s old at most |
+| `now`: wanted, refused, rollback | since the question was asked | the same |
+
+The task, or its change, says what its subject is (`is_subject`). Where no task is named, a read of any task of the run
+by this caller serves. If what was checked is a refusal (`Docs.doubt`), it is read again, since the question was asked.
 
 No read serves that began before the run's last write to its kind ended (journal.py). Its age is counted from its first
 request. A wait for the rate limit is before the request, so tasks that begin to wait meanwhile share the read. What is
@@ -28,12 +32,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import Enum
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from .._core.concurrent import map_concurrent
-from .._core.docs import Docs, Freshness, Member, Need, Read, Ref, Rule, Wait
+from .._core.docs import Docs, Doubt, Member, Need, Read, Ref, Wait
 from .._core.errors import CmkError, Denied
 from .gateway import Gateway
 from .rate_limit import timed
@@ -49,6 +54,61 @@ _PARTS = 64
 _LONG_SECONDS = 5
 _PAUSE = 20
 Name = tuple[str, ...]
+
+
+class Rule(Enum):
+    """How old a read may be."""
+
+    # Of this task, five seconds old at most; all since a write of this task to the kind.
+    OWN = "own"
+    # Since the host's previous task ended, twenty seconds old at most.
+    GLANCE = "glance"
+    # Twenty seconds old at most.
+    RECENT = "recent"
+    # Ten minutes old at most.
+    RUN = "run"
+
+
+# A rule, or the time (time.monotonic()) at which the read began, or later.
+Freshness: TypeAlias = "Rule | float"
+IsSubject: TypeAlias = Callable[[Ref[Any]], bool]
+
+
+def everything(_ref: Ref[Any]) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """How old reads may be: of the documents that are the subject, of its lists and the times of its changes, and of what
+    is only checked."""
+
+    asked_at: float
+    documents: Freshness
+    lists: Freshness
+    checks: Freshness
+    is_subject: IsSubject = everything
+
+    def rule(self, ref: Ref[Any]) -> Freshness:
+        if ref.lags:
+            return Rule.RUN
+        if not self.is_subject(ref):
+            return self.checks
+        return self.lists if ref.is_list or ref.is_dated else self.documents
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """The result of a question, or its error. `is_shared` is whether another task has read a part of it."""
+
+    is_shared: bool
+    found: T | None = None
+    error: CmkError | None = None
+
+    def get(self) -> T:
+        if self.error is not None:
+            raise self.error
+        return cast(T, self.found)
 
 
 class _Reading:
@@ -74,48 +134,55 @@ class Driver:
         # The threads of a task may read several documents at the same time, and one document twice.
         self._lock = Lock()
         self._reading: dict[Name, _Reading] = {}
-        # Whether a read of another task was used, for those who set it to False before.
-        self.has_shared = False
 
     # Questions
 
-    def glance(self, question: Callable[[Docs], T]) -> T:
+    def glance(self, question: Callable[[Docs], T]) -> Answer[T]:
         """The result, as far as other tasks have read since this host's previous task ended."""
-        return self.solve(question, Rule.GLANCE)
+        asked_at = self._glanced_since(time.monotonic())
+        return self._asked(question, _Phase(asked_at, Rule.GLANCE, Rule.GLANCE, Rule.GLANCE))
 
     def check(self, question: Callable[[Docs], T]) -> T:
         """The result of a check before a change, as far as other tasks have read lately."""
-        return self.solve(question, Rule.RECENT)
+        return self.solve(question, lambda _ref: False)
+
+    def solve(
+        self, question: Callable[[Docs], T], is_subject: IsSubject = everything, *, asked_at: float | None = None
+    ) -> T:
+        """The result, before a change. `asked_at` is when it was asked (time.monotonic()), by default now."""
+        now = time.monotonic()
+        asked_at = now if asked_at is None else asked_at
+        lists = max(asked_at, now - _OWN_SECONDS)
+        return self._asked(question, _Phase(asked_at, Rule.OWN, lists, Rule.RECENT, is_subject)).get()
+
+    def since(
+        self, question: Callable[[Docs], T], at: float, is_subject: IsSubject = everything, *, waits: bool = True
+    ) -> T:
+        """The result from reads of the subject that began at that time or later. Without `waits`, the complaint of a
+        question that would wait is raised."""
+        return self._asked(question, _Phase(at, at, at, Rule.RECENT, is_subject), waits=waits).get()
 
     def now(self, question: Callable[[Docs], T]) -> T:
         """The result from reads that begin now."""
-        return self.solve(question, time.monotonic())
+        return self.since(question, time.monotonic())
 
-    def solve(
-        self,
-        question: Callable[[Docs], T],
-        fresh: Freshness = Rule.OWN,
-        *,
-        asked_at: float | None = None,
-        waits: bool = True,
-    ) -> T:
-        """The result. The question sees one state of each document, although other tasks may read it meanwhile.
-        `asked_at` is when it was asked (time.monotonic()), by default now. If it raises Wait, it is asked again;
-        without `waits`, its complaint is raised."""
+    def _asked(self, question: Callable[[Docs], T], phase: _Phase, *, waits: bool = True) -> Answer[T]:
+        """The question sees one state of each document, although other tasks may read it meanwhile. If it raises Wait,
+        it is asked again; without `waits`, its complaint is raised."""
         try:
-            return self._solved(question, fresh, asked_at)
+            return self._solved(question, phase)
         except Wait as wait:
             first = wait
         if not waits:
             raise first.complaint
-        answers, complaints = list[T](), [first.complaint]
+        answers, complaints = list[Answer[T]](), [first.complaint]
 
         def complaint() -> CmkError | None:
             if complaints:
                 return complaints.pop()
             self.forget()
             try:
-                answers.append(self._solved(question, fresh, asked_at))
+                answers.append(self._solved(question, replace(phase, asked_at=time.monotonic())))
             except Wait as again:
                 return again.complaint
             return None
@@ -126,11 +193,8 @@ class Driver:
             raise failure
         return answers[0]
 
-    def _solved(self, question: Callable[[Docs], T], fresh: Freshness, asked_at: float | None) -> T:
+    def _solved(self, question: Callable[[Docs], T], phase: _Phase) -> Answer[T]:
         began = time.monotonic()
-        glances = fresh is Rule.GLANCE
-        if asked_at is None:
-            asked_at = self._glanced_since(began) if glances else began
         # How old a read may be is counted from the beginning, however long the reads take.
         since: dict[tuple[str, Freshness], float] = {}
         pinned: dict[Name, tuple[Read, bool]] = {}
@@ -143,18 +207,16 @@ class Driver:
             before[ref.name] = self._earlier(ref)
             return before[ref.name]
 
-        def no_older(freshness: Freshness) -> Freshness:
-            return Rule.GLANCE if glances and freshness is Rule.RECENT else freshness
-
-        def since_when(ref: Ref[Any], freshness: Freshness) -> float:
-            named = ref.kind, freshness
+        def oldest(ref: Ref[Any], after: float) -> tuple[float, Freshness]:
+            named = ref.kind, phase.rule(ref)
             if named not in since:
                 since[named] = self._since(*named)
-            return since[named]
+            at = max(since[named], after, began if ref.is_momentary else 0.0)
+            return at, (at if after else named[1])
 
-        def find(ref: Ref[Any], freshness: Freshness) -> Read | None:
-            freshness = no_older(freshness)
-            at, is_shared = since_when(ref, freshness), freshness is not Rule.OWN
+        def find(ref: Ref[Any], after: float) -> Read | None:
+            at, rule = oldest(ref, after)
+            is_shared = rule is not Rule.OWN
             if ref.name not in pinned or pinned[ref.name][0].at < at or not (is_shared or pinned[ref.name][1]):
                 kept = self._kept(ref, at, is_shared)
                 if kept is None:
@@ -162,19 +224,27 @@ class Driver:
                 pinned[ref.name] = kept, kept is self._own.get(ref.name)
             return pinned[ref.name][0]
 
-        def serve(wanted: tuple[Ref[Any], Freshness]) -> None:
-            ref, freshness = wanted[0], no_older(wanted[1])
-            began = time.monotonic()
+        def serve(wanted: tuple[Ref[Any], float]) -> None:
+            ref, began = wanted[0], time.monotonic()
             try:
-                read = self._read(ref, since_when(ref, freshness), freshness)
+                read = self._read(ref, *oldest(*wanted))
             except CmkError as error:
                 read = Read(error, began, time.monotonic())
             is_new = read.value is None or isinstance(read.value, CmkError)
             pinned[ref.name] = read, is_new or read is self._own.get(ref.name)
 
+        def answer(found: T | None = None, error: CmkError | None = None) -> Answer[T]:
+            return Answer(not all(is_own for _read, is_own in pinned.values()), found, error)
+
         while True:
             try:
-                return question(Docs(find, earlier, fresh, time.time(), asked_at, began))
+                is_certain = phase.checks is not Rule.RECENT
+                return answer(question(Docs(find, earlier, time.time(), phase.asked_at, is_certain=is_certain)))
+            except CmkError as error:
+                return answer(error=error)
+            except Doubt:
+                phase = replace(phase, checks=phase.asked_at)
+                continue
             except Need as need:
                 wanted = need.wanted
             if len(wanted) == 1:
@@ -269,11 +339,7 @@ class Driver:
         own = self._own.get(ref.name)
         if own is not None and own.at >= since:
             return own
-        stored = self._stored(ref, since) if is_shared else None
-        if stored is None:
-            return None
-        self.has_shared = True
-        return stored
+        return self._stored(ref, since) if is_shared else None
 
     def _earlier(self, ref: Ref[Any]) -> Any:
         kept = self._own.get(ref.name) or self._stored(ref) or (ref.member and self._picked(ref.member, 0.0))
@@ -359,10 +425,7 @@ class Driver:
         if part is None or part["at"] < since:
             return None
         value = member.pick(part["items"].get(member.name, []))
-        if value is None:
-            return None
-        self.has_shared = True
-        return Read(value, part["at"], part["ended"])
+        return None if value is None else Read(value, part["at"], part["ended"])
 
 
 def _part_of(member: str) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from functools import partial
 from typing import Any
 
 from .._core import interrupts
@@ -56,52 +55,54 @@ class Executor:
             may_have_waited = task.lock is not None and held.enter_context(self._locked(task.lock))
             if may_have_waited:
                 # Another task or run may have made the change meanwhile.
-                todo = self._driver.now(task.decide)
+                todo = self._driver.since(task.decide, time.monotonic(), task.is_subject)
             elif task.lock is not None or todo is None:
                 # What another task of the run has changed since the first decision is read again.
-                todo = self._driver.solve(task.decide, asked_at=began)
+                todo = self._driver.solve(task.decide, task.is_subject, asked_at=began)
             try:
-                return self._made(task, todo, held)
+                return self._made(task, todo, began, held)
             except PlanOutdated as outdated:
                 if outdated.facts.get("applied"):
                     raise
-                return self._made(task, self._driver.solve(task.decide), held)
+                began = time.monotonic()
+                return self._made(task, self._driver.solve(task.decide, task.is_subject), began, held)
 
     def _glanced(self, task: Task) -> Change | None:
         """The change, as what other hosts have read for the same task shows it. None if the task has to read itself:
         before a change or a refusal."""
-        self._driver.has_shared = False
-        try:
-            seen = self._driver.glance(task.glance)
-        except CmkError:
-            if not self._driver.has_shared:
-                raise
+        glance = self._driver.glance(task.glance)
+        if glance.error is not None and glance.is_shared:
             return None
-        return None if seen and seen.requests and self._driver.has_shared else seen
+        seen = glance.get()
+        return None if seen and seen.requests and glance.is_shared else seen
 
     def _locked(self, vault: str) -> AbstractContextManager[bool]:
         """A lock that is held while a task changes the vault, its keys or the access to them (`RunFiles.locked`)."""
         return vault_lock(self._session.files, vault)
 
-    def _made(self, task: Task, todo: Change, held: ExitStack) -> Outcome:
-        """Make the change. `held` is the lock."""
+    def _made(self, task: Task, todo: Change, began: float, held: ExitStack) -> Outcome:
+        """Make the change. `began` is when the task began to decide it (time.monotonic()), and `held` the lock."""
         if not todo.requests:
             return todo.unchanged()
-        require_rights = partial(self.require_rights, [*todo.rights, *task.later])
-        checks: tuple[Callable[[], Any], ...] = partial(self._make_first, todo), require_rights
+
+        def require_rights() -> tuple[str, ...]:
+            return self.require_rights([*todo.rights, *task.later])
+
+        checks: tuple[Callable[[], Any], ...] = lambda: self._make_first(task, todo, began), require_rights
         lacking = map_concurrent(lambda check: check(), checks)[require_rights]
         applied, is_released = list[str](), False
         with interrupts.raised():
             try:
                 self._sender.send(todo, applied)
-                sent_at = time.monotonic()
+                since = self._sender.answered_at
                 if todo.delay and not self._session.predicts:
                     if todo.shares_delay:
                         held.close()
                         is_released = True
                     self._session.notify(f"Waiting {todo.delay:.0f} s until Azure shows who uses what was removed")
+                    since = time.monotonic() + todo.delay
                     time.sleep(todo.delay)
-                latest = self._sender.confirmed(todo, min(sent_at + todo.delay, time.monotonic()))
+                latest = self._sender.confirmed(todo, min(since, time.monotonic()))
             except BaseException as ended:
                 # In check mode, where missing rights are only warnings: the change also fails for a caller who has
                 # them.
@@ -121,30 +122,31 @@ class Executor:
         warnings = dict.fromkeys((*todo.warnings, *lacking, *latest.warnings, *self._session.warnings))
         return Outcome(True, todo.before, latest.before, tuple(warnings), todo.report)
 
-    def _make_first(self, todo: Change) -> None:
+    def _make_first(self, task: Task, todo: Change, began: float) -> None:
         """Make what is done before the change. What cannot be done is a warning."""
         try:
             try:
-                self._make_all(todo.first)
+                self._make_all(task, todo, began)
             except Unavailable as lost:
                 # A single lost connection is no reason to leave something out.
                 if lost.code != "vault_unreachable":
                     raise
-                self._make_all(todo.first)
+                self._make_all(task, todo, time.monotonic())
         except CmkError as failure:
-            warning = self._driver.solve(partial(todo.excuse, failure=failure))
+            excused = failure
+            warning = self._driver.solve(lambda docs: todo.excuse(docs, excused))
             self._session.warnings.extend([warning] if warning else ())
 
-    def _make_all(self, tasks: Callable[[Docs], Sequence[Task]]) -> None:
+    def _make_all(self, task: Task, todo: Change, began: float) -> None:
         """Send the requests of tasks that need no confirmation."""
-        for task in self._driver.solve(tasks):
-            todo = self._driver.check(task.decide)
-            if not todo.requests:
+        for first in self._driver.solve(todo.first, task.is_subject, asked_at=began):
+            change = self._driver.check(first.decide)
+            if not change.requests:
                 continue
-            if self._session.predicts and (lacks := self._missing(todo.rights).rights):
+            if self._session.predicts and (lacks := self._missing(change.rights).rights):
                 raise Denied(" ".join(_lacking(*one) for one in lacks))
-            with nullcontext() if task.lock is None else self._locked(task.lock):
-                self._sender.send(self._driver.solve(task.decide), [])
+            with nullcontext() if first.lock is None else self._locked(first.lock):
+                self._sender.send(self._driver.solve(first.decide, first.is_subject, asked_at=began), [])
 
     # Rights
 

@@ -95,7 +95,7 @@ class Rollback:
         """Confirm from Azure, because another task or user may have changed the resource. A rollback must not undo that
         change."""
         self._driver.forget()
-        return self._driver.solve(todo.confirm, waits=False)
+        return self._driver.since(todo.confirm, time.monotonic(), todo.is_subject, waits=False)
 
     def _put_back(self, back: Task, todo: Change, failure: CmkError) -> tuple[bool, CmkError]:
         """Restore the previous state by a decision, so that the rollback is also checked in advance, and writes nothing
@@ -103,7 +103,7 @@ class Rollback:
         applied = failure.facts["applied"]
         try:
             sent = self._write_back(back, todo)
-            current, _missing = self._sender.confirmation(sent)
+            current, _missing = self._sender.confirmation(sent, self._sender.answered_at)
         except Exception as ended:
             obstacle = as_failure(ended)
             said = [f"Restoring the previous setting also failed: {obstacle.msg}"]
@@ -133,7 +133,7 @@ class Rollback:
             try:
                 self._driver.forget()
                 began = time.monotonic()
-                change = self._driver.solve(back.decide)
+                change = self._driver.now(back.decide)
                 if not change.requests and began < shown_at:
                     return _removal_not_shown()
                 sent.append(change)

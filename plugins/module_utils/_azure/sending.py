@@ -47,6 +47,8 @@ class Sender:
         self._driver = driver
         self._gateway = gateway
         self._journal = session.journal
+        # When the last response was received (time.monotonic()). A read that began since then shows the write.
+        self.answered_at = 0.0
 
     def send(self, change: Change, applied: list[str]) -> None:
         """Send the requests, one after the other. Adds the names of those that were accepted to `applied`."""
@@ -129,6 +131,7 @@ class Sender:
             is_finished = self._gateway.finish(one.what, operation)
             # The poll has read the resource after the write.
             document, shown = operation.document, operation.polled
+        self.answered_at = time.monotonic()
         if one.noted:
             self._journal.note(one.noted)
         if not is_finished:
@@ -160,7 +163,7 @@ class Sender:
 
         def obstacle() -> CmkError | None:
             try:
-                change = self._driver.solve(task.decide)
+                change = self._driver.now(task.decide)
                 self.send(change, [])
             except (NotFound, Unavailable) as failure:
                 if failure.code == "throttled":
@@ -180,23 +183,22 @@ class Sender:
 
     # Confirmation
 
-    def confirmed(self, change: Change, asked_at: float) -> Change:
+    def confirmed(self, change: Change, since: float) -> Change:
         """The decision after the requests, once Azure shows the change. Azure is eventually consistent, so it is asked
         again until `wait_timeout` has passed. A refusal is raised at once."""
-        latest, missing = self.confirmation(change, asked_at)
+        latest, missing = self.confirmation(change, since)
         if missing is not None:
             raise missing
         return latest
 
-    def confirmation(self, change: Change, asked_at: float | None = None) -> tuple[Change, CmkError | None]:
-        """The last decision, and the error that describes the difference if the timeout has passed. `asked_at` is when
-        the question counts as asked (time.monotonic()), by default now."""
+    def confirmation(self, change: Change, since: float) -> tuple[Change, CmkError | None]:
+        """The last decision, and the error that describes the difference if the timeout has passed."""
         found = list[Change]()
 
         def look() -> CmkError | None:
             found.clear()
             try:
-                found.append(self._driver.solve(change.confirm, asked_at=asked_at))
+                found.append(self._driver.since(change.confirm, since, change.is_subject))
             except (NotFound, NotConverged) as missing:
                 return missing
             return _not_shown(found[0]) if found[0].requests else None

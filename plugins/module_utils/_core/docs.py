@@ -5,7 +5,8 @@
 """The documents of Azure that a question or a decision asks for.
 
 A question is a pure function of `Docs`. It calls `want` with what it probably needs. If it gets a document that was not
-read, `Need` is raised, and the driver reads all that is wanted at once and asks the question again.
+read, `Need` is raised, and the driver reads all that is wanted at once and asks the question again. How old a read may
+be is no matter of the question: the phase in which it is asked says that (driver.py).
 
 This module util is private to the collection.
 """
@@ -16,27 +17,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
-from enum import Enum
 from functools import cached_property
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from .errors import CmkError
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-
-class Rule(Enum):
-    """How old a read may be (see driver.py)."""
-
-    OWN = "own"
-    GLANCE = "glance"
-    RECENT = "recent"
-    RUN = "run"
-
-
-# A rule, or the time (time.monotonic()) at which the read began, or later.
-Freshness: TypeAlias = "Rule | float"
 
 
 class Member(NamedTuple):
@@ -56,8 +43,10 @@ class Ref(Generic[T_co]):
 
     `kind` is what a write of the run makes out of date. `what` is the read as an infinitive, for errors. If a document
     that `must_exist` is missing, that is an error. One that `is_dated` has the times of its response, which a list and
-    the response to a write do not have. What was read is `also` the document of another ref. `keyed` returns the name
-    of an item of a large list, which is stored in parts.
+    the response to a write do not have. One that `is_momentary`, such as whether an account is available, is read for
+    each question. One that `lags` behind for minutes, such as a row of Azure Resource Graph, is read once a run. What
+    was read is `also` the document of another ref. `keyed` returns the name of an item of a large list, which is stored
+    in parts.
     """
 
     kind: str
@@ -67,6 +56,8 @@ class Ref(Generic[T_co]):
     is_list: bool = False
     must_exist: bool = False
     is_dated: bool = False
+    is_momentary: bool = False
+    lags: bool = False
     body: Mapping[str, Any] | None = None
     member: Member | None = None
     keyed: Callable[[Any], str] | None = None
@@ -93,11 +84,15 @@ class Read(NamedTuple):
 
 
 class Need(BaseException):
-    """The documents that have to be read."""
+    """The documents that have to be read, each at this time (time.monotonic()) or later."""
 
-    def __init__(self, wanted: Iterable[tuple[Ref[Any], Freshness]]) -> None:
+    def __init__(self, wanted: Iterable[tuple[Ref[Any], float]]) -> None:
         super().__init__()
         self.wanted = list(wanted)
+
+
+class Doubt(BaseException):
+    """What the question has found has to be read by this task."""
 
 
 class Wait(BaseException):
@@ -113,63 +108,70 @@ class Wait(BaseException):
 
 
 class Docs:
-    """`find` returns the read of a document if it is recent enough; `earlier` what the run had read before. `asked_at`
-    is when the question was asked (time.monotonic()), `began` when it was asked in this task."""
+    """`find` returns the read of a document that began at a time or later, if it is recent enough; `earlier` what the
+    run had read before. `asked_at` is when the question was asked (time.monotonic()). `is_certain` is whether no read
+    began earlier, except as the phase says."""
 
     def __init__(
         self,
-        find: Callable[[Ref[Any], Freshness], Read | None],
+        find: Callable[[Ref[Any], float], Read | None],
         earlier: Callable[[Ref[Any]], Any],
-        freshness: Freshness,
         local_now: float,
         asked_at: float = 0.0,
-        began: float = 0.0,
+        *,
+        is_certain: bool = True,
     ) -> None:
         self._find = find
         self._earlier = earlier
-        self._freshness = freshness
         self._local_now = local_now
         self.asked_at = asked_at
-        self.began = began
-        self._wanted: dict[tuple[str, ...], tuple[Ref[Any], Freshness]] = {}
+        self._is_certain = is_certain
+        self._after = 0.0
+        self._wanted: dict[tuple[str, ...], tuple[Ref[Any], float]] = {}
         self._times = list[float]()
 
-    def fresh(self, freshness: Freshness | None = None) -> Docs:
-        """The same documents, as fresh as this by default: read since the question was asked, or later."""
+    def after(self, at: float) -> Docs:
+        """The same documents, but none of a read that began earlier than this (time.monotonic()), because it depends on
+        what has ended then: permissions vouch for a list that was read before."""
         other = copy(self)
-        other._freshness = self.asked_at if freshness is None else freshness
+        other._after = max(self._after, at)
         return other
 
-    def want(self, *refs: Ref[Any], fresh: Freshness | None = None) -> None:
+    def doubt(self) -> None:
+        """What was found would be refused, or is a failure. If others may have read it before the question was asked,
+        the question is asked again, of reads since then."""
+        if not self._is_certain:
+            raise Doubt
+
+    def want(self, *refs: Ref[Any]) -> None:
         """Read these together with the next document that has to be read."""
         for ref in refs:
-            self._wanted[ref.name] = ref, self._freshness if fresh is None else fresh
+            self._wanted[ref.name] = ref, self._after
 
-    def of(self, ref: Ref[Any], fresh: Freshness | None = None) -> Read:
+    def of(self, ref: Ref[Any]) -> Read:
         """The document with the times of its read. An error is its `value`."""
-        freshness = self._freshness if fresh is None else fresh
-        found = self._find(ref, freshness)
+        found = self._find(ref, self._after)
         if found is None:
-            self._wanted[ref.name] = ref, freshness
+            self._wanted[ref.name] = ref, self._after
             raise Need(one for one in self._wanted.values() if self._find(*one) is None)
         if found.now is not None:
             self._times.append(found.now)
         return found
 
-    def known(self, ref: Ref[T], fresh: Freshness | None = None) -> T | CmkError | None:
+    def known(self, ref: Ref[T]) -> T | CmkError | None:
         """The document, None if it is missing, or the error if it could not be read."""
-        value: T | CmkError | None = self.of(ref, fresh).value
+        value: T | CmkError | None = self.of(ref).value
         return value
 
-    def get(self, ref: Ref[T], fresh: Freshness | None = None) -> T | None:
+    def get(self, ref: Ref[T]) -> T | None:
         """The document; None if it is missing. Raises the error if it could not be read."""
-        value = self.known(ref, fresh)
+        value = self.known(ref)
         if isinstance(value, CmkError):
             raise value
         return value
 
-    def items(self, ref: Ref[list[T]], fresh: Freshness | None = None) -> list[T]:
-        return self.get(ref, fresh) or []
+    def items(self, ref: Ref[list[T]]) -> list[T]:
+        return self.get(ref) or []
 
     def earlier(self, ref: Ref[T]) -> T | None:
         """What the run had read before the question; None if it had not. Use it only to find out what to read."""

@@ -4,16 +4,17 @@
 
 """The seam between the decisions and the executor: a task decides a change, and a change knows how it ends.
 
-| method | when the executor asks it |
-|---|---|
-| `Task.glance` | first: whether nothing is to be done, as far as other hosts have read |
-| `Task.decide` | then; raises all refusals |
-| `Change.first` | before the change |
-| `Change.wanted` | before a repetition, and after a delay |
-| `Change.will_end`, `Change.heard` | after a refusal, and after the response to a probe |
-| `Change.shown`, `Change.follow_up` | after a response |
-| `Change.confirm` | after the last request, until it finds no difference; a refusal undoes the change |
-| `Change.back` | after a failure |
+| method | when the executor asks it | a read serves |
+|---|---|---|
+| `Task.glance` | first: whether nothing is to be done | of any task since this host's previous task ended |
+| `Task.decide` | then; raises all refusals | the subject: of this task; others: 20 s old |
+| `Change.first` | before the change | the same |
+| `Change.wanted` | before a repetition, and after a delay | now |
+| `Change.will_end`, `Change.heard` | after a refusal, and after the response to a probe | now |
+| `Change.shown`, `Change.follow_up` | after a response | now |
+| `Change.confirm` | after the last request, until it finds no difference; a refusal undoes the change | \
+the subject: since the response to the last request; others: 20 s old |
+| `Change.back` | after a failure | now |
 
 This module util is private to the collection.
 """
@@ -76,6 +77,10 @@ class Task:
         """Rights that the next task needs."""
         return ()
 
+    def is_subject(self, ref: Ref[Any]) -> bool:
+        """Whether the document is what is to be changed, or shows who uses that. Others are only checked."""
+        return True
+
     def glance(self, docs: Docs) -> Change | None:
         """A change without requests if there is nothing to do; None if that is not known."""
         return self.decide(docs)
@@ -135,6 +140,10 @@ class Change:
     def shown(self, docs: Docs, request: Request) -> None:
         """Waits until a read shows an effect that the response does not show, and that the next request needs."""
 
+    def is_subject(self, ref: Ref[Any]) -> bool:
+        """Whether the document shows the change, or must not have changed since. `confirm` only checks the others."""
+        return True
+
     def follow_up(self, request: Request, document: Any) -> Task | None:
         """What only the document in the response allows (None if there was no response). It is decided again until
         nothing is left to do."""
@@ -168,6 +177,9 @@ class Decided(Change):
     """A change that the same decision confirms."""
 
     task: Task
+
+    def is_subject(self, ref: Ref[Any]) -> bool:
+        return self.task.is_subject(ref)
 
     def confirm(self, docs: Docs) -> Change:
         return self.task.decide(docs)

@@ -149,7 +149,13 @@ def pools_of(account_id: str) -> Ref[list[Pool]]:
 
 def first_pools_of(account_id: str) -> Ref[Document]:
     """The first page of the list, which shows whether the account is available."""
-    return Ref(account_kind(account_id), f"{account_id}/pools", pools_of(account_id).what, must_exist=True)
+    what = pools_of(account_id).what
+    return Ref(account_kind(account_id), f"{account_id}/pools", what, must_exist=True, is_momentary=True)
+
+
+def is_of_account(ref: Ref[Any]) -> bool:
+    """Whether it is an account, a list of accounts, or the pools of an account."""
+    return ref.kind.startswith("account") or ref.kind == "listed"
 
 
 # Vaults and their keys
@@ -201,7 +207,7 @@ def referring_to(*vaults: str, subscriptions: Sequence[str] = ()) -> Ref[list[Gr
     if subscriptions:
         body["subscriptions"] = list(subscriptions)
     named = f"the key vault {vaults[0]}" if len(vaults) == 1 else f"{len(vaults)} key vaults"
-    return Ref("graph", _GRAPH, f"find the resources that use {named}", body=body, is_list=True)
+    return Ref("graph", _GRAPH, f"find the resources that use {named}", body=body, is_list=True, lags=True)
 
 
 def deleted_vaults_of(subscription: str) -> Ref[list[DeletedVault]]:

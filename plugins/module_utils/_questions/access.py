@@ -14,7 +14,7 @@ from itertools import chain
 from math import inf
 
 from .._checks.preflight import Evidence, usable_since
-from .._core.docs import Docs, Rule
+from .._core.docs import Docs
 from .._core.documents import RoleAssignment, RoleDefinitionProperties, Vault
 from .._core.errors import CmkError
 from .._core.ids import KeyIdentifier
@@ -41,7 +41,7 @@ def since_when(
     themselves have a time.
     """
     try:
-        read = _access_to(docs.fresh(Rule.RECENT), key, vaults_in)
+        read = _access_to(docs, key, vaults_in)
     except CmkError:
         read = None
     if read is None:
@@ -72,5 +72,5 @@ def _access_to(
     vault = vaults.find(docs, key.vault, vaults_in, None)
     if vault is None or not uses_rbac(vault):
         return None if vault is None else (vault, {}, {})
-    listed = docs.items(refs.assignments_at(scope_of(vault, key.name)), docs.asked_at)
+    listed = docs.items(refs.assignments_at(scope_of(vault, key.name)))
     return vault, by_principal(listed), definitions(docs, vault["id"], roles_in(listed))

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeGuard, TypeVar
 
 from .._azure.facts import Facts
 from .._checks.diagnosis import Symptoms, depends_on_account_change, possibly_lost
 from .._checks.preflight import Evidence, failed_checks, is_unreachable, lasting, without_deleted
 from .._checks.versions import MARGIN_SECONDS
-from .._core.docs import Docs, Ref, Rule
-from .._core.documents import Account, KeyItem, RoleAssignment, Vault
+from .._core.docs import Docs, Ref
+from .._core.documents import Account, KeyBundle, KeyItem, RoleAssignment, Vault
 from .._core.errors import CmkError, Denied, NotFound, Unavailable
 from .._core.ids import KeyIdentifier, parse_user_assigned_id, place_of, principals_of
 from .._documents import refs
@@ -60,22 +59,23 @@ def of_account(account: Account, key: KeyIdentifier, facts: Facts, vault_group: 
 
 
 def again(docs: Docs, evidence: Evidence, facts: Facts) -> Evidence:
-    """The evidence of the same key and principals, read since the question was asked."""
+    """The evidence of the same key and principals."""
     vault = evidence.vault
     place, group, _name = place_of(vault["id"]) if isinstance(vault, Mapping) else (facts.vaults_in, None, "")
     wanted = Wanted(evidence.key, evidence.principals, evidence.tenant_id, place, group, evidence.account)
-    return gather(docs.fresh(), wanted)
+    return gather(docs, wanted)
 
 
 def certain(docs: Docs, wanted: Wanted) -> Evidence:
     """The evidence. If a check fails, what earlier tasks have read is read again, because they may have read it before
     a repair."""
-    return _certain(docs, partial(gather, wanted=wanted), lambda found: found)
+    return _certain(docs, gather(docs, wanted))
 
 
-def _certain(docs: Docs, question: Callable[[Docs], T], evidence_in: Callable[[T], Evidence]) -> T:
-    found = question(docs.fresh(Rule.RECENT))
-    return question(docs.fresh()) if failed_checks(lasting(evidence_in(found))) else found
+def _certain(docs: Docs, found: Evidence) -> Evidence:
+    if failed_checks(lasting(found)):
+        docs.doubt()
+    return found
 
 
 def gather(docs: Docs, wanted: Wanted) -> Evidence:
@@ -83,13 +83,11 @@ def gather(docs: Docs, wanted: Wanted) -> Evidence:
     docs.want(refs.key(key))
     if (place := vaults.likely(docs, key.vault, wanted.subscription, wanted.group)) is not None:
         docs.want(place)
-        if _is_rbac(before := docs.earlier(place)):
-            docs.want(*(refs.assignments_of(scope_of(before, key.name), one) for one in principals))
     vault = _or_reason(lambda: vaults.find(docs, key.vault, wanted.subscription, wanted.group))
     assignments: Any = {}
     known: Any = {}
     if _is_rbac(vault):
-        roles = _or_reason(partial(_roles, docs, vault, key.name, principals))
+        roles = _or_reason(lambda: _roles(docs, vault, key.name, principals))
         assignments, known = (roles, {}) if isinstance(roles, CmkError) else roles
     return Evidence(
         key=key,
@@ -121,9 +119,9 @@ def definitions(docs: Docs, scope: str, guids: Iterable[str]) -> dict[str, Any]:
     return {role["name"].lower(): role["properties"] for ref in each if (role := docs.get(ref))}
 
 
-def with_access_now(docs: Docs, evidence: Evidence, since: float, access_since: float) -> Evidence:
-    """The same evidence, with the key read at `since` (time.monotonic()) or later, and the access to the key at
-    `access_since` or later. The vault grants the access if it does not use Azure RBAC.
+def with_access_now(docs: Docs, evidence: Evidence) -> Evidence:
+    """The same evidence, with the key and the access to the key as they are now. The vault grants the access if it does
+    not use Azure RBAC.
 
     Data that the caller could not read before is not read, because preflight has warned. If other data cannot be read
     now, that is an error, not a warning.
@@ -131,15 +129,15 @@ def with_access_now(docs: Docs, evidence: Evidence, since: float, access_since: 
     vault, now = evidence.vault, evidence
     reads_key = isinstance(evidence.bundle, Mapping)
     if reads_key:
-        docs.want(refs.versions_of(evidence.key), fresh=since)
+        docs.want(refs.versions_of(evidence.key))
     if vault is None or isinstance(vault, CmkError) or isinstance(evidence.assignments, CmkError):
-        return _with_key_now(docs, evidence, since) if reads_key else evidence
+        return _with_key_now(docs, evidence) if reads_key else evidence
     by_role = refs.assignments_at(scope_of(vault, evidence.key.name))
-    docs.want(by_role if uses_rbac(vault) else refs.vault(vault["id"]), fresh=access_since)
+    docs.want(by_role if uses_rbac(vault) else refs.vault(vault["id"]))
     if reads_key:
-        now = _with_key_now(docs, evidence, since)
+        now = _with_key_now(docs, evidence)
     if not uses_rbac(vault):
-        there = docs.get(refs.vault(vault["id"]), access_since)
+        there = docs.get(refs.vault(vault["id"]))
         if there is None:
             raise NotFound(
                 f"The vault {vault['id']} was deleted while an account was moved to one of its keys.",
@@ -147,13 +145,13 @@ def with_access_now(docs: Docs, evidence: Evidence, since: float, access_since: 
                 remedy="Recover the vault, or use a key of another vault.",
             )
         now, vault = replace(now, vault=there), there
-    return _with_roles_now(docs, now, vault, access_since) if uses_rbac(vault) else now
+    return _with_roles_now(docs, now, vault) if uses_rbac(vault) else now
 
 
-def _with_key_now(docs: Docs, evidence: Evidence, since: float) -> Evidence:
+def _with_key_now(docs: Docs, evidence: Evidence) -> Evidence:
     """The evidence with the version (`bundle`), if it was changed since the evidence was read. The list of versions,
     which the tasks of a run share, shows each change."""
-    items, bundle = docs.known(refs.versions_of(evidence.key), since), evidence.bundle
+    items, bundle = docs.known(refs.versions_of(evidence.key)), evidence.bundle
     if items and not isinstance(items, CmkError) and isinstance(bundle, Mapping):
         version = version_of(bundle["key"])
         newest = max(items, key=lambda item: item["attributes"]["created"])
@@ -164,20 +162,20 @@ def _with_key_now(docs: Docs, evidence: Evidence, since: float) -> Evidence:
         )
         if is_same and (evidence.key.version or version_of(newest) == version):
             return evidence
-    return replace(evidence, bundle=docs.get(refs.key(evidence.key), since), now=_now(docs, evidence.key, since))
+    return replace(evidence, bundle=docs.get(refs.key(evidence.key)), now=_now(docs, evidence.key))
 
 
-def _with_roles_now(docs: Docs, evidence: Evidence, vault: Vault, since: float) -> Evidence:
+def _with_roles_now(docs: Docs, evidence: Evidence, vault: Vault) -> Evidence:
     """Tasks that wait for the list of all assignments at the key's scope share it. The list does not show the roles
     that a principal has as a member of a group. If a principal has no role in the list, its assignments are read
     separately.
     """
     scope = scope_of(vault, evidence.key.name)
-    listed = by_principal(refs.encryption_users(docs.items(refs.assignments_at(scope), since)))
+    listed = by_principal(refs.encryption_users(docs.items(refs.assignments_at(scope))))
     single = {one: refs.assignments_of(scope, one) for one in evidence.principals if not listed.get(one.lower())}
-    docs.want(*single.values(), fresh=since)
+    docs.want(*single.values())
     assignments = {
-        one: docs.items(single[one], since) if one in single else listed[one.lower()] for one in evidence.principals
+        one: docs.items(single[one]) if one in single else listed[one.lower()] for one in evidence.principals
     }
     # Roles that were assigned since the evidence was first read. If a definition cannot be read, the role grants
     # nothing.
@@ -188,9 +186,9 @@ def _with_roles_now(docs: Docs, evidence: Evidence, vault: Vault, since: float) 
     return replace(evidence, assignments=assignments, definitions={**evidence.definitions, **known})
 
 
-def _now(docs: Docs, key: KeyIdentifier, since: float | None = None) -> float:
+def _now(docs: Docs, key: KeyIdentifier) -> float:
     """The time by Key Vault's clock, because the times of keys are by that clock."""
-    return docs.of(refs.key(key), since).now or docs.now
+    return docs.of(refs.key(key)).now or docs.now
 
 
 # Whether Batch can use the key of an account
@@ -198,11 +196,6 @@ def _now(docs: Docs, key: KeyIdentifier, since: float | None = None) -> float:
 
 def of_key_in_use(docs: Docs, account: Account, wanted: Wanted, *, is_report: bool) -> Symptoms:
     """The data that shows whether Batch can use the key. For `is_report` see `unnoticed_repairs`."""
-    question = partial(_of_key_in_use, account=account, wanted=wanted, is_report=is_report)
-    return _certain(docs, question, lambda found: found["evidence"])
-
-
-def _of_key_in_use(docs: Docs, account: Account, wanted: Wanted, *, is_report: bool) -> Symptoms:
     docs.want(refs.versions_of(wanted.key))
     evidence = gather(docs, wanted)
     is_lost = evidence.vault is None
@@ -212,6 +205,7 @@ def _of_key_in_use(docs: Docs, account: Account, wanted: Wanted, *, is_report: b
         "versions": _versions(docs, wanted.key) if isinstance(evidence.bundle, Mapping) else None,
         "is_report": is_report,
     }
+    _certain(docs, found["evidence"])
     found = _with_time(docs, account, found)
     # Only of versions in doubt, because many accounts ask that.
     return {**found, "unsupported": _unsupported(docs, wanted.key, found)}
@@ -219,10 +213,6 @@ def _of_key_in_use(docs: Docs, account: Account, wanted: Wanted, *, is_report: b
 
 def symptoms(docs: Docs, account: Account, wanted: Wanted) -> Symptoms:
     """The data of the diagnosis."""
-    return _certain(docs, partial(_symptoms, account=account, wanted=wanted), lambda found: found["evidence"])
-
-
-def _symptoms(docs: Docs, account: Account, wanted: Wanted) -> Symptoms:
     evidence, key = gather(docs, wanted), wanted.key
     there, unreachable = isinstance(evidence.vault, Mapping), is_unreachable(evidence.bundle)
     versions = None if evidence.vault is None else _versions(docs, key)
@@ -234,6 +224,7 @@ def _symptoms(docs: Docs, account: Account, wanted: Wanted) -> Symptoms:
         "versions": versions,
         "is_report": True,
     }
+    _certain(docs, found["evidence"])
     whenever: Symptoms = {**found, "account_changed_at": None}
     # Batch may name a version that it needs for a move.
     found["unsupported"] = _unsupported(docs, key, whenever, ended_for=MARGIN_SECONDS)
@@ -287,8 +278,12 @@ def unsupported(docs: Docs, key: KeyIdentifier, versions: Iterable[str]) -> list
     """Those of the versions that have a type that Batch does not support, so that no account has ever used them."""
     each = {version: refs.key(replace(key, version=version)) for version in versions}
     docs.want(*each.values())
-    read = {version: _or_reason(partial(docs.get, ref)) for version, ref in each.items()}
-    return [version for version, one in read.items() if isinstance(one, Mapping) and one["key"]["kty"] not in TYPES]
+
+    def read(ref: Ref[KeyBundle]) -> KeyBundle | CmkError | None:
+        return _or_reason(lambda: docs.get(ref))
+
+    found = {version: read(ref) for version, ref in each.items()}
+    return [version for version, one in found.items() if isinstance(one, Mapping) and one["key"]["kty"] not in TYPES]
 
 
 def _of_identities(docs: Docs, account: Account, evidence: Evidence) -> Symptoms:

@@ -43,10 +43,10 @@ def listed(docs: Docs, scope: Any, facts: Facts, own: str | None) -> Listed:
 
 
 def read(
-    docs: Docs, accounts: Sequence[Account], tenant_id: str, since: float, *, with_pools: bool, vault_used_by: str
+    docs: Docs, accounts: Sequence[Account], tenant_id: str, *, with_pools: bool, vault_used_by: str
 ) -> dict[str, Any]:
     """The names of versions and keys are their identifiers in lower case. If a document could not be read, the value is
-    the error. If it does not exist, the value is None. `since` is when the audit began (time.monotonic())."""
+    the error. If it does not exist, the value is None."""
     used = {key.folded: key for key in map(key_of, accounts) if key}
     keys = {key.versionless.folded: key.versionless for key in used.values()}
     docs.want(refs.SUBSCRIPTIONS, *map(refs.key, keys.values()))
@@ -73,7 +73,7 @@ def read(
     fleet["changed_at"] = _changed_at(docs, accounts, fleet, judges_repairs=with_pools)
     pools = {account["id"].lower(): refs.pools_of(account["id"]) for account in accounts} if with_pools else {}
     docs.want(*pools.values())
-    others = services.not_asked(names) if vault_used_by == BATCH else services.of_vaults(docs, names, since)
+    others = services.not_asked(names) if vault_used_by == BATCH else services.of_vaults(docs, names)
     return {**fleet, "other_users": others, "pools": {name: docs.known(ref) for name, ref in pools.items()}}
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from .._azure.facts import Facts
 from .._checks.diagnosis import Surveyed, Symptoms, all_noticed_at, is_unread, lost_key
 from .._checks.preflight import Evidence, failed_checks, for_rollback, lasting, require
-from .._core.docs import Docs, Rule, Wait
+from .._core.docs import Docs, Wait
 from .._core.documents import Account
 from .._core.errors import AccountUnavailable, CmkError, Denied, Rejected, Unavailable
 from .._core.ids import key_of, place_of
@@ -52,11 +52,11 @@ def unavailable_reason(
     """
     name, key = account["id"], key_of(account)
     shows, hides = (facts.journal.noted_at(f"{how} {name.lower()}") for how in (_REFUSED, _LISTED))
-    docs.want(refs.first_pools_of(name), fresh=docs.began)
+    docs.want(refs.first_pools_of(name))
     if found is None and key is not None:
         wanted = evidence.of_account(account, key, facts)
         found = evidence.of_key_in_use(docs, account, wanted, is_report=is_report)
-    reason = docs.known(refs.first_pools_of(name), docs.began)
+    reason = docs.known(refs.first_pools_of(name))
     pools = reason if isinstance(reason, CmkError) else None
     if isinstance(pools, Unavailable):
         if pools.facts.get("azure", {}).get("status", 0) < 500:
@@ -89,7 +89,7 @@ def _of_pools(pools: CmkError) -> CmkError:
 
 def pools_reason(docs: Docs, account_id: str) -> CmkError | None:
     """Why the account is not available, or why the caller cannot find that out, by a list of its pools only."""
-    found = docs.known(refs.first_pools_of(account_id), docs.began)
+    found = docs.known(refs.first_pools_of(account_id))
     return _of_pools(found) if isinstance(found, CmkError) else None
 
 
@@ -101,7 +101,7 @@ def reason_before_change(docs: Docs, account: Account) -> CmkError | None:
     include the right, the pools are listed. If the permissions are wrong, the change is rolled back.
     """
     subscription, group, _name = place_of(account["id"])
-    permissions = docs.known(refs.permissions_at(refs.group(subscription, group).id), Rule.RECENT)
+    permissions = docs.known(refs.permissions_at(refs.group(subscription, group).id))
     if not isinstance(permissions, CmkError) and allows(permissions or (), POOLS_READ):
         return None
     return pools_reason(docs, account["id"])
@@ -116,7 +116,7 @@ def require_available(docs: Docs, facts: Facts, group: str, name: str) -> None:
         require_known(name, reason)
     elif reason is not None:
         key = key_of(account)
-        read = docs.fresh(Rule.RECENT).known(refs.key(key)) if key else None
+        read = docs.known(refs.key(key)) if key else None
         is_blocked = isinstance(read, CmkError) and read.code == "network_denied"
         raise account_unavailable(name, key, reason, is_blocked=is_blocked)
 
@@ -130,7 +130,6 @@ def confirmed(
     account: Account,
     used: Evidence | None,
     *,
-    is_new: bool = True,
     is_rollback: bool = False,
     how: str = "moved to it",
 ) -> None:
@@ -138,18 +137,15 @@ def confirmed(
     an error if Batch can no longer use the key. `used` is the evidence of the change, and `how` the change.
 
     A revocation needs some time until Batch enforces it, and until then Batch accepts the key. Therefore the access is
-    read again after each change. From now on, a run that revokes access finds that the account uses the key (usage). If
-    the account used the key before (`is_new` is false), such a run has found that all the time, so the access may have
-    been read since this task began.
+    read again after each change. From now on, a run that revokes access finds that the account uses the key (usage).
     """
-    since, name = docs.asked_at, account["name"]
-    pools = refs.first_pools_of(account["id"])
-    docs.want(pools, fresh=since)
-    now = used and evidence.with_access_now(docs, used, since, since if is_new else facts.began_at)
-    read = docs.of(pools, since)
-    if now and read.ended > since + _SPREAD_SECONDS:
+    name, pools = account["name"], refs.first_pools_of(account["id"])
+    docs.want(pools)
+    now = used and evidence.with_access_now(docs.after(facts.began_at), used)
+    read = docs.of(pools)
+    if now and read.ended > docs.asked_at + _SPREAD_SECONDS:
         # While the list of pools was delayed, somebody may have taken the key away.
-        now = evidence.with_access_now(docs, now, read.ended, read.ended)
+        now = evidence.with_access_now(docs.after(read.ended), now)
     judged = now and (for_rollback(now) if is_rollback else lasting(now))
     if isinstance(read.value, CmkError):
         reason = _of_pools(read.value)
@@ -186,7 +182,7 @@ def survey(docs: Docs, facts: Facts, group: str, name: str, *, diagnose: bool) -
         return {"account": None, "unavailable_reason": None, "diagnosis": None, "was_refused": False}
     key, was_refused = key_of(account), facts.journal.noted_at(f"{_REFUSED} {account['id'].lower()}") is not None
     wanted = key and evidence.of_account(account, key, facts)
-    docs.want(refs.first_pools_of(account["id"]), fresh=docs.began)
+    docs.want(refs.first_pools_of(account["id"]))
     found = evidence.symptoms(docs, account, wanted) if diagnose and wanted else None
     reason = unavailable_reason(docs, facts, account, found)
     if found:

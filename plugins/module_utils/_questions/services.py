@@ -22,7 +22,7 @@ from typing import Any, TypedDict
 from .._azure.facts import Facts
 from .._checks import usage
 from .._checks.usage import GRAPH, READ_ALL, KeyUse, Unlisted, Visible
-from .._core.docs import Docs, Rule
+from .._core.docs import Docs
 from .._core.errors import CmkError
 from .._core.ids import KeyIdentifier, type_of
 from .._core.summary import and_text, user_text
@@ -50,7 +50,7 @@ def beside(docs: Docs, facts: Facts, vault: str, visible: Visible, *, is_due: bo
     count, and no query is made."""
     name, unlisted = vault.lower(), [*visible["unlisted"], *_not_covered(docs, facts)]
     # One query a run and vault: Resource Graph lags behind for longer than a read of the run is kept.
-    rows = docs.known(refs.referring_to(name, subscriptions=facts.users_in), Rule.RUN) if is_due else []
+    rows = docs.known(refs.referring_to(name, subscriptions=facts.users_in)) if is_due else []
     if isinstance(rows, CmkError):
         unlisted.append(not_listed(GRAPH, str(rows), None))
         rows = []
@@ -75,7 +75,7 @@ def _not_covered(docs: Docs, facts: Facts) -> list[Unlisted]:
         if isinstance(docs.known(refs.accounts_of(one)), CmkError):
             continue
         scope = f"/subscriptions/{one}"
-        permissions = docs.known(refs.permissions_at(scope), after)
+        permissions = docs.after(after).known(refs.permissions_at(scope))
         if not isinstance(permissions, CmkError) and not allows_all_reads(permissions or ()):
             reason = f"Resources of other services may be missing, because the caller lacks {READ_ALL} at this scope."
             found.append(not_listed(scope, reason, READ_ALL))
@@ -97,17 +97,17 @@ def _use(found: References, key: Reference, vault: KeyIdentifier) -> KeyUse:
 # Reports on many vaults
 
 
-def of_vaults(docs: Docs, vaults: Iterable[str], since: float) -> dict[str, OtherUsers]:
+def of_vaults(docs: Docs, vaults: Iterable[str]) -> dict[str, OtherUsers]:
     """The resources of other services that use each vault, with one query for twenty vaults. `vaults` are names in
-    lower case. The permissions of the caller count from `since` on (time.monotonic())."""
+    lower case."""
     names = sorted(vaults)
     valid = [name for name in names if _VAULT_NAME.fullmatch(name)]
     parts = [valid[at : at + _MOST_VAULTS] for at in range(0, len(valid), _MOST_VAULTS)]
-    docs.want(*(refs.referring_to(*part) for part in parts), fresh=Rule.RUN)
-    hidden = _hidden(docs, since) if parts else None
+    docs.want(*(refs.referring_to(*part) for part in parts))
+    hidden = _hidden(docs) if parts else None
     found = {name: _shown([], "This is not the name of a key vault.") for name in names}
     for part in parts:
-        rows = docs.known(refs.referring_to(*part), Rule.RUN)
+        rows = docs.known(refs.referring_to(*part))
         if isinstance(rows, CmkError):
             found |= {name: _shown([], str(rows)) for name in part}
             continue
@@ -127,7 +127,7 @@ def _shown(resources: list[dict[str, Any]], unknown: str | None) -> OtherUsers:
     return {"resources": None if unknown and not resources else resources, "unknown": unknown}
 
 
-def _hidden(docs: Docs, since: float) -> str | None:
+def _hidden(docs: Docs) -> str | None:
     """Why rows may be missing; None if the caller may read everything in each subscription."""
     listed = docs.known(refs.SUBSCRIPTIONS)
     if isinstance(listed, CmkError):
@@ -135,16 +135,16 @@ def _hidden(docs: Docs, since: float) -> str | None:
     scopes = [f"/subscriptions/{one['subscriptionId']}" for one in listed or ()]
     if not scopes:
         return "Azure lists no subscription for the caller."
-    docs.want(*map(refs.permissions_at, scopes), fresh=since)
-    lacking = [scope for scope in scopes if not _reads_all(docs, scope, since)]
+    docs.want(*map(refs.permissions_at, scopes))
+    lacking = [scope for scope in scopes if not _reads_all(docs, scope)]
     if not lacking:
         return None
     shown = [*lacking[:_MOST_NAMES], *([f"{len(lacking) - _MOST_NAMES} more"] if len(lacking) > _MOST_NAMES else [])]
     return f"Resources may be missing, because the caller may lack {READ_ALL} at {and_text(shown)}."
 
 
-def _reads_all(docs: Docs, scope: str, since: float) -> bool:
-    permissions = docs.known(refs.permissions_at(scope), since)
+def _reads_all(docs: Docs, scope: str) -> bool:
+    permissions = docs.known(refs.permissions_at(scope))
     return not isinstance(permissions, CmkError) and allows_all_reads(permissions or ())
 
 

@@ -134,7 +134,7 @@ def _of(docs: Docs, lists: Lists, known: Collection[str]) -> Listed:
     """The accounts of the lists, and the scopes that may have more accounts (`unlisted`)."""
     after = max(docs.of(refs.accounts_of(one)).ended for one in lists)
     whole = [one for one, listed in lists.items() if not isinstance(listed, CmkError)]
-    docs.want(*(refs.permissions_at(f"/subscriptions/{one}") for one in whole), fresh=after)
+    docs.after(after).want(*(refs.permissions_at(f"/subscriptions/{one}") for one in whole))
     gaps = {one: gap for one in lists if (gap := _gap(docs, one, lists[one], after))}
     found = [*chain.from_iterable(of for of in lists.values() if not isinstance(of, CmkError))]
     for name in gaps:
@@ -155,7 +155,7 @@ def _gap(docs: Docs, subscription: str, listed: list[Account] | CmkError, after:
     scope = f"/subscriptions/{subscription}"
     if isinstance(listed, CmkError):
         return not_listed(scope, str(listed), READ_ACCOUNTS if isinstance(listed, Denied) else None)
-    permissions = docs.known(refs.permissions_at(scope), after)
+    permissions = docs.after(after).known(refs.permissions_at(scope))
     if isinstance(permissions, CmkError):
         return not_listed(scope, f"The list may be incomplete. {permissions}", READ_ACCOUNTS)
     if not allows(permissions or (), READ_ACCOUNTS):
@@ -262,7 +262,7 @@ def _pools(docs: Docs, account_id: str) -> list[Pool] | CmkError:
         if account.value is None or isinstance(account.value, NotFound):
             return []
         if read.at < account.ended:
-            read = docs.of(refs.pools_of(account_id), account.ended)
+            read = docs.after(account.ended).of(refs.pools_of(account_id))
     return read.value if isinstance(read.value, CmkError) else read.value or []
 
 

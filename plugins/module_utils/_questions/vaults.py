@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence, Set
 
 from .._checks import usage
 from .._checks.rights import READ_ACCOUNTS, READ_DELETED_VAULTS, VAULTS
-from .._core.docs import Docs, Ref, Rule
+from .._core.docs import Docs, Ref
 from .._core.documents import DeletedVault, Vault
 from .._core.errors import CmkError, Denied, Unavailable
 from .._documents import refs
@@ -131,13 +131,13 @@ def _hidden(docs: Docs, subscriptions: Sequence[str]) -> CmkError | None:
     read after the lists: a role of the caller may end during the run.
     """
     after = max((docs.of(refs.vaults_of(one)).ended for one in subscriptions), default=0.0)
-    docs.want(*(refs.permissions_at(f"/subscriptions/{one}") for one in subscriptions), fresh=after)
+    docs.after(after).want(*(refs.permissions_at(f"/subscriptions/{one}") for one in subscriptions))
     return next((gap for one in subscriptions if (gap := _gap(docs, one, after))), None)
 
 
 def _gap(docs: Docs, subscription: str, after: float) -> CmkError | None:
     scope, action = f"/subscriptions/{subscription}", f"{VAULTS}/read"
-    permissions = docs.known(refs.permissions_at(scope), after)
+    permissions = docs.after(after).known(refs.permissions_at(scope))
     if not isinstance(permissions, CmkError) and allows(permissions or (), action):
         return None
     why = str(permissions) if isinstance(permissions, CmkError) else f"The caller lacks {action} at this scope."
@@ -193,7 +193,7 @@ def _may_exist(docs: Docs, name: str, refused: CmkError | None, subscriptions: S
     """
     said: Mapping[str, object] | CmkError | None = None
     for subscription in subscriptions:
-        said = docs.known(name_check(subscription, name), Rule.RECENT)
+        said = docs.known(name_check(subscription, name))
         if not isinstance(said, Denied):
             break
     if isinstance(said, Mapping) and refs.is_free(said):

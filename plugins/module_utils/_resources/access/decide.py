@@ -20,7 +20,7 @@ from ..._azure.facts import Facts
 from ..._checks import usage
 from ..._checks.rights import to_assign_role, to_change_policies, to_unassign_role
 from ..._checks.versions import MARGIN_SECONDS
-from ..._core.docs import Docs
+from ..._core.docs import Docs, Ref
 from ..._core.documents import AccessPolicy, RoleAssignment, RoleDefinitionProperties, Vault
 from ..._core.duration import instant, moment
 from ..._core.errors import Refused
@@ -133,11 +133,17 @@ class AccessGranted(_OfPrincipal):
         if not missing:
             return Change(before, after)
         if holder.by_role:
-            return Decided(before, after, (_assign(holder),), task=self)
+            return _Granted(before, after, (_assign(holder),), task=self)
         policy = policy_of(holder.vault, holder.principal)
         # The whole entry is sent, so that the result is the same whether Azure merges or replaces an added entry.
         keys = [*key_permissions(policy), *sorted(missing)]
-        return Decided(before, after, (_set_policy(holder, "add", policy, keys),), task=self)
+        return _Granted(before, after, (_set_policy(holder, "add", policy, keys),), task=self)
+
+
+class _Granted(Decided):
+    def is_subject(self, ref: Ref[Any]) -> bool:
+        """A policy was written, so the vault is read again in any case."""
+        return ref.kind == "access"
 
 
 class AccessRevoked(_OfPrincipal):
@@ -219,7 +225,7 @@ def _revoking(docs: Docs, holder: _Holder, facts: Facts) -> Change:
         docs.get(refs.vault(holder.vault["id"]))
     if redundant_at <= docs.now:
         return _made(change, holder, facts)
-    visible, times, asks = _users(docs.fresh(), holder, facts, goal.vault_used_by)
+    visible, times, asks = _users(docs, holder, facts, goal.vault_used_by)
     using = usage.through_principal(visible, goal.vault, holder.principal, holder.key_name)
     recent = usage.recently_left(times, docs.now, goal.unused_for)
     what, until = f"revoke the access of {holder.principal} to {goal.vault}", max(recent.values(), default=None)
@@ -295,7 +301,7 @@ def _require_unused_already(docs: Docs, holder: _Holder, facts: Facts) -> None:
     error if an account needs the access."""
     if holder.goal.force or holder.has() == set(NEEDED):
         return
-    listed = usage.without(users.everywhere(docs.fresh(), facts), holder.goal.canary)
+    listed = usage.without(users.everywhere(docs, facts), holder.goal.canary)
     visible: usage.Visible = {**listed, "disks": [], "services": []}
     using = usage.through_principal(visible, holder.goal.vault, holder.principal, holder.key_name)
     if using:
@@ -311,7 +317,7 @@ def still_unused(docs: Docs, goal: AccessGoal, facts: Facts, known: Collection[s
     # The other roles had taken effect before the revocation. They only have to be assigned still.
     if _redundant_at(holder) < inf:
         return change
-    visible, times, _asks = _users(docs.fresh(), holder, facts, usage.BATCH, known)
+    visible, times, _asks = _users(docs, holder, facts, usage.BATCH, known)
     using = usage.through_principal(visible, goal.vault, holder.principal, holder.key_name)
     recent = usage.recently_left(times, docs.now, goal.unused_for)
     until = None if using else max(recent.values(), default=None)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..._azure.facts import Facts
 from ..._checks import preflight, regions, rights
-from ..._core.docs import Docs
+from ..._core.docs import Docs, Ref
 from ..._core.documents import Account, Identity
 from ..._core.errors import CmkError, PlanOutdated, Refused
 from ..._core.ids import key_of, same_id
@@ -42,6 +42,10 @@ class AccountPresent(Task):
 
     goal: AccountGoal
     facts: Facts
+
+    def is_subject(self, ref: Ref[Any]) -> bool:
+        """The key of a new account is only checked."""
+        return ref.kind not in ("key", "vault", "access", "role", "name")
 
     def decide(self, docs: Docs) -> Change:
         goal, facts = self.goal, self.facts

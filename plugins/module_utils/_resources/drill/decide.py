@@ -13,7 +13,6 @@ This module util is private to the collection.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -272,12 +271,12 @@ def _why_not_restorable(place: _Place, changes: Sequence[Change]) -> str:
 
 def _require_only_user_of_vault(docs: Docs, place: _Place, facts: Facts, used_by: str) -> None:
     """Azure Resource Graph confirms nothing, so after the change, `used_by` is Batch."""
-    now, name = docs.fresh(), place.vault["name"]
-    listed = usage.without(users.everywhere(now, facts), place.id)
-    disks, unlisted = users.disks(now, facts, listed["accounts"])
+    name = place.vault["name"]
+    listed = usage.without(users.everywhere(docs, facts), place.id)
+    disks, unlisted = users.disks(docs, facts, listed["accounts"])
     unlisted = [*listed["unlisted"], *unlisted]
     visible: usage.Visible = {**listed, "disks": disks, "services": [], "unlisted": unlisted}
-    visible, using = services.of_vault(now, facts, name, visible, asks=used_by != usage.BATCH)
+    visible, using = services.of_vault(docs, facts, name, visible, asks=used_by != usage.BATCH)
     usage.guard(using, visible, f"close the firewall of the vault {name}", force=False)
 
 
@@ -443,7 +442,7 @@ class _Taken(_OfPlace):
             raise refusal
         azure = refusal.facts.get("azure", {})
         self.progress.refusal = f"{azure.get('status')} {azure.get('code')}"
-        self.progress.refused_at = time.monotonic()
+        self.progress.refused_at = max(one.answered_at for one in self.facts.journal.of(request.ref))
         return None
 
     def follow_up(self, request: Request, document: Any) -> Task | None:
@@ -611,8 +610,7 @@ class _EventRecorded(Task):
     added: list[Drill] = field(default_factory=list)
 
     def decide(self, docs: Docs) -> Change:
-        # Read now, because the response has the time.
-        docs = docs.fresh(docs.began)
+        # It is read now, and the response has the time.
         found = docs.get(refs.vault(self.vault["id"]))
         drill = of_vault(found) if found else None
         if found is None or drill is None:
@@ -634,7 +632,7 @@ class _RefusalRecorded(_EventRecorded):
 
     def _with_event(self, docs: Docs, drill: Drill) -> Drill:
         # Azure may have shown the tags only some time after the refusal.
-        refused_at = str(instant(docs.now - (docs.began - self.progress.refused_at)))
+        refused_at = str(instant(docs.now - (docs.asked_at - self.progress.refused_at)))
         return replace(drill, refused_at=refused_at, refusal=self.progress.refusal)
 
 
@@ -652,7 +650,7 @@ class _EndRecorded(Task):
     vault: Vault
 
     def decide(self, docs: Docs) -> Change:
-        found = docs.fresh(docs.began).get(refs.vault(self.vault["id"]))
+        found = docs.get(refs.vault(self.vault["id"]))
         if found is None or of_vault(found) is None:
             return Change({}, {})
         return _Tagged({}, {}, (_tag(found, None, "end"),), vault=found)

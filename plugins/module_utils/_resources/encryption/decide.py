@@ -22,7 +22,7 @@ from ..._checks.diagnosis import lost_after_change, lost_key
 from ..._checks.preflight import Evidence, access_since
 from ..._checks.rights import to_set_encryption
 from ..._checks.versions import REPLACED_BEFORE_EXPIRY, User, updated_when_left, versions_of
-from ..._core.docs import Docs, Rule, Wait
+from ..._core.docs import Docs, Ref, Wait
 from ..._core.documents import Account, KeyBundle
 from ..._core.duration import instant
 from ..._core.errors import (
@@ -65,6 +65,9 @@ class Move(Task):
     goal: EncryptionGoal
     facts: Facts
 
+    def is_subject(self, ref: Ref[Any]) -> bool:
+        return refs.is_of_account(ref)
+
     def glance(self, docs: Docs) -> Change | None:
         """If the run's list of accounts, the key, its vault and its access show that there is nothing to do, and that
         Batch can use the key, neither the account nor its pools are read."""
@@ -96,7 +99,7 @@ class Move(Task):
             goal = replace(goal, mode=UPDATE)
         leaves_alone = goal.is_satisfied_by(account)
         if goal.target and not leaves_alone:
-            docs.want(refs.key(goal.target), fresh=Rule.RECENT)
+            docs.want(refs.key(goal.target))
         reason = _reason(docs, facts, account, leaves_alone=leaves_alone)
         available = availability(reason)
         before = {**describe(account), "available": available}
@@ -140,7 +143,11 @@ def _wanted(docs: Docs, goal: EncryptionGoal, account: Account) -> EncryptionGoa
             return goal
         if has.version is None:
             return replace(goal, key=goal.key.versionless)
-    newest = None if goal.key.version else _newest_usable(docs, goal.key)
+    if goal.key.version:
+        return goal
+    # Nothing that was only checked before says to which version the account is pinned.
+    docs.doubt()
+    newest = _newest_usable(docs, goal.key)
     return replace(goal, key=identifier_of(newest)) if newest else goal
 
 
@@ -214,6 +221,9 @@ class Keep(Task):
     def lock(self) -> str:
         return self.vault
 
+    def is_subject(self, ref: Ref[Any]) -> bool:
+        return refs.is_of_account(ref) or (ref.kind == "key" and ref.is_list)
+
     def decide(self, docs: Docs) -> Change:
         account = accounts.existing(docs, self.facts, self.goal.group, self.goal.account)
         key = key_of(account)
@@ -243,7 +253,7 @@ class _Kept(Change):
 def _updates(docs: Docs, facts: Facts, account: Account, has: KeyIdentifier) -> list[Request]:
     """The updates of the versions of this key that the account may use."""
     docs.want(refs.versions_of(has))
-    newest, items = docs.get(refs.key(has.versionless), Rule.RECENT), docs.items(refs.versions_of(has))
+    newest, items = docs.get(refs.key(has.versionless)), docs.items(refs.versions_of(has))
     if newest is None:
         return []
     versions = versions_of(newest, items, _now(docs, has))
@@ -277,6 +287,9 @@ class _Repaired(Change):
         what, noted = f"wait for the Batch account {goal.account}", health.without_key(account, reason)
         wait = Request("wait_until_available", what, "", account["id"], noted=noted)
         return cls(before, {**before, "available": True}, (wait,), goal=goal, facts=facts, account=account)
+
+    def is_subject(self, ref: Ref[Any]) -> bool:
+        return refs.is_of_account(ref)
 
     def shown(self, docs: Docs, request: Request) -> None:
         reason = health.unavailable_reason(docs, self.facts, self.account)
@@ -363,6 +376,16 @@ class _Moved(_KeySet):
             used=used,
         )
 
+    @property
+    def _keeps_key(self) -> bool:
+        previous = key_of(self.account)
+        return previous is not None and self.used is not None and previous.same_key(self.used.key)
+
+    def is_subject(self, ref: Ref[Any]) -> bool:
+        """If the account used the key before, a run that revokes access has found that all the time. Therefore the
+        hosts of a wave share the reads of the access."""
+        return not (self._keeps_key and ref.kind in ("vault", "access"))
+
     def first(self, docs: Docs) -> Sequence[Task]:
         has = key_of(self.account)
         leaves_key = has is not None and not (self.goal.key and has.same_key(self.goal.key))
@@ -389,10 +412,9 @@ class _Moved(_KeySet):
         before = {**describe(account), "available": True}
         if not self.goal.has_set(account):
             return self._left_over(before)
-        is_same_key = previous is not None and used is not None and previous.same_key(used.key)
-        if is_same_key and previous:
-            docs.want(refs.versions_of(previous), fresh=docs.asked_at)
-        health.confirmed(docs, self.facts, account, used, is_new=not is_same_key)
+        if self._keeps_key and previous:
+            docs.want(refs.versions_of(previous))
+        health.confirmed(docs, self.facts, account, used)
         if doubts := _left_unusable(docs, previous, used):
             return _unchanged(self.goal, {**before, "available": None}, NotShown(doubts[:1]))
         return _unchanged(self.goal, before, None)
@@ -414,7 +436,7 @@ def _is_newest(docs: Docs, target: KeyIdentifier | None) -> bool:
     it."""
     if target is None or target.version is None:
         return True
-    newest = docs.earlier(refs.key(target.versionless))
+    newest = docs.known(refs.key(target.versionless))
     return isinstance(newest, Mapping) and version_of(newest["key"]) == target.version
 
 
@@ -423,7 +445,7 @@ def _left_unusable(docs: Docs, left: KeyIdentifier | None, used: Evidence | None
     another version: it may have become unusable a moment before the move."""
     if left is None or used is None or not left.same_key(used.key):
         return []
-    items = docs.known(refs.versions_of(left), docs.asked_at)
+    items = docs.known(refs.versions_of(left))
     lost = lost_after_change(left, used.key, items, used.now) if isinstance(items, list) else {}
     never_used = evidence.unsupported(docs, left, lost)
     return [reason for version, reason in lost.items() if version not in never_used]

@@ -17,7 +17,7 @@ from typing import Any
 from ..._azure.facts import Facts
 from ..._checks import usage
 from ..._checks.versions import MARGIN_SECONDS, REPLACED_BEFORE_EXPIRY
-from ..._core.docs import Docs
+from ..._core.docs import Docs, Ref
 from ..._core.documents import KeyAttributes, KeyBundle
 from ..._core.duration import instant
 from ..._core.errors import PlanOutdated, Refused
@@ -43,7 +43,7 @@ from ..._documents.vault import require_sku_for
 from ..._questions import health, users
 from . import requests
 from .goal import KeyGoal, key_disabled, key_not_found, key_soft_deleted, version_not_found
-from .seen import Seen, identifier, look, with_users
+from .seen import Seen, identifier, is_subject, look, with_users
 
 Requests = tuple[Request, ...]
 
@@ -56,6 +56,9 @@ class KeyTask(Task):
     @property
     def lock(self) -> str:
         return self.goal.vault
+
+    def is_subject(self, ref: Ref[Any]) -> bool:
+        return is_subject(ref)
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def _present(docs: Docs, goal: KeyGoal, facts: Facts, account: UsedBy | None) ->
         goal = replace(goal, new_version=False)
         if docs.of(refs.key(seen.identifier)).at < made_at:
             # Another task has made the version since this task has read the key.
-            seen = look(docs.fresh(made_at), goal, facts)
+            seen = look(docs.after(made_at), goal, facts)
     key, before = seen.key, seen.described
     if key is None and seen.deleted:
         if not goal.repairs:

@@ -168,7 +168,7 @@ def _with_services(docs: Docs, goal: KeyGoal, seen: Seen, facts: Facts, *, is_du
     or if a refusal names all users."""
     if goal.vault_used_by == usage.BATCH:
         return seen
-    visible, _ids = services.beside(docs.fresh(), facts, goal.vault, seen.visible, is_due=is_due)
+    visible, _ids = services.beside(docs, facts, goal.vault, seen.visible, is_due=is_due)
     return replace(seen, visible=visible)
 
 
@@ -381,7 +381,7 @@ def _require_unused_lately(docs: Docs, goal: KeyGoal, seen: Seen, facts: Facts) 
     lately = _removed_lately(goal, seen)
     if goal.force or not lately:
         return
-    listed = usage.without(users.everywhere(docs.fresh(), facts), goal.canary)
+    listed = usage.without(users.everywhere(docs, facts), goal.canary)
     newest = version_of(seen.key["key"]) if seen.key else None
     using = [
         account["id"]

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..._azure.facts import Facts
 from ..._checks import usage
-from ..._core.docs import Docs, Rule
+from ..._core.docs import Docs, Ref
 from ..._core.documents import Account, KeyBundle, KeyItem, RotationPolicy, Vault
 from ..._core.errors import CmkError, Denied, NotFound
 from ..._core.ids import KeyIdentifier, key_of, read_key_identifier
@@ -57,6 +57,11 @@ class Seen:
         )
 
 
+def is_subject(ref: Ref[Any]) -> bool:
+    """The key and who uses it. Where its vault is, and what roles permit, is only checked."""
+    return ref.kind not in ("vault", "role", "identity", "name")
+
+
 def identifier(goal: KeyGoal, facts: Facts) -> KeyIdentifier:
     return KeyIdentifier(goal.vault.lower(), facts.vault_suffix, goal.name)
 
@@ -70,7 +75,7 @@ def look(docs: Docs, goal: KeyGoal, facts: Facts) -> Seen:
     key = _newest(docs, named, facts)
     now = docs.of(refs.key(named)).now or docs.now
     if key is None:
-        deleted = deleted_key(docs.fresh(), named)
+        deleted = deleted_key(docs, named)
         return Seen(named, None, [], now, deleted=deleted, vault=_of_hsm_key(docs, goal, facts))
 
     def read(version: str) -> KeyBundle | None:
@@ -100,6 +105,7 @@ def _newest(docs: Docs, named: KeyIdentifier, facts: Facts) -> KeyBundle | None:
 def require_not_deleted(docs: Docs, name: str, facts: Facts) -> CmkError | None:
     """Raise NotFound if the vault, whose host does not respond, was deleted. None if no vault has this name, and an
     error if one may exist that the caller cannot read."""
+    docs.doubt()
     deleted = vaults.deleted(docs, {name}, {name}, facts.subscription)[name]
     if not isinstance(deleted, Mapping):
         return deleted
@@ -112,9 +118,9 @@ def require_not_deleted(docs: Docs, name: str, facts: Facts) -> CmkError | None:
     raise NotFound(text, code="vault_deleted", remedy=remedy)
 
 
-def _versions(docs: Docs, key: KeyIdentifier, since: float | None = None) -> list[KeyItem] | None:
+def _versions(docs: Docs, key: KeyIdentifier) -> list[KeyItem] | None:
     """All versions; None if the caller may read the key but not list its versions."""
-    found = docs.known(refs.versions_of(key), since)
+    found = docs.known(refs.versions_of(key))
     if isinstance(found, Denied):
         return None
     if isinstance(found, CmkError):
@@ -124,7 +130,7 @@ def _versions(docs: Docs, key: KeyIdentifier, since: float | None = None) -> lis
 
 def _of_hsm_key(docs: Docs, goal: KeyGoal, facts: Facts) -> Vault | None:
     """The vault in which a key of an HSM is to be created, if the caller can read it."""
-    found = vault_of(docs.fresh(Rule.RECENT), goal.vault, facts) if goal.key_type == HSM else None
+    found = vault_of(docs, goal.vault, facts) if goal.key_type == HSM else None
     return None if isinstance(found, CmkError) else found
 
 
@@ -156,10 +162,9 @@ def with_users(
     certainly uses what is to be disabled or deleted (`may_be_free`), and the pools only if no account may use it. After
     the change, the same is read again.
     """
-    now = docs.fresh()
-    found = usage.without(users.everywhere(now, facts, known), goal.canary)
+    found = usage.without(users.everywhere(docs, facts, known), goal.canary)
     accounts = found["accounts"]
-    unseen = unseen_vault(docs.fresh(Rule.RECENT), goal.vault, facts)
+    unseen = unseen_vault(docs, goal.vault, facts)
     settled = usage.Times(changed_at={account["id"]: 0.0 for account in accounts})
     unlisted = [*found["unlisted"], *unseen]
     visible: usage.Visible = {**NOBODY, "accounts": accounts, "unlisted": unlisted}
@@ -167,11 +172,11 @@ def with_users(
     depends_on_times = goal.disables_or_deletes and not goal.force
     is_free = not goal.disables_or_deletes or may_be_free(seen)
     if is_free and depends_on_times:
-        seen = replace(seen, times=_times(now, seen, facts, accounts, may_have_left=goal.state != "retired"))
+        seen = replace(seen, times=_times(docs, seen, facts, accounts, may_have_left=goal.state != "retired"))
         is_free = may_be_free(seen)
     if is_free:
-        disks, denied = users.disks(now, facts, accounts)
-        times = _with_pools(now, seen, facts, disks) if depends_on_times else seen.times
+        disks, denied = users.disks(docs, facts, accounts)
+        times = _with_pools(docs, seen, facts, disks) if depends_on_times else seen.times
         seen = replace(seen, visible={**visible, "disks": disks, "unlisted": [*unlisted, *denied]}, times=times)
     return seen
 
@@ -179,7 +184,7 @@ def with_users(
 def with_latest_versions(docs: Docs, seen: Seen, facts: Facts) -> Seen:
     """The versions as they were after the accounts were listed: an account that is not listed with the key any more has
     updated its version before it has left."""
-    return replace(seen, versions=_versions(docs, seen.identifier, users.listed_until(docs.fresh(), facts)))
+    return replace(seen, versions=_versions(docs.after(users.listed_until(docs, facts)), seen.identifier))
 
 
 def _times(docs: Docs, seen: Seen, facts: Facts, accounts: Sequence[Account], *, may_have_left: bool) -> usage.Times:

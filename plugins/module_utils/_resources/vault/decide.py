@@ -267,7 +267,7 @@ class AccessRestored(Task):
 
 
 def _restoring(docs: Docs, goal: VaultGoal, facts: Facts) -> Change:
-    visible, writes, restored = users.everywhere(docs.fresh(), facts), list[Request](), list[str]()
+    visible, writes, restored = users.everywhere(docs, facts), list[Request](), list[str]()
     for account in visible["accounts"]:
         key = key_of(account)
         if key is None or key.vault != goal.name.lower():
@@ -282,7 +282,7 @@ def _restoring(docs: Docs, goal: VaultGoal, facts: Facts) -> Change:
     if unlisted and not writes:
         raise Unavailable(" ".join(unlisted))
     made_at = facts.journal.vault_made_at(goal.name)
-    if not writes and made_at is not None and docs.began < made_at + VALUE_LAG_SECONDS:
+    if not writes and made_at is not None and docs.asked_at < made_at + VALUE_LAG_SECONDS:
         complaint = NotConverged(f"Lists of Azure may not show yet which accounts use the key vault {goal.name}.")
         raise Wait(complaint, f"lists of Azure to show who uses the key vault {goal.name}", 2 * VALUE_LAG_SECONDS)
     if not writes:
