@@ -80,8 +80,8 @@ def everything(_ref: Ref[Any]) -> bool:
 
 @dataclass(frozen=True)
 class _Phase:
-    """How old reads may be: of the documents that are the subject, of its lists and the times of its changes, and of what
-    is only checked."""
+    """How old reads may be: of the documents that are the subject, of its lists and the times of its changes, and of
+    what is only checked."""
 
     asked_at: float
     documents: Freshness
@@ -243,7 +243,7 @@ class Driver:
             except CmkError as error:
                 return answer(error=error)
             except Doubt:
-                phase = replace(phase, checks=phase.asked_at)
+                phase = replace(phase, checks=max(phase.asked_at, began - _RECENT_SECONDS))
                 continue
             except Need as need:
                 wanted = need.wanted

@@ -55,7 +55,8 @@ class Executor:
             may_have_waited = task.lock is not None and held.enter_context(self._locked(task.lock))
             if may_have_waited:
                 # Another task or run may have made the change meanwhile.
-                todo = self._driver.since(task.decide, time.monotonic(), task.is_subject)
+                began = time.monotonic()
+                todo = self._driver.since(task.decide, began, task.is_subject)
             elif task.lock is not None or todo is None:
                 # What another task of the run has changed since the first decision is read again.
                 todo = self._driver.solve(task.decide, task.is_subject, asked_at=began)

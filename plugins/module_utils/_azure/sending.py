@@ -107,7 +107,7 @@ class Sender:
                     with suppress(CmkError):
                         self._follow_up(one, change.follow_up(one, None))
                 raise
-            document = None
+            document, self.answered_at = None, time.monotonic()
         self._follow_up(one, change.follow_up(one, document))
 
     def _require_wanted(self, change: Change, one: Request) -> None:

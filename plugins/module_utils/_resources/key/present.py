@@ -68,6 +68,10 @@ class KeyPresent(KeyTask):
     # The account that uses the key.
     account: UsedBy | None = None
 
+    def is_subject(self, ref: Ref[Any]) -> bool:
+        """Whether the account is available is only checked, and its last change says something about that."""
+        return is_subject(ref) and not ref.is_dated
+
     @property
     def later(self) -> Sequence[Needed]:
         return self.account.to_move if self.account else ()

@@ -19,7 +19,7 @@ from ..._checks import usage
 from ..._checks.rights import to_use_key
 from ..._checks.usage import Users
 from ..._checks.versions import MARGIN_SECONDS, versions_of
-from ..._core.docs import Docs
+from ..._core.docs import Docs, Ref
 from ..._core.documents import KeyItem
 from ..._core.duration import instant
 from ..._core.errors import Denied
@@ -32,7 +32,7 @@ from ..._questions import services, users
 from . import requests
 from .goal import KeyGoal, key_not_found, key_soft_deleted, version_not_found
 from .present import KeyRecovered, KeyTask
-from .seen import Seen, identifier, look, with_latest_versions, with_users
+from .seen import Seen, identifier, is_subject, look, with_latest_versions, with_users
 
 _PIN = "Pin accounts that follow the latest version first (in the role rotate, set cmk_key_version_mode: pin)."
 _DAY_SECONDS = 24 * 3600
@@ -264,6 +264,9 @@ class _Disabled(Removal):
     goal: KeyGoal
     facts: Facts
     known: Collection[str]
+
+    def is_subject(self, ref: Ref[Any]) -> bool:
+        return is_subject(ref)
 
     @property
     def delay(self) -> float:
