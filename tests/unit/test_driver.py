@@ -44,8 +44,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._azure import driver a
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import journal as journal_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import rate_limit as rate_limit_module
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure import session as session_module
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import Answer as DriverAnswer
-from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import Driver, Freshness, Rule
+from ansible_collections.azbatch.cmk.plugins.module_utils._azure.driver import Driver, Freshness, Rule, Solved
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.gateway import Answer
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.docs import Docs, Ref, Wait
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
@@ -353,8 +352,8 @@ def test_a_glance_uses_reads_of_other_tasks_since_a_time(table: Busy, clock: Clo
     task = task_of(table, tmp_path)
 
     task.session.task_began = between
-    assert task.driver.glance(lambda docs: docs.get(BOOK)) == DriverAnswer(False, {"pages": 2})
-    assert task.driver.glance(lambda docs: docs.get(MAP)) == DriverAnswer(True, {"scale": 1})
+    assert task.driver.glance(lambda docs: docs.get(BOOK)) == Solved(False, {"pages": 2})
+    assert task.driver.glance(lambda docs: docs.get(MAP)) == Solved(True, {"scale": 1})
     # The change itself is planned from the reads of the task.
     assert task.driver.get(MAP) == {"scale": 2}
 

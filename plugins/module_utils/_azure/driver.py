@@ -98,7 +98,7 @@ class _Phase:
 
 
 @dataclass(frozen=True)
-class Answer(Generic[T]):
+class Solved(Generic[T]):
     """The result of a question, or its error. `is_shared` is whether another task has read a part of it."""
 
     is_shared: bool
@@ -137,7 +137,7 @@ class Driver:
 
     # Questions
 
-    def glance(self, question: Callable[[Docs], T]) -> Answer[T]:
+    def glance(self, question: Callable[[Docs], T]) -> Solved[T]:
         """The result, as far as other tasks have read since this host's previous task ended."""
         asked_at = self._glanced_since(time.monotonic())
         return self._asked(question, _Phase(asked_at, Rule.GLANCE, Rule.GLANCE, Rule.GLANCE))
@@ -166,23 +166,23 @@ class Driver:
         """The result from reads that begin now."""
         return self.since(question, time.monotonic())
 
-    def _asked(self, question: Callable[[Docs], T], phase: _Phase, *, waits: bool = True) -> Answer[T]:
+    def _asked(self, question: Callable[[Docs], T], phase: _Phase, *, waits: bool = True) -> Solved[T]:
         """The question sees one state of each document, although other tasks may read it meanwhile. If it raises Wait,
         it is asked again; without `waits`, its complaint is raised."""
         try:
-            return self._solved(question, phase)
+            return self._ask_once(question, phase)
         except Wait as wait:
             first = wait
         if not waits:
             raise first.complaint
-        answers, complaints = list[Answer[T]](), [first.complaint]
+        answers, complaints = list[Solved[T]](), [first.complaint]
 
         def complaint() -> CmkError | None:
             if complaints:
                 return complaints.pop()
             self.forget()
             try:
-                answers.append(self._solved(question, replace(phase, asked_at=time.monotonic())))
+                answers.append(self._ask_once(question, replace(phase, asked_at=time.monotonic())))
             except Wait as again:
                 return again.complaint
             return None
@@ -193,7 +193,7 @@ class Driver:
             raise failure
         return answers[0]
 
-    def _solved(self, question: Callable[[Docs], T], phase: _Phase) -> Answer[T]:
+    def _ask_once(self, question: Callable[[Docs], T], phase: _Phase) -> Solved[T]:
         began = time.monotonic()
         # How old a read may be is counted from the beginning, however long the reads take.
         since: dict[tuple[str, Freshness], float] = {}
@@ -233,15 +233,15 @@ class Driver:
             is_new = read.value is None or isinstance(read.value, CmkError)
             pinned[ref.name] = read, is_new or read is self._own.get(ref.name)
 
-        def answer(found: T | None = None, error: CmkError | None = None) -> Answer[T]:
-            return Answer(not all(is_own for _read, is_own in pinned.values()), found, error)
+        def solved(found: T | None = None, error: CmkError | None = None) -> Solved[T]:
+            return Solved(not all(is_own for _read, is_own in pinned.values()), found, error)
 
         while True:
             try:
                 is_certain = phase.checks is not Rule.RECENT
-                return answer(question(Docs(find, earlier, time.time(), phase.asked_at, is_certain=is_certain)))
+                return solved(question(Docs(find, earlier, time.time(), phase.asked_at, is_certain=is_certain)))
             except CmkError as error:
-                return answer(error=error)
+                return solved(error=error)
             except Doubt:
                 phase = replace(phase, checks=max(phase.asked_at, began - _RECENT_SECONDS))
                 continue
