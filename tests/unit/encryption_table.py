@@ -145,7 +145,8 @@ def place_of_key(value: str) -> str:
 def decided(goal: EncryptionGoal, azure: Table, task: Task | None = None) -> Change:
     """The change that a task decides."""
     task = task or task_of(azure)
-    return solved(Move(goal, Facts(task.session)).decide, azure, task)
+    move = Move(goal, Facts(task.session))
+    return task.driver.solve(move.decide, move.is_subject)
 
 
 def solved(decide: Callable[[Docs], Change], azure: Table, task: Task | None = None) -> Change:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,7 +49,9 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import (
     Refused,
     Unavailable,
 )
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.ids import parse_key_identifier
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
+from ansible_collections.azbatch.cmk.plugins.module_utils._documents import refs
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption import survey as encryption_survey
 from ansible_collections.azbatch.cmk.plugins.module_utils._resources.encryption.decide import Move
 
@@ -253,6 +256,20 @@ def test_the_key_identifier_that_is_set(mode: str, on: str | None, asked: str, w
     assert change.after["key_identifier"] == encryption_document.describe(account(key=wanted or on))["key_identifier"]
     # After the change, nothing is left to do.
     assert not decided(wants, seen(wanted or on)).requests
+
+
+@pytest.mark.parametrize(("on", "reads"), [(PINNED_OLD, 2), (OTHER_KEY, 2), (KEY, 1), (None, 1)])
+def test_the_version_to_which_an_account_is_pinned_is_read_by_the_task(
+    on: str | None, reads: int, tmp_path: Path
+) -> None:
+    """Another controller may have made a newer one since another task has read the key. A key that an account follows
+    is only checked."""
+    azure, newest = seen(on), refs.key(parse_key_identifier(KEY, "key_identifier"))
+    task_of(azure, tmp_path).driver.get(newest)
+
+    decided(goal(KEY, version_mode="update", previous_key="any"), azure, task_of(azure, tmp_path))
+
+    assert azure.reads_of(newest) == reads
 
 
 @pytest.mark.parametrize(
