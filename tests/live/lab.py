@@ -400,7 +400,7 @@ class Lab:
         with self.azure.undisturbed():
             put = self.azure.arm("PUT", self.account_path(name), BATCH, {**self._located(), **body})
         end = self.ended(put)
-        self.settle()
+        self.settle(new=True)
         left = self.azure.arm("GET", self.account_path(name), BATCH)
         state = left.required()["properties"]["provisioningState"] if left.status != 404 else ""
         if state:
@@ -595,6 +595,7 @@ class Lab:
         """Wait until the data plane applies an earlier role assignment."""
         self.clock.wait(self.bounds("role_delay")[1] + 60)
 
-    def settle(self) -> None:
-        """Wait until reads show earlier changes."""
-        self.clock.wait(self.bounds("value_lag")[1] + 5)
+    def settle(self, *, new: bool = False) -> None:
+        """Wait until reads show earlier changes and, if `new`, what was created."""
+        switches = ("value_lag", "name_lag") if new else ("value_lag",)
+        self.clock.wait(max(self.bounds(switch)[1] for switch in switches) + 5)
