@@ -8,10 +8,12 @@ possible in both, and takes less than half an hour in Azure."""
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 from cases import DISABLE
+from live.azure import BATCH
 from live.lab import KEY, RETENTION_DAYS, random_name
 from role_runs import result, steps
 from worlds import World, wrote
@@ -150,9 +152,13 @@ def test_revert(world: World) -> None:
 
 def test_audit(world: World) -> None:
     account = world.on_key()
+    name = account["cmk_account_name"]
+    accounts = partial(world.lab.azure.arm, "GET", world.lab.accounts_path, BATCH)
+    # An audit lists the accounts, and a list may show a new account late.
+    world.lab.until(lambda: name in str(accounts().required()), f"A list shows {name}")
     wanted = {
         "cmk_audit_resource_group": account["cmk_resource_group"],
-        "cmk_audit_account_name": account["cmk_account_name"],
+        "cmk_audit_account_name": name,
         "cmk_audit_pools": True,
         "cmk_audit_allowed_vaults": [account["cmk_vault_name"]],
         "cmk_audit_formats": ["json"],
@@ -163,5 +169,5 @@ def test_audit(world: World) -> None:
     assert wrote(run) == []
     report = json.loads((world.lab.folder / "cmk-audit.json").read_text())
     [found] = report["accounts"]
-    assert (found["name"], found["state"], found["findings"]) == (account["cmk_account_name"], "ok", [])
-    assert found["key_identifier"] == world.uses(account["cmk_account_name"])
+    assert (found["name"], found["state"], found["findings"]) == (name, "ok", [])
+    assert found["key_identifier"] == world.uses(name)

@@ -236,6 +236,21 @@ def test_a_time_between_two_positions_is_the_result(azure: Sandbox, tmp_path: Pa
     )
 
 
+@pytest.mark.parametrize("delay", ["10", "120"])
+def test_a_read_that_does_not_show_a_new_name_decides_nothing(azure: Sandbox, tmp_path: Path, delay: str) -> None:
+    hidden = {"name_lag": "60", "vault_name_delay": delay, "refused_creation": "failed_account"}
+    azure.control.behavior(**hidden)
+
+    done = live(azure, tmp_path, "run", "--yes", "--only", "vault_creation", "--only", "refused_creation")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = result(tmp_path)
+    assert found["behavior"]["refused_creation"] == "failed_account"
+    # For a minute, nobody knows whether the vault is ready.
+    assert found["switches"]["vault_name_delay"]["consistent"] == (["0", "10"] if delay == "10" else ["120"])
+    assert found["timing"] == {}
+
+
 @pytest.mark.parametrize(
     ("span", "positions"),
     [
