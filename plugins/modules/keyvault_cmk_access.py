@@ -20,7 +20,8 @@ author:
 options:
   vault_resource_group:
     description:
-      - Name of the vault's resource group. By default, the module searches all subscriptions that the caller can read.
+      - Name of the vault's resource group. By default, the module searches O(account_resource_group) if it is set,
+        and then all subscriptions that the caller can read.
     type: str
   vault_subscription_id:
     description: Id of the subscription of the vault, if it differs from O(subscription_id).

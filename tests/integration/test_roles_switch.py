@@ -102,6 +102,19 @@ def test_to_a_different_key_in_a_different_vault(roles: RolesRunner, service: Se
         unchanged(play_role(roles, "switch", check=check, **wanted))
 
 
+def test_to_a_vault_that_no_list_shows_yet(roles: RolesRunner, service: Service) -> None:
+    """The vault is in the resource group of the account, where a read finds it."""
+    service.on_key()
+    service.sandbox.control.behavior(list_lag="1200")
+    service.make_vault("vault-two", rbac=True)
+    other = service.make_key("other", "vault-two").id
+
+    run = switch(roles, cmk_new_key_identifier=other)
+
+    assert wrote(run) == ["PUT role vault-two", "PATCH account account1"]
+    assert service.encryption() == other
+
+
 def test_the_key_that_the_account_left_is_disabled_after_the_margin(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
     other = service.make_key("other").id

@@ -50,8 +50,7 @@ class Wanted:
 def of_account(account: Account, key: KeyIdentifier, facts: Facts, vault_group: str | None = None) -> Wanted:
     """A key that the account uses or is about to use. The vault is often in the resource group of the account, so that
     group is searched first."""
-    subscription, group, _name = place_of(account["id"])
-    identity, near = account.get("identity", {}), group if subscription.lower() == facts.vaults_in.lower() else None
+    identity, near = account.get("identity", {}), vaults.group_of(account["id"], facts.vaults_in)
     # The document of an account has the tenant only with a system-assigned identity. It is always the caller's tenant.
     tenant = identity.get("tenantId") or facts.caller["tenant_id"]
     name = f"Batch account {account['name']}"

@@ -16,6 +16,7 @@ from .._checks.rights import READ_ACCOUNTS, READ_DELETED_VAULTS, VAULTS
 from .._core.docs import Docs, Ref
 from .._core.documents import DeletedVault, Vault
 from .._core.errors import CmkError, Denied, Unavailable
+from .._core.ids import place_of
 from .._documents import refs
 from .._documents.access import allows
 from .users import not_listed
@@ -47,6 +48,13 @@ def likely(docs: Docs, name: str, subscription: str, group: str | None) -> Ref[V
     seen = _seen_at(docs, name, subscription)
     place = seen or (None if group is None else refs.vault_id(subscription, group, name))
     return None if place is None else refs.vault(place)
+
+
+def group_of(account_id: str, subscription: str) -> str | None:
+    """The resource group of an account, which often has the vault too; None if the vaults of the task are in another
+    subscription."""
+    own, group, _name = place_of(account_id)
+    return group if own.lower() == subscription.lower() else None
 
 
 def _seen_at(docs: Docs, name: str, subscription: str) -> str | None:

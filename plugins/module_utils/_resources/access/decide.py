@@ -157,12 +157,13 @@ class AccessRevoked(_OfPrincipal):
 
 
 def _holder(docs: Docs, goal: AccessGoal, facts: Facts) -> _Holder:
-    if (place := vaults.likely(docs, goal.vault, facts.vaults_in, goal.group)) is not None:
+    near = vaults.group_of(goal.account, facts.vaults_in) if goal.account else None
+    if (place := vaults.likely(docs, goal.vault, facts.vaults_in, goal.group or near)) is not None:
         docs.want(place)
     principal = goal.principal_id or ""
     if goal.identity_id is not None:
         principal = identities.get(docs, goal.identity_id)["properties"]["principalId"]
-    found = vaults.find(docs, goal.vault, facts.vaults_in, goal.group)
+    found = vaults.find(docs, goal.vault, facts.vaults_in, goal.group or near)
     vault = vault_document.required(found, goal.vault, goal.group, goal.identifier)
     if not vault_document.uses_rbac(vault):
         return _Holder(goal, vault, principal, (), {})

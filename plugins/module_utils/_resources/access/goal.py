@@ -58,6 +58,8 @@ class AccessGoal:
     unused_for: int = 0
     # The id of the account that may lose its key. All other users count.
     canary: str | None = None
+    # The id of the account that uses the key, or is about to use it.
+    account: str | None = None
 
 
 def desired(params: Mapping[str, Any]) -> AccessGoal:
@@ -129,7 +131,7 @@ def of_account(goal: AccessGoal, account: Account) -> list[AccessGoal]:
             value=account["name"],
             remedy="Give the account an identity with M(azbatch.cmk.batch_account_identity).",
         )
-    return [replace(goal, principal_id=principal) for principal in principals]
+    return [replace(goal, principal_id=principal, account=account["id"]) for principal in principals]
 
 
 def _require_one(params: Mapping[str, Any], *options: str) -> None:
