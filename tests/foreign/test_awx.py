@@ -129,18 +129,6 @@ def test_what_is_created(awx: Awx, run: Run) -> None:
     assert schedule["unified_job_template"] == workflow["id"]
 
 
-def test_the_clean_up_is_a_node_after_the_rotation(awx: Awx, run: Run) -> None:
-    def after_rotation() -> list[str]:
-        nodes = {one["identifier"]: one for one in awx.objects["workflow_job_template_nodes"].values()}
-        return [one["identifier"] for one in awx.associated(nodes["rotate"], "success_nodes")]
-
-    run(cmk_awx_unused_versions="disable")
-    assert after_rotation() == ["clean_up"]
-    assert changed(run(cmk_awx_unused_versions="disable")) == 0
-    run(cmk_awx_unused_versions="keep")
-    assert after_rotation() == []
-
-
 def test_the_gateway_of_ansible_automation_platform(awx: Awx, run: Run) -> None:
     awx.base = "/api/controller/v2/"
     environment = {"CONTROLLER_OPTIONAL_API_URLPATTERN_PREFIX": "/api/controller/"}

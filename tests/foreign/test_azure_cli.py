@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The unchanged Azure CLI works against the sandbox: sign-in, and the steps of Microsoft's guide.
+"""The unchanged Azure CLI works against the sandbox: the steps of Microsoft's guide.
 
 A test runs `az` only for the operations that it is about. Other resources are created by plain requests, which take
 milliseconds.
@@ -11,17 +11,12 @@ milliseconds.
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from azure_cli import Az
-from batch_calls import account_path, batch, create, read, user_assigned_identity
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
+from batch_calls import batch, create, read
 from key_vault_calls import (
     ENCRYPTION_USER,
     assign,
@@ -33,10 +28,7 @@ from sandbox_client import Control, Sandbox
 
 GROUP = "rg-sandbox"
 DEFINITIONS = sorted((Path(__file__).resolve().parents[2] / "examples" / "roles").glob("*.json"))
-READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
 MICROSOFT = {"keySource": "Microsoft.Batch"}
-# The first command in a new configuration folder requests the newest version of `az` here. It works without a response.
-MAKERS = "CONNECT azcliprod.blob.core.windows.net:443"
 
 
 def operator_id(sandbox: Sandbox) -> str:
@@ -67,85 +59,6 @@ def encrypted(sandbox: Sandbox) -> str:
     response = batch(sandbox, "PATCH", "account1", {"properties": {"encryption": customer(key)}})
     assert response.status_code == 200, response.text
     return key
-
-
-# Sign-in
-
-
-def test_a_secret_signs_in(command: Path, sandbox: Sandbox, control: Control, tmp_path: Path) -> None:
-    az = Az(command, sandbox, tmp_path / "new")
-    az.sign_in(sandbox.client_id, f"--password={sandbox.secret}")
-    shown = az("account show")
-    assert (shown["id"], shown["tenantId"]) == (sandbox.subscription_id, sandbox.tenant_id)
-    assert shown["user"] == {"name": sandbox.client_id, "type": "servicePrincipal"}
-    assert [one["id"] for one in az("account list --refresh")] == [sandbox.subscription_id]
-    assert {f"{entry['method']} {entry['url']}" for entry in control.unknown()} <= {MAKERS}
-    control.call("DELETE", "/requests")
-
-
-def pem_with_key() -> tuple[str, str]:
-    """A certificate without and with its private key, both in PEM format."""
-    key = rsa.generate_private_key(65537, 2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "az")])
-    today = datetime.now(UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    dated = builder.not_valid_before(today - timedelta(days=1)).not_valid_after(today + timedelta(days=1))
-    certificate = dated.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return certificate, private.decode() + certificate
-
-
-def reading(sandbox: Sandbox) -> list[dict[str, str]]:
-    return [{"role": "Reader", "scope": sandbox.subscription}]
-
-
-def test_a_certificate_signs_in(stranger: Az, sandbox: Sandbox, control: Control, tmp_path: Path) -> None:
-    certificate, with_key = pem_with_key()
-    somebody = control.principal(certificate=certificate, roles=reading(sandbox))
-    file = tmp_path / "certificate.pem"
-    file.write_text(with_key)
-    found = stranger.sign_in(somebody["client_id"], f"--certificate {file}")
-    assert [one["user"]["name"] for one in found] == [somebody["client_id"]]
-    assert [group["name"] for group in stranger("group list")] == [GROUP]
-
-
-def test_a_federated_token_signs_in(stranger: Az, sandbox: Sandbox, control: Control) -> None:
-    somebody = control.principal(roles=reading(sandbox))
-    token = control.call("POST", "/federated-token", {"object_id": somebody["object_id"]})["token"]
-    found = stranger.sign_in(somebody["client_id"], f"--federated-token {token}")
-    assert [one["user"]["name"] for one in found] == [somebody["client_id"]]
-
-
-def test_managed_identities_sign_in(stranger: Az, sandbox: Sandbox) -> None:
-    create(sandbox)
-    assert stranger("login --identity")[0]["user"]["assignedIdentityInfo"] == "MSI"
-    assert [account["name"] for account in stranger("batch account list")] == ["account1"]
-    identity = user_assigned_identity(sandbox)
-    assign(sandbox, sandbox.subscription, READER, identity["properties"]["principalId"])
-    found = stranger(f"login --identity --resource-id {identity['id']}")[0]
-    assert found["user"]["assignedIdentityInfo"] == f"MSIResource-{identity['id']}"
-    stranger.refused("AuthorizationFailed", "group create --name rg-two --location westeurope")
-
-
-@pytest.mark.parametrize("cloud", ["AzureUSGovernment", "AzureChinaCloud"])
-def test_other_clouds(stranger: Az, sandbox: Sandbox, cloud: str) -> None:
-    create(sandbox)
-    stranger(f"cloud set --name {cloud}")
-    found = stranger.sign_in(sandbox.client_id, f"--password={sandbox.secret}")
-    assert [one["cloudName"] for one in found] == [cloud]
-    assert [account["id"] for account in stranger("batch account list")] == [account_path(sandbox, "account1")]
-
-
-def test_a_token_of_az_gives_access_to_a_vault(az: Az, sandbox: Sandbox) -> None:
-    """AzureCliCredential of the SDKs runs this command."""
-    make_vault(sandbox)
-    got = az(f"account get-access-token --resource https://vault.azure.net --tenant {sandbox.tenant_id}")
-    assert got["expires_on"] > datetime.now().timestamp()
-    session = sandbox.session()
-    session.headers["authorization"] = f"{got['tokenType']} {got['accessToken']}"
-    assert session.get("https://vault-one.vault.azure.net/keys?api-version=2025-07-01", timeout=30).status_code == 200
 
 
 # The steps of Microsoft's guide
