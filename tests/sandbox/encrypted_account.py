@@ -85,19 +85,6 @@ class Vault:
         response = self.sandbox.arm("PATCH", self.path, VAULTS, {"properties": properties})
         assert response.status_code == 200, response.text
 
-    def delete(self) -> None:
-        assert self.sandbox.arm("DELETE", self.path, VAULTS).status_code == 200
-
-    def recover(self) -> None:
-        properties = {
-            "createMode": "recover",
-            "tenantId": self.sandbox.tenant_id,
-            "sku": {"family": "A", "name": "premium"},
-            "accessPolicies": [],
-        }
-        response = self.sandbox.arm("PUT", self.path, VAULTS, {"location": "westeurope", "properties": properties})
-        assert response.status_code == 200, response.text
-
     def _assign(self, principal_id: str) -> None:
         path = f"{self.path}/providers/Microsoft.Authorization/roleAssignments/{uuid.uuid4()}"
         properties = {

@@ -109,9 +109,5 @@ def assign(
     return sandbox.arm("PUT", path, ROLES, {"properties": properties})
 
 
-def unassign(sandbox: Sandbox, scope: str, guid: str = "11111111-0000-4000-8000-000000000001") -> requests.Response:
-    return sandbox.arm("DELETE", f"{scope}/providers/Microsoft.Authorization/roleAssignments/{guid}", ROLES)
-
-
 def somebody(control: Control, **settings: Any) -> dict[str, Any]:
     return control.principal("somebody", **settings)

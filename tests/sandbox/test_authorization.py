@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Role assignments and definitions, with azure-mgmt-authorization and with plain requests."""
+"""Role assignments: new principals, lists, and access to the data plane."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ import uuid
 from typing import Any
 
 import pytest
-from azure.core.exceptions import HttpResponseError
-from azure.identity import DefaultAzureCredential
-from azure.mgmt.authorization import AuthorizationManagementClient
 from key_vault_calls import (
     ENCRYPTION_USER,
     ROLES,
@@ -21,23 +18,15 @@ from key_vault_calls import (
     error,
     make_key,
     make_vault,
-    message,
     put_vault,
     somebody,
-    unassign,
     vault_path,
 )
 from sandbox_client import VAULTS, Control, Sandbox
 
 GUID = "11111111-0000-4000-8000-000000000001"
-OTHER_GUID = "11111111-0000-4000-8000-000000000002"
 READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
 CONTRIBUTOR = "b24988ac-6180-42a0-ab88-20f7382dd24c"
-
-
-@pytest.fixture
-def client(sandbox: Sandbox) -> AuthorizationManagementClient:
-    return AuthorizationManagementClient(DefaultAzureCredential(), sandbox.subscription_id)
 
 
 def held(sandbox: Sandbox, scope: str, name_filter: str = "") -> list[dict[str, Any]]:
@@ -50,26 +39,6 @@ def held(sandbox: Sandbox, scope: str, name_filter: str = "") -> list[dict[str, 
 
 
 # Assignments
-
-
-def test_the_same_again(sandbox: Sandbox, control: Control) -> None:
-    who = somebody(control)
-    assign(sandbox, sandbox.group, READER, who["object_id"])
-    assert assign(sandbox, sandbox.group, READER, who["object_id"]).status_code == 200
-    twin = assign(sandbox, sandbox.group, READER, who["object_id"], OTHER_GUID)
-    assert error(twin) == (409, "RoleAssignmentExists", "")
-    assert message(twin) == (
-        "The role assignment already exists. The ID of the existing role assignment is"
-        " 11111111000040008000000000000001."
-    )
-
-
-def test_a_guid_is_used_for_one_grant(sandbox: Sandbox, control: Control) -> None:
-    who = somebody(control)
-    assign(sandbox, sandbox.group, READER, who["object_id"])
-    for scope, role in ((sandbox.group, CONTRIBUTOR), (sandbox.subscription, READER)):
-        changed = assign(sandbox, scope, role, who["object_id"])
-        assert error(changed) == (400, "RoleAssignmentUpdateNotPermitted", "")
 
 
 @pytest.mark.parametrize("position", ["unknown", "known"])
@@ -116,45 +85,6 @@ def test_lists_include_inherited_assignments(sandbox: Sandbox, control: Control)
 # The effects of assignments
 
 
-def test_the_control_plane_checks_the_actions_of_roles(sandbox: Sandbox, control: Control) -> None:
-    make_vault(sandbox)
-    who = somebody(control, roles=[{"scope": sandbox.group, "role": "Contributor"}])
-    session = sandbox.bearer(client_id=who["client_id"], secret=who["secret"])
-    assert sandbox.arm("GET", vault_path(sandbox), VAULTS, session=session).status_code == 200
-    path = f"{sandbox.group}/providers/Microsoft.Authorization/roleAssignments"
-    assert sandbox.arm("GET", path, ROLES, session=session).status_code == 200
-    # The notActions of Contributor include this action.
-    refused = sandbox.arm("PUT", f"{path}/{GUID}", ROLES, {"properties": {}}, session)
-    assert error(refused) == (403, "AuthorizationFailed", "")
-    assert "'Microsoft.Authorization/roleAssignments/write'" in message(refused)
-    outside = sandbox.arm("GET", sandbox.subscription, "2022-09-01", session=session)
-    assert outside.status_code == 403
-
-
-def permissions(sandbox: Sandbox, scope: str, session: Any = None) -> Any:
-    response = sandbox.arm("GET", f"{scope}/providers/Microsoft.Authorization/permissions", ROLES, session=session)
-    assert response.status_code == 200, response.text
-    return response.json()
-
-
-def test_permissions_of_the_caller(sandbox: Sandbox, control: Control, client: AuthorizationManagementClient) -> None:
-    """The permissions of the roles that are assigned at the scope or above."""
-    everything = {"actions": ["*"], "notActions": [], "dataActions": [], "notDataActions": []}
-    assert everything in permissions(sandbox, sandbox.subscription)["value"]
-    assert next(one.actions for one in client.permissions.list_for_resource_group("rg-sandbox")) == ["*"]
-
-    who = somebody(control, roles=[{"scope": sandbox.group, "role": "Contributor"}])
-    session = sandbox.bearer(client_id=who["client_id"], secret=who["secret"])
-    (contributor,) = permissions(sandbox, sandbox.group, session)["value"]
-    assert contributor["actions"] == ["*"]
-    assert "Microsoft.Authorization/*/Write" in contributor["notActions"]
-    assert permissions(sandbox, vault_path(sandbox), session)["value"] == [contributor]
-    above = f"{sandbox.subscription}/providers/Microsoft.Authorization/permissions"
-    refused = sandbox.arm("GET", above, ROLES, session=session)
-    assert error(refused) == (403, "AuthorizationFailed", "")
-    assert "'Microsoft.Authorization/permissions/read'" in message(refused)
-
-
 @pytest.mark.parametrize("place", ["group", "vault", "key"])
 def test_the_data_plane_at_every_scope(sandbox: Sandbox, control: Control, place: str) -> None:
     make_vault(sandbox)
@@ -178,36 +108,3 @@ def test_assignments_on_a_vault_are_deleted_with_the_vault(sandbox: Sandbox, con
     sandbox.arm("DELETE", vault_path(sandbox), VAULTS)
     assert put_vault(sandbox, createMode="recover").status_code == 200
     assert held(sandbox, sandbox.subscription, f"principalId eq '{who['object_id']}'") == []
-
-
-# Definitions
-
-
-def test_a_custom_role(sandbox: Sandbox, control: Control, client: AuthorizationManagementClient) -> None:
-    make_vault(sandbox)
-    make_key(sandbox)
-    wanted = {
-        "role_name": "Key Watcher",
-        "description": "sees keys, and may do all to them but wrap",
-        "assignable_scopes": [sandbox.subscription],
-        "permissions": [
-            {
-                "data_actions": ["Microsoft.KeyVault/vaults/keys/*"],
-                "not_data_actions": ["Microsoft.KeyVault/vaults/keys/wrap/action"],
-            }
-        ],
-    }
-    role = client.role_definitions.create_or_update(sandbox.subscription, OTHER_GUID, wanted)
-    assert role.role_type == "CustomRole"
-    who = somebody(control)
-    assign(sandbox, vault_path(sandbox), OTHER_GUID, who["object_id"])
-    wrap = {"alg": "RSA-OAEP", "value": "AAAA"}
-    assert data(sandbox, "POST", "/keys/key1/encrypt", wrap, who=who).status_code == 200
-    assert data(sandbox, "POST", "/keys/key1/wrapkey", wrap, who=who).status_code == 403
-    with pytest.raises(HttpResponseError) as refusal:
-        client.role_definitions.delete(sandbox.subscription, OTHER_GUID)
-    assert refusal.value.error.code == "RoleDefinitionHasAssignments"
-    unassign(sandbox, vault_path(sandbox))
-    assert client.role_definitions.delete(sandbox.subscription, OTHER_GUID).role_name == "Key Watcher"
-    with pytest.raises(HttpResponseError):
-        client.role_definitions.create_or_update(sandbox.subscription, READER, wanted)

@@ -31,16 +31,6 @@ from sandbox_client import Sandbox
 LONG_AGO, FUTURE = (datetime(year, 1, 1, tzinfo=UTC) for year in (2000, 2100))
 
 
-def test_account_with_a_user_assigned_identity_is_created_with_the_key(vault: Vault) -> None:
-    sandbox = vault.sandbox
-    identity = user_assigned_identity(sandbox)
-    vault.permit(identity["properties"]["principalId"])
-    wanted = {"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}}
-    account = create(sandbox, identity=wanted, **customer(versionless(vault.rsa_key())))
-    assert account["properties"]["encryption"]["keySource"] == "Microsoft.KeyVault"
-    assert works(sandbox)
-
-
 def test_creation_with_a_key_needs_a_grant_first(policy_vault: Vault) -> None:
     sandbox = policy_vault.sandbox
     sandbox.control.behavior(refused_creation="at_once")
@@ -94,14 +84,6 @@ def test_a_creation_that_fails_and_leaves_an_account(policy_vault: Vault) -> Non
     assert works(sandbox)
 
 
-def test_an_account_whose_creation_failed_is_deleted(policy_vault: Vault) -> None:
-    sandbox = policy_vault.sandbox
-    body, _principal = without_a_grant(policy_vault)
-    batch(sandbox, "PUT", "account1", body)
-    assert batch(sandbox, "DELETE", "account1").status_code == 202
-    assert batch(sandbox, "GET", "account1").status_code == 404
-
-
 def test_a_creation_that_fails_and_leaves_nothing(policy_vault: Vault) -> None:
     sandbox = policy_vault.sandbox
     sandbox.control.behavior(refused_creation="no_account")
@@ -136,31 +118,6 @@ def test_vault_behind_a_firewall_lets_batch_in_as_a_trusted_service(policy_vault
 # Errors in the request
 
 
-@pytest.mark.parametrize(
-    ("encryption", "path"),
-    [
-        ({"keySource": "Microsoft.KeyVault"}, "properties.encryption.keyVaultProperties"),
-        (
-            {"keySource": "Microsoft.KeyVault", "keyVaultProperties": None},
-            "properties.encryption.keyVaultProperties",
-        ),
-        (
-            {"keySource": "Microsoft.KeyVault", "keyVaultProperties": {"keyIdentifier": ""}},
-            "properties.encryption.keyVaultProperties.keyIdentifier",
-        ),
-        ({"keyVaultProperties": {"keyIdentifier": "x"}}, "properties.encryption.keySource"),
-    ],
-)
-def test_a_missing_property_is_reported(sandbox: Sandbox, encryption: dict[str, Any], path: str) -> None:
-    create(sandbox)
-    response = batch(sandbox, "PATCH", "account1", {"properties": {"encryption": encryption}})
-    details = refused(response, 400, "MissingRequiredProperty")
-    assert details == {"PropertyName": path.rpartition(".")[2], "PropertyPath": path}
-    assert response.json()["error"]["message"].startswith(
-        "A required property was not specified in the request body.\nRequestId:"
-    )
-
-
 def test_no_encryption_in_a_patch_changes_none(policy_vault: Vault) -> None:
     protected(policy_vault)
     before = read(policy_vault.sandbox)
@@ -169,37 +126,6 @@ def test_no_encryption_in_a_patch_changes_none(policy_vault: Vault) -> None:
 
 
 # Errors of the key
-
-
-@pytest.mark.parametrize(
-    "identifier",
-    [
-        "key1",
-        "http://vault1.vault.azure.net/keys/key1",
-        "https://vault1.vault.azure.net/secrets/key1",
-        "https://vault1.vault.azure.net//keys/key1",
-        "https://vault1.vault.azure.net/keys/key1/1234",
-        "https://vault1.example.org/keys/key1",
-        "https://hsm1.managedhsm.azure.net/keys/key1",
-    ],
-)
-def test_malformed_identifier(policy_vault: Vault, identifier: str) -> None:
-    protected(policy_vault)
-    assert "is not the identifier of a key" in refusal(policy_vault.sandbox, identifier)
-
-
-def test_account_without_identity(policy_vault: Vault) -> None:
-    create(policy_vault.sandbox)
-    key = policy_vault.rsa_key()
-    assert "no identity" in refusal(policy_vault.sandbox, str(key.id))
-
-
-def test_identity_that_was_deleted(policy_vault: Vault) -> None:
-    sandbox = policy_vault.sandbox
-    identity = user_assigned_identity(sandbox)
-    create(sandbox, identity={"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}})
-    assert sandbox.arm("DELETE", identity["id"], "2023-01-31").status_code == 200
-    assert "does not exist any more" in refusal(sandbox, str(policy_vault.rsa_key().id))
 
 
 def test_missing_grant(vault: Vault) -> None:
@@ -217,20 +143,6 @@ def test_missing_permission(policy_vault: Vault, missing: str) -> None:
     assert f"does not have the permission(s) {missing} on the key 'key1'" in message
 
 
-def test_one_of_several_identities_with_access_is_enough(policy_vault: Vault) -> None:
-    sandbox = policy_vault.sandbox
-    first, second = (user_assigned_identity(sandbox, name) for name in ("first", "second"))
-    ids: dict[str, Any] = {first["id"]: {}, second["id"]: {}}
-    create(sandbox, identity={"type": "UserAssigned", "userAssignedIdentities": ids})
-    key = policy_vault.rsa_key()
-    policy_vault.permit(second["properties"]["principalId"], ["get"])
-    lacking = "does not have the permission(s) get, wrapKey, unwrapKey on the key 'key1'"
-    assert f"'{first['properties']['principalId']}' {lacking}" in refusal(sandbox, str(key.id))
-    policy_vault.permit(second["properties"]["principalId"])
-    assert encrypt(sandbox, str(key.id)).status_code == 200
-    assert works(sandbox)
-
-
 def test_vault_without_purge_protection(sandbox: Sandbox) -> None:
     vault = Vault(sandbox).make(enablePurgeProtection=None)
     create(sandbox, identity={"type": "SystemAssigned"})
@@ -239,20 +151,6 @@ def test_vault_without_purge_protection(sandbox: Sandbox) -> None:
     assert "Purge protection is not enabled" in refusal(sandbox, str(key.id))
     vault.patch(enablePurgeProtection=True)
     assert encrypt(sandbox, str(key.id)).status_code == 200
-
-
-def test_missing_vault(policy_vault: Vault) -> None:
-    protected(policy_vault)
-    message = refusal(policy_vault.sandbox, "https://other.vault.azure.net/keys/key1")
-    assert message == "The key vault 'other.vault.azure.net' was not found."
-    message = refusal(policy_vault.sandbox, "https://vault1.vault.azure.cn/keys/key1")
-    assert message == "The key vault 'vault1.vault.azure.cn' was not found."
-
-
-def test_missing_key(policy_vault: Vault) -> None:
-    key = protected(policy_vault)
-    for missing in ("https://vault1.vault.azure.net/keys/key2", f"{versionless(key)}/{'0' * 32}"):
-        assert refusal(policy_vault.sandbox, missing) == f"The key '{missing}' was not found."
 
 
 @pytest.mark.parametrize(
@@ -269,9 +167,3 @@ def test_key_that_batch_cannot_use(policy_vault: Vault, options: dict[str, Any],
     protected(policy_vault)
     key = policy_vault.rsa_key("key2", **options)
     assert refusal(policy_vault.sandbox, str(key.id)).startswith(f"The key '{key.id}' {said}")
-
-
-def test_elliptic_curve_key(policy_vault: Vault) -> None:
-    protected(policy_vault)
-    key = policy_vault.keys.create_ec_key("key2")
-    assert refusal(policy_vault.sandbox, str(key.id)) == f"The key '{key.id}' is of type EC; RSA or RSA-HSM is needed."

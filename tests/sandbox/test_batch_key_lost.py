@@ -64,23 +64,6 @@ LOSSES: dict[str, tuple[Change, Change, str]] = {
 }
 
 
-@pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "following"])
-@pytest.mark.parametrize("cause", LOSSES)
-def test_access_is_revoked_and_restored(vault: Vault, control: Control, cause: str, versioned: bool) -> None:
-    lose, restore, expected = LOSSES[cause]
-    key = protected(vault, versioned)
-    control.timing(batch_recovery=600)
-    assert works(vault.sandbox)
-    lose(vault, key)
-    assert expected in reason(vault.sandbox)
-    restore(vault, key)
-    assert "has not recovered yet" in reason(vault.sandbox)
-    control.advance(590)
-    assert not works(vault.sandbox)
-    control.advance(10)
-    assert works(vault.sandbox)
-
-
 def state(sandbox: Sandbox) -> tuple[bool, bool]:
     """Whether the account is available, and whether Batch can use its key, by the control API."""
     [account] = sandbox.control.call("GET", "/accounts")["accounts"]
@@ -126,15 +109,6 @@ def test_a_loss_is_noticed_late(vault: Vault, control: Control, noticed: int, ca
     assert works(sandbox)
 
 
-def test_a_loss_is_noticed_late_though_nobody_asks(policy_vault: Vault, control: Control) -> None:
-    """The seconds count from the loss, not from the first use of the account after it."""
-    control.behavior(key_loss_noticed="600")
-    key = protected(policy_vault)
-    disable(policy_vault, key)
-    control.advance(600)
-    assert "is disabled" in reason(policy_vault.sandbox)
-
-
 @pytest.mark.parametrize("to", ["another key", "a Microsoft-managed key"])
 def test_an_account_leaves_a_key_whose_loss_is_not_noticed(policy_vault: Vault, control: Control, to: str) -> None:
     control.behavior(key_loss_noticed="3600")
@@ -148,14 +122,6 @@ def test_an_account_leaves_a_key_whose_loss_is_not_noticed(policy_vault: Vault, 
     assert works(sandbox)
 
 
-def test_vault_is_deleted_and_recovered(policy_vault: Vault) -> None:
-    protected(policy_vault)
-    policy_vault.delete()
-    assert reason(policy_vault.sandbox) == "The key vault 'vault1.vault.azure.net' was not found."
-    policy_vault.recover()
-    assert works(policy_vault.sandbox)
-
-
 def test_key_expires_while_in_use(policy_vault: Vault, control: Control) -> None:
     sandbox = policy_vault.sandbox
     key = protected(policy_vault)
@@ -165,20 +131,6 @@ def test_key_expires_while_in_use(policy_vault: Vault, control: Control) -> None
     assert "has expired" in reason(sandbox)
     policy_vault.keys.update_key_properties(key.name, expires_on=later(control, 7200))
     assert works(sandbox)
-
-
-def test_a_loss_during_recovery_starts_the_recovery_again(policy_vault: Vault, control: Control) -> None:
-    key = protected(policy_vault)
-    control.timing(batch_recovery=600)
-    disable(policy_vault, key)
-    enable(policy_vault, key)
-    control.advance(500)
-    disable(policy_vault, key)
-    enable(policy_vault, key)
-    control.advance(500)
-    assert not works(policy_vault.sandbox)
-    control.advance(100)
-    assert works(policy_vault.sandbox)
 
 
 @pytest.mark.parametrize("seconds", [60, 600])
@@ -198,15 +150,6 @@ def test_a_role_assignment_takes_effect_late(sandbox: Sandbox, control: Control,
     assert works(sandbox)
     control.advance(seconds)
     assert not works(sandbox)
-
-
-def test_identity_removed_from_the_account(policy_vault: Vault) -> None:
-    sandbox = policy_vault.sandbox
-    protected(policy_vault)
-    response = batch(sandbox, "PATCH", "account1", {"identity": {"type": "None"}})
-    assert response.status_code == 200
-    assert response.json()["properties"]["encryption"]["keySource"] == "Microsoft.KeyVault"
-    assert reason(sandbox) == "The account has no identity to read the key with."
 
 
 def test_account_without_its_key_can_only_be_read_and_deleted(policy_vault: Vault) -> None:

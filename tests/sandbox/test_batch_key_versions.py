@@ -7,10 +7,8 @@
 from __future__ import annotations
 
 import pytest
-from batch_calls import batch, read, refused
 from encrypted_account import (
     Vault,
-    customer,
     disable,
     enable,
     encrypt,
@@ -19,16 +17,6 @@ from encrypted_account import (
     versionless,
     works,
 )
-
-
-def test_account_follows_a_key_without_a_version(vault: Vault) -> None:
-    vault.sandbox.control.behavior(follower_delay="0", previous_version_needed="0")
-    first = protected(vault, versioned=False)
-    second = vault.keys.rotate_key("key1")
-    disable(vault, first)
-    assert works(vault.sandbox)
-    disable(vault, second)
-    assert reason(vault.sandbox) == f"The key '{second.id}' is disabled."
 
 
 @pytest.mark.parametrize("delay", ["3600", "86400"])
@@ -59,21 +47,6 @@ def test_account_that_begins_to_follow_takes_the_newest_version(policy_vault: Va
     assert reason(policy_vault.sandbox) == f"The key '{second.id}' is disabled."
 
 
-def test_account_does_not_follow_to_a_version_it_cannot_use(policy_vault: Vault) -> None:
-    policy_vault.sandbox.control.behavior(follower_delay="0", previous_version_needed="0")
-    first = protected(policy_vault, versioned=False)
-    second = policy_vault.rsa_key(enabled=False)
-    assert works(policy_vault.sandbox)
-    disable(policy_vault, first)
-    assert not works(policy_vault.sandbox)
-    enable(policy_vault, second)
-    # The account still uses the first version.
-    assert reason(policy_vault.sandbox) == f"The key '{first.id}' is disabled."
-    enable(policy_vault, first)
-    disable(policy_vault, first)
-    assert works(policy_vault.sandbox)
-
-
 @pytest.mark.parametrize("needed", ["0", "600", "86400"])
 @pytest.mark.parametrize("versioned", [True, False], ids=["pinned", "follows"])
 def test_rotated_account_needs_its_previous_version_for_some_time(
@@ -93,27 +66,4 @@ def test_rotated_account_needs_its_previous_version_for_some_time(
         assert works(policy_vault.sandbox)
         control.advance(20)
     disable(policy_vault, first)
-    assert works(policy_vault.sandbox)
-
-
-def test_account_on_another_key_needs_no_version_of_the_previous_key(policy_vault: Vault) -> None:
-    policy_vault.sandbox.control.behavior(previous_version_needed="86400")
-    first = protected(policy_vault)
-    second = policy_vault.keys.rotate_key("key1")
-    other = policy_vault.rsa_key("key2")
-    for key in (second, other):
-        assert encrypt(policy_vault.sandbox, str(key.id)).status_code == 200
-    disable(policy_vault, first)
-    disable(policy_vault, second)
-    assert works(policy_vault.sandbox)
-
-
-def test_refused_change_leaves_the_account_on_its_key(policy_vault: Vault) -> None:
-    key = protected(policy_vault)
-    body = {**customer("https://vault1.vault.azure.net/keys/missing"), "tags": {"a": "b"}, "identity": {"type": "None"}}
-    refused(batch(policy_vault.sandbox, "PATCH", "account1", body), 400, "InvalidKeyVaultProperties")
-    account = read(policy_vault.sandbox)
-    assert account["properties"]["encryption"]["keyVaultProperties"] == {"keyIdentifier": key.id}
-    assert account["identity"]["type"] == "SystemAssigned"
-    assert "tags" not in account
     assert works(policy_vault.sandbox)

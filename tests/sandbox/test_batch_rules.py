@@ -18,7 +18,6 @@ from sandbox_client import VAULTS
 from azure_sandbox import seed
 from azure_sandbox.batch import account_settings
 from azure_sandbox.batch.account import Account, Health
-from azure_sandbox.batch.errors import Refusal
 from azure_sandbox.batch.key_check import KeyCheck
 from azure_sandbox.key_vault.grants import Grants
 from azure_sandbox.key_vault.rules import Order
@@ -73,16 +72,6 @@ def test_each_change_of_the_key_wraps_and_unwraps_a_new_data_encryption_key(
     data_keys = {data for name, data in key_operations if name == "encrypt"}
     assert [len(data_key) for data_key in data_keys] == [32, 32]
     assert not any(data_key in pickle.dumps(world) for data_key in data_keys)
-
-
-def test_a_change_is_refused_as_key_vault_refuses_the_data_encryption_key() -> None:
-    world, account, vault = world_with_account()
-    make_key(world, vault)
-    close_firewall(world, vault)
-    with pytest.raises(Refusal) as caught:
-        encrypt(world, account)
-    assert caught.value.reason.startswith("Key Vault answered 403 ForbiddenByFirewall: ")
-    assert account.protection is None
 
 
 def close_firewall(world: World, vault: Vault) -> None:
@@ -150,29 +139,6 @@ def used_version(world: World, vault: Vault, account: Account) -> int:
     key, _, version = account.protection.version.rpartition("/")
     assert key == KEY
     return [one.version for one in world.keys.key(vault, "key1").versions].index(version)
-
-
-def make_rotation_due(world: World, vault: Vault) -> None:
-    action = {"trigger": {"timeAfterCreate": "P30D"}, "action": {"type": "Rotate"}}
-    world.keys.set_policy(vault, "key1", {"lifetimeActions": [action]})
-    world.clock.advance(31 * 86400)
-
-
-def test_a_key_whose_rotation_is_due_is_rotated_and_followed() -> None:
-    world, account, vault = following_account()
-    make_rotation_due(world, vault)
-    assert world.batch.health(account) == Health("available")
-    assert used_version(world, vault, account) == 1
-
-
-def test_a_change_to_a_key_whose_rotation_is_due_uses_the_new_version() -> None:
-    world, account, vault = world_with_account()
-    make_key(world, vault)
-    expires = int(world.clock.time()) + 86400
-    world.keys.update(vault, "key1", "", {"attributes": {"exp": expires}})
-    make_rotation_due(world, vault)
-    encrypt(world, account)
-    assert used_version(world, vault, account) == 1
 
 
 def revoke_wrap(world: World, vault: Vault) -> None:

@@ -22,13 +22,12 @@ import time
 from pathlib import Path
 
 import pytest
-from sandbox_client import COMMAND, Sandbox, heed_signals, plain_environment, serving
+from sandbox_client import COMMAND, Sandbox, plain_environment, serving
 
 from azure_sandbox.shared.behavior import POSITIONS
 
 MANUAL = (Path(__file__).parents[2] / "sandbox" / "README.md").read_text(encoding="utf-8")
 VERSION = "2022-09-01"
-TWICE = ["serve", "--accounts", "1", "--accounts-on-key", "1"]
 PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 PYTHON = [sys.executable, "-c"]
 
@@ -144,52 +143,12 @@ def test_a_shell_in_a_terminal_uses_the_sandbox_despite_the_startup_file_of_the_
 # serve
 
 
-def test_serve_prints_one_line_and_ends_on_a_signal() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        process = subprocess.Popen(
-            [*COMMAND, "serve", "--port", "0"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=plain_environment(),
-            preexec_fn=heed_signals,
-        )
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("azure-sandbox is ready at http://127.0.0.1:")
-        process.send_signal(number)
-        rest = process.communicate(timeout=30)
-        assert (rest, process.returncode) == (("", ""), 0)
-
-
 def test_serve_listens_on_the_loopback_address_only(running_sandbox: Sandbox) -> None:
     port = int(running_sandbox.url.rpartition(":")[2])
     with socket.socket(socket.AF_INET) as other:
         other.settimeout(5)
         with pytest.raises(OSError):  # noqa: PT011
             other.connect(("127.0.0.2", port))
-
-
-@pytest.mark.slow(every=4)
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["run"],
-        ["shell", "--port", "70000"],
-        ["serve", "--port", "70000"],
-        ["serve", "--latency", "-1"],
-        ["serve", "--accounts", "x"],
-        ["serve", "--behavior", "subscription_list=maybe"],
-        ["serve", "--behavior", "nothing"],
-        ["walk"],
-        TWICE,
-    ],
-)
-def test_invalid_arguments(arguments: list[str]) -> None:
-    done = command(*arguments)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
 
 
 # The manual

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Vaults on the management plane, with azure-mgmt-keyvault and with plain requests."""
+"""Vaults on the management plane, and their firewall."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import requests
 from key_vault_calls import (
-    DAY,
     NEW,
     OLD,
     data,
@@ -25,7 +24,6 @@ from key_vault_calls import (
     policy,
     put_vault,
     read_vault,
-    somebody,
     vault_body,
     vault_path,
 )
@@ -73,15 +71,6 @@ def test_the_default_permission_model_depends_on_the_version(
     assert read_vault(sandbox)["properties"].get("enableRbacAuthorization") is shown
 
 
-def test_a_vault_is_in_dns_after_a_delay(sandbox: Sandbox, control: Control) -> None:
-    control.timing(vault_dns=31)
-    make_vault(sandbox)
-    assert read_vault(sandbox)["properties"]["provisioningState"] == "RegisteringDns"
-    control.advance(32)
-    assert read_vault(sandbox)["properties"]["provisioningState"] == "Succeeded"
-    assert data(sandbox, "GET", "/keys").status_code == 200
-
-
 def test_the_name_of_a_new_vault_resolves_after_a_delay(sandbox: Sandbox, control: Control) -> None:
     control.behavior(vault_name_delay="10")
     make_vault(sandbox)
@@ -90,46 +79,6 @@ def test_the_name_of_a_new_vault_resolves_after_a_delay(sandbox: Sandbox, contro
         data(sandbox, "GET", "/keys")
     control.advance(11)
     assert data(sandbox, "GET", "/keys").status_code == 200
-
-
-# Refusals
-
-
-@pytest.mark.parametrize(
-    ("properties", "text"),
-    [
-        ({"enablePurgeProtection": False}, 'The property "enablePurgeProtection" cannot be set to false. Enabling the'),
-        ({"tenantId": None}, "The parameter tenantId is not specified."),
-        ({"softDeleteRetentionInDays": 6}, "An invalid value was provided for 'softDeleteRetentionInDays'."),
-        ({"enableRbacAuthorization": False}, "The parameter accessPolicies is not specified."),
-        ({"networkAcls": {"ipRules": [{"value": "300.1.1.1"}]}}, "An invalid value was provided for 'networkAcls.ip"),
-    ],
-)
-def test_properties_that_are_refused(sandbox: Sandbox, properties: dict[str, Any], text: str) -> None:
-    response = put_vault(sandbox, **properties)
-    assert error(response) == (400, "BadRequest", "")
-    assert message(response).startswith(text)
-    assert sandbox.arm("GET", vault_path(sandbox), NEW).status_code == 404
-
-
-def test_names_are_global(sandbox: Sandbox) -> None:
-    make_vault(sandbox)
-    sandbox.arm("PUT", f"{sandbox.subscription}/resourceGroups/rg-two", "2022-09-01", {"location": "westeurope"})
-    elsewhere = vault_path(sandbox, "vault-ONE").replace(GROUP, "rg-two")
-    response = sandbox.arm("PUT", elsewhere, NEW, vault_body(sandbox))
-    assert error(response) == (409, "VaultAlreadyExists", "")
-    taken = check_name(sandbox, "vault-one")
-    assert taken["nameAvailable"] is False
-    assert taken["reason"] == "AlreadyExists"
-    assert taken["message"].startswith("The vault name 'vault-one' is already in use. Vault names are globally unique")
-    assert check_name(sandbox, "vault-two") == {"nameAvailable": True}
-    assert check_name(sandbox, "2")["reason"] == "AccountNameInvalid"
-
-
-def check_name(sandbox: Sandbox, name: str) -> dict[str, Any]:
-    path = f"{sandbox.subscription}/providers/Microsoft.KeyVault/checkNameAvailability"
-    checked: dict[str, Any] = sandbox.arm("POST", path, NEW, {"name": name, "type": "Microsoft.KeyVault/vaults"}).json()
-    return checked
 
 
 # Changing
@@ -202,17 +151,6 @@ def test_access_policies_are_added_and_removed(sandbox: Sandbox) -> None:
 # Deleting, recovering, purging
 
 
-def test_the_name_of_a_deleted_vault_is_taken(sandbox: Sandbox) -> None:
-    make_vault(sandbox)
-    delete(sandbox)
-    response = put_vault(sandbox)
-    assert error(response) == (409, "ConflictError", "")
-    assert message(response).startswith("A vault with the same name already exists in deleted state.")
-    assert check_name(sandbox, "VAULT-one")["reason"] == "AlreadyExists"
-    sandbox.control.advance(91 * DAY)
-    assert check_name(sandbox, "vault-one") == {"nameAvailable": True}
-
-
 def test_recovery_restores_everything_except_tags(sandbox: Sandbox) -> None:
     before = make_vault(sandbox, tags={"a": "1"}, enablePurgeProtection=True)
     key = make_key(sandbox)
@@ -225,24 +163,6 @@ def test_recovery_restores_everything_except_tags(sandbox: Sandbox) -> None:
     assert after["tags"] == {}
     assert data(sandbox, "GET", "/keys/key1").json()["key"] == key["key"]
     assert sandbox.arm("GET", deleted_path(sandbox), NEW).status_code == 404
-
-
-def test_purge_of_a_missing_or_protected_vault_is_refused(sandbox: Sandbox) -> None:
-    missing = sandbox.arm("POST", f"{deleted_path(sandbox)}/purge", NEW)
-    assert error(missing) == (404, "DeletedVaultNotFound", "")
-    assert message(missing).startswith("The specified deleted vault 'Vault-One' does not exist. Ensure that the vault")
-    make_vault(sandbox, enablePurgeProtection=True)
-    delete(sandbox)
-    refused = sandbox.arm("POST", f"{deleted_path(sandbox)}/purge", NEW)
-    assert error(refused) == (405, "MethodNotAllowed", "")
-    assert message(refused) == "Operation 'DeletedVaultPurge' is not allowed."
-
-
-def test_a_deleted_vault_is_purged_after_its_retention(sandbox: Sandbox, control: Control) -> None:
-    make_vault(sandbox, enablePurgeProtection=True, softDeleteRetentionInDays=7)
-    delete(sandbox)
-    control.advance(7 * DAY + 1)
-    assert put_vault(sandbox).status_code == 200
 
 
 # Access to the data plane
@@ -261,44 +181,3 @@ def test_the_firewall(sandbox: Sandbox) -> None:
     rules = {"defaultAction": "Deny", "ipRules": [{"value": "127.0.0.0/24"}]}
     sandbox.arm("PATCH", vault_path(sandbox), NEW, {"properties": {"networkAcls": rules}})
     assert data(sandbox, "GET", "/keys").status_code == 200
-
-
-def test_a_private_vault(sandbox: Sandbox, control: Control) -> None:
-    make_vault(sandbox, publicNetworkAccess="Disabled")
-    response = data(sandbox, "GET", "/keys", who=somebody(control))
-    # The network is checked before permissions.
-    assert error(response) == (403, "Forbidden", "ForbiddenByConnection")
-    assert message(response).startswith(
-        "Public network access is disabled and request is not from a trusted service nor via an approved private"
-        " link.\r\nCaller: appid="
-    )
-
-
-def test_access_policies_take_effect_late(sandbox: Sandbox, control: Control) -> None:
-    control.timing(policy_propagation=5)
-    make_vault(sandbox, version=OLD, accessPolicies=[])
-    who = somebody(control)
-    path = f"{vault_path(sandbox)}/accessPolicies/add"
-    change = {"properties": {"accessPolicies": [policy(sandbox, who["object_id"], "list")]}}
-    sandbox.arm("PUT", path, OLD, change)
-    refused = data(sandbox, "GET", "/keys", who=who)
-    assert error(refused) == (403, "Forbidden", "AccessDenied")
-    assert message(refused) == (
-        f"The user, group or application 'appid={who['client_id']};oid={who['object_id']};numgroups=0;"
-        f"iss=https://sts.windows.net/{sandbox.tenant_id}/' does not have keys list permission on key vault"
-        " 'Vault-One;location=westeurope'. For help resolving this issue, please see"
-        " https://go.microsoft.com/fwlink/?linkid=2125287"
-    )
-    control.advance(6)
-    assert data(sandbox, "GET", "/keys", who=who).status_code == 200
-    sandbox.arm("PATCH", vault_path(sandbox), OLD, {"properties": {"accessPolicies": []}})
-    assert data(sandbox, "GET", "/keys", who=who).status_code == 200
-    control.advance(6)
-    assert data(sandbox, "GET", "/keys", who=who).status_code == 403
-
-
-def test_a_vault_of_another_tenant_takes_no_tokens_of_this_one(sandbox: Sandbox) -> None:
-    make_vault(sandbox, tenantId="33333333-3333-4333-8333-333333333333")
-    response = data(sandbox, "GET", "/keys")
-    assert response.status_code == 401
-    assert message(response).startswith("AKV10032: Invalid issuer.")

@@ -2,19 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Keys on the data plane with plain requests: challenge, creation, changes, lists, deletion, refusals. Tests with
-the SDK are in test_key_vault_sdk."""
+"""Keys on the data plane: challenge, changes, deletion, rotation, permissions, limits."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-import requests
 from key_vault_calls import (
-    DATA,
     DAY,
-    NEW,
     OLD,
     data,
     error,
@@ -28,14 +24,7 @@ from key_vault_calls import (
 )
 from sandbox_client import Control, Sandbox
 
-from azure_sandbox.key_vault_keys.throttling import Throttle
-
 KEYS = "https://vault-one.vault.azure.net/keys"
-NOT_FOUND = (
-    "A key with (name/id) {} was not found in this key vault. If you recently deleted this key you may be able to"
-    " recover it using the correct recovery command. For help resolving this issue, please see"
-    " https://go.microsoft.com/fwlink/?linkid=2125182"
-)
 
 
 @pytest.fixture(autouse=True)
@@ -61,42 +50,6 @@ def test_the_challenge_precedes_all_other_checks(sandbox: Sandbox, method: str, 
     assert "x-ms-keyvault-rbac-assignment-id" not in response.headers
 
 
-# Creation
-
-
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        ({"kty": "oct"}, "KeyTypeNotSupported"),
-        ({"kty": "RSA", "key_size": 1024}, ""),
-        ({"kty": "RSA-HSM"}, ""),
-        ({"kty": "EC", "crv": "P-1"}, ""),
-        ({"kty": "RSA", "key_ops": ["dance"]}, ""),
-        ({"kty": "EC", "key_ops": ["wrapKey"]}, ""),
-        ({"kty": "RSA", "attributes": {"nbf": 2, "exp": 1}}, ""),
-        ({"kty": "RSA", "attributes": {"exp": "tomorrow"}}, ""),
-        ({"kty": "RSA", "tags": {"x": "y" * 257}}, ""),
-    ],
-)
-def test_keys_that_are_refused(sandbox: Sandbox, body: dict[str, Any], code: str) -> None:
-    assert error(data(sandbox, "POST", "/keys/key1/create", body)) == (400, "BadParameter", code)
-    assert data(sandbox, "GET", "/keys/key1").status_code == 404
-
-
-def test_resources_that_do_not_exist(sandbox: Sandbox) -> None:
-    response = data(sandbox, "GET", "/keys/key1/")
-    assert error(response) == (404, "KeyNotFound", "")
-    assert message(response) == NOT_FOUND.format("key1")
-    make_key(sandbox)
-    other = "0" * 32
-    assert message(data(sandbox, "GET", f"/keys/key1/{other}")) == NOT_FOUND.format(f"key1/{other}")
-    assert message(data(sandbox, "DELETE", "/keys/key2")) == NOT_FOUND.format("key2")
-    assert message(data(sandbox, "POST", "/deletedkeys/key2/recover")) == NOT_FOUND.format("key2")
-    deleted = data(sandbox, "GET", "/deletedkeys/key2")
-    assert (error(deleted)[:2], message(deleted)) == ((404, "KeyNotFound"), "Deleted Key not found: key2")
-    assert data(sandbox, "GET", "/keys/key2/versions").json() == {"value": [], "nextLink": None}
-
-
 # Changing
 
 
@@ -117,14 +70,6 @@ def test_a_patch_keeps_omitted_properties(sandbox: Sandbox, control: Control) ->
     assert updated["tags"] == {"c": "3"}
     assert updated["key"]["key_ops"] == ["decrypt", "encrypt"]
     assert updated["attributes"]["exp"] == exp
-
-
-def test_a_patch_without_version_is_for_the_latest(sandbox: Sandbox) -> None:
-    first = make_key(sandbox)
-    make_key(sandbox)
-    data(sandbox, "PATCH", "/keys/key1", {"attributes": {"enabled": False}})
-    assert data(sandbox, "GET", f"/keys/key1/{version_of(first)}").json()["attributes"]["enabled"] is True
-    assert data(sandbox, "GET", "/keys/key1").json()["attributes"]["enabled"] is False
 
 
 # Deleting
@@ -159,53 +104,12 @@ def test_deletion_and_recovery_take_time(sandbox: Sandbox, control: Control) -> 
     assert data(sandbox, "GET", "/keys/key1").status_code == 200
 
 
-def test_purging(sandbox: Sandbox, control: Control) -> None:
-    make_key(sandbox)
-    assert message(data(sandbox, "DELETE", "/deletedkeys/key1")) == "Deleted Key not found: key1"
-    data(sandbox, "DELETE", "/keys/key1")
-    purged = data(sandbox, "DELETE", "/deletedkeys/key1")
-    assert (purged.status_code, purged.content) == (204, b"")
-    make_key(sandbox)
-    data(sandbox, "DELETE", "/keys/key1")
-    control.advance(7 * DAY + 1)
-    assert data(sandbox, "GET", "/deletedkeys/key1").status_code == 404
-    make_key(sandbox)
-
-
-def test_purge_protection(sandbox: Sandbox) -> None:
-    sandbox.arm("PATCH", vault_path(sandbox), NEW, {"properties": {"enablePurgeProtection": True}})
-    assert make_key(sandbox)["attributes"]["recoveryLevel"] == "CustomizedRecoverable"
-    data(sandbox, "DELETE", "/keys/key1")
-    response = data(sandbox, "DELETE", "/deletedkeys/key1")
-    assert error(response)[:2] == (403, "Forbidden")
-    assert message(response) == (
-        'Operation "purge" is not allowed because purge protection is enabled for this vault. Key Vault service will'
-        " automatically purge it after the retention period has passed.\r\nVault: Vault-One;location=westeurope"
-    )
-
-
 # Rotation
 
 
 def rotate_after(days: int, **attributes: str) -> dict[str, Any]:
     action = {"trigger": {"timeAfterCreate": f"P{days}D"}, "action": {"type": "rotate"}}
     return {"lifetimeActions": [action], "attributes": attributes}
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        rotate_after(6),
-        rotate_after(60, expiryTime="P27D"),
-        rotate_after(25, expiryTime="P28D"),
-        rotate_after(60, expiryTime="a month"),
-        {"lifetimeActions": [{"trigger": {"timeBeforeExpiry": "P30D"}, "action": {"type": "Rotate"}}]},
-        {"lifetimeActions": [{"trigger": {"timeAfterCreate": "P30D"}, "action": {"type": "Dance"}}]},
-    ],
-)
-def test_policies_that_are_refused(sandbox: Sandbox, body: dict[str, Any]) -> None:
-    make_key(sandbox)
-    assert error(data(sandbox, "PUT", "/keys/key1/rotationpolicy", body)) == (400, "BadParameter", "")
 
 
 def test_a_policy_creates_new_versions_when_due(sandbox: Sandbox, control: Control) -> None:
@@ -228,35 +132,7 @@ def test_a_policy_creates_new_versions_when_due(sandbox: Sandbox, control: Contr
     assert len(data(sandbox, "GET", "/keys/key1/versions").json()["value"]) == 3
 
 
-def test_a_policy_can_count_from_the_end(sandbox: Sandbox, control: Control) -> None:
-    now = make_key(sandbox)["attributes"]["created"]
-    data(sandbox, "PATCH", "/keys/key1", {"attributes": {"exp": now + 20 * DAY}})
-    action = {"trigger": {"timeBeforeExpiry": "P10D"}, "action": {"type": "Rotate"}}
-    policy = {"lifetimeActions": [action], "attributes": {"expiryTime": "P2M"}}
-    assert data(sandbox, "PUT", "/keys/key1/rotationpolicy", policy).status_code == 200
-    control.advance(9 * DAY)
-    assert data(sandbox, "GET", "/keys/key1").json()["attributes"]["created"] == now
-    control.advance(2 * DAY)
-    assert data(sandbox, "GET", "/keys/key1").json()["attributes"]["created"] == now + 10 * DAY
-
-
 # Permissions
-
-
-def test_refusals_by_role(sandbox: Sandbox, control: Control) -> None:
-    who = somebody(control)
-    response = data(sandbox, "GET", "/keys/Key-One", who=who)
-    # The response does not reveal whether the key exists.
-    assert error(response) == (403, "Forbidden", "ForbiddenByRbac")
-    assert "x-ms-keyvault-rbac-assignment-id" not in response.headers
-    resource = f"{vault_path(sandbox)}/keys/key-one".lower()
-    assert message(response) == (
-        "Caller is not authorized to perform action on resource.\r\nIf role assignments, deny assignments or role"
-        " definitions were changed recently, please observe propagation time.\r\nCaller:"
-        f" appid={who['client_id']};oid={who['object_id']};iss=https://sts.windows.net/{sandbox.tenant_id}/\r\n"
-        f"Action: 'Microsoft.KeyVault/vaults/keys/read'\r\nResource: '{resource}'\r\nAssignment: (not found)\r\n"
-        "DenyAssignmentId: null\r\nDecisionReason: null \r\nVault: Vault-One;location=westeurope\r\n"
-    )
 
 
 OPERATIONS = {
@@ -295,27 +171,6 @@ def test_every_operation_needs_a_separate_permission(sandbox: Sandbox, control: 
     assert data(sandbox, method, path, {}, vault="vault-two", who=who).status_code != 403
 
 
-def test_access_policies_have_no_effect_with_azure_rbac(sandbox: Sandbox, control: Control) -> None:
-    who = somebody(control)
-    grant = {"properties": {"accessPolicies": [policy(sandbox, who["object_id"], "list")]}}
-    sandbox.arm("PATCH", vault_path(sandbox), NEW, grant)
-    assert data(sandbox, "GET", "/keys", who=who).status_code == 403
-    sandbox.arm("PATCH", vault_path(sandbox), NEW, {"properties": {"enableRbacAuthorization": False}})
-    assert data(sandbox, "GET", "/keys", who=who).status_code == 200
-    # With access policies, the operator's role has no effect either.
-    assert data(sandbox, "GET", "/keys").status_code == 403
-
-
-def test_keys_of_a_deleted_vault_are_not_available(sandbox: Sandbox) -> None:
-    session = sandbox.bearer("https://vault.azure.net/.default")
-    assert session.get(f"{KEYS}?api-version={DATA}", timeout=30).status_code == 200
-    sandbox.arm("DELETE", vault_path(sandbox), NEW)
-    # An open connection still works, but no new connection is accepted.
-    assert error(session.get(f"{KEYS}?api-version={DATA}", timeout=30))[:2] == (404, "VaultNotFound")
-    with pytest.raises(requests.exceptions.ProxyError):
-        data(sandbox, "GET", "/keys")
-
-
 # Limits
 
 
@@ -339,11 +194,3 @@ def test_creations_of_keys_are_limited_in_ten_seconds(sandbox: Sandbox, control:
     assert data(sandbox, "POST", "/keys/one/create", {"kty": "EC"}).ok, "so are other vaults"
     control.advance(10)
     assert data(sandbox, "POST", "/keys/one/create", {"kty": kty}, vault="vault-two").ok
-
-
-def test_requests_to_a_vault_are_limited_in_ten_seconds() -> None:
-    throttle = Throttle()
-    assert all(throttle.take("vault", "other", 1, 19.9) for _ in range(4000))
-    assert not throttle.take("vault", "other", 1, 19.9)
-    assert throttle.take("another", "other", 1, 19.9)
-    assert throttle.take("vault", "other", 1, 20)

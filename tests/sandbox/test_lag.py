@@ -115,11 +115,3 @@ def test_a_write_is_not_shown_before_its_time(sandbox: Sandbox) -> None:
     assert batch(sandbox, "GET", "account1").json()["tags"] == {"a": "b"}
     sandbox.control.advance(40)
     assert batch(sandbox, "GET", "account1").json()["tags"] == {"a": "c"}
-
-
-def test_batch_itself_uses_the_current_state(sandbox: Sandbox) -> None:
-    sandbox.control.behavior(name_lag="60")
-    batch(sandbox, "PUT", "account1", BODY)
-    assert batch(sandbox, "GET", "account1", below="/pools").json() == {"value": []}
-    # The account is not created a second time.
-    assert batch(sandbox, "PUT", "account1", BODY).status_code == 200

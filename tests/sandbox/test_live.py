@@ -23,7 +23,6 @@ from live.experiments import EXPERIMENTS, NOT_ASKED
 from live.experiments.versions import explanation
 from live.lab import Bounds, Span
 from live.requests import Requests
-from live.state import locked
 from sandbox_client import Sandbox, plain_environment, serving
 
 from azure_sandbox.shared.behavior import POSITIONS
@@ -161,24 +160,6 @@ def test_each_test_with_the_mark_is_an_experiment() -> None:
     assert marked == [f"tests/integration/test_main_jobs.py::{one.steps.split()[-1][:-1]}" for one in JOBS]
 
 
-@pytest.mark.slow
-def test_an_integration_test_that_fails_is_no_result_and_runs_again(azure: Sandbox, tmp_path: Path) -> None:
-    azure.control.fault(match={"path": "rotationpolicy"}, answer=refusal(403, "Forbidden"), times=None)
-
-    done = live(azure, tmp_path, "run", "--yes", "--only", "job_audit")
-
-    assert (done.returncode, done.stderr) == (1, "")
-    [reason] = result(tmp_path)["without_result"]["job_audit"].values()
-    assert reason == "The test test_audit has failed. Its output is in test_audit.log."
-    log = tmp_path / "test_audit.log"
-    assert "test_main_jobs.py::test_audit - AssertionError" in log.read_text()
-    assert log.stat().st_mode & 0o777 == 0o600
-    assert groups(azure) == []
-    azure.control.call("DELETE", "/faults")
-    assert live(azure, tmp_path, "run", "--yes", "--only", "job_audit").returncode == 0
-    assert result(tmp_path)["without_result"] == {}
-
-
 def refusal(status: int, code: str, **headers: str) -> dict[str, Any]:
     return {"status": status, "headers": headers, "body": {"error": {"code": code, "message": "No."}}}
 
@@ -197,45 +178,6 @@ def test_what_no_position_and_no_time_explains_is_a_contradiction(azure: Sandbox
     assert "**no position explains what was found**" in (tmp_path / "RESULT.md").read_text()
 
 
-@pytest.mark.slow
-def test_a_refusal_for_another_reason_is_no_result_and_is_asked_again(azure: Sandbox, tmp_path: Path) -> None:
-    only = [part for name in ("new_principal", "refused_creation", "value_lag") for part in ("--only", name)]
-    azure.control.fault(match={"method": "PUT", "path": "roleAssignments"}, answer=refusal(418, "Teapot"), times=None)
-    azure.control.behavior(policy_denial="accounts", refused_creation="no_account")
-
-    done = live(azure, tmp_path, "run", "--yes", *only)
-
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert result(tmp_path)["switches"] == {}
-    reasons = {name: one["experiment"] for name, one in result(tmp_path)["without_result"].items()}
-    assert "418 Teapot" in reasons["new_principal"]
-    assert "RequestDisallowedByPolicy" in reasons["refused_creation"]
-    assert "RequestDisallowedByPolicy" in reasons["value_lag"]
-
-    azure.control.call("DELETE", "/faults")
-    azure.control.behavior(policy_denial="none")
-    done = live(azure, tmp_path, "run", "--yes", *only)
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert_found(result(tmp_path), {"new_principal": "unknown", "refused_creation": "no_account", "value_lag": "0"})
-
-
-@pytest.mark.slow
-def test_a_time_between_two_positions_is_the_result(azure: Sandbox, tmp_path: Path) -> None:
-    azure.control.timing(role_propagation=37)
-
-    done = live(azure, tmp_path, "run", "--yes", "--only", "role_delay")
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = result(tmp_path)
-    assert found["switches"]["role_delay"]["contradiction"] is False
-    assert "role_delay" not in found["behavior"]
-    assert 37 <= found["seconds"]["role_delay"] <= 42
-    assert re.search(
-        r"\| `role_delay` \| `0` \| [34]\d s, which is no position \|", (tmp_path / "RESULT.md").read_text()
-    )
-
-
 @pytest.mark.parametrize("delay", ["10", "120"])
 def test_a_read_that_does_not_show_a_new_name_decides_nothing(azure: Sandbox, tmp_path: Path, delay: str) -> None:
     hidden = {"name_lag": "60", "vault_name_delay": delay, "refused_creation": "failed_account"}
@@ -249,20 +191,6 @@ def test_a_read_that_does_not_show_a_new_name_decides_nothing(azure: Sandbox, tm
     # For a minute, nobody knows whether the vault is ready.
     assert found["switches"]["vault_name_delay"]["consistent"] == (["0", "10"] if delay == "10" else ["120"])
     assert found["timing"] == {}
-
-
-@pytest.mark.parametrize(
-    ("span", "positions"),
-    [
-        (Span(0, 0.2), ("0",)),
-        (Span(55, 60.1), ("60",)),
-        (Span(59.5, 64), ("60",)),
-        (Span(0, 70), ("0", "60")),
-        (Span(10, 40), ()),
-    ],
-)
-def test_positions_explain_a_span(span: Span, positions: tuple[str, ...]) -> None:
-    assert span.explained_by(("0", "60", "600")) == positions
 
 
 FIVE_MINUTES, TWO_HOURS, A_DAY = (300.0, 310.0), (7200.0, 7210.0), (93600.0, 93610.0)
@@ -372,60 +300,6 @@ def test_a_run_deletes_only_what_it_has_created(azure: Sandbox, tmp_path: Path) 
     assert f"{theirs} of another run is left." in done.stdout
     assert {*groups(azure)} == {"others", theirs}
     assert mine not in groups(azure)
-
-
-def test_cleaning_lists_the_groups_of_other_runs_and_asks(azure: Sandbox, tmp_path: Path) -> None:
-    theirs, mine = interrupted(azure, tmp_path / "theirs"), interrupted(azure, tmp_path / "mine")
-
-    refused = live(azure, tmp_path / "mine", "clean", answers="n\nn\n")
-    assert refused.returncode == 0
-    assert {*groups(azure)} == {theirs, mine}
-
-    done = live(azure, tmp_path / "mine", "clean", answers="y\ny\n")
-
-    assert done.returncode == 0, done.stderr
-    assert f"Delete the resource group {mine} of this folder?" in done.stdout
-    assert f"Delete the resource group {theirs} of another run, which may still be in progress?" in done.stdout
-    assert groups(azure) == []
-
-
-def test_a_run_that_gets_no_response_can_be_continued(azure: Sandbox, tmp_path: Path) -> None:
-    azure.control.fault(drop="before", times=None, match={"path": "batchAccounts/"})
-
-    done = live(azure, tmp_path, "run", "--yes", "--only", "new_names")
-
-    assert done.returncode == 1
-    assert one_line(done).endswith("Run it again to continue, or `make live-clean` to delete everything.")
-    assert len(groups(azure)) == 1
-    azure.control.call("DELETE", "/faults")
-    assert live(azure, tmp_path, "run", "--yes", "--only", "new_names").returncode == 0
-    assert groups(azure) == []
-
-
-def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    """What a command has printed to the standard error."""
-    [line] = done.stderr.splitlines()
-    return line
-
-
-def test_the_question_says_where_who_and_what_is_left(azure: Sandbox, tmp_path: Path) -> None:
-    only = ("--only", "locks", "--only", "new_principal", "--only", "hsm_key", "--class", "hours")
-    done = live(azure, tmp_path, "run", *only, answers="n\n")
-    assert (done.returncode, done.stderr) == (1, "")
-    assert groups(azure) == []
-    oid = azure.control.call("GET", "/principals")["principals"][0]["object_id"]
-    said = ("at most 1.01 US dollars", "soft-deleted for 7 days", "alerts may fire: for new role assignments")
-    for one in (*said, f"Tenant {azure.tenant_id}, subscription {azure.subscription_id}, caller", f"(object id {oid})"):
-        assert one in done.stdout
-    # The output of a workflow, in which nobody is asked, is public.
-    assert azure.tenant_id not in live(azure, tmp_path, "run", "--yes", "--only", "new_principal").stdout
-
-
-def test_two_runs_cannot_use_the_same_folder(azure: Sandbox, tmp_path: Path) -> None:
-    with locked(tmp_path):
-        done = live(azure, tmp_path, "run", "--yes")
-    assert done.returncode == 1
-    assert one_line(done).startswith(f"Another run uses the folder {tmp_path}.")
 
 
 def test_a_dry_run_prints_the_requests_and_sends_none(azure: Sandbox, tmp_path: Path) -> None:

@@ -8,20 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
-from estate import furnish
-from live.azure import BATCH, GROUPS, MANAGEMENT
-from live.caller import session_through
-from live.recording import OTHER, Ground, LastCheck, OwnPlaceholders, OwnRecorder
-from sandbox_client import Control, point_at, serving
+from live.recording import Ground, LastCheck, OwnPlaceholders
 
 from azure_sandbox.recording.secrets import SecretFound
 from azure_sandbox.redaction import HIDDEN
-from azure_sandbox.running import InThread
 
 SUBSCRIPTION, TENANT = "5f3c1bde-3a55-4cf4-9f63-0b6e4fd7a111", "9d1c2b3a-77aa-4b4b-8c8c-1234567890ab"
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/azbatch-live-x1"
@@ -142,38 +135,3 @@ def test_the_last_check_knows_the_names_of_others(ground: Ground) -> None:
             with pytest.raises(SecretFound):
                 check.require_none(text)
     check.require_none("An account of the experiments, and a read of it.")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        f"{GROUP}/providers/Microsoft.Authorization/locks/azbatch-live",
-        "https://kvown.vault.azure.net/keys/cmk/0123456789abcdef0123456789abcdef",
-        "at 10:15:30, 2001:db8::1 and ::1",
-        f"/resourceGroups/{OTHER}",
-    ],
-)
-def test_a_text_about_the_resource_group_is_kept(placeholders: OwnPlaceholders, text: str) -> None:
-    assert placeholders.text(text) == text.replace(SUBSCRIPTION, placeholders.text(SUBSCRIPTION))
-
-
-def test_the_log_has_the_requests_and_no_name_of_others(tmp_path: Path) -> None:
-    """Tests read from the log which requests a playbook has sent."""
-    with serving() as azure, pytest.MonkeyPatch.context() as monkeypatch:
-        furnish(azure)
-        point_at(azure, monkeypatch)
-        own = OwnRecorder(tmp_path, os.environ, azure.subscription_id, "", lambda *_: None)
-        own.ground.group = "rg-sandbox"
-        with InThread(own) as recorder:
-            session = session_through(recorder.environment)
-            session.headers["authorization"] = f"Bearer {azure.token()}"
-            for method, path in (
-                ("GET", azure.group),
-                ("PUT", f"{azure.group}/providers/Microsoft.Batch/batchAccounts/ba1"),
-                ("PUT", f"{azure.subscription}/resourceGroups/contoso-prod"),
-            ):
-                url = f"{MANAGEMENT}{path}?api-version={GROUPS if 'Batch' not in path else BATCH}"
-                session.request(method, url, json={"location": "westeurope"}, timeout=30)
-            log = Control(recorder.environment["HTTPS_PROXY"])
-            found = [(one["method"], one["url"].rpartition("/")[2], one["write"]) for one in log.requests(1)]
-            assert (found, log.last) == ([("PUT", "ba1", True), ("PUT", OTHER, True)], 3)

@@ -180,31 +180,6 @@ def test_the_state_of_an_account_follows_its_key(sandbox: Sandbox, scene: dict[s
     expect(cell(row(page, "Accounts", "pinned"), "State")).to_have_text("available")
 
 
-def test_vaults_keys_and_principals_with_access(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
-    disable(sandbox, scene["first"])
-    page.goto(sandbox.url)
-    keys = rows(page, "Keys of Vault-One")
-    assert keys.count() == 2
-    expect(cell(keys.nth(0), "Version")).to_have_text(f"{scene['second']}latest")
-    expect(cell(keys.nth(0), "Used by")).to_have_text("1 account")
-    expect(cell(keys.nth(1), "State")).to_have_text("disabled")
-    reader = row(page, "Principals with access to the keys of Vault-One", "reader")
-    expect(cell(reader, "Granted by")).to_have_text("Key Vault Crypto Service Encryption User")
-    expect(cell(reader, "Permissions")).to_have_text("get, list, wrapKey, unwrapKey")
-
-
-def test_filter(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
-    page.goto(sandbox.url)
-    page.get_by_label("Filter by text").fill("PINNED")
-    page.keyboard.press("Enter")
-    assert rows(page, "Accounts: 1 of 3").count() == 1
-    expect(page.locator("#vaults")).to_contain_text("No vault matches.")
-    expect(page.get_by_label("Filter by text")).to_have_value("PINNED")
-    page.goto(f"{sandbox.url}/?accounts=2")
-    page.get_by_role("link", name="Next accounts").click()
-    assert rows(page, "Accounts: 3 to 3 of 3").count() == 1
-
-
 def test_markup_in_names_stays_text(sandbox: Sandbox, scene: dict[str, str], control: Control, page: Page) -> None:
     control.principal(MARKUP)
     sandbox.arm("GET", f"{sandbox.group}/{MARKUP}", "2022-09-01")
@@ -217,18 +192,6 @@ def test_markup_in_names_stays_text(sandbox: Sandbox, scene: dict[str, str], con
     expect(page.locator("#faults-table")).to_contain_text(f"path {MARKUP}")
     assert page.locator("script").count() == 1
     assert page.evaluate("window.executed") is None
-
-
-def test_keep_up_to_date(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
-    page.goto(sandbox.url)
-    page.locator("summary").click()
-    switch = page.get_by_role("button", name="Keep up to date")
-    switch.click()
-    expect(switch).to_have_attribute("aria-pressed", "true")
-    page.locator("summary").focus()
-    create(sandbox, "late")
-    expect(rows(page, "Accounts: 4")).to_have_count(4, timeout=15_000)
-    expect(page.locator("summary")).to_be_focused()
 
 
 @pytest.mark.parametrize(("dark", "width"), [(False, 1360), (True, 390)])

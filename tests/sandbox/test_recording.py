@@ -138,37 +138,6 @@ def test_placeholders_are_the_same_in_a_folder_and_different_in_another(azure: S
     assert (tmp_path / "a" / ".placeholder-key").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_host_that_is_not_trusted_is_not_recorded(azure: Sandbox, tmp_path: Path) -> None:
-    program = (
-        "import requests;"
-        "response = requests.get('https://management.azure.com/subscriptions');"
-        "print(response.status_code, response.text)"
-    )
-    done = record(
-        azure, tmp_path, "--name", "one", "--", sys.executable, "-c", program, REQUESTS_CA_BUNDLE="", CURL_CA_BUNDLE=""
-    )
-    assert "502 management.azure.com did not respond: SSLError" in done.stdout
-    assert not (tmp_path / "one.json").exists()
-
-
-def test_a_name_that_does_not_resolve_has_no_response(azure: Sandbox, tmp_path: Path) -> None:
-    """A run that has created a vault waits until its name resolves."""
-    program = "import requests; requests.get('https://missing.vault.azure.net/keys')"
-    done = record(azure, tmp_path, "--name", "one", "--", sys.executable, "-c", program)
-    assert "Tunnel connection failed: 502 Bad Gateway" in done.stderr
-    assert not (tmp_path / "one.json").exists()
-
-
-def test_a_killed_recorder_keeps_what_it_recorded(azure: Sandbox, tmp_path: Path) -> None:
-    program = PROGRAM.replace("sys.exit(7)", "os.kill(os.getppid(), 9)")
-    assert program != PROGRAM
-    done = record(azure, tmp_path, "--name", "one", "--", sys.executable, "-c", program)
-    assert done.returncode == -9
-    # The next recorder of the folder finishes the recording.
-    record(azure, tmp_path, "--", "true")
-    assert [one["url"] for one in interactions(tmp_path) if "listKeys" in one["url"]]
-
-
 # Placeholders and secrets
 
 

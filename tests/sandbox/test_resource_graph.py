@@ -14,7 +14,7 @@ from batch_calls import batch, create
 from key_vault_calls import make_vault
 from sandbox_client import Control, Sandbox
 
-from azure_sandbox.resource_graph.query import BadQuery, Row, read
+from azure_sandbox.resource_graph.query import Row, read
 from azure_sandbox.resource_graph.rules import QUERIES
 
 VERSION = "2024-04-01"
@@ -76,41 +76,6 @@ def test_rows_that_the_caller_cannot_read_are_missing(sandbox: Sandbox, scope: s
     assert (found["totalRecords"], found["resultTruncated"]) == (len(shown), "false")
 
 
-def test_a_caller_without_any_role_is_refused(sandbox: Sandbox) -> None:
-    expected = (400, "BadRequest", ["NoValidSubscriptionsInQueryRequest"])
-    stranger = sandbox.control.principal()
-    session = sandbox.bearer(client_id=stranger["client_id"], secret=stranger["secret"])
-
-    assert refusal(ask(sandbox, "project id", session)) == expected
-    assert refusal(ask(sandbox, "project id", session, subscriptions=[sandbox.subscription_id])) == expected
-    assert ask(sandbox, "project id").ok
-
-
-# Pages
-
-
-@pytest.fixture
-def five(sandbox: Sandbox) -> list[str]:
-    for number in range(5):
-        add(sandbox, "Microsoft.Sql/servers", f"other{number}", {})
-    return [f"other{number}" for number in range(5)]
-
-
-def pages(sandbox: Sandbox, query: str) -> list[list[str]]:
-    found, options = [], {"$top": 2}
-    while options:
-        document = ask(sandbox, query, options=options).json()
-        found.append([row["name"] for row in document["data"]])
-        assert (document["totalRecords"], document["count"]) == (5, len(found[-1]))
-        assert document["resultTruncated"] == "false"
-        options = {"$skipToken": document["$skipToken"]} if "$skipToken" in document else {}
-    return found
-
-
-def test_pages(sandbox: Sandbox, five: list[str]) -> None:
-    assert pages(sandbox, "project id, name | order by id asc") == [five[:2], five[2:4], five[4:]]
-
-
 # Quota
 
 
@@ -165,24 +130,6 @@ def test_rows_lag_behind_writes(sandbox: Sandbox, control: Control, position: st
     assert "other0" not in names(sandbox, "project name")
 
 
-# Resources of other services
-
-
-def test_other_resources_are_listed_and_deleted_with_their_group(sandbox: Sandbox, control: Control) -> None:
-    group = f"{sandbox.subscription}/resourceGroups/rg-second"
-    assert sandbox.arm("PUT", group, "2022-09-01", {"location": "westeurope"}).ok
-    add(sandbox, "Microsoft.ElasticSan/elasticSans/san1/volumegroups", "group1", {}, group)
-
-    listed = sandbox.arm("GET", f"{group}/resources", "2022-09-01").json()["value"]
-
-    assert [(one["name"], one["type"]) for one in listed] == [
-        ("group1", "Microsoft.ElasticSan/elasticSans/volumegroups")
-    ]
-    assert names(sandbox, "resources") == []
-    assert sandbox.arm("DELETE", group, "2022-09-01").ok
-    assert control.call("GET", "/other-resources") == {"resources": []}
-
-
 # The language
 
 ROWS: list[Row] = [
@@ -213,32 +160,6 @@ ROWS: list[Row] = [
 )
 def test_queries(query: str, ids: str) -> None:
     assert "".join(row["id"] for row in read(query).run(ROWS)) == ids
-
-
-@pytest.mark.parametrize(
-    ("query", "code", "position"),
-    [
-        ("resources |", "ParserFailure", (1, 11)),
-        ("resources\n| where name =", "ParserFailure", (2, 13)),
-        ("where name == 'a", "ParserFailure", (1, 14)),
-        ("'a'", "ParserFailure", (1, 0)),
-        ("wherever | project id", "DisallowedLogicalTableName", None),
-        ("project other", "SemanticError", None),
-        ("resources | join resources", "NotInSandbox", None),
-        ("where name has 'a'", "NotInSandbox", None),
-        ("where split(name) == 'a'", "NotInSandbox", None),
-        ("order by properties asc", "NotInSandbox", None),
-        (f"where {'(' * 1000}name == 'a'{')' * 1000}", "NotInSandbox", None),
-    ],
-)
-def test_other_queries_are_refused(query: str, code: str, position: tuple[int, int] | None) -> None:
-    with pytest.raises(BadQuery) as raised:
-        read(query)
-
-    detail = raised.value.detail
-    assert detail["code"] == code
-    if position is not None:
-        assert (detail["line"], detail["characterPositionInLine"]) == position
 
 
 def test_refused_query(sandbox: Sandbox) -> None:

@@ -49,12 +49,9 @@ class Webhook:
     """Completes both handshakes, unless `handshake` returns another response, and responds to deliveries with the
     values of `statuses`, and then with 200."""
 
-    def __init__(self, authority: Authority | None = None, port: int = 0) -> None:
+    def __init__(self, authority: Authority | None = None) -> None:
         self.requests: list[Received] = []
         self.statuses: list[int] = []
-        # While this event is not set, requests wait.
-        self.delay = threading.Event()
-        self.delay.set()
         self.handshake: Handshake = lambda _received: None
         webhook = self
 
@@ -63,7 +60,6 @@ class Webhook:
 
             def do_POST(self) -> None:
                 length = int(self.headers.get("content-length", 0))
-                webhook.delay.wait(SECONDS)
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 received = Received(self.command, self.path, headers, self.rfile.read(length))
                 status, sent, body = webhook.response(received)
@@ -79,7 +75,7 @@ class Webhook:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         if authority is not None:
             context = authority.context("localhost")
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
