@@ -42,7 +42,7 @@ from documents import (
     user_assigned,
     vault,
 )
-from fleets import asked, found, many, on, report, seen
+from fleets import asked, found, on, report, seen
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import files
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.audit import incomplete, summary
@@ -314,21 +314,6 @@ def test_accounts_that_the_policy_requires_a_key_for(selector: dict[str, Any], f
     assert (found(one) == ["not_on_customer_managed_key"]) is fits
 
 
-@pytest.mark.parametrize(
-    ("selector", "closest"),
-    [
-        ({"locations": ["westeurop", "westeurope"]}, ["westeurope"]),
-        ({"tags": {"environment": "Production"}}, ["environment=production"]),
-        ({"resource_groups": ["rg-bach"], "accounts": ["mybatsh", "my*", "other"]}, ["rg-batch", "mybatch"]),
-    ],
-)
-def test_the_closest_value_of_a_condition(selector: dict[str, Any], closest: list[str]) -> None:
-    accounts = report(account(tags={"environment": "production"}))["accounts"]
-    (required,) = parsed(asked(required=[selector])).required
-
-    assert required.closest(accounts) == closest
-
-
 def test_an_exception_is_valid_on_its_last_day() -> None:
     def end_state(day: str) -> dict[str, Any]:
         exception = {"finding": "follows_without_rotation", "accounts": ["MYBATCH"], "reason": "So.", "expires_on": day}
@@ -458,28 +443,6 @@ def test_characters_invalid_in_xml_are_replaced() -> None:
     assert "?<&>?" in (failure.text or "")
 
 
-def test_junit_has_the_structure_of_the_strictest_schema() -> None:
-    """That of Apache Ant (JUnit.xsd): the order of the elements, and the attributes that are required."""
-    one = many(8)
-    suites = xml.fromstring(as_junit(one).encode())
-    (suite,) = suites
-
-    assert (suites.tag, suites.attrib) == ("testsuites", {})
-    assert [one.tag for one in suite] == [
-        "properties",
-        *["testcase"] * len(one["accounts"]),
-        "system-out",
-        "system-err",
-    ]
-    required = {"id", "package", "name", "timestamp", "hostname", "tests", "failures", "errors", "time"}
-    assert suite.attrib.keys() == required
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", suite.attrib["timestamp"])
-    for case in suite.iter("testcase"):
-        assert case.attrib.keys() == {"name", "classname", "time"}
-        assert [one.tag for one in case] in ([], ["failure"])
-        assert all(one.attrib.keys() == {"message", "type"} for one in case)
-
-
 def test_junit_cases_fail_only_above_severity_info() -> None:
     mine = on()["id"].lower()
     own = {"keyUrl": "https://other.vault.azure.net/keys/disks", "rotationToLatestKeyVersionEnabled": True}
@@ -496,14 +459,6 @@ def test_junit_cases_fail_only_above_severity_info() -> None:
     worse = xml.fromstring(as_junit(report(on(), pools={mine: [keyed]}, vaults={"myvault": vault()})).encode())[0]
     assert worse.attrib["failures"] == "1"
     assert "pool_uses_other_key" not in str(worse.findtext(".//failure"))
-
-
-def test_sarif_marks_accepted_findings() -> None:
-    results = json.loads(as_sarif(many(8)))["runs"][0]["results"]
-
-    accepted = [one for one in results if "suppressions" in one]
-    assert [one["suppressions"][0]["justification"] for one in accepted] == ["Moves soon"]
-    assert len({one["partialFingerprints"]["azbatch/v1"] for one in results}) == len(results)
 
 
 def test_a_report_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -572,19 +527,6 @@ def test_a_remedy_selects_accounts_by_their_key() -> None:
     ]
     assert made.inventory.count("/batchaccounts/") == 1
     assert f"{KEY}/{OLD}" in condition
-
-
-@pytest.mark.parametrize("by_id", ["account_name", "rule"])
-def test_a_remedy_names_accounts_that_their_key_does_not_determine(by_id: str) -> None:
-    """An account that was created after the audit may use the same key, but be outside the scope or the policy."""
-    accounts = [account(f"plain{number}") for number in range(60)]
-    rule = "not_on_customer_managed_key" if by_id == "rule" else "version_too_old"
-    policy = {"account_name": "plain0"} if by_id == "account_name" else {}
-
-    made = ready(rule, with_finding(rule, *report(*accounts)["accounts"], **policy))
-
-    assert made is not None
-    assert made.inventory.count("/batchaccounts/") == 60
 
 
 def test_a_remedy_stays_in_the_resource_group_of_the_audit() -> None:

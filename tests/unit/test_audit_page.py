@@ -18,22 +18,16 @@ import fleets
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from documents import (
-    ENCRYPTION_USER,
-    KEY,
-    NEW,
-    PRINCIPAL,
     SUBSCRIPTION,
     VAULT_ID,
     account,
-    assignment,
     system_assigned,
 )
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.comparison import compared
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.page import as_page
-from ansible_collections.azbatch.cmk.plugins.module_utils._audit.report import open_findings
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Rejected, Unavailable
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Unavailable
 
 MARKUP = "</script><script>window.executed=1</script><img src=x onerror=window.executed=1>"
 QUOTED = f'" onfocus="window.executed=1" autofocus x="{MARKUP}'
@@ -69,16 +63,8 @@ def status(page: Page) -> Locator:
     return page.get_by_role("status")
 
 
-def sort(page: Page, column: str) -> None:
-    page.locator("#accounts").get_by_role("button", name=column, exact=True).click()
-
-
 def fragment(page: Page) -> str:
     return page.url.partition("#")[2]
-
-
-def counts(page: Page) -> list[str]:
-    return page.locator(".tiles b").all_text_contents()
 
 
 @pytest.fixture
@@ -104,75 +90,6 @@ def places() -> dict[str, Any]:
     )
 
 
-def test_the_most_severe_cause_is_first(view: browser.View, some: dict[str, Any], tmp_path: Path) -> None:
-    page = shown(view, some, tmp_path)
-
-    first = page.locator(".finding").first
-    expect(first.get_by_role("heading")).to_have_text("critical The key's vault was deleted")
-    expect(first.get_by_role("listitem")).to_contain_text("can be recovered until 20 August 2026, 06:24 UTC")
-    expect(first.locator(".names")).to_have_text("lost")
-    assert names(page)[0] == "lost"
-    expect(status(page)).to_have_text("All 251 accounts.")
-    assert counts(page)[:2] == ["251", "1"]
-    # The finding is visible without scrolling.
-    box = first.bounding_box()
-    assert box
-    assert box["y"] + box["height"] < 900
-
-
-@pytest.fixture
-def lost() -> dict[str, Any]:
-    """Two accounts whose key was purged, and one account that does not use the newest version."""
-    purged, read = "https://myvault.vault.azure.net/keys/purged", fleets.seen()["keys"]
-    nothing = {"newest": None, "versions": None, "policy": None, "deleted": None}
-    gone = [account(name, key=purged, identity=system_assigned()) for name in ("gone1", "gone2")]
-    granted = {"by_principal": {PRINCIPAL: [assignment(ENCRYPTION_USER, VAULT_ID)]}, "of_groups": []}
-    return fleets.report(
-        *gone,
-        fleets.on(fleets.OLD, "old"),
-        keys={**read, purged: nothing},
-        grants={KEY: granted, purged: granted},
-    )
-
-
-@pytest.mark.parametrize("scripts", [True, False])
-def test_lost_keys_are_last_and_have_their_own_heading(
-    chromium: Browser, lost: dict[str, Any], tmp_path: Path, scripts: bool
-) -> None:
-    file = tmp_path / "audit.html"
-    file.write_text(as_page(lost), encoding="utf-8")
-    with contextlib.closing(chromium.new_context(java_script_enabled=scripts)) as context:
-        page = context.new_page()
-        page.goto(file.as_uri())
-
-        expect(page.locator("h2").filter(visible=True)).to_have_text(
-            [
-                *("What to do first", "Lost keys and accounts", "Accounts"),
-                *("Other services that use the vaults", "Statistics of all accounts"),
-            ]
-        )
-        first, last = (page.locator(f"#{one}").get_by_role("heading", level=3) for one in ("findings", "lost"))
-        expect(first).to_have_text(["low A newer version of the key exists and the account does not use it"])
-        expect(last).to_have_text(["critical The key was purged"])
-
-
-def test_columns_are_sorted(view: browser.View, some: dict[str, Any], tmp_path: Path) -> None:
-    page = shown(view, some, tmp_path)
-
-    sort(page, "Account")
-    assert names(page)[:2] == ["batch00000", "batch00001"]
-    expect(page.locator("#accounts th").first).to_have_attribute("aria-sort", "ascending")
-    sort(page, "Account")
-    assert names(page)[0] == "lost"
-    expect(page.locator("#accounts th").first).to_have_attribute("aria-sort", "descending")
-    sort(page, "Age")
-    ages = page.locator("#rows tr td:nth-child(6)").all_text_contents()
-    assert ages == sorted(ages, key=lambda age: int(age.removesuffix(" days")) if age.endswith("days") else 10**6)
-    # Unknown values are last, in both directions.
-    sort(page, "Age")
-    assert page.locator("#rows tr td:nth-child(6)").first.text_content() == "100 days"
-
-
 UNREAD = {"grants": {fleets.KEY: Unavailable("Busy.")}}
 ACCEPTED = {"finding": "not_read", "accounts": ["*"], "reason": "So.", "expires_on": "2099-12-31"}
 
@@ -193,20 +110,6 @@ def test_nothing_is_open_only_if_everything_was_read(
 
     expect(page.get_by_text(said)).to_be_visible()
     assert page.get_by_text("No open findings.", exact=True).count() == (said == "No open findings.")
-
-
-def test_unavailable_accounts_have_a_tile(view: browser.View, tmp_path: Path) -> None:
-    """The state "at risk" also has accounts that will lose their key. Only pools show whether an account is
-    available."""
-    accounts = [fleets.on(name="lost"), fleets.on(name="fine")]
-    pools = {one["id"].lower(): [] for one in accounts}
-    pools[accounts[0]["id"].lower()] = Rejected("Its key is gone.")
-    page = shown(view, fleets.report(*accounts, pools=pools), tmp_path)
-
-    assert counts(page) == ["2", "1", "1", "0", "0", "1"]
-    page.get_by_role("link", name="unavailable now").click()
-    assert (fragment(page), names(page)) == ("available=no", ["lost"])
-    expect(page.get_by_role("link", name="available: unavailable now")).to_be_visible()
 
 
 @pytest.mark.parametrize(
@@ -236,38 +139,6 @@ def test_filters_are_in_the_address(
     )
 
 
-def test_a_filter_changes_the_address(view: browser.View, places: dict[str, Any], tmp_path: Path) -> None:
-    page = shown(view, places, tmp_path)
-
-    page.get_by_label("Subscription").select_option(SECOND)
-    assert fragment(page) == f"subscription={SECOND}"
-    page.get_by_label("Tag").fill("team=risk")
-    page.get_by_label("Tag").press("Enter")
-    assert (fragment(page), names(page)) == (f"subscription={SECOND}&tag=team%3Drisk", ["away"])
-    page.get_by_role("list", name="Filters in use").get_by_role("link", name="subscription").click()
-    assert (fragment(page), names(page)) == ("tag=team%3Drisk", ["away", "here"])
-    page.go_back()
-    assert names(page) == ["away"]
-    expect(page.get_by_label("Subscription")).to_have_value(SECOND)
-    page.get_by_role("link", name="Clear all filters").click()
-    assert (fragment(page), len(names(page))) == ("all", 4)
-
-
-def test_from_a_cause_to_its_accounts(view: browser.View, some: dict[str, Any], tmp_path: Path) -> None:
-    page = shown(view, some, tmp_path)
-    section = page.locator("#version_too_old")
-
-    section.locator("summary").first.click()
-    section.locator(".count").click()
-
-    affected = [one["name"] for one in some["accounts"] if "version_too_old" in str(open_findings(one))]
-    assert names(page) == affected
-    expect(page.get_by_role("heading", name="Accounts", exact=True)).to_be_focused()
-    page.locator("#rows").get_by_role("link", name="newer_version_unused").first.click()
-    expect(page.locator("#newer_version_unused > summary")).to_be_focused()
-    expect(page.locator("#newer_version_unused .names")).to_be_visible()
-
-
 def test_a_finding_has_files_that_repair_it(view: browser.View, some: dict[str, Any], tmp_path: Path) -> None:
     page = shown(view, some, tmp_path, "#finding=version_too_old")
 
@@ -279,74 +150,6 @@ def test_a_finding_has_files_that_repair_it(view: browser.View, some: dict[str, 
     assert command.endswith("--check")
     page.locator("#version_too_old [data-copy]").first.click()
     expect(page.locator("#version_too_old [data-copy]").first).to_have_text(re.compile("Copied|Selected"))
-
-
-def test_the_page_is_usable_by_keyboard(view: browser.View, some: dict[str, Any], tmp_path: Path) -> None:
-    page = shown(view, some, tmp_path)
-
-    page.keyboard.press("Tab")
-    expect(page.get_by_text("To the table of accounts")).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="Accounts", exact=True)).to_be_focused()
-    page.keyboard.press("Tab")
-    expect(page.get_by_role("button", name="Next")).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.locator("#part")).to_have_text("101 to 200 of 251")
-    page.keyboard.press("Enter")
-    expect(page.locator("#part")).to_have_text("201 to 251 of 251")
-    expect(page.get_by_role("button", name="Next")).to_be_disabled()
-
-
-def test_changes_since_an_earlier_report(view: browser.View, tmp_path: Path) -> None:
-    before = fleets.report(fleets.on(fleets.OLD), fleets.on(fleets.OLD, "two"))
-    after = fleets.report(fleets.on(), fleets.on(name="two"), account("another"))
-    after["comparison"] = compared(before, after)
-
-    page = shown(view, after, tmp_path)
-
-    changes = page.locator("section", has=page.get_by_role("heading", name="Changes since 28 May 2026, 20:26 UTC"))
-    expect(changes).to_contain_text("Closed findingsnewer_version_unused (low): 2 accounts (mybatch, two)")
-    expect(changes).to_contain_text("Added accounts1 account (another)")
-    expect(changes).to_contain_text("state was non-compliant and is ok: 2 accounts (mybatch, two)")
-
-
-def others() -> dict[str, Any]:
-    """Vaults with a user, without one, and with users that are not known."""
-    keys = [
-        {"name": "batch", "version": NEW, "follows_latest": True},
-        {"name": "batch", "version": None, "follows_latest": True},
-        {"name": None, "version": None, "follows_latest": False},
-    ]
-    name = f"storage account <i>{MARKUP}"
-    resource = {"id": "/subscriptions/1/storage", "name": name, "type": "x/y", "used_keys": keys}
-    secret = {**resource, "name": "app", "used_keys": []}
-    found: dict[str, Any] = {
-        "myvault": {"resources": [resource, secret], "unknown": None},
-        "free": {"resources": [], "unknown": None},
-        **{name: {"resources": None, "unknown": "The caller may lack <u>*/read</u>."} for name in ("hid1", "hid2")},
-    }
-    return found
-
-
-def test_other_services_that_use_the_vaults(chromium: Browser, tmp_path: Path) -> None:
-    width = 390
-    with browser.viewing(chromium, width=width) as view:
-        page = shown(view, fleets.report(fleets.on(), other_users=others()), tmp_path)
-        section = page.locator("section").filter(has_text="Other services that use the vaults")
-
-        expect(section).to_contain_text("Not known for 2 vaults (hid1, hid2): The caller may lack <u>*/read</u>.")
-        expect(section).to_contain_text("No resource of another service uses 1 vault (free).")
-        expect(section).to_contain_text("encryption protectors of SQL")
-        rows = section.locator("tbody tr")
-        assert [one.locator("td").all_text_contents() for one in rows.all()] == [
-            ["myvault", "batch", f"{NEW}, follows the latest"],
-            ["myvault", "batch", "the latest"],
-            ["myvault", "not known", "not known"],
-            ["myvault", "none", "none"],
-        ]
-        expect(rows.first).to_contain_text(f"<i>{MARKUP}")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert view.complaints == []
 
 
 @pytest.mark.parametrize("text", [MARKUP, QUOTED], ids=["markup", "quoted"])

@@ -100,11 +100,6 @@ def test_options_are_the_arguments(name: str) -> None:
     assert documented == complete({**CONNECTION, **module(name).ARGUMENTS}, "options")
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_own_options_do_not_hide_those_of_the_connection(name: str) -> None:
-    assert set(module(name).ARGUMENTS).isdisjoint(CONNECTION)
-
-
 ANSWERS = {
     **{"account": account(identity=system_assigned()), "unavailable_reason": None},
     **{"diagnosis": None, "was_refused": False},
@@ -156,17 +151,6 @@ RETURNED = {
     },
     "keyvault_cmk_users": {**users_returned(), "lines": [], "files": {}},
     "keyvault_cmk_vault": vault_document.describe(vault()),
-}
-# By role, the module whose result is the result of the role.
-RESULT_OF = {
-    "audit": "batch_encryption_audit",
-    "drill": "batch_encryption_drill",
-    "provision": "batch_encryption",
-    "recover": "batch_encryption",
-    "revert": "batch_encryption",
-    "rotate": "batch_encryption",
-    "switch": "batch_encryption",
-    "users": "keyvault_cmk_users",
 }
 # The roles that only report, on localhost, and the module lists the accounts.
 REPORTS = ("audit", "users")
@@ -396,40 +380,6 @@ def test_role_uses_documented_options(role: str) -> None:
             assert is_template(value) or set(values) <= set(options[option].get("choices", values)), option
 
 
-@pytest.mark.parametrize("role", ROLES)
-def test_the_manual_of_a_role_lists_its_return_values_or_names_their_list(role: str) -> None:
-    manual = (ROOT / "docs" / f"{role}.md").read_text(encoding="utf-8")
-    result = manual.partition("## Result")[2]
-    rows = [row.split("|")[1:3] for row in result.splitlines() if "`" in row and "|" in row]
-    documented_names = {name for names, _meaning in rows for name in re.findall(r"`(\w+)`", names)}
-
-    if documented_names:
-        # The accounts and vaults are returned only on request, and the role does not request them.
-        assert documented_names == {*RETURNED[RESULT_OF[role]], "summary", "changed"} - {"accounts", "vaults"}
-    else:
-        assert f"`ansible-doc azbatch.cmk.{RESULT_OF[role]}`" in result
-    assert f"ansible-doc -t role azbatch.cmk.{role}" in manual
-
-
-def tables_of_variables(role: str) -> dict[str, list[str]]:
-    """The variables in the two tables of a role's page, by the title of the table."""
-    manual = (ROOT / "docs" / f"{role}.md").read_text(encoding="utf-8")
-    tables = re.findall(r"^\| (Usual|Exception) \| Meaning \|\n\|---\|---\|\n((?:\|.+\n)+)", manual, re.MULTILINE)
-    first = {title: " ".join(row.split("|")[1] for row in rows.splitlines()) for title, rows in tables}
-    return {title: re.findall(r"`(cmk_\w+)`", names) for title, names in first.items()}
-
-
-JOBS = [role for role in ROLES if role not in REPORTS]
-
-
-@pytest.mark.parametrize("role", JOBS)
-def test_two_tables_list_the_variables_of_a_role(role: str) -> None:
-    tables = tables_of_variables(role)
-
-    assert set(tables) == {"Usual", "Exception"}
-    assert sorted(tables["Usual"] + tables["Exception"]) == sorted(specification(role)["options"])
-
-
 @pytest.mark.parametrize("page", ["docs/{}.md", "roles/{}/README.md"])
 @pytest.mark.parametrize("role", ROLES)
 def test_example_of_a_role_sets_the_required_options(role: str, page: str) -> None:
@@ -525,15 +475,6 @@ def test_manuals_name_variables_that_exist(file: Path) -> None:
     assert named - known == set()
 
 
-def test_symptoms_are_codes_and_checks_that_exist() -> None:
-    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-    symptoms = re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)
-    named = {name for symptom in symptoms for name in re.findall(r"`([a-z]+_[a-z_]+|throttled)`", symptom)}
-
-    assert len(named) > 20
-    assert named <= {*DOCUMENTED_CODES, *preflight.NAMES}
-
-
 # The version
 
 
@@ -575,10 +516,3 @@ def test_manuals_name_no_other_version_of_the_collection(file: Path) -> None:
     named += [version for form in INSTALLED for version in re.findall(form, text, re.MULTILINE)]
 
     assert set(named) <= {VERSION}
-
-
-def test_manuals_install_a_release_in_each_way() -> None:
-    """A branch contains changes that are not released."""
-    text = "".join(file.read_text(encoding="utf-8") for file in MANUALS)
-
-    assert all(re.search(form, text, re.MULTILINE) for form in INSTALLED)

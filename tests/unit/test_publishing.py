@@ -6,19 +6,13 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import shutil
 import subprocess
-import threading
-from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import browser
 import pytest
-from playwright.sync_api import expect
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = """<!DOCTYPE html><html data-content_root="{root}"><body><a class="sidebar-brand">azbatch.cmk</a>
@@ -116,47 +110,6 @@ def test_first_page_is_of_the_newest_release(
     assert json.loads((pages / "versions.json").read_text()) == versions
     assert f"url={first}/index.html" in (pages / "index.html").read_text()
     assert all((pages / one / "index.html").exists() for one in versions)
-
-
-def test_a_site_replaces_the_site_of_its_version(repository: Repository) -> None:
-    add_version(repository, "latest", "docs/old.html")
-    add_version(repository, "latest")
-
-    assert not (repository.folder / "pages/latest/docs/old.html").exists()
-
-
-@pytest.fixture
-def server(repository: Repository) -> Iterator[str]:
-    """The address of the folder of all versions."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    serve = functools.partial(Handler, directory=str(repository.folder / "pages"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-        thread.join()
-
-
-def test_list_of_versions_leads_to_the_same_page_or_the_first(repository: Repository, server: str) -> None:
-    add_version(repository, "1.0.0", "docs/rotate.html")
-    add_version(repository, "latest", "docs/rotate.html", "docs/switch.html")
-
-    with browser.started() as chromium, browser.viewing(chromium) as view:
-        view.page.goto(f"{server}/latest/docs/rotate.html")
-        versions = view.page.get_by_role("combobox", name="Version")
-        expect(versions).to_have_value("latest")
-        assert versions.locator("option").all_text_contents() == ["latest", "1.0.0"]
-        versions.select_option("1.0.0")
-        expect(view.page).to_have_url(f"{server}/1.0.0/docs/rotate.html")
-        expect(versions).to_have_value("1.0.0")
-        view.page.goto(f"{server}/latest/docs/switch.html")
-        versions.select_option("1.0.0")
-        expect(view.page).to_have_url(f"{server}/1.0.0/index.html")
 
 
 def publish(repository: Repository, **environment: str) -> tuple[int, str]:

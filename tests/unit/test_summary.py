@@ -9,18 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import KEY, NEW, NOW, OLD, PRINCIPAL, account, key, listed, system_assigned, user_assigned, vault
+from documents import KEY, NEW, NOW, OLD, PRINCIPAL, key, listed
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.summary import used_by_text
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import access as access_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._documents import account as account_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._documents import vault as vault_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault import decide as vault_decide
-from ansible_collections.azbatch.cmk.plugins.module_utils._resources.vault.goal import VaultGoal
 
 V1, V2 = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
 S1, S2 = f"version {OLD[:8]}…", f"version {NEW[:8]}…"
@@ -44,79 +39,6 @@ def test_encryption(used: str | None, uses: str | None, available: tuple[Any, An
     )
 
     assert encryption_document.summary("mybatch", before, after) == expected
-
-
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        ({"exists": False}, "There is no Batch account mybatch."),
-        ({"available": None}, f"mybatch uses {S2} {WHERE} and its availability is not known."),
-        (
-            {"available": False, "causes": [{"name": "key_deleted"}, {"name": "access_missing"}]},
-            f"mybatch uses {S2} {WHERE} and is not available: key_deleted, access_missing.",
-        ),
-        (
-            {"available": True, "provisioning_state": "Failed"},
-            f"mybatch uses {S2} {WHERE} and is available. Its last operation has failed (provisioning state Failed).",
-        ),
-    ],
-)
-def test_survey(found: dict[str, Any], expected: str) -> None:
-    found = {
-        "exists": True,
-        "key_identifier": V2,
-        "provisioning_state": "Succeeded",
-        **found,
-    }
-
-    assert encryption_document.survey_summary("mybatch", found) == expected
-
-
-NO_ACCOUNT = account_document.describe(None)
-SYSTEM = account_document.describe(account(identity=system_assigned()))
-NONE = account_document.describe(account(identity={"type": "None"}))
-USER = account_document.describe(account(identity=user_assigned(identity1=PRINCIPAL)))
-PLACE = f"mybatch in {SYSTEM['location']}"
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "expected"),
-    [
-        (NO_ACCOUNT, SYSTEM, f"Created the Batch account {PLACE} with a system-assigned identity."),
-        (
-            NO_ACCOUNT,
-            {**USER, "key_identifier": V2},
-            f"Created the Batch account {PLACE} with the user-assigned identity identity1, on {S2} {WHERE}.",
-        ),
-        (NONE, SYSTEM, f"Gave the Batch account {PLACE} a system-assigned identity (before: no identity)."),
-    ],
-)
-def test_account(before: dict[str, Any], after: dict[str, Any], expected: str) -> None:
-    assert account_document.summary("mybatch", before, after) == expected
-
-
-NO_VAULT = vault_document.describe(None)
-VAULT = vault_document.describe(vault())
-SAFE = f"the key vault myvault in {VAULT['location']} with soft delete and purge protection."
-
-
-@pytest.mark.parametrize(
-    ("recover", "before", "after", "expected"),
-    [
-        (True, NO_VAULT, VAULT, f"Recovered or created {SAFE}"),
-        (True, VAULT, VAULT, f"The {SAFE[4:].replace(' with ', ' has ')}"),
-        (
-            False,
-            {**VAULT, "purge_protection": False, "trusted_services": False},
-            {**VAULT, "purge_protection": True, "trusted_services": True},
-            "Changed the key vault myvault: purge_protection (false -> true), trusted_services (false -> true).",
-        ),
-    ],
-)
-def test_vault(recover: bool, before: dict[str, Any], after: dict[str, Any], expected: str) -> None:
-    goal = VaultGoal("rg", "myvault", None, None, "standard", 90, recover, False)
-
-    assert vault_decide.summary(goal, before, after) == expected
 
 
 NO_KEY = {"exists": False, "soft_deleted": False}
@@ -187,16 +109,3 @@ def test_summary_of_an_outcome(changed: bool, planned: bool, expected: str) -> N
     assert result["summary"] == expected
     assert result["preflight"] == []
     assert result["diff"] == {"before": {"a": 1}, "after": {"a": 2}}
-
-
-@pytest.mark.parametrize(
-    ("names", "text"),
-    [
-        (["one", "two", "three", "four", "five"], "one, two, three and 2 more"),
-        (["one", "two/pools/render"], "one and pool render of two"),
-    ],
-)
-def test_used_by(names: list[str], text: str) -> None:
-    ids = [f"/subscriptions/s/resourceGroups/g/providers/Microsoft.Batch/batchAccounts/{name}" for name in names]
-
-    assert used_by_text(ids) == f"because of possible use by {text}"
