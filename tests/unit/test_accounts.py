@@ -10,20 +10,19 @@ from typing import Any
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as document
-from ansible_collections.azbatch.cmk.plugins.plugin_utils._accounts import messages, shown, unused_messages
+from ansible_collections.azbatch.cmk.plugins.plugin_utils._accounts import messages, shown
 
 KEY = "https://myvault.vault.azure.net/keys/batch"
-OLD, OTHER, NEW = (f"{KEY}/{digit * 32}" for digit in "123")
+OLD, NEW = (f"{KEY}/{digit * 32}" for digit in "13")
 WHERE = "of key batch in vault myvault"
-USE = f"use version 33333333… {WHERE} (before: version 11111111…)."
 
 
-def moved(name: str, used: str = OLD, uses: str = NEW, *, check: bool = False, **of: Any) -> dict[str, Any]:
+def moved(name: str, used: str = OLD, **of: Any) -> dict[str, Any]:
     """The result of batch_encryption."""
-    before, after = ({"exists": True, "name": name, "available": True, "key_identifier": one} for one in (used, uses))
+    before, after = ({"exists": True, "name": name, "available": True, "key_identifier": one} for one in (used, NEW))
     after |= of
-    outcome = Outcome(used != uses, before, after).summarized(document.summary(name, before, after))
-    return outcome.result(planned=check)
+    outcome = Outcome(used != NEW, before, after).summarized(document.summary(name, before, after))
+    return outcome.result()
 
 
 def found(name: str, cause: str | None = None, available: bool | None = False, **of: Any) -> dict[str, Any]:
@@ -31,19 +30,6 @@ def found(name: str, cause: str | None = None, available: bool | None = False, *
     state = {"exists": True, "name": name, "key_identifier": NEW, "provisioning_state": "Succeeded", **of}
     state |= {"available": available, "causes": [{"name": cause}] if cause else []}
     return Outcome(False, state, state).summarized(document.survey_summary(name, state)).result()
-
-
-def test_accounts_that_were_moved_alike() -> None:
-    results = [moved(f"batch{number}") for number in range(29)]
-
-    assert messages(results) == [f"29 accounts {USE}"]
-    assert messages(results[:3]) == [f"batch0, batch1 and batch2 {USE}"]
-    assert messages(results[:1]) == [results[0]["summary"]]
-    assert messages([]) == []
-    assert messages([*results, moved("other", OTHER), {"skipped": True}]) == [
-        f"29 accounts {USE}",
-        f"other uses version 33333333… {WHERE} (before: version 22222222…).",
-    ]
 
 
 def test_accounts_that_have_to_be_repaired_are_named() -> None:
@@ -68,19 +54,3 @@ def test_of_several_hosts_changes_and_unknown_accounts_are_shown() -> None:
 
     assert shown(results, 6) == [changed, unknown, lost]
     assert shown([quiet, {}], 1) == [quiet]
-
-
-def test_keys_without_an_older_enabled_version_share_a_message() -> None:
-    def unused(name: str, *kept: str, changed: bool = False) -> dict[str, Any]:
-        return {"changed": changed, "kept_versions": [*kept], "summary": f"Message of {name}."}
-
-    nothing = [unused("a"), unused("b")]
-
-    assert unused_messages(nothing) == ["No unused version of 2 keys is enabled."]
-    assert unused_messages(nothing[:1]) == ["Message of a."]
-    assert unused_messages([unused("a"), unused("c", OLD)]) == ["Message of c.", "Message of a."]
-    assert unused_messages([*nothing, unused("c", OLD), unused("d", changed=True)]) == [
-        "Message of c.",
-        "Message of d.",
-        "No unused version of 2 other keys is enabled.",
-    ]

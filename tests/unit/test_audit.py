@@ -23,7 +23,6 @@ from documents import (
     CRYPTO_OFFICER,
     DAY,
     DEFINITIONS,
-    ENCRYPTION_USER,
     GROUP_OF_PEOPLE,
     KEY,
     NEW,
@@ -38,20 +37,19 @@ from documents import (
     key,
     listed,
     rotation_policy,
-    system_assigned,
     user_assigned,
     vault,
 )
 from fleets import asked, found, on, report, seen
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import files
-from ansible_collections.azbatch.cmk.plugins.module_utils._audit.audit import incomplete, summary
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.audit import summary
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.comparison import compared
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.csv_rows import as_csv
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.junit import as_junit
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.policy import policy as parsed
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.remedies import ready
-from ansible_collections.azbatch.cmk.plugins.module_utils._audit.report import FORMAT, at_least, unseen
+from ansible_collections.azbatch.cmk.plugins.module_utils._audit.report import FORMAT, unseen
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import RULES
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.sarif import as_sarif
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
@@ -196,13 +194,6 @@ def test_a_usable_version_before_a_disabled_newest_version_counts(middle: dict[s
         assert ready("newer_version_unused", one) is not None
 
 
-def test_a_key_of_another_type_and_size_is_one_finding() -> None:
-    curve = {**key(NEW), "key": {**key(NEW)["key"], "kty": "EC", "n": None}}
-    named = {f"{KEY}/{NEW}": curve}
-
-    assert found(report(on(NEW), named=named)).count("key_not_supported") == 1
-
-
 def test_access_that_may_depend_on_a_group_is_not_known() -> None:
     of_group = assignment(CRYPTO_OFFICER, VAULT_ID, principal=GROUP_OF_PEOPLE)
     given = {KEY: {"by_principal": {}, "of_groups": [of_group]}}
@@ -223,21 +214,6 @@ def test_one_of_two_identities_has_access(is_read: bool) -> None:
 
     assert (only(one)["access"], found(one)) == (("granted", []) if is_read else (None, ["not_read"]))
     assert is_read or "pools: true" in only(one)["unknown"]["access"]
-
-
-def test_the_summary_begins_with_the_accounts_at_risk_and_counts_all_that_are_incomplete() -> None:
-    unlisted = [{"scope": f"/subscriptions/{number}", "reason": "None.", "action": None} for number in range(5)]
-    busy = {on(name="busy")["id"].lower(): Unavailable("Busy.")}
-    one = report(on(name="busy"), on(OLD, "old"), pools=busy, unlisted=unlisted)
-
-    said = summary(one["summary"], incomplete(one, unseen(one)))
-    parts = (
-        "0 of 2 Batch accounts at risk, 1 non-compliant, 1 unknown, 0 ok. Incomplete: ",
-        " And 2 more. Not all data of 1 of 2 Batch accounts (busy) is known. busy: pools: Busy. ",
-        "Findings: newer_version_unused (1), not_read (1). On customer-managed keys: 2.",
-    )
-    assert said.startswith(parts[0]), said
-    assert [said.count(part) for part in parts] == [1, 1, 1], said
 
 
 def test_what_could_not_be_read_is_one_line_with_the_missing_rights() -> None:
@@ -529,34 +505,6 @@ def test_a_remedy_selects_accounts_by_their_key() -> None:
     assert f"{KEY}/{OLD}" in condition
 
 
-def test_a_remedy_stays_in_the_resource_group_of_the_audit() -> None:
-    accounts = report(*(on(name=f"batch{number}") for number in range(9)))["accounts"]
-    made = ready("version_too_old", with_finding("version_too_old", *accounts, resource_group="RG-Batch"))
-    assert made is not None
-    condition = yaml.safe_load(made.inventory)["groups"]["finding_version_too_old"]
-
-    assert len(selected(condition, accounts)) == 9
-    assert selected(condition, [{**accounts[0], "resource_group": "another"}]) == []
-
-
-@pytest.mark.parametrize(
-    ("rule", "policy", "expires_in"),
-    [
-        ("version_too_old", {"expiry_required": True, "max_version_age": "P40D"}, "P1Y"),
-        ("key_expires_soon", {"expiry_required": True}, "P1Y"),
-        ("key_expires_soon", {}, None),
-    ],
-)
-def test_new_versions_of_a_remedy_expire_if_the_policy_requires_that(
-    rule: str, policy: dict[str, Any], expires_in: str | None
-) -> None:
-    made = ready(rule, with_finding(rule, *report(on())["accounts"], **policy))
-
-    assert made is not None
-    (play,) = yaml.safe_load(made.playbook)
-    assert play["vars"].get("cmk_key_expires_in") == expires_in
-
-
 # Causes
 
 
@@ -596,48 +544,6 @@ def test_a_deleted_identity_is_the_cause_for_its_accounts() -> None:
     (cause,) = one["causes"]
     assert (cause["finding"], cause["accounts"]) == ("identity_missing", 2)
     assert cause["resource"] == {"type": "identities", "name": identity_id("id-one")}
-
-
-def test_the_nearest_deadline_is_first() -> None:
-    """Of equal severity, even if more accounts have a finding without a deadline. Keys that nobody can restore are
-    last."""
-    on_vault, identity = "https://myvault.vault.azure.net/keys", system_assigned()
-    gone, nothing = "https://gone.vault.azure.net/keys/batch", {"newest": None, "versions": None, "policy": None}
-    disabled = key(OLD, enabled=False)
-    accounts = [
-        *(on(OLD, f"disabled{number}") for number in range(5)),
-        *(account(f"later{number}", key=f"{on_vault}/later", identity=identity) for number in range(3)),
-        account("near", key=f"{on_vault}/near", identity=identity),
-        account("gone", key=gone, identity=identity),
-        account("purged", key=f"{on_vault}/purged", identity=identity),
-    ]
-    of_keys = {
-        **keys(versions=[listed(disabled), listed(key(NEW))]),
-        f"{on_vault}/near": {**nothing, "deleted": {**key(name="near"), "scheduledPurgeDate": NOW + 8 * DAY}},
-        f"{on_vault}/later": {**nothing, "deleted": {**key(name="later"), "scheduledPurgeDate": NOW + 80 * DAY}},
-        f"{on_vault}/purged": {**nothing, "deleted": None},
-        gone: {**nothing, "newest": Unavailable("No host."), "deleted": None},
-    }
-    granted = {"by_principal": {PRINCIPAL: [assignment(ENCRYPTION_USER, VAULT_ID)]}, "of_groups": []}
-    one = report(
-        *accounts,
-        vaults={**seen()["vaults"], "gone": None},
-        deleted_vaults={"gone": {"properties": {"vaultId": VAULT_ID, "scheduledPurgeDate": "2026-06-09T00:00:00Z"}}},
-        keys=of_keys,
-        grants=dict.fromkeys(of_keys, granted),
-        named={f"{KEY}/{OLD}": disabled},
-    )
-
-    assert [(cause["id"].partition("/")[0], cause["deadline"]) for cause in one["causes"]][:4] == [
-        # Both keys precede the vault: causes with the same finding are together.
-        ("key_deleted:myvault", instant(NOW + 8 * DAY)),
-        ("key_deleted:myvault", instant(NOW + 80 * DAY)),
-        ("vault_deleted:gone", "2026-06-09T00:00:00Z"),
-        ("version_unusable:myvault", None),
-    ]
-    assert one["causes"][-1]["finding"] == "key_missing"
-    lines = [line.split(":")[0] for line in at_least(one, "high")]
-    assert (lines[:2], lines[-1]) == (["near", "later0"], "purged")
 
 
 def test_a_report_does_not_follow_links(tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ from documents import NOW, PRINCIPAL, VAULT_ID, account, identity_id, key, syste
 from fleets import report
 from goals import access_goal
 
-from ansible_collections.azbatch.cmk.plugins.inventory import batch_accounts
 from ansible_collections.azbatch.cmk.plugins.module_utils._arguments import CONNECTION
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import MANUAL
@@ -380,21 +379,6 @@ def test_role_uses_documented_options(role: str) -> None:
             assert is_template(value) or set(values) <= set(options[option].get("choices", values)), option
 
 
-@pytest.mark.parametrize("page", ["docs/{}.md", "roles/{}/README.md"])
-@pytest.mark.parametrize("role", ROLES)
-def test_example_of_a_role_sets_the_required_options(role: str, page: str) -> None:
-    manual = (ROOT / page.format(role)).read_text(encoding="utf-8")
-    [example] = [one for one in re.findall(r"```yaml\n(.*?)```", manual, re.S) if "- role:" in one]
-    [[given]] = [play["roles"] for play in yaml.safe_load(example)]
-    options = specification(role)["options"]
-
-    assert given.pop("role") == f"azbatch.cmk.{role}"
-    assert set(given) <= set(options)
-    assert {name for name, option in options.items() if option.get("required")} <= set(given)
-    for name, value in given.items():
-        assert value in options[name].get("choices", [value])
-
-
 def test_every_role_has_its_playbook() -> None:
     assert [file.stem for file in PLAYBOOKS] == ROLES
 
@@ -478,19 +462,7 @@ def test_manuals_name_variables_that_exist(file: Path) -> None:
 # The version
 
 
-def numbers(version: Any) -> tuple[int, ...]:
-    return tuple(map(int, str(version).split(".")))
-
-
 VERSION = load(ROOT / "galaxy.yml")["version"]
-
-
-def test_version_added_is_not_in_the_future() -> None:
-    added = {name: documentation(name)["version_added"] for name in MODULES}
-    added |= {role: specification(role)["version_added"] for role in ROLES}
-    added["batch_accounts"] = yaml.safe_load(batch_accounts.DOCUMENTATION)["version_added"]
-
-    assert {name: version for name, version in added.items() if numbers(version) > numbers(VERSION)} == {}
 
 
 def test_sandbox_has_the_version_of_the_collection() -> None:

@@ -130,17 +130,6 @@ def test_the_report(drill: Drill, until_refused: int | None, until_recovered: in
     assert report["passed"] is passed
 
 
-def test_the_summary() -> None:
-    def summary(drill: Drill | None) -> str:
-        return drill_document.summary("mybatch", drill_document.describe(drill))
-
-    began = "Drill of mybatch: the key was disabled at 2026-02-01T12:00:00Z."
-    assert summary(None) == "There is no unfinished drill of mybatch."
-    assert summary(BEGUN) == began
-    assert summary(REFUSED) == f"{began} Batch refused the account 1205 s later."
-    assert summary(RECOVERED).endswith("55 s after that, Batch accepted changes of the account again.")
-
-
 # What the drill has disabled
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path, PurePosixPath
 
 import pytest
-from sources import COLLECTION, ROOT, Source, sources, written
+from sources import COLLECTION, ROOT, Source, sources
 
 EDGE = "_module"
 CHECK_MODE = {"plugins/module_utils/_module.py", "plugins/plugin_utils/_in_process.py"}
@@ -142,46 +141,3 @@ def test_rule(rule: Rule) -> None:
 
 def test_there_are_no_circular_imports() -> None:
     assert not cycle([source for source in ALL if source.util or below_sandbox(source.name)])
-
-
-U = "plugins/module_utils/"
-S = "sandbox/src/azure_sandbox/"
-BROKEN = [
-    (ansible_module_stays_at_the_edge, "plugins/action/key.py", "from ansible.module_utils.basic import AnsibleModule"),
-    (ansible_module_stays_at_the_edge, f"{U}_azure/sdk.py", "def fail(m: AnsibleModule): ..."),
-    (sandbox_and_plugins_are_independent, f"{U}_core/ids.py", "from azure_sandbox.shared.clock import Clock"),
-    (sandbox_and_plugins_are_independent, "sandbox/src/azure_sandbox/x.py", f"from {COLLECTION}.plugins import y"),
-    (check_mode_stays_at_the_edge, "plugins/modules/key.py", "if not module.check_mode:\n    pass"),
-    (check_mode_stays_at_the_edge, "plugins/action/key.py", "x = 1 if task['check_mode'] else 2"),
-    (services_import_the_services_before_them, f"{S}shared/web.py", "from ..entra.rules import Directory"),
-    (services_import_the_services_before_them, f"{S}key_vault/rules.py", "from ..key_vault_keys.rules import Keys"),
-    (services_import_the_services_before_them, f"{S}batch/rules.py", "from ..key_vault import http"),
-    (services_import_the_services_before_them, f"{S}resource_manager/frame.py", "from ..batch import http"),
-    (services_import_the_services_before_them, f"{S}batch/rules.py", "from ..faults import Faults"),
-]
-
-
-@pytest.mark.parametrize(("rule", "path", "code"), BROKEN)
-def test_a_breach_is_found(tmp_path: Path, rule: Rule, path: str, code: str) -> None:
-    file = tmp_path / path
-    file.parent.mkdir(parents=True)
-    file.write_text(code, encoding="utf-8")
-
-    found = findings(rule, [Source(tmp_path, PurePosixPath(path))])
-
-    assert len(found) == 1
-    assert found[0].startswith(f"{path}:")
-
-
-def test_a_circle_through_the_init_of_a_package_is_found(tmp_path: Path) -> None:
-    found = written(
-        tmp_path,
-        {
-            f"{S}control/__init__.py": "from .routes import service",
-            f"{S}control/routes.py": "from ..page import facts",
-            f"{S}control/sandbox.py": "",
-            f"{S}page/facts.py": "from ..control.sandbox import Sandbox",
-        },
-    )
-
-    assert set(cycle(found)) == {f"azure_sandbox.{module}" for module in ("control", "control.routes", "page.facts")}

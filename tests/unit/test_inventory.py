@@ -41,7 +41,6 @@ SPECIFICATIONS = [
 # The variables that every host has, and those that depend on the state of the account.
 ALWAYS = _inventory.HostVariables.__required_keys__
 SOMETIMES = _inventory.HostVariables.__optional_keys__
-PINNED = account(key=f"{KEY}/{NEW}", identity=system_assigned(), tags={"team": "blue"})
 
 
 def known(name: str = "mybatch", location: str = "westeurope", **changes: Any) -> _inventory.HostVariables:
@@ -119,10 +118,6 @@ def test_the_error_of_a_wrong_filter_shows_the_syntax(wrong: Any) -> None:
     assert refused.value.facts["value"] == wrong
 
 
-def test_subscriptions_are_listed_once_each() -> None:
-    assert _inventory.checked_subscriptions([SUBSCRIPTION, SUBSCRIPTION.upper()]) == [SUBSCRIPTION]
-
-
 @pytest.mark.parametrize("wrong", ["production", None])
 def test_subscription_that_is_no_guid(wrong: Any) -> None:
     with pytest.raises(InvalidOption, match=r"subscriptions is .*GUID") as refused:
@@ -189,17 +184,3 @@ def test_examples_use_documented_options(example: dict[str, Any]) -> None:
     assert set(example) <= options
     assert len(_inventory.rules(example.get("filters", []))) == len(example.get("filters", []))
     assert _inventory.checked_subscriptions(example.get("subscriptions", [])) == example.get("subscriptions", [])
-
-
-def test_roles_accept_the_values() -> None:
-    for options in SPECIFICATIONS:
-        for name, value in _inventory.host_variables(PINNED).items():
-            if name in options:
-                assert isinstance(value, {"str": str, "bool": bool, "dict": dict}[options[name]["type"]]), name
-                assert value in options[name].get("choices", [value])
-
-
-def test_manual_lists_the_names_that_are_taken() -> None:
-    [sentence] = re.findall(r"account that is\s+called ([^.]+), names", MANUAL)
-
-    assert re.findall(r"`(\w+)`", sentence) == list(_inventory._TAKEN)

@@ -12,12 +12,8 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import pytest
-
-from ansible_collections.azbatch.cmk.plugins.module_utils._audit.rules import MANUAL, RULES
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import Code, documented
 
 ROOT = Path(__file__).resolve().parents[2]
 # Links to files that are not in the released collection are URLs of the repository.
@@ -28,9 +24,6 @@ REPOSITORY = re.compile(
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
-# Outside of Markdown: addresses in the repository, and files that a documentation names, as in C(docs/errors.md).
-_ADDRESS = re.compile(REPOSITORY.pattern.replace("(.*)", r"[\w./#-]*\w"))
-_NAMED = re.compile(r"\bC\((docs/[\w./-]+)\)")
 
 
 # Files of a clone that are not part of the collection: of git, editors, virtual environments and runs.
@@ -122,46 +115,9 @@ def test_every_link_of_the_installed_collection_leads_somewhere(installed: Path)
     assert not wrong, "\n".join(sorted(wrong))
 
 
-def addresses(file: Path) -> Iterator[str]:
-    """The addresses of files of the repository, and the files of the collection that the documentation names."""
-    text = file.read_text(encoding="utf-8")
-    yield from (found[0] for found in _ADDRESS.finditer(text))
-    yield from _NAMED.findall(text)
-
-
 def test_links_of_the_first_page_also_work_on_galaxy() -> None:
     """Galaxy shows README.md without the other files."""
     assert [link for link in links(ROOT / "README.md") if not re.match("https://|#", link)] == []
-
-
-def test_every_address_outside_of_markdown_leads_somewhere(installed: Path) -> None:
-    """In the documentation of modules and roles, the code, the menu and the guides of the docs site."""
-    kinds = {".json", ".py", ".rst", ".txt", ".yml"}
-    files = sorted(file for file in installed.rglob("*") if file.suffix in kinds)
-    found = [(file, address) for file in files for address in addresses(file)]
-    by_file = {file.relative_to(installed).as_posix() for file, _address in found}
-    assert {"docs/docsite/links.yml", "docs/docsite/rst/guides.rst", "plugins/doc_fragments/azure.py"} <= by_file
-    assert {"plugins/module_utils/_audit/rules.py", "plugins/modules/batch_encryption_audit.py"} <= by_file
-
-    wrong = {
-        f"{file.relative_to(installed)}: {why}"
-        for file, address in found
-        if (why := broken(address, installed / "README.md")) is not None
-    }
-
-    assert not wrong, "\n".join(sorted(wrong))
-
-
-def test_every_finding_of_a_report_has_its_heading() -> None:
-    """The web page of an audit and the SARIF report link the heading of each finding."""
-    assert [why for name in RULES if (why := broken(f"{MANUAL}#{name}", ROOT / "README.md"))] == []
-
-
-def test_every_code_of_a_failure_has_its_heading() -> None:
-    """The message of a failure ends with this link."""
-    links = [documented({"msg": "", "code": code})["documentation"] for code in get_args(Code)]
-
-    assert [why for link in links if (why := broken(link, ROOT / "README.md"))] == []
 
 
 def test_every_link_of_other_pages_leads_somewhere() -> None:
@@ -183,10 +139,3 @@ def test_only_the_collection_is_built(installed: Path, tracked: set[str]) -> Non
 
     parts = {name for name in tracked if name.startswith(folders) and not name.startswith(without)}
     assert built == {*files, *parts} - {"docs/images/sandbox-page.png"}
-
-
-def test_every_page_is_in_the_list_of_pages(installed: Path) -> None:
-    listed = set(links(installed / "docs" / "README.md"))
-
-    assert {page.name for page in (installed / "docs").glob("*.md")} - listed - {"README.md"} == set()
-    assert {f"../roles/{folder.name}/meta/argument_specs.yml" for folder in (ROOT / "roles").iterdir()} <= listed

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +54,6 @@ def test_oldest_sdks_that_are_tested_are_allowed() -> None:
 
     assert floors.keys() == tested.keys()
     assert [name for name in floors if version(tested[name]) < version(floors[name])] == []
-
-
-def test_supported_sdks_are_listed() -> None:
-    page = (ROOT / "docs" / "support.md").read_text(encoding="utf-8")
-    required = [re.fullmatch(r"([\w-]+)>=([\d.]+)(?:,<(\d+))?", line).groups() for line in lines("requirements.txt")]
-    rows = [
-        f"| {name} | {floor} or newer{f', below {ceiling}' if ceiling else ''} |" for name, floor, ceiling in required
-    ]
-
-    assert [row for row in rows if row not in page] == []
 
 
 def test_releases_of_azcollection_that_are_tested_are_allowed() -> None:
@@ -128,13 +117,6 @@ def test_workflow_runs_each_row_of_the_matrix() -> None:
     assert {row["row"]: row["python"] for row in rows} == {row: python for row, (python, _core) in MATRIX.items()}
 
 
-@pytest.mark.parametrize("name", sorted({*WORKFLOWS} - {"matrix.yml"}))
-def test_workflow_has_the_python_of_the_main_row(name: str) -> None:
-    setups = [step for step in steps(name) if step.get("uses", "").startswith("actions/setup-python")]
-
-    assert {step["with"]["python-version"] for step in setups} == {MAIN[0]}
-
-
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_workflow_runs_existing_targets(name: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -143,19 +125,6 @@ def test_a_workflow_runs_existing_targets(name: str) -> None:
 
     assert targets or all("uses" in job for job in workflow(name)["jobs"].values())
     assert [target for target in targets if f"\n{target}: " not in makefile] == []
-
-
-@pytest.mark.parametrize("name", WORKFLOWS)
-def test_a_workflow_that_a_release_needs_can_be_called(name: str) -> None:
-    called = [job["uses"] for job in workflow(name)["jobs"].values() if "uses" in job]
-
-    assert [one for one in called if "workflow_call" not in document(one)["on"]] == []
-
-
-def test_workflows_are_described() -> None:
-    manual = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-
-    assert [name for name in WORKFLOWS if f"\n| *{workflow(name)['name']}* | `make " not in manual] == []
 
 
 def test_the_tests_that_the_manual_names_exist() -> None:
@@ -173,18 +142,3 @@ def test_the_tests_that_a_target_runs_exist(target: str) -> None:
 
     assert named
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
-
-
-def test_every_make_target_is_explained() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = {name for line in re.findall(r"^\.PHONY: (.+)$", makefile, re.M) for name in line.split()}
-
-    assert targets == set(re.findall(r"^([a-z-]+):.*## ", makefile, re.M))
-
-
-@pytest.mark.parametrize(("target", "installed"), [("demo", "requirements.txt"), ("setup", "requirements-dev.txt")])
-def test_make_demo_installs_only_what_it_needs(tmp_path: Path, target: str, installed: str) -> None:
-    command = ["make", "--dry-run", f"VENV={tmp_path}", target]
-    planned = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
-
-    assert re.findall(r" -r (\S+)", planned) == [installed]

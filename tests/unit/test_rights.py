@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,35 +140,11 @@ def test_keys_by_policy(permissions: list[str], missing: bool) -> None:
 
 ASSIGNMENTS = "Microsoft.Authorization/roleAssignments"
 KEYS = "Microsoft.KeyVault/vaults/keys"
-EACH_WRITE: list[tuple[Sequence[Needed], str]] = [
-    (rights.to_create_account("rg"), WRITE),
-    ([rights.to_change_account("rg", "mybatch")], WRITE),
-    ([rights.to_delete_account("rg", "mybatch")], "Microsoft.Batch/batchAccounts/delete"),
-    (rights.to_set_encryption("rg", "mybatch"), WRITE),
-    ([rights.to_create_vault("rg")], "Microsoft.KeyVault/vaults/write"),
-    ([rights.to_change_vault("rg", "myvault")], "Microsoft.KeyVault/vaults/write"),
-    ([rights.to_change_policies(VAULT_ID)], "Microsoft.KeyVault/vaults/accessPolicies/write"),
-    ([rights.to_assign_role(VAULT_ID)], f"{ASSIGNMENTS}/write"),
-    ([rights.to_unassign_role(f"{VAULT_ID}/providers/{ASSIGNMENTS}/1")], f"{ASSIGNMENTS}/delete"),
-    ([rights.to_use_key("create", "myvault")], CREATE),
-    ([rights.to_use_key("update", "myvault")], f"{KEYS}/update/action"),
-    ([rights.to_use_key("delete", "myvault")], f"{KEYS}/delete"),
-    ([rights.to_use_key("recover", "myvault")], f"{KEYS}/recover/action"),
-    ([rights.to_use_key("setrotationpolicy", "myvault")], "Microsoft.KeyVault/vaults/keyrotationpolicies/write"),
-]
 
 
-def needs(action: str, *needed: Needed, found: Any = None) -> None:
-    """Check that the rights require this action, and otherwise only reads."""
-    lacks(action, *needed, found=found)
-    held = permission(action, data="/keys/" in action or "keyrotation" in action)
-    reads = permission("*/read"), permission("*/read", data=True)
-    require(*needed, found=found, group=[held, *reads], vault_group=[held, *reads])
-
-
-@pytest.mark.parametrize(("needed", "action"), EACH_WRITE)
-def test_each_write_requires_its_action(needed: Sequence[Needed], action: str) -> None:
-    needs(action, *needed, found=vault(rbac=True))
+def test_right_to_delete_an_account_is_required() -> None:
+    """tests/integration/test_rights.py has the rights of the roles."""
+    lacks("Microsoft.Batch/batchAccounts/delete", rights.to_delete_account("rg", "mybatch"))
 
 
 def test_right_to_poll_the_creation_of_an_account_is_required() -> None:
