@@ -62,46 +62,6 @@ def test_all_pinned_accounts_move_to_the_new_version(
     assert len(service.versions()) == 2
 
 
-def test_a_second_version_soon_after_the_first(rulebook: Rulebook, service: Service) -> None:
-    on_one_key(service)
-    rulebook.start()
-    rulebook.subscribe()
-
-    for _ in range(2):
-        newest = service.make_key().id
-        until(lambda: are_on(service, newest), lambda: rulebook.output)  # noqa: B023
-
-    settled(rulebook, runs=2)
-    assert len(service.versions()) == 3
-
-
-@pytest.mark.parametrize("names", [None, ["key1", "batch-*"]])
-def test_events_of_other_keys_do_not_delay_an_account(
-    rulebook: Rulebook, service: Service, names: list[str] | None
-) -> None:
-    """Other applications use the vault too. One playbook runs for all events that arrive together, and none for the
-    events of keys that the variable does not name."""
-    rulebook.variables = {"cmk_event_key_names": names} if names else {}
-    on_one_key(service)
-    version = service.make_key().id
-    rulebook.start()
-    rulebook.subscribe()
-
-    keys = "https://vault-one.vault.azure.net/keys"
-    others = [f"{keys}/other{number}/{number:032x}" for number in range(5000)]
-    if names:
-        _post(rulebook, service, "KeyNewVersionCreated", *others[:1000])
-        settled(rulebook, runs=0)
-    # Event Grid sends at most 1 MB in a request.
-    for first in range(0, len(others), 1000):
-        _post(rulebook, service, "KeyNewVersionCreated", *others[first : first + 1000])
-    _post(rulebook, service, "KeyNewVersionCreated", version)
-    until(lambda: are_on(service, version), lambda: rulebook.output, seconds=20)
-
-    settled(rulebook, runs=1)
-    assert rulebook.runs == [ROTATE]
-
-
 @pytest.mark.parametrize("folder", [None, "reports"])
 def test_a_changed_policy_is_audited_and_nothing_is_changed(
     rulebook: Rulebook, service: Service, control: Control, folder: str | None

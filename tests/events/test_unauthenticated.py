@@ -91,97 +91,41 @@ ALWAYS = (
 )
 
 
-def body(rng: random.Random) -> bytes:
-    size = rng.choice((0, 1, 20, 700, 3000, 4096, 4097, 9000, 150_000))
-    code = rng.choice((None, "", 1, [], {}, "x" * size, [[[[]]]], "\ud800", "\r\n"))
-    found: bytes = rng.choice(
-        (
-            rng.choice((b"[", b"{", b'{"a":', b'[{"a":', b'"\\', b"\\", b"]", b"9", b"\x00", b"[1e999,", b'"')) * size,
-            rng.randbytes(size),
-            json.dumps([{**VALIDATION, "data": {"validationCode": code}}] * rng.choice((1, 2))).encode(),
-            json.dumps([event(), {**VALIDATION, "data": code}]).encode(rng.choice(("utf-8", "utf-16", "utf-32"))),
-            gzip.compress(b"[" * size),
-            b"\xef\xbb\xbf[]",
-        )
-    )
-    return found[: rng.randrange(len(found) + 1)] if rng.random() < 0.2 else found
-
-
-def framed(rng: random.Random, body: bytes) -> tuple[list[bytes], bytes]:
-    """The headers that say where the body ends, and how it is sent."""
-    length = len(body)
-    match rng.randrange(6):
-        case 0:
-            sizes = rng.choice(
-                (b"%x" % length, b"-1", b"", b"f" * 17, b"%x" % (length + 1), b"%x;x=%s" % (length, b"a" * 9000))
-            )
-            return [b"Transfer-Encoding: " + rng.choice((b"chunked", b"gzip, chunked", b"x"))], b"".join(
-                (sizes, b"\r\n", body, b"\r\n0\r\n\r\n")
-            )
-        case 1:
-            lengths = (b"-1", b"1e3", b"", b"9" * 30, b"%d" % (length + 5), b"%d" % max(length - 5, 0), b"0x10")
-            return [b"Content-Length: " + rng.choice(lengths)], body
-        case 2:
-            return [b"Content-Length: %d" % length] * 2 + [b"Transfer-Encoding: chunked"], body
-    return [b"Content-Length: %d" % length], body
-
-
-def header(rng: random.Random) -> bytes:
-    value = rng.choice((b"", b"a", b"\xff\xfe", b"\xed\xa0\x80", b"a\x00b", b"a" * 9000, rng.randbytes(20), b"a\rb"))
-    made: bytes = rng.choice(
-        (
-            HANDSHAKE,
-            HANDSHAKE,
-            bearer(rng.choice((b"[", b"{", b'{"a":', b"\xff")) * rng.choice((1, 1000, 6000))),
-            bearer(json.dumps({"alg": rng.choice(("RS256", "none", 1)), "kid": rng.choice((1, [], "x"))}).encode()),
-            b"Content-Encoding: gzip",
-            b"Expect: 100-continue",
-            b"Expect: " + value,
-            b"Upgrade: websocket\r\nConnection: Upgrade",
-            b"a: a\r\n" * 200 + b"a: a",
-            *(
-                name + b": " + value
-                for name in (b"X-Event-Secret", b"Authorization", b"WebHook-Request-Origin", b"Host")
-            ),
-            *(name + value for name in (b"Authorization: Bearer ", b"Authorization: Bearer a.b.", b"Content-Type: ")),
-        )
-    )
-    return made
+# Parts of requests, from which the random requests are made.
+PARTS = (
+    *(b"POST / HTTP/1.1\r\n", b"OPTIONS /?code=%ED%A0%80 HTTP/1.1\r\n", b"PRI * HTTP/2.0\r\n", b"GET http://[ x\r\n"),
+    *(b"Host: a\r\n", HANDSHAKE + b"\r\n", b"Content-Encoding: gzip\r\n", b"a: a\r\n" * 200, b"\r\n", b"\r\n\r\n"),
+    *(b"Content-Length: %s\r\n" % one for one in (b"2", b"-1", b"1e3", b"", b"9" * 30, b"0x10")),
+    *(b"Transfer-Encoding: %s\r\n" % one for one in (b"chunked", b"gzip, chunked", b"x")),
+    *(b"%s\r\n[]\r\n0\r\n\r\n" % one for one in (b"2", b"-1", b"", b"f" * 17, b"3", b"2;x=" + b"a" * 9000)),
+    *(b"Expect: 100-continue\r\n", b"Expect: \xff\r\n", b"Upgrade: websocket\r\nConnection: Upgrade\r\n"),
+    *(bearer(one) + b"\r\n" for one in (b"[" * 6000, b'{"a":' * 1000, b"\xff", b'{"alg": 1, "kid": []}')),
+    *(b"Authorization: Bearer a.b.\r\n", b"X-Event-Secret: \xed\xa0\x80\r\n", b"WebHook-Request-Origin: a\x00b\r\n"),
+    *(gzip.compress(b"[" * 9000), b"\xef\xbb\xbf[]", b'[{"a":' * 700, b"[1e999,", b'"\\', b"\x00" * 4097),
+    *(
+        json.dumps([{**VALIDATION, "data": {"validationCode": code}}, event()]).encode(encoding)
+        for code in (None, [], "x" * 150_000, [[[[]]]], "\ud800", "\r\n")
+        for encoding in ("utf-8", "utf-16")
+    ),
+)
 
 
 def wild(rng: random.Random) -> bytes:
     """A request, of which any part may be malformed."""
-    methods = (
-        b"POST",
-        b"POST",
-        b"POST",
-        b"POST",
-        b"OPTIONS",
-        b"OPTIONS",
-        b"GET",
-        b"HEAD",
-        b"PUT",
-        b"CONNECT",
-        b"PRI",
-        b"\xff",
-    )
-    paths = (
-        b"/",
-        b"/",
-        b"/?code=a",
-        b"/?code=%ED%A0%80",
-        b"/?code=\xff",
-        b"/%",
-        b"*",
-        b"http://[",
-        b"a:1",
-        b"/" * 9000,
-    )
-    versions = (b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0", b"x")
-    headers, sent = framed(rng, body(rng))
-    line = b" ".join((rng.choice(methods), rng.choice(paths), rng.choice(versions)))
-    all_headers = [line, b"Host: a", *headers, *(header(rng) for _ in range(rng.randrange(4)))]
-    return b"\r\n".join([*all_headers, b"", sent])
+    parts = [
+        PARTS[0],
+        PARTS[4],
+        *rng.choices(PARTS, k=rng.randrange(6)),
+        b"\r\n",
+        *rng.choices(PARTS, k=rng.randrange(3)),
+    ]
+    if rng.random() < 0.3:
+        rng.shuffle(parts)
+    made = b"".join(parts)
+    if rng.random() < 0.3:
+        place = rng.randrange(len(made))
+        made = made[:place] + rng.randbytes(rng.randrange(20)) + made[place + rng.randrange(20) :]
+    return made[: rng.randrange(len(made))] if rng.random() < 0.1 else made
 
 
 async def response(port: int, request: bytes, rng: random.Random) -> bytes:
