@@ -66,12 +66,6 @@ def task(name: str, module: str, /, register: str | None = None, **arguments: An
     return {"name": name, f"azbatch.cmk.{module}": arguments, **({"register": register} if register else {})}
 
 
-def checked(one: Mapping[str, Any], name: str | None = None) -> dict[str, Any]:
-    """A copy of the task in check mode, without `register`."""
-    unregistered = {keyword: value for keyword, value in one.items() if keyword != "register"}
-    return {**unregistered, "name": name or f"{one['name']} (check)", "check_mode": True}
-
-
 def fails(one: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the task that has to fail. `Ansible.play` checks that it does."""
     return {**one, _FAILS: True}
@@ -86,15 +80,9 @@ def control_task(name: str, sandbox: Sandbox, method: str, path: str, body: Any 
 
 def four_steps(one: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The four steps: check, apply, check again, apply again. `checked_steps` checks the results."""
-    name = one["name"]
-    check, again = checked(one, f"{name}: check"), checked(one, f"{name}: check again")
-    apply, second = two_steps(one)
-    return [check, apply, again, second]
-
-
-def two_steps(one: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The steps of `four_steps` that are not in check mode."""
-    return [{**one, "name": f"{one['name']}: apply"}, {**one, "name": f"{one['name']}: apply again"}]
+    checked = {**one, "check_mode": True}
+    steps = {"check": checked, "apply": one, "check again": checked, "apply again": one}
+    return [{**step, "name": f"{one['name']}: {name}"} for name, step in steps.items()]
 
 
 def ended(
@@ -255,8 +243,7 @@ class Run:
                 one.untouched()
         assert apply.writes, f"{apply.name} says that it changed something and wrote nothing"
         assert all(one["summary"].endswith(".") for one in steps.values())
-        if "check" in steps:
-            assert_predicted(change(steps["check"].result), change(apply.result), name)
+        assert_predicted(change(steps["check"].result), change(apply.result), name)
         assert second["diff"] == {"before": {}, "after": {}}
         assert state(second.result) == state(apply.result)
         return apply

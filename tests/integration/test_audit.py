@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import jsonschema
 import pytest
 from azure.keyvault.keys import KeyRotationLifetimeAction, KeyRotationPolicy
-from harness import WAYS, Ansible, Run, fails, task
+from harness import Ansible, Run, fails, task
 from junitparser import JUnitXml
 from one_process import OneProcess
 from operators import done
@@ -140,16 +140,6 @@ def audited(runner: OneProcess, **options: Any) -> dict[str, Any]:
     (account,) = runner.another().module("batch_encryption_audit", {"return_accounts": True, **options})["accounts"]
     found: dict[str, Any] = account
     return found
-
-
-def test_an_account_that_is_being_created(runner: OneProcess, service: Service) -> None:
-    """The pools of the account cannot be listed, which is not caused by its key."""
-    service.sandbox.control.timing(batch_create=600)
-    service.make_account()
-
-    account = audited(runner, pools=True)
-    assert (account["state"], found(account), account["available"]) == ("under_way", [], None)
-    assert "'Creating'" in account["unknown"]["pools"]
 
 
 @pytest.mark.parametrize("pools", [False, True])
@@ -347,31 +337,3 @@ def test_malformed_options_are_refused_before_anything_is_read(ansible: Ansible)
     for _options, named in MALFORMED:
         assert run[named].get("option") == named, run[named]
         assert named in run[named]["msg"]
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.slow(every=2)
-def test_the_result_of_the_module(ansible: Ansible, service: Service, way: str) -> None:
-    principal, _ = service.on_key()
-    service.make_account("account2")
-    service.revoke(principal)
-    place = {"resource_group": "rg-sandbox"}
-
-    run = ansible.play(
-        [
-            task("all", "batch_encryption_audit", return_accounts=True),
-            task("a group", "batch_encryption_audit", **place, return_accounts=True),
-            task("one", "batch_encryption_audit", **place, account_name="account1", return_accounts=True),
-            task("a report", "batch_encryption_audit", **place, folder=str(ansible.folder / "cmk-audit")),
-        ],
-        way=way,
-    )
-
-    assert run.writes == []
-    for name in ("all", "a group"):
-        assert [one["name"] for one in run[name]["accounts"]] == ["account1", "account2"]
-        assert run[name]["counts"]["states"]["at_risk"] == 1
-    (one,) = run["one"]["accounts"]
-    assert found(one) == ["access_missing"]
-    assert "accounts" not in run["a report"].result
-    assert report(ansible)["summary"]["accounts"] == 2

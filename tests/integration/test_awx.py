@@ -248,27 +248,3 @@ def test_the_other_job_templates(awx: Awx, service: Service) -> None:
     awx.job("revert", awx.update_inventory("second"), cmk_hosts="all")
     assert service.encryption() is None
     assert service.enabled("key2") == [True]
-
-
-def test_the_next_node_of_a_workflow_gets_the_accounts(awx: Awx, service: Service) -> None:
-    """The next job gets the accounts as extra variables. These do not override its own result, which it passes on."""
-    service.make_vault()
-    first = str(service.make_key().id)
-    for name in ACCOUNTS[:3]:
-        service.grant(service.make_account(name)["identity"]["principalId"])
-        service.point(first, name)
-    service.sandbox.control.advance(QUARTER)
-    inventory = awx.update_inventory()
-    changed = {"changed": True, "finished": True}
-
-    canary = artifacts(awx.job("canary", inventory))
-    versions = {first.rpartition("/")[0]: service.key().properties.version}
-    result = {"accounts": {"account1": changed}, "not_started": [], "new_versions": versions}
-    assert canary == {"cmk_rotate_result": result}
-
-    # An extra variable of the workflow node: all accounts except those of the previous node.
-    others = "{{ ['pinned'] | union(cmk_rotate_result.accounts | map('regex_replace', '^', '!')) | join(':') }}"
-    job = awx.job("rotate", inventory, **{**canary, "cmk_hosts": others})
-    result = {"accounts": dict.fromkeys(ACCOUNTS[1:3], changed), "not_started": [], "new_versions": {}}
-    assert artifacts(job) == {"cmk_rotate_result": result}
-    assert "WARNING" not in job.stdout.read()

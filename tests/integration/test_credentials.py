@@ -167,29 +167,6 @@ def test_module_defaults_of_the_action_group(
     assert {r["principal"] for r in run["by the task"].requests if r["principal"]} == {service.operator}
 
 
-def test_each_loop_item_uses_its_own_environment(
-    ansible: Ansible, service: Service, reader: dict[str, Any], way: str
-) -> None:
-    """Each item uses the credentials and the subscription of its environment. An item without an environment uses those
-    of the run."""
-    service.make_account()
-    own = service.sandbox
-    second = own.control.call("POST", "/subscriptions", {"name": "second"})["subscription_id"]
-    as_reader = {"AZURE_CLIENT_ID": reader["client_id"], "AZURE_SECRET": reader["secret"]}
-    there = {"AZURE_SUBSCRIPTION_ID": second}
-    environments = [as_reader, {}, there, {}]
-    loop = {"environment": "{{ environments[item] }}", "loop": list(range(len(environments)))}
-    each = {**info("each"), **loop, "failed_when": False}
-    run = ansible.play([each], way=way, vars={"environments": environments})
-
-    # The principals and the subscriptions of the requests, in order.
-    asked = [(r["principal"], r["url"].split("/")[4]) for r in run["each"].requests if "/subscriptions/" in r["url"]]
-    turns = [one for number, one in enumerate(asked) if one != asked[number - 1] or number == 0]
-    base = (service.operator, own.subscription_id)
-    among = (reader["object_id"], own.subscription_id)
-    assert turns == [among, base, (service.operator, second), base]
-
-
 def test_one_token_for_each_audience(ansible: Ansible, service: Service) -> None:
     """Key Vault's SDK would first send a request without a token to each vault, in every task, to find its tenant."""
     service.on_key()
@@ -249,22 +226,3 @@ def test_no_secret_is_shown(
     assert "PRIVATE KEY" not in shown
     assert list(run.local_tmp.rglob("*")) == []
     assert [file for file in (ansible.folder / "remote-tmp").rglob("*") if file.is_file()] == []
-
-
-@pytest.mark.parametrize("keyword", [{"async": 30, "poll": 1}, {"become": True}], ids=["async", "become"])
-@pytest.mark.slow
-def test_credentials_are_passed_to_a_separate_process(
-    ansible: Ansible, service: Service, keyword: dict[str, Any]
-) -> None:
-    """A task that cannot run in Ansible's process runs as a separate process, with the same result."""
-    service.make_account()
-    run = ansible.play(
-        [{**info("here")}, {**info("there"), **keyword}],
-        way="in_process",
-        extra_vars={
-            "ansible_async_dir": str(ansible.home / ".ansible_async"),
-            "ansible_become_exe": "env",
-            "ansible_become_flags": "-u XDG_RUNTIME_DIR",
-        },
-    )
-    assert run["there"]["id"] == run["here"]["id"]

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from typing import Any
 import pytest
 from cases import BUSY
 from harness import BIN, Ansible, Run
-from sandbox_client import serving
 from service import GROUP, LOCATION, Service
 
 BATCH = "2024-07-01"
@@ -203,28 +201,6 @@ def test_variables_and_groups(ansible: Ansible, service: Service) -> None:
     assert listing.said == ""
 
 
-@pytest.fixture
-def crowd(tmp_path: Path) -> Iterator[Ansible]:
-    """A sandbox with 1,100 accounts in two subscriptions."""
-    with serving("--accounts", "1100") as sandbox:
-        yield Ansible(sandbox, tmp_path)
-
-
-def test_one_request_for_each_page_of_a_subscription(crowd: Ansible) -> None:
-    listing = source(crowd).inventory("--graph")
-
-    hosts = re.findall(r"batch\d{5}", listing.output)
-    assert len(set(hosts)) == 1100
-    # Each host is in four groups.
-    assert len(hosts) == 4 * 1100
-    # A page has a hundred accounts.
-    pages = {path: listing.asked.count(path) for path in listing.asked if path != "/subscriptions"}
-    # Ten pages and one page of the two subscriptions, and a request for the caller's permissions in each subscription.
-    assert sorted(pages.values()) == [1, 1, 1, 10]
-    assert listing.asked.count("/subscriptions") == 1
-    assert listing.tokens == 1
-
-
 # Which accounts
 
 
@@ -268,24 +244,6 @@ def test_a_caller_with_rights_on_a_resource_group(ansible: Ansible, service: Ser
 
 
 # Groups and variables that the user defines
-
-
-BROKEN = {
-    "keyed_groups": [{"key": "cmk_tags.team", "prefix": "team"}],
-    "groups": {"blue": "cmk_tags.team == 'blue'"},
-    "compose": {"team": "cmk_tags.team"},
-}
-
-
-def test_strict(ansible: Ansible, service: Service) -> None:
-    """If `strict` is true, an expression that fails for an account is an error."""
-    service.make_account("account1")
-    service.make_account("account2", tags={"team": "blue"})
-
-    lenient = source(ansible, **BROKEN).inventory()
-    assert list(lenient.hosts) == ["account1", "account2"]
-    assert (lenient.groups["team_blue"], lenient.groups["blue"]) == (["account2"], ["account2"])
-    source(ansible, strict=True, compose=BROKEN["compose"]).refused("account1", "team")
 
 
 def test_text_from_azure_is_not_evaluated_as_a_template(ansible: Ansible, service: Service) -> None:
@@ -344,42 +302,6 @@ def test_cache(ansible: Ansible, service: Service) -> None:
     cached = "".join(file.read_text() for file in (ansible.folder / "cache").iterdir())
     assert stranger["secret"] not in cached
     assert service.sandbox.secret not in cached
-
-
-# Names
-
-
-# The environment
-
-
-@pytest.mark.slow
-def test_a_job_uses_its_own_python(ansible: Ansible, service: Service) -> None:
-    """The inventory sets the interpreter by a template, not by a path, and a module runs with the Python of Ansible."""
-    service.make_account()
-    inventory = source(ansible)
-    asks = "resource_group={{ cmk_resource_group }} account_name={{ cmk_account_name }}"
-    done = subprocess.run(
-        [
-            *(str(BIN / "ansible"), "all", "-i", str(inventory.file), "-e", "cmk_in_process=false", "-vvv"),
-            *("-m", "azbatch.cmk.batch_encryption_info", "-a", asks),
-        ],
-        env=ansible.environment(),
-        cwd=ansible.folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stdout
-    # The file name is python, python3 or python3.13.
-    own = f"{Path(sys.executable).parent}/python"
-    assert any(" EXEC " in line and own in line for line in done.stdout.splitlines()), done.stdout
-    listed = inventory.inventory()
-    assert sys.executable not in listed.output
-    # The template is not marked as unsafe, so jobs evaluate it even if AWX has imported the inventory.
-    variables = listed.document["_meta"]["hostvars"]["account1"]
-    assert variables["ansible_python_interpreter"] == "{{ ansible_playbook_python }}"
 
 
 # Bad input
@@ -457,23 +379,6 @@ def test_options_may_be_templates(ansible: Ansible, service: Service) -> None:
     source(ansible).refused("signing in failed", environment=literal)
 
 
-def test_secret_in_a_vault(ansible: Ansible, service: Service) -> None:
-    service.make_account()
-    password = str(ansible.write("password", "of the vault"))
-    sealed = subprocess.run(
-        [str(BIN / "ansible-vault"), "encrypt_string", "--vault-password-file", password, service.sandbox.secret],
-        env=ansible.environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    ).stdout
-    file = ansible.write("batch_accounts.yml", f"plugin: azbatch.cmk.batch_accounts\nsecret: {sealed}")
-    unset = {"AZURE_SECRET": None, "AZURE_CLIENT_SECRET": None}
-
-    listing = Inventory(ansible, file).inventory("--list", "--vault-password-file", password, environment=unset)
-    assert list(listing.hosts) == ["account1"]
-
-
 # The roles on the listed hosts
 
 
@@ -505,12 +410,3 @@ def test_an_inventory_that_cannot_be_listed_fails_a_run_that_requires_no_host(
         assert f"The inventory {folder}/batch_accounts.yml could not be read. Could not " in output
         assert "errors.md#authentication_failed" in output
         (folder / "others.yml").write_text("pinned: {hosts: {account1: {}}}")
-
-
-def test_another_inventory_that_cannot_be_read_fails_a_run_that_requires_no_host(
-    ansible: Ansible, service: Service
-) -> None:
-    run = play_if_there_is_a_host(ansible, ansible.write("hosts.yml", "pinned: ["))
-
-    assert run.rc != 0
-    assert "The inventory has neither hosts nor groups" in " ".join(run.output.split())

@@ -329,42 +329,7 @@ def test_without_a_right_to_write(
 # Read-only tasks
 
 SUBSCRIPTIONS = "Microsoft.Resources/subscriptions/read"
-LOOKS = (DEFINITIONS["audit"]["Actions"], DEFINITIONS["audit"]["DataActions"])
 LISTS = DEFINITIONS["inventory"]["Actions"]
-
-
-def looker(service: Service, monkeypatch: pytest.MonkeyPatch, without: str = "") -> None:
-    """Sign in as a caller that has the role `audit` on the subscription, except the permission `without`."""
-    actions, data_actions = ([one for one in kind if one != without] for kind in LOOKS)
-    sign_in(service, monkeypatch, [give(service, service.sandbox.subscription, actions, data_actions)])
-
-
-def audited(runner: OneProcess, folder: Path) -> dict[str, Any]:
-    """Run the role audit. Returns its JSON report with its warnings."""
-    wanted = {"cmk_audit_folder": str(folder), "cmk_audit_formats": ["json"], "cmk_audit_pools": True}
-    audited = runner.another().role("audit", wanted)
-    assert not audited.get("failed"), audited
-    found: dict[str, Any] = json.loads((folder / "cmk-audit.json").read_text())
-    return {**found, "warnings": audited.get("warnings", [])}
-
-
-@pytest.mark.parametrize("lost", [False, True], ids=["there", "vault deleted"])
-def test_an_audit_reports_unreadable_resources(
-    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lost: bool
-) -> None:
-    service.on_key(rbac=True)
-    if lost:
-        service.delete_vault()
-    looker(service, monkeypatch)
-    whole = audited(runner, tmp_path / "whole")
-    [account] = whole["accounts"]
-    assert (account["unknown"], whole["unlisted"]) == ({}, [])
-    assert account["state"] == ("at_risk" if lost else "ok")
-
-    looker(service, monkeypatch, READ_KEY)
-    report = audited(runner, tmp_path / "without")
-
-    assert READ_KEY in json.dumps(report) or report["accounts"] == whole["accounts"]
 
 
 @pytest.mark.parametrize("right", ["", *(one for one in LISTS if one != SUBSCRIPTIONS)])

@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import pytest
-from harness import Ansible, Run
+from harness import Run
 from one_process import RolesRunner
-from role_runs import holdings, play_role, refused, result, run_role, steps, unchanged, warnings, wrote
-from service import ENCRYPTION_USER, NEEDED, Service
+from role_runs import play_role, refused, result, run_role, steps, unchanged, warnings, wrote
+from service import Service
 
 VAULT = "Ensure the vault"
 KEY = "Ensure the key"
@@ -24,28 +23,6 @@ def provision(roles: RolesRunner, service: Service, identity: str = "system_assi
     if identity == "user_assigned":
         options["cmk_identity_id"] = service.identity_id()
     return play_role(roles, "provision", **options)
-
-
-def principal(service: Service) -> str:
-    """The principal of the account's only identity."""
-    identity = service.account()["identity"]
-    if identity["type"] == "SystemAssigned":
-        found: str = identity["principalId"]
-        return found
-    (user_assigned,) = identity["userAssignedIdentities"].values()
-    found = user_assigned["principalId"]
-    return found
-
-
-def assert_granted(service: Service, mode: str) -> None:
-    """The principal has the permissions that Batch needs, and no others."""
-    if mode == "rbac":
-        assert service.assignments(principal(service)) == [(service.vault_id(), ENCRYPTION_USER)]
-        assert service.vault()["properties"]["accessPolicies"] == []
-    else:
-        granted = service.permissions(principal(service)) or {}
-        assert {kind: sorted(found) for kind, found in granted.items() if found} == {"keys": NEEDED}
-        assert service.assignments(principal(service)) == []
 
 
 def test_settings_of_new_resources(roles: RolesRunner, service: Service) -> None:
@@ -117,64 +94,6 @@ def test_a_vault_in_another_subscription(roles: RolesRunner, service: Service) -
     reverted = play_role(roles, "revert", **leave, **there)
     assert "access" in steps(reverted)
     assert service.encryption() is None
-
-
-def test_a_wrong_place_of_the_vault_is_named(ansible: Ansible, service: Service) -> None:
-    in_second_subscription(service)
-    wrong = "11111111-2222-3333-4444-555555555555"
-    run = run_role(ansible, "provision", cmk_vault_subscription_id=wrong, cmk_vault_resource_group="rg-keys")
-    refused(run, VAULT, "Correct cmk_vault_subscription_id")
-
-
-@pytest.mark.parametrize(("identity", "mode"), [("system_assigned", "access_policy"), ("user_assigned", "rbac")])
-def test_all_resources_are_created(roles: RolesRunner, service: Service, identity: str, mode: str) -> None:
-    wanted = {"identity": identity, "cmk_vault_authorization": mode, "cmk_key_size": 3072}
-    if identity == "user_assigned":
-        service.make_identity()
-    before = holdings(service)
-
-    predicted = provision(roles, service, check=True, **wanted)
-    assert wrote(predicted) == []
-    assert result(predicted)["exists"] is True
-    assert holdings(service) == before
-
-    run = provision(roles, service, **wanted)
-    assert steps(predicted) == steps(run)
-    version = service.key().properties.version
-    with_key = identity == "user_assigned"
-    assert result(run) == {
-        "exists": True,
-        "key_source": "microsoft_keyvault",
-        "key_identifier": service.key().id,
-        "key_version": version,
-        "follows_latest": False,
-        "available": True,
-        "previous_key_identifier": None,
-        "changed": True,
-        "changed_steps": {"vault": True, "key": True, "access": True, "account": True, "encryption": not with_key},
-    }
-    grant = "PUT role vault-one" if mode == "rbac" else "PUT policies vault-one add"
-    account = "PUT account account1"
-    granted = [grant, account] if with_key else [account, grant, "PATCH account account1"]
-    assert wrote(run) == ["PUT vault vault-one", "POST key vault-one key1", *granted]
-    assert service.account()["identity"]["type"] == ("UserAssigned" if with_key else "SystemAssigned")
-    assert service.encryption() == service.key().id
-    if with_key:
-        (put,) = (one for one in run.writes if "/batchAccounts/" in one["url"])
-        assert put["body"]["properties"]["encryption"]["keyVaultProperties"]["keyIdentifier"] == service.key().id
-    assert service.is_available()
-    assert len(service.key().key.n) * 8 == 3072
-    vault = service.vault()["properties"]
-    assert vault["enableSoftDelete"]
-    assert vault["enablePurgeProtection"]
-    assert vault["enableRbacAuthorization"] == (mode == "rbac")
-    assert_granted(service, mode)
-
-    done = holdings(service)
-    for check in (True, False):
-        again = unchanged(provision(roles, service, check=check, **wanted))
-        assert result(again)["key_version"] == version
-    assert holdings(service) == done
 
 
 def test_an_account_on_another_key_is_moved_only_on_request(roles: RolesRunner, service: Service) -> None:

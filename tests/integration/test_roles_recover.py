@@ -15,8 +15,7 @@ import pytest
 from cases import CLOSED
 from harness import Ansible, Run
 from one_process import RolesRunner
-from reports import DIAGNOSIS
-from role_runs import holdings, play_role, refused, result, run_role, steps, unchanged, wrote
+from role_runs import holdings, play_role, result, run_role, steps, unchanged, wrote
 from service import DAY, GROUP, Service
 
 WAIT = "Wait until the account is available"
@@ -97,18 +96,6 @@ def test_an_account_is_recovered(
     unchanged(recover(roles))
 
 
-def test_ip_rules_that_do_not_let_batch_in(roles: RolesRunner, service: Service) -> None:
-    """Batch refuses the account, and reports why."""
-    service.sandbox.control.behavior(pools_without_key="409")
-    service.on_key()
-    rules = [*CLOSED["ipRules"], {"value": "198.51.100.7"}]
-    service.change_vault(properties={"networkAcls": {**CLOSED, "ipRules": rules}})
-    assert steps(recover(roles)) == ["network"]
-    assert service.is_available()
-    rules_now = service.vault()["properties"]["networkAcls"]
-    assert (rules_now["bypass"], rules_now["defaultAction"], len(rules_now["ipRules"])) == ("AzureServices", "Deny", 2)
-
-
 def test_an_expired_version_is_extended_by_the_configured_duration(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     expire(service)
@@ -130,28 +117,6 @@ def test_a_recovery_of_ten_minutes_is_waited_for(roles: RolesRunner, service: Se
 
 
 # Accounts that are not recovered
-
-
-def test_a_repair_that_is_not_allowed(roles: RolesRunner, service: Service) -> None:
-    service.on_key()
-    service.disable()
-    run = run_role(roles, "recover", cmk_allowed_repairs=["access"])
-    refused(run, DIAGNOSIS, "key", "is disabled", "This task changed nothing")
-    assert not service.is_available()
-
-
-@pytest.mark.parametrize("on_key", [True, False])
-def test_an_available_account_is_not_changed(roles: RolesRunner, service: Service, on_key: bool) -> None:
-    if on_key:
-        service.on_key()
-    else:
-        service.make_account()
-    run = unchanged(recover(roles))
-    assert result(run)["causes"] == []
-
-
-def test_no_account(roles: RolesRunner, service: Service) -> None:
-    refused(run_role(roles, "recover"), DIAGNOSIS, "account1")
 
 
 def test_two_accounts_of_one_host(ansible: Ansible, service: Service) -> None:

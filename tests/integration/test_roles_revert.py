@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-from harness import Ansible, Run
+from harness import Run
 from one_process import RolesRunner
 from role_runs import (
     holdings,
@@ -18,12 +17,11 @@ from role_runs import (
     result,
     run_role,
     steps,
-    things,
     unchanged,
     warnings,
     wrote,
 )
-from service import DAY, ENCRYPTION_USER, Service, raised
+from service import DAY, ENCRYPTION_USER, Service
 
 FOREIGN = "99999999-0000-4000-8000-000000000001"
 REVOKE = {"cmk_unused_access": "revoke"}
@@ -39,41 +37,6 @@ def revert(roles: RolesRunner, **options: Any) -> Run:
 
 def is_granted(service: Service, principal: str) -> bool:
     return bool(service.assignments(principal)) or service.permissions(principal) is not None
-
-
-def test_key_and_access_are_kept(roles: RolesRunner, service: Service) -> None:
-    _, first = service.on_key(rbac=True)
-    before = holdings(service)
-    predicted = revert(roles, check=True)
-    assert (steps(predicted), wrote(predicted)) == (["encryption"], [])
-    assert holdings(service) == before
-
-    run = revert(roles)
-    assert result(run) == {
-        "exists": True,
-        "key_source": "microsoft_batch",
-        "key_identifier": None,
-        "key_version": None,
-        "follows_latest": False,
-        "available": True,
-        "previous_key_identifier": first,
-        "key_kept_for": [],
-        "key_kept_until": None,
-        "access_kept_for": [],
-        "access_kept_until": None,
-        "changed": True,
-        "changed_steps": {"encryption": True, "key": False, "access": False},
-    }
-    assert wrote(run) == ["PATCH account account1"]
-    assert service.encryption() is None
-    assert service.is_available()
-    after = holdings(service)
-    for world in (before, after):
-        world["accounts"]["account1"]["properties"].pop("encryption")
-    assert after == before
-
-    for check in (True, False):
-        unchanged(revert(roles, check=check))
 
 
 def test_key_disabled_and_access_revoked(roles: RolesRunner, service: Service) -> None:
@@ -148,19 +111,6 @@ def test_key_disabled_and_access_revoked_at_once(roles: RolesRunner, service: Se
     unchanged(revert(roles, **wanted))
 
 
-def test_key_deleted(roles: RolesRunner, service: Service) -> None:
-    service.on_key()
-    wanted = {"cmk_unused_key": "delete"}
-    assert wrote(revert(roles, **wanted)) == ["PATCH account account1"]
-    service.sandbox.control.advance(8 * DAY)
-    run = revert(roles, **wanted)
-    assert wrote(run) == ["DELETE key vault-one key1"]
-    assert raised(service.key) == "KeyNotFound"
-    assert [one.name for one in service.keys().list_deleted_keys()] == ["key1"], "deleted, and not purged"
-    assert service.is_available()
-    unchanged(revert(roles, **wanted))
-
-
 def test_key_and_access_stay_for_other_accounts(roles: RolesRunner, service: Service) -> None:
     """account1 and account2 share a user-assigned identity and the key."""
     service.make_vault()
@@ -188,37 +138,6 @@ def test_key_and_access_stay_for_other_accounts(roles: RolesRunner, service: Ser
     assert not is_granted(service, principal)
 
 
-def test_the_playbook_shows_why_the_key_is_kept(ansible: Ansible, service: Service) -> None:
-    service.on_key()
-    run = revert(ansible, cmk_unused_key="delete")
-    until = result(run)["key_kept_until"]
-    kept = f"Key key1 in vault vault-one was not deleted until {until}, because of possible use by account1."
-    assert kept in " ".join(run.output.split())
-
-
-def test_a_wrong_place_of_the_vault_is_refused_before_the_move(roles: RolesRunner, service: Service) -> None:
-    _, first = service.on_key()
-    run = run_role(roles, "revert", **REVOKE, **AT_ONCE, cmk_vault_resource_group="nowhere")
-    refused(run, MOVE, "nowhere")
-    assert service.encryption() == first
-
-
-def test_no_account(roles: RolesRunner, service: Service) -> None:
-    refused(run_role(roles, "revert", cmk_unused_key="delete"), MOVE, "account1")
-
-
-def test_an_unavailable_account(roles: RolesRunner, service: Service) -> None:
-    principal, first = service.on_key()
-    service.revoke(principal)
-    run = run_role(roles, "revert", cmk_unused_key="delete", **REVOKE)
-    assert [one.name for one in run.failed] == [MOVE], run.output
-    assert run[MOVE]["code"] == "account_unavailable"
-    # Batch refuses to change an account that has lost its key.
-    assert things(one for one in run.writes if one["status"] != 409) == []
-    assert service.encryption() == first
-    assert service.key().properties.enabled
-
-
 def test_a_key_that_the_account_does_not_use_is_not_removed(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
     service.make_key("key2")
@@ -227,23 +146,3 @@ def test_a_key_that_the_account_does_not_use_is_not_removed(roles: RolesRunner, 
     assert run[MOVE]["code"] == "account_on_another_key"
     assert service.encryption() == first
     assert service.key("key2").properties.enabled
-
-
-@pytest.mark.parametrize(
-    ("wanted", "task", "code"),
-    [
-        ({"cmk_vault_resource_group": "nowhere", **REVOKE}, ACCESS, "resource_group_not_found"),
-        ({"cmk_vault_name": "nowhere", **REVOKE}, ACCESS, "vault_not_found"),
-        ({"cmk_key_name": "nowhere", "cmk_unused_key": "disable"}, KEY, "key_not_found"),
-    ],
-)
-def test_missing_keys_and_vaults(
-    roles: RolesRunner, service: Service, wanted: dict[str, Any], task: str, code: str
-) -> None:
-    """The account uses a Microsoft-managed key already, so it does not show the key that it has left."""
-    service.on_key()
-    service.point(None)
-    run = run_role(roles, "revert", **wanted)
-    refused(run, task, "nowhere")
-    assert run[task]["code"] == code
-    assert service.is_available()

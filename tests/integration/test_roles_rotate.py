@@ -7,18 +7,14 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
 from typing import Any
 
 from harness import Ansible, Run
 from one_process import RolesRunner
 from role_runs import (
     QUARTER,
-    holdings,
     play_role,
-    refused,
     result,
-    run_role,
     steps,
     unchanged,
     warnings,
@@ -36,76 +32,6 @@ UNUSED = "Disable unused versions of the key"
 
 def rotate(roles: RolesRunner, **options: Any) -> Run:
     return play_role(roles, "rotate", **options)
-
-
-def test_due_by_age(roles: RolesRunner, service: Service) -> None:
-    _, first = service.on_key()
-    service.sandbox.control.advance(89 * DAY)
-    unchanged(rotate(roles, **DUE))
-    assert service.enabled() == [True]
-
-    service.sandbox.control.advance(2 * DAY)
-    before = holdings(service)
-    predicted = rotate(roles, check=True, **DUE)
-    assert wrote(predicted) == []
-    assert holdings(service) == before
-
-    run = rotate(roles, **DUE)
-    assert steps(predicted) == steps(run)
-    second = service.key()
-    assert second.id != first
-    assert result(run) == {
-        "exists": True,
-        "key_source": "microsoft_keyvault",
-        "key_identifier": second.id,
-        "key_version": second.properties.version,
-        "follows_latest": False,
-        "available": True,
-        "previous_key_identifier": first,
-        "key_kept_for": [],
-        "key_kept_until": None,
-        "changed": True,
-        "changed_steps": {"key": True, "encryption": True, "unused_disabled": False},
-    }
-    assert wrote(run) == ["POST key vault-one key1", "PATCH account account1"]
-    assert service.encryption() == second.id
-    assert service.is_available()
-    assert service.enabled() == [True, True]
-
-    for check in (True, False):
-        unchanged(rotate(roles, check=check, **DUE))
-    assert service.enabled() == [True, True]
-
-
-def test_no_version_in_use_expires_earlier(roles: RolesRunner, service: Service) -> None:
-    """A version in use keeps its expiry. The next version has the requested expiry."""
-    service.on_key()
-    wanted = {"cmk_key_expires_in": "P30D", **DUE}
-    unchanged(rotate(roles, **wanted))
-    assert service.key().properties.expires_on is None
-
-    service.sandbox.control.advance(91 * DAY)
-    run = rotate(roles, **wanted)
-    assert steps(run) == ["key", "encryption"]
-    newest = service.key().properties
-    # The expiry is counted from the time of the request, which is shortly before the creation of the version.
-    assert timedelta(days=30, seconds=-5) <= newest.expires_on - newest.created_on <= timedelta(days=30)
-    assert service.encryption() == newest.id
-    unchanged(rotate(roles, **wanted))
-
-
-def test_forced(roles: RolesRunner, service: Service) -> None:
-    _, first = service.on_key()
-    unchanged(rotate(roles))
-    run = rotate(roles, **FORCE, cmk_key_size=4096)
-    assert wrote(run) == ["POST key vault-one key1", "PATCH account account1"]
-    second = service.key()
-    assert service.encryption() == result(run)["key_identifier"] == second.id != first
-    assert len(second.key.n) * 8 == 4096
-    run = rotate(roles, **FORCE)
-    assert len(service.versions()) == 3
-    assert service.encryption() == result(run)["key_identifier"] == service.key().id
-    assert len(service.key().key.n) * 8 == 4096, "a new version is as its predecessor"
 
 
 def test_diff_shows_only_what_changes(ansible: Ansible, service: Service) -> None:
@@ -140,15 +66,6 @@ def test_a_follower_needs_no_move(roles: RolesRunner, service: Service) -> None:
     assert service.enabled() == [False, True]
     assert service.is_available()
     unchanged(rotate(roles, **wanted))
-
-
-def test_a_pinned_account_becomes_a_follower(roles: RolesRunner, service: Service) -> None:
-    _, first = service.on_key()
-    run = rotate(roles, cmk_key_version_mode="follow")
-    assert steps(run) == ["encryption"]
-    assert service.encryption() == first.rpartition("/")[0]
-    assert result(run)["follows_latest"] is True
-    unchanged(rotate(roles, cmk_key_version_mode="follow"))
 
 
 def test_unused_versions_are_disabled(roles: RolesRunner, service: Service) -> None:
@@ -196,16 +113,3 @@ def test_unused_versions_are_disabled_at_once(roles: RolesRunner, service: Servi
     # Azure does not show whether the account needs the disabled version.
     run = unchanged(rotate(roles, **AT_ONCE))
     assert (run[UNUSED].warnings, result(run)["available"]) == ([], None)
-
-
-def test_no_account(roles: RolesRunner, service: Service) -> None:
-    refused(run_role(roles, "rotate"), KEY, "There is no Batch account account1")
-    service.make_account()
-    refused(run_role(roles, "rotate", **FORCE), KEY, "account1", "Microsoft-managed", "azbatch.cmk.provision")
-
-
-def test_an_account_on_another_key_than_named(roles: RolesRunner, service: Service) -> None:
-    service.on_key()
-    for wanted in ({"cmk_key_name": "key10"}, {"cmk_key_name": "ke"}, {"cmk_vault_name": "vault"}):
-        run = run_role(roles, "rotate", **FORCE, **wanted)
-        refused(run, KEY, "/keys/key1/")

@@ -14,18 +14,14 @@ from harness import Run
 from one_process import RolesRunner
 from role_runs import (
     VARS,
-    holdings,
     play_role,
-    refused,
     result,
-    run_role,
-    second_account,
     steps,
     unchanged,
     warnings,
     wrote,
 )
-from service import DAY, ENCRYPTION_USER, Service
+from service import DAY, Service
 
 AT_ONCE = {"cmk_unused_for": "P0D"}
 ACCESS = "Grant the account access to the key"
@@ -59,47 +55,6 @@ def test_an_account_stays_pinned_or_keeps_following(roles: RolesRunner, service:
     assert result(run)["follows_latest"] is not was_pinned
     assert result(predicted)["key_identifier"] == expected
     assert switch(roles, **wanted).writes == []
-
-
-def test_to_a_different_key_in_a_different_vault(roles: RolesRunner, service: Service) -> None:
-    principal, first = service.on_key(rbac=True)
-    service.make_vault("vault-two", rbac=True, tags={"owner": "others"})
-    other = service.make_key("other", "vault-two", size=4096).id
-    wanted = {"cmk_new_key_identifier": other}
-    before = holdings(service)
-
-    predicted = play_role(roles, "switch", check=True, **wanted)
-    assert wrote(predicted) == []
-    assert holdings(service) == before
-
-    run = switch(roles, **wanted)
-    assert steps(predicted) == steps(run)
-    assert wrote(run) == ["PUT role vault-two", "PATCH account account1"]
-    assert result(run) == {
-        "exists": True,
-        "key_source": "microsoft_keyvault",
-        "key_identifier": other,
-        "key_version": other.rpartition("/")[2],
-        "follows_latest": False,
-        "available": True,
-        "previous_key_identifier": first,
-        "key_kept_for": [],
-        "key_kept_until": None,
-        "changed": True,
-        "changed_steps": {"access": True, "encryption": True, "key": False},
-    }
-    assert service.encryption() == other
-    assert service.is_available()
-    assert (service.vault_id("vault-two"), ENCRYPTION_USER) in service.assignments(principal)
-    after = holdings(service)
-    for world in (before, after):
-        world["accounts"]["account1"]["properties"].pop("encryption")
-    assert after["accounts"] == before["accounts"]
-    assert after["vaults"]["vault-one"] == before["vaults"]["vault-one"]
-    assert after["keys"] == before["keys"]
-
-    for check in (True, False):
-        unchanged(play_role(roles, "switch", check=check, **wanted))
 
 
 def test_to_a_vault_that_no_list_shows_yet(roles: RolesRunner, service: Service) -> None:
@@ -145,37 +100,6 @@ def test_the_key_that_the_account_left_is_disabled_after_the_margin(roles: Roles
     unchanged(switch(roles, **wanted))
 
 
-def test_the_key_that_another_account_shares_stays_enabled(roles: RolesRunner, service: Service) -> None:
-    _, first = service.on_key()
-    other_account = second_account(service, first)
-    other = service.make_key("other").id
-    wanted = {
-        "cmk_new_key_identifier": keyless(other),
-        "cmk_previous_key": keyless(first),
-        "cmk_unused_key": "disable",
-        **AT_ONCE,
-    }
-    run = switch(roles, **wanted)
-    assert steps(run) == ["encryption"]
-    report = result(run)
-    assert report["key_identifier"] == other
-    assert (report["key_kept_for"], report["key_kept_until"]) == ([other_account], None)
-    assert service.enabled() == [True]
-    assert service.is_available("account2")
-    unchanged(switch(roles, **wanted))
-
-
-def test_an_account_is_made_to_follow_its_key_and_pinned_again(roles: RolesRunner, service: Service) -> None:
-    _, first = service.on_key()
-    for identifier, version in ((keyless(first), None), (first, first.rpartition("/")[2])):
-        wanted = {"cmk_new_key_identifier": identifier, "cmk_key_version_mode": "follow" if version is None else "pin"}
-        run = switch(roles, **wanted)
-        assert steps(run) == ["encryption"]
-        assert (result(run)["follows_latest"], result(run)["key_version"]) == (version is None, version)
-        assert service.encryption() == identifier
-        unchanged(switch(roles, **wanted))
-
-
 def test_the_new_key_is_not_disabled_if_the_inventory_names_it_already(roles: RolesRunner, service: Service) -> None:
     """An inventory that is read after the switch has the new key in `cmk_key_name`."""
     service.on_key()
@@ -187,18 +111,6 @@ def test_the_new_key_is_not_disabled_if_the_inventory_names_it_already(roles: Ro
     assert service.enabled("other") == [True]
 
 
-def test_an_account_that_uses_neither_the_previous_nor_the_new_key(roles: RolesRunner, service: Service) -> None:
-    """`cmk_vault_name` and `cmk_key_name` name its previous key. No access to the new key is granted."""
-    _, first = service.on_key()
-    service.make_vault("vault-two")
-    other = service.make_key("other", "vault-two").id
-    for wrong in ({"cmk_key_name": "key10"}, {"cmk_vault_name": "vault-two"}):
-        run = run_role(roles, "switch", cmk_new_key_identifier=other, **wrong)
-        refused(run, ACCESS, first, "names of the vault and the key")
-        assert run[ACCESS]["code"] == "account_on_another_key"
-    assert service.encryption() == first
-
-
 def test_without_the_name_of_the_previous_key(roles: RolesRunner, service: Service) -> None:
     service.on_key()
     other = service.make_key("other").id
@@ -206,22 +118,3 @@ def test_without_the_name_of_the_previous_key(roles: RolesRunner, service: Servi
     run = roles.playbook("azbatch.cmk.switch", extra_vars={**names, "cmk_new_key_identifier": other})
     assert run.rc == 0, run.output
     assert service.encryption() == other
-
-
-def test_a_key_that_batch_could_not_use(roles: RolesRunner, service: Service) -> None:
-    service.on_key()
-    service.make_key("other", enabled=False)
-    other = service.versions("other")[0].id
-    before = holdings(service)
-    for check in (True, False):
-        run = run_role(roles, "switch", check=check, cmk_new_key_identifier=other)
-        refused(run, MOVE, "other")
-        assert run[MOVE]["failed_checks"] == ["key_enabled"]
-    assert holdings(service) == before
-
-
-def test_no_account(roles: RolesRunner, service: Service) -> None:
-    service.make_vault()
-    other = service.make_key("other").id
-    run = run_role(roles, "switch", cmk_new_key_identifier=other)
-    refused(run, ACCESS, "There is no Batch account account1")

@@ -7,8 +7,8 @@ resources."""
 
 from __future__ import annotations
 
-from harness import Ansible, four_steps, key, task, two_steps
-from service import DAY, GROUP, Service
+from harness import Ansible, four_steps, key
+from service import DAY, Service
 
 
 def test_key(ansible: Ansible, service: Service, way: str) -> None:
@@ -56,37 +56,3 @@ def test_key(ansible: Ansible, service: Service, way: str) -> None:
         assert one["changed"] is False
         assert one["expires_on"] == made["expires_on"] == f"{found.properties.expires_on:%Y-%m-%dT%H:%M:%SZ}"
     assert len(service.versions()) == 1
-
-
-def test_key_is_disabled_and_deleted(ansible: Ansible, service: Service, way: str) -> None:
-    service.make_vault()
-    versions = [service.make_key().properties.version for _ in range(3)]
-    run = ansible.play(
-        [
-            *four_steps(key("one off", state="disabled", version=versions[0])),
-            *two_steps(key("all off", state="disabled")),
-            *four_steps(key("gone", state="absent")),
-            # Azure does not list the versions of a deleted key, so check mode cannot predict them.
-            *two_steps(key("back", state="recovered")),
-        ],
-        way=way,
-    )
-    assert set(run.checked_steps("one off")["enabled_versions"]) == set(versions[1:])
-    made = run.checked_steps("all off")
-    assert made["enabled_versions"] == []
-    assert made["enabled"] is False
-    made = run.checked_steps("gone")
-    assert (made["exists"], made["soft_deleted"]) == (False, True)
-    made = run.checked_steps("back")
-    assert (made["exists"], made["soft_deleted"]) == (True, False)
-    # The recovery of a key does not enable its disabled versions.
-    assert service.enabled() == [False] * 3
-    assert {one.version for one in service.versions()} == set(versions)
-
-
-def test_info_of_a_missing_account(ansible: Ansible, way: str) -> None:
-    look = task("account", "batch_encryption_info", resource_group=GROUP, account_name="nothere")
-    run = ansible.play(
-        [look, task("group", "batch_encryption_info", resource_group="rg-nowhere", account_name="nothere")], way=way
-    )
-    assert [(one["exists"], one["changed"]) for one in run] == [(False, False)] * 2

@@ -39,19 +39,6 @@ def keys_of(service: Service, *accounts: str) -> list[str | None]:
     return [service.encryption(name) for name in accounts]
 
 
-def test_forced_twice_in_one_run_makes_one_version_for_all(runner: OneProcess, service: Service) -> None:
-    names = ("account1", "account2", "account3")
-    on_one_key(service, *names)
-    for _time in range(2):
-        for name in names:
-            rotate(runner, name, **FORCE)
-        assert len(service.versions()) == 2
-        assert set(keys_of(service, *names)) == {service.key().id}
-        service.sandbox.control.advance(1)
-    rotate(runner.another(), **FORCE)
-    assert len(service.versions()) == 3, "another run makes another"
-
-
 # Runs that share no files
 
 NAMES = ("account1", "account2", "account3")
@@ -115,9 +102,6 @@ def test_no_account_is_left_on_a_version_before_the_forced_one(runner: OneProces
     service.sandbox.control.call("DELETE", "/faults")
     assert len(service.versions()) == 2
     assert keys_of(service, "account1", "account2") == [service.key().id] * 2
-
-
-# Unused versions, and how long they stay enabled
 
 
 # Ways to run the tasks

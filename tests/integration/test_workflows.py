@@ -80,31 +80,6 @@ def test_the_purpose_of_a_forced_version(
     assert (len(service.versions()), again.changed) == (versions, [])
 
 
-@pytest.mark.parametrize(
-    ("check", "job", "wanted"),
-    [
-        pytest.param(False, {}, "", id="on a terminal"),
-        pytest.param(True, IN_AWX, "", id="in check mode"),
-        pytest.param(False, IN_AWX, "false", id="on request"),
-    ],
-)
-@pytest.mark.slow(every=3)
-def test_no_statistics_are_set(
-    ansible: Ansible, service: Service, check: bool, job: dict[str, int], wanted: str
-) -> None:
-    """A run in check mode passes nothing on, because it has changed nothing. On a terminal, and in check mode, the
-    tasks are not even shown."""
-    on_one_key(service)
-    run = play_all(ansible, "revert", check=check, environment=SHOWN, cmk_set_stats=wanted, **job)
-    given = {"cmk_set_stats": wanted, **job}
-    audit = ansible.playbook("azbatch.cmk.audit", check=check, extra_vars=given, environment=SHOWN)
-    assert (run.rc, audit.rc) == (0, 0), run.output + audit.output
-    assert len(run.changed) == 3
-    for one in (run, audit):
-        assert passed_on(one) == {}
-        assert ("Pass on" in one.output) is (wanted == "false")
-
-
 @pytest.mark.slow
 def test_an_audit(ansible: Ansible, service: Service) -> None:
     """An audit passes on its result even if a finding makes it fail. It does not pass on a result that it received."""
