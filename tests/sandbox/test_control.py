@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 from urllib.parse import urlencode
 
@@ -147,25 +146,3 @@ def test_a_truncated_response(sandbox: Sandbox, control: Control) -> None:
     with pytest.raises(requests.exceptions.ChunkedEncodingError, match="10 bytes read"):
         sandbox.arm("PATCH", sandbox.group, VERSION, {"tags": {"a": "b"}})
     assert get_group(sandbox).json()["tags"] == {"a": "b"}
-
-
-# Reset and others
-
-
-def test_reset(sandbox: Sandbox, control: Control) -> None:
-    environment = control.call("GET", "/environment")
-    group = f"{sandbox.subscription}/resourceGroups/new"
-    assert sandbox.arm("PUT", group, VERSION, {"location": "westeurope"}).ok
-    make_vault(sandbox)
-    control.advance(3600)
-    control.timing(retry_after=5)
-    control.fault(match={"path": "nowhere"}, delay=1)
-    control.reset()
-    assert control.requests() == []
-    assert control.call("GET", "/faults") == {"faults": []}
-    assert control.call("GET", "/clock")["time"] - time.time() < 60
-    assert control.call("GET", "/timing")["retry_after"] == 1
-    assert sandbox.arm("GET", group, VERSION).status_code == 404
-    assert sandbox.arm("GET", f"{sandbox.subscription}/resources", VERSION).json()["value"] == []
-    assert control.call("GET", "/environment") == environment
-    assert get_group(sandbox).ok, "tokens from before stay good"

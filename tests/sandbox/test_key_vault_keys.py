@@ -169,28 +169,3 @@ def test_every_operation_needs_a_separate_permission(sandbox: Sandbox, control: 
     grant = {"properties": {"accessPolicies": [policy(sandbox, who["object_id"], name.lower())]}}
     sandbox.arm("PATCH", vault_path(sandbox, "vault-two"), OLD, grant)
     assert data(sandbox, method, path, {}, vault="vault-two", who=who).status_code != 403
-
-
-# Limits
-
-
-def begin_window(control: Control) -> None:
-    """Begin a new period of ten seconds, in which requests are counted together."""
-    control.timing(throttling=True)
-    control.advance(10 - control.call("GET", "/clock")["time"] % 10)
-
-
-@pytest.mark.parametrize(("kty", "taken"), [("EC", 20), ("EC-HSM", 10)])
-def test_creations_of_keys_are_limited_in_ten_seconds(sandbox: Sandbox, control: Control, kty: str, taken: int) -> None:
-    make_vault(sandbox, "vault-two", sku={"family": "A", "name": "premium"})
-    begin_window(control)
-    asked = [data(sandbox, "POST", "/keys/one/create", {"kty": kty}, vault="vault-two") for _ in range(taken + 1)]
-    assert [one.status_code for one in asked] == [200] * taken + [429]
-    refused = asked[-1]
-    assert error(refused)[1] == "Throttled"
-    assert refused.headers["content-length"] == "146"
-    assert "retry-after" not in refused.headers
-    assert data(sandbox, "GET", "/keys/one", vault="vault-two").ok, "reads are counted apart"
-    assert data(sandbox, "POST", "/keys/one/create", {"kty": "EC"}).ok, "so are other vaults"
-    control.advance(10)
-    assert data(sandbox, "POST", "/keys/one/create", {"kty": kty}, vault="vault-two").ok

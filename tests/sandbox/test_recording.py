@@ -124,20 +124,6 @@ def test_a_secret_in_an_unexpected_place_is_refused(azure: Sandbox, tmp_path: Pa
     assert all(one["method"] != "PATCH" for one in interactions(tmp_path)), "the file is as before that request"
 
 
-def test_placeholders_are_the_same_in_a_folder_and_different_in_another(azure: Sandbox, tmp_path: Path) -> None:
-    def subscription(folder: Path, name: str) -> str:
-        done = record(azure, folder, "--name", name, *run_program())
-        assert done.returncode == 7, done.stderr
-        url = next(one["url"] for one in interactions(folder, name) if "/subscriptions/" in one["url"])
-        return str(url.split("/")[4])
-
-    first = subscription(tmp_path / "a", "one")
-    assert first.startswith("00000000-0000-4000-8000-")
-    assert subscription(tmp_path / "a", "two") == first
-    assert subscription(tmp_path / "b", "one") != first
-    assert (tmp_path / "a" / ".placeholder-key").stat().st_mode & 0o777 == 0o600
-
-
 # Placeholders and secrets
 
 

@@ -34,7 +34,6 @@ from documents import (
 from goals import access_goal, key_goal, options_of, unused_goal
 from key_table import KeyTable, decided, three_versions
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._audit import users_page
 from ansible_collections.azbatch.cmk.plugins.module_utils._azure.facts import Facts
 from ansible_collections.azbatch.cmk.plugins.module_utils._checks.usage import NOT_SHOWN
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.duration import instant
@@ -405,19 +404,6 @@ def test_report_of_a_vault() -> None:
         "Version cccccccc… of key batch has to stay enabled: 1 storage account uses it.",
         "Key lost: No.",
     ]
-
-
-def test_page_of_the_report() -> None:
-    """Text of Azure is escaped, and the page loads nothing."""
-    seen = table(storage(OLD), row("x/y", {"keyId": f"{URL}/keys/lost/{OLD}"}, name="<i>"))
-    page = users_page.as_page(survey(seen))
-
-    assert "<h2>Key batch</h2><p>1 Batch account and 1 storage account use it.</p>" in page
-    assert '<span class="mark ok">now</span>' in page
-    assert "default-src 'none'" in page
-    assert "<b>x/y &lt;i&gt;</b>" in page
-    hidden = users_page.as_page(survey(table().having(GRAPH, Denied("<u>Denied.</u>"))))
-    assert '<p class="warning">Azure Resource Graph: &lt;u&gt;Denied.&lt;/u&gt;</p>' in hidden
 
 
 # The report on many vaults
