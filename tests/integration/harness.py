@@ -78,13 +78,6 @@ def control_task(name: str, sandbox: Sandbox, method: str, path: str, body: Any 
     return {"name": name, "ansible.builtin.uri": {**arguments, **sent}}
 
 
-def four_steps(one: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The four steps: check, apply, check again, apply again. `checked_steps` checks the results."""
-    checked = {**one, "check_mode": True}
-    steps = {"check": checked, "apply": one, "check again": checked, "apply again": one}
-    return [{**step, "name": f"{one['name']}: {name}"} for name, step in steps.items()]
-
-
 def ended(
     command: Sequence[str | Path], environment: Mapping[str, str], folder: Path, timeout: float
 ) -> subprocess.CompletedProcess[str]:
@@ -158,7 +151,8 @@ class Task:
         assert self.failed, f"{self.name} did not fail: {self.result}"
         assert self.result.get("code") == code, f"{self.name}: {self.result.get('code')}: {self.result.get('msg')}"
         assert "Traceback" not in self.result["msg"], self.result["msg"]
-        return self.untouched()
+        assert not self.writes, f"{self.name} wrote: {short(self.writes)}"
+        return self
 
     def check_messages(self) -> None:
         """Check that the messages of a task have no marks, that the message of a failure ends with the link to its
@@ -174,10 +168,6 @@ class Task:
             for text in ("msg", "remedy"):
                 said = _OF_OTHER_TASKS.sub("", str(self.result.get(text)))
                 assert not _OF_MODULES.search(said), str(self)
-
-    def untouched(self) -> Task:
-        assert not self.writes, f"{self.name} wrote: {short(self.writes)}"
-        return self
 
 
 # POST requests that change nothing.
@@ -230,23 +220,6 @@ class Run:
     @property
     def changed(self) -> list[Task]:
         return [one for one in self if one.result.get("changed")]
-
-    def checked_steps(self, name: str) -> Task:
-        """Check the results of `four_steps`: the first check predicts the change, the first run makes it, and the other
-        two steps report no change. Returns the step that made the change."""
-        steps = {one.name.rpartition(": ")[2]: one for one in self if one.name.rpartition(": ")[0] == name}
-        apply, second = steps["apply"], steps["apply again"]
-        for step, one in steps.items():
-            assert one.status == "ok", str(one)
-            assert one["changed"] is (step in ("check", "apply")), str(one)
-            if step != "apply":
-                one.untouched()
-        assert apply.writes, f"{apply.name} says that it changed something and wrote nothing"
-        assert all(one["summary"].endswith(".") for one in steps.values())
-        assert_predicted(change(steps["check"].result), change(apply.result), name)
-        assert second["diff"] == {"before": {}, "after": {}}
-        assert state(second.result) == state(apply.result)
-        return apply
 
 
 def state(result: Mapping[str, Any]) -> dict[str, Any]:
