@@ -20,6 +20,8 @@ import json_server
 Object = dict[str, Any]
 
 TOKEN = "token-of-the-test"
+# The path of the API.
+BASE = "/api/v2/"
 ENCRYPTED = "$encrypted$"
 # The fields that AWX encrypts, by type of credential.
 SECRETS = {"Microsoft Azure Resource Manager": ("password", "secret")}
@@ -51,8 +53,6 @@ class Awx:
     # The playbooks in the repository of each project.
     playbooks: frozenset[str]
     url: str = ""
-    # The path of the API.
-    base: str = "/api/v2/"
     objects: dict[str, dict[int, Object]] = field(default_factory=dict)
     associations: dict[str, list[int]] = field(default_factory=dict)
     surveys: dict[int, Object] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Awx:
         """Create an object. Returns its representation."""
         number = 1 + sum(map(len, self.objects.values()))
         kind = endpoint.removesuffix("s") if endpoint != "inventories" else "inventory"
-        path = f"{self.base}{endpoint}/{number}/"
+        path = f"{BASE}{endpoint}/{number}/"
         sent = {name: value for name, value in fields.items() if value is not None}
         made = {"id": number, "type": kind, "url": path, "summary_fields": {}, **DEFAULTS.get(endpoint, {}), **sent}
         made["related"] = {"survey_spec": f"{path}survey_spec/", "update": f"{path}update/"}
@@ -93,9 +93,9 @@ class Awx:
                 return 400, rejected.body
 
     def _respond(self, method: str, path: str, query: Mapping[str, str], body: Any) -> tuple[int, Any]:
-        if not path.startswith(self.base):
+        if not path.startswith(BASE):
             return 404, {"detail": "Not found."}
-        endpoint, *rest = path.removeprefix(self.base).strip("/").split("/")
+        endpoint, *rest = path.removeprefix(BASE).strip("/").split("/")
         if method != "GET":
             self.writes.append((method, path, body))
         if not rest:

@@ -129,21 +129,6 @@ def test_what_is_created(awx: Awx, run: Run) -> None:
     assert schedule["unified_job_template"] == workflow["id"]
 
 
-def test_the_gateway_of_ansible_automation_platform(awx: Awx, run: Run) -> None:
-    awx.base = "/api/controller/v2/"
-    environment = {"CONTROLLER_OPTIONAL_API_URLPATTERN_PREFIX": "/api/controller/"}
-    # The organization and the type of the credential, which exist.
-    for objects in awx.objects.values():
-        for one in objects.values():
-            one["url"] = one["url"].replace("/api/v2/", awx.base)
-
-    run(environment=environment)
-    assert awx.named("workflow_job_templates", "Batch keys: rotation with a canary")
-    awx.writes.clear()
-    assert changed(run(environment=environment)) == 0
-    assert awx.writes == []
-
-
 def test_secrets_of_existing_objects_are_sent_on_request(awx: Awx, run: Run) -> None:
     def notification(password: str) -> dict[str, Any]:
         configuration = {"host": "smtp.example.org", "password": password}

@@ -307,17 +307,6 @@ def test_a_caller_without_any_role(ansible: Ansible, service: Service, fail_on: 
     assert "No open findings." not in page
 
 
-def test_a_subscription_that_the_caller_cannot_read(ansible: Ansible, service: Service) -> None:
-    service.on_key()
-    second = service.sandbox.control.call("POST", "/subscriptions", {"name": "second"})["subscription_id"]
-    reader = who_reads(service, READER)
-    run = audit(ansible, environment=reader, subscriptions=[service.sandbox.subscription_id, second])
-
-    assert run.rc == 0, run.output
-    assert report(ansible)["unlisted_subscriptions"] == [second]
-    assert second in run[TASK].warnings[0]
-
-
 MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"max_version_age": "90 days"}, "max_version_age"),
     ({"subscriptions": ["mine"]}, "subscriptions"),

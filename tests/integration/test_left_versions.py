@@ -7,24 +7,19 @@ enabled for the margin."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from callers import give, sign_in
 from one_process import OneProcess
 from operators import done
 from service import DAY, GROUP, Service
-from test_recover_combinations import ACTIONS, DATA_ACTIONS, DELETED, KEYS
-
-ON_ACCOUNT = {"resource_group": GROUP, "account_name": "account1"}
-LEAVES = {
-    "switch": {"key_source": "microsoft_keyvault", "previous_key": "any"},
-    "revert": {"key_source": "microsoft_batch"},
-}
+from test_recover_combinations import ACTIONS, DELETED
 
 
-def begin(service: Service) -> dict[str, Any]:
-    """An account that uses the second of three versions. Returns where it is moved."""
+@pytest.mark.parametrize("right", ["update", "list"])
+def test_a_caller_who_may_not_update_the_version_is_warned(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, right: str
+) -> None:
+    """It uses the second of three versions."""
     service.on_key()
     service.sandbox.control.advance(30 * DAY)
     service.point(service.make_key().id)
@@ -32,42 +27,18 @@ def begin(service: Service) -> dict[str, Any]:
     service.make_key()
     other = service.make_key("other").id
     service.sandbox.control.advance(30 * DAY)
-    return {"key_identifier": other}
-
-
-@pytest.mark.parametrize("right", ["update", "list"])
-def test_a_caller_who_may_not_update_the_version_is_warned(
-    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, right: str
-) -> None:
-    target = begin(service)
     permissions = {"update": ("get", "list"), "list": ("get",)}[right]
     at_group = give(service, service.sandbox.group, {*ACTIONS, "Microsoft.Batch/batchAccounts/write"}, set())
     who = sign_in(service, monkeypatch, [at_group, give(service, service.sandbox.subscription, {DELETED}, set())])
     service.set_policy("add", service.policy(who, *permissions))
-    wanted = {**ON_ACCOUNT, **LEAVES["switch"], **target}
+    account = {"resource_group": GROUP, "account_name": "account1"}
+    wanted = {**account, "key_source": "microsoft_keyvault", "key_identifier": other, "previous_key": "any"}
 
     check = done(runner.another().module("batch_encryption", wanted, check=True))
     report = done(runner.another().module("batch_encryption", wanted))
 
     assert report["changed"] is check["changed"] is True
-    assert service.encryption() == target["key_identifier"]
+    assert service.encryption() == other
     for told in (check, report) if right == "list" else (report,):
         (warning,) = told["warnings"]
         assert "may therefore disable them earlier" in warning
-
-
-def test_in_check_mode_a_missing_role_is_named(
-    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = begin(service)
-    service.change_vault(properties={"enableRbacAuthorization": True})
-    service.grant(service.account()["identity"]["principalId"])
-    service.sandbox.control.advance(DAY)
-    data = {*DATA_ACTIONS} - {f"{KEYS}/update/action"}
-    at_group = give(service, service.sandbox.group, {*ACTIONS, "Microsoft.Batch/batchAccounts/write"}, data)
-    sign_in(service, monkeypatch, [at_group, give(service, service.sandbox.subscription, {DELETED}, set())])
-
-    report = done(runner.module("batch_encryption", {**ON_ACCOUNT, **LEAVES["switch"], **target}, check=True))
-
-    assert report["changed"]
-    assert any("may therefore disable them earlier" in one for one in report["warnings"]), report

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -202,18 +201,3 @@ def test_the_page_is_accessible(
         assert results.violations_count == 0, results.generate_report()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert view.complaints == []
-
-
-def test_the_page_is_readable_without_scripts(chromium: Browser, some: dict[str, Any], tmp_path: Path) -> None:
-    file = tmp_path / "audit.html"
-    file.write_text(as_page(some), encoding="utf-8")
-    with contextlib.closing(chromium.new_context(java_script_enabled=False)) as context:
-        page = context.new_page()
-        page.goto(file.as_uri())
-
-        expect(page.locator("#rows tr")).to_have_count(251)
-        expect(page.get_by_role("search")).to_be_hidden()
-        expect(page.get_by_role("button", name="Copy")).to_have_count(0)
-        page.locator("#rows").get_by_role("link", name="newer_version_unused").first.click()
-        page.locator("#newer_version_unused > summary").click()
-        expect(page.locator("#newer_version_unused .names")).to_contain_text("more")

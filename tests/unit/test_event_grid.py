@@ -20,7 +20,6 @@ from typing import Any
 import aiohttp
 import jwt
 import pytest
-import yaml
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 from eda import (
@@ -455,14 +454,3 @@ def test_each_wrong_option_is_one_line(args: dict[str, Any], lines: list[str]) -
     assert len(found) == len(lines)
     assert all(line.startswith(start) for line, start in zip(found, lines, strict=True))
     assert "1234567890123456" not in str(raised.value)
-
-
-def test_options_are_documented_with_their_defaults() -> None:
-    source = plugin("event_source", "event_grid")
-    documented = yaml.safe_load(source["DOCUMENTATION"])["options"]
-
-    defaults = vars(source["Settings"]())
-    assert documented.keys() == defaults.keys()
-    assert {name: one.get("default") for name, one in documented.items()} == {
-        name: value or (False if value is False else None) for name, value in defaults.items()
-    }

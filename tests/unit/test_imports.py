@@ -16,14 +16,6 @@ from sources import COLLECTION, ROOT, Source, sources
 EDGE = "_module"
 CHECK_MODE = {"plugins/module_utils/_module.py", "plugins/plugin_utils/_in_process.py"}
 SANDBOX = {"sandbox", "azure_sandbox"}
-# A service of the sandbox may import the services before it in this list.
-SERVICES = [
-    *("entra", "resource_manager", "authorization", "policy_insights", "managed_identity", "event_grid", "monitor"),
-    *("key_vault", "key_vault_keys", "batch", "resource_graph"),
-]
-# Requests pass this layer before they reach a service of Resource Manager. It checks the caller's rights.
-GATEWAY = {"resource_manager.frame", "resource_manager.http"}
-REQUEST_HANDLERS = {"frame", "http", "metadata"}
 
 Finding = tuple[int, str]
 Rule = Callable[[Source], Iterator[Finding]]
@@ -58,27 +50,10 @@ def check_mode_stays_at_the_edge(source: Source) -> Iterator[Finding]:
             yield line, "knows check_mode: only the edges may"
 
 
-def services_import_the_services_before_them(source: Source) -> Iterator[Finding]:
-    """And `shared` and `environment`, but not how another service is called. `shared` imports itself only."""
-    own = below_sandbox(source.name)
-    package = own.partition(".")[0]
-    if package not in ("shared", *SERVICES):
-        return
-    for one in source.imports:
-        of, _dot, inside = below_sandbox(one.name).partition(".")
-        if of in ("", package) or (package != "shared" and of in ("shared", "environment")):
-            continue
-        if package == "shared" or of not in SERVICES or inside.partition(".")[0] in REQUEST_HANDLERS:
-            yield one.line, f"{package} imports {one.name}"
-        elif SERVICES.index(of) > SERVICES.index(package) and own not in GATEWAY:
-            yield one.line, f"{package} imports {one.name}, a later service"
-
-
 RULES: list[Rule] = [
     ansible_module_stays_at_the_edge,
     sandbox_and_plugins_are_independent,
     check_mode_stays_at_the_edge,
-    services_import_the_services_before_them,
 ]
 
 

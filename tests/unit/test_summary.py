@@ -9,11 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import KEY, NEW, NOW, OLD, PRINCIPAL, key, listed
+from documents import KEY, NEW, NOW, OLD, key, listed
 
-from ansible_collections.azbatch.cmk.plugins.module_utils._audit import audit
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
-from ansible_collections.azbatch.cmk.plugins.module_utils._documents import access as access_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
 
@@ -67,31 +65,6 @@ KEY_1, KEY_2 = (key_document.describe(one, [listed(one)], None, NOW) for one in 
 )
 def test_key(before: dict[str, Any], after: dict[str, Any], expected: str) -> None:
     assert key_document.summary("myvault", "batch", before, after) == expected
-
-
-def test_access() -> None:
-    place = "/subscriptions/s/resourceGroups/rg/providers/Microsoft.KeyVault/vaults/myvault"
-    granted = ["get", "unwrapKey", "wrapKey"]
-    was, now = ({"principal_id": PRINCIPAL, "scope": place, "granted": has} for has in ([], granted))
-
-    expected = "get, unwrapKey and wrapKey on the keys in vault myvault (before: no access)."
-    assert access_document.summary(was, now) == f"The principal {PRINCIPAL} has {expected}"
-
-
-def test_audit() -> None:
-    states = {"at_risk": 1, "non_compliant": 4, "unknown": 0, "under_way": 0, "ok": 115}
-    counts = {"accounts": 120, "on_customer_managed_key": 117, "states": states, "accepted": 0}
-
-    seen = "1 of 120 Batch accounts at risk, 4 non-compliant, 0 unknown, 115 ok."
-    assert audit.summary({**counts, "findings": {}}, "") == f"{seen} On customer-managed keys: 117."
-    found = {"vault_deleted": 1, "key_without_expiry": 4}
-    assert audit.summary({**counts, "findings": found}, "Something is hidden.") == (
-        f"{seen} Incomplete: Something is hidden. Findings: vault_deleted (1), key_without_expiry (4). "
-        "On customer-managed keys: 117."
-    )
-    assert audit.summary({**counts, "findings": {}, "accepted": 7}, "") == (
-        f"{seen} Accepted by exceptions: 7 findings. On customer-managed keys: 117."
-    )
 
 
 @pytest.mark.parametrize(
