@@ -101,38 +101,6 @@ def test_the_guide_with_access_policies(az: Az, sandbox: Sandbox) -> None:
     assert [one["name"] for one in az("keyvault list-deleted")] == ["az-vault"]
 
 
-def test_the_guide_with_roles_and_a_user_assigned_identity(az: Az, sandbox: Sandbox) -> None:
-    identity = az(f"identity create --name identity1 --resource-group {GROUP}")
-    vault = az(f"keyvault create --name az-vault --resource-group {GROUP} --enable-purge-protection true")
-    assert vault["properties"]["enableRbacAuthorization"] is True
-    az("keyvault key create --vault-name az-vault --name cmk --kty RSA --size 2048")
-    key = "https://az-vault.vault.azure.net/keys/cmk"
-    create_on_key = f"{on_key(key, verb='create')} --location westeurope --mi-user-assigned {identity['id']}"
-    az.refused("InvalidKeyVaultProperties", create_on_key)
-    assert batch(sandbox, "GET", "account1").status_code == 404
-
-    role = "'Key Vault Crypto Service Encryption User'"
-    whom = f"--assignee-object-id {identity['principalId']} --role {role} --scope {vault['id']}"
-    assignment = az(f"role assignment create {whom} --assignee-principal-type ServicePrincipal")
-    listed = az(f"role assignment list --scope {vault['id']} --fill-principal-name false")
-    assert [one["id"] for one in listed] == [assignment["id"]]
-    assert [one["roleDefinitionName"] for one in listed] == ["Key Vault Crypto Service Encryption User"]
-    account = az(create_on_key)
-    assert account["encryption"] == customer(key)
-    assert account["identity"]["userAssignedIdentities"][identity["id"]]["principalId"] == identity["principalId"]
-    assert az("batch account list")[0]["encryption"] == customer(key)
-
-    az(f"role assignment delete {whom}")
-    assert az(f"role assignment list --scope {vault['id']} --fill-principal-name false") == []
-    pools = f"rest --method get --url {account['id']}/pools?api-version=2024-07-01"
-    assert identity["principalId"] in az.refused("KeyVaultKeyNotAccessible", pools)
-    rescue = f"batch account set --name account1 --resource-group {GROUP} --encryption-key-source Microsoft.Batch"
-    az.refused("KeyVaultKeyNotAccessible", rescue)
-    assert encryption(sandbox) == customer(key)
-    az(f"batch account delete --name account1 --resource-group {GROUP} --yes")
-    az.refused("ResourceNotFound", f"batch account show --name account1 --resource-group {GROUP}")
-
-
 # Unexpected behavior of `az batch`
 
 

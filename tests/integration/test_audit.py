@@ -142,6 +142,16 @@ def audited(runner: OneProcess, **options: Any) -> dict[str, Any]:
     return found
 
 
+def test_an_account_that_is_being_created(runner: OneProcess, service: Service) -> None:
+    """The pools of the account cannot be listed, which is not caused by its key."""
+    service.sandbox.control.timing(batch_create=600)
+    service.make_account()
+
+    account = audited(runner, pools=True)
+    assert (account["state"], found(account), account["available"]) == ("under_way", [], None)
+    assert "'Creating'" in account["unknown"]["pools"]
+
+
 @pytest.mark.parametrize("pools", [False, True])
 @pytest.mark.parametrize("position", POSITIONS["pools_without_key"])
 def test_a_closed_firewall_that_allows_the_controller(
@@ -307,6 +317,17 @@ def test_a_caller_without_any_role(ansible: Ansible, service: Service, fail_on: 
     assert "No open findings." not in page
 
 
+def test_a_subscription_that_the_caller_cannot_read(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    second = service.sandbox.control.call("POST", "/subscriptions", {"name": "second"})["subscription_id"]
+    reader = who_reads(service, READER)
+    run = audit(ansible, environment=reader, subscriptions=[service.sandbox.subscription_id, second])
+
+    assert run.rc == 0, run.output
+    assert report(ansible)["unlisted_subscriptions"] == [second]
+    assert second in run[TASK].warnings[0]
+
+
 MALFORMED: list[tuple[dict[str, Any], str]] = [
     ({"max_version_age": "90 days"}, "max_version_age"),
     ({"subscriptions": ["mine"]}, "subscriptions"),
@@ -326,3 +347,16 @@ def test_malformed_options_are_refused_before_anything_is_read(ansible: Ansible)
     for _options, named in MALFORMED:
         assert run[named].get("option") == named, run[named]
         assert named in run[named]["msg"]
+
+
+@pytest.mark.parametrize("account", [None, "account2"])
+def test_the_accounts_of_a_group_and_one_account(runner: OneProcess, service: Service, account: str | None) -> None:
+    service.make_account("account2")
+    service.make_account("account3")
+    service.make_group("rg-two")
+    done(runner.module("batch_account_identity", {"resource_group": "rg-two", "name": "account4"}))
+
+    wanted = {"resource_group": "rg-sandbox", "account_name": account, "return_accounts": True}
+    found = done(runner.another().module("batch_encryption_audit", wanted))
+
+    assert [one["name"] for one in found["accounts"]] == ([account] if account else ["account2", "account3"])

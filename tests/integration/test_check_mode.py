@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from harness import assert_predicted, change
+from harness import Ansible, assert_predicted, change, task
 from one_process import OneProcess
 from predictions import Played, Result, played, written
-from role_runs import VARS, second_account
+from role_runs import VARS, second_account, wrote
 from service import GROUP, Service
 
 # A module, and its options, which may depend on the results of the steps before it.
@@ -92,6 +92,23 @@ def test_registered_results_can_be_passed_on(runner: OneProcess, service: Servic
     assert [one["changed"] for one in predicted] == [one["changed"] for one in came] == [True] * 8 + [False]
     for one, other in zip(predicted, came, strict=True):
         assert_predicted(change(one), change(other), "change")
+
+
+def test_the_identifier_of_a_predicted_key_as_a_variable_of_a_role(ansible: Ansible, service: Service) -> None:
+    service.on_key()
+    key = {**task("key", "keyvault_cmk_key", vault_name="vault-one", name="key2"), "register": "key"}
+    account = {"cmk_resource_group": GROUP, "cmk_account_name": "account1"}
+    to = {**account, "cmk_new_key_identifier": "{{ key.key_identifier }}"}
+    switch = {"name": "switch", "ansible.builtin.include_role": {"name": "azbatch.cmk.switch"}, "vars": to}
+
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": [key, switch]}
+
+    predicted = ansible.playbook([play], check=True)
+
+    assert predicted.rc == 0, predicted.output
+    assert wrote(predicted) == []
+    assert ansible.playbook([play]).rc == 0
+    assert service.encryption() == service.key("key2").id
 
 
 def predicted(runner: OneProcess, *steps: Step) -> list[Result]:

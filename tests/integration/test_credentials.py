@@ -226,3 +226,22 @@ def test_no_secret_is_shown(
     assert "PRIVATE KEY" not in shown
     assert list(run.local_tmp.rglob("*")) == []
     assert [file for file in (ansible.folder / "remote-tmp").rglob("*") if file.is_file()] == []
+
+
+@pytest.mark.parametrize("keyword", [{"async": 30, "poll": 1}, {"become": True}], ids=["async", "become"])
+@pytest.mark.slow
+def test_credentials_are_passed_to_a_separate_process(
+    ansible: Ansible, service: Service, keyword: dict[str, Any]
+) -> None:
+    """A task that cannot run in Ansible's process runs as a separate process, with the same result."""
+    service.make_account()
+    run = ansible.play(
+        [{**info("here")}, {**info("there"), **keyword}],
+        way="in_process",
+        extra_vars={
+            "ansible_async_dir": str(ansible.home / ".ansible_async"),
+            "ansible_become_exe": "env",
+            "ansible_become_flags": "-u XDG_RUNTIME_DIR",
+        },
+    )
+    assert run["there"]["id"] == run["here"]["id"]

@@ -246,6 +246,24 @@ def test_a_caller_with_rights_on_a_resource_group(ansible: Ansible, service: Ser
 # Groups and variables that the user defines
 
 
+BROKEN = {
+    "keyed_groups": [{"key": "cmk_tags.team", "prefix": "team"}],
+    "groups": {"blue": "cmk_tags.team == 'blue'"},
+    "compose": {"team": "cmk_tags.team"},
+}
+
+
+def test_strict(ansible: Ansible, service: Service) -> None:
+    """If `strict` is true, an expression that fails for an account is an error."""
+    service.make_account("account1")
+    service.make_account("account2", tags={"team": "blue"})
+
+    lenient = source(ansible, **BROKEN).inventory()
+    assert list(lenient.hosts) == ["account1", "account2"]
+    assert (lenient.groups["team_blue"], lenient.groups["blue"]) == (["account2"], ["account2"])
+    source(ansible, strict=True, compose=BROKEN["compose"]).refused("account1", "team")
+
+
 def test_text_from_azure_is_not_evaluated_as_a_template(ansible: Ansible, service: Service) -> None:
     service.make_account(tags={"team": HOSTILE, "{{ 1 + 1 }}": "x"})
     inventory = source(
@@ -382,6 +400,23 @@ def test_options_may_be_templates(ansible: Ansible, service: Service) -> None:
 # The roles on the listed hosts
 
 
+def test_secret_in_a_vault(ansible: Ansible, service: Service) -> None:
+    service.make_account()
+    password = str(ansible.write("password", "of the vault"))
+    sealed = subprocess.run(
+        [str(BIN / "ansible-vault"), "encrypt_string", "--vault-password-file", password, service.sandbox.secret],
+        env=ansible.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    file = ansible.write("batch_accounts.yml", f"plugin: azbatch.cmk.batch_accounts\nsecret: {sealed}")
+    unset = {"AZURE_SECRET": None, "AZURE_CLIENT_SECRET": None}
+
+    listing = Inventory(ansible, file).inventory("--list", "--vault-password-file", password, environment=unset)
+    assert list(listing.hosts) == ["account1"]
+
+
 def play_if_there_is_a_host(ansible: Ansible, inventory: Path) -> Run:
     wanted = {"cmk_hosts": "pinned", "cmk_hosts_required": False}
     return ansible.playbook("azbatch.cmk.rotate", extra_vars=wanted, arguments=["-i", str(inventory)])
@@ -410,3 +445,12 @@ def test_an_inventory_that_cannot_be_listed_fails_a_run_that_requires_no_host(
         assert f"The inventory {folder}/batch_accounts.yml could not be read. Could not " in output
         assert "errors.md#authentication_failed" in output
         (folder / "others.yml").write_text("pinned: {hosts: {account1: {}}}")
+
+
+def test_another_inventory_that_cannot_be_read_fails_a_run_that_requires_no_host(
+    ansible: Ansible, service: Service
+) -> None:
+    run = play_if_there_is_a_host(ansible, ansible.write("hosts.yml", "pinned: ["))
+
+    assert run.rc != 0
+    assert "The inventory has neither hosts nor groups" in " ".join(run.output.split())

@@ -118,6 +118,27 @@ def test_a_job_names_each_account_and_vault_once(ansible: Ansible, service: Serv
     assert nodes(events) == {service.account_id().lower(): ACCOUNT_MODULES, VAULT: VAULT_MODULES}
 
 
+def test_an_account_with_several_identities_has_one_vault(ansible: Ansible, service: Service) -> None:
+    for name in ("identity1", "identity2"):
+        service.make_identity(name)
+    ids = {service.identity_id(name): {} for name in ("identity1", "identity2")}
+    service.make_account(identity={"type": "UserAssigned", "userAssignedIdentities": ids})
+    service.make_vault()
+    access = task(
+        "access",
+        "keyvault_cmk_access",
+        vault_resource_group=GROUP,
+        vault_name="vault-one",
+        account_name="account1",
+        account_resource_group=GROUP,
+    )
+
+    (event,) = job(ansible, access)
+
+    assert len(event["event_data"]["res"]["principals"]) == 2
+    assert nodes([event]) == {VAULT: {"keyvault_cmk_access"}}
+
+
 def test_resources_that_are_missing_or_deleted_or_fail_are_no_nodes(ansible: Ansible, service: Service) -> None:
     service.make_vault()
     missing = {"resource_group": GROUP, "account_name": "missing"}

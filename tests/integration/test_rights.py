@@ -332,6 +332,23 @@ SUBSCRIPTIONS = "Microsoft.Resources/subscriptions/read"
 LISTS = DEFINITIONS["inventory"]["Actions"]
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["there", "vault deleted"])
+def test_the_role_definition_of_an_audit_is_enough(
+    runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    service.on_key(rbac=True)
+    if lost:
+        service.delete_vault()
+    rights = DEFINITIONS["audit"]["Actions"], DEFINITIONS["audit"]["DataActions"]
+    sign_in(service, monkeypatch, [give(service, service.sandbox.subscription, *rights)])
+
+    found = runner.module("batch_encryption_audit", {"pools": True, "return_accounts": True})
+
+    [account] = found["accounts"]
+    assert (account["unknown"], found["unlisted"]) == ({}, [])
+    assert account["state"] == ("at_risk" if lost else "ok")
+
+
 @pytest.mark.parametrize("right", ["", *(one for one in LISTS if one != SUBSCRIPTIONS)])
 def test_an_inventory_reports_failed_lists(
     sandbox: Any, runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch, right: str

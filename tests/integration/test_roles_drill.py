@@ -155,16 +155,22 @@ def a_user_that_has_left(service: Service) -> None:
     service.point(None, "account2")
 
 
-def a_pool(service: Service) -> None:
+def a_pool(service: Service, key: str = "key1") -> None:
     identity = service.make_identity()
     service.grant(identity["properties"]["principalId"])
-    own = {"keyUrl": service.key().id, "identityReference": {"resourceId": identity["id"]}}
+    key_of_disks = service.key(key).id
+    own = {"keyUrl": key_of_disks, "identityReference": {"resourceId": identity["id"]}}
     disks = {"targets": ["OsDisk"], "customerManagedKey": own}
     service.make_pool(
         "pool1",
         identity={"type": "UserAssigned", "userAssignedIdentities": {identity["id"]: {}}},
         deploymentConfiguration={"virtualMachineConfiguration": {"diskEncryptionConfiguration": disks}},
     )
+
+
+def a_pool_on_another_key(service: Service) -> None:
+    service.make_key("other")
+    a_pool(service, "other")
 
 
 def another_key_of_the_vault(service: Service) -> None:
@@ -175,6 +181,10 @@ def another_key_of_the_vault(service: Service) -> None:
 
 def a_storage_account(service: Service) -> None:
     uses(service, "storage", service.key().id)
+
+
+def a_storage_account_on_another_key(service: Service) -> None:
+    uses(service, "storage", service.make_key("other").id)
 
 
 def open_to_all(service: Service) -> None:
@@ -209,8 +219,10 @@ def another_drill(service: Service) -> None:
         (another_user, {}, "in_use"),
         (a_user_that_has_left, {}, "recently_used"),
         (a_pool, {}, "in_use"),
+        (a_pool_on_another_key, {"kind": "close_firewall"}, "in_use"),
         (another_key_of_the_vault, {"kind": "close_firewall"}, "in_use"),
         (a_storage_account, {"kind": "revoke_access"}, "in_use"),
+        (a_storage_account_on_another_key, {"kind": "close_firewall"}, "in_use"),
         (open_to_all, {"kind": "close_firewall"}, "drill_refused"),
         *(
             (prepare, {"kind": "revoke_access"}, "drill_refused")
@@ -355,6 +367,23 @@ def test_a_user_that_lists_show_late(runner: OneProcess, service: Service) -> No
     assert service.is_safe("account2")
 
 
+def test_a_user_of_the_access_that_lists_show_late(runner: OneProcess, service: Service) -> None:
+    """It uses another key with the identity of the canary."""
+    canary(service)
+    shared = service.make_identity()
+    service.grant(shared["properties"]["principalId"])
+    identity = {"type": "UserAssigned", "userAssignedIdentities": {shared["id"]: {}}}
+    service.change_account(identity=identity)
+    service.make_account("account2", identity=identity)
+    other = service.make_key("other").id
+    service.sandbox.control.advance(8 * DAY)
+    service.sandbox.control.behavior(pools_without_key="200", key_loss_noticed="3600", value_lag="20")
+    service.point(other, "account2")
+    failure = module(runner, "lost", kind="revoke_access")
+    assert failure["code"] in ("in_use", "recently_used"), failure
+    assert (failure["restored"], service.is_available("account2")) == (True, True)
+
+
 # Rights
 
 DEFINITION = json.loads((ROOT / "examples" / "roles" / "drill.json").read_text(encoding="utf-8"))
@@ -385,6 +414,18 @@ def test_the_documented_rights_are_enough(
     play_role(roles, "recover")
     assert state(service) == before
     assert service.is_safe()
+
+
+def test_without_all_reads(runner: OneProcess, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the right, and what to set if no other service uses the vault."""
+    canary(service, rbac=True)
+    sign_in_as_drill(service, monkeypatch, without="*/read")
+    failure = module(runner, "lost")
+    assert failure["code"] == "users_unknown"
+    scope = f"*/read (the role Reader) at {service.sandbox.subscription}"
+    assert scope in failure["remedy"]
+    assert "vault_used_by=batch" in failure["remedy"]
+    assert "separate" not in failure["remedy"]
 
 
 @pytest.mark.parametrize(

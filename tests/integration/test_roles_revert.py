@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from harness import Run
 from one_process import RolesRunner
 from role_runs import (
@@ -138,6 +139,13 @@ def test_key_and_access_stay_for_other_accounts(roles: RolesRunner, service: Ser
     assert not is_granted(service, principal)
 
 
+def test_a_wrong_place_of_the_vault_is_refused_before_the_move(roles: RolesRunner, service: Service) -> None:
+    _, first = service.on_key()
+    run = run_role(roles, "revert", **REVOKE, **AT_ONCE, cmk_vault_resource_group="nowhere")
+    refused(run, MOVE, "nowhere")
+    assert service.encryption() == first
+
+
 def test_a_key_that_the_account_does_not_use_is_not_removed(roles: RolesRunner, service: Service) -> None:
     _, first = service.on_key()
     service.make_key("key2")
@@ -146,3 +154,23 @@ def test_a_key_that_the_account_does_not_use_is_not_removed(roles: RolesRunner, 
     assert run[MOVE]["code"] == "account_on_another_key"
     assert service.encryption() == first
     assert service.key("key2").properties.enabled
+
+
+@pytest.mark.parametrize(
+    ("wanted", "task", "code"),
+    [
+        ({"cmk_vault_resource_group": "nowhere", **REVOKE}, ACCESS, "resource_group_not_found"),
+        ({"cmk_vault_name": "nowhere", **REVOKE}, ACCESS, "vault_not_found"),
+        ({"cmk_key_name": "nowhere", "cmk_unused_key": "disable"}, KEY, "key_not_found"),
+    ],
+)
+def test_missing_keys_and_vaults(
+    roles: RolesRunner, service: Service, wanted: dict[str, Any], task: str, code: str
+) -> None:
+    """The account uses a Microsoft-managed key already, so it does not show the key that it has left."""
+    service.on_key()
+    service.point(None)
+    run = run_role(roles, "revert", **wanted)
+    refused(run, task, "nowhere")
+    assert run[task]["code"] == code
+    assert service.is_available()

@@ -190,6 +190,17 @@ def test_the_playbook_users(ansible: Ansible, service: Service, versions: list[s
     assert "storage account storage" in page
 
 
+def test_a_subscription_that_users_in_leaves_out_is_named(runner: OneProcess, service: Service) -> None:
+    service.on_key()
+    own = service.sandbox.subscription_id
+    other = service.sandbox.control.call("POST", "/subscriptions", {"name": "b"}, 201)["subscription_id"]
+
+    found = runner.module("keyvault_cmk_users", {"vault_name": "vault-one", "users_in": [own]})
+
+    assert found["subscriptions_left_out"] == [other]
+    assert any(other in one for one in found["warnings"])
+
+
 @pytest.mark.parametrize("vault", ["missing", "deleted", "hidden"])
 def test_the_users_of_a_vault_that_cannot_be_read(runner: OneProcess, service: Service, vault: str) -> None:
     """A vault that exists in a subscription that the caller cannot list is not known."""
@@ -211,6 +222,30 @@ def test_the_users_of_a_vault_that_cannot_be_read(runner: OneProcess, service: S
 
 
 # The audit
+
+
+def test_the_users_of_a_key_that_does_not_exist(runner: OneProcess, service: Service) -> None:
+    """A key that was deleted is reported."""
+
+    def found(name: str) -> dict[str, Any]:
+        return runner.another().module("keyvault_cmk_users", {"vault_name": "vault-one", "name": name})
+
+    service.on_key()
+    service.make_key("key2")
+    service.keys().begin_delete_key("key2").result()
+    for name in ("key1", "key2"):
+        assert not found(name).get("failed"), name
+    missing = found("key3")
+    assert (missing["failed"], missing["code"], missing["option"]) == (True, "key_not_found", "name")
+
+
+@pytest.mark.parametrize("name", ["", "../report"])
+def test_the_name_of_a_report_has_no_folder(runner: OneProcess, service: Service, tmp_path: Path, name: str) -> None:
+    since = service.sandbox.control.last
+    wanted = {"vault_name": "vault-one", "folder": str(tmp_path / "reports"), "report_name": name}
+    refused = runner.module("keyvault_cmk_users", wanted)
+    assert (refused["code"], refused["option"]) == ("invalid_option", "report_name")
+    assert (service.sandbox.control.last, list(tmp_path.glob("*.json"))) == (since, [])
 
 
 def audited(runner: OneProcess, tmp_path: Path, **options: Any) -> dict[str, Any]:

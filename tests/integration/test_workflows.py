@@ -80,6 +80,14 @@ def test_the_purpose_of_a_forced_version(
     assert (len(service.versions()), again.changed) == (versions, [])
 
 
+def test_on_a_terminal_no_statistics_are_set(ansible: Ansible, service: Service) -> None:
+    on_one_key(service)
+
+    run = play_all(ansible, "revert", environment=SHOWN, cmk_set_stats="")
+
+    assert (run.rc, passed_on(run), "Pass on" in run.output) == (0, {}, False), run.output
+
+
 @pytest.mark.slow
 def test_an_audit(ansible: Ansible, service: Service) -> None:
     """An audit passes on its result even if a finding makes it fail. It does not pass on a result that it received."""

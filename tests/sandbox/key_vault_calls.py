@@ -26,11 +26,6 @@ def vault_path(sandbox: Sandbox, name: str = "Vault-One") -> str:
     return f"{sandbox.group}/providers/Microsoft.KeyVault/vaults/{name}"
 
 
-def deleted_path(sandbox: Sandbox, name: str = "Vault-One") -> str:
-    place = f"{sandbox.subscription}/providers/Microsoft.KeyVault/locations/westeurope"
-    return f"{place}/deletedVaults/{name}"
-
-
 def vault_body(sandbox: Sandbox, tags: dict[str, str] | None = None, **properties: Any) -> dict[str, Any]:
     wanted = {"tenantId": sandbox.tenant_id, "sku": {"family": "A", "name": "standard"}, **properties}
     return {"location": "westeurope", "properties": wanted, **({"tags": tags} if tags else {})}

@@ -18,11 +18,10 @@ from key_vault_calls import (
     error,
     make_key,
     make_vault,
-    put_vault,
     somebody,
     vault_path,
 )
-from sandbox_client import VAULTS, Control, Sandbox
+from sandbox_client import Control, Sandbox
 
 GUID = "11111111-0000-4000-8000-000000000001"
 READER = "acdd72a7-3385-48ef-bd42-f606fba81ae7"
@@ -99,12 +98,3 @@ def test_the_data_plane_at_every_scope(sandbox: Sandbox, control: Control, place
     assert data(sandbox, "GET", "/keys/key2", who=who).status_code == (403 if place == "key" else 200)
     # This role allows only to read, wrap and unwrap.
     assert data(sandbox, "POST", "/keys/key1/rotate", who=who).status_code == 403
-
-
-def test_assignments_on_a_vault_are_deleted_with_the_vault(sandbox: Sandbox, control: Control) -> None:
-    make_vault(sandbox)
-    who = somebody(control)
-    assign(sandbox, f"{vault_path(sandbox)}/keys/key1", ENCRYPTION_USER, who["object_id"])
-    sandbox.arm("DELETE", vault_path(sandbox), VAULTS)
-    assert put_vault(sandbox, createMode="recover").status_code == 200
-    assert held(sandbox, sandbox.subscription, f"principalId eq '{who['object_id']}'") == []

@@ -20,7 +20,6 @@ from encrypted_account import (
     disable,
     enable,
     encrypt,
-    later,
     principal_id,
     protected,
     reason,
@@ -119,17 +118,6 @@ def test_an_account_leaves_a_key_whose_loss_is_not_noticed(policy_vault: Vault, 
     body = customer(other) if to == "another key" else MICROSOFT
     assert batch(sandbox, "PATCH", "account1", body).ok
     control.advance(3601)
-    assert works(sandbox)
-
-
-def test_key_expires_while_in_use(policy_vault: Vault, control: Control) -> None:
-    sandbox = policy_vault.sandbox
-    key = protected(policy_vault)
-    policy_vault.keys.update_key_properties(key.name, expires_on=later(control, 3600))
-    assert works(sandbox)
-    control.advance(3601)
-    assert "has expired" in reason(sandbox)
-    policy_vault.keys.update_key_properties(key.name, expires_on=later(control, 7200))
     assert works(sandbox)
 
 

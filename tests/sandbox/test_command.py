@@ -13,7 +13,6 @@ import os
 import pty
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -77,30 +76,6 @@ def test_run_sets_the_environment(tmp_path: Path) -> None:
 )
 def test_run_returns_the_exit_status(what: list[str], status: int) -> None:
     assert command("run", "--", *what).returncode == status
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_run_passes_signals_on(tmp_path: Path, number: signal.Signals) -> None:
-    program = (
-        "import signal, sys, time\n"
-        "for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):\n"
-        "    signal.signal(n, lambda n, f: (print('got', n, flush=True), sys.exit(5)))\n"
-        "print('ready', flush=True)\n"
-        "time.sleep(30)\n"
-    )
-    process = subprocess.Popen(
-        [*COMMAND, "run", "--", *PYTHON, program],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        env=plain_environment(),
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(number)
-    assert process.stdout.read() == f"got {int(number)}\n"
-    assert process.wait(30) == 5
 
 
 # shell

@@ -15,23 +15,11 @@ from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import (
     ClientSecretCredential,
 )
-from sandbox_client import LOGIN, MANAGEMENT_SCOPE, VAULT_SCOPE, Sandbox
+from sandbox_client import MANAGEMENT_SCOPE, VAULT_SCOPE, Sandbox
 
 
 def claims_of(token: str) -> dict[str, Any]:
     return jwt.decode(token, options={"verify_signature": False})
-
-
-def ask(sandbox: Sandbox, tenant: str = "", version: str = "/v2.0", **fields: str | None) -> Any:
-    form = {
-        "grant_type": "client_credentials",
-        "client_id": sandbox.client_id,
-        "client_secret": sandbox.secret,
-        "scope": MANAGEMENT_SCOPE,
-        **fields,
-    }
-    wanted = {name: value for name, value in form.items() if value is not None}
-    return sandbox.session().post(f"{LOGIN}/{tenant or sandbox.tenant_id}/oauth2{version}/token", wanted, timeout=30)
 
 
 # Secrets
@@ -51,32 +39,6 @@ def test_a_secret_gets_a_token(sandbox: Sandbox, scope: str) -> None:
     assert claims["ver"] == "1.0"
     assert before - 30 < claims["exp"] - 3599 < time.time() + 30
     assert "xms_mirid" not in claims
-
-
-@pytest.mark.parametrize(
-    ("fields", "status", "error", "code"),
-    [
-        ({"client_secret": "wrong"}, 401, "invalid_client", 7000215),
-        ({"client_secret": None}, 401, "invalid_client", 7000218),
-        ({"client_id": "11111111-1111-1111-1111-111111111111"}, 400, "unauthorized_client", 700016),
-        ({"client_id": None}, 400, "invalid_request", 900144),
-        ({"grant_type": None}, 400, "invalid_request", 900144),
-        ({"scope": None}, 400, "invalid_request", 900144),
-        ({"grant_type": "password"}, 400, "unsupported_grant_type", 70003),
-        ({"scope": "https://management.azure.com/user_impersonation"}, 400, "invalid_scope", 1002012),
-        ({"scope": "https://nowhere.example/.default"}, 400, "invalid_resource", 500011),
-        ({"tenant": "22222222-2222-2222-2222-222222222222"}, 400, "invalid_tenant", 90002),
-    ],
-)
-def test_an_error_has_the_text_of_entra(
-    sandbox: Sandbox, fields: dict[str, Any], status: int, error: str, code: int
-) -> None:
-    response = ask(sandbox, **fields)
-    document = response.json()
-    assert (response.status_code, document["error"], document["error_codes"]) == (status, error, [code])
-    assert document["error_description"].startswith(f"AADSTS{code}: ")
-    assert document["error_uri"].endswith(str(code))
-    assert "Correlation ID" in document["error_description"]
 
 
 def test_the_errors_of_the_sdk(sandbox: Sandbox) -> None:

@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,9 +22,7 @@ from key_vault_calls import (
     version_of,
 )
 from sandbox_client import Control, Sandbox
-from webhook_receiver import Webhook, pem
-
-from azure_sandbox.certificates import Authority
+from webhook_receiver import Webhook
 
 HOUR = 3600
 TYPE = "Microsoft.KeyVault."
@@ -49,17 +46,6 @@ def refused(control: Control, **members: Any) -> str:
     found = control.call("POST", "/event-subscriptions", members, status=400)
     assert control.call("GET", "/event-subscriptions") == {"event_subscriptions": []}
     return str(found["error"]["message"])
-
-
-def shown(control: Control, **expected: int) -> dict[str, Any]:
-    """The only subscription, once its counts have these values."""
-    end = time.monotonic() + 10
-    while True:
-        [found] = control.call("GET", "/event-subscriptions")["event_subscriptions"]
-        if {name: found[name] for name in expected} == expected:
-            return dict(found)
-        assert time.monotonic() < end, found
-        time.sleep(0.01)
 
 
 def kinds(events: list[dict[str, Any]]) -> list[str]:
@@ -124,19 +110,6 @@ def test_only_the_loopback_address_is_contacted(sandbox: Sandbox, control: Contr
     assert "sends requests only to the loopback address" in refused(control, endpoint=endpoint)
 
 
-def test_an_https_endpoint_needs_its_certificate(sandbox: Sandbox, control: Control, tmp_path: Path) -> None:
-    authority = Authority()
-    secure = Webhook(authority)
-
-    assert "certificate verify failed" in refused(control, endpoint=secure.url)
-    subscribe(control, secure, certificate=pem(authority, tmp_path))
-    make_vault(sandbox)
-    make_key(sandbox)
-
-    assert kinds(secure.wait(1)) == ["KeyNewVersionCreated"]
-    secure.close()
-
-
 # Events
 
 
@@ -171,20 +144,6 @@ def test_a_new_version_in_the_event_grid_schema(sandbox: Sandbox, control: Contr
     assert request.headers["content-type"] == "application/json; charset=utf-8"
     assert request.headers["aeg-subscription-name"] == subscription["id"].upper()
     assert (request.headers["aeg-delivery-count"], request.headers["aeg-data-version"]) == ("0", "1")
-
-
-def test_a_new_version_in_the_schema_of_cloud_events(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
-    make_vault(sandbox)
-    subscribe(control, webhook, schema="cloud_events")
-    version = version_of(make_key(sandbox))
-
-    [event] = webhook.wait(1)
-    assert set(event) == {"id", "source", "subject", "type", "time", "data", "specversion"}
-    assert (event["source"], event["specversion"]) == (vault_path(sandbox), "1.0")
-    assert (kinds([event]), versions([event])) == (["KeyNewVersionCreated"], [version])
-    [request] = webhook.deliveries
-    assert isinstance(request.json, dict)
-    assert request.headers["content-type"] == "application/cloudevents+json; charset=utf-8"
 
 
 def test_the_rotation_policy_creates_a_version_without_a_read(
@@ -223,26 +182,6 @@ def test_near_expiry_and_expiry(sandbox: Sandbox, control: Control, webhook: Web
     # A later event shows that each of the others was sent once.
     make_key(sandbox, "endless")
     assert kinds(webhook.wait(3)) == ["KeyNearExpiry", "KeyExpired", "KeyNewVersionCreated"]
-
-
-# Deliveries
-
-
-def test_retries_by_the_clock_of_the_sandbox(sandbox: Sandbox, control: Control, webhook: Webhook) -> None:
-    make_vault(sandbox)
-    subscribe(control, webhook)
-    webhook.statuses = [500] * 20
-    make_key(sandbox)
-    schedule = [10, 30, 60, 300, 600, 1800, HOUR, 3 * HOUR, 6 * HOUR]
-    for number, wait in enumerate([*schedule, 12 * HOUR], 1):
-        found = shown(control, failed_attempts=number, pending=1)
-        assert found["last_failure"] == "the endpoint responded with 500"
-        assert abs(seconds(found["next_attempt"]) - control.call("GET", "/clock")["time"] - wait) < 5
-        control.advance(wait)
-    # The next retry would be more than 24 hours after the event.
-    shown(control, failed_attempts=11, dropped=1, pending=0, delivered=0)
-    assert len({one["id"] for one in webhook.events}) == 1
-    assert [one.headers["aeg-delivery-count"] for one in webhook.deliveries] == [str(number) for number in range(11)]
 
 
 # Secrets and state

@@ -115,13 +115,6 @@ def test_recorded_row_names_a_compared_case(row: Row) -> None:
             assert any(is_of(CASES[cited], *operation) for operation in named), f"{cited} is of another operation."
 
 
-def test_a_case_of_another_operation_is_detected() -> None:
-    [operation] = operations({"requests": ["GET /keys/{key}"]})
-    assert is_of({"method": "GET", "path": "https://v.vault.azure.net/keys/k?api-version=7.4"}, *operation)
-    assert not is_of({"method": "PUT", "path": "https://v.vault.azure.net/keys/k?api-version=7.4"}, *operation)
-    assert not is_of({"method": "GET", "path": "https://v.vault.azure.net/keys/k/1?api-version=7.4"}, *operation)
-
-
 def test_the_page_has_every_row_and_every_recording() -> None:
     made = page()
     shown = [f"{row['status']}: {row['when']}" if "code" in row else name(row)[1:] for row in of()]

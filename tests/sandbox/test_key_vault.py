@@ -16,9 +16,7 @@ from key_vault_calls import (
     NEW,
     OLD,
     data,
-    deleted_path,
     error,
-    make_key,
     make_vault,
     message,
     policy,
@@ -56,19 +54,6 @@ def test_older_versions_are_refused_after_their_retirement(sandbox: Sandbox, con
 
 
 # The bytes
-
-
-@pytest.mark.parametrize(
-    ("version", "sent", "shown"), [(OLD, None, None), (OLD, True, True), (NEW, None, True), (NEW, False, False)]
-)
-def test_the_default_permission_model_depends_on_the_version(
-    sandbox: Sandbox, version: str, sent: bool | None, shown: bool | None
-) -> None:
-    vault = make_vault(sandbox, version=version, enableRbacAuthorization=sent, accessPolicies=[])
-    assert vault["properties"].get("enableRbacAuthorization") is shown
-    # A newer version does not change an older vault.
-    put_vault(sandbox, accessPolicies=[])
-    assert read_vault(sandbox)["properties"].get("enableRbacAuthorization") is shown
 
 
 def test_the_name_of_a_new_vault_resolves_after_a_delay(sandbox: Sandbox, control: Control) -> None:
@@ -146,23 +131,6 @@ def test_access_policies_are_added_and_removed(sandbox: Sandbox) -> None:
     wrong = {"properties": {"accessPolicies": [policy(sandbox, mine, "dance")]}}
     assert sandbox.arm("PUT", f"{vault_path(sandbox)}/accessPolicies/add", OLD, wrong).status_code == 400
     assert sandbox.arm("PUT", f"{vault_path(sandbox)}/accessPolicies/repair", OLD, wrong).status_code == 400
-
-
-# Deleting, recovering, purging
-
-
-def test_recovery_restores_everything_except_tags(sandbox: Sandbox) -> None:
-    before = make_vault(sandbox, tags={"a": "1"}, enablePurgeProtection=True)
-    key = make_key(sandbox)
-    delete(sandbox)
-    response = put_vault(sandbox, createMode="recover")
-    assert response.status_code == 200
-    after = response.json()
-    assert after["properties"] == before["properties"]
-    assert after["systemData"]["createdAt"] == before["systemData"]["createdAt"]
-    assert after["tags"] == {}
-    assert data(sandbox, "GET", "/keys/key1").json()["key"] == key["key"]
-    assert sandbox.arm("GET", deleted_path(sandbox), NEW).status_code == 404
 
 
 # Access to the data plane

@@ -32,24 +32,6 @@ def vault(sandbox: Sandbox) -> dict[str, Any]:
     return make_vault(sandbox, softDeleteRetentionInDays=7)
 
 
-# The challenge
-
-
-@pytest.mark.parametrize(("method", "path"), [("GET", "/keys"), ("POST", "/keys//create"), ("PUT", "/no/where")])
-def test_the_challenge_precedes_all_other_checks(sandbox: Sandbox, method: str, path: str) -> None:
-    response = sandbox.session().request(method, f"https://vault-one.vault.azure.net{path}", timeout=30)
-    assert response.status_code == 401
-    assert response.content == (
-        b'{"error":{"code":"Unauthorized","message":"AKV10000: Request is missing a Bearer, PoP, or MTLS_POP token."}}'
-    )
-    assert response.headers["content-length"] == "108"
-    assert response.headers["www-authenticate"] == (
-        f'Bearer authorization="https://login.microsoftonline.com/{sandbox.tenant_id}",'
-        ' resource="https://vault.azure.net"'
-    )
-    assert "x-ms-keyvault-rbac-assignment-id" not in response.headers
-
-
 # Changing
 
 

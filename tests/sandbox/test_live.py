@@ -302,6 +302,22 @@ def test_a_run_deletes_only_what_it_has_created(azure: Sandbox, tmp_path: Path) 
     assert mine not in groups(azure)
 
 
+def test_cleaning_lists_the_groups_of_other_runs_and_asks(azure: Sandbox, tmp_path: Path) -> None:
+    theirs, mine = interrupted(azure, tmp_path / "theirs"), interrupted(azure, tmp_path / "mine")
+
+    assert live(azure, tmp_path / "new", "run", answers="n\n").returncode == 1
+    refused = live(azure, tmp_path / "mine", "clean", answers="n\nn\n")
+    assert refused.returncode == 0
+    assert {*groups(azure)} == {theirs, mine}
+
+    done = live(azure, tmp_path / "mine", "clean", answers="y\ny\n")
+
+    assert done.returncode == 0, done.stderr
+    assert f"Delete the resource group {mine} of this folder?" in done.stdout
+    assert f"Delete the resource group {theirs} of another run, which may still be in progress?" in done.stdout
+    assert groups(azure) == []
+
+
 def test_a_dry_run_prints_the_requests_and_sends_none(azure: Sandbox, tmp_path: Path) -> None:
     last = azure.control.last
     done = live(azure, tmp_path, "run", "--dry-run", "--only", "locks", "--only", "new_principal")

@@ -149,35 +149,18 @@ def page(sandbox: Sandbox, chromium: Browser) -> Iterator[Page]:
         assert view.hosts <= {sandbox.url.removeprefix("http://")}
 
 
-def rows(page: Page, caption: str) -> Locator:
-    """The rows of the table whose caption begins with this text."""
+def row(page: Page, caption: str, name: str) -> Locator:
+    """The row with this name, of the table whose caption begins with this text."""
     table = page.locator("table").filter(has=page.locator("caption", has_text=re.compile(rf"^\s*{re.escape(caption)}")))
     expect(table).to_have_count(1)
-    return table.locator("tbody tr")
-
-
-def row(page: Page, caption: str, name: str) -> Locator:
-    found = rows(page, caption).filter(has=page.locator("th", has_text=re.compile(rf"^\s*{re.escape(name)}")))
+    head = page.locator("th", has_text=re.compile(rf"^\s*{re.escape(name)}"))
+    found = table.locator("tbody tr").filter(has=head)
     expect(found).to_have_count(1)
     return found
 
 
 def cell(row: Locator, label: str) -> Locator:
     return row.locator(f'td[data-label="{label}"]')
-
-
-def test_the_state_of_an_account_follows_its_key(sandbox: Sandbox, scene: dict[str, str], page: Page) -> None:
-    disable(sandbox, scene["first"])
-    page.goto(sandbox.url)
-    expect(cell(row(page, "Accounts", "pinned"), "State")).to_contain_text("unavailable")
-    expect(cell(row(page, "Accounts", "pinned"), "State")).to_contain_text(f"{scene['first']}' is disabled.")
-    expect(cell(row(page, "Accounts", "follows"), "State")).to_have_text("available")
-    # Unavailable accounts are first.
-    expect(rows(page, "Accounts").nth(0)).to_contain_text("pinned")
-    assert batch(sandbox, "POST", "pinned", below="/listKeys").status_code == 409
-    assert data(sandbox, "PATCH", f"/keys/key1/{scene['first']}", {"attributes": {"enabled": True}}).ok
-    page.reload()
-    expect(cell(row(page, "Accounts", "pinned"), "State")).to_have_text("available")
 
 
 def test_markup_in_names_stays_text(sandbox: Sandbox, scene: dict[str, str], control: Control, page: Page) -> None:

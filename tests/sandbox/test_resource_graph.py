@@ -51,31 +51,6 @@ def refusal(response: requests.Response) -> tuple[int, str, list[str]]:
     return response.status_code, error["code"], [detail["code"] for detail in error["details"]]
 
 
-# Rights
-
-
-@pytest.mark.parametrize(
-    ("scope", "shown"),
-    [
-        ("", ["other0", "other1", "other2"]),
-        ("/resourceGroups/rg-sandbox", ["other0", "other1"]),
-        ("/resourceGroups/rg-sandbox/providers/Microsoft.Sql/servers/other1", ["other1"]),
-    ],
-)
-def test_rows_that_the_caller_cannot_read_are_missing(sandbox: Sandbox, scope: str, shown: list[str]) -> None:
-    second = f"{sandbox.subscription}/resourceGroups/rg-second"
-    assert sandbox.arm("PUT", second, "2022-09-01", {"location": "westeurope"}).ok
-    for name, group in (("other0", ""), ("other1", ""), ("other2", second)):
-        add(sandbox, "Microsoft.Sql/servers", name, {}, group)
-    reader = sandbox.control.principal(roles=[{"role": "Reader", "scope": f"{sandbox.subscription}{scope}"}])
-    session = sandbox.bearer(client_id=reader["client_id"], secret=reader["secret"])
-
-    found = ask(sandbox, "project id, name | order by id asc", session).json()
-
-    assert [row["name"] for row in found["data"]] == shown
-    assert (found["totalRecords"], found["resultTruncated"]) == (len(shown), "false")
-
-
 # Quota
 
 

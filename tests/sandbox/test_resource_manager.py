@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import requests
-from sandbox_client import VAULTS, Control, Sandbox
+from sandbox_client import Control, Sandbox
 
 VERSION = "2022-09-01"
 BATCH_VERSION = "2024-07-01"
@@ -44,31 +42,3 @@ def test_a_refusal_does_not_reveal_which_resources_exist(sandbox: Sandbox, contr
         response = sandbox.arm("GET", path, BATCH_VERSION, session=session)
         assert error(response) == (403, "AuthorizationFailed")
         assert f"over scope '{sandbox.subscription}/resourceGroups/{group}'" in response.json()["error"]["message"]
-
-
-# Resources of all providers
-
-
-def fill(sandbox: Sandbox, *names: str) -> None:
-    for name in names:
-        path = f"{sandbox.group}/providers/Microsoft.KeyVault/vaults/{name}"
-        properties: dict[str, Any] = {
-            "tenantId": sandbox.tenant_id,
-            "sku": {"family": "A", "name": "standard"},
-            "accessPolicies": [],
-        }
-        body = {"location": "westeurope", "tags": {"name": name}, "properties": properties}
-        assert sandbox.arm("PUT", path, VAULTS, body).ok
-    account = f"{sandbox.group}/providers/Microsoft.Batch/batchAccounts/acct"
-    assert sandbox.arm("PUT", account, BATCH_VERSION, {"location": "westeurope"}).ok
-    identity = f"{sandbox.group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/id1"
-    assert sandbox.arm("PUT", identity, "2023-01-31", {"location": "westeurope"}).ok
-
-
-def test_lists_contain_readable_resources_only(sandbox: Sandbox, control: Control) -> None:
-    fill(sandbox, "vault-one")
-    role = {"role": "Key Vault Contributor", "scope": sandbox.group}
-    reader = control.principal(roles=[role])
-    session = sandbox.bearer(client_id=reader["client_id"], secret=reader["secret"])
-    listed = sandbox.arm("GET", f"{sandbox.subscription}/resources", VERSION, session=session).json()["value"]
-    assert [resource["name"] for resource in listed] == ["vault-one"]

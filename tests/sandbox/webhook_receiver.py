@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from azure_sandbox.certificates import CERTIFICATE, Authority
-
 SECONDS = 10.0
 
 
@@ -49,7 +47,7 @@ class Webhook:
     """Completes both handshakes, unless `handshake` returns another response, and responds to deliveries with the
     values of `statuses`, and then with 200."""
 
-    def __init__(self, authority: Authority | None = None) -> None:
+    def __init__(self) -> None:
         self.requests: list[Received] = []
         self.statuses: list[int] = []
         self.handshake: Handshake = lambda _received: None
@@ -76,12 +74,8 @@ class Webhook:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        if authority is not None:
-            context = authority.context("localhost")
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        scheme, host = ("https", "localhost") if authority else ("http", "127.0.0.1")
-        self.url = f"{scheme}://{host}:{self._server.server_address[1]}/events"
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/events"
 
     def close(self) -> None:
         self._server.shutdown()
@@ -110,8 +104,3 @@ class Webhook:
             assert time.monotonic() < end, f"{len(self.events)} of {events} events are received"
             time.sleep(0.01)
         return self.events
-
-
-def pem(authority: Authority, directory: Any) -> str:
-    authority.save_certificate(directory)
-    return str((directory / CERTIFICATE).read_text())

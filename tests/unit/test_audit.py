@@ -40,7 +40,7 @@ from documents import (
     user_assigned,
     vault,
 )
-from fleets import asked, found, on, report, seen
+from fleets import asked, found, many, on, report, seen
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit import files
 from ansible_collections.azbatch.cmk.plugins.module_utils._audit.audit import summary
@@ -437,6 +437,14 @@ def test_junit_cases_fail_only_above_severity_info() -> None:
     assert "pool_uses_other_key" not in str(worse.findtext(".//failure"))
 
 
+def test_sarif_marks_accepted_findings() -> None:
+    results = json.loads(as_sarif(many(8)))["runs"][0]["results"]
+
+    accepted = [one for one in results if "suppressions" in one]
+    assert [one["suppressions"][0]["justification"] for one in accepted] == ["Moves soon"]
+    assert len({one["partialFingerprints"]["azbatch/v1"] for one in results}) == len(results)
+
+
 def test_a_report_is_replaced_as_a_whole(tmp_path: Path) -> None:
     one = report(on())
     paths = files.write(one, files.prepared(str(tmp_path / "a" / "b")), "audit", ["json", "csv"])
@@ -506,6 +514,47 @@ def test_a_remedy_selects_accounts_by_their_key() -> None:
 
 
 # Causes
+
+
+@pytest.mark.parametrize("by_id", ["account_name", "rule"])
+def test_a_remedy_names_accounts_that_their_key_does_not_determine(by_id: str) -> None:
+    """An account that was created after the audit may use the same key, but be outside the scope or the policy."""
+    accounts = [account(f"plain{number}") for number in range(60)]
+    rule = "not_on_customer_managed_key" if by_id == "rule" else "version_too_old"
+    policy = {"account_name": "plain0"} if by_id == "account_name" else {}
+
+    made = ready(rule, with_finding(rule, *report(*accounts)["accounts"], **policy))
+
+    assert made is not None
+    assert made.inventory.count("/batchaccounts/") == 60
+
+
+def test_a_remedy_stays_in_the_resource_group_of_the_audit() -> None:
+    accounts = report(*(on(name=f"batch{number}") for number in range(9)))["accounts"]
+    made = ready("version_too_old", with_finding("version_too_old", *accounts, resource_group="RG-Batch"))
+    assert made is not None
+    condition = yaml.safe_load(made.inventory)["groups"]["finding_version_too_old"]
+
+    assert len(selected(condition, accounts)) == 9
+    assert selected(condition, [{**accounts[0], "resource_group": "another"}]) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "policy", "expires_in"),
+    [
+        ("version_too_old", {"expiry_required": True, "max_version_age": "P40D"}, "P1Y"),
+        ("key_expires_soon", {"expiry_required": True}, "P1Y"),
+        ("key_expires_soon", {}, None),
+    ],
+)
+def test_new_versions_of_a_remedy_expire_if_the_policy_requires_that(
+    rule: str, policy: dict[str, Any], expires_in: str | None
+) -> None:
+    made = ready(rule, with_finding(rule, *report(on())["accounts"], **policy))
+
+    assert made is not None
+    (play,) = yaml.safe_load(made.playbook)
+    assert play["vars"].get("cmk_key_expires_in") == expires_in
 
 
 def causes(one: dict[str, Any]) -> list[tuple[str, int]]:

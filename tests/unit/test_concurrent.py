@@ -23,7 +23,7 @@ from ansible_collections.azbatch.cmk.plugins.module_utils._core.concurrent impor
     settled,
     value_or_error,
 )
-from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied
+from ansible_collections.azbatch.cmk.plugins.module_utils._core.errors import CmkError, Denied, NotFound, Unavailable
 
 
 class Interrupted(BaseException):
@@ -98,6 +98,23 @@ from {concurrent.__name__} import in_background
 in_background(time.sleep, 600)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("error", [Denied("d"), NotFound("n"), Unavailable("u")])
+def test_an_error_in_place_of_a_value(error: CmkError) -> None:
+    def read() -> None:
+        raise error
+
+    assert value_or_error(read) is error
+
+
+def test_other_errors_are_raised_unless_named() -> None:
+    def read() -> None:
+        in_background(lambda: {}["other"]).result()
+
+    with pytest.raises(KeyError):
+        value_or_error(read)
+    assert isinstance(value_or_error(read, KeyError), KeyError)
 
 
 # The end of a task

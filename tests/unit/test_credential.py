@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -103,6 +104,11 @@ def test_values_of_the_file_are_taken_as_they_are() -> None:
     assert credentials_module.completed(options(profile="other"))["wait_timeout"] == 600
 
 
+def test_empty_values_of_the_file_are_not_set(file: Path) -> None:
+    file.write_text("[default]\nclient_id = c\ncloud_environment =\n")
+    assert credentials_module.completed(options())["cloud_environment"] == "AzureCloud"
+
+
 @pytest.mark.usefixtures("file")
 def test_missing_profile() -> None:
     with pytest.raises(InvalidOption) as refused:
@@ -128,6 +134,22 @@ def test_a_user_in_the_file_is_refused(file: Path) -> None:
     with pytest.raises(CmkError, match="ad_user in the section default") as refused:
         credentials_module.completed(options())
     assert refused.value.code == "credentials_missing"
+
+
+def test_the_azure_cli_may_take_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    # This loads the SDK, which runs another command.
+    made = credentials_module.credential(options(auth_source="cli"), environment_of("AzureCloud"))
+    timeouts: list[float] = []
+
+    def run(*_command: Any, **given: Any) -> str:
+        timeouts.append(given["timeout"])
+        return json.dumps({"accessToken": "token", "expires_on": 4102444800})
+
+    monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/az")
+    monkeypatch.setattr("subprocess.check_output", run)
+
+    assert made.get_token("https://management.azure.com/.default").token == "token"
+    assert timeouts == [60]
 
 
 @pytest.mark.parametrize(
@@ -167,6 +189,21 @@ def test_missing_certificate_file(tmp_path: Path) -> None:
 
 
 # The session
+
+
+@pytest.mark.parametrize(
+    ("name", "manager", "vaults"),
+    [
+        ("AzureCloud", "https://management.azure.com", "vault.azure.net"),
+        ("azureusgovernment", "https://management.usgovcloudapi.net", "vault.usgovcloudapi.net"),
+        ("AzureChinaCloud", "https://management.chinacloudapi.cn", "vault.azure.cn"),
+    ],
+)
+def test_clouds(name: str, manager: str, vaults: str) -> None:
+    environment = Session(options(auth_source="cli", cloud_environment=name)).environment
+
+    assert (environment.resource_manager, environment.vault_suffix) == (manager, vaults)
+    assert environment.resource_manager_scope == f"{manager}/.default"
 
 
 @pytest.mark.parametrize(
@@ -405,6 +442,24 @@ def test_a_value_that_azure_identity_refuses(step: str) -> None:
     with pytest.raises(CmkError, match="Invalid tenant id") as failed:
         SharedTokens(make, "me", RunFiles(None)).get_token(SCOPE)
     assert failed.value.code == "authentication_failed"
+
+
+@pytest.mark.usefixtures("home")
+def test_every_source_that_was_tried_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = pytest.importorskip("azure.identity")
+
+    def refuse(*_scopes: str, **_options: Any) -> Any:
+        raise identity.CredentialUnavailableError(message="Azure CLI not found on path.")
+
+    monkeypatch.setattr(credentials_module, "credential", lambda *_given: SimpleNamespace(get_token=refuse))
+    with pytest.raises(CmkError) as failed:
+        Session(options()).credential.get_token(SCOPE)
+    assert failed.value.code == "credentials_missing"
+    tried, _set, remedy = str(failed.value).partition("Set ")
+    for source in ("client_id", "secret", "x509_certificate_path", "~/.azure/credentials", "Azure CLI"):
+        assert source in tried
+    for named in ("AZURE_TENANT", "AZURE_CLIENT_ID", "AZURE_SECRET", "az login"):
+        assert named in remedy
 
 
 def test_no_response_is_no_failed_sign_in() -> None:

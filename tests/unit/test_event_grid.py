@@ -12,6 +12,7 @@ import gzip
 import json
 import logging
 import ssl
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -23,12 +24,14 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 from eda import (
+    PLUGINS,
     SECRET,
     Webhook,
     certificate,
     cloud_event,
     event,
     free_port,
+    is_listening,
     plugin,
     webhook,
 )
@@ -247,6 +250,71 @@ def test_a_connection_that_does_not_end_is_closed(tmp_path: Path, tls: bool, sen
 # Secrets
 
 
+def test_a_connection_ends_with_its_response() -> None:
+    async def use(running: Webhook) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(REQUEST + b"Content-Length: 2\r\n\r\n[]" + REQUEST)
+        responses = await asyncio.wait_for(reader.read(), 20)
+        assert responses.startswith(b"HTTP/1.1 401 ")
+        assert responses.count(b"HTTP/1.1") == responses.count(b"Connection: close") == 1
+
+    during(use)
+
+
+# The event source with fewer files than connections are opened. Its queue prints the ids of the events.
+FEW_FILES = """
+import asyncio, json, resource, runpy, sys
+
+class Printing(asyncio.Queue):
+    async def put(self, item):
+        print(*(event["id"] for event in item["payload"]), flush=True)
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+main = runpy.run_path(sys.argv[1])["main"]
+main.__globals__["QUIET_SECONDS"] = 0
+asyncio.run(main(Printing(), json.loads(sys.argv[2])))
+"""
+
+
+def test_events_are_accepted_while_strangers_hold_connections(tmp_path: Path) -> None:
+    certfile, keyfile = certificate(tmp_path)
+    trusted = ssl.create_default_context(cafile=certfile)
+    port = free_port()
+    options = {"host": "127.0.0.1", "port": port, "certfile": certfile, "keyfile": keyfile, "secret": SECRET}
+    source = PLUGINS / "event_source" / "event_grid.py"
+
+    async def stranger() -> asyncio.StreamWriter:
+        """A connection whose TLS handshake does not end."""
+        _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(CLIENT_HELLO)
+        return writer
+
+    async def scenario() -> None:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", FEW_FILES, str(source), json.dumps(options)), stdout=asyncio.subprocess.PIPE
+        )
+        running = Webhook(f"https://127.0.0.1:{port}", port, asyncio.Queue(), aiohttp.ClientSession())
+        held = []
+        try:
+            # Less than the time after which asyncio ends a handshake.
+            async with asyncio.timeout(40), running.session:
+                while not await is_listening(port):
+                    await asyncio.sleep(0.1)
+                for number in range(400):
+                    held.append(await stranger())
+                    if number % 50 == 49:
+                        assert (await running.post(event(id=str(number)), ssl=trusted))[0] == 200
+                        assert process.stdout
+                        assert await process.stdout.readline() == f"{number}\n".encode()
+        finally:
+            process.kill()
+            await process.wait()
+            for writer in held:
+                writer.close()
+
+    asyncio.run(scenario())
+
+
 def test_no_log_contains_the_secret_or_the_query(caplog: pytest.LogCaptureFixture) -> None:
     """Also if a request is wrong, and with the most detailed log."""
     caplog.set_level(logging.DEBUG)
@@ -454,3 +522,20 @@ def test_each_wrong_option_is_one_line(args: dict[str, Any], lines: list[str]) -
     assert len(found) == len(lines)
     assert all(line.startswith(start) for line, start in zip(found, lines, strict=True))
     assert "1234567890123456" not in str(raised.value)
+
+
+def test_the_source_ends_with_the_error_of_a_filter() -> None:
+    """ansible-rulebook runs the filters when an event is put into the queue. The source must not continue without a
+    receiver of its events."""
+
+    class Broken(asyncio.Queue[Any]):
+        async def put(self, item: Any) -> None:
+            raise RuntimeError("the filter is broken")
+
+    async def scenario() -> None:
+        async with webhook(Broken()) as running:
+            await running.post(event())
+            await asyncio.sleep(0.2)
+
+    with pytest.raises(RuntimeError, match="the filter is broken"):
+        asyncio.run(scenario())

@@ -491,11 +491,23 @@ def refused(host: str = "a", hosts: tuple[str, ...] = ("a", "b"), **variables: A
     return run(action=Refusing, args=args, variables={"__leaves_alone": True, **names, **variables})
 
 
+def test_the_only_host_is_left_alone_if_that_is_no_failure(waves: Path) -> None:
+    assert refused(hosts=("a",), cmk_left_alone_fails="no")["left_alone"]
+
+
 def test_a_failure_stays_a_failure_if_it_cannot_be_noted(waves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the run would succeed, and nobody would report the account."""
     monkeypatch.setattr(RunFiles, "store", lambda *_value, **_options: False)
 
     assert refused()["failed"]
+
+
+def test_the_next_host_is_the_canary_if_the_first_was_left_alone(waves: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused("a")
+    monkeypatch.setattr(Refusing, "scope", None)
+
+    assert [refused("b")["code"], refused("c")["code"]] == ["resource_locked", "canary_failed"]
+    assert Refusing.asked == ["a", "b"]
 
 
 def exception(accounts: str, expires_on: str = "2099-12-31", code: str = "resource_locked") -> dict[str, Any]:

@@ -73,6 +73,19 @@ def test_events_of_all_sources_become_the_same_event(
 
 
 @pytest.mark.parametrize(
+    ("what", "kind"),
+    [
+        ("KeyNewVersionCreated", "new_version"),
+        ("KeyNearExpiry", "near_expiry"),
+        ("KeyExpired", "expired"),
+        ("keyexpired", "expired"),
+    ],
+)
+def test_kinds_of_events_of_a_key(main: Callable[[Any], Any], what: str, kind: str) -> None:
+    assert main(event(what)) == {**PLAIN, "kind": kind}
+
+
+@pytest.mark.parametrize(
     "data", [{"VaultName": "kv-one", "Id": TOPIC}, {"VaultName": "KV-One"}, {"ObjectName": None}, None]
 )
 def test_a_changed_policy_names_the_vault(main: Callable[[Any], Any], data: Any) -> None:
@@ -116,6 +129,15 @@ def test_an_event_is_passed_on_once(main: Callable[[Any], Any]) -> None:
     assert main({"payload": [event(id="1")]}) == []
     assert main(event(id="2")) == PLAIN
     assert main(event(id="1")) == []
+
+
+def test_the_memory_is_bounded(main: Callable[[Any], Any]) -> None:
+    for number in range(10_001):
+        main(event(id=str(number)))
+
+    assert main(event(id="10000")) == []
+    assert main(event(id="1")) == []
+    assert main(event(id="0")) == PLAIN
 
 
 def test_the_events_of_an_array_become_one_event_for_each_kind() -> None:

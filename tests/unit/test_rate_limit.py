@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -254,6 +255,20 @@ def test_after_a_refusal_the_other_tasks_wait_as_well(clock: Clock) -> None:
 
     assert paced.azure.asked == [0, pytest.approx(30.04)]
     assert "30 s" in paced.lines[0]
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1, 0), (20, 1)])
+def test_a_credential_sleeps_between_its_tries(seconds: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    lines: list[str] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    rate_limit.transport(Patience(30, lambda line, _reason: lines.append(line))).sleep(seconds)
+
+    assert slept == [seconds]
+    assert len(lines) == expected
+    with pytest.raises(Unavailable):
+        rate_limit.transport(Patience(30, lambda _line, _reason: None)).sleep(31)
+    assert slept == [seconds]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

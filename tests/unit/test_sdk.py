@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -273,3 +275,15 @@ def test_blocks_without_a_log_may_overlap(caplog: pytest.LogCaptureFixture) -> N
         logging.getLogger("azure.identity").info("seen later")
 
     assert [record.message for record in caplog.records] == ["seen later"]
+
+
+def test_without_a_handler_python_writes_no_warning_of_theirs_to_the_standard_error() -> None:
+    code = f"""
+import logging, sys
+sys.path.insert(0, {str(azure_sdk.__file__).partition("ansible_collections")[0]!r})
+from {azure_sdk.__name__} import unlogged
+with unlogged():
+    logging.getLogger("azure.identity").warning("secret")
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stderr == ""

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from documents import KEY, NEW, NOW, OLD, key, listed
+from documents import KEY, NEW, OLD
 
 from ansible_collections.azbatch.cmk.plugins.module_utils._core.outcome import Outcome
 from ansible_collections.azbatch.cmk.plugins.module_utils._documents import encryption as encryption_document
-from ansible_collections.azbatch.cmk.plugins.module_utils._documents import key as key_document
 
 V1, V2 = f"{KEY}/{OLD}", f"{KEY}/{NEW}"
 S1, S2 = f"version {OLD[:8]}…", f"version {NEW[:8]}…"
@@ -37,34 +36,6 @@ def test_encryption(used: str | None, uses: str | None, available: tuple[Any, An
     )
 
     assert encryption_document.summary("mybatch", before, after) == expected
-
-
-NO_KEY = {"exists": False, "soft_deleted": False}
-DELETED_KEY = {"exists": False, "soft_deleted": True}
-KEY_1, KEY_2 = (key_document.describe(one, [listed(one)], None, NOW) for one in (key(OLD), key(NEW)))
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "expected"),
-    [
-        (NO_KEY, KEY_1, f"Created key batch in vault myvault, {S1}."),
-        (KEY_1, KEY_2, f"Created {S2} {WHERE} (before: {S1})."),
-        (KEY_1, KEY_1, f"The newest version {WHERE} is enabled: {S1}."),
-        (
-            {**KEY_1, "enabled": False, "expires_on": "x"},
-            KEY_1,
-            f"Changed key batch in vault myvault, {S1}: expires_on (x -> none).",
-        ),
-        (
-            {**KEY_2, "enabled_versions": [NEW, OLD]},
-            {**KEY_2, "enabled": False, "enabled_versions": []},
-            f"Disabled {S2} and {S1} {WHERE}.",
-        ),
-        (DELETED_KEY, KEY_1, f"Recovered key batch in vault myvault, {S1}."),
-    ],
-)
-def test_key(before: dict[str, Any], after: dict[str, Any], expected: str) -> None:
-    assert key_document.summary("myvault", "batch", before, after) == expected
 
 
 @pytest.mark.parametrize(
