@@ -132,6 +132,15 @@ def identity(name: str, **options: Any) -> Step:
     return "batch_account_identity", {"resource_group": GROUP, "name": name, **options}
 
 
+def test_an_account_is_deleted(runner: OneProcess, service: Service) -> None:
+    service.make_account()
+
+    done = predicted(runner, *[identity("account1", state="absent")] * 2)
+
+    assert [one["changed"] for one in done] == [True, False]
+    assert list(service.accounts()) == []
+
+
 def test_one_name_in_two_regions(runner: OneProcess, service: Service) -> None:
     service.make_group("rg-two")
     there = {"resource_group": "rg-two"}
