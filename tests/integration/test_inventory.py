@@ -397,9 +397,6 @@ def test_options_may_be_templates(ansible: Ansible, service: Service) -> None:
     source(ansible).refused("signing in failed", environment=literal)
 
 
-# The roles on the listed hosts
-
-
 def test_secret_in_a_vault(ansible: Ansible, service: Service) -> None:
     service.make_account()
     password = str(ansible.write("password", "of the vault"))
@@ -415,6 +412,9 @@ def test_secret_in_a_vault(ansible: Ansible, service: Service) -> None:
 
     listing = Inventory(ansible, file).inventory("--list", "--vault-password-file", password, environment=unset)
     assert list(listing.hosts) == ["account1"]
+
+
+# The roles on the listed hosts
 
 
 def play_if_there_is_a_host(ansible: Ansible, inventory: Path) -> Run:

@@ -221,9 +221,6 @@ def test_the_users_of_a_vault_that_cannot_be_read(runner: OneProcess, service: S
     assert name in found["msg"]
 
 
-# The audit
-
-
 def test_the_users_of_a_key_that_does_not_exist(runner: OneProcess, service: Service) -> None:
     """A key that was deleted is reported."""
 
@@ -246,6 +243,9 @@ def test_the_name_of_a_report_has_no_folder(runner: OneProcess, service: Service
     refused = runner.module("keyvault_cmk_users", wanted)
     assert (refused["code"], refused["option"]) == ("invalid_option", "report_name")
     assert (service.sandbox.control.last, list(tmp_path.glob("*.json"))) == (since, [])
+
+
+# The audit
 
 
 def audited(runner: OneProcess, tmp_path: Path, **options: Any) -> dict[str, Any]:

@@ -513,9 +513,6 @@ def test_a_remedy_selects_accounts_by_their_key() -> None:
     assert f"{KEY}/{OLD}" in condition
 
 
-# Causes
-
-
 @pytest.mark.parametrize("by_id", ["account_name", "rule"])
 def test_a_remedy_names_accounts_that_their_key_does_not_determine(by_id: str) -> None:
     """An account that was created after the audit may use the same key, but be outside the scope or the policy."""
@@ -555,6 +552,9 @@ def test_new_versions_of_a_remedy_expire_if_the_policy_requires_that(
     assert made is not None
     (play,) = yaml.safe_load(made.playbook)
     assert play["vars"].get("cmk_key_expires_in") == expires_in
+
+
+# Causes
 
 
 def causes(one: dict[str, Any]) -> list[tuple[str, int]]:

@@ -247,9 +247,6 @@ def test_a_connection_that_does_not_end_is_closed(tmp_path: Path, tls: bool, sen
     during(use, limits={"CONNECTION_SECONDS": 1}, certfile=certfile, keyfile=keyfile)
 
 
-# Secrets
-
-
 def test_a_connection_ends_with_its_response() -> None:
     async def use(running: Webhook) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
@@ -313,6 +310,9 @@ def test_events_are_accepted_while_strangers_hold_connections(tmp_path: Path) ->
                 writer.close()
 
     asyncio.run(scenario())
+
+
+# Secrets
 
 
 def test_no_log_contains_the_secret_or_the_query(caplog: pytest.LogCaptureFixture) -> None:
