@@ -154,15 +154,15 @@ live-clean: $(SETUP)  ## delete what `make live` has created
 # These tests start a process for each task, or ansible-playbook for each run of a role. One worker runs all tests of a
 # file, because some tests compare the two ways.
 WAYS := $(addprefix tests/integration/test_,audit_remedies.py bad_input.py credentials.py many_hosts.py role_variables.py \
-	roles_drill.py roles_provision.py roles_recover.py roles_revert.py roles_rotate.py roles_switch.py \
-	versions_of_a_run.py)
+	roles_drill.py roles_provision.py roles_recover.py roles_revert.py roles_rotate.py roles_switch.py steps_of_keys.py \
+	steps_of_resources.py versions_of_a_run.py)
 
 .PHONY: ways
 ways: $(SETUP)  ## tests of modules in the process of Ansible and as separate processes; tests of roles with ansible-playbook
 	PROOF=all pytest $(PYTEST_FLAGS) -m "" $(WAYS)
 
 # Long tests run first. An idle worker takes tests from the other workers.
-PROOFS := $(addprefix tests/integration/test_,simulator.py recover_combinations.py rights.py check_mode.py kill.py)
+PROOFS := $(addprefix tests/integration/test_,simulator.py recover_combinations.py rights.py check_mode.py kill.py nights.py)
 
 # SEED of an earlier run repeats its sequences.
 .PHONY: proof

@@ -66,6 +66,12 @@ def task(name: str, module: str, /, register: str | None = None, **arguments: An
     return {"name": name, f"azbatch.cmk.{module}": arguments, **({"register": register} if register else {})}
 
 
+def checked(one: Mapping[str, Any], name: str | None = None) -> dict[str, Any]:
+    """A copy of the task in check mode, without `register`."""
+    unregistered = {keyword: value for keyword, value in one.items() if keyword != "register"}
+    return {**unregistered, "name": name or f"{one['name']} (check)", "check_mode": True}
+
+
 def fails(one: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the task that has to fail. `Ansible.play` checks that it does."""
     return {**one, _FAILS: True}
@@ -76,6 +82,19 @@ def control_task(name: str, sandbox: Sandbox, method: str, path: str, body: Any 
     arguments = {"url": f"{sandbox.url}{path}", "method": method, "use_proxy": False, "status_code": [200, 201]}
     sent = {} if body is None else {"body": body, "body_format": "json"}
     return {"name": name, "ansible.builtin.uri": {**arguments, **sent}}
+
+
+def four_steps(one: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The four steps: check, apply, check again, apply again. `checked_steps` checks the results."""
+    name = one["name"]
+    check, again = checked(one, f"{name}: check"), checked(one, f"{name}: check again")
+    apply, second = two_steps(one)
+    return [check, apply, again, second]
+
+
+def two_steps(one: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The steps of `four_steps` that are not in check mode."""
+    return [{**one, "name": f"{one['name']}: apply"}, {**one, "name": f"{one['name']}: apply again"}]
 
 
 def ended(
@@ -151,8 +170,7 @@ class Task:
         assert self.failed, f"{self.name} did not fail: {self.result}"
         assert self.result.get("code") == code, f"{self.name}: {self.result.get('code')}: {self.result.get('msg')}"
         assert "Traceback" not in self.result["msg"], self.result["msg"]
-        assert not self.writes, f"{self.name} wrote: {short(self.writes)}"
-        return self
+        return self.untouched()
 
     def check_messages(self) -> None:
         """Check that the messages of a task have no marks, that the message of a failure ends with the link to its
@@ -168,6 +186,10 @@ class Task:
             for text in ("msg", "remedy"):
                 said = _OF_OTHER_TASKS.sub("", str(self.result.get(text)))
                 assert not _OF_MODULES.search(said), str(self)
+
+    def untouched(self) -> Task:
+        assert not self.writes, f"{self.name} wrote: {short(self.writes)}"
+        return self
 
 
 # POST requests that change nothing.
@@ -220,6 +242,24 @@ class Run:
     @property
     def changed(self) -> list[Task]:
         return [one for one in self if one.result.get("changed")]
+
+    def checked_steps(self, name: str) -> Task:
+        """Check the results of `four_steps`: the first check predicts the change, the first run makes it, and the other
+        two steps report no change. Returns the step that made the change."""
+        steps = {one.name.rpartition(": ")[2]: one for one in self if one.name.rpartition(": ")[0] == name}
+        apply, second = steps["apply"], steps["apply again"]
+        for step, one in steps.items():
+            assert one.status == "ok", str(one)
+            assert one["changed"] is (step in ("check", "apply")), str(one)
+            if step != "apply":
+                one.untouched()
+        assert apply.writes, f"{apply.name} says that it changed something and wrote nothing"
+        assert all(one["summary"].endswith(".") for one in steps.values())
+        if "check" in steps:
+            assert_predicted(change(steps["check"].result), change(apply.result), name)
+        assert second["diff"] == {"before": {}, "after": {}}
+        assert state(second.result) == state(apply.result)
+        return apply
 
 
 def state(result: Mapping[str, Any]) -> dict[str, Any]:
