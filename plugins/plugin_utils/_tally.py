@@ -201,7 +201,7 @@ class Tally:
         (used,) = self.keys
         if used is None:
             return " to a Microsoft-managed key"
-        name, _, version = used.partition("/keys/")[2].partition("/")
+        name, _slash, version = used.partition("/keys/")[2].partition("/")
         return f" to version {version[:8]}… of {name}" if version else f" to the latest version of {name}"
 
     def _next(self, is_interrupted: bool) -> list[str]:

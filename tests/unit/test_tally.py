@@ -182,5 +182,5 @@ def test_recover_names_once_what_it_has_repaired_for_several_accounts() -> None:
         change = {"changed": True, "summary": summary}
         tally.add(str(number), "azbatch.cmk.recover", "azbatch.cmk.keyvault_cmk_access", change, failed=False)
     tally.end_wave()
-    first, _ = tally.verdict("44 s")
+    first, _second = tally.verdict("44 s")
     assert first == "Repaired: The principal 11111110-1111-4111-8111-111111111111 has get. (2 times)"
