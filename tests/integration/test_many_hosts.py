@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from harness import Ansible, assert_one_token_for_each_audience, task
 from role_runs import VARS
 from service import GROUP, NEEDED, Service
@@ -46,6 +48,32 @@ def test_side_by_side(ansible: Ansible, service: Service) -> None:
         assert sorted((service.permissions(principal) or {})["keys"]) == NEEDED
         assert service.encryption(host) == identifier
     assert_one_token_for_each_audience(run.requests)
+
+
+def test_hosts_share_what_they_only_check(ansible: Ansible, service: Service) -> None:
+    """However many accounts are moved, few requests read what is the same for all of them."""
+    service.make_vault(rbac=True)
+    first, other = service.make_key().id, service.make_key("other").id
+    for host in HOSTS:
+        service.make_account(host)
+        service.assign(service.account(host)["identity"]["principalId"], service.vault_id())
+        service.point(first, host)
+    variables = {**VARS, "cmk_account_name": "{{ inventory_hostname }}"}
+
+    def moved(role: str, **more: str) -> Counter[str]:
+        include = {"name": f"azbatch.cmk.{role}", "tasks_from": "move"}
+        moves = {"name": "Move", "ansible.builtin.import_role": include, "vars": {**variables, **more}}
+        play = {"name": "Move", "hosts": "all", "gather_facts": False, "tasks": [moves]}
+        run = ansible.playbook([play], arguments=["-i", f"{','.join(HOSTS)},", "--forks", "4"])
+        assert run.rc == 0, run.output
+        assert len(run.changed) == len(HOSTS)
+        return Counter(str(one["route"]).rpartition("/")[2] for one in run.requests if one["method"] == "GET")
+
+    # A version is wanted, but the identifier names none.
+    switched = moved("switch", cmk_new_key_identifier=other.rpartition("/")[0])
+    assert switched["permissions"] + switched["{vault}"] < len(HOSTS), switched
+    reverted = moved("revert", cmk_key_name="other")
+    assert reverted["{vault}"] == 0, reverted
 
 
 def test_hosts_that_share_a_key_have_one_rotation_policy(ansible: Ansible, service: Service) -> None:

@@ -49,7 +49,7 @@ from ..._documents.encryption import (
     versions_not_kept,
 )
 from ..._documents.key import identifier_of, newest_usable, updated_at, version_of
-from ..._questions import accounts, evidence, health, users
+from ..._questions import accounts, evidence, health, users, vaults
 from ..key.requests import touch
 from .goal import ANY, FOLLOW, KEEP, PIN, UPDATE, EncryptionGoal
 
@@ -66,7 +66,10 @@ class Move(Task):
     facts: Facts
 
     def is_subject(self, ref: Ref[Any]) -> bool:
-        return refs.is_of_account(ref)
+        """Also the key, if the account may be pinned to its newest version, which the identifier does not name."""
+        key, mode = self.goal.key, self.goal.mode
+        may_pin_newest = key is not None and key.version is None and mode != FOLLOW
+        return refs.is_of_account(ref) or (may_pin_newest and ref.kind == "key")
 
     def glance(self, docs: Docs) -> Change | None:
         """If the run's list of accounts, the key, its vault and its access show that there is nothing to do, and that
@@ -145,8 +148,6 @@ def _wanted(docs: Docs, goal: EncryptionGoal, account: Account) -> EncryptionGoa
             return replace(goal, key=goal.key.versionless)
     if goal.key.version:
         return goal
-    # Nothing that was only checked before says to which version the account is pinned.
-    docs.doubt()
     newest = _newest_usable(docs, goal.key)
     return replace(goal, key=identifier_of(newest)) if newest else goal
 
@@ -354,10 +355,11 @@ class _Moved(_KeySet):
         if not goal.allows_previous(has):
             raise _on_another_key(goal, has)
         used, checks = None, tuple[preflight.Check, ...]()
+        near = vaults.group_of(account["id"], facts.vaults_in) or ""
         if goal.target:
             used = evidence.certain(docs, evidence.of_account(account, goal.target, facts, goal.vault_group))
             checks = preflight.require_for_change(used)
-        elif goal.vault_group and isinstance(goal.previous, tuple):
+        elif goal.vault_group and goal.vault_group.lower() != near.lower() and isinstance(goal.previous, tuple):
             place = refs.vault(refs.vault_id(facts.vaults_in, goal.vault_group, goal.previous[0]))
             if isinstance(found := docs.known(place), CmkError) and found.code in PLACE_NOT_FOUND:
                 raise found
