@@ -109,8 +109,8 @@ class Journal:
                 write.outcome = WriteOutcome.REFUSED if is_sent else WriteOutcome.NOT_SENT
             raise
         finally:
+            write.answered_at = time.monotonic()
             if write.may_have_taken_effect:
-                write.answered_at = time.monotonic()
                 self._note_vault_of(write, ref)
         write.outcome = WriteOutcome.ACCEPTED
 
